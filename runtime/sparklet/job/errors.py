@@ -1,0 +1,19 @@
+"""What a script can raise or catch, and the base of every Sparklet error.
+
+This module ships with ``sparklet.job`` to clusters where nothing else of Sparklet
+is installed, so it imports nothing. The whole tree is drawn in ``sparklet.errors``.
+"""
+
+
+class SparkletError(Exception):
+    """Base of all errors that Sparklet raises on purpose.
+
+    ``retryable`` says whether the same task may succeed when it is tried again;
+    the ledger releases the shard then instead of failing it.
+    """
+
+    retryable = False
+
+
+class EventError(SparkletError):
+    """An event, a message or a ``--event`` argument has not the shape it must have."""

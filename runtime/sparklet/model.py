@@ -1,0 +1,343 @@
+"""The values that flow through Sparklet, in the order in which they come into being.
+
+::
+
+    InputObject → Shard → PartRecord, ShardRecord → ShardRef (a message)
+    ShardRef → Claim → ShardResult | Failure → ShardRecord
+    Run holds what all shards of a run share; Counts says where they stand.
+
+All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compressed) bytes (``_bytes``).
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+from sparklet.errors import EventError, SettingsError
+
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+SHARDS_PER_BUCKET = 10_000
+MOST_BUCKETS = 256
+
+
+class ShardState(StrEnum):
+    """Where a shard stands; the sum over all states is the number of shards at every moment."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing but a redrive changes this state."""
+        return self in (ShardState.SUCCEEDED, ShardState.FAILED)
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    PLANNING = "PLANNING"  # shards are still being added
+    RUNNING = "RUNNING"  # the plan is sealed
+    SUCCEEDED = "SUCCEEDED"
+    SUCCEEDED_WITH_FAILURES = "SUCCEEDED_WITH_FAILURES"  # within what the run tolerates
+    FAILED = "FAILED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing but a redrive changes this state."""
+        return self not in (RunState.PLANNING, RunState.RUNNING)
+
+
+class ClaimStatus(StrEnum):
+    """What the ledger answers to a worker that wants a shard."""
+
+    GRANTED = "GRANTED"  # the shard is mine until the lease ends
+    HELD = "HELD"  # another attempt has it: come back when its lease has ended
+    DONE = "DONE"  # it has ended: acknowledge the message
+    STALE = "STALE"  # the message is of an older generation: acknowledge it
+    EXHAUSTED = "EXHAUSTED"  # no attempt is left; the shard is FAILED now: acknowledge the message
+
+
+@dataclass(frozen=True, slots=True)
+class InputObject:
+    """One object of the input, as the inventory saw it."""
+
+    uri: str
+    size_bytes: int
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The input objects that one Spark-local job handles: one line of a plan part."""
+
+    number: int
+    objects: tuple[InputObject, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Stored bytes of all objects."""
+        return sum(o.size_bytes for o in self.objects)
+
+    def to_line(self) -> bytes:
+        """This shard as one line of a plan part, newline included."""
+        objects = [[o.uri, o.size_bytes, o.etag] for o in self.objects]
+        return json.dumps({"shard": self.number, "objects": objects}, separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Self:
+        """Read a line of a plan part; raises EventError if it is none."""
+        try:
+            document = json.loads(line)
+            objects = tuple(InputObject(str(uri), int(size), str(etag)) for uri, size, etag in document["objects"])
+            return cls(int(document["shard"]), objects)
+        except (ValueError, KeyError, TypeError) as error:
+            raise EventError(f"a plan part holds a line that is no shard: {line[:80]!r} ({error})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRef:
+    """Names a shard and where its objects are listed: the body of a message, a few hundred bytes.
+
+    ``part`` is the plan part's file name; ``offset`` and ``length`` (bytes) are its line within it.
+    """
+
+    run_id: str
+    shard: int
+    generation: int
+    part: str
+    offset: int
+    length: int
+
+    def to_body(self) -> str:
+        """This reference as a message body."""
+        return json.dumps(
+            {
+                "run_id": self.run_id,
+                "shard": self.shard,
+                "generation": self.generation,
+                "part": self.part,
+                "offset": self.offset,
+                "length": self.length,
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_document(cls, document: object) -> Self | None:
+        """Read a decoded message body; None if it is not a shard reference at all.
+
+        Raises
+        ------
+        EventError
+            If it is meant to be one (it has ``run_id`` and ``shard``) but a field is missing or wrong.
+        """
+        if not isinstance(document, dict) or not {"run_id", "shard"} <= document.keys():
+            return None
+        try:
+            run_id, part = document["run_id"], document["part"]
+            numbers = [document[name] for name in ("shard", "generation", "offset", "length")]
+        except KeyError as error:
+            raise EventError(f"a shard message lacks {error}") from error
+        if not (isinstance(run_id, str) and RUN_ID.fullmatch(run_id)):
+            raise EventError(f"a shard message has the run_id {run_id!r}")
+        if not isinstance(part, str) or "/" in part:
+            raise EventError(f"a shard message has the part {part!r}")
+        if any(type(n) is not int or n < 0 for n in numbers):
+            raise EventError(f"a shard message has a number that is none: {numbers!r}")
+        shard, generation, offset, length = numbers
+        return cls(run_id, shard, generation, part, offset, length)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far planning has come: everything up to ``after`` in ``source`` is in a shard."""
+
+    source: int = 0  # index into Run.inputs
+    after: str = ""  # key or path of the last object that is in a shard; "" = nothing yet
+
+
+@dataclass(frozen=True, slots=True)
+class PartRecord:
+    """A sealed plan part, as the ledger knows it. The last one is the planner's checkpoint."""
+
+    index: int
+    part: str  # file name under runs/<run_id>/plan/
+    first_shard: int
+    shard_count: int
+    object_count: int
+    size_bytes: int
+    position: Position  # after the last object of this part
+    dispatched: bool = False  # its shards are in the ledger and their messages are sent
+
+    @property
+    def next_shard(self) -> int:
+        """Number of the first shard after this part."""
+        return self.first_shard + self.shard_count
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptRef:
+    """A script of a run, copied at planning time: ``uri`` holds exactly the bytes of ``sha256``."""
+
+    uri: str
+    sha256: str
+    source_uri: str  # where the user has it
+    py_files: tuple[str, ...] = ()  # copies, in the order given
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run packs its shards and how much failure it puts up with."""
+
+    target_bytes: int = 128 * 1024 * 1024
+    max_objects: int = 1000
+    include: tuple[str, ...] = ()  # globs on the key below the prefix; none = everything
+    exclude: tuple[str, ...] = ()
+    max_attempts: int = 3
+    tolerated_failure_count: int = 0
+    tolerated_failure_percentage: float = 0.0
+    time_limit_s: float = 3 * 24 * 3600  # below the queue's retention of 4 days
+    rate_per_s: float = 0.0  # messages sent per second; 0 = as fast as they can be sent
+
+    def __post_init__(self) -> None:
+        if self.target_bytes < 1 or self.max_objects < 1 or self.max_attempts < 1:
+            raise SettingsError("target bytes, objects per shard and attempts must each be at least 1")
+        if not 0 <= self.tolerated_failure_percentage <= 100 or self.tolerated_failure_count < 0:
+            raise SettingsError("tolerated failures must be a count from 0 or a percentage from 0 to 100")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One script over one set of input objects.
+
+    ``scripts`` holds the script of each generation, by its number: every shard of a
+    generation runs that one. ``shard_count`` is None until the plan is sealed.
+    """
+
+    run_id: str
+    inputs: tuple[str, ...]
+    output_uri: str
+    scripts: tuple[ScriptRef, ...]
+    args: tuple[str, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    options: RunOptions = RunOptions()
+    state: RunState = RunState.PLANNING
+    shard_count: int | None = None
+    object_count: int = 0
+    size_bytes: int = 0
+    created_s: float = 0.0
+    ended_s: float | None = None
+
+    @property
+    def generation(self) -> int:
+        """How often the run was redriven."""
+        return len(self.scripts) - 1
+
+    @property
+    def sealed(self) -> bool:
+        """Whether no shard will be added any more."""
+        return self.shard_count is not None
+
+    def shard_output(self, number: int) -> str:
+        """Where shard ``number`` writes: a path of its own, so that a retry replaces it."""
+        return f"{self.output_uri.rstrip('/')}/shard={number:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt did not succeed."""
+
+    error_class: str
+    message: str
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What a successful attempt has to show."""
+
+    rows: int | None = None  # None: the script does not say
+    output_bytes: int | None = None
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """A shard as the ledger holds it; under 1 KB."""
+
+    run_id: str
+    number: int
+    part: str
+    offset: int
+    length: int
+    object_count: int
+    size_bytes: int
+    generation: int = 0
+    state: ShardState = ShardState.PENDING
+    attempts: int = 0  # in this generation
+    requeues: int = 0  # messages sent again in this generation because none was left
+    attempt_id: str = ""  # of the last attempt; of the winner once SUCCEEDED
+    lease_end_s: float = 0.0
+    changed_s: float = 0.0  # when the state last changed
+    started_s: float = 0.0  # when the last attempt was claimed
+    error_class: str = ""  # of the last attempt that did not succeed
+    error_message: str = ""
+    rows: int | None = None
+    output_bytes: int | None = None
+    outputs: tuple[str, ...] = ()
+    log_stream: str = ""
+
+    @property
+    def ref(self) -> ShardRef:
+        """The message that asks for this shard."""
+        return ShardRef(self.run_id, self.number, self.generation, self.part, self.offset, self.length)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The ledger's answer to a worker, with the shard as it stands after the answer."""
+
+    status: ClaimStatus
+    record: ShardRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Shards by state."""
+
+    pending: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+    @property
+    def total(self) -> int:
+        """All shards."""
+        return self.pending + self.running + self.succeeded + self.failed
+
+    @property
+    def open(self) -> int:
+        """Shards that have not ended."""
+        return self.pending + self.running
+
+
+def ledger_bucket(number: int) -> int:
+    """The bucket of shard ``number``, from the number alone.
+
+    The first 10,000 shards share bucket 0; with each doubling of the run the new shards spread over
+    twice as many buckets, up to 256: about one bucket for 10,000 shards, though nobody knows at planning
+    how many there will be, and the shards written at one time spread over all buckets there are.
+    """
+    buckets = ledger_bucket_count(number + 1)
+    return (number * 0x9E3779B1 & 0xFFFFFFFF) * buckets >> 32
+
+
+def ledger_bucket_count(shard_count: int) -> int:
+    """How many buckets the shards 0 to ``shard_count - 1`` lie in, at most; a power of two."""
+    full = max(0, shard_count - 1) // SHARDS_PER_BUCKET
+    return min(MOST_BUCKETS, 1 << full.bit_length())

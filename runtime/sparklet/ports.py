@@ -1,0 +1,206 @@
+"""What Sparklet's core needs from the outside; ``sparklet.aws`` and ``sparklet.local.memory`` provide it.
+
+Adapters raise the errors of ``sparklet.errors`` only: no botocore exception passes a port.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sparklet.model import (
+    Claim,
+    Counts,
+    Failure,
+    PartRecord,
+    Run,
+    RunState,
+    ScriptRef,
+    ShardRecord,
+    ShardRef,
+    ShardResult,
+    ShardState,
+)
+
+
+class Clock(Protocol):
+    """Time, so that a test can move it."""
+
+    def now_s(self) -> float:
+        """Seconds since the epoch."""
+
+    def sleep(self, duration_s: float) -> None:
+        """Wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a listing or a HEAD says of an object."""
+
+    uri: str
+    size_bytes: int
+    etag: str
+    modified_s: float
+
+
+class ObjectStore(Protocol):
+    """Objects by ``s3://bucket/key`` URI. Keys are taken literally; nothing is URL-decoded.
+
+    Every method raises ObjectNotFoundError, ObjectForbiddenError or another ObjectStoreError.
+    """
+
+    def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
+        """All objects below a prefix in key order, page by page; only keys after ``start_after`` (a whole key)."""
+
+    def head(self, uri: str) -> ObjectInfo:
+        """Size and ETag of an object."""
+
+    def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+        """An object's bytes, or a range; ObjectChangedError if it has another ETag than ``etag``."""
+
+    def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
+        """Write an object; its ETag. With ``create_only`` ObjectChangedError if it is there already."""
+
+    def download(self, uri: str, path: Path, etag: str = "") -> None:
+        """Write an object to a file; the file appears whole or not at all."""
+
+    def upload(self, path: Path, uri: str) -> None:
+        """Write a file to an object, in parts if it is large."""
+
+    def delete(self, uri: str) -> None:
+        """Delete an object; nothing happens if it is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as received; ``receipt`` deletes it or changes its visibility."""
+
+    message_id: str
+    body: str
+    receipt: str
+    receive_count: int = 1
+
+
+class TaskQueue(Protocol):
+    """The queue of shard messages, or its dead-letter queue. Every method raises QueueError."""
+
+    def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
+        """Send every body, in batches, entries that a batch reports as failed sent again; how many were sent."""
+
+    def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Message]:
+        """Up to ``most`` (at most 10) messages."""
+
+    def delete(self, receipt: str) -> None:
+        """Acknowledge a message."""
+
+    def set_visibility(self, receipt: str, visibility_s: int) -> None:
+        """Make a received message visible again in ``visibility_s`` seconds (at most 12 hours)."""
+
+
+class Compute(Protocol):
+    """Deployed functions."""
+
+    def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
+        """Invoke synchronously; the decoded answer. RemoteTaskError if the function failed."""
+
+
+class Ledger(Protocol):
+    """Runs and the states of their shards: the only truth. Every write is conditional.
+
+    After a write whose result is unknown an adapter reads again: an attempt id of mine means done.
+    Every method raises LedgerError, and RunNotFoundError or ShardNotFoundError where it names one.
+    """
+
+    # --- runs and their plan -------------------------------------------------
+
+    def create_run(self, run: Run) -> None:
+        """Enter a run; RunExistsError if there is one of that id."""
+
+    def get_run(self, run_id: str) -> Run:
+        """The run (strongly consistent)."""
+
+    def list_runs(self) -> Iterator[Run]:
+        """All runs, newest first."""
+
+    def add_part(self, run_id: str, part: PartRecord) -> None:
+        """Seal a plan part: the planner's checkpoint.
+
+        CheckpointConflictError if a part of that index is there already or the plan is sealed: another planner is at work.
+        """
+
+    def parts(self, run_id: str) -> Iterator[PartRecord]:
+        """Sealed parts in order (strongly consistent)."""
+
+    def mark_dispatched(self, run_id: str, index: int) -> None:
+        """Note that all shards of a part are in the ledger and their messages sent."""
+
+    def seal_plan(self, run_id: str, shard_count: int, object_count: int, size_bytes: int) -> None:
+        """No shard will be added any more: PLANNING → RUNNING. Sealing again with the same count does nothing."""
+
+    def add_shards(self, shards: Iterable[ShardRecord]) -> int:
+        """Enter shards as PENDING; one that is there already stays as it is. How many were new."""
+
+    def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
+        """Open generation ``generation`` (the next one) with its script; the run is RUNNING again.
+
+        LedgerError if the run is not at ``generation - 1`` or its plan is not sealed.
+        """
+
+    def finish_run(self, run_id: str, generation: int, state: RunState) -> Run:
+        """Record how a run ended; nothing happens if it has ended or a later generation is open. The run as it stands."""
+
+    # --- attempts --------------------------------------------------------------
+
+    def claim(self, ref: ShardRef, attempt_id: str, lease_s: float, max_attempts: int, log_stream: str = "") -> Claim:
+        """Take the shard for ``lease_s`` seconds and count the attempt.
+
+        A lease that ended more than 60 s ago (clocks differ) is taken over. Claiming again with the same
+        attempt id is GRANTED again without counting. Where no attempt is left the shard becomes FAILED, its
+        last cause kept, and the answer is EXHAUSTED.
+        """
+
+    def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
+        """RUNNING → SUCCEEDED; LeaseLostError if this attempt does not own the shard. Saying it twice is fine."""
+
+    def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
+        """RUNNING → FAILED, fenced in the same way."""
+
+    def release(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
+        """RUNNING → PENDING, fenced in the same way; the cause is kept."""
+
+    # --- checker, dead letters, redrive -----------------------------------------
+
+    def lapse(self, record: ShardRecord, max_attempts: int) -> ShardRecord | None:
+        """End a lease that is over: PENDING, or FAILED if no attempt is left; the shard as it is then.
+
+        None if the shard has moved on since ``record`` was read or the lease still runs.
+        """
+
+    def count_requeue(self, record: ShardRecord) -> ShardRecord | None:
+        """Count a message sent again for a PENDING shard; None if it has moved on since ``record`` was read."""
+
+    def abandon(self, record: ShardRecord, failure: Failure) -> bool:
+        """PENDING → FAILED for a shard that nobody will claim; False if it has moved on since ``record`` was read."""
+
+    def redrive(self, run_id: str, number: int, generation: int) -> ShardRecord | None:
+        """FAILED → PENDING in ``generation``, attempts and requeues 0; None if it is not FAILED in an older one."""
+
+    # --- reading -------------------------------------------------------------------
+
+    def get_shard(self, run_id: str, number: int) -> ShardRecord:
+        """One shard (strongly consistent)."""
+
+    def shards(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
+        """All shards, or those in one state, in order of number, from the base table (strongly consistent)."""
+
+    def count(self, run_id: str) -> Counts:
+        """Shards by state, from the base table (strongly consistent): what ends a run."""
+
+    def glance(self, run_id: str) -> Counts:
+        """Shards by state, from the index: cheap, a moment old, for progress only. SUCCEEDED is 0 until the plan is sealed."""
+
+    def expired(self, run_id: str, state: ShardState, before_s: float) -> Iterator[ShardRecord]:
+        """Shards RUNNING with a lease end, or PENDING unchanged since, before ``before_s``.
+
+        Found by the index (it may lag), each then read from the base table.
+        """
