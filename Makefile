@@ -1,0 +1,54 @@
+# All paths are relative: make cannot hold a space in a target's name, and the checkout's path may have one.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+RUN := .venv/bin/python
+
+.PHONY: help venv demo test check format bench lock deploy-venv clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
+	@echo "  Another Python: make PYTHON=python3.12 …; pytest's arguments: make test ARGS='-k planner'; poisoned demo: make demo POISON=1"
+
+venv: ## Build or update .venv from the lock files (Java 17 included where there is none)
+	@"$(PYTHON)" requirements/install.py
+
+demo: venv ## The real NYC flights of 2013 through the whole path, checked independently (POISON=1: with faults)
+	@$(RUN) spark_scripts/demo/run_demo.py $(if $(POISON),--poison)
+
+test: check ## check, then every test; ARGS goes to pytest
+	@$(RUN) -m pytest $(ARGS)
+
+check: venv ## Format, lint, types, import rules, templates: the same as CI
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy $(wildcard runtime spark_scripts benchmarks tests)
+	@$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache
+	@if [ -e sam/template.yaml ]; then $(RUN) -m cfnlint sam/*.yaml && echo "cfn-lint: ok"; fi
+
+format: venv ## Format the code and repair what ruff can
+	@$(RUN) -m ruff format .
+	@$(RUN) -m ruff check --fix .
+
+bench: venv ## Print the figures as JSON
+	@$(RUN) benchmarks/run.py $(ARGS)
+
+LOCK := $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --custom-compile-command 'make lock'
+
+lock: venv ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
+	@$(LOCK) $(LOCK_ARGS) -o requirements/bootstrap.lock requirements/bootstrap.in
+	@$(LOCK) $(LOCK_ARGS) -o requirements/java.lock requirements/java.in
+	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables -o requirements/local.lock pyproject.toml
+	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables --extra dev -c requirements/bootstrap.lock \
+		-c requirements/local.lock -o requirements/dev.lock pyproject.toml requirements/bootstrap.in
+	@$(LOCK) $(LOCK_ARGS) --extra deploy -o requirements/deploy.lock pyproject.toml
+	@! grep -nE '://|index' requirements/*.lock || { echo "a lock file names a registry"; exit 1; }
+
+deploy-venv: venv ## Build .venv-deploy with aws-sam-cli, whose pins clash with the local stand-in's
+	@[ -x .venv-deploy/bin/python ] || "$(PYTHON)" -m venv .venv-deploy
+	@$(RUN) -m uv pip sync --python .venv-deploy/bin/python --require-hashes requirements/deploy.lock
+
+clean: ## Delete what was built here (not the cache of jars)
+	rm -rf .venv .venv-deploy build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

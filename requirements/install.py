@@ -1,0 +1,106 @@
+"""Build `.venv` from the lock files: run by `make venv`, quick when nothing changed.
+
+Only the standard library: this runs before anything is installed.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):  # before anything an older Python cannot parse or import
+    sys.exit(
+        "Sparklet needs Python 3.11 or newer, and %s is %d.%d. Say which to use: make PYTHON=/path/to/python3.11 …"
+        % (sys.executable, sys.version_info[0], sys.version_info[1])
+    )
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).parent.resolve()
+PROJECT = REQUIREMENTS.parent
+VENV = PROJECT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / ".sparklet-stamp"
+MIN_FREE_BYTES = 3 * 1024**3
+
+
+def system_java_is_17() -> bool:
+    """Whether JAVA_HOME, or the java on PATH, is a Java 17."""
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else shutil.which("java")
+    if not java or not Path(java).exists():
+        return False
+    answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    return re.search(r'version "17\.', answer.stderr) is not None
+
+
+def fingerprint(locks: list[Path]) -> str:
+    """What the environment was made from; the path is part of it, since a moved venv is broken."""
+    parts = [sys.version, str(PROJECT)]
+    parts += [lock.read_text() for lock in [*locks, PROJECT / "pyproject.toml", Path(__file__)]]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def step(what: str, *command: str | Path) -> None:
+    """Say what happens, do it, say how long it took; stop with a remedy if it fails."""
+    print(f"→ {what}", flush=True)
+    started = time.monotonic()
+    if subprocess.run([*map(str, command)], cwd=PROJECT, check=False).returncode:
+        sys.exit(f"{what}: failed (its messages are above). Nothing is half-used: run the same command again.")
+    print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def venv_is_ours() -> bool:
+    """Whether the venv works and belongs to this Python and this path."""
+    if not PYTHON.exists():
+        return False
+    code = "import sys, pip; print(sys.version, sys.prefix, sep='\\0', end='')"
+    answer = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=False)
+    return answer.returncode == 0 and answer.stdout == f"{sys.version}\0{VENV}"
+
+
+def build(locks: list[Path]) -> None:
+    """Create or update the environment."""
+    if not venv_is_ours():
+        free_bytes = shutil.disk_usage(PROJECT).free
+        if free_bytes < MIN_FREE_BYTES:
+            sys.exit(f"{PROJECT}: {free_bytes / 1024**3:.1f} GiB free, 3 are needed for the environment. Make room.")
+        step(f"create .venv with Python {sys.version.split()[0]}", sys.executable, "-m", "venv", "--clear", VENV)
+    pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input")
+    step(
+        "install the installer (uv) and the build tools",
+        *(*pip, "install", "--quiet", "--require-hashes", "-r", REQUIREMENTS / "bootstrap.lock"),
+    )
+    uv = (PYTHON, "-m", "uv", "pip")
+    # Build isolation would fetch build tools without hashes; ours come from bootstrap.lock.
+    step(
+        f"install {' + '.join(lock.name for lock in locks)} (some 500 MB; pyspark is the largest, and is built here)",
+        *(*uv, "sync", "--python", PYTHON, "--require-hashes", "--no-build-isolation", *locks),
+    )
+    step(
+        "install Sparklet itself, editable",
+        *(*uv, "install", "--python", PYTHON, "--no-deps", "--no-build-isolation", "--quiet", "--editable", PROJECT),
+    )
+
+
+def main() -> None:
+    """Bring `.venv` up to date with the lock files, one process at a time."""
+    with open(__file__) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        locks = [REQUIREMENTS / "dev.lock"]
+        if not system_java_is_17():
+            locks.append(REQUIREMENTS / "java.lock")
+        wanted = fingerprint(locks)
+        if STAMP.exists() and STAMP.read_text() == wanted and PYTHON.exists():
+            return
+        STAMP.unlink(missing_ok=True)
+        build(locks)
+        STAMP.write_text(wanted)
+        print("environment ready: .venv", flush=True)
+
+
+main()
