@@ -37,7 +37,8 @@ bench: venv ## Print the figures as JSON
 LOCK := $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command 'make lock'
 
-lock: venv ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
+lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
+	@[ -x .venv/bin/uv ] || { echo "make lock needs the environment: make venv first"; exit 1; }
 	@$(LOCK) $(LOCK_ARGS) -o requirements/bootstrap.lock requirements/bootstrap.in
 	@$(LOCK) $(LOCK_ARGS) -o requirements/java.lock requirements/java.in
 	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables -o requirements/local.lock pyproject.toml

@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import time
+import tomllib
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).parent.resolve()
@@ -40,8 +41,9 @@ def system_java_is_17() -> bool:
 
 def fingerprint(locks: list[Path]) -> str:
     """What the environment was made from; the path is part of it, since a moved venv is broken."""
-    parts = [sys.version, str(PROJECT)]
-    parts += [lock.read_text() for lock in [*locks, PROJECT / "pyproject.toml", Path(__file__)]]
+    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    parts = [sys.version, str(PROJECT), repr(declared["build-system"]), repr(declared["project"])]
+    parts += [path.read_text() for path in [*locks, Path(__file__)]]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
