@@ -145,7 +145,9 @@ class ScriptNotAllowedError(ScriptError):
 class ScriptFetchError(ScriptError):
     """The script could not be fetched; a stale copy is never run instead."""
 
-    retryable = True
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class ScriptFailedError(ScriptError):

@@ -1,0 +1,122 @@
+"""One execution of a script: scratch space, arguments, runner, and what came of it."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparklet.errors import EventError, ScriptFailedError
+from sparklet.events import Event
+from sparklet.model import ShardResult
+from sparklet.worker.guards import Deadline, TaskDir, check_free_space
+from sparklet.worker.log import Log
+from sparklet.worker.runner import Runner, ScriptCall, ScriptResult
+
+LONGEST_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_STRLEN)
+
+PERMANENT_CAUSES = frozenset(
+    {
+        "AnalysisException",
+        "AttributeError",
+        "ImportError",
+        "IndentationError",
+        "ModuleNotFoundError",
+        "NameError",
+        "ParseException",
+        "SyntaxError",
+        "TabError",
+    }
+)
+"""Root causes that another attempt on the same input must meet again. Whatever else makes a script exit is
+retried: one S3 503 inside a script must not end a shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What is to be executed."""
+
+    attempt_id: str
+    script_uri: str
+    script: Path
+    event: Event
+    args: tuple[str, ...] = ()
+    py_files: tuple[Path, ...] = ()
+    env: Mapping[str, str] | None = None  # beside the function's own
+
+
+def execute(execution: Execution, runner: Runner, deadline: Deadline, scratch: Path, min_free_bytes: int, log: Log) -> ShardResult:
+    """Run a script to its end in a folder of its own and read what it reported.
+
+    Raises
+    ------
+    ScratchFullError
+        Before any work, if ``scratch`` has less than ``min_free_bytes`` left.
+    ScriptFailedError
+        If the script exits with another code than 0.
+    DeadlineExceededError, GatewayLostError, OutOfMemoryError
+        From the runner.
+    """
+    check_free_space(scratch, min_free_bytes)
+    with TaskDir(scratch, execution.attempt_id) as folder:
+        outcome_file = folder / "outcome.json"
+        call = ScriptCall(
+            script=execution.script,
+            args=("--event", _event_argument(execution.event, folder), *execution.args),
+            work_dir=folder,
+            deadline_s=deadline.at_s,
+            env={**(execution.env or {}), "SPARKLET_OUTCOME_FILE": str(outcome_file)},
+            py_files=execution.py_files,
+        )
+        started_s = time.monotonic()
+        log.info("script started", script=execution.script_uri)
+        result = runner.run(call, log.output)
+        log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
+        if result.exit_code != 0:
+            raise _failed(execution.script_uri, result)
+        return read_outcome(outcome_file)
+
+
+def _event_argument(event: Event, folder: Path) -> str:
+    """The event as an argument; what does not fit into one goes through a file, ``@<path>``."""
+    text = json.dumps(event, separators=(",", ":"))
+    if len(text) <= LONGEST_ARGUMENT_BYTES:  # json.dumps writes ASCII: characters are bytes
+        return text
+    path = folder / "event.json"
+    path.write_text(text, encoding="ascii")
+    return f"@{path}"
+
+
+def _failed(script_uri: str, result: ScriptResult) -> ScriptFailedError:
+    return ScriptFailedError(
+        script_uri,
+        result.exit_code,
+        cause_class=result.cause_class,
+        cause=result.cause,
+        stderr_tail=result.stderr_tail,
+        permanent=result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES,
+    )
+
+
+def read_outcome(path: Path) -> ShardResult:
+    """What the script reported through ``sparklet.job``; nothing if it knows nothing of Sparklet.
+
+    Raises
+    ------
+    EventError
+        If the file is not what ``sparklet.job`` writes: what a shard did must not be guessed.
+    """
+    if not path.exists() or os.path.getsize(path) == 0:
+        return ShardResult()
+    try:
+        document: Any = json.loads(path.read_bytes())
+        rows, size = document.get("rows"), document.get("output_bytes")
+        return ShardResult(
+            rows=None if rows is None else int(rows),
+            output_bytes=None if size is None else int(size),
+            outputs=tuple(str(uri) for uri in document.get("outputs") or ()),
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EventError(f"the script's outcome file is not what sparklet.job writes: {error}") from error

@@ -1,0 +1,70 @@
+"""Lambda entry point and composition root of the worker.
+
+Read from here: an event becomes tasks, a worker does each, their outcomes become the answer. The JVM is
+started before anything else is imported or connected, and never waited for: init has 10 s.
+"""
+
+import functools
+import os
+from typing import Any
+
+from sparklet.events import Event, answer, parse_event
+from sparklet.settings import WorkerSettings, worker_settings
+from sparklet.worker.guards import Deadline
+from sparklet.worker.log import Log
+from sparklet.worker.runner import Runner
+from sparklet.worker.script_cache import ScriptCache
+from sparklet.worker.shards import ShardDesk
+from sparklet.worker.spark_options import runner_for
+from sparklet.worker.worker import Worker
+
+
+def lambda_handler(event: Event, context: Any) -> Any:
+    """Do what the event asks for; see ``sparklet.events.answer`` for what comes back."""
+    worker = _worker()
+    deadline = Deadline.of(context, worker.settings.grace_s)
+    tasks = parse_event(event)
+    outcomes = [worker.run(task, deadline, context.aws_request_id) for task in tasks]
+    return answer(event, outcomes)
+
+
+@functools.cache
+def _settings() -> WorkerSettings:
+    return worker_settings()
+
+
+@functools.cache
+def _runner() -> Runner:
+    runner = runner_for(_settings())
+    runner.start()
+    return runner
+
+
+@functools.cache
+def _worker() -> Worker:
+    """The worker of this environment, made while the JVM boots."""
+    settings, runner = _settings(), _runner()
+    from sparklet.aws.clients import SystemClock, clients  # boto3: 250 ms, so after the JVM's start
+    from sparklet.aws.dynamodb import DynamoDbLedger
+    from sparklet.aws.messaging import SqsQueue
+    from sparklet.aws.s3 import S3Store
+
+    store = S3Store(clients())
+    scripts = ScriptCache(store, settings.scratch / "sparklet-scripts", settings.script_prefixes)
+    worker = Worker(settings, runner, scripts, None, Log())
+    if settings.ledger_table and settings.bucket:
+        worker.shards = ShardDesk(
+            ledger=DynamoDbLedger(clients(), settings.ledger_table),
+            store=store,
+            queue=SqsQueue(clients(), settings.queue_url) if settings.queue_url else None,
+            scripts=scripts,
+            bucket=settings.bucket,
+            execute=worker.execute,
+            clock=SystemClock(),
+            log_stream=os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
+        )
+    return worker
+
+
+if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:  # in Lambda, not in a test that imports this module
+    _runner()

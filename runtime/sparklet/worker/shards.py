@@ -1,0 +1,164 @@
+"""A shard's way through a worker: claim → execute → succeed, fail or release, each step fenced by the ledger."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sparklet.errors import LeaseLostError, LedgerError, QueueError, ScriptFailedError, SparkletError
+from sparklet.events import Outcome, Task
+from sparklet.model import Claim, ClaimStatus, Failure, Run, Shard, ShardRecord, ShardRef, ShardResult, ShardState
+from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
+from sparklet.worker.execution import Execution
+from sparklet.worker.guards import Deadline
+from sparklet.worker.log import Log
+from sparklet.worker.script_cache import ScriptCache
+
+TAKEOVER_S = 60  # after its lease's end a claim takes a shard over (see ports.Ledger.claim)
+BACK_OFF_S, LONGEST_BACK_OFF_S = 5.0, 300.0
+LEDGER_RETRY_S = 1.0
+
+Execute = Callable[[Execution, Deadline, Log], ShardResult]
+
+
+@dataclass
+class ShardDesk:
+    """Does shards: everything that stands between a message and the ledger's verdict."""
+
+    ledger: Ledger
+    store: ObjectStore
+    queue: TaskQueue | None  # None: no message whose visibility could be changed
+    scripts: ScriptCache
+    bucket: str
+    execute: Execute
+    clock: Clock
+    log_stream: str = ""
+    _runs: dict[str, Run] = field(default_factory=dict)
+
+    def do(self, task: Task, ref: ShardRef, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
+        """Bring the shard to its end, or say when it should come back."""
+        try:
+            run = self._run(ref)
+            claim = self._claim(ref, run, attempt_id, deadline)
+        except LedgerError as error:
+            log.error("the ledger could not be asked for the shard", error=str(error))
+            self._come_back(task, _back_off_s(task.receive_count), log)
+            return Outcome(task, error, acknowledged=False)
+        log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
+        if claim.status is not ClaimStatus.GRANTED:
+            return self._turned_away(task, claim, log)
+        return self._granted(task, ref, run, claim, attempt_id, deadline, log)
+
+    def _run(self, ref: ShardRef) -> Run:
+        """The shard's run; read again when a generation is named that was not there yet."""
+        run = self._runs.get(ref.run_id)
+        if run is None or run.generation < ref.generation:
+            run = self._runs[ref.run_id] = self.ledger.get_run(ref.run_id)
+        if run.generation < ref.generation:
+            raise LedgerError(f"run {ref.run_id} is at generation {run.generation}, but a message names {ref.generation}")
+        return run
+
+    def _claim(self, ref: ShardRef, run: Run, attempt_id: str, deadline: Deadline) -> Claim:
+        lease_s = max(1.0, deadline.function_end_s - self.clock.now_s())
+        return self.ledger.claim(ref, attempt_id, lease_s, run.options.max_attempts, self.log_stream)
+
+    def _turned_away(self, task: Task, claim: Claim, log: Log) -> Outcome:
+        record = claim.record
+        if claim.status is ClaimStatus.HELD:
+            now_s = self.clock.now_s()
+            end_s = record.lease_end_s if record.lease_end_s > now_s else record.lease_end_s + TAKEOVER_S
+            self._come_back(task, max(1.0, end_s - now_s) + random.uniform(0, 5), log)  # noqa: S311 - jitter
+            held = LeaseLostError(f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}")
+            return Outcome(task, held, acknowledged=False)
+        return Outcome(task, answer={"shard": record.number, "claim": str(claim.status), "state": str(record.state)})
+
+    def _granted(
+        self, task: Task, ref: ShardRef, run: Run, claim: Claim, attempt_id: str, deadline: Deadline, log: Log
+    ) -> Outcome:
+        try:
+            result = self.execute(self._execution(ref, run, claim.record, attempt_id), deadline, log)
+            self._persist(lambda: self.ledger.succeed(ref.run_id, ref.shard, attempt_id, result), deadline, log)
+        except LeaseLostError as error:
+            log.error("the lease was lost; what this attempt did does not count", error=str(error))
+            return Outcome(task, error, acknowledged=False)
+        except LedgerError as error:
+            log.error("the ledger did not take the result; the lease will lapse", error=str(error))
+            return Outcome(task, error, acknowledged=False)
+        except SparkletError as error:
+            return self._not_done(task, run, claim.record, attempt_id, error, deadline, log)
+        log.info("shard succeeded", rows=result.rows)
+        return Outcome(task, answer={"shard": ref.shard, "state": str(ShardState.SUCCEEDED), "rows": result.rows})
+
+    def _execution(self, ref: ShardRef, run: Run, record: ShardRecord, attempt_id: str) -> Execution:
+        part_uri = f"s3://{self.bucket}/runs/{ref.run_id}/plan/{record.part}"
+        shard = Shard.from_line(self.store.get(part_uri, record.offset, record.length))
+        script_ref = run.scripts[ref.generation]
+        script, py_files = self.scripts.fetch_ref(script_ref)
+        inputs = [o.uri for o in shard.objects]
+        output = run.shard_output(ref.shard)
+        identity = {"run": run.run_id, "shard": ref.shard, "attempt": attempt_id, "generation": ref.generation}
+        event = {
+            "sparklet": identity,
+            "inputs": inputs,
+            "input_path": inputs[0] if len(inputs) == 1 else None,
+            "output_path": output,
+            "params": dict(run.params),
+        }
+        return Execution(attempt_id, script_ref.source_uri, script, event, run.args, py_files)
+
+    def _not_done(
+        self, task: Task, run: Run, record: ShardRecord, attempt_id: str, error: SparkletError, deadline: Deadline, log: Log
+    ) -> Outcome:
+        """FAILED if no attempt can help or none is left, else PENDING and the message back after a while."""
+        failure = failure_of(error)
+        final = not error.retryable or record.attempts >= run.options.max_attempts
+        write = self.ledger.fail if final else self.ledger.release
+        try:
+            self._persist(lambda: write(record.run_id, record.number, attempt_id, failure), deadline, log)
+        except LedgerError as ledger_error:
+            log.error("the ledger did not take the failure; the lease will lapse", error=str(ledger_error), cause=failure.message)
+            return Outcome(task, error, acknowledged=False)
+        except LeaseLostError as lost:
+            log.error("the lease was lost", error=str(lost), cause=failure.message)
+            return Outcome(task, error, acknowledged=False)
+        if final:
+            log.error("shard failed", error_class=failure.error_class, cause=failure.message)
+            return Outcome(task, error)
+        log.warning("attempt failed, shard released", error_class=failure.error_class, cause=failure.message)
+        self._come_back(task, _back_off_s(record.attempts), log)
+        return Outcome(task, error, acknowledged=False)
+
+    def _persist(self, write: Callable[[], None], deadline: Deadline, log: Log) -> None:
+        """Write to the ledger; while it is down, again until shortly before the function ends."""
+        while True:
+            try:
+                return write()
+            except LedgerError as error:
+                if not error.retryable or self.clock.now_s() + 2 * LEDGER_RETRY_S > deadline.function_end_s:
+                    raise
+                log.warning("the ledger did not answer; trying again", error=str(error))
+                self.clock.sleep(LEDGER_RETRY_S)
+
+    def _come_back(self, task: Task, delay_s: float, log: Log) -> None:
+        """Make the message visible again in ``delay_s`` instead of after its visibility timeout."""
+        if self.queue is None or not task.receipt:
+            return
+        try:
+            self.queue.set_visibility(task.receipt, round(min(delay_s, 12 * 3600)))
+        except QueueError as error:
+            log.warning("the message comes back after its full visibility timeout", error=str(error))
+
+
+def failure_of(error: SparkletError) -> Failure:
+    """What the ledger keeps of an error: the script's root cause where there is one."""
+    if isinstance(error, ScriptFailedError) and error.cause_class:
+        return Failure(error.cause_class, f"{error.cause} (exit code {error.exit_code})", error.retryable)
+    if isinstance(error, ScriptFailedError) and error.stderr_tail.strip():
+        last = error.stderr_tail.strip().splitlines()[-1]
+        return Failure("ScriptFailedError", f"{error}; its last line: {last}", error.retryable)
+    return Failure(type(error).__name__, str(error), error.retryable)
+
+
+def _back_off_s(tries: int) -> float:
+    """Exponential back-off with full jitter on its upper half."""
+    longest_s = min(LONGEST_BACK_OFF_S, BACK_OFF_S * 2 ** min(tries - 1, 10))
+    return random.uniform(longest_s / 2, longest_s)  # noqa: S311 - jitter

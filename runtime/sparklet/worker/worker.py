@@ -1,0 +1,81 @@
+"""From a task to its outcome: which script, under which name, with or without a ledger."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from sparklet.errors import DeadlineExceededError, EventError, SettingsError, SparkletError
+from sparklet.events import Outcome, Source, Task
+from sparklet.model import ShardResult
+from sparklet.settings import WorkerSettings
+from sparklet.worker.execution import Execution, execute
+from sparklet.worker.guards import Deadline
+from sparklet.worker.log import Log
+from sparklet.worker.runner import Runner
+from sparklet.worker.script_cache import ScriptCache
+from sparklet.worker.shards import ShardDesk
+
+LEAST_TIME_S = 1.0  # with less than this before the deadline no further task of a batch is begun
+
+
+@dataclass
+class Worker:
+    """Does tasks one after the other; one outcome for each, whatever happens."""
+
+    settings: WorkerSettings
+    runner: Runner
+    scripts: ScriptCache
+    shards: ShardDesk | None  # None: no ledger is configured
+    log: Log
+
+    def run(self, task: Task, deadline: Deadline, request_id: str) -> Outcome:
+        """Do one task; a SparkletError becomes part of the outcome, anything else is a bug and passes."""
+        attempt_id = uuid.uuid4().hex[:12]
+        log = self.log.bind(request_id=request_id, attempt=attempt_id)
+        if task.record_ids:
+            log = log.bind(record=task.record_ids[0])
+        if deadline.remaining_s() < LEAST_TIME_S:
+            error = DeadlineExceededError("no time was left in this invocation; the record goes back untouched")
+            log.warning(str(error))
+            return Outcome(task, error, acknowledged=False)
+        if task.problem is not None:
+            log.error("the record cannot be read", error=str(task.problem))
+            return Outcome(task, task.problem, acknowledged=False)
+        if task.shard is not None:
+            return self._shard(task, attempt_id, deadline, log.bind(run=task.shard.run_id, shard=task.shard.shard))
+        return self._plain(task, attempt_id, deadline, log)
+
+    def execute(self, execution: Execution, deadline: Deadline, log: Log) -> ShardResult:
+        """Run a script with this worker's runner and scratch space."""
+        return execute(execution, self.runner, deadline, self.settings.scratch, self.settings.min_free_bytes, log)
+
+    def _shard(self, task: Task, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
+        if self.shards is None or task.shard is None:
+            error = SettingsError("a shard message came, but SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set")
+            return Outcome(task, error, acknowledged=False)
+        return self.shards.do(task, task.shard, attempt_id, deadline, log)
+
+    def _plain(self, task: Task, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
+        """Without a ledger every failure goes back to the source."""
+        try:
+            script_uri, args = self._choose_script(task)
+            script = self.scripts.fetch(script_uri)
+            result = self.execute(Execution(attempt_id, script_uri, script, task.event, args), deadline, log)
+        except SparkletError as error:
+            log.error("task failed", error_class=type(error).__name__, error=str(error))
+            return Outcome(task, error, acknowledged=False)
+        log.info("task succeeded", rows=result.rows)
+        told = {"rows": result.rows, "output_bytes": result.output_bytes, "outputs": list(result.outputs)}
+        return Outcome(task, answer={"state": "SUCCEEDED", "attempt": attempt_id, **told})
+
+    def _choose_script(self, task: Task) -> tuple[str, tuple[str, ...]]:
+        """The function's own script, or the one that a direct event names under an allowed prefix."""
+        wish: Any = task.event.get("sparklet") if isinstance(task.event, dict) else None
+        if task.source is Source.DIRECT and isinstance(wish, dict) and "script" in wish:
+            uri, args = wish["script"], wish.get("args", [])
+            if not isinstance(uri, str) or not isinstance(args, list) or not all(isinstance(a, str) for a in args):
+                raise EventError("the event's sparklet.script must be a URI and sparklet.args a list of strings")
+            return uri, tuple(args)
+        if not self.settings.default_script:
+            raise SettingsError("no script to run: set SCRIPT_LOCATION (or SCRIPT_BUCKET and SPARK_SCRIPT) on the function")
+        return self.settings.default_script, ()
