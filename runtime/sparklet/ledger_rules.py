@@ -1,0 +1,46 @@
+"""What every ledger adapter does alike: how long a lease binds, how a lost one is named, what fits into an item."""
+
+from sparklet.model import Failure, ShardRecord, ShardResult
+
+LEASE_GRACE_S = 60.0  # clocks differ: a claim takes a lease over only so long after its end
+
+ERROR_CLASS_BYTES = 64
+ERROR_MESSAGE_BYTES = 256
+OUTPUTS_BYTES = 200
+LOG_STREAM_BYTES = 80
+
+
+def cut(text: str, most_bytes: int) -> str:
+    """``text`` if its UTF-8 form fits into ``most_bytes``, else its beginning and an ellipsis."""
+    encoded = text.encode("utf-8", "replace")  # a lone surrogate becomes "?": no store takes it
+    if len(encoded) <= most_bytes:
+        return encoded.decode()
+    ellipsis = "…"
+    return encoded[: most_bytes - len(ellipsis.encode())].decode("utf-8", "ignore") + ellipsis
+
+
+def bounded_failure(failure: Failure) -> Failure:
+    """The part of a failure that a shard's item has room for."""
+    return Failure(
+        cut(failure.error_class, ERROR_CLASS_BYTES), cut(failure.message, ERROR_MESSAGE_BYTES), failure.retryable
+    )
+
+
+def bounded_result(result: ShardResult) -> ShardResult:
+    """The result with as many of its first outputs, each whole, as a shard's item has room for."""
+    kept: list[str] = []
+    room = OUTPUTS_BYTES
+    for uri in result.outputs:
+        room -= len(uri.encode("utf-8", "replace"))
+        if room < 0:
+            break
+        kept.append(uri)
+    return ShardResult(result.rows, result.output_bytes, tuple(kept))
+
+
+def lapse_failure(record: ShardRecord) -> Failure:
+    """Why an attempt counts as lost whose lease ended before it said anything; an earlier cause is kept behind it."""
+    message = f"attempt {record.attempt_id} was not heard of before its lease ended: killed, out of memory or cut off"
+    if record.error_class and record.error_class != "LeaseExpired":
+        message += f"; the attempt before it: {record.error_class}: {record.error_message}"
+    return bounded_failure(Failure("LeaseExpired", message))

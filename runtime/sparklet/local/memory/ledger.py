@@ -1,0 +1,348 @@
+"""Runs and shards in dictionaries, changed under one lock."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from sparklet.clock import SystemClock
+from sparklet.errors import (
+    CheckpointConflictError,
+    LeaseLostError,
+    LedgerError,
+    RunExistsError,
+    RunNotFoundError,
+    ShardNotFoundError,
+)
+from sparklet.ledger_rules import (
+    LEASE_GRACE_S,
+    LOG_STREAM_BYTES,
+    bounded_failure,
+    bounded_result,
+    cut,
+    lapse_failure,
+)
+from sparklet.model import (
+    Claim,
+    ClaimStatus,
+    Counts,
+    Failure,
+    PartRecord,
+    Run,
+    RunState,
+    ScriptRef,
+    ShardRecord,
+    ShardRef,
+    ShardResult,
+    ShardState,
+)
+from sparklet.ports import Clock
+
+PAGE_SHARDS = 1000
+
+
+class MemoryLedger:
+    """A ``Ledger`` in memory: every method is one atomic step.
+
+    Parameters
+    ----------
+    clock
+        Decides when leases end.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock: Clock = clock or SystemClock()
+        self._runs: dict[str, Run] = {}
+        self._parts: dict[str, dict[int, PartRecord]] = {}
+        self._shards: dict[str, dict[int, ShardRecord]] = {}
+        self._lock = threading.RLock()
+
+    # --- runs and their plan ---
+
+    def create_run(self, run: Run) -> None:
+        """Enter a run."""
+        with self._lock:
+            if run.run_id in self._runs:
+                raise RunExistsError(f"a run {run.run_id} is in the ledger already; choose another id")
+            self._runs[run.run_id] = run
+            self._parts[run.run_id] = {}
+
+    def get_run(self, run_id: str) -> Run:
+        """The run."""
+        with self._lock:
+            if run_id not in self._runs:
+                raise RunNotFoundError(f"there is no run {run_id}; `sparklet runs` lists those there are")
+            return self._runs[run_id]
+
+    def list_runs(self) -> Iterator[Run]:
+        """All runs, newest first."""
+        with self._lock:
+            runs = sorted(self._runs.values(), key=lambda r: (r.created_s, r.run_id), reverse=True)
+        return iter(runs)
+
+    def add_part(self, run_id: str, part: PartRecord) -> None:
+        """Seal a plan part."""
+        with self._lock:
+            run = self.get_run(run_id)
+            if run.state is not RunState.PLANNING:
+                raise CheckpointConflictError(f"the plan of run {run_id} takes no more parts: it is {run.state}")
+            if part.index in self._parts[run_id]:
+                raise CheckpointConflictError(f"part {part.index} of run {run_id} was sealed by another planner")
+            self._parts[run_id][part.index] = part
+
+    def parts(self, run_id: str) -> Iterator[PartRecord]:
+        """Sealed parts in order."""
+        with self._lock:
+            self.get_run(run_id)
+            parts = sorted(self._parts[run_id].values(), key=lambda p: p.index)
+        return iter(parts)
+
+    def mark_dispatched(self, run_id: str, index: int) -> None:
+        """Note that a part's shards are entered and their messages sent."""
+        with self._lock:
+            self.get_run(run_id)
+            if index not in self._parts[run_id]:
+                raise LedgerError(f"run {run_id} has no sealed part {index}")
+            self._parts[run_id][index] = replace(self._parts[run_id][index], dispatched=True)
+
+    def seal_plan(self, run_id: str, shard_count: int, object_count: int, size_bytes: int) -> None:
+        """No shard will be added any more."""
+        with self._lock:
+            run = self.get_run(run_id)
+            if run.sealed and run.shard_count == shard_count:
+                return
+            if run.state is not RunState.PLANNING:
+                raise CheckpointConflictError(
+                    f"the plan of run {run_id} cannot be sealed with {shard_count} shards: "
+                    f"it is {run.state} with {run.shard_count}"
+                )
+            self._runs[run_id] = replace(
+                run,
+                state=RunState.RUNNING,
+                shard_count=shard_count,
+                object_count=object_count,
+                size_bytes=size_bytes,
+            )
+
+    def add_shards(self, shards: Iterable[ShardRecord]) -> int:
+        """Enter shards as PENDING; how many were new."""
+        new = 0
+        for record in shards:
+            with self._lock:
+                known = self._shards.setdefault(record.run_id, {})
+                if record.number not in known:
+                    known[record.number] = replace(record, state=ShardState.PENDING, changed_s=self._clock.now_s())
+                    new += 1
+        return new
+
+    def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
+        """Open the next generation."""
+        with self._lock:
+            run = self.get_run(run_id)
+            if run.generation != generation - 1 or not run.sealed:
+                plan = "sealed" if run.sealed else "not sealed"
+                raise LedgerError(
+                    f"generation {generation} of run {run_id} cannot start: it is at {run.generation}, its plan {plan}"
+                )
+            self._runs[run_id] = replace(run, scripts=(*run.scripts, script), state=RunState.RUNNING, ended_s=None)
+            return self._runs[run_id]
+
+    def finish_run(self, run_id: str, generation: int, state: RunState) -> Run:
+        """Record how a run ended."""
+        if not state.ended:
+            raise ValueError(f"a run does not end as {state}")
+        with self._lock:
+            run = self.get_run(run_id)
+            if run.generation == generation and not run.state.ended:
+                self._runs[run_id] = replace(run, state=state, ended_s=self._clock.now_s())
+            return self._runs[run_id]
+
+    # --- attempts ---
+
+    def claim(self, ref: ShardRef, attempt_id: str, lease_s: float, max_attempts: int, log_stream: str = "") -> Claim:
+        """Take the shard and count the attempt."""
+        with self._lock:
+            record, now_s = self.get_shard(ref.run_id, ref.shard), self._clock.now_s()
+            if answer := self._refusal(record, ref, attempt_id, now_s):
+                return answer
+            if record.attempts >= max_attempts:
+                return Claim(ClaimStatus.EXHAUSTED, self._exhaust(record))
+            claimed = replace(
+                record,
+                state=ShardState.RUNNING,
+                attempts=record.attempts + 1,
+                attempt_id=attempt_id,
+                lease_end_s=now_s + lease_s,
+                changed_s=now_s,
+                started_s=now_s,
+                log_stream=cut(log_stream, LOG_STREAM_BYTES),
+            )
+            return Claim(ClaimStatus.GRANTED, self._put(claimed))
+
+    def _refusal(self, record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float) -> Claim | None:
+        """The answer to a claim that changes nothing; None if the shard can be taken."""
+        if ref.generation > record.generation:
+            raise LedgerError(
+                f"shard {ref.shard} of run {ref.run_id} is at generation {record.generation}, "
+                f"the message at {ref.generation}: try again"
+            )
+        if ref.generation < record.generation:
+            return Claim(ClaimStatus.STALE, record)
+        if record.state.ended:
+            return Claim(ClaimStatus.DONE, record)
+        if record.attempt_id == attempt_id:
+            if record.state is ShardState.RUNNING:
+                return Claim(ClaimStatus.GRANTED, record)
+            raise LedgerError(f"attempt {attempt_id} of shard {ref.shard} has ended; claim with an id of its own")
+        if record.state is ShardState.RUNNING and record.lease_end_s + LEASE_GRACE_S >= now_s:
+            return Claim(ClaimStatus.HELD, record)
+        return None
+
+    def _exhaust(self, record: ShardRecord) -> ShardRecord:
+        """PENDING or a lapsed RUNNING → FAILED, the last cause kept."""
+        failure = Failure(record.error_class, record.error_message)
+        if record.state is ShardState.RUNNING:
+            failure = lapse_failure(record)
+        return self._end(record, ShardState.FAILED, failure)
+
+    def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
+        """RUNNING → SUCCEEDED."""
+        with self._lock:
+            if record := self._owned(run_id, number, attempt_id, ShardState.SUCCEEDED):
+                kept = bounded_result(result)
+                self._put(
+                    replace(
+                        record,
+                        state=ShardState.SUCCEEDED,
+                        changed_s=self._clock.now_s(),
+                        rows=kept.rows,
+                        output_bytes=kept.output_bytes,
+                        outputs=kept.outputs,
+                    )
+                )
+
+    def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
+        """RUNNING → FAILED."""
+        with self._lock:
+            if record := self._owned(run_id, number, attempt_id, ShardState.FAILED):
+                self._end(record, ShardState.FAILED, failure)
+
+    def release(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
+        """RUNNING → PENDING."""
+        with self._lock:
+            if record := self._owned(run_id, number, attempt_id, ShardState.PENDING):
+                self._end(record, ShardState.PENDING, failure)
+
+    def _owned(self, run_id: str, number: int, attempt_id: str, wanted: ShardState) -> ShardRecord | None:
+        """The shard if the attempt owns it, None if it is as wanted already, else LeaseLostError."""
+        record = self.get_shard(run_id, number)
+        if record.attempt_id == attempt_id and record.state is ShardState.RUNNING:
+            return record
+        if record.attempt_id == attempt_id and record.state is wanted:
+            return None
+        raise LeaseLostError(
+            f"attempt {attempt_id} does not own shard {number} of run {run_id}: "
+            f"it is {record.state} by attempt {record.attempt_id or '(none)'}"
+        )
+
+    # --- checker, dead letters, redrive ---
+
+    def lapse(self, record: ShardRecord, max_attempts: int) -> ShardRecord | None:
+        """End a lease that is over."""
+        with self._lock:
+            if not self._unmoved(record, ShardState.RUNNING) or record.lease_end_s > self._clock.now_s():
+                return None
+            state = ShardState.PENDING if record.attempts < max_attempts else ShardState.FAILED
+            return self._end(record, state, lapse_failure(record))
+
+    def count_requeue(self, record: ShardRecord) -> ShardRecord | None:
+        """Count a message sent again for a PENDING shard."""
+        with self._lock:
+            if not self._unmoved(record, ShardState.PENDING):
+                return None
+            return self._put(replace(record, requeues=record.requeues + 1, changed_s=self._clock.now_s()))
+
+    def abandon(self, record: ShardRecord, failure: Failure) -> bool:
+        """PENDING → FAILED for a shard that nobody will claim."""
+        with self._lock:
+            if not self._unmoved(record, ShardState.PENDING):
+                return False
+            self._end(record, ShardState.FAILED, failure)
+            return True
+
+    def redrive(self, run_id: str, number: int, generation: int) -> ShardRecord | None:
+        """FAILED → PENDING in a later generation."""
+        with self._lock:
+            record = self.get_shard(run_id, number)
+            if record.state is not ShardState.FAILED or record.generation >= generation:
+                return None
+            return self._put(
+                replace(
+                    record,
+                    state=ShardState.PENDING,
+                    generation=generation,
+                    attempts=0,
+                    requeues=0,
+                    changed_s=self._clock.now_s(),
+                )
+            )
+
+    def _unmoved(self, record: ShardRecord, state: ShardState) -> bool:
+        """Whether the shard still is as it was read, and in ``state``."""
+        return record.state is state and self.get_shard(record.run_id, record.number) == record
+
+    def _end(self, record: ShardRecord, state: ShardState, failure: Failure) -> ShardRecord:
+        kept = bounded_failure(failure)
+        return self._put(
+            replace(
+                record,
+                state=state,
+                changed_s=self._clock.now_s(),
+                error_class=kept.error_class,
+                error_message=kept.message,
+            )
+        )
+
+    def _put(self, record: ShardRecord) -> ShardRecord:
+        self._shards[record.run_id][record.number] = record
+        return record
+
+    # --- reading ---
+
+    def get_shard(self, run_id: str, number: int) -> ShardRecord:
+        """One shard."""
+        with self._lock:
+            record = self._shards.get(run_id, {}).get(number)
+        if record is None:
+            raise ShardNotFoundError(f"run {run_id} has no shard {number}")
+        return record
+
+    def shards(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
+        """All shards, or those in one state, in order of number; each page as it is when it is asked for."""
+        with self._lock:
+            self.get_run(run_id)
+            numbers = sorted(self._shards.get(run_id, {}))
+        for start in range(0, len(numbers), PAGE_SHARDS):
+            with self._lock:
+                page = [self._shards[run_id][n] for n in numbers[start : start + PAGE_SHARDS]]
+            yield from (r for r in page if state is None or r.state is state)
+
+    def count(self, run_id: str) -> Counts:
+        """Shards by state."""
+        with self._lock:
+            self.get_run(run_id)
+            states = [r.state for r in self._shards.get(run_id, {}).values()]
+        return Counts(*(states.count(s) for s in ShardState))
+
+    def glance(self, run_id: str) -> Counts:
+        """Shards by state; SUCCEEDED is 0 until the plan is sealed."""
+        counts = self.count(run_id)
+        return counts if self.get_run(run_id).sealed else replace(counts, succeeded=0)
+
+    def expired(self, run_id: str, state: ShardState, before_s: float) -> Iterator[ShardRecord]:
+        """Shards RUNNING with a lease end, or PENDING unchanged since, before ``before_s``."""
+        if state not in (ShardState.RUNNING, ShardState.PENDING):
+            raise ValueError(f"a {state} shard does not expire")
+        for record in self.shards(run_id, state):
+            since_s = record.lease_end_s if state is ShardState.RUNNING else record.changed_s
+            if since_s < before_s:
+                yield record
