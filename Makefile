@@ -34,7 +34,7 @@ format: venv ## Format the code and repair what ruff can
 bench: venv ## Print the figures as JSON
 	@$(RUN) benchmarks/run.py $(ARGS)
 
-LOCK := $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+LOCK := $(RUN) -m uv pip compile --quiet --system-certs --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command 'make lock'
 
 lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
@@ -49,7 +49,7 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 
 deploy-venv: venv ## Build .venv-deploy with aws-sam-cli, whose pins clash with the local stand-in's
 	@[ -x .venv-deploy/bin/python ] || "$(PYTHON)" -m venv .venv-deploy
-	@$(RUN) -m uv pip sync --python .venv-deploy/bin/python --require-hashes requirements/deploy.lock
+	@$(RUN) -m uv pip sync --system-certs --python .venv-deploy/bin/python --require-hashes requirements/deploy.lock
 
 clean: ## Delete what was built here (not the cache of jars)
 	rm -rf .venv .venv-deploy build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -14,7 +14,6 @@ if sys.version_info < (3, 11):  # before anything an older Python cannot parse o
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -29,14 +28,16 @@ STAMP = VENV / ".sparklet-stamp"
 MIN_FREE_BYTES = 3 * 1024**3
 
 
-def system_java_is_17() -> bool:
-    """Whether JAVA_HOME, or the java on PATH, is a Java 17."""
-    home = os.environ.get("JAVA_HOME")
-    java = str(Path(home, "bin", "java")) if home else shutil.which("java")
-    if not java or not Path(java).exists():
-        return False
-    answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
-    return re.search(r'version "17\.', answer.stderr) is not None
+def locks_needed() -> list[Path]:
+    """The environment's lock file, and Java's where the machine has no Java 17."""
+    sys.path.insert(0, str(PROJECT / "runtime"))
+    from sparklet.local.java import JavaNotFoundError, find_java
+
+    try:
+        find_java()
+    except JavaNotFoundError:
+        return [REQUIREMENTS / "dev.lock", REQUIREMENTS / "java.lock"]
+    return [REQUIREMENTS / "dev.lock"]
 
 
 def fingerprint(locks: list[Path]) -> str:
@@ -81,7 +82,7 @@ def build(locks: list[Path]) -> None:
     # Build isolation would fetch build tools without hashes; ours come from bootstrap.lock.
     step(
         f"install {' + '.join(lock.name for lock in locks)} (some 500 MB; pyspark is the largest, and is built here)",
-        *(*uv, "sync", "--python", PYTHON, "--require-hashes", "--no-build-isolation", *locks),
+        *(*uv, "sync", "--system-certs", "--python", PYTHON, "--require-hashes", "--no-build-isolation", *locks),
     )
     step(
         "install Sparklet itself, editable",
@@ -93,9 +94,7 @@ def main() -> None:
     """Bring `.venv` up to date with the lock files, one process at a time."""
     with open(__file__) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        locks = [REQUIREMENTS / "dev.lock"]
-        if not system_java_is_17():
-            locks.append(REQUIREMENTS / "java.lock")
+        locks = locks_needed()
         wanted = fingerprint(locks)
         if STAMP.exists() and STAMP.read_text() == wanted and PYTHON.exists():
             return

@@ -1,0 +1,164 @@
+"""Fetch files by Maven coordinates with the Ivy inside pyspark, which knows where Maven Central is.
+
+So no registry's address stands in this project. A mirror of the user's own comes from SPARKLET_MAVEN_MIRROR.
+"""
+
+import importlib.util
+import re
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from xml.sax.saxutils import quoteattr
+
+from sparklet.errors import LocalStackError
+from sparklet.local.java import is_bundled
+from sparklet.local.truststore import jks, machine_certificates, trust_options
+
+_CONNECT_TIMEOUT_MS, _READ_TIMEOUT_MS = 20_000, 60_000
+_POLL_S = 0.2
+_REPORT_EVERY_S = 3.0
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """Where Maven keeps a jar."""
+
+    organisation: str
+    artifact: str
+    version: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Coordinate":
+        """From ``organisation:artifact:version``; ValueError if it is anything else."""
+        parts = text.split(":")
+        if len(parts) != 3 or not all(re.fullmatch(r"[A-Za-z0-9._-]+", part) for part in parts):
+            raise ValueError(f"{text!r} is not organisation:artifact:version")
+        return cls(*parts)
+
+    @property
+    def file_name(self) -> str:
+        """The jar's name, here as there."""
+        return f"{self.artifact}-{self.version}.jar"
+
+
+def fetch(
+    wanted: Collection[Coordinate],
+    work_dir: Path,
+    java: Path,
+    mirror: str | None,
+    on_bytes: Callable[[int], None],
+) -> str:
+    """Fetch what can be fetched into ``work_dir/out``; an empty answer, or why something could not be.
+
+    Parameters
+    ----------
+    work_dir
+        A folder of the caller's: Ivy's own cache lives there too, so that a second try goes on where the first ended.
+    mirror
+        Root of a Maven repository to ask instead of Maven Central.
+    on_bytes
+        Told every few seconds how many bytes have come.
+    """
+    (work_dir / "settings.xml").write_text(settings_xml(mirror))
+    (work_dir / "ivy.xml").write_text(module_xml(wanted))
+    log = work_dir / "ivy.log"
+    command = [str(java), *_network_options(java, work_dir), "-jar", str(_ivy_jar())]
+    command += ["-settings", "settings.xml", "-cache", "cache", "-ivy", "ivy.xml"]
+    command += ["-retrieve", "out/[artifact]-[revision].[ext]"]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=work_dir, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            _watch(process, work_dir / "cache", on_bytes)
+        finally:
+            process.kill()  # on Ctrl-C: nothing goes on downloading
+            process.wait()
+    return why_failed(log.read_text(errors="replace")) if process.returncode else ""
+
+
+def settings_xml(mirror: str | None) -> str:
+    """Ivy's settings: jars only, straight by their coordinates; their checksums are ours to verify."""
+    root = f" root={quoteattr(mirror)}" if mirror else ""
+    return (
+        '<ivysettings><settings defaultResolver="central"/>'
+        f'<timeout-constraints><timeout-constraint name="patience" connectionTimeout="{_CONNECT_TIMEOUT_MS}"'
+        f' readTimeout="{_READ_TIMEOUT_MS}"/></timeout-constraints><resolvers>'
+        f'<ibiblio name="central" m2compatible="true" usepoms="false" checksums="" timeoutConstraint="patience"{root}/>'
+        "</resolvers></ivysettings>"
+    )
+
+
+def module_xml(wanted: Collection[Coordinate]) -> str:
+    """An Ivy module that depends on exactly these jars."""
+    dependencies = "".join(
+        f'<dependency org="{jar.organisation}" name="{jar.artifact}" rev="{jar.version}" transitive="false"'
+        ' conf="default->default"/>'
+        for jar in wanted
+    )
+    return (
+        '<ivy-module version="2.0"><info organisation="sparklet" module="jars"/>'
+        '<configurations><conf name="default"/></configurations>'
+        f"<dependencies>{dependencies}</dependencies></ivy-module>"
+    )
+
+
+def why_failed(log: str) -> str:
+    """The first true cause in Ivy's output, in words."""
+    if host := re.search(r"Host (\S+) not found", log):
+        return f"the host {host[1]} cannot be found (no network?)"
+    if server := re.search(r"Server access error at url \S+ \((.+)\)", log, re.IGNORECASE):
+        if "PKIX" in server[1]:
+            return "Java does not trust the server's certificate (set SSL_CERT_FILE to your network's CA bundle)"
+        return server[1]
+    if missing := re.search(r"module not found: (\S+)#(\S+);(\S+)", log):
+        return f"the repository has no {missing[1]}:{missing[2]}:{missing[3]}"
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return lines[-1] if lines else "Java ended without a word"
+
+
+def proxy_options(proxies: dict[str, str]) -> list[str]:
+    """The machine's proxies (as ``urllib.request.getproxies`` gives them), said in Java's way."""
+    options: list[str] = []
+    for scheme in ("http", "https"):
+        proxy = urlsplit(proxies.get(scheme, ""))
+        if proxy.hostname:
+            options += [f"-D{scheme}.proxyHost={proxy.hostname}", f"-D{scheme}.proxyPort={proxy.port or 80}"]
+    return options
+
+
+def _network_options(java: Path, work_dir: Path) -> list[str]:
+    options = proxy_options(urllib.request.getproxies())
+    if is_bundled(java) and (certificates := machine_certificates()):
+        store = work_dir / "truststore.jks"
+        store.write_bytes(jks(certificates))
+        options += trust_options(store)
+    return options
+
+
+def _watch(process: subprocess.Popen[bytes], cache_dir: Path, on_bytes: Callable[[int], None]) -> None:
+    reported_s = time.monotonic()
+    while process.poll() is None:
+        time.sleep(_POLL_S)
+        if time.monotonic() - reported_s >= _REPORT_EVERY_S:
+            reported_s = time.monotonic()
+            on_bytes(sum(_size_bytes(part) for part in cache_dir.rglob("*.jar*")))
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # Ivy renamed it just now
+        return 0
+
+
+def _ivy_jar() -> Path:
+    spec = importlib.util.find_spec("pyspark")
+    if spec is None or spec.origin is None:
+        raise LocalStackError("pyspark is not installed in this environment: pip install 'sparklet[local]'")
+    found = sorted(Path(spec.origin).parent.glob("jars/ivy-*.jar"))
+    if not found:
+        raise LocalStackError(f"pyspark at {Path(spec.origin).parent} brings no Ivy (jars/ivy-*.jar): reinstall it")
+    return found[0]

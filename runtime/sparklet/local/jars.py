@@ -1,0 +1,216 @@
+"""The jars pyspark does not bring: fetched once, verified, kept in the user's cache.
+
+A stack file (``docker/stacks/spark-3.5.toml``) names each with its sha256 and size; the image is built from the same
+file. A jar is in the cache under its own name, beside a marker that says which sha256 was verified. Once all are there,
+neither network nor Java is needed.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sparklet.errors import LocalStackError
+from sparklet.local import ivy
+from sparklet.local.java import find_java
+
+MIRROR_VARIABLE = "SPARKLET_MAVEN_MIRROR"
+_TRIES = 3
+_PAUSE_S = 2.0
+_SAY_WAITING_AFTER_S = 2.0
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StackJar:
+    """One jar of a stack, and what its bytes must be."""
+
+    group: str
+    coordinate: ivy.Coordinate
+    sha256: str
+    size_bytes: int
+
+    @property
+    def file_name(self) -> str:
+        """The jar's name in the cache and on the class path."""
+        return self.coordinate.file_name
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One Spark line and its jars, in the order of the class path."""
+
+    name: str
+    spark_version: str
+    jars: tuple[StackJar, ...]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups there are, in order."""
+        return tuple(dict.fromkeys(jar.group for jar in self.jars))
+
+    def choose(self, groups: Collection[str]) -> tuple[StackJar, ...]:
+        """The jars of these groups, always in the stack's order; LocalStackError for a group that is not there."""
+        if unknown := sorted(set(groups) - set(self.groups)):
+            raise LocalStackError(
+                f"stack {self.name} has no group {', '.join(unknown)}; it has {', '.join(self.groups)}"
+            )
+        return tuple(jar for jar in self.jars if jar.group in groups)
+
+
+def load_stack(stack_file: Path) -> Stack:
+    """Read a stack file; LocalStackError naming file and fault if it is not one."""
+    try:
+        document = tomllib.loads(stack_file.read_text())
+        return Stack(document["name"], document["spark"], tuple(map(_jar, document["jar"])))
+    except FileNotFoundError as error:
+        raise LocalStackError(f"stack file {stack_file} is not there") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise LocalStackError(f"stack file {stack_file} is not well-formed: {type(error).__name__}: {error}") from error
+
+
+def ensure_jars(
+    stack_file: Path,
+    cache_dir: Path,
+    groups: Collection[str],
+    progress: Progress,
+    offline: bool = False,
+) -> list[Path]:
+    """Paths of the jars of ``groups`` in class-path order, fetched into ``cache_dir`` where they are not there yet.
+
+    Safe in several processes at once: one fetches, the others wait. Set SPARKLET_MAVEN_MIRROR to the root of a Maven
+    repository to have them from there.
+
+    Parameters
+    ----------
+    progress
+        Told what happens, a line at a time; never called when all are there.
+    offline
+        Do not touch the network: a missing jar is an error.
+
+    Raises
+    ------
+    LocalStackError
+        If a jar cannot be had, or is not what the stack file says it is; names the jar, the cause and the remedy.
+    """
+    chosen = load_stack(stack_file).choose(groups)
+    if missing := _missing(chosen, cache_dir):
+        if offline:
+            raise LocalStackError(_cannot(missing, cache_dir, "this is offline mode", "Run once with network"))
+        with _alone(cache_dir, progress):
+            if missing := _missing(chosen, cache_dir):  # else another process was faster
+                _fetch(missing, cache_dir, progress)
+    return [cache_dir / jar.file_name for jar in chosen]
+
+
+def _jar(entry: dict[str, Any]) -> StackJar:
+    sha256 = entry["sha256"]
+    if len(sha256) != 64 or int(sha256, 16) < 0:
+        raise ValueError(f"sha256 of {entry['coordinate']} is not 64 hexadecimal digits")
+    return StackJar(entry["group"], ivy.Coordinate.parse(entry["coordinate"]), sha256, int(entry["size_bytes"]))
+
+
+def _missing(jars: Collection[StackJar], cache_dir: Path) -> list[StackJar]:
+    return [jar for jar in jars if not _is_verified(jar, cache_dir)]
+
+
+def _marker(jar: StackJar, cache_dir: Path) -> Path:
+    return cache_dir / f"{jar.file_name}.sha256"
+
+
+def _is_verified(jar: StackJar, cache_dir: Path) -> bool:
+    """The cheap check: the right size, and a marker that these bytes were verified once."""
+    try:
+        size_bytes = (cache_dir / jar.file_name).stat().st_size
+        return size_bytes == jar.size_bytes and _marker(jar, cache_dir).read_text() == jar.sha256
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _alone(cache_dir: Path, progress: Progress) -> Iterator[None]:
+    """Hold the cache's lock; the operating system lets go of it however this process ends."""
+    lock = FileLock(cache_dir / ".lock")
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=_SAY_WAITING_AFTER_S)
+    except Timeout:
+        progress("another process is fetching jars; waiting for it")
+        lock.acquire()
+    except OSError as error:
+        raise LocalStackError(
+            f"the jar cache {cache_dir} cannot be written: {error.strerror}. Make it writable"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _incoming(cache_dir: Path) -> Iterator[Path]:
+    """A folder for what arrives, on the cache's file system; those of killed processes are cleared away."""
+    for left_over in cache_dir.glob(".incoming-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=cache_dir, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _fetch(missing: list[StackJar], cache_dir: Path, progress: Progress) -> None:
+    """Fetch, verify, and move each into place whole; several tries, each for what the last one left."""
+    java, mirror = find_java(), os.environ.get(MIRROR_VARIABLE) or None
+    total_mb = _mb(sum(jar.size_bytes for jar in missing))
+    source = MIRROR_VARIABLE if mirror else "Maven Central"
+    progress(f"fetching {len(missing)} jars, {total_mb} MB, from {source} into {cache_dir} (first use only)")
+    with _incoming(cache_dir) as incoming:
+        for attempt in range(1, _TRIES + 1):
+            coordinates = [jar.coordinate for jar in missing]
+            cause = ivy.fetch(
+                coordinates, incoming, java, mirror, lambda got_bytes: progress(f"  {_mb(got_bytes)} of {total_mb} MB")
+            )
+            missing = [jar for jar in missing if not _accept(jar, incoming, cache_dir, progress)]
+            if not missing:
+                return
+            progress(f"  try {attempt} of {_TRIES}, {len(missing)} jars have not come: {cause}")
+            time.sleep(_PAUSE_S if attempt < _TRIES else 0)
+    remedy = f"Check the network and run again, or set {MIRROR_VARIABLE} to the root of a Maven repository that has it"
+    raise LocalStackError(_cannot(missing, cache_dir, cause, remedy))
+
+
+def _accept(jar: StackJar, incoming: Path, cache_dir: Path, progress: Progress) -> bool:
+    """Take an arrived jar into the cache if its bytes are the right ones; False if it has not arrived."""
+    arrived = incoming / "out" / jar.file_name
+    if not arrived.exists():
+        return False
+    with arrived.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    if sha256 != jar.sha256:
+        raise LocalStackError(
+            f"{jar.file_name} is not the file it should be: sha256 {sha256}, expected {jar.sha256}. It was not kept. "
+            f"Something between here and the repository changed it: see your proxy or {MIRROR_VARIABLE}"
+        )
+    arrived.replace(cache_dir / jar.file_name)
+    note = incoming / "marker"
+    note.write_text(jar.sha256)
+    note.replace(_marker(jar, cache_dir))
+    progress(f"  verified {jar.file_name}")
+    return True
+
+
+def _cannot(missing: list[StackJar], cache_dir: Path, cause: str, remedy: str) -> str:
+    others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return f"{missing[0].file_name}{others} cannot be had: not in {cache_dir}, and {cause}. {remedy}"
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f}"
