@@ -13,7 +13,6 @@ if sys.version_info < (3, 11):  # before anything an older Python cannot parse o
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import time

@@ -133,7 +133,7 @@ def _is_verified(jar: StackJar, cache_dir: Path) -> bool:
     try:
         size_bytes = (cache_dir / jar.file_name).stat().st_size
         return size_bytes == jar.size_bytes and _marker(jar, cache_dir).read_text() == jar.sha256
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

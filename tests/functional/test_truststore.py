@@ -1,0 +1,36 @@
+"""Java itself reads the store that Python writes."""
+
+import os
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sparklet.local.java import find_java
+from sparklet.local.truststore import PASSWORD, jks, machine_certificates
+
+
+def test_java_reads_every_certificate_of_the_machine(tmp_path: Path) -> None:
+    certificates = machine_certificates()
+    if not certificates:
+        pytest.skip("this machine keeps its certificates where nobody looks")
+    store = tmp_path / "trust.jks"
+    store.write_bytes(jks(certificates))
+
+    keytool = find_java().with_name("keytool")
+    command = [str(keytool), "-list", "-storetype", "JKS", "-keystore", str(store), "-storepass", PASSWORD]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+
+    assert answer.returncode == 0, answer.stdout
+    assert answer.stdout.count("trustedCertEntry") == len(certificates)
+
+
+def test_a_bundle_of_the_users_own_comes_first(tmp_path: Path) -> None:
+    everything = machine_certificates()
+    if not everything:
+        pytest.skip("this machine keeps its certificates where nobody looks")
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(ssl.DER_cert_to_PEM_cert(everything[0]))
+
+    assert machine_certificates({"SSL_CERT_FILE": str(bundle)}) == [everything[0]]

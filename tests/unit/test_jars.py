@@ -1,0 +1,140 @@
+"""The stack file and the cache's cheap check; nothing here needs Java or a network."""
+
+import hashlib
+import socket
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import LocalStackError
+from sparklet.local.jars import ensure_jars, load_stack
+
+STACK = Path(__file__).parents[2] / "docker" / "stacks" / "spark-3.5.toml"
+CONTENT = {"one": b"the first jar", "two": b"the second jar", "three": b"the third jar"}
+
+
+def _stack_file(folder: Path) -> Path:
+    """Three jars in two groups, not in the order of their names."""
+    entries = [("s3a", "two"), ("delta", "one"), ("s3a", "three")]
+    text = 'name = "tiny"\nspark = "3.5.9"\n'
+    for group, name in entries:
+        sha256 = hashlib.sha256(CONTENT[name]).hexdigest()
+        text += f'[[jar]]\ngroup = "{group}"\ncoordinate = "org.example:{name}:1"\n'
+        text += f'sha256 = "{sha256}"\nsize_bytes = {len(CONTENT[name])}\n'
+    stack_file = folder / "tiny.toml"
+    stack_file.write_text(text)
+    return stack_file
+
+
+def _fill(cache_dir: Path, *names: str) -> None:
+    """The cache as an earlier run left it."""
+    cache_dir.mkdir(exist_ok=True)
+    for name in names:
+        (cache_dir / f"{name}-1.jar").write_bytes(CONTENT[name])
+        (cache_dir / f"{name}-1.jar.sha256").write_text(hashlib.sha256(CONTENT[name]).hexdigest())
+
+
+def _never(line: str) -> None:
+    pytest.fail(f"nothing was to be done, yet it said: {line}")
+
+
+def test_the_stack_of_this_project_is_well_formed() -> None:
+    stack = load_stack(STACK)
+
+    assert stack.name == STACK.stem
+    assert stack.spark_version.startswith("3.5.")
+    assert stack.groups == ("s3a", "delta", "iceberg", "hudi")
+    names = [jar.file_name for jar in stack.jars]
+    assert len(names) == len(set(names))
+    assert all(jar.size_bytes > 10_000 for jar in stack.jars)
+
+
+def test_scala_versions_of_the_stack_agree() -> None:
+    assert all("2.12" in jar.file_name for jar in load_stack(STACK).jars if "_2." in jar.file_name)
+
+
+def test_when_all_are_there_neither_network_nor_java_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fill(tmp_path / "cache", "one", "two", "three")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr(socket, "socket", None)
+
+    jars = ensure_jars(_stack_file(tmp_path), tmp_path / "cache", ["s3a", "delta"], _never)
+
+    assert [jar.read_bytes() for jar in jars] == [CONTENT["two"], CONTENT["one"], CONTENT["three"]]
+
+
+def test_the_class_path_keeps_the_files_order_whatever_groups_are_asked(tmp_path: Path) -> None:
+    _fill(tmp_path / "cache", "one", "two", "three")
+
+    jars = ensure_jars(_stack_file(tmp_path), tmp_path / "cache", {"delta", "s3a"}, _never)
+
+    assert [jar.name for jar in jars] == ["two-1.jar", "one-1.jar", "three-1.jar"]
+
+
+def test_a_group_that_was_not_asked_for_may_be_missing(tmp_path: Path) -> None:
+    _fill(tmp_path / "cache", "two", "three")
+
+    jars = ensure_jars(_stack_file(tmp_path), tmp_path / "cache", ["s3a"], _never, offline=True)
+
+    assert [jar.name for jar in jars] == ["two-1.jar", "three-1.jar"]
+
+
+def test_offline_a_missing_jar_is_named_with_cause_and_remedy(tmp_path: Path) -> None:
+    _fill(tmp_path / "cache", "two")
+
+    with pytest.raises(LocalStackError, match=r"three-1\.jar cannot be had: .*offline mode\. Run once with network"):
+        ensure_jars(_stack_file(tmp_path), tmp_path / "cache", ["s3a"], _never, offline=True)
+
+
+@pytest.mark.parametrize("damage", ["shortened", "unverified", "of another stack"])
+def test_a_jar_that_is_not_known_to_be_right_counts_as_missing(tmp_path: Path, damage: str) -> None:
+    _fill(tmp_path / "cache", "two", "three")
+    jar, marker = tmp_path / "cache" / "two-1.jar", tmp_path / "cache" / "two-1.jar.sha256"
+    if damage == "shortened":
+        jar.write_bytes(CONTENT["two"][:-1])
+    elif damage == "unverified":
+        marker.unlink()
+    else:
+        marker.write_text("0" * 64)
+
+    with pytest.raises(LocalStackError, match=r"two-1\.jar cannot be had"):
+        ensure_jars(_stack_file(tmp_path), tmp_path / "cache", ["s3a"], _never, offline=True)
+
+
+def test_an_unknown_group_is_named_beside_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(LocalStackError, match="no group paimon; it has s3a, delta"):
+        ensure_jars(_stack_file(tmp_path), tmp_path, ["s3a", "paimon"], _never)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ('coordinate = "org.example:two:1"', 'coordinate = "two"', "not organisation:artifact:version"),
+        ("size_bytes = 14", "", "size_bytes"),
+        ('name = "tiny"', 'name = "tiny', "tiny.toml"),
+        (hashlib.sha256(CONTENT["two"]).hexdigest(), "abc", "not 64 hexadecimal digits"),
+        (hashlib.sha256(CONTENT["two"]).hexdigest(), "z" * 64, "invalid literal"),
+    ],
+)
+def test_a_broken_stack_file_is_named_with_its_fault(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    stack_file = _stack_file(tmp_path)
+    assert old in stack_file.read_text()
+    stack_file.write_text(stack_file.read_text().replace(old, new))
+
+    with pytest.raises(LocalStackError, match=fault) as caught:
+        load_stack(stack_file)
+
+    assert str(stack_file) in str(caught.value)
+
+
+def test_a_stack_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LocalStackError, match=r"none\.toml is not there"):
+        load_stack(tmp_path / "none.toml")
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("where a folder should be")
+
+    with pytest.raises(LocalStackError, match=r"jar cache .*file/cache cannot be written"):
+        ensure_jars(_stack_file(tmp_path), tmp_path / "file" / "cache", ["s3a"], _never)

