@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 RUN := .venv/bin/python
 
-.PHONY: help venv demo test check format bench lock deploy-venv clean
+.PHONY: help venv demo test pytest check format bench lock deploy-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -17,7 +17,9 @@ venv: ## Build or update .venv from the lock files (Java 17 included where there
 demo: venv ## The real NYC flights of 2013 through the whole path, checked independently (POISON=1: with faults)
 	@$(RUN) spark_scripts/demo/run_demo.py $(if $(POISON),--poison)
 
-test: check ## check, then every test; ARGS goes to pytest
+test: check pytest ## check, then every test; ARGS goes to pytest
+
+pytest: venv ## The tests alone, ARGS as above
 	@$(RUN) -m pytest $(ARGS)
 
 check: venv ## Format, lint, types, import rules, templates: the same as CI
