@@ -1,0 +1,266 @@
+"""Command line, event and environment → the task of one script.
+
+::
+
+    script.py --event <json> | --event @<file>  [the run's extra arguments]     in a worker
+    script.py --input A --input B --output C --param k=v  [own arguments]       anywhere else
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sparklet.job.errors import EventError
+from sparklet.job.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pyspark.sql import SparkSession
+
+SHOWN = 120  # characters of a wrong document that an error quotes
+GLOB_CHARACTERS = re.compile(r"([\\{}\[\]*?])")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One script's task, and what it needs to do it.
+
+    Parameters
+    ----------
+    event
+        The event, as the worker or ``--event`` gave it; ``{}`` without one.
+    inputs
+        Uris to read: the event's ``inputs`` (of a shard: its objects, by their exact
+        names), its ``input_path``, or every ``--input``. Empty for other events.
+    input_path
+        The event's ``input_path``, the first ``--input``, or the environment's
+        ``input_path``: what the run reads as a whole.
+    output_path
+        The event's ``output_path``, ``--output`` or the environment's ``output_path``.
+    params
+        The event's ``params``; ``--param k=v`` adds to them and wins. Values from the
+        command line are text.
+    args
+        Every other argument, in order: for the script's own use.
+    run_id, shard, attempt, generation
+        What the event says in ``sparklet``; None outside a run.
+    outcome
+        Where reports go.
+    """
+
+    event: Any = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    input_path: str | None = None
+    output_path: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    args: tuple[str, ...] = ()
+    run_id: str | None = None
+    shard: int | None = None
+    attempt: str | None = None
+    generation: int | None = None
+    outcome: Outcome = field(default_factory=Outcome, repr=False, compare=False)
+
+    @classmethod
+    def from_args(cls, argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> Job:
+        """Read ``argv`` (default: the process's own arguments) and the environment.
+
+        Unknown arguments, such as Glue's ``--JOB_NAME``, end up in ``args``.
+
+        Raises
+        ------
+        EventError
+            If ``--event`` is not what it must be, or event and arguments name different inputs or outputs.
+        """
+        known, rest = _parser().parse_known_args(sys.argv[1:] if argv is None else list(argv))
+        event = {} if known.event is None else _read_event(known.event)
+        told = event if isinstance(event, Mapping) else {}
+        inputs = _one_source("input", _event_inputs(told), tuple(known.input))
+        return cls(
+            event=event,
+            inputs=inputs,
+            input_path=_text(told, "input_path")
+            or (inputs[0] if known.input else None)
+            or env.get("input_path")
+            or None,
+            output_path=_one_source("output", _text(told, "output_path"), known.output)
+            or env.get("output_path")
+            or None,
+            params={**_table(told, "params"), **dict(known.param)},
+            args=tuple(rest),
+            outcome=Outcome.of_environment(env),
+            **_place_in_run(_table(told, "sparklet")),
+        )
+
+    @property
+    def output(self) -> str:
+        """Where to write; of a shard: a path of its own, so that another attempt replaces it.
+
+        Raises
+        ------
+        EventError
+            If neither event, arguments nor environment name an output.
+        """
+        if not self.output_path:
+            raise EventError("no output: pass --output URI, or output_path in the event or the environment")
+        return self.output_path
+
+    def input_list(self) -> list[str]:
+        """The inputs for ``spark.read``, which takes a list and reads globs.
+
+        A shard's inputs are names of objects, so ``*?[]{}`` in them are escaped; an
+        ``--input 'folder/*.csv'`` stays a glob.
+
+        Raises
+        ------
+        EventError
+            If there are no inputs.
+        """
+        if not self.inputs:
+            raise EventError("no inputs: pass --input URI (as often as you like), or inputs in the event")
+        if self.run_id is None:
+            return list(self.inputs)
+        return [GLOB_CHARACTERS.sub(r"\\\1", uri) for uri in self.inputs]
+
+    def spark(self, app_name: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
+        """A SparkSession that is right where the script runs.
+
+        What ``conf`` says wins over what spark-submit, spark-defaults.conf or the cluster
+        say, and that over Sparklet's defaults: UTC as the session's time zone, S3A for
+        ``s3://`` on Lambda and on a laptop, and extensions and catalogs of the table
+        formats whose jars are there (Iceberg's catalog ``iceberg`` lies in
+        ``params["warehouse"]``, else in the output).
+
+        Parameters
+        ----------
+        app_name
+            Default: the script's name, with run and shard inside a run.
+        conf
+            Spark options, static ones too.
+        """
+        from sparklet.job.session import spark_session  # needs pyspark: only a script that calls this does
+
+        warehouse = self.params.get("warehouse") or self.output_path
+        return spark_session(app_name or self._app_name(), conf or {}, warehouse)
+
+    def report(self, *, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
+        """Tell the worker what was done; the ledger keeps it with the shard.
+
+        Reports add up: call it once for each thing written. Uris named twice count once.
+        Outside a worker the totals are printed to standard error.
+
+        Parameters
+        ----------
+        rows
+            Rows written.
+        output_bytes
+            Stored bytes written; see ``stored_bytes``.
+        outputs
+            Uris written.
+        """
+        self.outcome.add(rows, output_bytes, outputs)
+
+    def _app_name(self) -> str:
+        name = Path(sys.argv[0]).stem or "sparklet"
+        return name if self.run_id is None else f"{name} {self.run_id}/{self.shard}"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are Sparklet's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise EventError(f"the script's arguments: {message}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(allow_abbrev=False, description="Arguments that sparklet.job reads; others are the script's own.")
+    parser.add_argument("--event", metavar="JSON|@FILE", help="the event, or the file that holds it")
+    parser.add_argument("--input", action="append", default=[], metavar="URI", help="read this; may be repeated")
+    parser.add_argument("--output", metavar="URI", help="write here")
+    parser.add_argument("--param", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="a parameter")
+    return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} must look like key=value")
+    return key, value
+
+
+def _read_event(argument: str) -> Any:
+    source, text = "--event", argument
+    if argument.startswith("@"):
+        source = f"--event {argument}"
+        try:
+            text = Path(argument[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise EventError(f"{source}: the file cannot be read: {error}") from error
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise EventError(f"{source}: no JSON ({error}): {text[:SHOWN]!r}; pass a JSON document or @file") from error
+
+
+def _event_inputs(event: Mapping[str, Any]) -> tuple[str, ...]:
+    inputs = event.get("inputs")
+    if inputs is None:
+        path = _text(event, "input_path")
+        return (path,) if path else ()
+    if not isinstance(inputs, list) or not all(isinstance(uri, str) and uri for uri in inputs):
+        raise EventError(f"the event's inputs are {_shown(inputs)}; they must be a list of uris")
+    return tuple(inputs)
+
+
+def _one_source(what: str, of_event: Any, of_arguments: Any) -> Any:
+    """Event or arguments; both only if they agree: two shards sent to one ``--output`` would overwrite each other."""
+    if of_event and of_arguments and of_event != of_arguments:
+        raise EventError(
+            f"the event's {what} is {_shown(of_event)} and --{what} says {_shown(of_arguments)}; "
+            f"leave --{what} away, or change the event"
+        )
+    return of_event or of_arguments
+
+
+def _text(event: Mapping[str, Any], key: str) -> str | None:
+    value = event.get(key)
+    if value is not None and not isinstance(value, str):
+        raise EventError(f"the event's {key} is {_shown(value)}; it must be a text")
+    return value
+
+
+def _table(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = event.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise EventError(f"the event's {key} is {_shown(value)}; it must be an object")
+    return value
+
+
+def _place_in_run(told: Mapping[str, Any]) -> dict[str, Any]:
+    if not told:
+        return {}
+    run_id, shard, generation = told.get("run"), told.get("shard"), told.get("generation")
+    if not (isinstance(run_id, str) and run_id) or type(shard) is not int or type(generation) not in (int, type(None)):
+        raise EventError(f"the event's sparklet is {_shown(told)}; it must hold run, shard, attempt and generation")
+    attempt = told.get("attempt")
+    return {
+        "run_id": run_id,
+        "shard": shard,
+        "attempt": None if attempt is None else str(attempt),
+        "generation": generation,
+    }
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

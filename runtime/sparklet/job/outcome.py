@@ -1,0 +1,83 @@
+"""What a script did, written where the worker finds it.
+
+The worker sets ``SPARKLET_OUTCOME_FILE`` to a path that does not exist yet, one for
+each attempt, and reads the file after the script's exit. It holds one JSON object
+with exactly three keys::
+
+    {"rows": 842, "output_bytes": 51200, "outputs": ["s3://bucket/out/shard=000007"]}
+
+``rows`` and ``output_bytes`` are null as long as the script has not said them. A
+script that never reports leaves no file.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+OUTCOME_FILE = "SPARKLET_OUTCOME_FILE"
+
+
+class Outcome:
+    """The totals of one script; every report adds to them and writes them anew.
+
+    Parameters
+    ----------
+    path
+        The outcome file; None prints the totals to standard error instead.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._rows: int | None = None
+        self._output_bytes: int | None = None
+        self._outputs: list[str] = []
+
+    @classmethod
+    def of_environment(cls, env: Mapping[str, str] = os.environ) -> Outcome:
+        """The outcome that ``SPARKLET_OUTCOME_FILE`` asks for."""
+        return cls(Path(env[OUTCOME_FILE]) if env.get(OUTCOME_FILE) else None)
+
+    def add(self, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
+        """Add to the totals and write them; see ``Job.report``."""
+        if isinstance(outputs, str):
+            raise TypeError(f"outputs is the text {outputs!r}; it must be a list of uris: [{outputs!r}]")
+        new = [str(uri) for uri in outputs]
+        rows, output_bytes = _count("rows", rows), _count("output_bytes", output_bytes)
+        with self._lock:
+            self._rows = _sum(self._rows, rows)
+            self._output_bytes = _sum(self._output_bytes, output_bytes)
+            self._outputs = list(dict.fromkeys(self._outputs + new))
+            self._write()
+
+    def _write(self) -> None:
+        text = json.dumps({"rows": self._rows, "output_bytes": self._output_bytes, "outputs": self._outputs})
+        if self._path is None:
+            print(f"sparklet.job report: {text}", file=sys.stderr, flush=True)
+            return
+        # The guard may end the script at any moment: the file is always whole.
+        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
+        partial.write_text(text, encoding="ascii")
+        partial.replace(self._path)
+
+
+def _count(name: str, value: int | None) -> int | None:
+    if value is None:
+        return None
+    number = operator.index(value)  # numpy's integers too, but no float and no text
+    if number < 0:
+        raise ValueError(f"{name} is {number}; it must not be negative")
+    return number
+
+
+def _sum(total: int | None, more: int | None) -> int | None:
+    return total if more is None else (total or 0) + more

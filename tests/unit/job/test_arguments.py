@@ -1,0 +1,189 @@
+"""What a script is told, from whichever side."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparklet.job import EventError, Job
+
+SHARD_EVENT = {
+    "sparklet": {"run": "run-1", "shard": 7, "attempt": "a1b2", "generation": 1},
+    "inputs": ["s3://b/in/1.csv", "s3://b/in/2.csv"],
+    "input_path": "s3://b/in/",
+    "output_path": "s3://b/out/shard=000007",
+    "params": {"limit": 3, "planes": "s3://b/planes.csv"},
+}
+
+
+def job_of(*argv: str, **env: str) -> Job:
+    return Job.from_args(list(argv), env)
+
+
+def test_a_shards_event_says_everything() -> None:
+    job = job_of("--event", json.dumps(SHARD_EVENT), "--fast", "yes")
+
+    assert job.event == SHARD_EVENT
+    assert job.inputs == ("s3://b/in/1.csv", "s3://b/in/2.csv")
+    assert job.input_path == "s3://b/in/"
+    assert job.output == "s3://b/out/shard=000007"
+    assert job.params == {"limit": 3, "planes": "s3://b/planes.csv"}
+    assert (job.run_id, job.shard, job.attempt, job.generation) == ("run-1", 7, "a1b2", 1)
+    assert job.args == ("--fast", "yes")
+
+
+def test_a_long_event_comes_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "event.json"
+    file.write_text(json.dumps(SHARD_EVENT))
+
+    assert job_of("--event", f"@{file}") == job_of("--event", json.dumps(SHARD_EVENT))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"Records": [{"eventSource": "aws:s3", "s3": {"bucket": {"name": "b"}, "object": {"key": "k"}}}]},
+        {"Records": [{"kinesis": {"data": "eA=="}}]},
+        [1, 2],
+        "text",
+        None,
+        17,
+    ],
+)
+def test_a_plain_event_arrives_as_it_is_and_names_no_inputs(event: object) -> None:
+    job = job_of("--event", json.dumps(event))
+
+    assert job.event == event
+    assert job.inputs == ()
+    assert (job.run_id, job.shard, job.attempt, job.generation) == (None, None, None, None)
+
+
+def test_the_input_path_of_a_plain_event_is_its_input() -> None:
+    job = job_of("--event", '{"input_path": "s3://b/in/", "output_path": "s3://b/out/"}')
+
+    assert (job.inputs, job.input_path, job.output) == (("s3://b/in/",), "s3://b/in/", "s3://b/out/")
+
+
+def test_the_same_script_runs_without_any_event() -> None:
+    job = job_of("--input", "a.csv", "--input", "b.csv", "--output", "out", "--param", "k=v=w", "--param", "n=3")
+
+    assert job.event == {}
+    assert job.inputs == ("a.csv", "b.csv")
+    assert (job.input_path, job.output) == ("a.csv", "out")
+    assert job.params == {"k": "v=w", "n": "3"}
+    assert job.run_id is None
+
+
+def test_the_environment_names_paths_that_nothing_else_names() -> None:
+    env = {"input_path": "s3://b/env-in/", "output_path": "s3://b/env-out/"}
+
+    job = job_of(**env)
+    assert (job.inputs, job.input_path, job.output) == ((), "s3://b/env-in/", "s3://b/env-out/")
+    assert job_of("--output", "told", **env).output == "told"
+    assert job_of("--event", json.dumps(SHARD_EVENT), **env).output == "s3://b/out/shard=000007"
+
+
+def test_glues_own_arguments_pass_through() -> None:
+    job = job_of("--JOB_NAME", "nightly", "--input", "s3://b/in/", "--TempDir", "s3://t/", "--job-bookmark-option", "x")
+
+    assert job.inputs == ("s3://b/in/",)
+    assert job.args == ("--JOB_NAME", "nightly", "--TempDir", "s3://t/", "--job-bookmark-option", "x")
+
+
+def test_arguments_that_only_begin_like_ours_are_the_scripts_own() -> None:
+    assert job_of("--out", "x", "--inputs", "y", "-e", "z").args == ("--out", "x", "--inputs", "y", "-e", "z")
+
+
+def test_a_parameter_of_the_command_line_wins() -> None:
+    assert job_of("--event", '{"params": {"a": 1, "b": 2}}', "--param", "a=9").params == {"a": "9", "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("argv", "seen"),
+    [
+        (["--event", "{nope"], "{nope"),
+        (["--event", ""], "no JSON"),
+        (["--event", "@missing.json"], "@missing.json"),
+        (["--event"], "--event"),
+        (["--param", "novalue"], "novalue"),
+        (["--event", '{"inputs": "s3://b/x"}'], "'s3://b/x'"),
+        (["--event", '{"inputs": ["a", 5]}'], "['a', 5]"),
+        (["--event", '{"inputs": [""]}'], "['']"),
+        (["--event", '{"output_path": ["x"]}'], "output_path is ['x']"),
+        (["--event", '{"input_path": 5}'], "input_path is 5"),
+        (["--event", '{"params": ["x"]}'], "params is ['x']"),
+        (["--event", '{"sparklet": "x"}'], "sparklet is 'x'"),
+        (["--event", '{"sparklet": {"run": "r"}}'], "{'run': 'r'}"),
+        (["--event", '{"sparklet": {"run": "r", "shard": true, "generation": 0}}'], "True"),
+    ],
+)
+def test_an_error_names_what_was_seen(argv: list[str], seen: str) -> None:
+    with pytest.raises(EventError) as caught:
+        job_of(*argv)
+
+    assert seen in str(caught.value)
+
+
+def test_an_error_quotes_a_huge_event_in_part_only() -> None:
+    with pytest.raises(EventError) as caught:
+        job_of("--event", "x" * 50_000)
+
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("argument", ["--output", "--input"])
+def test_a_run_whose_arguments_would_redirect_every_shard_is_refused(argument: str) -> None:
+    with pytest.raises(EventError, match=f"{argument} says .*elsewhere"):
+        job_of("--event", json.dumps(SHARD_EVENT), argument, "elsewhere")
+
+
+def test_event_and_arguments_may_agree() -> None:
+    assert job_of("--event", '{"output_path": "x"}', "--output", "x").output == "x"
+
+
+def test_no_output_is_an_error_once_it_is_needed() -> None:
+    job = job_of()
+
+    with pytest.raises(EventError, match="pass --output"):
+        _ = job.output
+
+
+def test_no_inputs_is_an_error_once_they_are_needed() -> None:
+    with pytest.raises(EventError, match="pass --input"):
+        job_of().input_list()
+
+
+def test_names_of_a_shards_objects_are_no_globs() -> None:
+    event = {**SHARD_EVENT, "inputs": ["s3://b/a[1]{x}*?.csv", "s3://b/back\\slash"]}
+
+    assert job_of("--event", json.dumps(event)).input_list() == [
+        r"s3://b/a\[1\]\{x\}\*\?.csv",
+        r"s3://b/back\\slash",
+    ]
+
+
+def test_a_glob_of_the_command_line_stays_one() -> None:
+    assert job_of("--input", "in/*.csv").input_list() == ["in/*.csv"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = ("inputs", "input_path", "output_path", "params", "sparklet", "run", "shard")
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), json_values) | json_values)
+def test_any_event_is_read_or_refused_by_name(event: object) -> None:
+    try:
+        job = job_of("--event", json.dumps(event))
+    except EventError as error:
+        refusal = str(error)
+    else:
+        assert job.event == event
+        assert all(isinstance(uri, str) for uri in job.inputs)
+        return
+    assert refusal.startswith("the event's ")

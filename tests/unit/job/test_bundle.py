@@ -1,0 +1,71 @@
+"""sparklet.job leaves the rest of Sparklet behind."""
+
+import ast
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import sparklet
+from sparklet.job.bundle import write_bundle
+
+JOB = Path(sparklet.__file__).parent / "job"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("bundle") / "sparklet-job.zip"
+    write_bundle(target)
+    return target
+
+
+def bare_python(bundle: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """A Python without site-packages, that has nothing but the bundle."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(bundle)}
+    command = [sys.executable, "-S", "-c", code]
+    return subprocess.run(command, env=environment, cwd=bundle.parent, capture_output=True, text=True, check=False)
+
+
+def test_the_bundle_is_all_a_script_imports(bundle: Path) -> None:
+    done = bare_python(
+        bundle,
+        "import sys; from sparklet.job import Job, EventError, SparkletError, stored_bytes\n"
+        "job = Job.from_args(['--input', 'a', '--output', 'b'], {})\n"
+        "job.report(rows=1)\n"
+        "import sparklet.job; print(sparklet.job.__file__, job.inputs, 'pyspark' in sys.modules)",
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{bundle}/sparklet/job/__init__.py ('a',) False\n"
+
+
+def test_importing_it_loads_nothing_heavy(bundle: Path) -> None:
+    done = bare_python(bundle, "import sys, sparklet.job; print(*{name.split('.')[0] for name in sys.modules})")
+
+    loaded = set(done.stdout.split()) - {"sparklet"}
+    assert done.returncode == 0, done.stderr
+    assert {name for name in loaded if name not in sys.stdlib_module_names} <= {"__main__", "zipimport"}
+
+
+def test_the_same_sources_give_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
+    names = write_bundle(tmp_path / "again.zip")
+
+    assert (tmp_path / "again.zip").read_bytes() == bundle.read_bytes()
+    assert zipfile.ZipFile(bundle).namelist() == names
+
+
+def test_it_can_be_made_from_the_command_line(tmp_path: Path, bundle: Path) -> None:
+    subprocess.run([sys.executable, "-m", "sparklet.job.bundle"], cwd=tmp_path, check=True, capture_output=True)
+
+    assert (tmp_path / "sparklet-job.zip").read_bytes() == bundle.read_bytes()
+
+
+@pytest.mark.parametrize("path", [JOB.parent / "__init__.py", *sorted(JOB.glob("*.py"))], ids=lambda path: path.name)
+def test_it_keeps_to_the_syntax_of_python_3_9(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+
+    annotated = any(isinstance(node, ast.AnnAssign | ast.arg) and node.annotation for node in ast.walk(tree))
+    assert not annotated or "from __future__ import annotations" in path.read_text(encoding="utf-8")

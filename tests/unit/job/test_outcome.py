@@ -1,0 +1,108 @@
+"""What a script reports is where the worker looks for it."""
+
+import json
+import threading
+from pathlib import Path
+
+import numpy
+import pytest
+
+from sparklet.job import OUTCOME_FILE, Job
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "outcome.json"
+
+
+@pytest.fixture
+def job(file: Path) -> Job:
+    return Job.from_args([], {OUTCOME_FILE: str(file)})
+
+
+def read(file: Path) -> object:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_a_report_is_a_document_of_three_keys(job: Job, file: Path) -> None:
+    job.report(rows=842, output_bytes=51200, outputs=["s3://b/out/shard=000007", "s3://b/ä"])
+
+    assert read(file) == {"rows": 842, "output_bytes": 51200, "outputs": ["s3://b/out/shard=000007", "s3://b/ä"]}
+
+
+def test_what_was_not_said_is_null(job: Job, file: Path) -> None:
+    job.report(outputs=["x"])
+
+    assert read(file) == {"rows": None, "output_bytes": None, "outputs": ["x"]}
+
+
+def test_nothing_is_not_the_same_as_not_said(job: Job, file: Path) -> None:
+    job.report(rows=0, output_bytes=0)
+
+    assert read(file) == {"rows": 0, "output_bytes": 0, "outputs": []}
+
+
+def test_reports_add_up(job: Job, file: Path) -> None:
+    job.report(rows=1, outputs=["a"])
+    job.report(rows=2, output_bytes=5, outputs=["b", "a"])
+    job.report()
+
+    assert read(file) == {"rows": 3, "output_bytes": 5, "outputs": ["a", "b"]}
+
+
+def test_reports_of_several_threads_add_up(job: Job, file: Path) -> None:
+    def report(number: int) -> None:
+        for _ in range(50):
+            job.report(rows=1, outputs=[f"part-{number}"])
+
+    threads = [threading.Thread(target=report, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    document = read(file)
+    assert isinstance(document, dict)
+    assert document["rows"] == 200
+    assert sorted(document["outputs"]) == ["part-0", "part-1", "part-2", "part-3"]
+
+
+def test_a_script_that_never_reports_leaves_no_file(job: Job, file: Path) -> None:
+    assert job.event == {}
+    assert not file.exists()
+
+
+def test_nothing_is_left_beside_the_file(job: Job, file: Path) -> None:
+    job.report(rows=1)
+    job.report(rows=1)
+
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_without_a_worker_the_report_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    Job.from_args([], {}).report(rows=3)
+
+    assert capsys.readouterr().err == 'sparklet.job report: {"rows": 3, "output_bytes": null, "outputs": []}\n'
+
+
+def test_counts_of_other_libraries_are_counts(job: Job, file: Path) -> None:
+    job.report(rows=numpy.int64(4))  # type: ignore[arg-type]
+
+    assert read(file) == {"rows": 4, "output_bytes": None, "outputs": []}
+
+
+@pytest.mark.parametrize("wrong", [{"rows": -1}, {"output_bytes": -5}])
+def test_a_negative_count_is_refused_and_changes_nothing(job: Job, file: Path, wrong: dict) -> None:
+    job.report(rows=1)
+    with pytest.raises(ValueError, match="must not be negative"):
+        job.report(**wrong)
+
+    assert read(file) == {"rows": 1, "output_bytes": None, "outputs": []}
+
+
+@pytest.mark.parametrize("wrong", [{"rows": 1.5}, {"rows": "7"}, {"outputs": "s3://b/one"}])
+def test_what_is_no_count_or_list_is_refused(job: Job, file: Path, wrong: dict) -> None:
+    with pytest.raises(TypeError):
+        job.report(**wrong)
+
+    assert not file.exists()

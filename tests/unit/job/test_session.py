@@ -1,0 +1,181 @@
+"""What Sparklet adds to a session, on each platform."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sparklet.job.session import (
+    DELTA,
+    HUDI,
+    ICEBERG,
+    S3A,
+    Surroundings,
+    jar_class_path,
+    platform,
+    s3a_conf,
+    session_conf,
+    table_conf,
+)
+
+FUNCTION = {"AWS_LAMBDA_FUNCTION_NAME": "worker"}
+EMR_CLASS_PATH = "/usr/lib/hadoop-lzo/lib/x.jar:/usr/share/aws/emr/emrfs/lib/emrfs.jar"
+V1_CHAIN = "com.amazonaws.auth.DefaultAWSCredentialsProviderChain"
+
+
+def having(*classes: str) -> Callable[[str], bool]:
+    return lambda name: name in classes
+
+
+ALL = having(S3A, DELTA, ICEBERG, HUDI)
+
+
+@pytest.mark.parametrize(
+    ("here", "place"),
+    [
+        (Surroundings({}), "laptop"),
+        (Surroundings({}, {"spark.master": "local[*]"}), "laptop"),
+        (Surroundings({}, {"spark.master": "yarn"}), "cluster"),
+        (Surroundings({}, {"spark.master": "spark://host:7077"}), "cluster"),
+        (Surroundings(FUNCTION, {"spark.master": "local[*]"}), "lambda"),
+        (Surroundings({"SPARKLET_OUTCOME_FILE": "f"}), "lambda"),
+        (Surroundings({"GLUE_VERSION": "5.0"}), "glue"),
+        (Surroundings({}, {"spark.glue.GLUE_VERSION": "5.0", "spark.master": "yarn"}), "glue"),
+        (Surroundings({}, {"spark.master": "yarn"}, class_path=EMR_CLASS_PATH), "emr"),
+        (Surroundings({}, {"spark.master": "local[*]"}, class_path=EMR_CLASS_PATH), "emr"),
+        (Surroundings({}, {"spark.emr-serverless.driverEnv.A": "b"}), "emr"),
+    ],
+)
+def test_the_platform_is_known_by_its_signs(here: Surroundings, place: str) -> None:
+    assert platform(here) == place
+
+
+@pytest.mark.parametrize("env", [{}, FUNCTION, {"GLUE_VERSION": "5.0"}])
+@pytest.mark.parametrize("given", [{}, {"spark.master": "yarn"}, {"spark.master": "local[2]"}])
+def test_a_master_is_never_named(env: dict, given: dict) -> None:
+    assert "spark.master" not in session_conf(Surroundings(env, given, has_class=ALL))
+
+
+@pytest.mark.parametrize("env", [{}, FUNCTION])
+def test_s3_is_s3a_on_lambda_and_on_a_laptop(env: dict) -> None:
+    conf = session_conf(Surroundings(env, has_class=ALL))
+
+    assert conf["spark.hadoop.fs.s3.impl"] == S3A
+    assert conf["spark.hadoop.fs.s3a.aws.credentials.provider"] == V1_CHAIN
+
+
+@pytest.mark.parametrize(
+    "here",
+    [
+        Surroundings({}, {"spark.master": "yarn"}, class_path=EMR_CLASS_PATH, has_class=ALL),
+        Surroundings({"GLUE_VERSION": "5.0"}, has_class=ALL),
+        Surroundings({}, {"spark.master": "yarn"}, has_class=ALL),
+        Surroundings({}, s3_impl="com.example.TheirFileSystem", has_class=ALL),
+        Surroundings({}, has_class=having(DELTA)),
+    ],
+    ids=["emr", "glue", "cluster", "core-site.xml", "no S3A"],
+)
+def test_s3_is_left_alone_elsewhere(here: Surroundings) -> None:
+    assert not [key for key in session_conf(here) if key.startswith("spark.hadoop.fs.")]
+
+
+def test_what_is_given_is_never_changed() -> None:
+    ours = session_conf(Surroundings(FUNCTION, has_class=ALL), warehouse="s3://b/w")
+    given = {key: "theirs" for key in ours if key != "spark.sql.extensions"}
+
+    assert set(session_conf(Surroundings(FUNCTION, given, has_class=ALL), warehouse="s3://b/w")) == {
+        "spark.sql.extensions"
+    }
+
+
+def test_extensions_that_are_given_stay_and_come_first() -> None:
+    given = {"spark.sql.extensions": f"com.example.Theirs, {ICEBERG}"}
+
+    conf = session_conf(Surroundings({}, given, has_class=having(DELTA, ICEBERG)))
+
+    assert conf["spark.sql.extensions"] == f"com.example.Theirs,{ICEBERG},{DELTA}"
+
+
+@pytest.mark.parametrize("env", [{}, FUNCTION, {"GLUE_VERSION": "5.0"}])
+def test_the_time_zone_is_the_same_everywhere(env: dict) -> None:
+    assert session_conf(Surroundings(env))["spark.sql.session.timeZone"] == "UTC"
+
+
+def test_only_lambda_gets_lambdas_defaults() -> None:
+    assert session_conf(Surroundings(FUNCTION))["spark.ui.enabled"] == "false"
+    assert session_conf(Surroundings({})) == {"spark.sql.session.timeZone": "UTC"}
+
+
+def test_a_stand_in_for_s3_is_reached_by_path() -> None:
+    conf = s3a_conf({"AWS_ENDPOINT_URL": "http://127.0.0.1:5102", "AWS_REGION": "eu-west-1"}, "3.3.4")
+
+    assert conf["spark.hadoop.fs.s3a.endpoint"] == "http://127.0.0.1:5102"
+    assert conf["spark.hadoop.fs.s3a.path.style.access"] == "true"
+    assert conf["spark.hadoop.fs.s3a.connection.ssl.enabled"] == "false"
+    assert conf["spark.hadoop.fs.s3a.endpoint.region"] == "eu-west-1"
+
+
+def test_s3s_own_endpoint_wins_and_keeps_tls() -> None:
+    conf = s3a_conf({"AWS_ENDPOINT_URL": "http://all", "AWS_ENDPOINT_URL_S3": "https://s3"}, "3.3.4")
+
+    assert conf["spark.hadoop.fs.s3a.endpoint"] == "https://s3"
+    assert conf["spark.hadoop.fs.s3a.connection.ssl.enabled"] == "true"
+
+
+def test_real_s3_gets_a_region_and_no_endpoint() -> None:
+    conf = s3a_conf({"AWS_DEFAULT_REGION": "eu-west-1"}, "3.3.4")
+
+    assert conf["spark.hadoop.fs.s3a.endpoint.region"] == "eu-west-1"
+    assert not {key for key in conf if "endpoint" in key} - {"spark.hadoop.fs.s3a.endpoint.region"}
+
+
+def test_endpoints_can_be_switched_off_as_in_the_aws_tools() -> None:
+    env = {"AWS_ENDPOINT_URL": "http://all", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
+
+    assert "spark.hadoop.fs.s3a.endpoint" not in s3a_conf(env, "3.3.4")
+
+
+def test_no_credential_gets_into_the_configuration() -> None:
+    env = {
+        "AWS_ACCESS_KEY_ID": "AKIDSECRET",
+        "AWS_SECRET_ACCESS_KEY": "KEYSECRET",
+        "AWS_SESSION_TOKEN": "TOKENSECRET",
+        "AWS_ENDPOINT_URL": "http://all",
+    }
+
+    assert "SECRET" not in str(session_conf(Surroundings({**env, **FUNCTION}, has_class=ALL), "w"))
+
+
+@pytest.mark.parametrize(("version", "package"), [("3.3.4", "com.amazonaws"), ("3.4.2", "software.amazon.awssdk")])
+def test_the_credentials_chain_is_that_of_hadoops_sdk(version: str, package: str) -> None:
+    assert s3a_conf({}, version)["spark.hadoop.fs.s3a.aws.credentials.provider"].startswith(package)
+
+
+def test_without_table_jars_there_is_no_table_configuration() -> None:
+    assert table_conf(having(), "w") == {}
+
+
+def test_every_format_that_is_there_is_ready() -> None:
+    conf = table_conf(ALL, "s3://b/w")
+
+    assert conf["spark.sql.extensions"] == f"{DELTA},{ICEBERG},{HUDI}"
+    assert conf["spark.sql.catalog.spark_catalog"] == "org.apache.spark.sql.delta.catalog.DeltaCatalog"
+    assert conf["spark.sql.catalog.iceberg.warehouse"] == "s3://b/w"
+    assert conf["spark.kryo.registrator"] == "org.apache.spark.HoodieSparkKryoRegistrar"
+
+
+def test_hudi_alone_has_the_session_catalog() -> None:
+    assert table_conf(having(HUDI))["spark.sql.catalog.spark_catalog"].endswith("HoodieCatalog")
+
+
+def test_iceberg_without_a_warehouse_has_no_catalog() -> None:
+    assert table_conf(having(ICEBERG)) == {"spark.sql.extensions": ICEBERG}
+
+
+def test_jars_are_files_or_folders_of_them(tmp_path: Path) -> None:
+    (tmp_path / "jars").mkdir()
+
+    assert jar_class_path(os.pathsep.join([str(tmp_path / "jars"), "/x/one.jar", ""])) == os.pathsep.join(
+        [str(tmp_path / "jars" / "*"), "/x/one.jar"]
+    )
