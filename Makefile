@@ -2,7 +2,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+# The first that works, is new enough and can make a venv; python3 to be told what is wrong with it.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do $$python -c \
+	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
 RUN := .venv/bin/python
 
 .PHONY: help venv demo test pytest check format bench lock deploy-venv clean
@@ -12,6 +14,7 @@ help: ## Show this help
 	@echo "  Another Python: make PYTHON=python3.12 …; pytest's arguments: make test ARGS='-k planner'; poisoned demo: make demo POISON=1"
 
 venv: ## Build or update .venv from the lock files (Java 17 included where there is none)
+	@command -v "$(PYTHON)" >/dev/null || { echo "no $(PYTHON) here: Sparklet needs Python 3.11 or newer"; exit 1; }
 	@"$(PYTHON)" requirements/install.py
 
 demo: venv ## The real NYC flights of 2013 through the whole path, checked independently (POISON=1: with faults)
@@ -25,7 +28,7 @@ pytest: venv ## The tests alone, ARGS as above
 check: venv ## Format, lint, types, import rules, templates: the same as CI
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
-	@$(RUN) -m mypy $(wildcard runtime spark_scripts benchmarks tests)
+	@$(RUN) -m mypy $(wildcard requirements runtime spark_scripts benchmarks tests)
 	@$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache
 	@if [ -e sam/template.yaml ]; then $(RUN) -m cfnlint sam/*.yaml && echo "cfn-lint: ok"; fi
 

@@ -25,6 +25,7 @@ VENV = PROJECT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".sparklet-stamp"
 MIN_FREE_BYTES = 3 * 1024**3
+STILL_THERE_EVERY_S = 10.0
 
 
 def locks_needed() -> list[Path]:
@@ -48,12 +49,19 @@ def fingerprint(locks: list[Path]) -> str:
 
 
 def step(what: str, *command: str | Path) -> None:
-    """Say what happens, do it, say how long it took; stop with a remedy if it fails."""
+    """Say what happens, do it, say now and then that it goes on; stop with a remedy if it fails."""
     print(f"→ {what}", flush=True)
-    started = time.monotonic()
-    if subprocess.run([*map(str, command)], cwd=PROJECT, check=False).returncode:
-        sys.exit(f"{what}: failed (its messages are above). Nothing is half-used: run the same command again.")
-    print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
+    started_s = time.monotonic()
+    process = subprocess.Popen([*map(str, command)], cwd=PROJECT)
+    while True:
+        try:
+            code = process.wait(timeout=STILL_THERE_EVERY_S)
+            break
+        except subprocess.TimeoutExpired:
+            print(f"  … at it for {time.monotonic() - started_s:.0f} s", flush=True)
+    if code:
+        sys.exit(f"{what}: failed (its messages are above). Nothing half-made is used: run the same command again.")
+    print(f"  done in {time.monotonic() - started_s:.0f} s", flush=True)
 
 
 def venv_is_ours() -> bool:
@@ -72,21 +80,29 @@ def build(locks: list[Path]) -> None:
         if free_bytes < MIN_FREE_BYTES:
             sys.exit(f"{PROJECT}: {free_bytes / 1024**3:.1f} GiB free, 3 are needed for the environment. Make room.")
         step(f"create .venv with Python {sys.version.split()[0]}", sys.executable, "-m", "venv", "--clear", VENV)
-    pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input")
     step(
         "install the installer (uv) and the build tools",
-        *(*pip, "install", "--quiet", "--require-hashes", "-r", REQUIREMENTS / "bootstrap.lock"),
+        *pip("install", "--quiet", "--require-hashes", "-r", REQUIREMENTS / "bootstrap.lock"),
     )
-    uv = (PYTHON, "-m", "uv", "pip")
     # Build isolation would fetch build tools without hashes; ours come from bootstrap.lock.
     step(
-        f"install {' + '.join(lock.name for lock in locks)} (some 500 MB; pyspark is the largest, and is built here)",
-        *(*uv, "sync", "--system-certs", "--python", PYTHON, "--require-hashes", "--no-build-isolation", *locks),
+        f"install {' + '.join(lock.name for lock in locks)} (some 600 MB; pyspark, half of it, is built here)",
+        *uv("sync", "--system-certs", "--require-hashes", "--no-build-isolation", *locks),
     )
     step(
         "install Sparklet itself, editable",
-        *(*uv, "install", "--python", PYTHON, "--no-deps", "--no-build-isolation", "--quiet", "--editable", PROJECT),
+        *uv("install", "--no-deps", "--no-build-isolation", "--quiet", "--editable", PROJECT),
     )
+
+
+def pip(*arguments: str | Path) -> list[str | Path]:
+    """The command for the venv's pip; by module, since a script's first line cannot hold a path with a space."""
+    return [PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+
+
+def uv(verb: str, *arguments: str | Path) -> list[str | Path]:
+    """The command for the venv's uv, working on that venv."""
+    return [PYTHON, "-m", "uv", "pip", verb, "--python", PYTHON, *arguments]
 
 
 def main() -> None:
