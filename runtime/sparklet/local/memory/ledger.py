@@ -110,10 +110,11 @@ class MemoryLedger:
             run = self.get_run(run_id)
             if run.sealed and run.shard_count == shard_count:
                 return
-            if run.state is not RunState.PLANNING:
+            planned = max((p.next_shard for p in self._parts[run_id].values()), default=shard_count)
+            if run.state is not RunState.PLANNING or planned != shard_count:
                 raise CheckpointConflictError(
                     f"the plan of run {run_id} cannot be sealed with {shard_count} shards: "
-                    f"it is {run.state} with {run.shard_count}"
+                    f"it is {run.state} with {run.shard_count}, its parts hold {planned}"
                 )
             self._runs[run_id] = replace(
                 run,
@@ -130,9 +131,22 @@ class MemoryLedger:
             with self._lock:
                 known = self._shards.setdefault(record.run_id, {})
                 if record.number not in known:
-                    known[record.number] = replace(record, state=ShardState.PENDING, changed_s=self._clock.now_s())
+                    known[record.number] = self._fresh(record)
                     new += 1
         return new
+
+    def _fresh(self, record: ShardRecord) -> ShardRecord:
+        return ShardRecord(
+            run_id=record.run_id,
+            number=record.number,
+            part=record.part,
+            offset=record.offset,
+            length=record.length,
+            object_count=record.object_count,
+            size_bytes=record.size_bytes,
+            generation=record.generation,
+            changed_s=self._clock.now_s(),
+        )
 
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
         """Open the next generation."""
@@ -193,7 +207,7 @@ class MemoryLedger:
             if record.state is ShardState.RUNNING:
                 return Claim(ClaimStatus.GRANTED, record)
             raise LedgerError(f"attempt {attempt_id} of shard {ref.shard} has ended; claim with an id of its own")
-        if record.state is ShardState.RUNNING and record.lease_end_s + LEASE_GRACE_S >= now_s:
+        if record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S:
             return Claim(ClaimStatus.HELD, record)
         return None
 

@@ -1,0 +1,6 @@
+"""The ledger in one DynamoDB table."""
+
+from sparklet.aws.dynamodb.ledger import DynamoLedger
+from sparklet.aws.dynamodb.table import OPEN_INDEX, table_definition
+
+__all__ = ["OPEN_INDEX", "DynamoLedger", "table_definition"]

@@ -1,0 +1,159 @@
+"""Shards of a run entered into and read from the ledger's table, many at a time."""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from sparklet.aws.dynamodb.items import (
+    bucket_partition,
+    new_shard_item,
+    open_value,
+    shard_key,
+    shard_record,
+    text,
+)
+from sparklet.aws.dynamodb.parallel import Intake, in_parallel
+from sparklet.aws.dynamodb.runs import RunLedger, new_writer, wrote
+from sparklet.aws.dynamodb.table import MOST_KEYS_A_BATCH, OPEN_INDEX
+from sparklet.errors import ShardNotFoundError
+from sparklet.model import Counts, ShardRecord, ShardState, ledger_bucket_count
+
+SHARDS_A_PAGE = 250  # of each bucket, while up to 256 are merged: memory stays bounded
+
+
+class ShardLedger(RunLedger):
+    """The part of ``DynamoLedger`` that handles a run's shards in bulk."""
+
+    def add_shards(self, shards: Iterable[ShardRecord]) -> int:
+        """Enter shards as PENDING, taken from the iterable as fast as they can be written; how many were new."""
+        intake, writer = Intake(shards), new_writer()
+        with ThreadPoolExecutor(self._table.threads) as pool:
+            entering = [pool.submit(self._enter, intake, writer) for _ in range(self._table.threads)]
+        return sum(future.result() for future in entering)
+
+    def _enter(self, intake: Intake[ShardRecord], writer: str) -> int:
+        new = 0
+        with intake:
+            for record in intake:
+                outcome = self._table.put_new(new_shard_item(record, self._clock.now_s(), writer))
+                if wrote(outcome, writer):
+                    new += 1
+                elif outcome.lost and outcome.item is None:
+                    raise outcome.lost
+        return new
+
+    def get_shard(self, run_id: str, number: int) -> ShardRecord:
+        """One shard (strongly consistent)."""
+        item = self._table.get(shard_key(run_id, number))
+        if item is None:
+            raise ShardNotFoundError(f"run {run_id} has no shard {number}")
+        return shard_record(item)
+
+    def shards(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
+        """All shards, or those in one state, in order of number: the buckets merged, each read a page ahead."""
+        partitions = self._partitions(run_id)
+        with ThreadPoolExecutor(self._table.threads) as pool:
+            buckets = [_ahead(pool, self._pages(partition, state)) for partition in partitions]
+            yield from heapq.merge(*buckets, key=lambda record: record.number)
+
+    def _pages(self, partition: str, state: ShardState | None) -> Iterator[Mapping[str, Any]]:
+        query: dict[str, Any] = {
+            "KeyConditionExpression": "pk = :pk",
+            "ExpressionAttributeValues": {":pk": text(partition)},
+            "Limit": SHARDS_A_PAGE,
+        }
+        if state is not None:
+            query["FilterExpression"] = "#state = :state"
+            query["ExpressionAttributeNames"] = {"#state": "state"}
+            query["ExpressionAttributeValues"][":state"] = text(state)
+        return self._table.pages(**query)
+
+    def count(self, run_id: str) -> Counts:
+        """Shards by state, from the base table (strongly consistent), all buckets side by side."""
+        states: Counter[str] = Counter()
+        for found in in_parallel(self._count_bucket, self._partitions(run_id), self._table.threads):
+            states.update(found)
+        return Counts(*(states[state] for state in ShardState))
+
+    def _count_bucket(self, partition: str) -> Counter[str]:
+        pages = self._table.pages(
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": text(partition)},
+            ProjectionExpression="#state",
+            ExpressionAttributeNames={"#state": "state"},
+        )
+        return Counter(item["state"]["S"] for page in pages for item in page["Items"])
+
+    def glance(self, run_id: str) -> Counts:
+        """Shards by state, from the index: SUCCEEDED are those that are not in it."""
+        run = self.get_run(run_id)
+        indexed = (ShardState.PENDING, ShardState.RUNNING, ShardState.FAILED)
+        queries = [(partition, state) for partition in self._partitions(run_id) for state in indexed]
+        found: Counter[ShardState] = Counter()
+        for (_, state), count in zip(
+            queries, in_parallel(self._count_index, queries, self._table.threads), strict=True
+        ):
+            found[state] += count
+        succeeded = max(0, run.shard_count - found.total()) if run.shard_count is not None else 0
+        return Counts(found[ShardState.PENDING], found[ShardState.RUNNING], succeeded, found[ShardState.FAILED])
+
+    def _count_index(self, query: tuple[str, ShardState]) -> int:
+        partition, state = query
+        pages = self._table.pages(
+            IndexName=OPEN_INDEX,
+            Select="COUNT",
+            KeyConditionExpression="pk = :pk AND begins_with(#open, :state)",
+            ExpressionAttributeNames={"#open": "open"},
+            ExpressionAttributeValues={":pk": text(partition), ":state": text(f"{state}#")},
+        )
+        return sum(page["Count"] for page in pages)
+
+    def expired(self, run_id: str, state: ShardState, before_s: float) -> Iterator[ShardRecord]:
+        """Shards RUNNING with a lease end, or PENDING unchanged since, before ``before_s``."""
+        if state not in (ShardState.RUNNING, ShardState.PENDING):
+            raise ValueError(f"a {state} shard does not expire")
+        for partition in self._partitions(run_id):
+            for records in self._expired_pages(partition, state, before_s):
+                for record in records:
+                    since_s = record.lease_end_s if state is ShardState.RUNNING else record.changed_s
+                    if record.state is state and since_s < before_s:
+                        yield record
+
+    def _expired_pages(self, partition: str, state: ShardState, before_s: float) -> Iterator[list[ShardRecord]]:
+        """What the index says is expired, as the base table has it, oldest first."""
+        pages = self._table.pages(
+            IndexName=OPEN_INDEX,
+            KeyConditionExpression="pk = :pk AND #open BETWEEN :first AND :last",
+            ExpressionAttributeNames={"#open": "open"},
+            ExpressionAttributeValues={
+                ":pk": text(partition),
+                ":first": text(f"{state}#"),
+                ":last": text(open_value(state, before_s)),
+            },
+            Limit=MOST_KEYS_A_BATCH,
+        )
+        for page in pages:
+            keys = [{"pk": item["pk"], "sk": item["sk"]} for item in page["Items"]]
+            yield list(map(shard_record, self._table.get_many(keys)))
+
+    def _partitions(self, run_id: str) -> list[str]:
+        """The partitions that a run's shards can be in, by what is planned so far."""
+        planned = self.get_run(run_id).shard_count
+        if planned is None:
+            last = self.last_part(run_id)
+            planned = last.next_shard if last else 0
+        return [bucket_partition(run_id, bucket) for bucket in range(ledger_bucket_count(planned))]
+
+
+def _ahead(pool: ThreadPoolExecutor, pages: Iterator[Mapping[str, Any]]) -> Iterator[ShardRecord]:
+    """The shards of these pages; while one page is handed out, the next is on its way."""
+    first = pool.submit(next, pages, None)
+
+    def records(coming: "Future[Mapping[str, Any] | None]") -> Iterator[ShardRecord]:
+        while (page := coming.result()) is not None:
+            coming = pool.submit(next, pages, None)
+            yield from map(shard_record, page["Items"])
+
+    return records(first)

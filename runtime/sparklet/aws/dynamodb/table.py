@@ -1,0 +1,237 @@
+"""The ledger's table: what it looks like, and calls to it whose outcome is always told.
+
+A conditional write ends in one of three ways, and ``Written`` says which: applied, refused (with the item that
+refused it), or unknown: the answer was lost on its way. After an unknown one the item is read again, strongly
+consistent, so that the caller can see in both cases whether the item carries a sign of its own write.
+botocore tries again by itself after a lost answer: a write that had been applied is then *refused* by what it
+wrote itself, which is why callers look for their own sign before they believe a refusal.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb.items import Attributes, Item
+from sparklet.errors import LedgerError
+from sparklet.ports import Clock
+
+if TYPE_CHECKING:
+    from botocore.exceptions import BotoCoreError, ClientError
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
+
+OPEN_INDEX = "open-index"
+MOST_KEYS_A_BATCH = 100
+TRANSACTION_TRIES = 8
+_ALL_OLD = "ALL_OLD"
+
+
+def table_definition(name: str) -> dict[str, Any]:
+    """What CreateTable is given for the ledger's table; the deployed template says the same."""
+    return {
+        "TableName": name,
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+            {"AttributeName": "open", "AttributeType": "S"},
+        ],
+        "KeySchema": [
+            {"AttributeName": "pk", "KeyType": "HASH"},
+            {"AttributeName": "sk", "KeyType": "RANGE"},
+        ],
+        "GlobalSecondaryIndexes": [
+            {
+                "IndexName": OPEN_INDEX,
+                "KeySchema": [
+                    {"AttributeName": "pk", "KeyType": "HASH"},
+                    {"AttributeName": "open", "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            }
+        ],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How a conditional write ended.
+
+    ``item`` is the item afterwards where it was applied, else as it stands: None if there is none.
+    ``lost`` is the fault that hides whether it was applied; None if that is known.
+    """
+
+    applied: bool
+    item: Item | None
+    lost: LedgerError | None = None
+
+
+class LedgerTable:
+    """Calls to one table; raises LedgerError for everything but a refused condition."""
+
+    def __init__(self, clients: AwsClients, name: str, clock: Clock) -> None:
+        self.name = name
+        self.threads = clients.threads
+        self._clients = clients
+        self._clock = clock
+
+    @property
+    def client(self) -> "DynamoDBClient":
+        """The DynamoDB client, made at first use."""
+        return self._clients.dynamodb
+
+    # --- reading ---
+
+    def get(self, key: Attributes) -> Item | None:
+        """An item, strongly consistent."""
+        answer = self._call("GetItem", self.client.get_item, TableName=self.name, Key=key, ConsistentRead=True)
+        item: Item | None = answer.get("Item")
+        return item
+
+    def get_many(self, keys: Sequence[Attributes]) -> Iterator[Item]:
+        """The items of these keys that are there, strongly consistent, in any order."""
+        for start in range(0, len(keys), MOST_KEYS_A_BATCH):
+            wanted: Any = {self.name: {"Keys": list(keys[start : start + MOST_KEYS_A_BATCH]), "ConsistentRead": True}}
+            tries = 0
+            while wanted:
+                answer = self._call("BatchGetItem", self.client.batch_get_item, RequestItems=wanted)
+                yield from answer["Responses"].get(self.name, [])
+                wanted = answer.get("UnprocessedKeys")
+                if wanted:
+                    tries += 1
+                    self._back_off(tries)
+
+    def pages(self, **query: Any) -> Iterator[Mapping[str, Any]]:
+        """The pages of a query; strongly consistent unless it is on the index."""
+        start: dict[str, Any] = {}
+        consistent = {} if "IndexName" in query else {"ConsistentRead": True}
+        while True:
+            page = self._call("Query", self.client.query, TableName=self.name, **consistent, **query, **start)
+            yield page
+            if not page.get("LastEvaluatedKey"):
+                return
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
+    # --- writing ---
+
+    def put_new(self, item: Attributes) -> Written:
+        """Put an item if there is none of its key."""
+        key: Attributes = {"pk": item["pk"], "sk": item["sk"]}
+        return self._write(
+            key,
+            self.client.put_item,
+            TableName=self.name,
+            Item=item,
+            ConditionExpression="attribute_not_exists(pk)",
+            ReturnValuesOnConditionCheckFailure=_ALL_OLD,
+        )
+
+    def update(self, key: Attributes, update: str, condition: str, values: Attributes) -> Written:
+        """Change an item if the condition holds; ``#state`` and ``#open`` stand for these attributes."""
+        return self._write(
+            key,
+            self.client.update_item,
+            TableName=self.name,
+            Key=key,
+            UpdateExpression=update,
+            ConditionExpression=condition,
+            ExpressionAttributeValues=values,
+            ExpressionAttributeNames=names_in(update + condition),
+            ReturnValues="ALL_NEW",
+            ReturnValuesOnConditionCheckFailure=_ALL_OLD,
+        )
+
+    def transact(self, key: Attributes, writes: Sequence["TransactWriteItemTypeDef"]) -> Written:
+        """Do all writes or none; ``key`` is the item in whose state a refusal is told."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        for tries in range(1, TRANSACTION_TRIES + 1):
+            try:
+                self.client.transact_write_items(TransactItems=writes)
+            except ClientError as error:
+                if _code(error) != "TransactionCanceledException":
+                    return self._unknown(key, error)
+                if _conflicted(error):
+                    self._back_off(tries)
+                    continue
+                return Written(applied=False, item=self.get(key))
+            except BotoCoreError as error:
+                return self._unknown(key, error)
+            return Written(applied=True, item=None)
+        raise LedgerError(f"table {self.name}: a transaction met others {TRANSACTION_TRIES} times in a row; try again")
+
+    def _write(self, key: Attributes, operation: Any, **request: Any) -> Written:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            answer = operation(**request)
+        except ClientError as error:
+            if _code(error) != "ConditionalCheckFailedException":
+                return self._unknown(key, error)
+            refusing: Any = error.response.get("Item")  # not in its type, but in its answer
+            return Written(applied=False, item=refusing or self.get(key))
+        except BotoCoreError as error:
+            return self._unknown(key, error)
+        return Written(applied=True, item=answer.get("Attributes"))
+
+    def _unknown(self, key: Attributes, error: "BotoCoreError | ClientError") -> Written:
+        """Read again after a fault that hides whether the write was applied; raise one that cannot hide it."""
+        fault = self._fault("a write", error)
+        if not _hides_the_outcome(error):
+            raise fault from error
+        return Written(applied=False, item=self.get(key), lost=fault)
+
+    def _call(self, what: str, operation: Any, **request: Any) -> Any:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return operation(**request)
+        except (BotoCoreError, ClientError) as error:
+            raise self._fault(what, error) from error
+
+    def _fault(self, what: str, error: "BotoCoreError | ClientError") -> LedgerError:
+        code = _code(error)
+        remedy = {
+            "ResourceNotFoundException": ": there is no such table or index (SPARKLET_LEDGER_TABLE, and the region)",
+            "AccessDeniedException": ": its policy does not allow it",
+        }.get(code, "")
+        return LedgerError(f"{what} in table {self.name} failed{remedy}: {error}")
+
+    def _back_off(self, tries: int) -> None:
+        self._clock.sleep(random.uniform(0, min(2.0, 0.02 * 2**tries)))
+
+
+class OnTable:
+    """What the parts of the ledger have in common."""
+
+    def __init__(self, table: LedgerTable, clock: Clock) -> None:
+        self._table = table
+        self._clock = clock
+
+
+def names_in(expression: str) -> dict[str, str]:
+    """The reserved words among our attributes that an expression uses, by their placeholder."""
+    reserved = {"#state": "state", "#open": "open", "#rows": "rows"}
+    return {placeholder: name for placeholder, name in reserved.items() if placeholder in expression}
+
+
+def _code(error: "BotoCoreError | ClientError") -> str:
+    response: Any = getattr(error, "response", {})
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def _hides_the_outcome(error: "BotoCoreError | ClientError") -> bool:
+    """Whether a write may have been applied in spite of this: no answer, or one that the service is in trouble."""
+    response: Any = getattr(error, "response", None)
+    if response is None or _code(error) == "TransactionInProgressException":
+        return True
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)) >= 500
+
+
+def _conflicted(error: "ClientError") -> bool:
+    """Whether only other transactions in flight stood in the way."""
+    response: Any = error.response
+    codes = {reason.get("Code", "None") for reason in response.get("CancellationReasons", [])}
+    return bool(codes & {"TransactionConflict", "ThrottlingError"}) and "ConditionalCheckFailed" not in codes
