@@ -1,0 +1,131 @@
+"""The inventory: every object once, in order, from any position on, and clear words where there is none."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparklet.errors import PlanError
+from sparklet.fanout.globs import NOT_INCLUDED
+from sparklet.fanout.inventory import FOLDER_MARKER, Inventory, resolve_inputs
+from sparklet.local.memory import MemoryObjectStore
+from sparklet.model import Position
+
+
+def store_of(*uris: str) -> MemoryObjectStore:
+    store = MemoryObjectStore()
+    for uri in uris:
+        store.put(uri, b"" if uri.endswith("/") else b"data")
+    return store
+
+
+def uris(inventory: Inventory, position: Position | None = None) -> list[str]:
+    return [item.uri for item in inventory.objects(position or Position())]
+
+
+def test_inputs_come_in_the_order_given_and_keys_in_the_order_of_s3() -> None:
+    store = store_of("s3://b/z/1", "s3://b/a/2", "s3://b/a/10", "s3://b/single.csv")
+
+    found = uris(Inventory(store, ("s3://b/z/", "s3://b/single.csv", "s3://b/a/")))
+
+    assert found == ["s3://b/z/1", "s3://b/single.csv", "s3://b/a/10", "s3://b/a/2"]
+
+
+def test_an_object_has_size_and_etag() -> None:
+    store = store_of("s3://b/a/1")
+    (item,) = Inventory(store, ("s3://b/a/",)).objects()
+    assert (item.size_bytes, item.etag) == (4, store.head("s3://b/a/1").etag)
+
+
+@given(cut=st.integers(0, 11))
+def test_a_listing_goes_on_behind_any_object(cut: int) -> None:
+    store = store_of(*(f"s3://b/a/{n}" for n in range(5)), "s3://b/one", *(f"s3://b/c/{n}" for n in range(5)))
+    inventory = Inventory(store, ("s3://b/c/", "s3://b/one", "s3://b/a/"))
+    whole = uris(inventory)
+    position = inventory.position_of(whole[cut - 1]) if cut else Position()
+
+    assert uris(inventory, position) == whole[cut:]
+
+
+def test_folder_markers_are_left_out_and_counted_but_nothing_else_is_silently() -> None:
+    store = store_of("s3://b/a/", "s3://b/a/x/", "s3://b/a/_SUCCESS", "s3://b/a/.hidden", "s3://b/a/x/1.csv")
+    store.put("s3://b/a/empty.csv", b"")
+    store.put("s3://b/a/y/", b"data under a name like a folder's")
+    inventory = Inventory(store, ("s3://b/a/",))
+
+    found = uris(inventory)
+
+    assert found == [f"s3://b/a/{n}" for n in (".hidden", "_SUCCESS", "empty.csv", "x/1.csv", "y/")]
+    assert inventory.skipped == {FOLDER_MARKER: 2}
+
+
+def test_patterns_see_the_key_below_the_folder() -> None:
+    store = store_of("s3://b/2013/01/a.csv", "s3://b/2013/02/a.csv", "s3://b/2013/a.json")
+    inventory = Inventory(store, ("s3://b/2013/",), include=["01/*"], exclude=[])
+
+    assert uris(inventory) == ["s3://b/2013/01/a.csv"]
+    assert inventory.skipped == {NOT_INCLUDED: 2}
+
+
+def test_odd_keys_are_taken_literally() -> None:
+    names = ["a b.csv", "a%20b.csv", "ü.csv", "a+b.csv", "q?x=1#f", "x//y.csv"]
+    store = store_of(*(f"s3://b/a/{name}" for name in names))
+    inventory = Inventory(store, ("s3://b/a/",))
+
+    found = uris(inventory)
+
+    assert sorted(found) == sorted(f"s3://b/a/{name}" for name in names)
+    for index, uri in enumerate(found):
+        position = inventory.position_of(uri)
+        assert position is not None
+        assert uris(inventory, position) == found[index + 1 :]
+
+
+# --- resolving ---
+
+
+def test_a_name_without_slash_is_the_object_if_there_is_one_else_the_folder() -> None:
+    store = store_of("s3://b/a", "s3://b/a/1", "s3://b/c/1")
+    assert resolve_inputs(store, ["s3://b/a", "s3://b/c"]) == ("s3://b/a", "s3://b/c/")
+
+
+def test_a_whole_bucket_and_hadoops_schemes_are_inputs() -> None:
+    store = store_of("s3://b/a", "s3://c/x/1")
+    assert resolve_inputs(store, ["s3://b", "s3a://c/x"]) == ("s3://b/", "s3://c/x/")
+
+
+@pytest.mark.parametrize(
+    "given_inputs", [("s3://b/a/", "s3://b/a/x/"), ("s3://b/a/x/1", "s3://b/a/"), ("s3://b/a", "s3://b/a/")]
+)
+def test_inputs_that_overlap_are_refused(given_inputs: tuple[str, str]) -> None:
+    store = store_of("s3://b/a/x/1", "s3://b/a/y")
+    with pytest.raises(PlanError, match=r"processed twice"):
+        resolve_inputs(store, given_inputs)
+
+
+def test_folders_whose_names_begin_alike_do_not_overlap() -> None:
+    store = store_of("s3://b/a/1", "s3://b/ab/1", "s3://b/a.csv")
+    assert len(resolve_inputs(store, ["s3://b/a/", "s3://b/ab/", "s3://b/a.csv"])) == 3
+
+
+@pytest.mark.parametrize(
+    ("given_inputs", "message"),
+    [
+        ([], "no input was given"),
+        (["./data"], "must look like s3://bucket/folder/"),
+        (["http://b/a"], "must look like"),
+        (["s3:///a"], "must look like"),
+        (["s3://b/nothing/"], r"s3://b/nothing/ is empty"),
+        (["s3://b/a/1", "s3://b/typo"], r"s3://b/typo is empty"),
+        (["s3://b/a/1x"], "is empty"),
+    ],
+)
+def test_an_input_that_is_none_is_named(given_inputs: list[str], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        resolve_inputs(store_of("s3://b/a/1", "s3://b/a/1xy"), given_inputs)
+
+
+def test_the_place_of_an_object_under_no_input_is_unknown() -> None:
+    inventory = Inventory(store_of(), ("s3://b/a/", "s3://b/one"))
+    assert inventory.position_of("s3://b/other") is None
+    assert inventory.position_of("s3://b/one/x") is None
+    assert inventory.position_of("s3://b/one") == Position(1, "one")

@@ -1,0 +1,181 @@
+"""A whole deployment in memory, moved by hand: what the fan-out's tests live in."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sparklet.fanout.checker import CheckReport, check
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.new_run import RunRequest, new_run
+from sparklet.fanout.planner import plan
+from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
+from sparklet.model import Claim, ClaimStatus, Failure, Run, RunOptions, Shard, ShardRecord, ShardRef, ShardResult
+from sparklet.ports import Message
+
+BUCKET = "sparklet"
+SOURCE = "s3://data/in/"
+SCRIPT = "s3://data/jobs/daily.py"
+LEASE_S = 100.0
+
+
+@dataclass
+class World:
+    """Store, ledger, queue and clock, and what a user and workers do with them."""
+
+    clock: FakeClock = field(default_factory=FakeClock)
+    store: MemoryObjectStore = field(init=False)
+    ledger: MemoryLedger = field(init=False)
+    letters: MemoryTaskQueue = field(init=False)
+    queue: MemoryTaskQueue = field(init=False)
+    attempts: int = 0
+
+    def __post_init__(self) -> None:
+        self.store = MemoryObjectStore(self.clock)
+        self.ledger = MemoryLedger(self.clock)
+        self.letters = MemoryTaskQueue(self.clock)
+        self.queue = MemoryTaskQueue(self.clock, visibility_s=600.0, dead_letters=self.letters, max_receive_count=20)
+        self.store.put(SCRIPT, b"print('daily')\n")
+
+    @property
+    def at(self) -> Deployment:
+        return Deployment(BUCKET, self.store, self.ledger, self.queue, self.clock)
+
+    def put(self, count: int, size_bytes: int = 10, folder: str = SOURCE) -> list[str]:
+        """Put ``count`` objects into a folder; their addresses in order."""
+        uris = [f"{folder}{n:05d}.csv" for n in range(count)]
+        for uri in uris:
+            self.store.put(uri, b"x" * size_bytes)
+        return uris
+
+    def request(self, **changes: Any) -> RunRequest:
+        request = RunRequest(
+            script=SCRIPT,
+            inputs=(SOURCE,),
+            output_uri="s3://data/out/",
+            run_id="run-1",
+            options=RunOptions(max_objects=2),
+        )
+        return replace(request, **changes)
+
+    def run(self, shards: int, **options: Any) -> Run:
+        """A run with its plan sealed, one object a shard, messages sent."""
+        self.put(shards)
+        run = new_run(self.at, self.request(options=RunOptions(max_objects=1, **options)))
+        return plan(self.at, run.run_id)
+
+    def check(self) -> CheckReport:
+        return check(self.at, "run-1")
+
+    # --- a worker ---
+
+    def receive(self) -> Message | None:
+        return next(iter(self.queue.receive(1)), None)
+
+    def claim(self, message: Message) -> tuple[str, Claim]:
+        self.attempts += 1
+        attempt_id = f"attempt-{self.attempts}"
+        ref = ref_of(message.body)
+        max_attempts = self.ledger.get_run(ref.run_id).options.max_attempts
+        return attempt_id, self.ledger.claim(ref, attempt_id, LEASE_S, max_attempts)
+
+    def work(self, do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)) -> int:
+        """Do every message that is visible now, as a worker would; how many shards ended."""
+        ended = 0
+        while message := self.receive():
+            attempt_id, claim = self.claim(message)
+            if claim.status is ClaimStatus.HELD:
+                continue
+            if claim.status is ClaimStatus.GRANTED:
+                ended += self._finish(claim.record, attempt_id, do(claim.record.number))
+            self.queue.delete(message.receipt)
+        return ended
+
+    def _finish(self, record: ShardRecord, attempt_id: str, outcome: ShardResult | Failure) -> int:
+        if isinstance(outcome, ShardResult):
+            self.ledger.succeed(record.run_id, record.number, attempt_id, outcome)
+        elif outcome.retryable:
+            self.ledger.release(record.run_id, record.number, attempt_id, outcome)
+            self.queue.send([record.ref.to_body()])
+            return 0
+        else:
+            self.ledger.fail(record.run_id, record.number, attempt_id, outcome)
+        return 1
+
+    # --- what there is ---
+
+    def bodies(self) -> list[ShardRef]:
+        """The messages in the queue, visible or not."""
+        return [ref_of(entry.body) for entry in self.queue._entries.values()]
+
+    def shards(self, run_id: str = "run-1") -> list[ShardRecord]:
+        return list(self.ledger.shards(run_id))
+
+    def planned(self, run_id: str = "run-1") -> Iterator[Shard]:
+        """The shards of all sealed parts, each read as a worker reads it."""
+        for record in self.shards(run_id):
+            line = self.store.get(self.at.part_uri(run_id, record.part), record.offset, record.length)
+            yield Shard.from_line(line)
+
+    def json(self, name: str, run_id: str = "run-1") -> Any:
+        return json.loads(self.store.get(self.at.run_uri(run_id, name)))
+
+    def keys(self, prefix: str) -> list[str]:
+        return [info.uri for info in self.store.list(prefix)]
+
+
+def ref_of(body: str) -> ShardRef:
+    ref = ShardRef.from_document(json.loads(body))
+    assert ref is not None
+    return ref
+
+
+# --- faults ---
+
+
+class KilledError(BaseException):
+    """The process is gone: nothing may catch this."""
+
+
+@dataclass
+class Fault:
+    """Kills whoever makes the ``at_call``-th call through the ports it is set into."""
+
+    at_call: int
+    after_effect: bool = False
+    calls: int = 0
+
+    def deployment(self, at: Deployment) -> Deployment:
+        ports = {name: _Faulty(getattr(at, name), self) for name in ("store", "ledger", "queue")}
+        return replace(at, **ports)  # type: ignore[arg-type]
+
+    def step(self) -> bool:
+        self.calls += 1
+        return self.calls == self.at_call
+
+
+class _Faulty:
+    def __init__(self, port: object, fault: Fault) -> None:
+        self._port, self._fault = port, fault
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._port, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            hit = self._fault.step()
+            if hit and not self._fault.after_effect:
+                raise KilledError(name)
+            if name in ("send", "add_shards"):
+                args = (self._each(args[0]), *args[1:])
+            answer = method(*args, **kwargs)
+            if hit:
+                raise KilledError(name)
+            return self._each(answer) if isinstance(answer, Iterator) else answer
+
+        return call
+
+    def _each(self, items: Any) -> Iterator[Any]:
+        for item in items:
+            if self._fault.step():
+                raise KilledError("between two items")
+            yield item
