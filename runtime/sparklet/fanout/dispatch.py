@@ -1,0 +1,74 @@
+"""Shards into the ledger, messages into the queue: always in this order, so that no message names a shard unknown."""
+
+from collections.abc import Iterable
+from itertools import islice
+
+from sparklet.fanout.deployment import Deployment
+from sparklet.model import PartRecord, Shard, ShardRecord
+from sparklet.ports import Clock, TaskQueue
+
+MOST_AT_ONCE = 10  # messages: one batch of the queue
+
+
+class Pace:
+    """Keeps the average of what is sent at or below a rate, over everything sent through it.
+
+    Parameters
+    ----------
+    rate_per_s
+        Messages a second; 0 means as fast as they can be sent.
+    """
+
+    def __init__(self, clock: Clock, rate_per_s: float) -> None:
+        self._clock = clock
+        self._rate_per_s = rate_per_s
+        self._next_s = clock.now_s()
+
+    def send(self, queue: TaskQueue, bodies: Iterable[str]) -> int:
+        """Send every body; how many were sent."""
+        if not self._rate_per_s:
+            return queue.send(bodies)
+        sent, waiting = 0, iter(bodies)
+        while batch := list(islice(waiting, max(1, min(MOST_AT_ONCE, int(self._rate_per_s))))):
+            self._wait_for(len(batch))
+            sent += queue.send(batch)
+        return sent
+
+    def _wait_for(self, count: int) -> None:
+        """Wait until ``count`` more messages are due; time in which nothing was sent is not made up for."""
+        now_s = self._clock.now_s()
+        if self._next_s > now_s:
+            self._clock.sleep(self._next_s - now_s)
+        self._next_s = max(self._next_s, now_s) + count / self._rate_per_s
+
+
+def dispatch_part(at: Deployment, run_id: str, part: PartRecord, body: bytes, pace: Pace) -> None:
+    """Enter a sealed part's shards, send their messages and note that this is done.
+
+    Doing it again is harmless: a shard that is there stays as it is, and a second message is turned away.
+    """
+    records = part_shards(run_id, part.part, body, at.clock.now_s())
+    at.ledger.add_shards(records)
+    pace.send(at.queue, (record.ref.to_body() for record in records))
+    at.ledger.mark_dispatched(run_id, part.index)
+
+
+def part_shards(run_id: str, part: str, body: bytes, now_s: float) -> list[ShardRecord]:
+    """The ledger's records of the shards in a plan part, each with the place of its line."""
+    records, offset = [], 0
+    for line in body.splitlines(keepends=True):
+        shard = Shard.from_line(line)
+        records.append(
+            ShardRecord(
+                run_id=run_id,
+                number=shard.number,
+                part=part,
+                offset=offset,
+                length=len(line),
+                object_count=len(shard.objects),
+                size_bytes=shard.size_bytes,
+                changed_s=now_s,
+            )
+        )
+        offset += len(line)
+    return records

@@ -1,0 +1,146 @@
+"""From what a user asks for to a run in the ledger; asking again for the same run continues it."""
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sparklet.errors import PlanError, RunExistsError, RunNotFoundError
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.inventory import Inventory, resolve_inputs
+from sparklet.fanout.scripts import ScriptFiles, keep_script, read_script
+from sparklet.model import RUN_ID, Run, RunOptions
+from sparklet.s3_uri import SCHEME
+
+LONGEST_NAME = 40  # so that time and suffix fit into the 63 characters of a run id
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a user asks for.
+
+    Parameters
+    ----------
+    script
+        ``s3://`` address or local path of a ``.py`` file.
+    inputs
+        S3 folders and objects, in the order in which they are planned.
+    output_uri
+        S3 folder below which every shard writes.
+    run_id
+        Empty: made from ``name``, or from the script's. Given: the same request again continues that run.
+    """
+
+    script: str
+    inputs: tuple[str, ...]
+    output_uri: str
+    run_id: str = ""
+    name: str = ""
+    py_files: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    options: RunOptions = field(default_factory=RunOptions)
+    check_syntax: bool = True
+
+
+def new_run(at: Deployment, request: RunRequest) -> Run:
+    """Enter a run into the ledger, its script copied; nothing is written before input and script proved good.
+
+    If the run is there already and is the same one, it is returned as it stands, so that ``plan`` continues it.
+
+    Raises
+    ------
+    PlanError
+        If input, output or script are not usable.
+    RunExistsError
+        If a run of that id has another input, output, script or other options.
+    """
+    run_id = request.run_id or run_id_for(request.name or _script_name(request.script), at.clock.now_s())
+    if not RUN_ID.fullmatch(run_id):
+        raise PlanError(f"the run id {run_id!r} must be 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit")
+    script = read_script(at, run_id, request.script, request.py_files, check_syntax=request.check_syntax)
+    if known := _known_run(at, run_id):
+        _refuse_another(known, request, script)
+        return known
+    run = _entered(at, request, run_id, script)
+    keep_script(at, script)
+    try:
+        at.ledger.create_run(run)
+    except RunExistsError:  # somebody was quicker
+        known = at.ledger.get_run(run_id)
+        _refuse_another(known, request, script)
+        return known
+    return run
+
+
+def run_id_for(name: str, now_s: float) -> str:
+    """A run id of its own from a name, the time (UTC) and a random suffix: ``flights-20130101t120000-3f9a1c``."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST_NAME].rstrip("-") or "run"
+    return f"{slug}-{datetime.fromtimestamp(now_s, UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _script_name(source: str) -> str:
+    return source.rpartition("/")[2].removesuffix(".py")
+
+
+def _known_run(at: Deployment, run_id: str) -> Run | None:
+    try:
+        return at.ledger.get_run(run_id)
+    except RunNotFoundError:
+        return None
+
+
+def _entered(at: Deployment, request: RunRequest, run_id: str, script: ScriptFiles) -> Run:
+    """The run as it enters the ledger, its input shown to be there."""
+    inputs = resolve_inputs(at.store, request.inputs)
+    output_uri = _output(request.output_uri)
+    for folder in (given for given in inputs if given.endswith("/")):
+        for written, what in ((output_uri, "the output"), (at.runs_uri, "Sparklet's own folder")):
+            if written.startswith(folder):
+                raise PlanError(
+                    f"{what} {written} lies inside the input {folder}, so what is written there "
+                    f"would be planned as input; choose another input or output"
+                )
+    inventory = Inventory(at.store, inputs, request.options.include, request.options.exclude)
+    if next(inventory.objects(), None) is None:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(inventory.skipped.items()))
+        raise PlanError(f"the input {', '.join(inputs)} has nothing to plan; left out: {reasons}")
+    return Run(
+        run_id=run_id,
+        inputs=inputs,
+        output_uri=output_uri,
+        scripts=(script.ref,),
+        args=request.args,
+        params=request.params,
+        options=request.options,
+        created_s=at.clock.now_s(),
+    )
+
+
+def _output(uri: str) -> str:
+    """The output as an S3 folder."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme not in ("s3", "s3a", "s3n") or not rest.partition("/")[0]:
+        raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
+    return f"{SCHEME}{rest.rstrip('/')}/"
+
+
+def _refuse_another(known: Run, request: RunRequest, script: ScriptFiles) -> None:
+    """RunExistsError naming what differs; an input's closing slash does not count (see ``resolve_inputs``)."""
+    differences = {
+        "inputs": _bare(known.inputs) != _bare(request.inputs),
+        "output": known.output_uri != _output(request.output_uri),
+        "script": replace(known.scripts[0], source_uri="") != replace(script.ref, source_uri=""),
+        "arguments": known.args != request.args,
+        "parameters": dict(known.params) != dict(request.params),
+        "options": known.options != request.options,
+    }
+    if any(differences.values()):
+        names = " and ".join(name for name, differs in differences.items() if differs)
+        raise RunExistsError(f"the run {known.run_id} exists with other {names}; choose another run id")
+
+
+def _bare(inputs: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{SCHEME}{given.partition('://')[2].rstrip('/')}" for given in inputs)

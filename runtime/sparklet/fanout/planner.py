@@ -1,0 +1,181 @@
+"""Plans a run: input → shards → plan parts → ledger → messages; streaming, and restartable at every step.
+
+One round for each part, each step once the one before is done::
+
+    write the part to S3 (under a name of this planner's own: unsealed it is only garbage)
+    seal it in the ledger (conditional: the checkpoint; the first planner wins, another must stop)
+    enter its shards (conditional) → send their messages → mark it dispatched
+
+A planner that dies continues after the last sealed part, at a shard's boundary, once the parts that are not
+marked were dispatched again. The end of the input is sealed in the same way, by an empty part: so no two
+planners can disagree about how many shards there are.
+"""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sparklet.errors import PlanError
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.dispatch import Pace, dispatch_part
+from sparklet.fanout.inventory import Inventory
+from sparklet.fanout.packing import pack_shards
+from sparklet.model import PartRecord, Position, Run, RunState, Shard
+
+PART_SHARDS = 1000
+PART_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PlanProgress:
+    """How far planning has come, after each part."""
+
+    shards: int
+    objects: int
+    size_bytes: int
+    skipped: Mapping[str, int]  # left out by this planner, by reason
+    sealed: bool = False
+
+
+Progress = Callable[[PlanProgress], None]
+
+
+def plan(
+    at: Deployment,
+    run_id: str,
+    progress: Progress = lambda _: None,
+    *,
+    part_shards: int = PART_SHARDS,
+    part_bytes: int = PART_BYTES,
+) -> Run:
+    """Plan a run to its end, from wherever an earlier planner left off; the run with its plan sealed.
+
+    Raises
+    ------
+    CheckpointConflictError
+        If another planner is at work on this run: this one has stopped, and nothing is lost or doubled.
+    """
+    run = at.ledger.get_run(run_id)
+    pace = Pace(at.clock, run.options.rate_per_s)
+    sealed = _Sealed()
+    for part in at.ledger.parts(run_id):
+        if not part.dispatched:
+            dispatch_part(at, run_id, part, at.store.get(at.part_uri(run_id, part.part)), pace)
+        sealed = sealed.and_part(part)
+    if run.state is not RunState.PLANNING:
+        return run
+    planning = _Planning(at, run, sealed, pace, progress)
+    if not sealed.ended:
+        for group in _groups(planning.shards(), part_shards, part_bytes):
+            planning.add(group)
+        planning.add_end()
+    return planning.seal()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """What the sealed parts hold together; the last one says where to go on."""
+
+    parts: int = 0
+    shards: int = 0
+    objects: int = 0
+    size_bytes: int = 0
+    position: Position = field(default_factory=Position)
+    ended: bool = False  # the last part says that the input ended before it
+
+    def and_part(self, part: PartRecord) -> "_Sealed":
+        """With one part more."""
+        return _Sealed(
+            parts=self.parts + 1,
+            shards=self.shards + part.shard_count,
+            objects=self.objects + part.object_count,
+            size_bytes=self.size_bytes + part.size_bytes,
+            position=part.position,
+            ended=part.shard_count == 0,
+        )
+
+
+@dataclass(slots=True)
+class _Group:
+    """Shards that become one part, and their lines."""
+
+    shards: list[Shard] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    line_bytes: int = 0
+
+    def add(self, shard: Shard) -> None:
+        line = shard.to_line()
+        self.shards.append(shard)
+        self.lines.append(line)
+        self.line_bytes += len(line)
+
+
+def _groups(shards: Iterator[Shard], most_shards: int, most_bytes: int) -> Iterator[_Group]:
+    """Shards in groups of at most ``most_shards``; a group is full once its lines have ``most_bytes``."""
+    group = _Group()
+    for shard in shards:
+        group.add(shard)
+        if len(group.shards) == most_shards or group.line_bytes >= most_bytes:
+            yield group
+            group = _Group()
+    if group.shards:
+        yield group
+
+
+class _Planning:
+    """One planner at work."""
+
+    def __init__(self, at: Deployment, run: Run, sealed: _Sealed, pace: Pace, progress: Progress) -> None:
+        self._at, self._run, self._sealed, self._pace, self._progress = at, run, sealed, pace, progress
+        self._planner_id = secrets.token_hex(4)
+        self._inventory = Inventory(at.store, run.inputs, run.options.include, run.options.exclude)
+
+    def shards(self) -> Iterator[Shard]:
+        """The shards after the last sealed part."""
+        options = self._run.options
+        objects = self._inventory.objects(self._sealed.position)
+        return pack_shards(objects, options.target_bytes, options.max_objects, self._sealed.shards)
+
+    def add(self, group: _Group) -> None:
+        """Write, seal and dispatch one part."""
+        name = f"part-{self._sealed.parts:05d}-{self._planner_id}.jsonl"
+        body = b"".join(group.lines)
+        self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
+        part = self._seal_part(name, group.shards, self._position_after(group.shards[-1]))
+        dispatch_part(self._at, self._run.run_id, part, body, self._pace)
+        self._tell()
+
+    def add_end(self) -> None:
+        """Seal the end of the input, as a part without shards and without a file."""
+        self._seal_part("", (), self._sealed.position)
+
+    def seal(self) -> Run:
+        """Seal the plan with what all parts hold."""
+        self._at.ledger.seal_plan(self._run.run_id, self._sealed.shards, self._sealed.objects, self._sealed.size_bytes)
+        self._tell(sealed=True)
+        return self._at.ledger.get_run(self._run.run_id)
+
+    def _seal_part(self, name: str, shards: Sequence[Shard], position: Position) -> PartRecord:
+        part = PartRecord(
+            index=self._sealed.parts,
+            part=name,
+            first_shard=self._sealed.shards,
+            shard_count=len(shards),
+            object_count=sum(len(shard.objects) for shard in shards),
+            size_bytes=sum(shard.size_bytes for shard in shards),
+            position=position,
+            dispatched=not shards,
+        )
+        self._at.ledger.add_part(self._run.run_id, part)
+        self._sealed = self._sealed.and_part(part)
+        return part
+
+    def _position_after(self, shard: Shard) -> Position:
+        position = self._inventory.position_of(shard.objects[-1].uri)
+        if position is None:
+            raise PlanError(f"{shard.objects[-1].uri} was listed but lies under no input of {self._run.run_id}")
+        return position
+
+    def _tell(self, sealed: bool = False) -> None:
+        done, skipped = self._sealed, self._inventory.skipped
+        self._progress(PlanProgress(done.shards, done.objects, done.size_bytes, skipped, sealed))

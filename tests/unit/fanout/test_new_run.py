@@ -1,0 +1,192 @@
+"""A run enters the ledger once its input and script proved good, and only once."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import ObjectNotFoundError, PlanError, RunExistsError, RunNotFoundError
+from sparklet.fanout.new_run import new_run, run_id_for
+from sparklet.fanout.planner import plan
+from sparklet.fanout.scripts import repaired_script
+from sparklet.model import RUN_ID, RunOptions, RunState
+from tests.unit.fanout.world import BUCKET, SCRIPT, SOURCE, World
+
+
+def test_a_run_holds_what_was_asked_for(world: World) -> None:
+    world.put(3)
+    options = RunOptions(max_objects=7)
+
+    run = new_run(world.at, world.request(args=("--x",), params={"year": 2013}, options=options))
+
+    assert run == world.ledger.get_run("run-1")
+    assert (run.state, run.shard_count, run.generation) == (RunState.PLANNING, None, 0)
+    assert (run.inputs, run.output_uri) == ((SOURCE,), "s3://data/out/")
+    assert (run.args, run.params, run.options) == (("--x",), {"year": 2013}, options)
+    assert run.created_s == world.clock.now_s()
+
+
+def test_the_script_is_copied_by_digest_under_its_own_name(world: World, tmp_path: Path) -> None:
+    world.put(1)
+    wheel = tmp_path / "lib-1.0.whl"
+    wheel.write_bytes(b"PK")
+
+    run = new_run(world.at, world.request(py_files=(str(wheel),)))
+
+    (script,) = run.scripts
+    digest = hashlib.sha256(b"print('daily')\n").hexdigest()
+    assert (script.uri, script.sha256) == (f"s3://{BUCKET}/runs/run-1/script/{digest}/daily.py", digest)
+    assert script.source_uri == SCRIPT
+    assert world.store.get(script.uri) == b"print('daily')\n"
+    (copy,) = script.py_files
+    assert copy.endswith("/lib-1.0.whl") and world.store.get(copy) == b"PK"
+
+
+def test_a_local_script_is_copied_as_well(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put(1)
+    (tmp_path / "my job.py").write_text("x = 1\n")
+    monkeypatch.chdir(tmp_path)
+
+    (script,) = new_run(world.at, world.request(script="my job.py")).scripts
+
+    assert world.store.get(script.uri) == b"x = 1\n"
+    assert script.uri.endswith("/my job.py")
+    assert script.source_uri == str(tmp_path / "my job.py")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": ("s3://data/none/",)}, "is empty"),
+        ({"options": RunOptions(include=("*.json",))}, r"nothing to plan; left out: 3 not matched by any --include"),
+        ({"script": "s3://data/jobs/typo.py"}, r"the script s3://data/jobs/typo.py is not there"),
+        ({"script": "nowhere.py"}, "the script nowhere.py is not there"),
+        ({"script": "s3://data/jobs/daily.jar"}, "must be a .py file"),
+        ({"py_files": ("lib.tar.gz",)}, r"lib.tar.gz must end in .py, .zip"),
+        ({"py_files": ("s3://data/lib.zip",)}, r"the py-file s3://data/lib.zip is not there"),
+        ({"output_uri": "s3://data/in/out/"}, "lies inside the input s3://data/in/"),
+        ({"inputs": ("s3://data/",)}, "the output s3://data/out/ lies inside the input"),
+        ({"output_uri": "./out"}, "must look like s3://bucket/folder/"),
+        ({"output_uri": "s3:///out"}, "must look like s3://bucket/folder/"),
+        ({"run_id": "Run 1"}, "must be 1 to 63 of a-z"),
+        ({"run_id": "a" * 64}, "must be 1 to 63"),
+    ],
+)
+def test_nothing_is_created_for_a_request_that_cannot_be_planned(
+    world: World, changes: dict[str, object], message: str
+) -> None:
+    world.put(3)
+    with pytest.raises(PlanError, match=message):
+        new_run(world.at, world.request(**changes))
+    assert world.keys(f"s3://{BUCKET}/") == []
+    assert list(world.ledger.list_runs()) == []
+
+
+def test_sparklets_own_folder_is_no_input(world: World) -> None:
+    world.put(1, folder=f"s3://{BUCKET}/in/")
+    with pytest.raises(PlanError, match="Sparklet's own folder s3://sparklet/runs/ lies inside the input"):
+        new_run(world.at, world.request(inputs=(f"s3://{BUCKET}/",)))
+
+
+def test_a_syntax_error_is_found_before_anything_runs(world: World) -> None:
+    world.put(1)
+    world.store.put(SCRIPT, b"import os\n\ndef f(:\n    pass\n")
+
+    with pytest.raises(PlanError, match=r"daily.py cannot be compiled, line 3: invalid syntax: def f\(:"):
+        new_run(world.at, world.request())
+
+    assert new_run(world.at, world.request(check_syntax=False)).state is RunState.PLANNING
+
+
+def test_a_null_byte_and_a_bad_encoding_are_refused_and_a_doubtful_escape_is_not(world: World) -> None:
+    world.put(1)
+    for body in (b"x = 1\0", b"# coding: nonsense\nx = 1\n"):
+        world.store.put(SCRIPT, body)
+        with pytest.raises(PlanError, match="cannot be compiled"):
+            new_run(world.at, world.request())
+    world.store.put(SCRIPT, b"x = '\\d'\n")
+    assert new_run(world.at, world.request()).state is RunState.PLANNING
+
+
+def test_the_same_request_again_is_the_same_run(world: World) -> None:
+    world.put(3)
+    first = new_run(world.at, world.request(inputs=("s3://data/in",)))
+    world.clock.advance(100)
+    world.store.put("s3://data/jobs/moved.py", world.store.get(SCRIPT))
+
+    assert new_run(world.at, world.request(inputs=("s3://data/in/",))) == first
+    assert new_run(world.at, world.request(output_uri="s3://data/out")) == first
+    plan(world.at, "run-1")
+    assert new_run(world.at, world.request()).state is RunState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"inputs": ("s3://data/other/",)}, "inputs"),
+        ({"output_uri": "s3://data/out2/"}, "output"),
+        ({"args": ("x",)}, "arguments"),
+        ({"params": {"x": 1}}, "parameters"),
+        ({"options": RunOptions(max_objects=3)}, "options"),
+        ({"script": "s3://data/jobs/other.py"}, "script"),
+        ({"args": ("x",), "params": {"x": 1}}, "arguments and parameters"),
+    ],
+)
+def test_another_request_under_a_used_id_is_refused(world: World, changes: dict[str, object], differing: str) -> None:
+    world.put(3)
+    world.put(1, folder="s3://data/other/")
+    world.store.put("s3://data/jobs/other.py", b"print('other')\n")
+    new_run(world.at, world.request())
+    with pytest.raises(RunExistsError, match=f"run-1 exists with other {differing}; choose another run id"):
+        new_run(world.at, world.request(**changes))
+    assert len(world.keys(world.at.run_uri("run-1", "script/"))) == 1
+
+
+def test_two_that_start_the_same_run_at_once_both_get_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put(1)
+    first = new_run(world.at, world.request())
+
+    def not_there_yet(run_id: str) -> object:
+        monkeypatch.undo()
+        raise RunNotFoundError(run_id)
+
+    monkeypatch.setattr(world.ledger, "get_run", not_there_yet)
+
+    assert new_run(world.at, world.request()) == first
+
+
+def test_a_run_id_is_made_from_the_scripts_name(world: World) -> None:
+    world.put(1)
+    world.store.put("s3://data/jobs/Flights Daily_2.py", b"")
+    run = new_run(world.at, world.request(run_id="", script="s3://data/jobs/Flights Daily_2.py"))
+    assert run.run_id.startswith("flights-daily-2-20231114t221320-")
+    assert new_run(world.at, world.request(run_id="", name="Nightly")).run_id.startswith("nightly-2023")
+
+
+@pytest.mark.parametrize("name", ["", "---", "a" * 200, "Ünïcode Näme", "x" * 39 + "-y"])
+def test_any_name_gives_a_valid_id_that_is_its_own(name: str) -> None:
+    ids = {run_id_for(name, 1_700_000_000.0) for _ in range(20)}
+    assert len(ids) == 20
+    assert all(RUN_ID.fullmatch(run_id) for run_id in ids)
+
+
+def test_a_repaired_script_keeps_the_py_files(world: World) -> None:
+    world.put(1)
+    world.store.put("s3://data/lib.zip", b"PK")
+    run = new_run(world.at, world.request(py_files=("s3://data/lib.zip",)))
+    world.store.put(SCRIPT, b"print('repaired')\n")
+
+    repaired = repaired_script(world.at, run, SCRIPT)
+
+    assert replace(repaired, uri="", sha256="") == replace(run.scripts[0], uri="", sha256="")
+    assert repaired.sha256 != run.scripts[0].sha256
+    assert world.store.get(repaired.uri) == b"print('repaired')\n"
+    assert world.store.get(run.scripts[0].uri) == b"print('daily')\n"
+
+
+def test_a_missing_bucket_is_named(world: World) -> None:
+    world.store._buckets = frozenset({"data"})
+    world.put(1)
+    with pytest.raises(ObjectNotFoundError, match="no bucket other"):
+        new_run(world.at, world.request(inputs=("s3://other/in/",)))
