@@ -71,7 +71,9 @@ def parse_event(event: Event) -> tuple[Task, ...]:
         raise EventError(f"the event mixes records of several sources: {', '.join(sorted(sources))}")
     (source,) = sources
     if source not in _SPLITTERS:
-        raise EventError(f"records come from {source!r}; sources known here: {', '.join(_SPLITTERS)}, or a direct event")
+        raise EventError(
+            f"records come from {source!r}; sources known here: {', '.join(_SPLITTERS)}, or a direct event"
+        )
     return _SPLITTERS[source](event, records)
 
 
@@ -110,7 +112,9 @@ def _split_sqs(event: Mapping[str, Any], records: list[dict[str, Any]]) -> tuple
 def _sqs_task(event: Event, record: Mapping[str, Any]) -> Task:
     message_id = record.get("messageId")
     if not isinstance(message_id, str) or not message_id:
-        raise EventError(f"an SQS record has no messageId, so its failure could not be reported; it has {_seen(record)}")
+        raise EventError(
+            f"an SQS record has no messageId, so its failure could not be reported; it has {_seen(record)}"
+        )
     attributes = record.get("attributes")
     count = attributes.get("ApproximateReceiveCount", "1") if isinstance(attributes, dict) else "1"
     shard, problem = None, None

@@ -70,7 +70,15 @@ def test_a_message_of_anybody_else_is_a_plain_task(body: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"generation": -1}, {"offset": "0"}, {"length": True}, {"part": "../x"}, {"part": 3}, {"run_id": "A B"}, {"shard": 1.5}],
+    [
+        {"generation": -1},
+        {"offset": "0"},
+        {"length": True},
+        {"part": "../x"},
+        {"part": 3},
+        {"run_id": "A B"},
+        {"shard": 1.5},
+    ],
 )
 def test_a_shard_message_with_a_wrong_field_is_refused(change: dict[str, Any]) -> None:
     document = {**json.loads(REF.to_body()), **change}
@@ -152,7 +160,10 @@ def test_a_direct_failure_is_raised() -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.sampled_from(["Records", "eventSource", "body"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text() | st.sampled_from(["Records", "eventSource", "body"]), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 

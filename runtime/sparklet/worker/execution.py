@@ -1,7 +1,6 @@
 """One execution of a script: scratch space, arguments, runner, and what came of it."""
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +46,9 @@ class Execution:
     env: Mapping[str, str] | None = None  # beside the function's own
 
 
-def execute(execution: Execution, runner: Runner, deadline: Deadline, scratch: Path, min_free_bytes: int, log: Log) -> ShardResult:
+def execute(
+    execution: Execution, runner: Runner, deadline: Deadline, scratch: Path, min_free_bytes: int, log: Log
+) -> ShardResult:
     """Run a script to its end in a folder of its own and read what it reported.
 
     Raises
@@ -108,7 +109,7 @@ def read_outcome(path: Path) -> ShardResult:
     EventError
         If the file is not what ``sparklet.job`` writes: what a shard did must not be guessed.
     """
-    if not path.exists() or os.path.getsize(path) == 0:
+    if not path.exists() or path.stat().st_size == 0:
         return ShardResult()
     try:
         document: Any = json.loads(path.read_bytes())

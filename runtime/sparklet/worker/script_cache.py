@@ -3,8 +3,13 @@
 import hashlib
 from pathlib import Path
 
-from sparklet.errors import ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError, ScriptFetchError
-from sparklet.errors import ScriptNotAllowedError
+from sparklet.errors import (
+    ObjectForbiddenError,
+    ObjectNotFoundError,
+    ObjectStoreError,
+    ScriptFetchError,
+    ScriptNotAllowedError,
+)
 from sparklet.model import ScriptRef
 from sparklet.ports import ObjectStore
 
@@ -51,7 +56,9 @@ class ScriptCache:
     def _check(self, uri: str) -> None:
         if not uri.startswith(self._allowed) or "/../" in uri:
             allowed = ", ".join(self._allowed) or "none is set"
-            raise ScriptNotAllowedError(f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}")
+            raise ScriptNotAllowedError(
+                f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}"
+            )
 
     def _file(self, uri: str, key: str, *, etag: str = "", sha256: str = "") -> Path:
         path = self._folder / key / uri.rsplit("/", 1)[-1]

@@ -54,7 +54,9 @@ class ShardDesk:
         if run is None or run.generation < ref.generation:
             run = self._runs[ref.run_id] = self.ledger.get_run(ref.run_id)
         if run.generation < ref.generation:
-            raise LedgerError(f"run {ref.run_id} is at generation {run.generation}, but a message names {ref.generation}")
+            raise LedgerError(
+                f"run {ref.run_id} is at generation {run.generation}, but a message names {ref.generation}"
+            )
         return run
 
     def _claim(self, ref: ShardRef, run: Run, attempt_id: str, deadline: Deadline) -> Claim:
@@ -66,8 +68,10 @@ class ShardDesk:
         if claim.status is ClaimStatus.HELD:
             now_s = self.clock.now_s()
             end_s = record.lease_end_s if record.lease_end_s > now_s else record.lease_end_s + TAKEOVER_S
-            self._come_back(task, max(1.0, end_s - now_s) + random.uniform(0, 5), log)  # noqa: S311 - jitter
-            held = LeaseLostError(f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}")
+            self._come_back(task, max(1.0, end_s - now_s) + random.uniform(0, 5), log)
+            held = LeaseLostError(
+                f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"
+            )
             return Outcome(task, held, acknowledged=False)
         return Outcome(task, answer={"shard": record.number, "claim": str(claim.status), "state": str(record.state)})
 
@@ -106,7 +110,14 @@ class ShardDesk:
         return Execution(attempt_id, script_ref.source_uri, script, event, run.args, py_files)
 
     def _not_done(
-        self, task: Task, run: Run, record: ShardRecord, attempt_id: str, error: SparkletError, deadline: Deadline, log: Log
+        self,
+        task: Task,
+        run: Run,
+        record: ShardRecord,
+        attempt_id: str,
+        error: SparkletError,
+        deadline: Deadline,
+        log: Log,
     ) -> Outcome:
         """FAILED if no attempt can help or none is left, else PENDING and the message back after a while."""
         failure = failure_of(error)
@@ -115,7 +126,11 @@ class ShardDesk:
         try:
             self._persist(lambda: write(record.run_id, record.number, attempt_id, failure), deadline, log)
         except LedgerError as ledger_error:
-            log.error("the ledger did not take the failure; the lease will lapse", error=str(ledger_error), cause=failure.message)
+            log.error(
+                "the ledger did not take the failure; the lease will lapse",
+                error=str(ledger_error),
+                cause=failure.message,
+            )
             return Outcome(task, error, acknowledged=False)
         except LeaseLostError as lost:
             log.error("the lease was lost", error=str(lost), cause=failure.message)
@@ -161,4 +176,4 @@ def failure_of(error: SparkletError) -> Failure:
 def _back_off_s(tries: int) -> float:
     """Exponential back-off with full jitter on its upper half."""
     longest_s = min(LONGEST_BACK_OFF_S, BACK_OFF_S * 2 ** min(tries - 1, 10))
-    return random.uniform(longest_s / 2, longest_s)  # noqa: S311 - jitter
+    return random.uniform(longest_s / 2, longest_s)

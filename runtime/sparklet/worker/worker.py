@@ -77,5 +77,7 @@ class Worker:
                 raise EventError("the event's sparklet.script must be a URI and sparklet.args a list of strings")
             return uri, tuple(args)
         if not self.settings.default_script:
-            raise SettingsError("no script to run: set SCRIPT_LOCATION (or SCRIPT_BUCKET and SPARK_SCRIPT) on the function")
+            raise SettingsError(
+                "no script to run: set SCRIPT_LOCATION (or SCRIPT_BUCKET and SPARK_SCRIPT) on the function"
+            )
         return self.settings.default_script, ()

@@ -1,0 +1,32 @@
+"""What a deployed CloudFormation stack says of itself."""
+
+from collections.abc import Mapping
+
+from sparklet.aws.clients import AwsClients
+from sparklet.errors import SettingsError
+
+OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerFunctionName")
+
+
+def stack_outputs(clients: AwsClients, name: str) -> Mapping[str, str]:
+    """The outputs of a stack made from ``sam/template.yaml``.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such stack, it may not be described, or it lacks an output.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        (stack,) = clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
+    except (BotoCoreError, ClientError) as error:
+        raise SettingsError(
+            f"the stack {name} cannot be described: {error}; check --stack, the region and the credentials"
+        ) from error
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+    if missing := [key for key in OUTPUTS if key not in outputs]:
+        raise SettingsError(
+            f"the stack {name} lacks the outputs {', '.join(missing)}: was it made from sam/template.yaml?"
+        )
+    return outputs

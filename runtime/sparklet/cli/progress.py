@@ -1,0 +1,111 @@
+"""A run's progress: a live display on a terminal, plain lines elsewhere."""
+
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sparklet.cli.console import Screen
+from sparklet.cli.sizes import duration_text
+from sparklet.model import Counts, Run
+
+PLAIN_EVERY_S = 5.0
+WINDOW_S = 60.0  # throughput is that of the last minute
+
+
+class Throughput:
+    """Shards that end in a second, over the last minute."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def add(self, now_s: float, ended: int) -> None:
+        """Note how many shards have ended by now."""
+        self._seen.append((now_s, ended))
+        while len(self._seen) > 2 and now_s - self._seen[0][0] > WINDOW_S:
+            self._seen.popleft()
+
+    @property
+    def per_s(self) -> float:
+        """Shards a second; 0 while nobody can tell."""
+        if len(self._seen) < 2:
+            return 0.0
+        (first_s, first), (last_s, last) = self._seen[0], self._seen[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+    def remaining_s(self, open_shards: int) -> float | None:
+        """The estimated time to the end; None while nobody can tell."""
+        return open_shards / self.per_s if self.per_s > 0 else None
+
+
+class RunDisplay:
+    """Shows where a run stands, from its first shard to its last."""
+
+    def __init__(self, screen: Screen, run_id: str) -> None:
+        self._screen = screen
+        self._run_id = run_id
+        self._live = Live(console=screen.side, refresh_per_second=4) if screen.side.is_terminal else None
+        self._throughput = Throughput()
+        self._started_s = time.monotonic()
+        self._said_s = float("-inf")
+        self._said = ""
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, run: Run, counts: Counts) -> None:
+        """Show the state as it is now."""
+        now_s = time.monotonic()
+        ended = counts.succeeded + counts.failed
+        self._throughput.add(now_s, ended)
+        if self._live:
+            self._live.update(self._picture(run, counts))
+            return
+        line = self._line(run, counts)
+        if line != self._said and (now_s - self._said_s >= PLAIN_EVERY_S or (run.sealed and counts.open == 0)):
+            self._screen.say(f"{line}{self._estimate(counts)}")
+            self._said, self._said_s = line, now_s
+
+    def _line(self, run: Run, counts: Counts) -> str:
+        total = run.shard_count if run.shard_count is not None else f"{counts.total}+"
+        states = (
+            f"{counts.succeeded} succeeded, {counts.running} running, {counts.pending} pending, {counts.failed} failed"
+        )
+        return f"{self._run_id}: {states} of {total} shards"
+
+    def _estimate(self, counts: Counts) -> str:
+        remaining_s = self._throughput.remaining_s(counts.open)
+        rate = f" · {self._throughput.per_s * 60:.0f} shards/min" if self._throughput.per_s else ""
+        end = f" · about {duration_text(remaining_s)} left" if remaining_s and counts.open else ""
+        return f"{rate}{end} · {duration_text(time.monotonic() - self._started_s)}"
+
+    def _picture(self, run: Run, counts: Counts) -> Group:
+        states = Table.grid(padding=(0, 2))
+        states.add_row(
+            Text(f"{counts.succeeded} succeeded", style="green"),
+            Text(f"{counts.running} running", style="cyan"),
+            Text(f"{counts.pending} pending", style="dim"),
+            Text(f"{counts.failed} failed", style="red" if counts.failed else "dim"),
+            Text("" if run.sealed else "planning …", style="yellow"),
+        )
+        bar = Table.grid(padding=(0, 1))
+        ended = counts.succeeded + counts.failed
+        total = run.shard_count or max(1, counts.total)
+        bar.add_row(
+            ProgressBar(total=total, completed=ended, width=40), Text(f"{ended}/{total}{self._estimate(counts)}")
+        )
+        return Group(Text(self._run_id, style="bold"), bar, states)

@@ -1,0 +1,183 @@
+"""A run from the command line: upload, plan, watch, finish, download."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from sparklet.cli.console import Screen
+from sparklet.cli.environment import Environment
+from sparklet.cli.progress import RunDisplay
+from sparklet.cli.sizes import size_text
+from sparklet.cli.transfer import LocalPaths, changed, check_output, fill, local_part, refuse_remote_only, upload
+from sparklet.errors import PlanError, SparkletError
+from sparklet.fanout.checker import check
+from sparklet.fanout.local_files import local_files
+from sparklet.fanout.new_run import RunRequest, new_run, run_id_for
+from sparklet.fanout.planner import PlanProgress, plan
+from sparklet.fanout.redrive import redrive
+from sparklet.fanout.scripts import repaired_script
+from sparklet.fanout.summary import Summary, summarize
+from sparklet.model import Run, Shard, ShardState
+
+POLL_S = 1.0
+LEDGER_PATIENCE_S = 60.0  # so long a watch puts up with a ledger or queue that does not answer
+
+
+def start(
+    env: Environment,
+    request: RunRequest,
+    screen: Screen,
+    *,
+    files: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Run:
+    """Put local inputs into the bucket, enter the run, plan and dispatch it; the sealed run.
+
+    ``files`` are local files that every shard needs: each is put into the bucket too, and its URI becomes the
+    parameter it is named by.
+    """
+    if not env.local:
+        refuse_remote_only((*request.inputs, *(files or {}).values()), request.output_uri)
+        return _planned(env, request, screen)
+    name = request.name or Path(request.script).stem
+    run_id = request.run_id or run_id_for(name, env.at.clock.now_s())
+    paths = LocalPaths(output=_local_output(request.output_uri, overwrite))
+    output_uri = f"s3://{env.at.bucket}/output/{run_id}/" if paths.output else request.output_uri
+    inputs: list[str] = []
+    for index, given in enumerate(request.inputs):
+        if "://" in given:
+            inputs.append(given)
+            continue
+        uri = _upload_input(env, request, run_id, index, Path(given), screen)
+        paths = replace(paths, inputs={**paths.inputs, uri: str(Path(given).resolve())})
+        inputs.append(uri)
+    paths.save(env.paths_dir, run_id)
+    request = replace(request, params={**request.params, **_upload_files(env, run_id, files or {}, screen)})
+    return _planned(env, replace(request, run_id=run_id, inputs=tuple(inputs), output_uri=output_uri), screen)
+
+
+def _local_output(output: str, overwrite: bool) -> str:
+    if "://" in output:
+        return ""
+    folder = Path(output).resolve()
+    check_output(folder, overwrite)
+    return str(folder)
+
+
+def _upload_input(env: Environment, request: RunRequest, run_id: str, index: int, path: Path, screen: Screen) -> str:
+    """Copy one local input; the S3 folder, or object, that it became."""
+    base = f"s3://{env.at.bucket}/input/{run_id}/{index}/"
+    screen.say(f"putting {path} into the bucket")
+    files = ((file, base + key) for file, key in local_files(path, request.options.include, request.options.exclude))
+    if upload(env.at.store, files, screen.say) == 0:
+        raise PlanError(f"the input {path} holds no file to plan; check the folder, --include and --exclude")
+    return base if path.is_dir() else base + path.name
+
+
+def _upload_files(env: Environment, run_id: str, files: Mapping[str, str], screen: Screen) -> dict[str, str]:
+    uris = {}
+    for name, given in files.items():
+        path = Path(given)
+        if not path.is_file():
+            raise PlanError(f"--file {name}={given}: there is no such file (you are in {Path.cwd()})")
+        uris[name] = f"s3://{env.at.bucket}/input/{run_id}/files/{name}/{path.name}"
+        screen.say(f"putting {path} into the bucket")
+        env.at.store.upload(path, uris[name])
+    return uris
+
+
+def _planned(env: Environment, request: RunRequest, screen: Screen) -> Run:
+    run = new_run(env.at, request)
+    screen.say(f"run {run.run_id}: planning")
+
+    def tell(progress: PlanProgress) -> None:
+        skipped = "".join(f", {count} {reason} left out" for reason, count in sorted(progress.skipped.items()))
+        text = f"  {progress.shards} shards of {progress.objects} objects, {size_text(progress.size_bytes)}{skipped}"
+        screen.say(f"{text}, all sent" if progress.sealed else text)
+
+    return plan(env.at, run.run_id, tell)
+
+
+def watch(env: Environment, run_id: str, screen: Screen) -> Summary:
+    """Check and show a run until it has ended, then fill its local output; what it has to show."""
+    silent_since_s: float | None = None
+    with RunDisplay(screen, run_id) as display:
+        while True:
+            try:
+                report = check(env.at, run_id)
+                silent_since_s = None
+            except SparkletError as error:
+                now_s = time.monotonic()
+                silent_since_s = silent_since_s or now_s
+                if not error.retryable or now_s - silent_since_s > LEDGER_PATIENCE_S:
+                    raise
+                time.sleep(POLL_S)
+                continue
+            display.show(report.run, report.counts)
+            if report.run.state.ended:
+                break
+            time.sleep(POLL_S)
+    summary = report.summary or summarize(report.run, env.at.ledger)
+    if env.local:
+        fill_output(env, report.run, screen)
+    return summary
+
+
+def fill_output(env: Environment, run: Run, screen: Screen) -> None:
+    """Bring what succeeded shards wrote to the run's local output folder, if it has one."""
+    paths = LocalPaths.load(env.paths_dir, run.run_id)
+    if paths.output:
+        screen.say(f"filling {paths.output}")
+        succeeded = {record.number for record in env.at.ledger.shards(run.run_id, ShardState.SUCCEEDED)}
+        fill(env.at.store, run.output_uri, Path(paths.output), succeeded, screen.say)
+
+
+def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: str, screen: Screen) -> None:
+    """Send failed shards again, repaired local inputs put into the bucket first."""
+    run = env.at.ledger.get_run(run_id)
+    if env.local:
+        _upload_repaired(env, run, screen)
+    ref = repaired_script(env.at, run, script) if script else None
+    redriven = redrive(env.at, run_id, shards or None, ref)
+    screen.say(f"run {run_id}: {redriven.messages} shards sent again, generation {redriven.run.generation}")
+
+
+def _upload_repaired(env: Environment, run: Run, screen: Screen) -> None:
+    """Put those inputs of failed shards again that were repaired locally since."""
+    inputs = LocalPaths.load(env.paths_dir, run.run_id).inputs
+    if not inputs:
+        return
+    repaired = changed(env.at.store, _failed_inputs(env, run, inputs))
+    if repaired:
+        screen.say(f"putting {len(repaired)} repaired files into the bucket")
+        upload(env.at.store, repaired, screen.say)
+
+
+def _failed_inputs(env: Environment, run: Run, inputs: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    for record in env.at.ledger.shards(run.run_id, ShardState.FAILED):
+        line = env.at.store.get(env.at.part_uri(run.run_id, record.part), record.offset, record.length)
+        for each in Shard.from_line(line).objects:
+            path = local_part(each.uri, inputs)
+            if path is not None and path.is_file() and os.access(path, os.R_OK):
+                yield path, each.uri
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: in order, with exit code 130."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, interrupt) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

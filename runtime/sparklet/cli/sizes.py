@@ -1,0 +1,40 @@
+"""Numbers as people write them."""
+
+import re
+
+from sparklet.errors import SettingsError
+
+_UNITS = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_size_bytes(text: str) -> int:
+    """``128MiB``, ``128M``, ``1.5 GiB`` or plain bytes; binary units.
+
+    Raises
+    ------
+    SettingsError
+        If it is no size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([BKMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if not match:
+        raise SettingsError(f"{text!r} is no size; write it like 128MiB, 1.5GiB or 1000000")
+    return round(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def size_text(size_bytes: float) -> str:
+    """A size for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
+
+
+def duration_text(duration_s: float) -> str:
+    """A duration for people."""
+    whole_s = round(duration_s)
+    if whole_s < 60:
+        return f"{duration_s:.1f} s" if duration_s < 10 else f"{whole_s} s"
+    if whole_s < 3600:
+        return f"{whole_s // 60} min {whole_s % 60:02d} s"
+    return f"{whole_s // 3600} h {whole_s % 3600 // 60:02d} min"

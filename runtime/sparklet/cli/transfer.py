@@ -1,0 +1,172 @@
+"""Local folders to and from the bucket, with progress: nothing is read or written behind the worker's back."""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from sparklet.cli.sizes import size_text
+from sparklet.errors import PlanError, SettingsError
+from sparklet.ports import ObjectInfo, ObjectStore
+
+T = TypeVar("T")
+THREADS = 8
+SAY_EVERY = 100  # files
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LocalPaths:
+    """Which local folders belong to a run; kept beside the local stack's state, so that a redrive finds them."""
+
+    inputs: Mapping[str, str] = field(default_factory=dict)  # S3 folder or object → local path
+    output: str = ""  # local folder to be filled; "" = none
+
+    def save(self, folder: Path, run_id: str) -> None:
+        """Keep them for ``run_id``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"inputs": dict(self.inputs), "output": self.output}, indent=2)
+        new = folder / f".{run_id}.json"
+        new.write_text(text)
+        new.replace(folder / f"{run_id}.json")
+
+    @classmethod
+    def load(cls, folder: Path, run_id: str) -> "LocalPaths":
+        """Those kept for ``run_id``; none if it was not started from local paths."""
+        path = folder / f"{run_id}.json"
+        if not path.exists():
+            return cls()
+        document = json.loads(path.read_text())
+        return cls(document["inputs"], document["output"])
+
+
+def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> int:
+    """Put local files into the bucket, each under its URI; how many."""
+    count = size_bytes = 0
+
+    def put(file: tuple[Path, str]) -> int:
+        path, uri = file
+        store.upload(path, uri)
+        return path.stat().st_size
+
+    for file_bytes in _in_threads(put, files):
+        count, size_bytes = count + 1, size_bytes + file_bytes
+        if count % SAY_EVERY == 0:
+            say(f"  {count} files, {size_text(size_bytes)} put into the bucket")
+    say(f"  {count} files, {size_text(size_bytes)} are in the bucket")
+    return count
+
+
+def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    """Those files that the bucket does not have, or has with other bytes."""
+    there: dict[str, str] = {}
+    listed: set[str] = set()
+    result = []
+    for path, uri in files:
+        folder = uri.rsplit("/", 1)[0] + "/"
+        if folder not in listed:
+            listed.add(folder)
+            there.update((info.uri, info.etag) for info in store.list(folder))
+        if there.get(uri, "").strip('"') != _md5(path):
+            result.append((path, uri))
+    return result
+
+
+def check_output(folder: Path, overwrite: bool) -> None:
+    """Refuse to mix this run's output with what is in a folder already.
+
+    Raises
+    ------
+    SettingsError
+        If the folder holds anything and may not be emptied, or is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"--output {folder} is a file; name a folder")
+    if folder.is_dir() and not overwrite:
+        if next(folder.iterdir(), None) is not None:
+            raise SettingsError(
+                f"--output {folder} is not empty; name another folder, or add --overwrite to replace its content"
+            )
+    elif folder.is_dir() and any(not _is_ours(entry) for entry in folder.iterdir()):
+        raise SettingsError(f"--output {folder} holds files that no Sparklet run wrote; name another folder")
+
+
+def fill(store: ObjectStore, output_uri: str, folder: Path, shards: Collection[int], say: Say) -> int:
+    """Make a folder hold the output of ``shards``, and nothing else; what is there already is not fetched again.
+
+    Output that attempts of other shards left behind does not come along.
+    """
+    prefix = output_uri.rstrip("/") + "/"
+    wanted = {f"shard={number:06d}" for number in shards}
+    infos = [info for info in store.list(prefix) if info.uri.removeprefix(prefix).split("/", 1)[0] in wanted]
+    keep = {folder / info.uri.removeprefix(prefix) for info in infos if not info.uri.endswith("/")}
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in [p for p in folder.glob("shard=*/**/*") if p.is_file() and p not in keep]:
+        path.unlink()
+    size_bytes = count = 0
+    for file_bytes in _in_threads(lambda info: _download(store, info, folder / info.uri.removeprefix(prefix)), infos):
+        count, size_bytes = count + 1, size_bytes + file_bytes
+        if count % SAY_EVERY == 0:
+            say(f"  {count} of {len(infos)} files, {size_text(size_bytes)} written to {folder}")
+    for path in sorted((p for p in folder.glob("shard=*/**/") if p.is_dir()), reverse=True):
+        if not any(path.iterdir()):
+            path.rmdir()
+    say(f"  {count} files, {size_text(size_bytes)} are in {folder}")
+    return count
+
+
+def _download(store: ObjectStore, info: ObjectInfo, path: Path) -> int:
+    if info.uri.endswith("/"):
+        return 0
+    if not (path.exists() and path.stat().st_size == info.size_bytes and _md5(path) == info.etag.strip('"')):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.download(info.uri, path, etag=info.etag)
+    return info.size_bytes
+
+
+def _is_ours(entry: Path) -> bool:
+    return entry.is_dir() and entry.name.startswith("shard=")
+
+
+def _md5(path: Path) -> str:
+    """What the ETag of an object written in one part is."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _in_threads(work: Callable[[T], int], items: Iterable[T]) -> Iterator[int]:
+    """Results in order, a bounded number of items in hand at a time."""
+    waiting = iter(items)
+    with ThreadPoolExecutor(THREADS) as pool:
+        while batch := list(islice(waiting, SAY_EVERY)):
+            yield from pool.map(work, batch)
+
+
+def local_part(uri: str, inputs: Mapping[str, str]) -> Path | None:
+    """The local file that was put at ``uri``; None if none was."""
+    for folder, local in inputs.items():
+        if folder.endswith("/") and uri.startswith(folder):
+            return Path(local) / uri.removeprefix(folder)
+        if uri == folder:
+            return Path(local)
+    return None
+
+
+def refuse_remote_only(inputs: Collection[str], output: str) -> None:
+    """Local paths need the local stack: a deployed one cannot see this machine.
+
+    Raises
+    ------
+    PlanError
+        Naming the first local path.
+    """
+    for path in (*inputs, output):
+        if path and "://" not in path:
+            raise PlanError(
+                f"{path} is a local path, but a deployed stack reads and writes s3:// only; copy it there first"
+            )

@@ -1,0 +1,209 @@
+"""The demo: a year of real flights through the whole path, then an independent check of what came out.
+
+``make demo`` fans 365 day files out, one file a shard. ``make demo POISON=1`` spoils three of them first, shows that
+exactly these fail, each with its true cause, repairs them and redrives the run. Every run goes through the command
+line, as a user's would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from spark_scripts.demo.flights_check import compare  # noqa: E402
+
+from spark_scripts.demo.flights_data import FlightsData, make_flights  # noqa: E402
+
+BUILD = ROOT / "build" / "demo"
+OUTPUT = BUILD / "output"
+SCRIPT = ROOT / "spark_scripts" / "flights_daily.py"
+POISONED_SCRIPT = ROOT / "spark_scripts" / "demo" / "flights_poisoned.py"
+
+CORRUPT, HANGS, VANISHES = "2013-03-03.csv", "2013-06-06.csv", "2013-12-30.csv"
+EXPECTED_CAUSES = {CORRUPT: "malformed line", HANGS: "deadline", VANISHES: "does not exist"}
+POISON_TIMEOUT_S = 45  # so that the hanging shard is ended soon
+ALL_WELL, FAILURES = 0, 2
+
+
+class DemoError(Exception):
+    """The demo did not show what it should."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One demonstration: its input, its run, its clock."""
+
+    data: FlightsData
+    run_id: str
+    started_s: float
+
+    def sparklet(self, *arguments: str, expect: int = ALL_WELL) -> Any:
+        """Call the command line with --json; its progress is shown as it comes, its document is the answer."""
+        command = [sys.executable, "-m", "sparklet.cli", *arguments, "--json"]
+        say("$ sparklet " + " ".join(_short(a) for a in arguments))
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+            try:
+                answer, _ = process.communicate()
+            except KeyboardInterrupt:
+                process.wait()
+                raise
+        if process.returncode == 130:
+            raise KeyboardInterrupt
+        if process.returncode != expect:
+            raise DemoError(f"sparklet {arguments[0]} ended with exit code {process.returncode}, expected {expect}")
+        return json.loads(answer)
+
+    def run(self, script: Path, flights: Path, *options: str, expect: int = ALL_WELL) -> Any:
+        """Fan the day files out, one file a shard."""
+        where = ("--input", str(flights), "--output", str(OUTPUT), "--overwrite", "--run-id", self.run_id)
+        tables = ("--file", f"airlines={self.data.airlines}", "--file", f"planes={self.data.planes}")
+        return self.sparklet("run", str(script), *where, *tables, "--max-objects", "1", *options, expect=expect)
+
+    def check(self, result: Any, rows: int) -> None:
+        """Compare the output with the independent computation and say the last line."""
+        comparison = compare(OUTPUT, self.data)
+        if not comparison.ok:
+            raise DemoError("the output differs from the independent computation, see above")
+        shards = result["shards"]
+        say(f"output: {OUTPUT}")
+        say(
+            f"time: {time.monotonic() - self.started_s:.0f} s, {result['task_s']:.0f} s of work in {shards['total']} shards"
+        )
+        if (shards["succeeded"], result["rows"], comparison.rows) != (len(self.data.days), rows, rows):
+            raise DemoError(f"{shards['succeeded']} shards report {result['rows']} rows, {comparison.rows} were found")
+        say(f"demo ok: shards={shards['total']} succeeded={shards['succeeded']} failed={shards['failed']} rows={rows}")
+
+
+def demonstrate(demo: Demo) -> None:
+    """The plain demo: everything succeeds."""
+    result = demo.run(SCRIPT, demo.data.flights)
+    demo.check(result, demo.data.rows)
+
+
+def demonstrate_poison(demo: Demo) -> None:
+    """Three spoilt files: they fail with their true causes, everything else succeeds; repaired, the run completes."""
+    folder = BUILD / "poisoned"
+    shutil.rmtree(folder, ignore_errors=True)
+    flights = Path(shutil.copytree(demo.data.flights, folder / "flights"))
+    corrupt(flights / CORRUPT)
+    say(f"poison: {CORRUPT} has a broken line, {VANISHES} vanishes after planning, the script hangs on {HANGS}")
+    py_files = ("--py-files", str(SCRIPT), "--param", f"hang_on={HANGS}")
+    limits = ("--timeout", str(POISON_TIMEOUT_S), "--max-attempts", "2")
+    with vanishing(demo.run_id, VANISHES):
+        result = demo.run(POISONED_SCRIPT, flights, *py_files, *limits, expect=FAILURES)
+    check_causes(demo, result)
+    before = demo.sparklet("status", demo.run_id, "--shards", expect=FAILURES)
+    say("repair: the file mended, the vanished one put back, a script that does not hang")
+    shutil.copy(demo.data.flights / CORRUPT, flights / CORRUPT)
+    result = demo.sparklet("redrive", demo.run_id, "--script", str(SCRIPT))
+    check_untouched(before, demo.sparklet("status", demo.run_id, "--shards"))
+    demo.check(result, demo.data.rows)
+
+
+def corrupt(day: Path) -> None:
+    """Cut a line in the middle of a file, as an upload that broke off and went on would."""
+    lines = day.read_bytes().splitlines(keepends=True)
+    middle = len(lines) // 2
+    lines[middle] = lines[middle][: len(lines[middle]) // 2] + b"\x00\xff\n"
+    day.write_bytes(b"".join(lines))
+
+
+@contextmanager
+def vanishing(run_id: str, name: str) -> Iterator[None]:
+    """Delete an input object as soon as the run's plan is sealed."""
+    done = threading.Event()
+    thread = threading.Thread(target=_vanish, args=(run_id, name, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _vanish(run_id: str, name: str, done: threading.Event) -> None:
+    from sparklet.local.stack import LocalStack
+
+    from sparklet.errors import SparkletError
+    from sparklet.local.state import default_state_dir
+
+    while not done.wait(0.5):
+        try:
+            with LocalStack.join(default_state_dir()) as stack:
+                run = stack.ledger().get_run(run_id)
+                if run.sealed:
+                    stack.store().delete(f"{run.inputs[0]}{name}")
+                    return
+        except SparkletError:
+            continue  # not started, or not planned yet
+
+
+def check_causes(demo: Demo, result: Any) -> None:
+    """Exactly the spoilt files have failed, each with its true cause."""
+    shards = result["shards"]
+    if (shards["failed"], shards["succeeded"]) != (3, len(demo.data.days) - 3):
+        raise DemoError(f"3 shards should have failed and the others succeeded, but: {shards}")
+    for name, cause in EXPECTED_CAUSES.items():
+        uri = f"{result['inputs'][0]}{name}"
+        fate = demo.sparklet("status", demo.run_id, "--object", uri)
+        told = f"{fate['error_class']}: {fate['error_message']}"
+        if fate["state"] != "FAILED" or cause not in told.lower():
+            raise DemoError(f"{name} should have failed because of {cause!r}, but is {fate['state']}: {told}")
+        say(f"  {name}: FAILED after {fate['attempts']} attempts, {told}")
+
+
+def check_untouched(before: Any, after: Any) -> None:
+    """The redrive did not do a finished shard again."""
+    attempts = {shard["shard"]: shard["attempt_id"] for shard in after["shard_list"]}
+    finished = [shard for shard in before["shard_list"] if shard["state"] == "SUCCEEDED"]
+    if redone := [s["shard"] for s in finished if attempts[s["shard"]] != s["attempt_id"]]:
+        raise DemoError(f"the redrive did finished shards again: {redone}")
+    say(f"  {len(finished)} finished shards were not touched")
+
+
+def say(text: str) -> None:
+    """A line of the demo's own."""
+    print(text, flush=True)
+
+
+def _short(argument: str) -> str:
+    shown = argument.replace(f"{ROOT}/", "")
+    return f"'{shown}'" if " " in shown else shown
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; exit code 0 only if everything was as it should be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--poison", action="store_true", help="spoil three files, then repair and redrive")
+    poison = parser.parse_args(argv).poison
+    started_s = time.monotonic()
+    say("the real flights of 2013: one CSV a day")
+    data = make_flights(BUILD / "data")
+    say(f"  {data.rows} flights in {len(data.days)} files, {data.flights}")
+    demo = Demo(data, f"demo-{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}", started_s)
+    try:
+        (demonstrate_poison if poison else demonstrate)(demo)
+    except DemoError as error:
+        say(f"demo FAILED: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("demo interrupted")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

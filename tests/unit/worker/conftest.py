@@ -1,0 +1,140 @@
+"""A worker over in-memory ports, whose runner calls Python functions instead of starting Spark."""
+
+import io
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sparklet.worker.guards import Deadline
+
+from sparklet.events import Outcome, parse_event
+from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
+from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
+from sparklet.ports import Message
+from sparklet.settings import WorkerSettings, worker_settings
+from sparklet.worker.log import Log
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.worker.script_cache import ScriptCache
+from sparklet.worker.shards import ShardDesk
+from sparklet.worker.worker import Worker
+
+BUCKET = "bucket"
+SCRIPT = b"print('hello')\n"
+Behaviour = Callable[[ScriptCall, Output], ScriptResult]
+
+
+def succeed(call: ScriptCall, output: Output) -> ScriptResult:
+    return ScriptResult(0)
+
+
+@dataclass
+class CallableRunner:
+    """A Runner whose scripts are Python functions; remembers its calls."""
+
+    behaviour: Behaviour = succeed
+    calls: list[ScriptCall] = field(default_factory=list)
+
+    def start(self) -> None:
+        pass
+
+    def run(self, call: ScriptCall, output: Output) -> ScriptResult:
+        self.calls.append(call)
+        return self.behaviour(call, output)
+
+    def close(self) -> None:
+        pass
+
+    def event(self) -> Any:
+        """The event of the last call, as the script would read it."""
+        text = self.calls[-1].args[1]
+        return json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+
+
+@dataclass
+class Bench:
+    """One worker and everything around it."""
+
+    worker: Worker
+    runner: CallableRunner
+    store: MemoryObjectStore
+    ledger: MemoryLedger
+    queue: MemoryTaskQueue
+    clock: FakeClock
+    lines: io.BytesIO
+
+    def plan(self, run_id: str = "run-1", shards: int = 1, max_attempts: int = 3) -> list[ShardRef]:
+        """Enter a sealed run and send its messages."""
+        import hashlib
+
+        digest = hashlib.sha256(SCRIPT).hexdigest()
+        uri = f"s3://{BUCKET}/runs/{run_id}/script/{digest}/job.py"
+        self.store.put(uri, SCRIPT)
+        options = RunOptions(max_attempts=max_attempts)
+        run = Run(
+            run_id,
+            ("s3://in/",),
+            "s3://out/x",
+            (ScriptRef(uri, digest, "s3://mine/job.py"),),
+            ("--level", "3"),
+            {"k": 1},
+            options,
+        )
+        self.ledger.create_run(run)
+        lines = [Shard(n, (InputObject(f"s3://in/{n}.csv", 10, "e"),)).to_line() for n in range(shards)]
+        part = "part-00000-test.jsonl"
+        self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/{part}", b"".join(lines))
+        self.ledger.add_part(run_id, PartRecord(0, part, 0, shards, shards, 10 * shards, Position()))
+        offsets = [sum(map(len, lines[:n])) for n in range(shards)]
+        records = [ShardRecord(run_id, n, part, offsets[n], len(lines[n]), 1, 10) for n in range(shards)]
+        self.ledger.add_shards(records)
+        self.ledger.seal_plan(run_id, shards, shards, 10 * shards)
+        self.queue.send(r.ref.to_body() for r in records)
+        return [r.ref for r in records]
+
+    def deliver(self, message: Message | None = None, remaining_s: float = 600) -> Outcome:
+        """Do what Lambda's mapping does with one message: invoke, and delete what is not reported."""
+        if message is None:
+            (message,) = self.queue.receive(1)
+        record = {"messageId": message.message_id, "receiptHandle": message.receipt, "body": message.body}
+        record |= {"eventSource": "aws:sqs", "attributes": {"ApproximateReceiveCount": str(message.receive_count)}}  # type: ignore[dict-item]
+        (outcome,) = self.invoke({"Records": [record]}, remaining_s)
+        if outcome.acknowledged:
+            self.queue.delete(message.receipt)
+        return outcome
+
+    def invoke(self, event: Any, remaining_s: float = 600) -> list[Outcome]:
+        now_s = self.clock.now_s()
+        deadline = Deadline(at_s=now_s + remaining_s - 10, function_end_s=now_s + remaining_s, clock=self.clock.now_s)
+        return [self.worker.run(task, deadline, "request-1") for task in parse_event(event)]
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The JSON lines written so far."""
+        lines = self.lines.getvalue().splitlines()
+        return [json.loads(line) for line in lines if line.startswith(b"{")]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> WorkerSettings:
+    env = {"SPARKLET_BUCKET": BUCKET, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": str(tmp_path / "scratch")}
+    return worker_settings({**env, "SCRIPT_LOCATION": f"s3://{BUCKET}/scripts/default.py"})
+
+
+@pytest.fixture
+def bench(settings: WorkerSettings) -> Bench:
+    settings.scratch.mkdir()
+    clock = FakeClock(time.time())
+    store, ledger, queue = (
+        MemoryObjectStore(clock),
+        MemoryLedger(clock),
+        MemoryTaskQueue(clock=clock, visibility_s=3600),
+    )
+    store.put(f"s3://{BUCKET}/scripts/default.py", SCRIPT)
+    runner, lines = CallableRunner(), io.BytesIO()
+    scripts = ScriptCache(store, settings.scratch / "scripts", settings.script_prefixes)
+    worker = Worker(settings, runner, scripts, None, Log(lines))
+    worker.shards = ShardDesk(ledger, store, queue, scripts, BUCKET, worker.execute, clock)
+    return Bench(worker, runner, store, ledger, queue, clock, lines)

@@ -1,0 +1,240 @@
+"""A shard's way through a worker: every attempt ends in the ledger, or the message comes back."""
+
+import json
+
+import pytest
+
+from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError
+from sparklet.model import ShardState
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from tests.unit.worker.conftest import Bench
+
+
+def exits(code: int, cause_class: str = "", cause: str = "", tail: str = "") -> object:
+    return lambda call, output: ScriptResult(code, tail, cause_class, cause)
+
+
+def raises(error: Exception) -> object:
+    def behave(call: ScriptCall, output: Output) -> ScriptResult:
+        raise error
+
+    return behave
+
+
+def state(bench: Bench) -> ShardState:
+    return bench.ledger.get_shard("run-1", 0).state
+
+
+def test_a_shard_that_succeeds_is_recorded_with_what_the_script_reported(bench: Bench) -> None:
+    bench.plan()
+
+    def report(call: ScriptCall, output: Output) -> ScriptResult:
+        outcome = {"rows": 842, "output_bytes": 9, "outputs": ["s3://out/x/shard=000000"]}
+        from pathlib import Path
+
+        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps(outcome))
+        return ScriptResult(0)
+
+    bench.runner.behaviour = report
+    outcome = bench.deliver()
+
+    record = bench.ledger.get_shard("run-1", 0)
+    assert outcome.acknowledged
+    assert (record.state, record.rows, record.outputs) == (ShardState.SUCCEEDED, 842, ("s3://out/x/shard=000000",))
+    assert bench.queue.receive() == []
+
+
+def test_the_script_gets_inputs_output_parameters_and_the_runs_arguments(bench: Bench) -> None:
+    bench.plan()
+
+    bench.deliver()
+
+    event = bench.runner.event()
+    assert event["inputs"] == ["s3://in/0.csv"]
+    assert event["input_path"] == "s3://in/0.csv"
+    assert event["output_path"] == "s3://out/x/shard=000000"
+    assert event["params"] == {"k": 1}
+    assert event["sparklet"].keys() == {"run", "shard", "attempt", "generation"}
+    assert bench.runner.calls[0].args[2:] == ("--level", "3")
+
+
+def test_a_double_delivery_of_a_finished_shard_runs_nothing(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    bench.queue.send([ref.to_body()])
+
+    first, second = bench.deliver(), bench.deliver()
+
+    assert first.acknowledged and second.acknowledged
+    assert len(bench.runner.calls) == 1
+
+
+def test_a_message_of_a_held_shard_comes_back_when_the_lease_has_ended(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    bench.queue.send([ref.to_body()])
+    held: list[object] = []
+
+    def deliver_again(call: ScriptCall, output: Output) -> ScriptResult:
+        held.append(bench.deliver(remaining_s=600))
+        return ScriptResult(0)
+
+    bench.runner.behaviour = deliver_again
+    bench.deliver(remaining_s=600)
+
+    assert len(bench.runner.calls) == 1
+    assert not held[0].acknowledged  # type: ignore[attr-defined]
+    assert bench.queue.receive() == []
+    bench.clock.advance(610)
+    (message,) = bench.queue.receive()
+    assert bench.deliver(message).acknowledged  # DONE
+
+
+def test_a_retryable_failure_is_released_and_comes_back_soon_though_the_visibility_is_long(bench: Bench) -> None:
+    bench.plan()
+    bench.runner.behaviour = exits(1, "SparkException", "503 Slow Down")
+
+    outcome = bench.deliver()
+
+    record = bench.ledger.get_shard("run-1", 0)
+    assert not outcome.acknowledged
+    assert (record.state, record.attempts) == (ShardState.PENDING, 1)
+    assert "503 Slow Down" in record.error_message
+    bench.clock.advance(6)
+    assert len(bench.queue.receive()) == 1
+
+
+def test_a_shard_ends_when_its_attempts_are_used_up_with_the_last_cause(bench: Bench) -> None:
+    bench.plan(max_attempts=2)
+    bench.runner.behaviour = raises(GatewayLostError("the JVM exited with -9"))
+
+    bench.deliver()
+    bench.clock.advance(400)
+    outcome = bench.deliver()
+
+    record = bench.ledger.get_shard("run-1", 0)
+    assert outcome.acknowledged
+    assert (record.state, record.attempts) == (ShardState.FAILED, 2)
+    assert (record.error_class, record.error_message) == ("GatewayLostError", "the JVM exited with -9")
+
+
+@pytest.mark.parametrize(
+    "cause", ["AnalysisException", "SyntaxError", "ModuleNotFoundError", "org.apache.spark.sql.AnalysisException"]
+)
+def test_a_permanent_failure_ends_the_shard_at_once(bench: Bench, cause: str) -> None:
+    bench.plan()
+    bench.runner.behaviour = exits(1, cause, "no such column")
+
+    outcome = bench.deliver()
+
+    record = bench.ledger.get_shard("run-1", 0)
+    assert outcome.acknowledged
+    assert (record.state, record.error_class) == (ShardState.FAILED, cause)
+    assert "no such column" in record.error_message
+
+
+def test_a_script_that_hangs_is_ended_released_and_ends_as_failed(bench: Bench) -> None:
+    bench.plan(max_attempts=1)
+    bench.runner.behaviour = raises(DeadlineExceededError("ended after 50 s"))
+
+    assert bench.deliver().acknowledged
+    assert bench.ledger.get_shard("run-1", 0).error_class == "DeadlineExceededError"
+
+
+def test_a_zombie_that_wakes_after_its_lease_changes_nothing_and_its_message_is_kept(bench: Bench) -> None:
+    (ref,) = bench.plan()
+
+    def frozen(call: ScriptCall, output: Output) -> ScriptResult:
+        bench.clock.advance(700)  # past its lease and the takeover's grace
+        bench.runner.behaviour = exits(0)  # type: ignore[assignment]
+        bench.queue.send([ref.to_body()])
+        (message,) = bench.queue.receive()
+        assert bench.deliver(message).acknowledged
+        return ScriptResult(1, "", "ValueError", "late")
+
+    bench.runner.behaviour = frozen
+    zombie = bench.deliver(remaining_s=600)
+
+    assert not zombie.acknowledged
+    assert state(bench) is ShardState.SUCCEEDED
+
+
+def test_while_the_ledger_is_down_the_result_is_kept_and_written_when_it_is_back(bench: Bench) -> None:
+    bench.plan()
+    real, down = bench.ledger.succeed, iter(range(10))
+
+    def flaky(*args: object) -> None:
+        if next(down, None) is not None:
+            raise LedgerError("connection refused")
+        real(*args)  # type: ignore[arg-type]
+
+    bench.ledger.succeed = flaky  # type: ignore[method-assign]
+
+    assert bench.deliver().acknowledged
+    assert state(bench) is ShardState.SUCCEEDED
+    assert len(bench.runner.calls) == 1
+
+
+def test_a_ledger_that_stays_down_leaves_the_message_in_the_queue(bench: Bench) -> None:
+    bench.plan()
+
+    def down(*args: object) -> None:
+        raise LedgerError("connection refused")
+
+    bench.ledger.succeed = down  # type: ignore[method-assign]
+    outcome = bench.deliver(remaining_s=60)
+
+    assert not outcome.acknowledged
+    assert state(bench) is ShardState.RUNNING  # its lease will lapse
+
+
+def test_a_message_of_an_unknown_run_is_not_lost(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    body = ref.to_body().replace("run-1", "run-9")
+    bench.queue.receive()
+    bench.queue.send([body])
+
+    outcome = bench.deliver()
+
+    assert not outcome.acknowledged
+    assert "run-9" in str(outcome.error)
+
+
+def test_no_task_is_begun_when_no_time_is_left(bench: Bench) -> None:
+    bench.plan()
+
+    outcome = bench.deliver(remaining_s=5)
+
+    assert not outcome.acknowledged
+    assert bench.ledger.get_shard("run-1", 0).attempts == 0
+
+
+def test_a_message_of_an_older_generation_is_acknowledged_without_work(bench: Bench) -> None:
+    (ref,) = bench.plan(max_attempts=1)
+    bench.runner.behaviour = exits(1)
+    bench.deliver()
+    bench.ledger.start_generation("run-1", 1, bench.ledger.get_run("run-1").scripts[0])
+    bench.ledger.redrive("run-1", 0, 1)
+    bench.queue.send([ref.to_body()])
+
+    outcome = bench.deliver()
+
+    assert outcome.acknowledged
+    assert len(bench.runner.calls) == 1
+    assert state(bench) is ShardState.PENDING
+
+
+def test_log_lines_carry_run_shard_attempt_and_request(bench: Bench) -> None:
+    bench.plan()
+
+    def chatty(call: ScriptCall, output: Output) -> ScriptResult:
+        output("stdout", b"as it comes\n")
+        return ScriptResult(0)
+
+    bench.runner.behaviour = chatty
+    bench.deliver()
+
+    started = next(line for line in bench.log_lines() if line["message"] == "script started")
+    assert started["run"] == "run-1"
+    assert started["shard"] == 0
+    assert started["request_id"] == "request-1"
+    assert started["attempt"] == bench.ledger.get_shard("run-1", 0).attempt_id
+    assert b"\nas it comes\n" in bench.lines.getvalue()

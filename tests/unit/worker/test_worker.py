@@ -1,0 +1,190 @@
+"""Plain events: which script runs, with what, and where failures go."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.errors import (
+    EventError,
+    ObjectStoreError,
+    ScratchFullError,
+    ScriptFailedError,
+    ScriptFetchError,
+    ScriptNotAllowedError,
+    SettingsError,
+)
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from tests.unit.worker.conftest import BUCKET, Bench
+
+ALLOWED = f"s3://{BUCKET}/scripts/mine.py"
+
+
+def one(bench: Bench, event: Any) -> Any:
+    (outcome,) = bench.invoke(event)
+    return outcome
+
+
+def test_a_plain_event_reaches_the_functions_own_script_as_it_came(bench: Bench) -> None:
+    event = {"anything": ["at", "all"], "ä": None}
+
+    outcome = one(bench, event)
+
+    assert outcome.error is None
+    assert bench.runner.event() == event
+    assert bench.runner.calls[0].script.name == "default.py"
+
+
+def test_an_event_above_an_arguments_limit_goes_through_a_file(bench: Bench) -> None:
+    event = {"big": "x" * 5_900_000}
+    seen: list[Any] = []
+
+    def read(call: ScriptCall, output: Output) -> ScriptResult:
+        assert call.args[1].startswith("@")
+        assert max(len(a) for a in call.args) < 128 * 1024
+        seen.append(bench.runner.event())
+        return ScriptResult(0)
+
+    bench.runner.behaviour = read
+    assert one(bench, event).error is None
+    assert seen == [event]
+
+
+def test_no_key_of_an_event_becomes_an_environment_variable(bench: Bench) -> None:
+    one(bench, {"PATH": "/evil", "SPARKLET_RUNNER": "submit", "input_path": "x"})
+
+    assert bench.runner.calls[0].env.keys() == {"SPARKLET_OUTCOME_FILE"}
+
+
+def test_a_direct_event_may_choose_a_script_under_an_allowed_prefix(bench: Bench) -> None:
+    bench.store.put(ALLOWED, b"print(1)")
+
+    outcome = one(bench, {"sparklet": {"script": ALLOWED, "args": ["--x", "1"]}})
+
+    assert outcome.answer["state"] == "SUCCEEDED"
+    assert bench.runner.calls[0].script.read_bytes() == b"print(1)"
+    assert bench.runner.calls[0].args[2:] == ("--x", "1")
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://elsewhere/x.py", f"s3://{BUCKET}/other/x.py", f"s3://{BUCKET}/scripts/../x.py", "/etc/x.py"]
+)
+def test_a_script_outside_the_allowed_prefixes_is_refused(bench: Bench, uri: str) -> None:
+    outcome = one(bench, {"sparklet": {"script": uri}})
+
+    assert isinstance(outcome.error, ScriptNotAllowedError)
+    assert bench.runner.calls == []
+
+
+def test_an_sqs_message_cannot_choose_a_script(bench: Bench) -> None:
+    body = json.dumps({"sparklet": {"script": ALLOWED}})
+    record = {"messageId": "a", "body": body, "eventSource": "aws:sqs"}
+
+    one(bench, {"Records": [record]})
+
+    assert bench.runner.calls[0].script.name == "default.py"
+
+
+def test_a_failed_fetch_is_an_error_and_never_the_stale_script(bench: Bench) -> None:
+    one(bench, {"first": 1})
+    bench.store.delete(f"s3://{BUCKET}/scripts/default.py")
+
+    outcome = one(bench, {"second": 2})
+
+    assert isinstance(outcome.error, ScriptFetchError)
+    assert not outcome.error.retryable
+    assert len(bench.runner.calls) == 1
+
+
+def test_a_store_that_is_down_is_worth_another_try(bench: Bench) -> None:
+    def down(uri: str) -> Any:
+        raise ObjectStoreError("503")
+
+    bench.store.head = down  # type: ignore[method-assign]
+
+    error = one(bench, {}).error
+    assert isinstance(error, ScriptFetchError)
+    assert error.retryable
+
+
+def test_a_changed_script_is_fetched_again(bench: Bench) -> None:
+    one(bench, {})
+    bench.store.put(f"s3://{BUCKET}/scripts/default.py", b"print('new')\n")
+    one(bench, {})
+
+    assert bench.runner.calls[1].script.read_bytes() == b"print('new')\n"
+
+
+def test_a_cached_script_that_a_task_altered_is_fetched_again(bench: Bench) -> None:
+    def vandal(call: ScriptCall, output: Output) -> ScriptResult:
+        call.script.write_text("evil")
+        return ScriptResult(0)
+
+    bench.runner.behaviour = vandal
+    one(bench, {})
+    bench.runner.behaviour = lambda call, output: ScriptResult(call.script.read_text().count("evil"))
+
+    assert one(bench, {}).error is None
+
+
+def test_a_failure_without_a_ledger_goes_back_to_the_source(bench: Bench) -> None:
+    bench.runner.behaviour = lambda call, output: ScriptResult(3, "Traceback\nKeyError: 'x'\n", "KeyError", "'x'")
+
+    outcome = one(bench, {"Records": [{"messageId": "a", "body": "{}", "eventSource": "aws:sqs"}]})
+
+    assert not outcome.acknowledged
+    assert isinstance(outcome.error, ScriptFailedError)
+    assert outcome.error.exit_code == 3
+    assert "KeyError: 'x'" in str(outcome.error)
+
+
+def test_without_a_script_the_error_says_how_to_name_one(bench: Bench) -> None:
+    import dataclasses
+
+    bench.worker.settings = dataclasses.replace(bench.worker.settings, default_script="")
+
+    error = one(bench, {}).error
+    assert isinstance(error, SettingsError)
+    assert "SCRIPT_LOCATION" in str(error)
+
+
+def test_too_little_scratch_space_is_said_before_work_starts(bench: Bench) -> None:
+    import dataclasses
+
+    bench.worker.settings = dataclasses.replace(bench.worker.settings, min_free_bytes=10**18)
+
+    assert isinstance(one(bench, {}).error, ScratchFullError)
+    assert bench.runner.calls == []
+
+
+def test_a_task_leaves_no_folder_behind(bench: Bench) -> None:
+    def litter(call: ScriptCall, output: Output) -> ScriptResult:
+        (call.work_dir / "litter").write_text("x")
+        return ScriptResult(1)
+
+    bench.runner.behaviour = litter
+    one(bench, {})
+
+    assert list(bench.worker.settings.scratch.glob("task-*")) == []
+
+
+@pytest.mark.parametrize("content", ["no json", "[1]", '{"rows": "many"}', '{"outputs": 3}'])
+def test_a_broken_outcome_file_is_an_error_not_a_guess(bench: Bench, content: str) -> None:
+    def write(call: ScriptCall, output: Output) -> ScriptResult:
+        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(content)
+        return ScriptResult(0)
+
+    bench.runner.behaviour = write
+
+    assert isinstance(one(bench, {}).error, EventError)
+
+
+def test_one_bad_record_does_not_stop_the_others(bench: Bench) -> None:
+    bad = {"messageId": "a", "body": '{"run_id": 1, "shard": 2}', "eventSource": "aws:sqs"}
+    good = {"messageId": "b", "body": "hello", "eventSource": "aws:sqs"}
+
+    first, second = bench.invoke({"Records": [bad, good]})
+
+    assert not first.acknowledged
+    assert second.acknowledged
