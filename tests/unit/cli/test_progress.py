@@ -1,0 +1,63 @@
+"""Progress: throughput and the estimated end come from what was seen, plain lines where there is no terminal."""
+
+import io
+
+from rich.console import Console
+
+from sparklet.cli.console import Screen
+from sparklet.cli.exits import exit_code
+from sparklet.cli.progress import RunDisplay, Throughput
+from sparklet.model import Counts, Run, RunState, ScriptRef
+
+RUN = Run("flights-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/s.py", "0" * 64, "s.py"),), shard_count=10)
+
+
+def test_the_end_is_estimated_from_the_last_minute() -> None:
+    throughput = Throughput()
+    for second in range(0, 200, 10):
+        throughput.add(second, second * 2)
+
+    assert throughput.per_s == 2
+    assert throughput.remaining_s(100) == 50
+
+
+def test_no_end_is_estimated_while_nothing_has_ended() -> None:
+    throughput = Throughput()
+    throughput.add(0, 0)
+    throughput.add(10, 0)
+
+    assert throughput.remaining_s(5) is None
+
+
+def test_a_pipe_gets_plain_lines_the_last_of_which_tells_the_end() -> None:
+    text = io.StringIO()
+    screen = Screen(out=Console(file=text, width=200))
+    with RunDisplay(screen, "flights-1") as display:
+        display.show(RUN, Counts(pending=9, running=1))
+        display.show(RUN, Counts(succeeded=9, failed=1))
+
+    first, last = text.getvalue().splitlines()
+    assert "0 succeeded, 1 running, 9 pending, 0 failed of 10 shards" in first
+    assert "9 succeeded, 0 running, 0 pending, 1 failed of 10 shards" in last
+
+
+def test_a_terminal_shows_every_state() -> None:
+    text = io.StringIO()
+    screen = Screen(out=Console(file=text, width=100, force_terminal=True))
+    with RunDisplay(screen, "flights-1") as display:
+        display.show(RUN, Counts(pending=4, running=1, succeeded=3, failed=2))
+
+    for part in ("3 succeeded", "1 running", "4 pending", "2 failed", "5/10"):
+        assert part in text.getvalue()
+
+
+def test_exit_codes_are_as_documented() -> None:
+    codes = {state: exit_code(state) for state in RunState}
+
+    assert codes == {
+        RunState.PLANNING: 3,
+        RunState.RUNNING: 3,
+        RunState.SUCCEEDED: 0,
+        RunState.SUCCEEDED_WITH_FAILURES: 0,
+        RunState.FAILED: 2,
+    }

@@ -1,0 +1,113 @@
+"""Local folders to and from the bucket: exactly the output of succeeded shards, and nobody else's files."""
+
+from pathlib import Path
+
+import pytest
+
+from sparklet.cli.transfer import LocalPaths, changed, check_output, fill, local_part, refuse_remote_only, upload
+from sparklet.errors import PlanError, SettingsError
+from sparklet.local.memory import MemoryObjectStore
+
+OUT = "s3://bucket/output/run/"
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+@pytest.fixture
+def store() -> MemoryObjectStore:
+    store = MemoryObjectStore()
+    for name in ("shard=000000/a.parquet", "shard=000001/b.parquet", "shard=000002/left-over.parquet"):
+        store.put(OUT + name, name.encode())
+    return store
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_only_what_succeeded_shards_wrote_comes_home(store: MemoryObjectStore, tmp_path: Path) -> None:
+    fill(store, OUT, tmp_path / "out", {0, 1}, quiet)
+
+    assert files(tmp_path / "out") == ["shard=000000/a.parquet", "shard=000001/b.parquet"]
+    assert (tmp_path / "out/shard=000000/a.parquet").read_text() == "shard=000000/a.parquet"
+
+
+def test_filling_again_leaves_nothing_of_an_earlier_run(store: MemoryObjectStore, tmp_path: Path) -> None:
+    old = tmp_path / "shard=000007" / "old.parquet"
+    old.parent.mkdir()
+    old.write_text("x")
+    (tmp_path / "shard=000000").mkdir()
+    (tmp_path / "shard=000000" / "a.parquet").write_text("other bytes")
+
+    fill(store, OUT, tmp_path, {0}, quiet)
+
+    assert files(tmp_path) == ["shard=000000/a.parquet"]
+    assert not old.parent.exists()
+    assert (tmp_path / "shard=000000/a.parquet").read_text() == "shard=000000/a.parquet"
+
+
+def test_files_of_the_users_own_are_never_deleted(store: MemoryObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+
+    with pytest.raises(SettingsError, match="no Sparklet run wrote"):
+        check_output(tmp_path, overwrite=True)
+    fill(store, OUT, tmp_path, {0}, quiet)
+
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_with_content_is_refused_unless_it_may_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "shard=000000").mkdir()
+
+    with pytest.raises(SettingsError, match="--overwrite"):
+        check_output(tmp_path, overwrite=False)
+    check_output(tmp_path, overwrite=True)
+    check_output(tmp_path / "new", overwrite=False)
+
+
+def test_a_file_as_output_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("")
+
+    with pytest.raises(SettingsError, match="is a file"):
+        check_output(tmp_path / "f", overwrite=True)
+
+
+def test_every_file_is_put_also_beyond_one_batch(tmp_path: Path) -> None:
+    store, named = MemoryObjectStore(), []
+    for number in range(333):
+        path = tmp_path / str(number)
+        path.write_text(str(number))
+        named.append((path, f"s3://bucket/in/{number}"))
+
+    assert upload(store, iter(named), quiet) == 333
+    assert len(list(store.list("s3://bucket/in/"))) == 333
+
+
+def test_only_repaired_and_vanished_files_are_put_again(tmp_path: Path) -> None:
+    store, named = MemoryObjectStore(), []
+    for name in ("same", "repaired", "vanished"):
+        (tmp_path / name).write_text(name)
+        named.append((tmp_path / name, f"s3://bucket/in/{name}"))
+    upload(store, named, quiet)
+    (tmp_path / "repaired").write_text("mended")
+    store.delete("s3://bucket/in/vanished")
+
+    assert [path.name for path, _ in changed(store, named)] == ["repaired", "vanished"]
+
+
+def test_a_redrive_finds_the_local_paths_of_its_run(tmp_path: Path) -> None:
+    paths = LocalPaths({"s3://bucket/input/r/0/": "/data/in", "s3://bucket/input/r/1/x.csv": "/data/x.csv"}, "/data/out")
+    paths.save(tmp_path / "state", "r")
+
+    assert LocalPaths.load(tmp_path / "state", "r") == paths
+    assert LocalPaths.load(tmp_path / "state", "another") == LocalPaths()
+    assert local_part("s3://bucket/input/r/0/a/b.csv", paths.inputs) == Path("/data/in/a/b.csv")
+    assert local_part("s3://bucket/input/r/1/x.csv", paths.inputs) == Path("/data/x.csv")
+    assert local_part("s3://elsewhere/x.csv", paths.inputs) is None
+
+
+def test_a_deployed_stack_is_not_given_local_paths() -> None:
+    with pytest.raises(PlanError, match=r"\./here"):
+        refuse_remote_only(["s3://bucket/in/", "./here"], "s3://bucket/out/")
