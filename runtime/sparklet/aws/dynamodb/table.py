@@ -138,7 +138,7 @@ class LedgerTable:
             UpdateExpression=update,
             ConditionExpression=condition,
             ExpressionAttributeValues=values,
-            ExpressionAttributeNames=names_in(update + condition),
+            **names_in(update + condition),
             ReturnValues="ALL_NEW",
             ReturnValuesOnConditionCheckFailure=_ALL_OLD,
         )
@@ -211,10 +211,11 @@ class OnTable:
         self._clock = clock
 
 
-def names_in(expression: str) -> dict[str, str]:
-    """The reserved words among our attributes that an expression uses, by their placeholder."""
+def names_in(expression: str) -> dict[str, Any]:
+    """The argument that explains an expression's placeholders for reserved words; none if it has none."""
     reserved = {"#state": "state", "#open": "open", "#rows": "rows"}
-    return {placeholder: name for placeholder, name in reserved.items() if placeholder in expression}
+    used = {placeholder: name for placeholder, name in reserved.items() if placeholder in expression}
+    return {"ExpressionAttributeNames": used} if used else {}
 
 
 def _code(error: "BotoCoreError | ClientError") -> str:

@@ -1,0 +1,87 @@
+"""One suite per port, run over every adapter: in memory, and on the stand-ins for AWS.
+
+The stand-ins start once a session, when the first test needs them. Each test has runs, buckets and queues of its own.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.errors import LocalStackError
+from sparklet.local.memory import FakeClock, MemoryLedger
+from sparklet.ports import Ledger
+from tests.stand_ins.dynamodb_local import dynamodb_local
+from tests.stand_ins.ministack import ministack
+
+THREADS = 8
+TABLE = "contract-ledger"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _aws_environment() -> Iterator[None]:
+    """Credentials that are none, and nothing of the caller's own account."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
+@pytest.fixture(scope="session")
+def ministack_clients(_aws_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsClients]:
+    """Clients of a ministack of this session's own."""
+    with ministack(tmp_path_factory.mktemp("ministack")) as endpoint:
+        clients = AwsClients(THREADS, endpoint_url=endpoint)
+        clients.dynamodb.create_table(**table_definition(TABLE))
+        yield clients
+
+
+@pytest.fixture(scope="session")
+def dynamodb_local_clients(_aws_environment: None) -> Iterator[AwsClients]:
+    """Clients of a DynamoDB Local of this session's own."""
+    try:
+        server = dynamodb_local()
+        endpoint = server.__enter__()
+    except LocalStackError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"DynamoDB Local cannot be had: {error}")
+    try:
+        clients = AwsClients(THREADS, endpoint_url=endpoint)
+        clients.dynamodb.create_table(**table_definition(TABLE))
+        yield clients
+    finally:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def run_id() -> str:
+    return f"run-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("ministack", marks=pytest.mark.stack),
+        pytest.param("dynamodb-local", marks=pytest.mark.stack),
+    ]
+)
+def ledger(request: pytest.FixtureRequest, clock: FakeClock) -> Ledger:
+    if request.param == "memory":
+        return MemoryLedger(clock)
+    clients = request.getfixturevalue(f"{request.param.replace('-', '_')}_clients")
+    return DynamoLedger(clients, TABLE, clock)

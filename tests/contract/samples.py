@@ -1,0 +1,69 @@
+"""Runs and shards for the ledger's suite."""
+
+from sparklet.model import (
+    PartRecord,
+    Position,
+    Run,
+    RunOptions,
+    ScriptRef,
+    ShardRecord,
+    ShardRef,
+)
+from sparklet.ports import Ledger
+
+LEASE_S = 100.0
+MOST_ATTEMPTS = 3
+
+
+def script(name: str = "job") -> ScriptRef:
+    return ScriptRef(f"s3://b/runs/{name}.py", "0" * 64, f"s3://mine/{name}.py", ("s3://b/runs/a.zip",))
+
+
+def run(run_id: str, created_s: float = 1_700_000_000.25) -> Run:
+    return Run(
+        run_id=run_id,
+        inputs=("s3://in/a/", "s3://in/ü b+%/"),
+        output_uri="s3://out/x",
+        scripts=(script(),),
+        args=("--day", "2013-01-01"),
+        params={"n": 1, "deep": {"list": [1, 2.5, None, "é"]}},
+        options=RunOptions(include=("*.csv",), exclude=("_*", "tmp/*"), tolerated_failure_percentage=2.5),
+        created_s=created_s,
+    )
+
+
+def part(index: int, first_shard: int, shard_count: int) -> PartRecord:
+    return PartRecord(
+        index=index,
+        part=f"part-{index:06d}.jsonl",
+        first_shard=first_shard,
+        shard_count=shard_count,
+        object_count=2 * shard_count,
+        size_bytes=10 * shard_count,
+        position=Position(1, f"a/ü {index}#?%.csv"),
+    )
+
+
+def shard(run_id: str, number: int) -> ShardRecord:
+    return ShardRecord(
+        run_id=run_id,
+        number=number,
+        part="part-000000.jsonl",
+        offset=100 * number,
+        length=100,
+        object_count=2,
+        size_bytes=5 * 1024**4,
+    )
+
+
+def ref(run_id: str, number: int = 0, generation: int = 0) -> ShardRef:
+    return ShardRef(run_id, number, generation, "part-000000.jsonl", 100 * number, 100)
+
+
+def planned(ledger: Ledger, run_id: str, shard_count: int = 1) -> None:
+    """A run with all its shards PENDING and its plan sealed."""
+    ledger.create_run(run(run_id))
+    if shard_count:
+        ledger.add_part(run_id, part(0, 0, shard_count))
+    ledger.add_shards(shard(run_id, number) for number in range(shard_count))
+    ledger.seal_plan(run_id, shard_count, 2 * shard_count, 10 * shard_count)

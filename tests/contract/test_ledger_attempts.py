@@ -1,0 +1,440 @@
+"""The ledger's promises about attempts: who owns a shard, and what ends it."""
+
+from dataclasses import replace
+
+import pytest
+
+from sparklet.errors import LeaseLostError, LedgerError, ShardNotFoundError
+from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.local.memory import FakeClock
+from sparklet.model import Claim, ClaimStatus, Failure, ShardResult, ShardState
+from sparklet.ports import Ledger
+from tests.contract.samples import LEASE_S, MOST_ATTEMPTS, planned, ref, script, shard
+
+BROKEN = Failure("AnalysisException", "no such column: 'größe'", retryable=False)
+FLAKY = Failure("GatewayLostError", "the JVM went away")
+
+
+@pytest.fixture
+def one(ledger: Ledger, run_id: str) -> Ledger:
+    """A ledger with one shard, PENDING."""
+    planned(ledger, run_id, 1)
+    return ledger
+
+
+def claim(ledger: Ledger, run_id: str, attempt_id: str, generation: int = 0) -> Claim:
+    return ledger.claim(ref(run_id, 0, generation), attempt_id, LEASE_S, MOST_ATTEMPTS, "2026/11/20/[$LATEST]abc")
+
+
+def use_up(ledger: Ledger, run_id: str) -> None:
+    """Release as many attempts as there are."""
+    for number in range(MOST_ATTEMPTS):
+        assert claim(ledger, run_id, f"used-{number}").status is ClaimStatus.GRANTED
+        ledger.release(run_id, 0, f"used-{number}", FLAKY)
+
+
+def test_a_claim_is_granted_and_counted(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    clock.advance(5.125)
+
+    answer = claim(one, run_id, "a")
+
+    assert answer.status is ClaimStatus.GRANTED
+    assert answer.record == replace(
+        shard(run_id, 0),
+        state=ShardState.RUNNING,
+        attempts=1,
+        attempt_id="a",
+        lease_end_s=clock.now_s() + LEASE_S,
+        changed_s=clock.now_s(),
+        started_s=clock.now_s(),
+        log_stream="2026/11/20/[$LATEST]abc",
+    )
+    assert one.get_shard(run_id, 0) == answer.record
+
+
+def test_a_shard_has_one_owner(one: Ledger, run_id: str) -> None:
+    mine = claim(one, run_id, "a")
+
+    theirs = claim(one, run_id, "b")
+
+    assert theirs == Claim(ClaimStatus.HELD, mine.record)
+    assert one.get_shard(run_id, 0) == mine.record
+
+
+def test_claiming_again_with_the_same_id_is_granted_without_counting(one: Ledger, run_id: str) -> None:
+    first = claim(one, run_id, "a")
+
+    assert claim(one, run_id, "a") == first
+
+
+def test_claiming_the_last_attempt_again_is_granted(one: Ledger, run_id: str) -> None:
+    first = one.claim(ref(run_id), "a", LEASE_S, 1)
+
+    assert one.claim(ref(run_id), "a", LEASE_S, 1) == first
+
+
+def test_an_attempt_id_is_used_for_one_attempt(one: Ledger, run_id: str) -> None:
+    """GIVEN a released attempt, WHEN a delayed duplicate of its claim arrives, THEN it gets no lease that nobody serves."""
+    claim(one, run_id, "a")
+    one.release(run_id, 0, "a", FLAKY)
+
+    with pytest.raises(LedgerError, match="attempt a "):
+        claim(one, run_id, "a")
+
+    assert one.get_shard(run_id, 0).state is ShardState.PENDING
+
+
+def test_a_shard_that_succeeded_is_done(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    claim(one, run_id, "a")
+    clock.advance(7)
+    one.succeed(run_id, 0, "a", ShardResult(12, 3 * 1024**3, ("s3://out/x/shard=000000",)))
+
+    answer = claim(one, run_id, "b")
+
+    assert answer.status is ClaimStatus.DONE
+    assert answer.record == one.get_shard(run_id, 0)
+    assert answer.record.state is ShardState.SUCCEEDED
+    assert answer.record.attempt_id == "a"
+    assert (answer.record.rows, answer.record.output_bytes) == (12, 3 * 1024**3)
+    assert answer.record.outputs == ("s3://out/x/shard=000000",)
+    assert answer.record.changed_s == clock.now_s()
+
+
+def test_a_result_that_says_nothing_is_kept_as_such(one: Ledger, run_id: str) -> None:
+    claim(one, run_id, "a")
+    one.succeed(run_id, 0, "a", ShardResult())
+
+    record = one.get_shard(run_id, 0)
+    assert (record.rows, record.output_bytes, record.outputs) == (None, None, ())
+
+
+def test_no_rows_are_not_the_same_as_unknown_rows(one: Ledger, run_id: str) -> None:
+    claim(one, run_id, "a")
+    one.succeed(run_id, 0, "a", ShardResult(rows=0, output_bytes=0))
+
+    record = one.get_shard(run_id, 0)
+    assert (record.rows, record.output_bytes) == (0, 0)
+
+
+def test_a_permanent_failure_ends_the_shard(one: Ledger, run_id: str) -> None:
+    claim(one, run_id, "a")
+    one.fail(run_id, 0, "a", BROKEN)
+
+    answer = claim(one, run_id, "b")
+
+    assert answer.status is ClaimStatus.DONE
+    assert answer.record.state is ShardState.FAILED
+    assert (answer.record.error_class, answer.record.error_message) == (BROKEN.error_class, BROKEN.message)
+
+
+def test_a_released_shard_can_be_claimed_and_keeps_its_cause(one: Ledger, run_id: str) -> None:
+    claim(one, run_id, "a")
+    one.release(run_id, 0, "a", FLAKY)
+    released = one.get_shard(run_id, 0)
+
+    again = claim(one, run_id, "b")
+
+    assert (released.state, released.attempts, released.attempt_id) == (ShardState.PENDING, 1, "a")
+    assert (released.error_class, released.error_message) == (FLAKY.error_class, FLAKY.message)
+    assert (again.status, again.record.attempts, again.record.attempt_id) == (ClaimStatus.GRANTED, 2, "b")
+    assert again.record.error_class == FLAKY.error_class
+
+
+def test_saying_it_twice_is_fine(ledger: Ledger, run_id: str) -> None:
+    planned(ledger, run_id, 3)
+    for number in range(3):
+        ledger.claim(ref(run_id, number), "a", LEASE_S, MOST_ATTEMPTS)
+    for _ in range(2):
+        ledger.succeed(run_id, 0, "a", ShardResult(1))
+        ledger.fail(run_id, 1, "a", BROKEN)
+        ledger.release(run_id, 2, "a", FLAKY)
+
+    assert [record.state for record in ledger.shards(run_id)] == [
+        ShardState.SUCCEEDED,
+        ShardState.FAILED,
+        ShardState.PENDING,
+    ]
+    assert [record.attempts for record in ledger.shards(run_id)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("state", ["pending", "held by b", "released", "succeeded by b", "failed by b"])
+def test_only_the_owner_changes_a_shard(one: Ledger, run_id: str, state: str, clock: FakeClock) -> None:
+    """GIVEN an attempt that never owned the shard, or owns it no more, THEN nothing that it says changes anything."""
+    if state != "pending":
+        claim(one, run_id, "zombie")
+        clock.advance(LEASE_S + 1)
+        assert one.lapse(one.get_shard(run_id, 0), MOST_ATTEMPTS)
+    if " by b" in state or state == "released":
+        claim(one, run_id, "b")
+    if state == "released":
+        one.release(run_id, 0, "b", FLAKY)
+    elif state == "succeeded by b":
+        one.succeed(run_id, 0, "b", ShardResult(5))
+    elif state == "failed by b":
+        one.fail(run_id, 0, "b", BROKEN)
+    before = one.get_shard(run_id, 0)
+
+    for say in (
+        lambda: one.succeed(run_id, 0, "zombie", ShardResult(1, 1, ("s3://wrong/",))),
+        lambda: one.fail(run_id, 0, "zombie", BROKEN),
+        lambda: one.release(run_id, 0, "zombie", FLAKY),
+    ):
+        with pytest.raises(LeaseLostError, match="attempt zombie does not own shard 0"):
+            say()
+
+    assert one.get_shard(run_id, 0) == before
+
+
+def test_a_zombie_whose_shard_was_not_claimed_again_changes_nothing(
+    one: Ledger, run_id: str, clock: FakeClock
+) -> None:
+    claim(one, run_id, "zombie")
+    clock.advance(LEASE_S + 1)
+    lapsed = one.lapse(one.get_shard(run_id, 0), MOST_ATTEMPTS)
+
+    with pytest.raises(LeaseLostError):
+        one.succeed(run_id, 0, "zombie", ShardResult(1))
+    with pytest.raises(LeaseLostError):
+        one.fail(run_id, 0, "zombie", BROKEN)
+    one.release(run_id, 0, "zombie", FLAKY)  # it is PENDING already: nothing to say
+
+    assert one.get_shard(run_id, 0) == lapsed
+
+
+def test_a_lease_that_is_over_still_lets_its_owner_finish(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    """The fence is the attempt, never the clock."""
+    claim(one, run_id, "a")
+    clock.advance(LEASE_S + 10_000)
+
+    one.succeed(run_id, 0, "a", ShardResult(1))
+
+    assert one.get_shard(run_id, 0).state is ShardState.SUCCEEDED
+
+
+def test_a_lease_is_taken_over_only_when_clocks_cannot_disagree(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    claim(one, run_id, "a")
+    clock.advance(LEASE_S + LEASE_GRACE_S)
+    assert claim(one, run_id, "b").status is ClaimStatus.HELD
+    clock.advance(0.001)
+
+    answer = claim(one, run_id, "b")
+
+    assert (answer.status, answer.record.attempts, answer.record.attempt_id) == (ClaimStatus.GRANTED, 2, "b")
+    with pytest.raises(LeaseLostError):
+        one.succeed(run_id, 0, "a", ShardResult(1))
+
+
+def test_no_more_attempts_are_granted_than_there_are(one: Ledger, run_id: str) -> None:
+    use_up(one, run_id)
+
+    answer = claim(one, run_id, "late")
+
+    assert answer.status is ClaimStatus.EXHAUSTED
+    assert answer.record == one.get_shard(run_id, 0)
+    assert (answer.record.state, answer.record.attempts) == (ShardState.FAILED, MOST_ATTEMPTS)
+    assert (answer.record.error_class, answer.record.error_message) == (FLAKY.error_class, FLAKY.message)
+    assert claim(one, run_id, "later").status is ClaimStatus.DONE
+
+
+def test_an_exhausted_shard_whose_owner_vanished_fails_with_that(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    assert one.claim(ref(run_id), "a", LEASE_S, 1).status is ClaimStatus.GRANTED
+    assert one.claim(ref(run_id), "b", LEASE_S, 1).status is ClaimStatus.HELD
+    clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+
+    answer = one.claim(ref(run_id), "b", LEASE_S, 1)
+
+    assert (answer.status, answer.record.state) == (ClaimStatus.EXHAUSTED, ShardState.FAILED)
+    assert answer.record.error_class == "LeaseExpired"
+    assert "attempt a " in answer.record.error_message
+
+
+def test_a_message_of_an_older_generation_is_stale(one: Ledger, run_id: str) -> None:
+    claim(one, run_id, "a")
+    one.fail(run_id, 0, "a", BROKEN)
+    one.start_generation(run_id, 1, script())
+    one.redrive(run_id, 0, 1)
+
+    answer = claim(one, run_id, "b")
+
+    assert answer == Claim(ClaimStatus.STALE, one.get_shard(run_id, 0))
+    assert answer.record.state is ShardState.PENDING
+
+
+def test_a_message_of_a_later_generation_is_tried_again(one: Ledger, run_id: str) -> None:
+    with pytest.raises(LedgerError, match="generation 0") as caught:
+        claim(one, run_id, "a", generation=1)
+
+    assert caught.value.retryable
+    assert one.get_shard(run_id, 0).state is ShardState.PENDING
+
+
+def test_an_unknown_shard_is_named(one: Ledger, run_id: str) -> None:
+    for call in (
+        lambda: one.get_shard(run_id, 9),
+        lambda: one.claim(ref(run_id, 9), "a", LEASE_S, MOST_ATTEMPTS),
+        lambda: one.succeed(run_id, 9, "a", ShardResult()),
+        lambda: one.fail(run_id, 9, "a", BROKEN),
+        lambda: one.release(run_id, 9, "a", FLAKY),
+        lambda: one.redrive(run_id, 9, 1),
+        lambda: one.lapse(replace(shard(run_id, 9), state=ShardState.RUNNING), 3),
+        lambda: one.count_requeue(shard(run_id, 9)),
+        lambda: one.abandon(shard(run_id, 9), BROKEN),
+    ):
+        with pytest.raises(ShardNotFoundError, match="shard 9"):
+            call()
+
+
+# --- checker, dead letters, redrive ---
+
+
+def test_a_lease_that_still_runs_does_not_lapse(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    held = claim(one, run_id, "a").record
+    clock.advance(LEASE_S - 0.5)
+
+    assert one.lapse(held, MOST_ATTEMPTS) is None
+    assert one.get_shard(run_id, 0) == held
+
+
+def test_a_lapsed_shard_is_pending_again_and_says_why(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    held = claim(one, run_id, "a").record
+    clock.advance(LEASE_S)
+
+    lapsed = one.lapse(held, MOST_ATTEMPTS)
+
+    assert lapsed == one.get_shard(run_id, 0)
+    assert lapsed is not None
+    assert (lapsed.state, lapsed.attempts, lapsed.changed_s) == (ShardState.PENDING, 1, clock.now_s())
+    assert lapsed.error_class == "LeaseExpired"
+    assert claim(one, run_id, "b").record.attempts == 2
+
+
+def test_a_shard_whose_last_lease_lapsed_is_failed(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    for number in range(MOST_ATTEMPTS - 1):
+        claim(one, run_id, f"a{number}")
+        one.release(run_id, 0, f"a{number}", FLAKY)
+    held = claim(one, run_id, "last").record
+    clock.advance(LEASE_S + 1)
+
+    lapsed = one.lapse(held, MOST_ATTEMPTS)
+
+    assert lapsed is not None
+    assert lapsed.state is ShardState.FAILED
+    assert "attempt last" in lapsed.error_message
+    assert FLAKY.message in lapsed.error_message
+
+
+@pytest.mark.parametrize("what", ["succeeded", "lapsed before", "taken over"])
+def test_a_shard_that_moved_on_does_not_lapse(one: Ledger, run_id: str, what: str, clock: FakeClock) -> None:
+    held = claim(one, run_id, "a").record
+    clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+    if what == "succeeded":
+        one.succeed(run_id, 0, "a", ShardResult(1))
+    elif what == "lapsed before":
+        assert one.lapse(held, MOST_ATTEMPTS)
+    else:
+        assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
+    before = one.get_shard(run_id, 0)
+
+    assert one.lapse(held, MOST_ATTEMPTS) is None
+    assert one.get_shard(run_id, 0) == before
+
+
+def test_only_a_running_shard_lapses(one: Ledger, run_id: str) -> None:
+    assert one.lapse(one.get_shard(run_id, 0), MOST_ATTEMPTS) is None
+
+
+def test_a_message_sent_again_is_counted_once(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    """GIVEN two checkers that saw the same record, THEN one of them counts, and the waiting begins anew."""
+    seen = one.get_shard(run_id, 0)
+    clock.advance(500)
+
+    counted = one.count_requeue(seen)
+
+    assert counted == one.get_shard(run_id, 0) == replace(seen, requeues=1, changed_s=clock.now_s())
+    assert one.count_requeue(seen) is None
+    assert one.get_shard(run_id, 0).requeues == 1
+
+
+def test_a_claimed_shard_is_neither_requeued_nor_abandoned(one: Ledger, run_id: str) -> None:
+    seen = one.get_shard(run_id, 0)
+    held = claim(one, run_id, "a").record
+
+    assert one.count_requeue(seen) is None
+    assert one.count_requeue(held) is None
+    assert one.abandon(seen, BROKEN) is False
+    assert one.abandon(held, BROKEN) is False
+    assert one.get_shard(run_id, 0) == held
+
+
+def test_a_shard_that_nobody_will_claim_is_abandoned_once(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    seen = one.get_shard(run_id, 0)
+    clock.advance(3)
+
+    assert one.abandon(seen, BROKEN) is True
+    assert one.abandon(seen, BROKEN) is False
+
+    record = one.get_shard(run_id, 0)
+    assert (record.state, record.error_class, record.changed_s) == (ShardState.FAILED, "AnalysisException", clock.now_s())
+
+
+def test_redrive_opens_a_failed_shard_afresh(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    counted = one.count_requeue(one.get_shard(run_id, 0))
+    assert counted is not None
+    use_up(one, run_id)
+    claim(one, run_id, "late")
+    clock.advance(9)
+
+    driven = one.redrive(run_id, 0, 1)
+
+    assert driven == one.get_shard(run_id, 0)
+    assert driven is not None
+    assert (driven.state, driven.generation, driven.attempts, driven.requeues) == (ShardState.PENDING, 1, 0, 0)
+    assert driven.changed_s == clock.now_s()
+    assert driven.ref.generation == 1
+    assert claim(one, run_id, "new", generation=1).status is ClaimStatus.GRANTED
+
+
+@pytest.mark.parametrize("state", [ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED])
+def test_redrive_touches_only_failed_shards(one: Ledger, run_id: str, state: ShardState) -> None:
+    if state is not ShardState.PENDING:
+        claim(one, run_id, "a")
+    if state is ShardState.SUCCEEDED:
+        one.succeed(run_id, 0, "a", ShardResult(1))
+    before = one.get_shard(run_id, 0)
+
+    assert one.redrive(run_id, 0, 1) is None
+    assert one.get_shard(run_id, 0) == before
+
+
+def test_a_shard_is_redriven_once_a_generation(one: Ledger, run_id: str) -> None:
+    claim(one, run_id, "a")
+    one.fail(run_id, 0, "a", BROKEN)
+    assert one.redrive(run_id, 0, 0) is None
+    assert one.redrive(run_id, 0, 1)
+    assert one.redrive(run_id, 0, 1) is None
+    claim(one, run_id, "b", generation=1)
+    one.fail(run_id, 0, "b", BROKEN)
+
+    assert one.redrive(run_id, 0, 1) is None
+    assert one.redrive(run_id, 0, 3)
+    assert one.get_shard(run_id, 0).generation == 3
+
+
+def test_what_is_too_long_is_cut_between_characters(one: Ledger, run_id: str) -> None:
+    claim(one, run_id, "a")
+    one.release(run_id, 0, "a", Failure("é" * 1000, "ü" * 100_000))
+
+    record = one.get_shard(run_id, 0)
+    assert record.error_class.rstrip("…") in "é" * 1000
+    assert record.error_message.rstrip("…") in "ü" * 1000
+    assert len(record.error_message) > 100
+
+
+def test_outputs_are_kept_whole_or_not_at_all(one: Ledger, run_id: str) -> None:
+    outputs = tuple(f"s3://out/shard=000000/{'é' * 30}-{number}" for number in range(100))
+    claim(one, run_id, "a")
+    one.succeed(run_id, 0, "a", ShardResult(1, 2, outputs))
+
+    kept = one.get_shard(run_id, 0).outputs
+    assert 0 < len(kept) < len(outputs)
+    assert kept == outputs[: len(kept)]
