@@ -8,6 +8,7 @@ import functools
 import os
 from typing import Any
 
+from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
 from sparklet.settings import WorkerSettings, worker_settings
 from sparklet.worker.guards import Deadline
@@ -44,23 +45,25 @@ def _runner() -> Runner:
 def _worker() -> Worker:
     """The worker of this environment, made while the JVM boots."""
     settings, runner = _settings(), _runner()
-    from sparklet.aws.clients import SystemClock, clients  # boto3: 250 ms, so after the JVM's start
+    from sparklet.aws.clients import AwsClients
     from sparklet.aws.dynamodb import DynamoDbLedger
     from sparklet.aws.messaging import SqsQueue
     from sparklet.aws.s3 import S3Store
 
-    store = S3Store(clients())
+    clients = AwsClients()
+    store = S3Store(clients)
     scripts = ScriptCache(store, settings.scratch / "sparklet-scripts", settings.script_prefixes)
     worker = Worker(settings, runner, scripts, None, Log())
     if settings.ledger_table and settings.bucket:
         worker.shards = ShardDesk(
-            ledger=DynamoDbLedger(clients(), settings.ledger_table),
+            ledger=DynamoDbLedger(clients, settings.ledger_table),
             store=store,
-            queue=SqsQueue(clients(), settings.queue_url) if settings.queue_url else None,
+            queue=SqsQueue(clients, settings.queue_url) if settings.queue_url else None,
             scripts=scripts,
             bucket=settings.bucket,
             execute=worker.execute,
             clock=SystemClock(),
+            grace_s=settings.grace_s,
             log_stream=os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
         )
     return worker

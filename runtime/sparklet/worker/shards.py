@@ -31,6 +31,7 @@ class ShardDesk:
     bucket: str
     execute: Execute
     clock: Clock
+    grace_s: float  # between the guard's deadline and the function's own
     log_stream: str = ""
     _runs: dict[str, Run] = field(default_factory=dict)
 
@@ -60,8 +61,12 @@ class ShardDesk:
         return run
 
     def _claim(self, ref: ShardRef, run: Run, attempt_id: str, deadline: Deadline) -> Claim:
-        lease_s = max(1.0, deadline.function_end_s - self.clock.now_s())
+        lease_s = max(1.0, self._function_end_s(deadline) - self.clock.now_s())
         return self.ledger.claim(ref, attempt_id, lease_s, run.options.max_attempts, self.log_stream)
+
+    def _function_end_s(self, deadline: Deadline) -> float:
+        """When Lambda ends this worker; no lease needs to be longer."""
+        return deadline.at_s + self.grace_s
 
     def _turned_away(self, task: Task, claim: Claim, log: Log) -> Outcome:
         record = claim.record
@@ -148,7 +153,7 @@ class ShardDesk:
             try:
                 return write()
             except LedgerError as error:
-                if not error.retryable or self.clock.now_s() + 2 * LEDGER_RETRY_S > deadline.function_end_s:
+                if not error.retryable or self.clock.now_s() + 2 * LEDGER_RETRY_S > self._function_end_s(deadline):
                     raise
                 log.warning("the ledger did not answer; trying again", error=str(error))
                 self.clock.sleep(LEDGER_RETRY_S)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sparklet.worker.guards import Deadline
 
 from sparklet.events import Outcome, parse_event
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from sparklet.ports import Message
 from sparklet.settings import WorkerSettings, worker_settings
+from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.script_cache import ScriptCache
@@ -23,6 +23,7 @@ from sparklet.worker.shards import ShardDesk
 from sparklet.worker.worker import Worker
 
 BUCKET = "bucket"
+GRACE_S = 10
 SCRIPT = b"print('hello')\n"
 Behaviour = Callable[[ScriptCall, Output], ScriptResult]
 
@@ -108,7 +109,7 @@ class Bench:
 
     def invoke(self, event: Any, remaining_s: float = 600) -> list[Outcome]:
         now_s = self.clock.now_s()
-        deadline = Deadline(at_s=now_s + remaining_s - 10, function_end_s=now_s + remaining_s, clock=self.clock.now_s)
+        deadline = Deadline(at_s=now_s + remaining_s - GRACE_S)
         return [self.worker.run(task, deadline, "request-1") for task in parse_event(event)]
 
     def log_lines(self) -> list[dict[str, Any]]:
@@ -136,5 +137,5 @@ def bench(settings: WorkerSettings) -> Bench:
     runner, lines = CallableRunner(), io.BytesIO()
     scripts = ScriptCache(store, settings.scratch / "scripts", settings.script_prefixes)
     worker = Worker(settings, runner, scripts, None, Log(lines))
-    worker.shards = ShardDesk(ledger, store, queue, scripts, BUCKET, worker.execute, clock)
+    worker.shards = ShardDesk(ledger, store, queue, scripts, BUCKET, worker.execute, clock, GRACE_S)
     return Bench(worker, runner, store, ledger, queue, clock, lines)
