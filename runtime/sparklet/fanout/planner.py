@@ -7,8 +7,7 @@ One round for each part, each step once the one before is done::
     enter its shards (conditional) → send their messages → mark it dispatched
 
 A planner that dies continues after the last sealed part, at a shard's boundary, once the parts that are not
-marked were dispatched again. The end of the input is sealed in the same way, by an empty part: so no two
-planners can disagree about how many shards there are.
+marked were dispatched again. The plan is sealed with the number of shards that all its parts hold, or not at all.
 """
 
 import secrets
@@ -65,10 +64,8 @@ def plan(
     if run.state is not RunState.PLANNING:
         return run
     planning = _Planning(at, run, sealed, pace, progress)
-    if not sealed.ended:
-        for group in _groups(planning.shards(), part_shards, part_bytes):
-            planning.add(group)
-        planning.add_end()
+    for group in _groups(planning.shards(), part_shards, part_bytes):
+        planning.add(group)
     return planning.seal()
 
 
@@ -81,7 +78,6 @@ class _Sealed:
     objects: int = 0
     size_bytes: int = 0
     position: Position = field(default_factory=Position)
-    ended: bool = False  # the last part says that the input ended before it
 
     def and_part(self, part: PartRecord) -> "_Sealed":
         """With one part more."""
@@ -91,7 +87,6 @@ class _Sealed:
             objects=self.objects + part.object_count,
             size_bytes=self.size_bytes + part.size_bytes,
             position=part.position,
-            ended=part.shard_count == 0,
         )
 
 
@@ -141,13 +136,9 @@ class _Planning:
         name = f"part-{self._sealed.parts:05d}-{self._planner_id}.jsonl"
         body = b"".join(group.lines)
         self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
-        part = self._seal_part(name, group.shards, self._position_after(group.shards[-1]))
+        part = self._seal_part(name, group.shards)
         dispatch_part(self._at, self._run.run_id, part, body, self._pace)
         self._tell()
-
-    def add_end(self) -> None:
-        """Seal the end of the input, as a part without shards and without a file."""
-        self._seal_part("", (), self._sealed.position)
 
     def seal(self) -> Run:
         """Seal the plan with what all parts hold."""
@@ -155,7 +146,7 @@ class _Planning:
         self._tell(sealed=True)
         return self._at.ledger.get_run(self._run.run_id)
 
-    def _seal_part(self, name: str, shards: Sequence[Shard], position: Position) -> PartRecord:
+    def _seal_part(self, name: str, shards: Sequence[Shard]) -> PartRecord:
         part = PartRecord(
             index=self._sealed.parts,
             part=name,
@@ -163,8 +154,7 @@ class _Planning:
             shard_count=len(shards),
             object_count=sum(len(shard.objects) for shard in shards),
             size_bytes=sum(shard.size_bytes for shard in shards),
-            position=position,
-            dispatched=not shards,
+            position=self._position_after(shards[-1]),
         )
         self._at.ledger.add_part(self._run.run_id, part)
         self._sealed = self._sealed.and_part(part)

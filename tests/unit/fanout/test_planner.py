@@ -34,11 +34,11 @@ def test_parts_are_cut_by_shards_and_by_bytes(world: World) -> None:
     world.put(10)
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))
     plan(world.at, "run-1", part_shards=4, part_bytes=10_000)
-    assert [p.shard_count for p in world.ledger.parts("run-1")] == [4, 4, 2, 0]
+    assert [p.shard_count for p in world.ledger.parts("run-1")] == [4, 4, 2]
 
     new_run(world.at, world.request(run_id="run-2", options=RunOptions(max_objects=1)))
     plan(world.at, "run-2", part_shards=100, part_bytes=200)
-    assert [p.shard_count for p in world.ledger.parts("run-2")] == [3, 3, 3, 1, 0]
+    assert [p.shard_count for p in world.ledger.parts("run-2")] == [3, 3, 3, 1]
 
 
 def test_a_part_is_a_checkpoint(world: World) -> None:
@@ -46,13 +46,12 @@ def test_a_part_is_a_checkpoint(world: World) -> None:
     new_run(world.at, world.request())
     plan(world.at, "run-1", part_shards=2)
 
-    first, second, end = world.ledger.parts("run-1")
+    first, second = world.ledger.parts("run-1")
 
     assert (first.first_shard, first.next_shard, first.object_count, first.size_bytes) == (0, 2, 4, 40)
     assert first.position == Position(0, "in/00003.csv")
     assert (second.first_shard, second.next_shard, second.position) == (2, 3, Position(0, "in/00004.csv"))
-    assert (end.shard_count, end.position) == (0, second.position)
-    assert all(part.dispatched for part in (first, second, end))
+    assert first.dispatched and second.dispatched
 
 
 def test_progress_is_told_after_each_part(world: World) -> None:
@@ -125,24 +124,21 @@ def test_of_two_planners_the_second_stops_and_nothing_is_doubled(world: World) -
     assert world.ledger.get_run("run-1").shard_count == 10
 
 
-def test_planners_that_see_different_ends_agree_on_one(world: World) -> None:
-    """One lists the end, another sees an object that came after: whoever seals first has decided."""
+def test_planners_that_see_different_ends_agree_on_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN one that listed the end, and another that saw an object come after it, THEN the one stops."""
     world.put(2)
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))
-    plan_end = world.ledger.add_part
+    add_part, seal_plan = world.ledger.add_part, world.ledger.seal_plan
 
-    def an_object_comes_and_another_planner_is_quicker(run_id: str, part: PartRecord) -> None:
-        if part.shard_count == 0:
-            world.ledger.add_part = plan_end  # type: ignore[method-assign]
-            world.store.put(f"{SOURCE}99999.csv", b"late")
-            plan(world.at, "run-1")
-        plan_end(run_id, part)
+    def one_more_part_and_no_further(run_id: str, shard_count: int, object_count: int, size_bytes: int) -> None:
+        monkeypatch.undo()
+        add_part(run_id, PartRecord(1, "late", 2, 1, 1, 4, Position(0, "in/99999.csv")))
+        seal_plan(run_id, shard_count, object_count, size_bytes)
 
-    world.ledger.add_part = an_object_comes_and_another_planner_is_quicker  # type: ignore[method-assign]
+    monkeypatch.setattr(world.ledger, "seal_plan", one_more_part_and_no_further)
     with pytest.raises(CheckpointConflictError):
         plan(world.at, "run-1")
-
-    assert world.ledger.get_run("run-1").shard_count == len(world.shards()) == 3
+    assert not world.ledger.get_run("run-1").sealed
 
 
 # --- pace ---

@@ -1,0 +1,207 @@
+"""Watches a run, one idempotent step at a time: lost shards, a silent planner, the time limit, the end.
+
+It never asks the queue what is in it: the ledger says which shard is owed a message, and one message too many
+is turned away by a claim. The index guides, conditional writes decide, and only a strongly consistent count
+ends a run. A checker that dies between any two steps is made good by the next check.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.dispatch import Pace
+from sparklet.fanout.manifest import has_manifest, write_manifests
+from sparklet.fanout.planner import plan
+from sparklet.fanout.summary import Summary, verdict
+from sparklet.model import Counts, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
+
+STALL_S = 60.0
+UNCLAIMED_S = 6 * 3600.0  # a message may wait so long in a busy queue before it is sent again
+PLANNER_SILENT_S = 600.0  # after that a planner is taken for dead: two of them do no harm
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What one check found and did."""
+
+    run: Run  # as it stands after the check
+    counts: Counts  # of the index before the check; of the base table once the run has ended
+    lapsed: int = 0  # leases that were over
+    requeued: int = 0  # messages sent again for shards that had none left
+    abandoned: int = 0  # shards given up at the run's time limit
+    planned: bool = False  # a dead planner's work was continued
+    summary: Summary | None = None  # set by the check that wrote the manifests
+
+
+def check(
+    at: Deployment, run_id: str, *, stall_s: float = STALL_S, planner_silent_s: float = PLANNER_SILENT_S
+) -> CheckReport:
+    """Do what a run needs now.
+
+    Parameters
+    ----------
+    stall_s
+        How long nothing at all may happen before messages are sent again; at least 60 s.
+    planner_silent_s
+        How long a planner may seal no part before its work is continued here.
+    """
+    run = at.ledger.get_run(run_id)
+    if run.state.ended:
+        return _ended(at, run)
+    pace = Pace(at.clock, run.options.rate_per_s)
+    parts = () if run.sealed else tuple(at.ledger.parts(run_id))
+    lapsed = _lapse(at, run, pace)
+    abandoned = _abandon_overdue(at, run)
+    counts = at.ledger.glance(run_id)
+    requeued = _requeue(at, run, counts, max(stall_s, STALL_S), _undispatched_from(parts), pace)
+    report = CheckReport(run, counts, lapsed, requeued, abandoned)
+    if not run.sealed:
+        return _continue_planning(at, report, parts, planner_silent_s)
+    return report if counts.open else _finish(at, report)
+
+
+def _ended(at: Deployment, run: Run) -> CheckReport:
+    """An ended run needs nothing, unless its manifests were lost."""
+    summary = None if has_manifest(at, run.run_id) else write_manifests(at, run, run.state)
+    return CheckReport(run, summary.counts if summary else at.ledger.count(run.run_id), summary=summary)
+
+
+# --- lost shards ---------------------------------------------------------------
+
+
+def _lapse(at: Deployment, run: Run, pace: Pace) -> int:
+    """End leases that are over; whoever is PENDING then gets a message at once."""
+    lapsed = 0
+
+    def owed() -> Iterator[str]:
+        nonlocal lapsed
+        for record in at.ledger.expired(run.run_id, ShardState.RUNNING, at.clock.now_s()):
+            if now := at.ledger.lapse(record, run.options.max_attempts):
+                lapsed += 1
+                if now.state is ShardState.PENDING:
+                    yield now.ref.to_body()
+
+    pace.send(at.queue, owed())
+    return lapsed
+
+
+def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_from: int | None, pace: Pace) -> int:
+    """Send messages again for shards whose message is surely gone; ever more seldom for the same shard."""
+    now_s, age_s = at.clock.now_s(), UNCLAIMED_S
+    if counts.pending and not counts.running and _stalled(at, run, now_s - stall_s):
+        age_s = stall_s
+
+    def owed() -> Iterator[str]:
+        for record in at.ledger.expired(run.run_id, ShardState.PENDING, now_s - age_s):
+            if planner_from is not None and record.number >= planner_from:
+                continue  # its planner sends the message, or whoever continues its work
+            if now_s - record.changed_s < age_s * 2**record.requeues:
+                continue
+            if counted := at.ledger.count_requeue(record):
+                yield counted.ref.to_body()
+
+    return pace.send(at.queue, owed())
+
+
+def _stalled(at: Deployment, run: Run, since_s: float) -> bool:
+    """Whether no shard is RUNNING and none has changed since (strongly consistent, ends at the first that has)."""
+    return all(r.state is not ShardState.RUNNING and r.changed_s < since_s for r in at.ledger.shards(run.run_id))
+
+
+# --- planning -------------------------------------------------------------------
+
+
+def _undispatched_from(parts: tuple[PartRecord, ...]) -> int | None:
+    """The first shard whose message its planner may still have to send."""
+    return next((part.first_shard for part in parts if not part.dispatched), None)
+
+
+def _continue_planning(
+    at: Deployment, report: CheckReport, parts: tuple[PartRecord, ...], planner_silent_s: float
+) -> CheckReport:
+    """Continue the work of a planner that has sealed nothing for long."""
+    run = report.run
+    if at.clock.now_s() - _last_sign_s(at, run, parts) < planner_silent_s + _paced_s(run, parts):
+        return report
+    try:
+        return replace(report, run=plan(at, run.run_id), planned=True)
+    except CheckpointConflictError:
+        return report  # it was not dead
+    except SparkletError:
+        if not _overdue(at, run) or at.ledger.count(run.run_id).open:
+            raise
+        return _end(at, report, RunState.FAILED)  # its plan cannot be finished, and its time is over
+
+
+def _last_sign_s(at: Deployment, run: Run, parts: tuple[PartRecord, ...]) -> float:
+    """When the planner last showed that it lives: when its last part was written."""
+    if not parts:
+        return run.created_s
+    try:
+        written_s = at.store.head(at.part_uri(run.run_id, parts[-1].part)).modified_s
+    except ObjectNotFoundError:
+        return run.created_s
+    return max(run.created_s, written_s)
+
+
+def _paced_s(run: Run, parts: tuple[PartRecord, ...]) -> float:
+    """How long a living planner takes to send the messages of its last part."""
+    rate_per_s = run.options.rate_per_s
+    return 2 * parts[-1].shard_count / rate_per_s if rate_per_s and parts else 0.0
+
+
+# --- the time limit ---------------------------------------------------------------
+
+
+def _overdue(at: Deployment, run: Run) -> bool:
+    return at.clock.now_s() >= run.created_s + run.options.time_limit_s
+
+
+def _abandon_overdue(at: Deployment, run: Run) -> int:
+    """Give up what is PENDING once the time limit is over; what is RUNNING ends or lapses by itself.
+
+    The limit counts from the run's creation; for a shard that was redriven, from its last change.
+    """
+    if not _overdue(at, run):
+        return 0
+    now_s, limit_s = at.clock.now_s(), run.options.time_limit_s
+    abandoned = 0
+    for record in at.ledger.expired(run.run_id, ShardState.PENDING, now_s):
+        if record.generation and now_s < record.changed_s + limit_s:
+            continue
+        abandoned += at.ledger.abandon(record, _time_is_over(record, limit_s))
+    return abandoned
+
+
+def _time_is_over(record: ShardRecord, limit_s: float) -> Failure:
+    cause = f"; its last attempt: {record.error_class}: {record.error_message}" if record.error_class else ""
+    return Failure("RunTimeLimit", f"not done within the run's time limit of {limit_s:.0f} s{cause}", retryable=False)
+
+
+# --- the end ------------------------------------------------------------------------
+
+
+def _finish(at: Deployment, report: CheckReport) -> CheckReport:
+    """End the run if a strongly consistent count says that every shard has ended."""
+    run = report.run
+    counts = at.ledger.count(run.run_id)
+    if counts.open or counts.total != run.shard_count:
+        return report
+    return _end(at, report, verdict(run.options, counts))
+
+
+def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:
+    """Manifests first: a checker that dies between the two leaves an open run, and the next one writes them again."""
+    run = report.run
+    summary = write_manifests(at, run, state)
+    ended = at.ledger.finish_run(run.run_id, run.generation, state)
+    if ended.generation != run.generation and ended.state.ended:
+        summary = write_manifests(at, ended, ended.state)  # a redrive came and went between: ours are out of date
+    return replace(report, run=ended, counts=summary.counts, summary=summary)
+
+
+def open_runs(at: Deployment) -> Iterator[Run]:
+    """Runs that have not ended, newest first; those still planned last, since continuing a plan takes long."""
+    runs = [run for run in at.ledger.list_runs() if not run.state.ended]
+    yield from sorted(runs, key=lambda run: not run.sealed)

@@ -1,0 +1,93 @@
+"""What comes back from the dead: letters of the dead-letter queue."""
+
+import json
+import re
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sparklet.errors import EventError, LedgerError, RunNotFoundError, ShardNotFoundError
+from sparklet.fanout.deployment import Deployment
+from sparklet.model import Failure, ShardRecord, ShardRef, ShardState
+from sparklet.ports import Message
+
+MOST_RESENDS = 3
+MOST_TRIES = 5  # a shard that moves on under us more often is left to the letter's next delivery
+
+
+class LetterFate(StrEnum):
+    """What became of a letter; in each case it is done with and may be forgotten."""
+
+    DROPPED = "DROPPED"  # the shard has ended, has an owner, or the letter is of an older generation
+    SENT_AGAIN = "SENT_AGAIN"  # nobody ever claimed the shard: it gets a new message
+    FAILED = "FAILED"  # the shard is FAILED now, with its last known cause
+    KEPT = "KEPT"  # nobody can tell what it is about: kept under dead-letters/
+
+
+def consume(at: Deployment, letter: Message) -> LetterFate:
+    """Bring what a dead letter asked for to a known end.
+
+    Raises
+    ------
+    LedgerError, ObjectStoreError, QueueError
+        If a port did not answer: the letter must come back.
+    """
+    try:
+        ref = _ref(letter.body)
+    except EventError as error:
+        return _keep(at, letter, str(error))
+    for _ in range(MOST_TRIES):
+        try:
+            max_attempts = at.ledger.get_run(ref.run_id).options.max_attempts
+            record = at.ledger.get_shard(ref.run_id, ref.shard)
+        except (RunNotFoundError, ShardNotFoundError) as error:
+            return _keep(at, letter, str(error))
+        if fate := _decide(at, ref, record, max_attempts):
+            return fate
+    raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed {MOST_TRIES} times while its letter was read")
+
+
+def _ref(body: str) -> ShardRef:
+    """The shard a letter is about; EventError if it is about none."""
+    try:
+        ref = ShardRef.from_document(json.loads(body))
+    except (ValueError, RecursionError) as error:
+        raise EventError(f"the letter is no JSON: {error}") from error
+    if ref is None:
+        raise EventError("the letter names no run and shard")
+    return ref
+
+
+def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, max_attempts: int) -> LetterFate | None:
+    """What becomes of the letter; None if the shard has moved on since it was read."""
+    if record.state.ended or ref.generation < record.generation:
+        return LetterFate.DROPPED
+    if record.state is ShardState.RUNNING:
+        if record.lease_end_s > at.clock.now_s():
+            return LetterFate.DROPPED  # if its owner dies, the checker sends a new message
+        lapsed = at.ledger.lapse(record, max_attempts)
+        if lapsed is None:
+            return None
+        if lapsed.state is ShardState.FAILED:
+            return LetterFate.FAILED
+        record = lapsed
+    if record.attempts == 0 and record.requeues < MOST_RESENDS:
+        counted = at.ledger.count_requeue(record)
+        return LetterFate.SENT_AGAIN if counted and at.queue.send([counted.ref.to_body()]) else None
+    return LetterFate.FAILED if at.ledger.abandon(record, _last_cause(record)) else None
+
+
+def _last_cause(record: ShardRecord) -> Failure:
+    if record.attempts == 0:
+        message = f"never started: {record.requeues} messages sent again all came back as dead letters"
+        return Failure("NeverStarted", message, retryable=False)
+    cause = record.error_class or "DeadLetter", record.error_message or "its message came back as a dead letter"
+    return Failure(*cause, retryable=False)
+
+
+def _keep(at: Deployment, letter: Message, reason: str) -> LetterFate:
+    """Put a letter where a human finds it; delivered again it replaces itself."""
+    now = datetime.fromtimestamp(at.clock.now_s(), UTC)
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", letter.message_id)
+    document = {"message_id": letter.message_id, "kept": now.isoformat(), "reason": reason, "body": letter.body}
+    at.store.put(f"s3://{at.bucket}/dead-letters/{now:%Y-%m-%d}/{name}.json", json.dumps(document, indent=2).encode())
+    return LetterFate.KEPT

@@ -1,0 +1,103 @@
+"""A further generation of a run: FAILED shards are PENDING again, with the same script or a repaired one.
+
+The order decides what a crash leaves behind: open the generation → move the shards → send their messages.
+Redriving again moves what is still FAILED and sends what has no message; the checker's stall rule sends it too.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sparklet.errors import PlanError, ShardNotFoundError
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.dispatch import Pace
+from sparklet.model import Run, ScriptRef, ShardRecord, ShardState
+
+MOST_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """What a redrive did."""
+
+    run: Run
+    shards: int  # FAILED before, PENDING now
+    messages: int  # sent, also for shards that an interrupted redrive had moved
+
+
+def redrive(
+    at: Deployment, run_id: str, shards: Sequence[int] | None = None, script: ScriptRef | None = None
+) -> Redriven:
+    """Do FAILED shards again in a new generation; no finished shard is done again.
+
+    Parameters
+    ----------
+    shards
+        The shards to do again; None: all that have FAILED.
+    script
+        The script of the new generation (see ``scripts.repaired_script``); None: that of the last one.
+
+    Raises
+    ------
+    PlanError
+        If the run is still being planned, if a chosen shard is not there or has not FAILED, or if nothing
+        is left to do again.
+    """
+    run = at.ledger.get_run(run_id)
+    if not run.sealed:
+        raise PlanError(f"the run {run_id} is still being planned; redrive it once its plan is sealed")
+    _refuse_unfit(at, run_id, shards)
+    moved = 0
+    if _any_failed(at, run_id, shards):
+        run = at.ledger.start_generation(run_id, run.generation + 1, script or run.scripts[-1])
+        moved = sum(at.ledger.redrive(run_id, n, run.generation) is not None for n in _failed(at, run_id, shards))
+    run = _reopened(at, run_id)
+    messages = Pace(at.clock, run.options.rate_per_s).send(at.queue, (r.ref.to_body() for r in _unstarted(at, run)))
+    if not moved and not messages:
+        raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
+    return Redriven(run, moved, messages)
+
+
+def _refuse_unfit(at: Deployment, run_id: str, shards: Sequence[int] | None) -> None:
+    """PlanError that names the chosen shards which cannot be done again."""
+    unfit = []
+    for number in shards or ():
+        try:
+            state: str = at.ledger.get_shard(run_id, number).state
+        except ShardNotFoundError:
+            state = "unknown"
+        if state != ShardState.FAILED:
+            unfit.append(f"{number} ({state})")
+    if unfit:
+        named = ", ".join(unfit[:MOST_NAMED]) + (f" and {len(unfit) - MOST_NAMED} more" if unfit[MOST_NAMED:] else "")
+        raise PlanError(f"only FAILED shards of {run_id} can be redriven, not {named}")
+
+
+def _failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> Iterator[int]:
+    if shards is not None:
+        return iter(shards)
+    return (record.number for record in at.ledger.shards(run_id, ShardState.FAILED))
+
+
+def _any_failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> bool:
+    return next(_failed(at, run_id, shards), None) is not None
+
+
+def _reopened(at: Deployment, run_id: str) -> Run:
+    """The run, open as long as it has open shards.
+
+    A checker that came between the new generation and its first shard has ended the run; so does a crash
+    there. One more generation with the same script opens it again.
+    """
+    run = at.ledger.get_run(run_id)
+    if run.state.ended and next(at.ledger.shards(run_id, ShardState.PENDING), None):
+        return at.ledger.start_generation(run_id, run.generation + 1, run.scripts[-1])
+    return run
+
+
+def _unstarted(at: Deployment, run: Run) -> Iterator[ShardRecord]:
+    """Redriven shards that nobody has claimed yet: none of them may be left without a message."""
+    if run.state.ended:
+        return
+    for record in at.ledger.shards(run.run_id, ShardState.PENDING):
+        if record.generation and not record.attempts:
+            yield record

@@ -1,0 +1,149 @@
+"""Dead letters: each ends somewhere known, and none takes a shard away from who has it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from sparklet.errors import LedgerError, QueueError
+from sparklet.fanout.recovery import LetterFate, consume
+from sparklet.model import Failure, ShardRecord, ShardRef, ShardResult, ShardState
+from sparklet.ports import Message
+from tests.unit.fanout.world import BUCKET, LEASE_S, World
+
+
+def letter(ref: ShardRef | str) -> Message:
+    return Message("id-1", ref if isinstance(ref, str) else ref.to_body(), "receipt")
+
+
+def claimed(world: World, **options: int) -> tuple[str, ShardRecord]:
+    world.run(1, **options)
+    message = world.receive()
+    assert message is not None
+    attempt_id, claim = world.claim(message)
+    return attempt_id, claim.record
+
+
+def kept(world: World) -> list[str]:
+    return world.keys(f"s3://{BUCKET}/dead-letters/")
+
+
+def test_a_letter_about_an_ended_shard_is_dropped(world: World) -> None:
+    owner, record = claimed(world)
+    world.ledger.succeed("run-1", 0, owner, ShardResult())
+    assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
+
+
+def test_a_letter_of_an_older_generation_is_dropped(world: World) -> None:
+    owner, record = claimed(world)
+    world.ledger.fail("run-1", 0, owner, Failure("X", "y"))
+    world.ledger.redrive("run-1", 0, 1)
+    assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
+    assert world.shards()[0].state is ShardState.PENDING
+
+
+def test_a_letter_about_a_shard_under_a_live_lease_is_dropped(world: World) -> None:
+    _, record = claimed(world)
+    assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
+    assert world.shards()[0].state is ShardState.RUNNING
+
+
+def test_a_shard_that_nobody_claimed_gets_three_more_messages_then_fails(world: World) -> None:
+    run = world.run(1)
+    ref = world.shards()[0].ref
+    world.queue._entries.clear()
+
+    fates = [consume(world.at, letter(ref)) for _ in range(4)]
+
+    assert fates == [LetterFate.SENT_AGAIN] * 3 + [LetterFate.FAILED]
+    assert world.bodies() == [ref] * 3
+    (record,) = world.shards()
+    assert (record.state, record.error_class) == (ShardState.FAILED, "NeverStarted")
+    assert "never started" in record.error_message
+    assert run.shard_count == 1
+
+
+def test_a_released_shard_fails_with_its_last_cause(world: World) -> None:
+    owner, record = claimed(world)
+    world.ledger.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
+
+    assert consume(world.at, letter(record.ref)) is LetterFate.FAILED
+
+    (record,) = world.shards()
+    assert (record.state, record.error_class, record.error_message) == (ShardState.FAILED, "OSError", "503 Slow Down")
+
+
+@pytest.mark.parametrize("max_attempts", [1, 3])
+def test_a_lease_that_is_over_lapses_first(world: World, max_attempts: int) -> None:
+    _, record = claimed(world, max_attempts=max_attempts)
+    world.clock.advance(LEASE_S + 1)
+
+    assert consume(world.at, letter(record.ref)) is LetterFate.FAILED
+
+    (record,) = world.shards()
+    assert (record.state, record.error_class) == (ShardState.FAILED, "LeaseExpired")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "not json",
+        "[]",
+        "{}",
+        '{"run_id": "run-1", "shard": 0}',
+        '{"Records": []}',
+        "[" * 100_000,
+        ShardRef("run-9", 0, 0, "part", 0, 1).to_body(),
+        ShardRef("run-1", 77, 0, "part", 0, 1).to_body(),
+    ],
+)
+def test_a_letter_that_nobody_understands_is_kept(world: World, body: str) -> None:
+    world.run(1)
+
+    assert consume(world.at, letter(body)) is LetterFate.KEPT
+    assert consume(world.at, letter(body)) is LetterFate.KEPT
+
+    (uri,) = kept(world)
+    assert uri == f"s3://{BUCKET}/dead-letters/2023-11-14/id-1.json"
+    document = json.loads(world.store.get(uri))
+    assert (document["message_id"], document["body"]) == ("id-1", body)
+    assert document["reason"]
+
+
+def test_a_message_id_cannot_leave_the_folder(world: World) -> None:
+    consume(world.at, replace(letter("x"), message_id="../../runs/run-1/manifest"))
+    assert kept(world) == [f"s3://{BUCKET}/dead-letters/2023-11-14/______runs_run-1_manifest.json"]
+
+
+def test_a_shard_that_moves_on_meanwhile_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(1)
+    (stale,) = world.shards()
+    world.work()
+    answers = iter([stale])
+    get_shard = world.ledger.get_shard
+    # count_requeue finds another shard than was read; the second reading is the ledger's
+    monkeypatch.setattr(
+        "sparklet.local.memory.ledger.MemoryLedger.count_requeue", lambda self, record: None, raising=True
+    )
+    monkeypatch.setattr(
+        world.ledger, "get_shard", lambda run_id, number: next(answers, None) or get_shard(run_id, number)
+    )
+    assert consume(world.at, letter(stale.ref)) is LetterFate.DROPPED
+
+
+def test_a_shard_that_never_stands_still_sends_the_letter_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(1)
+    monkeypatch.setattr(world.ledger, "count_requeue", lambda record: None)
+    with pytest.raises(LedgerError, match="changed 5 times"):
+        consume(world.at, letter(world.shards()[0].ref))
+
+
+def test_a_queue_that_is_down_sends_the_letter_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(1)
+
+    def down(bodies: object, delay_s: int = 0) -> int:
+        raise QueueError("the queue is down")
+
+    monkeypatch.setattr(world.queue, "send", down)
+    with pytest.raises(QueueError):
+        consume(world.at, letter(world.shards()[0].ref))
