@@ -54,7 +54,7 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 
 deploy-venv: venv ## Build .venv-deploy with aws-sam-cli, whose pins clash with the local stand-in's
 	@[ -x .venv-deploy/bin/python ] || "$(PYTHON)" -m venv .venv-deploy
-	@$(RUN) -m uv pip sync --system-certs --python .venv-deploy/bin/python --require-hashes requirements/deploy.lock
+	@$(RUN) -m uv pip sync --system-certs --only-binary :all: --python .venv-deploy/bin/python --require-hashes requirements/deploy.lock
 
 clean: ## Delete what was built here (not the cache of jars)
 	rm -rf .venv .venv-deploy build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
