@@ -37,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Run PySpark scripts over many files, one Spark-local job for each shard of them, every failure accounted for.",
+    help="Run PySpark scripts over many files, one Spark-local job for each shard, every failure accounted for.",
     epilog="Exit codes: 0 all succeeded or within tolerance, 1 usage or set-up, 2 failures beyond tolerance, "
     "3 incomplete, 130 interrupted.",
 )
@@ -146,7 +146,7 @@ def plan(
     if dry_run and all("://" not in given for given in inputs):
         _show_preview(screen, preview(options, inputs, doctoring.no_store()))
         return
-    with environment(Choice(stack, state_dir, keep=not dry_run), screen) as env:
+    with environment(Choice(stack, state_dir, keep=not dry_run, reading=dry_run), screen) as env:
         if dry_run:
             _show_preview(screen, preview(options, inputs, env.at.store))
             return
@@ -173,7 +173,7 @@ def status(
 ) -> None:
     """Say where a run stands, or one of its input objects."""
     screen = Screen(as_json)
-    with environment(Choice(stack, state_dir), screen) as env:
+    with environment(Choice(stack, state_dir, reading=True), screen) as env:
         if object_uri:
             _show_fate(screen, run_id, object_fate(env.at, run_id, object_uri))
             return
@@ -229,7 +229,7 @@ def runs(
 ) -> None:
     """List all runs, newest first."""
     screen = Screen(as_json)
-    with environment(Choice(stack, state_dir), screen) as env:
+    with environment(Choice(stack, state_dir, reading=True), screen) as env:
         found = list(env.at.ledger.list_runs())
     if as_json:
         screen.document([run_document(each) for each in found])

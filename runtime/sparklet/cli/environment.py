@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from platformdirs import user_cache_path, user_state_path
+from platformdirs import user_cache_path
 
 from sparklet.cli.console import Screen
 from sparklet.clock import SystemClock
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.fanout.deployment import Deployment
 from sparklet.local.resources import resource
+from sparklet.local.state import default_state_dir
 from sparklet.ports import Compute
 
 if TYPE_CHECKING:
@@ -36,11 +37,12 @@ class Choice:
     memory_mb: int | None = None
     runner: str | None = None
     keep: bool = False
+    reading: bool = False  # only look: a stack started for this begins no work
 
     @property
     def state(self) -> Path:
         """The local stack's folder."""
-        return (self.state_dir or Path(os.environ.get("SPARKLET_STATE_DIR") or user_state_path("sparklet"))).resolve()
+        return self.state_dir.expanduser().absolute() if self.state_dir else default_state_dir()
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,7 @@ def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
     from sparklet.local.stack import LocalStack
 
     with LocalStack.attach(_stack_options(choice, screen), screen.say) as stack:
-        at = Deployment(stack.info.bucket, stack.store(), stack.ledger(), stack.queue(), SystemClock())
-        yield Environment(at, stack.compute(), stack.info.worker_function, choice.state)
+        yield Environment(stack.deployment(), stack.compute(), stack.info.worker_function, choice.state)
 
 
 def worker_environment(screen: Screen) -> dict[str, str]:
@@ -117,8 +118,9 @@ def _stack_options(choice: Choice, screen: Screen) -> "StackOptions":
         timeout_s=choice.timeout_s or DEFAULT_TIMEOUT_S,
         memory_mb=choice.memory_mb or DEFAULT_MEMORY_MB,
         runner=choice.runner or "warm",
+        processing=not choice.reading,
         keep=choice.keep,
-        worker_env=worker_environment(screen),
+        worker_env={} if choice.reading else worker_environment(screen),
     )
 
 
@@ -126,7 +128,7 @@ def _deployed(name: str) -> Environment:
     """The stack that CloudFormation knows under ``name``, by its outputs."""
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.compute import LambdaCompute
-    from sparklet.aws.dynamodb import DynamoDbLedger
+    from sparklet.aws.dynamodb import DynamoLedger
     from sparklet.aws.messaging import SqsQueue
     from sparklet.aws.s3 import S3Store
     from sparklet.aws.stacks import stack_outputs
@@ -136,7 +138,7 @@ def _deployed(name: str) -> Environment:
     at = Deployment(
         outputs["BucketName"],
         S3Store(clients),
-        DynamoDbLedger(clients, outputs["LedgerTable"]),
+        DynamoLedger(clients, outputs["LedgerTable"]),
         SqsQueue(clients, outputs["QueueUrl"]),
         SystemClock(),
     )

@@ -46,7 +46,7 @@ def _worker() -> Worker:
     """The worker of this environment, made while the JVM boots."""
     settings, runner = _settings(), _runner()
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.dynamodb import DynamoDbLedger
+    from sparklet.aws.dynamodb import DynamoLedger
     from sparklet.aws.messaging import SqsQueue
     from sparklet.aws.s3 import S3Store
 
@@ -56,7 +56,7 @@ def _worker() -> Worker:
     worker = Worker(settings, runner, scripts, None, Log())
     if settings.ledger_table and settings.bucket:
         worker.shards = ShardDesk(
-            ledger=DynamoDbLedger(clients, settings.ledger_table),
+            ledger=DynamoLedger(clients, settings.ledger_table),
             store=store,
             queue=SqsQueue(clients, settings.queue_url) if settings.queue_url else None,
             scripts=scripts,
