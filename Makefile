@@ -26,11 +26,15 @@ pytest: venv ## The tests alone, ARGS as above
 	@$(RUN) -m pytest $(ARGS)
 
 check: venv ## Format, lint, types, import rules, templates: the same as CI
-	@$(RUN) -m ruff format --check .
-	@$(RUN) -m ruff check .
-	@$(RUN) -m mypy $(wildcard requirements runtime spark_scripts benchmarks tests)
-	@$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache
-	@if [ -e sam/template.yaml ]; then $(RUN) -m cfnlint sam/*.yaml && echo "cfn-lint: ok"; fi
+	@failed=; \
+	$(RUN) -m ruff format --check . || failed+=" format"; \
+	$(RUN) -m ruff check . || failed+=" lint"; \
+	$(RUN) -m mypy $(wildcard requirements runtime spark_scripts benchmarks tests) || failed+=" types"; \
+	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache || failed+=" imports"; \
+	for template in $(wildcard sam/*template*.yaml); do \
+		$(RUN) -c 'from cfnlint.runner.cli import main; main()' "$$template" && echo "cfn-lint $$template: ok" || failed+=" $$template"; \
+	done; \
+	[ -z "$$failed" ] && echo "check ok" || { echo "check failed:$$failed"; exit 1; }
 
 format: venv ## Format the code and repair what ruff can
 	@$(RUN) -m ruff format .
