@@ -185,9 +185,7 @@ def test_only_the_owner_changes_a_shard(one: Ledger, run_id: str, state: str, cl
     assert one.get_shard(run_id, 0) == before
 
 
-def test_a_zombie_whose_shard_was_not_claimed_again_changes_nothing(
-    one: Ledger, run_id: str, clock: FakeClock
-) -> None:
+def test_a_zombie_whose_shard_was_not_claimed_again_changes_nothing(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "zombie")
     clock.advance(LEASE_S + 1)
     lapsed = one.lapse(one.get_shard(run_id, 0), MOST_ATTEMPTS)
@@ -374,7 +372,11 @@ def test_a_shard_that_nobody_will_claim_is_abandoned_once(one: Ledger, run_id: s
     assert one.abandon(seen, BROKEN) is False
 
     record = one.get_shard(run_id, 0)
-    assert (record.state, record.error_class, record.changed_s) == (ShardState.FAILED, "AnalysisException", clock.now_s())
+    assert (record.state, record.error_class, record.changed_s) == (
+        ShardState.FAILED,
+        "AnalysisException",
+        clock.now_s(),
+    )
 
 
 def test_redrive_opens_a_failed_shard_afresh(one: Ledger, run_id: str, clock: FakeClock) -> None:

@@ -13,6 +13,7 @@ from sparklet.errors import SettingsError
 
 if TYPE_CHECKING:
     import boto3
+    from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
@@ -68,6 +69,11 @@ class AwsClients:
     def sqs(self) -> "SQSClient":
         """Amazon SQS."""
         return self._client("sqs", lambda session: session.client("sqs", **self._options()))
+
+    @property
+    def cloudformation(self) -> "CloudFormationClient":
+        """AWS CloudFormation."""
+        return self._client("cloudformation", lambda session: session.client("cloudformation", **self._options()))
 
     @property
     def functions(self) -> "LambdaClient":

@@ -14,9 +14,9 @@ from sparklet.aws.dynamodb.items import (
     shard_record,
     text,
 )
-from sparklet.aws.dynamodb.parallel import Intake, in_parallel
 from sparklet.aws.dynamodb.runs import RunLedger, new_writer, wrote
 from sparklet.aws.dynamodb.table import MOST_KEYS_A_BATCH, OPEN_INDEX
+from sparklet.aws.parallel import Intake, in_parallel
 from sparklet.errors import ShardNotFoundError
 from sparklet.model import Counts, ShardRecord, ShardState, ledger_bucket_count
 
@@ -122,7 +122,7 @@ class ShardLedger(RunLedger):
                         yield record
 
     def _expired_pages(self, partition: str, state: ShardState, before_s: float) -> Iterator[list[ShardRecord]]:
-        """What the index says is expired, as the base table has it, oldest first."""
+        """What the index says is expired, as the base table has it: the oldest on the first page."""
         pages = self._table.pages(
             IndexName=OPEN_INDEX,
             KeyConditionExpression="pk = :pk AND #open BETWEEN :first AND :last",

@@ -20,8 +20,9 @@ class Intake(Generic[T]):
     As a context manager it closes when a thread leaves with an error: the others then stop after what they hold.
     """
 
-    def __init__(self, items: Iterable[T]) -> None:
+    def __init__(self, items: Iterable[T], turn: int = ITEMS_A_TURN) -> None:
         self._items = iter(items)
+        self._turn = turn
         self._lock = threading.Lock()
         self._closed = False
 
@@ -40,7 +41,7 @@ class Intake(Generic[T]):
 
     def _take(self) -> list[T]:
         with self._lock:
-            return [] if self._closed else list(islice(self._items, ITEMS_A_TURN))
+            return [] if self._closed else list(islice(self._items, self._turn))
 
 
 def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[R]:

@@ -1,0 +1,145 @@
+"""Shard messages in Amazon SQS."""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.parallel import Intake
+from sparklet.clock import SystemClock
+from sparklet.errors import QueueError
+from sparklet.ports import Clock, Message
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
+
+MOST_ENTRIES = 10
+MOST_BATCH_BYTES = 256 * 1024  # a queue takes 1 MiB; a larger body goes alone
+MOST_VISIBILITY_S = 12 * 3600
+LONGEST_WAIT_S = 20
+SEND_TRIES = 6
+SENDERS = 4
+
+
+class SqsQueue:
+    """A ``TaskQueue`` in a standard SQS queue.
+
+    Parameters
+    ----------
+    clients
+        Where its client comes from.
+    queue_url
+        The queue's URL.
+    clock
+        Waits between tries.
+    """
+
+    def __init__(self, clients: AwsClients, queue_url: str, clock: Clock | None = None) -> None:
+        self._clients = clients
+        self._queue_url = queue_url
+        self._clock: Clock = clock or SystemClock()
+
+    def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
+        """Send every body, a few batches at one time; how many were sent.
+
+        A batch whose answer is lost is sent again: a message may then be there twice, which the ledger bears.
+        """
+        intake = Intake(batches(bodies), turn=1)
+        senders = min(SENDERS, self._clients.threads)
+        with ThreadPoolExecutor(senders) as pool:
+            sending = [pool.submit(self._send_batches, intake, delay_s) for _ in range(senders)]
+        return sum(future.result() for future in sending)
+
+    def _send_batches(self, intake: "Intake[list[str]]", delay_s: int) -> int:
+        sent = 0
+        with intake:
+            for batch in intake:
+                self._send_batch(batch, delay_s)
+                sent += len(batch)
+        return sent
+
+    def _send_batch(self, batch: Sequence[str], delay_s: int) -> None:
+        """Send a batch; entries that the queue could not take are sent again, those that are wrong are an error."""
+        entries: list[SendMessageBatchRequestEntryTypeDef] = [
+            {"Id": str(place), "MessageBody": body, "DelaySeconds": delay_s} for place, body in enumerate(batch)
+        ]
+        for tries in range(1, SEND_TRIES + 1):
+            with self._faults("send messages to"):
+                answer = self._clients.sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
+            refused = {entry["Id"]: entry for entry in answer.get("Failed", [])}
+            if not refused:
+                return
+            last = next(iter(refused.values()))
+            why = f"{last['Code']}: {last.get('Message', '')}"
+            if any(entry["SenderFault"] for entry in refused.values()):
+                break
+            entries = [entry for entry in entries if entry["Id"] in refused]
+            self._clock.sleep(random.uniform(0, min(10.0, 0.1 * 2**tries)))
+        raise QueueError(f"queue {self._queue_url} did not take {len(refused)} messages in {tries} tries: {why}")
+
+    def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Message]:
+        """Up to ``most`` (at most 10) messages; waits up to ``wait_s`` (at most 20) for the first."""
+        with self._faults("receive from"):
+            answer = self._clients.sqs.receive_message(
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=min(most, MOST_ENTRIES),
+                WaitTimeSeconds=min(wait_s, LONGEST_WAIT_S),
+                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            )
+        return [
+            Message(
+                message_id=found["MessageId"],
+                body=found["Body"],
+                receipt=found["ReceiptHandle"],
+                receive_count=int(found["Attributes"]["ApproximateReceiveCount"]),
+            )
+            for found in answer.get("Messages", [])
+        ]
+
+    def delete(self, receipt: str) -> None:
+        """Acknowledge a message; nothing happens if it was received again since, or is gone."""
+        with self._faults("delete from", outdated=("InvalidParameterValue",)):
+            self._clients.sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipt)
+
+    def set_visibility(self, receipt: str, visibility_s: int) -> None:
+        """Make a received message visible again in ``visibility_s`` seconds.
+
+        Nothing happens if it is visible already, was received by another, or is gone: what was wanted is then
+        either so or no longer this receiver's business.
+        """
+        if not 0 <= visibility_s <= MOST_VISIBILITY_S:
+            raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MOST_VISIBILITY_S} can")
+        with self._faults("change a message's visibility in", outdated=("MessageNotInflight", "InvalidParameterValue")):
+            self._clients.sqs.change_message_visibility(
+                QueueUrl=self._queue_url, ReceiptHandle=receipt, VisibilityTimeout=visibility_s
+            )
+
+    @contextmanager
+    def _faults(self, what: str, outdated: tuple[str, ...] = ()) -> Iterator[None]:
+        """Turn botocore's errors into ours, but let those pass that say a receipt is ``outdated``."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except ClientError as error:
+            if error.response["Error"].get("Code", "").rpartition(".")[2] not in outdated:
+                raise QueueError(f"could not {what} queue {self._queue_url}: {error}") from error
+        except BotoCoreError as error:
+            raise QueueError(f"could not {what} queue {self._queue_url}: {error}") from error
+
+
+def batches(bodies: Iterable[str]) -> Iterator[list[str]]:
+    """Group bodies, in order, into batches that a queue takes."""
+    batch: list[str] = []
+    batch_bytes = 0
+    for body in bodies:
+        size_bytes = len(body.encode())
+        if batch and (len(batch) == MOST_ENTRIES or batch_bytes + size_bytes > MOST_BATCH_BYTES):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append(body)
+        batch_bytes += size_bytes
+    if batch:
+        yield batch
