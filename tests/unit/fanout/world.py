@@ -167,15 +167,20 @@ class _Faulty:
                 raise KilledError(name)
             if name in ("send", "add_shards"):
                 args = (self._each(args[0]), *args[1:])
-            answer = method(*args, **kwargs)
-            if hit:
-                raise KilledError(name)
+            try:
+                answer = method(*args, **kwargs)
+            finally:
+                if hit:
+                    raise KilledError(name)
             return self._each(answer) if isinstance(answer, Iterator) else answer
 
         return call
 
     def _each(self, items: Any) -> Iterator[Any]:
         for item in items:
-            if self._fault.step():
-                raise KilledError("between two items")
+            hit = self._fault.step()
+            if hit and not self._fault.after_effect:
+                raise KilledError("before an item")
             yield item
+            if hit:
+                raise KilledError("after an item")
