@@ -3,22 +3,27 @@
 The stand-ins start once a session, when the first test needs them. Each test has runs, buckets and queues of its own.
 """
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.s3 import S3Store
 from sparklet.errors import LocalStackError
-from sparklet.local.memory import FakeClock, MemoryLedger
-from sparklet.ports import Ledger
+from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
+from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from tests.stand_ins.dynamodb_local import dynamodb_local
 from tests.stand_ins.ministack import ministack
 
 THREADS = 8
 TABLE = "contract-ledger"
+ON_STACK = pytest.mark.stack
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -76,8 +81,8 @@ def run_id() -> str:
 @pytest.fixture(
     params=[
         "memory",
-        pytest.param("ministack", marks=pytest.mark.stack),
-        pytest.param("dynamodb-local", marks=pytest.mark.stack),
+        pytest.param("ministack", marks=ON_STACK),
+        pytest.param("dynamodb-local", marks=ON_STACK),
     ]
 )
 def ledger(request: pytest.FixtureRequest, clock: FakeClock) -> Ledger:
@@ -85,3 +90,45 @@ def ledger(request: pytest.FixtureRequest, clock: FakeClock) -> Ledger:
         return MemoryLedger(clock)
     clients = request.getfixturevalue(f"{request.param.replace('-', '_')}_clients")
     return DynamoLedger(clients, TABLE, clock)
+
+
+@pytest.fixture
+def bucket(run_id: str) -> str:
+    """Name of a bucket of this test's own; the object store has it."""
+    return f"contract-{run_id}"
+
+
+@pytest.fixture(params=["memory", pytest.param("ministack", marks=ON_STACK)])
+def store(request: pytest.FixtureRequest, bucket: str) -> ObjectStore:
+    if request.param == "memory":
+        return MemoryObjectStore(buckets=[bucket])
+    clients: AwsClients = request.getfixturevalue("ministack_clients")
+    clients.s3.create_bucket(Bucket=bucket)
+    return S3Store(clients)
+
+
+@dataclass(frozen=True)
+class Queues:
+    """A queue whose messages are invisible for a second once received, and go to ``dead`` after two receives."""
+
+    main: TaskQueue
+    dead: TaskQueue
+    clock: Clock
+
+
+@pytest.fixture(params=["memory", pytest.param("ministack", marks=ON_STACK)])
+def queues(request: pytest.FixtureRequest, run_id: str) -> Queues:
+    if request.param == "memory":
+        clock = FakeClock()
+        dead = MemoryTaskQueue(clock)
+        return Queues(MemoryTaskQueue(clock, 1.0, dead, 2), dead, clock)
+    clients: AwsClients = request.getfixturevalue("ministack_clients")
+    dead_url = clients.sqs.create_queue(QueueName=f"{run_id}-dead")["QueueUrl"]
+    dead_arn = clients.sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"])["Attributes"][
+        "QueueArn"
+    ]
+    redrive = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": 2})
+    url = clients.sqs.create_queue(QueueName=run_id, Attributes={"VisibilityTimeout": "1", "RedrivePolicy": redrive})[
+        "QueueUrl"
+    ]
+    return Queues(SqsQueue(clients, url), SqsQueue(clients, dead_url), SystemClock())

@@ -74,7 +74,7 @@ def test_claiming_the_last_attempt_again_is_granted(one: Ledger, run_id: str) ->
 
 
 def test_an_attempt_id_is_used_for_one_attempt(one: Ledger, run_id: str) -> None:
-    """GIVEN a released attempt, WHEN a delayed duplicate of its claim arrives, THEN it gets no lease that nobody serves."""
+    """GIVEN a released attempt, WHEN a late duplicate of its claim arrives, THEN it gets no lease nobody serves."""
     claim(one, run_id, "a")
     one.release(run_id, 0, "a", FLAKY)
 

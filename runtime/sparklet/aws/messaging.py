@@ -21,6 +21,8 @@ MOST_VISIBILITY_S = 12 * 3600
 LONGEST_WAIT_S = 20
 SEND_TRIES = 6
 SENDERS = 4
+# What SQS says of an expired receipt, and what stand-ins say of one whose message is gone.
+OUTDATED_RECEIPT = ("InvalidParameterValue", "ReceiptHandleIsInvalid")
 
 
 class SqsQueue:
@@ -100,7 +102,7 @@ class SqsQueue:
 
     def delete(self, receipt: str) -> None:
         """Acknowledge a message; nothing happens if it was received again since, or is gone."""
-        with self._faults("delete from", outdated=("InvalidParameterValue",)):
+        with self._faults("delete from", outdated=OUTDATED_RECEIPT):
             self._clients.sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipt)
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
@@ -111,7 +113,7 @@ class SqsQueue:
         """
         if not 0 <= visibility_s <= MOST_VISIBILITY_S:
             raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MOST_VISIBILITY_S} can")
-        with self._faults("change a message's visibility in", outdated=("MessageNotInflight", "InvalidParameterValue")):
+        with self._faults("change a message's visibility in", outdated=(*OUTDATED_RECEIPT, "MessageNotInflight")):
             self._clients.sqs.change_message_visibility(
                 QueueUrl=self._queue_url, ReceiptHandle=receipt, VisibilityTimeout=visibility_s
             )

@@ -219,14 +219,14 @@ def names_in(expression: str) -> dict[str, Any]:
 
 
 def _code(error: "BotoCoreError | ClientError") -> str:
-    response: Any = getattr(error, "response", {})
+    response: Any = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
 
 
 def _hides_the_outcome(error: "BotoCoreError | ClientError") -> bool:
     """Whether a write may have been applied in spite of this: no answer, or one that the service is in trouble."""
     response: Any = getattr(error, "response", None)
-    if response is None or _code(error) == "TransactionInProgressException":
+    if not response or _code(error) == "TransactionInProgressException":
         return True
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)) >= 500
 

@@ -1,0 +1,94 @@
+"""A proxy that forwards a request, and then loses the answer on its way: what a dying connection looks like."""
+
+import http.client
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+PASSED_ON = {"content-type", "etag", "last-modified", "x-amz-crc32", "x-amzn-query-error", "x-amz-request-id"}
+
+
+class LossyProxy:
+    """Loses answers as it is told to; without that it is transparent.
+
+    ``operation`` names what a request asks for: the last word of X-Amz-Target, or the HTTP method.
+    """
+
+    def __init__(self, backend: str) -> None:
+        self.lost = 0
+        self._backend = urlsplit(backend)
+        self._to_lose: dict[str, int] = {}
+        self._before: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+
+    def lose(self, operation: str, answers: int = 1, meanwhile: Callable[[], None] | None = None) -> None:
+        """Lose the next ``answers`` to ``operation``; ``meanwhile`` happens after the first has taken effect."""
+        with self._lock:
+            self._to_lose = {operation: answers}
+            self._before = meanwhile
+            self.lost = 0
+
+    def ask(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """The backend's answer: status, headers, content."""
+        connection = http.client.HTTPConnection(str(self._backend.hostname), self._backend.port, timeout=30)
+        with closing(connection):
+            connection.request(method, path, body, dict(headers))
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+
+    def loses(self, operation: str) -> bool:
+        """Whether the answer to this request is lost."""
+        with self._lock:
+            if self._to_lose.get(operation, 0) <= 0:
+                return False
+            self._to_lose[operation] -= 1
+            self.lost += 1
+            meanwhile, self._before = self._before, None
+        if meanwhile:
+            meanwhile()
+        return True
+
+
+@contextmanager
+def lossy_proxy(backend: str) -> Iterator[tuple[LossyProxy, str]]:
+    """A proxy before ``backend``, and its own endpoint."""
+    proxy = LossyProxy(backend)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, headers, content = proxy.ask(self.command, self.path, dict(self.headers.items()), body)
+            operation = (self.headers.get("X-Amz-Target") or self.command).rpartition(".")[2]
+            if proxy.loses(operation):
+                self.close_connection = True
+                return
+            self.send_response(status)
+            for name, value in headers:
+                if name.lower() in PASSED_ON or name.lower().startswith("x-amz"):
+                    self.send_header(name, value)
+            length = dict(headers).get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
+            self.send_header("Content-Length", length)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_PUT = do_GET = do_HEAD = handle_any  # noqa: N815 - the names that the base class looks for
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield proxy, f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

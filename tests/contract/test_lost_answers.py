@@ -1,0 +1,338 @@
+"""A write took effect, its answer never came: what the adapters make of that.
+
+Two ways for each write. ``ONE``: botocore asks again by itself, and the second request is refused by what the first
+one wrote. ``ALL``: botocore gives up, and nobody knows.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger
+from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.s3 import S3Store
+from sparklet.errors import LeaseLostError, LedgerError, ObjectChangedError, QueueError
+from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.local.memory import FakeClock
+from sparklet.model import ClaimStatus, Failure, RunState, ShardResult, ShardState
+from tests.contract.conftest import ON_STACK, TABLE
+from tests.contract.lossy_proxy import LossyProxy, lossy_proxy
+from tests.contract.samples import LEASE_S, MOST_ATTEMPTS, part, planned, ref, run, script, shard
+
+ATTEMPTS = 2
+ONE, ALL = 1, ATTEMPTS
+UPDATE, PUT, TRANSACT = "UpdateItem", "PutItem", "TransactWriteItems"
+FLAKY = Failure("GatewayLostError", "the JVM went away")
+
+
+def _endpoint(clients: AwsClients) -> str:
+    return clients.dynamodb.meta.endpoint_url
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("ministack", marks=ON_STACK), pytest.param("dynamodb-local", marks=ON_STACK)],
+)
+def way(request: pytest.FixtureRequest) -> Iterator[tuple[LossyProxy, AwsClients]]:
+    """The proxy, and clients that go through it."""
+    direct: AwsClients = request.getfixturevalue(f"{request.param.replace('-', '_')}_clients")
+    with lossy_proxy(_endpoint(direct)) as (proxy, endpoint):
+        yield proxy, AwsClients(8, endpoint_url=endpoint, attempts=ATTEMPTS)
+
+
+@pytest.fixture
+def proxy(way: tuple[LossyProxy, AwsClients]) -> Iterator[LossyProxy]:
+    yield way[0]
+    way[0].lose("nothing", 0)
+
+
+@pytest.fixture
+def ledger(way: tuple[LossyProxy, AwsClients], proxy: LossyProxy, clock: FakeClock) -> DynamoLedger:
+    return DynamoLedger(way[1], TABLE, clock)
+
+
+@pytest.fixture
+def other(request: pytest.FixtureRequest, way: tuple[LossyProxy, AwsClients], clock: FakeClock) -> DynamoLedger:
+    """Another process's ledger: its answers are lost only if its requests are of the kind that is lost just now."""
+    return DynamoLedger(way[1], TABLE, clock)
+
+
+@pytest.fixture(params=[ONE, ALL], ids=["one", "all"])
+def answers(request: pytest.FixtureRequest) -> int:
+    count: int = request.param
+    return count
+
+
+def test_a_claim(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+    planned(ledger, run_id)
+    proxy.lose(UPDATE, answers)
+
+    answer = ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS)
+
+    assert proxy.lost == answers
+    assert (answer.status, answer.record.attempts) == (ClaimStatus.GRANTED, 1)
+    assert ledger.get_shard(run_id, 0) == answer.record
+
+
+def test_a_claim_that_finds_the_shard_exhausted(
+    ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int
+) -> None:
+    planned(ledger, run_id)
+    ledger.claim(ref(run_id), "a", LEASE_S, 1)
+    ledger.release(run_id, 0, "a", FLAKY)
+    proxy.lose(UPDATE, answers)  # of the claim's own write, which is refused; then of what makes the shard FAILED
+
+    if answers == ALL:  # not known whether the claim was taken, and it was not: it may be tried again
+        with pytest.raises(LedgerError):
+            ledger.claim(ref(run_id), "b", LEASE_S, 1)
+    assert ledger.claim(ref(run_id), "b", LEASE_S, 1).status is ClaimStatus.EXHAUSTED
+    assert ledger.get_shard(run_id, 0).state is ShardState.FAILED
+
+
+@pytest.mark.parametrize("state", [ShardState.SUCCEEDED, ShardState.FAILED, ShardState.PENDING])
+def test_the_end_of_an_attempt(
+    ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, state: ShardState
+) -> None:
+    planned(ledger, run_id)
+    ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS)
+    say: dict[ShardState, Callable[[], None]] = {
+        ShardState.SUCCEEDED: lambda: ledger.succeed(run_id, 0, "a", ShardResult(7)),
+        ShardState.FAILED: lambda: ledger.fail(run_id, 0, "a", FLAKY),
+        ShardState.PENDING: lambda: ledger.release(run_id, 0, "a", FLAKY),
+    }
+    proxy.lose(UPDATE, answers)
+
+    say[state]()
+
+    assert proxy.lost == answers
+    record = ledger.get_shard(run_id, 0)
+    assert (record.state, record.attempt_id, record.attempts) == (state, "a", 1)
+
+
+def test_a_zombie_does_not_take_the_owners_write_for_its_own(
+    ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
+) -> None:
+    planned(ledger, run_id)
+    ledger.claim(ref(run_id), "zombie", LEASE_S, MOST_ATTEMPTS)
+    clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+    ledger.claim(ref(run_id), "b", LEASE_S, MOST_ATTEMPTS)
+    ledger.succeed(run_id, 0, "b", ShardResult(7))
+    proxy.lose(UPDATE, answers)
+
+    with pytest.raises(LeaseLostError):
+        ledger.succeed(run_id, 0, "zombie", ShardResult(8))
+
+    assert ledger.get_shard(run_id, 0).rows == 7
+
+
+def test_the_checkers_writes(
+    ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
+) -> None:
+    planned(ledger, run_id)
+    held = ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS).record
+    clock.advance(LEASE_S + 1)
+
+    proxy.lose(UPDATE, answers)
+    lapsed = ledger.lapse(held, MOST_ATTEMPTS)
+    assert lapsed == ledger.get_shard(run_id, 0)
+    assert lapsed is not None
+    assert lapsed.state is ShardState.PENDING
+
+    proxy.lose(UPDATE, answers)
+    counted = ledger.count_requeue(lapsed)
+    assert counted == ledger.get_shard(run_id, 0)
+    assert counted is not None
+    assert counted.requeues == 1
+
+    proxy.lose(UPDATE, answers)
+    assert ledger.abandon(counted, FLAKY) is True
+
+    proxy.lose(UPDATE, answers)
+    driven = ledger.redrive(run_id, 0, 1)
+    assert driven == ledger.get_shard(run_id, 0)
+    assert proxy.lost == answers
+
+
+def test_a_lapse_that_another_checker_did_is_not_taken_for_ones_own(
+    ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
+) -> None:
+    planned(ledger, run_id)
+    held = ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS).record
+    clock.advance(LEASE_S + 1)
+    assert ledger.lapse(held, MOST_ATTEMPTS)
+    proxy.lose(UPDATE, answers)
+
+    assert ledger.lapse(held, MOST_ATTEMPTS) is None
+
+
+def test_a_claim_that_lapsed_meanwhile_is_not_granted(
+    ledger: DynamoLedger, other: DynamoLedger, proxy: LossyProxy, run_id: str, clock: FakeClock
+) -> None:
+    """GIVEN a claim whose answer is lost and whose lease another takes over, THEN the first is not told it has it."""
+    planned(ledger, run_id)
+
+    def take_over() -> None:
+        clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+        assert other.claim(ref(run_id), "b", LEASE_S, MOST_ATTEMPTS).status is ClaimStatus.GRANTED
+
+    proxy.lose(UPDATE, ONE, meanwhile=take_over)
+
+    assert ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS).status is ClaimStatus.HELD
+    assert ledger.get_shard(run_id, 0).attempt_id == "b"
+
+
+def test_a_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+    proxy.lose(TRANSACT, answers)
+
+    ledger.create_run(run(run_id))
+
+    assert proxy.lost == answers
+    assert ledger.get_run(run_id) == run(run_id)
+    assert [r.run_id for r in ledger.list_runs()].count(run_id) == 1
+
+
+def test_a_plan_part(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+    ledger.create_run(run(run_id))
+    proxy.lose(TRANSACT, answers)
+
+    ledger.add_part(run_id, part(0, 0, 3))
+
+    assert proxy.lost == answers
+    assert list(ledger.parts(run_id)) == [part(0, 0, 3)]
+
+
+def test_a_dispatched_part(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+    ledger.create_run(run(run_id))
+    ledger.add_part(run_id, part(0, 0, 3))
+    proxy.lose(UPDATE, answers)
+
+    ledger.mark_dispatched(run_id, 0)
+
+    assert list(ledger.parts(run_id)) == [replace(part(0, 0, 3), dispatched=True)]
+
+
+def test_a_sealed_plan(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+    ledger.create_run(run(run_id))
+    ledger.add_part(run_id, part(0, 0, 3))
+    proxy.lose(TRANSACT, answers)
+
+    ledger.seal_plan(run_id, 3, 6, 30)
+
+    assert proxy.lost == answers
+    assert ledger.get_run(run_id).shard_count == 3
+
+
+def test_a_generation(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+    planned(ledger, run_id)
+    proxy.lose(UPDATE, answers)
+
+    opened = ledger.start_generation(run_id, 1, script("repaired"))
+
+    assert proxy.lost == answers
+    assert opened == ledger.get_run(run_id)
+    assert opened.scripts == (script(), script("repaired"))
+
+
+def test_the_end_of_a_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+    planned(ledger, run_id)
+    proxy.lose(UPDATE, answers)
+
+    assert ledger.finish_run(run_id, 0, RunState.SUCCEEDED).state is RunState.SUCCEEDED
+    assert proxy.lost == answers
+
+
+def test_shards(ledger: DynamoLedger, proxy: LossyProxy, run_id: str) -> None:
+    ledger.create_run(run(run_id))
+    ledger.add_part(run_id, part(0, 0, 60))
+    ledger.add_shards(shard(run_id, number) for number in range(10))
+    proxy.lose(PUT, 20)
+
+    assert ledger.add_shards(shard(run_id, number) for number in range(60)) == 50
+
+    assert proxy.lost == 20
+    assert [r.number for r in ledger.shards(run_id)] == list(range(60))
+
+
+def test_a_service_that_is_away_is_a_fault_that_may_pass(run_id: str, clock: FakeClock) -> None:
+    ledger = DynamoLedger(AwsClients(4, endpoint_url="http://127.0.0.1:1", attempts=1), TABLE, clock)
+    calls: list[Callable[[], Any]] = [
+        lambda: ledger.get_run(run_id),
+        lambda: ledger.create_run(run(run_id)),
+        lambda: ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS),
+        lambda: ledger.succeed(run_id, 0, "a", ShardResult()),
+        lambda: ledger.add_shards([shard(run_id, 0)]),
+        lambda: ledger.count(run_id),
+    ]
+    for call in calls:
+        with pytest.raises(LedgerError) as caught:
+            call()
+        assert caught.value.retryable
+
+
+def test_a_table_that_is_not_there_is_named(ledger: DynamoLedger, way: tuple[LossyProxy, AwsClients]) -> None:
+    with pytest.raises(LedgerError, match=r"absent failed: there is no such table.*SPARKLET_LEDGER_TABLE"):
+        DynamoLedger(way[1], "absent").get_run("r")
+
+
+# --- the other services, on ministack ---
+
+
+@pytest.fixture
+def through(request: pytest.FixtureRequest) -> Iterator[tuple[LossyProxy, AwsClients]]:
+    direct: AwsClients = request.getfixturevalue("ministack_clients")
+    with ExitStack() as stack:
+        proxy, endpoint = stack.enter_context(lossy_proxy(_endpoint(direct)))
+        yield proxy, AwsClients(4, endpoint_url=endpoint, attempts=ATTEMPTS)
+
+
+@pytest.mark.stack
+def test_an_object_that_was_created_is_not_taken_for_another_writers(
+    through: tuple[LossyProxy, AwsClients], bucket: str
+) -> None:
+    proxy, clients = through
+    clients.s3.create_bucket(Bucket=bucket)
+    store = S3Store(clients)
+    proxy.lose("PUT", 1)
+    etag = store.put(f"s3://{bucket}/part", b"mine", create_only=True)
+
+    assert proxy.lost == 1
+    assert etag == store.head(f"s3://{bucket}/part").etag
+    proxy.lose("PUT", 1)
+    with pytest.raises(ObjectChangedError):
+        store.put(f"s3://{bucket}/part", b"another's", create_only=True)
+    assert store.get(f"s3://{bucket}/part") == b"mine"
+
+
+@pytest.mark.stack
+def test_no_message_is_missing_after_a_lost_answer(through: tuple[LossyProxy, AwsClients], run_id: str) -> None:
+    proxy, clients = through
+    url = clients.sqs.create_queue(QueueName=run_id)["QueueUrl"]
+    queue = SqsQueue(clients, url)
+    proxy.lose("SendMessageBatch", 1)
+
+    assert queue.send(str(number) for number in range(40)) == 40
+
+    received: set[str] = set()
+    while messages := queue.receive():
+        received |= {message.body for message in messages}
+        for message in messages:
+            queue.delete(message.receipt)
+    assert received == {str(number) for number in range(40)}
+
+
+def test_a_queue_that_is_away_is_a_fault_that_may_pass() -> None:
+    queue = SqsQueue(AwsClients(4, endpoint_url="http://127.0.0.1:1", attempts=1), "http://127.0.0.1:1/0/q")
+    calls: list[Callable[[], Any]] = [
+        lambda: queue.send(["x"]),
+        lambda: queue.receive(),
+        lambda: queue.delete("r"),
+        lambda: queue.set_visibility("r", 1),
+    ]
+    for call in calls:
+        with pytest.raises(QueueError) as caught:
+            call()
+        assert caught.value.retryable

@@ -1,0 +1,246 @@
+"""What every object store promises."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
+from sparklet.ports import ObjectStore
+
+ODD_KEYS = [
+    "plain.csv",
+    "with space.csv",
+    "plus+plus.csv",
+    "100%.csv",
+    "a%20b.csv",  # not the same as "a b.csv"
+    "a b.csv",
+    "hash#tag?query=1&x=2",
+    "semi;colon,comma=equals@at:colon",
+    "ünïcode/日本語/🎈.csv",
+    "new\nline",
+    "tab\tand\rreturn",
+    "quote\"and'apostrophe",
+    "<xml>&amp;</xml>",
+    "back\\slash",
+    "trailing/",
+    "double//slash",
+    "./dot/../dots",
+    "~tilde!(parens)*star",
+    "date=2013-01-01/hour=05/part-0.csv",
+]
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_a_key_is_taken_literally(store: ObjectStore, bucket: str, key: str, tmp_path: Path) -> None:
+    uri = f"s3://{bucket}/{key}"
+    etag = store.put(uri, key.encode())
+
+    assert store.get(uri) == key.encode()
+    assert store.head(uri).etag == etag
+    (listed,) = store.list(f"s3://{bucket}/")
+    assert (listed.uri, listed.size_bytes, listed.etag) == (uri, len(key.encode()), etag)
+    (below,) = store.list(f"s3://{bucket}/{key[:3]}")
+    assert below == listed
+    store.download(uri, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == key.encode()
+    store.upload(tmp_path / "copy", uri)
+    assert store.get(uri) == key.encode()
+    assert list(store.list(f"s3://{bucket}/", start_after=key)) == []
+    store.delete(uri)
+    assert list(store.list(f"s3://{bucket}/")) == []
+
+
+def test_keys_are_listed_in_the_order_of_their_bytes(store: ObjectStore, bucket: str) -> None:
+    for key in ODD_KEYS:
+        store.put(f"s3://{bucket}/{key}", b"")
+
+    listed = [info.uri.removeprefix(f"s3://{bucket}/") for info in store.list(f"s3://{bucket}/")]
+
+    assert listed == sorted(ODD_KEYS, key=str.encode)
+    assert listed == [info.uri.removeprefix(f"s3://{bucket}/") for info in store.list(f"s3://{bucket}")]
+    for key in ODD_KEYS:
+        after = [info.uri.removeprefix(f"s3://{bucket}/") for info in store.list(f"s3://{bucket}", start_after=key)]
+        assert after == listed[listed.index(key) + 1 :]
+
+
+def test_a_listing_goes_over_all_pages(store: ObjectStore, bucket: str) -> None:
+    keys = [f"in/{number:05d}.csv" for number in range(2_001)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: store.put(f"s3://{bucket}/{key}", b"x"), [*keys, "io/other", "imore"]))
+
+    assert [info.uri.split("/", 3)[3] for info in store.list(f"s3://{bucket}/in/")] == keys
+    assert [i.uri.split("/", 3)[3] for i in store.list(f"s3://{bucket}/in/", "in/01500.csv")] == keys[1_501:]
+    assert [i.uri.split("/", 3)[3] for i in store.list(f"s3://{bucket}/in/", "in/01500")] == keys[1_500:]
+
+
+def test_a_listing_tells_size_etag_and_time(store: ObjectStore, bucket: str) -> None:
+    etag = store.put(f"s3://{bucket}/a", b"12345")
+
+    (info,) = store.list(f"s3://{bucket}/")
+
+    assert info.size_bytes == 5
+    assert info.etag == etag == "827ccb0eea8a706c4c34a16891f84e7b"
+    assert abs(info.modified_s - time.time()) < 60
+    assert store.head(f"s3://{bucket}/a").size_bytes == 5
+
+
+def test_an_empty_prefix_lists_nothing(store: ObjectStore, bucket: str) -> None:
+    assert list(store.list(f"s3://{bucket}/nothing/")) == []
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "expected"),
+    [
+        (0, None, b"0123456789"),
+        (3, None, b"3456789"),
+        (3, 4, b"3456"),
+        (0, 1, b"0"),
+        (8, 100, b"89"),
+        (9, 1, b"9"),
+        (10, 1, b""),
+        (50, None, b""),
+        (2, 0, b""),
+    ],
+)
+def test_a_range_is_cut_as_a_slice_is(
+    store: ObjectStore, bucket: str, offset: int, length: int | None, expected: bytes
+) -> None:
+    store.put(f"s3://{bucket}/digits", b"0123456789")
+
+    assert store.get(f"s3://{bucket}/digits", offset, length) == expected
+
+
+def test_an_empty_object_is_an_object(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+    store.put(f"s3://{bucket}/empty", b"")
+
+    assert store.get(f"s3://{bucket}/empty") == b""
+    store.download(f"s3://{bucket}/empty", tmp_path / "empty")
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
+def test_an_object_is_read_only_in_the_version_asked_for(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+    uri = f"s3://{bucket}/script.py"
+    old = store.put(uri, b"old")
+    assert store.get(uri, etag=old) == b"old"
+    store.download(uri, tmp_path / "old.py", etag=old)
+    new = store.put(uri, b"new")
+
+    with pytest.raises(ObjectChangedError, match="script"):
+        store.get(uri, etag=old)
+    with pytest.raises(ObjectChangedError, match="script"):
+        store.download(uri, tmp_path / "script.py", etag=old)
+
+    assert store.get(uri, 1, 1, etag=new) == b"e"
+    assert [path.name for path in tmp_path.iterdir()] == ["old.py"]
+
+
+def test_an_object_is_created_once(store: ObjectStore, bucket: str) -> None:
+    uri = f"s3://{bucket}/part"
+    store.put(uri, b"first", create_only=True)
+
+    with pytest.raises(ObjectChangedError, match="part"):
+        store.put(uri, b"second", create_only=True)
+
+    assert store.get(uri) == b"first"
+    store.put(uri, b"third")
+    assert store.get(uri) == b"third"
+
+
+def test_one_of_eight_creates_an_object(store: ObjectStore, bucket: str) -> None:
+    for number in range(10):
+        uri = f"s3://{bucket}/part-{number}"
+
+        def create(writer: int, uri: str = uri) -> int | None:
+            try:
+                store.put(uri, b"%d" % writer, create_only=True)
+            except ObjectChangedError:
+                return None
+            return writer
+
+        with ThreadPoolExecutor(8) as pool:
+            (winner,) = [writer for writer in pool.map(create, range(8)) if writer is not None]
+        assert store.get(uri) == b"%d" % winner
+
+
+def test_what_is_not_there_is_named(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+    uri = f"s3://{bucket}/no/such key"
+    calls: list[Callable[[], object]] = [
+        lambda: store.get(uri),
+        lambda: store.get(uri, 5, 0),
+        lambda: store.get(uri, etag="abc"),
+        lambda: store.head(uri),
+        lambda: store.download(uri, tmp_path / "copy"),
+    ]
+    for call in calls:
+        with pytest.raises(ObjectNotFoundError, match="no/such key"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bucket_that_is_not_there_is_named(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+    uri = f"s3://{bucket}-missing/key"
+    (tmp_path / "file").write_bytes(b"x")
+    calls: list[Callable[[], object]] = [
+        lambda: store.get(uri),
+        lambda: store.head(uri),
+        lambda: store.put(uri, b"x"),
+        lambda: store.upload(tmp_path / "file", uri),
+        lambda: store.delete(uri),
+        lambda: list(store.list(uri)),
+    ]
+    for call in calls:
+        with pytest.raises(ObjectNotFoundError, match=f"{bucket}-missing"):
+            call()
+
+
+@pytest.mark.parametrize("uri", ["", "s3://", "s3:///key", "/local/path", "bucket/key", "https://bucket/key"])
+def test_an_address_that_is_none_is_named(store: ObjectStore, uri: str) -> None:
+    with pytest.raises(ObjectNotFoundError, match="must look like s3://bucket/key"):
+        store.get(uri)
+
+
+def test_deleting_what_is_not_there_is_fine(store: ObjectStore, bucket: str) -> None:
+    store.delete(f"s3://{bucket}/never")
+
+
+def test_a_download_replaces_a_file_whole(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"what was there before, and longer")
+    store.put(f"s3://{bucket}/x", b"short")
+
+    store.download(f"s3://{bucket}/x", target)
+
+    assert target.read_bytes() == b"short"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_download_that_cannot_be_written_is_named(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+    store.put(f"s3://{bucket}/x", b"short")
+
+    with pytest.raises(ObjectStoreError, match="could not be written"):
+        store.download(f"s3://{bucket}/x", tmp_path / "no" / "such" / "folder")
+
+
+def test_a_file_that_is_not_there_is_named(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+    with pytest.raises(ObjectStoreError, match="could not be read"):
+        store.upload(tmp_path / "missing", f"s3://{bucket}/x")
+
+
+def test_a_large_file_comes_back_as_it_was(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+    body = bytes(range(256)) * (20 * 4096)  # 20 MiB: several parts
+    (tmp_path / "large").write_bytes(body)
+
+    store.upload(tmp_path / "large", f"s3://{bucket}/large")
+    store.download(f"s3://{bucket}/large", tmp_path / "copy")
+
+    assert (tmp_path / "copy").read_bytes() == body
+    assert store.head(f"s3://{bucket}/large").size_bytes == len(body)
+    assert store.get(f"s3://{bucket}/large", 5_000_000, 3) == body[5_000_000:5_000_003]
+
+
+def test_the_errors_of_a_store_say_whether_to_try_again() -> None:
+    assert ObjectStoreError.retryable
+    assert not any(e.retryable for e in (ObjectNotFoundError, ObjectChangedError, ObjectForbiddenError))

@@ -1,0 +1,169 @@
+"""What every queue promises."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from sparklet.errors import QueueError
+from sparklet.ports import Message, TaskQueue
+from tests.contract.conftest import Queues
+
+
+def drain(queue: TaskQueue, wait_s: int = 0) -> list[Message]:
+    """All messages that are visible, each deleted once received."""
+    messages: list[Message] = []
+    while batch := queue.receive(wait_s=wait_s):
+        for message in batch:
+            queue.delete(message.receipt)
+        messages += batch
+    return messages
+
+
+def test_what_is_sent_is_received(queues: Queues) -> None:
+    assert queues.main.send(["ünï\ncode", '{"run_id":"r"}']) == 2
+
+    messages = drain(queues.main)
+
+    assert sorted(m.body for m in messages) == sorted(["ünï\ncode", '{"run_id":"r"}'])
+    assert [m.receive_count for m in messages] == [1, 1]
+    assert len({m.message_id for m in messages}) == 2
+
+
+def test_nothing_is_received_from_an_empty_queue(queues: Queues) -> None:
+    assert list(queues.main.receive()) == []
+    assert queues.main.send([]) == 0
+
+
+def test_every_message_of_many_batches_arrives_once(queues: Queues) -> None:
+    bodies = {f"message {number}" for number in range(1_003)}
+
+    assert queues.main.send(iter(sorted(bodies))) == len(bodies)
+
+    assert sorted(m.body for m in drain(queues.main)) == sorted(bodies)
+
+
+def test_large_messages_are_sent_in_smaller_batches(queues: Queues) -> None:
+    bodies = [f"{number}" * 100_000 for number in range(7)] + ["x" * 1_000_000]
+
+    assert queues.main.send(bodies) == len(bodies)
+
+    assert sorted(m.body for m in drain(queues.main)) == sorted(bodies)
+
+
+def test_a_message_that_no_queue_takes_is_an_error(queues: Queues) -> None:
+    with pytest.raises(QueueError):
+        queues.main.send(["x" * (1024 * 1024 + 1)])
+
+
+def test_no_more_is_received_than_asked_for(queues: Queues) -> None:
+    queues.main.send(str(number) for number in range(30))
+
+    assert len(queues.main.receive(most=3)) <= 3
+    assert len(queues.main.receive(most=50)) <= 10
+
+
+def test_a_received_message_is_invisible_until_its_time_is_over(queues: Queues) -> None:
+    queues.main.send(["x"])
+    (first,) = queues.main.receive()
+    assert list(queues.main.receive()) == []
+    queues.clock.sleep(1.2)
+
+    (second,) = queues.main.receive()
+
+    assert (first.receive_count, second.receive_count) == (1, 2)
+    assert (second.message_id, second.body) == (first.message_id, "x")
+
+
+def test_a_deleted_message_does_not_come_back(queues: Queues) -> None:
+    queues.main.send(["x"])
+    (message,) = queues.main.receive()
+    queues.main.delete(message.receipt)
+    queues.main.delete(message.receipt)
+    queues.clock.sleep(1.2)
+
+    assert list(queues.main.receive()) == []
+
+
+def test_a_message_can_be_given_back_at_once(queues: Queues) -> None:
+    queues.main.send(["x"])
+    (message,) = queues.main.receive()
+
+    queues.main.set_visibility(message.receipt, 0)
+
+    assert [m.receive_count for m in queues.main.receive()] == [2]
+
+
+def test_a_message_can_be_held_for_longer(queues: Queues) -> None:
+    queues.main.send(["x"])
+    (message,) = queues.main.receive()
+
+    queues.main.set_visibility(message.receipt, 600)
+    queues.clock.sleep(1.2)
+
+    assert list(queues.main.receive()) == []
+
+
+def test_a_message_that_is_visible_again_is_not_lost(queues: Queues) -> None:
+    """An expired receipt is no error: the message comes back by itself, which is not worth failing for."""
+    queues.main.send(["x"])
+    (message,) = queues.main.receive()
+    queues.clock.sleep(1.2)
+
+    queues.main.set_visibility(message.receipt, 1)
+    queues.clock.sleep(1.2)
+
+    assert [m.body for m in queues.main.receive()] == ["x"]
+
+
+def test_a_message_that_is_gone_is_not_changed(queues: Queues) -> None:
+    queues.main.send(["x"])
+    (message,) = queues.main.receive()
+    queues.main.delete(message.receipt)
+
+    queues.main.set_visibility(message.receipt, 10)
+
+    assert list(queues.main.receive()) == []
+
+
+@pytest.mark.parametrize("visibility_s", [-1, 12 * 3600 + 1])
+def test_a_visibility_that_no_queue_takes_is_an_error(queues: Queues, visibility_s: int) -> None:
+    queues.main.send(["x"])
+    (message,) = queues.main.receive()
+
+    with pytest.raises(QueueError, match=str(visibility_s)):
+        queues.main.set_visibility(message.receipt, visibility_s)
+
+
+def test_a_delayed_message_comes_later(queues: Queues) -> None:
+    queues.main.send(["x"], delay_s=1)
+    assert list(queues.main.receive()) == []
+    queues.clock.sleep(1.3)
+
+    assert [m.body for m in queues.main.receive()] == ["x"]
+
+
+def test_waiting_ends_with_the_first_message(queues: Queues) -> None:
+    queues.main.send(["x"], delay_s=1)
+
+    assert [m.body for m in queues.main.receive(wait_s=5)] == ["x"]
+
+
+def test_a_message_that_nobody_could_handle_goes_to_the_dead_letters(queues: Queues) -> None:
+    queues.main.send(["poison", "fine"])
+    for _ in range(2):
+        for message in queues.main.receive():
+            if message.body == "fine":
+                queues.main.delete(message.receipt)
+        queues.clock.sleep(1.2)
+
+    assert list(queues.main.receive()) == []
+    assert [m.body for m in drain(queues.dead)] == ["poison"]
+
+
+def test_eight_receivers_share_the_messages(queues: Queues) -> None:
+    queues.main.send(str(number) for number in range(200))
+
+    with ThreadPoolExecutor(8) as pool:
+        received = [m.body for messages in pool.map(drain, [queues.main] * 8) for m in messages]
+
+    assert sorted(received, key=int) == [str(number) for number in range(200)]
