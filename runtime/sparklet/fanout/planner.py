@@ -11,7 +11,7 @@ marked were dispatched again. The plan is sealed with the number of shards that 
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sparklet.errors import PlanError
@@ -92,17 +92,21 @@ class _Sealed:
 
 @dataclass(slots=True)
 class _Group:
-    """Shards that become one part, and their lines."""
+    """The lines of shards that become one part, and what the shards hold together."""
 
-    shards: list[Shard] = field(default_factory=list)
     lines: list[bytes] = field(default_factory=list)
     line_bytes: int = 0
+    objects: int = 0
+    size_bytes: int = 0
+    last_uri: str = ""
 
     def add(self, shard: Shard) -> None:
         line = shard.to_line()
-        self.shards.append(shard)
         self.lines.append(line)
         self.line_bytes += len(line)
+        self.objects += len(shard.objects)
+        self.size_bytes += shard.size_bytes
+        self.last_uri = shard.objects[-1].uri
 
 
 def _groups(shards: Iterator[Shard], most_shards: int, most_bytes: int) -> Iterator[_Group]:
@@ -110,10 +114,10 @@ def _groups(shards: Iterator[Shard], most_shards: int, most_bytes: int) -> Itera
     group = _Group()
     for shard in shards:
         group.add(shard)
-        if len(group.shards) == most_shards or group.line_bytes >= most_bytes:
+        if len(group.lines) == most_shards or group.line_bytes >= most_bytes:
             yield group
             group = _Group()
-    if group.shards:
+    if group.lines:
         yield group
 
 
@@ -136,7 +140,7 @@ class _Planning:
         name = f"part-{self._sealed.parts:05d}-{self._planner_id}.jsonl"
         body = b"".join(group.lines)
         self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
-        part = self._seal_part(name, group.shards)
+        part = self._seal_part(name, group)
         dispatch_part(self._at, self._run.run_id, part, body, self._pace)
         self._tell()
 
@@ -146,25 +150,22 @@ class _Planning:
         self._tell(sealed=True)
         return self._at.ledger.get_run(self._run.run_id)
 
-    def _seal_part(self, name: str, shards: Sequence[Shard]) -> PartRecord:
+    def _seal_part(self, name: str, group: _Group) -> PartRecord:
+        position = self._inventory.position_of(group.last_uri)
+        if position is None:
+            raise PlanError(f"{group.last_uri} was listed but lies under no input of {self._run.run_id}")
         part = PartRecord(
             index=self._sealed.parts,
             part=name,
             first_shard=self._sealed.shards,
-            shard_count=len(shards),
-            object_count=sum(len(shard.objects) for shard in shards),
-            size_bytes=sum(shard.size_bytes for shard in shards),
-            position=self._position_after(shards[-1]),
+            shard_count=len(group.lines),
+            object_count=group.objects,
+            size_bytes=group.size_bytes,
+            position=position,
         )
         self._at.ledger.add_part(self._run.run_id, part)
         self._sealed = self._sealed.and_part(part)
         return part
-
-    def _position_after(self, shard: Shard) -> Position:
-        position = self._inventory.position_of(shard.objects[-1].uri)
-        if position is None:
-            raise PlanError(f"{shard.objects[-1].uri} was listed but lies under no input of {self._run.run_id}")
-        return position
 
     def _tell(self, sealed: bool = False) -> None:
         done, skipped = self._sealed, self._inventory.skipped

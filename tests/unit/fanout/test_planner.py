@@ -1,5 +1,7 @@
 """Planning: every object in one shard, every shard in the ledger and in the queue, the plan sealed last."""
 
+from collections.abc import Iterable
+
 import pytest
 
 from sparklet.errors import CheckpointConflictError, RunNotFoundError
@@ -8,7 +10,7 @@ from sparklet.fanout.new_run import new_run
 from sparklet.fanout.planner import PlanProgress, plan
 from sparklet.local.memory import FakeClock, MemoryTaskQueue
 from sparklet.model import PartRecord, Position, RunOptions, RunState, ShardState
-from tests.unit.fanout.world import SOURCE, World
+from tests.unit.fanout.world import SOURCE, World, ref_of
 
 
 def test_a_plan_puts_every_object_into_one_shard_in_order(world: World) -> None:
@@ -81,6 +83,25 @@ def test_planning_a_sealed_run_again_changes_nothing(world: World) -> None:
 def test_an_unknown_run_cannot_be_planned(world: World) -> None:
     with pytest.raises(RunNotFoundError):
         plan(world.at, "run-9")
+
+
+def test_no_message_is_sent_before_its_shard_is_in_the_ledger_and_its_part_is_sealed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put(7)
+    new_run(world.at, world.request())
+    send = world.queue.send
+
+    def checked(bodies: Iterable[str], delay_s: int = 0) -> int:
+        bodies = list(bodies)
+        known = {record.ref for record in world.shards()}
+        parts = {part.part for part in world.ledger.parts("run-1")}
+        assert all(ref_of(body) in known and ref_of(body).part in parts for body in bodies)
+        return send(bodies, delay_s)
+
+    monkeypatch.setattr(world.queue, "send", checked)
+    plan(world.at, "run-1", part_shards=2)
+    assert len(world.queue) == 4
 
 
 def test_a_prefix_that_changes_during_planning_changes_no_planned_shard(world: World) -> None:

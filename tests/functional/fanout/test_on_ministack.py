@@ -1,0 +1,151 @@
+"""The fan-out over the AWS adapters and the stand-in: what holds in memory holds there."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.s3 import S3Store
+from sparklet.fanout.checker import check
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.fate import object_fate
+from sparklet.fanout.new_run import RunRequest, new_run
+from sparklet.fanout.planner import plan
+from sparklet.fanout.recovery import LetterFate, consume
+from sparklet.fanout.redrive import redrive
+from sparklet.local.memory import FakeClock
+from sparklet.model import ClaimStatus, Counts, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
+from tests.stand_ins.ministack import ministack
+from tests.unit.fanout.world import Fault, KilledError
+
+pytestmark = pytest.mark.stack
+
+OBJECTS = 23
+BROKEN = Failure("ValueError", "bad", retryable=False)
+
+
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsClients]:
+    folder: Path = tmp_path_factory.mktemp("ministack")
+    with pytest.MonkeyPatch.context() as patch, ministack(folder) as endpoint:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        yield AwsClients(8, endpoint_url=endpoint, region="us-east-1")
+
+
+@pytest.fixture
+def at(clients: AwsClients) -> Deployment:
+    """A bucket, a queue and a table of the test's own; leases and stalls by a clock that is moved by hand."""
+    name, clock = f"fanout-{uuid.uuid4().hex[:8]}", FakeClock()
+    clients.s3.create_bucket(Bucket=name)
+    clients.dynamodb.create_table(**table_definition(name))
+    queue_url = clients.sqs.create_queue(QueueName=name)["QueueUrl"]
+    store = S3Store(clients)
+    store.put(f"s3://{name}/job.py", b"print('x')\n")
+    for number in range(OBJECTS):
+        store.put(f"s3://{name}/in/{number:03d} ü.csv", b"0123456789")
+    return Deployment(name, store, DynamoLedger(clients, name, clock), SqsQueue(clients, queue_url), clock)
+
+
+def request(at: Deployment, **options: float) -> RunRequest:
+    inputs, output = (f"s3://{at.bucket}/in/",), f"s3://{at.bucket}/out/"
+    run_options = RunOptions(max_objects=2, **options)  # type: ignore[arg-type]
+    return RunRequest(f"s3://{at.bucket}/job.py", inputs, output, run_id="run-1", options=run_options)
+
+
+def work(
+    at: Deployment, do: Callable[[int], ShardResult | Failure | None] = lambda _: ShardResult(rows=1)
+) -> list[int]:
+    """Do every message in the queue; a shard that ``do`` answers None for is left as by a killed worker."""
+    done = []
+    while messages := at.queue.receive():
+        for message in messages:
+            ref = ShardRef.from_document(json.loads(message.body))
+            assert ref is not None
+            attempt_id = uuid.uuid4().hex
+            claim = at.ledger.claim(ref, attempt_id, lease_s=100, max_attempts=3)
+            if claim.status is ClaimStatus.GRANTED:
+                done.append(ref.shard)
+                outcome = do(ref.shard)
+                if isinstance(outcome, ShardResult):
+                    at.ledger.succeed("run-1", ref.shard, attempt_id, outcome)
+                elif outcome:
+                    at.ledger.fail("run-1", ref.shard, attempt_id, outcome)
+            at.queue.delete(message.receipt)
+    return sorted(done)
+
+
+def planned(at: Deployment) -> list[str]:
+    records = at.ledger.shards("run-1")
+    lines = (at.store.get(at.part_uri("run-1", r.part), r.offset, r.length) for r in records)
+    return [item.uri for line in lines for item in Shard.from_line(line).objects]
+
+
+def test_a_run_goes_through_failures_and_redrive_to_its_end(at: Deployment) -> None:
+    run = plan(at, new_run(at, request(at)).run_id, part_shards=5)
+    assert (run.shard_count, run.object_count, run.size_bytes) == (12, OBJECTS, 230)
+    assert planned(at) == [f"s3://{at.bucket}/in/{n:03d} ü.csv" for n in range(OBJECTS)]
+
+    assert work(at, lambda n: BROKEN if n == 3 else None if n == 7 else ShardResult(rows=1)) == list(range(12))
+    assert check(at, "run-1").counts == Counts(running=1, succeeded=10, failed=1)
+    at.clock.sleep(101)
+    assert check(at, "run-1").lapsed == 1
+    assert work(at) == [7]
+    report = check(at, "run-1")
+    assert report.run.state is RunState.FAILED and report.summary is not None
+    assert (report.summary.counts, report.summary.rows) == (Counts(succeeded=11, failed=1), 11)
+
+    assert redrive(at, "run-1").shards == 1
+    assert work(at) == [3]
+    assert check(at, "run-1").run.state is RunState.SUCCEEDED
+    manifest = json.loads(at.store.get(at.run_uri("run-1", "manifest.json")))
+    assert manifest["ItemCounts"]["Succeeded"] == 12 and manifest["ResultFiles"]["FAILED"] == []
+    fate = object_fate(at, "run-1", f"s3://{at.bucket}/in/007 ü.csv")
+    assert fate.record is not None and fate.record.number == 3 and fate.record.generation == 1
+
+
+def test_a_planner_killed_at_many_places_plans_everything_once(at: Deployment) -> None:
+    for at_call in range(3, 200, 7):
+        try:
+            faulty = Fault(at_call, after_effect=bool(at_call % 2)).deployment(at)
+            plan(faulty, new_run(faulty, request(at)).run_id, part_shards=2)
+        except KilledError:
+            continue
+        break
+    assert planned(at) == [f"s3://{at.bucket}/in/{n:03d} ü.csv" for n in range(OBJECTS)]
+    assert work(at) == list(range(12))
+    assert check(at, "run-1").run.state is RunState.SUCCEEDED
+
+
+def test_lost_messages_are_sent_again_and_the_time_limit_ends_what_is_left(at: Deployment, clients: AwsClients) -> None:
+    plan(at, new_run(at, request(at, time_limit_s=3600.0)).run_id)
+    for _ in range(12):
+        for message in at.queue.receive():
+            at.queue.delete(message.receipt)
+    at.clock.sleep(61)
+    assert check(at, "run-1").requeued == 12
+    assert work(at, lambda n: ShardResult() if n < 10 else None) == list(range(12))
+    at.clock.sleep(3600)
+    report = check(at, "run-1")  # the two leases lapse, and what is PENDING then has no time left
+    assert report.lapsed == 2
+    at.clock.sleep(1)
+    report = check(at, "run-1")
+    assert report.run.state is RunState.FAILED
+    assert report.counts == Counts(succeeded=10, failed=2)
+
+
+def test_letters_are_told_apart(at: Deployment) -> None:
+    plan(at, new_run(at, request(at)).run_id)
+    letters = list(at.queue.receive(10))
+    fates = [consume(at, letter) for letter in letters]
+    assert set(fates) == {LetterFate.SENT_AGAIN}
+    for _ in range(2):
+        assert consume(at, letters[0]) is LetterFate.SENT_AGAIN
+    assert consume(at, letters[0]) is LetterFate.FAILED
+    assert consume(at, letters[0]) is LetterFate.DROPPED
+    assert at.ledger.count("run-1") == Counts(pending=11, failed=1)
