@@ -1,0 +1,287 @@
+"""The ledger against a simple model of it: whatever is done in whatever order, both agree, and the invariants hold.
+
+Hypothesis invents the order: workers that claim, die, wake up as zombies and speak at the wrong time, checkers with
+old records, redrives in between. Many runs in memory, some on each stand-in.
+"""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger
+from sparklet.errors import LeaseLostError, LedgerError
+from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.local.memory import FakeClock, MemoryLedger
+from sparklet.model import ClaimStatus, Counts, Failure, ShardRecord, ShardResult, ShardState
+from sparklet.ports import Ledger
+from tests.contract.conftest import TABLE
+from tests.contract.samples import planned, ref, script
+
+SHARDS = 3
+MOST_ATTEMPTS = 2
+LEASE_S = 50.0
+NUMBERS = st.integers(0, SHARDS - 1)
+FAILURE = Failure("Broken", "by the test")
+
+P, R, S, F = ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED, ShardState.FAILED
+
+
+@dataclass
+class Expected:
+    """What a shard should be: the state machine of the architecture page, said once more and more simply."""
+
+    state: ShardState = P
+    generation: int = 0
+    attempts: int = 0
+    requeues: int = 0
+    owner: str = ""
+    lease_end_s: float = 0.0
+    used: list[str] = field(default_factory=list)  # every attempt id there was, in order
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Rules are what workers, checkers and operators do."""
+
+    def __init__(self, make: Callable[[FakeClock], Ledger]) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.ledger = make(self.clock)
+        self.run_id = f"run-{uuid.uuid4().hex[:12]}"
+        self.expected = [Expected() for _ in range(SHARDS)]
+        self.generation = 0
+        self.ids = 0
+        self.seen: list[ShardRecord] = []  # records that checkers hold, however old
+        self.winners: dict[int, str] = {}
+
+    @initialize()
+    def plan(self) -> None:
+        planned(self.ledger, self.run_id, SHARDS)
+
+    @rule(duration_s=st.sampled_from([1.0, LEASE_S, LEASE_S + LEASE_GRACE_S]))
+    def time_passes(self, duration_s: float) -> None:
+        self.clock.advance(duration_s)
+
+    @rule(number=NUMBERS)
+    def a_checker_reads(self, number: int) -> None:
+        self.seen.append(self.ledger.get_shard(self.run_id, number))
+
+    # --- workers ---
+
+    @rule(number=NUMBERS, age=st.integers(-1, 2))
+    def a_worker_claims(self, number: int, age: int) -> None:
+        want, now_s = self.expected[number], self.clock.now_s()
+        generation = max(0, want.generation - age)
+        self.ids += 1
+        attempt_id = f"a{self.ids}"
+        if generation > want.generation:
+            with pytest.raises(LedgerError):
+                self.ledger.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MOST_ATTEMPTS)
+            return
+
+        answer = self.ledger.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MOST_ATTEMPTS)
+
+        if generation < want.generation:
+            assert answer.status is ClaimStatus.STALE
+        elif want.state in (S, F):
+            assert answer.status is ClaimStatus.DONE
+        elif want.state is R and want.lease_end_s + LEASE_GRACE_S >= now_s:
+            assert answer.status is ClaimStatus.HELD
+        elif want.attempts >= MOST_ATTEMPTS:
+            assert answer.status is ClaimStatus.EXHAUSTED
+            want.state = F
+        else:
+            assert answer.status is ClaimStatus.GRANTED
+            want.state, want.owner, want.lease_end_s = R, attempt_id, now_s + LEASE_S
+            want.attempts += 1
+            want.used.append(attempt_id)
+        self._agrees(answer.record)
+
+    @rule(number=NUMBERS)
+    def a_worker_claims_again(self, number: int) -> None:
+        want = self.expected[number]
+        if want.state is R:
+            answer = self.ledger.claim(ref(self.run_id, number, want.generation), want.owner, LEASE_S, MOST_ATTEMPTS)
+            assert answer.status is ClaimStatus.GRANTED
+            self._agrees(answer.record)
+
+    @rule(number=NUMBERS, which=st.integers(0, 5), to=st.sampled_from([S, F, P]))
+    def an_attempt_speaks(self, number: int, which: int, to: ShardState) -> None:
+        """Any attempt that there ever was, so mostly zombies."""
+        want = self.expected[number]
+        if not want.used:
+            return
+        attempt_id = want.used[-1 - which % len(want.used)]
+        before = self.ledger.get_shard(self.run_id, number)
+        if want.state is R and want.owner == attempt_id:
+            self._say(number, attempt_id, to)
+            want.state = to
+            if to is S:
+                self.winners[number] = attempt_id
+            return
+        if want.owner == attempt_id and want.state is to:
+            self._say(number, attempt_id, to)
+        else:
+            with pytest.raises(LeaseLostError):
+                self._say(number, attempt_id, to)
+        assert self.ledger.get_shard(self.run_id, number) == before, "a zombie changed a shard"
+
+    def _say(self, number: int, attempt_id: str, to: ShardState) -> None:
+        if to is S:
+            self.ledger.succeed(self.run_id, number, attempt_id, ShardResult(number))
+        elif to is F:
+            self.ledger.fail(self.run_id, number, attempt_id, FAILURE)
+        else:
+            self.ledger.release(self.run_id, number, attempt_id, FAILURE)
+
+    # --- checkers, dead letters, operators ---
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data())
+    def a_checker_ends_a_lease(self, data: st.DataObject) -> None:
+        record = data.draw(st.sampled_from(self.seen))
+        want = self.expected[record.number]
+        over = record.state is R and self._still(record) and record.lease_end_s <= self.clock.now_s()
+
+        after = self.ledger.lapse(record, MOST_ATTEMPTS)
+
+        assert (after is not None) is over
+        if after is not None:
+            want.state = P if want.attempts < MOST_ATTEMPTS else F
+            self._agrees(after)
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data())
+    def a_checker_sends_a_message_again(self, data: st.DataObject) -> None:
+        record = data.draw(st.sampled_from(self.seen))
+        still = record.state is P and self._still(record)
+
+        after = self.ledger.count_requeue(record)
+
+        assert (after is not None) is still
+        if after is not None:
+            self.expected[record.number].requeues += 1
+            self._agrees(after)
+
+    @precondition(lambda self: self.seen)
+    @rule(data=st.data())
+    def a_shard_is_abandoned(self, data: st.DataObject) -> None:
+        record = data.draw(st.sampled_from(self.seen))
+        still = record.state is P and self._still(record)
+
+        assert self.ledger.abandon(record, FAILURE) is still
+
+        if still:
+            self.expected[record.number].state = F
+
+    @rule(numbers=st.sets(NUMBERS))
+    def an_operator_redrives(self, numbers: set[int]) -> None:
+        self.generation += 1
+        self.ledger.start_generation(self.run_id, self.generation, script(f"v{self.generation}"))
+        for number in numbers:
+            self._redrive(number, self.generation)
+
+    @rule(number=NUMBERS)
+    def an_operator_redrives_once_more(self, number: int) -> None:
+        self._redrive(number, self.generation)
+
+    def _redrive(self, number: int, generation: int) -> None:
+        want = self.expected[number]
+        wanted = want.state is F and want.generation < generation
+
+        after = self.ledger.redrive(self.run_id, number, generation)
+
+        assert (after is not None) is wanted
+        if after is not None:
+            want.state, want.generation, want.attempts, want.requeues = P, generation, 0, 0
+            self._agrees(after)
+
+    def _still(self, record: ShardRecord) -> bool:
+        """Whether a checker's record is what the shard is now."""
+        want = self.expected[record.number]
+        return (record.state, record.generation, record.attempts, record.requeues, record.attempt_id) == (
+            want.state,
+            want.generation,
+            want.attempts,
+            want.requeues,
+            want.owner,
+        )
+
+    # --- what always holds ---
+
+    def _agrees(self, record: ShardRecord) -> None:
+        want = self.expected[record.number]
+        assert (record.state, record.generation, record.attempts, record.requeues) == (
+            want.state,
+            want.generation,
+            want.attempts,
+            want.requeues,
+        )
+        assert record.attempt_id == want.owner
+        assert record == self.ledger.get_shard(self.run_id, record.number)
+
+    @invariant()
+    def every_shard_is_as_expected(self) -> None:
+        records = list(self.ledger.shards(self.run_id))
+        assert [record.number for record in records] == list(range(SHARDS))
+        for record in records:
+            self._agrees(record)
+            assert record.attempts <= MOST_ATTEMPTS
+            assert record.generation <= self.generation
+
+    @invariant()
+    def the_counts_add_up(self) -> None:
+        states = [want.state for want in self.expected]
+        counts = self.ledger.count(self.run_id)
+        assert counts == Counts(states.count(P), states.count(R), states.count(S), states.count(F))
+        assert counts.total == SHARDS
+        assert self.ledger.glance(self.run_id) == counts
+
+    @invariant()
+    def success_is_final(self) -> None:
+        for number, attempt_id in self.winners.items():
+            record = self.ledger.get_shard(self.run_id, number)
+            assert (record.state, record.attempt_id) == (S, attempt_id)
+
+    @invariant()
+    def what_is_over_is_found(self) -> None:
+        now_s = self.clock.now_s()
+        found = {r.number for r in self.ledger.expired(self.run_id, R, now_s)}
+        assert found == {n for n, want in enumerate(self.expected) if want.state is R and want.lease_end_s < now_s}
+
+
+def _check(make: Callable[[FakeClock], Ledger], examples: int, steps: int) -> None:
+    class Machine(LedgerMachine):
+        def __init__(self) -> None:
+            super().__init__(make)
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+def test_in_memory() -> None:
+    _check(MemoryLedger, examples=300, steps=60)
+
+
+@pytest.mark.stack
+@pytest.mark.slow
+@pytest.mark.parametrize("stand_in", ["ministack", "dynamodb_local"])
+def test_in_dynamodb(request: pytest.FixtureRequest, stand_in: str) -> None:
+    clients: AwsClients = request.getfixturevalue(f"{stand_in}_clients")
+    _check(lambda clock: DynamoLedger(clients, TABLE, clock), examples=15, steps=30)

@@ -1,0 +1,213 @@
+"""What the values promise."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparklet.errors import EventError, SettingsError
+from sparklet.model import (
+    SHARDS_PER_BUCKET,
+    Counts,
+    InputObject,
+    Run,
+    RunOptions,
+    RunState,
+    ScriptRef,
+    Shard,
+    ShardRecord,
+    ShardRef,
+    ShardState,
+    ledger_bucket,
+    ledger_bucket_count,
+)
+
+NUMBERS = st.integers(0, 10**9 - 1)
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+OBJECTS = st.builds(InputObject, uri=WORDS, size_bytes=NUMBERS, etag=WORDS)
+REF = ShardRef("run-1", 7, 2, "part-000000.jsonl", 100, 50)
+
+
+@given(st.builds(Shard, number=NUMBERS, objects=st.lists(OBJECTS, max_size=5).map(tuple)))
+def test_a_shard_is_one_line_and_comes_back(shard: Shard) -> None:
+    line = shard.to_line()
+
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert Shard.from_line(line) == shard
+
+
+def test_a_shards_size_is_that_of_its_objects() -> None:
+    assert Shard(0, (InputObject("a", 3), InputObject("b", 4))).size_bytes == 7
+    assert Shard(0, ()).size_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\n",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"shard":1}',
+        b'{"shard":"x","objects":[]}',
+        b'{"shard":1,"objects":[["uri"]]}',
+        b'{"shard":1,"objects":[["uri","size","etag"]]}',
+        b'{"shard":1,"objects":[[1,2,3',
+        b"\xff\xfe",
+    ],
+)
+def test_a_line_that_is_no_shard_is_an_event_error(line: bytes) -> None:
+    with pytest.raises(EventError, match="no shard"):
+        Shard.from_line(line)
+
+
+@given(NUMBERS, NUMBERS, NUMBERS, NUMBERS, WORDS.filter(lambda part: "/" not in part))
+def test_a_reference_comes_back_from_its_message(
+    shard: int, generation: int, offset: int, length: int, part: str
+) -> None:
+    ref = ShardRef("run-1", shard, generation, part, offset, length)
+
+    assert ShardRef.from_document(json.loads(ref.to_body())) == ref
+
+
+def test_a_message_is_a_few_hundred_bytes() -> None:
+    longest = ShardRef("r" * 63, 999_999_999, 999, "part-000000000.jsonl", 10**9, 10**6)
+
+    assert len(longest.to_body()) < 300
+
+
+@pytest.mark.parametrize("document", [None, 1, "text", [], {}, {"run_id": "r"}, {"shard": 1}, {"Records": []}])
+def test_what_is_no_reference_is_none(document: object) -> None:
+    assert ShardRef.from_document(document) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("run_id", 5),
+        ("run_id", ""),
+        ("run_id", "Upper"),
+        ("run_id", "a/../b"),
+        ("run_id", "r" * 64),
+        ("run_id", "-starts-with-a-dash"),
+        ("run_id", "line\n"),
+        ("part", None),
+        ("part", "../../etc/passwd"),
+        ("shard", -1),
+        ("shard", "1"),
+        ("shard", True),
+        ("shard", 1.0),
+        ("generation", None),
+        ("offset", -5),
+        ("length", []),
+    ],
+)
+def test_a_reference_with_a_wrong_field_names_it(field: str, value: object) -> None:
+    document = {"run_id": "r", "shard": 1, "generation": 0, "part": "p", "offset": 0, "length": 1, field: value}
+
+    with pytest.raises(EventError, match="a shard message has"):
+        ShardRef.from_document(document)
+
+
+@pytest.mark.parametrize("field", ["generation", "part", "offset", "length"])
+def test_a_reference_that_lacks_a_field_names_it(field: str) -> None:
+    document: dict[str, object] = {"run_id": "r", "shard": 1, "generation": 0, "part": "p", "offset": 0, "length": 1}
+    del document[field]
+
+    with pytest.raises(EventError, match=field):
+        ShardRef.from_document(document)
+
+
+def test_a_record_names_its_message() -> None:
+    record = ShardRecord("run-1", 7, "part-000000.jsonl", 100, 50, 3, 4000, generation=2)
+
+    assert record.ref == REF
+
+
+# --- options, runs, counts ---
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"target_bytes": 0},
+        {"max_objects": 0},
+        {"max_attempts": 0},
+        {"tolerated_failure_count": -1},
+        {"tolerated_failure_percentage": -0.1},
+        {"tolerated_failure_percentage": 100.1},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingsError):
+        RunOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_run_knows_its_generation_and_whether_it_is_sealed() -> None:
+    script = ScriptRef("s3://b/s", "0", "s3://mine/s")
+    run = Run("r", ("s3://in/",), "s3://out/x/", (script,))
+
+    assert (run.generation, run.sealed) == (0, False)
+    assert replace(run, scripts=(script, script)).generation == 1
+    assert replace(run, shard_count=0).sealed
+
+
+def test_each_shard_writes_to_a_path_of_its_own() -> None:
+    run = Run("r", ("s3://in/",), "s3://out/x/", ())
+
+    assert run.shard_output(7) == "s3://out/x/shard=000007"
+    assert run.shard_output(1_234_567) == "s3://out/x/shard=1234567"
+    assert replace(run, output_uri="s3://out/x").shard_output(7) == run.shard_output(7)
+
+
+def test_counts_add_up() -> None:
+    counts = Counts(pending=1, running=2, succeeded=3, failed=4)
+
+    assert (counts.total, counts.open) == (10, 3)
+
+
+def test_which_states_have_ended() -> None:
+    assert [state for state in ShardState if state.ended] == [ShardState.SUCCEEDED, ShardState.FAILED]
+    assert [state for state in RunState if not state.ended] == [RunState.PLANNING, RunState.RUNNING]
+
+
+# --- buckets ---
+
+
+@given(NUMBERS, NUMBERS)
+def test_a_shard_lies_in_a_bucket_that_is_read(number: int, more: int) -> None:
+    """Whoever reads a run of any size beyond this shard looks into its bucket."""
+    assert 0 <= ledger_bucket(number) < ledger_bucket_count(number + 1) <= ledger_bucket_count(number + 1 + more)
+
+
+@pytest.mark.parametrize(
+    ("shard_count", "buckets"),
+    [(0, 1), (1, 1), (10_000, 1), (10_001, 2), (20_000, 2), (20_001, 4), (1_000_000, 128), (10**9, 256)],
+)
+def test_how_many_buckets_there_are(shard_count: int, buckets: int) -> None:
+    assert ledger_bucket_count(shard_count) == buckets
+
+
+def test_no_bucket_grows_with_the_run() -> None:
+    """The first bucket is the fullest: half of what a bucket is meant to hold comes to it with each doubling."""
+    filled: dict[int, int] = {}
+    for number in range(200_000):
+        filled[ledger_bucket(number)] = filled.get(ledger_bucket(number), 0) + 1
+
+    doublings = (ledger_bucket_count(200_000)).bit_length() - 1
+    assert sum(filled.values()) == 200_000
+    assert set(filled) == set(range(ledger_bucket_count(200_000)))
+    assert max(filled.values()) <= SHARDS_PER_BUCKET * (1 + doublings / 2)
+
+
+def test_shards_written_together_spread_over_the_buckets() -> None:
+    """One partition takes 1,000 writes a second: a part of neighbours must not go to one."""
+    for first in (10_000, 100_000, 5_000_000):
+        written = [ledger_bucket(number) for number in range(first, first + 1_000)]
+        buckets = ledger_bucket_count(first + 1_000)
+        assert len(set(written)) == buckets
+        assert max(written.count(bucket) for bucket in set(written)) <= 2 * 1_000 / buckets + 2
