@@ -105,7 +105,9 @@ def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_f
 
 
 def _stalled(at: Deployment, run: Run, since_s: float) -> bool:
-    """Whether no shard is RUNNING and none has changed since (strongly consistent, ends at the first that has)."""
+    """Whether no shard is RUNNING and none has changed since; the whole pass only if one waits for so long at all."""
+    if next(at.ledger.expired(run.run_id, ShardState.PENDING, since_s), None) is None:
+        return False
     return all(r.state is not ShardState.RUNNING and r.changed_s < since_s for r in at.ledger.shards(run.run_id))
 
 
