@@ -41,7 +41,7 @@ format: venv ## Format the code and repair what ruff can
 	@$(RUN) -m ruff check --fix .
 
 bench: venv ## Print the figures as JSON
-	@$(RUN) benchmarks/run.py $(ARGS)
+	@$(RUN) -m benchmarks.run $(ARGS)
 
 LOCK := $(RUN) -m uv pip compile --quiet --system-certs --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command 'make lock'

@@ -1,0 +1,136 @@
+"""The command line as a user has it: a process of its own, real workers, real Spark, a state folder of the test's."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+SCRIPTS = Path(__file__).parent / "scripts"
+COPY_ROWS = SCRIPTS / "copy_rows.py"
+ROWS_PER_FILE = 10
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """Its --json document."""
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody with a terminal and a state folder."""
+
+    state: Path
+    home: Path
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Type a command and do not wait for it."""
+        env = {**os.environ, "SPARKLET_STATE_DIR": str(self.state), "PYTHONUNBUFFERED": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "sparklet.cli", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+            cwd=self.home,
+        )
+
+    def types(self, *arguments: str, within_s: float = 200) -> Answer:
+        """Type a command and wait for its end."""
+        return answer(self.start(*arguments), within_s)
+
+    def inputs(self, count: int, name: str = "in") -> Path:
+        """A folder with so many CSV files of ten rows each."""
+        folder = self.home / name
+        folder.mkdir()
+        for number in range(count):
+            rows = "".join(f"{number},{row}\n" for row in range(ROWS_PER_FILE))
+            (folder / f"{number:03d}.csv").write_text("file,row\n" + rows)
+        return folder
+
+    def run_arguments(self, inputs: Path, *more: str, run_id: str = "test-run") -> list[str]:
+        """A run of one file a shard that fills ``out``."""
+        where = ["--input", str(inputs), "--output", str(self.home / "out"), "--run-id", run_id]
+        return ["run", str(COPY_ROWS), *where, "--max-objects", "1", "--workers", "2", *more, "--json"]
+
+    def processes(self, part: str = "") -> list[int]:
+        """Living processes that belong to the state folder, whose command line holds ``part``."""
+        mark = f"{self.state}".encode()
+        return [pid for pid, command, env in _all_processes() if mark in command + env and part.encode() in command]
+
+    def workers(self) -> list[int]:
+        """The worker function's processes."""
+        return [pid for pid in self.processes("_worker.py") if b"WorkerFunction" in _read(pid, "cmdline")]
+
+
+def answer(process: subprocess.Popen[str], within_s: float = 200) -> Answer:
+    """Wait for a command's end."""
+    try:
+        out, err = process.communicate(timeout=within_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        out, err = process.communicate()
+        raise AssertionError(f"not done within {within_s} s:\n{out}\n{err}") from None
+    return Answer(process.returncode, out, err)
+
+
+def eventually(true: Callable[[], Any], within_s: float = 30, what: str = "") -> Any:
+    """Wait until something is so; its value."""
+    end_s = time.monotonic() + within_s
+    while not (value := true()):
+        assert time.monotonic() < end_s, f"not so within {within_s} s: {what}"
+        time.sleep(0.1)
+    return value
+
+
+def rows_of(folder: Path) -> list[tuple[int, int]]:
+    """Every row of a Parquet output, duplicates included."""
+    query = f"SELECT file::INT, row::INT FROM read_parquet('{folder}/*/*.parquet') ORDER BY ALL"
+    return duckdb.sql(query).fetchall()
+
+
+def every_row(files: int) -> list[tuple[int, int]]:
+    """What the output of ``files`` inputs must be."""
+    return [(file, row) for file in range(files) for row in range(ROWS_PER_FILE)]
+
+
+def _all_processes() -> Iterator[tuple[int, bytes, bytes]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            pid = int(entry.name)
+            yield pid, _read(pid, "cmdline").replace(b"\0", b" "), _read(pid, "environ")
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Iterator[User]:
+    """A user whose folders have a space in their names, and who leaves nothing running."""
+    home = tmp_path / "my home"
+    home.mkdir()
+    someone = User(home / "state dir", home)
+    yield someone
+    someone.types("stop")
+    eventually(lambda: not someone.processes(), what="no process is left")

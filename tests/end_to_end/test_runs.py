@@ -1,0 +1,159 @@
+"""Whole runs through the command line: counts add up, every row comes home once, nothing is left running."""
+
+import json
+import signal
+import socket
+
+import pytest
+
+from tests.end_to_end.conftest import COPY_ROWS, User, answer, eventually, every_row, rows_of
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+
+def test_a_run_brings_every_row_home_and_leaves_nothing_behind(user: User) -> None:
+    done = user.types(*user.run_arguments(user.inputs(6)))
+
+    assert done.code == 0, done.err
+    shards = done.document["shards"]
+    assert shards == {"total": 6, "pending": 0, "running": 0, "succeeded": 6, "failed": 0}
+    assert done.document["rows"] == 60
+    assert rows_of(user.home / "out") == every_row(6)
+    eventually(lambda: not user.processes(), what="no process, no JVM is left")
+
+
+def test_failures_are_counted_named_and_redriven_without_doing_finished_shards_again(user: User) -> None:
+    inputs = user.inputs(4)
+    arguments = user.run_arguments(inputs, "--param", "fail_on=002.csv", "--max-attempts", "1", "--keep")
+
+    failed = user.types(*arguments)
+    before = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
+    repaired = user.home / "repaired.py"
+    repaired.write_text(COPY_ROWS.read_text().replace('"fail_on"', '"never"'))
+    redriven = user.types("redrive", "test-run", "--script", str(repaired), "--json")
+    after = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
+
+    assert failed.code == 2
+    (cause,) = failed.document["failures"]
+    assert (cause["error_class"], cause["shards"]) == ("ValueError", 1)
+    assert "002.csv is not to my taste" in cause["example"]
+    assert redriven.code == 0, redriven.err
+    assert redriven.document["generation"] == 1
+    assert [s["attempt_id"] for s in after if s["shard"] != 2] == [s["attempt_id"] for s in before if s["shard"] != 2]
+    assert rows_of(user.home / "out") == every_row(4)
+
+
+def test_the_fate_of_one_object_and_the_list_of_runs_can_be_asked_for(user: User) -> None:
+    done = user.types(*user.run_arguments(user.inputs(2), "--keep"))
+    uri = done.document["inputs"][0] + "001.csv"
+
+    fate = user.types("status", "test-run", "--object", uri, "--json").document
+    listed = user.types("runs", "--json").document
+    unknown = user.types("status", "no-such-run")
+
+    assert (fate["shard"], fate["state"], fate["rows"]) == (1, "SUCCEEDED", 10)
+    assert [run["run_id"] for run in listed] == ["test-run"]
+    assert unknown.code == 1
+    assert "no-such-run" in unknown.err and "Traceback" not in unknown.err
+
+
+def test_two_runs_started_at_once_share_one_stack(user: User) -> None:
+    one = user.start(*user.run_arguments(user.inputs(3, "a"), run_id="one"))
+    two = user.start(
+        *["run", str(COPY_ROWS), "--input", str(user.inputs(3, "b")), "--output", str(user.home / "out2")],
+        *["--run-id", "two", "--max-objects", "1", "--workers", "2", "--json"],
+    )
+
+    first, second = answer(one), answer(two)
+
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert rows_of(user.home / "out") == rows_of(user.home / "out2") == every_row(3)
+
+
+def test_a_killed_command_leaves_no_process_and_no_port_and_the_run_goes_on_later(user: User) -> None:
+    arguments = user.run_arguments(
+        user.inputs(5), "--param", "slow_on=003.csv", "--param", "slow_s=6", "--timeout", "25"
+    )
+    process = user.start(*arguments)
+    eventually(lambda: any((user.state / "log").glob("worker-*.log")), 90, "a worker has started")
+    port = int(json.loads((user.state / "stack.json").read_text())["endpoint_url"].rsplit(":", 1)[1])
+    eventually(lambda: "doing 001.csv" in logs(user), 90, "a shard is being done")
+
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    eventually(lambda: not user.processes(), 30, "everything ended with the command")
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 2):
+        pass
+    later = user.types("watch", "test-run", "--json")
+    assert later.code == 0, later.err
+    assert later.document["shards"]["succeeded"] == 5
+    assert rows_of(user.home / "out") == every_row(5)
+
+
+def test_ctrl_c_says_how_to_go_on(user: User) -> None:
+    process = user.start(*user.run_arguments(user.inputs(4), "--param", "slow_on=000.csv", "--param", "slow_s=30"))
+    eventually(lambda: "doing 000.csv" in logs(user), 120, "a shard is being done")
+
+    process.send_signal(signal.SIGINT)
+    stopped = answer(process, 30)
+
+    assert stopped.code == 130
+    assert "sparklet watch test-run" in stopped.err
+    eventually(lambda: not user.processes(), 30, "nothing is left")
+
+
+def test_one_event_is_answered_and_a_failing_script_is_told_in_a_line(user: User) -> None:
+    script, event = user.home / "answer.py", user.home / "event.json"
+    script.write_text(
+        "import sys, json\nfrom sparklet.job import Job\njob = Job.from_args()\njob.report(rows=job.event['n'])\n"
+    )
+    event.write_text('{"n": 41}')
+    broken = user.home / "broken.py"
+    broken.write_text("raise KeyError('nothing here')\n")
+
+    good = user.types("invoke", str(script), "--event", str(event), "--keep")
+    bad = user.types("invoke", str(broken), "--event", str(event))
+
+    assert good.code == 0, good.err
+    assert good.document["rows"] == 41
+    assert bad.code == 1
+    assert "nothing here" in bad.err and "Traceback" not in bad.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "missing.py", "--input", "in", "--output", "out"], "missing.py"),
+        (["run", str(COPY_ROWS), "--input", "nowhere", "--output", "out"], "nowhere"),
+        (["run", str(COPY_ROWS), "--input", "in"], "--output"),
+        (["run", str(COPY_ROWS), "--input", "in", "--output", "out", "--shard-size", "big"], "big"),
+        (["frobnicate"], "frobnicate"),
+        (["plan", str(COPY_ROWS), "--input", "empty", "--dry-run"], "empty"),
+    ],
+)
+def test_wrong_usage_is_told_in_a_line_or_two_with_exit_code_1(user: User, arguments: list[str], told: str) -> None:
+    user.inputs(1)
+    (user.home / "empty").mkdir()
+
+    wrong = user.types(*arguments)
+
+    assert wrong.code == 1
+    assert told in wrong.err
+    assert "Traceback" not in wrong.err
+    assert len(wrong.err.strip().splitlines()) <= 6
+
+
+def test_a_dry_run_tells_the_plan_and_starts_nothing(user: User) -> None:
+    told = user.types(
+        "plan", str(COPY_ROWS), "--input", str(user.inputs(7)), "--max-objects", "3", "--dry-run", "--json"
+    )
+
+    assert told.document["shards"] == 3
+    assert told.document["objects"] == 7
+    assert not user.state.exists()
+
+
+def logs(user: User) -> str:
+    """What all workers wrote so far."""
+    return "".join(path.read_text(errors="replace") for path in (user.state / "log").glob("worker-*.log"))
