@@ -1,0 +1,113 @@
+"""Deploy the localised template into the stand-in, and read back what came of it."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sparklet.errors import LocalStackError
+from sparklet.local.control import Control, RefusedError, texts
+
+STACK_NAME = "sparklet"
+FEWEST_MAPPED = 2  # what SQS mappings allow as MaximumConcurrency
+_WITHIN_S = 300.0
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What the stack's outputs name."""
+
+    bucket: str
+    ledger_table: str
+    queue_url: str
+    dlq_url: str
+    worker_function: str
+    checker_function: str
+    dlq_function: str
+
+
+def parameters_of(order: Mapping[str, Any]) -> dict[str, str]:
+    """The template's parameters for what a client ordered."""
+    return {
+        "ImageUri": "local",
+        "FunctionMemoryMB": str(order["memory_mb"]),
+        "FunctionTimeoutS": str(order["timeout_s"]),
+        "MaximumConcurrency": str(max(FEWEST_MAPPED, order["workers"])),
+        "MaxReceiveCount": str(order["max_receive_count"]),
+        "Runner": str(order["runner"]),
+    }
+
+
+def deploy(control: Control, template_body: str, parameters: Mapping[str, str], workers: int) -> Deployed:
+    """Create or update the stack and wait for it.
+
+    Raises
+    ------
+    LocalStackError
+        With the reasons that the stand-in gives.
+    """
+    existing = _status(control)
+    action = "UpdateStack" if existing and not existing.startswith("DELETE") else "CreateStack"
+    try:
+        control.formation(action, _arguments(template_body, parameters))
+    except RefusedError as error:
+        if "No updates are to be performed" not in str(error):
+            raise LocalStackError(f"the local stack cannot be deployed: {error}") from error
+    status = _await_end(control)
+    if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+        reasons = "; ".join(_failures(control)) or status
+        raise LocalStackError(f"the local stack cannot be deployed: {reasons}")
+    deployed = _outputs(control)
+    # The stand-in's CloudFormation does not know reserved concurrency, and a mapping allows no fewer than two.
+    control.reserve_concurrency(deployed.worker_function, workers if workers < FEWEST_MAPPED else None)
+    return deployed
+
+
+def _arguments(template_body: str, parameters: Mapping[str, str]) -> dict[str, str]:
+    arguments = {"StackName": STACK_NAME, "TemplateBody": template_body}
+    for number, (key, value) in enumerate(sorted(parameters.items()), start=1):
+        arguments[f"Parameters.member.{number}.ParameterKey"] = key
+        arguments[f"Parameters.member.{number}.ParameterValue"] = value
+    for number, capability in enumerate(("CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"), start=1):
+        arguments[f"Capabilities.member.{number}"] = capability
+    return arguments
+
+
+def _status(control: Control) -> str:
+    """The stack's status; empty if there is none."""
+    try:
+        answer = control.formation("DescribeStacks", {"StackName": STACK_NAME})
+    except RefusedError:
+        return ""
+    return answer.findtext(".//StackStatus", "")
+
+
+def _await_end(control: Control) -> str:
+    end_s = time.monotonic() + _WITHIN_S
+    while (status := _status(control)).endswith("_IN_PROGRESS"):
+        if time.monotonic() > end_s:
+            raise LocalStackError(f"the local stack is {status} for {_WITHIN_S:.0f} s")
+        time.sleep(_POLL_S)
+    return status
+
+
+def _outputs(control: Control) -> Deployed:
+    answer = control.formation("DescribeStacks", {"StackName": STACK_NAME})
+    values = {output["OutputKey"]: output["OutputValue"] for output in texts(answer, "OutputKey", "OutputValue")}
+    return Deployed(
+        bucket=values["BucketName"],
+        ledger_table=values["LedgerTable"],
+        queue_url=values["QueueUrl"],
+        dlq_url=values["DlqUrl"],
+        worker_function=values["WorkerFunctionName"],
+        checker_function=values["CheckerFunctionName"],
+        dlq_function=values["DlqConsumerFunctionName"],
+    )
+
+
+def _failures(control: Control) -> Iterator[str]:
+    answer = control.formation("DescribeStackEvents", {"StackName": STACK_NAME})
+    for event in texts(answer, "ResourceStatus", "LogicalResourceId", "ResourceStatusReason"):
+        if event["ResourceStatus"].endswith("_FAILED"):
+            yield f"{event['LogicalResourceId']}: {event['ResourceStatusReason']}"

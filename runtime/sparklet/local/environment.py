@@ -1,0 +1,81 @@
+"""The environments of the stand-in, its workers and its clients: nothing of the user's own AWS gets in.
+
+Real credentials, profiles, endpoints and proxies of the user's shell are never used by the local mode.
+"""
+
+import os
+import site
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import sparklet
+from sparklet.local.control import ACCOUNT, REGION
+from sparklet.local.shim import LOG_DIR_VARIABLE
+from sparklet.local.state import StateDir
+
+_PASSED = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONPATH", "TZ", "USER", "VIRTUAL_ENV")
+_FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+def of_host(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What the host, the stand-in and the workers get of the user's environment."""
+    passed = {name: value for name, value in environ.items() if name in _PASSED or name.startswith("LC_")}
+    home = str(Path(sparklet.__file__).resolve().parents[1])
+    if home not in (*site.getsitepackages(), site.getusersitepackages()):  # a checkout: nothing else lies beside it
+        passed["PYTHONPATH"] = os.pathsep.join(filter(None, [home, passed.get("PYTHONPATH")]))
+    return passed
+
+
+def of_client(endpoint_url: str, token: str) -> dict[str, str]:
+    """What makes any AWS library speak to the stand-in and to nothing else."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_ACCESS_KEY_ID": ACCOUNT,
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_SESSION_TOKEN": token,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def of_workers(state: StateDir, worker_env: Mapping[str, str]) -> dict[str, str]:
+    """What every function's process finds, beside the stand-in's address; the template's values stand back."""
+    return {"SPARKLET_SCRATCH": str(state.scratch), LOG_DIR_VARIABLE: str(state.log), **worker_env}
+
+
+def of_stand_in(state: StateDir, endpoint_url: str, token: str, worker_env: Mapping[str, str]) -> dict[str, str]:
+    """The stand-in's environment, which its functions' processes inherit."""
+    return {
+        **of_host(),
+        **of_client(endpoint_url, token),
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(state.services),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(state.objects),
+        "MINISTACK_REGION": REGION,
+        "LOG_LEVEL": "WARNING",
+        "IOT_MTLS_ENABLED": "0",  # or it listens on a second port
+        "SFTP_ENABLED": "0",
+        "DOCKER_HOST": f"unix://{os.devnull}.none",  # or it removes containers of another ministack at its start
+        "TMPDIR": str(state.tmp),
+        **of_workers(state, worker_env),
+    }
+
+
+@contextmanager
+def adopted(env: Mapping[str, str]) -> Iterator[None]:
+    """This process' own environment, without foreign AWS settings and proxies and with ``env``, for a while."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith("AWS_") or name.lower() in _FOREIGN:
+            del os.environ[name]
+    os.environ.update(env)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

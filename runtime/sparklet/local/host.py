@@ -1,0 +1,162 @@
+"""The host: a small process that starts the stand-in, deploys into it, and ends both when nobody needs them.
+
+It outlives no client: clients hold a shared lock, which the kernel takes back however they die. It adopts
+every orphan below it, so that a worker's JVM cannot survive the worker, nor a worker the stand-in.
+
+Started by a client as ``python -m sparklet.local.host STATE_DIR``.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from sparklet.errors import LocalStackError
+from sparklet.local import environment, processes
+from sparklet.local.control import Control
+from sparklet.local.deploy import Deployed, deploy, parameters_of
+from sparklet.local.local_template import load_template, localise, to_json
+from sparklet.local.state import Lock, StateDir, read_json, write_json
+
+WATCH_S = 0.5
+SERVER_STARTS_WITHIN_S = 120.0
+SERVER_ENDS_WITHIN_S = 320.0  # it writes its state then, and gives up by itself before
+
+REMEDY = "see {log}; the next `sparklet run` starts from the state saved last"
+
+
+class Host:
+    """A stand-in, what is deployed in it, and the decision to end."""
+
+    def __init__(self, state: StateDir) -> None:
+        self._state = state
+        self._clients = Lock(state.clients_lock)
+        self._told_to_end = False
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def told_to_end(self, signal_number: int, frame: FrameType | None) -> None:
+        """Note that somebody wants the stack to end."""
+        self._told_to_end = True
+
+    def run(self, order: Mapping[str, Any]) -> None:
+        """Start, deploy, publish; return when the stack has ended.
+
+        Raises
+        ------
+        LocalStackError
+            If it cannot be started, or the stand-in ends by itself.
+        """
+        try:
+            control = self._start(order["worker_env"])
+            deployed = self._deploy(control, order)
+            control.save()
+            if order["processing"]:
+                control.start_processing()
+            self._publish(control, deployed, order)
+            self._watch()
+        finally:
+            self._end()
+
+    def _start(self, worker_env: Mapping[str, str]) -> Control:
+        token = secrets.token_urlsafe(24)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            endpoint_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            env = environment.of_stand_in(self._state, endpoint_url, token, worker_env)
+            command = [sys.executable, "-P", "-m", "sparklet.local.server", str(os.getpid()), str(listening.fileno())]
+            with open(self._state.aws_log, "wb") as log:
+                self._server = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, pass_fds=[listening.fileno()]
+                )
+        control = Control(endpoint_url, token)
+        control.await_ready(SERVER_STARTS_WITHIN_S)
+        return control
+
+    def _deploy(self, control: Control, order: Mapping[str, Any]) -> Deployed:
+        worker_env = environment.of_workers(self._state, order["worker_env"])
+        parameters = parameters_of(order)
+        template = localise(load_template(), parameters, order["handlers"], worker_env)
+        return deploy(control, to_json(template), parameters, order["workers"])
+
+    def _publish(self, control: Control, deployed: Deployed, order: Mapping[str, Any]) -> None:
+        document = {
+            "endpoint_url": control.endpoint_url,
+            "token": control.token,
+            "host_pid": os.getpid(),
+            "deployed": asdict(deployed),
+            "order": dict(order),
+        }
+        write_json(self._state.info_file, document)
+
+    def _watch(self) -> None:
+        assert self._server is not None
+        while not self._told_to_end and not self._nobody_left():
+            time.sleep(WATCH_S)
+            self._end_orphans()
+            if (code := self._server.poll()) is not None:
+                how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+                raise LocalStackError(f"the stand-in for AWS {how}; {REMEDY.format(log=self._state.aws_log)}")
+
+    def _nobody_left(self) -> bool:
+        """Whether no client holds the lock and the stack is not to be kept; the host then has the lock to its end."""
+        if self._state.keep_file.exists() or not self._clients.try_exclusive():
+            return False
+        if self._state.keep_file.exists():  # marked before its client left
+            self._clients.release()
+            return False
+        return True
+
+    def _end_orphans(self) -> None:
+        """End what a dead worker left: it is the host's child now."""
+        assert self._server is not None
+        for orphan in processes.children(os.getpid()):
+            if orphan != self._server.pid:
+                processes.kill_tree(orphan)
+        processes.collect(pid for pid in processes.zombies(os.getpid()) if pid != self._server.pid)
+
+    def _end(self) -> None:
+        """End the stand-in, which saves its state first, and whatever is left below this process."""
+        self._state.info_file.unlink(missing_ok=True)
+        if self._server is not None and self._server.poll() is None:
+            self._server.terminate()
+            try:
+                self._server.wait(SERVER_ENDS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+        processes.kill_tree(os.getpid(), itself=False)
+
+
+def main() -> None:
+    """Be the host of a state folder, if there is none."""
+    state = StateDir(Path(sys.argv[1]))
+    lock = Lock(state.host_lock)
+    if not lock.exclusive(within_s=5):  # somebody may be looking whether it is taken
+        return
+    lock.write(str(os.getpid()))
+    os.chdir(state.root)
+    processes.adopt_orphans()
+    state.sweep()
+    host = Host(state)
+    signal.signal(signal.SIGTERM, host.told_to_end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        host.run(read_json(state.order_file))
+    except LocalStackError as error:
+        state.failure_file.write_text(str(error), encoding="utf-8")
+    except BaseException as error:  # the clients must hear of it, whatever it is
+        told = f"the local stack's host failed: {error!r}; see {state.log / 'host.log'}"
+        state.failure_file.write_text(told, encoding="utf-8")
+        traceback.print_exc()
+        raise
+
+
+if __name__ == "__main__":
+    main()

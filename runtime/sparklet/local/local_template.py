@@ -1,0 +1,119 @@
+"""The project's own ``sam/template.yaml``, made fit for the stand-in: every image function becomes a Zip shim.
+
+Nothing else is changed: queues, policies, alarms and mappings are deployed as they are on AWS.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from sparklet.errors import LocalStackError
+from sparklet.local.resources import resource
+
+Template = dict[str, Any]
+
+_FUNCTION = "AWS::Serverless::Function"
+_IMAGE_ONLY = ("PackageType", "ImageUri", "ImageConfig")
+_SHIM = """\
+from sparklet.local.shim import adopt
+
+handler = adopt({target!r}, {name!r})
+"""
+
+
+def load_template() -> Template:
+    """Read the template; LocalStackError if neither this installation nor a checkout has it."""
+    return parse_template(resource("sam/template.yaml").read_text(encoding="utf-8"))
+
+
+def parse_template(text: str) -> Template:
+    """A CloudFormation template in YAML, its short forms (``!Ref``) written out (``{"Ref": …}``)."""
+    document = yaml.load(text, Loader=_CloudFormationLoader)  # noqa: S506 - derived from SafeLoader
+    if not isinstance(document, dict):
+        raise LocalStackError("the template is not a mapping")
+    return document
+
+
+def handlers_of(template: Template) -> dict[str, str]:
+    """The dotted handler of every function, by its logical id."""
+    return {name: body["Properties"]["ImageConfig"]["Command"][0] for name, body in _functions(template).items()}
+
+
+def localise(
+    template: Template, parameters: Mapping[str, str], handlers: Mapping[str, str], worker_env: Mapping[str, str]
+) -> Template:
+    """The template as the stand-in gets it.
+
+    Parameters
+    ----------
+    parameters
+        What it is deployed with. The function's timeout need not be one of those that the template foresees.
+    handlers
+        Dotted handlers by logical id, in place of the template's own.
+    worker_env
+        What the stand-in hands to every function by its own environment, so no function may say otherwise.
+    """
+    local = copy.deepcopy(template)
+    for name, body in _functions(local).items():
+        properties = body["Properties"]
+        target = handlers.get(name) or properties["ImageConfig"]["Command"][0]
+        for key in _IMAGE_ONLY:
+            del properties[key]
+        properties["Runtime"] = "python3.12"  # the stand-in runs its own Python, whatever this says
+        properties["Handler"] = "index.handler"
+        properties["InlineCode"] = _SHIM.format(target=target, name=log_name(name))
+        variables = properties.get("Environment", {}).get("Variables", {})
+        for key in variables.keys() & worker_env.keys():
+            del variables[key]
+        _number_scaling(properties, parameters)
+    timeout_s = int(parameters["FunctionTimeoutS"])
+    local["Parameters"]["FunctionTimeoutS"].pop("AllowedValues", None)
+    local["Mappings"]["VisibilityS"].setdefault(str(timeout_s), {"Queue": 6 * timeout_s})
+    return local
+
+
+def log_name(logical_id: str) -> str:
+    """How the log files of a function begin: ``WorkerFunction`` → ``worker``."""
+    stem = logical_id.removesuffix("Function")
+    return "".join(f"-{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(stem))
+
+
+def to_json(template: Template) -> str:
+    """The template as CloudFormation takes it; the same text for the same template."""
+    return json.dumps(template, sort_keys=True, separators=(",", ":"))
+
+
+def _number_scaling(properties: Any, parameters: Mapping[str, str]) -> None:
+    """Put numbers where a mapping's concurrency refers to a parameter: the stand-in would compare text with them."""
+    for event in properties.get("Events", {}).values():
+        scaling = event["Properties"].get("ScalingConfig", {})
+        if isinstance(wanted := scaling.get("MaximumConcurrency"), dict):
+            scaling["MaximumConcurrency"] = int(parameters[wanted["Ref"]])
+
+
+def _functions(template: Template) -> dict[str, Any]:
+    return {name: body for name, body in template["Resources"].items() if body["Type"] == _FUNCTION}
+
+
+class _CloudFormationLoader(yaml.SafeLoader):
+    """YAML with CloudFormation's tags."""
+
+
+def _intrinsic(loader: _CloudFormationLoader, suffix: str, node: yaml.Node) -> Any:
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        assert isinstance(node, yaml.MappingNode)
+        value = loader.construct_mapping(node, deep=True)
+    if suffix == "GetAtt" and isinstance(value, str):
+        value = value.split(".", 1)
+    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
+
+
+_CloudFormationLoader.add_multi_constructor("!", _intrinsic)

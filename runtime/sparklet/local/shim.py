@@ -1,0 +1,154 @@
+"""What stands between the stand-in's worker process and the real handler.
+
+The stand-in talks to a worker by JSON lines on its standard input and output. The shim moves that
+conversation to descriptors of its own, so that no print of a script, a library or the JVM breaks it, gives the
+process a log file, and sees to it that the process never leaves anything behind: however the stand-in
+ends or ends it, the whole tree below it ends as well.
+
+Only the standard library: this is on a worker's cold path.
+"""
+
+import importlib
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from sparklet.errors import SparkletError
+from sparklet.local import processes
+
+LOG_DIR_VARIABLE = "SPARKLET_LOG_DIR"
+STOP_GRACE_S = 1.6  # the stand-in sends SIGKILL two seconds after SIGTERM
+MOST_LOG_BYTES = 64 * 1024 * 1024
+_WATCH_S = 0.5
+
+Handler = Callable[[Any, Any], Any]
+
+
+class WorkerStoppedError(SparkletError):
+    """The worker was told to end: the function's time is over, or the local stack ends."""
+
+    retryable = True
+
+
+def adopt(target: str, name: str) -> Handler:
+    """Prepare this worker process and give it its real handler; called once, by the function's inline code.
+
+    Parameters
+    ----------
+    target
+        The handler, dotted.
+    name
+        How the process' log file begins.
+    """
+    _private_conversation()
+    log = _open_log(name)
+    warden = _Warden(log)
+    signal.signal(signal.SIGTERM, warden.on_sigterm)
+    threading.Thread(target=warden.watch, name="shim-watch", daemon=True).start()
+    try:
+        module, _, function = target.rpartition(".")
+        handler: Handler = getattr(importlib.import_module(module), function)
+    except BaseException:
+        traceback.print_exc()  # the stand-in keeps the message only
+        raise
+    return warden.guarded(handler)
+
+
+class _Warden:
+    """Ends the process tree: when told to, when the stand-in is gone."""
+
+    def __init__(self, log: Path | None) -> None:
+        self._log = log
+        self._owner = os.getpid()
+        self._parent = os.getppid()
+        self._in_flight = False
+        self._stopping = False
+
+    def guarded(self, handler: Handler) -> Handler:
+        """The handler; SIGTERM interrupts it with ``WorkerStoppedError``, so that it can give back what it holds."""
+
+        def handle(event: Any, context: Any) -> Any:
+            self._in_flight = True
+            try:
+                return handler(event, context)
+            finally:
+                self._in_flight = False
+                sys.stderr.flush()
+                if self._stopping:
+                    self._end_in(0.2)  # time to send the answer
+
+        return handle
+
+    def on_sigterm(self, signal_number: int, frame: FrameType | None) -> None:
+        """End at once, or after the call under way has given back its shard."""
+        if os.getpid() != self._owner:  # a child forked from this process
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        if not self._in_flight:
+            self._end()
+        if not self._stopping:
+            self._stopping = True
+            self._end_in(STOP_GRACE_S)
+            raise WorkerStoppedError("the worker was told to end before the script had ended")
+
+    def watch(self) -> None:
+        """End when the stand-in is gone (its death re-parents this process); keep the log within bounds."""
+        while os.getppid() == self._parent:
+            time.sleep(_WATCH_S)
+            if self._log is not None:
+                _bound(self._log)
+        self._end()
+
+    def _end_in(self, delay_s: float) -> None:
+        timer = threading.Timer(delay_s, self._end)
+        timer.daemon = True
+        timer.start()
+
+    def _end(self) -> None:
+        processes.kill_tree(os.getpid(), itself=False)
+        os._exit(128 + signal.SIGTERM)
+
+
+def _private_conversation() -> None:
+    """Move the worker's JSON lines off descriptors 0 and 1; a child's input is empty, its output goes to the log."""
+    for stream, mode in ((sys.__stdin__, "rb"), (sys.__stdout__, "wb")):
+        raw = getattr(getattr(stream, "buffer", None), "raw", None)
+        if raw is not None:
+            raw.__init__(os.dup(raw.fileno()), mode, closefd=False)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+
+
+def _open_log(name: str) -> Path | None:
+    """Send descriptors 1 and 2 to a file of this process, which is its log stream from now on."""
+    folder = os.environ.get(LOG_DIR_VARIABLE)
+    if not folder:
+        return None
+    log = Path(folder) / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.log"
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = log.name
+    return log
+
+
+def _bound(log: Path) -> None:
+    """Of a log that grows too long keep one earlier stretch; all write by appending, so it may be cut under them."""
+    try:
+        if log.stat().st_size > MOST_LOG_BYTES:
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)
+    except OSError:
+        return  # somebody deleted it: there is nothing to keep within bounds

@@ -1,0 +1,200 @@
+"""Stacks of their own for tests, with probes in place of Sparklet's handlers."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.local.stack import LocalStack, StackInfo, StackOptions, running, stop
+from sparklet.local.state import StateDir, is_locked
+
+PROBES = Path(__file__).with_name("probes")
+HANDLERS = {
+    "WorkerFunction": "stack_probes.worker",
+    "DlqConsumerFunction": "stack_probes.dlq",
+    "CheckerFunction": "stack_probes.checker",
+}
+CLIENT = Path(__file__).with_name("client_process.py")
+
+
+def eventually(promise: Callable[[], Any], within_s: float = 30.0) -> Any:
+    """The promise's value once it is true; fails after ``within_s``."""
+    end_s = time.monotonic() + within_s
+    while not (value := promise()):
+        assert time.monotonic() < end_s, f"not within {within_s} s"
+        time.sleep(0.05)
+    return value
+
+
+@dataclass
+class Client:
+    """A client in a process of its own, attached until it is killed or told to leave."""
+
+    process: subprocess.Popen[str]
+    info: dict[str, Any]
+    said: list[str]
+
+    def leave(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        assert self.process.wait(20) == 0
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(20)
+
+
+@dataclass
+class Lab:
+    """A state folder, and what the probes show of it."""
+
+    root: Path
+    shown: Path
+    clients: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def state(self) -> StateDir:
+        return StateDir(self.root)
+
+    def options(self, **changes: Any) -> StackOptions:
+        given: dict[str, Any] = {"workers": 2, "timeout_s": 20, "max_receive_count": 5, "handlers": HANDLERS, **changes}
+        worker_env = {"PROBE_DIR": str(self.shown), **given.pop("worker_env", {})}
+        return StackOptions(state_dir=self.root, worker_env=worker_env, **given)
+
+    def attach(self, said: list[str] | None = None, **changes: Any) -> LocalStack:
+        return LocalStack.attach(self.options(**changes), (said if said is not None else []).append)
+
+    def spawn(self, **changes: Any) -> subprocess.Popen[str]:
+        """Start a client process that attaches; ``await_client`` waits for it."""
+        document = dataclasses.asdict(self.options(**changes))
+        process = subprocess.Popen(
+            [sys.executable, str(CLIENT), json.dumps(document, default=str)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.clients.append(process)
+        return process
+
+    def await_client(self, process: subprocess.Popen[str]) -> Client:
+        assert process.stdout is not None
+        answer = json.loads(process.stdout.readline() or '{"error": "it ended"}')
+        assert "error" not in answer, answer
+        return Client(process, answer["info"], answer["said"])
+
+    def client(self, **changes: Any) -> Client:
+        return self.await_client(self.spawn(**changes))
+
+    def show(self, kind: str, name: str, within_s: float = 30.0) -> str:
+        """What a probe left, once it is there."""
+        path = self.shown / kind / name
+        eventually(path.exists, within_s)
+        return path.read_text()
+
+    def processes(self) -> list[int]:
+        """Everything alive that belongs to this lab: it has the folder in its arguments or its environment."""
+        return [pid for pid in pids() if pid != os.getpid() and names(pid, str(self.root))]
+
+    def gone(self, port: int, within_s: float = 30.0) -> None:
+        """Wait until nothing is left: no process, no listening port, no host."""
+        clients = {client.pid for client in self.clients}
+        eventually(lambda: not set(self.processes()) - clients, within_s)
+        eventually(lambda: not listens(port), 2)  # a process' other threads may end a moment after its first
+        eventually(lambda: not is_locked(self.state.host_lock), 2)
+        assert running(self.root) is None
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """A state folder of this test's own."""
+    with make_lab(tmp_path) as lab:
+        yield lab
+
+
+@contextmanager
+def make_lab(folder: Path) -> Iterator[Lab]:
+    """A state folder with a space in its path and nothing in it; nothing is left of it afterwards."""
+    shown = folder / "shown"
+    shown.mkdir()
+    lab = Lab(folder / "state folder", shown)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(PROBES), os.environ.get("PYTHONPATH")])))
+        try:
+            yield lab
+        finally:
+            clear(lab)
+
+
+def clear(lab: Lab) -> None:
+    for client in lab.clients:
+        client.kill()
+        client.wait()
+        for pipe in (client.stdin, client.stdout):
+            assert pipe is not None
+            pipe.close()
+    stop(lab.root)
+    for pid in lab.processes():
+        os.kill(pid, signal.SIGKILL)
+
+
+def pids() -> list[int]:
+    """Everything alive."""
+    return [int(name.name) for name in Path("/proc").iterdir() if name.name.isdigit() and is_alive(int(name.name))]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def names(pid: int, text: str) -> bool:
+    try:
+        return any(text.encode() in Path(f"/proc/{pid}/{file}").read_bytes() for file in ("cmdline", "environ"))
+    except OSError:
+        return False
+
+
+def listens(port: int) -> bool:
+    """Whether any address of this machine has a listener on the port."""
+    return bool(listeners(port))
+
+
+def listeners(port: int) -> list[str]:
+    """Hexadecimal addresses that listen on a port, IPv4 and IPv6."""
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            address, _, number = fields[1].rpartition(":")
+            if fields[3] == "0A" and int(number, 16) == port:
+                found.append(address)
+    return found
+
+
+def port_of(info: StackInfo | dict[str, Any]) -> int:
+    url = info["endpoint_url"] if isinstance(info, dict) else info.endpoint_url
+    return int(url.rpartition(":")[2])
+
+
+def server_of(host: int) -> int:
+    """The stand-in's process below a host."""
+    for pid in pids():
+        if (
+            names(pid, "sparklet.local.server")
+            and int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == host
+        ):
+            return pid
+    raise AssertionError("no stand-in")

@@ -1,0 +1,86 @@
+"""Handlers that show what the stand-in and the shim really do; deployed in place of Sparklet's own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+SHOWN = Path(os.environ["PROBE_DIR"])
+
+
+def worker(event: dict[str, Any], context: Any) -> Any:
+    """Do what the message's body says."""
+    failures = []
+    for record in event["Records"]:
+        task = json.loads(record["body"])
+        show("received", task["name"], record["attributes"]["ApproximateReceiveCount"])
+        if not globals()[f"do_{task['do']}"](task, context):
+            failures.append({"itemIdentifier": record["messageId"]})
+    return {"batchItemFailures": failures}
+
+
+def dlq(event: dict[str, Any], context: Any) -> Any:
+    for record in event["Records"]:
+        show("dead", json.loads(record["body"])["name"])
+    return {"batchItemFailures": []}
+
+
+def checker(event: dict[str, Any], context: Any) -> Any:
+    show("checked", str(time.time_ns()), json.dumps(event))
+    return {}
+
+
+def do_well(task: dict[str, Any], context: Any) -> bool:
+    show("done", task["name"], str(os.getpid()))
+    return True
+
+
+def do_fail(task: dict[str, Any], context: Any) -> bool:
+    return False
+
+
+def do_noise(task: dict[str, Any], context: Any) -> bool:
+    """Write where the stand-in's conversation used to be, and read from where it came."""
+    os.write(1, b"noise on descriptor 1\n")
+    subprocess.run(["/bin/sh", "-c", "echo noise of a child; cat"], check=True)
+    print("noise of print")
+    show("done", task["name"], context.log_stream_name)
+    return True
+
+
+def do_environment(task: dict[str, Any], context: Any) -> bool:
+    show("environment", task["name"], json.dumps(dict(os.environ)))
+    return True
+
+
+def do_overlap(task: dict[str, Any], context: Any) -> bool:
+    """Show how many of these run at once."""
+    start = time.time()
+    time.sleep(task["seconds"])
+    show("span", task["name"], json.dumps([start, time.time()]))
+    return True
+
+
+def do_hang(task: dict[str, Any], context: Any) -> bool:
+    """Hang, with a child that ignores SIGTERM and one in a session of its own, as a JVM and a script's daemon would."""
+    ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    children = [subprocess.Popen([sys.executable, "-c", ignoring], start_new_session=new) for new in (False, True)]
+    show("pids", task["name"], json.dumps([os.getpid(), *(child.pid for child in children)]))
+    try:
+        time.sleep(600)
+    except Exception as error:
+        show("stopped", task["name"], type(error).__name__)
+        raise
+    return True
+
+
+def show(kind: str, name: str, text: str = "") -> None:
+    """Leave a file for the test; it appears whole."""
+    folder = SHOWN / kind
+    folder.mkdir(exist_ok=True)
+    draft = folder / f".{name}.{os.getpid()}"
+    draft.write_text(text)
+    draft.rename(folder / name)

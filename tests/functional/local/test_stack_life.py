@@ -1,0 +1,270 @@
+"""The local stack's life: shared while it is used, gone without a trace afterwards, its state kept."""
+
+import itertools
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from sparklet.errors import LocalStackError
+from sparklet.local.stack import LocalStack, running, stop
+from tests.functional.local.conftest import Lab, eventually, is_alive, listens, port_of, server_of
+
+pytestmark = pytest.mark.stack
+
+
+def test_two_clients_at_once_share_one_stack(lab: Lab) -> None:
+    one, two = (lab.await_client(process) for process in [lab.spawn(), lab.spawn()])
+
+    assert one.info["endpoint_url"] == two.info["endpoint_url"]
+    assert one.info["host_pid"] == two.info["host_pid"]
+    one.leave()
+    time.sleep(1.5)  # longer than the host takes to see that nobody is left
+    assert running(lab.root) is not None
+    two.leave()
+    lab.gone(port_of(two.info))
+
+
+def test_nothing_is_left_when_the_last_client_leaves(lab: Lab) -> None:
+    with lab.attach() as stack:
+        port = port_of(stack.info)
+        assert listens(port)
+
+    lab.gone(port)
+
+
+def test_nothing_is_left_when_a_client_is_killed_in_mid_shard(lab: Lab) -> None:
+    client = lab.client()
+    pids = start_hanging(lab, client.info)
+
+    client.kill()
+
+    lab.gone(port_of(client.info))
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def test_nothing_is_left_when_the_host_is_killed_in_mid_shard(lab: Lab) -> None:
+    client = lab.client()
+    pids = start_hanging(lab, client.info)
+
+    os.kill(client.info["host_pid"], signal.SIGKILL)
+
+    lab.gone(port_of(client.info))
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def test_nothing_is_left_when_the_stand_in_is_killed_and_clients_are_told(lab: Lab) -> None:
+    with lab.attach() as stack:
+        stack.check()
+        pids = start_hanging(lab, {**stack.info.env, "queue_url": stack.info.queue_url})
+
+        os.kill(server_of(stack.info.host_pid), signal.SIGKILL)
+
+        lab.gone(port_of(stack.info))
+        assert not any(is_alive(pid) for pid in pids)
+        with pytest.raises(LocalStackError, match=r"killed by signal 9.*aws\.log.*next `sparklet run`"):
+            stack.check()
+
+
+def test_host_and_stand_in_killed_together_leave_nothing(lab: Lab) -> None:
+    client = lab.client()
+    pids = start_hanging(lab, client.info)
+    server = server_of(client.info["host_pid"])
+
+    for pid in (client.info["host_pid"], server):
+        os.kill(pid, signal.SIGKILL)
+
+    eventually(lambda: not any(is_alive(pid) for pid in pids[:1]))  # the worker's own watch
+    eventually(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_a_stack_is_started_again_after_its_host_was_killed(lab: Lab) -> None:
+    client = lab.client()
+    os.kill(client.info["host_pid"], signal.SIGKILL)
+    lab.gone(port_of(client.info))
+
+    with lab.attach() as stack:
+        assert stack.info.host_pid != client.info["host_pid"]
+        stack.check()
+
+
+def test_stop_ends_a_stack_that_is_in_use_and_its_clients_are_told(lab: Lab) -> None:
+    with lab.attach() as stack:
+        assert stop(lab.root) is True
+
+        lab.gone(port_of(stack.info))
+        with pytest.raises(LocalStackError, match="ended from outside"):
+            stack.check()
+    assert stop(lab.root) is False
+
+
+def test_stop_says_so_when_nothing_ever_ran(tmp_path: Path) -> None:
+    assert stop(tmp_path / "nowhere") is False
+    assert running(tmp_path / "nowhere") is None
+
+
+def test_a_kept_stack_outlives_its_clients_until_it_is_stopped(lab: Lab) -> None:
+    with lab.attach(keep=True) as stack:
+        port = port_of(stack.info)
+    time.sleep(1.5)
+
+    info = running(lab.root)
+    assert info is not None and port_of(info) == port
+    assert stop(lab.root) is True
+    lab.gone(port)
+
+
+def test_a_restart_keeps_objects_ledger_items_and_messages(lab: Lab) -> None:
+    with lab.attach(processing=False) as stack:
+        leave_traces(stack)
+    lab.gone(port_of(stack.info))
+
+    with lab.attach(processing=False) as stack:
+        assert traces(stack) == {"object": b"an object", "item": "an item", "message": "a message"}
+
+
+def test_a_killed_stand_in_loses_little_of_its_state(lab: Lab) -> None:
+    with lab.attach(processing=False) as stack:
+        leave_traces(stack)
+        time.sleep(6.5)  # it saves every three seconds
+        os.kill(server_of(stack.info.host_pid), signal.SIGKILL)
+        lab.gone(port_of(stack.info))
+
+    with lab.attach(processing=False) as stack:
+        assert traces(stack) == {"object": b"an object", "item": "an item", "message": "a message"}
+
+
+def test_the_deployment_survives_a_kill_right_after_the_start(lab: Lab) -> None:
+    with lab.attach(processing=False) as stack:
+        os.kill(server_of(stack.info.host_pid), signal.SIGKILL)
+        bucket = stack.info.bucket
+        lab.gone(port_of(stack.info))
+
+    with lab.attach(processing=False) as stack:
+        assert stack.info.bucket == bucket
+        leave_traces(stack)
+
+
+def test_another_wish_is_deployed_anew_without_losing_anything(lab: Lab) -> None:
+    with lab.attach(processing=False, workers=2) as stack:
+        leave_traces(stack)
+
+    with lab.attach(workers=5, timeout_s=7, memory_mb=1024, runner="submit") as stack:
+        functions = boto3.Session().client("lambda")
+        worker = functions.get_function_configuration(FunctionName=stack.info.worker_function)
+        mappings = functions.list_event_source_mappings(FunctionName=stack.info.worker_function)["EventSourceMappings"]
+        queue = (
+            boto3.Session().client("sqs").get_queue_attributes(QueueUrl=stack.info.queue_url, AttributeNames=["All"])
+        )
+
+        assert (worker["Timeout"], worker["MemorySize"]) == (7, 1024)
+        assert worker["Environment"]["Variables"]["SPARKLET_RUNNER"] == "submit"
+        assert [mapping["ScalingConfig"]["MaximumConcurrency"] for mapping in mappings] == [5]
+        assert queue["Attributes"]["VisibilityTimeout"] == "42"
+        assert traces(stack, message=False) == {"object": b"an object", "item": "an item"}
+        lab.show("received", "a message")  # it was still there, and a worker got it
+
+
+def test_a_single_worker_does_one_shard_at_a_time(lab: Lab) -> None:
+    with lab.attach(workers=1) as stack:
+        for number in range(3):
+            send(stack.info.queue_url, {"name": f"single-{number}", "do": "overlap", "seconds": 0.3})
+        spans = sorted(json.loads(lab.show("span", f"single-{number}")) for number in range(3))
+
+    assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
+
+
+def test_who_comes_with_another_wish_while_others_are_there_is_told_and_uses_what_runs(lab: Lab) -> None:
+    client = lab.client(timeout_s=20)
+    said: list[str] = []
+
+    with lab.attach(said, timeout_s=30) as stack:
+        assert stack.info.timeout_s == 20
+        assert stack.info.host_pid == client.info["host_pid"]
+        assert stack.differences == ("timeout_s: 20 instead of 30",)
+    assert any("timeout_s: 20 instead of 30" in line and "sparklet stop" in line for line in said)
+
+
+def test_somebody_who_only_reads_starts_no_work_and_changes_no_deployment(lab: Lab) -> None:
+    with lab.attach(processing=False, workers=3) as stack:
+        send(stack.info.queue_url, {"name": "resting", "do": "well"})
+
+    with lab.attach(processing=False, workers=9) as stack:
+        assert stack.info.workers == 3
+        time.sleep(2.5)  # a mapping looks at its queue every second
+        assert not (lab.shown / "received").exists()
+        with lab.attach(workers=3):
+            lab.show("done", "resting")
+
+
+def test_a_stopped_worker_gives_its_shard_back_before_it_ends(lab: Lab) -> None:
+    client = lab.client()
+    start_hanging(lab, client.info)
+
+    client.leave()
+
+    assert lab.show("stopped", "hanging") == "WorkerStoppedError"
+    lab.gone(port_of(client.info))
+
+
+def test_a_stack_that_cannot_be_deployed_says_why(lab: Lab) -> None:
+    lab.state.create()
+    lab.state.services.rmdir()
+    lab.state.services.write_text("in the way")
+
+    with pytest.raises((LocalStackError, FileExistsError)):
+        lab.attach()
+
+
+def test_the_state_folder_is_its_owners_alone(lab: Lab) -> None:
+    with lab.attach(processing=False):
+        assert lab.root.stat().st_mode & 0o077 == 0
+        assert lab.state.info_file.stat().st_mode & 0o077 == 0
+
+
+def start_hanging(lab: Lab, info: dict[str, Any]) -> list[int]:
+    """Have a worker hang over a message; its pid and those of its children."""
+    send(info["queue_url"], {"name": "hanging", "do": "hang"}, info.get("env", info))
+    pids: list[int] = json.loads(lab.show("pids", "hanging"))
+    assert all(is_alive(pid) for pid in pids)
+    return pids
+
+
+def send(queue_url: str, body: dict[str, Any], env: dict[str, str] | None = None) -> None:
+    env = env or dict(os.environ)
+    sqs = boto3.Session().client(
+        "sqs",
+        endpoint_url=env["AWS_ENDPOINT_URL"],
+        region_name=env["AWS_REGION"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        aws_session_token=env["AWS_SESSION_TOKEN"],
+    )
+    sqs.send_message(QueueUrl=queue_url, MessageBody=json.dumps(body))
+
+
+def leave_traces(stack: LocalStack) -> None:
+    boto3.Session().client("s3").put_object(Bucket=stack.info.bucket, Key="runs/a run/plan", Body=b"an object")
+    boto3.Session().client("dynamodb").put_item(
+        TableName=stack.info.ledger_table, Item={"pk": {"S": "pk"}, "sk": {"S": "sk"}, "text": {"S": "an item"}}
+    )
+    send(stack.info.queue_url, {"name": "a message", "do": "well"})
+
+
+def traces(stack: LocalStack, *, message: bool = True) -> dict[str, Any]:
+    stored = boto3.Session().client("s3").get_object(Bucket=stack.info.bucket, Key="runs/a run/plan")["Body"].read()
+    item = (
+        boto3.Session()
+        .client("dynamodb")
+        .get_item(TableName=stack.info.ledger_table, Key={"pk": {"S": "pk"}, "sk": {"S": "sk"}})["Item"]
+    )
+    found = {"object": stored, "item": item["text"]["S"]}
+    if message:
+        (received,) = boto3.Session().client("sqs").receive_message(QueueUrl=stack.info.queue_url)["Messages"]
+        found["message"] = json.loads(received["Body"])["name"]
+    return found

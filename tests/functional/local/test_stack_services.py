@@ -1,0 +1,196 @@
+"""What the deployed template does in the stand-in: mappings, dead letters, concurrency, the workers' shim."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from sparklet.local.stack import LocalStack
+from tests.functional.local.conftest import Lab, eventually, is_alive, listeners, make_lab, port_of
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with make_lab(tmp_path_factory.mktemp("services")) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def stack(lab: Lab) -> Iterator[LocalStack]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "AKIAREALONE")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-real-secret")
+        patch.setenv("AWS_PROFILE", "no-such-profile")
+        patch.setenv("AWS_ENDPOINT_URL_S3", "http://192.0.2.1:1")
+        patch.setenv("HTTP_PROXY", "http://192.0.2.1:1")
+        patch.setenv("http_proxy", "http://192.0.2.1:1")
+        with lab.attach(workers=2, timeout_s=3) as stack:
+            yield stack
+
+
+def send(stack: LocalStack, name: str, do: str, **more: Any) -> None:
+    boto3.Session().client("sqs").send_message(
+        QueueUrl=stack.info.queue_url, MessageBody=json.dumps({"name": name, "do": do, **more})
+    )
+
+
+def attributes(queue_url: str) -> Any:
+    return boto3.Session().client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
+
+
+def is_empty(queue_url: str) -> bool:
+    found = attributes(queue_url)
+    return found["ApproximateNumberOfMessages"] == found["ApproximateNumberOfMessagesNotVisible"] == "0"
+
+
+def test_a_message_reaches_the_worker_and_is_deleted_when_it_succeeds(lab: Lab, stack: LocalStack) -> None:
+    send(stack, "plain", "well")
+
+    lab.show("done", "plain")
+    eventually(lambda: is_empty(stack.info.queue_url))
+
+
+def test_a_message_that_always_fails_becomes_a_dead_letter_and_reaches_its_consumer(
+    lab: Lab, stack: LocalStack
+) -> None:
+    sqs = boto3.Session().client("sqs")
+    sqs.set_queue_attributes(QueueUrl=stack.info.queue_url, Attributes={"VisibilityTimeout": "0"})
+    try:
+        send(stack, "hopeless", "fail")
+        lab.show("dead", "hopeless")
+    finally:
+        sqs.set_queue_attributes(QueueUrl=stack.info.queue_url, Attributes={"VisibilityTimeout": "18"})
+
+    assert (lab.shown / "received" / "hopeless").read_text() == "5"  # maxReceiveCount, and no more
+    eventually(lambda: is_empty(stack.info.dlq_url))
+
+
+def test_queues_are_configured_as_the_template_says(stack: LocalStack) -> None:
+    queue, dlq = attributes(stack.info.queue_url), attributes(stack.info.dlq_url)
+
+    assert queue["VisibilityTimeout"] == str(6 * 3)
+    assert queue["MessageRetentionPeriod"] == "345600"
+    assert json.loads(queue["RedrivePolicy"]) == {"deadLetterTargetArn": dlq["QueueArn"], "maxReceiveCount": "5"}
+    assert dlq["MessageRetentionPeriod"] == "1209600"
+
+
+def test_the_ledgers_table_has_its_index(stack: LocalStack) -> None:
+    table = boto3.Session().client("dynamodb").describe_table(TableName=stack.info.ledger_table)["Table"]
+
+    (index,) = table["GlobalSecondaryIndexes"]
+    assert index["IndexName"] == "open-index"
+    assert [key["AttributeName"] for key in index["KeySchema"]] == ["pk", "open"]
+
+
+def test_noise_on_the_workers_own_descriptors_does_not_break_the_conversation(lab: Lab, stack: LocalStack) -> None:
+    send(stack, "noise", "noise")
+
+    log = stack.info.log_dir / lab.show("done", "noise")  # the log stream that the handler was told
+
+    eventually(lambda: is_empty(stack.info.queue_url))  # the answer arrived
+    text = log.read_text()
+    assert log.name.startswith("worker-")
+    for noise in ("noise on descriptor 1", "noise of a child", "noise of print"):
+        assert noise in text
+
+
+def test_nothing_of_the_users_aws_reaches_a_worker_or_the_client(lab: Lab, stack: LocalStack) -> None:
+    send(stack, "environment", "environment")
+
+    environment = json.loads(lab.show("environment", "environment"))
+
+    for seen in (environment, os.environ):
+        foreign = [name for name in seen if name == "AWS_PROFILE" or name.lower().endswith("_proxy")]
+        assert not foreign
+        assert "AWS_ENDPOINT_URL_S3" not in seen
+        assert seen["AWS_ENDPOINT_URL"] == stack.info.endpoint_url
+        assert "REAL" not in seen["AWS_ACCESS_KEY_ID"]
+        assert "real" not in seen["AWS_SECRET_ACCESS_KEY"]
+        assert seen["AWS_SHARED_CREDENTIALS_FILE"] == seen["AWS_CONFIG_FILE"] == os.devnull
+
+
+def test_a_worker_finds_its_settings_and_its_own_scratch_space(lab: Lab, stack: LocalStack) -> None:
+    send(stack, "settings", "environment")
+
+    environment = json.loads(lab.show("environment", "settings"))
+
+    assert environment["SPARKLET_BUCKET"] == stack.info.bucket
+    assert environment["SPARKLET_LEDGER_TABLE"] == stack.info.ledger_table
+    assert environment["SPARKLET_QUEUE_URL"].endswith(stack.info.queue_url.rpartition("/")[2])
+    assert environment["SPARKLET_SCRATCH"] == str(lab.state.scratch)
+    assert environment["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] == "3008"
+
+
+def test_no_more_shards_are_in_work_than_workers_were_asked_for(lab: Lab, stack: LocalStack) -> None:
+    for number in range(6):
+        send(stack, f"overlap-{number}", "overlap", seconds=0.4)
+
+    spans = [json.loads(lab.show("span", f"overlap-{number}")) for number in range(6)]
+
+    assert most_at_once(spans) == 2
+
+
+def most_at_once(spans: list[list[float]]) -> int:
+    return max(sum(other[0] <= span[0] < other[1] for other in spans) for span in spans)
+
+
+def test_a_worker_beyond_its_time_ends_with_its_whole_tree(lab: Lab, stack: LocalStack) -> None:
+    send(stack, "overrun", "hang")  # the stand-in ends it after 3 s
+
+    pids = json.loads(lab.show("pids", "overrun"))
+
+    eventually(lambda: not any(is_alive(pid) for pid in pids))
+    assert (lab.shown / "stopped" / "overrun").read_text() == "WorkerStoppedError"
+    boto3.Session().client("sqs").purge_queue(QueueUrl=stack.info.queue_url)
+
+
+def test_a_killed_workers_children_do_not_survive_it(lab: Lab, stack: LocalStack) -> None:
+    send(stack, "killed", "hang")
+    worker, *children = json.loads(lab.show("pids", "killed"))
+
+    os.kill(worker, 9)
+
+    eventually(lambda: not any(is_alive(pid) for pid in (worker, *children)))
+    boto3.Session().client("sqs").purge_queue(QueueUrl=stack.info.queue_url)
+
+
+def test_the_stand_in_listens_on_loopback_only_and_on_nothing_else(lab: Lab, stack: LocalStack) -> None:
+    assert listeners(port_of(stack.info)) == ["0100007F"]
+
+    mine = {inode for pid in lab.processes() for inode in socket_inodes(pid)}
+    tables = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+    sockets = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+    ports = {int(fields[1].rpartition(":")[2], 16) for fields in sockets if fields[3] == "0A" and fields[9] in mine}
+    assert ports == {port_of(stack.info)}
+
+
+def socket_inodes(pid: int) -> set[str]:
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = str(entry.readlink())
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            found.add(target[8:-1])
+    return found
+
+
+def test_whoever_does_not_know_the_token_is_turned_away(stack: LocalStack) -> None:
+    stranger = boto3.Session().client(
+        "s3", aws_access_key_id="000000000000", aws_secret_access_key="x", aws_session_token="guess"
+    )
+
+    with pytest.raises(stranger.exceptions.ClientError, match="403"):
+        stranger.list_buckets()
+
+
+@pytest.mark.slow
+def test_the_schedule_invokes_the_checker(lab: Lab, stack: LocalStack) -> None:
+    eventually(lambda: list((lab.shown / "checked").glob("[!.]*")) if (lab.shown / "checked").exists() else [], 90)
