@@ -120,7 +120,7 @@ class Host:
         for orphan in processes.children(os.getpid()):
             if orphan != self._server.pid:
                 processes.kill_tree(orphan)
-        processes.collect(pid for pid in processes.zombies(os.getpid()) if pid != self._server.pid)
+        processes.collect_zombies(spared=self._server.pid)
 
     def _end(self) -> None:
         """End the stand-in, which saves its state first, and whatever is left below this process."""
@@ -142,7 +142,7 @@ def main() -> None:
         return
     lock.write(str(os.getpid()))
     os.chdir(state.root)
-    processes.adopt_orphans()
+    processes.become_subreaper()
     state.sweep()
     host = Host(state)
     signal.signal(signal.SIGTERM, host.told_to_end)

@@ -141,11 +141,12 @@ def end_host(state: StateDir) -> bool:
     """Have the host end everything; by force if it does not."""
     if not is_locked(state.host_lock):
         return False
-    told, end_s = False, time.monotonic() + ENDS_WITHIN_S
+    told, end_s = 0, time.monotonic() + ENDS_WITHIN_S
     while is_locked(state.host_lock):
         pid = _host_pid(state)
-        if pid and not told:
-            told = processes.send(pid, signal.SIGTERM)
+        if pid and pid != told:
+            processes.signal_process(pid, signal.SIGTERM)
+            told = pid
         if time.monotonic() > end_s:
             raise LocalStackError(f"the local stack's host (pid {pid}) does not end; see {state.log}, then kill it")
         time.sleep(_POLL_S)

@@ -1,53 +1,46 @@
-"""Process trees as ``/proc`` tells them, and how to end one without leaving anything.
+"""How a process tree is ended without leaving anything; beside what the worker's guards know of trees.
 
-Only the standard library: the workers' shim loads this.
+Only the standard library and the guards: the workers' shim loads this.
 """
 
 import ctypes
 import os
 import signal
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+
+from sparklet.worker.guards import become_subreaper, descendants, signal_process
+
+__all__ = [
+    "become_subreaper",
+    "children",
+    "collect_zombies",
+    "is_alive",
+    "kill_tree",
+    "signal_process",
+    "tell_when_parent_dies",
+    "wait_gone",
+]
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.02
 
 
-def die_with_parent(signal_number: int) -> None:
-    """Have the kernel send this process ``signal_number`` when the thread that started it ends."""
-    _prctl(_PR_SET_PDEATHSIG, signal_number)
-
-
-def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent dies, instead of init."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+def tell_when_parent_dies(signal_number: int) -> None:
+    """Have the kernel send this process a signal when the thread that started it ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
 
 
 def children(pid: int) -> list[int]:
-    """Living (not zombie) children of a process."""
-    return [child for child, parent in _living().items() if parent == pid]
-
-
-def descendants(pid: int) -> list[int]:
-    """Living descendants of a process, parents before their children; also those with a session of their own."""
-    parents = _living()
-    found: list[int] = []
-    level = [pid]
-    while level:
-        level = [child for child, parent in parents.items() if parent in level]
-        found += level
-    return found
-
-
-def zombies(pid: int) -> list[int]:
-    """Children of a process that have ended and wait to be collected."""
-    return [entry for entry, parent, state in _processes() if parent == pid and state == "Z"]
+    """Living children of a process."""
+    return [child for child, alive in _children(pid) if alive]
 
 
 def is_alive(pid: int) -> bool:
     """Whether the process exists and has not ended."""
-    return pid in _living()
+    return _read(pid)[1]
 
 
 def kill_tree(pid: int, *, itself: bool = True) -> None:
@@ -57,21 +50,12 @@ def kill_tree(pid: int, *, itself: bool = True) -> None:
     orphaned out of the tree before it was seen.
     """
     stopped: set[int] = set()
-    while fresh := {*([pid] if itself and is_alive(pid) else []), *descendants(pid)} - stopped:
+    while fresh := (({pid} if itself and is_alive(pid) else set()) | descendants(pid)) - stopped:
         for member in fresh:
-            send(member, signal.SIGSTOP)
+            signal_process(member, signal.SIGSTOP)
         stopped |= fresh
     for member in stopped:
-        send(member, signal.SIGKILL)
-
-
-def send(pid: int, signal_number: int) -> bool:
-    """Send a signal; False if there is no such process (any more), or none of ours."""
-    try:
-        os.kill(pid, signal_number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+        signal_process(member, signal.SIGKILL)
 
 
 def wait_gone(pids: Collection[int], within_s: float) -> bool:
@@ -84,33 +68,31 @@ def wait_gone(pids: Collection[int], within_s: float) -> bool:
     return True
 
 
-def collect(pids: Iterable[int]) -> None:
-    """Take ended children's exit codes, so that no zombie stays."""
-    for pid in pids:
+def collect_zombies(spared: int) -> None:
+    """Take the exit codes of this process' ended children but one, so that no zombie stays."""
+    for pid, alive in list(_children(os.getpid())):
+        if alive or pid == spared:
+            continue
         try:
             os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
-            continue
+            continue  # collected already
 
 
-def _living() -> dict[int, int]:
-    return {pid: parent for pid, parent, state in _processes() if state not in "ZX"}
-
-
-def _processes() -> Iterator[tuple[int, int, str]]:
-    """Pid, parent's pid and state letter of every process."""
+def _children(parent: int) -> Iterator[tuple[int, bool]]:
+    """Pids of a process' children, and whether they live."""
     for name in os.listdir("/proc"):  # noqa: PTH208 - names are what is wanted, fast
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            continue  # it ended in the meantime
-        yield int(name), int(fields[1]), fields[0].decode()
+        if name.isdigit():
+            found, alive = _read(int(name))
+            if found == parent:
+                yield int(name), alive
 
 
-def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+def _read(pid: int) -> tuple[int, bool]:
+    """A process' parent, and whether it lives; (0, False) if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, False
+    return int(fields[1]), fields[0] not in b"ZX" or int(fields[17]) > 1  # a zombie with further threads lives

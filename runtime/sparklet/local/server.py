@@ -162,7 +162,7 @@ def _end_workers() -> None:
     """Ask the functions' processes to end, while they can still tell the ledger; then see to it."""
     workers = processes.children(os.getpid())
     for worker in workers:
-        processes.send(worker, signal.SIGTERM)
+        processes.signal_process(worker, signal.SIGTERM)
     processes.wait_gone(workers, WORKERS_END_WITHIN_S)
     processes.kill_tree(os.getpid(), itself=False)
 
@@ -170,7 +170,7 @@ def _end_workers() -> None:
 def main() -> None:
     """Serve on the listening socket that the host handed down, until SIGTERM or the host's death."""
     host, listening = int(sys.argv[1]), int(sys.argv[2])
-    processes.die_with_parent(signal.SIGTERM)
+    processes.tell_when_parent_dies(signal.SIGTERM)
     if os.getppid() != host:  # it died before the kernel was told
         return
     asyncio.run(_run(listening))

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 STATE_DIR_VARIABLE = "SPARKLET_STATE_DIR"
-_MOST_LOGS = 60
+_MOST_LOGS = 60  # of worker processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class StateDir:
             path.unlink(missing_ok=True)
         if self.aws_log.exists():
             self.aws_log.replace(self.aws_log.with_name("aws.earlier.log"))
-        logs = sorted(self.log.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        logs = sorted(self.log.glob("*-*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in logs[_MOST_LOGS:]:
             path.unlink(missing_ok=True)
 

@@ -16,7 +16,8 @@ def worker(event: dict[str, Any], context: Any) -> Any:
     failures = []
     for record in event["Records"]:
         task = json.loads(record["body"])
-        show("received", task["name"], record["attributes"]["ApproximateReceiveCount"])
+        show("received", task["name"])
+        show(f"receives of {task['name']}", record["attributes"]["ApproximateReceiveCount"])
         if not globals()[f"do_{task['do']}"](task, context):
             failures.append({"itemIdentifier": record["messageId"]})
     return {"batchItemFailures": failures}

@@ -1,0 +1,68 @@
+"""What of the user's shell reaches the local mode."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sparklet.local.environment import adopted, of_client, of_host, of_stand_in
+from sparklet.local.state import StateDir
+
+USERS = {
+    "AWS_ACCESS_KEY_ID": "AKIAREALONE",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_PROFILE": "production",
+    "AWS_ENDPOINT_URL_S3": "http://elsewhere",
+    "http_proxy": "http://proxy",
+    "HTTPS_PROXY": "http://proxy",
+    "SPARK_HOME": "/opt/other-spark",
+    "HADOOP_CONF_DIR": "/etc/hadoop",
+    "SPARKLET_LEDGER_TABLE": "production-ledger",
+    "PATH": "/bin",
+    "HOME": "/home/me",
+    "LC_ALL": "C.UTF-8",
+}
+
+
+def test_of_the_users_shell_only_what_is_harmless_is_passed_on() -> None:
+    passed = of_host(USERS)
+
+    assert {name: passed[name] for name in passed if name != "PYTHONPATH"} == {
+        "PATH": "/bin",
+        "HOME": "/home/me",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def test_a_checkout_is_found_by_programs_of_its_own_python() -> None:
+    import sparklet
+
+    folders = of_host({"PYTHONPATH": "/mine"})["PYTHONPATH"].split(os.pathsep)
+
+    assert folders == [str(Path(sparklet.__file__).parents[1]), "/mine"]
+
+
+def test_a_worker_is_given_what_the_command_line_says_last(tmp_path: Path) -> None:
+    given = {"JAVA_HOME": "/java", "SPARKLET_SCRATCH": "/big"}
+
+    env = of_stand_in(StateDir(tmp_path), "http://127.0.0.1:1", "token", given)
+
+    assert env["JAVA_HOME"] == "/java"
+    assert env["SPARKLET_SCRATCH"] == "/big"
+    assert env["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
+    assert env["AWS_SESSION_TOKEN"] == "token"
+
+
+def test_while_a_stack_is_used_this_process_speaks_to_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in USERS.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+
+    with adopted(of_client("http://127.0.0.1:1", "token")):
+        settings = {name for name in os.environ if name.startswith("AWS_")}
+        assert settings == set(of_client("", ""))
+        assert os.environ["AWS_ACCESS_KEY_ID"] != "AKIAREALONE"
+        assert not {"http_proxy", "HTTPS_PROXY"} & set(os.environ)
+        assert os.environ["HOME"] == "/home/me"
+
+    assert dict(os.environ) == before

@@ -1,0 +1,111 @@
+"""The template that the stand-in gets: the project's own, but for the image."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sparklet.errors import LocalStackError
+from sparklet.local.local_template import handlers_of, load_template, localise, log_name, parse_template, to_json
+
+PARAMETERS = {"FunctionTimeoutS": "45", "MaximumConcurrency": "7"}
+
+
+@pytest.fixture(scope="module")
+def template() -> dict[str, Any]:
+    return load_template()
+
+
+@pytest.fixture
+def local(template: dict[str, Any]) -> dict[str, Any]:
+    return localise(template, PARAMETERS, {}, {})
+
+
+def functions(document: dict[str, Any]) -> dict[str, Any]:
+    return {n: b["Properties"] for n, b in document["Resources"].items() if b["Type"] == "AWS::Serverless::Function"}
+
+
+def test_each_function_becomes_a_shim_that_names_its_own_handler(
+    template: dict[str, Any], local: dict[str, Any]
+) -> None:
+    for name, properties in functions(local).items():
+        assert not {"PackageType", "ImageUri", "ImageConfig"} & properties.keys()
+        code = compile(properties["InlineCode"], name, "exec")
+        assert handlers_of(template)[name] in code.co_consts
+
+
+def test_a_shim_can_be_pointed_at_another_handler(template: dict[str, Any]) -> None:
+    local = localise(template, PARAMETERS, {"WorkerFunction": "mine.handle"}, {})
+
+    assert "'mine.handle'" in functions(local)["WorkerFunction"]["InlineCode"]
+    assert "'sparklet.fanout.handlers.checker_handler'" in functions(local)["CheckerFunction"]["InlineCode"]
+
+
+def test_everything_but_functions_timeout_and_numbers_is_deployed_as_it_is(
+    template: dict[str, Any], local: dict[str, Any]
+) -> None:
+    for name, resource in template["Resources"].items():
+        if resource["Type"] != "AWS::Serverless::Function":
+            assert local["Resources"][name] == resource
+    assert local["Outputs"] == template["Outputs"]
+    assert local["Conditions"] == template["Conditions"]
+
+
+def test_any_timeout_may_be_chosen_and_visibility_follows(local: dict[str, Any]) -> None:
+    assert "AllowedValues" not in local["Parameters"]["FunctionTimeoutS"]
+    assert local["Mappings"]["VisibilityS"]["45"] == {"Queue": 270}
+
+
+def test_a_mappings_concurrency_is_a_number(local: dict[str, Any]) -> None:
+    shards = functions(local)["WorkerFunction"]["Events"]["Shards"]["Properties"]
+
+    assert shards["ScalingConfig"] == {"MaximumConcurrency": 7}
+
+
+def test_what_the_workers_environment_says_no_function_contradicts(template: dict[str, Any]) -> None:
+    local = localise(template, PARAMETERS, {}, {"SPARKLET_SCRATCH": "/somewhere", "JAVA_HOME": "/java"})
+
+    variables = functions(local)["WorkerFunction"]["Environment"]["Variables"]
+    assert "SPARKLET_SCRATCH" not in variables
+    assert "SPARKLET_RUNNER" in variables
+
+
+def test_the_template_itself_stays_as_it_was(template: dict[str, Any]) -> None:
+    before = to_json(template)
+
+    localise(template, PARAMETERS, {}, {"SPARKLET_SCRATCH": "/somewhere"})
+
+    assert to_json(template) == before
+
+
+def test_it_fits_into_a_request(local: dict[str, Any]) -> None:
+    assert len(to_json(local)) < 51_200  # what CloudFormation takes as a body
+
+
+@pytest.mark.parametrize(
+    ("text", "document"),
+    [
+        ("A: !Ref B", {"A": {"Ref": "B"}}),
+        ("A: !GetAtt B.C.D", {"A": {"Fn::GetAtt": ["B", "C.D"]}}),
+        ("A: !GetAtt [B, C]", {"A": {"Fn::GetAtt": ["B", "C"]}}),
+        ('A: !Sub "${B}"', {"A": {"Fn::Sub": "${B}"}}),
+        ("A: !If [B, !Ref C, 1]", {"A": {"Fn::If": ["B", {"Ref": "C"}, 1]}}),
+        ("A: !Condition B", {"A": {"Condition": "B"}}),
+        ("A: !Transform {Name: B}", {"A": {"Fn::Transform": {"Name": "B"}}}),
+    ],
+)
+def test_short_forms_are_written_out(text: str, document: Any) -> None:
+    assert parse_template(text) == document
+
+
+def test_a_template_that_is_none_is_refused() -> None:
+    with pytest.raises(LocalStackError, match="mapping"):
+        parse_template("[]")
+
+
+def test_the_same_template_is_the_same_text(template: dict[str, Any]) -> None:
+    assert to_json(template) == to_json(json.loads(to_json(template)))
+
+
+def test_a_functions_logs_are_found_by_its_name() -> None:
+    assert [log_name(n) for n in ("WorkerFunction", "DlqConsumerFunction")] == ["worker", "dlq-consumer"]

@@ -1,0 +1,102 @@
+"""Real process trees: found and ended whole."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sparklet.local.processes import children, is_alive, kill_tree, wait_gone
+from sparklet.worker.guards import descendants
+
+TREE = """
+import subprocess, sys, time
+child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+subprocess.Popen([sys.executable, "-c", child])
+print("ready", flush=True)
+time.sleep(60)
+"""
+FORKS = """
+import os, time
+print("ready", flush=True)
+for _ in range(400):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            time.sleep(60)
+        os._exit(0)
+    os.wait()
+    time.sleep(0.002)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(program: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        return process
+
+    yield run
+    for process in started:
+        kill_tree(process.pid)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_a_tree_is_killed_with_members_that_ignore_sigterm_or_have_a_session_of_their_own(
+    start: Callable[[str], subprocess.Popen[bytes]],
+) -> None:
+    parent = start(TREE)
+    tree = [parent.pid, *descendants(parent.pid)]
+    assert len(tree) == 3
+
+    kill_tree(parent.pid)
+
+    assert wait_gone(tree, 5)
+    assert parent.wait() == -signal.SIGKILL
+
+
+def test_only_what_is_below_is_killed_if_the_root_is_spared(start: Callable[[str], subprocess.Popen[bytes]]) -> None:
+    parent = start(TREE)
+    below = descendants(parent.pid)
+
+    kill_tree(parent.pid, itself=False)
+
+    assert wait_gone(below, 5)
+    assert is_alive(parent.pid)
+
+
+def test_a_tree_that_grows_while_it_is_killed_is_killed_whole(start: Callable[[str], subprocess.Popen[bytes]]) -> None:
+    process = start(TREE.replace("time.sleep(60)\n", FORKS.replace('print("ready", flush=True)', "")))
+    time.sleep(0.2)
+
+    kill_tree(process.pid)
+
+    assert wait_gone([process.pid], 5)
+    assert not descendants(process.pid)
+
+
+def test_a_child_is_known_by_its_parent_and_a_zombie_is_not_alive() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        assert process.pid in children(os.getpid())
+        assert is_alive(process.pid)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert wait_gone([process.pid], 10)  # it has ended, but nobody has collected it
+        assert process.pid not in children(os.getpid())
+        process.wait()
+
+
+def test_waiting_for_somebody_who_stays_comes_to_an_end() -> None:
+    assert wait_gone([os.getpid()], 0.05) is False

@@ -1,0 +1,125 @@
+"""Locks and files of the state folder."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparklet.local.state import STATE_DIR_VARIABLE, Lock, StateDir, default_state_dir, is_locked, read_json, write_json
+
+HOLDER = """
+import sys
+from pathlib import Path
+from sparklet.local.state import Lock
+lock = Lock(Path(sys.argv[1]))
+assert getattr(lock, sys.argv[2])()
+print("held", flush=True)
+input()
+"""
+
+
+def hold(path: Path, how: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-c", HOLDER, str(path), how]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"held\n"
+    return process
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.communicate()
+
+
+def test_a_lock_is_shared_by_many_or_held_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with Lock(path) as one, Lock(path) as two, Lock(path) as three:
+        assert one.try_shared() and two.try_shared()
+        assert not three.try_exclusive()
+        one.release()
+        two.release()
+        assert three.try_exclusive()
+        assert not one.try_shared()
+
+
+@pytest.mark.parametrize("how", ["try_shared", "try_exclusive"])
+def test_the_kernel_takes_a_lock_back_from_a_killed_process(tmp_path: Path, how: str) -> None:
+    holder = hold(tmp_path / "lock", how)
+    with Lock(tmp_path / "lock") as lock:
+        assert not lock.try_exclusive()
+
+        end(holder)
+
+        assert lock.exclusive(within_s=5)
+
+
+def test_a_lock_does_not_pass_to_programs_that_its_holder_starts(tmp_path: Path) -> None:
+    with Lock(tmp_path / "lock") as lock:
+        assert lock.try_exclusive()
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+    try:
+        with Lock(tmp_path / "lock") as again:
+            assert again.exclusive(within_s=2)  # exec closes descriptors a moment after it let the parent go on
+    finally:
+        end(child)
+
+
+def test_waiting_for_a_lock_comes_to_an_end(tmp_path: Path) -> None:
+    with Lock(tmp_path / "lock") as one, Lock(tmp_path / "lock") as two:
+        assert one.try_exclusive()
+        assert two.exclusive(within_s=0.1) is False
+
+
+def test_looking_at_a_lock_that_nobody_made_makes_none(tmp_path: Path) -> None:
+    assert is_locked(tmp_path / "lock") is False
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_documents_readers_see_it_whole_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "document.json"
+    assert read_json(path) is None
+
+    write_json(path, {"a": 1})
+
+    assert read_json(path) == {"a": 1}
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["document.json"]
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_start_empties_what_is_passing_and_keeps_what_lasts(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "a folder")
+    state.create()
+    for path in (
+        state.scratch / "task-1" / "file",
+        state.tmp / "file",
+        state.objects / "object",
+        state.services / "sqs",
+    ):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    for path in (state.info_file, state.failure_file, state.aws_log):
+        path.write_text("x")
+    for number in range(100):
+        (state.log / f"worker-{number}.log").write_text("x")
+
+    state.sweep()
+
+    assert not list(state.scratch.iterdir()) and not list(state.tmp.iterdir())
+    assert not state.info_file.exists() and not state.failure_file.exists()
+    assert (state.objects / "object").exists() and (state.services / "sqs").exists()
+    assert len(list(state.log.glob("worker-*"))) == 60
+    assert (state.log / "aws.earlier.log").exists() and not state.aws_log.exists()
+
+
+def test_only_its_owner_looks_into_the_folder(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    state.create()
+
+    assert state.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_folder_is_the_one_that_was_named_or_the_users_own(tmp_path: Path) -> None:
+    assert default_state_dir({STATE_DIR_VARIABLE: str(tmp_path / "named")}) == tmp_path / "named"
+    assert default_state_dir({}).name == "sparklet"
