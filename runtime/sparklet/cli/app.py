@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparklet import __version__
 from sparklet.cli import doctor as doctoring
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen
@@ -37,7 +38,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Run PySpark scripts over many files, one Spark-local job for each shard, every failure accounted for.",
     epilog="Exit codes: 0 all succeeded or within tolerance, 1 usage or set-up, 2 failures beyond tolerance, "
     "3 incomplete, 130 interrupted.",
 )
@@ -57,7 +57,7 @@ Arguments = Annotated[
     list[str] | None, typer.Argument(metavar="[-- ARGS]", help="Arguments for the script.", show_default=False)
 ]
 Name = Annotated[
-    str, typer.Option("--name", help="The run's id begins with it [default: the script's name].", show_default=False)
+    str, typer.Option("--name", help="The run's id begins with it (default: the script's name).", show_default=False)
 ]
 Id = Annotated[
     str,
@@ -70,6 +70,21 @@ Rate = Annotated[
     typer.Option("--rate", min=0, help="Messages sent a second, so that a run does not starve others; 0: no limit."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to a local --output.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sparklet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def sparklet(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Run PySpark scripts over many files, one Spark-local job for each shard, every failure accounted for."""
 
 
 @app.command()
@@ -203,7 +218,7 @@ def redrive(
     run_id: opt.RunId,
     shards: Annotated[
         str,
-        typer.Option("--shards", help="Only these, as in 3,17,20-25 [default: all that failed].", show_default=False),
+        typer.Option("--shards", help="Only these, as in 3,17,20-25 (default: all that failed).", show_default=False),
     ] = "",
     script: Annotated[
         str, typer.Option("--script", help="A repaired script for these shards.", show_default=False)

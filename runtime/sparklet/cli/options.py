@@ -14,7 +14,7 @@ State = Annotated[
     typer.Option(
         "--state-dir",
         envvar="SPARKLET_STATE_DIR",
-        help="Folder of the local stack [default: the user's state folder].",
+        help="Folder of the local stack (default: the user's state folder).",
         show_default=False,
     ),
 ]
@@ -33,25 +33,25 @@ AsJson = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Local worker processes [default: one a core].", show_default=False),
+    typer.Option("--workers", min=1, help="Local worker processes (default: one a core).", show_default=False),
 ]
 Timeout = Annotated[
     int | None,
     typer.Option(
         "--timeout",
-        help="Seconds one shard may take: 60, 120, 180, 300, 600 or 900 [default: 900].",
+        help="Seconds one shard may take (default: 900).",
         show_default=False,
     ),
 ]
 Memory = Annotated[
     int | None,
-    typer.Option("--memory", min=512, max=10240, help="MB of a local worker [default: 3008].", show_default=False),
+    typer.Option("--memory", min=512, max=10240, help="MB of a local worker (default: 3008).", show_default=False),
 ]
 RunnerChoice = Annotated[
     str | None,
     typer.Option(
         "--runner",
-        help="warm (one JVM, kept) or submit (one spark-submit a shard) [default: warm].",
+        help="warm (one JVM, kept) or submit (one spark-submit a shard) (default: warm).",
         show_default=False,
     ),
 ]
@@ -83,7 +83,7 @@ Files = Annotated[
     list[str] | None,
     typer.Option(
         "--file",
-        help="key=path: a local file that every shard needs; job.params[key] is its address.",
+        help="key=path: a local file that every shard needs; the parameter of that key is its address.",
         show_default=False,
     ),
 ]
