@@ -5,9 +5,9 @@ from sparklet.model import Failure, ShardRecord, ShardResult
 LEASE_GRACE_S = 60.0  # clocks differ: a claim takes a lease over only so long after its end
 
 ERROR_CLASS_BYTES = 64
-ERROR_MESSAGE_BYTES = 256
-OUTPUTS_BYTES = 200
-LOG_STREAM_BYTES = 80
+ERROR_MESSAGE_BYTES = 240
+OUTPUTS_BYTES = 190
+LOG_STREAM_BYTES = 64
 
 
 def cut(text: str, most_bytes: int) -> str:

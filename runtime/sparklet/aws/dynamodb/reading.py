@@ -20,6 +20,7 @@ from sparklet.aws.parallel import Intake, in_parallel
 from sparklet.errors import ShardNotFoundError
 from sparklet.model import Counts, ShardRecord, ShardState, ledger_bucket_count
 
+WRITERS = 8  # a put is 1 ms of Python and some 5 ms of waiting: more threads would only wait for one another
 SHARDS_A_PAGE = 250  # of each bucket, while up to 256 are merged: memory stays bounded
 
 
@@ -29,8 +30,9 @@ class ShardLedger(RunLedger):
     def add_shards(self, shards: Iterable[ShardRecord]) -> int:
         """Enter shards as PENDING, taken from the iterable as fast as they can be written; how many were new."""
         intake, writer = Intake(shards), new_writer()
-        with ThreadPoolExecutor(self._table.threads) as pool:
-            entering = [pool.submit(self._enter, intake, writer) for _ in range(self._table.threads)]
+        threads = min(WRITERS, self._table.threads)
+        with ThreadPoolExecutor(threads) as pool:
+            entering = [pool.submit(self._enter, intake, writer) for _ in range(threads)]
         return sum(future.result() for future in entering)
 
     def _enter(self, intake: Intake[ShardRecord], writer: str) -> int:
