@@ -64,6 +64,9 @@ class Outcome:
         if self._path is None:
             print(f"sparklet.job report: {text}", file=sys.stderr, flush=True)
             return
+        if self._path.exists() and not self._path.is_file():
+            self._path.write_text(text, encoding="ascii")  # a device or a pipe must not be replaced by a file
+            return
         # The guard may end the script at any moment: the file is always whole.
         partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
         partial.write_text(text, encoding="ascii")

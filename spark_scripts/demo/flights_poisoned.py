@@ -1,0 +1,27 @@
+"""flights_daily with a fault built in for the demo: it hangs, on purpose, on one input.
+
+Parameter ``hang_on``: a shard with an input whose uri contains this text is never finished,
+until the worker's deadline ends it. Every other shard is done by ``flights_daily``, which
+comes along as a ``--py-files``; the repair is to run that one instead.
+"""
+
+import time
+
+import flights_daily  # type: ignore[import-not-found]  # from --py-files
+
+from sparklet.job import Job
+
+
+def main() -> None:
+    """Hang, or do the job."""
+    job = Job.from_args()
+    unwanted = [uri for uri in job.inputs if job.params.get("hang_on", "\0") in uri]
+    if unwanted:
+        print(f"hanging on purpose: {unwanted[0]}", flush=True)
+        while True:
+            time.sleep(1)
+    flights_daily.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Every example script does what it says; the runners' isolation is tested with the worker."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import duckdb
+import pytest
+from deltalake import DeltaTable
+from pyiceberg.table import StaticTable
+
+from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm, run_script, warm_jvm
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture(scope="module")
+def jvm() -> Iterator[WarmJvm]:
+    with warm_jvm() as jvm:
+        yield jvm
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    file = tmp_path / "people.csv"
+    file.write_text("id,name,born\n1,Ada,1815\n2,Émilie,1706\n3,,1906\n", encoding="utf-8")
+    return file
+
+
+def event(*inputs: Path, output: str, shard: int = 0, **params: str) -> str:
+    return json.dumps(
+        {
+            "sparklet": {"run": "run-1", "shard": shard, "attempt": "a1", "generation": 0},
+            "inputs": [f"file://{path}" for path in inputs],
+            "output_path": output,
+            "params": params,
+        }
+    )
+
+
+def rows_of(folder: Path) -> list[tuple[Any, ...]]:
+    return duckdb.execute("FROM read_parquet(?) ORDER BY ALL", [f"{folder}/*.parquet"]).fetchall()
+
+
+def reported(stderr: str) -> dict[str, Any]:
+    match = re.search(r"sparklet.job report: (.*)", stderr)
+    assert match, stderr
+    document: dict[str, Any] = json.loads(match[1])
+    return document
+
+
+# As on a laptop: python, the script, its arguments, and nothing prepared
+
+
+def test_hello_runs_by_itself_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_script(SCRIPTS / "hello.py", [], {})
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("hello from Spark 3.5.")
+    assert done.stdout.endswith(": 1000 rows counted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_csv_to_parquet_runs_by_itself(tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_script(SCRIPTS / "csv_to_parquet.py", ["--input", "people.csv", "--output", "out"], {})
+
+    assert done.returncode == 0, done.stderr
+    assert rows_of(tmp_path / "out") == [("1", "Ada", "1815"), ("2", "Émilie", "1706"), ("3", None, "1906")]
+    assert reported(done.stderr) == {
+        "rows": 3,
+        "output_bytes": sum(file.stat().st_size for file in (tmp_path / "out").glob("*.parquet")),
+        "outputs": ["out"],
+    }
+
+
+# csv_to_parquet
+
+
+def test_a_schema_gives_types(jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
+    schema = "schema=id INT, name STRING, born INT"
+    done = jvm.run("csv_to_parquet.py", "--input", people, "--output", tmp_path / "out", "--param", schema)
+
+    assert done.returncode == 0, done.stderr
+    assert rows_of(tmp_path / "out") == [(1, "Ada", 1815), (2, "Émilie", 1706), (3, None, 1906)]
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ("id,name,born\n1,Ada,1815\n2,x,y\n", "MALFORMED_RECORD"),
+        ("id,name,born\n1,Ada\n", "MALFORMED_RECORD"),
+        ("name,id,born\nAda,1,1815\n", "header does not conform"),
+    ],
+)
+def test_what_does_not_fit_the_schema_fails(jvm: WarmJvm, tmp_path: Path, content: str, cause: str) -> None:
+    (tmp_path / "in.csv").write_text(content)
+    schema = "id INT, name STRING, born INT"
+    done = jvm.run(
+        "csv_to_parquet.py", "--event", event(tmp_path / "in.csv", output=str(tmp_path / "out"), schema=schema)
+    )
+
+    assert done.returncode == 1
+    assert cause in done.stderr
+
+
+def test_another_attempt_replaces_the_output(jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
+    for _ in range(2):
+        done = jvm.run("csv_to_parquet.py", "--event", event(people, output=str(tmp_path / "out")))
+        assert done.returncode == 0, done.stderr
+
+    assert len(rows_of(tmp_path / "out")) == 3
+
+
+def test_a_shards_input_is_exactly_the_object_of_that_name(jvm: WarmJvm, tmp_path: Path) -> None:
+    names = ["part[1] {a,b}*?.csv", "part1 a.csv", "a b%20c.csv", "späte,r.csv"]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_text(f"n\n{number}\n")
+
+    inputs = [tmp_path / name for name in names if name != "part1 a.csv"]
+    done = jvm.run("csv_to_parquet.py", "--event", event(*inputs, output=str(tmp_path / "out")))
+
+    assert done.returncode == 0, done.stderr
+    assert rows_of(tmp_path / "out") == [("0",), ("2",), ("3",)]
+
+
+def test_a_header_without_rows_is_an_empty_table(jvm: WarmJvm, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("id,name\n")
+    done = jvm.run("csv_to_parquet.py", "--input", tmp_path / "in.csv", "--output", tmp_path / "out")
+
+    assert done.returncode == 0, done.stderr
+    assert reported(done.stderr)["rows"] == 0
+    assert rows_of(tmp_path / "out") == []
+
+
+def test_inputs_that_nobody_names_are_asked_for(jvm: WarmJvm, tmp_path: Path) -> None:
+    done = jvm.run("csv_to_parquet.py", "--output", tmp_path / "out")
+
+    assert done.returncode == 1
+    assert "EventError: no inputs: pass --input" in done.stderr
+
+
+# wordcount
+
+
+def test_words_are_counted_over_all_inputs(jvm: WarmJvm, tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_text("Über die Brücke, über den Fluss.\n\n  ", encoding="utf-8")
+    (tmp_path / "2.txt").write_text("die Zahl 42: don't", encoding="utf-8")
+    done = jvm.run("wordcount.py", "--input", tmp_path / "*.txt", "--output", tmp_path / "out")
+
+    assert done.returncode == 0, done.stderr
+    counts = dict(rows_of(tmp_path / "out"))
+    once = ("brücke", "den", "fluss", "zahl", "42", "don", "t")
+    assert counts == {"über": 2, "die": 2, **dict.fromkeys(once, 1)}
+    assert reported(done.stderr)["rows"] == len(counts)
+
+
+# Tables, read back by libraries that know nothing of Spark
+
+
+def delta_rows(table: Path) -> list[tuple[Any, ...]]:
+    rows = DeltaTable(str(table)).to_pyarrow_table().to_pylist()
+    return sorted((tuple(row.values()) for row in rows), key=str)
+
+
+ROWS = [("1", "Ada", "1815"), ("2", "Émilie", "1706"), ("3", None, "1906")]
+
+
+@pytest.mark.slow
+def test_delta_appends_and_a_shard_only_once(table_jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
+    table = tmp_path / "table"
+    for _ in range(2):
+        done = table_jvm.run("delta_append.py", "--event", event(people, output=f"file://{table}"))
+        assert done.returncode == 0, done.stderr
+        assert reported(done.stderr) == {"rows": 3, "output_bytes": None, "outputs": [f"file://{table}"]}
+        assert delta_rows(table) == ROWS
+
+    table_jvm.run("delta_append.py", "--input", people, "--output", table)
+    assert delta_rows(table) == sorted(ROWS * 2, key=str)
+
+
+@pytest.mark.slow
+def test_iceberg_appends(table_jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
+    for _ in range(2):
+        arguments = ["--input", people, "--output", tmp_path / "w", "--param", "table=db.people"]
+        done = table_jvm.run("iceberg_append.py", *arguments)
+        assert done.returncode == 0, done.stderr
+
+    newest = tmp_path / "w" / "db" / "people" / "metadata" / "v2.metadata.json"
+    found = StaticTable.from_metadata(f"file://{newest}").scan().to_arrow().to_pylist()
+    assert sorted((tuple(row.values()) for row in found), key=str) == sorted(ROWS * 2, key=str)
+
+
+@pytest.mark.slow
+def test_hudi_replaces_rows_of_the_same_key(table_jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
+    later = tmp_path / "later.csv"
+    later.write_text("id,name,born\n3,Grace,1906\n4,Alan,1912\n")
+    for file in (people, later):
+        done = table_jvm.run("hudi_append.py", "--input", file, "--output", tmp_path / "table")
+        assert done.returncode == 0, done.stderr
+
+    newest = max((tmp_path / "table").glob("*.parquet"), key=lambda file: file.stem.rsplit("_", 1)[-1])  # by commit
+    names = duckdb.execute("SELECT id, name FROM read_parquet(?) ORDER BY ALL", [str(newest)]).fetchall()
+    assert names == [("1", "Ada"), ("2", "Émilie"), ("3", "Grace"), ("4", "Alan")]
+
+
+# S3, by s3:// and nothing else said
+
+
+@pytest.mark.stack
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["csv_to_parquet.py", "delta_append.py"])
+def test_a_script_reads_and_writes_s3(table_jvm: WarmJvm, aws: str, people: Path, script: str) -> None:
+    bucket = f"data-{script.split('_', 1)[0]}"
+    s3 = boto3.client("s3", endpoint_url=aws, region_name="us-east-1", aws_access_key_id="t", aws_secret_access_key="t")
+    s3.create_bucket(Bucket=bucket)
+    s3.upload_file(str(people), bucket, "in/people [1].csv")
+    task = json.loads(event(output=f"s3://{bucket}/out"))
+    task["inputs"] = [f"s3://{bucket}/in/people [1].csv"]
+
+    done = table_jvm.run(script, "--event", json.dumps(task), AWS_ENDPOINT_URL=aws)
+    assert done.returncode == 0, done.stderr
+    assert reported(done.stderr)["rows"] == 3
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]]
+    assert any(key.endswith(".parquet") for key in keys)

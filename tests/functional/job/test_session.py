@@ -1,0 +1,90 @@
+"""Sessions as they really come up, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyspark
+import pytest
+
+import sparklet
+from sparklet.job.bundle import write_bundle
+from sparklet.job.session import DELTA, HUDI, ICEBERG
+from tests.functional.job.warm_jvm import run_script
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+PROBE = """
+import json, sys
+import sparklet
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark(conf={"spark.sql.shuffle.partitions": "3"})
+double = spark.udf.register("double", lambda number: 2 * number, "long")
+print(json.dumps({
+    "rows": [list(row) for row in spark.range(3).selectExpr("double(id)").collect()],
+    "conf": dict(spark.sparkContext.getConf().getAll()),
+    "runtime": {key: spark.conf.get(key) for key in ("spark.sql.session.timeZone", "spark.sql.shuffle.partitions")},
+    "sparklet": sparklet.__file__,
+    "args": job.args,
+}))
+"""
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Path:
+    file = tmp_path / "probe.py"
+    file.write_text(PROBE)
+    return file
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert document["rows"] == [[0], [2], [4]]
+    return document
+
+
+def test_on_a_laptop_everything_that_is_there_is_ready(probe: Path, jars: list[Path]) -> None:
+    env = {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "PATH": ""}
+    env["PATH"] = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if "venv" not in part)
+
+    told = answer(run_script(probe, ["--output", "w"], env))
+
+    conf = told["conf"]
+    assert conf["spark.master"] == "local[*]"
+    assert conf["spark.app.name"] == "probe"
+    assert conf["spark.sql.extensions"] == f"{DELTA},{ICEBERG},{HUDI}"
+    assert conf["spark.sql.catalog.iceberg.warehouse"] == "w"
+    assert conf["spark.hadoop.fs.s3a.endpoint"] == "http://127.0.0.1:1"
+    assert told["runtime"] == {"spark.sql.session.timeZone": "UTC", "spark.sql.shuffle.partitions": "3"}
+
+
+def test_a_bundle_and_spark_submit_are_enough(probe: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "sparklet-job.zip"
+    write_bundle(bundle)
+    python = tmp_path / "python"  # sees no installed package: pyspark comes from Spark, Sparklet from the bundle
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    python.chmod(0o755)
+    given = ["--conf", "spark.sql.session.timeZone=Europe/Berlin", "--conf", "spark.sql.shuffle.partitions=7"]
+    command = ["--master", "local[1]", "--py-files", str(bundle), *given, str(probe), "--JOB_NAME", "nightly"]
+
+    told = answer(spark_submit(command, python))
+
+    assert not told["sparklet"].startswith(str(Path(sparklet.__file__).parent))
+    assert "sparklet-job.zip" in told["sparklet"]
+    assert told["conf"]["spark.master"] == "local[1]"
+    assert told["runtime"] == {"spark.sql.session.timeZone": "Europe/Berlin", "spark.sql.shuffle.partitions": "3"}
+    assert told["args"] == ["--JOB_NAME", "nightly"]
+
+
+def spark_submit(arguments: list[str], python: Path) -> subprocess.CompletedProcess[str]:
+    submit = Path(sys.executable).with_name("spark-submit")
+    env = {"PATH": os.environ["PATH"], "PYSPARK_PYTHON": str(python), "SPARK_HOME": str(Path(pyspark.__file__).parent)}
+    if "JAVA_HOME" in os.environ:
+        env["JAVA_HOME"] = os.environ["JAVA_HOME"]
+    return subprocess.run([submit, *arguments], env=env, capture_output=True, text=True, check=False, timeout=200)

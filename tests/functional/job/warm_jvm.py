@@ -1,0 +1,64 @@
+"""One JVM for many scripts, so that a test of a script costs a second or two and not ten."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyspark import SparkConf
+from pyspark.java_gateway import launch_gateway
+
+SCRIPTS = Path(__file__).parents[3] / "spark_scripts"
+
+
+def run_script(script: Path, args: Sequence[object], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """``python script args``, in a process of its own."""
+    command = [sys.executable, str(script), *map(str, args)]
+    return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False, timeout=200)
+
+
+class WarmJvm:
+    """A JVM that scripts' processes connect to one after the other, as in the warm runner."""
+
+    def __init__(self, conf: Mapping[str, str]) -> None:
+        options = SparkConf(loadDefaults=False)
+        quick = {
+            "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+            "spark.ui.enabled": "false",
+        }
+        for key, value in {**quick, "spark.master": "local[2]", **conf}.items():
+            options.set(key, value)
+        self._gateway = launch_gateway(options, {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL})
+
+    def run(self, script: str, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of ``spark_scripts``; nothing of it is left in the JVM."""
+        parameters = self._gateway.gateway_parameters
+        try:
+            return run_script(
+                SCRIPTS / script,
+                args,
+                {"PYSPARK_GATEWAY_PORT": str(parameters.port), "PYSPARK_GATEWAY_SECRET": parameters.auth_token, **env},
+            )
+        finally:
+            contexts = getattr(getattr(self._gateway.jvm.org.apache.spark, "SparkContext$"), "MODULE$")
+            active = contexts.getActive()
+            if active.isDefined():  # a script that failed did not stop it
+                active.get().stop()
+
+    def close(self) -> None:
+        """End the JVM."""
+        self._gateway.shutdown()
+        self._gateway.proc.stdin.close()  # its sign that nobody needs it any more
+        self._gateway.proc.wait(timeout=60)
+
+
+@contextmanager
+def warm_jvm(**conf: str) -> Iterator[WarmJvm]:
+    """A JVM with these Spark options (``_`` for ``.``) until the end of the block."""
+    jvm = WarmJvm({key.replace("_", "."): value for key, value in conf.items()})
+    try:
+        yield jvm
+    finally:
+        jvm.close()
