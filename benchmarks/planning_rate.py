@@ -44,8 +44,8 @@ MESSAGES_A_BATCH = 10
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--objects", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
+    parser.add_argument("--objects", type=int, default=100_000, help="in all rounds together, all in one bucket")
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each side")
     options = parser.parse_args()
     per_round = max(1, options.objects // options.rounds)
     with tempfile.TemporaryDirectory() as folder, stand_in(Path(folder)) as endpoint:
@@ -53,15 +53,16 @@ def main() -> None:
         at, raw_queue = _deployment(clients), clients.sqs.create_queue(QueueName="bench-raw")["QueueUrl"]
         for number in range(options.rounds):
             _fill(at, number, per_round)
-        ours, raw = [], []
+        ours: list[float] = []
+        raw: list[float] = []
         for number in range(options.rounds):
             turns = [
-                lambda n=number: ours.append(_timed(lambda: _plan(at, n, per_round))),
-                lambda n=number: raw.append(_timed(lambda: _write_raw(clients, raw_queue, n, per_round))),
+                lambda: ours.append(_timed(_plan, at, number, per_round)),  # noqa: B023 - called before the next round
+                lambda: raw.append(_timed(_write_raw, clients, raw_queue, number, per_round)),  # noqa: B023
             ]
             for turn in turns if number % 2 else reversed(turns):
                 turn()
-                print(f"round {number + 1} of {options.rounds}: {ours[-1:]} {raw[-1:]} s", file=sys.stderr)
+            print(f"round {number + 1} of {options.rounds}: {ours[-1]:.1f} s, raw {raw[-1]:.1f} s", file=sys.stderr)
     print(json.dumps(_answer(options.rounds * per_round, options.rounds, ours, raw), indent=2))
 
 
@@ -123,9 +124,9 @@ def _write_raw(clients: AwsClients, queue_url: str, number: int, count: int) -> 
         list(pool.map(send, range(0, count, MESSAGES_A_BATCH)))
 
 
-def _timed(work: Callable[[], None]) -> float:
+def _timed(work: Callable[..., None], *args: object) -> float:
     start_s = time.perf_counter()
-    work()
+    work(*args)
     return time.perf_counter() - start_s
 
 
