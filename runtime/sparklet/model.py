@@ -283,7 +283,7 @@ class ShardRecord:
     requeues: int = 0  # messages sent again in this generation because none was left
     attempt_id: str = ""  # of the last attempt; of the winner once SUCCEEDED
     lease_end_s: float = 0.0
-    changed_s: float = 0.0  # when the state last changed
+    changed_s: float = 0.0  # when the state last changed, or a message was last sent again
     started_s: float = 0.0  # when the last attempt was claimed
     error_class: str = ""  # of the last attempt that did not succeed
     error_message: str = ""

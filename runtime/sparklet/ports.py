@@ -125,7 +125,8 @@ class Ledger(Protocol):
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part: the planner's checkpoint.
 
-        CheckpointConflictError if a part of that index is there already or the plan is sealed: another planner is at work.
+        CheckpointConflictError if a part of that index is there already or the plan is sealed:
+        another planner is at work.
         """
 
     def parts(self, run_id: str) -> Iterator[PartRecord]:
@@ -147,7 +148,10 @@ class Ledger(Protocol):
         """
 
     def finish_run(self, run_id: str, generation: int, state: RunState) -> Run:
-        """Record how a run ended; nothing happens if it has ended or a later generation is open. The run as it stands."""
+        """Record how a run ended; the run as it stands.
+
+        Nothing happens if it has ended or a later generation is open.
+        """
 
     # --- attempts --------------------------------------------------------------
 
@@ -155,7 +159,8 @@ class Ledger(Protocol):
         """Take the shard for ``lease_s`` seconds and count the attempt.
 
         A lease that ended more than 60 s ago (clocks differ) is taken over. Claiming again with the same
-        attempt id is GRANTED again without counting. Where no attempt is left the shard becomes FAILED, its
+        attempt id is GRANTED again without counting; an id whose attempt has ended is refused with a
+        LedgerError: one id, one attempt. Where no attempt is left the shard becomes FAILED, its
         last cause kept, and the answer is EXHAUSTED.
         """
 
@@ -177,7 +182,10 @@ class Ledger(Protocol):
         """
 
     def count_requeue(self, record: ShardRecord) -> ShardRecord | None:
-        """Count a message sent again for a PENDING shard; None if it has moved on since ``record`` was read."""
+        """Count a message sent again for a PENDING shard, whose waiting (``changed_s``) begins anew.
+
+        None if it has moved on since ``record`` was read.
+        """
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
         """PENDING → FAILED for a shard that nobody will claim; False if it has moved on since ``record`` was read."""
@@ -197,7 +205,10 @@ class Ledger(Protocol):
         """Shards by state, from the base table (strongly consistent): what ends a run."""
 
     def glance(self, run_id: str) -> Counts:
-        """Shards by state, from the index: cheap, a moment old, for progress only. SUCCEEDED is 0 until the plan is sealed."""
+        """Shards by state, from the index: cheap, a moment old, for progress only.
+
+        SUCCEEDED is 0 until the plan is sealed.
+        """
 
     def expired(self, run_id: str, state: ShardState, before_s: float) -> Iterator[ShardRecord]:
         """Shards RUNNING with a lease end, or PENDING unchanged since, before ``before_s``.

@@ -18,7 +18,7 @@ from sparklet.aws.dynamodb.runs import RunLedger, new_writer, wrote
 from sparklet.aws.dynamodb.table import MOST_KEYS_A_BATCH, OPEN_INDEX
 from sparklet.aws.parallel import Intake, in_parallel
 from sparklet.errors import ShardNotFoundError
-from sparklet.model import Counts, ShardRecord, ShardState, ledger_bucket_count
+from sparklet.model import Counts, Run, ShardRecord, ShardState, ledger_bucket_count
 
 WRITERS = 8  # a put is 1 ms of Python and some 5 ms of waiting: more threads would only wait for one another
 SHARDS_A_PAGE = 250  # of each bucket, while up to 256 are merged: memory stays bounded
@@ -55,7 +55,7 @@ class ShardLedger(RunLedger):
 
     def shards(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
         """All shards, or those in one state, in order of number: the buckets merged, each read a page ahead."""
-        partitions = self._partitions(run_id)
+        partitions = self._partitions(self.get_run(run_id))
         with ThreadPoolExecutor(self._table.threads) as pool:
             buckets = [_ahead(pool, self._pages(partition, state)) for partition in partitions]
             yield from heapq.merge(*buckets, key=lambda record: record.number)
@@ -75,7 +75,7 @@ class ShardLedger(RunLedger):
     def count(self, run_id: str) -> Counts:
         """Shards by state, from the base table (strongly consistent), all buckets side by side."""
         states: Counter[str] = Counter()
-        for found in in_parallel(self._count_bucket, self._partitions(run_id), self._table.threads):
+        for found in in_parallel(self._count_bucket, self._partitions(self.get_run(run_id)), self._table.threads):
             states.update(found)
         return Counts(*(states[state] for state in ShardState))
 
@@ -92,7 +92,7 @@ class ShardLedger(RunLedger):
         """Shards by state, from the index: SUCCEEDED are those that are not in it."""
         run = self.get_run(run_id)
         indexed = (ShardState.PENDING, ShardState.RUNNING, ShardState.FAILED)
-        queries = [(partition, state) for partition in self._partitions(run_id) for state in indexed]
+        queries = [(partition, state) for partition in self._partitions(run) for state in indexed]
         found: Counter[ShardState] = Counter()
         for (_, state), count in zip(
             queries, in_parallel(self._count_index, queries, self._table.threads), strict=True
@@ -116,7 +116,7 @@ class ShardLedger(RunLedger):
         """Shards RUNNING with a lease end, or PENDING unchanged since, before ``before_s``."""
         if state not in (ShardState.RUNNING, ShardState.PENDING):
             raise ValueError(f"a {state} shard does not expire")
-        for partition in self._partitions(run_id):
+        for partition in self._partitions(self.get_run(run_id)):
             for records in self._expired_pages(partition, state, before_s):
                 for record in records:
                     since_s = record.lease_end_s if state is ShardState.RUNNING else record.changed_s
@@ -140,13 +140,13 @@ class ShardLedger(RunLedger):
             keys = [{"pk": item["pk"], "sk": item["sk"]} for item in page["Items"]]
             yield list(map(shard_record, self._table.get_many(keys)))
 
-    def _partitions(self, run_id: str) -> list[str]:
+    def _partitions(self, run: Run) -> list[str]:
         """The partitions that a run's shards can be in, by what is planned so far."""
-        planned = self.get_run(run_id).shard_count
+        planned = run.shard_count
         if planned is None:
-            last = self.last_part(run_id)
+            last = self.last_part(run.run_id)
             planned = last.next_shard if last else 0
-        return [bucket_partition(run_id, bucket) for bucket in range(ledger_bucket_count(planned))]
+        return [bucket_partition(run.run_id, bucket) for bucket in range(ledger_bucket_count(planned))]
 
 
 def _ahead(pool: ThreadPoolExecutor, pages: Iterator[Mapping[str, Any]]) -> Iterator[ShardRecord]:

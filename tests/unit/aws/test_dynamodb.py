@@ -1,0 +1,190 @@
+"""What the ledger's table promises where the stand-ins behave better than DynamoDB: lag, conflicts, part answers."""
+
+from typing import Any
+
+import pytest
+from botocore.stub import ANY, Stubber
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import OPEN_INDEX, DynamoLedger
+from sparklet.aws.dynamodb.items import new_shard_item, part_item, run_item, shard_key
+from sparklet.aws.dynamodb.table import TRANSACTION_TRIES
+from sparklet.errors import CheckpointConflictError, LedgerError
+from sparklet.local.memory import FakeClock
+from sparklet.model import Counts, PartRecord, Position, Run, ScriptRef, ShardRecord, ShardState
+
+RUN = Run("run-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/s", "0", "s3://m/s"),), shard_count=2)
+PART = PartRecord(0, "part-000000.jsonl", 0, 2, 2, 2, Position(0, "k"))
+
+
+def shard(number: int) -> ShardRecord:
+    return ShardRecord("run-1", number, "part-000000.jsonl", 0, 1, 1, 1)
+
+
+@pytest.fixture
+def clients() -> AwsClients:
+    return AwsClients(threads=1, attempts=1)
+
+
+@pytest.fixture
+def ledger(clients: AwsClients) -> DynamoLedger:
+    return DynamoLedger(clients, "t", FakeClock(1000.0))
+
+
+def answers_with_run(stub: Stubber) -> None:
+    expected = {"TableName": "t", "Key": ANY, "ConsistentRead": True}
+    stub.add_response("get_item", {"Item": run_item(RUN, "w")}, expected)
+
+
+def cancelled(stub: Stubber, *codes: str) -> None:
+    stub.add_client_error(
+        "transact_write_items",
+        "TransactionCanceledException",
+        modeled_fields={"CancellationReasons": [{"Code": code} for code in codes]},
+    )
+
+
+def test_what_ends_a_run_is_read_consistently(clients: AwsClients, ledger: DynamoLedger) -> None:
+    items = [{"state": {"S": "SUCCEEDED"}}, {"state": {"S": "PENDING"}}]
+    with Stubber(clients.dynamodb) as stub:
+        answers_with_run(stub)
+        expected = {
+            "TableName": "t",
+            "ConsistentRead": True,
+            "KeyConditionExpression": "pk = :pk",
+            "ExpressionAttributeValues": {":pk": {"S": "run-1#0"}},
+            "ProjectionExpression": "#state",
+            "ExpressionAttributeNames": {"#state": "state"},
+        }
+        stub.add_response("query", {"Items": items, "LastEvaluatedKey": shard_key("run-1", 1)}, expected)
+        again = {**expected, "ExclusiveStartKey": shard_key("run-1", 1)}
+        stub.add_response("query", {"Items": items}, again)
+
+        assert ledger.count("run-1") == Counts(pending=2, succeeded=2)
+
+        stub.assert_no_pending_responses()
+
+
+def test_an_index_that_lags_decides_nothing(clients: AwsClients, ledger: DynamoLedger) -> None:
+    """GIVEN an index that still lists a shard which has succeeded since, THEN the base table's word counts."""
+    done = {**new_shard_item(shard(0), 10.0, "w"), "state": {"S": "SUCCEEDED"}}
+    still = new_shard_item(shard(1), 10.0, "w")
+    with Stubber(clients.dynamodb) as stub:
+        answers_with_run(stub)
+        listed = [{**shard_key("run-1", number), "open": {"S": "PENDING#0000000010.000000"}} for number in (0, 1)]
+        stub.add_response("query", {"Items": listed}, {**_ANY_INDEX_QUERY})
+        wanted = {"t": {"Keys": [shard_key("run-1", 0), shard_key("run-1", 1)], "ConsistentRead": True}}
+        stub.add_response("batch_get_item", {"Responses": {"t": [done, still]}}, {"RequestItems": wanted})
+
+        found = [record.number for record in ledger.expired("run-1", ShardState.PENDING, 500.0)]
+
+    assert found == [1]
+
+
+_ANY_INDEX_QUERY: dict[str, Any] = {
+    "TableName": "t",
+    "IndexName": OPEN_INDEX,
+    "KeyConditionExpression": ANY,
+    "ExpressionAttributeNames": ANY,
+    "ExpressionAttributeValues": ANY,
+    "Limit": ANY,
+}
+
+
+def test_a_glance_never_shows_less_than_nothing(clients: AwsClients, ledger: DynamoLedger) -> None:
+    """An index in motion may show a shard in two states."""
+    with Stubber(clients.dynamodb) as stub:
+        answers_with_run(stub)
+        for count in (2, 1, 0):
+            stub.add_response("query", {"Count": count})
+
+        assert ledger.glance("run-1") == Counts(pending=2, running=1, succeeded=0, failed=0)
+
+
+def test_keys_that_were_not_read_are_asked_for_again(clients: AwsClients, ledger: DynamoLedger) -> None:
+    first, second = (new_shard_item(shard(number), 10.0, "w") for number in (0, 1))
+    left = {"t": {"Keys": [shard_key("run-1", 1)], "ConsistentRead": True}}
+    with Stubber(clients.dynamodb) as stub:
+        answers_with_run(stub)
+        stub.add_response("query", {"Items": [shard_key("run-1", 0), shard_key("run-1", 1)]})
+        stub.add_response("batch_get_item", {"Responses": {"t": [first]}, "UnprocessedKeys": left})
+        stub.add_response("batch_get_item", {"Responses": {"t": [second]}}, {"RequestItems": left})
+
+        assert [r.number for r in ledger.expired("run-1", ShardState.PENDING, 500.0)] == [0, 1]
+
+
+def test_transactions_that_meet_others_are_tried_again(clients: AwsClients, ledger: DynamoLedger) -> None:
+    with Stubber(clients.dynamodb) as stub:
+        cancelled(stub, "TransactionConflict", "None")
+        cancelled(stub, "None", "TransactionConflict")
+        stub.add_response("transact_write_items", {})
+
+        ledger.add_part("run-1", PART)
+
+        stub.assert_no_pending_responses()
+
+
+def test_transactions_that_only_ever_meet_others_are_a_fault_that_may_pass(
+    clients: AwsClients, ledger: DynamoLedger
+) -> None:
+    with Stubber(clients.dynamodb) as stub:
+        for _ in range(TRANSACTION_TRIES):
+            cancelled(stub, "TransactionConflict", "None")
+
+        with pytest.raises(LedgerError, match="try again") as caught:
+            ledger.add_part("run-1", PART)
+
+    assert caught.value.retryable
+
+
+def test_a_refused_part_is_another_planners(clients: AwsClients, ledger: DynamoLedger) -> None:
+    """Also where the transaction met another one as well: the condition says enough."""
+    with Stubber(clients.dynamodb) as stub:
+        cancelled(stub, "TransactionConflict", "ConditionalCheckFailed")
+        stub.add_response("get_item", {"Item": part_item("run-1", PART, "another")})
+
+        with pytest.raises(CheckpointConflictError, match="part 0"):
+            ledger.add_part("run-1", PART)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "says"),
+    [
+        ("AccessDeniedException", 400, "its policy does not allow it"),
+        ("ResourceNotFoundException", 400, "there is no such table"),
+        ("ProvisionedThroughputExceededException", 400, "ProvisionedThroughputExceeded"),
+        ("ValidationException", 400, "ValidationException"),
+    ],
+)
+def test_a_write_that_was_surely_not_done_is_told_at_once(
+    clients: AwsClients, ledger: DynamoLedger, code: str, status: int, says: str
+) -> None:
+    with Stubber(clients.dynamodb) as stub:
+        stub.add_client_error("update_item", code, http_status_code=status)
+
+        with pytest.raises(LedgerError, match=says):
+            ledger.redrive("run-1", 0, 1)
+
+        stub.assert_no_pending_responses()
+
+
+def test_a_write_into_a_service_in_trouble_is_looked_up(clients: AwsClients, ledger: DynamoLedger) -> None:
+    """After a 500 nobody knows: the item is read, and it shows that the write was not done."""
+    with Stubber(clients.dynamodb) as stub:
+        stub.add_client_error("update_item", "InternalServerError", http_status_code=500)
+        failed = {**new_shard_item(shard(0), 10.0, "w"), "state": {"S": "FAILED"}}
+        stub.add_response("get_item", {"Item": failed})
+
+        with pytest.raises(LedgerError, match="InternalServerError"):
+            ledger.redrive("run-1", 0, 1)
+
+        stub.assert_no_pending_responses()
+
+
+def test_a_fault_while_shards_are_entered_ends_it(clients: AwsClients, ledger: DynamoLedger) -> None:
+    with Stubber(clients.dynamodb) as stub:
+        stub.add_response("put_item", {})
+        stub.add_client_error("put_item", "ProvisionedThroughputExceededException", http_status_code=400)
+
+        with pytest.raises(LedgerError):
+            ledger.add_shards(shard(number) for number in range(1_000))
