@@ -132,6 +132,7 @@ class Host:
             except subprocess.TimeoutExpired:
                 self._server.kill()
         processes.kill_tree(os.getpid(), itself=False)
+        processes.collect_all(within_s=10)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from sparklet.worker.guards import become_subreaper, descendants, signal_process
 __all__ = [
     "become_subreaper",
     "children",
+    "collect_all",
     "collect_zombies",
     "is_alive",
     "kill_tree",
@@ -77,6 +78,17 @@ def collect_zombies(spared: int) -> None:
             os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
             continue  # collected already
+
+
+def collect_all(within_s: float) -> None:
+    """Wait for all children of this process, which were told to end, and take their exit codes."""
+    end_s = time.monotonic() + within_s
+    while time.monotonic() < end_s:
+        try:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(_POLL_S)
+        except ChildProcessError:
+            return
 
 
 def _children(parent: int) -> Iterator[tuple[int, bool]]:

@@ -212,13 +212,13 @@ def test_a_stopped_worker_gives_its_shard_back_before_it_ends(lab: Lab) -> None:
     lab.gone(port_of(client.info))
 
 
-def test_a_stack_that_cannot_be_deployed_says_why(lab: Lab) -> None:
-    lab.state.create()
-    lab.state.services.rmdir()
-    lab.state.services.write_text("in the way")
+def test_a_stack_that_cannot_be_deployed_says_why_and_leaves_nothing(lab: Lab) -> None:
+    with pytest.raises(LocalStackError, match=r"cannot be deployed: .*MaxReceiveCount"):
+        lab.attach(max_receive_count=2)  # the template wants at least 5
 
-    with pytest.raises((LocalStackError, FileExistsError)):
-        lab.attach()
+    eventually(lambda: not lab.processes())
+    with lab.attach() as stack:
+        stack.check()
 
 
 def test_the_state_folder_is_its_owners_alone(lab: Lab) -> None:
@@ -268,3 +268,11 @@ def traces(stack: LocalStack, *, message: bool = True) -> dict[str, Any]:
         (received,) = boto3.Session().client("sqs").receive_message(QueueUrl=stack.info.queue_url)["Messages"]
         found["message"] = json.loads(received["Body"])["name"]
     return found
+
+
+def test_a_state_that_cannot_be_saved_fails_the_start_and_says_where_to_look(lab: Lab) -> None:
+    lab.state.create()
+    (lab.state.services / "sqs.json").mkdir()  # where a file has to be
+
+    with pytest.raises(LocalStackError, match=r"cannot be saved in .*services.*disk full"):
+        lab.attach(processing=False)
