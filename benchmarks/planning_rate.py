@@ -56,12 +56,11 @@ def main() -> None:
         ours: list[float] = []
         raw: list[float] = []
         for number in range(options.rounds):
-            turns = [
-                lambda: ours.append(_timed(_plan, at, number, per_round)),  # noqa: B023 - called before the next round
-                lambda: raw.append(_timed(_write_raw, clients, raw_queue, number, per_round)),  # noqa: B023
-            ]
-            for turn in turns if number % 2 else reversed(turns):
-                turn()
+            if number % 2:
+                ours.append(_timed(_plan, at, number, per_round))
+            raw.append(_timed(_write_raw, clients, raw_queue, number, per_round))
+            if not number % 2:
+                ours.append(_timed(_plan, at, number, per_round))
             print(f"round {number + 1} of {options.rounds}: {ours[-1]:.1f} s, raw {raw[-1]:.1f} s", file=sys.stderr)
     print(json.dumps(_answer(options.rounds * per_round, options.rounds, ours, raw), indent=2))
 
