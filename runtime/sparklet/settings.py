@@ -3,7 +3,9 @@
 Nothing from an event ends up here: what the operator sets on the function decides.
 """
 
+import json
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,3 +108,61 @@ def _number(env: Mapping[str, str], name: str, default: T, kind: Callable[[str],
     if value < kind("0"):  # type: ignore[operator]
         raise SettingsError(f"{name} is {text!r}; it must not be negative")
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class SparkSettings:
+    """Where Spark and Java are, and how much of the machine they may have."""
+
+    spark_home: Path | None  # SPARK_HOME; None: the folder of the installed pyspark
+    java_home: Path | None  # JAVA_HOME; None: java on the PATH
+    jars: tuple[Path, ...]  # SPARKLET_JARS: files, or folders of jars, separated as in PATH
+    memory_mb: int  # AWS_LAMBDA_FUNCTION_MEMORY_SIZE, 2048 where nobody says
+    heap_mb: int  # SPARKLET_HEAP_MB; 0: as much as the memory allows
+    cores: int  # SPARKLET_CORES; 0: as many as the memory buys
+    java_options: tuple[str, ...]  # SPARKLET_JAVA_OPTIONS, quoted as for a shell
+    conf: Mapping[str, str]  # SPARKLET_SPARK_CONF, a JSON object: wins over Sparklet's own defaults
+    s3_endpoint: str  # AWS_ENDPOINT_URL_S3, or AWS_ENDPOINT_URL; "" = AWS itself
+    region: str  # AWS_REGION, or AWS_DEFAULT_REGION
+
+
+def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
+    """Read what the runners need; SettingsError names the variable, its value and what it may be."""
+    endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", "")
+    ignored = env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
+    return SparkSettings(
+        spark_home=_folder(env, "SPARK_HOME"),
+        java_home=_folder(env, "JAVA_HOME"),
+        jars=tuple(Path(part) for part in env.get("SPARKLET_JARS", "").split(os.pathsep) if part),
+        memory_mb=_number(env, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 2048, int),
+        heap_mb=_number(env, "SPARKLET_HEAP_MB", 0, int),
+        cores=_number(env, "SPARKLET_CORES", 0, int),
+        java_options=_words(env, "SPARKLET_JAVA_OPTIONS"),
+        conf=_spark_conf(env),
+        s3_endpoint="" if ignored else endpoint,
+        region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION", ""),
+    )
+
+
+def _folder(env: Mapping[str, str], name: str) -> Path | None:
+    return Path(env[name]) if env.get(name) else None
+
+
+def _words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(env.get(name, "")))
+    except ValueError as error:
+        raise SettingsError(f"{name} is {env[name]!r}; its quotes do not match") from error
+
+
+def _spark_conf(env: Mapping[str, str]) -> Mapping[str, str]:
+    text = env.get("SPARKLET_SPARK_CONF", "")
+    try:
+        document = json.loads(text or "{}")
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not all(
+        key.startswith("spark.") and isinstance(value, str) for key, value in document.items()
+    ):
+        raise SettingsError(f'SPARKLET_SPARK_CONF is {text!r}; it must be a JSON object of strings: {{"spark.…": "…"}}')
+    return document

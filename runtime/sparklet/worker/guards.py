@@ -1,0 +1,190 @@
+"""Deadline, task folder, free space, and processes that must not outlive their task.
+
+Linux only, like Lambda: processes are found in ``/proc``.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from sparklet.errors import ScratchFullError
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+MIB = 1024 * 1024
+
+
+class LambdaContext(Protocol):
+    """What Lambda's context says of time."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until Lambda kills the environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment at which the guard ends what runs.
+
+    It is a time of day, not a duration: an environment that was frozen and thawed finds
+    it where it was, though no timer in it has moved.
+    """
+
+    at_s: float  # time.time()
+
+    @classmethod
+    def of(cls, context: LambdaContext, grace_s: float, now_s: float | None = None) -> Self:
+        """``grace_s`` before the function's own deadline."""
+        now_s = time.time() if now_s is None else now_s
+        return cls(now_s + context.get_remaining_time_in_millis() / 1000 - grace_s)
+
+    def remaining_s(self, now_s: float | None = None) -> float:
+        """Seconds left; never negative."""
+        return max(0.0, self.at_s - (time.time() if now_s is None else now_s))
+
+
+class TaskDir:
+    """A task's own folder, ``<scratch>/task-<attempt>``, deleted afterwards with all that is in it.
+
+    Only that folder: blanket cleaning of scratch would delete native libraries that the JVM unpacked.
+    """
+
+    def __init__(self, scratch: Path, attempt_id: str) -> None:
+        if not attempt_id or Path(attempt_id).name != attempt_id:
+            raise ValueError(f"{attempt_id!r} cannot name a folder")
+        self.path = scratch / f"task-{attempt_id}"
+
+    def __enter__(self) -> Path:
+        delete_tree(self.path)
+        self.path.mkdir(mode=0o700, parents=True)
+        return self.path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        delete_tree(self.path)
+
+
+def delete_tree(folder: Path) -> None:
+    """Delete a folder, read-only ones inside included; no link is followed.
+
+    What cannot be deleted stays: the task's result must not hang on it, and the next task's
+    check of the free space does see it.
+    """
+    if folder.is_symlink() or not folder.exists():
+        return
+    folder.chmod(0o700)
+    for parent, names, _ in os.walk(folder):  # top-down: a folder is opened up before it is entered
+        for path in (Path(parent, name) for name in names):
+            if not path.is_symlink():
+                path.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_free_space(scratch: Path, needed_bytes: int) -> None:
+    """Raise ScratchFullError unless so much is free under ``scratch``."""
+    usage = shutil.disk_usage(scratch)
+    if usage.free < needed_bytes:
+        raise ScratchFullError(
+            f"{scratch} has {usage.free / MIB:.0f} MiB free of {usage.total / MIB:.0f} MiB, a task needs"
+            f" {needed_bytes / MIB:.0f} MiB: give the function more ephemeral storage, make shards smaller"
+            " or lower SPARKLET_MIN_FREE_BYTES"
+        )
+
+
+def become_subreaper() -> None:
+    """Whatever loses its parent below this process becomes its child, double forks and setsid included."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Let the kernel kill this process when its parent ends.
+
+    Only for children of a single-threaded process: the signal comes when the *thread* that forked
+    ends, and hosts like Lambda's call a handler from threads that come and go.
+    """
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it ended before the kernel knew
+        os._exit(1)
+
+
+def descendants(root: int) -> set[int]:
+    """All living processes below ``root``, in whatever session or group."""
+    children: dict[int, list[int]] = {}
+    for pid, parent in _living():
+        children.setdefault(parent, []).append(pid)
+    found: set[int] = set()
+    open_pids = [root]
+    while open_pids:
+        below = children.get(open_pids.pop(), ())
+        open_pids += below
+        found.update(below)
+    return found
+
+
+def end_descendants(spared: Callable[[], Collection[int]], reap: Callable[[], None], limit_s: float) -> set[int]:
+    """Kill all descendants of this process, which must be a subreaper.
+
+    SIGKILL at once and again until none is left: a process that forks while it is being killed is found
+    in the next round.
+
+    Parameters
+    ----------
+    spared
+        Says, before each round, who may live.
+    reap
+        Collects ended children.
+    limit_s
+        When to give up: a process in an uninterruptible call does not end.
+
+    Returns
+    -------
+    set of int
+        Who is still alive.
+    """
+    give_up_s = time.monotonic() + limit_s
+    pause_s = 0.001
+    while victims := descendants(os.getpid()).difference(spared()):
+        for pid in victims:
+            signal_process(pid, signal.SIGKILL)
+        reap()
+        if time.monotonic() > give_up_s:
+            return victims
+        time.sleep(pause_s)
+        pause_s = min(0.05, 2 * pause_s)
+    reap()
+    return set()
+
+
+def signal_process(pid: int, number: int) -> None:
+    """Send a signal; nothing happens if the process has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _living() -> Iterator[tuple[int, int]]:
+    """Pid and parent of every process that is not a zombie."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            stat = (folder / "stat").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            continue
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        if fields[0] not in b"ZX" or int(fields[17]) > 1:  # a zombie with further threads lives
+            yield int(folder.name), int(fields[1])
+
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes  # only a script's processes come here, and a cold worker has no time for it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}): {os.strerror(ctypes.get_errno())}")

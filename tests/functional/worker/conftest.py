@@ -1,0 +1,142 @@
+"""Both runners with real Spark. A warm runner is shared by a module: that is what it is for."""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.settings import SparkSettings, spark_settings
+from sparklet.worker.guards import TaskDir
+from sparklet.worker.runner import Runner, ScriptCall, ScriptResult, Stream
+from sparklet.worker.spark_submit import SubmitRunner
+from sparklet.worker.warm_gateway import WarmRunner
+
+MARK = "SPARKLET_TEST_MARK"
+SMALL = {
+    "SPARKLET_HEAP_MB": "512",
+    "SPARKLET_CORES": "2",
+    "SPARKLET_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -Xshare:auto",
+}
+SPARK = "from pyspark.sql import SparkSession, functions as F\nspark = SparkSession.builder.getOrCreate()\n"
+
+
+@dataclass
+class Ran:
+    """What became of a script."""
+
+    result: ScriptResult
+    lines: list[tuple[Stream, bytes]]
+
+    @property
+    def code(self) -> int:
+        return self.result.exit_code
+
+    def text(self, stream: Stream) -> str:
+        return b"".join(line for name, line in self.lines if name == stream).decode(errors="replace")
+
+    def told(self) -> Any:
+        """The JSON that the script printed last."""
+        assert self.code == 0, self.text("stderr")
+        return json.loads(self.text("stdout").strip().splitlines()[-1])
+
+
+@dataclass
+class Bench:
+    """Runs pieces of code as scripts."""
+
+    runner: Runner
+    scratch: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    lines: list[tuple[Stream, bytes]] = field(default_factory=list)  # of the last script
+
+    def run(
+        self,
+        code: str,
+        args: Sequence[str] = (),
+        *,
+        name: str = "job.py",
+        env: Mapping[str, str] | None = None,
+        py_files: Sequence[Path] = (),
+        limit_s: float = 120,
+    ) -> Ran:
+        folder = self.scratch / f"script-{uuid.uuid4().hex[:8]}"
+        folder.mkdir()
+        script = folder / name
+        script.write_text(code)
+        self.lines.clear()
+        with TaskDir(self.scratch, uuid.uuid4().hex[:12]) as work_dir:
+            call = ScriptCall(
+                script=script,
+                args=tuple(args),
+                work_dir=work_dir,
+                deadline_s=time.time() + limit_s,
+                env={MARK: self.mark, **(env or {})},
+                py_files=tuple(py_files),
+            )
+            result = self.runner.run(call, lambda stream, line: self.lines.append((stream, line)))
+        return Ran(result, list(self.lines))
+
+    def hello(self) -> None:
+        """The next task works."""
+        ran = self.run(SPARK + "print(spark.range(10).agg(F.sum('id')).first()[0])")
+        assert (ran.code, ran.text("stdout")) == (0, "45\n"), ran.text("stderr")
+
+    def survivors(self) -> dict[int, str]:
+        """Whatever runs with the mark of this bench's scripts in its environment."""
+        return marked(self.mark)
+
+
+def marked(mark: str) -> dict[int, str]:
+    """Living processes with a mark in their environment."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                if f"={mark}".encode() in (folder / "environ").read_bytes():
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")[:80]
+            except OSError:  # ended meanwhile
+                continue
+    return found
+
+
+def wait_until_none(mark: str, limit_s: float = 15) -> dict[int, str]:
+    """Who with the mark is still there after a while."""
+    until_s = time.monotonic() + limit_s
+    while (left := marked(mark)) and time.monotonic() < until_s:
+        time.sleep(0.02)
+    return left
+
+
+def small_settings(**env: str) -> SparkSettings:
+    return spark_settings({**{key: os.environ[key] for key in ("JAVA_HOME",) if key in os.environ}, **SMALL, **env})
+
+
+def make(kind: str, scratch: Path, **env: str) -> Runner:
+    settings = small_settings(**env)
+    return WarmRunner(settings, scratch) if kind == "warm" else SubmitRunner(settings, scratch)
+
+
+@pytest.fixture(scope="module", params=["warm", "submit"])
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Either runner, with the same promises."""
+    scratch = tmp_path_factory.mktemp(request.param)
+    runner = make(request.param, scratch)
+    runner.start()
+    yield Bench(runner, scratch)
+    runner.close()
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The warm runner alone."""
+    scratch = tmp_path_factory.mktemp("warm")
+    runner = make("warm", scratch)
+    runner.start()
+    yield Bench(runner, scratch)
+    runner.close()

@@ -1,0 +1,314 @@
+"""What a script may count on, the same under both runners."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.functional.worker.conftest import SPARK, Bench
+
+pytestmark = pytest.mark.spark
+
+
+def test_a_script_is_run_as_python_would_run_it(bench: Bench) -> None:
+    code = (
+        SPARK
+        + """
+import json, os, sys, tempfile
+conf = spark.sparkContext.getConf()
+here = os.getcwd()
+in_a_worker = F.udf(lambda _: json.dumps([os.getcwd(), os.environ["input_path"], os.environ["TMPDIR"]]))
+print(json.dumps({
+    "argv": sys.argv, "name": __name__, "file": __file__, "spec": __spec__, "path": sys.path[0],
+    "doc": __doc__, "stdin": sys.stdin.read(), "cwd": here, "tmp": tempfile.gettempdir(),
+    "env": os.environ["input_path"],
+    "app": spark.sparkContext.appName, "local": conf.get("spark.local.dir"), "master": conf.get("spark.master"),
+    "warehouse": spark.conf.get("spark.sql.warehouse.dir"), "main": sys.modules["__main__"].__file__,
+    "worker": json.loads(spark.range(1).select(in_a_worker("id")).first()[0]),
+    "log": spark._jvm.org.apache.logging.log4j.LogManager.getRootLogger().getLevel().toString(),
+}))
+"""
+    )
+    told = bench.run(code, ["--event", '{"a": "b c"}', "x"], env={"input_path": "s3://in"}).told()
+
+    script = told["argv"][0]
+    assert told["argv"][1:] == ["--event", '{"a": "b c"}', "x"]
+    assert (told["name"], told["spec"], told["doc"], told["stdin"]) == ("__main__", None, None, "")
+    assert told["file"] == told["main"] == script
+    assert told["path"] == str(Path(script).parent)
+    assert told["env"] == "s3://in"
+    assert told["cwd"] == told["tmp"] == told["local"]
+    assert told["worker"] == [told["cwd"], "s3://in", told["cwd"]]
+    assert told["warehouse"].removeprefix("file:") == f"{told['cwd']}/spark-warehouse"
+    assert (told["app"], told["master"], told["log"]) == ("job.py", "local[2]", "WARN")
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        ("pass", 0),
+        ("import sys; sys.exit(0)", 0),
+        ("import sys; sys.exit(3)", 3),
+        ("import sys; sys.exit(137)", 137),
+        ("import sys; sys.exit('no input')", 1),
+        ("1/0", 1),
+        ("x = (", 1),
+        ("import os; os._exit(7)", 7),
+        ("import os; os.kill(os.getpid(), 9)", -9),
+        ("raise KeyboardInterrupt", -2),
+    ],
+)
+def test_an_exit_code_is_what_it_is_and_a_signal_is_told_from_it(bench: Bench, code: str, exit_code: int) -> None:
+    assert bench.run(code).code == exit_code
+
+
+def test_what_a_script_exits_with_and_its_traceback_are_on_standard_error(bench: Bench) -> None:
+    failed = bench.run("def f():\n    raise ValueError('no good')\n\nf()\n")
+
+    assert failed.text("stderr").splitlines()[0] == "Traceback (most recent call last):"
+    assert failed.text("stderr").count("  File ") == 2  # the script's own frames and no others
+    assert failed.result.stderr_tail == failed.text("stderr")
+    assert (failed.result.cause_class, failed.result.cause) == ("ValueError", "no good")
+    assert failed.text("stdout") == ""
+
+
+ENDING = """
+import atexit, sys, threading, time
+def late():
+    time.sleep(0.3)
+    print("thread")
+threading.Thread(target=late).start()
+atexit.register(lambda: print("atexit"))
+class Last:
+    def __del__(self):
+        print("collected")
+last = Last()
+unflushed = open(sys.argv[1], "w")
+unflushed.write("kept")
+print("main")
+"""
+
+
+def test_the_interpreter_ends_as_it_always_does(bench: Bench, tmp_path: Path) -> None:
+    ran = bench.run(ENDING, [str(tmp_path / "file")])
+
+    assert ran.text("stdout").split() == ["main", "thread", "atexit", "collected"]
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_the_interpreter_ends_so_after_an_exception_too(bench: Bench, tmp_path: Path) -> None:
+    hook = "sys.excepthook = lambda kind, error, trace: print('hook', error)\nraise RuntimeError('mine')\n"
+    ran = bench.run(ENDING + hook, [str(tmp_path / "file")])
+
+    assert ran.code == 1
+    assert ran.text("stdout").splitlines() == ["main", "hook mine", "thread", "atexit"]  # as under Python itself
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_event_of_100_kib_arrives_whole(bench: Bench) -> None:
+    event = json.dumps({"text": "ü" * 17_000})
+    assert len(event) > 100 * 1024 - 512
+
+    assert bench.run("import json, sys\nprint(json.dumps(sys.argv[2]))", ["--event", event]).told() == event
+
+
+def test_sparks_own_errors_have_their_root_cause(bench: Bench) -> None:
+    analysis = bench.run(SPARK + "spark.sql('select nope from range(3)').show()")
+
+    assert (analysis.code, analysis.result.cause_class) == (1, "AnalysisException")
+    assert "`nope` cannot be resolved" in analysis.result.cause
+
+
+def test_an_error_in_a_spark_task_has_its_root_cause(bench: Bench) -> None:
+    failed = bench.run(
+        SPARK
+        + "def bad(x):\n    raise LookupError(f'row {x}')\n\nspark.range(1).rdd.map(lambda r: bad(r.id)).collect()"
+    )
+
+    assert (failed.code, failed.result.cause_class, failed.result.cause) == (1, "LookupError", "row 0")
+
+
+def test_output_is_passed_on_as_it_comes_whatever_it_is(bench: Bench) -> None:
+    ran = bench.run(
+        """
+import os, sys
+sys.stdout.write("x" * 5_000_000)
+sys.stdout.flush()
+os.write(1, b"\\n\\xff\\xfe\\x00\\n")
+for number in range(100_000):
+    print("line", number)
+sys.stderr.write("y" * 100_000 + "\\n" + "tail\\n" * 3)
+"""
+    )
+
+    out = b"".join(line for stream, line in ran.lines if stream == "stdout")
+    assert out.startswith(b"x" * 5_000_000 + b"\n\xff\xfe\x00\nline 0\n")
+    assert out.endswith(b"line 99999\n")
+    assert max(len(line) for _, line in ran.lines) <= 65536
+    assert ran.result.stderr_tail.endswith("tail\ntail\ntail\n")
+    assert len(ran.result.stderr_tail.encode()) <= 8192
+
+
+def test_what_the_jvm_writes_is_part_of_the_tasks_output(bench: Bench) -> None:
+    ran = bench.run(
+        SPARK
+        + """
+spark._jvm.java.lang.System.out.println("from Java")
+spark._jvm.org.apache.logging.log4j.LogManager.getLogger("mine").warn("a warning")
+spark.stop()
+spark.stop()
+"""
+    )
+
+    assert ran.code == 0
+    assert ran.text("stdout") == "from Java\n"
+    assert "WARN mine: a warning\n" in ran.text("stderr")
+
+
+def test_a_script_may_close_its_streams_and_leave_its_folder(bench: Bench) -> None:
+    assert bench.run("import os, sys\nos.chdir('/')\nsys.stdout.close()\nsys.stderr.close()").code == 0
+
+
+def test_relative_paths_are_the_tasks_for_python_java_and_sparks_workers(bench: Bench) -> None:
+    told = bench.run(
+        SPARK
+        + """
+import json, os
+open("beside.txt", "w").write("beside")
+open("beside_module.py", "w").write("ANSWER = 42")
+spark.range(3).write.parquet("out")
+spark.sparkContext.addFile("beside.txt")
+spark.sparkContext.addPyFile("beside_module.py")
+
+def look(_):
+    import beside_module
+    from pyspark import SparkFiles
+    return [beside_module.ANSWER, open("beside.txt").read(), open(SparkFiles.get("beside.txt")).read()]
+
+print(json.dumps([
+    sorted(name.split(".")[-1] for name in os.listdir("out") if name.startswith("part")),
+    spark.read.parquet("out").count(),
+    spark.sparkContext.parallelize([0], 1).map(look).first(),
+    os.path.dirname(spark._jvm.java.io.File("x").getCanonicalPath()) == os.path.realpath("."),
+]))
+"""
+    ).told()
+
+    assert told == [["parquet", "parquet"], 3, [42, "beside", "beside"], True]
+
+
+def test_py_files_are_importable_by_the_script_and_by_sparks_workers(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "single.py").write_text("VALUE = 'single'")
+    for name in ("zipped.zip", "hatched.egg", "wheeled-1.0-py3-none-any.whl"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(f"{name.split('.')[0].split('-')[0]}/__init__.py", f"VALUE = '{name}'")
+    code = (
+        SPARK
+        + """
+import json
+
+def values(_):
+    import hatched, single, wheeled, zipped
+    return [module.VALUE for module in (single, zipped, hatched, wheeled)]
+
+print(json.dumps([values(0), spark.sparkContext.parallelize([0], 1).map(values).first()]))
+"""
+    )
+    told = bench.run(code, py_files=sorted(tmp_path.iterdir())).told()
+
+    assert told == [["single", "zipped.zip", "hatched.egg", "wheeled-1.0-py3-none-any.whl"]] * 2
+
+
+def test_numpy_is_as_good_as_under_python_itself(bench: Bench) -> None:
+    pytest.importorskip("numpy")
+    told = bench.run(
+        SPARK
+        + """
+import json
+import numpy as np
+print(json.dumps([
+    spark.range(1).select(F.lit(np.int16(7)), F.lit(np.array([1.5, 2.5]))).first().asDict(True).popitem()[1],
+    spark.createDataFrame(np.array([[1, 2], [3, 4]])).agg(F.sum("_2")).first()[0],
+    spark.sparkContext.parallelize([1.0, float("nan"), 3.0], 2).stats().count(),
+    str(spark.sparkContext.parallelize([1.0, 2.0, 3.0], 2).stats().stdev())[:6],
+    isinstance(F.np.float64(1), np.generic),
+]))
+"""
+    ).told()
+
+    assert told == [[1.5, 2.5], 6, 3, "0.8164", True]
+
+
+DAEMON = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        import signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        open("up", "w").close()
+        time.sleep(600)
+    os._exit(0)
+while not os.path.exists("up"):
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("ending", ["", "os._exit(0)", "os.kill(os.getpid(), 9)"])
+def test_a_daemon_that_a_script_leaves_is_dead_when_the_task_is_over(bench: Bench, ending: str) -> None:
+    ran = bench.run(DAEMON + ending)
+
+    assert ran.code in (0, -9)
+    assert bench.survivors() == {}
+
+
+def test_a_daemon_that_a_spark_worker_leaves_is_dead_when_the_task_is_over(bench: Bench) -> None:
+    code = SPARK + f"def leave(_):\n{''.join(f'    {line}{chr(10)}' for line in DAEMON.splitlines())}    return 1\n"
+    ran = bench.run(code + "print(spark.sparkContext.parallelize([0], 1).map(leave).first())")
+
+    assert ran.text("stdout") == "1\n", ran.text("stderr")
+    assert bench.survivors() == {}
+
+
+def test_threads_that_use_spark_do_not_outlive_a_script_that_leaves_them(bench: Bench) -> None:
+    code = """
+import threading, time
+def work():
+    spark.range(10**15).selectExpr("sum(id)").collect()
+threading.Thread(target=work, daemon=True).start()
+while not spark.sparkContext.statusTracker().getActiveJobsIds():
+    time.sleep(0.01)
+"""
+    assert bench.run(SPARK + code).code == 0
+    assert bench.survivors() == {}
+    bench.hello()
+
+
+def test_the_function_is_left_as_it_was(bench: Bench) -> None:
+    before = set(bench.scratch.iterdir())
+    bench.run("import tempfile\nopen(tempfile.mkstemp()[1], 'w').write('x')")
+
+    new = set(bench.scratch.iterdir()) - before
+    assert [path.name for path in new if not path.name.startswith("script-")] == []
+
+
+def test_options_that_need_a_jvm_of_their_own_take_effect(bench: Bench, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "extra.jar", "w") as jar:
+        jar.writestr("told.txt", "from the jar")
+    told = bench.run(
+        f"# sparklet: spark.driver.extraJavaOptions=-Dmine='a b'\n# sparklet: spark.sql.shuffle.partitions=5\n{SPARK}"
+        f"""
+import json
+OPTIONS = {{"spark.driver.extraClassPath": {str(tmp_path / "extra.jar")!r}}}
+jvm = spark._jvm
+print(json.dumps([
+    jvm.java.lang.System.getProperty("mine"),
+    spark.conf.get("spark.sql.shuffle.partitions"),
+    jvm.java.lang.ClassLoader.getSystemResource("told.txt") is not None,
+]))
+"""
+    ).told()
+
+    assert told == ["a b", "5", True]
+    bench.hello()

@@ -1,0 +1,211 @@
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import ScratchFullError
+from sparklet.worker.guards import Deadline, TaskDir, check_free_space, delete_tree, descendants
+
+NOBODY = 65534
+
+
+class Context:
+    def __init__(self, remaining_s: float) -> None:
+        self.remaining_s = remaining_s
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(self.remaining_s * 1000)
+
+
+def test_the_deadline_leaves_the_grace_before_the_functions_own() -> None:
+    deadline = Deadline.of(Context(60), grace_s=10, now_s=1000.0)
+
+    assert deadline.at_s == 1050.0
+    assert deadline.remaining_s(now_s=1020.0) == 30.0
+
+
+def test_a_deadline_is_a_time_of_day_so_a_freeze_uses_it_up() -> None:
+    deadline = Deadline.of(Context(60), grace_s=10, now_s=1000.0)
+
+    assert deadline.remaining_s(now_s=1000.0 + 3600) == 0.0
+
+
+def test_a_deadline_counts_from_now() -> None:
+    assert Deadline.of(Context(60), grace_s=10).remaining_s() == pytest.approx(50, abs=5)
+
+
+def test_a_task_has_an_empty_folder_of_its_own_that_goes_with_it(tmp_path: Path) -> None:
+    with TaskDir(tmp_path, "a1") as folder:
+        assert folder == tmp_path / "task-a1"
+        assert list(folder.iterdir()) == []
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        (folder / "deep" / "er").mkdir(parents=True)
+        (folder / "deep" / "er" / "file").write_text("x")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_folder_goes_when_the_task_fails_and_takes_nothing_else_with_it(tmp_path: Path) -> None:
+    beside = tmp_path / "libsnappy.so"
+    beside.write_text("unpacked by the JVM")
+
+    def fail() -> None:
+        with TaskDir(tmp_path, "a1") as folder:
+            (folder / "to-beside").symlink_to(tmp_path)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+    assert list(tmp_path.iterdir()) == [beside]
+
+
+def test_what_an_earlier_attempt_of_that_name_left_is_not_seen(tmp_path: Path) -> None:
+    (tmp_path / "task-a1").mkdir()
+    (tmp_path / "task-a1" / "old").write_text("x")
+
+    with TaskDir(tmp_path, "a1") as folder:
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "a/b", "/etc"])
+def test_an_attempt_id_that_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="cannot name a folder"):
+        TaskDir(tmp_path, name)
+
+
+def test_read_only_folders_are_deleted_by_a_user_who_is_not_root() -> None:
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others
+        folder = Path(place) / "task"
+        (folder / "closed" / "within").mkdir(parents=True)
+        (folder / "closed" / "within" / "file").write_text("x")
+        (folder / "unreadable").mkdir()
+        if os.getuid() == 0:
+            for path in (Path(place), folder, *folder.rglob("*")):
+                os.chown(path, NOBODY, NOBODY)
+        for closed, mode in (("closed/within", 0o500), ("closed", 0o500), ("unreadable", 0o000)):
+            (folder / closed).chmod(mode)
+
+        pid = os.fork()
+        if pid == 0:
+            if os.getuid() == 0:
+                os.seteuid(NOBODY)
+            delete_tree(folder)
+            os._exit(1 if folder.exists() else 0)
+
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_deleting_what_is_not_there_does_nothing(tmp_path: Path) -> None:
+    delete_tree(tmp_path / "nowhere")
+
+
+def test_too_little_space_is_refused_with_the_numbers_and_the_remedy(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+
+    check_free_space(tmp_path, free // 2)
+    with pytest.raises(ScratchFullError, match=r"\d+ MiB free of \d+ MiB.*ephemeral storage"):
+        check_free_space(tmp_path, 2 * free)
+
+
+def test_descendants_are_found_through_every_generation_and_session(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import subprocess as s; print(s.Popen(['setsid', 'sleep', '60']).pid, flush=True); input()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    try:
+        grandchild = int(child.stdout.readline())
+
+        assert {child.pid, grandchild} <= descendants(os.getpid())
+        assert descendants(child.pid) >= {grandchild}
+    finally:
+        os.kill(grandchild, 9)
+        child.communicate("\n")
+    assert grandchild not in descendants(os.getpid())
+
+
+ORPHANS = """
+import os, sys, time
+from sparklet.worker.guards import become_subreaper, descendants, end_descendants
+
+become_subreaper()
+ready, tell = os.pipe()
+if os.fork() == 0:                      # a child that ends at once and leaves
+    if os.fork() == 0:                  # an orphan in a session of its own, deaf to SIGTERM, which leaves another
+        os.setsid()
+        import signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if os.fork() == 0:
+            os.setsid()
+        os.write(tell, b".")
+        time.sleep(60)
+    os._exit(0)
+os.waitpid(-1, 0)
+assert len(os.read(ready, 1) + os.read(ready, 1)) == 2
+spared = os.fork()
+if spared == 0:
+    time.sleep(60)
+
+def reap():
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+left = end_descendants(lambda: {spared}, reap, limit_s=10)
+print(len(left), descendants(os.getpid()) == {spared})
+os.kill(spared, 9)
+"""
+
+
+def test_every_descendant_is_ended_orphans_in_their_own_sessions_too_and_nobody_who_is_spared() -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, timeout=30, env=_with_path())
+
+    assert (done.stdout.split(), done.stderr) == (["0", "True"], "")
+
+
+PARENT = """
+import os, sys, time
+from sparklet.worker.guards import die_with_parent
+
+own = os.getpid()
+pid = os.fork()
+if pid == 0:
+    die_with_parent(own)
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+time.sleep(60)
+"""
+
+
+def test_a_child_dies_with_a_parent_that_is_killed() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=_with_path())
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+
+    parent.kill()
+    parent.wait()
+
+    until_s = time.monotonic() + 10
+    while Path(f"/proc/{child}/stat").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    parent.stdout.close()
+
+
+def _with_path() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

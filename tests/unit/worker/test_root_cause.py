@@ -1,0 +1,123 @@
+"""Root causes read from what real scripts wrote: pyspark 3.5.9, Python 3.11, stacks shortened."""
+
+from pathlib import Path
+
+import pytest
+
+from sparklet.worker.root_cause import LONGEST_MESSAGE, root_cause, where_it_was
+
+SAMPLES = Path(__file__).parent / "stderr_samples"
+
+EXPECTED = {
+    "analysis": (
+        "AnalysisException",
+        "[UNRESOLVED_COLUMN.WITH_SUGGESTION] A column or function parameter with name `nope`",
+    ),
+    "ansi_division": ("ArithmeticException", "[DIVIDE_BY_ZERO] Division by zero."),
+    "corrupt_parquet": ("RuntimeException", "file:/task/bad.parquet is not a Parquet file (length is too low: 11)"),
+    "exception_group": ("ExceptionGroup", "several (2 sub-exceptions)"),
+    "exit_with_text": ("", "the text"),
+    "java_call": ("NumberFormatException", 'For input string: "seven"'),
+    "logged_then_exit": ("ZeroDivisionError", "division by zero"),
+    "malformed_csv": ("NumberFormatException", 'For input string: "a"'),
+    "memory": ("MemoryError", ""),
+    "module": ("ModuleNotFoundError", "No module named 'nonexistent_thing'"),
+    "no_message": ("KeyError", ""),
+    "note": ("ValueError", "with note"),
+    "parse": ("ParseException", "[PARSE_SYNTAX_ERROR] Syntax error at or near 'selec'.(line 1, pos 0)"),
+    "python_rdd": ("ZeroDivisionError", "division by zero"),
+    "python_udf": ("ValueError", "bad value 7"),
+    "raise_error_in_a_write": ("RuntimeException", "row 1"),
+    "raised_from": ("KeyError", "'k'"),
+    "raised_meanwhile": ("RuntimeError", "outer"),
+    "s3a_no_bucket": (
+        "AmazonS3Exception",
+        "The specified bucket does not exist (Service: Amazon S3; Status Code: 404;",
+    ),
+    "s3a_no_credentials": ("SdkClientException", "Unable to load AWS credentials from environment variables"),
+    "s3a_object_gone": ("SparkFileNotFoundException", "No such file or directory: s3a://bucket/in/1.csv"),
+    "several_lines": ("ValueError", "first"),
+    "syntax": ("SyntaxError", "'(' was never closed (syntax.py, line 1)"),
+    "thread": ("ZeroDivisionError", "division by zero"),
+    "warnings_before": ("ValueError", "after"),
+}
+
+
+def test_every_sample_is_expected() -> None:
+    assert {path.stem for path in SAMPLES.iterdir()} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_innermost_exception_is_named(name: str) -> None:
+    cause_class, cause = root_cause((SAMPLES / f"{name}.txt").read_text())
+
+    assert cause_class == EXPECTED[name][0]
+    assert cause.startswith(EXPECTED[name][1])
+    assert bool(cause) == bool(EXPECTED[name][1])
+
+
+def test_an_exception_on_the_way_out_does_not_hide_the_one_before_it() -> None:
+    text = (
+        "Traceback (most recent call last):\n  File 'job.py', line 1, in <module>\nValueError: the cause\n"
+        "Error in atexit._run_exitfuncs:\nTraceback (most recent call last):\nConnectionRefusedError: [Errno 111]\n"
+    )
+
+    assert root_cause(text) == ("ValueError", "the cause")
+
+
+def test_an_exception_on_the_way_out_is_named_if_it_is_the_only_one() -> None:
+    text = "Error in atexit._run_exitfuncs:\nTraceback (most recent call last):\nConnectionRefusedError: gone\n"
+
+    assert root_cause(text) == ("ConnectionRefusedError", "gone")
+
+
+def test_a_class_defined_in_a_function_is_named_without_its_place() -> None:
+    text = "Traceback (most recent call last):\n  File 'job.py', line 1\nmain.<locals>.TooOld: 1999\n"
+
+    assert root_cause(text) == ("TooOld", "1999")
+
+
+def test_a_cause_that_only_the_lost_task_tells_is_found() -> None:
+    text = (
+        "Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: An error occurred while calling o1.count.\n"
+        ": org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 0.0 failed 1 times, most"
+        " recent failure: Lost task 0.0 in stage 0.0 (TID 0) (localhost executor driver): java.io.IOException: full\n"
+        "\tat x.y(Z.java:1)\n\nDriver stacktrace:\n\tat x.y(Z.java:1)\n"
+    )
+
+    assert root_cause(text) == ("IOException", "full")
+
+
+def test_spark_submits_own_failure_is_read_from_java() -> None:
+    text = (
+        ":: problems summary ::\n"
+        'Exception in thread "main" java.lang.RuntimeException: [unresolved dependency: a#b;1: not found]\n'
+        "\tat org.apache.spark.deploy.SparkSubmitUtils$.resolveMavenCoordinates(SparkSubmit.scala:1538)\n"
+    )
+
+    assert root_cause(text) == ("RuntimeException", "[unresolved dependency: a#b;1: not found]")
+
+
+def test_a_message_is_bounded() -> None:
+    text = f"Traceback (most recent call last):\nValueError: {'x' * 10_000}\n"
+
+    assert len(root_cause(text)[1]) == LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "Traceback (most recent call last):\n", "Traceback (most recent call last):"]
+)
+def test_what_tells_nothing_has_no_class(text: str) -> None:
+    assert root_cause(text)[0] == ""
+
+
+def test_a_stack_dump_tells_where_the_script_was() -> None:
+    dump = (
+        'Thread 0x01 (most recent call first):\n  File "/task/job.py", line 99 in other\n\n'
+        'Current thread 0x02 (most recent call first):\n  File "/venv/py4j/x.py", line 5 in send\n'
+        '  File "/task/job.py", line 3 in f\n  File "/task/job.py", line 4 in <module>\n'
+    )
+
+    assert where_it_was(dump, "/task/job.py") == "line 3 of job.py"
+    assert where_it_was(dump, "/task/other.py") == ""
+    assert where_it_was("", "/task/job.py") == ""

@@ -1,0 +1,154 @@
+import random
+
+import pytest
+
+from sparklet.errors import GatewayLostError, OutOfMemoryError
+from sparklet.worker.runner import Stream
+from sparklet.worker.script_output import LONGEST_PIECE_BYTES, TAIL_BYTES, LineFeed, Tail, TaskOutput, signal_name
+
+
+class Lines(list[tuple[Stream, bytes]]):
+    def __call__(self, stream: Stream, line: bytes) -> None:
+        self.append((stream, line))
+
+
+def test_lines_keep_their_newline_however_they_were_cut() -> None:
+    text = b"one\ntwo\n\nthree \xff\x00\r\nfour"
+    for seed in range(20):
+        cuts = sorted(random.Random(seed).choices(range(len(text)), k=4))
+        lines: list[bytes] = []
+        feed = LineFeed(lines.append)
+        for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+            if start < end:
+                feed.feed(text[start:end])
+        feed.feed(b"")
+
+        assert lines == [b"one\n", b"two\n", b"\n", b"three \xff\x00\r\n", b"four"]
+
+
+def test_a_line_without_end_comes_in_pieces_and_is_not_kept_in_memory() -> None:
+    pieces: list[bytes] = []
+    feed = LineFeed(pieces.append)
+    for _ in range(80):
+        feed.feed(b"x" * 65536)
+        assert sum(map(len, pieces)) % 65536 == 0
+    feed.feed(b"y\n")
+
+    assert b"".join(pieces) == b"x" * 80 * 65536 + b"y\n"
+    assert max(map(len, pieces)) <= LONGEST_PIECE_BYTES
+
+
+def test_one_chunk_with_a_very_long_line_is_cut_too() -> None:
+    pieces: list[bytes] = []
+    LineFeed(pieces.append).feed(b"x" * 200_000 + b"\n")
+
+    assert b"".join(pieces) == b"x" * 200_000 + b"\n"
+    assert max(map(len, pieces)) <= LONGEST_PIECE_BYTES
+
+
+def test_the_end_of_a_stream_that_ends_with_a_line_is_no_further_line() -> None:
+    lines: list[bytes] = []
+    feed = LineFeed(lines.append)
+    feed.feed(b"one\n")
+    feed.feed(b"")
+
+    assert lines == [b"one\n"]
+
+
+def test_the_tail_holds_whole_lines_and_at_most_its_size() -> None:
+    tail = Tail(100)
+    for number in range(1000):
+        tail.add(b"line %d\n" % number)
+
+    kept = tail.text()
+    assert len(kept) <= 100
+    assert kept.startswith("line 98")
+    assert kept.endswith("line 999\n")
+
+
+def test_the_tail_of_one_endless_line_is_its_end() -> None:
+    tail = Tail(10)
+    tail.add(b"0123456789abcdef")
+
+    assert tail.text() == "6789abcdef"
+
+
+def test_the_tail_survives_bytes_that_are_no_text() -> None:
+    tail = Tail(10)
+    tail.add(b"\xff\xfe\n")
+
+    assert tail.text() == "\ufffd\ufffd\n"
+
+
+def test_output_is_passed_on_and_the_tail_is_that_of_standard_error() -> None:
+    lines = Lines()
+    task = TaskOutput(lines)
+    task.add("script", "stdout", b"out\n")
+    task.add("jvm", "stderr", b"WARN something\n")
+    task.add("script", "stderr", b"x" * TAIL_BYTES + b"\nlast\n")
+
+    assert [stream for stream, _ in lines] == ["stdout", "stderr", "stderr"]
+    assert task.result(0).stderr_tail == "last\n"
+    assert (task.result(0).cause_class, task.result(0).cause) == ("", "")
+
+
+def test_the_cause_is_looked_for_in_what_the_script_said_not_in_the_jvms_log() -> None:
+    task = TaskOutput(Lines())
+    task.add("script", "stderr", b"Traceback (most recent call last):\n  File ...\nValueError: mine\n")
+    task.add("jvm", "stderr", b"Caused by: java.io.IOException: the JVM's\n")
+
+    assert (task.result(1).cause_class, task.result(1).cause) == ("ValueError", "mine")
+
+
+def test_where_the_script_said_nothing_the_jvms_log_names_the_cause() -> None:
+    task = TaskOutput(Lines())
+    task.add("jvm", "stderr", b'Exception in thread "main" java.lang.RuntimeException: unresolved dependency\n\tat x\n')
+
+    assert (task.result(1).cause_class, task.result(1).cause) == ("RuntimeException", "unresolved dependency")
+
+
+def test_a_signal_is_a_cause_where_nothing_else_is_known() -> None:
+    result = TaskOutput(Lines()).result(-9)
+
+    assert (result.exit_code, result.cause_class, result.cause) == (-9, "", "ended by SIGKILL")
+    assert signal_name(42) == "signal 42"
+
+
+def test_an_exit_code_without_a_traceback_has_the_last_line_as_its_cause() -> None:
+    task = TaskOutput(Lines())
+    task.add("script", "stderr", b"no input today\n")
+
+    assert (task.result(1).cause_class, task.result(1).cause) == ("", "no input today")
+
+
+def test_the_jvms_memory_running_out_is_an_error_of_its_own_even_if_the_jvm_lives_on() -> None:
+    task = TaskOutput(Lines())
+    task.add("script", "stderr", b"Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: calling o1.x.\n")
+    task.add("script", "stderr", b": java.lang.OutOfMemoryError: Cannot reserve 100 bytes of direct buffer memory\n")
+
+    with pytest.raises(OutOfMemoryError, match="direct buffer memory; give the function more memory"):
+        task.result(1)
+
+
+def test_pythons_memory_running_out_is_the_scripts_failure() -> None:
+    task = TaskOutput(Lines())
+    task.add("script", "stderr", b"Traceback (most recent call last):\n  File ...\nMemoryError\n")
+
+    assert task.result(1).cause_class == "MemoryError"
+
+
+def test_a_jvm_that_ends_says_how_and_why() -> None:
+    killed = TaskOutput(Lines()).jvm_failure(-9)
+    assert isinstance(killed, GatewayLostError)
+    assert "ended by SIGKILL under the script; is the function's memory too small?" in str(killed)
+
+    task = TaskOutput(Lines())
+    task.add("jvm", "stdout", b"Terminating due to java.lang.OutOfMemoryError: Java heap space\n")
+    assert isinstance(task.jvm_failure(3), OutOfMemoryError)
+    assert "Java heap space" in str(task.jvm_failure(3))
+
+    task = TaskOutput(Lines())
+    task.add("jvm", "stderr", b"Error: Could not find or load main class X\n")
+    assert str(task.jvm_failure(1)).endswith(
+        "ended with 1 under the script; it said: Error: Could not find or load main class X"
+    )

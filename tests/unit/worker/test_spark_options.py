@@ -1,0 +1,327 @@
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import sparklet
+from sparklet.errors import SettingsError
+from sparklet.settings import SparkSettings, spark_settings, worker_settings
+from sparklet.worker.runner import ScriptCall
+from sparklet.worker.spark_options import (
+    class_path,
+    core_count,
+    freeze_conf,
+    heap_mb,
+    java_command,
+    java_path,
+    process_env,
+    python_path,
+    runner_for,
+    s3a_conf,
+    spark_defaults,
+    spark_home,
+    task_conf,
+    task_env,
+)
+from sparklet.worker.spark_submit import SubmitRunner
+from sparklet.worker.warm_gateway import WarmRunner
+
+
+def settings(**env: str) -> SparkSettings:
+    return spark_settings(env)
+
+
+def test_settings_name_the_variable_that_is_wrong() -> None:
+    with pytest.raises(SettingsError, match="SPARKLET_HEAP_MB is 'much'; it must be a number"):
+        settings(SPARKLET_HEAP_MB="much")
+    with pytest.raises(SettingsError, match=r"SPARKLET_JAVA_OPTIONS .* quotes do not match"):
+        settings(SPARKLET_JAVA_OPTIONS="-Da='b")
+    for wrong in ("nonsense", "[]", '{"spark.x": 1}', '{"x": "y"}'):
+        with pytest.raises(SettingsError, match=r"SPARKLET_SPARK_CONF is .* JSON object"):
+            settings(SPARKLET_SPARK_CONF=wrong)
+
+
+def test_settings_are_read_from_the_environment() -> None:
+    read = settings(
+        SPARKLET_JARS=f"/a.jar{os.pathsep}{os.pathsep}/b",
+        SPARKLET_JAVA_OPTIONS="-Da='b c'  -Dd=e",
+        SPARKLET_SPARK_CONF='{"spark.sql.shuffle.partitions": "3"}',
+        AWS_LAMBDA_FUNCTION_MEMORY_SIZE="3008",
+        AWS_ENDPOINT_URL="http://127.0.0.1:1",
+        AWS_ENDPOINT_URL_S3="http://127.0.0.1:2",
+        AWS_DEFAULT_REGION="eu-west-1",
+    )
+
+    assert read.jars == (Path("/a.jar"), Path("/b"))
+    assert read.java_options == ("-Da=b c", "-Dd=e")
+    assert read.conf == {"spark.sql.shuffle.partitions": "3"}
+    assert (read.memory_mb, read.s3_endpoint, read.region) == (3008, "http://127.0.0.1:2", "eu-west-1")
+
+
+def test_configured_endpoints_can_be_ignored_as_in_awss_own_tools() -> None:
+    ignored = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
+
+    assert settings(**ignored).s3_endpoint == ""
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "heap"), [(512, 512), (1024, 512), (1769, 1149), (2048, 1331), (3008, 1955), (10240, 6656)]
+)
+def test_the_heap_leaves_room_for_python_and_native_memory(memory_mb: int, heap: int) -> None:
+    assert heap_mb(settings(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory_mb))) == heap
+
+
+def test_the_operator_can_set_heap_and_cores() -> None:
+    own = settings(SPARKLET_HEAP_MB="700", SPARKLET_CORES="5", AWS_LAMBDA_FUNCTION_MEMORY_SIZE="10240")
+
+    assert heap_mb(own) == 700
+    assert core_count(own, cpus=2) == 5
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "cpus", "cores"),
+    [(512, 2, 1), (1769, 2, 1), (2048, 2, 1), (3008, 2, 2), (3538, 2, 2), (10240, 6, 6), (10240, 4, 4)],
+)
+def test_cores_are_what_the_memory_buys_and_no_more_than_there_are(memory_mb: int, cpus: int, cores: int) -> None:
+    assert core_count(settings(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory_mb)), cpus=cpus) == cores
+
+
+def test_pyspark_is_found_without_being_imported() -> None:
+    assert (spark_home(settings()) / "jars").is_dir()
+
+
+def test_a_spark_home_without_jars_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="SPARK_HOME must name a Spark"):
+        spark_home(settings(SPARK_HOME=str(tmp_path)))
+
+
+def test_java_is_that_of_java_home_and_it_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=f"{tmp_path}/bin/java cannot be run; set JAVA_HOME"):
+        java_path(settings(JAVA_HOME=str(tmp_path)))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "java").write_text("")
+    (tmp_path / "bin" / "java").chmod(0o755)
+
+    assert java_path(settings(JAVA_HOME=str(tmp_path))) == str(tmp_path / "bin" / "java")
+
+
+def test_java_is_the_paths_where_nobody_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "java").write_text("")
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert java_path(settings()) == str(tmp_path / "java")
+
+
+@pytest.fixture
+def spark(tmp_path: Path) -> Path:
+    """A Spark of a few empty jars."""
+    home = tmp_path / "spark"
+    (home / "jars").mkdir(parents=True)
+    for name in (
+        "spark-core_2.12-3.5.9.jar",
+        "jackson-core-2.15.2.jar",
+        "log4j-1.2-api-2.20.0.jar",
+        "netty-epoll-4.1.96.Final-linux-x86_64.jar",
+        "netty-epoll-4.1.96.Final.jar",
+    ):
+        (home / "jars" / name).touch()
+    return home
+
+
+def names(jars: list[str]) -> list[str]:
+    return [Path(jar).name for jar in jars]
+
+
+def test_the_class_path_is_sorted_with_the_extra_jars_in_their_order_behind(spark: Path, tmp_path: Path) -> None:
+    extra = tmp_path / "z.jar", tmp_path / "a.jar"
+    for jar in extra:
+        jar.touch()
+
+    jars = class_path(settings(SPARK_HOME=str(spark), SPARKLET_JARS=os.pathsep.join(map(str, extra))))
+
+    assert names(jars) == [*sorted(path.name for path in (spark / "jars").iterdir()), "z.jar", "a.jar"]
+
+
+def test_a_folder_stands_for_its_jars(spark: Path, tmp_path: Path) -> None:
+    (tmp_path / "extra").mkdir()
+    for name in ("b.jar", "a.jar", "a.txt"):
+        (tmp_path / "extra" / name).touch()
+
+    assert names(class_path(settings(SPARK_HOME=str(spark), SPARKLET_JARS=str(tmp_path / "extra"))))[-2:] == [
+        "a.jar",
+        "b.jar",
+    ]
+
+
+def test_an_extra_jar_takes_the_place_of_the_same_artifact(spark: Path, tmp_path: Path) -> None:
+    extra = [tmp_path / "jackson-core-2.17.0.jar", tmp_path / "netty-epoll-4.2.0.Final.jar"]
+    for jar in extra:
+        jar.touch()
+
+    jars = names(class_path(settings(SPARK_HOME=str(spark), SPARKLET_JARS=os.pathsep.join(map(str, extra)))))
+
+    assert "jackson-core-2.15.2.jar" not in jars
+    assert "netty-epoll-4.1.96.Final.jar" not in jars
+    assert "netty-epoll-4.1.96.Final-linux-x86_64.jar" in jars
+    assert "log4j-1.2-api-2.20.0.jar" in jars
+
+
+def test_a_jar_that_is_not_there_is_named(spark: Path) -> None:
+    with pytest.raises(SettingsError, match=r"SPARKLET_JARS names /nowhere\.jar"):
+        class_path(settings(SPARK_HOME=str(spark), SPARKLET_JARS="/nowhere.jar"))
+
+
+def test_no_two_jars_of_the_installed_spark_are_taken_for_one_another() -> None:
+    own = [str(jar) for jar in sorted((spark_home(settings()) / "jars").glob("*.jar"))]
+
+    for jar in own:
+        assert sorted(class_path(settings(SPARKLET_JARS=jar))) == own, jar
+
+
+def test_the_command_starts_java_directly_with_everything_spark_needs(spark: Path, tmp_path: Path) -> None:
+    here = settings(SPARKLET_JAVA_OPTIONS="-Dmine=1", SPARKLET_HEAP_MB="700", SPARKLET_CORES="1")
+    command = java_command(
+        here, ["a.jar", "b.jar"], tmp=tmp_path, properties={"x": "y"}, conf={"spark.a": "b c"}, options=["-Dlast"]
+    )
+
+    assert command[0].endswith("java")
+    assert "-Xmx700m" in command
+    assert f"-Djava.io.tmpdir={tmp_path}" in command
+    assert {"-XX:+ExitOnOutOfMemoryError", "-XX:+UseSerialGC", "-Dx=y", "-Dmine=1", "-Dlast"} < set(command)
+    assert command[command.index("-cp") + 1 :] == [
+        f"a.jar{os.pathsep}b.jar",
+        "org.apache.spark.deploy.SparkSubmit",
+        "--conf",
+        "spark.a=b c",
+    ]
+    logging = next(part for part in command if part.startswith("-Dlog4j2.configurationFile="))
+    assert Path(logging.partition("=")[2]).is_file()
+
+
+def test_spark_stays_on_this_machine_and_survives_a_freeze() -> None:
+    conf = spark_defaults(settings(SPARKLET_CORES="2"), Path("/scratch"))
+
+    assert conf["spark.master"] == "local[2]"
+    assert conf["spark.driver.host"] == conf["spark.driver.bindAddress"] == "127.0.0.1"
+    assert conf["spark.ui.enabled"] == "false"
+    assert freeze_conf().items() <= conf.items()
+    assert freeze_conf()["spark.network.timeout"] == "86400s"
+
+
+def test_the_operators_configuration_wins_over_the_defaults() -> None:
+    own = settings(SPARKLET_SPARK_CONF='{"spark.master": "local[7]", "spark.network.timeout": "5s"}')
+    conf = spark_defaults(own, Path("/scratch"))
+
+    assert (conf["spark.master"], conf["spark.network.timeout"]) == ("local[7]", "5s")
+
+
+def test_table_formats_are_left_to_the_job() -> None:
+    conf = spark_defaults(settings(), Path("/scratch"), ["delta-spark_2.12-3.3.3.jar"])
+
+    assert not [key for key in conf if "extensions" in key or "catalog" in key]
+
+
+def test_every_scheme_of_s3_is_s3a_with_credentials_from_the_environment_and_none_in_the_configuration() -> None:
+    conf = s3a_conf(settings(AWS_ACCESS_KEY_ID="AKIA", AWS_SECRET_ACCESS_KEY="secret", AWS_SESSION_TOKEN="token"))
+
+    assert {conf[f"spark.hadoop.fs.{scheme}.impl"] for scheme in ("s3", "s3n", "s3a")} == {
+        "org.apache.hadoop.fs.s3a.S3AFileSystem"
+    }
+    chain = conf["spark.hadoop.fs.s3a.aws.credentials.provider"].split(",")
+    assert chain[2:] == [
+        "com.amazonaws.auth.EnvironmentVariableCredentialsProvider",
+        "com.amazonaws.auth.DefaultAWSCredentialsProviderChain",
+    ]
+    assert not {"AKIA", "secret", "token"} & set(conf.values())
+    assert not [key for key in conf if "endpoint" in key]
+
+
+def test_hadoop_3_4_has_the_credentials_of_the_sdks_second_version() -> None:
+    conf = s3a_conf(settings(), ["/jars/hadoop-aws-3.4.2.jar"])
+
+    assert "com.amazonaws" not in conf["spark.hadoop.fs.s3a.aws.credentials.provider"]
+
+
+@pytest.mark.parametrize(("endpoint", "tls"), [("http://127.0.0.1:5102", "false"), ("https://s3.example", "true")])
+def test_another_endpoint_is_asked_in_path_style(endpoint: str, tls: str) -> None:
+    conf = s3a_conf(settings(AWS_ENDPOINT_URL=endpoint, AWS_REGION="eu-west-1"))
+
+    assert conf["spark.hadoop.fs.s3a.endpoint"] == endpoint
+    assert conf["spark.hadoop.fs.s3a.path.style.access"] == "true"
+    assert conf["spark.hadoop.fs.s3a.connection.ssl.enabled"] == tls
+    assert conf["spark.hadoop.fs.s3a.endpoint.region"] == "eu-west-1"
+
+
+def test_a_tasks_files_lie_in_its_own_folder() -> None:
+    call = ScriptCall(Path("/s/job.py"), (), Path("/tmp/task-1"), 0.0, {"OUTCOME": "/tmp/task-1/o"})
+    env = task_env(call, settings())
+    conf = task_conf(call, env)
+
+    assert conf["spark.app.name"] == "job.py"
+    for key in ("spark.local.dir", "spark.sql.warehouse.dir", "spark.hadoop.hadoop.tmp.dir"):
+        assert Path(conf[key]).is_relative_to("/tmp/task-1")
+    assert env["TMPDIR"] == env["PWD"] == "/tmp/task-1"
+    assert conf["spark.executorEnv.OUTCOME"] == "/tmp/task-1/o"
+
+
+def test_processes_get_this_python_and_nothing_of_another_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    other = {"PYSPARK_PYTHON": "python2", "PYSPARK_GATEWAY_PORT": "1", "SPARK_LOCAL_DIRS": "/x", "KEPT": "1"}
+    env = process_env(settings(), other)
+
+    assert env["PYSPARK_PYTHON"] == env["PYSPARK_DRIVER_PYTHON"] == sys.executable
+    assert env["KEPT"] == "1"
+    assert not {"PYSPARK_GATEWAY_PORT", "SPARK_LOCAL_DIRS"} & set(env)
+    assert env["PYTHONHASHSEED"] == "0"
+    assert env["PYTHONPATH"].split(os.pathsep)[0] == "/mine"
+
+
+def test_sparklet_itself_is_importable_by_every_process() -> None:
+    root = str(Path(sparklet.__file__).parents[1])
+
+    assert root in process_env(settings(), {})["PYTHONPATH"].split(os.pathsep)
+
+
+def test_a_spark_that_is_no_python_package_is_put_on_pythons_path(spark: Path) -> None:
+    (spark / "python" / "lib").mkdir(parents=True)
+    (spark / "python" / "lib" / "py4j-0.10.9.7-src.zip").touch()
+    env = process_env(settings(SPARK_HOME=str(spark)), {"SPARK_HOME": str(spark)})
+
+    assert env["PYTHONPATH"].split(os.pathsep)[:2] == [
+        str(spark / "python"),
+        str(spark / "python" / "lib" / "py4j-0.10.9.7-src.zip"),
+    ]
+    assert env["SPARK_HOME"] == str(spark)
+
+
+def test_the_installed_pyspark_is_imported_from_where_it_is_not_from_its_zip() -> None:
+    home = spark_home(settings())
+
+    assert "SPARK_HOME" not in process_env(settings(SPARK_HOME=str(home)), {"SPARK_HOME": str(home)})
+
+
+def test_py_files_become_entries_of_pythons_path(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("m.py", "a.zip", "b.egg", "c-1.0-py3-none-any.whl")]
+    files[0].write_text("x = 1")
+    (tmp_path / "secret.py").write_text("not to be importable")
+    for path in files[1:]:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("package/data.txt", "data")
+
+    path = python_path(files, tmp_path / "out")
+
+    assert path[1:3] == [str(files[1]), str(files[2])]
+    assert [entry.name for entry in Path(path[0]).iterdir()] == ["m.py"]
+    assert (Path(path[3]) / "package" / "data.txt").read_text() == "data"
+
+
+def test_the_settings_choose_the_runner(tmp_path: Path) -> None:
+    warm = worker_settings({"SPARKLET_SCRATCH": str(tmp_path)})
+    submit = worker_settings({"SPARKLET_SCRATCH": str(tmp_path), "SPARKLET_RUNNER": "submit"})
+
+    assert isinstance(runner_for(warm, settings()), WarmRunner)
+    assert isinstance(runner_for(submit, settings()), SubmitRunner)
+    assert list(tmp_path.iterdir()) == []
