@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 SHOWN = 120  # characters of a wrong document that an error quotes
+HIDDEN_NAME = re.compile(r"\.|_(?!SUCCESS$|metadata$|common_metadata$)")  # those three hold no rows
 GLOB_CHARACTERS = re.compile(r"([\\{}\[\]*?])")
 
 
@@ -122,12 +123,17 @@ class Job:
         Raises
         ------
         EventError
-            If there are no inputs.
+            If there are no inputs, or if Spark would pass over one of a shard's because of its name.
         """
         if not self.inputs:
             raise EventError("no inputs: pass --input URI (as often as you like), or inputs in the event")
         if self.run_id is None:
             return list(self.inputs)
+        for uri in self.inputs:
+            if HIDDEN_NAME.match(uri.rsplit("/", 1)[-1]):
+                raise EventError(
+                    f"Spark passes over names that begin with _ or . and would lose {uri}: rename it, or exclude it"
+                )
         return [GLOB_CHARACTERS.sub(r"\\\1", uri) for uri in self.inputs]
 
     def spark(self, app_name: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:

@@ -164,6 +164,21 @@ def test_names_of_a_shards_objects_are_no_globs() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["_a.csv", ".a.csv", "_SUCCESS.csv"])
+def test_an_object_that_spark_would_silently_pass_over_is_refused(name: str) -> None:
+    event = {**SHARD_EVENT, "inputs": ["s3://b/x.csv", f"s3://b/{name}"]}
+
+    with pytest.raises(EventError, match=f"would lose s3://b/{name}: rename it"):
+        job_of("--event", json.dumps(event)).input_list()
+
+
+@pytest.mark.parametrize("name", ["_SUCCESS", "_metadata", "a_b.csv", "_folder/a.csv", ".folder/a.csv"])
+def test_markers_without_rows_and_folders_are_no_loss(name: str) -> None:
+    event = {**SHARD_EVENT, "inputs": [f"s3://b/{name}"]}
+
+    assert job_of("--event", json.dumps(event)).input_list() == [f"s3://b/{name}"]
+
+
 def test_a_glob_of_the_command_line_stays_one() -> None:
     assert job_of("--input", "in/*.csv").input_list() == ["in/*.csv"]
 
