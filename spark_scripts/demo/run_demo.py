@@ -24,8 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from spark_scripts.demo.flights_check import compare  # noqa: E402
-
 from spark_scripts.demo.flights_data import FlightsData, make_flights  # noqa: E402
+from sparklet.errors import SparkletError  # noqa: E402
+from sparklet.local.stack import LocalStack, StackOptions, running  # noqa: E402
+from sparklet.local.state import default_state_dir  # noqa: E402
 
 BUILD = ROOT / "build" / "demo"
 OUTPUT = BUILD / "output"
@@ -79,9 +81,8 @@ class Demo:
             raise DemoError("the output differs from the independent computation, see above")
         shards = result["shards"]
         say(f"output: {OUTPUT}")
-        say(
-            f"time: {time.monotonic() - self.started_s:.0f} s, {result['task_s']:.0f} s of work in {shards['total']} shards"
-        )
+        wall_s = time.monotonic() - self.started_s
+        say(f"time: {wall_s:.0f} s, {result['task_s']:.0f} s of work in {shards['total']} shards")
         if (shards["succeeded"], result["rows"], comparison.rows) != (len(self.data.days), rows, rows):
             raise DemoError(f"{shards['succeeded']} shards report {result['rows']} rows, {comparison.rows} were found")
         say(f"demo ok: shards={shards['total']} succeeded={shards['succeeded']} failed={shards['failed']} rows={rows}")
@@ -135,20 +136,18 @@ def vanishing(run_id: str, name: str) -> Iterator[None]:
 
 
 def _vanish(run_id: str, name: str, done: threading.Event) -> None:
-    from sparklet.local.stack import LocalStack
-
-    from sparklet.errors import SparkletError
-    from sparklet.local.state import default_state_dir
-
+    state = default_state_dir()
     while not done.wait(0.5):
+        if running(state) is None:
+            continue  # the command line has not started it yet
         try:
-            with LocalStack.join(default_state_dir()) as stack:
+            with LocalStack.attach(StackOptions(state_dir=state, processing=False)) as stack:
                 run = stack.ledger().get_run(run_id)
                 if run.sealed:
                     stack.store().delete(f"{run.inputs[0]}{name}")
                     return
         except SparkletError:
-            continue  # not started, or not planned yet
+            continue  # not planned yet
 
 
 def check_causes(demo: Demo, result: Any) -> None:
