@@ -5,16 +5,17 @@ import json
 import pytest
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError
+from sparklet.events import Outcome
 from sparklet.model import ShardState
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import Bench
+from tests.unit.worker.conftest import Behaviour, Bench
 
 
-def exits(code: int, cause_class: str = "", cause: str = "", tail: str = "") -> object:
+def exits(code: int, cause_class: str = "", cause: str = "", tail: str = "") -> Behaviour:
     return lambda call, output: ScriptResult(code, tail, cause_class, cause)
 
 
-def raises(error: Exception) -> object:
+def raises(error: Exception) -> Behaviour:
     def behave(call: ScriptCall, output: Output) -> ScriptResult:
         raise error
 
@@ -71,7 +72,7 @@ def test_a_double_delivery_of_a_finished_shard_runs_nothing(bench: Bench) -> Non
 def test_a_message_of_a_held_shard_comes_back_when_the_lease_has_ended(bench: Bench) -> None:
     (ref,) = bench.plan()
     bench.queue.send([ref.to_body()])
-    held: list[object] = []
+    held: list[Outcome] = []
 
     def deliver_again(call: ScriptCall, output: Output) -> ScriptResult:
         held.append(bench.deliver(remaining_s=600))
@@ -81,7 +82,7 @@ def test_a_message_of_a_held_shard_comes_back_when_the_lease_has_ended(bench: Be
     bench.deliver(remaining_s=600)
 
     assert len(bench.runner.calls) == 1
-    assert not held[0].acknowledged  # type: ignore[attr-defined]
+    assert not held[0].acknowledged
     assert bench.queue.receive() == []
     bench.clock.advance(610)
     (message,) = bench.queue.receive()
@@ -144,7 +145,7 @@ def test_a_zombie_that_wakes_after_its_lease_changes_nothing_and_its_message_is_
 
     def frozen(call: ScriptCall, output: Output) -> ScriptResult:
         bench.clock.advance(700)  # past its lease and the takeover's grace
-        bench.runner.behaviour = exits(0)  # type: ignore[assignment]
+        bench.runner.behaviour = exits(0)
         bench.queue.send([ref.to_body()])
         (message,) = bench.queue.receive()
         assert bench.deliver(message).acknowledged
@@ -166,7 +167,7 @@ def test_while_the_ledger_is_down_the_result_is_kept_and_written_when_it_is_back
             raise LedgerError("connection refused")
         real(*args)  # type: ignore[arg-type]
 
-    bench.ledger.succeed = flaky  # type: ignore[method-assign]
+    bench.ledger.succeed = flaky  # type: ignore[method-assign, assignment]
 
     assert bench.deliver().acknowledged
     assert state(bench) is ShardState.SUCCEEDED
@@ -179,7 +180,7 @@ def test_a_ledger_that_stays_down_leaves_the_message_in_the_queue(bench: Bench) 
     def down(*args: object) -> None:
         raise LedgerError("connection refused")
 
-    bench.ledger.succeed = down  # type: ignore[method-assign]
+    bench.ledger.succeed = down  # type: ignore[method-assign, assignment]
     outcome = bench.deliver(remaining_s=60)
 
     assert not outcome.acknowledged

@@ -307,8 +307,8 @@ def test_py_files_become_entries_of_pythons_path(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("m.py", "a.zip", "b.egg", "c-1.0-py3-none-any.whl")]
     files[0].write_text("x = 1")
     (tmp_path / "secret.py").write_text("not to be importable")
-    for path in files[1:]:
-        with zipfile.ZipFile(path, "w") as archive:
+    for file in files[1:]:
+        with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("package/data.txt", "data")
 
     path = python_path(files, tmp_path / "out")
