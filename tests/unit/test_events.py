@@ -30,7 +30,7 @@ def kinesis(number: str) -> dict[str, Any]:
 
 
 def test_sqs_gives_one_task_a_message_with_the_event_cut_to_it() -> None:
-    event = {"Records": [sqs("a", "1"), sqs("b", "2")], "other": True}
+    event: dict[str, Any] = {"Records": [sqs("a", "1"), sqs("b", "2")], "other": True}
 
     first, second = parse_event(event)
 
@@ -97,7 +97,8 @@ def test_kinesis_gives_one_task_a_batch() -> None:
 
 
 def test_a_direct_event_of_any_shape_is_one_task() -> None:
-    for event in ({}, [], "text", 7, None, {"a": 1}):
+    events: list[Any] = [{}, [], "text", 7, None, {"a": 1}]
+    for event in events:
         (task,) = parse_event(event)
         assert task.event == event
 

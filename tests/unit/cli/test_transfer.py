@@ -98,7 +98,8 @@ def test_only_repaired_and_vanished_files_are_put_again(tmp_path: Path) -> None:
 
 
 def test_a_redrive_finds_the_local_paths_of_its_run(tmp_path: Path) -> None:
-    paths = LocalPaths({"s3://bucket/input/r/0/": "/data/in", "s3://bucket/input/r/1/x.csv": "/data/x.csv"}, "/data/out")
+    inputs = {"s3://bucket/input/r/0/": "/data/in", "s3://bucket/input/r/1/x.csv": "/data/x.csv"}
+    paths = LocalPaths(inputs, "/data/out")
     paths.save(tmp_path / "state", "r")
 
     assert LocalPaths.load(tmp_path / "state", "r") == paths
