@@ -21,7 +21,7 @@ from sparklet.errors import ShardNotFoundError
 from sparklet.model import Counts, Run, ShardRecord, ShardState, ledger_bucket_count
 
 WRITERS = 8  # a put is 1 ms of Python and some 5 ms of waiting: more threads would only wait for one another
-SHARDS_A_PAGE = 250  # of each bucket, while up to 256 are merged: memory stays bounded
+SHARDS_AHEAD = 16_000  # asked for at a time while the pages of up to 256 buckets are merged: bounds memory
 
 
 class ShardLedger(RunLedger):
@@ -57,14 +57,15 @@ class ShardLedger(RunLedger):
         """All shards, or those in one state, in order of number: the buckets merged, each read a page ahead."""
         partitions = self._partitions(self.get_run(run_id))
         with ThreadPoolExecutor(self._table.threads) as pool:
-            buckets = [_ahead(pool, self._pages(partition, state)) for partition in partitions]
+            page_shards = SHARDS_AHEAD // len(partitions)  # a page ends at 1 MB, some 1,500 shards, anyway
+            buckets = [_ahead(pool, self._pages(partition, state, page_shards)) for partition in partitions]
             yield from heapq.merge(*buckets, key=lambda record: record.number)
 
-    def _pages(self, partition: str, state: ShardState | None) -> Iterator[Mapping[str, Any]]:
+    def _pages(self, partition: str, state: ShardState | None, page_shards: int) -> Iterator[Mapping[str, Any]]:
         query: dict[str, Any] = {
             "KeyConditionExpression": "pk = :pk",
             "ExpressionAttributeValues": {":pk": text(partition)},
-            "Limit": SHARDS_A_PAGE,
+            "Limit": page_shards,
         }
         if state is not None:
             query["FilterExpression"] = "#state = :state"
