@@ -1,0 +1,158 @@
+"""The template's policies, enforced: each function can do its work with its own role, and nothing beyond it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger
+from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.s3 import S3Store
+from sparklet.clock import SystemClock
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.new_run import RunRequest, new_run
+from sparklet.local.environment import adopted, of_client, of_host
+from sparklet.local.local_template import load_template, localise, to_json
+from sparklet.model import Run, RunState, ShardState
+from tests.functional.local.conftest import PROBES, eventually
+from tests.stand_ins.ministack import free_port
+
+pytestmark = pytest.mark.stack
+
+PARAMETERS = {"ImageUri": "local", "FunctionTimeoutS": "60", "MaximumConcurrency": "2"}
+SECRET = "only the root's"
+
+
+class Earlier(SystemClock):
+    """Two hours ago: whoever planned then is dead by now."""
+
+    def now_s(self) -> float:
+        return super().now_s() - 7200
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The template deployed where policies are enforced; functions run with their roles' credentials."""
+    folder = tmp_path_factory.mktemp("policies")
+    port = free_port()
+    client_env = {
+        **of_client(f"http://127.0.0.1:{port}", ""),
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+    }
+    del client_env["AWS_SESSION_TOKEN"]
+    own = {"AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0"}
+    env = {**of_host(), **client_env, **own, "TMPDIR": str(folder), "LOG_LEVEL": "WARNING"}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROBES), env.get("PYTHONPATH")]))
+    with open(folder / "aws.log", "wb") as log:
+        server = subprocess.Popen([sys.executable, "-m", "ministack"], env=env, stdout=log, stderr=log)
+    try:
+        with adopted(client_env):
+            yield deploy()
+    finally:
+        server.kill()
+        server.wait()
+
+
+def deploy() -> dict[str, str]:
+    formation = boto3.Session().client("cloudformation")
+
+    def answers() -> bool:
+        try:
+            formation.list_stacks()
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+    eventually(answers)
+    template = localise(load_template(), PARAMETERS, {"WorkerFunction": "policy_probes.worker"}, {})
+    for name in ("BucketPolicy", "QueuePolicy", "DeadLetterQueuePolicy"):
+        del template["Resources"][name]  # they refuse whoever comes without TLS, and so everybody here
+    body = to_json(template).replace(
+        '"sqs:SendMessage"', '["sqs:SendMessage","sqs:SendMessageBatch"]'
+    )  # AWS knows no such action
+    formation.create_stack(
+        StackName="sparklet",
+        TemplateBody=body,
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in PARAMETERS.items()],
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+    )
+    eventually(lambda: formation.describe_stacks(StackName="sparklet")["Stacks"][0]["StackStatus"] == "CREATE_COMPLETE")
+    (stack,) = formation.describe_stacks(StackName="sparklet")["Stacks"]
+    functions = boto3.Session().client("lambda")
+    for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
+        functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)  # functions are called by name here
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+@pytest.fixture(scope="module")
+def at(outputs: dict[str, str]) -> Deployment:
+    clients = AwsClients()
+    ledger, queue = DynamoLedger(clients, outputs["LedgerTable"]), SqsQueue(clients, outputs["QueueUrl"])
+    return Deployment(outputs["BucketName"], S3Store(clients), ledger, queue, Earlier())
+
+
+@pytest.fixture(scope="module")
+def run(at: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose planner died before its first part."""
+    script = tmp_path_factory.mktemp("script") / "job.py"
+    script.write_text("print('hello')\n")
+    at.store.put(f"s3://{at.bucket}/input/1", b"rows")
+    request = RunRequest(
+        str(script), (f"s3://{at.bucket}/input/",), f"s3://{at.bucket}/output/policies/", run_id="policies"
+    )
+    return new_run(at, request)
+
+
+def invoke(function: str, event: Any) -> Any:
+    answer: Any = boto3.Session().client("lambda").invoke(FunctionName=function, Payload=json.dumps(event))
+    document = json.loads(answer["Payload"].read())
+    assert "FunctionError" not in answer, document
+    return document
+
+
+def test_the_roles_suffice_from_a_dead_planner_to_the_manifests(
+    outputs: dict[str, str], at: Deployment, run: Run
+) -> None:
+    # GIVEN a run that nobody has planned
+    # WHEN the checker looks, it plans, and sends a message
+    report = invoke(outputs["CheckerFunctionName"], {})
+    assert report["runs"]["policies"]["planned"] is True
+    (message,) = at.queue.receive()
+
+    # WHEN the worker does the shard
+    answer = invoke(outputs["WorkerFunctionName"], {"shard": json.loads(message.body), "receipt": message.receipt})
+
+    # THEN its role allowed that and nothing beyond it
+    assert set(answer["refused"].values()) == {True}, answer
+    assert at.ledger.get_shard("policies", 0).state is ShardState.SUCCEEDED
+
+    # WHEN the checker looks again, it writes the manifests and ends the run
+    invoke(outputs["CheckerFunctionName"], {})
+    assert at.ledger.get_run("policies").state is RunState.SUCCEEDED
+    assert at.store.head(at.run_uri("policies", "manifest.json")).size_bytes
+
+
+def test_the_consumer_of_dead_letters_may_keep_and_settle_them(
+    outputs: dict[str, str], at: Deployment, run: Run
+) -> None:
+    letters = [
+        {"messageId": "unreadable", "body": "?", "receiptHandle": "r"},
+        {
+            "messageId": "done",
+            "body": json.dumps({"run_id": "policies", "shard": 0, "generation": 0}),
+            "receiptHandle": "r",
+        },
+    ]
+
+    answer = invoke(outputs["DlqConsumerFunctionName"], {"Records": letters})
+
+    assert answer == {"batchItemFailures": []}
+    assert [info.uri for info in at.store.list(f"s3://{at.bucket}/dead-letters/")]
