@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -66,6 +67,7 @@ def main() -> None:
 
 
 def _answer(objects: int, rounds: int, ours: list[float], raw: list[float]) -> dict[str, Any]:
+    ratios = [round(theirs / own, 3) for own, theirs in zip(ours, raw, strict=True)]
     return {
         "benchmark": "planning_rate",
         "objects": objects,
@@ -76,7 +78,8 @@ def _answer(objects: int, rounds: int, ours: list[float], raw: list[float]) -> d
         "sparklet_shards_per_s": round(objects / sum(ours)),
         "raw_shards_per_s": round(objects / sum(raw)),
         "ratio": round(sum(raw) / sum(ours), 3),
-        "ratio_by_round": [round(r / o, 3) for o, r in zip(ours, raw, strict=True)],
+        "median_ratio": statistics.median(ratios),
+        "ratio_by_round": ratios,
         **facts(),
     }
 
