@@ -63,6 +63,9 @@ class Host:
                 control.start_processing()
             self._publish(control, deployed, order)
             self._watch()
+        except LocalStackError as error:  # said before the end begins: clients look as soon as it does
+            self._state.failure_file.write_text(str(error), encoding="utf-8")
+            raise
         finally:
             self._end()
 
@@ -151,7 +154,7 @@ def main() -> None:
     try:
         host.run(read_json(state.order_file))
     except LocalStackError as error:
-        state.failure_file.write_text(str(error), encoding="utf-8")
+        print(error, file=sys.stderr)
     except BaseException as error:  # the clients must hear of it, whatever it is
         told = f"the local stack's host failed: {error!r}; see {state.log / 'host.log'}"
         state.failure_file.write_text(told, encoding="utf-8")

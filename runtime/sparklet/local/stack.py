@@ -9,6 +9,7 @@
 However a client ends, the kernel takes its lock back; when nobody holds it the host ends everything below it.
 """
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from sparklet.ports import Compute, Ledger, ObjectStore, TaskQueue
 
 __all__ = ["LocalStack", "StackInfo", "StackOptions", "running", "stop"]
+
+_POLL_S = 0.05
 
 
 class LocalStack:
@@ -79,10 +82,17 @@ class LocalStack:
             holding.enter_context(environment.adopted(info.env))
             return cls(state, info, differences, holding.pop_all())
 
-    def check(self) -> None:
-        """Raise LocalStackError, with cause and remedy, if the stack has ended under this client."""
-        if published(self._state) is None:
-            raise LocalStackError(why_it_ended(self._state))
+    def check(self, within_s: float = 0.0) -> None:
+        """Raise LocalStackError, with cause and remedy, if the stack has ended under this client.
+
+        Whoever just met a refused connection should wait two seconds ``within_s``: so long the host may take to notice.
+        """
+        end_s = time.monotonic() + within_s
+        while published(self._state) is not None:
+            if time.monotonic() >= end_s:
+                return
+            time.sleep(_POLL_S)
+        raise LocalStackError(why_it_ended(self._state))
 
     def store(self) -> "ObjectStore":
         """The stack's S3."""
