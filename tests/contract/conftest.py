@@ -6,7 +6,8 @@ The stand-ins start once a session, when the first test needs them. Each test ha
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -19,6 +20,7 @@ from sparklet.errors import LocalStackError
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from tests.stand_ins.dynamodb_local import dynamodb_local
+from tests.stand_ins.elasticmq import elasticmq
 from tests.stand_ins.ministack import ministack
 
 THREADS = 8
@@ -53,19 +55,30 @@ def ministack_clients(_aws_environment: None, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def dynamodb_local_clients(_aws_environment: None) -> Iterator[AwsClients]:
     """Clients of a DynamoDB Local of this session's own."""
-    try:
-        server = dynamodb_local()
-        endpoint = server.__enter__()
-    except LocalStackError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"DynamoDB Local cannot be had: {error}")
-    try:
+    with _referee(dynamodb_local) as endpoint:
         clients = AwsClients(THREADS, endpoint_url=endpoint)
         clients.dynamodb.create_table(**table_definition(TABLE))
         yield clients
-    finally:
-        server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def elasticmq_clients(_aws_environment: None) -> Iterator[AwsClients]:
+    """Clients of an ElasticMQ of this session's own."""
+    with _referee(elasticmq) as endpoint:
+        yield AwsClients(THREADS, endpoint_url=endpoint)
+
+
+@contextmanager
+def _referee(server: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
+    """A server whose jars are fetched on first use; where they cannot be had its tests are skipped, but not in CI."""
+    with ExitStack() as stack:
+        try:
+            endpoint = stack.enter_context(server())
+        except LocalStackError as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(error))
+        yield endpoint
 
 
 @pytest.fixture
@@ -116,13 +129,13 @@ class Queues:
     clock: Clock
 
 
-@pytest.fixture(params=["memory", pytest.param("ministack", marks=ON_STACK)])
+@pytest.fixture(params=["memory", pytest.param("ministack", marks=ON_STACK), pytest.param("elasticmq", marks=ON_STACK)])
 def queues(request: pytest.FixtureRequest, run_id: str) -> Queues:
     if request.param == "memory":
         clock = FakeClock()
         dead = MemoryTaskQueue(clock)
         return Queues(MemoryTaskQueue(clock, 1.0, dead, 2), dead, clock)
-    clients: AwsClients = request.getfixturevalue("ministack_clients")
+    clients: AwsClients = request.getfixturevalue(f"{request.param}_clients")
     dead_url = clients.sqs.create_queue(QueueName=f"{run_id}-dead")["QueueUrl"]
     dead_arn = clients.sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"])["Attributes"][
         "QueueArn"

@@ -1,0 +1,21 @@
+"""ElasticMQ: the referee for the queue's visibility, receipts and dead letters."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.stand_ins.jvm import jvm
+
+STACK = Path(__file__).with_suffix(".toml")
+
+
+@contextmanager
+def elasticmq() -> Iterator[str]:
+    """A server with nothing in it, in memory; its endpoint."""
+    with jvm(STACK) as gateway:
+        builder = gateway.jvm.org.elasticmq.rest.sqs.SQSRestServerBuilder
+        server = builder.withInterface("127.0.0.1").withDynamicPort().start()
+        try:
+            yield f"http://127.0.0.1:{server.waitUntilStarted().localAddress().getPort()}"
+        finally:
+            server.stopAndWait()

@@ -1,0 +1,38 @@
+"""A JVM that ends with this process, and in it a server of somebody else's."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from platformdirs import user_cache_path
+from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+
+from sparklet.local.jars import ensure_jars
+from sparklet.local.java import find_java
+
+OPTIONS = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m"]
+
+
+@contextmanager
+def jvm(stack: Path) -> Iterator[JavaGateway]:
+    """A JVM with the jars of a stack file, fetched on first use; LocalStackError where they cannot be had.
+
+    It listens on the loopback interface only, and ends when its standard input does: however this process ends.
+    """
+    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / stack.stem
+    jars = ensure_jars(stack, cache, ["server"], progress=print)
+    port, token = launch_gateway(
+        classpath=os.pathsep.join(map(str, jars)),
+        javaopts=OPTIONS,
+        die_on_exit=True,
+        enable_auth=True,
+        java_path=str(find_java()),
+        redirect_stderr=subprocess.DEVNULL,
+    )
+    gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port, auth_token=token))
+    try:
+        yield gateway
+    finally:
+        gateway.shutdown()
