@@ -19,6 +19,7 @@ from sparklet.aws.s3 import S3Store
 from sparklet.errors import LocalStackError
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
+from tests.contract.samples import planned
 from tests.stand_ins.dynamodb_local import dynamodb_local
 from tests.stand_ins.elasticmq import elasticmq
 from tests.stand_ins.ministack import ministack
@@ -103,6 +104,13 @@ def ledger(request: pytest.FixtureRequest, clock: FakeClock) -> Ledger:
         return MemoryLedger(clock)
     clients = request.getfixturevalue(f"{request.param.replace('-', '_')}_clients")
     return DynamoLedger(clients, TABLE, clock)
+
+
+@pytest.fixture
+def one(ledger: Ledger, run_id: str) -> Ledger:
+    """A ledger with a run of one shard, PENDING."""
+    planned(ledger, run_id, 1)
+    return ledger
 
 
 @pytest.fixture

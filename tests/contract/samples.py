@@ -1,6 +1,9 @@
 """Runs and shards for the ledger's suite."""
 
 from sparklet.model import (
+    Claim,
+    ClaimStatus,
+    Failure,
     PartRecord,
     Position,
     Run,
@@ -13,6 +16,8 @@ from sparklet.ports import Ledger
 
 LEASE_S = 100.0
 MOST_ATTEMPTS = 3
+BROKEN = Failure("AnalysisException", "no such column: 'größe'", retryable=False)
+FLAKY = Failure("GatewayLostError", "the JVM went away")
 
 
 def script(name: str = "job") -> ScriptRef:
@@ -67,3 +72,14 @@ def planned(ledger: Ledger, run_id: str, shard_count: int = 1) -> None:
         ledger.add_part(run_id, part(0, 0, shard_count))
     ledger.add_shards(shard(run_id, number) for number in range(shard_count))
     ledger.seal_plan(run_id, shard_count, 2 * shard_count, 10 * shard_count)
+
+
+def claim(ledger: Ledger, run_id: str, attempt_id: str, generation: int = 0) -> Claim:
+    return ledger.claim(ref(run_id, 0, generation), attempt_id, LEASE_S, MOST_ATTEMPTS, "2026/11/20/[$LATEST]abc")
+
+
+def use_up(ledger: Ledger, run_id: str) -> None:
+    """Release as many attempts as there are."""
+    for number in range(MOST_ATTEMPTS):
+        assert claim(ledger, run_id, f"used-{number}").status is ClaimStatus.GRANTED
+        ledger.release(run_id, 0, f"used-{number}", FLAKY)

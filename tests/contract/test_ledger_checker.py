@@ -1,0 +1,148 @@
+"""The ledger's promises to the checker, the consumer of dead letters and redrive."""
+
+from dataclasses import replace
+
+import pytest
+
+from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.local.memory import FakeClock
+from sparklet.model import ClaimStatus, ShardResult, ShardState
+from sparklet.ports import Ledger
+from tests.contract.samples import BROKEN, FLAKY, LEASE_S, MOST_ATTEMPTS, claim, use_up
+
+
+def test_a_lease_that_still_runs_does_not_lapse(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    held = claim(one, run_id, "a").record
+    clock.advance(LEASE_S - 0.5)
+
+    assert one.lapse(held, MOST_ATTEMPTS) is None
+    assert one.get_shard(run_id, 0) == held
+
+
+def test_a_lapsed_shard_is_pending_again_and_says_why(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    held = claim(one, run_id, "a").record
+    clock.advance(LEASE_S)
+
+    lapsed = one.lapse(held, MOST_ATTEMPTS)
+
+    assert lapsed == one.get_shard(run_id, 0)
+    assert lapsed is not None
+    assert (lapsed.state, lapsed.attempts, lapsed.changed_s) == (ShardState.PENDING, 1, clock.now_s())
+    assert lapsed.error_class == "LeaseExpired"
+    assert claim(one, run_id, "b").record.attempts == 2
+
+
+def test_a_shard_whose_last_lease_lapsed_is_failed(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    for number in range(MOST_ATTEMPTS - 1):
+        claim(one, run_id, f"a{number}")
+        one.release(run_id, 0, f"a{number}", FLAKY)
+    held = claim(one, run_id, "last").record
+    clock.advance(LEASE_S + 1)
+
+    lapsed = one.lapse(held, MOST_ATTEMPTS)
+
+    assert lapsed is not None
+    assert lapsed.state is ShardState.FAILED
+    assert "attempt last" in lapsed.error_message
+    assert FLAKY.message in lapsed.error_message
+
+
+@pytest.mark.parametrize("what", ["succeeded", "lapsed before", "taken over"])
+def test_a_shard_that_moved_on_does_not_lapse(one: Ledger, run_id: str, what: str, clock: FakeClock) -> None:
+    held = claim(one, run_id, "a").record
+    clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+    if what == "succeeded":
+        one.succeed(run_id, 0, "a", ShardResult(1))
+    elif what == "lapsed before":
+        assert one.lapse(held, MOST_ATTEMPTS)
+    else:
+        assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
+    before = one.get_shard(run_id, 0)
+
+    assert one.lapse(held, MOST_ATTEMPTS) is None
+    assert one.get_shard(run_id, 0) == before
+
+
+def test_only_a_running_shard_lapses(one: Ledger, run_id: str) -> None:
+    assert one.lapse(one.get_shard(run_id, 0), MOST_ATTEMPTS) is None
+
+
+def test_a_message_sent_again_is_counted_once(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    """GIVEN two checkers that saw the same record, THEN one of them counts, and the waiting begins anew."""
+    seen = one.get_shard(run_id, 0)
+    clock.advance(500)
+
+    counted = one.count_requeue(seen)
+
+    assert counted == one.get_shard(run_id, 0) == replace(seen, requeues=1, changed_s=clock.now_s())
+    assert one.count_requeue(seen) is None
+    assert one.get_shard(run_id, 0).requeues == 1
+
+
+def test_a_claimed_shard_is_neither_requeued_nor_abandoned(one: Ledger, run_id: str) -> None:
+    seen = one.get_shard(run_id, 0)
+    held = claim(one, run_id, "a").record
+
+    assert one.count_requeue(seen) is None
+    assert one.count_requeue(held) is None
+    assert one.abandon(seen, BROKEN) is False
+    assert one.abandon(held, BROKEN) is False
+    assert one.get_shard(run_id, 0) == held
+
+
+def test_a_shard_that_nobody_will_claim_is_abandoned_once(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    seen = one.get_shard(run_id, 0)
+    clock.advance(3)
+
+    assert one.abandon(seen, BROKEN) is True
+    assert one.abandon(seen, BROKEN) is False
+
+    record = one.get_shard(run_id, 0)
+    assert (record.state, record.error_class, record.changed_s) == (
+        ShardState.FAILED,
+        "AnalysisException",
+        clock.now_s(),
+    )
+
+
+def test_redrive_opens_a_failed_shard_afresh(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    counted = one.count_requeue(one.get_shard(run_id, 0))
+    assert counted is not None
+    use_up(one, run_id)
+    claim(one, run_id, "late")
+    clock.advance(9)
+
+    driven = one.redrive(run_id, 0, 1)
+
+    assert driven == one.get_shard(run_id, 0)
+    assert driven is not None
+    assert (driven.state, driven.generation, driven.attempts, driven.requeues) == (ShardState.PENDING, 1, 0, 0)
+    assert driven.changed_s == clock.now_s()
+    assert driven.ref.generation == 1
+    assert claim(one, run_id, "new", generation=1).status is ClaimStatus.GRANTED
+
+
+@pytest.mark.parametrize("state", [ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED])
+def test_redrive_touches_only_failed_shards(one: Ledger, run_id: str, state: ShardState) -> None:
+    if state is not ShardState.PENDING:
+        claim(one, run_id, "a")
+    if state is ShardState.SUCCEEDED:
+        one.succeed(run_id, 0, "a", ShardResult(1))
+    before = one.get_shard(run_id, 0)
+
+    assert one.redrive(run_id, 0, 1) is None
+    assert one.get_shard(run_id, 0) == before
+
+
+def test_a_shard_is_redriven_once_a_generation(one: Ledger, run_id: str) -> None:
+    claim(one, run_id, "a")
+    one.fail(run_id, 0, "a", BROKEN)
+    assert one.redrive(run_id, 0, 0) is None
+    assert one.redrive(run_id, 0, 1)
+    assert one.redrive(run_id, 0, 1) is None
+    claim(one, run_id, "b", generation=1)
+    one.fail(run_id, 0, "b", BROKEN)
+
+    assert one.redrive(run_id, 0, 1) is None
+    assert one.redrive(run_id, 0, 3)
+    assert one.get_shard(run_id, 0).generation == 3
