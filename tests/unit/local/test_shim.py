@@ -1,0 +1,78 @@
+"""What of the shim needs no stand-in; the rest is tried in one (tests/functional/local)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparklet.local import shim
+
+ADOPTS = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from sparklet.local.shim import adopt
+conversation = sys.stdout  # as the stand-in's worker holds it
+handle = adopt("handlers." + sys.argv[2], "worker")
+conversation.write("the answer: %s\\n" % handle({}, None))
+conversation.flush()
+"""
+HANDLERS = """
+import os, signal, time
+def talks(event, context):
+    os.system("echo aside; cat")
+    return sorted(os.listdir(os.environ["SPARKLET_LOG_DIR"]))
+def forks(event, context):
+    child = os.fork()
+    while child == 0:
+        time.sleep(0.05)
+    os.kill(child, signal.SIGTERM)
+    return os.waitpid(child, 0)[1]
+"""
+
+
+def adopt(folder: Path, handler: str) -> "subprocess.CompletedProcess[str]":
+    (folder / "handlers.py").write_text(HANDLERS)
+    (folder / "log").mkdir()
+    command = [sys.executable, "-c", ADOPTS, str(folder), handler]
+    env = {"SPARKLET_LOG_DIR": str(folder / "log"), "PYTHONPATH": str(Path(shim.__file__).parents[2])}
+    return subprocess.run(command, env=env, input="not for a child\n", capture_output=True, text=True, timeout=60)
+
+
+def test_only_the_conversation_is_left_on_the_streams_and_the_log_has_the_rest(tmp_path: Path) -> None:
+    done = adopt(tmp_path, "talks")
+
+    (log,) = (tmp_path / "log").iterdir()
+    assert done.stdout == f"the answer: ['{log.name}']\n"
+    assert done.stderr == ""
+    assert log.read_text() == "aside\n"  # and nothing of what was on the input
+
+
+def test_a_child_forked_from_a_worker_dies_of_sigterm_as_any_other(tmp_path: Path) -> None:
+    assert adopt(tmp_path, "forks").stdout == "the answer: 15\n"
+
+
+def test_a_handler_that_cannot_be_imported_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
+    done = adopt(tmp_path, "missing")
+
+    (log,) = (tmp_path / "log").iterdir()
+    assert done.returncode != 0
+    assert "AttributeError" in log.read_text()
+
+
+def test_a_log_that_grows_too_long_keeps_one_earlier_stretch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shim, "MOST_LOG_BYTES", 10)
+    log = tmp_path / "worker-1.log"
+    with log.open("ab") as writer:
+        writer.write(b"more than ten bytes\n")
+        writer.flush()
+
+        shim._bound(log)
+
+        writer.write(b"later\n")
+    assert log.read_bytes() == b"later\n"
+    assert (tmp_path / "worker-1.log.1").read_bytes() == b"more than ten bytes\n"
+
+
+def test_a_log_that_somebody_deleted_troubles_nobody(tmp_path: Path) -> None:
+    shim._bound(tmp_path / "gone.log")
