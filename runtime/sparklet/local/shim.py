@@ -52,6 +52,7 @@ def adopt(target: str, name: str) -> Handler:
     log = _open_log(name)
     warden = _Warden(log)
     signal.signal(signal.SIGTERM, warden.on_sigterm)
+    os.register_at_fork(after_in_child=_die_of_sigterm)
     threading.Thread(target=warden.watch, name="shim-watch", daemon=True).start()
     try:
         module, _, function = target.rpartition(".")
@@ -67,7 +68,6 @@ class _Warden:
 
     def __init__(self, log: Path | None) -> None:
         self._log = log
-        self._owner = os.getpid()
         self._parent = os.getppid()
         self._in_flight = False
         self._stopping = False
@@ -89,10 +89,6 @@ class _Warden:
 
     def on_sigterm(self, signal_number: int, frame: FrameType | None) -> None:
         """End at once, or after the call under way has given back its shard."""
-        if os.getpid() != self._owner:  # a child forked from this process
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
         if not self._in_flight:
             self._end()
         if not self._stopping:
@@ -116,6 +112,11 @@ class _Warden:
     def _end(self) -> None:
         processes.kill_tree(os.getpid(), itself=False)
         os._exit(128 + signal.SIGTERM)
+
+
+def _die_of_sigterm() -> None:
+    """A child that is forked without exec is no worker: it dies as any process does."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _private_conversation() -> None:
