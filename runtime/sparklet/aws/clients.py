@@ -93,7 +93,9 @@ class AwsClients:
         if "session" not in self._made:
             import boto3  # 0.2 s: only where AWS is really called
 
-            self._made["session"] = boto3.Session(region_name=self._region)
+            self._made["session"] = boto3.Session(
+                region_name=self._region or os.environ.get("AWS_REGION")
+            )  # boto3 reads AWS_DEFAULT_REGION only
         session: boto3.Session = self._made["session"]
         return session
 
