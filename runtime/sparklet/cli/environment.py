@@ -2,9 +2,10 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi")
 DEFAULT_TIMEOUT_S = 900
 DEFAULT_MEMORY_MB = 3008
+STACK_ENDS_S = 2.0  # so long the host may take to notice that the stand-in is gone
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Environment:
     at: Deployment
     compute: Compute
     worker_function: str
-    state: Path | None  # the local stack's folder; None: a deployed stack
+    state: Path | None = None  # the local stack's folder; None: a deployed stack
+    check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended under this command
 
     @property
     def local(self) -> bool:
@@ -76,7 +79,13 @@ def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
     from sparklet.local.stack import LocalStack
 
     with LocalStack.attach(_stack_options(choice, screen), screen.say) as stack:
-        yield Environment(stack.deployment(), stack.compute(), stack.info.worker_function, choice.state)
+        yield Environment(
+            stack.deployment(),
+            stack.compute(),
+            stack.info.worker_function,
+            choice.state,
+            partial(stack.check, STACK_ENDS_S),
+        )
 
 
 def worker_environment(screen: Screen) -> dict[str, str]:
@@ -142,4 +151,4 @@ def _deployed(name: str) -> Environment:
         SqsQueue(clients, outputs["QueueUrl"]),
         SystemClock(),
     )
-    return Environment(at, LambdaCompute(clients), outputs["WorkerFunctionName"], None)
+    return Environment(at, LambdaCompute(clients), outputs["WorkerFunctionName"])

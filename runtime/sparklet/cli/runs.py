@@ -112,6 +112,7 @@ def watch(env: Environment, run_id: str, screen: Screen) -> Summary:
                 report = check(env.at, run_id)
                 silent_since_s = None
             except SparkletError as error:
+                env.check()
                 now_s = time.monotonic()
                 silent_since_s = silent_since_s or now_s
                 if not error.retryable or now_s - silent_since_s > LEDGER_PATIENCE_S:
