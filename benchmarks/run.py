@@ -1,7 +1,4 @@
-"""All figures, one JSON document: what `make bench` prints. Each benchmark also runs alone.
-
-    python -m benchmarks.run [--quick]
-"""
+"""All figures, one JSON document: what ``make bench`` prints (``ARGS=--quick``: small sizes). Each also runs alone."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Files of the project that the local mode needs: a wheel carries them beside this module, a checkout has them in place."""
+"""Files of the project that the local mode needs: a wheel has them beside this module, a checkout in their place."""
 
 from pathlib import Path
 
