@@ -20,7 +20,7 @@ BOOT_PROPERTIES = "sparklet:properties"
 BOOT_LOCALE = "sparklet:locale"
 BOOT_THREADS = "sparklet:threads"
 
-_TASK_THREAD = re.compile(r"Thread\[Executor task launch worker for task ")
+_TASK_THREAD = re.compile(r"Thread\[(?:Executor task launch worker for task |stream execution thread for )")
 _HIVE_THREAD = re.compile(r"Thread\[derby\.|Thread\[BoneCP")
 
 

@@ -132,7 +132,8 @@ class Host:
                 os.execve(command[0], command, message["env"])  # noqa: S606 - no shell is the point
             except OSError as error:
                 os.write(2, f"{command[0]} cannot be started: {error}\n".encode())
-            os._exit(127)
+            finally:
+                os._exit(127)
         os.close(stdin)
         self._children[pid] = "jvm"
 

@@ -235,6 +235,8 @@ def task_conf(call: ScriptCall, env: Mapping[str, str]) -> dict[str, str]:
         "spark.local.dir": str(folder),
         "spark.sql.warehouse.dir": str(folder / "spark-warehouse"),
         "spark.hadoop.hadoop.tmp.dir": str(folder / "hadoop"),
+        "spark.hadoop.hive.exec.scratchdir": str(folder / "hive"),
+        "spark.hadoop.hive.exec.local.scratchdir": str(folder / "hive-local"),
         **{f"spark.executorEnv.{key}": value for key, value in env.items()},
     }
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparklet.errors import DeadlineExceededError, GatewayLostError
+from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntimeError
 from sparklet.settings import SparkSettings
 from sparklet.worker.guards import delete_tree
 from sparklet.worker.host_process import Gone, HostProcess, Started
@@ -25,6 +25,7 @@ from sparklet.worker.spark_options import (
     SHELL,
     class_path,
     java_command,
+    java_path,
     process_env,
     spark_defaults,
     task_conf,
@@ -99,10 +100,16 @@ class WarmRunner:
         if options.submit:
             self._drop_jvm()  # the function's memory is made for one; the next warm task boots another
             return self._submit.run(call, output)
+        try:
+            return self._attempt(call, options.conf, output)
+        except _NotStartedError:  # the JVM had died since the last task: nothing has been done yet
+            return self._attempt(call, options.conf, output)
+
+    def _attempt(self, call: ScriptCall, conf: Mapping[str, str], output: Output) -> ScriptResult:
         host, jvm = self._ready(call)
         self._task = task = TaskOutput(output)
         try:
-            message = self._message(call, options.conf, host, jvm)
+            message = self._message(call, conf, host, jvm)
             code = _ScriptRun(call, host, jvm, task).code(message)
             problem = _clean(call, host, jvm)
             if code != 0 and jvm.exit_code is not None:
@@ -130,8 +137,7 @@ class WarmRunner:
                 self._notice(event)
             if jvm.exit_code is not None or not host.alive:
                 self._drop_jvm()
-                said = ": ".join(part for part in root_cause(jvm.log.text()) if part)
-                raise GatewayLostError(f"the JVM did not start (it ended with {jvm.exit_code}): {said}")
+                raise GatewayLostError(f"the JVM did not start: {' '.join(jvm.log.text().split())[-500:]}")
             if time.time() >= call.deadline_s:
                 self._replace()
                 raise DeadlineExceededError(f"{call.script.name} was not started: the JVM was not up by its deadline")
@@ -152,7 +158,8 @@ class WarmRunner:
 
     def _boot(self) -> tuple[HostProcess, _Jvm]:
         """Start a JVM; the first thing that a new host does."""
-        env = process_env(self._spark, os.environ)
+        env, jars = process_env(self._spark, os.environ), class_path(self._spark)
+        java_path(self._spark)  # refuses settings that lead nowhere before anything is started
         is_new = self._host is None
         if self._host is None:
             self._host = HostProcess(self._scratch, env)
@@ -161,7 +168,6 @@ class WarmRunner:
         jvm = _Jvm(host.home / f"jvm-{self._boots}", _aws_environment())
         jvm.folder.mkdir()
         _point(host.home / "cwd", jvm.folder)
-        jars = class_path(self._spark)
         conf = {**spark_defaults(self._spark, self._scratch, jars), "spark.python.daemon.module": TASK_DAEMON}
         command = java_command(
             self._spark, jars, tmp=jvm.folder, properties={"user.dir": str(host.home / "cwd")}, conf=conf
@@ -239,6 +245,10 @@ class WarmRunner:
         self._host = self._jvm = None
 
 
+class _NotStartedError(GatewayLostError):
+    """The JVM was lost before the script's first line: it can be run again at once."""
+
+
 @dataclass(slots=True)
 class _ScriptRun:
     """One script, from its fork until nothing of it is left."""
@@ -262,9 +272,10 @@ class _ScriptRun:
                 case Gone("jvm", code):
                     self.jvm.exit_code = code
                     self.host.end()
-                    raise self.task.jvm_failure(code)
+                    raise self._lost(self.task.jvm_failure(code))
                 case Gone("host"):
-                    raise GatewayLostError(f"the process that ran {self.call.script.name} was killed from outside")
+                    killed = f"the process that ran {self.call.script.name} was killed from outside"
+                    raise self._lost(GatewayLostError(killed))
         self.host.end(dump=self.pid)
         raise deadline_exceeded(self.call, self.task)
 
@@ -278,8 +289,11 @@ class _ScriptRun:
                     self.jvm.exit_code = jvm_code
         if not self.pid:
             said = ": ".join(part for part in root_cause(self.task.script_stderr()) if part)
-            raise GatewayLostError(f"the JVM could not be made ready for {self.call.script.name}: {said}")
+            raise _NotStartedError(f"the JVM could not be made ready for {self.call.script.name}: {said}")
         return code
+
+    def _lost(self, error: SparkRuntimeError) -> SparkRuntimeError:
+        return error if self.pid else _NotStartedError(str(error))
 
 
 def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm) -> str:

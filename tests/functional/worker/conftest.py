@@ -87,6 +87,16 @@ class Bench:
         ran = self.run(SPARK + "print(spark.range(10).agg(F.sum('id')).first()[0])")
         assert (ran.code, ran.text("stdout")) == (0, "45\n"), ran.text("stderr")
 
+    def settle(self) -> None:
+        """A runner that keeps a JVM has a good one, also after a failure; no deadline is spent on its boot."""
+        if isinstance(self.runner, WarmRunner):
+            self.hello()
+
+    @property
+    def deadline_s(self) -> float:
+        """Long enough for a script to be under way on a slow machine."""
+        return 4.0 if isinstance(self.runner, WarmRunner) else 12.0
+
     def survivors(self) -> dict[int, str]:
         """Whatever runs with the mark of this bench's scripts in its environment."""
         return marked(self.mark)

@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 
 import pytest
 
@@ -44,6 +45,29 @@ def test_one_chunk_with_a_very_long_line_is_cut_too() -> None:
 
     assert b"".join(pieces) == b"x" * 200_000 + b"\n"
     assert max(map(len, pieces)) <= LONGEST_PIECE_BYTES
+
+
+def test_however_much_comes_memory_stays_bounded() -> None:
+    seen = 0
+
+    def count(stream: Stream, line: bytes) -> None:
+        nonlocal seen
+        seen += len(line)
+
+    task = TaskOutput(count)
+    feed = LineFeed(task.sink("script", "stderr"))
+    tracemalloc.start()
+    try:
+        for chunk in (b"line\n".rjust(1024) * 64, b"x" * 65536):
+            for _ in range(800):
+                feed.feed(chunk)
+        feed.feed(b"")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert seen == 2 * 800 * 65536  # 100 MiB
+    assert peak < 4 * 1024 * 1024
 
 
 def test_the_end_of_a_stream_that_ends_with_a_line_is_no_further_line() -> None:

@@ -1,0 +1,226 @@
+"""What goes wrong is told by its name, ends in time, leaves nothing, and the next task works."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemoryError, ScriptError, SettingsError
+from sparklet.worker.runner import ScriptCall
+from sparklet.worker.warm_gateway import WarmRunner
+from tests.functional.worker.conftest import MARK, SMALL, SPARK, Bench, make, marked, small_settings, wait_until_none
+
+pytestmark = pytest.mark.spark
+
+JVM_PID = "spark._jvm.java.lang.ProcessHandle.current().pid()"
+
+
+def test_a_script_that_hangs_is_ended_at_its_deadline_and_says_where_it_was(bench: Bench) -> None:
+    hang = """
+import os, signal, subprocess, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen(["setsid", "sleep", "600"])
+print("hanging", flush=True)
+
+def hang():
+    time.sleep(600)
+
+hang()
+"""
+    bench.settle()
+    with pytest.raises(DeadlineExceededError, match=r"job\.py was ended at its deadline, at line 8 of job\.py"):
+        bench.run(hang, limit_s=bench.deadline_s)
+
+    assert ("stdout", b"hanging\n") in bench.lines
+    assert bench.survivors() == {}
+    bench.settle()
+
+
+def test_a_spark_job_is_ended_at_its_deadline(bench: Bench) -> None:
+    bench.settle()
+    with pytest.raises(DeadlineExceededError, match=r"at line [23] of job"):
+        bench.run(SPARK + "spark.range(10**15).selectExpr('sum(id)').collect()", limit_s=2 * bench.deadline_s)
+
+    assert bench.survivors() == {}
+    bench.settle()
+
+
+def test_nothing_is_started_after_the_deadline(bench: Bench) -> None:
+    with pytest.raises(DeadlineExceededError, match="was not started: its deadline is over"):
+        bench.run("open('/nowhere')", limit_s=-1)
+
+
+def test_a_jvm_that_is_killed_under_the_script_is_a_lost_gateway(bench: Bench) -> None:
+    code = SPARK + f"import os, time\nos.kill({JVM_PID}, 9)\ntime.sleep(600)"
+    with pytest.raises(GatewayLostError, match="ended by SIGKILL under the script"):
+        bench.run(code)
+
+    assert bench.survivors() == {}
+    bench.settle()
+
+
+def test_a_script_cannot_hide_that_the_jvm_went_away(bench: Bench) -> None:
+    code = (
+        SPARK + "try:\n    spark._jvm.java.lang.System.exit(5)\nexcept Exception:\n    import time\n    time.sleep(600)"
+    )
+    with pytest.raises(GatewayLostError, match="the JVM ended with 5 under the script"):
+        bench.run(code)
+    bench.settle()
+
+
+def test_a_jvm_out_of_memory_says_so(bench: Bench) -> None:
+    code = SPARK + "spark.range(1).selectExpr(\"repeat('x', 600000000)\").collect()"
+    with pytest.raises(OutOfMemoryError, match="Java heap space; give the function more memory"):
+        bench.run(code)
+
+    assert bench.survivors() == {}
+    bench.settle()
+
+
+def test_python_out_of_memory_is_the_scripts_own_failure(bench: Bench) -> None:
+    failed = bench.run("x = bytes(1 << 60)")
+
+    assert (failed.code, failed.result.cause_class) == (1, "MemoryError")
+
+
+def test_a_script_that_kills_the_process_above_it_harms_nobody_else(bench: Bench) -> None:
+    with pytest.raises(GatewayLostError):
+        bench.run("import os, time\nos.kill(os.getppid(), 9)\ntime.sleep(600)", limit_s=60)
+
+    assert wait_until_none(bench.mark) == {}
+    bench.settle()
+
+
+def test_a_jvm_that_dies_between_tasks_is_not_noticed(warm: Bench) -> None:
+    pid = int(warm.run(SPARK + f"print({JVM_PID})").told())
+    os.kill(pid, signal.SIGKILL)
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        time.sleep(0.01)
+
+    warm.hello()
+
+
+def test_a_process_above_the_jvm_that_dies_between_tasks_is_not_noticed(warm: Bench) -> None:
+    host = int(warm.run("import json, os\nprint(json.dumps(os.getppid()))").told())
+    os.kill(host, signal.SIGKILL)
+    time.sleep(0.2)
+
+    warm.hello()
+
+
+def test_a_jvm_that_cannot_be_cleaned_is_replaced(warm: Bench) -> None:
+    pid = int(warm.run(SPARK + f"print({JVM_PID})").told())
+    stuck = """
+import os, threading, time
+threading.Thread(target=lambda: spark._jvm.java.lang.Thread.sleep(600_000)).start()
+time.sleep(1)
+os._exit(0)
+"""
+    assert warm.run(SPARK + stuck).code == 0  # its thread still sleeps in the JVM
+
+    assert int(warm.run(SPARK + f"print({JVM_PID})").told()) != pid
+
+
+def test_a_failing_output_is_an_error_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text("import time\nprint('x', flush=True)\ntime.sleep(600)")
+
+    def broken(stream: str, line: bytes) -> None:
+        raise BrokenPipeError(stream)
+
+    call = ScriptCall(script, (), tmp_path, time.time() + 60, {MARK: bench.mark})
+    with pytest.raises(BrokenPipeError):
+        bench.runner.run(call, broken)
+
+    assert bench.survivors() == {}
+    bench.settle()
+
+
+def test_a_script_that_is_not_there_is_named(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(ScriptError, match=r"gone\.py cannot be read: No such file"):
+        bench.runner.run(ScriptCall(tmp_path / "gone.py", (), tmp_path, time.time() + 60), lambda *_: None)
+
+
+NO_START = "-XX:-IgnoreUnrecognizedVMOptions -XX:+NoSuchCollector"
+
+
+def test_a_jvm_that_does_not_start_says_why(tmp_path: Path) -> None:
+    runner = make("warm", tmp_path, SPARKLET_JAVA_OPTIONS=NO_START)
+    runner.start()
+    try:
+        with pytest.raises(GatewayLostError, match=r"did not start: Unrecognized VM option .NoSuchCollector"):
+            Bench(runner, tmp_path).run("pass")
+    finally:
+        runner.close()
+
+
+def test_a_spark_submit_that_does_not_start_fails_with_what_java_said(tmp_path: Path) -> None:
+    failed = Bench(make("submit", tmp_path, SPARKLET_JAVA_OPTIONS=NO_START), tmp_path).run("pass")
+
+    assert failed.code == 1
+    assert "NoSuchCollector" in failed.result.stderr_tail
+
+
+def test_settings_that_name_no_java_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="there is no Java"):
+        WarmRunner(small_settings(JAVA_HOME=str(tmp_path)), tmp_path).start()
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from sparklet.settings import spark_settings
+from sparklet.worker.runner import ScriptCall
+from sparklet.worker.spark_submit import SubmitRunner
+from sparklet.worker.warm_gateway import WarmRunner
+import threading
+
+scratch = Path(sys.argv[2])
+runner = {"warm": WarmRunner, "submit": SubmitRunner}[sys.argv[1]](spark_settings(), scratch)
+starting = threading.Thread(target=runner.start)  # as a host like Lambda's: from a thread that ends
+starting.start()
+starting.join()
+call = ScriptCall(scratch / "job.py", (), scratch, time.time() + 300)
+running = threading.Thread(target=runner.run, args=(call, lambda stream, line: sys.stderr.write(line.decode())))
+running.start()
+running.join()
+"""
+
+
+@pytest.mark.parametrize("kind", ["warm", "submit"])
+def test_everything_dies_with_a_worker_that_is_killed(kind: str, tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    (tmp_path / "job.py").write_text(
+        SPARK + "import os, subprocess, sys, time\nsubprocess.Popen(['setsid', 'sleep', '600'])\n"
+        "print('busy', os.fstat(0).st_ino, os.fstat(1).st_ino, file=sys.stderr, flush=True)\ntime.sleep(600)"
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, kind, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **SMALL, MARK: mark, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert worker.stdin is not None and worker.stdout is not None and worker.stderr is not None
+    try:
+        while not (line := worker.stderr.readline()).startswith(b"busy"):
+            assert line, "the worker has ended"
+        ours = {os.fstat(pipe.fileno()).st_ino for pipe in (worker.stdin, worker.stdout)}
+        family = marked(mark)
+        assert len(family) >= 5  # worker, host, JVM, script, sleep
+        for pid in family:
+            if pid != worker.pid:
+                held = {entry.stat().st_ino for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.exists()}
+                assert not held & ours, f"{family[pid]} holds the worker's standard input or output"
+        worker.kill()
+
+        assert wait_until_none(mark) == {}
+        assert worker.stdout.read() == b""
+    finally:
+        worker.kill()
+        worker.communicate()

@@ -1,0 +1,178 @@
+"""Lambda freezes everything between invocations, for minutes, and thaws it as if nothing had been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional.worker.conftest import MARK, SMALL, SPARK, marked, wait_until_none
+
+pytestmark = pytest.mark.spark
+
+WORKER = """
+import json, sys, time
+from pathlib import Path
+from sparklet.errors import SparkletError
+from sparklet.settings import spark_settings
+from sparklet.worker.guards import TaskDir
+from sparklet.worker.runner import ScriptCall
+from sparklet.worker.spark_submit import SubmitRunner
+from sparklet.worker.warm_gateway import WarmRunner
+
+def tell(**event):
+    print(json.dumps(event), flush=True)
+
+scratch = Path(sys.argv[2])
+runner = {"warm": WarmRunner, "submit": SubmitRunner}[sys.argv[1]](spark_settings(), scratch)
+runner.start()
+for number, line in enumerate(sys.stdin):
+    job = json.loads(line)
+    with TaskDir(scratch, str(number)) as folder:
+        call = ScriptCall(Path(job["script"]), (), folder, time.time() + job["limit_s"])
+        try:
+            result = runner.run(call, lambda stream, line: tell(**{stream: line.decode()}))
+            tell(code=result.exit_code, cause=result.cause)
+        except SparkletError as error:
+            tell(error=type(error).__name__)
+runner.close()
+"""
+
+HELLO = SPARK + "print(spark.range(100).repartition(4).agg(F.sum('id')).first()[0])"
+IMPATIENT = {
+    "spark.network.timeout": "3s",
+    "spark.executor.heartbeatInterval": "1s",
+    "spark.storage.blockManagerHeartbeatTimeoutMs": "3000ms",
+    "spark.network.timeoutInterval": "1s",
+    "spark.rpc.askTimeout": "3s",
+}
+
+
+@dataclass
+class Worker:
+    """A worker in a process of its own, as Lambda has it."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    mark: str
+
+    def begin(self, code: str, limit_s: float = 300) -> None:
+        script = self.folder / f"{uuid.uuid4().hex}.py"
+        script.write_text(code)
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"script": str(script), "limit_s": limit_s}) + "\n")
+        self.process.stdin.flush()
+
+    def hear(self, *wanted: str) -> dict[str, Any]:
+        """The next event with one of these keys."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event: dict[str, Any] = json.loads(line)
+            if set(wanted) & set(event):
+                return event
+        raise AssertionError("the worker has ended")
+
+    def do(self, code: str) -> str:
+        """Run a script to its good end; the last that it printed."""
+        self.begin(code)
+        printed = ""
+        while "code" not in (event := self.hear("stdout", "code", "error")):
+            assert "error" not in event, event
+            printed = event["stdout"]
+        assert event["code"] == 0, event
+        return printed
+
+
+def freeze(workers: Sequence[Worker], duration_s: float) -> None:
+    """Stop workers and all they have started, then let them go on."""
+    family = [pid for worker in workers for pid in (worker.process.pid, *marked(worker.mark))]
+    for pid in family:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(duration_s)
+    for pid in reversed(family):
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def working(kind: str, folder: Path, conf: dict[str, str]) -> Iterator[Worker]:
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, kind, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={
+            **os.environ,
+            **SMALL,
+            MARK: mark,
+            "SPARKLET_SPARK_CONF": json.dumps(conf),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+    )
+    try:
+        yield Worker(process, folder, mark)
+    finally:
+        process.kill()
+        process.communicate()
+    assert wait_until_none(mark) == {}
+
+
+@pytest.mark.parametrize("kind", ["warm", "submit"])
+def test_a_freeze_between_tasks_that_outlasts_every_timeout_is_survived(kind: str, tmp_path: Path) -> None:
+    with working(kind, tmp_path, IMPATIENT) as worker:
+        assert worker.do(HELLO) == "4950\n"
+        freeze([worker], 6)
+
+        assert worker.do(HELLO) == "4950\n"
+
+
+@pytest.mark.parametrize("kind", ["warm", "submit"])
+def test_a_deadline_that_passes_in_a_freeze_is_kept_after_it(kind: str, tmp_path: Path) -> None:
+    with working(kind, tmp_path, {}) as worker:
+        if kind == "warm":
+            worker.do("pass")
+        worker.begin("import time\nprint('asleep')\ntime.sleep(600)", limit_s=8)
+        worker.hear("stdout")
+        freeze([worker], 9)
+
+        assert worker.hear("code", "error") == {"error": "DeadlineExceededError"}
+        assert worker.do(HELLO) == "4950\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_minutes_of_freeze_are_survived_between_tasks_and_within_one(tmp_path: Path) -> None:
+    """Longer than any of Spark's own timeouts, with the timeouts that a function gets."""
+    long = SPARK + (
+        "import time\nspark.range(10).cache().count()\nprint('half', flush=True)\n"
+        "slow = F.udf(lambda x: time.sleep(0.5) or x, 'long')\n"
+        "print(spark.range(0, 20, 1, 4).select(slow('id').alias('id')).agg(F.sum('id')).first()[0])"
+    )
+    for name in ("idle", "warm", "submit"):
+        (tmp_path / name).mkdir()
+    with (
+        working("warm", tmp_path / "idle", {}) as idle,
+        working("warm", tmp_path / "warm", {}) as warm,
+        working("submit", tmp_path / "submit", {}) as submit,
+    ):
+        assert idle.do(HELLO) == "4950\n"
+        for busy in (warm, submit):
+            busy.begin(long)
+            assert busy.hear("stdout") == {"stdout": "half\n"}
+        time.sleep(2)  # into the jobs
+        freeze([idle, warm, submit], 130)
+
+        assert idle.do(HELLO) == "4950\n"
+        for busy in (warm, submit):
+            assert busy.hear("stdout", "code", "error") == {"stdout": "190\n"}
+            assert busy.hear("code", "error")["code"] == 0
+            assert busy.do(HELLO) == "4950\n"

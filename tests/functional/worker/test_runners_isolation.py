@@ -1,0 +1,244 @@
+"""Nothing of one task is to be seen in the next, though the JVM is the same."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.worker.warm_gateway import WarmRunner
+from tests.functional.worker.conftest import SPARK, Bench, make, marked
+
+pytestmark = pytest.mark.spark
+
+REPORT = (
+    SPARK
+    + """
+import gc, json, os, sys, threading, warnings
+jvm, context = spark._jvm, spark.sparkContext
+system = {str(k): str(v) for k, v in dict(jvm.java.lang.System.getProperties()).items()}
+conf = {k: v for k, v in context.getConf().getAll()
+        if not k.startswith(("spark.app.id", "spark.app.startTime", "spark.driver.port", "spark.executor.id"))}
+here = os.getcwd()
+report = {
+    "views": [table.name for table in spark.catalog.listTables()],
+    "databases": [base.name for base in spark.catalog.listDatabases()],
+    "database": spark.catalog.currentDatabase(),
+    "functions": [name for name in (f.name for f in spark.catalog.listFunctions()) if "mine" in name],
+    "cached": spark._jsparkSession.sharedState().cacheManager().isEmpty(),
+    "persistent": dict(context._jsc.getPersistentRDDs()),
+    "sql": sorted((row.key, row.value) for row in spark.sql("SET").collect() if row.key in conf or "mine" in row.key),
+    "conf": conf,
+    "properties": system,
+    "group": context.getLocalProperty("spark.jobGroup.id"),
+    "log": jvm.org.apache.logging.log4j.LogManager.getRootLogger().getLevel().toString(),
+    "logger": jvm.org.apache.logging.log4j.LogManager.getLogger("mine").getLevel().toString(),
+    "locale": jvm.java.util.Locale.getDefault().toString(),
+    "zone": jvm.java.util.TimeZone.getDefault().getID(),
+    "user": jvm.org.apache.hadoop.security.UserGroupInformation.getCurrentUser().getUserName(),
+    "files": jvm.org.apache.hadoop.fs.FileSystem.getStatistics().size(),
+    "hadoop": context._jsc.hadoopConfiguration().get("mine.hadoop"),
+    "imports": hasattr(jvm, "AtomicInteger") and not isinstance(jvm.AtomicInteger, type(jvm.java)),
+    "env": {k: v for k, v in os.environ.items() if k not in ("PYSPARK_GATEWAY_SECRET", "PYSPARK_GATEWAY_PORT")},
+    "modules": sorted(name for name in sys.modules if "mine" in name),
+    "path": [entry for entry in sys.path if "mine" in entry],
+    "umask": os.umask(0o22),
+    "python threads": len([t for t in threading.enumerate() if "mine" in t.name]),
+}
+print(json.dumps(report).replace(here, "HERE").replace(os.path.dirname(sys.argv[0]), "SCRIPT"))
+"""
+)
+
+MESS = (
+    SPARK
+    + """
+import os, sys, threading, types
+jvm, context = spark._jvm, spark.sparkContext
+spark.range(5).createOrReplaceTempView("mine_view")
+spark.range(5).createOrReplaceGlobalTempView("mine_global")
+spark.sql("create database mine_base")
+spark.sql("use mine_base")
+spark.range(5).write.saveAsTable("mine_table")
+spark.udf.register("mine_function", lambda x: x)
+spark.table("mine_table").cache().count()
+kept = context.broadcast(list(range(1000)))
+context.parallelize([1, 2]).persist().count()
+context.setJobGroup("mine", "mine")
+spark.conf.set("spark.sql.shuffle.partitions", "77")
+spark.conf.set("mine.option", "1")
+context._jsc.hadoopConfiguration().set("mine.hadoop", "1")
+jvm.org.apache.hadoop.fs.Path("file:/").getFileSystem(context._jsc.hadoopConfiguration())
+jvm.java.lang.System.setProperty("spark.mine", "1")
+jvm.java.lang.System.setProperty("mine", "1")
+jvm.java.lang.System.clearProperty("spark.master")
+jvm.java.lang.System.setProperty("user.timezone", "Asia/Tokyo")
+jvm.java.util.TimeZone.setDefault(jvm.java.util.TimeZone.getTimeZone("Asia/Tokyo"))
+jvm.java.util.Locale.setDefault(jvm.java.util.Locale("de", "DE"))
+users = jvm.org.apache.hadoop.security.UserGroupInformation
+users.setLoginUser(users.createRemoteUser("mine"))
+context.setLogLevel("ERROR")
+jvm.org.apache.logging.log4j.core.config.Configurator.setLevel("mine", jvm.org.apache.logging.log4j.Level.TRACE)
+from py4j.java_gateway import java_import
+java_import(jvm, "java.util.concurrent.atomic.AtomicInteger")
+os.environ["MINE"] = "1"
+sys.modules["mine"] = types.ModuleType("mine")
+sys.path.insert(0, "/mine")
+os.umask(0)
+threading.Thread(target=threading.Event().wait, name="mine", daemon=True).start()
+os.mkdir("mine")
+os.chdir("mine")
+"""
+)
+
+
+def report(bench: Bench) -> Any:
+    ran = bench.run(REPORT)
+    assert ran.code == 0, ran.text("stderr")
+    return json.loads(ran.text("stdout"))
+
+
+def differing(first: Any, later: Any, ending: str) -> None:
+    for key, value in first.items():
+        if isinstance(value, dict):
+            names = {*value, *later[key]}
+            changed = {k: (value.get(k), later[key].get(k)) for k in names if value.get(k) != later[key].get(k)}
+            assert changed == {}, f"{key} after {ending!r}"
+        assert later[key] == value, f"{key} after {ending!r}"
+
+
+def jvm_pid(bench: Bench) -> int:
+    return int(bench.run(SPARK + "print(spark._jvm.java.lang.ProcessHandle.current().pid())").told())
+
+
+def test_the_next_task_finds_everything_as_a_first_one_does_however_this_one_ended(warm: Bench) -> None:
+    warm.hello()  # a library or two set a system property when they are first loaded, in the task that loads them
+    first = report(warm)
+    pid = jvm_pid(warm)
+
+    for ending, code in (
+        ("", 0),
+        ("spark.stop()", 0),
+        ("raise ValueError", 1),
+        ("os._exit(7)", 7),
+        ("os.kill(os.getpid(), 9)", -9),
+        ("spark.range(10**15).selectExpr('sum(id)').foreach(os._exit(5))", 5),
+    ):
+        assert warm.run(MESS + ending).code == code
+        differing(first, report(warm), ending)
+    assert jvm_pid(warm) == pid  # and it was this JVM all the time
+
+
+def test_a_script_that_has_left_a_job_running_leaves_no_job(warm: Bench) -> None:
+    pid = jvm_pid(warm)
+    code = """
+import os, threading, time
+def work():
+    spark.range(0, 10**15, 1, 2).selectExpr("sum(id)").collect()
+threading.Thread(target=work).start()
+while not spark.sparkContext.statusTracker().getActiveJobsIds():
+    time.sleep(0.01)
+os._exit(4)
+"""
+    assert warm.run(SPARK + code).code == 4
+
+    assert jvm_pid(warm) == pid
+    threads = warm.run(SPARK + "print(spark._jvm.java.lang.Thread.getAllStackTraces().keySet().toString())")
+    assert "Executor task launch worker for task" not in threads.text("stdout")
+
+
+def test_scripts_are_forked_from_a_process_with_one_thread_and_without_numpy(warm: Bench) -> None:
+    told = warm.run(
+        """
+import json, os, sys, threading
+heavy = [name for name in ("numpy", "pandas", "pyarrow") if name in sys.modules]
+threads = len(os.listdir(f"/proc/{os.getppid()}/task"))
+fds = sorted(os.listdir("/proc/self/fd"))
+print(json.dumps([heavy, threads, "pyspark.sql" in sys.modules, threading.active_count(), len(fds)]))
+"""
+    ).told()
+
+    assert told == [[], 1, True, 1, 4]  # the fourth is that of listdir itself
+
+
+def test_random_numbers_differ_from_task_to_task(warm: Bench) -> None:
+    code = "import json, random, uuid\nprint(json.dumps([random.random(), str(uuid.uuid4())]))"
+
+    assert warm.run(code).told() != warm.run(code).told()
+
+
+def test_what_scripts_held_in_the_jvm_is_let_go(warm: Bench) -> None:
+    count = SPARK + "from py4j.java_gateway import JavaObject\n"
+    count += "print(JavaObject('GATEWAY_SERVER', spark.sparkContext._gateway._gateway_client).getGateway()"
+    count += ".getBindings().size())"
+    before = warm.run(count).told()
+    warm.run(SPARK + "kept = [spark.range(n) for n in range(300)]\nimport os\nos._exit(0)")
+
+    assert warm.run(count).told() == before
+
+
+def test_a_jvm_is_replaced_after_so_many_tasks(tmp_path: Path) -> None:
+    settings = make("submit", tmp_path).spark  # type: ignore[attr-defined]
+    runner = WarmRunner(settings, tmp_path, tasks_per_jvm=2)
+    bench = Bench(runner, tmp_path)
+    try:
+        pids = [jvm_pid(bench) for _ in range(3)]
+    finally:
+        runner.close()
+
+    assert pids[0] == pids[1] != pids[2]
+
+
+def test_a_jvm_that_has_opened_hives_metastore_is_replaced(warm: Bench) -> None:
+    pid = jvm_pid(warm)
+    ran = warm.run(
+        "from pyspark.sql import SparkSession\nspark = SparkSession.builder.enableHiveSupport().getOrCreate()\n"
+        "spark.range(3).write.saveAsTable('mine')\nimport os\nprint(os.path.isdir('metastore_db'))"
+    )
+    assert ran.text("stdout") == "True\n", ran.text("stderr")
+
+    assert jvm_pid(warm) != pid
+    assert "mine" not in report(warm)["views"]
+
+
+def test_a_jvm_whose_heap_stays_full_is_replaced(warm: Bench) -> None:
+    pid = jvm_pid(warm)
+    leak = """
+jvm = spark._jvm
+kept = jvm.java.util.Collections.synchronizedList(jvm.java.util.ArrayList())
+# Held by a class that nobody resets: what a library's static cache would do.
+field = jvm.java.lang.Class.forName("org.apache.spark.util.SignalUtils$").getDeclaredField("handlers")
+field.setAccessible(True)
+handlers = field.get(getattr(getattr(jvm.org.apache.spark.util, "SignalUtils$"), "MODULE$"))
+handlers.put("mine", kept)
+for _ in range(int(jvm.java.lang.Runtime.getRuntime().maxMemory() * 0.85) // 2**20):
+    kept.add(jvm.java.nio.ByteBuffer.allocate(2**20))
+"""
+    ran = warm.run(SPARK + leak)
+    assert ran.code == 0, ran.text("stderr")
+
+    assert jvm_pid(warm) != pid
+
+
+def test_new_credentials_of_the_function_reach_the_jvm(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = SPARK + "import json\nprint(json.dumps(spark._jvm.java.lang.System.getenv('AWS_SESSION_TOKEN')))"
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "old")
+    assert warm.run(code).told() == "old"
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "new")
+
+    assert warm.run(code).told() == "new"
+
+
+def test_close_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    runner = make("warm", tmp_path)
+    bench = Bench(runner, tmp_path)
+    mark = f"close-{os.getpid()}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARKLET_TEST_MARK", mark)
+        runner.start()
+        assert len(marked(mark)) >= 1
+        bench.hello()
+        runner.close()
+
+    assert marked(mark) == {}
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("script-")] == []
