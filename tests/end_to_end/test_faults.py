@@ -79,7 +79,7 @@ def test_everything_outside_the_workers_down_for_ten_seconds_loses_nothing(user:
 
 def test_a_hanging_script_is_ended_and_its_shard_alone_fails(user: User) -> None:
     arguments = user.run_arguments(
-        user.inputs(4), "--timeout", "20", "--max-attempts", "1", "--param", "slow_on=003.csv", "--param", "slow_s=600"
+        user.inputs(4), "--timeout", "45", "--max-attempts", "1", "--param", "slow_on=003.csv", "--param", "slow_s=600"
     )
 
     done = user.types(*arguments)

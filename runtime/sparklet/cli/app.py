@@ -262,18 +262,22 @@ def invoke(
         typer.Option("--event", help="File with the event as JSON.", exists=True, dir_okay=False, show_default=False),
     ],
     arguments: Arguments = None,
+    timeout: opt.Timeout = None,
+    memory: opt.Memory = None,
+    runner: opt.RunnerChoice = None,
+    keep: opt.Keep = False,
     stack: opt.Stack = "",
     state_dir: opt.State = None,
-    as_json: opt.AsJson = False,
+    as_json: opt.AsJson = True,
     debug: opt.Debug = False,
 ) -> None:
     """Run a script once on one event, in a worker, and show its answer."""
-    screen = Screen(as_json)
+    screen = Screen(as_json)  # JSON in any case: the answer is
     try:
         document: Any = json.loads(event.read_text())
     except (ValueError, RecursionError) as error:
         raise PlanError(f"{event} is not JSON: {error}") from error
-    with environment(Choice(stack, state_dir), screen) as env:
+    with environment(Choice(stack, state_dir, 1, timeout, memory, runner, keep), screen) as env:
         screen.document(invoke_script(env, script, document, tuple(arguments or ())))
 
 

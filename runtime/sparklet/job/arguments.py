@@ -253,7 +253,7 @@ def _table(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _place_in_run(told: Mapping[str, Any]) -> dict[str, Any]:
-    if not told:
+    if told.keys() <= {"script", "args"}:  # empty, or what made a worker choose this script: no shard of a run
         return {}
     run_id, shard, generation = told.get("run"), told.get("shard"), told.get("generation")
     if not (isinstance(run_id, str) and run_id) or type(shard) is not int or type(generation) not in (int, type(None)):

@@ -202,3 +202,12 @@ def test_any_event_is_read_or_refused_by_name(event: object) -> None:
         assert all(isinstance(uri, str) for uri in job.inputs)
         return
     assert refusal.startswith("the event's ")
+
+
+def test_an_event_that_chose_its_script_is_no_shard() -> None:
+    event = {"n": 41, "sparklet": {"script": "s3://b/scripts/a.py", "args": ["--x"]}}
+
+    job = Job.from_args(["--event", json.dumps(event)], env={})
+
+    assert job.event == event
+    assert (job.run_id, job.shard) == (None, None)
