@@ -327,7 +327,8 @@ def _show_summary(
         listed = {} if records is None else {"shard_list": [shard_document(record) for record in records]}
         screen.document({**summary_document(found, summary, output, manifest), **listed})
         return
-    screen.out.print(summary_table(found, summary, output, manifest))
+    logs = str(env.state / "log") if env.state else ""
+    screen.out.print(summary_table(found, summary, output, manifest, logs))
     if records is not None:
         screen.out.print(shards_table(records))
 

@@ -64,8 +64,8 @@ def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> 
     }
 
 
-def summary_table(run: Run, summary: Summary, output: str, manifest: str) -> RenderableType:
-    """What a run has to show, for people."""
+def summary_table(run: Run, summary: Summary, output: str, manifest: str, logs: str = "") -> RenderableType:
+    """What a run has to show, for people; ``logs`` is where the workers' logs lie."""
     counts = summary.counts
     facts = Table.grid(padding=(0, 2))
     facts.add_row("run", Text(run.run_id, style="bold"))
@@ -86,6 +86,8 @@ def summary_table(run: Run, summary: Summary, output: str, manifest: str) -> Ren
     for cause in summary.causes:
         example = f"shard {cause.example_shard}: {cause.example_message}"
         causes.add_row(str(cause.count), escape(cause.error_class), escape(example))
+    if logs:
+        facts.add_row("logs", Text(f"{logs} (status {run.run_id} --shards --json names each shard's)"))
     return Group(facts, causes, Text(f"repair, then: sparklet redrive {run.run_id}", style="dim"))
 
 
