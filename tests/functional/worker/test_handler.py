@@ -1,0 +1,147 @@
+"""The handler with real events, real S3 calls and real Spark, under both runners."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.s3 import S3Store
+from tests.functional.worker.conftest import SMALL
+from tests.stand_ins.ministack import ministack
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+PROCESS = Path(__file__).with_name("handler_process.py")
+SCRIPT = b"""
+import base64, json, os, sys
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+records = job.event.get("Records", [])
+kinesis = [base64.b64decode(r["kinesis"]["data"]).decode() for r in records if "kinesis" in r]
+bodies = [r["body"] for r in records if "body" in r]
+values = kinesis + bodies + job.event.get("values", [])
+frame = spark.createDataFrame([(v,) for v in values], "value string")
+print("saw", sorted(row.value for row in frame.collect()), "env", os.environ.get("values"))
+if "poison" in values:
+    raise ValueError("poison")
+job.report(rows=frame.count())
+"""
+
+
+@dataclass
+class Function:
+    """A deployed worker function."""
+
+    process: "subprocess.Popen[str]"
+    store: S3Store
+    log: Path
+
+    def invoke(self, event: Any, timeout_s: float = 120) -> Any:
+        assert self.process.stdin and self.process.stdout
+        print(json.dumps({"event": event, "timeout_s": timeout_s}), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module", params=["warm", "submit"])
+def function(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+    folder = tmp_path_factory.mktemp("function")
+    credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+    with ministack(folder) as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in credentials.items():
+            patch.setenv(name, value)
+        clients = AwsClients(endpoint_url=endpoint, region="us-east-1")
+        clients.s3.create_bucket(Bucket="scripts")
+        store = S3Store(clients)
+        store.put("s3://scripts/jobs/echo.py", SCRIPT)
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        own = {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_LAMBDA_FUNCTION_NAME": "worker",
+            "SPARKLET_SCRATCH": str(scratch),
+            "SPARKLET_RUNNER": request.param,
+            "SPARKLET_SCRIPT_PREFIXES": "s3://scripts/jobs/",
+            "SCRIPT_LOCATION": "s3://scripts/jobs/echo.py",
+        }
+        log = folder / "log"
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [sys.executable, str(PROCESS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, **credentials, **SMALL, **own},
+            )
+            yield Function(process, store, log)
+            process.communicate(timeout=30)
+
+
+def kinesis(*values: str) -> dict[str, Any]:
+    def record(number: int, value: str) -> dict[str, Any]:
+        data = base64.b64encode(value.encode()).decode()
+        return {"eventSource": "aws:kinesis", "kinesis": {"sequenceNumber": f"{4900 + number}", "data": data}}
+
+    return {"Records": [record(number, value) for number, value in enumerate(values)]}
+
+
+def sqs(**bodies: str) -> dict[str, Any]:
+    return {"Records": [{"eventSource": "aws:sqs", "messageId": i, "body": b} for i, b in bodies.items()]}
+
+
+def test_a_direct_event_is_answered_with_what_the_script_reports(function: Function) -> None:
+    told = function.invoke({"values": ["a", "b"]})["answer"]
+
+    assert (told["state"], told["rows"]) == ("SUCCEEDED", 2)
+    assert b"saw ['a', 'b'] env None" in function.log.read_bytes()
+
+
+def test_a_kinesis_batch_is_one_task_and_comes_back_from_its_first_record(function: Function) -> None:
+    assert function.invoke(kinesis("x", "y"))["answer"] == {"batchItemFailures": []}
+    assert b"saw ['x', 'y']" in function.log.read_bytes()
+
+    failed = function.invoke(kinesis("x", "poison"))["answer"]
+
+    assert failed == {"batchItemFailures": [{"itemIdentifier": "4900"}]}
+
+
+def test_of_a_batch_of_messages_only_the_failed_one_comes_back(function: Function) -> None:
+    told = function.invoke(sqs(one="a", two="poison", three="c"))["answer"]
+
+    assert told == {"batchItemFailures": [{"itemIdentifier": "two"}]}
+
+
+def test_an_event_of_almost_6_mb_arrives_whole(function: Function) -> None:
+    big = "x" * 5_800_000
+
+    assert function.invoke({"values": [big]})["answer"]["rows"] == 1
+
+
+def test_a_script_that_cannot_be_fetched_is_an_error_and_no_other_script_runs(function: Function) -> None:
+    function.invoke({"values": ["before"]})
+
+    told = function.invoke({"values": ["after"], "sparklet": {"script": "s3://scripts/jobs/gone.py"}})
+
+    assert told["error"] == "ScriptFetchError"
+    assert "gone.py" in told["message"]
+    assert b"after" not in function.log.read_bytes()
+
+
+def test_a_task_that_hangs_is_ended_and_the_next_one_works(function: Function) -> None:
+    function.store.put("s3://scripts/jobs/hang.py", b"import time\nprint('hanging')\ntime.sleep(600)\n")
+
+    hung = function.invoke({"sparklet": {"script": "s3://scripts/jobs/hang.py"}}, timeout_s=25)
+    after = function.invoke({"values": ["a"]})
+
+    assert hung["error"] == "DeadlineExceededError"
+    assert after["answer"]["rows"] == 1

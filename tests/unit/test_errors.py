@@ -1,0 +1,38 @@
+"""The error tree: what its docstring draws is what there is, and what a star promises is kept."""
+
+import re
+
+from sparklet import errors
+from sparklet.errors import ScriptFailedError, ScriptFetchError, SparkletError
+
+DRAWN = dict(re.findall(r"[├└]── (\w+)(\*?)", errors.__doc__ or ""))
+
+
+def everything() -> dict[str, type[SparkletError]]:
+    return {name: getattr(errors, name) for name in errors.__all__ if name != "SparkletError"}
+
+
+def test_the_docstring_draws_every_error_and_no_other() -> None:
+    assert DRAWN.keys() == everything().keys()
+
+
+def test_a_star_means_that_another_try_may_help() -> None:
+    for name, error in everything().items():
+        if issubclass(error, ScriptFetchError | ScriptFailedError):
+            continue  # they are told by whoever raises them
+        assert error.retryable is (DRAWN[name] == "*"), name
+
+
+def test_every_error_is_one_that_sparklet_raises_on_purpose() -> None:
+    assert all(issubclass(error, SparkletError) for error in everything().values())
+
+
+def test_a_failed_script_is_retried_unless_it_must_fail_again() -> None:
+    assert ScriptFailedError("s3://b/x.py", 1).retryable
+    assert not ScriptFailedError("s3://b/x.py", 1, permanent=True).retryable
+
+
+def test_a_failed_script_is_named_with_its_cause() -> None:
+    error = ScriptFailedError("s3://b/x.py", 3, cause_class="KeyError", cause="'day'")
+
+    assert str(error) == "s3://b/x.py exited with 3: KeyError: 'day'"
