@@ -157,6 +157,7 @@ def java_command(
         *(f"--add-opens={package}=ALL-UNNAMED" for package in OPENED_PACKAGES),
         "-Djdk.reflect.useDirectMethodHandle=false",
         "-Djava.net.preferIPv6Addresses=false",
+        "-Daws.java.v1.disableDeprecationAnnouncement=true",  # fifty lines in every JVM's log
         f"-Djava.io.tmpdir={tmp}",
         f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
         *(f"-D{key}={value}" for key, value in properties.items()),

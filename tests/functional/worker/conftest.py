@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from platformdirs import user_cache_path
 
+from sparklet.local.jars import ensure_jars
 from sparklet.settings import SparkSettings, spark_settings
 from sparklet.worker.guards import TaskDir
 from sparklet.worker.runner import Runner, ScriptCall, ScriptResult, Stream
 from sparklet.worker.spark_submit import SubmitRunner
 from sparklet.worker.warm_gateway import WarmRunner
 
+STACK = Path(__file__).parents[3] / "docker" / "stacks" / "spark-3.5.toml"
 MARK = "SPARKLET_TEST_MARK"
 SMALL = {
     "SPARKLET_HEAP_MB": "512",
@@ -130,6 +133,13 @@ def small_settings(**env: str) -> SparkSettings:
 def make(kind: str, scratch: Path, **env: str) -> Runner:
     settings = small_settings(**env)
     return WarmRunner(settings, scratch) if kind == "warm" else SubmitRunner(settings, scratch)
+
+
+@pytest.fixture(scope="session")
+def jars() -> list[Path]:
+    """Delta's jars, from the user's cache; fetched on first use."""
+    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
+    return ensure_jars(STACK, cache, ["delta"], progress=print)
 
 
 @pytest.fixture(scope="module", params=["warm", "submit"])

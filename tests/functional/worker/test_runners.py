@@ -287,7 +287,10 @@ while not spark.sparkContext.statusTracker().getActiveJobsIds():
 
 def test_the_function_is_left_as_it_was(bench: Bench) -> None:
     before = set(bench.scratch.iterdir())
-    bench.run("import tempfile\nopen(tempfile.mkstemp()[1], 'w').write('x')")
+    for _ in range(2):  # a folder that the JVM remembers of the first would be made again by the second
+        shuffle = "print(spark.range(10).repartition(3).persist(StorageLevel.DISK_ONLY).count())"
+        files = "import tempfile\nfrom pyspark import StorageLevel\nopen(tempfile.mkstemp()[1], 'w').write('x')\n"
+        assert bench.run(SPARK + files + shuffle).text("stdout") == "10\n"
 
     new = set(bench.scratch.iterdir()) - before
     assert [path.name for path in new if not path.name.startswith("script-")] == []

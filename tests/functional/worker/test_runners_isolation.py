@@ -21,6 +21,12 @@ system = {str(k): str(v) for k, v in dict(jvm.java.lang.System.getProperties()).
 conf = {k: v for k, v in context.getConf().getAll()
         if not k.startswith(("spark.app.id", "spark.app.startTime", "spark.driver.port", "spark.executor.id"))}
 here = os.getcwd()
+
+def private(owner, name, field):
+    found = (jvm.java.lang.Class.forName(name) if name else owner.getClass()).getDeclaredField(field)
+    found.setAccessible(True)
+    return found.get(owner)
+
 report = {
     "views": [table.name for table in spark.catalog.listTables()],
     "databases": [base.name for base in spark.catalog.listDatabases()],
@@ -37,7 +43,7 @@ report = {
     "locale": jvm.java.util.Locale.getDefault().toString(),
     "zone": jvm.java.util.TimeZone.getDefault().getID(),
     "user": jvm.org.apache.hadoop.security.UserGroupInformation.getCurrentUser().getUserName(),
-    "files": jvm.org.apache.hadoop.fs.FileSystem.getStatistics().size(),
+    "file systems": private(private(None, "org.apache.hadoop.fs.FileSystem", "CACHE"), None, "map").size(),
     "hadoop": context._jsc.hadoopConfiguration().get("mine.hadoop"),
     "imports": hasattr(jvm, "AtomicInteger") and not isinstance(jvm.AtomicInteger, type(jvm.java)),
     "env": {k: v for k, v in os.environ.items() if k not in ("PYSPARK_GATEWAY_SECRET", "PYSPARK_GATEWAY_PORT")},
@@ -218,6 +224,33 @@ for _ in range(int(jvm.java.lang.Runtime.getRuntime().maxMemory() * 0.85) // 2**
     assert ran.code == 0, ran.text("stderr")
 
     assert jvm_pid(warm) != pid
+
+
+DELTA = """
+from pyspark.sql import SparkSession
+spark = (SparkSession.builder.config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
+    .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog").getOrCreate())
+field = spark._jvm.java.lang.Class.forName("org.apache.spark.sql.delta.DeltaLog$").getDeclaredField("deltaLogCache")
+field.setAccessible(True)
+cache = field.get(getattr(getattr(spark._jvm.org.apache.spark.sql.delta, "DeltaLog$"), "MODULE$"))
+before = cache.get().size() if cache.isDefined() else 0
+spark.range(3).write.format("delta").mode("append").save("table")
+print(before, spark.read.format("delta").load("table").count())
+"""
+
+
+def test_deltas_log_cache_is_empty_for_every_task(jars: list[Path], tmp_path: Path) -> None:
+    runner = make("warm", tmp_path, SPARKLET_JARS=os.pathsep.join(map(str, jars)))
+    bench = Bench(runner, tmp_path)
+    try:
+        first = bench.run(DELTA)
+        assert first.text("stdout") == "0 3\n", first.text("stderr")
+        pid = jvm_pid(bench)
+
+        assert bench.run(DELTA).text("stdout") == "0 3\n"
+        assert jvm_pid(bench) == pid
+    finally:
+        runner.close()
 
 
 def test_new_credentials_of_the_function_reach_the_jvm(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
