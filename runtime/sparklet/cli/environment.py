@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sparklet.local.stack import StackOptions
 
 JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi")
+PASSED = ("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES")  # from the user's shell
 DEFAULT_TIMEOUT_S = 900
 DEFAULT_MEMORY_MB = 3008
 STACK_ENDS_S = 2.0  # so long the host may take to notice that the stand-in is gone
@@ -88,8 +89,11 @@ def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
         )
 
 
-def worker_environment(screen: Screen) -> dict[str, str]:
-    """What local workers need to find Java, Spark and the jars; what is missing is fetched, with progress."""
+def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
+    """What local workers need to find Java, Spark and the jars; what is missing is fetched, with progress.
+
+    Each gets its part of the machine's cores.
+    """
     try:
         from importlib.util import find_spec
 
@@ -110,6 +114,8 @@ def worker_environment(screen: Screen) -> dict[str, str]:
         "SPARK_HOME": str(Path(spark.origin).parent),
         "SPARKLET_JARS": os.pathsep.join(map(str, jars)),
         "PYSPARK_PYTHON": sys.executable,
+        "SPARKLET_CORES": str(max(1, (os.cpu_count() or 1) // workers)),
+        **{name: value for name, value in os.environ.items() if name in PASSED},
     }
 
 
@@ -121,15 +127,16 @@ def jar_cache() -> Path:
 def _stack_options(choice: Choice, screen: Screen) -> "StackOptions":
     from sparklet.local.stack import StackOptions
 
+    workers = choice.workers or os.cpu_count() or 1
     return StackOptions(
         state_dir=choice.state,
-        workers=choice.workers or os.cpu_count() or 1,
+        workers=workers,
         timeout_s=choice.timeout_s or DEFAULT_TIMEOUT_S,
         memory_mb=choice.memory_mb or DEFAULT_MEMORY_MB,
         runner=choice.runner or "warm",
         processing=not choice.reading,
         keep=choice.keep,
-        worker_env={} if choice.reading else worker_environment(screen),
+        worker_env={} if choice.reading else worker_environment(screen, workers),
     )
 
 

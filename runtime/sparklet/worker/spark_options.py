@@ -151,6 +151,7 @@ def java_command(
         java_path(settings),
         f"-Xmx{heap or f'{heap_mb(settings)}m'}",
         *(["-XX:+UseSerialGC"] if cores < 4 else []),
+        *(["-XX:TieredStopAtLevel=1"] if cores < 2 else []),  # compiling better costs a short task more than it gains
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
         "-XX:+IgnoreUnrecognizedVMOptions",
