@@ -22,7 +22,7 @@ from sparklet.worker.spark_options import (
     task_env,
 )
 
-SHUTDOWN_LIMIT_S = 10.0  # for the JVM to follow a script that has ended
+SHUTDOWN_LIMIT_S = 5.0  # for the JVM to follow a script that has ended
 
 
 @dataclass(slots=True)

@@ -96,6 +96,11 @@ class Bench:
             self.hello()
 
     @property
+    def tasks_per_jvm(self) -> int:
+        """So many show what a JVM keeps of a task, if it is kept."""
+        return 2 if isinstance(self.runner, WarmRunner) else 1
+
+    @property
     def deadline_s(self) -> float:
         """Long enough for a script to be under way on a slow machine."""
         return 4.0 if isinstance(self.runner, WarmRunner) else 12.0
