@@ -162,6 +162,26 @@ def end_descendants(spared: Callable[[], Collection[int]], reap: Callable[[], No
     return set()
 
 
+def end_marked(mark: tuple[str, str], limit_s: float = 5.0) -> None:
+    """Kill whatever has a variable of that value in its environment, for want of a parent to ask."""
+    wanted = f"{mark[0]}={mark[1]}\0".encode()
+    give_up_s = time.monotonic() + limit_s
+    while time.monotonic() < give_up_s:
+        found = [pid for pid, _ in _living() if wanted in _environment(pid)]
+        if not found:
+            return
+        for pid in found:
+            signal_process(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # ended meanwhile, or somebody else's
+        return b""
+
+
 def signal_process(pid: int, number: int) -> None:
     """Send a signal; nothing happens if the process has ended."""
     with contextlib.suppress(ProcessLookupError):

@@ -14,11 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sparklet.errors import GatewayLostError
-from sparklet.worker.guards import delete_tree
+from sparklet.worker.guards import delete_tree, end_marked
 from sparklet.worker.script_host import END_LIMIT_S, receive, send
 from sparklet.worker.script_output import LineFeed
 
@@ -29,8 +30,9 @@ DRAIN_ROUNDS = 64  # so much of a pipe that never ends is read before an answer
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The script runs; what comes now is its own doing."""
+    """The script of that name runs; what comes now is its own doing."""
 
+    name: str
     pid: int
 
 
@@ -38,12 +40,13 @@ class Started:
 class Exited:
     """How a script under spark-submit ended."""
 
+    name: str
     code: int
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A child of the host has ended: ``jvm``, ``script``, ``clean``, or the ``host`` itself."""
+    """A child of the host, by the name it was asked for with, has ended, or the ``host`` itself."""
 
     name: str
     code: int = 0
@@ -65,6 +68,7 @@ class HostProcess:
 
     def __init__(self, scratch: Path, env: Mapping[str, str]) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="sparklet-", dir=scratch))
+        self.mark = {"SPARKLET_HOST": str(self.home)}  # in the environment of all that it starts
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -89,12 +93,14 @@ class HostProcess:
         self._selector.register(ours, selectors.EVENT_READ, LineFeed(sink))
         return theirs
 
-    def status_pipe(self) -> int:
-        """A pipe whose lines become the events Started and Exited."""
-        return self.pipe(self._hear_script)
+    def status_pipe(self, name: str) -> int:
+        """A pipe whose lines become the events Started and Exited of a script."""
+        return self.pipe(partial(self._hear_script, name))
 
     def ask(self, what: str, fds: Sequence[int] = (), **details: Any) -> None:
         """Ask the host for something; the descriptors become its own.
+
+        What is started needs a ``name`` that nothing else has: news of it may come late.
 
         Raises
         ------
@@ -131,12 +137,15 @@ class HostProcess:
             Pid of the script, if it is to write first where it is.
         """
         self.ask("end", spare=spare, dump=dump)
+        meanwhile: list[Event] = []
         for event in self.events(time.time() + 2 * END_LIMIT_S):
             if isinstance(event, Ended):
                 self.drain()
+                self._heard[:0] = meanwhile
                 return event.survivors
             if event == Gone("host"):
                 break
+            meanwhile.append(event)
         self.alive = False
         raise GatewayLostError("the script host does not answer; the next task gets a new one")
 
@@ -151,10 +160,12 @@ class HostProcess:
         self.alive = False
         self._control.close()  # it ends when it reads this
         try:
-            self._process.wait(2 * END_LIMIT_S)
+            code = self._process.wait(2 * END_LIMIT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            code = self._process.wait()
+        if code != 0:  # it could not see to its own
+            end_marked(next(iter(self.mark.items())))
         for key in list(self._selector.get_map().values()):
             if key.data is not None:
                 os.close(key.fd)
@@ -191,6 +202,6 @@ class HostProcess:
         else:
             self._heard.append(Ended(tuple(message["ended"])))
 
-    def _hear_script(self, line: bytes) -> None:
-        message = json.loads(line)
-        self._heard.append(Started(message["started"]) if "started" in message else Exited(message["exited"]))
+    def _hear_script(self, name: str, line: bytes) -> None:
+        for what, value in json.loads(line).items():
+            self._heard.append(Started(name, value) if what == "started" else Exited(name, value))

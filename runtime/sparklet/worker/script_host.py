@@ -67,7 +67,8 @@ class Host:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._worker_pid = os.getppid()
-        self._children: dict[int, str] = {}  # by pid: jvm, script, clean
+        self._children: dict[int, str] = {}  # by pid, as the worker calls them
+        self._jvm_name = ""
         self._jvm_stdin: int | None = None
         self._wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -104,9 +105,9 @@ class Host:
             case "preload":
                 import_pyspark()
             case "script":
-                afterwards = self._fork("script", lambda: run_script(message, fds))
+                afterwards = self._fork(message["name"], lambda: run_script(message, fds))
             case "clean":
-                afterwards = self._fork("clean", lambda: clean_jvm(message, fds))
+                afterwards = self._fork(message["name"], lambda: clean_jvm(message, fds))
             case "end":
                 self._end(message)
         if afterwards is None:
@@ -135,7 +136,7 @@ class Host:
             finally:
                 os._exit(127)
         os.close(stdin)
-        self._children[pid] = "jvm"
+        self._children[pid] = self._jvm_name = message["name"]
 
     def _fork(self, name: str, afterwards: Afterwards) -> Afterwards | None:
         pid = os.fork()
@@ -155,7 +156,7 @@ class Host:
         self._tell({"ended": sorted(survivors)})
 
     def _spared(self, what: str) -> set[int]:
-        jvm = {pid for pid, name in self._children.items() if name == "jvm"}
+        jvm = {pid for pid, name in self._children.items() if name == self._jvm_name}
         if what == "jvm tree":
             return jvm.union(*(descendants(pid) for pid in jvm))
         return jvm if what == "jvm" else set()

@@ -22,6 +22,7 @@ from sparklet.worker.spark_options import (
     task_env,
 )
 
+JVM, SCRIPT = "jvm", "script"  # a host of its own runs one of each
 SHUTDOWN_LIMIT_S = 5.0  # for the JVM to follow a script that has ended
 
 
@@ -68,13 +69,14 @@ class SubmitRunner:
             host.pipe(task.sink("jvm", "stderr")),
             host.pipe(task.sink("script", "stdout")),
             host.pipe(task.sink("script", "stderr")),
-            host.status_pipe(),
+            host.status_pipe(SCRIPT),
         ]
         host.ask(
             "jvm",
             fds,
+            name=JVM,
             command=[*command, script_main.__file__, str(call.script), *call.args],
-            env={**process_env(self.spark, os.environ), **env},
+            env={**process_env(self.spark, os.environ), **env, **host.mark},
             cwd=str(call.work_dir),
         )
 
@@ -114,11 +116,11 @@ class _Watch:
 
     def _take(self, event: Event) -> None:
         match event:
-            case Started(pid):
+            case Started(_, pid):
                 self.script_pid = pid
-            case Exited(code):
+            case Exited(_, code):
                 self.script_code = code
-            case Gone("jvm", code):
+            case Gone(name, code) if name == JVM:
                 self.jvm_code = code
             case Gone("host"):
                 raise GatewayLostError(f"the process that ran {self.call.script.name} was killed from outside")

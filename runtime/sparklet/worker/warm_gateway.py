@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 class _Jvm:
     """A JVM that boots, is up, or has ended."""
 
+    name: str
     folder: Path  # its java.io.tmpdir, deleted with it
     aws: Mapping[str, str]  # as it was when the JVM started: Java does not see what changes later
     log: Tail = field(default_factory=lambda: Tail(8 * 1024))  # what it writes while it boots
@@ -165,7 +166,8 @@ class WarmRunner:
             self._host = HostProcess(self._scratch, env)
         host = self._host
         self._boots += 1
-        jvm = _Jvm(host.home / f"jvm-{self._boots}", _aws_environment())
+        name = f"jvm-{self._boots}"
+        jvm = _Jvm(name, host.home / name, _aws_environment())
         jvm.folder.mkdir()
         _point(host.home / "cwd", jvm.folder)
         conf = {**spark_defaults(self._spark, self._scratch, jars), "spark.python.daemon.module": TASK_DAEMON}
@@ -176,8 +178,9 @@ class WarmRunner:
         host.ask(
             "jvm",
             fds,
+            name=name,
             command=[*command, SHELL],
-            env={**env, "_PYSPARK_DRIVER_CONN_INFO_PATH": str(jvm.connection_file)},
+            env={**env, **host.mark, "_PYSPARK_DRIVER_CONN_INFO_PATH": str(jvm.connection_file)},
             cwd=str(host.home),
         )
         if is_new:
@@ -197,7 +200,7 @@ class WarmRunner:
             "script": str(call.script),
             "args": call.args,
             "cwd": folder,
-            "env": {**process_env(self._spark, os.environ), **env, **gateway},
+            "env": {**process_env(self._spark, os.environ), **env, **gateway, **host.mark},
             "port": jvm.port,
             "secret": jvm.secret,
             "properties": {**task_conf(call, env), **conf, "user.dir": folder, "derby.system.home": folder},
@@ -212,7 +215,7 @@ class WarmRunner:
     def _notice(self, event: object) -> None:
         """What happened while no script ran."""
         match event:
-            case Gone("jvm", code) if self._jvm is not None:
+            case Gone(name, code) if self._jvm is not None and name == self._jvm.name:
                 self._jvm.exit_code = code
 
     def _replace_if(self, jvm: _Jvm, problem: str) -> None:
@@ -262,14 +265,15 @@ class _ScriptRun:
     def code(self, message: Mapping[str, Any]) -> int:
         """Run it; its exit code."""
         fds = [self.host.pipe(self.task.sink("script", stream)) for stream in ("stdout", "stderr")]
-        self.host.ask("script", [*fds, self.host.status_pipe()], **message)
+        name = f"script {self.jvm.tasks} on {self.jvm.name}"
+        self.host.ask("script", [*fds, self.host.status_pipe(name)], name=name, **message)
         for event in self.host.events(self.call.deadline_s):
             match event:
-                case Started(pid):
+                case Started(script, pid) if script == name:
                     self.pid = pid
-                case Gone("script", code):
-                    return self._ended(code)
-                case Gone("jvm", code):
+                case Gone(gone, code) if gone == name:
+                    return self._ended(name, code)
+                case Gone(gone, code) if gone == self.jvm.name:
                     self.jvm.exit_code = code
                     self.host.end()
                     raise self._lost(self.task.jvm_failure(code))
@@ -279,13 +283,13 @@ class _ScriptRun:
         self.host.end(dump=self.pid)
         raise deadline_exceeded(self.call, self.task)
 
-    def _ended(self, code: int) -> int:
+    def _ended(self, name: str, code: int) -> int:
         self.host.end(spare="jvm tree")
         for event in self.host.events(0):
             match event:
-                case Started(pid):
+                case Started(script, pid) if script == name:
                     self.pid = pid
-                case Gone("jvm", jvm_code):
+                case Gone(gone, jvm_code) if gone == self.jvm.name:
                     self.jvm.exit_code = jvm_code
         if not self.pid:
             said = ": ".join(part for part in root_cause(self.task.script_stderr()) if part)
@@ -301,15 +305,16 @@ def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm) -> str:
     if jvm.exit_code is not None:
         return "it has ended"
     said = Tail(4096)
-    host.ask("clean", [host.pipe(said.add)], host=host.pid, port=jvm.port, secret=jvm.secret)
+    name = f"clean {jvm.tasks} on {jvm.name}"
+    host.ask("clean", [host.pipe(said.add)], name=name, host=host.pid, port=jvm.port, secret=jvm.secret)
     now_s = time.time()
     code = None
     for event in host.events(max(now_s + LEAST_CLEAN_S, min(now_s + CLEAN_LIMIT_S, call.deadline_s))):
         match event:
-            case Gone("clean", clean_code):
+            case Gone(gone, clean_code) if gone == name:
                 code = clean_code
                 break
-            case Gone("jvm", jvm_code):
+            case Gone(gone, jvm_code) if gone == jvm.name:
                 jvm.exit_code = jvm_code
                 break
             case Gone("host"):

@@ -103,7 +103,7 @@ class Bench:
     @property
     def deadline_s(self) -> float:
         """Long enough for a script to be under way on a slow machine."""
-        return 4.0 if isinstance(self.runner, WarmRunner) else 12.0
+        return 4.0 if isinstance(self.runner, WarmRunner) else 10.0
 
     def survivors(self) -> dict[int, str]:
         """Whatever runs with the mark of this bench's scripts in its environment."""
