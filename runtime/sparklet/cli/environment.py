@@ -18,6 +18,7 @@ from sparklet.fanout.deployment import Deployment
 from sparklet.local.resources import resource
 from sparklet.local.state import default_state_dir
 from sparklet.ports import Compute
+from sparklet.settings import spark_settings
 
 if TYPE_CHECKING:
     from sparklet.local.stack import StackOptions
@@ -106,6 +107,7 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
     spark = find_spec("pyspark")
     if spark is None or spark.origin is None:
         raise LocalStackError("the local stack needs pyspark: pip install 'sparklet[local]'")
+    spark_settings()  # what is wrong in the user's shell is told here, not by workers that do not start
     java = find_java()
     offline = bool(os.environ.get("SPARKLET_OFFLINE"))
     jars = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, screen.say, offline)
