@@ -205,6 +205,8 @@ def test_an_address_that_is_none_is_named(store: ObjectStore, uri: str) -> None:
 def test_deleting_what_is_not_there_is_fine(store: ObjectStore, bucket: str) -> None:
     store.delete(f"s3://{bucket}/never")
 
+    assert list(store.list(f"s3://{bucket}/never")) == []
+
 
 def test_a_download_replaces_a_file_whole(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
     target = tmp_path / "target"

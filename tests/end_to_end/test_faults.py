@@ -15,7 +15,7 @@ from tests.end_to_end.test_runs import logs
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-SHORT = ("--timeout", "25")  # so that the lease of a killed worker is over soon
+SHORT = ("--timeout", "45")  # so that the lease of a killed worker is over soon
 
 
 @contextmanager

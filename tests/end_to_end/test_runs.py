@@ -72,7 +72,7 @@ def test_two_runs_started_at_once_share_one_stack(user: User) -> None:
 
 def test_a_killed_command_leaves_no_process_and_no_port_and_the_run_goes_on_later(user: User) -> None:
     arguments = user.run_arguments(
-        user.inputs(5), "--param", "slow_on=003.csv", "--param", "slow_s=6", "--timeout", "25"
+        user.inputs(5), "--param", "slow_on=003.csv", "--param", "slow_s=6", "--timeout", "45"
     )
     process = user.start(*arguments)
     eventually(lambda: any((user.state / "log").glob("worker-*.log")), 90, "a worker has started")
