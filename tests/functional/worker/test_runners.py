@@ -217,26 +217,6 @@ print(json.dumps([values(0), spark.sparkContext.parallelize([0], 1).map(values).
     assert told == [["single", "zipped.zip", "hatched.egg", "wheeled-1.0-py3-none-any.whl"]] * 2
 
 
-def test_numpy_is_as_good_as_under_python_itself(bench: Bench) -> None:
-    pytest.importorskip("numpy")
-    told = bench.run(
-        SPARK
-        + """
-import json
-import numpy as np
-print(json.dumps([
-    spark.range(1).select(F.lit(np.int16(7)), F.lit(np.array([1.5, 2.5]))).first().asDict(True).popitem()[1],
-    spark.createDataFrame(np.array([[1, 2], [3, 4]])).agg(F.sum("_2")).first()[0],
-    spark.sparkContext.parallelize([1.0, float("nan"), 3.0], 2).stats().count(),
-    str(spark.sparkContext.parallelize([1.0, 2.0, 3.0], 2).stats().stdev())[:6],
-    isinstance(F.np.float64(1), np.generic),
-]))
-"""
-    ).told()
-
-    assert told == [[1.5, 2.5], 6, 3, "0.8164", True]
-
-
 DAEMON = """
 import os, time
 if os.fork() == 0:
@@ -291,24 +271,3 @@ def test_the_function_is_left_as_it_was(bench: Bench) -> None:
 
     new = set(bench.scratch.iterdir()) - before
     assert [path.name for path in new if not path.name.startswith("script-")] == []
-
-
-def test_options_that_need_a_jvm_of_their_own_take_effect(bench: Bench, tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "extra.jar", "w") as jar:
-        jar.writestr("told.txt", "from the jar")
-    told = bench.run(
-        f"# sparklet: spark.driver.extraJavaOptions=-Dmine='a b'\n# sparklet: spark.sql.shuffle.partitions=5\n{SPARK}"
-        f"""
-import json
-OPTIONS = {{"spark.driver.extraClassPath": {str(tmp_path / "extra.jar")!r}}}
-jvm = spark._jvm
-print(json.dumps([
-    jvm.java.lang.System.getProperty("mine"),
-    spark.conf.get("spark.sql.shuffle.partitions"),
-    jvm.java.lang.ClassLoader.getSystemResource("told.txt") is not None,
-]))
-"""
-    ).told()
-
-    assert told == ["a b", "5", True]
-    bench.settle()

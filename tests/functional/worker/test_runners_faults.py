@@ -64,13 +64,13 @@ def test_a_jvm_that_is_killed_under_the_script_is_a_lost_gateway(bench: Bench) -
     bench.settle()
 
 
-def test_a_script_cannot_hide_that_the_jvm_went_away(bench: Bench) -> None:
+def test_a_script_cannot_hide_that_the_jvm_went_away(warm: Bench) -> None:
     code = (
         SPARK + "try:\n    spark._jvm.java.lang.System.exit(5)\nexcept Exception:\n    import time\n    time.sleep(600)"
     )
     with pytest.raises(GatewayLostError, match="the JVM ended with 5 under the script"):
-        bench.run(code)
-    bench.settle()
+        warm.run(code)
+    warm.settle()
 
 
 def test_a_jvm_out_of_memory_says_so(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -284,3 +285,44 @@ def test_close_leaves_no_process_and_no_file(tmp_path: Path) -> None:
 
     assert marked(mark) == {}
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("script-")] == []
+
+
+def test_numpy_is_as_good_as_under_python_itself(warm: Bench) -> None:
+    pytest.importorskip("numpy")
+    told = warm.run(
+        SPARK
+        + """
+import json
+import numpy as np
+print(json.dumps([
+    spark.range(1).select(F.lit(np.int16(7)), F.lit(np.array([1.5, 2.5]))).first().asDict(True).popitem()[1],
+    spark.createDataFrame(np.array([[1, 2], [3, 4]])).agg(F.sum("_2")).first()[0],
+    spark.sparkContext.parallelize([1.0, float("nan"), 3.0], 2).stats().count(),
+    str(spark.sparkContext.parallelize([1.0, 2.0, 3.0], 2).stats().stdev())[:6],
+    isinstance(F.np.float64(1), np.generic),
+]))
+"""
+    ).told()
+
+    assert told == [[1.5, 2.5], 6, 3, "0.8164", True]
+
+
+def test_options_that_need_a_jvm_of_their_own_take_effect(warm: Bench, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "extra.jar", "w") as jar:
+        jar.writestr("told.txt", "from the jar")
+    told = warm.run(
+        f"# sparklet: spark.driver.extraJavaOptions=-Dmine='a b'\n# sparklet: spark.sql.shuffle.partitions=5\n{SPARK}"
+        f"""
+import json
+OPTIONS = {{"spark.driver.extraClassPath": {str(tmp_path / "extra.jar")!r}}}
+jvm = spark._jvm
+print(json.dumps([
+    jvm.java.lang.System.getProperty("mine"),
+    spark.conf.get("spark.sql.shuffle.partitions"),
+    jvm.java.lang.ClassLoader.getSystemResource("told.txt") is not None,
+]))
+"""
+    ).told()
+
+    assert told == ["a b", "5", True]
+    warm.settle()
