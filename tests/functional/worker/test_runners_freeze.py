@@ -146,7 +146,7 @@ def test_a_deadline_that_passes_in_a_freeze_is_kept_after_it(tmp_path: Path) -> 
         assert worker.do(HELLO) == "4950\n"
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.timeout(600)
 def test_two_minutes_of_freeze_are_survived_between_tasks_and_within_one(tmp_path: Path) -> None:
     """Longer than any of Spark's own timeouts, with the timeouts that a function gets."""
