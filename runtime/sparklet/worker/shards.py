@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from sparklet.errors import LeaseLostError, LedgerError, QueueError, ScriptFailedError, SparkletError
 from sparklet.events import Outcome, Task
+from sparklet.ledger_rules import LEASE_GRACE_S
 from sparklet.model import Claim, ClaimStatus, Failure, Run, Shard, ShardRecord, ShardRef, ShardResult, ShardState
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from sparklet.worker.execution import Execution
@@ -13,7 +14,6 @@ from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.script_cache import ScriptCache
 
-TAKEOVER_S = 60  # after its lease's end a claim takes a shard over (see ports.Ledger.claim)
 BACK_OFF_S, LONGEST_BACK_OFF_S = 5.0, 300.0
 LEDGER_RETRY_S = 1.0
 
@@ -72,7 +72,7 @@ class ShardDesk:
         record = claim.record
         if claim.status is ClaimStatus.HELD:
             now_s = self.clock.now_s()
-            end_s = record.lease_end_s if record.lease_end_s > now_s else record.lease_end_s + TAKEOVER_S
+            end_s = record.lease_end_s if record.lease_end_s > now_s else record.lease_end_s + LEASE_GRACE_S
             self._come_back(task, max(1.0, end_s - now_s) + random.uniform(0, 5), log)
             held = LeaseLostError(
                 f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"
