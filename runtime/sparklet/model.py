@@ -45,6 +45,7 @@ class RunState(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     SUCCEEDED_WITH_FAILURES = "SUCCEEDED_WITH_FAILURES"  # within what the run tolerates
     FAILED = "FAILED"
+    CANCELLED = "CANCELLED"  # somebody stopped it; what was PENDING has FAILED as cancelled
 
     @property
     def ended(self) -> bool:
@@ -62,13 +63,32 @@ class ClaimStatus(StrEnum):
     EXHAUSTED = "EXHAUSTED"  # no attempt is left; the shard is FAILED now: acknowledge the message
 
 
+class SliceKind(StrEnum):
+    """What an object is cut into."""
+
+    LINES = "lines"  # CSV, JSON Lines, text: ``start`` and ``end`` are bytes, at the beginnings of lines
+    ROW_GROUPS = "row-groups"  # Parquet: ``start`` and ``end`` count row groups
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of one object that is an input of its own: every row of the object is in exactly one slice."""
+
+    kind: SliceKind
+    start: int
+    end: int  # behind the last
+    header_bytes: int = 0  # LINES: the object's first bytes (header line, byte order mark) that every slice has
+
+
 @dataclass(frozen=True, slots=True)
 class InputObject:
-    """One object of the input, as the inventory saw it."""
+    """One object of the input, or a slice of one, as the inventory saw it."""
 
     uri: str
-    size_bytes: int
+    size_bytes: int  # stored bytes; of a slice: its own
     etag: str = ""
+    version_id: str = ""  # "": whatever is current
+    slice: Slice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +105,7 @@ class Shard:
 
     def to_line(self) -> bytes:
         """This shard as one line of a plan part, newline included."""
-        objects = [[o.uri, o.size_bytes, o.etag] for o in self.objects]
+        objects = [_object_document(o) for o in self.objects]
         return json.dumps({"shard": self.number, "objects": objects}, separators=(",", ":")).encode() + b"\n"
 
     @classmethod
@@ -93,10 +113,25 @@ class Shard:
         """Read a line of a plan part; raises EventError if it is none."""
         try:
             document = json.loads(line)
-            objects = tuple(InputObject(str(uri), int(size), str(etag)) for uri, size, etag in document["objects"])
+            objects = tuple(_input_object(*fields) for fields in document["objects"])
             return cls(int(document["shard"]), objects)
         except (ValueError, KeyError, TypeError) as error:
             raise EventError(f"a plan part holds a line that is no shard: {line[:80]!r} ({error})") from error
+
+
+def _object_document(item: InputObject) -> list[Any]:
+    """``[uri, size, etag]``, and only where there is one: version, slice."""
+    document: list[Any] = [item.uri, item.size_bytes, item.etag]
+    if item.version_id or item.slice:
+        document.append(item.version_id)
+    if item.slice:
+        document.append([item.slice.kind, item.slice.start, item.slice.end, item.slice.header_bytes])
+    return document
+
+
+def _input_object(uri: str, size: int, etag: str, version_id: str = "", part: list[Any] | None = None) -> InputObject:
+    cut = Slice(SliceKind(part[0]), int(part[1]), int(part[2]), int(part[3])) if part else None
+    return InputObject(str(uri), int(size), str(etag), str(version_id), cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +192,9 @@ class ShardRef:
 class Position:
     """How far planning has come: everything up to ``after`` in ``source`` is in a shard."""
 
-    source: int = 0  # index into Run.inputs
-    after: str = ""  # key or path of the last object that is in a shard; "" = nothing yet
+    source: int = 0  # index into Run.inputs, then into Run.lists
+    after: str = ""  # the last object that is in a shard, as its source names it (a key, a row); "" = nothing yet
+    slices: int = 0  # so many slices of that object are in shards, the others are not yet; 0: it is done
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +208,7 @@ class PartRecord:
     object_count: int
     size_bytes: int
     position: Position  # after the last object of this part
+    skipped: Mapping[str, int] = field(default_factory=dict)  # objects left out since the part before, by reason
     dispatched: bool = False  # its shards are in the ledger and their messages are sent
 
     @property
@@ -191,13 +228,41 @@ class ScriptRef:
 
 
 @dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a run packs its shards and how much failure it puts up with."""
+class ListSource:
+    """An object that lists the input: a table of keys, or an S3 Inventory's manifest."""
 
-    target_bytes: int = 128 * 1024 * 1024
+    uri: str  # a list from the command line or standard input is copied below runs/<run_id>/lists/ first
+    format: str  # lines | csv | json | jsonl | parquet | s3-inventory
+    path: str = ""  # where the addresses are: a column, or a path within a JSON document; "": found by their names
+    etag: str = ""  # of the list when the run was entered: a list that changes is refused
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the input is read, where it is not simply the function's own."""
+
+    requester_pays: bool = False
+    role_arn: str = ""  # assumed for every read of the input
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a run takes in, how it packs its shards and how much failure it puts up with."""
+
+    target_bytes: int = 128 * 1024 * 1024  # of stored bytes, compressed ones weighed
     max_objects: int = 1000
     include: tuple[str, ...] = ()  # globs on the key below the prefix; none = everything
     exclude: tuple[str, ...] = ()
+    modified_since_s: float = 0.0  # only objects written at or after; 0 = all
+    incremental: bool = False  # not what a SUCCEEDED shard of an earlier run of the same name has done
+    all_versions: bool = False  # every version of each object below the inputs, not the current one alone
+    keep_empty: bool = False  # plan objects of 0 bytes too
+    archived: str = "refuse"  # refuse | skip: objects that must be restored before they can be read
+    group_by: str = ""  # "prefix", or a pattern such as dt=*: objects of different groups share no shard
+    compression_factor: float = 4.0  # what a stored byte of a compressed object (.gz, .bz2, .zst, …) weighs
+    split: str = ""  # "" | auto | csv | lines | parquet: cut objects above target_bytes
+    max_shard_bytes: int = 0  # of weighed bytes: what one function can take on; 0 = no limit
+    oversize: str = "refuse"  # refuse | mark: a shard above that; marked ones are FAILED at once, for another engine
     max_attempts: int = 3
     tolerated_failure_count: int = 0
     tolerated_failure_percentage: float = 0.0
@@ -207,6 +272,15 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.target_bytes < 1 or self.max_objects < 1 or self.max_attempts < 1:
             raise SettingsError("target bytes, objects per shard and attempts must each be at least 1")
+        for name, value, allowed in (
+            ("archived", self.archived, ("refuse", "skip")),
+            ("split", self.split, ("", "auto", "csv", "lines", "parquet")),
+            ("oversize", self.oversize, ("refuse", "mark")),
+        ):
+            if value not in allowed:
+                raise SettingsError(f"{name} is {value!r}; it must be one of {', '.join(filter(None, allowed))}")
+        if self.compression_factor < 1:
+            raise SettingsError(f"a compressed byte must weigh at least 1, not {self.compression_factor}")
         if not 0 <= self.tolerated_failure_percentage <= 100 or self.tolerated_failure_count < 0:
             raise SettingsError("tolerated failures must be a count from 0 or a percentage from 0 to 100")
 
@@ -226,12 +300,17 @@ class Run:
     args: tuple[str, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     options: RunOptions = RunOptions()
+    name: str = ""  # runs of one name belong together, see RunOptions.incremental
+    lists: tuple[ListSource, ...] = ()
+    access: Access = Access()
     state: RunState = RunState.PLANNING
     shard_count: int | None = None
     object_count: int = 0
     size_bytes: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)  # objects left out, by reason; known once sealed
     created_s: float = 0.0
     ended_s: float | None = None
+    cancelled_s: float | None = None  # when somebody asked for its end
 
     @property
     def generation(self) -> int:

@@ -6,6 +6,7 @@ Adapters raise the errors of ``sparklet.errors`` only: no botocore exception pas
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from sparklet.model import (
@@ -135,8 +136,18 @@ class Ledger(Protocol):
     def mark_dispatched(self, run_id: str, index: int) -> None:
         """Note that all shards of a part are in the ledger and their messages sent."""
 
-    def seal_plan(self, run_id: str, shard_count: int, object_count: int, size_bytes: int) -> None:
-        """No shard will be added any more: PLANNING → RUNNING. Sealing again with the same count does nothing."""
+    def seal_plan(
+        self,
+        run_id: str,
+        shard_count: int,
+        object_count: int,
+        size_bytes: int,
+        skipped: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """No shard will be added any more: PLANNING → RUNNING. Sealing again with the same count does nothing.
+
+        ``skipped`` are the objects left out, by reason.
+        """
 
     def add_shards(self, shards: Iterable[ShardRecord]) -> int:
         """Enter shards as PENDING; one that is there already stays as it is. How many were new."""

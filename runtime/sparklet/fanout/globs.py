@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 NOT_INCLUDED = "not matched by any --include"
@@ -28,6 +28,7 @@ class Filter:
         self._exclude = tuple(exclude)
         self.skipped: Counter[str] = Counter()
         """How many keys were left out, by reason."""
+        self._snapshot: Mapping[str, int] = {}
 
     def keeps(self, name: str) -> bool:
         """Whether a key, taken below its prefix, is input."""
@@ -40,7 +41,14 @@ class Filter:
     def skip(self, reason: str) -> bool:
         """Count a key that is left out for another reason; False."""
         self.skipped[reason] += 1
+        self._snapshot = {}
         return False
+
+    def snapshot(self) -> Mapping[str, int]:
+        """What was left out until now; the same value as long as nothing more is."""
+        if not self._snapshot:
+            self._snapshot = dict(self.skipped)
+        return self._snapshot
 
 
 def matches(name: str, pattern: str) -> bool:

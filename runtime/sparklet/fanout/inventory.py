@@ -1,6 +1,7 @@
 """What a run's input consists of: S3 folders and objects, listed in order and from any position on."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sparklet.errors import ObjectNotFoundError, PlanError
 from sparklet.fanout.globs import Filter
@@ -9,6 +10,15 @@ from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.s3_uri import SCHEME, split_uri
 
 FOLDER_MARKER = "an empty object that stands for a folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object of the input, and how far planning has come once it is in a shard."""
+
+    item: InputObject
+    position: Position
+    skipped: Mapping[str, int] = field(default_factory=dict)  # left out before it by this inventory, by reason
 
 
 class Inventory:
@@ -34,25 +44,24 @@ class Inventory:
         """How many objects were left out since this inventory was made, by reason."""
         return dict(self._filter.skipped)
 
-    def objects(self, position: Position = Position()) -> Iterator[InputObject]:  # noqa: B008 - frozen
-        """All objects after ``position``; pages are fetched as they are needed."""
+    def objects(self, position: Position = Position()) -> Iterator[Found]:  # noqa: B008 - frozen
+        """All objects after ``position``, pages fetched as they are needed.
+
+        Where slices of an object are still to be planned, that object comes first, once more and whole.
+        """
         for source in range(position.source, len(self._inputs)):
-            after = position.after if source == position.source else ""
-            for info in self._list(self._inputs[source], after):
+            here = position if source == position.source else Position(source)
+            for info in self._list(self._inputs[source], here):
                 if self._keeps(self._inputs[source], info):
-                    yield InputObject(info.uri, info.size_bytes, info.etag)
+                    item = InputObject(info.uri, info.size_bytes, info.etag)
+                    yield Found(item, Position(source, split_uri(info.uri)[1]), self._filter.snapshot())
 
-    def position_of(self, uri: str) -> Position | None:
-        """Where an object stands in this order; None if it lies under no input."""
-        for source, given in enumerate(self._inputs):
-            if uri == given or (given.endswith("/") and uri.startswith(given)):
-                return Position(source, split_uri(uri)[1])
-        return None
-
-    def _list(self, given: str, after: str) -> Iterator[ObjectInfo]:
+    def _list(self, given: str, at: Position) -> Iterator[ObjectInfo]:
+        if at.slices:
+            yield self._store.head(f"{SCHEME}{split_uri(given)[0]}/{at.after}")
         if given.endswith("/"):
-            yield from self._store.list(given, after)
-        elif not after:
+            yield from self._store.list(given, at.after)
+        elif not at.after:
             yield self._store.head(given)
 
     def _keeps(self, given: str, info: ObjectInfo) -> bool:

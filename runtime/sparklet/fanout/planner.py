@@ -11,15 +11,15 @@ marked were dispatched again. The plan is sealed with the number of shards that 
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sparklet.errors import PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import Pace, dispatch_part
 from sparklet.fanout.inventory import Inventory
-from sparklet.fanout.packing import pack_shards
-from sparklet.model import PartRecord, Position, Run, RunState, Shard
+from sparklet.fanout.packing import Packed, pack_shards
+from sparklet.model import PartRecord, Position, Run, RunState
 
 PART_SHARDS = 1000
 PART_BYTES = 4 * 1024 * 1024
@@ -32,7 +32,7 @@ class PlanProgress:
     shards: int
     objects: int
     size_bytes: int
-    skipped: Mapping[str, int]  # left out by this planner, by reason
+    skipped: Mapping[str, int]  # left out, by reason
     sealed: bool = False
 
 
@@ -78,6 +78,7 @@ class _Sealed:
     objects: int = 0
     size_bytes: int = 0
     position: Position = field(default_factory=Position)
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def and_part(self, part: PartRecord) -> "_Sealed":
         """With one part more."""
@@ -87,6 +88,7 @@ class _Sealed:
             objects=self.objects + part.object_count,
             size_bytes=self.size_bytes + part.size_bytes,
             position=part.position,
+            skipped=_sum(self.skipped, part.skipped),
         )
 
 
@@ -98,22 +100,32 @@ class _Group:
     line_bytes: int = 0
     objects: int = 0
     size_bytes: int = 0
-    last_uri: str = ""
+    position: Position = field(default_factory=Position)  # after its last shard
+    skipped: Mapping[str, int] = field(default_factory=dict)  # left out until there, since this planner began
 
-    def add(self, shard: Shard) -> None:
+    def add(self, packed: Packed) -> None:
+        shard = packed.shard
         line = shard.to_line()
         self.lines.append(line)
         self.line_bytes += len(line)
         self.objects += len(shard.objects)
         self.size_bytes += shard.size_bytes
-        self.last_uri = shard.objects[-1].uri
+        self.position, self.skipped = packed.position, packed.skipped
 
 
-def _groups(shards: Iterator[Shard], most_shards: int, most_bytes: int) -> Iterator[_Group]:
+def _sum(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return dict(Counter(counts) + Counter(more))
+
+
+def _difference(counts: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    return dict(Counter(counts) - Counter(before))
+
+
+def _groups(shards: Iterator[Packed], most_shards: int, most_bytes: int) -> Iterator[_Group]:
     """Shards in groups of at most ``most_shards``; a group is full once its lines have ``most_bytes``."""
     group = _Group()
-    for shard in shards:
-        group.add(shard)
+    for packed in shards:
+        group.add(packed)
         if len(group.lines) == most_shards or group.line_bytes >= most_bytes:
             yield group
             group = _Group()
@@ -127,13 +139,13 @@ class _Planning:
     def __init__(self, at: Deployment, run: Run, sealed: _Sealed, pace: Pace, progress: Progress) -> None:
         self._at, self._run, self._sealed, self._pace, self._progress = at, run, sealed, pace, progress
         self._planner_id = secrets.token_hex(4)
+        self._told: Mapping[str, int] = {}  # of what this planner left out: what its sealed parts hold
         self._inventory = Inventory(at.store, run.inputs, run.options.include, run.options.exclude)
 
-    def shards(self) -> Iterator[Shard]:
+    def shards(self) -> Iterator[Packed]:
         """The shards after the last sealed part."""
-        options = self._run.options
         objects = self._inventory.objects(self._sealed.position)
-        return pack_shards(objects, options.target_bytes, options.max_objects, self._sealed.shards)
+        return pack_shards(objects, self._run.options, self._sealed.shards)
 
     def add(self, group: _Group) -> None:
         """Write, seal and dispatch one part."""
@@ -146,14 +158,12 @@ class _Planning:
 
     def seal(self) -> Run:
         """Seal the plan with what all parts hold."""
-        self._at.ledger.seal_plan(self._run.run_id, self._sealed.shards, self._sealed.objects, self._sealed.size_bytes)
+        done = self._sealed
+        self._at.ledger.seal_plan(self._run.run_id, done.shards, done.objects, done.size_bytes, self._skipped())
         self._tell(sealed=True)
         return self._at.ledger.get_run(self._run.run_id)
 
     def _seal_part(self, name: str, group: _Group) -> PartRecord:
-        position = self._inventory.position_of(group.last_uri)
-        if position is None:
-            raise PlanError(f"{group.last_uri} was listed but lies under no input of {self._run.run_id}")
         part = PartRecord(
             index=self._sealed.parts,
             part=name,
@@ -161,12 +171,18 @@ class _Planning:
             shard_count=len(group.lines),
             object_count=group.objects,
             size_bytes=group.size_bytes,
-            position=position,
+            position=group.position,
+            skipped=_difference(group.skipped, self._told),
         )
         self._at.ledger.add_part(self._run.run_id, part)
+        self._told = group.skipped
         self._sealed = self._sealed.and_part(part)
         return part
 
     def _tell(self, sealed: bool = False) -> None:
-        done, skipped = self._sealed, self._inventory.skipped
-        self._progress(PlanProgress(done.shards, done.objects, done.size_bytes, skipped, sealed))
+        done = self._sealed
+        self._progress(PlanProgress(done.shards, done.objects, done.size_bytes, self._skipped(), sealed))
+
+    def _skipped(self) -> dict[str, int]:
+        """What is left out until now, by all planners of this run: in the sealed parts, and since the last of them."""
+        return _sum(self._sealed.skipped, _difference(self._inventory.skipped, self._told))

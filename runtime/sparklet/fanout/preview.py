@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparklet.errors import PlanError
-from sparklet.fanout.inventory import Inventory, refuse_overlap, resolve_inputs
+from sparklet.fanout.inventory import Found, Inventory, refuse_overlap, resolve_inputs
 from sparklet.fanout.local_files import local_files
 from sparklet.fanout.packing import pack_shards
-from sparklet.model import InputObject, RunOptions
+from sparklet.model import InputObject, Position, RunOptions
 from sparklet.ports import ObjectStore
 
 
@@ -46,7 +46,7 @@ def preview(options: RunOptions, inputs: Sequence[str], store: ObjectStore) -> P
     sources = [next(resolved) if "://" in given else given for given in inputs]
     shards = objects = size_bytes = largest = most = 0
     smallest: int | None = None
-    for shard in pack_shards(_objects(options, sources, store, skipped), options.target_bytes, options.max_objects):
+    for shard in (packed.shard for packed in pack_shards(_objects(options, sources, store, skipped), options)):
         shards, objects, size_bytes = shards + 1, objects + len(shard.objects), size_bytes + shard.size_bytes
         smallest = shard.size_bytes if smallest is None else min(smallest, shard.size_bytes)
         largest, most = max(largest, shard.size_bytes), max(most, len(shard.objects))
@@ -56,9 +56,7 @@ def preview(options: RunOptions, inputs: Sequence[str], store: ObjectStore) -> P
     return PlanPreview(shards, objects, size_bytes, smallest, largest, most, dict(skipped))
 
 
-def _objects(
-    options: RunOptions, sources: Sequence[str], store: ObjectStore, skipped: Counter[str]
-) -> Iterator[InputObject]:
+def _objects(options: RunOptions, sources: Sequence[str], store: ObjectStore, skipped: Counter[str]) -> Iterator[Found]:
     for source in sources:
         if "://" in source:
             inventory = Inventory(store, (source,), options.include, options.exclude)
@@ -66,7 +64,7 @@ def _objects(
             skipped.update(inventory.skipped)
         else:
             for path, _ in local_files(Path(source), options.include, options.exclude, skipped):
-                yield InputObject(str(path), path.stat().st_size)
+                yield Found(InputObject(str(path), path.stat().st_size), Position())
 
 
 def _local_address(given: str) -> str:

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sparklet.model import (
+    Access,
+    ListSource,
     PartRecord,
     Position,
     Run,
@@ -39,6 +41,11 @@ def text(value: str) -> "AttributeValueTypeDef":
 def num(value: float) -> "AttributeValueTypeDef":
     """A number attribute, with every digit."""
     return {"N": repr(value)}
+
+
+def counted(counts: Mapping[str, int]) -> "AttributeValueTypeDef":
+    """Numbers by reason."""
+    return {"M": {reason: num(count) for reason, count in counts.items()}}
 
 
 def shard_key(run_id: str, shard: int) -> Attributes:
@@ -143,6 +150,9 @@ def run_item(run: Run, writer: str) -> Attributes:
         "args": run.args,
         "params": dict(run.params),
         "options": asdict(run.options),
+        "name": run.name,
+        "lists": [asdict(each) for each in run.lists],
+        "access": asdict(run.access),
     }
     item: Attributes = {
         **run_key(run.run_id),
@@ -157,8 +167,12 @@ def run_item(run: Run, writer: str) -> Attributes:
     }
     if run.shard_count is not None:
         item["shard_count"] = num(run.shard_count)
+    if run.skipped:
+        item["skipped"] = counted(run.skipped)
     if run.ended_s is not None:
         item["ended_s"] = num(run.ended_s)
+    if run.cancelled_s is not None:
+        item["cancelled_s"] = num(run.cancelled_s)
     return item
 
 
@@ -174,12 +188,17 @@ def run_value(item: Item) -> Run:
         args=tuple(constant["args"]),
         params=constant["params"],
         options=RunOptions(**options),
+        name=constant["name"],
+        lists=tuple(ListSource(**each) for each in constant["lists"]),
+        access=Access(**constant["access"]),
         state=RunState(item["state"]["S"]),
         shard_count=_whole(item, "shard_count"),
         object_count=int(item["object_count"]["N"]),
         size_bytes=int(item["size_bytes"]["N"]),
+        skipped=_counts(item),
         created_s=_float(item, "created_s"),
         ended_s=_float(item, "ended_s") if "ended_s" in item else None,
+        cancelled_s=_float(item, "cancelled_s") if "cancelled_s" in item else None,
     )
 
 
@@ -204,6 +223,8 @@ def part_item(run_id: str, part: PartRecord, writer: str) -> Attributes:
         "size_bytes": num(part.size_bytes),
         "source": num(part.position.source),
         "after": text(part.position.after),
+        "slices": num(part.position.slices),
+        "skipped": counted(part.skipped),
         "dispatched": {"BOOL": part.dispatched},
         "writer": text(writer),
     }
@@ -218,9 +239,14 @@ def part_value(item: Item) -> PartRecord:
         shard_count=int(item["shard_count"]["N"]),
         object_count=int(item["object_count"]["N"]),
         size_bytes=int(item["size_bytes"]["N"]),
-        position=Position(int(item["source"]["N"]), item["after"]["S"]),
+        position=Position(int(item["source"]["N"]), item["after"]["S"], int(item["slices"]["N"])),
+        skipped=_counts(item),
         dispatched=item["dispatched"]["BOOL"],
     )
+
+
+def _counts(item: Item) -> dict[str, int]:
+    return {reason: int(count["N"]) for reason, count in item["skipped"]["M"].items()} if "skipped" in item else {}
 
 
 def _text(item: Item, name: str) -> str:

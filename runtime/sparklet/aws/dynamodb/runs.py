@@ -1,7 +1,8 @@
 """Runs and their plans in the ledger's table."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sparklet.aws.dynamodb.items import (
@@ -9,6 +10,7 @@ from sparklet.aws.dynamodb.items import (
     RUNS_PARTITION,
     Attributes,
     Item,
+    counted,
     num,
     part_item,
     part_key,
@@ -118,7 +120,14 @@ class RunLedger(OnTable):
         self.get_run(run_id)
         raise LedgerError(f"run {run_id} has no sealed part {index}")
 
-    def seal_plan(self, run_id: str, shard_count: int, object_count: int, size_bytes: int) -> None:
+    def seal_plan(
+        self,
+        run_id: str,
+        shard_count: int,
+        object_count: int,
+        size_bytes: int,
+        skipped: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         """PLANNING → RUNNING, in one transaction with the check that no part was sealed since the last one seen."""
         last = self.last_part(run_id)
         if last is not None and last.next_shard != shard_count:
@@ -127,7 +136,7 @@ class RunLedger(OnTable):
             )
         nothing_since = self._check_absent(part_key(run_id, last.index + 1 if last else 0))
         outcome = self._table.transact(
-            run_key(run_id), [nothing_since, self._seal(run_id, shard_count, object_count, size_bytes)]
+            run_key(run_id), [nothing_since, self._seal(run_id, shard_count, object_count, size_bytes, skipped)]
         )
         if not outcome.applied:
             self._check_sealed(run_id, shard_count, outcome)
@@ -227,13 +236,15 @@ class RunLedger(OnTable):
             }
         }
 
-    def _seal(self, run_id: str, shard_count: int, object_count: int, size_bytes: int) -> "TransactWriteItemTypeDef":
+    def _seal(
+        self, run_id: str, shard_count: int, object_count: int, size_bytes: int, skipped: Mapping[str, int]
+    ) -> "TransactWriteItemTypeDef":
         return {
             "Update": {
                 "TableName": self._table.name,
                 "Key": run_key(run_id),
                 "UpdateExpression": "SET #state = :running, shard_count = :shards, object_count = :objects, "
-                "size_bytes = :bytes",
+                "size_bytes = :bytes, skipped = :skipped",
                 "ConditionExpression": "#state = :planning",
                 "ExpressionAttributeNames": {"#state": "state"},
                 "ExpressionAttributeValues": {
@@ -242,6 +253,7 @@ class RunLedger(OnTable):
                     ":shards": num(shard_count),
                     ":objects": num(object_count),
                     ":bytes": num(size_bytes),
+                    ":skipped": counted(skipped),
                 },
             }
         }

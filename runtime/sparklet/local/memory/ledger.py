@@ -1,8 +1,9 @@
 """Runs and shards in dictionaries, changed under one lock."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from sparklet.clock import SystemClock
 from sparklet.errors import (
@@ -104,7 +105,14 @@ class MemoryLedger:
                 raise LedgerError(f"run {run_id} has no sealed part {index}")
             self._parts[run_id][index] = replace(self._parts[run_id][index], dispatched=True)
 
-    def seal_plan(self, run_id: str, shard_count: int, object_count: int, size_bytes: int) -> None:
+    def seal_plan(
+        self,
+        run_id: str,
+        shard_count: int,
+        object_count: int,
+        size_bytes: int,
+        skipped: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         """No shard will be added any more."""
         with self._lock:
             run = self.get_run(run_id)
@@ -122,6 +130,7 @@ class MemoryLedger:
                 shard_count=shard_count,
                 object_count=object_count,
                 size_bytes=size_bytes,
+                skipped=dict(skipped),
             )
 
     def add_shards(self, shards: Iterable[ShardRecord]) -> int:
