@@ -1,7 +1,7 @@
 """The demo's input as Amazon S3 Inventory would describe it: day files in a bucket, a gzipped CSV of them, a manifest.
 
-The form is that of https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html: keys in the CSV
-are URL-encoded, the manifest names each data file with its MD5, and ``manifest.checksum`` holds the manifest's own.
+The form is that of https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html: keys in the
+CSV are URL-encoded, the manifest names each data file with its MD5, and ``manifest.checksum`` holds the manifest's own.
 """
 
 from __future__ import annotations
