@@ -4,10 +4,12 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.aws.dynamodb.items import (
+    FORMAT,
     new_shard_item,
     num,
     open_value,
@@ -19,6 +21,7 @@ from sparklet.aws.dynamodb.items import (
     shard_record,
     text,
 )
+from sparklet.errors import LedgerError
 from sparklet.ledger_rules import (
     ERROR_CLASS_BYTES,
     ERROR_MESSAGE_BYTES,
@@ -138,3 +141,25 @@ def test_times_sort_as_text_as_they_do_as_numbers(times: list[float]) -> None:
     rounded = sorted(round(time_s, 6) for time_s in times)
 
     assert sorted(map(padded, rounded)) == list(map(padded, rounded))
+
+
+A_RUN = Run("run-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/j.py", "0", "j.py"),))
+A_SHARD = ShardRecord("run-1", 3, "part", 0, 1, 1, 1)
+NEWER = r"run run-1 was written by a newer Sparklet \(ledger format 2, this one knows 1\): upgrade this one"
+
+
+def test_items_of_a_newer_format_are_refused_not_misread() -> None:
+    newer = {"fmt": num(FORMAT + 1)}
+
+    with pytest.raises(LedgerError, match=NEWER):
+        run_value({**run_item(A_RUN, "w"), **newer})
+    with pytest.raises(LedgerError, match=NEWER):
+        shard_record({**new_shard_item(A_SHARD, 0.0, "w"), **newer})
+
+
+def test_items_from_before_formats_were_numbered_are_read() -> None:
+    run, shard = run_item(A_RUN, "w"), new_shard_item(A_SHARD, 0.0, "w")
+    del run["fmt"], shard["fmt"]
+
+    assert run_value(run) == A_RUN
+    assert shard_record(shard) == A_SHARD

@@ -4,7 +4,7 @@ The condition names everything the transition rests on, so a write that comes la
 refused by the item itself. A refusal comes with the item; what it means is told from that.
 """
 
-from sparklet.aws.dynamodb.items import Attributes, num, open_value, shard_key, shard_record, text
+from sparklet.aws.dynamodb.items import FORMAT, Attributes, num, open_value, shard_key, shard_record, text
 from sparklet.aws.dynamodb.runs import new_writer, wrote
 from sparklet.aws.dynamodb.table import OnTable, Written
 from sparklet.errors import LeaseLostError, LedgerError, ShardNotFoundError
@@ -54,6 +54,7 @@ class AttemptLedger(OnTable):
             "SET #state = :running, #open = :open, attempts = attempts + :one, attempt_id = :me, lease_end_s = :end, "
             "changed_s = :now, started_s = :now, log_stream = :log",
             "generation = :generation AND attempts < :most AND attempt_id <> :me "
+            "AND (attribute_not_exists(fmt) OR fmt <= :format) "
             "AND (#state = :pending OR (#state = :running AND lease_end_s < :lapsed))",
             {
                 ":running": text(ShardState.RUNNING),
@@ -67,6 +68,7 @@ class AttemptLedger(OnTable):
                 ":generation": num(ref.generation),
                 ":most": num(max_attempts),
                 ":lapsed": num(now_s - LEASE_GRACE_S),
+                ":format": num(FORMAT),
             },
         )
 

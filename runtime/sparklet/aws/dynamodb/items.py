@@ -1,6 +1,9 @@
 """Values of the model ↔ items of the ledger's table.
 
 Numbers are stored as Python writes them, so that a float comes back as the same float; what is empty is left out.
+
+Items of runs and shards carry the version of this format (``fmt``). It is raised when an older Sparklet could
+misread or spoil what a newer one wrote; whoever meets a higher one than its own stops, and says so.
 """
 
 import json
@@ -8,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from sparklet.errors import LedgerError
 from sparklet.model import (
     Access,
     ListSource,
@@ -30,6 +34,7 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
+FORMAT = 1
 PART_PREFIX = "part#"
 
 
@@ -88,6 +93,16 @@ def open_value(state: ShardState, since_s: float) -> str:
     return f"{state}#{padded(since_s)}"
 
 
+def _refuse_newer(item: Item) -> None:
+    """LedgerError if the item was written by a Sparklet whose format this one does not know."""
+    written = int(item["fmt"]["N"]) if "fmt" in item else FORMAT
+    if written > FORMAT:
+        raise LedgerError(
+            f"run {item['pk']['S'].rpartition('#')[0]} was written by a newer Sparklet "
+            f"(ledger format {written}, this one knows {FORMAT}): upgrade this one"
+        )
+
+
 # --- shards ---
 
 
@@ -109,11 +124,13 @@ def new_shard_item(record: ShardRecord, now_s: float, writer: str) -> Attributes
         "attempt_id": {"S": ""},
         "changed_s": {"N": repr(now_s)},
         "writer": {"S": writer},
+        "fmt": {"N": str(FORMAT)},
     }
 
 
 def shard_record(item: Item) -> ShardRecord:
     """A shard's item as a value."""
+    _refuse_newer(item)
     return ShardRecord(
         run_id=item["pk"]["S"].rpartition("#")[0],
         number=int(item["sk"]["S"].partition("#")[2]),
@@ -164,6 +181,7 @@ def run_item(run: Run, writer: str) -> Attributes:
         "size_bytes": num(run.size_bytes),
         "created_s": num(run.created_s),
         "writer": text(writer),
+        "fmt": num(FORMAT),
     }
     if run.shard_count is not None:
         item["shard_count"] = num(run.shard_count)
@@ -178,6 +196,7 @@ def run_item(run: Run, writer: str) -> Attributes:
 
 def run_value(item: Item) -> Run:
     """A run's item as a value."""
+    _refuse_newer(item)
     constant = json.loads(item["constant"]["S"])
     options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in constant["options"].items()}
     return Run(
