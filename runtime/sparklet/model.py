@@ -115,8 +115,8 @@ class Shard:
             document = json.loads(line)
             objects = tuple(_input_object(*fields) for fields in document["objects"])
             return cls(int(document["shard"]), objects)
-        except (ValueError, KeyError, TypeError) as error:
-            raise EventError(f"a plan part holds a line that is no shard: {line[:80]!r} ({error})") from error
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
+            raise EventError(f"a plan part holds a line that is no shard: {line[:40]!r} ({error})") from error
 
 
 def _object_document(item: InputObject) -> list[Any]:

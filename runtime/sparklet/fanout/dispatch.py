@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from itertools import islice
 
+from sparklet.errors import EventError, PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.model import PartRecord, Shard, ShardRecord
 from sparklet.ports import Clock, TaskQueue
 
 MOST_AT_ONCE = 10  # messages: one batch of the queue
+ANOTHER_RUN = "start the run again under another id"
 
 
 class Pace:
@@ -47,10 +49,24 @@ def dispatch_part(at: Deployment, run_id: str, part: PartRecord, body: bytes, pa
 
     Doing it again is harmless: a shard that is there stays as it is, and a second message is turned away.
     """
-    records = part_shards(run_id, part.part, body, at.clock.now_s())
+    try:
+        records = part_shards(run_id, part.part, body, at.clock.now_s())
+    except EventError as error:
+        raise PlanError(f"the plan part {at.part_uri(run_id, part.part)} is damaged: {error}; {ANOTHER_RUN}") from error
+    _refuse_damaged(at.part_uri(run_id, part.part), part, records)
     at.ledger.add_shards(records)
     pace.send(at.queue, (record.ref.to_body() for record in records))
     at.ledger.mark_dispatched(run_id, part.index)
+
+
+def _refuse_damaged(part_uri: str, part: PartRecord, records: list[ShardRecord]) -> None:
+    """PlanError if a part that was read again does not hold the shards that were sealed."""
+    numbers = [record.number for record in records]
+    if numbers != list(range(part.first_shard, part.next_shard)):
+        planned = f"{part.shard_count} shards from {part.first_shard} on"
+        raise PlanError(
+            f"the plan part {part_uri} is damaged: it holds {len(numbers)} shards, {planned} were sealed; {ANOTHER_RUN}"
+        )
 
 
 def part_shards(run_id: str, part: str, body: bytes, now_s: float) -> list[ShardRecord]:

@@ -4,7 +4,15 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sparklet.errors import LeaseLostError, LedgerError, QueueError, ScriptFailedError, SparkletError
+from sparklet.errors import (
+    EventError,
+    LeaseLostError,
+    LedgerError,
+    PlanError,
+    QueueError,
+    ScriptFailedError,
+    SparkletError,
+)
 from sparklet.events import Outcome, Task
 from sparklet.ledger_rules import LEASE_GRACE_S
 from sparklet.model import Claim, ClaimStatus, Failure, Run, Shard, ShardRecord, ShardRef, ShardResult, ShardState
@@ -98,8 +106,7 @@ class ShardDesk:
         return Outcome(task, answer={"shard": ref.shard, "state": str(ShardState.SUCCEEDED), "rows": result.rows})
 
     def _execution(self, ref: ShardRef, run: Run, record: ShardRecord, attempt_id: str) -> Execution:
-        part_uri = f"s3://{self.bucket}/runs/{ref.run_id}/plan/{record.part}"
-        shard = Shard.from_line(self.store.get(part_uri, record.offset, record.length))
+        shard = self._planned(record)
         script_ref = run.scripts[ref.generation]
         script, py_files = self.scripts.fetch_ref(script_ref)
         inputs = [o.uri for o in shard.objects]
@@ -113,6 +120,22 @@ class ShardDesk:
             "params": dict(run.params),
         }
         return Execution(attempt_id, script_ref.source_uri, script, event, run.args, py_files)
+
+    def _planned(self, record: ShardRecord) -> Shard:
+        """The shard's line of its plan part; PlanError if that is not what was planned, which no retry mends."""
+        part_uri = f"s3://{self.bucket}/runs/{record.run_id}/plan/{record.part}"
+        damaged = f"the plan part {part_uri} is damaged at byte {record.offset}"
+        try:
+            shard = Shard.from_line(self.store.get(part_uri, record.offset, record.length))
+        except EventError as error:
+            raise PlanError(f"{damaged}: {error}") from error
+        found, planned = (
+            (shard.number, len(shard.objects), shard.size_bytes),
+            (record.number, record.object_count, record.size_bytes),
+        )
+        if found != planned:
+            raise PlanError(f"{damaged}: (shard, objects, bytes) are {found}, but {planned} was planned")
+        return shard
 
     def _not_done(
         self,

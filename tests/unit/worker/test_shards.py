@@ -239,3 +239,42 @@ def test_log_lines_carry_run_shard_attempt_and_request(bench: Bench) -> None:
     assert started["request_id"] == "request-1"
     assert started["attempt"] == bench.ledger.get_shard("run-1", 0).attempt_id
     assert b"\nas it comes\n" in bench.lines.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("damaged", "told"),
+    [
+        (b"", "damaged at byte 0: a plan part holds a line that is no shard: b''"),
+        (b'{"shard":0,"obj', "a line that is no shard"),
+        (b"\xff" * 200, "a line that is no shard"),
+        (b"[" * 100_000, "a line that is no shard"),
+        (b'{"shard":7,"objects":[["s3://in/0.csv",10,"e"]]}\n', "(7, 1, 10), but (0, 1, 10) was planned"),
+        (b'{"shard":0,"objects":[["s3://in/0.csv",9e9,""]]}\n', "(0, 1, 9000000000), but (0, 1, 10) was planned"),
+        (b'{"shard":0,"objects":[["s3://in/0.csv",1e999,""]]}\n', "a line that is no shard"),
+    ],
+)
+def test_a_plan_part_that_was_altered_ends_the_shard_at_once_with_that_cause(
+    bench: Bench, damaged: bytes, told: str
+) -> None:
+    (ref,) = bench.plan()
+    part_uri = f"s3://bucket/runs/run-1/plan/{ref.part}"
+    bench.store.put(part_uri, damaged)
+
+    assert bench.deliver().acknowledged
+
+    record = bench.ledger.get_shard("run-1", 0)
+    assert (record.state, record.attempts, record.error_class) == (ShardState.FAILED, 1, "PlanError")
+    assert f"{part_uri} is damaged" in record.error_message
+    assert told in record.error_message
+    assert bench.runner.calls == []
+
+
+def test_a_plan_part_that_is_gone_ends_the_shard_at_once(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    bench.store.delete(f"s3://bucket/runs/run-1/plan/{ref.part}")
+
+    assert bench.deliver().acknowledged
+
+    record = bench.ledger.get_shard("run-1", 0)
+    assert (record.state, record.error_class) == (ShardState.FAILED, "ObjectNotFoundError")
+    assert ref.part in record.error_message

@@ -1,0 +1,73 @@
+"""A plan part that is not what was sealed is told with its address; no shard is lost or done wrongly for it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError
+from sparklet.fanout.new_run import new_run
+from sparklet.fanout.planner import plan
+from sparklet.model import RunOptions
+from tests.unit.fanout.world import World
+
+DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "cut off within a line": (lambda body: body[:-20], "no shard"),
+    "cut off between lines": (lambda body: body[: body.index(b"\n") + 1], "it holds 1 shards, 2 shards from 0 on"),
+    "empty": (lambda body: b"", "it holds 0 shards"),
+    "other bytes": (lambda body: b"\xff\xfe" * 40, "no shard"),
+    "another number": (lambda body: body.replace(b'"shard":1', b'"shard":7'), "it holds 2 shards, 2 shards from 0 on"),
+    "nested without end": (lambda body: b"[" * 100_000, "no shard"),
+}
+
+
+@pytest.fixture
+def half_planned(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A run whose planner died after it had sealed its first part, before it entered the shards."""
+    world.put(4)
+    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+
+    def die(shards: object) -> int:
+        raise CheckpointConflictError("died")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.ledger, "add_shards", die)
+        with pytest.raises(CheckpointConflictError, match="died"):
+            plan(world.at, "run-1", part_shards=2)
+    return world
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_planner_that_continues_refuses_a_part_that_was_altered(half_planned: World, how: str) -> None:
+    damage, told = DAMAGES[how]
+    (part,) = half_planned.ledger.parts("run-1")
+    uri = half_planned.at.part_uri("run-1", part.part)
+    half_planned.store.put(uri, damage(half_planned.store.get(uri)))
+
+    with pytest.raises(PlanError, match=rf"{uri} is damaged: .*{told}.*start the run again under another id"):
+        plan(half_planned.at, "run-1")
+
+    run = half_planned.ledger.get_run("run-1")
+    assert not run.sealed
+    assert half_planned.ledger.count("run-1").total == 0
+
+
+def test_a_planner_that_continues_names_a_part_that_is_gone(half_planned: World) -> None:
+    (part,) = half_planned.ledger.parts("run-1")
+    uri = half_planned.at.part_uri("run-1", part.part)
+    half_planned.store.delete(uri)
+
+    with pytest.raises(ObjectNotFoundError, match=f"{uri} is not there"):
+        plan(half_planned.at, "run-1")
+
+
+def test_runs_of_one_name_with_ids_of_their_own_know_nothing_of_each_other(world: World) -> None:
+    world.put(3)
+    ids = []
+    for _ in range(2):
+        run = new_run(world.at, world.request(run_id="", name="daily", options=RunOptions(max_objects=1)))
+        ids.append(plan(world.at, run.run_id).run_id)
+
+    first, second = ids
+    assert first != second
+    assert world.ledger.count(first).pending == world.ledger.count(second).pending == 3
+    assert len(world.queue) == 6
