@@ -334,18 +334,19 @@ def _show_summary(
 
 
 def _show_fate(screen: Screen, run_id: str, fate: ObjectFate) -> None:
-    if fate.shard is None:
+    if not fate.shards:
         raise PlanError(
             f"{fate.uri} is in no shard of {run_id}; it was not there, or left out, when the run was planned"
         )
-    if fate.record is None:
-        raise PlanError(
-            f"{fate.uri} is in shard {fate.shard.number} of {run_id}, which is not in the ledger yet; ask again"
-        )
-    if screen.as_json:
-        screen.document(shard_document(fate.record))
-    else:
-        screen.out.print(shard_table(fate.record))
+    for each in fate.shards:
+        if each.record is None:
+            raise PlanError(
+                f"{fate.uri} is in shard {each.shard.number} of {run_id}, which is not in the ledger yet; ask again"
+            )
+        if screen.as_json:
+            screen.document(shard_document(each.record))
+        else:
+            screen.out.print(shard_table(each.record))
 
 
 def _show_preview(screen: Screen, found: Any) -> None:

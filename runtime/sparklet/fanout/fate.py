@@ -1,4 +1,4 @@
-"""Which shard an input object went into, and where that stands."""
+"""Which shards an input object went into, and where those stand."""
 
 import json
 from collections.abc import Iterator
@@ -6,8 +6,16 @@ from dataclasses import dataclass
 
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.inventory import Inventory
-from sparklet.model import PartRecord, Position, Run, Shard, ShardRecord
+from sparklet.model import InputObject, Run, Shard, ShardRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFate:
+    """One shard that holds the object, or a slice or a version of it."""
+
+    shard: Shard
+    items: tuple[InputObject, ...]  # what of the object it holds
+    record: ShardRecord | None  # where the shard stands; None: it is not in the ledger yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,43 +23,36 @@ class ObjectFate:
     """Where an input object stands."""
 
     uri: str
-    shard: Shard | None  # the shard that holds it; None: no shard does (left out, or not there when it was planned)
-    record: ShardRecord | None  # where that shard stands; None: it is not in the ledger yet
+    shards: tuple[ShardFate, ...]  # in order; none: it was left out, or not there when the run was planned
 
 
 def object_fate(at: Deployment, run_id: str, uri: str) -> ObjectFate:
-    """Find the shard of an object, reading only the plan part it must be in.
+    """Find the shards of an object in the parts of the plan, one part in memory at a time.
 
     Raises
     ------
     PlanError
-        If the object lies under no input of the run.
+        If the object lies under no input of the run, and no list could have named it.
     """
     run = at.ledger.get_run(run_id)
-    position = Inventory(at.store, run.inputs).position_of(uri)
-    if position is None:
+    if not run.lists and not any(_lies_under(uri, given) for given in run.inputs):
         raise PlanError(f"{uri} lies under no input of {run_id}; its inputs are {', '.join(run.inputs)}")
-    for part in _parts_around(at, run, position):
-        for line in at.store.get(at.part_uri(run_id, part.part)).splitlines(keepends=True):
-            if _mentions(line, uri):
-                shard = Shard.from_line(line)
-                return ObjectFate(uri, shard, _record(at, run_id, shard.number))
-    return ObjectFate(uri, None, None)
+    return ObjectFate(uri, tuple(_fates(at, run, uri)))
 
 
-def _parts_around(at: Deployment, run: Run, wanted: Position) -> Iterator[PartRecord]:
-    """The parts that an object at ``wanted`` can be in: positions follow the listing, so that is one part."""
-    before = (0, "")
+def _fates(at: Deployment, run: Run, uri: str) -> Iterator[ShardFate]:
+    wanted = json.dumps(uri).encode()
     for part in at.ledger.parts(run.run_id):
-        last = (part.position.source, part.position.after)
-        if before < (wanted.source, wanted.after) <= last:
-            yield part
-        before = last
+        for line in at.store.get(at.part_uri(run.run_id, part.part)).splitlines(keepends=True):
+            if wanted not in line:  # the cheap question first
+                continue
+            shard = Shard.from_line(line)
+            if items := tuple(item for item in shard.objects if item.uri == uri):
+                yield ShardFate(shard, items, _record(at, run.run_id, shard.number))
 
 
-def _mentions(line: bytes, uri: str) -> bool:
-    """Whether a line of a plan part lists an object; the cheap question first."""
-    return json.dumps(uri).encode() in line and any(o.uri == uri for o in Shard.from_line(line).objects)
+def _lies_under(uri: str, given: str) -> bool:
+    return uri.startswith(given) if given.endswith("/") else uri == given
 
 
 def _record(at: Deployment, run_id: str, number: int) -> ShardRecord | None:

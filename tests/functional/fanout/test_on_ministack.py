@@ -106,7 +106,8 @@ def test_a_run_goes_through_failures_and_redrive_to_its_end(at: Deployment) -> N
     manifest = json.loads(at.store.get(at.run_uri("run-1", "manifest.json")))
     assert manifest["ItemCounts"]["Succeeded"] == 12 and manifest["ResultFiles"]["FAILED"] == []
     fate = object_fate(at, "run-1", f"s3://{at.bucket}/in/007 ü.csv")
-    assert fate.record is not None and fate.record.number == 3 and fate.record.generation == 1
+    (found,) = fate.shards
+    assert found.record is not None and found.record.number == 3 and found.record.generation == 1
 
 
 def test_a_planner_killed_at_many_places_plans_everything_once(at: Deployment) -> None:

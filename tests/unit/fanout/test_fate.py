@@ -1,14 +1,12 @@
 """One object's fate can be asked for."""
 
-from typing import Any
-
 import pytest
 
 from sparklet.errors import PlanError
 from sparklet.fanout.fate import object_fate
 from sparklet.fanout.new_run import new_run
 from sparklet.fanout.planner import plan
-from sparklet.model import Failure, RunOptions, ShardState
+from sparklet.model import Failure, InputObject, PartRecord, Position, Shard, ShardState, Slice, SliceKind
 from tests.unit.fanout.world import SOURCE, World
 
 
@@ -21,35 +19,30 @@ def test_every_object_finds_its_shard_and_where_that_stands(world: World) -> Non
     world.work(lambda n: Failure("ValueError", "bad", retryable=False))
 
     for uri in uris:
-        fate = object_fate(world.at, "run-1", uri)
-        assert fate.shard is not None and uri in [item.uri for item in fate.shard.objects]
-        assert fate.record is not None and fate.record.number == fate.shard.number
-        assert fate.record.state is ShardState.FAILED
+        (found,) = object_fate(world.at, "run-1", uri).shards
+        assert [item.uri for item in found.items] == [uri] and set(found.items) <= set(found.shard.objects)
+        assert found.record is not None and found.record.number == found.shard.number
+        assert found.record.state is ShardState.FAILED
 
 
-def test_only_the_part_that_must_hold_it_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    uris = world.put(8)
-    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
-    plan(world.at, "run-1", part_shards=2)
-    read: list[str] = []
-    get = world.store.get
+def test_slices_of_an_object_are_found_in_all_their_shards(world: World) -> None:
+    world.put(1)
+    new_run(world.at, world.request())
+    big = f"{SOURCE}big.csv"
+    slices = [InputObject(big, 5, slice=Slice(SliceKind.LINES, 5 * n, 5 * n + 5)) for n in range(3)]
+    body = b"".join(Shard(n, (item, InputObject(f"{big}.gz", 1))).to_line() for n, item in enumerate(slices))
+    world.store.put(world.at.part_uri("run-1", "part-0"), body)
+    world.ledger.add_part("run-1", PartRecord(0, "part-0", 0, 3, 6, 18, Position(0, "in/big.csv")))
 
-    def remember(uri: str, *rest: Any) -> bytes:
-        read.append(uri)
-        return get(uri, *rest)
-
-    monkeypatch.setattr(world.store, "get", remember)
-
-    object_fate(world.at, "run-1", uris[5])
-
-    assert len(read) == 1 and "part-00002" in read[0]
+    assert [(each.shard.number, each.items) for each in object_fate(world.at, "run-1", big).shards] == [
+        (number, (item,)) for number, item in enumerate(slices)
+    ]
 
 
 def test_an_object_that_was_left_out_is_in_no_shard(world: World) -> None:
     world.run(2)
     for uri in (f"{SOURCE}00000b.csv", f"{SOURCE}zzz"):
-        fate = object_fate(world.at, "run-1", uri)
-        assert (fate.shard, fate.record) == (None, None)
+        assert object_fate(world.at, "run-1", uri).shards == ()
 
 
 def test_an_object_under_no_input_is_refused(world: World) -> None:
@@ -63,5 +56,5 @@ def test_a_sealed_shard_that_is_not_entered_yet_is_found(world: World) -> None:
     new_run(world.at, world.request())
     plan(world.at, "run-1")
     world.ledger._shards["run-1"].clear()
-    fate = object_fate(world.at, "run-1", uris[0])
-    assert fate.shard is not None and fate.record is None
+    (found,) = object_fate(world.at, "run-1", uris[0]).shards
+    assert found.record is None

@@ -19,7 +19,7 @@ def store_of(*uris: str) -> MemoryObjectStore:
 
 
 def uris(inventory: Inventory, position: Position | None = None) -> list[str]:
-    return [item.uri for item in inventory.objects(position or Position())]
+    return [found.item.uri for found in inventory.objects(position or Position())]
 
 
 def test_inputs_come_in_the_order_given_and_keys_in_the_order_of_s3() -> None:
@@ -32,18 +32,18 @@ def test_inputs_come_in_the_order_given_and_keys_in_the_order_of_s3() -> None:
 
 def test_an_object_has_size_and_etag() -> None:
     store = store_of("s3://b/a/1")
-    (item,) = Inventory(store, ("s3://b/a/",)).objects()
-    assert (item.size_bytes, item.etag) == (4, store.head("s3://b/a/1").etag)
+    (found,) = Inventory(store, ("s3://b/a/",)).objects()
+    assert (found.item.size_bytes, found.item.etag) == (4, store.head("s3://b/a/1").etag)
 
 
 @given(cut=st.integers(0, 11))
 def test_a_listing_goes_on_behind_any_object(cut: int) -> None:
     store = store_of(*(f"s3://b/a/{n}" for n in range(5)), "s3://b/one", *(f"s3://b/c/{n}" for n in range(5)))
     inventory = Inventory(store, ("s3://b/c/", "s3://b/one", "s3://b/a/"))
-    whole = uris(inventory)
-    position = inventory.position_of(whole[cut - 1]) if cut else Position()
+    whole = list(inventory.objects())
+    position = whole[cut - 1].position if cut else Position()
 
-    assert uris(inventory, position) == whole[cut:]
+    assert list(inventory.objects(position)) == whole[cut:]
 
 
 def test_folder_markers_are_left_out_and_counted_but_nothing_else_is_silently() -> None:
@@ -71,13 +71,11 @@ def test_odd_keys_are_taken_literally() -> None:
     store = store_of(*(f"s3://b/a/{name}" for name in names))
     inventory = Inventory(store, ("s3://b/a/",))
 
-    found = uris(inventory)
+    found = list(inventory.objects())
 
-    assert sorted(found) == sorted(f"s3://b/a/{name}" for name in names)
-    for index, uri in enumerate(found):
-        position = inventory.position_of(uri)
-        assert position is not None
-        assert uris(inventory, position) == found[index + 1 :]
+    assert sorted(each.item.uri for each in found) == sorted(f"s3://b/a/{name}" for name in names)
+    for index, each in enumerate(found):
+        assert list(inventory.objects(each.position)) == found[index + 1 :]
 
 
 # --- resolving ---
@@ -122,10 +120,3 @@ def test_folders_whose_names_begin_alike_do_not_overlap() -> None:
 def test_an_input_that_is_none_is_named(given_inputs: list[str], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         resolve_inputs(store_of("s3://b/a/1", "s3://b/a/1xy"), given_inputs)
-
-
-def test_the_place_of_an_object_under_no_input_is_unknown() -> None:
-    inventory = Inventory(store_of(), ("s3://b/a/", "s3://b/one"))
-    assert inventory.position_of("s3://b/other") is None
-    assert inventory.position_of("s3://b/one/x") is None
-    assert inventory.position_of("s3://b/one") == Position(1, "one")

@@ -1,6 +1,7 @@
 """Planning: every object in one shard, every shard in the ledger and in the queue, the plan sealed last."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -151,10 +152,10 @@ def test_planners_that_see_different_ends_agree_on_one(world: World, monkeypatch
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))
     add_part, seal_plan = world.ledger.add_part, world.ledger.seal_plan
 
-    def one_more_part_and_no_further(run_id: str, shard_count: int, object_count: int, size_bytes: int) -> None:
+    def one_more_part_and_no_further(run_id: str, shard_count: int, *rest: Any) -> None:
         monkeypatch.undo()
         add_part(run_id, PartRecord(1, "late", 2, 1, 1, 4, Position(0, "in/99999.csv")))
-        seal_plan(run_id, shard_count, object_count, size_bytes)
+        seal_plan(run_id, shard_count, *rest)
 
     monkeypatch.setattr(world.ledger, "seal_plan", one_more_part_and_no_further)
     with pytest.raises(CheckpointConflictError):
