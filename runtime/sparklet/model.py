@@ -258,6 +258,7 @@ class RunOptions:
     all_versions: bool = False  # every version of each object below the inputs, not the current one alone
     keep_empty: bool = False  # plan objects of 0 bytes too
     archived: str = "refuse"  # refuse | skip: objects that must be restored before they can be read
+    other_region: bool = False  # read from buckets of another region too, instead of refusing them
     group_by: str = ""  # "prefix", or a pattern such as dt=*: objects of different groups share no shard
     compression_factor: float = 4.0  # what a stored byte of a compressed object (.gz, .bz2, .zst, …) weighs
     split: str = ""  # "" | auto | csv | lines | parquet: cut objects above target_bytes

@@ -11,10 +11,32 @@ from sparklet.errors import PlanError, RunExistsError, RunNotFoundError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.inventory import Inventory, resolve_inputs
 from sparklet.fanout.scripts import ScriptFiles, keep_script, read_script
-from sparklet.model import RUN_ID, Run, RunOptions
+from sparklet.model import RUN_ID, Access, Run, RunOptions
 from sparklet.s3_uri import SCHEME
 
 LONGEST_NAME = 40  # so that time and suffix fit into the 63 characters of a run id
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest:
+    """A list of objects that a user gives as input.
+
+    Parameters
+    ----------
+    source
+        ``s3://`` address of the list; where ``body`` is given, the name it is known by in messages (a path, ``-``).
+    body
+        The list itself, from a local file or standard input: it is stored with the run.
+    format
+        lines | csv | json | jsonl | parquet | s3-inventory; "": by the name of ``source``.
+    path
+        Where the addresses are: a column's name or number, or a path such as ``data.files[*].uri``; "": by their names.
+    """
+
+    source: str
+    body: bytes | None = None
+    format: str = ""
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +48,17 @@ class RunRequest:
     script
         ``s3://`` address or local path of a ``.py`` file.
     inputs
-        S3 folders and objects, in the order in which they are planned.
+        S3 folders and objects, in the order in which they are planned; none where ``lists`` are given.
     output_uri
         S3 folder below which every shard writes.
     run_id
         Empty: made from ``name``, or from the script's. Given: the same request again continues that run.
+    name
+        Empty: the script's. Runs of one name belong together: ``options.incremental`` skips what they have done.
+    lists
+        Planned after the inputs.
+    access
+        How inputs and lists in S3 are read.
     """
 
     script: str
@@ -43,6 +71,8 @@ class RunRequest:
     params: Mapping[str, Any] = field(default_factory=dict)
     options: RunOptions = field(default_factory=RunOptions)
     check_syntax: bool = True
+    lists: tuple[ListRequest, ...] = ()
+    access: Access = field(default_factory=Access)
 
 
 def new_run(at: Deployment, request: RunRequest) -> Run:
