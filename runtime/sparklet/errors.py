@@ -15,6 +15,7 @@
     │   ├── ShardNotFoundError       the run has no such shard
     │   └── CheckpointConflictError  another planner moved this run's checkpoint
     ├── QueueError*                  the queue did not do what it was asked to
+    ├── LogsError                    the workers' logs could not be read
     ├── PlanError                    the input cannot be planned as asked
     ├── ScriptError
     │   ├── ScriptNotAllowedError    the script lies outside the allowed prefixes
@@ -44,6 +45,7 @@ __all__ = [
     "LeaseLostError",
     "LedgerError",
     "LocalStackError",
+    "LogsError",
     "ObjectChangedError",
     "ObjectForbiddenError",
     "ObjectNotFoundError",
@@ -128,6 +130,10 @@ class QueueError(SparkletError):
     """The queue did not do what it was asked to; trying again may help."""
 
     retryable = True
+
+
+class LogsError(SparkletError):
+    """The workers' logs could not be read."""
 
 
 class PlanError(SparkletError):

@@ -1,6 +1,7 @@
-"""What every ledger adapter does alike: how long a lease binds, how a lost one is named, what fits into an item."""
+"""What every ledger adapter does alike: how long a lease binds, what fits into an item, how a refusal is named."""
 
-from sparklet.model import Failure, ShardRecord, ShardResult
+from sparklet.errors import LedgerError
+from sparklet.model import Failure, Run, ShardRecord, ShardResult
 
 LEASE_GRACE_S = 60.0  # clocks differ: a claim takes a lease over only so long after its end
 
@@ -44,3 +45,28 @@ def lapse_failure(record: ShardRecord) -> Failure:
     if record.error_class and record.error_class != "LeaseExpired":
         message += f"; the attempt before it: {record.error_class}: {record.error_message}"
     return bounded_failure(Failure("LeaseExpired", message))
+
+
+def standing(run: Run) -> str:
+    """Where a run stands, in words."""
+    return "being cancelled" if run.cancelled_s is not None and not run.state.ended else str(run.state)
+
+
+def no_generation(run: Run, generation: int, retired: bool) -> LedgerError:
+    """Why a further generation cannot start."""
+    plan = "sealed" if run.sealed else "not sealed"
+    state = "being deleted" if retired else standing(run)
+    return LedgerError(
+        f"generation {generation} of run {run.run_id} cannot start: "
+        f"it is at {run.generation}, its plan {plan}, and it is {state}"
+    )
+
+
+def not_ended(run: Run) -> LedgerError:
+    """Why a run cannot be retired."""
+    return LedgerError(f"the run {run.run_id} has not ended, it is {standing(run)}; cancel it first: sparklet cancel")
+
+
+def not_retired(run: Run) -> LedgerError:
+    """Why a run cannot be deleted."""
+    return LedgerError(f"the run {run.run_id} is {standing(run)} and was not retired; nothing is deleted")

@@ -98,6 +98,19 @@ class TaskQueue(Protocol):
         """Make a received message visible again in ``visibility_s`` seconds (at most 12 hours)."""
 
 
+class WorkerLogs(Protocol):
+    """What the workers wrote, a stream for each of their environments. Every method raises LogsError."""
+
+    def streams(self, run_id: str, since_s: float) -> Sequence[str]:
+        """Names of the streams that mention a run, oldest first; ``since_s``: when it was created."""
+
+    def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
+        """The next whole lines of a stream and the position behind them; ``after`` "" begins at its first.
+
+        No lines, and the same position: there are no more yet.
+        """
+
+
 class Compute(Protocol):
     """Deployed functions."""
 
@@ -126,8 +139,8 @@ class Ledger(Protocol):
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part: the planner's checkpoint.
 
-        CheckpointConflictError if a part of that index is there already or the plan is sealed:
-        another planner is at work.
+        CheckpointConflictError if a part of that index is there already or the plan is sealed (another
+        planner is at work), or if the run was cancelled.
         """
 
     def parts(self, run_id: str) -> Iterator[PartRecord]:
@@ -153,15 +166,32 @@ class Ledger(Protocol):
         """Enter shards as PENDING; one that is there already stays as it is. How many were new."""
 
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
-        """Open generation ``generation`` (the next one) with its script; the run is RUNNING again.
+        """Open generation ``generation`` (the next one) with its script; the run is RUNNING again, not cancelled.
 
-        LedgerError if the run is not at ``generation - 1`` or its plan is not sealed.
+        LedgerError if the run is not at ``generation - 1``, its plan is not sealed, it was cancelled and has not
+        ended yet, or it was retired.
         """
 
     def finish_run(self, run_id: str, generation: int, state: RunState) -> Run:
         """Record how a run ended; the run as it stands.
 
-        Nothing happens if it has ended or a later generation is open.
+        Nothing happens if it has ended or a later generation is open. A run that was cancelled ends as
+        CANCELLED and no other does: with another state nothing happens either.
+        """
+
+    def cancel_run(self, run_id: str) -> Run:
+        """Note that somebody wants the run's end (``cancelled_s``); the run as it stands.
+
+        From now on it takes no part and no generation. Nothing happens if it was cancelled already or has ended.
+        """
+
+    def retire_run(self, run_id: str) -> Run:
+        """Close an ended run for good, before what belongs to it is deleted; LedgerError if it has not ended."""
+
+    def delete_run(self, run_id: str) -> int:
+        """Forget a retired run, itself last: its shards, its parts; how many items there were.
+
+        LedgerError if it is not retired. What an earlier call left behind goes with the next one.
         """
 
     # --- attempts --------------------------------------------------------------

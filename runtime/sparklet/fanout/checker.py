@@ -1,4 +1,4 @@
-"""Watches a run, one idempotent step at a time: lost shards, a silent planner, the time limit, the end.
+"""Watches a run, one idempotent step at a time: lost shards, a silent planner, the time limit, cancelling, the end.
 
 It never asks the queue what is in it: the ledger says which shard is owed a message, and one message too many
 is turned away by a claim. The index guides, conditional writes decide, and only a strongly consistent count
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
+from sparklet.fanout.cancel import give_up, seal_as_it_is
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import Pace
 from sparklet.fanout.manifest import has_manifest, write_manifests
@@ -29,7 +30,7 @@ class CheckReport:
     counts: Counts  # of the index before the check; of the base table once the run has ended
     lapsed: int = 0  # leases that were over
     requeued: int = 0  # messages sent again for shards that had none left
-    abandoned: int = 0  # shards given up at the run's time limit
+    abandoned: int = 0  # shards given up at the run's time limit, or because it was cancelled
     planned: bool = False  # a dead planner's work was continued
     summary: Summary | None = None  # set by the check that wrote the manifests
 
@@ -49,6 +50,8 @@ def check(
     run = at.ledger.get_run(run_id)
     if run.state.ended:
         return _ended(at, run)
+    if run.cancelled_s is not None:
+        return _settle_cancelled(at, run)
     pace = Pace(at.clock, run.options.rate_per_s)
     parts = () if run.sealed else tuple(at.ledger.parts(run_id))
     lapsed = _lapse(at, run, pace)
@@ -65,6 +68,19 @@ def _ended(at: Deployment, run: Run) -> CheckReport:
     """An ended run needs nothing, unless its manifests were lost."""
     summary = None if has_manifest(at, run.run_id) else write_manifests(at, run, run.state)
     return CheckReport(run, summary.counts if summary else at.ledger.count(run.run_id), summary=summary)
+
+
+def _settle_cancelled(at: Deployment, run: Run) -> CheckReport:
+    """Begin nothing, give up what is PENDING, and end the run once nothing is RUNNING."""
+    try:
+        run = seal_as_it_is(at, run)
+    except SparkletError:
+        if not _overdue(at, run) or at.ledger.count(run.run_id).open:
+            raise
+        return _end(at, CheckReport(run, Counts()), RunState.CANCELLED)  # a part of its plan is lost
+    abandoned = give_up(at, run)
+    report = CheckReport(run, at.ledger.glance(run.run_id), abandoned=abandoned)
+    return report if report.counts.open else _finish(at, report)
 
 
 # --- lost shards ---------------------------------------------------------------
@@ -190,7 +206,7 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     counts = at.ledger.count(run.run_id)
     if counts.open or counts.total != run.shard_count:
         return report
-    return _end(at, report, verdict(run.options, counts))
+    return _end(at, report, verdict(run.options, counts) if run.cancelled_s is None else RunState.CANCELLED)
 
 
 def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:

@@ -1,14 +1,15 @@
 """Shards into the ledger, messages into the queue: always in this order, so that no message names a shard unknown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from sparklet.errors import EventError, PlanError
+from sparklet.errors import CheckpointConflictError, EventError, PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.model import PartRecord, Shard, ShardRecord
 from sparklet.ports import Clock, TaskQueue
 
 MOST_AT_ONCE = 10  # messages: one batch of the queue
+ASK_EVERY_S = 10.0  # so often somebody who sends slowly looks whether the run was cancelled
 ANOTHER_RUN = "start the run again under another id"
 
 
@@ -48,15 +49,37 @@ def dispatch_part(at: Deployment, run_id: str, part: PartRecord, body: bytes, pa
     """Enter a sealed part's shards, send their messages and note that this is done.
 
     Doing it again is harmless: a shard that is there stays as it is, and a second message is turned away.
+
+    Raises
+    ------
+    CheckpointConflictError
+        If messages are sent at a rate and the run is cancelled meanwhile.
     """
+    records = enter_part(at, run_id, part, body)
+    pace.send(at.queue, _until_cancelled(at, run_id, records))
+    at.ledger.mark_dispatched(run_id, part.index)
+
+
+def enter_part(at: Deployment, run_id: str, part: PartRecord, body: bytes) -> list[ShardRecord]:
+    """Enter a sealed part's shards into the ledger; PlanError if the part is not what was sealed."""
     try:
         records = part_shards(run_id, part.part, body, at.clock.now_s())
     except EventError as error:
         raise PlanError(f"the plan part {at.part_uri(run_id, part.part)} is damaged: {error}; {ANOTHER_RUN}") from error
     _refuse_damaged(at.part_uri(run_id, part.part), part, records)
     at.ledger.add_shards(records)
-    pace.send(at.queue, (record.ref.to_body() for record in records))
-    at.ledger.mark_dispatched(run_id, part.index)
+    return records
+
+
+def _until_cancelled(at: Deployment, run_id: str, records: list[ShardRecord]) -> Iterator[str]:
+    """The shards' messages; where sending them takes long the run is looked at in between."""
+    asked_s = at.clock.now_s()
+    for record in records:
+        if at.clock.now_s() - asked_s > ASK_EVERY_S:
+            if at.ledger.get_run(run_id).cancelled_s is not None:
+                raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is dispatched")
+            asked_s = at.clock.now_s()
+        yield record.ref.to_body()
 
 
 def _refuse_damaged(part_uri: str, part: PartRecord, records: list[ShardRecord]) -> None:

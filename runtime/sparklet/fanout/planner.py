@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from sparklet.errors import CheckpointConflictError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import Pace, dispatch_part
 from sparklet.fanout.inventory import Inventory
@@ -52,9 +53,14 @@ def plan(
     Raises
     ------
     CheckpointConflictError
-        If another planner is at work on this run: this one has stopped, and nothing is lost or doubled.
+        If another planner is at work on this run, or the run was cancelled: this one has stopped, and nothing
+        is lost or doubled.
     """
     run = at.ledger.get_run(run_id)
+    if run.cancelled_s is not None:
+        if run.sealed:
+            return run
+        raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is planned")
     pace = Pace(at.clock, run.options.rate_per_s)
     sealed = _Sealed()
     for part in at.ledger.parts(run_id):

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sparklet.errors import PlanError, ShardNotFoundError
+from sparklet.fanout.cancel import NOT_PLANNED
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import Pace
-from sparklet.model import Run, ScriptRef, ShardRecord, ShardState
+from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 
 MOST_NAMED = 10
 
@@ -22,6 +23,7 @@ class Redriven:
     run: Run
     shards: int  # FAILED before, PENDING now
     messages: int  # sent, also for shards that an interrupted redrive had moved
+    unplanned: bool = False  # the plan was cut short by cancelling: objects that were never planned stay so
 
 
 def redrive(
@@ -39,22 +41,30 @@ def redrive(
     Raises
     ------
     PlanError
-        If the run is still being planned, if a chosen shard is not there or has not FAILED, or if nothing
-        is left to do again.
+        If the run is still being planned or cancelled, if a chosen shard is not there or has not FAILED, or if
+        nothing is left to do again.
     """
-    run = at.ledger.get_run(run_id)
-    if not run.sealed:
-        raise PlanError(f"the run {run_id} is still being planned; redrive it once its plan is sealed")
+    run = redrivable(at, run_id)
     _refuse_unfit(at, run_id, shards)
     moved = 0
     if _any_failed(at, run_id, shards):
         run = at.ledger.start_generation(run_id, run.generation + 1, script or run.scripts[-1])
         moved = sum(at.ledger.redrive(run_id, n, run.generation) is not None for n in _failed(at, run_id, shards))
-    run = _reopened(at, run_id)
+    run = _reopened(at, run_id, run.generation if moved else None)
     messages = Pace(at.clock, run.options.rate_per_s).send(at.queue, (r.ref.to_body() for r in _unstarted(at, run)))
-    if not moved and not messages:
+    if not moved and not messages and run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
-    return Redriven(run, moved, messages)
+    return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
+
+
+def redrivable(at: Deployment, run_id: str) -> Run:
+    """The run, if its failed shards can be done again now; else PlanError."""
+    run = at.ledger.get_run(run_id)
+    if run.cancelled_s is not None and not run.state.ended:
+        raise PlanError(f"the run {run_id} is being cancelled; redrive it once it has ended (sparklet watch {run_id})")
+    if not run.sealed:
+        raise PlanError(f"the run {run_id} is still being planned; redrive it once its plan is sealed")
+    return run
 
 
 def _refuse_unfit(at: Deployment, run_id: str, shards: Sequence[int] | None) -> None:
@@ -82,21 +92,24 @@ def _any_failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> bo
     return next(_failed(at, run_id, shards), None) is not None
 
 
-def _reopened(at: Deployment, run_id: str) -> Run:
-    """The run, open as long as it has open shards.
+def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:
+    """The run, open as long as it has open shards; ``opened`` is the generation that this redrive began.
 
     A checker that came between the new generation and its first shard has ended the run; so does a crash
-    there. One more generation with the same script opens it again.
+    there. One more generation with the same script opens it again; and if somebody cancelled the run
+    meanwhile, it is cancelled again, so that the next check gives up the shards moved since.
     """
     run = at.ledger.get_run(run_id)
     if run.state.ended and next(at.ledger.shards(run_id, ShardState.PENDING), None):
-        return at.ledger.start_generation(run_id, run.generation + 1, run.scripts[-1])
+        meant = run.state is RunState.CANCELLED and run.generation == opened
+        run = at.ledger.start_generation(run_id, run.generation + 1, run.scripts[-1])
+        return at.ledger.cancel_run(run_id) if meant else run
     return run
 
 
 def _unstarted(at: Deployment, run: Run) -> Iterator[ShardRecord]:
     """Redriven shards that nobody has claimed yet: none of them may be left without a message."""
-    if run.state.ended:
+    if run.state.ended or run.cancelled_s is not None:
         return
     for record in at.ledger.shards(run.run_id, ShardState.PENDING):
         if record.generation and not record.attempts:

@@ -14,13 +14,13 @@ runs           created#run_id          a pointer, by which runs are listed
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb.attempts import AttemptLedger
-from sparklet.aws.dynamodb.reading import ShardLedger
+from sparklet.aws.dynamodb.deleting import DeletingLedger
 from sparklet.aws.dynamodb.table import LedgerTable
 from sparklet.clock import SystemClock
 from sparklet.ports import Clock
 
 
-class DynamoLedger(AttemptLedger, ShardLedger):
+class DynamoLedger(AttemptLedger, DeletingLedger):
     """A ``Ledger`` in a DynamoDB table (see ``table_definition``).
 
     Parameters

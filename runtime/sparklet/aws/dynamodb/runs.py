@@ -25,6 +25,7 @@ from sparklet.aws.dynamodb.items import (
 )
 from sparklet.aws.dynamodb.table import OnTable, Written
 from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError, RunNotFoundError
+from sparklet.ledger_rules import no_generation, standing
 from sparklet.model import PartRecord, Run, RunState, ScriptRef
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class RunLedger(OnTable):
         if outcome.lost:
             raise outcome.lost
         raise CheckpointConflictError(
-            f"the plan of run {run_id} takes no more parts: it is {self.get_run(run_id).state}"
+            f"the plan of run {run_id} takes no more parts: it is {standing(self.get_run(run_id))}"
         )
 
     def parts(self, run_id: str) -> Iterator[PartRecord]:
@@ -159,9 +160,11 @@ class RunLedger(OnTable):
         outcome = self._table.update(
             run_key(run_id),
             "SET scripts = list_append(scripts, :script), generation = :next, #state = :running, writer = :writer "
-            "REMOVE ended_s",
-            "generation = :current AND attribute_exists(shard_count)",
+            "REMOVE ended_s, cancelled_s",
+            "generation = :current AND attribute_exists(shard_count) AND attribute_not_exists(retired) "
+            "AND (attribute_not_exists(cancelled_s) OR #state = :cancelled)",
             {
+                ":cancelled": text(RunState.CANCELLED),
                 ":script": {"L": [script_value(script)]},
                 ":current": num(generation - 1),
                 ":next": num(generation),
@@ -174,19 +177,17 @@ class RunLedger(OnTable):
             return run
         if outcome.lost:
             raise outcome.lost
-        plan = "sealed" if run.sealed else "not sealed"
-        raise LedgerError(
-            f"generation {generation} of run {run_id} cannot start: it is at {run.generation}, its plan {plan}"
-        )
+        raise no_generation(run, generation, "retired" in (outcome.item or {}))
 
     def finish_run(self, run_id: str, generation: int, state: RunState) -> Run:
         """Record how a run ended."""
         if not state.ended:
             raise ValueError(f"a run does not end as {state}")
+        there = "attribute_exists" if state is RunState.CANCELLED else "attribute_not_exists"
         outcome = self._table.update(
             run_key(run_id),
             "SET #state = :ended, ended_s = :now",
-            "generation = :generation AND #state IN (:planning, :running)",
+            f"generation = :generation AND #state IN (:planning, :running) AND {there}(cancelled_s)",
             {
                 ":ended": text(state),
                 ":now": num(self._clock.now_s()),
@@ -197,6 +198,23 @@ class RunLedger(OnTable):
         )
         run = self._existing(run_id, outcome)
         if outcome.lost and run.generation == generation and not run.state.ended:
+            raise outcome.lost
+        return run
+
+    def cancel_run(self, run_id: str) -> Run:
+        """Note that somebody wants the run's end."""
+        outcome = self._table.update(
+            run_key(run_id),
+            "SET cancelled_s = :now",
+            "attribute_not_exists(cancelled_s) AND #state IN (:planning, :running)",
+            {
+                ":now": num(self._clock.now_s()),
+                ":planning": text(RunState.PLANNING),
+                ":running": text(RunState.RUNNING),
+            },
+        )
+        run = self._existing(run_id, outcome)
+        if outcome.lost and run.cancelled_s is None and not run.state.ended:
             raise outcome.lost
         return run
 
@@ -230,7 +248,7 @@ class RunLedger(OnTable):
             "ConditionCheck": {
                 "TableName": self._table.name,
                 "Key": run_key(run_id),
-                "ConditionExpression": "#state = :planning",
+                "ConditionExpression": "#state = :planning AND attribute_not_exists(cancelled_s)",
                 "ExpressionAttributeNames": {"#state": "state"},
                 "ExpressionAttributeValues": {":planning": text(RunState.PLANNING)},
             }

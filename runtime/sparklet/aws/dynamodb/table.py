@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 OPEN_INDEX = "open-index"
 MOST_KEYS_A_BATCH = 100
+MOST_DELETES_A_BATCH = 25
 TRANSACTION_TRIES = 8
 _ALL_OLD = "ALL_OLD"
 
@@ -142,6 +143,20 @@ class LedgerTable:
             ReturnValues="ALL_NEW",
             ReturnValuesOnConditionCheckFailure=_ALL_OLD,
         )
+
+    def delete_many(self, keys: Sequence[Attributes]) -> int:
+        """Delete the items of these keys, whatever they hold; how many keys there were."""
+        for start in range(0, len(keys), MOST_DELETES_A_BATCH):
+            batch = keys[start : start + MOST_DELETES_A_BATCH]
+            wanted: Any = {self.name: [{"DeleteRequest": {"Key": key}} for key in batch]}
+            tries = 0
+            while wanted:
+                answer = self._call("BatchWriteItem", self.client.batch_write_item, RequestItems=wanted)
+                wanted = answer.get("UnprocessedItems")
+                if wanted:
+                    tries += 1
+                    self._back_off(tries)
+        return len(keys)
 
     def transact(self, key: Attributes, writes: Sequence["TransactWriteItemTypeDef"]) -> Written:
         """Do all writes or none; ``key`` is the item in whose state a refusal is told."""

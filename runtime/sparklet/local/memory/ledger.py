@@ -1,19 +1,9 @@
 """Runs and shards in dictionaries, changed under one lock."""
 
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from types import MappingProxyType
 
-from sparklet.clock import SystemClock
-from sparklet.errors import (
-    CheckpointConflictError,
-    LeaseLostError,
-    LedgerError,
-    RunExistsError,
-    RunNotFoundError,
-    ShardNotFoundError,
-)
+from sparklet.errors import LeaseLostError, LedgerError, ShardNotFoundError
 from sparklet.ledger_rules import (
     LEASE_GRACE_S,
     LOG_STREAM_BYTES,
@@ -22,26 +12,22 @@ from sparklet.ledger_rules import (
     cut,
     lapse_failure,
 )
+from sparklet.local.memory.runs import MemoryRuns
 from sparklet.model import (
     Claim,
     ClaimStatus,
     Counts,
     Failure,
-    PartRecord,
-    Run,
-    RunState,
-    ScriptRef,
     ShardRecord,
     ShardRef,
     ShardResult,
     ShardState,
 )
-from sparklet.ports import Clock
 
 PAGE_SHARDS = 1000
 
 
-class MemoryLedger:
+class MemoryLedger(MemoryRuns):
     """A ``Ledger`` in memory: every method is one atomic step.
 
     Parameters
@@ -50,88 +36,7 @@ class MemoryLedger:
         Decides when leases end.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        self._clock: Clock = clock or SystemClock()
-        self._runs: dict[str, Run] = {}
-        self._parts: dict[str, dict[int, PartRecord]] = {}
-        self._shards: dict[str, dict[int, ShardRecord]] = {}
-        self._lock = threading.RLock()
-
-    # --- runs and their plan ---
-
-    def create_run(self, run: Run) -> None:
-        """Enter a run."""
-        with self._lock:
-            if run.run_id in self._runs:
-                raise RunExistsError(f"a run {run.run_id} is in the ledger already; choose another id")
-            self._runs[run.run_id] = run
-            self._parts[run.run_id] = {}
-
-    def get_run(self, run_id: str) -> Run:
-        """The run."""
-        with self._lock:
-            if run_id not in self._runs:
-                raise RunNotFoundError(f"there is no run {run_id}; `sparklet runs` lists those there are")
-            return self._runs[run_id]
-
-    def list_runs(self) -> Iterator[Run]:
-        """All runs, newest first."""
-        with self._lock:
-            runs = sorted(self._runs.values(), key=lambda r: (r.created_s, r.run_id), reverse=True)
-        return iter(runs)
-
-    def add_part(self, run_id: str, part: PartRecord) -> None:
-        """Seal a plan part."""
-        with self._lock:
-            run = self.get_run(run_id)
-            if run.state is not RunState.PLANNING:
-                raise CheckpointConflictError(f"the plan of run {run_id} takes no more parts: it is {run.state}")
-            if part.index in self._parts[run_id]:
-                raise CheckpointConflictError(f"part {part.index} of run {run_id} was sealed by another planner")
-            self._parts[run_id][part.index] = part
-
-    def parts(self, run_id: str) -> Iterator[PartRecord]:
-        """Sealed parts in order."""
-        with self._lock:
-            self.get_run(run_id)
-            parts = sorted(self._parts[run_id].values(), key=lambda p: p.index)
-        return iter(parts)
-
-    def mark_dispatched(self, run_id: str, index: int) -> None:
-        """Note that a part's shards are entered and their messages sent."""
-        with self._lock:
-            self.get_run(run_id)
-            if index not in self._parts[run_id]:
-                raise LedgerError(f"run {run_id} has no sealed part {index}")
-            self._parts[run_id][index] = replace(self._parts[run_id][index], dispatched=True)
-
-    def seal_plan(
-        self,
-        run_id: str,
-        shard_count: int,
-        object_count: int,
-        size_bytes: int,
-        skipped: Mapping[str, int] = MappingProxyType({}),
-    ) -> None:
-        """No shard will be added any more."""
-        with self._lock:
-            run = self.get_run(run_id)
-            if run.sealed and run.shard_count == shard_count:
-                return
-            planned = max((p.next_shard for p in self._parts[run_id].values()), default=shard_count)
-            if run.state is not RunState.PLANNING or planned != shard_count:
-                raise CheckpointConflictError(
-                    f"the plan of run {run_id} cannot be sealed with {shard_count} shards: "
-                    f"it is {run.state} with {run.shard_count}, its parts hold {planned}"
-                )
-            self._runs[run_id] = replace(
-                run,
-                state=RunState.RUNNING,
-                shard_count=shard_count,
-                object_count=object_count,
-                size_bytes=size_bytes,
-                skipped=dict(skipped),
-            )
+    # --- shards enter ---
 
     def add_shards(self, shards: Iterable[ShardRecord]) -> int:
         """Enter shards as PENDING; how many were new."""
@@ -156,28 +61,6 @@ class MemoryLedger:
             generation=record.generation,
             changed_s=self._clock.now_s(),
         )
-
-    def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
-        """Open the next generation."""
-        with self._lock:
-            run = self.get_run(run_id)
-            if run.generation != generation - 1 or not run.sealed:
-                plan = "sealed" if run.sealed else "not sealed"
-                raise LedgerError(
-                    f"generation {generation} of run {run_id} cannot start: it is at {run.generation}, its plan {plan}"
-                )
-            self._runs[run_id] = replace(run, scripts=(*run.scripts, script), state=RunState.RUNNING, ended_s=None)
-            return self._runs[run_id]
-
-    def finish_run(self, run_id: str, generation: int, state: RunState) -> Run:
-        """Record how a run ended."""
-        if not state.ended:
-            raise ValueError(f"a run does not end as {state}")
-        with self._lock:
-            run = self.get_run(run_id)
-            if run.generation == generation and not run.state.ended:
-                self._runs[run_id] = replace(run, state=state, ended_s=self._clock.now_s())
-            return self._runs[run_id]
 
     # --- attempts ---
 
