@@ -179,11 +179,12 @@ class ShardRef:
         except KeyError as error:
             raise EventError(f"a shard message lacks {error}") from error
         if not (isinstance(run_id, str) and RUN_ID.fullmatch(run_id)):
-            raise EventError(f"a shard message has the run_id {run_id!r}")
-        if not isinstance(part, str) or "/" in part:
-            raise EventError(f"a shard message has the part {part!r}")
+            raise EventError(f"a shard message's run_id is no name of a run: a {type(run_id).__name__}")
+        if not isinstance(part, str) or "/" in part:  # errors say types, never contents: anybody may have sent this
+            raise EventError(f"a shard message's part is no file name: a {type(part).__name__}")
         if any(type(n) is not int or n < 0 for n in numbers):
-            raise EventError(f"a shard message has a number that is none: {numbers!r}")
+            kinds = ", ".join(type(n).__name__ for n in numbers)
+            raise EventError(f"a shard message's shard, generation, offset and length must be counts, not {kinds}")
         shard, generation, offset, length = numbers
         return cls(run_id, shard, generation, part, offset, length)
 

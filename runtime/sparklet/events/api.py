@@ -1,0 +1,119 @@
+"""API Gateway (REST and HTTP APIs, payload versions 1.0 and 2.0) and function URLs: a request is one task.
+
+Every outcome is a response: 200 with the script's answer as JSON, 4xx for a request that cannot be read or
+that the script refuses with ``EventError``, 5xx for everything else. A body never says more than that: what
+went wrong is in the log, under the request's id.
+"""
+
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparklet.errors import DeadlineExceededError, EventError, ScriptFailedError, SparkletError
+from sparklet.events.task import Outcome, Source, Task, Telling, seen
+
+LONGEST_CHECKED_BODY = 1024 * 1024  # characters; a longer JSON body is read by the script alone
+LONGEST_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024  # Lambda's limit, less what is around the response
+RESPONSE_KEYS = ("statusCode", "headers", "multiValueHeaders", "cookies", "body", "isBase64Encoded")
+
+
+def is_request(event: Mapping[str, Any]) -> bool:
+    """Whether this is an HTTP request."""
+    context = event.get("requestContext")
+    if not isinstance(context, dict):
+        return False
+    return isinstance(event.get("httpMethod"), str) or isinstance(context.get("http"), dict)
+
+
+def split(event: Mapping[str, Any]) -> tuple[Task, ...]:
+    """One task; a body that is not what the request says it is, is a problem."""
+    try:
+        _check_body(event)
+    except EventError as problem:
+        return (Task(Source.API, event, problem=problem),)
+    return (Task(Source.API, event),)
+
+
+def tell(event: Mapping[str, Any], outcomes: Sequence[Outcome], telling: Telling) -> Any:
+    """The response."""
+    outcome = outcomes[0]
+    if outcome.error is not None:
+        return _failure(event, *_status(outcome.task, outcome.error))
+    document = outcome.answer.get("answer", {key: outcome.answer.get(key) for key in ("state", "rows")})
+    try:
+        response = _response(document)
+        size_bytes = len(json.dumps(response, ensure_ascii=False).encode())
+    except (EventError, ValueError, RecursionError):
+        return _failure(event, 500, "the script's answer is no HTTP response")
+    if size_bytes > LONGEST_RESPONSE_BYTES:
+        return _failure(event, 500, "the answer is larger than the 6 MB that Lambda returns")
+    return response
+
+
+def _check_body(event: Mapping[str, Any]) -> None:
+    body = event.get("body")
+    if body is None:
+        return
+    if not isinstance(body, str):
+        raise EventError(f"the request's body must be text, not {seen(body)}")
+    text: str | bytes = body
+    if event.get("isBase64Encoded"):
+        try:
+            text = binascii.a2b_base64(body.encode("ascii"), strict_mode=True)
+        except ValueError:
+            raise EventError(f"the request's body is said to be base64 and is not ({len(body)} characters)") from None
+    if text and len(text) <= LONGEST_CHECKED_BODY and _is_json(event.get("headers")):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            raise EventError(f"the request's body is said to be JSON and is not ({len(body)} characters)") from None
+
+
+def _is_json(headers: object) -> bool:
+    if not isinstance(headers, dict):
+        return False
+    kinds = [value for name, value in headers.items() if str(name).lower() == "content-type"]
+    return bool(kinds) and str(kinds[0]).split(";")[0].strip().lower() == "application/json"
+
+
+def _status(task: Task, error: SparkletError) -> tuple[int, str]:
+    """What a client may know of a failure."""
+    if task.problem is not None:
+        return 400, str(task.problem)
+    if isinstance(error, ScriptFailedError):
+        if error.cause_class.rsplit(".", 1)[-1] == EventError.__name__:
+            return 400, "the request was refused"
+        return 500, "the request failed"
+    if isinstance(error, DeadlineExceededError):
+        return 504, "the request took too long"
+    return (503, "the request could not be served; try again") if error.retryable else (500, "the request failed")
+
+
+def _failure(event: Mapping[str, Any], status: int, message: str) -> dict[str, Any]:
+    context = event.get("requestContext")
+    request_id = context.get("requestId") if isinstance(context, dict) else None
+    return _json_response(status, {"message": message, "requestId": str(request_id or "")[:100]})
+
+
+def _response(document: Any) -> dict[str, Any]:
+    """A script's answer as a response: one that has a ``statusCode`` is meant to be one."""
+    if not isinstance(document, dict) or "statusCode" not in document:
+        return _json_response(200, document)
+    status, body = document["statusCode"], document.get("body", "")
+    if type(status) is not int or not 100 <= status <= 599 or not document.keys() <= set(RESPONSE_KEYS):
+        raise EventError(f"a response has a statusCode from 100 to 599 and no other keys than {RESPONSE_KEYS}")
+    if isinstance(body, str):
+        return {**document, "body": body}
+    made = _json_response(status, body)
+    headers = document.get("headers")
+    return {**document, **made, "headers": {**made["headers"], **(headers if isinstance(headers, dict) else {})}}
+
+
+def _json_response(status: int, document: Any) -> dict[str, Any]:
+    return {
+        "statusCode": status,
+        "headers": {"content-type": "application/json"},
+        "body": json.dumps(document, ensure_ascii=False, allow_nan=False),
+        "isBase64Encoded": False,
+    }

@@ -1,0 +1,73 @@
+"""S3 notifications, SNS and EventBridge: asynchronous, so one task an event, and a failure is raised.
+
+Lambda then tries the event twice more and hands it to the function's failure destination or dead-letter
+queue. Nobody reads an answer, except where one of these events is the input of a Step Functions task.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from sparklet.errors import EventError
+from sparklet.events.task import Event, Format, Outcome, Source, Task, Telling, raise_failure, seen
+
+TEST_EVENT = "s3:TestEvent"
+LONGEST_TEST_MESSAGE = 16 * 1024  # characters; S3's has some 300, in an SNS envelope some 1,500
+NO_OBJECT = f"{TEST_EVENT}: S3 tries out a notification that was set up; there is no object"
+DEEPEST = 3  # S3 → SNS → SQS
+
+
+def tell(event: Event, outcomes: Sequence[Outcome], telling: Telling) -> Any:
+    """The task's answer; its failure is raised."""
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise_failure(outcome)
+    return dict(outcomes[0].answer) if outcomes else {}
+
+
+def _one_task(source: Source, part: str, event: Mapping[str, Any]) -> tuple[Task, ...]:
+    """The whole event as one task."""
+    for record in event["Records"]:
+        if not isinstance(record.get(part), dict):
+            raise EventError(f"a record of {source} has no {part}; it has {seen(record)}")
+    messages = [record[part].get("Message") for record in event["Records"]] if source is Source.SNS else []
+    reasons = [found_test_event(message) if isinstance(message, str) else "" for message in messages]
+    return (Task(source, event, skip=reasons[0] if reasons and all(reasons) else ""),)
+
+
+def _eventbridge(event: Event) -> tuple[Task, ...]:
+    return (Task(Source.EVENTBRIDGE, event),)
+
+
+def is_eventbridge(event: Mapping[str, Any]) -> bool:
+    """Whether this is an event of EventBridge: scheduled, custom, or a service's."""
+    return isinstance(event.get("detail-type"), str) and isinstance(event.get("source"), str) and "detail" in event
+
+
+def found_test_event(text: str) -> str:
+    """What to log if this is what S3 sends when a notification is set up; "" if it is anything else."""
+    if TEST_EVENT not in text or len(text) > LONGEST_TEST_MESSAGE:
+        return ""
+    inner: object = text
+    for _ in range(DEEPEST):
+        if not isinstance(inner, str):
+            return ""
+        try:
+            document = json.loads(inner)
+        except (ValueError, RecursionError):
+            return ""
+        if is_test_event(document):
+            return NO_OBJECT
+        inner = document.get("Message") if isinstance(document, dict) else None
+    return ""
+
+
+def is_test_event(document: object) -> bool:
+    """Whether this is S3's test message itself."""
+    return isinstance(document, dict) and document.get("Event") == TEST_EVENT and document.get("Service") == "Amazon S3"
+
+
+S3 = Format(partial(_one_task, Source.S3, "s3"), tell)
+SNS = Format(partial(_one_task, Source.SNS, "Sns"), tell)
+EVENTBRIDGE = Format(_eventbridge, tell)

@@ -1,0 +1,81 @@
+"""SQS, standard and FIFO: one task a message; the ids of those that come back are reported.
+
+The mapping must have ``FunctionResponseTypes: [ReportBatchItemFailures]``: without it Lambda reads no answer
+and deletes every message of the batch. What a message carries (a shard, an S3 notification, an SNS or
+EventBridge envelope, anything else) is the script's to read; here only Sparklet's own messages and
+S3's test messages are told apart.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparklet.errors import EventError
+from sparklet.events.notices import found_test_event
+from sparklet.events.task import Event, Outcome, Source, Task, Telling, seen
+from sparklet.model import ShardRef
+
+LONGEST_SHARD_BODY = 4096  # characters; a shard message has a few hundred, so nothing longer is decoded
+MOST_KEYS = 100  # of the event beside its records: they are in every task's event
+
+
+def split(event: Mapping[str, Any]) -> tuple[Task, ...]:
+    """One task a message; a message that cannot be read is a problem of its own only."""
+    if len(event) > MOST_KEYS:
+        raise EventError(f"an SQS event has {len(event)} keys beside its records; Lambda sends none")
+    return tuple(_task({**event, "Records": [record]}, record) for record in event["Records"])
+
+
+def tell(event: Event, outcomes: Sequence[Outcome], telling: Telling) -> Any:
+    """Exactly the messages that were not done, in the order of the batch."""
+    failed = [outcome.task.record_ids[0] for outcome in outcomes if not outcome.acknowledged]
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+
+
+def _task(event: Event, record: Mapping[str, Any]) -> Task:
+    message_id = record.get("messageId")
+    if not isinstance(message_id, str) or not message_id:
+        raise EventError(f"an SQS record has no messageId, so its failure could not be reported; it has {seen(record)}")
+    body, attributes = record.get("body"), record.get("attributes")
+    known = attributes if isinstance(attributes, dict) else {}
+    shard, problem = None, None
+    try:
+        shard = _shard_ref(body)
+    except EventError as error:
+        problem = error
+    return Task(
+        Source.SQS,
+        event,
+        record_ids=(message_id,),
+        receipt=str(record.get("receiptHandle", "")),
+        receive_count=_count(known.get("ApproximateReceiveCount")),
+        group=_group(record, known),
+        shard=shard,
+        problem=problem,
+        skip=found_test_event(body) if isinstance(body, str) else "",
+    )
+
+
+def _group(record: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    """The message group of a FIFO queue. A standard queue's is for fairness and promises no order."""
+    group = attributes.get("MessageGroupId")
+    is_fifo = str(record.get("eventSourceARN", "")).endswith(".fifo")
+    return group if is_fifo and isinstance(group, str) else ""
+
+
+def _count(value: object) -> int:
+    text = str(value) if isinstance(value, str | int) else ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 1
+
+
+def _shard_ref(body: object) -> ShardRef | None:
+    """The shard a message names; None for a message of anybody else."""
+    if not isinstance(body, str):
+        raise EventError(f"an SQS message's body must be text, not {seen(body)}")
+    if len(body) > LONGEST_SHARD_BODY or '"run_id"' not in body:
+        return None
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return ShardRef.from_document(document)

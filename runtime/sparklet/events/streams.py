@@ -1,0 +1,85 @@
+"""Kinesis and DynamoDB Streams: one task a batch, since a stream is read in order.
+
+A failure is reported by the first sequence number that was not done; the mapping must have
+``FunctionResponseTypes: [ReportBatchItemFailures]``, or Lambda takes any answer for success. An aggregated
+(KPL) record is one record here: its sequence number is what Kinesis knows, whatever it holds.
+
+A mapping with a tumbling window hands over the window's state, and wants it back in every answer.
+"""
+
+import binascii
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from sparklet.errors import EventError
+from sparklet.events.task import Event, Format, Outcome, Source, Task, Telling, raise_failure, seen
+
+
+def _split(source: Source, part: str, number_key: str, wrong: Callable[[Any], str], event: Event) -> tuple[Task, ...]:
+    """One task up to the first record that cannot be read, and a problem that is reported from there on."""
+    records = event["Records"]
+    numbers = tuple(_sequence_number(source, part, number_key, record) for record in records)
+    reasons = (wrong(record[part]) for record in records)
+    bad, reason = next(((index, reason) for index, reason in enumerate(reasons) if reason), (len(records), ""))
+    if not reason:
+        return (Task(source, event, numbers),)
+    # The last call for a window must see all of it: there, what is before the bad record waits as well.
+    done = 0 if event.get("isFinalInvokeForWindow") else bad
+    problem = EventError(f"record {bad + 1} of {len(records)} of {source} cannot be read: {reason}")
+    rest = Task(source, {**event, "Records": records[done:]}, numbers[done:], problem=problem)
+    return (Task(source, {**event, "Records": records[:done]}, numbers[:done]), rest) if done else (rest,)
+
+
+def _sequence_number(source: Source, part: str, key: str, record: Mapping[str, Any]) -> str:
+    inner = record.get(part)
+    number = inner.get(key) if isinstance(inner, dict) else None
+    if not isinstance(number, str) or not number.isdecimal():
+        found = seen(inner) if isinstance(inner, dict) else seen(record)
+        raise EventError(f"a record of {source} has no {key}, so its failure could not be reported; it has {found}")
+    return number
+
+
+def tell(event: Event, outcomes: Sequence[Outcome], telling: Telling) -> Any:
+    """The first sequence number that was not done, and the window's state if there is a window."""
+    failed = next((outcome for outcome in outcomes if not outcome.acknowledged), None)
+    if failed is not None and not failed.task.record_ids:
+        raise_failure(failed)  # the end of a window without records: nothing else tells Lambda to try again
+    numbers = failed.task.record_ids[:1] if failed is not None else ()
+    told: dict[str, Any] = {"batchItemFailures": [{"itemIdentifier": number} for number in numbers]}
+    if "window" in event:
+        told["state"] = _state(event, outcomes)
+    return told
+
+
+def _state(event: Event, outcomes: Sequence[Outcome]) -> Mapping[str, Any]:
+    """What the script wants to keep, else what it found: without a state Lambda takes the call for failed."""
+    kept = [outcome.state for outcome in outcomes if outcome.acknowledged and outcome.state is not None]
+    before = event.get("state")
+    return dict(kept[-1]) if kept else before if isinstance(before, dict) else {}
+
+
+def source_of_window(event: Mapping[str, Any]) -> Source | None:
+    """Whose window this is, where it has no records that say so; None if there is no window."""
+    if "window" not in event:
+        return None
+    return Source.DYNAMODB if ":dynamodb:" in str(event.get("eventSourceARN", "")) else Source.KINESIS
+
+
+def _wrong_data(kinesis: Mapping[str, Any]) -> str:
+    data = kinesis.get("data")
+    if not isinstance(data, str):
+        return f"its data must be base64 text, not {seen(data)}"
+    try:
+        binascii.a2b_base64(data.encode("ascii"), strict_mode=True)
+    except ValueError:
+        return f"its data is not base64 ({len(data)} characters)"
+    return ""
+
+
+def _wrong_keys(change: Mapping[str, Any]) -> str:
+    return "" if isinstance(change.get("Keys"), dict) else f"it has no Keys; it has {seen(change)}"
+
+
+KINESIS = Format(partial(_split, Source.KINESIS, "kinesis", "sequenceNumber", _wrong_data), tell)
+DYNAMODB = Format(partial(_split, Source.DYNAMODB, "dynamodb", "SequenceNumber", _wrong_keys), tell)

@@ -1,0 +1,86 @@
+"""What flows between an event's source and a worker: the task, and what became of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, NoReturn
+
+from sparklet.errors import EventError, SparkletError
+from sparklet.model import ShardRef
+
+Event = Any
+"""An event as Lambda decoded it: any JSON value."""
+
+KafkaFailures = Literal["raise", "report"]
+"""How a failed Kafka batch is told, see ``sparklet.events.kafka``."""
+
+
+class Source(StrEnum):
+    """Where an event came from; decides how failures are reported."""
+
+    SQS = "aws:sqs"
+    KINESIS = "aws:kinesis"
+    DYNAMODB = "aws:dynamodb"
+    S3 = "aws:s3"
+    SNS = "aws:sns"
+    MSK = "aws:kafka"
+    KAFKA = "SelfManagedKafka"
+    EVENTBRIDGE = "eventbridge"
+    API = "api"  # API Gateway (REST and HTTP) and function URLs
+    DIRECT = "direct"  # an invocation by SDK, command line or Step Functions
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one event, or one record of it, asks a worker to do."""
+
+    source: Source
+    event: Event  # exactly what Lambda received, cut to the records of this task
+    record_ids: tuple[str, ...] = ()  # what a failure is reported by: message id, sequence numbers, offsets
+    receipt: str = ""  # SQS: changes the message's visibility
+    receive_count: int = 1  # SQS: how often the message was delivered
+    group: str = ""  # SQS FIFO: tasks of one group are done in order, and none after one that failed
+    shard: ShardRef | None = None  # set if the task is a shard of a run
+    problem: EventError | None = None  # set if the record cannot be a task at all
+    skip: str = ""  # why there is nothing to run for it: it is logged and acknowledged
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a task."""
+
+    task: Task
+    error: SparkletError | None = None
+    acknowledged: bool = True  # the source may forget the record
+    answer: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what who waits for it is told; the script's own in "answer"
+    state: Mapping[str, Any] | None = None  # of a stream's window, as the script wants to find it next time
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What the operator set about answers."""
+
+    kafka_failures: KafkaFailures = "raise"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How the events of one source are read, and how it wants to be told what became of them."""
+
+    split: Callable[[Event], tuple[Task, ...]]
+    tell: Callable[[Event, Sequence[Outcome], Telling], Any]
+
+
+def raise_failure(outcome: Outcome) -> NoReturn:
+    """Raise what went wrong: for the sources that have no other way to be told."""
+    raise outcome.error or EventError("a task came back without saying why")
+
+
+def seen(value: object) -> str:
+    """What was found instead, for an error: names and types, never contents."""
+    if isinstance(value, dict):
+        names = [str(key)[:40] for key in list(value)[:20]]
+        return "the keys " + (", ".join(sorted(names)) or "(none)")
+    return f"a {type(value).__name__}"
