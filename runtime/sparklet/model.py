@@ -178,13 +178,14 @@ class ShardRef:
             numbers = [document[name] for name in ("shard", "generation", "offset", "length")]
         except KeyError as error:
             raise EventError(f"a shard message lacks {error}") from error
+        # Errors say fields and types, never contents: anybody may have sent this.
         if not (isinstance(run_id, str) and RUN_ID.fullmatch(run_id)):
-            raise EventError(f"a shard message's run_id is no name of a run: a {type(run_id).__name__}")
-        if not isinstance(part, str) or "/" in part:  # errors say types, never contents: anybody may have sent this
-            raise EventError(f"a shard message's part is no file name: a {type(part).__name__}")
-        if any(type(n) is not int or n < 0 for n in numbers):
-            kinds = ", ".join(type(n).__name__ for n in numbers)
-            raise EventError(f"a shard message's shard, generation, offset and length must be counts, not {kinds}")
+            raise EventError(f"a shard message has a wrong run_id, a {type(run_id).__name__}")
+        if not isinstance(part, str) or "/" in part:
+            raise EventError(f"a shard message has a wrong part, a {type(part).__name__}: it must be a file's name")
+        for name, number in zip(("shard", "generation", "offset", "length"), numbers, strict=True):
+            if type(number) is not int or number < 0:
+                raise EventError(f"a shard message has a wrong {name}, a {type(number).__name__}: it must be a count")
         shard, generation, offset, length = numbers
         return cls(run_id, shard, generation, part, offset, length)
 
