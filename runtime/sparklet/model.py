@@ -197,6 +197,7 @@ class Position:
     source: int = 0  # index into Run.inputs, then into Run.lists
     after: str = ""  # the last object that is in a shard, as its source names it (a key, a row); "" = nothing yet
     slices: int = 0  # so many slices of that object are in shards, the others are not yet; 0: it is done
+    etag: str = ""  # of that object, where slices of it are still to come: those of another content must not follow
 
 
 @dataclass(frozen=True, slots=True)

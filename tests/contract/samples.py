@@ -45,7 +45,7 @@ def part(index: int, first_shard: int, shard_count: int) -> PartRecord:
         shard_count=shard_count,
         object_count=2 * shard_count,
         size_bytes=10 * shard_count,
-        position=Position(1, f"a/ü {index}#?%.csv"),
+        position=Position(1, f"a/ü {index}#?%.csv", 3, "etag-of-what-is-cut"),
     )
 
 

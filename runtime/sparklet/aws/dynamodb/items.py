@@ -243,6 +243,7 @@ def part_item(run_id: str, part: PartRecord, writer: str) -> Attributes:
         "source": num(part.position.source),
         "after": text(part.position.after),
         "slices": num(part.position.slices),
+        "etag": text(part.position.etag),
         "skipped": counted(part.skipped),
         "dispatched": {"BOOL": part.dispatched},
         "writer": text(writer),
@@ -258,7 +259,7 @@ def part_value(item: Item) -> PartRecord:
         shard_count=int(item["shard_count"]["N"]),
         object_count=int(item["object_count"]["N"]),
         size_bytes=int(item["size_bytes"]["N"]),
-        position=Position(int(item["source"]["N"]), item["after"]["S"], int(item["slices"]["N"])),
+        position=Position(int(item["source"]["N"]), item["after"]["S"], int(item["slices"]["N"]), _text(item, "etag")),
         skipped=_counts(item),
         dispatched=item["dispatched"]["BOOL"],
     )
