@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparklet.job.errors import EventError
+from sparklet.job.event_objects import event_objects
 from sparklet.job.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 SHOWN = 120  # characters of a wrong document that an error quotes
 HIDDEN_NAME = re.compile(r"\.|_(?!SUCCESS$|metadata$|common_metadata$)")  # those three hold no rows
@@ -41,7 +43,8 @@ class Job:
         The event, as the worker or ``--event`` gave it; ``{}`` without one.
     inputs
         Uris to read: the event's ``inputs`` (of a shard: its objects, by their exact
-        names), its ``input_path``, or every ``--input``. Empty for other events.
+        names), its ``input_path``, the objects that an event of S3 is about, however it
+        was passed on, or every ``--input``. Empty for other events.
     input_path
         The event's ``input_path``, the first ``--input``, or the environment's
         ``input_path``: what the run reads as a whole.
@@ -54,6 +57,8 @@ class Job:
         Every other argument, in order: for the script's own use.
     run_id, shard, attempt, generation
         What the event says in ``sparklet``; None outside a run.
+    exact_names
+        Whether ``inputs`` are names of objects: ``*`` in them means itself.
     outcome
         Where reports go.
     """
@@ -68,6 +73,7 @@ class Job:
     shard: int | None = None
     attempt: str | None = None
     generation: int | None = None
+    exact_names: bool = False
     outcome: Outcome = field(default_factory=Outcome, repr=False, compare=False)
 
     @classmethod
@@ -84,7 +90,9 @@ class Job:
         known, rest = _parser().parse_known_args(sys.argv[1:] if argv is None else list(argv))
         event = {} if known.event is None else _read_event(known.event)
         told = event if isinstance(event, Mapping) else {}
-        inputs = _one_source("input", _event_inputs(told), tuple(known.input))
+        objects = () if _names_inputs(told) else event_objects(event)
+        inputs = _one_source("input", objects or _event_inputs(told), tuple(known.input))
+        place = _place_in_run(_table(told, "sparklet"))
         return cls(
             event=event,
             inputs=inputs,
@@ -97,9 +105,19 @@ class Job:
             or None,
             params={**_table(told, "params"), **dict(known.param)},
             args=tuple(rest),
+            exact_names=bool(objects) or "run_id" in place,
             outcome=Outcome.of_environment(env),
-            **_place_in_run(_table(told, "sparklet")),
+            **place,
         )
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What ``keep_state`` kept in the call before for this tumbling window of a stream; ``{}`` at first.
+
+        ``event["window"]`` says which window it is, ``event["isFinalInvokeForWindow"]`` whether this is its end.
+        """
+        held = self.event.get("state") if isinstance(self.event, Mapping) else None
+        return dict(held) if isinstance(held, Mapping) else {}
 
     @property
     def output(self) -> str:
@@ -117,17 +135,17 @@ class Job:
     def input_list(self) -> list[str]:
         """The inputs for ``spark.read``, which takes a list and reads globs.
 
-        A shard's inputs are names of objects, so ``*?[]{}`` in them are escaped; an
-        ``--input 'folder/*.csv'`` stays a glob.
+        A shard's inputs, and what an event of S3 is about, are names of objects, so
+        ``*?[]{}`` in them are escaped; an ``--input 'folder/*.csv'`` stays a glob.
 
         Raises
         ------
         EventError
-            If there are no inputs, or if Spark would pass over one of a shard's because of its name.
+            If there are no inputs, or if Spark would pass over one of those objects because of its name.
         """
         if not self.inputs:
             raise EventError("no inputs: pass --input URI (as often as you like), or inputs in the event")
-        if self.run_id is None:
+        if not self.exact_names:
             return list(self.inputs)
         for uri in self.inputs:
             if HIDDEN_NAME.match(uri.rsplit("/", 1)[-1]):
@@ -157,6 +175,47 @@ class Job:
         warehouse = self.params.get("warehouse") or self.output_path
         return spark_session(app_name or self._app_name(), conf or {}, warehouse)
 
+    def records(
+        self,
+        spark: SparkSession,
+        format: str = "json",  # noqa: A002 - Spark's own word for it
+        schema: str | StructType | None = None,
+        *,
+        mode: str = "FAILFAST",
+        metadata: bool = False,
+        options: Mapping[str, str] | None = None,
+    ) -> DataFrame:
+        """The records of the event: a batch of Kinesis, of Kafka (MSK) or of DynamoDB Streams.
+
+        Lazy, as every DataFrame: Spark decodes the records when they are used. Aggregated Kinesis records (the Kinesis
+        Producer Library's) become the records they hold.
+
+        Parameters
+        ----------
+        format
+            ``json`` or ``csv``, a document or a line a record; ``avro``, a datum a record without a header (needs
+            spark-avro); ``raw``, the bytes, in the column ``value``.
+        schema
+            In Spark's words or as a StructType; for ``avro`` the writer's schema, as JSON text; for ``raw`` None.
+        mode
+            ``FAILFAST``: a record that cannot be read fails the job and is named by its sequence number or offset.
+            ``PERMISSIVE``: its columns are null and its bytes stand in a column more, ``_corrupt_record``.
+        metadata
+            A column more, ``_record``: a struct of sequence number, partition key and the like, see the guide.
+        options
+            Of Spark's reader of that format, such as ``timestampFormat`` or ``sep``.
+
+        Raises
+        ------
+        EventError
+            If the event is no batch of a stream, or spark-avro is needed and not there.
+        ValueError
+            If format, schema and mode do not go together.
+        """
+        from sparklet.job.records import stream_records  # with what a script without a stream need not load
+
+        return stream_records(spark, self.event, format, schema, mode, metadata, options)
+
     def report(self, *, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
         """Tell the worker what was done; the ledger keeps it with the shard.
 
@@ -173,6 +232,39 @@ class Job:
             Uris written.
         """
         self.outcome.add(rows, output_bytes, outputs)
+
+    def answer(self, document: Any) -> None:
+        """Answer whoever waits: the output of a Step Functions task, of a direct invocation, of an API request.
+
+        The last call counts. For an API the document is the response's JSON body, or the
+        whole response if it has a ``statusCode``.
+
+        Parameters
+        ----------
+        document
+            Any JSON value of at most 6 MB.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it is larger, or no JSON.
+        """
+        self.outcome.answer(document)
+
+    def keep_state(self, state: Mapping[str, Any]) -> None:
+        """Keep this for the next call of the same tumbling window, which finds it in ``state``.
+
+        Parameters
+        ----------
+        state
+            A JSON object of at most 1 MB. What is never kept stays as it was.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it is larger, or no JSON object.
+        """
+        self.outcome.keep_state(state)
 
     def _app_name(self) -> str:
         name = Path(sys.argv[0]).stem or "sparklet"
@@ -214,6 +306,12 @@ def _read_event(argument: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise EventError(f"{source}: no JSON ({error}): {text[:SHOWN]!r}; pass a JSON document or @file") from error
+    except RecursionError as error:
+        raise EventError(f"{source}: nested too deeply to be read ({len(text)} characters)") from error
+
+
+def _names_inputs(event: Mapping[str, Any]) -> bool:
+    return event.get("inputs") is not None or bool(event.get("input_path"))
 
 
 def _event_inputs(event: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,12 +1,12 @@
 """What a script did, written where the worker finds it.
 
 The worker sets ``SPARKLET_OUTCOME_FILE`` to a path that does not exist yet, one for
-each attempt, and reads the file after the script's exit. It holds one JSON object
-with exactly three keys::
+each attempt, and reads the file after the script's exit. It holds one JSON object::
 
     {"rows": 842, "output_bytes": 51200, "outputs": ["s3://bucket/out/shard=000007"]}
 
-``rows`` and ``output_bytes`` are null as long as the script has not said them. A
+``rows`` and ``output_bytes`` are null as long as the script has not said them.
+``answer`` (any value) and ``state`` (an object) are there once it has given them. A
 script that never reports leaves no file.
 """
 
@@ -18,12 +18,14 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 OUTCOME_FILE = "SPARKLET_OUTCOME_FILE"
+LONGEST_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB; the rest is for what is around it
+LONGEST_STATE_BYTES = 1_000_000  # above that Lambda ends a window early
 
 
 class Outcome:
@@ -41,6 +43,7 @@ class Outcome:
         self._rows: int | None = None
         self._output_bytes: int | None = None
         self._outputs: list[str] = []
+        self._given: dict[str, Any] = {}  # answer, state
 
     @classmethod
     def of_environment(cls, env: Mapping[str, str] = os.environ) -> Outcome:
@@ -59,8 +62,23 @@ class Outcome:
             self._outputs = list(dict.fromkeys(self._outputs + new))
             self._write()
 
+    def answer(self, document: Any) -> None:
+        """Set the answer and write it; see ``Job.answer``."""
+        self._give("answer", _json_value("an answer", document, LONGEST_ANSWER_BYTES))
+
+    def keep_state(self, state: Mapping[str, Any]) -> None:
+        """Set the window's state and write it; see ``Job.keep_state``."""
+        value = _json_value("a window's state", dict(state), LONGEST_STATE_BYTES)
+        self._give("state", value)
+
+    def _give(self, name: str, value: Any) -> None:
+        with self._lock:
+            self._given[name] = value
+            self._write()
+
     def _write(self) -> None:
-        text = json.dumps({"rows": self._rows, "output_bytes": self._output_bytes, "outputs": self._outputs})
+        totals = {"rows": self._rows, "output_bytes": self._output_bytes, "outputs": self._outputs}
+        text = json.dumps({**totals, **self._given})
         if self._path is None:
             print(f"sparklet.job report: {text}", file=sys.stderr, flush=True)
             return
@@ -71,6 +89,17 @@ class Outcome:
         partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
         partial.write_text(text, encoding="ascii")
         partial.replace(self._path)
+
+
+def _json_value(what: str, value: Any, most_bytes: int) -> Any:
+    """A copy of the value, as who gets it will read it."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    size_bytes = len(text.encode())
+    if size_bytes > most_bytes:
+        raise ValueError(
+            f"{what} has {size_bytes} bytes as JSON and at most {most_bytes} can be returned; write it to S3"
+        )
+    return json.loads(text)
 
 
 def _count(name: str, value: int | None) -> int | None:

@@ -44,7 +44,6 @@ def test_a_long_event_comes_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        {"Records": [{"eventSource": "aws:s3", "s3": {"bucket": {"name": "b"}, "object": {"key": "k"}}}]},
         {"Records": [{"kinesis": {"data": "eA=="}}]},
         [1, 2],
         "text",

@@ -1,0 +1,100 @@
+"""The objects that an event speaks of: S3's notifications, however they were passed on.
+
+S3 writes keys as in a form (``a+b%2B.csv`` is the object ``a b+.csv``) into its own notifications, and as they
+are into the events that it gives to EventBridge. Either comes alone, or as text within a message of SNS or
+SQS, or of both.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
+
+from sparklet.job.errors import EventError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEEPEST = 4  # S3 → SNS → SQS is three
+LONGEST_TEXT = 1024 * 1024  # characters, of a message that could hold a notification; SQS allows no more
+
+UNREADABLE = (
+    "ObjectRemoved:",
+    "LifecycleExpiration:",
+    "ReducedRedundancyLostObject",
+    "ObjectRestore:Post",
+    "ObjectRestore:Delete",
+)
+"""Notifications of objects that are gone, or (being restored, restored copy expired) cannot be read."""
+UNREADABLE_DETAILS = ("Object Deleted", "Object Restore Initiated", "Object Restore Expired")
+"""The same through EventBridge."""
+
+
+def event_objects(event: Any) -> tuple[str, ...]:
+    """The s3:// uris that an event names, each once, in order; none for any other event.
+
+    An object that was deleted is not named: there is nothing to read.
+
+    Raises
+    ------
+    EventError
+        If a notification of S3 does not say which object it is about.
+    """
+    return tuple(dict.fromkeys(_found(event, 0)))
+
+
+def _found(event: Any, depth: int) -> Iterator[str]:
+    if not isinstance(event, dict) or depth > DEEPEST:
+        return
+    records = event.get("Records")
+    if isinstance(records, list):
+        for record in records:
+            if isinstance(record, dict):
+                yield from _of_record(record, depth)
+    elif event.get("source") == "aws.s3":
+        yield from _of_eventbridge(event)
+    elif event.get("Type") == "Notification":  # SNS within SQS, without raw delivery
+        yield from _found(_document(event.get("Message")), depth + 1)
+
+
+def _of_record(record: dict[str, Any], depth: int) -> Iterator[str]:
+    source = record.get("eventSource", record.get("EventSource"))
+    if source == "aws:s3":
+        name = str(record.get("eventName", ""))
+        name = name[3:] if name.startswith("s3:") else name
+        if not name.startswith(UNREADABLE):
+            bucket, key = _address(record.get("s3"), "a notification of S3")
+            yield f"s3://{bucket}/{unquote_plus(key)}"
+    elif source == "aws:sqs":
+        yield from _found(_document(record.get("body")), depth + 1)
+    elif source == "aws:sns":
+        sns = record.get("Sns")
+        yield from _found(_document(sns.get("Message") if isinstance(sns, dict) else None), depth + 1)
+
+
+def _of_eventbridge(event: dict[str, Any]) -> Iterator[str]:
+    kind = str(event.get("detail-type", ""))
+    if kind.startswith("Object ") and kind not in UNREADABLE_DETAILS:  # not, for example, CloudTrail's of S3
+        bucket, key = _address(event.get("detail"), "an event of S3 through EventBridge")
+        yield f"s3://{bucket}/{key}"
+
+
+def _address(part: Any, what: str) -> tuple[str, str]:
+    held = part if isinstance(part, dict) else {}
+    bucket, item = held.get("bucket"), held.get("object")
+    name = bucket.get("name") if isinstance(bucket, dict) else None
+    key = item.get("key") if isinstance(item, dict) else None
+    if not (isinstance(name, str) and name and isinstance(key, str) and key):
+        raise EventError(f"{what} names no object: it must have bucket.name and object.key, both text")
+    return name, key
+
+
+def _document(text: Any) -> Any:
+    """The JSON in a message; None if there is none that could speak of S3."""
+    if not isinstance(text, str) or len(text) > LONGEST_TEXT or "s3" not in text:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
