@@ -42,27 +42,43 @@ class ObjectInfo:
     size_bytes: int
     etag: str
     modified_s: float
+    version_id: str = ""  # of a listing of versions, or the one asked for; "": whatever is current
+    archived: bool = False  # must be restored before it can be read
+    deleted: bool = False  # a delete marker: only a listing of versions has them
 
 
 class ObjectStore(Protocol):
     """Objects by ``s3://bucket/key`` URI. Keys are taken literally; nothing is URL-decoded.
 
-    Every method raises ObjectNotFoundError, ObjectForbiddenError or another ObjectStoreError.
+    Every method raises ObjectNotFoundError, ObjectForbiddenError or another ObjectStoreError. Where a ``version_id``
+    is given, that version is read, else the current one.
     """
 
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """All objects below a prefix in key order, page by page; only keys after ``start_after`` (a whole key)."""
 
-    def head(self, uri: str) -> ObjectInfo:
+    def list_versions(self, prefix_uri: str, after_key: str = "", after_version: str = "") -> Iterator[ObjectInfo]:
+        """All versions of all objects below a prefix, delete markers too: in key order, the newest of a key first.
+
+        With ``after_key`` only what follows that key; with ``after_version`` too, what follows that version of it.
+        """
+
+    def head(self, uri: str, version_id: str = "") -> ObjectInfo:
         """Size and ETag of an object."""
 
-    def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+    def head_all(self, addresses: Sequence[tuple[str, str]]) -> Iterator[ObjectInfo | None]:
+        """``head`` of each URI and version id, in order, several at a time; None for what is not there."""
+
+    def foreign_region(self, uri: str) -> str:
+        """The region of a URI's bucket if it is not this store's own; "" if it is, or if that cannot be known."""
+
+    def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "", version_id: str = "") -> bytes:
         """An object's bytes, or a range; ObjectChangedError if it has another ETag than ``etag``."""
 
     def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
         """Write an object; its ETag. With ``create_only`` ObjectChangedError if it is there already."""
 
-    def download(self, uri: str, path: Path, etag: str = "") -> None:
+    def download(self, uri: str, path: Path, etag: str = "", version_id: str = "") -> None:
         """Write an object to a file; the file appears whole or not at all."""
 
     def upload(self, path: Path, uri: str) -> None:

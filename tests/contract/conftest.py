@@ -128,6 +128,17 @@ def store(request: pytest.FixtureRequest, bucket: str) -> ObjectStore:
     return S3Store(clients)
 
 
+@pytest.fixture(params=["memory", pytest.param("ministack", marks=ON_STACK)])
+def versioned(request: pytest.FixtureRequest, bucket: str) -> ObjectStore:
+    """A store whose bucket keeps every version."""
+    if request.param == "memory":
+        return MemoryObjectStore(buckets=[bucket], versioned=[bucket])
+    clients: AwsClients = request.getfixturevalue("ministack_clients")
+    clients.s3.create_bucket(Bucket=bucket)
+    clients.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    return S3Store(clients)
+
+
 @dataclass(frozen=True)
 class Queues:
     """A queue whose messages are invisible for a second once received, and go to ``dead`` after two receives."""

@@ -25,6 +25,7 @@ CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 30.0  # longer than SQS's longest poll of 20 s
 LEDGER_READ_TIMEOUT_S = 5.0  # its items are small: an answer that takes longer is lost
 INVOKE_READ_TIMEOUT_S = 910.0  # a function runs for 900 s at most
+ROLE_S = 3600  # the most for a role that another role assumes; fresh credentials are fetched before it is over
 
 
 class AwsClients:
@@ -40,17 +41,36 @@ class AwsClients:
         The region, if not the one of the environment.
     attempts
         How often a call is tried in all, with botocore's ``standard`` back-off.
+    role_arn
+        A role whose credentials all clients but STS use; assumed at the first call, and again before they expire.
     """
 
     def __init__(
-        self, threads: int = 16, *, endpoint_url: str | None = None, region: str | None = None, attempts: int = 4
+        self,
+        threads: int = 16,
+        *,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        attempts: int = 4,
+        role_arn: str = "",
     ) -> None:
         self.threads = threads
         self._endpoint_url = endpoint_url
         self._region = region
         self._attempts = attempts
+        self._role_arn = role_arn
         self._made: dict[str, Any] = {}
         self._lock = threading.Lock()
+
+    def with_role(self, role_arn: str) -> "AwsClients":
+        """Clients of the same services that use another role's credentials."""
+        return AwsClients(
+            self.threads,
+            endpoint_url=self._endpoint_url,
+            region=self._region,
+            attempts=self._attempts,
+            role_arn=role_arn,
+        )
 
     @property
     def s3(self) -> "S3Client":
@@ -91,13 +111,45 @@ class AwsClients:
 
     def _session(self) -> "boto3.Session":
         if "session" not in self._made:
-            import boto3  # 0.2 s: only where AWS is really called
-
-            self._made["session"] = boto3.Session(
-                region_name=self._region or os.environ.get("AWS_REGION")
-            )  # boto3 reads AWS_DEFAULT_REGION only
+            self._made["session"] = self._role_session() if self._role_arn else self._plain_session()
         session: boto3.Session = self._made["session"]
         return session
+
+    def _plain_session(self) -> "boto3.Session":
+        import boto3  # 0.2 s: only where AWS is really called
+
+        return boto3.Session(region_name=self._region_name())
+
+    def _role_session(self) -> "boto3.Session":
+        """A session whose credentials are the role's."""
+        import boto3
+        from botocore.credentials import CredentialProvider, CredentialResolver, DeferredRefreshableCredentials
+        from botocore.session import get_session
+
+        sts = self._plain_session().client("sts", **self._options())
+
+        def fresh() -> dict[str, str]:
+            given = sts.assume_role(RoleArn=self._role_arn, RoleSessionName="sparklet", DurationSeconds=ROLE_S)
+            found = given["Credentials"]
+            return {
+                "access_key": found["AccessKeyId"],
+                "secret_key": found["SecretAccessKey"],
+                "token": found["SessionToken"],
+                "expiry_time": found["Expiration"].isoformat(),
+            }
+
+        class Role(CredentialProvider):
+            METHOD = "assume-role"
+
+            def load(self) -> DeferredRefreshableCredentials:
+                return DeferredRefreshableCredentials(refresh_using=fresh, method=self.METHOD)
+
+        session = get_session()
+        session.register_component("credential_provider", CredentialResolver([Role()]))
+        return boto3.Session(botocore_session=session, region_name=self._region_name())
+
+    def _region_name(self) -> str | None:
+        return self._region or os.environ.get("AWS_REGION")  # boto3 reads AWS_DEFAULT_REGION only
 
     def _options(
         self, *, attempts: int | None = None, read_timeout: float = READ_TIMEOUT_S, **config: Any

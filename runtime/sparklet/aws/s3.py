@@ -2,13 +2,17 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparklet.aws.clients import AwsClients
+from sparklet.aws.parallel import in_parallel
+from sparklet.aws.s3_answers import RESTORED, headed, listed, versions
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
+from sparklet.model import Access
 from sparklet.ports import ObjectInfo
 from sparklet.s3_uri import split_uri
 
@@ -26,10 +30,13 @@ class S3Store:
     ----------
     clients
         Where its client comes from.
+    requester_pays
+        Read from buckets whose reader pays, and agree to it.
     """
 
-    def __init__(self, clients: AwsClients) -> None:
+    def __init__(self, clients: AwsClients, *, requester_pays: bool = False) -> None:
         self._clients = clients
+        self._payer: dict[str, Any] = {"RequestPayer": "requester"} if requester_pays else {}
 
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """All objects below a prefix in key order, 1,000 a request.
@@ -39,40 +46,79 @@ class S3Store:
         bucket, prefix = split_uri(prefix_uri)
         with _faults(prefix_uri):
             pages = self._clients.s3.get_paginator("list_objects_v2").paginate(
-                Bucket=bucket, Prefix=prefix, StartAfter=start_after
+                Bucket=bucket, Prefix=prefix, StartAfter=start_after, OptionalObjectAttributes=RESTORED, **self._payer
             )
             for page in pages:
                 for found in page.get("Contents", ()):
-                    yield ObjectInfo(
-                        f"s3://{bucket}/{found['Key']}",
-                        found["Size"],
-                        found["ETag"].strip('"'),
-                        found["LastModified"].timestamp(),
-                    )
+                    yield listed(bucket, found)
 
-    def head(self, uri: str) -> ObjectInfo:
+    def list_versions(self, prefix_uri: str, after_key: str = "", after_version: str = "") -> Iterator[ObjectInfo]:
+        """All versions below a prefix, 1,000 a request."""
+        bucket, prefix = split_uri(prefix_uri)
+        request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "OptionalObjectAttributes": RESTORED}
+        after = _behind(after_key, after_version)
+        with _faults(prefix_uri):
+            while True:
+                page = self._clients.s3.list_object_versions(**request, **after, **self._payer)
+                yield from versions(bucket, page)
+                if not page.get("IsTruncated"):
+                    return
+                after = _behind(page["NextKeyMarker"], page.get("NextVersionIdMarker", ""))
+
+    def head(self, uri: str, version_id: str = "") -> ObjectInfo:
         """Size and ETag of an object."""
-        with _faults(uri):
-            found = self._clients.s3.head_object(**_place(uri))
-            return ObjectInfo(uri, found["ContentLength"], found["ETag"].strip('"'), found["LastModified"].timestamp())
+        with _faults(uri, version_id):
+            return headed(uri, version_id, self._clients.s3.head_object(**self._read(uri, version_id)))
 
-    def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
-        """An object's bytes, or a range; a range that begins behind the end is empty."""
-        request = {**_place(uri), **_match(etag)}
-        if length == 0:
-            self.head(uri)
-            return b""
-        if offset or length is not None:
-            request["Range"] = f"bytes={offset}-{'' if length is None else offset + length - 1}"
+    def head_all(self, addresses: Sequence[tuple[str, str]]) -> Iterator[ObjectInfo | None]:
+        """``head`` of each, as many at a time as the client has connections."""
+        return in_parallel(self._head_or_none, addresses, self._clients.threads)
+
+    def _head_or_none(self, address: tuple[str, str]) -> ObjectInfo | None:
+        try:
+            return self.head(*address)
+        except ObjectNotFoundError:
+            return None
+
+    def foreign_region(self, uri: str) -> str:
+        """The region of a URI's bucket, as S3 tells it even with a refusal, if it is not the client's own."""
         from botocore.exceptions import ClientError
 
+        bucket, _ = split_uri(uri)
         with _faults(uri):
             try:
-                return self._clients.s3.get_object(**request)["Body"].read()
+                answer: Any = self._clients.s3.head_bucket(Bucket=bucket)
+            except ClientError as error:
+                if _code(error) in ("404", "NoSuchBucket"):
+                    raise ObjectNotFoundError(f"{uri}: there is no bucket {bucket}") from error
+                answer = error.response
+            region = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", "")
+            return "" if region == self._clients.s3.meta.region_name else region
+
+    def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "", version_id: str = "") -> bytes:
+        """An object's bytes, or a range; a range that begins behind the end is empty."""
+        request = {**self._read(uri, version_id), **_match(etag)}
+        if length == 0:
+            self.head(uri, version_id)
+            return b""
+        end = None if length is None else offset + length
+        if offset or end:
+            request["Range"] = f"bytes={offset}-{'' if end is None else end - 1}"
+        from botocore.exceptions import ClientError
+
+        with _faults(uri, version_id):
+            try:
+                answer = self._clients.s3.get_object(**request)
+                body = answer["Body"].read()
+                return body if "ContentRange" in answer else body[offset:end]  # a server may ignore a range
             except ClientError as error:
                 if _code(error) == "InvalidRange":
                     return b""
                 raise
+
+    def _read(self, uri: str, version_id: str) -> dict[str, Any]:
+        version = {"VersionId": version_id} if version_id else {}
+        return {**_place(uri), **version, **self._payer}
 
     def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
         """Write an object; its ETag."""
@@ -102,12 +148,12 @@ class S3Store:
                     raise
             raise ObjectChangedError(f"{uri} is being written by others, {CREATE_TRIES} tries met them")
 
-    def download(self, uri: str, path: Path, etag: str = "") -> None:
+    def download(self, uri: str, path: Path, etag: str = "", version_id: str = "") -> None:
         """Write an object to a file; the file appears whole or not at all."""
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
-            with _faults(uri), partial.open("xb") as file:
-                body = self._clients.s3.get_object(**_place(uri), **_match(etag))["Body"]
+            with _faults(uri, version_id), partial.open("xb") as file:
+                body = self._clients.s3.get_object(**self._read(uri, version_id), **_match(etag))["Body"]
                 for chunk in body.iter_chunks(CHUNK_BYTES):
                     file.write(chunk)
             partial.replace(path)
@@ -138,9 +184,25 @@ class S3Store:
             self._clients.s3.delete_object(**_place(uri))
 
 
+def input_stores(clients: AwsClients) -> Callable[[Access], S3Store]:
+    """Stores by the access that a run asks for; the same one for the same access."""
+
+    @cache
+    def store(access: Access) -> S3Store:
+        theirs = clients.with_role(access.role_arn) if access.role_arn else clients
+        return S3Store(theirs, requester_pays=access.requester_pays)
+
+    return store
+
+
 def _place(uri: str) -> dict[str, Any]:
     bucket, key = split_uri(uri)
     return {"Bucket": bucket, "Key": key}
+
+
+def _behind(key: str, version_id: str) -> dict[str, Any]:
+    version = {"VersionIdMarker": version_id} if version_id else {}
+    return {"KeyMarker": key, **version} if key else {}
 
 
 def _match(etag: str) -> dict[str, Any]:
@@ -148,7 +210,7 @@ def _match(etag: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _faults(uri: str) -> Iterator[None]:
+def _faults(uri: str, version_id: str = "") -> Iterator[None]:
     """Turn botocore's errors into ours, which name the object."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
@@ -156,13 +218,27 @@ def _faults(uri: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise _named(uri, error) from error
+        raise _named(uri, error, version_id) from error
     except (BotoCoreError, Boto3Error) as error:
         raise ObjectStoreError(f"{uri}: S3 could not be used: {error}") from error
 
 
-def _named(uri: str, error: "ClientError") -> ObjectStoreError:
+def _named(uri: str, error: "ClientError", version_id: str = "") -> ObjectStoreError:
     code = _code(error)
+    if error.operation_name == "AssumeRole":
+        return ObjectForbiddenError(
+            f"{uri}: the role to read it with could not be assumed: {error}; check its name and its trust policy"
+        )
+    if version_id and code in (
+        "400",
+        "404",
+        "405",
+        "InvalidArgument",
+        "MethodNotAllowed",
+        "NoSuchKey",
+        "NoSuchVersion",
+    ):
+        return ObjectNotFoundError(f"{uri} has no version {version_id} that can be read")
     if code in ("404", "NoSuchKey", "NotFound"):
         return ObjectNotFoundError(f"{uri} is not there")
     if code == "NoSuchBucket":
@@ -172,6 +248,8 @@ def _named(uri: str, error: "ClientError") -> ObjectStoreError:
             f"{uri} may not be accessed with these credentials, or is not there: "
             "S3 says which only to those who may list the bucket"
         )
+    if code == "InvalidObjectState":
+        return ObjectForbiddenError(f"{uri} is archived: restore it, then try again")
     if code in ("412", "PreconditionFailed"):
         return ObjectChangedError(f"{uri} was replaced, or is there already: it has not the ETag that was asked for")
     return ObjectStoreError(f"{uri}: S3 answered {code}: {error}")

@@ -148,7 +148,7 @@ def _deployed(name: str) -> Environment:
     from sparklet.aws.compute import LambdaCompute
     from sparklet.aws.dynamodb import DynamoLedger
     from sparklet.aws.messaging import SqsQueue
-    from sparklet.aws.s3 import S3Store
+    from sparklet.aws.s3 import S3Store, input_stores
     from sparklet.aws.stacks import stack_outputs
 
     clients = AwsClients()
@@ -159,5 +159,6 @@ def _deployed(name: str) -> Environment:
         DynamoLedger(clients, outputs["LedgerTable"]),
         SqsQueue(clients, outputs["QueueUrl"]),
         SystemClock(),
+        input_stores(clients),
     )
     return Environment(at, LambdaCompute(clients), outputs["WorkerFunctionName"])

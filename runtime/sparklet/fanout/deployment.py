@@ -1,7 +1,10 @@
 """One deployed Sparklet, as what plans and watches its runs sees it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from sparklet.errors import SettingsError
+from sparklet.model import Access
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 
 
@@ -17,6 +20,15 @@ class Deployment:
     ledger: Ledger
     queue: TaskQueue  # of shard messages
     clock: Clock
+    open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
+
+    def inputs(self, access: Access) -> ObjectStore:
+        """The store to read a run's input from."""
+        if access == Access():
+            return self.store
+        if self.open_inputs is None:
+            raise SettingsError("this deployment reads inputs with its own access only, not with another role or payer")
+        return self.open_inputs(access)
 
     @property
     def runs_uri(self) -> str:

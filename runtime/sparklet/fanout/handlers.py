@@ -9,7 +9,7 @@ from typing import Any
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.s3 import S3Store
+from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
 from sparklet.errors import SparkletError
 from sparklet.fanout.checker import CheckReport, check, open_runs
@@ -80,4 +80,5 @@ def _deployment() -> Deployment:
         ledger=DynamoLedger(clients, settings.ledger_table),
         queue=SqsQueue(clients, settings.queue_url),
         clock=SystemClock(),
+        open_inputs=input_stores(clients),
     )

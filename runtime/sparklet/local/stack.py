@@ -126,10 +126,12 @@ class LocalStack:
 
     def deployment(self) -> "Deployment":
         """Everything that planning, checking and recovery work on."""
+        from sparklet.aws.s3 import input_stores
         from sparklet.clock import SystemClock
         from sparklet.fanout.deployment import Deployment
 
-        return Deployment(self.info.bucket, self.store(), self.ledger(), self.queue(), SystemClock())
+        inputs = input_stores(self._aws())
+        return Deployment(self.info.bucket, self.store(), self.ledger(), self.queue(), SystemClock(), inputs)
 
     def close(self) -> None:
         """Give the hold back; the host ends the stack if it was the last."""

@@ -2,15 +2,17 @@
 
 import hashlib
 import threading
+import uuid
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from sparklet.clock import SystemClock
-from sparklet.errors import ObjectChangedError, ObjectNotFoundError, ObjectStoreError
+from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 from sparklet.ports import Clock, ObjectInfo
-from sparklet.s3_uri import split_uri
+from sparklet.s3_uri import SCHEME, split_uri
 
 PAGE_KEYS = 1000
 
@@ -30,20 +32,33 @@ class MemoryObjectStore:
         Gives objects their time.
     buckets
         The buckets there are; None: every bucket is there.
+    versioned
+        Buckets that keep every version of an object.
+    regions
+        Regions of buckets that are not in this store's own.
     """
 
-    def __init__(self, clock: Clock | None = None, buckets: Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        buckets: Iterable[str] | None = None,
+        versioned: Iterable[str] = (),
+        regions: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._clock: Clock = clock or SystemClock()
         self._buckets = None if buckets is None else frozenset(buckets)
+        self._versioned = frozenset(versioned)
+        self._regions = regions
         self._objects: dict[str, _Object] = {}
         self._uris: list[str] = []  # sorted by code point, which is the order of UTF-8 and so S3's
+        self._versions: dict[str, list[_Object]] = {}  # newest last; delete markers too
         self._lock = threading.RLock()
 
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """All objects below a prefix in key order; each page sees what is there when it is asked for."""
         bucket, _ = self._checked(prefix_uri)
         last = f"s3://{bucket}/{start_after}" if start_after else ""
-        while page := self._page(prefix_uri if "/" in prefix_uri.removeprefix("s3://") else f"{prefix_uri}/", last):
+        while page := self._page(_whole(prefix_uri), last):
             yield from page
             last = page[-1].uri
 
@@ -53,32 +68,77 @@ class MemoryObjectStore:
             uris = self._uris[start : start + PAGE_KEYS]
             return [self._objects[uri].info for uri in uris if uri.startswith(prefix)]
 
-    def head(self, uri: str) -> ObjectInfo:
-        """Size and ETag of an object."""
-        return self._object(uri).info
+    def list_versions(self, prefix_uri: str, after_key: str = "", after_version: str = "") -> Iterator[ObjectInfo]:
+        """All versions below a prefix, as they are when the first is asked for."""
+        bucket, _ = self._checked(prefix_uri)
+        after = f"s3://{bucket}/{after_key}" if after_key else ""
+        with self._lock:
+            names = {uri for uri in (*self._versions, *self._uris) if uri.startswith(_whole(prefix_uri))}
+            found = [info for uri in sorted(names) if uri >= after for info in self._of_key(uri)]
+        if after:
+            same = [info.version_id for info in found if info.uri == after]
+            found = found[same.index(after_version) + 1 if after_version in same else len(same) :]
+        yield from found
 
-    def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "") -> bytes:
+    def _of_key(self, uri: str) -> Sequence[ObjectInfo]:
+        """All versions of a key, newest first; where none are kept, S3 calls the only one null."""
+        if uri in self._versions:
+            return [each.info for each in reversed(self._versions[uri])]
+        return [replace(self._objects[uri].info, version_id="null")]
+
+    def head(self, uri: str, version_id: str = "") -> ObjectInfo:
+        """Size and ETag of an object."""
+        return self._object(uri, version_id).info
+
+    def head_all(self, addresses: Sequence[tuple[str, str]]) -> Iterator[ObjectInfo | None]:
+        """``head`` of each; None for what is not there."""
+        for address in addresses:
+            try:
+                yield self.head(*address)
+            except ObjectNotFoundError:
+                yield None
+
+    def foreign_region(self, uri: str) -> str:
+        """The region of a URI's bucket if it is not this store's own."""
+        return self._regions.get(self._checked(uri)[0], "")
+
+    def archive(self, uri: str, archived: bool = True) -> None:
+        """Move an object to where it cannot be read; or, with False, restore it."""
+        with self._lock:
+            found = self._object(uri, "")
+            self._objects[uri] = replace(found, info=replace(found.info, archived=archived))
+
+    def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "", version_id: str = "") -> bytes:
         """An object's bytes, or a range."""
-        found = self._object(uri)
+        found = self._object(uri, version_id)
         if etag and etag != found.info.etag:
             raise ObjectChangedError(f"{uri} has the ETag {found.info.etag}, not {etag}: it was replaced")
+        if found.info.archived:
+            raise ObjectForbiddenError(f"{uri} is archived: restore it, then try again")
         return found.body[offset:] if length is None else found.body[offset : offset + length]
 
     def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
         """Write an object; its ETag."""
-        self._checked(uri)
+        bucket, _ = self._checked(uri)
         etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
         with self._lock:
             if uri not in self._objects:
                 insort(self._uris, uri)
             elif create_only:
                 raise ObjectChangedError(f"{uri} is there already")
-            self._objects[uri] = _Object(body, ObjectInfo(uri, len(body), etag, self._clock.now_s()))
+            info = ObjectInfo(uri, len(body), etag, self._clock.now_s())
+            self._objects[uri] = _Object(body, info)
+            if bucket in self._versioned:
+                self._keep(uri, body, info)
         return etag
 
-    def download(self, uri: str, path: Path, etag: str = "") -> None:
+    def _keep(self, uri: str, body: bytes, info: ObjectInfo) -> None:
+        kept = self._versions.setdefault(uri, [])
+        kept.append(_Object(body, replace(info, version_id=uuid.uuid4().hex)))
+
+    def download(self, uri: str, path: Path, etag: str = "", version_id: str = "") -> None:
         """Write an object to a file; the file appears whole or not at all."""
-        body = self.get(uri, etag=etag)
+        body = self.get(uri, etag=etag, version_id=version_id)
         partial = path.with_name(f".{path.name}.{threading.get_ident()}")
         try:
             partial.write_bytes(body)
@@ -97,21 +157,35 @@ class MemoryObjectStore:
 
     def delete(self, uri: str) -> None:
         """Delete an object; nothing happens if it is not there."""
-        self._checked(uri)
+        bucket, _ = self._checked(uri)
         with self._lock:
             if self._objects.pop(uri, None):
                 del self._uris[bisect_left(self._uris, uri)]
+            if bucket in self._versioned:
+                self._keep(uri, b"", ObjectInfo(uri, 0, "", self._clock.now_s(), deleted=True))
 
-    def _object(self, uri: str) -> _Object:
+    def _object(self, uri: str, version_id: str) -> _Object:
         self._checked(uri)
         with self._lock:
-            found = self._objects.get(uri)
-        if found is None:
-            raise ObjectNotFoundError(f"{uri} is not there")
+            found = self._version(uri, version_id) if version_id else self._objects.get(uri)
+        if found is None or found.info.deleted:
+            version = f"has no version {version_id} that can be read" if version_id else "is not there"
+            raise ObjectNotFoundError(f"{uri} {version}")
         return found
+
+    def _version(self, uri: str, version_id: str) -> _Object | None:
+        if version_id == "null" and uri not in self._versions and uri in self._objects:
+            only = self._objects[uri]
+            return replace(only, info=replace(only.info, version_id="null"))
+        return next((each for each in self._versions.get(uri, ()) if each.info.version_id == version_id), None)
 
     def _checked(self, uri: str) -> tuple[str, str]:
         bucket, key = split_uri(uri)
         if self._buckets is not None and bucket not in self._buckets:
             raise ObjectNotFoundError(f"{uri}: there is no bucket {bucket}")
         return bucket, key
+
+
+def _whole(prefix_uri: str) -> str:
+    """A prefix that ends behind the bucket's name at least."""
+    return prefix_uri if "/" in prefix_uri.removeprefix(SCHEME) else f"{prefix_uri}/"
