@@ -245,6 +245,25 @@ def test_the_end_of_a_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, 
     assert proxy.lost == answers
 
 
+def test_a_cancelled_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+    planned(ledger, run_id)
+    proxy.lose(UPDATE, answers)
+
+    assert ledger.cancel_run(run_id).cancelled_s is not None
+
+
+def test_a_retired_run_and_its_end(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+    planned(ledger, run_id)
+    ledger.finish_run(run_id, 0, RunState.FAILED)
+    proxy.lose(UPDATE, answers)
+    ledger.retire_run(run_id)
+    proxy.lose(TRANSACT, answers)
+
+    assert ledger.delete_run(run_id) == 3
+    with pytest.raises(LedgerError, match="no run"):
+        ledger.get_run(run_id)
+
+
 def test_shards(ledger: DynamoLedger, proxy: LossyProxy, run_id: str) -> None:
     ledger.create_run(run(run_id))
     ledger.add_part(run_id, part(0, 0, 60))

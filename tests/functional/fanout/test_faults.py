@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import CheckpointConflictError
+from sparklet.fanout.cancel import cancel
 from sparklet.fanout.checker import check
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.new_run import new_run
@@ -144,6 +145,67 @@ def test_two_planners_at_once_double_nothing(second_at: int) -> None:
         stopped = True
     assert stopped or world.ledger.get_run("run-1").sealed
     assert_whole(world, uris)
+
+
+# --- cancelling ---
+
+
+def assert_cancelled(world: World) -> None:
+    """The run has ended as CANCELLED, each shard of its sealed parts with a cause, and no message does anything."""
+    run, counts = world.ledger.get_run("run-1"), world.ledger.count("run-1")
+    assert run.state is RunState.CANCELLED
+    assert counts.open == 0
+    assert counts.total == run.shard_count == sum(p.shard_count for p in world.ledger.parts("run-1"))
+    assert all(record.error_class for record in world.shards() if record.state is ShardState.FAILED)
+    assert world.json("manifest.json")["ItemCounts"]["Total"] == counts.total
+    assert world.work() == 0
+
+
+def cancel_and_check(at: Deployment) -> None:
+    cancel(at, "run-1")
+    check(at, "run-1")
+
+
+@AFTER
+def test_a_planner_killed_anywhere_can_be_cancelled(after_effect: bool) -> None:
+    def fresh() -> World:
+        world = World()
+        world.put(11)
+        new_run(world.at, world.request())
+        return world
+
+    for world in kill_everywhere(fresh, lambda at: plan(at, "run-1", part_shards=2), after_effect):
+        if not world.ledger.get_run("run-1").state.ended:
+            cancel_and_check(world.at)
+            assert_cancelled(world)
+
+
+@AFTER
+def test_cancelling_killed_anywhere_is_finished_by_the_checker_or_by_asking_again(after_effect: bool) -> None:
+    def half_planned() -> World:
+        """The planner died when its second part was sealed, and no shard of it entered."""
+        world = World()
+        world.put(11)
+        new_run(world.at, world.request())
+
+        def die(shards: object) -> int:
+            raise KilledError
+
+        enter = world.ledger.add_shards
+        with pytest.raises(KilledError):
+            plan(world.at, "run-1", lambda _: setattr(world.ledger, "add_shards", die), part_shards=2)
+        world.ledger.add_shards = enter  # type: ignore[method-assign]
+        assert [p.dispatched for p in world.ledger.parts("run-1")] == [True, False]
+        return world
+
+    killed = 0
+    for number, world in enumerate(kill_everywhere(half_planned, cancel_and_check, after_effect)):
+        killed += 1
+        if number % 2 or world.ledger.get_run("run-1").cancelled_s is None:
+            cancel(world.at, "run-1")
+        world.check()
+        assert_cancelled(world)
+    assert killed > 20
 
 
 def troubled() -> World:

@@ -1,7 +1,7 @@
 """A whole run over the ports in memory, with every misfortune Hypothesis can think of; in the end all adds up.
 
 Workers die, hold a shard too long and wake as zombies, fail, give back; messages are doubled and lost, letters
-die in the queue; planner, checker and redrive are killed between any two port calls. After all that, honest
+die in the queue; planner, checker, redrive and cancel are killed between any two port calls. After all that, honest
 workers and a checker must bring every shard to a known end.
 """
 
@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sparklet.errors import LeaseLostError, PlanError
+from sparklet.errors import CheckpointConflictError, LeaseLostError, PlanError
+from sparklet.fanout.cancel import NOT_PLANNED, cancel
 from sparklet.fanout.checker import check
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.new_run import new_run
@@ -20,7 +21,7 @@ from sparklet.fanout.planner import plan
 from sparklet.fanout.recovery import consume
 from sparklet.fanout.redrive import redrive
 from sparklet.local.memory import MemoryTaskQueue
-from sparklet.model import ClaimStatus, Failure, RunOptions, ShardRecord, ShardResult, ShardState
+from sparklet.model import ClaimStatus, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Message
 from tests.unit.fanout.world import Fault, KilledError, World
 
@@ -46,11 +47,19 @@ class WholeRun(RuleBasedStateMachine):
         )
         self.attempts: list[Attempt] = []
         self.winners: dict[int, str] = {}
+        self.cancellable = False
 
     @initialize(
-        per_shard=st.integers(1, 4), max_attempts=st.integers(1, 3), tolerated=st.integers(0, 3), planned=st.booleans()
+        per_shard=st.integers(1, 4),
+        max_attempts=st.integers(1, 3),
+        tolerated=st.integers(0, 3),
+        planned=st.booleans(),
+        cancellable=st.booleans(),
     )
-    def ask_for_a_run(self, per_shard: int, max_attempts: int, tolerated: int, planned: bool) -> None:
+    def ask_for_a_run(
+        self, per_shard: int, max_attempts: int, tolerated: int, planned: bool, cancellable: bool
+    ) -> None:
+        self.cancellable = cancellable
         self.world.put(OBJECTS)
         options = RunOptions(max_objects=per_shard, max_attempts=max_attempts, tolerated_failure_count=tolerated)
         new_run(self.world.at, self.world.request(options=options))
@@ -65,7 +74,7 @@ class WholeRun(RuleBasedStateMachine):
 
     @rule(dies_at=st.none() | st.integers(1, 40), part_shards=st.integers(1, 4))
     def somebody_plans(self, dies_at: int | None, part_shards: int) -> None:
-        with suppress(KilledError):
+        with suppress(KilledError, CheckpointConflictError):
             plan(self._at(dies_at), "run-1", part_shards=part_shards)
 
     @rule(dies_at=st.none() | st.integers(1, 25))
@@ -86,6 +95,12 @@ class WholeRun(RuleBasedStateMachine):
     def somebody_redrives(self, dies_at: int | None, chosen: int | None) -> None:
         with suppress(KilledError, PlanError):
             redrive(self._at(dies_at), "run-1", None if chosen is None else [chosen])
+
+    @precondition(lambda self: self.cancellable)
+    @rule(dies_at=st.none() | st.integers(1, 25))
+    def somebody_cancels(self, dies_at: int | None) -> None:
+        with suppress(KilledError, PlanError):
+            cancel(self._at(dies_at), "run-1")
 
     # --- workers ---
 
@@ -177,10 +192,12 @@ class WholeRun(RuleBasedStateMachine):
     def _assert_all_adds_up(self) -> None:
         run, counts = self.world.ledger.get_run("run-1"), self.world.ledger.count("run-1")
         assert run.state.ended
+        assert (run.cancelled_s is not None) is (run.state is RunState.CANCELLED)
         assert counts.open == 0
         assert counts.total == run.shard_count
         planned = [item.uri for shard in self.world.planned() for item in shard.objects]
-        assert len(planned) == len(set(planned)) == OBJECTS == run.object_count
+        assert len(planned) == len(set(planned)) == run.object_count
+        assert run.object_count == OBJECTS or NOT_PLANNED in run.skipped
         assert all(r.error_class for r in self.world.shards() if r.state is ShardState.FAILED)
         check(self.world.at, "run-1")
         listed = {name: len(self._entries(name)) for name in ("SUCCEEDED", "FAILED", "PENDING")}

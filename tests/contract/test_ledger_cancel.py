@@ -1,0 +1,138 @@
+"""The ledger's promises about runs that are cancelled, and about runs that are forgotten."""
+
+from dataclasses import replace
+
+import pytest
+
+from sparklet.errors import CheckpointConflictError, LedgerError, RunNotFoundError
+from sparklet.local.memory import FakeClock
+from sparklet.model import Counts, RunState
+from sparklet.ports import Ledger
+from tests.contract.samples import FLAKY, claim, part, planned, ref, run, script, shard
+
+
+def test_a_run_is_cancelled_once(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
+    planned(ledger, run_id)
+    before = ledger.get_run(run_id)
+
+    cancelled = ledger.cancel_run(run_id)
+    clock.advance(10)
+
+    assert cancelled == replace(before, cancelled_s=clock.now_s() - 10)
+    assert ledger.cancel_run(run_id) == ledger.get_run(run_id) == cancelled
+
+
+def test_a_run_that_has_ended_is_not_cancelled(ledger: Ledger, run_id: str) -> None:
+    planned(ledger, run_id)
+    ended = ledger.finish_run(run_id, 0, RunState.SUCCEEDED)
+
+    assert ledger.cancel_run(run_id) == ended
+    assert ledger.get_run(run_id).cancelled_s is None
+
+
+def test_an_unknown_run_is_neither_cancelled_nor_forgotten(ledger: Ledger, run_id: str) -> None:
+    for call in (ledger.cancel_run, ledger.retire_run, ledger.delete_run):
+        with pytest.raises(RunNotFoundError, match=run_id):
+            call(run_id)
+
+
+def test_a_cancelled_run_takes_no_part_and_no_generation_but_its_seal(ledger: Ledger, run_id: str) -> None:
+    ledger.create_run(run(run_id))
+    ledger.add_part(run_id, part(0, 0, 2))
+    ledger.cancel_run(run_id)
+
+    with pytest.raises(CheckpointConflictError, match="being cancelled"):
+        ledger.add_part(run_id, part(1, 2, 2))
+
+    ledger.seal_plan(run_id, 2, 4, 20, {"not planned": 0})
+    sealed = ledger.get_run(run_id)
+    assert (sealed.shard_count, sealed.skipped, sealed.state) == (2, {"not planned": 0}, RunState.RUNNING)
+    with pytest.raises(LedgerError, match="being cancelled"):
+        ledger.start_generation(run_id, 1, script())
+    assert ledger.get_run(run_id).generation == 0
+
+
+def test_a_cancelled_run_ends_as_cancelled_and_no_other_does(ledger: Ledger, run_id: str) -> None:
+    planned(ledger, run_id)
+    assert ledger.finish_run(run_id, 0, RunState.CANCELLED).state is RunState.RUNNING
+    ledger.cancel_run(run_id)
+
+    assert ledger.finish_run(run_id, 0, RunState.SUCCEEDED).state is RunState.RUNNING
+    assert ledger.finish_run(run_id, 0, RunState.CANCELLED).state is RunState.CANCELLED
+
+
+def test_a_redrive_of_a_cancelled_run_is_not_cancelled_any_more(ledger: Ledger, run_id: str) -> None:
+    planned(ledger, run_id)
+    ledger.cancel_run(run_id)
+    ledger.finish_run(run_id, 0, RunState.CANCELLED)
+
+    opened = ledger.start_generation(run_id, 1, script("repaired"))
+
+    assert opened == ledger.get_run(run_id)
+    assert (opened.state, opened.cancelled_s, opened.ended_s) == (RunState.RUNNING, None, None)
+    assert ledger.finish_run(run_id, 1, RunState.SUCCEEDED).state is RunState.SUCCEEDED
+
+
+# --- forgetting ---
+
+
+def test_only_an_ended_run_is_retired_and_only_a_retired_one_deleted(ledger: Ledger, run_id: str) -> None:
+    planned(ledger, run_id, 2)
+    with pytest.raises(LedgerError, match="has not ended"):
+        ledger.retire_run(run_id)
+    ledger.finish_run(run_id, 0, RunState.FAILED)
+
+    with pytest.raises(LedgerError, match="not retired"):
+        ledger.delete_run(run_id)
+
+    assert ledger.count(run_id) == Counts(pending=2)
+
+
+def test_a_retired_run_is_still_there_but_takes_no_generation(ledger: Ledger, run_id: str) -> None:
+    planned(ledger, run_id)
+    ended = ledger.finish_run(run_id, 0, RunState.FAILED)
+
+    assert ledger.retire_run(run_id) == ledger.retire_run(run_id) == ledger.get_run(run_id) == ended
+
+    with pytest.raises(LedgerError, match="being deleted"):
+        ledger.start_generation(run_id, 1, script())
+
+
+def test_a_deleted_run_leaves_nothing_and_its_neighbours_alone(ledger: Ledger, run_id: str) -> None:
+    other = f"{run_id}-b"
+    for name in (run_id, other):
+        planned(ledger, name, 60)
+        ledger.finish_run(name, 0, RunState.FAILED)
+    ledger.retire_run(run_id)
+
+    assert ledger.delete_run(run_id) == 60 + 1 + 1
+
+    with pytest.raises(RunNotFoundError):
+        ledger.get_run(run_id)
+    with pytest.raises(RunNotFoundError):
+        ledger.delete_run(run_id)
+    assert [r.run_id for r in ledger.list_runs() if r.run_id.startswith(run_id)] == [other]
+    assert ledger.count(other) == Counts(pending=60)
+    ledger.create_run(run(run_id))  # nothing of the old one comes back with a new run of that id
+    assert list(ledger.parts(run_id)) == []
+    ledger.add_part(run_id, part(0, 0, 60))
+    assert ledger.count(run_id) == Counts()
+
+
+def test_a_late_worker_changes_nothing_of_a_deleted_run(ledger: Ledger, run_id: str) -> None:
+    planned(ledger, run_id)
+    claim(ledger, run_id, "late")
+    ledger.finish_run(run_id, 0, RunState.FAILED)
+    ledger.retire_run(run_id)
+    ledger.delete_run(run_id)
+
+    for call in (
+        lambda: ledger.release(run_id, 0, "late", FLAKY),
+        lambda: ledger.claim(ref(run_id), "later", 10, 3),
+    ):
+        with pytest.raises(LedgerError):
+            call()
+
+    ledger.create_run(run(run_id))
+    ledger.add_part(run_id, part(0, 0, 1))
+    assert ledger.add_shards([shard(run_id, 0)]) == 1
