@@ -347,6 +347,8 @@ class ShardResult:
     rows: int | None = None  # None: the script does not say
     output_bytes: int | None = None
     outputs: tuple[str, ...] = ()
+    answer: tuple[Any, ...] = ()  # one value, if the script gave one; for who invoked, not for the ledger
+    state: Mapping[str, Any] | None = None  # of a stream's window, for the call after this one
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,68 @@
 """Environment variables → frozen settings; every name Sparklet reads is in this module.
 
-Nothing from an event ends up here: what the operator sets on the function decides.
+Nothing from an event ends up here: what the operator sets on the function decides. What is wrong is refused
+before work starts, in an error that names the variable; its value is shown only if it cannot be a secret.
 """
 
 import json
+import math
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from sparklet.errors import SettingsError
 
 T = TypeVar("T")
 RunnerName = Literal["warm", "submit"]
+KafkaFailures = Literal["raise", "report"]
+
+OF_FUNCTIONS = frozenset(
+    {
+        "SPARKLET_BUCKET",
+        "SPARKLET_CORES",
+        "SPARKLET_DLQ_URL",
+        "SPARKLET_GRACE_S",
+        "SPARKLET_HEAP_MB",
+        "SPARKLET_JARS",
+        "SPARKLET_JAVA_OPTIONS",
+        "SPARKLET_KAFKA_FAILURES",
+        "SPARKLET_LEDGER_TABLE",
+        "SPARKLET_MIN_FREE_BYTES",
+        "SPARKLET_OUTPUT_PREFIXES",
+        "SPARKLET_QUEUE_URL",
+        "SPARKLET_RUNNER",
+        "SPARKLET_SCRATCH",
+        "SPARKLET_SCRIPT_PREFIXES",
+        "SPARKLET_SPARK_CONF",
+        "SPARKLET_TASKS_PER_JVM",
+    }
+)
+"""What is set on functions; the template does."""
+NAMES = OF_FUNCTIONS | frozenset(
+    {
+        # of the command line
+        "SPARKLET_CACHE_DIR",
+        "SPARKLET_MAVEN_MIRROR",
+        "SPARKLET_OFFLINE",
+        "SPARKLET_STACK",
+        "SPARKLET_STATE_DIR",
+        # between Sparklet's own processes
+        "SPARKLET_HOST",
+        "SPARKLET_LOG_DIR",
+        "SPARKLET_OUTCOME_FILE",
+    }
+)
+"""Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""
+
+LONGEST_SHOWN = 60  # characters of a wrong value
+MOST_GRACE_S = 600.0
+CREDENTIAL_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|API_?KEY|PRIVATE", re.IGNORECASE)
+CREDENTIAL_VALUE = re.compile(r"A[KS]IA[A-Z0-9]{12,}|[A-Za-z0-9/+=_-]{32,}|secret|passw|token", re.IGNORECASE)
+LEAST_SECRET = 6  # characters; a credential variable with less in it hides nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +79,8 @@ class WorkerSettings:
     min_free_bytes: int  # SPARKLET_MIN_FREE_BYTES that must be free in scratch before work starts
     grace_s: float  # SPARKLET_GRACE_S: the guard acts so long before the function's deadline
     tasks_per_jvm: int  # SPARKLET_TASKS_PER_JVM: a warm JVM is replaced after so many
+    kafka_failures: KafkaFailures = "raise"  # SPARKLET_KAFKA_FAILURES: report, if the mapping reads reports
+    output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES, and what is known: this function writes there
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +95,39 @@ class FanoutSettings:
 
 def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
     """Read a worker's settings; SettingsError names the variable, its value and what it may be."""
+    check_names(env)
     bucket = env.get("SPARKLET_BUCKET", "")
     own = (f"s3://{bucket}/runs/", f"s3://{bucket}/scripts/") if bucket else ()
-    named = tuple(p.strip() for p in env.get("SPARKLET_SCRIPT_PREFIXES", "").split(",") if p.strip())
-    for prefix in named:
-        if not prefix.startswith("s3://") or not prefix.endswith("/"):
-            raise SettingsError(f"SPARKLET_SCRIPT_PREFIXES: {prefix!r} must look like s3://bucket/folder/")
-    runner = env.get("SPARKLET_RUNNER", "warm")
-    if runner not in ("warm", "submit"):
-        raise SettingsError(f"SPARKLET_RUNNER is {runner!r}; it must be warm or submit")
     return WorkerSettings(
         ledger_table=env.get("SPARKLET_LEDGER_TABLE", ""),
         bucket=bucket,
         queue_url=env.get("SPARKLET_QUEUE_URL", ""),
-        runner="warm" if runner == "warm" else "submit",
+        runner="submit" if _one_of(env, "SPARKLET_RUNNER", "warm", "submit") == "submit" else "warm",
         default_script=_default_script(env),
-        script_prefixes=own + named,
-        scratch=Path(env.get("SPARKLET_SCRATCH", "/tmp")),  # noqa: S108 - Lambda's only writable place
+        script_prefixes=own + _prefixes(env, "SPARKLET_SCRIPT_PREFIXES"),
+        scratch=Path(env.get("SPARKLET_SCRATCH") or "/tmp"),  # noqa: S108 - Lambda's only writable place
         min_free_bytes=_number(env, "SPARKLET_MIN_FREE_BYTES", 64 * 1024 * 1024, int),
-        grace_s=_number(env, "SPARKLET_GRACE_S", 10.0, float),
-        tasks_per_jvm=_number(env, "SPARKLET_TASKS_PER_JVM", 200, int),
+        grace_s=_number(env, "SPARKLET_GRACE_S", 10.0, float, most=MOST_GRACE_S),
+        tasks_per_jvm=_number(env, "SPARKLET_TASKS_PER_JVM", 200, int, least=1),
+        kafka_failures="report" if _one_of(env, "SPARKLET_KAFKA_FAILURES", "raise", "report") == "report" else "raise",
+        output_prefixes=_output_prefixes(env, bucket),
     )
+
+
+def check_names(env: Mapping[str, str]) -> None:
+    """Refuse variables that look like Sparklet's and are none, with the nearest right name."""
+    unknown = sorted(name for name in env if name.startswith("SPARKLET_") and name not in NAMES)
+    if unknown:
+        import difflib  # only to fail with
+
+        name = unknown[0][:LONGEST_SHOWN]
+        near = difflib.get_close_matches(name, sorted(NAMES), 1)
+        raise SettingsError(f"there is no setting {name}; " + (f"is {near[0]} meant?" if near else "unset it"))
 
 
 def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
     """Read the settings of planner, checker and recovery; SettingsError names what is missing."""
+    check_names(env)
     return FanoutSettings(
         ledger_table=_required(env, "SPARKLET_LEDGER_TABLE"),
         bucket=_required(env, "SPARKLET_BUCKET"),
@@ -97,17 +155,57 @@ def _required(env: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _number(env: Mapping[str, str], name: str, default: T, kind: Callable[[str], T]) -> T:
+def _number(
+    env: Mapping[str, str], name: str, default: T, kind: Callable[[str], T], *, least: int = 0, most: float = math.inf
+) -> T:
     text = env.get(name, "")
     if not text:
         return default
+    what = "whole number" if kind is int else "number"
     try:
-        value = kind(text)
-    except ValueError as error:
-        raise SettingsError(f"{name} is {text!r}; it must be a number") from error
-    if value < kind("0"):  # type: ignore[operator]
-        raise SettingsError(f"{name} is {text!r}; it must not be negative")
+        value: Any = kind(text)
+    except ValueError:  # its own message would repeat the value
+        raise SettingsError(f"{name} is {_shown(env, text)}; it must be a {what}") from None
+    if not (math.isfinite(value) and least <= value <= most):
+        least_words = "not be negative" if least == 0 else f"be at least {least}"
+        most_words = "" if most == math.inf else f" and at most {most:g}"
+        raise SettingsError(f"{name} is {_shown(env, text)}; it must {least_words}{most_words}")
+    return cast(T, value)
+
+
+def _one_of(env: Mapping[str, str], name: str, *allowed: str) -> str:
+    """The value, the first of those allowed if there is none."""
+    value = env.get(name) or allowed[0]
+    if value not in allowed:
+        raise SettingsError(f"{name} is {_shown(env, value)}; it must be {' or '.join(allowed)}")
     return value
+
+
+def _prefixes(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Folders on S3, comma-separated."""
+    named = tuple(part.strip() for part in env.get(name, "").split(",") if part.strip())
+    for prefix in named:
+        if not prefix.startswith("s3://") or not prefix.endswith("/"):
+            raise SettingsError(f"{name}: {_shown(env, prefix)} must look like s3://bucket/folder/")
+    return named
+
+
+def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
+    """Where this function writes: an event of S3 about an object there would only start it again."""
+    written = re.sub(r"^s3[an]:", "s3:", env.get("output_path", ""))
+    of_path = (f"{written.rstrip('/')}/",) if written.startswith("s3://") else ()
+    own = (f"s3://{bucket}/runs/", f"s3://{bucket}/output/") if bucket else ()
+    return own + of_path + _prefixes(env, "SPARKLET_OUTPUT_PREFIXES")
+
+
+def _shown(env: Mapping[str, str], text: str) -> str:
+    """A wrong value for an error, unless it is a credential, or looks like one."""
+    held = (value for name, value in env.items() if CREDENTIAL_NAME.search(name) and len(value) >= LEAST_SECRET)
+    if CREDENTIAL_VALUE.search(text) or any(
+        value in text or (len(text) >= LEAST_SECRET and text in value) for value in held
+    ):
+        return f"a text of {len(text)} characters (not shown: it may be a secret)"
+    return repr(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +226,21 @@ class SparkSettings:
 
 def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
     """Read what the runners need; SettingsError names the variable, its value and what it may be."""
+    check_names(env)
+    memory_mb = _number(env, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 2048, int, least=1)
+    heap_mb = _number(env, "SPARKLET_HEAP_MB", 0, int)
+    if env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") and heap_mb > memory_mb:
+        raise SettingsError(
+            f"SPARKLET_HEAP_MB is {heap_mb}, but the function has {memory_mb} MB; leave it to Sparklet: 0"
+        )
     endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", "")
     ignored = env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
     return SparkSettings(
         spark_home=_folder(env, "SPARK_HOME"),
         java_home=_folder(env, "JAVA_HOME"),
         jars=tuple(Path(part) for part in env.get("SPARKLET_JARS", "").split(os.pathsep) if part),
-        memory_mb=_number(env, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 2048, int),
-        heap_mb=_number(env, "SPARKLET_HEAP_MB", 0, int),
+        memory_mb=memory_mb,
+        heap_mb=heap_mb,
         cores=_number(env, "SPARKLET_CORES", 0, int),
         java_options=_words(env, "SPARKLET_JAVA_OPTIONS"),
         conf=_spark_conf(env),
@@ -151,18 +256,24 @@ def _folder(env: Mapping[str, str], name: str) -> Path | None:
 def _words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(env.get(name, "")))
-    except ValueError as error:
-        raise SettingsError(f"{name} is {env[name]!r}; its quotes do not match") from error
+    except ValueError:
+        raise SettingsError(f"{name} cannot be split into words; its quotes do not match") from None
 
 
 def _spark_conf(env: Mapping[str, str]) -> Mapping[str, str]:
-    text = env.get("SPARKLET_SPARK_CONF", "")
+    """Values may be credentials: an error names the key at most."""
+    name = "SPARKLET_SPARK_CONF"
+    text = env.get(name, "")
     try:
         document = json.loads(text or "{}")
-    except ValueError:
-        document = None
-    if not isinstance(document, dict) or not all(
-        key.startswith("spark.") and isinstance(value, str) for key, value in document.items()
-    ):
-        raise SettingsError(f'SPARKLET_SPARK_CONF is {text!r}; it must be a JSON object of strings: {{"spark.…": "…"}}')
+    except (ValueError, RecursionError):
+        raise SettingsError(f'{name} is no JSON object of strings, such as {{"spark.…": "…"}}') from None
+    if not isinstance(document, dict):
+        raise SettingsError(f"{name} is a JSON {type(document).__name__}; it must be a JSON object of strings")
+    for key, value in document.items():
+        if not key.startswith("spark.") or not isinstance(value, str):
+            where = f"{_shown(env, key)} is a {type(value).__name__}"
+            raise SettingsError(
+                f"{name} is no JSON object of Spark options: {where}; keys begin with spark., values are strings"
+            )
     return document

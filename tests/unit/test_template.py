@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sparklet.local.local_template import handlers_of, load_template
+from sparklet.settings import NAMES, OF_FUNCTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOR_THE_IMAGE = {"SPARKLET_JARS"}  # set where the jars are: by the image, or by the local stack
@@ -128,6 +129,7 @@ def test_the_environment_is_what_settings_read_and_nothing_is_missing(template: 
         text for text in strings if isinstance(text, str) and re.fullmatch(r"(SPARKLET|SCRIPT|SPARK)_[A-Z0-9_]+", text)
     }
     read -= {"SPARK_HOME"}  # the image's own
+    read -= NAMES - OF_FUNCTIONS  # of the command line, and between processes
     common = template["Globals"]["Function"]["Environment"]["Variables"]
     given = set(common)
     for properties in functions(template).values():

@@ -14,6 +14,7 @@ from sparklet.worker.guards import Deadline, TaskDir, check_free_space
 from sparklet.worker.log import Log
 from sparklet.worker.runner import Runner, ScriptCall, ScriptResult
 
+LONGEST_OUTCOME_BYTES = 64 * 1024 * 1024  # an answer of 6 MB grows sixfold where all of it is escaped
 LONGEST_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_STRLEN)
 
 PERMANENT_CAUSES = frozenset(
@@ -82,7 +83,10 @@ def execute(
 
 def _event_argument(event: Event, folder: Path) -> str:
     """The event as an argument; what does not fit into one goes through a file, ``@<path>``."""
-    text = json.dumps(event, separators=(",", ":"))
+    try:
+        text = json.dumps(event, separators=(",", ":"))
+    except RecursionError as error:
+        raise EventError("the event is nested too deeply to be handed to a script") from error
     if len(text) <= LONGEST_ARGUMENT_BYTES:  # json.dumps writes ASCII: characters are bytes
         return text
     path = folder / "event.json"
@@ -111,13 +115,17 @@ def read_outcome(path: Path) -> ShardResult:
     """
     if not path.exists() or path.stat().st_size == 0:
         return ShardResult()
+    if path.stat().st_size > LONGEST_OUTCOME_BYTES:
+        raise EventError(f"the script's outcome file has {path.stat().st_size} bytes; give large results to S3")
     try:
         document: Any = json.loads(path.read_bytes())
-        rows, size = document.get("rows"), document.get("output_bytes")
+        rows, size, state = document.get("rows"), document.get("output_bytes"), document.get("state")
         return ShardResult(
             rows=None if rows is None else int(rows),
             output_bytes=None if size is None else int(size),
             outputs=tuple(str(uri) for uri in document.get("outputs") or ()),
+            answer=(document["answer"],) if "answer" in document else (),
+            state=None if state is None else dict(state),
         )
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise EventError(f"the script's outcome file is not what sparklet.job writes: {error}") from error

@@ -11,6 +11,7 @@ from typing import Any
 from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
 from sparklet.settings import WorkerSettings, worker_settings
+from sparklet.worker.batch import do_batch
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.runner import Runner
@@ -24,9 +25,8 @@ def lambda_handler(event: Event, context: Any) -> Any:
     """Do what the event asks for; see ``sparklet.events.answer`` for what comes back."""
     worker = _worker()
     deadline = Deadline.of(context, worker.settings.grace_s)
-    tasks = parse_event(event)
-    outcomes = [worker.run(task, deadline, context.aws_request_id) for task in tasks]
-    return answer(event, outcomes)
+    outcomes = do_batch(parse_event(event), lambda task: worker.run(task, deadline, context.aws_request_id), worker.log)
+    return answer(event, outcomes, kafka_failures=worker.settings.kafka_failures)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from typing import Any
 
 from sparklet.errors import DeadlineExceededError, EventError, SettingsError, SparkletError
 from sparklet.events import Outcome, Source, Task
+from sparklet.job.event_objects import event_objects
 from sparklet.model import ShardResult
 from sparklet.settings import WorkerSettings
 from sparklet.worker.execution import Execution, execute
@@ -15,6 +16,7 @@ from sparklet.worker.runner import Runner
 from sparklet.worker.script_cache import ScriptCache
 from sparklet.worker.shards import ShardDesk
 
+OF_OBJECTS = (Source.S3, Source.SNS, Source.SQS, Source.EVENTBRIDGE)  # what events of S3 come by
 LEAST_TIME_S = 1.0  # with less than this before the deadline no further task of a batch is begun
 
 
@@ -34,6 +36,9 @@ class Worker:
         log = self.log.bind(request_id=request_id, attempt=attempt_id)
         if task.record_ids:
             log = log.bind(record=task.record_ids[0])
+        if reason := task.skip or self._own_output(task):
+            log.warning("nothing is run for this event", reason=reason)
+            return Outcome(task, answer={"state": "SKIPPED", "reason": reason})
         if deadline.remaining_s() < LEAST_TIME_S:
             error = DeadlineExceededError("no time was left in this invocation; the record goes back untouched")
             log.warning(str(error))
@@ -66,7 +71,20 @@ class Worker:
             return Outcome(task, error, acknowledged=False)
         log.info("task succeeded", rows=result.rows)
         told = {"rows": result.rows, "output_bytes": result.output_bytes, "outputs": list(result.outputs)}
-        return Outcome(task, answer={"state": "SUCCEEDED", "attempt": attempt_id, **told})
+        given = {"answer": result.answer[0]} if result.answer else {}
+        return Outcome(task, answer={"state": "SUCCEEDED", "attempt": attempt_id, **told, **given}, state=result.state)
+
+    def _own_output(self, task: Task) -> str:
+        """Why an event of S3 is not followed: about nothing but what this function writes, it would never end."""
+        if task.source not in OF_OBJECTS or task.shard is not None:
+            return ""
+        try:
+            uris = event_objects(task.event)
+        except EventError:
+            return ""  # the script is told what is wrong with it
+        if uris and all(uri.startswith(self.settings.output_prefixes) for uri in uris):
+            return f"it is about an object that this function writes: {uris[0][:200]}"
+        return ""
 
     def _choose_script(self, task: Task) -> tuple[str, tuple[str, ...]]:
         """The function's own script, or the one that a direct event names under an allowed prefix."""

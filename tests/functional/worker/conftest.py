@@ -20,7 +20,7 @@ from sparklet.worker.spark_submit import SubmitRunner
 from sparklet.worker.warm_gateway import WarmRunner
 
 STACK = Path(__file__).parents[3] / "docker" / "stacks" / "spark-3.5.toml"
-MARK = "SPARKLET_TEST_MARK"
+MARK = "TEST_MARK"
 SMALL = {
     "SPARKLET_HEAP_MB": "512",
     "SPARKLET_CORES": "2",

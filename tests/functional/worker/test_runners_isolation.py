@@ -277,7 +277,7 @@ def test_close_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     bench = Bench(runner, tmp_path)
     mark = f"close-{os.getpid()}"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPARKLET_TEST_MARK", mark)
+        patch.setenv("TEST_MARK", mark)
         runner.start()
         assert len(marked(mark)) >= 1
         bench.hello()

@@ -34,7 +34,7 @@ def settings(**env: str) -> SparkSettings:
 
 
 def test_settings_name_the_variable_that_is_wrong() -> None:
-    with pytest.raises(SettingsError, match="SPARKLET_HEAP_MB is 'much'; it must be a number"):
+    with pytest.raises(SettingsError, match="SPARKLET_HEAP_MB is 'much'; it must be a whole number"):
         settings(SPARKLET_HEAP_MB="much")
     with pytest.raises(SettingsError, match=r"SPARKLET_JAVA_OPTIONS .* quotes do not match"):
         settings(SPARKLET_JAVA_OPTIONS="-Da='b")
