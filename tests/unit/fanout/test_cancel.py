@@ -118,7 +118,7 @@ def half_planned(world: World) -> None:
             raise KeyboardInterrupt
         return enter(shards)  # type: ignore[arg-type]
 
-    world.ledger.add_shards = die  # type: ignore[method-assign,assignment]
+    world.ledger.add_shards = die  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         plan(world.at, "run-1", part_shards=2)
     world.ledger.add_shards = enter  # type: ignore[method-assign]
@@ -170,7 +170,7 @@ def test_a_planner_that_sends_slowly_stops_within_a_part(world: World) -> None:
             world.ledger.cancel_run("run-1")
         return send(bodies, delay_s)  # type: ignore[arg-type]
 
-    world.queue.send = cancelled_after_five  # type: ignore[method-assign,assignment]
+    world.queue.send = cancelled_after_five  # type: ignore[method-assign]
     with pytest.raises(CheckpointConflictError, match="cancelled"):
         plan(world.at, "run-1")
     assert len(world.queue) < 30
