@@ -23,7 +23,7 @@ from sparklet.settings import spark_settings
 if TYPE_CHECKING:
     from sparklet.local.stack import StackOptions
 
-JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi")
+JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro")
 PASSED = ("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES")  # from the user's shell
 DEFAULT_TIMEOUT_S = 900
 DEFAULT_MEMORY_MB = 3008

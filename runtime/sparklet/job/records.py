@@ -1,0 +1,230 @@
+"""The records of a stream's batch as a DataFrame; what ``Job.records`` gives.
+
+Spark reads the event itself, as one JSON text, and decodes its records: the driver loops over none of them. The text
+is part of the plan as a local relation, so it reaches executors anywhere and stands in no log and no plan's printout.
+Only where a record begins as an aggregated one does (the Kinesis Producer Library's) Python workers open it.
+
+The columns on the way: ``_data`` bytes, ``_record`` what else is known of it, ``_fault`` why it is corrupt.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Union
+
+from sparklet.job.aggregates import MAGIC, MAGIC_IN_BASE64, opened
+from sparklet.job.errors import EventError
+from sparklet.job.sources import DYNAMODB, StreamSource, source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+    Schema = Union[str, StructType, None]  # noqa: UP007 - mypy takes no other for an alias here
+    Decode = Callable[[DataFrame, Schema, Mapping[str, str]], tuple[DataFrame, "list[str] | None"]]
+
+CORRUPT, RECORD = "_corrupt_record", "_record"
+MODES = ("FAILFAST", "PERMISSIVE")
+MALFORMED = "_malformed"  # where Spark's own readers put what they cannot read
+AVRO = "org.apache.spark.sql.avro.AvroDataToCatalyst"
+AVRO_END = bytes(8 * [0xFF])
+
+OPENED_TYPE = "STRUCT<fault: STRING, records: ARRAY<STRUCT<partition_key: STRING, data: BINARY>>>"
+WHOLE = "array(named_struct('data', _data, 'record', _record, 'fault', fault))"
+PARTS = """transform(opened.records, (part, i) -> named_struct(
+    'data', part.data,
+    'record', named_struct('stream', _record.stream, 'shard_id', _record.shard_id,
+        'sequence_number', _record.sequence_number, 'sub_sequence_number', i,
+        'partition_key', part.partition_key, 'arrival_time', _record.arrival_time),
+    'fault', CAST(NULL AS STRING)))"""
+
+NO_UTF_8 = "WHEN _text IS NULL THEN 'it is not UTF-8'"
+NO_FIT = f"WHEN _parsed IS NULL OR _parsed.{MALFORMED} IS NOT NULL THEN 'it does not fit the schema'"
+
+# Closed as an array and as an object: what is more than one document cannot be right in both.
+ONE_IN_ARRAY = "json_array_length(concat('[', _text, ',1]')) <=> 2"
+ONE_IN_OBJECT = """json_object_keys(concat('{"a":', _text, ',"b":1}')) <=> array('a', 'b')"""
+NO_ONE_JSON = f"WHEN NOT ({ONE_IN_ARRAY} AND {ONE_IN_OBJECT}) THEN 'it is not one JSON document'"
+
+
+def stream_records(
+    spark: SparkSession,
+    event: Any,
+    format: str = "json",  # noqa: A002 - Spark's own word for it
+    schema: Schema = None,
+    mode: str = "FAILFAST",
+    metadata: bool = False,
+    options: Mapping[str, str] | None = None,
+) -> DataFrame:
+    """See ``Job.records``."""
+    source = source_of(event)
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}: no record is dropped in silence")
+    if (schema is None) != (format == "raw"):
+        raise ValueError("raw records have no schema" if schema else f"{format} needs a schema: a guess sees one batch")
+    if source is DYNAMODB and format != "raw":
+        raise EventError("DynamoDB's images are read with format='raw': value is the new image, as DynamoDB writes it")
+    found = _found(spark, event, source)
+    decoded, names = FORMATS[format](found, schema, options or {})
+    return _shaped(decoded, names, source, mode, metadata)
+
+
+def _found(spark: SparkSession, event: Any, source: StreamSource) -> DataFrame:
+    """The records, still bytes."""
+    text = json.dumps(event)
+    rows = (
+        _one_text(spark, text)
+        .selectExpr(f"from_json(event, '{source.schema}', map('mode', 'FAILFAST')) AS event")
+        .selectExpr(source.rows)
+        .selectExpr(f"{source.data} AS _data", f"{source.record} AS _record", "CAST(NULL AS STRING) AS fault")
+    )
+    if source.aggregated and MAGIC_IN_BASE64 in text:  # else no Python worker is started
+        rows = _opened(rows)
+    return rows.withColumnRenamed("fault", "_fault")
+
+
+def _one_text(spark: SparkSession, text: str) -> DataFrame:
+    """One row with one column ``event``; made in the JVM: ``createDataFrame`` would start a Python worker."""
+    from pyspark.sql import DataFrame
+
+    jvm: Any = spark._jvm
+    rows = jvm.java.util.Collections.singletonList(text)
+    made = spark._jsparkSession.createDataset(rows, jvm.org.apache.spark.sql.Encoders.STRING())
+    return DataFrame(made.toDF(), spark).withColumnRenamed("value", "event")
+
+
+def _opened(rows: DataFrame) -> DataFrame:
+    """Records that hold several, as several."""
+    from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows it by
+
+    aggregate = F.expr(f"IF(startswith(_data, X'{MAGIC.hex()}'), _data, NULL)")
+    # Not deterministic, in the optimizer's sense: it must not be computed once for each use.
+    opening = F.udf(opened, OPENED_TYPE).asNondeterministic()
+    return (
+        rows.withColumn("opened", opening(aggregate))
+        .selectExpr("*", "opened.fault AS opening_fault")
+        .drop("fault")
+        .withColumnRenamed("opening_fault", "fault")
+        .selectExpr(f"explode(IF(opened IS NULL OR fault IS NOT NULL, {WHOLE}, {PARTS})) AS one")
+        .selectExpr("one.data AS _data", "one.record AS _record", "one.fault AS fault")
+    )
+
+
+def _shaped(decoded: DataFrame, names: list[str] | None, source: StreamSource, mode: str, metadata: bool) -> DataFrame:
+    """The columns a caller sees, ``names`` of ``_parsed`` or the bytes; FAILFAST fails at the first corrupt record."""
+    from pyspark.sql import functions as F  # noqa: N812 - as above
+
+    if mode == "FAILFAST":  # a filter: what no column needs may be left out, a filter never
+        failure = f"concat({source.label}, ' is corrupt: ', _fault, '; mode PERMISSIVE keeps such records')"
+        decoded = decoded.where(f"CASE WHEN _fault IS NULL THEN true ELSE CAST(raise_error({failure}) AS BOOLEAN) END")
+    good = F.col("_fault").isNull()
+    if names is None:
+        columns = [F.when(good, F.col("_data")).alias("value")]
+    else:
+        columns = [F.when(good, F.col("_parsed").getField(name)).alias(name) for name in names]
+    if mode == "PERMISSIVE":
+        columns.append(F.when(~good, F.col("_data")).alias(CORRUPT))
+    if metadata:
+        columns.append(F.col("_record"))
+    return decoded.select(*columns)
+
+
+def _raw(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, None]:
+    return found, None
+
+
+def _json(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
+    """One JSON document a record: ``from_json`` alone reads the first and passes over what follows it."""
+    from pyspark.sql import functions as F  # noqa: N812 - as above
+
+    fields, names = _fields(found, schema)
+    parsed = F.from_json("_text", fields, _reading(options))
+    return _judged(_with_text(found).withColumn("_parsed", parsed), f"{NO_UTF_8} {NO_ONE_JSON} {NO_FIT}"), names
+
+
+def _csv(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
+    """One line of CSV a record: ``from_csv`` alone reads the first and passes over the others."""
+    from pyspark.sql import functions as F  # noqa: N812 - as above
+
+    fields, names = _fields(found, schema)
+    columns = ", ".join(f"`{field.name.replace('`', '``')}` {field.dataType.simpleString()}" for field in fields)
+    quote, escape = ("\\" + (options.get(name) or usual) for name, usual in (("quote", '"'), ("escape", "\\")))
+    quoted = f"(?s){quote}([^{quote}{escape}]|{escape}.|{quote}{quote})*{quote}"
+    frame = _with_text(found).withColumn("_line", F.regexp_replace("_text", r"\r?\n$", ""))
+    frame = frame.withColumn("_parsed", F.from_csv("_line", columns, _reading(options)))
+    frame = frame.withColumn("_several", F.regexp_replace("_line", quoted, "").rlike("[\r\n]"))
+    one = "WHEN _several THEN 'it is more than one line' WHEN trim(_line) = '' THEN 'it is empty'"
+    return _judged(frame, f"{NO_UTF_8} {one} {NO_FIT}"), names
+
+
+def _avro(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
+    """One Avro datum a record, without a header, as the schema says.
+
+    It is read as the first field of a record whose second are eight known bytes, put behind it (Avro writes a record's
+    fields one after the other and nothing else): so a datum that ends too early or too late is seen, and one that
+    cannot be read is null as a whole, where ``from_avro`` alone makes all its fields null.
+    """
+    from pyspark.sql import functions as F  # noqa: N812 - as above
+    from pyspark.sql.avro.functions import from_avro
+
+    from sparklet.job.session import has_class
+
+    spark = found.sparkSession
+    if not has_class(spark._jvm, AVRO):
+        raise EventError(
+            "Avro records need spark-avro, which is not there: put its jar into SPARKLET_JARS, or on a cluster say "
+            f"--packages org.apache.spark:spark-avro_2.12:{spark.version}"
+        )
+    end = {"type": "fixed", "name": "sparklet_end", "size": len(AVRO_END)}
+    ended = F.concat("_data", F.lit(AVRO_END))
+    parsed = from_avro(ended, _avro_pair(schema, end), {**options, "mode": "PERMISSIVE"})
+    frame = found.withColumn("_pair", parsed).selectExpr("*", "_pair.datum AS _parsed")
+    whole = f"_pair.end <=> X'{AVRO_END.hex()}'"
+    judged = _judged(frame, f"WHEN _parsed IS NULL OR NOT {whole} THEN 'it does not fit the schema'")
+    return judged, judged.select("_parsed.*").columns
+
+
+def _avro_pair(schema: Schema, end: Mapping[str, Any]) -> str:
+    """The schema of a datum and what is put behind it."""
+    try:
+        datum = json.loads(schema) if isinstance(schema, str) else None
+    except ValueError as error:
+        raise ValueError(f"the Avro schema is not JSON: {error}") from error
+    if not isinstance(datum, dict) or datum.get("type") != "record":
+        raise ValueError("an Avro schema must be the JSON text of a record's schema")
+    fields = [{"name": "datum", "type": datum}, {"name": "end", "type": end}]
+    return json.dumps({"type": "record", "name": "sparklet_pair", "fields": fields})
+
+
+def _with_text(found: DataFrame) -> DataFrame:
+    """The bytes as text, null if they are not UTF-8: no character is replaced in silence."""
+    return found.selectExpr(
+        "*", "IF(encode(decode(_data, 'UTF-8'), 'UTF-8') = _data, decode(_data, 'UTF-8'), NULL) AS _text"
+    )
+
+
+def _judged(frame: DataFrame, cases: str) -> DataFrame:
+    """With ``_fault``, as the cases say; no fault in what is not there, as Kafka's values that mark a deletion."""
+    fault = f"coalesce(_fault, CASE WHEN _data IS NULL THEN NULL {cases} END)"
+    return frame.selectExpr("*", f"{fault} AS _judged").drop("_fault").withColumnRenamed("_judged", "_fault")
+
+
+def _fields(found: DataFrame, schema: Schema) -> tuple[StructType, list[str]]:
+    """The schema with a column for what Spark cannot read, and the names of its own columns."""
+    from pyspark.sql.types import StringType, StructField, StructType
+
+    given = found.sparkSession.createDataFrame([], schema).schema
+    if reserved := {CORRUPT, RECORD, MALFORMED}.intersection(given.names):
+        raise ValueError(f"the schema has a column {sorted(reserved)[0]}, a name that job.records() uses itself")
+    return StructType([*given.fields, StructField(MALFORMED, StringType())]), given.names
+
+
+def _reading(options: Mapping[str, str]) -> dict[str, str]:
+    return {**options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": MALFORMED}
+
+
+FORMATS: Mapping[str, Decode] = {"json": _json, "csv": _csv, "avro": _avro, "raw": _raw}
