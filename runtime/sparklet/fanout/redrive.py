@@ -11,6 +11,7 @@ from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.fanout.cancel import NOT_PLANNED
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import Pace
+from sparklet.fanout.explain import matches_cause
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 
 MOST_NAMED = 10
@@ -55,6 +56,30 @@ def redrive(
     if not moved and not messages and run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
+
+
+def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The FAILED shards whose cause is meant by ``cause``: a class, or words of the message.
+
+    Parameters
+    ----------
+    among
+        Only these shards; None: all of the run.
+
+    Raises
+    ------
+    PlanError
+        If there are none; it names the causes that there are.
+    """
+    chosen, seen = [], set()
+    for record in at.ledger.shards(run_id, ShardState.FAILED):
+        seen.add(record.error_class or "(no cause given)")
+        if (among is None or record.number in among) and matches_cause(record, cause):
+            chosen.append(record.number)
+    if not chosen:
+        there = ", ".join(sorted(seen)[:MOST_NAMED]) or "none"
+        raise PlanError(f"no FAILED shard of {run_id} has the cause {cause!r}; the causes there are: {there}")
+    return tuple(chosen)
 
 
 def redrivable(at: Deployment, run_id: str) -> Run:
