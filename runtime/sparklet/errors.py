@@ -167,7 +167,9 @@ class ScriptFailedError(ScriptError):
         Its exit code; minus the signal's number if a signal ended it.
     cause_class, cause
         Class and message of the root-cause exception, as far as the script's
-        output names it.
+        output names it; without a class, the last line or the signal.
+    place
+        The script's line it came through, as ``line 7 of job.py``.
     stderr_tail
         The last lines the script wrote to standard error.
     permanent
@@ -182,14 +184,17 @@ class ScriptFailedError(ScriptError):
         *,
         cause_class: str = "",
         cause: str = "",
+        place: str = "",
         stderr_tail: str = "",
         permanent: bool = False,
     ) -> None:
-        reason = f": {cause_class}: {cause}" if cause_class else ""
-        super().__init__(f"{script_uri} exited with {exit_code}{reason}")
+        said = ": ".join(part for part in (cause_class, cause) if part)
+        at = f" at {place}" if place else ""
+        super().__init__(f"{script_uri} exited with {exit_code}{at}" + (f": {said}" if said else ""))
         self.exit_code = exit_code
         self.cause_class = cause_class
         self.cause = cause
+        self.place = place
         self.stderr_tail = stderr_tail
         self.retryable = not permanent
 

@@ -19,6 +19,7 @@ LONGEST_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_
 
 PERMANENT_CAUSES = frozenset(
     {
+        "AccessDeniedException",
         "AnalysisException",
         "AttributeError",
         "ImportError",
@@ -28,6 +29,7 @@ PERMANENT_CAUSES = frozenset(
         "ParseException",
         "SyntaxError",
         "TabError",
+        "UnknownStoreException",
     }
 )
 """Root causes that another attempt on the same input must meet again. Whatever else makes a script exit is
@@ -100,6 +102,7 @@ def _failed(script_uri: str, result: ScriptResult) -> ScriptFailedError:
         result.exit_code,
         cause_class=result.cause_class,
         cause=result.cause,
+        place=result.place,
         stderr_tail=result.stderr_tail,
         permanent=result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES,
     )

@@ -1,27 +1,38 @@
 """The exception that everything began with, read from what a script wrote to standard error.
 
-Python tells it last, Java inside (``Caused by``), and PySpark puts either into the other.
+Python tells it last, Java inside (``Caused by``), and PySpark puts either into the other. S3A and Spark's readers
+say outside which object or file it was about, so that is put before what the innermost exception says.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import PurePath
 
 LONGEST_MESSAGE = 1000
 
 _NAME = r"(?P<name>(?:(?:[A-Za-z_$][\w$]*|<locals>)\.)*[A-Za-z_$][\w$]*)(?:: ?(?P<message>.*))?$"
-_HEADER = re.compile(r"^Traceback \(most recent call last\):$", re.MULTILINE)
+_HEADER = re.compile(
+    r"(?<!: )Traceback \(most recent call last\):$", re.MULTILINE
+)  # a progress bar may stand before it
 _ERROR = re.compile(f"^{_NAME}", re.MULTILINE)  # frames are indented, the error is not
 _SYNTAX_ERROR = re.compile(r"^(?:SyntaxError|IndentationError|TabError): ", re.MULTILINE)
 _SYNTAX_PLACE = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+)$", re.MULTILINE)
 _GROUP_EDGE = re.compile(r"^  (?:\| |\+ Exception Group (?=Traceback))", re.MULTILINE)
 _CAUSED_BY = re.compile(f"^Caused by: {_NAME}", re.MULTILINE)
 _JAVA_TOP = re.compile(rf"^(?:: |Exception in thread \"[^\"]*\" ){_NAME}", re.MULTILINE)
+_OF_S3A = re.compile(
+    r"`?(?P<uri>s3[an]?://[^\s']+)'?: .*?(?P<said>[^:]*) \(Service: [^;]*; Status Code: (?P<status>\d+); "
+    r"Error Code: (?P<code>[^;)]*)"
+)
+_CRASHED = "Python worker exited unexpectedly"
+_READING = re.compile(r"(?:while reading file|read footer for file:) (?P<file>\S+?)\. ")
 _LOST_TASK = re.compile(rf"executor [^ )]+\): {_NAME}", re.MULTILINE)
 _AFTERMATH = re.compile(r"^(?:Error in atexit\._run_exitfuncs|Exception ignored in)", re.MULTILINE)
 _FROM = "The above exception was the direct cause of the following exception:"
 _MEANWHILE = "During handling of the above exception, another exception occurred:"
 
-_DUMP = re.compile(r"^Current thread .*\n(?P<frames>(?:  File .*\n)+)", re.MULTILINE)
+_FRAME = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+), in ", re.MULTILINE)
+_DUMP = re.compile(r"^(?P<current>Current thread|Thread) .*\n(?P<frames>(?:  File .*\n)+)", re.MULTILINE)
 _DUMP_FRAME = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+) in ", re.MULTILINE)
 
 Cause = tuple[str, str]
@@ -32,32 +43,68 @@ def root_cause(stderr: str) -> Cause:
 
     Where no exception is told of, the class is empty and the message the last line.
     """
-    found = _aftermath_cut(_GROUP_EDGE.sub("", stderr.replace("\r\n", "\n")))
+    found = _cleaned(stderr)
     name, message = _python_cause(found) or _java_cause(found) or ("", _last_line(found))
     return name.rpartition(".")[2], message.strip().rstrip(";")[:LONGEST_MESSAGE]
 
 
-def where_it_was(stderr: str, script: str) -> str:
-    """The line of the script that the last stack dump shows, as ``line 7 of job.py``; "" if it shows none."""
-    dumps = list(_DUMP.finditer(stderr))
-    frames = _DUMP_FRAME.finditer(dumps[-1]["frames"]) if dumps else ()
-    line = next((frame["line"] for frame in frames if frame["file"] == script), "")
-    return f"line {line} of {PurePath(script).name}" if line else ""
+def script_line(stderr: str, files: Iterable[str]) -> str:
+    """The script's line that the innermost exception came through, as ``line 7 of job.py``; "" if none shows.
+
+    Parameters
+    ----------
+    files
+        The script and its py-files; a module within an archive counts as its file.
+    """
+    frames = list(_FRAME.finditer(_report(_cleaned(stderr)) or ""))
+    return _place(reversed(frames), files)
+
+
+def where_it_was(stderr: str, files: Iterable[str]) -> str:
+    """The line of the script that the last stack dump shows, as ``line 7 of job.py``; "" if it shows none.
+
+    That of the main thread, else of another: a script that ends waits for the threads it left.
+    """
+    ends = [match for match in _DUMP.finditer(stderr) if match["current"] == "Current thread"]
+    since = ends[-2].end() if len(ends) > 1 else 0
+    threads = sorted(_DUMP.finditer(stderr, since), key=lambda match: match["current"])  # the current one first
+    places = (_place(_DUMP_FRAME.finditer(match["frames"]), files) for match in threads)
+    return next(filter(None, places), "")
+
+
+def _place(frames: Iterable[re.Match[str]], files: Iterable[str]) -> str:
+    """The first of these frames that lies in one of these files."""
+    known = tuple(files)
+    for frame in frames:
+        if any(frame["file"] == file or frame["file"].startswith(f"{file}/") for file in known):
+            return f"line {frame['line']} of {PurePath(frame['file']).name}"
+    return ""
+
+
+def _cleaned(stderr: str) -> str:
+    return _aftermath_cut(_GROUP_EDGE.sub("", stderr.replace("\r\n", "\n")))
 
 
 def _python_cause(text: str) -> Cause | None:
-    """The error of the last traceback, or of the one it was raised ``from``."""
-    headers = [match.end() for match in _HEADER.finditer(text)]
-    if not headers:
+    report = _report(text)
+    if report is None:
         match = _SYNTAX_ERROR.search(text)  # a script that does not compile has no traceback
         return _error_in(text) if match else None
+    return _error_in(report)
+
+
+def _report(text: str) -> str | None:
+    """The last traceback, or that of the error it was raised ``from``, and what follows it."""
+    headers = [match.end() for match in _HEADER.finditer(text)]
+    if not headers:
+        return None
     last = len(headers) - 1
     while last > 0 and _FROM in text[headers[last - 1] : headers[last]]:
         last -= 1
     report = text[headers[last] :]
     for link in (_FROM, _MEANWHILE):
         report = report.partition(link)[0]
-    return _error_in(report)
+    return report
 
 
 def _error_in(report: str) -> Cause | None:
@@ -75,14 +122,31 @@ def _error_in(report: str) -> Cause | None:
 
 def _java_cause(text: str) -> Cause | None:
     """The last ``Caused by``; without one, what the lost task or the exception itself says."""
-    inner = list(_CAUSED_BY.finditer(text))
-    match = inner[-1] if inner else _LOST_TASK.search(text) or _JAVA_TOP.search(text)
-    if match is None:
+    outer = [match for match in (_LOST_TASK.search(text), _JAVA_TOP.search(text)) if match]
+    chain = [*reversed(list(_CAUSED_BY.finditer(text))), *outer]  # the innermost first
+    if not chain:
         return None
-    name, message = match["name"], match["message"] or ""
+    if told := _told_outside(chain):
+        return told
+    name, message = chain[0]["name"], chain[0]["message"] or ""
     if message.startswith("Traceback "):  # a Python exception that passed through the JVM
-        return _error_in(text[match.end() :]) or (name, message)
-    return name, message
+        return _error_in(text[chain[0].end() :]) or (name, message)
+    reading = _READING.search(text)
+    return name, f"{reading['file']}: {message}" if reading and reading["file"] not in message else message
+
+
+def _told_outside(chain: Iterable[re.Match[str]]) -> Cause | None:
+    """What an outer exception tells better than the innermost: S3A which object, Spark that a Python worker died."""
+    for match in chain:
+        message = match["message"] or ""
+        if message.startswith(_CRASHED):
+            return match["name"], message
+        if of_s3a := _OF_S3A.match(message[: 2 * LONGEST_MESSAGE]):
+            denied = "permission denied: " if of_s3a["status"] == "403" else ""
+            code = of_s3a["code"].removeprefix(of_s3a["status"]).strip()
+            said = f"{of_s3a['said'].strip()} ({of_s3a['status']} {code})"
+            return match["name"], f"{denied}{of_s3a['uri']}: {said}"
+    return None
 
 
 def _aftermath_cut(text: str) -> str:

@@ -30,6 +30,7 @@ class ScriptResult:
     stderr_tail: str = ""  # the last lines, at most 8 KiB
     cause_class: str = ""  # root-cause exception as far as the output names it, e.g. "AnalysisException"
     cause: str = ""
+    place: str = ""  # the script's line it came through, e.g. "line 7 of job.py"
 
 
 class Runner(Protocol):
@@ -45,8 +46,10 @@ class Runner(Protocol):
         ------
         DeadlineExceededError
             If it had to be ended at ``call.deadline_s``.
-        GatewayLostError, OutOfMemoryError
+        GatewayLostError
             If the JVM, not the script, failed.
+        OutOfMemoryError, ScratchFullError
+            If memory or space was used up, whoever met that.
         """
 
     def close(self) -> None:

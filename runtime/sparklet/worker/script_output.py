@@ -3,14 +3,15 @@
 However much comes, and however long a line is, memory stays bounded.
 """
 
+import re
 import signal
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from sparklet.errors import GatewayLostError, OutOfMemoryError, SparkRuntimeError
-from sparklet.worker.root_cause import root_cause
-from sparklet.worker.runner import Output, ScriptResult, Stream
+from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError, SparkRuntimeError
+from sparklet.worker.root_cause import root_cause, script_line
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult, Stream
 
 LONGEST_PIECE_BYTES = 64 * 1024  # a longer line is passed on in pieces
 TAIL_BYTES = 8 * 1024
@@ -19,6 +20,10 @@ CAUSE_WINDOW_BYTES = 128 * 1024  # a Spark failure tells its stack three times
 
 
 MORE_MEMORY = "give the function more memory, or make shards smaller"
+MORE_SPACE = "give the function more ephemeral storage, or make shards smaller"
+KILLED = "killed from outside, as the kernel does when memory is used up"
+PYTHONS_MEMORY = frozenset({"MemoryError", "_ArrayMemoryError", "ArrowMemoryError"})
+NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
 
 
 class LineFeed:
@@ -70,8 +75,9 @@ class Tail:
 class TaskOutput:
     """All that is written during one task, by the script and by the JVM."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, call: ScriptCall) -> None:
         self._output = output
+        self.files = tuple(str(path) for path in (call.script, *call.py_files))  # whose lines a cause may name
         self._tail = Tail(TAIL_BYTES)
         self._windows = {"script": Tail(CAUSE_WINDOW_BYTES), "jvm": Tail(CAUSE_WINDOW_BYTES)}
         self.out_of_memory = ""  # what Java says of it
@@ -89,23 +95,34 @@ class TaskOutput:
             self.out_of_memory = line.decode(errors="replace").rpartition(": ")[2].strip()
         self._output(stream, line)
 
-    def result(self, exit_code: int) -> ScriptResult:
+    def result(self, exit_code: int, *, started: bool = True) -> ScriptResult:
         """The script's result; its own words name the cause before the JVM's log does.
+
+        Parameters
+        ----------
+        started
+            Whether the script came to its first line; if not, all that the JVM said is about that.
 
         Raises
         ------
         OutOfMemoryError
-            If it failed because the JVM's memory was used up, though the JVM outlived that.
+            If it failed because memory was used up: Python's, or the JVM's though the JVM outlived that.
+        ScratchFullError
+            If it failed because there was no space left.
         """
         if exit_code == 0:
             return ScriptResult(0, self._tail.text())
-        script, jvm = self._windows["script"].text(), self._windows["jvm"].text()
-        cause_class, cause = root_cause(script if script.strip() else jvm)
-        if cause_class == "OutOfMemoryError":
-            raise OutOfMemoryError(f"the JVM ran out of memory: {cause}; {MORE_MEMORY}")
+        own = self._windows["script"].text()
+        cause_class, cause = root_cause(own)
+        if not own.strip():
+            told = root_cause(self._windows["jvm"].text())
+            cause_class, cause = told if told[0] or not started else ("", "")  # a log's last line is no cause
+        place = script_line(own, self.files)
+        _refuse_want(cause_class, cause, place)
         if exit_code < 0 and not cause_class:
-            cause = f"ended by {signal_name(-exit_code)}"
-        return ScriptResult(exit_code, self._tail.text(), cause_class, cause)
+            killed = f": {KILLED}" if exit_code == -signal.SIGKILL else ""
+            cause = f"ended by {signal_name(-exit_code)}{killed}"
+        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, place)
 
     def jvm_failure(self, code: int) -> SparkRuntimeError:
         """What to raise when the JVM ended under the script."""
@@ -120,6 +137,18 @@ class TaskOutput:
     def script_stderr(self) -> str:
         """What the script itself wrote, as far as it is kept."""
         return self._windows["script"].text()
+
+
+def _refuse_want(cause_class: str, cause: str, place: str) -> None:
+    """Raise what a script's failure comes from if memory or space was used up."""
+    at = f" at {place}" if place else ""
+    if cause_class == "OutOfMemoryError":
+        raise OutOfMemoryError(f"the JVM ran out of memory{at}: {cause}; {MORE_MEMORY}")
+    if cause_class in PYTHONS_MEMORY:
+        said = f": {cause}" if cause else ""
+        raise OutOfMemoryError(f"the script's Python ran out of memory{at}{said}; {MORE_MEMORY}")
+    if NO_SPACE.search(cause):
+        raise ScratchFullError(f"there was no space left{at}: {cause}; {MORE_SPACE}")
 
 
 def signal_name(number: int) -> str:

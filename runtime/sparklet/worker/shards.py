@@ -14,7 +14,7 @@ from sparklet.errors import (
     SparkletError,
 )
 from sparklet.events import Outcome, Task
-from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.ledger_rules import ERROR_MESSAGE_BYTES, LEASE_GRACE_S, cut
 from sparklet.model import Claim, ClaimStatus, Failure, Run, Shard, ShardRecord, ShardRef, ShardResult, ShardState
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from sparklet.worker.execution import Execution
@@ -192,12 +192,11 @@ class ShardDesk:
 
 
 def failure_of(error: SparkletError) -> Failure:
-    """What the ledger keeps of an error: the script's root cause where there is one."""
+    """What the ledger keeps of an error: the script's root cause where there is one, and the line it came through."""
     if isinstance(error, ScriptFailedError) and error.cause_class:
-        return Failure(error.cause_class, f"{error.cause} (exit code {error.exit_code})", error.retryable)
-    if isinstance(error, ScriptFailedError) and error.stderr_tail.strip():
-        last = error.stderr_tail.strip().splitlines()[-1]
-        return Failure("ScriptFailedError", f"{error}; its last line: {last}", error.retryable)
+        where = f" ({error.place}; exit code {error.exit_code})" if error.place else f" (exit code {error.exit_code})"
+        cause = cut(error.cause, ERROR_MESSAGE_BYTES - len(where.encode()))
+        return Failure(error.cause_class, f"{cause}{where}", error.retryable)
     return Failure(type(error).__name__, str(error), error.retryable)
 
 

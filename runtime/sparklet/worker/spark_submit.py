@@ -42,7 +42,7 @@ class SubmitRunner:
         options = read_options(call.script)
         host = HostProcess(self.scratch, process_env(self.spark, os.environ))
         try:
-            task = TaskOutput(output)
+            task = TaskOutput(output, call)
             self._submit(call, options, host, task)
             return _Watch(call, host, task).result()
         finally:
@@ -130,7 +130,7 @@ class _Watch:
         code = self.jvm_code or 0
         if self.script_pid or code <= 0 or self.task.out_of_memory:
             raise self.task.jvm_failure(code)
-        return self.task.result(code)
+        return self.task.result(code, started=False)
 
 
 def read_options(script: Path) -> ScriptOptions:
@@ -155,7 +155,7 @@ def refuse_if_over(call: ScriptCall) -> None:
 
 def deadline_exceeded(call: ScriptCall, task: TaskOutput) -> DeadlineExceededError:
     """What to raise after a script was ended, saying where it was."""
-    place = where_it_was(task.script_stderr(), str(call.script))
+    place = where_it_was(task.script_stderr(), task.files)
     return DeadlineExceededError(
         f"{call.script.name} was ended at its deadline"
         + (f", at {place}" if place else "")

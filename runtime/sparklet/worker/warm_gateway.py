@@ -108,7 +108,7 @@ class WarmRunner:
 
     def _attempt(self, call: ScriptCall, conf: Mapping[str, str], output: Output) -> ScriptResult:
         host, jvm = self._ready(call)
-        self._task = task = TaskOutput(output)
+        self._task = task = TaskOutput(output, call)
         try:
             message = self._message(call, conf, host, jvm)
             code = _ScriptRun(call, host, jvm, task).code(message)

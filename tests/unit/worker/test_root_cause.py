@@ -19,7 +19,7 @@ EXPECTED = {
     "exit_with_text": ("", "the text"),
     "java_call": ("NumberFormatException", 'For input string: "seven"'),
     "logged_then_exit": ("ZeroDivisionError", "division by zero"),
-    "malformed_csv": ("NumberFormatException", 'For input string: "a"'),
+    "malformed_csv": ("NumberFormatException", 'file:///task/bad.csv: For input string: "a"'),
     "memory": ("MemoryError", ""),
     "module": ("ModuleNotFoundError", "No module named 'nonexistent_thing'"),
     "no_message": ("KeyError", ""),
@@ -31,8 +31,8 @@ EXPECTED = {
     "raised_from": ("KeyError", "'k'"),
     "raised_meanwhile": ("RuntimeError", "outer"),
     "s3a_no_bucket": (
-        "AmazonS3Exception",
-        "The specified bucket does not exist (Service: Amazon S3; Status Code: 404;",
+        "UnknownStoreException",
+        "s3a://nobucket/x: The specified bucket does not exist (404 NoSuchBucket)",
     ),
     "s3a_no_credentials": ("SdkClientException", "Unable to load AWS credentials from environment variables"),
     "s3a_object_gone": ("SparkFileNotFoundException", "No such file or directory: s3a://bucket/in/1.csv"),
@@ -118,6 +118,17 @@ def test_a_stack_dump_tells_where_the_script_was() -> None:
         '  File "/task/job.py", line 3 in f\n  File "/task/job.py", line 4 in <module>\n'
     )
 
-    assert where_it_was(dump, "/task/job.py") == "line 3 of job.py"
-    assert where_it_was(dump, "/task/other.py") == ""
-    assert where_it_was("", "/task/job.py") == ""
+    assert where_it_was(dump, ["/task/job.py"]) == "line 3 of job.py"
+    assert where_it_was(dump, ["/task/other.py"]) == ""
+    assert where_it_was("", ["/task/job.py"]) == ""
+
+
+def test_a_script_that_waits_for_a_thread_it_left_was_where_that_thread_is() -> None:
+    dump = (
+        'Thread 0x01 (most recent call first):\n  File "/lib/threading.py", line 9 in wait\n'
+        '  File "/task/job.py", line 3 in f\n  File "/lib/threading.py", line 982 in run\n\n'
+        'Current thread 0x02 (most recent call first):\n  File "/lib/threading.py", line 1590 in _shutdown\n'
+    )
+
+    assert where_it_was(dump, ["/task/job.py"]) == "line 3 of job.py"
+    assert where_it_was(dump + dump.replace("line 3", "line 8"), ["/task/job.py"]) == "line 8 of job.py"

@@ -1,16 +1,24 @@
 import random
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
-from sparklet.errors import GatewayLostError, OutOfMemoryError
-from sparklet.worker.runner import Stream
+from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError
+from sparklet.worker.runner import ScriptCall, Stream
 from sparklet.worker.script_output import LONGEST_PIECE_BYTES, TAIL_BYTES, LineFeed, Tail, TaskOutput, signal_name
+
+TASK = Path("/task")
+CALL = ScriptCall(TASK / "job.py", (), TASK, 0.0, py_files=(TASK / "deps.zip",))
 
 
 class Lines(list[tuple[Stream, bytes]]):
     def __call__(self, stream: Stream, line: bytes) -> None:
         self.append((stream, line))
+
+
+def task_output() -> TaskOutput:
+    return TaskOutput(Lines(), CALL)
 
 
 def test_lines_keep_their_newline_however_they_were_cut() -> None:
@@ -54,7 +62,7 @@ def test_however_much_comes_memory_stays_bounded() -> None:
         nonlocal seen
         seen += len(line)
 
-    task = TaskOutput(count)
+    task = TaskOutput(count, CALL)
     feed = LineFeed(task.sink("script", "stderr"))
     tracemalloc.start()
     try:
@@ -106,7 +114,7 @@ def test_the_tail_survives_bytes_that_are_no_text() -> None:
 
 def test_output_is_passed_on_and_the_tail_is_that_of_standard_error() -> None:
     lines = Lines()
-    task = TaskOutput(lines)
+    task = TaskOutput(lines, CALL)
     task.add("script", "stdout", b"out\n")
     task.add("jvm", "stderr", b"WARN something\n")
     task.add("script", "stderr", b"x" * TAIL_BYTES + b"\nlast\n")
@@ -117,7 +125,7 @@ def test_output_is_passed_on_and_the_tail_is_that_of_standard_error() -> None:
 
 
 def test_the_cause_is_looked_for_in_what_the_script_said_not_in_the_jvms_log() -> None:
-    task = TaskOutput(Lines())
+    task = task_output()
     task.add("script", "stderr", b"Traceback (most recent call last):\n  File ...\nValueError: mine\n")
     task.add("jvm", "stderr", b"Caused by: java.io.IOException: the JVM's\n")
 
@@ -125,28 +133,33 @@ def test_the_cause_is_looked_for_in_what_the_script_said_not_in_the_jvms_log() -
 
 
 def test_where_the_script_said_nothing_the_jvms_log_names_the_cause() -> None:
-    task = TaskOutput(Lines())
+    task = task_output()
     task.add("jvm", "stderr", b'Exception in thread "main" java.lang.RuntimeException: unresolved dependency\n\tat x\n')
 
     assert (task.result(1).cause_class, task.result(1).cause) == ("RuntimeException", "unresolved dependency")
 
 
 def test_a_signal_is_a_cause_where_nothing_else_is_known() -> None:
-    result = TaskOutput(Lines()).result(-9)
+    result = task_output().result(-9)
 
-    assert (result.exit_code, result.cause_class, result.cause) == (-9, "", "ended by SIGKILL")
+    assert (result.exit_code, result.cause_class, result.cause) == (
+        -9,
+        "",
+        "ended by SIGKILL: killed from outside, as the kernel does when memory is used up",
+    )
+    assert task_output().result(-15).cause == "ended by SIGTERM"
     assert signal_name(42) == "signal 42"
 
 
 def test_an_exit_code_without_a_traceback_has_the_last_line_as_its_cause() -> None:
-    task = TaskOutput(Lines())
+    task = task_output()
     task.add("script", "stderr", b"no input today\n")
 
     assert (task.result(1).cause_class, task.result(1).cause) == ("", "no input today")
 
 
 def test_the_jvms_memory_running_out_is_an_error_of_its_own_even_if_the_jvm_lives_on() -> None:
-    task = TaskOutput(Lines())
+    task = task_output()
     task.add("script", "stderr", b"Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: calling o1.x.\n")
     task.add("script", "stderr", b": java.lang.OutOfMemoryError: Cannot reserve 100 bytes of direct buffer memory\n")
 
@@ -154,24 +167,61 @@ def test_the_jvms_memory_running_out_is_an_error_of_its_own_even_if_the_jvm_live
         task.result(1)
 
 
-def test_pythons_memory_running_out_is_the_scripts_failure() -> None:
-    task = TaskOutput(Lines())
-    task.add("script", "stderr", b"Traceback (most recent call last):\n  File ...\nMemoryError\n")
+def test_pythons_memory_running_out_is_the_same_error_and_names_the_line() -> None:
+    task = task_output()
+    trace = b'Traceback (most recent call last):\n  File "/task/job.py", line 7, in <module>\n'
+    task.add("script", "stderr", trace + b"numpy.core._exceptions._ArrayMemoryError: Unable to allocate 1 TiB\n")
 
-    assert task.result(1).cause_class == "MemoryError"
+    with pytest.raises(
+        OutOfMemoryError, match=r"Python ran out of memory at line 7 of job\.py: Unable to .*; give the"
+    ):
+        task.result(1)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"OSError: [Errno 28] No space left on device: '/scratch/x'\n",
+        b"OSError: [Errno 122] Disk quota exceeded\n",
+        b"py4j.protocol.Py4JJavaError: calling o1.x.\n: java.io.IOException: No space left on device\n",
+    ],
+)
+def test_no_space_left_is_an_error_of_its_own_whoever_met_it(said: bytes) -> None:
+    task = task_output()
+    task.add("script", "stderr", b"Traceback (most recent call last):\n" + said)
+
+    with pytest.raises(ScratchFullError, match=r"there was no space left: .*; give the function more eph"):
+        task.result(1)
+
+
+def test_the_line_of_the_script_or_of_its_py_files_is_told_not_that_of_a_library() -> None:
+    task = task_output()
+    frames = b'  File "/task/job.py", line 7, in <module>\n  File "/task/deps.zip/mine.py", line 3, in f\n'
+    library = b'  File "/venv/pandas/core.py", line 900, in g\n'
+    task.add("script", "stderr", b"Traceback (most recent call last):\n" + frames + library + b"ValueError: no\n")
+
+    assert task.result(1).place == "line 3 of mine.py"
+
+
+def test_what_a_jvm_logs_is_no_cause_of_a_script_that_says_nothing_and_ends() -> None:
+    task = task_output()
+    task.add("jvm", "stderr", b"26/11/20 11:38:58 WARN NativeCodeLoader: Unable to load native-hadoop library\n")
+
+    assert (task.result(3).cause_class, task.result(3).cause) == ("", "")
+    assert task.result(1, started=False).cause.endswith("Unable to load native-hadoop library")
 
 
 def test_a_jvm_that_ends_says_how_and_why() -> None:
-    killed = TaskOutput(Lines()).jvm_failure(-9)
+    killed = task_output().jvm_failure(-9)
     assert isinstance(killed, GatewayLostError)
     assert "ended by SIGKILL under the script; is the function's memory too small?" in str(killed)
 
-    task = TaskOutput(Lines())
+    task = task_output()
     task.add("jvm", "stdout", b"Terminating due to java.lang.OutOfMemoryError: Java heap space\n")
     assert isinstance(task.jvm_failure(3), OutOfMemoryError)
     assert "Java heap space" in str(task.jvm_failure(3))
 
-    task = TaskOutput(Lines())
+    task = task_output()
     task.add("jvm", "stderr", b"Error: Could not find or load main class X\n")
     assert str(task.jvm_failure(1)).endswith(
         "ended with 1 under the script; it said: Error: Could not find or load main class X"
