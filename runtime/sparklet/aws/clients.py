@@ -96,6 +96,11 @@ class AwsClients:
         return self._client("cloudformation", lambda session: session.client("cloudformation", **self._options()))
 
     @property
+    def logs(self) -> Any:
+        """Amazon CloudWatch Logs."""
+        return self._client("logs", lambda session: session.client("logs", **self._options()))
+
+    @property
     def functions(self) -> "LambdaClient":
         """AWS Lambda; never tried twice: a call whose answer is lost may have run."""
         options = self._options(read_timeout=INVOKE_READ_TIMEOUT_S, attempts=1, tcp_keepalive=True)
