@@ -1,7 +1,7 @@
 """Parquet's footer: which row groups there are, where their bytes lie, and the same footer with only some of them.
 
-A reader of Thrift's compact protocol for as much of the footer as that needs: 0.1 s for ten thousand columns,
-where importing a Parquet library takes longer. The footer is cut by splicing: what stays, stays byte for byte.
+A reader of Thrift's compact protocol for as much of the footer as that needs: a quarter of a
+second for ten thousand columns. The footer is cut by splicing: what stays, stays byte for byte.
 
 ::
 

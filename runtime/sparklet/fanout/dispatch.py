@@ -5,7 +5,8 @@ from itertools import islice
 
 from sparklet.errors import CheckpointConflictError, EventError, PlanError
 from sparklet.fanout.deployment import Deployment
-from sparklet.model import PartRecord, Shard, ShardRecord
+from sparklet.fanout.fitting import too_large
+from sparklet.model import PartRecord, Run, Shard, ShardRecord, ShardState
 from sparklet.ports import Clock, TaskQueue
 
 MOST_AT_ONCE = 10  # messages: one batch of the queue
@@ -45,19 +46,35 @@ class Pace:
         self._next_s = max(self._next_s, now_s) + count / self._rate_per_s
 
 
-def dispatch_part(at: Deployment, run_id: str, part: PartRecord, body: bytes, pace: Pace) -> None:
+def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, pace: Pace) -> None:
     """Enter a sealed part's shards, send their messages and note that this is done.
 
     Doing it again is harmless: a shard that is there stays as it is, and a second message is turned away.
+    A shard that is too large for a function is FAILED at once and has no message.
 
     Raises
     ------
     CheckpointConflictError
         If messages are sent at a rate and the run is cancelled meanwhile.
     """
-    records = enter_part(at, run_id, part, body)
-    pace.send(at.queue, _until_cancelled(at, run_id, records))
-    at.ledger.mark_dispatched(run_id, part.index)
+    records = enter_part(at, run.run_id, part, body)
+    given_up = _give_up_too_large(at, run, body)
+    pace.send(at.queue, _until_cancelled(at, run.run_id, [r for r in records if r.number not in given_up]))
+    at.ledger.mark_dispatched(run.run_id, part.index)
+
+
+def _give_up_too_large(at: Deployment, run: Run, body: bytes) -> set[int]:
+    """End the shards that no function should attempt; their numbers. Those that have ended stay as they are."""
+    if not run.options.max_shard_bytes:
+        return set()
+    given_up = set()
+    for shard in map(Shard.from_line, body.splitlines(keepends=True)):
+        if failure := too_large(shard, run.options):
+            record = at.ledger.get_shard(run.run_id, shard.number)
+            while record.state is ShardState.PENDING and not at.ledger.abandon(record, failure):
+                record = at.ledger.get_shard(run.run_id, shard.number)
+            given_up.add(shard.number)
+    return given_up
 
 
 def enter_part(at: Deployment, run_id: str, part: PartRecord, body: bytes) -> list[ShardRecord]:

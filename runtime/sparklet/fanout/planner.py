@@ -20,6 +20,7 @@ from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import Pace, dispatch_part
 from sparklet.fanout.inventory import Inventory
 from sparklet.fanout.packing import Packed, pack_shards
+from sparklet.fanout.slicing import slice_objects
 from sparklet.model import PartRecord, Position, Run, RunState
 
 PART_SHARDS = 1000
@@ -35,6 +36,7 @@ class PlanProgress:
     size_bytes: int
     skipped: Mapping[str, int]  # left out, by reason
     sealed: bool = False
+    whole: Mapping[str, int] = field(default_factory=dict)  # large objects that this planner could not cut, by reason
 
 
 Progress = Callable[[PlanProgress], None]
@@ -65,7 +67,7 @@ def plan(
     sealed = _Sealed()
     for part in at.ledger.parts(run_id):
         if not part.dispatched:
-            dispatch_part(at, run_id, part, at.store.get(at.part_uri(run_id, part.part)), pace)
+            dispatch_part(at, run, part, at.store.get(at.part_uri(run_id, part.part)), pace)
         sealed = sealed.and_part(part)
     if run.state is not RunState.PLANNING:
         return run
@@ -145,13 +147,16 @@ class _Planning:
     def __init__(self, at: Deployment, run: Run, sealed: _Sealed, pace: Pace, progress: Progress) -> None:
         self._at, self._run, self._sealed, self._pace, self._progress = at, run, sealed, pace, progress
         self._planner_id = secrets.token_hex(4)
+        self._whole: Counter[str] = Counter()
         self._told: Mapping[str, int] = {}  # of what this planner left out: what its sealed parts hold
         self._inventory = Inventory(at.store, run.inputs, run.options.include, run.options.exclude)
 
     def shards(self) -> Iterator[Packed]:
         """The shards after the last sealed part."""
-        objects = self._inventory.objects(self._sealed.position)
-        return pack_shards(objects, self._run.options, self._sealed.shards)
+        options, position = self._run.options, self._sealed.position
+        objects = self._inventory.objects(position)
+        slices = slice_objects(self._at.store, objects, options, position, lambda item, why: self._whole.update([why]))
+        return pack_shards(slices, options, self._sealed.shards)
 
     def add(self, group: _Group) -> None:
         """Write, seal and dispatch one part."""
@@ -159,7 +164,7 @@ class _Planning:
         body = b"".join(group.lines)
         self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
         part = self._seal_part(name, group)
-        dispatch_part(self._at, self._run.run_id, part, body, self._pace)
+        dispatch_part(self._at, self._run, part, body, self._pace)
         self._tell()
 
     def seal(self) -> Run:
@@ -187,7 +192,8 @@ class _Planning:
 
     def _tell(self, sealed: bool = False) -> None:
         done = self._sealed
-        self._progress(PlanProgress(done.shards, done.objects, done.size_bytes, self._skipped(), sealed))
+        told = PlanProgress(done.shards, done.objects, done.size_bytes, self._skipped(), sealed, dict(self._whole))
+        self._progress(told)
 
     def _skipped(self) -> dict[str, int]:
         """What is left out until now, by all planners of this run: in the sealed parts, and since the last of them."""
