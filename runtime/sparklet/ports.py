@@ -117,13 +117,16 @@ class TaskQueue(Protocol):
 class WorkerLogs(Protocol):
     """What the workers wrote, a stream for each of their environments. Every method raises LogsError."""
 
-    def streams(self, run_id: str, since_s: float) -> Sequence[str]:
-        """Names of the streams that mention a run, oldest first; ``since_s``: when it was created."""
+    def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
+        """Streams that mention a run (and a shard), oldest first, each with the time from which on it does.
+
+        It may be one too many. ``since_s``: when the run was created, or 0.
+        """
 
     def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
-        """The next whole lines of a stream and the position behind them; ``after`` "" begins at its first.
+        """The next lines of a stream and the position behind them; ``after`` "" begins at ``since_s``.
 
-        No lines, and the same position: there are no more yet.
+        No lines and the same position: there are no more yet.
         """
 
 

@@ -1,11 +1,20 @@
 """What a deployed CloudFormation stack says of itself."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.errors import SettingsError
 
-OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerFunctionName")
+OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerFunctionName", "WorkerLogGroup")
+
+
+def stack_parameters(clients: AwsClients, name: str) -> Mapping[str, str]:
+    """The parameters that a stack was deployed with; SettingsError if it cannot be described."""
+    return {
+        given["ParameterKey"]: given.get("ParameterValue", "")
+        for given in _described(clients, name).get("Parameters", [])
+    }
 
 
 def stack_outputs(clients: AwsClients, name: str) -> Mapping[str, str]:
@@ -16,6 +25,15 @@ def stack_outputs(clients: AwsClients, name: str) -> Mapping[str, str]:
     SettingsError
         If there is no such stack, it may not be described, or it lacks an output.
     """
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in _described(clients, name).get("Outputs", [])}
+    if missing := [key for key in OUTPUTS if key not in outputs]:
+        raise SettingsError(
+            f"the stack {name} lacks the outputs {', '.join(missing)}: was it made from sam/template.yaml?"
+        )
+    return outputs
+
+
+def _described(clients: AwsClients, name: str) -> Any:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -24,9 +42,4 @@ def stack_outputs(clients: AwsClients, name: str) -> Mapping[str, str]:
         raise SettingsError(
             f"the stack {name} cannot be described: {error}; check --stack, the region and the credentials"
         ) from error
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-    if missing := [key for key in OUTPUTS if key not in outputs]:
-        raise SettingsError(
-            f"the stack {name} lacks the outputs {', '.join(missing)}: was it made from sam/template.yaml?"
-        )
-    return outputs
+    return stack

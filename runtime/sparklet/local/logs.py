@@ -1,0 +1,74 @@
+"""What the local stack's workers wrote: a file for each worker process, and one earlier stretch of a long one."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sparklet.errors import LogsError
+
+MOST_BYTES_A_READ = 4 * 1024 * 1024
+WORKER_LOGS = ("worker-*.log.1", "worker-*.log")
+
+
+class FileLogs:
+    """``WorkerLogs`` in a folder of files.
+
+    Parameters
+    ----------
+    folder
+        The stack's log folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._searched: dict[Path, int] = {}  # so many bytes of a file do not mention the run
+
+    def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
+        """Names of the files that mention a run, oldest first; all are read from their beginning."""
+        paths = [path for pattern in WORKER_LOGS for path in self._folder.glob(pattern)]
+        found = [path for path in paths if self._mentions(path, run_id, since_s)]
+        return {path.name: 0.0 for path in sorted(found, key=_age)}
+
+    def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
+        """The next whole lines of a file; one that was cut meanwhile is read from its beginning."""
+        path, start = self._folder / Path(stream).name, int(after or 0)
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < start:
+                    start = 0
+                file.seek(start)
+                chunk = file.read(MOST_BYTES_A_READ)
+        except OSError as error:
+            raise LogsError(f"the log {path} cannot be read: {error.strerror}") from error
+        whole = chunk.rfind(b"\n") + 1 or (len(chunk) if len(chunk) == MOST_BYTES_A_READ else 0)
+        lines = chunk[:whole].decode("utf-8", "replace").removesuffix("\n").split("\n") if whole else []
+        return lines, str(start + whole)
+
+    def _mentions(self, path: Path, run_id: str, since_s: float) -> bool:
+        """Whether a file that was written to since mentions a run; what was searched is not searched again."""
+        wanted, searched = f'"{run_id}"'.encode(), self._searched.get(path, 0)
+        if searched < 0:
+            return True
+        try:
+            if path.stat().st_mtime < since_s:
+                return False
+            with path.open("rb") as file:
+                file.seek(searched)
+                rest = b""
+                while chunk := file.read(MOST_BYTES_A_READ):
+                    if wanted in rest + chunk:
+                        self._searched[path] = -1
+                        return True
+                    rest = chunk[-len(wanted) :]
+                self._searched[path] = max(0, file.tell() - len(wanted))
+        except FileNotFoundError:
+            return False  # swept meanwhile
+        except OSError as error:
+            raise LogsError(f"the log {path} cannot be read: {error.strerror}") from error
+        return False
+
+
+def _age(path: Path) -> tuple[str, bool]:
+    """Sorts files by the time in their name, an earlier stretch before the later one."""
+    name, _, later = path.name.partition(".log")
+    return name, later != ".1"
