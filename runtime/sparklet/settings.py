@@ -20,6 +20,7 @@ T = TypeVar("T")
 RunnerName = Literal["warm", "submit"]
 KafkaFailures = Literal["raise", "report"]
 
+PREFIX = "SPARKLET_"
 OF_FUNCTIONS = frozenset(
     {
         "SPARKLET_BUCKET",
@@ -116,13 +117,13 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
 
 def check_names(env: Mapping[str, str]) -> None:
     """Refuse variables that look like Sparklet's and are none, with the nearest right name."""
-    unknown = sorted(name for name in env if name.startswith("SPARKLET_") and name not in NAMES)
+    unknown = sorted(name for name in env if name.startswith(PREFIX) and name not in NAMES)
     if unknown:
         import difflib  # only to fail with
 
         name = unknown[0][:LONGEST_SHOWN]
-        near = difflib.get_close_matches(name, sorted(NAMES), 1)
-        raise SettingsError(f"there is no setting {name}; " + (f"is {near[0]} meant?" if near else "unset it"))
+        near = difflib.get_close_matches(name[len(PREFIX) :], [known[len(PREFIX) :] for known in sorted(NAMES)], 1)
+        raise SettingsError(f"there is no setting {name}; " + (f"is {PREFIX}{near[0]} meant?" if near else "unset it"))
 
 
 def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:

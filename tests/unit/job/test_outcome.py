@@ -117,3 +117,64 @@ def test_what_is_no_count_or_list_is_refused(job: Job, file: Path, wrong: dict) 
         job.report(**wrong)
 
     assert not file.exists()
+
+
+# --- answers and states ---
+
+
+def test_an_answer_and_a_state_stand_beside_the_totals(job: Job, file: Path) -> None:
+    job.report(rows=1)
+    job.answer({"ä": [1, None]})
+    job.keep_state({"n": 2})
+
+    assert read(file) == {"rows": 1, "output_bytes": None, "outputs": [], "answer": {"ä": [1, None]}, "state": {"n": 2}}
+
+
+def test_the_last_answer_counts_and_null_is_one(job: Job, file: Path) -> None:
+    job.answer(1)
+    job.answer(None)
+
+    assert read(file) == {"rows": None, "output_bytes": None, "outputs": [], "answer": None}
+
+
+def test_what_is_changed_afterwards_is_not_in_the_answer(job: Job, file: Path) -> None:
+    document = {"n": 1}
+    job.answer(document)
+    document["n"] = 2
+    job.report(rows=1)
+
+    answered = read(file)
+    assert isinstance(answered, dict)
+    assert answered["answer"] == {"n": 1}
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), "\ud800", "x" * 6 * 1024 * 1024])
+def test_an_answer_that_lambda_could_not_return_is_refused(job: Job, file: Path, wrong: object) -> None:
+    with pytest.raises(ValueError):
+        job.answer(wrong)
+
+    assert not file.exists()
+
+
+def test_the_error_says_how_much_can_be_returned(job: Job) -> None:
+    with pytest.raises(ValueError, match="an answer has 7000002 bytes as JSON and at most 6225920 can be returned"):
+        job.answer("x" * 7_000_000)
+    with pytest.raises(ValueError, match=r"a window's state has .* at most 1000000"):
+        job.keep_state({"x": "y" * 1_000_000})
+
+
+def test_what_is_no_json_is_refused(job: Job, file: Path) -> None:
+    with pytest.raises(TypeError):
+        job.answer({1, 2})
+    with pytest.raises(TypeError):
+        job.keep_state(5)  # type: ignore[arg-type]
+
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("event", "state"),
+    [({"window": {}, "state": {"n": 1}}, {"n": 1}), ({"state": None}, {}), ({"state": "x"}, {}), ({}, {}), ([1], {})],
+)
+def test_a_script_finds_what_was_kept(event: object, state: object) -> None:
+    assert Job(event=event).state == state

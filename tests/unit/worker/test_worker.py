@@ -16,6 +16,7 @@ from sparklet.errors import (
     SettingsError,
 )
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from tests.unit.events.samples import http_request, s3, s3_test_event, sqs
 from tests.unit.worker.conftest import BUCKET, Bench
 
 ALLOWED = f"s3://{BUCKET}/scripts/mine.py"
@@ -98,7 +99,7 @@ def test_a_failed_fetch_is_an_error_and_never_the_stale_script(bench: Bench) -> 
 
 
 def test_a_store_that_is_down_is_worth_another_try(bench: Bench) -> None:
-    def down(uri: str) -> Any:
+    def down(uri: str, version_id: str = "") -> Any:
         raise ObjectStoreError("503")
 
     bench.store.head = down  # type: ignore[method-assign]
@@ -188,3 +189,103 @@ def test_one_bad_record_does_not_stop_the_others(bench: Bench) -> None:
 
     assert not first.acknowledged
     assert second.acknowledged
+
+
+# --- what the event's source asks for ---
+
+
+def report(document: Any) -> Any:
+    def write(call: ScriptCall, output: Output) -> ScriptResult:
+        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps(document))
+        return ScriptResult(0)
+
+    return write
+
+
+def test_the_scripts_answer_and_state_are_passed_on(bench: Bench) -> None:
+    bench.runner.behaviour = report({"rows": 1, "answer": {"total": 7}, "state": {"n": 1}})
+
+    outcome = one(bench, {})
+
+    assert outcome.answer["answer"] == {"total": 7}
+    assert outcome.state == {"n": 1}
+
+
+def test_an_answer_of_null_is_an_answer_and_none_is_none(bench: Bench) -> None:
+    bench.runner.behaviour = report({"answer": None})
+    assert one(bench, {}).answer["answer"] is None
+
+    bench.runner.behaviour = report({})
+    assert "answer" not in one(bench, {}).answer
+
+
+@pytest.mark.parametrize("content", ['{"state": 7}', "[" * 10_000])
+def test_a_state_that_is_none_is_an_error_not_a_guess(bench: Bench, content: str) -> None:
+    def write(call: ScriptCall, output: Output) -> ScriptResult:
+        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(content)
+        return ScriptResult(0)
+
+    bench.runner.behaviour = write
+
+    assert isinstance(one(bench, {}).error, EventError)
+
+
+def test_an_outcome_file_without_end_is_not_read(bench: Bench) -> None:
+    def write(call: ScriptCall, output: Output) -> ScriptResult:
+        with Path(call.env["SPARKLET_OUTCOME_FILE"]).open("wb") as file:
+            file.truncate(10 * 1024**3)  # takes no space
+        return ScriptResult(0)
+
+    bench.runner.behaviour = write
+
+    error = one(bench, {}).error
+    assert isinstance(error, EventError)
+    assert "10737418240 bytes" in str(error)
+
+
+def test_an_event_nested_too_deeply_for_a_script_is_an_error_before_work_starts(bench: Bench) -> None:
+    event: Any = {}
+    for _ in range(5_000):
+        event = {"in": event}
+
+    error = one(bench, event).error
+
+    assert isinstance(error, EventError)
+    assert bench.runner.calls == []
+
+
+def test_what_s3_sends_on_set_up_is_acknowledged_and_logged_and_nothing_runs(bench: Bench) -> None:
+    outcome = one(bench, {"Records": [sqs("a", json.dumps(s3_test_event()))]})
+
+    assert outcome.acknowledged
+    assert outcome.error is None
+    assert bench.runner.calls == []
+    assert any("s3:TestEvent" in line.get("reason", "") for line in bench.log_lines())
+
+
+@pytest.mark.parametrize("key", ["output/part-0.parquet", "runs/x/manifest.json", "mine/part-0.parquet"])
+def test_an_event_about_an_object_that_the_function_itself_wrote_starts_nothing(bench: Bench, key: str) -> None:
+    import dataclasses
+
+    prefixes = (*bench.worker.settings.output_prefixes, f"s3://{BUCKET}/mine/")
+    bench.worker.settings = dataclasses.replace(bench.worker.settings, output_prefixes=prefixes)
+
+    for event in (s3(key, BUCKET), {"Records": [sqs("a", json.dumps(s3(key, BUCKET)))]}):
+        outcome = one(bench, event)
+        assert outcome.acknowledged
+        assert outcome.answer["state"] == "SKIPPED"
+    assert bench.runner.calls == []
+    assert any(key in line.get("reason", "") for line in bench.log_lines())
+
+
+def test_an_event_that_is_also_about_another_object_is_run(bench: Bench) -> None:
+    event = {"Records": s3("output/a", BUCKET)["Records"] + s3("input/a", BUCKET)["Records"]}
+
+    assert one(bench, event).answer["state"] == "SUCCEEDED"
+    assert len(bench.runner.calls) == 1
+
+
+def test_a_request_cannot_choose_a_script(bench: Bench) -> None:
+    one(bench, {**http_request("{}"), "sparklet": {"script": ALLOWED}})
+
+    assert bench.runner.calls[0].script.name == "default.py"

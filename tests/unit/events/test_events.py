@@ -1,4 +1,4 @@
-"""Lambda event → tasks → what the source is told."""
+"""Lambda event → tasks → what the source is told: which source it is, and SQS with shards."""
 
 import json
 from typing import Any
@@ -10,23 +10,9 @@ from hypothesis import strategies as st
 from sparklet.errors import EventError, ScriptFailedError
 from sparklet.events import Outcome, Source, answer, parse_event
 from sparklet.model import ShardRef
+from tests.unit.events.samples import every_source, kinesis, sqs
 
 REF = ShardRef("flights-1", shard=7, generation=0, part="part-00000-ab.jsonl", offset=120, length=80)
-
-
-def sqs(message_id: str, body: str) -> dict[str, Any]:
-    return {
-        "messageId": message_id,
-        "receiptHandle": f"receipt-{message_id}",
-        "body": body,
-        "attributes": {"ApproximateReceiveCount": "3"},
-        "eventSource": "aws:sqs",
-        "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:queue",
-    }
-
-
-def kinesis(number: str) -> dict[str, Any]:
-    return {"eventSource": "aws:kinesis", "kinesis": {"sequenceNumber": number, "data": "aGVsbG8="}}
 
 
 def test_sqs_gives_one_task_a_message_with_the_event_cut_to_it() -> None:
@@ -87,13 +73,13 @@ def test_a_shard_message_with_a_wrong_field_is_refused(change: dict[str, Any]) -
         ShardRef.from_document(document)
 
 
-def test_kinesis_gives_one_task_a_batch() -> None:
-    event = {"Records": [kinesis("10"), kinesis("11")]}
+@pytest.mark.parametrize("event", every_source().values(), ids=every_source())
+def test_every_sources_event_is_tasks_that_can_be_answered(event: Any) -> None:
+    tasks = parse_event(event)
 
-    (task,) = parse_event(event)
-
-    assert task.event == event
-    assert task.record_ids == ("10", "11")
+    assert tasks
+    assert all(task.problem is None for task in tasks)
+    assert answer(event, [Outcome(task) for task in tasks]) is not None
 
 
 def test_a_direct_event_of_any_shape_is_one_task() -> None:
@@ -141,15 +127,6 @@ def test_an_acknowledged_failure_is_not_reported() -> None:
     (task,) = parse_event(event)
 
     assert answer(event, [Outcome(task, ScriptFailedError("s", 1))]) == {"batchItemFailures": []}
-
-
-def test_a_failed_kinesis_batch_comes_back_from_its_first_record() -> None:
-    event = {"Records": [kinesis("101"), kinesis("99")]}
-    (task,) = parse_event(event)
-
-    told = answer(event, [Outcome(task, ScriptFailedError("s", 1), acknowledged=False)])
-
-    assert told == {"batchItemFailures": [{"itemIdentifier": "101"}]}
 
 
 def test_a_direct_failure_is_raised() -> None:

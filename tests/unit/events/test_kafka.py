@@ -1,0 +1,69 @@
+"""MSK and self-managed Kafka: one task a batch, raised or reported."""
+
+from typing import Any
+
+import pytest
+
+from sparklet.errors import EventError, ScriptFailedError
+from sparklet.events import Outcome, Source, answer, parse_event
+from tests.unit.events.samples import kafka
+
+FAILED = ScriptFailedError("s3://b/x.py", 1)
+
+
+@pytest.mark.parametrize("source", [Source.MSK, Source.KAFKA])
+def test_a_batch_of_several_partitions_is_one_task(source: Source) -> None:
+    event = kafka({"mytopic-0": [15, 16], "other-topic-11": [3]}, source)
+
+    (task,) = parse_event(event)
+
+    assert (task.source, task.event) == (source, event)
+    assert task.record_ids == ("mytopic-0:15", "other-topic-11:3")
+    assert answer(event, [Outcome(task)]) == {"batchItemFailures": []}
+
+
+def test_a_failure_is_raised_unless_the_operator_says_that_reports_are_read() -> None:
+    event = kafka({"mytopic-0": [15]})
+    (task,) = parse_event(event)
+
+    with pytest.raises(ScriptFailedError):
+        answer(event, [Outcome(task, FAILED, acknowledged=False)])
+
+
+def test_a_reported_failure_names_every_partition_and_its_first_offset() -> None:
+    # The shape: https://docs.aws.amazon.com/lambda/latest/dg/kafka-retry-configurations.html
+    event = kafka({"mytopic-0": [16, 15], "mytopic-1": [3], "mytopic-2": []})
+    (task,) = parse_event(event)
+
+    told = answer(event, [Outcome(task, FAILED, acknowledged=False)], kafka_failures="report")
+
+    assert told == {
+        "batchItemFailures": [
+            {"itemIdentifier": {"partition": "mytopic-0", "offset": 15}},
+            {"itemIdentifier": {"partition": "mytopic-1", "offset": 3}},
+        ]
+    }
+
+
+def test_an_empty_batch_asks_for_nothing() -> None:
+    event = kafka({})
+
+    assert parse_event(event) == ()
+    assert answer(event, []) == {"batchItemFailures": []}
+
+
+@pytest.mark.parametrize(
+    ("records", "seen"),
+    [
+        ([], "not a list"),
+        ({"t-0": {}}, "list of objects, not the keys"),
+        ({"t-0": ["x"]}, "list of objects"),
+        ({"t-0": [{}]}, "has no offset"),
+        ({"t-0": [{"offset": -1}]}, "has no offset"),
+        ({"t-0": [{"offset": True}]}, "has no offset"),
+        ({"t-0": [{"offset": "15"}]}, "has no offset"),
+    ],
+)
+def test_a_batch_that_could_not_be_reported_is_refused(records: Any, seen: str) -> None:
+    with pytest.raises(EventError, match=seen):
+        parse_event({**kafka({}), "records": records})

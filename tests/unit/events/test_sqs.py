@@ -1,0 +1,91 @@
+"""SQS: one task a message, groups, envelopes, and what a bad message may not do."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sparklet.errors import EventError, ScriptFailedError
+from sparklet.events import Outcome, Source, answer, parse_event
+from tests.unit.events.samples import eventbridge, s3, s3_test_event, sns_envelope, sqs
+
+FAILED = ScriptFailedError("s3://b/x.py", 1)
+DEEP = "[" * 10_000 + "]" * 10_000
+
+
+def test_a_fifo_queues_messages_belong_to_their_groups() -> None:
+    tasks = parse_event({"Records": [sqs("a", "{}", "g1"), sqs("b", "{}", "g2")]})
+
+    assert [task.group for task in tasks] == ["g1", "g2"]
+
+
+def test_a_standard_queues_groups_promise_no_order() -> None:
+    (task,) = parse_event({"Records": [sqs("a", "{}", "tenant-1", fifo=False)]})
+
+    assert task.group == ""
+
+
+def test_messages_come_back_in_the_order_of_the_batch() -> None:
+    event = {"Records": [sqs(i, "{}", "g") for i in "cab"]}
+
+    told = answer(event, [Outcome(task, FAILED, acknowledged=False) for task in parse_event(event)])
+
+    assert [failure["itemIdentifier"] for failure in told["batchItemFailures"]] == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize("body", [json.dumps(s3_test_event()), sns_envelope(json.dumps(s3_test_event()))])
+def test_what_s3_sends_on_set_up_is_not_run(body: str) -> None:
+    test, other = parse_event({"Records": [sqs("a", body), sqs("b", json.dumps(s3("s3:TestEvent")))]})
+
+    assert "s3:TestEvent" in test.skip
+    assert other.skip == ""
+
+
+def test_a_message_that_only_mentions_a_test_event_is_run() -> None:
+    bodies = ["s3:TestEvent", '{"Event": "s3:TestEvent"}', '["s3:TestEvent"]', '{"Message": "s3:TestEvent"}', DEEP]
+
+    tasks = parse_event({"Records": [sqs(str(n), body) for n, body in enumerate(bodies)]})
+
+    assert [task.skip for task in tasks] == [""] * len(bodies)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "no JSON",
+        DEEP,
+        '{"run_id"' + ":[" * 1000,
+        '{"a": 1, "a": 2}',
+        "x" * 1024 * 1024,
+        '{"k":' * 10_000,
+        json.dumps(eventbridge()),
+        "\ud800",
+    ],
+)
+def test_any_text_is_a_message_and_reaches_the_script_as_it_came(body: str) -> None:
+    (task,) = parse_event({"Records": [sqs("a", body)]})
+
+    assert (task.problem, task.skip, task.shard) == (None, "", None)
+    assert task.event["Records"][0]["body"] is body
+
+
+@pytest.mark.parametrize("body", [None, 7, ["x"], {"x": 1}])
+def test_a_body_that_is_no_text_is_a_problem_of_its_own_message_only(body: Any) -> None:
+    bad, good = parse_event({"Records": [{**sqs("a", ""), "body": body}, sqs("b", "fine")]})
+
+    assert isinstance(bad.problem, EventError)
+    assert bad.record_ids == ("a",)
+    assert good.problem is None
+
+
+@pytest.mark.parametrize("attributes", [None, [], {"ApproximateReceiveCount": "²"}, {"ApproximateReceiveCount": [1]}])
+def test_strange_attributes_count_as_a_first_delivery(attributes: Any) -> None:
+    (task,) = parse_event({"Records": [{**sqs("a", ""), "attributes": attributes}]})
+
+    assert (task.source, task.receive_count, task.group) == (Source.SQS, 1, "")
+
+
+def test_a_message_that_could_not_be_reported_stops_the_batch_so_that_nothing_is_lost() -> None:
+    with pytest.raises(EventError, match="has no messageId, so its failure could not be reported"):
+        parse_event({"Records": [sqs("a", "1"), sqs("", "2")]})

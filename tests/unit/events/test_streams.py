@@ -1,0 +1,147 @@
+"""Kinesis and DynamoDB Streams: batches, bad records, windows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sparklet.errors import EventError, ScriptFailedError
+from sparklet.events import Outcome, Source, answer, parse_event
+from tests.unit.events.samples import aggregated, dynamodb, kinesis, window
+
+FAILED = ScriptFailedError("s3://b/x.py", 1)
+Record = Callable[[str], dict[str, Any]]
+both = pytest.mark.parametrize(
+    ("record", "source"), [(kinesis, Source.KINESIS), (dynamodb, Source.DYNAMODB)], ids=["kinesis", "dynamodb"]
+)
+
+
+def broken(record: dict[str, Any]) -> dict[str, Any]:
+    """Its number is there, its content is not."""
+    part = "kinesis" if "kinesis" in record else "dynamodb"
+    return {**record, part: {**record[part], "data": "no base64!", "Keys": "none"}}
+
+
+def identifiers(told: Any) -> list[str]:
+    return [failure["itemIdentifier"] for failure in told["batchItemFailures"]]
+
+
+@both
+def test_a_batch_is_one_task(record: Record, source: Source) -> None:
+    event = {"Records": [record("111"), record("222")]}
+
+    (task,) = parse_event(event)
+
+    assert (task.source, task.record_ids, task.event) == (source, ("111", "222"), event)
+
+
+@both
+def test_a_failed_batch_comes_back_from_its_first_record(record: Record, source: Source) -> None:
+    event = {"Records": [record("111"), record("222")]}
+    (task,) = parse_event(event)
+
+    assert identifiers(answer(event, [Outcome(task)])) == []
+    assert identifiers(answer(event, [Outcome(task, FAILED, acknowledged=False)])) == ["111"]
+
+
+@both
+def test_a_bad_record_comes_back_and_what_is_before_it_is_done(record: Record, source: Source) -> None:
+    event = {"Records": [record("1"), record("2"), broken(record("3")), record("4")]}
+
+    good, bad = parse_event(event)
+
+    assert (good.record_ids, good.problem) == (("1", "2"), None)
+    assert good.event["Records"] == event["Records"][:2]
+    assert bad.record_ids == ("3", "4")
+    assert "record 3 of 4" in str(bad.problem)
+    back = Outcome(bad, bad.problem, acknowledged=False)
+    assert identifiers(answer(event, [Outcome(good), back])) == ["3"]
+    assert identifiers(answer(event, [Outcome(good, FAILED, acknowledged=False), back])) == ["1"]
+
+
+@both
+def test_a_bad_first_record_stands_alone(record: Record, source: Source) -> None:
+    (bad,) = parse_event({"Records": [broken(record("1")), record("2")]})
+
+    assert bad.problem is not None
+    assert bad.record_ids == ("1", "2")
+
+
+@both
+@pytest.mark.parametrize("number", [None, "", "12a", 12, "-1"])
+def test_a_record_that_could_not_be_reported_stops_the_batch(record: Record, source: Source, number: Any) -> None:
+    with pytest.raises(EventError, match=f"a record of {source} has no [sS]equenceNumber"):
+        parse_event({"Records": [record("1"), record(number)]})
+
+
+def test_no_content_is_in_an_error() -> None:
+    (task,) = parse_event({"Records": [kinesis("1", "my secret!")]})
+
+    assert "secret" not in str(task.problem)
+    assert "not base64 (10 characters)" in str(task.problem)
+
+
+def test_an_aggregated_record_is_reported_by_the_number_that_kinesis_knows() -> None:
+    event = {"Records": [kinesis("11", aggregated(b"one", b"two", b"three")), kinesis("12")]}
+
+    (task,) = parse_event(event)
+
+    assert task.record_ids == ("11", "12")
+    assert identifiers(answer(event, [Outcome(task, FAILED, acknowledged=False)])) == ["11"]
+
+
+# --- tumbling windows ---
+
+
+def test_the_state_that_the_script_keeps_is_returned_beside_the_failures() -> None:
+    event = window(kinesis("1"), state={"1": 282})
+    (task,) = parse_event(event)
+
+    assert answer(event, [Outcome(task, state={"1": 300})]) == {"batchItemFailures": [], "state": {"1": 300}}
+
+
+@pytest.mark.parametrize(("state", "told"), [({"1": 282}, {"1": 282}), ({}, {}), (None, {}), ("odd", {})])
+def test_a_script_that_keeps_none_leaves_the_state_as_it_was(state: Any, told: Any) -> None:
+    event = window(kinesis("1"), state=state)
+    (task,) = parse_event(event)
+
+    assert answer(event, [Outcome(task)])["state"] == told
+
+
+def test_a_failed_batch_leaves_the_state_as_it_was() -> None:
+    event = window(kinesis("1"), state={"n": 1})
+    (task,) = parse_event(event)
+
+    told = answer(event, [Outcome(task, FAILED, acknowledged=False, state={"n": 99})])
+
+    assert told == {"batchItemFailures": [{"itemIdentifier": "1"}], "state": {"n": 1}}
+
+
+@pytest.mark.parametrize(("service", "source"), [("kinesis", Source.KINESIS), ("dynamodb", Source.DYNAMODB)])
+def test_the_end_of_a_window_without_records_is_a_task(service: str, source: Source) -> None:
+    event = window(state={"n": 1}, final=True, service=service)
+
+    (task,) = parse_event(event)
+
+    assert (task.source, task.event, task.record_ids) == (source, event, ())
+    assert answer(event, [Outcome(task, state={})]) == {"batchItemFailures": [], "state": {}}
+
+
+def test_the_end_of_a_window_without_records_can_only_fail_by_raising() -> None:
+    event = window(state={"n": 1}, final=True)
+    (task,) = parse_event(event)
+
+    with pytest.raises(ScriptFailedError):
+        answer(event, [Outcome(task, FAILED, acknowledged=False)])
+
+
+def test_the_end_of_a_window_is_not_done_without_a_record_that_cannot_be_read() -> None:
+    event = window(kinesis("1"), kinesis("2", "?"), state={"n": 1}, final=True)
+
+    (task,) = parse_event(event)
+
+    assert task.problem is not None
+    assert answer(event, [Outcome(task, task.problem, acknowledged=False)]) == {
+        "batchItemFailures": [{"itemIdentifier": "1"}],
+        "state": {"n": 1},
+    }

@@ -1,0 +1,132 @@
+"""What an environment may say: the right names, the right values, and no secret in an error."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparklet import settings
+from sparklet.errors import SettingsError
+from sparklet.settings import NAMES, fanout_settings, spark_settings, worker_settings
+
+RUNTIME = Path(settings.__file__).parent
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+
+
+def test_every_name_in_the_code_is_known() -> None:
+    used: dict[str, str] = {}
+    for path in RUNTIME.rglob("*.py"):
+        for name in re.findall(r"\bSPARKLET_[A-Z0-9_]*[A-Z0-9]\b", path.read_text()):
+            used.setdefault(name, str(path.relative_to(RUNTIME)))
+
+    assert {name: where for name, where in used.items() if name not in NAMES} == {}, "add it to sparklet.settings.NAMES"
+    assert set(used) >= NAMES
+
+
+@pytest.mark.parametrize("read", [worker_settings, spark_settings, fanout_settings])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("SPARKLET_RUNER", "is SPARKLET_RUNNER meant"),
+        ("SPARKLET_HEAP_MIB", "is SPARKLET_HEAP_MB meant"),
+        ("SPARKLET_SCRIPT_PREFIX", "is SPARKLET_SCRIPT_PREFIXES meant"),
+        ("SPARKLET_XYZZY_QUUX_FROB", "unset it"),
+    ],
+)
+def test_a_misspelt_setting_is_refused_with_the_nearest_right_name(read: object, name: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=f"there is no setting {name}; {said}"):
+        read({name: SECRET})  # type: ignore[operator]
+
+
+def test_what_is_not_sparklets_is_nobodys_business() -> None:
+    assert worker_settings({"SPARKLETS": "x", "sparklet_runner": "x", "MY_SPARKLET_X": "x"}).runner == "warm"
+
+
+def test_the_nearest_name_is_looked_for_only_to_fail_with() -> None:
+    code = "import sys, sparklet.settings as s; s.worker_settings({}); print('difflib' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SPARKLET_RUNNER", "hot", "'hot'; it must be warm or submit"),
+        ("SPARKLET_KAFKA_FAILURES", "ignore", "'ignore'; it must be raise or report"),
+        ("SPARKLET_GRACE_S", "nan", "must not be negative and at most 600"),
+        ("SPARKLET_GRACE_S", "inf", "at most 600"),
+        ("SPARKLET_GRACE_S", "900", "at most 600"),
+        ("SPARKLET_TASKS_PER_JVM", "0", "must be at least 1"),
+        ("SPARKLET_TASKS_PER_JVM", "1.5", "must be a whole number"),
+        ("SPARKLET_MIN_FREE_BYTES", "-1", "must not be negative"),
+        ("SPARKLET_MIN_FREE_BYTES", "9" * 5_000, "SPARKLET_MIN_FREE_BYTES is "),
+        ("SPARKLET_SCRIPT_PREFIXES", "s3://ok/,/etc/", "'/etc/' must look like s3://bucket/folder/"),
+        ("SPARKLET_OUTPUT_PREFIXES", "s3://b/x", "'s3://b/x' must look like s3://bucket/folder/"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name_in_a_few_words(name: str, value: str, said: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        worker_settings({name: value})
+
+    assert str(error.value).startswith(name)
+    assert said in str(error.value)
+    assert len(str(error.value)) < 250
+
+
+def test_a_heap_larger_than_the_function_is_refused() -> None:
+    with pytest.raises(SettingsError, match="SPARKLET_HEAP_MB is 4096, but the function has 3008 MB"):
+        spark_settings({"SPARKLET_HEAP_MB": "4096", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "3008"})
+    assert spark_settings({"SPARKLET_HEAP_MB": "4096"}).heap_mb == 4096
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("SPARKLET_RUNNER", "SPARKLET_GRACE_S", "SPARKLET_TASKS_PER_JVM", "SPARKLET_KAFKA_FAILURES"),
+        *("SPARKLET_SCRIPT_PREFIXES", "SPARKLET_OUTPUT_PREFIXES", "SPARKLET_MIN_FREE_BYTES"),
+    ],
+)
+@pytest.mark.parametrize("value", [SECRET, f"x{SECRET}x", "AKIAIOSFODNN7EXAMPLE", "my-secret", "hunter2"])
+def test_a_value_that_looks_like_or_is_a_credential_is_not_shown(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        worker_settings({name: value, "DB_PASSWORD": "hunter2"})
+
+    assert value not in str(error.value)
+    assert "may be a secret" in str(error.value)
+    assert error.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SPARKLET_JAVA_OPTIONS", "-Dpassword='hunter2"),
+        ("SPARKLET_JAVA_OPTIONS", "'" + "hunter2" * 10_000),
+        ("SPARKLET_SPARK_CONF", "hunter2"),
+        ("SPARKLET_SPARK_CONF", '["hunter2"]'),
+        ("SPARKLET_SPARK_CONF", '{"spark.hadoop.fs.s3a.secret.key": "hunter2", "x": 1}'),
+        ("SPARKLET_SPARK_CONF", '{"hunter2-hunter2": "x"}'),
+        ("SPARKLET_SPARK_CONF", "[" * 10_000 + "hunter2"),
+    ],
+)
+def test_options_that_may_hold_credentials_are_never_shown(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name) as error:
+        spark_settings({name: value, "DB_PASSWORD": "hunter2"})
+
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_function_knows_where_it_writes_itself() -> None:
+    env = {"SPARKLET_BUCKET": "b", "output_path": "s3a://mine/out", "SPARKLET_OUTPUT_PREFIXES": "s3://x/y/, s3://z/"}
+
+    assert worker_settings(env).output_prefixes == (
+        "s3://b/runs/",
+        "s3://b/output/",
+        "s3://mine/out/",
+        "s3://x/y/",
+        "s3://z/",
+    )
+    assert worker_settings({"output_path": "/local/out"}).output_prefixes == ()
