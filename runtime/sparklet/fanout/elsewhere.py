@@ -108,7 +108,7 @@ def job_of_shard(run: Run, shard: Shard) -> ElsewhereJob:
     return ElsewhereJob(script.uri, args=run.args, py_files=script.py_files, event=event, name=name)
 
 
-def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple[Command, ...]:  # noqa: B008 - frozen
+def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple[Command, ...]:
     """What to run, in this order, so that ``engine`` does the job.
 
     Raises
@@ -132,7 +132,7 @@ def _spark_submit(job: ElsewhereJob, places: Places) -> Iterable[Command]:
                 f"an argument of the job is longer than {LONGEST_ARGUMENT_BYTES} bytes: name fewer inputs, or a folder"
             )
     s3 = ("--conf", "spark.hadoop.fs.s3.impl=org.apache.hadoop.fs.s3a.S3AFileSystem")  # Hadoop itself says s3a://
-    uses_s3 = any(SCHEME in argument for argument in arguments)
+    uses_s3 = any(SCHEME in part for part in (job.script, *job.py_files, *arguments))
     files = ",".join((BUNDLE, *job.py_files))
     yield (
         *("spark-submit", "--master", places.master, "--name", _name(job), "--py-files", files),

@@ -1,11 +1,14 @@
-"""Pack what scripts import into one file: ``python -m sparklet.job.bundle [sparklet-job.zip]``.
+"""Pack what scripts import into files of its own: ``python -m sparklet.job.bundle [sparklet-job.zip | FOLDER/]``.
 
-The zip goes to ``spark-submit --py-files``, to EMR or to Glue's ``--extra-py-files``; nothing
-else of Sparklet needs to be installed there. The same sources give the same bytes.
+The zip goes to ``spark-submit --py-files``, to EMR or to Glue's ``--extra-py-files``; nothing else of Sparklet needs to
+be installed there. A folder (a name that ends in ``/``, or one that is there) gets the same as a wheel for pip,
+``sparklet-job``. The same sources give the same bytes.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import sys
 import zipfile
 from pathlib import Path
@@ -14,23 +17,81 @@ import sparklet
 
 SOURCES = ("__init__.py", "job/*.py")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment a zip knows: no build time in the file
+DISTRIBUTION = "sparklet_job"
+
+WHEEL = """\
+Wheel-Version: 1.0
+Generator: sparklet.job.bundle
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
+METADATA = """\
+Metadata-Version: 2.1
+Name: sparklet-job
+Version: {version}
+Summary: What a PySpark script imports from Sparklet: the same script on Lambda, a laptop, EMR and Glue
+License: Apache-2.0
+Requires-Python: >=3.9
+Provides-Extra: spark
+Requires-Dist: pyspark>=3.3; extra == "spark"
+Description-Content-Type: text/plain
+
+The package sparklet.job alone, for where the whole of Sparklet is not installed. It needs pyspark, which a Spark
+brings: nothing is installed beside it unless you ask for sparklet-job[spark]. Do not install it beside sparklet, which
+has the same files.
+"""
 
 
 def write_bundle(target: Path) -> list[str]:
     """Write the zip, replacing ``target``; returns the names in it."""
+    files = _files()
+    _write_zip(target, files)
+    return list(files)
+
+
+def write_wheel(folder: Path) -> Path:
+    """Write the wheel into ``folder``, which is made if it is not there; returns its path."""
+    version = sparklet.__version__
+    info = f"{DISTRIBUTION}-{version}.dist-info"
+    files = {
+        **_files(),
+        f"{info}/METADATA": METADATA.format(version=version).encode(),
+        f"{info}/WHEEL": WHEEL.encode(),
+    }
+    lines = [f"{name},sha256={_digest(content)},{len(content)}\n" for name, content in files.items()]
+    files[f"{info}/RECORD"] = "".join([*lines, f"{info}/RECORD,,\n"]).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{DISTRIBUTION}-{version}-py3-none-any.whl"
+    _write_zip(target, files)
+    return target
+
+
+def _files() -> dict[str, bytes]:
+    """What is packed, by its name in the package."""
     package = Path(sparklet.__file__).parent
-    files = sorted(path for pattern in SOURCES for path in package.glob(pattern))
-    names = [f"sparklet/{path.relative_to(package).as_posix()}" for path in files]
+    paths = sorted(path for pattern in SOURCES for path in package.glob(pattern))
+    return {f"sparklet/{path.relative_to(package).as_posix()}": path.read_bytes() for path in paths}
+
+
+def _write_zip(target: Path, files: dict[str, bytes]) -> None:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as bundle:
-        for name, path in zip(names, files):  # noqa: B905 - strict= is not in Python 3.9
-            bundle.writestr(zipfile.ZipInfo(name, EARLIEST), path.read_bytes(), zipfile.ZIP_DEFLATED)
-    return names
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, EARLIEST)
+            entry.external_attr = 0o644 << 16  # unpacked, everybody may read it
+            bundle.writestr(entry, content, zipfile.ZIP_DEFLATED)
+
+
+def _digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
 def main() -> None:
-    """Write the bundle that the command line names."""
-    target = Path(sys.argv[1] if len(sys.argv) > 1 else "sparklet-job.zip")
-    print(f"{target}: {len(write_bundle(target))} files")
+    """Write what the command line names."""
+    given = sys.argv[1] if len(sys.argv) > 1 else "sparklet-job.zip"
+    if given.endswith("/") or Path(given).is_dir():
+        print(write_wheel(Path(given)))
+    else:
+        print(f"{given}: {len(write_bundle(Path(given)))} files")
 
 
 if __name__ == "__main__":
