@@ -110,7 +110,7 @@ class S3Store:
             try:
                 answer = self._clients.s3.get_object(**request)
                 body = answer["Body"].read()
-                return body if "ContentRange" in answer else body[offset:end]  # a server may ignore a range
+                return body if answer.get("ContentRange") else body[offset:end]  # a server may ignore a range
             except ClientError as error:
                 if _code(error) == "InvalidRange":
                     return b""

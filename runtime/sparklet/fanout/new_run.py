@@ -1,42 +1,26 @@
 """From what a user asks for to a run in the ledger; asking again for the same run continues it."""
 
+import hashlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sparklet.errors import PlanError, RunExistsError, RunNotFoundError
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.inventory import Inventory, resolve_inputs
+from sparklet.fanout.inventory import buckets_of, open_inventory, refuse_other_regions, resolve_inputs
+from sparklet.fanout.list_requests import ListRequest, keep_lists, readers, resolve_list, stored_at
 from sparklet.fanout.scripts import ScriptFiles, keep_script, read_script
-from sparklet.model import RUN_ID, Access, Run, RunOptions
+from sparklet.fanout.turns import refuse_another_open, take_turn
+from sparklet.fanout.unplannable import refuse_unplannable
+from sparklet.model import RUN_ID, Access, ListSource, Run, RunOptions
 from sparklet.s3_uri import SCHEME
 
+__all__ = ["ListRequest", "RunRequest", "new_run", "run_id_for"]
+
 LONGEST_NAME = 40  # so that time and suffix fit into the 63 characters of a run id
-
-
-@dataclass(frozen=True, slots=True)
-class ListRequest:
-    """A list of objects that a user gives as input.
-
-    Parameters
-    ----------
-    source
-        ``s3://`` address of the list; where ``body`` is given, the name it is known by in messages (a path, ``-``).
-    body
-        The list itself, from a local file or standard input: it is stored with the run.
-    format
-        lines | csv | json | jsonl | parquet | s3-inventory; "": by the name of ``source``.
-    path
-        Where the addresses are: a column's name or number, or a path such as ``data.files[*].uri``; "": by their names.
-    """
-
-    source: str
-    body: bytes | None = None
-    format: str = ""
-    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +67,30 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
     Raises
     ------
     PlanError
-        If input, output or script are not usable.
+        If input, output or script are not usable; or if the run is incremental and another of its name has not ended.
     RunExistsError
         If a run of that id has another input, output, script or other options.
     """
-    run_id = request.run_id or run_id_for(request.name or _script_name(request.script), at.clock.now_s())
+    run_id = request.run_id or run_id_for(_name(request), at.clock.now_s())
     if not RUN_ID.fullmatch(run_id):
         raise PlanError(f"the run id {run_id!r} must be 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit")
     script = read_script(at, run_id, request.script, request.py_files, check_syntax=request.check_syntax)
     if known := _known_run(at, run_id):
         _refuse_another(known, request, script)
         return known
+    if request.options.incremental:
+        refuse_another_open(at, _name(request), run_id)
     run = _entered(at, request, run_id, script)
     keep_script(at, script)
+    keep_lists(at, request.lists, run.lists)
     try:
         at.ledger.create_run(run)
     except RunExistsError:  # somebody was quicker
         known = at.ledger.get_run(run_id)
         _refuse_another(known, request, script)
         return known
+    if run.options.incremental:
+        take_turn(at, run)
     return run
 
 
@@ -111,8 +100,8 @@ def run_id_for(name: str, now_s: float) -> str:
     return f"{slug}-{datetime.fromtimestamp(now_s, UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
 
 
-def _script_name(source: str) -> str:
-    return source.rpartition("/")[2].removesuffix(".py")
+def _name(request: RunRequest) -> str:
+    return request.name or request.script.rpartition("/")[2].removesuffix(".py")
 
 
 def _known_run(at: Deployment, run_id: str) -> Run | None:
@@ -123,9 +112,40 @@ def _known_run(at: Deployment, run_id: str) -> Run | None:
 
 
 def _entered(at: Deployment, request: RunRequest, run_id: str, script: ScriptFiles) -> Run:
-    """The run as it enters the ledger, its input shown to be there."""
-    inputs = resolve_inputs(at.store, request.inputs)
+    """The run as it enters the ledger, its input shown to be there and plannable."""
+    store, options = at.inputs(request.access), request.options
+    inputs = resolve_inputs(store, request.inputs) if request.inputs or not request.lists else ()
     output_uri = _output(request.output_uri)
+    _refuse_own_output(at, inputs, output_uri)
+    if not options.other_region:
+        refuse_other_regions(store, buckets_of(inputs))
+    sources = [resolve_list(store, given) for given in request.lists]
+    run = Run(
+        run_id=run_id,
+        inputs=inputs,
+        output_uri=output_uri,
+        scripts=(script.ref,),
+        args=request.args,
+        params=request.params,
+        options=options,
+        name=_name(request),
+        lists=_stored(at, run_id, request.lists, sources),
+        access=request.access,
+        created_s=at.clock.now_s(),
+    )
+    lists = list(readers(store, request.lists, sources))
+    name = ", ".join([*inputs, *(given.source for given in request.lists)])
+    refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
+    return run
+
+
+def _stored(
+    at: Deployment, run_id: str, requests: Sequence[ListRequest], sources: Sequence[ListSource]
+) -> tuple[ListSource, ...]:
+    return tuple(stored_at(at, run_id, n, *pair) for n, pair in enumerate(zip(requests, sources, strict=True)))
+
+
+def _refuse_own_output(at: Deployment, inputs: Sequence[str], output_uri: str) -> None:
     for folder in (given for given in inputs if given.endswith("/")):
         for written, what in ((output_uri, "the output"), (at.runs_uri, "Sparklet's own folder")):
             if written.startswith(folder):
@@ -133,20 +153,6 @@ def _entered(at: Deployment, request: RunRequest, run_id: str, script: ScriptFil
                     f"{what} {written} lies inside the input {folder}, so what is written there "
                     f"would be planned as input; choose another input or output"
                 )
-    inventory = Inventory(at.store, inputs, request.options.include, request.options.exclude)
-    if next(inventory.objects(), None) is None:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(inventory.skipped.items()))
-        raise PlanError(f"the input {', '.join(inputs)} has nothing to plan; left out: {reasons}")
-    return Run(
-        run_id=run_id,
-        inputs=inputs,
-        output_uri=output_uri,
-        scripts=(script.ref,),
-        args=request.args,
-        params=request.params,
-        options=request.options,
-        created_s=at.clock.now_s(),
-    )
 
 
 def _output(uri: str) -> str:
@@ -166,10 +172,27 @@ def _refuse_another(known: Run, request: RunRequest, script: ScriptFiles) -> Non
         "arguments": known.args != request.args,
         "parameters": dict(known.params) != dict(request.params),
         "options": known.options != request.options,
+        "name": bool(request.name) and known.name != request.name,
+        "lists": not _same_lists(known, request),
+        "access": known.access != request.access,
     }
     if any(differences.values()):
         names = " and ".join(name for name, differs in differences.items() if differs)
         raise RunExistsError(f"the run {known.run_id} exists with other {names}; choose another run id")
+
+
+def _same_lists(known: Run, request: RunRequest) -> bool:
+    """Whether the lists are those of the run; a change of their content is found when they are read."""
+    if len(known.lists) != len(request.lists):
+        return False
+    for source, given in zip(known.lists, request.lists, strict=True):
+        if source.path != given.path or (given.format and given.format != source.format):
+            return False
+        if given.body is None and source.uri != f"{SCHEME}{given.source.partition('://')[2]}":
+            return False
+        if given.body is not None and hashlib.sha256(given.body).hexdigest()[:16] not in source.uri:
+            return False
+    return True
 
 
 def _bare(inputs: tuple[str, ...]) -> tuple[str, ...]:

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from sparklet.errors import CheckpointConflictError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import Pace, dispatch_part
-from sparklet.fanout.inventory import Inventory
+from sparklet.fanout.inventory import open_inventory
 from sparklet.fanout.packing import Packed, pack_shards
 from sparklet.fanout.slicing import slice_objects
+from sparklet.fanout.turns import take_turn
 from sparklet.model import PartRecord, Position, Run, RunState
 
 PART_SHARDS = 1000
@@ -71,6 +72,8 @@ def plan(
         sealed = sealed.and_part(part)
     if run.state is not RunState.PLANNING:
         return run
+    if run.options.incremental:
+        take_turn(at, run)
     planning = _Planning(at, run, sealed, pace, progress)
     for group in _groups(planning.shards(), part_shards, part_bytes):
         planning.add(group)
@@ -149,13 +152,14 @@ class _Planning:
         self._planner_id = secrets.token_hex(4)
         self._whole: Counter[str] = Counter()
         self._told: Mapping[str, int] = {}  # of what this planner left out: what its sealed parts hold
-        self._inventory = Inventory(at.store, run.inputs, run.options.include, run.options.exclude)
+        self._inventory = open_inventory(at, run)
 
     def shards(self) -> Iterator[Packed]:
         """The shards after the last sealed part."""
         options, position = self._run.options, self._sealed.position
         objects = self._inventory.objects(position)
-        slices = slice_objects(self._at.store, objects, options, position, lambda item, why: self._whole.update([why]))
+        store = self._at.inputs(self._run.access)
+        slices = slice_objects(store, objects, options, position, lambda item, why: self._whole.update([why]))
         return pack_shards(slices, options, self._sealed.shards)
 
     def add(self, group: _Group) -> None:

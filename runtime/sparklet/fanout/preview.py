@@ -1,15 +1,19 @@
 """What a plan would look like; nothing is written. Local inputs are previewed without being put into a bucket."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparklet.errors import PlanError
-from sparklet.fanout.inventory import Found, Inventory, refuse_overlap, resolve_inputs
+from sparklet.fanout.inventory import Found, Inventory, ListReader, refuse_overlap, resolve_inputs
+from sparklet.fanout.inventory.digests import Digests
+from sparklet.fanout.inventory.found import EMPTY
+from sparklet.fanout.list_requests import ListRequest, readers, resolve_list
 from sparklet.fanout.local_files import local_files
 from sparklet.fanout.packing import pack_shards
-from sparklet.model import InputObject, Position, RunOptions
+from sparklet.fanout.slicing import slice_objects
+from sparklet.fanout.unplannable import nothing_to_plan, refuse_archived
+from sparklet.model import InputObject, Position, RunOptions, Shard
 from sparklet.ports import ObjectStore
 
 
@@ -26,13 +30,23 @@ class PlanPreview:
     skipped: Mapping[str, int]  # objects left out, by reason
 
 
-def preview(options: RunOptions, inputs: Sequence[str], store: ObjectStore) -> PlanPreview:
+def preview(
+    options: RunOptions,
+    inputs: Sequence[str],
+    store: ObjectStore,
+    lists: Sequence[ListRequest] = (),
+    done: Callable[[], Digests] | None = None,
+) -> PlanPreview:
     """Pack the input as ``plan`` would; memory does not grow with the number of objects.
 
     Parameters
     ----------
     inputs
         S3 addresses and local paths, in order.
+    store
+        Where S3 addresses are read, with the access of the run to be.
+    done
+        What earlier runs have done, for an incremental run.
 
     Raises
     ------
@@ -40,31 +54,62 @@ def preview(options: RunOptions, inputs: Sequence[str], store: ObjectStore) -> P
         If an input is not usable, or nothing is left to plan.
     """
     remote = [given for given in inputs if "://" in given]
-    resolved = iter(resolve_inputs(store, remote) if remote or not inputs else ())
+    resolved = iter(resolve_inputs(store, remote) if remote or not (inputs or lists) else ())
     refuse_overlap([_local_address(given) for given in inputs if "://" not in given])
     skipped: Counter[str] = Counter()
     sources = [next(resolved) if "://" in given else given for given in inputs]
-    shards = objects = size_bytes = largest = most = 0
+    objects = _Objects(options, store, lists, done, skipped)
+    seen = _seen(packed.shard for packed in pack_shards(objects.of(sources), options))
+    if seen is None:
+        raise nothing_to_plan(", ".join([*sources, *(given.source for given in lists)]), skipped)
+    return replace(seen, skipped=dict(skipped))
+
+
+def _seen(shards: Iterable[Shard]) -> PlanPreview | None:
+    count = objects = size_bytes = largest = most = 0
     smallest: int | None = None
-    for shard in (packed.shard for packed in pack_shards(_objects(options, sources, store, skipped), options)):
-        shards, objects, size_bytes = shards + 1, objects + len(shard.objects), size_bytes + shard.size_bytes
+    for shard in shards:
+        count, objects, size_bytes = count + 1, objects + len(shard.objects), size_bytes + shard.size_bytes
         smallest = shard.size_bytes if smallest is None else min(smallest, shard.size_bytes)
         largest, most = max(largest, shard.size_bytes), max(most, len(shard.objects))
-    if smallest is None:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
-        raise PlanError(f"the input {', '.join(sources)} has nothing to plan; left out: {reasons}")
-    return PlanPreview(shards, objects, size_bytes, smallest, largest, most, dict(skipped))
+    return None if smallest is None else PlanPreview(count, objects, size_bytes, smallest, largest, most, {})
 
 
-def _objects(options: RunOptions, sources: Sequence[str], store: ObjectStore, skipped: Counter[str]) -> Iterator[Found]:
-    for source in sources:
-        if "://" in source:
-            inventory = Inventory(store, (source,), options.include, options.exclude)
-            yield from inventory.objects()
-            skipped.update(inventory.skipped)
-        else:
-            for path, _ in local_files(Path(source), options.include, options.exclude, skipped):
-                yield Found(InputObject(str(path), path.stat().st_size), Position())
+@dataclass(frozen=True, slots=True)
+class _Objects:
+    """Objects in S3, cut as the options say, and files as if they were objects; these are not cut."""
+
+    options: RunOptions
+    store: ObjectStore
+    lists: Sequence[ListRequest]
+    done: Callable[[], Digests] | None
+    skipped: Counter[str]
+
+    def of(self, sources: Sequence[str]) -> Iterator[Found]:
+        """In the order of the sources, the lists last."""
+        pending: list[str] = []
+        for source in sources:
+            if "://" in source:
+                pending.append(source)
+                continue
+            yield from self._stored(pending)
+            pending = []
+            yield from self._local(Path(source))
+        given = [resolve_list(self.store, each) for each in self.lists]
+        yield from self._stored(pending, list(readers(self.store, self.lists, given)))
+
+    def _stored(self, sources: Sequence[str], lists: Sequence[ListReader] = ()) -> Iterator[Found]:
+        inventory = Inventory(self.store, sources, self.options, lists, done=self.done)
+        yield from slice_objects(self.store, inventory.objects(), self.options)
+        refuse_archived(inventory, self.options)
+        self.skipped.update(inventory.skipped)
+
+    def _local(self, folder: Path) -> Iterator[Found]:
+        for path, _ in local_files(folder, self.options.include, self.options.exclude, self.skipped):
+            if (size_bytes := path.stat().st_size) or self.options.keep_empty:
+                yield Found(InputObject(str(path), size_bytes), Position())
+            else:
+                self.skipped[EMPTY] += 1
 
 
 def _local_address(given: str) -> str:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from sparklet.errors import PlanError
 from sparklet.fanout.globs import NOT_INCLUDED
 from sparklet.fanout.inventory import FOLDER_MARKER, Inventory, resolve_inputs
+from sparklet.fanout.inventory.found import EMPTY
 from sparklet.local.memory import MemoryObjectStore
-from sparklet.model import Position
+from sparklet.model import Position, RunOptions
 
 
 def store_of(*uris: str) -> MemoryObjectStore:
@@ -54,13 +55,16 @@ def test_folder_markers_are_left_out_and_counted_but_nothing_else_is_silently() 
 
     found = uris(inventory)
 
-    assert found == [f"s3://b/a/{n}" for n in (".hidden", "_SUCCESS", "empty.csv", "x/1.csv", "y/")]
-    assert inventory.skipped == {FOLDER_MARKER: 2}
+    assert found == [f"s3://b/a/{n}" for n in (".hidden", "_SUCCESS", "x/1.csv", "y/")]
+    assert inventory.skipped == {FOLDER_MARKER: 2, EMPTY: 1}
+    kept = Inventory(store, ("s3://b/a/",), RunOptions(keep_empty=True))
+    assert "s3://b/a/empty.csv" in uris(kept)
+    assert kept.skipped == {FOLDER_MARKER: 2}
 
 
 def test_patterns_see_the_key_below_the_folder() -> None:
     store = store_of("s3://b/2013/01/a.csv", "s3://b/2013/02/a.csv", "s3://b/2013/a.json")
-    inventory = Inventory(store, ("s3://b/2013/",), include=["01/*"], exclude=[])
+    inventory = Inventory(store, ("s3://b/2013/",), RunOptions(include=("01/*",)))
 
     assert uris(inventory) == ["s3://b/2013/01/a.csv"]
     assert inventory.skipped == {NOT_INCLUDED: 2}

@@ -1,0 +1,87 @@
+"""Lists that a user gives: made definite, and stored with the run if they lie on a user's own disk."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError, SettingsError
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.inventory import ListReader, list_format
+from sparklet.fanout.inventory.lists import FORMATS
+from sparklet.model import ListSource
+from sparklet.ports import ObjectStore
+from sparklet.s3_uri import SCHEME
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest:
+    """A list of objects that a user gives as input.
+
+    Parameters
+    ----------
+    source
+        ``s3://`` address of the list; where ``body`` is given, the name it is known by in messages (a path, ``-``).
+    body
+        The list itself, from a local file or standard input: it is stored with the run.
+    format
+        lines | csv | json | jsonl | parquet | s3-inventory; "": by the name of ``source``.
+    path
+        Where the addresses are: a column's name or number, or a path such as ``data.files[*].uri``; "": by their names.
+    """
+
+    source: str
+    body: bytes | None = None
+    format: str = ""
+    path: str = ""
+
+
+def resolve_list(store: ObjectStore, given: ListRequest) -> ListSource:
+    """A list with its format and, of one in S3, the ETag in which it will be read.
+
+    Raises
+    ------
+    PlanError
+        If the list is not there, or its format is not known.
+    """
+    form = given.format or ("lines" if given.source == "-" else list_format(given.source))
+    if form not in FORMATS:
+        raise SettingsError(f"the list format {form!r} is none; it must be one of {', '.join(FORMATS)}")
+    if given.body is not None:
+        if form == "s3-inventory":
+            raise PlanError(
+                f"the manifest {given.source} lies here, apart from its checksum; give its s3:// address instead"
+            )
+        return ListSource(given.source, form, given.path)
+    scheme, _, rest = given.source.partition("://")
+    if scheme not in ("s3", "s3a", "s3n"):
+        raise PlanError(f"the list {given.source} can only be read from s3:// here")
+    try:
+        info = store.head(f"{SCHEME}{rest}")
+    except ObjectNotFoundError as error:
+        raise PlanError(f"the list {given.source} is not there; check its spelling") from error
+    return ListSource(info.uri, form, given.path, info.etag)
+
+
+def readers(store: ObjectStore, requests: Sequence[ListRequest], sources: Sequence[ListSource]) -> Iterator[ListReader]:
+    """Readers of lists as they were given: nothing is stored yet."""
+    for given, source in zip(requests, sources, strict=True):
+        yield ListReader(source, store, given.body)
+
+
+def stored_at(at: Deployment, run_id: str, index: int, given: ListRequest, source: ListSource) -> ListSource:
+    """Where a list of a run lies; one that was given with its bytes has its digest in the name."""
+    if given.body is None:
+        return source
+    zipped = ".gz" if given.source.endswith(".gz") else ""
+    name = f"lists/{index}-{hashlib.sha256(given.body).hexdigest()[:16]}.{source.format}{zipped}"
+    return ListSource(at.run_uri(run_id, name), source.format, source.path)
+
+
+def keep_lists(at: Deployment, requests: Sequence[ListRequest], sources: Sequence[ListSource]) -> None:
+    """Store what lies nowhere yet; what is there already has the same bytes, since its digest is in its name."""
+    for given, source in zip(requests, sources, strict=True):
+        if given.body is not None:
+            try:
+                at.store.put(source.uri, given.body, create_only=True)
+            except ObjectChangedError:
+                continue
