@@ -13,6 +13,7 @@ from sparklet.model import ShardResult
 from sparklet.worker.guards import Deadline, TaskDir, check_free_space
 from sparklet.worker.log import Log
 from sparklet.worker.runner import Runner, ScriptCall, ScriptResult
+from sparklet.worker.staging import Staging, staged_event
 
 LONGEST_OUTCOME_BYTES = 64 * 1024 * 1024  # an answer of 6 MB grows sixfold where all of it is escaped
 LONGEST_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_STRLEN)
@@ -47,6 +48,7 @@ class Execution:
     args: tuple[str, ...] = ()
     py_files: tuple[Path, ...] = ()
     env: Mapping[str, str] | None = None  # beside the function's own
+    staging: Staging | None = None  # inputs of the event of which some must be fetched first
 
 
 def execute(
@@ -57,18 +59,21 @@ def execute(
     Raises
     ------
     ScratchFullError
-        Before any work, if ``scratch`` has less than ``min_free_bytes`` left.
+        Before any work, if ``scratch`` has less than ``min_free_bytes`` left, or would have with what must be fetched.
     ScriptFailedError
         If the script exits with another code than 0.
     DeadlineExceededError, GatewayLostError, OutOfMemoryError
         From the runner.
+    ObjectStoreError, PlanError
+        From fetching what must be.
     """
     check_free_space(scratch, min_free_bytes)
     with TaskDir(scratch, execution.attempt_id) as folder:
         outcome_file = folder / "outcome.json"
+        event = _event(execution, folder, deadline, min_free_bytes, log)
         call = ScriptCall(
             script=execution.script,
-            args=("--event", _event_argument(execution.event, folder), *execution.args),
+            args=("--event", _event_argument(event, folder), *execution.args),
             work_dir=folder,
             deadline_s=deadline.at_s,
             env={**(execution.env or {}), "SPARKLET_OUTCOME_FILE": str(outcome_file)},
@@ -79,8 +84,18 @@ def execute(
         result = runner.run(call, log.output)
         log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
         if result.exit_code != 0:
-            raise _failed(execution.script_uri, result)
+            raise _failed(execution, result, folder)
         return read_outcome(outcome_file)
+
+
+def _event(execution: Execution, folder: Path, deadline: Deadline, min_free_bytes: int, log: Log) -> Event:
+    """The event for the script, its inputs fetched where Spark could not read them."""
+    if execution.staging is None:
+        return execution.event
+    started_s = time.monotonic()
+    uris = execution.staging.fetch(folder, deadline, min_free_bytes)
+    log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
+    return staged_event(execution.event, uris)
 
 
 def _event_argument(event: Event, folder: Path) -> str:
@@ -96,14 +111,17 @@ def _event_argument(event: Event, folder: Path) -> str:
     return f"@{path}"
 
 
-def _failed(script_uri: str, result: ScriptResult) -> ScriptFailedError:
+def _failed(execution: Execution, result: ScriptResult, folder: Path) -> ScriptFailedError:
+    cause, stderr_tail = result.cause, result.stderr_tail
+    if execution.staging is not None:  # nobody knows the fetched files, and they are gone
+        cause, stderr_tail = (execution.staging.told(text, folder) for text in (cause, stderr_tail))
     return ScriptFailedError(
-        script_uri,
+        execution.script_uri,
         result.exit_code,
         cause_class=result.cause_class,
-        cause=result.cause,
+        cause=cause,
         place=result.place,
-        stderr_tail=result.stderr_tail,
+        stderr_tail=stderr_tail,
         permanent=result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES,
     )
 

@@ -48,7 +48,7 @@ def _worker() -> Worker:
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.dynamodb import DynamoLedger
     from sparklet.aws.messaging import SqsQueue
-    from sparklet.aws.s3 import S3Store
+    from sparklet.aws.s3 import S3Store, input_stores
 
     clients = AwsClients()
     store = S3Store(clients)
@@ -65,6 +65,7 @@ def _worker() -> Worker:
             clock=SystemClock(),
             grace_s=settings.grace_s,
             log_stream=os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
+            open_inputs=input_stores(clients),
         )
     return worker
 

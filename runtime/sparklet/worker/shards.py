@@ -11,16 +11,29 @@ from sparklet.errors import (
     PlanError,
     QueueError,
     ScriptFailedError,
+    SettingsError,
     SparkletError,
 )
 from sparklet.events import Outcome, Task
 from sparklet.ledger_rules import ERROR_MESSAGE_BYTES, LEASE_GRACE_S, cut
-from sparklet.model import Claim, ClaimStatus, Failure, Run, Shard, ShardRecord, ShardRef, ShardResult, ShardState
+from sparklet.model import (
+    Access,
+    Claim,
+    ClaimStatus,
+    Failure,
+    Run,
+    Shard,
+    ShardRecord,
+    ShardRef,
+    ShardResult,
+    ShardState,
+)
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from sparklet.worker.execution import Execution
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.script_cache import ScriptCache
+from sparklet.worker.staging import Staging, needs_staging
 
 BACK_OFF_S, LONGEST_BACK_OFF_S = 5.0, 300.0
 LEDGER_RETRY_S = 1.0
@@ -41,6 +54,7 @@ class ShardDesk:
     clock: Clock
     grace_s: float  # between the guard's deadline and the function's own
     log_stream: str = ""
+    open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
     _runs: dict[str, Run] = field(default_factory=dict)
 
     def do(self, task: Task, ref: ShardRef, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
@@ -119,7 +133,18 @@ class ShardDesk:
             "output_path": output,
             "params": dict(run.params),
         }
-        return Execution(attempt_id, script_ref.source_uri, script, event, run.args, py_files)
+        staging = self._staging(shard, run.access)
+        return Execution(attempt_id, script_ref.source_uri, script, event, run.args, py_files, staging=staging)
+
+    def _staging(self, shard: Shard, access: Access) -> Staging | None:
+        """What of the shard's inputs must be fetched; None if Spark reads all of them itself."""
+        if not any(needs_staging(item, access) for item in shard.objects):
+            return None
+        if access == Access():
+            return Staging(shard.objects, access, self.store)
+        if self.open_inputs is None:
+            raise SettingsError("this worker reads inputs with its own access only, not with another role or payer")
+        return Staging(shard.objects, access, self.open_inputs(access))
 
     def _planned(self, record: ShardRecord) -> Shard:
         """The shard's line of its plan part; PlanError if that is not what was planned, which no retry mends."""

@@ -1,0 +1,297 @@
+"""Staging: what is fetched is exactly what was planned, and everything else is left to Spark."""
+
+import csv
+import io
+import tempfile
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparklet.errors import DeadlineExceededError, ObjectChangedError, ObjectStoreError, PlanError, ScratchFullError
+from sparklet.fanout.inventory import Found
+from sparklet.fanout.slicing import slice_objects
+from sparklet.local.memory import MemoryObjectStore
+from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
+from sparklet.worker import staging
+from sparklet.worker.guards import Deadline
+from sparklet.worker.staging import Staging, is_misread, needs_staging, staged_event, staged_name
+
+URI = "s3://data/in/a b#1.csv"
+LATER = Deadline(4e9)
+
+
+def slices_of(store: MemoryObjectStore, body: bytes, split: str, target: int) -> list[InputObject]:
+    found = Found(InputObject(URI, len(body), store.put(URI, body)), Position(0, "in/a b#1.csv"))
+    options = RunOptions(split=split, target_bytes=target)
+    return [each.item for each in slice_objects(store, [found], options)]
+
+
+def fetched(store: MemoryObjectStore, items: Sequence[InputObject], access: Access = Access()) -> list[bytes]:  # noqa: B008
+    """What the script would find in each input, each fetched as a shard of its own."""
+    contents = []
+    for item in items:
+        with tempfile.TemporaryDirectory() as folder:
+            (uri,) = Staging((item,), access, store).fetch(Path(folder), LATER, 0)
+            contents.append(Path(uri.removeprefix("file://")).read_bytes() if uri.startswith("file://") else b"")
+    return contents
+
+
+# --- slices of lines ---
+
+FIELDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0\\"), max_size=8)
+TABLES = st.lists(st.tuples(FIELDS, st.sampled_from(["", '"', '","', "long" * 30]), FIELDS), min_size=1, max_size=25)
+
+
+def written(rows: Sequence[Sequence[str]], line_break: str, quoting: int) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator=line_break, quoting=quoting).writerows([("one", 'the "two"', "3"), *rows])  # type: ignore[arg-type]
+    return text.getvalue()
+
+
+@given(
+    rows=TABLES,
+    line_break=st.sampled_from(["\n", "\r\n"]),
+    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC]),
+    mark=st.booleans(),
+    ended=st.booleans(),
+    target=st.integers(1, 200),
+    chunk=st.integers(1, 64),
+)
+def test_slices_of_csv_hold_its_rows_each_once_and_its_header_each(
+    rows: list[tuple[str, str, str]],
+    line_break: str,
+    quoting: int,
+    mark: bool,
+    ended: bool,
+    target: int,
+    chunk: int,
+) -> None:
+    text = written(rows, line_break, quoting)
+    body = (text if ended else text.removesuffix(line_break)).encode("utf-8-sig" if mark else "utf-8")
+    store = MemoryObjectStore()
+    items = slices_of(store, body, "csv", target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(staging, "CHUNK_BYTES", chunk)
+        contents = fetched(store, items) if items[0].slice else [body]
+
+    tables = [list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))) for content in contents]
+    assert {tuple(header) for header, *_ in tables} == {("one", 'the "two"', "3")}
+    assert [tuple(row) for _, *rest in tables for row in rest] == rows
+    assert len(items) > 1 or target >= len(body) or len(rows) == 1 or not items[0].slice
+
+
+@given(body=st.binary(min_size=1, max_size=400), target=st.integers(1, 80), chunk=st.integers(1, 64))
+def test_slices_of_lines_are_the_whole(body: bytes, target: int, chunk: int) -> None:
+    body = b"#" + body.replace(b"\0", b"\n")
+    store = MemoryObjectStore()
+    items = slices_of(store, body, "lines", target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(staging, "CHUNK_BYTES", chunk)
+        contents = fetched(store, items)
+    assert b"".join(contents) == (body if items[0].slice else b"")  # whole: nothing is fetched
+
+
+@given(
+    rows=TABLES,
+    at=st.integers(0, 100),
+    target=st.integers(1, 120),
+    chunk=st.integers(1, 40),
+    line_break=st.sampled_from(["\n", "\r\n"]),
+)
+def test_rows_over_several_lines_never_pass(
+    rows: list[tuple[str, str, str]], at: int, target: int, chunk: int, line_break: str
+) -> None:
+    several = ("a", f"over{line_break}two", "c")
+    body = written(
+        [*rows[: at % (len(rows) + 1)], several, *rows[at % (len(rows) + 1) :]], line_break, csv.QUOTE_MINIMAL
+    )
+    store = MemoryObjectStore()
+    items = slices_of(store, body.encode(), "csv", target)
+    if items[0].slice is None:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(staging, "CHUNK_BYTES", chunk)
+        with pytest.raises(PlanError, match="rows over several lines: plan without --split csv"):
+            fetched(store, items)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 5, 100])
+@pytest.mark.parametrize(
+    ("body", "passes"),
+    [
+        (b'"a\\"b"\n', True),  # escaped by a backslash
+        (b'"a\\\\"\n', True),  # the backslash is the escaped one
+        (b'"a"",""b"\n', True),
+        (b'5" pipe,6" pipe\n', True),
+        (b'5" pipe\n', False),  # cannot be told from a row that goes on
+        (b'"a\nb"\n', False),
+        (b'"a\\"\n', False),
+        (b"a\\\n", True),
+        (b'"open', False),
+    ],
+)
+def test_quotes_are_counted_line_by_line(
+    body: bytes, passes: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "CHUNK_BYTES", chunk)
+    store = MemoryObjectStore()
+    etag = store.put(URI, b"h\n" + body)
+    item = InputObject(URI, len(body), etag, slice=Slice(SliceKind.LINES, 2, 2 + len(body), 2))
+    if passes:
+        assert fetched(store, [item]) == [b"h\n" + body]
+    else:
+        with pytest.raises(PlanError, match=r"a b#1\.csv \(bytes 2 to "):
+            fetched(store, [item])
+
+
+# --- what must be fetched ---
+
+RIGHT = (
+    *("plain.csv", "a b.csv", "a+b.csv", "a%20b.csv", "a%.csv", "a#b.csv", "a:b.csv", ":a.csv", "x:y/z.csv", "a,b.csv"),
+    *("ü.csv", unicodedata.normalize("NFD", "ü.csv"), "😀.csv", "_dir/x.csv", ".dir/x.csv", "_dt=1/x.csv", "~x.csv"),
+    *("a&b;c=d@e$f!'()\"<>|^`.csv", " lead.csv", "trail .csv ", "a..csv", "a/b.", "a./b", "-x.csv", "s/%2F.csv"),
+    *("noext", "l" * 1000 + ".csv", "a\u00a0b.csv", "a\u2028b.csv"),
+)
+MISREAD = (
+    *("_h.csv", ".h.csv", "..x.csv", "...", "x._COPYING_", "a//b.csv", "/lead.csv", "a/./b.csv", "a/../b.csv"),
+    *("./b.csv", "../b.csv", "trail/", "trail.csv/", "a*b.csv", "a?b.csv", "a[1].csv", "a{b,c}.csv", "a\\b.csv"),
+    *("a/[x]/d.csv", "nl\nx.csv", "cr\rx.csv", "tab\tx.csv", "c\x01x.csv", "c\x7fx.csv"),
+)
+
+
+@pytest.mark.parametrize("key", RIGHT)
+def test_a_name_that_spark_reads_right_is_left_to_it(key: str) -> None:
+    assert not is_misread(f"s3://b/{key}")
+
+
+@pytest.mark.parametrize("key", MISREAD)
+def test_a_name_that_spark_misreads_is_fetched(key: str) -> None:
+    assert is_misread(f"s3://b/{key}")
+
+
+def test_slices_versions_and_foreign_access_are_fetched() -> None:
+    plain, none = InputObject("s3://b/a.csv", 1), Access()
+    assert not needs_staging(plain, none)
+    assert needs_staging(InputObject("s3://b/a.csv", 1, version_id="v1"), none)
+    assert needs_staging(InputObject("s3://b/a.csv", 1, slice=Slice(SliceKind.LINES, 0, 1)), none)
+    assert needs_staging(plain, Access(requester_pays=True))
+    assert needs_staging(plain, Access(role_arn="arn:aws:iam::1:role/x"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("s3://b/x/data.csv", "00007-data.csv"),
+        ("s3://b/x/data.csv.gz", "00007-data.csv.gz"),
+        ("s3://b/x/part-0.c000.snappy.parquet", "00007-part-0.c000.snappy.parquet"),
+        ("s3://b/x/_hidden.json", "00007-hidden.json"),
+        ("s3://b/x/.csv", "00007-csv"),
+        ("s3://b/x/ü\n*.jsonl", "00007.jsonl"),
+        ("s3://b/x/folder.csv/", "00007-folder.csv"),
+        ("s3://b/x//", "00007-x"),
+        ("s3://b/" + "k" * 1000 + ".csv", "00007-" + "k" * 80 + ".csv"),
+    ],
+)
+def test_a_staged_name_is_plain_and_keeps_its_suffix(uri: str, name: str) -> None:
+    assert staged_name(7, uri) == name
+
+
+@given(key=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
+def test_no_staged_name_needs_staging_again(key: str) -> None:
+    name = staged_name(3, f"s3://b/{key}")
+    assert not is_misread(f"s3://b/{name}")
+    assert name.isascii()
+    assert len(name) < 150
+
+
+def test_only_what_must_be_is_fetched_and_the_order_stays(tmp_path: Path) -> None:
+    store = MemoryObjectStore()
+    keys = ("z.csv", "_y.csv", "x.csv", "w[1].csv", "v\n/_y.csv")
+    items = [InputObject(f"s3://b/{key}", len(key), store.put(f"s3://b/{key}", key.encode())) for key in keys]
+
+    uris = Staging(tuple(items), Access(), store).fetch(tmp_path, LATER, 0)
+
+    assert [uris[0], uris[2]] == ["s3://b/z.csv", "s3://b/x.csv"]
+    read = [Path(uri.removeprefix("file://")).read_text() for uri in uris if uri.startswith("file://")]
+    assert read == ["_y.csv", "w[1].csv", "v\n/_y.csv"]
+    assert len(list((tmp_path / "inputs").iterdir())) == 3
+
+
+def test_an_old_version_is_fetched() -> None:
+    store = MemoryObjectStore(versioned=["data"])
+    store.put(URI, b"old")
+    store.put(URI, b"new")
+    versions = list(store.list_versions("s3://data/"))
+    items = [InputObject(URI, 3, each.etag, each.version_id) for each in versions]
+
+    assert fetched(store, items) == [b"new", b"old"]
+
+
+# --- what can go wrong ---
+
+
+def sliced(store: MemoryObjectStore) -> InputObject:
+    return slices_of(store, b"abc\n" * 10, "lines", 8)[1]
+
+
+def test_a_slice_of_an_object_that_was_replaced_is_refused() -> None:
+    store = MemoryObjectStore()
+    item = sliced(store)
+    store.put(URI, b"xyz\n" * 10)
+    with pytest.raises(ObjectChangedError, match="a b#1"):
+        fetched(store, [item])
+
+
+def test_an_object_that_is_cut_short_is_noticed() -> None:
+    store = MemoryObjectStore()
+    store.get = lambda *args: b"abc\n"  # type: ignore[method-assign]
+    item = InputObject(URI, 8, "etag", slice=Slice(SliceKind.LINES, 8, 16))
+    with pytest.raises(ObjectStoreError, match="asked for 8 bytes at 8, got 4"):
+        fetched(store, [item])
+
+
+def test_nothing_is_fetched_without_the_space_for_it(tmp_path: Path) -> None:
+    store = MemoryObjectStore()
+    huge = InputObject(URI, 1 << 60, "e", slice=Slice(SliceKind.LINES, 0, 1 << 60))
+    with pytest.raises(
+        ScratchFullError, match=r"MiB free, the shard's inputs that must be fetched have 1099511627776 MiB"
+    ):
+        Staging((huge,), Access(), store).fetch(tmp_path, LATER, 0)
+    small = sliced(store)
+    with pytest.raises(ScratchFullError, match="must stay free"):
+        Staging((small,), Access(), store).fetch(tmp_path, LATER, 1 << 60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetching_ends_at_the_deadline(tmp_path: Path) -> None:
+    store = MemoryObjectStore()
+    with pytest.raises(DeadlineExceededError, match=r"a b#1\.csv \(bytes 8 to 15\) was fetched"):
+        Staging((sliced(store),), Access(), store).fetch(tmp_path, Deadline(0), 0)
+
+
+def test_a_failure_names_the_object_and_not_the_fetched_file(tmp_path: Path) -> None:
+    store = MemoryObjectStore()
+    work = Staging((sliced(store), InputObject("s3://b/_x.csv", 1)), Access(), store)
+    first, second = (tmp_path / "inputs" / name for name in ("00000-a-b-1.csv", "00001-x.csv"))
+
+    told = work.told(f"bad line in file://{first}, file:{second} and {first}: 'x'", tmp_path)
+
+    cut = f"{URI} (bytes 8 to 15)"
+    assert told == f"bad line in {cut}, s3://b/_x.csv and {cut}: 'x'"
+
+
+def test_the_event_names_the_fetched_inputs_and_their_origins() -> None:
+    event = {"inputs": ["s3://b/_a"], "input_path": "s3://b/_a", "output_path": "o"}
+    told = staged_event(event, ["file:///tmp/a"])
+    assert told == {
+        "inputs": ["file:///tmp/a"],
+        "input_path": "file:///tmp/a",
+        "output_path": "o",
+        "origins": ["s3://b/_a"],
+    }
+    assert staged_event({**event, "inputs": ["x", "y"]}, ["x", "z"])["input_path"] is None
