@@ -1,0 +1,217 @@
+"""A shard whose inputs must be fetched, on its way through a worker."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sparklet.fanout.inventory import Found
+from sparklet.fanout.slicing import slice_objects
+from sparklet.local.memory import MemoryObjectStore
+from sparklet.model import (
+    Access,
+    InputObject,
+    PartRecord,
+    Position,
+    Run,
+    RunOptions,
+    ScriptRef,
+    Shard,
+    ShardRecord,
+    ShardState,
+)
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from tests.unit.worker.conftest import BUCKET, SCRIPT, Bench
+
+
+def plan(bench: Bench, shards: Sequence[Sequence[InputObject]], access: Access = Access()) -> None:  # noqa: B008
+    """Enter a sealed run with these shards and send its messages."""
+    digest = hashlib.sha256(SCRIPT).hexdigest()
+    script = f"s3://{BUCKET}/runs/run-1/script/{digest}/job.py"
+    bench.store.put(script, SCRIPT)
+    ref = ScriptRef(script, digest, "s3://mine/job.py")
+    bench.ledger.create_run(Run("run-1", ("s3://in/",), "s3://out/x", (ref,), access=access))
+    lines = [Shard(n, tuple(items)).to_line() for n, items in enumerate(shards)]
+    bench.store.put(f"s3://{BUCKET}/runs/run-1/plan/part", b"".join(lines))
+    records, offset = [], 0
+    for line in lines:
+        shard = Shard.from_line(line)
+        size = (len(shard.objects), shard.size_bytes)
+        records.append(ShardRecord("run-1", shard.number, "part", offset, len(line), *size))
+        offset += len(line)
+    count = (len(shards), sum(r.object_count for r in records), sum(r.size_bytes for r in records))
+    bench.ledger.add_part("run-1", PartRecord(0, "part", 0, *count, Position()))
+    bench.ledger.add_shards(records)
+    bench.ledger.seal_plan("run-1", *count)
+    bench.queue.send(r.ref.to_body() for r in records)
+
+
+class Script:
+    """Reads every local input, as a script that knows nothing of Sparklet would."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.read: list[dict[str, bytes]] = []
+        self.events: list[Any] = []
+        self._bench = bench
+        bench.runner.behaviour = self
+
+    def __call__(self, call: ScriptCall, output: Output) -> ScriptResult:
+        event = self._bench.runner.event()
+        self.events.append(event)
+        self.read.append({uri: Path(uri[7:]).read_bytes() for uri in event["inputs"] if uri.startswith("file://")})
+        return ScriptResult(0)
+
+
+def slices(store: MemoryObjectStore, uri: str, body: bytes, target: int) -> list[InputObject]:
+    found = Found(InputObject(uri, len(body), store.put(uri, body)), Position(0, uri))
+    return [each.item for each in slice_objects(store, [found], RunOptions(split="auto", target_bytes=target))]
+
+
+def failed(bench: Bench) -> tuple[str, str]:
+    record = bench.ledger.get_shard("run-1", 0)
+    assert record.state is ShardState.FAILED
+    return record.error_class, record.error_message
+
+
+def test_the_script_gets_local_files_and_where_they_came_from(bench: Bench) -> None:
+    script = Script(bench)
+    plain = InputObject("s3://in/plain.csv", 3, bench.store.put("s3://in/plain.csv", b"abc"))
+    hidden = InputObject("s3://in/_hidden.csv", 2, bench.store.put("s3://in/_hidden.csv", b"xy"))
+    plan(bench, [[hidden, plain], [hidden], [plain]])
+
+    for _ in range(3):
+        assert bench.deliver().acknowledged
+
+    both, alone, none = script.events
+    assert both["inputs"][1] == "s3://in/plain.csv"
+    assert both["origins"] == ["s3://in/_hidden.csv", "s3://in/plain.csv"]
+    assert both["input_path"] is None
+    assert alone["inputs"] == [alone["input_path"]]
+    assert alone["input_path"].endswith("/inputs/00000-hidden.csv")
+    assert "origins" not in none
+    assert [list(read.values()) for read in script.read] == [[b"xy"], [b"xy"], []]
+    assert not any(Path(uri[7:]).exists() for uri in script.read[0])
+
+
+def test_slices_of_one_csv_are_its_rows(bench: Bench) -> None:
+    script = Script(bench)
+    body = b"a,b\n" + b"".join(b'%d,"x"\n' % n for n in range(40))
+    items = slices(bench.store, "s3://in/big.csv", body, 64)
+    plan(bench, [[item] for item in items])
+
+    for _ in items:
+        assert bench.deliver().acknowledged
+
+    contents = [content for read in script.read for content in read.values()]
+    assert len(contents) == len(items) > 3
+    assert b"".join(content.removeprefix(b"a,b\n") for content in contents) == body.removeprefix(b"a,b\n")
+
+
+def test_slices_of_one_parquet_file_are_its_rows(bench: Bench) -> None:
+    script = Script(bench)
+    table, body = pa.table({"n": range(1000), "s": [f"row {n}" for n in range(1000)]}), io.BytesIO()
+    pq.write_table(table, body, row_group_size=100, write_page_index=True)
+    items = slices(bench.store, "s3://in/big.parquet", body.getvalue(), len(body.getvalue()) // 4)
+    plan(bench, [[item] for item in items])
+
+    for _ in items:
+        assert bench.deliver().acknowledged
+
+    tables = [pq.read_table(io.BytesIO(content)) for read in script.read for content in read.values()]
+    assert len(tables) == len(items) > 3
+    assert pa.concat_tables(tables).equals(table)
+
+
+def test_a_shard_whose_object_was_replaced_ends_with_that_cause(bench: Bench) -> None:
+    item = slices(bench.store, "s3://in/big.csv", b"a\n" * 40, 20)[1]
+    plan(bench, [[item]])
+    bench.store.put("s3://in/big.csv", b"b\n" * 40)
+
+    assert bench.deliver().acknowledged
+
+    cause, message = failed(bench)
+    assert cause == "ObjectChangedError"
+    assert "s3://in/big.csv" in message
+    assert bench.runner.calls == []
+
+
+def test_a_shard_whose_object_has_vanished_ends_with_that_cause(bench: Bench) -> None:
+    plan(bench, [[InputObject("s3://in/_gone.csv", 5, "e")]])
+    bench.deliver()
+    cause, message = failed(bench)
+    assert cause == "ObjectNotFoundError"
+    assert "s3://in/_gone.csv" in message
+
+
+def test_a_shard_whose_object_may_not_be_read_ends_with_that_cause(bench: Bench) -> None:
+    uri = "s3://in/_secret.csv"
+    plan(bench, [[InputObject(uri, 1, bench.store.put(uri, b"x"))]])
+    bench.store.archive(uri)
+    bench.deliver()
+    cause, message = failed(bench)
+    assert cause == "ObjectForbiddenError"
+    assert uri in message
+
+
+def test_rows_over_several_lines_end_the_shard_with_the_remedy(bench: Bench) -> None:
+    body = b'a,b\n1,"two\nlines"\n' + b"3,4\n" * 20
+    plan(bench, [[slices(bench.store, "s3://in/big.csv", body, 30)[0]]])
+    bench.deliver()
+    cause, message = failed(bench)
+    assert cause == "PlanError"
+    assert "plan without --split csv" in message
+
+
+def test_a_failed_scripts_cause_names_the_object(bench: Bench) -> None:
+    plan(bench, [[InputObject("s3://in/_hidden.csv", 2, bench.store.put("s3://in/_hidden.csv", b"xy"))]])
+
+    def fail(call: ScriptCall, output: Output) -> ScriptResult:
+        (uri,) = bench.runner.event()["inputs"]
+        return ScriptResult(1, cause_class="AnalysisException", cause=f"cannot parse {uri} at 'xy'")
+
+    bench.runner.behaviour = fail
+    bench.deliver()
+    assert "cannot parse s3://in/_hidden.csv at 'xy'" in failed(bench)[1]
+
+
+# --- access ---
+
+FOREIGN = Access(role_arn="arn:aws:iam::1:role/reader")
+
+
+def test_inputs_of_another_access_are_fetched_with_it(bench: Bench) -> None:
+    script, theirs, asked = Script(bench), MemoryObjectStore(), list[Access]()
+    assert bench.worker.shards is not None
+
+    def open_inputs(access: Access) -> MemoryObjectStore:
+        asked.append(access)
+        return theirs
+
+    bench.worker.shards.open_inputs = open_inputs
+    plan(bench, [[InputObject("s3://in/a.csv", 3, theirs.put("s3://in/a.csv", b"abc"))]], FOREIGN)
+
+    assert bench.deliver().acknowledged
+
+    assert asked == [FOREIGN]
+    assert [list(read.values()) for read in script.read] == [[b"abc"]]
+
+
+def test_a_worker_that_knows_no_other_access_says_so(bench: Bench) -> None:
+    plan(bench, [[InputObject("s3://in/a.csv", 3, "e")]], FOREIGN)
+    bench.deliver()
+    assert failed(bench)[0] == "SettingsError"
+
+
+def test_a_shard_whose_inputs_do_not_fit_comes_back_and_then_ends(bench: Bench) -> None:
+    huge = 1 << 60
+    plan(bench, [[InputObject("s3://in/_big.csv", huge, bench.store.put("s3://in/_big.csv", b""))]])
+    for _ in range(3):
+        bench.deliver()
+        bench.clock.advance(400)
+    cause, message = failed(bench)
+    assert cause == "ScratchFullError"
+    assert "1099511627776 MiB" in message
