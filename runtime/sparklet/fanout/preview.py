@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sparklet.fanout.fitting import is_oversize
 from sparklet.fanout.inventory import Found, Inventory, ListReader, refuse_overlap, resolve_inputs
 from sparklet.fanout.inventory.digests import Digests
 from sparklet.fanout.inventory.found import EMPTY
@@ -28,6 +29,10 @@ class PlanPreview:
     largest_shard_bytes: int
     most_objects_in_a_shard: int
     skipped: Mapping[str, int]  # objects left out, by reason
+    slices: int = 0  # of the objects so many are parts of one that was cut
+    largest_shard: int = 0  # its number
+    largest_object: str = ""  # the first one in it
+    oversize: int = 0  # shards above what one function takes on; a run would refuse or mark them
 
 
 def preview(
@@ -59,20 +64,38 @@ def preview(
     skipped: Counter[str] = Counter()
     sources = [next(resolved) if "://" in given else given for given in inputs]
     objects = _Objects(options, store, lists, done, skipped)
-    seen = _seen(packed.shard for packed in pack_shards(objects.of(sources), options))
+    seen = _seen((packed.shard for packed in pack_shards(objects.of(sources), options)), options)
     if seen is None:
         raise nothing_to_plan(", ".join([*sources, *(given.source for given in lists)]), skipped)
     return replace(seen, skipped=dict(skipped))
 
 
-def _seen(shards: Iterable[Shard]) -> PlanPreview | None:
-    count = objects = size_bytes = largest = most = 0
+def _seen(shards: Iterable[Shard], options: RunOptions) -> PlanPreview | None:
+    count = objects = size_bytes = most = slices = oversize = 0
     smallest: int | None = None
+    largest: Shard | None = None
     for shard in shards:
         count, objects, size_bytes = count + 1, objects + len(shard.objects), size_bytes + shard.size_bytes
         smallest = shard.size_bytes if smallest is None else min(smallest, shard.size_bytes)
-        largest, most = max(largest, shard.size_bytes), max(most, len(shard.objects))
-    return None if smallest is None else PlanPreview(count, objects, size_bytes, smallest, largest, most, {})
+        largest = shard if largest is None or shard.size_bytes > largest.size_bytes else largest
+        most = max(most, len(shard.objects))
+        slices += sum(item.slice is not None for item in shard.objects)
+        oversize += is_oversize(shard, options)
+    if smallest is None or largest is None:
+        return None
+    return PlanPreview(
+        count,
+        objects,
+        size_bytes,
+        smallest,
+        largest.size_bytes,
+        most,
+        {},
+        slices,
+        largest.number,
+        largest.objects[0].uri,
+        oversize,
+    )
 
 
 @dataclass(frozen=True, slots=True)
