@@ -119,15 +119,15 @@ _OF_THE_SETTING = (
     _rule(
         "the run's copy of the script is not the one that was planned",
         "do not touch runs/RUN/script/; sparklet redrive RUN --script SCRIPT.py puts a good copy there",
-        says=r"has the digest .* was planned",
+        says=r"changed after planning",
     ),
     _rule(
         "the credentials are missing, wrong or have expired",
         "renew them, or give the function's role what it needs; then sparklet redrive RUN",
         "NoAuthWithAWSException",
         "CredentialInitializationException",
-        says=r"\b(?:ExpiredToken|InvalidAccessKeyId|SignatureDoesNotMatch|UnrecognizedClient|InvalidClientTokenId)"
-        r"|unable to load (?:AWS )?credentials|no AWS credentials|unable to locate credentials",
+        says=r"wrong credentials|\b(?:ExpiredToken|InvalidAccessKeyId|SignatureDoesNotMatch|UnrecognizedClient)"
+        r"|\bInvalidClientTokenId|unable to load (?:AWS )?credentials|no AWS credentials|unable to locate credentials",
     ),
 )
 
@@ -137,7 +137,8 @@ _OF_RESOURCES = (
         "give the function more memory, make shards smaller (--target-size), or collect less into the driver",
         "OutOfMemoryError",
         "MemoryError",
-        says=r"OutOfMemoryError|Java heap space|GC overhead limit|Cannot allocate memory|SIGKILL|\bexit code -9\b",
+        says=r"OutOfMemoryError|Java heap space|GC overhead limit|Cannot allocate memory|SIGKILL|\bexit code -9\b"
+        r"|Python worker exited unexpectedly",
     ),
     _rule(
         "the scratch space (/tmp) was full",

@@ -24,6 +24,7 @@ _OF_S3A = re.compile(
     r"`?(?P<uri>s3[an]?://[^\s']+)'?: .*?(?P<said>[^:]*) \(Service: [^;]*; Status Code: (?P<status>\d+); "
     r"Error Code: (?P<code>[^;)]*)"
 )
+_CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch")
 _CRASHED = "Python worker exited unexpectedly"
 _READING = re.compile(r"(?:while reading file|read footer for file:) (?P<file>\S+?)\. ")
 _LOST_TASK = re.compile(rf"executor [^ )]+\): {_NAME}", re.MULTILINE)
@@ -142,10 +143,10 @@ def _told_outside(chain: Iterable[re.Match[str]]) -> Cause | None:
         if message.startswith(_CRASHED):
             return match["name"], message
         if of_s3a := _OF_S3A.match(message[: 2 * LONGEST_MESSAGE]):
-            denied = "permission denied: " if of_s3a["status"] == "403" else ""
             code = of_s3a["code"].removeprefix(of_s3a["status"]).strip()
-            said = f"{of_s3a['said'].strip()} ({of_s3a['status']} {code})"
-            return match["name"], f"{denied}{of_s3a['uri']}: {said}"
+            denied = "permission denied: " if of_s3a["status"] == "403" else ""
+            what = "wrong credentials: " if code in _CREDENTIALS else denied
+            return match["name"], f"{what}{of_s3a['uri']}: {of_s3a['said'].strip()} ({of_s3a['status']} {code})"
     return None
 
 

@@ -1,6 +1,7 @@
 """Fetches scripts: only from allowed prefixes, always the version that is there now, never a stale one."""
 
 import hashlib
+import re
 from pathlib import Path
 
 from sparklet.errors import (
@@ -12,6 +13,8 @@ from sparklet.errors import (
 )
 from sparklet.model import ScriptRef
 from sparklet.ports import ObjectStore
+
+_COPY = re.compile(r"/([0-9a-f]{64})/[^/]+$")
 
 
 class ScriptCache:
@@ -47,10 +50,12 @@ class ScriptCache:
         return self._file(uri, hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest(), etag=etag)
 
     def fetch_ref(self, script: ScriptRef) -> tuple[Path, tuple[Path, ...]]:
-        """A run's script and its py-files; the script has exactly the digest it was planned with."""
+        """A run's script and its py-files, exactly those that were planned: their digests are kept, or in the URI."""
         self._check(script.uri)
         path = self._file(script.uri, script.sha256, sha256=script.sha256)
-        extra = [self._file(uri, hashlib.sha256(uri.encode()).hexdigest()) for uri in script.py_files]
+        extra = [
+            self._file(uri, hashlib.sha256(uri.encode()).hexdigest(), sha256=_digest_in(uri)) for uri in script.py_files
+        ]
         return path, tuple(extra)
 
     def _check(self, uri: str) -> None:
@@ -72,9 +77,18 @@ class ScriptCache:
         digest = _digest(path)
         if sha256 and digest != sha256:
             path.unlink()
-            raise ScriptFetchError(f"{uri} has the digest {digest}, but {sha256} was planned", retryable=False)
+            raise ScriptFetchError(
+                f"a script changed after planning: {uri} has the digest {digest[:12]}…, not {sha256[:12]}…",
+                retryable=False,
+            )
         self._digests[path] = digest
         return path
+
+
+def _digest_in(uri: str) -> str:
+    """The digest under which planning put a copy, ``…/<sha256>/<name>``; "" if it lies elsewhere."""
+    found = _COPY.search(uri)
+    return found[1] if found else ""
 
 
 def _digest(path: Path) -> str:

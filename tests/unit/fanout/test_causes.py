@@ -37,6 +37,7 @@ EXPECTED = [
     ("RunCancelled", "the run was cancelled", "cancelled", "redrive"),
     ("ShardTooLarge", "weighs 12 GiB", "larger than one function", "--split"),
     ("LeaseExpired", "attempt a was not heard of before its lease ended", "vanished without a word", "memory"),
+    ("SparkException", "Python worker exited unexpectedly (crashed) (line 9 of job.py", "memory was used up", "memory"),
     ("GatewayLostError", "the JVM ended with 5 under the script", "the JVM was lost", "logs"),
     (
         "ScriptNotAllowedError",
@@ -46,7 +47,7 @@ EXPECTED = [
     ),
     (
         "ScriptFetchError",
-        "s3://b/j.py has the digest 1a, but 2b was planned",
+        "a script changed after planning: s3://b/j.py has the digest 1a…, not 2b…",
         "not the one that was planned",
         "--script",
     ),

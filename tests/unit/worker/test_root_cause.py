@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.worker.root_cause import LONGEST_MESSAGE, root_cause, where_it_was
+from sparklet.worker.root_cause import LONGEST_MESSAGE, root_cause, script_line, where_it_was
 
 SAMPLES = Path(__file__).parent / "stderr_samples"
 
@@ -15,9 +15,12 @@ EXPECTED = {
     ),
     "ansi_division": ("ArithmeticException", "[DIVIDE_BY_ZERO] Division by zero."),
     "corrupt_parquet": ("RuntimeException", "file:/task/bad.parquet is not a Parquet file (length is too low: 11)"),
+    "csv_schema": ("SparkRuntimeException", "s3://bucket/text.csv: [MALFORMED_CSV_RECORD] Malformed CSV record: a,b"),
+    "empty_parquet": ("RuntimeException", "s3://bucket/empty.parquet is not a Parquet file (length is too low: 0)"),
     "exception_group": ("ExceptionGroup", "several (2 sub-exceptions)"),
     "exit_with_text": ("", "the text"),
     "java_call": ("NumberFormatException", 'For input string: "seven"'),
+    "java_no_space": ("IOException", "No space left on device"),
     "logged_then_exit": ("ZeroDivisionError", "division by zero"),
     "malformed_csv": ("NumberFormatException", 'file:///task/bad.csv: For input string: "a"'),
     "memory": ("MemoryError", ""),
@@ -25,11 +28,23 @@ EXPECTED = {
     "no_message": ("KeyError", ""),
     "note": ("ValueError", "with note"),
     "parse": ("ParseException", "[PARSE_SYNTAX_ERROR] Syntax error at or near 'selec'.(line 1, pos 0)"),
+    "path_not_found": ("AnalysisException", "[PATH_NOT_FOUND] Path does not exist: s3://bucket/gone.csv."),
     "python_rdd": ("ZeroDivisionError", "division by zero"),
     "python_udf": ("ValueError", "bad value 7"),
+    "python_worker_crashed": ("SparkException", "Python worker exited unexpectedly (crashed)"),
     "raise_error_in_a_write": ("RuntimeException", "row 1"),
     "raised_from": ("KeyError", "'k'"),
     "raised_meanwhile": ("RuntimeError", "outer"),
+    "s3a_bad_keys": (
+        "AccessDeniedException",
+        "wrong credentials: s3://input/: The AWS Access Key Id you provided does not exist in our records. "
+        "(403 InvalidAccessKeyId)",
+    ),
+    "s3a_forbidden": (
+        "AccessDeniedException",
+        "permission denied: s3://others/in/1.csv: Forbidden (403 Forbidden)",
+    ),
+    "s3a_forbidden_write": ("AccessDeniedException", "permission denied: s3://others/out: Forbidden (403 Forbidden)"),
     "s3a_no_bucket": (
         "UnknownStoreException",
         "s3a://nobucket/x: The specified bucket does not exist (404 NoSuchBucket)",
@@ -54,6 +69,41 @@ def test_the_innermost_exception_is_named(name: str) -> None:
     assert cause_class == EXPECTED[name][0]
     assert cause.startswith(EXPECTED[name][1])
     assert bool(cause) == bool(EXPECTED[name][1])
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("python_udf", "line 6 of udf.py"),
+        ("python_worker_crashed", "line 9 of job.py"),
+        ("s3a_forbidden", "line 4 of job.py"),
+        ("csv_schema", "line 4 of job.py"),
+        ("java_no_space", "line 3 of job.py"),
+        ("syntax", ""),
+        ("exit_with_text", ""),
+    ],
+)
+def test_the_scripts_own_line_is_told_also_where_it_is_inside_a_udf(name: str, line: str) -> None:
+    text = (SAMPLES / f"{name}.txt").read_text()
+
+    assert script_line(text, ["/task/job.py", "/task/udf.py"]) == line
+    assert script_line(text, ["/task/other.py"]) == ""
+
+
+@pytest.mark.parametrize("before", ["80%|####   | 4/5 [00:01<00:00]", "[Stage 0:>   (0 + 1) / 1]\r", "\ufffd\ufffd\0"])
+def test_a_traceback_after_a_line_that_was_not_ended_is_seen(before: str) -> None:
+    text = before + 'Traceback (most recent call last):\n  File "/task/job.py", line 3, in <module>\nValueError: 7\n'
+
+    assert root_cause(text) == ("ValueError", "7")
+    assert script_line(text, ["/task/job.py"]) == "line 3 of job.py"
+
+
+def test_an_endless_message_of_s3a_is_read_in_time() -> None:
+    text = (
+        "Traceback (most recent call last):\nPy4JJavaError: x\n: a.AccessDeniedException: s3://b/k: " + ": (Se" * 25_000
+    )
+
+    assert root_cause(text)[0] == "AccessDeniedException"
 
 
 def test_an_exception_on_the_way_out_does_not_hide_the_one_before_it() -> None:

@@ -1,12 +1,13 @@
 """A shard's way through a worker: every attempt ends in the ledger, or the message comes back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError
 from sparklet.events import Outcome
-from sparklet.model import ShardState
+from sparklet.model import Failure, ShardState
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import Behaviour, Bench
 
@@ -278,3 +279,23 @@ def test_a_plan_part_that_is_gone_ends_the_shard_at_once(bench: Bench) -> None:
     record = bench.ledger.get_shard("run-1", 0)
     assert (record.state, record.error_class) == (ShardState.FAILED, "ObjectNotFoundError")
     assert ref.part in record.error_message
+
+
+def test_a_py_file_that_changed_after_planning_ends_the_shard(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    uri = f"s3://bucket/runs/run-1/script/{'0' * 64}/deps.zip"
+    bench.store.put(uri, b"not what the digest says")
+    run = bench.ledger.get_run(ref.run_id)
+    bench.ledger.start_generation(ref.run_id, 1, replace(run.scripts[0], py_files=(uri,)))
+    bench.queue.receive()
+    bench.ledger.abandon(bench.ledger.get_shard("run-1", 0), Failure("X", "x"))
+    again = bench.ledger.redrive("run-1", 0, 1)
+    assert again is not None
+    bench.queue.send([again.ref.to_body()])
+
+    assert bench.deliver().acknowledged
+
+    record = bench.ledger.get_shard("run-1", 0)
+    assert (record.state, record.error_class) == (ShardState.FAILED, "ScriptFetchError")
+    assert f"changed after planning: {uri} has the digest" in record.error_message
+    assert bench.runner.calls == []

@@ -1,0 +1,165 @@
+"""A deployed worker function with a ledger: the real handler in a process of its own, shards entered by hand."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.s3 import S3Store
+from sparklet.model import (
+    InputObject,
+    PartRecord,
+    Position,
+    Run,
+    RunOptions,
+    ScriptRef,
+    Shard,
+    ShardRecord,
+    ShardRef,
+)
+from tests.functional.worker.conftest import MARK, SMALL, marked
+from tests.stand_ins.ministack import ministack
+
+PROCESS = Path(__file__).with_name("handler_process.py")
+BUCKET, TABLE, OTHERS = "sparklet-runs", "ledger", "somebody-elses"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+GRACE_S = 2.0
+
+
+@dataclass
+class Function:
+    """A warm worker function, its ledger and its bucket."""
+
+    process: "subprocess.Popen[str]"
+    clients: AwsClients
+    others: S3Store  # of another account, whose bucket the function may not read
+    log: Path
+    scratch: Path
+    mark: str
+    read_bytes: int = field(default=0)  # of the log, by ``said``
+
+    @property
+    def store(self) -> S3Store:
+        return S3Store(self.clients)
+
+    @property
+    def ledger(self) -> DynamoLedger:
+        return DynamoLedger(self.clients, TABLE)
+
+    def plan(self, script: bytes, inputs: Sequence[str] = (), script_uri: str = "", **options: Any) -> ShardRef:
+        """Enter a run of one shard, as ``new_run`` and ``plan`` do."""
+        run_id = f"run-{uuid.uuid4().hex[:8]}"
+        digest = hashlib.sha256(script).hexdigest()
+        uri = script_uri or f"s3://{BUCKET}/runs/{run_id}/script/{digest}/job.py"
+        if not script_uri:
+            self.store.put(uri, script)
+        ref = ScriptRef(uri, digest, "s3://mine/job.py")
+        run = Run(run_id, ("s3://in/",), f"s3://{BUCKET}/out/{run_id}/", (ref,), options=RunOptions(**options))
+        self.ledger.create_run(run)
+        line = Shard(0, tuple(InputObject(each, 4) for each in inputs)).to_line()
+        part = "part-00000-test.jsonl"
+        self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/{part}", line)
+        self.ledger.add_part(run_id, PartRecord(0, part, 0, 1, len(inputs), 4 * len(inputs), Position()))
+        record = ShardRecord(run_id, 0, part, 0, len(line), len(inputs), 4 * len(inputs))
+        self.ledger.add_shards([record])
+        self.ledger.seal_plan(run_id, 1, len(inputs), 4 * len(inputs))
+        return record.ref
+
+    def deliver(self, *refs: ShardRef, timeout_s: float = 120) -> list[str]:
+        """Invoke with a message for each; the messages that come back."""
+        records = [
+            {"eventSource": "aws:sqs", "messageId": str(place), "body": ref.to_body()} for place, ref in enumerate(refs)
+        ]
+        answer = self.invoke({"Records": records}, timeout_s)
+        return [failure["itemIdentifier"] for failure in answer["answer"]["batchItemFailures"]]
+
+    def invoke(self, event: Any, timeout_s: float = 120) -> Any:
+        assert self.process.stdin and self.process.stdout
+        print(json.dumps({"event": event, "timeout_s": timeout_s}), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+    def shard(self, ref: ShardRef) -> ShardRecord:
+        return self.ledger.get_shard(ref.run_id, ref.shard)
+
+    def said(self) -> bytes:
+        """What the log holds since this was last asked."""
+        with self.log.open("rb") as file:
+            file.seek(self.read_bytes)
+            new = file.read()
+        self.read_bytes += len(new)
+        return new
+
+    def left(self) -> dict[int, str]:
+        """Whatever scripts left running: all but the worker, its host and its JVM."""
+        ours = {"handler_process", "sparklet.worker", "java", "script_host"}
+        return {pid: line for pid, line in marked(self.mark).items() if not any(name in line for name in ours)}
+
+
+def with_generation(ref: ShardRef, generation: int) -> ShardRef:
+    """The same message of another generation."""
+    return replace(ref, generation=generation)
+
+
+@contextmanager
+def deployed(folder: Path, scratch: Path, **env: str) -> Iterator[Function]:
+    """A function on a stand-in of its own."""
+    mark = uuid.uuid4().hex
+    with ministack(folder) as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        clients = AwsClients(endpoint_url=endpoint, region="us-east-1")
+        clients.s3.create_bucket(Bucket=BUCKET)
+        clients.dynamodb.create_table(**table_definition(TABLE))
+        own = {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_LAMBDA_FUNCTION_NAME": "worker",
+            "SPARKLET_SCRATCH": str(scratch),
+            "SPARKLET_LEDGER_TABLE": TABLE,
+            "SPARKLET_BUCKET": BUCKET,
+            "SPARKLET_SCRIPT_PREFIXES": f"s3://{OTHERS}/scripts/",
+            "SPARKLET_GRACE_S": str(GRACE_S),
+            MARK: mark,
+        }
+        log = folder / "log"
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [sys.executable, str(PROCESS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**_without_aws(os.environ), **CREDENTIALS, **SMALL, **own, **env},
+            )
+        try:
+            yield Function(process, clients, _another_account(endpoint), log, scratch, mark)
+        finally:
+            try:
+                process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+
+
+def _without_aws(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if not name.startswith(("AWS_", "SPARKLET_"))}
+
+
+def _another_account(endpoint: str) -> S3Store:
+    """The stand-in takes an access key of twelve digits for the number of an account."""
+    import boto3
+
+    clients = AwsClients(endpoint_url=endpoint, region="us-east-1")
+    clients._made["session"] = boto3.Session("111111111111", "test", region_name="us-east-1")
+    clients.s3.create_bucket(Bucket=OTHERS)
+    return S3Store(clients)

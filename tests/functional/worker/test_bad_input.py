@@ -1,0 +1,436 @@
+"""Scripts and inputs that misbehave: each ends in the ledger with its true cause, and the next task works.
+
+One warm worker does all of them, one after the other, each followed by a good shard: whatever a task leaves
+behind meets the next.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from platformdirs import user_cache_path
+
+from sparklet.aws.dynamodb.items import run_key, shard_key
+from sparklet.local.jars import ensure_jars
+from sparklet.model import ShardRecord, ShardRef, ShardState
+from tests.functional.worker.conftest import STACK
+from tests.functional.worker.ledgered import BUCKET, OTHERS, TABLE, Function, deployed
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+SCRATCH_MB = 400
+GONE, RETRIED, DONE = ShardState.FAILED, ShardState.PENDING, ShardState.SUCCEEDED
+"""FAILED at once, as no retry helps; PENDING again, of two attempts one is used; SUCCEEDED."""
+
+JOB = "from sparklet.job import Job\njob = Job.from_args()\nspark = job.spark()\n"
+GOOD = b"""
+import os
+from sparklet.job import Job
+job = Job.from_args()
+assert os.getcwd() == os.environ["TMPDIR"] and os.listdir() == [], os.listdir()
+with open("mine", "w") as file:
+    file.write("x" * 1_000_000)
+job.report(rows=job.spark().range(10).selectExpr("sum(id)").first()[0])
+"""
+UDF = (
+    JOB
+    + "from pyspark.sql import functions as F\n@F.udf('int')\ndef f(x):\n    {}\n"
+    + "spark.range(3).select(f('id')).collect()"
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A script and what the ledger says of its shard after one of two attempts."""
+
+    name: str
+    script: str
+    state: ShardState
+    error_class: str = ""
+    says: tuple[str, ...] = ()
+    limit_s: float = 0.0  # what the invocation may take; 0: enough
+
+    def __str__(self) -> str:
+        return self.name
+
+
+CASES = [
+    # --- how it ends ---
+    Case("syntax error", "x = 1\nprint(\n", GONE, "SyntaxError", ("'(' was never closed (job.py, line 2)",)),
+    Case("exit 3", "import sys\nsys.exit(3)", RETRIED, "ScriptFailedError", ("s3://mine/job.py exited with 3",)),
+    Case("exit with a text", "raise SystemExit('no data today')", RETRIED, "ScriptFailedError", ("1: no data today",)),
+    Case(
+        "raises",
+        "def f():\n    raise ValueError('bad value 7')\n\nf()\n",
+        RETRIED,
+        "ValueError",
+        ("bad value 7 (line 2 of job.py; exit code 1)",),
+    ),
+    Case(
+        "a long message", "raise ValueError('x' * 999)", RETRIED, "ValueError", ("xx… (line 1 of job.py; exit code 1)",)
+    ),
+    Case("exits with 0 before it has done a thing", JOB + "import sys\nsys.exit(0)\njob.report(rows=1)", DONE),
+    Case("never creates Spark", "print('nothing to do')", DONE),
+    Case("stops Spark twice", JOB + "spark.stop()\nspark.stop()", DONE),
+    Case("runs past the deadline", "import time\ntime.sleep(600)", RETRIED, "DeadlineExceededError", ("line 2",), 5),
+    Case(
+        "leaves a thread that never ends",
+        "import threading, time\n\ndef f():\n    time.sleep(600)\n\nthreading.Thread(target=f).start()",
+        RETRIED,
+        "DeadlineExceededError",
+        ("was ended at its deadline, at line 4 of job.py",),
+        5,
+    ),
+    Case(
+        "leaves a thread that ends",
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(1,)).start()",
+        DONE,
+    ),
+    # --- what it does around itself ---
+    Case("closes its standard output and error", "import os\nos.close(1)\nos.close(2)", DONE),
+    Case(
+        "closes them and fails", "import os\nos.close(1)\nos.close(2)\n1 / 0", RETRIED, "ScriptFailedError", ("with 1",)
+    ),
+    Case("changes the directory", "import os\nos.chdir('/')", DONE),
+    Case("deletes its own folder", "import os, shutil\nshutil.rmtree(os.environ['TMPDIR'])", DONE),
+    Case(
+        "patches Python and pyspark",
+        "import builtins, json, os\nfrom pyspark.sql import SparkSession\n"
+        "SparkSession.range = SparkSession.builder = json.loads = None\n"
+        "os.getcwd = lambda: '/'\nos.environ.clear()\nbuiltins.open = builtins.print = None",
+        DONE,
+    ),
+    Case(
+        "forks a daemon",
+        "import os\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+        "        os.execlp('sleep', 'sleep', '600')\n    os._exit(0)\nos.wait()",
+        DONE,
+    ),
+    # --- memory, space, the JVM ---
+    Case(
+        "out of memory in Python",
+        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\nx = bytearray(3 << 30)",
+        RETRIED,
+        "OutOfMemoryError",
+        ("the script's Python ran out of memory at line 3 of job.py", "give the function more memory"),
+    ),
+    Case(
+        "killed as the kernel does it",
+        "import os\nos.kill(os.getpid(), 9)",
+        RETRIED,
+        "ScriptFailedError",
+        ("ended by SIGKILL: killed from outside, as the kernel does when memory is used up",),
+    ),
+    Case(
+        "a Python worker is killed",
+        UDF.format("import os; os.kill(os.getpid(), 9)"),
+        RETRIED,
+        "SparkException",
+        ("Python worker exited unexpectedly (crashed) (line 8 of job.py",),
+    ),
+    Case(
+        "out of memory in the JVM",
+        JOB + "spark.range(1).selectExpr(\"repeat('x', 600000000)\").collect()",
+        RETRIED,
+        "OutOfMemoryError",
+        ("the JVM ran out of memory: Java heap space; give the function more memory",),
+    ),
+    Case(
+        "kills its JVM",
+        JOB + "import os\nos.kill(spark._jvm.java.lang.ProcessHandle.current().pid(), 9)\nspark.range(3).count()",
+        RETRIED,
+        "GatewayLostError",
+        ("the JVM was ended by SIGKILL under the script",),
+    ),
+    Case(
+        "no space left", "with open('/dev/full', 'w') as f:\n    f.write('x')", RETRIED, "ScratchFullError", ("line 1",)
+    ),
+    # --- what Spark says of it ---
+    Case(
+        "raises in a UDF",
+        UDF.format("raise ValueError(f'bad value {x}')"),
+        RETRIED,
+        "ValueError",
+        ("bad value ", " (line 7 of job.py; exit code 1)"),
+    ),
+    Case(
+        "a column that is not there",
+        JOB + "spark.range(3).select('nope')",
+        GONE,
+        "AnalysisException",
+        ("`nope` cannot be resolved", " (line 4 of job.py; exit code 1)"),
+    ),
+    Case(
+        "another schema",
+        JOB + "spark.read.schema('a int').option('mode', 'FAILFAST').csv('s3://inputs/text.csv').collect()",
+        RETRIED,
+        "SparkRuntimeException",
+        ("s3://inputs/text.csv: [MALFORMED_CSV_RECORD]",),
+    ),
+    Case(
+        "an empty Parquet file",
+        JOB + "spark.read.parquet('s3://inputs/empty.parquet')",
+        RETRIED,
+        "RuntimeException",
+        ("s3://inputs/empty.parquet is not a Parquet file (length is too low: 0)",),
+    ),
+    Case(
+        "an empty CSV file",
+        JOB + "spark.read.csv('s3://inputs/empty.csv', header=True).select('day')",
+        GONE,
+        "AnalysisException",
+        ("`day` cannot be resolved",),
+    ),
+    Case(
+        "an input that vanished",
+        JOB + "spark.read.text('s3://inputs/gone.csv')",
+        GONE,
+        "AnalysisException",
+        ("[PATH_NOT_FOUND] Path does not exist: s3://inputs/gone.csv",),
+    ),
+    Case(
+        "an input that vanishes after it was listed",
+        JOB + "frame = spark.read.text('s3://inputs/going.csv')\nimport boto3\n"
+        "boto3.client('s3').delete_object(Bucket='inputs', Key='going.csv')\nframe.collect()",
+        RETRIED,
+        "SparkFileNotFoundException",
+        ("No such file or directory: s3://inputs/going.csv",),
+    ),
+    Case(
+        "an input without permission",
+        JOB + f"spark.read.text('s3://{OTHERS}/in/1.csv')",
+        GONE,
+        "AccessDeniedException",
+        (f"permission denied: s3://{OTHERS}/in/1.csv: Forbidden (403 Forbidden) (line 4",),
+    ),
+    Case(
+        "an output without permission",
+        JOB + f"spark.range(1).write.parquet('s3://{OTHERS}/out')",
+        GONE,
+        "AccessDeniedException",
+        (f"permission denied: s3://{OTHERS}/out",),
+    ),
+    Case(
+        "a bucket that is not there",
+        JOB + "spark.read.text('s3://no-such-bucket/x')",
+        GONE,
+        "UnknownStoreException",
+        ("s3://no-such-bucket/x: The specified bucket does not exist (404 NoSuchBucket)",),
+    ),
+]
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """A file system of its own at ``folder``, where that may be mounted; whether it was."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SCRATCH_MB}m", "none", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def s3a_jars() -> str:
+    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
+    return os.pathsep.join(map(str, ensure_jars(STACK, cache, ["s3a"], progress=print)))
+
+
+@pytest.fixture(scope="module")
+def function(s3a_jars: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+    folder = tmp_path_factory.mktemp("function")
+    scratch = folder / "scratch"
+    with small_disk(scratch), deployed(folder, scratch, SPARKLET_JARS=s3a_jars) as it:
+        it.clients.s3.create_bucket(Bucket="inputs")
+        for key, body in {
+            "empty.parquet": b"",
+            "empty.csv": b"",
+            "going.csv": b"a\n",
+            "text.csv": b"a,b\nx,y\n",
+        }.items():
+            it.store.put(f"s3://inputs/{key}", body)
+        it.others.put(f"s3://{OTHERS}/in/1.csv", b"a\n1\n")
+        it.others.put(f"s3://{OTHERS}/scripts/job.py", b"print('not yours')")
+        yield it
+
+
+def then_the_next_works(function: Function) -> None:
+    """Nothing runs, nothing lies about, and a good shard is done by the same worker."""
+    assert function.left() == {}
+    assert list(function.scratch.glob("task-*")) == []
+    good = function.plan(GOOD)
+    assert function.deliver(good) == []
+    record = function.shard(good)
+    assert (record.state, record.rows) == (DONE, 45), record.error_message
+
+
+def expect(function: Function, ref: ShardRef, state: ShardState, error_class: str, *says: str) -> ShardRecord:
+    """What the ledger holds after one delivery, and that the message comes back only if it is to be tried again."""
+    record = function.shard(ref)
+    assert (record.state, record.error_class, record.attempts) == (state, error_class, 1), record.error_message
+    for part in says:
+        assert part in record.error_message
+    return record
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_script_that_misbehaves_ends_with_its_cause_and_harms_nobody_else(function: Function, case: Case) -> None:
+    ref = function.plan(case.script.encode(), max_attempts=2)
+    if case.limit_s:
+        then_the_next_works(function)  # the JVM is up: the limit is for the script
+
+    back = function.deliver(ref, timeout_s=case.limit_s or 120)
+
+    assert back == (["0"] if case.state is RETRIED else [])
+    record = expect(function, ref, case.state, case.error_class, *case.says)
+    assert (record.rows, record.outputs) == (None, ())
+    then_the_next_works(function)
+
+
+def test_a_hundred_megabytes_of_output_pass_through_in_bounded_memory(function: Function) -> None:
+    function.said()
+    ref = function.plan(
+        b"import sys\nfor _ in range(50_000):\n    print('x' * 1999)\nsys.stdout.write('y' * 1_000_000)"
+    )
+    before_kb = peak_kb(function)
+
+    function.deliver(ref)
+
+    expect(function, ref, DONE, "")
+    assert len(function.said()) > 101_000_000
+    assert peak_kb(function) - before_kb < 50_000
+    then_the_next_works(function)
+
+
+def peak_kb(function: Function) -> int:
+    status = Path(f"/proc/{function.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+def test_bytes_that_are_no_text_pass_through_and_hide_no_cause(function: Function) -> None:
+    every_byte = bytes(range(256)) * 10
+    script = b"import os\nfor out in (1, 2):\n    os.write(out, bytes(range(256)) * 10)\nraise ValueError(b'\\xff')"
+    function.said()
+    ref = function.plan(script, max_attempts=2)
+
+    function.deliver(ref)
+
+    expect(function, ref, RETRIED, "ValueError", "b'\\xff' (line 4 of job.py; exit code 1)")
+    assert every_byte in function.said()
+    then_the_next_works(function)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "with open('big', 'wb') as file:\n    while True:\n        file.write(bytes(1 << 20))",
+        JOB
+        + "rows = spark.range(500).selectExpr(\"repeat('x', 1000000)\")\n"
+        + "import os\nrows.write.text(f'file:{os.getcwd()}/out')",
+    ],
+    ids=["python", "spark"],
+)
+def test_scratch_space_that_is_filled_is_the_cause_and_is_free_again(function: Function, script: str) -> None:
+    if not os.path.ismount(function.scratch):
+        pytest.skip("only root can mount a small disk")
+    free_bytes = free(function.scratch)
+    ref = function.plan(script.encode(), max_attempts=2)
+
+    function.deliver(ref)
+
+    expect(function, ref, RETRIED, "ScratchFullError", "no space left at line ", "more ephemeral storage")
+    then_the_next_works(function)
+    assert free(function.scratch) > free_bytes - 20_000_000
+
+
+def free(folder: Path) -> int:
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+# --- the script itself ---
+
+
+def test_a_script_that_is_not_there_may_not_be_read_or_lies_outside_ends_the_shard(function: Function) -> None:
+    for uri, error_class, says in (
+        (f"s3://{BUCKET}/runs/r/script/gone.py", "ScriptFetchError", "gone.py is not there"),
+        (f"s3://{OTHERS}/scripts/job.py", "ScriptFetchError", "may not be accessed with these credentials"),
+        (f"s3://{OTHERS}/elsewhere/job.py", "ScriptNotAllowedError", "is outside the prefixes"),
+    ):
+        ref = function.plan(b"print('never run')", script_uri=uri, max_attempts=2)
+
+        assert function.deliver(ref) == []
+        expect(function, ref, GONE, error_class, says)
+    then_the_next_works(function)
+
+
+def test_a_script_that_changed_after_planning_is_not_run(function: Function) -> None:
+    ref = function.plan(b"print('as planned')", max_attempts=2)
+    (script,) = function.ledger.get_run(ref.run_id).scripts
+    function.store.put(script.uri, b"print('evil')")
+    function.said()
+
+    assert function.deliver(ref) == []
+
+    expect(function, ref, GONE, "ScriptFetchError", "changed after planning", f"not {script.sha256[:12]}")
+    assert b"\nevil" not in function.said()
+    then_the_next_works(function)
+
+
+# --- plan, message, ledger ---
+
+
+def test_a_plan_part_that_was_altered_ends_the_shard(function: Function) -> None:
+    ref = function.plan(GOOD, max_attempts=2)
+    uri = f"s3://{BUCKET}/runs/{ref.run_id}/plan/{ref.part}"
+    function.store.put(uri, b'{"shard":7,"objects":[]}\n')
+
+    assert function.deliver(ref) == []
+
+    expect(function, ref, GONE, "PlanError", f"{uri} is damaged", "are (7, 0, 0), but (0, 0, 0) was planned")
+    then_the_next_works(function)
+
+
+def test_a_message_of_an_unknown_run_or_shard_comes_back_and_holds_nobody_up(function: Function) -> None:
+    good = function.plan(GOOD)
+    unknown = [ShardRef("nobodys-run", 0, 0, "p", 0, 1), ShardRef(good.run_id, 77, 0, "p", 0, 1)]
+    function.said()
+
+    assert function.deliver(*unknown, good) == ["0", "1"]
+
+    assert function.shard(good).rows == 45
+    said = function.said()
+    assert b"there is no run nobodys-run" in said
+    assert b"has no shard 77" in said
+
+
+@pytest.mark.parametrize("what", ["run", "shard"])
+def test_what_a_newer_sparklet_wrote_is_left_alone(function: Function, what: str) -> None:
+    ref = function.plan(GOOD)
+    key = run_key(ref.run_id) if what == "run" else shard_key(ref.run_id, 0)
+    set_format(function, key, "2")
+    function.said()
+
+    assert function.deliver(ref) == ["0"]
+
+    assert b"written by a newer Sparklet (ledger format 2, this one knows 1)" in function.said()
+    set_format(function, key, "1")
+    assert (function.shard(ref).state, function.shard(ref).attempts) == (ShardState.PENDING, 0)
+    assert function.deliver(ref) == []
+    assert function.shard(ref).rows == 45
+
+
+def set_format(function: Function, key: dict[str, object], number: str) -> None:
+    function.clients.dynamodb.update_item(
+        TableName=TABLE,
+        Key=key,
+        UpdateExpression="SET fmt = :format",
+        ExpressionAttributeValues={":format": {"N": number}},
+    )
