@@ -40,7 +40,7 @@ class RowGroup:
     """A row group, as the footer describes it."""
 
     rows: int
-    size_bytes: int  # stored
+    size_bytes: int  # stored: pages, and indexes and filters as far as their lengths are said
     pieces: tuple[tuple[int, int | None], ...]  # offset and length of pages, indexes, filters; None: not said
     document: bytes  # itself, within the footer
 
@@ -152,21 +152,23 @@ def _row_group(reader: "_Compact") -> RowGroup:
     fields = reader.struct(
         {1: {1: None, 3: {7: None, 9: None, 11: None, 14: None, 15: None}, **dict.fromkeys((4, 5, 6, 7))}}
     )
-    sizes, pieces = 0, []
+    pages, pieces, others = 0, [], []
     for chunk in fields[1]:
         if chunk.get(1):
             raise FooterError("its columns lie in other files")
         if 3 not in chunk:
             raise FooterError("its columns are encrypted")
         size, offset = _pages(chunk[3])
-        sizes += size
+        pages += size
         pieces.append((offset, size + HEADER_PADDING_BYTES))
-        pieces += [(chunk[of], chunk[of + 1]) for of in (4, 6) if chunk.get(of)]
+        others += [(chunk[of], chunk[of + 1]) for of in (4, 6) if chunk.get(of)]
         if chunk[3].get(14):
-            pieces.append((chunk[3][14], chunk[3].get(15)))
+            others.append((chunk[3][14], chunk[3].get(15)))
+    pieces += others
     if any(offset < 0 or (length or 0) < 0 for offset, length in pieces) or fields[3] < 0:
         raise FooterError("its Parquet footer names places before the file")
-    return RowGroup(fields[3], sizes, tuple(pieces), reader.data[at : reader.at])
+    size_bytes = pages + sum(length or 0 for _, length in others)
+    return RowGroup(fields[3], size_bytes, tuple(pieces), reader.data[at : reader.at])
 
 
 def _pages(meta: Mapping[int, int]) -> tuple[int, int]:

@@ -1,0 +1,194 @@
+"""Slices and odd names through the real handler: a script that knows nothing of Sparklet, real Spark, real S3A."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+from platformdirs import user_cache_path
+
+from sparklet.clock import SystemClock
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.new_run import RunRequest, new_run
+from sparklet.fanout.planner import plan
+from sparklet.local.jars import ensure_jars
+from sparklet.local.memory import MemoryTaskQueue
+from sparklet.model import RunOptions, RunState, ShardRef, ShardState
+from sparklet.worker.staging import is_misread
+from tests.functional.worker.conftest import STACK
+from tests.functional.worker.ledgered import BUCKET, Function, deployed
+from tests.unit.worker.test_staging import MISREAD, RIGHT
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+DATA = f"s3://{BUCKET}/data"
+PLAIN = b"""
+import json, sys
+from pathlib import Path
+from pyspark.sql import SparkSession
+
+text = sys.argv[sys.argv.index("--event") + 1]
+event = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+spark = SparkSession.builder.getOrCreate()
+params = event["params"]
+reader = spark.read.options(**params.get("options", {}))
+frame = reader.format(params.get("format", "text")).load(event["inputs"])
+for where in params.get("filters", ["true"]):
+    for row in frame.where(where).collect():
+        print("ROW " + json.dumps([where, *row]))
+"""
+WRITE = b"""
+import json, sys
+from pyspark.sql import SparkSession
+
+event = json.loads(sys.argv[sys.argv.index("--event") + 1])
+spark = SparkSession.builder.getOrCreate()
+rows = spark.range(12000).selectExpr(
+    "id", "concat('key-', hash(id)) AS key", "concat('d', id % 7) AS day", "IF(id % 5 = 0, null, id / 3) AS third"
+)
+writer = rows.coalesce(1).write.mode("overwrite").option("compression", "zstd")
+for name, value in {
+    "parquet.block.size": 16384, "parquet.page.size": 1024, "parquet.page.row.count.limit": 200,
+    "parquet.bloom.filter.enabled#key": "true", "parquet.enable.dictionary#key": "false",
+    "parquet.bloom.filter.expected.ndv#key": 500,
+}.items():
+    writer = writer.option(name, value)
+writer.parquet(event["to"])
+"""
+
+
+@pytest.fixture(scope="module")
+def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
+    jars = ensure_jars(STACK, cache, ["s3a"], progress=print)
+    folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
+    env = {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "SPARKLET_SCRIPT_PREFIXES": f"{DATA}/scripts/"}
+    with deployed(folder, scratch, **env) as function:
+        function.store.put(f"{DATA}/scripts/plain.py", PLAIN)
+        yield function
+
+
+def run(function: Function, run_id: str, name: str, params: dict[str, Any], target_bytes: int) -> list[list[Any]]:
+    """Plan one object, do every shard, and what the script saw: a filter and a row each."""
+    queue = MemoryTaskQueue(SystemClock())
+    at = Deployment(BUCKET, function.store, function.ledger, queue, SystemClock())
+    options = RunOptions(split="auto", target_bytes=target_bytes)
+    script, inputs = f"{DATA}/scripts/plain.py", (f"{DATA}/{name}",)
+    new_run(at, RunRequest(script, inputs, f"s3://{BUCKET}/out/", run_id=run_id, params=params, options=options))
+    planned = plan(at, run_id)
+    assert (planned.state, planned.shard_count) >= (RunState.RUNNING, 3)
+    function.said()
+    refs = [ShardRef.from_document(json.loads(m.body)) for m in _all(queue)]
+    assert len(refs) == planned.shard_count
+    assert function.deliver(*(ref for ref in refs if ref)) == []
+    assert {record.state for record in function.ledger.shards(run_id)} == {ShardState.SUCCEEDED}
+    return seen(function)
+
+
+def _all(queue: MemoryTaskQueue) -> list[Any]:
+    messages: list[Any] = []
+    while batch := queue.receive():
+        messages += batch
+    return messages
+
+
+def seen(function: Function) -> list[list[Any]]:
+    lines = function.said().splitlines()
+    return [json.loads(line[4:]) for line in lines if line.startswith(b"ROW ")]
+
+
+def test_a_csv_in_slices_is_the_csv(function: Function) -> None:
+    text = io.StringIO()
+    rows = [[str(n), f'a "quoted", {n}', "ü" * (n % 9)] for n in range(3000)]
+    csv.writer(text, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerows([["n", "text", "more"], *rows])
+    body = text.getvalue().encode("utf-8-sig")
+    function.store.put(f"{DATA}/big.csv", body)
+
+    params = {"format": "csv", "options": {"header": "true", "escape": '"', "schema": ""}}
+    found = run(function, "csv", "big.csv", params, len(body) // 3 + 1)
+
+    assert sorted(found, key=lambda row: int(row[1])) == [["true", *row[:2], row[2] or None] for row in rows]
+
+
+def test_json_lines_in_slices_are_the_json_lines(function: Function) -> None:
+    rows = [{"n": n, "text": f"line\nbreak {n}", "list": [n] * (n % 4)} for n in range(3000)]
+    body = b"\n".join(json.dumps(row).encode() for row in rows)
+    function.store.put(f"{DATA}/big.jsonl", body)
+
+    found = run(function, "jsonl", "big.jsonl", {"format": "json"}, len(body) // 3 + 1)
+
+    assert sorted(found, key=lambda row: row[2]) == [["true", row["list"], row["n"], row["text"]] for row in rows]
+
+
+def test_parquet_in_slices_is_the_parquet_whatever_is_pushed_down(function: Function, tmp_path: Path) -> None:
+    """Written by Spark with column indexes and bloom filters; filters that use either, and dictionaries."""
+    function.store.put(f"{DATA}/scripts/write.py", WRITE)
+    to = f"{DATA}/written"
+    event = {"sparklet": {"script": f"{DATA}/scripts/write.py"}, "to": to}
+    assert function.invoke(event)["answer"]["state"] == "SUCCEEDED"
+    (written,) = [each.uri for each in function.store.list(f"{to}/") if each.uri.endswith(".parquet")]
+    whole = tmp_path / "whole.parquet"
+    function.store.download(written, whole)
+    meta = pq.read_metadata(whole)
+    assert meta.num_row_groups > 5
+    assert meta.row_group(0).column(0).has_column_index
+    filters = ["true", "id BETWEEN 4990 AND 5010", "day = 'd3' AND id < 200", "third IS NULL AND id > 11900"]
+    with duckdb.connect() as db:
+        keys = db.execute(f"SELECT key FROM '{whole}' WHERE id IN (7, 6000)").fetchall()
+        filters += [f"key = '{key}'" for (key,) in keys] + ["key = 'nobody'"]
+        expected = [
+            [where, *row]
+            for where in filters
+            for row in db.execute(f"SELECT * FROM '{whole}' WHERE {where}").fetchall()
+        ]
+        blooms = db.execute(f"SELECT count(bloom_filter_offset) FROM parquet_metadata('{whole}')").fetchall()
+    assert blooms[0][0] > 5
+
+    name = written.removeprefix(f"{DATA}/")
+    found = run(function, "parquet", name, {"format": "parquet", "filters": filters}, whole.stat().st_size // 3)
+
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
+
+
+def test_objects_with_odd_names_are_read_each_once(function: Function) -> None:
+    """Those that Spark reads by name, and those it would not: nothing of Sparklet's is in the script."""
+    keys = [key for key in (*RIGHT, *MISREAD) if "\x01" not in key]
+    uris = [f"{DATA}/odd/{key}" for key in keys]
+    for number, uri in enumerate(uris):
+        function.store.put(uri, b"%04d" % number)
+    function.store.put(f"{DATA}/odd/axb.csv", b"what a*b.csv and a?b.csv would match")
+
+    ref = function.plan(PLAIN, uris)
+    function.said()
+    assert function.deliver(ref) == []
+
+    assert function.shard(ref).state is ShardState.SUCCEEDED
+    found = sorted(int(row[1]) for row in seen(function))
+    assert [keys[number] for number in found] == keys
+    assert sum(map(is_misread, uris)) == len(MISREAD) - 1
+
+
+def test_a_slice_of_an_object_that_was_replaced_never_reaches_the_script(function: Function) -> None:
+    queue = MemoryTaskQueue(SystemClock())
+    at = Deployment(BUCKET, function.store, function.ledger, queue, SystemClock())
+    function.store.put(f"{DATA}/changing.jsonl", b'{"n": 1}\n' * 100)
+    options = RunOptions(split="lines", target_bytes=500)
+    script, inputs = f"{DATA}/scripts/plain.py", (f"{DATA}/changing.jsonl",)
+    new_run(at, RunRequest(script, inputs, f"s3://{BUCKET}/out/", run_id="changing", options=options))
+    plan(at, "changing")
+    function.store.put(f"{DATA}/changing.jsonl", b'{"n": 2}\n' * 100)
+    refs = [ref for m in _all(queue) if (ref := ShardRef.from_document(json.loads(m.body)))]
+
+    function.said()
+    function.deliver(*refs)
+
+    records = list(function.ledger.shards("changing"))
+    assert {(r.state, r.error_class) for r in records} == {(ShardState.FAILED, "ObjectChangedError")}
+    assert all(f"{DATA}/changing.jsonl was replaced" in r.error_message for r in records)
+    assert seen(function) == []
