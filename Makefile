@@ -17,8 +17,8 @@ venv: ## Build or update .venv from the lock files (Java 17 included where there
 	@command -v "$(PYTHON)" >/dev/null || { echo "no $(PYTHON) here: Sparklet needs Python 3.11 or newer"; exit 1; }
 	@"$(PYTHON)" requirements/install.py
 
-demo: venv ## The real NYC flights of 2013 through the whole path, checked independently (POISON=1: with faults)
-	@$(RUN) spark_scripts/demo/run_demo.py $(if $(POISON),--poison)
+demo: venv ## The real NYC flights of 2013 through the whole path, checked independently (POISON=1: with faults; ONE_FILE=1: one large CSV)
+	@$(RUN) spark_scripts/demo/run_demo.py $(if $(POISON),--poison) $(if $(ONE_FILE),--one-file)
 
 test: check pytest ## check, then every test; ARGS goes to pytest
 

@@ -1,6 +1,7 @@
 """The demo: a year of real flights through the whole path, then an independent check of what came out.
 
-``make demo`` fans 365 day files out, one file a shard. ``make demo POISON=1`` spoils three of them first, shows that
+``make demo`` fans 365 day files out, one file a shard. ``make demo ONE_FILE=1`` has the whole year in one CSV, cut into
+ranges of lines. ``make demo POISON=1`` spoils three of them first, shows that
 exactly these fail, each with its true cause, repairs them and redrives the run. Every run goes through the command
 line, as a user's would.
 """
@@ -37,6 +38,7 @@ POISONED_SCRIPT = ROOT / "spark_scripts" / "demo" / "flights_poisoned.py"
 CORRUPT, HANGS, VANISHES = "2013-03-03.csv", "2013-06-06.csv", "2013-12-30.csv"
 EXPECTED_CAUSES = {CORRUPT: "malformed line", HANGS: "deadline", VANISHES: "does not exist"}
 POISON_TIMEOUT_S = 45  # so that the hanging shard is ended soon
+ONE_FILE_SHARD, ONE_FILE_SHARDS = "2MB", range(12, 21)
 ALL_WELL, FAILURES = 0, 2
 
 
@@ -69,12 +71,12 @@ class Demo:
         return json.loads(answer)
 
     def run(self, script: Path, flights: Path, *options: str, expect: int = ALL_WELL) -> Any:
-        """Fan the day files out, one file a shard."""
+        """Fan the flights out, one file or one slice of it a shard."""
         where = ("--input", str(flights), "--output", str(OUTPUT), "--overwrite", "--run-id", self.run_id)
         tables = ("--file", f"airlines={self.data.airlines}", "--file", f"planes={self.data.planes}")
         return self.sparklet("run", str(script), *where, *tables, "--max-objects", "1", *options, expect=expect)
 
-    def check(self, result: Any, rows: int) -> None:
+    def check(self, result: Any, rows: int, shard_count: int) -> None:
         """Compare the output with the independent computation and say the last line."""
         comparison = compare(OUTPUT, self.data)
         if not comparison.ok:
@@ -83,7 +85,7 @@ class Demo:
         say(f"output: {OUTPUT}")
         wall_s = time.monotonic() - self.started_s
         say(f"time: {wall_s:.0f} s, {result['task_s']:.0f} s of work in {shards['total']} shards")
-        if (shards["succeeded"], result["rows"], comparison.rows) != (len(self.data.days), rows, rows):
+        if (shards["succeeded"], result["rows"], comparison.rows) != (shard_count, rows, rows):
             raise DemoError(f"{shards['succeeded']} shards report {result['rows']} rows, {comparison.rows} were found")
         say(f"demo ok: shards={shards['total']} succeeded={shards['succeeded']} failed={shards['failed']} rows={rows}")
 
@@ -91,7 +93,31 @@ class Demo:
 def demonstrate(demo: Demo) -> None:
     """The plain demo: everything succeeds."""
     result = demo.run(SCRIPT, demo.data.flights)
-    demo.check(result, demo.data.rows)
+    demo.check(result, demo.data.rows, len(demo.data.days))
+
+
+def demonstrate_one_file(demo: Demo) -> None:
+    """The year in one file: its ranges of lines are shards, and a day may lie in two of them.
+
+    The script works row by row, so the check is that of the day files: it compares the rows of all shards together.
+    """
+    year = one_file(demo.data, BUILD / "one-file" / "flights-2013.csv")
+    say(f"one file: {year}, {year.stat().st_size} bytes")
+    result = demo.run(SCRIPT, year, "--split", "csv", "--shard-size", ONE_FILE_SHARD)
+    total = result["shards"]["total"]
+    if total not in ONE_FILE_SHARDS:
+        raise DemoError(f"the file should have become 12 to 20 shards, not {total}")
+    demo.check(result, demo.data.rows, total)
+
+
+def one_file(data: FlightsData, path: Path) -> Path:
+    """All day files in one, their header once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for number, day in enumerate(data.days):
+            header, lines = day.read_bytes().split(b"\n", 1)
+            file.write(lines if number else header + b"\n" + lines)
+    return path
 
 
 def demonstrate_poison(demo: Demo) -> None:
@@ -111,7 +137,7 @@ def demonstrate_poison(demo: Demo) -> None:
     shutil.copy(demo.data.flights / CORRUPT, flights / CORRUPT)
     result = demo.sparklet("redrive", demo.run_id, "--script", str(SCRIPT))
     check_untouched(before, demo.sparklet("status", demo.run_id, "--shards"))
-    demo.check(result, demo.data.rows)
+    demo.check(result, demo.data.rows, len(demo.data.days))
 
 
 def corrupt(day: Path) -> None:
@@ -186,15 +212,18 @@ def _short(argument: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; exit code 0 only if everything was as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--poison", action="store_true", help="spoil three files, then repair and redrive")
-    poison = parser.parse_args(argv).poison
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--poison", action="store_true", help="spoil three files, then repair and redrive")
+    kinds.add_argument("--one-file", action="store_true", help="the year in one CSV, cut into ranges of lines")
+    asked = parser.parse_args(argv)
+    show = demonstrate_poison if asked.poison else demonstrate_one_file if asked.one_file else demonstrate
     started_s = time.monotonic()
     say("the real flights of 2013: one CSV a day")
     data = make_flights(BUILD / "data")
     say(f"  {data.rows} flights in {len(data.days)} files, {data.flights}")
     demo = Demo(data, f"demo-{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}", started_s)
     try:
-        (demonstrate_poison if poison else demonstrate)(demo)
+        show(demo)
     except DemoError as error:
         say(f"demo FAILED: {error}")
         return 1
