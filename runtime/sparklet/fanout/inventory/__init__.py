@@ -1,0 +1,27 @@
+"""What a run's input consists of: S3 folders, objects and lists, read in order and from any position on.
+
+::
+
+    sources   folders, objects          ─┐
+    lists     rows → entries → (HEAD)   ─┴▶ candidates ─▶ objects: Found, or left out for a counted reason
+    digests   what was named or done already, on disk
+"""
+
+from sparklet.fanout.inventory.found import FOLDER_MARKER, Found
+from sparklet.fanout.inventory.lists import ListReader, list_format
+from sparklet.fanout.inventory.objects import Inventory
+from sparklet.fanout.inventory.opening import open_inventory
+from sparklet.fanout.inventory.resolving import buckets_of, refuse_other_regions, refuse_overlap, resolve_inputs
+
+__all__ = [
+    "FOLDER_MARKER",
+    "Found",
+    "Inventory",
+    "ListReader",
+    "buckets_of",
+    "list_format",
+    "open_inventory",
+    "refuse_other_regions",
+    "refuse_overlap",
+    "resolve_inputs",
+]

@@ -1,0 +1,53 @@
+"""A set of objects too large for memory: digests of 16 bytes in a file that SQLite deletes by itself."""
+
+import hashlib
+import sqlite3
+from types import TracebackType
+from typing import Self
+
+CACHE_KIB = 16 * 1024
+
+
+class Digests:
+    """Objects that were met already."""
+
+    def __init__(self) -> None:
+        # "": a private file, created when the cache is full, gone with the connection or the process
+        self._file = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        for statement in (
+            "PRAGMA journal_mode = OFF",
+            f"PRAGMA cache_size = -{CACHE_KIB}",
+            "CREATE TABLE met (digest BLOB PRIMARY KEY) WITHOUT ROWID",
+            "BEGIN",
+        ):
+            self._file.execute(statement)
+
+    def add(self, *name: str) -> bool:
+        """Note an object, named by its address, version and the like; whether it is new."""
+        return self._file.execute("INSERT OR IGNORE INTO met VALUES (?)", (_digest(name),)).rowcount == 1
+
+    def discard(self, *name: str) -> None:
+        """Forget an object."""
+        self._file.execute("DELETE FROM met WHERE digest = ?", (_digest(name),))
+
+    def has(self, *name: str) -> bool:
+        """Whether an object was noted."""
+        return self._file.execute("SELECT 1 FROM met WHERE digest = ?", (_digest(name),)).fetchone() is not None
+
+    def close(self) -> None:
+        """Delete the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _digest(name: tuple[str, ...]) -> bytes:
+    """Of all parts, each with its length, so that no two names run into the same bytes."""
+    text = "".join(f"{len(part)}:{part}" for part in name)
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,100 @@
+"""S3 Inventories as S3 writes them: manifest, checksum, data files in each of its formats."""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote_plus
+
+from sparklet.ports import ObjectStore
+
+MANIFEST = "s3://lists/inv/data/daily/2026-11-20T01-00Z/manifest.json"
+SCHEMA = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag, StorageClass"
+COLUMNS = {
+    "Bucket": "bucket",
+    "Key": "key",
+    "VersionId": "version_id",
+    "IsLatest": "is_latest",
+    "IsDeleteMarker": "is_delete_marker",
+    "Size": "size",
+    "LastModifiedDate": "last_modified_date",
+    "ETag": "e_tag",
+    "StorageClass": "storage_class",
+    "IntelligentTieringAccessTier": "intelligent_tiering_access_tier",
+}
+Row = Mapping[str, Any]
+
+
+def inventory_row(key: str, size: int | None = 4, **more: Any) -> dict[str, Any]:
+    """A row as S3 Inventory has it."""
+    row = {"Bucket": "data", "Key": key, "VersionId": "", "IsLatest": True, "IsDeleteMarker": False, "Size": size}
+    modified = datetime(2026, 11, 19, 12, tzinfo=UTC)
+    return {**row, "LastModifiedDate": modified, "ETag": f"etag-{key}", "StorageClass": "STANDARD", **more}
+
+
+def write_inventory(
+    store: ObjectStore, form: str, files: Sequence[Sequence[Row]], schema: str = SCHEMA, bucket: str = "lists"
+) -> str:
+    """Write an inventory with these data files; the address of its manifest."""
+    columns = schema.split(", ")
+    manifest_uri = MANIFEST.replace("s3://lists/", f"s3://{bucket}/")
+    listed = []
+    for number, rows in enumerate(files):
+        body = data_file(form, rows, columns)
+        key = f"inv/data/daily/data/{number}.{'csv.gz' if form == 'CSV' else form.lower()}"
+        store.put(f"s3://{bucket}/{key}", body)
+        listed.append({"key": key, "size": len(body), "MD5checksum": hashlib.md5(body).hexdigest()})
+    manifest = {
+        "sourceBucket": "data",
+        "destinationBucket": f"arn:aws:s3:::{bucket}",
+        "version": "2016-11-30",
+        "creationTimestamp": "1795136400000",
+        "fileFormat": form,
+        "fileSchema": schema if form == "CSV" else "message s3.inventory {}",
+        "files": listed,
+    }
+    write_manifest(store, manifest_uri, manifest)
+    return manifest_uri
+
+
+def write_manifest(store: ObjectStore, uri: str, manifest: Any) -> None:
+    body = json.dumps(manifest).encode()
+    store.put(uri, body)
+    store.put(uri.replace("manifest.json", "manifest.checksum"), f"{hashlib.md5(body).hexdigest()}\n".encode())
+
+
+def data_file(form: str, rows: Sequence[Row], columns: Sequence[str]) -> bytes:
+    """Rows as a data file; keys URL-encoded in CSV, and only there."""
+    if form == "CSV":
+        text = io.StringIO()
+        writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        for row in rows:
+            writer.writerow([_csv_cell(name, row[name]) for name in columns])
+        return gzip.compress(text.getvalue().encode())
+    import pyarrow as pa
+    import pyarrow.orc
+    import pyarrow.parquet
+
+    types = {"size": pa.int64(), "is_latest": pa.bool_(), "is_delete_marker": pa.bool_()}
+    types["last_modified_date"] = pa.timestamp("ms", tz="UTC")
+    names = [COLUMNS[name] for name in columns]
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
+    table = pa.Table.from_pylist([{COLUMNS[name]: row[name] for name in columns} for row in rows], schema)
+    sink = pa.BufferOutputStream()
+    if form == "ORC":
+        pyarrow.orc.write_table(table, sink, stripe_size=1024, batch_size=8)
+    else:
+        pyarrow.parquet.write_table(table, sink, row_group_size=3)
+    return sink.getvalue().to_pybytes()
+
+
+def _csv_cell(name: str, value: Any) -> str:
+    if name == "Key":
+        return quote_plus(value, safe="/")
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
