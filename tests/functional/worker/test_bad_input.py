@@ -76,14 +76,14 @@ CASES = [
     Case("exits with 0 before it has done a thing", JOB + "import sys\nsys.exit(0)\njob.report(rows=1)", DONE),
     Case("never creates Spark", "print('nothing to do')", DONE),
     Case("stops Spark twice", JOB + "spark.stop()\nspark.stop()", DONE),
-    Case("runs past the deadline", "import time\ntime.sleep(600)", RETRIED, "DeadlineExceededError", ("line 2",), 5),
+    Case("runs past the deadline", "import time\ntime.sleep(600)", RETRIED, "DeadlineExceededError", ("line 2",), 7),
     Case(
         "leaves a thread that never ends",
         "import threading, time\n\ndef f():\n    time.sleep(600)\n\nthreading.Thread(target=f).start()",
         RETRIED,
         "DeadlineExceededError",
         ("was ended at its deadline, at line 4 of job.py",),
-        5,
+        7,
     ),
     Case(
         "leaves a thread that ends",

@@ -1,0 +1,107 @@
+"""Clocks that are wrong or jump: a shard has one result all the same, and none is stuck.
+
+An attempt owns a shard by its id alone; clocks only say when somebody else may try, and then one of the two is
+refused. What a jump can cost is an attempt, never a result.
+"""
+
+import pytest
+
+from sparklet.errors import LeaseLostError
+from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.local.memory import FakeClock
+from sparklet.model import ClaimStatus, ShardResult, ShardState
+from sparklet.ports import Ledger
+from tests.contract.samples import FLAKY, LEASE_S, MOST_ATTEMPTS, claim
+
+HOUR_S = 3600.0
+
+
+@pytest.mark.parametrize("jump_s", [-HOUR_S, -1.0, HOUR_S, 1e8])
+def test_a_clock_that_jumps_between_claim_and_result_changes_nothing(
+    one: Ledger, run_id: str, clock: FakeClock, jump_s: float
+) -> None:
+    claim(one, run_id, "a")
+    clock.advance(jump_s)
+
+    one.succeed(run_id, 0, "a", ShardResult(7))
+
+    record = one.get_shard(run_id, 0)
+    assert (record.state, record.rows, record.attempts) == (ShardState.SUCCEEDED, 7, 1)
+    assert claim(one, run_id, "b").status is ClaimStatus.DONE
+
+
+@pytest.mark.parametrize("jump_s", [-HOUR_S, HOUR_S])
+def test_a_released_shard_can_be_claimed_whichever_way_the_clock_went(
+    one: Ledger, run_id: str, clock: FakeClock, jump_s: float
+) -> None:
+    claim(one, run_id, "a")
+    clock.advance(jump_s)
+    one.release(run_id, 0, "a", FLAKY)
+    clock.advance(-2 * jump_s)
+
+    assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
+
+
+@pytest.mark.parametrize("behind_s", [1.0, LEASE_GRACE_S - 1])
+def test_clocks_that_differ_by_less_than_the_grace_take_no_shard_from_its_owner(
+    one: Ledger, run_id: str, clock: FakeClock, behind_s: float
+) -> None:
+    """GIVEN an owner whose clock is behind, WHEN another comes as its lease ends, THEN it has to wait."""
+    clock.advance(-behind_s)
+    claim(one, run_id, "a")
+    clock.advance(behind_s + LEASE_S)
+
+    assert claim(one, run_id, "b").status is ClaimStatus.HELD
+    one.succeed(run_id, 0, "a", ShardResult(7))
+    assert one.get_shard(run_id, 0).rows == 7
+
+
+@pytest.mark.parametrize("first", ["owner", "thief"])
+def test_a_worker_whose_clock_is_an_hour_ahead_takes_a_shard_over_but_there_is_one_result(
+    one: Ledger, run_id: str, clock: FakeClock, first: str
+) -> None:
+    claim(one, run_id, "owner")
+    clock.advance(HOUR_S)
+    assert claim(one, run_id, "thief").status is ClaimStatus.GRANTED
+    clock.advance(-HOUR_S)
+
+    for who in (first, "thief" if first == "owner" else "owner"):
+        if who == "owner":
+            with pytest.raises(LeaseLostError):
+                one.succeed(run_id, 0, who, ShardResult(1))
+        else:
+            one.succeed(run_id, 0, who, ShardResult(2))
+
+    record = one.get_shard(run_id, 0)
+    assert (record.state, record.rows, record.attempts, record.attempt_id) == (ShardState.SUCCEEDED, 2, 2, "thief")
+
+
+def test_a_lease_from_a_clock_that_was_an_hour_ahead_is_waited_for_and_then_taken_over(
+    one: Ledger, run_id: str, clock: FakeClock
+) -> None:
+    """GIVEN an owner that vanished, THEN its shard is late by what its clock was ahead, not lost."""
+    clock.advance(HOUR_S)
+    claim(one, run_id, "vanished")
+    clock.advance(-HOUR_S)
+
+    held = claim(one, run_id, "b")
+    assert held.status is ClaimStatus.HELD
+    clock.advance(held.record.lease_end_s - clock.now_s() + LEASE_GRACE_S + 1)
+
+    assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
+
+
+def test_a_checker_whose_clock_is_ahead_ends_a_lease_too_early_but_no_result_is_doubled(
+    one: Ledger, run_id: str, clock: FakeClock
+) -> None:
+    claim(one, run_id, "a")
+    clock.advance(HOUR_S)
+    lapsed = one.lapse(one.get_shard(run_id, 0), MOST_ATTEMPTS)
+    clock.advance(-HOUR_S)
+
+    assert lapsed is not None
+    with pytest.raises(LeaseLostError):
+        one.succeed(run_id, 0, "a", ShardResult(1))
+    assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
+    one.succeed(run_id, 0, "b", ShardResult(2))
+    assert one.get_shard(run_id, 0).rows == 2
