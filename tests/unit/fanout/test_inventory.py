@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sparklet.errors import PlanError
 from sparklet.fanout.globs import NOT_INCLUDED
 from sparklet.fanout.inventory import FOLDER_MARKER, Inventory, resolve_inputs
-from sparklet.fanout.inventory.found import EMPTY
-from sparklet.local.memory import MemoryObjectStore
+from sparklet.fanout.inventory.found import DELETE_MARKER, EMPTY, MISSING, OLDER
+from sparklet.local.memory import FakeClock, MemoryObjectStore
 from sparklet.model import Position, RunOptions
 
 
@@ -124,3 +124,71 @@ def test_folders_whose_names_begin_alike_do_not_overlap() -> None:
 def test_an_input_that_is_none_is_named(given_inputs: list[str], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         resolve_inputs(store_of("s3://b/a/1", "s3://b/a/1xy"), given_inputs)
+
+
+# --- versions, archives, time ---
+
+
+def versions_of(store: MemoryObjectStore) -> list[tuple[str, str]]:
+    return [(info.uri, info.version_id) for info in store.list_versions("s3://b/a/") if not info.deleted]
+
+
+def versioned() -> MemoryObjectStore:
+    store = MemoryObjectStore(versioned=["b"])
+    for body in (b"1", b"22", b""):
+        for key in ("a/1", "a/1x", "a/2 ü"):
+            store.put(f"s3://b/{key}", body + b"x" * (key != "a/1x"))
+    store.delete("s3://b/a/2 ü")
+    return store
+
+
+def test_every_version_is_an_object_and_delete_markers_are_counted() -> None:
+    store = versioned()
+    inventory = Inventory(store, ("s3://b/a/",), RunOptions(all_versions=True))
+
+    found = [(each.item.uri, each.item.version_id) for each in inventory.objects()]
+
+    assert found == [each for each in versions_of(store) if store.head(*each).size_bytes]
+    assert len(found) == 8
+    assert inventory.skipped == {DELETE_MARKER: 1, EMPTY: 1}
+    one = Inventory(store, ("s3://b/a/1",), RunOptions(all_versions=True))
+    assert [each.item.uri for each in one.objects()] == ["s3://b/a/1"] * 3
+
+
+@pytest.mark.parametrize("given_input", ["s3://b/a/", "s3://b/a/1"])
+def test_a_listing_of_versions_goes_on_behind_any_of_them(given_input: str) -> None:
+    inventory = Inventory(versioned(), (given_input,), RunOptions(all_versions=True))
+    whole = list(inventory.objects())
+    for index, each in enumerate(whole):
+        rest = [(other.item, other.position) for other in inventory.objects(each.position)]
+        assert rest == [(other.item, other.position) for other in whole[index + 1 :]]
+        again = next(inventory.objects(Position(0, each.position.after, slices=1)))
+        assert (again.item, again.position) == (each.item, each.position)
+
+
+def test_an_object_with_slices_left_comes_again_whole_whatever_it_is_by_now() -> None:
+    store = store_of("s3://b/a/1", "s3://b/a/2")
+    store.archive("s3://b/a/1")
+    inventory = Inventory(store, ("s3://b/a/",), RunOptions(modified_since_s=1e12))
+    assert uris(inventory, Position(0, "a/1", slices=2)) == ["s3://b/a/1"]
+    store.delete("s3://b/a/1")
+    assert uris(inventory, Position(0, "a/1", slices=2)) == []
+    assert inventory.skipped[MISSING] == 1
+
+
+def test_a_single_object_that_vanished_is_counted() -> None:
+    inventory = Inventory(store_of("s3://b/2"), ("s3://b/1", "s3://b/2"))
+    assert uris(inventory) == ["s3://b/2"]
+    assert inventory.skipped == {MISSING: 1}
+
+
+def test_what_was_not_modified_since_is_left_out() -> None:
+    clock = FakeClock()
+    store = MemoryObjectStore(clock)
+    store.put("s3://b/a/old", b"1")
+    clock.advance(10)
+    since_s = clock.now_s()
+    store.put("s3://b/a/new", b"1")
+    inventory = Inventory(store, ("s3://b/a/",), RunOptions(modified_since_s=since_s))
+    assert uris(inventory) == ["s3://b/a/new"]
+    assert inventory.skipped == {OLDER: 1}

@@ -1,0 +1,127 @@
+"""Planners of lists and incremental runs killed at every single port call, then started again: nothing lost or doubled."""
+
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.fanout.checker import check
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.inventory.found import DONE, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING
+from sparklet.fanout.new_run import ListRequest, new_run
+from sparklet.fanout.planner import plan
+from sparklet.model import RunOptions, RunState, ShardResult
+from tests.functional.fanout.test_faults import AFTER, kill_everywhere
+from tests.unit.fanout.world import BUCKET, SOURCE, Fault, KilledError, World
+
+LISTED = "s3://data/listed/"
+LIST = "\n".join(
+    [
+        *(f"{LISTED}{n:05d}.csv" for n in range(4)),
+        f"{LISTED}00001.csv",
+        f"{SOURCE}00002.csv",
+        f"{LISTED}gone",
+        f"{LISTED}empty",
+        *(f"{LISTED}{n:05d}.csv" for n in range(3, 6)),
+        f"{LISTED}00000.csv",
+    ]
+)
+SKIPPED = {DUPLICATE: 4, MISSING: 1, EMPTY: 2, FOLDER_MARKER: 1}
+ROWS = LIST.count("\n") + 1
+OPTIONS = RunOptions(max_objects=2)
+
+
+def fresh() -> World:
+    world = World()
+    world.put(3)
+    world.put(6, folder=LISTED)
+    for empty in (f"{SOURCE}00000x", f"{SOURCE}y/", f"{LISTED}empty"):
+        world.store.put(empty, b"")
+    return world
+
+
+def plan_it(at: Deployment) -> object:
+    request = World().request(lists=(ListRequest("-", LIST.encode()),), options=OPTIONS)
+    return plan(at, new_run(at, request).run_id, part_shards=2)
+
+
+def assert_whole(world: World) -> None:
+    """Every object once, every other one counted, as if nobody had died."""
+    run = world.ledger.get_run("run-1")
+    planned = [item.uri for shard in world.planned() for item in shard.objects]
+    assert planned == [f"{folder}{n:05d}.csv" for folder, count in ((SOURCE, 3), (LISTED, 6)) for n in range(count)]
+    assert run.skipped == SKIPPED
+    assert run.object_count + sum(run.skipped.values()) == 5 + ROWS
+    assert (run.state, run.shard_count) == (RunState.RUNNING, len(world.shards()))
+    assert {ref.shard for ref in world.bodies()} == {record.number for record in world.shards()}
+
+
+@AFTER
+def test_a_planner_of_lists_killed_anywhere_and_started_again_plans_everything_once(after_effect: bool) -> None:
+    killed = 0
+    for world in kill_everywhere(fresh, plan_it, after_effect):
+        killed += 1
+        plan_it(world.at)
+        assert_whole(world)
+    assert killed > 40
+
+
+def test_a_planner_of_lists_killed_again_and_again_gets_there() -> None:
+    world = fresh()
+    for at_call in range(1, 500):
+        try:
+            plan_it(Fault(at_call, after_effect=bool(at_call % 2)).deployment(world.at))
+        except KilledError:
+            continue
+        break
+    assert_whole(world)
+
+
+def plan_incremental(at: Deployment) -> object:
+    options = RunOptions(max_objects=2, incremental=True)
+    return plan(at, new_run(at, World().request(run_id="run-2", options=options)).run_id, part_shards=2)
+
+
+def after_a_night() -> World:
+    """A finished run of the name, and objects that came since."""
+    world = fresh()
+    new_run(world.at, world.request(options=RunOptions(max_objects=2, incremental=True)))
+    plan(world.at, "run-1")
+    world.work(lambda _: ShardResult())
+    assert world.check().run.state is RunState.SUCCEEDED
+    world.put(6)
+    return world
+
+
+@AFTER
+def test_an_incremental_planner_killed_anywhere_and_started_again_takes_what_is_new(after_effect: bool) -> None:
+    killed = 0
+    for world in kill_everywhere(after_a_night, plan_incremental, after_effect):
+        killed += 1
+        plan_incremental(world.at)
+        planned = [item.uri for shard in world.planned("run-2") for item in shard.objects]
+        assert planned == [f"{SOURCE}{n:05d}.csv" for n in range(3, 6)]
+        assert world.ledger.get_run("run-2").skipped == {DONE: 3, EMPTY: 1, FOLDER_MARKER: 1}
+        turns = world.keys(f"s3://{BUCKET}/runs/_turns/daily/")
+        assert [world.store.get(turn) for turn in turns] == [b"run-1", b"run-2"]
+    assert killed > 30
+
+
+@pytest.mark.parametrize("at_call", range(1, 25))
+def test_a_loser_that_dies_before_it_has_ended_is_ended_by_the_checker(at_call: int) -> None:
+    """GIVEN two that entered at once and one that died somewhere on losing, THEN nothing of it is ever planned."""
+    world = after_a_night()
+    options = RunOptions(max_objects=2)
+    for run_id in ("run-2", "run-3"):
+        run = new_run(world.at, world.request(run_id=run_id, options=options))
+        world.ledger._runs[run_id] = replace(run, options=RunOptions(max_objects=2, incremental=True))
+    plan(world.at, "run-2")
+    with suppress(KilledError, PlanError):
+        plan(Fault(at_call).deployment(world.at), "run-3")
+    world.clock.advance(3600)
+    for _ in range(2):
+        with suppress(PlanError):
+            check(world.at, "run-3")
+    assert world.ledger.get_run("run-3").state is RunState.FAILED
+    assert list(world.ledger.parts("run-3")) == []
