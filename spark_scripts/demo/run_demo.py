@@ -1,9 +1,9 @@
 """The demo: a year of real flights through the whole path, then an independent check of what came out.
 
-``make demo`` fans 365 day files out, one file a shard. ``make demo ONE_FILE=1`` has the whole year in one CSV, cut into
-ranges of lines. ``make demo POISON=1`` spoils three of them first, shows that
-exactly these fail, each with its true cause, repairs them and redrives the run. Every run goes through the command
-line, as a user's would.
+``make demo`` fans 365 day files out, one file a shard. ``make demo POISON=1`` spoils three of them first, shows that
+exactly these fail, each with its true cause, repairs them and redrives the run. ``make demo INPUT=inventory`` finds the
+files through an S3 Inventory, several to a shard; ``make demo ONE_FILE=1`` has the whole year in one CSV, cut into
+ranges of lines. Every run goes through the command line, as a user's would.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from spark_scripts.demo.flights_check import compare  # noqa: E402
 from spark_scripts.demo.flights_data import FlightsData, make_flights  # noqa: E402
+from spark_scripts.demo.flights_inventory import put_inventory  # noqa: E402
 from sparklet.errors import SparkletError  # noqa: E402
 from sparklet.local.stack import LocalStack, StackOptions, running  # noqa: E402
 from sparklet.local.state import default_state_dir  # noqa: E402
@@ -39,6 +40,9 @@ CORRUPT, HANGS, VANISHES = "2013-03-03.csv", "2013-06-06.csv", "2013-12-30.csv"
 EXPECTED_CAUSES = {CORRUPT: "malformed line", HANGS: "deadline", VANISHES: "does not exist"}
 POISON_TIMEOUT_S = 45  # so that the hanging shard is ended soon
 ONE_FILE_SHARD, ONE_FILE_SHARDS = "2MB", range(12, 21)
+ONE_EACH = ("--max-objects", "1")  # one file a shard
+LEFT_OUT = 2  # what the inventory lists beside the day files: an empty object, and one file a second time
+INVENTORY_SHARD = "1MB"  # of about twelve day files
 ALL_WELL, FAILURES = 0, 2
 
 
@@ -70,11 +74,11 @@ class Demo:
             raise DemoError(f"sparklet {arguments[0]} ended with exit code {process.returncode}, expected {expect}")
         return json.loads(answer)
 
-    def run(self, script: Path, flights: Path, *options: str, expect: int = ALL_WELL) -> Any:
-        """Fan the flights out, one file or one slice of it a shard."""
-        where = ("--input", str(flights), "--output", str(OUTPUT), "--overwrite", "--run-id", self.run_id)
+    def run(self, script: Path, *options: str, expect: int = ALL_WELL) -> Any:
+        """Fan the flights out."""
+        where = ("--output", str(OUTPUT), "--overwrite", "--run-id", self.run_id)
         tables = ("--file", f"airlines={self.data.airlines}", "--file", f"planes={self.data.planes}")
-        return self.sparklet("run", str(script), *where, *tables, "--max-objects", "1", *options, expect=expect)
+        return self.sparklet("run", str(script), *where, *tables, *options, expect=expect)
 
     def check(self, result: Any, rows: int, shard_count: int) -> None:
         """Compare the output with the independent computation and say the last line."""
@@ -92,7 +96,7 @@ class Demo:
 
 def demonstrate(demo: Demo) -> None:
     """The plain demo: everything succeeds."""
-    result = demo.run(SCRIPT, demo.data.flights)
+    result = demo.run(SCRIPT, "--input", str(demo.data.flights), *ONE_EACH)
     demo.check(result, demo.data.rows, len(demo.data.days))
 
 
@@ -103,11 +107,23 @@ def demonstrate_one_file(demo: Demo) -> None:
     """
     year = one_file(demo.data, BUILD / "one-file" / "flights-2013.csv")
     say(f"one file: {year}, {year.stat().st_size} bytes")
-    result = demo.run(SCRIPT, year, "--split", "csv", "--shard-size", ONE_FILE_SHARD)
+    result = demo.run(SCRIPT, "--input", str(year), "--split", "csv", "--shard-size", ONE_FILE_SHARD)
     total = result["shards"]["total"]
     if total not in ONE_FILE_SHARDS:
         raise DemoError(f"the file should have become 12 to 20 shards, not {total}")
     demo.check(result, demo.data.rows, total)
+
+
+def demonstrate_inventory(demo: Demo) -> None:
+    """The day files are in a bucket already and found through an S3 Inventory, which also lists what is left out."""
+    with LocalStack.attach(StackOptions(state_dir=default_state_dir(), processing=False)) as stack:
+        manifest = put_inventory(stack.store(), stack.info.bucket, f"input/{demo.run_id}", demo.data.days)
+    say(f"inventory: {manifest}")
+    result = demo.run(SCRIPT, "--list", manifest, "--list-format", "s3-inventory", "--shard-size", INVENTORY_SHARD)
+    if result["objects"] != len(demo.data.days) or sum(result["skipped"].values()) != LEFT_OUT:
+        raise DemoError(f"{result['objects']} objects were planned, {result['skipped']} left out")
+    say("  left out: " + ", ".join(f"{count} {reason}" for reason, count in sorted(result["skipped"].items())))
+    demo.check(result, demo.data.rows, result["shards"]["total"])
 
 
 def one_file(data: FlightsData, path: Path) -> Path:
@@ -130,7 +146,8 @@ def demonstrate_poison(demo: Demo) -> None:
     py_files = ("--py-files", str(SCRIPT), "--param", f"hang_on={HANGS}")
     limits = ("--timeout", str(POISON_TIMEOUT_S), "--max-attempts", "2")
     with vanishing(demo.run_id, VANISHES):
-        result = demo.run(POISONED_SCRIPT, flights, *py_files, *limits, expect=FAILURES)
+        given = ("--input", str(flights), *ONE_EACH)
+        result = demo.run(POISONED_SCRIPT, *given, *py_files, *limits, expect=FAILURES)
     check_causes(demo, result)
     before = demo.sparklet("status", demo.run_id, "--shards", expect=FAILURES)
     say("repair: the file mended, the vanished one put back, a script that does not hang")
@@ -215,8 +232,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--poison", action="store_true", help="spoil three files, then repair and redrive")
     kinds.add_argument("--one-file", action="store_true", help="the year in one CSV, cut into ranges of lines")
+    kinds.add_argument("--input", choices=["inventory"], help="find the files through an S3 Inventory")
     asked = parser.parse_args(argv)
-    show = demonstrate_poison if asked.poison else demonstrate_one_file if asked.one_file else demonstrate
+    if asked.input:
+        show = demonstrate_inventory
+    else:
+        show = demonstrate_poison if asked.poison else demonstrate_one_file if asked.one_file else demonstrate
     started_s = time.monotonic()
     say("the real flights of 2013: one CSV a day")
     data = make_flights(BUILD / "data")
