@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do $$python -c \
 	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
 RUN := .venv/bin/python
 
-.PHONY: help venv demo test pytest check format bench lock deploy-venv clean
+.PHONY: help venv demo test pytest check format bench fuzz lock deploy-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ format: venv ## Format the code and repair what ruff can
 
 bench: venv ## Print the figures as JSON
 	@$(RUN) -m benchmarks.run $(ARGS)
+
+fuzz: venv ## Try over 100,000 events and environments; figures in build/fuzz.json
+	@$(RUN) -m pytest -q -m campaign tests/fuzz $(ARGS)
 
 LOCK := $(RUN) -m uv pip compile --quiet --system-certs --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command 'make lock'

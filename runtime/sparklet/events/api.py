@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparklet.errors import DeadlineExceededError, EventError, ScriptFailedError, SparkletError
-from sparklet.events.task import Outcome, Source, Task, Telling, seen
+from sparklet.events.task import Outcome, Source, Task, Telling, seen, text_of
 
 LONGEST_CHECKED_BODY = 1024 * 1024  # characters; a longer JSON body is read by the script alone
 LONGEST_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024  # Lambda's limit, less what is around the response
@@ -73,8 +73,8 @@ def _check_body(event: Mapping[str, Any]) -> None:
 def _is_json(headers: object) -> bool:
     if not isinstance(headers, dict):
         return False
-    kinds = [value for name, value in headers.items() if str(name).lower() == "content-type"]
-    return bool(kinds) and str(kinds[0]).split(";")[0].strip().lower() == "application/json"
+    kinds = [value for name, value in headers.items() if name.lower() == "content-type"]
+    return bool(kinds) and text_of(kinds[0]).split(";")[0].strip().lower() == "application/json"
 
 
 def _status(task: Task, error: SparkletError) -> tuple[int, str]:
@@ -93,7 +93,7 @@ def _status(task: Task, error: SparkletError) -> tuple[int, str]:
 def _failure(event: Mapping[str, Any], status: int, message: str) -> dict[str, Any]:
     context = event.get("requestContext")
     request_id = context.get("requestId") if isinstance(context, dict) else None
-    return _json_response(status, {"message": message, "requestId": str(request_id or "")[:100]})
+    return _json_response(status, {"message": message, "requestId": text_of(request_id)[:100]})
 
 
 def _response(document: Any) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def _starts(records: object) -> dict[str, int]:
         if not all(type(offset) is int and offset >= 0 for offset in offsets):
             raise EventError("a Kafka record has no offset, so its failure could not be reported")
         if offsets:
-            starts[str(name)] = min(offsets)
+            starts[name] = min(offsets)
     return starts
 
 

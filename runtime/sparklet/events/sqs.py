@@ -12,7 +12,7 @@ from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.events.notices import found_test_event
-from sparklet.events.task import Event, Outcome, Source, Task, Telling, seen
+from sparklet.events.task import Event, Outcome, Source, Task, Telling, seen, text_of
 from sparklet.model import ShardRef
 
 LONGEST_SHARD_BODY = 4096  # characters; a shard message has a few hundred, so nothing longer is decoded
@@ -47,7 +47,7 @@ def _task(event: Event, record: Mapping[str, Any]) -> Task:
         Source.SQS,
         event,
         record_ids=(message_id,),
-        receipt=str(record.get("receiptHandle", "")),
+        receipt=text_of(record.get("receiptHandle")),
         receive_count=_count(known.get("ApproximateReceiveCount")),
         group=_group(record, known),
         shard=shard,
@@ -59,12 +59,12 @@ def _task(event: Event, record: Mapping[str, Any]) -> Task:
 def _group(record: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
     """The message group of a FIFO queue. A standard queue's is for fairness and promises no order."""
     group = attributes.get("MessageGroupId")
-    is_fifo = str(record.get("eventSourceARN", "")).endswith(".fifo")
+    is_fifo = text_of(record.get("eventSourceARN")).endswith(".fifo")
     return group if is_fifo and isinstance(group, str) else ""
 
 
 def _count(value: object) -> int:
-    text = str(value) if isinstance(value, str | int) else ""
+    text = text_of(value)
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 1
 
 

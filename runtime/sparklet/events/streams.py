@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.events.task import Event, Format, Outcome, Source, Task, Telling, raise_failure, seen
+from sparklet.events.task import Event, Format, Outcome, Source, Task, Telling, raise_failure, seen, text_of
 
 
 def _split(source: Source, part: str, number_key: str, wrong: Callable[[Any], str], event: Event) -> tuple[Task, ...]:
@@ -63,7 +63,7 @@ def source_of_window(event: Mapping[str, Any]) -> Source | None:
     """Whose window this is, where it has no records that say so; None if there is no window."""
     if "window" not in event:
         return None
-    return Source.DYNAMODB if ":dynamodb:" in str(event.get("eventSourceARN", "")) else Source.KINESIS
+    return Source.DYNAMODB if ":dynamodb:" in text_of(event.get("eventSourceARN")) else Source.KINESIS
 
 
 def _wrong_data(kinesis: Mapping[str, Any]) -> str:

@@ -78,6 +78,11 @@ def raise_failure(outcome: Outcome) -> NoReturn:
     raise outcome.error or EventError("a task came back without saying why")
 
 
+def text_of(value: object) -> str:
+    """A text, "" for anything else: even the ``str`` of a value from outside may fail, if it is deep or huge."""
+    return value if isinstance(value, str) else ""
+
+
 def seen(value: object) -> str:
     """What was found instead, for an error: names and types, never contents."""
     if isinstance(value, dict):

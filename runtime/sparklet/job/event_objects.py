@@ -61,7 +61,7 @@ def _found(event: Any, depth: int) -> Iterator[str]:
 def _of_record(record: dict[str, Any], depth: int) -> Iterator[str]:
     source = record.get("eventSource", record.get("EventSource"))
     if source == "aws:s3":
-        name = str(record.get("eventName", ""))
+        name = _text(record.get("eventName"))
         name = name[3:] if name.startswith("s3:") else name
         if not name.startswith(UNREADABLE):
             bucket, key = _address(record.get("s3"), "a notification of S3")
@@ -74,7 +74,7 @@ def _of_record(record: dict[str, Any], depth: int) -> Iterator[str]:
 
 
 def _of_eventbridge(event: dict[str, Any]) -> Iterator[str]:
-    kind = str(event.get("detail-type", ""))
+    kind = _text(event.get("detail-type"))
     if kind.startswith("Object ") and kind not in UNREADABLE_DETAILS:  # not, for example, CloudTrail's of S3
         bucket, key = _address(event.get("detail"), "an event of S3 through EventBridge")
         yield f"s3://{bucket}/{key}"
@@ -88,6 +88,10 @@ def _address(part: Any, what: str) -> tuple[str, str]:
     if not (isinstance(name, str) and name and isinstance(key, str) and key):
         raise EventError(f"{what} names no object: it must have bucket.name and object.key, both text")
     return name, key
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""  # the ``str`` of a deep or huge value may fail
 
 
 def _document(text: Any) -> Any:
