@@ -16,6 +16,13 @@ from rich.console import Console
 
 from spark_scripts.demo.flights_check import Comparison, compare
 from spark_scripts.demo.flights_data import FlightsData, make_flights
+from spark_scripts.demo.run_demo import one_file as whole_file
+from sparklet.fanout.inventory import Found
+from sparklet.fanout.slicing import slice_objects
+from sparklet.local.memory import MemoryObjectStore
+from sparklet.model import Access, InputObject, Position, RunOptions
+from sparklet.worker.guards import Deadline
+from sparklet.worker.staging import Staging
 from tests.functional.job.three_days import DAYS, ROWS, three_days
 from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm, warm_jvm
 
@@ -85,6 +92,33 @@ def test_three_shards_are_what_duckdb_makes_of_the_original(output: Path, data: 
     assert comparison.rows == sum(ROWS.values())
     assert printed.count("2,548") > 2
     assert len(list(output.rglob("*.parquet"))) == 3
+
+
+@pytest.mark.spark
+def test_one_file_in_slices_is_what_duckdb_makes_of_the_original(
+    jvm: WarmJvm, data: FlightsData, tmp_path: Path
+) -> None:
+    """A day lies in two shards; the script works row by row, so that changes nothing."""
+    body = whole_file(data, tmp_path / "in" / "flights.csv").read_bytes()
+    store = MemoryObjectStore()
+    item = InputObject("s3://in/flights.csv", len(body), store.put("s3://in/flights.csv", body))
+    options = RunOptions(split="csv", target_bytes=len(body) // 3 + 500)
+    slices = [found.item for found in slice_objects(store, [Found(item, Position())], options)]
+    assert len(slices) == 3
+
+    for number, part in enumerate(slices):
+        folder = tmp_path / f"task-{number}"
+        folder.mkdir()
+        (staged,) = Staging((part,), Access(), store).fetch(folder, Deadline(4e9), 0)
+        event = shard_event(
+            data, [Path(staged.removeprefix("file://"))], tmp_path / "out" / f"shard={number:06d}", number
+        )
+        done = jvm.run("flights_daily.py", "--event", event)
+        assert done.returncode == 0, done.stderr
+
+    comparison, printed = check(tmp_path / "out", data)
+    assert comparison.ok, printed
+    assert comparison.rows == sum(ROWS.values())
 
 
 @pytest.mark.spark

@@ -35,8 +35,8 @@ class CannotCutError(Exception):
 def cut_lines(read: Read, size_bytes: int, target_bytes: int, *, with_header: bool) -> tuple[int, list[int]]:
     """How many bytes the header has (0 without one), and where to cut behind it.
 
-    No part is longer than ``target_bytes``, unless a line is. Where lines are longer than 8 MiB
-    a part may take in several targets: it still begins and ends with a line.
+    No part is longer than ``target_bytes``, unless a line is, or much shorter than half of it. Where lines are longer
+    than 8 MiB a part may take in several targets: it still begins and ends with a line.
     """
     head = read(0, min(HEAD_BYTES, size_bytes))
     for mark, what in OTHERS.items():
@@ -46,16 +46,24 @@ def cut_lines(read: Read, size_bytes: int, target_bytes: int, *, with_header: bo
         raise CannotCutError("holds zero bytes, as UTF-16 does")
     header_bytes = _header_bytes(read, head, size_bytes) if with_header else 0
     cuts: list[int] = []
-    start, wanted = header_bytes, max(target_bytes, header_bytes + 1)
+    start, wanted = header_bytes, max(_even(0, size_bytes, target_bytes), header_bytes + 1)
     while wanted < size_bytes:
         cut = _before(read, start, wanted) or _after(read, wanted, size_bytes)
         if cut == size_bytes:
             break
         if cut:
             cuts.append(cut)
-            start = cut
-        wanted = (cut or wanted) + target_bytes
+            start, wanted = cut, _even(cut, size_bytes, target_bytes)
+        else:
+            wanted += target_bytes
     return header_bytes, cuts
+
+
+def _even(start: int, size_bytes: int, target_bytes: int) -> int:
+    """Where the next part should end if all that follow are to be alike: no sliver is left at the end."""
+    rest = size_bytes - start
+    parts = -(-rest // target_bytes)
+    return start + -(-rest // parts)
 
 
 def _header_bytes(read: Read, head: bytes, size_bytes: int) -> int:

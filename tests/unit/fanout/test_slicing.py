@@ -104,7 +104,13 @@ def test_a_header_is_found_beyond_the_first_window(monkeypatch: pytest.MonkeyPat
 
 def test_the_first_slice_holds_no_more_than_the_target_with_its_header() -> None:
     items, _ = cut(b"12345678\n" + b"abc\n" * 10, "csv", 20)
-    assert [item.size_bytes for item in items] == [17, 20, 12]
+    assert [item.size_bytes for item in items] == [17, 16, 16]
+
+
+@given(lines=st.integers(1, 200), target=st.integers(10, 300))
+def test_no_sliver_is_left_at_the_end(lines: int, target: int) -> None:
+    pieces = parts(b"abc\n" * lines, cut(b"abc\n" * lines, "lines", target)[0])
+    assert len(pieces) == 1 or min(map(len, pieces)) >= target / 2 - 2 * len(b"abc\n")
 
 
 WHOLE = {
