@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,9 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except typer.TyperException as error:
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
-        if message:
-            screen.fail(f"{message} Try: sparklet {_command(arguments)}--help")
+        if message := _usage_message(error):
+            screen.fail(message)
         return USAGE
     except SparkletError as error:
         if "--debug" in arguments:
@@ -37,5 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
 
 
-def _command(arguments: Sequence[str]) -> str:
-    return f"{arguments[0]} " if arguments and not arguments[0].startswith("-") else ""
+def _usage_message(error: Any) -> str:
+    """What was wrong with the words of a command, with the nearest right one, and where its help is."""
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if nearest := get_close_matches(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or (), 1):
+        message = f"{error.message}. Did you mean {nearest[0]}?"
+    path = getattr(getattr(error, "ctx", None), "command_path", "") or "sparklet"
+    return f"{message} Try: {path} --help" if message else ""

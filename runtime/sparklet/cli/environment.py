@@ -1,10 +1,11 @@
 """Where a command works: the embedded local stack, or a deployed one. One composition root of the command line."""
 
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from sparklet.errors import LocalStackError, SettingsError
 from sparklet.fanout.deployment import Deployment
 from sparklet.local.resources import resource
 from sparklet.local.state import default_state_dir
-from sparklet.ports import Compute
+from sparklet.ports import Compute, WorkerLogs
 from sparklet.settings import spark_settings
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro")
 PASSED = ("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES")  # from the user's shell
 DEFAULT_TIMEOUT_S = 900
 DEFAULT_MEMORY_MB = 3008
+MIB = 1024 * 1024
+LOCAL_PATHS = "local-paths"  # a file for each run that was started from here
 STACK_ENDS_S = 2.0  # so long the host may take to notice that the stand-in is gone
 
 
@@ -50,13 +53,27 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class WorkerSize:
+    """What one worker has."""
+
+    memory_mb: int = DEFAULT_MEMORY_MB
+    timeout_s: int = DEFAULT_TIMEOUT_S
+    scratch_bytes: int = 4096 * MIB
+
+
+@dataclass(frozen=True)
 class Environment:
     """What commands work on."""
 
     at: Deployment
     compute: Compute
     worker_function: str
+    logs: WorkerLogs
+    size: WorkerSize
+    stack: str = ""  # a deployed stack's name
     state: Path | None = None  # the local stack's folder; None: a deployed stack
+    differences: tuple[str, ...] = ()  # what was asked of the local stack, but others use it as it is
+    parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
     check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended under this command
 
     @property
@@ -69,7 +86,7 @@ class Environment:
         """Where the local paths of runs are kept."""
         if self.state is None:
             raise SettingsError("a deployed stack has no local paths")
-        return self.state / "local-paths"
+        return self.state / LOCAL_PATHS
 
 
 @contextmanager
@@ -78,6 +95,7 @@ def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
     if choice.stack:
         yield _deployed(choice.stack)
         return
+    from sparklet.local.logs import FileLogs
     from sparklet.local.stack import LocalStack
 
     with LocalStack.attach(_stack_options(choice, screen), screen.say) as stack:
@@ -85,8 +103,11 @@ def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
             stack.deployment(),
             stack.compute(),
             stack.info.worker_function,
-            choice.state,
-            partial(stack.check, STACK_ENDS_S),
+            FileLogs(stack.info.log_dir),
+            WorkerSize(stack.info.memory_mb, stack.info.timeout_s, shutil.disk_usage(choice.state).free),
+            state=choice.state,
+            differences=stack.differences,
+            check=partial(stack.check, STACK_ENDS_S),
         )
 
 
@@ -147,12 +168,13 @@ def _deployed(name: str) -> Environment:
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.compute import LambdaCompute
     from sparklet.aws.dynamodb import DynamoLedger
+    from sparklet.aws.logs import CloudWatchLogs
     from sparklet.aws.messaging import SqsQueue
     from sparklet.aws.s3 import S3Store, input_stores
-    from sparklet.aws.stacks import stack_outputs
+    from sparklet.aws.stacks import stack_outputs, stack_parameters
 
     clients = AwsClients()
-    outputs = stack_outputs(clients, name)
+    outputs, given = stack_outputs(clients, name), stack_parameters(clients, name)
     at = Deployment(
         outputs["BucketName"],
         S3Store(clients),
@@ -161,4 +183,12 @@ def _deployed(name: str) -> Environment:
         SystemClock(),
         input_stores(clients),
     )
-    return Environment(at, LambdaCompute(clients), outputs["WorkerFunctionName"])
+    size = WorkerSize(
+        int(given.get("FunctionMemoryMB") or DEFAULT_MEMORY_MB),
+        int(given.get("FunctionTimeoutS") or DEFAULT_TIMEOUT_S),
+        int(given.get("EphemeralStorageMB") or 4096) * MIB,
+    )
+    logs = CloudWatchLogs(clients, outputs["WorkerLogGroup"])
+    return Environment(
+        at, LambdaCompute(clients), outputs["WorkerFunctionName"], logs, size, stack=name, parameters=given
+    )

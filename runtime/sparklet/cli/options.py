@@ -1,92 +1,175 @@
-"""The options that several commands share, each described once."""
+"""The options that several commands share, in the groups in which help shows them."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from sparklet.cli.sizes import parse_size_bytes
+from sparklet.cli.console import Screen
+from sparklet.cli.environment import LOCAL_PATHS, Choice
 from sparklet.errors import SettingsError
-from sparklet.model import RunOptions
+from sparklet.local.state import default_state_dir
 
-State = Annotated[
-    Path | None,
-    typer.Option(
-        "--state-dir",
-        envvar="SPARKLET_STATE_DIR",
-        help="Folder of the local stack (default: the user's state folder).",
+WHERE, WORKERS = "Where and how", "Local workers"
+
+
+def known_runs(incomplete: str) -> list[str]:
+    """Runs for shell completion: those started from here, by the files they left; no stack is asked."""
+    folder = default_state_dir() / LOCAL_PATHS
+    try:
+        files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return []
+    return [path.stem for path in files if path.stem.startswith(incomplete)]
+
+
+Script = Annotated[str, typer.Argument(metavar="SCRIPT", help="A .py file: local, or s3://.", show_default=False)]
+RunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="The run's id; `sparklet runs` lists them.",
         show_default=False,
+        autocompletion=known_runs,
     ),
 ]
-Stack = Annotated[
+Arguments = Annotated[
+    list[str] | None, typer.Argument(metavar="[-- ARGS]", help="Arguments for the script.", show_default=False)
+]
+Shards = Annotated[
+    str, typer.Option("--shards", metavar="NUMBERS", help="Only these, as in 3,17,20-25.", show_default=False)
+]
+Cause = Annotated[
     str,
     typer.Option(
-        "--stack",
-        envvar="SPARKLET_STACK",
-        help="A deployed CloudFormation stack instead of the local one.",
+        "--cause",
+        metavar="CLASS|TEXT",
+        help="Only shards that failed so: a class, or words of the message; `sparklet explain RUN` names them.",
         show_default=False,
     ),
 ]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="One JSON document on standard output; progress goes to standard error.")
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, help="Local worker processes (default: one a core).", show_default=False),
-]
-Timeout = Annotated[
-    int | None,
-    typer.Option(
-        "--timeout",
-        help="Seconds one shard may take (default: 900).",
-        show_default=False,
-    ),
-]
-Memory = Annotated[
-    int | None,
-    typer.Option("--memory", min=512, max=10240, help="MB of a local worker (default: 3008).", show_default=False),
-]
-RunnerChoice = Annotated[
-    str | None,
-    typer.Option(
-        "--runner",
-        help="warm (one JVM, kept) or submit (one spark-submit a shard) (default: warm).",
-        show_default=False,
-    ),
-]
-Keep = Annotated[bool, typer.Option("--keep", help="Leave the local stack running until `sparklet stop`.")]
-RunId = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run's id; `sparklet runs` lists them.", show_default=False)
-]
-Input = Annotated[
-    list[str],
-    typer.Option("--input", "-i", help="s3:// folder or object, or a local path; may be repeated.", show_default=False),
-]
-Include = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--include", help="Only keys below the input that match this glob; may be repeated.", show_default=False
-    ),
-]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option("--exclude", help="No keys that match this glob; may be repeated.", show_default=False),
-]
-ShardSize = Annotated[str, typer.Option("--shard-size", help="Stored bytes a shard is packed up to.")]
-MaxObjects = Annotated[int, typer.Option("--max-objects", min=1, help="Objects a shard may hold; 1: one file a shard.")]
-Params = Annotated[
-    list[str] | None,
-    typer.Option("--param", "-p", help="key=value for the script (job.params); may be repeated.", show_default=False),
-]
-Files = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--file",
-        help="key=path: a local file that every shard needs; the parameter of that key is its address.",
-        show_default=False,
-    ),
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing: only say what would be done.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which stack, and how a command speaks."""
+
+    stack: Annotated[
+        str,
+        typer.Option(
+            "--stack",
+            envvar="SPARKLET_STACK",
+            metavar="NAME",
+            help="A deployed CloudFormation stack instead of the local one.",
+            show_default=False,
+            rich_help_panel=WHERE,
+        ),
+    ] = ""
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--state-dir",
+            envvar="SPARKLET_STATE_DIR",
+            metavar="FOLDER",
+            help="Folder of the local stack (default: the user's state folder).",
+            show_default=False,
+            rich_help_panel=WHERE,
+        ),
+    ] = None
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="One JSON document on standard output; progress goes to standard error.",
+            rich_help_panel=WHERE,
+        ),
+    ] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=WHERE)] = (
+        False
+    )
+
+    def screen(self) -> Screen:
+        """Where the command writes."""
+        return Screen(self.as_json)
+
+    def choice(
+        self,
+        *,
+        reading: bool = False,
+        keep: bool = False,
+        memory_mb: int | None = None,
+        timeout_s: int | None = None,
+    ) -> Choice:
+        """The stack, with workers as they are by default but for these."""
+        return Choice(self.stack, self.state_dir, timeout_s=timeout_s, memory_mb=memory_mb, keep=keep, reading=reading)
+
+
+@dataclass(frozen=True)
+class LocalWorkers:
+    """How the local stack's workers are, if it is not running yet or nobody else uses it."""
+
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            metavar="N",
+            help="Worker processes (default: one a core).",
+            show_default=False,
+            rich_help_panel=WORKERS,
+        ),
+    ] = None
+    timeout: Annotated[
+        int | None,
+        typer.Option(
+            "--timeout",
+            min=1,
+            metavar="SECONDS",
+            help="What one shard may take (default: 900).",
+            show_default=False,
+            rich_help_panel=WORKERS,
+        ),
+    ] = None
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            "--memory",
+            min=512,
+            max=10240,
+            metavar="MB",
+            help="Of one worker (default: 3008).",
+            show_default=False,
+            rich_help_panel=WORKERS,
+        ),
+    ] = None
+    runner: Annotated[
+        Literal["warm", "submit"] | None,
+        typer.Option(
+            "--runner",
+            help="warm: one JVM, kept (default); submit: one spark-submit a shard.",
+            show_default=False,
+            rich_help_panel=WORKERS,
+        ),
+    ] = None
+    keep: Annotated[
+        bool,
+        typer.Option("--keep", help="Leave the local stack running until `sparklet stop`.", rich_help_panel=WORKERS),
+    ] = False
+
+    def choice(self, where: Where, workers: int | None = None) -> Choice:
+        """The stack, with these workers."""
+        return Choice(
+            where.stack,
+            where.state_dir,
+            workers or self.workers,
+            self.timeout,
+            self.memory,
+            self.runner,
+            self.keep,
+        )
 
 
 def parse_pairs(option: str, given: list[str] | None) -> dict[str, str]:
@@ -106,43 +189,6 @@ def parse_pairs(option: str, given: list[str] | None) -> dict[str, str]:
             raise SettingsError(f"{option} {key} is given twice")
         pairs[key] = value
     return pairs
-
-
-def run_options(
-    shard_size: str,
-    max_objects: int,
-    include: list[str] | None,
-    exclude: list[str] | None,
-    max_attempts: int = 3,
-    tolerate: str = "0",
-    rate_per_s: float = 0.0,
-) -> RunOptions:
-    """How the run packs its shards and what it puts up with, as the options say."""
-    count, percentage = parse_tolerance(tolerate)
-    return RunOptions(
-        target_bytes=parse_size_bytes(shard_size),
-        max_objects=max_objects,
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
-        max_attempts=max_attempts,
-        tolerated_failure_count=count,
-        tolerated_failure_percentage=percentage,
-        rate_per_s=rate_per_s,
-    )
-
-
-def parse_tolerance(text: str) -> tuple[int, float]:
-    """``5`` shards or ``2.5%`` of them, as count and percentage.
-
-    Raises
-    ------
-    SettingsError
-        If it is neither.
-    """
-    try:
-        return (0, float(text.removesuffix("%"))) if text.endswith("%") else (int(text), 0.0)
-    except ValueError:
-        raise SettingsError(f"--tolerate {text!r} must be a number of shards, or a percentage like 2.5%") from None
 
 
 def parse_shards(text: str) -> tuple[int, ...]:

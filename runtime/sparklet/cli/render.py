@@ -1,6 +1,6 @@
 """Results of commands, as documents for --json and as tables for people."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,14 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.sizes import duration_text, size_text
+from sparklet.fanout.fate import ObjectFate
 from sparklet.fanout.preview import PlanPreview
 from sparklet.fanout.summary import Summary
-from sparklet.model import Counts, Run, RunState, ShardRecord, ShardState
+from sparklet.model import Counts, InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
 
 _STYLES = {
     RunState.SUCCEEDED: "green",
     RunState.SUCCEEDED_WITH_FAILURES: "yellow",
     RunState.FAILED: "red",
+    RunState.CANCELLED: "magenta",
     ShardState.SUCCEEDED: "green",
     ShardState.FAILED: "red",
     ShardState.RUNNING: "cyan",
@@ -40,6 +42,7 @@ def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> 
     return {
         "run_id": run.run_id,
         "state": str(summary.state),
+        "cancelled": _time(run.cancelled_s) if run.cancelled_s else None,
         "generation": summary.generation,
         "shards": counts_document(summary.counts),
         "objects": summary.objects,
@@ -47,6 +50,8 @@ def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> 
         "rows": summary.rows,
         "output_bytes": summary.output_bytes,
         "inputs": list(run.inputs),
+        "lists": [each.uri for each in run.lists],
+        "skipped": dict(run.skipped),
         "attempts": summary.attempts,
         "task_s": round(summary.task_s, 3),
         "duration_s": round(summary.duration_s, 3),
@@ -69,11 +74,13 @@ def summary_table(run: Run, summary: Summary, output: str, manifest: str, logs: 
     counts = summary.counts
     facts = Table.grid(padding=(0, 2))
     facts.add_row("run", Text(run.run_id, style="bold"))
-    facts.add_row("state", Text(str(summary.state), style=_STYLES.get(summary.state, "cyan")))
+    state = f"{summary.state} (being cancelled)" if run.cancelled_s and not summary.state.ended else str(summary.state)
+    facts.add_row("state", Text(state, style=_STYLES.get(summary.state, "cyan")))
     states = f"{counts.succeeded} succeeded, {counts.failed} failed"
     states += f", {counts.running} running, {counts.pending} pending" if counts.open else ""
     facts.add_row("shards", f"{counts.total}: {states}")
     facts.add_row("input", f"{summary.objects} objects, {size_text(summary.input_bytes)}")
+    _add_skipped(facts, run.skipped)
     if summary.rows is not None:
         facts.add_row("rows", f"{summary.rows:,}")
     facts.add_row("time", f"{duration_text(summary.duration_s)} ({duration_text(summary.task_s)} of work)")
@@ -88,7 +95,14 @@ def summary_table(run: Run, summary: Summary, output: str, manifest: str, logs: 
         causes.add_row(str(cause.count), escape(cause.error_class), escape(example))
     if logs:
         facts.add_row("logs", Text(f"{logs} (status {run.run_id} --shards --json names each shard's)"))
-    return Group(facts, causes, Text(f"repair, then: sparklet redrive {run.run_id}", style="dim"))
+    next_step = f"sparklet explain {run.run_id} says what to do; then: sparklet redrive {run.run_id}"
+    return Group(facts, causes, Text(next_step, style="dim"))
+
+
+def _add_skipped(facts: Table, skipped: Mapping[str, int]) -> None:
+    """What was left out, by reason; 0 stands where nobody knows how many."""
+    for reason, count in sorted(skipped.items()):
+        facts.add_row("left out", Text(f"{count} {reason}" if count else reason))
 
 
 def preview_document(preview: PlanPreview) -> dict[str, Any]:
@@ -99,7 +113,11 @@ def preview_document(preview: PlanPreview) -> dict[str, Any]:
         "input_bytes": preview.size_bytes,
         "smallest_shard_bytes": preview.smallest_shard_bytes,
         "largest_shard_bytes": preview.largest_shard_bytes,
+        "largest_shard": preview.largest_shard,
+        "largest_object": preview.largest_object,
         "most_objects_in_a_shard": preview.most_objects_in_a_shard,
+        "slices": preview.slices,
+        "oversize_shards": preview.oversize,
         "skipped": dict(preview.skipped),
     }
 
@@ -108,11 +126,14 @@ def preview_table(preview: PlanPreview) -> RenderableType:
     """What a plan would look like, for people."""
     facts = Table.grid(padding=(0, 2))
     facts.add_row("shards", str(preview.shards))
-    facts.add_row("objects", f"{preview.objects}, {size_text(preview.size_bytes)}")
+    sliced = f", {preview.slices} of them slices of larger ones" if preview.slices else ""
+    facts.add_row("objects", f"{preview.objects}{sliced}, {size_text(preview.size_bytes)}")
     sizes = f"{size_text(preview.smallest_shard_bytes)} to {size_text(preview.largest_shard_bytes)}"
     facts.add_row("a shard", f"{sizes}, at most {preview.most_objects_in_a_shard} objects")
-    for reason, count in sorted(preview.skipped.items()):
-        facts.add_row("left out", f"{count} {reason}")
+    facts.add_row("the largest", Text(f"shard {preview.largest_shard}, from {preview.largest_object} on"))
+    if preview.oversize:
+        facts.add_row("too large", f"{preview.oversize} shards are more than one function takes on (--max-shard-size)")
+    _add_skipped(facts, preview.skipped)
     return facts
 
 
@@ -177,7 +198,61 @@ def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
     return table
 
 
-def shard_table(record: ShardRecord) -> RenderableType:
+def fate_document(fate: ObjectFate) -> dict[str, Any]:
+    """What became of an object: as a whole, and in each shard that holds it or a part of it."""
+    return {
+        "object": fate.uri,
+        "state": _whole_state(fate),
+        "shards": [
+            {
+                **({"shard": each.shard.number, "state": None} if each.record is None else shard_document(each.record)),
+                "slices": [list(item_range(item)) for item in each.items if item.slice],
+                "versions": [item.version_id for item in each.items if item.version_id],
+            }
+            for each in fate.shards
+        ],
+    }
+
+
+def fate_table(fate: ObjectFate) -> RenderableType:
+    """What became of an object, for people: in full where one shard holds it, else a line a shard."""
+    if len(fate.shards) == 1 and fate.shards[0].record:
+        return _shard_facts(fate.shards[0].record)
+    table = Table("shard", "holds", "state", "attempts", "cause", show_edge=False)
+    for each in fate.shards:
+        record = each.record
+        state = (
+            Text("not entered yet") if record is None else Text(str(record.state), style=_STYLES.get(record.state, ""))
+        )
+        cause = f"{record.error_class}: {record.error_message}" if record and record.error_class else ""
+        holds = ", ".join(_part_text(item) for item in each.items)
+        table.add_row(str(each.shard.number), Text(holds), state, str(record.attempts if record else 0), Text(cause))
+    return Group(Text(f"{fate.uri} lies in {len(fate.shards)} shards, as a whole {_whole_state(fate)}"), table)
+
+
+def item_range(item: InputObject) -> tuple[str, int, int]:
+    """What of an object a slice is: its kind, from, to."""
+    assert item.slice is not None
+    return str(item.slice.kind), item.slice.start, item.slice.end
+
+
+def _part_text(item: InputObject) -> str:
+    version = f" of version {item.version_id}" if item.version_id else ""
+    if item.slice is None:
+        return f"all{version}"
+    kind, start, end = item_range(item)
+    what = f"bytes {start} to {end}" if kind == SliceKind.LINES else f"row groups {start} to {end - 1}"
+    return f"{what}{version}"
+
+
+def _whole_state(fate: ObjectFate) -> str:
+    """FAILED if any part of it has; SUCCEEDED once all have; else where its parts stand."""
+    states = {each.record.state if each.record else ShardState.PENDING for each in fate.shards}
+    order = (ShardState.FAILED, ShardState.RUNNING, ShardState.PENDING, ShardState.SUCCEEDED)
+    return str(next(state for state in order if state in states))
+
+
+def _shard_facts(record: ShardRecord) -> RenderableType:
     """One shard, for people."""
     facts = Table.grid(padding=(0, 2))
     for name, value in shard_document(record).items():

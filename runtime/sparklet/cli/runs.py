@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from sparklet.cli.environment import Environment
 from sparklet.cli.progress import RunDisplay
 from sparklet.cli.sizes import size_text
 from sparklet.cli.transfer import LocalPaths, changed, check_output, fill, local_part, refuse_remote_only, upload
-from sparklet.errors import PlanError, SparkletError
+from sparklet.errors import CheckpointConflictError, PlanError, SparkletError
 from sparklet.fanout.checker import check
 from sparklet.fanout.local_files import local_files
 from sparklet.fanout.new_run import RunRequest, new_run, run_id_for
@@ -44,6 +44,7 @@ def start(
     if not env.local:
         refuse_remote_only((*request.inputs, *(files or {}).values()), request.output_uri)
         return _planned(env, request, screen)
+    refuse_local_increments(request.options.incremental, request.inputs)
     name = request.name or Path(request.script).stem
     run_id = request.run_id or run_id_for(name, env.at.clock.now_s())
     paths = LocalPaths(output=_local_output(request.output_uri, overwrite))
@@ -61,6 +62,16 @@ def start(
     return _planned(env, replace(request, run_id=run_id, inputs=tuple(inputs), output_uri=output_uri), screen)
 
 
+def refuse_local_increments(incremental: bool, inputs: Collection[str]) -> None:
+    """PlanError if what earlier runs have done is to be left out of a local folder: nobody could know it again."""
+    local = [given for given in inputs if "://" not in given]
+    if incremental and local:
+        raise PlanError(
+            f"--incremental needs inputs in S3: {local[0]} is put into the bucket anew for each run; "
+            "use --since for local files"
+        )
+
+
 def _local_output(output: str, overwrite: bool) -> str:
     if "://" in output:
         return ""
@@ -73,9 +84,11 @@ def _upload_input(env: Environment, request: RunRequest, run_id: str, index: int
     """Copy one local input; the S3 folder, or object, that it became."""
     base = f"s3://{env.at.bucket}/input/{run_id}/{index}/"
     screen.say(f"putting {path} into the bucket")
-    files = ((file, base + key) for file, key in local_files(path, request.options.include, request.options.exclude))
+    since_s = request.options.modified_since_s
+    found = local_files(path, request.options.include, request.options.exclude)
+    files = ((file, base + key) for file, key in found if not since_s or file.stat().st_mtime >= since_s)
     if upload(env.at.store, files, screen.say) == 0:
-        raise PlanError(f"the input {path} holds no file to plan; check the folder, --include and --exclude")
+        raise PlanError(f"the input {path} holds no file to plan; check the folder, --include, --exclude and --since")
     return base if path.is_dir() else base + path.name
 
 
@@ -100,7 +113,14 @@ def _planned(env: Environment, request: RunRequest, screen: Screen) -> Run:
         text = f"  {progress.shards} shards of {progress.objects} objects, {size_text(progress.size_bytes)}{skipped}"
         screen.say(f"{text}, all sent" if progress.sealed else text)
 
-    return plan(env.at, run.run_id, tell)
+    try:
+        return plan(env.at, run.run_id, tell)
+    except CheckpointConflictError:
+        run = env.at.ledger.get_run(run.run_id)
+        if run.cancelled_s is None:
+            raise
+        screen.warn(f"run {run.run_id} was cancelled while it was planned")
+        return run
 
 
 def watch(env: Environment, run_id: str, screen: Screen) -> Summary:
@@ -146,6 +166,11 @@ def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: 
     ref = repaired_script(env.at, run, script) if script else None
     redriven = redrive(env.at, run_id, shards or None, ref)
     screen.say(f"run {run_id}: {redriven.messages} shards sent again, generation {redriven.run.generation}")
+    if redriven.unplanned:
+        screen.warn(
+            f"{run_id} was cancelled before its plan was done: objects that were never planned stay so; "
+            "start another run for them (--incremental leaves out what this one does)"
+        )
 
 
 def _upload_repaired(env: Environment, run: Run, screen: Screen) -> None:

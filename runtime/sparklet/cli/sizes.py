@@ -38,3 +38,20 @@ def duration_text(duration_s: float) -> str:
     if whole_s < 3600:
         return f"{whole_s // 60} min {whole_s % 60:02d} s"
     return f"{whole_s // 3600} h {whole_s % 3600 // 60:02d} min"
+
+
+_DURATIONS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
+
+
+def parse_duration_s(text: str) -> float:
+    """``90s``, ``15m``, ``36h``, ``30d`` or ``2w``.
+
+    Raises
+    ------
+    SettingsError
+        If it is no duration.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", text, re.IGNORECASE)
+    if not match:
+        raise SettingsError(f"{text!r} is no duration; write it like 15m, 36h or 30d")
+    return float(match[1]) * _DURATIONS[match[2].lower()]

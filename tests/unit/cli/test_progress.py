@@ -60,4 +60,5 @@ def test_exit_codes_are_as_documented() -> None:
         RunState.SUCCEEDED: 0,
         RunState.SUCCEEDED_WITH_FAILURES: 0,
         RunState.FAILED: 2,
+        RunState.CANCELLED: 3,
     }

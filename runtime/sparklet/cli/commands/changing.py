@@ -1,0 +1,183 @@
+"""Commands that change what there is: redrive, cancel, clean, stop."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from sparklet.cli import options as opt
+from sparklet.cli.cleaning import Cleaning
+from sparklet.cli.console import Screen
+from sparklet.cli.environment import Environment, environment
+from sparklet.cli.redriving import refuse_other_size, selected
+from sparklet.cli.render import counts_document
+from sparklet.cli.runs import redrive_run
+from sparklet.cli.showing import finish
+from sparklet.cli.sizes import parse_duration_s, size_text
+from sparklet.errors import PlanError
+from sparklet.fanout.cancel import cancel as cancel_run
+from sparklet.fanout.clean import RunFiles
+from sparklet.fanout.redrive import redrivable
+from sparklet.model import Counts, ShardState
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What a worker has for the shards that are done again."""
+
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            "--memory",
+            min=512,
+            max=10240,
+            metavar="MB",
+            help="More memory for each worker; the local stack is deployed anew with it.",
+            show_default=False,
+        ),
+    ] = None
+    timeout: Annotated[
+        int | None,
+        typer.Option(
+            "--timeout", min=1, metavar="SECONDS", help="More time for each shard, likewise.", show_default=False
+        ),
+    ] = None
+
+
+def redrive(
+    run_id: opt.RunId,
+    where: opt.Where,
+    size: _Size,
+    shards: opt.Shards = "",
+    cause: opt.Cause = "",
+    script: Annotated[
+        str, typer.Option("--script", metavar="FILE", help="A repaired script for these shards.", show_default=False)
+    ] = "",
+    dry_run: opt.DryRun = False,
+) -> None:
+    """Do failed shards of a run again, all or chosen ones, and no other.
+
+    Repaired local inputs are put into the bucket first. A cancelled run is opened again by this.
+    """
+    screen = where.screen()
+    wanted = opt.parse_shards(shards)
+    chosen = where.choice(reading=dry_run, memory_mb=size.memory, timeout_s=size.timeout)
+    with environment(chosen, screen) as env:
+        if not (dry_run and env.local):  # only looking changes no local stack
+            refuse_other_size(env, size.memory, size.timeout)
+        numbers = selected(env.at, run_id, wanted, cause)
+        if dry_run:
+            redrivable(env.at, run_id)
+            would = [record.number for record in env.at.ledger.shards(run_id, ShardState.FAILED)]
+            _say_dry(screen, {"run_id": run_id, "redriven": list(numbers) or would}, "shards would be done again")
+            return
+        redrive_run(env, run_id, numbers, script, screen)
+        finish(env, run_id, screen)
+
+
+def cancel(run_id: opt.RunId, where: opt.Where, dry_run: opt.DryRun = False) -> None:
+    """End a run early: nothing new is begun, what waits is given up, what runs may end.
+
+    `sparklet watch RUN` waits until it has ended; `sparklet redrive RUN` takes it up again.
+    """
+    screen = where.screen()
+    with environment(where.choice(reading=True), screen) as env:
+        if dry_run:
+            _show_cancel(screen, run_id, env.at.ledger.count(run_id), _refuse_ended(env, run_id))
+            return
+        done = cancel_run(env.at, run_id)
+        _show_cancel(screen, run_id, done.counts, done.abandoned)
+
+
+def clean(
+    where: opt.Where,
+    run_ids: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="RUN", help="This run; may be repeated.", show_default=False),
+    ] = None,
+    older_than: Annotated[
+        str,
+        typer.Option("--older-than", metavar="TIME", help="All that ended so long ago: 36h, 30d.", show_default=False),
+    ] = "",
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", min=0, metavar="N", help="All but the N newest.", show_default=False),
+    ] = None,
+    dry_run: opt.DryRun = False,
+    yes: opt.Yes = False,
+) -> None:
+    """Forget ended runs: plans, scripts, manifests, inputs that were put into the bucket, and the ledger's items.
+
+    Output is never touched, neither yours nor in S3; only the bucket's copy of what is whole in a local --output goes.
+    What only a forgotten run has done, --incremental does again.
+    """
+    screen = where.screen()
+    if not run_ids and not older_than and keep is None:
+        raise PlanError("name what to clean: --run RUN, --older-than 30d or --keep 10")
+    older_than_s = parse_duration_s(older_than) if older_than else 0.0
+    with environment(where.choice(reading=True), screen) as env:
+        cleaning = Cleaning(env, screen)
+        found = cleaning.chosen(run_ids or (), older_than_s, keep or 0)
+        _show_found(screen, found, dry_run)
+        if dry_run or not found:
+            return
+        if not yes and not typer.confirm(f"Delete {len(found)} runs for good?", err=True):
+            raise typer.Abort
+        for each in found:
+            cleaning.clean(each)
+        screen.say(f"{len(found)} runs are forgotten")
+
+
+def stop(where: opt.Where, dry_run: opt.DryRun = False) -> None:
+    """End the local stack and everything it started; its runs are kept."""
+    from sparklet.local.stack import running
+    from sparklet.local.stack import stop as stop_stack
+
+    screen = where.screen()
+    if where.stack:
+        raise PlanError(f"the stack {where.stack} is deployed; `stop` ends the local one only")
+    state = where.choice().state
+    if dry_run:
+        info = running(state)
+        _say_dry(screen, {"running": info is not None, "endpoint": info and info.endpoint_url}, "would be ended")
+        return
+    stopped = stop_stack(state)
+    if where.as_json:
+        screen.document({"stopped": stopped})
+    else:
+        screen.say("the local stack has ended" if stopped else "no local stack was running")
+
+
+def _refuse_ended(env: Environment, run_id: str) -> int:
+    """How many shards a cancel would give up; PlanError if the run has ended."""
+    run = env.at.ledger.get_run(run_id)
+    if run.state.ended:
+        raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
+    return env.at.ledger.count(run_id).pending
+
+
+def _show_cancel(screen: Screen, run_id: str, counts: Counts, abandoned: int) -> None:
+    if screen.as_json:
+        screen.document({"run_id": run_id, "given_up": abandoned, "shards": counts_document(counts)})
+        return
+    left = f", {counts.running} still running end by themselves" if counts.running else ""
+    screen.say(f"run {run_id}: {abandoned} shards given up, {counts.succeeded} had succeeded{left}")
+    screen.say(f"sparklet watch {run_id} waits for its end; sparklet redrive {run_id} takes it up again")
+
+
+def _show_found(screen: Screen, found: list[RunFiles], dry_run: bool) -> None:
+    if screen.as_json:
+        runs = [{"run_id": f.run.run_id, "files": f.files, "bytes": f.size_bytes} for f in found]
+        screen.document({"dry_run": dry_run, "runs": runs})
+        return
+    for each in found:
+        screen.say(f"{each.run.run_id}: {each.run.state}, {each.files} files, {size_text(each.size_bytes)}")
+    if dry_run or not found:
+        screen.say(f"{len(found)} runs would be forgotten" if found else "there is no such run that has ended")
+
+
+def _say_dry(screen: Screen, document: dict[str, Any], what: str) -> None:
+    if screen.as_json:
+        screen.document({"dry_run": True, **document})
+    else:
+        screen.say(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in document.items()) + f" ({what})")

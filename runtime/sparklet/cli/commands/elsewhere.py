@@ -1,0 +1,134 @@
+"""The same script on another engine: commands prints what to type, and starts nothing."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import typer
+
+from sparklet.cli import options as opt
+from sparklet.cli.environment import environment
+from sparklet.cli.redriving import selected
+from sparklet.errors import PlanError
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.elsewhere import ENGINES, Command, ElsewhereJob, Places, job_of_run, job_of_shard
+from sparklet.fanout.elsewhere import commands as commands_for
+from sparklet.model import Run, Shard
+
+JOB, PLACES = "The job", "Where it runs"
+_UNNAMED = Places()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be run: a script on inputs of its own."""
+
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", "-i", metavar="FOLDER|OBJECT", help="May be repeated.", show_default=False, rich_help_panel=JOB
+        ),
+    ] = None
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FOLDER", show_default=False, help="", rich_help_panel=JOB)
+    ] = ""
+    params: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", "-p", metavar="KEY=VALUE", help="May be repeated.", show_default=False, rich_help_panel=JOB
+        ),
+    ] = None
+    py_files: Annotated[
+        list[str] | None,
+        typer.Option("--py-files", metavar="FILE", help="May be repeated.", show_default=False, rich_help_panel=JOB),
+    ] = None
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """Which engine, and where it is; what is not named stands in capitals."""
+
+    engine: Annotated[
+        Literal["all", "spark-submit", "emr", "emr-serverless", "glue"],
+        typer.Option("--engine", help="For which engine.", rich_help_panel=PLACES),
+    ] = "all"
+    staging: Annotated[
+        str,
+        typer.Option("--staging", metavar="S3-FOLDER", help="Where local files are copied to.", rich_help_panel=PLACES),
+    ] = _UNNAMED.staging
+    master: Annotated[
+        str, typer.Option("--master", metavar="URL", help="For spark-submit.", rich_help_panel=PLACES)
+    ] = _UNNAMED.master
+    cluster_id: Annotated[str, typer.Option("--cluster-id", metavar="ID", help="For EMR.", rich_help_panel=PLACES)] = (
+        _UNNAMED.cluster_id
+    )
+    application_id: Annotated[
+        str, typer.Option("--application-id", metavar="ID", help="For EMR Serverless.", rich_help_panel=PLACES)
+    ] = _UNNAMED.application_id
+    role_arn: Annotated[
+        str, typer.Option("--role-arn", metavar="ARN", help="For EMR Serverless and Glue.", rich_help_panel=PLACES)
+    ] = _UNNAMED.role_arn
+
+    def engines(self) -> tuple[str, ...]:
+        """Those that are asked for."""
+        return ENGINES if self.engine == "all" else (self.engine,)
+
+    def places(self) -> Places:
+        """Where they are."""
+        return Places(self.staging, self.master, self.cluster_id, self.application_id, self.role_arn)
+
+
+def commands(
+    job: _Job,
+    engine: _Engine,
+    where: opt.Where,
+    script: Annotated[
+        str, typer.Argument(metavar="[SCRIPT]", help="A .py file; or name a run with --run.", show_default=False)
+    ] = "",
+    arguments: opt.Arguments = None,
+    run_id: Annotated[
+        str, typer.Option("--run", metavar="RUN", help="A run as one job, or shards of it.", show_default=False)
+    ] = "",
+    shards: opt.Shards = "",
+    cause: opt.Cause = "",
+) -> None:
+    """Print the exact commands that run a script, or shards of a run, on EMR, EMR Serverless, Glue or spark-submit.
+
+    Nothing is started; what you have not named stands there in capitals.
+    """
+    screen = where.screen()
+    if bool(script) is bool(run_id):
+        raise PlanError("name either a SCRIPT or a run (--run RUN)")
+    if script:
+        params = opt.parse_pairs("--param", job.params)
+        files = tuple(job.py_files or ())
+        jobs = [ElsewhereJob(script, tuple(job.inputs or ()), job.output, params, tuple(arguments or ()), files)]
+    else:
+        with environment(where.choice(reading=True), screen) as env:
+            run = env.at.ledger.get_run(run_id)
+            numbers = selected(env.at, run_id, opt.parse_shards(shards), cause)
+            jobs = list(_shard_jobs(env.at, run, numbers)) if numbers else [job_of_run(run)]
+    told = {name: [_commands(each, name, engine.places()) for each in jobs] for name in engine.engines()}
+    if where.as_json:
+        screen.document({name: [command for each in answers for command in each] for name, answers in told.items()})
+        return
+    for name, answers in told.items():
+        typer.echo(f"# {name}")
+        for command in dict.fromkeys(command for each in answers for command in each):
+            typer.echo(command if isinstance(command, str) else shlex.join(command))
+
+
+def _shard_jobs(at: Deployment, run: Run, numbers: tuple[int, ...]) -> Iterator[ElsewhereJob]:
+    for number in numbers:
+        record = at.ledger.get_shard(run.run_id, number)
+        line = at.store.get(at.part_uri(run.run_id, record.part), record.offset, record.length)
+        yield job_of_shard(run, Shard.from_line(line))
+
+
+def _commands(job: ElsewhereJob, engine: str, places: Places) -> list[Command | str]:
+    """The commands, or why there are none, as a comment."""
+    try:
+        return list(commands_for(job, engine, places))
+    except PlanError as error:
+        return [f"# not possible: {error}"]

@@ -1,0 +1,18 @@
+"""Commands about this machine: doctor."""
+
+import typer
+
+from sparklet.cli import doctor as doctoring
+from sparklet.cli import options as opt
+from sparklet.cli.exits import ALL_WELL, USAGE
+
+
+def doctor(where: opt.Where) -> None:
+    """Check what this machine has and what Sparklet needs."""
+    screen = where.screen()
+    findings = doctoring.examine(where.choice())
+    if where.as_json:
+        screen.document([finding.document() for finding in findings])
+    else:
+        screen.out.print(doctoring.table(findings))
+    raise typer.Exit(ALL_WELL if all(finding.good for finding in findings) else USAGE)

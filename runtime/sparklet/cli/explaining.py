@@ -1,0 +1,60 @@
+"""What ``explain`` shows: each cause of failure with its example, the likely reason, and the command to type."""
+
+import shlex
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sparklet.cli.environment import Environment
+from sparklet.fanout.explain import FailureGroup
+
+OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
+OUT_OF_TIME = ("DeadlineExceededError",)
+MOST_MEMORY_MB, MOST_TIMEOUT_S = 10240, 900
+
+
+def redrive_command(env: Environment, run_id: str, group: FailureGroup) -> str:
+    """The exact command that does this group's shards again; larger where size was the cause."""
+    words = ["sparklet", "redrive", run_id, *group.redrive]
+    name = group.error_class.rpartition(".")[2]
+    if name in OUT_OF_MEMORY and env.size.memory_mb < MOST_MEMORY_MB:
+        words += ["--memory", str(min(MOST_MEMORY_MB, 2 * env.size.memory_mb))]
+    if name in OUT_OF_TIME and (env.local or env.size.timeout_s < MOST_TIMEOUT_S):
+        longer_s = 2 * env.size.timeout_s
+        words += ["--timeout", str(longer_s if env.local else min(MOST_TIMEOUT_S, longer_s))]
+    return shlex.join([*words, *(("--stack", env.stack) if env.stack else ())])
+
+
+def group_document(env: Environment, run_id: str, group: FailureGroup) -> dict[str, Any]:
+    """One cause, for --json."""
+    return {
+        "error_class": group.error_class,
+        "message": group.pattern,
+        "count": group.count,
+        "shards": group.shards.text(),
+        "shards_complete": group.shards.whole,
+        "example_shard": group.example.number,
+        "example_object": group.example_object or None,
+        "example_message": group.example.error_message,
+        "script_line": group.line,
+        "reason": group.advice.reason,
+        "remedy": group.advice.remedy,
+        "redrive": redrive_command(env, run_id, group),
+    }
+
+
+def group_table(env: Environment, run_id: str, group: FailureGroup) -> RenderableType:
+    """One cause, for people."""
+    shards = "1 shard" if group.count == 1 else f"{group.count} shards"
+    title = Text(f"{shards}: {group.error_class or '(no cause given)'}", style="bold red")
+    facts = Table.grid(padding=(0, 2))
+    example = f"shard {group.example.number}" + (f", {group.example_object}" if group.example_object else "")
+    more = group.example.object_count - 1
+    facts.add_row("  example", Text(example + (f" and {more} more" if more > 0 else "")))
+    facts.add_row("  says", Text(group.example.error_message))
+    facts.add_row("  reason", Text(group.advice.reason))
+    facts.add_row("  remedy", Text(group.advice.remedy))
+    facts.add_row("  then", Text(redrive_command(env, run_id, group), style="cyan"))
+    return Group(title, facts, Text(""))

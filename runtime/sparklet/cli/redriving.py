@@ -1,0 +1,57 @@
+"""Which shards a redrive means, and whether the workers are as it wants them."""
+
+import shlex
+
+from sparklet.cli.environment import Environment
+from sparklet.errors import PlanError
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.redrive import failed_with
+
+TIMEOUTS_S = (60, 120, 180, 300, 600, 900)  # that the template's queue has a visibility for
+
+
+def selected(at: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) -> tuple[int, ...]:
+    """The shards that both options mean; none: all that failed."""
+    return failed_with(at, run_id, cause, numbers or None) if cause else numbers
+
+
+def refuse_other_size(env: Environment, memory_mb: int | None, timeout_s: int | None) -> None:
+    """PlanError with the remedy if the workers have not the size that was asked for.
+
+    The local stack is deployed with it, unless others use it; a deployed one is not changed from here: that
+    takes whoever may change its functions, and every run on it would feel it.
+    """
+    wrong = {
+        "memory": (memory_mb, env.size.memory_mb, "FunctionMemoryMB"),
+        "timeout": (timeout_s, env.size.timeout_s, "FunctionTimeoutS"),
+    }
+    changes = {name: (wanted, key) for name, (wanted, has, key) in wrong.items() if wanted not in (None, has)}
+    if not changes:
+        return
+    asked = " and ".join(f"--{name} {wanted}" for name, (wanted, _) in changes.items())
+    if env.local:
+        raise PlanError(
+            f"{asked} cannot be had: another sparklet uses the local stack as it is "
+            f"({env.size.memory_mb} MB, {env.size.timeout_s} s); wait for its end, or end it: sparklet stop"
+        )
+    if timeout_s is not None and timeout_s not in TIMEOUTS_S:
+        raise PlanError(f"--timeout {timeout_s} must be one of {', '.join(map(str, TIMEOUTS_S))} on a deployed stack")
+    parameters = {**env.parameters, **{key: str(wanted) for wanted, key in changes.values()}}
+    without = " and ".join(f"--{name}" for name in changes)
+    raise PlanError(
+        f"{asked}: the workers of {env.stack} have {env.size.memory_mb} MB and {env.size.timeout_s} s, and a redrive "
+        f"does not change a deployed stack. Change it, then redrive without {without}:\n"
+        f"{_update_command(env, parameters, {key for _, key in changes.values()})}"
+    )
+
+
+def _update_command(env: Environment, parameters: dict[str, str], changed: set[str]) -> str:
+    """The one command that changes these parameters and no other, and waits for it."""
+    given = [
+        f"ParameterKey={key},ParameterValue={value}" if key in changed else f"ParameterKey={key},UsePreviousValue=true"
+        for key, value in sorted(parameters.items())
+    ]
+    update = ["aws", "cloudformation", "update-stack", "--stack-name", env.stack, "--use-previous-template"]
+    capabilities = ["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
+    wait = ["aws", "cloudformation", "wait", "stack-update-complete", "--stack-name", env.stack]
+    return f"{shlex.join([*update, *capabilities, '--parameters', *given])} && {shlex.join(wait)}"

@@ -1,0 +1,42 @@
+"""What several commands show at their end."""
+
+import typer
+
+from sparklet.cli.console import Screen
+from sparklet.cli.environment import Environment
+from sparklet.cli.exits import exit_code
+from sparklet.cli.render import shard_document, shards_table, summary_document, summary_table
+from sparklet.cli.runs import watch
+from sparklet.cli.transfer import LocalPaths
+from sparklet.fanout.summary import Summary
+from sparklet.model import ShardRecord
+
+
+def finish(env: Environment, run_id: str, screen: Screen) -> None:
+    """Watch a run to its end, show what came of it, and exit with its code."""
+    try:
+        summary = watch(env, run_id, screen)
+    except KeyboardInterrupt:
+        screen.warn(
+            f"interrupted; nothing is lost: sparklet watch {run_id} continues it, sparklet cancel {run_id} ends it"
+        )
+        raise
+    show_summary(env, screen, run_id, summary)
+    raise typer.Exit(exit_code(summary.state))
+
+
+def show_summary(
+    env: Environment, screen: Screen, run_id: str, summary: Summary, records: list[ShardRecord] | None = None
+) -> None:
+    """A run's result, with every shard if ``records`` are given."""
+    found = env.at.ledger.get_run(run_id)
+    output = (LocalPaths.load(env.paths_dir, run_id).output if env.local else "") or found.output_uri
+    manifest = env.at.run_uri(run_id, "manifest.json")
+    if screen.as_json:
+        listed = {} if records is None else {"shard_list": [shard_document(record) for record in records]}
+        screen.document({**summary_document(found, summary, output, manifest), **listed})
+        return
+    logs = str(env.state / "log") if env.state else ""
+    screen.out.print(summary_table(found, summary, output, manifest, logs))
+    if records is not None:
+        screen.out.print(shards_table(records))
