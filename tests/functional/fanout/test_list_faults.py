@@ -1,4 +1,4 @@
-"""Planners of lists and incremental runs killed at every single port call, then started again: nothing lost or doubled."""
+"""Planners of lists and incremental runs killed at every port call, then started again: nothing lost or doubled."""
 
 from contextlib import suppress
 from dataclasses import replace
