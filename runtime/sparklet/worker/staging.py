@@ -22,6 +22,7 @@ from sparklet.worker.guards import MIB, Deadline
 
 FOLDER = "inputs"
 CHUNK_BYTES = 8 * MIB
+BLOCK_BYTES = MIB // 2
 NARROWEST_GAP_BYTES = 256 * 1024  # between ranges of a Parquet file: reading on is cheaper than another request
 AT_A_TIME = 4
 LONGEST_STEM = 80
@@ -180,10 +181,15 @@ def _write_lines(reader: _Reader, part: Slice, file: BinaryIO) -> None:
     quotes = _Quotes() if part.header_bytes else None
     for chunk in reader.chunks(part.start, part.end):
         file.write(chunk)
-        if quotes and not quotes.closed_in(chunk):
+        if quotes and not all(quotes.closed_in(block) for block in _blocks(chunk)):
             raise _several_lines(reader.item)
     if quotes and quotes.open:
         raise _several_lines(reader.item)
+
+
+def _blocks(chunk: bytes) -> Iterator[bytes]:
+    """A chunk in pieces: its lines become objects, and of short lines those of a whole chunk would be 300 MB."""
+    return (chunk[at : at + BLOCK_BYTES] for at in range(0, len(chunk), BLOCK_BYTES))
 
 
 def _several_lines(item: InputObject) -> PlanError:
