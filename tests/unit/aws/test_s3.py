@@ -1,16 +1,19 @@
 """What the S3 adapter promises where no stand-in misbehaves enough: refusals, conflicts, broken bodies."""
 
+import io
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import CREATE_TRIES, S3Store
-from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectStoreError
+from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 
 URI = "s3://bucket/some key"
 
@@ -93,7 +96,7 @@ def breaking_server() -> Iterator[str]:
             """Say nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
@@ -113,3 +116,138 @@ def test_half_an_object_is_none(breaking_server: str, tmp_path: Path) -> None:
 
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     assert (tmp_path / "target").read_bytes() == b"what was there before"
+
+
+# --- versions, archives, regions, payers ---
+
+WHEN = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def listing(**more: object) -> dict[str, object]:
+    return {"Key": "k", "Size": 1, "ETag": '"e"', "LastModified": WHEN, **more}
+
+
+@pytest.mark.parametrize(
+    ("found", "archived"),
+    [
+        ({}, False),
+        ({"StorageClass": "STANDARD"}, False),
+        ({"StorageClass": "GLACIER_IR"}, False),
+        ({"StorageClass": "INTELLIGENT_TIERING"}, False),
+        ({"StorageClass": "GLACIER"}, True),
+        ({"StorageClass": "DEEP_ARCHIVE"}, True),
+        ({"StorageClass": "GLACIER", "RestoreStatus": {"IsRestoreInProgress": True}}, True),
+        (
+            {"StorageClass": "GLACIER", "RestoreStatus": {"IsRestoreInProgress": False, "RestoreExpiryDate": WHEN}},
+            False,
+        ),
+    ],
+)
+def test_a_listing_tells_what_must_be_restored_first(
+    clients: AwsClients, found: dict[str, object], archived: bool
+) -> None:
+    with Stubber(clients.s3) as s3:
+        asked = {"Bucket": "bucket", "Prefix": "", "StartAfter": "", "OptionalObjectAttributes": ["RestoreStatus"]}
+        s3.add_response("list_objects_v2", {"Contents": [listing(**found)]}, asked)
+        (info,) = S3Store(clients).list("s3://bucket/")
+    assert info.archived == archived
+
+
+@pytest.mark.parametrize(
+    ("answer", "archived"),
+    [
+        ({}, False),
+        ({"StorageClass": "GLACIER"}, True),
+        ({"StorageClass": "GLACIER", "Restore": 'ongoing-request="true"'}, True),
+        ({"StorageClass": "GLACIER", "Restore": 'ongoing-request="false", expiry-date="Fri, 21 Dec"'}, False),
+        ({"StorageClass": "INTELLIGENT_TIERING"}, False),
+        ({"StorageClass": "INTELLIGENT_TIERING", "ArchiveStatus": "ARCHIVE_ACCESS"}, True),
+        ({"StorageClass": "INTELLIGENT_TIERING", "ArchiveStatus": "DEEP_ARCHIVE_ACCESS"}, True),
+    ],
+)
+def test_a_head_tells_what_must_be_restored_first(
+    clients: AwsClients, answer: dict[str, object], archived: bool
+) -> None:
+    with Stubber(clients.s3) as s3:
+        s3.add_response("head_object", {"ContentLength": 1, "ETag": '"e"', "LastModified": WHEN, **answer})
+        assert S3Store(clients).head(URI).archived == archived
+
+
+def test_every_read_says_that_the_requester_pays_and_no_write_does(clients: AwsClients, tmp_path: Path) -> None:
+    store = S3Store(clients, requester_pays=True)
+    place, payer = {"Bucket": "bucket", "Key": "some key"}, {"RequestPayer": "requester"}
+    body = lambda: StreamingBody(io.BytesIO(b"x"), 1)  # noqa: E731
+    prefix = {"Bucket": "bucket", "Prefix": "", "OptionalObjectAttributes": ["RestoreStatus"], **payer}
+    head = {"ContentLength": 1, "ETag": '"e"', "LastModified": WHEN}
+    with Stubber(clients.s3) as s3:
+        s3.add_response("list_objects_v2", {}, {**prefix, "StartAfter": ""})
+        s3.add_response("list_object_versions", {}, prefix)
+        s3.add_response("head_object", head, {**place, **payer})
+        s3.add_response("get_object", {"Body": body()}, {**place, **payer, "VersionId": "v"})
+        s3.add_response("get_object", {"Body": body()}, {**place, **payer, "IfMatch": '"e"'})
+        s3.add_response("put_object", {"ETag": '"e"'}, {**place, "Body": b"x"})
+        assert list(store.list("s3://bucket/")) == list(store.list_versions("s3://bucket/")) == []
+        store.head(URI)
+        store.get(URI, version_id="v")
+        store.download(URI, tmp_path / "x", etag="e")
+        store.put(URI, b"x")
+        s3.assert_no_pending_responses()
+
+
+def test_versions_come_in_the_order_of_the_bucket_over_all_pages(clients: AwsClients) -> None:
+    """S3 gives versions and delete markers apart; the next page goes on behind a key and a version."""
+
+    def version(key: str, version_id: str, age_s: int, latest: bool = False) -> dict[str, object]:
+        modified = datetime.fromtimestamp(1_000_000 - age_s, UTC)
+        return {"Key": key, "VersionId": version_id, "LastModified": modified, "IsLatest": latest}
+
+    sized = {"Size": 1, "ETag": '"e"'}
+    first = {
+        "Versions": [{**version("a", "a3", 0, True), **sized}, {**version("a", "a1", 20), **sized}],
+        "DeleteMarkers": [version("a", "a2", 10), version("b", "b2", 5, True)],
+        "IsTruncated": True,
+        "NextKeyMarker": "b",
+        "NextVersionIdMarker": "b2",
+    }
+    second = {"Versions": [{**version("b", "b1", 6), **sized}], "IsTruncated": False}
+    asked = {"Bucket": "bucket", "Prefix": "", "OptionalObjectAttributes": ["RestoreStatus"]}
+    with Stubber(clients.s3) as s3:
+        s3.add_response("list_object_versions", first, asked)
+        s3.add_response("list_object_versions", second, {**asked, "KeyMarker": "b", "VersionIdMarker": "b2"})
+        found = list(S3Store(clients).list_versions("s3://bucket/"))
+    assert [(info.version_id, info.deleted) for info in found] == [
+        ("a3", False),
+        ("a2", True),
+        ("a1", False),
+        ("b2", True),
+        ("b1", False),
+    ]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_region_is_told_even_by_a_refusal(refused: bool) -> None:
+    clients = AwsClients(attempts=1, region="us-east-1")
+    headers = {"x-amz-bucket-region": "eu-west-1"}
+    with Stubber(clients.s3) as s3:
+        if refused:
+            s3.add_client_error("head_bucket", "403", http_status_code=403, response_meta={"HTTPHeaders": headers})
+        else:
+            s3.add_response("head_bucket", {"ResponseMetadata": {"HTTPHeaders": headers}})
+        assert S3Store(clients).foreign_region(URI) == "eu-west-1"
+
+
+@pytest.mark.parametrize("code", ["400", "404", "405", "InvalidArgument", "NoSuchVersion", "MethodNotAllowed"])
+def test_a_version_that_cannot_be_read_is_not_there(clients: AwsClients, code: str) -> None:
+    with Stubber(clients.s3) as s3:
+        s3.add_client_error("head_object", code)
+        s3.add_client_error("head_object", code)
+        with pytest.raises(ObjectNotFoundError, match="some key has no version odd"):
+            S3Store(clients).head(URI, "odd")
+        assert list(S3Store(clients).head_all([(URI, "odd")])) == [None]
+
+
+def test_an_archived_object_is_told_as_such(clients: AwsClients) -> None:
+    with Stubber(clients.s3) as s3:
+        s3.add_client_error("get_object", "InvalidObjectState", http_status_code=403)
+        with pytest.raises(ObjectForbiddenError, match="some key is archived: restore it"):
+            S3Store(clients).get(URI)

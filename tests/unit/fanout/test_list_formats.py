@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
@@ -136,6 +136,7 @@ def test_a_list_may_be_zipped() -> None:
     assert [e.uri for e in read(body, "lines", name="s3://lists/l.txt.gz")] == URIS
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), min_size=1, max_size=9))
 def test_any_key_goes_through_csv_and_json_as_it_is(keys: list[str]) -> None:
     wanted = [f"s3://data/{key}" for key in keys]
@@ -239,3 +240,31 @@ def test_nothing_of_a_list_stays_on_disk(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert uris("\n".join(URIS).encode(), "lines") == URIS
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["lines", "csv", "json", "jsonl", "parquet"])
+@settings(deadline=None)
+@given(
+    body=st.binary(max_size=200)
+    | st.text(max_size=200).map(str.encode)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.sampled_from(["uri", "bucket", "key", "size", "etag", "last_modified", "x"]), inner)
+        ),
+    ).map(lambda document: json.dumps(document).encode()),
+    path=st.sampled_from(["", "x", "x.y", "[*]", "1", "uri"]),
+    zipped=st.booleans(),
+)
+def test_whatever_a_list_holds_it_is_read_or_refused_in_a_short_line(
+    form: str, body: bytes, path: str, zipped: bool
+) -> None:
+    store = MemoryObjectStore()
+    source = ListSource("s3://lists/l.gz" if zipped else "s3://lists/l", form, path)
+    store.put(source.uri, body)
+    try:
+        for _, entry in ListReader(source, store).entries():
+            assert entry.uri.startswith("s3://")
+    except PlanError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000

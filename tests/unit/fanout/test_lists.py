@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, PlanError, RunExistsError, SettingsError
@@ -114,6 +114,7 @@ def test_time_is_asked_for_where_it_decides() -> None:
     assert inventory.skipped == {OLDER: 2}
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(st.integers(0, 12), max_size=40), cut=st.integers(0, 40), slices=st.booleans(), folder=st.booleans()
 )
