@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.environment import Environment
+from sparklet.cli.transfer import LocalPaths, local_part
 from sparklet.fanout.explain import FailureGroup
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
@@ -27,6 +28,14 @@ def redrive_command(env: Environment, run_id: str, group: FailureGroup) -> str:
     return shlex.join([*words, *(("--stack", env.stack) if env.stack else ())])
 
 
+def local_file(env: Environment, run_id: str, group: FailureGroup) -> str:
+    """The file on this machine that the example's object was made from; "" if it was not."""
+    if not env.local:
+        return ""
+    path = local_part(group.example_object, LocalPaths.load(env.paths_dir, run_id).inputs)
+    return "" if path is None else str(path)
+
+
 def group_document(env: Environment, run_id: str, group: FailureGroup) -> dict[str, Any]:
     """One cause, for --json."""
     return {
@@ -37,6 +46,7 @@ def group_document(env: Environment, run_id: str, group: FailureGroup) -> dict[s
         "shards_complete": group.shards.whole,
         "example_shard": group.example.number,
         "example_object": group.example_object or None,
+        "example_file": local_file(env, run_id, group) or None,
         "example_message": group.example.error_message,
         "script_line": group.line,
         "reason": group.advice.reason,
@@ -50,7 +60,8 @@ def group_table(env: Environment, run_id: str, group: FailureGroup) -> Renderabl
     shards = "1 shard" if group.count == 1 else f"{group.count} shards"
     title = Text(f"{shards}: {group.error_class or '(no cause given)'}", style="bold red")
     facts = Table.grid(padding=(0, 2))
-    example = f"shard {group.example.number}" + (f", {group.example_object}" if group.example_object else "")
+    shown = local_file(env, run_id, group) or group.example_object
+    example = f"shard {group.example.number}" + (f", {shown}" if shown else "")
     more = group.example.object_count - 1
     facts.add_row("  example", Text(example + (f" and {more} more" if more > 0 else "")))
     facts.add_row("  says", Text(group.example.error_message))

@@ -1,8 +1,10 @@
 """Which shards a redrive means, and whether the workers are as it wants them."""
 
 import shlex
+from dataclasses import replace
 
-from sparklet.cli.environment import Environment
+from sparklet.cli.console import Screen
+from sparklet.cli.environment import Choice, Environment
 from sparklet.errors import PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.redrive import failed_with
@@ -13,6 +15,25 @@ TIMEOUTS_S = (60, 120, 180, 300, 600, 900)  # that the template's queue has a vi
 def selected(at: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) -> tuple[int, ...]:
     """The shards that both options mean; none: all that failed."""
     return failed_with(at, run_id, cause, numbers or None) if cause else numbers
+
+
+def make_room(choice: Choice, screen: Screen) -> Choice:
+    """End a kept local stack of another size that nobody uses, so that it is started anew with the wanted one."""
+    from sparklet.local.stack import end_if_unused, running
+
+    info = None if choice.stack else running(choice.state)
+    if info is None or (choice.memory_mb in (None, info.memory_mb) and choice.timeout_s in (None, info.timeout_s)):
+        return choice
+    same = replace(
+        choice,
+        workers=info.workers,
+        memory_mb=choice.memory_mb or info.memory_mb,
+        timeout_s=choice.timeout_s or info.timeout_s,
+    )
+    if not end_if_unused(choice.state, screen.say):
+        return same
+    screen.say(f"the local stack is started anew with {same.memory_mb} MB and {same.timeout_s} s a worker")
+    return replace(same, keep=True)
 
 
 def refuse_other_size(env: Environment, memory_mb: int | None, timeout_s: int | None) -> None:

@@ -90,7 +90,7 @@ _ENDED_BY_SPARKLET = (
     ),
     _rule(
         "the script needs longer than the function may run",
-        "make shards smaller (--target-size), give the function more time or memory (CPU comes with it)",
+        "make shards smaller (--shard-size), give the function more time or memory (CPU comes with it)",
         "DeadlineExceededError",
     ),
     _rule(
@@ -134,7 +134,7 @@ _OF_THE_SETTING = (
 _OF_RESOURCES = (
     _rule(
         "memory was used up",
-        "give the function more memory, make shards smaller (--target-size), or collect less into the driver",
+        "give the function more memory, make shards smaller (--shard-size), or collect less into the driver",
         "OutOfMemoryError",
         "MemoryError",
         says=r"OutOfMemoryError|Java heap space|GC overhead limit|Cannot allocate memory|SIGKILL|\bexit code -9\b"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sparklet.fanout.deployment import Deployment
     from sparklet.ports import Compute, Ledger, ObjectStore, TaskQueue
 
-__all__ = ["LocalStack", "StackInfo", "StackOptions", "running", "stop"]
+__all__ = ["LocalStack", "StackInfo", "StackOptions", "end_if_unused", "running", "stop"]
 
 _POLL_S = 0.05
 
@@ -166,6 +166,19 @@ def stop(state_dir: Path, progress: Progress = lambda text: None) -> bool:
     if not state.root.is_dir():
         return False
     with alone_at_the_door(state, progress):
+        state.keep_file.unlink(missing_ok=True)
+        return end_host(state)
+
+
+def end_if_unused(state_dir: Path, progress: Progress = lambda text: None) -> bool:
+    """End a stack that is kept though nobody uses it just now; False if somebody does, or none runs."""
+    state = StateDir(state_dir.expanduser().absolute())
+    if not state.root.is_dir():
+        return False
+    with alone_at_the_door(state, progress), Lock(state.clients_lock) as clients:
+        if not clients.try_exclusive():
+            return False
+        clients.release()  # the host needs it to its end; nobody comes in meanwhile
         state.keep_file.unlink(missing_ok=True)
         return end_host(state)
 

@@ -9,7 +9,8 @@ from sparklet.cli import options as opt
 from sparklet.cli.cleaning import Cleaning
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Environment, environment
-from sparklet.cli.redriving import refuse_other_size, selected
+from sparklet.cli.exits import USAGE
+from sparklet.cli.redriving import make_room, refuse_other_size, selected
 from sparklet.cli.render import counts_document
 from sparklet.cli.runs import redrive_run
 from sparklet.cli.showing import finish
@@ -62,7 +63,7 @@ def redrive(
     screen = where.screen()
     wanted = opt.parse_shards(shards)
     chosen = where.choice(reading=dry_run, memory_mb=size.memory, timeout_s=size.timeout)
-    with environment(chosen, screen) as env:
+    with environment(chosen if dry_run else make_room(chosen, screen), screen) as env:
         if not (dry_run and env.local):  # only looking changes no local stack
             refuse_other_size(env, size.memory, size.timeout)
         numbers = selected(env.at, run_id, wanted, cause)
@@ -121,8 +122,9 @@ def clean(
         _show_found(screen, found, dry_run)
         if dry_run or not found:
             return
-        if not yes and not typer.confirm(f"Delete {len(found)} runs for good?", err=True):
-            raise typer.Abort
+        if not yes and not _confirmed(f"Delete {len(found)} runs for good?"):
+            screen.say("nothing was deleted")
+            raise typer.Exit(USAGE)
         for each in found:
             cleaning.clean(each)
         screen.say(f"{len(found)} runs are forgotten")
@@ -146,6 +148,14 @@ def stop(where: opt.Where, dry_run: opt.DryRun = False) -> None:
         screen.document({"stopped": stopped})
     else:
         screen.say("the local stack has ended" if stopped else "no local stack was running")
+
+
+def _confirmed(question: str) -> bool:
+    """Whether somebody said yes; where nobody can answer, what to do."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        raise PlanError("nobody answered, so nothing was deleted; add --yes") from None
 
 
 def _refuse_ended(env: Environment, run_id: str) -> int:
