@@ -224,6 +224,19 @@ def test_only_the_checker_may_enter_shards_and_only_the_queues_owners_send_messa
     assert worker_sends == [{"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}]  # batches of a stream that were given up
 
 
+def test_inputs_are_read_with_named_roles_only_and_by_whoever_reads_inputs(template: dict[str, Any]) -> None:
+    allowed = {
+        role: [s["Resource"] for s in statements(template, role) if "sts:AssumeRole" in as_list(s["Action"])]
+        for role in ROLES
+    }
+
+    assert allowed == {
+        "WorkerRole": [{"Ref": "InputRoleArns"}],
+        "DlqConsumerRole": [],
+        "CheckerRole": [{"Ref": "InputRoleArns"}],
+    }
+
+
 # --- alarms and outputs ---
 
 
