@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 30.0  # longer than SQS's longest poll of 20 s
+DESCRIBE_READ_TIMEOUT_S = 10.0
 LEDGER_READ_TIMEOUT_S = 5.0  # its items are small: an answer that takes longer is lost
 INVOKE_READ_TIMEOUT_S = 910.0  # a function runs for 900 s at most
 ROLE_S = 3600  # the most for a role that another role assumes; fresh credentials are fetched before it is over
@@ -92,8 +93,9 @@ class AwsClients:
 
     @property
     def cloudformation(self) -> "CloudFormationClient":
-        """AWS CloudFormation."""
-        return self._client("cloudformation", lambda session: session.client("cloudformation", **self._options()))
+        """AWS CloudFormation; a user waits for it, and it is the first to be asked."""
+        options = self._options(read_timeout=DESCRIBE_READ_TIMEOUT_S, attempts=min(3, self._attempts))
+        return self._client("cloudformation", lambda session: session.client("cloudformation", **options))
 
     @property
     def logs(self) -> Any:
@@ -156,9 +158,7 @@ class AwsClients:
     def _region_name(self) -> str | None:
         return self._region or os.environ.get("AWS_REGION")  # boto3 reads AWS_DEFAULT_REGION only
 
-    def _options(
-        self, *, attempts: int | None = None, read_timeout: float = READ_TIMEOUT_S, **config: Any
-    ) -> dict[str, Any]:
+    def _options(self, *, attempts: int | None = None, read_timeout: float = 0.0, **config: Any) -> dict[str, Any]:
         from botocore.config import Config
 
         return {
@@ -166,7 +166,7 @@ class AwsClients:
             "config": Config(
                 retries={"mode": "standard", "total_max_attempts": attempts or self._attempts},
                 connect_timeout=CONNECT_TIMEOUT_S,
-                read_timeout=read_timeout,
+                read_timeout=read_timeout or READ_TIMEOUT_S,
                 max_pool_connections=self.threads,
                 **config,
             ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.parallel import Intake
+from sparklet.aws.remedies import told
 from sparklet.clock import SystemClock
 from sparklet.errors import QueueError
 from sparklet.ports import Clock, Message
@@ -127,9 +128,9 @@ class SqsQueue:
             yield
         except ClientError as error:
             if error.response["Error"].get("Code", "").rpartition(".")[2] not in outdated:
-                raise QueueError(f"could not {what} queue {self._queue_url}: {error}") from error
+                raise QueueError(f"could not {what} queue {self._queue_url}: {told(error)}") from error
         except BotoCoreError as error:
-            raise QueueError(f"could not {what} queue {self._queue_url}: {error}") from error
+            raise QueueError(f"could not {what} queue {self._queue_url}: {told(error)}") from error
 
 
 def batches(bodies: Iterable[str]) -> Iterator[list[str]]:

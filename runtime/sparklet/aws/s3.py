@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.parallel import in_parallel
+from sparklet.aws.remedies import WRONG_KEYS, told
 from sparklet.aws.s3_answers import RESTORED, headed, listed, versions
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 from sparklet.model import Access
@@ -220,7 +221,7 @@ def _faults(uri: str, version_id: str = "") -> Iterator[None]:
     except ClientError as error:
         raise _named(uri, error, version_id) from error
     except (BotoCoreError, Boto3Error) as error:
-        raise ObjectStoreError(f"{uri}: S3 could not be used: {error}") from error
+        raise ObjectStoreError(f"{uri}: S3 could not be used: {told(error)}") from error
 
 
 def _named(uri: str, error: "ClientError", version_id: str = "") -> ObjectStoreError:
@@ -248,11 +249,13 @@ def _named(uri: str, error: "ClientError", version_id: str = "") -> ObjectStoreE
             f"{uri} may not be accessed with these credentials, or is not there: "
             "S3 says which only to those who may list the bucket"
         )
+    if code in WRONG_KEYS:
+        return ObjectForbiddenError(f"{uri} may not be accessed: {told(error)}")
     if code == "InvalidObjectState":
         return ObjectForbiddenError(f"{uri} is archived: restore it, then try again")
     if code in ("412", "PreconditionFailed"):
         return ObjectChangedError(f"{uri} was replaced, or is there already: it has not the ETag that was asked for")
-    return ObjectStoreError(f"{uri}: S3 answered {code}: {error}")
+    return ObjectStoreError(f"{uri}: S3 answered {code}: {told(error)}")
 
 
 def _code(error: "ClientError") -> str:

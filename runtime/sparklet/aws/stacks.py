@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparklet.aws.clients import AwsClients
+from sparklet.aws.remedies import remedy, told
 from sparklet.errors import SettingsError
 
 OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerFunctionName", "WorkerLogGroup")
@@ -39,7 +40,6 @@ def _described(clients: AwsClients, name: str) -> Any:
     try:
         (stack,) = clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
     except (BotoCoreError, ClientError) as error:
-        raise SettingsError(
-            f"the stack {name} cannot be described: {error}; check --stack, the region and the credentials"
-        ) from error
+        what_to_do = "" if remedy(error) else "; check --stack, the region and the credentials"
+        raise SettingsError(f"the stack {name} cannot be described: {told(error)}{what_to_do}") from error
     return stack

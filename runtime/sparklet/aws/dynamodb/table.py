@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb.items import Attributes, Item
+from sparklet.aws.remedies import error_code, told
 from sparklet.errors import LedgerError
 from sparklet.ports import Clock
 
@@ -166,7 +167,7 @@ class LedgerTable:
             try:
                 self.client.transact_write_items(TransactItems=writes)
             except ClientError as error:
-                if _code(error) != "TransactionCanceledException":
+                if error_code(error) != "TransactionCanceledException":
                     return self._unknown(key, error)
                 if _conflicted(error):
                     self._back_off(tries)
@@ -183,7 +184,7 @@ class LedgerTable:
         try:
             answer = operation(**request)
         except ClientError as error:
-            if _code(error) != "ConditionalCheckFailedException":
+            if error_code(error) != "ConditionalCheckFailedException":
                 return self._unknown(key, error)
             refusing: Any = error.response.get("Item")  # not in its type, but in its answer
             return Written(applied=False, item=refusing or self.get(key))
@@ -207,12 +208,11 @@ class LedgerTable:
             raise self._fault(what, error) from error
 
     def _fault(self, what: str, error: "BotoCoreError | ClientError") -> LedgerError:
-        code = _code(error)
-        remedy = {
+        why = {
             "ResourceNotFoundException": ": there is no such table or index (SPARKLET_LEDGER_TABLE, and the region)",
             "AccessDeniedException": ": its policy does not allow it",
-        }.get(code, "")
-        return LedgerError(f"{what} in table {self.name} failed{remedy}: {error}")
+        }.get(error_code(error), "")
+        return LedgerError(f"{what} in table {self.name} failed{why}: {told(error)}")
 
     def _back_off(self, tries: int) -> None:
         self._clock.sleep(random.uniform(0, min(2.0, 0.02 * 2**tries)))
@@ -233,15 +233,10 @@ def names_in(expression: str) -> dict[str, Any]:
     return {"ExpressionAttributeNames": used} if used else {}
 
 
-def _code(error: "BotoCoreError | ClientError") -> str:
-    response: Any = getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
-
-
 def _hides_the_outcome(error: "BotoCoreError | ClientError") -> bool:
     """Whether a write may have been applied in spite of this: no answer, or one that the service is in trouble."""
     response: Any = getattr(error, "response", None)
-    if not response or _code(error) == "TransactionInProgressException":
+    if not response or error_code(error) == "TransactionInProgressException":
         return True
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)) >= 500
 

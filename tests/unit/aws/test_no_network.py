@@ -1,0 +1,77 @@
+"""Where nobody answers: the error comes in bounded time, names the address and says what to look at."""
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sparklet.aws import clients as client_module
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger
+from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.s3 import S3Store
+from sparklet.aws.stacks import stack_outputs
+from sparklet.cli import main
+from sparklet.errors import LedgerError, ObjectStoreError, QueueError, SettingsError, SparkletError
+from tests.stand_ins.ministack import free_port
+
+pytestmark = pytest.mark.timeout(60)  # no hang
+LOOK_AT = "check the network, the region, HTTPS_PROXY and AWS_ENDPOINT_URL"
+
+CALLS: dict[str, tuple[Callable[[AwsClients, str], object], type[SparkletError]]] = {
+    "S3": (lambda clients, url: S3Store(clients).get("s3://bucket/key"), ObjectStoreError),
+    "S3 listing": (lambda clients, url: list(S3Store(clients).list("s3://bucket/")), ObjectStoreError),
+    "ledger": (lambda clients, url: DynamoLedger(clients, "ledger").get_run("run-1"), LedgerError),
+    "queue": (lambda clients, url: SqsQueue(clients, f"{url}/1/q").send(["body"]), QueueError),
+    "stack": (lambda clients, url: stack_outputs(clients, "sparklet"), SettingsError),
+}
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An address that takes connections and never says a word; nobody waits for it as long as for AWS."""
+    for name in ("READ_TIMEOUT_S", "LEDGER_READ_TIMEOUT_S", "DESCRIBE_READ_TIMEOUT_S"):
+        monkeypatch.setattr(client_module, name, 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def refusing() -> str:
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.mark.parametrize("endpoint", ["refusing", "silent"])
+@pytest.mark.parametrize("what", CALLS)
+def test_an_address_that_does_not_answer_is_named(what: str, endpoint: str, request: pytest.FixtureRequest) -> None:
+    url: str = request.getfixturevalue(endpoint)
+    call, error_class = CALLS[what]
+
+    with pytest.raises(error_class) as caught:
+        call(AwsClients(endpoint_url=url, attempts=2), url)
+
+    assert url in str(caught.value)
+    assert LOOK_AT in str(caught.value)
+
+
+def test_the_command_line_ends_with_1_and_one_error(
+    refusing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", refusing)
+
+    assert main(["runs", "--stack", "sparklet"]) == 1
+
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith("error: the stack sparklet cannot be described: ")
+    assert refusing in told
+    assert LOOK_AT in told
+
+
+def test_missing_credentials_are_told_with_the_variables_that_hold_them(
+    refusing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+    with pytest.raises(SettingsError, match="there are no credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID"):
+        stack_outputs(AwsClients(endpoint_url=refusing), "sparklet")
