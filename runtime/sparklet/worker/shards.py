@@ -29,6 +29,7 @@ from sparklet.model import (
     ShardState,
 )
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
+from sparklet.s3_uri import SCHEME, split_uri
 from sparklet.worker.execution import Execution
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
@@ -133,18 +134,30 @@ class ShardDesk:
             "output_path": output,
             "params": dict(run.params),
         }
-        staging = self._staging(shard, run.access)
+        staging = self._staging(shard, run)
         return Execution(attempt_id, script_ref.source_uri, script, event, run.args, py_files, staging=staging)
 
-    def _staging(self, shard: Shard, access: Access) -> Staging | None:
+    def _staging(self, shard: Shard, run: Run) -> Staging | None:
         """What of the shard's inputs must be fetched; None if Spark reads all of them itself."""
-        if not any(needs_staging(item, access) for item in shard.objects):
+        access, abroad = run.access, self._abroad(shard, run)
+        if not any(needs_staging(item, access, abroad) for item in shard.objects):
             return None
+        return Staging(shard.objects, access, self._inputs(access), abroad)
+
+    def _abroad(self, shard: Shard, run: Run) -> frozenset[str]:
+        """The shard's buckets of other regions; only a run that may read from there is worth the question."""
+        if not run.options.other_region:
+            return frozenset()
+        store = self._inputs(run.access)
+        buckets = {split_uri(item.uri)[0] for item in shard.objects}
+        return frozenset(bucket for bucket in buckets if store.foreign_region(f"{SCHEME}{bucket}/"))
+
+    def _inputs(self, access: Access) -> ObjectStore:
         if access == Access():
-            return Staging(shard.objects, access, self.store)
+            return self.store
         if self.open_inputs is None:
             raise SettingsError("this worker reads inputs with its own access only, not with another role or payer")
-        return Staging(shard.objects, access, self.open_inputs(access))
+        return self.open_inputs(access)
 
     def _planned(self, record: ShardRecord) -> Shard:
         """The shard's line of its plan part; PlanError if that is not what was planned, which no retry mends."""

@@ -7,7 +7,7 @@ knows nothing of Sparklet, runs unchanged. Everything else Spark reads itself.
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,9 +33,9 @@ _SUFFIX = re.compile(r"(?:\.[A-Za-z0-9]{1,12}){1,3}$")
 _ESCAPED = re.compile(rb'\\[\\"]')
 
 
-def needs_staging(item: InputObject, access: Access) -> bool:
-    """Whether Spark would not read just this by the object's name."""
-    foreign = access.requester_pays or access.role_arn
+def needs_staging(item: InputObject, access: Access, abroad: Collection[str] = ()) -> bool:
+    """Whether Spark would not read just this by the object's name; ``abroad`` are buckets of other regions."""
+    foreign = access.requester_pays or access.role_arn or split_uri(item.uri)[0] in abroad
     return bool(item.slice or item.version_id or foreign) or is_misread(item.uri)
 
 
@@ -67,6 +67,7 @@ class Staging:
     items: tuple[InputObject, ...]
     access: Access
     store: ObjectStore  # reads with the run's access
+    abroad: frozenset[str] = frozenset()  # buckets of other regions, which S3A does not follow
 
     def fetch(self, folder: Path, deadline: Deadline, min_free_bytes: int) -> list[str]:
         """Fetch what must be, several at a time; the addresses of all inputs for the script, in order.
@@ -105,7 +106,7 @@ class Staging:
         return {
             number: folder / FOLDER / staged_name(number, item.uri)
             for number, item in enumerate(self.items)
-            if needs_staging(item, self.access)
+            if needs_staging(item, self.access, self.abroad)
         }
 
     def _check_space(self, folder: Path, needed_bytes: int, min_free_bytes: int) -> None:

@@ -1,0 +1,34 @@
+"""Inputs of another region are fetched for Spark, whose S3A asks one region only."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sparklet.model import ShardState
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from tests.unit.worker.conftest import Bench
+
+
+@pytest.mark.parametrize(("allowed", "abroad"), [(True, True), (True, False), (False, True)])
+def test_objects_of_another_region_are_fetched_where_the_run_allows_them(
+    bench: Bench, allowed: bool, abroad: bool
+) -> None:
+    bench.plan()
+    bench.store.put("s3://in/0.csv", b"far away\n\n")
+    bench.store._regions = {"in": "eu-west-1"} if abroad else {}
+    run = bench.ledger.get_run("run-1")
+    bench.ledger._runs["run-1"] = replace(run, options=replace(run.options, other_region=allowed))
+    seen: list[bytes | str] = []
+
+    def read(call: ScriptCall, output: Output) -> ScriptResult:
+        (uri,) = json.loads(call.args[call.args.index("--event") + 1])["inputs"]
+        seen.append(Path(uri.removeprefix("file://")).read_bytes() if uri.startswith("file://") else uri)
+        return ScriptResult(0)
+
+    bench.runner.behaviour = read
+    bench.deliver()
+
+    assert bench.ledger.get_shard("run-1", 0).state is ShardState.SUCCEEDED
+    assert seen == [b"far away\n\n" if allowed and abroad else "s3://in/0.csv"]
