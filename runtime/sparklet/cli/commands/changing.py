@@ -122,12 +122,12 @@ def clean(
         _show_found(screen, found, dry_run)
         if dry_run or not found:
             return
-        if not yes and not _confirmed(f"Delete {len(found)} runs for good?"):
+        if not yes and not _confirmed(f"Delete {_runs(found)} for good?"):
             screen.say("nothing was deleted")
             raise typer.Exit(USAGE)
         for each in found:
             cleaning.clean(each)
-        screen.say(f"{len(found)} runs are forgotten")
+        screen.say(f"{_runs(found)} forgotten")
 
 
 def stop(where: opt.Where, dry_run: opt.DryRun = False) -> None:
@@ -183,7 +183,11 @@ def _show_found(screen: Screen, found: list[RunFiles], dry_run: bool) -> None:
     for each in found:
         screen.say(f"{each.run.run_id}: {each.run.state}, {each.files} files, {size_text(each.size_bytes)}")
     if dry_run or not found:
-        screen.say(f"{len(found)} runs would be forgotten" if found else "there is no such run that has ended")
+        screen.say(f"{_runs(found)} would be forgotten" if found else "there is no such run that has ended")
+
+
+def _runs(found: list[RunFiles]) -> str:
+    return "1 run" if len(found) == 1 else f"{len(found)} runs"
 
 
 def _say_dry(screen: Screen, document: dict[str, Any], what: str) -> None:

@@ -1,0 +1,97 @@
+"""The commands over the ports in memory: nothing is started."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sparklet.cli import main, runs
+from sparklet.cli.commands import changing, elsewhere, looking, starting
+from sparklet.cli.console import Screen
+from sparklet.cli.environment import Choice, Environment, WorkerSize
+from sparklet.local.memory import MemoryCompute
+from sparklet.model import Failure, ShardResult
+from tests.unit.fanout.world import World
+
+RUN = "run-1"
+
+
+class Lines:
+    """Workers' logs in memory: one stream."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
+        return {"worker-1.log": since_s} if self.lines else {}
+
+    def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
+        start = int(after or 0)
+        return self.lines[start:], str(len(self.lines))
+
+
+@dataclass
+class Told:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Desk:
+    """Somebody at a terminal in front of a deployment in memory."""
+
+    capsys: pytest.CaptureFixture[str]
+    state: Path
+    world: World = field(default_factory=World)
+    logs: Lines = field(default_factory=Lines)
+    choices: list[Choice] = field(default_factory=list)
+    change: Callable[[Environment], Environment] = lambda env: env
+    do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)
+
+    def types(self, *words: str) -> Told:
+        """Type a command."""
+        self.capsys.readouterr()
+        code = main(list(words))
+        return Told(code, *self.capsys.readouterr())
+
+    @contextmanager
+    def environment(self, choice: Choice, screen: Screen) -> Iterator[Environment]:
+        """In place of ``sparklet.cli.environment.environment``."""
+        self.choices.append(choice)
+        env = Environment(self.world.at, MemoryCompute({}), "worker", self.logs, WorkerSize(), state=self.state)
+        yield self.change(env)
+
+    def deployed(self, env: Environment) -> Environment:
+        """The same as a deployed stack."""
+        given = {"FunctionMemoryMB": "3008", "FunctionTimeoutS": "900", "ImageUri": "x.dkr.ecr/y:1"}
+        return replace(env, stack="prod", state=None, parameters=given)
+
+
+@pytest.fixture
+def desk(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.delenv("SPARKLET_STACK", raising=False)
+    desk = Desk(capsys, tmp_path / "state")
+    for module in (starting, looking, changing, elsewhere):
+        monkeypatch.setattr(module, "environment", desk.environment)
+
+    def meanwhile(duration_s: float) -> None:  # workers work while a command waits
+        desk.world.clock.advance(duration_s)
+        desk.world.work(desk.do)
+
+    for module in (runs, looking):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=meanwhile, monotonic=desk.world.clock.now_s))
+    return desk

@@ -1,0 +1,314 @@
+"""What the commands do and say, over the ports in memory."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparklet.cli.transfer import LocalPaths
+from sparklet.errors import RunNotFoundError
+from sparklet.model import Access, Counts, Failure, RunState, ShardResult
+from tests.unit.cli.conftest import RUN, Desk
+from tests.unit.fanout.world import BUCKET, SCRIPT, SOURCE
+
+BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
+NO_MEMORY = Failure("OutOfMemoryError", "the JVM ran out of memory: Java heap space", retryable=False)
+
+
+def failed(desk: Desk, *failures: Failure, succeeded: int = 1) -> None:
+    """An ended run whose first shards failed so."""
+    desk.world.run(len(failures) + succeeded)
+    desk.world.work(lambda n: failures[n] if n < len(failures) else ShardResult(rows=1))
+    desk.world.check()
+
+
+# --- run and plan ---
+
+
+def test_run_plans_watches_and_sums_up(desk: Desk) -> None:
+    desk.world.put(3)
+
+    told = desk.types(
+        "run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1", "--run-id", RUN, "--json"
+    )
+
+    assert told.code == 0, told.err
+    assert told.document["shards"]["succeeded"] == 3
+    assert desk.world.ledger.get_run(RUN).name == "daily"
+
+
+def test_run_ends_with_2_where_shards_failed_and_says_what_to_do(desk: Desk) -> None:
+    desk.world.put(2)
+    desk.do = lambda n: BROKEN if n else ShardResult()
+
+    told = desk.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1", "--run-id", RUN)
+
+    assert told.code == 2
+    assert f"sparklet explain {RUN}" in told.out and f"sparklet redrive {RUN}" in told.out
+
+
+def test_what_a_list_of_this_machine_names_is_planned(desk: Desk, tmp_path: Path) -> None:
+    uris = desk.world.put(5)
+    listed = tmp_path / "wanted.txt"
+    listed.write_text("\n".join(uris[1:3]))
+
+    told = desk.types(
+        "plan", SCRIPT, "--list", str(listed), "--list-format", "lines", "-o", "s3://data/out/", "--run-id", RUN
+    )
+
+    assert told.code == 0, told.err
+    assert [item.uri for shard in desk.world.planned() for item in shard.objects] == uris[1:3]
+
+
+def test_access_and_the_largest_shard_reach_the_run(desk: Desk) -> None:
+    desk.world.put(1)
+    desk.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN)
+    run = desk.world.ledger.get_run(RUN)
+    assert run.options.max_shard_bytes == 3008 * 2**20 // 3 and run.access == Access()
+
+    arguments = ("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--max-shard-size", "0", "--run-id", "run-2")
+    desk.types(*arguments)
+    assert desk.world.ledger.get_run("run-2").options.max_shard_bytes == 0
+
+
+def test_a_dry_run_says_shards_slices_reasons_and_the_largest_and_writes_nothing(desk: Desk) -> None:
+    rows = b"".join(b"%05d\n" % n for n in range(40))
+    desk.world.store.put(f"{SOURCE}big.txt", rows)
+    desk.world.store.put(f"{SOURCE}small.txt", b"1\n")
+    desk.world.store.put(f"{SOURCE}empty.txt", b"")
+    before = desk.world.keys("s3://data/")
+
+    arguments = ("-i", SOURCE, "--split", "lines", "--shard-size", "100", "--max-objects", "1", "--dry-run")
+    told = desk.types("run", SCRIPT, *arguments)
+    document = desk.types("plan", SCRIPT, *arguments, "--json").document
+
+    assert told.code == 0, told.err
+    assert document["objects"] == document["shards"] == document["slices"] + 1 and document["slices"] >= 2
+    assert sum(document["skipped"].values()) == 1
+    assert document["largest_object"] == f"{SOURCE}big.txt"
+    assert "slices of larger ones" in told.out and "left out" in told.out
+    assert desk.world.keys("s3://data/") == before and not list(desk.world.ledger.list_runs())
+
+
+def test_local_folders_are_not_incremental_and_nothing_is_started_to_say_so(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    told = desk.types("plan", SCRIPT, "-i", str(tmp_path / "in"), "--incremental", "--dry-run")
+    assert told.code == 1 and "--since" in told.err and not desk.choices
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("statsu",), "Did you mean 'status'?"),
+        (("status", RUN, "--objct", "x"), "Did you mean --object?"),
+        (("run", "x.py", "--inptu", "x"), "Did you mean --input?"),
+        (("run", "x.py", "-i", "a", "-o", "b", "--oversize", "no"), "'refuse', 'mark'"),
+        (("run", "x.py", "-i", "a", "-o", "b", "--split", "xml"), "'auto', 'csv', 'lines', 'parquet'"),
+        (("run", "x.py", "-i", "a", "-o", "b", "--since", "soon"), "--since 'soon'"),
+        (("run", "x.py", "-i", "a", "-o", "b", "--max-shard-size", "big"), "'big' is no size"),
+        (("run", "x.py", "-o", "b"), "no input was given"),
+        (("run", "x.py", "-i", "a"), "--output is missing"),
+        (("redrive", RUN, "--shards", "1-"), "--shards '1-'"),
+        (("clean",), "--older-than"),
+        (("clean", "--older-than", "month"), "no duration"),
+        (("commands",), "either a SCRIPT or a run"),
+    ],
+)
+def test_wrong_words_are_told_before_anything_is_started(desk: Desk, words: tuple[str, ...], told: str) -> None:
+    answer = desk.types(*words)
+    assert answer.code == 1 and told in answer.err
+    assert not desk.choices and "Traceback" not in answer.err
+
+
+# --- explain and redrive ---
+
+
+def test_explain_groups_and_tells_the_command(desk: Desk) -> None:
+    failed(desk, BROKEN, BROKEN, NO_MEMORY)
+
+    told = desk.types("explain", RUN)
+    many, few = desk.types("explain", RUN, "--json").document
+
+    assert told.code == 0, told.err
+    assert "2 shards: ValueError" in told.out and "1 shard: OutOfMemoryError" in told.out
+    assert (many["count"], many["shards"], many["example_object"]) == (2, "0-1", f"{SOURCE}00000.csv")
+    assert many["redrive"] == f"sparklet redrive {RUN} --cause ValueError"
+    assert few["redrive"] == f"sparklet redrive {RUN} --cause OutOfMemoryError --memory 6016"
+
+
+def test_what_explain_tells_can_be_typed(desk: Desk) -> None:
+    failed(desk, BROKEN, NO_MEMORY, BROKEN)
+    told = desk.types("explain", RUN, "--json").document[0]["redrive"].split()
+
+    answer = desk.types(*told[1:], "--json")
+
+    assert answer.code == 2, answer.err  # one shard has failed as before
+    assert answer.document["shards"] == {"total": 4, "pending": 0, "running": 0, "succeeded": 3, "failed": 1}
+
+
+def test_explain_of_a_run_without_failures_says_so(desk: Desk) -> None:
+    failed(desk)
+    assert "no shard of run-1 has failed" in desk.types("explain", RUN).out
+
+
+def test_redrive_of_shards_with_one_cause_and_only_saying_so(desk: Desk) -> None:
+    failed(desk, BROKEN, NO_MEMORY, BROKEN)
+
+    told = desk.types("redrive", RUN, "--cause", "COLUMN 3", "--shards", "1,2", "--dry-run", "--json")
+
+    assert told.document == {"dry_run": True, "run_id": RUN, "redriven": [2]}
+    assert desk.world.ledger.get_run(RUN).generation == 0
+    assert "there are: OutOfMemoryError, ValueError" in desk.types("redrive", RUN, "--cause", "Nothing").err
+
+
+def test_more_memory_is_asked_of_the_local_stack_and_refused_where_others_use_it(desk: Desk) -> None:
+    failed(desk, NO_MEMORY)
+
+    told = desk.types("redrive", RUN, "--memory", "6016", "--timeout", "1800")
+
+    assert (desk.choices[-1].memory_mb, desk.choices[-1].timeout_s) == (6016, 1800)
+    assert told.code == 1 and "sparklet stop" in told.err and "--memory 6016" in told.err
+    assert desk.world.ledger.get_run(RUN).generation == 0
+
+
+def test_a_deployed_stack_is_not_changed_but_the_command_that_does_it_is_told(desk: Desk) -> None:
+    failed(desk, NO_MEMORY)
+    desk.change = desk.deployed
+
+    told = desk.types("redrive", RUN, "--memory", "6016", "--stack", "prod")
+
+    assert told.code == 1
+    command = " ".join(told.err.split())
+    assert "aws cloudformation update-stack --stack-name prod --use-previous-template" in command
+    assert "ParameterKey=FunctionMemoryMB,ParameterValue=6016" in command
+    assert "ParameterKey=ImageUri,UsePreviousValue=true" in command
+    assert "must be one of 60, 120" in desk.types("redrive", RUN, "--timeout", "61").err
+    assert desk.types("explain", RUN, "--json").document[0]["redrive"].endswith("--memory 6016 --stack prod")
+
+
+# --- cancel ---
+
+
+def test_cancel_gives_up_what_waits_and_watch_ends_with_3(desk: Desk) -> None:
+    desk.world.run(3)
+
+    dry = desk.types("cancel", RUN, "--dry-run", "--json").document
+    assert dry["given_up"] == 3 and desk.world.ledger.get_run(RUN).cancelled_s is None
+    told = desk.types("cancel", RUN)
+
+    assert told.code == 0 and "3 shards given up" in told.out
+    assert "being cancelled" in desk.types("status", RUN).out
+    assert desk.types("watch", RUN).code == 3
+    assert desk.world.ledger.get_run(RUN).state is RunState.CANCELLED
+    assert "ended already" not in desk.types("cancel", RUN).err
+    assert desk.types("redrive", RUN).code == 0
+    assert desk.world.ledger.count(RUN) == Counts(succeeded=3)
+
+
+def test_a_run_that_has_ended_is_not_cancelled(desk: Desk) -> None:
+    failed(desk)
+    for words in (("cancel", RUN), ("cancel", RUN, "--dry-run")):
+        told = desk.types(*words)
+        assert told.code == 1 and "has ended already" in told.err
+
+
+# --- clean ---
+
+
+def test_clean_asks_says_and_deletes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed(desk)
+    assert f"{RUN}: SUCCEEDED" in desk.types("clean", "--keep", "0", "--dry-run").out
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    refused = desk.types("clean", "--run", RUN)
+    assert refused.code == 1 and "nothing was deleted" in refused.out
+    assert desk.world.ledger.get_run(RUN).state is RunState.SUCCEEDED
+
+    told = desk.types("clean", "--run", RUN, "--yes")
+
+    assert told.code == 0 and "1 run forgotten" in told.out
+    with pytest.raises(RunNotFoundError):
+        desk.world.ledger.get_run(RUN)
+    assert desk.types("clean", "--older-than", "1d", "--yes").code == 0
+
+
+def test_where_nobody_can_answer_clean_says_what_to_do(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed(desk)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    told = desk.types("clean", "--run", RUN)
+    assert told.code == 1 and "--yes" in told.err
+    assert desk.world.ledger.get_run(RUN).state is RunState.SUCCEEDED
+
+
+def test_the_buckets_copy_of_an_output_goes_only_where_it_is_whole_at_home(desk: Desk, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "shard=000000"
+    copy = f"s3://{BUCKET}/output/{RUN}/"
+    desk.world.put(1)
+    desk.types("plan", SCRIPT, "-i", SOURCE, "-o", str(tmp_path / "out"), "--run-id", RUN)
+    desk.world.work()
+    desk.world.check()
+    desk.world.store.put(f"{copy}shard=000000/part-0", b"rows")
+    desk.world.store.put(f"{copy}shard=000009/of-a-failed-attempt", b"x")
+    paths = LocalPaths.load(desk.state / "local-paths", RUN)
+    assert paths.output == str(tmp_path / "out")
+
+    assert "is not whole" in desk.types("clean", "--run", RUN, "--dry-run").err
+    out.mkdir(parents=True)
+    (out / "part-0").write_bytes(b"rows")
+    told = desk.types("clean", "--run", RUN, "--yes")
+
+    assert told.code == 0 and "is not whole" not in told.err
+    assert desk.world.keys(copy) == [] and (out / "part-0").read_bytes() == b"rows"
+    assert not (desk.state / "local-paths" / f"{RUN}.json").exists()
+
+
+# --- status of an object, logs, commands ---
+
+
+def test_the_fate_of_a_sliced_object_is_told_slice_by_slice(desk: Desk) -> None:
+    uri = f"{SOURCE}big.txt"
+    desk.world.store.put(uri, b"".join(b"%05d\n" % n for n in range(40)))
+    options = ("--split", "lines", "--shard-size", "100", "--max-objects", "1")
+    desk.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, *options)
+    desk.world.work(lambda n: ShardResult() if n else BROKEN)
+
+    told = desk.types("status", RUN, "--object", uri)
+    document = desk.types("status", RUN, "--object", uri, "--json").document
+
+    assert document["state"] == "FAILED" and len(document["shards"]) >= 2
+    assert document["shards"][0]["slices"][0][:2] == ["lines", 0]
+    assert f"lies in {len(document['shards'])} shards" in told.out and "bytes 0 to" in told.out
+
+
+def test_logs_show_one_shard_readable_or_raw(desk: Desk) -> None:
+    failed(desk, BROKEN)
+    attempt = desk.world.shards()[0].attempt_id
+
+    def own(message: str, shard: int = 0, attempt: str = attempt) -> str:
+        time = "2026-11-20T11:22:33.444Z"
+        line = {"time": time, "level": "INFO", "message": message, "run": RUN, "shard": shard, "attempt": attempt}
+        return json.dumps(line)
+
+    desk.logs.lines = [own("claim answered"), "hello from the script", own("claim answered", 1, "other")]
+
+    told = desk.types("logs", RUN, "0")
+    raw = [json.loads(line) for line in desk.types("logs", RUN, "--json", "--follow").out.splitlines()]
+
+    assert told.out.splitlines()[0] == f"── shard 0, attempt {attempt} (worker-1.log)"
+    assert told.out.splitlines()[1:] == ["11:22:33.444 INFO    claim answered", "hello from the script"]
+    assert [line["line"] for line in raw] == desk.logs.lines
+    assert desk.types("logs", RUN, "7").code == 1
+    assert "nothing was written" in desk.types("logs", RUN, "0", "--attempt", "zzz").err
+
+
+def test_commands_for_other_engines_are_printed_for_scripts_runs_and_shards(desk: Desk) -> None:
+    failed(desk, BROKEN)
+
+    script = desk.types("commands", "job.py", "-i", "s3://b/in/", "-o", "s3://b/out/", "--engine", "emr-serverless")
+    whole = desk.types("commands", "--run", RUN, "--json").document
+    shard = desk.types("commands", "--run", RUN, "--cause", "ValueError", "--engine", "spark-submit")
+
+    assert script.code == 0 and "aws emr-serverless start-job-run" in script.out
+    assert set(whole) == {"spark-submit", "emr", "emr-serverless", "glue"}
+    assert f"{SOURCE}00000.csv" in shard.out and f"{SOURCE}00001.csv" not in shard.out
