@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sparklet.errors import DeadlineExceededError, EventError, ObjectStoreError, PlanError, ScratchFullError
+from sparklet.errors import (
+    DeadlineExceededError,
+    EventError,
+    ObjectChangedError,
+    ObjectStoreError,
+    PlanError,
+    ScratchFullError,
+)
 from sparklet.job.arguments import GLOB_CHARACTERS, HIDDEN_NAME
 from sparklet.model import Access, InputObject, Slice, SliceKind
 from sparklet.parquet_footer import MAGIC, FooterError, load_footer
@@ -147,6 +154,10 @@ def _fetch(store: ObjectStore, item: InputObject, path: Path, deadline: Deadline
         with path.open("xb") as file:
             write = _write_lines if item.slice.kind is SliceKind.LINES else _write_row_groups
             write(_Reader(store, item, deadline), item.slice, file)
+    except ObjectChangedError as error:
+        raise ObjectChangedError(
+            f"{described(item)} was replaced after it was planned; begin a new run for what it holds now"
+        ) from error
     except OSError as error:
         raise ObjectStoreError(f"{item.uri} could not be written to {path}: {error}") from error
 
