@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do $$python -c \
 	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
 RUN := .venv/bin/python
 
-.PHONY: help venv demo test pytest check format bench fuzz lock deploy-venv clean
+.PHONY: help venv demo test pytest check format docs bench fuzz lock deploy-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,9 @@ check: venv ## Format, lint, types, import rules, templates: the same as CI
 format: venv ## Format the code and repair what ruff can
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
+
+docs: venv ## Write docs/guide/cli.md from the commands' help
+	@$(RUN) -m sparklet.cli.reference docs/guide/cli.md
 
 bench: venv ## Print the figures as JSON
 	@$(RUN) -m benchmarks.run $(ARGS)

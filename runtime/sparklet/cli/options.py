@@ -35,7 +35,7 @@ RunId = Annotated[
     ),
 ]
 Arguments = Annotated[
-    list[str] | None, typer.Argument(metavar="[-- ARGS]", help="Arguments for the script.", show_default=False)
+    list[str] | None, typer.Argument(metavar="-- ARGS", help="Arguments for the script.", show_default=False)
 ]
 Shards = Annotated[
     str, typer.Option("--shards", metavar="NUMBERS", help="Only these, as in 3,17,20-25.", show_default=False)

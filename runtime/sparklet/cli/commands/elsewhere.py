@@ -27,21 +27,40 @@ class _Job:
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", "-i", metavar="FOLDER|OBJECT", help="May be repeated.", show_default=False, rich_help_panel=JOB
+            "--input",
+            "-i",
+            metavar="FOLDER|OBJECT",
+            help="What it reads; may be repeated.",
+            show_default=False,
+            rich_help_panel=JOB,
         ),
     ] = None
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FOLDER", show_default=False, help="", rich_help_panel=JOB)
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="What it writes.", show_default=False, rich_help_panel=JOB
+        ),
     ] = ""
     params: Annotated[
         list[str] | None,
         typer.Option(
-            "--param", "-p", metavar="KEY=VALUE", help="May be repeated.", show_default=False, rich_help_panel=JOB
+            "--param",
+            "-p",
+            metavar="KEY=VALUE",
+            help="For the script; may be repeated.",
+            show_default=False,
+            rich_help_panel=JOB,
         ),
     ] = None
     py_files: Annotated[
         list[str] | None,
-        typer.Option("--py-files", metavar="FILE", help="May be repeated.", show_default=False, rich_help_panel=JOB),
+        typer.Option(
+            "--py-files",
+            metavar="FILE",
+            help="For the script; may be repeated.",
+            show_default=False,
+            rich_help_panel=JOB,
+        ),
     ] = None
 
 
@@ -84,7 +103,7 @@ def commands(
     engine: _Engine,
     where: opt.Where,
     script: Annotated[
-        str, typer.Argument(metavar="[SCRIPT]", help="A .py file; or name a run with --run.", show_default=False)
+        str, typer.Argument(metavar="SCRIPT", help="A .py file; or name a run with --run.", show_default=False)
     ] = "",
     arguments: opt.Arguments = None,
     run_id: Annotated[

@@ -85,7 +85,7 @@ def logs(
     run_id: opt.RunId,
     where: opt.Where,
     shard: Annotated[
-        int | None, typer.Argument(metavar="[SHARD]", min=0, help="Only this shard.", show_default=False)
+        int | None, typer.Argument(metavar="SHARD", min=0, help="Only this shard.", show_default=False)
     ] = None,
     attempt: Annotated[
         str,

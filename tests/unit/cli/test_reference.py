@@ -1,0 +1,71 @@
+"""The reference page and the help: both current, whole, and true to what the commands take."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from sparklet.cli import main
+from sparklet.cli.app import app
+from sparklet.cli.reference import reference
+
+PAGE = Path(__file__).parents[3] / "docs" / "guide" / "cli.md"
+GROUP: Any = typer.main.get_command(app)
+EXAMPLES = [
+    line.partition("| sparklet ")[2] or line.removeprefix("sparklet ")
+    for command in GROUP.commands.values()
+    for line in command.epilog.split("\n\n")
+    if "sparklet " in line and not line.startswith("Exit")
+]
+
+
+def test_the_page_is_what_the_help_says_now() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference(), "run: make docs"
+
+
+def test_every_command_and_option_is_explained() -> None:
+    page = reference()
+    for command in GROUP.commands.values():
+        assert f"## sparklet {command.name}\n" in page and command.help
+        for parameter in command.params:
+            assert parameter.help, f"{command.name} {parameter.name}"
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_can_be_typed(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("event.json").write_text("{}")
+    name, *words = shlex.split(example.partition(" | ")[0])
+    command = GROUP.commands[name]
+    context = command.make_context(name, words, parent=typer.Context(GROUP))
+    assert context.params
+
+
+def test_help_is_shown_without_starting_anything(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path / "state"))
+    for name in ("", *GROUP.commands):
+        assert main([name, "--help"] if name else ["--help"]) == 0
+        assert "Exit codes" in capsys.readouterr().out
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("sta", "status"), ("run x.py --inp", "--input"), ("status fli", "flights-1"), ("run x.py --split p", "parquet")],
+)
+def test_a_shell_completes_commands_options_values_and_runs(
+    typed: str, completed: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "local-paths").mkdir()
+    (tmp_path / "local-paths" / "flights-1.json").write_text("{}")
+    monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("_SPARKLET_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"sparklet {typed}")
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+    with pytest.raises(SystemExit):
+        main([])
+    assert completed in capsys.readouterr().out.split()
