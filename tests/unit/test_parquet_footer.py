@@ -141,6 +141,7 @@ GOOD = footer_of(written(30, 7, write_page_index=True))
 DOCUMENT = GOOD.shortened(0, 99)[:-8]
 
 
+@settings(deadline=None)
 @given(at=st.integers(0, len(DOCUMENT) - 1), byte=st.integers(0, 255), length=st.integers(0, len(DOCUMENT)))
 def test_a_damaged_footer_is_read_or_refused_but_never_worse(at: int, byte: int, length: int) -> None:
     damaged = bytearray(DOCUMENT)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import SettingsError
@@ -29,6 +29,7 @@ def shards_of(objects: Iterable[Found], options: RunOptions, first: int = 0) -> 
     return [packed.shard for packed in pack_shards(objects, options, first)]
 
 
+@settings(deadline=None)
 @given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12), first=st.integers(0, 5))
 def test_every_object_is_in_one_shard_in_order(sizes: list[int], target: int, most: int, first: int) -> None:
     shards = shards_of(found(sizes), limits(target, most), first)
@@ -37,6 +38,7 @@ def test_every_object_is_in_one_shard_in_order(sizes: list[int], target: int, mo
     assert [shard.number for shard in shards] == list(range(first, first + len(shards)))
 
 
+@settings(deadline=None)
 @given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12))
 def test_a_shard_is_over_its_bytes_only_if_it_is_one_object(sizes: list[int], target: int, most: int) -> None:
     for shard in shards_of(found(sizes), limits(target, most)):
@@ -44,6 +46,7 @@ def test_a_shard_is_over_its_bytes_only_if_it_is_one_object(sizes: list[int], ta
         assert shard.size_bytes <= target or len(shard.objects) == 1
 
 
+@settings(deadline=None)
 @given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12))
 def test_no_shard_ends_before_it_is_full(sizes: list[int], target: int, most: int) -> None:
     for shard, following in pairwise(shards_of(found(sizes), limits(target, most))):
@@ -51,6 +54,7 @@ def test_no_shard_ends_before_it_is_full(sizes: list[int], target: int, most: in
         assert full or shard.size_bytes + following.objects[0].size_bytes > target
 
 
+@settings(deadline=None)
 @given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12), data=st.data())
 def test_packing_again_from_a_shards_end_gives_the_same_shards(
     sizes: list[int], target: int, most: int, data: st.DataObject
@@ -131,6 +135,7 @@ def test_the_group_of_an_object_is_in_its_path(group_by: str) -> None:
     assert tuple(map(grouping(group_by), uris)) == GROUPS[group_by]
 
 
+@settings(deadline=None)
 @given(
     days=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.integers(0, 50)), max_size=40),
     target=st.integers(1, 150),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError, PlanError
@@ -52,6 +52,7 @@ def parts(body: bytes, items: list[InputObject]) -> list[bytes]:
 # --- lines ---
 
 
+@settings(deadline=None)
 @given(body=TEXTS, target=st.integers(1, 120))
 def test_the_slices_of_lines_are_the_whole_and_each_is_whole_lines(body: bytes, target: int) -> None:
     items, _ = cut(body, "lines", target)
@@ -64,12 +65,14 @@ def test_the_slices_of_lines_are_the_whole_and_each_is_whole_lines(body: bytes, 
     assert all(item.etag for item in items)
 
 
+@settings(deadline=None)
 @given(body=TEXTS, target=st.integers(1, 120))
 def test_a_slice_is_over_the_target_only_if_a_line_is(body: bytes, target: int) -> None:
     for piece in parts(body, cut(body, "lines", target)[0]):
         assert len(piece) <= target or piece.count(b"\n", 0, -1) == 0
 
 
+@settings(deadline=None)
 @given(body=TEXTS, target=st.integers(1, 120), window=st.integers(1, 9), farthest=st.integers(1, 60))
 def test_it_holds_wherever_the_windows_end(body: bytes, target: int, window: int, farthest: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -84,6 +87,7 @@ def test_it_holds_wherever_the_windows_end(body: bytes, target: int, window: int
     assert all(piece.endswith(b"\n") for piece in parts(body, items)[:-1])
 
 
+@settings(deadline=None)
 @given(header=st.sampled_from([b"a,b\n", b"\xef\xbb\xbfa,b\r\n", b'"a","b,""c"""\n', b"\n \r\na\n"]), body=TEXTS)
 def test_a_csvs_header_is_in_no_slice_and_told_to_each(header: bytes, body: bytes) -> None:
     items, told = cut(header + body, "csv", 20)
@@ -107,6 +111,7 @@ def test_the_first_slice_holds_no_more_than_the_target_with_its_header() -> None
     assert [item.size_bytes for item in items] == [17, 16, 16]
 
 
+@settings(deadline=None)
 @given(lines=st.integers(1, 200), target=st.integers(10, 300))
 def test_no_sliver_is_left_at_the_end(lines: int, target: int) -> None:
     pieces = parts(b"abc\n" * lines, cut(b"abc\n" * lines, "lines", target)[0])
@@ -219,6 +224,7 @@ def test_an_object_is_cut_as_it_is_now_not_as_it_was_listed(listed: str) -> None
 # --- positions ---
 
 
+@settings(deadline=None)
 @given(body=TEXTS, target=st.integers(1, 60), data=st.data())
 def test_a_planner_that_begins_again_within_an_object_gives_the_same_slices(
     body: bytes, target: int, data: st.DataObject

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import DeadlineExceededError, ObjectChangedError, ObjectStoreError, PlanError, ScratchFullError
@@ -52,6 +52,7 @@ def written(rows: Sequence[Sequence[str]], line_break: str, quoting: int) -> str
     return text.getvalue()
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     rows=TABLES,
     line_break=st.sampled_from(["\n", "\r\n"]),
@@ -85,6 +86,7 @@ def test_slices_of_csv_hold_its_rows_each_once_and_its_header_each(
     assert len(items) > 1 or target >= len(body) or len(rows) == 1 or not items[0].slice
 
 
+@settings(deadline=None, max_examples=50)
 @given(body=st.binary(min_size=1, max_size=400), target=st.integers(1, 80), chunk=st.integers(1, 64))
 def test_slices_of_lines_are_the_whole(body: bytes, target: int, chunk: int) -> None:
     body = b"#" + body.replace(b"\0", b"\n")
@@ -96,6 +98,7 @@ def test_slices_of_lines_are_the_whole(body: bytes, target: int, chunk: int) -> 
     assert b"".join(contents) == (body if items[0].slice else b"")  # whole: nothing is fetched
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     rows=TABLES,
     at=st.integers(0, 100),
@@ -201,6 +204,7 @@ def test_a_staged_name_is_plain_and_keeps_its_suffix(uri: str, name: str) -> Non
     assert staged_name(7, uri) == name
 
 
+@settings(deadline=None, max_examples=50)
 @given(key=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
 def test_no_staged_name_needs_staging_again(key: str) -> None:
     name = staged_name(3, f"s3://b/{key}")
