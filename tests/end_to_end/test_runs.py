@@ -51,7 +51,8 @@ def test_the_fate_of_one_object_and_the_list_of_runs_can_be_asked_for(user: User
     listed = user.types("runs", "--json").document
     unknown = user.types("status", "no-such-run")
 
-    assert (fate["shard"], fate["state"], fate["rows"]) == (1, "SUCCEEDED", 10)
+    (shard,) = fate["shards"]
+    assert (fate["state"], shard["shard"], shard["state"], shard["rows"]) == ("SUCCEEDED", 1, "SUCCEEDED", 10)
     assert [run["run_id"] for run in listed] == ["test-run"]
     assert unknown.code == 1
     assert "no-such-run" in unknown.err and "Traceback" not in unknown.err

@@ -1,0 +1,67 @@
+"""What a user does after a run, with real Spark, on one stack: explain, logs, redrive by cause, cancel, clean."""
+
+import shlex
+
+import pytest
+
+from tests.end_to_end.conftest import COPY_ROWS, User, answer, eventually, every_row, rows_of
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+
+def test_from_a_failure_to_its_repair_and_from_a_cancel_to_the_end(user: User) -> None:
+    inputs = user.inputs(4)
+    failing = ("--param", "fail_on=002.csv", "--max-attempts", "1", "--keep")
+
+    # GIVEN a run of which one shard failed
+    failed = user.types(*user.run_arguments(inputs, *failing))
+    assert failed.code == 2, failed.err
+
+    # THEN explain names the file, the line and the command; the log holds that shard's words and no other's
+    (cause,) = user.types("explain", "test-run", "--json").document
+    assert (cause["error_class"], cause["count"], cause["shards"]) == ("ValueError", 1, "2")
+    assert cause["example_file"] == str(inputs / "002.csv")
+    assert cause["script_line"] == 17
+    log = user.types("logs", "test-run", "2").out
+    assert "about to fail" in log and "doing 002.csv" in log and "doing 001.csv" not in log
+
+    # WHEN that command is typed with a repaired script, THEN the run is whole
+    repaired = user.home / "repaired.py"
+    repaired.write_text(COPY_ROWS.read_text().replace('"fail_on"', '"never"'))
+    command = [*shlex.split(cause["redrive"])[1:], "--cause", "to my taste", "--script", str(repaired), "--json"]
+    redriven = user.types(*command)
+    assert redriven.code == 0, redriven.err
+    assert rows_of(user.home / "out") == every_row(4)
+
+    cancel_and_redrive(user)
+
+    # WHEN all is cleaned, THEN only what came home is left
+    assert user.types("clean", "--keep", "0", "--yes").code == 0
+    assert user.types("runs", "--json").document == []
+    assert rows_of(user.home / "out") == rows_of(user.home / "out2") == every_row(4)
+    assert not any((user.state / "local-paths").iterdir())
+
+
+def cancel_and_redrive(user: User) -> None:
+    where = ("--input", str(user.home / "in"), "--output", str(user.home / "out2"), "--run-id", "second")
+    slow = ("--param", "slow_on=000.csv", "--param", "slow_s=6", "--max-objects", "1", "--workers", "2", "--keep")
+    running = user.start("run", str(COPY_ROWS), *where, *slow, "--rate", "0.2", "--json")
+    eventually(lambda: (user.state / "local-paths" / "second.json").exists(), what="the run is there")
+    eventually(lambda: user.types("logs", "second").out.count("doing 000.csv"), 60, "a shard is being done")
+    following = user.start("logs", "second", "--follow")
+
+    # WHEN a run is cancelled while it is planned slowly, THEN what runs ends, the rest is given up
+    cancelled = user.types("cancel", "second", "--json")
+    assert cancelled.code == 0, cancelled.err
+    ended = answer(running, 60)
+    assert ended.code == 3, ended.err
+    assert ended.document["state"] == "CANCELLED"
+    shards = ended.document["shards"]
+    assert shards["total"] == shards["succeeded"] + shards["failed"] == 4
+    assert shards["failed"] >= 1
+    assert "script ended" in answer(following, 60).out
+
+    # AND a redrive takes it up again
+    redriven = user.types("redrive", "second", "--cause", "RunCancelled", "--json")
+    assert redriven.code == 0, redriven.err
+    assert rows_of(user.home / "out2") == every_row(4)
