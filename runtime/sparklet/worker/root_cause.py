@@ -25,6 +25,7 @@ _OF_S3A = re.compile(
     r"Error Code: (?P<code>[^;)]*)"
 )
 _CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch")
+_NO_JVM = "Error: Could not create the Java Virtual Machine."
 _CRASHED = "Python worker exited unexpectedly"
 _READING = re.compile(r"(?:while reading file|read footer for file:) (?P<file>\S+?)\. ")
 _LOST_TASK = re.compile(rf"executor [^ )]+\): {_NAME}", re.MULTILINE)
@@ -161,4 +162,5 @@ def _first_line(text: str) -> str:
 
 
 def _last_line(text: str) -> str:
+    text = text.partition(_NO_JVM)[0] or text  # Java says before it what is wrong
     return _first_line("\n".join(reversed(text.splitlines())))

@@ -19,6 +19,7 @@ from sparklet.local.jars import ensure_jars
 from sparklet.model import ShardRecord, ShardRef, ShardState
 from tests.functional.worker.conftest import STACK
 from tests.functional.worker.ledgered import BUCKET, OTHERS, TABLE, Function, deployed
+from tests.stand_ins.ministack import free_port
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -89,6 +90,20 @@ CASES = [
         "leaves a thread that ends",
         "import threading, time\nthreading.Thread(target=time.sleep, args=(1,)).start()",
         DONE,
+    ),
+    Case(
+        "raises, under a JVM of its own",
+        "# sparklet: runner=submit\n" + JOB + "raise ValueError('bad value 7')",
+        RETRIED,
+        "ValueError",
+        ("bad value 7 (line 5 of job.py; exit code 1)",),
+    ),
+    Case(
+        "asks for a JVM that cannot be",
+        "# sparklet: spark.driver.memory=many\n" + JOB,
+        RETRIED,
+        "ScriptFailedError",
+        ("job.py exited with 1: Invalid maximum heap size: -Xmxmany",),
     ),
     # --- what it does around itself ---
     Case("closes its standard output and error", "import os\nos.close(1)\nos.close(2)", DONE),
@@ -425,6 +440,22 @@ def test_what_a_newer_sparklet_wrote_is_left_alone(function: Function, what: str
     assert (function.shard(ref).state, function.shard(ref).attempts) == (ShardState.PENDING, 0)
     assert function.deliver(ref) == []
     assert function.shard(ref).rows == 45
+
+
+def test_a_ledger_that_cannot_be_reached_is_named_and_no_message_is_lost(tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    (tmp_path / "scratch").mkdir()
+    own = {"AWS_ENDPOINT_URL_DYNAMODB": nowhere, "SPARKLET_RUNNER": "submit"}
+    with deployed(tmp_path, tmp_path / "scratch", **own) as function:
+        ref = function.plan(GOOD)
+
+        assert function.deliver(ref) == ["0"]
+
+        said = function.said()
+        assert b"the ledger could not be asked for the shard" in said
+        assert f'Could not connect to the endpoint URL: \\"{nowhere}'.encode() in said
+        assert b"check the network, the region, HTTPS_PROXY and AWS_ENDPOINT_URL" in said
+        assert (function.shard(ref).state, function.shard(ref).attempts) == (ShardState.PENDING, 0)
 
 
 def set_format(function: Function, key: dict[str, object], number: str) -> None:

@@ -148,6 +148,15 @@ def test_spark_submits_own_failure_is_read_from_java() -> None:
     assert root_cause(text) == ("RuntimeException", "[unresolved dependency: a#b;1: not found]")
 
 
+def test_a_java_that_does_not_start_says_what_is_wrong_before_it_says_that() -> None:
+    text = (
+        "Invalid maximum heap size: -Xmxmany\nError: Could not create the Java Virtual Machine.\n"
+        "Error: A fatal exception has occurred. Program will exit.\n"
+    )
+
+    assert root_cause(text) == ("", "Invalid maximum heap size: -Xmxmany")
+
+
 def test_a_message_is_bounded() -> None:
     text = f"Traceback (most recent call last):\nValueError: {'x' * 10_000}\n"
 
