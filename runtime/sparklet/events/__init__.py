@@ -5,13 +5,12 @@ source has a module that reads its events and knows how it is told of failures; 
 entry in ``_FORMATS``.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.events import api, direct, kafka, notices, sqs, streams
-from sparklet.events.task import Event, Format, KafkaFailures, Outcome, Source, Task, Telling, seen
+from sparklet.events.task import NAME, Event, Format, KafkaFailures, Outcome, Source, Task, Telling, seen
 
 __all__ = ["Event", "KafkaFailures", "Outcome", "Source", "Task", "answer", "parse_event"]
 
@@ -28,7 +27,6 @@ _FORMATS: Mapping[Source, Format] = {
     Source.DIRECT: Format(direct.split, direct.tell),
 }
 _OF_RECORDS = (Source.SQS, Source.KINESIS, Source.DYNAMODB, Source.S3, Source.SNS)
-_NAME = re.compile(r"[A-Za-z0-9:._-]{1,60}")
 
 
 def parse_event(event: Event) -> tuple[Task, ...]:
@@ -92,4 +90,4 @@ def _shown(name: object) -> str:
     """A source's name, unless it is no name at all."""
     if name is None:
         return "no eventSource"
-    return name if isinstance(name, str) and _NAME.fullmatch(name) else f"an eventSource that is {seen(name)}"
+    return name if isinstance(name, str) and NAME.fullmatch(name) else f"an eventSource that is {seen(name)}"

@@ -7,6 +7,7 @@ went wrong is in the log, under the request's id.
 
 import binascii
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from sparklet.events.task import Outcome, Source, Task, Telling, seen, text_of
 
 LONGEST_CHECKED_BODY = 1024 * 1024  # characters; a longer JSON body is read by the script alone
 LONGEST_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024  # Lambda's limit, less what is around the response
+_REQUEST_ID = re.compile(r"[A-Za-z0-9=_-]{1,64}")  # AWS's; nothing else from the event goes back to the client
 RESPONSE_KEYS = ("statusCode", "headers", "multiValueHeaders", "cookies", "body", "isBase64Encoded")
 
 
@@ -92,8 +94,9 @@ def _status(task: Task, error: SparkletError) -> tuple[int, str]:
 
 def _failure(event: Mapping[str, Any], status: int, message: str) -> dict[str, Any]:
     context = event.get("requestContext")
-    request_id = context.get("requestId") if isinstance(context, dict) else None
-    return _json_response(status, {"message": message, "requestId": text_of(request_id)[:100]})
+    request_id = text_of(context.get("requestId")) if isinstance(context, dict) else ""
+    known = request_id if _REQUEST_ID.fullmatch(request_id) else ""
+    return _json_response(status, {"message": message, "requestId": known})
 
 
 def _response(document: Any) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """What flows between an event's source and a worker: the task, and what became of it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Literal, NoReturn
 
 from sparklet.errors import EventError, SparkletError
@@ -10,6 +12,10 @@ from sparklet.model import ShardRef
 
 Event = Any
 """An event as Lambda decoded it: any JSON value."""
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9._:-]{0,31}")
+"""A key or a source that an error may show: anything else may be data that is used as a key."""
+MOST_NAMES = 20
 
 KafkaFailures = Literal["raise", "report"]
 """How a failed Kafka batch is told, see ``sparklet.events.kafka``."""
@@ -86,6 +92,7 @@ def text_of(value: object) -> str:
 def seen(value: object) -> str:
     """What was found instead, for an error: names and types, never contents."""
     if isinstance(value, dict):
-        names = [str(key)[:40] for key in list(value)[:20]]
-        return "the keys " + (", ".join(sorted(names)) or "(none)")
+        names = sorted(key for key in islice(value, MOST_NAMES) if isinstance(key, str) and NAME.fullmatch(key))
+        others = f" and {len(value) - len(names)} more" if len(value) > len(names) else ""
+        return f"the keys {', '.join(names) or '(none)'}{others}"
     return f"a {type(value).__name__}"
