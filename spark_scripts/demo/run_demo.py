@@ -200,7 +200,7 @@ def check_causes(demo: Demo, result: Any) -> None:
         raise DemoError(f"3 shards should have failed and the others succeeded, but: {shards}")
     for name, cause in EXPECTED_CAUSES.items():
         uri = f"{result['inputs'][0]}{name}"
-        fate = demo.sparklet("status", demo.run_id, "--object", uri)
+        (fate,) = demo.sparklet("status", demo.run_id, "--object", uri)["shards"]
         told = f"{fate['error_class']}: {fate['error_message']}"
         if fate["state"] != "FAILED" or cause not in told.lower():
             raise DemoError(f"{name} should have failed because of {cause!r}, but is {fate['state']}: {told}")
