@@ -1,0 +1,169 @@
+"""The real handler with what sources really send: a notification of S3 through SQS, groups, requests, windows."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.s3 import S3Store
+from tests.functional.worker.conftest import SMALL
+from tests.stand_ins.ministack import ministack
+from tests.unit.events.samples import http_request, kinesis, sqs, window
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+PROCESS = Path(__file__).with_name("handler_process.py")
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+KEY = "in/a b+c%.csv"
+SCRIPT = b"""
+import json, sys
+from sparklet.job import EventError, Job
+
+job = Job.from_args()
+records = job.event.get("Records", [])
+print("inputs", json.dumps(job.inputs), "bodies", [record.get("body") for record in records])
+if any(record.get("body") == "poison" for record in records):
+    sys.exit(3)
+if "window" in job.event:
+    job.keep_state({"seen": job.state.get("seen", 0) + len(records)})
+if "requestContext" in job.event:
+    body = json.loads(job.event["body"])
+    if "n" not in body:
+        raise EventError("hunter2: there is no n")
+    job.answer({"tenth": 10 / body["n"]})
+"""
+
+
+@dataclass
+class Function:
+    """A warm worker function whose script starts no Spark, and the stand-in it runs at."""
+
+    process: "subprocess.Popen[str]"
+    clients: AwsClients
+    log: Path
+
+    def invoke(self, event: Any) -> Any:
+        assert self.process.stdin and self.process.stdout
+        print(json.dumps({"event": event, "timeout_s": 120}), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+    def answer(self, event: Any) -> Any:
+        told = self.invoke(event)
+        assert "answer" in told, told
+        return told["answer"]
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
+    folder = tmp_path_factory.mktemp("function")
+    with ministack(folder) as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        clients = AwsClients(endpoint_url=endpoint, region="us-east-1")
+        clients.s3.create_bucket(Bucket="jobs")
+        S3Store(clients).put("s3://jobs/scripts/event.py", SCRIPT)
+        (folder / "scratch").mkdir()
+        own = {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_LAMBDA_FUNCTION_NAME": "worker",
+            "SPARKLET_BUCKET": "jobs",
+            "SPARKLET_SCRATCH": str(folder / "scratch"),
+            "SCRIPT_LOCATION": "s3://jobs/scripts/event.py",
+        }
+        log = folder / "log"
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [sys.executable, str(PROCESS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, **CREDENTIALS, **SMALL, **own},
+            )
+            yield Function(process, clients, log)
+            process.communicate(timeout=30)
+
+
+def notified_queue(function: Function) -> str:
+    """A queue that S3 tells of new objects in the bucket ``jobs``."""
+    url: str = function.clients.sqs.create_queue(QueueName="notices")["QueueUrl"]
+    attributes = function.clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    target: Any = {"QueueArn": attributes["Attributes"]["QueueArn"], "Events": ["s3:ObjectCreated:*"]}
+    function.clients.s3.put_bucket_notification_configuration(
+        Bucket="jobs", NotificationConfiguration={"QueueConfigurations": [target]}
+    )
+    return url
+
+
+def received(function: Function, url: str, most: int) -> list[str]:
+    """The bodies of the next messages."""
+    bodies: list[str] = []
+    for _ in range(20):
+        answer = function.clients.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+        for message in answer.get("Messages", []):
+            bodies.append(message["Body"])
+            function.clients.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        if len(bodies) >= most:
+            break
+    return bodies
+
+
+def test_what_s3_tells_a_queue_of_names_the_object_to_the_script(function: Function) -> None:
+    store = S3Store(function.clients)
+    url = notified_queue(function)
+    store.put(f"s3://jobs/{KEY}", b"1,2\n")
+    store.put("s3://jobs/output/part-0.csv", b"1,2\n")
+
+    bodies = sorted(received(function, url, 3), key=len)
+    told = function.answer({"Records": [sqs(str(n), body) for n, body in enumerate(bodies)]})
+
+    assert len(bodies) == 3
+    assert told == {"batchItemFailures": []}
+    said = function.said()
+    inputs = [json.loads(line.split(" bodies ")[0][7:]) for line in said.splitlines() if line.startswith("inputs [")]
+    assert inputs == [[f"s3://jobs/{KEY}"]]  # neither S3's test message nor what the function wrote has run
+    assert store.get(inputs[0][0]) == b"1,2\n"
+    assert "s3:TestEvent" in said
+    assert "an object that this function writes: s3://jobs/output/part-0.csv" in said
+
+
+def test_a_fifo_group_waits_behind_its_failure_and_others_go_on(function: Function) -> None:
+    batch = [("1", "poison", "red"), ("2", "red two", "red"), ("3", "blue three", "blue")]
+
+    told = function.answer({"Records": [sqs(*message) for message in batch]})
+
+    assert told == {"batchItemFailures": [{"itemIdentifier": "1"}, {"itemIdentifier": "2"}]}
+    assert "['blue three']" in function.said()
+    assert "['red two']" not in function.said()
+
+
+def test_a_request_is_answered_with_the_scripts_answer_or_with_a_status(function: Function) -> None:
+    done = function.answer(http_request('{"n": 4}'))
+    refused = function.answer(http_request("{}"))
+    failed = function.answer(http_request('{"n": 0}'))
+    broken = function.answer(http_request("{"))
+
+    assert (done["statusCode"], json.loads(done["body"])) == (200, {"tenth": 2.5})
+    assert [response["statusCode"] for response in (refused, failed, broken)] == [400, 500, 400]
+    assert "hunter2" not in refused["body"]
+    assert "ZeroDivisionError" not in failed["body"]
+    assert "ZeroDivisionError" in function.said()
+
+
+def test_a_windows_state_goes_from_call_to_call(function: Function) -> None:
+    first = function.answer(window(kinesis("1"), kinesis("2"), state={}))
+    second = function.answer(window(kinesis("3"), state=first["state"]))
+    last = function.answer(window(state=second["state"], final=True))
+
+    assert [told["state"] for told in (first, second, last)] == [{"seen": 2}, {"seen": 3}, {"seen": 3}]
+    assert all(told["batchItemFailures"] == [] for told in (first, second, last))
