@@ -21,6 +21,7 @@ TAIL_BYTES = 64 * 1024  # most footers lie within
 LONGEST_FOOTER_BYTES = 256 * 1024 * 1024
 HEADER_PADDING_BYTES = 100  # writers before parquet-mr 1.3 left the dictionary's header out of a chunk's size
 DEEPEST = 32
+LONGEST_NUMBER_BITS = 63
 
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT, _UUID = 1, 2, 3, 7, 8, 9, 10, 11, 12, 13
 _I64 = 6
@@ -212,6 +213,8 @@ class _Compact:
             if byte < 0x80:
                 return number
             shift += 7
+            if shift > LONGEST_NUMBER_BITS:
+                raise FooterError("its Parquet footer cannot be read (a number without end)")
 
     def zigzag(self) -> int:
         """A signed number."""

@@ -157,3 +157,8 @@ def test_a_damaged_footer_is_read_or_refused_but_never_worse(at: int, byte: int,
 def test_a_footer_nested_without_end_is_refused() -> None:
     with pytest.raises(FooterError, match="nested"):
         read_footer(b"\x1c" * 5000, 10_000)
+
+
+def test_a_number_without_end_is_refused_at_once() -> None:
+    with pytest.raises(FooterError, match="a number without end"):
+        read_footer(b"\x15" + b"\xff" * 1_000_000, 2_000_000)
