@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import hypercorn.asyncio
@@ -25,6 +26,7 @@ from ministack.services import eventbridge, lambda_svc
 
 from sparklet.local import processes
 from sparklet.local.control import PROCESSING_PATH, SAVE_PATH, TOKEN_HEADER
+from sparklet.local.disk import Room
 from sparklet.local.saver import Saver
 
 WORKERS_END_WITHIN_S = 2.5
@@ -57,8 +59,8 @@ class Gate:
         setattr(module, name, lambda: step() if self._open.is_set() else False)
 
 
-def guarded(inner: Application, token: str, saver: Saver, gate: Gate) -> Application:
-    """The application, for those who know the token; and the host's own two requests."""
+def guarded(inner: Application, token: str, saver: Saver, gate: Gate, room: Room) -> Application:
+    """The application, for those who know the token, as long as there is room; and the host's own two requests."""
 
     async def application(scope: Message, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -70,6 +72,8 @@ def guarded(inner: Application, token: str, saver: Saver, gate: Gate) -> Applica
         elif scope["path"] == PROCESSING_PATH:
             gate.open()
             await _answer(scope, send, 200, b"")
+        elif refusal := _refusal(room, scope):
+            await _answer(scope, send, 400, refusal.encode(), b"application/xml")  # a 5xx would be tried for minutes
         else:
             await inner(scope, receive, send)
 
@@ -91,11 +95,18 @@ def _knows(token: str, scope: Message) -> bool:
     return any(hmac.compare_digest(value, token.encode()) for value in said)
 
 
-async def _answer(scope: Message, send: Any, status: int, body: bytes) -> None:
+def _refusal(room: Room, scope: Message) -> str:
+    if scope["type"] != "http":
+        return ""
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
+    return room.refusal(scope["method"], scope.get("query_string", b"").decode("latin-1"), headers)
+
+
+async def _answer(scope: Message, send: Any, status: int, body: bytes, kind: bytes = b"text/plain") -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return
-    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -117,7 +128,7 @@ async def _serve(listening: int, token: str) -> int:
         ministack.PERSIST_STATE = False  # it is saved below, when the last request was answered
 
     saver.start()
-    application: Any = guarded(ministack.app, token, saver, gate)
+    application: Any = guarded(ministack.app, token, saver, gate, Room(Path(os.environ["S3_DATA_DIR"])))
     await hypercorn.asyncio.serve(application, _config(listening), shutdown_trigger=end)
     try:
         saver.save_all()

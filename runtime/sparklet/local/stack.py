@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sparklet.errors import LocalStackError
 from sparklet.local import environment
 from sparklet.local.control import REGION, Control
+from sparklet.local.disk import refuse_full
 from sparklet.local.joining import (
     Progress,
     alone_at_the_door,
@@ -67,7 +68,7 @@ class LocalStack:
             If it cannot be started; says why and where the log is.
         """
         state = StateDir(options.state_dir.expanduser().absolute())
-        state.create()
+        _make(state)
         with ExitStack() as holding:
             with alone_at_the_door(state, progress):
                 hold = holding.enter_context(Lock(state.clients_lock))
@@ -181,6 +182,17 @@ def end_if_unused(state_dir: Path, progress: Progress = lambda text: None) -> bo
         clients.release()  # the host needs it to its end; nobody comes in meanwhile
         state.keep_file.unlink(missing_ok=True)
         return end_host(state)
+
+
+def _make(state: StateDir) -> None:
+    """Make the state folder, if there is room for it, and nobody needs more of it already."""
+    try:
+        if published(state) is None:
+            refuse_full(state.root)
+        state.create()
+    except OSError as error:
+        told = f"the state folder {state.root} cannot be used: {error.strerror}"
+        raise LocalStackError(f"{told}; name another with --state-dir or SPARKLET_STATE_DIR") from error
 
 
 def _info(state: StateDir, document: Any) -> StackInfo:

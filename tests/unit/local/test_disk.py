@@ -1,0 +1,88 @@
+"""Room on the state folder's disk: told before anything is written."""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sparklet.errors import LocalStackError
+from sparklet.local.disk import MIB, RESERVE_BYTES, START_BYTES, Room
+from sparklet.local.stack import LocalStack, StackOptions
+
+S3 = {"authorization": "AWS4-HMAC-SHA256 Credential=test/20261120/us-east-1/s3/aws4_request, SignedHeaders=host"}
+LEDGER = {"authorization": "AWS4-HMAC-SHA256 Credential=test/20261120/us-east-1/dynamodb/aws4_request"}
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """A disk that has as much free as is written here."""
+    has = {"free": 0}
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(1000 * MIB, 0, has["free"]))
+    return has
+
+
+def put(room: Room, size_bytes: int, query: str = "", method: str = "PUT") -> bool:
+    """Whether a request of that size is taken."""
+    return not room.refusal(method, query, {**S3, "content-length": str(size_bytes)})
+
+
+def test_a_stack_is_not_started_on_a_full_disk_and_nothing_is_made(disk: dict[str, int], tmp_path: Path) -> None:
+    disk["free"] = START_BYTES - 1
+    root = tmp_path / "deep" / "state"
+
+    with pytest.raises(LocalStackError, match=rf"state folder {root} is full: 127 MiB of 1000 .*; make room there, or"):
+        LocalStack.attach(StackOptions(state_dir=root))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(LocalStackError, match="file/state cannot be used: Not a directory; name another with"):
+        LocalStack.attach(StackOptions(state_dir=tmp_path / "file" / "state"))
+
+
+def test_an_object_is_refused_before_it_is_there_and_the_refusal_says_what_to_do(
+    disk: dict[str, int], tmp_path: Path
+) -> None:
+    room = Room(tmp_path / "s3")
+    disk["free"] = RESERVE_BYTES + 1000
+
+    assert put(room, 1000)
+    assert not put(room, 1001)
+    told = room.refusal("PUT", "", {**S3, "x-amz-decoded-content-length": "1001", "content-length": "5"})
+    assert f"the disk of the state folder {tmp_path} is full (64 MiB free); make room there" in told
+    assert told.startswith("<Error><Code>DiskFull</Code>")
+
+
+def test_parts_count_until_their_upload_is_completed_or_given_up(disk: dict[str, int], tmp_path: Path) -> None:
+    """They are in memory until then, so that the disk does not show them."""
+    room = Room(tmp_path)
+    disk["free"] = RESERVE_BYTES + 1000
+
+    assert put(room, 600, "partNumber=1&uploadId=a")
+    assert not put(room, 600, "partNumber=2&uploadId=a")
+    assert not put(room, 600, "partNumber=1&uploadId=b")
+    assert put(room, 300, "partNumber=2&uploadId=a")
+    assert put(room, 90, "uploadId=a", "POST")
+    assert put(room, 900, "partNumber=1&uploadId=b")
+    assert not put(room, 900)
+    assert put(room, 0, "uploadId=b", "DELETE")
+    assert put(room, 900)
+
+
+def test_reading_deleting_and_the_ledger_go_on_on_a_full_disk(disk: dict[str, int], tmp_path: Path) -> None:
+    room = Room(tmp_path)
+
+    assert not room.refusal("GET", "", S3)
+    assert not room.refusal("DELETE", "", S3)
+    assert not room.refusal("POST", "", {**LEDGER, "content-length": "1000"})
+    assert room.refusal("PUT", "", S3)
