@@ -5,7 +5,7 @@ import sqlite3
 from types import TracebackType
 from typing import Self
 
-CACHE_KIB = 16 * 1024
+CACHE_KIB = 64 * 1024  # holds about two million
 
 
 class Digests:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from sparklet.errors import SparkletError
 from sparklet.s3_uri import SCHEME
@@ -87,6 +88,7 @@ def entry_of(value: object, address: str = "") -> Entry:
     )
 
 
+@lru_cache(maxsize=256)
 def plain(name: str) -> str:
     """A column's name without case and punctuation: LastModified and last_modified are one."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -55,17 +55,19 @@ def _parquet(file: Path, address: str, after_row: int) -> Iterator[tuple[int, An
 
 
 def _orc(file: Path, address: str, after_row: int) -> Iterator[tuple[int, Any]]:
-    """Batches, a stripe each."""
+    """Batches in the same way, stripe by stripe."""
     from pyarrow.orc import ORCFile
 
     table = ORCFile(str(file))
     columns = _columns(table.schema.names, address)
     row = 0
-    for stripe in range(table.nstripes):
-        batch = table.read_stripe(stripe, columns)
-        if row + batch.num_rows > after_row:
-            yield row, batch
-        row += batch.num_rows
+    for number in range(table.nstripes):
+        stripe = table.read_stripe(number, columns)
+        for start in range(0, stripe.num_rows, BATCH_ROWS):
+            batch = stripe.slice(start, BATCH_ROWS)
+            if row + batch.num_rows > after_row:
+                yield row, batch
+            row += batch.num_rows
 
 
 def _columns(names: list[str], address: str) -> list[str]:
