@@ -20,7 +20,7 @@ from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.new_run import RunRequest, new_run
 from sparklet.local.environment import adopted, of_client, of_host
 from sparklet.local.local_template import load_template, localise, to_json
-from sparklet.model import Run, RunState, ShardState
+from sparklet.model import InputObject, PartRecord, Position, Run, RunState, Shard, ShardState
 from tests.functional.local.conftest import PROBES, eventually
 from tests.stand_ins.ministack import free_port
 
@@ -138,6 +138,22 @@ def test_the_roles_suffice_from_a_dead_planner_to_the_manifests(
     invoke(outputs["CheckerFunctionName"], {})
     assert at.ledger.get_run("policies").state is RunState.SUCCEEDED
     assert at.store.head(at.run_uri("policies", "manifest.json")).size_bytes
+
+
+def test_the_checkers_role_suffices_to_end_a_cancelled_run(outputs: dict[str, str], at: Deployment, run: Run) -> None:
+    # GIVEN a run cancelled when its part was sealed, and its shard not entered
+    script = run.scripts[0]
+    at.ledger.create_run(Run("cancelled", run.inputs, run.output_uri, (script,), created_s=at.clock.now_s()))
+    line = Shard(0, (InputObject(f"{run.inputs[0]}1", 4),)).to_line()
+    at.store.put(at.part_uri("cancelled", "part-00000-x.jsonl"), line)
+    at.ledger.add_part("cancelled", PartRecord(0, "part-00000-x.jsonl", 0, 1, 1, 4, Position(0, "input/1")))
+    at.ledger.cancel_run("cancelled")
+
+    invoke(outputs["CheckerFunctionName"], {})
+
+    assert at.ledger.get_run("cancelled").state is RunState.CANCELLED
+    assert at.ledger.get_shard("cancelled", 0).error_class == "RunCancelled"
+    assert at.store.head(at.run_uri("cancelled", "manifest.json")).size_bytes
 
 
 def test_the_consumer_of_dead_letters_may_keep_and_settle_them(
