@@ -64,7 +64,6 @@ _ENDED_BY_SPARKLET = (
         "the run was cancelled before the shard was done",
         "nothing, if that was meant; sparklet redrive RUN does it after all",
         "RunCancelled",
-        "Cancelled",
     ),
     _rule(
         "the run's time limit was over before the shard was done",
@@ -79,13 +78,13 @@ _ENDED_BY_SPARKLET = (
     ),
     _rule(
         "the shard is larger than one function can take on",
-        "plan it with smaller shards or --split, or run it on another engine (EMR, Glue)",
-        "ShardTooLarge",
+        "a new run that cuts it (--split), or another engine for it (EMR Serverless, Glue: the same script)",
         "ShardTooLargeError",
     ),
     _rule(
         "the worker vanished without a word: most often killed for want of memory, or at the function's timeout",
-        "give the function more memory or make shards smaller; the end of its log says how far it came",
+        "sparklet redrive RUN --memory MB with more, or a new run with smaller shards (--shard-size); the end of the "
+        "log says how far it came: sparklet logs RUN SHARD",
         "LeaseExpired",
     ),
     _rule(
@@ -142,7 +141,8 @@ _OF_RESOURCES = (
     ),
     _rule(
         "the scratch space (/tmp) was full",
-        "give the function more ephemeral storage (up to 10 GiB), make shards smaller, or write less to local files",
+        "give the function more ephemeral storage (up to 10 GiB), or start a new run with smaller shards "
+        "(--shard-size)",
         "ScratchFullError",
         says=r"No space left on device|Disk quota exceeded|Errno 28\b",
     ),

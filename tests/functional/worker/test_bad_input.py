@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from platformdirs import user_cache_path
 
-from sparklet.aws.dynamodb.items import run_key, shard_key
+from sparklet.aws.dynamodb.items import Attributes, run_key, shard_key
 from sparklet.local.jars import ensure_jars
 from sparklet.model import ShardRecord, ShardRef, ShardState
 from tests.functional.worker.conftest import STACK
@@ -458,7 +458,7 @@ def test_a_ledger_that_cannot_be_reached_is_named_and_no_message_is_lost(tmp_pat
         assert (function.shard(ref).state, function.shard(ref).attempts) == (ShardState.PENDING, 0)
 
 
-def set_format(function: Function, key: dict[str, object], number: str) -> None:
+def set_format(function: Function, key: Attributes, number: str) -> None:
     function.clients.dynamodb.update_item(
         TableName=TABLE,
         Key=key,

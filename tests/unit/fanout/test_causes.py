@@ -2,7 +2,9 @@
 
 import pytest
 
+from sparklet.fanout.cancel import RUN_CANCELLED
 from sparklet.fanout.causes import advice
+from sparklet.fanout.fitting import TOO_LARGE
 
 EXPECTED = [
     ("OutOfMemoryError", "the JVM ran out of memory: Java heap space", "memory was used up", "more memory"),
@@ -34,8 +36,8 @@ EXPECTED = [
     ("RunTimeLimit", "not done within the run's time limit of 60 s", "time limit", "redrive"),
     ("RunTimeLimit", "not done; its last attempt: OutOfMemoryError: Java heap space", "time limit", "redrive"),
     ("NeverStarted", "never started: 3 messages sent again", "no worker ever claimed", "concurrency"),
-    ("RunCancelled", "the run was cancelled", "cancelled", "redrive"),
-    ("ShardTooLarge", "weighs 12 GiB", "larger than one function", "--split"),
+    (RUN_CANCELLED, "the run was cancelled", "cancelled", "redrive"),
+    (TOO_LARGE, "weighs 12 GiB", "larger than one function", "--split"),
     ("LeaseExpired", "attempt a was not heard of before its lease ended", "vanished without a word", "memory"),
     ("SparkException", "Python worker exited unexpectedly (crashed) (line 9 of job.py", "memory was used up", "memory"),
     ("GatewayLostError", "the JVM ended with 5 under the script", "the JVM was lost", "logs"),
