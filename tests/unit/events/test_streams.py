@@ -82,7 +82,7 @@ def test_no_content_is_in_an_error() -> None:
 
 
 def test_an_aggregated_record_is_reported_by_the_number_that_kinesis_knows() -> None:
-    event = {"Records": [kinesis("11", aggregated(b"one", b"two", b"three")), kinesis("12")]}
+    event = {"Records": [kinesis("11", aggregated()), kinesis("12")]}
 
     (task,) = parse_event(event)
 
