@@ -370,6 +370,22 @@ def free(folder: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
+def test_an_input_that_the_worker_must_fetch_is_named_before_the_script_starts(function: Function) -> None:
+    """A name that Spark passes over is fetched by the worker itself."""
+    for uri, error_class, says in (
+        (f"s3://{OTHERS}/in/_1.csv", "ObjectForbiddenError", "may not be accessed with these credentials"),
+        ("s3://inputs/_gone.csv", "ObjectNotFoundError", "is not there"),
+        ("s3://no-such-bucket/_x.csv", "ObjectNotFoundError", "there is no bucket no-such-bucket"),
+    ):
+        ref = function.plan(b"print('never run')", inputs=[uri], max_attempts=2)
+        function.said()
+
+        assert function.deliver(ref) == []
+        expect(function, ref, GONE, error_class, uri, says)
+        assert b"never run" not in function.said()
+    then_the_next_works(function)
+
+
 # --- the script itself ---
 
 
@@ -379,7 +395,7 @@ def test_a_script_that_is_not_there_may_not_be_read_or_lies_outside_ends_the_sha
         (f"s3://{OTHERS}/scripts/job.py", "ScriptFetchError", "may not be accessed with these credentials"),
         (f"s3://{OTHERS}/elsewhere/job.py", "ScriptNotAllowedError", "is outside the prefixes"),
     ):
-        ref = function.plan(b"print('never run')", script_uri=uri, max_attempts=2)
+        ref = function.plan(b"print('never fetched')", script_uri=uri, max_attempts=2)
 
         assert function.deliver(ref) == []
         expect(function, ref, GONE, error_class, says)

@@ -1,0 +1,51 @@
+"""What a user is told to do about a call to AWS that failed for a reason of their own."""
+
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    NoCredentialsError,
+    ProfileNotFound,
+    UnauthorizedSSOTokenError,
+)
+
+from sparklet.aws.remedies import remedy, told
+from sparklet.aws.s3 import _named
+from sparklet.errors import ObjectForbiddenError
+
+
+def refused(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "As it is."}}, "GetObject")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (refused("ExpiredToken"), "have expired: log in again"),
+        (refused("ExpiredTokenException"), "have expired: log in again"),
+        (UnauthorizedSSOTokenError(), "have expired: log in again"),
+        (refused("SignatureDoesNotMatch"), "are wrong: check AWS_PROFILE"),
+        (refused("UnrecognizedClientException"), "are wrong: check AWS_PROFILE"),
+        (refused("RequestTimeTooSkewed"), "clock is wrong: set it"),
+        (NoCredentialsError(), "there are no credentials: set AWS_PROFILE"),
+        (ProfileNotFound(profile="mine"), "there are no credentials: set AWS_PROFILE"),
+        (ConnectTimeoutError(endpoint_url="https://s3"), "check the network, the region, HTTPS_PROXY"),
+    ],
+)
+def test_each_has_its_remedy_after_the_error_itself(error: Exception, says: str) -> None:
+    assert says in remedy(error)
+    assert told(error).startswith(str(error).rstrip("."))
+    assert told(error).endswith(remedy(error))
+
+
+def test_what_is_no_matter_of_the_users_is_told_as_it_came() -> None:
+    assert remedy(refused("SlowDown")) == ""
+    assert told(refused("SlowDown")) == str(refused("SlowDown"))
+
+
+def test_expired_credentials_may_be_renewed_and_wrong_ones_are_not_tried_again() -> None:
+    """A worker's are renewed by Lambda: a shard must not end for them."""
+    assert _named("s3://b/k", refused("ExpiredToken")).retryable
+    wrong = _named("s3://b/k", refused("InvalidAccessKeyId"))
+    assert isinstance(wrong, ObjectForbiddenError)
+    assert not wrong.retryable
