@@ -223,6 +223,7 @@ class SparkSettings:
     conf: Mapping[str, str]  # SPARKLET_SPARK_CONF, a JSON object: wins over Sparklet's own defaults
     s3_endpoint: str  # AWS_ENDPOINT_URL_S3, or AWS_ENDPOINT_URL; "" = AWS itself
     region: str  # AWS_REGION, or AWS_DEFAULT_REGION
+    temporary_keys: bool  # whether AWS_SESSION_TOKEN is set
 
 
 def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
@@ -247,6 +248,7 @@ def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
         conf=_spark_conf(env),
         s3_endpoint="" if ignored else endpoint,
         region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION", ""),
+        temporary_keys=bool(env.get("AWS_SESSION_TOKEN")),
     )
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sparklet.job.s3a import S3A, credentials_chain
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -26,7 +28,6 @@ JARS = "SPARKLET_JARS"
 """Jars that pyspark does not bring: files, or folders of them, separated as in PATH."""
 
 ICEBERG_CATALOG = "iceberg"
-S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
 DELTA = "io.delta.sql.DeltaSparkSessionExtension"
 ICEBERG = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 HUDI = "org.apache.spark.sql.hudi.HoodieSparkSessionExtension"
@@ -86,7 +87,7 @@ def s3a_conf(env: Mapping[str, str], hadoop_version: str) -> dict[str, str]:
     conf = {
         "fs.s3.impl": S3A,
         "fs.AbstractFileSystem.s3.impl": "org.apache.hadoop.fs.s3a.S3A",
-        "fs.s3a.aws.credentials.provider": _credentials_chain(hadoop_version),
+        "fs.s3a.aws.credentials.provider": credentials_chain(hadoop_version, bool(env.get("AWS_SESSION_TOKEN"))),
     }
     region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
     if region:
@@ -193,16 +194,6 @@ def _look_around(jvm: Any, given: Mapping[str, str]) -> Surroundings:
         s3_impl=jvm.org.apache.hadoop.conf.Configuration().get("fs.s3.impl"),
         has_class=lambda name: has_class(jvm, name),
     )
-
-
-def _credentials_chain(hadoop_version: str) -> str:
-    """Keys that the script itself sets, then what AWS's own chain finds."""
-    major, minor = (int(number) for number in hadoop_version.split(".")[:2])
-    chain = "com.amazonaws.auth.DefaultAWSCredentialsProviderChain"
-    if (major, minor) >= (3, 4):  # Hadoop moved to the SDK's version 2
-        chain = "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
-    own = "org.apache.hadoop.fs.s3a"
-    return f"{own}.TemporaryAWSCredentialsProvider,{own}.SimpleAWSCredentialsProvider,{chain}"
 
 
 def _union(given: str, ours: str) -> str:

@@ -52,6 +52,8 @@ def of_stand_in(state: StateDir, endpoint_url: str, token: str, worker_env: Mapp
     return {
         **of_host(),
         **of_client(endpoint_url, token),
+        "AWS_CONFIG_FILE": str(state.no_config),
+        "AWS_SHARED_CREDENTIALS_FILE": str(state.no_config),
         "PERSIST_STATE": "1",
         "STATE_DIR": str(state.services),
         "S3_PERSIST": "1",

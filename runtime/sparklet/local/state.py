@@ -61,6 +61,11 @@ class StateDir:
         return self.root / "failure.txt"
 
     @property
+    def no_config(self) -> Path:
+        """An empty file: AWS's SDK for Java complains of /dev/null, with a stack trace, in every worker's log."""
+        return self.root / "no-aws-config"
+
+    @property
     def services(self) -> Path:
         """What the stand-in keeps of its services: ledger, queues, functions, the deployment."""
         return self.root / "services"
@@ -96,6 +101,7 @@ class StateDir:
         self.root.chmod(0o700)
         for folder in (self.services, self.objects, self.scratch, self.tmp, self.log):
             folder.mkdir(exist_ok=True)
+        self.no_config.touch()
 
     def sweep(self) -> None:
         """Delete what an earlier host left in passing; only the host may, while it holds its lock."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import sparklet
 from sparklet.errors import SettingsError
+from sparklet.job.s3a import S3A, credentials_chain
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
 from sparklet.worker.runner import Runner, ScriptCall
 
@@ -28,8 +29,6 @@ FREEZE_S = 24 * 3600  # a timeout that no freeze outlasts: the environment is go
 
 SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 SHELL = "pyspark-shell"
-S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
-S3A_AUTH = "org.apache.hadoop.fs.s3a"
 
 OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
     "java.base/java.lang",
@@ -203,21 +202,16 @@ def freeze_conf() -> dict[str, str]:
 def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str]:
     """S3A for every scheme of S3, with credentials where Lambda has them, never in the configuration.
 
-    Keys that a script sets itself go first, then the environment's with their session token. The committer
+    The committer
     stays Hadoop's own, version 1: the magic one would need spark-hadoop-cloud for Parquet.
     """
-    if any(re.match(r"hadoop-aws-3\.[4-9]", Path(jar).name) for jar in jars):  # the SDK's version 2
-        sdk = "software.amazon.awssdk.auth.credentials"
-        chain = [f"{sdk}.EnvironmentVariableCredentialsProvider", f"{sdk}.DefaultCredentialsProvider"]
-    else:
-        sdk = "com.amazonaws.auth"
-        chain = [f"{sdk}.EnvironmentVariableCredentialsProvider", f"{sdk}.DefaultAWSCredentialsProviderChain"]
-    own = [f"{S3A_AUTH}.TemporaryAWSCredentialsProvider", f"{S3A_AUTH}.SimpleAWSCredentialsProvider"]
+    named = (re.match(r"hadoop-aws-(\d+\.\d+)", Path(jar).name) for jar in jars)
+    hadoop_version = next((match[1] for match in named if match), "3.3")
     conf = {
         "fs.s3.impl": S3A,
         "fs.s3n.impl": S3A,
         "fs.s3a.impl": S3A,
-        "fs.s3a.aws.credentials.provider": ",".join(own + chain),
+        "fs.s3a.aws.credentials.provider": credentials_chain(hadoop_version, settings.temporary_keys),
         "mapreduce.fileoutputcommitter.algorithm.version": "1",
     }
     if settings.region:

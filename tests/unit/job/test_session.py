@@ -148,10 +148,21 @@ def test_no_credential_gets_into_the_configuration() -> None:
 
 @pytest.mark.parametrize(("version", "package"), [("3.3.4", "com.amazonaws"), ("3.4.2", "software.amazon.awssdk")])
 def test_the_credentials_chain_is_that_of_hadoops_sdk(version: str, package: str) -> None:
-    *own, chain = s3a_conf({}, version)["spark.hadoop.fs.s3a.aws.credentials.provider"].split(",")
+    *own, environment, chain = s3a_conf({}, version)["spark.hadoop.fs.s3a.aws.credentials.provider"].split(",")
 
+    assert environment.startswith(package)
     assert chain.startswith(package)
     assert all(provider.startswith("org.apache.hadoop.fs.s3a.") for provider in own)  # the same in either Hadoop
+
+
+@pytest.mark.parametrize("version", ["3.3.4", "3.4.2"])
+def test_keys_that_need_a_session_token_are_never_used_without_it(version: str) -> None:
+    first, *others = s3a_conf({"AWS_SESSION_TOKEN": "t"}, version)[
+        "spark.hadoop.fs.s3a.aws.credentials.provider"
+    ].split(",")
+
+    assert first.endswith("TemporaryAWSCredentialsProvider")  # the script's own
+    assert others[0].endswith("EnvironmentVariableCredentialsProvider")  # before the one that takes keys alone
 
 
 def test_without_table_jars_there_is_no_table_configuration() -> None:

@@ -231,8 +231,10 @@ def test_every_scheme_of_s3_is_s3a_with_credentials_from_the_environment_and_non
         "org.apache.hadoop.fs.s3a.S3AFileSystem"
     }
     chain = conf["spark.hadoop.fs.s3a.aws.credentials.provider"].split(",")
-    assert chain[2:] == [
+    assert chain == [
+        "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider",
         "com.amazonaws.auth.EnvironmentVariableCredentialsProvider",
+        "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider",  # it would sign without the token
         "com.amazonaws.auth.DefaultAWSCredentialsProviderChain",
     ]
     assert not {"AKIA", "secret", "token"} & set(conf.values())
