@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sparklet.errors import PlanError, ShardNotFoundError
+from sparklet.errors import EventError, PlanError, ShardNotFoundError
 from sparklet.fanout.deployment import Deployment
-from sparklet.model import InputObject, Run, Shard, ShardRecord
+from sparklet.fanout.left_out import reasons_for
+from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class ObjectFate:
 
     uri: str
     shards: tuple[ShardFate, ...]  # in order; none: it was left out, or not there when the run was planned
+    left_out: tuple[str, ...] = ()  # why it, or a version of it, was left out; not known of what patterns left out
 
 
 def object_fate(at: Deployment, run_id: str, uri: str) -> ObjectFate:
@@ -37,18 +39,35 @@ def object_fate(at: Deployment, run_id: str, uri: str) -> ObjectFate:
     run = at.ledger.get_run(run_id)
     if not run.lists and not any(_lies_under(uri, given) for given in run.inputs):
         raise PlanError(f"{uri} lies under no input of {run_id}; its inputs are {', '.join(run.inputs)}")
-    return ObjectFate(uri, tuple(_fates(at, run, uri)))
+    parts = list(at.ledger.parts(run_id))
+    return ObjectFate(uri, tuple(_fates(at, run, parts, uri)), tuple(reasons_for(at, run, parts, uri)))
 
 
-def _fates(at: Deployment, run: Run, uri: str) -> Iterator[ShardFate]:
+def _fates(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[ShardFate]:
     wanted = json.dumps(uri).encode()
-    for part in at.ledger.parts(run.run_id):
-        for line in at.store.get(at.part_uri(run.run_id, part.part)).splitlines(keepends=True):
+    for part in parts:
+        for line in _lines(at, run, part):
             if wanted not in line:  # the cheap question first
                 continue
-            shard = Shard.from_line(line)
+            shard = _shard(at, run, part, line)
             if items := tuple(item for item in shard.objects if item.uri == uri):
                 yield ShardFate(shard, items, _record(at, run.run_id, shard.number))
+
+
+def _lines(at: Deployment, run: Run, part: PartRecord) -> list[bytes]:
+    """A part's lines; PlanError if there are not as many as were sealed: the object could have been on one of them."""
+    uri = at.part_uri(run.run_id, part.part)
+    lines = at.store.get(uri).splitlines(keepends=True)
+    if len(lines) != part.shard_count:
+        raise PlanError(f"the plan part {uri} is damaged: it holds {len(lines)} lines, {part.shard_count} were sealed")
+    return lines
+
+
+def _shard(at: Deployment, run: Run, part: PartRecord, line: bytes) -> Shard:
+    try:
+        return Shard.from_line(line)
+    except EventError as error:
+        raise PlanError(f"the plan part {at.part_uri(run.run_id, part.part)} is damaged: {error}") from error
 
 
 def _lies_under(uri: str, given: str) -> bool:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError
+from sparklet.fanout.fate import object_fate
 from sparklet.fanout.new_run import new_run
 from sparklet.fanout.planner import plan
 from sparklet.model import RunOptions
-from tests.unit.fanout.world import World
+from tests.unit.fanout.world import SOURCE, World
 
 DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut off within a line": (lambda body: body[:-20], "no shard"),
@@ -71,3 +72,23 @@ def test_runs_of_one_name_with_ids_of_their_own_know_nothing_of_each_other(world
     assert first != second
     assert world.ledger.count(first).pending == world.ledger.count(second).pending == 3
     assert len(world.queue) == 6
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda body: body[: body.index(b"\n") + 1], "it holds 1 lines, 2 were sealed"),
+        (lambda body: body.replace(b'"shard":1', b'"shard":"one"'), "a line that is no shard"),
+    ],
+    ids=["cut off", "other bytes"],
+)
+def test_whoever_asks_for_an_objects_fate_is_told_of_the_damage_not_that_it_is_in_no_shard(
+    world: World, damage: Callable[[bytes], bytes], told: str
+) -> None:
+    world.run(2)
+    (part,) = world.ledger.parts("run-1")
+    uri = world.at.part_uri("run-1", part.part)
+    world.store.put(uri, damage(world.store.get(uri)))
+
+    with pytest.raises(PlanError, match=f"{uri} is damaged: .*{told}"):
+        object_fate(world.at, "run-1", f"{SOURCE}00001.csv")
