@@ -2,7 +2,7 @@
 
 One round for each part, each step once the one before is done::
 
-    write the part to S3 (under a name of this planner's own: unsealed it is only garbage)
+    write the part to S3, and what was left out (under names of this planner's own: unsealed they are only garbage)
     seal it in the ledger (conditional: the checkpoint; the first planner wins, another must stop)
     enter its shards (conditional) → send their messages → mark it dispatched
 
@@ -19,6 +19,7 @@ from sparklet.errors import CheckpointConflictError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import Pace, dispatch_part
 from sparklet.fanout.inventory import open_inventory
+from sparklet.fanout.left_out import END, LeftOut, beside, named
 from sparklet.fanout.packing import Packed, pack_shards
 from sparklet.fanout.slicing import slice_objects
 from sparklet.fanout.turns import take_turn
@@ -58,6 +59,8 @@ def plan(
     CheckpointConflictError
         If another planner is at work on this run, or the run was cancelled: this one has stopped, and nothing
         is lost or doubled.
+    PlanError
+        If the run is incremental and another of its name has not ended; or if one of its lists was changed.
     """
     run = at.ledger.get_run(run_id)
     if run.cancelled_s is not None:
@@ -74,10 +77,11 @@ def plan(
         return run
     if run.options.incremental:
         take_turn(at, run)
-    planning = _Planning(at, run, sealed, pace, progress)
-    for group in _groups(planning.shards(), part_shards, part_bytes):
-        planning.add(group)
-    return planning.seal()
+    with LeftOut() as left_out:
+        planning = _Planning(at, run, sealed, pace, progress, left_out)
+        for group in _groups(planning.shards(), part_shards, part_bytes):
+            planning.add(group)
+        return planning.seal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +151,15 @@ def _groups(shards: Iterator[Packed], most_shards: int, most_bytes: int) -> Iter
 class _Planning:
     """One planner at work."""
 
-    def __init__(self, at: Deployment, run: Run, sealed: _Sealed, pace: Pace, progress: Progress) -> None:
+    def __init__(
+        self, at: Deployment, run: Run, sealed: _Sealed, pace: Pace, progress: Progress, left_out: LeftOut
+    ) -> None:
         self._at, self._run, self._sealed, self._pace, self._progress = at, run, sealed, pace, progress
+        self._left_out = left_out
         self._planner_id = secrets.token_hex(4)
         self._whole: Counter[str] = Counter()
         self._told: Mapping[str, int] = {}  # of what this planner left out: what its sealed parts hold
-        self._inventory = open_inventory(at, run)
+        self._inventory = open_inventory(at, run, told=left_out.add)
 
     def shards(self) -> Iterator[Packed]:
         """The shards after the last sealed part."""
@@ -167,6 +174,7 @@ class _Planning:
         name = f"part-{self._sealed.parts:05d}-{self._planner_id}.jsonl"
         body = b"".join(group.lines)
         self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
+        self._name_left_out(beside(name), _difference(group.skipped, self._told))
         part = self._seal_part(name, group)
         dispatch_part(self._at, self._run, part, body, self._pace)
         self._tell()
@@ -174,9 +182,14 @@ class _Planning:
     def seal(self) -> Run:
         """Seal the plan with what all parts hold."""
         done = self._sealed
+        self._name_left_out(END, _difference(self._inventory.skipped, self._told))
         self._at.ledger.seal_plan(self._run.run_id, done.shards, done.objects, done.size_bytes, self._skipped())
         self._tell(sealed=True)
         return self._at.ledger.get_run(self._run.run_id)
+
+    def _name_left_out(self, name: str, skipped: Mapping[str, int]) -> None:
+        if lines := self._left_out.take(named(skipped)):
+            self._at.store.put(self._at.part_uri(self._run.run_id, name), lines)
 
     def _seal_part(self, name: str, group: _Group) -> PartRecord:
         part = PartRecord(

@@ -31,6 +31,7 @@ class Candidate:
     """What a source names: an object as it stands, or the reason why it cannot be one."""
 
     after: str  # how the source names its place, see Position
+    uri: str
     info: ObjectInfo | None
     reason: str = ""
     resumed: bool = False  # slices of it are in shards already: it was taken before and is taken again

@@ -126,7 +126,8 @@ class ListedObjects:
             for (file, row), entry in batch:
                 info = next(answers) if self._must_ask(entry) else self._said(entry)
                 after = f"{file}:{row}"
-                yield Candidate(after, info, self._reason(entry, info), resumed=bool(at.slices) and after == at.after)
+                resumed = bool(at.slices) and after == at.after
+                yield Candidate(after, entry.uri, info, self._reason(entry, info), resumed)
 
     def _reason(self, entry: Entry, info: ObjectInfo | None) -> str:
         if entry.deleted:

@@ -22,6 +22,12 @@ from sparklet.ports import ObjectInfo, ObjectStore
 
 NAMES_KEPT = 3
 
+Told = Callable[[str, str, str], None]
+
+
+def not_told(uri: str, version_id: str, reason: str) -> None:
+    """Nobody wants to know."""
+
 
 class Inventory:
     """The objects of a run's input, in the order of the inputs and then of the lists.
@@ -41,6 +47,8 @@ class Inventory:
         What lies in shards already, for whoever continues a plan with lists.
     done
         What need not be done again, by address, version and ETag; asked for once for each pass.
+    told
+        Called with address, version and reason of every object that is left out but for those that patterns leave out.
     """
 
     def __init__(
@@ -52,12 +60,13 @@ class Inventory:
         *,
         planned: Callable[[], Iterable[InputObject]] = tuple,
         done: Callable[[], Digests] | None = None,
+        told: Told = not_told,
     ) -> None:
         folders = AllVersions if options.all_versions else CurrentObjects
         self._sources: list[Source] = [folders(store, given) for given in inputs]
         self._sources += [ListedObjects(reader, store, options) for reader in lists]
         self._has_lists = bool(lists)
-        self._options, self._planned, self._done = options, planned, done
+        self._options, self._planned, self._done, self._told = options, planned, done, told
         self._filter = Filter(options.include, options.exclude)
         self.archived_names: list[str] = []
         """The first objects that were left out because they are archived."""
@@ -81,7 +90,7 @@ class Inventory:
                     if each.info and self._takes(source, each, each.info, seen, done):
                         yield Found(_item(each.info), Position(number, each.after), self._filter.snapshot())
                     elif not each.info:
-                        self._filter.skip(each.reason)
+                        self._leaves_out(each, each.reason)
 
     def _seen(self, position: Position) -> Digests:
         seen = Digests()
@@ -97,11 +106,15 @@ class Inventory:
         if each.resumed:
             return True
         if each.reason or (info.uri.endswith("/") and not info.size_bytes):
-            return self._filter.skip(each.reason or FOLDER_MARKER)
+            return self._leaves_out(each, each.reason or FOLDER_MARKER)
         if not self._filter.keeps(source.relative(info.uri)):
             return False
         reason = self._reason(info, seen, done)
-        return not reason or self._filter.skip(reason)
+        return not reason or self._leaves_out(each, reason)
+
+    def _leaves_out(self, each: Candidate, reason: str) -> bool:
+        self._told(each.uri, each.info.version_id if each.info else "", reason)
+        return self._filter.skip(reason)
 
     def _reason(self, info: ObjectInfo, seen: Digests | None, done: Digests | None) -> str:
         """Why an object that the patterns keep is left out; "" if it is not."""

@@ -6,12 +6,14 @@ from functools import partial
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.inventory.earlier import done_before, planned_objects
 from sparklet.fanout.inventory.lists import ListReader
-from sparklet.fanout.inventory.objects import Inventory
+from sparklet.fanout.inventory.objects import Inventory, Told, not_told
 from sparklet.model import ListSource, Run
 from sparklet.ports import ObjectStore
 
 
-def open_inventory(at: Deployment, run: Run, lists: Sequence[ListReader] | None = None) -> Inventory:
+def open_inventory(
+    at: Deployment, run: Run, lists: Sequence[ListReader] | None = None, told: Told = not_told
+) -> Inventory:
     """What a run takes in; read with the run's own access. ``lists`` are its lists where they are not stored yet."""
     return Inventory(
         at.inputs(run.access),
@@ -20,6 +22,7 @@ def open_inventory(at: Deployment, run: Run, lists: Sequence[ListReader] | None 
         list_readers(at, run) if lists is None else lists,
         planned=partial(planned_objects, at, run.run_id),
         done=partial(done_before, at, run.name, run.run_id) if run.options.incremental else None,
+        told=told,
     )
 
 

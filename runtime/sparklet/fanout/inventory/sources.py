@@ -37,16 +37,16 @@ class CurrentObjects:
             yield self._headed(f"{SCHEME}{split_uri(self._given)[0]}/{at.after}", resumed=True)
         if self._given.endswith("/"):
             for info in self._store.list(self._given, at.after):
-                yield Candidate(split_uri(info.uri)[1], info)
+                yield Candidate(split_uri(info.uri)[1], info.uri, info)
         elif not at.after:
             yield self._headed(self._given)
 
     def _headed(self, uri: str, resumed: bool = False) -> Candidate:
         key = split_uri(uri)[1]
         try:
-            return Candidate(key, self._store.head(uri), resumed=resumed)
+            return Candidate(key, uri, self._store.head(uri), resumed=resumed)
         except ObjectNotFoundError:
-            return Candidate(key, None, MISSING)
+            return Candidate(key, uri, None, MISSING)
 
 
 class AllVersions(CurrentObjects):
@@ -59,16 +59,16 @@ class AllVersions(CurrentObjects):
             yield self._version(key, version_id)
         for info in self._store.list_versions(self._given, key, version_id):
             if self._given.endswith("/") or info.uri == self._given:
-                yield Candidate(_after(info), info, DELETE_MARKER if info.deleted else "")
+                yield Candidate(_after(info), info.uri, info, DELETE_MARKER if info.deleted else "")
             elif info.uri > self._given:
                 return
 
     def _version(self, key: str, version_id: str) -> Candidate:
         uri, after = f"{SCHEME}{split_uri(self._given)[0]}/{key}", json.dumps([key, version_id])
         try:
-            return Candidate(after, self._store.head(uri, version_id), resumed=True)
+            return Candidate(after, uri, self._store.head(uri, version_id), resumed=True)
         except ObjectNotFoundError:
-            return Candidate(after, None, MISSING)
+            return Candidate(after, uri, None, MISSING)
 
 
 def _after(info: ObjectInfo) -> str:
