@@ -165,7 +165,8 @@ def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: 
         _upload_repaired(env, run, screen)
     ref = repaired_script(env.at, run, script) if script else None
     redriven = redrive(env.at, run_id, shards or None, ref)
-    screen.say(f"run {run_id}: {redriven.messages} shards sent again, generation {redriven.run.generation}")
+    sent = f"{redriven.messages} shard{'' if redriven.messages == 1 else 's'} sent again"
+    screen.say(f"run {run_id}: {sent}, generation {redriven.run.generation}")
     if redriven.unplanned:
         screen.warn(
             f"{run_id} was cancelled before its plan was done: objects that were never planned stay so; "

@@ -157,6 +157,17 @@ def local_part(uri: str, inputs: Mapping[str, str]) -> Path | None:
     return None
 
 
+def stored_uri(path: Path, inputs: Mapping[str, str]) -> str:
+    """Where a local file was put; "" if it is no input of the run."""
+    for folder, local in inputs.items():
+        whole, root = path.absolute(), Path(local)
+        if folder.endswith("/") and whole.is_relative_to(root):
+            return folder + whole.relative_to(root).as_posix()
+        if whole == root:
+            return folder
+    return ""
+
+
 def refuse_remote_only(inputs: Collection[str], output: str) -> None:
     """Local paths need the local stack: a deployed one cannot see this machine.
 

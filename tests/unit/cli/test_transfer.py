@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.cli.transfer import LocalPaths, changed, check_output, fill, local_part, refuse_remote_only, upload
+from sparklet.cli.transfer import (
+    LocalPaths,
+    changed,
+    check_output,
+    fill,
+    local_part,
+    refuse_remote_only,
+    stored_uri,
+    upload,
+)
 from sparklet.errors import PlanError, SettingsError
 from sparklet.local.memory import MemoryObjectStore
 
@@ -112,3 +121,12 @@ def test_a_redrive_finds_the_local_paths_of_its_run(tmp_path: Path) -> None:
 def test_a_deployed_stack_is_not_given_local_paths() -> None:
     with pytest.raises(PlanError, match=r"\./here"):
         refuse_remote_only(["s3://bucket/in/", "./here"], "s3://bucket/out/")
+
+
+def test_a_local_file_is_found_where_it_was_put() -> None:
+    inputs = {"s3://b/input/r/0/": "/data/in", "s3://b/input/r/1/one.csv": "/data/one.csv"}
+
+    for uri in ("s3://b/input/r/0/2013/01 ü.csv", "s3://b/input/r/1/one.csv"):
+        path = local_part(uri, inputs)
+        assert path is not None and stored_uri(path, inputs) == uri
+    assert stored_uri(Path("/data/input/x.csv"), inputs) == ""

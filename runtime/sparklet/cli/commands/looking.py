@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from sparklet.cli.explaining import group_document, group_table
 from sparklet.cli.log_lines import LogLine, LogReader
 from sparklet.cli.render import fate_document, fate_table, run_document, runs_table
 from sparklet.cli.showing import finish, show_summary
+from sparklet.cli.transfer import LocalPaths, stored_uri
 from sparklet.errors import PlanError
 from sparklet.fanout.explain import explain as causes_of
 from sparklet.fanout.fate import ObjectFate, object_fate
@@ -29,7 +31,12 @@ def status(
     where: opt.Where,
     object_uri: Annotated[
         str,
-        typer.Option("--object", metavar="URI", help="Tell the fate of this input object.", show_default=False),
+        typer.Option(
+            "--object",
+            metavar="URI|FILE",
+            help="Tell the fate of this input: its address, or the local file that was put into the bucket.",
+            show_default=False,
+        ),
     ] = "",
     shards: Annotated[bool, typer.Option("--shards", help="List every shard too.")] = False,
 ) -> None:
@@ -37,7 +44,7 @@ def status(
     screen = where.screen()
     with environment(where.choice(reading=True), screen) as env:
         if object_uri:
-            _show_fate(screen, run_id, object_fate(env.at, run_id, object_uri))
+            _show_fate(screen, run_id, object_fate(env.at, run_id, _stored(env, run_id, object_uri)))
             return
         found = env.at.ledger.get_run(run_id)
         summary = summarize(found, env.at.ledger)
@@ -134,6 +141,13 @@ def _text(line: LogLine, last: LogLine | None) -> str:
 
 def _named(run_id: str, shard: int | None) -> str:
     return run_id if shard is None else f"shard {shard} of {run_id}"
+
+
+def _stored(env: Environment, run_id: str, given: str) -> str:
+    """The address of an input that a user names by it, or by the local file it was made from."""
+    if "://" in given or not env.local:
+        return given
+    return stored_uri(Path(given).resolve(), LocalPaths.load(env.paths_dir, run_id).inputs) or given
 
 
 def _show_fate(screen: Screen, run_id: str, fate: ObjectFate) -> None:
