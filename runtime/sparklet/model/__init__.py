@@ -1,0 +1,57 @@
+"""The values that flow through Sparklet, in the order in which they come into being.
+
+::
+
+    InputObject → Shard → PartRecord, ShardRecord → ShardRef (a message)
+    ShardRef → Claim → ShardResult | Failure → ShardRecord
+    Run holds what all shards of a run share; Counts says where they stand.
+
+All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compressed) bytes (``_bytes``).
+"""
+
+from sparklet.model.runs import Access, ListSource, Run, RunOptions, RunState, ScriptRef
+from sparklet.model.shards import (
+    RUN_ID,
+    Claim,
+    ClaimStatus,
+    Counts,
+    Failure,
+    InputObject,
+    PartRecord,
+    Position,
+    Shard,
+    ShardRecord,
+    ShardRef,
+    ShardResult,
+    ShardState,
+    Slice,
+    SliceKind,
+    ledger_bucket,
+    ledger_bucket_count,
+)
+
+__all__ = [
+    "RUN_ID",
+    "Access",
+    "Claim",
+    "ClaimStatus",
+    "Counts",
+    "Failure",
+    "InputObject",
+    "ListSource",
+    "PartRecord",
+    "Position",
+    "Run",
+    "RunOptions",
+    "RunState",
+    "ScriptRef",
+    "Shard",
+    "ShardRecord",
+    "ShardRef",
+    "ShardResult",
+    "ShardState",
+    "Slice",
+    "SliceKind",
+    "ledger_bucket",
+    "ledger_bucket_count",
+]
