@@ -1,5 +1,6 @@
 """Planners of lists and incremental runs killed at every port call, then started again: nothing lost or doubled."""
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from sparklet.fanout.new_run import ListRequest, new_run
 from sparklet.fanout.planner import plan
 from sparklet.model import RunOptions, RunState, ShardResult
 from tests.functional.fanout.test_faults import AFTER, kill_everywhere
+from tests.unit.fanout.test_left_out import named
 from tests.unit.fanout.world import BUCKET, SOURCE, Fault, KilledError, World
 
 LISTED = "s3://data/listed/"
@@ -52,6 +54,7 @@ def assert_whole(world: World) -> None:
     planned = [item.uri for shard in world.planned() for item in shard.objects]
     assert planned == [f"{folder}{n:05d}.csv" for folder, count in ((SOURCE, 3), (LISTED, 6)) for n in range(count)]
     assert run.skipped == SKIPPED
+    assert Counter(reason for _, reason in named(world)) == SKIPPED
     assert run.object_count + sum(run.skipped.values()) == 5 + ROWS
     assert (run.state, run.shard_count) == (RunState.RUNNING, len(world.shards()))
     assert {ref.shard for ref in world.bodies()} == {record.number for record in world.shards()}
