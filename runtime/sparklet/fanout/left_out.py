@@ -14,6 +14,7 @@ from typing import Self
 from sparklet.errors import ObjectNotFoundError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.globs import EXCLUDED, NOT_INCLUDED
+from sparklet.fanout.scratch import scratch_error
 from sparklet.model import PartRecord, Run
 
 END = "skipped-end.jsonl"
@@ -31,8 +32,11 @@ class LeftOut:
     def add(self, uri: str, version_id: str, reason: str) -> None:
         """Note one."""
         version = {"version_id": version_id} if version_id else {}
-        self._file.seek(0, 2)
-        self._file.write(json.dumps({"uri": uri, **version, "reason": reason}).encode() + b"\n")
+        try:
+            self._file.seek(0, 2)
+            self._file.write(json.dumps({"uri": uri, **version, "reason": reason}).encode() + b"\n")
+        except OSError as error:
+            raise scratch_error("the names of objects left out", error) from error
 
     def take(self, count: int) -> bytes:
         """The next ``count`` of them, as lines; of very many the first, and how many more there are."""

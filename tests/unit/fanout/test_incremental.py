@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.errors import PlanError
+from sparklet.errors import PlanError, ScratchFullError
 from sparklet.fanout.checker import check
 from sparklet.fanout.inventory.digests import Digests
 from sparklet.fanout.inventory.earlier import done_before
@@ -262,3 +262,11 @@ def test_digests_that_the_cache_cannot_hold_go_to_a_file_that_is_gone_already(mo
         files = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
         assert any("etilqs" in file and file.endswith("(deleted)") for file in files)
         assert not any(met.add(name) for name in names)
+
+
+def test_a_full_disk_is_told_with_its_remedy() -> None:
+    with Digests() as met:
+        met._file.execute("COMMIT")
+        met._file.execute("PRAGMA max_page_count = 3")
+        with pytest.raises(ScratchFullError, match=r"the digests of objects could not be kept in .* full; free space"):
+            all(met.add(str(number)) for number in range(10_000))

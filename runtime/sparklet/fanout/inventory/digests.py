@@ -5,6 +5,8 @@ import sqlite3
 from types import TracebackType
 from typing import Self
 
+from sparklet.fanout.scratch import scratch_error
+
 CACHE_KIB = 64 * 1024  # holds about two million
 
 
@@ -24,15 +26,21 @@ class Digests:
 
     def add(self, *name: str) -> bool:
         """Note an object, named by its address, version and the like; whether it is new."""
-        return self._file.execute("INSERT OR IGNORE INTO met VALUES (?)", (_digest(name),)).rowcount == 1
+        return self._do("INSERT OR IGNORE INTO met VALUES (?)", name).rowcount == 1
 
     def discard(self, *name: str) -> None:
         """Forget an object."""
-        self._file.execute("DELETE FROM met WHERE digest = ?", (_digest(name),))
+        self._do("DELETE FROM met WHERE digest = ?", name)
 
     def has(self, *name: str) -> bool:
         """Whether an object was noted."""
-        return self._file.execute("SELECT 1 FROM met WHERE digest = ?", (_digest(name),)).fetchone() is not None
+        return self._do("SELECT 1 FROM met WHERE digest = ?", name).fetchone() is not None
+
+    def _do(self, statement: str, name: tuple[str, ...]) -> sqlite3.Cursor:
+        try:
+            return self._file.execute(statement, (_digest(name),))
+        except sqlite3.OperationalError as error:
+            raise scratch_error("the digests of objects", error) from error
 
     def close(self) -> None:
         """Delete the file."""

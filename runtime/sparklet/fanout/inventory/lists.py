@@ -11,6 +11,7 @@ from sparklet.fanout.inventory.found import DELETE_MARKER, MISSING, NOT_LATEST, 
 from sparklet.fanout.inventory.manifests import DataFile, data_files
 from sparklet.fanout.inventory.rows import Row, text_rows
 from sparklet.fanout.inventory.tables import table_rows
+from sparklet.fanout.scratch import scratch_error
 from sparklet.model import ListSource, Position, RunOptions
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.s3_uri import split_uri
@@ -72,7 +73,10 @@ class ListReader:
     def _fetch(self, path: Path) -> None:
         source = self._source
         if self._body is not None:
-            path.write_bytes(self._body)
+            try:
+                path.write_bytes(self._body)
+            except OSError as error:
+                raise scratch_error(f"the list {source.uri}", error) from error
             return
         try:
             self._store.download(source.uri, path, source.etag)
