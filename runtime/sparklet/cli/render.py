@@ -258,7 +258,9 @@ def _shard_facts(record: ShardRecord) -> RenderableType:
     for name, value in shard_document(record).items():
         if value not in (None, []):
             style = _STYLES.get(record.state, "") if name == "state" else ""
-            facts.add_row(name.replace("_", " "), Text(str(value), style=style))
+            earlier = "earlier " if name.startswith("error") and record.state is ShardState.SUCCEEDED else ""
+            shown = ", ".join(value) if isinstance(value, list) else str(value)
+            facts.add_row(earlier + name.replace("_", " "), Text(shown, style=style))
     return facts
 
 
