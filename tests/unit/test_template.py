@@ -109,6 +109,19 @@ def test_mappings_report_failures_one_by_one(template: dict[str, Any]) -> None:
     assert all(mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"] for mapping in mappings)
 
 
+def test_a_stream_has_a_window_only_if_one_is_asked_for(template: dict[str, Any]) -> None:
+    mapping = template["Resources"]["StreamMapping"]["Properties"]
+
+    assert mapping["TumblingWindowInSeconds"] == {
+        "Fn::If": ["HasWindow", {"Ref": "StreamWindowS"}, {"Ref": "AWS::NoValue"}]
+    }
+    assert template["Parameters"]["StreamWindowS"]["Default"] == 0
+
+
+def test_a_failed_kafka_batch_is_raised_unless_the_operator_says_otherwise(template: dict[str, Any]) -> None:
+    assert template["Parameters"]["KafkaFailures"]["Default"] == "raise"
+
+
 def test_a_worker_gets_one_shard_at_a_time_and_their_number_is_bounded(template: dict[str, Any]) -> None:
     shards = functions(template)["WorkerFunction"]["Events"]["Shards"]["Properties"]
 
