@@ -12,6 +12,7 @@ All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compre
 from sparklet.model.runs import Access, ListSource, Run, RunOptions, RunState, ScriptRef
 from sparklet.model.shards import (
     RUN_ID,
+    SHARDS_PER_BUCKET,
     Claim,
     ClaimStatus,
     Counts,
@@ -32,6 +33,7 @@ from sparklet.model.shards import (
 
 __all__ = [
     "RUN_ID",
+    "SHARDS_PER_BUCKET",
     "Access",
     "Claim",
     "ClaimStatus",

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.job.s3a import S3A
 from sparklet.job.session import (
     DELTA,
     HUDI,
     ICEBERG,
-    S3A,
     Surroundings,
     jar_class_path,
     platform,
