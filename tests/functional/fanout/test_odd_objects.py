@@ -9,6 +9,7 @@ import json
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store, input_stores
-from sparklet.errors import PlanError
+from sparklet.errors import ObjectForbiddenError, PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.fate import object_fate
 from sparklet.fanout.inventory.found import (
@@ -284,3 +285,44 @@ def test_a_bucket_of_another_region_and_another_access(at: Deployment, clients: 
     run = plan(at, new_run(at, request).run_id)
     assert (run.object_count, run.access) == (1, access)
     assert replace(at, open_inputs=None).store.get(planned(at, run)[0].uri) == b"x"
+
+
+def test_what_may_not_be_read_refuses_the_run_by_name(at: Deployment) -> None:
+    """GIVEN a role of another account that the bucket does not know, THEN its 403 is told and nothing is entered."""
+    at.store.put(f"s3://{at.bucket}/{PREFIX}a", b"x")
+    before = [info.uri for info in at.store.list(f"s3://{at.bucket}/")]
+    stranger = Access(role_arn="arn:aws:iam::111122223333:role/stranger")
+    listed = ListRequest("-", f"{at.bucket}/{PREFIX}a".encode())
+    for inputs, lists in (
+        ((f"s3://{at.bucket}/{PREFIX}",), ()),
+        ((f"s3://{at.bucket}/{PREFIX}a",), ()),
+        ((), (listed,)),
+    ):
+        request = RunRequest(
+            f"s3://{at.bucket}/job.py", inputs, f"s3://{at.bucket}/out/", lists=lists, access=stranger, run_id="run-403"
+        )
+        with pytest.raises(ObjectForbiddenError, match=f"s3://{at.bucket}/{PREFIX}a? may not be accessed"):
+            new_run(at, request)
+    assert [info.uri for info in at.store.list(f"s3://{at.bucket}/")] == before
+    assert "run-403" not in [run.run_id for run in at.ledger.list_runs()]
+
+
+def test_of_incremental_runs_that_start_at_once_exactly_one_goes_on(at: Deployment) -> None:
+    for number in range(5):
+        at.store.put(f"s3://{at.bucket}/{PREFIX}{number}", b"x")
+
+    def start(_: int) -> Run | str:
+        try:
+            return entered(at, name="at once", incremental=True)
+        except PlanError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        ended = list(pool.map(start, range(4)))
+
+    (winner,) = [each for each in ended if isinstance(each, Run)]
+    assert all(winner.run_id in each for each in ended if isinstance(each, str))
+    states = {run.run_id: run.state for run in at.ledger.list_runs() if run.name == "at once"}
+    assert states.pop(winner.run_id) is RunState.RUNNING
+    assert set(states.values()) <= {RunState.FAILED}
+    assert all(list(at.ledger.parts(run_id)) == [] for run_id in states)
