@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
+from sparklet.cli import main
 from sparklet.clock import SystemClock
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.new_run import RunRequest, new_run
@@ -154,6 +156,25 @@ def test_the_checkers_role_suffices_to_end_a_cancelled_run(outputs: dict[str, st
     assert at.ledger.get_run("cancelled").state is RunState.CANCELLED
     assert at.ledger.get_shard("cancelled", 0).error_class == "RunCancelled"
     assert at.store.head(at.run_uri("cancelled", "manifest.json")).size_bytes
+
+
+def test_the_command_line_finds_a_deployed_stack_its_runs_and_its_logs(
+    outputs: dict[str, str], at: Deployment, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = boto3.Session().client("logs")
+    own = {"time": "2026-11-20T11:22:33.444Z", "level": "INFO", "message": "claim answered", "attempt": "a1"}
+    lines = [json.dumps({**own, "run": "policies", "shard": 0}), "hello from the script"]
+    logs.create_log_stream(logGroupName=outputs["WorkerLogGroup"], logStreamName="2026/11/20/[$LATEST]0")
+    events = [{"timestamp": round(time.time() * 1000) + n, "message": line} for n, line in enumerate(lines)]
+    logs.put_log_events(logGroupName=outputs["WorkerLogGroup"], logStreamName="2026/11/20/[$LATEST]0", logEvents=events)
+
+    assert main(["logs", "policies", "--stack", "sparklet"]) == 0
+    assert "hello from the script" in capsys.readouterr().out
+
+    assert main(["redrive", "policies", "--memory", "10240", "--stack", "sparklet"]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "ParameterKey=FunctionMemoryMB,ParameterValue=10240" in told
+    assert "ParameterKey=ImageUri,UsePreviousValue=true" in told
 
 
 def test_the_consumer_of_dead_letters_may_keep_and_settle_them(

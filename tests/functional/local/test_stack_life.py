@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from sparklet.errors import LocalStackError
-from sparklet.local.stack import LocalStack, running, stop
+from sparklet.local.stack import LocalStack, end_if_unused, running, stop
 from tests.functional.local.conftest import Lab, eventually, is_alive, listens, port_of, server_of
 
 pytestmark = pytest.mark.stack
@@ -117,6 +117,17 @@ def test_a_kept_stack_outlives_its_clients_until_it_is_stopped(lab: Lab) -> None
     assert info is not None and port_of(info) == port
     assert stop(lab.root) is True
     lab.gone(port)
+
+
+def test_a_kept_stack_gives_way_where_nobody_uses_it(lab: Lab) -> None:
+    with lab.attach(keep=True):
+        assert not end_if_unused(lab.root)
+    assert running(lab.root) is not None
+
+    assert end_if_unused(lab.root)
+
+    assert running(lab.root) is None and not lab.state.keep_file.exists()
+    assert not end_if_unused(lab.root)
 
 
 def test_a_restart_keeps_objects_ledger_items_and_messages(lab: Lab) -> None:
