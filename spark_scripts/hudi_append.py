@@ -20,6 +20,7 @@ def main() -> None:
     key = job.params.get("key", "id")
     options = {
         "hoodie.table.name": "rows",
+        "hoodie.table.timeline.timezone": "UTC",  # commits are in order wherever their writers are
         "hoodie.datasource.write.operation": "upsert",
         "hoodie.datasource.write.recordkey.field": key,
         "hoodie.datasource.write.precombine.field": key,

@@ -15,12 +15,13 @@ from sparklet.job import Job
 
 SCHEMA = "sensor STRING, celsius DOUBLE, taken TIMESTAMP"
 KEY = ("shard_id", "sequence_number", "sub_sequence_number")
+CONF = {"spark.sql.shuffle.partitions": "2", "spark.databricks.delta.snapshotPartitions": "2"}  # for 6 MB at most
 
 
 def main() -> None:
     """Do the job."""
     job = Job.from_args()
-    spark = job.spark()
+    spark = job.spark(conf=CONF)
     records = job.records(spark, "json", job.params.get("schema", SCHEMA), mode="PERMISSIVE", metadata=True)
     batch = records.select("*", *(f"_record.{name}" for name in (*KEY, "arrival_time"))).drop("_record").cache()
     batch.createOrReplaceTempView("batch")

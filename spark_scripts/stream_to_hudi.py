@@ -14,8 +14,10 @@ from sparklet.job import Job
 
 SCHEMA = "sensor STRING, celsius DOUBLE, taken TIMESTAMP"
 KEY = ("shard_id", "sequence_number", "sub_sequence_number")
+CONF = {"spark.sql.shuffle.partitions": "2"}  # for 6 MB at most
 OPTIONS = {
     "hoodie.table.name": "readings",
+    "hoodie.table.timeline.timezone": "UTC",  # commits are in order wherever their writers are
     "hoodie.datasource.write.operation": "upsert",
     "hoodie.datasource.write.recordkey.field": ",".join(KEY),
     "hoodie.datasource.write.precombine.field": "arrival_time",  # equal for equal keys: a record keeps it
@@ -26,7 +28,7 @@ OPTIONS = {
 def main() -> None:
     """Do the job."""
     job = Job.from_args()
-    spark = job.spark()
+    spark = job.spark(conf=CONF)
     records = job.records(spark, "json", job.params.get("schema", SCHEMA), mode="PERMISSIVE", metadata=True)
     batch = records.select("*", *(f"_record.{name}" for name in (*KEY, "arrival_time"))).drop("_record").cache()
     rows = batch.count()

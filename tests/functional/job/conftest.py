@@ -19,7 +19,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 def jars() -> list[Path]:
     """S3A and the table formats, from the user's cache; fetched on first use."""
     cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
-    return ensure_jars(STACK, cache, ["s3a", "delta", "iceberg", "hudi"], progress=print)
+    return ensure_jars(STACK, cache, ["s3a", "delta", "iceberg", "hudi", "avro"], progress=print)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,334 @@
+"""Every example script gives the same result under both runners and on a real Spark cluster.
+
+What a script wrote is read back by libraries that know nothing of Spark. On the cluster Python sees no installed
+package: pyspark comes from Spark, ``sparklet.job`` from its zip.
+"""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import uuid
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from pyiceberg.table import StaticTable
+
+from spark_scripts.demo.flights_data import find_original
+from sparklet.fanout.elsewhere import ElsewhereJob, Places, commands
+from sparklet.worker.guards import TaskDir
+from sparklet.worker.runner import Runner, ScriptCall
+from tests.aggregated import AWS_MADE, AWS_MADE_OF
+from tests.functional.job.kinesis import Stream
+from tests.functional.job.standalone import HOME, standalone_cluster
+from tests.functional.job.warm_jvm import SCRIPTS
+from tests.functional.worker.conftest import make
+from tests.stand_ins.ministack import ministack
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+Rows = list[tuple[Any, ...]]
+PEOPLE: Rows = [("1", "Ada", "1815"), ("2", "Émilie", "1706"), ("3", None, "1906")]
+TEXTS = {"1.txt": "über die brücke über den fluss\n\n", "2.txt": "die zahl 42"}
+
+
+@dataclass
+class UnderRunner:
+    """A worker's runner."""
+
+    name: str
+    runner: Runner
+    scratch: Path
+
+    def run(self, script: str, args: Sequence[object]) -> str:
+        """Run a script to its good end; what it printed."""
+        lines: list[tuple[str, bytes]] = []
+        with TaskDir(self.scratch, uuid.uuid4().hex[:12]) as folder:
+            call = ScriptCall(SCRIPTS / script, tuple(map(str, args)), folder, deadline_s=time.time() + 120)
+            result = self.runner.run(call, lambda stream, line: lines.append((stream, line)))
+        assert result.exit_code == 0, f"{self.name}: {result.stderr_tail}"
+        return b"".join(line for stream, line in lines if stream == "stdout").decode()
+
+
+@pytest.fixture(scope="module")
+def class_path(jars: list[Path]) -> str:
+    return os.pathsep.join(map(str, jars))
+
+
+@pytest.fixture(scope="module")
+def runners(
+    on_cluster: "Cluster", class_path: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[UnderRunner]]:
+    """Both; after the cluster has ended, for the machine's sake."""
+    with ExitStack() as stack:
+        found = []
+        for kind in ("warm", "submit"):
+            scratch = tmp_path_factory.mktemp(kind)
+            runner = make(kind, scratch, SPARKLET_JARS=class_path)
+            runner.start()
+            stack.callback(runner.close)
+            found.append(UnderRunner(kind, runner, scratch))
+        yield found
+
+
+# The cluster: all scripts in one application, started as `sparklet commands` says
+
+
+@dataclass
+class Cluster:
+    """What the scripts wrote on the cluster."""
+
+    folder: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory, deliveries: list[Path]) -> Callable[[str, Path], list[str]]:
+    """Script and output → its arguments."""
+    folder = tmp_path_factory.mktemp('it\'s "one" folder')
+    for name, text in TEXTS.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    people, day = folder / "people; $(rm).csv", folder / "2013-01-01.csv"
+    people.write_text("id,name,born\n1,Ada,1815\n2,Émilie,1706\n3,,1906\n", encoding="utf-8")
+    original = find_original()
+    with zipfile.ZipFile(original / "flights.csv.zip") as archive:
+        header, *lines = archive.read("flights.csv").splitlines(keepends=True)
+    day.write_bytes(b"".join([header, *(line for line in lines if line.startswith(b"2013,1,1,"))]))
+    inputs = {"wordcount.py": folder / "*.txt", "flights_daily.py": day}
+    params = {
+        "csv_to_parquet.py": ["schema=id INT, name STRING, born INT"],
+        "flights_daily.py": [f"{name}={original / name}.csv" for name in ("airlines", "planes")],
+    }
+
+    def of(script: str, output: Path) -> list[str]:
+        given = [word for param in params.get(script, []) for word in ("--param", param)]
+        if script.startswith("stream_"):
+            return ["--event", f"@{deliveries[0]}", "--output", str(output), *given]
+        return ["--input", str(inputs.get(script, people)), "--output", str(output), *given]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def on_cluster(
+    arguments: Callable[[str, Path], list[str]], class_path: str, tmp_path_factory: pytest.TempPathFactory
+) -> Cluster:
+    """Every script done; its Python sees no installed package."""
+    folder = tmp_path_factory.mktemp("on_cluster")
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    python.chmod(0o755)
+    (folder / "spark-defaults.conf").write_text(
+        f"spark.driver.extraClassPath {class_path}\nspark.executor.extraClassPath {class_path}\n"
+        "spark.driver.extraJavaOptions -XX:+UseSerialGC -XX:TieredStopAtLevel=1\n"
+        "spark.executor.extraJavaOptions -XX:+UseSerialGC -XX:TieredStopAtLevel=1\n"
+        "spark.driver.host 127.0.0.1\nspark.ui.enabled false\nspark.sql.shuffle.partitions 2\n"
+    )
+    # hello ends its session, and with it the application: it comes last.
+    names = sorted((path.name for path in SCRIPTS.glob("*.py")), key=lambda name: name == "hello.py")
+    plan = folder / 'it\'s "the" $(plan).json'
+    plan.write_text(json.dumps([[str(SCRIPTS / name), arguments(name, output_of(folder, name))] for name in names]))
+    environment = {**os.environ, "PYSPARK_PYTHON": str(python), "SPARK_CONF_DIR": str(folder), "SPARK_HOME": str(HOME)}
+    environment["TZ"] = "Asia/Tokyo"  # a script's times are the session's, not the machine's
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    job = ElsewhereJob(str(Path(__file__).with_name("every_script.py")), args=(str(plan),))
+    with standalone_cluster(tmp_path_factory.mktemp("cluster")) as master:
+        printed = " && ".join(map(shlex.join, commands(job, "spark-submit", Places(master=master))))
+        return Cluster(folder, in_a_shell(printed, folder, environment))
+
+
+def in_a_shell(line: str, folder: Path, environment: dict[str, str]) -> str:
+    """What a command line prints; nothing it started is left, however it ends."""
+    pipe = subprocess.PIPE
+    shell = subprocess.Popen(
+        line, shell=True, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+    try:
+        printed, errors = shell.communicate(timeout=200)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+    assert shell.returncode == 0, errors
+    return printed
+
+
+def output_of(folder: Path, script: str) -> Path:
+    """Iceberg's scripts share a catalog, as in one application they must."""
+    return folder / ("catalog" if "iceberg" in script else script.removesuffix(".py"))
+
+
+@pytest.fixture
+def places(
+    runners: list[UnderRunner],
+    on_cluster: Cluster,
+    arguments: Callable[[str, Path], list[str]],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> dict[str, Path]:
+    """The test's script under both runners too: where each place wrote."""
+    script = request.node.name.removeprefix("test_") + ".py"
+    outputs = {"cluster": output_of(on_cluster.folder, script)}
+    for runner in runners:
+        outputs[runner.name] = output_of(tmp_path / runner.name, script)
+        runner.run(script, arguments(script, outputs[runner.name]))
+    return outputs
+
+
+# Readers that know nothing of Spark
+
+
+def parquet(folder: Path) -> Rows:
+    return duckdb.execute("FROM read_parquet(?) ORDER BY ALL", [f"{folder}/*.parquet"]).fetchall()
+
+
+def delta(table: Path, columns: str = "*") -> Rows:
+    found = DeltaTable(str(table)).to_pyarrow_table()  # noqa: F841 - duckdb finds it by its name
+    return duckdb.sql(f"SELECT {columns} FROM found ORDER BY ALL").fetchall()
+
+
+def iceberg(table: Path, columns: str = "*") -> Rows:
+    version = (table / "metadata" / "version-hint.text").read_text().strip()
+    metadata = table / "metadata" / f"v{version}.metadata.json"
+    found = StaticTable.from_metadata(f"file://{metadata}").scan().to_arrow()  # noqa: F841 - as above
+    return duckdb.sql(f"SELECT {columns} FROM found ORDER BY ALL").fetchall()
+
+
+def hudi(table: Path, columns: str) -> Rows:
+    """Of each group of files (``GROUP_token_COMMIT.parquet``) the newest."""
+    files = sorted(table.glob("*.parquet"), key=lambda file: file.stem.rsplit("_", 1)[-1])
+    newest = {file.name.partition("_")[0]: str(file) for file in files}
+    return duckdb.execute(f"SELECT {columns} FROM read_parquet(?) ORDER BY ALL", [list(newest.values())]).fetchall()
+
+
+# Scripts over files
+
+
+def test_hello(runners: list[UnderRunner], on_cluster: Cluster) -> None:
+    said = {runner.run("hello.py", []) for runner in runners}
+
+    assert len(said) == 1
+    assert said.pop().endswith(": 1000 rows counted\n")
+    assert on_cluster.printed.endswith(": 1000 rows counted\n")
+
+
+def test_wordcount(places: dict[str, Path]) -> None:
+    for place, output in places.items():
+        assert dict(parquet(output)) == Counter(" ".join(TEXTS.values()).split()), place
+
+
+def test_csv_to_parquet(places: dict[str, Path]) -> None:
+    for place, output in places.items():
+        assert parquet(output) == [(1, "Ada", 1815), (2, "Émilie", 1706), (3, None, 1906)], place
+
+
+def test_flights_daily(places: dict[str, Path], arguments: Callable[[str, Path], list[str]]) -> None:
+    tables = [pq.read_table(output) for output in places.values()]
+    rows = [table.sort_by([(name, "ascending") for name in table.column_names]) for table in tables]
+
+    assert rows[0].equals(rows[1]) and rows[0].equals(rows[2])
+    day = arguments("flights_daily.py", Path())[1]
+    columns = "year, month, day, dep_time, arr_delay, carrier, flight, tailnum, origin, dest, distance"
+    query = f"SELECT {columns} FROM {{}} ORDER BY ALL"
+    given = duckdb.execute(query.format("read_csv(?, nullstr='NA')"), [day]).fetchall()
+    assert duckdb.execute(query.format("read_parquet(?)"), [f"{places['warm']}/*.parquet"]).fetchall() == given
+    assert len(given) == 842
+
+
+# Scripts that append to tables
+
+
+def test_delta_append(places: dict[str, Path]) -> None:
+    for place, output in places.items():
+        assert delta(output) == PEOPLE, place
+
+
+def test_iceberg_append(places: dict[str, Path]) -> None:
+    for place, output in places.items():
+        assert iceberg(output / "lake" / "rows") == PEOPLE, place
+
+
+def test_hudi_append(places: dict[str, Path]) -> None:
+    for place, output in places.items():
+        assert hudi(output, "id, name, born") == PEOPLE, place
+
+
+# Scripts for streams. The cluster is given the first delivery. Then each runner is given the whole stream again, with
+# records more than before, into the cluster's table: the new ones are there afterwards, what was there is there once.
+
+FIRST = [("q", AWS_MADE)]  # opened by the cluster's own Python workers, with the zip alone
+THEN = [("p", b'{"sensor": "x", "celsius": 1.5, "taken": "2013-01-01T12:00:00Z"}'), ("p", b'{"sensor": "y"}')]
+THEN += [("p", b"\xff no reading")]
+LAST = [("p", b'{"sensor": "z", "celsius": 7}')]
+COLUMNS = "sensor, celsius, epoch(taken)::BIGINT AS taken, _corrupt_record, sub_sequence_number"
+ROWS: list[Rows] = [
+    [*((*json.loads(data).values(), None, None, number) for number, (_, data) in enumerate(AWS_MADE_OF))],
+    [("x", 1.5, 1357041600, None, 0), ("y", None, None, None, 0), (None, None, None, b"\xff no reading", 0)],
+    [("z", 7.0, None, None, 0)],
+]
+
+
+@pytest.fixture(scope="module")
+def deliveries(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What Lambda would deliver after each put: all that is in the stream of the stand-in's Kinesis."""
+    folder, files = tmp_path_factory.mktemp("deliveries"), []
+    with ministack(folder) as endpoint:
+        stream = Stream(endpoint)
+        for number, records in enumerate((FIRST, THEN, LAST)):
+            stream.put(records)
+            files.append(folder / f"{number}.json")
+            files[-1].write_text(json.dumps(stream.event()))
+    return files
+
+
+def check_each_once(
+    script: str, runners: list[UnderRunner], deliveries: list[Path], output: Path, read: Callable[[], Rows]
+) -> None:
+    assert in_any_order(read()) == in_any_order(ROWS[0])
+    expected = list(ROWS[0])
+    for runner, event, new in zip(runners, deliveries[1:], ROWS[1:], strict=True):
+        runner.run(script, ["--event", f"@{event}", "--output", output])
+        expected += new
+        assert in_any_order(read()) == in_any_order(expected), runner.name
+    runners[0].run(script, ["--event", f"@{deliveries[-1]}", "--output", output])  # the very same batch once more
+    assert in_any_order(read()) == in_any_order(expected)
+
+
+def in_any_order(rows: Rows) -> Rows:
+    return sorted(rows, key=str)
+
+
+@pytest.mark.stack
+def test_stream_to_delta(runners: list[UnderRunner], on_cluster: Cluster, deliveries: list[Path]) -> None:
+    table = on_cluster.folder / "stream_to_delta"
+    check_each_once("stream_to_delta.py", runners, deliveries, table, lambda: delta(table, COLUMNS))
+
+
+@pytest.mark.stack
+def test_stream_to_iceberg(runners: list[UnderRunner], on_cluster: Cluster, deliveries: list[Path]) -> None:
+    catalog = on_cluster.folder / "catalog"
+    table = catalog / "lake" / "readings"
+    check_each_once("stream_to_iceberg.py", runners, deliveries, catalog, lambda: iceberg(table, COLUMNS))
+
+
+@pytest.mark.stack
+def test_stream_to_hudi(runners: list[UnderRunner], on_cluster: Cluster, deliveries: list[Path]) -> None:
+    table = on_cluster.folder / "stream_to_hudi"
+    check_each_once("stream_to_hudi.py", runners, deliveries, table, lambda: hudi(table, COLUMNS))
+
+
+def test_no_script_is_forgotten() -> None:
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+
+    assert {script.stem for script in SCRIPTS.glob("*.py")} <= tested
