@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sparklet.errors import EventError, PlanError, ShardNotFoundError
+from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.left_out import reasons_for
+from sparklet.fanout.plan_parts import part_lines, shard_of
 from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord
 
 
@@ -46,28 +47,12 @@ def object_fate(at: Deployment, run_id: str, uri: str) -> ObjectFate:
 def _fates(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[ShardFate]:
     wanted = json.dumps(uri).encode()
     for part in parts:
-        for line in _lines(at, run, part):
+        for line in part_lines(at, run.run_id, part):
             if wanted not in line:  # the cheap question first
                 continue
-            shard = _shard(at, run, part, line)
+            shard = shard_of(at, run.run_id, part, line)
             if items := tuple(item for item in shard.objects if item.uri == uri):
                 yield ShardFate(shard, items, _record(at, run.run_id, shard.number))
-
-
-def _lines(at: Deployment, run: Run, part: PartRecord) -> list[bytes]:
-    """A part's lines; PlanError if there are not as many as were sealed: the object could have been on one of them."""
-    uri = at.part_uri(run.run_id, part.part)
-    lines = at.store.get(uri).splitlines(keepends=True)
-    if len(lines) != part.shard_count:
-        raise PlanError(f"the plan part {uri} is damaged: it holds {len(lines)} lines, {part.shard_count} were sealed")
-    return lines
-
-
-def _shard(at: Deployment, run: Run, part: PartRecord, line: bytes) -> Shard:
-    try:
-        return Shard.from_line(line)
-    except EventError as error:
-        raise PlanError(f"the plan part {at.part_uri(run.run_id, part.part)} is damaged: {error}") from error
 
 
 def _lies_under(uri: str, given: str) -> bool:

@@ -108,6 +108,22 @@ def test_a_preview_can_know_what_was_done(world: World) -> None:
     assert (seen.objects, seen.skipped) == (2, {DONE: len(uris) - 2})
 
 
+@pytest.mark.parametrize("how", ["gone", "cut", "overwritten"])
+def test_what_was_done_is_not_guessed_from_a_damaged_plan(world: World, how: str) -> None:
+    world.put(4)
+    nightly(world, "run-1")
+    end(world, "run-1", 1)
+    (part,) = world.ledger.parts("run-1")
+    uri = world.at.part_uri("run-1", part.part)
+    body = world.store.get(uri)
+    if how == "gone":
+        world.store.delete(uri)
+    else:
+        world.store.put(uri, body.splitlines(keepends=True)[0] if how == "cut" else b"x\n" * part.shard_count)
+    with pytest.raises(PlanError, match=f"the plan part {uri} is (gone|damaged)"):
+        nightly(world, "run-2")
+
+
 # --- slices ---
 
 

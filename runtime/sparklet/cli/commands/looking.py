@@ -152,9 +152,9 @@ def _stored(env: Environment, run_id: str, given: str) -> str:
 
 def _show_fate(screen: Screen, run_id: str, fate: ObjectFate) -> None:
     if not fate.shards:
-        raise PlanError(
-            f"{fate.uri} is in no shard of {run_id}; it was not there, or left out, when the run was planned"
-        )
+        why = f"it was left out: {'; '.join(dict.fromkeys(fate.left_out))}" if fate.left_out else ""
+        why = why or "it was not there when the run was planned, or a pattern left it out"
+        raise PlanError(f"{fate.uri} is in no shard of {run_id}; {why}")
     if screen.as_json:
         screen.document(fate_document(fate))
     else:

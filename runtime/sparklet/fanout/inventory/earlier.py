@@ -6,13 +6,14 @@ from itertools import groupby
 
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.inventory.digests import Digests
-from sparklet.model import InputObject, PartRecord, Run, Shard, ShardState
+from sparklet.fanout.plan_parts import shards_of
+from sparklet.model import InputObject, Run, ShardState
 
 
 def planned_objects(at: Deployment, run_id: str) -> Iterator[InputObject]:
     """The objects in all sealed parts of a run, in order, one part in memory at a time."""
     for part in at.ledger.parts(run_id):
-        for shard in _shards(at, run_id, part):
+        for shard in shards_of(at, run_id, part):
             yield from shard.objects
 
 
@@ -44,7 +45,7 @@ def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[InputObject, bool]]:
     succeeded = (record.number for record in at.ledger.shards(run.run_id, ShardState.SUCCEEDED))
     number = next(succeeded, None)
     for part in at.ledger.parts(run.run_id):
-        for shard in _shards(at, run.run_id, part):
+        for shard in shards_of(at, run.run_id, part):
             while number is not None and number < shard.number:
                 number = next(succeeded, None)
             for item in shard.objects:
@@ -53,8 +54,3 @@ def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[InputObject, bool]]:
 
 def _name(item: InputObject) -> tuple[str, str, str]:
     return item.uri, item.version_id, item.etag
-
-
-def _shards(at: Deployment, run_id: str, part: PartRecord) -> Iterator[Shard]:
-    for line in at.store.get(at.part_uri(run_id, part.part)).splitlines(keepends=True):
-        yield Shard.from_line(line)
