@@ -1,0 +1,356 @@
+"""Batches of streams as DataFrames, on real Spark; the events have the shapes of Lambda's documentation."""
+
+import base64
+import json
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from py4j.protocol import Py4JJavaError
+from pyspark import SparkContext
+from pyspark.sql import DataFrame, SparkSession
+
+from sparklet.job import EventError, Job, records
+from tests.aggregated import AWS_MADE, AWS_MADE_OF, MAGIC, aggregate
+
+# pyspark leaves its sockets to the garbage collector.
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+READING = "sensor STRING, celsius DOUBLE"
+AVRO = json.dumps(
+    {
+        "type": "record",
+        "name": "Reading",
+        "namespace": "org.example",
+        "fields": [{"name": "id", "type": "long"}, {"name": "note", "type": ["null", "string"]}],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def spark(jars: list[Path]) -> Iterator[SparkSession]:
+    """A session in this process; its JVM has ended afterwards."""
+    (avro,) = [jar for jar in jars if "avro" in jar.name]
+    conf = {"spark.master": "local[1]", "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
+    conf["spark.driver.extraJavaOptions"] = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("SPARKLET_JARS", str(avro))
+        session = Job().spark("records", conf)
+        session.sparkContext.setLogLevel("OFF")  # the errors here are meant
+        yield session
+        gateway = SparkContext._gateway
+        session.stop()
+        assert gateway is not None
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        gateway.proc.wait(timeout=60)
+        SparkContext._gateway = SparkContext._jvm = None
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def kinesis(*data: bytes) -> Job:
+    """A batch; sequence numbers from 100 on."""
+    return Job(
+        event={
+            "Records": [
+                {
+                    "kinesis": {
+                        "kinesisSchemaVersion": "1.0",
+                        "partitionKey": "p",
+                        "sequenceNumber": f"{100 + number}",
+                        "data": encoded(each),
+                        "approximateArrivalTimestamp": 1545084650.987,
+                    },
+                    "eventSource": "aws:kinesis",
+                    "eventVersion": "1.0",
+                    "eventID": f"shardId-000000000006:{100 + number}",
+                    "eventName": "aws:kinesis:record",
+                    "invokeIdentityArn": "arn:aws:iam::123456789012:role/lambda-role",
+                    "awsRegion": "us-east-2",
+                    "eventSourceARN": "arn:aws:kinesis:us-east-2:123456789012:stream/lambda-stream",
+                }
+                for number, each in enumerate(data)
+            ]
+        }
+    )
+
+
+def kafka(*values: bytes | None, source: str = "aws:kafka") -> Job:
+    """A batch over two partitions; every other record in the second."""
+
+    def record(number: int, value: bytes | None) -> dict[str, Any]:
+        return {
+            "topic": "mytopic",
+            "partition": number % 2,
+            "offset": 15 + number,
+            "timestamp": 1545084650987,
+            "timestampType": "CREATE_TIME",
+            "key": encoded(b"k"),
+            "value": None if value is None else encoded(value),
+            "headers": [{"headerKey": [104, -1, 0]}],
+        }
+
+    found = [record(number, value) for number, value in enumerate(values)]
+    batch = {"mytopic-0": found[::2], "mytopic-1": found[1::2]}
+    return Job(event={"eventSource": source, "bootstrapServers": "b-1:9092", "records": batch})
+
+
+def tuples(frame: DataFrame) -> list[tuple[Any, ...]]:
+    """Rows, with bytes as bytes."""
+    return [tuple(bytes(value) if isinstance(value, bytearray) else value for value in row) for row in frame.collect()]
+
+
+# What comes out
+
+
+def test_json_is_decoded_as_the_schema_says(spark: SparkSession) -> None:
+    job = kinesis(b'{"day": "17/01/2020", "k": {"z": [1, 2]}, "more": 1}\n', '{"name": "grün"}'.encode())
+
+    found = job.records(
+        spark, "json", "day DATE, k STRUCT<z: ARRAY<INT>>, name STRING", options={"dateFormat": "dd/MM/yyyy"}
+    )
+
+    assert tuples(found) == [(date(2020, 1, 17), ([1, 2],), None), (None, None, "grün")]
+
+
+def test_csv_is_decoded_as_the_schema_says(spark: SparkSession) -> None:
+    job = kinesis(b"1;a", b'2;"b\nc"\r\n', b"3;\n")
+
+    found = job.records(spark, "csv", "`an id` INT, `a.name` STRING", options={"sep": ";"})
+
+    assert found.columns == ["an id", "a.name"]
+    assert tuples(found) == [(1, "a"), (2, "b\nc"), (3, None)]
+
+
+def test_avro_is_decoded_with_the_writers_schema(spark: SparkSession) -> None:
+    found = kinesis(b"\x02\x02\x04hi", b"\x04\x00").records(spark, "avro", AVRO)
+
+    assert tuples(found) == [(1, "hi"), (2, None)]
+
+
+def test_raw_records_are_their_bytes(spark: SparkSession) -> None:
+    assert tuples(kinesis(b"\x00\xff", b"").records(spark, "raw")) == [(b"\x00\xff",), (b"",)]
+
+
+def test_kinesis_metadata(spark: SparkSession) -> None:
+    found = kinesis(b"x").records(spark, "raw", metadata=True)
+
+    assert tuples(found.selectExpr("_record.*", "unix_millis(_record.arrival_time)").drop("arrival_time")) == [
+        (
+            "arn:aws:kinesis:us-east-2:123456789012:stream/lambda-stream",
+            "shardId-000000000006",
+            "100",
+            0,
+            "p",
+            1545084650987,
+        )
+    ]
+
+
+@pytest.mark.parametrize("source", ["aws:kafka", "SelfManagedKafka"])
+def test_kafka_records_of_all_partitions_with_metadata(spark: SparkSession, source: str) -> None:
+    found = kafka(b'{"n": 1}', b'{"n": 2}', None, source=source).records(spark, "json", "n INT", metadata=True)
+
+    place = found.selectExpr("n", "_record.topic", "_record.partition", "_record.offset")
+    assert sorted(tuples(place), key=lambda row: row[3]) == [
+        (1, "mytopic", 0, 15),
+        (2, "mytopic", 1, 16),
+        (None, "mytopic", 0, 17),  # a value that marks a deletion is no corrupt record
+    ]
+    more = found.selectExpr("_record.key", "_record.timestamp_type", "unix_millis(_record.timestamp)").distinct()
+    assert tuples(more) == [(b"k", "CREATE_TIME", 1545084650987)]
+    (header,) = found.selectExpr("inline(_record.headers)").distinct().collect()
+    assert (header.key, bytes(header.value)) == ("headerKey", b"h\xff\x00")
+
+
+def test_dynamodbs_images_stay_as_they_are(spark: SparkSession) -> None:
+    image, keys = {"Id": {"N": "101"}, "Message": {"S": "New item!"}}, {"Id": {"N": "101"}}
+    arn = "arn:aws:dynamodb:us-west-2:123456789012:table/T/stream/2015-06-27T00:48:05.899"
+    common = {"eventSource": "aws:dynamodb", "eventSourceARN": arn, "eventVersion": "1.1"}
+    told = [
+        {"Keys": keys, "NewImage": image, "SequenceNumber": "111", "StreamViewType": "NEW_AND_OLD_IMAGES"},
+        {"Keys": keys, "OldImage": image, "SequenceNumber": "222", "ApproximateCreationDateTime": 1428537600},
+    ]
+    events = [
+        {"eventID": str(number), "eventName": name, "dynamodb": each, **common}
+        for number, (name, each) in enumerate(zip(("INSERT", "REMOVE"), told, strict=True))
+    ]
+
+    found = Job(event={"Records": events}).records(spark, "raw", metadata=True)
+
+    rows = found.selectExpr("string(value) AS new", "_record.*").collect()
+    assert [(row.event_name, row.sequence_number, json.loads(row.keys)) for row in rows] == [
+        ("INSERT", "111", keys),
+        ("REMOVE", "222", keys),
+    ]
+    assert (json.loads(rows[0].new), rows[0].old_image) == (image, None)
+    assert (rows[1].new, json.loads(rows[1].old_image)) == (None, image)
+
+
+def test_the_end_of_a_window_has_no_records(spark: SparkSession) -> None:
+    arn = "arn:aws:kinesis:us-east-1:123456789012:stream/s"
+    event = {"Records": [], "window": {}, "state": {"n": 2}, "isFinalInvokeForWindow": True, "eventSourceARN": arn}
+
+    assert Job(event=event).records(spark, "json", READING, metadata=True).count() == 0
+
+
+# Aggregated records
+
+
+def test_an_aggregated_record_is_the_records_it_holds(spark: SparkSession) -> None:
+    mixed = kinesis(AWS_MADE, b'{"sensor": "alone"}', aggregate([]))
+
+    found = mixed.records(spark, "json", READING, metadata=True)
+
+    expected = [(json.loads(data)["sensor"], key, "100", number) for number, (key, data) in enumerate(AWS_MADE_OF)]
+    names = ("partition_key", "sequence_number", "sub_sequence_number")
+    assert tuples(found.select("sensor", *(f"_record.{name}" for name in names))) == [
+        *expected,
+        ("alone", "p", "101", 0),
+    ]
+
+
+def test_a_malformed_aggregate_is_a_corrupt_record(spark: SparkSession) -> None:
+    broken = AWS_MADE[:-1] + b"!"
+    job = kinesis(AWS_MADE, broken, MAGIC)
+
+    kept = job.records(spark, "raw", mode="PERMISSIVE")
+
+    assert tuples(kept.where("_corrupt_record IS NOT NULL")) == [(None, broken), (None, MAGIC)]
+    assert kept.count() == len(AWS_MADE_OF) + 2
+    with pytest.raises(Py4JJavaError, match="Kinesis record 101 of shardId-000000000006 is corrupt: the aggregate's"):
+        job.records(spark, "raw").count()
+
+
+# What cannot be read is never lost
+
+BAD_JSON = [
+    b'{"n": 2}{"n": 3}',
+    b'[{"n": 4}, {"n": 5}]',
+    b"",
+    b" \n",
+    b"null",
+    b"5",
+    b"[]",
+    b'{"n": "x"}',
+    b'{"n": 1.5}',
+    b'{"n": 99999999999}',
+    b'{"s": "\xff"}',
+    b'{"n": 1} x',
+    b'{"n": 1',
+    b'{"n": 7}, 2]',
+    b'{"n": 8}, "b": 1} x',
+]
+BAD_CSV = [b"3", b"4,a,b", b"x,y", b"", b"\n", b"5,a\n6,b\n", b"7,\xff"]
+BAD_AVRO = [b"", b"\x02", b"\x04\x00\x00", b"\x02\x02\x04h", b"\x02\x02\xff\xff\xff\xff\xff\xff\xff\xff\x7fhi"]
+CASES = [
+    ("json", "n INT, s STRING", b'{"n": 1, "s": "t"}', (1, "t"), BAD_JSON),
+    ("csv", "n INT, s STRING", b"1,t", (1, "t"), BAD_CSV),
+    ("avro", AVRO, b"\x02\x02\x02t", (1, "t"), BAD_AVRO),
+]
+
+
+@pytest.mark.parametrize(("format_", "schema", "good", "row", "bad"), CASES, ids=["json", "csv", "avro"])
+def test_permissive_keeps_the_bytes_of_every_corrupt_record(
+    spark: SparkSession, format_: str, schema: str, good: bytes, row: tuple[Any, ...], bad: list[bytes]
+) -> None:
+    found = kinesis(good, *bad, good).records(spark, format_, schema, mode="PERMISSIVE")
+
+    assert tuples(found) == [(*row, None), *((None, None, each) for each in bad), (*row, None)]
+
+
+@pytest.mark.parametrize(("format_", "schema", "good", "row", "bad"), CASES, ids=["json", "csv", "avro"])
+def test_failfast_names_the_corrupt_record(
+    spark: SparkSession, format_: str, schema: str, good: bytes, row: tuple[Any, ...], bad: list[bytes]
+) -> None:
+    found = kinesis(good, bad[0]).records(spark, format_, schema)
+
+    for use in (found.count, found.select().count, found.where(f"{found.columns[0]} < 0").collect, found.collect):
+        with pytest.raises(Py4JJavaError, match="Kinesis record 101 of shardId-000000000006 is corrupt"):
+            use()
+
+
+def test_a_corrupt_kafka_record_is_named_by_its_offset(spark: SparkSession) -> None:
+    with pytest.raises(Py4JJavaError, match="Kafka record mytopic-1@16 is corrupt: it is not one JSON document"):
+        kafka(b'{"n": 1}', b"{").records(spark, "json", "n INT").collect()
+
+
+# How it is done
+
+
+def test_nothing_is_read_before_it_is_used_and_no_plan_tells_it(spark: SparkSession) -> None:
+    tracker = spark.sparkContext.statusTracker()
+    before = set(tracker.getJobIdsForGroup(None))
+
+    found = kinesis(b"\xff a secret", AWS_MADE).records(spark, "json", READING, metadata=True)
+
+    assert set(tracker.getJobIdsForGroup(None)) == before
+    plan = found._jdf.queryExecution().toString()
+    assert "secret" not in plan
+    assert encoded(b"\xff a secret") not in plan
+
+
+@pytest.mark.parametrize(("data", "python"), [(b"{}", False), (AWS_MADE, True)])
+def test_python_workers_are_started_for_aggregated_records_only(spark: SparkSession, data: bytes, python: bool) -> None:
+    plan = kinesis(data).records(spark, "json", READING)._jdf.queryExecution().toString()
+
+    assert ("BatchEvalPython" in plan) is python
+
+
+def test_a_batch_of_six_megabytes(spark: SparkSession) -> None:
+    records = [b'{"sensor": "%s", "celsius": %d}' % (b"y" * 200, number) for number in range(10_000)]
+
+    summed = kinesis(*records).records(spark, "json", READING).selectExpr("count(*)", "sum(celsius)")
+
+    assert tuples(summed) == [(10_000, sum(range(10_000)))]
+
+
+# Refused before anything is read
+
+
+@pytest.mark.parametrize(
+    ("event", "seen"),
+    [
+        ({"a": 1}, "it has the keys a"),
+        ([], "no object"),
+        ({"Records": []}, "it has the keys Records"),
+        ({"Records": [{"eventSource": "aws:sqs"}]}, "its source is aws:sqs"),
+        ({"Records": ["x"]}, "it has the keys Records"),
+    ],
+)
+def test_what_is_no_stream_is_refused(spark: SparkSession, event: Any, seen: str) -> None:
+    with pytest.raises(EventError, match=seen):
+        Job(event=event).records(spark, "raw")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        ({"format": "xml", "schema": "a INT"}, "one of json, csv, avro, raw"),
+        ({"format": "json"}, "json needs a schema"),
+        ({"format": "raw", "schema": "a INT"}, "raw records have no schema"),
+        ({"schema": "a INT", "mode": "DROPMALFORMED"}, "no record is dropped in silence"),
+        ({"schema": "_record INT"}, "a name that job.records\\(\\) uses itself"),
+        ({"format": "avro", "schema": "a INT"}, "Avro schema is not JSON"),
+        ({"format": "avro", "schema": '{"type": "string"}'}, "of a record's schema"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(
+    spark: SparkSession, arguments: dict[str, Any], cause: str
+) -> None:
+    with pytest.raises(ValueError, match=cause):
+        kinesis(b"x").records(spark, **arguments)
+
+
+def test_without_spark_avro_the_remedy_is_named(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "AVRO", "org.example.NotThere")
+
+    with pytest.raises(EventError, match="put its jar into SPARKLET_JARS, or on a cluster say --packages"):
+        kinesis(b"x").records(spark, "avro", AVRO)
