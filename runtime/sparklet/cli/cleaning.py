@@ -20,12 +20,16 @@ class Cleaning:
     def chosen(self, run_ids: Sequence[str], older_than_s: float, keep: int) -> list[RunFiles]:
         """The runs that were named, or all that ended so long ago but the newest, with what each keeps."""
         at = self._env.at
-        runs = (
-            [named_run(at, run_id) for run_id in run_ids]
-            if run_ids
-            else ended_runs(at, older_than_s=older_than_s, keep=keep)
-        )
+        ended = ended_runs(at, older_than_s=older_than_s, keep=keep)
+        runs = [named_run(at, run_id) for run_id in run_ids] if run_ids else list(ended)
+        self._warn_of_increments(runs)
         return [files_of(at, run, self._folders(run)) for run in runs]
+
+    def _warn_of_increments(self, runs: Sequence[Run]) -> None:
+        """Say what an incremental run will do again: it knows what is done from the runs there are."""
+        incremental = {run.name for run in self._env.at.ledger.list_runs() if run.options.incremental}
+        for name in sorted({run.name for run in runs} & incremental):
+            self._screen.warn(f"--incremental runs of the name {name} will do again what only forgotten runs have done")
 
     def clean(self, found: RunFiles) -> None:
         """Forget one run."""

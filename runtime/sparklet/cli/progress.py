@@ -85,7 +85,7 @@ class RunDisplay:
         states = (
             f"{counts.succeeded} succeeded, {counts.running} running, {counts.pending} pending, {counts.failed} failed"
         )
-        return f"{self._run_id}: {states} of {total} shards"
+        return f"{self._run_id}: {states} of {total} shards{_stage(run, ', ')}"
 
     def _estimate(self, counts: Counts) -> str:
         remaining_s = self._throughput.remaining_s(counts.open)
@@ -100,7 +100,7 @@ class RunDisplay:
             Text(f"{counts.running} running", style="cyan"),
             Text(f"{counts.pending} pending", style="dim"),
             Text(f"{counts.failed} failed", style="red" if counts.failed else "dim"),
-            Text("" if run.sealed else "planning …", style="yellow"),
+            Text(_stage(run), style="yellow"),
         )
         bar = Table.grid(padding=(0, 1))
         ended = counts.succeeded + counts.failed
@@ -109,3 +109,10 @@ class RunDisplay:
             ProgressBar(total=total, completed=ended, width=40), Text(f"{ended}/{total}{self._estimate(counts)}")
         )
         return Group(Text(self._run_id, style="bold"), bar, states)
+
+
+def _stage(run: Run, before: str = "") -> str:
+    """What goes on beside the work, if anything does."""
+    if run.cancelled_s is not None and not run.state.ended:
+        return f"{before}being cancelled …"
+    return "" if run.sealed else f"{before}planning …"

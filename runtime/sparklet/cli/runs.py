@@ -112,6 +112,9 @@ def _planned(env: Environment, request: RunRequest, screen: Screen) -> Run:
         skipped = "".join(f", {count} {reason} left out" for reason, count in sorted(progress.skipped.items()))
         text = f"  {progress.shards} shards of {progress.objects} objects, {size_text(progress.size_bytes)}{skipped}"
         screen.say(f"{text}, all sent" if progress.sealed else text)
+        if progress.sealed and progress.whole:
+            reasons = ", ".join(f"{count} ({reason})" for reason, count in sorted(progress.whole.items()))
+            screen.warn(f"large objects that could not be cut and are planned whole: {reasons}")
 
     try:
         return plan(env.at, run.run_id, tell)

@@ -233,6 +233,22 @@ def test_clean_asks_says_and_deletes(desk: Desk, monkeypatch: pytest.MonkeyPatch
     assert desk.types("clean", "--older-than", "1d", "--yes").code == 0
 
 
+def test_clean_warns_where_incremental_runs_would_forget_what_is_done(desk: Desk) -> None:
+    desk.world.put(1)
+    desk.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, "--incremental")
+    desk.world.work()
+    desk.world.check()
+    assert "of the name daily will do again" in desk.types("clean", "--run", RUN, "--dry-run").err
+
+
+def test_objects_that_could_not_be_cut_are_told(desk: Desk) -> None:
+    desk.world.store.put(f"{SOURCE}one-line.txt", b"x" * 500)
+    told = desk.types(
+        "plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--split", "lines", "--shard-size", "100", "--run-id", RUN
+    )
+    assert told.code == 0 and "could not be cut" in told.err and "one line" in told.err
+
+
 def test_where_nobody_can_answer_clean_says_what_to_do(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     failed(desk)
     monkeypatch.setattr(sys, "stdin", io.StringIO())

@@ -1,6 +1,7 @@
 """Progress: throughput and the estimated end come from what was seen, plain lines where there is no terminal."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -49,6 +50,19 @@ def test_a_terminal_shows_every_state() -> None:
 
     for part in ("3 succeeded", "1 running", "4 pending", "2 failed", "5/10"):
         assert part in text.getvalue()
+
+
+def test_planning_and_cancelling_are_told() -> None:
+    text = io.StringIO()
+    screen = Screen(out=Console(file=text, width=200))
+    with RunDisplay(screen, "flights-1") as display:
+        display.show(replace(RUN, shard_count=None), Counts(pending=4))
+    assert "of 4+ shards, planning …" in text.getvalue()
+
+    screen = Screen(out=Console(file=text, width=100, force_terminal=True))
+    with RunDisplay(screen, "flights-1") as display:
+        display.show(replace(RUN, cancelled_s=1.0), Counts(running=1, failed=9))
+    assert "being cancelled" in text.getvalue()
 
 
 def test_exit_codes_are_as_documented() -> None:
