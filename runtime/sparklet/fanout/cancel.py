@@ -56,7 +56,7 @@ def seal_as_it_is(at: Deployment, run: Run) -> Run:
     skipped = {NOT_PLANNED: 0}
     for part in parts:
         if not part.dispatched:
-            enter_part(at, run.run_id, part, at.store.get(at.part_uri(run.run_id, part.part)))
+            enter_part(at, run, part, at.store.get(at.part_uri(run.run_id, part.part)))
             at.ledger.mark_dispatched(run.run_id, part.index)
         for reason, count in part.skipped.items():
             skipped[reason] = skipped.get(reason, 0) + count

@@ -57,9 +57,8 @@ def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, pace:
     CheckpointConflictError
         If messages are sent at a rate and the run is cancelled meanwhile.
     """
-    records = enter_part(at, run.run_id, part, body)
-    given_up = _give_up_too_large(at, run, body)
-    pace.send(at.queue, _until_cancelled(at, run.run_id, [r for r in records if r.number not in given_up]))
+    records = enter_part(at, run, part, body)
+    pace.send(at.queue, _until_cancelled(at, run.run_id, records))
     at.ledger.mark_dispatched(run.run_id, part.index)
 
 
@@ -77,15 +76,25 @@ def _give_up_too_large(at: Deployment, run: Run, body: bytes) -> set[int]:
     return given_up
 
 
-def enter_part(at: Deployment, run_id: str, part: PartRecord, body: bytes) -> list[ShardRecord]:
-    """Enter a sealed part's shards into the ledger; PlanError if the part is not what was sealed."""
+def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[ShardRecord]:
+    """Enter a sealed part's shards into the ledger; those that a message may be sent for.
+
+    The others are too large for a function, and have ended with that.
+
+    Raises
+    ------
+    PlanError
+        If the part is not what was sealed.
+    """
+    uri = at.part_uri(run.run_id, part.part)
     try:
-        records = part_shards(run_id, part.part, body, at.clock.now_s())
+        records = part_shards(run.run_id, part.part, body, at.clock.now_s())
     except EventError as error:
-        raise PlanError(f"the plan part {at.part_uri(run_id, part.part)} is damaged: {error}; {ANOTHER_RUN}") from error
-    _refuse_damaged(at.part_uri(run_id, part.part), part, records)
+        raise PlanError(f"the plan part {uri} is damaged: {error}; {ANOTHER_RUN}") from error
+    _refuse_damaged(uri, part, records)
     at.ledger.add_shards(records)
-    return records
+    given_up = _give_up_too_large(at, run, body)
+    return [record for record in records if record.number not in given_up]
 
 
 def _until_cancelled(at: Deployment, run_id: str, records: list[ShardRecord]) -> Iterator[str]:

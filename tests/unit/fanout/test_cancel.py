@@ -5,6 +5,7 @@ import pytest
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.fanout.cancel import NOT_PLANNED, RUN_CANCELLED, cancel
 from sparklet.fanout.checker import STALL_S, UNCLAIMED_S
+from sparklet.fanout.fitting import TOO_LARGE
 from sparklet.fanout.new_run import new_run
 from sparklet.fanout.planner import PlanProgress, plan
 from sparklet.fanout.redrive import redrive
@@ -107,10 +108,10 @@ def test_a_cancelled_run_is_sent_no_message_again(world: World) -> None:
 # --- while it is planned ---
 
 
-def half_planned(world: World) -> None:
+def half_planned(world: World, options: RunOptions = RunOptions(max_objects=1)) -> None:  # noqa: B008 - frozen
     """Two parts of two shards; the second is sealed, but neither entered nor dispatched."""
     world.put(6)
-    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+    new_run(world.at, world.request(options=options))
     enter = world.ledger.add_shards
 
     def die(shards: object) -> int:
@@ -133,6 +134,15 @@ def test_a_half_made_plan_is_sealed_as_it_is_and_undispatched_shards_are_entered
     assert (done.run.shard_count, done.run.object_count, done.run.size_bytes) == (4, 4, 40)
     assert done.counts == Counts(failed=4) and len(world.queue) == messages == 2
     assert NOT_PLANNED in done.run.skipped
+    assert world.check().run.state is RunState.CANCELLED
+
+
+def test_shards_too_large_for_a_function_keep_that_as_their_cause(world: World) -> None:
+    half_planned(world, RunOptions(max_objects=1, max_shard_bytes=5, oversize="mark"))
+
+    cancel(world.at, "run-1")
+
+    assert {record.error_class for record in world.shards()} == {TOO_LARGE}
     assert world.check().run.state is RunState.CANCELLED
 
 
