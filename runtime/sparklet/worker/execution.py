@@ -10,7 +10,7 @@ from typing import Any
 from sparklet.errors import EventError, ScriptFailedError
 from sparklet.events import Event
 from sparklet.model import ShardResult
-from sparklet.worker.guards import Deadline, TaskDir, check_free_space
+from sparklet.worker.guards import Deadline, TaskDir, scratch_space
 from sparklet.worker.log import Log
 from sparklet.worker.runner import Runner, ScriptCall, ScriptResult
 from sparklet.worker.staging import Staging, staged_event
@@ -67,8 +67,7 @@ def execute(
     ObjectStoreError, PlanError
         From fetching what must be.
     """
-    check_free_space(scratch, min_free_bytes)
-    with TaskDir(scratch, execution.attempt_id) as folder:
+    with scratch_space(scratch, min_free_bytes), TaskDir(scratch, execution.attempt_id) as folder:
         outcome_file = folder / "outcome.json"
         event = _event(execution, folder, deadline, min_free_bytes, log)
         call = ScriptCall(

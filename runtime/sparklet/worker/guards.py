@@ -4,6 +4,7 @@ Linux only, like Lambda: processes are found in ``/proc``.
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -19,6 +20,11 @@ from sparklet.errors import ScratchFullError
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MIB = 1024 * 1024
+IN_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set where Lambda itself starts a function
+_OURS = ("sparklet-", "task-", ".ivy2")
+_STARTED_S = time.time()
+
+_log = logging.getLogger(__name__)
 
 
 class LambdaContext(Protocol):
@@ -85,6 +91,45 @@ def delete_tree(folder: Path) -> None:
             if not path.is_symlink():
                 path.chmod(0o700)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch_space(scratch: Path, needed_bytes: int) -> Iterator[None]:
+    """See that a task finds room under ``scratch``; when there was too little, leave more to the next one.
+
+    Raises
+    ------
+    ScratchFullError
+        Unless so much is free before anything else is done.
+    """
+    if shutil.disk_usage(scratch).free < needed_bytes:
+        delete_strays(scratch)
+    check_free_space(scratch, needed_bytes)
+    try:
+        yield
+    except ScratchFullError:
+        delete_strays(scratch)
+        raise
+
+
+def delete_strays(scratch: Path, since_s: float = _STARTED_S) -> None:
+    """Delete what scripts wrote into ``scratch`` beside their own folders, in Lambda, where nobody else is.
+
+    A script may keep files there for the next; only when space runs out do they have to go.
+    Whatever was there before this process began stays, and so does all that Sparklet and Spark keep.
+    """
+    if IN_LAMBDA not in os.environ:
+        return
+    for entry in scratch.iterdir():
+        with contextlib.suppress(OSError):  # somebody else's, or gone: then there is no more room for it
+            status = entry.lstat()
+            if entry.name.startswith(_OURS) or status.st_ctime < since_s or status.st_uid != os.getuid():
+                continue
+            _log.warning("%s was left by a script and is deleted: space is short", entry)
+            if entry.is_dir() and not entry.is_symlink():
+                delete_tree(entry)
+            else:
+                entry.unlink()
 
 
 def check_free_space(scratch: Path, needed_bytes: int) -> None:

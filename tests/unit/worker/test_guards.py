@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import ScratchFullError
-from sparklet.worker.guards import Deadline, TaskDir, check_free_space, delete_tree, descendants
+from sparklet.worker.guards import (
+    IN_LAMBDA,
+    Deadline,
+    TaskDir,
+    check_free_space,
+    delete_strays,
+    delete_tree,
+    descendants,
+    scratch_space,
+)
 
 NOBODY = 65534
 
@@ -112,6 +121,57 @@ def test_too_little_space_is_refused_with_the_numbers_and_the_remedy(tmp_path: P
     check_free_space(tmp_path, free // 2)
     with pytest.raises(ScratchFullError, match=r"\d+ MiB free of \d+ MiB.*ephemeral storage"):
         check_free_space(tmp_path, 2 * free)
+
+
+@pytest.fixture
+def littered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A scratch folder in Lambda with what scripts left in it, and with what is Sparklet's."""
+    monkeypatch.setenv(IN_LAMBDA, "127.0.0.1:9001")
+    (tmp_path / "outside").write_text("x")
+    scratch = tmp_path / "scratch"
+    for folder in ("sparklet-host", "sparklet-scripts", "task-other", ".ivy2", "cache/deep"):
+        (scratch / folder).mkdir(parents=True)
+    (scratch / "cache" / "deep" / "big").write_text("x")
+    (scratch / "model.bin").write_text("x")
+    (scratch / "link").symlink_to(tmp_path / "outside")
+    return scratch
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+OURS = {"sparklet-host", "sparklet-scripts", "task-other", ".ivy2"}
+
+
+def test_what_scripts_left_goes_when_space_is_short_and_not_before(littered: Path) -> None:
+    free = shutil.disk_usage(littered).free
+    with scratch_space(littered, free // 2):
+        pass
+    assert names(littered) == OURS | {"cache", "model.bin", "link"}
+
+    with pytest.raises(ScratchFullError), scratch_space(littered, 2 * free):
+        pass
+    assert names(littered) == OURS
+    assert (littered.parent / "outside").read_text() == "x"
+
+
+def test_after_a_task_that_found_no_space_the_next_one_has_more(littered: Path) -> None:
+    with pytest.raises(ScratchFullError), scratch_space(littered, 1):
+        raise ScratchFullError("no space left")
+
+    assert names(littered) == OURS
+
+
+def test_what_was_there_before_the_worker_and_whatever_is_outside_lambda_stays(
+    littered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = names(littered)
+    delete_strays(littered, since_s=time.time() + 60)
+    monkeypatch.delenv(IN_LAMBDA)
+    delete_strays(littered)
+
+    assert names(littered) == before
 
 
 def test_descendants_are_found_through_every_generation_and_session(tmp_path: Path) -> None:
