@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from sparklet.errors import LocalStackError
 
@@ -47,7 +47,7 @@ class Room:
         if method not in ("PUT", "POST", "DELETE") or "/s3/aws4_request" not in headers.get("authorization", ""):
             return ""
         upload = parse_qs(query, keep_blank_values=True).get("uploadId", [""])[0]
-        wanted = _length(headers)
+        wanted = _length(headers) or self._copied_bytes(headers.get("x-amz-copy-source", ""))
         if method == "DELETE":
             self._parts.pop(upload, None)
             return ""
@@ -59,6 +59,14 @@ class Room:
         elif upload:
             self._parts.pop(upload, None)
         return ""
+
+    def _copied_bytes(self, source: str) -> int:
+        """Size of the object that a request copies, where it lies as a file under its own name."""
+        place = unquote(source).partition("?")[0].strip("/")
+        sizes = (
+            path.stat().st_size for path in (folder / place for folder in self._folder.iterdir()) if path.is_file()
+        )
+        return max(sizes, default=0) if place and ".." not in place.split("/") else 0
 
     def _told(self, free_bytes: int) -> str:
         message = f"the disk of the state folder {self._folder.parent} is full ({free_bytes // MIB} MiB free); {REMEDY}"

@@ -17,6 +17,7 @@ from platformdirs import user_cache_path
 from sparklet.aws.dynamodb.items import Attributes, run_key, shard_key
 from sparklet.local.jars import ensure_jars
 from sparklet.model import ShardRecord, ShardRef, ShardState
+from sparklet.worker.guards import IN_LAMBDA
 from tests.functional.worker.conftest import STACK
 from tests.functional.worker.ledgered import BUCKET, OTHERS, TABLE, Function, deployed
 from tests.stand_ins.ministack import free_port
@@ -262,7 +263,7 @@ def s3a_jars() -> str:
 def function(s3a_jars: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
     folder = tmp_path_factory.mktemp("function")
     scratch = folder / "scratch"
-    with small_disk(scratch), deployed(folder, scratch, SPARKLET_JARS=s3a_jars) as it:
+    with small_disk(scratch), deployed(folder, scratch, SPARKLET_JARS=s3a_jars, **{IN_LAMBDA: "-"}) as it:
         it.clients.s3.create_bucket(Bucket="inputs")
         for key, body in {
             "empty.parquet": b"",
@@ -349,8 +350,9 @@ def test_bytes_that_are_no_text_pass_through_and_hide_no_cause(function: Functio
         JOB
         + "rows = spark.range(500).selectExpr(\"repeat('x', 1000000)\")\n"
         + "import os\nrows.write.text(f'file:{os.getcwd()}/out')",
+        "with open('../stray', 'wb') as file:\n    while True:\n        file.write(bytes(1 << 20))",
     ],
-    ids=["python", "spark"],
+    ids=["its own folder", "its own folder, by Spark", "beside its folder"],
 )
 def test_scratch_space_that_is_filled_is_the_cause_and_is_free_again(function: Function, script: str) -> None:
     if not os.path.ismount(function.scratch):

@@ -63,6 +63,18 @@ def test_an_object_is_refused_before_it_is_there_and_the_refusal_says_what_to_do
     assert told.startswith("<Error><Code>DiskFull</Code>")
 
 
+def test_a_copy_needs_as_much_as_what_it_copies(disk: dict[str, int], tmp_path: Path) -> None:
+    (tmp_path / "000000000000" / "b" / "a b").mkdir(parents=True)
+    (tmp_path / "000000000000" / "b" / "a b" / "k").write_bytes(bytes(2000))
+    room = Room(tmp_path)
+    disk["free"] = RESERVE_BYTES + 1999
+
+    assert room.refusal("PUT", "", {**S3, "x-amz-copy-source": "/b/a%20b/k"})
+    assert not room.refusal("PUT", "", {**S3, "x-amz-copy-source": "b/gone"})
+    disk["free"] += 1
+    assert not room.refusal("PUT", "", {**S3, "x-amz-copy-source": "b/a%20b/k"})
+
+
 def test_parts_count_until_their_upload_is_completed_or_given_up(disk: dict[str, int], tmp_path: Path) -> None:
     """They are in memory until then, so that the disk does not show them."""
     room = Room(tmp_path)
