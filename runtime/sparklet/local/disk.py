@@ -63,10 +63,10 @@ class Room:
     def _copied_bytes(self, source: str) -> int:
         """Size of the object that a request copies, where it lies as a file under its own name."""
         place = unquote(source).partition("?")[0].strip("/")
-        sizes = (
-            path.stat().st_size for path in (folder / place for folder in self._folder.iterdir()) if path.is_file()
-        )
-        return max(sizes, default=0) if place and ".." not in place.split("/") else 0
+        if not place or ".." in place.split("/"):
+            return 0
+        copied = [path for path in (account / place for account in self._folder.iterdir()) if path.is_file()]
+        return max((path.stat().st_size for path in copied), default=0)
 
     def _told(self, free_bytes: int) -> str:
         message = f"the disk of the state folder {self._folder.parent} is full ({free_bytes // MIB} MiB free); {REMEDY}"
