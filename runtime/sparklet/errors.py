@@ -17,6 +17,7 @@
     ├── QueueError*                  the queue did not do what it was asked to
     ├── LogsError                    the workers' logs could not be read
     ├── PlanError                    the input cannot be planned as asked
+    │   └── NothingNewError          everything in it was done before, or is too old: no failure of anybody
     ├── ScriptError
     │   ├── ScriptNotAllowedError    the script lies outside the allowed prefixes
     │   ├── ScriptFetchError*        the script could not be fetched
@@ -46,6 +47,7 @@ __all__ = [
     "LedgerError",
     "LocalStackError",
     "LogsError",
+    "NothingNewError",
     "ObjectChangedError",
     "ObjectForbiddenError",
     "ObjectNotFoundError",
@@ -138,6 +140,10 @@ class LogsError(SparkletError):
 
 class PlanError(SparkletError):
     """The input cannot be planned as asked."""
+
+
+class NothingNewError(PlanError):
+    """What is in the input was done by an earlier run, or is older than asked for: there is nothing to do."""
 
 
 class ScriptError(SparkletError):

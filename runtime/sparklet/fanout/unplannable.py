@@ -4,10 +4,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
-from sparklet.errors import PlanError
+from sparklet.errors import NothingNewError, PlanError
 from sparklet.fanout.fitting import refuse_oversize
 from sparklet.fanout.inventory import Inventory, ListReader, refuse_other_regions
-from sparklet.fanout.inventory.found import ARCHIVED
+from sparklet.fanout.inventory.found import ARCHIVED, DONE, MISSING, OLDER
 from sparklet.fanout.packing import pack_shards
 from sparklet.fanout.slicing import slice_objects
 from sparklet.model import RunOptions
@@ -56,6 +56,8 @@ def refuse_archived(inventory: Inventory, options: RunOptions) -> None:
 
 
 def nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
-    """The error of an input of which nothing is left."""
+    """The error of an input of which nothing is left; NothingNewError if that is as it should be."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
+    if (DONE in skipped or OLDER in skipped) and MISSING not in skipped:
+        return NothingNewError(f"the input {name} holds nothing new; left out: {reasons}")
     return PlanError(f"the input {name} has nothing to plan; left out: {reasons}")

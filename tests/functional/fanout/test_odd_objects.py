@@ -262,7 +262,7 @@ def test_what_was_not_modified_since_is_counted(at: Deployment) -> None:
     at.store.put(f"s3://{at.bucket}/{PREFIX}a", b"x")
     modified_s = at.store.head(f"s3://{at.bucket}/{PREFIX}a").modified_s
     assert entered(at, modified_since_s=modified_s).object_count == 1
-    with pytest.raises(PlanError, match=f"nothing to plan; left out: 1 {OLDER}"):
+    with pytest.raises(PlanError, match=f"nothing new; left out: 1 {OLDER}"):
         entered(at, modified_since_s=modified_s + 5)
 
 

@@ -39,6 +39,20 @@ def test_run_plans_watches_and_sums_up(desk: Desk) -> None:
     assert desk.world.ledger.get_run(RUN).name == "daily"
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_schedule_that_finds_nothing_new_ends_well(desk: Desk, command: str, dry: tuple[str, ...]) -> None:
+    desk.world.put(2)
+    every_day = ("-i", SOURCE, "-o", "s3://data/out/", "--incremental", "--name", "daily", "--json")
+    assert desk.types("run", SCRIPT, *every_day).code == 0
+
+    told = desk.types(command, SCRIPT, *every_day, *dry)
+
+    assert told.code == 0, told.err
+    assert told.document["state"] == "NOTHING_NEW"
+    assert "2 done by an earlier run" in told.document["reason"]
+
+
 def test_run_ends_with_2_where_shards_failed_and_says_what_to_do(desk: Desk) -> None:
     desk.world.put(2)
     desk.do = lambda n: BROKEN if n else ShardResult()

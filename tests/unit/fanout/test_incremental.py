@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.errors import PlanError, ScratchFullError
+from sparklet.errors import NothingNewError, PlanError, ScratchFullError
 from sparklet.fanout.checker import check
 from sparklet.fanout.inventory.digests import Digests
 from sparklet.fanout.inventory.earlier import done_before
@@ -65,7 +65,7 @@ def test_a_run_takes_what_no_earlier_one_of_its_name_has_done(world: World) -> N
     assert world.ledger.get_run("run-2").skipped == {DONE: 2}
     end(world, "run-2")
 
-    with pytest.raises(PlanError, match=r"nothing to plan; left out: 6 done by an earlier run of this name"):
+    with pytest.raises(NothingNewError, match=r"nothing new; left out: 6 done by an earlier run of this name"):
         nightly(world, "run-3")
 
 

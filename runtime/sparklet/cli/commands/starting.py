@@ -1,7 +1,8 @@
 """Commands that begin something: run, plan, invoke."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from sparklet.cli.invoke import invoke_script
 from sparklet.cli.render import preview_document, preview_table, run_document
 from sparklet.cli.runs import refuse_local_increments, start
 from sparklet.cli.showing import finish
-from sparklet.errors import PlanError
+from sparklet.errors import NothingNewError, PlanError
 from sparklet.fanout.fitting import default_max_shard_bytes, refuse_wide_slices
 from sparklet.fanout.inventory.digests import Digests
 from sparklet.fanout.inventory.earlier import done_before
@@ -119,14 +120,16 @@ def run(
     screen = where.screen()
     asked = _Asked(script, identity, given, shards, ends, tuple(arguments or ()))
     if dry_run:
-        asked.show_preview(where, screen)
+        with nothing_new_is_well(screen):
+            asked.show_preview(where, screen)
         return
     _refuse_without_output(identity)
     request, files = asked.request(), opt.parse_pairs("--file", identity.files)
     with environment(workers.choice(where), screen) as env:
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
-        started = start(env, request, screen, files=files, overwrite=overwrite)
-        finish(env, started.run_id, screen)
+        with nothing_new_is_well(screen):
+            started = start(env, request, screen, files=files, overwrite=overwrite)
+            finish(env, started.run_id, screen)
 
 
 def plan(
@@ -143,16 +146,18 @@ def plan(
     screen = where.screen()
     asked = _Asked(script, identity, given, shards, ends, tuple(arguments or ()))
     if dry_run:
-        asked.show_preview(where, screen)
+        with nothing_new_is_well(screen):
+            asked.show_preview(where, screen)
         return
     _refuse_without_output(identity)
     request, files = asked.request(), opt.parse_pairs("--file", identity.files)
     with environment(where.choice(keep=True), screen) as env:
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
-        planned = start(env, request, screen, files=files)
-        screen.say(f"the run goes on by itself; sparklet watch {planned.run_id} shows it")
-        if where.as_json:
-            screen.document(run_document(planned))
+        with nothing_new_is_well(screen):
+            planned = start(env, request, screen, files=files)
+            screen.say(f"the run goes on by itself; sparklet watch {planned.run_id} shows it")
+            if where.as_json:
+                screen.document(run_document(planned))
 
 
 def invoke(
@@ -232,6 +237,17 @@ class _Asked:
             screen.document(preview_document(found))
         else:
             screen.out.print(preview_table(found))
+
+
+@contextmanager
+def nothing_new_is_well(screen: Screen) -> Iterator[None]:
+    """An incremental run that finds nothing new ends well, so that it can be started by a schedule."""
+    try:
+        yield
+    except NothingNewError as reason:
+        screen.say(str(reason))
+        if screen.as_json:
+            screen.document({"run_id": None, "state": "NOTHING_NEW", "reason": str(reason)})
 
 
 def _refuse_without_output(identity: RunIdentity) -> None:
