@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparklet.errors import PlanError
-from sparklet.model import Run, Shard
+from sparklet.job.arguments import HIDDEN_NAME
+from sparklet.model import InputObject, Run, Shard
 from sparklet.s3_uri import SCHEME
 
 BUNDLE = "sparklet-job.zip"
@@ -29,6 +30,7 @@ LONGEST_GLUE_BYTES = 260_000  # Glue: of a job run's arguments
 MOST_SERVERLESS_ARGUMENTS = 1024
 
 Command = tuple[str, ...]
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +88,13 @@ def job_of_shard(run: Run, shard: Shard) -> ElsewhereJob:
     Raises
     ------
     PlanError
-        If it holds slices or old versions of objects, which only a worker knows how to read.
+        If it holds what only a worker knows how to read: slices, old versions, names that Spark takes for others.
     """
     for item in shard.objects:
-        if item.slice or item.version_id:
-            what = "a slice" if item.slice else "a version"
+        if what := _only_a_worker_reads(run, item):
             raise PlanError(
-                f"shard {shard.number} of {run.run_id} holds {what} of {item.uri}, which Spark alone cannot read; "
-                "run the script on the whole object instead"
+                f"shard {shard.number} of {run.run_id} holds {what} {item.uri}, which Spark alone cannot read; "
+                "run the script on a copy of the object, or on the whole of it, instead"
             )
     inputs = [item.uri for item in shard.objects]
     event = {
@@ -210,6 +211,17 @@ _COMMANDS: Mapping[str, Callable[[ElsewhereJob, Places], Iterable[Command]]] = {
     "glue": _glue,
 }
 ENGINES = tuple(_COMMANDS)
+
+
+def _only_a_worker_reads(run: Run, item: InputObject) -> str:
+    """Why Spark elsewhere would not read just this object; empty if it would."""
+    *folders, name = item.uri.removeprefix(SCHEME).split("/")[1:]
+    if item.slice or item.version_id:
+        return "a slice of" if item.slice else "a version of"
+    if run.access.role_arn or run.access.requester_pays:
+        return "an object that another role reads," if run.access.role_arn else "an object that its reader pays for,"
+    odd = {"", ".", ".."}.intersection((*folders, name)) or HIDDEN_NAME.match(name) or _CONTROL.search(item.uri)
+    return "an object of an odd name," if odd else ""
 
 
 def _arguments(job: ElsewhereJob) -> list[str]:

@@ -256,9 +256,18 @@ def test_a_run_of_a_filtered_input_is_not_taken_for_all_of_it(narrowed: Run) -> 
 
 
 @pytest.mark.parametrize(
-    "item",
-    [InputObject("s3://b/a", 1, version_id="v1"), InputObject("s3://b/a", 1, slice=Slice(SliceKind.LINES, 0, 1))],
+    ("item", "access"),
+    [
+        (InputObject("s3://b/a", 1, version_id="v1"), Access()),
+        (InputObject("s3://b/a", 1, slice=Slice(SliceKind.LINES, 0, 1)), Access()),
+        (InputObject("s3://b/a", 1), Access(role_arn="arn:aws:iam::1:role/r")),
+        (InputObject("s3://b/a", 1), Access(requester_pays=True)),
+        (InputObject("s3://b/x//a", 1), Access()),  # Hadoop's paths drop the empty folder
+        (InputObject("s3://b/x/../a", 1), Access()),
+        (InputObject("s3://b/_a", 1), Access()),
+        (InputObject("s3://b/a\nb", 1), Access()),
+    ],
 )
-def test_a_shard_of_parts_of_objects_is_not_taken_for_the_whole(item: InputObject) -> None:
-    with pytest.raises(PlanError, match="s3://b/a, which Spark alone cannot read"):
-        job_of_shard(RUN, Shard(3, (item,)))
+def test_what_only_a_worker_reads_is_not_sent_elsewhere(item: InputObject, access: Access) -> None:
+    with pytest.raises(PlanError, match=r"(?s)shard 3 of etl-1 holds .* which Spark alone cannot read"):
+        job_of_shard(replace(RUN, access=access), Shard(3, (SHARD.objects[0], item)))
