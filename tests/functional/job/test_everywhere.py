@@ -92,6 +92,7 @@ class Cluster:
 
     folder: Path
     printed: str
+    workers: list[str]  # their logs
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +145,11 @@ def on_cluster(
     environment["TZ"] = "Asia/Tokyo"  # a script's times are the session's, not the machine's
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     job = ElsewhereJob(str(Path(__file__).with_name("every_script.py")), args=(str(plan),))
-    with standalone_cluster(tmp_path_factory.mktemp("cluster")) as master:
-        printed = " && ".join(map(shlex.join, commands(job, "spark-submit", Places(master=master))))
-        return Cluster(folder, in_a_shell(printed, folder, environment))
+    logs = tmp_path_factory.mktemp("cluster")
+    with standalone_cluster(logs) as master:
+        line = " && ".join(map(shlex.join, commands(job, "spark-submit", Places(master=master))))
+        printed = in_a_shell(line, folder, environment)
+    return Cluster(folder, printed, [log.read_text() for log in logs.glob("worker-*.log")])
 
 
 def in_a_shell(line: str, folder: Path, environment: dict[str, str]) -> str:
@@ -210,6 +213,11 @@ def hudi(table: Path, columns: str) -> Rows:
     files = sorted(table.glob("*.parquet"), key=lambda file: file.stem.rsplit("_", 1)[-1])
     newest = {file.name.partition("_")[0]: str(file) for file in files}
     return duckdb.execute(f"SELECT {columns} FROM read_parquet(?) ORDER BY ALL", [list(newest.values())]).fetchall()
+
+
+def test_both_workers_of_the_cluster_took_part(on_cluster: Cluster) -> None:
+    assert len(on_cluster.workers) == 2
+    assert all("Asked to launch executor" in log for log in on_cluster.workers)
 
 
 # Scripts over files
