@@ -76,7 +76,8 @@ def runners(
         found = []
         for kind in ("warm", "submit"):
             scratch = tmp_path_factory.mktemp(kind)
-            runner = make(kind, scratch, SPARKLET_JARS=class_path)
+            conf = {"spark.databricks.delta.snapshotPartitions": "2"}  # of 50, for tables of three rows
+            runner = make(kind, scratch, SPARKLET_JARS=class_path, SPARKLET_SPARK_CONF=json.dumps(conf))
             runner.start()
             stack.callback(runner.close)
             found.append(UnderRunner(kind, runner, scratch))
@@ -136,6 +137,7 @@ def on_cluster(
         "spark.driver.extraJavaOptions -XX:+UseSerialGC -XX:TieredStopAtLevel=1\n"
         "spark.executor.extraJavaOptions -XX:+UseSerialGC -XX:TieredStopAtLevel=1\n"
         "spark.driver.host 127.0.0.1\nspark.ui.enabled false\nspark.sql.shuffle.partitions 2\n"
+        "spark.databricks.delta.snapshotPartitions 2\n"
     )
     # hello ends its session, and with it the application: it comes last.
     names = sorted((path.name for path in SCRIPTS.glob("*.py")), key=lambda name: name == "hello.py")
