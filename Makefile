@@ -23,8 +23,9 @@ demo: venv ## The real NYC flights of 2013 through the whole path, checked indep
 
 test: check pytest ## check, then every test; ARGS goes to pytest
 
-pytest: venv ## The tests alone, ARGS as above
-	@$(RUN) -m pytest $(ARGS)
+# Two at a time: half of the time tests wait for processes and deadlines. A file's tests stay together, they share a stand-in.
+pytest: venv ## The tests alone, ARGS as above (ARGS='-n 0' one after the other)
+	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: venv ## Format, lint, types, import rules, templates: the same as CI
 	@failed=; \

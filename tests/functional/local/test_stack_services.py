@@ -113,7 +113,8 @@ def test_nothing_of_the_users_aws_reaches_a_worker_or_the_client(lab: Lab, stack
         assert seen["AWS_ENDPOINT_URL"] == stack.info.endpoint_url
         assert "REAL" not in seen["AWS_ACCESS_KEY_ID"]
         assert "real" not in seen["AWS_SECRET_ACCESS_KEY"]
-        assert seen["AWS_SHARED_CREDENTIALS_FILE"] == seen["AWS_CONFIG_FILE"] == os.devnull
+        assert Path(seen["AWS_SHARED_CREDENTIALS_FILE"]).read_bytes() == b""
+        assert Path(seen["AWS_CONFIG_FILE"]).read_bytes() == b""
 
 
 def test_a_worker_finds_its_settings_and_its_own_scratch_space(lab: Lab, stack: LocalStack) -> None:

@@ -1,18 +1,12 @@
 """A deployed worker function with a ledger: the real handler in a process of its own, shards entered by hand."""
 
 import hashlib
-import json
-import os
-import subprocess
-import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, table_definition
@@ -28,12 +22,10 @@ from sparklet.model import (
     ShardRecord,
     ShardRef,
 )
-from tests.functional.worker.conftest import MARK, SMALL, marked
-from tests.stand_ins.ministack import ministack
+from tests.functional.worker.conftest import MARK, marked
+from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
 
-PROCESS = Path(__file__).with_name("handler_process.py")
 BUCKET, TABLE, OTHERS = "sparklet-runs", "ledger", "somebody-elses"
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
 GRACE_S = 2.0
 
 
@@ -41,10 +33,9 @@ GRACE_S = 2.0
 class Function:
     """A warm worker function, its ledger and its bucket."""
 
-    process: "subprocess.Popen[str]"
+    worker: WorkerProcess
     clients: AwsClients
     others: S3Store  # of another account, whose bucket the function may not read
-    log: Path
     scratch: Path
     mark: str
     read_bytes: int = field(default=0)  # of the log, by ``said``
@@ -85,16 +76,14 @@ class Function:
         return [failure["itemIdentifier"] for failure in answer["answer"]["batchItemFailures"]]
 
     def invoke(self, event: Any, timeout_s: float = 120) -> Any:
-        assert self.process.stdin and self.process.stdout
-        print(json.dumps({"event": event, "timeout_s": timeout_s}), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
+        return self.worker.invoke(event, timeout_s)
 
     def shard(self, ref: ShardRef) -> ShardRecord:
         return self.ledger.get_shard(ref.run_id, ref.shard)
 
     def said(self) -> bytes:
         """What the log holds since this was last asked."""
-        with self.log.open("rb") as file:
+        with self.worker.log.open("rb") as file:
             file.seek(self.read_bytes)
             new = file.read()
         self.read_bytes += len(new)
@@ -106,53 +95,22 @@ class Function:
         return {pid: line for pid, line in marked(self.mark).items() if not any(name in line for name in ours)}
 
 
-def with_generation(ref: ShardRef, generation: int) -> ShardRef:
-    """The same message of another generation."""
-    return replace(ref, generation=generation)
-
-
 @contextmanager
 def deployed(folder: Path, scratch: Path, **env: str) -> Iterator[Function]:
     """A function on a stand-in of its own."""
     mark = uuid.uuid4().hex
-    with ministack(folder) as endpoint, pytest.MonkeyPatch.context() as patch:
-        for name, value in CREDENTIALS.items():
-            patch.setenv(name, value)
-        clients = AwsClients(endpoint_url=endpoint, region="us-east-1")
+    own = {
+        "SPARKLET_LEDGER_TABLE": TABLE,
+        "SPARKLET_BUCKET": BUCKET,
+        "SPARKLET_SCRIPT_PREFIXES": f"s3://{OTHERS}/scripts/",
+        "SPARKLET_GRACE_S": str(GRACE_S),
+        MARK: mark,
+    }
+    with stand_in(folder) as (endpoint, clients):
         clients.s3.create_bucket(Bucket=BUCKET)
         clients.dynamodb.create_table(**table_definition(TABLE))
-        own = {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_LAMBDA_FUNCTION_NAME": "worker",
-            "SPARKLET_SCRATCH": str(scratch),
-            "SPARKLET_LEDGER_TABLE": TABLE,
-            "SPARKLET_BUCKET": BUCKET,
-            "SPARKLET_SCRIPT_PREFIXES": f"s3://{OTHERS}/scripts/",
-            "SPARKLET_GRACE_S": str(GRACE_S),
-            MARK: mark,
-        }
-        log = folder / "log"
-        with log.open("wb") as errors:
-            process = subprocess.Popen(
-                [sys.executable, str(PROCESS)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env={**_without_aws(os.environ), **CREDENTIALS, **SMALL, **own, **env},
-            )
-        try:
-            yield Function(process, clients, _another_account(endpoint), log, scratch, mark)
-        finally:
-            try:
-                process.communicate(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-
-
-def _without_aws(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if not name.startswith(("AWS_", "SPARKLET_"))}
+        with worker_process(folder, endpoint, scratch, **{**own, **env}) as worker:
+            yield Function(worker, clients, _another_account(endpoint), scratch, mark)
 
 
 def _another_account(endpoint: str) -> S3Store:

@@ -1,26 +1,19 @@
 """The real handler with what sources really send: a notification of S3 through SQS, groups, requests, windows."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
-from tests.functional.worker.conftest import SMALL
-from tests.stand_ins.ministack import ministack
+from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
 from tests.unit.events.samples import http_request, kinesis, sqs, window
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-PROCESS = Path(__file__).with_name("handler_process.py")
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
 KEY = "in/a b+c%.csv"
 SCRIPT = b"""
 import json, sys
@@ -41,18 +34,15 @@ if "requestContext" in job.event:
 """
 
 
-@dataclass
+@dataclass(frozen=True)
 class Function:
     """A warm worker function whose script starts no Spark, and the stand-in it runs at."""
 
-    process: "subprocess.Popen[str]"
+    worker: WorkerProcess
     clients: AwsClients
-    log: Path
 
     def invoke(self, event: Any) -> Any:
-        assert self.process.stdin and self.process.stdout
-        print(json.dumps({"event": event, "timeout_s": 120}), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
+        return self.worker.invoke(event)
 
     def answer(self, event: Any) -> Any:
         told = self.invoke(event)
@@ -60,38 +50,20 @@ class Function:
         return told["answer"]
 
     def said(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.worker.log.read_text(errors="replace")
 
 
 @pytest.fixture(scope="module")
 def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
     folder = tmp_path_factory.mktemp("function")
-    with ministack(folder) as endpoint, pytest.MonkeyPatch.context() as patch:
-        for name, value in CREDENTIALS.items():
-            patch.setenv(name, value)
-        clients = AwsClients(endpoint_url=endpoint, region="us-east-1")
+    own = {"SPARKLET_BUCKET": "jobs", "SCRIPT_LOCATION": "s3://jobs/scripts/event.py"}
+    with stand_in(folder) as (endpoint, clients):
         clients.s3.create_bucket(Bucket="jobs")
         S3Store(clients).put("s3://jobs/scripts/event.py", SCRIPT)
-        (folder / "scratch").mkdir()
-        own = {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_LAMBDA_FUNCTION_NAME": "worker",
-            "SPARKLET_BUCKET": "jobs",
-            "SPARKLET_SCRATCH": str(folder / "scratch"),
-            "SCRIPT_LOCATION": "s3://jobs/scripts/event.py",
-        }
-        log = folder / "log"
-        with log.open("wb") as errors:
-            process = subprocess.Popen(
-                [sys.executable, str(PROCESS)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env={**os.environ, **CREDENTIALS, **SMALL, **own},
-            )
-            yield Function(process, clients, log)
-            process.communicate(timeout=30)
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        with worker_process(folder, endpoint, scratch, **own) as worker:
+            yield Function(worker, clients)
 
 
 def notified_queue(function: Function) -> str:

@@ -1,10 +1,6 @@
 """The handler with real events, real S3 calls and real Spark, under both runners."""
 
 import base64
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +8,11 @@ from typing import Any
 
 import pytest
 
-from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
-from tests.functional.worker.conftest import SMALL
-from tests.stand_ins.ministack import ministack
+from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-PROCESS = Path(__file__).with_name("handler_process.py")
 SCRIPT = b"""
 import base64, json, os, sys
 from sparklet.job import Job
@@ -38,53 +31,37 @@ job.report(rows=frame.count())
 """
 
 
-@dataclass
+@dataclass(frozen=True)
 class Function:
     """A deployed worker function."""
 
-    process: "subprocess.Popen[str]"
+    worker: WorkerProcess
     store: S3Store
-    log: Path
+
+    @property
+    def log(self) -> Path:
+        return self.worker.log
 
     def invoke(self, event: Any, timeout_s: float = 120) -> Any:
-        assert self.process.stdin and self.process.stdout
-        print(json.dumps({"event": event, "timeout_s": timeout_s}), file=self.process.stdin, flush=True)
-        return json.loads(self.process.stdout.readline())
+        return self.worker.invoke(event, timeout_s)
 
 
 @pytest.fixture(scope="module", params=["warm", "submit"])
 def function(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
     folder = tmp_path_factory.mktemp("function")
-    credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
-    with ministack(folder) as endpoint, pytest.MonkeyPatch.context() as patch:
-        for name, value in credentials.items():
-            patch.setenv(name, value)
-        clients = AwsClients(endpoint_url=endpoint, region="us-east-1")
+    own = {
+        "SPARKLET_RUNNER": request.param,
+        "SPARKLET_SCRIPT_PREFIXES": "s3://scripts/jobs/",
+        "SCRIPT_LOCATION": "s3://scripts/jobs/echo.py",
+    }
+    with stand_in(folder) as (endpoint, clients):
         clients.s3.create_bucket(Bucket="scripts")
         store = S3Store(clients)
         store.put("s3://scripts/jobs/echo.py", SCRIPT)
         scratch = folder / "scratch"
         scratch.mkdir()
-        own = {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_LAMBDA_FUNCTION_NAME": "worker",
-            "SPARKLET_SCRATCH": str(scratch),
-            "SPARKLET_RUNNER": request.param,
-            "SPARKLET_SCRIPT_PREFIXES": "s3://scripts/jobs/",
-            "SCRIPT_LOCATION": "s3://scripts/jobs/echo.py",
-        }
-        log = folder / "log"
-        with log.open("wb") as errors:
-            process = subprocess.Popen(
-                [sys.executable, str(PROCESS)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env={**os.environ, **credentials, **SMALL, **own},
-            )
-            yield Function(process, store, log)
-            process.communicate(timeout=30)
+        with worker_process(folder, endpoint, scratch, **own) as worker:
+            yield Function(worker, store)
 
 
 def kinesis(*values: str) -> dict[str, Any]:

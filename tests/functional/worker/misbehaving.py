@@ -1,0 +1,220 @@
+"""Scripts that misbehave, and what the ledger then says of their shards."""
+
+from dataclasses import dataclass
+
+from sparklet.model import ShardState
+from tests.functional.worker.ledgered import OTHERS
+
+GONE, RETRIED, DONE = ShardState.FAILED, ShardState.PENDING, ShardState.SUCCEEDED
+"""FAILED at once, as no retry helps; PENDING again, of two attempts one is used; SUCCEEDED."""
+
+JOB = "from sparklet.job import Job\njob = Job.from_args()\nspark = job.spark()\n"
+GOOD = b"""
+import os
+from sparklet.job import Job
+job = Job.from_args()
+assert os.getcwd() == os.environ["TMPDIR"] and os.listdir() == [], os.listdir()
+with open("mine", "w") as file:
+    file.write("x" * 1_000_000)
+job.report(rows=job.spark().range(10).selectExpr("sum(id)").first()[0])
+"""
+UDF = (
+    JOB
+    + "from pyspark.sql import functions as F\n@F.udf('int')\ndef f(x):\n    {}\n"
+    + "spark.range(3).select(f('id')).collect()"
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A script and what the ledger says of its shard after one of two attempts."""
+
+    name: str
+    script: str
+    state: ShardState
+    error_class: str = ""
+    says: tuple[str, ...] = ()
+    limit_s: float = 0.0  # what the invocation may take; 0: enough
+
+    def __str__(self) -> str:
+        return self.name
+
+
+CASES = [
+    # --- how it ends ---
+    Case("syntax error", "x = 1\nprint(\n", GONE, "SyntaxError", ("'(' was never closed (job.py, line 2)",)),
+    Case("exit 3", "import sys\nsys.exit(3)", RETRIED, "ScriptFailedError", ("s3://mine/job.py exited with 3",)),
+    Case("exit with a text", "raise SystemExit('no data today')", RETRIED, "ScriptFailedError", ("1: no data today",)),
+    Case(
+        "raises",
+        "def f():\n    raise ValueError('bad value 7')\n\nf()\n",
+        RETRIED,
+        "ValueError",
+        ("bad value 7 (line 2 of job.py; exit code 1)",),
+    ),
+    Case(
+        "a long message", "raise ValueError('x' * 999)", RETRIED, "ValueError", ("xx… (line 1 of job.py; exit code 1)",)
+    ),
+    Case("exits with 0 before it has done a thing", JOB + "import sys\nsys.exit(0)\njob.report(rows=1)", DONE),
+    Case("never creates Spark", "print('nothing to do')", DONE),
+    Case("stops Spark twice", JOB + "spark.stop()\nspark.stop()", DONE),
+    Case("runs past the deadline", "import time\ntime.sleep(600)", RETRIED, "DeadlineExceededError", ("line 2",), 7),
+    Case(
+        "leaves a thread that never ends",
+        "import threading, time\n\ndef f():\n    time.sleep(600)\n\nthreading.Thread(target=f).start()",
+        RETRIED,
+        "DeadlineExceededError",
+        ("was ended at its deadline, at line 4 of job.py",),
+        7,
+    ),
+    Case(
+        "leaves a thread that ends",
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(1,)).start()",
+        DONE,
+    ),
+    Case(
+        "raises, under a JVM of its own",
+        "# sparklet: runner=submit\n" + JOB + "raise ValueError('bad value 7')",
+        RETRIED,
+        "ValueError",
+        ("bad value 7 (line 5 of job.py; exit code 1)",),
+    ),
+    Case(
+        "asks for a JVM that cannot be",
+        "# sparklet: spark.driver.memory=many\n" + JOB,
+        RETRIED,
+        "ScriptFailedError",
+        ("job.py exited with 1: Invalid maximum heap size: -Xmxmany",),
+    ),
+    # --- what it does around itself ---
+    Case("closes its standard output and error", "import os\nos.close(1)\nos.close(2)", DONE),
+    Case(
+        "closes them and fails", "import os\nos.close(1)\nos.close(2)\n1 / 0", RETRIED, "ScriptFailedError", ("with 1",)
+    ),
+    Case("changes the directory", "import os\nos.chdir('/')", DONE),
+    Case("deletes its own folder", "import os, shutil\nshutil.rmtree(os.environ['TMPDIR'])", DONE),
+    Case(
+        "patches Python and pyspark",
+        "import builtins, json, os\nfrom pyspark.sql import SparkSession\n"
+        "SparkSession.range = SparkSession.builder = json.loads = None\n"
+        "os.getcwd = lambda: '/'\nos.environ.clear()\nbuiltins.open = builtins.print = None",
+        DONE,
+    ),
+    Case(
+        "forks a daemon",
+        "import os\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+        "        os.execlp('sleep', 'sleep', '600')\n    os._exit(0)\nos.wait()",
+        DONE,
+    ),
+    # --- memory, space, the JVM ---
+    Case(
+        "out of memory in Python",
+        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\nx = bytearray(3 << 30)",
+        RETRIED,
+        "OutOfMemoryError",
+        ("the script's Python ran out of memory at line 3 of job.py", "give the function more memory"),
+    ),
+    Case(
+        "killed as the kernel does it",
+        "import os\nos.kill(os.getpid(), 9)",
+        RETRIED,
+        "ScriptFailedError",
+        ("ended by SIGKILL: killed from outside, as the kernel does when memory is used up",),
+    ),
+    Case(
+        "a Python worker is killed",
+        UDF.format("import os; os.kill(os.getpid(), 9)"),
+        RETRIED,
+        "SparkException",
+        ("Python worker exited unexpectedly (crashed) (line 8 of job.py",),
+    ),
+    Case(
+        "out of memory in the JVM",
+        JOB + "spark.range(1).selectExpr(\"repeat('x', 600000000)\").collect()",
+        RETRIED,
+        "OutOfMemoryError",
+        ("the JVM ran out of memory: Java heap space; give the function more memory",),
+    ),
+    Case(
+        "kills its JVM",
+        JOB + "import os\nos.kill(spark._jvm.java.lang.ProcessHandle.current().pid(), 9)\nspark.range(3).count()",
+        RETRIED,
+        "GatewayLostError",
+        ("the JVM was ended by SIGKILL under the script",),
+    ),
+    Case(
+        "no space left", "with open('/dev/full', 'w') as f:\n    f.write('x')", RETRIED, "ScratchFullError", ("line 1",)
+    ),
+    # --- what Spark says of it ---
+    Case(
+        "raises in a UDF",
+        UDF.format("raise ValueError(f'bad value {x}')"),
+        RETRIED,
+        "ValueError",
+        ("bad value ", " (line 7 of job.py; exit code 1)"),
+    ),
+    Case(
+        "a column that is not there",
+        JOB + "spark.range(3).select('nope')",
+        GONE,
+        "AnalysisException",
+        ("`nope` cannot be resolved", " (line 4 of job.py; exit code 1)"),
+    ),
+    Case(
+        "another schema",
+        JOB + "spark.read.schema('a int').option('mode', 'FAILFAST').csv('s3://inputs/text.csv').collect()",
+        RETRIED,
+        "SparkRuntimeException",
+        ("s3://inputs/text.csv: [MALFORMED_CSV_RECORD]",),
+    ),
+    Case(
+        "an empty Parquet file",
+        JOB + "spark.read.parquet('s3://inputs/empty.parquet')",
+        RETRIED,
+        "RuntimeException",
+        ("s3://inputs/empty.parquet is not a Parquet file (length is too low: 0)",),
+    ),
+    Case(
+        "an empty CSV file",
+        JOB + "spark.read.csv('s3://inputs/empty.csv', header=True).select('day')",
+        GONE,
+        "AnalysisException",
+        ("`day` cannot be resolved",),
+    ),
+    Case(
+        "an input that vanished",
+        JOB + "spark.read.text('s3://inputs/gone.csv')",
+        GONE,
+        "AnalysisException",
+        ("[PATH_NOT_FOUND] Path does not exist: s3://inputs/gone.csv",),
+    ),
+    Case(
+        "an input that vanishes after it was listed",
+        JOB + "frame = spark.read.text('s3://inputs/going.csv')\nimport boto3\n"
+        "boto3.client('s3').delete_object(Bucket='inputs', Key='going.csv')\nframe.collect()",
+        RETRIED,
+        "SparkFileNotFoundException",
+        ("No such file or directory: s3://inputs/going.csv",),
+    ),
+    Case(
+        "an input without permission",
+        JOB + f"spark.read.text('s3://{OTHERS}/in/1.csv')",
+        GONE,
+        "AccessDeniedException",
+        (f"permission denied: s3://{OTHERS}/in/1.csv: Forbidden (403 Forbidden) (line 4",),
+    ),
+    Case(
+        "an output without permission",
+        JOB + f"spark.range(1).write.parquet('s3://{OTHERS}/out')",
+        GONE,
+        "AccessDeniedException",
+        (f"permission denied: s3://{OTHERS}/out",),
+    ),
+    Case(
+        "a bucket that is not there",
+        JOB + "spark.read.text('s3://no-such-bucket/x')",
+        GONE,
+        "UnknownStoreException",
+        ("s3://no-such-bucket/x: The specified bucket does not exist (404 NoSuchBucket)",),
+    ),
+]

@@ -1,0 +1,69 @@
+"""The real handler in a process of its own, at a stand-in of its own: what the tests of the handler share."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.aws.clients import AwsClients
+from tests.functional.worker.conftest import SMALL
+from tests.stand_ins.ministack import ministack
+
+PROCESS = Path(__file__).with_name("handler_process.py")
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+
+
+@dataclass(frozen=True)
+class WorkerProcess:
+    """A deployed worker function."""
+
+    process: "subprocess.Popen[str]"
+    log: Path
+
+    def invoke(self, event: Any, timeout_s: float = 120) -> Any:
+        """What Lambda would be answered: ``answer``, or ``error`` and ``message``."""
+        assert self.process.stdin and self.process.stdout
+        print(json.dumps({"event": event, "timeout_s": timeout_s}), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+
+@contextmanager
+def stand_in(folder: Path) -> Iterator[tuple[str, AwsClients]]:
+    """A stand-in's address and clients of it, its credentials in this process's environment."""
+    with ministack(folder) as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield endpoint, AwsClients(endpoint_url=endpoint, region="us-east-1")
+
+
+@contextmanager
+def worker_process(folder: Path, endpoint: str, scratch: Path, **env: str) -> Iterator[WorkerProcess]:
+    """Start the handler; nothing of the developer's own AWS settings reaches it."""
+    foreign = ("AWS_", "SPARKLET_")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    own = {"AWS_ENDPOINT_URL": endpoint, "AWS_LAMBDA_FUNCTION_NAME": "worker", "SPARKLET_SCRATCH": str(scratch)}
+    log = folder / "log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, str(PROCESS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**environ, **CREDENTIALS, **SMALL, **own, **env},
+        )
+    try:
+        yield WorkerProcess(process, log)
+    finally:
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
