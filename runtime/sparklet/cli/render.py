@@ -202,7 +202,8 @@ def fate_document(fate: ObjectFate) -> dict[str, Any]:
     """What became of an object: as a whole, and in each shard that holds it or a part of it."""
     return {
         "object": fate.uri,
-        "state": _whole_state(fate),
+        "state": _whole_state(fate) if fate.shards else "LEFT_OUT",
+        "left_out": list(dict.fromkeys(fate.left_out)),
         "shards": [
             {
                 **({"shard": each.shard.number, "state": None} if each.record is None else shard_document(each.record)),

@@ -311,6 +311,20 @@ def test_the_fate_of_a_sliced_object_is_told_slice_by_slice(desk: Desk) -> None:
     assert f"lies in {len(document['shards'])} shards" in told.out and "bytes 0 to" in told.out
 
 
+def test_an_object_that_was_left_out_is_told_why(desk: Desk) -> None:
+    desk.world.put(1)
+    desk.world.store.put(f"{SOURCE}nothing.csv", b"")
+    desk.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN)
+
+    told = desk.types("status", RUN, "--object", f"{SOURCE}nothing.csv")
+    document = desk.types("status", RUN, "--object", f"{SOURCE}nothing.csv", "--json").document
+    never = desk.types("status", RUN, "--object", f"{SOURCE}never.csv")
+
+    assert told.code == 0 and "was left out" in told.out and "empty" in told.out
+    assert (document["state"], document["left_out"], document["shards"]) == ("LEFT_OUT", ["empty"], [])
+    assert never.code == 1 and "in no shard" in never.err
+
+
 def test_logs_show_one_shard_readable_or_raw(desk: Desk) -> None:
     failed(desk, BROKEN)
     attempt = desk.world.shards()[0].attempt_id

@@ -151,11 +151,14 @@ def _stored(env: Environment, run_id: str, given: str) -> str:
 
 
 def _show_fate(screen: Screen, run_id: str, fate: ObjectFate) -> None:
-    if not fate.shards:
-        why = f"it was left out: {'; '.join(dict.fromkeys(fate.left_out))}" if fate.left_out else ""
-        why = why or "it was not there when the run was planned, or a pattern left it out"
+    if not fate.shards and not fate.left_out:
+        why = "it was not there when the run was planned, or a pattern left it out"
         raise PlanError(f"{fate.uri} is in no shard of {run_id}; {why}")
     if screen.as_json:
         screen.document(fate_document(fate))
-    else:
+    elif fate.shards:
         screen.out.print(fate_table(fate))
+    else:
+        screen.out.print(
+            f"{fate.uri} was left out of {run_id}: {'; '.join(dict.fromkeys(fate.left_out))}", markup=False
+        )
