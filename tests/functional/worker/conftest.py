@@ -117,7 +117,7 @@ def marked(mark: str) -> dict[int, str]:
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             try:
                 if f"={mark}".encode() in (folder / "environ").read_bytes():
-                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")[:80]
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
             except OSError:  # ended meanwhile
                 continue
     return found

@@ -90,9 +90,15 @@ class Function:
         return new
 
     def left(self) -> dict[int, str]:
-        """Whatever scripts left running: all but the worker, its host and its JVM."""
-        ours = {"handler_process", "sparklet.worker", "java", "script_host"}
-        return {pid: line for pid, line in marked(self.mark).items() if not any(name in line for name in ours)}
+        """Whatever scripts left running beside the worker, its host and its JVM, of which there is one each.
+
+        A forked daemon bears the host's own command line.
+        """
+        found = {pid: line for pid, line in sorted(marked(self.mark).items()) if pid != self.worker.process.pid}
+        for own in ("-m sparklet.worker.script_host", "pyspark-shell"):
+            first = next((pid for pid, line in found.items() if own in line), None)
+            found.pop(first or 0, None)
+        return found
 
 
 @contextmanager
