@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sparklet.cli.sizes import duration_text, size_text
+from sparklet.cli.sizes import count_text, duration_text, size_text
 from sparklet.fanout.fate import ObjectFate
 from sparklet.fanout.preview import PlanPreview
 from sparklet.fanout.summary import Summary
@@ -79,7 +79,7 @@ def summary_table(run: Run, summary: Summary, output: str, manifest: str, logs: 
     states = f"{counts.succeeded} succeeded, {counts.failed} failed"
     states += f", {counts.running} running, {counts.pending} pending" if counts.open else ""
     facts.add_row("shards", f"{counts.total}: {states}")
-    facts.add_row("input", f"{summary.objects} objects, {size_text(summary.input_bytes)}")
+    facts.add_row("input", f"{count_text(summary.objects, 'object')}, {size_text(summary.input_bytes)}")
     _add_skipped(facts, run.skipped)
     if summary.rows is not None:
         facts.add_row("rows", f"{summary.rows:,}")
@@ -129,7 +129,7 @@ def preview_table(preview: PlanPreview) -> RenderableType:
     sliced = f", {preview.slices} of them slices of larger ones" if preview.slices else ""
     facts.add_row("objects", f"{preview.objects}{sliced}, {size_text(preview.size_bytes)}")
     sizes = f"{size_text(preview.smallest_shard_bytes)} to {size_text(preview.largest_shard_bytes)}"
-    facts.add_row("a shard", f"{sizes}, at most {preview.most_objects_in_a_shard} objects")
+    facts.add_row("a shard", f"{sizes}, at most {count_text(preview.most_objects_in_a_shard, 'object')}")
     facts.add_row("the largest", Text(f"shard {preview.largest_shard}, from {preview.largest_object} on"))
     if preview.oversize:
         facts.add_row("too large", f"{preview.oversize} shards are more than one function takes on (--max-shard-size)")

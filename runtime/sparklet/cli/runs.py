@@ -12,7 +12,7 @@ from types import FrameType
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Environment
 from sparklet.cli.progress import RunDisplay
-from sparklet.cli.sizes import size_text
+from sparklet.cli.sizes import count_text, size_text
 from sparklet.cli.transfer import LocalPaths, changed, check_output, fill, local_part, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, PlanError, SparkletError
 from sparklet.fanout.checker import check
@@ -110,7 +110,8 @@ def _planned(env: Environment, request: RunRequest, screen: Screen) -> Run:
 
     def tell(progress: PlanProgress) -> None:
         skipped = "".join(f", {count} {reason} left out" for reason, count in sorted(progress.skipped.items()))
-        text = f"  {progress.shards} shards of {progress.objects} objects, {size_text(progress.size_bytes)}{skipped}"
+        planned = f"{count_text(progress.shards, 'shard')} of {count_text(progress.objects, 'object')}"
+        text = f"  {planned}, {size_text(progress.size_bytes)}{skipped}"
         screen.say(f"{text}, all sent" if progress.sealed else text)
         if progress.sealed and progress.whole:
             reasons = ", ".join(f"{count} ({reason})" for reason, count in sorted(progress.whole.items()))

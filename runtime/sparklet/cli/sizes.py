@@ -21,6 +21,11 @@ def parse_size_bytes(text: str) -> int:
     return round(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def count_text(count: int, what: str) -> str:
+    """``1 shard``, ``2 shards``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def size_text(size_bytes: float) -> str:
     """A size for people."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -14,7 +14,7 @@ from sparklet.cli.redriving import make_room, refuse_other_size, selected
 from sparklet.cli.render import counts_document
 from sparklet.cli.runs import redrive_run
 from sparklet.cli.showing import finish
-from sparklet.cli.sizes import parse_duration_s, size_text
+from sparklet.cli.sizes import count_text, parse_duration_s, size_text
 from sparklet.errors import PlanError
 from sparklet.fanout.cancel import cancel as cancel_run
 from sparklet.fanout.clean import RunFiles
@@ -122,12 +122,12 @@ def clean(
         _show_found(screen, found, dry_run)
         if dry_run or not found:
             return
-        if not yes and not _confirmed(f"Delete {_runs(found)} for good?"):
+        if not yes and not _confirmed(f"Delete {count_text(len(found), 'run')} for good?"):
             screen.say("nothing was deleted")
             raise typer.Exit(USAGE)
         for each in found:
             cleaning.clean(each)
-        screen.say(f"{_runs(found)} forgotten")
+        screen.say(f"{count_text(len(found), 'run')} forgotten")
 
 
 def stop(where: opt.Where, dry_run: opt.DryRun = False) -> None:
@@ -181,13 +181,13 @@ def _show_found(screen: Screen, found: list[RunFiles], dry_run: bool) -> None:
         screen.document({"dry_run": dry_run, "runs": runs})
         return
     for each in found:
-        screen.say(f"{each.run.run_id}: {each.run.state}, {each.files} files, {size_text(each.size_bytes)}")
+        screen.say(
+            f"{each.run.run_id}: {each.run.state}, {count_text(each.files, 'file')}, {size_text(each.size_bytes)}"
+        )
     if dry_run or not found:
-        screen.say(f"{_runs(found)} would be forgotten" if found else "there is no such run that has ended")
-
-
-def _runs(found: list[RunFiles]) -> str:
-    return "1 run" if len(found) == 1 else f"{len(found)} runs"
+        screen.say(
+            f"{count_text(len(found), 'run')} would be forgotten" if found else "there is no such run that has ended"
+        )
 
 
 def _say_dry(screen: Screen, document: dict[str, Any], what: str) -> None:
