@@ -50,6 +50,7 @@ class User:
             text=True,
             env=env,
             cwd=self.home,
+            preexec_fn=_heed_ctrl_c,
         )
 
     def types(self, *arguments: str, within_s: float = 200) -> Answer:
@@ -78,6 +79,11 @@ class User:
     def workers(self) -> list[int]:
         """The worker function's processes."""
         return [pid for pid in self.processes("_worker.py") if b"WorkerFunction" in _read(pid, "cmdline")]
+
+
+def _heed_ctrl_c() -> None:
+    """As a terminal starts commands: a shell's background job, in which tests may run, ignores SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def answer(process: subprocess.Popen[str], within_s: float = 200) -> Answer:
