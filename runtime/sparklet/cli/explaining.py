@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.environment import Environment
+from sparklet.cli.sizes import count_text
 from sparklet.cli.transfer import LocalPaths, local_part
 from sparklet.fanout.explain import FailureGroup
 
@@ -57,8 +58,7 @@ def group_document(env: Environment, run_id: str, group: FailureGroup) -> dict[s
 
 def group_table(env: Environment, run_id: str, group: FailureGroup) -> RenderableType:
     """One cause, for people."""
-    shards = "1 shard" if group.count == 1 else f"{group.count} shards"
-    title = Text(f"{shards}: {group.error_class or '(no cause given)'}", style="bold red")
+    title = Text(f"{count_text(group.count, 'shard')}: {group.error_class or '(no cause given)'}", style="bold red")
     facts = Table.grid(padding=(0, 2))
     shown = local_file(env, run_id, group) or group.example_object
     example = f"shard {group.example.number}" + (f", {shown}" if shown else "")

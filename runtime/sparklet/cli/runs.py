@@ -18,11 +18,12 @@ from sparklet.errors import CheckpointConflictError, PlanError, SparkletError
 from sparklet.fanout.checker import check
 from sparklet.fanout.local_files import local_files
 from sparklet.fanout.new_run import RunRequest, new_run, run_id_for
+from sparklet.fanout.plan_parts import planned_shard
 from sparklet.fanout.planner import PlanProgress, plan
 from sparklet.fanout.redrive import redrive
 from sparklet.fanout.scripts import repaired_script
 from sparklet.fanout.summary import Summary, summarize
-from sparklet.model import Run, Shard, ShardState
+from sparklet.model import Run, ShardState
 
 POLL_S = 1.0
 LEDGER_PATIENCE_S = 60.0  # so long a watch puts up with a ledger or queue that does not answer
@@ -45,8 +46,7 @@ def start(
         refuse_remote_only((*request.inputs, *(files or {}).values()), request.output_uri)
         return _planned(env, request, screen)
     refuse_local_increments(request.options.incremental, request.inputs)
-    name = request.name or Path(request.script).stem
-    run_id = request.run_id or run_id_for(name, env.at.clock.now_s())
+    run_id = request.run_id or run_id_for(request.run_name, env.at.clock.now_s())
     paths = LocalPaths(output=_local_output(request.output_uri, overwrite))
     output_uri = f"s3://{env.at.bucket}/output/{run_id}/" if paths.output else request.output_uri
     inputs: list[str] = []
@@ -169,8 +169,8 @@ def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: 
         _upload_repaired(env, run, screen)
     ref = repaired_script(env.at, run, script) if script else None
     redriven = redrive(env.at, run_id, shards or None, ref)
-    sent = f"{redriven.messages} shard{'' if redriven.messages == 1 else 's'} sent again"
-    screen.say(f"run {run_id}: {sent}, generation {redriven.run.generation}")
+    sent = count_text(redriven.messages, "shard")
+    screen.say(f"run {run_id}: {sent} sent again, generation {redriven.run.generation}")
     if redriven.unplanned:
         screen.warn(
             f"{run_id} was cancelled before its plan was done: objects that were never planned stay so; "
@@ -191,8 +191,7 @@ def _upload_repaired(env: Environment, run: Run, screen: Screen) -> None:
 
 def _failed_inputs(env: Environment, run: Run, inputs: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
     for record in env.at.ledger.shards(run.run_id, ShardState.FAILED):
-        line = env.at.store.get(env.at.part_uri(run.run_id, record.part), record.offset, record.length)
-        for each in Shard.from_line(line).objects:
+        for each in planned_shard(env.at, record).objects:
             path = local_part(each.uri, inputs)
             if path is not None and path.is_file() and os.access(path, os.R_OK):
                 yield path, each.uri

@@ -6,7 +6,7 @@ from itertools import islice
 from sparklet.errors import CheckpointConflictError, EventError, PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.fitting import too_large
-from sparklet.model import PartRecord, Run, Shard, ShardRecord, ShardState
+from sparklet.model import Failure, PartRecord, Run, Shard, ShardRecord, ShardState
 from sparklet.ports import Clock, TaskQueue
 
 MOST_AT_ONCE = 10  # messages: one batch of the queue
@@ -62,20 +62,6 @@ def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, pace:
     at.ledger.mark_dispatched(run.run_id, part.index)
 
 
-def _give_up_too_large(at: Deployment, run: Run, body: bytes) -> set[int]:
-    """End the shards that no function should attempt; their numbers. Those that have ended stay as they are."""
-    if not run.options.max_shard_bytes:
-        return set()
-    given_up = set()
-    for shard in map(Shard.from_line, body.splitlines(keepends=True)):
-        if failure := too_large(shard, run.options):
-            record = at.ledger.get_shard(run.run_id, shard.number)
-            while record.state is ShardState.PENDING and not at.ledger.abandon(record, failure):
-                record = at.ledger.get_shard(run.run_id, shard.number)
-            given_up.add(shard.number)
-    return given_up
-
-
 def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[ShardRecord]:
     """Enter a sealed part's shards into the ledger; those that a message may be sent for.
 
@@ -88,13 +74,14 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
     """
     uri = at.part_uri(run.run_id, part.part)
     try:
-        records = part_shards(run.run_id, part.part, body, at.clock.now_s())
+        records, oversize = _read_part(run, part.part, body, at.clock.now_s())
     except EventError as error:
         raise PlanError(f"the plan part {uri} is damaged: {error}; {ANOTHER_RUN}") from error
     _refuse_damaged(uri, part, records)
     at.ledger.add_shards(records)
-    given_up = _give_up_too_large(at, run, body)
-    return [record for record in records if record.number not in given_up]
+    for number, failure in oversize.items():
+        _give_up(at, run.run_id, number, failure)
+    return [record for record in records if record.number not in oversize]
 
 
 def _until_cancelled(at: Deployment, run_id: str, records: list[ShardRecord]) -> Iterator[str]:
@@ -118,14 +105,14 @@ def _refuse_damaged(part_uri: str, part: PartRecord, records: list[ShardRecord])
         )
 
 
-def part_shards(run_id: str, part: str, body: bytes, now_s: float) -> list[ShardRecord]:
-    """The ledger's records of the shards in a plan part, each with the place of its line."""
-    records, offset = [], 0
+def _read_part(run: Run, part: str, body: bytes, now_s: float) -> tuple[list[ShardRecord], dict[int, Failure]]:
+    """The ledger's records of a part's shards, each with the place of its line; the end of those that are too large."""
+    records, oversize, offset = [], {}, 0
     for line in body.splitlines(keepends=True):
         shard = Shard.from_line(line)
         records.append(
             ShardRecord(
-                run_id=run_id,
+                run_id=run.run_id,
                 number=shard.number,
                 part=part,
                 offset=offset,
@@ -135,5 +122,14 @@ def part_shards(run_id: str, part: str, body: bytes, now_s: float) -> list[Shard
                 changed_s=now_s,
             )
         )
+        if failure := too_large(shard, run.options):
+            oversize[shard.number] = failure
         offset += len(line)
-    return records
+    return records, oversize
+
+
+def _give_up(at: Deployment, run_id: str, number: int, failure: Failure) -> None:
+    """End a shard that no function should attempt; one that has ended stays as it is."""
+    record = at.ledger.get_shard(run_id, number)
+    while record.state is ShardState.PENDING and not at.ledger.abandon(record, failure):
+        record = at.ledger.get_shard(run_id, number)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparklet.errors import PlanError
+from sparklet.fanout.scripts import script_name
 from sparklet.job.arguments import HIDDEN_NAME
 from sparklet.model import InputObject, Run, Shard
 from sparklet.s3_uri import SCHEME
@@ -296,4 +297,4 @@ def _staged(job: ElsewhereJob, places: Places) -> tuple[list[Command], str, str]
 
 
 def _name(job: ElsewhereJob) -> str:
-    return job.name or job.script.rpartition("/")[2].removesuffix(".py")
+    return job.name or script_name(job.script)

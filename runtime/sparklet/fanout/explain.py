@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from sparklet.errors import EventError, ObjectStoreError
+from sparklet.errors import ObjectStoreError, PlanError
 from sparklet.fanout.causes import Advice, advice
 from sparklet.fanout.deployment import Deployment
-from sparklet.model import Run, Shard, ShardRecord, ShardState
+from sparklet.fanout.plan_parts import planned_shard
+from sparklet.model import Run, ShardRecord, ShardState
 
 MOST_GROUPS = 200  # what comes after so many different causes is counted together
 MOST_RANGES = 12  # of shard numbers, as far as a person reads or types them
@@ -133,9 +134,8 @@ def _named(text: str, run: Run, record: ShardRecord) -> str:
 
 def _first_object(at: Deployment, record: ShardRecord) -> str:
     try:
-        line = at.store.get(at.part_uri(record.run_id, record.part), record.offset, record.length)
-        return Shard.from_line(line).objects[0].uri
-    except (ObjectStoreError, EventError, IndexError):
+        return planned_shard(at, record).objects[0].uri
+    except (ObjectStoreError, PlanError, IndexError):
         return ""
 
 

@@ -12,7 +12,7 @@ from sparklet.errors import PlanError, RunExistsError, RunNotFoundError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.inventory import buckets_of, open_inventory, refuse_other_regions, resolve_inputs
 from sparklet.fanout.list_requests import ListRequest, keep_lists, readers, resolve_list, stored_at
-from sparklet.fanout.scripts import ScriptFiles, keep_script, read_script
+from sparklet.fanout.scripts import ScriptFiles, keep_script, read_script, script_name
 from sparklet.fanout.turns import refuse_another_open, take_turn
 from sparklet.fanout.unplannable import refuse_unplannable
 from sparklet.model import RUN_ID, Access, ListSource, Run, RunOptions
@@ -58,6 +58,11 @@ class RunRequest:
     lists: tuple[ListRequest, ...] = ()
     access: Access = field(default_factory=Access)
 
+    @property
+    def run_name(self) -> str:
+        """The run's name."""
+        return self.name or script_name(self.script)
+
 
 def new_run(at: Deployment, request: RunRequest) -> Run:
     """Enter a run into the ledger, its script copied; nothing is written before input and script proved good.
@@ -71,7 +76,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
     RunExistsError
         If a run of that id has another input, output, script or other options.
     """
-    run_id = request.run_id or run_id_for(_name(request), at.clock.now_s())
+    run_id = request.run_id or run_id_for(request.run_name, at.clock.now_s())
     if not RUN_ID.fullmatch(run_id):
         raise PlanError(f"the run id {run_id!r} must be 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit")
     script = read_script(at, run_id, request.script, request.py_files, check_syntax=request.check_syntax)
@@ -79,7 +84,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         _refuse_another(known, request, script)
         return known
     if request.options.incremental:
-        refuse_another_open(at, _name(request), run_id)
+        refuse_another_open(at, request.run_name, run_id)
     run = _entered(at, request, run_id, script)
     keep_script(at, script)
     keep_lists(at, request.lists, run.lists)
@@ -98,10 +103,6 @@ def run_id_for(name: str, now_s: float) -> str:
     """A run id of its own from a name, the time (UTC) and a random suffix: ``flights-20130101t120000-3f9a1c``."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST_NAME].rstrip("-") or "run"
     return f"{slug}-{datetime.fromtimestamp(now_s, UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
-
-
-def _name(request: RunRequest) -> str:
-    return request.name or request.script.rpartition("/")[2].removesuffix(".py")
 
 
 def _known_run(at: Deployment, run_id: str) -> Run | None:
@@ -128,7 +129,7 @@ def _entered(at: Deployment, request: RunRequest, run_id: str, script: ScriptFil
         args=request.args,
         params=request.params,
         options=options,
-        name=_name(request),
+        name=request.run_name,
         lists=_stored(at, run_id, request.lists, sources),
         access=request.access,
         created_s=at.clock.now_s(),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 from sparklet.fanout.deployment import Deployment
-from sparklet.model import PartRecord, Shard
+from sparklet.model import PartRecord, Shard, ShardRecord
 
 
 def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[bytes]:
@@ -25,6 +25,15 @@ def shard_of(at: Deployment, run_id: str, part: PartRecord, line: bytes) -> Shar
         return Shard.from_line(line)
     except EventError as error:
         raise PlanError(f"the plan part {at.part_uri(run_id, part.part)} is damaged: {error}") from error
+
+
+def planned_shard(at: Deployment, record: ShardRecord) -> Shard:
+    """A shard by its own line alone; PlanError if that is not what was planned."""
+    uri = at.part_uri(record.run_id, record.part)
+    try:
+        return record.planned(at.store.get(uri, record.offset, record.length))
+    except EventError as error:
+        raise PlanError(f"the plan part {uri} is damaged at byte {record.offset}: {error}") from error
 
 
 def shards_of(at: Deployment, run_id: str, part: PartRecord) -> Iterator[Shard]:

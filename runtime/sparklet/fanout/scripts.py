@@ -64,6 +64,11 @@ def repaired_script(at: Deployment, run: Run, source: str, *, check_syntax: bool
     return replace(ref, py_files=run.scripts[-1].py_files)
 
 
+def script_name(source: str) -> str:
+    """A script's name for people: its file's, without ``.py``."""
+    return source.rpartition("/")[2].removesuffix(".py")
+
+
 def refuse_bad_syntax(source: str, body: bytes) -> None:
     """PlanError with file and line if a script cannot be compiled: no shard could ever succeed."""
     try:

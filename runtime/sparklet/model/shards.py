@@ -246,6 +246,15 @@ class ShardRecord:
         """The message that asks for this shard."""
         return ShardRef(self.run_id, self.number, self.generation, self.part, self.offset, self.length)
 
+    def planned(self, line: bytes) -> Shard:
+        """This shard, from its line of the plan part; EventError if the line is none, or is another shard's."""
+        shard = Shard.from_line(line)
+        found = (shard.number, len(shard.objects), shard.size_bytes)
+        planned = (self.number, self.object_count, self.size_bytes)
+        if found != planned:
+            raise EventError(f"(shard, objects, bytes) are {found}, but {planned} was planned")
+        return shard
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

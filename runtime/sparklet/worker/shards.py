@@ -57,6 +57,7 @@ class ShardDesk:
     log_stream: str = ""
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
     _runs: dict[str, Run] = field(default_factory=dict)
+    _regions: dict[str, str] = field(default_factory=dict)  # of buckets: "" where it is the worker's own
 
     def do(self, task: Task, ref: ShardRef, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
         """Bring the shard to its end, or say when it should come back."""
@@ -149,8 +150,9 @@ class ShardDesk:
         if not run.options.other_region:
             return frozenset()
         store = self._inputs(run.access)
-        buckets = {split_uri(item.uri)[0] for item in shard.objects}
-        return frozenset(bucket for bucket in buckets if store.foreign_region(f"{SCHEME}{bucket}/"))
+        for bucket in {split_uri(item.uri)[0] for item in shard.objects} - self._regions.keys():
+            self._regions[bucket] = store.foreign_region(f"{SCHEME}{bucket}/")
+        return frozenset(bucket for bucket, foreign in self._regions.items() if foreign)
 
     def _inputs(self, access: Access) -> ObjectStore:
         if access == Access():
@@ -162,18 +164,10 @@ class ShardDesk:
     def _planned(self, record: ShardRecord) -> Shard:
         """The shard's line of its plan part; PlanError if that is not what was planned, which no retry mends."""
         part_uri = f"s3://{self.bucket}/runs/{record.run_id}/plan/{record.part}"
-        damaged = f"the plan part {part_uri} is damaged at byte {record.offset}"
         try:
-            shard = Shard.from_line(self.store.get(part_uri, record.offset, record.length))
+            return record.planned(self.store.get(part_uri, record.offset, record.length))
         except EventError as error:
-            raise PlanError(f"{damaged}: {error}") from error
-        found, planned = (
-            (shard.number, len(shard.objects), shard.size_bytes),
-            (record.number, record.object_count, record.size_bytes),
-        )
-        if found != planned:
-            raise PlanError(f"{damaged}: (shard, objects, bytes) are {found}, but {planned} was planned")
-        return shard
+            raise PlanError(f"the plan part {part_uri} is damaged at byte {record.offset}: {error}") from error
 
     def _not_done(
         self,

@@ -14,7 +14,8 @@ from sparklet.errors import PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.elsewhere import ENGINES, Command, ElsewhereJob, Places, job_of_run, job_of_shard
 from sparklet.fanout.elsewhere import commands as commands_for
-from sparklet.model import Run, Shard
+from sparklet.fanout.plan_parts import planned_shard
+from sparklet.model import Run
 
 JOB, PLACES = "The job", "Where it runs"
 _UNNAMED = Places()
@@ -140,9 +141,7 @@ def commands(
 
 def _shard_jobs(at: Deployment, run: Run, numbers: tuple[int, ...]) -> Iterator[ElsewhereJob]:
     for number in numbers:
-        record = at.ledger.get_shard(run.run_id, number)
-        line = at.store.get(at.part_uri(run.run_id, record.part), record.offset, record.length)
-        yield job_of_shard(run, Shard.from_line(line))
+        yield job_of_shard(run, planned_shard(at, at.ledger.get_shard(run.run_id, number)))
 
 
 def _commands(job: ElsewhereJob, engine: str, places: Places) -> list[Command | str]:

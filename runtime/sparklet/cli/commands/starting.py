@@ -120,8 +120,7 @@ def run(
     screen = where.screen()
     asked = _Asked(script, identity, given, shards, ends, tuple(arguments or ()))
     if dry_run:
-        with nothing_new_is_well(screen):
-            asked.show_preview(where, screen)
+        asked.show_preview(where, screen)
         return
     _refuse_without_output(identity)
     request, files = asked.request(), opt.parse_pairs("--file", identity.files)
@@ -146,8 +145,7 @@ def plan(
     screen = where.screen()
     asked = _Asked(script, identity, given, shards, ends, tuple(arguments or ()))
     if dry_run:
-        with nothing_new_is_well(screen):
-            asked.show_preview(where, screen)
+        asked.show_preview(where, screen)
         return
     _refuse_without_output(identity)
     request, files = asked.request(), opt.parse_pairs("--file", identity.files)
@@ -225,18 +223,18 @@ class _Asked:
             return
         with environment(where.choice(reading=True), screen) as env:
             fitted = self.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
-            name = self.identity.name or Path(self.script).stem
-            done = partial(done_before, env.at, name) if request.options.incremental else None
+            done = partial(done_before, env.at, request.run_name) if request.options.incremental else None
             self._show(screen, fitted, env.at.inputs(request.access), done)
 
     def _show(
         self, screen: Screen, request: RunRequest, store: ObjectStore, done: Callable[[], Digests] | None
     ) -> None:
-        found = preview(request.options, request.inputs, store, request.lists, done)
-        if screen.as_json:
-            screen.document(preview_document(found))
-        else:
-            screen.out.print(preview_table(found))
+        with nothing_new_is_well(screen):
+            found = preview(request.options, request.inputs, store, request.lists, done)
+            if screen.as_json:
+                screen.document(preview_document(found))
+            else:
+                screen.out.print(preview_table(found))
 
 
 @contextmanager
