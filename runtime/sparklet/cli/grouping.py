@@ -1,9 +1,13 @@
-"""Options that belong together, in one dataclass: a command takes it as one parameter, typer sees its fields."""
+"""Options that belong together, in one dataclass: a command takes it as one parameter, typer sees its fields.
 
+Help shows them under the dataclass's ``PANEL``, where it has one, and no default where that is nothing or empty.
+"""
+
+import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -14,7 +18,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     for name, parameter in inspect.signature(command).parameters.items():
         if name in groups:
             own = get_type_hints(groups[name], include_extras=True)
-            parameters += [_parameter(each, own[each.name]) for each in fields(groups[name])]
+            panel = getattr(groups[name], "PANEL", None)
+            parameters += [_parameter(each, own[each.name], panel) for each in fields(groups[name])]
         else:
             parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
 
@@ -30,6 +35,11 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-def _parameter(of: "Field[Any]", hint: Any) -> inspect.Parameter:
+def _parameter(of: "Field[Any]", hint: Any, panel: str | None) -> inspect.Parameter:
+    kind, option = get_args(hint)
+    option = copy.copy(option)
+    option.rich_help_panel = panel
+    option.show_default = option.show_default and of.default not in (None, "")
     default = inspect.Parameter.empty if of.default is MISSING else of.default
-    return inspect.Parameter(of.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+    annotation = Annotated[kind, option]  # type: ignore[valid-type]  # a type known only now
+    return inspect.Parameter(of.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import typer
 
@@ -57,6 +57,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleti
 class Where:
     """Which stack, and how a command speaks."""
 
+    PANEL: ClassVar[str] = WHERE
+
     stack: Annotated[
         str,
         typer.Option(
@@ -64,8 +66,6 @@ class Where:
             envvar="SPARKLET_STACK",
             metavar="NAME",
             help="A deployed CloudFormation stack instead of the local one.",
-            show_default=False,
-            rich_help_panel=WHERE,
         ),
     ] = ""
     state_dir: Annotated[
@@ -75,33 +75,19 @@ class Where:
             envvar="SPARKLET_STATE_DIR",
             metavar="FOLDER",
             help="Folder of the local stack (default: the user's state folder).",
-            show_default=False,
-            rich_help_panel=WHERE,
         ),
     ] = None
     as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="One JSON document on standard output; progress goes to standard error.",
-            rich_help_panel=WHERE,
-        ),
+        bool, typer.Option("--json", help="One JSON document on standard output; progress goes to standard error.")
     ] = False
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=WHERE)] = (
-        False
-    )
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
 
     def screen(self) -> Screen:
         """Where the command writes."""
         return Screen(self.as_json)
 
     def choice(
-        self,
-        *,
-        reading: bool = False,
-        keep: bool = False,
-        memory_mb: int | None = None,
-        timeout_s: int | None = None,
+        self, *, reading: bool = False, keep: bool = False, memory_mb: int | None = None, timeout_s: int | None = None
     ) -> Choice:
         """The stack, with workers as they are by default but for these."""
         return Choice(self.stack, self.state_dir, timeout_s=timeout_s, memory_mb=memory_mb, keep=keep, reading=reading)
@@ -111,64 +97,27 @@ class Where:
 class LocalWorkers:
     """How the local stack's workers are, if it is not running yet or nobody else uses it."""
 
+    PANEL: ClassVar[str] = WORKERS
+
     workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            min=1,
-            metavar="N",
-            help="Worker processes (default: one a core).",
-            show_default=False,
-            rich_help_panel=WORKERS,
-        ),
+        int | None, typer.Option("--workers", min=1, metavar="N", help="Worker processes (default: one a core).")
     ] = None
     timeout: Annotated[
-        int | None,
-        typer.Option(
-            "--timeout",
-            min=1,
-            metavar="SECONDS",
-            help="What one shard may take (default: 900).",
-            show_default=False,
-            rich_help_panel=WORKERS,
-        ),
+        int | None, typer.Option("--timeout", min=1, metavar="SECONDS", help="What one shard may take (default: 900).")
     ] = None
     memory: Annotated[
-        int | None,
-        typer.Option(
-            "--memory",
-            min=512,
-            max=10240,
-            metavar="MB",
-            help="Of one worker (default: 3008).",
-            show_default=False,
-            rich_help_panel=WORKERS,
-        ),
+        int | None, typer.Option("--memory", min=512, max=10240, metavar="MB", help="Of one worker (default: 3008).")
     ] = None
     runner: Annotated[
         Literal["warm", "submit"] | None,
-        typer.Option(
-            "--runner",
-            help="warm: one JVM, kept (default); submit: one spark-submit a shard.",
-            show_default=False,
-            rich_help_panel=WORKERS,
-        ),
+        typer.Option("--runner", help="warm: one JVM, kept (default); submit: one spark-submit a shard."),
     ] = None
-    keep: Annotated[
-        bool,
-        typer.Option("--keep", help="Leave the local stack running until `sparklet stop`.", rich_help_panel=WORKERS),
-    ] = False
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the local stack running until `sparklet stop`.")] = False
 
     def choice(self, where: Where, workers: int | None = None) -> Choice:
         """The stack, with these workers."""
         return Choice(
-            where.stack,
-            where.state_dir,
-            workers or self.workers,
-            self.timeout,
-            self.memory,
-            self.runner,
-            self.keep,
+            where.stack, where.state_dir, workers or self.workers, self.timeout, self.memory, self.runner, self.keep
         )
 
 

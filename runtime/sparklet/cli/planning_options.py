@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import typer
 
@@ -24,6 +24,8 @@ ListFormat = Literal["lines", "csv", "json", "jsonl", "parquet", "s3-inventory"]
 class InputOptions:
     """Which objects are input."""
 
+    PANEL: ClassVar[str] = INPUT
+
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,8 +33,6 @@ class InputOptions:
             "-i",
             metavar="FOLDER|OBJECT",
             help="s3:// folder or object, or a local path; may be repeated. -: a list of addresses on standard input.",
-            show_default=False,
-            rich_help_panel=INPUT,
         ),
     ] = None
     lists: Annotated[
@@ -42,15 +42,10 @@ class InputOptions:
             metavar="FILE",
             help="A list of objects: a local file, s3://, or - for standard input; also an S3 Inventory's "
             "manifest.json; may be repeated.",
-            show_default=False,
-            rich_help_panel=INPUT,
         ),
     ] = None
     list_format: Annotated[
-        ListFormat | None,
-        typer.Option(
-            "--list-format", help="Of the lists (default: by their names).", show_default=False, rich_help_panel=INPUT
-        ),
+        ListFormat | None, typer.Option("--list-format", help="Of the lists (default: by their names).")
     ] = None
     list_path: Annotated[
         str,
@@ -58,29 +53,14 @@ class InputOptions:
             "--list-path",
             metavar="PATH",
             help="Where the addresses are: a column, or a path within JSON such as data.files[*].uri.",
-            show_default=False,
-            rich_help_panel=INPUT,
         ),
     ] = ""
     include: Annotated[
         list[str] | None,
-        typer.Option(
-            "--include",
-            metavar="GLOB",
-            help="Only keys below the input that match this; may be repeated.",
-            show_default=False,
-            rich_help_panel=INPUT,
-        ),
+        typer.Option("--include", metavar="GLOB", help="Only keys below the input that match this; may be repeated."),
     ] = None
     exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude",
-            metavar="GLOB",
-            help="No keys that match this; may be repeated.",
-            show_default=False,
-            rich_help_panel=INPUT,
-        ),
+        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="No keys that match this; may be repeated.")
     ] = None
     since: Annotated[
         str,
@@ -88,49 +68,27 @@ class InputOptions:
             "--since",
             metavar="TIME",
             help="Only objects written since: 2026-11-20, 2026-11-20T08:30 (UTC), or 36h, 7d ago.",
-            show_default=False,
-            rich_help_panel=INPUT,
         ),
     ] = ""
     incremental: Annotated[
         bool,
-        typer.Option(
-            "--incremental",
-            help="Not what a succeeded shard of an earlier run of the same --name has done.",
-            rich_help_panel=INPUT,
-        ),
+        typer.Option("--incremental", help="Not what a succeeded shard of an earlier run of the same --name has done."),
     ] = False
-    versions: Annotated[
-        bool,
-        typer.Option("--versions", help="Every version of each object, not the current one.", rich_help_panel=INPUT),
-    ] = False
-    keep_empty: Annotated[
-        bool, typer.Option("--keep-empty", help="Plan objects of 0 bytes too.", rich_help_panel=INPUT)
-    ] = False
+    versions: Annotated[bool, typer.Option("--versions", help="Every version of each object, not the current one.")] = (
+        False
+    )
+    keep_empty: Annotated[bool, typer.Option("--keep-empty", help="Plan objects of 0 bytes too.")] = False
     archived: Annotated[
         Literal["refuse", "skip"],
-        typer.Option(
-            "--archived", help="What to do about objects in Glacier that are not restored.", rich_help_panel=INPUT
-        ),
+        typer.Option("--archived", help="What to do about objects in Glacier that are not restored."),
     ] = "refuse"
-    requester_pays: Annotated[
-        bool, typer.Option("--requester-pays", help="You pay for reading the input.", rich_help_panel=INPUT)
-    ] = False
+    requester_pays: Annotated[bool, typer.Option("--requester-pays", help="You pay for reading the input.")] = False
     role: Annotated[
         str,
-        typer.Option(
-            "--role",
-            metavar="ARN",
-            help="Role that is assumed to read the input, as in another account.",
-            show_default=False,
-            rich_help_panel=INPUT,
-        ),
+        typer.Option("--role", metavar="ARN", help="Role that is assumed to read the input, as in another account."),
     ] = ""
     other_region: Annotated[
-        bool,
-        typer.Option(
-            "--other-region", help="Allow buckets of another region: slower, and transfer costs.", rich_help_panel=INPUT
-        ),
+        bool, typer.Option("--other-region", help="Allow buckets of another region: slower, and transfer costs.")
     ] = False
 
     def named(self) -> tuple[str, ...]:
@@ -167,21 +125,13 @@ class InputOptions:
 class ShardOptions:
     """How objects become shards."""
 
+    PANEL: ClassVar[str] = SHARDS
+
     shard_size: Annotated[
-        str,
-        typer.Option(
-            "--shard-size", metavar="SIZE", help="Stored bytes a shard is packed up to.", rich_help_panel=SHARDS
-        ),
+        str, typer.Option("--shard-size", metavar="SIZE", help="Stored bytes a shard is packed up to.")
     ] = "128MiB"
     max_objects: Annotated[
-        int,
-        typer.Option(
-            "--max-objects",
-            min=1,
-            metavar="N",
-            help="Objects a shard may hold; 1: one file a shard.",
-            rich_help_panel=SHARDS,
-        ),
+        int, typer.Option("--max-objects", min=1, metavar="N", help="Objects a shard may hold; 1: one file a shard.")
     ] = 1000
     group_by: Annotated[
         str,
@@ -189,8 +139,6 @@ class ShardOptions:
             "--group-by",
             metavar="prefix|PATTERN",
             help="Objects of different folders, or of different matches of a pattern such as 'dt=*', share no shard.",
-            show_default=False,
-            rich_help_panel=SHARDS,
         ),
     ] = ""
     compression_factor: Annotated[
@@ -200,7 +148,6 @@ class ShardOptions:
             min=1,
             metavar="X",
             help="What a stored byte of a compressed object (.gz, .zst, …) weighs in --shard-size.",
-            rich_help_panel=SHARDS,
         ),
     ] = 4.0
     split: Annotated[
@@ -209,8 +156,6 @@ class ShardOptions:
             "--split",
             help="Cut objects above --shard-size: csv at lines (no line breaks within quotes), lines, parquet at row "
             "groups; auto: by their names.",
-            show_default=False,
-            rich_help_panel=SHARDS,
         ),
     ] = None
     max_shard_size: Annotated[
@@ -219,16 +164,12 @@ class ShardOptions:
             "--max-shard-size",
             metavar="SIZE",
             help="The largest shard one function takes on; 0: no limit (default: by its memory and /tmp).",
-            show_default=False,
-            rich_help_panel=SHARDS,
         ),
     ] = ""
     oversize: Annotated[
         Literal["refuse", "mark"],
         typer.Option(
-            "--oversize",
-            help="A shard above that: refuse the plan, or mark the shard FAILED for another engine.",
-            rich_help_panel=SHARDS,
+            "--oversize", help="A shard above that: refuse the plan, or mark the shard FAILED for another engine."
         ),
     ] = "refuse"
 
@@ -237,24 +178,14 @@ class ShardOptions:
 class EndOptions:
     """What a run puts up with, and how fast it is sent."""
 
+    PANEL: ClassVar[str] = ENDS
+
     max_attempts: Annotated[
-        int,
-        typer.Option(
-            "--max-attempts",
-            min=1,
-            metavar="N",
-            help="Attempts a shard has before it is FAILED.",
-            rich_help_panel=ENDS,
-        ),
+        int, typer.Option("--max-attempts", min=1, metavar="N", help="Attempts a shard has before it is FAILED.")
     ] = 3
     tolerate: Annotated[
         str,
-        typer.Option(
-            "--tolerate",
-            metavar="N|P%",
-            help="Failed shards that still let the run succeed: 5, or 2.5%.",
-            rich_help_panel=ENDS,
-        ),
+        typer.Option("--tolerate", metavar="N|P%", help="Failed shards that still let the run succeed: 5, or 2.5%."),
     ] = "0"
     rate: Annotated[
         float,
@@ -263,7 +194,6 @@ class EndOptions:
             min=0,
             metavar="N",
             help="Messages sent a second, so that a run does not starve others; 0: no limit.",
-            rich_help_panel=ENDS,
         ),
     ] = 0.0
 

@@ -34,14 +34,10 @@ class _Size:
             max=10240,
             metavar="MB",
             help="More memory for each worker; the local stack is deployed anew with it.",
-            show_default=False,
         ),
     ] = None
     timeout: Annotated[
-        int | None,
-        typer.Option(
-            "--timeout", min=1, metavar="SECONDS", help="More time for each shard, likewise.", show_default=False
-        ),
+        int | None, typer.Option("--timeout", min=1, metavar="SECONDS", help="More time for each shard, likewise.")
     ] = None
 
 

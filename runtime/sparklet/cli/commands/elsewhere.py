@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import typer
 
@@ -25,43 +25,17 @@ _UNNAMED = Places()
 class _Job:
     """What is to be run: a script on inputs of its own."""
 
+    PANEL: ClassVar[str] = JOB
+
     inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            metavar="FOLDER|OBJECT",
-            help="What it reads; may be repeated.",
-            show_default=False,
-            rich_help_panel=JOB,
-        ),
+        list[str] | None, typer.Option("--input", "-i", metavar="FOLDER|OBJECT", help="What it reads; may be repeated.")
     ] = None
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output", "-o", metavar="FOLDER", help="What it writes.", show_default=False, rich_help_panel=JOB
-        ),
-    ] = ""
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="What it writes.")] = ""
     params: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--param",
-            "-p",
-            metavar="KEY=VALUE",
-            help="For the script; may be repeated.",
-            show_default=False,
-            rich_help_panel=JOB,
-        ),
+        list[str] | None, typer.Option("--param", "-p", metavar="KEY=VALUE", help="For the script; may be repeated.")
     ] = None
     py_files: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--py-files",
-            metavar="FILE",
-            help="For the script; may be repeated.",
-            show_default=False,
-            rich_help_panel=JOB,
-        ),
+        list[str] | None, typer.Option("--py-files", metavar="FILE", help="For the script; may be repeated.")
     ] = None
 
 
@@ -69,26 +43,23 @@ class _Job:
 class _Engine:
     """Which engine, and where it is; what is not named stands in capitals."""
 
+    PANEL: ClassVar[str] = PLACES
+
     engine: Annotated[
         Literal["all", "spark-submit", "emr", "emr-serverless", "glue"],
-        typer.Option("--engine", help="For which engine.", rich_help_panel=PLACES),
+        typer.Option("--engine", help="For which engine."),
     ] = "all"
-    staging: Annotated[
-        str,
-        typer.Option("--staging", metavar="S3-FOLDER", help="Where local files are copied to.", rich_help_panel=PLACES),
-    ] = _UNNAMED.staging
-    master: Annotated[
-        str, typer.Option("--master", metavar="URL", help="For spark-submit.", rich_help_panel=PLACES)
-    ] = _UNNAMED.master
-    cluster_id: Annotated[str, typer.Option("--cluster-id", metavar="ID", help="For EMR.", rich_help_panel=PLACES)] = (
-        _UNNAMED.cluster_id
+    staging: Annotated[str, typer.Option("--staging", metavar="S3-FOLDER", help="Where local files are copied to.")] = (
+        _UNNAMED.staging
     )
-    application_id: Annotated[
-        str, typer.Option("--application-id", metavar="ID", help="For EMR Serverless.", rich_help_panel=PLACES)
-    ] = _UNNAMED.application_id
-    role_arn: Annotated[
-        str, typer.Option("--role-arn", metavar="ARN", help="For EMR Serverless and Glue.", rich_help_panel=PLACES)
-    ] = _UNNAMED.role_arn
+    master: Annotated[str, typer.Option("--master", metavar="URL", help="For spark-submit.")] = _UNNAMED.master
+    cluster_id: Annotated[str, typer.Option("--cluster-id", metavar="ID", help="For EMR.")] = _UNNAMED.cluster_id
+    application_id: Annotated[str, typer.Option("--application-id", metavar="ID", help="For EMR Serverless.")] = (
+        _UNNAMED.application_id
+    )
+    role_arn: Annotated[str, typer.Option("--role-arn", metavar="ARN", help="For EMR Serverless and Glue.")] = (
+        _UNNAMED.role_arn
+    )
 
     def engines(self) -> tuple[str, ...]:
         """Those that are asked for."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -36,6 +36,8 @@ NO_OUTPUT = "--output is missing; name where the run writes, or add --dry-run"
 class RunIdentity:
     """What a run is and where it writes."""
 
+    PANEL: ClassVar[str] = RUN
+
     output: Annotated[
         str,
         typer.Option(
@@ -43,39 +45,20 @@ class RunIdentity:
             "-o",
             metavar="FOLDER",
             help="s3:// folder or local folder; each shard writes below shard=N. Needed unless --dry-run.",
-            show_default=False,
-            rich_help_panel=RUN,
         ),
     ] = ""
     name: Annotated[
         str,
         typer.Option(
-            "--name",
-            help="The run's id begins with it; runs of one name belong together (default: the script's name).",
-            show_default=False,
-            rich_help_panel=RUN,
+            "--name", help="The run's id begins with it; runs of one name belong together (default: the script's name)."
         ),
     ] = ""
     run_id: Annotated[
-        str,
-        typer.Option(
-            "--run-id",
-            metavar="ID",
-            help="The whole run id; the same command again continues that run.",
-            show_default=False,
-            rich_help_panel=RUN,
-        ),
+        str, typer.Option("--run-id", metavar="ID", help="The whole run id; the same command again continues that run.")
     ] = ""
     params: Annotated[
         list[str] | None,
-        typer.Option(
-            "--param",
-            "-p",
-            metavar="KEY=VALUE",
-            help="For the script (job.params); may be repeated.",
-            show_default=False,
-            rich_help_panel=RUN,
-        ),
+        typer.Option("--param", "-p", metavar="KEY=VALUE", help="For the script (job.params); may be repeated."),
     ] = None
     files: Annotated[
         list[str] | None,
@@ -83,19 +66,11 @@ class RunIdentity:
             "--file",
             metavar="KEY=PATH",
             help="A local file that every shard needs; the parameter of that key is its address.",
-            show_default=False,
-            rich_help_panel=RUN,
         ),
     ] = None
     py_files: Annotated[
         list[str] | None,
-        typer.Option(
-            "--py-files",
-            metavar="FILE",
-            help=".py, .zip, .whl or .egg for the script; may be repeated.",
-            show_default=False,
-            rich_help_panel=RUN,
-        ),
+        typer.Option("--py-files", metavar="FILE", help=".py, .zip, .whl or .egg for the script; may be repeated."),
     ] = None
 
 
