@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import enter_part
+from sparklet.fanout.plan_parts import Sealed
 from sparklet.ledger_rules import LEASE_GRACE_S
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardState
 
@@ -52,20 +53,17 @@ def cancel(at: Deployment, run_id: str) -> Cancelled:
 
 def seal_as_it_is(at: Deployment, run: Run) -> Run:
     """Seal a cancelled run's plan with the shards of its sealed parts, all of them in the ledger."""
-    parts = [] if run.sealed else list(at.ledger.parts(run.run_id))
-    skipped = {NOT_PLANNED: 0}
-    for part in parts:
+    if run.sealed:
+        return run
+    sealed = Sealed()
+    for part in at.ledger.parts(run.run_id):
         if not part.dispatched:
             enter_part(at, run, part, at.store.get(at.part_uri(run.run_id, part.part)))
             at.ledger.mark_dispatched(run.run_id, part.index)
-        for reason, count in part.skipped.items():
-            skipped[reason] = skipped.get(reason, 0) + count
-    if run.sealed:
-        return run
-    shards = parts[-1].next_shard if parts else 0
-    objects, size_bytes = sum(part.object_count for part in parts), sum(part.size_bytes for part in parts)
+        sealed = sealed.and_part(part)
+    skipped = {NOT_PLANNED: 0, **sealed.skipped}
     try:
-        at.ledger.seal_plan(run.run_id, shards, objects, size_bytes, skipped)
+        at.ledger.seal_plan(run.run_id, sealed.shards, sealed.objects, sealed.size_bytes, skipped)
     except CheckpointConflictError:
         if not at.ledger.get_run(run.run_id).sealed:
             raise

@@ -21,6 +21,7 @@ from sparklet.fanout.dispatch import Pace, dispatch_part
 from sparklet.fanout.inventory import open_inventory
 from sparklet.fanout.left_out import END, LeftOut, beside, named
 from sparklet.fanout.packing import Packed, pack_shards
+from sparklet.fanout.plan_parts import Sealed, sum_of
 from sparklet.fanout.slicing import slice_objects
 from sparklet.fanout.turns import take_turn
 from sparklet.model import PartRecord, Position, Run, RunState
@@ -68,7 +69,7 @@ def plan(
             return run
         raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is planned")
     pace = Pace(at.clock, run.options.rate_per_s)
-    sealed = _Sealed()
+    sealed = Sealed()
     for part in at.ledger.parts(run_id):
         if not part.dispatched:
             dispatch_part(at, run, part, at.store.get(at.part_uri(run_id, part.part)), pace)
@@ -82,29 +83,6 @@ def plan(
         for group in _groups(planning.shards(), part_shards, part_bytes):
             planning.add(group)
         return planning.seal()
-
-
-@dataclass(frozen=True, slots=True)
-class _Sealed:
-    """What the sealed parts hold together; the last one says where to go on."""
-
-    parts: int = 0
-    shards: int = 0
-    objects: int = 0
-    size_bytes: int = 0
-    position: Position = field(default_factory=Position)
-    skipped: Mapping[str, int] = field(default_factory=dict)
-
-    def and_part(self, part: PartRecord) -> "_Sealed":
-        """With one part more."""
-        return _Sealed(
-            parts=self.parts + 1,
-            shards=self.shards + part.shard_count,
-            objects=self.objects + part.object_count,
-            size_bytes=self.size_bytes + part.size_bytes,
-            position=part.position,
-            skipped=_sum(self.skipped, part.skipped),
-        )
 
 
 @dataclass(slots=True)
@@ -128,10 +106,6 @@ class _Group:
         self.position, self.skipped = packed.position, packed.skipped
 
 
-def _sum(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
-    return dict(Counter(counts) + Counter(more))
-
-
 def _difference(counts: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     return dict(Counter(counts) - Counter(before))
 
@@ -152,7 +126,7 @@ class _Planning:
     """One planner at work."""
 
     def __init__(
-        self, at: Deployment, run: Run, sealed: _Sealed, pace: Pace, progress: Progress, left_out: LeftOut
+        self, at: Deployment, run: Run, sealed: Sealed, pace: Pace, progress: Progress, left_out: LeftOut
     ) -> None:
         self._at, self._run, self._sealed, self._pace, self._progress = at, run, sealed, pace, progress
         self._left_out = left_out
@@ -214,4 +188,4 @@ class _Planning:
 
     def _skipped(self) -> dict[str, int]:
         """What is left out until now, by all planners of this run: in the sealed parts, and since the last of them."""
-        return _sum(self._sealed.skipped, _difference(self._inventory.skipped, self._told))
+        return sum_of(self._sealed.skipped, _difference(self._inventory.skipped, self._told))

@@ -134,14 +134,16 @@ class ListedObjects:
                 yield Candidate(after, entry.uri, info, self._reason(entry, info), resumed)
 
     def _reason(self, entry: Entry, info: ObjectInfo | None) -> str:
+        return self._unwanted(entry) or ("" if info else MISSING)
+
+    def _unwanted(self, entry: Entry) -> str:
+        """Why an entry is left out by what the list says of it."""
         if entry.deleted:
             return DELETE_MARKER
-        if entry.latest is False and not self._options.all_versions:
-            return NOT_LATEST
-        return "" if info else MISSING
+        return NOT_LATEST if entry.latest is False and not self._options.all_versions else ""
 
     def _must_ask(self, entry: Entry) -> bool:
-        if entry.deleted or (entry.latest is False and not self._options.all_versions):
+        if self._unwanted(entry):
             return False
         unsaid = entry.size_bytes is None or entry.archived  # it may have been restored
         untold = (self._options.incremental and entry.etag is None) or (
