@@ -56,7 +56,9 @@ def deploy(control: Control, template_body: str, parameters: Mapping[str, str], 
             raise LocalStackError(f"the local stack cannot be deployed: {error}") from error
     status = _await_end(control)
     if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-        reasons = "; ".join(_failures(control)) or status
+        reasons = "; ".join(dict.fromkeys(_failures(control))) or status
+        if action == "UpdateStack":
+            reasons += "; should its kept state be at fault: name another folder with --state-dir, or delete this one"
         raise LocalStackError(f"the local stack cannot be deployed: {reasons}")
     deployed = _outputs(control)
     # The stand-in's CloudFormation does not know reserved concurrency, and a mapping allows no fewer than two.

@@ -28,7 +28,7 @@ from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.state import Lock, StateDir, read_json, write_json
 
 WATCH_S = 0.5
-SERVER_STARTS_WITHIN_S = 120.0
+SERVER_STARTS_WITHIN_S = 130.0  # it gives up by itself before
 SERVER_ENDS_WITHIN_S = 320.0  # it writes its state then, and gives up by itself before
 
 REMEDY = "see {log}; the next `sparklet run` starts from the state saved last"

@@ -30,6 +30,7 @@ from sparklet.local.disk import Room
 from sparklet.local.saver import Saver
 
 WORKERS_END_WITHIN_S = 2.5
+STARTS_WITHIN_S = 120.0
 END_WITHIN_S = 300.0  # then it ends unsaved: nobody may be left to end it
 
 Message = MutableMapping[str, Any]
@@ -64,7 +65,7 @@ def guarded(inner: Application, token: str, saver: Saver, gate: Gate, room: Room
 
     async def application(scope: Message, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            await inner(scope, receive, send)
+            await inner(scope, receive, _saved_from_then_on(saver, send))
         elif not _knows(token, scope):
             await _answer(scope, send, 403, b"This stand-in belongs to somebody's `sparklet run`.")
         elif scope["path"] == SAVE_PATH:
@@ -78,6 +79,17 @@ def guarded(inner: Application, token: str, saver: Saver, gate: Gate, room: Room
             await inner(scope, receive, send)
 
     return application
+
+
+def _saved_from_then_on(saver: Saver, send: Any) -> Any:
+    """Have the state saved once it was loaded: before, a slow start would write empty tables over the full ones."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            saver.start()
+        await send(message)
+
+    return sent
 
 
 async def _save(saver: Saver, scope: Message, send: Any) -> None:
@@ -127,7 +139,6 @@ async def _serve(listening: int, token: str) -> int:
         await asyncio.to_thread(_end_workers)
         ministack.PERSIST_STATE = False  # it is saved below, when the last request was answered
 
-    saver.start()
     application: Any = guarded(ministack.app, token, saver, gate, Room(Path(os.environ["S3_DATA_DIR"])))
     await hypercorn.asyncio.serve(application, _config(listening), shutdown_trigger=end)
     try:
@@ -142,6 +153,7 @@ def _config(listening: int) -> hypercorn.config.Config:
     config = hypercorn.config.Config()
     config.bind = [f"fd://{listening}"]
     config.keep_alive_timeout = 75
+    config.startup_timeout = STARTS_WITHIN_S  # a large state on a slow disk
     config.loglevel = "WARNING"
     return config
 

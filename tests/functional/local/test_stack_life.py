@@ -12,6 +12,7 @@ import boto3
 import pytest
 
 from sparklet.errors import LocalStackError
+from sparklet.local.saver import EVERY_S
 from sparklet.local.stack import LocalStack, end_if_unused, running, stop
 from tests.functional.local.conftest import Lab, eventually, is_alive, listens, port_of, server_of
 
@@ -279,6 +280,26 @@ def traces(stack: LocalStack, *, message: bool = True) -> dict[str, Any]:
         (received,) = boto3.Session().client("sqs").receive_message(QueueUrl=stack.info.queue_url)["Messages"]
         found["message"] = json.loads(received["Body"])["name"]
     return found
+
+
+def test_a_start_from_a_slow_disk_loses_nothing(lab: Lab) -> None:
+    with lab.attach(processing=False) as stack:
+        leave_traces(stack)
+    lab.gone(port_of(stack.info))
+    slow = lab.state.services / "cognito.json"  # read before the tables are, after everything was imported
+    content = slow.read_text()
+    slow.unlink()
+    os.mkfifo(slow)
+
+    client = lab.spawn(processing=False)
+    with open(slow, "w") as pipe:  # the stand-in waits for its disk
+        time.sleep(2 * EVERY_S)
+        slow.unlink()
+        pipe.write(content)
+    lab.await_client(client)
+
+    with lab.attach(processing=False) as stack:
+        assert traces(stack) == {"object": b"an object", "item": "an item", "message": "a message"}
 
 
 def test_a_state_that_cannot_be_saved_fails_the_start_and_says_where_to_look(lab: Lab) -> None:
