@@ -1,15 +1,16 @@
 """The demo: a year of real flights through the whole path, then an independent check of what came out.
 
-``make demo`` fans 365 day files out, one file a shard. ``make demo POISON=1`` spoils three of them first, shows that
-exactly these fail, each with its true cause, repairs them and redrives the run. ``make demo INPUT=inventory`` finds the
-files through an S3 Inventory, several to a shard; ``make demo ONE_FILE=1`` has the whole year in one CSV, cut into
-ranges of lines. Every run goes through the command line, as a user's would.
+``make demo`` fans 365 day files out, one file a shard (``FILES_PER_SHARD=4``: four). ``make demo POISON=1`` spoils
+three of them first, shows that exactly their shards fail, each with its true cause, repairs them and redrives the
+run. ``make demo INPUT=inventory`` finds the files through an S3 Inventory, several to a shard; ``make demo ONE_FILE=1``
+has the whole year in one CSV, cut into ranges of lines. Every run goes through the command line, as a user's would.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,6 @@ CORRUPT, HANGS, VANISHES = "2013-03-03.csv", "2013-06-06.csv", "2013-12-30.csv"
 EXPECTED_CAUSES = {CORRUPT: "malformed line", HANGS: "deadline", VANISHES: "does not exist"}
 POISON_TIMEOUT_S = 45  # so that the hanging shard is ended soon
 ONE_FILE_SHARD, ONE_FILE_SHARDS = "2MB", range(12, 21)
-ONE_EACH = ("--max-objects", "1")  # one file a shard
 LEFT_OUT = 2  # what the inventory lists beside the day files: an empty object, and one file a second time
 INVENTORY_SHARD = "1MB"  # of about twelve day files
 ALL_WELL, FAILURES = 0, 2
@@ -57,6 +57,12 @@ class Demo:
     data: FlightsData
     run_id: str
     started_s: float
+    files_per_shard: int = 1
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards the day files are packed into."""
+        return math.ceil(len(self.data.days) / self.files_per_shard)
 
     def sparklet(self, *arguments: str, expect: int = ALL_WELL) -> Any:
         """Call the command line with --json; its progress is shown as it comes, its document is the answer."""
@@ -73,6 +79,11 @@ class Demo:
         if process.returncode != expect:
             raise DemoError(f"sparklet {arguments[0]} ended with exit code {process.returncode}, expected {expect}")
         return json.loads(answer)
+
+    def run_days(self, script: Path, flights: Path, *options: str, expect: int = ALL_WELL) -> Any:
+        """Fan a folder of day files out."""
+        packed = ("--input", str(flights), "--max-objects", str(self.files_per_shard))
+        return self.run(script, *packed, *options, expect=expect)
 
     def run(self, script: Path, *options: str, expect: int = ALL_WELL) -> Any:
         """Fan the flights out."""
@@ -96,8 +107,7 @@ class Demo:
 
 def demonstrate(demo: Demo) -> None:
     """The plain demo: everything succeeds."""
-    result = demo.run(SCRIPT, "--input", str(demo.data.flights), *ONE_EACH)
-    demo.check(result, demo.data.rows, len(demo.data.days))
+    demo.check(demo.run_days(SCRIPT, demo.data.flights), demo.data.rows, demo.shard_count)
 
 
 def demonstrate_one_file(demo: Demo) -> None:
@@ -137,7 +147,7 @@ def one_file(data: FlightsData, path: Path) -> Path:
 
 
 def demonstrate_poison(demo: Demo) -> None:
-    """Three spoilt files: they fail with their true causes, everything else succeeds; repaired, the run completes."""
+    """Three spoilt files: their shards fail with the true causes, all others succeed; repaired, the run completes."""
     folder = BUILD / "poisoned"
     shutil.rmtree(folder, ignore_errors=True)
     flights = Path(shutil.copytree(demo.data.flights, folder / "flights"))
@@ -146,15 +156,14 @@ def demonstrate_poison(demo: Demo) -> None:
     py_files = ("--py-files", str(SCRIPT), "--param", f"hang_on={HANGS}")
     limits = ("--timeout", str(POISON_TIMEOUT_S), "--max-attempts", "2")
     with vanishing(demo.run_id, VANISHES):
-        given = ("--input", str(flights), *ONE_EACH)
-        result = demo.run(POISONED_SCRIPT, *given, *py_files, *limits, expect=FAILURES)
+        result = demo.run_days(POISONED_SCRIPT, flights, *py_files, *limits, expect=FAILURES)
     check_causes(demo, result)
     before = demo.sparklet("status", demo.run_id, "--shards", expect=FAILURES)
     say("repair: the file mended, the vanished one put back, a script that does not hang")
     shutil.copy(demo.data.flights / CORRUPT, flights / CORRUPT)
     result = demo.sparklet("redrive", demo.run_id, "--script", str(SCRIPT))
     check_untouched(before, demo.sparklet("status", demo.run_id, "--shards"))
-    demo.check(result, demo.data.rows, len(demo.data.days))
+    demo.check(result, demo.data.rows, demo.shard_count)
 
 
 def corrupt(day: Path) -> None:
@@ -196,7 +205,7 @@ def _vanish(run_id: str, name: str, done: threading.Event) -> None:
 def check_causes(demo: Demo, result: Any) -> None:
     """Exactly the spoilt files have failed, each with its true cause."""
     shards = result["shards"]
-    if (shards["failed"], shards["succeeded"]) != (3, len(demo.data.days) - 3):
+    if (shards["failed"], shards["succeeded"]) != (3, demo.shard_count - 3):
         raise DemoError(f"3 shards should have failed and the others succeeded, but: {shards}")
     for name, cause in EXPECTED_CAUSES.items():
         uri = f"{result['inputs'][0]}{name}"
@@ -233,6 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds.add_argument("--poison", action="store_true", help="spoil three files, then repair and redrive")
     kinds.add_argument("--one-file", action="store_true", help="the year in one CSV, cut into ranges of lines")
     kinds.add_argument("--input", choices=["inventory"], help="find the files through an S3 Inventory")
+    parser.add_argument("--files-per-shard", type=int, default=1, metavar="N", help="fewer, larger shards (default 1)")
     asked = parser.parse_args(argv)
     if asked.input:
         show = demonstrate_inventory
@@ -242,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     say("the real flights of 2013: one CSV a day")
     data = make_flights(BUILD / "data")
     say(f"  {data.rows} flights in {len(data.days)} files, {data.flights}")
-    demo = Demo(data, f"demo-{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}", started_s)
+    demo = Demo(data, f"demo-{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}", started_s, asked.files_per_shard)
     try:
         show(demo)
     except DemoError as error:
