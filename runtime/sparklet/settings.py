@@ -33,6 +33,8 @@ OF_FUNCTIONS = frozenset(
         "SPARKLET_KAFKA_FAILURES",
         "SPARKLET_LEDGER_TABLE",
         "SPARKLET_MIN_FREE_BYTES",
+        "SPARKLET_NOTICE_BUS",
+        "SPARKLET_NOTICE_TOPIC_ARN",
         "SPARKLET_OUTPUT_PREFIXES",
         "SPARKLET_QUEUE_URL",
         "SPARKLET_RUNNER",
@@ -82,6 +84,8 @@ class WorkerSettings:
     tasks_per_jvm: int  # SPARKLET_TASKS_PER_JVM: a warm JVM is replaced after so many
     kafka_failures: KafkaFailures = "raise"  # SPARKLET_KAFKA_FAILURES: report, if the mapping reads reports
     output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES, and what is known: this function writes there
+    notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic that is told how tasks of the API ended
+    notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus, by name or ARN, that is told the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ class FanoutSettings:
     bucket: str  # SPARKLET_BUCKET
     queue_url: str  # SPARKLET_QUEUE_URL
     dlq_url: str  # SPARKLET_DLQ_URL
+    notice_topic_arn: str = ""  # as for workers: the consumer of dead letters ends tasks as well
+    notice_bus: str = ""
 
 
 def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
@@ -112,6 +118,8 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         tasks_per_jvm=_number(env, "SPARKLET_TASKS_PER_JVM", 200, int, least=1),
         kafka_failures="report" if _one_of(env, "SPARKLET_KAFKA_FAILURES", "raise", "report") == "report" else "raise",
         output_prefixes=_output_prefixes(env, bucket),
+        notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
+        notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
     )
 
 
@@ -134,6 +142,8 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
         bucket=_required(env, "SPARKLET_BUCKET"),
         queue_url=_required(env, "SPARKLET_QUEUE_URL"),
         dlq_url=_required(env, "SPARKLET_DLQ_URL"),
+        notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
+        notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
     )
 
 
