@@ -119,7 +119,11 @@ def class_path(settings: SparkSettings) -> list[str]:
 
 
 def _jars_in(path: Path) -> list[Path]:
-    return sorted(path.glob("*.jar")) if path.is_dir() else [path]
+    """A jar, or a folder's jars: in the order that its file ORDER gives (the image's has one), else by name."""
+    if not path.is_dir():
+        return [path]
+    order = path / "ORDER"
+    return [path / name for name in order.read_text().split()] if order.is_file() else sorted(path.glob("*.jar"))
 
 
 def _artifact(jar: Path) -> tuple[str, str]:
@@ -273,7 +277,7 @@ def base_python_path(settings: SparkSettings) -> list[str]:
 
 def _is_installed_pyspark(home: Path) -> bool:
     found = importlib.util.find_spec("pyspark")
-    return found is not None and found.origin is not None and Path(found.origin).parent == home
+    return found is not None and found.origin is not None and Path(found.origin).resolve().parent == home.resolve()
 
 
 def python_path(py_files: Iterable[Path], folder: Path) -> list[str]:

@@ -1,0 +1,284 @@
+"""What the image holds beside the distribution's packages: run inside the build, one step a layer.
+
+``fetch.py spark|jars|wheels|trust`` writes below /out what the final stage copies. Everything comes from the stack file,
+with its sha256; what arrived once is kept in the folder that the build may mount at /var/cache/sparklet. Only the
+standard library and the fetcher of the local mode.
+"""
+
+import argparse
+import fnmatch
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import requirements_of
+
+CACHE = Path("/var/cache/sparklet")
+SOURCE = Path(__file__).resolve().parents[1]
+OUT = Path("/out")
+SPARK = Path("/opt/spark")
+PYSPARK = "pyspark=="
+CERTIFICATES = CACHE / "ca-certificates.crt"
+
+# Cluster managers that local mode never starts, and the Scala shell with its compiler.
+DEAD_WEIGHT = (
+    "kubernetes-*",
+    "spark-kubernetes_*",
+    "okhttp-*",
+    "okio-*",
+    "logging-interceptor-*",
+    "zjsonpatch-*",
+    "snakeyaml-engine-*",
+    "mesos-*",
+    "spark-mesos_*",
+    "spark-yarn_*",
+    "spark-repl_*",
+    "scala-compiler-*",
+    "netty-*-osx-*",
+    "netty-*-windows-*",
+    "netty-transport-native-kqueue-*",
+)
+# Native libraries of other platforms, in jars that carry all of them: 70 MB.
+FOREIGN_NATIVES = (
+    "*.dll",
+    "*.dylib",
+    "*.jnilib",
+    "*ppc64*",
+    "*s390x*",
+    "*riscv64*",
+    "*loongarch64*",
+    "*-musl.so",
+    "*linux32*",
+    "*/linux32/*",
+    "*/linux/i386/*",
+    "*/linux/x86/*",
+    "*/linux/arm/*",
+    "*/linux/armv6/*",
+    "*/linux/armv7/*",
+    "*/linux/android-*",
+    "*/linux/mips64/*",
+    "*/FreeBSD/*",
+    "*/freebsd/*",
+    "*/SunOS/*",
+    "*/AIX/*",
+    "*/aix/*",
+    "*/sunos/*",
+    "*/Linux/x86/*",
+    "*/Linux/arm/*",
+    "*/Linux/armv6/*",
+    "*/Linux/armv7/*",
+    "*/Linux/android-*/*",
+)
+JARS_WITH_NATIVES = ("rocksdbjni-*", "zstd-jni-*", "snappy-java-*", "lz4-java-*", "leveldbjni-all-*", "commons-crypto-*")
+OTHER_CPU = {"x86_64": ("*aarch64*", "*arm64*", "*aarch_64*"), "aarch64": ("*x86_64*", "*linux64.so", "*amd64*")}
+
+
+def main() -> None:
+    """Do the one step that the command line names."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("step", choices=sorted(STEPS))
+    arguments.add_argument("--stack", type=Path, required=True, help="the stack file")
+    arguments.add_argument("--groups", default="", help="frameworks and extras, comma-separated")
+    arguments.add_argument("--coordinates", default="", help="further jars, organisation:artifact:version[=sha256]")
+    asked = arguments.parse_args()
+    if CERTIFICATES.is_file():  # behind a proxy that inspects TLS
+        os.environ.update(SSL_CERT_FILE=str(CERTIFICATES), PIP_CERT=str(CERTIFICATES))
+    STEPS[asked.step](asked)
+
+
+def spark(asked: argparse.Namespace) -> None:
+    """Unpack pyspark without what local mode never uses; its archive is what pip would build a wheel from."""
+    [pyspark] = [line for line in distributions(asked) if line.startswith(PYSPARK)]
+    [archive] = downloaded([pyspark]).glob("pyspark-*.tar.gz")
+    home = OUT / "spark"
+    with tarfile.open(archive) as source:
+        for member in source:
+            if place := place_in_spark(member.name):
+                member.name = place
+                source.extract(member, home, filter="data")
+    for jar in (home / "jars").glob("*.jar"):
+        if any(fnmatch.fnmatch(jar.name, f"{pattern}.jar") for pattern in JARS_WITH_NATIVES):
+            drop_foreign_natives(jar)
+    information = OUT / "python-spark" / f"{archive.name.removesuffix('.tar.gz')}.dist-info"
+    information.mkdir(parents=True)
+    (home / "PKG-INFO").rename(information / "METADATA")
+    (information.parent / "pyspark").symlink_to(SPARK)
+    precompile(home)
+    finish(home, OUT / "python-spark")
+
+
+def place_in_spark(name: str) -> str:
+    """Where a file of pyspark's source archive lies in an installed pyspark; empty if it is left out."""
+    _, _, inner = name.partition("/")
+    if inner == "PKG-INFO":
+        return inner
+    root, _, rest = inner.partition("/")
+    if root == "pyspark":
+        return rest
+    if root != "deps" or not rest.startswith(("jars/", "bin/", "licenses/")):
+        return ""
+    dropped = any(fnmatch.fnmatch(rest, f"jars/{pattern}.jar") for pattern in DEAD_WEIGHT)
+    return "" if dropped or rest.endswith(".cmd") else rest
+
+
+def drop_foreign_natives(jar: Path) -> None:
+    """Write the jar anew without native libraries for other systems and processors."""
+    foreign = (*FOREIGN_NATIVES, *OTHER_CPU[os.uname().machine])
+    lighter = jar.with_suffix(".lighter")
+    with zipfile.ZipFile(jar) as whole, zipfile.ZipFile(lighter, "w", zipfile.ZIP_DEFLATED) as kept:
+        for entry in whole.infolist():
+            if not any(fnmatch.fnmatchcase(entry.filename, pattern) for pattern in foreign):
+                kept.writestr(entry, whole.read(entry), zipfile.ZIP_DEFLATED)
+    lighter.replace(jar)
+
+
+def jars(asked: argparse.Namespace) -> None:
+    """The stack's jars of these groups, and further ones, with the very fetcher of the local mode."""
+    sys.path[:0] = [str(SOURCE / "runtime"), str(OUT / "python-spark"), str(tools())]
+    from sparklet.local import ivy
+    from sparklet.local.jars import ensure_jars, load_stack
+    from sparklet.local.java import find_java
+
+    trust_the_proxy()
+    stack = load_stack(asked.stack)
+    wanted = {"s3a", *asked.groups.split(",")}.intersection(stack.groups)  # distributions have groups of their own
+    folder = OUT / "jars"
+    folder.mkdir(parents=True)
+    for jar in ensure_jars(asked.stack, CACHE / "jars", wanted, say):
+        shutil.copyfile(jar, folder / jar.name)
+    (folder / "ORDER").write_text("".join(f"{jar.file_name}\n" for jar in stack.choose(wanted)))
+    extra = OUT / "extra-jars"
+    shutil.copytree(SOURCE / "docker" / "extra-jars", extra, ignore=lambda _, names: {n for n in names if not n.endswith(".jar")})
+    for coordinate, _, sha256 in (text.partition("=") for text in asked.coordinates.replace(",", " ").split()):
+        fetch_extra(ivy, find_java(), coordinate, sha256, extra)
+    finish(folder, extra)
+
+
+def fetch_extra(ivy: Any, java: Path, coordinate: str, sha256: str, folder: Path) -> None:
+    """One jar of the user's own by its coordinates; verified if its sha256 was given, else told."""
+    work = OUT / "ivy"
+    work.mkdir(parents=True, exist_ok=True)
+    jar = ivy.Coordinate.parse(coordinate)
+    if cause := ivy.fetch([jar], work, java, os.environ.get("SPARKLET_MAVEN_MIRROR") or None, lambda _: None):
+        sys.exit(f"EXTRA_COORDINATES: {coordinate} cannot be had: {cause}")
+    arrived = work / "out" / jar.file_name
+    found = hashlib.sha256(arrived.read_bytes()).hexdigest()
+    if sha256 and found != sha256:
+        sys.exit(f"EXTRA_COORDINATES: {coordinate} has sha256 {found}, not {sha256}: somebody changed it, or the sha256 is wrong")
+    say(f"{coordinate}={found}" + ("" if sha256 else "  (not verified: give this with its sha256)"))
+    shutil.copyfile(arrived, folder / jar.file_name)
+
+
+def wheels(asked: argparse.Namespace) -> None:
+    """Install the stack's wheels without pip's own traces, compiled so that no file date matters."""
+    wanted = [line for line in distributions(asked) if not line.startswith(PYSPARK)]
+    target = OUT / "python"
+    pip("install", "--no-index", "--find-links", str(downloaded(wanted)), "--no-deps", "--no-compile", "--target",
+        str(target), "--require-hashes", "-r", str(requirements(wanted)))
+    shutil.rmtree(target / "bin", ignore_errors=True)
+    precompile(target)
+    finish(target)
+
+
+def trust(asked: argparse.Namespace) -> None:
+    """Java trusts what the base image trusts."""
+    sys.path.insert(0, str(SOURCE / "runtime"))
+    from sparklet.local.truststore import jks, machine_certificates
+
+    os.environ.pop("SSL_CERT_FILE", None)  # what the building machine trusts stays out of the image
+    certificates = machine_certificates({})
+    if not certificates:
+        sys.exit("the base image has no bundle of certificate authorities: install ca-certificates in it")
+    store = Path("/opt/java/lib/security/cacerts")
+    store.unlink(missing_ok=True)
+    store.write_bytes(jks(certificates))
+    say(f"Java trusts {len(certificates)} authorities")
+
+
+STEPS = {"jars": jars, "spark": spark, "trust": trust, "wheels": wheels}
+
+
+def distributions(asked: argparse.Namespace) -> list[str]:
+    """Requirements with hashes, in pip's form."""
+    stack = tomllib.loads(asked.stack.read_text())
+    return list(requirements_of.requirements(stack, [group for group in asked.groups.split(",") if group]))
+
+
+def downloaded(wanted: list[str]) -> Path:
+    """A folder with exactly these archives, verified by pip; asked of the network only if they are not there yet."""
+    name = hashlib.sha256("\n".join([sys.version, *wanted]).encode()).hexdigest()[:16]
+    folder = CACHE / "wheels" / name
+    if not (folder / "complete").exists():
+        pip("download", "--quiet", "--no-deps", "--no-build-isolation", "--dest", str(folder), "--require-hashes",
+            "-r", str(requirements(wanted)))
+        (folder / "complete").touch()
+    return folder
+
+
+def requirements(wanted: list[str]) -> Path:
+    """The requirements as a file for pip."""
+    file = OUT / "requirements.txt"
+    OUT.mkdir(exist_ok=True)
+    file.write_text("\n".join(wanted) + "\n")
+    return file
+
+
+def tools() -> Path:
+    """The one package that the fetcher needs beside the standard library, as it is locked for the local mode."""
+    lock = (SOURCE / "requirements" / "local.lock").read_text().replace("\\\n", " ")
+    line = next(line for line in lock.splitlines() if line.startswith("filelock=="))
+    target = Path("/tmp/tools")  # noqa: S108 - a builder stage has no one else in it
+    pip("install", "--quiet", "--no-deps", "--no-index", "--find-links", str(downloaded([line])), "--target", str(target),
+        "--require-hashes", "-r", str(requirements([line])))
+    return target
+
+
+def trust_the_proxy() -> None:
+    """Let the fetcher's Java trust the building machine's bundle, if there is one."""
+    from sparklet.local.truststore import jks, machine_certificates, trust_options
+
+    if CERTIFICATES.is_file():
+        store = Path("/tmp/proxy.jks")  # noqa: S108 - see above
+        store.write_bytes(jks(machine_certificates()))
+        os.environ["JAVA_TOOL_OPTIONS"] = " ".join(trust_options(store))
+
+
+def precompile(folder: Path) -> None:
+    """Byte code that is taken as it is, whatever the files' dates: the image is read-only and its dates are 0."""
+    subprocess.run(
+        [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", str(folder), str(folder)],
+        check=False,  # a library may carry a file for another Python
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+    )
+
+
+def finish(*folders: Path) -> None:
+    """All dates 0, since the archive is bound to those of the jars; everything readable for every user."""
+    for folder in folders:
+        for path in (folder, *folder.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+            os.utime(path, (0, 0), follow_symlinks=False)
+
+
+def pip(*words: str) -> None:
+    """Run pip; its own words say what is wrong."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *words]
+    if subprocess.run(command, check=False, env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}).returncode:
+        sys.exit(f"pip {words[0]} failed: its messages are above")
+
+
+def say(what: str) -> None:
+    """A line in the build's log."""
+    print(what, flush=True)
+
+
+if __name__ == "__main__":
+    main()
