@@ -9,10 +9,10 @@ from typing import Annotated, ClassVar, Literal
 
 import typer
 
-from sparklet.cli.sizes import parse_duration_s, parse_size_bytes
 from sparklet.errors import PlanError, SettingsError
 from sparklet.fanout.list_requests import ListRequest
 from sparklet.model import Access, RunOptions
+from sparklet.quantities import parse_duration_s, parse_size_bytes, parse_tolerance
 
 INPUT, SHARDS, ENDS = "Input", "Shards", "Failures and pace"
 STANDARD_INPUT = "-"
@@ -200,7 +200,7 @@ class EndOptions:
 
 def run_options(given: InputOptions, shards: ShardOptions, ends: EndOptions) -> RunOptions:
     """The run's options; a shard may be of any size where the user names none."""
-    count, percentage = parse_tolerance(ends.tolerate)
+    count, percentage = parse_tolerance(ends.tolerate, "--tolerate")
     return RunOptions(
         target_bytes=parse_size_bytes(shards.shard_size),
         max_objects=shards.max_objects,
@@ -222,20 +222,6 @@ def run_options(given: InputOptions, shards: ShardOptions, ends: EndOptions) -> 
         tolerated_failure_percentage=percentage,
         rate_per_s=ends.rate,
     )
-
-
-def parse_tolerance(text: str) -> tuple[int, float]:
-    """``5`` shards or ``2.5%`` of them, as count and percentage.
-
-    Raises
-    ------
-    SettingsError
-        If it is neither.
-    """
-    try:
-        return (0, float(text.removesuffix("%"))) if text.endswith("%") else (int(text), 0.0)
-    except ValueError:
-        raise SettingsError(f"--tolerate {text!r} must be a number of shards, or a percentage like 2.5%") from None
 
 
 def parse_since_s(text: str, now: datetime) -> float:

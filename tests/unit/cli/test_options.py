@@ -13,13 +13,13 @@ from sparklet.cli.planning_options import (
     InputOptions,
     ShardOptions,
     parse_since_s,
-    parse_tolerance,
     run_options,
 )
-from sparklet.cli.sizes import duration_text, parse_duration_s, parse_size_bytes, size_text
+from sparklet.cli.sizes import duration_text, size_text
 from sparklet.errors import PlanError, SettingsError
 from sparklet.fanout.list_requests import ListRequest
 from sparklet.model import Access, RunOptions
+from sparklet.quantities import parse_duration_s, parse_size_bytes, parse_tolerance
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -54,10 +54,10 @@ def test_a_wrong_pair_is_refused_with_its_options_name(given: list[str]) -> None
 
 
 def test_tolerance_is_a_count_or_a_percentage() -> None:
-    assert parse_tolerance("5") == (5, 0.0)
-    assert parse_tolerance("2.5%") == (0, 2.5)
+    assert parse_tolerance("5", "--tolerate") == (5, 0.0)
+    assert parse_tolerance("2.5%", "--tolerate") == (0, 2.5)
     with pytest.raises(SettingsError, match="--tolerate"):
-        parse_tolerance("some")
+        parse_tolerance("some", "--tolerate")
 
 
 def test_impossible_limits_are_refused() -> None:

@@ -14,12 +14,13 @@ from sparklet.cli.redriving import make_room, refuse_other_size, selected
 from sparklet.cli.render import counts_document
 from sparklet.cli.runs import redrive_run
 from sparklet.cli.showing import finish
-from sparklet.cli.sizes import count_text, parse_duration_s, size_text
+from sparklet.cli.sizes import count_text, size_text
 from sparklet.errors import PlanError
 from sparklet.fanout.cancel import cancel as cancel_run
 from sparklet.fanout.clean import RunFiles
 from sparklet.fanout.redrive import redrivable
 from sparklet.model import Counts, ShardState
+from sparklet.quantities import parse_duration_s
 
 
 @dataclass(frozen=True)
