@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do $$python -c \
 	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
 RUN := .venv/bin/python
 
-.PHONY: help venv demo test pytest check format docs bench fuzz lock deploy-venv clean
+.PHONY: help venv demo test pytest check format docs bench fuzz lock lock-stacks outdated deploy-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -65,6 +65,12 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 		-c requirements/local.lock -o requirements/dev.lock pyproject.toml requirements/bootstrap.in
 	@$(LOCK) $(LOCK_ARGS) --extra deploy -o requirements/deploy.lock pyproject.toml
 	@! grep -nE '://|index' requirements/*.lock || { echo "a lock file names a registry"; exit 1; }
+
+lock-stacks: venv ## Fetch what docker/stacks names and note its hashes there (ARGS=docker/stacks/x.toml: one of them)
+	@$(RUN) -m docker.lock_stacks $(ARGS)
+
+outdated: venv ## What of docker/stacks has a newer version
+	@$(RUN) -m docker.outdated $(ARGS)
 
 deploy-venv: venv ## Build .venv-deploy with aws-sam-cli, whose pins clash with the local stand-in's
 	@[ -x .venv-deploy/bin/python ] || "$(PYTHON)" -m venv .venv-deploy

@@ -66,7 +66,7 @@ def fetch(
     (work_dir / "settings.xml").write_text(settings_xml(mirror))
     (work_dir / "ivy.xml").write_text(module_xml(wanted))
     log = work_dir / "ivy.log"
-    command = [str(java), *_network_options(java, work_dir), "-jar", str(_ivy_jar())]
+    command = [str(java), *network_options(java, work_dir), "-jar", str(ivy_jar())]
     command += ["-settings", "settings.xml", "-cache", "cache", "-ivy", "ivy.xml"]
     command += ["-retrieve", "out/[artifact]-[revision].[ext]"]
     with log.open("w") as output:
@@ -79,14 +79,18 @@ def fetch(
     return why_failed(log.read_text(errors="replace")) if process.returncode else ""
 
 
-def settings_xml(mirror: str | None) -> str:
-    """Ivy's settings: jars only, straight by their coordinates; their checksums are ours to verify."""
+def settings_xml(mirror: str | None, poms: bool = False) -> str:
+    """Ivy's settings: jars only, straight by their coordinates; their checksums are ours to verify.
+
+    Ivy lists revisions only where it may use ``poms``.
+    """
     root = f" root={quoteattr(mirror)}" if mirror else ""
     return (
         '<ivysettings><settings defaultResolver="central"/>'
         f'<timeout-constraints><timeout-constraint name="patience" connectionTimeout="{_CONNECT_TIMEOUT_MS}"'
         f' readTimeout="{_READ_TIMEOUT_MS}"/></timeout-constraints><resolvers>'
-        f'<ibiblio name="central" m2compatible="true" usepoms="false" checksums="" timeoutConstraint="patience"{root}/>'
+        f'<ibiblio name="central" m2compatible="true" usepoms="{str(poms).lower()}" checksums=""'
+        f' timeoutConstraint="patience"{root}/>'
         "</resolvers></ivysettings>"
     )
 
@@ -129,7 +133,8 @@ def proxy_options(proxies: dict[str, str]) -> list[str]:
     return options
 
 
-def _network_options(java: Path, work_dir: Path) -> list[str]:
+def network_options(java: Path, work_dir: Path) -> list[str]:
+    """Options of Java for the machine's proxies and certificates; a trust store may be written into ``work_dir``."""
     options = proxy_options(urllib.request.getproxies())
     if is_bundled(java) and (certificates := machine_certificates()):
         store = work_dir / "truststore.jks"
@@ -154,7 +159,8 @@ def _size_bytes(path: Path) -> int:
         return 0
 
 
-def _ivy_jar() -> Path:
+def ivy_jar() -> Path:
+    """The Ivy that pyspark brings."""
     spec = importlib.util.find_spec("pyspark")
     if spec is None or spec.origin is None:
         raise LocalStackError("pyspark is not installed in this environment: pip install 'sparklet[local]'")

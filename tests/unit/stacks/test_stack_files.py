@@ -1,0 +1,97 @@
+"""The stack files, and what is printed from them for pip; nothing here needs a network."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docker.requirements_of import main, requirements
+
+PROJECT = Path(__file__).parents[3]
+STACKS = sorted((PROJECT / "docker" / "stacks").glob("*.toml"))
+GOOD = {"name": "a.whl", "sha256": "0" * 64, "size_bytes": 1}
+
+
+def _stack(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text())
+
+
+@pytest.fixture(params=STACKS, ids=lambda path: path.stem)
+def stack(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return _stack(request.param)
+
+
+def test_every_distribution_has_a_file_for_each_machine(stack: dict[str, Any]) -> None:
+    for entry in stack["distribution"]:
+        names = [file["name"] for file in entry["files"]]
+        for machine in stack["machines"]:
+            fitting = [name for name in names if name.endswith((f"{machine}.whl", "-any.whl", ".tar.gz"))]
+            assert fitting, f"{entry['name']} has nothing for {machine}"
+
+
+def test_every_file_is_pinned(stack: dict[str, Any]) -> None:
+    pinned = [*stack["jar"], *(file for entry in stack["distribution"] for file in entry["files"])]
+
+    assert all(re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]) and set(entry["sha256"]) != {"0"} for entry in pinned)
+    assert all(entry["size_bytes"] > 1000 for entry in pinned)
+
+
+def test_groups_that_are_named_exist(stack: dict[str, Any]) -> None:
+    groups = {jar["group"] for jar in stack["jar"]}.union(*(entry["groups"] for entry in stack["distribution"]))
+
+    assert groups.issuperset([*stack["always"], *stack["frameworks"]])
+
+
+def test_scala_versions_of_a_stack_agree(stack: dict[str, Any]) -> None:
+    of_scala = [jar["coordinate"] for jar in stack["jar"] if re.search(r"_2\.\d\d:", jar["coordinate"])]
+
+    assert of_scala and all(f"_{stack['scala']}:" in coordinate for coordinate in of_scala)
+
+
+def test_pip_is_told_every_hash_of_what_is_always_there_and_no_more() -> None:
+    stack = _stack(STACKS[0])
+
+    lines = list(requirements(stack, []))
+
+    names = [line.partition("==")[0] for line in lines]
+    assert names[:3] == ["pyspark", "py4j", "boto3"]
+    assert not {"delta-spark", "pandas", "pydeequ"}.intersection(names)
+    (client,) = [line for line in lines if line.startswith("awslambdaric==")]
+    assert client.count("--hash=sha256:") == len(stack["machines"])
+
+
+def test_groups_add_theirs_and_a_group_of_jars_alone_adds_nothing() -> None:
+    stack = _stack(STACKS[0])
+
+    plain, delta = list(requirements(stack, ["iceberg"])), list(requirements(stack, ["delta"]))
+
+    assert plain == list(requirements(stack, []))
+    assert "delta-spark" in {line.partition("==")[0] for line in delta}
+
+
+def test_a_group_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"stack spark-3\.5 has no group paimon; it has avro, deequ, delta"):
+        main([str(STACKS[0]), "delta,paimon"])
+
+
+def test_a_distribution_without_hash_is_refused() -> None:
+    stack = {"name": "s", "always": ["a"], "jar": [], "distribution": []}
+    stack["distribution"] = [{"groups": ["a"], "name": "x", "version": "1", "files": []}]  # type: ignore[list-item]
+
+    with pytest.raises(ValueError, match="x has no hash in stack s: make lock-stacks"):
+        list(requirements(stack, []))
+
+
+def test_the_image_has_the_versions_that_the_tests_run_with() -> None:
+    locked = dict(
+        re.findall(r"^([a-z0-9-]+)==(\S+)", (PROJECT / "requirements" / "dev.lock").read_text(), re.MULTILINE)
+    )
+    stack = _stack(PROJECT / "docker" / "stacks" / "spark-3.5.toml")
+    ours = {"spark", "runtime", "delta"}
+    installed = {e["name"]: e["version"] for e in stack["distribution"] if ours.intersection(e["groups"])}
+
+    differing = {name: version for name, version in installed.items() if locked.get(name, version) != version}
+
+    assert differing == {}
