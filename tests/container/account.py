@@ -1,0 +1,149 @@
+"""An AWS account in the stand-in: bucket, ledger and queue of a function, and what drives runs in it."""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.s3 import S3Store
+from sparklet.clock import SystemClock
+from sparklet.fanout.checker import CheckReport, check
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.new_run import RunRequest, new_run
+from sparklet.fanout.planner import plan
+from sparklet.local import environment
+from sparklet.model import Run, RunOptions, ShardRecord
+from tests.container.container import Answer, Container
+
+TOKEN = "session-token"  # Lambda's credentials have one
+EXAMPLES = Path(__file__).parents[2] / "spark_scripts"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a deployed stack consists of beside its functions."""
+
+    endpoint: str
+    clients: AwsClients
+    at: Deployment
+    queue_url: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The worker function's environment, as the template sets it and the local mode does."""
+        own = {
+            "SPARKLET_BUCKET": self.at.bucket,
+            "SPARKLET_LEDGER_TABLE": self.at.bucket,
+            "SPARKLET_QUEUE_URL": self.queue_url,
+            "SCRIPT_LOCATION": self.uri("scripts/default.py"),
+        }
+        return {**environment.of_client(self.endpoint, TOKEN), **own}
+
+    def uri(self, key: str) -> str:
+        """An object or folder of the bucket."""
+        return f"s3://{self.at.bucket}/{key}"
+
+    def put(self, key: str, body: bytes | str) -> str:
+        """Put an object; its address."""
+        uri = self.uri(key)
+        self.at.store.put(uri, body.encode() if isinstance(body, str) else body)
+        return uri
+
+    def asking(self, script: Path | str, **event: Any) -> dict[str, Any]:
+        """A direct event for a script: one of the examples, or code."""
+        code = script.read_bytes() if isinstance(script, Path) else script.encode()
+        name = script.name if isinstance(script, Path) else "job.py"
+        return {"sparklet": {"script": self.put(f"scripts/{uuid.uuid4().hex[:8]}/{name}", code)}, **event}
+
+    def start(self, script: Path, inputs: Sequence[str], params: Mapping[str, str], **options: Any) -> Run:
+        """Plan and dispatch a run, a shard for each object, as the command line does."""
+        name = f"run-{uuid.uuid4().hex[:8]}"
+        given = RunOptions(**{"max_objects": 1, **options})
+        request = RunRequest(
+            str(script), tuple(inputs), self.uri(f"output/{name}/"), run_id=name, params=params, options=given
+        )
+        return plan(self.at, new_run(self.at, request).run_id)
+
+    def check(self, run: Run) -> CheckReport:
+        """Look after a run, as the scheduled checker does."""
+        return check(self.at, run.run_id)
+
+    def shard(self, run: Run, number: int = 0) -> ShardRecord:
+        """What the ledger says."""
+        return self.at.ledger.get_shard(run.run_id, number)
+
+    def download(self, uri: str, folder: Path) -> Path:
+        """What lies below ``uri``, in a local folder."""
+        for info in self.at.store.list(f"{uri.rstrip('/')}/"):
+            path = folder / info.uri.removeprefix(uri).lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.at.store.get(info.uri))
+        return folder
+
+
+@dataclass(frozen=True)
+class QueueMapping:
+    """Stands in for Lambda's event source mapping (batch size 1, ReportBatchItemFailures) over a real container.
+
+    What the function reports as failed, and what it did not answer, stays in the queue and comes back when its
+    visibility ends; all else is deleted.
+    """
+
+    account: Account
+    function: Container
+
+    def deliver(self) -> Answer | None:
+        """Invoke the function with the next message; None if none is visible."""
+        sqs, queue_url = self.account.clients.sqs, self.account.queue_url
+        received = sqs.receive_message(
+            QueueUrl=queue_url, MaxNumberOfMessages=1, WaitTimeSeconds=0, MessageSystemAttributeNames=["All"]
+        ).get("Messages", [])
+        if not received:
+            return None
+        (message,) = received
+        record = {
+            "messageId": message["MessageId"],
+            "receiptHandle": message["ReceiptHandle"],
+            "body": message["Body"],
+            "attributes": message.get("Attributes", {}),
+            "messageAttributes": {},
+            "md5OfBody": message["MD5OfBody"],
+            "eventSource": "aws:sqs",
+            "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:queue",
+            "awsRegion": "us-east-1",
+        }
+        answer = self.function.invoke({"Records": [record]})
+        if _took(answer, message["MessageId"]):
+            sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
+        return answer
+
+
+def _took(answer: Answer, message_id: str) -> bool:
+    """Whether Lambda would delete the message; an answer that is no report counts as failure."""
+    try:
+        document = json.loads(answer.text)
+    except ValueError:
+        return False
+    if answer.status != 200 or not isinstance(document, dict) or "errorType" in document:
+        return False
+    return message_id not in [failure["itemIdentifier"] for failure in document.get("batchItemFailures", [])]
+
+
+@contextmanager
+def new_account(endpoint: str, visibility_s: int) -> Iterator[Account]:
+    """Bucket, table and queue of a fresh name; this process' own AWS settings lead there for a while."""
+    name = f"sparklet-{uuid.uuid4().hex[:8]}"
+    with environment.adopted(environment.of_client(endpoint, TOKEN)):
+        clients = AwsClients(8, endpoint_url=endpoint, region="us-east-1")
+        clients.s3.create_bucket(Bucket=name)
+        clients.dynamodb.create_table(**table_definition(name))
+        made = clients.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": str(visibility_s)})
+        queue_url = "/".join([endpoint, *made["QueueUrl"].split("/")[-2:]])
+        ledger, queue = DynamoLedger(clients, name), SqsQueue(clients, queue_url)
+        yield Account(endpoint, clients, Deployment(name, S3Store(clients), ledger, queue, SystemClock()), queue_url)

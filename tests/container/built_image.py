@@ -1,0 +1,64 @@
+"""What `make image` built, and the programs that run it as Lambda would; or why they cannot be had."""
+
+import ctypes
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "build" / "image" / "image.json"
+EMULATOR = "lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-x86_64"
+CLONE_NEWNET = 0x40000000
+
+
+class NotHereError(Exception):
+    """Something that the tests of the image need is not there; says what would help."""
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image in the container storage of the checkout."""
+
+    name: str
+    document: Mapping[str, Any]  # build/image/image.json
+    engine_env: Mapping[str, str]  # whoever runs podman uses it
+    emulator: Path
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment that podman is to be called in."""
+        return {**os.environ, **self.engine_env}
+
+
+def built_image() -> BuiltImage:
+    """The image that was built last.
+
+    Raises
+    ------
+    NotHereError
+        If it, podman, the emulator or the right to make a network namespace is missing.
+    """
+    if sys.platform != "linux" or os.geteuid() != 0:
+        raise NotHereError("containers are locked down by root on Linux: run the tests as root")
+    if shutil.which("podman") is None:
+        raise NotHereError("there is no podman: install it, or let `make image` do so (Debian, Ubuntu, as root)")
+    if not DOCUMENT.is_file():
+        raise NotHereError(f"there is no image ({DOCUMENT.relative_to(ROOT)}): run `make image` first")
+    emulators = sorted((ROOT / ".venv-deploy").glob(EMULATOR))
+    if not emulators:
+        raise NotHereError("there is no runtime interface emulator: run `make deploy-venv` first")
+    document = json.loads(DOCUMENT.read_text())
+    return BuiltImage(document["image"], document, document["engine_env"], emulators[0])
+
+
+def libc_call(name: str, *arguments: int) -> None:
+    """Call a function of the C library that Python 3.11 does not have yet; OSError if it fails."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")

@@ -1,0 +1,193 @@
+"""The image as a Lambda function: a locked-down container behind the runtime interface emulator."""
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.container.built_image import BuiltImage
+from tests.container.cell import Cell
+from tests.stand_ins.ministack import free_port
+
+HANDLER = "sparklet.worker.handler.lambda_handler"
+EMULATOR_INSIDE = "/usr/local/bin/aws-lambda-rie"
+PATH = "/2015-03-31/functions/function/invocations"
+SCRATCH_MB = 512  # of /tmp; a tmpfs counts as memory of the container
+STARTS_WITHIN_S = 30.0
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What Lambda gives a function."""
+
+    memory_mb: int = 2048
+    timeout_s: int = 60
+    cpus: float = 2
+    user: str = "993:990"  # Lambda's; the image has a line for it in /etc/passwd
+    open_files: int = 1024
+    processes: int = 1024
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def options(self) -> list[str]:
+        """Podman's."""
+        memory = f"{self.memory_mb + SCRATCH_MB}m"
+        lambda_env = {
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(self.timeout_s),
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(self.memory_mb),
+            "AWS_LAMBDA_FUNCTION_NAME": "worker",
+        }
+        return [
+            *("--read-only", "--read-only-tmpfs=false"),
+            *("--tmpfs", f"/tmp:rw,size={SCRATCH_MB}m,mode=1777,nosuid,nodev"),
+            *("--tmpfs", "/dev/shm:ro,size=4k,mode=0555"),
+            *("--user", self.user, "--passwd=false"),  # podman would invent a line for a user without one
+            *("--cap-drop=ALL", "--security-opt", "no-new-privileges"),
+            *("--memory", memory, "--memory-swap", memory, "--cpus", str(self.cpus)),
+            *("--pids-limit", str(self.processes), "--ulimit", f"nofile={self.open_files}:{self.open_files}"),
+            *(word for pair in {**lambda_env, **self.env}.items() for word in ("--env", "=".join(pair))),
+        ]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the emulator said; a timeout comes as text under HTTP 200, a lost process under 502."""
+
+    status: int
+    text: str
+
+    @property
+    def document(self) -> Any:
+        """The function's answer, or its error as Lambda shows it."""
+        try:
+            return json.loads(self.text)
+        except ValueError:
+            raise AssertionError(f"not an answer of the function: {self.status} {self.text[:1000]}") from None
+
+    @property
+    def error(self) -> str:
+        """The class of the error that the handler raised; "" if it raised none."""
+        document = self.document
+        return str(document.get("errorType", "")) if isinstance(document, dict) else ""
+
+
+@dataclass
+class Container:
+    """A function's one environment. It does one request at a time: two at once would lose both."""
+
+    image: BuiltImage
+    cell: Cell
+    name: str
+    address: str
+    timeout_s: int
+
+    def invoke(self, event: Any) -> Answer:
+        """Invoke the function synchronously."""
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        request = urllib.request.Request(f"http://{self.address}{PATH}", body, method="POST")
+        with self.cell.entered():
+            try:
+                with _DIRECT.open(request, timeout=self.timeout_s + 60) as answer:
+                    return Answer(answer.status, answer.read().decode())
+            except urllib.error.HTTPError as error:
+                return Answer(error.code, error.read().decode())
+
+    def said(self) -> str:
+        """All that the function and the emulator wrote so far."""
+        logs = self._podman("logs", self.name)
+        return logs.stdout + logs.stderr
+
+    def processes(self) -> dict[int, str]:
+        """Living processes in the container and their command lines, by the pids of this machine."""
+        group = self._podman("inspect", "--format", "{{.State.CgroupPath}}", self.name).stdout.strip()
+        pids = set()
+        for folder in _groups(group):
+            pids |= {int(pid) for pid in (folder / "cgroup.procs").read_text().split()}
+        return {pid: line for pid in sorted(pids) if (line := _command_line(pid))}
+
+    def peak_memory_bytes(self) -> int:
+        """The most memory that the container has had, files in /tmp and the page cache included."""
+        group = self._podman("inspect", "--format", "{{.State.CgroupPath}}", self.name).stdout.strip()
+        for folder in _groups(group):
+            for file in ("memory.max_usage_in_bytes", "memory.peak"):
+                if (folder / file).is_file():
+                    return int((folder / file).read_text())
+        raise AssertionError(f"no cgroup of {self.name} tells its memory")
+
+    def has_ended(self) -> bool:
+        """Whether its first process, the emulator, is gone."""
+        return self._podman("inspect", "--format", "{{.State.Running}}", self.name).stdout.strip() != "true"
+
+    def _podman(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return podman(self.image, *arguments)
+
+
+def podman(image: BuiltImage, *arguments: str, limit_s: float = 60) -> "subprocess.CompletedProcess[str]":
+    """Call podman with the settings that the image was built with."""
+    return subprocess.run(
+        ["podman", *arguments], env=image.environ, capture_output=True, text=True, check=False, timeout=limit_s
+    )
+
+
+@contextmanager
+def running(image: BuiltImage, cell: Cell, conditions: Conditions, handler: str = HANDLER) -> Iterator[Container]:
+    """The function under Lambda's conditions; nothing of it is left afterwards."""
+    name = f"sparklet-test-{uuid.uuid4().hex[:8]}"
+    with cell.entered():
+        address, runtime_api = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    emulator = [EMULATOR_INSIDE, "--runtime-interface-emulator-address", address, "--runtime-api-address", runtime_api]
+    place = ["--network", f"ns:{cell.path}", "--volume", f"{image.emulator}:{EMULATOR_INSIDE}:ro"]
+    # The image's own entry point is started by the emulator, as Lambda starts it: with AWS_LAMBDA_RUNTIME_API set.
+    command = [*emulator[1:], "/opt/sparklet/entrypoint", handler]
+    started = podman(
+        image,
+        *("run", "--detach", "--name", name, "--pull", "never", *place, *conditions.options()),
+        *("--entrypoint", emulator[0], image.name, *command),
+    )
+    container = Container(image, cell, name, address, conditions.timeout_s)
+    try:
+        assert started.returncode == 0, started.stderr
+        _await(container)
+        yield container
+    finally:
+        podman(image, "rm", "--force", "--time", "0", name)
+
+
+def _await(container: Container) -> None:
+    """Wait until the emulator listens; it starts the function with the first request."""
+    end_s = time.monotonic() + STARTS_WITHIN_S
+    request = urllib.request.Request(f"http://{container.address}/", method="GET")
+    while time.monotonic() < end_s and not container.has_ended():
+        with container.cell.entered():
+            try:
+                _DIRECT.open(request, timeout=5).close()
+            except urllib.error.HTTPError:
+                return  # it answers
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+    raise AssertionError(f"the emulator does not listen at {container.address}:\n{container.said()}")
+
+
+def _groups(path: str) -> list[Path]:
+    """The folders of a control group: one where there is one hierarchy, else one for each controller."""
+    roots = [Path("/sys/fs/cgroup"), *(each for each in Path("/sys/fs/cgroup").iterdir() if each.is_dir())]
+    return [
+        found for root in roots if (found := root / path.strip("/")).is_dir() and (found / "cgroup.procs").is_file()
+    ]
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:  # ended meanwhile
+        return ""

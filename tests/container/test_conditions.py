@@ -1,0 +1,98 @@
+"""What a script meets inside the image under Lambda's conditions, told by a script."""
+
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.container.account import EXAMPLES, Account
+from tests.container.built_image import BuiltImage
+from tests.container.cell import Cell
+from tests.container.container import SCRATCH_MB, Conditions, Container, running
+
+PROBE = Path(__file__).with_name("probe.py")
+OWN_ARCHIVE = "/opt/sparklet/cds/sparklet.jsa"
+NOBODYS = "4242:4242"  # no line in any passwd
+
+
+@pytest.fixture(scope="module")
+def neighbour(cell: Cell) -> Iterator[int]:
+    """A port of this machine that somebody listens on."""
+    with cell.left():
+        listening = socket.create_server(("0.0.0.0", 0))
+    with listening:
+        yield int(listening.getsockname()[1])
+
+
+def probed(account: Account, function: Container, neighbour: int) -> Any:
+    answer = function.invoke(account.asking(PROBE, params={"neighbour": str(neighbour)}))
+    assert answer.document.get("state") == "SUCCEEDED", f"{answer}\n{function.said()}"
+    return answer.document["answer"]
+
+
+@pytest.fixture(scope="module")
+def facts(account: Account, function: Container, neighbour: int) -> Any:
+    """What the probe told of its first task."""
+    return probed(account, function, neighbour)
+
+
+def test_it_runs_as_lambdas_user_without_any_right(facts: Any) -> None:
+    assert facts["ids"] == [993, 990]
+    assert (facts["user"], facts["hadoop_user"], facts["home"]) == ("sparklet", "sparklet", "/tmp")
+    assert (facts["capabilities"], facts["no_new_privileges"]) == (0, "1")
+    assert facts["open_files"] == [1024, 1024]
+
+
+def test_only_tmp_can_be_written_to(facts: Any) -> None:
+    assert facts["writable"] == ["/tmp"]
+    assert facts["scratch_mb"] == SCRATCH_MB
+    assert facts["lock"].startswith(("OSError", "PermissionError", "FileNotFoundError"))  # /dev/shm is of no use
+
+
+def test_nothing_but_the_stand_in_can_be_reached(facts: Any, cell: Cell, neighbour: int) -> None:
+    assert facts["stand_in"] == "200"
+    assert facts["interfaces"] == ["lo"]
+    assert "Network is unreachable" in facts["internet"]
+    assert facts["name"].startswith("gaierror")
+    assert facts["neighbour"].startswith("ConnectionRefusedError")
+    with cell.left():  # it is there, though
+        socket.create_connection(("127.0.0.1", neighbour), timeout=5).close()
+
+
+def test_the_worker_s_jvm_uses_the_images_archive_of_classes(facts: Any) -> None:
+    assert OWN_ARCHIVE in facts["maps"]
+    assert "sharing" in facts["sharing"]
+
+
+def test_the_heap_leaves_room_for_python(facts: Any, conditions: Conditions) -> None:
+    (heap,) = [each for each in facts["arguments"] if each.startswith("-Xmx")]
+    assert re.fullmatch(r"-Xmx\d+m", heap)
+    assert int(heap[4:-1]) <= conditions.memory_mb - 512
+
+
+def test_the_second_invocation_meets_the_same_jvm_and_a_new_python(
+    account: Account, function: Container, neighbour: int, facts: Any, observed: list[str]
+) -> None:
+    again = probed(account, function, neighbour)
+
+    assert (again["jvm"], again["started_ms"]) == (facts["jvm"], facts["started_ms"])
+    reports = re.findall(r"REPORT RequestId: .*?\tDuration: ([\d.]+) ms", function.said())
+    observed.append(f"warm reuse: invocations of one JVM took {', '.join(reports)} ms")
+
+
+def test_a_user_whom_no_passwd_knows_can_work_as_well(
+    image: BuiltImage, cell: Cell, account: Account, conditions: Conditions, neighbour: int
+) -> None:
+    env = {**account.env, **conditions.env}
+    with running(image, cell, replace(conditions, user=NOBODYS, env=env)) as function:
+        told = probed(account, function, neighbour)
+        submitted = function.invoke(account.asking("# sparklet: runner=submit\n" + (EXAMPLES / "hello.py").read_text()))
+        said = function.said()
+
+    assert told["ids"] == [4242, 4242]
+    assert told["user"].startswith("KeyError")
+    assert submitted.document["state"] == "SUCCEEDED", said

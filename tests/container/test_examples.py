@@ -1,0 +1,204 @@
+"""Every example script in the image, on S3 through S3A; tables are read back by Spark and by others' libraries."""
+
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from spark_scripts.demo.flights_data import find_original
+from tests.aggregated import AWS_MADE
+from tests.container.account import EXAMPLES, Account
+from tests.container.container import Container
+from tests.functional.job.kinesis import Stream
+from tests.functional.job.test_everywhere import COLUMNS, PEOPLE, ROWS, TEXTS, delta, hudi, in_any_order, parquet
+
+READ_TABLES = Path(__file__).with_name("read_tables.py")
+CSV = "id,name,born\n1,Ada,1815\n2,Émilie,1706\n3,,1906\n"
+
+
+@pytest.fixture(scope="module")
+def inputs(account: Account) -> dict[str, str]:
+    """Objects in the bucket, by what they are."""
+    original = find_original()
+    with zipfile.ZipFile(original / "flights.csv.zip") as archive:
+        header, *lines = archive.read("flights.csv").splitlines(keepends=True)
+    day = b"".join([header, *(line for line in lines if line.startswith(b"2013,1,1,"))])
+    tables = {name: account.put(f"input/{name}.csv", (original / f"{name}.csv").read_bytes()) for name in AIRCRAFT}
+    texts = {name: account.put(f"input/texts/{name}", text) for name, text in TEXTS.items()}
+    people = account.put("input/people [1] {a,b}.csv", CSV)
+    return {"people": people, "day": account.put("input/2013-01-01.csv", day), **tables, **texts}
+
+
+AIRCRAFT = ("airlines", "planes")
+
+
+def ran(account: Account, function: Container, name: str, **event: Any) -> Any:
+    """Run an example as a task of its own; its answer."""
+    answer = function.invoke(account.asking(EXAMPLES / f"{name}.py", **event))
+    assert answer.document.get("state") == "SUCCEEDED", f"{answer}\n{function.said()[-5000:]}"
+    return answer.document
+
+
+def written(account: Account, folder: Path, output: str) -> Path:
+    return account.download(account.uri(output), folder)
+
+
+# Files
+
+
+def test_hello(account: Account, function: Container) -> None:
+    ran(account, function, "hello")
+
+    assert "hello from Spark" in function.said()
+    assert ": 1000 rows counted" in function.said()
+
+
+def test_wordcount(account: Account, function: Container, inputs: dict[str, str], tmp_path: Path) -> None:
+    told = ran(account, function, "wordcount", inputs=[inputs[n] for n in TEXTS], output_path=account.uri("out/words"))
+
+    expected = Counter(" ".join(TEXTS.values()).split())
+    assert dict(parquet(written(account, tmp_path, "out/words"))) == expected
+    assert told["rows"] == len(expected)
+
+
+def test_csv_to_parquet(account: Account, function: Container, inputs: dict[str, str], tmp_path: Path) -> None:
+    params = {"schema": "id INT, name STRING, born INT"}
+    ran(
+        account,
+        function,
+        "csv_to_parquet",
+        inputs=[inputs["people"]],
+        output_path=account.uri("out/people"),
+        params=params,
+    )
+
+    rows = parquet(written(account, tmp_path, "out/people"))
+    assert rows == [(1, "Ada", 1815), (2, "Émilie", 1706), (3, None, 1906)]
+
+
+def test_flights_daily(account: Account, function: Container, inputs: dict[str, str], tmp_path: Path) -> None:
+    params = {name: inputs[name] for name in AIRCRAFT}
+    told = ran(
+        account, function, "flights_daily", inputs=[inputs["day"]], output_path=account.uri("out/day"), params=params
+    )
+
+    day = tmp_path / "day.csv"
+    day.write_bytes(account.at.store.get(inputs["day"]))
+    query = "SELECT year, month, day, dep_time, carrier, flight, tailnum, origin, dest FROM {} ORDER BY ALL"
+    given = duckdb.execute(query.format("read_csv(?, nullstr='NA')"), [str(day)]).fetchall()
+    output = written(account, tmp_path / "out", "out/day")
+    assert duckdb.execute(query.format("read_parquet(?)"), [f"{output}/*.parquet"]).fetchall() == given
+    assert told["rows"] == len(given) == 842
+
+
+# Tables: written by three tasks, read back by a fourth, and by libraries that know nothing of Spark
+
+
+@pytest.fixture(scope="module")
+def tables(account: Account, function: Container, inputs: dict[str, str]) -> dict[str, str]:
+    """A table of each format: the people."""
+    found = {kind: account.uri(f"out/{kind}") for kind in ("delta", "iceberg", "hudi")}
+    for kind, output in found.items():
+        told = ran(account, function, f"{kind}_append", inputs=[inputs["people"]], output_path=output)
+        assert told["rows"] == len(PEOPLE)
+    return found
+
+
+def test_tables_of_three_formats_are_read_back_through_s3a(
+    account: Account, function: Container, tables: dict[str, str]
+) -> None:
+    params = {**tables, "iceberg": "lake.rows", "warehouse": tables["iceberg"]}
+    answer = function.invoke(account.asking(READ_TABLES, params=params))
+
+    assert answer.document.get("state") == "SUCCEEDED", f"{answer}\n{function.said()[-5000:]}"
+    found = answer.document["answer"]
+    assert set(found) == {"delta", "iceberg", "hudi"}
+    for kind, rows in found.items():
+        assert [tuple(row) for row in rows] == PEOPLE, kind
+
+
+def test_delta_append(account: Account, tables: dict[str, str], tmp_path: Path) -> None:
+    assert delta(account.download(tables["delta"], tmp_path)) == PEOPLE
+
+
+def test_iceberg_append(account: Account, tables: dict[str, str]) -> None:
+    assert iceberg_on_s3(account, f"{tables['iceberg']}/lake/rows") == PEOPLE
+
+
+def test_hudi_append(account: Account, tables: dict[str, str], tmp_path: Path) -> None:
+    assert hudi(account.download(tables["hudi"], tmp_path), "id, name, born") == PEOPLE
+
+
+def iceberg_on_s3(account: Account, table: str, columns: str = "*") -> list[tuple[Any, ...]]:
+    """Iceberg's metadata name objects, so the table is read where it is."""
+    from pyiceberg.table import StaticTable
+
+    version = account.at.store.get(f"{table}/metadata/version-hint.text").decode().strip()
+    access = {
+        "s3.endpoint": account.endpoint,
+        "s3.access-key-id": account.env["AWS_ACCESS_KEY_ID"],
+        "s3.secret-access-key": account.env["AWS_SECRET_ACCESS_KEY"],
+        "s3.region": account.env["AWS_REGION"],
+    }
+    metadata = f"{table}/metadata/v{version}.metadata.json"
+    found = StaticTable.from_metadata(metadata, access).scan().to_arrow()  # noqa: F841 - duckdb finds it by its name
+    return duckdb.sql(f"SELECT {columns} FROM found ORDER BY ALL").fetchall()
+
+
+# Streams: the function's own script, as a batch chooses none; delivered twice, each record is there once
+
+
+@pytest.fixture(scope="module")
+def batch(stand_in: str) -> dict[str, Any]:
+    """A batch of Kinesis as Lambda delivers it; its one record was aggregated by AWS' own library."""
+    stream = Stream(stand_in)
+    stream.put([("q", AWS_MADE)])
+    return stream.event()
+
+
+def delivered_twice(account: Account, function: Container, batch: dict[str, Any], name: str) -> str:
+    """Let the function's script be this one and deliver the batch; where its table is."""
+    account.put("scripts/default.py", (EXAMPLES / f"{name}.py").read_bytes())
+    output = account.uri(f"out/{name}")
+    for _ in range(2):
+        answer = function.invoke({**batch, "output_path": output})
+        assert answer.document == {"batchItemFailures": []}, f"{answer}\n{function.said()[-5000:]}"
+    return output
+
+
+def test_stream_to_delta(account: Account, function: Container, batch: dict[str, Any], tmp_path: Path) -> None:
+    output = delivered_twice(account, function, batch, "stream_to_delta")
+
+    assert in_any_order(delta(account.download(output, tmp_path), COLUMNS)) == in_any_order(ROWS[0])
+
+
+def test_stream_to_iceberg(account: Account, function: Container, batch: dict[str, Any]) -> None:
+    output = delivered_twice(account, function, batch, "stream_to_iceberg")
+
+    assert in_any_order(iceberg_on_s3(account, f"{output}/lake/readings", COLUMNS)) == in_any_order(ROWS[0])
+
+
+def test_stream_to_hudi(account: Account, function: Container, batch: dict[str, Any], tmp_path: Path) -> None:
+    output = delivered_twice(account, function, batch, "stream_to_hudi")
+
+    assert in_any_order(hudi(account.download(output, tmp_path), COLUMNS)) == in_any_order(ROWS[0])
+
+
+def test_no_example_is_forgotten() -> None:
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+
+    assert {script.stem for script in EXAMPLES.glob("*.py")} <= tested
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory(function: Container, conditions: Any, observed: list[str]) -> Iterator[None]:
+    """Say how much memory all of it took."""
+    yield
+    peak_mb = function.peak_memory_bytes() >> 20
+    observed.append(
+        f"examples, memory: {conditions.memory_mb} MB, peak of the container {peak_mb} MB (with /tmp and cache)"
+    )
