@@ -42,6 +42,8 @@ OF_FUNCTIONS = frozenset(
         "SPARKLET_SCRIPT_PREFIXES",
         "SPARKLET_SPARK_CONF",
         "SPARKLET_TASKS_PER_JVM",
+        "SPARKLET_WORKER_MEMORY_MB",
+        "SPARKLET_WORKER_SCRATCH_MB",
     }
 )
 """What is set on functions; the template does."""
@@ -100,18 +102,26 @@ class FanoutSettings:
     notice_bus: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PlannerSettings:
+    """What the planner function knows of the workers; sizes of 0 are not known."""
+
+    script_prefixes: tuple[str, ...]  # as for workers: what a request may choose its script from
+    worker_memory_mb: int  # SPARKLET_WORKER_MEMORY_MB
+    worker_scratch_bytes: int  # SPARKLET_WORKER_SCRATCH_MB
+
+
 def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
     """Read a worker's settings; SettingsError names the variable, its value and what it may be."""
     check_names(env)
     bucket = env.get("SPARKLET_BUCKET", "")
-    own = (f"s3://{bucket}/runs/", f"s3://{bucket}/scripts/") if bucket else ()
     return WorkerSettings(
         ledger_table=env.get("SPARKLET_LEDGER_TABLE", ""),
         bucket=bucket,
         queue_url=env.get("SPARKLET_QUEUE_URL", ""),
         runner="submit" if _one_of(env, "SPARKLET_RUNNER", "warm", "submit") == "submit" else "warm",
         default_script=_default_script(env),
-        script_prefixes=own + _prefixes(env, "SPARKLET_SCRIPT_PREFIXES"),
+        script_prefixes=_script_prefixes(env),
         scratch=Path(env.get("SPARKLET_SCRATCH") or "/tmp"),  # noqa: S108 - Lambda's only writable place
         min_free_bytes=_number(env, "SPARKLET_MIN_FREE_BYTES", 64 * 1024 * 1024, int),
         grace_s=_number(env, "SPARKLET_GRACE_S", 10.0, float, most=MOST_GRACE_S),
@@ -145,6 +155,23 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
     )
+
+
+def planner_settings(env: Mapping[str, str] = os.environ) -> PlannerSettings:
+    """Read what the planner function needs beside them; SettingsError names the variable and what it may be."""
+    check_names(env)
+    return PlannerSettings(
+        script_prefixes=_script_prefixes(env),
+        worker_memory_mb=_number(env, "SPARKLET_WORKER_MEMORY_MB", 0, int),
+        worker_scratch_bytes=_number(env, "SPARKLET_WORKER_SCRATCH_MB", 0, int) * 1024 * 1024,
+    )
+
+
+def _script_prefixes(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Where an event may choose its script: the deployment's own folders, and what the operator allows."""
+    bucket = env.get("SPARKLET_BUCKET", "")
+    own = (f"s3://{bucket}/runs/", f"s3://{bucket}/scripts/") if bucket else ()
+    return own + _prefixes(env, "SPARKLET_SCRIPT_PREFIXES")
 
 
 def _default_script(env: Mapping[str, str]) -> str:

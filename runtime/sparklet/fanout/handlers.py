@@ -1,4 +1,4 @@
-"""Lambda entry points of what watches runs, and the composition root of both."""
+"""Lambda entry points of what plans and watches runs, and their composition root."""
 
 import json
 import sys
@@ -7,16 +7,33 @@ from functools import cache
 from typing import Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger
+from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
 from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.notices import notifier_for
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
-from sparklet.errors import SparkletError
+from sparklet.errors import EventError, NoticeError, SparkletError
+from sparklet.events.sqs import order_of
 from sparklet.fanout.checker import CheckReport, check, open_runs
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.recovery import LetterFate, consume
+from sparklet.fanout.plan_requests import handle_request
+from sparklet.fanout.recovery import LetterFate, consume, keep
+from sparklet.fanout.task_letters import consume_task
 from sparklet.ports import Message
-from sparklet.settings import fanout_settings
+from sparklet.settings import fanout_settings, planner_settings
+
+
+def planner_handler(event: Any, context: Any) -> dict[str, Any]:
+    """Enter a run (see ``plan_requests``) and plan it as far as the time goes; called again it goes on."""
+    answer = handle_request(
+        _deployment(),
+        event,
+        planner_settings(),
+        context.aws_request_id,
+        lambda: context.get_remaining_time_in_millis() / 1000,
+    )
+    _log("INFO", "planned" if answer["sealed"] else "not all planned yet", answer["run_id"], shards=answer["shards"])
+    return answer
 
 
 def dlq_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
@@ -35,13 +52,28 @@ def handle_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
     for record in event["Records"]:
         letter = Message(record["messageId"], record["body"], record.get("receiptHandle", ""))
         try:
-            fate = consume(at, letter)
+            fate = _fate(at, letter, record)
         except SparkletError as error:
             failures.append({"itemIdentifier": letter.message_id})
             _log("ERROR", "a dead letter could not be dealt with and comes back", letter.message_id, error=str(error))
         else:
             _log("ERROR" if fate is LetterFate.KEPT else "INFO", "dead letter", letter.message_id, fate=fate)
     return {"batchItemFailures": failures}
+
+
+def _fate(at: Deployment, letter: Message, record: Mapping[str, Any]) -> LetterFate:
+    """What becomes of a letter: of a run's shard, of a task of the asynchronous API, or of nobody."""
+    try:
+        order = order_of(record)
+    except EventError as error:
+        return keep(at, letter, str(error))
+    if order is None:
+        return consume(at, letter)
+    try:
+        return consume_task(at, order)
+    except NoticeError as error:  # the task has ended; coming back the letter would find nothing to do
+        _log("ERROR", "a notice was not sent", order.task_id, error=str(error))
+        return LetterFate.FAILED
 
 
 def handle_check(at: Deployment) -> dict[str, Any]:
@@ -64,7 +96,7 @@ def _said(report: CheckReport) -> dict[str, Any]:
     return {"state": str(report.run.state), "pending": report.counts.pending, "running": report.counts.running, **done}
 
 
-def _log(level: str, message: str, subject: str, **fields: str) -> None:
+def _log(level: str, message: str, subject: str, **fields: str | int) -> None:
     sys.stdout.write(json.dumps({"level": level, "message": message, "subject": subject, **fields}) + "\n")
     sys.stdout.flush()
 
@@ -81,4 +113,6 @@ def _deployment() -> Deployment:
         queue=SqsQueue(clients, settings.queue_url),
         clock=SystemClock(),
         open_inputs=input_stores(clients),
+        tasks=DynamoTasks(clients, settings.ledger_table),
+        notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
     )

@@ -18,7 +18,7 @@ from sparklet.fanout.unplannable import refuse_unplannable
 from sparklet.model import RUN_ID, Access, ListSource, Run, RunOptions
 from sparklet.s3_uri import SCHEME
 
-__all__ = ["ListRequest", "RunRequest", "new_run", "run_id_for"]
+__all__ = ["ListRequest", "RunRequest", "new_run", "run_id_for", "slug_of"]
 
 LONGEST_NAME = 40  # so that time and suffix fit into the 63 characters of a run id
 
@@ -101,8 +101,12 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
 
 def run_id_for(name: str, now_s: float) -> str:
     """A run id of its own from a name, the time (UTC) and a random suffix: ``flights-20130101t120000-3f9a1c``."""
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST_NAME].rstrip("-") or "run"
-    return f"{slug}-{datetime.fromtimestamp(now_s, UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
+    return f"{slug_of(name)}-{datetime.fromtimestamp(now_s, UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
+
+
+def slug_of(name: str) -> str:
+    """What a run id begins with: the name in its characters."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST_NAME].rstrip("-") or "run"
 
 
 def _known_run(at: Deployment, run_id: str) -> Run | None:

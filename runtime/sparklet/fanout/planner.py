@@ -52,8 +52,11 @@ def plan(
     *,
     part_shards: int = PART_SHARDS,
     part_bytes: int = PART_BYTES,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Plan a run to its end, from wherever an earlier planner left off; the run with its plan sealed.
+
+    ``stop`` is asked after each part: told to, it leaves the rest to the next call, and the run is not sealed.
 
     Raises
     ------
@@ -82,6 +85,8 @@ def plan(
         planning = _Planning(at, run, sealed, pace, progress, left_out)
         for group in _groups(planning.shards(), part_shards, part_bytes):
             planning.add(group)
+            if stop():
+                return at.ledger.get_run(run_id)
         return planning.seal()
 
 

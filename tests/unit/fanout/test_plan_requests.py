@@ -1,0 +1,273 @@
+"""The planner function: what a request may say, and that asking until the plan is sealed loses and doubles nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sparklet.errors import (
+    CheckpointConflictError,
+    EventError,
+    PlanError,
+    RunExistsError,
+    RunNotFoundError,
+    ScriptNotAllowedError,
+    SettingsError,
+)
+from sparklet.fanout import plan_requests
+from sparklet.fanout.plan_requests import KEYS, handle_request, run_request
+from sparklet.model import Access, RunState
+from sparklet.settings import PlannerSettings
+from tests.unit.fanout.world import BUCKET, SCRIPT, SOURCE, World
+
+SETTINGS = PlannerSettings(("s3://data/jobs/",), worker_memory_mb=3008, worker_scratch_bytes=2**32)
+MIB = 2**20
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    return {"script": SCRIPT, "inputs": [SOURCE], "output": "s3://data/out/", "run_id": "run-1", **changes}
+
+
+def ask(world: World, event: Any, remaining_s: Callable[[], float] = lambda: 900.0, **settings: Any) -> dict[str, Any]:
+    return handle_request(world.at, event, settings.get("settings", SETTINGS), "request-1", remaining_s)
+
+
+def steps(*values: float) -> Callable[[], float]:
+    """Remaining seconds, one value a look; the last one stays."""
+    left = list(values)
+    return lambda: left.pop(0) if len(left) > 1 else left[0]
+
+
+# --- planning ---
+
+
+def test_a_request_becomes_a_sealed_run_whose_messages_are_sent(world: World) -> None:
+    world.put(3)
+
+    answer = ask(world, request(max_objects=1))
+
+    assert answer == {
+        "run_id": "run-1",
+        "state": "RUNNING",
+        "sealed": True,
+        "generation": 0,
+        "shards": 3,
+        "objects": 3,
+        "bytes": 30,
+        "skipped": {},
+    }
+    assert len(world.queue.receive(10)) == 3
+
+
+def test_the_same_request_again_changes_nothing(world: World) -> None:
+    world.put(3)
+    first = ask(world, request(max_objects=1))
+
+    assert ask(world, request(max_objects=1)) == first
+    assert ask(world, {"run_id": "run-1"}) == first
+    assert len(world.queue.receive(10)) == 3
+
+
+def test_what_there_was_no_time_for_is_planned_by_the_next_calls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # GIVEN five parts, and time for two of them: each takes 40 s of the 120
+    monkeypatch.setattr(plan_requests, "PART_SHARDS", 1)
+    world.put(5)
+
+    first = ask(world, request(max_objects=1), steps(150, 110, 70, 30))
+    second = ask(world, {"run_id": "run-1"}, steps(150, 110, 70, 30))
+    third = ask(world, {"run_id": "run-1"})
+
+    assert [(each["sealed"], each["shards"]) for each in (first, second, third)] == [(False, 2), (False, 4), (True, 5)]
+    assert first["state"] == "PLANNING"
+    assert [record.number for record in world.shards()] == [0, 1, 2, 3, 4]
+
+
+def test_a_planner_stops_while_a_part_twice_as_long_as_the_longest_still_fits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_requests, "PART_SHARDS", 1)
+    world.put(9)
+
+    answer = ask(world, request(max_objects=1), steps(200, 190, 160, 155, 91, 20))  # parts of 10, 30, 5 and 64 s
+
+    assert answer["shards"] == 4
+
+
+def test_of_a_run_with_a_rate_no_part_takes_longer_to_send_than_a_minute(world: World) -> None:
+    world.put(9)
+
+    ask(world, request(max_objects=1, rate=0.1))
+
+    assert [part.shard_count for part in world.ledger.parts("run-1")] == [6, 3]
+
+
+def test_a_run_without_an_id_is_found_again_by_lambdas_own_retry(world: World) -> None:
+    world.put(1)
+    event = request(run_id=None)
+
+    first, second = ask(world, event), ask(world, event)
+
+    assert first["run_id"] == second["run_id"]
+    assert first["run_id"].startswith("daily-")
+
+
+def test_two_planners_at_once_are_told_so_and_a_cancelled_run_is_only_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put(1)
+
+    def conflict(*_: Any, **__: Any) -> None:
+        raise CheckpointConflictError("another planner")
+
+    monkeypatch.setattr(plan_requests, "plan", conflict)
+    with pytest.raises(CheckpointConflictError):
+        ask(world, request())
+
+    world.ledger.cancel_run("run-1")
+    assert ask(world, {"run_id": "run-1"})["sealed"] is False
+
+
+# --- requests ---
+
+
+def test_every_option_reaches_the_run(world: World) -> None:
+    world.put(2)
+    world.put(1, folder="s3://other/list/")
+    options = {
+        "include": "*.csv",
+        "exclude": ["*.tmp"],
+        "since": "1970-01-01",
+        "incremental": True,
+        "keep_empty": True,
+        "archived": "skip",
+        "other_region": True,
+        "shard_size": "64MiB",
+        "max_objects": 7,
+        "group_by": "prefix",
+        "compression_factor": 2,
+        "split": "csv",
+        "max_shard_size": 10**9,
+        "oversize": "mark",
+        "max_attempts": 2,
+        "tolerate": "2.5%",
+        "rate": 1000,
+        "versions": False,
+    }
+
+    run = run_request(
+        request(
+            name="daily",
+            args=["--day", "1"],
+            params={"a": [1]},
+            requester_pays=True,
+            role="arn:aws:iam::123456789012:role/x",
+            py_files=["s3://data/jobs/lib.zip"],
+            lists=["s3://l/a.txt", {"source": "s3://l/b", "format": "csv", "path": "key"}],
+            **options,
+        ),
+        "request-1",
+    )
+
+    given = run.options
+    assert (given.include, given.exclude, given.modified_since_s) == (("*.csv",), ("*.tmp",), 0.0)
+    assert (given.incremental, given.keep_empty, given.archived, given.other_region) == (True, True, "skip", True)
+    assert (given.target_bytes, given.max_objects, given.group_by) == (64 * MIB, 7, "prefix")
+    assert (given.compression_factor, given.split, given.max_shard_bytes, given.oversize) == (2, "csv", 10**9, "mark")
+    assert (given.max_attempts, given.tolerated_failure_percentage, given.rate_per_s) == (2, 2.5, 1000)
+    assert (run.name, run.args, run.params, run.py_files) == (
+        *("daily", ("--day", "1"), {"a": [1]}),
+        ("s3://data/jobs/lib.zip",),
+    )
+    assert run.access == Access(True, "arn:aws:iam::123456789012:role/x")
+    assert [(each.source, each.format, each.path) for each in run.lists] == [
+        ("s3://l/a.txt", "", ""),
+        ("s3://l/b", "csv", "key"),
+    ]
+
+
+def test_there_is_a_key_for_each_option_of_the_command_line() -> None:
+    from dataclasses import fields
+
+    from sparklet.cli.planning_options import EndOptions, InputOptions, ShardOptions
+
+    named = {field.name for group in (InputOptions, ShardOptions, EndOptions) for field in fields(group)}
+
+    assert named - {"list_format", "list_path"} <= KEYS  # those stand with each list
+
+
+@pytest.mark.parametrize(
+    ("event", "error", "told"),
+    [
+        ([], EventError, "JSON object"),
+        ({}, EventError, "names no script"),
+        (request(output=None), EventError, "names no output"),
+        (request(inputs=[]), EventError, "names no input"),
+        (request(imput="x"), EventError, "'imput'; is inputs meant"),
+        (request(inputs=[1]), EventError, "inputs holds a int"),
+        (request(args="--day 1", params=[]), EventError, "params is a list"),
+        (request(max_objects="2"), EventError, "max_objects is a str; it must be a whole number"),
+        (request(max_objects=True), EventError, "max_objects is a bool"),
+        (request(max_objects=0), SettingsError, "at least 1"),
+        (request(incremental="yes"), EventError, "true or false"),
+        (request(shard_size="big"), SettingsError, "'big' is no size"),
+        (request(tolerate="some"), SettingsError, "tolerate 'some'"),
+        (request(rate=-1), EventError, "rate is -1"),
+        (request(since="36h"), EventError, "not a span"),
+        (request(lists=["/etc/passwd"]), EventError, "must lie in S3"),
+        (request(lists=[{"uri": "s3://x/y"}]), EventError, "source, format and path"),
+        (request(inputs=["/var/task/"]), PlanError, "/var/task/"),
+        (request(output="/tmp/out"), PlanError, "must look like s3://"),
+        (request(run_id="No Such"), PlanError, "run id"),
+        ({"run_id": "unknown"}, RunNotFoundError, "unknown"),
+    ],
+)
+def test_a_bad_request_is_refused_by_the_key_that_is_wrong(
+    world: World, event: Any, error: type[Exception], told: str
+) -> None:
+    world.put(1)
+
+    with pytest.raises(error) as caught:
+        ask(world, event)
+
+    assert told in str(caught.value)
+    assert list(world.ledger.list_runs()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"script": "s3://data/in/evil.py"},
+        {"script": "/var/task/sparklet/clock.py"},
+        {"script": "s3://data/jobs/../in/evil.py"},
+        {"py_files": ["s3://data/in/evil.zip"]},
+    ],
+)
+def test_a_script_runs_only_from_where_the_operator_allows(world: World, changes: dict[str, Any]) -> None:
+    world.put(1)
+    world.store.put("s3://data/in/evil.py", b"print()")
+
+    with pytest.raises(ScriptNotAllowedError, match="outside the prefixes"):
+        ask(world, request(**changes))
+
+    assert world.keys(f"s3://{BUCKET}/runs/") == []
+
+
+def test_another_request_of_the_same_id_is_refused(world: World) -> None:
+    world.put(1)
+    ask(world, request())
+
+    with pytest.raises(RunExistsError, match="arguments"):
+        ask(world, request(args=["--other"]))
+
+
+def test_a_shard_is_held_to_what_the_workers_take_on_unless_a_size_is_named(world: World) -> None:
+    world.put(1, size_bytes=4 * MIB)
+    small = PlannerSettings(SETTINGS.script_prefixes, worker_memory_mb=9, worker_scratch_bytes=512 * MIB)
+
+    with pytest.raises(PlanError, match="above the 3 MiB"):
+        ask(world, request(), settings=small)
+    with pytest.raises(PlanError, match="must keep half for Spark"):
+        ask(world, request(split="lines", shard_size="300MiB"), settings=small)
+
+    assert ask(world, request(max_shard_size="1GiB"), settings=small)["sealed"]
+    assert world.ledger.get_run("run-1").state is RunState.RUNNING
