@@ -15,6 +15,7 @@
     │   ├── ShardNotFoundError       the run has no such shard
     │   └── CheckpointConflictError  another planner moved this run's checkpoint
     ├── QueueError*                  the queue did not do what it was asked to
+    ├── NoticeError*                 nobody could be told how something ended
     ├── LogsError                    the workers' logs could not be read
     ├── PlanError                    the input cannot be planned as asked
     │   └── NothingNewError          everything in it was done before, or is too old: no failure of anybody
@@ -48,6 +49,7 @@ __all__ = [
     "LocalStackError",
     "LogsError",
     "NothingNewError",
+    "NoticeError",
     "ObjectChangedError",
     "ObjectForbiddenError",
     "ObjectNotFoundError",
@@ -130,6 +132,12 @@ class CheckpointConflictError(LedgerError):
 
 class QueueError(SparkletError):
     """The queue did not do what it was asked to; trying again may help."""
+
+    retryable = True
+
+
+class NoticeError(SparkletError):
+    """A notice could not be sent; what it was to tell of is not touched by that."""
 
     retryable = True
 

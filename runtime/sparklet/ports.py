@@ -13,6 +13,7 @@ from sparklet.model import (
     Claim,
     Counts,
     Failure,
+    Notice,
     PartRecord,
     Run,
     RunState,
@@ -21,6 +22,7 @@ from sparklet.model import (
     ShardRef,
     ShardResult,
     ShardState,
+    TaskRecord,
 )
 
 
@@ -135,6 +137,26 @@ class Compute(Protocol):
 
     def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
         """Invoke synchronously; the decoded answer. RemoteTaskError if the function failed."""
+
+
+class Notifier(Protocol):
+    """Whoever wants to hear how something ended. Every method raises NoticeError."""
+
+    def notify(self, notice: Notice) -> None:
+        """Send a notice once; after a lost answer it may be there twice."""
+
+
+class TaskStore(Protocol):
+    """Tasks of the asynchronous API. Every method raises LedgerError."""
+
+    def get_task(self, task_id: str) -> TaskRecord | None:
+        """A task (strongly consistent); None if no attempt at one of that id was ever recorded."""
+
+    def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
+        """Put ``record`` where ``was`` stands (None: nothing yet); False if that has moved on.
+
+        After a write whose result is unknown an adapter reads again: my record there means done.
+        """
 
 
 class Ledger(Protocol):

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     import boto3
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
 
 T = TypeVar("T")
@@ -90,6 +92,16 @@ class AwsClients:
     def sqs(self) -> "SQSClient":
         """Amazon SQS."""
         return self._client("sqs", lambda session: session.client("sqs", **self._options()))
+
+    @property
+    def sns(self) -> "SNSClient":
+        """Amazon SNS."""
+        return self._client("sns", lambda session: session.client("sns", **self._options()))
+
+    @property
+    def events(self) -> "EventBridgeClient":
+        """Amazon EventBridge."""
+        return self._client("events", lambda session: session.client("events", **self._options()))
 
     @property
     def cloudformation(self) -> "CloudFormationClient":

@@ -1,7 +1,7 @@
 """Shard messages in Amazon SQS."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -131,6 +131,22 @@ class SqsQueue:
                 raise QueueError(f"could not {what} queue {self._queue_url}: {told(error)}") from error
         except BotoCoreError as error:
             raise QueueError(f"could not {what} queue {self._queue_url}: {told(error)}") from error
+
+
+def queue_opener(clients: AwsClients) -> Callable[[str], SqsQueue]:
+    """Open a queue by its ARN; the function raises QueueError if there is no such queue or it may not be found."""
+
+    def open_queue(arn: str) -> SqsQueue:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        account, _, name = arn.rpartition(":")
+        try:
+            found = clients.sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account.rpartition(":")[2])
+        except (BotoCoreError, ClientError) as error:
+            raise QueueError(f"the queue {arn} could not be found: {told(error)}") from error
+        return SqsQueue(clients, found["QueueUrl"])
+
+    return open_queue
 
 
 def batches(bodies: Iterable[str]) -> Iterator[list[str]]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.events import api, direct, kafka, notices, sqs, streams
-from sparklet.events.task import NAME, Event, Format, KafkaFailures, Outcome, Source, Task, Telling, seen
+from sparklet.events.task import NAME, Event, Format, KafkaFailures, Order, Outcome, Source, Task, Telling, seen
 
-__all__ = ["Event", "KafkaFailures", "Outcome", "Source", "Task", "answer", "parse_event"]
+__all__ = ["Event", "KafkaFailures", "Order", "Outcome", "Source", "Task", "answer", "parse_event"]
 
 _FORMATS: Mapping[Source, Format] = {
     Source.SQS: Format(sqs.split, sqs.tell),

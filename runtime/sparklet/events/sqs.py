@@ -4,6 +4,9 @@ The mapping must have ``FunctionResponseTypes: [ReportBatchItemFailures]``: with
 and deletes every message of the batch. What a message carries (a shard, an S3 notification, an SNS or
 EventBridge envelope, anything else) is the script's to read; here only Sparklet's own messages and
 S3's test messages are told apart.
+
+A message with the attribute ``sparklet-task`` is a task of the asynchronous API (sam/api.yaml sends it): its body is an
+event as in a direct invocation. The attribute is the id that the client chose, or ``*`` for the message's own.
 """
 
 import json
@@ -12,10 +15,12 @@ from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.events.notices import found_test_event
-from sparklet.events.task import Event, Outcome, Source, Task, Telling, seen, text_of
-from sparklet.model import ShardRef
+from sparklet.events.task import Event, Order, Outcome, Source, Task, Telling, seen, text_of
+from sparklet.model import TASK_ID, ShardRef
 
 LONGEST_SHARD_BODY = 4096  # characters; a shard message has a few hundred, so nothing longer is decoded
+TASK_ATTRIBUTE = "sparklet-task"
+OWN_ID = "*"
 MOST_KEYS = 100  # of the event beside its records: they are in every task's event
 
 
@@ -38,6 +43,8 @@ def _task(event: Event, record: Mapping[str, Any]) -> Task:
         raise EventError(f"an SQS record has no messageId, so its failure could not be reported; it has {seen(record)}")
     body, attributes = record.get("body"), record.get("attributes")
     known = attributes if isinstance(attributes, dict) else {}
+    if TASK_ATTRIBUTE in (record.get("messageAttributes") or {}):
+        return _ordered(event, record, known)
     shard, problem = None, None
     try:
         shard = _shard_ref(body)
@@ -56,6 +63,49 @@ def _task(event: Event, record: Mapping[str, Any]) -> Task:
     )
 
 
+def order_of(record: Mapping[str, Any]) -> Order | None:
+    """The task of the asynchronous API that a message, or a dead letter, is about; None if it is about none.
+
+    Raises
+    ------
+    EventError
+        If its id is none.
+    """
+    named = (record.get("messageAttributes") or {}).get(TASK_ATTRIBUTE)
+    if named is None:
+        return None
+    chosen = named.get("stringValue") if isinstance(named, dict) else None
+    task_id = record.get("messageId") if chosen == OWN_ID else chosen
+    if not isinstance(task_id, str) or not TASK_ID.fullmatch(task_id):
+        raise EventError("a task's id must be 1 to 128 letters, digits, '.', '_' or '-'")
+    attributes = record.get("attributes")
+    sent_ms = _count((attributes if isinstance(attributes, dict) else {}).get("SentTimestamp"), most_digits=15)
+    return Order(task_id, text_of(record.get("eventSourceARN")), sent_ms / 1000 if sent_ms > 1 else 0.0)
+
+
+def _ordered(event: Event, record: Mapping[str, Any], attributes: Mapping[str, Any]) -> Task:
+    """A task of the asynchronous API; its event is the message's body."""
+    order, problem, asked = None, None, event
+    try:
+        order = order_of(record)
+        asked = json.loads(text_of(record.get("body")))
+        if not isinstance(asked, dict):
+            raise EventError(f"a task's body must be a JSON object, not {seen(asked)}")
+    except EventError as error:
+        problem = error
+    except (ValueError, RecursionError):
+        problem = EventError("a task's body is no JSON object")
+    return Task(
+        Source.SQS,
+        asked,
+        record_ids=(record["messageId"],),
+        receipt=text_of(record.get("receiptHandle")),
+        receive_count=_count(attributes.get("ApproximateReceiveCount")),
+        order=order,
+        problem=problem,
+    )
+
+
 def _group(record: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
     """The message group of a FIFO queue. A standard queue's is for fairness and promises no order."""
     group = attributes.get("MessageGroupId")
@@ -63,9 +113,9 @@ def _group(record: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
     return group if is_fifo and isinstance(group, str) else ""
 
 
-def _count(value: object) -> int:
+def _count(value: object, most_digits: int = 9) -> int:
     text = text_of(value)
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 1
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= most_digits else 1
 
 
 def _shard_ref(body: object) -> ShardRef | None:

@@ -37,6 +37,15 @@ class Source(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """A task of the asynchronous API: what it is called there, and the queue its message came by."""
+
+    task_id: str
+    queue_arn: str
+    accepted_s: float = 0.0  # when the queue took the message; 0: it does not say
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """What one event, or one record of it, asks a worker to do."""
 
@@ -47,6 +56,7 @@ class Task:
     receive_count: int = 1  # SQS: how often the message was delivered
     group: str = ""  # SQS FIFO: tasks of one group are done in order, and none after one that failed
     shard: ShardRef | None = None  # set if the task is a shard of a run
+    order: Order | None = None  # set if the asynchronous API asked for it: its state is kept under its id
     problem: EventError | None = None  # set if the record cannot be a task at all
     skip: str = ""  # why there is nothing to run for it: it is logged and acknowledged
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sparklet.errors import SettingsError
 from sparklet.model import Access
-from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
+from sparklet.ports import Clock, Ledger, Notifier, ObjectStore, TaskQueue, TaskStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,9 @@ class Deployment:
     queue: TaskQueue  # of shard messages
     clock: Clock
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
+
+    tasks: TaskStore | None = None  # of the asynchronous API; only its dead letters need them
+    notifier: Notifier | None = None  # who is told how those ended
 
     def inputs(self, access: Access) -> ObjectStore:
         """The store to read a run's input from."""

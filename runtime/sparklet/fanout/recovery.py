@@ -34,13 +34,13 @@ def consume(at: Deployment, letter: Message) -> LetterFate:
     try:
         ref = _ref(letter.body)
     except EventError as error:
-        return _keep(at, letter, str(error))
+        return keep(at, letter, str(error))
     for _ in range(MOST_TRIES):
         try:
             max_attempts = at.ledger.get_run(ref.run_id).options.max_attempts
             record = at.ledger.get_shard(ref.run_id, ref.shard)
         except (RunNotFoundError, ShardNotFoundError) as error:
-            return _keep(at, letter, str(error))
+            return keep(at, letter, str(error))
         if fate := _decide(at, ref, record, max_attempts):
             return fate
     raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed {MOST_TRIES} times while its letter was read")
@@ -84,7 +84,7 @@ def _last_cause(record: ShardRecord) -> Failure:
     return Failure(*cause, retryable=False)
 
 
-def _keep(at: Deployment, letter: Message, reason: str) -> LetterFate:
+def keep(at: Deployment, letter: Message, reason: str) -> LetterFate:
     """Put a letter where a human finds it; delivered again it replaces itself."""
     now = datetime.fromtimestamp(at.clock.now_s(), UTC)
     name = re.sub(r"[^A-Za-z0-9_-]", "_", letter.message_id)

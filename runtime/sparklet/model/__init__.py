@@ -30,10 +30,12 @@ from sparklet.model.shards import (
     ledger_bucket,
     ledger_bucket_count,
 )
+from sparklet.model.tasks import TASK_ID, Notice, TaskRecord
 
 __all__ = [
     "RUN_ID",
     "SHARDS_PER_BUCKET",
+    "TASK_ID",
     "Access",
     "Claim",
     "ClaimStatus",
@@ -41,6 +43,7 @@ __all__ = [
     "Failure",
     "InputObject",
     "ListSource",
+    "Notice",
     "PartRecord",
     "Position",
     "Run",
@@ -54,6 +57,7 @@ __all__ = [
     "ShardState",
     "Slice",
     "SliceKind",
+    "TaskRecord",
     "ledger_bucket",
     "ledger_bucket_count",
 ]

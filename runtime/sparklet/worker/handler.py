@@ -18,6 +18,7 @@ from sparklet.worker.runner import Runner
 from sparklet.worker.script_cache import ScriptCache
 from sparklet.worker.shards import ShardDesk
 from sparklet.worker.spark_options import runner_for
+from sparklet.worker.tasks import TaskDesk
 from sparklet.worker.worker import Worker
 
 
@@ -46,14 +47,26 @@ def _worker() -> Worker:
     """The worker of this environment, made while the JVM boots."""
     settings, runner = _settings(), _runner()
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.dynamodb import DynamoLedger
-    from sparklet.aws.messaging import SqsQueue
+    from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
+    from sparklet.aws.messaging import SqsQueue, queue_opener
+    from sparklet.aws.notices import notifier_for
     from sparklet.aws.s3 import S3Store, input_stores
 
     clients = AwsClients()
     store = S3Store(clients)
     scripts = ScriptCache(store, settings.scratch / "sparklet-scripts", settings.script_prefixes)
     worker = Worker(settings, runner, scripts, None, Log())
+    log_stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
+    if settings.ledger_table:
+        worker.tasks = TaskDesk(
+            tasks=DynamoTasks(clients, settings.ledger_table),
+            notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
+            open_queue=queue_opener(clients),
+            run=worker.run_script,
+            clock=SystemClock(),
+            grace_s=settings.grace_s,
+            log_stream=log_stream,
+        )
     if settings.ledger_table and settings.bucket:
         worker.shards = ShardDesk(
             ledger=DynamoLedger(clients, settings.ledger_table),
@@ -64,7 +77,7 @@ def _worker() -> Worker:
             execute=worker.execute,
             clock=SystemClock(),
             grace_s=settings.grace_s,
-            log_stream=os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
+            log_stream=log_stream,
             open_inputs=input_stores(clients),
         )
     return worker

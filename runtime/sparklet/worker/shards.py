@@ -9,18 +9,15 @@ from sparklet.errors import (
     LeaseLostError,
     LedgerError,
     PlanError,
-    QueueError,
-    ScriptFailedError,
     SettingsError,
     SparkletError,
 )
 from sparklet.events import Outcome, Task
-from sparklet.ledger_rules import ERROR_MESSAGE_BYTES, LEASE_GRACE_S, cut
+from sparklet.ledger_rules import LEASE_GRACE_S
 from sparklet.model import (
     Access,
     Claim,
     ClaimStatus,
-    Failure,
     Run,
     Shard,
     ShardRecord,
@@ -35,9 +32,7 @@ from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.script_cache import ScriptCache
 from sparklet.worker.staging import Staging, needs_staging
-
-BACK_OFF_S, LONGEST_BACK_OFF_S = 5.0, 300.0
-LEDGER_RETRY_S = 1.0
+from sparklet.worker.verdicts import back_off_s, come_back, failure_of, persist
 
 Execute = Callable[[Execution, Deadline, Log], ShardResult]
 
@@ -66,7 +61,7 @@ class ShardDesk:
             claim = self._claim(ref, run, attempt_id, deadline)
         except LedgerError as error:
             log.error("the ledger could not be asked for the shard", error=str(error))
-            self._come_back(task, _back_off_s(task.receive_count), log)
+            self._come_back(task, back_off_s(task.receive_count), log)
             return Outcome(task, error, acknowledged=False)
         log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
         if claim.status is not ClaimStatus.GRANTED:
@@ -199,40 +194,11 @@ class ShardDesk:
             log.error("shard failed", error_class=failure.error_class, cause=failure.message)
             return Outcome(task, error)
         log.warning("attempt failed, shard released", error_class=failure.error_class, cause=failure.message)
-        self._come_back(task, _back_off_s(record.attempts), log)
+        self._come_back(task, back_off_s(record.attempts), log)
         return Outcome(task, error, acknowledged=False)
 
     def _persist(self, write: Callable[[], None], deadline: Deadline, log: Log) -> None:
-        """Write to the ledger; while it is down, again until shortly before the function ends."""
-        while True:
-            try:
-                return write()
-            except LedgerError as error:
-                if not error.retryable or self.clock.now_s() + 2 * LEDGER_RETRY_S > self._function_end_s(deadline):
-                    raise
-                log.warning("the ledger did not answer; trying again", error=str(error))
-                self.clock.sleep(LEDGER_RETRY_S)
+        persist(write, self.clock, self._function_end_s(deadline), log)
 
     def _come_back(self, task: Task, delay_s: float, log: Log) -> None:
-        """Make the message visible again in ``delay_s`` instead of after its visibility timeout."""
-        if self.queue is None or not task.receipt:
-            return
-        try:
-            self.queue.set_visibility(task.receipt, round(min(delay_s, 12 * 3600)))
-        except QueueError as error:
-            log.warning("the message comes back after its full visibility timeout", error=str(error))
-
-
-def failure_of(error: SparkletError) -> Failure:
-    """What the ledger keeps of an error: the script's root cause where there is one, and the line it came through."""
-    if isinstance(error, ScriptFailedError) and error.cause_class:
-        where = f" ({error.place}; exit code {error.exit_code})" if error.place else f" (exit code {error.exit_code})"
-        cause = cut(error.cause, ERROR_MESSAGE_BYTES - len(where.encode()))
-        return Failure(error.cause_class, f"{cause}{where}", error.retryable)
-    return Failure(type(error).__name__, str(error), error.retryable)
-
-
-def _back_off_s(tries: int) -> float:
-    """Exponential back-off with full jitter on its upper half."""
-    longest_s = min(LONGEST_BACK_OFF_S, BACK_OFF_S * 2 ** min(tries - 1, 10))
-    return random.uniform(longest_s / 2, longest_s)
+        come_back(self.queue, task, delay_s, log)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparklet.errors import DeadlineExceededError, EventError, SettingsError, SparkletError
-from sparklet.events import Outcome, Source, Task
+from sparklet.events import Order, Outcome, Source, Task
 from sparklet.job.event_objects import event_objects
 from sparklet.model import ShardResult
 from sparklet.settings import WorkerSettings
@@ -15,6 +15,7 @@ from sparklet.worker.log import Log
 from sparklet.worker.runner import Runner
 from sparklet.worker.script_cache import ScriptCache
 from sparklet.worker.shards import ShardDesk
+from sparklet.worker.tasks import TaskDesk
 
 OF_OBJECTS = (Source.S3, Source.SNS, Source.SQS, Source.EVENTBRIDGE)  # what events of S3 come by
 LEAST_TIME_S = 1.0  # with less than this before the deadline no further task of a batch is begun
@@ -29,6 +30,7 @@ class Worker:
     scripts: ScriptCache
     shards: ShardDesk | None  # None: no ledger is configured
     log: Log
+    tasks: TaskDesk | None = None  # None: no ledger, or nobody asks through the asynchronous API
 
     def run(self, task: Task, deadline: Deadline, request_id: str) -> Outcome:
         """Do one task; a SparkletError becomes part of the outcome, anything else is a bug and passes."""
@@ -43,6 +45,8 @@ class Worker:
             error = DeadlineExceededError("no time was left in this invocation; the record goes back untouched")
             log.warning(str(error))
             return Outcome(task, error, acknowledged=False)
+        if task.order is not None:
+            return self._ordered(task, task.order, attempt_id, deadline, log.bind(task=task.order.task_id))
         if task.problem is not None:
             log.error("the record cannot be read", error=str(task.problem))
             return Outcome(task, task.problem, acknowledged=False)
@@ -60,12 +64,23 @@ class Worker:
             return Outcome(task, error, acknowledged=False)
         return self.shards.do(task, task.shard, attempt_id, deadline, log)
 
+    def _ordered(self, task: Task, order: Order, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
+        if self.tasks is None:
+            error = SettingsError("a task of the asynchronous API came, but SPARKLET_LEDGER_TABLE is not set")
+            log.error(str(error))
+            return Outcome(task, error, acknowledged=False)
+        return self.tasks.do(task, order, attempt_id, deadline, log)
+
+    def run_script(self, task: Task, attempt_id: str, deadline: Deadline, log: Log) -> ShardResult:
+        """Run the script that a task is for, without a record of it."""
+        script_uri, args = self._choose_script(task)
+        script = self.scripts.fetch(script_uri)
+        return self.execute(Execution(attempt_id, script_uri, script, task.event, args), deadline, log)
+
     def _plain(self, task: Task, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
         """Without a ledger every failure goes back to the source."""
         try:
-            script_uri, args = self._choose_script(task)
-            script = self.scripts.fetch(script_uri)
-            result = self.execute(Execution(attempt_id, script_uri, script, task.event, args), deadline, log)
+            result = self.run_script(task, attempt_id, deadline, log)
         except SparkletError as error:
             log.error("task failed", error_class=type(error).__name__, error=str(error))
             return Outcome(task, error, acknowledged=False)
@@ -76,7 +91,7 @@ class Worker:
 
     def _own_output(self, task: Task) -> str:
         """Why an event of S3 is not followed: about nothing but what this function writes, it would never end."""
-        if task.source not in OF_OBJECTS or task.shard is not None:
+        if task.source not in OF_OBJECTS or task.shard is not None or task.order is not None:
             return ""
         try:
             uris = event_objects(task.event)
@@ -87,9 +102,10 @@ class Worker:
         return ""
 
     def _choose_script(self, task: Task) -> tuple[str, tuple[str, ...]]:
-        """The function's own script, or the one that a direct event names under an allowed prefix."""
+        """The function's own script, or the one that a direct event or the API names under an allowed prefix."""
         wish: Any = task.event.get("sparklet") if isinstance(task.event, dict) else None
-        if task.source is Source.DIRECT and isinstance(wish, dict) and "script" in wish:
+        may_choose = task.source is Source.DIRECT or task.order is not None
+        if may_choose and isinstance(wish, dict) and "script" in wish:
             uri, args = wish["script"], wish.get("args", [])
             if not isinstance(uri, str) or not isinstance(args, list) or not all(isinstance(a, str) for a in args):
                 raise EventError("the event's sparklet.script must be a URI and sparklet.args a list of strings")

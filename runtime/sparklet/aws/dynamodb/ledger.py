@@ -7,6 +7,7 @@ run_id#bucket  shard#000000007         a shard; in the index ``open-index`` unti
 run_id#meta    run                     a run
 run_id#meta    part#000003             a sealed plan part; the last one is the checkpoint
 runs           created#run_id          a pointer, by which runs are listed
+task#task_id   task                    a task of the asynchronous API (``DynamoTasks``)
 ============== ======================= ======================================================
 
 ``docs/decisions/0004-ledger-keys-and-index.md`` says why.

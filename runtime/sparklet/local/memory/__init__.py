@@ -10,5 +10,15 @@ from sparklet.local.memory.compute import MemoryCompute
 from sparklet.local.memory.ledger import MemoryLedger
 from sparklet.local.memory.objects import MemoryObjectStore
 from sparklet.local.memory.queue import MemoryTaskQueue
+from sparklet.local.memory.tasks import MemoryNotifier, MemoryTaskStore
 
-__all__ = ["FakeClock", "MemoryCompute", "MemoryLedger", "MemoryObjectStore", "MemoryTaskQueue", "SystemClock"]
+__all__ = [
+    "FakeClock",
+    "MemoryCompute",
+    "MemoryLedger",
+    "MemoryNotifier",
+    "MemoryObjectStore",
+    "MemoryTaskQueue",
+    "MemoryTaskStore",
+    "SystemClock",
+]

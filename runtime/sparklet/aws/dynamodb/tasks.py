@@ -1,0 +1,78 @@
+"""Tasks of the asynchronous API in the ledger's table: one item each, ``task#<id>``.
+
+The item holds the status as JSON text, which API Gateway hands out as it is; beside it only what a condition or the
+table itself needs.
+"""
+
+import json
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb.items import Attributes, Item, num, text
+from sparklet.aws.dynamodb.table import LedgerTable, OnTable
+from sparklet.clock import SystemClock
+from sparklet.model import TaskRecord
+from sparklet.ports import Clock
+
+TASK_PREFIX = "task#"
+TASK_SORT_KEY = "task"
+
+
+class DynamoTasks(OnTable):
+    """A ``TaskStore`` in the ledger's table.
+
+    Parameters
+    ----------
+    clients
+        Where its client comes from.
+    table
+        The table's name.
+    clock
+        Waits between tries.
+    """
+
+    def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:
+        time: Clock = clock or SystemClock()
+        super().__init__(LedgerTable(clients, table, time), time)
+
+    def get_task(self, task_id: str) -> TaskRecord | None:
+        """A task (strongly consistent)."""
+        item = self._table.get(task_key(task_id))
+        return _record(item) if item else None
+
+    def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
+        """Put ``record`` where ``was`` stands, by one conditional write."""
+        values: Attributes = {
+            ":state": text(record.state),
+            ":revision": num(record.revision),
+            ":document": text(json.dumps(record.to_document())),
+            ":expires": num(record.expires_s),
+        }
+        condition = "attribute_not_exists(pk)"
+        if was is not None:
+            condition, values[":was"] = "revision = :was", num(was.revision)
+        outcome = self._table.update(
+            task_key(record.task_id),
+            "SET #state = :state, revision = :revision, document = :document, expires_s = :expires",
+            condition,
+            values,
+        )
+        stands = _record(outcome.item) if outcome.item else None
+        if outcome.applied or (stands and _sign(stands) == _sign(record)):
+            return True
+        if outcome.lost and (stands and stands.revision) == (was and was.revision):
+            raise outcome.lost
+        return False
+
+
+def task_key(task_id: str) -> Attributes:
+    """Key of a task's item; sam/api.yaml's mapping template says the same."""
+    return {"pk": text(f"{TASK_PREFIX}{task_id}"), "sk": text(TASK_SORT_KEY)}
+
+
+def _sign(record: TaskRecord) -> tuple[object, ...]:
+    """By what a record is known again: attempts have ids of their own."""
+    return record.revision, record.state, record.attempt_id
+
+
+def _record(item: Item) -> TaskRecord:
+    return TaskRecord.from_document(json.loads(item["document"]["S"]))

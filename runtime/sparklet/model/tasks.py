@@ -1,0 +1,149 @@
+"""A task of the asynchronous API as the ledger's table keeps it, and each change of its state.
+
+Every change makes a new record with the next revision; a store takes it only if the one it was made from still stands.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from sparklet.errors import LedgerError
+from sparklet.model.shards import Failure, ShardResult, ShardState
+
+TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+TASK_FORMAT = 1
+TASK_KEPT_S = 30 * 86_400  # since its last change; no message is that old
+ANSWER_BYTES = 16 * 1024
+MOST_OUTPUTS = 20
+OUTPUT_BYTES = 1024  # of one URI, the longest that S3 has
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """Where a task stands; its document is what the API shows of it."""
+
+    task_id: str
+    state: ShardState = ShardState.PENDING
+    revision: int = 0
+    attempts: int = 0
+    attempt_id: str = ""  # of the last attempt
+    accepted_s: float = 0.0  # when the queue took its message; 0: nobody knows
+    started_s: float = 0.0  # when the last attempt began
+    changed_s: float = 0.0
+    lease_end_s: float = 0.0
+    failure: Failure | None = None  # of the last attempt that did not succeed
+    result: ShardResult | None = None  # once it has succeeded
+    log_stream: str = ""
+
+    def claimed(self, attempt_id: str, now_s: float, lease_s: float, log_stream: str) -> Self:
+        """RUNNING, by one more attempt."""
+        return replace(
+            self,
+            state=ShardState.RUNNING,
+            revision=self.revision + 1,
+            attempts=self.attempts + 1,
+            attempt_id=attempt_id,
+            started_s=now_s,
+            changed_s=now_s,
+            lease_end_s=now_s + lease_s,
+            log_stream=log_stream,
+        )
+
+    def succeeded(self, result: ShardResult, now_s: float) -> Self:
+        """SUCCEEDED, with what fits of the result."""
+        outputs = tuple(uri for uri in result.outputs[:MOST_OUTPUTS] if len(uri.encode()) <= OUTPUT_BYTES)
+        kept = ShardResult(result.rows, result.output_bytes, outputs, _fitting(result.answer))
+        return self._changed(ShardState.SUCCEEDED, now_s, result=kept, failure=None)
+
+    def failed(self, failure: Failure, now_s: float) -> Self:
+        """FAILED, for good."""
+        return self._changed(ShardState.FAILED, now_s, failure=failure)
+
+    def released(self, failure: Failure, now_s: float) -> Self:
+        """PENDING again, for another attempt."""
+        return self._changed(ShardState.PENDING, now_s, failure=failure)
+
+    def _changed(self, state: ShardState, now_s: float, **changes: Any) -> Self:
+        return replace(self, state=state, revision=self.revision + 1, changed_s=now_s, **changes)
+
+    def last_cause(self) -> Failure:
+        """Why it ends if there is no further attempt, as far as anybody knows."""
+        if self.attempts == 0:
+            return Failure("NeverStarted", "its message came back as a dead letter before any attempt", retryable=False)
+        if self.state is ShardState.RUNNING:
+            message = (
+                f"attempt {self.attempt_id} was not heard of before its lease ended: killed, out of memory or cut off"
+            )
+            return Failure("LeaseExpired", message, retryable=False)
+        return self.failure or Failure("DeadLetter", "its message came back as a dead letter", retryable=False)
+
+    @property
+    def expires_s(self) -> int:
+        """When the table may forget it."""
+        return int(self.changed_s) + TASK_KEPT_S
+
+    def to_document(self) -> dict[str, Any]:
+        """What the API shows, and notices carry: times in seconds since the epoch."""
+        result, failure = self.result, self.failure
+        document: dict[str, Any] = {
+            "id": self.task_id,
+            "state": str(self.state),
+            "attempts": self.attempts,
+            "attempt": self.attempt_id,
+            "accepted_s": self.accepted_s,
+            "started_s": self.started_s,
+            "changed_s": self.changed_s,
+            "lease_end_s": self.lease_end_s,
+            "error": {"class": failure.error_class, "message": failure.message} if failure else None,
+            "rows": result.rows if result else None,
+            "output_bytes": result.output_bytes if result else None,
+            "outputs": list(result.outputs) if result else [],
+            "log_stream": self.log_stream,
+            "revision": self.revision,
+            "format": TASK_FORMAT,
+        }
+        return document | ({"answer": result.answer[0]} if result and result.answer else {})
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Read what ``to_document`` made; LedgerError if a newer Sparklet wrote it."""
+        if document["format"] > TASK_FORMAT:
+            raise LedgerError(f"task {document['id']} was written by a newer Sparklet (format {document['format']})")
+        state, error = ShardState(document["state"]), document["error"]
+        answer = (document["answer"],) if "answer" in document else ()
+        outputs = tuple(document["outputs"])
+        result = ShardResult(document["rows"], document["output_bytes"], outputs, answer)
+        return cls(
+            task_id=document["id"],
+            state=state,
+            revision=document["revision"],
+            attempts=document["attempts"],
+            attempt_id=document["attempt"],
+            accepted_s=document["accepted_s"],
+            started_s=document["started_s"],
+            changed_s=document["changed_s"],
+            lease_end_s=document["lease_end_s"],
+            failure=Failure(error["class"], error["message"]) if error else None,
+            result=result if state is ShardState.SUCCEEDED else None,
+            log_stream=document["log_stream"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something came to its end, and somebody may want to hear of it."""
+
+    kind: str  # "task"
+    state: str
+    document: Mapping[str, Any]  # of a task: TaskRecord.to_document
+
+    def to_json(self) -> str:
+        """The message, alike on every way: ``{"version": 1, "kind": "task", "state": …, "task": {…}}``."""
+        return json.dumps({"version": 1, "kind": self.kind, "state": self.state, self.kind: dict(self.document)})
+
+
+def _fitting(answer: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The script's answer, unless it is too large for an item."""
+    return answer if answer and len(json.dumps(answer[0])) <= ANSWER_BYTES else ()

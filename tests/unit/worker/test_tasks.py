@@ -1,0 +1,305 @@
+"""A task of the asynchronous API: run once, its state always told, its end told to whoever wants to hear."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.errors import GatewayLostError, LedgerError, ScriptNotAllowedError, SettingsError
+from sparklet.events import Outcome
+from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
+from sparklet.local.memory import MemoryNotifier, MemoryTaskQueue, MemoryTaskStore
+from sparklet.model import ShardState, TaskRecord
+from sparklet.ports import Message
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.worker.tasks import MOST_ATTEMPTS, TaskDesk
+from tests.unit.worker.conftest import BUCKET, GRACE_S, Behaviour, Bench
+
+QUEUE_ARN = "arn:aws:sqs:eu-west-1:123456789012:tasks"
+LEASE_OVER_S = 600 + 61
+
+
+@dataclass
+class Api:
+    """What the API's stack puts around a worker."""
+
+    bench: Bench
+    tasks: MemoryTaskStore
+    notifier: MemoryNotifier
+    queue: MemoryTaskQueue
+
+    def post(self, body: Any, task_id: str = OWN_ID) -> dict[str, Any]:
+        """The record of a message as Lambda hands it over."""
+        self.queue.send([body if isinstance(body, str) else json.dumps(body)])
+        (message,) = self.queue.receive(1)
+        return self.record(message, task_id)
+
+    def record(self, message: Message, task_id: str) -> dict[str, Any]:
+        return {
+            "messageId": message.message_id,
+            "receiptHandle": message.receipt,
+            "body": message.body,
+            "attributes": {"ApproximateReceiveCount": str(message.receive_count), "SentTimestamp": "1700000000123"},
+            "messageAttributes": {TASK_ATTRIBUTE: {"stringValue": task_id, "dataType": "String"}},
+            "eventSource": "aws:sqs",
+            "eventSourceARN": QUEUE_ARN,
+        }
+
+    def deliver(self, record: dict[str, Any]) -> Outcome:
+        (outcome,) = self.bench.invoke({"Records": [record]})
+        return outcome
+
+    def state(self, task_id: str) -> TaskRecord:
+        found = self.tasks.get_task(task_id)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def api(bench: Bench) -> Api:
+    tasks, notifier = MemoryTaskStore(), MemoryNotifier()
+    queue = MemoryTaskQueue(clock=bench.clock, visibility_s=3600)
+    assert bench.worker.tasks is None
+    bench.worker.tasks = TaskDesk(
+        tasks, notifier, {QUEUE_ARN: queue}.__getitem__, bench.worker.run_script, bench.clock, GRACE_S
+    )
+    return Api(bench, tasks, notifier, queue)
+
+
+def reporting(**outcome: Any) -> Behaviour:
+    def behave(call: ScriptCall, output: Output) -> ScriptResult:
+        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps(outcome))
+        return ScriptResult(0)
+
+    return behave
+
+
+def failing(cause_class: str = "ValueError") -> Behaviour:
+    return lambda call, output: ScriptResult(1, "", cause_class, "bad value")
+
+
+def test_a_task_that_succeeds_is_shown_with_what_its_script_reported(api: Api) -> None:
+    api.bench.runner.behaviour = reporting(rows=7, outputs=["s3://out/x"], answer={"total": 3})
+    record = api.post({"day": "2013-01-01"})
+
+    outcome = api.deliver(record)
+
+    task = api.state(record["messageId"])
+    assert outcome.acknowledged
+    assert api.bench.runner.event() == {"day": "2013-01-01"}  # as in a direct invocation
+    document = task.to_document()
+    assert (document["state"], document["rows"], document["answer"]) == ("SUCCEEDED", 7, {"total": 3})
+    assert document["accepted_s"] == 1_700_000_000.123
+
+
+def test_a_client_may_choose_the_id_and_the_script_under_an_allowed_prefix(api: Api) -> None:
+    mine = f"s3://{BUCKET}/scripts/mine.py"
+    api.bench.store.put(mine, b"print(1)")
+
+    api.deliver(api.post({"sparklet": {"script": mine, "args": ["--x"]}}, "order-7"))
+
+    assert api.state("order-7").state is ShardState.SUCCEEDED
+    assert api.bench.runner.calls[0].script.read_bytes() == b"print(1)"
+    assert api.bench.runner.calls[0].args[2:] == ("--x",)
+
+
+def test_a_script_outside_the_allowed_prefixes_ends_the_task_at_once(api: Api) -> None:
+    outcome = api.deliver(api.post({"sparklet": {"script": "s3://elsewhere/x.py"}}, "t"))
+
+    assert outcome.acknowledged
+    failure = api.state("t").failure
+    assert failure and failure.error_class == ScriptNotAllowedError.__name__
+    assert api.bench.runner.calls == []
+
+
+def test_a_message_delivered_twice_runs_once(api: Api) -> None:
+    record = api.post({}, "t")
+
+    outcomes = [api.deliver(record), api.deliver(record), api.deliver(api.post({"other": 1}, "t"))]
+
+    assert all(outcome.acknowledged for outcome in outcomes)
+    assert len(api.bench.runner.calls) == 1
+    assert len(api.notifier.told) == 1
+
+
+def test_a_message_delivered_while_another_worker_has_the_task_comes_back_after_its_lease(api: Api) -> None:
+    inner: list[Outcome] = []
+    record = api.post({}, "t")
+
+    def meanwhile(call: ScriptCall, output: Output) -> ScriptResult:
+        inner.append(api.deliver(record))
+        return ScriptResult(0)
+
+    api.bench.runner.behaviour = meanwhile
+    assert api.deliver(record).acknowledged
+
+    assert not inner[0].acknowledged
+    assert len(api.bench.runner.calls) == 1
+    api.bench.clock.advance(LEASE_OVER_S - 2)
+    assert api.queue.receive() == []
+    api.bench.clock.advance(8)
+    assert len(api.queue.receive()) == 1
+
+
+def test_a_failure_that_may_pass_is_tried_again_after_a_while_and_the_last_one_ends_it(api: Api) -> None:
+    api.bench.runner.behaviour = failing()
+    record = api.post({}, "t")
+
+    for attempt in range(1, MOST_ATTEMPTS):
+        assert not api.deliver(record).acknowledged
+        task = api.state("t")
+        assert (task.state, task.attempts) == (ShardState.PENDING, attempt)
+        assert api.notifier.told == []
+        api.bench.clock.advance(10 * attempt)
+        (message,) = api.queue.receive()  # long before the visibility timeout
+        record = api.record(message, "t")
+    assert api.deliver(record).acknowledged
+
+    document = api.state("t").to_document()
+    assert document["state"] == "FAILED"
+    assert document["error"] == {"class": "ValueError", "message": "bad value (exit code 1)"}
+    (notice,) = api.notifier.told
+    assert json.loads(notice.to_json()) == {"version": 1, "kind": "task", "state": "FAILED", "task": document}
+
+
+def test_a_task_that_succeeds_at_last_keeps_no_cause(api: Api) -> None:
+    api.bench.runner.behaviour = failing()
+    record = api.post({}, "t")
+    api.deliver(record)
+    api.bench.runner.behaviour = reporting(rows=1)
+
+    api.deliver(record)
+
+    document = api.state("t").to_document()
+    assert (document["state"], document["error"], document["attempts"]) == ("SUCCEEDED", None, 2)
+
+
+def test_a_killed_workers_task_is_taken_over_and_ends_with_that_cause_when_no_attempt_is_left(api: Api) -> None:
+    def killed(call: ScriptCall, output: Output) -> ScriptResult:
+        raise KeyboardInterrupt  # what no worker survives
+
+    api.bench.runner.behaviour = killed
+    record = api.post({}, "t")
+    for _ in range(MOST_ATTEMPTS):
+        with pytest.raises(KeyboardInterrupt):
+            api.deliver(record)
+        assert not api.deliver(record).acknowledged  # the lease still runs
+        api.bench.clock.advance(LEASE_OVER_S)
+
+    assert api.deliver(record).acknowledged
+    failure = api.state("t").failure
+    assert failure and failure.error_class == "LeaseExpired"
+    assert [notice.state for notice in api.notifier.told] == ["FAILED"]
+
+
+def test_what_a_worker_says_after_its_lease_was_taken_over_does_not_count(api: Api) -> None:
+    record = api.post({}, "t")
+
+    def late(call: ScriptCall, output: Output) -> ScriptResult:
+        api.bench.clock.advance(LEASE_OVER_S)
+        api.bench.runner.behaviour = reporting(rows=2)
+        assert api.deliver(record).acknowledged
+        return reporting(rows=1)(call, output)
+
+    api.bench.runner.behaviour = late
+
+    assert not api.deliver(record).acknowledged
+    assert api.state("t").to_document()["rows"] == 2
+    assert len(api.notifier.told) == 1
+
+
+@pytest.mark.parametrize("body", ["no json", "[1]", '"text"', "[" * 100_000, ""])
+def test_a_body_that_is_no_object_ends_the_task_with_that_cause(api: Api, body: str) -> None:
+    record = {**api.post({}, "t"), "body": body}
+
+    assert api.deliver(record).acknowledged
+    failure = api.state("t").failure
+    assert failure and failure.error_class == "EventError"
+
+
+@pytest.mark.parametrize("task_id", ["", "a/b", "a" * 129, "a b", "é", None, 3])
+def test_an_id_that_is_none_comes_back_and_is_recorded_nowhere(api: Api, task_id: Any) -> None:
+    outcome = api.deliver(api.post({}, task_id))
+
+    assert not outcome.acknowledged
+    assert api.tasks._tasks == {}
+    assert api.bench.runner.calls == []
+
+
+def test_a_notice_that_cannot_be_sent_fails_nothing_and_is_logged(api: Api) -> None:
+    api.notifier.down = True
+
+    assert api.deliver(api.post({}, "t")).acknowledged
+
+    assert api.state("t").state is ShardState.SUCCEEDED
+    assert "a notice was not sent" in [line["message"] for line in api.bench.log_lines()]
+
+
+def test_a_ledger_that_is_down_brings_the_message_back_and_runs_nothing(api: Api) -> None:
+    def down(task_id: str) -> TaskRecord | None:
+        raise LedgerError("no answer")
+
+    api.tasks.get_task = down  # type: ignore[method-assign]
+
+    assert not api.deliver(api.post({}, "t")).acknowledged
+    assert api.bench.runner.calls == []
+    api.bench.clock.advance(10)
+    assert len(api.queue.receive()) == 1
+
+
+def test_a_result_is_recorded_though_the_ledger_is_down_for_a_while(api: Api) -> None:
+    replace, refused = api.tasks.replace_task, []
+
+    def at_first_down(record: TaskRecord, was: TaskRecord | None) -> bool:
+        if record.state is ShardState.SUCCEEDED and len(refused) < 3:
+            refused.append(record)
+            raise LedgerError("no answer")
+        return replace(record, was)
+
+    api.tasks.replace_task = at_first_down  # type: ignore[method-assign]
+
+    assert api.deliver(api.post({}, "t")).acknowledged
+    assert api.state("t").state is ShardState.SUCCEEDED
+
+
+def test_an_answer_too_large_for_an_item_is_left_out(api: Api) -> None:
+    api.bench.runner.behaviour = reporting(answer="x" * 17_000, outputs=["s3://o/" + "y" * 2000, "s3://o/z"])
+
+    api.deliver(api.post({}, "t"))
+
+    document = api.state("t").to_document()
+    assert document["state"] == "SUCCEEDED"
+    assert "answer" not in document
+    assert document["outputs"] == ["s3://o/z"]
+
+
+def test_without_a_ledger_the_message_comes_back(api: Api) -> None:
+    record = api.post({}, "t")
+    api.bench.worker.tasks = None
+
+    outcome = api.deliver(record)
+
+    assert not outcome.acknowledged
+    assert isinstance(outcome.error, SettingsError)
+
+
+def test_a_lost_jvm_is_worth_another_attempt(api: Api) -> None:
+    def lost(call: ScriptCall, output: Output) -> ScriptResult:
+        raise GatewayLostError("the JVM went away")
+
+    api.bench.runner.behaviour = lost
+
+    assert not api.deliver(api.post({}, "t")).acknowledged
+    assert api.state("t").state is ShardState.PENDING
+
+
+def test_a_message_without_the_attribute_is_a_plain_one(api: Api) -> None:
+    record = api.post({"sparklet": {"script": "s3://elsewhere/x.py"}}, "t")
+    del record["messageAttributes"]
+
+    assert api.deliver(record).error is None
+
+    assert api.tasks._tasks == {}
+    assert api.bench.runner.event() == {"Records": [record]}
