@@ -250,7 +250,8 @@ def test_a_ledger_that_is_down_brings_the_message_back_and_runs_nothing(api: Api
 
 
 def test_a_result_is_recorded_though_the_ledger_is_down_for_a_while(api: Api) -> None:
-    replace, refused = api.tasks.replace_task, []
+    replace = api.tasks.replace_task
+    refused: list[TaskRecord] = []
 
     def at_first_down(record: TaskRecord, was: TaskRecord | None) -> bool:
         if record.state is ShardState.SUCCEEDED and len(refused) < 3:

@@ -1,0 +1,107 @@
+"""What every notifier promises: what is told arrives, whole; who cannot be told is an error that names it."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.notices import EventBridgeNotifier, SnsNotifier, notifier_for
+from sparklet.errors import NoticeError
+from sparklet.local.memory import MemoryNotifier
+from sparklet.model import Failure, Notice, ShardResult, TaskRecord
+from sparklet.ports import Notifier
+from tests.contract.conftest import ON_STACK
+
+Ears = tuple[Notifier, Callable[[], list[Any]]]
+"""A notifier, and what arrived at the other end."""
+
+
+def notice_of(task_id: str = "t-ü", failed: bool = False) -> Notice:
+    task = TaskRecord(task_id).claimed("a", 1.5, 60, "log")
+    task = (
+        task.failed(Failure("E", "why"), 2.5) if failed else task.succeeded(ShardResult(1, answer=({"k": "é"},)), 2.5)
+    )
+    return Notice("task", str(task.state), task.to_document())
+
+
+def inbox(clients: AwsClients, name: str) -> tuple[str, SqsQueue]:
+    url = clients.sqs.create_queue(QueueName=name)["QueueUrl"]
+    attributes = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    return attributes["QueueArn"], SqsQueue(clients, url)
+
+
+def bodies(queue: SqsQueue) -> list[Any]:
+    found = []
+    while messages := queue.receive(wait_s=1):
+        for message in messages:
+            queue.delete(message.receipt)
+            found.append(json.loads(message.body))
+    return found
+
+
+def over_sns(clients: AwsClients, name: str) -> Ears:
+    topic = clients.sns.create_topic(Name=name)["TopicArn"]
+    arn, queue = inbox(clients, name)
+    wants = {"RawMessageDelivery": "true", "FilterPolicy": '{"kind": ["task"], "state": ["SUCCEEDED", "FAILED"]}'}
+    clients.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes=wants)
+    return SnsNotifier(clients, topic), lambda: bodies(queue)
+
+
+def over_eventbridge(clients: AwsClients, name: str) -> Ears:
+    clients.events.create_event_bus(Name=name)
+    arn, queue = inbox(clients, name)
+    pattern = {
+        "source": ["sparklet"],
+        "detail-type": ["Sparklet Task Ended"],
+        "detail": {"state": ["SUCCEEDED", "FAILED"]},
+    }
+    clients.events.put_rule(Name=name, EventBusName=name, EventPattern=json.dumps(pattern))
+    clients.events.put_targets(Rule=name, EventBusName=name, Targets=[{"Id": "inbox", "Arn": arn}])
+    return EventBridgeNotifier(clients, name), lambda: [event["detail"] for event in bodies(queue)]
+
+
+@pytest.fixture(params=["memory", pytest.param("sns", marks=ON_STACK), pytest.param("eventbridge", marks=ON_STACK)])
+def ears(request: pytest.FixtureRequest, run_id: str) -> Ears:
+    if request.param == "memory":
+        notifier = MemoryNotifier()
+        return notifier, lambda: [json.loads(notice.to_json()) for notice in notifier.told]
+    clients: AwsClients = request.getfixturevalue("ministack_clients")
+    return (over_sns if request.param == "sns" else over_eventbridge)(clients, run_id)
+
+
+def test_what_is_told_arrives_whole(ears: Ears) -> None:
+    notifier, heard = ears
+    notices = [notice_of(), notice_of("t-2", failed=True)]
+
+    for notice in notices:
+        notifier.notify(notice)
+
+    expected = [{"version": 1, "kind": "task", "state": n.state, "task": dict(n.document)} for n in notices]
+    assert sorted(heard(), key=lambda n: n["task"]["id"]) == sorted(expected, key=lambda n: n["task"]["id"])
+
+
+@pytest.mark.stack
+def test_a_topic_that_is_not_there_is_an_error_that_names_it(ministack_clients: AwsClients) -> None:
+    with pytest.raises(NoticeError, match="nowhere"):
+        SnsNotifier(ministack_clients, "arn:aws:sns:us-east-1:000000000000:nowhere").notify(notice_of())
+
+
+@pytest.mark.stack
+def test_one_that_cannot_be_told_does_not_keep_the_others_from_hearing(
+    ministack_clients: AwsClients, run_id: str
+) -> None:
+    _, heard = over_eventbridge(ministack_clients, run_id)
+    both = notifier_for(ministack_clients, "arn:aws:sns:us-east-1:000000000000:nowhere", run_id)
+    assert both is not None
+
+    with pytest.raises(NoticeError, match="nowhere"):
+        both.notify(notice_of())
+
+    assert len(heard()) == 1
+
+
+def test_nobody_is_told_where_nobody_is_named() -> None:
+    assert notifier_for(AwsClients(), "", "") is None
