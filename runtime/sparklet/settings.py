@@ -55,6 +55,8 @@ NAMES = OF_FUNCTIONS | frozenset(
         "SPARKLET_OFFLINE",
         "SPARKLET_STACK",
         "SPARKLET_STATE_DIR",
+        # of a container that does one shard (sparklet.worker.one_shard)
+        "SPARKLET_SHARD_MESSAGE",
         # between Sparklet's own processes
         "SPARKLET_HOST",
         "SPARKLET_LOG_DIR",

@@ -1,0 +1,244 @@
+"""A shard in a container of its own: the same ledger, no queue, an exit code, and a stop that gives the shard back."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import EventError, GatewayLostError, LedgerError
+from sparklet.model import Failure, ShardState
+from sparklet.worker.one_shard import DONE, FAILED, LATER, WRONG, Asked, Stopping, container_memory_mb, parse, run_one
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from tests.unit.worker.conftest import Bench
+
+ASKED = Asked("run-1", 0, generation=None, timeout_s=7200, redrive=False)
+REDRIVE = Asked("run-1", 0, generation=None, timeout_s=7200, redrive=True)
+
+
+def run(bench: Bench, asked: Asked = ASKED) -> int:
+    assert bench.worker.shards is not None
+    return run_one(bench.worker.shards, asked, bench.worker.log)
+
+
+def state(bench: Bench) -> ShardState:
+    return bench.ledger.get_shard("run-1", 0).state
+
+
+def fail_it(bench: Bench) -> None:
+    """As a planner leaves a shard that is too large for a function."""
+    assert bench.ledger.abandon(bench.ledger.get_shard("run-1", 0), Failure("ShardTooLargeError", "9 GB"))
+
+
+def test_a_shard_is_done_and_recorded(bench: Bench) -> None:
+    bench.plan()
+
+    assert run(bench) == DONE
+
+    assert state(bench) is ShardState.SUCCEEDED
+    assert bench.runner.event()["output_path"] == "s3://out/x/shard=000000"
+
+
+def test_the_script_may_run_for_hours_and_the_lease_lasts_as_long(bench: Bench) -> None:
+    bench.plan()
+    leases_s: list[float] = []
+
+    def long_job(call: ScriptCall, output: Output) -> ScriptResult:
+        now_s = bench.clock.now_s()
+        leases_s.extend((call.deadline_s - now_s, bench.ledger.get_shard("run-1", 0).lease_end_s - now_s))
+        bench.clock.advance(7000)
+        return ScriptResult(0)
+
+    bench.runner.behaviour = long_job
+
+    assert run(bench) == DONE
+    assert leases_s == pytest.approx([7200, 7210])
+
+
+def test_a_shard_that_is_done_already_is_not_done_again(bench: Bench) -> None:
+    bench.plan()
+
+    assert (run(bench), run(bench)) == (DONE, DONE)
+
+    assert len(bench.runner.calls) == 1
+
+
+def test_a_script_at_fault_fails_the_shard(bench: Bench) -> None:
+    bench.plan()
+    bench.runner.behaviour = lambda call, output: ScriptResult(1, "", "AnalysisException", "no such column")
+
+    assert run(bench) == FAILED
+    assert state(bench) is ShardState.FAILED
+    assert run(bench) == FAILED
+    assert len(bench.runner.calls) == 1
+
+
+def test_what_may_go_better_next_time_releases_the_shard(bench: Bench) -> None:
+    def lose(call: ScriptCall, output: Output) -> ScriptResult:
+        raise GatewayLostError("the JVM exited with -9")
+
+    bench.plan()
+    bench.runner.behaviour = lose
+
+    assert run(bench) == LATER
+    assert state(bench) is ShardState.PENDING
+
+
+def test_a_shard_that_another_attempt_holds_is_left_to_it(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    bench.ledger.claim(ref, "other", 600, 3)
+
+    assert run(bench) == LATER
+    assert bench.runner.calls == []
+
+
+def test_a_message_of_an_older_generation_runs_nothing(bench: Bench) -> None:
+    bench.plan()
+    fail_it(bench)
+    script = bench.ledger.get_run("run-1").scripts[-1]
+    bench.ledger.start_generation("run-1", 1, script)
+    bench.ledger.redrive("run-1", 0, 1)
+
+    assert run(bench, Asked("run-1", 0, generation=0, timeout_s=60, redrive=False)) == LATER
+    assert bench.runner.calls == []
+
+
+def test_a_failed_shard_is_opened_again_only_if_asked(bench: Bench) -> None:
+    bench.plan()
+    fail_it(bench)
+
+    assert run(bench) == FAILED
+    assert run(bench, REDRIVE) == DONE
+
+    assert bench.ledger.get_shard("run-1", 0).generation == 1
+    assert bench.runner.event()["sparklet"]["generation"] == 1
+
+
+def test_two_that_open_a_failed_shard_at_once_do_it_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.plan(shards=2)
+    fail_it(bench)
+    opened: list[int] = []
+    start = bench.ledger.start_generation
+
+    def somebody_else_is_faster(run_id: str, generation: int, script: object) -> object:
+        opened.append(generation)
+        if len(opened) == 1:
+            start(run_id, generation, script)  # type: ignore[arg-type]
+            raise LedgerError("generation 1 is there already")
+        return start(run_id, generation, script)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.ledger, "start_generation", somebody_else_is_faster)
+
+    assert run(bench, REDRIVE) == DONE
+    assert opened == [1, 2]
+    assert len(bench.runner.calls) == 1
+
+
+@pytest.mark.parametrize("run_id", ["run-1", "run-2"])
+def test_an_unknown_run_or_shard_is_no_reason_to_try_again(bench: Bench, run_id: str) -> None:
+    bench.plan()
+
+    assert run(bench, Asked(run_id, 7, None, 60, False)) == WRONG
+
+
+def test_a_ledger_that_does_not_answer_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.plan()
+
+    def silent(run_id: str, number: int) -> None:
+        raise LedgerError("no answer")
+
+    monkeypatch.setattr(bench.ledger, "get_shard", silent)
+
+    assert run(bench) == LATER
+
+
+# --- SIGTERM ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopping(bench: Bench) -> Iterator[Stopping]:
+    """A stop that guards the bench's executions and hears real signals."""
+    before = signal.getsignal(signal.SIGTERM)
+    stopping = Stopping()
+    stopping.listen()
+    assert bench.worker.shards is not None
+    bench.worker.shards.execute = stopping.guard(bench.worker.execute)
+    yield stopping
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_ends_the_script_and_releases_the_shard(bench: Bench, stopping: Stopping) -> None:
+    def stopped(call: ScriptCall, output: Output) -> ScriptResult:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()  # never reached: the signal's error ends the call
+        return ScriptResult(0)
+
+    bench.plan()
+    bench.runner.behaviour = stopped
+
+    assert run(bench) == LATER
+
+    record = bench.ledger.get_shard("run-1", 0)
+    assert (record.state, record.error_class) == (ShardState.PENDING, "DeadlineExceededError")
+    assert "SIGTERM" in record.error_message
+
+
+def test_sigterm_before_the_script_lets_nothing_begin(bench: Bench, stopping: Stopping) -> None:
+    bench.plan()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+    assert run(bench) == LATER
+    assert bench.runner.calls == []
+    assert state(bench) is ShardState.PENDING
+
+
+def test_sigterm_after_the_script_does_not_take_its_success_away(
+    bench: Bench, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.plan()
+    succeed = bench.ledger.succeed
+
+    def interrupted(*arguments: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        succeed(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.ledger, "succeed", interrupted)
+
+    assert run(bench) == DONE
+    assert state(bench) is ShardState.SUCCEEDED
+
+
+# --- what is asked ------------------------------------------------------------------
+
+
+def test_a_shard_is_named_by_options() -> None:
+    asked = parse(["--run", "r", "--shard", "3", "--generation", "1", "--timeout", "60", "--redrive"])
+
+    assert asked == Asked("r", 3, 1, 60, redrive=True)
+
+
+@pytest.mark.parametrize("by_argument", [True, False])
+def test_or_by_a_message_of_the_queue(by_argument: bool) -> None:
+    message = json.dumps({"run_id": "r", "shard": 3, "generation": 2, "part": "p", "offset": 0, "length": 9})
+
+    asked = parse(["--message", message]) if by_argument else parse([], message)
+
+    assert (asked.run_id, asked.shard, asked.generation) == ("r", 3, 2)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--run", "r"], ["--message", "{"], ["--message", "{}"], ["--timeout", "0"]])
+def test_what_names_no_shard_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(EventError):
+        parse(arguments)
+
+
+def test_the_memory_is_the_containers_where_it_has_a_limit(tmp_path: Path) -> None:
+    machine, limit, none = tmp_path / "meminfo", tmp_path / "memory.max", tmp_path / "other.max"
+    machine.write_text("MemTotal:       16384000 kB\nMemFree: 1 kB\n")
+    none.write_text("max\n")
+    limit.write_text(str(4 * 1024**3))
+
+    assert container_memory_mb([limit, none], machine) == 4096
+    assert container_memory_mb([none, tmp_path / "not there"], machine) == 16000
