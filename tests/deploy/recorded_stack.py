@@ -1,0 +1,212 @@
+"""The template with everything it can be given, deployed where policies are enforced and every decision is recorded."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+from platformdirs import user_cache_path
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger
+from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.clock import SystemClock
+from sparklet.fanout.deployment import Deployment
+from sparklet.local.control import ACCOUNT, REGION
+from sparklet.local.environment import adopted, of_client, of_host
+from sparklet.local.jars import ensure_jars
+from sparklet.local.java import find_java
+from sparklet.local.local_template import Template, load_template, localise, to_json
+from tests.deploy.policies import Call
+from tests.functional.local.conftest import eventually
+from tests.stand_ins.ministack import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDER = "tests.stand_ins.recording_ministack"
+STACK = "sparklet"
+OF_WORKERS = (
+    "SPARKLET_SCRATCH",
+    "SPARKLET_HEAP_MB",
+    "SPARKLET_CORES",
+    "SPARKLET_JAVA_OPTIONS",
+)  # see worker_environment
+OUTSIDE, THEIRS = "outside", "theirs"  # buckets that are not the stack's own
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/theirs"
+PARAMETERS = {
+    "ImageUri": "local",
+    "FunctionTimeoutS": "300",
+    "MaximumConcurrency": "2",
+    "DefaultScript": f"s3://{OUTSIDE}/in/jobs/job.py",
+    "ScriptPrefixes": f"s3://{OUTSIDE}/in/jobs/",
+    "ReadObjectArns": f"arn:aws:s3:::{OUTSIDE}/in*",
+    "WriteObjectArns": f"arn:aws:s3:::{OUTSIDE}/out*",
+    "ListBucketArns": f"arn:aws:s3:::{OUTSIDE}",
+    "InputRoleArns": ROLE,
+    "StreamArn": f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/events",
+}
+
+
+class Earlier(SystemClock):
+    """Two hours ago: whoever planned then is dead by now."""
+
+    def now_s(self) -> float:
+        return super().now_s() - 7200
+
+
+@dataclass
+class RecordedStack:
+    """A deployed stack, and what its functions asked AWS for."""
+
+    template: Template
+    outputs: Mapping[str, str]
+    names: Mapping[str, str]  # logical id → what it is called
+    records: Path
+
+    @property
+    def bucket(self) -> str:
+        return self.outputs["BucketName"]
+
+    def at(self, clock: SystemClock | None = None) -> Deployment:
+        """The stack's ports with the account's own credentials, which no policy limits."""
+        clients = AwsClients()
+        ledger, queue = DynamoLedger(clients, self.outputs["LedgerTable"]), SqsQueue(clients, self.outputs["QueueUrl"])
+        clock = clock or SystemClock()
+        return Deployment(self.bucket, S3Store(clients), ledger, queue, clock, input_stores(clients))
+
+    def invoke(self, function: str, event: Any) -> Any:
+        """Call a function by its logical id; its answer."""
+        answer, failed = self._answer(function, event)
+        assert not failed, answer
+        return answer
+
+    def failure(self, function: str, event: Any) -> str:
+        """Call a function that fails; its message."""
+        answer, failed = self._answer(function, event)
+        assert failed, answer
+        return str(answer["errorMessage"])
+
+    def _answer(self, function: str, event: Any) -> tuple[Any, bool]:
+        client = boto3.Session().client("lambda")
+        answer: Any = client.invoke(FunctionName=self.names[function], Payload=json.dumps(event))
+        return json.loads(answer["Payload"].read()), "FunctionError" in answer
+
+    def calls(self) -> Iterator[Call]:
+        """What was asked for with roles, in order."""
+        for line in self.records.read_text().splitlines():
+            record = json.loads(line)
+            principal = record["principal"]
+            if ":assumed-role/" in principal:
+                keys = {key.lower(): value for key, value in record["keys"].items()}
+                yield Call(principal.split("/")[1], record["action"], record["resource"], keys, record["allowed"])
+
+    def statements(self, role: str) -> list[dict[str, Any]]:
+        """Everything that a deployed role is allowed, as IAM has it."""
+        iam = boto3.Session().client("iam")
+        names = iam.list_role_policies(RoleName=role)["PolicyNames"]
+        attached = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+        assert not attached, f"{role} has managed policies, which nobody here reads: {attached}"
+        documents: list[Any] = [iam.get_role_policy(RoleName=role, PolicyName=n)["PolicyDocument"] for n in names]
+        return [statement for document in documents for statement in document["Statement"]]
+
+
+@contextmanager
+def recorded_stack(folder: Path) -> Iterator[RecordedStack]:
+    """Everything running and deployed; this process has the account's own credentials meanwhile."""
+    port, records = free_port(), folder / "calls.jsonl"
+    client = {**of_client(f"http://127.0.0.1:{port}", ""), "AWS_ACCESS_KEY_ID": "test"}
+    del client["AWS_SESSION_TOKEN"]
+    own = {"AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0"}
+    env = {**of_host(), **client, **own, **worker_environment(folder), "TMPDIR": str(folder), "LOG_LEVEL": "WARNING"}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), env["PYTHONPATH"]])
+    command = [sys.executable, "-m", RECORDER, str(records)]
+    with open(folder / "aws.log", "wb") as log:
+        server = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
+    try:
+        with adopted(client):
+            eventually(lambda: _answers(server, folder / "aws.log"))
+            _prepare()
+            yield _deploy(folder, records)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def worker_environment(folder: Path) -> dict[str, str]:
+    """A small real worker: Spark with S3A, and files of its own."""
+    for name in ("scratch", "logs"):
+        (folder / name).mkdir()
+    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
+    jars = ensure_jars(ROOT / "docker" / "stacks" / "spark-3.5.toml", cache, ["s3a"], progress=print)
+    return {
+        "JAVA_HOME": str(find_java().parents[1]),
+        "SPARKLET_JARS": os.pathsep.join(map(str, jars)),
+        "SPARKLET_SCRATCH": str(folder / "scratch"),
+        "SPARKLET_LOG_DIR": str(folder / "logs"),
+        "SPARKLET_HEAP_MB": "512",
+        "SPARKLET_CORES": "2",
+        "SPARKLET_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -Xshare:auto",
+    }
+
+
+def _answers(server: subprocess.Popen[bytes], log: Path) -> bool:
+    assert server.poll() is None, log.read_text()[-2000:]
+    try:
+        boto3.Session().client("cloudformation").list_stacks()
+    except (BotoCoreError, ClientError):
+        return False
+    return True
+
+
+def _prepare() -> None:
+    """What lies outside the stack: buckets, a stream, and a role of somebody else's."""
+    s3, iam = boto3.Session().client("s3"), boto3.Session().client("iam")
+    for bucket in (OUTSIDE, THEIRS):
+        s3.create_bucket(Bucket=bucket)
+    s3.put_bucket_versioning(Bucket=OUTSIDE, VersioningConfiguration={"Status": "Enabled"})
+    boto3.Session().client("kinesis").create_stream(StreamName="events", ShardCount=1)
+    trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}}
+    reads = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "arn:aws:s3:::theirs*"}
+    iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=_document(trust))
+    iam.put_role_policy(RoleName="theirs", PolicyName="read", PolicyDocument=_document(reads))
+
+
+def _document(statement: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def _deploy(folder: Path, records: Path) -> RecordedStack:
+    formation, functions = boto3.Session().client("cloudformation"), boto3.Session().client("lambda")
+    template = load_template()
+    worker_env = dict.fromkeys(OF_WORKERS, "")
+    formation.create_stack(
+        StackName=STACK,
+        TemplateBody=to_json(localise(template, PARAMETERS, {}, worker_env)),
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in PARAMETERS.items()],
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+    )
+    stack: Any = eventually(lambda: _ended(formation))
+    assert stack["StackStatus"] == "CREATE_COMPLETE", _failures(formation)
+    for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
+        functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)  # functions are called by name
+    resources: Any = formation.describe_stack_resources(StackName=STACK)["StackResources"]
+    names = {found["LogicalResourceId"]: found["PhysicalResourceId"] for found in resources}
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    return RecordedStack(template, outputs, names, records)
+
+
+def _ended(formation: Any) -> Any:
+    (stack,) = formation.describe_stacks(StackName=STACK)["Stacks"]
+    return None if stack["StackStatus"].endswith("_IN_PROGRESS") else stack
+
+
+def _failures(formation: Any) -> list[str]:
+    events = formation.describe_stack_events(StackName=STACK)["StackEvents"]
+    return [str(event.get("ResourceStatusReason")) for event in events if event["ResourceStatus"].endswith("FAILED")]
