@@ -13,6 +13,8 @@ from typing import Any
 from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
 from py4j.protocol import Py4JJavaError
 
+from sparklet.worker.user import NAMELESS, has_name
+
 FULL_HEAP = 0.8
 MOST_NEW_THREADS = 150  # Spark's own pools come and go; more than this is a leak
 QUIET_LIMIT_S = 8.0
@@ -74,12 +76,19 @@ def _connected(port: int, secret: str) -> Iterator[_Session]:
 def prepare(port: int, secret: str, properties: Mapping[str, str]) -> None:
     """Set the task's system properties, from which a SparkConf is made; at first remember what was there."""
     with _connected(port, secret) as session:
+        _log_in(session)
         system, bindings = session.java.lang.System, session.gateway.getBindings()
         if not bindings.containsKey(BOOT_PROPERTIES):
             bindings.put(BOOT_PROPERTIES, system.getProperties().clone())
             bindings.put(BOOT_LOCALE, session.java.util.Locale.getDefault())
             bindings.put(BOOT_THREADS, str(session.thread_count()))
         system.getProperties().putAll(dict(properties))
+
+
+def log_in(port: int, secret: str) -> None:
+    """Tell Hadoop who it is where it cannot find out; ``prepare`` does so too."""
+    with _connected(port, secret) as session:
+        _log_in(session)
 
 
 def clean(port: int, secret: str) -> str:
@@ -104,6 +113,12 @@ def clean(port: int, secret: str) -> str:
         if grown > MOST_NEW_THREADS:
             return f"{grown} threads were left in it"
         return _full_heap(session)
+
+
+def _log_in(session: _Session) -> None:
+    if not has_name():  # its own login would fail: ``LoginException: invalid null input: name``
+        users: Any = session.jvm.org.apache.hadoop.security.UserGroupInformation
+        users.setLoginUser(users.createRemoteUser(NAMELESS))
 
 
 def _stop_contexts(session: _Session) -> str:

@@ -109,6 +109,7 @@ def main() -> None:
     """
     jvm = os.getppid()
     stdout, stderr, status = (_open_pipe(f"/proc/{jvm}/fd/{number}") for number in (STDOUT, STDERR, STATUS))
+    _log_in()
     own_pid = os.getpid()
     script_pid = os.fork()
     if script_pid == 0:
@@ -118,6 +119,16 @@ def main() -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(script_pid, 0)[1])
     Status(status).exited(code)
     os._exit(code if code >= 0 else 128 - code)
+
+
+def _log_in() -> None:
+    """Do for spark-submit's JVM what the warm one gets in its ``prepare``."""
+    from sparklet.worker.user import has_name
+
+    if not has_name():
+        from sparklet.worker.jvm_session import log_in
+
+        log_in(int(os.environ["PYSPARK_GATEWAY_PORT"]), os.environ["PYSPARK_GATEWAY_SECRET"])
 
 
 def _open_pipe(path: str) -> int:
