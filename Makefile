@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do $$python -c \
 	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
 RUN := .venv/bin/python
 
-.PHONY: help venv demo test pytest test-image check format docs bench fuzz lock lock-stacks outdated deploy-venv clean
+.PHONY: help venv demo test pytest test-image check format docs bench fuzz lock lock-stacks outdated audit deploy-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,8 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables --extra dev -c requirements/bootstrap.lock \
 		-c requirements/local.lock -o requirements/dev.lock pyproject.toml requirements/bootstrap.in
 	@$(LOCK) $(LOCK_ARGS) --extra deploy -o requirements/deploy.lock pyproject.toml
+	@$(LOCK) $(LOCK_ARGS) -o requirements/sbom.lock requirements/sbom.in
+	@$(LOCK) $(LOCK_ARGS) -c requirements/sbom.lock -o requirements/audit.lock requirements/audit.in
 	@! grep -nE '://|index' requirements/*.lock || { echo "a lock file names a registry"; exit 1; }
 
 lock-stacks: venv ## Fetch what docker/stacks names and note its hashes there (ARGS=docker/stacks/x.toml: one of them)
@@ -76,9 +78,14 @@ lock-stacks: venv ## Fetch what docker/stacks names and note its hashes there (A
 outdated: venv ## What of docker/stacks has a newer version
 	@$(RUN) -m docker.outdated $(ARGS)
 
+audit: venv ## Known vulnerabilities of what image and local mode install; not reachable is a warning, found is a failure
+	@[ -x .venv-audit/bin/python ] || "$(PYTHON)" -m venv .venv-audit
+	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-audit/bin/python --require-hashes requirements/audit.lock
+	@$(RUN) -m docker.audit $(ARGS)
+
 deploy-venv: venv ## Build .venv-deploy with aws-sam-cli, whose pins clash with the local stand-in's
 	@[ -x .venv-deploy/bin/python ] || "$(PYTHON)" -m venv .venv-deploy
 	@$(RUN) -m uv pip sync --system-certs --only-binary :all: --python .venv-deploy/bin/python --require-hashes requirements/deploy.lock
 
 clean: ## Delete what was built here (not the cache of jars)
-	rm -rf .venv .venv-deploy build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-audit .venv-deploy build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,85 @@
+"""What pip-audit's answers mean here: a distribution that nobody looked at is not a sound one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from docker import audit
+from docker.audit import Verdict, lists, main, told, verdict_of
+
+SOUND = {"name": "six", "version": "1.17.0", "vulns": []}
+SKIPPED = {"name": "six", "skip_reason": "Dependency not found on PyPI and could not be audited: six (1.17.0)"}
+HOLE = {"id": "PYSEC-1", "fix_versions": ["2.9", "3.0"], "aliases": ["CVE-2026-1"], "description": "…"}
+HOLED = {"name": "urllib3", "version": "2.8.0", "vulns": [HOLE]}
+
+
+def _report(*entries: object) -> str:
+    return json.dumps({"dependencies": entries, "fixes": []})
+
+
+def _auditor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, str]) -> None:
+    """A program in the place of .venv-audit's Python that answers for each service, or fails."""
+    program = tmp_path / "python"
+    cases = "".join(f"*{service}*) echo '{answer}';;\n" for service, answer in answers.items())
+    program.write_text(f'#!/bin/sh\ncase "$*" in\n{cases}*) echo "no route to the service" >&2; exit 1;;\nesac\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(audit, "AUDITOR", program)
+
+
+def test_a_vulnerability_is_told_with_what_repairs_it() -> None:
+    assert verdict_of(_report(SOUND, HOLED)) == Verdict(
+        ("urllib3 2.8.0: PYSEC-1, CVE-2026-1; fixed by 2.9 or 3.0",), (), ""
+    )
+
+
+def test_what_was_skipped_was_not_audited() -> None:
+    verdict = verdict_of(_report(SKIPPED))
+
+    assert verdict.unaudited == ("six",)
+    assert "WARNING  image: NOT AUDITED: six" in told("image", verdict)
+
+
+def test_everything_that_the_image_and_the_local_mode_install_is_audited(tmp_path: Path) -> None:
+    files = dict(lists(tmp_path))
+
+    assert {"image spark-3.5", "local mode"} <= files.keys()
+    assert {"pyspark==", "awslambdaric==", "pydeequ=="} <= {
+        line.partition("==")[0] + "==" for line in files["image spark-3.5"].read_text().splitlines()
+    }
+
+
+def test_a_vulnerability_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _auditor(tmp_path, monkeypatch, {"pypi": _report(SOUND, HOLED)})
+
+    assert main([]) == 1
+    assert "VULNERABLE  local mode: urllib3 2.8.0: PYSEC-1" in capsys.readouterr().err
+
+
+def test_a_service_that_cannot_be_reached_warns_and_does_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _auditor(tmp_path, monkeypatch, {})
+
+    assert main([]) == 0
+    assert "NOT AUDITED" in capsys.readouterr().err
+
+
+def test_where_pypi_knows_nothing_osv_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _auditor(tmp_path, monkeypatch, {"pypi": _report(SKIPPED), "osv": _report(HOLED)})
+
+    assert main([]) == 1
+    assert "NOT AUDITED" not in capsys.readouterr().err
+
+
+def test_a_sound_list_is_said_to_be_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _auditor(tmp_path, monkeypatch, {"pypi": _report(SOUND)})
+
+    assert main([]) == 0
+    assert "local mode: no known vulnerability" in capsys.readouterr().out
