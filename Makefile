@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do $$python -c \
 	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
 RUN := .venv/bin/python
 
-.PHONY: help venv demo test pytest test-image check format docs bench fuzz lock lock-stacks outdated audit deploy-venv clean
+.PHONY: help venv demo test pytest test-image validate check format docs bench fuzz lock lock-stacks outdated audit deploy-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,10 @@ pytest: venv ## The tests alone, ARGS as above (ARGS='-n 0' one after the other)
 # One container at a time: the image's functions have two cores each.
 test-image: deploy-venv ## The built image under Lambda's conditions (make image first; REQUIRE_IMAGE=1: skip nothing)
 	@$(RUN) -m pytest -n 0 -m container tests/container $(ARGS)
+
+# Two at a time: one file leads every function through its calls, the others build and look.
+validate: deploy-venv ## The templates: rules, sam validate, policies, sam build and invoke (REQUIRE_IMAGE=1: skip nothing)
+	@$(RUN) -m pytest -n 2 --dist loadfile -m validate tests/deploy $(ARGS)
 
 check: venv ## Format, lint, types, import rules, templates: the same as CI
 	@failed=; \

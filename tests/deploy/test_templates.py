@@ -1,0 +1,230 @@
+"""What cfn-lint does not ask of the templates: of all that lie in sam/, those of later on included."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.local.local_template import Template
+from tests.deploy.policies import as_list
+from tests.deploy.templates import PATHS, expanded, of_type, resolved, source, statements
+
+INTERFACE = "AWS::CloudFormation::Interface"
+MAIN = "template.yaml"
+
+# Actions that AWS authorizes on no single resource, or on none that has a name yet; none of them reads data.
+WITHOUT_RESOURCE = {
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
+    "ec2:UnassignPrivateIpAddresses",
+    "ecr:GetAuthorizationToken",
+}
+
+
+@pytest.fixture(scope="module", params=PATHS, ids=lambda path: path.name)
+def path(request: pytest.FixtureRequest) -> Path:
+    """Each template."""
+    given: Path = request.param
+    return given
+
+
+@pytest.fixture(scope="module")
+def template(path: Path) -> Template:
+    """As it is written."""
+    return source(path)
+
+
+@pytest.fixture(scope="module")
+def deployed(path: Path) -> Template:
+    """As CloudFormation gets it."""
+    return expanded(path)
+
+
+@pytest.fixture(scope="module")
+def main() -> Template:
+    """The template that the others stand beside, as CloudFormation gets it."""
+    return expanded(next(path for path in PATHS if path.name == MAIN))
+
+
+# --- parameters ---
+
+
+def test_whoever_deploys_is_told_what_a_parameter_means_and_what_it_may_be(template: Template) -> None:
+    for name, parameter in template["Parameters"].items():
+        assert parameter.get("Description", "").strip(), name
+        assert {"Default", "AllowedValues", "AllowedPattern"} & parameter.keys(), f"{name} takes anything"
+        if "Default" in parameter and "AllowedValues" in parameter:
+            assert parameter["Default"] in parameter["AllowedValues"], name
+        if parameter.get("Default") != "" and "AllowedPattern" in parameter and "Default" in parameter:
+            assert re.fullmatch(parameter["AllowedPattern"], str(parameter["Default"])), name
+
+
+def test_the_console_shows_every_parameter_once_in_a_group_with_a_name(template: Template) -> None:
+    groups = template["Metadata"][INTERFACE]["ParameterGroups"]
+
+    shown = [name for group in groups for name in group["Parameters"]]
+    assert sorted(shown) == sorted(template["Parameters"])
+    assert all(group["Label"]["default"].strip() for group in groups)
+
+
+def test_outputs_say_what_they_are(template: Template) -> None:
+    assert all(output.get("Description", "").strip() for output in template.get("Outputs", {}).values())
+
+
+# --- who may do what ---
+
+
+def test_no_statement_allows_a_wildcard_of_actions_or_any_resource(deployed: Template) -> None:
+    for name, statement in statements(deployed):
+        assert statement["Effect"] == "Allow", name
+        assert not {"NotAction", "NotResource"} & statement.keys(), name
+        actions = as_list(statement["Action"])
+        assert not any("*" in action for action in actions), (name, statement)
+        if "*" in as_list(statement["Resource"]):
+            assert set(actions) <= WITHOUT_RESOURCE, (name, statement)
+
+
+def test_every_function_has_a_role_of_its_own_and_no_managed_policies(deployed: Template) -> None:
+    roles = [json.dumps(body["Role"]) for body in of_type(deployed, "AWS::Lambda::Function").values()]
+
+    assert len(set(roles)) == len(roles)
+    for name, role in of_type(deployed, "AWS::IAM::Role").items():
+        assert "ManagedPolicyArns" not in role, name
+
+
+def test_roles_trust_services_only_and_in_their_name_alone(deployed: Template) -> None:
+    for name, role in of_type(deployed, "AWS::IAM::Role").items():
+        for statement in role["AssumeRolePolicyDocument"]["Statement"]:
+            assert set(statement["Principal"]) == {"Service"}, name
+            assert len(as_list(statement["Principal"]["Service"])) == 1, name
+
+
+# --- functions, mappings, schedules ---
+
+
+def _is_published(target: Any, template: Template, main: Template) -> bool:
+    """Whether a reference names an alias or a version, here or among the exports of the main template."""
+    if isinstance(target, dict) and "Ref" in target:
+        kind = template["Resources"].get(target["Ref"], {}).get("Type")
+        return kind in ("AWS::Lambda::Alias", "AWS::Lambda::Version")
+    if isinstance(target, dict) and "Fn::ImportValue" in target:
+        wanted = json.dumps(target["Fn::ImportValue"]).rpartition("-")[2].rstrip('"}')
+        for output in main["Outputs"].values():
+            if json.dumps(output.get("Export", {})).rstrip('"}').endswith(f"-{wanted}"):
+                return _is_published(output["Value"], main, main)
+    return False
+
+
+def _invoked(template: Template) -> Iterator[tuple[str, Any]]:
+    """Whatever invokes functions by itself, and which function it names."""
+    for name, mapping in of_type(template, "AWS::Lambda::EventSourceMapping").items():
+        yield name, mapping["FunctionName"]
+    for name, rule in of_type(template, "AWS::Events::Rule").items():
+        yield from ((name, target["Arn"]) for target in rule["Targets"])
+    for name, schedule in of_type(template, "AWS::Scheduler::Schedule").items():
+        yield name, schedule["Target"]["Arn"]
+    for name, config in of_type(template, "AWS::Lambda::EventInvokeConfig").items():
+        qualifier = config["Qualifier"]
+        yield name, qualifier if isinstance(qualifier, dict) else {"Ref": config["FunctionName"]}
+
+
+def test_nothing_invokes_a_function_that_is_not_published(deployed: Template, main: Template) -> None:
+    for name, target in _invoked(deployed):
+        if name == "InvocationConfig":  # names function and qualifier apart; the qualifier is looked at below
+            continue
+        assert _is_published(target, deployed, main), f"{name} invokes {target}"
+    assert "$LATEST" not in json.dumps([deployed, main]), "an unpublished version is named"
+
+
+def test_a_failed_record_brings_back_itself_alone(deployed: Template) -> None:
+    for name, mapping in of_type(deployed, "AWS::Lambda::EventSourceMapping").items():
+        if "SelfManagedEventSource" not in mapping and "AmazonManagedKafkaEventSourceConfig" not in mapping:
+            assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
+
+
+def test_visibility_is_six_times_the_timeout_whatever_may_be_chosen(deployed: Template) -> None:
+    parameters = deployed["Parameters"]
+    choices = parameters.get("FunctionTimeoutS", {}).get("AllowedValues", [None])
+    aliases, functions = of_type(deployed, "AWS::Lambda::Alias"), of_type(deployed, "AWS::Lambda::Function")
+    queues = of_type(deployed, "AWS::SQS::Queue")
+    for mapping in of_type(deployed, "AWS::Lambda::EventSourceMapping").values():
+        name, queue = mapping["FunctionName"].get("Ref"), mapping["EventSourceArn"].get("Fn::GetAtt", [""])[0]
+        if queue not in queues or name is None:
+            continue  # a stream; or a function of another stack, whose visibility is imported
+        function = functions[aliases[name]["FunctionName"]["Ref"] if name in aliases else name]
+        for timeout_s in choices:
+            given = {"FunctionTimeoutS": timeout_s}
+            visibility_s = resolved(queues[queue]["VisibilityTimeout"], deployed, given)
+            assert visibility_s == 6 * int(resolved(function["Timeout"], deployed, given)), (queue, timeout_s)
+
+
+def test_a_mapping_of_another_stacks_function_takes_over_its_visibility(template: Template) -> None:
+    """Six times the worker's timeout is known to the main stack only."""
+    queues = of_type(template, "AWS::SQS::Queue")
+    for mapping in of_type(template, "AWS::Lambda::EventSourceMapping").values():
+        target = json.dumps(mapping["FunctionName"])
+        queue = mapping["EventSourceArn"].get("Fn::GetAtt", [""])[0]
+        if "ImportValue" in target and "Worker" in target and queue in queues:
+            assert "WorkerVisibilityS" in json.dumps(queues[queue]["VisibilityTimeout"]), queue
+
+
+# --- what lasts, and who is told ---
+
+
+def test_buckets_are_closed_encrypted_and_outlive_the_stack(deployed: Template) -> None:
+    for name, bucket in of_type(deployed, "AWS::S3::Bucket").items():
+        assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}, name
+        assert len(bucket["PublicAccessBlockConfiguration"]) == 4, name
+        assert bucket["BucketEncryption"], name
+        assert deployed["Resources"][name]["DeletionPolicy"] == "Retain", name
+
+
+def test_queues_are_encrypted_and_refuse_whoever_comes_without_tls(deployed: Template) -> None:
+    policies = of_type(deployed, "AWS::SQS::QueuePolicy").values()
+    closed = {
+        queue["Ref"]
+        for policy in policies
+        for queue in policy["Queues"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Deny" and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    }
+    for name, queue in of_type(deployed, "AWS::SQS::Queue").items():
+        assert {"SqsManagedSseEnabled", "KmsMasterKeyId"} & queue.keys(), name
+        assert name in closed, f"{name} is open to requests without TLS"
+
+
+def test_every_queue_that_is_read_has_a_dead_letter_queue_or_is_one(deployed: Template) -> None:
+    queues = of_type(deployed, "AWS::SQS::Queue")
+    dead = {q["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0] for q in queues.values() if "RedrivePolicy" in q}
+
+    assert set(queues) == {name for name, queue in queues.items() if "RedrivePolicy" in queue} | dead
+
+
+def test_logs_are_not_kept_for_ever(deployed: Template) -> None:
+    for name, group in of_type(deployed, "AWS::Logs::LogGroup").items():
+        assert group.get("RetentionInDays"), name
+    for name, function in of_type(deployed, "AWS::Lambda::Function").items():
+        assert function["LoggingConfig"]["LogGroup"]["Ref"] in of_type(deployed, "AWS::Logs::LogGroup"), name
+
+
+def test_every_alarm_tells_somebody_and_nothing_happening_is_no_alarm(deployed: Template) -> None:
+    for name, alarm in of_type(deployed, "AWS::CloudWatch::Alarm").items():
+        assert "AlarmTopicArn" in json.dumps(alarm["AlarmActions"]), name
+        assert alarm["TreatMissingData"] == "notBreaching", name
+        assert alarm["AlarmDescription"].strip(), name
+
+
+def test_every_function_that_may_fail_unseen_has_an_alarm_on_its_errors(deployed: Template) -> None:
+    """Their errors go nowhere else: a schedule and a queue's mapping only try again."""
+    watched = json.dumps([a for a in of_type(deployed, "AWS::CloudWatch::Alarm").values() if "MetricName" in a])
+
+    for name in of_type(deployed, "AWS::Lambda::Function"):
+        assert f'{{"Ref": "{name}"}}' in watched, f"no alarm watches {name}"
