@@ -100,9 +100,12 @@ def spark(asked: argparse.Namespace) -> None:
     home = OUT / "spark"
     with tarfile.open(archive) as source:
         for member in source:
-            if place := place_in_spark(member.name):
-                member.name = place
-                source.extract(member, home, filter="data")
+            content = source.extractfile(member) if member.isfile() else None
+            if content and (place := place_in_spark(member.name)):
+                (home / place).parent.mkdir(parents=True, exist_ok=True)
+                with (home / place).open("wb") as file:
+                    shutil.copyfileobj(content, file)
+                (home / place).chmod(member.mode)
     for jar in (home / "jars").glob("*.jar"):
         if any(fnmatch.fnmatch(jar.name, f"{pattern}.jar") for pattern in JARS_WITH_NATIVES):
             drop_foreign_natives(jar)

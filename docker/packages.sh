@@ -7,6 +7,7 @@ set -eu
 
 with_apt() {
     export DEBIAN_FRONTEND=noninteractive
+    mkdir -p /usr/share/man/man1 # Java's package links its manual there, where there may be no manuals
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends "$@"
     apt-get clean

@@ -1,0 +1,303 @@
+"""Build the image without a Docker daemon: ``make image``, or this file with options.
+
+Installs buildah and podman where they are missing and it may, makes a base image of Debian's packages where none is
+named, builds, and writes what came out to build/image/image.json. All of the engine's storage lies below build/image; the
+downloads lie in the user's cache, with those of the local mode. Where there is Docker, `docker build -f docker/Dockerfile .`
+does the same.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import platformdirs
+
+PROJECT = Path(__file__).resolve().parents[1]
+BUILD = PROJECT / "build" / "image"
+TOOLS = ("buildah", "podman", "skopeo", "runc", "mmdebstrap", "conmon")
+PACKAGES = (*TOOLS, "iptables", "containers-storage", "netavark", "aardvark-dns", "uidmap", "debian-archive-keyring")
+BASE_SUITE = "bookworm"  # Python 3.11
+BASE_PACKAGES = "ca-certificates,python3"
+UNWANTED = ("doc", "info", "lintian", "locale", "man")  # below /usr/share
+STILL_THERE_EVERY_S = 20.0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """buildah and podman with settings and storage of their own, never the system's."""
+
+    folder: Path
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The variables that make buildah, podman and skopeo use them."""
+        return {
+            "CONTAINERS_CONF": str(self.folder / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"),
+        }
+
+    def write_settings(self) -> None:
+        """Write both files; the storage stays."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Limits equal, soft and hard: podman's API swaps them. runc and cgroupfs work where there is no systemd.
+        (self.folder / "containers.conf").write_text(
+            '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=4096:4096"]\nnetns = "host"\n'
+            '[network]\nnetwork_backend = "netavark"\n'
+            '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        )
+        (self.folder / "storage.conf").write_text(
+            '[storage]\ndriver = "overlay"\n'
+            f"graphroot = {json.dumps(str(self.folder / 'storage'))}\nrunroot = {json.dumps(str(self.folder / 'run'))}\n"
+        )
+
+    def run(self, *command: str | Path) -> str:
+        """Run a tool and give its output; end with its own words if it fails."""
+        answer = subprocess.run([*map(str, command)], env=self._env(), capture_output=True, text=True, check=False)
+        if answer.returncode:
+            stop(f"{command[0]} {command[1]} failed: {_last_line(answer.stderr)}")
+        return answer.stdout
+
+    def stream(self, what: str, log: Path, show: str, *command: str | Path) -> None:
+        """Run a long step; its lines go to ``log``, those with ``show`` in them to the terminal, and a sign of life."""
+        said_s = time.monotonic()
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                [*map(str, command)], env=self._env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    file.write(line)
+                    if show in line or time.monotonic() - said_s > STILL_THERE_EVERY_S:
+                        said_s = time.monotonic()
+                        say(f"  {line.strip()[:150]}")
+            except BaseException:  # Ctrl-C: nothing goes on building
+                process.terminate()
+                raise
+            finally:
+                code = process.wait()
+        if code:
+            tail = "".join(f"  {line}\n" for line in log.read_text(errors="replace").splitlines()[-12:])
+            stop(f"{tail}{what} failed with exit code {code}; all of it: {log}")
+
+    def has_image(self, name: str) -> bool:
+        """Whether an image of that name is in the storage."""
+        return subprocess.run(["podman", "image", "exists", name], env=self._env(), check=False).returncode == 0
+
+    def _env(self) -> dict[str, str]:
+        return {**os.environ, **self.settings}
+
+
+@dataclass
+class Clock:
+    """What took how long, in seconds."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str, what: str) -> Iterator[None]:
+        """Say what begins, note how long it took."""
+        say(f"→ {what}")
+        started_s = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started_s, 1)
+        say(f"  {name}: {self.seconds[name]:.1f} s")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    option = parser.add_argument
+    option("--stack", default="spark-3.5", help="a file of docker/stacks, without .toml (default: %(default)s)")
+    option("--frameworks", help="table formats, comma-separated (default: the stack's: all)")
+    option("--extras", default="", help="further groups of the stack file, comma-separated: avro, kafka, deequ, …")
+    option("--coordinates", default="", help="jars of your own: organisation:artifact:version[=sha256], comma-separated")
+    option("--base-image", help="an image to build on, such as public.ecr.aws/lambda/provided:al2023 (default: one made here)")
+    option("--platform", help="linux/amd64 or linux/arm64; only with --base-image, and what this machine can run")
+    option("--tag", help="the image's name (default: localhost/sparklet:STACK)")
+    option("--no-cache", action="store_true", help="build every layer anew; downloads and base are kept")
+    option("--fresh-base", action="store_true", help="make the base anew, with the packages of today")
+    option("--compressed", action="store_true", help="measure the layers compressed as well (half a minute)")
+    option("--push", metavar="NAME", help="push there afterwards, as one manifest; log in first: skopeo login")
+    option("--output", type=Path, default=BUILD / "image.json", help="where to write what came out (default: %(default)s)")
+    option("--json", action="store_true", help="print that at the end as well; everything else goes to standard error")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Do it all, one at a time on this checkout."""
+    asked = parse(arguments)
+    stack_file = PROJECT / "docker" / "stacks" / f"{asked.stack}.toml"
+    if not stack_file.is_file():
+        known = ", ".join(sorted(path.stem for path in stack_file.parent.glob("*.toml")))
+        stop(f"--stack {asked.stack}: there is no {stack_file.name} in docker/stacks; there is {known}")
+    if asked.platform and not asked.base_image:
+        stop("--platform needs --base-image: a base can be made here for this machine's processor only")
+    if asked.frameworks is None:
+        asked.frameworks = ",".join(tomllib.loads(stack_file.read_text())["frameworks"])
+    asked.tag = asked.tag or f"localhost/sparklet:{asked.stack}"
+    clock, engine = Clock(), Engine(BUILD / "engine")
+    install_tools(clock)
+    engine.write_settings()
+    with open(BUILD / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another build is at work here; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        base = asked.base_image or own_base(engine, clock, asked.fresh_base)
+        build(engine, clock, asked, base)
+        report = described(engine, clock, asked)
+        asked.output.parent.mkdir(parents=True, exist_ok=True)
+        asked.output.write_text(json.dumps(report, indent=1) + "\n")
+    print_table(report)
+    if asked.push:
+        with clock.step("push", f"push to {asked.push}"):
+            engine.run("skopeo", "copy", "--quiet", f"containers-storage:{asked.tag}", f"docker://{asked.push}")
+    if asked.json:
+        print(json.dumps(report, indent=1))
+
+
+def install_tools(clock: Clock) -> None:
+    """Install what is missing with apt, where that is possible."""
+    missing = [tool for tool in TOOLS if not shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")]
+    if not missing:
+        return
+    by_hand = f"apt-get install --no-install-recommends {' '.join(PACKAGES)}"
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        stop(f"{', '.join(missing)} is not installed. On Debian or Ubuntu, as root: {by_hand}. Or use docker build")
+    with clock.step("tools", f"install {', '.join(missing)} with apt"):
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
+            answer = subprocess.run(["apt-get", *command], env=env, capture_output=True, text=True, check=False)
+            if answer.returncode:
+                stop(f"apt-get {command[0]} failed: {_last_line(answer.stderr)}. By hand: {by_hand}")
+
+
+def own_base(engine: Engine, clock: Clock, fresh: bool) -> str:
+    """The name of a base image made of Debian's packages; the same packages give the same bytes."""
+    command = ["mmdebstrap", "--variant=minbase", f"--include={BASE_PACKAGES}"]
+    command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in UNWANTED]
+    # setuid programs, and what only a package manager that runs here again would need
+    command += ["--customize-hook=chroot \"$1\" find / -xdev -perm /6000 -type f -exec chmod a-s {} +"]
+    command += ['--customize-hook=rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/cache/ldconfig/aux-cache']
+    name = f"localhost/sparklet-base:{BASE_SUITE}-{hashlib.sha256(repr(command).encode()).hexdigest()[:12]}"
+    if fresh or not engine.has_image(name):
+        archive = BUILD / "base.tar"
+        with clock.step("base", f"make a base of Debian {BASE_SUITE} with mmdebstrap"):
+            os.environ["SOURCE_DATE_EPOCH"] = "0"
+            engine.stream("mmdebstrap", BUILD / "base.log", "I: ", *command, BASE_SUITE, archive)
+            engine.run("podman", "import", "--quiet", archive, name)
+            archive.unlink()
+    return name
+
+
+def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str) -> None:
+    """Run the Dockerfile."""
+    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or platformdirs.user_cache_dir("sparklet"))
+    for name in ("apt", "jars", "wheels"):
+        (cache / name).mkdir(parents=True, exist_ok=True)
+    inside = "/var/cache/sparklet"
+    command: list[str | Path] = ["buildah", "bud", "--isolation", "chroot", "--layers", "--timestamp", "0"]
+    command += ["--pull-never"] if base.startswith("localhost/") else []
+    command += ["--no-cache"] if asked.no_cache else []
+    command += ["--platform", asked.platform] if asked.platform else []
+    for name, value in (
+        ("BASE_IMAGE", base),
+        ("STACK", asked.stack),
+        ("FRAMEWORKS", asked.frameworks),
+        ("EXTRAS", asked.extras),
+        ("EXTRA_COORDINATES", asked.coordinates),
+        ("SPARKLET_MAVEN_MIRROR", os.environ.get("SPARKLET_MAVEN_MIRROR", "")),
+    ):
+        command += ["--build-arg", f"{name}={value}"] if value or name == "FRAMEWORKS" else []
+    command += [part for name in ("apt", "jars", "wheels") for part in ("-v", f"{cache / name}:{inside}/{name}")]
+    if certificates := _certificates():  # what this machine trusts, for the build's downloads only
+        command += ["-v", f"{certificates}:{inside}/ca-certificates.crt:ro"]
+    command += ["-f", PROJECT / "docker" / "Dockerfile", "-t", asked.tag, PROJECT]
+    with clock.step("build", f"build {asked.tag} on {base}"):
+        engine.stream("the build", BUILD / "build.log", " STEP ", *command)
+
+
+def _certificates() -> str:
+    known = (os.environ.get("SSL_CERT_FILE", ""), "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+    return next((path for path in known if path and Path(path).is_file()), "")
+
+
+def described(engine: Engine, clock: Clock, asked: argparse.Namespace) -> dict[str, Any]:
+    """What came out: the content of image.json."""
+    [image] = json.loads(engine.run("podman", "image", "inspect", asked.tag))
+    history = json.loads(engine.run("podman", "history", "--no-trunc", "--format", "json", asked.tag))
+    made = [entry for entry in reversed(history) if entry["size"]]
+    layers = [{"created_by": _shortened(entry["CreatedBy"]), "size_bytes": entry["size"]} for entry in made]
+    if asked.compressed:
+        with clock.step("compress", "measure the layers compressed"):
+            for layer, size_bytes in zip(layers, compressed(engine, asked.tag, len(layers)), strict=True):
+                layer["compressed_bytes"] = size_bytes
+    return {
+        "image": asked.tag,
+        "id": image["Id"],
+        "digest": image["Digest"],
+        "stack": asked.stack,
+        "frameworks": [name for name in asked.frameworks.split(",") if name],
+        "extras": [name for name in asked.extras.split(",") if name],
+        "size_bytes": sum(layer["size_bytes"] for layer in layers),
+        "compressed_bytes": sum(layer.get("compressed_bytes", 0) for layer in layers) or None,
+        "layers": layers,
+        "seconds": clock.seconds,
+        "engine_env": engine.settings,
+    }
+
+
+def compressed(engine: Engine, tag: str, count: int) -> list[int]:
+    """The sizes of the last ``count`` layers as a registry would hold them; empty layers are left out."""
+    folder = BUILD / "compressed"
+    shutil.rmtree(folder, ignore_errors=True)
+    engine.run("skopeo", "copy", "--quiet", "--dest-compress", f"containers-storage:{tag}", f"dir:{folder}")
+    layers = json.loads((folder / "manifest.json").read_text())["layers"]
+    shutil.rmtree(folder)
+    return [layer["size"] for layer in layers if layer["size"] > 1024][-count:]
+
+
+def _shortened(created_by: str) -> str:
+    return created_by.removeprefix("/bin/sh -c ").removeprefix("#(nop) ").split(" in ")[0][:100]
+
+
+def print_table(report: dict[str, Any]) -> None:
+    """Say what came out."""
+    say(f"\n{report['image']}  {report['digest']}")
+    for layer in report["layers"]:
+        packed = f"{layer['compressed_bytes'] / 1e6:8.1f}" if "compressed_bytes" in layer else ""
+        say(f"{layer['size_bytes'] / 1e6:8.1f} {packed} MB  {layer['created_by']}")
+    packed = f", {report['compressed_bytes'] / 1e6:.1f} MB compressed" if report["compressed_bytes"] else ""
+    say(f"{report['size_bytes'] / 1e6:8.1f} MB in all{packed}; {sum(report['seconds'].values()):.0f} s")
+
+
+def say(what: str) -> None:
+    """A line for whoever waits; standard output stays free for --json."""
+    print(what, file=sys.stderr, flush=True)
+
+
+def stop(why: str) -> NoReturn:
+    """End with a reason."""
+    sys.exit(f"docker/build.py: {why}")
+
+
+def _last_line(text: str) -> str:
+    return next(reversed([line for line in text.splitlines() if line.strip()]), "without a word")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
