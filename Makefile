@@ -43,7 +43,7 @@ check: venv ## Format, lint, types, import rules, templates: the same as CI
 	$(RUN) -m ruff check . || failed+=" lint"; \
 	$(RUN) -m mypy $(wildcard requirements runtime spark_scripts benchmarks tests) || failed+=" types"; \
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache || failed+=" imports"; \
-	for template in $(wildcard sam/*template*.yaml); do \
+	for template in $(wildcard sam/*.yaml); do \
 		$(RUN) -c 'from cfnlint.runner.cli import main; main()' "$$template" && echo "cfn-lint $$template: ok" || failed+=" $$template"; \
 	done; \
 	[ -z "$$failed" ] && echo "check ok" || { echo "check failed:$$failed"; exit 1; }
