@@ -1,0 +1,265 @@
+"""What sam/api.yaml promises, read as CloudFormation reads it.
+
+The local stand-in runs neither API Gateway's DynamoDB integration nor conditions in mapping templates, so what these
+say is checked here, against what the runtime writes; the rest is driven in tests/functional/api.
+"""
+
+import copy
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import jsonschema
+import pytest
+
+from sparklet.aws.dynamodb.tasks import task_key
+from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
+from sparklet.local.local_template import load_template, parse_template
+
+ROOT = Path(__file__).resolve().parents[2]
+METHODS = ("PostTask", "PutTask", "GetTask", "PostInvocation")
+COPIED = ("RestApi", "Resource", "Method", "Model", "RequestValidator")
+BODY = '{"day": "2013-01-01", "q": "a&b=c+d %"}'
+
+
+@pytest.fixture(scope="module")
+def template() -> dict[str, Any]:
+    return parse_template((ROOT / "sam" / "api.yaml").read_text())
+
+
+def properties(template: dict[str, Any], name: str) -> Any:
+    return template["Resources"][name]["Properties"]
+
+
+def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
+    return {name: body["Properties"] for name, body in template["Resources"].items() if body["Type"] == kind}
+
+
+def request_template(template: dict[str, Any], method: str, **replaced: str) -> str:
+    """A mapping template with what it refers to put in: it has references, but no directives."""
+    text = properties(template, method)["Integration"]["RequestTemplates"]["application/json"]
+    text = text["Fn::Sub"][0] if isinstance(text, dict) else text
+    for reference, value in replaced.items():
+        assert reference in REFERENCES
+        text = text.replace(REFERENCES[reference], value)
+    assert "$" not in text
+    assert not re.search(r"#(set|if|foreach)", text)
+    return str(text)
+
+
+REFERENCES = {
+    "body": "$util.urlEncode($input.body)",
+    "encoded_id": "$util.urlEncode($input.params('id'))",
+    "escaped_id": """$util.escapeJavaScript($input.params('id')).replaceAll("\\\\'", "'")""",
+    "ledger": "${Ledger}",
+}
+
+
+# --- what reaches the services behind it ---
+
+
+def test_a_posted_task_is_one_message_with_the_sign_by_which_the_worker_knows_it(template: dict[str, Any]) -> None:
+    from urllib.parse import quote_plus
+
+    form = parse_qs(request_template(template, "PostTask", body=quote_plus(BODY)), strict_parsing=True)
+
+    assert form == {
+        "Action": ["SendMessage"],
+        "MessageBody": [BODY],
+        "MessageAttribute.1.Name": [TASK_ATTRIBUTE],
+        "MessageAttribute.1.Value.DataType": ["String"],
+        "MessageAttribute.1.Value.StringValue": [OWN_ID],
+    }
+
+
+def test_a_task_put_under_an_id_carries_it(template: dict[str, Any]) -> None:
+    posted = request_template(template, "PostTask", body="b")
+    put = request_template(template, "PutTask", body="b", encoded_id="order-7")
+
+    assert put == posted.replace("StringValue=*", "StringValue=order-7")
+
+
+def test_a_tasks_state_is_read_where_the_worker_writes_it(template: dict[str, Any]) -> None:
+    request = json.loads(request_template(template, "GetTask", ledger="table", escaped_id="order-7"))
+
+    assert request["Key"] == task_key("order-7")
+    assert (request["TableName"], request["ConsistentRead"]) == ("table", True)
+    assert request["ProjectionExpression"] == "document"  # which is all that the answer is made of
+    answer = properties(template, "GetTask")["Integration"]["IntegrationResponses"][0]["ResponseTemplates"]
+    assert "$input.path('$.Item.document.S')" in answer["application/json"]
+
+
+def test_what_nobody_recorded_is_not_found(template: dict[str, Any]) -> None:
+    answer = properties(template, "GetTask")["Integration"]["IntegrationResponses"][0]["ResponseTemplates"]
+    found, missing = re.fullmatch(
+        r"#set.*?\n#if\(.*?\)\n(.*)\n#else\n(.*)\n#end", answer["application/json"], re.DOTALL
+    ).groups()  # type: ignore[union-attr]
+
+    assert found == "$document"
+    assert "#set($context.responseOverride.status = 404)" in missing
+    assert json.loads(missing.splitlines()[-1])["message"]
+
+
+def test_an_invocation_is_asynchronous_and_goes_to_the_published_worker(template: dict[str, Any]) -> None:
+    integration = properties(template, "PostInvocation")["Integration"]
+
+    assert integration["RequestParameters"] == {"integration.request.header.X-Amz-Invocation-Type": "'Event'"}
+    uri, names = integration["Uri"]["Fn::Sub"]
+    assert uri.endswith(":lambda:path/2015-03-31/functions/${Worker}/invocations")
+    assert names["Worker"] == {"Fn::ImportValue": {"Fn::Sub": "${MainStack}-WorkerAliasArn"}}
+    config = properties(template, "InvocationConfig")
+    assert config["MaximumRetryAttempts"] == {"Ref": "InvocationRetries"}
+    assert config["MaximumEventAgeInSeconds"] == {"Ref": "InvocationMaximumAgeS"}
+    assert template["Parameters"]["InvocationRetries"]["Default"] == 0
+
+
+def test_every_literal_answer_is_json(template: dict[str, Any]) -> None:
+    for name in METHODS:
+        for answer in properties(template, name)["Integration"]["IntegrationResponses"]:
+            text = answer.get("ResponseTemplates", {}).get("application/json", "")
+            if "$" not in text:
+                assert json.loads(text), name
+
+
+# --- who may ask for what ---
+
+
+def test_no_method_is_open(template: dict[str, Any]) -> None:
+    assert set(METHODS) == set(of_type(template, "AWS::ApiGateway::Method"))
+    for name in METHODS:
+        method = properties(template, name)
+        assert method["AuthorizationType"] == {"Fn::If": ["ByKey", "NONE", "AWS_IAM"]}, name
+        assert method["ApiKeyRequired"] == {"Fn::If": ["ByKey", True, False]}, name
+    assert template["Parameters"]["Access"]["Default"] == "IAM"
+
+
+@pytest.mark.parametrize("method", ["PostTask", "PutTask", "PostInvocation"])
+def test_every_body_is_checked_and_nothing_but_json_passes(template: dict[str, Any], method: str) -> None:
+    written = properties(template, method)
+
+    assert written["RequestModels"] == {"application/json": {"Ref": "TaskModel"}}
+    assert written["RequestValidatorId"] == {"Ref": "BodyValidator"}
+    assert written["Integration"]["PassthroughBehavior"] == "NEVER"
+    assert properties(template, "BodyValidator")["ValidateRequestBody"] is True
+
+
+GOOD: list[Any] = [
+    {},
+    {"day": "2013-01-01", "deep": {"Records": []}},
+    {"sparklet": {"script": "s3://b/scripts/x.py", "args": ["--x", "1"]}},
+    {"sparklet": {}},
+]
+BAD: list[Any] = [
+    *([], "text", 3, None),
+    {"sparklet": {"script": "/etc/x.py"}},
+    {"sparklet": {"script": "s3://b/x.sh"}},
+    {"sparklet": {"args": "--x"}},
+    {"sparklet": {"args": [1]}},
+    {"sparklet": {"run": "r"}},
+    {"sparklet": "x"},
+    {"Records": [{"eventSource": "aws:sqs"}]},
+    {"httpMethod": "GET", "requestContext": {}},
+    {"eventSource": "aws:kafka"},
+    {"detail-type": "x", "source": "y", "detail": {}},
+    {"run_id": "r", "shard": 0},
+]
+
+
+def test_the_model_takes_events_of_direct_invocations_and_nothing_that_passes_for_another(
+    template: dict[str, Any],
+) -> None:
+    from sparklet.events import Source, parse_event
+
+    schema = properties(template, "TaskModel")["Schema"]
+    jsonschema.Draft4Validator.check_schema(schema)
+    validator = jsonschema.Draft4Validator(schema)
+
+    assert [body for body in GOOD if not validator.is_valid(body)] == []
+    assert [body for body in BAD if validator.is_valid(body)] == []
+    for body in GOOD:
+        (task,) = parse_event(body)
+        assert (task.source, task.shard) == (Source.DIRECT, None)
+
+
+# --- queues, mappings, roles ---
+
+
+def test_tasks_wait_as_long_as_the_worker_may_take_six_times(template: dict[str, Any]) -> None:
+    queue = properties(template, "TaskQueue")
+
+    assert queue["VisibilityTimeout"] == {"Fn::ImportValue": {"Fn::Sub": "${MainStack}-WorkerVisibilityS"}}
+    assert queue["RedrivePolicy"] == {
+        "deadLetterTargetArn": {"Fn::GetAtt": ["TaskDeadLetters", "Arn"]},
+        "maxReceiveCount": {"Ref": "MaxReceiveCount"},
+    }
+    assert properties(template, "TaskDeadLetters")["MessageRetentionPeriod"] == 14 * 86_400
+
+
+def test_both_mappings_report_failures_one_by_one_and_are_bounded(template: dict[str, Any]) -> None:
+    tasks, letters = (properties(template, name) for name in ("TaskMapping", "LetterMapping"))
+
+    assert all(m["FunctionResponseTypes"] == ["ReportBatchItemFailures"] for m in (tasks, letters))
+    assert tasks["BatchSize"] == 1
+    assert tasks["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}
+
+
+def test_api_gateway_reads_tasks_and_no_runs(template: dict[str, Any]) -> None:
+    (policy,) = properties(template, "ApiRole")["Policies"]
+    by_action = {statement["Action"]: statement for statement in policy["PolicyDocument"]["Statement"]}
+
+    assert by_action.keys() == {"sqs:SendMessage", "dynamodb:GetItem", "lambda:InvokeFunction"}
+    assert by_action["dynamodb:GetItem"]["Condition"] == {
+        "ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["task#*"]}
+    }
+    assert not any("*" in json.dumps(statement["Resource"]) for statement in by_action.values())
+
+
+def test_everything_imported_is_exported_by_the_main_stack(template: dict[str, Any]) -> None:
+    imported = set(re.findall(r'"Fn::ImportValue": \{"Fn::Sub": "\$\{MainStack\}-(\w+)"\}', json.dumps(template)))
+    exported = {
+        output["Export"]["Name"]["Fn::Sub"].removeprefix("${AWS::StackName}-")
+        for output in load_template()["Outputs"].values()
+        if "Export" in output
+    }
+
+    assert imported
+    assert imported <= exported
+
+
+def test_unsent_notices_raise_an_alarm_by_the_words_that_the_worker_logs(template: dict[str, Any]) -> None:
+    said = re.search(r'\$\.message = "([^"]+)"', properties(template, "UnsentNotices")["FilterPattern"])
+
+    assert said and f'"{said[1]}"' in (ROOT / "runtime/sparklet/worker/tasks.py").read_text()
+
+
+# --- deployments ---
+
+
+def digest(template: dict[str, Any]) -> str:
+    """Of everything that a deployment copies."""
+    copied = {
+        name: body
+        for name, body in template["Resources"].items()
+        if body["Type"].removeprefix("AWS::ApiGateway::") in COPIED
+    }
+    return hashlib.sha256(json.dumps(copied, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def test_changed_methods_are_deployed_again_for_each_way_of_access(template: dict[str, Any]) -> None:
+    wanted = digest(template)
+    deployments = of_type(template, "AWS::ApiGateway::Deployment")
+
+    assert set(deployments) == {f"DeploymentByKey{wanted}", f"DeploymentByIam{wanted}"}, "rename them in sam/api.yaml"
+    for name in deployments:
+        body = template["Resources"][name]
+        assert body["Condition"] == name[len("Deployment") : -len(wanted)]
+        assert set(body["DependsOn"]) == set(METHODS)
+    assert properties(template, "Stage")["DeploymentId"] == {
+        "Fn::If": ["ByKey", {"Ref": f"DeploymentByKey{wanted}"}, {"Ref": f"DeploymentByIam{wanted}"}]
+    }
+    changed = copy.deepcopy(template)
+    changed["Resources"]["PostTask"]["Properties"]["ApiKeyRequired"] = False
+    assert digest(changed) != wanted
