@@ -20,6 +20,7 @@ HANDLER = "sparklet.worker.handler.lambda_handler"
 EMULATOR_INSIDE = "/usr/local/bin/aws-lambda-rie"
 PATH = "/2015-03-31/functions/function/invocations"
 SCRATCH_MB = 512  # of /tmp; a tmpfs counts as memory of the container
+NUMERIC_NAME = "169.254.100.1"  # Lambda's hosts are called by their address; a name that nobody resolves stops Spark
 STARTS_WITHIN_S = 30.0
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -47,12 +48,14 @@ class Conditions:
         }
         return [
             *("--read-only", "--read-only-tmpfs=false"),
-            *("--tmpfs", f"/tmp:rw,size={SCRATCH_MB}m,mode=1777,nosuid,nodev"),
+            *("--tmpfs", f"/tmp:rw,size={SCRATCH_MB}m,mode=1777,nosuid,nodev,notmpcopyup"),
             *("--tmpfs", "/dev/shm:ro,size=4k,mode=0555"),
+            *("--hostname", NUMERIC_NAME, "--no-hosts"),  # Lambda adds no /etc/hosts
             *("--user", self.user, "--passwd=false"),  # podman would invent a line for a user without one
             *("--cap-drop=ALL", "--security-opt", "no-new-privileges"),
             *("--memory", memory, "--memory-swap", memory, "--cpus", str(self.cpus)),
-            *("--pids-limit", str(self.processes), "--ulimit", f"nofile={self.open_files}:{self.open_files}"),
+            *("--ulimit", f"nofile={self.open_files}:{self.open_files}"),
+            *("--pids-limit", str(self.processes), "--ulimit", f"nproc={self.processes}:{self.processes}"),
             *(word for pair in {**lambda_env, **self.env}.items() for word in ("--env", "=".join(pair))),
         ]
 
