@@ -1,6 +1,6 @@
 """What the image holds beside the distribution's packages: run inside the build, one step a layer.
 
-``fetch.py spark|jars|wheels|trust`` writes below /out what the final stage copies. Everything comes from the stack file,
+``fetch.py spark|jars|wheels|trust|bill`` writes below /out what later stages copy. Everything comes from the stack file,
 with its sha256; what arrived once is kept in the folder that the build may mount at /var/cache/sparklet. Only the
 standard library and the fetcher of the local mode.
 """
@@ -205,7 +205,15 @@ def trust(asked: argparse.Namespace) -> None:
     say(f"Java trusts {len(certificates)} authorities")
 
 
-STEPS = {"jars": jars, "spark": spark, "trust": trust, "wheels": wheels}
+def bill(asked: argparse.Namespace) -> None:
+    """The library that writes the bill of materials, for a stage of which the image holds only what it wrote."""
+    lock = (SOURCE / "requirements" / "sbom.lock").read_text().replace("\\\n", " ")
+    wanted = [line for line in lock.splitlines() if not line.lstrip().startswith("#")]
+    pip("install", "--quiet", "--no-deps", "--no-index", "--find-links", str(downloaded(wanted)), "--target",
+        str(OUT / "bill"), "--require-hashes", "-r", str(requirements(wanted)))
+
+
+STEPS = {"bill": bill, "jars": jars, "spark": spark, "trust": trust, "wheels": wheels}
 
 
 def distributions(asked: argparse.Namespace) -> list[str]:

@@ -1,0 +1,104 @@
+"""The bill of materials of a small file system that is laid out like the image's."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from docker.sbom import bill, identity
+
+pytestmark = pytest.mark.skipif(not shutil.which("dpkg-query"), reason="no dpkg-query here: the bill is not tested")
+STATUS = """\
+Package: libc6
+Status: install ok installed
+Architecture: amd64
+Version: 2.36-9+deb12u10
+
+Package: vim
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 9
+"""
+
+
+def _jar(path: Path, *poms: tuple[str, str, str]) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as jar:
+        for group, name, version in poms:
+            text = f"# written by Maven\nversion={version}\ngroupId={group}\nartifactId={name}\n"
+            jar.writestr(f"META-INF/maven/{group}/{name}/pom.properties", text)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    _jar(root / "opt/spark/jars/outer-1.2.jar", ("org.inner", "inner", "9"), ("org.outer", "outer", "1.2"))
+    _jar(root / "opt/spark/jars/nameless_2.12-3.0.jar")
+    _jar(root / "opt/sparklet/jars/delta-3.3.jar")
+    installed = root / "opt/sparklet/python/Some_Thing-1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: Some_Thing\nVersion: 1.0\n")
+    for name, text in {
+        "etc/os-release": 'ID=debian\nVERSION_ID="12"\n',
+        "var/lib/dpkg/status": STATUS,
+        "opt/java/release": 'JAVA_VERSION="17.0.15"\nMODULES="java.base java.sql"\n',
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.fixture
+def stack_file(tmp_path: Path) -> Path:
+    file = tmp_path / "tiny.toml"
+    file.write_text('name = "tiny"\n[[jar]]\ncoordinate = "io.delta:delta:3.3"\n')
+    return file
+
+
+def _components(text: str) -> dict[str, Any]:
+    return {component["name"]: component for component in json.loads(text)["components"]}
+
+
+def test_everything_in_the_image_is_in_the_bill(root: Path, stack_file: Path) -> None:
+    found = _components(bill(stack_file, root))
+
+    assert {name: component.get("purl") for name, component in found.items()} == {
+        "outer": "pkg:maven/org.outer/outer@1.2",
+        "nameless_2.12": None,
+        "delta": "pkg:maven/io.delta/delta@3.3",
+        "some-thing": "pkg:pypi/some-thing@1.0",
+        "openjdk": "pkg:generic/openjdk@17.0.15",
+        "debian": None,
+        "libc6": "pkg:deb/debian/libc6@2.36-9%2Bdeb12u10?arch=amd64&distro=debian-12",
+    }
+    jar = (root / "opt/sparklet/jars/delta-3.3.jar").read_bytes()
+    assert found["delta"]["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(jar).hexdigest()}]
+
+
+def test_the_bill_is_valid_cyclonedx(root: Path, stack_file: Path) -> None:
+    fault = JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill(stack_file, root))
+
+    assert fault is None, str(fault)[:300]
+
+
+def test_the_same_image_has_the_same_bill_and_another_image_another(root: Path, stack_file: Path) -> None:
+    first, second = bill(stack_file, root), bill(stack_file, root)
+    _jar(root / "opt/sparklet/jars/delta-3.3.jar", ("io.delta", "delta", "3.3"))
+
+    assert first == second
+    assert json.loads(bill(stack_file, root))["serialNumber"] != json.loads(first)["serialNumber"]
+
+
+def test_a_jar_is_what_the_stack_file_says_it_is(tmp_path: Path) -> None:
+    jar = tmp_path / "a-1.jar"
+    _jar(jar, ("org.shaded", "a", "1"))
+
+    assert identity(jar, "org.real:a:1") == ("org.real", "a", "1")
+    assert identity(jar) == ("org.shaded", "a", "1")
