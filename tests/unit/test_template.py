@@ -1,9 +1,11 @@
 """What sam/template.yaml promises, read as CloudFormation reads it."""
 
 import ast
+import copy
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,7 +46,15 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-ROLES = ("WorkerRole", "DlqConsumerRole", "CheckerRole")
+ROLES = ("WorkerRole", "PlannerRole", "DlqConsumerRole", "CheckerRole")
+ZIPS = ("PlannerFunction", "DlqConsumerFunction", "CheckerFunction")
+REVISED = (
+    "DefaultScript",
+    "ScriptPrefixes",
+    "OutputPrefixes",
+    "JavaOptions",
+    "SparkConf",
+)  # too long for a description
 
 
 # --- queues ---
@@ -85,10 +95,19 @@ def test_throttled_receives_have_room_before_a_message_is_dead(template: dict[st
 # --- functions ---
 
 
-def test_every_function_is_the_one_image_with_a_command_that_exists(template: dict[str, Any]) -> None:
-    for name, properties in functions(template).items():
-        assert properties["PackageType"] == "Image", name
-        assert properties["ImageUri"] == {"Ref": "ImageUri"}, name
+def test_the_worker_is_an_image_and_the_others_are_zips_of_the_runtime_each_with_a_handler_that_exists(
+    template: dict[str, Any],
+) -> None:
+    found = functions(template)
+
+    assert set(found) == {"WorkerFunction", *ZIPS}
+    assert (found["WorkerFunction"]["PackageType"], found["WorkerFunction"]["ImageUri"]) == (
+        "Image",
+        {"Ref": "ImageUri"},
+    )
+    for name in ZIPS:
+        assert (ROOT / "sam" / found[name]["CodeUri"]).resolve() == ROOT / "runtime"
+        assert found[name]["Runtime"] == "python3.13"
     for command in handlers_of(template).values():
         module, _, function = command.rpartition(".")
         source = (ROOT / "runtime" / module.replace(".", "/")).with_suffix(".py").read_text()
@@ -96,17 +115,186 @@ def test_every_function_is_the_one_image_with_a_command_that_exists(template: di
         assert function in defined, command
 
 
+def test_sam_builds_the_image_that_the_dockerfile_describes(template: dict[str, Any]) -> None:
+    metadata = template["Resources"]["WorkerFunction"]["Metadata"]
+    dockerfile = ROOT / "sam" / metadata["DockerContext"] / metadata["Dockerfile"]
+    declared = dict(re.findall(r"^ARG (\w+)=(.*)$", dockerfile.read_text(), re.MULTILINE))
+
+    for argument, value in metadata["DockerBuildArgs"].items():
+        assert declared[argument] == template["Parameters"][value["Ref"]]["Default"], argument
+
+
+def test_the_planner_knows_the_workers_size(template: dict[str, Any]) -> None:
+    worker = functions(template)["WorkerFunction"]
+    variables = functions(template)["PlannerFunction"]["Environment"]["Variables"]
+
+    assert variables["SPARKLET_WORKER_MEMORY_MB"] == worker["MemorySize"]
+    assert variables["SPARKLET_WORKER_SCRATCH_MB"] == worker["EphemeralStorage"]["Size"]
+    assert variables["SPARKLET_SCRIPT_PREFIXES"] == worker["Environment"]["Variables"]["SPARKLET_SCRIPT_PREFIXES"]
+
+
+# --- versions and aliases ---
+
+
+@pytest.fixture(scope="module")
+def transformed(template: dict[str, Any]) -> dict[str, Any]:
+    return transform(template, "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet:1")
+
+
+def transform(template: dict[str, Any], image_uri: str) -> dict[str, Any]:
+    """What SAM makes of it; packages lie in S3 by then."""
+    from samtranslator.translator.transform import transform as sam_transform
+
+    packaged = copy.deepcopy(template)
+    for name in ZIPS:
+        packaged["Resources"][name]["Properties"]["CodeUri"] = f"s3://packages/{name}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        document: dict[str, Any] = sam_transform(packaged, {"ImageUri": image_uri}, SimpleNamespace(load=dict))
+    return document
+
+
+def test_no_mapping_schedule_or_output_for_callers_names_latest(transformed: dict[str, Any]) -> None:
+    callers = [mapping["FunctionName"] for mapping in of_type(transformed, "AWS::Lambda::EventSourceMapping").values()]
+    callers += [permission["FunctionName"] for permission in of_type(transformed, "AWS::Lambda::Permission").values()]
+    callers += [
+        target["Arn"] for rule in of_type(transformed, "AWS::Events::Rule").values() for target in rule["Targets"]
+    ]
+    callers += [transformed["Outputs"][f"{name}AliasArn"]["Value"] for name in ("Worker", "Planner", "Checker")]
+    aliases = of_type(transformed, "AWS::Lambda::Alias")
+
+    assert len(callers) == 9
+    assert (
+        {caller["Ref"] for caller in callers}
+        == set(aliases)
+        == {f"{name}Aliaslive" for name in ("WorkerFunction", *ZIPS)}
+    )
+    assert all(set(alias["FunctionVersion"]) == {"Fn::GetAtt"} for alias in aliases.values())
+    assert transformed["Outputs"]["WorkerAliasName"]["Value"] == "live"
+
+
+def test_another_image_is_another_version(template: dict[str, Any], transformed: dict[str, Any]) -> None:
+    other = transform(template, "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet:2")
+
+    changed = set(of_type(other, "AWS::Lambda::Version")) - set(of_type(transformed, "AWS::Lambda::Version"))
+    assert [name.partition("Version")[0] for name in changed] == ["WorkerFunction"]
+
+
+@pytest.mark.parametrize("name", ["WorkerFunction", *ZIPS])
+def test_a_parameter_that_a_functions_settings_follow_publishes_it_anew(template: dict[str, Any], name: str) -> None:
+    properties = functions(template)[name]
+    settings = {key: properties[key] for key in properties.keys() & {"MemorySize", "Timeout", "EphemeralStorage"}}
+    settings["Environment"] = properties.get("Environment", {})
+    followed = set(re.findall(r'"Ref": "(\w+)"', json.dumps(settings)))
+    described = set(re.findall(r"\$\{(\w+)\}", json.dumps(properties["VersionDescription"])))
+
+    assert followed - set(REVISED) <= described
+    assert "Revision" in described
+    assert "${Revision}" in json.dumps(properties["Description"])  # else nothing would be new, and Lambda refuses that
+    advice = template["Parameters"]["Revision"]["Description"]
+    assert all(parameter in advice for parameter in REVISED)
+
+
+def test_a_versions_description_fits_with_the_longest_values(template: dict[str, Any]) -> None:
+    text, snapshot = functions(template)["WorkerFunction"]["VersionDescription"]["Fn::Sub"]
+    longest = {
+        name: max([*map(str, definition.get("AllowedValues", [])), "9" * 12], key=len)
+        for name, definition in template["Parameters"].items()
+    }
+    longest["Revision"] = "r" * template["Parameters"]["Revision"]["MaxLength"]
+    longest["Snapshot"] = snapshot["Snapshot"]["Fn::If"][2]
+
+    assert len(re.sub(r"\$\{(\w+)\}", lambda match: longest[match[1]], text)) <= 256  # Lambda's limit
+
+
+# --- what a deployment refuses, and what cannot be asked for ---
+
+
+def test_what_is_reserved_is_never_below_what_the_queue_may_use(template: dict[str, Any]) -> None:
+    worker = functions(template)["WorkerFunction"]
+
+    assert worker["ReservedConcurrentExecutions"]["Fn::If"] == [
+        "HasReservedConcurrency",
+        worker["Events"]["Shards"]["Properties"]["ScalingConfig"]["MaximumConcurrency"],
+        {"Ref": "AWS::NoValue"},
+    ]
+
+
+def test_kept_ready_and_restored_from_a_snapshot_exclude_each_other(template: dict[str, Any]) -> None:
+    conditions = template["Conditions"]
+
+    assert conditions["HasProvisioned"] == {"Fn::Equals": [{"Ref": "ColdStart"}, "provisioned"]}
+    assert conditions["HasSnapStart"] == {"Fn::Equals": [{"Ref": "ColdStart"}, "snapstart"]}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "refused"),
+    [
+        ({}, ""),
+        ({"KafkaClusterArn": "arn:aws:kafka:eu-west-1:1:cluster/a/b"}, "at most 14 minutes"),
+        ({"KafkaClusterArn": "arn:aws:kafka:eu-west-1:1:cluster/a/b", "FunctionTimeoutS": "840"}, ""),
+        ({"ColdStart": "snapstart"}, "EphemeralStorageMB to 512"),
+        ({"ColdStart": "snapstart", "EphemeralStorageMB": "512"}, ""),
+        ({"ColdStart": "provisioned"}, ""),
+    ],
+)
+def test_what_does_not_go_together_stops_a_deployment(
+    template: dict[str, Any], chosen: dict[str, str], refused: str
+) -> None:
+    from ministack.services.cloudformation.engine import _evaluate_rules
+
+    values = {name: str(definition.get("Default", "")) for name, definition in template["Parameters"].items()}
+    parameters = {name: {"Value": value} for name, value in {**values, **chosen}.items()}
+
+    if not refused:
+        _evaluate_rules(template, parameters, {})
+        return
+    with pytest.raises(ValueError, match=refused):
+        _evaluate_rules(template, parameters, {})
+
+
+def test_every_parameter_is_described_and_stands_in_one_group(template: dict[str, Any]) -> None:
+    groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = [name for group in groups for name in group["Parameters"]]
+
+    assert sorted(grouped) == sorted(template["Parameters"])
+    for name, definition in template["Parameters"].items():
+        assert definition["Description"], name
+        assert "Default" in definition, name
+
+
 def test_mappings_report_failures_one_by_one(template: dict[str, Any]) -> None:
     mappings = [
         event["Properties"]
         for properties in functions(template).values()
-        for event in properties["Events"].values()
+        for event in properties.get("Events", {}).values()
         if event["Type"] == "SQS"
     ]
-    mappings += of_type(template, "AWS::Lambda::EventSourceMapping").values()
+    streams = of_type(template, "AWS::Lambda::EventSourceMapping")
+    mappings.append(streams["StreamMapping"])
+    reporting = ["ReportBatchItemFailures"]
 
     assert len(mappings) == 3
-    assert all(mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"] for mapping in mappings)
+    assert all(mapping["FunctionResponseTypes"] == reporting for mapping in mappings)
+    # Without pollers of its own a Kafka mapping would take a report for success: only with them the worker reports.
+    assert streams["KafkaMapping"]["FunctionResponseTypes"]["Fn::If"][:2] == ["HasKafkaPollers", reporting]
+    assert template["Conditions"]["HasKafkaPollers"] == {"Fn::Equals": [{"Ref": "KafkaFailures"}, "report"]}
+
+
+def test_streams_are_bisected_and_what_is_given_up_reaches_the_dead_letter_queue(template: dict[str, Any]) -> None:
+    kinesis, kafka = (template["Resources"][name]["Properties"] for name in ("StreamMapping", "KafkaMapping"))
+
+    for limit, value in (
+        ("BisectBatchOnFunctionError", True),
+        ("MaximumRetryAttempts", {"Ref": "StreamRetryAttempts"}),
+        ("MaximumRecordAgeInSeconds", {"Ref": "StreamMaximumAgeS"}),
+    ):
+        assert kinesis[limit] == value
+        assert kafka[limit] == {"Fn::If": ["HasKafkaPollers", value, {"Ref": "AWS::NoValue"}]}
+    for mapping in (kinesis, kafka):
+        assert mapping["DestinationConfig"] == {
+            "OnFailure": {"Destination": {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}}
+        }
 
 
 def test_a_stream_has_a_window_only_if_one_is_asked_for(template: dict[str, Any]) -> None:
@@ -177,8 +365,45 @@ def test_everything_at_rest_is_encrypted_and_nothing_is_public(template: dict[st
 
     assert bucket["BucketEncryption"]
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
-    assert template["Resources"]["Ledger"]["Properties"]["SSESpecification"] == {"SSEEnabled": True}
-    assert all(queue["SqsManagedSseEnabled"] for queue in of_type(template, "AWS::SQS::Queue").values())
+    assert template["Resources"]["Ledger"]["Properties"]["SSESpecification"]["SSEEnabled"] is True
+    for queue in of_type(template, "AWS::SQS::Queue").values():
+        assert queue["SqsManagedSseEnabled"] == {"Fn::If": ["HasKey", {"Ref": "AWS::NoValue"}, True]}
+
+
+def test_a_key_of_ones_own_encrypts_everything_and_every_role_may_use_it(template: dict[str, Any]) -> None:
+    mine = {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
+    (rule,) = template["Resources"]["Bucket"]["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+
+    assert rule["ServerSideEncryptionByDefault"] == {
+        "SSEAlgorithm": {"Fn::If": ["HasKey", "aws:kms", "AES256"]},
+        "KMSMasterKeyID": mine,
+    }
+    assert template["Resources"]["Ledger"]["Properties"]["SSESpecification"]["KMSMasterKeyId"] == mine
+    assert all(queue["KmsMasterKeyId"] == mine for queue in of_type(template, "AWS::SQS::Queue").values())
+    assert all(group["KmsKeyId"] == mine for group in of_type(template, "AWS::Logs::LogGroup").values())
+    policy = template["Resources"]["KeyPolicy"]["Properties"]
+    assert policy["Roles"] == [{"Ref": role} for role in ROLES]
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+
+
+def test_a_bucket_of_ones_own_takes_the_place_of_the_stacks_everywhere(template: dict[str, Any]) -> None:
+    of_stack = {"BucketPolicy"}  # made for that one only
+    for name in ("Bucket", *of_stack):
+        assert template["Resources"][name]["Condition"] == "HasOwnBucket"
+
+    def unguarded(node: Any) -> bool:
+        if isinstance(node, list):
+            return any(unguarded(each) for each in node)
+        if not isinstance(node, dict):
+            return isinstance(node, str) and "${Bucket" in node
+        if node.get("Fn::If", [""])[0] == "HasOwnBucket":
+            return False
+        named = node.get("Ref") == "Bucket" or node.get("Fn::GetAtt", [""])[0] == "Bucket"
+        return named or any(unguarded(value) for value in node.values())
+
+    sections = {**template["Resources"], "Outputs": template["Outputs"], "Globals": template["Globals"]}
+    assert [name for name, body in sections.items() if unguarded(body)] == ["BucketPolicy"]
 
 
 @pytest.mark.parametrize("policy", ["BucketPolicy", "QueuePolicy", "DeadLetterQueuePolicy"])
@@ -200,12 +425,15 @@ def test_no_role_is_allowed_a_wildcard_of_actions_or_of_data(template: dict[str,
             assert "*" not in action, statement
         for resource in as_list(statement["Resource"]):
             written = json.dumps(resource)
+            if statement["Sid"] == "JoinTheNetwork":  # no data, and nothing to name before it is there
+                assert all(action.startswith("ec2:") for action in statement["Action"])
+                continue
             assert resource != "*", statement
             # A pattern may end a folder of a bucket of ours, and nothing else.
-            assert "*" not in written or re.search(r'"\$\{Bucket\.Arn\}/[a-z-]+/\*"', written), statement
+            assert "*" not in written or re.search(r'\["\$\{Arn\}/[a-z-]+/\*", ', written), statement
 
 
-@pytest.mark.parametrize("name", ["WorkerFunction", "DlqConsumerFunction", "CheckerFunction"])
+@pytest.mark.parametrize("name", ["WorkerFunction", *ZIPS])
 def test_no_role_of_sams_own_making_brings_managed_policies(template: dict[str, Any], name: str) -> None:
     function = functions(template)[name]
 
@@ -222,19 +450,25 @@ def test_a_worker_writes_nothing_but_outputs(template: dict[str, Any]) -> None:
         for resource in as_list(statement["Resource"])
     ]
 
-    assert written == [{"Fn::Sub": "${Bucket.Arn}/output/*"}, {"Ref": "WriteObjectArns"}]
+    assert [each["Fn::Sub"][0] if "Fn::Sub" in each else each for each in written] == [
+        "${Arn}/output/*",
+        {"Ref": "WriteObjectArns"},
+    ]
 
 
-def test_only_the_checker_may_enter_shards_and_only_the_queues_owners_send_messages(template: dict[str, Any]) -> None:
+def test_only_planner_and_checker_may_enter_shards_and_only_the_queues_owners_send_messages(
+    template: dict[str, Any],
+) -> None:
     def allowed(role: str) -> set[str]:
         return {action for statement in statements(template, role) for action in as_list(statement["Action"])}
 
-    assert [role for role in ROLES if "dynamodb:PutItem" in allowed(role)] == ["CheckerRole"]
+    assert [role for role in ROLES if "dynamodb:PutItem" in allowed(role)] == ["PlannerRole", "CheckerRole"]
     assert not any("dynamodb:DeleteItem" in allowed(role) or "dynamodb:Scan" in allowed(role) for role in ROLES)
     worker_sends = [
         s["Resource"] for s in statements(template, "WorkerRole") if "sqs:SendMessage" in as_list(s["Action"])
     ]
-    assert worker_sends == [{"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}]  # batches of a stream that were given up
+    given_up = {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}  # batches of a stream
+    assert worker_sends == [given_up, given_up]
 
 
 def test_inputs_are_read_with_named_roles_only_and_by_whoever_reads_inputs(template: dict[str, Any]) -> None:
@@ -245,6 +479,7 @@ def test_inputs_are_read_with_named_roles_only_and_by_whoever_reads_inputs(templ
 
     assert allowed == {
         "WorkerRole": [{"Ref": "InputRoleArns"}],
+        "PlannerRole": [{"Ref": "InputRoleArns"}],
         "DlqConsumerRole": [],
         "CheckerRole": [{"Ref": "InputRoleArns"}],
     }
@@ -266,10 +501,27 @@ def test_letters_that_nobody_reads_raise_an_alarm_by_the_words_that_the_consumer
     assert (alarm["MetricName"], alarm["Namespace"]) == (metric["MetricName"], metric["MetricNamespace"])
 
 
+def test_failed_shards_raise_an_alarm_by_the_words_that_worker_and_consumer_log(template: dict[str, Any]) -> None:
+    from sparklet.fanout.recovery import LetterFate
+
+    filters = of_type(template, "AWS::Logs::MetricFilter")
+    shards, letters = filters["FailedShards"], filters["FailedLetters"]
+    (said,) = re.findall(r'\$\.message = "([^"]+)"', shards["FilterPattern"])
+
+    assert f'"{said}"' in (ROOT / "runtime/sparklet/worker/shards.py").read_text()
+    assert f'$.fate = "{LetterFate.FAILED}"' in letters["FilterPattern"]
+    alarm = template["Resources"]["ShardsFailAlarm"]["Properties"]
+    for each in (shards, letters):
+        (metric,) = each["MetricTransformations"]
+        assert (metric["MetricName"], metric["MetricNamespace"]) == (alarm["MetricName"], alarm["Namespace"])
+
+
 def test_every_alarm_tells_the_topic_where_there_is_one(template: dict[str, Any]) -> None:
     alarms = of_type(template, "AWS::CloudWatch::Alarm")
 
-    assert {alarm["MetricName"] for alarm in alarms.values()} >= {"ApproximateAgeOfOldestMessage", "Errors"}
+    assert {alarm["MetricName"] for alarm in alarms.values()} == {
+        *("ApproximateAgeOfOldestMessage", "Errors", "FailedShards", "KeptDeadLetters", "Throttles"),
+    }
     for alarm in alarms.values():
         assert alarm["AlarmActions"]["Fn::If"][:2] == ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}]]
 

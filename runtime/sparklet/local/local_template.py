@@ -1,9 +1,10 @@
-"""The project's own ``sam/template.yaml``, made fit for the stand-in: every image function becomes a Zip shim.
+"""The project's own ``sam/template.yaml``, made fit for the stand-in: every function becomes a Zip shim.
 
-Nothing else is changed: queues, policies, alarms and mappings are deployed as they are on AWS.
+Images and packages are not built here, and nothing is published: there are no versions, and whatever names an alias
+names its function (``_unpublished``). Nothing else is changed: queues, policies, alarms and mappings are deployed as
+they are on AWS.
 """
 
-import copy
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,11 @@ from sparklet.local.resources import resource
 Template = dict[str, Any]
 
 _FUNCTION = "AWS::Serverless::Function"
-_IMAGE_ONLY = ("PackageType", "ImageUri", "ImageConfig")
+_CODE = ("PackageType", "ImageUri", "ImageConfig", "CodeUri", "Layers")
+_PUBLISHING = (
+    *("AutoPublishAlias", "AutoPublishAliasAllProperties", "VersionDescription"),
+    *("ProvisionedConcurrencyConfig", "SnapStart"),
+)
 _SHIM = """\
 from sparklet.local.shim import adopt
 
@@ -39,7 +44,7 @@ def parse_template(text: str) -> Template:
 
 def handlers_of(template: Template) -> dict[str, str]:
     """The dotted handler of every function, by its logical id."""
-    return {name: body["Properties"]["ImageConfig"]["Command"][0] for name, body in _functions(template).items()}
+    return {name: _handler(body["Properties"]) for name, body in _functions(template).items()}
 
 
 def localise(
@@ -56,12 +61,13 @@ def localise(
     worker_env
         What the stand-in hands to every function by its own environment, so no function may say otherwise.
     """
-    local = copy.deepcopy(template)
+    local = _unpublished(template)
     for name, body in _functions(local).items():
         properties = body["Properties"]
-        target = handlers.get(name) or properties["ImageConfig"]["Command"][0]
-        for key in _IMAGE_ONLY:
-            del properties[key]
+        target = handlers.get(name) or _handler(properties)
+        body.pop("Metadata", None)  # how it would be built
+        for key in _CODE:
+            properties.pop(key, None)
         properties["Runtime"] = "python3.12"  # the stand-in runs its own Python, whatever this says
         properties["Handler"] = "index.handler"
         properties["InlineCode"] = _SHIM.format(target=target, name=log_name(name))
@@ -84,6 +90,40 @@ def log_name(logical_id: str) -> str:
 def to_json(template: Template) -> str:
     """The template as CloudFormation takes it; the same text for the same template."""
     return json.dumps(template, sort_keys=True, separators=(",", ":"))
+
+
+def _handler(properties: Mapping[str, Any]) -> str:
+    if "ImageConfig" in properties:
+        return str(properties["ImageConfig"]["Command"][0])
+    return str(properties["Handler"])
+
+
+def _unpublished(template: Template) -> Template:
+    """A copy in which each function is its own only version, and its alias the function itself."""
+    functions = _functions(template)
+    alias = template.get("Globals", {}).get("Function", {}).get("AutoPublishAlias")
+
+    def rewritten(node: Any) -> Any:
+        if isinstance(node, list):
+            return [rewritten(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        name, _, attribute = str(node.get("Ref", "")).partition(".")
+        if attribute == "Alias" and name in functions:
+            return {"Fn::GetAtt": [name, "Arn"]}
+        return {key: rewritten(value) for key, value in node.items()}
+
+    local: Template = rewritten(template)
+    for settings in (
+        local.get("Globals", {}).get("Function", {}),
+        *(f["Properties"] for f in _functions(local).values()),
+    ):
+        for key in _PUBLISHING:
+            settings.pop(key, None)
+    for output in local.get("Outputs", {}).values():
+        if alias and output["Value"] == alias:
+            output["Value"] = "$LATEST"
+    return local
 
 
 def _number_scaling(properties: Any, parameters: Mapping[str, str]) -> None:
