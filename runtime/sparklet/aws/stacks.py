@@ -7,7 +7,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.remedies import remedy, told
 from sparklet.errors import SettingsError
 
-OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerFunctionName", "WorkerLogGroup")
+OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerAliasArn", "WorkerLogGroup")
 
 
 def stack_parameters(clients: AwsClients, name: str) -> Mapping[str, str]:

@@ -190,5 +190,5 @@ def _deployed(name: str) -> Environment:
     )
     logs = CloudWatchLogs(clients, outputs["WorkerLogGroup"])
     return Environment(
-        at, LambdaCompute(clients), outputs["WorkerFunctionName"], logs, size, stack=name, parameters=given
+        at, LambdaCompute(clients), outputs["WorkerAliasArn"], logs, size, stack=name, parameters=given
     )
