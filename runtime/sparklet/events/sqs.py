@@ -84,13 +84,15 @@ def order_of(record: Mapping[str, Any]) -> Order | None:
 
 
 def _ordered(event: Event, record: Mapping[str, Any], attributes: Mapping[str, Any]) -> Task:
-    """A task of the asynchronous API; its event is the message's body."""
+    """A task of the asynchronous API; its event is the message's body, with the id under ``sparklet.task``."""
     order, problem, asked = None, None, event
     try:
         order = order_of(record)
         asked = json.loads(text_of(record.get("body")))
-        if not isinstance(asked, dict):
-            raise EventError(f"a task's body must be a JSON object, not {seen(asked)}")
+        wish = asked.get("sparklet", {}) if isinstance(asked, dict) else None
+        if not isinstance(wish, dict):
+            raise EventError(f"a task's body must be a JSON object, and so its sparklet, not {seen(asked)}")
+        asked["sparklet"] = {**wish, "task": order.task_id if order else ""}
     except EventError as error:
         problem = error
     except (ValueError, RecursionError):

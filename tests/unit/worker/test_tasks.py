@@ -88,7 +88,7 @@ def test_a_task_that_succeeds_is_shown_with_what_its_script_reported(api: Api) -
 
     task = api.state(record["messageId"])
     assert outcome.acknowledged
-    assert api.bench.runner.event() == {"day": "2013-01-01"}  # as in a direct invocation
+    assert api.bench.runner.event() == {"day": "2013-01-01", "sparklet": {"task": record["messageId"]}}
     document = task.to_document()
     assert (document["state"], document["rows"], document["answer"]) == ("SUCCEEDED", 7, {"total": 3})
     assert document["accepted_s"] == 1_700_000_000.123
@@ -210,7 +210,7 @@ def test_what_a_worker_says_after_its_lease_was_taken_over_does_not_count(api: A
     assert len(api.notifier.told) == 1
 
 
-@pytest.mark.parametrize("body", ["no json", "[1]", '"text"', "[" * 100_000, ""])
+@pytest.mark.parametrize("body", ["no json", "[1]", '"text"', "[" * 100_000, "", '{"sparklet": 1}'])
 def test_a_body_that_is_no_object_ends_the_task_with_that_cause(api: Api, body: str) -> None:
     record = {**api.post({}, "t"), "body": body}
 

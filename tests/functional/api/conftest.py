@@ -1,0 +1,211 @@
+"""The main template and sam/api.yaml beside it, deployed where policies are enforced."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from sparklet.local.environment import adopted, of_client, of_host
+from sparklet.local.local_template import load_template, localise, parse_template, to_json
+from tests.functional.local.conftest import eventually
+from tests.stand_ins.ministack import free_port
+
+ROOT = Path(__file__).resolve().parents[3]
+PROBES = Path(__file__).with_name("probes")
+MAIN = {"ImageUri": "local", "FunctionTimeoutS": "60", "MaximumConcurrency": "2"}
+API = {"MainStack": "sparklet", "Access": "API_KEY", "MaximumConcurrency": "2"}
+JOB = """\
+import json, os, sys
+event = json.loads(sys.argv[sys.argv.index("--event") + 1])
+with open(os.path.join(os.environ["SHOWN"], event["sparklet"]["task"]), "a+") as f:
+    f.write("ran\\n")
+    f.seek(0)
+    runs = len(f.readlines())
+if runs < event.get("good_at_run", 1):
+    raise ValueError("not yet")
+if event.get("fail"):
+    raise SyntaxError(event["fail"])
+with open(os.environ["SPARKLET_OUTCOME_FILE"], "w") as f:
+    json.dump({"rows": 7, "answer": {"day": event.get("day")}}, f)
+"""
+
+
+@cache
+def client(service: str) -> Any:
+    """A client with the account's own credentials, which no policy limits; called within ``deployed`` only."""
+    return boto3.Session().client(service)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request was answered with."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+
+@dataclass
+class Deployed:
+    """Both stacks, and a client of the API."""
+
+    endpoint: str
+    main: Mapping[str, str]  # outputs
+    api: Mapping[str, str]
+    topic: str
+    heard: str  # URL of a queue that hears the topic
+    folder: Path
+    key: str
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str = "",
+        signed: bool = False,
+        content_type: str = "application/json",
+    ) -> Answer:
+        url = f"{self.endpoint}/_aws/execute-api/{self.api['RestApiId']}/v1{path}"
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        headers = {"Content-Type": content_type, **({"x-api-key": key} if key else {})}
+        if signed:
+            request = AWSRequest(method, url, headers, data)
+            credentials = boto3.Session().get_credentials()
+            assert credentials is not None
+            SigV4Auth(credentials, "execute-api", "us-east-1").add_auth(request)
+            headers = dict(request.headers)
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method)) as answer:
+                return Answer(answer.status, json.loads(answer.read() or b"null"), dict(answer.headers))
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, json.loads(error.read() or b"null"), dict(error.headers))
+
+    def ran(self, task_id: str) -> int:
+        """How often a task's script ran."""
+        path = self.folder / "shown" / task_id
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def refused(self) -> list[Any]:
+        """What the functions asked AWS for and were not allowed."""
+        calls = [json.loads(line) for line in (self.folder / "calls.jsonl").read_text().splitlines()]
+        return [c for c in calls if not c["allowed"] and re.search("WorkerRole|DlqConsumerRole", c["principal"])]
+
+
+@pytest.fixture(scope="package")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    folder = tmp_path_factory.mktemp("api")
+    (folder / "shown").mkdir()
+    (folder / "scratch").mkdir()
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    client.cache_clear()
+    client_env = {**of_client(endpoint, ""), "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "only the root's"}
+    del client_env["AWS_SESSION_TOKEN"]
+    own = {
+        "AUTH": "true",
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": endpoint.rpartition(":")[2],
+        "IOT_MTLS_ENABLED": "0",
+    }
+    of_worker = {"SHOWN": str(folder / "shown"), "SPARKLET_SCRATCH": str(folder / "scratch")}
+    env = {**of_host(), **client_env, **own, **of_worker, "TMPDIR": str(folder), "LOG_LEVEL": "WARNING"}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROBES), str(ROOT), env.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "tests.stand_ins.recording_ministack", str(folder / "calls.jsonl")]
+    with open(folder / "aws.log", "wb") as log:
+        server = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
+    try:
+        with adopted(client_env):
+            eventually(_answers)
+            yield _deploy(endpoint, folder)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _answers() -> bool:
+    try:
+        client("cloudformation").list_stacks()
+    except (BotoCoreError, ClientError):
+        return False
+    return True
+
+
+def _deploy(endpoint: str, folder: Path) -> Deployed:
+    topic, heard = _topic()
+    parameters = {**MAIN, "NoticeTopicArn": topic}
+    template = localise(load_template(), parameters, {"WorkerFunction": "api_probes.worker"}, {"SPARKLET_SCRATCH": ""})
+    main = stack("sparklet", to_json(template), parameters)
+    job = f"s3://{main['BucketName']}/scripts/job.py"
+    client("s3").put_object(Bucket=main["BucketName"], Key="scripts/job.py", Body=JOB.encode())
+    api = stack("sparklet-api", api_body(), API)
+    _validate(api["RestApiId"])
+    key = client("apigateway").get_api_key(apiKey=api["ApiKeyId"], includeValue=True)["value"]
+    return Deployed(endpoint, {**main, "job": job}, api, topic, heard, folder, key)
+
+
+def _validate(api_id: str) -> None:
+    """Have bodies checked: the stand-in's API Gateway does, but its CloudFormation forgets to ask for it."""
+    gateway = client("apigateway")
+    validator = gateway.create_request_validator(restApiId=api_id, name="body", validateRequestBody=True)["id"]
+    for resource in gateway.get_resources(restApiId=api_id)["items"]:
+        for method in resource.get("resourceMethods", {}):
+            named = {"restApiId": api_id, "resourceId": resource["id"], "httpMethod": method}
+            if gateway.get_method(**named).get("requestModels"):
+                change = {"op": "replace", "path": "/requestValidatorId", "value": validator}
+                gateway.update_method(**named, patchOperations=[change])
+
+
+def api_body() -> str:
+    """The API's template; the stand-in would compare text with numbers."""
+    template = parse_template((ROOT / "sam" / "api.yaml").read_text())
+    template["Resources"]["TaskMapping"]["Properties"]["ScalingConfig"]["MaximumConcurrency"] = 2
+    return to_json(template)
+
+
+def stack(name: str, body: str, parameters: Mapping[str, str], update: bool = False) -> dict[str, str]:
+    """Create or update a stack; its outputs."""
+    formation = client("cloudformation")
+    (formation.update_stack if update else formation.create_stack)(
+        StackName=name,
+        TemplateBody=body,
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+    )
+
+    def ended() -> Any:
+        (found,) = formation.describe_stacks(StackName=name)["Stacks"]
+        return None if found["StackStatus"].endswith("_IN_PROGRESS") else found
+
+    found = eventually(ended)
+    events = formation.describe_stack_events(StackName=name)["StackEvents"]
+    why = [event.get("ResourceStatusReason") for event in events if event["ResourceStatus"].endswith("FAILED")]
+    assert found["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE"), why
+    return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+
+
+def _topic() -> tuple[str, str]:
+    """A topic, and a queue that hears it."""
+    sns, sqs = client("sns"), client("sqs")
+    topic = sns.create_topic(Name="notices")["TopicArn"]
+    url = sqs.create_queue(QueueName="heard")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    allow = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": arn}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes={"RawMessageDelivery": "true"})
+    return topic, url

@@ -1,0 +1,37 @@
+"""Sparklet's own worker, whose scripts run as plain Python: what a task of the API needs of it, Spark is no part of."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+from sparklet.worker import handler
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+
+
+class PlainRunner:
+    """A ``Runner`` that starts a script with this Python."""
+
+    def start(self) -> None:
+        """There is nothing to start."""
+
+    def run(self, call: ScriptCall, output: Output) -> ScriptResult:
+        """Run a script to its end."""
+        command = [sys.executable, str(call.script), *call.args]
+        done = subprocess.run(
+            command, env={**os.environ, **call.env}, cwd=call.work_dir, capture_output=True, text=True
+        )
+        last = done.stderr.strip().rpartition("\n")[2]
+        cause_class, _, cause = last.partition(": ") if done.returncode else ("", "", "")
+        return ScriptResult(done.returncode, done.stderr, cause_class, cause)
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+def worker(event: Any, context: Any) -> Any:
+    """Sparklet's handler."""
+    return handler.lambda_handler(event, context)
+
+
+handler._runner = PlainRunner  # type: ignore[assignment]

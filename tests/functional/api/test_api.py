@@ -1,0 +1,229 @@
+"""The asynchronous API as deployed: what a client sends becomes a task, and the task comes to an end that can be read.
+
+The stand-in integrates API Gateway with SQS, but not with DynamoDB, and calls Lambda synchronously whatever a header
+says. So a task's state is asked for with the request that the mapping template makes, with API Gateway's role, and of
+invocations it is asserted how they are set up.
+"""
+
+import json
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.functional.api.conftest import API, Deployed, api_body, client, stack
+from tests.functional.local.conftest import eventually
+
+pytestmark = pytest.mark.stack
+
+ESCAPED_ID = """$util.escapeJavaScript($input.params('id')).replaceAll("\\\\'", "'")"""
+
+
+@pytest.fixture(scope="module")
+def gateway(deployed: Deployed) -> Any:
+    """A client of DynamoDB with the role that API Gateway has."""
+    (role,) = (r for r in client("iam").list_roles()["Roles"] if "ApiRole" in r["RoleName"])
+    given = client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="gateway")["Credentials"]
+    session = boto3.Session(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], "us-east-1")
+    return session.client("dynamodb")
+
+
+def state(gateway: Any, deployed: Deployed, task_id: str) -> Any:
+    """A task's state, by the request that the deployed method makes; None if nobody recorded it."""
+    calls = client("apigateway")
+    (resource,) = (r for r in calls.get_resources(restApiId=deployed.api["RestApiId"])["items"] if "{id}" in r["path"])
+    method = calls.get_method(restApiId=deployed.api["RestApiId"], resourceId=resource["id"], httpMethod="GET")
+    text = method["methodIntegration"]["requestTemplates"]["application/json"]
+    found = gateway.get_item(**json.loads(text.replace(ESCAPED_ID, task_id)))
+    return json.loads(found["Item"]["document"]["S"]) if "Item" in found else None
+
+
+def ended(gateway: Any, deployed: Deployed, task_id: str) -> Any:
+    def promise() -> Any:
+        task = state(gateway, deployed, task_id)
+        return task if task and task["state"] in ("SUCCEEDED", "FAILED") else None
+
+    return eventually(promise)
+
+
+def asking(deployed: Deployed, **event: Any) -> dict[str, Any]:
+    return {"sparklet": {"script": deployed.main["job"]}, **event}
+
+
+def notices(deployed: Deployed) -> dict[str, Any]:
+    """What was heard so far, by task; kept in the queue."""
+    found: Any = (
+        boto3.Session()
+        .client("sqs")
+        .receive_message(QueueUrl=deployed.heard, MaxNumberOfMessages=10, VisibilityTimeout=0)
+    )
+    bodies = [json.loads(message["Body"]) for message in found.get("Messages", [])]
+    return {notice["task"]["id"]: notice for notice in bodies}
+
+
+def test_a_posted_task_is_accepted_at_once_done_and_told_of(gateway: Any, deployed: Deployed) -> None:
+    answer = deployed.request("POST", "/tasks", asking(deployed, day="a&b=ü +%"), key=deployed.key)
+
+    assert (answer.status, answer.body["state"]) == (202, "PENDING")
+    task = ended(gateway, deployed, answer.body["id"])
+    assert (task["state"], task["rows"], task["answer"], task["attempts"]) == ("SUCCEEDED", 7, {"day": "a&b=ü +%"}, 1)
+    assert deployed.ran(task["id"]) == 1
+    notice = eventually(lambda: notices(deployed).get(task["id"]))
+    assert notice == {"version": 1, "kind": "task", "state": "SUCCEEDED", "task": task}
+
+
+def test_a_task_put_again_and_again_under_its_id_runs_once(gateway: Any, deployed: Deployed) -> None:
+    event = asking(deployed)
+
+    answers = [deployed.request("PUT", "/tasks/order-7", event, key=deployed.key) for _ in range(3)]
+
+    assert [(a.status, a.body) for a in answers] == [(202, {"id": "order-7", "state": "PENDING"})] * 3
+    assert ended(gateway, deployed, "order-7")["state"] == "SUCCEEDED"
+    eventually(lambda: waiting(deployed.api["TaskQueueUrl"]) == 0)
+    assert deployed.ran("order-7") == 1
+
+
+def test_a_failure_that_may_pass_is_tried_again_long_before_the_visibility_timeout(
+    gateway: Any, deployed: Deployed
+) -> None:
+    deployed.request("PUT", "/tasks/flaky", asking(deployed, good_at_run=2), key=deployed.key)
+
+    task = ended(gateway, deployed, "flaky")
+
+    assert (task["state"], task["attempts"], task["error"]) == ("SUCCEEDED", 2, None)
+    assert deployed.ran("flaky") == 2
+
+
+@pytest.mark.parametrize(
+    ("task_id", "event", "cause"),
+    [
+        ("syntax", {"fail": "never closed"}, {"class": "SyntaxError", "message": "never closed (exit code 1)"}),
+        ("forbidden", {"sparklet": {"script": "s3://elsewhere/x.py"}}, {"class": "ScriptNotAllowedError"}),
+    ],
+)
+def test_a_task_that_cannot_be_done_ends_as_failed_with_its_cause(
+    gateway: Any, deployed: Deployed, task_id: str, event: dict[str, Any], cause: dict[str, str]
+) -> None:
+    body = {**asking(deployed), **event}
+
+    assert deployed.request("PUT", f"/tasks/{task_id}", body, key=deployed.key).status == 202
+
+    task = ended(gateway, deployed, task_id)
+    assert task["state"] == "FAILED"
+    assert cause.items() <= task["error"].items()
+    assert eventually(lambda: notices(deployed).get(task_id))["task"] == task
+
+
+def test_a_dead_letter_ends_its_task(gateway: Any, deployed: Deployed) -> None:
+    client("sqs").send_message(
+        QueueUrl=deployed.api["TaskDeadLettersUrl"],
+        MessageBody="{}",
+        MessageAttributes={"sparklet-task": {"DataType": "String", "StringValue": "lost"}},
+    )
+
+    task = ended(gateway, deployed, "lost")
+
+    assert (task["state"], task["error"]["class"]) == ("FAILED", "NeverStarted")
+    assert eventually(lambda: notices(deployed).get("lost"))["state"] == "FAILED"
+
+
+REFUSED: tuple[Any, ...] = (
+    b"no json",
+    [],
+    {"Records": []},
+    {"sparklet": {"script": "/etc/x.py"}},
+    {"run_id": "r", "shard": 0},
+)
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/tasks"), ("PUT", "/tasks/t"), ("POST", "/invocations")])
+def test_what_the_schema_refuses_reaches_nobody(deployed: Deployed, method: str, path: str) -> None:
+    for body in REFUSED:
+        assert deployed.request(method, path, body, key=deployed.key).status == 400, body
+
+
+def test_anything_but_json_is_refused(deployed: Deployed) -> None:
+    answer = deployed.request("POST", "/tasks", b"<a/>", key=deployed.key, content_type="text/xml")
+
+    assert answer.status in (400, 415)  # the stand-in looks at the body first
+
+
+def test_without_the_key_nothing_is_accepted_or_shown(deployed: Deployed) -> None:
+    for method, path in (("POST", "/tasks"), ("PUT", "/tasks/t"), ("GET", "/tasks/t"), ("POST", "/invocations")):
+        assert deployed.request(method, path, {}).status == 403
+        assert deployed.request(method, path, {}, key="wrong" * 8).status == 403
+
+
+def test_a_task_nobody_recorded_is_found_by_nobody(gateway: Any, deployed: Deployed) -> None:
+    assert state(gateway, deployed, "unknown") is None
+
+
+def test_api_gateways_role_changes_nothing_and_lists_nothing(gateway: Any, deployed: Deployed) -> None:
+    table, key = deployed.main["LedgerTable"], {"pk": {"S": "task#t"}, "sk": {"S": "task"}}
+
+    for attempt in (
+        lambda: gateway.put_item(TableName=table, Item=key),
+        lambda: gateway.delete_item(TableName=table, Key=key),
+        lambda: gateway.scan(TableName=table),
+    ):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            attempt()
+
+
+def test_queues_and_mappings_are_set_up_so_that_nothing_is_lost(deployed: Deployed) -> None:
+    functions = client("lambda")
+    queue: Any = attributes(deployed.api["TaskQueueUrl"])
+    dead: Any = attributes(deployed.api["TaskDeadLettersUrl"])
+
+    assert queue["VisibilityTimeout"] == "360"
+    assert json.loads(queue["RedrivePolicy"])["deadLetterTargetArn"] == dead["QueueArn"]
+    mappings = {m["EventSourceArn"]: m for m in functions.list_event_source_mappings()["EventSourceMappings"]}
+    for arn, function in ((queue["QueueArn"], "WorkerFunctionName"), (dead["QueueArn"], "DlqConsumerFunctionName")):
+        assert mappings[arn]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert deployed.main[function] in mappings[arn]["FunctionArn"]
+
+
+def test_what_both_stacks_allow_is_enough_for_all_of_that(deployed: Deployed) -> None:
+    assert deployed.refused() == []
+
+
+def test_invocations_have_their_limits_and_destinations_once_they_are_named(deployed: Deployed) -> None:
+    heard = attributes(deployed.heard)["QueueArn"]
+    wanted = {
+        "InvocationRetries": "1",
+        "InvocationMaximumAgeS": "60",
+        "OnSuccessArn": deployed.topic,
+        "OnFailureArn": heard,
+    }
+
+    stack("sparklet-api", api_body(), {**API, **wanted}, update=True)
+
+    worker, alias = deployed.main["WorkerFunctionName"], deployed.main["WorkerAliasName"]
+    config = client("lambda").get_function_event_invoke_config(FunctionName=worker, Qualifier=alias)
+    assert (int(config["MaximumRetryAttempts"]), int(config["MaximumEventAgeInSeconds"])) == (1, 60)
+    assert config["DestinationConfig"] == {
+        "OnSuccess": {"Destination": deployed.topic},
+        "OnFailure": {"Destination": heard},
+    }
+
+
+def test_signed_requests_pass_and_no_others_once_access_is_by_iam(gateway: Any, deployed: Deployed) -> None:
+    stack("sparklet-api", api_body(), {**API, "Access": "IAM"}, update=True)
+
+    assert deployed.request("PUT", "/tasks/signed", asking(deployed)).status == 403
+    assert deployed.request("PUT", "/tasks/signed", asking(deployed), key=deployed.key).status == 403
+    answer = deployed.request("PUT", "/tasks/signed", asking(deployed), signed=True)
+
+    assert answer.status == 202
+    assert ended(gateway, deployed, "signed")["state"] == "SUCCEEDED"
+
+
+def attributes(url: str) -> Any:
+    return client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+
+
+def waiting(url: str) -> int:
+    """Messages in a queue, in work or not."""
+    found = attributes(url)
+    return int(found["ApproximateNumberOfMessages"]) + int(found["ApproximateNumberOfMessagesNotVisible"])
