@@ -142,6 +142,27 @@ def test_the_roles_suffice_from_a_dead_planner_to_the_manifests(
     assert at.store.head(at.run_uri("policies", "manifest.json")).size_bytes
 
 
+def test_the_planners_role_suffices_to_enter_and_plan_a_run(outputs: dict[str, str], at: Deployment) -> None:
+    at.store.put(f"s3://{at.bucket}/scripts/job.py", b"print('hello')\n")
+    at.store.put(f"s3://{at.bucket}/input/planned/1", b"rows")
+    request = {
+        "script": f"s3://{at.bucket}/scripts/job.py",
+        "inputs": f"s3://{at.bucket}/input/planned/",
+        "output": f"s3://{at.bucket}/output/planned/",
+        "run_id": "planned",
+        "incremental": True,
+    }
+
+    answer = invoke(outputs["PlannerFunctionName"], request)
+
+    assert (answer["sealed"], answer["shards"]) == (True, 1)
+    assert invoke(outputs["PlannerFunctionName"], {"run_id": "planned"}) == answer
+    (message,) = at.queue.receive()
+    assert json.loads(message.body)["run_id"] == "planned"
+    at.queue.delete(message.receipt)
+    at.ledger.cancel_run("planned")  # the checker has enough to do
+
+
 def test_the_checkers_role_suffices_to_end_a_cancelled_run(outputs: dict[str, str], at: Deployment, run: Run) -> None:
     # GIVEN a run cancelled when its part was sealed, and its shard not entered
     script = run.scripts[0]
