@@ -61,6 +61,7 @@ NAMES = OF_FUNCTIONS | frozenset(
         "SPARKLET_HOST",
         "SPARKLET_LOG_DIR",
         "SPARKLET_OUTCOME_FILE",
+        "SPARKLET_SHELL",
     }
 )
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""

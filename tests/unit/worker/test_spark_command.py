@@ -1,0 +1,91 @@
+"""spark-submit, pyspark and spark-sql of the image: Spark's options are heeded, ours are below them."""
+
+import itertools
+import os
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import SettingsError
+from sparklet.job.session import DELTA
+from sparklet.settings import SparkSettings, spark_settings
+from sparklet.worker.spark_command import SQL_CLASS, normalised, shell, submit
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SparkSettings:
+    """A Spark of one jar, and a jar of Delta's."""
+    home = tmp_path / "spark"
+    (home / "jars").mkdir(parents=True)
+    (home / "jars" / "spark-core.jar").touch()
+    (home / "shell.py").touch()
+    delta = tmp_path / "delta.jar"
+    with zipfile.ZipFile(delta, "w") as jar:
+        jar.writestr(f"{DELTA.replace('.', '/')}.class", b"")
+    return replace(spark_settings({}), spark_home=home, jars=(delta,))
+
+
+def _conf(command: list[str]) -> dict[str, str]:
+    """The last of each setting wins, as in Spark."""
+    pairs = itertools.pairwise(command)
+    return dict(value.split("=", 1) for key, value in pairs if key == "--conf")
+
+
+def test_a_script_meets_the_workers_defaults_unless_it_is_told_otherwise(
+    settings: SparkSettings, tmp_path: Path
+) -> None:
+    command = submit(settings, tmp_path, ["--conf", "spark.sql.shuffle.partitions=9", "job.py", "--x"], False)
+
+    assert command[-2:] == ["job.py", "--x"]
+    conf = _conf(command)
+    assert conf["spark.sql.shuffle.partitions"] == "9"
+    assert conf["spark.hadoop.fs.s3.impl"] == "org.apache.hadoop.fs.s3a.S3AFileSystem"
+    assert "spark.sql.extensions" not in conf
+
+
+def test_what_java_must_know_when_it_starts_is_taken_from_spark_s_options(
+    settings: SparkSettings, tmp_path: Path
+) -> None:
+    asked = {"spark.driver.memory": "3g", "spark.driver.extraJavaOptions": "-Da=b -Dc=d"}
+    options = [part for key, value in asked.items() for part in ("--conf", f"{key}={value}")]
+    options += ["--conf", "spark.driver.extraClassPath=/mine.jar", "--verbose", "--name", "n"]
+
+    command = submit(settings, tmp_path, [*options, "job.py", "--conf", "spark.driver.memory=9g"], False)
+
+    assert "-Xmx3g" in command
+    assert {"-Da=b", "-Dc=d"} <= set(command)
+    assert command[command.index("-cp") + 1].split(os.pathsep)[-1] == "/mine.jar"  # the archive's part comes first
+
+
+def test_a_shell_has_the_table_formats_whose_jars_are_there(settings: SparkSettings, tmp_path: Path) -> None:
+    conf = _conf(submit(settings, tmp_path, ["pyspark-shell"], True))
+
+    assert conf["spark.sql.extensions"] == DELTA
+    assert conf["spark.sql.catalogImplementation"] == "in-memory"
+
+
+def test_pyspark_is_python_with_a_startup_file_whatever_its_input_is(settings: SparkSettings) -> None:
+    command, env = shell(["--conf", "spark.app.name=a b"], {"SPARK_HOME": str(settings.spark_home)})
+
+    assert command == [sys.executable, "-i"]
+    assert env["PYTHONSTARTUP"] == str(settings.spark_home / "shell.py") if settings.spark_home else False
+    assert env["PYSPARK_SUBMIT_ARGS"] == "--conf 'spark.app.name=a b' pyspark-shell"
+
+
+def test_spark_itself_reads_the_options() -> None:
+    settings = spark_settings({})
+
+    words = normalised(settings, ["job.py", "--own", "x"])
+    sql = normalised(settings, ["--driver-memory", "3g", "--class", SQL_CLASS, "-e", "select 1"])
+
+    assert words == ["job.py", "--own", "x"]
+    assert sql[:2] == ["--conf", "spark.driver.memory=3g"]
+    assert sql[-3:] == ["spark-internal", "-e", "select 1"]
+
+
+def test_without_a_spark_it_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="holds no folder jars"):
+        normalised(replace(spark_settings({}), spark_home=tmp_path), ["job.py"])
