@@ -31,7 +31,7 @@ class Conditions:
     """What Lambda gives a function."""
 
     memory_mb: int = 2048
-    timeout_s: int = 60
+    timeout_s: int = 120
     cpus: float = 2
     user: str = "993:990"  # Lambda's; the image has a line for it in /etc/passwd
     open_files: int = 1024
@@ -54,6 +54,7 @@ class Conditions:
             *("--user", self.user, "--passwd=false"),  # podman would invent a line for a user without one
             *("--cap-drop=ALL", "--security-opt", "no-new-privileges"),
             *("--memory", memory, "--memory-swap", memory, "--cpus", str(self.cpus)),
+            *("--cpu-shares", "4096"),  # else all of it together gets as much of a busy machine as one process outside
             *("--ulimit", f"nofile={self.open_files}:{self.open_files}"),
             *("--pids-limit", str(self.processes), "--ulimit", f"nproc={self.processes}:{self.processes}"),
             *(word for pair in {**lambda_env, **self.env}.items() for word in ("--env", "=".join(pair))),

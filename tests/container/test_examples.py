@@ -29,7 +29,7 @@ def inputs(account: Account) -> dict[str, str]:
     day = b"".join([header, *(line for line in lines if line.startswith(b"2013,1,1,"))])
     tables = {name: account.put(f"input/{name}.csv", (original / f"{name}.csv").read_bytes()) for name in AIRCRAFT}
     texts = {name: account.put(f"input/texts/{name}", text) for name, text in TEXTS.items()}
-    people = account.put("input/people [1] {a,b}.csv", CSV)
+    people = account.put("input/people.csv", CSV)
     return {"people": people, "day": account.put("input/2013-01-01.csv", day), **tables, **texts}
 
 
