@@ -1,0 +1,213 @@
+"""What sam/image-builder.yaml promises: its build's commands are run here; calls of Docker and AWS are noted, not made."""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sparklet.local.local_template import parse_template
+
+ROOT = Path(__file__).resolve().parents[2]
+URI = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet"
+ENVIRONMENT = {
+    "REPOSITORY": URI,
+    "REPOSITORY_NAME": "sparklet",
+    "STACK": "spark-3.5",
+    "FRAMEWORKS": "delta,iceberg",
+    "EXTRAS": "",
+    "EXTRA_COORDINATES": "",
+    "BASE_IMAGE": "",
+    "ARCHITECTURE": "arm64",
+    "PLATFORM": "linux/arm64",
+    "IMMUTABLE": "true",
+    "CODEBUILD_BUILD_NUMBER": "7",
+    "CODEBUILD_BUILD_SUCCEEDING": "1",
+}
+NOTING = """\
+#!/bin/bash
+printf '%s\\n' "$(printf '%s\\t' "${0##*/}" "$@")" >>"$NOTES"
+case "$1 $2" in
+  "buildx version") exit "${NO_BUILDX:-0}" ;;
+  "ecr batch-get-image") printf '%s\\tsha256:abc\\n' "$PUSHED" ;;
+esac
+[ "$1" != "${FAILS:-}" ]
+"""
+
+
+@pytest.fixture(scope="module")
+def template() -> dict[str, Any]:
+    return parse_template((ROOT / "sam" / "image-builder.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def project(template: dict[str, Any]) -> Any:
+    return template["Resources"]["Build"]["Properties"]
+
+
+@pytest.fixture(scope="module")
+def spec(project: Any) -> Any:
+    return yaml.safe_load(project["Source"]["BuildSpec"])
+
+
+@dataclass
+class Bench:
+    """A place where the build's phases run."""
+
+    spec: Any
+    folder: Path
+
+    def run(self, *phases: str, **environment: str) -> tuple[int, list[list[str]], str]:
+        """Run phases as CodeBuild does, in one shell; how it ended, what was called, what was said."""
+        commands = [command for phase in phases for command in self.spec["phases"][phase]["commands"]]
+        script = "\n".join(f"{command.rstrip()}\n[ $? = 0 ] || exit 1" for command in commands)
+        script += '\necho "exported: $IMAGE_URI $IMAGE_DIGEST"'
+        notes = self.folder / "notes"
+        path = f"{self.folder}{os.pathsep}{os.environ['PATH']}"
+        pushed = "application/vnd.docker.distribution.manifest.v2+json"
+        given = {**ENVIRONMENT, "PATH": path, "NOTES": str(notes), "PUSHED": pushed, **environment}
+        done = subprocess.run(["bash", "-c", script], env=given, capture_output=True, text=True, timeout=60)
+        lines = notes.read_text().splitlines() if notes.exists() else []
+        return done.returncode, [line.rstrip("\t").split("\t") for line in lines], done.stdout + done.stderr
+
+
+@pytest.fixture
+def bench(spec: Any, tmp_path: Path) -> Bench:
+    for name in ("docker", "aws"):
+        (tmp_path / name).write_text(NOTING)
+        (tmp_path / name).chmod(0o755)
+    return Bench(spec, tmp_path)
+
+
+def built(calls: list[list[str]]) -> list[str]:
+    (arguments,) = (call[2:] for call in calls if call[:2] == ["docker", "build"])
+    return arguments
+
+
+def build_args(calls: list[list[str]]) -> list[str]:
+    arguments = built(calls)
+    return [value for option, value in pairwise(arguments) if option == "--build-arg"]
+
+
+def test_one_image_without_attestations_is_built_pushed_and_told(bench: Bench) -> None:
+    code, calls, said = bench.run("pre_build", "build", "post_build")
+
+    assert code == 0, said
+    assert ["docker", "login", "--username", "AWS", "--password-stdin", URI.partition("/")[0]] in calls
+    arguments = built(calls)
+    assert {"--provenance=false", "--sbom=false"} <= set(arguments)
+    assert arguments[arguments.index("--platform") + 1] == "linux/arm64"
+    assert arguments[-1] == "."
+    assert ["docker", "push", f"{URI}:spark-3.5-arm64-7"] in calls
+    assert f"exported: {URI}:spark-3.5-arm64-7 sha256:abc" in said
+
+
+def test_what_was_asked_for_reaches_the_dockerfile_whole_and_under_names_it_knows(bench: Bench) -> None:
+    code, calls, said = bench.run(
+        "build", EXTRAS="avro,kafka", BASE_IMAGE="mine/base:1", EXTRA_COORDINATES="a:b:1,c:d:2"
+    )
+
+    assert code == 0, said
+    given = dict(argument.split("=", 1) for argument in build_args(calls))
+    wanted = {"STACK": "spark-3.5", "FRAMEWORKS": "delta,iceberg", "EXTRAS": "avro,kafka", "BASE_IMAGE": "mine/base:1"}
+    assert given == {**wanted, "EXTRA_COORDINATES": "a:b:1,c:d:2"}
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
+    assert [name for name in given if f"ARG {name}=" not in dockerfile] == []
+
+
+def test_no_other_base_is_named_where_none_is_asked_for(bench: Bench) -> None:
+    _, calls, _ = bench.run("build")
+
+    assert not any(argument.startswith("BASE_IMAGE") for argument in build_args(calls))
+
+
+def test_a_builder_that_makes_no_attestations_is_not_asked_to_leave_them_out(bench: Bench) -> None:
+    code, calls, said = bench.run("build", NO_BUILDX="1")
+
+    assert code == 0, said
+    assert "--provenance=false" not in built(calls)
+
+
+def test_a_tag_moves_only_where_tags_may(bench: Bench) -> None:
+    _, calls, _ = bench.run("build")
+    assert sum(call[:2] == ["docker", "push"] for call in calls) == 1
+
+    code, calls, _ = bench.run("build", IMMUTABLE="false")
+    assert code == 0
+    assert calls[-1] == ["docker", "push", f"{URI}:spark-3.5-arm64"]
+
+
+@pytest.mark.parametrize("step", ["build", "push"])
+def test_a_step_that_fails_fails_the_build(bench: Bench, step: str) -> None:
+    code, _, _ = bench.run("build", FAILS=step)
+
+    assert code != 0
+
+
+@pytest.mark.parametrize(
+    ("pushed", "accepted"),
+    [
+        ("application/vnd.docker.distribution.manifest.v2+json", True),
+        ("application/vnd.oci.image.manifest.v1+json", True),
+        ("application/vnd.oci.image.index.v1+json", False),
+        ("application/vnd.docker.distribution.manifest.list.v2+json", False),
+        ("None", False),
+    ],
+)
+def test_what_lambda_would_refuse_fails_the_build(bench: Bench, pushed: str, accepted: bool) -> None:
+    code, _, said = bench.run("post_build", PUSHED=pushed)
+
+    assert (code == 0) is accepted, said
+
+
+def test_after_a_failed_build_nothing_is_told(bench: Bench) -> None:
+    code, calls, _ = bench.run("post_build", CODEBUILD_BUILD_SUCCEEDING="0")
+
+    assert code != 0
+    assert calls == []
+
+
+def test_every_variable_of_the_commands_is_given(project: Any) -> None:
+    names = {variable["Name"] for variable in project["Environment"]["EnvironmentVariables"]}
+
+    assert names == {name for name in ENVIRONMENT if not name.startswith("CODEBUILD")}
+
+
+def test_images_are_scanned_outlive_the_stack_and_are_not_kept_for_ever(template: dict[str, Any]) -> None:
+    repository = template["Resources"]["Repository"]
+    text = repository["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"]["Fn::Sub"]
+
+    assert repository["DeletionPolicy"] == "Retain"
+    assert repository["Properties"]["ImageScanningConfiguration"] == {"ScanOnPush": True}
+    assert [rule["rulePriority"] for rule in json.loads(text.replace("${KeptImages}", "10"))["rules"]] == [1, 2]
+
+
+def test_the_builder_may_push_to_its_own_repository_only(template: dict[str, Any]) -> None:
+    (policy,) = template["Resources"]["BuildRole"]["Properties"]["Policies"]
+    everywhere = [s["Action"] for s in policy["PolicyDocument"]["Statement"] if s["Resource"] == "*"]
+    pushes = [s["Resource"] for s in policy["PolicyDocument"]["Statement"] if "ecr:PutImage" in s["Action"]]
+
+    assert everywhere == ["ecr:GetAuthorizationToken"]
+    assert pushes == [{"Fn::GetAtt": ["Repository", "Arn"]}]
+
+
+def test_a_build_starts_when_the_stack_itself_is_done_and_not_else(template: dict[str, Any]) -> None:
+    rule = template["Resources"]["StartRule"]
+
+    assert rule["Condition"] == "StartsAtOnce"
+    assert rule["Properties"]["EventPattern"]["detail"] == {
+        "stack-id": [{"Ref": "AWS::StackId"}],
+        "status-details": {"status": ["CREATE_COMPLETE", "UPDATE_COMPLETE"]},
+    }
+
+
+def test_privileges_are_the_builders_alone(project: Any) -> None:
+    others = [path for path in (ROOT / "sam").glob("*.yaml") if "PrivilegedMode" in path.read_text()]
+
+    assert project["Environment"]["PrivilegedMode"] is True
+    assert [path.name for path in others] == ["image-builder.yaml"]
