@@ -1,4 +1,4 @@
-"""What sam/image-builder.yaml promises: its build's commands are run here; calls of Docker and AWS are noted, not made."""
+"""What sam/image-builder.yaml promises: its build's commands are run here; calls of Docker and AWS are noted instead."""
 
 import json
 import os
