@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.container.account import Account, QueueMapping, new_account
+from tests.container.bench import ShardBench
 from tests.container.built_image import BuiltImage, NotHereError, built_image
 from tests.container.cell import Cell, new_cell
 from tests.container.container import Conditions, Container, running
@@ -107,3 +108,9 @@ def function(image: BuiltImage, cell: Cell, account: Account, conditions: Condit
 def mapping(account: Account, function: Container) -> QueueMapping:
     """What brings messages from the queue to the function."""
     return QueueMapping(account, function)
+
+
+@pytest.fixture
+def bench(account: Account, function: Container, tmp_path: Path) -> ShardBench:
+    """Pieces of code as shards."""
+    return ShardBench(account, function, tmp_path)

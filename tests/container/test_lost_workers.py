@@ -1,0 +1,67 @@
+"""Deadlines, and workers that do not live to say what became of their shard."""
+
+import time
+
+from sparklet.model import Run, ShardState
+from tests.container.bench import ShardBench
+from tests.container.container import Conditions
+
+CONDITIONS = Conditions(timeout_s=24, env={"SPARKLET_GRACE_S": "4"})
+ONCE = """
+import os, signal, time
+from pathlib import Path
+
+worker = int(Path(f"/proc/{{os.getppid()}}/stat").read_text().rpartition(")")[2].split()[1])  # the host's parent
+seen = Path("/tmp/seen-{signal}")
+if not seen.exists():
+    seen.touch()
+    os.kill(worker, signal.{signal})
+    time.sleep(600)
+"""
+
+
+def test_the_guard_ends_a_script_before_lambda_would(bench: ShardBench) -> None:
+    bench.next_works()  # no part of the deadline is spent on the JVM's start
+    run = bench.start("import time\ntime.sleep(600)", max_attempts=1)
+
+    answer = bench.deliver()
+
+    assert answer.document == {"batchItemFailures": []}
+    record = bench.shard(run)
+    assert (record.state, record.error_class) == (ShardState.FAILED, "DeadlineExceededError")
+    assert "was ended at its deadline, at line 2" in record.error_message
+    bench.next_works()
+
+
+def test_a_worker_that_lambda_kills_at_its_deadline_loses_no_shard(bench: ShardBench) -> None:
+    """The guard cannot act: the worker's own process is stopped."""
+    run = bench.start(ONCE.format(signal="SIGSTOP"), max_attempts=2)
+
+    answer = bench.deliver()
+
+    assert "Task timed out after" in answer.text, answer
+    assert bench.shard(run).state is ShardState.RUNNING  # nobody could say otherwise
+    lapsed_and_done(bench, run)
+    bench.next_works()
+
+
+def test_a_worker_that_dies_loses_no_shard(bench: ShardBench) -> None:
+    run = bench.start(ONCE.format(signal="SIGKILL"), max_attempts=2)
+
+    answer = bench.deliver()
+
+    assert answer.status == 502 and "Runtime.ExitError" in answer.text, answer
+    bench.next_works()
+    lapsed_and_done(bench, run)
+
+
+def lapsed_and_done(bench: ShardBench, run: Run) -> None:
+    """The checker finds the lease over and sends the shard again; its next attempt succeeds."""
+    end_s = time.monotonic() + CONDITIONS.timeout_s + 10
+    while not bench.account.check(run).lapsed:
+        assert time.monotonic() < end_s, bench.shard(run)
+        time.sleep(0.2)
+    bench.deliver()
+    record = bench.shard(run)
+    assert (record.state, record.attempts) == (ShardState.SUCCEEDED, 2)
+    assert bench.account.check(run).run.state.ended
