@@ -1,4 +1,4 @@
-"""What sam/image-builder.yaml promises: its build's commands are run here; calls of Docker and AWS are noted instead."""
+"""What sam/image-builder.yaml promises: its build's commands are run here; calls of Docker and AWS are noted."""
 
 import json
 import os
