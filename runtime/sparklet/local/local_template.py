@@ -1,7 +1,8 @@
 """The project's own ``sam/template.yaml``, made fit for the stand-in: every function becomes a Zip shim.
 
 Images and packages are not built here, and nothing is published: there are no versions, and whatever names an alias
-names its function (``_unpublished``). Nothing else is changed: queues, policies, alarms and mappings are deployed as
+names its function (``_unpublished``). The stand-in takes a mapping's concurrency, and conditions on lists, in another
+form only; and it may have any timeout. Nothing else is changed: queues, policies, alarms and mappings are deployed as
 they are on AWS.
 """
 
@@ -75,6 +76,7 @@ def localise(
         for key in variables.keys() & worker_env.keys():
             del variables[key]
         _number_scaling(properties, parameters)
+    local["Conditions"] = _without_joins(local.get("Conditions", {}), template["Parameters"], parameters)
     timeout_s = int(parameters["FunctionTimeoutS"])
     local["Parameters"]["FunctionTimeoutS"].pop("AllowedValues", None)
     local["Mappings"]["VisibilityS"].setdefault(str(timeout_s), {"Queue": 6 * timeout_s})
@@ -124,6 +126,18 @@ def _unpublished(template: Template) -> Template:
         if alias and output["Value"] == alias:
             output["Value"] = "$LATEST"
     return local
+
+
+def _without_joins(node: Any, definitions: Mapping[str, Any], parameters: Mapping[str, str]) -> Any:
+    """Conditions with a list parameter's text in place of its ``Fn::Join``, which the stand-in does not do there."""
+    if isinstance(node, list):
+        return [_without_joins(each, definitions, parameters) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if "Fn::Join" in node:
+        name = node["Fn::Join"][1]["Ref"]
+        return parameters.get(name, definitions[name].get("Default", ""))
+    return {key: _without_joins(value, definitions, parameters) for key, value in node.items()}
 
 
 def _number_scaling(properties: Any, parameters: Mapping[str, str]) -> None:

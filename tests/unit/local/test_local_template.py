@@ -49,8 +49,18 @@ def test_everything_but_functions_aliases_timeout_and_numbers_is_deployed_as_it_
         if resource["Type"] != "AWS::Serverless::Function" and name not in aliases:
             assert local["Resources"][name] == resource
     assert set(local["Outputs"]) == set(template["Outputs"])
-    for section in ("Conditions", "Rules"):
-        assert local[section] == template[section]
+    assert local["Rules"] == template["Rules"]
+    assert set(local["Conditions"]) == set(template["Conditions"])
+
+
+def test_a_condition_on_a_list_holds_only_if_something_is_in_it(template: dict[str, Any]) -> None:
+    some = localise(template, {**PARAMETERS, "ReadObjectArns": "arn:aws:s3:::a/*,arn:aws:s3:::b/*"}, {}, {})
+
+    assert some["Conditions"]["HasReadObjects"] == {
+        "Fn::Not": [{"Fn::Equals": ["arn:aws:s3:::a/*,arn:aws:s3:::b/*", ""]}]
+    }
+    assert some["Conditions"]["HasWriteObjects"] == {"Fn::Not": [{"Fn::Equals": ["", ""]}]}
+    assert "Fn::Join" not in to_json(some["Conditions"])
 
 
 def test_nothing_is_published_here_and_an_alias_is_its_function(local: dict[str, Any]) -> None:
