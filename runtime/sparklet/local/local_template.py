@@ -152,7 +152,10 @@ def _functions(template: Template) -> dict[str, Any]:
     return {name: body for name, body in template["Resources"].items() if body["Type"] == _FUNCTION}
 
 
-class _CloudFormationLoader(yaml.SafeLoader):
+_FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every start reads the template twice
+
+
+class _CloudFormationLoader(_FASTEST):  # type: ignore[misc]
     """YAML with CloudFormation's tags."""
 
 
