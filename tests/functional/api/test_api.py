@@ -17,7 +17,7 @@ from tests.functional.local.conftest import eventually
 
 pytestmark = pytest.mark.stack
 
-ESCAPED_ID = """$util.escapeJavaScript($input.params('id')).replaceAll("\\\\'", "'")"""
+ENCODED_ID = "$util.urlEncode($input.params('id'))"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def state(gateway: Any, deployed: Deployed, task_id: str) -> Any:
     (resource,) = (r for r in calls.get_resources(restApiId=deployed.api["RestApiId"])["items"] if "{id}" in r["path"])
     method = calls.get_method(restApiId=deployed.api["RestApiId"], resourceId=resource["id"], httpMethod="GET")
     text = method["methodIntegration"]["requestTemplates"]["application/json"]
-    found = gateway.get_item(**json.loads(text.replace(ESCAPED_ID, task_id)))
+    found = gateway.get_item(**json.loads(text.replace(ENCODED_ID, task_id)))
     return json.loads(found["Item"]["document"]["S"]) if "Item" in found else None
 
 
