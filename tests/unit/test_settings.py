@@ -9,7 +9,7 @@ import pytest
 
 from sparklet import settings
 from sparklet.errors import SettingsError
-from sparklet.settings import NAMES, fanout_settings, spark_settings, worker_settings
+from sparklet.settings import NAMES, fanout_settings, planner_settings, spark_settings, worker_settings
 
 RUNTIME = Path(settings.__file__).parent
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -27,7 +27,7 @@ def test_every_name_in_the_code_is_known() -> None:
     assert set(used) >= NAMES
 
 
-@pytest.mark.parametrize("read", [worker_settings, spark_settings, fanout_settings])
+@pytest.mark.parametrize("read", [worker_settings, spark_settings, fanout_settings, planner_settings])
 @pytest.mark.parametrize(
     ("name", "said"),
     [
