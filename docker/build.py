@@ -123,15 +123,22 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     option("--stack", default="spark-3.5", help="a file of docker/stacks, without .toml (default: %(default)s)")
     option("--frameworks", help="table formats, comma-separated (default: the stack's: all)")
     option("--extras", default="", help="further groups of the stack file, comma-separated: avro, kafka, deequ, …")
-    option("--coordinates", default="", help="jars of your own: organisation:artifact:version[=sha256], comma-separated")
-    option("--base-image", help="an image to build on, such as public.ecr.aws/lambda/provided:al2023 (default: one made here)")
+    option(
+        "--coordinates", default="", help="jars of your own: organisation:artifact:version[=sha256], comma-separated"
+    )
+    option(
+        "--base-image",
+        help="an image to build on, such as public.ecr.aws/lambda/provided:al2023 (default: one made here)",
+    )
     option("--platform", help="linux/amd64 or linux/arm64; only with --base-image, and what this machine can run")
     option("--tag", help="the image's name (default: localhost/sparklet:STACK)")
     option("--no-cache", action="store_true", help="build every layer anew; downloads and base are kept")
     option("--fresh-base", action="store_true", help="make the base anew, with the packages of today")
     option("--compressed", action="store_true", help="measure the layers compressed as well (half a minute)")
     option("--push", metavar="NAME", help="push there afterwards, as one manifest; log in first: skopeo login")
-    option("--output", type=Path, default=BUILD / "image.json", help="where to write what came out (default: %(default)s)")
+    option(
+        "--output", type=Path, default=BUILD / "image.json", help="where to write what came out (default: %(default)s)"
+    )
     option("--json", action="store_true", help="print that at the end as well; everything else goes to standard error")
     return parser.parse_args(arguments)
 
@@ -191,8 +198,10 @@ def own_base(engine: Engine, clock: Clock, fresh: bool) -> str:
     command = ["mmdebstrap", "--variant=minbase", f"--include={BASE_PACKAGES}"]
     command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in UNWANTED]
     # setuid programs, and what only a package manager that runs here again would need
-    command += ["--customize-hook=chroot \"$1\" find / -xdev -perm /6000 -type f -exec chmod a-s {} +"]
-    command += ['--customize-hook=rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/cache/ldconfig/aux-cache']
+    command += ['--customize-hook=chroot "$1" find / -xdev -perm /6000 -type f -exec chmod a-s {} +']
+    command += [
+        '--customize-hook=rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/var/cache/ldconfig/aux-cache'
+    ]
     name = f"localhost/sparklet-base:{BASE_SUITE}-{hashlib.sha256(repr(command).encode()).hexdigest()[:12]}"
     if fresh or not engine.has_image(name):
         archive = BUILD / "base.tar"
@@ -232,7 +241,11 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str) ->
 
 
 def _certificates() -> str:
-    known = (os.environ.get("SSL_CERT_FILE", ""), "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+    known = (
+        os.environ.get("SSL_CERT_FILE", ""),
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+    )
     return next((path for path in known if path and Path(path).is_file()), "")
 
 

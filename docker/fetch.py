@@ -76,7 +76,14 @@ FOREIGN_NATIVES = (
     "*/Linux/armv7/*",
     "*/Linux/android-*/*",
 )
-JARS_WITH_NATIVES = ("rocksdbjni-*", "zstd-jni-*", "snappy-java-*", "lz4-java-*", "leveldbjni-all-*", "commons-crypto-*")
+JARS_WITH_NATIVES = (
+    "rocksdbjni-*",
+    "zstd-jni-*",
+    "snappy-java-*",
+    "lz4-java-*",
+    "leveldbjni-all-*",
+    "commons-crypto-*",
+)
 OTHER_CPU = {"x86_64": ("*aarch64*", "*arm64*", "*aarch_64*"), "aarch64": ("*x86_64*", "*linux64.so", "*amd64*")}
 
 
@@ -158,7 +165,9 @@ def jars(asked: argparse.Namespace) -> None:
         shutil.copyfile(jar, folder / jar.name)
     (folder / "ORDER").write_text("".join(f"{jar.file_name}\n" for jar in stack.choose(wanted)))
     extra = OUT / "extra-jars"
-    shutil.copytree(SOURCE / "docker" / "extra-jars", extra, ignore=lambda _, names: {n for n in names if not n.endswith(".jar")})
+    shutil.copytree(
+        SOURCE / "docker" / "extra-jars", extra, ignore=lambda _, names: {n for n in names if not n.endswith(".jar")}
+    )
     for coordinate, _, sha256 in (text.partition("=") for text in asked.coordinates.replace(",", " ").split()):
         fetch_extra(ivy, find_java(), coordinate, sha256, extra)
     finish(folder, extra)
@@ -174,7 +183,9 @@ def fetch_extra(ivy: Any, java: Path, coordinate: str, sha256: str, folder: Path
     arrived = work / "out" / jar.file_name
     found = hashlib.sha256(arrived.read_bytes()).hexdigest()
     if sha256 and found != sha256:
-        sys.exit(f"EXTRA_COORDINATES: {coordinate} has sha256 {found}, not {sha256}: somebody changed it, or the sha256 is wrong")
+        sys.exit(
+            f"EXTRA_COORDINATES: {coordinate} has sha256 {found}, not {sha256}: somebody changed it, or the sha256 is wrong"
+        )
     say(f"{coordinate}={found}" + ("" if sha256 else "  (not verified: give this with its sha256)"))
     shutil.copyfile(arrived, folder / jar.file_name)
 
@@ -183,8 +194,19 @@ def wheels(asked: argparse.Namespace) -> None:
     """Install the stack's wheels without pip's own traces, compiled so that no file date matters."""
     wanted = [line for line in distributions(asked) if not line.startswith(PYSPARK)]
     target = OUT / "python"
-    pip("install", "--no-index", "--find-links", str(downloaded(wanted)), "--no-deps", "--no-compile", "--target",
-        str(target), "--require-hashes", "-r", str(requirements(wanted)))
+    pip(
+        "install",
+        "--no-index",
+        "--find-links",
+        str(downloaded(wanted)),
+        "--no-deps",
+        "--no-compile",
+        "--target",
+        str(target),
+        "--require-hashes",
+        "-r",
+        str(requirements(wanted)),
+    )
     shutil.rmtree(target / "bin", ignore_errors=True)
     precompile(target)
     finish(target)
@@ -209,8 +231,19 @@ def bill(asked: argparse.Namespace) -> None:
     """The library that writes the bill of materials, for a stage of which the image holds only what it wrote."""
     lock = (SOURCE / "requirements" / "sbom.lock").read_text().replace("\\\n", " ")
     wanted = [line for line in lock.splitlines() if not line.lstrip().startswith("#")]
-    pip("install", "--quiet", "--no-deps", "--no-index", "--find-links", str(downloaded(wanted)), "--target",
-        str(OUT / "bill"), "--require-hashes", "-r", str(requirements(wanted)))
+    pip(
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--find-links",
+        str(downloaded(wanted)),
+        "--target",
+        str(OUT / "bill"),
+        "--require-hashes",
+        "-r",
+        str(requirements(wanted)),
+    )
 
 
 STEPS = {"bill": bill, "jars": jars, "spark": spark, "trust": trust, "wheels": wheels}
@@ -227,8 +260,17 @@ def downloaded(wanted: list[str]) -> Path:
     name = hashlib.sha256("\n".join([sys.version, *wanted]).encode()).hexdigest()[:16]
     folder = CACHE / "wheels" / name
     if not (folder / "complete").exists():
-        pip("download", "--quiet", "--no-deps", "--no-build-isolation", "--dest", str(folder), "--require-hashes",
-            "-r", str(requirements(wanted)))
+        pip(
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--dest",
+            str(folder),
+            "--require-hashes",
+            "-r",
+            str(requirements(wanted)),
+        )
         (folder / "complete").touch()
     return folder
 
@@ -246,8 +288,19 @@ def tools() -> Path:
     lock = (SOURCE / "requirements" / "local.lock").read_text().replace("\\\n", " ")
     line = next(line for line in lock.splitlines() if line.startswith("filelock=="))
     target = Path("/tmp/tools")  # noqa: S108 - a builder stage has no one else in it
-    pip("install", "--quiet", "--no-deps", "--no-index", "--find-links", str(downloaded([line])), "--target", str(target),
-        "--require-hashes", "-r", str(requirements([line])))
+    pip(
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--find-links",
+        str(downloaded([line])),
+        "--target",
+        str(target),
+        "--require-hashes",
+        "-r",
+        str(requirements([line])),
+    )
     return target
 
 
@@ -264,7 +317,17 @@ def trust_the_proxy() -> None:
 def precompile(folder: Path) -> None:
     """Byte code that is taken as it is, whatever the files' dates: the image is read-only and its dates are 0."""
     subprocess.run(
-        [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", str(folder), str(folder)],
+        [
+            sys.executable,
+            "-m",
+            "compileall",
+            "-q",
+            "--invalidation-mode",
+            "unchecked-hash",
+            "-s",
+            str(folder),
+            str(folder),
+        ],
         check=False,  # a library may carry a file for another Python
         env={**os.environ, "PYTHONHASHSEED": "0"},
     )

@@ -55,6 +55,8 @@ NAMES = OF_FUNCTIONS | frozenset(
         "SPARKLET_OFFLINE",
         "SPARKLET_STACK",
         "SPARKLET_STATE_DIR",
+        # of the image
+        "SPARKLET_CDS_ARCHIVE",
         # of a container that does one shard (sparklet.worker.one_shard)
         "SPARKLET_SHARD_MESSAGE",
         # between Sparklet's own processes
@@ -264,6 +266,7 @@ class SparkSettings:
     s3_endpoint: str  # AWS_ENDPOINT_URL_S3, or AWS_ENDPOINT_URL; "" = AWS itself
     region: str  # AWS_REGION, or AWS_DEFAULT_REGION
     temporary_keys: bool  # whether AWS_SESSION_TOKEN is set
+    cds_archive: Path | None = None  # SPARKLET_CDS_ARCHIVE: class-data archive of this class path; the image has one
 
 
 def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
@@ -278,8 +281,8 @@ def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
     endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", "")
     ignored = env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
     return SparkSettings(
-        spark_home=_folder(env, "SPARK_HOME"),
-        java_home=_folder(env, "JAVA_HOME"),
+        spark_home=_path(env, "SPARK_HOME"),
+        java_home=_path(env, "JAVA_HOME"),
         jars=tuple(Path(part) for part in env.get("SPARKLET_JARS", "").split(os.pathsep) if part),
         memory_mb=memory_mb,
         heap_mb=heap_mb,
@@ -289,10 +292,11 @@ def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
         s3_endpoint="" if ignored else endpoint,
         region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION", ""),
         temporary_keys=bool(env.get("AWS_SESSION_TOKEN")),
+        cds_archive=_path(env, "SPARKLET_CDS_ARCHIVE"),
     )
 
 
-def _folder(env: Mapping[str, str], name: str) -> Path | None:
+def _path(env: Mapping[str, str], name: str) -> Path | None:
     return Path(env[name]) if env.get(name) else None
 
 

@@ -158,6 +158,8 @@ def java_command(
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
         "-XX:+IgnoreUnrecognizedVMOptions",
+        # auto: an archive that does not fit this class path is passed over, in silence
+        *([f"-XX:SharedArchiveFile={settings.cds_archive}", "-Xshare:auto"] if settings.cds_archive else []),
         *(f"--add-opens={package}=ALL-UNNAMED" for package in OPENED_PACKAGES),
         "-Djdk.reflect.useDirectMethodHandle=false",
         "-Djava.net.preferIPv6Addresses=false",

@@ -201,6 +201,25 @@ def test_the_command_starts_java_directly_with_everything_spark_needs(spark: Pat
     assert Path(logging.partition("=")[2]).is_file()
 
 
+def test_the_images_class_data_archive_is_used_whatever_the_operators_java_options_are(tmp_path: Path) -> None:
+    here = settings(SPARKLET_CDS_ARCHIVE="/opt/cds/a.jsa", SPARKLET_JAVA_OPTIONS="", SPARKLET_CORES="1")
+    command = java_command(here, ["a.jar"], tmp=tmp_path, properties={}, conf={})
+
+    assert {"-XX:SharedArchiveFile=/opt/cds/a.jsa", "-Xshare:auto"} < set(command[: command.index("-cp")])
+    plain = java_command(settings(SPARKLET_CORES="1"), ["a.jar"], tmp=tmp_path, properties={}, conf={})
+    assert not [part for part in plain if "Shared" in part or "-Xshare" in part]
+
+
+def test_a_folder_of_jars_may_say_in_which_order_they_are_to_be_searched(spark: Path, tmp_path: Path) -> None:
+    for name in ("a.jar", "b.jar", "c.jar"):
+        (tmp_path / name).touch()
+    (tmp_path / "ORDER").write_text("b.jar\na.jar\n")
+
+    searched = [Path(jar) for jar in class_path(settings(SPARKLET_JARS=str(tmp_path), SPARK_HOME=str(spark)))]
+
+    assert [jar.name for jar in searched if jar.parent == tmp_path] == ["b.jar", "a.jar"]
+
+
 def test_spark_stays_on_this_machine_and_survives_a_freeze() -> None:
     conf = spark_defaults(settings(SPARKLET_CORES="2"), Path("/scratch"))
 

@@ -1,0 +1,91 @@
+"""The class-data archive, with which a JVM starts in a third of the time: three steps, two of them of the image's build.
+
+``archive.py options``  what Java is told in this image, as JSON: the archive is bound to exactly this class path
+``archive.py dump``     the archive of the classes that the stack's list names, from those options on standard input
+``archive.py train``    in a finished image: run a job and write that list anew (``docker/build.py --train``)
+
+The list is locked in the repository beside the stack file, since two trainings never load quite the same classes (threads,
+timing), and the image must be the same bytes each time. A class that is not there (a format left out) is passed over.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ARCHIVE = Path("/opt/sparklet/cds/sparklet.jsa")
+FORMATS = ("delta", "iceberg", "hudi")
+SLEEPY_CLASSES = "jdk/jfr/"  # loaded only where somebody records
+
+
+def main() -> None:
+    """Do the step that the command line names."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("step", choices=("options", "dump", "train"))
+    arguments.add_argument("--classes", type=Path, help="dump, train: the list, gzipped")
+    asked = arguments.parse_args()
+    if asked.step == "options":
+        print(json.dumps(java_options()))
+    elif asked.step == "dump":
+        dump(json.load(sys.stdin), asked.classes)
+    else:
+        train(asked.classes)
+
+
+def java_options(*further: str) -> list[str]:
+    """Java's command as the runners have it, up to the main class; heap and cores are nobody's matter here."""
+    from sparklet.settings import spark_settings
+    from sparklet.worker.spark_options import SUBMIT, class_path, java_command
+
+    env = {name: value for name, value in os.environ.items() if name != "SPARKLET_CDS_ARCHIVE"}
+    settings = spark_settings({**env, "SPARKLET_HEAP_MB": "1024", "SPARKLET_CORES": "2"})
+    command = java_command(settings, class_path(settings), Path("/tmp"), {}, {}, options=further)  # noqa: S108
+    return command[: command.index(SUBMIT)]
+
+
+def dump(command: list[str], classes: Path) -> None:
+    """Write the archive; a list that is not there leaves Java's own, which names Java's classes only."""
+    jars = command[-1].split(os.pathsep)
+    if dated := [jar for jar in jars if Path(jar).stat().st_mtime != 0]:
+        sys.exit(f"archive.py: {dated[0]} has a date other than 0; the archive would be refused once the image sets it")
+    ARCHIVE.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("wb", suffix=".classes") as names:
+        chosen = ["-Xshare:dump", f"-XX:SharedArchiveFile={ARCHIVE}", "-Xlog:cds=error", "-Xlog:class+path=error"]
+        if classes.is_file():
+            names.write(gzip.decompress(classes.read_bytes()))
+            names.flush()
+            chosen.append(f"-XX:SharedClassListFile={names.name}")
+        command = [*command[:-2], *chosen, *command[-2:]]  # before -cp
+        if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
+            sys.exit("archive.py: java -Xshare:dump failed; its messages are above")
+    ARCHIVE.chmod(0o644)
+    print(f"{ARCHIVE}: {ARCHIVE.stat().st_size / 1e6:.0f} MB")
+
+
+def train(classes: Path) -> None:
+    """Run the training job under spark-submit's classes and write what it loaded, sorted."""
+    import sparklet.worker.spark_options as options
+    from sparklet.settings import spark_settings
+
+    settings = spark_settings()
+    with tempfile.TemporaryDirectory() as folder:
+        seen = Path(folder, "classes")
+        command = java_options(f"-XX:DumpLoadedClassList={seen}")
+        conf = options.spark_defaults(settings, Path(folder), options.class_path(settings))
+        command += [options.SUBMIT, *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}"))]
+        job = Path(__file__).with_name("training_job.py")
+        env = {**os.environ, **options.process_env(settings, dict(os.environ))}
+        if subprocess.run([*command, str(job), *FORMATS], env=env, check=False).returncode:
+            sys.exit("archive.py: the training job failed; its messages are above")
+        lines = {line for line in seen.read_text().splitlines() if line and not line.startswith("#")}
+    kept = sorted(line for line in lines if not line.startswith(SLEEPY_CLASSES))
+    classes.write_bytes(gzip.compress("".join(f"{line}\n" for line in kept).encode(), mtime=0))
+    print(f"{classes}: {len(kept)} lines")
+
+
+if __name__ == "__main__":
+    main()
