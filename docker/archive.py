@@ -1,11 +1,11 @@
-"""The class-data archive, with which a JVM starts in a third of the time: three steps, two of them of the image's build.
+"""The class-data archive, with which a JVM starts in a third of the time: three steps, two of them of the build.
 
 ``archive.py options``  what Java is told in this image, as JSON: the archive is bound to exactly this class path
 ``archive.py dump``     the archive of the classes that the stack's list names, from those options on standard input
 ``archive.py train``    in a finished image: run a job and write that list anew (``docker/build.py --train``)
 
-The list is locked in the repository beside the stack file, since two trainings never load quite the same classes (threads,
-timing), and the image must be the same bytes each time. A class that is not there (a format left out) is passed over.
+The list is locked in the repository beside the stack file, since two trainings never load quite the same classes, and
+the image must be the same bytes each time. A class that is not there (of a format left out) is passed over.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Build the image without a Docker daemon: ``make image``, or this file with options.
 
 Installs buildah and podman where they are missing and it may, makes a base image of Debian's packages where none is
-named, builds, and writes what came out to build/image/image.json. All of the engine's storage lies below build/image; the
-downloads lie in the user's cache, with those of the local mode. Where there is Docker, `docker build -f docker/Dockerfile .`
-does the same.
+named, builds, and writes what came out to build/image/image.json. All of the engine's storage lies below build/image,
+the downloads in the user's cache, with those of the local mode. Where there is Docker, the same is done by
+`docker build -f docker/Dockerfile .`
 """
 
 import argparse
@@ -29,7 +29,8 @@ BUILD = PROJECT / "build" / "image"
 TOOLS = ("buildah", "podman", "skopeo", "runc", "mmdebstrap", "conmon")
 PACKAGES = (*TOOLS, "iptables", "containers-storage", "netavark", "aardvark-dns", "uidmap", "debian-archive-keyring")
 BASE_SUITE = "bookworm"  # Python 3.11
-BASE_PACKAGES = "ca-certificates,python3"
+BASE_PACKAGES = "ca-certificates,python3,usr-is-merged"  # or usrmerge comes, and with it all of Perl
+MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
 UNWANTED = ("doc", "info", "lintian", "locale", "man")  # below /usr/share
 STILL_THERE_EVERY_S = 20.0
 
@@ -70,7 +71,7 @@ class Engine:
         return answer.stdout
 
     def stream(self, what: str, log: Path, show: str, *command: str | Path) -> None:
-        """Run a long step; its lines go to ``log``, those with ``show`` in them to the terminal, and a sign of life."""
+        """Run a long step; its lines go to ``log``, those with ``show`` in them to the terminal."""
         said_s = time.monotonic()
         with log.open("w") as file:
             process = subprocess.Popen(
@@ -195,7 +196,7 @@ def install_tools(clock: Clock) -> None:
 
 def own_base(engine: Engine, clock: Clock, fresh: bool) -> str:
     """The name of a base image made of Debian's packages; the same packages give the same bytes."""
-    command = ["mmdebstrap", "--variant=minbase", f"--include={BASE_PACKAGES}"]
+    command = ["mmdebstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", f"--hook-dir={MERGED_USR}"]
     command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in UNWANTED]
     # setuid programs, and what only a package manager that runs here again would need
     command += ['--customize-hook=chroot "$1" find / -xdev -perm /6000 -type f -exec chmod a-s {} +']

@@ -184,7 +184,7 @@ def fetch_extra(ivy: Any, java: Path, coordinate: str, sha256: str, folder: Path
     found = hashlib.sha256(arrived.read_bytes()).hexdigest()
     if sha256 and found != sha256:
         sys.exit(
-            f"EXTRA_COORDINATES: {coordinate} has sha256 {found}, not {sha256}: somebody changed it, or the sha256 is wrong"
+            f"EXTRA_COORDINATES: {coordinate} has sha256 {found}, not {sha256}: it was changed, or the sha256 is wrong"
         )
     say(f"{coordinate}={found}" + ("" if sha256 else "  (not verified: give this with its sha256)"))
     shutil.copyfile(arrived, folder / jar.file_name)

@@ -12,5 +12,5 @@ for optional in jdk.incubator.vector; do # named in Spark 4's options
     [ -e "$jdk/jmods/$optional.jmod" ] && modules=$modules,$optional
 done
 "$jdk/bin/jlink" --module-path "$jdk/jmods" --add-modules "$modules" --output "$1" --no-header-files --no-man-pages \
-    --compress=0
+    --compress=2 # the classes that matter for a start are in the class-data archive, uncompressed
 find "$1" -exec touch -h -d @0 {} +

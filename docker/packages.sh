@@ -9,7 +9,10 @@ with_apt() {
     export DEBIAN_FRONTEND=noninteractive
     mkdir -p /usr/share/man/man1 # Java's package links its manual there, where there may be no manuals
     apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "$@"
+    kept=/var/cache/sparklet/apt # mounted by docker/build.py: a second build downloads nothing
+    [ -d "$kept" ] || kept=/var/cache/apt/archives
+    mkdir -p "$kept/partial"
+    apt-get install -y -qq --no-install-recommends -o "Dir::Cache::archives=$kept" -o APT::Keep-Downloaded-Packages=true "$@"
     apt-get clean
     rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log /var/log/alternatives.log
 }

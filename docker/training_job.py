@@ -1,4 +1,4 @@
-"""What the class-data archive is trained on: CSV, JSON, Parquet, ORC, joins, windows, Python functions, S3A, table formats.
+"""What the class-data archive is trained on: files, joins, windows, Python functions, S3A, table formats.
 
 Only classes that this loads start fast later. Formats that are not in the image are passed over.
 """
@@ -108,7 +108,7 @@ def remote(spark: SparkSession) -> None:
     for key, value in (("endpoint", "http://127.0.0.1:9"), ("attempts.maximum", "1"), ("retry.limit", "0")):
         conf.set(f"fs.s3a.{key}", value)
     conf.set("fs.s3a.aws.credentials.provider", "org.apache.hadoop.fs.s3a.AnonymousAWSCredentialsProvider")
-    with contextlib.suppress(PySparkException, Exception):  # noqa: BLE001 - it must fail, Py4J's way or Spark's
+    with contextlib.suppress(PySparkException, Exception):
         spark.read.text("s3a://nobody/nothing").count()
 
 
