@@ -29,6 +29,8 @@ LONGEST_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument
 LONGEST_STEP_CHARACTERS = 10_240  # EMR: of all values of a step
 LONGEST_GLUE_BYTES = 260_000  # Glue: of a job run's arguments
 MOST_SERVERLESS_ARGUMENTS = 1024
+FARGATE = "fargate"  # Sparklet's own image: a worker without Lambda's limits, no other engine
+FARGATE_NAMES = "sparklet-shard"  # of the task definition in docs/guide/image.md, and of its container
 
 Command = tuple[str, ...]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -60,6 +62,9 @@ class Places:
     glue_version: str = "5.0"
     worker_type: str = "G.1X"  # Glue
     workers: int = 2  # Glue
+    cluster: str = "CLUSTER"  # ECS
+    subnet: str = "SUBNET_ID"  # ECS
+    security_group: str = "SECURITY_GROUP_ID"  # ECS
 
 
 def job_of_run(run: Run) -> ElsewhereJob:
@@ -124,6 +129,20 @@ def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple
         if re.search(r"[\s,'\"]", uri):
             raise PlanError(f"{uri!r} has a comma, a quote or white space, which --py-files cannot carry; rename it")
     return (("python", "-m", "sparklet.job.bundle", BUNDLE), *_COMMANDS[engine](job, places))
+
+
+def fargate(run_id: str, shard: int, places: Places = Places()) -> Command:
+    """What to run so that a container of its own does a shard, which has FAILED in Lambda, and reports to the ledger.
+
+    Whatever a worker reads it reads too, and nothing is left to tell it: it has the same image, plan and ledger.
+    """
+    network = {"subnets": [places.subnet], "securityGroups": [places.security_group], "assignPublicIp": "DISABLED"}
+    container = {"name": FARGATE_NAMES, "command": ["shard", "--run", run_id, "--shard", str(shard), "--redrive"]}
+    return (
+        *("aws", "ecs", "run-task", "--cluster", places.cluster, "--task-definition", FARGATE_NAMES),
+        *("--launch-type", "FARGATE", "--network-configuration", json.dumps({"awsvpcConfiguration": network})),
+        *("--overrides", json.dumps({"containerOverrides": [container]})),
+    )
 
 
 def _spark_submit(job: ElsewhereJob, places: Places) -> Iterable[Command]:

@@ -356,3 +356,15 @@ def test_commands_for_other_engines_are_printed_for_scripts_runs_and_shards(desk
     assert script.code == 0 and "aws emr-serverless start-job-run" in script.out
     assert set(whole) == {"spark-submit", "emr", "emr-serverless", "glue"}
     assert f"{SOURCE}00000.csv" in shard.out and f"{SOURCE}00001.csv" not in shard.out
+
+
+def test_a_failed_shard_can_be_sent_to_fargate(desk: Desk) -> None:
+    failed(desk, BROKEN)
+
+    task = desk.types("commands", "--run", RUN, "--engine", "fargate")
+    every = desk.types("commands", "--run", RUN, "--cause", "ValueError", "--json").document
+    alone = desk.types("commands", "job.py", "--engine", "fargate")
+
+    assert "aws ecs run-task" in task.out and f'"--run", "{RUN}", "--shard", "0", "--redrive"' in task.out
+    assert set(every) == {"spark-submit", "emr", "emr-serverless", "glue", "fargate"}
+    assert alone.code == 1 and "name the run" in alone.err

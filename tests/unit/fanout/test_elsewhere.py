@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
-from sparklet.fanout.elsewhere import ENGINES, Command, ElsewhereJob, Places, commands, job_of_run, job_of_shard
+from sparklet.fanout.elsewhere import (
+    ENGINES,
+    Command,
+    ElsewhereJob,
+    Places,
+    commands,
+    fargate,
+    job_of_run,
+    job_of_shard,
+)
 from sparklet.job import Job
 from sparklet.model import (
     Access,
@@ -25,6 +34,7 @@ from sparklet.model import (
     Slice,
     SliceKind,
 )
+from sparklet.worker.one_shard import DEFAULT_TIMEOUT_S, Asked, parse
 
 AWKWARD = ('s3://b/in/it\'s "one" file.csv', "s3://b/in/a+b %20;$(rm).csv", "s3://b/in/{{x}} späte,r.csv")
 PLAIN = ElsewhereJob(
@@ -208,6 +218,23 @@ def test_local_files_are_copied_where_aws_reads_them() -> None:
         ("libs/lib.zip", "s3://b/staging/lib.zip"),
     ]
     assert "s3://b/staging/my etl.py" in json.loads(options(step)["--steps"])[0]["Args"]
+
+
+def test_fargate_is_sent_a_task_of_sparklets_own_image() -> None:
+    command = fargate("etl-1", 7, replace(AT, cluster="c", subnet="subnet-1", security_group="sg-1"))
+
+    given = options(command)
+    asked = {
+        "cluster": given["--cluster"],
+        "taskDefinition": given["--task-definition"],
+        "launchType": given["--launch-type"],
+        "networkConfiguration": json.loads(given["--network-configuration"]),
+        "overrides": json.loads(given["--overrides"]),
+    }
+    shape = botocore.session.get_session().get_service_model("ecs").operation_model("RunTask").input_shape
+    assert shape and not ParamValidator().validate(asked, shape).has_errors()
+    (container,) = asked["overrides"]["containerOverrides"]
+    assert parse(container["command"][1:]) == Asked("etl-1", 7, None, DEFAULT_TIMEOUT_S, redrive=True)
 
 
 def test_what_nobody_has_named_stands_in_capitals() -> None:

@@ -12,10 +12,19 @@ from sparklet.cli.environment import environment
 from sparklet.cli.redriving import selected
 from sparklet.errors import PlanError
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.elsewhere import ENGINES, Command, ElsewhereJob, Places, job_of_run, job_of_shard
+from sparklet.fanout.elsewhere import (
+    ENGINES,
+    FARGATE,
+    Command,
+    ElsewhereJob,
+    Places,
+    fargate,
+    job_of_run,
+    job_of_shard,
+)
 from sparklet.fanout.elsewhere import commands as commands_for
 from sparklet.fanout.plan_parts import planned_shard
-from sparklet.model import Run
+from sparklet.model import Run, ShardState
 
 JOB, PLACES = "The job", "Where it runs"
 _UNNAMED = Places()
@@ -46,7 +55,7 @@ class _Engine:
     PANEL: ClassVar[str] = PLACES
 
     engine: Annotated[
-        Literal["all", "spark-submit", "emr", "emr-serverless", "glue"],
+        Literal["all", "spark-submit", "emr", "emr-serverless", "glue", "fargate"],
         typer.Option("--engine", help="For which engine."),
     ] = "all"
     staging: Annotated[str, typer.Option("--staging", metavar="S3-FOLDER", help="Where local files are copied to.")] = (
@@ -62,8 +71,8 @@ class _Engine:
     )
 
     def engines(self) -> tuple[str, ...]:
-        """Those that are asked for."""
-        return ENGINES if self.engine == "all" else (self.engine,)
+        """Those that are asked for, and know nothing of runs."""
+        return ENGINES if self.engine == "all" else () if self.engine == FARGATE else (self.engine,)
 
     def places(self) -> Places:
         """Where they are."""
@@ -86,12 +95,16 @@ def commands(
 ) -> None:
     """Print the exact commands that run a script, or shards of a run, on EMR, EMR Serverless, Glue or spark-submit.
 
-    Nothing is started; what you have not named stands there in capitals.
+    Nothing is started; what you have not named stands there in capitals. For shards that FAILED also the command that
+    has Sparklet's own image do them on ECS Fargate, without Lambda's 15 minutes and into the same ledger.
     """
     screen = where.screen()
     if bool(script) is bool(run_id):
         raise PlanError("name either a SCRIPT or a run (--run RUN)")
+    tasks: list[list[Command | str]] = []
     if script:
+        if engine.engine == FARGATE:
+            raise PlanError("Fargate does shards of a run: name the run (--run RUN) and --shards or --cause")
         params = opt.parse_pairs("--param", job.params)
         files = tuple(job.py_files or ())
         jobs = [ElsewhereJob(script, tuple(job.inputs or ()), job.output, params, tuple(arguments or ()), files)]
@@ -99,8 +112,11 @@ def commands(
         with environment(where.choice(reading=True), screen) as env:
             run = env.at.ledger.get_run(run_id)
             numbers = selected(env.at, run_id, opt.parse_shards(shards), cause)
-            jobs = list(_shard_jobs(env.at, run, numbers)) if numbers else [job_of_run(run)]
+            if engine.engine == FARGATE or (engine.engine == "all" and numbers):
+                tasks = [_tasks(env.at, run_id, numbers, engine.places())]
+            jobs = list(_jobs(env.at, run, numbers)) if engine.engines() else []
     told = {name: [_commands(each, name, engine.places()) for each in jobs] for name in engine.engines()}
+    told.update({FARGATE: tasks} if tasks else {})
     if where.as_json:
         screen.document({name: [command for each in answers for command in each] for name, answers in told.items()})
         return
@@ -110,7 +126,17 @@ def commands(
             typer.echo(command if isinstance(command, str) else shlex.join(command))
 
 
-def _shard_jobs(at: Deployment, run: Run, numbers: tuple[int, ...]) -> Iterator[ElsewhereJob]:
+def _tasks(at: Deployment, run_id: str, numbers: tuple[int, ...], places: Places) -> list[Command | str]:
+    """A task of ECS for each of these shards that has FAILED; of all, if none is named."""
+    failed = [record.number for record in at.ledger.shards(run_id, ShardState.FAILED)]
+    tasks: list[Command | str] = [fargate(run_id, n, places) for n in failed if not numbers or n in numbers]
+    return tasks or ["# none of these shards has FAILED"]
+
+
+def _jobs(at: Deployment, run: Run, numbers: tuple[int, ...]) -> Iterator[ElsewhereJob]:
+    """The shards, or the whole run if none is named."""
+    if not numbers:
+        yield job_of_run(run)
     for number in numbers:
         yield job_of_shard(run, planned_shard(at, at.ledger.get_shard(run.run_id, number)))
 
