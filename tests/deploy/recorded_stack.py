@@ -50,6 +50,11 @@ PARAMETERS = {
     "WriteObjectArns": f"arn:aws:s3:::{OUTSIDE}/out*",
     "ListBucketArns": f"arn:aws:s3:::{OUTSIDE}",
     "InputRoleArns": ROLE,
+    "NoticeTopicArn": f"arn:aws:sns:{REGION}:{ACCOUNT}:notices",
+    "NoticeBusArn": f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/notices",
+    "KmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555",
+    "SubnetIds": "subnet-1",
+    "SecurityGroupIds": "sg-1",
     "StreamArn": f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/events",
 }
 
@@ -172,6 +177,8 @@ def _prepare() -> None:
         s3.create_bucket(Bucket=bucket)
     s3.put_bucket_versioning(Bucket=OUTSIDE, VersioningConfiguration={"Status": "Enabled"})
     boto3.Session().client("kinesis").create_stream(StreamName="events", ShardCount=1)
+    boto3.Session().client("sns").create_topic(Name="notices")
+    boto3.Session().client("events").create_event_bus(Name="notices")
     trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}}
     reads = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "arn:aws:s3:::theirs*"}
     iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=_document(trust))

@@ -1,0 +1,109 @@
+"""podman's Docker-compatible API on a socket of its own, as SAM finds it there; with the layers of `make image`.
+
+`make image` builds with `--timestamp 0`, and layers are only shared with a build that does so too. Docker's API has no
+such thing, podman's build request has; so a few lines stand between and add it. SAM's build then takes seconds.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+START_TIMEOUT_S = 30.0
+CHUNK_BYTES = 1 << 16
+INSIDE = "/var/cache/sparklet"  # where docker/build.py mounts the user's cache of downloads
+CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+
+
+@contextmanager
+def podman_api(engine_env: Mapping[str, str], cache: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """Serve the image's storage; the environment in which Docker's clients find it."""
+    conf = folder / "containers.conf"
+    conf.write_text(_with_volumes(Path(engine_env["CONTAINERS_CONF"]).read_text(), cache))
+    behind, front = folder / "podman.sock", folder / "docker.sock"
+    env = {**os.environ, **engine_env, "CONTAINERS_CONF": str(conf)}
+    with (folder / "podman.log").open("wb") as log:
+        service = subprocess.Popen(
+            ["podman", "system", "service", "--time=0", f"unix://{behind}"], env=env, stdout=log, stderr=log
+        )
+    try:
+        _wait_for(behind, service, folder / "podman.log")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(front))
+            listener.listen()
+            threading.Thread(target=_serve, args=(listener, behind), daemon=True).start()
+            yield {**engine_env, "DOCKER_HOST": f"unix://{front}"}
+    finally:
+        service.terminate()
+        service.wait()
+
+
+def _with_volumes(conf: str, cache: Path) -> str:
+    """The engine's settings, and in every container what the image's build mounts: nothing is fetched again."""
+    mounts = [f"{cache / name}:{INSIDE}/{name}" for name in ("apt", "jars", "wheels") if (cache / name).is_dir()]
+    named = os.environ.get("SSL_CERT_FILE", "")
+    found = next((path for path in (named, *CERTIFICATES) if path and Path(path).is_file()), "")
+    mounts += [f"{found}:{INSIDE}/ca-certificates.crt:ro"] if found else []
+    return conf.replace("[containers]\n", f"[containers]\nvolumes = {json.dumps(mounts)}\n", 1)
+
+
+def _wait_for(path: Path, service: subprocess.Popen[bytes], log: Path) -> None:
+    end_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < end_s and service.poll() is None:
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(path))
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"podman's service did not start:\n{log.read_text()[-2000:]}")
+
+
+def _serve(listener: socket.socket, behind: Path) -> None:
+    while True:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return  # closed: it is over
+        threading.Thread(target=_pass_on, args=(client, behind), daemon=True).start()
+
+
+def _pass_on(client: socket.socket, behind: Path) -> None:
+    """One request a connection: its head is changed, all else passes as it is."""
+    with client, socket.socket(socket.AF_UNIX) as server:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            if not (chunk := client.recv(CHUNK_BYTES)):
+                return
+            head += chunk
+        server.connect(str(behind))
+        server.sendall(changed(head))
+        back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+        back.start()
+        _pump(client, server)
+        back.join()
+
+
+def changed(head: bytes) -> bytes:
+    """A request's head as podman gets it: a build has the image's timestamp, and no request follows another one."""
+    head = re.sub(rb"^(POST \S*/build\?)", rb"\1timestamp=0&", head, count=1)
+    first, _, rest = head.partition(b"\r\n")
+    rest = re.sub(rb"(?im)^Connection: keep-alive\r\n", b"", rest, count=1)
+    upgrade = re.search(rb"(?im)^Connection: upgrade", rest)
+    return first + b"\r\n" + (b"" if upgrade else b"Connection: close\r\n") + rest
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while chunk := source.recv(CHUNK_BYTES):
+            sink.sendall(chunk)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        return  # the other side has ended

@@ -1,0 +1,213 @@
+"""What the functions are led through: whatever makes a difference in what they ask AWS for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sparklet.fanout.new_run import RunRequest, new_run
+from sparklet.fanout.redrive import redrive
+from sparklet.model import (
+    Access,
+    ClaimStatus,
+    InputObject,
+    PartRecord,
+    Position,
+    RunOptions,
+    RunState,
+    Shard,
+    ShardRef,
+    ShardState,
+)
+from tests.deploy.recorded_stack import OUTSIDE, ROLE, THEIRS, Earlier, RecordedStack
+
+JOB = Path(__file__).parent / "scripts" / "job.py"
+CSV = b"".join(b"%d,row\n" % n for n in range(20))
+RUNS = {
+    "work": "CANCELLED",
+    "ends": "SUCCEEDED",
+    "versions": "CANCELLED",
+    "theirs": "SUCCEEDED",
+    "cut-off": "CANCELLED",
+}  # whose planners died, and how they end
+ASKED = ("asked", "asked-versions", "asked-theirs", "asked-again", "half-planned")  # of the planner function
+CUT = RunOptions(max_objects=1, split="csv", target_bytes=64)
+
+
+def lead_through(stack: RecordedStack) -> None:
+    """Every path of every function that makes calls of its own."""
+    place_inputs(stack)
+    do_tasks(stack)  # first, while there is no output/ yet: S3A then asks further
+    enter_runs(stack)
+    report = stack.invoke("CheckerFunction", {})  # it continues what planners left, two hours ago
+    assert {name for name, run in report["runs"].items() if run["planned"]} == set(RUNS) - {"cut-off"}, report
+    do_shards(stack, received(stack))
+    ask_for_runs(stack)
+    settle_letters(stack)
+    end_runs(stack)
+
+
+def place_inputs(stack: RecordedStack) -> None:
+    store, own = stack.at().store, f"s3://{stack.bucket}"
+    for uri in (
+        *(f"{own}/input/{name}.csv" for name in ("work", "released", "failed/failed")),
+        f"s3://{OUTSIDE}/in/data/work.csv",
+        f"s3://{THEIRS}/data/rows.csv",
+    ):
+        store.put(uri, b"1,row\n")
+    for uri in (f"s3://{OUTSIDE}/in/data/large.csv", *[f"s3://{OUTSIDE}/in/versions/work.csv"] * 2):
+        store.put(uri, CSV)
+    for uri in (f"{own}/scripts/job.py", f"s3://{OUTSIDE}/in/jobs/job.py"):
+        store.put(uri, JOB.read_bytes())
+
+
+def do_tasks(stack: RecordedStack) -> None:
+    """A plain event that names a script and reads outside the stack's bucket; an API's task; a batch of a stream."""
+    event = {
+        "sparklet": {"script": f"s3://{stack.bucket}/scripts/job.py"},
+        "inputs": [f"s3://{OUTSIDE}/in/data/work.csv"],
+        "params": {"folder": f"s3://{OUTSIDE}/in/data/"},
+        "output_path": f"s3://{stack.bucket}/output/plain",
+    }
+    answer = stack.invoke("WorkerFunction", event)
+    assert answer["state"] == "SUCCEEDED", answer
+    event["sparklet"] = {"script": f"s3://{stack.bucket}/scripts/mistyped.py"}
+    assert "is not there" in stack.failure("WorkerFunction", event)
+    body = json.dumps({"sparklet": {"script": f"s3://{stack.bucket}/scripts/job.py"}})
+    assert stack.invoke("WorkerFunction", {"Records": [task_record("t1", body)]}) == {"batchItemFailures": []}
+    data = {"data": "e30=", "partitionKey": "1", "sequenceNumber": "1"}
+    stream = {"eventSource": "aws:kinesis", "eventID": "shardId-0:1", "kinesis": data}
+    assert stack.invoke("WorkerFunction", {"Records": [stream]}) == {"batchItemFailures": []}
+
+
+def task_record(task_id: str, body: str) -> dict[str, Any]:
+    """What a task of the asynchronous API comes by."""
+    attributes = {"sparklet-task": {"stringValue": task_id, "dataType": "String"}}
+    record = {"messageId": task_id, "receiptHandle": "r", "body": body, "messageAttributes": attributes}
+    return {**record, "attributes": {"ApproximateReceiveCount": "1"}, "eventSource": "aws:sqs"}
+
+
+def enter_runs(stack: RecordedStack) -> None:
+    """Runs whose planners died at once; of one, a part was sealed already, and it is cancelled."""
+    own, at = f"s3://{stack.bucket}", stack.at(Earlier())
+    at.store.put(f"{own}/output/earlier/large.csv", CSV)
+    versions = RunOptions(max_objects=1, split="csv", target_bytes=64, all_versions=True, other_region=True)
+    works = (f"{own}/input/work.csv", f"{own}/input/released.csv", f"{own}/output/earlier/", f"s3://{OUTSIDE}/in/data/")
+    for run_id, inputs, output, options, access in (
+        ("work", works, own, CUT, Access()),
+        ("ends", (f"{own}/input/failed/",), own, CUT, Access()),
+        ("versions", (f"s3://{OUTSIDE}/in/versions/",), f"s3://{OUTSIDE}", versions, Access()),
+        ("theirs", (f"s3://{THEIRS}/data/",), own, CUT, Access(role_arn=ROLE)),
+        ("cut-off", (f"{own}/input/failed/",), own, CUT, Access()),
+    ):
+        written, params = f"{output}/output/{run_id}/", {"folder": f"{own}/input/"}
+        new_run(at, RunRequest(str(JOB), inputs, written, run_id, params=params, options=options, access=access))
+    seal_first_part(stack, "cut-off")
+    at.ledger.cancel_run("cut-off")
+
+
+def seal_first_part(stack: RecordedStack, run_id: str) -> None:
+    """Leave a run as a planner does that dies between a part's seal and its shards."""
+    at = stack.at()
+    line = Shard(0, (InputObject(f"s3://{stack.bucket}/input/failed/failed.csv", 6),)).to_line()
+    at.store.put(at.part_uri(run_id, "part-00000-x.jsonl"), line)
+    at.ledger.add_part(run_id, PartRecord(0, "part-00000-x.jsonl", 0, 1, 1, 6, Position(0, "input/failed/failed.csv")))
+
+
+def ask_for_runs(stack: RecordedStack) -> None:
+    """Runs that the planner function enters; one that it only continues."""
+    own, out = f"s3://{stack.bucket}", f"s3://{OUTSIDE}"
+    every = [f"{own}/input/work.csv", f"{own}/output/earlier/", f"{out}/in/data/"]
+    cut: dict[str, Any] = {"max_objects": 1, "split": "csv", "shard_size": 64}
+    for run_id, script, inputs, more in (
+        ("asked", f"{own}/scripts/job.py", every, cut),
+        ("asked-versions", f"{out}/in/jobs/job.py", [f"{out}/in/versions/"], {**cut, "versions": True}),
+        ("asked-theirs", f"{own}/scripts/job.py", [f"s3://{THEIRS}/data/"], {"role": ROLE}),
+        ("asked-again", f"{own}/scripts/job.py", [f"{own}/input/"], {"incremental": True, "name": "daily"}),
+    ):
+        asked = {"run_id": run_id, "script": script, "inputs": inputs, "output": f"{own}/output/{run_id}/", **more}
+        assert stack.invoke("PlannerFunction", asked)["sealed"], run_id
+    asked["script"] = f"{own}/scripts/mistyped.py"
+    assert "is not there" in stack.failure("PlannerFunction", {**asked, "run_id": "mistyped"})
+    request = RunRequest(str(JOB), (f"{own}/input/failed/",), f"{own}/output/half/", "half-planned")
+    new_run(stack.at(), request)
+    seal_first_part(stack, "half-planned")
+    assert stack.invoke("PlannerFunction", {"run_id": "half-planned"})["sealed"]
+
+
+def received(stack: RecordedStack) -> dict[tuple[str, int], dict[str, Any]]:
+    """The queue's messages as records of an event, by run and shard."""
+    records = {}
+    while messages := stack.at().queue.receive():
+        for message in messages:
+            ref = ShardRef.from_document(json.loads(message.body))
+            assert ref is not None
+            records[ref.run_id, ref.shard] = {
+                "messageId": f"{ref.run_id}-{ref.shard}",
+                "receiptHandle": message.receipt,
+                "body": message.body,
+                "attributes": {"ApproximateReceiveCount": "1"},
+                "eventSource": "aws:sqs",
+            }
+    return records
+
+
+def do_shards(stack: RecordedStack, messages: dict[tuple[str, int], dict[str, Any]]) -> None:
+    """One that works, one that is released, one that fails, one of each kind that is staged."""
+    ledger = stack.at().ledger
+    for shard, comes_back, state in (
+        (("work", 0), False, ShardState.SUCCEEDED),
+        (("work", 1), True, ShardState.PENDING),
+        (("work", 2), False, ShardState.SUCCEEDED),  # a slice
+        (("ends", 0), False, ShardState.FAILED),
+        (("versions", 0), False, ShardState.SUCCEEDED),
+        (("theirs", 0), False, ShardState.SUCCEEDED),
+    ):
+        answer = stack.invoke("WorkerFunction", {"Records": [messages[shard]]})
+        record = ledger.get_shard(*shard)
+        assert (bool(answer["batchItemFailures"]), record.state) == (comes_back, state), (shard, record)
+
+
+def settle_letters(stack: RecordedStack) -> None:
+    """Dead letters of each fate; a lease that ended is told apart only by reading the shard."""
+    ledger = stack.at().ledger
+    never, lost = ledger.get_shard("work", 3), ledger.get_shard("work", 4)
+    assert ledger.claim(lost.ref, "killed", 1, 1).status is ClaimStatus.GRANTED
+    wait_for_lapse(stack, lost.ref)
+    bodies = ["?", ledger.get_shard("work", 0).ref.to_body(), never.ref.to_body(), lost.ref.to_body()]
+    letters: list[dict[str, Any]] = [
+        {"messageId": f"m{n}", "body": body, "receiptHandle": "r"} for n, body in enumerate(bodies)
+    ]
+
+    letters.append(task_record("t2", "{}"))
+
+    assert stack.invoke("DlqConsumerFunction", {"Records": letters}) == {"batchItemFailures": []}
+
+    store = stack.at().store
+    assert len(list(store.list(f"s3://{stack.bucket}/dead-letters/"))) == 1
+    assert ledger.get_shard("work", never.number).requeues == 1
+    assert ledger.get_shard("work", lost.number).attempts == 1
+
+
+def wait_for_lapse(stack: RecordedStack, ref: ShardRef) -> None:
+    """Until the lease of an attempt is over."""
+    clock = stack.at().clock
+    while (rest_s := stack.at().ledger.get_shard(ref.run_id, ref.shard).lease_end_s - clock.now_s()) > 0:
+        clock.sleep(rest_s)
+
+
+def end_runs(stack: RecordedStack) -> None:
+    """A lost worker, a run that fails and is redriven, one that is cancelled."""
+    at = stack.at()
+    lost = at.ledger.get_shard("versions", 1).ref
+    assert at.ledger.claim(lost, "killed", 1, 3).status is ClaimStatus.GRANTED
+    wait_for_lapse(stack, lost)
+    report = stack.invoke("CheckerFunction", {})
+    assert report["runs"]["versions"]["lapsed"] == 1
+    assert at.ledger.get_run("ends").state is RunState.FAILED
+    redrive(at, "ends")
+    stack.invoke("WorkerFunction", {"Records": [received(stack)["ends", 0]]})
+    for run_id in ("work", "versions", *ASKED):
+        at.ledger.cancel_run(run_id)
+    stack.invoke("CheckerFunction", {})
+    ended = {run.run_id: str(run.state) for run in at.ledger.list_runs()}
+    assert ended == {**RUNS, **dict.fromkeys(ASKED, "CANCELLED")}

@@ -1,0 +1,176 @@
+"""SAM's own tools on the templates: validate, build through podman, invoke what was built.
+
+What cannot be had is skipped, and said loudly; with REQUIRE_IMAGE=1 (CI) that is a failure, as in tests/container.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+from platformdirs import user_cache_path
+
+from sparklet.local.control import ACCOUNT, REGION
+from sparklet.local.environment import adopted, of_client
+from tests.container.built_image import BuiltImage, NotHereError, built_image
+from tests.container.conftest import REQUIRED
+from tests.deploy.podman_api import changed, podman_api
+from tests.deploy.templates import PATHS, ROOT
+from tests.stand_ins.ministack import ministack
+
+SAM = ROOT / ".venv-deploy" / "bin" / "sam"
+BUCKET = "scripts-of-sam"
+OF_ROOT = "localhost/sparklet-for-sam:root"
+SCRIPT = """\
+import json, os
+from pyspark.sql import SparkSession
+rows = SparkSession.builder.getOrCreate().range(10).count()
+with open(os.environ["SPARKLET_OUTCOME_FILE"], "w") as file:
+    json.dump({"rows": rows, "answer": {"uid": os.getuid()}}, file)
+"""
+BUILD_S, INVOKE_S = 600, 120
+
+
+@contextmanager
+def or_skipped() -> Iterator[None]:
+    try:
+        yield
+    except NotHereError as reason:
+        if os.environ.get(REQUIRED):
+            pytest.fail(f"{REQUIRED} is set, but {reason}", pytrace=False)
+        pytest.skip(f"SAM is NOT tried: {reason}")
+
+
+@dataclass(frozen=True)
+class Sam:
+    """SAM's command line with an environment of its own: no credentials, no telemetry, no settings of the user's."""
+
+    folder: Path
+    env: Mapping[str, str]
+
+    def run(self, *arguments: str, within_s: float = 60) -> str:
+        """What it printed; fails with that if it failed."""
+        if not SAM.is_file():
+            raise NotHereError("there is no SAM: run `make deploy-venv` first")
+        env = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("AWS_")},
+            "HOME": str(self.folder),
+            "SAM_CLI_TELEMETRY": "0",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": ACCOUNT,
+            "AWS_SECRET_ACCESS_KEY": "local",
+            **self.env,
+        }
+        done = subprocess.run(
+            [SAM, *arguments], cwd=ROOT / "sam", env=env, capture_output=True, text=True, timeout=within_s, check=False
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sam")
+
+
+@pytest.fixture(scope="module")
+def image() -> BuiltImage:
+    """What `make image` built: its base and its layers are SAM's build's, too."""
+    with or_skipped():
+        return built_image()
+    raise AssertionError("unreachable")
+
+
+@pytest.fixture(scope="module")
+def sam(image: BuiltImage, folder: Path) -> Iterator[Sam]:
+    """SAM with podman in Docker's place."""
+    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet"))
+    with podman_api(image.engine_env, cache, folder) as env:
+        yield Sam(folder, env)
+
+
+@pytest.fixture(scope="module")
+def built(sam: Sam, image: BuiltImage, folder: Path) -> Iterator[dict[str, Any]]:
+    """The template that `sam build` makes of ours, with the image in place of the parameter."""
+    base = podman(
+        image, "images", "--filter", "reference=localhost/sparklet-base", "--format", "{{.Repository}}:{{.Tag}}"
+    )
+    frameworks = ",".join(image.document["frameworks"])
+    chosen = f"BaseImage={base.split()[0]} Stack={image.document['stack']} Frameworks={frameworks}"
+    with (ROOT / "build" / "image" / "lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        sam.run("build", "--build-dir", str(folder / "built"), "--parameter-overrides", chosen, within_s=BUILD_S)
+    template = yaml.safe_load((folder / "built" / "template.yaml").read_text())
+    yield template
+    podman(image, "rmi", "--force", template["Resources"]["WorkerFunction"]["Properties"]["ImageUri"], OF_ROOT)
+
+
+def podman(image: BuiltImage, *arguments: str) -> str:
+    done = subprocess.run(["podman", *arguments], env=image.environ, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("template", PATHS, ids=lambda path: path.name)
+def test_sam_and_its_linter_find_nothing(template: Path, folder: Path) -> None:
+    with or_skipped():
+        told = Sam(folder, {}).run("validate", "--lint", "--template", str(template))
+    assert "is a valid SAM Template" in told
+
+
+def test_a_build_asks_for_the_images_timestamp_and_nothing_else_is_changed() -> None:
+    build = b"POST /v1.41/build?t=worker HTTP/1.1\r\nHost: docker\r\nConnection: keep-alive\r\n\r\nbody?build?"
+    attach = b"POST /containers/1/attach?stream=1 HTTP/1.1\r\nConnection: Upgrade\r\n\r\n"
+
+    assert changed(build) == (
+        b"POST /v1.41/build?timestamp=0&t=worker HTTP/1.1\r\nConnection: close\r\nHost: docker\r\n\r\nbody?build?"
+    )
+    assert changed(attach) == attach
+
+
+@pytest.mark.timeout(BUILD_S + 60)
+def test_sam_builds_the_workers_image_and_takes_the_other_functions_as_they_are(
+    built: dict[str, Any], image: BuiltImage
+) -> None:
+    name = built["Resources"]["WorkerFunction"]["Properties"]["ImageUri"]
+
+    [found] = json.loads(podman(image, "image", "inspect", name))
+    assert (found["Config"]["User"], found["Config"]["Entrypoint"]) == ("993:990", ["/opt/sparklet/entrypoint"])
+    for function in ("PlannerFunction", "DlqConsumerFunction", "CheckerFunction"):
+        assert Path(built["Resources"][function]["Properties"]["CodeUri"]).name == "runtime", function
+
+
+@pytest.mark.timeout(INVOKE_S + 60)
+def test_the_built_image_does_a_task_that_it_is_invoked_with(
+    built: dict[str, Any], image: BuiltImage, sam: Sam, folder: Path
+) -> None:
+    with ministack(folder) as endpoint_url:
+        with adopted(of_client(endpoint_url, "")):
+            s3 = boto3.Session().client("s3")
+            s3.create_bucket(Bucket=BUCKET)
+            s3.put_object(Bucket=BUCKET, Key="scripts/job.py", Body=SCRIPT.encode())
+        # SAM adds the emulator to the image in a step that only root can do, so it is given one whose user is root. How the
+        # image does as Lambda's own user, locked down, is what tests/container is for.
+        worker = built["Resources"]["WorkerFunction"]["Properties"]
+        (folder / "Containerfile").write_text(f"FROM {worker['ImageUri']}\nUSER 0\n")
+        podman(image, "build", "--tag", OF_ROOT, "--file", str(folder / "Containerfile"), str(folder / "built"))
+        worker["ImageUri"] = OF_ROOT
+        worker["Environment"]["Variables"]["AWS_ENDPOINT_URL"] = endpoint_url  # on AWS there is none
+        (folder / "built" / "local.yaml").write_text(json.dumps(built))
+        (folder / "event.json").write_text(json.dumps({"sparklet": {"script": f"s3://{BUCKET}/scripts/job.py"}}))
+        said = sam.run(
+            *("local", "invoke", "WorkerFunction", "--skip-pull-image"),
+            *("--template", str(folder / "built" / "local.yaml"), "--event", str(folder / "event.json")),
+            *("--parameter-overrides", f"ExistingBucketName={BUCKET} FunctionMemoryMB=1769"),
+            within_s=INVOKE_S,
+        )
+
+    answer = json.loads(said.strip().splitlines()[-1])
+    assert (answer["state"], answer["rows"]) == ("SUCCEEDED", 10)
