@@ -44,7 +44,7 @@ class Deployed:
     outputs: dict[str, str]
 
     def queue(self, logical_id: str) -> dict[str, str]:
-        client = boto3.Session().client("sqs")
+        client: Any = boto3.Session().client("sqs")
         return dict(client.get_queue_attributes(QueueUrl=self.ids[logical_id], AttributeNames=["All"])["Attributes"])
 
     def mappings(self) -> list[dict[str, Any]]:

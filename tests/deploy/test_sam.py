@@ -136,15 +136,20 @@ def test_a_build_asks_for_the_images_timestamp_and_nothing_else_is_changed() -> 
 
 
 @pytest.mark.timeout(BUILD_S + 60)
-def test_sam_builds_the_workers_image_and_takes_the_other_functions_as_they_are(
-    built: dict[str, Any], image: BuiltImage
+def test_sam_builds_the_workers_image_and_packs_the_other_functions(
+    built: dict[str, Any], image: BuiltImage, folder: Path
 ) -> None:
     name = built["Resources"]["WorkerFunction"]["Properties"]["ImageUri"]
 
     [found] = json.loads(podman(image, "image", "inspect", name))
     assert (found["Config"]["User"], found["Config"]["Entrypoint"]) == ("993:990", ["/opt/sparklet/entrypoint"])
     for function in ("PlannerFunction", "DlqConsumerFunction", "CheckerFunction"):
-        assert Path(built["Resources"][function]["Properties"]["CodeUri"]).name == "runtime", function
+        properties = built["Resources"][function]["Properties"]
+        code = folder / "built" / properties["CodeUri"]
+        assert code.joinpath(*properties["Handler"].split(".")[:-1]).with_suffix(".py").is_file(), function
+        assert not list(code.rglob("__pycache__")), (
+            f"{function}: what differs by machine would publish versions for nothing"
+        )
 
 
 @pytest.mark.timeout(INVOKE_S + 60)
@@ -156,8 +161,8 @@ def test_the_built_image_does_a_task_that_it_is_invoked_with(
             s3 = boto3.Session().client("s3")
             s3.create_bucket(Bucket=BUCKET)
             s3.put_object(Bucket=BUCKET, Key="scripts/job.py", Body=SCRIPT.encode())
-        # SAM adds the emulator to the image in a step that only root can do, so it is given one whose user is root. How the
-        # image does as Lambda's own user, locked down, is what tests/container is for.
+        # SAM adds the emulator to the image in a step that only root can do, so it is given one whose user is root. How
+        # the image does as Lambda's own user, locked down, is what tests/container is for.
         worker = built["Resources"]["WorkerFunction"]["Properties"]
         (folder / "Containerfile").write_text(f"FROM {worker['ImageUri']}\nUSER 0\n")
         podman(image, "build", "--tag", OF_ROOT, "--file", str(folder / "Containerfile"), str(folder / "built"))
