@@ -128,7 +128,10 @@ def _invoked(template: Template) -> Iterator[tuple[str, Any]]:
     for name, mapping in of_type(template, "AWS::Lambda::EventSourceMapping").items():
         yield name, mapping["FunctionName"]
     for name, rule in of_type(template, "AWS::Events::Rule").items():
-        yield from ((name, target["Arn"]) for target in rule["Targets"])
+        for target in rule["Targets"]:
+            named = target["Arn"].get("Ref") or target["Arn"].get("Fn::GetAtt", [""])[0]
+            if template["Resources"].get(named, {}).get("Type", "AWS::Lambda::").startswith("AWS::Lambda::"):
+                yield name, target["Arn"]
     for name, schedule in of_type(template, "AWS::Scheduler::Schedule").items():
         yield name, schedule["Target"]["Arn"]
     for name, config in of_type(template, "AWS::Lambda::EventInvokeConfig").items():
