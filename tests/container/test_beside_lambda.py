@@ -1,0 +1,140 @@
+"""The same image beside Lambda: a shard in a container of its own, Spark's commands, and the bill of materials."""
+
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from sparklet.model import Run, ShardState
+from tests.container.account import EXAMPLES, Account
+from tests.container.built_image import BuiltImage
+from tests.container.cell import Cell
+from tests.container.container import Conditions, podman
+
+LIMIT_S = 240.0
+STOP_S = 30  # what Fargate gives a container after SIGTERM
+NEVER_ENDS = """\
+import time
+from pyspark.sql import SparkSession
+SparkSession.builder.getOrCreate()
+print("the script sleeps", flush=True)
+time.sleep(600)
+"""
+
+Start = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def _options() -> list[str]:
+    """The lock-down of a Lambda function without its environment: 0.5 GB of /tmp, read-only, no capability."""
+    words = Conditions().options()
+    lambda_env = {n for n, word in enumerate(words) if word.startswith("AWS_LAMBDA_")}
+    return [word for n, word in enumerate(words) if n not in lambda_env and n + 1 not in lambda_env]
+
+
+@pytest.fixture
+def start(image: BuiltImage, cell: Cell) -> Iterator[Start]:
+    """Run the image with arguments; nothing of it is left afterwards."""
+    names: list[str] = []
+
+    def run(
+        *arguments: str, env: Mapping[str, str] = MappingProxyType({}), options: Sequence[str] = (), typed: str = ""
+    ) -> "subprocess.CompletedProcess[str]":
+        names.append(f"sparklet-test-{uuid.uuid4().hex[:8]}")
+        settings = [word for pair in env.items() for word in ("--env", "=".join(pair))]
+        place = ["--name", names[-1], "--pull", "never", "--network", f"ns:{cell.path}", *_options(), *settings]
+        return subprocess.run(
+            ["podman", "run", *options, *place, image.name, *arguments],
+            env=image.environ, input=typed, capture_output=True, text=True, check=False, timeout=LIMIT_S,
+        )  # fmt: skip
+
+    yield run
+    for name in names:
+        podman(image, "rm", "--force", "--time", "0", name)
+
+
+def _run_of(account: Account, script: Path, text: str) -> Run:
+    folder = f"input/{uuid.uuid4().hex[:8]}"
+    for name in ("a", "b"):
+        account.put(f"{folder}/{name}.txt", text)
+    return account.start(script, [account.uri(f"{folder}/")], {})
+
+
+def test_a_shard_is_done_in_a_container_of_its_own_and_reported_to_the_same_ledger(
+    account: Account, start: Start
+) -> None:
+    run = _run_of(account, EXAMPLES / "wordcount.py", "one two two\n")
+
+    done = start("shard", "--run", run.run_id, "--shard", "1", env=account.env)
+
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert account.shard(run, 1).state is ShardState.SUCCEEDED
+    assert account.shard(run, 1).rows == 2
+    assert account.shard(run, 0).state is ShardState.PENDING
+
+
+def test_a_shard_that_is_stopped_from_outside_is_given_back(
+    account: Account, image: BuiltImage, start: Start, tmp_path: Path
+) -> None:
+    script = tmp_path / "sleeps.py"
+    script.write_text(NEVER_ENDS)
+    run = _run_of(account, script, "one\n")
+    asked = ("shard", "--run", run.run_id, "--shard", "0")
+    name = start(*asked, env=account.env, options=("--detach",)).stdout.strip()
+    end_s = time.monotonic() + LIMIT_S
+    while "the script sleeps" not in podman(image, "logs", name).stdout:
+        assert time.monotonic() < end_s, podman(image, "logs", name)
+        time.sleep(0.5)
+
+    podman(image, "stop", "--time", str(STOP_S), name, limit_s=2 * STOP_S)
+
+    assert podman(image, "wait", name).stdout.strip() == "75"
+    record = account.shard(run, 0)
+    assert (record.state, record.error_class) == (ShardState.PENDING, "DeadlineExceededError")
+    assert "SIGTERM" in record.error_message
+
+
+def test_what_is_no_command_is_answered_with_those_there_are(start: Start) -> None:
+    done = start("bash")
+
+    assert done.returncode == 64
+    assert "'bash' is neither a handler" in done.stderr and "IMAGE spark-submit" in done.stderr
+
+
+def test_a_pyspark_shell_has_sparklets_jars(start: Start) -> None:
+    typed = (
+        'spark.range(7).write.format("delta").save("/tmp/t")\n'
+        'print("rows", spark.read.format("delta").load("/tmp/t").count())\n'
+    )
+
+    done = start("pyspark", options=("--interactive",), typed=typed)
+
+    assert done.returncode == 0 and "rows 7" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def test_spark_sql_answers(start: Start) -> None:
+    done = start("spark-sql", "--conf", "spark.sql.shuffle.partitions=1", "-e", "SELECT 41 + 1 AS answer")
+
+    assert done.returncode == 0 and done.stdout.split() == ["42"], done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def test_the_image_carries_a_bill_of_all_that_is_in_it(start: Start) -> None:
+    code = (
+        "import json, pathlib; root = pathlib.Path('/opt'); "
+        "print(json.dumps([(root / 'sparklet/sbom.cdx.json').read_text(), sorted(map(str, root.rglob('*.jar')))]))"
+    )
+
+    bill, jars = json.loads(start("python", "-c", code).stdout)
+
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
+    components = json.loads(bill)["components"]
+    listed = {f"/{component['bom-ref']}" for component in components if component["bom-ref"].endswith(".jar")}
+    assert listed == set(jars)
+    urls = {component.get("purl", "").partition("?")[0].partition("@")[0] for component in components}
+    assert {"pkg:maven/io.delta/delta-storage", "pkg:pypi/boto3", "pkg:generic/openjdk", "pkg:deb/debian/libc6"} <= urls
