@@ -9,6 +9,7 @@ the image must be the same bytes each time. A class that is not there (of a form
 """
 
 import argparse
+import ctypes
 import gzip
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 
 ARCHIVE = Path("/opt/sparklet/cds/sparklet.jsa")
 FORMATS = ("delta", "iceberg", "hudi")
+ADDR_NO_RANDOMIZE = 0x0040000  # personality(2)
 SLEEPY_CLASSES = "jdk/jfr/"  # loaded only where somebody records
 
 
@@ -52,6 +54,9 @@ def dump(command: list[str], classes: Path) -> None:
     jars = command[-1].split(os.pathsep)
     if dated := [jar for jar in jars if Path(jar).stat().st_mtime != 0]:
         sys.exit(f"archive.py: {dated[0]} has a date other than 0; the archive would be refused once the image sets it")
+    # A dump keeps a few addresses of libjvm; where they are not the same each time, neither are its bytes.
+    if ctypes.CDLL(None).personality(ADDR_NO_RANDOMIZE) == -1:
+        print("archive.py: addresses are random in this builder, so the image will not be the same bytes each time")
     ARCHIVE.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("wb", suffix=".classes") as names:
         chosen = ["-Xshare:dump", f"-XX:SharedArchiveFile={ARCHIVE}", "-Xlog:cds=error", "-Xlog:class+path=error"]

@@ -43,7 +43,7 @@ class Engine:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The variables that make buildah, podman and skopeo use them."""
+        """Variables that make buildah, podman and skopeo use them."""
         return {
             "CONTAINERS_CONF": str(self.folder / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"),
@@ -60,7 +60,8 @@ class Engine:
         )
         (self.folder / "storage.conf").write_text(
             '[storage]\ndriver = "overlay"\n'
-            f"graphroot = {json.dumps(str(self.folder / 'storage'))}\nrunroot = {json.dumps(str(self.folder / 'run'))}\n"
+            f"graphroot = {json.dumps(str(self.folder / 'storage'))}\n"
+            f"runroot = {json.dumps(str(self.folder / 'run'))}\n"
         )
 
     def run(self, *command: str | Path) -> str:
@@ -221,6 +222,7 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str) ->
         (cache / name).mkdir(parents=True, exist_ok=True)
     inside = "/var/cache/sparklet"
     command: list[str | Path] = ["buildah", "bud", "--isolation", "chroot", "--layers", "--timestamp", "0"]
+    command += ["--security-opt", "seccomp=unconfined"]  # the archive's dump turns random addresses off
     command += ["--pull-never"] if base.startswith("localhost/") else []
     command += ["--no-cache"] if asked.no_cache else []
     command += ["--platform", asked.platform] if asked.platform else []
@@ -230,6 +232,7 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str) ->
         ("FRAMEWORKS", asked.frameworks),
         ("EXTRAS", asked.extras),
         ("EXTRA_COORDINATES", asked.coordinates),
+        ("VERSION", tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]),
         ("SPARKLET_MAVEN_MIRROR", os.environ.get("SPARKLET_MAVEN_MIRROR", "")),
     ):
         command += ["--build-arg", f"{name}={value}"] if value or name == "FRAMEWORKS" else []
@@ -270,6 +273,7 @@ def described(engine: Engine, clock: Clock, asked: argparse.Namespace) -> dict[s
         "size_bytes": sum(layer["size_bytes"] for layer in layers),
         "compressed_bytes": sum(layer.get("compressed_bytes", 0) for layer in layers) or None,
         "layers": layers,
+        "diff_ids": image["RootFS"]["Layers"],
         "seconds": clock.seconds,
         "engine_env": engine.settings,
     }

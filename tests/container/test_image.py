@@ -1,0 +1,196 @@
+"""What the image is made of: the same bytes twice, an archive that is used, nothing in it that need not be."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.container.built_image import ROOT, BuiltImage
+
+BUDGET_BYTES = 920_000_000  # all three formats with their class-data archive; docs/guide/image.md has the parts
+LEAST_SHARED = (
+    0.8  # of the classes of a small Delta job; janino's jar is signed, lambdas and generated code never count
+)
+
+# Runs a Delta job the way a worker's JVM starts, and lets Java say where each class came from.
+DELTA_JOB = """
+import os, subprocess, sys
+from pathlib import Path
+from sparklet.settings import spark_settings
+from sparklet.worker import spark_options as options
+
+settings, tmp = spark_settings(), Path("/tmp")
+jars = options.class_path(settings)
+conf = options.spark_defaults(settings, tmp, jars)
+log = f"-Xlog:class+load:file={tmp}/classes.log:none:filesize=0"
+command = options.java_command(settings, jars, tmp, {}, conf, options=[log])
+(tmp / "job.py").write_text('''
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension").config(
+    "spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog").getOrCreate()
+spark.range(10).write.format("delta").save("/tmp/table")
+assert spark.read.format("delta").load("/tmp/table").count() == 10
+''')
+env = {**os.environ, **options.process_env(settings, dict(os.environ))}
+subprocess.run([*command, str(tmp / "job.py")], env=env, check=True)
+seen = [line for line in (tmp / "classes.log").read_text().splitlines() if " source: " in line]
+print("shared", sum("shared objects file" in line for line in seen), "of", len(seen))
+"""
+
+# Walks the file system as root of the container and prints what the tests ask about.
+SURVEY = r"""
+import json, os, stat
+found = {"setuid": [], "writable": [], "caches": [], "tools": [], "bytes": 0}
+TOOLS = {"gcc", "cc", "g++", "c++", "clang", "make", "ld", "as", "javac", "pip", "pip3", "jlink", "git", "curl", "wget"}
+CACHES = ("/var/cache/apt/", "/var/lib/apt/lists/", "/var/cache/dnf/", "/var/cache/sparklet/", "/root/.cache/")
+for folder, _, names in os.walk("/"):
+    if folder.split("/")[1] in ("proc", "sys", "dev", "tmp"):
+        continue
+    for name in names:
+        path = os.path.join(folder, name)
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISREG(mode):
+            continue
+        if mode & 0o6000:
+            found["setuid"].append(path)
+        if mode & 0o002:
+            found["writable"].append(path)
+        if path.startswith(CACHES):
+            found["caches"].append(path)
+        if name in TOOLS and mode & 0o111:
+            found["tools"].append(path)
+found["passwd"] = [line.strip() for line in open("/etc/passwd") if line.startswith("sparklet:")]
+found["authorities"] = open("/etc/ssl/certs/ca-certificates.crt").read().count("BEGIN CERTIFICATE")
+print(json.dumps(found))
+"""
+
+
+def podman(image: BuiltImage, *words: str, timeout_s: float = 240) -> str:
+    """Podman's output; its own words if it fails."""
+    answer = subprocess.run(
+        ["podman", *words], env=image.environ, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+    assert answer.returncode == 0, f"podman {words[0]}: {answer.stderr[-3000:]}{answer.stdout[-2000:]}"
+    return answer.stdout
+
+
+def python(image: BuiltImage, name: str, code: str, *options: str) -> str:
+    """What a piece of Python says in a new container."""
+    return podman(image, "run", "--rm", "--network", "none", *options, "--entrypoint", "python3", name, "-c", code)
+
+
+@pytest.fixture(scope="module")
+def survey(image: BuiltImage) -> dict[str, list[str]]:
+    document: dict[str, list[str]] = json.loads(python(image, image.name, SURVEY, "--user", "0", "--cap-drop=ALL"))
+    return document
+
+
+@pytest.fixture(scope="module")
+def described(image: BuiltImage) -> dict[str, object]:
+    [document] = json.loads(podman(image, "image", "inspect", image.name))
+    config: dict[str, object] = document["Config"]
+    return config
+
+
+@pytest.fixture(scope="module")
+def imported(image: BuiltImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The image as another machine gets it: saved as an archive, and loaded from that under a new name."""
+    name = "localhost/sparklet-reimported:test"
+    archive = tmp_path_factory.mktemp("image") / "image.tar"
+    podman(image, "save", "--quiet", "--format", "oci-archive", "--output", str(archive), image.name)
+    subprocess.run(
+        ["skopeo", "copy", "--quiet", f"oci-archive:{archive}", f"containers-storage:{name}"],
+        env=image.environ,
+        check=True,
+        timeout=240,
+    )
+    archive.unlink()
+    yield name
+    podman(image, "rmi", "--force", name)
+
+
+def test_the_class_data_archive_is_used_in_the_image_after_its_export_and_import(
+    image: BuiltImage, imported: str, observed: list[str]
+) -> None:
+    said = python(image, imported, DELTA_JOB, "--read-only", "--tmpfs", "/tmp:rw,size=512m,mode=1777")
+
+    shared, loaded = map(int, re.findall(r"shared (\d+) of (\d+)", said)[-1])
+    observed.append(f"classes of a Delta job from the archive: {shared:,} of {loaded:,}")
+    assert shared / loaded > LEAST_SHARED
+
+
+def test_java_accepts_the_archive_and_does_not_pass_over_it(image: BuiltImage, imported: str) -> None:
+    code = (
+        "import subprocess\n"
+        "from pathlib import Path\n"
+        "from sparklet.settings import spark_settings\n"
+        "from sparklet.worker import spark_options as options\n"
+        "settings = spark_settings()\n"
+        "jars = options.class_path(settings)\n"
+        "command = options.java_command(settings, jars, Path('/tmp'), {}, {}, options=['-Xshare:on', '-version'])\n"
+        "assert settings.cds_archive and settings.cds_archive.is_file()\n"
+        "print(subprocess.run(command, check=True, capture_output=True, text=True).stderr)\n"
+    )
+
+    assert "sharing" in python(image, imported, code)  # with -Xshare:on Java ends where it cannot map the archive
+
+
+@pytest.mark.timeout(900)
+def test_two_builds_give_the_same_digest(image: BuiltImage, tmp_path: Path, observed: list[str]) -> None:
+    document, report = image.document, tmp_path / "second.json"
+    command = [sys.executable, str(ROOT / "docker" / "build.py"), "--no-cache", "--output", str(report)]
+    command += ["--stack", document["stack"], "--frameworks", ",".join(document["frameworks"])]
+    command += ["--extras", ",".join(document["extras"]), "--tag", "localhost/sparklet-second:test"]
+
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=850, check=False, env={**os.environ})
+
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    second = json.loads(report.read_text())
+    podman(image, "rmi", "--force", "localhost/sparklet-second:test")
+    observed.append(f"second build without the layers of the first: {second['seconds']['build']:.0f} s")
+    layers = zip(second["diff_ids"], document["diff_ids"], strict=True)
+    differing = [number for number, (one, other) in enumerate(layers) if one != other]
+    assert second["digest"] == document["digest"], f"layers that differ, counted from 0: {differing}"
+
+
+def test_the_image_runs_as_a_user_of_its_own_with_a_real_line_in_passwd(
+    described: dict[str, object], survey: dict[str, list[str]]
+) -> None:
+    assert described["User"] == "993:990"
+    assert survey["passwd"] == ["sparklet:x:993:990:Sparklet:/tmp:/bin/sh"]
+    assert "HOME=/tmp" in described["Env"]  # type: ignore[operator]
+
+
+def test_nothing_in_the_image_becomes_root_compiles_or_is_a_cache(survey: dict[str, list[str]]) -> None:
+    assert (survey["setuid"], survey["tools"], survey["caches"], survey["writable"]) == ([], [], [], [])
+
+
+def test_the_image_trusts_the_public_authorities_and_not_the_machine_that_built_it(survey: dict[str, int]) -> None:
+    assert 100 < survey["authorities"] < 200
+
+
+def test_no_secret_and_no_proxy_of_the_build_is_kept(image: BuiltImage, described: dict[str, object]) -> None:
+    kept = json.dumps(described) + podman(image, "history", "--no-trunc", image.name)
+
+    assert not re.search(r"(?i)secret|token|passw|akia|proxy|mirror=.|://", kept), kept
+
+
+def test_the_labels_say_what_it_is(image: BuiltImage, described: dict[str, object]) -> None:
+    labels = described["Labels"]
+    assert isinstance(labels, dict)
+
+    assert labels["org.opencontainers.image.title"] == "Sparklet"
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert labels["io.sparklet.stack"] == image.document["stack"]
+    assert labels["io.sparklet.frameworks"] == ",".join(image.document["frameworks"])
+
+
+def test_the_image_keeps_to_its_size(image: BuiltImage, observed: list[str]) -> None:
+    size_bytes = image.document["size_bytes"]
+    observed.append(f"size: {size_bytes / 1e6:.0f} MB in {len(image.document['layers'])} layers")
+    assert size_bytes < BUDGET_BYTES
