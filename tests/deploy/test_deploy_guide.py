@@ -1,0 +1,88 @@
+"""docs/guide/deploy.md names what there is: parameters, outputs, resources, commands and their options."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.deploy.templates import PATHS, ROOT, source
+
+GUIDE = ROOT / "docs" / "guide" / "deploy.md"
+# Words of AWS that are no names of ours.
+FOREIGN = {
+    "BatchGetItem",
+    "ConditionCheckItem",
+    "DeleteItem",
+    "GetItem",
+    "PutItem",
+    "UpdateItem",
+    "DeletionPolicy",
+    "Retain",
+}
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return GUIDE.read_text()
+
+
+@pytest.fixture(scope="module")
+def names() -> set[str]:
+    """Whatever the templates name."""
+    templates = [source(path) for path in PATHS]
+    return {name for t in templates for part in ("Parameters", "Resources", "Outputs") for name in t.get(part, {})}
+
+
+def commands(text: str) -> Iterator[str]:
+    """Lines of code, and code within a line."""
+    yield from re.findall(r"`([^`\n]+)`", text)
+    for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S):
+        yield from block.splitlines()
+
+
+def test_every_parameter_output_and_resource_that_is_named_is_there(text: str, names: set[str]) -> None:
+    said = {word for code in commands(text) for word in re.findall(r"(?<![\w:-])[A-Z][a-z]+(?:[A-Z]+[a-z]*)+\b", code)}
+
+    assert len(said) > 30
+    assert not said - names - FOREIGN
+
+
+def test_every_value_that_is_given_is_allowed(text: str) -> None:
+    parameters = source(ROOT / "sam" / "template.yaml")["Parameters"]
+    given = [pair for code in commands(text) for pair in re.findall(r"\b([A-Z]\w+)=([^\s`…]+)", code)]
+
+    assert given
+    for name, value in given:
+        allowed = parameters.get(name, {}).get("AllowedValues")
+        assert allowed is None or value in map(str, allowed), f"{name}={value}"
+
+
+def test_every_command_of_ours_and_its_options_exist(text: str) -> None:
+    reference = (ROOT / "docs" / "guide" / "cli.md").read_text()  # made from the commands' own help
+    sections = {s.split()[0]: s for s in re.split(r"^## sparklet ", reference, flags=re.M)[1:]}
+    used = [code.split() for code in commands(text) if code.startswith("sparklet ")]
+
+    assert used
+    for words in used:
+        assert words[1] in sections, words
+        missing = [word for word in words if word.startswith("--") and f"`{word}`" not in sections[words[1]]]
+        assert not missing, words
+
+
+def test_every_target_of_make_exists(text: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+    assert {code.split()[1] for code in commands(text) if code.startswith("make ")} <= targets
+
+
+def test_every_page_that_it_points_to_is_there(text: str) -> None:
+    pages = re.findall(r"\]\(([a-z-]+\.md)\)", text)
+
+    assert pages and all((GUIDE.parent / page).is_file() for page in pages)
+
+
+def test_every_alarm_is_explained(text: str) -> None:
+    resources = source(ROOT / "sam" / "template.yaml")["Resources"]
+    alarms = {name for name, body in resources.items() if body["Type"] == "AWS::CloudWatch::Alarm"}
+
+    assert not {alarm for alarm in alarms if f"`{alarm}`" not in text}
