@@ -1,6 +1,9 @@
 """The Lambda entry points, over the ports in memory."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,8 @@ from sparklet.fanout.new_run import new_run
 from sparklet.fanout.planner import plan
 from sparklet.model import RunState
 from tests.unit.fanout.world import BUCKET, World
+
+RUNTIME = str(Path(__file__).resolve().parents[3] / "runtime")
 
 
 def event_of(*bodies: str) -> dict[str, object]:
@@ -117,3 +122,18 @@ def test_the_deployed_ports_are_those_that_the_settings_name(monkeypatch: pytest
         handlers._deployment.cache_clear()
     assert at.run_uri("r", "x") == "s3://bucket-1/runs/r/x"
     assert (type(at.ledger), type(at.queue), type(at.store)) == (DynamoLedger, SqsQueue, S3Store)
+
+
+def test_the_zip_functions_import_nothing_that_lambdas_python_has_not() -> None:
+    code = f"""if True:
+        import json, sys
+        sys.path.insert(0, {RUNTIME!r})
+        before = set(sys.modules)
+        import sparklet.fanout.handlers
+        print(json.dumps(sorted(set(sys.modules) - before)))
+    """
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+
+    imported = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert "sparklet" in imported
+    assert imported - set(sys.stdlib_module_names) <= {"sparklet", "boto3", "botocore"}
