@@ -189,6 +189,4 @@ def _deployed(name: str) -> Environment:
         int(given.get("EphemeralStorageMB") or 4096) * MIB,
     )
     logs = CloudWatchLogs(clients, outputs["WorkerLogGroup"])
-    return Environment(
-        at, LambdaCompute(clients), outputs["WorkerAliasArn"], logs, size, stack=name, parameters=given
-    )
+    return Environment(at, LambdaCompute(clients), outputs["WorkerAliasArn"], logs, size, stack=name, parameters=given)
