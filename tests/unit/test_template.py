@@ -33,7 +33,9 @@ def functions(template: dict[str, Any]) -> dict[str, Any]:
 
 def statements(template: dict[str, Any], role: str) -> list[dict[str, Any]]:
     """Everything a role is allowed, its conditional policies included."""
-    inline = [policy["PolicyDocument"] for policy in template["Resources"][role]["Properties"]["Policies"]]
+    policies = template["Resources"][role]["Properties"]["Policies"]
+    inline = [policy["Fn::If"][1] if "Fn::If" in policy else policy for policy in policies]
+    inline = [policy["PolicyDocument"] for policy in inline]
     attached = [
         policy["PolicyDocument"]
         for policy in of_type(template, "AWS::IAM::Policy").values()
@@ -440,6 +442,20 @@ def test_no_role_of_sams_own_making_brings_managed_policies(template: dict[str, 
     assert function["Role"] == {"Fn::GetAtt": [name.replace("Function", "Role"), "Arn"]}
     assert "Policies" not in function
     assert "ManagedPolicyArns" not in template["Resources"][name.replace("Function", "Role")]["Properties"]
+
+
+def test_what_lambda_looks_for_before_it_makes_something_is_there_by_then(template: dict[str, Any]) -> None:
+    resources = template["Resources"]
+    of_role = [
+        policy["Fn::If"][1] for policy in resources["WorkerRole"]["Properties"]["Policies"] if "Fn::If" in policy
+    ]
+
+    assert [policy["PolicyName"] for policy in of_role] == ["network", "kafka-secret", "kafka-iam"]
+    for mapping, policy in (("StreamMapping", "StreamPolicy"), ("KafkaMapping", "KafkaPolicy")):
+        assert resources[mapping]["DependsOn"] == policy
+        assert (
+            resources[mapping]["Condition"] == resources[policy]["Condition"]
+        )  # else it may wait for what is not made
 
 
 def test_a_worker_writes_nothing_but_outputs(template: dict[str, Any]) -> None:
