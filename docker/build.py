@@ -141,6 +141,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     option(
         "--output", type=Path, default=BUILD / "image.json", help="where to write what came out (default: %(default)s)"
     )
+    option(
+        "--train",
+        action="store_true",
+        help="run the training job in the image and write the stack's list of classes anew",
+    )
     option("--json", action="store_true", help="print that at the end as well; everything else goes to standard error")
     return parser.parse_args(arguments)
 
@@ -172,6 +177,8 @@ def main(arguments: Sequence[str]) -> None:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.write_text(json.dumps(report, indent=1) + "\n")
     print_table(report)
+    if asked.train:
+        train(engine, clock, asked)
     if asked.push:
         with clock.step("push", f"push to {asked.push}"):
             engine.run("skopeo", "copy", "--quiet", f"containers-storage:{asked.tag}", f"docker://{asked.push}")
@@ -242,6 +249,14 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str) ->
     command += ["-f", PROJECT / "docker" / "Dockerfile", "-t", asked.tag, PROJECT]
     with clock.step("build", f"build {asked.tag} on {base}"):
         engine.stream("the build", BUILD / "build.log", " STEP ", *command)
+
+
+def train(engine: Engine, clock: Clock, asked: argparse.Namespace) -> None:
+    """Write the list of classes anew that the next build makes its class-data archive of."""
+    command = ["podman", "run", "--rm", "--user", "0", "-v", f"{PROJECT / 'docker'}:/docker", "--entrypoint", "python3"]
+    command += [asked.tag, "/docker/archive.py", "train", "--classes", f"/docker/stacks/{asked.stack}.classes.gz"]
+    with clock.step("train", "run the training job; build again to use what it loaded"):
+        engine.stream("the training job", BUILD / "train.log", "classes.gz", *command)
 
 
 def _certificates() -> str:
