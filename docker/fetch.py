@@ -1,8 +1,8 @@
 """What the image holds beside the distribution's packages: run inside the build, one step a layer.
 
-``fetch.py spark|jars|wheels|trust|bill`` writes below /out what later stages copy. Everything comes from the stack file,
-with its sha256; what arrived once is kept in the folder that the build may mount at /var/cache/sparklet. Only the
-standard library and the fetcher of the local mode.
+``fetch.py spark|jars|wheels|trust|bill`` writes below /out what later stages copy. Everything comes from the stack
+file, with its sha256; what arrived once is kept in the folder that the build may mount at /var/cache/sparklet. Only
+the standard library and the fetcher of the local mode.
 """
 
 import argparse
