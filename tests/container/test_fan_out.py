@@ -17,14 +17,14 @@ from sparklet.model import Counts, Run, RunState, ShardState
 from tests.container.account import EXAMPLES, Account, QueueMapping
 from tests.functional.job.three_days import some_days
 
-DAYS = tuple(f"2013-02-{day:02d}" for day in range(4, 12))  # with the snowstorm of the 8th and 9th
+DAYS = tuple(f"2013-02-{day:02d}" for day in range(4, 10))  # with the snowstorm of the 8th and 9th
 POISONED = 3  # its place among them
 ENDS_WITHIN_S = 200.0
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> FlightsData:
-    """Eight days of flights, with an original that has no others."""
+    """Six days of flights, with an original that has no others."""
     return some_days(make_flights(tmp_path_factory.mktemp("year")), tmp_path_factory.mktemp("days"), DAYS)
 
 

@@ -6,7 +6,7 @@ from sparklet.model import Run, ShardState
 from tests.container.bench import ShardBench
 from tests.container.container import Conditions
 
-CONDITIONS = Conditions(timeout_s=28, env={"SPARKLET_GRACE_S": "4"})
+CONDITIONS = Conditions(timeout_s=20, env={"SPARKLET_GRACE_S": "4"})
 ONCE = """
 import os, signal, time
 from pathlib import Path
