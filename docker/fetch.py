@@ -152,6 +152,8 @@ def drop_foreign_natives(jar: Path) -> None:
 def jars(asked: argparse.Namespace) -> None:
     """The stack's jars of these groups, and further ones, with the very fetcher of the local mode."""
     sys.path[:0] = [str(SOURCE / "runtime"), str(OUT / "python-spark"), str(tools())]
+    if not SPARK.exists():  # where pyspark's link leads: Ivy is among its jars
+        SPARK.symlink_to(OUT / "spark")
     from sparklet.local import ivy
     from sparklet.local.jars import ensure_jars, load_stack
     from sparklet.local.java import find_java
