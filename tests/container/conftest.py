@@ -27,10 +27,11 @@ _observed: list[str] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test here, so that the ordinary suite leaves it out."""
+    """Mark every test here, so that the ordinary suite leaves it out, and who asks for the quick ones too."""
     for item in items:
         if item.path.is_relative_to(HERE):
-            item.add_marker("container")
+            for mark in ("container", "spark", "stack", "slow"):
+                item.add_marker(mark)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
