@@ -17,7 +17,7 @@ from tests.container.account import Account, QueueMapping, new_account
 from tests.container.bench import ShardBench
 from tests.container.built_image import BuiltImage, NotHereError, built_image
 from tests.container.cell import Cell, new_cell
-from tests.container.container import Conditions, Container, running
+from tests.container.container import Conditions, Container, remove_orphans, running
 from tests.stand_ins.ministack import ministack
 
 REQUIRED = "REQUIRE_IMAGE"
@@ -62,7 +62,9 @@ def _or_skipped() -> Iterator[None]:
 def image() -> BuiltImage:
     """The image that was built last."""
     with _or_skipped():
-        return built_image()
+        found = built_image()
+    remove_orphans(found)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The image as a Lambda function: a locked-down container behind the runtime interface emulator."""
 
 import json
+import os
 import subprocess
 import time
 import urllib.error
@@ -21,6 +22,7 @@ EMULATOR_INSIDE = "/usr/local/bin/aws-lambda-rie"
 PATH = "/2015-03-31/functions/function/invocations"
 SCRATCH_MB = 512  # of /tmp; a tmpfs counts as memory of the container
 NUMERIC_NAME = "169.254.100.1"  # Lambda's hosts are called by their address; a name that nobody resolves stops Spark
+OWNER = "sparklet-test"  # a label: the process that started the container
 STARTS_WITHIN_S = 30.0
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -50,6 +52,7 @@ class Conditions:
             *("--read-only", "--read-only-tmpfs=false"),
             *("--tmpfs", f"/tmp:rw,size={SCRATCH_MB}m,mode=1777,nosuid,nodev,notmpcopyup"),
             *("--tmpfs", "/dev/shm:ro,size=4k,mode=0555"),
+            *("--label", f"{OWNER}={os.getpid()}"),
             *("--hostname", NUMERIC_NAME, "--no-hosts"),  # Lambda adds no /etc/hosts
             *("--user", self.user, "--passwd=false"),  # podman would invent a line for a user without one
             *("--cap-drop=ALL", "--security-opt", "no-new-privileges"),
@@ -139,6 +142,15 @@ def podman(image: BuiltImage, *arguments: str, limit_s: float = 60) -> "subproce
     return subprocess.run(
         ["podman", *arguments], env=image.environ, capture_output=True, text=True, check=False, timeout=limit_s
     )
+
+
+def remove_orphans(image: BuiltImage) -> None:
+    """Remove the containers of test processes that were killed."""
+    line = f'{{{{.ID}}}} {{{{index .Labels "{OWNER}"}}}}'
+    listed = podman(image, "ps", "--all", "--filter", f"label={OWNER}", "--format", line).stdout
+    for container, pid in (each.split() for each in listed.splitlines()):
+        if not Path(f"/proc/{pid}").exists():
+            podman(image, "rm", "--force", "--time", "0", container)
 
 
 @contextmanager
