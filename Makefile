@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do $$python -c \
 	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
 RUN := .venv/bin/python
 
-.PHONY: help venv demo test pytest test-image validate check format docs bench fuzz lock lock-stacks outdated audit deploy-venv clean
+.PHONY: help venv demo test pytest image test-image validate check format docs bench fuzz lock lock-stacks outdated audit deploy-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ test: check pytest ## check, then every test; ARGS goes to pytest
 # Two at a time: half of the time tests wait for processes and deadlines. A file's tests stay together, they share a stand-in.
 pytest: venv ## The tests alone, ARGS as above (ARGS='-n 0' one after the other)
 	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+
+image: venv ## Build the container image, without a Docker daemon (ARGS=--help: what can be chosen)
+	@$(RUN) docker/build.py $(ARGS)
 
 # One container at a time: the image's functions have two cores each.
 test-image: deploy-venv ## The built image under Lambda's conditions (make image first; REQUIRE_IMAGE=1: skip nothing)
