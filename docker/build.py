@@ -173,7 +173,7 @@ def main(arguments: Sequence[str]) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX)
         base = asked.base_image or own_base(engine, clock, asked.fresh_base)
         build(engine, clock, asked, base)
-        report = described(engine, clock, asked)
+        report = {**described(engine, clock, asked), "base": base}
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.write_text(json.dumps(report, indent=1) + "\n")
     print_table(report)

@@ -100,11 +100,8 @@ def sam(image: BuiltImage, folder: Path) -> Iterator[Sam]:
 @pytest.fixture(scope="module")
 def built(sam: Sam, image: BuiltImage, folder: Path) -> Iterator[dict[str, Any]]:
     """The template that `sam build` makes of ours, with the image in place of the parameter."""
-    base = podman(
-        image, "images", "--filter", "reference=localhost/sparklet-base", "--format", "{{.Repository}}:{{.Tag}}"
-    )
     frameworks = ",".join(image.document["frameworks"])
-    chosen = f"BaseImage={base.split()[0]} Stack={image.document['stack']} Frameworks={frameworks}"
+    chosen = f"BaseImage={image.document['base']} Stack={image.document['stack']} Frameworks={frameworks}"
     with (ROOT / "build" / "image" / "lock").open("w") as lock:
         flock(lock, LOCK_EX)
         sam.run("build", "--build-dir", str(folder / "built"), "--parameter-overrides", chosen, within_s=BUILD_S)
