@@ -11,6 +11,8 @@ modules=$modules,jdk.naming.dns,jdk.net,jdk.nio.mapmode,jdk.security.auth,jdk.se
 for optional in jdk.incubator.vector; do # named in Spark 4's options
     [ -e "$jdk/jmods/$optional.jmod" ] && modules=$modules,$optional
 done
+# Classes that matter for a start are in the class-data archive, so these may be compressed. The plug-in that works the
+# modules out ahead writes its sets in another order each time.
 "$jdk/bin/jlink" --module-path "$jdk/jmods" --add-modules "$modules" --output "$1" --no-header-files --no-man-pages \
-    --compress=2 # the classes that matter for a start are in the class-data archive, uncompressed
+    --compress=2 --disable-plugin system-modules
 find "$1" -exec touch -h -d @0 {} +
