@@ -272,11 +272,12 @@ def described(engine: Engine, clock: Clock, asked: argparse.Namespace) -> dict[s
     """What came out: the content of image.json."""
     [image] = json.loads(engine.run("podman", "image", "inspect", asked.tag))
     history = json.loads(engine.run("podman", "history", "--no-trunc", "--format", "json", asked.tag))
-    made = [entry for entry in reversed(history) if entry["size"]]
+    steps = zip(reversed(history), image["History"], strict=True)  # the one has sizes, the other says what is a layer
+    made = [entry for entry, step in steps if not step.get("empty_layer")]
     layers = [{"created_by": _shortened(entry["CreatedBy"]), "size_bytes": entry["size"]} for entry in made]
     if asked.compressed:
         with clock.step("compress", "measure the layers compressed"):
-            for layer, size_bytes in zip(layers, compressed(engine, asked.tag, len(layers)), strict=True):
+            for layer, size_bytes in zip(layers, compressed(engine, asked.tag), strict=True):
                 layer["compressed_bytes"] = size_bytes
     return {
         "image": asked.tag,
@@ -294,18 +295,19 @@ def described(engine: Engine, clock: Clock, asked: argparse.Namespace) -> dict[s
     }
 
 
-def compressed(engine: Engine, tag: str, count: int) -> list[int]:
-    """The sizes of the last ``count`` layers as a registry would hold them; empty layers are left out."""
+def compressed(engine: Engine, tag: str) -> list[int]:
+    """The sizes of the layers as a registry would hold them."""
     folder = BUILD / "compressed"
     shutil.rmtree(folder, ignore_errors=True)
     engine.run("skopeo", "copy", "--quiet", "--dest-compress", f"containers-storage:{tag}", f"dir:{folder}")
     layers = json.loads((folder / "manifest.json").read_text())["layers"]
     shutil.rmtree(folder)
-    return [layer["size"] for layer in layers if layer["size"] > 1024][-count:]
+    return [layer["size"] for layer in layers]
 
 
 def _shortened(created_by: str) -> str:
-    return created_by.removeprefix("/bin/sh -c ").removeprefix("#(nop) ").split(" in ")[0][:100]
+    step, _, place = created_by.removeprefix("/bin/sh -c ").removeprefix("#(nop) ").partition(" in ")
+    return f"{step.split()[0]} {place}".strip()[:100] if place else step[:100]
 
 
 def print_table(report: dict[str, Any]) -> None:
