@@ -227,7 +227,6 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str) ->
     cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or platformdirs.user_cache_dir("sparklet"))
     for name in ("apt", "jars", "wheels"):
         (cache / name).mkdir(parents=True, exist_ok=True)
-    inside = "/var/cache/sparklet"
     command: list[str | Path] = ["buildah", "bud", "--isolation", "chroot", "--layers", "--timestamp", "0"]
     command += ["--security-opt", "seccomp=unconfined"]  # the archive's dump turns random addresses off
     command += ["--pull-never"] if base.startswith("localhost/") else []
@@ -243,9 +242,9 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str) ->
         ("SPARKLET_MAVEN_MIRROR", os.environ.get("SPARKLET_MAVEN_MIRROR", "")),
     ):
         command += ["--build-arg", f"{name}={value}"] if value or name == "FRAMEWORKS" else []
-    command += [part for name in ("apt", "jars", "wheels") for part in ("-v", f"{cache / name}:{inside}/{name}")]
     if certificates := _certificates():  # what this machine trusts, for the build's downloads only
-        command += ["-v", f"{certificates}:{inside}/ca-certificates.crt:ro"]
+        shutil.copyfile(certificates, cache / "ca-certificates.crt")
+    command += ["-v", f"{cache}:/mnt"]  # a folder that every base has: any other would be left behind in the image
     command += ["-f", PROJECT / "docker" / "Dockerfile", "-t", asked.tag, PROJECT]
     with clock.step("build", f"build {asked.tag} on {base}"):
         engine.stream("the build", BUILD / "build.log", " STEP ", *command)

@@ -1,7 +1,7 @@
 """What the image holds beside the distribution's packages: run inside the build, one step a layer.
 
 ``fetch.py spark|jars|wheels|trust|bill`` writes below /out what later stages copy. Everything comes from the stack
-file, with its sha256; what arrived once is kept in the folder that the build may mount at /var/cache/sparklet. Only
+file, with its sha256; what arrived once is kept in the folder that the build may mount at /mnt. Only
 the standard library and the fetcher of the local mode.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 import requirements_of
 
-CACHE = Path("/var/cache/sparklet")
+CACHE = Path("/mnt")
 SOURCE = Path(__file__).resolve().parents[1]
 OUT = Path("/out")
 SPARK = Path("/opt/spark")

@@ -9,7 +9,7 @@ with_apt() {
     export DEBIAN_FRONTEND=noninteractive
     mkdir -p /usr/share/man/man1 # Java's package links its manual there, where there may be no manuals
     apt-get update -qq
-    kept=/var/cache/sparklet/apt # mounted by docker/build.py: a second build downloads nothing
+    kept=/mnt/apt # mounted by docker/build.py: a second build downloads nothing
     [ -d "$kept" ] || kept=/var/cache/apt/archives
     mkdir -p "$kept/partial"
     apt-get install -y -qq --no-install-recommends -o "Dir::Cache::archives=$kept" -o APT::Keep-Downloaded-Packages=true "$@"
