@@ -203,6 +203,9 @@ def _deploy(folder: Path, records: Path) -> RecordedStack:
     assert stack["StackStatus"] == "CREATE_COMPLETE", _failures(formation)
     for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
         functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)  # functions are called by name
+    events = boto3.Session().client("events")
+    for rule in events.list_rules()["Rules"]:
+        events.disable_rule(Name=rule["Name"])
     resources: Any = formation.describe_stack_resources(StackName=STACK)["StackResources"]
     names = {found["LogicalResourceId"]: found["PhysicalResourceId"] for found in resources}
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
