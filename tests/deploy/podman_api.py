@@ -18,8 +18,7 @@ from pathlib import Path
 START_TIMEOUT_S = 30.0
 CHUNK_BYTES = 1 << 16
 IP_FREEBIND = 15  # of Linux; Python 3.11 has no name for it
-INSIDE = "/var/cache/sparklet"  # where docker/build.py mounts the user's cache of downloads
-CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+INSIDE = "/mnt"  # where docker/build.py mounts the user's cache of downloads, with the certificates it trusts
 
 
 @contextmanager
@@ -72,11 +71,7 @@ def podman_api(engine_env: Mapping[str, str], cache: Path, folder: Path) -> Iter
 
 def _with_volumes(conf: str, cache: Path) -> str:
     """The engine's settings, and in every container what the image's build mounts: nothing is fetched again."""
-    mounts = [f"{cache / name}:{INSIDE}/{name}" for name in ("apt", "jars", "wheels") if (cache / name).is_dir()]
-    named = os.environ.get("SSL_CERT_FILE", "")
-    found = next((path for path in (named, *CERTIFICATES) if path and Path(path).is_file()), "")
-    mounts += [f"{found}:{INSIDE}/ca-certificates.crt:ro"] if found else []
-    return conf.replace("[containers]\n", f"[containers]\nvolumes = {json.dumps(mounts)}\n", 1)
+    return conf.replace("[containers]\n", f"[containers]\nvolumes = {json.dumps([f'{cache}:{INSIDE}'])}\n", 1)
 
 
 def _wait_for(path: Path, service: subprocess.Popen[bytes], log: Path) -> None:
