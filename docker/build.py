@@ -241,7 +241,8 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str) ->
         ("VERSION", tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]),
         ("SPARKLET_MAVEN_MIRROR", os.environ.get("SPARKLET_MAVEN_MIRROR", "")),
     ):
-        command += ["--build-arg", f"{name}={value}"] if value or name == "FRAMEWORKS" else []
+        if value or name in ("FRAMEWORKS", "EXTRAS"):  # the very arguments that SAM passes: it finds these layers then
+            command += ["--build-arg", f"{name}={value}"]
     if certificates := _certificates():  # what this machine trusts, for the build's downloads only
         shutil.copyfile(certificates, cache / "ca-certificates.crt")
     command += ["-v", f"{cache}:/mnt"]  # a folder that every base has: any other would be left behind in the image
