@@ -78,8 +78,8 @@ _ENDED_BY_SPARKLET = (
     ),
     _rule(
         "the shard is larger than one function can take on",
-        "a new run that cuts it (--split), or another engine for it (EMR Serverless, Glue, ECS Fargate: the same script;"
-        " sparklet commands)",
+        "a new run that cuts it (--split), or another engine for it (EMR Serverless, Glue, ECS Fargate: the same"
+        " script; sparklet commands)",
         "ShardTooLargeError",
     ),
     _rule(
