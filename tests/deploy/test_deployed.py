@@ -3,7 +3,7 @@
 Deployed twice: with nothing chosen, and with everything. Functions are small shims there and not published (see
 ``local_template``; that nothing names an unpublished one is asserted in ``test_templates``); all else is deployed as it
 is written. The stand-in's CloudFormation sets up neither a bucket's
-life cycle nor point-in-time recovery: these are asserted of the template alone (``tests/unit/test_template.py``).
+life cycle nor point-in-time recovery: these are asserted of the template alone (``tests/unit/template``).
 """
 
 import json

@@ -1,0 +1,220 @@
+"""What sam/template.yaml promises of what lasts, of roles, alarms and outputs, read as CloudFormation reads it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.template.reading import ROLES, ZIPS, as_list, functions, of_type, statements
+
+ROOT = Path(__file__).resolve().parents[3]
+FOR_THE_IMAGE = {"SPARKLET_JARS"}  # set where the jars are: by the image, or by the local stack
+OTHER_SPELLINGS = {"SCRIPT_BUCKET", "SPARK_SCRIPT"}  # of the one script that SCRIPT_LOCATION names
+
+
+# --- what lasts ---
+
+
+def test_bucket_and_ledger_outlive_the_stack(template: dict[str, Any]) -> None:
+    for name in ("Bucket", "Ledger"):
+        resource = template["Resources"][name]
+        assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
+
+
+def test_the_table_is_the_one_that_the_ledger_creates_in_tests(template: dict[str, Any]) -> None:
+    from sparklet.aws.dynamodb import table_definition
+
+    expected = table_definition("any")
+    del expected["TableName"]
+    ledger = template["Resources"]["Ledger"]["Properties"]
+
+    assert {key: ledger[key] for key in expected} == expected
+    assert ledger["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+
+
+def test_everything_at_rest_is_encrypted_and_nothing_is_public(template: dict[str, Any]) -> None:
+    bucket = template["Resources"]["Bucket"]["Properties"]
+
+    assert bucket["BucketEncryption"]
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert template["Resources"]["Ledger"]["Properties"]["SSESpecification"]["SSEEnabled"] is True
+    for queue in of_type(template, "AWS::SQS::Queue").values():
+        assert queue["SqsManagedSseEnabled"] == {"Fn::If": ["HasKey", {"Ref": "AWS::NoValue"}, True]}
+
+
+def test_a_key_of_ones_own_encrypts_everything_and_every_role_may_use_it(template: dict[str, Any]) -> None:
+    mine = {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
+    (rule,) = template["Resources"]["Bucket"]["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+
+    assert rule["ServerSideEncryptionByDefault"] == {
+        "SSEAlgorithm": {"Fn::If": ["HasKey", "aws:kms", "AES256"]},
+        "KMSMasterKeyID": mine,
+    }
+    assert template["Resources"]["Ledger"]["Properties"]["SSESpecification"]["KMSMasterKeyId"] == mine
+    assert all(queue["KmsMasterKeyId"] == mine for queue in of_type(template, "AWS::SQS::Queue").values())
+    assert all(group["KmsKeyId"] == mine for group in of_type(template, "AWS::Logs::LogGroup").values())
+    policy = template["Resources"]["KeyPolicy"]["Properties"]
+    assert policy["Roles"] == [{"Ref": role} for role in ROLES]
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+
+
+def test_a_bucket_of_ones_own_takes_the_place_of_the_stacks_everywhere(template: dict[str, Any]) -> None:
+    of_stack = {"BucketPolicy"}  # made for that one only
+    for name in ("Bucket", *of_stack):
+        assert template["Resources"][name]["Condition"] == "HasOwnBucket"
+
+    def unguarded(node: Any) -> bool:
+        if isinstance(node, list):
+            return any(unguarded(each) for each in node)
+        if not isinstance(node, dict):
+            return isinstance(node, str) and "${Bucket" in node
+        if node.get("Fn::If", [""])[0] == "HasOwnBucket":
+            return False
+        named = node.get("Ref") == "Bucket" or node.get("Fn::GetAtt", [""])[0] == "Bucket"
+        return named or any(unguarded(value) for value in node.values())
+
+    sections = {**template["Resources"], "Outputs": template["Outputs"], "Globals": template["Globals"]}
+    assert [name for name, body in sections.items() if unguarded(body)] == ["BucketPolicy"]
+
+
+@pytest.mark.parametrize("policy", ["BucketPolicy", "QueuePolicy", "DeadLetterQueuePolicy"])
+def test_nobody_comes_without_tls(template: dict[str, Any], policy: str) -> None:
+    (statement,) = template["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"]
+
+    assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+# --- who may do what ---
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_role_is_allowed_a_wildcard_of_actions_or_of_data(template: dict[str, Any], role: str) -> None:
+    for statement in statements(template, role):
+        assert statement["Effect"] == "Allow"
+        for action in as_list(statement["Action"]):
+            assert "*" not in action, statement
+        for resource in as_list(statement["Resource"]):
+            written = json.dumps(resource)
+            if statement["Sid"] == "JoinTheNetwork":  # no data, and nothing to name before it is there
+                assert all(action.startswith("ec2:") for action in statement["Action"])
+                continue
+            assert resource != "*", statement
+            # A pattern may end a folder of a bucket of ours, and nothing else.
+            assert "*" not in written or re.search(r'\["\$\{Arn\}/[a-z-]+/\*", ', written), statement
+
+
+@pytest.mark.parametrize("name", ["WorkerFunction", *ZIPS])
+def test_no_role_of_sams_own_making_brings_managed_policies(template: dict[str, Any], name: str) -> None:
+    function = functions(template)[name]
+
+    assert function["Role"] == {"Fn::GetAtt": [name.replace("Function", "Role"), "Arn"]}
+    assert "Policies" not in function
+    assert "ManagedPolicyArns" not in template["Resources"][name.replace("Function", "Role")]["Properties"]
+
+
+def test_what_lambda_looks_for_before_it_makes_something_is_there_by_then(template: dict[str, Any]) -> None:
+    resources = template["Resources"]
+    of_role = [
+        policy["Fn::If"][1] for policy in resources["WorkerRole"]["Properties"]["Policies"] if "Fn::If" in policy
+    ]
+
+    assert [policy["PolicyName"] for policy in of_role] == ["network", "kafka-secret", "kafka-iam"]
+    for mapping, policy in (("StreamMapping", "StreamPolicy"), ("KafkaMapping", "KafkaPolicy")):
+        assert resources[mapping]["DependsOn"] == policy
+        assert (
+            resources[mapping]["Condition"] == resources[policy]["Condition"]
+        )  # else it may wait for what is not made
+
+
+def test_a_worker_writes_nothing_but_outputs(template: dict[str, Any]) -> None:
+    written = [
+        resource
+        for statement in statements(template, "WorkerRole")
+        if {"s3:PutObject", "s3:DeleteObject"} & set(as_list(statement["Action"]))
+        for resource in as_list(statement["Resource"])
+    ]
+
+    assert [each["Fn::Sub"][0] if "Fn::Sub" in each else each for each in written] == [
+        "${Arn}/output/*",
+        {"Ref": "WriteObjectArns"},
+    ]
+
+
+def test_only_planner_and_checker_may_enter_shards_and_only_the_queues_owners_send_messages(
+    template: dict[str, Any],
+) -> None:
+    def allowed(role: str) -> set[str]:
+        return {action for statement in statements(template, role) for action in as_list(statement["Action"])}
+
+    assert [role for role in ROLES if "dynamodb:PutItem" in allowed(role)] == ["PlannerRole", "CheckerRole"]
+    assert not any("dynamodb:DeleteItem" in allowed(role) or "dynamodb:Scan" in allowed(role) for role in ROLES)
+    worker_sends = [
+        s["Resource"] for s in statements(template, "WorkerRole") if "sqs:SendMessage" in as_list(s["Action"])
+    ]
+    given_up = {"Fn::GetAtt": ["DeadLetterQueue", "Arn"]}  # batches of a stream
+    assert worker_sends == [given_up, given_up]
+
+
+def test_inputs_are_read_with_named_roles_only_and_by_whoever_reads_inputs(template: dict[str, Any]) -> None:
+    allowed = {
+        role: [s["Resource"] for s in statements(template, role) if "sts:AssumeRole" in as_list(s["Action"])]
+        for role in ROLES
+    }
+
+    assert allowed == {
+        "WorkerRole": [{"Ref": "InputRoleArns"}],
+        "PlannerRole": [{"Ref": "InputRoleArns"}],
+        "DlqConsumerRole": [],
+        "CheckerRole": [{"Ref": "InputRoleArns"}],
+    }
+
+
+# --- alarms and outputs ---
+
+
+def test_letters_that_nobody_reads_raise_an_alarm_by_the_words_that_the_consumer_logs(template: dict[str, Any]) -> None:
+    from sparklet.fanout.recovery import LetterFate
+
+    pattern = template["Resources"]["KeptLetters"]["Properties"]["FilterPattern"]
+
+    assert f'$.fate = "{LetterFate.KEPT}"' in pattern
+    said = re.search(r'\$\.message = "([^"]+)"', pattern)
+    assert said and f'"{said[1]}"' in (ROOT / "runtime/sparklet/fanout/handlers.py").read_text()
+    alarm = template["Resources"]["KeptLettersAlarm"]["Properties"]
+    (metric,) = template["Resources"]["KeptLetters"]["Properties"]["MetricTransformations"]
+    assert (alarm["MetricName"], alarm["Namespace"]) == (metric["MetricName"], metric["MetricNamespace"])
+
+
+def test_failed_shards_raise_an_alarm_by_the_words_that_worker_and_consumer_log(template: dict[str, Any]) -> None:
+    from sparklet.fanout.recovery import LetterFate
+
+    filters = of_type(template, "AWS::Logs::MetricFilter")
+    shards, letters = filters["FailedShards"], filters["FailedLetters"]
+    (said,) = re.findall(r'\$\.message = "([^"]+)"', shards["FilterPattern"])
+
+    assert f'"{said}"' in (ROOT / "runtime/sparklet/worker/shards.py").read_text()
+    assert f'$.fate = "{LetterFate.FAILED}"' in letters["FilterPattern"]
+    alarm = template["Resources"]["ShardsFailAlarm"]["Properties"]
+    for each in (shards, letters):
+        (metric,) = each["MetricTransformations"]
+        assert (metric["MetricName"], metric["MetricNamespace"]) == (alarm["MetricName"], alarm["Namespace"])
+
+
+def test_every_alarm_tells_the_topic_where_there_is_one(template: dict[str, Any]) -> None:
+    alarms = of_type(template, "AWS::CloudWatch::Alarm")
+
+    assert {alarm["MetricName"] for alarm in alarms.values()} == {
+        *("ApproximateAgeOfOldestMessage", "Errors", "FailedShards", "KeptDeadLetters", "Throttles"),
+    }
+    for alarm in alarms.values():
+        assert alarm["AlarmActions"]["Fn::If"][:2] == ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}]]
+
+
+def test_the_outputs_are_those_that_the_command_line_reads(template: dict[str, Any]) -> None:
+    from sparklet.aws.stacks import OUTPUTS
+
+    assert set(OUTPUTS) <= set(template["Outputs"])
