@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,18 @@ def make_flights(
     rows = sum(day.read_bytes().count(b"\n") - 1 for day in days)
     airlines, planes = (folder / name for name in TABLES)
     return FlightsData(folder, flights, airlines, planes, original, days, rows)
+
+
+def some_days(year: FlightsData, folder: Path, names: Sequence[str]) -> FlightsData:
+    """Some of a year's day files, with an original in ``folder / "original"`` that has no other days."""
+    original = folder / "original"
+    original.mkdir(parents=True, exist_ok=True)
+    days = [(year.flights / name).read_bytes().splitlines(keepends=True) for name in names]
+    with zipfile.ZipFile(original / "flights.csv.zip", "w") as archive:
+        archive.writestr("flights.csv", b"".join([days[0][0], *(line for day in days for line in day[1:])]))
+    for table in (year.airlines, year.planes):
+        shutil.copy(table, original)
+    return make_flights(folder / "data", original=original)
 
 
 def _write_days(original: Path, flights: Path, progress: Progress) -> None:

@@ -1,16 +1,15 @@
 """The demo: a year of real flights through the whole path, then an independent check of what came out.
 
-``make demo`` fans 365 day files out, one file a shard (``FILES_PER_SHARD=4``: four). ``make demo POISON=1`` spoils
-three of them first, shows that exactly their shards fail, each with its true cause, repairs them and redrives the
-run. ``make demo INPUT=inventory`` finds the files through an S3 Inventory, several to a shard; ``make demo ONE_FILE=1``
-has the whole year in one CSV, cut into ranges of lines. Every run goes through the command line, as a user's would.
+``make demo`` fans 365 day files out, one file a shard (``DAYS=90``: about 90 of them). ``make demo POISON=1`` spoils
+three of them first, shows that exactly these fail, each with its true cause, repairs them and redrives the run. ``make
+demo INPUT=inventory`` finds the files through an S3 Inventory, several to a shard; ``make demo ONE_FILE=1`` has the
+whole year in one CSV, cut into ranges of lines. Every run goes through the command line, as a user's would.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
 import subprocess
 import sys
@@ -26,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from spark_scripts.demo.flights_check import compare  # noqa: E402
-from spark_scripts.demo.flights_data import FlightsData, make_flights  # noqa: E402
+from spark_scripts.demo.flights_data import FlightsData, make_flights, some_days  # noqa: E402
 from spark_scripts.demo.flights_inventory import put_inventory  # noqa: E402
 from sparklet.errors import SparkletError  # noqa: E402
 from sparklet.local.stack import LocalStack, StackOptions, running  # noqa: E402
@@ -57,12 +56,6 @@ class Demo:
     data: FlightsData
     run_id: str
     started_s: float
-    files_per_shard: int = 1
-
-    @property
-    def shard_count(self) -> int:
-        """How many shards the day files are packed into."""
-        return math.ceil(len(self.data.days) / self.files_per_shard)
 
     def sparklet(self, *arguments: str, expect: int = ALL_WELL) -> Any:
         """Call the command line with --json; its progress is shown as it comes, its document is the answer."""
@@ -81,9 +74,8 @@ class Demo:
         return json.loads(answer)
 
     def run_days(self, script: Path, flights: Path, *options: str, expect: int = ALL_WELL) -> Any:
-        """Fan a folder of day files out."""
-        packed = ("--input", str(flights), "--max-objects", str(self.files_per_shard))
-        return self.run(script, *packed, *options, expect=expect)
+        """Fan a folder of day files out, one file a shard."""
+        return self.run(script, "--input", str(flights), "--max-objects", "1", *options, expect=expect)
 
     def run(self, script: Path, *options: str, expect: int = ALL_WELL) -> Any:
         """Fan the flights out."""
@@ -107,7 +99,7 @@ class Demo:
 
 def demonstrate(demo: Demo) -> None:
     """The plain demo: everything succeeds."""
-    demo.check(demo.run_days(SCRIPT, demo.data.flights), demo.data.rows, demo.shard_count)
+    demo.check(demo.run_days(SCRIPT, demo.data.flights), demo.data.rows, len(demo.data.days))
 
 
 def demonstrate_one_file(demo: Demo) -> None:
@@ -136,6 +128,12 @@ def demonstrate_inventory(demo: Demo) -> None:
     demo.check(result, demo.data.rows, result["shards"]["total"])
 
 
+def spread(data: FlightsData, count: int) -> list[str]:
+    """The names of about so many days, evenly over the year, and of those that are spoilt."""
+    step = max(1, len(data.days) // count)
+    return sorted({day.name for day in data.days[::step]} | set(EXPECTED_CAUSES))
+
+
 def one_file(data: FlightsData, path: Path) -> Path:
     """All day files in one, their header once."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +145,7 @@ def one_file(data: FlightsData, path: Path) -> Path:
 
 
 def demonstrate_poison(demo: Demo) -> None:
-    """Three spoilt files: their shards fail with the true causes, all others succeed; repaired, the run completes."""
+    """Three spoilt files: they fail with their true causes, everything else succeeds; repaired, the run completes."""
     folder = BUILD / "poisoned"
     shutil.rmtree(folder, ignore_errors=True)
     flights = Path(shutil.copytree(demo.data.flights, folder / "flights"))
@@ -163,7 +161,7 @@ def demonstrate_poison(demo: Demo) -> None:
     shutil.copy(demo.data.flights / CORRUPT, flights / CORRUPT)
     result = demo.sparklet("redrive", demo.run_id, "--script", str(SCRIPT))
     check_untouched(before, demo.sparklet("status", demo.run_id, "--shards"))
-    demo.check(result, demo.data.rows, demo.shard_count)
+    demo.check(result, demo.data.rows, len(demo.data.days))
 
 
 def corrupt(day: Path) -> None:
@@ -205,7 +203,7 @@ def _vanish(run_id: str, name: str, done: threading.Event) -> None:
 def check_causes(demo: Demo, result: Any) -> None:
     """Exactly the spoilt files have failed, each with its true cause."""
     shards = result["shards"]
-    if (shards["failed"], shards["succeeded"]) != (3, demo.shard_count - 3):
+    if (shards["failed"], shards["succeeded"]) != (3, len(demo.data.days) - 3):
         raise DemoError(f"3 shards should have failed and the others succeeded, but: {shards}")
     for name, cause in EXPECTED_CAUSES.items():
         uri = f"{result['inputs'][0]}{name}"
@@ -242,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds.add_argument("--poison", action="store_true", help="spoil three files, then repair and redrive")
     kinds.add_argument("--one-file", action="store_true", help="the year in one CSV, cut into ranges of lines")
     kinds.add_argument("--input", choices=["inventory"], help="find the files through an S3 Inventory")
-    parser.add_argument("--files-per-shard", type=int, default=1, metavar="N", help="fewer, larger shards (default 1)")
+    parser.add_argument("--days", type=int, metavar="N", help="about N days of the year instead of all")
     asked = parser.parse_args(argv)
     if asked.input:
         show = demonstrate_inventory
@@ -251,8 +249,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     started_s = time.monotonic()
     say("the real flights of 2013: one CSV a day")
     data = make_flights(BUILD / "data")
+    if asked.days:
+        data = some_days(data, BUILD / "some-days", spread(data, asked.days))
     say(f"  {data.rows} flights in {len(data.days)} files, {data.flights}")
-    demo = Demo(data, f"demo-{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}", started_s, asked.files_per_shard)
+    demo = Demo(data, f"demo-{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}", started_s)
     try:
         show(demo)
     except DemoError as error:

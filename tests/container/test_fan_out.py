@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from spark_scripts.demo.flights_check import compare
-from spark_scripts.demo.flights_data import FlightsData, make_flights
+from spark_scripts.demo.flights_data import FlightsData, make_flights, some_days
 from spark_scripts.demo.run_demo import corrupt
 from sparklet.fanout.redrive import redrive
 from sparklet.model import Counts, Run, RunState, ShardState
 from tests.container.account import EXAMPLES, Account, QueueMapping
-from tests.functional.job.three_days import some_days
 
-DAYS = tuple(f"2013-02-{day:02d}" for day in range(4, 10))  # with the snowstorm of the 8th and 9th
+DAYS = tuple(f"2013-02-{day:02d}.csv" for day in range(4, 10))  # with the snowstorm of the 8th and 9th
 POISONED = 3  # its place among them
 ENDS_WITHIN_S = 200.0
 
