@@ -1,4 +1,4 @@
-"""The class-data archive, with which a JVM's first query takes a third of the CPU (docs/decisions/0011): three steps, two of them of the build.
+"""The class-data archive, with which a JVM's first query takes a third of the CPU: three steps, two of the build.
 
 ``archive.py options``  what Java is told in this image, as JSON: the archive is bound to exactly this class path
 ``archive.py dump``     the archive of the classes that the stack's list names, from those options on standard input
