@@ -153,6 +153,7 @@ def built_anew(image: BuiltImage, report: Path, observed: list[str]) -> list[str
     return [again["digest"], *again["diff_ids"]]
 
 
+@pytest.mark.campaign  # a build or two of five minutes each
 @pytest.mark.timeout(1800)
 def test_two_builds_give_the_same_digest(image: BuiltImage, tmp_path: Path, observed: list[str]) -> None:
     first = [image.document["digest"], *image.document["diff_ids"]]
