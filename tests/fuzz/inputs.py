@@ -10,10 +10,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from sparklet.settings import NAMES
-from tests.unit.events.samples import every_source, s3, s3_test_event, sns_envelope
+from tests.unit.events.samples import every_source, s3, s3_test_event, sns_envelope, sqs
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # AWS's own example of one
-SAMPLES = {name: json.dumps(event) for name, event in every_source().items()}
+ASKED = {"Records": [sqs("a", '{"sparklet": {}}') | {"messageAttributes": {"sparklet-task": {"stringValue": "t-1"}}}]}
+SAMPLES = {name: json.dumps(event) for name, event in {**every_source(), "sqs task": ASKED}.items()}
 MOST_CHANGES = 6
 Change = tuple[int, int, int]
 

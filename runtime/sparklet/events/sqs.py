@@ -41,9 +41,8 @@ def _task(event: Event, record: Mapping[str, Any]) -> Task:
     message_id = record.get("messageId")
     if not isinstance(message_id, str) or not message_id:
         raise EventError(f"an SQS record has no messageId, so its failure could not be reported; it has {seen(record)}")
-    body, attributes = record.get("body"), record.get("attributes")
-    known = attributes if isinstance(attributes, dict) else {}
-    if TASK_ATTRIBUTE in (record.get("messageAttributes") or {}):
+    body, known = record.get("body"), _mapping(record, "attributes")
+    if TASK_ATTRIBUTE in _mapping(record, "messageAttributes"):
         return _ordered(event, record, known)
     shard, problem = None, None
     try:
@@ -71,15 +70,14 @@ def order_of(record: Mapping[str, Any]) -> Order | None:
     EventError
         If its id is none.
     """
-    named = (record.get("messageAttributes") or {}).get(TASK_ATTRIBUTE)
+    named = _mapping(record, "messageAttributes").get(TASK_ATTRIBUTE)
     if named is None:
         return None
     chosen = named.get("stringValue") if isinstance(named, dict) else None
     task_id = record.get("messageId") if chosen == OWN_ID else chosen
     if not isinstance(task_id, str) or not TASK_ID.fullmatch(task_id):
         raise EventError("a task's id must be 1 to 128 letters, digits, '.', '_' or '-'")
-    attributes = record.get("attributes")
-    sent_ms = _count((attributes if isinstance(attributes, dict) else {}).get("SentTimestamp"), most_digits=15)
+    sent_ms = _count(_mapping(record, "attributes").get("SentTimestamp"), most_digits=15)
     return Order(task_id, text_of(record.get("eventSourceARN")), sent_ms / 1000 if sent_ms > 1 else 0.0)
 
 
@@ -106,6 +104,12 @@ def _ordered(event: Event, record: Mapping[str, Any], attributes: Mapping[str, A
         order=order,
         problem=problem,
     )
+
+
+def _mapping(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What a record has under a name; nothing if it is no object."""
+    found = record.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _group(record: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:

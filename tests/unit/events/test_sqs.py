@@ -89,3 +89,10 @@ def test_strange_attributes_count_as_a_first_delivery(attributes: Any) -> None:
 def test_a_message_that_could_not_be_reported_stops_the_batch_so_that_nothing_is_lost() -> None:
     with pytest.raises(EventError, match="has no messageId, so its failure could not be reported"):
         parse_event({"Records": [sqs("a", "1"), sqs("", "2")]})
+
+
+@pytest.mark.parametrize("odd", [True, "sparklet-task", ["sparklet-task"], 7])
+def test_attributes_that_are_no_object_are_none(odd: Any) -> None:
+    (task,) = parse_event({"Records": [{**sqs("a", "{}"), "messageAttributes": odd}]})
+
+    assert task.order is None
