@@ -1,7 +1,7 @@
 """What every ledger adapter does alike: how long a lease binds, what fits into an item, how a refusal is named."""
 
 from sparklet.errors import LedgerError
-from sparklet.model import Failure, Run, ShardRecord, ShardResult
+from sparklet.model import Failure, Run, ShardRecord, ShardResult, ShardState, TaskRecord
 
 LEASE_GRACE_S = 60.0  # clocks differ: a claim takes a lease over only so long after its end
 
@@ -39,12 +39,30 @@ def bounded_result(result: ShardResult) -> ShardResult:
     return ShardResult(result.rows, result.output_bytes, tuple(kept))
 
 
+def is_held(record: ShardRecord | TaskRecord, now_s: float) -> bool:
+    """Whether an attempt's lease still binds: nobody else may take over or end what it works on."""
+    return record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S
+
+
 def lapse_failure(record: ShardRecord) -> Failure:
     """Why an attempt counts as lost whose lease ended before it said anything; an earlier cause is kept behind it."""
-    message = f"attempt {record.attempt_id} was not heard of before its lease ended: killed, out of memory or cut off"
+    message = _unheard(record.attempt_id)
     if record.error_class and record.error_class != "LeaseExpired":
         message += f"; the attempt before it: {record.error_class}: {record.error_message}"
     return bounded_failure(Failure("LeaseExpired", message))
+
+
+def task_failure(record: TaskRecord) -> Failure:
+    """Why a task ends if there is no further attempt, as far as anybody knows."""
+    if record.attempts == 0:
+        return Failure("NeverStarted", "its message came back as a dead letter before any attempt", retryable=False)
+    if record.state is ShardState.RUNNING:
+        return Failure("LeaseExpired", _unheard(record.attempt_id), retryable=False)
+    return record.failure or Failure("DeadLetter", "its message came back as a dead letter", retryable=False)
+
+
+def _unheard(attempt_id: str) -> str:
+    return f"attempt {attempt_id} was not heard of before its lease ended: killed, out of memory or cut off"
 
 
 def standing(run: Run) -> str:

@@ -1,6 +1,7 @@
-"""Sizes, durations and tolerances as people write them."""
+"""Sizes, durations, times and tolerances as people write them."""
 
 import re
+from datetime import UTC, datetime
 
 from sparklet.errors import SettingsError
 
@@ -34,6 +35,12 @@ def parse_duration_s(text: str) -> float:
     if not match:
         raise SettingsError(f"{text!r} is no duration; write it like 15m, 36h or 30d")
     return float(match[1]) * _DURATIONS[match[2].lower()]
+
+
+def parse_time_s(text: str) -> float:
+    """A day or a time, UTC unless it says otherwise, in seconds since the epoch; ValueError if it is neither."""
+    time = datetime.fromisoformat(text)
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 def parse_tolerance(text: str, name: str) -> tuple[int, float]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from sparklet.errors import SettingsError
+from sparklet.errors import ScriptNotAllowedError, SettingsError
 
 T = TypeVar("T")
 RunnerName = Literal["warm", "submit"]
@@ -177,6 +177,13 @@ def _script_prefixes(env: Mapping[str, str]) -> tuple[str, ...]:
     bucket = env.get("SPARKLET_BUCKET", "")
     own = (f"s3://{bucket}/runs/", f"s3://{bucket}/scripts/") if bucket else ()
     return own + _prefixes(env, "SPARKLET_SCRIPT_PREFIXES")
+
+
+def check_script(uri: str, prefixes: tuple[str, ...]) -> None:
+    """Refuse a script, with ScriptNotAllowedError, that an event may not choose: it lies under none of ``prefixes``."""
+    if not uri.startswith(prefixes) or "/../" in uri:
+        allowed = ", ".join(prefixes) or "none is set"
+        raise ScriptNotAllowedError(f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}")
 
 
 def _default_script(env: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ import typer
 from sparklet.errors import PlanError, SettingsError
 from sparklet.fanout.list_requests import ListRequest
 from sparklet.model import Access, RunOptions
-from sparklet.quantities import parse_duration_s, parse_size_bytes, parse_tolerance
+from sparklet.quantities import parse_duration_s, parse_size_bytes, parse_time_s, parse_tolerance
 
 INPUT, SHARDS, ENDS = "Input", "Shards", "Failures and pace"
 STANDARD_INPUT = "-"
@@ -237,12 +237,11 @@ def parse_since_s(text: str, now: datetime) -> float:
     except SettingsError:
         pass  # then it is a time
     try:
-        time = datetime.fromisoformat(text)
+        return parse_time_s(text)
     except ValueError:
         raise SettingsError(
             f"--since {text!r} must be a time like 2026-11-20 or 2026-11-20T08:30 (UTC), or how long ago: 36h, 7d"
         ) from None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 def _body(source: str) -> bytes | None:

@@ -12,10 +12,9 @@ plan is sealed, so whoever asks repeats that until it is.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
-from sparklet.errors import CheckpointConflictError, EventError, ScriptNotAllowedError
+from sparklet.errors import CheckpointConflictError, EventError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.fitting import default_max_shard_bytes, refuse_wide_slices
 from sparklet.fanout.list_requests import ListRequest
@@ -23,9 +22,9 @@ from sparklet.fanout.new_run import RunRequest, new_run, slug_of
 from sparklet.fanout.plan_parts import Sealed
 from sparklet.fanout.planner import plan
 from sparklet.model import Access, Run, RunOptions
-from sparklet.quantities import parse_size_bytes, parse_tolerance
+from sparklet.quantities import parse_size_bytes, parse_time_s, parse_tolerance
 from sparklet.s3_uri import SCHEME
-from sparklet.settings import PlannerSettings
+from sparklet.settings import PlannerSettings, check_script
 
 PART_SHARDS = 250  # smaller than elsewhere: between two parts lies what a planner that is stopped has done for nothing
 PART_S = 60.0  # of sending, where a run has a rate
@@ -135,11 +134,7 @@ def _options(given: "_Given") -> RunOptions:
 def _fitted(request: RunRequest, settings: PlannerSettings) -> RunRequest:
     """The request if its scripts may be run, with the largest shard that a worker takes on unless it names a size."""
     for uri in (request.script, *request.py_files):
-        if not uri.startswith(settings.script_prefixes) or "/../" in uri:
-            allowed = ", ".join(settings.script_prefixes)
-            raise ScriptNotAllowedError(
-                f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}"
-            )
+        check_script(uri, settings.script_prefixes)
     options = request.options
     if not options.max_shard_bytes and settings.worker_memory_mb:
         largest = default_max_shard_bytes(settings.worker_memory_mb, settings.worker_scratch_bytes)
@@ -234,13 +229,12 @@ class _Given:
         if not text:
             return 0.0
         try:
-            time_ = datetime.fromisoformat(text)
+            return parse_time_s(text)
         except ValueError:
             raise EventError(
                 f"{key} {text!r} must be a time like 2026-11-20 or 2026-11-20T08:30 (UTC); "
                 "not a span, which would be another one each time the request is repeated"
             ) from None
-        return (time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp()
 
     def lists(self) -> tuple[ListRequest, ...]:
         return tuple(_list_request(each) for each in self.of_kind("lists", list, "a list", []))

@@ -4,8 +4,8 @@ from sparklet.errors import LeaseLostError, LedgerError, SettingsError
 from sparklet.events import Order
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.recovery import MOST_TRIES, LetterFate
-from sparklet.ledger_rules import LEASE_GRACE_S
-from sparklet.model import Notice, ShardState, TaskRecord
+from sparklet.ledger_rules import is_held, task_failure
+from sparklet.model import Notice, TaskRecord
 
 
 def consume_task(at: Deployment, order: Order) -> LetterFate:
@@ -28,11 +28,11 @@ def consume_task(at: Deployment, order: Order) -> LetterFate:
         if record.state.ended:
             return LetterFate.DROPPED
         now_s = at.clock.now_s()
-        if record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S:
+        if is_held(record, now_s):
             raise LeaseLostError(f"attempt {record.attempt_id} still holds task {order.task_id}")
-        failed = record.failed(record.last_cause(), now_s)
+        failed = record.failed(task_failure(record), now_s)
         if at.tasks.replace_task(failed, was):
             if at.notifier is not None:
-                at.notifier.notify(Notice("task", str(failed.state), failed.to_document()))
+                at.notifier.notify(Notice.of_task(failed))
             return LetterFate.FAILED
     raise LedgerError(f"task {order.task_id} changed {MOST_TRIES} times while its letter was read")

@@ -68,17 +68,6 @@ class TaskRecord:
     def _changed(self, state: ShardState, now_s: float, **changes: Any) -> Self:
         return replace(self, state=state, revision=self.revision + 1, changed_s=now_s, **changes)
 
-    def last_cause(self) -> Failure:
-        """Why it ends if there is no further attempt, as far as anybody knows."""
-        if self.attempts == 0:
-            return Failure("NeverStarted", "its message came back as a dead letter before any attempt", retryable=False)
-        if self.state is ShardState.RUNNING:
-            message = (
-                f"attempt {self.attempt_id} was not heard of before its lease ended: killed, out of memory or cut off"
-            )
-            return Failure("LeaseExpired", message, retryable=False)
-        return self.failure or Failure("DeadLetter", "its message came back as a dead letter", retryable=False)
-
     @property
     def expires_s(self) -> int:
         """When the table may forget it."""
@@ -138,6 +127,11 @@ class Notice:
     kind: str  # "task"
     state: str
     document: Mapping[str, Any]  # of a task: TaskRecord.to_document
+
+    @classmethod
+    def of_task(cls, record: TaskRecord) -> Self:
+        """That a task has ended."""
+        return cls("task", str(record.state), record.to_document())
 
     def to_json(self) -> str:
         """The message, alike on every way: ``{"version": 1, "kind": "task", "state": …, "task": {…}}``."""

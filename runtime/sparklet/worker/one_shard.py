@@ -33,13 +33,14 @@ from sparklet.events import Outcome, Source, Task
 from sparklet.model import ShardRef, ShardResult, ShardState
 from sparklet.ports import Clock, Ledger
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings, worker_settings
-from sparklet.worker.execution import Execution, execute
+from sparklet.worker.execution import Execution
 from sparklet.worker.guards import MIB, Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.runner import Runner
 from sparklet.worker.script_cache import ScriptCache
 from sparklet.worker.shards import Execute, ShardDesk
 from sparklet.worker.spark_options import runner_for
+from sparklet.worker.worker import Worker
 
 DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75: EX_TEMPFAIL
 MESSAGE_VARIABLE = "SPARKLET_SHARD_MESSAGE"
@@ -183,18 +184,16 @@ def desk_over_aws(settings: WorkerSettings, runner: Runner, stopping: Stopping) 
     from sparklet.aws.dynamodb import DynamoLedger
     from sparklet.aws.s3 import S3Store, input_stores
 
-    def execute_(execution: Execution, deadline: Deadline, log: Log) -> ShardResult:
-        return execute(execution, runner, deadline, settings.scratch, settings.min_free_bytes, log)
-
     clients = AwsClients()
     store = S3Store(clients)
+    scripts = ScriptCache(store, settings.scratch / "sparklet-scripts", settings.script_prefixes)
     return ShardDesk(
         ledger=DynamoLedger(clients, settings.ledger_table),
         store=store,
         queue=None,
-        scripts=ScriptCache(store, settings.scratch / "sparklet-scripts", settings.script_prefixes),
+        scripts=scripts,
         bucket=settings.bucket,
-        execute=stopping.guard(execute_),
+        execute=stopping.guard(Worker(settings, runner, scripts, None, Log()).execute),
         clock=SystemClock(),
         grace_s=settings.grace_s,
         open_inputs=input_stores(clients),

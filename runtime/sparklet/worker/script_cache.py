@@ -9,10 +9,10 @@ from sparklet.errors import (
     ObjectNotFoundError,
     ObjectStoreError,
     ScriptFetchError,
-    ScriptNotAllowedError,
 )
 from sparklet.model import ScriptRef
 from sparklet.ports import ObjectStore
+from sparklet.settings import check_script
 
 _COPY = re.compile(r"/([0-9a-f]{64})/[^/]+$")
 
@@ -42,7 +42,7 @@ class ScriptCache:
         ------
         ScriptNotAllowedError, ScriptFetchError
         """
-        self._check(uri)
+        check_script(uri, self._allowed)
         try:
             etag = self._store.head(uri).etag
         except ObjectStoreError as error:
@@ -51,19 +51,12 @@ class ScriptCache:
 
     def fetch_ref(self, script: ScriptRef) -> tuple[Path, tuple[Path, ...]]:
         """A run's script and its py-files, exactly those that were planned: their digests are kept, or in the URI."""
-        self._check(script.uri)
+        check_script(script.uri, self._allowed)
         path = self._file(script.uri, script.sha256, sha256=script.sha256)
         extra = [
             self._file(uri, hashlib.sha256(uri.encode()).hexdigest(), sha256=_digest_in(uri)) for uri in script.py_files
         ]
         return path, tuple(extra)
-
-    def _check(self, uri: str) -> None:
-        if not uri.startswith(self._allowed) or "/../" in uri:
-            allowed = ", ".join(self._allowed) or "none is set"
-            raise ScriptNotAllowedError(
-                f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}"
-            )
 
     def _file(self, uri: str, key: str, *, etag: str = "", sha256: str = "") -> Path:
         path = self._folder / key / uri.rsplit("/", 1)[-1]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from sparklet.errors import LeaseLostError, LedgerError, NoticeError, QueueError, SparkletError
 from sparklet.events import Order, Outcome, Task
-from sparklet.ledger_rules import LEASE_GRACE_S, LOG_STREAM_BYTES, bounded_failure, cut
-from sparklet.model import ClaimStatus, Notice, ShardResult, ShardState, TaskRecord
+from sparklet.ledger_rules import LEASE_GRACE_S, LOG_STREAM_BYTES, bounded_failure, cut, is_held, task_failure
+from sparklet.model import ClaimStatus, Notice, ShardResult, TaskRecord
 from sparklet.ports import Clock, Notifier, TaskQueue, TaskStore
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
@@ -60,10 +60,10 @@ class TaskDesk:
             record = was or TaskRecord(order.task_id, accepted_s=order.accepted_s)
             if record.state.ended:
                 return ClaimStatus.DONE, record
-            if record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S:
+            if is_held(record, now_s):
                 return ClaimStatus.HELD, record
             if record.attempts >= MOST_ATTEMPTS:
-                status, record = ClaimStatus.EXHAUSTED, record.failed(record.last_cause(), now_s)
+                status, record = ClaimStatus.EXHAUSTED, record.failed(task_failure(record), now_s)
             else:
                 lease_s, stream = self._function_end_s(deadline) - now_s, cut(self.log_stream, LOG_STREAM_BYTES)
                 status, record = ClaimStatus.GRANTED, record.claimed(attempt_id, now_s, lease_s, stream)
@@ -131,7 +131,7 @@ class TaskDesk:
         if self.notifier is None:
             return
         try:
-            self.notifier.notify(Notice("task", str(record.state), record.to_document()))
+            self.notifier.notify(Notice.of_task(record))
         except NoticeError as error:
             log.error("a notice was not sent", error=str(error))
 

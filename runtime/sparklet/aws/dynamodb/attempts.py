@@ -14,6 +14,7 @@ from sparklet.ledger_rules import (
     bounded_failure,
     bounded_result,
     cut,
+    is_held,
     lapse_failure,
 )
 from sparklet.model import Claim, ClaimStatus, Failure, ShardRecord, ShardRef, ShardResult, ShardState
@@ -247,7 +248,7 @@ def _refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float, 
         return Claim(ClaimStatus.DONE, record)
     if record.attempt_id == attempt_id:
         raise LedgerError(f"attempt {attempt_id} of shard {ref.shard} has ended; claim with an id of its own")
-    if record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S:
+    if is_held(record, now_s):
         return Claim(ClaimStatus.HELD, record)
     if outcome.lost:
         raise outcome.lost

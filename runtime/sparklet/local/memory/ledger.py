@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from sparklet.errors import LeaseLostError, LedgerError, ShardNotFoundError
 from sparklet.ledger_rules import (
-    LEASE_GRACE_S,
     LOG_STREAM_BYTES,
     bounded_failure,
     bounded_result,
     cut,
+    is_held,
     lapse_failure,
 )
 from sparklet.local.memory.runs import MemoryRuns
@@ -99,7 +99,7 @@ class MemoryLedger(MemoryRuns):
             if record.state is ShardState.RUNNING:
                 return Claim(ClaimStatus.GRANTED, record)
             raise LedgerError(f"attempt {attempt_id} of shard {ref.shard} has ended; claim with an id of its own")
-        if record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S:
+        if is_held(record, now_s):
             return Claim(ClaimStatus.HELD, record)
         return None
 
