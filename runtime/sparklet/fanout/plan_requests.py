@@ -63,7 +63,8 @@ def handle_request(
     if given.keys == {"run_id"}:
         run = at.ledger.get_run(given.text("run_id"))
     else:
-        run = new_run(at, _fitted(run_request(event, request_id), settings))
+        usual = "max_shard_size" not in given.keys
+        run = new_run(at, _fitted(run_request(event, request_id), settings, usual_largest=usual))
     try:
         run = _plan(at, run, remaining_s)
     except CheckpointConflictError:
@@ -131,12 +132,12 @@ def _options(given: "_Given") -> RunOptions:
     )
 
 
-def _fitted(request: RunRequest, settings: PlannerSettings) -> RunRequest:
-    """The request if its scripts may be run, with the largest shard that a worker takes on unless it names a size."""
+def _fitted(request: RunRequest, settings: PlannerSettings, *, usual_largest: bool) -> RunRequest:
+    """The request if its scripts may be run; with the usual largest shard it is what such a worker takes on."""
     for uri in (request.script, *request.py_files):
         check_script(uri, settings.script_prefixes)
     options = request.options
-    if not options.max_shard_bytes and settings.worker_memory_mb:
+    if usual_largest and settings.worker_memory_mb:
         largest = default_max_shard_bytes(settings.worker_memory_mb, settings.worker_scratch_bytes)
         options = replace(options, max_shard_bytes=largest)
     if settings.worker_scratch_bytes:

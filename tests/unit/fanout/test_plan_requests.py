@@ -271,3 +271,4 @@ def test_a_shard_is_held_to_what_the_workers_take_on_unless_a_size_is_named(worl
 
     assert ask(world, request(max_shard_size="1GiB"), settings=small)["sealed"]
     assert world.ledger.get_run("run-1").state is RunState.RUNNING
+    assert ask(world, request(run_id="run-2", max_shard_size=0), settings=small)["sealed"], "0 is no limit"
