@@ -220,6 +220,12 @@ class Ledger(Protocol):
         CANCELLED and no other does: with another state nothing happens either.
         """
 
+    def mark_notified(self, run_id: str, generation: int) -> None:
+        """Note that the end of ``generation`` was told to whoever wants to hear of it; a later one is still to be told.
+
+        Nothing happens if the run has not ended, or a later generation is open.
+        """
+
     def cancel_run(self, run_id: str) -> Run:
         """Note that somebody wants the run's end (``cancelled_s``); the run as it stands.
 

@@ -3,7 +3,9 @@
 from sparklet.model import (
     Claim,
     ClaimStatus,
+    Dispatch,
     Failure,
+    NextRun,
     PartRecord,
     Position,
     Run,
@@ -33,6 +35,10 @@ def run(run_id: str, created_s: float = 1_700_000_000.25) -> Run:
         args=("--day", "2013-01-01"),
         params={"n": 1, "deep": {"list": [1, 2.5, None, "é"]}},
         options=RunOptions(include=("*.csv",), exclude=("_*", "tmp/*"), tolerated_failure_percentage=2.5),
+        dispatch=Dispatch.MAP,
+        check=script("check"),
+        next=NextRun(script("next"), "s3://out/y/"),
+        parent="another",
         created_s=created_s,
     )
 

@@ -167,6 +167,23 @@ def test_a_run_ends_once(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     assert (ended.state, ended.ended_s) == (RunState.SUCCEEDED_WITH_FAILURES, clock.now_s() - 10)
 
 
+def test_the_end_of_a_run_is_told_once_for_each_generation(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
+    planned(ledger, run_id)
+    ledger.mark_notified(run_id, 0)
+    assert ledger.get_run(run_id).notified_s is None, "it has not ended"
+
+    ledger.finish_run(run_id, 0, RunState.FAILED)
+    assert ledger.get_run(run_id).notified_s is None
+    ledger.mark_notified(run_id, 0)
+    assert ledger.get_run(run_id).notified_s == clock.now_s()
+
+    ledger.start_generation(run_id, 1, script("repaired"))
+    assert ledger.get_run(run_id).notified_s is None
+    ledger.finish_run(run_id, 1, RunState.SUCCEEDED)
+    ledger.mark_notified(run_id, 0)
+    assert ledger.get_run(run_id).notified_s is None, "the later end is still to be told"
+
+
 def test_a_run_can_fail_while_it_is_planned(ledger: Ledger, run_id: str) -> None:
     ledger.create_run(run(run_id))
 

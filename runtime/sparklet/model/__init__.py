@@ -9,7 +9,7 @@
 All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compressed) bytes (``_bytes``).
 """
 
-from sparklet.model.runs import Access, ListSource, Run, RunOptions, RunState, ScriptRef
+from sparklet.model.runs import Access, Dispatch, ListSource, NextRun, Run, RunOptions, RunState, ScriptRef
 from sparklet.model.shards import (
     RUN_ID,
     SHARDS_PER_BUCKET,
@@ -40,9 +40,11 @@ __all__ = [
     "Claim",
     "ClaimStatus",
     "Counts",
+    "Dispatch",
     "Failure",
     "InputObject",
     "ListSource",
+    "NextRun",
     "Notice",
     "PartRecord",
     "Position",

@@ -24,6 +24,13 @@ class RunState(StrEnum):
         return self not in (RunState.PLANNING, RunState.RUNNING)
 
 
+class Dispatch(StrEnum):
+    """Who hands a run's shards to the workers."""
+
+    QUEUE = "queue"  # a message for each shard
+    MAP = "map"  # a Map state, wave by wave, those that are PENDING in the ledger; no message is ever sent
+
+
 @dataclass(frozen=True, slots=True)
 class ScriptRef:
     """A script of a run, copied at planning time: ``uri`` holds exactly the bytes of ``sha256``."""
@@ -94,6 +101,14 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class NextRun:
+    """What follows a run that ended well: a run of its own over what the first one wrote."""
+
+    script: ScriptRef
+    output_uri: str
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One script over one set of input objects.
 
@@ -111,6 +126,10 @@ class Run:
     name: str = ""  # runs of one name belong together, see RunOptions.incremental
     lists: tuple[ListSource, ...] = ()
     access: Access = Access()
+    dispatch: Dispatch = Dispatch.QUEUE
+    check: ScriptRef | None = None  # a run of it judges this one before it ends; if that fails, this one has FAILED
+    next: NextRun | None = None
+    parent: str = ""  # the run whose check or next one this is
     state: RunState = RunState.PLANNING
     shard_count: int | None = None
     object_count: int = 0
@@ -119,6 +138,7 @@ class Run:
     created_s: float = 0.0
     ended_s: float | None = None
     cancelled_s: float | None = None  # when somebody asked for its end
+    notified_s: float | None = None  # when the end of its last generation was told
 
     @property
     def generation(self) -> int:

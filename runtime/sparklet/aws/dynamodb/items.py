@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from sparklet.errors import LedgerError
 from sparklet.model import (
     Access,
+    Dispatch,
     ListSource,
+    NextRun,
     PartRecord,
     Position,
     Run,
@@ -34,7 +36,7 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
-FORMAT = 1
+FORMAT = 2
 PART_PREFIX = "part#"
 
 
@@ -95,7 +97,7 @@ def open_value(state: ShardState, since_s: float) -> str:
 
 def _refuse_newer(item: Item) -> None:
     """LedgerError if the item was written by a Sparklet whose format this one does not know."""
-    written = int(item["fmt"]["N"]) if "fmt" in item else FORMAT
+    written = int(item["fmt"]["N"]) if "fmt" in item else 1
     if written > FORMAT:
         raise LedgerError(
             f"run {item['pk']['S'].rpartition('#')[0]} was written by a newer Sparklet "
@@ -124,7 +126,7 @@ def new_shard_item(record: ShardRecord, now_s: float, writer: str) -> Attributes
         "attempt_id": {"S": ""},
         "changed_s": {"N": repr(now_s)},
         "writer": {"S": writer},
-        "fmt": {"N": str(FORMAT)},
+        "fmt": {"N": "1"},
     }
 
 
@@ -170,6 +172,10 @@ def run_item(run: Run, writer: str) -> Attributes:
         "name": run.name,
         "lists": [asdict(each) for each in run.lists],
         "access": asdict(run.access),
+        "dispatch": str(run.dispatch),
+        "check": asdict(run.check) if run.check else None,
+        "next": asdict(run.next) if run.next else None,
+        "parent": run.parent,
     }
     item: Attributes = {
         **run_key(run.run_id),
@@ -181,7 +187,7 @@ def run_item(run: Run, writer: str) -> Attributes:
         "size_bytes": num(run.size_bytes),
         "created_s": num(run.created_s),
         "writer": text(writer),
-        "fmt": num(FORMAT),
+        "fmt": num(_format_of(run)),
     }
     if run.shard_count is not None:
         item["shard_count"] = num(run.shard_count)
@@ -191,7 +197,14 @@ def run_item(run: Run, writer: str) -> Attributes:
         item["ended_s"] = num(run.ended_s)
     if run.cancelled_s is not None:
         item["cancelled_s"] = num(run.cancelled_s)
+    if run.notified_s is not None:
+        item["notified_s"] = num(run.notified_s)
     return item
+
+
+def _format_of(run: Run) -> int:
+    """The oldest format in which nobody misreads the run: the first one knows neither maps nor follow-ups."""
+    return FORMAT if run.dispatch is not Dispatch.QUEUE or run.check or run.next else 1
 
 
 def run_value(item: Item) -> Run:
@@ -210,6 +223,10 @@ def run_value(item: Item) -> Run:
         name=constant["name"],
         lists=tuple(ListSource(**each) for each in constant["lists"]),
         access=Access(**constant["access"]),
+        dispatch=Dispatch(constant.get("dispatch", Dispatch.QUEUE)),
+        check=_script_of(constant["check"]) if constant.get("check") else None,
+        next=_next(constant["next"]) if constant.get("next") else None,
+        parent=constant.get("parent", ""),
         state=RunState(item["state"]["S"]),
         shard_count=_whole(item, "shard_count"),
         object_count=int(item["object_count"]["N"]),
@@ -218,6 +235,7 @@ def run_value(item: Item) -> Run:
         created_s=_float(item, "created_s"),
         ended_s=_float(item, "ended_s") if "ended_s" in item else None,
         cancelled_s=_float(item, "cancelled_s") if "cancelled_s" in item else None,
+        notified_s=_float(item, "notified_s") if "notified_s" in item else None,
     )
 
 
@@ -227,8 +245,15 @@ def script_value(script: ScriptRef) -> "AttributeValueTypeDef":
 
 
 def _script(document: str) -> ScriptRef:
-    fields: dict[str, Any] = json.loads(document)
+    return _script_of(json.loads(document))
+
+
+def _script_of(fields: Mapping[str, Any]) -> ScriptRef:
     return ScriptRef(**{**fields, "py_files": tuple(fields["py_files"])})
+
+
+def _next(fields: Mapping[str, Any]) -> NextRun:
+    return NextRun(_script_of(fields["script"]), fields["output_uri"])
 
 
 def part_item(run_id: str, part: PartRecord, writer: str) -> Attributes:

@@ -160,7 +160,7 @@ class RunLedger(OnTable):
         outcome = self._table.update(
             run_key(run_id),
             "SET scripts = list_append(scripts, :script), generation = :next, #state = :running, writer = :writer "
-            "REMOVE ended_s, cancelled_s",
+            "REMOVE ended_s, cancelled_s, notified_s",
             "generation = :current AND attribute_exists(shard_count) AND attribute_not_exists(retired) "
             "AND (attribute_not_exists(cancelled_s) OR #state = :cancelled)",
             {
@@ -200,6 +200,18 @@ class RunLedger(OnTable):
         if outcome.lost and run.generation == generation and not run.state.ended:
             raise outcome.lost
         return run
+
+    def mark_notified(self, run_id: str, generation: int) -> None:
+        """Note that the end of a generation was told; saying it twice is fine."""
+        outcome = self._table.update(
+            run_key(run_id),
+            "SET notified_s = :now",
+            "generation = :generation AND attribute_exists(ended_s)",
+            {":now": num(self._clock.now_s()), ":generation": num(generation)},
+        )
+        run = self._existing(run_id, outcome)
+        if outcome.lost and run.generation == generation and run.state.ended and run.notified_s is None:
+            raise outcome.lost
 
     def cancel_run(self, run_id: str) -> Run:
         """Note that somebody wants the run's end."""

@@ -105,7 +105,12 @@ class MemoryRuns:
             if run.generation != generation - 1 or not run.sealed or cancelling or run_id in self._retired:
                 raise no_generation(run, generation, run_id in self._retired)
             self._runs[run_id] = replace(
-                run, scripts=(*run.scripts, script), state=RunState.RUNNING, ended_s=None, cancelled_s=None
+                run,
+                scripts=(*run.scripts, script),
+                state=RunState.RUNNING,
+                ended_s=None,
+                cancelled_s=None,
+                notified_s=None,
             )
             return self._runs[run_id]
 
@@ -119,6 +124,13 @@ class MemoryRuns:
             if run.generation == generation and not run.state.ended and fits:
                 self._runs[run_id] = replace(run, state=state, ended_s=self._clock.now_s())
             return self._runs[run_id]
+
+    def mark_notified(self, run_id: str, generation: int) -> None:
+        """Note that the end of a generation was told."""
+        with self._lock:
+            run = self.get_run(run_id)
+            if run.generation == generation and run.state.ended:
+                self._runs[run_id] = replace(run, notified_s=self._clock.now_s())
 
     def cancel_run(self, run_id: str) -> Run:
         """Note that somebody wants the run's end."""
