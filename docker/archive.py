@@ -12,6 +12,7 @@ import argparse
 import ctypes
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -57,7 +58,8 @@ def dump(command: list[str], classes: Path) -> None:
     if dated := [jar for jar in jars if Path(jar).stat().st_mtime != 0]:
         sys.exit(f"archive.py: {dated[0]} has a date other than 0; the archive would be refused once the image sets it")
     # A dump keeps a few addresses of libjvm; where they are not the same each time, neither are its bytes.
-    if ctypes.CDLL(None).personality(ADDR_NO_RANDOMIZE) == -1:
+    fixed = ctypes.CDLL(None).personality(ADDR_NO_RANDOMIZE) != -1
+    if not fixed:
         print("archive.py: addresses are random in this builder, so the image will not be the same bytes each time")
     ARCHIVE.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ARCHIVE.parent) as folder:
@@ -68,40 +70,43 @@ def dump(command: list[str], classes: Path) -> None:
             names.write_bytes(gzip.decompress(classes.read_bytes()))
             chosen.append(f"-XX:SharedClassListFile={names}")
         command = [*command[:-2], *chosen, *command[-2:]]  # before -cp
-        alike(command, Path(folder)).replace(ARCHIVE)
+        archived(command, Path(folder), MOST_TURNS if fixed else 0).replace(ARCHIVE)
     ARCHIVE.chmod(0o644)
     print(f"{ARCHIVE}: {ARCHIVE.stat().st_size / 1e6:.0f} MB")
 
 
-def alike(command: list[str], folder: Path) -> Path:
-    """An archive that two dumps agree on: Java's own threads race, and about one dump in thirty is another file."""
+def archived(command: list[str], folder: Path, turns: int) -> Path:
+    """An archive that two dumps agree on: Java's own threads race, and about one dump in thirty is another file.
+
+    Without ``turns``, of two dumps each, the only dump there is.
+    """
+    if not turns:
+        return _dumped(command, [folder / "only.jsa"])[0]
     seen: dict[str, Path] = {}
-    for turn in range(MOST_TURNS):
-        dumps = [folder / f"{turn}-{number}.jsa" for number in range(2)]
-        running = [_start_dump(command, path, number) for number, path in enumerate(dumps)]
-        codes = [java.wait() for java in running]
-        if any(codes):
-            sys.exit("archive.py: java -Xshare:dump failed; its messages are above")
-        for path in dumps:
+    for turn in range(turns):
+        for path in _dumped(command, [folder / f"{turn}-{number}.jsa" for number in range(2)]):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest in seen:
                 return path
             seen[digest] = path
     print(f"archive.py: no two of {len(seen)} dumps are alike, so the image will not be the same bytes each time")
-    return dumps[0]
+    return path
 
 
-def _start_dump(command: list[str], path: Path, number: int) -> "subprocess.Popen[bytes]":
-    """A dump on one processor: with two for it, ten dumps were ten files."""
+def _dumped(command: list[str], paths: list[Path]) -> list[Path]:
+    """Dumps at the same time, each on one processor: with two for it, ten dumps were ten files."""
     processors = sorted(os.sched_getaffinity(0))
-
-    def pin() -> None:
-        os.sched_setaffinity(0, {processors[number % len(processors)]})
-
-    return subprocess.Popen(
-        [*command[:1], f"-XX:SharedArchiveFile={path}", *command[1:]], stdout=subprocess.DEVNULL, preexec_fn=pin
-    )
+    running = []
+    for path, processor in zip(paths, itertools.cycle(processors)):
+        os.sched_setaffinity(0, {processor})  # Java inherits it
+        command_ = [*command[:1], f"-XX:SharedArchiveFile={path}", *command[1:]]
+        running.append(subprocess.Popen(command_, stdout=subprocess.DEVNULL))
+    os.sched_setaffinity(0, processors)
+    codes = [java.wait() for java in running]
+    if any(codes):
+        sys.exit("archive.py: java -Xshare:dump failed; its messages are above")
+    return paths
 
 
 def train(classes: Path) -> None:
