@@ -16,6 +16,8 @@
     │   └── CheckpointConflictError  another planner moved this run's checkpoint
     ├── QueueError*                  the queue did not do what it was asked to
     ├── NoticeError*                 nobody could be told how something ended
+    ├── OrchestrationError*          a state machine did not do what it was asked to
+    │   └── ExecutionExistsError     an execution of that name has ended, or has another input
     ├── LogsError                    the workers' logs could not be read
     ├── PlanError                    the input cannot be planned as asked
     │   └── NothingNewError          everything in it was done before, or is too old: no failure of anybody
@@ -43,6 +45,7 @@ __all__ = [
     "CheckpointConflictError",
     "DeadlineExceededError",
     "EventError",
+    "ExecutionExistsError",
     "GatewayLostError",
     "LeaseLostError",
     "LedgerError",
@@ -54,6 +57,7 @@ __all__ = [
     "ObjectForbiddenError",
     "ObjectNotFoundError",
     "ObjectStoreError",
+    "OrchestrationError",
     "OutOfMemoryError",
     "PlanError",
     "QueueError",
@@ -140,6 +144,18 @@ class NoticeError(SparkletError):
     """A notice could not be sent; what it was to tell of is not touched by that."""
 
     retryable = True
+
+
+class OrchestrationError(SparkletError):
+    """A state machine did not do what it was asked to; trying again may help."""
+
+    retryable = True
+
+
+class ExecutionExistsError(OrchestrationError):
+    """There is an execution of that name, and it has ended or was given another input."""
+
+    retryable = False
 
 
 class LogsError(SparkletError):

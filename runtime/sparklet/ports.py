@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from sparklet.model import (
     Claim,
     Counts,
+    ExecutionStatus,
     Failure,
     Notice,
     PartRecord,
@@ -100,6 +101,20 @@ class Message:
     receive_count: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """How many messages a queue holds, about: no real queue tells exactly."""
+
+    visible: int
+    in_flight: int  # received, neither deleted nor visible again
+    delayed: int  # sent with a delay that is not over
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.visible + self.in_flight + self.delayed
+
+
 class TaskQueue(Protocol):
     """The queue of shard messages, or its dead-letter queue. Every method raises QueueError."""
 
@@ -114,6 +129,9 @@ class TaskQueue(Protocol):
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
         """Make a received message visible again in ``visibility_s`` seconds (at most 12 hours)."""
+
+    def depth(self) -> QueueDepth:
+        """How many messages there are, by state; approximate, and a minute old at worst."""
 
 
 class WorkerLogs(Protocol):
@@ -137,6 +155,22 @@ class Compute(Protocol):
 
     def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
         """Invoke synchronously; the decoded answer. RemoteTaskError if the function failed."""
+
+
+class Orchestrator(Protocol):
+    """Deployed state machines. Every method raises OrchestrationError."""
+
+    def start(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
+        """Start an execution; its id. The same name and input again: the same execution, while it runs.
+
+        ExecutionExistsError if one of that name has ended or has another input.
+        """
+
+    def status(self, execution: str) -> ExecutionStatus:
+        """Where an execution stands."""
+
+    def stop(self, execution: str, cause: str = "") -> None:
+        """End an execution; nothing happens if it has ended. The run it drives goes on: that is cancelled elsewhere."""
 
 
 class Notifier(Protocol):

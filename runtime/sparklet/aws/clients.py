@@ -115,6 +115,11 @@ class AwsClients:
         return self._client("logs", lambda session: session.client("logs", **self._options()))
 
     @property
+    def states(self) -> Any:
+        """AWS Step Functions."""
+        return self._client("stepfunctions", lambda session: session.client("stepfunctions", **self._options()))
+
+    @property
     def functions(self) -> "LambdaClient":
         """AWS Lambda; never tried twice: a call whose answer is lost may have run."""
         options = self._options(read_timeout=INVOKE_READ_TIMEOUT_S, attempts=1, tcp_keepalive=True)

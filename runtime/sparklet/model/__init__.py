@@ -9,6 +9,7 @@
 All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compressed) bytes (``_bytes``).
 """
 
+from sparklet.model.executions import ExecutionState, ExecutionStatus
 from sparklet.model.runs import Access, Dispatch, ListSource, NextRun, Run, RunOptions, RunState, ScriptRef
 from sparklet.model.shards import (
     RUN_ID,
@@ -41,6 +42,8 @@ __all__ = [
     "ClaimStatus",
     "Counts",
     "Dispatch",
+    "ExecutionState",
+    "ExecutionStatus",
     "Failure",
     "InputObject",
     "ListSource",

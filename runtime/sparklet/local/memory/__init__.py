@@ -9,6 +9,7 @@ from sparklet.local.memory.clock import FakeClock
 from sparklet.local.memory.compute import MemoryCompute
 from sparklet.local.memory.ledger import MemoryLedger
 from sparklet.local.memory.objects import MemoryObjectStore
+from sparklet.local.memory.orchestrator import MemoryOrchestrator
 from sparklet.local.memory.queue import MemoryTaskQueue
 from sparklet.local.memory.tasks import MemoryNotifier, MemoryTaskStore
 
@@ -18,6 +19,7 @@ __all__ = [
     "MemoryLedger",
     "MemoryNotifier",
     "MemoryObjectStore",
+    "MemoryOrchestrator",
     "MemoryTaskQueue",
     "MemoryTaskStore",
     "SystemClock",

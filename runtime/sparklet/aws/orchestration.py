@@ -1,0 +1,101 @@
+"""State machines in AWS Step Functions."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.remedies import error_code, told
+from sparklet.errors import ExecutionExistsError, OrchestrationError
+from sparklet.model import ExecutionState, ExecutionStatus
+
+MOST_INPUT_BYTES = 256 * 1024
+LONGEST_NAME = 80
+
+
+class StepFunctions:
+    """An ``Orchestrator`` over deployed state machines, named by their ARNs.
+
+    Parameters
+    ----------
+    clients
+        Where its client comes from.
+    """
+
+    def __init__(self, clients: AwsClients) -> None:
+        self._clients = clients
+
+    def start(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
+        """Start an execution, or find the one of that name and input that runs; its ARN.
+
+        Raises
+        ------
+        ExecutionExistsError
+            If one of that name has ended, or was given another input.
+        OrchestrationError
+            If name or input is too long, or the machine cannot be started.
+        """
+        body = json.dumps(input, ensure_ascii=False, sort_keys=True)
+        if (size_bytes := len(body.encode())) > MOST_INPUT_BYTES or not 0 < len(name) <= LONGEST_NAME:
+            raise OrchestrationError(
+                f"{name} cannot be started: a name has 1 to {LONGEST_NAME} characters (it has {len(name)}), an input "
+                f"at most {MOST_INPUT_BYTES} bytes ({size_bytes}). Put lists of inputs into S3 and pass their URI"
+            )
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            answer = self._clients.states.start_execution(stateMachineArn=machine, name=name, input=body)
+        except (BotoCoreError, ClientError) as error:
+            if error_code(error) == "ExecutionAlreadyExists":
+                return self._same(machine, name, input)
+            raise OrchestrationError(f"{machine} cannot be started: {told(error)}") from error
+        return str(answer["executionArn"])
+
+    def status(self, execution: str) -> ExecutionStatus:
+        """Where an execution stands."""
+        found = _asked(
+            f"{execution} cannot be looked up",
+            lambda: self._clients.states.describe_execution(executionArn=execution),
+        )
+        return ExecutionStatus(
+            execution=execution,
+            state=ExecutionState(found["status"]),
+            started_s=found["startDate"].timestamp(),
+            ended_s=found["stopDate"].timestamp() if found.get("stopDate") else 0.0,
+            input=json.loads(found.get("input") or "{}"),
+            output=json.loads(found["output"]) if found["status"] == "SUCCEEDED" and found.get("output") else None,
+            error=found.get("error", ""),
+            cause=found.get("cause", ""),
+        )
+
+    def stop(self, execution: str, cause: str = "") -> None:
+        """End an execution, unless it has ended."""
+        try:
+            _asked(
+                f"{execution} cannot be stopped",
+                lambda: self._clients.states.stop_execution(executionArn=execution, cause=cause),
+            )
+        except OrchestrationError:
+            if not self.status(execution).state.ended:
+                raise
+
+    def _same(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
+        """The execution of that name, if it is the one that was to be started: Step Functions itself finds it only
+        where the input is the same byte for byte, and a stand-in not at all.
+        """
+        execution = f"{machine.replace(':stateMachine:', ':execution:', 1)}:{name}"
+        there = self.status(execution)
+        if there.state.ended:
+            raise ExecutionExistsError(f"{name} has {there.state} already: choose another name to start it again")
+        if there.input != input:
+            raise ExecutionExistsError(f"{name} runs with another input: choose another name")
+        return execution
+
+
+def _asked(what: str, ask: Callable[[], Any]) -> Any:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return ask()
+    except (BotoCoreError, ClientError) as error:
+        raise OrchestrationError(f"{what}: {told(error)}") from error
