@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sparklet.errors import QueueError
-from sparklet.ports import Message, TaskQueue
+from sparklet.ports import Message, QueueDepth, TaskQueue
 from tests.contract.conftest import Queues
 
 
@@ -167,3 +167,27 @@ def test_eight_receivers_share_the_messages(queues: Queues) -> None:
         received = [m.body for messages in pool.map(drain, [queues.main] * 8) for m in messages]
 
     assert sorted(received, key=int) == [str(number) for number in range(200)]
+
+
+def test_the_depth_tells_what_waits_from_what_somebody_has_and_what_comes_later(queues: Queues) -> None:
+    queues.main.send(str(number) for number in range(4))
+    queues.main.send(["later"], delay_s=60)
+    (taken,) = queues.main.receive(most=1)
+
+    assert queues.main.depth() == QueueDepth(visible=3, in_flight=1, delayed=1)
+    assert queues.main.depth().total == 5
+
+    queues.main.delete(taken.receipt)
+    assert queues.main.depth() == QueueDepth(visible=3, in_flight=0, delayed=1)
+
+
+def test_what_comes_back_is_visible_again_and_what_is_dead_is_counted_there(queues: Queues) -> None:
+    assert queues.main.depth() == queues.dead.depth() == QueueDepth(0, 0, 0)
+    queues.main.send(["poison"])
+    for _ in range(2):
+        queues.main.receive()
+        queues.clock.sleep(1.2)
+    assert queues.main.depth().visible == 1
+
+    assert list(queues.main.receive()) == []
+    assert (queues.main.depth().total, queues.dead.depth().total) == (0, 1)

@@ -4,16 +4,17 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.parallel import Intake
 from sparklet.aws.remedies import told
 from sparklet.clock import SystemClock
 from sparklet.errors import QueueError
-from sparklet.ports import Clock, Message
+from sparklet.ports import Clock, Message, QueueDepth
 
 if TYPE_CHECKING:
+    from mypy_boto3_sqs.literals import QueueAttributeFilterType
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
 MOST_ENTRIES = 10
@@ -22,6 +23,11 @@ MOST_VISIBILITY_S = 12 * 3600
 LONGEST_WAIT_S = 20
 SEND_TRIES = 6
 SENDERS = 4
+DEPTH_ATTRIBUTES: tuple[Any, ...] = (  # in the order of QueueDepth
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
 # What SQS says of an expired receipt, and what stand-ins say of one whose message is gone.
 OUTDATED_RECEIPT = ("InvalidParameterValue", "ReceiptHandleIsInvalid")
 
@@ -118,6 +124,14 @@ class SqsQueue:
             self._clients.sqs.change_message_visibility(
                 QueueUrl=self._queue_url, ReceiptHandle=receipt, VisibilityTimeout=visibility_s
             )
+
+    def depth(self) -> QueueDepth:
+        """How many messages there are, as SQS counts them: approximately."""
+        names: list[QueueAttributeFilterType] = [*DEPTH_ATTRIBUTES]
+        with self._faults("count the messages of"):
+            answer = self._clients.sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=names)
+        found = answer["Attributes"]
+        return QueueDepth(*(int(found.get(name, 0)) for name in DEPTH_ATTRIBUTES))
 
     @contextmanager
     def _faults(self, what: str, outdated: tuple[str, ...] = ()) -> Iterator[None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sparklet.clock import SystemClock
 from sparklet.errors import QueueError
-from sparklet.ports import Clock, Message
+from sparklet.ports import Clock, Message, QueueDepth
 
 MOST_VISIBILITY_S = 12 * 3600
 MOST_BODY_BYTES = 1024 * 1024
@@ -103,6 +103,14 @@ class MemoryTaskQueue:
             now_s = self._clock.now_s()
             if entry and entry.visible_s > now_s:
                 entry.visible_s = now_s + visibility_s
+
+    def depth(self) -> QueueDepth:
+        """How many messages there are, by state: exact here."""
+        now_s = self._clock.now_s()
+        with self._lock:
+            hidden = [entry for entry in self._entries.values() if entry.visible_s > now_s]
+            in_flight = sum(entry.receive_count > 0 for entry in hidden)
+            return QueueDepth(len(self._entries) - len(hidden), in_flight, len(hidden) - in_flight)
 
     def __len__(self) -> int:
         """Messages in the queue, visible or not: for tests; no real queue tells exactly."""
