@@ -26,7 +26,7 @@ class SnsNotifier:
         try:
             self._clients.sns.publish(
                 TopicArn=self._topic_arn,
-                Subject=f"Sparklet: a {notice.kind} ended as {notice.state}",
+                Subject=notice.subject,
                 Message=notice.to_json(),
                 MessageAttributes={
                     name: {"DataType": "String", "StringValue": value} for name, value in kind_and_state.items()
@@ -37,7 +37,7 @@ class SnsNotifier:
 
 
 class EventBridgeNotifier:
-    """A ``Notifier`` to an EventBridge bus: source ``sparklet``, detail type ``Sparklet Task Ended``."""
+    """A ``Notifier`` to an EventBridge bus: source ``sparklet``, detail type ``Sparklet Run Ended`` and the like."""
 
     def __init__(self, clients: AwsClients, bus: str) -> None:
         self._clients = clients

@@ -10,6 +10,7 @@ All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compre
 """
 
 from sparklet.model.executions import ExecutionState, ExecutionStatus
+from sparklet.model.notices import Notice
 from sparklet.model.runs import Access, Dispatch, ListSource, NextRun, Run, RunOptions, RunState, ScriptRef
 from sparklet.model.shards import (
     RUN_ID,
@@ -31,7 +32,7 @@ from sparklet.model.shards import (
     ledger_bucket,
     ledger_bucket_count,
 )
-from sparklet.model.tasks import TASK_ID, Notice, TaskRecord
+from sparklet.model.tasks import TASK_ID, TaskRecord
 
 __all__ = [
     "RUN_ID",

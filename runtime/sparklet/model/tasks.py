@@ -120,24 +120,6 @@ class TaskRecord:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something came to its end, and somebody may want to hear of it."""
-
-    kind: str  # "task"
-    state: str
-    document: Mapping[str, Any]  # of a task: TaskRecord.to_document
-
-    @classmethod
-    def of_task(cls, record: TaskRecord) -> Self:
-        """That a task has ended."""
-        return cls("task", str(record.state), record.to_document())
-
-    def to_json(self) -> str:
-        """The message, alike on every way: ``{"version": 1, "kind": "task", "state": …, "task": {…}}``."""
-        return json.dumps({"version": 1, "kind": self.kind, "state": self.state, self.kind: dict(self.document)})
-
-
 def _fitting(answer: tuple[Any, ...]) -> tuple[Any, ...]:
     """The script's answer, unless it is too large for an item."""
     return answer if answer and len(json.dumps(answer[0])) <= ANSWER_BYTES else ()
