@@ -53,6 +53,7 @@ NAMES = OF_FUNCTIONS | frozenset(
         "SPARKLET_CACHE_DIR",
         "SPARKLET_MAVEN_MIRROR",
         "SPARKLET_OFFLINE",
+        "SPARKLET_PRICES",
         "SPARKLET_STACK",
         "SPARKLET_STATE_DIR",
         # of the image
