@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparklet.entries import Entry
 from sparklet.errors import PlanError
 from sparklet.fanout.inventory import ListReader, list_format
-from sparklet.fanout.inventory.entries import Entry
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import ListSource
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from sparklet.entries import Entry, RowError, entry_of
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError
-from sparklet.fanout.inventory.entries import Entry, RowError, entry_of
 from sparklet.fanout.inventory.found import DELETE_MARKER, MISSING, NOT_LATEST, Candidate
 from sparklet.fanout.inventory.manifests import DataFile, data_files
 from sparklet.fanout.inventory.rows import Row, text_rows

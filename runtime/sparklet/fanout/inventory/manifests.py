@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
 
+from sparklet.entries import RowError
 from sparklet.errors import ObjectNotFoundError, PlanError
-from sparklet.fanout.inventory.entries import RowError
 from sparklet.fanout.inventory.rows import csv_rows
 from sparklet.fanout.inventory.tables import table_rows
 from sparklet.ports import ObjectStore

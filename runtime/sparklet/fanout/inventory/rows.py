@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from sparklet.entries import ADDRESS_NAMES, KNOWN_NAMES, RowError, plain
 from sparklet.errors import PlanError
-from sparklet.fanout.inventory.entries import ADDRESS_NAMES, KNOWN_NAMES, RowError, plain
 
 MOST_JSON_BYTES = 64 * 1024 * 1024  # a document is held in memory as a whole
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sparklet.entries import KNOWN_NAMES, RowError, plain
 from sparklet.errors import PlanError
-from sparklet.fanout.inventory.entries import KNOWN_NAMES, RowError, plain
 
 BATCH_ROWS = 8192
 
