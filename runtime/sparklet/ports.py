@@ -169,6 +169,9 @@ class Orchestrator(Protocol):
     def status(self, execution: str) -> ExecutionStatus:
         """Where an execution stands."""
 
+    def find(self, machine: str, name: str) -> ExecutionStatus | None:
+        """The execution that was started under this name; None if there is none, or it is no longer known."""
+
     def stop(self, execution: str, cause: str = "") -> None:
         """End an execution; nothing happens if it has ended. The run it drives goes on: that is cancelled elsewhere."""
 

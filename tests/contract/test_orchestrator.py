@@ -127,6 +127,17 @@ def test_what_is_not_there_is_named(stage: Stage, run_id: str) -> None:
             ask(f"{machines['repeat'].replace(':stateMachine:', ':execution:')}:nothing-of-that-name")
 
 
+def test_an_execution_is_found_again_by_its_name(stage: Stage, run_id: str) -> None:
+    orchestrator, machines = stage
+    execution = orchestrator.start(machines["wait"], run_id, {"a": 1})
+
+    found = orchestrator.find(machines["wait"], run_id)
+
+    assert found is not None and (found.execution, found.state) == (execution, ExecutionState.RUNNING)
+    assert orchestrator.find(machines["wait"], f"{run_id}-2") is None
+    assert orchestrator.find(machines["repeat"], run_id) is None
+
+
 def test_too_long_a_name_or_input_is_refused_before_it_is_sent() -> None:
     nowhere = StepFunctions(AwsClients(endpoint_url="http://127.0.0.1:1", region="us-east-1"))
 
@@ -141,3 +152,5 @@ def test_step_functions_that_cannot_be_reached_are_an_error() -> None:
 
     with pytest.raises(OrchestrationError, match="cannot be started: Could not connect"):
         nowhere.start("arn", "name", {})
+    with pytest.raises(OrchestrationError, match="cannot be looked up"):
+        nowhere.find("arn", "name")

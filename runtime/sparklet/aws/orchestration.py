@@ -68,6 +68,15 @@ class StepFunctions:
             cause=found.get("cause", ""),
         )
 
+    def find(self, machine: str, name: str) -> ExecutionStatus | None:
+        """The execution of this name, if there is one; Step Functions forgets them after 90 days."""
+        try:
+            return self.status(_named(machine, name))
+        except OrchestrationError as error:
+            if isinstance(error.__cause__, Exception) and error_code(error.__cause__) == "ExecutionDoesNotExist":
+                return None
+            raise
+
     def stop(self, execution: str, cause: str = "") -> None:
         """End an execution, unless it has ended."""
         try:
@@ -83,13 +92,18 @@ class StepFunctions:
         """The execution of that name, if it is the one that was to be started: Step Functions itself finds it only
         where the input is the same byte for byte, and a stand-in not at all.
         """
-        execution = f"{machine.replace(':stateMachine:', ':execution:', 1)}:{name}"
+        execution = _named(machine, name)
         there = self.status(execution)
         if there.state.ended:
             raise ExecutionExistsError(f"{name} has {there.state} already: choose another name to start it again")
         if there.input != input:
             raise ExecutionExistsError(f"{name} runs with another input: choose another name")
         return execution
+
+
+def _named(machine: str, name: str) -> str:
+    """The ARN of an execution, from that of its machine."""
+    return f"{machine.replace(':stateMachine:', ':execution:', 1)}:{name}"
 
 
 def _asked(what: str, ask: Callable[[], Any]) -> Any:

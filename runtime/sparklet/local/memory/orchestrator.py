@@ -57,6 +57,10 @@ class MemoryOrchestrator:
         except KeyError:
             raise OrchestrationError(f"there is no execution {execution}") from None
 
+    def find(self, machine: str, name: str) -> ExecutionStatus | None:
+        """The execution of this name, if there is one."""
+        return self.executions.get(f"{machine}:{name}")
+
     def stop(self, execution: str, cause: str = "") -> None:
         """End an execution, unless it has ended."""
         if not self.status(execution).state.ended:
