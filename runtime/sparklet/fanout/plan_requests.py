@@ -9,7 +9,6 @@ Asking again for the same run continues it, and so does ``{"run_id": "daily-7"}`
 plan is sealed, so whoever asks repeats that until it is.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,10 +17,10 @@ from sparklet.errors import CheckpointConflictError, EventError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.fitting import default_max_shard_bytes, refuse_wide_slices
 from sparklet.fanout.list_requests import ListRequest
-from sparklet.fanout.new_run import RunRequest, new_run, slug_of
+from sparklet.fanout.new_run import RunRequest, new_run
 from sparklet.fanout.plan_parts import Sealed
 from sparklet.fanout.planner import plan
-from sparklet.model import Access, Run, RunOptions
+from sparklet.model import Access, Dispatch, Run, RunOptions
 from sparklet.quantities import parse_size_bytes, parse_time_s, parse_tolerance
 from sparklet.s3_uri import SCHEME
 from sparklet.settings import PlannerSettings, check_script
@@ -36,6 +35,7 @@ KEYS = frozenset(
         *("include", "exclude", "since", "incremental", "versions", "keep_empty", "archived", "other_region"),
         *("requester_pays", "role", "shard_size", "max_objects", "group_by", "compression_factor", "split"),
         *("max_shard_size", "oversize", "max_attempts", "tolerate", "rate"),
+        *("dispatch", "check", "next", "next_output", "idempotency_key"),
     }
 )
 
@@ -48,7 +48,8 @@ def handle_request(
     Parameters
     ----------
     request_id
-        Of the invocation: a run that is given no id gets one made from it, so that Lambda's own retry finds that run.
+        Of the invocation: the idempotency key of a run that is given neither key nor id, so that Lambda's own retry
+        finds that run.
     remaining_s
         How long this invocation may still take.
 
@@ -96,12 +97,15 @@ def run_request(event: Any, request_id: str) -> RunRequest:
         options=_options(given),
         lists=lists,
         access=Access(given.flag("requester_pays"), given.text("role")),
+        dispatch=given.dispatch(),
+        check=given.text("check"),
+        next=given.text("next"),
+        next_output=given.text("next_output"),
+        idempotency_key=given.text("idempotency_key"),
     )
-    if request.run_id:
+    if request.run_id or request.idempotency_key:
         return request
-    return replace(
-        request, run_id=f"{slug_of(request.run_name)}-{hashlib.sha256(request_id.encode()).hexdigest()[:12]}"
-    )
+    return replace(request, idempotency_key=request_id)
 
 
 def _options(given: "_Given") -> RunOptions:
@@ -134,7 +138,7 @@ def _options(given: "_Given") -> RunOptions:
 
 def _fitted(request: RunRequest, settings: PlannerSettings, *, usual_largest: bool) -> RunRequest:
     """The request if its scripts may be run; with the usual largest shard it is what such a worker takes on."""
-    for uri in (request.script, *request.py_files):
+    for uri in filter(None, (request.script, *request.py_files, request.check, request.next)):
         check_script(uri, settings.script_prefixes)
     options = request.options
     if usual_largest and settings.worker_memory_mb:
@@ -236,6 +240,12 @@ class _Given:
                 f"{key} {text!r} must be a time like 2026-11-20 or 2026-11-20T08:30 (UTC); "
                 "not a span, which would be another one each time the request is repeated"
             ) from None
+
+    def dispatch(self) -> Dispatch:
+        text = self.text("dispatch") or Dispatch.QUEUE
+        if text not in list(Dispatch):
+            raise EventError(f"dispatch is {text!r}; it must be {' or '.join(Dispatch)}")
+        return Dispatch(text)
 
     def lists(self) -> tuple[ListRequest, ...]:
         return tuple(_list_request(each) for each in self.of_kind("lists", list, "a list", []))

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,10 @@ from sparklet.errors import ObjectNotFoundError, PlanError, RunExistsError, RunN
 from sparklet.fanout.new_run import new_run, run_id_for
 from sparklet.fanout.planner import plan
 from sparklet.fanout.scripts import repaired_script
-from sparklet.model import RUN_ID, RunOptions, RunState
+from sparklet.model import RUN_ID, Dispatch, RunOptions, RunState
 from tests.unit.fanout.world import BUCKET, SCRIPT, SOURCE, World
+
+CHECK, NEXT = "s3://data/jobs/check.py", "s3://data/jobs/next.py"
 
 
 def test_a_run_holds_what_was_asked_for(world: World) -> None:
@@ -141,6 +144,54 @@ def test_another_request_under_a_used_id_is_refused(world: World, changes: dict[
     with pytest.raises(RunExistsError, match=f"run-1 exists with other {differing}; choose another run id"):
         new_run(world.at, world.request(**changes))
     assert len(world.keys(world.at.run_uri("run-1", "script/"))) == 1
+
+
+def test_check_and_next_script_are_copied_as_the_main_one_is(world: World) -> None:
+    world.put(1)
+    world.store.put(CHECK, b"print('check')\n")
+    world.store.put(NEXT, b"print('next')\n")
+    asked = world.request(check=CHECK, next=NEXT, next_output="s3://data/next", dispatch=Dispatch.MAP)
+
+    run = new_run(world.at, asked)
+
+    assert run.check and run.next and run.dispatch is Dispatch.MAP
+    assert (run.check.source_uri, run.next.script.source_uri, run.next.output_uri) == (CHECK, NEXT, "s3://data/next/")
+    for ref, body in ((run.check, b"print('check')\n"), (run.next.script, b"print('next')\n")):
+        assert ref.uri.startswith(world.at.run_uri("run-1", f"script/{ref.sha256}/"))
+        assert world.store.get(ref.uri) == body
+    assert new_run(world.at, asked) == run
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"dispatch": Dispatch.MAP}, "dispatch"),
+        ({"check": NEXT}, "check"),
+        ({"check": ""}, "check"),
+        ({"next": CHECK}, "next"),
+        ({"next_output": "s3://data/other/"}, "next"),
+        ({"next": "", "next_output": ""}, "next"),
+    ],
+)
+def test_other_follow_ups_make_another_request(world: World, changes: dict[str, Any], differing: str) -> None:
+    world.put(1)
+    world.store.put(CHECK, b"print('check')\n")
+    world.store.put(NEXT, b"print('next')\n")
+    asked = world.request(check=CHECK, next=NEXT, next_output="s3://data/next/")
+    new_run(world.at, asked)
+
+    with pytest.raises(RunExistsError, match=f"exists with other {differing};"):
+        new_run(world.at, replace(asked, **changes))
+
+
+def test_a_follow_ups_script_is_compiled_before_anything_is_written(world: World) -> None:
+    world.put(1)
+    world.store.put(CHECK, b"def f(:\n")
+
+    with pytest.raises(PlanError, match=r"check.py cannot be compiled"):
+        new_run(world.at, world.request(check=CHECK))
+
+    assert world.keys(world.at.runs_uri) == []
 
 
 def test_two_that_start_the_same_run_at_once_both_get_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

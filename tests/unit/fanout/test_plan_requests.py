@@ -16,7 +16,7 @@ from sparklet.errors import (
 )
 from sparklet.fanout import plan_requests
 from sparklet.fanout.plan_requests import KEYS, handle_request, run_request
-from sparklet.model import Access, RunState
+from sparklet.model import Access, Dispatch, RunState
 from sparklet.settings import PlannerSettings
 from tests.unit.fanout.world import BUCKET, SCRIPT, SOURCE, World
 
@@ -127,6 +127,19 @@ def test_two_planners_at_once_are_told_so_and_a_cancelled_run_is_only_answered(
     assert ask(world, {"run_id": "run-1"})["sealed"] is False
 
 
+def test_of_one_key_and_name_there_is_one_run(world: World) -> None:
+    world.put(1)
+    event = request(run_id=None, idempotency_key="2026-11-20")
+
+    first, second = ask(world, event), handle_request(world.at, event, SETTINGS, "another invocation", lambda: 900.0)
+    other_name = ask(world, {**event, "name": "weather"})
+
+    assert first == second and first["run_id"].startswith("daily-")
+    assert other_name["run_id"].startswith("weather-")
+    with pytest.raises(RunExistsError, match="arguments"):
+        ask(world, {**event, "args": ["--other"]})
+
+
 # --- requests ---
 
 
@@ -162,6 +175,10 @@ def test_every_option_reaches_the_run(world: World) -> None:
             requester_pays=True,
             role="arn:aws:iam::123456789012:role/x",
             py_files=["s3://data/jobs/lib.zip"],
+            dispatch="map",
+            check="s3://data/jobs/check.py",
+            next="s3://data/jobs/next.py",
+            next_output="s3://data/next/",
             lists=["s3://l/a.txt", {"source": "s3://l/b", "format": "csv", "path": "key"}],
             **options,
         ),
@@ -179,6 +196,10 @@ def test_every_option_reaches_the_run(world: World) -> None:
         ("s3://data/jobs/lib.zip",),
     )
     assert run.access == Access(True, "arn:aws:iam::123456789012:role/x")
+    assert (run.dispatch, run.check, run.next, run.next_output) == (
+        *(Dispatch.MAP, "s3://data/jobs/check.py"),
+        *("s3://data/jobs/next.py", "s3://data/next/"),
+    )
     assert [(each.source, each.format, each.path) for each in run.lists] == [
         ("s3://l/a.txt", "", ""),
         ("s3://l/b", "csv", "key"),
@@ -218,6 +239,14 @@ def test_there_is_a_key_for_each_option_of_the_command_line() -> None:
         (request(inputs=["/var/task/"]), PlanError, "/var/task/"),
         (request(output="/tmp/out"), PlanError, "must look like s3://"),
         (request(run_id="No Such"), PlanError, "run id"),
+        (request(run_id="daily-check-0"), PlanError, "choose another"),
+        (request(dispatch="maps"), EventError, "dispatch is 'maps'; it must be queue or map"),
+        (request(next=SCRIPT), PlanError, "name an S3 folder for it as next output"),
+        (request(next_output="s3://data/next/"), PlanError, "name it as next"),
+        (request(next=SCRIPT, next_output="s3://data/out/next/"), PlanError, "lies inside the input s3://data/out/"),
+        (request(next=SCRIPT, next_output="s3://data/in/next/"), PlanError, "lies inside the input"),
+        (request(check="s3://data/jobs/gone.py"), PlanError, "gone.py is not there"),
+        (request(idempotency_key="k"), PlanError, "give one of them"),
         ({"run_id": "unknown"}, RunNotFoundError, "unknown"),
     ],
 )
@@ -240,6 +269,8 @@ def test_a_bad_request_is_refused_by_the_key_that_is_wrong(
         {"script": "/var/task/sparklet/clock.py"},
         {"script": "s3://data/jobs/../in/evil.py"},
         {"py_files": ["s3://data/in/evil.zip"]},
+        {"check": "s3://data/in/evil.py"},
+        {"next": "s3://data/in/evil.py", "next_output": "s3://data/next/"},
     ],
 )
 def test_a_script_runs_only_from_where_the_operator_allows(world: World, changes: dict[str, Any]) -> None:

@@ -1,0 +1,32 @@
+"""Ids of check and next runs: valid, always the same ones, and nobody else's."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparklet.fanout.follow_up_ids import FOLLOW_UP_ID, check_id, is_check, next_id
+from sparklet.fanout.new_run import keyed_run_id, run_id_for
+from sparklet.model import RUN_ID
+
+RUN_IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
+
+
+@given(RUN_IDS, st.integers(0, 999_999))
+def test_every_run_has_valid_follow_ups(run_id: str, generation: int) -> None:
+    for made in (check_id(run_id, generation), next_id(run_id, generation)):
+        assert RUN_ID.fullmatch(made) and FOLLOW_UP_ID.search(made)
+    assert check_id(run_id, generation) != next_id(run_id, generation)
+    assert is_check(check_id(run_id, generation)) and not is_check(next_id(run_id, generation))
+
+
+def test_a_short_id_stands_in_them_and_long_ones_are_told_apart() -> None:
+    assert check_id("daily-7", 2) == "daily-7-check-2"
+    assert next_id("daily-7", 0) == "daily-7-next-0"
+    assert check_id("a" * 62, 0) != check_id("a" * 63, 0)
+    assert check_id("a" * 63, 0) == check_id("a" * 63, 0)
+
+
+@pytest.mark.parametrize("name", ["daily", "daily-check", "next", "check-1"])
+def test_an_id_that_sparklet_makes_for_a_user_is_none_of_them(name: str) -> None:
+    made = (run_id_for(name, 0.0), *(keyed_run_id(name, str(key)) for key in range(500)))
+    assert not any(FOLLOW_UP_ID.search(run_id) for run_id in made)
