@@ -9,15 +9,15 @@ from typing import Any
 from sparklet.errors import EventError
 from sparklet.events import notices
 from sparklet.events.task import Event, Outcome, Source, Task, Telling
-from sparklet.model import ShardRef
+from sparklet.model import BatchRef, ShardRef
 
 
 def split(event: Event) -> tuple[Task, ...]:
-    """One task; a shard of a run if the event names one."""
+    """One task; a shard of a run, or a batch of objects, if the event names one."""
     if notices.is_test_event(event):
         return (Task(Source.DIRECT, event, skip=notices.NO_OBJECT),)
     try:
-        return (Task(Source.DIRECT, event, shard=ShardRef.from_document(event)),)
+        return (Task(Source.DIRECT, event, shard=ShardRef.from_document(event), batch=BatchRef.from_document(event)),)
     except EventError as problem:
         return (Task(Source.DIRECT, event, problem=problem),)
 

@@ -56,7 +56,8 @@ class Job:
     args
         Every other argument, in order: for the script's own use.
     run_id, shard, attempt, generation
-        What the event says in ``sparklet``; None outside a run.
+        What the event says in ``sparklet``; None outside a run. A batch that Step Functions made of objects by itself
+        has run and attempt alone.
     exact_names
         Whether ``inputs`` are names of objects: ``*`` in them means itself.
     outcome
@@ -268,7 +269,9 @@ class Job:
 
     def _app_name(self) -> str:
         name = Path(sys.argv[0]).stem or "sparklet"
-        return name if self.run_id is None else f"{name} {self.run_id}/{self.shard}"
+        if self.run_id is None:
+            return name
+        return f"{name} {self.run_id}" if self.shard is None else f"{name} {self.run_id}/{self.shard}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -354,7 +357,8 @@ def _place_in_run(told: Mapping[str, Any]) -> dict[str, Any]:
     if told.keys() <= {"script", "args"}:  # empty, or what made a worker choose this script: no shard of a run
         return {}
     run_id, shard, generation = told.get("run"), told.get("shard"), told.get("generation")
-    if not (isinstance(run_id, str) and run_id) or type(shard) is not int or type(generation) not in (int, type(None)):
+    numbered = type(shard) is int or (shard is None and isinstance(told.get("batch"), str))
+    if not (isinstance(run_id, str) and run_id and numbered) or type(generation) not in (int, type(None)):
         raise EventError(f"the event's sparklet is {_shown(told)}; it must hold run, shard, attempt and generation")
     attempt = told.get("attempt")
     return {

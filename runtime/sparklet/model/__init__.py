@@ -9,6 +9,7 @@
 All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compressed) bytes (``_bytes``).
 """
 
+from sparklet.model.batches import BATCH, JOB_FILE, BatchRef, ObjectsJob
 from sparklet.model.executions import ExecutionState, ExecutionStatus
 from sparklet.model.notices import Notice
 from sparklet.model.runs import Access, Dispatch, ListSource, NextRun, Run, RunOptions, RunState, ScriptRef
@@ -35,10 +36,13 @@ from sparklet.model.shards import (
 from sparklet.model.tasks import TASK_ID, TaskRecord
 
 __all__ = [
+    "BATCH",
+    "JOB_FILE",
     "RUN_ID",
     "SHARDS_PER_BUCKET",
     "TASK_ID",
     "Access",
+    "BatchRef",
     "Claim",
     "ClaimStatus",
     "Counts",
@@ -50,6 +54,7 @@ __all__ = [
     "ListSource",
     "NextRun",
     "Notice",
+    "ObjectsJob",
     "PartRecord",
     "Position",
     "Run",
