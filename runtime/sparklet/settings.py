@@ -32,6 +32,7 @@ OF_FUNCTIONS = frozenset(
         "SPARKLET_JAVA_OPTIONS",
         "SPARKLET_KAFKA_FAILURES",
         "SPARKLET_LEDGER_TABLE",
+        "SPARKLET_MAP_CONCURRENCY",
         "SPARKLET_MIN_FREE_BYTES",
         "SPARKLET_NOTICE_BUS",
         "SPARKLET_NOTICE_TOPIC_ARN",
@@ -71,6 +72,7 @@ NAMES = OF_FUNCTIONS | frozenset(
 
 LONGEST_SHOWN = 60  # characters of a wrong value
 MOST_GRACE_S = 600.0
+MOST_MAP_CONCURRENCY = 10_000  # children that a Distributed Map runs at once
 CREDENTIAL_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|API_?KEY|PRIVATE", re.IGNORECASE)
 CREDENTIAL_VALUE = re.compile(r"A[KS]IA[A-Z0-9]{12,}|[A-Za-z0-9/+=_-]{32,}|secret|passw|token", re.IGNORECASE)
 LEAST_SECRET = 6  # characters; a credential variable with less in it hides nothing
@@ -115,6 +117,13 @@ class PlannerSettings:
     script_prefixes: tuple[str, ...]  # as for workers: what a request may choose its script from
     worker_memory_mb: int  # SPARKLET_WORKER_MEMORY_MB
     worker_scratch_bytes: int  # SPARKLET_WORKER_SCRATCH_MB
+
+
+@dataclass(frozen=True, slots=True)
+class StepSettings:
+    """What the function of the state machines' steps is configured with, beside what all of the fan-out is."""
+
+    map_concurrency: int  # SPARKLET_MAP_CONCURRENCY: children of a Map state at once
 
 
 def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
@@ -178,6 +187,12 @@ def _script_prefixes(env: Mapping[str, str]) -> tuple[str, ...]:
     bucket = env.get("SPARKLET_BUCKET", "")
     own = (f"s3://{bucket}/runs/", f"s3://{bucket}/scripts/") if bucket else ()
     return own + _prefixes(env, "SPARKLET_SCRIPT_PREFIXES")
+
+
+def step_settings(env: Mapping[str, str] = os.environ) -> StepSettings:
+    """Read what the steps of state machines need."""
+    check_names(env)
+    return StepSettings(_number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MOST_MAP_CONCURRENCY))
 
 
 def check_script(uri: str, prefixes: tuple[str, ...]) -> None:

@@ -1,7 +1,5 @@
 """Lambda entry points of what plans and watches runs, and their composition root."""
 
-import json
-import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -16,11 +14,13 @@ from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import order_of
 from sparklet.fanout.checker import CheckReport, check, open_runs
 from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.log import log
 from sparklet.fanout.plan_requests import handle_request
 from sparklet.fanout.recovery import LetterFate, consume, keep
+from sparklet.fanout.steps import Answer, take_step
 from sparklet.fanout.task_letters import consume_task
 from sparklet.ports import Message
-from sparklet.settings import fanout_settings, planner_settings
+from sparklet.settings import fanout_settings, planner_settings, step_settings
 
 
 def planner_handler(event: Any, context: Any) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def planner_handler(event: Any, context: Any) -> dict[str, Any]:
         context.aws_request_id,
         lambda: context.get_remaining_time_in_millis() / 1000,
     )
-    _log("INFO", "planned" if answer["sealed"] else "not all planned yet", answer["run_id"], shards=answer["shards"])
+    log("INFO", "planned" if answer["sealed"] else "not all planned yet", answer["run_id"], shards=answer["shards"])
     return answer
 
 
@@ -46,6 +46,11 @@ def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]
     return handle_check(_deployment())
 
 
+def step_handler(event: Any, context: object) -> Answer:
+    """Do one step of a state machine, see ``steps``; what cannot be done is raised, for its ``Retry`` and ``Catch``."""
+    return take_step(_deployment(), step_settings(), event)
+
+
 def handle_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
     """Consume each letter of an SQS event; the batch response names those that must come back."""
     failures = []
@@ -55,9 +60,9 @@ def handle_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
             fate = _fate(at, letter, record)
         except SparkletError as error:
             failures.append({"itemIdentifier": letter.message_id})
-            _log("ERROR", "a dead letter could not be dealt with and comes back", letter.message_id, error=str(error))
+            log("ERROR", "a dead letter could not be dealt with and comes back", letter.message_id, error=str(error))
         else:
-            _log("ERROR" if fate is LetterFate.KEPT else "INFO", "dead letter", letter.message_id, fate=fate)
+            log("ERROR" if fate is LetterFate.KEPT else "INFO", "dead letter", letter.message_id, fate=fate)
     return {"batchItemFailures": failures}
 
 
@@ -72,7 +77,7 @@ def _fate(at: Deployment, letter: Message, record: Mapping[str, Any]) -> LetterF
     try:
         return consume_task(at, order)
     except NoticeError as error:  # the task has ended; coming back the letter would find nothing to do
-        _log("ERROR", "a notice was not sent", order.task_id, error=str(error))
+        log("ERROR", "a notice was not sent", order.task_id, error=str(error))
         return LetterFate.FAILED
 
 
@@ -85,7 +90,7 @@ def handle_check(at: Deployment) -> dict[str, Any]:
             answers[run.run_id] = _said(check(at, run.run_id))
         except SparkletError as error:
             problem = error
-            _log("ERROR", "a run could not be checked", run.run_id, error=str(error))
+            log("ERROR", "a run could not be checked", run.run_id, error=str(error))
     if problem:
         raise problem
     return {"runs": answers}
@@ -94,11 +99,6 @@ def handle_check(at: Deployment) -> dict[str, Any]:
 def _said(report: CheckReport) -> dict[str, Any]:
     done = {name: getattr(report, name) for name in ("lapsed", "requeued", "abandoned", "planned")}
     return {"state": str(report.run.state), "pending": report.counts.pending, "running": report.counts.running, **done}
-
-
-def _log(level: str, message: str, subject: str, **fields: str | int) -> None:
-    sys.stdout.write(json.dumps({"level": level, "message": message, "subject": subject, **fields}) + "\n")
-    sys.stdout.flush()
 
 
 @cache

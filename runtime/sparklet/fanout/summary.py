@@ -64,11 +64,17 @@ def verdict(options: RunOptions, counts: Counts) -> RunState:
         return RunState.FAILED
     if not counts.failed:
         return RunState.SUCCEEDED
+    tolerated = tolerated_failures(options, counts.total)
+    return RunState.SUCCEEDED_WITH_FAILURES if counts.failed <= (tolerated or 0) else RunState.FAILED
+
+
+def tolerated_failures(options: RunOptions, shards: int) -> int | None:
+    """How many of a run's shards may fail; None where it sets no limit: then none may, but none stops it."""
     count, percentage = options.tolerated_failure_count, options.tolerated_failure_percentage
-    kept = (not count or counts.failed <= count) and (
-        not percentage or counts.failed * 100 <= percentage * counts.total
-    )
-    return RunState.SUCCEEDED_WITH_FAILURES if kept and (count or percentage) else RunState.FAILED
+    limits = [count] if count else []
+    if percentage:
+        limits.append(int(percentage * shards // 100))
+    return min(limits, default=None)
 
 
 @dataclass(slots=True)

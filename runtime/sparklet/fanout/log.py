@@ -1,0 +1,10 @@
+"""What the functions of the fan-out log: one JSON object a line."""
+
+import json
+import sys
+
+
+def log(level: str, message: str, subject: str, **fields: str | int) -> None:
+    """Write one line about ``subject``: a run, a letter, an execution."""
+    sys.stdout.write(json.dumps({"level": level, "message": message, "subject": subject, **fields}) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,46 @@
+"""How long a state machine waits between two looks at a run: soon enough for its end, seldom enough for its history.
+
+An execution may have 25,000 events, and each turn (wait, check, choose) makes some ten. Three bounds make a wait:
+
+- at least a fiftieth of the time since the execution began. So turns grow rare like a geometric series: 50 turns
+  while the wait is at its least, 50 more for each e-fold of time until it is 300 s, then one every 300 s. In three days
+  that is at most 50 × ln(300) + 864 = 1,150 turns, whatever the run does (a test counts them);
+- longer while the end is far: a tenth of the estimated rest, from the run's throughput so far;
+- but no more than a tenth of the run's age, since an estimate that rests on its first shards is worth little. So an
+  end is seen late by a tenth of the run's own time at most.
+"""
+
+import math
+
+from sparklet.model import Counts, Run
+
+SMALL_RUN_SHARDS = 40
+LEAST_OF_SMALL_S, LEAST_S, LONGEST_S = 1, 5, 300
+TURNS_PER_AGE = 50
+LOOKS_PER_REST = 10
+LATEST_SHARE = 10
+
+
+def wait_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None) -> int:
+    """How long to wait before the next look.
+
+    Parameters
+    ----------
+    since_s
+        When the execution began whose history is to be spared; None: with the run.
+    """
+    small = run.sealed and counts.total <= SMALL_RUN_SHARDS
+    least_s = LEAST_OF_SMALL_S if small else LEAST_S
+    age_s = max(0.0, now_s - (run.created_s if since_s is None else since_s))
+    run_age_s = max(0.0, now_s - run.created_s)
+    far_s = min(_rest_s(run, counts, run_age_s) / LOOKS_PER_REST, run_age_s / LATEST_SHARE)
+    return math.ceil(min(LONGEST_S, max(least_s, age_s / TURNS_PER_AGE, far_s)))
+
+
+def _rest_s(run: Run, counts: Counts, age_s: float) -> float:
+    """The time until the run's end, from its throughput since it began; 0 if nobody can say.
+
+    Of a redriven run nobody can: shards that ended in earlier generations tell nothing of this one.
+    """
+    ended = counts.total - counts.open
+    return age_s * counts.open / ended if ended and not run.generation else 0.0

@@ -1,0 +1,133 @@
+"""Waves: what a Map state hands out of a run whose dispatch is a map. No message is ever sent for such a run.
+
+A wave is every shard that is PENDING now, by the base table (strongly consistent), as JSON Lines of references::
+
+    runs/<run_id>/waves/<generation>-<wave>-<last shard>-<milliseconds>.jsonl
+
+Waves follow one another until the run has ended. What a wave lost (a child that was aborted, a worker that was killed)
+is PENDING again once its lease is over, and in a later wave; what two waves hand out twice is turned away by a claim.
+So nothing depends on what Step Functions says of a child.
+
+A shard that a wave handed out and nobody claimed is handed out again ever more seldom, and counted as a requeue, as
+the checker does with messages; after ``MOST_UNCLAIMED`` times it has FAILED. Without that, a worker that refuses all it
+is given would be asked for ever. Which shards were handed out before is in the names of the files.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.scratch import scratch_error
+from sparklet.model import Failure, Run, ShardRecord, ShardRef, ShardState
+from sparklet.s3_uri import split_uri
+
+INLINE_MOST = 40  # iterations that an inline Map has at once
+MOST_SHARDS = 250_000  # of one wave: 40 MB of lines, and less than a Map run may have
+MOST_UNCLAIMED = 5
+UNCLAIMED_S = 60.0
+
+_NAME = re.compile(r"\d+-\d+-(\d+)-(\d+)\.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """What was handed out."""
+
+    count: int = 0
+    key: str = ""  # of the file, in the deployment's bucket; "" if there was nothing to hand out
+    items: tuple[ShardRef, ...] = ()  # all of them, if they are few enough for an inline Map
+    abandoned: int = 0  # shards given up, since nobody ever claims them
+
+
+@dataclass(slots=True)
+class _Earlier:
+    """What the waves of this generation handed out until now."""
+
+    last: int = -1  # every shard up to this one was handed out at least once
+    at_s: float = 0.0  # when the last wave was written
+
+
+def hand_out(at: Deployment, run: Run, number: int, *, most_shards: int = MOST_SHARDS) -> Wave:
+    """Write wave ``number`` of a run; memory does not grow with it.
+
+    Doing it again is harmless: it writes another file, of what is PENDING then.
+    """
+    waiting = _Waiting(at, run, _earlier(at, run))
+    with tempfile.TemporaryDirectory(prefix="sparklet-wave-") as folder:
+        path = Path(folder, "wave.jsonl")
+        try:
+            written = _write(path, islice(waiting.shards(), most_shards))
+        except OSError as error:
+            raise scratch_error("a wave of shards", error) from error
+        if not written.count:
+            return Wave(abandoned=waiting.abandoned)
+        name = f"{run.generation}-{number}-{written.last}-{int(at.clock.now_s() * 1000)}.jsonl"
+        uri = at.run_uri(run.run_id, f"waves/{name}")
+        at.store.upload(path, uri)
+    items = tuple(written.first) if written.count <= INLINE_MOST else ()
+    return Wave(written.count, split_uri(uri)[1], items, waiting.abandoned)
+
+
+@dataclass(slots=True)
+class _Written:
+    count: int = 0
+    last: int = -1
+    first: list[ShardRef] = field(default_factory=list)
+
+
+def _write(path: Path, records: Iterator[ShardRecord]) -> _Written:
+    written = _Written()
+    with path.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(record.ref.to_body() + "\n")
+            written.count, written.last = written.count + 1, max(written.last, record.number)
+            if written.count <= INLINE_MOST:
+                written.first.append(record.ref)
+    return written
+
+
+def _earlier(at: Deployment, run: Run) -> _Earlier:
+    earlier = _Earlier()
+    for info in at.store.list(at.run_uri(run.run_id, f"waves/{run.generation}-")):
+        if found := _NAME.fullmatch(info.uri.rpartition("/")[2]):
+            earlier.last = max(earlier.last, int(found[1]))
+            earlier.at_s = max(earlier.at_s, int(found[2]) / 1000)
+    return earlier
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """The shards of a run that are to be handed out now."""
+
+    at: Deployment
+    run: Run
+    earlier: _Earlier
+    abandoned: int = 0
+
+    def shards(self) -> Iterator[ShardRecord]:
+        """PENDING shards in order of number, but for those that were handed out in vain not long ago."""
+        for record in self.at.ledger.shards(self.run.run_id, ShardState.PENDING):
+            if record.number > self.earlier.last or record.changed_s > self.earlier.at_s:
+                yield record
+            elif again := self._again(record):
+                yield again
+
+    def _again(self, record: ShardRecord) -> ShardRecord | None:
+        """A shard that the waves before handed out and nobody claimed: once more, later, or never."""
+        if record.requeues >= MOST_UNCLAIMED:
+            self.abandoned += self.at.ledger.abandon(record, _unclaimed(record))
+            return None
+        if self.at.clock.now_s() - record.changed_s < UNCLAIMED_S * 2**record.requeues:
+            return None
+        return self.at.ledger.count_requeue(record)
+
+
+def _unclaimed(record: ShardRecord) -> Failure:
+    cause = f"; its last attempt: {record.error_class}: {record.error_message}" if record.error_class else ""
+    name = "NeverClaimed" if record.attempts else "NeverStarted"
+    message = f"handed out {record.requeues + 1} times, but no worker claimed it{cause}"
+    return Failure(name, message, retryable=False)
