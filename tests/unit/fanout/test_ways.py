@@ -126,7 +126,7 @@ def test_a_map_is_taken_where_the_queues_workers_come_too_slowly() -> None:
     found = compare(large, PRICES)
 
     # the loop: 15 + 153.92 s; the map: 15 + 1000 / 250 + 60 = 79 s
-    assert (found.of(Way.LOOP).end_s, found.of(Way.MAP).end_s) == (pytest.approx(168.92, abs=0.01), 79)
+    assert (found.of(Way.LOOP).end_s, found.of(Way.MAP).end_s) == pytest.approx((168.92, 79), abs=0.01)
     assert found.chosen is Way.MAP and found.reason.startswith("it ends 1.5 min sooner than the loop, for 0.02")
 
 
