@@ -33,6 +33,7 @@ OF_FUNCTIONS = frozenset(
         "SPARKLET_KAFKA_FAILURES",
         "SPARKLET_LEDGER_TABLE",
         "SPARKLET_MAP_CONCURRENCY",
+        "SPARKLET_METRICS_NAMESPACE",
         "SPARKLET_MIN_FREE_BYTES",
         "SPARKLET_NOTICE_BUS",
         "SPARKLET_NOTICE_TOPIC_ARN",
@@ -96,6 +97,7 @@ class WorkerSettings:
     output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES, and what is known: this function writes there
     notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic that is told how tasks of the API ended
     notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus, by name or ARN, that is told the same
+    metrics_namespace: str = ""  # SPARKLET_METRICS_NAMESPACE: of CloudWatch; "" = nothing is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class FanoutSettings:
     dlq_url: str  # SPARKLET_DLQ_URL
     notice_topic_arn: str = ""  # as for workers: the consumer of dead letters ends tasks as well
     notice_bus: str = ""
+    metrics_namespace: str = ""  # as for workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,7 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         output_prefixes=_output_prefixes(env, bucket),
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
+        metrics_namespace=env.get("SPARKLET_METRICS_NAMESPACE", ""),
     )
 
 
@@ -169,6 +173,7 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
         dlq_url=_required(env, "SPARKLET_DLQ_URL"),
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
+        metrics_namespace=env.get("SPARKLET_METRICS_NAMESPACE", ""),
     )
 
 

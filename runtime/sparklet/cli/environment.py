@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from sparklet.local.stack import StackOptions
 
 JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro")
-PASSED = ("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES")  # from the user's shell
+PASSED = (  # from the user's shell
+    *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES"),
+    "SPARKLET_METRICS_NAMESPACE",
+)
 DEFAULT_TIMEOUT_S = 900
 DEFAULT_MEMORY_MB = 3008
 MIB = 1024 * 1024

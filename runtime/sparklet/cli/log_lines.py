@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sparklet.metrics import is_metrics_line
 from sparklet.ports import WorkerLogs
 
 _OWN = ("time", "level", "message", "attempt")  # what each of a worker's own lines has
@@ -61,6 +62,8 @@ class Attribution:
 
     def take(self, text: str) -> LogLine | None:
         """The line with its attempt; None if it belongs to no shard."""
+        if is_metrics_line(text):
+            return None
         own = _own_fields(text)
         if own is not None:
             self._run, self._shard = str(own.get("run", "")), own.get("shard")

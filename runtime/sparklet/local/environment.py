@@ -44,7 +44,12 @@ def of_client(endpoint_url: str, token: str) -> dict[str, str]:
 
 def of_workers(state: StateDir, worker_env: Mapping[str, str]) -> dict[str, str]:
     """What every function's process finds, beside the stand-in's address; the template's values stand back."""
-    return {"SPARKLET_SCRATCH": str(state.scratch), LOG_DIR_VARIABLE: str(state.log), **worker_env}
+    return {
+        "SPARKLET_SCRATCH": str(state.scratch),
+        "SPARKLET_METRICS_NAMESPACE": "",  # nobody collects them here, and logs are read by people
+        LOG_DIR_VARIABLE: str(state.log),
+        **worker_env,
+    }
 
 
 def of_stand_in(state: StateDir, endpoint_url: str, token: str, worker_env: Mapping[str, str]) -> dict[str, str]:

@@ -72,10 +72,14 @@ def localise(
         properties["Runtime"] = "python3.12"  # the stand-in runs its own Python, whatever this says
         properties["Handler"] = "index.handler"
         properties["InlineCode"] = _SHIM.format(target=target, name=log_name(name))
-        variables = properties.get("Environment", {}).get("Variables", {})
+        _number_scaling(properties, parameters)
+    for settings in (
+        local.get("Globals", {}).get("Function", {}),
+        *(f["Properties"] for f in _functions(local).values()),
+    ):
+        variables = settings.get("Environment", {}).get("Variables", {})
         for key in variables.keys() & worker_env.keys():
             del variables[key]
-        _number_scaling(properties, parameters)
     local["Conditions"] = _without_joins(local.get("Conditions", {}), template["Parameters"], parameters)
     timeout_s = int(parameters["FunctionTimeoutS"])
     local["Parameters"]["FunctionTimeoutS"].pop("AllowedValues", None)

@@ -10,11 +10,13 @@ from typing import Any
 
 from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
+from sparklet.metrics import Emitter, Meter
 from sparklet.settings import WorkerSettings, worker_settings
 from sparklet.worker.batch import do_batch
 from sparklet.worker.batches import BatchDesk
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
+from sparklet.worker.measuring import Measuring
 from sparklet.worker.runner import Runner
 from sparklet.worker.script_cache import ScriptCache
 from sparklet.worker.shards import ShardDesk
@@ -25,9 +27,10 @@ from sparklet.worker.worker import Worker
 
 def lambda_handler(event: Event, context: Any) -> Any:
     """Do what the event asks for; see ``sparklet.events.answer`` for what comes back."""
-    worker = _worker()
+    worker, measuring = _worker(), _measuring()
     deadline = Deadline.of(context, worker.settings.grace_s)
     outcomes = do_batch(parse_event(event), lambda task: worker.run(task, deadline, context.aws_request_id), worker.log)
+    measuring.invocation(outcomes, worker.runner, context.aws_request_id)
     return answer(event, outcomes, kafka_failures=worker.settings.kafka_failures)
 
 
@@ -41,6 +44,11 @@ def _runner() -> Runner:
     runner = runner_for(_settings())
     runner.start()
     return runner
+
+
+@functools.cache
+def _measuring() -> Measuring:
+    return Measuring(Meter(_settings().metrics_namespace, Emitter.WORKER, Log().line))
 
 
 @functools.cache
@@ -81,6 +89,7 @@ def _worker() -> Worker:
             clock=SystemClock(),
             grace_s=settings.grace_s,
             log_stream=log_stream,
+            meter=_measuring().meter,
             open_inputs=input_stores(clients),
         )
     return worker

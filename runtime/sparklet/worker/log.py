@@ -35,6 +35,10 @@ class Log:
         """Something went wrong for good."""
         self._write("ERROR", message, fields)
 
+    def line(self, text: str) -> None:
+        """Write a line as it is."""
+        self._emit(text.encode() + b"\n")
+
     def output(self, stream: Stream, line: bytes) -> None:
         """Pass a line of the script's output through, byte for byte."""
         self._emit(line if line.endswith(b"\n") else line + b"\n")

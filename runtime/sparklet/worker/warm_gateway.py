@@ -87,7 +87,7 @@ class WarmRunner:
         self._host: HostProcess | None = None
         self._jvm: _Jvm | None = None
         self._task: TaskOutput | None = None  # the one that what the JVM writes belongs to
-        self._boots = 0
+        self.jvm_starts = 0
 
     def start(self) -> None:
         """Begin to boot the JVM and to import pyspark; never waits."""
@@ -165,8 +165,8 @@ class WarmRunner:
         if self._host is None:
             self._host = HostProcess(self._scratch, env)
         host = self._host
-        self._boots += 1
-        name = f"jvm-{self._boots}"
+        self.jvm_starts += 1
+        name = f"jvm-{self.jvm_starts}"
         jvm = _Jvm(name, host.home / name, _aws_environment())
         jvm.folder.mkdir()
         _point(host.home / "cwd", jvm.folder)

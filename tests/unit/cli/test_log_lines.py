@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from sparklet.cli.log_lines import Attribution, LogReader
+from sparklet.metrics import SHARDS_SUCCEEDED, Emitter, Meter
 
 STREAM = "worker-1.log"
 
@@ -63,6 +64,18 @@ def test_the_platforms_own_lines_belong_to_their_request() -> None:
         "between",
     ]
     assert [line and line[:2] for line in told(lines)] == [None, *[(3, "a1")] * 3, None, None]
+
+
+def test_metrics_are_no_part_of_what_a_shard_wrote() -> None:
+    said: list[str] = []
+    meter = Meter("Sparklet/my-stack", Emitter.WORKER, said.append)
+    meter.add(SHARDS_SUCCEEDED)
+    meter.emit(request_id="req-a1")
+    of_the_script = said[0].replace('{"sparklet_metrics":"worker",', "{")
+
+    whose = told([own(3, "a1", "claim answered"), said[0], of_the_script])
+
+    assert [line and line[2] for line in whose] == [own(3, "a1", "claim answered"), None, of_the_script]
 
 
 def test_a_reader_filters_and_goes_on_where_it_was_left() -> None:

@@ -134,3 +134,16 @@ def test_the_same_template_is_the_same_text(template: dict[str, Any]) -> None:
 
 def test_a_functions_logs_are_found_by_its_name() -> None:
     assert [log_name(n) for n in ("WorkerFunction", "DlqConsumerFunction")] == ["worker", "dlq-consumer"]
+
+
+def test_what_workers_are_handed_otherwise_is_said_by_no_function_and_not_for_all_of_them(
+    template: dict[str, Any],
+) -> None:
+    handed = {"SPARKLET_METRICS_NAMESPACE": "", "SPARKLET_SCRATCH": "/elsewhere"}
+
+    local = localise(template, PARAMETERS, {}, handed)
+
+    common = local["Globals"]["Function"]
+    said = [settings.get("Environment", {}).get("Variables", {}) for settings in (common, *functions(local).values())]
+    assert not any(handed.keys() & variables.keys() for variables in said)
+    assert "SPARKLET_METRICS_NAMESPACE" in template["Globals"]["Function"]["Environment"]["Variables"]

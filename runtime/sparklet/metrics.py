@@ -1,0 +1,173 @@
+"""What a deployment measures of itself: the only place for names, units and meanings of its metrics.
+
+A metric leaves as one JSON line on standard output, in CloudWatch's embedded metric format, one line an invocation;
+there is no call to make and nothing to wait for. All metrics of a stack lie in one namespace and have no dimensions:
+each is one series, whatever a stack does, and an alarm needs to know nothing but its name. What belongs to one
+invocation only (its request id) stands beside them in the line, for queries over the logs.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+MARK = "sparklet_metrics"  # the first member of each line: whoever reads logs can leave it out
+MOST_VALUES = 100  # of one metric in one line
+
+
+class Unit(StrEnum):
+    """Units as CloudWatch spells them."""
+
+    COUNT = "Count"
+    SECONDS = "Seconds"
+    BYTES = "Bytes"
+    MEGABYTES = "Megabytes"
+
+
+class Emitter(StrEnum):
+    """Which function says it."""
+
+    WORKER = "worker"
+    CHECKER = "checker"
+    DLQ_CONSUMER = "dlq-consumer"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """Something that is measured."""
+
+    name: str
+    unit: Unit
+    emitters: tuple[Emitter, ...]
+    description: str
+    statistic: str = "Sum"  # the one that means something: Sum of what happened, Maximum of what stands
+
+
+_WORKER, _CHECKER, _CONSUMER = (Emitter.WORKER,), (Emitter.CHECKER,), (Emitter.DLQ_CONSUMER,)
+
+SHARDS_SUCCEEDED: Final = Metric("ShardsSucceeded", Unit.COUNT, _WORKER, "shards that a worker brought to SUCCEEDED")
+SHARDS_FAILED: Final = Metric(
+    "ShardsFailed",
+    Unit.COUNT,
+    (Emitter.WORKER, Emitter.CHECKER, Emitter.DLQ_CONSUMER),
+    "shards, and tasks of the asynchronous API, that became FAILED, whoever found out; cancelled ones are none",
+)
+SHARDS_RETRIED: Final = Metric("ShardsRetried", Unit.COUNT, _WORKER, "attempts that failed and will be made again")
+SHARDS_TURNED_AWAY: Final = Metric(
+    "ShardsTurnedAway", Unit.COUNT, _WORKER, "messages whose shard had ended or had an owner: sent or delivered twice"
+)
+ATTEMPT_SECONDS: Final = Metric(
+    "AttemptSeconds", Unit.SECONDS, _WORKER, "how long an attempt took, from its claim to the ledger's answer", "p90"
+)
+ROWS_WRITTEN: Final = Metric("RowsWritten", Unit.COUNT, _WORKER, "rows that scripts reported of succeeded shards")
+BYTES_READ: Final = Metric("BytesRead", Unit.BYTES, _WORKER, "stored bytes of the inputs of succeeded shards")
+BYTES_WRITTEN: Final = Metric("BytesWritten", Unit.BYTES, _WORKER, "bytes that scripts reported of succeeded shards")
+TASKS_SUCCEEDED: Final = Metric("TasksSucceeded", Unit.COUNT, _WORKER, "events of no run that were done")
+TASKS_FAILED: Final = Metric("TasksFailed", Unit.COUNT, _WORKER, "events of no run that were not done, or come back")
+COLD_STARTS: Final = Metric("ColdStarts", Unit.COUNT, _WORKER, "first invocations of a new environment")
+JVM_RESTARTS: Final = Metric("JvmRestarts", Unit.COUNT, _WORKER, "warm JVMs that were replaced")
+MEMORY_PEAK: Final = Metric(
+    "MemoryPeak", Unit.MEGABYTES, _WORKER, "the most memory that the worker's processes had, added up", "Maximum"
+)
+
+RUNS_OPEN: Final = Metric("RunsOpen", Unit.COUNT, _CHECKER, "runs that have not ended", "Maximum")
+RUNS_SUCCEEDED: Final = Metric("RunsSucceeded", Unit.COUNT, _CHECKER, "runs that ended well, tolerated failures or not")
+RUNS_FAILED: Final = Metric("RunsFailed", Unit.COUNT, _CHECKER, "runs that ended as FAILED")
+RUNS_UNCHECKED: Final = Metric("RunsUnchecked", Unit.COUNT, _CHECKER, "runs that could not be checked this time")
+SHARDS_PENDING: Final = Metric("ShardsPending", Unit.COUNT, _CHECKER, "shards of open runs nobody has", "Maximum")
+SHARDS_RUNNING: Final = Metric("ShardsRunning", Unit.COUNT, _CHECKER, "shards of open runs in work", "Maximum")
+OLDEST_OPEN_SHARD: Final = Metric(
+    "OldestOpenShardSeconds",
+    Unit.SECONDS,
+    _CHECKER,
+    "how long the shard that has waited longest has been PENDING without a change",
+    "Maximum",
+)
+LEASES_LAPSED: Final = Metric("LeasesLapsed", Unit.COUNT, _CHECKER, "shards taken back from workers that went silent")
+MESSAGES_REQUEUED: Final = Metric(
+    "MessagesRequeued", Unit.COUNT, _CHECKER, "messages sent again for shards without one"
+)
+SHARDS_ABANDONED: Final = Metric(
+    "ShardsAbandoned", Unit.COUNT, _CHECKER, "shards given up at a run's time limit, or because it was cancelled"
+)
+DIFFERENCES: Final = Metric(
+    "Differences", Unit.COUNT, _CHECKER, "lasting differences between queue, ledger and results", "Maximum"
+)
+LETTERS_IN_KEEPING: Final = Metric(
+    "LettersInKeeping", Unit.COUNT, _CHECKER, "letters under dead-letters/ that somebody must look at", "Maximum"
+)
+
+LETTERS_SENT_AGAIN: Final = Metric(
+    "LettersSentAgain", Unit.COUNT, _CONSUMER, "dead letters of shards that had not run: they came back and go again"
+)
+LETTERS_DROPPED: Final = Metric("LettersDropped", Unit.COUNT, _CONSUMER, "dead letters that nobody needs any more")
+LETTERS_FAILED: Final = Metric("LettersFailed", Unit.COUNT, _CONSUMER, "dead letters whose shard or task is FAILED now")
+LETTERS_KEPT: Final = Metric("LettersKept", Unit.COUNT, _CONSUMER, "dead letters that nobody can read")
+
+METRICS: Final[Mapping[str, Metric]] = {
+    metric.name: metric for metric in tuple(globals().values()) if isinstance(metric, Metric)
+}
+"""All there are, by name."""
+
+
+class Meter:
+    """Collects what one invocation measures and writes it as one line.
+
+    Parameters
+    ----------
+    namespace
+        Where the metrics belong; "" writes nothing.
+    emitter
+        Who measures.
+    write
+        Takes the line, without its newline.
+    """
+
+    def __init__(self, namespace: str, emitter: Emitter, write: Callable[[str], None]) -> None:
+        self._namespace, self._emitter, self._write = namespace, emitter, write
+        self._values: dict[Metric, list[float]] = {}
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is written at all: what is costly to measure need not be measured otherwise."""
+        return bool(self._namespace)
+
+    def add(self, metric: Metric, value: float = 1) -> None:
+        """Measure something: values of one invocation are added up, but of seconds each is kept."""
+        assert self._emitter in metric.emitters, f"{metric.name} is not said to come from the {self._emitter}"
+        values = self._values.setdefault(metric, [])
+        if metric.unit is Unit.SECONDS or not values:
+            values.append(value)
+        else:
+            values[0] += value
+
+    def emit(self, **properties: str) -> None:
+        """Write what was measured since the last time, with ``properties`` beside it; nothing if there is nothing."""
+        values, self._values = self._values, {}
+        if not self._namespace:
+            return
+        while values:
+            self._write(_line(self._namespace, self._emitter, values, properties))
+            values = {metric: rest for metric, found in values.items() if (rest := found[MOST_VALUES:])}
+
+
+def is_metrics_line(text: str) -> bool:
+    """Whether a line of a log is one of these."""
+    return text.startswith(f'{{"{MARK}":')
+
+
+def _line(namespace: str, emitter: Emitter, values: Mapping[Metric, list[float]], properties: Mapping[str, str]) -> str:
+    directive = {
+        "Namespace": namespace,
+        "Dimensions": [[]],
+        "Metrics": [{"Name": metric.name, "Unit": metric.unit} for metric in values],
+    }
+    document = {
+        MARK: emitter,
+        "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]},
+        **properties,
+        **{metric.name: found[0] if len(found) == 1 else found[:MOST_VALUES] for metric, found in values.items()},
+    }
+    return json.dumps(document, separators=(",", ":"))

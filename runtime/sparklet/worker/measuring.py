@@ -1,0 +1,53 @@
+"""What an invocation of a worker measures beside its shards, and the line that says all of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sparklet.events import Outcome
+from sparklet.metrics import (
+    COLD_STARTS,
+    JVM_RESTARTS,
+    MEMORY_PEAK,
+    SHARDS_FAILED,
+    TASKS_FAILED,
+    TASKS_SUCCEEDED,
+    Meter,
+)
+from sparklet.worker.memory_peak import memory_peak_mb
+from sparklet.worker.runner import Runner
+
+
+@dataclass
+class Measuring:
+    """Measures each invocation of one environment."""
+
+    meter: Meter
+    _invocations: int = 0
+    _jvm_starts: int = 1  # the first one is no restart
+
+    def invocation(self, outcomes: Iterable[Outcome], runner: Runner, request_id: str) -> None:
+        """Say what one invocation has done, in one line; shards were measured where they were done."""
+        if not self.meter.on:
+            return
+        self._invocations += 1
+        if self._invocations == 1:
+            self.meter.add(COLD_STARTS)
+        for outcome in outcomes:
+            self._task(outcome)
+        starts = getattr(runner, "jvm_starts", 0)  # a runner that keeps no JVM does not count any
+        if starts > self._jvm_starts:
+            self.meter.add(JVM_RESTARTS, starts - self._jvm_starts)
+            self._jvm_starts = starts
+        self.meter.add(MEMORY_PEAK, memory_peak_mb())
+        self.meter.emit(request_id=request_id)
+
+    def _task(self, outcome: Outcome) -> None:
+        """Count a task of no run; nothing was done for one that was skipped, or is another's."""
+        if outcome.task.shard is not None:
+            return
+        if outcome.error is not None:
+            self.meter.add(TASKS_FAILED)
+            if outcome.task.order is not None and outcome.acknowledged:
+                self.meter.add(SHARDS_FAILED)
+        elif outcome.answer.get("state") == "SUCCEEDED" and "claim" not in outcome.answer:
+            self.meter.add(TASKS_SUCCEEDED)

@@ -1,0 +1,155 @@
+"""Metrics leave as lines that CloudWatch takes: its specification of the embedded metric format, as a schema."""
+
+import json
+import math
+import re
+import time
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from sparklet import metrics
+from sparklet.metrics import ATTEMPT_SECONDS, METRICS, SHARDS_SUCCEEDED, Emitter, Meter, Metric, Unit, is_metrics_line
+
+MOST_EVENT_BYTES = 256 * 1024  # the smallest limit of a log event that the specification ever named
+UNITS = (
+    *("Seconds", "Microseconds", "Milliseconds", "Bytes", "Kilobytes", "Megabytes", "Gigabytes", "Terabytes", "Bits"),
+    *("Percent", "Count", "Count/Second", "None"),
+)
+NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
+EMF = {
+    "type": "object",
+    "required": ["_aws"],
+    "properties": {
+        "_aws": {
+            "type": "object",
+            "required": ["Timestamp", "CloudWatchMetrics"],
+            "additionalProperties": False,
+            "properties": {
+                "Timestamp": {"type": "integer"},
+                "CloudWatchMetrics": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "required": ["Namespace", "Dimensions", "Metrics"],
+                        "additionalProperties": False,
+                        "properties": {
+                            "Namespace": NAME,
+                            "Dimensions": {
+                                "type": "array",
+                                "minItems": 1,
+                                "items": {"type": "array", "maxItems": 30, "items": {**NAME, "maxLength": 250}},
+                            },
+                            "Metrics": {
+                                "type": "array",
+                                "minItems": 1,
+                                "maxItems": 100,
+                                "items": {
+                                    "type": "object",
+                                    "required": ["Name"],
+                                    "additionalProperties": False,
+                                    "properties": {
+                                        "Name": NAME,
+                                        "Unit": {"enum": UNITS},
+                                        "StorageResolution": {"enum": [1, 60]},
+                                    },
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def check_emf(line: str) -> dict[str, Any]:
+    """The document of a line; AssertionError if CloudWatch would not take it."""
+    assert len(line.encode()) <= MOST_EVENT_BYTES and "\n" not in line
+    document: dict[str, Any] = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    Draft202012Validator(EMF).validate(document)
+    assert abs(document["_aws"]["Timestamp"] / 1000 - time.time()) < 3600, "milliseconds, at most two weeks old"
+    for directive in document["_aws"]["CloudWatchMetrics"]:
+        for keys in directive["Dimensions"]:
+            assert all(isinstance(document[key], str) and 0 < len(document[key]) <= 1024 for key in keys)
+        for metric in directive["Metrics"]:
+            found = document[metric["Name"]]
+            values = found if isinstance(found, list) else [found]
+            assert 0 < len(values) <= 100
+            assert all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    return document
+
+
+def everything(emitter: Emitter) -> list[Metric]:
+    return [metric for metric in METRICS.values() if emitter in metric.emitters]
+
+
+@pytest.mark.parametrize("emitter", Emitter)
+def test_all_that_a_function_can_say_is_one_line_that_cloudwatch_takes(emitter: Emitter) -> None:
+    lines: list[str] = []
+    meter = Meter("Sparklet/my-stack", emitter, lines.append)
+    for metric in everything(emitter):
+        meter.add(metric, 2.5)
+        meter.add(metric)
+
+    meter.emit(request_id="r-1")
+
+    (line,) = lines
+    document = check_emf(line)
+    (directive,) = document["_aws"]["CloudWatchMetrics"]
+    assert directive["Namespace"] == "Sparklet/my-stack" and directive["Dimensions"] == [[]]
+    assert {each["Name"]: each["Unit"] for each in directive["Metrics"]} == {
+        metric.name: metric.unit for metric in everything(emitter)
+    }
+    for metric in everything(emitter):
+        assert document[metric.name] == ([2.5, 1] if metric.unit is Unit.SECONDS else 3.5)
+    assert (document["request_id"], is_metrics_line(line)) == ("r-1", True)
+
+
+def test_a_line_holds_what_happened_since_the_last_one_and_there_is_none_for_nothing() -> None:
+    lines: list[str] = []
+    meter = Meter("n", Emitter.WORKER, lines.append)
+    meter.emit()
+    meter.add(SHARDS_SUCCEEDED)
+    meter.emit()
+    meter.emit()
+
+    (line,) = lines
+    assert check_emf(line)["ShardsSucceeded"] == 1
+
+
+def test_more_values_than_a_line_takes_go_into_further_lines() -> None:
+    lines: list[str] = []
+    meter = Meter("n", Emitter.WORKER, lines.append)
+    for number in range(250):
+        meter.add(ATTEMPT_SECONDS, number)
+        meter.add(SHARDS_SUCCEEDED)
+
+    meter.emit()
+
+    documents = [check_emf(line) for line in lines]
+    assert [value for each in documents for value in each["AttemptSeconds"]] == list(range(250))
+    assert [each.get("ShardsSucceeded") for each in documents] == [250, None, None]
+
+
+def test_nothing_is_written_where_no_namespace_is_set() -> None:
+    meter = Meter("", Emitter.WORKER, lambda line: pytest.fail(line))
+    meter.add(SHARDS_SUCCEEDED)
+    meter.emit()
+    assert not meter.on
+
+
+def test_no_function_says_what_is_anothers() -> None:
+    with pytest.raises(AssertionError, match="RunsOpen"):
+        Meter("n", Emitter.WORKER, print).add(metrics.RUNS_OPEN)
+
+
+def test_names_are_as_cloudwatch_has_them_and_each_metric_is_described_and_used() -> None:
+    assert len(METRICS) == len({metric.name for metric in METRICS.values()})
+    for metric in METRICS.values():
+        assert re.fullmatch(r"([A-Z][a-z]+)+", metric.name)
+        assert metric.emitters and len(metric.description) > 15
+        assert metric.statistic in ("Sum", "Maximum", "p90")

@@ -1,0 +1,136 @@
+"""What a worker says of itself in CloudWatch's format: one line an invocation, and right."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sparklet.errors import GatewayLostError, ScriptFailedError
+from sparklet.metrics import METRICS, Emitter, Meter
+from sparklet.worker.measuring import Measuring
+from sparklet.worker.memory_peak import memory_peak_mb
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from tests.unit.test_metrics import check_emf
+from tests.unit.worker.conftest import Bench
+
+
+class Said:
+    """A worker's measuring, and the lines it wrote."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.lines: list[str] = []
+        self.measuring = Measuring(Meter("Sparklet/test", Emitter.WORKER, self.lines.append))
+        self._bench = bench
+        assert bench.worker.shards
+        bench.worker.shards.meter = self.measuring.meter
+
+    def of(self, *outcomes: Any) -> dict[str, Any]:
+        """The metrics of the one line that an invocation with these outcomes writes."""
+        self.lines.clear()
+        self.measuring.invocation(outcomes, self._bench.worker.runner, "request-1")
+        (line,) = self.lines
+        document = check_emf(line)
+        return {name: value for name, value in document.items() if name in METRICS}
+
+
+@pytest.fixture
+def said(bench: Bench) -> Said:
+    return Said(bench)
+
+
+def reporting(rows: int, size_bytes: int) -> Callable[[ScriptCall, Output], ScriptResult]:
+    def run(call: ScriptCall, output: Output) -> ScriptResult:
+        with open(call.env["SPARKLET_OUTCOME_FILE"], "w") as file:
+            json.dump({"rows": rows, "output_bytes": size_bytes}, file)
+        return ScriptResult(0)
+
+    return run
+
+
+def test_a_shard_that_succeeded_says_rows_bytes_and_seconds(bench: Bench, said: Said) -> None:
+    bench.plan()
+
+    def slow(call: ScriptCall, output: Output) -> ScriptResult:
+        bench.clock.advance(42)
+        return reporting(7, 1234)(call, output)
+
+    bench.runner.behaviour = slow
+    told = said.of(bench.deliver())
+
+    peak = told.pop("MemoryPeak")
+    assert peak > 5
+    assert told == {
+        "ColdStarts": 1,
+        "ShardsSucceeded": 1,
+        "AttemptSeconds": pytest.approx(42),
+        "BytesRead": 10,
+        "RowsWritten": 7,
+        "BytesWritten": 1234,
+    }
+
+
+def test_retries_failures_and_messages_for_nothing_are_told_apart(bench: Bench, said: Said) -> None:
+    (ref,) = bench.plan(max_attempts=2)
+    bench.runner.behaviour = lambda call, output: ScriptResult(1, cause_class="OSError", cause="503")
+    said.of()
+
+    first = said.of(bench.deliver())
+    bench.clock.advance(600)
+    second = said.of(bench.deliver())
+    bench.queue.send([ref.to_body()])
+    third = said.of(bench.deliver())
+
+    assert (first["ShardsRetried"], first.get("ShardsFailed")) == (1, None)
+    assert (second.get("ShardsRetried"), second["ShardsFailed"]) == (None, 1)
+    assert third.keys() == {"ShardsTurnedAway", "MemoryPeak"}
+
+
+def test_events_of_no_run_are_counted_by_what_became_of_them(bench: Bench, said: Said) -> None:
+    said.of()
+    fine = bench.invoke({"any": "event"})
+    bench.runner.behaviour = lambda call, output: ScriptResult(1)
+    failed = bench.invoke({"any": "event"})
+    assert isinstance(failed[0].error, ScriptFailedError)
+
+    told = said.of(*fine, *fine, *failed)
+
+    assert (told["TasksSucceeded"], told["TasksFailed"]) == (2, 1)
+    assert "ColdStarts" not in told
+
+
+def test_a_jvm_that_was_replaced_is_counted_once(bench: Bench, said: Said) -> None:
+    bench.runner.jvm_starts = 1  # type: ignore[attr-defined]
+    assert "JvmRestarts" not in said.of()
+    bench.runner.jvm_starts = 3  # type: ignore[attr-defined]
+    assert said.of()["JvmRestarts"] == 2
+    assert "JvmRestarts" not in said.of()
+
+
+def test_where_no_namespace_is_set_nothing_is_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparklet.worker.measuring.memory_peak_mb", lambda: pytest.fail("measured"))
+    Measuring(Meter("", Emitter.WORKER, lambda line: pytest.fail(line))).invocation([], bench.worker.runner, "r")
+
+
+def test_memory_counts_processes_below_this_one() -> None:
+    import subprocess
+    import sys
+
+    hungry = "import sys; x = bytearray(200_000_000); print('up', flush=True); sys.stdin.read()"
+    before = memory_peak_mb()
+    with subprocess.Popen([sys.executable, "-c", hungry], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout and child.stdout.readline() == b"up\n"
+        during = memory_peak_mb()
+        child.communicate()
+    assert during >= 200 and during >= before
+    assert memory_peak_mb() >= 200  # it has ended, its peak is known still
+
+
+def test_a_gateway_that_is_lost_counts_as_a_retry(bench: Bench, said: Said) -> None:
+    bench.plan()
+
+    def lost(call: ScriptCall, output: Output) -> ScriptResult:
+        raise GatewayLostError("the JVM is gone")
+
+    bench.runner.behaviour = lost
+    assert said.of(bench.deliver())["ShardsRetried"] == 1
