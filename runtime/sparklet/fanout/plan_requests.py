@@ -16,6 +16,7 @@ from typing import Any
 from sparklet.errors import CheckpointConflictError, EventError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.fitting import default_max_shard_bytes, refuse_wide_slices
+from sparklet.fanout.given import Given
 from sparklet.fanout.list_requests import ListRequest
 from sparklet.fanout.new_run import RunRequest, new_run
 from sparklet.fanout.plan_parts import Sealed
@@ -183,48 +184,11 @@ def _answer(at: Deployment, run: Run) -> dict[str, Any]:
     }
 
 
-class _Given:
-    """The keys of a request; null is as good as absent."""
+class _Given(Given):
+    """The keys of a planner's request."""
 
     def __init__(self, event: Any) -> None:
-        if not isinstance(event, Mapping):
-            raise EventError(f"a request must be a JSON object, not a {type(event).__name__}")
-        self._values = {key: value for key, value in event.items() if value is not None}
-        if unknown := sorted(self._values.keys() - KEYS):
-            import difflib  # only to fail with
-
-            near = difflib.get_close_matches(unknown[0], sorted(KEYS), 1)
-            remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(sorted(KEYS))}"
-            raise EventError(f"a request has no key {unknown[0]!r}; {remedy}")
-
-    @property
-    def keys(self) -> frozenset[str]:
-        return frozenset(self._values)
-
-    def of_kind(self, key: str, kind: type | tuple[type, ...], words: str, default: Any) -> Any:
-        value = self._values.get(key, default)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise EventError(f"{key} is a {type(value).__name__}; it must be {words}")
-        return value
-
-    def text(self, key: str) -> str:
-        return str(self.of_kind(key, str, "a text", ""))
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.of_kind(key, (str, list), "a list of texts", [])
-        value = [value] if isinstance(value, str) else value
-        if wrong := [each for each in value if not isinstance(each, str)]:
-            raise EventError(f"{key} holds a {type(wrong[0]).__name__}; it must be a list of texts")
-        return tuple(value)
-
-    def flag(self, key: str) -> bool:
-        return bool(self.of_kind(key, bool, "true or false", False))
-
-    def number(self, key: str, kind: type, default: float) -> Any:
-        return kind(self.of_kind(key, (int, kind), "a whole number" if kind is int else "a number", default))
-
-    def number_text(self, key: str, default: str) -> str:
-        return str(self.of_kind(key, (int, str), "a number or a text", default))
+        super().__init__(event, KEYS)
 
     def size(self, key: str, default_bytes: int) -> int:
         return parse_size_bytes(self.number_text(key, str(default_bytes)))
