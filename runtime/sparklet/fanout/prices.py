@@ -16,7 +16,7 @@ from sparklet.errors import SettingsError
 
 TABLES = ("prices", "limits", "assumptions")
 _OWN = Path(__file__).with_name("prices.toml")
-_ABOVE_ZERO = ("limits.", "assumptions.planned_a_s", "assumptions.task_bytes_a_s", "assumptions.turn_s")
+_ABOVE_ZERO = ("limits.", "assumptions.planned_a_s", "assumptions.task_bytes_a_s")
 
 
 @dataclass(frozen=True, slots=True)

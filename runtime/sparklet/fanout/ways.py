@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sparklet.fanout.prices import Prices
+from sparklet.fanout.waiting import LEAST_S, LONGEST_S, TURNS_PER_AGE
 
 FREE_SCRATCH_MB = 512
 EXPRESS_MB = 64  # the least memory that an express workflow is billed for
@@ -139,13 +140,22 @@ def dispatch_cost(way: Way, shards: int, shard_s: float, end_s: float, prices: P
     transition = prices["prices.transition"]
     machine = STEPS_BESIDE * transition
     if way is Way.LOOP:
-        turns = math.ceil(end_s / prices["assumptions.turn_s"])
         messages = shards * prices["assumptions.sqs_requests_a_shard"] * prices["prices.sqs_request"]
-        return machine + messages + turns * prices["assumptions.states_a_turn"] * transition
+        return machine + messages + most_turns(end_s) * prices["assumptions.states_a_turn"] * transition
     if way is Way.MAP and express:
         gb_s = EXPRESS_MB / 1024 * math.ceil(shard_s * 10) / 10
         return machine + shards * (prices["prices.express_request"] + gb_s * prices["prices.express_gb_s"])
     return machine + shards * prices["assumptions.states_a_map_shard"] * transition
+
+
+def most_turns(end_s: float) -> int:
+    """How often a machine looks at a run of that length, at most (see ``fanout.waiting``).
+
+    Every ``LEAST_S`` at first, then ``TURNS_PER_AGE`` more for each e-fold of its age, then every ``LONGEST_S``.
+    """
+    seldom_s, rarest_s = LEAST_S * TURNS_PER_AGE, LONGEST_S * TURNS_PER_AGE
+    folds = math.log(min(end_s, rarest_s) / seldom_s) if end_s > seldom_s else 0.0
+    return math.ceil(min(end_s, seldom_s) / LEAST_S + TURNS_PER_AGE * folds + max(0.0, end_s - rarest_s) / LONGEST_S)
 
 
 def work_s(shards: int, shard_s: float, first: float, more_a_s: float, most: float) -> float:

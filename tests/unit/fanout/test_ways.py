@@ -14,6 +14,7 @@ from sparklet.fanout.ways import (
     assumed_shard_s,
     compare,
     express_children,
+    most_turns,
     scaled_shard_s,
     work_s,
 )
@@ -52,12 +53,12 @@ def test_the_loop_by_hand() -> None:
     assert loop.end_s == pytest.approx(5 + 10 + 9 + 35.05)
     # 2,000 s of work and 50 cold starts of 10 s in 2 GB, and 100 requests:
     assert loop.costs["lambda"] == pytest.approx(2500 * 2 * 0.0000166667 + 100 * 0.0000002)
-    # 100 × 2.1 requests to the queue; 59.05 s are 2 turns of 3 states, and 8 states are entered once:
-    assert loop.costs["dispatch"] == pytest.approx(210 * 0.0000004 + (2 * 3 + 8) * 0.000025)
+    # 100 × 2.1 requests to the queue; 59.05 s are 12 turns (each 5 s) of 3 states, and 8 states are entered once:
+    assert loop.costs["dispatch"] == pytest.approx(210 * 0.0000004 + (12 * 3 + 8) * 0.000025)
     assert loop.costs["ledger"] == pytest.approx(100 * (7 * 0.000000625 + 4 * 0.000000125))
     assert loop.costs["s3"] == pytest.approx(100 * (60 * 0.000005 + 60 * 0.0000004))
-    # 0.0833535 + 0.000434 + 0.0004875 + 0.0324
-    assert loop.cost == pytest.approx(0.116675)
+    # 0.0833535 + 0.001184 + 0.0004875 + 0.0324
+    assert loop.cost == pytest.approx(0.117425)
 
 
 def test_the_map_by_hand() -> None:
@@ -94,6 +95,12 @@ def test_workers_that_become_more_by_hand() -> None:
     assert work_s(10, 60, 5, 5, 1000) == 60
     # 1,000 × 60 s: t = (-5 + √(25 + 600,000)) / 5
     assert work_s(1000, 60, 5, 5, 1000) == pytest.approx(153.92, abs=0.01)
+
+
+def test_a_machines_turns_by_hand() -> None:
+    assert [most_turns(s) for s in (0, 1, 250)] == [0, 1, 50]
+    assert most_turns(2500) == 166  # 50, and 50 × ln 10 = 115.1 more
+    assert most_turns(3 * 24 * 3600) == 1069  # 50 + 50 × ln 60 = 254.7, and 244,200 s / 300 s = 814 more
 
 
 def test_a_shards_time_by_hand() -> None:
