@@ -31,6 +31,8 @@
     │   └── ScratchFullError*        too little space in /tmp
     ├── DeadlineExceededError*       the guard ended the script before the function's deadline
     ├── LeaseLostError*              another attempt owns the shard, or it has ended
+    ├── ShardNotDoneError*           a shard that was asked for directly has not ended
+    ├── ShardFailedError             a shard that was asked for directly has FAILED for good
     ├── RemoteTaskError              an invoked function answered with an error
     └── LocalStackError              the embedded stack could not be started or used
 
@@ -70,6 +72,8 @@ __all__ = [
     "ScriptFetchError",
     "ScriptNotAllowedError",
     "SettingsError",
+    "ShardFailedError",
+    "ShardNotDoneError",
     "ShardNotFoundError",
     "SparkRuntimeError",
     "SparkletError",
@@ -257,6 +261,20 @@ class LeaseLostError(SparkletError):
     """Another attempt owns the shard now, or the shard has ended; nothing was written."""
 
     retryable = True
+
+
+class ShardNotDoneError(SparkletError):
+    """The shard that was asked for has not ended, and nobody holds it: ask again after a while.
+
+    With ``ShardFailedError`` and ``LeaseLostError`` (ask again once the lease is over) all that a state machine
+    which asks for a shard needs to tell apart.
+    """
+
+    retryable = True
+
+
+class ShardFailedError(SparkletError):
+    """The shard that was asked for has FAILED: asking again does not help, a redrive may."""
 
 
 class RemoteTaskError(SparkletError):

@@ -1,0 +1,161 @@
+"""A shard asked for directly, as a Map state's child does: three errors by name, and the same answer each time."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sparklet.errors import (
+    LeaseLostError,
+    LedgerError,
+    RunNotFoundError,
+    ScriptFailedError,
+    SettingsError,
+    ShardFailedError,
+    ShardNotDoneError,
+)
+from sparklet.events import answer
+from sparklet.model import Failure, ShardRef, ShardState
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from tests.unit.worker.conftest import Behaviour, Bench
+
+
+def ends(code: int, cause_class: str = "") -> Behaviour:
+    return lambda call, output: ScriptResult(code, "", cause_class, "because")
+
+
+def ask(bench: Bench, ref: ShardRef, remaining_s: float = 600) -> Any:
+    """What Lambda answers to a child that invokes the worker with this reference."""
+    event = json.loads(ref.to_body())
+    return answer(event, bench.invoke(event, remaining_s))
+
+
+def down(*args: object, **kwargs: object) -> Any:
+    raise LedgerError("the ledger does not answer")
+
+
+def test_a_shard_that_succeeds_says_so_each_time_it_is_asked_for(bench: Bench) -> None:
+    (ref,) = bench.plan()
+
+    assert ask(bench, ref) == {"shard": 0, "state": "SUCCEEDED", "rows": None}
+    assert ask(bench, ref) == {"shard": 0, "claim": "DONE", "state": "SUCCEEDED"}
+    assert len(bench.runner.calls) == 1
+
+
+def test_a_shard_that_fails_for_good_fails_each_time_it_is_asked_for(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    bench.runner.behaviour = ends(1, "SyntaxError")
+
+    with pytest.raises(ShardFailedError, match=r"shard 0 of run run-1 has FAILED: ScriptFailedError: .*SyntaxError"):
+        ask(bench, ref)
+    with pytest.raises(ShardFailedError, match="has FAILED before: SyntaxError: because"):
+        ask(bench, ref)
+    assert len(bench.runner.calls) == 1
+
+
+def test_a_failed_attempt_is_not_done_until_no_attempt_is_left(bench: Bench) -> None:
+    (ref,) = bench.plan(max_attempts=2)
+    bench.runner.behaviour = ends(1, "OSError")
+
+    with pytest.raises(ShardNotDoneError, match=r"has not ended: ScriptFailedError: .*OSError: because"):
+        ask(bench, ref)
+    assert bench.ledger.get_shard("run-1", 0).state is ShardState.PENDING
+    with pytest.raises(ShardFailedError):
+        ask(bench, ref)
+
+
+def test_a_shard_whose_attempts_all_died_fails_when_it_is_asked_for(bench: Bench) -> None:
+    (ref,) = bench.plan(max_attempts=1)
+    bench.ledger.claim(ref, "killed", lease_s=60, max_attempts=1)
+    bench.clock.advance(500)
+
+    with pytest.raises(ShardFailedError, match="LeaseExpired"):
+        ask(bench, ref)
+    assert bench.ledger.get_shard("run-1", 0).state is ShardState.FAILED
+
+
+def test_a_shard_that_another_attempt_holds_is_a_lost_lease(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    bench.ledger.claim(ref, "another", lease_s=60, max_attempts=3)
+
+    with pytest.raises(LeaseLostError, match="held by attempt another"):
+        ask(bench, ref)
+
+
+def test_a_lease_that_is_lost_while_the_script_runs_is_a_lost_lease(bench: Bench) -> None:
+    (ref,) = bench.plan()
+
+    def overtaken(call: ScriptCall, output: Output) -> ScriptResult:
+        bench.clock.advance(2000)
+        bench.ledger.claim(ref, "another", lease_s=60, max_attempts=3)
+        return ScriptResult(0)
+
+    bench.runner.behaviour = overtaken
+    with pytest.raises(LeaseLostError):
+        ask(bench, ref)
+
+
+def test_a_reference_of_an_older_generation_is_no_failure_whatever_became_of_the_shard(bench: Bench) -> None:
+    (ref,) = bench.plan(max_attempts=1)
+    bench.runner.behaviour = ends(1)
+    with pytest.raises(ShardFailedError):
+        ask(bench, ref)
+    run = bench.ledger.get_run("run-1")
+    bench.ledger.start_generation("run-1", 1, run.scripts[0])
+    bench.ledger.redrive("run-1", 0, 1)
+    with pytest.raises(ShardFailedError):
+        ask(bench, replace(ref, generation=1))
+
+    assert ask(bench, ref)["claim"] == "STALE"
+
+
+@pytest.mark.parametrize("method", ["get_run", "claim"])
+def test_a_ledger_that_does_not_answer_leaves_the_shard_not_done(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    (ref,) = bench.plan()
+    monkeypatch.setattr(bench.ledger, method, down)
+    with pytest.raises(ShardNotDoneError, match="LedgerError: the ledger does not answer"):
+        ask(bench, ref)
+
+
+def test_too_little_time_leaves_the_shard_not_done(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    with pytest.raises(ShardNotDoneError, match="DeadlineExceededError"):
+        ask(bench, ref, remaining_s=10)
+
+
+def drop_ledger(bench: Bench) -> None:
+    bench.worker.shards = None
+
+
+def forget_runs(bench: Bench) -> None:
+    bench.ledger.get_run = lambda run_id: (_ for _ in ()).throw(RunNotFoundError("no run"))  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("spoil", "error"), [(drop_ledger, SettingsError), (forget_runs, RunNotFoundError)])
+def test_a_worker_that_can_do_no_shard_says_what_is_wrong_with_it(
+    bench: Bench, spoil: Callable[[Bench], None], error: type[Exception]
+) -> None:
+    (ref,) = bench.plan()
+    spoil(bench)
+    with pytest.raises(error):
+        ask(bench, ref)
+
+
+def test_a_plain_direct_event_raises_the_scripts_own_error(bench: Bench) -> None:
+    bench.store.put("s3://bucket/scripts/job.py", b"print(1)\n")
+    bench.runner.behaviour = ends(3)
+    event = {"sparklet": {"script": "s3://bucket/scripts/job.py"}}
+    with pytest.raises(ScriptFailedError):
+        answer(event, bench.invoke(event))
+
+
+def test_the_cause_of_a_failure_that_the_ledger_knows_is_told(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    record = bench.ledger.get_shard("run-1", 0)
+    bench.ledger.abandon(record, Failure("RunCancelled", "the run was cancelled", False))
+    with pytest.raises(ShardFailedError, match="RunCancelled: the run was cancelled"):
+        ask(bench, ref)
