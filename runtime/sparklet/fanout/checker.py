@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
 from sparklet.fanout.cancel import give_up, seal_as_it_is
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.dispatch import Pace
+from sparklet.fanout.dispatch import Outbox
 from sparklet.fanout.manifest import has_manifest, write_manifests
 from sparklet.fanout.planner import plan
 from sparklet.fanout.summary import Summary, verdict
-from sparklet.model import Counts, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
+from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
 
 STALL_S = 60.0
 UNCLAIMED_S = 6 * 3600.0  # a message may wait so long in a busy queue before it is sent again
@@ -52,12 +52,12 @@ def check(
         return _ended(at, run)
     if run.cancelled_s is not None:
         return _settle_cancelled(at, run)
-    pace = Pace(at.clock, run.options.rate_per_s)
+    outbox = Outbox(at, run)
     parts = () if run.sealed else tuple(at.ledger.parts(run_id))
-    lapsed = _lapse(at, run, pace)
+    lapsed = _lapse(at, run, outbox)
     abandoned = _abandon_overdue(at, run)
     counts = at.ledger.glance(run_id)
-    requeued = _requeue(at, run, counts, max(stall_s, STALL_S), _undispatched_from(parts), pace)
+    requeued = _requeue(at, run, counts, max(stall_s, STALL_S), _undispatched_from(parts), outbox)
     report = CheckReport(run, counts, lapsed, requeued, abandoned)
     if not run.sealed:
         return _continue_planning(at, report, parts, planner_silent_s)
@@ -86,8 +86,8 @@ def _settle_cancelled(at: Deployment, run: Run) -> CheckReport:
 # --- lost shards ---------------------------------------------------------------
 
 
-def _lapse(at: Deployment, run: Run, pace: Pace) -> int:
-    """End leases that are over; whoever is PENDING then gets a message at once."""
+def _lapse(at: Deployment, run: Run, outbox: Outbox) -> int:
+    """End leases that are over; whoever is PENDING then gets a message at once, or is in a Map's next wave."""
     lapsed = 0
 
     def owed() -> Iterator[str]:
@@ -98,12 +98,14 @@ def _lapse(at: Deployment, run: Run, pace: Pace) -> int:
                 if now.state is ShardState.PENDING:
                     yield now.ref.to_body()
 
-    pace.send(at.queue, owed())
+    outbox.send(owed())
     return lapsed
 
 
-def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_from: int | None, pace: Pace) -> int:
+def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_from: int | None, outbox: Outbox) -> int:
     """Send messages again for shards whose message is surely gone; ever more seldom for the same shard."""
+    if run.dispatch is Dispatch.MAP:
+        return 0  # it has none: see fanout.waves
     now_s, age_s = at.clock.now_s(), UNCLAIMED_S
     if counts.pending and not counts.running and _stalled(at, run, now_s - stall_s):
         age_s = stall_s
@@ -117,7 +119,7 @@ def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_f
             if counted := at.ledger.count_requeue(record):
                 yield counted.ref.to_body()
 
-    return pace.send(at.queue, owed())
+    return outbox.send(owed())
 
 
 def _stalled(at: Deployment, run: Run, since_s: float) -> bool:

@@ -1,12 +1,13 @@
 """Shards into the ledger, messages into the queue: always in this order, so that no message names a shard unknown."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from sparklet.errors import CheckpointConflictError, EventError, PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.fitting import too_large
-from sparklet.model import Failure, PartRecord, Run, Shard, ShardRecord, ShardState
+from sparklet.model import Dispatch, Failure, PartRecord, Run, Shard, ShardRecord, ShardState
 from sparklet.ports import Clock, TaskQueue
 
 MOST_AT_ONCE = 10  # messages: one batch of the queue
@@ -46,7 +47,22 @@ class Pace:
         self._next_s = max(self._next_s, now_s) + count / self._rate_per_s
 
 
-def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, pace: Pace) -> None:
+class Outbox:
+    """Where a run's messages go: to the queue at the run's rate, or nowhere if a Map state hands its shards out."""
+
+    def __init__(self, at: Deployment, run: Run) -> None:
+        self._queue = at.queue if run.dispatch is Dispatch.QUEUE else None
+        self._pace = Pace(at.clock, run.options.rate_per_s)
+
+    def send(self, bodies: Iterable[str]) -> int:
+        """Send every body; how many were sent. They are drawn in either case, since drawing one may be the work."""
+        if self._queue is None:
+            deque(bodies, maxlen=0)
+            return 0
+        return self._pace.send(self._queue, bodies)
+
+
+def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbox: Outbox) -> None:
     """Enter a sealed part's shards, send their messages and note that this is done.
 
     Doing it again is harmless: a shard that is there stays as it is, and a second message is turned away.
@@ -58,7 +74,7 @@ def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, pace:
         If messages are sent at a rate and the run is cancelled meanwhile.
     """
     records = enter_part(at, run, part, body)
-    pace.send(at.queue, _until_cancelled(at, run.run_id, records))
+    outbox.send(_until_cancelled(at, run.run_id, records))
     at.ledger.mark_dispatched(run.run_id, part.index)
 
 

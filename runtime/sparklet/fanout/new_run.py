@@ -90,6 +90,10 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
     RunExistsError
         If a run of that id has another input, output, script or other options.
     """
+    if request.dispatch is Dispatch.MAP and request.options.rate_per_s:
+        raise PlanError(
+            "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
+        )
     run_id = _run_id(at, request)
     scripts = _read_scripts(at, run_id, request)
     if known := _known_run(at, run_id):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from sparklet.errors import CheckpointConflictError
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.dispatch import Pace, dispatch_part
+from sparklet.fanout.dispatch import Outbox, dispatch_part
 from sparklet.fanout.inventory import open_inventory
 from sparklet.fanout.left_out import END, LeftOut, beside, named
 from sparklet.fanout.packing import Packed, pack_shards
@@ -71,18 +71,18 @@ def plan(
         if run.sealed:
             return run
         raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is planned")
-    pace = Pace(at.clock, run.options.rate_per_s)
+    outbox = Outbox(at, run)
     sealed = Sealed()
     for part in at.ledger.parts(run_id):
         if not part.dispatched:
-            dispatch_part(at, run, part, at.store.get(at.part_uri(run_id, part.part)), pace)
+            dispatch_part(at, run, part, at.store.get(at.part_uri(run_id, part.part)), outbox)
         sealed = sealed.and_part(part)
     if run.state is not RunState.PLANNING:
         return run
     if run.options.incremental:
         take_turn(at, run)
     with LeftOut() as left_out:
-        planning = _Planning(at, run, sealed, pace, progress, left_out)
+        planning = _Planning(at, run, sealed, outbox, progress, left_out)
         for group in _groups(planning.shards(), part_shards, part_bytes):
             planning.add(group)
             if stop():
@@ -131,9 +131,9 @@ class _Planning:
     """One planner at work."""
 
     def __init__(
-        self, at: Deployment, run: Run, sealed: Sealed, pace: Pace, progress: Progress, left_out: LeftOut
+        self, at: Deployment, run: Run, sealed: Sealed, outbox: Outbox, progress: Progress, left_out: LeftOut
     ) -> None:
-        self._at, self._run, self._sealed, self._pace, self._progress = at, run, sealed, pace, progress
+        self._at, self._run, self._sealed, self._outbox, self._progress = at, run, sealed, outbox, progress
         self._left_out = left_out
         self._planner_id = secrets.token_hex(4)
         self._whole: Counter[str] = Counter()
@@ -155,7 +155,7 @@ class _Planning:
         self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
         self._name_left_out(beside(name), _difference(group.skipped, self._told))
         part = self._seal_part(name, group)
-        dispatch_part(self._at, self._run, part, body, self._pace)
+        dispatch_part(self._at, self._run, part, body, self._outbox)
         self._tell()
 
     def seal(self) -> Run:

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from sparklet.errors import EventError, LedgerError, RunNotFoundError, ShardNotFoundError
 from sparklet.fanout.deployment import Deployment
-from sparklet.model import Failure, ShardRecord, ShardRef, ShardState
+from sparklet.model import Dispatch, Failure, ShardRecord, ShardRef, ShardState
 from sparklet.ports import Message
 
 MOST_RESENDS = 3
@@ -17,7 +17,7 @@ MOST_TRIES = 5  # a shard that moves on under us more often is left to the lette
 class LetterFate(StrEnum):
     """What became of a letter; in each case it is done with and may be forgotten."""
 
-    DROPPED = "DROPPED"  # the shard has ended, has an owner, or the letter is of an older generation
+    DROPPED = "DROPPED"  # the shard has ended, has an owner or is a Map's to hand out; or an older generation is meant
     SENT_AGAIN = "SENT_AGAIN"  # nobody ever claimed the shard: it gets a new message
     FAILED = "FAILED"  # the shard is FAILED now, with its last known cause
     KEPT = "KEPT"  # nobody can tell what it is about: kept under dead-letters/
@@ -37,11 +37,12 @@ def consume(at: Deployment, letter: Message) -> LetterFate:
         return keep(at, letter, str(error))
     for _ in range(MOST_TRIES):
         try:
-            max_attempts = at.ledger.get_run(ref.run_id).options.max_attempts
-            record = at.ledger.get_shard(ref.run_id, ref.shard)
+            run, record = at.ledger.get_run(ref.run_id), at.ledger.get_shard(ref.run_id, ref.shard)
         except (RunNotFoundError, ShardNotFoundError) as error:
             return keep(at, letter, str(error))
-        if fate := _decide(at, ref, record, max_attempts):
+        if run.dispatch is Dispatch.MAP:
+            return LetterFate.DROPPED  # nobody sends messages for such a run; its shards are in the next wave
+        if fate := _decide(at, ref, record, run.options.max_attempts):
             return fate
     raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed {MOST_TRIES} times while its letter was read")
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.fanout.cancel import NOT_PLANNED
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.dispatch import Pace
+from sparklet.fanout.dispatch import Outbox
 from sparklet.fanout.explain import matches_cause
+from sparklet.fanout.follow_ups import check_run
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 
 MOST_NAMED = 10
@@ -23,7 +24,7 @@ class Redriven:
 
     run: Run
     shards: int  # FAILED before, PENDING now
-    messages: int  # sent, also for shards that an interrupted redrive had moved
+    messages: int  # sent, also for shards that an interrupted redrive had moved; 0 where a Map hands them out
     unplanned: bool = False  # the plan was cut short by cancelling: objects that were never planned stay so
 
 
@@ -31,6 +32,8 @@ def redrive(
     at: Deployment, run_id: str, shards: Sequence[int] | None = None, script: ScriptRef | None = None
 ) -> Redriven:
     """Do FAILED shards again in a new generation; no finished shard is done again.
+
+    A run of which nothing has FAILED but its check is judged again.
 
     Parameters
     ----------
@@ -48,12 +51,22 @@ def redrive(
     run = redrivable(at, run_id)
     _refuse_unfit(at, run_id, shards)
     moved = 0
-    if _any_failed(at, run_id, shards):
+    again = _any_failed(at, run_id, shards)
+    judged_again = not again and shards is None and _only_its_check_failed(at, run)
+    if again or judged_again:
         run = at.ledger.start_generation(run_id, run.generation + 1, script or run.scripts[-1])
         moved = sum(at.ledger.redrive(run_id, n, run.generation) is not None for n in _failed(at, run_id, shards))
     run = _reopened(at, run_id, run.generation if moved else None)
-    messages = Pace(at.clock, run.options.rate_per_s).send(at.queue, (r.ref.to_body() for r in _unstarted(at, run)))
-    if not moved and not messages and run.cancelled_s is None:
+    unstarted = 0
+
+    def bodies() -> Iterator[str]:
+        nonlocal unstarted
+        for record in _unstarted(at, run):
+            unstarted += 1
+            yield record.ref.to_body()
+
+    messages = Outbox(at, run).send(bodies())
+    if not (moved or unstarted or judged_again) and run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
 
@@ -117,6 +130,12 @@ def _any_failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> bo
     return next(_failed(at, run_id, shards), None) is not None
 
 
+def _only_its_check_failed(at: Deployment, run: Run) -> bool:
+    """Whether every shard of a FAILED run has succeeded."""
+    judge = check_run(at, run) if run.state is RunState.FAILED else None
+    return judge is not None and judge.state.ended and judge.state is not RunState.SUCCEEDED
+
+
 def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:
     """The run, open as long as it has open shards; ``opened`` is the generation that this redrive began.
 
@@ -133,7 +152,7 @@ def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:
 
 
 def _unstarted(at: Deployment, run: Run) -> Iterator[ShardRecord]:
-    """Redriven shards that nobody has claimed yet: none of them may be left without a message."""
+    """Redriven shards that nobody has claimed yet: none of them may be left without a message, if it needs one."""
     if run.state.ended or run.cancelled_s is not None:
         return
     for record in at.ledger.shards(run.run_id, ShardState.PENDING):
