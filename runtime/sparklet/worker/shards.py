@@ -14,6 +14,18 @@ from sparklet.errors import (
 )
 from sparklet.events import Outcome, Task
 from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.metrics import (
+    ATTEMPT_SECONDS,
+    BYTES_READ,
+    BYTES_WRITTEN,
+    ROWS_WRITTEN,
+    SHARDS_FAILED,
+    SHARDS_RETRIED,
+    SHARDS_SUCCEEDED,
+    SHARDS_TURNED_AWAY,
+    Meter,
+    Metric,
+)
 from sparklet.model import (
     Access,
     Claim,
@@ -50,6 +62,7 @@ class ShardDesk:
     clock: Clock
     grace_s: float  # between the guard's deadline and the function's own
     log_stream: str = ""
+    meter: Meter | None = None
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
     _runs: dict[str, Run] = field(default_factory=dict)
     _regions: dict[str, str] = field(default_factory=dict)  # of buckets: "" where it is the worker's own
@@ -89,6 +102,7 @@ class ShardDesk:
 
     def _turned_away(self, task: Task, claim: Claim, log: Log) -> Outcome:
         record = claim.record
+        self._measure(SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else SHARDS_TURNED_AWAY)
         if claim.status is ClaimStatus.HELD:
             now_s = self.clock.now_s()
             end_s = record.lease_end_s if record.lease_end_s > now_s else record.lease_end_s + LEASE_GRACE_S
@@ -117,6 +131,7 @@ class ShardDesk:
         except SparkletError as error:
             return self._not_done(task, run, claim.record, attempt_id, error, deadline, log)
         log.info("shard succeeded", rows=result.rows)
+        self._measure_success(claim.record, result)
         return Outcome(task, answer={"shard": ref.shard, "state": str(ShardState.SUCCEEDED), "rows": result.rows})
 
     def _execution(self, ref: ShardRef, run: Run, record: ShardRecord, attempt_id: str) -> Execution:
@@ -193,12 +208,26 @@ class ShardDesk:
         except LeaseLostError as lost:
             log.error("the lease was lost", error=str(lost), cause=failure.message)
             return Outcome(task, error, acknowledged=False)
+        self._measure(SHARDS_FAILED if final else SHARDS_RETRIED)
+        self._measure(ATTEMPT_SECONDS, self.clock.now_s() - record.started_s)
         if final:
             log.error("shard failed", error_class=failure.error_class, cause=failure.message)
             return Outcome(task, error)
         log.warning("attempt failed, shard released", error_class=failure.error_class, cause=failure.message)
         self._come_back(task, back_off_s(record.attempts), log)
         return Outcome(task, error, acknowledged=False)
+
+    def _measure_success(self, record: ShardRecord, result: ShardResult) -> None:
+        self._measure(SHARDS_SUCCEEDED)
+        self._measure(ATTEMPT_SECONDS, self.clock.now_s() - record.started_s)
+        self._measure(BYTES_READ, record.size_bytes)
+        for metric, value in ((ROWS_WRITTEN, result.rows), (BYTES_WRITTEN, result.output_bytes)):
+            if value is not None:
+                self._measure(metric, value)
+
+    def _measure(self, metric: Metric, value: float = 1) -> None:
+        if self.meter is not None:
+            self.meter.add(metric, value)
 
     def _persist(self, write: Callable[[], None], deadline: Deadline, log: Log) -> None:
         persist(write, self.clock, self._function_end_s(deadline), log)
