@@ -10,11 +10,13 @@ A mark is never overtaken by a planner: the ledger takes no part of a cancelled 
 or its lease lapses. A worker that gets a message later finds the shard ended and acknowledges it.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import enter_part
+from sparklet.fanout.follow_ups import open_follow_ups
 from sparklet.fanout.plan_parts import Sealed
 from sparklet.ledger_rules import LEASE_GRACE_S
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardState
@@ -44,11 +46,19 @@ def cancel(at: Deployment, run_id: str) -> Cancelled:
     run = at.ledger.cancel_run(run_id)
     if run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
+    cancel_follow_ups(at, run)
     if run.state.ended:
         return Cancelled(run, 0, at.ledger.count(run_id))
     run = seal_as_it_is(at, run)
     abandoned = give_up(at, run)
     return Cancelled(run, abandoned, at.ledger.count(run_id))
+
+
+def cancel_follow_ups(at: Deployment, run: Run) -> None:
+    """Cancel the run that judges a cancelled one; and a next run, which a checker entered just before the mark."""
+    for follower in open_follow_ups(at, run):
+        with suppress(PlanError):  # it has ended meanwhile
+            cancel(at, follower.run_id)
 
 
 def seal_as_it_is(at: Deployment, run: Run) -> Run:

@@ -9,17 +9,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
-from sparklet.fanout.cancel import give_up, seal_as_it_is
+from sparklet.fanout.cancel import cancel_follow_ups, give_up, seal_as_it_is
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import Outbox
+from sparklet.fanout.follow_ups import check_run, enter_check, enter_next
 from sparklet.fanout.manifest import has_manifest, write_manifests
 from sparklet.fanout.planner import plan
 from sparklet.fanout.summary import Summary, verdict
+from sparklet.fanout.telling import owes_notice, tell
 from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
 
 STALL_S = 60.0
 UNCLAIMED_S = 6 * 3600.0  # a message may wait so long in a busy queue before it is sent again
 PLANNER_SILENT_S = 600.0  # after that a planner is taken for dead: two of them do no harm
+NOBODY_PLANS_S = 60.0  # likewise, where a next run was entered and whoever drives it should have begun at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class CheckReport:
     abandoned: int = 0  # shards given up at the run's time limit, or because it was cancelled
     planned: bool = False  # a dead planner's work was continued
     summary: Summary | None = None  # set by the check that wrote the manifests
+    check_run: Run | None = None  # what the end of this run waits for: the run that judges it
+    untold: str = ""  # why nobody could be told how the run ended; the next check tries again
 
 
 def check(
@@ -65,13 +70,15 @@ def check(
 
 
 def _ended(at: Deployment, run: Run) -> CheckReport:
-    """An ended run needs nothing, unless its manifests were lost."""
+    """An ended run needs nothing, unless its manifests were lost, or nobody was told."""
     summary = None if has_manifest(at, run.run_id) else write_manifests(at, run, run.state)
-    return CheckReport(run, summary.counts if summary else at.ledger.count(run.run_id), summary=summary)
+    untold = tell(at, run, summary) if owes_notice(at, run) else ""
+    return CheckReport(run, summary.counts if summary else at.ledger.count(run.run_id), summary=summary, untold=untold)
 
 
 def _settle_cancelled(at: Deployment, run: Run) -> CheckReport:
     """Begin nothing, give up what is PENDING, and end the run once nothing is RUNNING."""
+    cancel_follow_ups(at, run)
     try:
         run = seal_as_it_is(at, run)
     except SparkletError:
@@ -142,6 +149,8 @@ def _continue_planning(
 ) -> CheckReport:
     """Continue the work of a planner that has sealed nothing for long."""
     run = report.run
+    if run.parent and not parts:
+        planner_silent_s = min(planner_silent_s, NOBODY_PLANS_S)
     if at.clock.now_s() - _last_sign_s(at, run, parts) < planner_silent_s + _paced_s(run, parts):
         return report
     try:
@@ -203,12 +212,30 @@ def _time_is_over(record: ShardRecord, limit_s: float) -> Failure:
 
 
 def _finish(at: Deployment, report: CheckReport) -> CheckReport:
-    """End the run if a strongly consistent count says that every shard has ended."""
+    """End the run if a strongly consistent count says that every shard has ended, and its check that all is well."""
     run = report.run
+    judge = check_run(at, run) if run.cancelled_s is None else None
+    if judge and not (judge := _driven(at, judge)).state.ended:
+        return replace(report, check_run=judge)  # it was entered once all shards had ended: no need to count again
     counts = at.ledger.count(run.run_id)
     if counts.open or counts.total != run.shard_count:
         return report
-    return _end(at, report, verdict(run.options, counts) if run.cancelled_s is None else RunState.CANCELLED)
+    if run.cancelled_s is not None:
+        return _end(at, report, RunState.CANCELLED)
+    state = verdict(run.options, counts)
+    if state is not RunState.FAILED and run.check:
+        judge = judge or _driven(at, enter_check(at, run, state))
+        if not judge.state.ended:
+            return replace(report, check_run=judge)
+        state = state if judge.state is RunState.SUCCEEDED else RunState.FAILED
+    if state is not RunState.FAILED and run.next:
+        enter_next(at, run, counts)
+    return _end(at, report, state)
+
+
+def _driven(at: Deployment, judge: Run) -> Run:
+    """A check run after a check of its own; nobody else plans it."""
+    return judge if judge.state.ended else check(at, judge.run_id, planner_silent_s=0.0).run
 
 
 def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:
@@ -218,10 +245,14 @@ def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:
     ended = at.ledger.finish_run(run.run_id, run.generation, state)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(at, ended, ended.state)  # a redrive came and went between: ours are out of date
-    return replace(report, run=ended, counts=summary.counts, summary=summary)
+    untold = tell(at, ended, summary) if owes_notice(at, ended) else ""
+    return replace(report, run=ended, counts=summary.counts, summary=summary, untold=untold)
 
 
 def open_runs(at: Deployment) -> Iterator[Run]:
-    """Runs that have not ended, newest first; those still planned last, since continuing a plan takes long."""
-    runs = [run for run in at.ledger.list_runs() if not run.state.ended]
-    yield from sorted(runs, key=lambda run: not run.sealed)
+    """Runs that need a check, newest first: those that have not ended, then ended ones that nobody was told of.
+
+    Among the open ones those still planned come last, since continuing a plan takes long.
+    """
+    runs = [run for run in at.ledger.list_runs() if not run.state.ended or owes_notice(at, run)]
+    yield from sorted(runs, key=lambda run: (run.state.ended, not run.sealed))

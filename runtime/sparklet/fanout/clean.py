@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sparklet.errors import PlanError
 from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.follow_ups import open_follow_ups
 from sparklet.model import Run
 from sparklet.ports import ObjectInfo
 
@@ -23,19 +24,25 @@ class RunFiles:
 
 
 def ended_runs(at: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> Iterator[Run]:
-    """Ended runs, newest first, that ended so long ago; never one of the ``keep`` newest."""
+    """Ended runs, newest first, that ended so long ago; never one of the ``keep`` newest, nor one that has an open
+    check or next run, whose scripts lie with it.
+    """
     now_s, kept = at.clock.now_s(), 0
     for run in at.ledger.list_runs():
         if not run.state.ended:
             continue
         kept += 1
-        if kept > keep and now_s - (run.ended_s or run.created_s) >= older_than_s:
+        old = kept > keep and now_s - (run.ended_s or run.created_s) >= older_than_s
+        if old and not any(open_follow_ups(at, run)):
             yield run
 
 
 def named_run(at: Deployment, run_id: str) -> Run:
-    """One run, if it has ended; else PlanError."""
+    """One run, if it has ended and so has what follows it; else PlanError."""
     run = at.ledger.get_run(run_id)
+    if run.state.ended:
+        for follower in open_follow_ups(at, run):
+            raise PlanError(f"the run {follower.run_id} has not ended and needs what {run_id} keeps; cancel it first")
     if not run.state.ended:
         raise PlanError(f"the run {run_id} has not ended, it is {run.state}; cancel it first: sparklet cancel {run_id}")
     return run

@@ -14,7 +14,8 @@ from typing import Any
 
 from sparklet.errors import ObjectNotFoundError
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.summary import Cause, Summary, Tally
+from sparklet.fanout.follow_ups import checked, next_run
+from sparklet.fanout.summary import Summary, Tally
 from sparklet.model import Run, RunState, ShardRecord, ShardState
 from sparklet.s3_uri import split_uri
 
@@ -43,7 +44,7 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
         files[_FILE_OF_STATE[record.state]].add(record)
     written = {name: result.close() for name, result in sorted(files.items())}
     summary = tally.summary(run, state)
-    document = _manifest(at, run, summary, written)
+    document = {**_manifest(at, run, summary, written), **_follow_ups(at, run)}
     at.store.put(at.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
     for name, entries in written.items():
         _delete_others(at, run.run_id, name, {entry["Key"] for entry in entries})
@@ -171,13 +172,16 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
     }
 
 
-def _cause(cause: Cause) -> dict[str, Any]:
-    return {
-        "Error": cause.error_class,
-        "Count": cause.count,
-        "ExampleName": f"{cause.example_shard:06d}",
-        "ExampleCause": cause.example_message,
-    }
+def _follow_ups(at: Deployment, run: Run) -> dict[str, Any]:
+    """What judged the run and what follows it, where it has such."""
+    found: dict[str, Any] = {}
+    if judged := checked(at, run):
+        found["Check"] = {"RunId": judged.run_id, "Status": judged.state}
+        if judged.error_class:
+            found["Check"] |= {"Error": judged.error_class, "Cause": judged.message}
+    if follower := next_run(at, run):
+        found["Next"] = {"RunId": follower.run_id, "Output": follower.output_uri}
+    return found
 
 
 def _date(time_s: float) -> str:
