@@ -13,6 +13,7 @@ from sparklet.fanout.cancel import cancel_follow_ups, give_up, seal_as_it_is
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import Outbox
 from sparklet.fanout.follow_ups import check_run, enter_check, enter_next
+from sparklet.fanout.log import log
 from sparklet.fanout.manifest import has_manifest, write_manifests
 from sparklet.fanout.planner import plan
 from sparklet.fanout.summary import Summary, verdict
@@ -256,3 +257,9 @@ def open_runs(at: Deployment) -> Iterator[Run]:
     """
     runs = [run for run in at.ledger.list_runs() if not run.state.ended or owes_notice(at, run)]
     yield from sorted(runs, key=lambda run: (run.state.ended, not run.sealed))
+
+
+def log_untold(report: CheckReport) -> None:
+    """Log that nobody could be told how a run ended; an alarm counts these lines."""
+    if report.untold:
+        log("ERROR", "a notice was not sent", report.run.run_id, error=report.untold)

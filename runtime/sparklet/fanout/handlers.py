@@ -12,7 +12,7 @@ from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
 from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import order_of
-from sparklet.fanout.checker import CheckReport, check, open_runs
+from sparklet.fanout.checker import CheckReport, check, log_untold, open_runs
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.log import log
 from sparklet.fanout.plan_requests import handle_request
@@ -97,6 +97,7 @@ def handle_check(at: Deployment) -> dict[str, Any]:
 
 
 def _said(report: CheckReport) -> dict[str, Any]:
+    log_untold(report)
     done = {name: getattr(report, name) for name in ("lapsed", "requeued", "abandoned", "planned")}
     return {"state": str(report.run.state), "pending": report.counts.pending, "running": report.counts.running, **done}
 

@@ -19,13 +19,14 @@ from datetime import datetime
 from typing import Any
 
 from sparklet.errors import EventError, NoticeError, PlanError
-from sparklet.fanout.checker import CheckReport, check
+from sparklet.fanout.checker import CheckReport, check, log_untold
 from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.follow_ups import next_run
 from sparklet.fanout.log import log
 from sparklet.fanout.summary import tolerated_failures
 from sparklet.fanout.waiting import wait_s
 from sparklet.fanout.waves import Wave, hand_out
-from sparklet.model import RUN_ID, Counts, Dispatch, Failure, Notice, Run, ShardState
+from sparklet.model import RUN_ID, Counts, Dispatch, Failure, Notice, Run, RunState, ShardState
 from sparklet.settings import StepSettings
 
 TOLERANCE_EXCEEDED = "ToleranceExceeded"
@@ -129,6 +130,7 @@ STEPS: Mapping[str, Callable[[Deployment, StepSettings, Mapping[str, Any]], Answ
 def _told(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Answer:
     """How a run stands, as machines are told."""
     run, counts = report.run, report.counts
+    log_untold(report)
     return {
         "run_id": run.run_id,
         "state": str(run.state),
@@ -136,7 +138,7 @@ def _told(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Answ
         "wait_s": wait_s(run, counts, at.clock.now_s(), _started_s(event)),
         "generation": run.generation,
         "counts": _counted(counts),
-        "next_run_id": _next_run_id(run),
+        "next_run_id": _next_run_id(at, run),
     }
 
 
@@ -144,8 +146,10 @@ def _counted(counts: Counts) -> dict[str, int]:
     return {name: getattr(counts, name) for name in ("pending", "running", "succeeded", "failed")}
 
 
-def _next_run_id(run: Run) -> str:
-    return ""
+def _next_run_id(at: Deployment, run: Run) -> str:
+    """The run to start now that this one has ended well, "" if there is none."""
+    follower = next_run(at, run) if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES) else None
+    return follower.run_id if follower else ""
 
 
 def _started_s(event: Mapping[str, Any]) -> float | None:
