@@ -306,9 +306,10 @@ class Ledger(Protocol):
         None if the shard has moved on since ``record`` was read or the lease still runs.
         """
 
-    def count_requeue(self, record: ShardRecord) -> ShardRecord | None:
+    def count_requeue(self, record: ShardRecord, *, unrun: bool = False) -> ShardRecord | None:
         """Count a message sent again for a PENDING shard, whose waiting (``changed_s``) begins anew.
 
+        ``unrun``: because the last one came back as a dead letter though no attempt had come of it.
         None if it has moved on since ``record`` was read.
         """
 
@@ -316,7 +317,7 @@ class Ledger(Protocol):
         """PENDING → FAILED for a shard that nobody will claim; False if it has moved on since ``record`` was read."""
 
     def redrive(self, run_id: str, number: int, generation: int) -> ShardRecord | None:
-        """FAILED → PENDING in ``generation``, attempts and requeues 0; None if it is not FAILED in an older one."""
+        """FAILED → PENDING in ``generation``, nothing counted yet; None if it is not FAILED in an older one."""
 
     # --- reading -------------------------------------------------------------------
 

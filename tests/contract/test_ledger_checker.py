@@ -77,6 +77,8 @@ def test_a_message_sent_again_is_counted_once(one: Ledger, run_id: str, clock: F
     assert counted == one.get_shard(run_id, 0) == replace(seen, requeues=1, changed_s=clock.now_s())
     assert one.count_requeue(seen) is None
     assert one.get_shard(run_id, 0).requeues == 1
+    again = one.count_requeue(counted, unrun=True)
+    assert again == one.get_shard(run_id, 0) == replace(counted, requeues=2, unrun=1, changed_s=clock.now_s())
 
 
 def test_a_claimed_shard_is_neither_requeued_nor_abandoned(one: Ledger, run_id: str) -> None:
@@ -106,7 +108,7 @@ def test_a_shard_that_nobody_will_claim_is_abandoned_once(one: Ledger, run_id: s
 
 
 def test_redrive_opens_a_failed_shard_afresh(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    counted = one.count_requeue(one.get_shard(run_id, 0))
+    counted = one.count_requeue(one.get_shard(run_id, 0), unrun=True)
     assert counted is not None
     use_up(one, run_id)
     claim(one, run_id, "late")
@@ -116,7 +118,8 @@ def test_redrive_opens_a_failed_shard_afresh(one: Ledger, run_id: str, clock: Fa
 
     assert driven == one.get_shard(run_id, 0)
     assert driven is not None
-    assert (driven.state, driven.generation, driven.attempts, driven.requeues) == (ShardState.PENDING, 1, 0, 0)
+    assert (driven.state, driven.generation, driven.attempts) == (ShardState.PENDING, 1, 0)
+    assert (driven.requeues, driven.unrun) == (0, 0)
     assert driven.changed_s == clock.now_s()
     assert driven.ref.generation == 1
     assert claim(one, run_id, "new", generation=1).status is ClaimStatus.GRANTED

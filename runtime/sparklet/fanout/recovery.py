@@ -1,4 +1,9 @@
-"""What comes back from the dead: letters of the dead-letter queue."""
+"""What comes back from the dead: letters of the dead-letter queue.
+
+A message dies of its receives, and a receive is no attempt: where workers are throttled it is counted though no code
+ran. So the ledger decides, which counts attempts: a shard that has one left gets its message again, at most three times
+in a row (a message that kills each worker before it can claim must end, too).
+"""
 
 import json
 import re
@@ -18,7 +23,7 @@ class LetterFate(StrEnum):
     """What became of a letter; in each case it is done with and may be forgotten."""
 
     DROPPED = "DROPPED"  # the shard has ended, has an owner or is a Map's to hand out; or an older generation is meant
-    SENT_AGAIN = "SENT_AGAIN"  # nobody ever claimed the shard: it gets a new message
+    SENT_AGAIN = "SENT_AGAIN"  # no attempt came of the message, and one is left: the shard gets a new message
     FAILED = "FAILED"  # the shard is FAILED now, with its last known cause
     KEPT = "KEPT"  # nobody can tell what it is about: kept under dead-letters/
 
@@ -42,6 +47,8 @@ def consume(at: Deployment, letter: Message) -> LetterFate:
             return keep(at, letter, str(error))
         if run.dispatch is Dispatch.MAP:
             return LetterFate.DROPPED  # nobody sends messages for such a run; its shards are in the next wave
+        if run.cancelled_s is not None and record.state is ShardState.PENDING:
+            return LetterFate.DROPPED  # nothing of it begins any more; the checker gives it up
         if fate := _decide(at, ref, record, run.options.max_attempts):
             return fate
     raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed {MOST_TRIES} times while its letter was read")
@@ -71,15 +78,15 @@ def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, max_attempts: in
         if lapsed.state is ShardState.FAILED:
             return LetterFate.FAILED
         record = lapsed
-    if record.attempts == 0 and record.requeues < MOST_RESENDS:
-        counted = at.ledger.count_requeue(record)
+    if record.attempts < max_attempts and record.unrun < MOST_RESENDS:
+        counted = at.ledger.count_requeue(record, unrun=True)
         return LetterFate.SENT_AGAIN if counted and at.queue.send([counted.ref.to_body()]) else None
     return LetterFate.FAILED if at.ledger.abandon(record, _last_cause(record)) else None
 
 
 def _last_cause(record: ShardRecord) -> Failure:
     if record.attempts == 0:
-        message = f"never started: {record.requeues} messages sent again all came back as dead letters"
+        message = f"never started: {record.unrun} messages sent again all came back as dead letters"
         return Failure("NeverStarted", message, retryable=False)
     cause = record.error_class or "DeadLetter", record.error_message or "its message came back as a dead letter"
     return Failure(*cause, retryable=False)

@@ -35,6 +35,7 @@ class Summary:
     output_bytes: int | None  # likewise
     silent_shards: int  # succeeded shards that say nothing of their rows
     attempts: int  # in the last generation of each shard
+    unrun: int  # messages that came back as dead letters though no attempt had come of them, and were sent again
     task_s: float  # time of the last attempts of ended shards, added up
     created_s: float
     changed_s: float  # when a shard last changed
@@ -88,6 +89,7 @@ class Tally:
     output_bytes: int | None = None
     silent_shards: int = 0
     attempts: int = 0
+    unrun: int = 0
     task_s: float = 0.0
     changed_s: float = 0.0
     causes: dict[str, Cause] = field(default_factory=dict)
@@ -98,6 +100,7 @@ class Tally:
         self.objects += record.object_count
         self.input_bytes += record.size_bytes
         self.attempts += record.attempts
+        self.unrun += record.unrun
         self.changed_s = max(self.changed_s, record.changed_s)
         if record.state.ended and record.attempts:
             self.task_s += max(0.0, record.changed_s - record.started_s)
@@ -133,6 +136,7 @@ class Tally:
             output_bytes=self.output_bytes,
             silent_shards=self.silent_shards,
             attempts=self.attempts,
+            unrun=self.unrun,
             task_s=self.task_s,
             created_s=run.created_s,
             changed_s=max(self.changed_s, run.created_s),

@@ -230,6 +230,7 @@ class ShardRecord:
     state: ShardState = ShardState.PENDING
     attempts: int = 0  # in this generation
     requeues: int = 0  # messages sent again in this generation because none was left
+    unrun: int = 0  # of these, the ones for a dead letter that no attempt had come of
     attempt_id: str = ""  # of the last attempt; of the winner once SUCCEEDED
     lease_end_s: float = 0.0
     changed_s: float = 0.0  # when the state last changed, or a message was last sent again

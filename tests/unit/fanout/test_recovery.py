@@ -7,7 +7,8 @@ import pytest
 
 from sparklet.errors import LedgerError, QueueError
 from sparklet.fanout.recovery import LetterFate, consume
-from sparklet.model import Failure, ShardRecord, ShardRef, ShardResult, ShardState
+from sparklet.fanout.summary import summarize
+from sparklet.model import Dispatch, Failure, RunState, ShardRecord, ShardRef, ShardResult, ShardState
 from sparklet.ports import Message
 from tests.unit.fanout.world import BUCKET, LEASE_S, World
 
@@ -63,25 +64,80 @@ def test_a_shard_that_nobody_claimed_gets_three_more_messages_then_fails(world: 
     assert run.shard_count == 1
 
 
-def test_a_released_shard_fails_with_its_last_cause(world: World) -> None:
-    owner, record = claimed(world)
+def test_a_shard_with_an_attempt_left_gets_it_and_fails_with_its_last_cause_if_no_worker_takes_it(world: World) -> None:
+    owner, record = claimed(world, max_attempts=2)
     world.ledger.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
 
-    assert consume(world.at, letter(record.ref)) is LetterFate.FAILED
+    fates = [consume(world.at, letter(record.ref)) for _ in range(4)]
+
+    assert fates == [LetterFate.SENT_AGAIN] * 3 + [LetterFate.FAILED]
 
     (record,) = world.shards()
     assert (record.state, record.error_class, record.error_message) == (ShardState.FAILED, "OSError", "503 Slow Down")
 
 
-@pytest.mark.parametrize("max_attempts", [1, 3])
-def test_a_lease_that_is_over_lapses_first(world: World, max_attempts: int) -> None:
+@pytest.mark.parametrize(
+    ("max_attempts", "fate", "state"),
+    [(1, LetterFate.FAILED, ShardState.FAILED), (3, LetterFate.SENT_AGAIN, ShardState.PENDING)],
+)
+def test_a_lease_that_is_over_lapses_first(
+    world: World, max_attempts: int, fate: LetterFate, state: ShardState
+) -> None:
     _, record = claimed(world, max_attempts=max_attempts)
     world.clock.advance(LEASE_S + 1)
 
-    assert consume(world.at, letter(record.ref)) is LetterFate.FAILED
+    assert consume(world.at, letter(record.ref)) is fate
 
     (record,) = world.shards()
-    assert (record.state, record.error_class) == (ShardState.FAILED, "LeaseExpired")
+    assert (record.state, record.error_class) == (state, "LeaseExpired")
+
+
+def test_what_the_checker_sent_again_does_not_use_up_what_a_letter_may(world: World) -> None:
+    world.run(1)
+    for _ in range(5):
+        assert world.ledger.count_requeue(world.shards()[0])
+
+    assert consume(world.at, letter(world.shards()[0].ref)) is LetterFate.SENT_AGAIN
+    (record,) = world.shards()
+    assert (record.requeues, record.unrun) == (6, 1)
+
+
+def test_a_cancelled_run_sends_no_letters_shard_again(world: World) -> None:
+    world.run(1)
+    (record,) = world.shards()
+    world.queue._entries.clear()
+    world.ledger.cancel_run("run-1")
+
+    assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
+    assert world.bodies() == []
+    assert world.check().run.state is RunState.CANCELLED
+
+
+def test_a_map_sends_no_letters_shard_again(world: World) -> None:
+    world.run(1)
+    (record,) = world.shards()
+    world.queue._entries.clear()
+    run = world.ledger.get_run("run-1")
+    world.ledger._runs["run-1"] = replace(run, dispatch=Dispatch.MAP)
+
+    assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
+    assert world.bodies() == []
+    assert world.shards()[0].state is ShardState.PENDING
+
+
+def test_thousands_of_letters_of_a_storm_are_each_sent_again_once_and_counted(world: World) -> None:
+    """Visibility over, nobody ran: every message of a run dies at once."""
+    world.run(2_000)
+    refs = [record.ref for record in world.shards()]
+    world.queue._entries.clear()
+
+    assert {consume(world.at, letter(ref)) for ref in refs} == {LetterFate.SENT_AGAIN}
+
+    assert sorted(ref.shard for ref in world.bodies()) == list(range(2_000))
+    summary = summarize(world.ledger.get_run("run-1"), world.ledger)
+    assert (summary.unrun, summary.attempts, summary.counts.pending) == (2_000, 0, 2_000)
+    assert world.work() == 2_000
+    assert world.check().run.state is RunState.SUCCEEDED
 
 
 @pytest.mark.parametrize(
@@ -123,7 +179,7 @@ def test_a_shard_that_moves_on_meanwhile_is_read_again(world: World, monkeypatch
     get_shard = world.ledger.get_shard
     # count_requeue finds another shard than was read; the second reading is the ledger's
     monkeypatch.setattr(
-        "sparklet.local.memory.ledger.MemoryLedger.count_requeue", lambda self, record: None, raising=True
+        "sparklet.local.memory.ledger.MemoryLedger.count_requeue", lambda self, record, unrun: None, raising=True
     )
     monkeypatch.setattr(
         world.ledger, "get_shard", lambda run_id, number: next(answers, None) or get_shard(run_id, number)
@@ -133,7 +189,7 @@ def test_a_shard_that_moves_on_meanwhile_is_read_again(world: World, monkeypatch
 
 def test_a_shard_that_never_stands_still_sends_the_letter_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
-    monkeypatch.setattr(world.ledger, "count_requeue", lambda record: None)
+    monkeypatch.setattr(world.ledger, "count_requeue", lambda record, unrun: None)
     with pytest.raises(LedgerError, match="changed 5 times"):
         consume(world.at, letter(world.shards()[0].ref))
 

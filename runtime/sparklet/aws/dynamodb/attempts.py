@@ -146,12 +146,15 @@ class AttemptLedger(OnTable):
             return False
         return self._end_unmoved(record, ShardState.FAILED, failure) is not None
 
-    def count_requeue(self, record: ShardRecord) -> ShardRecord | None:
+    def count_requeue(self, record: ShardRecord, *, unrun: bool = False) -> ShardRecord | None:
         """Count a message sent again; the shard's waiting time begins anew."""
         if record.state is not ShardState.PENDING:
             return None
         update = "SET requeues = :more, changed_s = :now, #open = :open, writer = :writer"
-        return self._change_unmoved(record, ShardState.PENDING, update, {":more": num(record.requeues + 1)})
+        values = {":more": num(record.requeues + 1)}
+        if unrun:
+            update, values = f"{update}, unrun = :unrun", {**values, ":unrun": num(record.unrun + 1)}
+        return self._change_unmoved(record, ShardState.PENDING, update, values)
 
     def _end_unmoved(self, record: ShardRecord, state: ShardState, failure: Failure) -> ShardRecord | None:
         kept = bounded_failure(failure)
@@ -195,8 +198,8 @@ class AttemptLedger(OnTable):
         writer, now_s = new_writer(), self._clock.now_s()
         outcome = self._table.update(
             shard_key(run_id, number),
-            "SET #state = :pending, generation = :generation, attempts = :none, requeues = :none, changed_s = :now, "
-            "#open = :open, writer = :writer",
+            "SET #state = :pending, generation = :generation, attempts = :none, requeues = :none, unrun = :none, "
+            "changed_s = :now, #open = :open, writer = :writer",
             "#state = :failed AND generation < :generation",
             {
                 ":pending": text(ShardState.PENDING),

@@ -145,6 +145,7 @@ def shard_record(item: Item) -> ShardRecord:
         state=ShardState(item["state"]["S"]),
         attempts=int(item["attempts"]["N"]),
         requeues=int(item["requeues"]["N"]),
+        unrun=_whole(item, "unrun") or 0,
         attempt_id=item["attempt_id"]["S"],
         lease_end_s=_float(item, "lease_end_s"),
         changed_s=_float(item, "changed_s"),

@@ -160,12 +160,13 @@ class MemoryLedger(MemoryRuns):
             state = ShardState.PENDING if record.attempts < max_attempts else ShardState.FAILED
             return self._end(record, state, lapse_failure(record))
 
-    def count_requeue(self, record: ShardRecord) -> ShardRecord | None:
+    def count_requeue(self, record: ShardRecord, *, unrun: bool = False) -> ShardRecord | None:
         """Count a message sent again for a PENDING shard."""
         with self._lock:
             if not self._unmoved(record, ShardState.PENDING):
                 return None
-            return self._put(replace(record, requeues=record.requeues + 1, changed_s=self._clock.now_s()))
+            counts = {"requeues": record.requeues + 1, "unrun": record.unrun + unrun}
+            return self._put(replace(record, **counts, changed_s=self._clock.now_s()))
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
         """PENDING → FAILED for a shard that nobody will claim."""
@@ -188,6 +189,7 @@ class MemoryLedger(MemoryRuns):
                     generation=generation,
                     attempts=0,
                     requeues=0,
+                    unrun=0,
                     changed_s=self._clock.now_s(),
                 )
             )
