@@ -9,9 +9,22 @@ from sparklet.fanout.checker import CheckReport, check
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.new_run import RunRequest, new_run
 from sparklet.fanout.planner import plan
+from sparklet.fanout.steps import take_step
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
-from sparklet.model import Claim, ClaimStatus, Failure, Run, RunOptions, Shard, ShardRecord, ShardRef, ShardResult
+from sparklet.model import (
+    Claim,
+    ClaimStatus,
+    Dispatch,
+    Failure,
+    Run,
+    RunOptions,
+    Shard,
+    ShardRecord,
+    ShardRef,
+    ShardResult,
+)
 from sparklet.ports import Message
+from sparklet.settings import StepSettings
 
 BUCKET = "sparklet"
 SOURCE = "s3://data/in/"
@@ -23,6 +36,7 @@ LEASE_S = 100.0
 class World:
     """Store, ledger, queue and clock, and what a user and workers do with them."""
 
+    dispatch: Dispatch = Dispatch.QUEUE  # of the runs that are asked for
     clock: FakeClock = field(default_factory=FakeClock)
     store: MemoryObjectStore = field(init=False)
     ledger: MemoryLedger = field(init=False)
@@ -55,6 +69,7 @@ class World:
             output_uri="s3://data/out/",
             run_id="run-1",
             options=RunOptions(max_objects=2),
+            dispatch=self.dispatch,
         )
         return replace(request, **changes)
 
@@ -67,15 +82,45 @@ class World:
     def check(self) -> CheckReport:
         return check(self.at, "run-1")
 
+    # --- a state machine ---
+
+    def step(self, step: str, at: Deployment | None = None, **event: Any) -> Any:
+        """What a step answers, through JSON as a state machine has it."""
+        event = {"run_id": "run-1", **event, "step": step}
+        return json.loads(json.dumps(take_step(at or self.at, StepSettings(map_concurrency=7), event)))
+
+    def handed_out(self, answer: Any) -> list[ShardRef]:
+        """The references that a wave's answer stands for, as a Distributed Map reads them."""
+        if not answer["count"]:
+            return []
+        lines = self.store.get(f"s3://{answer['bucket']}/{answer['key']}").decode().splitlines()
+        refs = [ref_of(line) for line in lines]
+        assert len(refs) == answer["count"]
+        assert answer["how"] == "map" or [json.dumps(item, separators=(",", ":")) for item in answer["items"]] == lines
+        return refs
+
+    def children(
+        self, refs: list[ShardRef], do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)
+    ) -> int:
+        """Each reference done by a child of a Map, once; how many shards ended."""
+        ended = 0
+        for ref in refs:
+            attempt_id, claim = self.claim_ref(ref)
+            if claim.status is ClaimStatus.GRANTED:
+                ended += self._finish(claim.record, attempt_id, do(ref.shard))
+        return ended
+
     # --- a worker ---
 
     def receive(self) -> Message | None:
         return next(iter(self.queue.receive(1)), None)
 
     def claim(self, message: Message) -> tuple[str, Claim]:
+        return self.claim_ref(ref_of(message.body))
+
+    def claim_ref(self, ref: ShardRef) -> tuple[str, Claim]:
         self.attempts += 1
         attempt_id = f"attempt-{self.attempts}"
-        ref = ref_of(message.body)
         max_attempts = self.ledger.get_run(ref.run_id).options.max_attempts
         return attempt_id, self.ledger.claim(ref, attempt_id, LEASE_S, max_attempts)
 
@@ -96,7 +141,8 @@ class World:
             self.ledger.succeed(record.run_id, record.number, attempt_id, outcome)
         elif outcome.retryable:
             self.ledger.release(record.run_id, record.number, attempt_id, outcome)
-            self.queue.send([record.ref.to_body()])
+            if self.dispatch is Dispatch.QUEUE:
+                self.queue.send([record.ref.to_body()])
             return 0
         else:
             self.ledger.fail(record.run_id, record.number, attempt_id, outcome)
@@ -146,7 +192,8 @@ class Fault:
     calls: int = 0
 
     def deployment(self, at: Deployment) -> Deployment:
-        ports = {name: _Faulty(getattr(at, name), self) for name in ("store", "ledger", "queue")}
+        names = ("store", "ledger", "queue", *(["notifier"] if at.notifier else []))
+        ports = {name: _Faulty(getattr(at, name), self) for name in names}
         return replace(at, **ports)  # type: ignore[arg-type]
 
     def step(self) -> bool:

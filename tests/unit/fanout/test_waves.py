@@ -1,0 +1,213 @@
+"""Waves: what is PENDING is handed out, all of it, until the run has ended; and nothing is ever put into the queue."""
+
+import itertools
+import tracemalloc
+from dataclasses import replace
+
+import pytest
+
+from sparklet.errors import ScratchFullError
+from sparklet.fanout.new_run import new_run
+from sparklet.fanout.redrive import redrive
+from sparklet.fanout.waves import INLINE_MOST, MOST_UNCLAIMED, UNCLAIMED_S, hand_out
+from sparklet.model import Counts, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
+from tests.unit.fanout.world import LEASE_S, World
+
+BROKEN = Failure("ValueError", "bad line 7", retryable=False)
+PASSING = Failure("OSError", "503 Slow Down", retryable=True)
+
+
+@pytest.fixture
+def world() -> World:
+    return World(dispatch=Dispatch.MAP)
+
+
+def test_a_wave_is_every_pending_shard_in_order(world: World) -> None:
+    world.run(45)
+    world.children(world.handed_out(world.step("wave", wave=0))[:3])
+    world.clock.advance(1)
+
+    answer = world.step("wave", wave=1)
+
+    # handed out by the wave before, and nobody has claimed them: not yet again
+    assert (answer["how"], answer["count"]) == ("none", 0)
+    world.clock.advance(UNCLAIMED_S)
+    refs = world.handed_out(world.step("wave", wave=2))
+    assert [ref.shard for ref in refs] == list(range(3, 45))
+    assert len(world.queue) == 0
+
+
+@pytest.mark.parametrize(
+    ("shards", "wave", "how"),
+    [(1, 0, "inline"), (INLINE_MOST, 4, "inline"), (INLINE_MOST + 1, 0, "map"), (1, 5, "map")],
+)
+def test_few_shards_are_answered_themselves_but_only_in_the_first_waves(
+    world: World, shards: int, wave: int, how: str
+) -> None:
+    world.run(shards)
+    answer = world.step("wave", wave=wave)
+    assert (answer["how"], answer["count"], answer["wave"]) == (how, shards, wave + 1)
+    assert len(answer["items"]) == (shards if how == "inline" else 0)
+    assert len(world.handed_out(answer)) == shards
+
+
+def test_a_run_ends_by_waves_alone(world: World) -> None:
+    world.run(3)
+    world.children(world.handed_out(world.step("wave", wave=0)))
+
+    answer = world.step("wave", wave=1)
+
+    assert (answer["ended"], answer["state"], answer["how"]) == (True, "SUCCEEDED", "none")
+    assert world.json("manifest.json")["ItemCounts"]["Succeeded"] == 3
+
+
+def test_a_shard_whose_worker_was_killed_is_in_a_later_wave_and_has_no_message(world: World) -> None:
+    world.run(2)
+    killed, done = world.handed_out(world.step("wave", wave=0))
+    world.claim_ref(killed)
+    world.children([done])
+
+    assert world.step("wave", wave=1)["how"] == "none"  # it is RUNNING for all that anybody knows
+    world.clock.advance(LEASE_S + 1)
+    refs = world.handed_out(world.step("wave", wave=2))
+
+    assert refs == [killed]
+    assert world.children(refs) == 1
+    assert world.step("check")["state"] == "SUCCEEDED" and len(world.queue) == 0
+
+
+def test_a_shard_that_was_released_is_in_the_next_wave_at_once(world: World) -> None:
+    world.run(1)
+    refs = world.handed_out(world.step("wave", wave=0))
+    world.clock.advance(5)
+    world.children(refs, lambda _: PASSING)
+    assert world.handed_out(world.step("wave", wave=1)) == refs
+    assert world.shards()[0].requeues == 0
+
+
+def test_what_nobody_claims_is_handed_out_ever_more_seldom_and_has_failed_in_the_end(world: World) -> None:
+    world.run(2)
+    handed_out_s, wave, answer = [], itertools.count(), {"ended": False}
+    while not answer["ended"]:
+        answer = world.step("wave", wave=next(wave))
+        if answer["count"]:
+            handed_out_s.append(world.clock.now_s())
+        world.clock.advance(20)
+
+    gaps = [later - earlier for earlier, later in itertools.pairwise(handed_out_s)]
+    assert len(gaps) == MOST_UNCLAIMED
+    assert all(UNCLAIMED_S * 2**n <= gap <= UNCLAIMED_S * 2**n + 40 for n, gap in enumerate(gaps))
+    assert {record.error_class for record in world.shards()} == {"NeverStarted"}
+    assert answer["state"] == "FAILED"
+
+
+def test_a_shard_that_workers_stop_claiming_keeps_its_cause(world: World) -> None:
+    world.run(1)
+    world.children(world.handed_out(world.step("wave", wave=0)), lambda _: PASSING)
+    for wave in range(1, 200):
+        world.clock.advance(100)
+        world.step("wave", wave=wave)
+    (record,) = world.shards()
+    assert (record.state, record.error_class) == (ShardState.FAILED, "NeverClaimed")
+    assert "503 Slow Down" in record.error_message
+
+
+def test_what_no_wave_has_held_yet_does_not_count_as_unclaimed(world: World) -> None:
+    """A run of more shards than a wave takes: the rest waits for its first wave, however long that is."""
+    run = world.run(10)
+    first = hand_out(world.at, run, 0, most_shards=4)
+    world.children(list(first.items))
+    world.clock.advance(10_000)
+
+    second = hand_out(world.at, run, 1, most_shards=4)
+    third = hand_out(world.at, run, 2, most_shards=4)
+
+    assert [ref.shard for ref in second.items] == [4, 5, 6, 7]
+    assert [ref.shard for ref in third.items] == [4, 5, 6, 7]  # unclaimed, and long ago
+    assert [record.requeues for record in world.shards()[4:]] == [1, 1, 1, 1, 0, 0]
+
+
+def test_two_executions_do_not_overwrite_each_others_waves(world: World) -> None:
+    world.run(2)
+    one = world.step("wave", wave=0)
+    world.children(world.handed_out(one)[:1])
+    world.clock.advance(UNCLAIMED_S + 1)
+    other = world.step("wave", wave=0)
+
+    assert one["key"] != other["key"]
+    assert [ref.shard for ref in world.handed_out(one)] == [0, 1]
+    assert [ref.shard for ref in world.handed_out(other)] == [1]
+
+
+def test_a_redriven_generation_begins_anew_and_hands_out_failed_shards_only(world: World) -> None:
+    world.run(3)
+    world.children(world.handed_out(world.step("wave", wave=0)), lambda n: BROKEN if n == 1 else ShardResult())
+    assert world.step("check")["state"] == "FAILED"
+
+    done = redrive(world.at, "run-1")
+
+    assert (done.shards, done.messages, len(world.queue)) == (1, 0, 0)
+    (ref,) = world.handed_out(world.step("wave", wave=0))
+    assert (ref.shard, ref.generation) == (1, 1)
+    assert world.children([ref]) == 1
+    assert world.step("check")["state"] == "SUCCEEDED"
+
+
+def test_nothing_is_handed_out_before_the_plan_is_sealed_or_once_the_run_is_cancelled(world: World) -> None:
+    world.put(2)
+    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+    assert world.step("wave", wave=0)["how"] == "none"
+
+    world.run(2)
+    world.ledger.cancel_run("run-1")
+    answer = world.step("wave", wave=0)
+    assert (answer["how"], answer["ended"], answer["state"]) == ("none", True, "CANCELLED")
+
+
+def test_an_index_that_shows_nothing_pending_is_believed_for_one_turn_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run(2)
+    with monkeypatch.context() as lagging:
+        lagging.setattr(world.ledger, "glance", lambda run_id: Counts(running=2))
+        assert world.step("wave", wave=0)["how"] == "none"
+    assert world.step("wave", wave=1)["count"] == 2
+
+
+def test_memory_does_not_grow_with_a_wave(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = world.run(1)
+    (record,) = world.shards()
+    peaks = []
+    for shards in (1_000, 8_000):
+        records = (replace(record, number=n) for n in range(shards))
+        monkeypatch.setattr(world.ledger, "shards", lambda *_, records=records: records)
+        monkeypatch.setattr(world.store, "upload", lambda path, uri: None)
+        tracemalloc.start()
+        assert hand_out(world.at, run, 0).count == shards
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 100_000
+
+
+def test_a_full_disk_is_told_with_its_remedy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = world.run(1)
+
+    def full(run_id: str, state: ShardState) -> list[ShardRecord]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(world.ledger, "shards", full)
+    with pytest.raises(ScratchFullError, match="TMPDIR"):
+        hand_out(world.at, run, 0)
+
+
+def test_a_cancelled_run_ends_however_many_children_still_ask(world: World) -> None:
+    world.run(3)
+    refs = world.handed_out(world.step("wave", wave=0))
+    owner, _ = world.claim_ref(refs[0])
+    world.ledger.cancel_run("run-1")
+    assert world.step("wave", wave=1)["counts"] == {"pending": 0, "running": 1, "succeeded": 0, "failed": 2}
+
+    assert world.children(refs[1:]) == 0
+    world.ledger.succeed("run-1", 0, owner, ShardResult())
+
+    assert world.check().run.state is RunState.CANCELLED
