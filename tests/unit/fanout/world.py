@@ -84,7 +84,7 @@ class World:
 
     # --- a state machine ---
 
-    def step(self, step: str, at: Deployment | None = None, **event: Any) -> Any:
+    def step(self, step: str, at: Deployment | None = None, /, **event: Any) -> Any:
         """What a step answers, through JSON as a state machine has it."""
         event = {"run_id": "run-1", **event, "step": step}
         return json.loads(json.dumps(take_step(at or self.at, StepSettings(map_concurrency=7), event)))
