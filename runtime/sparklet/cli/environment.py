@@ -18,7 +18,7 @@ from sparklet.errors import LocalStackError, SettingsError
 from sparklet.fanout.deployment import Deployment
 from sparklet.local.resources import resource
 from sparklet.local.state import default_state_dir
-from sparklet.ports import Compute, WorkerLogs
+from sparklet.ports import Compute, Orchestrator, WorkerLogs
 from sparklet.settings import spark_settings
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ PASSED = (  # from the user's shell
 )
 DEFAULT_TIMEOUT_S = 900
 DEFAULT_MEMORY_MB = 3008
+DEFAULT_CONCURRENCY = 50  # of a deployed stack's queue, as in the template
+DEFAULT_MAP_CONCURRENCY = 100  # of a deployed stack's maps
 MIB = 1024 * 1024
 LOCAL_PATHS = "local-paths"  # a file for each run that was started from here
 STACK_ENDS_S = 2.0  # so long the host may take to notice that the stand-in is gone
@@ -57,11 +59,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class WorkerSize:
-    """What one worker has."""
+    """What one worker has, and how many work at once."""
 
     memory_mb: int = DEFAULT_MEMORY_MB
     timeout_s: int = DEFAULT_TIMEOUT_S
     scratch_bytes: int = 4096 * MIB
+    concurrency: int = DEFAULT_CONCURRENCY  # shards that the queue may have in work
+    map_concurrency: int = DEFAULT_MAP_CONCURRENCY  # shards that a map may
+    architecture: str = "x86_64"
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class Environment:
     state: Path | None = None  # the local stack's folder; None: a deployed stack
     differences: tuple[str, ...] = ()  # what was asked of the local stack, but others use it as it is
     parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
+    orchestrator: Orchestrator | None = None  # None: no state machines here
+    machines: Mapping[str, str] = field(default_factory=dict)  # by what they are called here: loop, map
     check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended under this command
 
     @property
@@ -107,7 +114,13 @@ def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
             stack.compute(),
             stack.info.worker_function,
             FileLogs(stack.info.log_dir),
-            WorkerSize(stack.info.memory_mb, stack.info.timeout_s, shutil.disk_usage(choice.state).free),
+            WorkerSize(
+                stack.info.memory_mb,
+                stack.info.timeout_s,
+                shutil.disk_usage(choice.state).free,
+                stack.info.workers,
+                stack.info.workers,
+            ),
             state=choice.state,
             differences=stack.differences,
             check=partial(stack.check, STACK_ENDS_S),
@@ -173,6 +186,7 @@ def _deployed(name: str) -> Environment:
     from sparklet.aws.dynamodb import DynamoLedger
     from sparklet.aws.logs import CloudWatchLogs
     from sparklet.aws.messaging import SqsQueue
+    from sparklet.aws.orchestration import StepFunctions
     from sparklet.aws.s3 import S3Store, input_stores
     from sparklet.aws.stacks import stack_outputs, stack_parameters
 
@@ -190,6 +204,19 @@ def _deployed(name: str) -> Environment:
         int(given.get("FunctionMemoryMB") or DEFAULT_MEMORY_MB),
         int(given.get("FunctionTimeoutS") or DEFAULT_TIMEOUT_S),
         int(given.get("EphemeralStorageMB") or 4096) * MIB,
+        int(given.get("MaximumConcurrency") or DEFAULT_CONCURRENCY),
+        int(given.get("MapConcurrency") or DEFAULT_MAP_CONCURRENCY),
+        given.get("Architecture") or "x86_64",
     )
-    logs = CloudWatchLogs(clients, outputs["WorkerLogGroup"])
-    return Environment(at, LambdaCompute(clients), outputs["WorkerAliasArn"], logs, size, stack=name, parameters=given)
+    machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
+    return Environment(
+        at,
+        LambdaCompute(clients),
+        outputs["WorkerAliasArn"],
+        CloudWatchLogs(clients, outputs["WorkerLogGroup"]),
+        size,
+        stack=name,
+        parameters=given,
+        orchestrator=StepFunctions(clients),
+        machines={name: arn for name, arn in machines.items() if arn},
+    )

@@ -5,8 +5,9 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -55,6 +56,12 @@ class RunDisplay:
         self._started_s = time.monotonic()
         self._said_s = float("-inf")
         self._said = ""
+        self._details: RenderableType | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody sees a picture that changes."""
+        return self._live is not None
 
     def __enter__(self) -> Self:
         if self._live:
@@ -79,6 +86,17 @@ class RunDisplay:
         if line != self._said and (now_s - self._said_s >= PLAIN_EVERY_S or (run.sealed and counts.open == 0)):
             self._screen.say(f"{line}{self._estimate(counts)}")
             self._said, self._said_s = line, now_s
+
+    def detail(self, details: RenderableType) -> None:
+        """What is shown below the counts from now on; on a terminal only."""
+        self._details = details
+
+    def warn(self, text: str) -> None:
+        """A warning that stays above the picture."""
+        if self._live:
+            self._live.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        else:
+            self._screen.warn(text)
 
     def _line(self, run: Run, counts: Counts) -> str:
         total = run.shard_count if run.shard_count is not None else f"{counts.total}+"
@@ -108,7 +126,8 @@ class RunDisplay:
         bar.add_row(
             ProgressBar(total=total, completed=ended, width=40), Text(f"{ended}/{total}{self._estimate(counts)}")
         )
-        return Group(Text(self._run_id, style="bold"), bar, states)
+        details = [Text(""), self._details] if self._details and counts.open else []
+        return Group(Text(self._run_id, style="bold"), bar, states, *details)
 
 
 def _stage(run: Run, before: str = "") -> str:

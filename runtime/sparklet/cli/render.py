@@ -1,7 +1,6 @@
 """Results of commands, as documents for --json and as tables for people."""
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -9,7 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sparklet.cli.sizes import count_text, duration_text, size_text
+from sparklet.cli.operating import OperatorView, add_rows, slow_table
+from sparklet.cli.sizes import count_text, duration_text, size_text, time_text
 from sparklet.fanout.fate import ObjectFate
 from sparklet.fanout.preview import PlanPreview
 from sparklet.fanout.summary import Summary
@@ -42,7 +42,7 @@ def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> 
     return {
         "run_id": run.run_id,
         "state": str(summary.state),
-        "cancelled": _time(run.cancelled_s) if run.cancelled_s else None,
+        "cancelled": time_text(run.cancelled_s) if run.cancelled_s else None,
         "generation": summary.generation,
         "shards": counts_document(summary.counts),
         "objects": summary.objects,
@@ -69,8 +69,10 @@ def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> 
     }
 
 
-def summary_table(run: Run, summary: Summary, output: str, manifest: str, logs: str = "") -> RenderableType:
-    """What a run has to show, for people; ``logs`` is where the workers' logs lie."""
+def summary_table(
+    run: Run, summary: Summary, output: str, manifest: str, logs: str = "", view: OperatorView | None = None
+) -> RenderableType:
+    """What a run has to show, for people; ``logs`` is where the workers' logs lie, ``view`` what more there is."""
     counts = summary.counts
     facts = Table.grid(padding=(0, 2))
     facts.add_row("run", Text(run.run_id, style="bold"))
@@ -87,16 +89,26 @@ def summary_table(run: Run, summary: Summary, output: str, manifest: str, logs: 
     facts.add_row("output", Text(output))
     if summary.state.ended:
         facts.add_row("manifest", Text(manifest))
+    slow = None
+    if view:
+        add_rows(facts, view)
+        slow = slow_table(view)
+    if logs and summary.causes:
+        facts.add_row("logs", Text(f"{logs} (status {run.run_id} --shards --json names each shard's)"))
+    parts: list[RenderableType] = [facts, *([Text(""), slow] if slow else []), *_causes(run, summary)]
+    return Group(*parts) if len(parts) > 1 else facts
+
+
+def _causes(run: Run, summary: Summary) -> Iterator[RenderableType]:
+    """Why shards failed, and what to do about it; nothing where none has."""
     if not summary.causes:
-        return facts
+        return
     causes = Table("shards", "cause", "example", title="failures", title_justify="left", show_edge=False)
     for cause in summary.causes:
         example = f"shard {cause.example_shard}: {cause.example_message}"
         causes.add_row(str(cause.count), escape(cause.error_class), escape(example))
-    if logs:
-        facts.add_row("logs", Text(f"{logs} (status {run.run_id} --shards --json names each shard's)"))
     next_step = f"sparklet explain {run.run_id} says what to do; then: sparklet redrive {run.run_id}"
-    return Group(facts, causes, Text(next_step, style="dim"))
+    yield from (Text(""), causes, Text(next_step, style="dim"))
 
 
 def _add_skipped(facts: Table, skipped: Mapping[str, int]) -> None:
@@ -147,8 +159,8 @@ def run_document(run: Run) -> dict[str, Any]:
         "objects": run.object_count,
         "input_bytes": run.size_bytes,
         "script": run.scripts[-1].source_uri,
-        "created": _time(run.created_s),
-        "ended": _time(run.ended_s) if run.ended_s else None,
+        "created": time_text(run.created_s),
+        "ended": time_text(run.ended_s) if run.ended_s else None,
     }
 
 
@@ -158,7 +170,7 @@ def runs_table(runs: list[Run]) -> RenderableType:
     for run in runs:
         state = Text(str(run.state), style=_STYLES.get(run.state, "cyan"))
         shards = "?" if run.shard_count is None else str(run.shard_count)
-        table.add_row(Text(run.run_id), state, shards, Text(run.scripts[-1].source_uri), _time(run.created_s))
+        table.add_row(Text(run.run_id), state, shards, Text(run.scripts[-1].source_uri), time_text(run.created_s))
     return table
 
 
@@ -177,7 +189,7 @@ def shard_document(record: ShardRecord) -> dict[str, Any]:
         "outputs": list(record.outputs),
         "error_class": record.error_class or None,
         "error_message": record.error_message or None,
-        "changed": _time(record.changed_s),
+        "changed": time_text(record.changed_s),
         "log_stream": record.log_stream or None,
     }
 
@@ -263,7 +275,3 @@ def _shard_facts(record: ShardRecord) -> RenderableType:
             shown = ", ".join(value) if isinstance(value, list) else str(value)
             facts.add_row(earlier + name.replace("_", " "), Text(shown, style=style))
     return facts
-
-
-def _time(time_s: float) -> str:
-    return datetime.fromtimestamp(time_s, UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")

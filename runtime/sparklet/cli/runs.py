@@ -11,21 +11,28 @@ from types import FrameType
 
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Environment
+from sparklet.cli.machines import MachineWatch, dispatch_of, drive, driver_of, machine_of, was_driven
+from sparklet.cli.operating import look, view_details
 from sparklet.cli.progress import RunDisplay
 from sparklet.cli.sizes import count_text, size_text
 from sparklet.cli.transfer import LocalPaths, changed, check_output, fill, local_part, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, PlanError, SparkletError
-from sparklet.fanout.checker import check
+from sparklet.fanout.checker import CheckReport, check
 from sparklet.fanout.local_files import local_files
-from sparklet.fanout.new_run import RunRequest, new_run, run_id_for
+from sparklet.fanout.new_run import RunRequest, keyed_run_id, new_run, run_id_for
 from sparklet.fanout.plan_parts import planned_shard
 from sparklet.fanout.planner import PlanProgress, plan
+from sparklet.fanout.prices import Prices
 from sparklet.fanout.redrive import redrive
 from sparklet.fanout.scripts import repaired_script
 from sparklet.fanout.summary import Summary, summarize
-from sparklet.model import Run, ShardState
+from sparklet.fanout.ways import Way
+from sparklet.model import Counts, Run, ShardState
 
 POLL_S = 1.0
+SLOWER_BY = 10_000  # open shards: so many more, and the ledger is asked a second later, since it reads them all
+SLOWEST_POLL_S = 15.0
+DETAILS_EVERY_S = 20.0  # the whole pass that details need; and no more often than takes a twentieth of the time
 LEDGER_PATIENCE_S = 60.0  # so long a watch puts up with a ledger or queue that does not answer
 
 
@@ -34,19 +41,23 @@ def start(
     request: RunRequest,
     screen: Screen,
     *,
+    way: Way | None = None,
     files: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Run:
     """Put local inputs into the bucket, enter the run, plan and dispatch it; the sealed run.
 
     ``files`` are local files that every shard needs: each is put into the bucket too, and its URI becomes the
-    parameter it is named by.
+    parameter it is named by. With a ``way`` a state machine is started, which plans and dispatches the run.
     """
+    if way is not None:
+        machine_of(env, dispatch_of(way))  # a machine that is not there is told before anything is put anywhere
+        request = replace(request, dispatch=dispatch_of(way))
     if not env.local:
         refuse_remote_only((*request.inputs, *(files or {}).values()), request.output_uri)
-        return _planned(env, request, screen)
+        return _begun(env, request, way, screen)
     refuse_local_increments(request.options.incremental, request.inputs)
-    run_id = request.run_id or run_id_for(request.run_name, env.at.clock.now_s())
+    run_id = _run_id(env, request)
     paths = LocalPaths(output=_local_output(request.output_uri, overwrite))
     output_uri = f"s3://{env.at.bucket}/output/{run_id}/" if paths.output else request.output_uri
     inputs: list[str] = []
@@ -59,7 +70,17 @@ def start(
         inputs.append(uri)
     paths.save(env.paths_dir, run_id)
     request = replace(request, params={**request.params, **_upload_files(env, run_id, files or {}, screen)})
-    return _planned(env, replace(request, run_id=run_id, inputs=tuple(inputs), output_uri=output_uri), screen)
+    request = replace(request, run_id=run_id, idempotency_key="", inputs=tuple(inputs), output_uri=output_uri)
+    return _begun(env, request, way, screen)
+
+
+def _run_id(env: Environment, request: RunRequest) -> str:
+    """The run's id before it is entered: what is put into the bucket for it lies below."""
+    if request.run_id and request.idempotency_key:
+        raise PlanError("--run-id and --idempotency-key were given; give one of them: each names one run")
+    if request.idempotency_key:
+        return keyed_run_id(request.run_name, request.idempotency_key)
+    return request.run_id or run_id_for(request.run_name, env.at.clock.now_s())
 
 
 def refuse_local_increments(incremental: bool, inputs: Collection[str]) -> None:
@@ -104,8 +125,19 @@ def _upload_files(env: Environment, run_id: str, files: Mapping[str, str], scree
     return uris
 
 
-def _planned(env: Environment, request: RunRequest, screen: Screen) -> Run:
+def _begun(env: Environment, request: RunRequest, way: Way | None, screen: Screen) -> Run:
+    """The run, entered, and planned here or given to a state machine; one that was there before is the same run."""
+    asked_s = env.at.clock.now_s()
     run = new_run(env.at, request)
+    if way is not None:
+        drive(env, run, screen)
+        return run
+    if run.created_s < asked_s:
+        screen.say(f"run {run.run_id} is there already, {run.state}; this is the same run")
+    return _planned(env, run, screen)
+
+
+def _planned(env: Environment, run: Run, screen: Screen) -> Run:
     screen.say(f"run {run.run_id}: planning")
 
     def tell(progress: PlanProgress) -> None:
@@ -127,13 +159,16 @@ def _planned(env: Environment, request: RunRequest, screen: Screen) -> Run:
         return run
 
 
-def watch(env: Environment, run_id: str, screen: Screen) -> Summary:
+def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summary:
     """Check and show a run until it has ended, then fill its local output; what it has to show."""
     silent_since_s: float | None = None
+    machine, details = MachineWatch(env), _Details(env, prices)
     with RunDisplay(screen, run_id) as display:
         while True:
             try:
                 report = check(env.at, run_id)
+                if display.live:
+                    details.refresh(report, display)
                 silent_since_s = None
             except SparkletError as error:
                 env.check()
@@ -144,13 +179,36 @@ def watch(env: Environment, run_id: str, screen: Screen) -> Summary:
                 time.sleep(POLL_S)
                 continue
             display.show(report.run, report.counts)
+            if news := machine.news(report.run):
+                display.warn(news)
             if report.run.state.ended:
                 break
-            time.sleep(POLL_S)
+            time.sleep(poll_s(report.counts))
     summary = report.summary or summarize(report.run, env.at.ledger)
     if env.local:
         fill_output(env, report.run, screen)
     return summary
+
+
+def poll_s(counts: Counts) -> float:
+    """How long to wait before the next look: it costs as much as there are open shards."""
+    return min(SLOWEST_POLL_S, POLL_S + counts.open / SLOWER_BY)
+
+
+class _Details:
+    """Below the counts: slow shards, pace, cost. They need a whole pass over the ledger, so they come seldom."""
+
+    def __init__(self, env: Environment, prices: Prices) -> None:
+        self._env, self._prices = env, prices
+        self._next_s = time.monotonic() + DETAILS_EVERY_S / 2
+
+    def refresh(self, report: CheckReport, display: RunDisplay) -> None:
+        began_s = time.monotonic()
+        if began_s < self._next_s or report.run.state.ended:
+            return
+        display.detail(view_details(look(self._env, report.run, self._prices)))
+        ended_s = time.monotonic()
+        self._next_s = ended_s + max(DETAILS_EVERY_S, 20 * (ended_s - began_s))
 
 
 def fill_output(env: Environment, run: Run, screen: Screen) -> None:
@@ -163,19 +221,37 @@ def fill_output(env: Environment, run: Run, screen: Screen) -> None:
 
 
 def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: str, screen: Screen) -> None:
-    """Send failed shards again, repaired local inputs put into the bucket first."""
+    """Send failed shards again, repaired local inputs put into the bucket first; a run of a machine's gets it anew."""
     run = env.at.ledger.get_run(run_id)
+    driven = was_driven(env, run)
+    if driven and not shards and _only_its_machine_is_gone(env, run):
+        drive(env, run, screen)
+        return
+    if driven:
+        machine_of(env, run.dispatch)
     if env.local:
         _upload_repaired(env, run, screen)
     ref = repaired_script(env.at, run, script) if script else None
     redriven = redrive(env.at, run_id, shards or None, ref)
-    sent = count_text(redriven.messages, "shard")
+    sent = count_text(max(redriven.messages, redriven.shards), "shard")
     screen.say(f"run {run_id}: {sent} sent again, generation {redriven.run.generation}")
+    if driven:
+        drive(env, redriven.run, screen)
     if redriven.unplanned:
         screen.warn(
             f"{run_id} was cancelled before its plan was done: objects that were never planned stay so; "
             "start another run for them (--incremental leaves out what this one does)"
         )
+
+
+def _only_its_machine_is_gone(env: Environment, run: Run) -> bool:
+    """Whether the run is open and none of its shards has failed, but nobody drives it any more."""
+    if run.state.ended or run.cancelled_s is not None:
+        return False
+    driver = driver_of(env, run)
+    if driver is None or driver.status.state.ended:
+        return next(env.at.ledger.shards(run.run_id, ShardState.FAILED), None) is None
+    return False
 
 
 def _upload_repaired(env: Environment, run: Run, screen: Screen) -> None:

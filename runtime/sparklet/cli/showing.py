@@ -5,17 +5,19 @@ import typer
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Environment
 from sparklet.cli.exits import exit_code
+from sparklet.cli.operating import OperatorView, view_document
 from sparklet.cli.render import shard_document, shards_table, summary_document, summary_table
 from sparklet.cli.runs import watch
 from sparklet.cli.transfer import LocalPaths
+from sparklet.fanout.prices import Prices
 from sparklet.fanout.summary import Summary
 from sparklet.model import ShardRecord
 
 
-def finish(env: Environment, run_id: str, screen: Screen) -> None:
+def finish(env: Environment, run_id: str, screen: Screen, prices: Prices) -> None:
     """Watch a run to its end, show what came of it, and exit with its code."""
     try:
-        summary = watch(env, run_id, screen)
+        summary = watch(env, run_id, screen, prices)
     except KeyboardInterrupt:
         screen.warn(
             f"interrupted; nothing is lost: sparklet watch {run_id} continues it, sparklet cancel {run_id} ends it"
@@ -26,17 +28,23 @@ def finish(env: Environment, run_id: str, screen: Screen) -> None:
 
 
 def show_summary(
-    env: Environment, screen: Screen, run_id: str, summary: Summary, records: list[ShardRecord] | None = None
+    env: Environment,
+    screen: Screen,
+    run_id: str,
+    summary: Summary,
+    records: list[ShardRecord] | None = None,
+    view: OperatorView | None = None,
 ) -> None:
-    """A run's result, with every shard if ``records`` are given."""
+    """A run's result, with every shard if ``records`` are given, and with what an operator sees in ``view``."""
     found = env.at.ledger.get_run(run_id)
     output = (LocalPaths.load(env.paths_dir, run_id).output if env.local else "") or found.output_uri
     manifest = env.at.run_uri(run_id, "manifest.json")
     if screen.as_json:
         listed = {} if records is None else {"shard_list": [shard_document(record) for record in records]}
-        screen.document({**summary_document(found, summary, output, manifest), **listed})
+        more = view_document(view) if view else {}
+        screen.document({**summary_document(found, summary, output, manifest), **more, **listed})
         return
     logs = str(env.state / "log") if env.state else ""
-    screen.out.print(summary_table(found, summary, output, manifest, logs))
+    screen.out.print(summary_table(found, summary, output, manifest, logs, view))
     if records is not None:
         screen.out.print(shards_table(records))

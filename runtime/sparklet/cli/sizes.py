@@ -1,5 +1,7 @@
 """Numbers as people read them."""
 
+from datetime import UTC, datetime
+
 
 def count_text(count: int, what: str) -> str:
     """``1 shard``, ``2 shards``."""
@@ -15,6 +17,11 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
+def time_text(time_s: float) -> str:
+    """A time (UTC) for people."""
+    return datetime.fromtimestamp(time_s, UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+
+
 def duration_text(duration_s: float) -> str:
     """A duration for people."""
     whole_s = round(duration_s)
@@ -23,3 +30,10 @@ def duration_text(duration_s: float) -> str:
     if whole_s < 3600:
         return f"{whole_s // 60} min {whole_s % 60:02d} s"
     return f"{whole_s // 3600} h {whole_s % 3600 // 60:02d} min"
+
+
+def usd_text(cost: float) -> str:
+    """US dollars for people: cents, and more digits only below a dollar."""
+    if cost >= 1:
+        return f"{cost:,.2f} USD"
+    return f"{cost:.4f} USD" if cost >= 0.0001 else "< 0.0001 USD" if cost else "0 USD"

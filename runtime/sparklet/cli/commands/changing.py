@@ -10,6 +10,8 @@ from sparklet.cli.cleaning import Cleaning
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Environment, environment
 from sparklet.cli.exits import USAGE
+from sparklet.cli.machines import end_waiting
+from sparklet.cli.orchestration_options import Prices
 from sparklet.cli.redriving import make_room, refuse_other_size, selected
 from sparklet.cli.render import counts_document
 from sparklet.cli.runs import redrive_run
@@ -18,6 +20,7 @@ from sparklet.cli.sizes import count_text, size_text
 from sparklet.errors import PlanError
 from sparklet.fanout.cancel import cancel as cancel_run
 from sparklet.fanout.clean import RunFiles
+from sparklet.fanout.prices import load_prices
 from sparklet.fanout.redrive import redrivable
 from sparklet.model import Counts, ShardState
 from sparklet.quantities import parse_duration_s
@@ -52,12 +55,14 @@ def redrive(
         str, typer.Option("--script", metavar="FILE", help="A repaired script for these shards.", show_default=False)
     ] = "",
     dry_run: opt.DryRun = False,
+    prices: Prices = None,
 ) -> None:
     """Do failed shards of a run again, all or chosen ones, and no other.
 
-    Repaired local inputs are put into the bucket first. A cancelled run is opened again by this.
+    Repaired local inputs are put into the bucket first. A cancelled run is opened again by this. A run that a state
+    machine drove is driven by it again; so is an open one whose execution broke off.
     """
-    screen = where.screen()
+    screen, figures = where.screen(), load_prices(prices)
     wanted = opt.parse_shards(shards)
     chosen = where.choice(reading=dry_run, memory_mb=size.memory, timeout_s=size.timeout)
     with environment(chosen if dry_run else make_room(chosen, screen), screen) as env:
@@ -70,12 +75,13 @@ def redrive(
             _say_dry(screen, {"run_id": run_id, "redriven": list(numbers) or would}, "shards would be done again")
             return
         redrive_run(env, run_id, numbers, script, screen)
-        finish(env, run_id, screen)
+        finish(env, run_id, screen, figures)
 
 
 def cancel(run_id: opt.RunId, where: opt.Where, dry_run: opt.DryRun = False) -> None:
     """End a run early: nothing new is begun, what waits is given up, what runs may end.
 
+    A state machine that was started for it from a command line is stopped: there is nothing to wait for.
     `sparklet watch RUN` waits until it has ended; `sparklet redrive RUN` takes it up again.
     """
     screen = where.screen()
@@ -85,6 +91,7 @@ def cancel(run_id: opt.RunId, where: opt.Where, dry_run: opt.DryRun = False) -> 
             return
         done = cancel_run(env.at, run_id)
         _show_cancel(screen, run_id, done.counts, done.abandoned)
+        end_waiting(env, done.run, screen)
 
 
 def clean(

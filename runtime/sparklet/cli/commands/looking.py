@@ -15,13 +15,15 @@ from sparklet.cli.environment import Environment, environment
 from sparklet.cli.exits import exit_code
 from sparklet.cli.explaining import group_document, group_table
 from sparklet.cli.log_lines import LogLine, LogReader
+from sparklet.cli.operating import look
+from sparklet.cli.orchestration_options import Prices
 from sparklet.cli.render import fate_document, fate_table, run_document, runs_table
 from sparklet.cli.showing import finish, show_summary
 from sparklet.cli.transfer import LocalPaths, stored_uri
 from sparklet.errors import PlanError
 from sparklet.fanout.explain import explain as causes_of
 from sparklet.fanout.fate import ObjectFate, object_fate
-from sparklet.fanout.summary import summarize
+from sparklet.fanout.prices import load_prices
 
 FOLLOW_POLL_S = 1.0
 
@@ -39,25 +41,29 @@ def status(
         ),
     ] = "",
     shards: Annotated[bool, typer.Option("--shards", help="List every shard too.")] = False,
+    prices: Prices = None,
 ) -> None:
-    """Say where a run stands, or one of its input objects."""
-    screen = where.screen()
+    """Say where a run stands, or one of its input objects.
+
+    Counts, pace and estimated end, cost so far, slow shards, causes of failure, what drives it and what follows.
+    """
+    screen, figures = where.screen(), load_prices(prices)
     with environment(where.choice(reading=True), screen) as env:
         if object_uri:
             _show_fate(screen, run_id, object_fate(env.at, run_id, _stored(env, run_id, object_uri)))
             return
         found = env.at.ledger.get_run(run_id)
-        summary = summarize(found, env.at.ledger)
+        view = look(env, found, figures)
         records = list(env.at.ledger.shards(run_id)) if shards else None
-        show_summary(env, screen, run_id, summary, records)
-    raise typer.Exit(exit_code(summary.state))
+        show_summary(env, screen, run_id, view.summary, records, view)
+    raise typer.Exit(exit_code(view.summary.state))
 
 
-def watch(run_id: opt.RunId, where: opt.Where) -> None:
+def watch(run_id: opt.RunId, where: opt.Where, prices: Prices = None) -> None:
     """Watch a run to its end, continuing it where it was interrupted."""
-    screen = where.screen()
+    screen, figures = where.screen(), load_prices(prices)
     with environment(where.choice(), screen) as env:
-        finish(env, run_id, screen)
+        finish(env, run_id, screen, figures)
 
 
 def runs(where: opt.Where) -> None:

@@ -1,77 +1,40 @@
 """Commands that begin something: run, plan, invoke."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import typer
 
 from sparklet.cli import doctor as doctoring
 from sparklet.cli import options as opt
 from sparklet.cli import planning_options as planning
+from sparklet.cli.asking import Asked, RunIdentity
+from sparklet.cli.choosing import ways_document
 from sparklet.cli.console import Screen
-from sparklet.cli.environment import DEFAULT_MEMORY_MB, environment
+from sparklet.cli.environment import environment
 from sparklet.cli.invoke import invoke_script
+from sparklet.cli.orchestration_options import ORCHESTRATION, FollowUpOptions, Prices, ViaOption
+from sparklet.cli.previewing import (
+    chosen_way,
+    local_size,
+    preview_in,
+    previewed,
+    show_ways,
+    ways_of_preview,
+    ways_of_run,
+)
 from sparklet.cli.render import preview_document, preview_table, run_document
 from sparklet.cli.runs import refuse_local_increments, start
 from sparklet.cli.showing import finish
 from sparklet.errors import NothingNewError, PlanError
-from sparklet.fanout.fitting import default_max_shard_bytes, refuse_wide_slices
-from sparklet.fanout.inventory.digests import Digests
-from sparklet.fanout.inventory.earlier import done_before
-from sparklet.fanout.new_run import RunRequest
-from sparklet.fanout.preview import preview
-from sparklet.ports import ObjectStore
+from sparklet.fanout.prices import Prices as Figures
+from sparklet.fanout.prices import load_prices
 
-RUN = "The run"
 UNLIMITED_BYTES = 1 << 62  # of scratch, where no worker is asked
 NO_OUTPUT = "--output is missing; name where the run writes, or add --dry-run"
-
-
-@dataclass(frozen=True)
-class RunIdentity:
-    """What a run is and where it writes."""
-
-    PANEL: ClassVar[str] = RUN
-
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FOLDER",
-            help="s3:// folder or local folder; each shard writes below shard=N. Needed unless --dry-run.",
-        ),
-    ] = ""
-    name: Annotated[
-        str,
-        typer.Option(
-            "--name", help="The run's id begins with it; runs of one name belong together (default: the script's name)."
-        ),
-    ] = ""
-    run_id: Annotated[
-        str, typer.Option("--run-id", metavar="ID", help="The whole run id; the same command again continues that run.")
-    ] = ""
-    params: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", metavar="KEY=VALUE", help="For the script (job.params); may be repeated."),
-    ] = None
-    files: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--file",
-            metavar="KEY=PATH",
-            help="A local file that every shard needs; the parameter of that key is its address.",
-        ),
-    ] = None
-    py_files: Annotated[
-        list[str] | None,
-        typer.Option("--py-files", metavar="FILE", help=".py, .zip, .whl or .egg for the script; may be repeated."),
-    ] = None
 
 
 def run(
@@ -80,30 +43,35 @@ def run(
     given: planning.InputOptions,
     shards: planning.ShardOptions,
     ends: planning.EndOptions,
+    follow_ups: FollowUpOptions,
     workers: opt.LocalWorkers,
     where: opt.Where,
     arguments: opt.Arguments = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to a local --output.")
     ] = False,
+    via: ViaOption = "none",
+    prices: Prices = None,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Plan a run, dispatch it, watch it to its end and bring its output home.
 
-    Local inputs are put into the bucket first; a local --output is filled at the end.
+    Local inputs are put into the bucket first; a local --output is filled at the end. With --via a state machine plans
+    the run and drives it, and goes on whatever becomes of this terminal.
     """
-    screen = where.screen()
-    asked = _Asked(script, identity, given, shards, ends, tuple(arguments or ()))
+    screen, figures = where.screen(), load_prices(prices)
+    asked = Asked(script, identity, given, shards, ends, follow_ups, tuple(arguments or ()))
     if dry_run:
-        asked.show_preview(where, screen)
+        _show_preview(asked, where, screen, None)
         return
     _refuse_without_output(identity)
     request, files = asked.request(), opt.parse_pairs("--file", identity.files)
     with environment(workers.choice(where), screen) as env:
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
         with nothing_new_is_well(screen):
-            started = start(env, request, screen, files=files, overwrite=overwrite)
-            finish(env, started.run_id, screen)
+            way = chosen_way(env, request, via, figures, screen)
+            started = start(env, request, screen, way=way, files=files, overwrite=overwrite)
+            finish(env, started.run_id, screen, figures)
 
 
 def plan(
@@ -112,15 +80,25 @@ def plan(
     given: planning.InputOptions,
     shards: planning.ShardOptions,
     ends: planning.EndOptions,
+    follow_ups: FollowUpOptions,
     where: opt.Where,
     arguments: opt.Arguments = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            rich_help_panel=ORCHESTRATION,
+            help="Say which of loop, map and inline suits the plan, with cost and end of each.",
+        ),
+    ] = False,
+    prices: Prices = None,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Plan and dispatch a run without waiting for it; with --dry-run only say what the plan would be."""
-    screen = where.screen()
-    asked = _Asked(script, identity, given, shards, ends, tuple(arguments or ()))
+    screen, figures = where.screen(), load_prices(prices)
+    asked = Asked(script, identity, given, shards, ends, follow_ups, tuple(arguments or ()))
     if dry_run:
-        asked.show_preview(where, screen)
+        _show_preview(asked, where, screen, figures if explain else None)
         return
     _refuse_without_output(identity)
     request, files = asked.request(), opt.parse_pairs("--file", identity.files)
@@ -129,8 +107,11 @@ def plan(
         with nothing_new_is_well(screen):
             planned = start(env, request, screen, files=files)
             screen.say(f"the run goes on by itself; sparklet watch {planned.run_id} shows it")
+            found = ways_of_run(env, planned, figures) if explain and planned.shard_count else None
             if where.as_json:
-                screen.document(run_document(planned))
+                screen.document({**run_document(planned), **({"ways": ways_document(found)} if found else {})})
+            elif found:
+                show_ways(screen, found)
 
 
 def invoke(
@@ -153,65 +134,6 @@ def invoke(
         screen.document(invoke_script(env, script, document, tuple(arguments or ())))
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What ``run`` and ``plan`` were asked for."""
-
-    script: str
-    identity: RunIdentity
-    given: planning.InputOptions
-    shards: planning.ShardOptions
-    ends: planning.EndOptions
-    arguments: tuple[str, ...]
-
-    def request(self) -> RunRequest:
-        """The request, before anything is started: what is wrong with it is told at once."""
-        return RunRequest(
-            script=self.script,
-            inputs=self.given.named(),
-            output_uri=self.identity.output,
-            run_id=self.identity.run_id,
-            name=self.identity.name,
-            py_files=tuple(self.identity.py_files or ()),
-            args=self.arguments,
-            params=opt.parse_pairs("--param", self.identity.params),
-            options=planning.run_options(self.given, self.shards, self.ends),
-            lists=self.given.list_requests(),
-            access=self.given.access(),
-        )
-
-    def fitted(self, request: RunRequest, memory_mb: int, scratch_bytes: int) -> RunRequest:
-        """The request with the largest shard that such a worker takes on, unless the user names a size."""
-        options = request.options
-        if not self.shards.max_shard_size:
-            options = replace(options, max_shard_bytes=default_max_shard_bytes(memory_mb, scratch_bytes))
-        refuse_wide_slices(options, scratch_bytes)
-        return replace(request, options=options)
-
-    def show_preview(self, where: opt.Where, screen: Screen) -> None:
-        """Say what the plan would be; nothing is written, and where all is local nothing is started."""
-        request = self.request()
-        refuse_local_increments(request.options.incremental, request.inputs)
-        if not request.lists and all("://" not in each for each in request.inputs):
-            fitted = self.fitted(request, DEFAULT_MEMORY_MB, UNLIMITED_BYTES)
-            self._show(screen, fitted, doctoring.no_store(), None)
-            return
-        with environment(where.choice(reading=True), screen) as env:
-            fitted = self.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
-            done = partial(done_before, env.at, request.run_name) if request.options.incremental else None
-            self._show(screen, fitted, env.at.inputs(request.access), done)
-
-    def _show(
-        self, screen: Screen, request: RunRequest, store: ObjectStore, done: Callable[[], Digests] | None
-    ) -> None:
-        with nothing_new_is_well(screen):
-            found = preview(request.options, request.inputs, store, request.lists, done)
-            if screen.as_json:
-                screen.document(preview_document(found))
-            else:
-                screen.out.print(preview_table(found))
-
-
 @contextmanager
 def nothing_new_is_well(screen: Screen) -> Iterator[None]:
     """An incremental run that finds nothing new ends well, so that it can be started by a schedule."""
@@ -221,6 +143,30 @@ def nothing_new_is_well(screen: Screen) -> Iterator[None]:
         screen.say(str(reason))
         if screen.as_json:
             screen.document({"run_id": None, "state": "NOTHING_NEW", "reason": str(reason)})
+
+
+def _show_preview(asked: Asked, where: opt.Where, screen: Screen, figures: Figures | None) -> None:
+    """Say what the plan would be; nothing is written, and where all is local nothing is started."""
+    request = asked.request()
+    refuse_local_increments(request.options.incremental, request.inputs)
+    with nothing_new_is_well(screen):
+        if not request.lists and all("://" not in each for each in request.inputs):
+            size = local_size()
+            found = previewed(asked.fitted(request, size.memory_mb, UNLIMITED_BYTES), doctoring.no_store(), None)
+            ways = figures and ways_of_preview(size, None, request, found, figures, local=not where.stack)
+        else:
+            with environment(where.choice(reading=True), screen) as env:
+                fitted = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
+                found = preview_in(env, fitted)
+                ledger = env.at.ledger
+                ways = figures and ways_of_preview(env.size, ledger, request, found, figures, local=env.local)
+        if screen.as_json:
+            screen.document({**preview_document(found), **({"ways": ways_document(ways)} if ways else {})})
+            return
+        screen.out.print(preview_table(found))
+        if ways:
+            screen.out.print()
+            show_ways(screen, ways)
 
 
 def _refuse_without_output(identity: RunIdentity) -> None:
