@@ -3,6 +3,7 @@
 import itertools
 import tracemalloc
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,8 @@ def test_a_shard_that_was_released_is_in_the_next_wave_at_once(world: World) -> 
 
 def test_what_nobody_claims_is_handed_out_ever_more_seldom_and_has_failed_in_the_end(world: World) -> None:
     world.run(2)
-    handed_out_s, wave, answer = [], itertools.count(), {"ended": False}
+    handed_out_s, wave = [], itertools.count()
+    answer: Any = {"ended": False}
     while not answer["ended"]:
         answer = world.step("wave", wave=next(wave))
         if answer["count"]:
