@@ -7,6 +7,9 @@ An event names its step; the answer is small (far below the 256 KiB of a state) 
     {"step": "record", "execution": …, "machine": …,
      "where": …, "error": …, "cause": …, "run_id": …}       → where the failure of an execution was written down
     {"step": "give_up", "run_id": …, "reason": …}           → how the run stands, what was PENDING given up
+    {"step": "objects", "request": …, "execution": …}       → a run without a planner, made ready, see ``objects``
+    {"step": "collect", "run_id": …, "result": …,
+     "error": …, "items_in": …, "map_run": …}               → how it ended, see ``collecting``
 
 ``started`` (the execution's own start, ``$$.Execution.StartTime``) may be given with each: waits are bounded by it.
 """
@@ -20,9 +23,11 @@ from typing import Any
 
 from sparklet.errors import EventError, NoticeError, PlanError
 from sparklet.fanout.checker import CheckReport, check, log_untold
+from sparklet.fanout.collecting import collect
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.follow_ups import next_run
 from sparklet.fanout.log import log
+from sparklet.fanout.objects import prepare
 from sparklet.fanout.summary import tolerated_failures
 from sparklet.fanout.waiting import wait_s
 from sparklet.fanout.waves import Wave, hand_out
@@ -118,18 +123,26 @@ def _give_up(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -
     return _check(at, settings, event)
 
 
+def _objects(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -> Answer:
+    prefixes, concurrency = settings.script_prefixes, settings.map_concurrency
+    return prepare(at, event.get("request"), _text(event, "execution"), prefixes, concurrency)
+
+
 STEPS: Mapping[str, Callable[[Deployment, StepSettings, Mapping[str, Any]], Answer]] = {
     "check": _check,
     "wave": _wave,
     "record": _record,
     "give_up": _give_up,
+    "objects": _objects,
+    "collect": lambda at, settings, event: collect(at, {**event, "run_id": _run_id(event)}),
 }
 """Every step by its name."""
 
 
 def _told(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Answer:
     """How a run stands, as machines are told."""
-    run, counts = report.run, report.counts
+    run = report.run
+    counts = at.ledger.glance(run.run_id) if report.planned else report.counts  # which are those before it was planned
     log_untold(report)
     return {
         "run_id": run.run_id,
