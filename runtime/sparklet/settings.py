@@ -95,9 +95,8 @@ class WorkerSettings:
     tasks_per_jvm: int  # SPARKLET_TASKS_PER_JVM: a warm JVM is replaced after so many
     kafka_failures: KafkaFailures = "raise"  # SPARKLET_KAFKA_FAILURES: report, if the mapping reads reports
     output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES, and what is known: this function writes there
-    notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic that is told how tasks of the API ended
+    notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic that is told how tasks and runs ended
     notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus, by name or ARN, that is told the same
-    metrics_namespace: str = ""  # SPARKLET_METRICS_NAMESPACE: of CloudWatch; "" = nothing is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +107,8 @@ class FanoutSettings:
     bucket: str  # SPARKLET_BUCKET
     queue_url: str  # SPARKLET_QUEUE_URL
     dlq_url: str  # SPARKLET_DLQ_URL
-    notice_topic_arn: str = ""  # as for workers: the consumer of dead letters ends tasks as well
+    notice_topic_arn: str = ""  # as for workers: dead letters end tasks, the checker ends runs
     notice_bus: str = ""
-    metrics_namespace: str = ""  # as for workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +125,7 @@ class StepSettings:
     """What the function of the state machines' steps is configured with, beside what all of the fan-out is."""
 
     map_concurrency: int  # SPARKLET_MAP_CONCURRENCY: children of a Map state at once
+    script_prefixes: tuple[str, ...] = ()  # as for the planner: what a request for objects may choose its script from
 
 
 def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
@@ -148,7 +147,6 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         output_prefixes=_output_prefixes(env, bucket),
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
-        metrics_namespace=env.get("SPARKLET_METRICS_NAMESPACE", ""),
     )
 
 
@@ -173,8 +171,12 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
         dlq_url=_required(env, "SPARKLET_DLQ_URL"),
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
-        metrics_namespace=env.get("SPARKLET_METRICS_NAMESPACE", ""),
     )
+
+
+def metrics_namespace(env: Mapping[str, str] = os.environ) -> str:
+    """SPARKLET_METRICS_NAMESPACE: where what is measured belongs; "" = nothing is."""
+    return env.get("SPARKLET_METRICS_NAMESPACE", "")
 
 
 def planner_settings(env: Mapping[str, str] = os.environ) -> PlannerSettings:
@@ -197,7 +199,10 @@ def _script_prefixes(env: Mapping[str, str]) -> tuple[str, ...]:
 def step_settings(env: Mapping[str, str] = os.environ) -> StepSettings:
     """Read what the steps of state machines need."""
     check_names(env)
-    return StepSettings(_number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MOST_MAP_CONCURRENCY))
+    return StepSettings(
+        map_concurrency=_number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MOST_MAP_CONCURRENCY),
+        script_prefixes=_script_prefixes(env),
+    )
 
 
 def check_script(uri: str, prefixes: tuple[str, ...]) -> None:
