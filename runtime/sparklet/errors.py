@@ -33,6 +33,7 @@
     ├── LeaseLostError*              another attempt owns the shard, or it has ended
     ├── ShardNotDoneError*           a shard that was asked for directly has not ended
     ├── ShardFailedError             a shard that was asked for directly has FAILED for good
+    ├── BatchNotDoneError*           a batch of objects was not done, and another attempt may help
     ├── RemoteTaskError              an invoked function answered with an error
     └── LocalStackError              the embedded stack could not be started or used
 
@@ -44,6 +45,7 @@ released. The others end a shard as FAILED with their message as its cause. (A
 from sparklet.job.errors import EventError, SparkletError
 
 __all__ = [
+    "BatchNotDoneError",
     "CheckpointConflictError",
     "DeadlineExceededError",
     "EventError",
@@ -275,6 +277,12 @@ class ShardNotDoneError(SparkletError):
 
 class ShardFailedError(SparkletError):
     """The shard that was asked for has FAILED: asking again does not help, a redrive may."""
+
+
+class BatchNotDoneError(SparkletError):
+    """A batch of objects was not done: the class and message of its cause, short enough for a state machine's state."""
+
+    retryable = True
 
 
 class RemoteTaskError(SparkletError):

@@ -32,6 +32,7 @@ READERS = (LISTED, "csv", "json", "jsonl", "s3-inventory", ITEMS)
 BATCH_ITEMS = 100  # of a reader; of ``items``: 1
 INLINE_MOST = 40  # batches; above that a Distributed Map is at its best, and the history of one execution at its limits
 ANY_NUMBER = 1_000_000_000  # of failures, where a percentage alone is the limit
+MOST_INLINE_BYTES = 64 * 1024  # of batches: what becomes of them must fit into the same state of 256 KiB
 SUMMARY_FILE = "summary.json"
 
 KEYS = frozenset(
@@ -163,7 +164,7 @@ def _prepared(at: Deployment, job: ObjectsJob, given: Given, map_concurrency: in
         raise EventError("the request's items are an empty list")
     job_uri = at.run_uri(job.run_id, JOB_FILE)
     batches = _batches(job_uri, items, batch_items)
-    inline = 0 < len(batches) <= INLINE_MOST
+    inline = 0 < len(batches) <= INLINE_MOST and len(json.dumps(batches)) <= MOST_INLINE_BYTES
     bucket, key = split_uri(job.source_uri) if job.source_uri else ("", "")
     return {
         "run_id": job.run_id,
@@ -179,6 +180,7 @@ def _prepared(at: Deployment, job: ObjectsJob, given: Given, map_concurrency: in
         **_tolerated(job),
         "result_bucket": at.bucket,
         "result_prefix": f"runs/{job.run_id}/map",
+        **dict.fromkeys(("result", "error", "map_run")),  # for what comes of it: a path must lead somewhere
     }
 
 

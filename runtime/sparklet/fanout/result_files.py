@@ -16,7 +16,7 @@ from enum import StrEnum
 from itertools import chain
 from typing import Any
 
-from sparklet.errors import EventError, PlanError
+from sparklet.errors import BatchNotDoneError, EventError, PlanError
 from sparklet.model import BATCH, BatchRef
 from sparklet.ports import ObjectStore
 from sparklet.s3_uri import SCHEME
@@ -136,7 +136,7 @@ def _result(element: Any, fate: Fate | None = None) -> BatchResult:
         told = _document(element.get("Output")) or {}
         return BatchResult(fate, int(told.get("items", 1)), told)
     ref = _batch(_document(element.get("Input")))
-    error, cause = str(element.get("Error") or element["Status"]), _said(element.get("Cause"))
+    error, cause = _told(str(element.get("Error") or element["Status"]), _said(element.get("Cause")))
     return BatchResult(fate, ref.counted if ref else 1, {}, error, cause, ref.items if ref else ())
 
 
@@ -149,6 +149,12 @@ def _batch(document: Any) -> BatchRef | None:
         return BatchRef.from_document({"sparklet": {BATCH: document}})
     except EventError:
         return None
+
+
+def _told(error: str, cause: str) -> tuple[str, str]:
+    """Class and message of what the worker gave up with, which wraps them, see ``BatchNotDoneError``."""
+    name, colon, message = cause.partition(": ")
+    return (name, message) if error == BatchNotDoneError.__name__ and colon else (error, cause)
 
 
 def _said(cause: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from sparklet.entries import Entry, RowError, entry_of, plain
-from sparklet.errors import EventError, SparkletError
+from sparklet.errors import BatchNotDoneError, EventError, SparkletError
 from sparklet.events import Outcome, Task
 from sparklet.ledger_rules import ERROR_CLASS_BYTES, cut
 from sparklet.model import Access, BatchRef, InputObject, ObjectsJob, ShardResult
@@ -26,7 +26,7 @@ from sparklet.worker.staging import Staging, needs_staging
 from sparklet.worker.verdicts import failure_of
 
 MOST_JOBS = 8  # kept in memory
-CAUSE_BYTES = 2000  # of a failure, in an answer
+CAUSE_BYTES = 1000  # of a failure: forty of them must fit into a state
 NOT_NEEDED = ("lastmodified", "lastmodifieddate")  # of an item; Step Functions gives numbers, S3 Inventory texts
 
 FOLDER_MARKER = "an empty object that stands for a folder"  # the words are the planner's
@@ -120,10 +120,10 @@ class BatchDesk:
         except SparkletError as error:
             failure = failure_of(error)
             log.error("batch failed", **told, error_class=failure.error_class, cause=failure.message)
+            name, cause = cut(failure.error_class, ERROR_CLASS_BYTES), cut(failure.message, CAUSE_BYTES)
             if error.retryable:
-                return Outcome(task, error, acknowledged=False)
-            failed = {"error": cut(failure.error_class, ERROR_CLASS_BYTES), "cause": cut(failure.message, CAUSE_BYTES)}
-            return Outcome(task, answer={"state": "FAILED", **told, **failed})
+                return Outcome(task, BatchNotDoneError(f"{name}: {cause}"), acknowledged=False)
+            return Outcome(task, answer={"state": "FAILED", **told, "error": name, "cause": cause})
         log.info("batch succeeded", **told, rows=result.rows)
         figures = {
             "input_bytes": sum(item.size_bytes for item in batch.objects),

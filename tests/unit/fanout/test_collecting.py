@@ -119,11 +119,12 @@ def test_every_file_of_a_manifest_is_added_up(world: World) -> None:
 
 def test_causes_are_counted_with_one_example_each(world: World) -> None:
     begin(world, tolerate="90%")
-    lambda_cause = json.dumps({"errorMessage": "it ran out", "errorType": "OutOfMemoryError", "stackTrace": []})
+    wrapped = {"errorMessage": "OutOfMemoryError: it ran out", "errorType": "BatchNotDoneError", "stackTrace": []}
+    lambda_cause = json.dumps(wrapped)
     result = written(
         world,
         SUCCEEDED=[[succeeded()]],
-        FAILED=[[failed(), failed(cause="another"), failed("OutOfMemoryError", lambda_cause)]],
+        FAILED=[[failed(), failed(cause="another"), failed("BatchNotDoneError", lambda_cause)]],
     )
 
     answer = ended(world, result, read=8)

@@ -81,6 +81,12 @@ def test_few_items_are_handed_out_inline_and_more_by_a_distributed_map(world: Wo
     assert (few["items_in"], many["items_in"]) == (INLINE_MOST, INLINE_MOST + 1)
 
 
+def test_items_too_large_for_a_state_with_their_results_go_to_a_distributed_map(world: World) -> None:
+    items = [{"uri": f"s3://lake/{n}", "note": "x" * 5000} for n in range(20)]
+
+    assert ready(world, {**ITEMS, "items": items})["how"] == "items"
+
+
 def test_the_same_key_is_the_same_run_and_another_execution_another(world: World) -> None:
     keyed = {**LISTED, "idempotency_key": "raw-7"}
     assert ready(world, keyed, "e-1")["run_id"] == ready(world, keyed, "e-2")["run_id"]

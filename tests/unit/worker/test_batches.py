@@ -1,6 +1,7 @@
 """Batches of objects that a Map state read by itself, without planner and ledger."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparklet.clock import SystemClock
-from sparklet.errors import EventError, ScratchFullError, ScriptFailedError, SettingsError
+from sparklet.errors import BatchNotDoneError, EventError, ScratchFullError, SettingsError
 from sparklet.events import Outcome, answer
 from sparklet.fanout.inventory import found
 from sparklet.job import Job
@@ -164,8 +165,17 @@ def test_what_may_pass_is_raised_so_that_the_state_machine_tries_again(desk: Ben
 
     outcomes = desk.invoke(event)
 
-    with pytest.raises(ScriptFailedError, match="S3 was busy"):
+    with pytest.raises(BatchNotDoneError, match="^ValueError: S3 was busy"):
         answer(event, outcomes)
+
+
+def test_what_is_raised_or_answered_fits_into_a_state(desk: Bench) -> None:
+    for cause_class in ("AnalysisException", "ValueError"):
+        desk.runner.behaviour = fails(cause_class, "ä" * 100_000)
+
+        outcome = one(desk, LISTED)
+
+        assert len((str(outcome.error or "") + json.dumps(dict(outcome.answer), ensure_ascii=False)).encode()) < 2_000
 
 
 def test_a_full_scratch_space_is_raised(desk: Bench) -> None:
@@ -173,7 +183,7 @@ def test_a_full_scratch_space_is_raised(desk: Bench) -> None:
         raise ScratchFullError("full")
 
     desk.runner.behaviour = full
-    assert isinstance(one(desk, LISTED).error, ScratchFullError)
+    assert str(one(desk, LISTED).error) == "ScratchFullError: full"
 
 
 def test_an_item_that_names_no_object_fails_its_batch_and_is_named(desk: Bench) -> None:
