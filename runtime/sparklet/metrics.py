@@ -139,7 +139,7 @@ class Meter:
         assert self._emitter in metric.emitters, f"{metric.name} is not said to come from the {self._emitter}"
         values = self._values.setdefault(metric, [])
         if metric.unit is Unit.SECONDS or not values:
-            values.append(value)
+            values.append(value + 0)  # True is no number to CloudWatch
         else:
             values[0] += value
 

@@ -18,6 +18,14 @@ from sparklet.fanout.manifest import has_manifest, write_manifests
 from sparklet.fanout.planner import plan
 from sparklet.fanout.summary import Summary, verdict
 from sparklet.fanout.telling import owes_notice, tell
+from sparklet.metrics import (
+    LEASES_LAPSED,
+    MESSAGES_REQUEUED,
+    RUNS_FAILED,
+    RUNS_SUCCEEDED,
+    SHARDS_ABANDONED,
+    SHARDS_FAILED,
+)
 from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
 
 STALL_S = 60.0
@@ -33,11 +41,13 @@ class CheckReport:
     run: Run  # as it stands after the check
     counts: Counts  # of the index before the check; of the base table once the run has ended
     lapsed: int = 0  # leases that were over
+    exhausted: int = 0  # of these, shards that had no attempt left and are FAILED
     requeued: int = 0  # messages sent again for shards that had none left
     abandoned: int = 0  # shards given up at the run's time limit, or because it was cancelled
     planned: bool = False  # a dead planner's work was continued
     summary: Summary | None = None  # set by the check that wrote the manifests
     check_run: Run | None = None  # what the end of this run waits for: the run that judges it
+    just_ended: bool = False  # by this check
     untold: str = ""  # why nobody could be told how the run ended; the next check tries again
 
 
@@ -53,18 +63,23 @@ def check(
     planner_silent_s
         How long a planner may seal no part before its work is continued here.
     """
-    run = at.ledger.get_run(run_id)
+    report = _checked(at, at.ledger.get_run(run_id), max(stall_s, STALL_S), planner_silent_s)
+    _measure(at, report)
+    return report
+
+
+def _checked(at: Deployment, run: Run, stall_s: float, planner_silent_s: float) -> CheckReport:
     if run.state.ended:
         return _ended(at, run)
     if run.cancelled_s is not None:
         return _settle_cancelled(at, run)
     outbox = Outbox(at, run)
-    parts = () if run.sealed else tuple(at.ledger.parts(run_id))
-    lapsed = _lapse(at, run, outbox)
+    parts = () if run.sealed else tuple(at.ledger.parts(run.run_id))
+    lapsed, exhausted = _lapse(at, run, outbox)
     abandoned = _abandon_overdue(at, run)
-    counts = at.ledger.glance(run_id)
-    requeued = _requeue(at, run, counts, max(stall_s, STALL_S), _undispatched_from(parts), outbox)
-    report = CheckReport(run, counts, lapsed, requeued, abandoned)
+    counts = at.ledger.glance(run.run_id)
+    requeued = _requeue(at, run, counts, stall_s, _undispatched_from(parts), outbox)
+    report = CheckReport(run, counts, lapsed, exhausted, requeued, abandoned)
     if not run.sealed:
         return _continue_planning(at, report, parts, planner_silent_s)
     return report if counts.open else _finish(at, report)
@@ -91,23 +106,42 @@ def _settle_cancelled(at: Deployment, run: Run) -> CheckReport:
     return report if report.counts.open else _finish(at, report)
 
 
+def _measure(at: Deployment, report: CheckReport) -> None:
+    """What a check did, whoever asked for it."""
+    given_up = 0 if report.run.cancelled_s else report.abandoned
+    ended_well = report.run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
+    for metric, value in (
+        (LEASES_LAPSED, report.lapsed),
+        (MESSAGES_REQUEUED, report.requeued),
+        (SHARDS_ABANDONED, report.abandoned),
+        (SHARDS_FAILED, report.exhausted + given_up),
+        (RUNS_SUCCEEDED, report.just_ended and ended_well),
+        (RUNS_FAILED, report.just_ended and report.run.state is RunState.FAILED),
+    ):
+        at.measure(metric, value)
+
+
 # --- lost shards ---------------------------------------------------------------
 
 
-def _lapse(at: Deployment, run: Run, outbox: Outbox) -> int:
-    """End leases that are over; whoever is PENDING then gets a message at once, or is in a Map's next wave."""
-    lapsed = 0
+def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
+    """End leases that are over: how many, and how many shards had no attempt left.
+
+    Whoever is PENDING then gets a message at once, or is in a Map's next wave.
+    """
+    lapsed = exhausted = 0
 
     def owed() -> Iterator[str]:
-        nonlocal lapsed
+        nonlocal lapsed, exhausted
         for record in at.ledger.expired(run.run_id, ShardState.RUNNING, at.clock.now_s()):
             if now := at.ledger.lapse(record, run.options.max_attempts):
                 lapsed += 1
+                exhausted += now.state is ShardState.FAILED
                 if now.state is ShardState.PENDING:
                     yield now.ref.to_body()
 
     outbox.send(owed())
-    return lapsed
+    return lapsed, exhausted
 
 
 def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_from: int | None, outbox: Outbox) -> int:
@@ -247,7 +281,7 @@ def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(at, ended, ended.state)  # a redrive came and went between: ours are out of date
     untold = tell(at, ended, summary) if owes_notice(at, ended) else ""
-    return replace(report, run=ended, counts=summary.counts, summary=summary, untold=untold)
+    return replace(report, run=ended, counts=summary.counts, summary=summary, just_ended=True, untold=untold)
 
 
 def open_runs(at: Deployment) -> Iterator[Run]:

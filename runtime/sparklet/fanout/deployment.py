@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sparklet.errors import SettingsError
+from sparklet.metrics import Meter, Metric
 from sparklet.model import Access
 from sparklet.ports import Clock, Ledger, Notifier, ObjectStore, TaskQueue, TaskStore
 
@@ -24,6 +25,8 @@ class Deployment:
 
     tasks: TaskStore | None = None  # of the asynchronous API; only its dead letters need them
     notifier: Notifier | None = None  # who is told how those ended
+    letters: TaskQueue | None = None  # the dead-letter queue; only its depth is asked for
+    meter: Meter | None = None  # None: nobody collects what is measured
 
     def inputs(self, access: Access) -> ObjectStore:
         """The store to read a run's input from."""
@@ -32,6 +35,11 @@ class Deployment:
         if self.open_inputs is None:
             raise SettingsError("this deployment reads inputs with its own access only, not with another role or payer")
         return self.open_inputs(access)
+
+    def measure(self, metric: Metric, value: float = 1) -> None:
+        """Measure something, where it is collected."""
+        if self.meter is not None:
+            self.meter.add(metric, value)
 
     @property
     def runs_uri(self) -> str:

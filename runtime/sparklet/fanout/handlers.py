@@ -1,6 +1,8 @@
 """Lambda entry points of what plans and watches runs, and their composition root."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,13 +16,33 @@ from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import order_of
 from sparklet.fanout.checker import CheckReport, check, log_untold, open_runs
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.log import log
+from sparklet.fanout.differences import Watch
+from sparklet.fanout.log import log, write_line
+from sparklet.fanout.overview import look_over
 from sparklet.fanout.plan_requests import handle_request
 from sparklet.fanout.recovery import LetterFate, consume, keep
 from sparklet.fanout.steps import Answer, take_step
 from sparklet.fanout.task_letters import consume_task
+from sparklet.metrics import (
+    LETTERS_DROPPED,
+    LETTERS_FAILED,
+    LETTERS_KEPT,
+    LETTERS_SENT_AGAIN,
+    RUNS_UNCHECKED,
+    SHARDS_FAILED,
+    Emitter,
+    Meter,
+)
 from sparklet.ports import Message
-from sparklet.settings import fanout_settings, planner_settings, step_settings
+from sparklet.settings import fanout_settings, metrics_namespace, planner_settings, step_settings
+
+METRIC_OF_FATE = {
+    LetterFate.DROPPED: LETTERS_DROPPED,
+    LetterFate.SENT_AGAIN: LETTERS_SENT_AGAIN,
+    LetterFate.FAILED: LETTERS_FAILED,
+    LetterFate.KEPT: LETTERS_KEPT,
+}
+"""What is measured of a letter, by its fate."""
 
 
 def planner_handler(event: Any, context: Any) -> dict[str, Any]:
@@ -38,17 +60,20 @@ def planner_handler(event: Any, context: Any) -> dict[str, Any]:
 
 def dlq_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Consume dead letters (SQS event); letters that could not be dealt with come back."""
-    return handle_letters(_deployment(), event)
+    with _measured(Emitter.DLQ_CONSUMER) as at:
+        return handle_letters(at, event)
 
 
 def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Check every open run (scheduled event)."""
-    return handle_check(_deployment())
+    with _measured(Emitter.CHECKER) as at:
+        return handle_check(at, _watch())
 
 
 def step_handler(event: Any, context: object) -> Answer:
     """Do one step of a state machine, see ``steps``; what cannot be done is raised, for its ``Retry`` and ``Catch``."""
-    return take_step(_deployment(), step_settings(), event)
+    with _measured(Emitter.CHECKER) as at:
+        return take_step(at, step_settings(), event)
 
 
 def handle_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,6 +87,8 @@ def handle_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
             failures.append({"itemIdentifier": letter.message_id})
             log("ERROR", "a dead letter could not be dealt with and comes back", letter.message_id, error=str(error))
         else:
+            at.measure(METRIC_OF_FATE[fate])
+            at.measure(SHARDS_FAILED, fate is LetterFate.FAILED)
             log("ERROR" if fate is LetterFate.KEPT else "INFO", "dead letter", letter.message_id, fate=fate)
     return {"batchItemFailures": failures}
 
@@ -81,16 +108,23 @@ def _fate(at: Deployment, letter: Message, record: Mapping[str, Any]) -> LetterF
         return LetterFate.FAILED
 
 
-def handle_check(at: Deployment) -> dict[str, Any]:
-    """Check every open run; one that cannot be checked does not hold up the others, but fails the invocation."""
+def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
+    """Check every open run; one that cannot be checked does not hold up the others, but fails the invocation.
+
+    Then look for differences between queue, ledger and results, those that last by what ``watch`` remembers.
+    """
     answers: dict[str, Any] = {}
+    reports: list[CheckReport] = []
     problem: SparkletError | None = None
     for run in open_runs(at):
         try:
-            answers[run.run_id] = _said(check(at, run.run_id))
+            reports.append(check(at, run.run_id))
+            answers[run.run_id] = _said(reports[-1])
         except SparkletError as error:
             problem = error
+            at.measure(RUNS_UNCHECKED)
             log("ERROR", "a run could not be checked", run.run_id, error=str(error))
+    look_over(at, reports, watch or Watch())
     if problem:
         raise problem
     return {"runs": answers}
@@ -100,6 +134,22 @@ def _said(report: CheckReport) -> dict[str, Any]:
     log_untold(report)
     done = {name: getattr(report, name) for name in ("lapsed", "requeued", "abandoned", "planned")}
     return {"state": str(report.run.state), "pending": report.counts.pending, "running": report.counts.running, **done}
+
+
+@contextmanager
+def _measured(emitter: Emitter) -> Iterator[Deployment]:
+    """The deployment with a meter, whose line is written at the end of the invocation, however that ends."""
+    meter = Meter(metrics_namespace(), emitter, write_line)
+    try:
+        yield replace(_deployment(), meter=meter)
+    finally:
+        meter.emit()
+
+
+@cache
+def _watch() -> Watch:
+    """What earlier invocations of this environment saw."""
+    return Watch()
 
 
 @cache
@@ -116,4 +166,5 @@ def _deployment() -> Deployment:
         open_inputs=input_stores(clients),
         tasks=DynamoTasks(clients, settings.ledger_table),
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
+        letters=SqsQueue(clients, settings.dlq_url),
     )

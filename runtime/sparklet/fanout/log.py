@@ -6,5 +6,10 @@ import sys
 
 def log(level: str, message: str, subject: str, **fields: str | int) -> None:
     """Write one line about ``subject``: a run, a letter, an execution."""
-    sys.stdout.write(json.dumps({"level": level, "message": message, "subject": subject, **fields}) + "\n")
+    write_line(json.dumps({"level": level, "message": message, "subject": subject, **fields}))
+
+
+def write_line(text: str) -> None:
+    """Write a line as it is."""
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

@@ -11,7 +11,7 @@ from typing import Any
 from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
 from sparklet.metrics import Emitter, Meter
-from sparklet.settings import WorkerSettings, worker_settings
+from sparklet.settings import WorkerSettings, metrics_namespace, worker_settings
 from sparklet.worker.batch import do_batch
 from sparklet.worker.batches import BatchDesk
 from sparklet.worker.guards import Deadline
@@ -48,7 +48,7 @@ def _runner() -> Runner:
 
 @functools.cache
 def _measuring() -> Measuring:
-    return Measuring(Meter(_settings().metrics_namespace, Emitter.WORKER, Log().line))
+    return Measuring(Meter(metrics_namespace(), Emitter.WORKER, Log().line))
 
 
 @functools.cache
