@@ -1,7 +1,7 @@
 """What an operator wants to know of a run beyond its counts: pace, the estimated end, slow shards, seconds paid for.
 
-Everything comes from one pass over the ledger, whose memory does not grow with the run. For 100,000 shards of 0.7 KB
-that is some 70 MB of strongly consistent reads: 70 pages, 17,500 read units, 0.002 USD.
+Everything comes from one pass over the ledger, whose memory does not grow with the run. For 100,000 shards of 0.6 KB
+that is some 60 MB of strongly consistent reads: 60 pages, 15,000 read units, 0.002 USD.
 """
 
 import heapq

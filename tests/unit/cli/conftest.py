@@ -14,8 +14,10 @@ from sparklet.cli import main, runs
 from sparklet.cli.commands import changing, elsewhere, looking, starting
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Choice, Environment, WorkerSize
-from sparklet.local.memory import MemoryCompute
-from sparklet.model import Failure, ShardResult
+from sparklet.fanout.planner import plan
+from sparklet.local.memory import MemoryCompute, MemoryOrchestrator
+from sparklet.local.memory.orchestrator import Machine
+from sparklet.model import Dispatch, Failure, ShardResult, ShardState
 from tests.unit.fanout.world import World
 
 RUN = "run-1"
@@ -59,6 +61,30 @@ class Desk:
     choices: list[Choice] = field(default_factory=list)
     change: Callable[[Environment], Environment] = lambda env: env
     do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)
+    work_from_s: float = 0.0  # nobody works before
+    children: bool = False  # whether somebody hands out the shards of a map's run, too
+    machines: dict[str, Machine | None] = field(default_factory=dict)  # what each does; None: it only runs
+    orchestrator: MemoryOrchestrator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.orchestrator = MemoryOrchestrator(self.machines, self.world.clock)
+
+    def meanwhile(self) -> None:
+        """What workers do while a command waits."""
+        if self.world.clock.now_s() >= self.work_from_s:
+            self.world.work(self.do)
+            if self.children and self.world.ledger.get_run(RUN).dispatch is Dispatch.MAP:
+                pending = self.world.ledger.shards(RUN, ShardState.PENDING)
+                self.world.children([record.ref for record in pending], self.do)
+
+    def plans(self, given: Any) -> None:
+        """What a loop machine does, but for its waiting."""
+        plan(self.world.at, given["run_id"])
+
+    def hands_out(self, given: Any) -> None:
+        """What a map machine does: plan, a wave, its children; the end is left to whoever checks."""
+        self.plans(given)
+        self.world.children(self.world.handed_out(self.world.step("wave", wave=0, **given)), self.do)
 
     def types(self, *words: str) -> Told:
         """Type a command."""
@@ -70,7 +96,16 @@ class Desk:
     def environment(self, choice: Choice, screen: Screen) -> Iterator[Environment]:
         """In place of ``sparklet.cli.environment.environment``."""
         self.choices.append(choice)
-        env = Environment(self.world.at, MemoryCompute({}), "worker", self.logs, WorkerSize(), state=self.state)
+        env = Environment(
+            self.world.at,
+            MemoryCompute({}),
+            "worker",
+            self.logs,
+            WorkerSize(),
+            state=self.state,
+            orchestrator=self.orchestrator,
+            machines={name: name for name in self.machines},
+        )
         yield self.change(env)
 
     def deployed(self, env: Environment) -> Environment:
@@ -90,7 +125,7 @@ def desk(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
 
     def meanwhile(duration_s: float) -> None:  # workers work while a command waits
         desk.world.clock.advance(duration_s)
-        desk.world.work(desk.do)
+        desk.meanwhile()
 
     for module in (runs, looking):
         monkeypatch.setattr(module, "time", SimpleNamespace(sleep=meanwhile, monotonic=desk.world.clock.now_s))

@@ -1,0 +1,256 @@
+"""Runs that state machines drive: started once, told of when they break off, started again, stopped."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.model import Counts, Dispatch, ExecutionState, Failure, RunState, ShardResult
+from tests.unit.cli.conftest import RUN, Desk, Told
+from tests.unit.fanout.world import SCRIPT, SOURCE
+
+BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
+ONE_A_SHARD = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1")
+
+
+@pytest.fixture
+def driven(desk: Desk) -> Desk:
+    """A stack with both machines, which do their work at once."""
+    desk.machines |= {"loop": desk.plans, "map": desk.hands_out}
+    return desk
+
+
+def run(desk: Desk, *words: str, run_id: str = RUN) -> Told:
+    return desk.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", run_id, *words)
+
+
+def refuses(given: Any) -> None:
+    raise RuntimeError("the planner is not there")
+
+
+# --- run ---
+
+
+def test_the_loop_is_started_for_the_run_and_plans_it(driven: Desk) -> None:
+    driven.world.put(3)
+
+    told = run(driven, "--via", "loop", "--json")
+
+    assert told.code == 0, told.err
+    assert told.document["shards"]["succeeded"] == 3
+    (execution,) = driven.orchestrator.executions.values()
+    assert (execution.execution, execution.input) == (f"loop:{RUN}-g0", {"run_id": RUN})
+    assert driven.world.ledger.get_run(RUN).dispatch is Dispatch.QUEUE
+
+
+def test_a_map_hands_the_shards_out_without_a_message(driven: Desk) -> None:
+    driven.world.put(50)
+
+    told = run(driven, "--via", "map", "--json")
+
+    assert told.code == 0, told.err
+    assert told.document["shards"]["succeeded"] == 50 and driven.world.bodies() == []
+    assert list(driven.orchestrator.executions) == [f"map:{RUN}-g0"]
+
+
+def test_inline_takes_40_shards_and_refuses_more_before_any_work(driven: Desk) -> None:
+    driven.world.put(40)
+    assert run(driven, "--via", "inline", "--json").document["shards"]["succeeded"] == 40
+    driven.world.put(41)
+    before = driven.world.keys("s3://sparklet/")
+
+    told = run(driven, "--via", "inline", run_id="run-2")
+
+    assert told.code == 1 and "41 shards are more than the 40" in told.err and "--via auto" in told.err
+    assert driven.world.keys("s3://sparklet/") == before
+    assert [each.run_id for each in driven.world.ledger.list_runs()] == [RUN]
+
+
+def test_auto_takes_what_the_estimates_choose_and_says_why(driven: Desk) -> None:
+    driven.world.put(40)
+    few = run(driven, "--via", "auto")
+    driven.world.put(41)
+    more = run(driven, "--via", "auto", run_id="run-2")
+
+    assert "via inline: 40 shards run at once" in few.out
+    assert "via loop: a map would end" in more.out
+    assert [driven.world.ledger.get_run(each).dispatch for each in (RUN, "run-2")] == [Dispatch.MAP, Dispatch.QUEUE]
+
+
+def test_without_a_machine_nothing_is_put_anywhere(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("1\n")
+    before = desk.world.keys("s3://sparklet/")
+
+    told = desk.types("run", SCRIPT, "-i", str(tmp_path / "in"), "-o", "s3://data/out/", "--via", "map")
+
+    assert told.code == 1 and "no state machine for map" in told.err and "--via none" in told.err
+    assert desk.world.keys("s3://sparklet/") == before
+
+
+def test_starting_a_run_twice_is_one_run_and_one_execution(driven: Desk) -> None:
+    driven.world.put(2)
+    driven.machines["loop"] = None  # it waits for long
+    assert driven.types("plan", SCRIPT, *ONE_A_SHARD, "--run-id", RUN).code == 0
+    begun = driven.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
+
+    told = run(driven, "--via", "loop")
+    again = run(driven, "--via", "loop")
+
+    assert told.code == 0, told.err
+    assert f"run {RUN} is there already, driven by {RUN}-g0; nothing is started twice" in told.out
+    assert "is there already and has ended; nothing is started" in again.out and again.code == 0
+    assert list(driven.orchestrator.executions) == [begun]
+
+
+def test_one_key_is_one_run_whatever_drives_it(driven: Desk) -> None:
+    driven.world.put(2)
+    words = ("run", SCRIPT, *ONE_A_SHARD, "--idempotency-key", "2026-11-20")
+
+    first = driven.types(*words, "--json").document["run_id"]
+    driven.world.clock.advance(10)
+    second = driven.types(*words)
+
+    assert first.startswith("daily-") and f"run {first} is there already, SUCCEEDED; this is the same run" in second.out
+    assert [each.run_id for each in driven.world.ledger.list_runs()] == [first]
+    both = driven.types(*words, "--run-id", "x")
+    assert both.code == 1 and "give one of them" in both.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--next", SCRIPT), "--next and --next-output belong together"),
+        (("--next-output", "s3://data/2/"), "--next and --next-output belong together"),
+        (("--next", SCRIPT, "--next-output", "./here"), "must be an s3:// folder"),
+        (("--via", "bus"), "'auto', 'loop', 'map', 'inline', 'none'"),
+        (("--prices", "/no/such/file"), "the prices /no/such/file cannot be read"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_started(desk: Desk, words: tuple[str, ...], said: str) -> None:
+    told = run(desk, *words)
+    assert told.code == 1 and said in told.err and not desk.choices
+
+
+def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Desk) -> None:
+    driven.world.put(1)
+
+    told = run(driven, "--check", SCRIPT, "--next", SCRIPT, "--next-output", "s3://data/2/")
+    shown = driven.types("status", RUN, "--json").document
+
+    assert told.code == 0, told.err
+    found = driven.world.ledger.get_run(RUN)
+    assert found.check and found.next and found.next.output_uri == "s3://data/2/"
+    assert [(each["what"], each["run_id"]) for each in shown["follow_ups"]] == [
+        ("check", f"{RUN}-check-0"),
+        ("next", f"{RUN}-next-0"),
+    ]
+    assert shown["follow_ups"][0]["state"] == "SUCCEEDED"
+
+
+# --- executions that break off ---
+
+
+@pytest.mark.parametrize(
+    ("via", "remedy"),
+    [("loop", "nothing need be done"), ("map", f"sparklet redrive {RUN} starts it again")],
+)
+def test_watch_tells_that_an_execution_broke_off_why_and_how_to_go_on(desk: Desk, via: str, remedy: str) -> None:
+    desk.machines |= {via: refuses}
+    desk.world.put(2)
+    desk.world.dispatch = Dispatch.MAP if via == "map" else Dispatch.QUEUE
+    desk.world.run(2)
+    desk.orchestrator.start(via, f"{RUN}-g0", {"run_id": RUN})
+    desk.work_from_s, desk.children = desk.world.clock.now_s() + 40, True  # looked at three times before the end
+
+    told = desk.types("watch", RUN)
+
+    words = " ".join(told.err.split())
+    assert f"{RUN}-g0 has FAILED while {RUN} is open (RuntimeError: the planner is not there)" in words
+    assert remedy in words and words.count("has FAILED") == 1
+
+
+def test_an_open_run_whose_machine_broke_off_gets_it_again_without_a_new_generation(desk: Desk) -> None:
+    desk.machines |= {"map": refuses}
+    desk.world.put(3)
+    desk.world.dispatch = Dispatch.MAP
+    desk.world.run(3)
+    desk.orchestrator.start("map", f"{RUN}-g0", {"run_id": RUN})
+    desk.machines["map"] = desk.hands_out
+
+    told = desk.types("redrive", RUN, "--json")
+
+    assert told.code == 0, told.err
+    assert told.document["shards"]["succeeded"] == 3
+    assert list(desk.orchestrator.executions) == [f"map:{RUN}-g0", f"map:{RUN}-g0-2"]
+    assert desk.world.ledger.get_run(RUN).generation == 0
+
+
+@pytest.mark.parametrize("via", ["loop", "map"])
+def test_redrive_starts_the_machine_that_drove_the_run_for_the_next_generation(driven: Desk, via: str) -> None:
+    driven.world.put(3)
+    driven.do = lambda n: BROKEN if n == 1 else ShardResult()
+    assert run(driven, "--via", via).code == 2
+    driven.do = lambda n: ShardResult()
+
+    told = driven.types("redrive", RUN)
+
+    assert told.code == 0, told.err
+    assert f"run {RUN}: 1 shard sent again, generation 1" in told.out
+    assert list(driven.orchestrator.executions) == [f"{via}:{RUN}-g0", f"{via}:{RUN}-g1"]
+    assert driven.world.ledger.count(RUN) == Counts(succeeded=3)
+    assert (len(driven.world.bodies()) == 0) and driven.world.ledger.get_run(RUN).state is RunState.SUCCEEDED
+
+
+def test_redrive_of_a_run_that_no_machine_drove_starts_none(driven: Desk) -> None:
+    driven.world.put(2)
+    driven.do = lambda n: BROKEN if n else ShardResult()
+    assert run(driven).code == 2
+    driven.do = lambda n: ShardResult()
+
+    assert driven.types("redrive", RUN).code == 0
+    assert driven.orchestrator.executions == {}
+
+
+def test_a_maps_run_is_not_redriven_where_there_is_no_machine_for_it(desk: Desk) -> None:
+    desk.machines |= {"map": desk.hands_out}
+    desk.world.put(2)
+    desk.do = lambda n: BROKEN
+    run(desk, "--via", "map")
+    del desk.machines["map"]
+
+    told = desk.types("redrive", RUN)
+
+    assert told.code == 1 and "no state machine for map" in told.err
+    assert desk.world.ledger.get_run(RUN).generation == 0
+
+
+@pytest.mark.parametrize("via", ["loop", "map"])
+def test_cancel_ends_the_waiting_of_a_machine(desk: Desk, via: str) -> None:
+    desk.machines |= {via: None}
+    desk.world.dispatch = Dispatch.MAP if via == "map" else Dispatch.QUEUE
+    desk.world.run(3)
+    execution = desk.orchestrator.start(via, f"{RUN}-g0", {"run_id": RUN})
+
+    told = desk.types("cancel", RUN)
+
+    assert told.code == 0 and "3 shards given up" in told.out and f"{RUN}-g0 was stopped" in told.out
+    stopped = desk.orchestrator.status(execution)
+    assert (stopped.state, stopped.cause) == (ExecutionState.ABORTED, f"the run {RUN} was cancelled")
+    assert desk.types("watch", RUN).code == 3
+    assert "has ABORTED" not in desk.types("watch", RUN).err
+
+
+def test_a_cancelled_run_of_a_map_is_taken_up_again_by_its_machine(desk: Desk) -> None:
+    desk.machines |= {"map": None}
+    desk.world.dispatch = Dispatch.MAP
+    desk.world.run(3)
+    desk.orchestrator.start("map", f"{RUN}-g0", {"run_id": RUN})
+    desk.types("cancel", RUN)
+    desk.types("watch", RUN)
+    desk.machines["map"] = desk.hands_out
+
+    told = desk.types("redrive", RUN)
+
+    assert told.code == 0, told.err
+    assert desk.world.ledger.count(RUN) == Counts(succeeded=3)

@@ -1,0 +1,255 @@
+"""What an operator is told: the ways of a plan before it, and where a run stands while it goes on."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sparklet.cli import operating, runs
+from sparklet.cli.console import Screen
+from sparklet.cli.environment import Environment
+from sparklet.cli.operating import OperatorView
+from sparklet.cli.progress import RunDisplay
+from sparklet.cli.runs import poll_s
+from sparklet.cli.sizes import usd_text
+from sparklet.fanout.prices import Prices
+from sparklet.local.memory import MemoryLedger
+from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
+from tests.unit.cli.conftest import RUN, Desk
+from tests.unit.cli.test_progress import RUN as SHOWN
+from tests.unit.fanout.world import SCRIPT, SOURCE
+
+BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
+PLAN = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1")
+OWN = """
+[prices.lambda_gb_s_x86_64]
+value = 1
+date = "2027-01"
+source = "ours"
+"""
+
+
+def slow_run(desk: Desk) -> None:
+    """Ten shards: four done in 10, 20, 30 and 40 s, one failed after 5, two at work, three waiting."""
+    desk.world.run(10)
+    for number in range(7):
+        message = desk.world.receive()
+        assert message
+        attempt_id, claim = desk.world.claim(message)
+        if number >= 5:
+            continue
+        desk.world.clock.advance(5 if number == 4 else 10 * (number + 1))
+        if number == 4:
+            desk.world.ledger.fail(RUN, claim.record.number, attempt_id, BROKEN)
+        else:
+            desk.world.ledger.succeed(RUN, claim.record.number, attempt_id, ShardResult(rows=1))
+    desk.world.clock.advance(15)
+
+
+# --- the ways of a plan ---
+
+
+def test_a_dry_run_explains_the_three_ways_for_people(desk: Desk) -> None:
+    desk.world.put(41)
+
+    told = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
+
+    assert told.code == 0, told.err
+    words = " ".join(told.out.split())
+    assert "chosen loop: a map would end" in words
+    assert "not inline 41 shards are more than the 40" in words
+    assert "a shard 2.0 s; assumed: 2 s, and 0.0 MiB at 5 MB/s" in words
+    assert "us-east-1, of 2026-11" in words
+    assert not list(desk.world.ledger.list_runs())
+
+
+def test_its_document_says_the_same_and_what_was_measured(desk: Desk) -> None:
+    desk.world.put(3)
+    desk.types("run", SCRIPT, *PLAN, "--run-id", RUN)
+
+    ways = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["ways"]
+
+    assert ways["chosen"] == "inline" and ways["measured_in"] == RUN and "measured:" in ways["shard_s_origin"]
+    assert {name: ways[name]["possible"] for name in ("loop", "map", "inline")} == dict.fromkeys(
+        ("loop", "map", "inline"), True
+    )
+    assert ways["loop"]["cost_usd"] == pytest.approx(sum(ways["loop"]["costs_usd"].values()), abs=1e-5)
+    assert ways["prices"]["corrected"] == []
+
+
+def test_a_plan_that_is_made_is_explained_too(desk: Desk) -> None:
+    desk.world.put(3)
+    document = desk.types("plan", SCRIPT, *PLAN, "--explain", "--json", "--run-id", RUN).document
+    assert document["run_id"] == RUN and document["ways"]["chosen"] == "inline"
+    assert "ways" not in desk.types("plan", SCRIPT, *PLAN, "--json", "--run-id", "run-2").document
+
+
+def test_local_files_are_explained_without_a_stack(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1\n")
+    told = desk.types("plan", SCRIPT, "-i", str(tmp_path), "--dry-run", "--explain", "--json")
+    assert told.document["ways"]["inline"]["workers"] == 1 and not desk.choices
+
+
+def test_shards_that_no_worker_could_do_in_time_are_warned_of(desk: Desk) -> None:
+    desk.world.put(1)
+    slow = '[assumptions.task_fixed_s]\nvalue = 1000\ndate = "2027-01"\nsource = "ours"\n'
+    desk.state.mkdir(parents=True)
+    (desk.state / "own.toml").write_text(slow)
+
+    told = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--prices", str(desk.state / "own.toml"))
+
+    assert "a shard would take 16 min 40 s, but the workers have 15 min 00 s" in " ".join(told.err.split())
+
+
+def test_prices_of_ones_own_count_from_the_environment_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.world.put(1)
+    desk.state.mkdir(parents=True)
+    path = desk.state / "own.toml"
+    path.write_text(OWN)
+    monkeypatch.setenv("SPARKLET_PRICES", str(path))
+
+    told = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["ways"]
+
+    assert told["prices"]["corrected"] == ["prices.lambda_gb_s_x86_64"]
+    assert told["loop"]["costs_usd"]["lambda"] > 30  # 12 s of 2.9 GB, a dollar each
+    path.write_text(OWN.replace("gb_s_x86_64", "gb_s_x86"))
+    refused = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
+    assert refused.code == 1 and "is prices.lambda_gb_s_x86_64 meant?" in refused.err
+
+
+# --- where a run stands ---
+
+
+def test_status_tells_pace_end_cost_slow_shards_and_causes(desk: Desk) -> None:
+    slow_run(desk)
+
+    told = desk.types("status", RUN, "--json")
+    document = told.document
+
+    assert told.code == 3 and document["shards"]["running"] == 2
+    assert [(each["shard"], each["seconds"]) for each in document["slowest"]] == [
+        (3, 40.0),
+        (2, 30.0),
+        (1, 20.0),
+        (0, 10.0),
+        (4, 5.0),
+    ]
+    assert [(each["shard"], each["seconds"], each["state"]) for each in document["longest_running"]] == [
+        (5, 15.0, "RUNNING"),
+        (6, 15.0, "RUNNING"),
+    ]
+    # 105 s of the ended and 30 of the running, 3,008 MB; 7 attempts
+    assert document["costs_usd"]["lambda"] == pytest.approx(135 * 2.9375 * 0.0000166667 + 7 * 2e-7, abs=2e-6)
+    # five have ended in 120 s, three of them within the last minute and a half... the pace is that of the last minute
+    assert document["average_shards_per_min"] == 2.5 and document["shards_per_min"] == 2.0
+    assert document["remaining_s"] == 150.0 and document["estimated_end"]
+    assert document["failures"][0]["example"] == "column 3 is bad"
+    assert document["execution"] is None and document["follow_ups"] == []
+
+
+def test_status_for_people_has_all_of_it(desk: Desk) -> None:
+    slow_run(desk)
+
+    words = " ".join(desk.types("status", RUN).out.split())
+
+    for part in (
+        "pace 2 shards/min now, 2.5 on average; about 2 min 30 s left, until",
+        "cost so far about 0.0",
+        "(on AWS): dispatch",
+        "not of cold starts, planner and checker",
+        "slowest shards",
+        "5 │ 15 s │ RUNNING │ 1",
+        "3 │ 40 s │ SUCCEEDED │ 1",
+        "1 │ ValueError │ shard 4: column 3 is bad",
+    ):
+        assert part in words, part
+
+
+def test_what_is_known_of_executions_is_told_whoever_started_them(desk: Desk) -> None:
+    desk.machines |= {"loop": None}
+    desk.world.run(1)
+    desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
+    recorded = {"execution": "nightly-7", "machine": "m", "where": "Plan", "error": "PlanError", "cause": "no input"}
+    desk.world.store.put(f"s3://sparklet/runs/{RUN}/executions/nightly-7.json", json.dumps(recorded).encode())
+    desk.world.store.put(f"s3://sparklet/runs/{RUN}/executions/torn.json", b"{")
+
+    document = desk.types("status", RUN, "--json").document
+    words = " ".join(desk.types("status", RUN).out.split())
+
+    assert document["execution"]["name"] == f"{RUN}-g0" and document["execution"]["state"] == "RUNNING"
+    assert document["failed_executions"] == [recorded]
+    assert f"driven by {RUN}-g0: RUNNING" in words and "broke off nightly-7 in Plan: PlanError: no input" in words
+
+
+def test_a_status_reads_the_ledgers_shards_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.world.run(3)
+    passes: list[ShardState | None] = []
+    shards = type(desk.world.ledger).shards
+
+    def counted(self: MemoryLedger, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
+        passes.append(state)
+        return shards(self, run_id, state)
+
+    monkeypatch.setattr(type(desk.world.ledger), "shards", counted)
+
+    desk.types("status", RUN)
+
+    assert passes == [None]
+
+
+def test_watching_into_a_pipe_makes_no_pass_over_the_shards_for_details(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.world.run(3)
+    desk.work_from_s = desk.world.clock.now_s() + 50
+    passes: list[str] = []
+    monkeypatch.setattr(runs, "look", lambda env, run, prices: passes.append(run.run_id))
+
+    assert desk.types("watch", RUN).code == 0
+    assert passes == []
+
+
+def test_a_terminal_is_shown_details_every_so_often(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.world.run(3)
+    desk.work_from_s = desk.world.clock.now_s() + 50
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
+    began_s, looks = desk.world.clock.now_s(), list[float]()
+
+    def look(env: Environment, run: Run, prices: Prices) -> OperatorView:
+        looks.append(env.at.clock.now_s() - began_s)
+        return operating.look(env, run, prices)
+
+    monkeypatch.setattr(runs, "look", look)
+
+    assert desk.types("watch", RUN).code == 0
+    assert [round(look_s) for look_s in looks] == [10, 30]
+
+
+def test_a_large_run_is_looked_at_more_seldom() -> None:
+    assert poll_s(Counts(pending=10)) == pytest.approx(1.0, abs=0.01)
+    assert poll_s(Counts(pending=100_000, succeeded=900_000)) == 11.0
+    assert poll_s(Counts(pending=10_000_000)) == 15.0
+    assert poll_s(Counts(succeeded=10_000_000)) == 1.0
+
+
+def test_details_and_warnings_of_a_terminal_stand_below_and_above_the_counts() -> None:
+    text = io.StringIO()
+    screen = Screen(out=Console(file=text, width=100, force_terminal=True, highlight=False))
+    with RunDisplay(screen, "flights-1") as display:
+        display.detail("slow ones")
+        display.show(SHOWN, Counts(pending=4, running=1))
+        display.warn("it broke [off]")
+        assert display.live
+    assert "slow ones" in text.getvalue() and "it broke [off]" in text.getvalue()
+
+
+def test_dollars_are_shown_as_people_need_them() -> None:
+    assert [usd_text(cost) for cost in (0, 0.00001, 0.0123456, 1234.567)] == [
+        "0 USD",
+        "< 0.0001 USD",
+        "0.0123 USD",
+        "1,234.57 USD",
+    ]
