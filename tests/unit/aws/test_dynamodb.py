@@ -8,7 +8,7 @@ from botocore.stub import ANY, Stubber
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import OPEN_INDEX, DynamoLedger
 from sparklet.aws.dynamodb.items import new_shard_item, part_item, run_item, shard_key
-from sparklet.aws.dynamodb.table import TRANSACTION_TRIES
+from sparklet.aws.dynamodb.table import THROTTLED_S, TRANSACTION_TRIES
 from sparklet.errors import CheckpointConflictError, LedgerError
 from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, PartRecord, Position, Run, ScriptRef, ShardRecord, ShardState
@@ -152,7 +152,6 @@ def test_a_refused_part_is_another_planners(clients: AwsClients, ledger: DynamoL
     [
         ("AccessDeniedException", 400, "its policy does not allow it"),
         ("ResourceNotFoundException", 400, "there is no such table"),
-        ("ProvisionedThroughputExceededException", 400, "ProvisionedThroughputExceeded"),
         ("ValidationException", 400, "ValidationException"),
     ],
 )
@@ -184,7 +183,33 @@ def test_a_write_into_a_service_in_trouble_is_looked_up(clients: AwsClients, led
 def test_a_fault_while_shards_are_entered_ends_it(clients: AwsClients, ledger: DynamoLedger) -> None:
     with Stubber(clients.dynamodb) as stub:
         stub.add_response("put_item", {})
-        stub.add_client_error("put_item", "ProvisionedThroughputExceededException", http_status_code=400)
+        stub.add_client_error("put_item", "ValidationException", http_status_code=400)
 
         with pytest.raises(LedgerError):
             ledger.add_shards(shard(number) for number in range(1_000))
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "ProvisionedThroughputExceededException"])
+def test_what_is_refused_for_its_rate_is_asked_again(clients: AwsClients, ledger: DynamoLedger, code: str) -> None:
+    with Stubber(clients.dynamodb) as stub:
+        for _ in range(10):
+            stub.add_client_error("put_item", code, http_status_code=400)
+        stub.add_response("put_item", {})
+
+        assert ledger.add_shards([shard(0)]) == 1
+
+        stub.assert_no_pending_responses()
+
+
+def test_a_table_that_refuses_for_a_minute_is_told(clients: AwsClients) -> None:
+    clock = FakeClock(1000.0)
+    ledger = DynamoLedger(clients, "t", clock)
+    with Stubber(clients.dynamodb) as stub:
+        for _ in range(1_000):
+            stub.add_client_error("get_item", "ThrottlingException", http_status_code=400)
+
+        with pytest.raises(LedgerError, match="ThrottlingException") as caught:
+            ledger.get_run("run-1")
+
+    assert caught.value.retryable
+    assert THROTTLED_S <= clock.now_s() - 1000.0 <= THROTTLED_S + 2.0

@@ -5,10 +5,14 @@ refused it), or unknown: the answer was lost on its way. After an unknown one th
 consistent, so that the caller can see in both cases whether the item carries a sign of its own write.
 botocore tries again by itself after a lost answer: a write that had been applied is then *refused* by what it
 wrote itself, which is why callers look for their own sign before they believe a refusal.
+
+A request that is refused for its rate was not applied. botocore asks three times more, but not even that once many
+of a process's requests are refused; a partition that is too hot stays so for minutes. So it is asked again from here,
+ever more slowly, which takes the heat out: whoever writes slows down to what the partition takes.
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +31,8 @@ OPEN_INDEX = "open-index"
 MOST_KEYS_A_BATCH = 100
 MOST_DELETES_A_BATCH = 25
 TRANSACTION_TRIES = 8
+THROTTLED_S = 60.0  # so long a request is asked again that is refused for its rate
+_THROTTLED = frozenset({"ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException"})
 _ALL_OLD = "ALL_OLD"
 
 
@@ -165,7 +171,7 @@ class LedgerTable:
 
         for tries in range(1, TRANSACTION_TRIES + 1):
             try:
-                self.client.transact_write_items(TransactItems=writes)
+                self._patiently(self.client.transact_write_items, TransactItems=writes)
             except ClientError as error:
                 if error_code(error) != "TransactionCanceledException":
                     return self._unknown(key, error)
@@ -182,7 +188,7 @@ class LedgerTable:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            answer = operation(**request)
+            answer = self._patiently(operation, **request)
         except ClientError as error:
             if error_code(error) != "ConditionalCheckFailedException":
                 return self._unknown(key, error)
@@ -203,9 +209,23 @@ class LedgerTable:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return operation(**request)
+            return self._patiently(operation, **request)
         except (BotoCoreError, ClientError) as error:
             raise self._fault(what, error) from error
+
+    def _patiently(self, operation: Callable[..., Any], **request: Any) -> Any:
+        """Call; as long as the request is refused for its rate, again after a while."""
+        from botocore.exceptions import ClientError
+
+        until_s, tries = self._clock.now_s() + THROTTLED_S, 0
+        while True:
+            try:
+                return operation(**request)
+            except ClientError as error:
+                if error_code(error) not in _THROTTLED or self._clock.now_s() >= until_s:
+                    raise
+            tries += 1
+            self._back_off(tries)
 
     def _fault(self, what: str, error: "BotoCoreError | ClientError") -> LedgerError:
         why = {
@@ -215,7 +235,7 @@ class LedgerTable:
         return LedgerError(f"{what} in table {self.name} failed{why}: {told(error)}")
 
     def _back_off(self, tries: int) -> None:
-        self._clock.sleep(random.uniform(0, min(2.0, 0.02 * 2**tries)))
+        self._clock.sleep(random.uniform(0, min(2.0, 0.02 * 2 ** min(tries, 10))))
 
 
 class OnTable:
