@@ -5,6 +5,7 @@
     SparkletError                    base; `retryable` is False unless starred
     ├── SettingsError                an environment variable or option is missing or wrong
     ├── EventError                   an event or message has not the shape it must have
+    ├── ExpectationError             what a check script expects of a run is not so
     ├── ObjectStoreError*            S3 did not do what it was asked to
     │   ├── ObjectNotFoundError      the object is not there
     │   ├── ObjectChangedError       the object is not the version that was asked for
@@ -42,7 +43,7 @@ released. The others end a shard as FAILED with their message as its cause. (A
 ``ScriptFailedError`` decides for itself, see its docstring.)
 """
 
-from sparklet.job.errors import EventError, SparkletError
+from sparklet.job.errors import EventError, ExpectationError, SparkletError
 
 __all__ = [
     "BatchNotDoneError",
@@ -50,6 +51,7 @@ __all__ = [
     "DeadlineExceededError",
     "EventError",
     "ExecutionExistsError",
+    "ExpectationError",
     "GatewayLostError",
     "LeaseLostError",
     "LedgerError",

@@ -239,6 +239,11 @@ _OF_THE_SCRIPT = (
         "EventError",
     ),
     _rule(
+        "what the check script expects of the run is not so",
+        "look at the output; once it is right, sparklet redrive of the run that was judged has it judged again",
+        "ExpectationError",
+    ),
+    _rule(
         "a setting is missing or wrong",
         "sparklet doctor names it; set it on the function, then sparklet redrive RUN",
         "SettingsError",

@@ -15,8 +15,9 @@ Python 3.9, EMR's default: ``python -m sparklet.job.bundle`` packs it for ``--py
 """
 
 from sparklet.job.arguments import Job
-from sparklet.job.errors import EventError, SparkletError
+from sparklet.job.errors import EventError, ExpectationError, SparkletError
+from sparklet.job.judging import expect
 from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.job.session import stored_bytes
 
-__all__ = ["OUTCOME_FILE", "EventError", "Job", "SparkletError", "stored_bytes"]
+__all__ = ["OUTCOME_FILE", "EventError", "ExpectationError", "Job", "SparkletError", "expect", "stored_bytes"]

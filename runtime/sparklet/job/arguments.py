@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import event_objects
+from sparklet.job.judging import read_figures
 from sparklet.job.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -154,6 +155,16 @@ class Job:
                     f"Spark passes over names that begin with _ or . and would lose {uri}: rename it, or exclude it"
                 )
         return [GLOB_CHARACTERS.sub(r"\\\1", uri) for uri in self.inputs]
+
+    def figures(self) -> dict[str, Any]:
+        """Of a check script: what the run that it judges has to show, its ``output``, ``rows`` and ``counts`` among it.
+
+        Raises
+        ------
+        EventError
+            If the input is no such document.
+        """
+        return read_figures(self.input_path)
 
     def spark(self, app_name: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
         """A SparkSession that is right where the script runs.

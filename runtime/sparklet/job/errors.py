@@ -17,3 +17,7 @@ class SparkletError(Exception):
 
 class EventError(SparkletError):
     """An event, a message or a ``--event`` argument has not the shape it must have."""
+
+
+class ExpectationError(SparkletError):
+    """What a check script expects of a run is not so."""

@@ -23,6 +23,7 @@ PERMANENT_CAUSES = frozenset(
         "AccessDeniedException",
         "AnalysisException",
         "AttributeError",
+        "ExpectationError",
         "ImportError",
         "IndentationError",
         "ModuleNotFoundError",

@@ -144,6 +144,61 @@ def test_inputs_that_nobody_names_are_asked_for(jvm: WarmJvm, tmp_path: Path) ->
     assert "EventError: no inputs: pass --input" in done.stderr
 
 
+# A check script, and a next one
+
+
+def shards_of(folder: Path, *values: str) -> str:
+    """What a run wrote: for each SQL list of rows (id, name) a shard; its output."""
+    for number, rows in enumerate(values):
+        shard = folder / f"shard={number:06d}"
+        shard.mkdir(parents=True)
+        table = f"SELECT id, name::VARCHAR AS name FROM (VALUES {rows}) AS t(id, name)"
+        duckdb.execute(f"COPY ({table}) TO '{shard}/part-0.parquet' (FORMAT parquet)")
+        (shard / "_SUCCESS").touch()
+    return f"file://{folder}"
+
+
+def figures_of(folder: Path, output: str, rows: int | None) -> Path:
+    """The figures of a run, as a worker fetches them."""
+    counts = {"pending": 0, "running": 0, "succeeded": 2, "failed": 0, "total": 2}
+    file = folder / "00000-summary-0.json"
+    file.write_text(json.dumps({"id": "run-1", "output": output, "counts": counts, "rows": rows, "silent_shards": 0}))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("rows", "params", "cause"),
+    [
+        (3, {"least_rows": "3", "required": "id", "unique": "id, name"}, ""),
+        (4, {}, "holds 3 rows, its shards have reported 4"),
+        (None, {"least_rows": "4"}, "holds 3 rows, at least 4 were expected"),
+        (3, {"required": "id,name"}, "name has no value in 1 of 3 rows"),
+        (3, {"unique": "id"}, "1 of 3 rows of"),
+    ],
+)
+def test_a_run_is_judged_by_what_it_wrote(
+    jvm: WarmJvm, tmp_path: Path, rows: int | None, params: dict[str, str], cause: str
+) -> None:
+    output = shards_of(tmp_path / "out", "(1, 'Ada'), (2, 'Grace')", "(2, NULL)")
+    told = json.loads(event(figures_of(tmp_path, output, rows), output=str(tmp_path / "none")))
+    told |= {"input_path": told["inputs"][0], "params": params}
+    done = jvm.run("check_output.py", "--event", json.dumps(told))
+
+    assert done.returncode == (1 if cause else 0), done.stderr
+    assert ("ExpectationError: " in done.stderr) is bool(cause) and cause in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_small_files_become_few_and_no_row_is_lost(jvm: WarmJvm, tmp_path: Path) -> None:
+    shards_of(tmp_path / "out", *(f"({n}, 'n{n}')" for n in range(12)))
+    done = jvm.run("compact.py", "--input", tmp_path / "out" / "*" / "*.parquet", "--output", tmp_path / "compact")
+
+    assert done.returncode == 0, done.stderr
+    assert reported(done.stderr)["rows"] == 12
+    assert rows_of(tmp_path / "compact") == [(n, f"n{n}") for n in range(12)]
+    assert len(list((tmp_path / "compact").glob("*.parquet"))) == 1
+
+
 # wordcount
 
 

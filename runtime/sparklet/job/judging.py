@@ -1,0 +1,43 @@
+"""What a check script works with: the figures of the run that it judges, and words for what is not as expected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sparklet.job.errors import EventError, ExpectationError
+
+FILE_SCHEME = "file://"
+
+
+def expect(condition: bool, what: str) -> None:
+    """Fail the script, and with it the run that it judges, unless ``condition`` holds.
+
+    Parameters
+    ----------
+    what
+        What was found and what was expected: the run's manifest and notice quote it.
+
+    Raises
+    ------
+    ExpectationError
+        If it does not hold; the check is not tried again.
+    """
+    if not condition:
+        raise ExpectationError(what)
+
+
+def read_figures(uri: str | None) -> dict[str, Any]:
+    """The figures of a run, from the file that a worker has fetched, or a copy of it."""
+    if not uri:
+        raise EventError(
+            "no figures of a run: this is the input of a check script (--check); pass --input FILE to try it"
+        )
+    try:
+        document = json.loads(Path(uri[len(FILE_SCHEME) :] if uri.startswith(FILE_SCHEME) else uri).read_bytes())
+    except (OSError, ValueError) as error:
+        raise EventError(f"{uri} holds no figures of a run: {error}") from error
+    if not isinstance(document, dict) or not {"id", "output", "counts"} <= document.keys():
+        raise EventError(f"{uri} holds no figures of a run: it has no id, output and counts")
+    return document

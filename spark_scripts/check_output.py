@@ -1,0 +1,60 @@
+"""Check script: judges a run by what it wrote as Parquet, and fails it if that is not what was expected.
+
+Reads the whole output back. The rows must be as many as the shards have reported, where each
+of them has succeeded and said so. Parameters, of the run itself:
+
+- ``least_rows``: so many there must be at least;
+- ``required``: columns, comma-separated, that have a value in every row;
+- ``unique``: columns, comma-separated, of which no combination comes twice. ::
+
+    sparklet run spark_scripts/csv_to_parquet.py --check spark_scripts/check_output.py --param required=id,name …
+    python spark_scripts/check_output.py --input figures.json --param least_rows=1000
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pyspark.sql import Column, Row
+from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows it by
+
+from sparklet.job import Job, expect
+
+
+def main() -> None:
+    """Do the job."""
+    job = Job.from_args()
+    figures = job.figures()
+    required, unique = columns(job, "required"), columns(job, "unique")
+    found = job.spark().read.parquet(figures["output"]).agg(*asked(required, unique)).collect()[0]
+    judge(figures, found, int(job.params.get("least_rows", 0)), required, unique)
+    job.report(rows=found["rows"])
+
+
+def columns(job: Job, name: str) -> list[str]:
+    """The columns that a parameter names."""
+    return [column.strip() for column in str(job.params.get(name, "")).split(",") if column.strip()]
+
+
+def asked(required: list[str], unique: list[str]) -> list[Column]:
+    """What to count, all in one pass."""
+    missing = [F.count_if(F.isnull(column)).alias(f"missing {column}") for column in required]
+    different = [F.count_distinct(F.struct(*unique)).alias("different")] if unique else []
+    return [F.count(F.lit(1)).alias("rows"), *missing, *different]
+
+
+def judge(figures: Mapping[str, Any], found: Row, least_rows: int, required: list[str], unique: list[str]) -> None:
+    """Fail at the first thing that is not as expected."""
+    rows, output = found["rows"], figures["output"]
+    if figures["rows"] is not None and not figures["counts"]["failed"] and not figures["silent_shards"]:
+        expect(rows == figures["rows"], f"{output} holds {rows} rows, its shards have reported {figures['rows']}")
+    expect(rows >= least_rows, f"{output} holds {rows} rows, at least {least_rows} were expected")
+    for column in required:
+        missing = found[f"missing {column}"]
+        expect(missing == 0, f"{column} has no value in {missing} of {rows} rows of {output}")
+    if unique:
+        doubled = rows - found["different"]
+        expect(doubled == 0, f"{doubled} of {rows} rows of {output} have the same {', '.join(unique)} as another one")
+
+
+if __name__ == "__main__":
+    main()

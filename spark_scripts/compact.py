@@ -1,0 +1,34 @@
+"""Next script: many small Parquet files → few large ones, nothing else changed.
+
+Each shard of a run reads its files and writes one file for every ``file_mb`` of them
+(parameter, default 128). As what follows a run it takes in what that one wrote::
+
+    sparklet run spark_scripts/csv_to_parquet.py --next spark_scripts/compact.py --next-output s3://b/compact/ …
+    python spark_scripts/compact.py --input 'out/*/*.parquet' --output compact
+"""
+
+from pyspark.sql import Observation
+from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows it by
+
+from sparklet.job import Job, stored_bytes
+
+
+def main() -> None:
+    """Do the job."""
+    job = Job.from_args()
+    file_bytes = int(float(job.params.get("file_mb", 128)) * 1024 * 1024)
+    spark = job.spark(
+        conf={
+            "spark.sql.files.maxPartitionBytes": str(file_bytes),
+            "spark.sql.files.openCostInBytes": "0",  # else a small file counts as 4 MB
+            "spark.sql.files.minPartitionNum": "1",  # else there is a file for each core
+        }
+    )
+    written = Observation("written")
+    table = spark.read.parquet(*job.input_list()).observe(written, F.count(F.lit(1)).alias("rows"))
+    table.write.mode("overwrite").parquet(job.output)
+    job.report(rows=written.get["rows"], output_bytes=stored_bytes(spark, job.output), outputs=[job.output])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""What a check script is told of the run, and how it says no."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sparklet.job import EventError, ExpectationError, Job, expect
+
+
+def test_what_holds_is_passed_over_and_what_does_not_is_said() -> None:
+    expect(True, "3 rows, 3 were expected")
+    with pytest.raises(ExpectationError, match="3 rows, 4 were expected"):
+        expect(False, "3 rows, 4 were expected")
+
+
+def test_figures_are_read_from_the_file_that_the_worker_fetched(tmp_path: Path) -> None:
+    file = tmp_path / "a b%20[c].json"
+    file.write_text(json.dumps({"id": "run-1", "output": "s3://b/o/", "counts": {}}))
+    event = json.dumps({"inputs": [f"file://{file}"], "input_path": f"file://{file}"})
+
+    for argv in (["--event", event], ["--input", str(file)]):
+        assert Job.from_args(argv, {}).figures()["output"] == "s3://b/o/"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"\xff", b'{"id": 1}'])
+def test_what_are_no_figures_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "figures.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(EventError, match=r"figures.json holds no figures of a run"):
+        Job.from_args(["--input", str(file)], {}).figures()
+
+
+def test_a_script_that_judges_nothing_is_told_what_figures_are() -> None:
+    with pytest.raises(EventError, match="the input of a check script"):
+        Job.from_args([], {}).figures()
