@@ -3,7 +3,9 @@
 ``make demo`` fans 365 day files out, one file a shard (``DAYS=90``: about 90 of them). ``make demo POISON=1`` spoils
 three of them first, shows that exactly these fail, each with its true cause, repairs them and redrives the run. ``make
 demo INPUT=inventory`` finds the files through an S3 Inventory, several to a shard; ``make demo ONE_FILE=1`` has the
-whole year in one CSV, cut into ranges of lines. Every run goes through the command line, as a user's would.
+whole year in one CSV, cut into ranges of lines. ``VIA=loop``, ``map`` or ``inline`` lets a state machine drive the run;
+where the same demo was driven by another way before, the manifests of both must be equal up to ids and times. Every run
+goes through the command line, as a user's would.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 from spark_scripts.demo.flights_check import compare  # noqa: E402
 from spark_scripts.demo.flights_data import FlightsData, make_flights, some_days  # noqa: E402
 from spark_scripts.demo.flights_inventory import put_inventory  # noqa: E402
+from spark_scripts.demo.manifests_check import differences, keep_manifests, shard_count  # noqa: E402
 from sparklet.errors import SparkletError  # noqa: E402
 from sparklet.local.stack import LocalStack, StackOptions, running  # noqa: E402
 from sparklet.local.state import default_state_dir  # noqa: E402
@@ -42,6 +45,7 @@ POISON_TIMEOUT_S = 45  # so that the hanging shard is ended soon
 ONE_FILE_SHARD, ONE_FILE_SHARDS = "2MB", range(12, 21)
 LEFT_OUT = 2  # what the inventory lists beside the day files: an empty object, and one file a second time
 INVENTORY_SHARD = "1MB"  # of about twelve day files
+WAYS = ("none", "loop", "map", "inline")
 ALL_WELL, FAILURES = 0, 2
 
 
@@ -56,6 +60,8 @@ class Demo:
     data: FlightsData
     run_id: str
     started_s: float
+    via: str = "none"
+    kind: str = "days"  # which demonstration, and of how many days: only equal ones are compared
 
     def sparklet(self, *arguments: str, expect: int = ALL_WELL) -> Any:
         """Call the command line with --json; its progress is shown as it comes, its document is the answer."""
@@ -81,7 +87,7 @@ class Demo:
         """Fan the flights out."""
         where = ("--output", str(OUTPUT), "--overwrite", "--run-id", self.run_id)
         tables = ("--file", f"airlines={self.data.airlines}", "--file", f"planes={self.data.planes}")
-        return self.sparklet("run", str(script), *where, *tables, *options, expect=expect)
+        return self.sparklet("run", str(script), *where, *tables, "--via", self.via, *options, expect=expect)
 
     def check(self, result: Any, rows: int, shard_count: int) -> None:
         """Compare the output with the independent computation and say the last line."""
@@ -94,6 +100,7 @@ class Demo:
         say(f"time: {wall_s:.0f} s, {result['task_s']:.0f} s of work in {shards['total']} shards")
         if (shards["succeeded"], result["rows"], comparison.rows) != (shard_count, rows, rows):
             raise DemoError(f"{shards['succeeded']} shards report {result['rows']} rows, {comparison.rows} were found")
+        compare_ways(self)
         say(f"demo ok: shards={shards['total']} succeeded={shards['succeeded']} failed={shards['failed']} rows={rows}")
 
 
@@ -223,6 +230,22 @@ def check_untouched(before: Any, after: Any) -> None:
     say(f"  {len(finished)} finished shards were not touched")
 
 
+def compare_ways(demo: Demo) -> None:
+    """Keep this run's manifests, and hold them against those of the same demo that went another way."""
+    kept = BUILD / "manifests" / demo.kind
+    with LocalStack.attach(StackOptions(state_dir=default_state_dir(), processing=False)) as stack:
+        store = stack.store()
+        keep_manifests(store.get, f"s3://{stack.info.bucket}/runs/{demo.run_id}/", kept / demo.via)
+    for way in WAYS:
+        if way == demo.via or not (kept / way / "manifest.json").exists():
+            continue
+        if found := list(differences(kept / demo.via, kept / way)):
+            for each in found[:10]:
+                say(f"  {each}")
+            raise DemoError(f"the manifests via {demo.via} and via {way} differ in {len(found)} places")
+        say(f"manifests: {shard_count(kept / way)} shards via {demo.via} as via {way}, equal up to ids and times")
+
+
 def say(text: str) -> None:
     """A line of the demo's own."""
     print(text, flush=True)
@@ -233,6 +256,14 @@ def _short(argument: str) -> str:
     return f"'{shown}'" if " " in shown else shown
 
 
+DEMONSTRATIONS = {
+    "days": demonstrate,
+    "one-file": demonstrate_one_file,
+    "inventory": demonstrate_inventory,
+    "poison": demonstrate_poison,
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; exit code 0 only if everything was as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -240,21 +271,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds.add_argument("--poison", action="store_true", help="spoil three files, then repair and redrive")
     kinds.add_argument("--one-file", action="store_true", help="the year in one CSV, cut into ranges of lines")
     kinds.add_argument("--input", choices=["inventory"], help="find the files through an S3 Inventory")
+    parser.add_argument("--via", choices=WAYS, default="none", help="who drives the run")
     parser.add_argument("--days", type=int, metavar="N", help="about N days of the year instead of all")
     asked = parser.parse_args(argv)
-    if asked.input:
-        show = demonstrate_inventory
-    else:
-        show = demonstrate_poison if asked.poison else demonstrate_one_file if asked.one_file else demonstrate
+    kind = asked.input or ("poison" if asked.poison else "one-file" if asked.one_file else "days")
     started_s = time.monotonic()
     say("the real flights of 2013: one CSV a day")
     data = make_flights(BUILD / "data")
     if asked.days:
         data = some_days(data, BUILD / "some-days", spread(data, asked.days))
     say(f"  {data.rows} flights in {len(data.days)} files, {data.flights}")
-    demo = Demo(data, f"demo-{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}", started_s)
+    run_id = f"demo-{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}"
+    demo = Demo(data, run_id, started_s, asked.via, f"{kind}-{len(data.days)}")
     try:
-        show(demo)
+        DEMONSTRATIONS[kind](demo)
     except DemoError as error:
         say(f"demo FAILED: {error}")
         return 1

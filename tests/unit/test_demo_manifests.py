@@ -1,0 +1,100 @@
+"""The demo's comparison of two runs' manifests: blind to ids and times, and to nothing else."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spark_scripts.demo.manifests_check import differences, keep_manifests, shard_count
+from sparklet.model import Dispatch, Failure, ShardResult
+from tests.unit.fanout.world import World
+
+OUTPUT = "s3://data/out/"
+
+
+def kept(folder: Path, dispatch: Dispatch, later_s: float = 0.0, shards: int = 5) -> Path:
+    """The manifests of a run whose shard 3 fails for good, kept in a folder."""
+    world = World()
+    world.clock.advance(later_s)
+    world.dispatch = dispatch
+
+    def do(number: int) -> ShardResult | Failure:
+        world.clock.advance(1 + later_s)
+        if number == 3:
+            return Failure("ValueError", "bad", retryable=False)
+        return ShardResult(rows=number, output_bytes=10, outputs=(f"{OUTPUT}shard={number:06d}/",))
+
+    world.run(shards, tolerated_failure_count=1)
+    if dispatch is Dispatch.MAP:
+        world.children(world.handed_out(world.step("wave", wave=0)), do)
+    else:
+        world.work(do)
+    world.check()
+    keep_manifests(world.store.get, world.at.run_uri("run-1"), folder)
+    return folder
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    return kept(tmp_path / "loop", Dispatch.QUEUE), kept(tmp_path / "map", Dispatch.MAP, later_s=7)
+
+
+def test_a_run_over_the_queue_and_one_by_a_map_have_equal_manifests(pair: tuple[Path, Path]) -> None:
+    assert (pair[0] / "SUCCEEDED_0.json").read_bytes() != (pair[1] / "SUCCEEDED_0.json").read_bytes()  # times
+    assert list(differences(*pair)) == []
+    assert shard_count(pair[0]) == shard_count(pair[1]) == 5
+
+
+def change(path: Path, how: Callable[[Any], None]) -> None:
+    document = json.loads(path.read_text())
+    how(document)
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("Objects", 2), ("InputBytes", 11), ("Rows", 99), ("OutputBytes", 9), ("Status", "FAILED"), ("RedriveCount", 1)],
+)
+def test_a_shard_that_differs_in_anything_that_counts_is_told(
+    pair: tuple[Path, Path], field: str, value: object
+) -> None:
+    change(pair[1] / "SUCCEEDED_0.json", lambda shards: shards[1].update({field: value}))
+    (told,) = differences(*pair)
+    assert told.startswith(f"shard 1: {field} is ") and told.endswith(f"and {value!r}")
+
+
+def test_a_shard_in_another_state_or_with_another_output_is_told(pair: tuple[Path, Path]) -> None:
+    moved: list[Any] = []
+    change(pair[1] / "SUCCEEDED_0.json", lambda shards: moved.append(shards.pop(0)))
+    assert list(differences(*pair)) == ["shard 0 is in one of them only"]
+
+    change(pair[1] / "FAILED_0.json", lambda shards: shards.append({**moved[0], "Status": "FAILED", "Error": "E"}))
+    assert [each.partition(" is ")[0] for each in differences(*pair)] == ["shard 0: Status", "shard 0: Error"]
+
+    output = json.dumps({"outputs": [f"{OUTPUT}shard=000009/"]})
+    change(pair[0] / "SUCCEEDED_0.json", lambda shards: shards[1].update(Output=output))
+    assert any(each.startswith("shard 1: outputs is ['shard=000009/']") for each in differences(*pair))
+
+
+def test_runs_that_differ_as_a_whole_are_told(pair: tuple[Path, Path]) -> None:
+    change(pair[0] / "manifest.json", lambda run: run.update(Status="FAILED", Rows=1))
+    assert [each.partition(" is ")[0] for each in differences(*pair)] == ["the run: Status", "the run: Rows"]
+
+
+def test_a_smaller_run_is_told(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    told = list(differences(pair[0], kept(tmp_path / "small", Dispatch.MAP, shards=4)))
+    assert "shard 4 is in one of them only" in told and any("ItemCounts" in each for each in told)
+
+
+def test_a_shard_in_two_files_is_no_manifest(pair: tuple[Path, Path]) -> None:
+    change(pair[0] / "FAILED_0.json", lambda shards: shards.append({"Shard": 1}))
+    with pytest.raises(ValueError, match="shard 1 is in two result files"):
+        list(differences(*pair))
+
+
+def test_what_an_earlier_demo_kept_does_not_stay(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    (pair[0] / "PENDING_7.json").write_text('[{"Shard": 99}]')
+    kept(pair[0], Dispatch.QUEUE)
+    assert shard_count(pair[0]) == 5
