@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import ScratchFullError
+from sparklet.errors import PlanError, ScratchFullError
 from sparklet.fanout.new_run import new_run
+from sparklet.fanout.planner import plan
 from sparklet.fanout.redrive import redrive
 from sparklet.fanout.waves import INLINE_MOST, MOST_UNCLAIMED, UNCLAIMED_S, hand_out
 from sparklet.model import Counts, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
@@ -155,15 +156,49 @@ def test_a_redriven_generation_begins_anew_and_hands_out_failed_shards_only(worl
     assert world.step("check")["state"] == "SUCCEEDED"
 
 
-def test_nothing_is_handed_out_before_the_plan_is_sealed_or_once_the_run_is_cancelled(world: World) -> None:
+def test_nothing_is_handed_out_before_the_plan_is_sealed(world: World) -> None:
     world.put(2)
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))
-    assert world.step("wave", wave=0)["how"] == "none"
+    plan(world.at, "run-1", part_shards=1, stop=lambda: True)
+    assert (len(world.shards()), world.step("wave", wave=0)["how"]) == (1, "none")
 
+    plan(world.at, "run-1")
+
+    assert world.step("wave", wave=1)["count"] == 2
+
+
+def test_nothing_is_handed_out_once_the_run_is_cancelled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(2)
     world.ledger.cancel_run("run-1")
-    answer = world.step("wave", wave=0)
-    assert (answer["how"], answer["ended"], answer["state"]) == ("none", True, "CANCELLED")
+    with monkeypatch.context() as lagging:  # the index does not show the checker what to give up
+        lagging.setattr(world.ledger, "expired", lambda *_: iter(()))
+        answer = world.step("wave", wave=0)
+    assert (answer["how"], answer["counts"]["pending"]) == ("none", 2)
+
+    assert world.step("wave", wave=1)["state"] == "CANCELLED"
+
+
+def test_the_checker_requeues_nothing_of_a_map(world: World) -> None:
+    world.run(2)
+    for _ in range(20):
+        world.clock.advance(3600)
+        assert world.check().requeued == 0
+    assert [record.requeues for record in world.shards()] == [0, 0]
+
+
+def test_a_redrive_that_was_cut_short_goes_on(world: World) -> None:
+    world.run(3)
+    world.children(world.handed_out(world.step("wave", wave=0)), lambda _: BROKEN)
+    world.step("check")
+    run = world.ledger.start_generation("run-1", 1, world.ledger.get_run("run-1").scripts[0])
+    for number in range(3):
+        world.ledger.redrive("run-1", number, run.generation)
+
+    assert redrive(world.at, "run-1").shards == 0  # nothing left to move, and that is no error
+
+    assert world.children(world.handed_out(world.step("wave", wave=0))) == 3
+    with pytest.raises(PlanError, match="nothing to redrive"):
+        redrive(world.at, "run-1")
 
 
 def test_an_index_that_shows_nothing_pending_is_believed_for_one_turn_only(
