@@ -21,6 +21,7 @@ from sparklet.s3_uri import SCHEME
 
 __all__ = ["ListRequest", "RunRequest", "keyed_run_id", "new_run", "run_id_for", "slug_of"]
 
+RUN_ID_IN_OUTPUT = "{run_id}"  # for who asks for run after run with the same words
 LONGEST_NAME = 40  # so that time and suffix fit into the 63 characters of a run id
 
 
@@ -35,7 +36,7 @@ class RunRequest:
     inputs
         S3 folders and objects, in the order in which they are planned; none where ``lists`` are given.
     output_uri
-        S3 folder below which every shard writes.
+        S3 folder below which every shard writes; ``{run_id}`` in it stands for the run's id.
     run_id
         Empty: made from ``name``, or from the script's. Given: the same request again continues that run.
     name
@@ -95,6 +96,11 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
             "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
         )
     run_id = _run_id(at, request)
+    request = replace(
+        request,
+        output_uri=request.output_uri.replace(RUN_ID_IN_OUTPUT, run_id),
+        next_output=request.next_output.replace(RUN_ID_IN_OUTPUT, run_id),
+    )
     scripts = _read_scripts(at, run_id, request)
     if known := _known_run(at, run_id):
         _refuse_another(known, request, scripts)

@@ -11,7 +11,6 @@ Nobody keeps a ledger of them: what became of each batch stands in the files tha
 ``collecting`` adds those up.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from typing import Any
 from sparklet.errors import EventError, ObjectChangedError, ObjectNotFoundError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.given import Given
-from sparklet.fanout.new_run import slug_of
+from sparklet.fanout.new_run import RUN_ID_IN_OUTPUT, keyed_run_id
 from sparklet.fanout.scripts import keep_script, read_script, script_name
 from sparklet.model import JOB_FILE, RUN_ID, ObjectsJob, ScriptRef
 from sparklet.quantities import parse_tolerance
@@ -82,10 +81,11 @@ def _job(given: Given, execution: str) -> ObjectsJob:
     if reader == LISTED and f"{output.rstrip('/')}/".startswith(source):
         raise EventError(f"the output {output} lies in the source {source}, so a second run would read the first one's")
     count, percentage = parse_tolerance(given.number_text("tolerate", "0"), "tolerate")
+    run_id = _run_id(given, given.text("name") or script_name(script), execution)
     return ObjectsJob(
-        run_id=_run_id(given, given.text("name") or script_name(script), execution),
+        run_id=run_id,
         script=ScriptRef("", "", script),
-        output_uri=output,
+        output_uri=output.replace(RUN_ID_IN_OUTPUT, run_id),
         reader=reader,
         source_uri=source,
         args=given.texts("args"),
@@ -133,8 +133,10 @@ def _again(at: Deployment, given: Given, execution: str) -> ObjectsJob:
 
 
 def _run_id(given: Given, name: str, execution: str) -> str:
-    key = given.text("idempotency_key") or execution
-    run_id = given.text("run_id") or f"{slug_of(name)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    run_id, key = given.text("run_id"), given.text("idempotency_key")
+    if run_id and key:
+        raise EventError("the request has a run_id and an idempotency_key; give one of them: each names one run")
+    run_id = run_id or keyed_run_id(name, key or execution)
     if not RUN_ID.fullmatch(run_id):
         raise EventError(f"the run id {run_id!r} must be 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit")
     return run_id

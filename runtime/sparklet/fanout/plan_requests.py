@@ -5,8 +5,8 @@ The event's keys are the command line's options with underscores, as JSON::
     {"script": "s3://…/job.py", "inputs": ["s3://…/raw/"], "output": "s3://…/clean/", "run_id": "daily-7",
      "args": ["--day", "2026-11-20"], "shard_size": "64MiB", "tolerate": "2.5%"}
 
-Asking again for the same run continues it, and so does ``{"run_id": "daily-7"}`` alone: the answer says whether the
-plan is sealed, so whoever asks repeats that until it is.
+``{run_id}`` in an output stands for the run's id. Asking again for the same run continues it, and so does
+``{"run_id": "daily-7"}`` alone: the answer says whether the plan is sealed, so whoever asks repeats that until it is.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,6 +19,8 @@ from sparklet.fanout.fitting import default_max_shard_bytes, refuse_wide_slices
 from sparklet.fanout.given import Given
 from sparklet.fanout.list_requests import ListRequest
 from sparklet.fanout.new_run import RunRequest, new_run
+from sparklet.fanout.object_events import KEY as OF_EVENT
+from sparklet.fanout.object_events import object_and_key
 from sparklet.fanout.plan_parts import Sealed
 from sparklet.fanout.planner import plan
 from sparklet.model import Access, Dispatch, Run, RunOptions
@@ -36,7 +38,7 @@ KEYS = frozenset(
         *("include", "exclude", "since", "incremental", "versions", "keep_empty", "archived", "other_region"),
         *("requester_pays", "role", "shard_size", "max_objects", "group_by", "compression_factor", "split"),
         *("max_shard_size", "oversize", "max_attempts", "tolerate", "rate"),
-        *("dispatch", "check", "next", "next_output", "idempotency_key"),
+        *("dispatch", "check", "next", "next_output", "idempotency_key", OF_EVENT),
     }
 )
 
@@ -83,7 +85,13 @@ def run_request(event: Any, request_id: str) -> RunRequest:
     for key, value in (("script", script), ("output", output)):
         if not value:
             raise EventError(f"the request names no {key}; give one as s3://…, or a known run's run_id alone")
-    inputs, lists = given.texts("inputs"), given.lists()
+    inputs, lists, key = given.texts("inputs"), given.lists(), given.text("idempotency_key")
+    if OF_EVENT in given.keys:
+        if inputs or lists:
+            raise EventError(f"the request has {OF_EVENT} and other inputs; the object of the event is the input")
+        outputs = (output, given.text("next_output"))
+        uri, of_event = object_and_key(given.of_kind(OF_EVENT, Mapping, "an object", {}), outputs)
+        inputs, key = (uri,), key or ("" if given.text("run_id") else of_event)
     if not inputs and not lists:
         raise EventError("the request names no input; give folders or objects as inputs, or lists of objects as lists")
     request = RunRequest(
@@ -102,7 +110,7 @@ def run_request(event: Any, request_id: str) -> RunRequest:
         check=given.text("check"),
         next=given.text("next"),
         next_output=given.text("next_output"),
-        idempotency_key=given.text("idempotency_key"),
+        idempotency_key=key,
     )
     if request.run_id or request.idempotency_key:
         return request

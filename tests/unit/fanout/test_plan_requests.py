@@ -15,6 +15,7 @@ from sparklet.errors import (
     SettingsError,
 )
 from sparklet.fanout import plan_requests
+from sparklet.fanout.new_run import new_run
 from sparklet.fanout.plan_requests import KEYS, handle_request, run_request
 from sparklet.model import Access, Dispatch, RunState
 from sparklet.settings import PlannerSettings
@@ -303,3 +304,68 @@ def test_a_shard_is_held_to_what_the_workers_take_on_unless_a_size_is_named(worl
     assert ask(world, request(max_shard_size="1GiB"), settings=small)["sealed"]
     assert world.ledger.get_run("run-1").state is RunState.RUNNING
     assert ask(world, request(run_id="run-2", max_shard_size=0), settings=small)["sealed"], "0 is no limit"
+
+
+# --- asked for by an event of S3 ---
+
+
+def object_created(key: str = 'incoming/a "b".csv', **told: Any) -> dict[str, Any]:
+    """As EventBridge has it; https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html."""
+    item = {"key": key, "size": 5, "etag": "b1946ac9", "version-id": "v1", "sequencer": "00617F08299329D189", **told}
+    return {
+        "version": "0",
+        "id": "17793124-05d4-b198-2fde-7ededc63b103",
+        "detail-type": "Object Created",
+        "source": "aws.s3",
+        "account": "111122223333",
+        "time": "2021-11-12T00:00:00Z",
+        "region": "us-east-1",
+        "resources": ["arn:aws:s3:::data"],
+        "detail": {"version": "0", "bucket": {"name": "data"}, "object": item, "reason": "PutObject"},
+    }
+
+
+def of_event(event: Any = None, **changes: Any) -> dict[str, Any]:
+    asked = {"event": event or object_created(), "below": "s3://data/incoming/"}
+    return {"script": SCRIPT, "output": "s3://data/out/{run_id}/", "of_event": asked, **changes}
+
+
+def test_the_object_of_an_event_is_the_runs_input() -> None:
+    request = run_request(of_event(), "ignored")
+
+    assert request.inputs == ('s3://data/incoming/a "b".csv',)
+
+
+def test_the_same_event_again_is_the_same_run_and_another_version_another() -> None:
+    again, later = (run_request(of_event(object_created(**told)), "x") for told in ({}, {"sequencer": "1"}))
+
+    assert run_request(of_event(), "y").idempotency_key == again.idempotency_key != later.idempotency_key
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"inputs": ["s3://data/in/"]}, "other inputs"),
+        ({"output": "s3://data/incoming/out/"}, "start the next one"),
+        ({"next": SCRIPT, "next_output": "s3://data/incoming/"}, "start the next one"),
+        ({"of_event": {"event": object_created("incoming/folder/"), "below": "s3://data/"}}, "folder"),
+        ({"of_event": {"event": object_created("else/a.csv"), "below": "s3://data/incoming/"}}, "does not lie below"),
+        ({"of_event": {"event": {**object_created(), "detail-type": "Object Deleted"}}}, "no objects"),
+        ({"of_event": {"event": "s3://data/x"}}, "no objects"),
+        ({"of_event": {"what": 1}}, "event and below"),
+        ({"of_event": "s3://data/x"}, "an object"),
+    ],
+)
+def test_an_event_that_is_no_request_is_refused(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(EventError, match=says):
+        run_request(of_event(**change), "x")
+
+
+def test_a_run_that_is_asked_for_again_and_again_has_an_output_of_its_own(world: World) -> None:
+    world.put(1)
+    asked = {"script": SCRIPT, "inputs": [SOURCE], "output": "s3://data/out/{run_id}/", "idempotency_key": "monday"}
+
+    run = new_run(world.at, run_request(asked, "x"))
+
+    assert run.output_uri.rstrip("/") == f"s3://data/out/{run.run_id}"
+    assert new_run(world.at, run_request(asked, "y")) == run

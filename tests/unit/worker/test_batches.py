@@ -165,7 +165,7 @@ def test_what_may_pass_is_raised_so_that_the_state_machine_tries_again(desk: Ben
 
     outcomes = desk.invoke(event)
 
-    with pytest.raises(BatchNotDoneError, match="^ValueError: S3 was busy"):
+    with pytest.raises(BatchNotDoneError, match=r"^ValueError: S3 was busy"):
         answer(event, outcomes)
 
 
