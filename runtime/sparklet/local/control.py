@@ -56,6 +56,12 @@ class Control:
         answer = self._send("POST", "/", body, "cloudformation", "application/x-www-form-urlencoded")
         return _without_namespaces(ElementTree.fromstring(answer))  # noqa: S314 - of our own child
 
+    def put_object(self, bucket: str, key: str, body: bytes) -> str:
+        """Write an object, its bucket made if need be; its address."""
+        self._send("PUT", f"/{bucket}", content_type="application/xml")
+        self._send("PUT", f"/{bucket}/{key}", body)
+        return f"{self.endpoint_url}/{bucket}/{key}"
+
     def reserve_concurrency(self, function: str, reserved: int | None) -> None:
         """Let a function run at most ``reserved`` times at once; None: as often as it likes."""
         path = f"/2017-10-31/functions/{function}/concurrency"

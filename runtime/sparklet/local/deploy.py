@@ -9,6 +9,7 @@ from sparklet.errors import LocalStackError
 from sparklet.local.control import Control, RefusedError, texts
 
 STACK_NAME = "sparklet"
+TEMPLATE_BUCKET = "sparklet-templates"  # a template of more than 51,200 bytes is taken from S3 only
 FEWEST_MAPPED = 2  # what SQS mappings allow as MaximumConcurrency
 _WITHIN_S = 300.0
 _POLL_S = 0.05
@@ -50,7 +51,8 @@ def deploy(control: Control, template_body: str, parameters: Mapping[str, str], 
     existing = _status(control)
     action = "UpdateStack" if existing and not existing.startswith("DELETE") else "CreateStack"
     try:
-        control.formation(action, _arguments(template_body, parameters))
+        template_url = control.put_object(TEMPLATE_BUCKET, "template.json", template_body.encode())
+        control.formation(action, _arguments(template_url, parameters))
     except RefusedError as error:
         if "No updates are to be performed" not in str(error):
             raise LocalStackError(f"the local stack cannot be deployed: {error}") from error
@@ -66,8 +68,8 @@ def deploy(control: Control, template_body: str, parameters: Mapping[str, str], 
     return deployed
 
 
-def _arguments(template_body: str, parameters: Mapping[str, str]) -> dict[str, str]:
-    arguments = {"StackName": STACK_NAME, "TemplateBody": template_body}
+def _arguments(template_url: str, parameters: Mapping[str, str]) -> dict[str, str]:
+    arguments = {"StackName": STACK_NAME, "TemplateURL": template_url}
     for number, (key, value) in enumerate(sorted(parameters.items()), start=1):
         arguments[f"Parameters.member.{number}.ParameterKey"] = key
         arguments[f"Parameters.member.{number}.ParameterValue"] = value
