@@ -88,8 +88,8 @@ def add_rows(facts: Table, view: OperatorView) -> None:
     """The same for people, below the summary's facts."""
     pace = view.found.pace
     if pace.average:
-        now = f"{_rate(pace.now)} shards/min now, " if view.summary.counts.open else ""
-        facts.add_row("pace", f"{now}{_rate(pace.average)} on average{_end(view)}")
+        now = f"{_rate(pace.now)} now, " if view.summary.counts.open else ""
+        facts.add_row("pace", f"{now}{_rate(pace.average)} shards/min on average{_end(view)}")
     would = " (on AWS)" if view.local else ""
     facts.add_row("cost so far", f"about {usd_text(view.spent.cost)}{would}: {costs_text(view.spent.costs)}")
     facts.add_row("", Text(f"of {INCLUDED}; not of {EXCLUDED}", style="dim"))

@@ -156,7 +156,7 @@ def test_status_for_people_has_all_of_it(desk: Desk) -> None:
     words = " ".join(desk.types("status", RUN).out.split())
 
     for part in (
-        "pace 2 shards/min now, 2.5 on average; about 2 min 30 s left, until",
+        "pace 2 now, 2.5 shards/min on average; about 2 min 30 s left, until",
         "cost so far about 0.0",
         "(on AWS): dispatch",
         "not of cold starts, planner and checker",
