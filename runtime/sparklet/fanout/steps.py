@@ -29,13 +29,13 @@ from sparklet.fanout.follow_ups import next_run
 from sparklet.fanout.log import log
 from sparklet.fanout.objects import prepare
 from sparklet.fanout.summary import tolerated_failures
-from sparklet.fanout.waiting import wait_s
+from sparklet.fanout.waiting import between_waves_s, wait_s
 from sparklet.fanout.waves import Wave, hand_out
 from sparklet.model import RUN_ID, Counts, Dispatch, Failure, Notice, Run, RunState, ShardState
 from sparklet.settings import StepSettings
 
 TOLERANCE_EXCEEDED = "ToleranceExceeded"
-INLINE_WAVES = 5  # an inline Map adds some ten events a shard and try to the history, a distributed one six in all
+INLINE_WAVES = 2  # an inline Map adds some ten events a shard and try to the history, a distributed one six in all
 CAUSE_CHARACTERS = 32_768  # what Step Functions keeps of a cause
 
 Answer = dict[str, Any]
@@ -69,9 +69,11 @@ def _wave(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -> A
     if (run := at.ledger.get_run(run_id)).dispatch is not Dispatch.MAP:
         raise PlanError(f"the shards of {run_id} are handed out by {run.dispatch}; the loop machine drives such a run")
     report = check(at, run_id)
-    run = report.run
-    idle = run.state.ended or run.cancelled_s is not None or not run.sealed or not report.counts.pending
-    wave = Wave() if idle else hand_out(at, run, number)
+    run, counts = report.run, report.counts
+    wave = Wave()
+    if counts.pending and run.sealed and not run.state.ended and run.cancelled_s is None:
+        between_s = between_waves_s(run, counts, at.clock.now_s(), _started_s(event))
+        wave = hand_out(at, run, number, between_s=between_s)
     how = "none"
     if wave.count:
         how = "inline" if wave.items and number < INLINE_WAVES else "map"
@@ -83,7 +85,7 @@ def _wave(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -> A
         "items": [json.loads(ref.to_body()) for ref in wave.items] if how == "inline" else [],
         "wave": number + 1,
         "max_concurrency": settings.map_concurrency,
-        "tolerated_failures": _failures_left(run, report.counts, wave),
+        "tolerated_failures": _failures_left(run, counts, wave),
     }
 
 

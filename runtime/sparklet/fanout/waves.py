@@ -51,12 +51,20 @@ class _Earlier:
     at_s: float = 0.0  # when the last wave was written
 
 
-def hand_out(at: Deployment, run: Run, number: int, *, most_shards: int = MOST_SHARDS) -> Wave:
+def hand_out(at: Deployment, run: Run, number: int, *, between_s: float = 0.0, most_shards: int = MOST_SHARDS) -> Wave:
     """Write wave ``number`` of a run; memory does not grow with it.
 
     Doing it again is harmless: it writes another file, of what is PENDING then.
+
+    Parameters
+    ----------
+    between_s
+        A wave that would follow the last one of this generation sooner is not handed out; the first one always is.
     """
-    waiting = _Waiting(at, run, _earlier(at, run))
+    earlier = _earlier(at, run)
+    if number and at.clock.now_s() - earlier.at_s < between_s:
+        return Wave()
+    waiting = _Waiting(at, run, earlier)
     with tempfile.TemporaryDirectory(prefix="sparklet-wave-") as folder:
         path = Path(folder, "wave.jsonl")
         try:

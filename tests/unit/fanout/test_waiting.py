@@ -1,19 +1,27 @@
 """How long a machine waits: no history overflows, no end is seen much too late."""
 
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparklet.fanout.waiting import LEAST_OF_SMALL_S, LEAST_S, LONGEST_S, wait_s
+from sparklet.fanout.steps import INLINE_WAVES
+from sparklet.fanout.waiting import LEAST_OF_SMALL_S, LEAST_S, LONGEST_S, between_waves_s, wait_s
+from sparklet.fanout.waves import INLINE_MOST
 from sparklet.model import Counts, Run, RunOptions, ScriptRef
 
 THREE_DAYS_S = RunOptions().time_limit_s
 EVENTS_A_TURN = 10
+EVENTS_A_WAVE = 15
+EVENTS_AN_INLINE_CHILD = 36  # of ten tries
 STEP_S = 2.0  # what the step itself takes
 SCRIPT = ScriptRef("s3://b/x.py", "0" * 64, "s3://b/x.py")
 
 
 def run_of(shards: int | None, created_s: float = 0.0, generations: int = 1) -> Run:
-    return Run("run-1", ("s3://b/in/",), "s3://b/out/", (SCRIPT,) * generations, shard_count=shards, created_s=created_s)
+    return Run(
+        "run-1", ("s3://b/in/",), "s3://b/out/", (SCRIPT,) * generations, shard_count=shards, created_s=created_s
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -29,13 +37,33 @@ def test_three_days_of_any_run_make_less_than_20_000_events(
 ) -> None:
     """Shards end evenly until ``ends_s``, then a part of them is stuck; the run is older than the execution."""
     run = run_of(shards, created_s=-older_s, generations=generations)
-    now_s, turns = 0.0, 0
+    now_s, events = 0.0, 0
     while now_s < THREE_DAYS_S:
         ended = int(shards * (1 - stuck) * min(1.0, now_s / ends_s))
         counts = Counts(pending=shards - ended, succeeded=ended)
         now_s += wait_s(run, counts, now_s, since_s=0.0)
-        turns += 1
-    assert turns * EVENTS_A_TURN < 15_000  # inline waves have the rest, see steps.INLINE_WAVES
+        events += EVENTS_A_TURN
+    assert events < 12_000
+
+
+@settings(max_examples=40, deadline=None)
+@given(shards=st.integers(1, 100_000), wave_s=st.floats(0.5, 30.0), lost=st.floats(0.0, 1.0))
+def test_three_days_of_waves_that_each_lose_a_shard_make_less_than_20_000_events(
+    shards: int, wave_s: float, lost: float
+) -> None:
+    """Something is PENDING at every moment, and each wave is over as soon as it can be: as bad as it gets."""
+    run, now_s, events, waves, last_s = run_of(shards), 0.0, 0, 0, -math.inf
+    counts = Counts(pending=1, running=int(lost * shards), succeeded=shards - 1 - int(lost * (shards - 1)))
+    while now_s < THREE_DAYS_S:
+        if not waves or now_s - last_s >= between_waves_s(run, counts, now_s, since_s=0.0):
+            inline = waves < INLINE_WAVES and shards <= INLINE_MOST
+            events += EVENTS_A_WAVE + (INLINE_MOST * EVENTS_AN_INLINE_CHILD if inline else 0)
+            waves, last_s, now_s = waves + 1, now_s, now_s + wave_s
+        else:
+            events += EVENTS_A_TURN
+            now_s += wait_s(run, counts, now_s, since_s=0.0)
+    assert events < 20_000
+    assert waves < 450
 
 
 @settings(max_examples=100, deadline=None)
