@@ -84,15 +84,16 @@ def view_document(view: OperatorView) -> dict[str, Any]:
     }
 
 
-def add_rows(facts: Table, view: OperatorView) -> None:
-    """The same for people, below the summary's facts."""
+def add_rows(facts: Table, view: OperatorView, *, brief: bool = False) -> None:
+    """The same for people, below the summary's facts; ``brief``: without what a display shows itself."""
     pace = view.found.pace
-    if pace.average:
+    if pace.average and not brief:
         now = f"{_rate(pace.now)} now, " if view.summary.counts.open else ""
         facts.add_row("pace", f"{now}{_rate(pace.average)} shards/min on average{_end(view)}")
     would = " (on AWS)" if view.local else ""
     facts.add_row("cost so far", f"about {usd_text(view.spent.cost)}{would}: {costs_text(view.spent.costs)}")
-    facts.add_row("", Text(f"of {INCLUDED}; not of {EXCLUDED}", style="dim"))
+    if not brief:
+        facts.add_row("", Text(f"of {INCLUDED}; not of {EXCLUDED}", style="dim"))
     if view.run.parent:
         facts.add_row("follows", Text(view.run.parent))
     if driver := view.driver:
@@ -110,7 +111,7 @@ def add_rows(facts: Table, view: OperatorView) -> None:
 def view_details(view: OperatorView) -> RenderableType:
     """What stands below the counts while a run is watched."""
     facts = Table.grid(padding=(0, 2))
-    add_rows(facts, view)
+    add_rows(facts, view, brief=True)
     for cause in view.summary.causes[:MOST_CAUSES_WATCHED]:
         example = f"{cause.count} × {cause.error_class}: shard {cause.example_shard}: {cause.example_message}"
         facts.add_row("failed", Text(example, style="red"))

@@ -123,11 +123,10 @@ class RunDisplay:
         bar = Table.grid(padding=(0, 1))
         ended = counts.succeeded + counts.failed
         total = run.shard_count or max(1, counts.total)
-        bar.add_row(
-            ProgressBar(total=total, completed=ended, width=40), Text(f"{ended}/{total}{self._estimate(counts)}")
-        )
+        bar.add_row(ProgressBar(total=total, completed=ended, width=40), Text(f"{ended}/{total}"))
+        estimate = Text(self._estimate(counts).removeprefix(" · "), style="dim")
         details = [Text(""), self._details] if self._details and counts.open else []
-        return Group(Text(self._run_id, style="bold"), bar, states, *details)
+        return Group(Text(self._run_id, style="bold"), bar, states, estimate, *details)
 
 
 def _stage(run: Run, before: str = "") -> str:
