@@ -1,0 +1,287 @@
+"""``make scale``: plan, work, check and account for many shards, clean and with faults; see the package.
+
+The last line is ``shards=… succeeded=… failed=… lost=… duplicated=…`` of the last pass; the exit code is 1 if anything
+is off in any of them. What is off is named above it. Raw figures: build/scale.json, or printed with ``--json``.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from http import HTTPStatus
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks.facts import ROOT, facts
+from benchmarks.planning_rate import stand_in
+from benchmarks.scale.account import Account, Executions, account, unexplained
+from benchmarks.scale.faults import Faults
+from benchmarks.scale.notes import read_notes
+from benchmarks.scale.world import BUCKET, DATA, SCRIPT, World, set_environment
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.s3 import S3Store
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.plan_parts import shards_of
+from sparklet.model import ShardState
+
+CLEAN_TIMEOUT_S, FAULTY_TIMEOUT_S = 60.0, 8.0
+FAULTY_VISIBILITY_S = 20
+FILLERS = 4
+SCRIPT_BODY = b"print('never run: the runner only notes what it was asked to do')\n"
+
+
+def main() -> None:
+    """Run the passes and print."""
+    options = _options()
+    set_environment()
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder, stand_in(Path(folder)) as endpoint:
+        passes = [_pass(world) for world in _worlds(options, endpoint, folder)]
+    document = {"benchmark": "scale", "shards": options.shards, "passes": passes, **facts()}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(document, indent=2) + "\n")
+    if options.json:
+        print(json.dumps(document, indent=2))
+    print(passes[-1]["line"], flush=True)
+    sys.exit(not all(each["good"] for each in passes))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=int, default=100_000)
+    parser.add_argument(
+        "--passes",
+        nargs="+",
+        default=["map:10000", "clean", "faults"],
+        metavar="NAME[:SHARDS]",
+        help="map: by waves instead of messages, with faults; clean; faults",
+    )
+    parser.add_argument("--share", type=float, default=0.01, help="of the shards, for each kind of fault")
+    parser.add_argument("--seed", type=int, default=2013)
+    parser.add_argument("--pollers", type=int, default=2 * (os.cpu_count() or 1))
+    parser.add_argument("--json", action="store_true", help="print all figures before the last line")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "scale.json")
+    options = parser.parse_args()
+    if unknown := [each for each in options.passes if each.partition(":")[0] not in ("map", "clean", "faults")]:
+        parser.error(f"there is no pass {unknown[0]}")
+    return options
+
+
+def _worlds(options: argparse.Namespace, endpoint: str, folder: str) -> Iterator[World]:
+    """The passes, one after the other, each with its input there."""
+    filled: set[int] = set()
+    for each in options.passes:
+        name, _, size = each.partition(":")
+        faults = 0.0 if name == "clean" else options.share
+        world = World(
+            endpoint=endpoint,
+            folder=folder,
+            name=name,
+            shards=int(size or options.shards),
+            pollers=options.pollers,
+            timeout_s=FAULTY_TIMEOUT_S if faults else CLEAN_TIMEOUT_S,
+            visibility_s=FAULTY_VISIBILITY_S if faults else round(6 * CLEAN_TIMEOUT_S),
+            dispatch="map" if name == "map" else "queue",
+            seed=options.seed,
+            faults=faults,
+        )
+        if not filled:
+            _prepare(world)
+        if world.shards not in filled:
+            _fill(world)
+        filled.add(world.shards)
+        yield world
+
+
+# --- one pass ---
+
+
+def _pass(world: World) -> dict[str, Any]:
+    """Plan → queue → worker → ledger → check → manifests, and what came of it."""
+    clients = world.clients()
+    world.create(clients)
+    _tell(f"{world.name}: {world.shards} shards")
+    planned = _step("plan", world)
+    started_s = time.perf_counter()
+    with _mapping(world) as working:
+        watched = _step("watch", world, working)
+        worked_s = time.perf_counter() - started_s
+        drained_s = _drained(world, clients)
+    manifests = _step("manifests", world)
+    started_s = time.perf_counter()
+    at = world.deployment(clients)
+    result, faults = _account(world, at, manifests)
+    for problem in result.problems():
+        print(f"{world.name}: {problem}", flush=True)
+    _tell(f"{world.name}: {result.line}")
+    return {
+        "pass": world.name,
+        "line": result.line,
+        "good": result.good,
+        "seconds": {
+            "plan": planned["took_s"],
+            "work": round(worked_s, 1),
+            "late messages": round(drained_s, 1),
+            "manifests": manifests["took_s"],
+            "account": round(time.perf_counter() - started_s, 1),
+        },
+        "planned_per_s": round(world.shards / planned["took_s"]),
+        "worked_per_s": round(world.shards / worked_s),
+        "executions": result.executions,
+        "repeated": result.repeated,
+        "faults": faults,
+        "plan": planned,
+        "watch": watched,
+        "manifests": manifests,
+        "problems": result.problems(),
+        "world": asdict(world),
+    }
+
+
+def _step(step: str, world: World, working: Callable[[], bool] = lambda: True) -> dict[str, Any]:
+    """Do a step in a process of its own; its last line, and what its checks said at several stages of the run.
+
+    It is given up once what it waits for is not ``working`` any more.
+    """
+    command = [sys.executable, "-m", "benchmarks.scale.steps", step, world.to_json()]
+    said: dict[str, Any] = {}
+    checks: list[dict[str, Any]] = []
+    told_s = time.monotonic()
+    log = world.notes / f"{step}.log"
+    with (
+        log.open("ab") as errors,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        for line in process.stdout or ():
+            said = json.loads(line)
+            if "check_s" in said:
+                checks.append(said)
+            if time.monotonic() - told_s > 10 or "problem" in said or "restarted_because" in said:
+                told_s = time.monotonic()
+                _tell(f"{world.name}: {step}: {line.strip()}")
+            if not working():
+                process.terminate()
+    if process.returncode or not said.pop("done", False):
+        raise SystemExit(f"{world.name}: the step {step} failed ({process.returncode}):\n{log.read_text()[-3000:]}")
+    return {**said, **({"stages": _stages(checks, world.shards)} if checks else {})}
+
+
+def _stages(checks: list[dict[str, Any]], shards: int) -> Mapping[str, Any]:
+    """The first check, those nearest to a quarter, half and three quarters, and the last: it ends the run."""
+    before_end = checks[:-1] or checks
+    near = {
+        f"{percent} %": min(before_end, key=lambda c: abs(c["succeeded"] + c["failed"] - shards * percent / 100))
+        for percent in (0, 25, 50, 75)
+    }
+    return {**near, "the end": checks[-1]}
+
+
+@contextmanager
+def _mapping(world: World) -> Iterator[Callable[[], bool]]:
+    """Pollers and workers, as long as this lasts; a function that says whether they work."""
+    command = [sys.executable, "-m", "benchmarks.scale.mapping", world.to_json()]
+    log = world.notes / "mapping.log"
+    with log.open("ab") as errors, subprocess.Popen(command, cwd=ROOT, stdout=errors, stderr=errors) as process:
+        try:
+            yield lambda: process.poll() is None
+        finally:
+            process.terminate()
+            process.wait()
+            if process.returncode:
+                _tell(f"{world.name}: the mapping failed ({process.returncode}):\n{log.read_text()[-3000:]}")
+    if process.returncode:
+        raise SystemExit(1)
+
+
+def _drained(world: World, clients: AwsClients) -> float:
+    """Wait until every message left over was delivered, and turned away; how long that took."""
+    started_s = time.perf_counter()
+    while True:
+        names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        url = world.queue_url(clients)
+        found = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        if not any(int(found[name]) for name in names):
+            return time.perf_counter() - started_s
+        if time.perf_counter() - started_s > 10 * world.visibility_s:
+            raise SystemExit(f"{world.name}: messages are left: {found}")
+        time.sleep(1)
+
+
+def _account(world: World, at: Deployment, manifests: Mapping[str, Any]) -> tuple[Account, dict[str, int]]:
+    done, faults = Executions.of(read_notes(world.notes)), Faults(world.seed, world.faults)
+    records = list(at.ledger.shards(world.run_id))
+    result = account(
+        [world.object_name(number) for number in range(world.shards)],
+        _planned(world, at),
+        records,
+        _listed(world, at),
+        done,
+        frozenset(number for number in range(world.shards) if faults.poisoned(number)),
+    )
+    winners = {record.number: record.attempt_id for record in records if record.state is ShardState.SUCCEEDED}
+    result.duplicated += unexplained(done, winners)
+    document = json.loads(at.store.get(at.run_uri(world.run_id, "manifest.json")))
+    if document["Rows"] != result.succeeded or document["ItemCounts"]["Total"] != world.shards:
+        result.wrong.append(f"the manifest has {document['Rows']} rows and {document['ItemCounts']}")
+    if not manifests["same_bytes"]:
+        result.wrong.append("the manifests written again have other bytes")
+    return result, dict(sorted(done.faults.items()))
+
+
+def _planned(world: World, at: Deployment) -> Iterator[tuple[int, str]]:
+    for part in at.ledger.parts(world.run_id):
+        for shard in shards_of(at, world.run_id, part):
+            (item,) = shard.objects
+            yield shard.number, item.uri
+
+
+def _listed(world: World, at: Deployment) -> Iterator[tuple[int, str]]:
+    document = json.loads(at.store.get(at.run_uri(world.run_id, "manifest.json")))
+    for entries in document["ResultFiles"].values():
+        for entry in entries:
+            for line in json.loads(at.store.get(f"s3://{at.bucket}/{entry['Key']}")):
+                yield line["Shard"], line["Status"]
+
+
+# --- the input ---
+
+
+def _prepare(world: World) -> None:
+    """The buckets, and the script."""
+    clients = world.clients()
+    for name in (BUCKET, DATA):
+        clients.s3.create_bucket(Bucket=name)
+    S3Store(clients).put(SCRIPT, SCRIPT_BODY)
+
+
+def _fill(world: World) -> None:
+    """One object for each shard; by plain HTTP, which takes a third of the time: it is not what is measured."""
+    _tell(f"putting {world.shards} objects")
+    host = urlsplit(world.endpoint).netloc
+
+    def put(first: int) -> None:
+        with closing(HTTPConnection(host, timeout=60)) as connection:
+            for number in range(first, world.shards, FILLERS):
+                connection.request("PUT", f"/{world.object_name(number).removeprefix('s3://')}", b"x")
+                answer = connection.getresponse()
+                if answer.read() or answer.status != HTTPStatus.OK:
+                    raise SystemExit(f"the stand-in did not take an object: {answer.status}")
+
+    with ThreadPoolExecutor(FILLERS) as pool:
+        list(pool.map(put, range(FILLERS)))
+
+
+def _tell(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

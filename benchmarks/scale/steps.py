@@ -1,0 +1,221 @@
+"""The steps that are not a worker's, each measured in a process of its own: plan, watch, manifests.
+
+    python -m benchmarks.scale.steps {plan|watch|manifests} WORLD
+
+Each prints JSON lines; the last one has the step's time, its requests by kind and its process's peak memory.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scale.faults import Faults, LedgerFaults
+from benchmarks.scale.notes import LEDGER, Notes
+from benchmarks.scale.world import World, set_environment
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.messaging import SqsQueue
+from sparklet.errors import SparkletError
+from sparklet.fanout.checker import check
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.handlers import handle_letters
+from sparklet.fanout.manifest import write_manifests
+from sparklet.fanout.new_run import new_run
+from sparklet.fanout.planner import PlanProgress, plan
+from sparklet.fanout.steps import take_step
+from sparklet.local.processes import tell_when_parent_dies
+from sparklet.settings import StepSettings
+
+LEAST_WAIT_S, WAIT_SHARE = 1.0, 3.0  # a check costs the stand-in time: so much longer than it is the pause behind it
+
+
+class Requests:
+    """Counts a process's requests to the ledger, and the items that they read."""
+
+    def __init__(self, clients: AwsClients) -> None:
+        self.counts: Counter[str] = Counter()
+        self.items = 0
+        clients.dynamodb.meta.events.register("after-call.dynamodb", self)
+
+    def __call__(self, parsed: Mapping[str, Any], event_name: str, **_: Any) -> None:
+        """One request was answered."""
+        operation = event_name.rpartition(".")[2]
+        self.counts[operation] += 1
+        self.items += parsed.get("ScannedCount", 1 if operation == "GetItem" else 0)
+
+    def said(self) -> dict[str, Any]:
+        """What there was, by operation."""
+        return {"requests": dict(self.counts), "requests_in_all": self.counts.total(), "items_read": self.items}
+
+    def reset(self) -> None:
+        """Count from here on."""
+        self.counts.clear()
+        self.items = 0
+
+
+def main() -> None:
+    """Do one step."""
+    set_environment()
+    tell_when_parent_dies(signal.SIGTERM)
+    step, world = sys.argv[1], World.from_json(sys.argv[2])
+    clients = world.clients()
+    at, requests = world.deployment(clients), Requests(clients)
+    if world.faults:
+        notes = Notes(world.notes, step)
+        faults = LedgerFaults(Faults(world.seed, world.faults), lambda shard, what: notes.add(LEDGER, shard, what))
+        faults.register(clients.dynamodb)
+    before_mb, started_s = _peak_mb(), time.perf_counter()
+    steps: Mapping[str, Callable[[World, AwsClients, Deployment, Requests], dict[str, Any]]] = {
+        "plan": _plan,
+        "watch": _watch if world.dispatch == "queue" else _drive,
+        "manifests": _manifests,
+    }
+    told = steps[step](world, clients, at, requests)
+    _say(
+        step=step,
+        done=True,
+        took_s=round(time.perf_counter() - started_s, 3),
+        peak_rss_mb=_peak_mb(),
+        before_mb=before_mb,
+        **requests.said(),
+        **told,
+    )
+
+
+def _plan(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:
+    """Enter the run and plan it; a planner that a fault ends is started again, as the state machine does."""
+    restarts = 0
+    started_s = time.perf_counter()
+
+    def progress(now: PlanProgress) -> None:
+        if now.shards % 10_000 == 0:
+            _say(planned=now.shards, after_s=round(time.perf_counter() - started_s, 1))
+
+    while True:
+        try:
+            run = plan(at, new_run(at, world.request()).run_id, progress)
+        except SparkletError as error:
+            if not error.retryable:
+                raise
+            restarts += 1
+            _say(restarted_because=str(error))
+        else:
+            return {"shards": run.shard_count, "restarts": restarts}
+
+
+def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:
+    """Check the run and consume dead letters until it has ended, as the scheduled functions do."""
+    letters = SqsQueue(clients, world.queue_url(clients, "-dead"))
+    checks, fates, lapsed, requeued, problems = 0, 0, 0, 0, 0
+    while True:
+        requests.reset()
+        started_s = time.perf_counter()
+        try:
+            report = check(at, world.run_id)
+        except SparkletError as error:
+            problems += 1
+            _say(problem=str(error))
+            time.sleep(LEAST_WAIT_S)
+            continue
+        took_s = time.perf_counter() - started_s
+        checks, lapsed, requeued = checks + 1, lapsed + report.lapsed, requeued + report.requeued
+        counts = report.counts
+        _say(
+            check_s=round(took_s, 3),
+            succeeded=counts.succeeded,
+            failed=counts.failed,
+            running=counts.running,
+            pending=counts.pending,
+            lapsed=report.lapsed,
+            state=str(report.run.state),
+            **requests.said(),
+        )
+        if report.run.state.ended:
+            break
+        fates += _consume(at, letters)
+        time.sleep(max(LEAST_WAIT_S, WAIT_SHARE * took_s))
+    return {"checks": checks, "letters": fates, "lapsed": lapsed, "requeued": requeued, "problems": problems}
+
+
+def _drive(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:
+    """Wave after wave until the run has ended: what the map machine does, by the step function's own steps."""
+    wave, waves, checks = 0, 0, 0
+    settings = StepSettings(map_concurrency=world.pollers)
+    while True:
+        requests.reset()
+        started_s = time.perf_counter()
+        answer = take_step(at, settings, {"step": "wave", "run_id": world.run_id, "wave": wave})
+        checks += 1
+        took_s = round(time.perf_counter() - started_s, 3)
+        _say(check_s=took_s, **answer["counts"], **requests.said(), how=answer["how"], count=answer["count"])
+        if answer["ended"]:
+            return {"checks": checks, "waves": waves}
+        if answer["how"] == "none":
+            time.sleep(min(LEAST_WAIT_S, answer["wait_s"]))
+            continue
+        _walk(world, waves, f"s3://{answer['bucket']}/{answer['key']}")
+        wave, waves = answer["wave"], waves + 1
+
+
+def _walk(world: World, wave: int, uri: str) -> None:
+    """Hand a wave to the walkers, and wait until each has done its lines."""
+    started = world.notes / "next.wave"
+    started.write_text(uri)
+    started.rename(world.notes / f"{wave}.wave")
+    while len(list(world.notes.glob(f"{wave}.done-*"))) < world.pollers:
+        time.sleep(0.1)
+
+
+def _consume(at: Deployment, letters: SqsQueue) -> int:
+    """Have the real consumer deal with what is in the dead-letter queue, in its event's form."""
+    consumed = 0
+    while messages := letters.receive():
+        records = [{"messageId": m.message_id, "body": m.body, "receiptHandle": m.receipt} for m in messages]
+        refused = {each["itemIdentifier"] for each in _quietly(at, {"Records": records})["batchItemFailures"]}
+        for message in messages:
+            if message.message_id not in refused:
+                letters.delete(message.receipt)
+                consumed += 1
+    return consumed
+
+
+def _quietly(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
+    """The consumer's answer; its log lines go to standard error."""
+    stdout, sys.stdout = sys.stdout, sys.stderr
+    try:
+        return handle_letters(at, event)
+    finally:
+        sys.stdout = stdout
+
+
+def _manifests(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:
+    """Write the manifests again, alone: what they cost; and the same ledger must give the same bytes."""
+    run = at.ledger.get_run(world.run_id)
+    before = {info.uri: info.etag for info in at.store.list(at.run_uri(run.run_id)) if _is_manifest(info.uri)}
+    write_manifests(at, run, run.state)
+    after = {info.uri: info.etag for info in at.store.list(at.run_uri(run.run_id)) if _is_manifest(info.uri)}
+    return {"files": len(after), "same_bytes": before == after}
+
+
+def _is_manifest(uri: str) -> bool:
+    return uri.endswith(".json") and uri.rpartition("/")[2].startswith(
+        ("manifest", "SUCCEEDED_", "FAILED_", "PENDING_")
+    )
+
+
+def _say(**fields: Any) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+def _peak_mb() -> float:
+    """This program's peak resident memory; getrusage would give the parent's from before the exec if that was more."""
+    line = next(each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("VmHWM"))
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+if __name__ == "__main__":
+    main()
