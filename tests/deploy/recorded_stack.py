@@ -28,6 +28,7 @@ from sparklet.local.local_template import Template, load_template, localise, to_
 from tests.deploy.policies import Call
 from tests.functional.local.conftest import eventually
 from tests.stand_ins.ministack import free_port
+from tests.stand_ins.template_in_s3 import template_url
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDER = "tests.stand_ins.recording_ministack"
@@ -195,7 +196,7 @@ def _deploy(folder: Path, records: Path) -> RecordedStack:
     worker_env = dict.fromkeys(OF_WORKERS, "")
     formation.create_stack(
         StackName=STACK,
-        TemplateBody=to_json(localise(template, PARAMETERS, {}, worker_env)),
+        TemplateURL=template_url(to_json(localise(template, PARAMETERS, {}, worker_env))),
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in PARAMETERS.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )

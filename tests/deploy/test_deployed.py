@@ -15,13 +15,17 @@ import boto3
 import pytest
 
 from sparklet.aws.clients import AwsClients
+from sparklet.aws.stack_settings import stack_settings
 from sparklet.aws.stacks import OUTPUTS, stack_outputs
+from sparklet.cli.doctor import examine_stack
+from sparklet.fanout.contradictions import contradictions
 from sparklet.local.control import ACCOUNT, REGION
 from sparklet.local.environment import adopted, of_client
 from sparklet.local.local_template import load_template, localise, to_json
 from tests.deploy.recorded_stack import PARAMETERS as EVERYTHING
 from tests.functional.local.conftest import eventually
 from tests.stand_ins.ministack import ministack
+from tests.stand_ins.template_in_s3 import template_url
 
 pytestmark = pytest.mark.stack
 
@@ -73,7 +77,7 @@ def deploy(name: str, parameters: dict[str, str]) -> Deployed:
     formation: Any = boto3.Session().client("cloudformation")
     formation.create_stack(
         StackName=name,
-        TemplateBody=to_json(localise(load_template(), parameters, {}, {})),
+        TemplateURL=template_url(to_json(localise(load_template(), parameters, {}, {}))),
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
         Tags=[{"Key": "application", "Value": "sparklet"}],
@@ -141,6 +145,46 @@ def test_without_a_stream_nothing_reads_one_and_nothing_outside_is_allowed(plain
     }
     assert plain.of_type("AWS::IAM::Policy") == []
     assert int(plain.queue("Queue")["VisibilityTimeout"]) == 5400
+
+
+def test_doctor_finds_nothing_in_a_stack_as_it_was_deployed_and_what_a_hand_changed_by_asking_the_services(
+    plain: Deployed,
+) -> None:
+    def found() -> list[str]:
+        return [each.between for each in contradictions(stack_settings(AwsClients(), plain.outputs))]
+
+    assert found() == []
+    assert [finding.good for finding in examine_stack("plain")] == [True]
+
+    functions: Any = boto3.Session().client("lambda")
+    queues: Any = boto3.Session().client("sqs")
+    mapping = plain.mapping(plain.queue("Queue")["QueueArn"])["UUID"]
+    (rule,) = [r for r in boto3.Session().client("events").list_rules()["Rules"] if r["Name"] in plain.ids.values()]
+    receives = json.dumps({"deadLetterTargetArn": plain.queue("DeadLetterQueue")["QueueArn"], "maxReceiveCount": 1})
+    changed = {"VisibilityTimeout": "600", "RedrivePolicy": receives, "MessageRetentionPeriod": "86400"}
+    queues.set_queue_attributes(QueueUrl=plain.ids["Queue"], Attributes=changed)
+    functions.update_event_source_mapping(UUID=mapping, Enabled=False)
+    functions.put_function_concurrency(FunctionName=plain.ids["WorkerFunction"], ReservedConcurrentExecutions=5)
+    boto3.Session().client("events").disable_rule(Name=rule["Name"])
+
+    try:
+        assert set(found()) == {
+            "visibility of Queue, timeout of the worker",
+            "maxReceiveCount of Queue, throttling",
+            "retention of Queue, time limit of a run",
+            "reserved concurrency of the worker, MaximumConcurrency of its mapping",
+            "mapping of the worker",
+            "schedule of the checker",
+        }
+        assert not any(finding.good for finding in examine_stack("plain"))
+    finally:
+        queue = {"VisibilityTimeout": "5400", "RedrivePolicy": receives.replace(": 1}", ": 20}")}
+        queue["MessageRetentionPeriod"] = "345600"
+        queues.set_queue_attributes(QueueUrl=plain.ids["Queue"], Attributes=queue)
+        functions.update_event_source_mapping(UUID=mapping, Enabled=True)
+        functions.delete_function_concurrency(FunctionName=plain.ids["WorkerFunction"])
+        boto3.Session().client("events").enable_rule(Name=rule["Name"])
+    assert found() == []
 
 
 # --- functions ---

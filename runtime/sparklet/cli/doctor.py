@@ -1,4 +1,4 @@
-"""What this machine has and what Sparklet needs."""
+"""What this machine has and what Sparklet needs; and whether a deployed stack's settings go together."""
 
 import importlib.metadata
 import os
@@ -18,6 +18,7 @@ from sparklet.cli.sizes import size_text
 from sparklet.errors import SparkletError
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.local.resources import resource
+from sparklet.model.stacks import StackSettings
 from sparklet.ports import ObjectStore
 
 LEAST_FREE_BYTES = 2 * 2**30
@@ -32,6 +33,7 @@ class Finding:
     good: bool
     found: str
     remedy: str = ""
+    bad: str = "missing"  # what it is if it is not good
 
     def document(self) -> dict[str, Any]:
         """For --json."""
@@ -52,11 +54,38 @@ def examine(choice: Choice) -> list[Finding]:
     ]
 
 
+def examine_stack(name: str) -> list[Finding]:
+    """Look at a deployed stack: settings that contradict each other, whoever changed them; changes nothing.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such stack, or it may not be looked at.
+    """
+    from sparklet.aws.clients import AwsClients
+    from sparklet.aws.stack_settings import stack_settings
+    from sparklet.aws.stacks import stack_outputs
+    from sparklet.fanout.contradictions import contradictions
+
+    clients = AwsClients()
+    settings = stack_settings(clients, stack_outputs(clients, name))
+    found = [Finding(each.between, False, each.found, each.remedy, "wrong") for each in contradictions(settings)]
+    return found or [Finding(f"stack {name}", True, f"its settings go together: {_said(settings)}")]
+
+
+def _said(stack: StackSettings) -> str:
+    most = stack.worker_mapping.most_at_once if stack.worker_mapping else None
+    return (
+        f"timeout {stack.worker_timeout_s} s, visibility {stack.queue.visibility_s} s, {stack.queue.max_receive_count} "
+        f"receives, retention {stack.queue.retention_s} s, {most} workers at once"
+    )
+
+
 def table(findings: list[Finding]) -> Table:
     """Findings for people."""
     grid = Table.grid(padding=(0, 2))
     for finding in findings:
-        mark = "[green]ok[/green]" if finding.good else "[red]missing[/red]"
+        mark = "[green]ok[/green]" if finding.good else f"[red]{finding.bad}[/red]"
         remedy = "" if finding.good or not finding.remedy else f" [dim]→ {escape(finding.remedy)}[/dim]"
         grid.add_row(mark, finding.what, escape(finding.found) + remedy)
     return grid

@@ -27,7 +27,7 @@ class StackOptions:
     handlers: Mapping[str, str] = field(default_factory=dict)  # dotted, by logical id, in place of the template's own
 
     def __post_init__(self) -> None:
-        for name, most in (("workers", 1000), ("timeout_s", 7200), ("memory_mb", 10240), ("max_receive_count", 1000)):
+        for name, most in (("workers", 1000), ("timeout_s", 7200), ("memory_mb", 10240), ("max_receive_count", 60)):
             if not 1 <= (value := getattr(self, name)) <= most:
                 raise SettingsError(f"{name} is {value}; it must lie between 1 and {most}")
         if self.runner not in ("warm", "submit"):

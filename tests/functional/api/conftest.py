@@ -23,6 +23,7 @@ from sparklet.local.environment import adopted, of_client, of_host
 from sparklet.local.local_template import load_template, localise, parse_template, to_json
 from tests.functional.local.conftest import eventually
 from tests.stand_ins.ministack import free_port
+from tests.stand_ins.template_in_s3 import template_url
 
 ROOT = Path(__file__).resolve().parents[3]
 PROBES = Path(__file__).with_name("probes")
@@ -182,7 +183,7 @@ def stack(name: str, body: str, parameters: Mapping[str, str], update: bool = Fa
     formation = client("cloudformation")
     (formation.update_stack if update else formation.create_stack)(
         StackName=name,
-        TemplateBody=body,
+        TemplateURL=template_url(body),
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )

@@ -25,6 +25,7 @@ from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.model import InputObject, PartRecord, Position, Run, RunState, Shard, ShardState
 from tests.functional.local.conftest import PROBES, eventually
 from tests.stand_ins.ministack import free_port
+from tests.stand_ins.template_in_s3 import template_url
 
 pytestmark = pytest.mark.stack
 
@@ -82,7 +83,7 @@ def deploy() -> dict[str, str]:
     )  # AWS knows no such action
     formation.create_stack(
         StackName="sparklet",
-        TemplateBody=body,
+        TemplateURL=template_url(body),
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in PARAMETERS.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )

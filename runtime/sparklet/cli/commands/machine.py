@@ -1,4 +1,4 @@
-"""Commands about this machine: doctor."""
+"""Commands about this machine, or a deployed stack: doctor."""
 
 import typer
 
@@ -8,9 +8,10 @@ from sparklet.cli.exits import ALL_WELL, USAGE
 
 
 def doctor(where: opt.Where) -> None:
-    """Check what this machine has and what Sparklet needs."""
+    """Check what this machine has and needs; with --stack, whether a deployed stack's settings go together."""
     screen = where.screen()
-    findings = doctoring.examine(where.choice())
+    choice = where.choice()
+    findings = doctoring.examine_stack(choice.stack) if choice.stack else doctoring.examine(choice)
     if where.as_json:
         screen.document([finding.document() for finding in findings])
     else:
