@@ -60,7 +60,10 @@ def status(
 
 
 def watch(run_id: opt.RunId, where: opt.Where, prices: Prices = None) -> None:
-    """Watch a run to its end, continuing it where it was interrupted."""
+    """Watch a run to its end, continuing it where it was interrupted.
+
+    A terminal shows cost so far, slow shards and causes below the counts; `sparklet status RUN` shows them once.
+    """
     screen, figures = where.screen(), load_prices(prices)
     with environment(where.choice(), screen) as env:
         finish(env, run_id, screen, figures)
