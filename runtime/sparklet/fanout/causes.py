@@ -74,7 +74,13 @@ _ENDED_BY_SPARKLET = (
         "no worker ever claimed the shard: the functions are throttled, or cannot start at all",
         "look at the function's log and its reserved concurrency; sparklet doctor; then sparklet redrive RUN",
         "NeverStarted",
+        "NeverClaimed",
         "DeadLetter",
+    ),
+    _rule(
+        "more shards had failed than the run tolerates, so the state machine stopped before this one was done",
+        "see why those failed (sparklet explain RUN), then sparklet redrive RUN does all of them",
+        "ToleranceExceeded",
     ),
     _rule(
         "the shard is larger than one function can take on",

@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from sparklet.fanout.new_run import RunRequest, new_run
 from sparklet.fanout.planner import plan
 from sparklet.fanout.recovery import LetterFate, consume
 from sparklet.fanout.redrive import redrive
+from sparklet.fanout.steps import take_step
 from sparklet.local.memory import FakeClock
-from sparklet.model import ClaimStatus, Counts, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
+from sparklet.model import ClaimStatus, Counts, Dispatch, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
+from sparklet.settings import StepSettings
 from tests.stand_ins.ministack import ministack
 from tests.unit.fanout.world import Fault, KilledError
 
@@ -150,3 +153,29 @@ def test_letters_are_told_apart(at: Deployment) -> None:
     assert consume(at, letters[0]) is LetterFate.FAILED
     assert consume(at, letters[0]) is LetterFate.DROPPED
     assert at.ledger.count("run-1") == Counts(pending=11, failed=1)
+
+
+def test_waves_alone_bring_a_run_to_its_end(at: Deployment) -> None:
+    plan(at, new_run(at, replace(request(at), dispatch=Dispatch.MAP)).run_id, part_shards=5)
+    killed, failed, waves = 7, 3, []
+    for number in range(9):
+        answer = take_step(at, StepSettings(10), {"step": "wave", "run_id": "run-1", "wave": number})
+        if answer["ended"]:
+            break
+        body = at.store.get(f"s3://{answer['bucket']}/{answer['key']}") if answer["count"] else b""
+        items = [json.loads(line) for line in body.splitlines()]
+        assert answer["items"] == (items if answer["how"] == "inline" else [])
+        waves.append([item["shard"] for item in items])
+        for item in items:
+            ref, attempt_id = ShardRef.from_document(item), uuid.uuid4().hex
+            assert ref is not None
+            assert at.ledger.claim(ref, attempt_id, lease_s=100, max_attempts=3).status is ClaimStatus.GRANTED
+            if ref.shard == failed:
+                at.ledger.fail("run-1", ref.shard, attempt_id, BROKEN)
+            elif ref.shard != killed or number:
+                at.ledger.succeed("run-1", ref.shard, attempt_id, ShardResult(rows=1))
+        at.clock.sleep(60)
+
+    assert [wave for wave in waves if wave] == [list(range(12)), [killed]]
+    assert (answer["state"], answer["counts"]["succeeded"]) == ("FAILED", 11)
+    assert list(at.queue.receive()) == []

@@ -5,6 +5,7 @@ import pytest
 from sparklet.fanout.cancel import RUN_CANCELLED
 from sparklet.fanout.causes import advice
 from sparklet.fanout.fitting import TOO_LARGE
+from sparklet.fanout.steps import TOLERANCE_EXCEEDED
 
 EXPECTED = [
     ("OutOfMemoryError", "the JVM ran out of memory: Java heap space", "memory was used up", "more memory"),
@@ -36,6 +37,8 @@ EXPECTED = [
     ("RunTimeLimit", "not done within the run's time limit of 60 s", "time limit", "redrive"),
     ("RunTimeLimit", "not done; its last attempt: OutOfMemoryError: Java heap space", "time limit", "redrive"),
     ("NeverStarted", "never started: 3 messages sent again", "no worker ever claimed", "concurrency"),
+    ("NeverClaimed", "handed out 6 times, but no worker claimed it", "no worker ever claimed", "concurrency"),
+    (TOLERANCE_EXCEEDED, "not done: more shards failed", "stopped before this one was done", "redrive"),
     (RUN_CANCELLED, "the run was cancelled", "cancelled", "redrive"),
     (TOO_LARGE, "weighs 12 GiB", "larger than one function", "--split"),
     ("LeaseExpired", "attempt a was not heard of before its lease ended", "vanished without a word", "memory"),
