@@ -200,23 +200,30 @@ def _deployed(name: str) -> Environment:
         SystemClock(),
         input_stores(clients),
     )
-    size = WorkerSize(
-        int(given.get("FunctionMemoryMB") or DEFAULT_MEMORY_MB),
-        int(given.get("FunctionTimeoutS") or DEFAULT_TIMEOUT_S),
-        int(given.get("EphemeralStorageMB") or 4096) * MIB,
-        int(given.get("MaximumConcurrency") or DEFAULT_CONCURRENCY),
-        int(given.get("MapConcurrency") or DEFAULT_MAP_CONCURRENCY),
-        given.get("Architecture") or "x86_64",
-    )
     machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
     return Environment(
         at,
         LambdaCompute(clients),
         outputs["WorkerAliasArn"],
         CloudWatchLogs(clients, outputs["WorkerLogGroup"]),
-        size,
+        _deployed_size(given),
         stack=name,
         parameters=given,
         orchestrator=StepFunctions(clients),
         machines={name: arn for name, arn in machines.items() if arn},
+    )
+
+
+def _deployed_size(given: Mapping[str, str]) -> WorkerSize:
+    """What a stack's parameters say; a concurrency that is reserved is a ceiling for maps, too."""
+    concurrency = int(given.get("MaximumConcurrency") or DEFAULT_CONCURRENCY)
+    map_concurrency = int(given.get("MapConcurrency") or DEFAULT_MAP_CONCURRENCY)
+    reserved = given.get("ReserveConcurrency") == "yes"
+    return WorkerSize(
+        int(given.get("FunctionMemoryMB") or DEFAULT_MEMORY_MB),
+        int(given.get("FunctionTimeoutS") or DEFAULT_TIMEOUT_S),
+        int(given.get("EphemeralStorageMB") or 4096) * MIB,
+        concurrency,
+        min(concurrency, map_concurrency) if reserved else map_concurrency,
+        given.get("Architecture") or "x86_64",
     )
