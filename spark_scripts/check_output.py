@@ -23,9 +23,10 @@ from sparklet.job import Job, expect
 def main() -> None:
     """Do the job."""
     job = Job.from_args()
-    figures = job.figures()
+    spark = job.spark()
+    figures = job.figures(spark)
     required, unique = columns(job, "required"), columns(job, "unique")
-    found = job.spark().read.parquet(figures["output"]).agg(*asked(required, unique)).collect()[0]
+    found = spark.read.parquet(figures["output"]).agg(*asked(required, unique)).collect()[0]
     judge(figures, found, int(job.params.get("least_rows", 0)), required, unique)
     job.report(rows=found["rows"])
 

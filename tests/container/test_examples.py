@@ -13,6 +13,7 @@ from spark_scripts.demo.flights_data import find_original
 from tests.aggregated import AWS_MADE
 from tests.container.account import EXAMPLES, Account
 from tests.container.container import Container
+from tests.functional.job.judged import figures_of, shards_of
 from tests.functional.job.kinesis import Stream
 from tests.functional.job.test_everywhere import COLUMNS, PEOPLE, ROWS, TEXTS, delta, hudi, in_any_order, parquet
 
@@ -78,6 +79,31 @@ def test_csv_to_parquet(account: Account, function: Container, inputs: dict[str,
 
     rows = parquet(written(account, tmp_path, "out/people"))
     assert rows == [(1, "Ada", 1815), (2, "Émilie", 1706), (3, None, 1906)]
+
+
+def test_check_output(account: Account, function: Container, tmp_path: Path) -> None:
+    shards_of(tmp_path / "written", "(1, 'Ada')", "(2, NULL)")
+    for file in (tmp_path / "written").rglob("*.parquet"):
+        account.put(f"out/written/{file.parent.name}/{file.name}", file.read_bytes())
+    figures = figures_of(tmp_path, account.uri("out/written/"), rows=2).read_bytes()
+    uri = account.put("input/_summary-0.json", figures)
+
+    assert ran(account, function, "check_output", input_path=uri, params={"required": "id"})["rows"] == 2
+    asked = account.asking(EXAMPLES / "check_output.py", input_path=uri, params={"required": "id,name"})
+    answer = function.invoke(asked)
+    assert "name has no value in 1 of 2 rows" in str(answer), answer
+
+
+def test_compact(account: Account, function: Container, tmp_path: Path) -> None:
+    shards_of(tmp_path / "small", "(1, 'Ada')", "(2, NULL)")
+    small = [
+        account.put(f"out/small/{file.parent.name}/{file.name}", file.read_bytes())
+        for file in sorted((tmp_path / "small").rglob("*.parquet"))
+    ]
+    ran(account, function, "compact", inputs=small, output_path=account.uri("out/compact"))
+
+    output = written(account, tmp_path / "out", "out/compact")
+    assert parquet(output) == [(1, "Ada"), (2, None)] and len(list(output.glob("*.parquet"))) == 1
 
 
 def test_flights_daily(account: Account, function: Container, inputs: dict[str, str], tmp_path: Path) -> None:

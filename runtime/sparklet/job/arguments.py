@@ -156,15 +156,17 @@ class Job:
                 )
         return [GLOB_CHARACTERS.sub(r"\\\1", uri) for uri in self.inputs]
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self, spark: SparkSession | None = None) -> dict[str, Any]:
         """Of a check script: what the run that it judges has to show, its ``output``, ``rows`` and ``counts`` among it.
+
+        The session is needed only outside a run, where no worker has fetched the document.
 
         Raises
         ------
         EventError
             If the input is no such document.
         """
-        return read_figures(self.input_path)
+        return read_figures(self.input_path, spark)
 
     def spark(self, app_name: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
         """A SparkSession that is right where the script runs.

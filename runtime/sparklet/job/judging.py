@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparklet.job.errors import EventError, ExpectationError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 FILE_SCHEME = "file://"
 
@@ -28,16 +31,27 @@ def expect(condition: bool, what: str) -> None:
         raise ExpectationError(what)
 
 
-def read_figures(uri: str | None) -> dict[str, Any]:
-    """The figures of a run, from the file that a worker has fetched, or a copy of it."""
+def read_figures(uri: str | None, spark: SparkSession | None) -> dict[str, Any]:
+    """The figures of a run, from the file that a worker has fetched or, through Spark, from where they lie."""
     if not uri:
         raise EventError(
             "no figures of a run: this is the input of a check script (--check); pass --input FILE to try it"
         )
     try:
-        document = json.loads(Path(uri[len(FILE_SCHEME) :] if uri.startswith(FILE_SCHEME) else uri).read_bytes())
+        document = json.loads(_text(uri, spark))
     except (OSError, ValueError) as error:
         raise EventError(f"{uri} holds no figures of a run: {error}") from error
     if not isinstance(document, dict) or not {"id", "output", "counts"} <= document.keys():
         raise EventError(f"{uri} holds no figures of a run: it has no id, output and counts")
     return document
+
+
+def _text(uri: str, spark: SparkSession | None) -> bytes | str:
+    path = uri[len(FILE_SCHEME) :] if uri.startswith(FILE_SCHEME) else uri
+    if "://" not in path:
+        return Path(path).read_bytes()
+    if spark is None:
+        raise EventError(f"{uri} is no file of this machine: pass the session, job.figures(spark)")
+    from sparklet.job.session import stored_text
+
+    return stored_text(spark, uri)

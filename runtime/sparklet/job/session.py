@@ -146,6 +146,16 @@ def stored_bytes(spark: SparkSession, uri: str) -> int:
     return int(file_system.getContentSummary(path).getLength())
 
 
+def stored_text(spark: SparkSession, uri: str) -> str:
+    """A small file's text, whatever its name; ``spark.read`` passes over names that begin with ``_``."""
+    path = spark._jvm.org.apache.hadoop.fs.Path(uri)
+    stream = path.getFileSystem(spark._jsc.hadoopConfiguration()).open(path)
+    try:
+        return str(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+    finally:
+        stream.close()
+
+
 def _jvm(conf: Mapping[str, str]) -> Any:
     """The JVM this process talks to: the one that spark-submit or the warm worker started, else a new one."""
     from pyspark import SparkConf, SparkContext

@@ -31,6 +31,7 @@ from sparklet.fanout.elsewhere import ElsewhereJob, Places, commands
 from sparklet.worker.guards import TaskDir
 from sparklet.worker.runner import Runner, ScriptCall
 from tests.aggregated import AWS_MADE, AWS_MADE_OF
+from tests.functional.job.judged import figures_of, shards_of
 from tests.functional.job.kinesis import Stream
 from tests.functional.job.standalone import HOME, standalone_cluster
 from tests.functional.job.warm_jvm import SCRIPTS
@@ -108,10 +109,16 @@ def arguments(tmp_path_factory: pytest.TempPathFactory, deliveries: list[Path]) 
     with zipfile.ZipFile(original / "flights.csv.zip") as archive:
         header, *lines = archive.read("flights.csv").splitlines(keepends=True)
     day.write_bytes(b"".join([header, *(line for line in lines if line.startswith(b"2013,1,1,"))]))
-    inputs = {"wordcount.py": folder / "*.txt", "flights_daily.py": day}
+    inputs = {
+        "wordcount.py": folder / "*.txt",
+        "flights_daily.py": day,
+        "compact.py": folder / "written" / "*" / "*.parquet",
+        "check_output.py": figures_of(folder, shards_of(folder / "written", "(1, 'Ada')", "(2, NULL)"), rows=2),
+    }
     params = {
         "csv_to_parquet.py": ["schema=id INT, name STRING, born INT"],
         "flights_daily.py": [f"{name}={original / name}.csv" for name in ("airlines", "planes")],
+        "check_output.py": ["least_rows=2", "required=id", "unique=id,name"],
     }
 
     def of(script: str, output: Path) -> list[str]:
@@ -241,6 +248,17 @@ def test_wordcount(places: dict[str, Path]) -> None:
 def test_csv_to_parquet(places: dict[str, Path]) -> None:
     for place, output in places.items():
         assert parquet(output) == [(1, "Ada", 1815), (2, "Émilie", 1706), (3, None, 1906)], place
+
+
+def test_compact(places: dict[str, Path]) -> None:
+    for place, output in places.items():
+        assert parquet(output) == [(1, "Ada"), (2, None)], place
+        assert len(list(output.glob("*.parquet"))) == 1, place
+
+
+def test_check_output(places: dict[str, Path]) -> None:
+    """It judged well everywhere, else it had failed there; and it wrote nothing."""
+    assert [place for place, output in places.items() if output.exists()] == []
 
 
 def test_flights_daily(places: dict[str, Path], arguments: Callable[[str, Path], list[str]]) -> None:

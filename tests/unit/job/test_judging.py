@@ -35,3 +35,8 @@ def test_what_are_no_figures_is_refused_by_name(tmp_path: Path, content: bytes |
 def test_a_script_that_judges_nothing_is_told_what_figures_are() -> None:
     with pytest.raises(EventError, match="the input of a check script"):
         Job.from_args([], {}).figures()
+
+
+def test_what_lies_elsewhere_needs_the_session() -> None:
+    with pytest.raises(EventError, match=r"s3://b/_summary-0.json is no file of this machine: pass the session"):
+        Job.from_args(["--input", "s3://b/_summary-0.json"], {}).figures()

@@ -1,0 +1,40 @@
+"""The example of a check script: what it fails a run for."""
+
+from typing import Any
+
+import pytest
+from pyspark.sql import Row
+
+from spark_scripts.check_output import judge
+from sparklet.job import ExpectationError
+
+FOUND = Row(**{"rows": 3, "missing id": 0, "missing name": 1, "different": 2})
+
+
+def figures(rows: int | None = 3, failed: int = 0, silent: int = 0) -> dict[str, Any]:
+    return {"output": "s3://b/out/", "rows": rows, "counts": {"failed": failed}, "silent_shards": silent}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [figures(3), figures(None), figures(4, failed=1), figures(2, silent=1)],
+    ids=["all", "none", "failed", "some"],
+)
+def test_rows_are_compared_where_every_shard_has_succeeded_and_said_so(told: dict[str, Any]) -> None:
+    judge(told, FOUND, 3, ["id"], [])
+
+
+@pytest.mark.parametrize(
+    ("told", "least_rows", "required", "unique", "cause"),
+    [
+        (figures(4), 0, [], [], "s3://b/out/ holds 3 rows, its shards have reported 4"),
+        (figures(), 4, [], [], "s3://b/out/ holds 3 rows, at least 4 were expected"),
+        (figures(), 0, ["id", "name"], [], "name has no value in 1 of 3 rows of s3://b/out/"),
+        (figures(), 0, ["id"], ["id", "name"], "1 of 3 rows of s3://b/out/ have the same id, name as another one"),
+    ],
+)
+def test_what_is_not_as_expected_is_said(
+    told: dict[str, Any], least_rows: int, required: list[str], unique: list[str], cause: str
+) -> None:
+    with pytest.raises(ExpectationError, match=cause):
+        judge(told, FOUND, least_rows, required, unique)
