@@ -123,17 +123,25 @@ def _is_published(target: Any, template: Template, main: Template) -> bool:
     return False
 
 
+def _is_machine(target: Any) -> bool:
+    """Whether a reference names a state machine of the main template's."""
+    return "MachineArn" in json.dumps(target)
+
+
 def _invoked(template: Template) -> Iterator[tuple[str, Any]]:
     """Whatever invokes functions by itself, and which function it names."""
     for name, mapping in of_type(template, "AWS::Lambda::EventSourceMapping").items():
         yield name, mapping["FunctionName"]
     for name, rule in of_type(template, "AWS::Events::Rule").items():
         for target in rule["Targets"]:
+            if _is_machine(target["Arn"]):
+                continue
             named = target["Arn"].get("Ref") or target["Arn"].get("Fn::GetAtt", [""])[0]
             if template["Resources"].get(named, {}).get("Type", "AWS::Lambda::").startswith("AWS::Lambda::"):
                 yield name, target["Arn"]
     for name, schedule in of_type(template, "AWS::Scheduler::Schedule").items():
-        yield name, schedule["Target"]["Arn"]
+        if not _is_machine(schedule["Target"]["Arn"]):
+            yield name, schedule["Target"]["Arn"]
     for name, config in of_type(template, "AWS::Lambda::EventInvokeConfig").items():
         qualifier = config["Qualifier"]
         yield name, qualifier if isinstance(qualifier, dict) else {"Ref": config["FunctionName"]}
@@ -207,6 +215,7 @@ def test_queues_are_encrypted_and_refuse_whoever_comes_without_tls(deployed: Tem
 def test_every_queue_that_is_read_has_a_dead_letter_queue_or_is_one(deployed: Template) -> None:
     queues = of_type(deployed, "AWS::SQS::Queue")
     dead = {q["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0] for q in queues.values() if "RedrivePolicy" in q}
+    dead |= set(re.findall(r'"DeadLetterConfig": {"Arn": {"Fn::GetAtt": \["(\w+)"', json.dumps(deployed)))
 
     assert set(queues) == {name for name, queue in queues.items() if "RedrivePolicy" in queue} | dead
 
