@@ -11,7 +11,7 @@ from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.notices import EventBridgeNotifier, SnsNotifier, notifier_for
 from sparklet.errors import NoticeError
 from sparklet.local.memory import MemoryNotifier
-from sparklet.model import Failure, Notice, ShardResult, TaskRecord
+from sparklet.model import Failure, Notice, Run, RunState, ScriptRef, ShardResult, TaskRecord
 from sparklet.ports import Notifier
 from tests.contract.conftest import ON_STACK
 
@@ -24,7 +24,16 @@ def notice_of(task_id: str = "t-ü", failed: bool = False) -> Notice:
     task = (
         task.failed(Failure("E", "why"), 2.5) if failed else task.succeeded(ShardResult(1, answer=({"k": "é"},)), 2.5)
     )
-    return Notice("task", str(task.state), task.to_document())
+    return Notice.of_task(task)
+
+
+def notice_of_run(state: RunState = RunState.SUCCEEDED_WITH_FAILURES) -> Notice:
+    run = Run("run-1", ("s3://b/i/",), "s3://b/o/", (ScriptRef("s3://b/s", "0", "s.py"),), state=state, ended_s=2.5)
+    return Notice.of_run(run, {"id": "run-1", "name": "täglich", "causes": [{"message": "<a> & \n'b'"}]})
+
+
+def notice_of_execution() -> Notice:
+    return Notice.of_execution("e-ü", "LoopMachine", "Plan", "PlanError", "the input is empty", "run-1", "s3://b/x")
 
 
 def inbox(clients: AwsClients, name: str) -> tuple[str, SqsQueue]:
@@ -45,7 +54,9 @@ def bodies(queue: SqsQueue) -> list[Any]:
 def over_sns(clients: AwsClients, name: str) -> Ears:
     topic = clients.sns.create_topic(Name=name)["TopicArn"]
     arn, queue = inbox(clients, name)
-    wants = {"RawMessageDelivery": "true", "FilterPolicy": '{"kind": ["task"], "state": ["SUCCEEDED", "FAILED"]}'}
+    states = ["SUCCEEDED", "SUCCEEDED_WITH_FAILURES", "FAILED"]
+    kinds = {"kind": ["task", "run", "execution"], "state": states}
+    wants = {"RawMessageDelivery": "true", "FilterPolicy": json.dumps(kinds)}
     clients.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes=wants)
     return SnsNotifier(clients, topic), lambda: bodies(queue)
 
@@ -55,8 +66,8 @@ def over_eventbridge(clients: AwsClients, name: str) -> Ears:
     arn, queue = inbox(clients, name)
     pattern = {
         "source": ["sparklet"],
-        "detail-type": ["Sparklet Task Ended"],
-        "detail": {"state": ["SUCCEEDED", "FAILED"]},
+        "detail-type": ["Sparklet Task Ended", "Sparklet Run Ended", "Sparklet Execution Ended"],
+        "detail": {"state": ["SUCCEEDED", "SUCCEEDED_WITH_FAILURES", "FAILED"]},
     }
     clients.events.put_rule(Name=name, EventBusName=name, EventPattern=json.dumps(pattern))
     clients.events.put_targets(Rule=name, EventBusName=name, Targets=[{"Id": "inbox", "Arn": arn}])
@@ -74,12 +85,12 @@ def ears(request: pytest.FixtureRequest, run_id: str) -> Ears:
 
 def test_what_is_told_arrives_whole(ears: Ears) -> None:
     notifier, heard = ears
-    notices = [notice_of(), notice_of("t-2", failed=True)]
+    notices = [notice_of(), notice_of("t-2", failed=True), notice_of_run(), notice_of_execution()]
 
     for notice in notices:
         notifier.notify(notice)
 
-    expected: list[Any] = [{"version": 1, "kind": "task", "state": n.state, "task": dict(n.document)} for n in notices]
+    expected: list[Any] = [{"version": 1, "kind": n.kind, "state": n.state, n.kind: dict(n.document)} for n in notices]
     assert sorted(heard(), key=str) == sorted(expected, key=str)
 
 
