@@ -1,0 +1,181 @@
+"""What sam/schedule.yaml promises: its starts are requests that the planner accepts, contradictions are refused."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.fanout.plan_requests import run_request
+from sparklet.local.local_template import parse_template
+
+TEMPLATE = parse_template((Path(__file__).parents[2] / "sam" / "schedule.yaml").read_text(encoding="utf-8"))
+SCHEDULED, EVENT = "<aws.scheduler.scheduled-time>", "<aws.events.event.json>"
+BASE = {"Script": "s3://jobs/scripts/daily.py", "Output": "s3://lake/clean/{run_id}/"}
+CLOCK = {**BASE, "ScheduleExpression": "cron(0 2 * * ? *)", "Inputs": "s3://lake/raw/,s3://lake/more/"}
+OBJECT = {**BASE, "SourceBucket": "lake", "SourcePrefix": "incoming/", "SourceSuffix": ".csv"}
+
+
+def given(parameters: dict[str, Any]) -> dict[str, str]:
+    defaults = {name: body["Default"] for name, body in TEMPLATE["Parameters"].items() if "Default" in body}
+    return {name: str(value) for name, value in {**defaults, "AWS::StackName": "daily", **parameters}.items()}
+
+
+Known = dict[str, str]
+FUNCTIONS: dict[str, Callable[[Any, Known], Any]] = {
+    "Ref": lambda name, known: known[name],
+    "Condition": lambda name, known: value(TEMPLATE["Conditions"][name], known),
+    "Fn::If": lambda parts, known: value(parts[1] if value({"Condition": parts[0]}, known) else parts[2], known),
+    "Fn::Equals": lambda parts, known: str(value(parts[0], known)) == str(value(parts[1], known)),
+    "Fn::Not": lambda parts, known: not value(parts[0], known),
+    "Fn::And": lambda parts, known: all(value(part, known) for part in parts),
+    "Fn::Split": lambda parts, known: value(parts[1], known).split(parts[0]),
+    "Fn::Join": lambda parts, known: parts[0].join(value(parts[1], known)),
+    "Fn::Sub": lambda body, known: _filled_in(*(body if isinstance(body, list) else (body, {})), known),
+    "Fn::ImportValue": lambda name, known: f"import {value(name, known)}",
+}
+
+
+def value(node: Any, known: Known) -> Any:
+    """What CloudFormation makes of a text, a list of texts or a condition."""
+    if not isinstance(node, dict):
+        return node
+    ((kind, body),) = node.items()
+    return FUNCTIONS[kind](body, known)
+
+
+def _filled_in(text: str, more: dict[str, Any], known: Known) -> str:
+    own = {**known, **{name: value(part, known) for name, part in more.items()}}
+    return re.sub(r"\$\{([A-Za-z:]+)\}", lambda found: own[found[1]], text)
+
+
+def properties(name: str) -> Any:
+    return TEMPLATE["Resources"][name]["Properties"]
+
+
+def scheduled(time: str = "2026-11-20T02:00:00Z", **parameters: Any) -> Any:
+    text = value(properties("Schedule")["Target"]["Input"], given({**CLOCK, **parameters}))
+    return json.loads(text.replace(SCHEDULED, time))
+
+
+def created(event: Any, **parameters: Any) -> Any:
+    (target,) = properties("ObjectRule")["Targets"]
+    text = value(target["InputTransformer"]["InputTemplate"], given({**OBJECT, **parameters}))
+    return json.loads(text.replace(EVENT, json.dumps(event)))
+
+
+def event(key: str) -> dict[str, Any]:
+    item = {"key": key, "size": 5, "etag": "b1946ac9", "sequencer": "00617F08299329D189"}
+    told = {"version": "0", "bucket": {"name": "lake"}, "object": item, "reason": "PutObject"}
+    return {"version": "0", "detail-type": "Object Created", "source": "aws.s3", "detail": told}
+
+
+def refused(parameters: dict[str, Any]) -> list[str]:
+    """Why CloudFormation would not begin with these: rules and patterns."""
+    known, why = given(parameters), []
+    for rule in TEMPLATE["Rules"].values():
+        if value(rule.get("RuleCondition", True), known):
+            why += [a["AssertDescription"] for a in rule["Assertions"] if not value(a["Assert"], known)]
+    for name, text in parameters.items():
+        pattern = TEMPLATE["Parameters"][name].get("AllowedPattern", ".*")
+        why += [] if re.fullmatch(pattern, str(text)) else [name]
+    return why
+
+
+# --- starts are requests ---
+
+
+def test_a_schedule_asks_for_a_run_that_the_planner_accepts() -> None:
+    request = run_request(scheduled(JobName="daily", FurtherKeys='"tolerate": "2%", "params": {"n": 1}'), "x")
+
+    assert request.inputs == ("s3://lake/raw/", "s3://lake/more/")
+    assert (request.name, request.params) == ("daily", {"n": 1})
+    assert request.options.tolerated_failure_percentage == 2
+
+
+def test_a_start_that_comes_twice_is_the_same_run_and_the_next_days_is_another() -> None:
+    once, again, later = (
+        run_request(scheduled(time), "x").idempotency_key
+        for time in ("2026-11-20T02:00:00Z", "2026-11-20T02:00:00Z", "2026-11-21T02:00:00Z")
+    )
+
+    assert once == again != later
+
+
+def test_lists_may_stand_in_for_inputs() -> None:
+    request = run_request(scheduled(Inputs="", FurtherKeys='"lists": ["s3://lake/today.csv"]'), "x")
+
+    assert [given.source for given in request.lists] == ["s3://lake/today.csv"]
+
+
+def test_a_new_object_asks_for_a_run_of_it() -> None:
+    request = run_request(created(event("incoming/a.csv"), JobName="each"), "x")
+
+    assert (request.inputs, request.name) == (("s3://lake/incoming/a.csv",), "each")
+    assert request.idempotency_key == run_request(created(event("incoming/a.csv")), "y").idempotency_key
+
+
+def test_no_key_of_an_object_writes_into_the_request() -> None:
+    key = 'incoming/a", "script": "s3://evil/job.py", "x": "\\.csv'
+
+    request = run_request(created(event(key)), "x")
+
+    assert request.inputs == (f"s3://lake/{key}",)
+    assert request.script == BASE["Script"]
+
+
+@pytest.mark.parametrize(("machine", "wanted"), [("loop", "LoopMachineArn"), ("map", "MapMachineArn")])
+def test_either_machine_is_started_and_no_role_starts_another(machine: str, wanted: str) -> None:
+    known = given({**CLOCK, "Machine": machine})
+    arns = [properties("Schedule")["Target"]["Arn"], properties("ObjectRule")["Targets"][0]["Arn"]]
+    for role in ("ScheduleRole", "ObjectRole"):
+        (policy,) = properties(role)["Policies"]
+        arns += [s["Resource"] for s in policy["PolicyDocument"]["Statement"] if s["Action"] == "states:StartExecution"]
+
+    assert [value(arn, known) for arn in arns] == [f"import sparklet-{wanted}"] * 4
+
+
+def test_a_rule_watches_its_own_prefix_and_suffix() -> None:
+    (key,) = properties("ObjectRule")["EventPattern"]["detail"]["object"]["key"]
+
+    assert value(key["wildcard"], given(OBJECT)) == "incoming/*.csv"
+    assert value(key["wildcard"], given({**OBJECT, "SourceSuffix": ""})) == "incoming/*"
+
+
+def test_what_does_not_start_is_tried_again_and_then_kept() -> None:
+    targets = [properties("Schedule")["Target"], properties("ObjectRule")["Targets"][0]]
+
+    for target in targets:
+        assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": ["DeadLetters", "Arn"]}}
+        assert 0 < target["RetryPolicy"]["MaximumRetryAttempts"] <= 185
+
+
+# --- contradictions ---
+
+
+def test_what_fits_together_is_taken() -> None:
+    assert refused(CLOCK) == refused(OBJECT) == refused({**CLOCK, **OBJECT}) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        (BASE, "Nothing would start"),
+        ({**CLOCK, "Inputs": ""}, "reads nothing"),
+        ({**OBJECT, "Inputs": "s3://lake/raw/"}, "Inputs are for"),
+        ({**OBJECT, "WindowMinutes": 5}, "WindowMinutes is for"),
+        ({**OBJECT, "SourcePrefix": ""}, "give a SourcePrefix"),
+        ({**CLOCK, "SourcePrefix": "incoming/"}, "are for SourceBucket"),
+        ({**CLOCK, "SourceSuffix": ".csv"}, "are for SourceBucket"),
+        ({**CLOCK, "Output": "s3://lake/clean/"}, "Output"),  # each run would write over the last one
+        ({**CLOCK, "Script": 's3://lake/", "x": "/job.py'}, "Script"),
+        ({**CLOCK, "Inputs": 's3://lake/"'}, "Inputs"),
+        ({**CLOCK, "FurtherKeys": "tolerate: 2"}, "FurtherKeys"),
+        ({**CLOCK, "ScheduleExpression": "daily"}, "ScheduleExpression"),
+        ({**OBJECT, "SourcePrefix": "in*"}, "SourcePrefix"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_before_anything_is_deployed(parameters: dict[str, Any], says: str) -> None:
+    assert any(says in why for why in refused(parameters)), refused(parameters)
