@@ -33,7 +33,7 @@ FUNCTIONS: dict[str, Callable[[Any, Known], Any]] = {
     "Fn::And": lambda parts, known: all(value(part, known) for part in parts),
     "Fn::Split": lambda parts, known: value(parts[1], known).split(parts[0]),
     "Fn::Join": lambda parts, known: parts[0].join(value(parts[1], known)),
-    "Fn::Sub": lambda body, known: _filled_in(*(body if isinstance(body, list) else (body, {})), known),
+    "Fn::Sub": lambda body, known: _filled_in(body if isinstance(body, list) else [body, {}], known),
     "Fn::ImportValue": lambda name, known: f"import {value(name, known)}",
 }
 
@@ -46,7 +46,8 @@ def value(node: Any, known: Known) -> Any:
     return FUNCTIONS[kind](body, known)
 
 
-def _filled_in(text: str, more: dict[str, Any], known: Known) -> str:
+def _filled_in(body: list[Any], known: Known) -> str:
+    text, more = body
     own = {**known, **{name: value(part, known) for name, part in more.items()}}
     return re.sub(r"\$\{([A-Za-z:]+)\}", lambda found: own[found[1]], text)
 
