@@ -3,9 +3,9 @@
 An execution may have 25,000 events. A turn (check, choose, wait) makes some ten, a wave some fifteen. Three bounds make
 a wait:
 
-- at least a fiftieth of the time since the execution began. So turns grow rare like a geometric series: 50 turns
-  while the wait is at its least, 50 more for each e-fold of time until it is 300 s, then one every 300 s. In three days
-  that is at most 50 × ln(300) + 864 = 1,150 turns, whatever the run does (a test counts them);
+- at least a fortieth of the time since the execution began. So turns grow rare like a geometric series: 40 turns
+  while the wait is at its least, 40 more for each e-fold of time until it is 300 s, then one every 300 s. In three days
+  that is at most 40 × ln(300) + 864 = 1,100 turns, whatever the run does (a test counts them);
 - longer while the end is far: a tenth of the estimated rest, from the run's throughput so far;
 - but no more than a tenth of the run's age, since an estimate that rests on its first shards is worth little. So an
   end is seen late by a tenth of the run's own time at most.
@@ -20,7 +20,7 @@ from sparklet.model import Counts, Run
 
 SMALL_RUN_SHARDS = 40
 LEAST_OF_SMALL_S, LEAST_S, LONGEST_S = 1, 5, 300
-TURNS_PER_AGE = 50
+TURNS_PER_AGE = 40
 LOOKS_PER_REST = 10
 LATEST_SHARE = 10
 WAVES_PER_AGE = 20

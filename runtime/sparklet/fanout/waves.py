@@ -8,9 +8,11 @@ Waves follow one another until the run has ended. What a wave lost (a child that
 is PENDING again once its lease is over, and in a later wave; what two waves hand out twice is turned away by a claim.
 So nothing depends on what Step Functions says of a child.
 
-A shard that a wave handed out and nobody claimed is handed out again ever more seldom, and counted as a requeue, as
-the checker does with messages; after ``MOST_UNCLAIMED`` times it has FAILED. Without that, a worker that refuses all it
-is given would be asked for ever. Which shards were handed out before is in the names of the files.
+A shard that a wave handed out and nobody claimed (its child was throttled, or its worker died before it could) is
+handed out again ever more seldom, and counted as a requeue, as the checker does with messages. If that happened
+``MOST_UNCLAIMED`` times, and no other shard of the run has changed since the last wave either, it has FAILED: else
+workers that refuse all they are given would be asked for ever. Which shards were handed out before, and when, is in the
+names of the files.
 """
 
 import re
@@ -115,6 +117,7 @@ class _Waiting:
     run: Run
     earlier: _Earlier
     abandoned: int = 0
+    stalled: bool | None = None
 
     def shards(self) -> Iterator[ShardRecord]:
         """PENDING shards in order of number, but for those that were handed out in vain not long ago."""
@@ -126,12 +129,21 @@ class _Waiting:
 
     def _again(self, record: ShardRecord) -> ShardRecord | None:
         """A shard that the waves before handed out and nobody claimed: once more, later, or never."""
-        if record.requeues >= MOST_UNCLAIMED:
+        if self.at.clock.now_s() - record.changed_s < UNCLAIMED_S * 2 ** min(record.requeues, MOST_UNCLAIMED):
+            return None
+        if record.requeues >= MOST_UNCLAIMED and self._stalled():
             self.abandoned += self.at.ledger.abandon(record, _unclaimed(record))
             return None
-        if self.at.clock.now_s() - record.changed_s < UNCLAIMED_S * 2**record.requeues:
-            return None
         return self.at.ledger.count_requeue(record)
+
+    def _stalled(self) -> bool:
+        """Whether no shard of the run is in work or has changed since the last wave; asked for once a wave at most."""
+        if self.stalled is None:
+            records = self.at.ledger.shards(self.run.run_id)
+            self.stalled = all(
+                record.state is not ShardState.RUNNING and record.changed_s <= self.earlier.at_s for record in records
+            )
+        return self.stalled
 
 
 def _unclaimed(record: ShardRecord) -> Failure:

@@ -97,11 +97,24 @@ def test_what_nobody_claims_is_handed_out_ever_more_seldom_and_has_failed_in_the
             handed_out_s.append(world.clock.now_s())
         world.clock.advance(20)
 
-    gaps = [later - earlier for earlier, later in itertools.pairwise(handed_out_s)]
-    assert len(gaps) == MOST_UNCLAIMED
+    gaps = [later - earlier for earlier, later in itertools.pairwise([*handed_out_s, world.clock.now_s() - 20])]
+    assert len(handed_out_s) == 1 + MOST_UNCLAIMED
     assert all(UNCLAIMED_S * 2**n <= gap <= UNCLAIMED_S * 2**n + 40 for n, gap in enumerate(gaps))
     assert {record.error_class for record in world.shards()} == {"NeverStarted"}
     assert answer["state"] == "FAILED"
+
+
+def test_what_is_throttled_while_others_are_done_is_handed_out_until_it_is_done(world: World) -> None:
+    """One shard of the run is done in each wave: slow, but no reason to give the others up."""
+    world.run(20)
+    claimed, waves = 0, itertools.count()
+    while not (answer := world.step("wave", wave=next(waves)))["ended"]:
+        world.clock.advance(30)
+        if refs := world.handed_out(answer):
+            claimed += world.children(refs[:1])
+        world.clock.advance(600)
+    assert (answer["state"], claimed) == ("SUCCEEDED", 20)
+    assert max(record.requeues for record in world.shards()) > MOST_UNCLAIMED
 
 
 def test_a_shard_that_workers_stop_claiming_keeps_its_cause(world: World) -> None:
