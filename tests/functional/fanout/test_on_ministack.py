@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from sparklet.fanout.planner import plan
 from sparklet.fanout.recovery import LetterFate, consume
 from sparklet.fanout.redrive import redrive
 from sparklet.fanout.steps import take_step
-from sparklet.local.memory import FakeClock
+from sparklet.local.memory import FakeClock, MemoryNotifier
 from sparklet.model import ClaimStatus, Counts, Dispatch, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
 from sparklet.settings import StepSettings
 from tests.stand_ins.ministack import ministack
@@ -76,9 +77,9 @@ def work(
                 done.append(ref.shard)
                 outcome = do(ref.shard)
                 if isinstance(outcome, ShardResult):
-                    at.ledger.succeed("run-1", ref.shard, attempt_id, outcome)
+                    at.ledger.succeed(ref.run_id, ref.shard, attempt_id, outcome)
                 elif outcome:
-                    at.ledger.fail("run-1", ref.shard, attempt_id, outcome)
+                    at.ledger.fail(ref.run_id, ref.shard, attempt_id, outcome)
             at.queue.delete(message.receipt)
     return sorted(done)
 
@@ -111,6 +112,30 @@ def test_a_run_goes_through_failures_and_redrive_to_its_end(at: Deployment) -> N
     fate = object_fate(at, "run-1", f"s3://{at.bucket}/in/007 ü.csv")
     (found,) = fate.shards
     assert found.record is not None and found.record.number == 3 and found.record.generation == 1
+
+
+def test_a_run_is_judged_and_followed_and_told_though_its_checker_dies_again_and_again(at: Deployment) -> None:
+    script, ear = f"s3://{at.bucket}/job.py", MemoryNotifier()
+    at = replace(at, notifier=ear)
+    follow_ups = {"check": script, "next": script, "next_output": f"s3://{at.bucket}/next/"}
+    plan(at, new_run(at, replace(request(at), **follow_ups)).run_id)  # type: ignore[arg-type]
+    for number in work(at):
+        at.store.put(f"s3://{at.bucket}/out/shard={number:06d}/part-0.parquet", b"rows")
+
+    for at_call in range(1, 400, 3):
+        with suppress(KilledError):
+            check(Fault(at_call, after_effect=bool(at_call % 2)).deployment(at), "run-1")
+        work(at)
+        if at.ledger.get_run("run-1").notified_s is not None:
+            break
+
+    assert {notice.state for notice in ear.told} == {"SUCCEEDED"}
+    manifest = json.loads(at.store.get(at.run_uri("run-1", "manifest.json")))
+    assert manifest["Check"] == {"RunId": "run-1-check-0", "Status": "SUCCEEDED"}
+    (judged,) = at.ledger.shards("run-1-check-0")
+    assert (judged.object_count, judged.attempts) == (1, 1)
+    follower = plan(at, "run-1-next-0")
+    assert (follower.parent, follower.object_count) == ("run-1", 12)
 
 
 def test_a_planner_killed_at_many_places_plans_everything_once(at: Deployment) -> None:
