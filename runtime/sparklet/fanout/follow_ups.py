@@ -25,6 +25,7 @@ from sparklet.fanout.summary import Tally
 from sparklet.model import Counts, Dispatch, Run, RunOptions, RunState, ShardState
 
 LEAST_CHECK_S = 3600.0  # so long a check run has at least, also one that begins when its run's time is over
+TOO_MANY_FAILED = "too many shards have FAILED to tell what they left behind from what is whole"
 MOST_LEFT_OUT = 500  # failed shards whose leavings a next run is told to leave out, each by a pattern
 UNFINISHED = "**/_temporary/**"  # what Hadoop's committers leave behind of tasks that were killed
 
@@ -101,6 +102,12 @@ def checked(at: Deployment, run: Run) -> FollowUp | None:
 def next_run(at: Deployment, run: Run) -> Run | None:
     """The run that works on what this generation wrote, if it was entered."""
     return _found(at, next_id(run.run_id, run.generation)) if run.next else None
+
+
+def followed(at: Deployment, run: Run) -> FollowUp | None:
+    """The next run of this generation as it stands; None if there is none."""
+    found = next_run(at, run)
+    return _as_follow_up(at, found) if found else None
 
 
 def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:

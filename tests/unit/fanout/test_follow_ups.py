@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
+from sparklet.fanout import follow_ups
 from sparklet.fanout.cancel import cancel
 from sparklet.fanout.checker import NOBODY_PLANS_S, check, open_runs
 from sparklet.fanout.clean import ended_runs, named_run
-from sparklet.fanout.follow_ups import LEAST_CHECK_S, MOST_LEFT_OUT, checked, enter_next
+from sparklet.fanout.follow_ups import LEAST_CHECK_S, TOO_MANY_FAILED, checked, followed
 from sparklet.fanout.new_run import new_run
 from sparklet.fanout.planner import plan
 from sparklet.fanout.redrive import redrive
@@ -199,6 +200,8 @@ def test_what_follows_works_on_what_the_run_wrote(world: World) -> None:
     plan(world.at, "run-1-next-0")
     inputs = [item.uri for shard in world.planned("run-1-next-0") for item in shard.objects]
     assert inputs == [f"{run.shard_output(number)}/part-0.parquet" for number in range(3)]
+    stands = followed(world.at, run_of(world, "run-1"))
+    assert stands and stands.to_document() == {"run_id": "run-1-next-0", "state": "RUNNING", "error": None}
     world.work()
     assert check(world.at, "run-1-next-0").run.state is RunState.SUCCEEDED
 
@@ -216,11 +219,16 @@ def test_what_failed_shards_left_behind_is_no_input_of_what_follows(world: World
     assert inputs == [f"{run.shard_output(number)}/part-0.parquet" for number in (0, 2)]
 
 
-def test_nothing_follows_where_too_many_shards_failed_to_tell_their_leavings_apart(world: World) -> None:
-    run = start(world)
+def test_nothing_follows_where_too_many_shards_failed_to_tell_their_leavings_apart(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_ups, "MOST_LEFT_OUT", 1)
+    start(world, check="", options={"tolerated_failure_count": 2})
+    world.work(all_but(0, 1))
 
-    assert enter_next(world.at, run, Counts(failed=MOST_LEFT_OUT + 1)) is None
+    assert world.check().run.state is RunState.SUCCEEDED_WITH_FAILURES
     assert ids(world) == {"run-1"}
+    assert world.json("manifest.json")["Next"] == {"RunId": "", "Output": NEXT_OUTPUT, "Cause": TOO_MANY_FAILED}
 
 
 def test_a_next_run_that_nobody_drives_is_planned_by_the_checker_within_minutes(world: World) -> None:
