@@ -14,7 +14,7 @@ from typing import Any
 
 from sparklet.errors import ObjectNotFoundError
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.follow_ups import checked, next_run
+from sparklet.fanout.follow_ups import TOO_MANY_FAILED, checked, next_run
 from sparklet.fanout.summary import Summary, Tally
 from sparklet.model import Run, RunState, ShardRecord, ShardState
 from sparklet.s3_uri import split_uri
@@ -44,7 +44,7 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
         files[_FILE_OF_STATE[record.state]].add(record)
     written = {name: result.close() for name, result in sorted(files.items())}
     summary = tally.summary(run, state)
-    document = {**_manifest(at, run, summary, written), **_follow_ups(at, run)}
+    document = {**_manifest(at, run, summary, written), **_follow_ups(at, run, state)}
     at.store.put(at.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
     for name, entries in written.items():
         _delete_others(at, run.run_id, name, {entry["Key"] for entry in entries})
@@ -158,6 +158,7 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
         "OutputBytes": summary.output_bytes,
         "Rows": summary.rows,
         "Attempts": summary.attempts,
+        "CameBackUnrun": summary.unrun,
         "DurationSeconds": round(summary.duration_s, 3),
         "TaskSeconds": round(summary.task_s, 3),
         "FailureCauses": [
@@ -172,7 +173,7 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
     }
 
 
-def _follow_ups(at: Deployment, run: Run) -> dict[str, Any]:
+def _follow_ups(at: Deployment, run: Run, state: RunState) -> dict[str, Any]:
     """What judged the run and what follows it, where it has such."""
     found: dict[str, Any] = {}
     if judged := checked(at, run):
@@ -181,6 +182,8 @@ def _follow_ups(at: Deployment, run: Run) -> dict[str, Any]:
             found["Check"] |= {"Error": judged.error_class, "Cause": judged.message}
     if follower := next_run(at, run):
         found["Next"] = {"RunId": follower.run_id, "Output": follower.output_uri}
+    elif run.next and state is RunState.SUCCEEDED_WITH_FAILURES:
+        found["Next"] = {"RunId": "", "Output": run.next.output_uri, "Cause": TOO_MANY_FAILED}
     return found
 
 
