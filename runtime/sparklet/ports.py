@@ -99,6 +99,7 @@ class Message:
     body: str
     receipt: str
     receive_count: int = 1
+    sent_s: float = 0.0  # when it was sent, by the queue's clock; 0: not known
 
 
 @dataclass(frozen=True, slots=True)

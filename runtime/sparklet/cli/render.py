@@ -53,6 +53,7 @@ def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> 
         "lists": [each.uri for each in run.lists],
         "skipped": dict(run.skipped),
         "attempts": summary.attempts,
+        "came_back_unrun": summary.unrun,
         "task_s": round(summary.task_s, 3),
         "duration_s": round(summary.duration_s, 3),
         "output": output,
@@ -85,6 +86,9 @@ def summary_table(
     _add_skipped(facts, run.skipped)
     if summary.rows is not None:
         facts.add_row("rows", f"{summary.rows:,}")
+    if summary.unrun:
+        told = f"{count_text(summary.unrun, 'message')}, dead letters that no attempt had come of; each was sent again"
+        facts.add_row("came back unrun", told)
     facts.add_row("time", f"{duration_text(summary.duration_s)} ({duration_text(summary.task_s)} of work)")
     facts.add_row("output", Text(output))
     if summary.state.ended:

@@ -80,7 +80,8 @@ def handle_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
     """Consume each letter of an SQS event; the batch response names those that must come back."""
     failures = []
     for record in event["Records"]:
-        letter = Message(record["messageId"], record["body"], record.get("receiptHandle", ""))
+        sent_s = int(record.get("attributes", {}).get("SentTimestamp", 0)) / 1000
+        letter = Message(record["messageId"], record["body"], record.get("receiptHandle", ""), sent_s=sent_s)
         try:
             fate = _fate(at, letter, record)
         except SparkletError as error:

@@ -16,6 +16,7 @@ from sparklet.model import Dispatch, Failure, ShardRecord, ShardRef, ShardState
 from sparklet.ports import Message
 
 MOST_RESENDS = 3
+CLOCKS_DIFFER_S = 1.0  # the queue's from ours, at most
 MOST_TRIES = 5  # a shard that moves on under us more often is left to the letter's next delivery
 
 
@@ -49,6 +50,8 @@ def consume(at: Deployment, letter: Message) -> LetterFate:
             return LetterFate.DROPPED  # nobody sends messages for such a run; its shards are in the next wave
         if run.cancelled_s is not None and record.state is ShardState.PENDING:
             return LetterFate.DROPPED  # nothing of it begins any more; the checker gives it up
+        if _has_newer(letter, record):
+            return LetterFate.DROPPED
         if fate := _decide(at, ref, record, run.options.max_attempts):
             return fate
     raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed {MOST_TRIES} times while its letter was read")
@@ -82,6 +85,16 @@ def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, max_attempts: in
         counted = at.ledger.count_requeue(record, unrun=True)
         return LetterFate.SENT_AGAIN if counted and at.queue.send([counted.ref.to_body()]) else None
     return LetterFate.FAILED if at.ledger.abandon(record, _last_cause(record)) else None
+
+
+def _has_newer(letter: Message, record: ShardRecord) -> bool:
+    """Whether a message was sent for the shard after this letter's: the letter was delivered twice, or there were two.
+
+    ``changed_s`` says when that was, unless an attempt has ended since. Wrong clocks do no harm: the checker sends a
+    message again that is missing.
+    """
+    waits_since_requeue = record.state is ShardState.PENDING and record.requeues > 0 and record.attempts == 0
+    return waits_since_requeue and 0 < letter.sent_s < record.changed_s - CLOCKS_DIFFER_S
 
 
 def _last_cause(record: ShardRecord) -> Failure:

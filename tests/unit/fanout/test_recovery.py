@@ -102,6 +102,36 @@ def test_what_the_checker_sent_again_does_not_use_up_what_a_letter_may(world: Wo
     assert (record.requeues, record.unrun) == (6, 1)
 
 
+@pytest.mark.parametrize(
+    ("sent_before_s", "fate"),
+    [(600.0, LetterFate.DROPPED), (0.5, LetterFate.SENT_AGAIN), (-5.0, LetterFate.SENT_AGAIN)],
+)
+def test_of_two_letters_of_a_shard_only_that_of_the_newest_message_counts(
+    world: World, sent_before_s: float, fate: LetterFate
+) -> None:
+    """GIVEN a letter that was sent again, THEN the same letter delivered twice uses up nothing."""
+    world.run(1)
+    ref = world.shards()[0].ref
+    world.clock.advance(1000)
+    assert consume(world.at, replace(letter(ref), sent_s=world.clock.now_s() - 900)) is LetterFate.SENT_AGAIN
+    requeued_s = world.clock.now_s()
+    world.clock.advance(30)
+
+    assert consume(world.at, replace(letter(ref), sent_s=requeued_s - sent_before_s)) is fate
+    assert world.shards()[0].unrun == (1 if fate is LetterFate.DROPPED else 2)
+
+
+def test_an_older_letter_of_a_shard_that_was_attempted_since_is_not_dropped(world: World) -> None:
+    """Its message was given back after the attempt, and is all that the shard has."""
+    owner, record = claimed(world)
+    world.clock.advance(50)
+    world.ledger.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
+    assert world.ledger.count_requeue(world.shards()[0])
+
+    sent_s = world.clock.now_s() - 40
+    assert consume(world.at, replace(letter(record.ref), sent_s=sent_s)) is LetterFate.SENT_AGAIN
+
+
 def test_a_cancelled_run_sends_no_letters_shard_again(world: World) -> None:
     world.run(1)
     (record,) = world.shards()
