@@ -11,6 +11,7 @@ from sparklet.errors import PlanError, ScratchFullError
 from sparklet.fanout.new_run import new_run
 from sparklet.fanout.planner import plan
 from sparklet.fanout.redrive import redrive
+from sparklet.fanout.waiting import WAVES_PER_AGE
 from sparklet.fanout.waves import INLINE_MOST, MOST_UNCLAIMED, UNCLAIMED_S, hand_out
 from sparklet.model import Counts, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
 from tests.unit.fanout.world import LEASE_S, World
@@ -141,6 +142,30 @@ def test_what_no_wave_has_held_yet_does_not_count_as_unclaimed(world: World) -> 
     assert [ref.shard for ref in second.items] == [4, 5, 6, 7]
     assert [ref.shard for ref in third.items] == [4, 5, 6, 7]  # unclaimed, and long ago
     assert [record.requeues for record in world.shards()[4:]] == [1, 1, 1, 1, 0, 0]
+
+
+def test_a_wave_keeps_its_distance_to_the_one_before(world: World) -> None:
+    """A tenth of a day after the beginning the next wave may follow in 432 s: a shard lost meanwhile waits for that."""
+    world.run(41)
+    world.clock.advance(8640)
+    refs = world.handed_out(world.step("wave", wave=0))
+    world.clock.advance(1)
+    world.children(refs, lambda _: PASSING)
+    distance_s = 8640 / WAVES_PER_AGE
+
+    world.clock.advance(distance_s - 10)
+    assert world.step("wave", wave=1)["how"] == "none"
+    world.clock.advance(40)
+    assert world.step("wave", wave=2)["count"] == 41
+
+
+def test_the_first_wave_of_an_execution_waits_for_nobody(world: World) -> None:
+    world.run(41)
+    world.clock.advance(86_400)
+    refs = world.handed_out(world.step("wave", wave=0))
+    world.clock.advance(1)
+    world.children(refs[:1], lambda _: PASSING)
+    assert world.step("wave", wave=0)["count"] == 1 + 40  # the others were handed out in vain, and entered long ago
 
 
 def test_two_executions_do_not_overwrite_each_others_waves(world: World) -> None:
