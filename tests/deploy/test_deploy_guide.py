@@ -79,10 +79,3 @@ def test_every_page_that_it_points_to_is_there(text: str) -> None:
     pages = re.findall(r"\]\(([a-z-]+\.md)\)", text)
 
     assert pages and all((GUIDE.parent / page).is_file() for page in pages)
-
-
-def test_every_alarm_is_explained(text: str) -> None:
-    resources = source(ROOT / "sam" / "template.yaml")["Resources"]
-    alarms = {name for name, body in resources.items() if body["Type"] == "AWS::CloudWatch::Alarm"}
-
-    assert not {alarm for alarm in alarms if f"`{alarm}`" not in text}

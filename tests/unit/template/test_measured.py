@@ -1,0 +1,128 @@
+"""Metrics in the code, on the dashboard and in the alarms: the same names, read both ways."""
+
+import ast
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet import metrics
+from sparklet.metrics import METRICS, Emitter, Metric
+from tests.unit.template.reading import of_type
+
+ROOT = Path(__file__).resolve().parents[3]
+RUNTIME = ROOT / "runtime/sparklet"
+NAMESPACE = {"Fn::Sub": "Sparklet/${AWS::StackName}"}
+OF_AWS = {  # what the dashboard and the alarms show of AWS's own
+    *("Errors", "Throttles", "Invocations", "ConcurrentExecutions", "Duration"),
+    *("ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible", "ApproximateNumberOfMessagesNotVisible"),
+    *("NumberOfMessagesSent", "NumberOfMessagesReceived", "IncomingBytes"),
+    *("ConsumedReadCapacityUnits", "ConsumedWriteCapacityUnits"),
+}
+WHERE = {Emitter.WORKER: ("worker",), Emitter.CHECKER: ("fanout",), Emitter.DLQ_CONSUMER: ("fanout",)}
+
+
+@pytest.fixture(scope="module")
+def shown(template: dict[str, Any]) -> dict[str, dict[str, set[str]]]:
+    """The statistics that the dashboard shows, by namespace and metric."""
+    text = template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    known = {"AWS::StackName", "AWS::Region", *template["Parameters"]}
+    for name in re.findall(r"\$\{([^}]+)\}", text):
+        assert name in known or name.partition(".")[0] in template["Resources"], name
+    body = json.loads(re.sub(r"\$\{([^}]+)\}", "1", text))
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for widget in body["widgets"]:
+        properties = widget["properties"]
+        for entry in properties["metrics"]:
+            options = entry[-1] if isinstance(entry[-1], dict) else {}
+            if isinstance(entry[0], str):
+                found[entry[0]][entry[1]].add(options.get("stat", properties["stat"]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def alarms(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The alarms on metrics of our own."""
+    every = of_type(template, "AWS::CloudWatch::Alarm")
+    return {name: alarm for name, alarm in every.items() if alarm["Namespace"] == NAMESPACE}
+
+
+def constants() -> dict[str, Metric]:
+    return {name: value for name, value in vars(metrics).items() if isinstance(value, Metric)}
+
+
+def test_the_dashboard_shows_every_metric_that_the_code_has_by_its_own_statistic_and_no_other(
+    shown: dict[str, dict[str, set[str]]],
+) -> None:
+    own = shown["Sparklet/1"]
+
+    assert own.keys() == METRICS.keys()
+    assert {name: metric.statistic for name, metric in METRICS.items() if metric.statistic not in own[name]} == {}
+    of_aws = {name for namespace, names in shown.items() if namespace.startswith("AWS/") for name in names}
+    assert of_aws <= OF_AWS and set(shown) - {"Sparklet/1"} == {"AWS/SQS", "AWS/Lambda", "AWS/DynamoDB", "AWS/Logs"}
+
+
+def test_alarms_watch_metrics_that_are_written_by_their_own_statistic(alarms: dict[str, dict[str, Any]]) -> None:
+    watched = {name: (alarm["MetricName"], alarm["Statistic"]) for name, alarm in alarms.items()}
+
+    assert watched == {
+        "ShardsFailAlarm": ("ShardsFailed", "Sum"),
+        "RunsFailAlarm": ("RunsFailed", "Sum"),
+        "KeptLettersAlarm": ("LettersKept", "Sum"),
+        "UnrunLettersAlarm": ("LettersSentAgain", "Sum"),
+        "DifferencesAlarm": ("Differences", "Maximum"),
+        "CheckerSilentAlarm": ("RunsOpen", "SampleCount"),
+    }
+    for name, (metric, statistic) in watched.items():
+        assert statistic in (METRICS[metric].statistic, "SampleCount"), name
+        assert "Dimensions" not in alarms[name]  # metrics have none
+
+
+def test_a_checker_that_says_nothing_is_an_alarm_by_itself(alarms: dict[str, dict[str, Any]]) -> None:
+    silent = alarms["CheckerSilentAlarm"]
+
+    assert (silent["TreatMissingData"], silent["ComparisonOperator"], silent["Threshold"]) == (
+        "breaching",
+        "LessThanThreshold",
+        1,
+    )
+
+
+def test_all_alarms_on_what_aws_measures_name_what_it_has(template: dict[str, Any]) -> None:
+    for name, alarm in of_type(template, "AWS::CloudWatch::Alarm").items():
+        if isinstance(alarm["Namespace"], str) and alarm["Namespace"] in ("AWS/SQS", "AWS/Lambda"):
+            assert alarm["MetricName"] in OF_AWS, name
+            assert alarm["Dimensions"], name
+
+
+def test_nothing_is_measured_by_the_words_of_a_log_any_more(template: dict[str, Any]) -> None:
+    assert of_type(template, "AWS::Logs::MetricFilter") == {}
+
+
+def test_functions_write_into_the_namespace_that_dashboard_and_alarms_read(template: dict[str, Any]) -> None:
+    assert template["Globals"]["Function"]["Environment"]["Variables"]["SPARKLET_METRICS_NAMESPACE"] == NAMESPACE
+
+
+def test_every_metric_is_written_by_the_functions_that_are_said_to_write_it() -> None:
+    written: dict[str, set[str]] = defaultdict(set)
+    for path in RUNTIME.rglob("*.py"):
+        if path.name != "metrics.py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module == "sparklet.metrics":
+                    for alias in node.names:
+                        written[alias.name].add(path.relative_to(RUNTIME).parts[0])
+
+    for name, metric in constants().items():
+        assert written[name] == {folder for emitter in metric.emitters for folder in WHERE[emitter]}, name
+
+
+def test_the_guide_says_what_each_metric_means_and_what_to_do_for_each_alarm(template: dict[str, Any]) -> None:
+    guide = (ROOT / "docs/guide/operating.md").read_text()
+
+    for metric in METRICS.values():
+        assert f"| `{metric.name}` | {metric.unit} | {metric.description} |" in guide
+    for alarm in of_type(template, "AWS::CloudWatch::Alarm"):
+        assert f"| `{alarm}` |" in guide
