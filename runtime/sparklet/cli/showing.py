@@ -1,5 +1,8 @@
 """What several commands show at their end."""
 
+from dataclasses import asdict
+from typing import Any
+
 import typer
 
 from sparklet.cli.console import Screen
@@ -9,6 +12,7 @@ from sparklet.cli.operating import OperatorView, view_document
 from sparklet.cli.render import shard_document, shards_table, summary_document, summary_table
 from sparklet.cli.runs import watch
 from sparklet.cli.transfer import LocalPaths
+from sparklet.fanout.differences import Difference
 from sparklet.fanout.prices import Prices
 from sparklet.fanout.summary import Summary
 from sparklet.model import ShardRecord
@@ -34,17 +38,29 @@ def show_summary(
     summary: Summary,
     records: list[ShardRecord] | None = None,
     view: OperatorView | None = None,
+    differences: tuple[Difference, ...] | None = None,
 ) -> None:
-    """A run's result, with every shard if ``records`` are given, and with what an operator sees in ``view``."""
+    """A run's result, with every shard if ``records`` are given, and with what an operator sees in ``view``.
+
+    ``differences`` between ledger, manifest and output, where they were compared.
+    """
     found = env.at.ledger.get_run(run_id)
     output = (LocalPaths.load(env.paths_dir, run_id).output if env.local else "") or found.output_uri
     manifest = env.at.run_uri(run_id, "manifest.json")
     if screen.as_json:
-        listed = {} if records is None else {"shard_list": [shard_document(record) for record in records]}
+        listed: dict[str, Any] = (
+            {} if records is None else {"shard_list": [shard_document(record) for record in records]}
+        )
         more = view_document(view) if view else {}
+        if differences is not None:
+            listed["differences"] = [asdict(each) for each in differences]
         screen.document({**summary_document(found, summary, output, manifest), **more, **listed})
         return
     logs = str(env.state / "log") if env.state else ""
     screen.out.print(summary_table(found, summary, output, manifest, logs, view))
     if records is not None:
         screen.out.print(shards_table(records))
+    if differences == ():
+        screen.out.print("verified: ledger, manifest and output say the same")
+    for each in differences or ():
+        screen.warn(f"{each.kind}: {each.found}")

@@ -31,6 +31,7 @@ from sparklet.fanout.objects import prepare
 from sparklet.fanout.summary import tolerated_failures
 from sparklet.fanout.waiting import between_waves_s, wait_s
 from sparklet.fanout.waves import Wave, hand_out
+from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import RUN_ID, Counts, Dispatch, Failure, Notice, Run, RunState, ShardState
 from sparklet.settings import StepSettings
 
@@ -121,7 +122,7 @@ def _give_up(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -
     if not run.state.ended and run.sealed and tolerated is not None and counts.failed > tolerated:
         failure = Failure(TOLERANCE_EXCEEDED, f"not done: more shards failed than the run tolerates ({reason})", False)
         for record in at.ledger.shards(run_id, ShardState.PENDING):
-            at.ledger.abandon(record, failure)
+            at.measure(SHARDS_FAILED, at.ledger.abandon(record, failure))
     return _check(at, settings, event)
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.scratch import scratch_error
+from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import Failure, Run, ShardRecord, ShardRef, ShardState
 from sparklet.s3_uri import split_uri
 
@@ -132,7 +133,9 @@ class _Waiting:
         if self.at.clock.now_s() - record.changed_s < UNCLAIMED_S * 2 ** min(record.requeues, MOST_UNCLAIMED):
             return None
         if record.requeues >= MOST_UNCLAIMED and self._stalled():
-            self.abandoned += self.at.ledger.abandon(record, _unclaimed(record))
+            given_up = self.at.ledger.abandon(record, _unclaimed(record))
+            self.at.measure(SHARDS_FAILED, given_up)
+            self.abandoned += given_up
             return None
         return self.at.ledger.count_requeue(record)
 

@@ -21,6 +21,7 @@ from sparklet.cli.render import fate_document, fate_table, run_document, runs_ta
 from sparklet.cli.showing import finish, show_summary
 from sparklet.cli.transfer import LocalPaths, stored_uri
 from sparklet.errors import PlanError
+from sparklet.fanout.differences import verify
 from sparklet.fanout.explain import explain as causes_of
 from sparklet.fanout.fate import ObjectFate, object_fate
 from sparklet.fanout.prices import load_prices
@@ -41,6 +42,9 @@ def status(
         ),
     ] = "",
     shards: Annotated[bool, typer.Option("--shards", help="List every shard too.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--verify", help="Compare ledger, manifest and output too: lists the whole output.")
+    ] = False,
     prices: Prices = None,
 ) -> None:
     """Say where a run stands, or one of its input objects.
@@ -55,7 +59,8 @@ def status(
         found = env.at.ledger.get_run(run_id)
         view = look(env, found, figures)
         records = list(env.at.ledger.shards(run_id)) if shards else None
-        show_summary(env, screen, run_id, view.summary, records, view)
+        differences = tuple(verify(env.at, run_id)) if compare else None
+        show_summary(env, screen, run_id, view.summary, records, view, differences)
     raise typer.Exit(exit_code(view.summary.state))
 
 
