@@ -184,6 +184,7 @@ def _answer(at: Deployment, run: Run) -> dict[str, Any]:
         "run_id": run.run_id,
         "state": str(run.state),
         "sealed": run.sealed,
+        "dispatch": str(run.dispatch),
         "generation": run.generation,
         "shards": shards,
         "objects": objects,

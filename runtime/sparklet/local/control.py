@@ -9,6 +9,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -56,6 +57,12 @@ class Control:
         answer = self._send("POST", "/", body, "cloudformation", "application/x-www-form-urlencoded")
         return _without_namespaces(ElementTree.fromstring(answer))  # noqa: S314 - of our own child
 
+    def states(self, action: str, parameters: Mapping[str, Any]) -> Any:
+        """Call Step Functions; RefusedError with its message if it does not do it."""
+        body = json.dumps(parameters).encode()
+        target = {"X-Amz-Target": f"AWSStepFunctions.{action}"}
+        return json.loads(self._send("POST", "/", body, "states", "application/x-amz-json-1.0", headers=target))
+
     def put_object(self, bucket: str, key: str, body: bytes) -> str:
         """Write an object, its bucket made if need be; its address."""
         self._send("PUT", f"/{bucket}", content_type="application/xml")
@@ -79,9 +86,11 @@ class Control:
         service: str = "s3",
         content_type: str = "application/octet-stream",
         timeout_s: float = 60,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> bytes:
         scope = f"{ACCOUNT}/20260101/{REGION}/{service}/aws4_request"
         headers = {
+            **headers,
             "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0",
             TOKEN_HEADER: self.token,
             "Content-Type": content_type,

@@ -26,6 +26,8 @@ class Deployed:
     worker_function: str
     checker_function: str
     dlq_function: str
+    loop_machine: str
+    map_machine: str
 
 
 def parameters_of(order: Mapping[str, Any]) -> dict[str, str]:
@@ -35,6 +37,7 @@ def parameters_of(order: Mapping[str, Any]) -> dict[str, str]:
         "FunctionMemoryMB": str(order["memory_mb"]),
         "FunctionTimeoutS": str(order["timeout_s"]),
         "MaximumConcurrency": str(max(FEWEST_MAPPED, order["workers"])),
+        "MapConcurrency": str(order["workers"]),
         "MaxReceiveCount": str(order["max_receive_count"]),
         "Runner": str(order["runner"]),
     }
@@ -107,6 +110,8 @@ def _outputs(control: Control) -> Deployed:
         worker_function=values["WorkerFunctionName"],
         checker_function=values["CheckerFunctionName"],
         dlq_function=values["DlqConsumerFunctionName"],
+        loop_machine=values["LoopMachineArn"],
+        map_machine=values["MapMachineArn"],
     )
 
 

@@ -24,6 +24,7 @@ from sparklet.errors import LocalStackError
 from sparklet.local import environment, processes
 from sparklet.local.control import Control
 from sparklet.local.deploy import Deployed, deploy, parameters_of
+from sparklet.local.executions import start_again
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.state import Lock, StateDir, read_json, write_json
 
@@ -61,6 +62,7 @@ class Host:
             control.save()
             if order["processing"]:
                 control.start_processing()
+                start_again(control, (deployed.loop_machine, deployed.map_machine))
             self._publish(control, deployed, order)
             self._watch()
         except LocalStackError as error:  # said before the end begins: clients look as soon as it does

@@ -2,8 +2,8 @@
 
 Images and packages are not built here, and nothing is published: there are no versions, and whatever names an alias
 names its function (``_unpublished``). The stand-in takes a mapping's concurrency, and conditions on lists, in another
-form only; and it may have any timeout. Nothing else is changed: queues, policies, alarms and mappings are deployed as
-they are on AWS.
+form only; and it may have any timeout. Nothing else is changed: queues, policies, alarms, mappings and state machines,
+whose files are put into the template, are deployed as they are on AWS.
 """
 
 import json
@@ -18,6 +18,7 @@ from sparklet.local.resources import resource
 Template = dict[str, Any]
 
 _FUNCTION = "AWS::Serverless::Function"
+_MACHINE = "AWS::Serverless::StateMachine"
 _CODE = ("PackageType", "ImageUri", "ImageConfig", "CodeUri", "Layers")
 _PUBLISHING = (
     *("AutoPublishAlias", "AutoPublishAliasAllProperties", "VersionDescription"),
@@ -31,8 +32,13 @@ handler = adopt({target!r}, {name!r})
 
 
 def load_template() -> Template:
-    """Read the template; LocalStackError if neither this installation nor a checkout has it."""
-    return parse_template(resource("sam/template.yaml").read_text(encoding="utf-8"))
+    """The template, its state machines within; LocalStackError if neither this installation nor a checkout has it."""
+    template = parse_template(resource("sam/template.yaml").read_text(encoding="utf-8"))
+    for body in template["Resources"].values():
+        if body["Type"] == _MACHINE:
+            path = f"sam/{body['Properties'].pop('DefinitionUri')}"
+            body["Properties"]["Definition"] = json.loads(resource(path).read_text(encoding="utf-8"))
+    return template
 
 
 def parse_template(text: str) -> Template:
@@ -84,6 +90,7 @@ def localise(
     timeout_s = int(parameters["FunctionTimeoutS"])
     local["Parameters"]["FunctionTimeoutS"].pop("AllowedValues", None)
     local["Mappings"]["VisibilityS"].setdefault(str(timeout_s), {"Queue": 6 * timeout_s})
+    local["Mappings"]["MapChildren"].setdefault(str(timeout_s), {"ExecutionType": "STANDARD"})
     return local
 
 

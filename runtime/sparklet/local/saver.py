@@ -20,7 +20,12 @@ from ministack.core import persistence
 
 from sparklet.local import processes
 
-CHANGING = ("sqs", "dynamodb", "s3")  # objects themselves are on disk at once; this is what S3 knows of buckets
+CHANGING = (
+    "sqs",
+    "dynamodb",
+    "s3",
+    "stepfunctions",
+)  # objects themselves are on disk at once; this is what S3 knows of buckets
 EVERY_S = 3.0
 SHARE = 4  # of five seconds at most one is spent saving
 _POLL_S = 0.01

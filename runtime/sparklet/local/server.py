@@ -27,6 +27,7 @@ from ministack.services import eventbridge, lambda_svc
 from sparklet.local import processes
 from sparklet.local.control import PROCESSING_PATH, SAVE_PATH, TOKEN_HEADER
 from sparklet.local.disk import Room
+from sparklet.local.mended import Executions
 from sparklet.local.saver import Saver
 
 WORKERS_END_WITHIN_S = 2.5
@@ -125,7 +126,7 @@ async def _answer(scope: Message, send: Any, status: int, body: bytes, kind: byt
 
 async def _serve(listening: int, token: str) -> int:
     """Serve until told to end, save, and say with which code this process should end."""
-    saver, gate, told_to_end = Saver(), Gate(), asyncio.Event()
+    saver, gate, executions, told_to_end = Saver(), Gate(), Executions(), asyncio.Event()
     # It would keep the log lines of every invocation in memory for ever; workers write files.
     lambda_svc._emit_lambda_logs = lambda *arguments, **keywords: None
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,6 +136,7 @@ async def _serve(listening: int, token: str) -> int:
         await told_to_end.wait()
         _end_at_last()
         gate.close()
+        executions.rest()
         await asyncio.to_thread(saver.stop)
         await asyncio.to_thread(_end_workers)
         ministack.PERSIST_STATE = False  # it is saved below, when the last request was answered

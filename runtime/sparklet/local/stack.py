@@ -34,7 +34,7 @@ from sparklet.local.state import Lock, StateDir
 if TYPE_CHECKING:
     from sparklet.aws.clients import AwsClients
     from sparklet.fanout.deployment import Deployment
-    from sparklet.ports import Compute, Ledger, ObjectStore, TaskQueue
+    from sparklet.ports import Compute, Ledger, ObjectStore, Orchestrator, TaskQueue
 
 __all__ = ["LocalStack", "StackInfo", "StackOptions", "end_if_unused", "running", "stop"]
 
@@ -125,6 +125,12 @@ class LocalStack:
 
         return LambdaCompute(self._aws())
 
+    def orchestrator(self) -> "Orchestrator":
+        """The stack's state machines; ``info`` names them."""
+        from sparklet.aws.orchestration import StepFunctions
+
+        return StepFunctions(self._aws())
+
     def deployment(self) -> "Deployment":
         """Everything that planning, checking and recovery work on."""
         from sparklet.aws.s3 import input_stores
@@ -209,6 +215,8 @@ def _info(state: StateDir, document: Any) -> StackInfo:
         worker_function=deployed["worker_function"],
         checker_function=deployed["checker_function"],
         dlq_function=deployed["dlq_function"],
+        loop_machine=deployed["loop_machine"],
+        map_machine=deployed["map_machine"],
         host_pid=document["host_pid"],
         workers=order["workers"],
         timeout_s=order["timeout_s"],

@@ -61,6 +61,8 @@ class StackInfo:
     worker_function: str
     checker_function: str
     dlq_function: str
+    loop_machine: str
+    map_machine: str
     host_pid: int
     workers: int
     timeout_s: int

@@ -51,6 +51,7 @@ def test_a_request_becomes_a_sealed_run_whose_messages_are_sent(world: World) ->
         "run_id": "run-1",
         "state": "RUNNING",
         "sealed": True,
+        "dispatch": "queue",
         "generation": 0,
         "shards": 3,
         "objects": 3,

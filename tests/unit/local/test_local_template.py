@@ -1,6 +1,7 @@
 """The template that the stand-in gets: the project's own, but for the image."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from sparklet.errors import LocalStackError
 from sparklet.local.local_template import handlers_of, load_template, localise, log_name, parse_template, to_json
 
+ROOT = Path(__file__).resolve().parents[3]
 PARAMETERS = {"FunctionTimeoutS": "45", "MaximumConcurrency": "7"}
 
 
@@ -44,13 +46,21 @@ def test_a_shim_can_be_pointed_at_another_handler(template: dict[str, Any]) -> N
 def test_everything_but_functions_aliases_timeout_and_numbers_is_deployed_as_it_is(
     template: dict[str, Any], local: dict[str, Any]
 ) -> None:
-    aliases = {"StreamMapping", "KafkaMapping"}
+    aliases = {"StreamMapping", "KafkaMapping", "LoopMachine", "LoopMachineRole", "MapMachine", "MapMachineRole"}
     for name, resource in template["Resources"].items():
         if resource["Type"] != "AWS::Serverless::Function" and name not in aliases:
             assert local["Resources"][name] == resource
     assert set(local["Outputs"]) == set(template["Outputs"])
     assert local["Rules"] == template["Rules"]
     assert set(local["Conditions"]) == set(template["Conditions"])
+
+
+def test_state_machines_are_those_of_aws(local: dict[str, Any]) -> None:
+    for name, file in (("LoopMachine", "loop"), ("MapMachine", "map")):
+        machine = local["Resources"][name]["Properties"]
+        assert machine["Definition"] == json.loads((ROOT / f"sam/statemachines/{file}.asl.json").read_text())
+        assert machine["DefinitionSubstitutions"]["StepArn"] == {"Fn::GetAtt": ["StepFunction", "Arn"]}
+    assert local["Mappings"]["MapChildren"]["45"] == {"ExecutionType": "STANDARD"}
 
 
 def test_a_condition_on_a_list_holds_only_if_something_is_in_it(template: dict[str, Any]) -> None:

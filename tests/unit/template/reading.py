@@ -28,5 +28,5 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-ROLES = ("WorkerRole", "PlannerRole", "DlqConsumerRole", "CheckerRole")
-ZIPS = ("PlannerFunction", "DlqConsumerFunction", "CheckerFunction")
+ROLES = ("WorkerRole", "PlannerRole", "DlqConsumerRole", "CheckerRole", "StepRole")
+ZIPS = ("PlannerFunction", "DlqConsumerFunction", "CheckerFunction", "StepFunction")

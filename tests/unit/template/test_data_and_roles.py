@@ -56,7 +56,7 @@ def test_a_key_of_ones_own_encrypts_everything_and_every_role_may_use_it(templat
     assert all(queue["KmsMasterKeyId"] == mine for queue in of_type(template, "AWS::SQS::Queue").values())
     assert all(group["KmsKeyId"] == mine for group in of_type(template, "AWS::Logs::LogGroup").values())
     policy = template["Resources"]["KeyPolicy"]["Properties"]
-    assert policy["Roles"] == [{"Ref": role} for role in ROLES]
+    assert policy["Roles"] == [{"Ref": role} for role in (*ROLES, "MapMachineRole")]  # its Map reads and writes objects
     (statement,) = policy["PolicyDocument"]["Statement"]
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
 
@@ -144,13 +144,13 @@ def test_a_worker_writes_nothing_but_outputs(template: dict[str, Any]) -> None:
     ]
 
 
-def test_only_planner_and_checker_may_enter_shards_and_only_the_queues_owners_send_messages(
+def test_only_planner_and_checker_or_a_step_may_enter_shards_and_only_the_queues_owners_send_messages(
     template: dict[str, Any],
 ) -> None:
     def allowed(role: str) -> set[str]:
         return {action for statement in statements(template, role) for action in as_list(statement["Action"])}
 
-    assert [role for role in ROLES if "dynamodb:PutItem" in allowed(role)] == ["PlannerRole", "CheckerRole"]
+    assert [role for role in ROLES if "dynamodb:PutItem" in allowed(role)] == ["PlannerRole", "CheckerRole", "StepRole"]
     assert not any("dynamodb:DeleteItem" in allowed(role) or "dynamodb:Scan" in allowed(role) for role in ROLES)
     worker_sends = [
         s["Resource"] for s in statements(template, "WorkerRole") if "sqs:SendMessage" in as_list(s["Action"])
@@ -170,6 +170,7 @@ def test_inputs_are_read_with_named_roles_only_and_by_whoever_reads_inputs(templ
         "PlannerRole": [{"Ref": "InputRoleArns"}],
         "DlqConsumerRole": [],
         "CheckerRole": [{"Ref": "InputRoleArns"}],
+        "StepRole": [],
     }
 
 

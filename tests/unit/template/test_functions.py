@@ -117,6 +117,9 @@ def transform(template: dict[str, Any], image_uri: str) -> dict[str, Any]:
     packaged = copy.deepcopy(template)
     for name in ZIPS:
         packaged["Resources"][name]["Properties"]["CodeUri"] = f"s3://packages/{name}"
+    for name in of_type(packaged, "AWS::Serverless::StateMachine"):
+        packaged["Resources"][name]["Properties"].pop("Definition")
+        packaged["Resources"][name]["Properties"]["DefinitionUri"] = f"s3://packages/{name}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
         document: dict[str, Any] = sam_transform(packaged, {"ImageUri": image_uri}, SimpleNamespace(load=dict))
@@ -129,10 +132,10 @@ def test_no_mapping_schedule_or_output_for_callers_names_latest(transformed: dic
     callers += [
         target["Arn"] for rule in of_type(transformed, "AWS::Events::Rule").values() for target in rule["Targets"]
     ]
-    callers += [transformed["Outputs"][f"{name}AliasArn"]["Value"] for name in ("Worker", "Planner", "Checker")]
+    callers += [transformed["Outputs"][f"{name}AliasArn"]["Value"] for name in ("Worker", "Planner", "Checker", "Step")]
     aliases = of_type(transformed, "AWS::Lambda::Alias")
 
-    assert len(callers) == 9
+    assert len(callers) == 10
     assert (
         {caller["Ref"] for caller in callers}
         == set(aliases)
@@ -306,5 +309,4 @@ def test_the_environment_is_what_settings_read_and_nothing_is_missing(template: 
         given |= set(properties.get("Environment", {}).get("Variables", {}))
 
     assert given <= read
-    unset = {"SPARKLET_MAP_CONCURRENCY"}  # until the StepFunction is in the template
-    assert read - given - unset == FOR_THE_IMAGE | OTHER_SPELLINGS
+    assert read - given == FOR_THE_IMAGE | OTHER_SPELLINGS

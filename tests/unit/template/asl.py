@@ -1,0 +1,115 @@
+"""What is wrong with a state machine, beyond what asl-validator sees; every finding names its state.
+
+asl-validator (tests/deploy) checks syntax and paths. It lets pass a misspelt InputType, an inline Map with a reader
+and States.ALL before other catchers; and it cannot know what this project asks of every machine.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+INPUT_TYPES = {"CSV", "JSON", "JSONL", "MANIFEST", "PARQUET"}
+RETRIED = {"IntervalSeconds", "MaxAttempts", "BackoffRate", "MaxDelaySeconds", "JitterStrategy"}
+OWN_SERVICE = re.compile(r"arn:(aws|\$\{Partition\}):states:::")
+States = Mapping[str, Any]
+
+
+def findings(machine: Mapping[str, Any]) -> list[str]:
+    """Everything that is wrong with a machine; nothing if it is as it should be."""
+    return [*_of_scope("the machine", machine), *_of_arns(machine)]
+
+
+def placeholders(machine: Mapping[str, Any]) -> set[str]:
+    """What the template must put in."""
+    return set(re.findall(r"\$\{(\w+)\}", json.dumps(machine)))
+
+
+def every_state(machine: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """All states by name, those within a Map and a Parallel too."""
+    for name, state in machine["States"].items():
+        yield name, state
+        for inner in _within(state):
+            yield from every_state(inner)
+
+
+def _within(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*([state["ItemProcessor"]] if "ItemProcessor" in state else []), *state.get("Branches", [])]
+
+
+def _of_scope(where: str, scope: Mapping[str, Any]) -> Iterator[str]:
+    states: States = scope["States"]
+    for name, state in states.items():
+        for target in _targets(state):
+            if target not in states:
+                yield f"{name}: goes to {target}, which is no state of {where}"
+        yield from _of_state(name, state)
+        for inner in _within(state):
+            yield from _of_scope(name, inner)
+    yield from (f"{name}: is never reached" for name in states.keys() - _reached(scope["StartAt"], states))
+
+
+def _targets(state: Mapping[str, Any]) -> list[str]:
+    rules = [*state.get("Choices", []), *state.get("Catch", [])]
+    return [each["Next"] for each in rules] + [state[key] for key in ("Next", "Default") if key in state]
+
+
+def _reached(start: str, states: States) -> set[str]:
+    reached, ahead = set[str](), [start]
+    while ahead:
+        if (name := ahead.pop()) in states and name not in reached:
+            reached.add(name)
+            ahead += _targets(states[name])
+    return reached
+
+
+def _of_state(name: str, state: Mapping[str, Any]) -> Iterator[str]:
+    if not state.get("Comment"):
+        yield f"{name}: has no comment"
+    if state["Type"] in ("Task", "Map", "Parallel"):
+        yield from _of_errors(name, state)
+    if state["Type"] == "Map":
+        yield from _of_map(name, state)
+    if state["Type"] == "Task" and "TimeoutSeconds" not in state:
+        yield f"{name}: waits for a lost answer for ever"
+
+
+def _of_errors(name: str, state: Mapping[str, Any]) -> Iterator[str]:
+    if state["Type"] == "Task" and not any(retrier.get("MaxAttempts") != 0 for retrier in state.get("Retry", [])):
+        yield f"{name}: retries nothing"
+    for retrier in state.get("Retry", []):
+        if retrier.get("MaxAttempts") != 0 and not retrier.keys() >= RETRIED:
+            yield f"{name}: a retrier lacks {', '.join(sorted(RETRIED - retrier.keys()))}"
+        elif retrier.get("MaxAttempts") != 0 and retrier["JitterStrategy"] != "FULL":
+            yield f"{name}: a retrier has no jitter"
+    if not any("States.ALL" in catcher["ErrorEquals"] for catcher in state.get("Catch", [])):
+        yield f"{name}: an error is not caught"
+    for rules in (state.get("Retry", []), state.get("Catch", [])):
+        for number, rule in enumerate(rules, start=1):
+            if "States.ALL" in rule["ErrorEquals"] and (len(rule["ErrorEquals"]) > 1 or number < len(rules)):
+                yield f"{name}: States.ALL must stand alone and last"
+
+
+def _of_map(name: str, state: Mapping[str, Any]) -> Iterator[str]:
+    config = state["ItemProcessor"].get("ProcessorConfig", {})
+    if config.get("Mode") != "DISTRIBUTED":
+        for field in (
+            "ItemReader",
+            "ItemBatcher",
+            "ResultWriter",
+            "ToleratedFailureCount",
+            "ToleratedFailurePercentage",
+        ):
+            if field in state or f"{field}Path" in state:
+                yield f"{name}: an inline Map has no {field}"
+    elif "ExecutionType" not in config:
+        yield f"{name}: does not say what its children are"
+    reader = state.get("ItemReader", {}).get("ReaderConfig", {})
+    if (kind := reader.get("InputType")) is not None and kind not in INPUT_TYPES:
+        yield f"{name}: no InputType is {kind}"
+
+
+def _of_arns(machine: Mapping[str, Any]) -> Iterator[str]:
+    for text in re.findall(r'"([^"]*arn:[^"]*)"', json.dumps(machine)):
+        if not OWN_SERVICE.match(text):
+            yield f"{text} is written into the file"

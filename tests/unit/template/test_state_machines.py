@@ -1,0 +1,246 @@
+"""What the state machines of sam/statemachines promise, and that what checks them sees what it should."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.fanout.plan_requests import KEYS
+from sparklet.fanout.steps import STEPS
+from sparklet.local.local_template import parse_template
+from tests.unit.template.asl import every_state, findings, placeholders
+from tests.unit.template.reading import as_list, of_type, statements
+
+SAM = Path(__file__).resolve().parents[3] / "sam"
+OURS = ("loop", "map")
+
+Machine = dict[str, Any]
+
+
+def read(name: str) -> Machine:
+    document: Machine = json.loads((SAM / "statemachines" / f"{name}.asl.json").read_text())
+    return document
+
+
+@pytest.fixture(scope="module")
+def written() -> dict[str, Any]:
+    """The template as it is written, with its machines' files named."""
+    return parse_template((SAM / "template.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_machine_is_as_it_should_be(name: str) -> None:
+    assert findings(read(name)) == []
+
+
+def test_the_machine_without_a_planner_lacks_comments_and_lets_its_batches_fail_and_no_more() -> None:
+    """A failed batch is a failed item there: the Map's own count of them is the verdict."""
+    found = [each for each in findings(read("objects")) if not each.endswith("has no comment")]
+
+    assert all(each.startswith("WorkOf") and each.endswith("an error is not caught") for each in found), found
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_template_puts_in_what_the_file_asks_for_and_nothing_else(written: dict[str, Any], name: str) -> None:
+    (machine,) = (
+        body
+        for body in of_type(written, "AWS::Serverless::StateMachine").values()
+        if body["DefinitionUri"] == f"statemachines/{name}.asl.json"
+    )
+
+    assert set(machine["DefinitionSubstitutions"]) == placeholders(read(name))
+
+
+def _set(*path: str | int, value: Any) -> Callable[[Machine], None]:
+    def change(machine: Machine) -> None:
+        place: Any = machine["States"]
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+
+    return change
+
+
+def _drop(*path: str | int) -> Callable[[Machine], None]:
+    def change(machine: Machine) -> None:
+        place: Any = machine["States"]
+        for key in path[:-1]:
+            place = place[key]
+        del place[path[-1]]
+
+    return change
+
+
+CHILD = ("Distributed", "ItemProcessor", "States")
+BROKEN: dict[str, tuple[Callable[[Machine], None], str]] = {
+    "a misspelt input type": (
+        _set("Distributed", "ItemReader", "ReaderConfig", "InputType", value="JSONLINES"),
+        "InputType",
+    ),
+    "an inline map with a reader": (_set("Inline", "ItemReader", value={}), "no ItemReader"),
+    "an inline map that tolerates": (
+        _set("Inline", "ToleratedFailureCountPath", value="$.n"),
+        "no ToleratedFailureCount",
+    ),
+    "all errors before others": (
+        _set("Distributed", "Catch", 0, "ErrorEquals", value=["States.ALL"]),
+        "alone and last",
+    ),
+    "all errors among others": (
+        _set("Plan", "Catch", 0, "ErrorEquals", value=["States.ALL", "PlanError"]),
+        "alone and last",
+    ),
+    "a transition to nowhere": (_set("Wait", "Next", value="Wavv"), "no state of"),
+    "a choice to nowhere": (_set("Ended", "Choices", 1, "Next", value="Inlined"), "no state of"),
+    "a catcher to nowhere": (_set("Wave", "Catch", 0, "Next", value="WaveFiled"), "no state of"),
+    "a transition out of a map": (_set(*CHILD, "Shard", "Catch", 0, "Next", value="Wave"), "no state of Distributed"),
+    "a state that nothing leads to": (_set("Follow", "Choices", 0, "Next", value="Verdict"), "never reached"),
+    "a child's state that nothing leads to": (_drop(*CHILD, "Shard", "Catch", 1), "never reached"),
+    "a task that retries nothing": (_drop("Wave", "Retry"), "retries nothing"),
+    "a task that catches nothing": (_drop(*CHILD, "Shard", "Catch"), "not caught"),
+    "a map that catches nothing": (_drop("Distributed", "Catch", 1), "not caught"),
+    "a retrier without a longest delay": (_drop("Plan", "Retry", 0, "MaxDelaySeconds"), "lacks MaxDelaySeconds"),
+    "a retrier without jitter": (_set("Plan", "Retry", 1, "JitterStrategy", value="NONE"), "no jitter"),
+    "a state without a comment": (_drop("Succeeded", "Comment"), "no comment"),
+    "a task without a timeout": (_drop("GiveUp", "TimeoutSeconds"), "for ever"),
+    "children of no kind": (_drop("Distributed", "ItemProcessor", "ProcessorConfig", "ExecutionType"), "children"),
+    "an address of somebody's": (
+        _set("Plan", "Parameters", "FunctionName", value="arn:aws:lambda:eu-west-1:1:function:f"),
+        "is written into",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_found(name: str) -> None:
+    change, told = BROKEN[name]
+    machine = copy.deepcopy(read("map"))
+
+    change(machine)
+
+    assert any(told in finding for finding in findings(machine)), findings(machine)
+
+
+# --- what the machines do, as far as the files show it ---
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_steps_and_requests_are_those_that_there_are(name: str) -> None:
+    steps = [
+        state["Parameters"]["Payload"]["step"]
+        for _, state in every_state(read(name))
+        if "step" in state.get("Parameters", {}).get("Payload", {})
+    ]
+    added = [
+        state["ResultPath"].removeprefix("$.") for key, state in every_state(read(name)) if key in ("Dispatch", "Name")
+    ]
+
+    assert set(steps) <= STEPS.keys()
+    assert len(added) == 2 and set(added) <= KEYS
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_failure_of_a_state_is_recorded_under_its_own_name_before_the_execution_fails(name: str) -> None:
+    states = read(name)["States"]
+    caught = {
+        key: catcher["Next"]
+        for key, state in states.items()
+        for catcher in state.get("Catch", [])
+        if "States.ALL" in catcher["ErrorEquals"] and key != "Record"
+    }
+
+    assert caught
+    for key, handler in caught.items():
+        assert states[handler]["Parameters"]["where"] == key
+        assert states[handler]["Next"] == "Record"
+    assert states["Record"]["Next"] == "Broken"
+
+
+def test_only_a_failed_shard_fails_a_child_and_every_other_error_leaves_it_to_a_later_wave() -> None:
+    for state, failed in (("Distributed", "Fail"), ("Inline", "Pass")):
+        child = read("map")["States"][state]["ItemProcessor"]
+        (work,) = (each for each in child["States"].values() if each["Type"] == "Task")
+        first, last = work["Catch"]
+        assert (first["ErrorEquals"], child["States"][first["Next"]]["Type"]) == (["ShardFailedError"], failed)
+        assert (last["ErrorEquals"], child["States"][last["Next"]]["Type"]) == (["States.ALL"], "Pass")
+        assert "ShardFailedError" not in [error for retrier in work["Retry"] for error in retrier["ErrorEquals"]]
+
+
+def test_children_are_express_only_where_three_attempts_and_every_pause_end_within_four_minutes(
+    written: dict[str, Any],
+) -> None:
+    child = read("map")["States"]["Distributed"]["ItemProcessor"]["States"]["Shard"]
+    pauses_s = sum(
+        min(retrier["IntervalSeconds"] * retrier["BackoffRate"] ** number, retrier["MaxDelaySeconds"])
+        for retrier in child["Retry"]
+        for number in range(retrier["MaxAttempts"])
+    )
+    (attempts,) = (1 + r["MaxAttempts"] for r in child["Retry"] if r["ErrorEquals"] == ["ShardNotDoneError"])
+    allowed = written["Parameters"]["FunctionTimeoutS"]["AllowedValues"]
+
+    assert {int(key): value["ExecutionType"] for key, value in written["Mappings"]["MapChildren"].items()} == {
+        timeout_s: "EXPRESS" if attempts * timeout_s + pauses_s < 240 else "STANDARD" for timeout_s in allowed
+    }
+
+
+def test_no_state_waits_shorter_than_the_function_it_calls_may_take(written: dict[str, Any]) -> None:
+    functions = {"PlannerArn": "PlannerFunction", "StepArn": "StepFunction"}
+    for _, state in every_state(read("map")):
+        function = state.get("Parameters", {}).get("FunctionName", "")[2:-1] if state["Type"] == "Task" else ""
+        if function in functions:
+            assert state["TimeoutSeconds"] > written["Resources"][functions[function]]["Properties"]["Timeout"]
+        elif function:
+            assert state["TimeoutSeconds"] > max(written["Parameters"]["FunctionTimeoutS"]["AllowedValues"])
+
+
+# --- roles of machines ---
+
+
+@pytest.mark.parametrize(("name", "machine"), [("loop", "LoopMachine"), ("map", "MapMachine")])
+def test_a_machine_may_call_the_functions_that_it_names_and_no_other(
+    written: dict[str, Any], name: str, machine: str
+) -> None:
+    given = written["Resources"][machine]["Properties"]["DefinitionSubstitutions"]
+    (allowed,) = (
+        statement["Resource"]
+        for statement in statements(written, f"{machine}Role")
+        if statement["Action"] == "lambda:InvokeFunction"
+    )
+
+    assert allowed == [value for key, value in given.items() if key.endswith("Arn")]
+
+
+@pytest.mark.parametrize("role", ["LoopMachineRole", "MapMachineRole"])
+def test_a_machine_is_allowed_everything_only_where_aws_knows_no_resource(written: dict[str, Any], role: str) -> None:
+    anything = [s for s in statements(written, role) if s["Resource"] == "*"]
+
+    assert [s["Sid"] for s in anything] == ["DeliverLogs", "Trace"]
+    for statement in statements(written, role):
+        assert not any("*" in action for action in as_list(statement["Action"])), statement
+
+
+def test_a_map_reads_waves_and_writes_results_below_runs_and_nothing_else(written: dict[str, Any]) -> None:
+    data = [s for s in statements(written, "MapMachineRole") if str(as_list(s["Action"])[0]).startswith("s3:")]
+
+    assert [s["Resource"]["Fn::Sub"][0] for s in data] == ["${Arn}/runs/*/waves/*", "${Arn}/runs/*/map/*"]
+    assert (
+        read("map")["States"]["Wave"]["ResultSelector"]["results.$"] == "States.Format('runs/{}/map', $.Payload.run_id)"
+    )
+
+
+@pytest.mark.parametrize("machine", ["LoopMachine", "MapMachine"])
+def test_a_machine_logs_and_is_watched(written: dict[str, Any], machine: str) -> None:
+    properties = written["Resources"][machine]["Properties"]
+
+    assert properties["Logging"]["IncludeExecutionData"] is False
+    (destination,) = properties["Logging"]["Destinations"]
+    assert destination["CloudWatchLogsLogGroup"]["LogGroupArn"] == {"Fn::GetAtt": [f"{machine}Logs", "Arn"]}
+    watched = [
+        alarm["Dimensions"][0]["Value"]
+        for alarm in of_type(written, "AWS::CloudWatch::Alarm").values()
+        if alarm["MetricName"] == "ExecutionsFailed"
+    ]
+    assert {"Ref": machine} in watched
