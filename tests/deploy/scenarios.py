@@ -1,9 +1,11 @@
 """What the functions are led through: whatever makes a difference in what they ask AWS for."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sparklet.fanout.follow_up_ids import is_check
 from sparklet.fanout.new_run import RunRequest, new_run
 from sparklet.fanout.redrive import redrive
 from sparklet.model import (
@@ -29,6 +31,7 @@ RUNS = {
     "theirs": "SUCCEEDED",
     "cut-off": "CANCELLED",
 }  # whose planners died, and how they end
+FOLLOWING = {"ends-check-1": "SUCCEEDED", "ends-next-1": "CANCELLED"}
 ASKED = ("asked", "asked-versions", "asked-theirs", "asked-again", "half-planned")  # of the planner function
 CUT = RunOptions(max_objects=1, split="csv", target_bytes=64)
 
@@ -100,7 +103,10 @@ def enter_runs(stack: RecordedStack) -> None:
         ("cut-off", (f"{own}/input/failed/",), own, CUT, Access()),
     ):
         written, params = f"{output}/output/{run_id}/", {"folder": f"{own}/input/"}
-        new_run(at, RunRequest(str(JOB), inputs, written, run_id, params=params, options=options, access=access))
+        request = RunRequest(str(JOB), inputs, written, run_id, params=params, options=options, access=access)
+        if run_id == "ends":
+            request = replace(request, check=str(JOB), next=str(JOB), next_output=f"{own}/output/follows/")
+        new_run(at, request)
     seal_first_part(stack, "cut-off")
     at.ledger.cancel_run("cut-off")
 
@@ -196,7 +202,7 @@ def wait_for_lapse(stack: RecordedStack, ref: ShardRef) -> None:
 
 
 def end_runs(stack: RecordedStack) -> None:
-    """A lost worker, a run that fails and is redriven, one that is cancelled."""
+    """A lost worker, a run that fails, is redriven, judged and followed by another, one that is cancelled."""
     at = stack.at()
     lost = at.ledger.get_shard("versions", 1).ref
     assert at.ledger.claim(lost, "killed", 1, 3).status is ClaimStatus.GRANTED
@@ -205,9 +211,12 @@ def end_runs(stack: RecordedStack) -> None:
     assert report["runs"]["versions"]["lapsed"] == 1
     assert at.ledger.get_run("ends").state is RunState.FAILED
     redrive(at, "ends")
-    stack.invoke("WorkerFunction", {"Records": [received(stack)["ends", 0]]})
-    for run_id in ("work", "versions", *ASKED):
+    for run_id in ("ends", "ends-check-1"):
+        stack.invoke("WorkerFunction", {"Records": [received(stack)[run_id, 0]]})
+        stack.invoke("CheckerFunction", {})
+    for run_id in ("work", "versions", "ends-next-1", *ASKED):
         at.ledger.cancel_run(run_id)
     stack.invoke("CheckerFunction", {})
     ended = {run.run_id: str(run.state) for run in at.ledger.list_runs()}
-    assert ended == {**RUNS, **dict.fromkeys(ASKED, "CANCELLED")}
+    assert ended == {**RUNS, **FOLLOWING, **dict.fromkeys(ASKED, "CANCELLED")}
+    assert all(run.notified_s is not None for run in at.ledger.list_runs() if not is_check(run.run_id))
