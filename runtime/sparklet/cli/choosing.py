@@ -65,7 +65,6 @@ def explained(
         worker=worker_of(size, local=local),
         concurrency=size.concurrency,
         map_concurrency=size.map_concurrency,
-        max_attempts=options.max_attempts,
         rate_per_s=options.rate_per_s,
     )
     return Explanation(compare(figures, prices), time, prices)

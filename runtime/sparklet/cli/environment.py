@@ -123,6 +123,8 @@ def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
             ),
             state=choice.state,
             differences=stack.differences,
+            orchestrator=stack.orchestrator(),
+            machines={"loop": stack.info.loop_machine, "map": stack.info.map_machine},
             check=partial(stack.check, STACK_ENDS_S),
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sparklet.fanout.observed import Observation
 from sparklet.fanout.prices import Prices
-from sparklet.fanout.ways import Way, Worker, dispatch_cost, worker_costs
+from sparklet.fanout.ways import Way, Worker, dispatch_cost, express_children, worker_costs
 
 INCLUDED = (
     "Lambda's seconds and requests of this generation's attempts, their messages or states, ledger and S3 requests"
@@ -34,6 +34,7 @@ def spent(found: Observation, way: Way | None, worker: Worker, prices: Prices) -
     if way is None:
         handed_out = attempts * prices["assumptions.sqs_requests_a_shard"] * prices["prices.sqs_request"]
     else:
-        handed_out = dispatch_cost(way, attempts, found.mean_s, max(0.0, age_s), prices, express=False)
+        express = express_children(worker, prices)
+        handed_out = dispatch_cost(way, attempts, found.mean_s, max(0.0, age_s), prices, express=express)
     worked_s = found.worked_s
     return Spent({"dispatch": handed_out, **worker_costs(worked_s, attempts, worker, prices)}, worked_s)

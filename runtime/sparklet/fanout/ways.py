@@ -51,9 +51,7 @@ class PlanFigures:
     worker: Worker
     concurrency: int  # shards that the queue may have in work at once
     map_concurrency: int  # shards that a map may
-    max_attempts: int = 3
     rate_per_s: float = 0.0  # messages sent per second; 0 = as fast as they can be sent
-    express: bool = False  # whether the deployed map's children may be express workflows
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +99,13 @@ def refusal(way: Way, shards: int, prices: Prices) -> str:
     return ""
 
 
-def express_children(figures: PlanFigures, prices: Prices) -> bool:
-    """Whether every child of a map surely ends before an express workflow must, all its attempts and pauses counted."""
-    pauses_s = (figures.max_attempts - 1) * prices["assumptions.map_pause_s"]
-    longest_s = figures.max_attempts * figures.worker.timeout_s + pauses_s
-    return figures.express and longest_s < prices["limits.express_s"]
+def express_children(worker: Worker, prices: Prices) -> bool:
+    """Whether a map's children are express workflows: where each surely ends in time, all its tries and pauses counted.
+
+    The template decides by the same rule; it knows the worker's timeout, and no run's attempts.
+    """
+    tries = prices["assumptions.map_tries"]
+    return tries * worker.timeout_s + (tries - 1) * prices["assumptions.map_pause_s"] < prices["limits.express_s"]
 
 
 def assumed_shard_s(bytes_a_shard: float, prices: Prices) -> float:
@@ -182,7 +182,7 @@ def _estimate(way: Way, figures: PlanFigures, prices: Prices) -> Estimate:
     cold = min(figures.shards, most)
     worker = figures.worker
     paid_s = figures.shards * figures.shard_s + cold * prices["assumptions.cold_start_s"]
-    express = express_children(figures, prices)
+    express = express_children(worker, prices)
     dispatched = dispatch_cost(way, figures.shards, figures.shard_s, end_s, prices, express=express)
     costs = {"dispatch": dispatched, **worker_costs(paid_s, figures.shards, worker, prices)}
     return Estimate(way, end_s, costs, cold, refusal(way, figures.shards, prices))

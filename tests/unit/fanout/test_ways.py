@@ -1,6 +1,9 @@
 """Which way a plan goes and what it costs: figures computed by hand, and what holds for any plan."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +21,7 @@ from sparklet.fanout.ways import (
     scaled_shard_s,
     work_s,
 )
+from sparklet.local.local_template import load_template
 
 PRICES = load_prices()
 TWO_GB = Worker(memory_mb=2048)
@@ -36,9 +40,7 @@ plans = st.builds(
     ),
     concurrency=st.integers(1, 2000),
     map_concurrency=st.integers(1, 20_000),
-    max_attempts=st.integers(1, 5),
     rate_per_s=st.sampled_from([0.0, 0.5, 50.0]),
-    express=st.booleans(),
 )
 
 
@@ -72,7 +74,7 @@ def test_the_map_by_hand() -> None:
 
 
 def test_express_children_by_hand() -> None:
-    short = replace(FIGURES, express=True, max_attempts=1, worker=Worker(2048, timeout_s=60))
+    short = replace(FIGURES, worker=Worker(2048, timeout_s=60))  # 3 × 60 + 2 × 6 s are below 240 s
 
     mapped = compare(short, PRICES).of(Way.MAP)
 
@@ -98,9 +100,9 @@ def test_workers_that_become_more_by_hand() -> None:
 
 
 def test_a_machines_turns_by_hand() -> None:
-    assert [most_turns(s) for s in (0, 1, 250)] == [0, 1, 50]
-    assert most_turns(2500) == 166  # 50, and 50 × ln 10 = 115.1 more
-    assert most_turns(3 * 24 * 3600) == 1069  # 50 + 50 × ln 60 = 254.7, and 244,200 s / 300 s = 814 more
+    assert [most_turns(s) for s in (0, 1, 200)] == [0, 1, 40]
+    assert most_turns(2000) == 133  # 40, and 40 × ln 10 = 92.1 more
+    assert most_turns(3 * 24 * 3600) == 1028  # 40 + 40 × ln 60 = 203.8, and 247,200 s / 300 s = 824 more
 
 
 def test_a_shards_time_by_hand() -> None:
@@ -155,6 +157,50 @@ def test_a_paced_run_takes_the_loop() -> None:
     assert paced.of(Way.LOOP).end_s == pytest.approx(15 + 58 + 20)
 
 
+# --- what is assumed of the state machines is so ---
+
+
+def states_of(machine: str) -> dict[str, Any]:
+    path = Path(__file__).parents[3] / "sam" / "statemachines" / f"{machine}.asl.json"
+    states: dict[str, Any] = json.loads(path.read_text())["States"]
+    return states
+
+
+def test_a_child_of_the_map_enters_as_many_states_as_are_paid_for() -> None:
+    maps = [state for state in states_of("map").values() if state["Type"] == "Map"]
+    assert len(maps) == 2
+    for state in maps:
+        states, name, entered = state["ItemProcessor"]["States"], state["ItemProcessor"]["StartAt"], 1
+        while not states[name].get("End"):
+            name, entered = states[name]["Next"], entered + 1
+        assert entered == PRICES["assumptions.states_a_map_shard"]
+
+
+def test_a_child_tries_and_pauses_as_often_and_long_as_is_assumed() -> None:
+    for state in ("Inline", "Distributed"):
+        processor = states_of("map")[state]["ItemProcessor"]
+        retries = processor["States"][processor["StartAt"]]["Retry"]
+        (undone,) = (each for each in retries if each["ErrorEquals"] == ["ShardNotDoneError"])
+        pauses_s = [undone["IntervalSeconds"] * undone["BackoffRate"] ** n for n in range(undone["MaxAttempts"])]
+        assert len(pauses_s) + 1 == PRICES["assumptions.map_tries"]
+        assert max(pauses_s) <= PRICES["assumptions.map_pause_s"]
+
+
+def test_the_template_chooses_children_by_the_same_rule() -> None:
+    template = load_template()
+    for timeout_s, chosen in template["Mappings"]["MapChildren"].items():
+        express = express_children(Worker(2048, timeout_s=int(timeout_s)), PRICES)
+        assert chosen["ExecutionType"] == ("EXPRESS" if express else "STANDARD"), timeout_s
+
+
+def test_a_turn_of_the_loop_enters_as_many_states_as_are_paid_for() -> None:
+    states = states_of("loop")
+    choice = states[states["Check"]["Next"]]
+    wait = states[choice["Default"]]
+    assert (choice["Type"], wait["Type"], wait["Next"]) == ("Choice", "Wait", "Check")
+    assert PRICES["assumptions.states_a_turn"] == 3  # Check, that choice, that wait
+
+
 # --- whatever the plan ---
 
 
@@ -175,7 +221,7 @@ def test_more_shards_never_end_sooner_nor_cost_less(figures: PlanFigures, more: 
         assert all_of_them.of(way).cost >= fewer.of(way).cost * (1 - 1e-12)
 
 
-@given(plans)
-def test_children_are_express_only_where_all_their_attempts_surely_end(figures: PlanFigures) -> None:
-    longest_s = figures.max_attempts * figures.worker.timeout_s + (figures.max_attempts - 1) * 30
-    assert express_children(figures, PRICES) == (figures.express and longest_s < 240)
+@given(st.integers(1, 900))
+def test_children_are_express_only_where_all_their_tries_surely_end(timeout_s: int) -> None:
+    if express_children(Worker(2048, timeout_s=timeout_s), PRICES):
+        assert 3 * timeout_s + 3 + 6 < 240  # pauses of 3 and 6 s at most
