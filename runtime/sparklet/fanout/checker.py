@@ -17,7 +17,7 @@ from sparklet.fanout.log import log
 from sparklet.fanout.manifest import has_manifest, write_manifests
 from sparklet.fanout.planner import plan
 from sparklet.fanout.summary import Summary, verdict
-from sparklet.fanout.telling import owes_notice, tell
+from sparklet.fanout.telling import is_time_to_tell, owes_notice, tell
 from sparklet.metrics import (
     LEASES_LAPSED,
     MESSAGES_REQUEUED,
@@ -48,7 +48,7 @@ class CheckReport:
     summary: Summary | None = None  # set by the check that wrote the manifests
     check_run: Run | None = None  # what the end of this run waits for: the run that judges it
     just_ended: bool = False  # by this check
-    untold: str = ""  # why nobody could be told how the run ended; the next check tries again
+    untold: str = ""  # why nobody could be told how the run ended; later checks try again
 
 
 def check(
@@ -289,7 +289,7 @@ def open_runs(at: Deployment) -> Iterator[Run]:
 
     Among the open ones those still planned come last, since continuing a plan takes long.
     """
-    runs = [run for run in at.ledger.list_runs() if not run.state.ended or owes_notice(at, run)]
+    runs = [run for run in at.ledger.list_runs() if not run.state.ended or is_time_to_tell(at, run)]
     yield from sorted(runs, key=lambda run: (run.state.ended, not run.sealed))
 
 

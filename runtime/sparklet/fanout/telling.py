@@ -22,6 +22,17 @@ def owes_notice(at: Deployment, run: Run) -> bool:
     return at.clock.now_s() - (run.ended_s or run.created_s) <= TOLD_WITHIN_S
 
 
+def is_time_to_tell(at: Deployment, run: Run) -> bool:
+    """Whether a scheduled check should tell now: ever more seldom, since telling costs a pass over all shards.
+
+    At 0, 1, 2, 4, 8, … minutes after the end, and each time in the minute after it, should a check have come late.
+    """
+    if not owes_notice(at, run):
+        return False
+    minutes = max(0, int((at.clock.now_s() - (run.ended_s or run.created_s)) // 60))
+    return any(power & (power - 1) == 0 for power in (minutes, minutes - 1))
+
+
 def tell(at: Deployment, run: Run, summary: Summary | None = None) -> str:
     """Tell how a run ended and note that; why nobody could be told, "" if all went well."""
     if at.notifier is None:

@@ -102,6 +102,26 @@ def test_what_could_not_be_told_for_a_day_is_told_no_more(world: World, at: Depl
     assert ear.told == []
 
 
+def test_what_cannot_be_told_is_tried_ever_more_seldom_and_told_once_it_can_be(
+    world: World, at: Deployment, ear: MemoryNotifier
+) -> None:
+    world.run(1)
+    world.work()
+    ear.down = True
+    tried = []
+    for minute in range(300):
+        if list(handlers.handle_check(at)["runs"]):
+            tried.append(minute)
+        world.clock.advance(60.5)  # the schedule is not quite punctual
+    assert tried[:5] == [0, 1, 2, 3, 4] and len(tried) < 20
+
+    ear.down = False
+    while not ear.told:
+        handlers.handle_check(at)
+        world.clock.advance(60.5)
+    assert world.clock.now_s() - (world.ledger.get_run("run-1").ended_s or 0) < 600 * 60
+
+
 def test_every_generation_is_told(world: World, at: Deployment, ear: MemoryNotifier) -> None:
     world.run(1)
     world.work(lambda _: BROKEN)
