@@ -116,3 +116,4 @@ def set_environment() -> None:
         del os.environ[name]
     os.environ |= {"AWS_ACCESS_KEY_ID": "scale", "AWS_SECRET_ACCESS_KEY": "scale", "AWS_EC2_METADATA_DISABLED": "true"}
     os.environ["AWS_CONFIG_FILE"] = os.devnull
+    os.environ["LOG_LEVEL"] = "WARNING"  # of the stand-in
