@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.local.environment import adopted, of_client, of_host, of_stand_in
+from sparklet.local.environment import adopted, of_client, of_host, of_stand_in, of_workers
 from sparklet.local.state import StateDir
 
 USERS = {
@@ -66,3 +66,11 @@ def test_while_a_stack_is_used_this_process_speaks_to_nothing_else(monkeypatch: 
         assert os.environ["HOME"] == "/home/me"
 
     assert dict(os.environ) == before
+
+
+def test_local_functions_measure_nothing_unless_somebody_asks(tmp_path: Path) -> None:
+    """Their logs are read by people; the template's namespace stands back."""
+    state = StateDir(tmp_path)
+
+    assert of_workers(state, {})["SPARKLET_METRICS_NAMESPACE"] == ""
+    assert of_workers(state, {"SPARKLET_METRICS_NAMESPACE": "mine"})["SPARKLET_METRICS_NAMESPACE"] == "mine"
