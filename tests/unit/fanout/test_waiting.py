@@ -1,6 +1,8 @@
 """How long a machine waits: no history overflows, no end is seen much too late."""
 
+import json
 import math
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,9 +15,19 @@ from sparklet.model import Counts, Run, RunOptions, ScriptRef
 THREE_DAYS_S = RunOptions().time_limit_s
 EVENTS_A_TURN = 10
 EVENTS_A_WAVE = 15
-EVENTS_AN_INLINE_CHILD = 41  # of eleven tries, as many as all its Retry allows together
+MACHINE = Path(__file__).parents[3] / "sam" / "statemachines" / "map.asl.json"
 STEP_S = 2.0  # what the step itself takes
 SCRIPT = ScriptRef("s3://b/x.py", "0" * 64, "s3://b/x.py")
+
+
+def events_of_an_inline_child() -> int:
+    """Begun, entered, left, ended, two more if it is caught; three for each try that its ``Retry`` allows."""
+    (shard,) = (
+        state
+        for state in json.loads(MACHINE.read_text())["States"]["Inline"]["ItemProcessor"]["States"].values()
+        if state["Type"] == "Task"
+    )
+    return 6 + 3 * (1 + sum(retry["MaxAttempts"] for retry in shard["Retry"]))
 
 
 def run_of(shards: int | None, created_s: float = 0.0, generations: int = 1) -> Run:
@@ -53,11 +65,12 @@ def test_three_days_of_waves_that_each_lose_a_shard_make_less_than_20_000_events
 ) -> None:
     """Something is PENDING at every moment, and each wave is over as soon as it can be: as bad as it gets."""
     run, now_s, events, waves, last_s = run_of(shards), 0.0, 0, 0, -math.inf
+    inline_events = INLINE_MOST * events_of_an_inline_child()
     counts = Counts(pending=1, running=int(lost * shards), succeeded=shards - 1 - int(lost * (shards - 1)))
     while now_s < THREE_DAYS_S:
         if not waves or now_s - last_s >= between_waves_s(run, counts, now_s, since_s=0.0):
             inline = waves < INLINE_WAVES and shards <= INLINE_MOST
-            events += EVENTS_A_WAVE + (INLINE_MOST * EVENTS_AN_INLINE_CHILD if inline else 0)
+            events += EVENTS_A_WAVE + (inline_events if inline else 0)
             waves, last_s, now_s = waves + 1, now_s, now_s + wave_s
         else:
             events += EVENTS_A_TURN
