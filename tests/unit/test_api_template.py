@@ -20,7 +20,7 @@ from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.local.local_template import load_template, parse_template
 
 ROOT = Path(__file__).resolve().parents[2]
-METHODS = ("PostTask", "PutTask", "GetTask", "PostInvocation")
+METHODS = ("PostTask", "PutTask", "GetTask", "PostInvocation", "PostRun", "GetRun")
 COPIED = ("RestApi", "Resource", "Method", "Model", "RequestValidator")
 BODY = '{"day": "2013-01-01", "q": "a&b=c+d %"}'
 
@@ -135,11 +135,14 @@ def test_no_method_is_open(template: dict[str, Any]) -> None:
     assert template["Parameters"]["Access"]["Default"] == "IAM"
 
 
-@pytest.mark.parametrize("method", ["PostTask", "PutTask", "PostInvocation"])
-def test_every_body_is_checked_and_nothing_but_json_passes(template: dict[str, Any], method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [("PostTask", "TaskModel"), ("PutTask", "TaskModel"), ("PostInvocation", "TaskModel"), ("PostRun", "RunModel")],
+)
+def test_every_body_is_checked_and_nothing_but_json_passes(template: dict[str, Any], method: str, model: str) -> None:
     written = properties(template, method)
 
-    assert written["RequestModels"] == {"application/json": {"Ref": "TaskModel"}}
+    assert written["RequestModels"] == {"application/json": {"Ref": model}}
     assert written["RequestValidatorId"] == {"Ref": "BodyValidator"}
     assert written["Integration"]["PassthroughBehavior"] == "NEVER"
     assert properties(template, "BodyValidator")["ValidateRequestBody"] is True
@@ -164,6 +167,7 @@ BAD: list[Any] = [
     {"eventSource": "aws:kafka"},
     {"detail-type": "x", "source": "y", "detail": {}},
     {"run_id": "r", "shard": 0},
+    {"sparklet": {"batch": {"job": "s3://b/runs/r/objects.json", "item": "s3://b/x"}}},
 ]
 
 
@@ -181,6 +185,83 @@ def test_the_model_takes_events_of_direct_invocations_and_nothing_that_passes_fo
     for body in GOOD:
         (task,) = parse_event(body)
         assert (task.source, task.shard) == (Source.DIRECT, None)
+
+
+# --- runs ---
+
+
+RUN = {"script": "s3://b/scripts/x.py", "inputs": ["s3://b/raw/"], "output": "s3://b/clean/{run_id}/"}
+
+
+def velocity(text: str, chosen: bool, references: dict[str, str]) -> Any:
+    """A mapping template of variables and one choice, as API Gateway fills it in."""
+    variables = dict(re.findall(r"#set\((\$\w+) = (.*)\)\n", text))
+    choice = re.fullmatch(r"#if\(.*\)\n(.*)\n#else\n(.*)\n#end", re.sub(r"#set\(.*\)\n", "", text))
+    assert choice
+    filled = choice[1] if chosen else choice[2]
+    for name, value in [*variables.items(), *references.items()]:
+        filled = filled.replace(name, value)
+    return json.loads(filled)
+
+
+@pytest.mark.parametrize("by_map", [True, False])
+def test_a_posted_run_starts_the_machine_that_it_names_with_its_very_request(
+    template: dict[str, Any], by_map: bool
+) -> None:
+    body = json.dumps(RUN | {"params": {"quote": 'it\'s "so"'}})
+    text = properties(template, "PostRun")["Integration"]["RequestTemplates"]["application/json"]["Fn::Sub"][0]
+    given = {
+        """$util.escapeJavaScript($input.json('$')).replaceAll("\\\\'", "'")""": json.dumps(body)[1:-1],
+        "${Map}": "arn-of-map",
+        "${Loop}": "arn-of-loop",
+        "$context.requestId": "req-1",
+    }
+
+    request = velocity(text, by_map, given)
+
+    machine = "map" if by_map else "loop"
+    assert """#if($input.path('$.dispatch') == "map")""" in text
+    assert (request["stateMachineArn"], request["name"]) == (f"arn-of-{machine}", f"{machine}-req-1")
+    assert json.loads(request["input"]) == json.loads(body)
+
+
+def test_the_model_takes_requests_that_the_planner_takes_and_knows_all_their_keys(template: dict[str, Any]) -> None:
+    from sparklet.fanout.object_events import KEY
+    from sparklet.fanout.plan_requests import KEYS, run_request
+
+    schema = properties(template, "RunModel")["Schema"]
+    jsonschema.Draft4Validator.check_schema(schema)
+    validator = jsonschema.Draft4Validator(schema)
+    good: list[Any] = [
+        RUN,
+        RUN | {"dispatch": "map", "tolerate": "2%", "max_attempts": 2, "params": {"a": 1}, "idempotency_key": "k"},
+        {**RUN, "inputs": "s3://b/raw/", "next": "s3://b/scripts/y.py", "next_output": "s3://b/next/{run_id}/"},
+        {key: value for key, value in RUN.items() if key != "inputs"} | {"lists": [{"source": "s3://b/today.csv"}]},
+    ]
+    bad: list[Any] = [
+        *([], "text", None, {}, {"run_id": "known"}),
+        RUN | {"script": "/etc/x.py"},
+        RUN | {"inputs": []},
+        RUN | {"dispatch": "loop"},
+        RUN | {"shard": 1},
+        RUN | {"of_event": {"event": {}}},
+        {key: value for key, value in RUN.items() if key != "inputs"},
+    ]
+
+    assert set(schema["properties"]) == KEYS - {KEY}
+    assert [body for body in good if not validator.is_valid(body)] == []
+    assert [body for body in bad if validator.is_valid(body)] == []
+    for body in good:
+        assert run_request(body, "x").script == RUN["script"]
+
+
+def test_a_run_is_asked_for_by_the_id_that_says_its_machine(template: dict[str, Any]) -> None:
+    text = properties(template, "GetRun")["Integration"]["RequestTemplates"]["application/json"]["Fn::Sub"][0]
+    given = {"$util.urlEncode($input.params('id'))": "map-1", "${Map}": "m", "${Loop}": "l"}
+
+    assert 'startsWith("map-")' in text
+    assert velocity(text, True, given) == {"executionArn": "m:map-1"}
+    assert velocity(text, False, given) == {"executionArn": "l:map-1"}
 
 
 # --- queues, mappings, roles ---
@@ -209,10 +290,15 @@ def test_api_gateway_reads_tasks_and_no_runs(template: dict[str, Any]) -> None:
     (policy,) = properties(template, "ApiRole")["Policies"]
     by_action = {statement["Action"]: statement for statement in policy["PolicyDocument"]["Statement"]}
 
-    assert by_action.keys() == {"sqs:SendMessage", "dynamodb:GetItem", "lambda:InvokeFunction"}
+    assert by_action.keys() == {
+        *("sqs:SendMessage", "dynamodb:GetItem", "lambda:InvokeFunction"),
+        *("states:StartExecution", "states:DescribeExecution"),
+    }
     assert by_action["dynamodb:GetItem"]["Condition"] == {
         "ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["task#*"]}
     }
+    executions = by_action.pop("states:DescribeExecution")["Resource"]  # have names, so end in *
+    assert all(each["Fn::Sub"][0] == "${Executions}:*" for each in executions)
     assert not any("*" in json.dumps(statement["Resource"]) for statement in by_action.values())
 
 

@@ -213,7 +213,7 @@ def test_a_machine_may_call_the_functions_that_it_names_and_no_other(
     assert allowed == [value for key, value in given.items() if key.endswith("Arn")]
 
 
-@pytest.mark.parametrize("role", ["LoopMachineRole", "MapMachineRole"])
+@pytest.mark.parametrize("role", ["LoopMachineRole", "MapMachineRole", "ObjectsMachineRole"])
 def test_a_machine_is_allowed_everything_only_where_aws_knows_no_resource(written: dict[str, Any], role: str) -> None:
     anything = [s for s in statements(written, role) if s["Resource"] == "*"]
 
@@ -231,7 +231,7 @@ def test_a_map_reads_waves_and_writes_results_below_runs_and_nothing_else(writte
     )
 
 
-@pytest.mark.parametrize("machine", ["LoopMachine", "MapMachine"])
+@pytest.mark.parametrize("machine", ["LoopMachine", "MapMachine", "ObjectsMachine"])
 def test_a_machine_logs_and_is_watched(written: dict[str, Any], machine: str) -> None:
     properties = written["Resources"][machine]["Properties"]
 
