@@ -12,9 +12,10 @@ pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
 def test_a_run_brings_every_row_home_and_leaves_nothing_behind(user: User) -> None:
-    done = user.types(*user.run_arguments(user.inputs(6)))
+    done = user.types(*user.run_arguments(user.inputs(6), "--via", "loop"))
 
     assert done.code == 0, done.err
+    assert "test-run-g0" in done.err  # the execution that drove it
     shards = done.document["shards"]
     assert shards == {"total": 6, "pending": 0, "running": 0, "succeeded": 6, "failed": 0}
     assert done.document["rows"] == 60
@@ -44,13 +45,15 @@ def test_failures_are_counted_named_and_redriven_without_doing_finished_shards_a
 
 
 def test_the_fate_of_one_object_and_the_list_of_runs_can_be_asked_for(user: User) -> None:
-    done = user.types(*user.run_arguments(user.inputs(2), "--keep"))
+    done = user.types(*user.run_arguments(user.inputs(2), "--keep", "--via", "inline"))
     uri = done.document["inputs"][0] + "001.csv"
 
     fate = user.types("status", "test-run", "--object", uri, "--json").document
     listed = user.types("runs", "--json").document
     unknown = user.types("status", "no-such-run")
+    driven = user.types("status", "test-run", "--json").document
 
+    assert (driven["dispatch"], driven["execution"]["name"]) == ("map", "test-run-g0")
     (shard,) = fate["shards"]
     assert (fate["state"], shard["shard"], shard["state"], shard["rows"]) == ("SUCCEEDED", 1, "SUCCEEDED", 10)
     assert [run["run_id"] for run in listed] == ["test-run"]
