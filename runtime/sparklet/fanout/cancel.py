@@ -17,6 +17,7 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import enter_part
 from sparklet.fanout.follow_ups import open_follow_ups
+from sparklet.fanout.in_time import for_a_while
 from sparklet.fanout.plan_parts import Sealed
 from sparklet.ledger_rules import LEASE_GRACE_S
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardState
@@ -83,12 +84,13 @@ def seal_as_it_is(at: Deployment, run: Run) -> Run:
 def give_up(at: Deployment, run: Run) -> int:
     """PENDING → FAILED for all shards of a cancelled run, leases that are over ended first; how many.
 
-    The index guides: what it does not show yet is given up the next time.
+    The index guides: what it does not show yet, or what would take too long, is given up the next time.
     """
     abandoned = 0
-    for record in at.ledger.expired(run.run_id, ShardState.RUNNING, at.clock.now_s()):
+    for record in for_a_while(at.clock, at.ledger.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
         at.ledger.lapse(record, run.options.max_attempts)
-    for record in at.ledger.expired(run.run_id, ShardState.PENDING, at.clock.now_s() + LEASE_GRACE_S):
+    waiting = at.ledger.expired(run.run_id, ShardState.PENDING, at.clock.now_s() + LEASE_GRACE_S)
+    for record in for_a_while(at.clock, waiting):
         abandoned += at.ledger.abandon(record, _cancelled(record))
     return abandoned
 

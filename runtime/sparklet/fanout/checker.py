@@ -13,6 +13,7 @@ from sparklet.fanout.cancel import cancel_follow_ups, give_up, seal_as_it_is
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.dispatch import Outbox
 from sparklet.fanout.follow_ups import check_run, enter_check, enter_next
+from sparklet.fanout.in_time import for_a_while
 from sparklet.fanout.log import log
 from sparklet.fanout.manifest import has_manifest, write_manifests
 from sparklet.fanout.planner import plan
@@ -30,6 +31,7 @@ from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState,
 
 STALL_S = 60.0
 UNCLAIMED_S = 6 * 3600.0  # a message may wait so long in a busy queue before it is sent again
+MOST_UNCLAIMED = 10_000  # while more shards are PENDING, their messages wait for workers and are not looked for
 PLANNER_SILENT_S = 600.0  # after that a planner is taken for dead: two of them do no harm
 NOBODY_PLANS_S = 60.0  # likewise, where a next run was entered and whoever drives it should have begun at once
 
@@ -133,7 +135,7 @@ def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
 
     def owed() -> Iterator[str]:
         nonlocal lapsed, exhausted
-        for record in at.ledger.expired(run.run_id, ShardState.RUNNING, at.clock.now_s()):
+        for record in for_a_while(at.clock, at.ledger.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
             if now := at.ledger.lapse(record, run.options.max_attempts):
                 lapsed += 1
                 exhausted += now.state is ShardState.FAILED
@@ -151,9 +153,11 @@ def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_f
     now_s, age_s = at.clock.now_s(), UNCLAIMED_S
     if counts.pending and not counts.running and _stalled(at, run, now_s - stall_s):
         age_s = stall_s
+    elif counts.pending > MOST_UNCLAIMED:
+        return 0
 
     def owed() -> Iterator[str]:
-        for record in at.ledger.expired(run.run_id, ShardState.PENDING, now_s - age_s):
+        for record in for_a_while(at.clock, at.ledger.expired(run.run_id, ShardState.PENDING, now_s - age_s)):
             if planner_from is not None and record.number >= planner_from:
                 continue  # its planner sends the message, or whoever continues its work
             if now_s - record.changed_s < age_s * 2**record.requeues:
@@ -231,7 +235,7 @@ def _abandon_overdue(at: Deployment, run: Run) -> int:
         return 0
     now_s, limit_s = at.clock.now_s(), run.options.time_limit_s
     abandoned = 0
-    for record in at.ledger.expired(run.run_id, ShardState.PENDING, now_s):
+    for record in for_a_while(at.clock, at.ledger.expired(run.run_id, ShardState.PENDING, now_s)):
         if record.generation and now_s < record.changed_s + limit_s:
             continue
         abandoned += at.ledger.abandon(record, _time_is_over(record, limit_s))
