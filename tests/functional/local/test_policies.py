@@ -199,6 +199,24 @@ def test_the_command_line_finds_a_deployed_stack_its_runs_and_its_logs(
     assert "ParameterKey=ImageUri,UsePreviousValue=true" in told
 
 
+def test_doctor_names_what_contradicts_itself_in_a_deployed_stack(
+    outputs: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mappings were disabled by hand, see ``deploy``; then somebody repeats the published experiment."""
+    attributes: Any = {"RedrivePolicy": json.dumps({"deadLetterTargetArn": outputs["DlqArn"], "maxReceiveCount": 1})}
+    disabled = {"mapping of the worker", "mapping of the consumer of dead letters"}
+
+    def found() -> set[str]:
+        assert main(["doctor", "--stack", "sparklet", "--json"]) != 0
+        return {each["check"] for each in json.loads(capsys.readouterr().out) if not each["ok"]}
+
+    assert found() == disabled
+    boto3.Session().client("sqs").set_queue_attributes(QueueUrl=outputs["QueueUrl"], Attributes=attributes)
+    assert found() == {*disabled, "maxReceiveCount of Queue, throttling"}
+    assert main(["doctor", "--stack", "sparklet"]) != 0
+    assert "set maxReceiveCount to 20" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_consumer_of_dead_letters_may_keep_and_settle_them(
     outputs: dict[str, str], at: Deployment, run: Run
 ) -> None:
