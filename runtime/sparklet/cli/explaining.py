@@ -50,6 +50,7 @@ def group_document(env: Environment, run_id: str, group: FailureGroup) -> dict[s
         "example_file": local_file(env, run_id, group) or None,
         "example_message": group.example.error_message,
         "script_line": group.line,
+        "came_back_unrun": group.unrun,
         "reason": group.advice.reason,
         "remedy": group.advice.remedy,
         "redrive": redrive_command(env, run_id, group),
@@ -65,6 +66,10 @@ def group_table(env: Environment, run_id: str, group: FailureGroup) -> Renderabl
     more = group.example.object_count - 1
     facts.add_row("  example", Text(example + (f" and {more} more" if more > 0 else "")))
     facts.add_row("  says", Text(group.example.error_message))
+    if group.unrun:
+        facts.add_row(
+            "  came back unrun", Text(f"{count_text(group.unrun, 'message')}: receives that no attempt followed")
+        )
     facts.add_row("  reason", Text(group.advice.reason))
     facts.add_row("  remedy", Text(group.advice.remedy))
     facts.add_row("  then", Text(redrive_command(env, run_id, group), style="cyan"))

@@ -65,6 +65,7 @@ class FailureGroup:
     example: ShardRecord
     example_object: str  # the first input of the example; "" if its plan part cannot be read
     advice: Advice
+    unrun: int  # messages of these shards that came back as dead letters though no attempt had come of them
     redrive: tuple[str, ...]  # options of `sparklet redrive RUN` that choose exactly these shards
 
     @property
@@ -80,6 +81,7 @@ class _Tally:
     pattern: str
     example: ShardRecord
     count: int = 0
+    unrun: int = 0
     shards: Numbers = field(default_factory=Numbers)
 
 
@@ -92,6 +94,7 @@ def explain(at: Deployment, run: Run) -> tuple[FailureGroup, ...]:
             key = OTHER, ""
         tally = tallies.setdefault(key, _Tally(*key, record))
         tally.count += 1
+        tally.unrun += record.unrun
         tally.shards.add(record.number)
     found = sorted(tallies.values(), key=lambda tally: (-tally.count, tally.error_class, tally.pattern))
     return tuple(_group(at, run, tally, found) for tally in found)
@@ -123,6 +126,7 @@ def _group(at: Deployment, run: Run, tally: _Tally, all_groups: Sequence[_Tally]
         example=record,
         example_object=_first_object(at, record),
         advice=Advice(_named(found.reason, run, record), _named(found.remedy, run, record)),
+        unrun=tally.unrun,
         redrive=_options(tally, all_groups),
     )
 

@@ -1,5 +1,6 @@
 """`sparklet status RUN --verify`: ledger, manifest and output compared, for people and for programs."""
 
+from sparklet.model import Failure
 from tests.unit.cli.conftest import RUN, Desk
 
 
@@ -27,6 +28,20 @@ def test_what_differs_is_told_with_its_remedy(desk: Desk) -> None:
     assert "1 SUCCEEDED shards reported rows and nothing lies in" in " ".join((told.out + told.err).split())
     assert "verified" not in told.out
     assert (found["kind"], found["subject"], found["count"]) == ("NO_OUTPUT", RUN, 1)
+
+
+def test_explain_tells_failures_of_the_script_from_messages_that_came_back_unrun(desk: Desk) -> None:
+    desk.world.run(2)
+    for _ in range(3):
+        assert desk.world.ledger.count_requeue(desk.world.shards()[0], unrun=True)
+    never, broken = desk.world.shards()
+    assert desk.world.ledger.abandon(never, Failure("NeverStarted", "never started", retryable=False))
+    assert desk.world.ledger.abandon(broken, Failure("ValueError", "bad", retryable=False))
+
+    groups = {each["error_class"]: each["came_back_unrun"] for each in desk.types("explain", RUN, "--json").document}
+
+    assert groups == {"NeverStarted": 3, "ValueError": 0}
+    assert "came back unrun 3 messages" in " ".join(desk.types("explain", RUN).out.split())
 
 
 def test_what_came_back_unrun_is_told(desk: Desk) -> None:
