@@ -91,7 +91,7 @@ def run_request(event: Any, request_id: str) -> RunRequest:
             raise EventError(f"the request has {OF_EVENT} and other inputs; the object of the event is the input")
         outputs = (output, given.text("next_output"))
         uri, of_event = object_and_key(given.of_kind(OF_EVENT, Mapping, "an object", {}), outputs)
-        inputs, key = (uri,), key or ("" if given.text("run_id") else of_event)
+        inputs, key = (uri,), "" if given.text("run_id") else of_event  # a machine's own key is of its execution
     if not inputs and not lists:
         raise EventError("the request names no input; give folders or objects as inputs, or lists of objects as lists")
     request = RunRequest(

@@ -341,6 +341,8 @@ def test_the_same_event_again_is_the_same_run_and_another_version_another() -> N
     again, later = (run_request(of_event(object_created(**told)), "x") for told in ({}, {"sequencer": "1"}))
 
     assert run_request(of_event(), "y").idempotency_key == again.idempotency_key != later.idempotency_key
+    by_a_machine = run_request(of_event(idempotency_key="name of its execution"), "z")
+    assert by_a_machine.idempotency_key == again.idempotency_key
 
 
 @pytest.mark.parametrize(
