@@ -165,7 +165,7 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
         match = _SHARD_FOLDER.match(info.uri[len(folder) :])
         if match and not match[2].startswith(("_", ".")) and int(match[1]) < run.shard_count:
             has_data[int(match[1])] = 1
-    lacking, examples = 0, []
+    lacking, examples = 0, list[int]()
     for record in at.ledger.shards(run.run_id, ShardState.SUCCEEDED):
         if record.rows and not has_data[record.number] and not _elsewhere(at, run, record):
             lacking += 1

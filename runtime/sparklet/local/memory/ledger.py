@@ -165,8 +165,8 @@ class MemoryLedger(MemoryRuns):
         with self._lock:
             if not self._unmoved(record, ShardState.PENDING):
                 return None
-            counts = {"requeues": record.requeues + 1, "unrun": record.unrun + unrun}
-            return self._put(replace(record, **counts, changed_s=self._clock.now_s()))
+            requeues, now_s = record.requeues + 1, self._clock.now_s()
+            return self._put(replace(record, requeues=requeues, unrun=record.unrun + unrun, changed_s=now_s))
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
         """PENDING → FAILED for a shard that nobody will claim."""
