@@ -31,8 +31,8 @@ from sparklet.local.processes import tell_when_parent_dies
 from sparklet.settings import StepSettings
 
 # A check costs the stand-in, whose index queries read a whole partition, far more than DynamoDB: the pause behind it is
-# so many times longer than it took.
-LEAST_WAIT_S, WAIT_SHARE, MOST_WAIT_S = 1.0, 6.0, 120.0
+# so many times longer than it took, up to so many seconds a shard of the run.
+LEAST_WAIT_S, WAIT_SHARE, WAIT_S_A_SHARD = 1.0, 6.0, 0.001
 
 
 class Requests:
@@ -140,7 +140,7 @@ def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests
         if report.run.state.ended:
             break
         fates += _consume(at, letters)
-        time.sleep(min(MOST_WAIT_S, max(LEAST_WAIT_S, WAIT_SHARE * took_s)))
+        time.sleep(max(LEAST_WAIT_S, min(WAIT_SHARE * took_s, WAIT_S_A_SHARD * world.shards)))
     return {"checks": checks, "letters": fates, "lapsed": lapsed, "requeued": requeued, "problems": problems}
 
 
