@@ -132,7 +132,7 @@ class Poller:
         """Give a message of a starved shard back uninvoked, until it is a dead letter: what throttling does."""
         if not self._faults.starved(shard) or self._met[shard] & environment.STARVED_OUT:
             return False
-        self._notes.add(STARVED, shard, message["MessageId"])
+        self._notes.add(STARVED, shard)
         if int(message["Attributes"]["ApproximateReceiveCount"]) >= MAX_RECEIVES:
             self._met[shard] |= environment.STARVED_OUT
         self._clients.sqs.change_message_visibility(
