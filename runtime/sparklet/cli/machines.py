@@ -5,12 +5,14 @@ so that starting a run twice finds the execution that is there; one that ended t
 so on.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Environment
-from sparklet.errors import OrchestrationError, PlanError
+from sparklet.cli.sizes import time_text
+from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
 from sparklet.fanout.ways import Way
 from sparklet.model import Dispatch, ExecutionState, ExecutionStatus, Run
 
@@ -98,39 +100,66 @@ def end_waiting(env: Environment, run: Run, screen: Screen) -> None:
         screen.warn(f"the run is cancelled, but its state machine could not be stopped: {error}")
 
 
+def recorded_failures(env: Environment, run: Run) -> Iterator[Mapping[str, str]]:
+    """Executions of this run that failed, whoever started them: machines write down why."""
+    for info in env.at.store.list(env.at.run_uri(run.run_id, "executions/")):
+        try:
+            document = json.loads(env.at.store.get(info.uri))
+        except (ObjectStoreError, ValueError):
+            continue  # gone since it was listed, or not ours
+        if isinstance(document, dict):
+            said = {key: str(document.get(key, "")) for key in ("execution", "machine", "where", "error", "cause")}
+            yield {**said, "recorded": time_text(info.modified_s)}
+
+
 def broken_off_text(run: Run, driver: Driver) -> str:
     """Why an execution ended before its run, and how to go on."""
     status = driver.status
-    why = ": ".join(filter(None, (status.error, status.cause[:CAUSE_CHARACTERS]))) or "no cause was given"
+    return _broken_off(run, driver.name, str(status.state), status.error, status.cause)
+
+
+def _broken_off(run: Run, name: str, state: str, error: str, cause: str) -> str:
+    why = ": ".join(filter(None, (error, cause[:CAUSE_CHARACTERS]))) or "no cause was given"
     if run.dispatch is Dispatch.MAP:
-        remedy = f"nobody hands out its shards now: sparklet redrive {run.run_id} starts it again"
+        remedy = f"if nobody else hands out its shards, sparklet redrive {run.run_id} starts a machine for it"
     else:
         remedy = "the run goes on by its queue and the stack's checker; nothing need be done"
-    return f"{driver.name} has {status.state} while {run.run_id} is open ({why}); {remedy}"
+    return f"{name} has {state} while {run.run_id} is open ({why}); {remedy}"
 
 
 @dataclass
 class MachineWatch:
-    """Looks at a run's execution every so often, and tells once if one has ended too early."""
+    """Looks at a run's executions every so often, and tells once of each that has ended too early."""
 
     env: Environment
     _looked_s: float = float("-inf")
     _told: set[str] = field(default_factory=set)
 
-    def news(self, run: Run) -> str:
-        """What is to be told now; usually nothing. A machine that cannot be asked is asked again later."""
+    def news(self, run: Run) -> list[str]:
+        """What is to be told now; usually nothing. What cannot be asked now is asked again later."""
         now_s = self.env.at.clock.now_s()
-        if run.state.ended or now_s - self._looked_s < LOOK_EVERY_S:
-            return ""
+        if run.state.ended or run.cancelled_s is not None or now_s - self._looked_s < LOOK_EVERY_S:
+            return []
         self._looked_s = now_s
         try:
-            driver = driver_of(self.env, run)
-        except OrchestrationError:
-            return ""
-        if driver is None or not driver.broken_off or driver.name in self._told or run.cancelled_s is not None:
-            return ""
-        self._told.add(driver.name)
-        return broken_off_text(run, driver)
+            found = dict(self._broken(run))
+        except (OrchestrationError, ObjectStoreError):
+            return []
+        if not found or self.env.at.ledger.get_run(run.run_id).state.ended:  # it ended with its run, just now
+            return []
+        news = [text for name, text in found.items() if name not in self._told]
+        self._told |= found.keys()
+        return news
+
+    def _broken(self, run: Run) -> Iterator[tuple[str, str]]:
+        """By their names: the newest of a command line, and what was recorded of others since that one began."""
+        driver = driver_of(self.env, run)
+        if driver and driver.broken_off:
+            yield driver.name, broken_off_text(run, driver)
+        for each in recorded_failures(self.env, run):
+            name = each["execution"].rpartition(":")[2]
+            if driver is None or (name != driver.name and each["recorded"] >= time_text(driver.status.started_s)):
+                yield name, _broken_off(run, name, f"FAILED in {each['where']}", each["error"], each["cause"])
 
 
 def _machine_name(dispatch: Dispatch) -> str:

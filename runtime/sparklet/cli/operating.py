@@ -1,6 +1,5 @@
 """What an operator sees of a run beyond its counts: pace, end, cost, slow shards, what drives it, what follows."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -12,9 +11,9 @@ from rich.text import Text
 
 from sparklet.cli.choosing import costs_text, rounded, worker_of
 from sparklet.cli.environment import Environment
-from sparklet.cli.machines import Driver, broken_off_text, driver_of
+from sparklet.cli.machines import Driver, broken_off_text, driver_of, recorded_failures
 from sparklet.cli.sizes import duration_text, time_text, usd_text
-from sparklet.errors import ObjectStoreError, OrchestrationError, RunNotFoundError
+from sparklet.errors import OrchestrationError, RunNotFoundError
 from sparklet.fanout.follow_up_ids import check_id, next_id
 from sparklet.fanout.observed import Observation, observe, seconds_of
 from sparklet.fanout.prices import Prices
@@ -56,7 +55,7 @@ def look(env: Environment, run: Run, prices: Prices) -> OperatorView:
         spent=spent(found, way, worker_of(env.size, local=env.local), prices),
         local=env.local,
         driver=driver,
-        failed_executions=tuple(islice(_failed_executions(env, run), MOST_FAILED_EXECUTIONS)),
+        failed_executions=tuple(islice(recorded_failures(env, run), MOST_FAILED_EXECUTIONS)),
         follow_ups=tuple(_follow_ups(env, run)),
     )
 
@@ -172,17 +171,6 @@ def _driver(env: Environment, run: Run) -> Driver | None:
         return driver_of(env, run)
     except OrchestrationError:  # a view without it is better than none; the ledger has the rest
         return None
-
-
-def _failed_executions(env: Environment, run: Run) -> Iterator[Mapping[str, Any]]:
-    """What was recorded of executions that broke off."""
-    for info in env.at.store.list(env.at.run_uri(run.run_id, "executions/")):
-        try:
-            document = json.loads(env.at.store.get(info.uri))
-        except (ObjectStoreError, ValueError):
-            continue  # gone since it was listed, or not ours
-        if isinstance(document, dict):
-            yield {key: str(document.get(key, "")) for key in ("execution", "machine", "where", "error", "cause")}
 
 
 def _follow_ups(env: Environment, run: Run) -> Iterator[tuple[str, str, str, str]]:

@@ -179,7 +179,7 @@ def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summ
                 time.sleep(POLL_S)
                 continue
             display.show(report.run, report.counts)
-            if news := machine.news(report.run):
+            for news in machine.news(report.run):
                 display.warn(news)
             if report.run.state.ended:
                 break

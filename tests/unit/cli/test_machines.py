@@ -1,10 +1,14 @@
 """Runs that state machines drive: started once, told of when they break off, started again, stopped."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sparklet.cli.console import Screen
+from sparklet.cli.environment import Choice
+from sparklet.cli.machines import MachineWatch
 from sparklet.model import Counts, Dispatch, ExecutionState, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, Desk, Told
 from tests.unit.fanout.world import SCRIPT, SOURCE
@@ -153,7 +157,7 @@ def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Desk) -> Non
 
 @pytest.mark.parametrize(
     ("via", "remedy"),
-    [("loop", "nothing need be done"), ("map", f"sparklet redrive {RUN} starts it again")],
+    [("loop", "nothing need be done"), ("map", f"sparklet redrive {RUN} starts a machine for it")],
 )
 def test_watch_tells_that_an_execution_broke_off_why_and_how_to_go_on(desk: Desk, via: str, remedy: str) -> None:
     desk.machines |= {via: refuses}
@@ -168,6 +172,43 @@ def test_watch_tells_that_an_execution_broke_off_why_and_how_to_go_on(desk: Desk
     words = " ".join(told.err.split())
     assert f"{RUN}-g0 has FAILED while {RUN} is open (RuntimeError: the planner is not there)" in words
     assert remedy in words and words.count("has FAILED") == 1
+
+
+def test_watch_tells_of_an_execution_that_somebody_else_started(desk: Desk) -> None:
+    desk.world.run(2)
+    recorded = {"execution": "arn:x:nightly-7", "where": "Check", "error": "LedgerError", "cause": "no answer"}
+    desk.world.store.put(f"s3://sparklet/runs/{RUN}/executions/nightly-7.json", json.dumps(recorded).encode())
+    desk.work_from_s = desk.world.clock.now_s() + 40
+
+    words = " ".join(desk.types("watch", RUN).err.split())
+
+    assert f"nightly-7 has FAILED in Check while {RUN} is open (LedgerError: no answer)" in words
+    assert words.count("nightly-7") == 1
+
+
+def test_what_broke_off_before_the_execution_of_now_is_no_news(desk: Desk) -> None:
+    desk.machines |= {"loop": None}
+    desk.world.run(1)
+    recorded = json.dumps({"execution": "nightly-7", "where": "Check", "error": "E", "cause": "c"}).encode()
+    desk.world.store.put(f"s3://sparklet/runs/{RUN}/executions/nightly-7.json", recorded)
+    desk.world.clock.advance(60)
+    desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
+
+    with desk.environment(Choice(), Screen()) as env:
+        assert MachineWatch(env).news(desk.world.ledger.get_run(RUN)) == []
+
+
+def test_an_execution_that_fails_because_its_run_did_is_no_news(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine sees the end between two looks of a watch, and ends as its run did."""
+    desk.machines |= {"loop": refuses}
+    desk.world.run(1)
+    desk.world.work(lambda n: BROKEN)
+    stale = desk.world.ledger.get_run(RUN)
+    desk.world.check()
+    desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
+
+    with desk.environment(Choice(), Screen()) as env:
+        assert not stale.state.ended and MachineWatch(env).news(stale) == []
 
 
 def test_an_open_run_whose_machine_broke_off_gets_it_again_without_a_new_generation(desk: Desk) -> None:

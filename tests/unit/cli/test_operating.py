@@ -180,7 +180,7 @@ def test_what_is_known_of_executions_is_told_whoever_started_them(desk: Desk) ->
     words = " ".join(desk.types("status", RUN).out.split())
 
     assert document["execution"]["name"] == f"{RUN}-g0" and document["execution"]["state"] == "RUNNING"
-    assert document["failed_executions"] == [recorded]
+    assert document["failed_executions"] == [{**recorded, "recorded": "2023-11-14 22:13:20"}]
     assert f"driven by {RUN}-g0: RUNNING" in words and "broke off nightly-7 in Plan: PlanError: no input" in words
 
 
