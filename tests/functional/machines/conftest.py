@@ -1,0 +1,163 @@
+"""The local stack with its real state machines and handlers, one for all tests here; its waits are short."""
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.new_run import RunRequest, new_run
+from sparklet.local.stack import LocalStack
+from sparklet.model import Dispatch, ExecutionStatus, Run, RunOptions, ShardState
+from sparklet.s3_uri import split_uri
+from tests.functional.local.conftest import Lab, make_lab
+
+PROBES = Path(__file__).with_name("probes")
+HANDLERS = {
+    "WorkerFunction": "orchestrated.worker",
+    "PlannerFunction": "orchestrated.planner",
+    "StepFunction": "orchestrated.step",
+}
+WORKERS = 2
+ENV = {"SFN_WAIT_SCALE": "0.02", "SPARKLET_GRACE_S": "2"}
+OPTIONS: dict[str, Any] = {"workers": WORKERS, "timeout_s": 8, "handlers": HANDLERS, "worker_env": ENV}
+ABOVE_INLINE = 42
+DIFFER = ("StartDate", "StopDate", "DurationSeconds", "TaskSeconds", "AttemptId", "LogStream", "Size")
+WAYS = ("loop", "map", "inline")
+
+
+@dataclass
+class Stage:
+    """A stack, and how runs are brought about in it."""
+
+    stack: LocalStack
+    shown: Path
+    at: Deployment
+
+    def inputs(self, way: str, *names: str) -> str:
+        """A folder of objects of these names; for a distributed Map so many more that it takes one."""
+        folder = f"s3://{self.at.bucket}/input/{uuid.uuid4().hex[:8]}/"
+        more = ABOVE_INLINE - len(names) if way == "map" else 0
+        for name in (*names, *(f"{number:03d}" for number in range(more))):
+            self.at.store.put(f"{folder}{name}.csv", b"1\n")
+        return folder
+
+    def script(self) -> str:
+        uri = f"s3://{self.at.bucket}/scripts/job.py"
+        self.at.store.put(uri, b"pass\n")
+        return uri
+
+    def request(self, way: str, *names: str, **more: Any) -> dict[str, Any]:
+        """What starts a machine: one shard for each input."""
+        output = f"s3://{self.at.bucket}/output/{uuid.uuid4().hex[:8]}/"
+        request = {"script": self.script(), "inputs": [self.inputs(way, *names)], "output": output, "max_objects": 1}
+        return {**request, "run_id": f"run-{uuid.uuid4().hex[:8]}", **more}
+
+    def enter(self, way: str, *names: str, **options: Any) -> str:
+        """A run that somebody else entered, and a machine is to plan; its id."""
+        request = RunRequest(
+            self.script(),
+            (self.inputs(way, *names),),
+            f"s3://{self.at.bucket}/output/{uuid.uuid4().hex[:8]}/",
+            f"run-{uuid.uuid4().hex[:8]}",
+            options=RunOptions(max_objects=1, **options),
+            dispatch=Dispatch.QUEUE if way == "loop" else Dispatch.MAP,
+        )
+        return new_run(self.at, request).run_id
+
+    def enter_as(self, way: str, request: Mapping[str, Any]) -> str:
+        """A run of one shard an object over what a request names, for this way; its id."""
+        dispatch = Dispatch.QUEUE if way == "loop" else Dispatch.MAP
+        entered = RunRequest(
+            request["script"],
+            tuple(request["inputs"]),
+            request["output"],
+            f"run-{uuid.uuid4().hex[:8]}",
+            options=RunOptions(max_objects=1),
+            dispatch=dispatch,
+        )
+        return new_run(self.at, entered).run_id
+
+    def start(self, way: str, given: Mapping[str, Any], name: str = "") -> str:
+        """Start the machine of a way; the execution."""
+        return self.stack.orchestrator().start(self.machine(way), name or f"test-{uuid.uuid4().hex[:8]}", given)
+
+    def machine(self, way: str) -> str:
+        return self.stack.info.loop_machine if way == "loop" else self.stack.info.map_machine
+
+    def found(self, way: str, name: str) -> ExecutionStatus | None:
+        """The execution of that name, whoever started it."""
+        return self.stack.orchestrator().find(self.machine(way), name)
+
+    def ended(self, execution: str, within_s: float = 60) -> ExecutionStatus:
+        end_s = time.monotonic() + within_s
+        while not (status := self.stack.orchestrator().status(execution)).state.ended:
+            assert time.monotonic() < end_s, status
+            time.sleep(0.05)
+        return status
+
+    def run_through(self, way: str, given: Mapping[str, Any]) -> ExecutionStatus:
+        return self.ended(self.start(way, given))
+
+    def run(self, run_id: str) -> Run:
+        """The run, whose shards must add up."""
+        run = self.at.ledger.get_run(run_id)
+        assert self.at.ledger.count(run_id).total == run.shard_count
+        return run
+
+    def by_state(self, run_id: str) -> dict[str, int]:
+        counts = self.at.ledger.count(run_id)
+        every = {state.value: getattr(counts, state.value.lower()) for state in ShardState}
+        return {state: count for state, count in every.items() if count}
+
+    def records(self, run_id: str = "") -> list[dict[str, Any]]:
+        """What failed executions have left, of a run or of none."""
+        prefix = f"runs/{run_id}/executions/" if run_id else "executions/"
+        return [
+            json.loads(self.at.store.get(info.uri)) for info in self.at.store.list(f"s3://{self.at.bucket}/{prefix}")
+        ]
+
+    def left_by(self, run_id: str, key: str) -> Any:
+        """What a run has left at a key, without its id, times and whatever else differs from run to run."""
+        text = self.at.store.get(f"s3://{self.at.bucket}/{key}").decode().replace(run_id, "RUN")
+        return _plain(json.loads(re.sub(r"part-(\d+)-\w+", r"part-\1", text)))  # a planner's own name for its part
+
+    def below(self, run_id: str, folder: str) -> list[str]:
+        return [split_uri(info.uri)[1] for info in self.at.store.list(self.at.run_uri(run_id, folder))]
+
+
+def _plain(document: Any) -> Any:
+    if isinstance(document, list):
+        return [_plain(each) for each in document]
+    if isinstance(document, dict):
+        return {key: _plain(value) for key, value in document.items() if key not in DIFFER}
+    return document
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A state folder, its probes on the path of whatever is started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(PROBES))
+        with make_lab(tmp_path_factory.mktemp("orchestration")) as lab:
+            yield lab
+
+
+@pytest.fixture(scope="module")
+def stage(lab: Lab) -> Iterator[Stage]:
+    with lab.attach(**OPTIONS) as stack:
+        yield Stage(stack, lab.shown, stack.deployment())
+
+
+@pytest.fixture(autouse=True)
+def _nothing_told(lab: Lab) -> Iterator[None]:
+    """What a test told the probes is not told to the next one."""
+    yield
+    for path in lab.shown.iterdir():
+        path.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""Sparklet's own handlers as the stand-in's functions: a script is a name here, and a step fails when it is told to.
+
+What an input object's name says is what becomes of its shard: ``bad`` fails for good, ``broken`` fails while there is a
+marker of that name, ``killed`` ends the worker the first time, ``held`` waits while there is a marker. All the rest is
+real: claim, lease, ledger, plan, waves, checks.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from sparklet import errors
+from sparklet.worker import spark_options
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+
+SHOWN = Path(os.environ["PROBE_DIR"])
+GOOD = ScriptResult(0)
+BAD = ScriptResult(1, cause_class="AnalysisException", cause="no such column")  # which no retry mends
+HELD_AT_MOST_S = 20.0
+
+
+class NamedRunner:
+    """A runner whose scripts do what their inputs' names say."""
+
+    def start(self) -> None:
+        """Nothing to begin."""
+
+    def run(self, call: ScriptCall, output: Output) -> ScriptResult:
+        """Note that a shard is in work, for as long as it is."""
+        name = json.loads(call.args[call.args.index("--event") + 1])["inputs"][0].rpartition("/")[2]
+        working = SHOWN / f"working-{os.getpid()}"
+        working.touch()
+        with (SHOWN / "at-once").open("a") as file:
+            file.write(f"{len(list(SHOWN.glob('working-*')))}\n")
+        try:
+            return self._do(name)
+        finally:
+            working.unlink()
+
+    def _do(self, name: str) -> ScriptResult:
+        if "killed" in name and not (told := SHOWN / f"{name}-once").exists():
+            told.touch()
+            (SHOWN / f"working-{os.getpid()}").unlink()
+            os._exit(1)
+        if "held" in name:
+            (SHOWN / "began").touch()
+            end_s = time.monotonic() + HELD_AT_MOST_S
+            while (SHOWN / "held").exists() and time.monotonic() < end_s:
+                time.sleep(0.02)
+        return BAD if "bad" in name or ("broken" in name and (SHOWN / "broken").exists()) else GOOD
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+def worker(event: Any, context: Any) -> Any:
+    """The worker's handler over the runner above."""
+    from sparklet.worker import handler
+
+    return handler.lambda_handler(event, context)
+
+
+def planner(event: Any, context: Any) -> Any:
+    """The planner's handler, unless it is told to fail."""
+    from sparklet.fanout.handlers import planner_handler
+
+    _fail_if_told("plan")
+    return planner_handler(event, context)
+
+
+def step(event: Any, context: Any) -> Any:
+    """The steps' handler, unless that step is told to fail."""
+    from sparklet.fanout.handlers import step_handler
+
+    _fail_if_told(event["step"])
+    answer = step_handler(event, context)
+    if (SHOWN / "lose-wave").exists() and event["step"] == "wave":
+        answer["key"] = "runs/nowhere.jsonl"
+    return answer
+
+
+def _fail_if_told(step: str) -> None:
+    """``fail-<step>`` holds the class of an error and how often it is raised."""
+    told = SHOWN / f"fail-{step}"
+    if told.exists():
+        name, times = told.read_text().split()
+        if int(times) > 1:
+            told.write_text(f"{name} {int(times) - 1}")
+        else:
+            told.unlink()
+        raise getattr(errors, name)(f"{step} was told to fail")
+
+
+spark_options.runner_for = lambda *settings: NamedRunner()  # before the worker's handler takes it

@@ -1,0 +1,48 @@
+"""What becomes of executions when the local stack ends under them, and of what they had called."""
+
+from pathlib import Path
+
+import pytest
+
+from sparklet.model import ExecutionState, RunState
+from tests.functional.local.conftest import Lab, eventually, port_of
+from tests.functional.machines.conftest import OPTIONS, Stage
+
+pytestmark = pytest.mark.stack
+
+
+def test_what_a_stop_cut_off_is_started_again_for_the_same_run_and_nothing_is_left_meanwhile(
+    lab: Lab, tmp_path: Path
+) -> None:
+    with lab.attach(**OPTIONS) as stack:
+        stage = Stage(stack, lab.shown, stack.deployment())
+        (lab.shown / "held").touch()
+        named = stage.request("inline", "held-1", "held-2")
+        keyed = {key: value for key, value in stage.request("inline", "held-3").items() if key != "run_id"}
+        stage.start("inline", named, f"{named['run_id']}-g0")
+        stage.start("inline", keyed, "nightly")
+        eventually(lambda: (lab.shown / "began").exists())
+        eventually(lambda: len(list(stack.ledger().list_runs())) == 2)
+        port = port_of(stack.info)
+
+    lab.gone(port)  # workers in the middle of their calls, and threads that would have called them
+    (lab.shown / "held").unlink()
+
+    with lab.attach(**OPTIONS) as stack:
+        stage = Stage(stack, lab.shown, stack.deployment())
+        for way, name in (("inline", f"{named['run_id']}-g0"), ("inline", "nightly")):
+            before = stage.found(way, name)
+            assert before is not None
+            assert (before.state, before.error) == (ExecutionState.FAILED, "States.ServiceRestart")
+            after = stage.found(way, f"{name}-2")
+            assert after is not None
+            assert stage.ended(after.execution).state is ExecutionState.SUCCEEDED
+        runs = list(stack.ledger().list_runs())
+        assert [run.state for run in runs] == [RunState.SUCCEEDED] * 2  # and no third one
+        port = port_of(stack.info)
+    lab.gone(port)
+
+    with lab.attach(**OPTIONS) as stack:
+        stage = Stage(stack, lab.shown, stack.deployment())
+        assert stage.found("inline", "nightly-3") is None  # what has ended well, or was started again, rests
+        assert stage.found("inline", "nightly-2-2") is None
