@@ -34,7 +34,7 @@ from sparklet.fanout.plan_parts import shards_of
 from sparklet.model import ShardState
 
 CLEAN_TIMEOUT_S, FAULTY_TIMEOUT_S = 60.0, 8.0
-FAULTY_VISIBILITY_S = 20
+FAULTY_VISIBILITY_S = 12
 FILLERS = 4
 SCRIPT_BODY = b"print('never run: the runner only notes what it was asked to do')\n"
 
