@@ -94,6 +94,10 @@ audit: venv ## Known vulnerabilities of what image and local mode install; not r
 deploy-venv: venv ## Build .venv-deploy with aws-sam-cli, whose pins clash with the local stand-in's
 	@[ -x .venv-deploy/bin/python ] || "$(PYTHON)" -m venv .venv-deploy
 	@$(RUN) -m uv pip sync --system-certs --only-binary :all: --python .venv-deploy/bin/python --require-hashes requirements/deploy.lock
+	@if command -v npm >/dev/null; then \
+		install -d .venv-deploy/asl && cp requirements/asl/package*.json .venv-deploy/asl/ && \
+		npm ci --prefix .venv-deploy/asl --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error; \
+	else echo "no npm here: asl-validator is NOT installed, the state machines are linted by our own checks only"; fi
 
 clean: ## Delete what was built here (not the cache of jars)
 	rm -rf .venv .venv-audit .venv-deploy build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

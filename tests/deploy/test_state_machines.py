@@ -1,0 +1,70 @@
+"""asl-validator on the state machines, as the template completes them; our own checks are in tests/unit/template.
+
+What cannot be had is skipped, and said loudly; with REQUIRE_IMAGE=1 (CI) that is a failure.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.container.conftest import REQUIRED
+from tests.deploy.templates import ROOT
+
+VALIDATOR = ROOT / ".venv-deploy" / "asl" / "node_modules" / ".bin" / "asl-validator"
+FILES = sorted((ROOT / "sam" / "statemachines").glob("*.asl.json"))
+PUT_IN = {"Partition": "aws", "MapExecutionType": "STANDARD"}
+FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:any:live"
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    reason = ""
+    if (found := shutil.which("node")) is None:
+        reason = "there is no node"
+    elif not VALIDATOR.is_file():
+        reason = "there is no asl-validator: run `make deploy-venv` first (it needs npm)"
+    if reason and os.environ.get(REQUIRED):
+        pytest.fail(f"{REQUIRED} is set, but {reason}", pytrace=False)
+    if reason:
+        pytest.skip(f"the state machines' syntax is NOT validated: {reason}")
+    assert found
+    return found
+
+
+def validate(node: str, text: str, folder: Path) -> tuple[int, str]:
+    """asl-validator's exit code and words for a definition."""
+    completed = folder / "completed.json"
+    completed.write_text(re.sub(r"\$\{(\w+)\}", lambda name: PUT_IN.get(name[1], FUNCTION), text))
+    done = subprocess.run(
+        [node, VALIDATOR.resolve(), "--json-path", completed], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
+def test_the_validator_finds_nothing(node: str, file: Path, tmp_path: Path) -> None:
+    code, told = validate(node, file.read_text(), tmp_path)
+
+    assert code == 0, told
+
+
+@pytest.mark.parametrize(
+    ("state", "change"),
+    [
+        ("Wait", {"SecondsPath": "wait_s"}),
+        ("Succeeded", {"Type": "Success"}),
+        ("Wave", {"ResultPath": None, "Resource": "lambda"}),
+        ("Ended", {"Choices": []}),
+        ("Distributed", {"MaxConcurrencyPath": 3}),
+    ],
+)
+def test_the_validator_is_really_asked(node: str, state: str, change: dict[str, object], tmp_path: Path) -> None:
+    machine = json.loads((ROOT / "sam" / "statemachines" / "map.asl.json").read_text())
+    machine["States"][state] |= change
+
+    assert validate(node, json.dumps(machine), tmp_path)[0] != 0
