@@ -121,7 +121,7 @@ def test_the_machine_reads_inputs_and_what_is_unfinished_and_writes_its_maps_res
 
     assert own["ReadLists"] == ["${Arn}/input/*", "${Arn}/output/*", "${Arn}/runs/*/unfinished.jsonl"]
     assert own["WriteResults"] == ["${Arn}/runs/*/map/*"]
-    assert {"ReadInputs", "ListFolders"} <= own.keys()  # ReadObjectArns, ListBucketArns
+    assert {"ReadScriptsAndLists", "ListFolders"} <= own.keys()  # ReadObjectArns, ListBucketArns
     assert not {"s3:PutObject"} & {a for s in data if s["Sid"] != "WriteResults" for a in as_list(s["Action"])}
     assert prepared("csv")["result_prefix"].startswith("runs/") and prepared("csv")["result_prefix"].endswith("/map")
 
