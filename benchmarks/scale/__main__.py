@@ -43,11 +43,14 @@ def main() -> None:
     """Run the passes and print."""
     options = _options()
     set_environment()
-    with tempfile.TemporaryDirectory(prefix="scale-") as folder, stand_in(Path(folder)) as endpoint:
-        passes = [_pass(world) for world in _worlds(options, endpoint, folder)]
-    document = {"benchmark": "scale", "shards": options.shards, "passes": passes, **facts()}
+    passes: list[dict[str, Any]] = []
+    document: dict[str, Any] = {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(document, indent=2) + "\n")
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder, stand_in(Path(folder)) as endpoint:
+        for world in _worlds(options, endpoint, folder):
+            passes.append(_pass(world))
+            document = {"benchmark": "scale", "passes": passes, **facts()}
+            options.out.write_text(json.dumps(document, indent=2) + "\n")  # each time: the next pass may not end
     if options.json:
         print(json.dumps(document, indent=2))
     print(passes[-1]["line"], flush=True)
