@@ -26,6 +26,8 @@ def expanded(path: Path) -> Template:
     for function in of_type(template, "AWS::Serverless::Function").values():
         if "CodeUri" in function:
             function["CodeUri"] = "s3://packed/function.zip"  # as `sam deploy` leaves it
+    for machine in of_type(template, "AWS::Serverless::StateMachine").values():
+        machine["DefinitionUri"] = "s3://packed/machine.json"
     given = {name: str(body.get("Default", name)) for name, body in template["Parameters"].items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
