@@ -234,6 +234,8 @@ def _account(world: World, at: Deployment, manifests: Mapping[str, Any]) -> tupl
     document = json.loads(at.store.get(at.run_uri(world.run_id, "manifest.json")))
     if document["Rows"] != result.succeeded or document["ItemCounts"]["Total"] != world.shards:
         result.wrong.append(f"the manifest has {document['Rows']} rows and {document['ItemCounts']}")
+    if result.repeated and not world.faults:
+        result.wrong.append(f"{result.repeated} executions too many, though nothing went wrong")
     if not manifests["same_bytes"]:
         result.wrong.append("the manifests written again have other bytes")
     return result, dict(sorted(done.faults.items()))
