@@ -32,7 +32,9 @@ def gateway(deployed: Deployed) -> Any:
 def state(gateway: Any, deployed: Deployed, task_id: str) -> Any:
     """A task's state, by the request that the deployed method makes; None if nobody recorded it."""
     calls = client("apigateway")
-    (resource,) = (r for r in calls.get_resources(restApiId=deployed.api["RestApiId"])["items"] if "{id}" in r["path"])
+    (resource,) = (
+        r for r in calls.get_resources(restApiId=deployed.api["RestApiId"])["items"] if r["path"] == "/tasks/{id}"
+    )
     method = calls.get_method(restApiId=deployed.api["RestApiId"], resourceId=resource["id"], httpMethod="GET")
     text = method["methodIntegration"]["requestTemplates"]["application/json"]
     found = gateway.get_item(**json.loads(text.replace(ENCODED_ID, task_id)))
@@ -227,3 +229,13 @@ def waiting(url: str) -> int:
     """Messages in a queue, in work or not."""
     found = attributes(url)
     return int(found["ApproximateNumberOfMessages"]) + int(found["ApproximateNumberOfMessagesNotVisible"])
+
+
+# --- runs: the stand-in integrates API Gateway with no state machine, so what is started is tested by the template ---
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"run_id": "known"}, {"script": "s3://b/x.py", "output": "s3://b/o", "inputs": []}]
+)
+def test_what_is_no_request_for_a_run_is_refused_before_anything_is_started(deployed: Deployed, body: Any) -> None:
+    assert deployed.request("POST", "/runs", body, key=deployed.key).status == 400
