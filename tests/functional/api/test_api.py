@@ -151,6 +151,14 @@ def test_anything_but_json_is_refused(deployed: Deployed) -> None:
     assert answer.status in (400, 415)  # the stand-in looks at the body first
 
 
+@pytest.mark.parametrize(
+    "body", [{}, {"run_id": "known"}, {"script": "s3://b/x.py", "output": "s3://b/o", "inputs": []}]
+)
+def test_what_is_no_request_for_a_run_is_refused_before_anything_is_started(deployed: Deployed, body: Any) -> None:
+    """The stand-in integrates API Gateway with no state machine: what is started is tested by the template."""
+    assert deployed.request("POST", "/runs", body, key=deployed.key).status == 400
+
+
 def test_without_the_key_nothing_is_accepted_or_shown(deployed: Deployed) -> None:
     for method, path in (("POST", "/tasks"), ("PUT", "/tasks/t"), ("GET", "/tasks/t"), ("POST", "/invocations")):
         assert deployed.request(method, path, {}).status == 403
@@ -229,13 +237,3 @@ def waiting(url: str) -> int:
     """Messages in a queue, in work or not."""
     found = attributes(url)
     return int(found["ApproximateNumberOfMessages"]) + int(found["ApproximateNumberOfMessagesNotVisible"])
-
-
-# --- runs: the stand-in integrates API Gateway with no state machine, so what is started is tested by the template ---
-
-
-@pytest.mark.parametrize(
-    "body", [{}, {"run_id": "known"}, {"script": "s3://b/x.py", "output": "s3://b/o", "inputs": []}]
-)
-def test_what_is_no_request_for_a_run_is_refused_before_anything_is_started(deployed: Deployed, body: Any) -> None:
-    assert deployed.request("POST", "/runs", body, key=deployed.key).status == 400
