@@ -21,6 +21,7 @@ from sparklet.model import (
     ShardState,
 )
 from tests.deploy.recorded_stack import OUTSIDE, ROLE, THEIRS, Earlier, RecordedStack
+from tests.deploy.step_scenarios import take_steps
 
 JOB = Path(__file__).parent / "scripts" / "job.py"
 CSV = b"".join(b"%d,row\n" % n for n in range(20))
@@ -48,6 +49,7 @@ def lead_through(stack: RecordedStack) -> None:
     settle_letters(stack)
     do_objects(stack)
     end_runs(stack)
+    take_steps(stack)
 
 
 def place_inputs(stack: RecordedStack) -> None:

@@ -1,0 +1,87 @@
+"""What the steps of state machines are led through: a run of each dispatch, and what failed executions leave."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from sparklet.fanout.new_run import RunRequest, new_run
+from sparklet.fanout.planner import plan
+from sparklet.fanout.redrive import redrive
+from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult
+from tests.deploy.recorded_stack import RecordedStack
+
+JOB = Path(__file__).parent / "scripts" / "job.py"
+
+
+def take_steps(stack: RecordedStack) -> None:
+    """Every step that the loop and the map machine call."""
+    follow_a_queue(stack)
+    hand_out_waves(stack)
+    for run_id in ("mapped", ""):
+        told = {"execution": f"arn:x:{run_id}-1", "machine": "m", "where": "Check", "error": "E", "cause": "why"}
+        assert stack.invoke("StepFunction", {"step": "record", "run_id": run_id, **told})["recorded"]
+
+
+def follow_a_queue(stack: RecordedStack) -> None:
+    """A lease that lapses, a run that is judged and followed."""
+    at = stack.at()
+    enter(stack, "stepped", Dispatch.QUEUE, 1, RunOptions(max_objects=1), follow=True)
+    lost = at.ledger.get_shard("stepped", 0)
+    assert at.ledger.claim(lost.ref, "killed", 1, 3).status is ClaimStatus.GRANTED
+    at.clock.sleep(max(0.0, at.ledger.get_shard("stepped", 0).lease_end_s - at.clock.now_s()) + 0.1)
+    assert check(stack, "stepped") == "RUNNING"
+    succeed(stack, "stepped", 0)
+    at.store.put(f"s3://{stack.bucket}/output/stepped/shard=000000/part.csv", b"1\n")
+    assert check(stack, "stepped") == "RUNNING"  # it is to be judged
+    succeed(stack, "stepped-check-0", 0)
+    assert check(stack, "stepped-check-0") == "SUCCEEDED"
+    assert check(stack, "stepped") == "SUCCEEDED"
+    assert at.ledger.get_run("stepped-next-0").parent == "stepped"
+    assert at.ledger.get_run("stepped").notified_s is not None
+    at.ledger.cancel_run("stepped-next-0")
+    assert check(stack, "stepped-next-0") == "CANCELLED"
+
+
+def hand_out_waves(stack: RecordedStack) -> None:
+    """A Map that stops since too much failed, and the same run again once that is mended."""
+    at = stack.at()
+    enter(stack, "mapped", Dispatch.MAP, 3, RunOptions(max_objects=1, tolerated_failure_count=1))
+    wave = stack.invoke("StepFunction", {"step": "wave", "run_id": "mapped", "wave": 0})
+    assert (wave["how"], wave["count"]) == ("inline", 3)
+    for number in (0, 1):
+        ref = at.ledger.get_shard("mapped", number).ref
+        at.ledger.claim(ref, f"a{number}", 60, 3)
+        at.ledger.fail("mapped", number, f"a{number}", Failure("E", "no", retryable=False))
+    given_up = stack.invoke("StepFunction", {"step": "give_up", "run_id": "mapped", "reason": "its Map stopped"})
+    assert (given_up["state"], given_up["counts"]["failed"]) == ("FAILED", 3)
+    redrive(at, "mapped")
+    assert stack.invoke("StepFunction", {"step": "wave", "run_id": "mapped", "wave": 0})["count"] == 3
+    for number in range(3):
+        succeed(stack, "mapped", number)
+    assert check(stack, "mapped") == "SUCCEEDED"  # what FAILED left is deleted
+    assert at.ledger.get_run("mapped").state is RunState.SUCCEEDED
+
+
+def enter(
+    stack: RecordedStack, run_id: str, dispatch: Dispatch, shards: int, options: RunOptions, *, follow: bool = False
+) -> None:
+    """A run that is planned already, as machines have it."""
+    at, own = stack.at(), f"s3://{stack.bucket}"
+    for number in range(shards):
+        at.store.put(f"{own}/input/{run_id}/{number}.csv", b"1\n")
+    folders, output = (f"{own}/input/{run_id}/",), f"{own}/output/{run_id}/"
+    request = RunRequest(str(JOB), folders, output, run_id, options=options, dispatch=dispatch)
+    if follow:
+        request = replace(request, check=str(JOB), next=str(JOB), next_output=f"{own}/output/{run_id}-next/")
+    new_run(at, request)
+    plan(at, run_id)
+
+
+def succeed(stack: RecordedStack, run_id: str, number: int) -> None:
+    ledger = stack.at().ledger
+    assert ledger.claim(ledger.get_shard(run_id, number).ref, f"done-{number}", 60, 3).status is ClaimStatus.GRANTED
+    ledger.succeed(run_id, number, f"done-{number}", ShardResult(rows=1))
+
+
+def check(stack: RecordedStack, run_id: str) -> str:
+    """The run's state after a step."""
+    return str(stack.invoke("StepFunction", {"step": "check", "run_id": run_id})["state"])
