@@ -26,7 +26,7 @@ HANDLERS = {
 }
 WORKERS = 2
 ENV = {"SFN_WAIT_SCALE": "0.02", "SPARKLET_GRACE_S": "2"}
-OPTIONS: dict[str, Any] = {"workers": WORKERS, "timeout_s": 8, "handlers": HANDLERS, "worker_env": ENV}
+OPTIONS: dict[str, Any] = {"workers": WORKERS, "timeout_s": 6, "handlers": HANDLERS, "worker_env": ENV}
 ABOVE_INLINE = 42
 DIFFER = ("StartDate", "StopDate", "DurationSeconds", "TaskSeconds", "AttemptId", "LogStream", "Size")
 WAYS = ("loop", "map", "inline")

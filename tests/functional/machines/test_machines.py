@@ -106,7 +106,7 @@ def test_a_cancelled_run_lets_what_runs_end_and_begins_nothing(stage: Stage, way
     assert not stage.by_state(request["run_id"]).keys() & {"PENDING", "RUNNING"}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["loop", "inline"])  # few shards are redriven: an inline Map does them in any case
 def test_a_redriven_run_does_its_failed_shards_and_no_other(stage: Stage, way: str) -> None:
     (stage.shown / "broken").touch()
     request = stage.request(way, "broken-1", "broken-2", "good", max_attempts=1)
