@@ -30,11 +30,13 @@ from benchmarks.scale.world import BUCKET, DATA, SCRIPT, World, set_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
 from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.new_run import new_run
 from sparklet.fanout.plan_parts import shards_of
 from sparklet.model import ShardState
 
 CLEAN_TIMEOUT_S, FAULTY_TIMEOUT_S = 60.0, 8.0
 FAULTY_VISIBILITY_S = 12
+LATE_S = 10.0
 FILLERS = 4
 SCRIPT_BODY = b"print('never run: the runner only notes what it was asked to do')\n"
 
@@ -69,7 +71,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--share", type=float, default=0.01, help="of the shards, for each kind of fault")
     parser.add_argument("--seed", type=int, default=2013)
-    parser.add_argument("--pollers", type=int, default=2 * (os.cpu_count() or 1))
+    parser.add_argument("--pollers", type=int, default=4 * (os.cpu_count() or 1))
     parser.add_argument("--json", action="store_true", help="print all figures before the last line")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "scale.json")
     options = parser.parse_args()
@@ -108,16 +110,25 @@ def _worlds(options: argparse.Namespace, endpoint: str, folder: str) -> Iterator
 
 
 def _pass(world: World) -> dict[str, Any]:
-    """Plan → queue → worker → ledger → check → manifests, and what came of it."""
+    """Plan → queue → worker → ledger → check → manifests, and what came of it.
+
+    The clean pass does one after the other, so that each step's time is its own. With faults workers and checker begin
+    with the first part of the plan, as they do in life.
+    """
     clients = world.clients()
     world.create(clients)
     _tell(f"{world.name}: {world.shards} shards")
-    planned = _step("plan", world)
-    started_s = time.perf_counter()
-    with _mapping(world) as working:
-        watched = _step("watch", world, working)
-        worked_s = time.perf_counter() - started_s
-        drained_s = _drained(world, clients)
+    new_run(world.deployment(clients), world.request())
+    with ThreadPoolExecutor(1) as beside:
+        planning = beside.submit(_step, "plan", world)
+        if not world.faults:
+            planning.result()
+        started_s = time.perf_counter()
+        with _mapping(world) as working:
+            watched = _step("watch", world, lambda: working() and not (planning.done() and planning.exception()))
+            worked_s = time.perf_counter() - started_s
+            drained_s, left = _drained(world, clients)
+        planned = planning.result()
     manifests = _step("manifests", world)
     started_s = time.perf_counter()
     at = world.deployment(clients)
@@ -138,6 +149,7 @@ def _pass(world: World) -> dict[str, Any]:
         },
         "planned_per_s": round(world.shards / planned["took_s"]),
         "worked_per_s": round(world.shards / worked_s),
+        "left_hidden": left,  # messages of workers that died, not seen again yet
         "executions": result.executions,
         "repeated": result.repeated,
         "faults": faults,
@@ -204,18 +216,21 @@ def _mapping(world: World) -> Iterator[Callable[[], bool]]:
         raise SystemExit(1)
 
 
-def _drained(world: World, clients: AwsClients) -> float:
-    """Wait until every message left over was delivered, and turned away; how long that took."""
+def _drained(world: World, clients: AwsClients) -> tuple[float, int]:
+    """Let messages that are left over be delivered, and turned away; how long that took, and how many are still hidden.
+
+    Some are hidden for more than a minute, until a lease that is over can be taken over: they are not waited for.
+    """
+    names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     started_s = time.perf_counter()
     while True:
-        names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         url = world.queue_url(clients)
         found = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-        if not any(int(found[name]) for name in names):
-            return time.perf_counter() - started_s
-        if time.perf_counter() - started_s > 10 * world.visibility_s:
-            raise SystemExit(f"{world.name}: messages are left: {found}")
-        time.sleep(1)
+        visible, hidden = (int(found[name]) for name in names)
+        took_s = time.perf_counter() - started_s
+        if not visible and (not hidden or took_s > LATE_S):
+            return took_s, hidden
+        time.sleep(0.5)
 
 
 def _account(world: World, at: Deployment, manifests: Mapping[str, Any]) -> tuple[Account, dict[str, int]]:

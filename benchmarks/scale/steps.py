@@ -32,7 +32,7 @@ from sparklet.settings import StepSettings
 
 # A check costs the stand-in, whose index queries read a whole partition, far more than DynamoDB: the pause behind it is
 # so many times longer than it took, up to so many seconds a shard of the run.
-LEAST_WAIT_S, WAIT_SHARE, WAIT_S_A_SHARD = 1.0, 6.0, 0.001
+LEAST_WAIT_S, WAIT_SHARE, WAIT_S_A_SHARD = 1.0, 8.0, 0.001
 
 
 class Requests:
