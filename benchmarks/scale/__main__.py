@@ -37,6 +37,7 @@ from sparklet.model import ShardState
 CLEAN_TIMEOUT_S, FAULTY_TIMEOUT_S = 60.0, 8.0
 FAULTY_VISIBILITY_S = 12
 LATE_S = 10.0
+QUEUE_BEARS = 20_000  # messages: whatever is done to ministack's queue takes as long as the queue is
 FILLERS = 4
 SCRIPT_BODY = b"print('never run: the runner only notes what it was asked to do')\n"
 
@@ -72,6 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.01, help="of the shards, for each kind of fault")
     parser.add_argument("--seed", type=int, default=2013)
     parser.add_argument("--pollers", type=int, default=4 * (os.cpu_count() or 1))
+    parser.add_argument("--rate", type=float, default=90.0, help=f"messages a second, above {QUEUE_BEARS} shards")
     parser.add_argument("--json", action="store_true", help="print all figures before the last line")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "scale.json")
     options = parser.parse_args()
@@ -95,6 +97,7 @@ def _worlds(options: argparse.Namespace, endpoint: str, folder: str) -> Iterator
             timeout_s=FAULTY_TIMEOUT_S if faults else CLEAN_TIMEOUT_S,
             visibility_s=FAULTY_VISIBILITY_S if faults else round(6 * CLEAN_TIMEOUT_S),
             dispatch="map" if name == "map" else "queue",
+            rate_per_s=options.rate if name != "map" and int(size or options.shards) > QUEUE_BEARS else 0.0,
             seed=options.seed,
             faults=faults,
         )
@@ -112,8 +115,8 @@ def _worlds(options: argparse.Namespace, endpoint: str, folder: str) -> Iterator
 def _pass(world: World) -> dict[str, Any]:
     """Plan → queue → worker → ledger → check → manifests, and what came of it.
 
-    The clean pass does one after the other, so that each step's time is its own. With faults workers and checker begin
-    with the first part of the plan, as they do in life.
+    The clean pass does one after the other, so that each step's time is its own. With faults, or where messages are sent
+    at a rate, workers and checker begin with the first part of the plan, as they do in life.
     """
     clients = world.clients()
     world.create(clients)
@@ -121,7 +124,7 @@ def _pass(world: World) -> dict[str, Any]:
     new_run(world.deployment(clients), world.request())
     with ThreadPoolExecutor(1) as beside:
         planning = beside.submit(_step, "plan", world)
-        if not world.faults:
+        if not world.faults and not world.rate_per_s:
             planning.result()
         started_s = time.perf_counter()
         with _mapping(world) as working:

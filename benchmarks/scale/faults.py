@@ -104,7 +104,8 @@ class LedgerFaults:
         write = f"{sort_key} {operation} {wanted}"
         with self._lock:
             kind, left = self._left.get(write) or self._faults.ledger(write)
-            self._left[write] = kind, max(0, left - 1)
+            if kind:
+                self._left[write] = kind, max(0, left - 1)
         return kind if left else ""
 
     def _really_send(self, request: "AWSPreparedRequest") -> None:

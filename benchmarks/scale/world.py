@@ -18,7 +18,7 @@ from sparklet.model import Dispatch, RunOptions
 
 BUCKET, DATA, REGION = "scale", "scale-data", "us-east-1"
 OUTPUT, SCRIPT = f"s3://{DATA}/out/", f"s3://{DATA}/job.py"
-THREADS = 16
+THREADS = 4  # the stand-in answers one at a time: more would only wait, and longer than a client waits
 MAX_RECEIVES = 20  # as in the template
 MAX_ATTEMPTS = 5  # faults of several kinds may meet in one shard; none of them may end it
 GRACE_S = 2.0
@@ -36,6 +36,7 @@ class World:
     timeout_s: float  # of the worker function: its lease
     visibility_s: int
     dispatch: str = "queue"
+    rate_per_s: float = 0.0  # the run's own: messages sent a second
     seed: int = 0
     faults: float = 0.0  # share of shards that each kind of fault meets
 
@@ -92,7 +93,9 @@ class World:
 
     def request(self) -> RunRequest:
         """One object a shard; failures are tolerated, so that their number alone decides nothing."""
-        options = RunOptions(max_objects=1, max_attempts=MAX_ATTEMPTS, tolerated_failure_percentage=50)
+        options = RunOptions(
+            max_objects=1, max_attempts=MAX_ATTEMPTS, tolerated_failure_percentage=50, rate_per_s=self.rate_per_s
+        )
         return RunRequest(
             SCRIPT, (self.input,), OUTPUT, run_id=self.run_id, options=options, dispatch=Dispatch(self.dispatch)
         )
