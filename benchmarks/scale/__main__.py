@@ -7,6 +7,7 @@ is off in any of them. What is off is named above it. Raw figures: build/scale.j
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,7 @@ def main() -> None:
     """Run the passes and print."""
     options = _options()
     set_environment()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # not without ending what it started
     passes: list[dict[str, Any]] = []
     document: dict[str, Any] = {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -115,8 +117,8 @@ def _worlds(options: argparse.Namespace, endpoint: str, folder: str) -> Iterator
 def _pass(world: World) -> dict[str, Any]:
     """Plan → queue → worker → ledger → check → manifests, and what came of it.
 
-    The clean pass does one after the other, so that each step's time is its own. With faults, or where messages are sent
-    at a rate, workers and checker begin with the first part of the plan, as they do in life.
+    The clean pass does one after the other, so that each step's time is its own. With faults, or where messages are
+    sent at a rate, workers and checker begin with the first part of the plan, as they do in life.
     """
     clients = world.clients()
     world.create(clients)
