@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do $$python -c \
 	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
 RUN := .venv/bin/python
 
-.PHONY: help venv demo test pytest image test-image validate check format docs bench fuzz lock lock-stacks outdated audit deploy-venv clean
+.PHONY: help venv demo test pytest image test-image validate check format docs bench scale scale-quick fuzz lock lock-stacks outdated audit deploy-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,12 @@ docs: venv ## Write docs/guide/cli.md from the commands' help
 
 bench: venv ## Print the figures as JSON
 	@$(RUN) -m benchmarks.run $(ARGS)
+
+scale: venv ## 100,000 shards through the real handler, clean and with faults, on the stand-in; nearly an hour
+	@$(RUN) -m benchmarks.scale $(ARGS)
+
+scale-quick: venv ## The same with 5,000 shards, in two minutes
+	@$(RUN) -m benchmarks.scale --shards 5000 --passes map:500 faults --out build/scale-quick.json $(ARGS)
 
 fuzz: venv ## Try over 100,000 events and environments; figures in build/fuzz.json
 	@$(RUN) -m pytest -q -m campaign tests/fuzz $(ARGS)
