@@ -21,7 +21,9 @@ from sparklet.errors import ShardNotFoundError
 from sparklet.model import Counts, Run, ShardRecord, ShardState, ledger_bucket_count
 
 WRITERS = 8  # a put is 1 ms of Python and some 5 ms of waiting: more threads would only wait for one another
-SHARDS_AHEAD = 16_000  # asked for at a time while the pages of up to 256 buckets are merged: bounds memory
+# While the pages of up to 256 buckets are merged: so many shards are asked for at a time, but no shorter pages. Bounds
+# memory: botocore needs 10 KB for an item while it reads it.
+SHARDS_AHEAD, LEAST_PAGE = 4_000, 100
 
 
 class ShardLedger(RunLedger):
@@ -57,7 +59,7 @@ class ShardLedger(RunLedger):
         """All shards, or those in one state, in order of number: the buckets merged, each read a page ahead."""
         partitions = self._partitions(self.get_run(run_id))
         with ThreadPoolExecutor(self._table.threads) as pool:
-            page_shards = SHARDS_AHEAD // len(partitions)  # a page ends at 1 MB, some 1,500 shards, anyway
+            page_shards = max(LEAST_PAGE, SHARDS_AHEAD // len(partitions))  # a page ends at 1 MB anyway
             buckets = [_ahead(pool, self._pages(partition, state, page_shards)) for partition in partitions]
             yield from heapq.merge(*buckets, key=lambda record: record.number)
 
@@ -153,7 +155,7 @@ class ShardLedger(RunLedger):
 def _ahead(pool: ThreadPoolExecutor, pages: Iterator[Mapping[str, Any]]) -> Iterator[ShardRecord]:
     """The shards of these pages; while one page is handed out, the next is on its way.
 
-    What waits are records: an item as it comes takes five times the memory.
+    What waits are records: items as they come take much more memory.
     """
 
     def read() -> list[ShardRecord] | None:
