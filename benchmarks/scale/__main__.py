@@ -40,6 +40,7 @@ FAULTY_VISIBILITY_S = 12
 LATE_S = 10.0
 QUEUE_BEARS = 20_000  # messages: whatever is done to ministack's queue takes as long as the queue is
 FILLERS = 4
+_steps: list["subprocess.Popen[str]"] = []
 SCRIPT_BODY = b"print('never run: the runner only notes what it was asked to do')\n"
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     """Run the passes and print."""
     options = _options()
     set_environment()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # not without ending what it started
+    signal.signal(signal.SIGTERM, _end)
     passes: list[dict[str, Any]] = []
     document: dict[str, Any] = {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +61,13 @@ def main() -> None:
         print(json.dumps(document, indent=2))
     print(passes[-1]["line"], flush=True)
     sys.exit(not all(each["good"] for each in passes))
+
+
+def _end(*_: object) -> None:
+    """Not without ending what was started: steps first, which are waited for."""
+    for process in _steps:
+        process.terminate()
+    sys.exit("ended")
 
 
 def _options() -> argparse.Namespace:
@@ -180,6 +188,7 @@ def _step(step: str, world: World, working: Callable[[], bool] = lambda: True) -
         log.open("ab") as errors,
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
+        _steps.append(process)
         for line in process.stdout or ():
             said = json.loads(line)
             if "check_s" in said:
