@@ -224,6 +224,8 @@ def _choice(figures: PlanFigures, of: Mapping[Way, Estimate]) -> tuple[Way, str]
 
 
 def _sooner(saved_s: float) -> str:
+    if abs(saved_s) < 3:
+        return "no sooner"
     return f"{abs(saved_s) / 60:,.1f} min {'sooner' if saved_s >= 0 else 'later'}"
 
 
