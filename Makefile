@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do $$python -c \
 	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
 RUN := .venv/bin/python
 
-.PHONY: help venv demo test pytest image test-image validate check format docs bench scale scale-quick fuzz lock lock-stacks outdated audit deploy-venv clean
+.PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick scale scale-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -59,8 +59,12 @@ format: venv ## Format the code and repair what ruff can
 docs: venv ## Write docs/guide/cli.md from the commands' help
 	@$(RUN) -m sparklet.cli.reference docs/guide/cli.md
 
-bench: venv ## Print the figures as JSON
+# The image's part needs `make image` and root, as the tests of the image do.
+bench: bench-venv deploy-venv ## Measure everything, write docs/benchmarks.md; 15 min on two idle cores (ARGS='--only cold')
 	@$(RUN) -m benchmarks.run $(ARGS)
+
+bench-quick: bench-venv deploy-venv ## Cold and warm against spark-submit for a CSV job, in under a minute
+	@$(RUN) -m benchmarks.quick $(ARGS)
 
 scale: venv ## 100,000 shards through the real handler, clean and with faults, on the stand-in; nearly an hour
 	@$(RUN) -m benchmarks.scale $(ARGS)
@@ -84,6 +88,7 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 	@$(LOCK) $(LOCK_ARGS) --extra deploy -o requirements/deploy.lock pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) -o requirements/sbom.lock requirements/sbom.in
 	@$(LOCK) $(LOCK_ARGS) -c requirements/sbom.lock -o requirements/audit.lock requirements/audit.in
+	@$(LOCK) $(LOCK_ARGS) -c requirements/dev.lock -o requirements/bench.lock requirements/bench.in
 	@! grep -nE '://|index' requirements/*.lock || { echo "a lock file names a registry"; exit 1; }
 
 lock-stacks: venv ## Fetch what docker/stacks names and note its hashes there (ARGS=docker/stacks/x.toml: one of them)
@@ -105,5 +110,14 @@ deploy-venv: venv ## Build .venv-deploy with aws-sam-cli, whose pins clash with 
 		npm ci --prefix .venv-deploy/asl --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error; \
 	else echo "no npm here: asl-validator is NOT installed, the state machines are linted by our own checks only"; fi
 
+# Beside the rivals Lambda's own client for the worker, of the version that the image has, in a folder of its own.
+bench-venv: venv ## Build .venv-bench with what benchmarks compare and draw with
+	@[ -x .venv-bench/bin/python ] || "$(PYTHON)" -m venv .venv-bench
+	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-bench/bin/python --require-hashes requirements/bench.lock
+	@$(RUN) docker/requirements_of.py docker/stacks/spark-3.5.toml \
+		| grep -E '^(awslambdaric|simplejson|snapshot-restore-py)==' >.venv-bench/lambda.txt
+	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv/bin/python --require-hashes \
+		--target .venv-bench/lambda .venv-bench/lambda.txt
+
 clean: ## Delete what was built here (not the cache of jars)
-	rm -rf .venv .venv-audit .venv-deploy build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-audit .venv-bench .venv-deploy build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

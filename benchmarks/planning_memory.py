@@ -1,11 +1,12 @@
 """How much memory does planning take, and does it grow with the number of objects?
 
-Each size is planned in a process of its own whose peak resident memory is read at the end. The adapters are
-those in memory with one difference, or they themselves would grow: the store makes its listing up as it is
-asked for it and forgets plan parts, ledger and queue count shards and messages instead of keeping them. What
-is left is the planner's own: inventory, packing, parts, checkpoints. Prints JSON.
+Each turn is a process of its own whose peak resident memory is read at the end. The adapters are those in memory with
+one difference, or they themselves would grow: the store makes its listing up as it is asked for it and forgets plan
+parts, ledger and queue count shards and messages instead of keeping them. What is left is the planner's own: inventory,
+packing, parts, checkpoints. The floor beside it, ``raw``, lists the same objects and makes a ledger's item and a
+message of each, and nothing else: no file, no checkpoint, nothing that a crash could be made good from.
 
-    python -m benchmarks.planning_memory [--objects 10000 1000000]
+    python -m benchmarks.planning_memory [--objects 10000 100000 1000000] [--rounds 1] [--quick]
 """
 
 import argparse
@@ -15,16 +16,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from benchmarks.facts import ROOT, facts
+from benchmarks.comparison import SPARKLET, Case, Run, document, publish
+from benchmarks.facts import ROOT
+from sparklet.aws.dynamodb.items import new_shard_item
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.new_run import RunRequest, new_run
-from sparklet.fanout.planner import plan
+from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.planner import plan
 from sparklet.local.memory import MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from sparklet.model import RunOptions, ShardRecord
 from sparklet.ports import ObjectInfo
 
+RAW = "raw"
+QUESTION = "How much memory does planning take, and does it grow with the number of objects?"
 SOURCE = "s3://data/in/"
 KEYS_A_PAGE = 1000
 
@@ -72,54 +76,63 @@ class CountingQueue(MemoryTaskQueue):
 
 
 def main() -> None:
-    """Measure each size in a process of its own, and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--objects", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--measure", nargs=2, type=int, metavar=("OBJECTS", "PER_SHARD"), help=argparse.SUPPRESS)
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="each is a case")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of each side")
+    parser.add_argument("--quick", action="store_true", help="10,000 and 100,000 objects")
+    parser.add_argument("--turn", nargs=2, metavar=("SIDE", "OBJECTS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(_measure(*options.measure)))
+    if options.turn:
+        side, objects = options.turn
+        print(json.dumps(_turn(side, int(objects))))
         return
-    measured = [_in_a_process(count, per_shard) for per_shard in (1, 1000) for count in options.objects]
-    print(
-        json.dumps(
-            {"benchmark": "planning_memory", "adapters": "counting, see docstring", "plans": measured, **facts()},
-            indent=2,
-        )
-    )
+    sizes, turns = [10_000, 100_000] if options.quick else options.objects, options.rounds
+    cases = [Case(f"{objects:,} objects", [RAW]) for objects in sizes]
+    for number in range(turns):
+        for case, objects in zip(cases, sizes, strict=True):
+            for side in (SPARKLET, RAW) if number % 2 else (RAW, SPARKLET):
+                case.add(side, _in_a_process(side, objects))
+    parameters = {"adapters": "counting, see the script", "rounds": turns, "shards": "one an object"}
+    publish(document("planning_memory", QUESTION, parameters, cases))
 
 
-def _in_a_process(objects: int, per_shard: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.planning_memory", "--measure", str(objects), str(per_shard)]
+def _in_a_process(side: str, objects: int) -> Run:
+    command = [sys.executable, "-m", "benchmarks.planning_memory", "--turn", side, str(objects)]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    return Run(**json.loads(done.stdout))
 
 
-def _measure(objects: int, per_shard: int) -> dict[str, Any]:
-    """Plan, then read how much memory this process had at most."""
-    ledger, queue = CountingLedger(), CountingQueue()
-    at = Deployment("sparklet", ListingStore(objects), ledger, queue, SystemClock())
-    at.store.put("s3://data/job.py", b"")
-    before_mb = _peak_mb()
-    start_s = time.perf_counter()
-    request = RunRequest("s3://data/job.py", (SOURCE,), "s3://data/out/", options=RunOptions(max_objects=per_shard))
-    run = plan(at, new_run(at, request).run_id)
-    duration_s = time.perf_counter() - start_s
-    if not run.object_count == objects or not run.shard_count == ledger.shard_count == queue.message_count:
-        raise SystemExit(f"the plan is wrong: {run}, {ledger.shard_count} shards, {queue.message_count} messages")
+def _turn(side: str, objects: int) -> dict[str, float]:
+    """One side's work; its memory with what was there before."""
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
+    (_plan if side == SPARKLET else _make_raw)(objects)
     return {
-        "objects": objects,
-        "shards": run.shard_count,
-        "peak_rss_mb": _peak_mb(),
-        "before_planning_mb": before_mb,
-        "planning_s": round(duration_s, 2),
-        "objects_per_s": round(objects / duration_s),
+        "wall_s": time.perf_counter() - start_s,
+        "cpu_s": time.process_time() - start_cpu_s,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
-def _peak_mb() -> float:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+def _plan(objects: int) -> None:
+    """From the prefix to the sealed plan."""
+    ledger, queue = CountingLedger(), CountingQueue()
+    at = Deployment("sparklet", ListingStore(objects), ledger, queue, SystemClock())
+    at.store.put("s3://data/job.py", b"")
+    request = RunRequest("s3://data/job.py", (SOURCE,), "s3://data/out/", options=RunOptions(max_objects=1))
+    run = plan(at, new_run(at, request).run_id)
+    if not run.object_count == objects or not run.shard_count == ledger.shard_count == queue.message_count:
+        raise SystemExit(f"the plan is wrong: {run}, {ledger.shard_count} shards, {queue.message_count} messages")
+
+
+def _make_raw(objects: int) -> None:
+    """An item and a message of each object, one at a time."""
+    made = 0
+    for number, info in enumerate(ListingStore(objects).list(SOURCE)):
+        record = ShardRecord("raw", number, "part-00000-0123abcd.jsonl", 60 * number, 60, 1, info.size_bytes)
+        made += bool(new_shard_item(record, 0.0, "0123456789ab")) and bool(record.ref.to_body())
+    if made != objects:
+        raise SystemExit(f"{made} items were made, not {objects}")
 
 
 if __name__ == "__main__":

@@ -1,31 +1,32 @@
 """How fast are shards planned, compared with a raw client that does the same writes?
 
-Both work on one ministack, in turns: Sparklet lists a prefix and plans one object a shard (plan parts,
-checkpoints, conditional puts, messages); the raw client does nothing but as many conditional puts of items of
-the same size and as many messages in batches of ten, with as many threads. Prints JSON; the ratio is raw time
-over Sparklet's time, so 1.0 means that listing, packing and checkpoints cost nothing.
+Both work on one ministack, in turns, each turn in a process of its own: Sparklet lists a prefix and plans one object a
+shard (plan parts, checkpoints, conditional puts, messages); the raw client does nothing but as many conditional puts of
+items of the same size and as many messages in batches of ten, with as many threads. A wall ratio of 1 means that
+listing, packing and checkpoints cost nothing.
 
-    python -m benchmarks.planning_rate [--objects 100000]
+    python -m benchmarks.planning_rate [--objects 10000 100000] [--rounds 3] [--quick]
 """
 
 import argparse
 import json
 import os
+import resource
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.facts import facts
+from benchmarks.comparison import SPARKLET, Case, Run, document, publish, say
+from benchmarks.facts import ROOT
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.dynamodb.items import new_shard_item
@@ -33,65 +34,77 @@ from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.new_run import RunRequest, new_run
-from sparklet.fanout.planner import plan
+from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.planner import plan
 from sparklet.model import RunOptions, ShardRecord, ShardRef
 
+RAW = "raw"
+QUESTION = "How fast are shards planned, compared with a raw client that does the same writes?"
 BUCKET, TABLE, RAW_TABLE = "bench", "bench-ledger", "bench-raw"
+QUEUE, RAW_QUEUE = "bench", "bench-raw"
 THREADS = 16
 MESSAGES_A_BATCH = 10
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--objects", type=int, default=100_000, help="in all rounds together, all in one bucket")
-    parser.add_argument("--rounds", type=int, default=20, help="turns of each side")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, nargs="+", default=[10_000], help="each size is a case")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    parser.add_argument("--quick", action="store_true", help="2,000 objects, two rounds")
+    parser.add_argument("--turn", nargs=4, metavar=("SIDE", "ENDPOINT", "NUMBER", "OBJECTS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    per_round = max(1, options.objects // options.rounds)
+    if options.turn:
+        side, endpoint, number, objects = options.turn
+        print(json.dumps(_turn(side, endpoint, int(number), int(objects))))
+        return
+    sizes, turns = ([2_000], 2) if options.quick else (options.objects, options.rounds)
+    cases = [Case(f"{objects:,} objects", [RAW]) for objects in sizes]
+    for case, objects in zip(cases, sizes, strict=True):
+        _measure(case, objects, turns)
+    publish(
+        document("planning_rate", QUESTION, {"threads": THREADS, "rounds": turns, "shards": "one an object"}, cases)
+    )
+
+
+def _measure(case: Case, objects: int, turns: int) -> None:
+    """A stand-in of this case's own, filled once; the sides take turns on it, and who begins changes."""
     with tempfile.TemporaryDirectory() as folder, stand_in(Path(folder)) as endpoint:
-        clients = AwsClients(THREADS, endpoint_url=endpoint, region="us-east-1")
-        at, raw_queue = _deployment(clients), clients.sqs.create_queue(QueueName="bench-raw")["QueueUrl"]
-        for number in range(options.rounds):
-            _fill(at, number, per_round)
-        ours: list[float] = []
-        raw: list[float] = []
-        for number in range(options.rounds):
-            if number % 2:
-                ours.append(_timed(_plan, at, number, per_round))
-            raw.append(_timed(_write_raw, clients, raw_queue, number, per_round))
-            if not number % 2:
-                ours.append(_timed(_plan, at, number, per_round))
-            print(f"round {number + 1} of {options.rounds}: {ours[-1]:.1f} s, raw {raw[-1]:.1f} s", file=sys.stderr)
-    print(json.dumps(_answer(options.rounds * per_round, options.rounds, ours, raw), indent=2))
+        _prepare(endpoint, objects)
+        for number in range(turns):
+            for side in (SPARKLET, RAW) if number % 2 else (RAW, SPARKLET):
+                command = [sys.executable, "-m", "benchmarks.planning_rate", "--turn", side, endpoint]
+                done = subprocess.run(
+                    [*command, str(number), str(objects)], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+                )
+                case.add(side, Run(**json.loads(done.stdout)))
 
 
-def _answer(objects: int, rounds: int, ours: list[float], raw: list[float]) -> dict[str, Any]:
-    ratios = [round(theirs / own, 3) for own, theirs in zip(ours, raw, strict=True)]
+def _turn(side: str, endpoint: str, number: int, objects: int) -> dict[str, float]:
+    """One side's work, without the start of its process."""
+    clients = AwsClients(THREADS, endpoint_url=endpoint, region="us-east-1")
+    work = _plan if side == SPARKLET else _write_raw
+    for service in ("s3", "sqs", "dynamodb"):
+        getattr(clients, service)  # made before the clock runs
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
+    work(clients, number, objects)
     return {
-        "benchmark": "planning_rate",
-        "objects": objects,
-        "rounds": rounds,
-        "threads": THREADS,
-        "sparklet_s": round(sum(ours), 2),
-        "raw_s": round(sum(raw), 2),
-        "sparklet_shards_per_s": round(objects / sum(ours)),
-        "raw_shards_per_s": round(objects / sum(raw)),
-        "ratio": round(sum(raw) / sum(ours), 3),
-        "median_ratio": statistics.median(ratios),
-        "ratio_by_round": ratios,
-        **facts(),
+        "wall_s": time.perf_counter() - start_s,
+        "cpu_s": time.process_time() - start_cpu_s,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
 # --- the two sides ---
 
 
-def _plan(at: Deployment, number: int, count: int) -> None:
+def _plan(clients: AwsClients, number: int, count: int) -> None:
     """Sparklet: from the prefix to the sealed plan."""
+    queue = SqsQueue(clients, clients.sqs.get_queue_url(QueueName=QUEUE)["QueueUrl"])
+    at = Deployment(BUCKET, S3Store(clients), DynamoLedger(clients, TABLE), queue, SystemClock())
     request = RunRequest(
         script=f"s3://{BUCKET}/job.py",
-        inputs=(f"s3://{BUCKET}/in/{number}/",),
+        inputs=(f"s3://{BUCKET}/in/",),
         output_uri=f"s3://{BUCKET}/out/",
         run_id=f"bench-{number}",
         options=RunOptions(max_objects=1),
@@ -101,8 +114,9 @@ def _plan(at: Deployment, number: int, count: int) -> None:
         raise SystemExit(f"planned {planned.shard_count} shards, not {count}")
 
 
-def _write_raw(clients: AwsClients, queue_url: str, number: int, count: int) -> None:
+def _write_raw(clients: AwsClients, number: int, count: int) -> None:
     """The raw client: conditional puts, then batched sends, nothing else."""
+    queue_url = clients.sqs.get_queue_url(QueueName=RAW_QUEUE)["QueueUrl"]
 
     def put(shard: int) -> None:
         record = ShardRecord(f"raw-{number}", shard, "part-00000-0123abcd.jsonl", 60 * shard, 60, 1, 1)
@@ -126,29 +140,22 @@ def _write_raw(clients: AwsClients, queue_url: str, number: int, count: int) -> 
         list(pool.map(send, range(0, count, MESSAGES_A_BATCH)))
 
 
-def _timed(work: Callable[..., None], *args: object) -> float:
-    start_s = time.perf_counter()
-    work(*args)
-    return time.perf_counter() - start_s
-
-
 # --- the stand-in ---
 
 
-def _deployment(clients: AwsClients) -> Deployment:
+def _prepare(endpoint: str, objects: int) -> None:
+    """Tables, queues, the script and the objects."""
+    say(f"putting {objects:,} objects")
+    clients = AwsClients(THREADS, endpoint_url=endpoint, region="us-east-1")
     clients.s3.create_bucket(Bucket=BUCKET)
     for table in (TABLE, RAW_TABLE):
         clients.dynamodb.create_table(**table_definition(table))
-    queue_url = clients.sqs.create_queue(QueueName="bench")["QueueUrl"]
+    for queue in (QUEUE, RAW_QUEUE):
+        clients.sqs.create_queue(QueueName=queue)
     store = S3Store(clients)
     store.put(f"s3://{BUCKET}/job.py", b"print('never run')\n")
-    return Deployment(BUCKET, store, DynamoLedger(clients, TABLE), SqsQueue(clients, queue_url), SystemClock())
-
-
-def _fill(at: Deployment, number: int, count: int) -> None:
-    print(f"putting {count} objects", file=sys.stderr)
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(lambda n: at.store.put(f"s3://{BUCKET}/in/{number}/{n:07d}.csv", b"x"), range(count)))
+        list(pool.map(lambda n: store.put(f"s3://{BUCKET}/in/{n:07d}.csv", b"x"), range(objects)))
 
 
 @contextmanager

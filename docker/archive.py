@@ -54,6 +54,8 @@ def java_options(*further: str) -> list[str]:
 
 def dump(command: list[str], classes: Path) -> None:
     """Write the archive; a list that is not there leaves Java's own, which names Java's classes only."""
+    from sparklet.local.class_data import read_names
+
     jars = command[-1].split(os.pathsep)
     if dated := [jar for jar in jars if Path(jar).stat().st_mtime != 0]:
         sys.exit(f"archive.py: {dated[0]} has a date other than 0; the archive would be refused once the image sets it")
@@ -63,28 +65,24 @@ def dump(command: list[str], classes: Path) -> None:
         print("archive.py: addresses are random in this builder, so the image will not be the same bytes each time")
     ARCHIVE.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ARCHIVE.parent) as folder:
+        names = read_names(classes, Path(folder)) if classes.is_file() else None
         # Room enough that hardly anything is collected, and no finalizer gets in between.
-        chosen = ["-Xmx3g", "-Xmn2g", "-Xshare:dump", "-Xlog:cds=error", "-Xlog:class+path=error"]
-        if classes.is_file():
-            names = Path(folder, "classes")
-            names.write_bytes(gzip.decompress(classes.read_bytes()))
-            chosen.append(f"-XX:SharedClassListFile={names}")
-        command = [*command[:-2], *chosen, *command[-2:]]  # before -cp
-        archived(command, Path(folder), MOST_TURNS if fixed else 0).replace(ARCHIVE)
+        command = [*command[:-2], "-Xmx3g", "-Xmn2g", *command[-2:]]  # before -cp
+        archived(command, names, Path(folder), MOST_TURNS if fixed else 0).replace(ARCHIVE)
     ARCHIVE.chmod(0o644)
     print(f"{ARCHIVE}: {ARCHIVE.stat().st_size / 1e6:.0f} MB")
 
 
-def archived(command: list[str], folder: Path, turns: int) -> Path:
+def archived(command: list[str], names: Path | None, folder: Path, turns: int) -> Path:
     """An archive that two dumps agree on: Java's own threads race, and about one dump in thirty is another file.
 
     Without ``turns``, of two dumps each, the only dump there is.
     """
     if not turns:
-        return _dumped(command, [folder / "only.jsa"])[0]
+        return _dumped(command, names, [folder / "only.jsa"])[0]
     seen: dict[str, Path] = {}
     for turn in range(turns):
-        for path in _dumped(command, [folder / f"{turn}-{number}.jsa" for number in range(2)]):
+        for path in _dumped(command, names, [folder / f"{turn}-{number}.jsa" for number in range(2)]):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest in seen:
@@ -94,14 +92,15 @@ def archived(command: list[str], folder: Path, turns: int) -> Path:
     return path
 
 
-def _dumped(command: list[str], paths: list[Path]) -> list[Path]:
+def _dumped(command: list[str], names: Path | None, paths: list[Path]) -> list[Path]:
     """Dumps at the same time, each on one processor: with two for it, ten dumps were ten files."""
+    from sparklet.local.class_data import dump_command
+
     processors = sorted(os.sched_getaffinity(0))
     running = []
     for path, processor in zip(paths, itertools.cycle(processors)):
         os.sched_setaffinity(0, {processor})  # Java inherits it
-        command_ = [*command[:1], f"-XX:SharedArchiveFile={path}", *command[1:]]
-        running.append(subprocess.Popen(command_, stdout=subprocess.DEVNULL))
+        running.append(subprocess.Popen(dump_command(command, names, path), stdout=subprocess.DEVNULL))
     os.sched_setaffinity(0, processors)
     codes = [java.wait() for java in running]
     if any(codes):

@@ -116,6 +116,7 @@ def spark(asked: argparse.Namespace) -> None:
     for jar in (home / "jars").glob("*.jar"):
         if any(fnmatch.fnmatch(jar.name, f"{pattern}.jar") for pattern in JARS_WITH_NATIVES):
             drop_foreign_natives(jar)
+    remove_signatures(home / "jars")
     information = OUT / "python-spark" / f"{archive.name.removesuffix('.tar.gz')}.dist-info"
     information.mkdir(parents=True)
     (home / "PKG-INFO").rename(information / "METADATA")
@@ -147,6 +148,16 @@ def drop_foreign_natives(jar: Path) -> None:
             if not any(fnmatch.fnmatchcase(entry.filename, pattern) for pattern in foreign):
                 kept.writestr(entry, whole.read(entry), zipfile.ZIP_DEFLATED)
     lighter.replace(jar)
+
+
+def remove_signatures(folder: Path) -> None:
+    """Let the class-data archive have the classes of signed jars, too."""
+    sys.path.insert(0, str(SOURCE / "runtime"))
+    from sparklet.local.unsigned import unsigned_copies
+
+    for copy in unsigned_copies(folder, folder / "unsigned"):
+        copy.replace(folder / copy.name)
+    (folder / "unsigned").rmdir()
 
 
 def jars(asked: argparse.Namespace) -> None:

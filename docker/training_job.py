@@ -1,9 +1,10 @@
 """What the class-data archive is trained on: files, joins, windows, Python functions, S3A, table formats.
 
-Only classes that this loads start fast later. Formats that are not in the image are passed over.
+Only classes that this loads start fast later. Formats that are not in the image are passed over, Arrow likewise.
 """
 
 import contextlib
+import importlib.util
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,12 @@ PLACES = {
     "iceberg": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
     "hudi": "org.apache.spark.sql.hudi.HoodieSparkSessionExtension",
 }
+GATEWAY = (
+    "org.apache.spark.api.python.PythonGatewayServer",
+    "org.apache.spark.api.python.PythonGatewayServer$",
+    "java.nio.file.TempFileHelper",
+    "java.nio.file.attribute.PosixFilePermissions",
+)
 
 
 def session(formats: list[str], folder: Path) -> SparkSession:
@@ -69,6 +76,24 @@ def queries(spark: SparkSession, frame: DataFrame) -> None:
         spark.sql("select missing from sales").collect()
 
 
+def arrow(spark: SparkSession) -> None:
+    """Python functions over pandas' frames, and frames to and from pandas, where pandas and PyArrow are."""
+    if not all(importlib.util.find_spec(name) for name in ("pandas", "pyarrow")):
+        return
+    numbers = spark.range(100).withColumn("part", f.col("id") % 3)
+    numbers.select(f.pandas_udf(lambda column: column * 2, "long")("id").alias("twice")).agg(f.sum("twice")).collect()
+    numbers.groupBy("part").applyInPandas(lambda frame: frame, "id long, part long").count()
+    numbers.mapInPandas(lambda frames: frames, "id long, part long").count()
+    spark.conf.set("spark.sql.execution.arrow.pyspark.enabled", "true")
+    spark.createDataFrame(numbers.toPandas()).count()
+
+
+def gateway(spark: SparkSession) -> None:
+    """What the warm worker's JVM loads in place of a script's own."""
+    for name in GATEWAY:
+        spark._jvm.java.lang.Class.forName(name)
+
+
 def tables(spark: SparkSession, formats: list[str], folder: Path) -> None:
     """Write, append, change and read a table of each format."""
     frame = spark.range(20).selectExpr(
@@ -118,7 +143,9 @@ def main(formats: list[str]) -> None:
         folder = Path(name)
         spark = session(formats, folder)
         queries(spark, files(spark, folder))
+        arrow(spark)
         tables(spark, formats, folder)
+        gateway(spark)
         remote(spark)
         spark.stop()
 

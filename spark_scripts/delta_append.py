@@ -7,7 +7,12 @@ nothing: Delta knows the shard's commit by its name. ::
     python spark_scripts/delta_append.py --input in.csv --output table
 """
 
+from pyspark.sql import Observation
+from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows it by
+
 from sparklet.job import Job
+
+LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"  # Delta sets it
 
 
 def main() -> None:
@@ -15,11 +20,15 @@ def main() -> None:
     job = Job.from_args()
     spark = job.spark()
     rows = spark.read.csv(job.input_list(), header=True)
-    append = rows.write.format("delta").mode("append")
+    written = Observation("written")  # counts while it is written: the input is read once
+    counted = rows.observe(written, F.count(F.lit(1)).alias("rows"))
+    append = counted.write.format("delta").mode("append")
     if job.run_id is not None:
         append = append.option("txnAppId", f"{job.run_id}/{job.shard}/append").option("txnVersion", 0)
+    spark.conf.unset(LAST_COMMIT)
     append.save(job.output)
-    job.report(rows=rows.count(), outputs=[job.output])
+    is_new = spark.conf.get(LAST_COMMIT, None) is not None  # else an earlier attempt has committed: nothing was written
+    job.report(rows=written.get["rows"] if is_new else rows.count(), outputs=[job.output])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ A run gives every shard an output of its own, so each shard has a table of its o
 one table that several shards commit to comes later.
 """
 
+from pyspark.errors import AnalysisException
+from pyspark.sql import SparkSession
+
 from sparklet.job import Job
 
 
@@ -25,9 +28,26 @@ def main() -> None:
         "hoodie.datasource.write.recordkey.field": key,
         "hoodie.datasource.write.precombine.field": key,
         "hoodie.datasource.write.keygenerator.class": "org.apache.hudi.keygen.NonpartitionedKeyGenerator",
+        # Hudi sleeps so long whenever it takes the time, 200 ms unless told: for writers at once on unequal clocks.
+        "hoodie.time.generator.max_expected_clock_skew_ms": "20",
+        "hoodie.metadata.enable": str(has_metadata_table(spark, job.output)).lower(),
     }
     rows.write.format("hudi").options(**options).mode("append").save(job.output)
     job.report(rows=rows.count(), outputs=[job.output])
+
+
+def has_metadata_table(spark: SparkSession, table: str) -> bool:
+    """Whether a table has Hudi's table of its files, which must then be written with every commit.
+
+    A new one does without: half of a small commit is spent on it, and a shard's few files are soon listed. A writer
+    that says nothing of it (Hudi's default) adds it.
+    """
+    try:
+        properties = spark.read.text(f"{table}/.hoodie/hoodie.properties").collect()
+    except AnalysisException:  # no such path: a new table
+        return False
+    said = [line.value.partition("=") for line in properties]  # partitions that are there, or being made
+    return any(name.startswith("hoodie.table.metadata.partitions") and value for name, _, value in said)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ from benchmarks.scale.world import BUCKET, DATA, SCRIPT, World, set_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.new_run import new_run
 from sparklet.fanout.plan_parts import shards_of
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.model import ShardState
 
 CLEAN_TIMEOUT_S, FAULTY_TIMEOUT_S = 60.0, 8.0

@@ -20,13 +20,13 @@ from benchmarks.scale.world import World, set_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.messaging import SqsQueue
 from sparklet.errors import SparkletError
-from sparklet.fanout.checker import check
+from sparklet.fanout.checking.checker import check
+from sparklet.fanout.checking.manifest import write_manifests
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.handlers import handle_letters
-from sparklet.fanout.manifest import write_manifests
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import PlanProgress, plan
-from sparklet.fanout.steps import take_step
+from sparklet.fanout.machines.steps import take_step
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import PlanProgress, plan
 from sparklet.local.processes import tell_when_parent_dies
 from sparklet.settings import StepSettings
 

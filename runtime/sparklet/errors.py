@@ -6,6 +6,7 @@
     ├── SettingsError                an environment variable or option is missing or wrong
     ├── EventError                   an event or message has not the shape it must have
     ├── ExpectationError             what a check script expects of a run is not so
+    ├── NotReportedError             a script asked for its next job before it had reported the one at hand
     ├── ObjectStoreError*            S3 did not do what it was asked to
     │   ├── ObjectNotFoundError      the object is not there
     │   ├── ObjectChangedError       the object is not the version that was asked for
@@ -43,7 +44,7 @@ released. The others end a shard as FAILED with their message as its cause. (A
 ``ScriptFailedError`` decides for itself, see its docstring.)
 """
 
-from sparklet.job.errors import EventError, ExpectationError, SparkletError
+from sparklet.job.errors import EventError, ExpectationError, NotReportedError, SparkletError
 
 __all__ = [
     "BatchNotDoneError",
@@ -57,6 +58,7 @@ __all__ = [
     "LedgerError",
     "LocalStackError",
     "LogsError",
+    "NotReportedError",
     "NothingNewError",
     "NoticeError",
     "ObjectChangedError",

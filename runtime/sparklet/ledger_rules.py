@@ -4,6 +4,7 @@ from sparklet.errors import LedgerError
 from sparklet.model import Failure, Run, ShardRecord, ShardResult, ShardState, TaskRecord
 
 LEASE_GRACE_S = 60.0  # clocks differ: a claim takes a lease over only so long after its end
+RUNS_A_TURN = 25  # settled runs that are looked at again, a poll
 
 ERROR_CLASS_BYTES = 64
 ERROR_MESSAGE_BYTES = 240
@@ -50,6 +51,11 @@ def lapse_failure(record: ShardRecord) -> Failure:
     if record.error_class and record.error_class != "LeaseExpired":
         message += f"; the attempt before it: {record.error_class}: {record.error_message}"
     return bounded_failure(Failure("LeaseExpired", message))
+
+
+def last_cause(record: ShardRecord) -> str:
+    """What the last attempt that failed said, to go behind another reason; "" if none did."""
+    return f"; its last attempt: {record.error_class}: {record.error_message}" if record.error_class else ""
 
 
 def task_failure(record: TaskRecord) -> Failure:

@@ -215,6 +215,26 @@ class Ledger(Protocol):
     def list_runs(self) -> Iterator[Run]:
         """All runs, newest first."""
 
+    def unsettled_runs(self) -> Iterator[Run]:
+        """Runs about which something may still have to be done, newest first: each that has not ended is one.
+
+        A run is unsettled when it is entered, and again with each generation. Found by an index (it may lag), each
+        then read from the base table, so that it costs by these runs and not by all that there are.
+        """
+
+    def settle_run(self, run: Run) -> bool:
+        """Note that nothing is left to be done about an ended run; False if a later generation was opened since."""
+
+    def unsettle_run(self, run: Run) -> None:
+        """Note that something is left to be done about a run; nothing happens if it is gone."""
+
+    def settled_in_turn(self) -> Iterator[Run]:
+        """The next few of the settled runs, so that repeated calls come by each.
+
+        An older Sparklet enters and redrives runs and knows nothing of settling. The next call goes on behind these
+        runs once all of them were taken.
+        """
+
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part: the planner's checkpoint.
 

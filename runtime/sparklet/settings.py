@@ -31,6 +31,7 @@ OF_FUNCTIONS = frozenset(
         "SPARKLET_JARS",
         "SPARKLET_JAVA_OPTIONS",
         "SPARKLET_KAFKA_FAILURES",
+        "SPARKLET_KEEP_CONTEXT",
         "SPARKLET_LEDGER_TABLE",
         "SPARKLET_MAP_CONCURRENCY",
         "SPARKLET_METRICS_NAMESPACE",
@@ -67,6 +68,7 @@ NAMES = OF_FUNCTIONS | frozenset(
         "SPARKLET_LOG_DIR",
         "SPARKLET_OUTCOME_FILE",
         "SPARKLET_SHELL",
+        "SPARKLET_TURNS",
     }
 )
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""
@@ -97,6 +99,7 @@ class WorkerSettings:
     output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES, and what is known: this function writes there
     notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic that is told how tasks and runs ended
     notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus, by name or ARN, that is told the same
+    keep_context: bool = True  # SPARKLET_KEEP_CONTEXT: on | off: whether a SparkContext may outlive its task
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,7 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         output_prefixes=_output_prefixes(env, bucket),
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
+        keep_context=_one_of(env, "SPARKLET_KEEP_CONTEXT", "on", "off") == "on",
     )
 
 

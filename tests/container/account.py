@@ -13,10 +13,10 @@ from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
-from sparklet.fanout.checker import CheckReport, check
+from sparklet.fanout.checking.checker import CheckReport, check
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.new_run import RunRequest, new_run
-from sparklet.fanout.planner import plan
+from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.planner import plan
 from sparklet.local import environment
 from sparklet.model import Run, RunOptions, ShardRecord
 from tests.container.container import Answer, Container

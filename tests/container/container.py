@@ -39,10 +39,13 @@ class Conditions:
     open_files: int = 1024
     processes: int = 1024
     env: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[Path, str] = field(default_factory=dict)  # read-only; where each is inside
+    scratch: Path | None = None  # /tmp on disk, as Lambda's, which is no memory; None: a tmpfs of SCRATCH_MB
 
     def options(self) -> list[str]:
         """Podman's."""
-        memory = f"{self.memory_mb + SCRATCH_MB}m"
+        memory = f"{self.memory_mb + (0 if self.scratch else SCRATCH_MB)}m"
+        tmpfs = ("--tmpfs", f"/tmp:rw,size={SCRATCH_MB}m,mode=1777,nosuid,nodev,notmpcopyup")
         lambda_env = {
             "AWS_LAMBDA_FUNCTION_TIMEOUT": str(self.timeout_s),
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(self.memory_mb),
@@ -50,7 +53,7 @@ class Conditions:
         }
         return [
             *("--read-only", "--read-only-tmpfs=false"),
-            *("--tmpfs", f"/tmp:rw,size={SCRATCH_MB}m,mode=1777,nosuid,nodev,notmpcopyup"),
+            *(("--volume", f"{self.scratch}:/tmp:rw") if self.scratch else tmpfs),
             *("--tmpfs", "/dev/shm:ro,size=4k,mode=0555"),
             *("--label", f"{OWNER}={os.getpid()}"),
             *("--hostname", NUMERIC_NAME, "--no-hosts"),  # Lambda adds no /etc/hosts
@@ -60,6 +63,7 @@ class Conditions:
             *("--cpu-shares", "4096"),  # else all of it together gets as much of a busy machine as one process outside
             *("--ulimit", f"nofile={self.open_files}:{self.open_files}"),
             *("--pids-limit", str(self.processes), "--ulimit", f"nproc={self.processes}:{self.processes}"),
+            *(word for path, inside in self.mounts.items() for word in ("--volume", f"{path}:{inside}:ro")),
             *(word for pair in {**lambda_env, **self.env}.items() for word in ("--env", "=".join(pair))),
         ]
 
@@ -122,12 +126,21 @@ class Container:
 
     def peak_memory_bytes(self) -> int:
         """The most memory that the container has had, files in /tmp and the page cache included."""
+        return int(self._told_by_group("memory.max_usage_in_bytes", "memory.peak"))
+
+    def cpu_s(self) -> float:
+        """CPU time of all that has run in the container."""
+        told = self._told_by_group("cpuacct.usage", "cpu.stat").split()
+        return int(told[0]) / 1e9 if len(told) == 1 else int(told[told.index("usage_usec") + 1]) / 1e6
+
+    def _told_by_group(self, *files: str) -> str:
+        """The first of these files, each of which one version of control groups has."""
         group = self._podman("inspect", "--format", "{{.State.CgroupPath}}", self.name).stdout.strip()
         for folder in _groups(group):
-            for file in ("memory.max_usage_in_bytes", "memory.peak"):
+            for file in files:
                 if (folder / file).is_file():
-                    return int((folder / file).read_text())
-        raise AssertionError(f"no cgroup of {self.name} tells its memory")
+                    return (folder / file).read_text()
+        raise AssertionError(f"no cgroup of {self.name} has {' or '.join(files)}")
 
     def has_ended(self) -> bool:
         """Whether its first process, the emulator, is gone."""

@@ -15,7 +15,8 @@ from tests.container.account import EXAMPLES, Account
 from tests.container.container import Container
 from tests.functional.job.judged import figures_of, shards_of
 from tests.functional.job.kinesis import Stream
-from tests.functional.job.test_everywhere import COLUMNS, PEOPLE, ROWS, TEXTS, delta, hudi, in_any_order, parquet
+from tests.functional.job.readers import delta, hudi, parquet
+from tests.functional.job.test_everywhere import COLUMNS, PEOPLE, ROWS, TEXTS, in_any_order
 
 READ_TABLES = Path(__file__).with_name("read_tables.py")
 CSV = "id,name,born\n1,Ada,1815\n2,Émilie,1706\n3,,1906\n"

@@ -12,7 +12,7 @@ import pytest
 from spark_scripts.demo.flights_check import compare
 from spark_scripts.demo.flights_data import FlightsData, make_flights, some_days
 from spark_scripts.demo.run_demo import corrupt
-from sparklet.fanout.redrive import redrive
+from sparklet.fanout.checking.redrive import redrive
 from sparklet.model import Counts, Run, RunState, ShardState
 from tests.container.account import EXAMPLES, Account, QueueMapping
 

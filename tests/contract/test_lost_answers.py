@@ -228,13 +228,28 @@ def test_a_sealed_plan(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, ans
 
 def test_a_generation(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
     planned(ledger, run_id)
-    proxy.lose(UPDATE, answers)
+    proxy.lose(TRANSACT, answers)
 
     opened = ledger.start_generation(run_id, 1, script("repaired"))
 
     assert proxy.lost == answers
     assert opened == ledger.get_run(run_id)
     assert opened.scripts == (script(), script("repaired"))
+
+
+def test_a_settled_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+    planned(ledger, run_id)
+    ended = ledger.finish_run(run_id, 0, RunState.SUCCEEDED)
+    proxy.lose(TRANSACT, answers)
+
+    assert ledger.settle_run(ended) is True
+    assert proxy.lost == answers
+    assert run_id not in [r.run_id for r in ledger.unsettled_runs()]
+
+    proxy.lose(UPDATE, answers)
+    ledger.unsettle_run(ended)
+    assert proxy.lost == answers
+    assert run_id in [r.run_id for r in ledger.unsettled_runs()]
 
 
 def test_the_end_of_a_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparklet.fanout.follow_up_ids import is_check
-from sparklet.fanout.new_run import RunRequest, new_run
-from sparklet.fanout.redrive import redrive
+from sparklet.fanout.checking.redrive import redrive
+from sparklet.fanout.planning.follow_up_ids import is_check
+from sparklet.fanout.planning.new_run import RunRequest, new_run
 from sparklet.model import (
     Access,
     ClaimStatus,

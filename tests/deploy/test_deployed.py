@@ -18,7 +18,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.stack_settings import stack_settings
 from sparklet.aws.stacks import OUTPUTS, stack_outputs
 from sparklet.cli.doctor import examine_stack
-from sparklet.fanout.contradictions import contradictions
+from sparklet.fanout.choosing.contradictions import contradictions
 from sparklet.local.control import ACCOUNT, REGION
 from sparklet.local.environment import adopted, of_client
 from sparklet.local.local_template import load_template, localise, to_json

@@ -18,7 +18,7 @@ from spark_scripts.demo.flights_check import Comparison, compare
 from spark_scripts.demo.flights_data import FlightsData, make_flights
 from spark_scripts.demo.run_demo import one_file as whole_file
 from sparklet.fanout.inventory import Found
-from sparklet.fanout.slicing import slice_objects
+from sparklet.fanout.planning.slicing import slice_objects
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import Access, InputObject, Position, RunOptions
 from sparklet.worker.guards import Deadline

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.fanout.plan_requests import run_request
+from sparklet.fanout.planning.plan_requests import run_request
 from sparklet.local.local_template import parse_template
 
 TEMPLATE = parse_template((Path(__file__).parents[2] / "sam" / "schedule.yaml").read_text(encoding="utf-8"))

@@ -58,6 +58,7 @@ def test_the_nearest_name_is_looked_for_only_to_fail_with() -> None:
     ("name", "value", "said"),
     [
         ("SPARKLET_RUNNER", "hot", "'hot'; it must be warm or submit"),
+        ("SPARKLET_KEEP_CONTEXT", "yes", "'yes'; it must be on or off"),
         ("SPARKLET_KAFKA_FAILURES", "ignore", "'ignore'; it must be raise or report"),
         ("SPARKLET_GRACE_S", "nan", "must not be negative and at most 600"),
         ("SPARKLET_GRACE_S", "inf", "at most 600"),

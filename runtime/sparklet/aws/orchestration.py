@@ -7,10 +7,9 @@ from typing import Any
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.remedies import error_code, told
 from sparklet.errors import ExecutionExistsError, OrchestrationError
-from sparklet.model import ExecutionState, ExecutionStatus
+from sparklet.model import LONGEST_NAME, ExecutionState, ExecutionStatus
 
 MOST_INPUT_BYTES = 256 * 1024
-LONGEST_NAME = 80
 
 
 class StepFunctions:

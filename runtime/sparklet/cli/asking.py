@@ -9,8 +9,8 @@ from sparklet.cli import options as opt
 from sparklet.cli import planning_options as planning
 from sparklet.cli.orchestration_options import FollowUpOptions
 from sparklet.errors import PlanError
-from sparklet.fanout.fitting import default_max_shard_bytes, refuse_wide_slices
-from sparklet.fanout.new_run import RunRequest
+from sparklet.fanout.planning.fitting import default_max_shard_bytes, refuse_wide_slices
+from sparklet.fanout.planning.new_run import RunRequest
 
 RUN = "The run"
 
@@ -100,8 +100,10 @@ class Asked:
 
     def _refuse_odd_follow_ups(self) -> None:
         follow_ups = self.follow_ups
-        if bool(follow_ups.next) != bool(follow_ups.next_output):
-            raise PlanError("--next and --next-output belong together: a script, and the S3 folder where it writes")
+        if follow_ups.next_output and not follow_ups.next:
+            raise PlanError(
+                f"--next-output {follow_ups.next_output} has no script that writes there: name it as --next"
+            )
         if follow_ups.next_output and "://" not in follow_ups.next_output:
             raise PlanError(f"--next-output {follow_ups.next_output} must be an s3:// folder: nobody waits to fetch it")
         if follow_ups.idempotency_key and self.identity.run_id:

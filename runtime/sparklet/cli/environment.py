@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,17 +16,23 @@ from sparklet.cli.console import Screen
 from sparklet.clock import SystemClock
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.fanout.deployment import Deployment
+from sparklet.local.class_data import ClassArchive
+from sparklet.local.compiled import compiled_jar
+from sparklet.local.environment import of_host
 from sparklet.local.resources import resource
 from sparklet.local.state import default_state_dir
+from sparklet.local.unsigned import unsigned_copies
 from sparklet.ports import Compute, Orchestrator, WorkerLogs
 from sparklet.settings import spark_settings
+from sparklet.worker.spark_options import class_path, spark_home
 
 if TYPE_CHECKING:
     from sparklet.local.stack import StackOptions
 
+CLASSES = "docker/stacks/spark-3.5.classes.gz"
 JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro")
 PASSED = (  # from the user's shell
-    *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES"),
+    *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES", "SPARKLET_CDS_ARCHIVE"),
     "SPARKLET_METRICS_NAMESPACE",
 )
 DEFAULT_TIMEOUT_S = 900
@@ -134,30 +140,49 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
 
     Each gets its part of the machine's cores.
     """
-    try:
-        from importlib.util import find_spec
+    from importlib.util import find_spec
 
-        from sparklet.local.jars import ensure_jars
-        from sparklet.local.java import find_java
-    except ModuleNotFoundError as error:
-        raise LocalStackError(
-            f"the local stack needs the package {error.name}: pip install 'sparklet[local]'"
-        ) from error
+    from sparklet.local.java import find_java
+
     spark = find_spec("pyspark")
     if spark is None or spark.origin is None:
         raise LocalStackError("the local stack needs pyspark: pip install 'sparklet[local]'")
     spark_settings()  # what is wrong in the user's shell is told here, not by workers that do not start
     java = find_java()
     offline = bool(os.environ.get("SPARKLET_OFFLINE"))
-    jars = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, screen.say, offline)
+    jars = worker_jars(java, screen.say, offline)
+    archive = worker_archive(java, jars)
+    if "SPARKLET_CDS_ARCHIVE" not in os.environ and archive.begin(of_host()):
+        screen.say("making an archive of Java's classes in the background, once: later runs start faster")
     return {
         "JAVA_HOME": str(java.parent.parent),
         "SPARK_HOME": str(Path(spark.origin).parent),
         "SPARKLET_JARS": os.pathsep.join(map(str, jars)),
+        "SPARKLET_CDS_ARCHIVE": str(archive.path),
         "PYSPARK_PYTHON": sys.executable,
         "SPARKLET_CORES": str(max(1, (os.cpu_count() or 1) // workers)),
         **{name: value for name, value in os.environ.items() if name in PASSED},
     }
+
+
+def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[Path]:
+    """The jars of local workers beside Spark's own; what is missing is fetched, or made."""
+    try:
+        from sparklet.local.jars import ensure_jars
+    except ModuleNotFoundError as error:
+        raise LocalStackError(
+            f"the local stack needs the package {error.name}: pip install 'sparklet[local]'"
+        ) from error
+    fetched = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
+    spark = spark_home(spark_settings({})) / "jars"
+    own = compiled_jar(java, spark, jar_cache().with_name("compiled"))
+    return [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
+
+
+def worker_archive(java: Path, jars: Sequence[Path]) -> ClassArchive:
+    """The class-data archive of local workers: where it is or will be, and what for."""
+    settings = spark_settings({"SPARKLET_JARS": os.pathsep.join(map(str, jars))})
+    return ClassArchive.of(jar_cache().with_name("class-data"), resource(CLASSES), java, class_path(settings))
 
 
 def jar_cache() -> Path:

@@ -10,7 +10,7 @@ from rich.text import Text
 from sparklet.cli.environment import Environment
 from sparklet.cli.sizes import count_text
 from sparklet.cli.transfer import LocalPaths, local_part
-from sparklet.fanout.explain import FailureGroup
+from sparklet.fanout.reporting.explain import FailureGroup
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 OUT_OF_TIME = ("DeadlineExceededError",)

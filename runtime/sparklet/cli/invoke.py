@@ -7,7 +7,7 @@ from typing import Any
 
 from sparklet.cli.environment import Environment
 from sparklet.errors import PlanError
-from sparklet.fanout.scripts import refuse_bad_syntax
+from sparklet.fanout.planning.scripts import refuse_bad_syntax
 
 
 def invoke_script(env: Environment, script: str, event: Any, arguments: tuple[str, ...]) -> Mapping[str, Any]:

@@ -13,8 +13,8 @@ from sparklet.cli.console import Screen
 from sparklet.cli.environment import Environment
 from sparklet.cli.sizes import time_text
 from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
-from sparklet.fanout.ways import Way
-from sparklet.model import Dispatch, ExecutionState, ExecutionStatus, Run
+from sparklet.fanout.choosing.ways import Way
+from sparklet.model import Dispatch, ExecutionState, ExecutionStatus, Run, execution_name, successor
 
 LOOK_EVERY_S = 15.0
 MOST_SUCCESSORS = 50
@@ -167,10 +167,10 @@ def _machine_name(dispatch: Dispatch) -> str:
 
 
 def _names(run: Run, generation: int) -> Iterator[str]:
-    first = f"{run.run_id}-g{generation}"
-    yield first
-    for successor in range(2, MOST_SUCCESSORS + 1):
-        yield f"{first}-{successor}"
+    name = execution_name(run.run_id, generation)
+    for _ in range(MOST_SUCCESSORS):
+        yield name
+        name = successor(name)
 
 
 def _after(names: Iterator[str], taken: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What an operator sees of a run beyond its counts: pace, end, cost, slow shards, what drives it, what follows."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -13,17 +13,38 @@ from sparklet.cli.choosing import costs_text, rounded, worker_of
 from sparklet.cli.environment import Environment
 from sparklet.cli.machines import Driver, broken_off_text, driver_of, recorded_failures
 from sparklet.cli.sizes import duration_text, time_text, usd_text
-from sparklet.errors import OrchestrationError, RunNotFoundError
-from sparklet.fanout.follow_up_ids import check_id, next_id
-from sparklet.fanout.observed import Observation, observe, seconds_of
-from sparklet.fanout.prices import Prices
-from sparklet.fanout.spent import EXCLUDED, INCLUDED, Spent, spent
-from sparklet.fanout.summary import Summary
-from sparklet.fanout.ways import Way
-from sparklet.model import Dispatch, Run, ShardRecord
+from sparklet.errors import OrchestrationError
+from sparklet.fanout.checking.follow_ups import FollowUp, checked, followed
+from sparklet.fanout.choosing.prices import Prices
+from sparklet.fanout.choosing.spent import EXCLUDED, INCLUDED, Spent, spent
+from sparklet.fanout.choosing.ways import Way
+from sparklet.fanout.planning.follow_up_ids import check_id, next_id
+from sparklet.fanout.reporting.observed import Observation, observe, seconds_of
+from sparklet.fanout.reporting.summary import Summary
+from sparklet.model import Dispatch, Run, RunState, ShardRecord
 
 MOST_FAILED_EXECUTIONS = 5
 MOST_CAUSES_WATCHED = 3
+UNDER_WAY = tuple(state for state in RunState if not state.ended)
+
+
+@dataclass(frozen=True)
+class Follower:
+    """What judges a run, or works on what it wrote."""
+
+    what: str  # check or next
+    script: str
+    run_id: str
+    state: str
+    error_class: str = ""  # why it failed
+    message: str = ""
+
+    @property
+    def standing(self) -> str:
+        """Where it stands, in words."""
+        cause = f": {self.error_class}: {self.message}" if self.error_class else ""
+        more = f"; sparklet watch {self.run_id} shows it" if self.state in UNDER_WAY else ""
+        return f"{self.run_id} {self.state}{cause}{more}"
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,7 @@ class OperatorView:
     local: bool
     driver: Driver | None = None  # what was started from a command line to drive it, if that can be known
     failed_executions: tuple[Mapping[str, Any], ...] = ()  # of any starter, as they were recorded
-    follow_ups: tuple[tuple[str, str, str, str], ...] = ()  # what, its script, its run, that run's state
+    follow_ups: tuple[Follower, ...] = ()
 
     @property
     def summary(self) -> Summary:
@@ -56,7 +77,7 @@ def look(env: Environment, run: Run, prices: Prices) -> OperatorView:
         local=env.local,
         driver=driver,
         failed_executions=tuple(islice(recorded_failures(env, run), MOST_FAILED_EXECUTIONS)),
-        follow_ups=tuple(_follow_ups(env, run)),
+        follow_ups=tuple(follow_ups(env, run)),
     )
 
 
@@ -78,7 +99,7 @@ def view_document(view: OperatorView) -> dict[str, Any]:
         "dispatch": str(view.run.dispatch),
         "execution": view.driver and _driver_document(view.driver),
         "failed_executions": list(view.failed_executions),
-        "follow_ups": [dict(zip(("what", "script", "run_id", "state"), each, strict=True)) for each in view.follow_ups],
+        "follow_ups": [asdict(each) for each in view.follow_ups],
         "parent": view.run.parent or None,
     }
 
@@ -103,8 +124,8 @@ def add_rows(facts: Table, view: OperatorView, *, brief: bool = False) -> None:
         facts.add_row("driven by", "a state machine that was not started from here")
     for each in view.failed_executions:
         facts.add_row("broke off", Text(f"{each['execution']} in {each['where']}: {each['error']}: {each['cause']}"))
-    for what, script, run_id, state in view.follow_ups:
-        facts.add_row(what, Text(f"{script} → {run_id}: {state}"))
+    for follower in view.follow_ups:
+        facts.add_row(follower.what, Text(f"{follower.script} → {follower.standing}"))
 
 
 def view_details(view: OperatorView) -> RenderableType:
@@ -173,17 +194,17 @@ def _driver(env: Environment, run: Run) -> Driver | None:
         return None
 
 
-def _follow_ups(env: Environment, run: Run) -> Iterator[tuple[str, str, str, str]]:
+def follow_ups(env: Environment, run: Run) -> Iterator[Follower]:
     """What judges the run and what comes after it, as far as they have come."""
-    scripts = (
-        ("check", run.check, check_id(run.run_id, run.generation)),
-        ("next", run.next.script if run.next else None, next_id(run.run_id, run.generation)),
-    )
-    for what, script, run_id in scripts:
-        if script is None:
-            continue
-        try:
-            state = str(env.at.ledger.get_run(run_id).state)
-        except RunNotFoundError:
-            state = "not begun"
-        yield what, script.source_uri, run_id, state
+    if run.check:
+        run_id = check_id(run.run_id, run.generation)
+        yield _follower("check", run.check.source_uri, run_id, checked(env.at, run))
+    if run.next:
+        run_id = next_id(run.run_id, run.generation)
+        yield _follower("next", run.next.script.source_uri, run_id, followed(env.at, run))
+
+
+def _follower(what: str, script: str, run_id: str, found: FollowUp | None) -> Follower:
+    if found is None:
+        return Follower(what, script, run_id, "not begun")
+    return Follower(what, script, run_id, str(found.state), found.error_class, found.message)

@@ -49,7 +49,12 @@ class FollowUpOptions:
         str, typer.Option("--next", metavar="SCRIPT", help="A script to run over the output once the run ended well.")
     ] = ""
     next_output: Annotated[
-        str, typer.Option("--next-output", metavar="FOLDER", help="s3:// folder where the next script writes.")
+        str,
+        typer.Option(
+            "--next-output",
+            metavar="FOLDER",
+            help="s3:// folder where the next script writes (default: output/RUN-next/ in the stack's bucket).",
+        ),
     ] = ""
     idempotency_key: Annotated[
         str,

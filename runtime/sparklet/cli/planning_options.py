@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 import typer
 
 from sparklet.errors import PlanError, SettingsError
-from sparklet.fanout.list_requests import ListRequest
+from sparklet.fanout.planning.list_requests import ListRequest
 from sparklet.model import Access, RunOptions
 from sparklet.quantities import parse_duration_s, parse_size_bytes, parse_time_s, parse_tolerance
 

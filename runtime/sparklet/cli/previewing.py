@@ -10,12 +10,12 @@ from sparklet.cli.environment import Environment, WorkerSize
 from sparklet.cli.machines import dispatch_of, machine_of
 from sparklet.cli.orchestration_options import Via
 from sparklet.errors import PlanError
+from sparklet.fanout.choosing.prices import Prices
+from sparklet.fanout.choosing.ways import Way, refusal
 from sparklet.fanout.inventory.digests import Digests
 from sparklet.fanout.inventory.earlier import done_before
-from sparklet.fanout.new_run import RunRequest
-from sparklet.fanout.preview import PlanPreview, preview
-from sparklet.fanout.prices import Prices
-from sparklet.fanout.ways import Way, refusal
+from sparklet.fanout.planning.new_run import RunRequest
+from sparklet.fanout.planning.preview import PlanPreview, preview
 from sparklet.model import Run
 from sparklet.ports import Ledger, ObjectStore
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Choice, Environment
 from sparklet.errors import PlanError
+from sparklet.fanout.checking.redrive import failed_with
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.redrive import failed_with
 
 TIMEOUTS_S = (60, 120, 180, 300, 600, 900)  # that the template's queue has a visibility for
 

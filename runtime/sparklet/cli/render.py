@@ -10,9 +10,9 @@ from rich.text import Text
 
 from sparklet.cli.operating import OperatorView, add_rows, slow_table
 from sparklet.cli.sizes import count_text, duration_text, size_text, time_text
-from sparklet.fanout.fate import ObjectFate
-from sparklet.fanout.preview import PlanPreview
-from sparklet.fanout.summary import Summary
+from sparklet.fanout.planning.preview import PlanPreview
+from sparklet.fanout.reporting.fate import ObjectFate
+from sparklet.fanout.reporting.summary import Summary
 from sparklet.model import Counts, InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
 
 _STYLES = {
@@ -28,13 +28,7 @@ _STYLES = {
 
 def counts_document(counts: Counts) -> dict[str, int]:
     """Shards by state; the states add up to the total."""
-    return {
-        "total": counts.total,
-        "pending": counts.pending,
-        "running": counts.running,
-        "succeeded": counts.succeeded,
-        "failed": counts.failed,
-    }
+    return {"total": counts.total, **counts.by_state()}
 
 
 def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> dict[str, Any]:
@@ -170,11 +164,15 @@ def run_document(run: Run) -> dict[str, Any]:
 
 def runs_table(runs: list[Run]) -> RenderableType:
     """Runs, newest first, for people."""
-    table = Table("run", "state", "shards", "script", "created (UTC)", show_edge=False)
+    table = Table(show_edge=False)
+    table.add_column("run", overflow="fold", min_width=20, ratio=1)  # whole, so that it can be copied
+    for column in ("state", "shards", "script", "created (UTC)"):
+        table.add_column(column, overflow="fold")
     for run in runs:
         state = Text(str(run.state), style=_STYLES.get(run.state, "cyan"))
         shards = "?" if run.shard_count is None else str(run.shard_count)
-        table.add_row(Text(run.run_id), state, shards, Text(run.scripts[-1].source_uri), time_text(run.created_s))
+        script = run.scripts[-1].source_uri.rpartition("/")[2]  # its place is in --json
+        table.add_row(Text(run.run_id), state, shards, Text(script), time_text(run.created_s))
     return table
 
 

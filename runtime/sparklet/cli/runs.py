@@ -17,16 +17,16 @@ from sparklet.cli.progress import RunDisplay
 from sparklet.cli.sizes import count_text, size_text
 from sparklet.cli.transfer import LocalPaths, changed, check_output, fill, local_part, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, PlanError, SparkletError
-from sparklet.fanout.checker import CheckReport, check
-from sparklet.fanout.local_files import local_files
-from sparklet.fanout.new_run import RunRequest, keyed_run_id, new_run, run_id_for
+from sparklet.fanout.checking.checker import CheckReport, check
+from sparklet.fanout.checking.redrive import redrive
+from sparklet.fanout.choosing.prices import Prices
+from sparklet.fanout.choosing.ways import Way
 from sparklet.fanout.plan_parts import planned_shard
-from sparklet.fanout.planner import PlanProgress, plan
-from sparklet.fanout.prices import Prices
-from sparklet.fanout.redrive import redrive
-from sparklet.fanout.scripts import repaired_script
-from sparklet.fanout.summary import Summary, summarize
-from sparklet.fanout.ways import Way
+from sparklet.fanout.planning.local_files import local_files
+from sparklet.fanout.planning.new_run import RunRequest, keyed_run_id, new_run, run_id_for
+from sparklet.fanout.planning.planner import PlanProgress, plan
+from sparklet.fanout.planning.scripts import repaired_script
+from sparklet.fanout.reporting.summary import Summary, summarize
 from sparklet.model import Counts, Run, ShardState
 
 POLL_S = 1.0

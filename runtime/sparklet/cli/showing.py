@@ -8,13 +8,13 @@ import typer
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Environment
 from sparklet.cli.exits import exit_code
-from sparklet.cli.operating import OperatorView, view_document
+from sparklet.cli.operating import OperatorView, follow_ups, view_document
 from sparklet.cli.render import shard_document, shards_table, summary_document, summary_table
 from sparklet.cli.runs import watch
 from sparklet.cli.transfer import LocalPaths
-from sparklet.fanout.differences import Difference
-from sparklet.fanout.prices import Prices
-from sparklet.fanout.summary import Summary
+from sparklet.fanout.checking.differences import Difference
+from sparklet.fanout.choosing.prices import Prices
+from sparklet.fanout.reporting.summary import Summary
 from sparklet.model import ShardRecord
 
 
@@ -28,6 +28,8 @@ def finish(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Non
         )
         raise
     show_summary(env, screen, run_id, summary)
+    for follower in follow_ups(env, env.at.ledger.get_run(run_id)):
+        screen.say(f"{follower.what}: {follower.standing}")
     raise typer.Exit(exit_code(summary.state))
 
 

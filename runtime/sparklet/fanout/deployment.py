@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sparklet.errors import SettingsError
+from sparklet.errors import RunNotFoundError, SettingsError
 from sparklet.metrics import Meter, Metric
-from sparklet.model import Access
+from sparklet.model import Access, Run
 from sparklet.ports import Clock, Ledger, Notifier, ObjectStore, TaskQueue, TaskStore
 
 
@@ -35,6 +35,13 @@ class Deployment:
         if self.open_inputs is None:
             raise SettingsError("this deployment reads inputs with its own access only, not with another role or payer")
         return self.open_inputs(access)
+
+    def known_run(self, run_id: str) -> Run | None:
+        """The run of this id; None if there is none."""
+        try:
+            return self.ledger.get_run(run_id)
+        except RunNotFoundError:
+            return None
 
     def measure(self, metric: Metric, value: float = 1) -> None:
         """Measure something, where it is collected."""

@@ -14,15 +14,16 @@ from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
 from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import order_of
-from sparklet.fanout.checker import CheckReport, check, log_untold, open_runs
+from sparklet.fanout.checking.checker import CheckReport, check, log_untold
+from sparklet.fanout.checking.differences import Watch
+from sparklet.fanout.checking.overview import look_over
+from sparklet.fanout.checking.recovery import LetterFate, consume, keep
+from sparklet.fanout.checking.settling import due, find_forgotten
+from sparklet.fanout.checking.task_letters import consume_task
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.differences import Watch
 from sparklet.fanout.log import log, write_line
-from sparklet.fanout.overview import look_over
-from sparklet.fanout.plan_requests import handle_request
-from sparklet.fanout.recovery import LetterFate, consume, keep
-from sparklet.fanout.steps import Answer, take_step
-from sparklet.fanout.task_letters import consume_task
+from sparklet.fanout.machines.steps import Answer, take_step
+from sparklet.fanout.planning.plan_requests import handle_request
 from sparklet.metrics import (
     LETTERS_DROPPED,
     LETTERS_FAILED,
@@ -112,12 +113,14 @@ def _fate(at: Deployment, letter: Message, record: Mapping[str, Any]) -> LetterF
 def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
     """Check every open run; one that cannot be checked does not hold up the others, but fails the invocation.
 
-    Then look for differences between queue, ledger and results, those that last by what ``watch`` remembers.
+    Then look for differences between queue, ledger and results, those that last by what ``watch`` remembers, and for
+    open runs of which nobody said that they are.
     """
     answers: dict[str, Any] = {}
     reports: list[CheckReport] = []
     problem: SparkletError | None = None
-    for run in open_runs(at):
+    unsettled = tuple(at.ledger.unsettled_runs())
+    for run in due(at, unsettled):
         try:
             reports.append(check(at, run.run_id))
             answers[run.run_id] = _said(reports[-1])
@@ -125,7 +128,8 @@ def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
             problem = error
             at.measure(RUNS_UNCHECKED)
             log("ERROR", "a run could not be checked", run.run_id, error=str(error))
-    look_over(at, reports, watch or Watch())
+    look_over(at, unsettled, reports, watch or Watch())
+    find_forgotten(at)
     if problem:
         raise problem
     return {"runs": answers}

@@ -4,11 +4,12 @@
 
     script.py --event <json> | --event @<file>  [the run's extra arguments]     in a worker
     script.py --input A --input B --output C --param k=v  [own arguments]       anywhere else
+    script.py --event <json> --event <json> …                                   several jobs, for Job.each
+    script.py --input A --output B --input C --output D …                       likewise
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -16,15 +17,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from sparklet.job.command_line import command_line
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import event_objects
 from sparklet.job.judging import read_figures
 from sparklet.job.outcome import Outcome
+from sparklet.job.turns import each_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
@@ -89,7 +92,7 @@ class Job:
         EventError
             If ``--event`` is not what it must be, or event and arguments name different inputs or outputs.
         """
-        known, rest = _parser().parse_known_args(sys.argv[1:] if argv is None else list(argv))
+        known, rest = command_line().parse_known_args(sys.argv[1:] if argv is None else list(argv))
         event = {} if known.event is None else _read_event(known.event)
         told = event if isinstance(event, Mapping) else {}
         objects = () if _names_inputs(told) else event_objects(event)
@@ -111,6 +114,31 @@ class Job:
             outcome=Outcome.of_environment(env),
             **place,
         )
+
+    @classmethod
+    def each(cls, argv: Sequence[str] | None = None) -> Iterator[Job]:
+        """The jobs of this process, one after the other: ``for job in Job.each(): …``.
+
+        In a worker several only if the script says so in a comment, ``# sparklet: batch=together``; else one. A job is
+        done, and recorded as such, when the loop asks for the next one: do all of its work before, and call ``report``.
+        What the script raises is the failure of the job at hand; those before stay done, and those behind it go to
+        another process. ``sys.argv`` is the job's own meanwhile.
+
+        Parameters
+        ----------
+        argv
+            Default: the process's own arguments. Several ``--event``, or as many ``--output`` as ``--input``, are
+            several jobs.
+
+        Raises
+        ------
+        EventError
+            As ``from_args``, and if several jobs would share an output.
+        NotReportedError
+            If the loop asks for a further job before the one at hand has reported: jobs that are read ahead, as by
+            ``list``, would be recorded as done.
+        """
+        return each_job(cls.from_args, argv)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -184,9 +212,12 @@ class Job:
         conf
             Spark options, static ones too.
         """
-        from sparklet.job.session import spark_session  # needs pyspark: only a script that calls this does
+        from sparklet.job.own_session import leave_other_catalogs  # need pyspark: only a script that calls this does
+        from sparklet.job.session import ICEBERG_CATALOG, spark_session
 
         warehouse = self.params.get("warehouse") or self.output_path
+        of_iceberg = {f"spark.sql.catalog.{ICEBERG_CATALOG}.warehouse": warehouse} if warehouse else {}
+        leave_other_catalogs({**of_iceberg, **(conf or {})})
         return spark_session(app_name or self._app_name(), conf or {}, warehouse)
 
     def records(
@@ -285,29 +316,6 @@ class Job:
         if self.run_id is None:
             return name
         return f"{name} {self.run_id}" if self.shard is None else f"{name} {self.run_id}/{self.shard}"
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are Sparklet's."""
-
-    def error(self, message: str) -> NoReturn:
-        raise EventError(f"the script's arguments: {message}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(allow_abbrev=False, description="Arguments that sparklet.job reads; others are the script's own.")
-    parser.add_argument("--event", metavar="JSON|@FILE", help="the event, or the file that holds it")
-    parser.add_argument("--input", action="append", default=[], metavar="URI", help="read this; may be repeated")
-    parser.add_argument("--output", metavar="URI", help="write here")
-    parser.add_argument("--param", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="a parameter")
-    return parser
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} must look like key=value")
-    return key, value
 
 
 def _read_event(argument: str) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparklet.job.s3a import S3A, credentials_chain
+from sparklet.job.small_tables import SMALL_TABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -70,6 +71,8 @@ def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, 
         conf.update({"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1))})
     if place in ("lambda", "laptop") and not here.s3_impl and here.has_class(S3A):
         conf.update(s3a_conf(here.env, here.hadoop_version))
+    if place in ("lambda", "laptop") and here.has_class(DELTA):
+        conf.update(SMALL_TABLES)
     conf.update(table_conf(here.has_class, warehouse))
     added = {key: value for key, value in conf.items() if key not in here.given}
     if "spark.sql.extensions" in conf:

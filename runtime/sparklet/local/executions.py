@@ -6,15 +6,13 @@ same run goes on, and one too many does no harm.
 """
 
 import json
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from sparklet.local.control import Control, RefusedError
+from sparklet.model import LONGEST_NAME, successor
 
 CUT_OFF = "States.ServiceRestart"  # the stand-in's own error
-LONGEST_NAME = 80
-_NUMBERED = re.compile(r"(.+-g\d+)-(\d+)")  # as the command line names those that came after
 
 
 def start_again(control: Control, machines: Iterable[str]) -> list[str]:
@@ -27,13 +25,6 @@ def start_again(control: Control, machines: Iterable[str]) -> list[str]:
             if found.get("error") == CUT_OFF and (name := _start_successor(control, machine, found)):
                 started.append(name)
     return started
-
-
-def successor(name: str) -> str:
-    """What an execution is called that goes on with another one's run."""
-    if numbered := _NUMBERED.fullmatch(name):
-        return f"{numbered[1]}-{int(numbered[2]) + 1}"
-    return f"{name}-2"
 
 
 def same_run(name: str, given: Any) -> Any:

@@ -10,7 +10,14 @@ All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compre
 """
 
 from sparklet.model.batches import BATCH, JOB_FILE, BatchRef, ObjectsJob
-from sparklet.model.executions import ExecutionState, ExecutionStatus
+from sparklet.model.executions import (
+    INLINE_MOST,
+    LONGEST_NAME,
+    ExecutionState,
+    ExecutionStatus,
+    execution_name,
+    successor,
+)
 from sparklet.model.notices import Notice
 from sparklet.model.runs import Access, Dispatch, ListSource, NextRun, Run, RunOptions, RunState, ScriptRef
 from sparklet.model.shards import (
@@ -37,7 +44,9 @@ from sparklet.model.tasks import TASK_ID, TaskRecord
 
 __all__ = [
     "BATCH",
+    "INLINE_MOST",
     "JOB_FILE",
+    "LONGEST_NAME",
     "RUN_ID",
     "SHARDS_PER_BUCKET",
     "TASK_ID",
@@ -69,6 +78,8 @@ __all__ = [
     "Slice",
     "SliceKind",
     "TaskRecord",
+    "execution_name",
     "ledger_bucket",
     "ledger_bucket_count",
+    "successor",
 ]

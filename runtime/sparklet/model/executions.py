@@ -1,9 +1,27 @@
 """What is known of an execution of a state machine."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+LONGEST_NAME = 80  # characters
+INLINE_MOST = 40  # iterations that an inline Map has at once; a Distributed Map takes what is more
+
+_SUCCESSOR = re.compile(r"(.+-g\d+)-(\d+)")
+
+
+def execution_name(run_id: str, generation: int) -> str:
+    """What the first execution is called that a command line starts for a run's generation."""
+    return f"{run_id}-g{generation}"
+
+
+def successor(name: str) -> str:
+    """What an execution is called that goes on with another one's run: ``-2`` behind the first's name, and so on."""
+    if numbered := _SUCCESSOR.fullmatch(name):
+        return f"{numbered[1]}-{int(numbered[2]) + 1}"
+    return f"{name}-2"
 
 
 class ExecutionState(StrEnum):

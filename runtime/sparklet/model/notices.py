@@ -36,7 +36,7 @@ class Notice:
         Parameters
         ----------
         figures
-            What it has to show: see ``fanout.follow_ups.figures``.
+            What it has to show: see ``fanout.reporting.figures``.
         """
         return cls("run", str(run.state), {**figures, "ended_s": run.ended_s})
 

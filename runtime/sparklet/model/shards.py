@@ -1,9 +1,10 @@
 """Input objects, shards, and what becomes of them."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
@@ -12,6 +13,8 @@ from sparklet.errors import EventError
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET = 10_000
 MOST_BUCKETS = 256
+COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
+"""Names of objects that are compressed as a whole. Parquet, ORC and Avro compress inside: they weigh what they have."""
 
 
 class ShardState(StrEnum):
@@ -64,6 +67,15 @@ class InputObject:
     etag: str = ""
     version_id: str = ""  # "": whatever is current
     slice: Slice | None = None
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the name says that it is compressed as a whole."""
+        return self.uri.lower().endswith(COMPRESSED)
+
+    def weighed_bytes(self, compression_factor: float) -> int:
+        """What packing, fitting and Spark's settings count: compressed as a whole, about what it has once unpacked."""
+        return math.ceil(self.size_bytes * compression_factor) if self.is_compressed else self.size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +255,11 @@ class ShardRecord:
     log_stream: str = ""
 
     @property
+    def took_s(self) -> float:
+        """What the last attempt took, once the shard has ended."""
+        return max(0.0, self.changed_s - self.started_s)
+
+    @property
     def ref(self) -> ShardRef:
         """The message that asks for this shard."""
         return ShardRef(self.run_id, self.number, self.generation, self.part, self.offset, self.length)
@@ -273,6 +290,10 @@ class Counts:
     running: int = 0
     succeeded: int = 0
     failed: int = 0
+
+    def by_state(self) -> dict[str, int]:
+        """The four counts, for documents."""
+        return asdict(self)
 
     @property
     def total(self) -> int:

@@ -21,6 +21,7 @@ from sparklet.worker.execution import Execution
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.script_cache import ScriptCache
+from sparklet.worker.shard_conf import InputSize
 from sparklet.worker.shards import Execute
 from sparklet.worker.staging import Staging, needs_staging
 from sparklet.worker.verdicts import failure_of
@@ -145,7 +146,8 @@ class BatchDesk:
         }
         misread = any(needs_staging(item, Access()) for item in batch.objects)
         staging = Staging(batch.objects, Access(), self.store) if misread else None
-        execution = Execution(attempt_id, job.script.source_uri, script, event, job.args, py_files, staging=staging)
+        size = InputSize.of(batch.objects)
+        execution = Execution(attempt_id, job.script.source_uri, script, event, job.args, py_files, None, staging, size)
         return self.execute(execution, deadline, log)
 
     def _job(self, uri: str) -> ObjectsJob:

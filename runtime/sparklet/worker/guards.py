@@ -43,12 +43,22 @@ class Deadline:
     """
 
     at_s: float  # time.time()
+    of_all_s: float | None = None  # where this is a share: the deadline of all that the invocation does
 
     @classmethod
     def of(cls, context: LambdaContext, grace_s: float, now_s: float | None = None) -> Self:
         """``grace_s`` before the function's own deadline."""
         now_s = time.time() if now_s is None else now_s
         return cls(now_s + context.get_remaining_time_in_millis() / 1000 - grace_s)
+
+    @property
+    def end_s(self) -> float:
+        """The deadline of all that the invocation does."""
+        return self.at_s if self.of_all_s is None else self.of_all_s
+
+    def share(self, share_s: float, now_s: float) -> Self:
+        """A deadline in ``share_s`` seconds, at most this one, of the same invocation."""
+        return type(self)(min(self.at_s, now_s + share_s), self.end_s)
 
     def remaining_s(self, now_s: float | None = None) -> float:
         """Seconds left; never negative."""

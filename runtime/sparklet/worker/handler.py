@@ -12,7 +12,6 @@ from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
 from sparklet.metrics import Emitter, Meter
 from sparklet.settings import WorkerSettings, metrics_namespace, worker_settings
-from sparklet.worker.batch import do_batch
 from sparklet.worker.batches import BatchDesk
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
@@ -29,7 +28,7 @@ def lambda_handler(event: Event, context: Any) -> Any:
     """Do what the event asks for; see ``sparklet.events.answer`` for what comes back."""
     worker, measuring = _worker(), _measuring()
     deadline = Deadline.of(context, worker.settings.grace_s)
-    outcomes = do_batch(parse_event(event), lambda task: worker.run(task, deadline, context.aws_request_id), worker.log)
+    outcomes = worker.do(parse_event(event), deadline, context.aws_request_id)
     measuring.invocation(outcomes, worker.runner, context.aws_request_id)
     return answer(event, outcomes, kafka_failures=worker.settings.kafka_failures)
 

@@ -116,12 +116,12 @@ class HostProcess:
             for fd in fds:
                 os.close(fd)
 
-    def events(self, until_s: float) -> Iterator[Event]:
-        """What happens, as it happens, reading all pipes, until the clock says ``until_s``."""
+    def events(self, until_s: float | Callable[[], float]) -> Iterator[Event]:
+        """What happens, as it happens, reading all pipes, until the clock says ``until_s``, which may move."""
         while True:
             while self._heard:
                 yield self._heard.pop(0)
-            wait_s = min(LONGEST_WAIT_S, until_s - time.time())
+            wait_s = min(LONGEST_WAIT_S, (until_s() if callable(until_s) else until_s) - time.time())
             self._read(max(0.0, wait_s))
             if wait_s <= 0 and not self._heard:
                 return

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from sparklet.worker.shard_conf import InputSize
+
 Stream = Literal["stdout", "stderr"]
 Output = Callable[[Stream, bytes], None]
 """Receives the script's output line by line while it runs, from any thread; lines keep their newline."""
@@ -20,6 +22,13 @@ class ScriptCall:
     deadline_s: float  # time.time() at which the guard ends it
     env: Mapping[str, str] = field(default_factory=dict)  # beside the worker's own environment
     py_files: tuple[Path, ...] = ()  # .py, .zip, .whl, .egg: importable by driver and Python workers
+    input_size: InputSize = field(default_factory=InputSize)
+    turns: str = ""  # calls that say the same may be turns of one process, if the script allows it; "": never
+    moving_end_s: Callable[[], float] | None = None  # where each turn has a deadline of its own
+
+    def end_s(self) -> float:
+        """When the guard ends what runs now; never after ``deadline_s``."""
+        return self.deadline_s if self.moving_end_s is None else min(self.deadline_s, self.moving_end_s())
 
 
 @dataclass(frozen=True, slots=True)

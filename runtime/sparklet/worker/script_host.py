@@ -189,7 +189,9 @@ def run_script(message: Message, fds: list[int]) -> None:
     os.chdir(message["cwd"])
     sys.path[:0] = [part for part in os.environ["PYTHONPATH"].split(os.pathsep) if part not in sys.path]
     importlib.invalidate_caches()
-    jvm_session().prepare(message["port"], message["secret"], message["properties"])
+    details = {key: message[key] for key in ("properties", "first", "keep")}
+    if jvm_session().prepare(message["port"], message["secret"], **details):
+        importlib.import_module("sparklet.worker.kept_context").install()
     status.started()
     execute(message["script"], message["args"])
 
@@ -198,7 +200,8 @@ def clean_jvm(message: Message, fds: list[int]) -> None:
     """In a fork: clean the JVM, write why it should be replaced, if it should."""
     die_with_parent(message["host"])
     place_fds([os.open(os.devnull, os.O_RDONLY), fds[0], fds[0]])
-    print(jvm_session().clean(message["port"], message["secret"]), flush=True)
+    details = {key: message[key] for key in ("first", "keep", "may_keep")}
+    print(jvm_session().clean(message["port"], message["secret"], **details), flush=True)
 
 
 def jvm_session() -> ModuleType:
@@ -220,6 +223,7 @@ def import_pyspark() -> None:
     finally:
         sys.modules.pop("numpy", None)
     jvm_session()
+    importlib.import_module("sparklet.worker.kept_context")
     gc.collect()
     gc.freeze()
 

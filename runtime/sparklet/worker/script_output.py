@@ -10,6 +10,7 @@ from functools import partial
 from typing import Literal
 
 from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError, SparkRuntimeError
+from sparklet.job.turns import TURN_MARK
 from sparklet.worker.root_cause import root_cause, script_line
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult, Stream
 
@@ -22,6 +23,7 @@ CAUSE_WINDOW_BYTES = 128 * 1024  # a Spark failure tells its stack three times
 MORE_MEMORY = "give the function more memory, or make shards smaller"
 MORE_SPACE = "give the function more ephemeral storage, or make shards smaller"
 KILLED = "killed from outside, as the kernel does when memory is used up"
+JAVAS_MEMORY = frozenset({"OutOfMemoryError", "SparkOutOfMemoryError"})  # the JVM survives Spark's own
 PYTHONS_MEMORY = frozenset({"MemoryError", "_ArrayMemoryError", "ArrowMemoryError"})
 NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
 
@@ -78,22 +80,29 @@ class TaskOutput:
     def __init__(self, output: Output, call: ScriptCall) -> None:
         self._output = output
         self.files = tuple(str(path) for path in (call.script, *call.py_files))  # whose lines a cause may name
-        self._tail = Tail(TAIL_BYTES)
-        self._windows = {"script": Tail(CAUSE_WINDOW_BYTES), "jvm": Tail(CAUSE_WINDOW_BYTES)}
         self.out_of_memory = ""  # what Java says of it
+        self._forget()
 
     def sink(self, source: Literal["script", "jvm"], stream: Stream) -> Callable[[bytes], None]:
         """Where lines of one pipe go."""
         return partial(self.add, source, stream)
 
     def add(self, source: Literal["script", "jvm"], stream: Stream, line: bytes) -> None:
-        """Pass a line on and remember what may be needed of it."""
+        """Pass a line on and remember what may be needed of it; what was said in one turn explains no other."""
+        if source == "script" and line.endswith(TURN_MARK):
+            self._output(stream, line)
+            self._forget()
+            return
         if stream == "stderr":
             self._tail.add(line)
             self._windows[source].add(line)
         if source == "jvm" and line.startswith(OUT_OF_MEMORY):
             self.out_of_memory = line.decode(errors="replace").rpartition(": ")[2].strip()
         self._output(stream, line)
+
+    def _forget(self) -> None:
+        self._tail = Tail(TAIL_BYTES)
+        self._windows = {"script": Tail(CAUSE_WINDOW_BYTES), "jvm": Tail(CAUSE_WINDOW_BYTES)}
 
     def result(self, exit_code: int, *, started: bool = True) -> ScriptResult:
         """The script's result; its own words name the cause before the JVM's log does.
@@ -142,7 +151,7 @@ class TaskOutput:
 def _refuse_want(cause_class: str, cause: str, place: str) -> None:
     """Raise what a script's failure comes from if memory or space was used up."""
     at = f" at {place}" if place else ""
-    if cause_class == "OutOfMemoryError":
+    if cause_class in JAVAS_MEMORY:
         raise OutOfMemoryError(f"the JVM ran out of memory{at}: {cause}; {MORE_MEMORY}")
     if cause_class in PYTHONS_MEMORY:
         said = f": {cause}" if cause else ""

@@ -43,6 +43,7 @@ from sparklet.worker.execution import Execution
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.script_cache import ScriptCache
+from sparklet.worker.shard_conf import InputSize
 from sparklet.worker.staging import Staging, needs_staging
 from sparklet.worker.verdicts import back_off_s, come_back, failure_of, persist
 
@@ -81,6 +82,10 @@ class ShardDesk:
             return self._turned_away(task, claim, log)
         return self._granted(task, ref, run, claim, attempt_id, deadline, log)
 
+    def put_back(self, task: Task, log: Log) -> None:
+        """Make the message of a shard that was not claimed visible again."""
+        self._come_back(task, 0, log)
+
     def _run(self, ref: ShardRef) -> Run:
         """The shard's run; read again when a generation is named that was not there yet."""
         run = self._runs.get(ref.run_id)
@@ -97,8 +102,8 @@ class ShardDesk:
         return self.ledger.claim(ref, attempt_id, lease_s, run.options.max_attempts, self.log_stream)
 
     def _function_end_s(self, deadline: Deadline) -> float:
-        """When Lambda ends this worker; no lease needs to be longer."""
-        return deadline.at_s + self.grace_s
+        """When Lambda ends this worker, whatever share of its time the shard has; no lease needs to be longer."""
+        return deadline.end_s + self.grace_s
 
     def _turned_away(self, task: Task, claim: Claim, log: Log) -> Outcome:
         record = claim.record
@@ -149,7 +154,18 @@ class ShardDesk:
             "params": dict(run.params),
         }
         staging = self._staging(shard, run)
-        return Execution(attempt_id, script_ref.source_uri, script, event, run.args, py_files, staging=staging)
+        size = InputSize.of(shard.objects, run.options.compression_factor)
+        return Execution(
+            attempt_id,
+            script_ref.source_uri,
+            script,
+            event,
+            run.args,
+            py_files,
+            staging=staging,
+            input_size=size,
+            turns=f"run {run.run_id}, generation {ref.generation}",
+        )
 
     def _staging(self, shard: Shard, run: Run) -> Staging | None:
         """What of the shard's inputs must be fetched; None if Spark reads all of them itself."""

@@ -14,18 +14,24 @@ import sys
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import sparklet
 from sparklet.errors import SettingsError
 from sparklet.job.s3a import S3A, credentials_chain
+from sparklet.job.small_tables import SMALL_TABLES
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
 from sparklet.worker.runner import Runner, ScriptCall
+from sparklet.worker.shard_conf import shard_conf
 
 MB_PER_CORE = 1769  # AWS: one vCPU at 1,769 MB
 LEAST_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
 LEAST_REST_MB = 512  # the JVM beside its heap: metaspace, code, threads, buffers; Python's worker and script
 REST_SHARE = 0.35  # what Python and native memory get of a large function
 FREEZE_S = 24 * 3600  # a timeout that no freeze outlasts: the environment is gone before
+
+HUDI_DEFAULTS = Path(__file__).with_name("hudi")  # the folder of a hudi-defaults.conf
+HUDI_OF_THE_MACHINE = Path("/etc/hudi/conf/hudi-defaults.conf")  # read before, so that ours would win
 
 SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 SHELL = "pyspark-shell"
@@ -59,7 +65,7 @@ def runner_for(settings: WorkerSettings, spark: SparkSettings | None = None) -> 
     spark = spark or spark_settings()
     if settings.runner == "submit":
         return SubmitRunner(spark, settings.scratch)
-    return WarmRunner(spark, settings.scratch, settings.tasks_per_jvm)
+    return WarmRunner(spark, settings.scratch, settings.tasks_per_jvm, keep_context=settings.keep_context)
 
 
 def heap_mb(settings: SparkSettings) -> int:
@@ -149,17 +155,16 @@ def java_command(
 
     The caller appends what SparkSubmit is to run.
     """
-    cores = core_count(settings)
+    options = list(options)
     return [
         java_path(settings),
         f"-Xmx{heap or f'{heap_mb(settings)}m'}",
-        *(["-XX:+UseSerialGC"] if cores < 4 else []),
-        *(["-XX:TieredStopAtLevel=1"] if cores < 2 else []),  # compiling better costs a short task more than it gains
+        *(["-XX:+UseSerialGC"] if core_count(settings) < 4 else []),
+        *_compilers(settings),
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
         "-XX:+IgnoreUnrecognizedVMOptions",
-        # auto: an archive that does not fit this class path is passed over, in silence
-        *([f"-XX:SharedArchiveFile={settings.cds_archive}", "-Xshare:auto"] if settings.cds_archive else []),
+        *_class_data(settings, options),
         *(f"--add-opens={package}=ALL-UNNAMED" for package in OPENED_PACKAGES),
         "-Djdk.reflect.useDirectMethodHandle=false",
         "-Djava.net.preferIPv6Addresses=false",
@@ -176,6 +181,29 @@ def java_command(
     ]
 
 
+def _compilers(settings: SparkSettings) -> list[str]:
+    """The quick compiler alone where there are not two whole vCPUs.
+
+    The other one, with the profiles that it wants, nearly doubles the CPU of a start (docs/startup.md) and runs beside
+    it only on a second vCPU: 3,008 MB buy 1.7, which Spark's task slots round to two.
+    """
+    vcpus = min(core_count(settings), settings.memory_mb / MB_PER_CORE)
+    return ["-XX:TieredStopAtLevel=1"] if vcpus < 2 else []
+
+
+def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
+    """Map the archive of classes, if it has been made.
+
+    Without a file Java would do without its own archive, too; one that does not fit it passes over in silence.
+    """
+    archive = settings.cds_archive
+    if archive is None or not archive.is_file():
+        return []
+    if any("StartFlightRecording" in option for option in (*settings.java_options, *options)):
+        return []  # Java 17 crashes when it records from its start and loads classes from this archive
+    return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto"]
+
+
 def spark_defaults(settings: SparkSettings, scratch: Path, jars: Sequence[str] = ()) -> dict[str, str]:
     """Spark's configuration where nobody says otherwise, with the operator's own on top."""
     cores = core_count(settings)
@@ -189,6 +217,7 @@ def spark_defaults(settings: SparkSettings, scratch: Path, jars: Sequence[str] =
         "spark.sql.shuffle.partitions": str(max(2, cores)),
         "spark.jars.ivy": str(scratch / ".ivy2"),
         **freeze_conf(),
+        **SMALL_TABLES,
         **s3a_conf(settings, jars),
         **settings.conf,
     }
@@ -229,10 +258,15 @@ def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str
     return {f"spark.hadoop.{key}": value for key, value in conf.items()}
 
 
-def task_conf(call: ScriptCall, env: Mapping[str, str]) -> dict[str, str]:
-    """What belongs to one task: its name, its folder, and what its Python workers find in their environment."""
+def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings) -> dict[str, str]:
+    """What belongs to one task: its name, its folder, how its input is cut, what its Python workers find around them.
+
+    How the input is cut is as the operator says, where they say it.
+    """
     folder = call.work_dir
+    cutting = shard_conf(call.input_size, heap_mb(settings), core_count(settings))
     return {
+        **{key: value for key, value in cutting.items() if key not in settings.conf},
         "spark.app.name": call.script.name,
         "spark.local.dir": str(folder),
         "spark.sql.warehouse.dir": str(folder / "spark-warehouse"),
@@ -257,6 +291,7 @@ def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, st
         dropped.add("SPARK_HOME")  # with it Spark's Pythons import pyspark from a zip, uncompiled
     return {
         "OMP_NUM_THREADS": str(core_count(settings)),
+        **_hudi_env(),
         **{key: value for key, value in env.items() if key not in dropped},
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
@@ -265,6 +300,12 @@ def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, st
         "PYTHONPATH": os.pathsep.join(base_python_path(settings)),
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
+
+
+def _hudi_env() -> dict[str, str]:
+    """Where Hudi finds our defaults; nowhere if their folder is no URI as it is: Hudi would fail to parse it."""
+    folder = str(HUDI_DEFAULTS)
+    return {} if HUDI_OF_THE_MACHINE.exists() or quote(folder) != folder else {"HUDI_CONF_DIR": folder}
 
 
 def base_python_path(settings: SparkSettings) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ class SubmitRunner:
     def _submit(self, call: ScriptCall, options: ScriptOptions, host: HostProcess, task: TaskOutput) -> None:
         env = task_env(call, self.spark)
         jars = class_path(self.spark)
-        conf = {**spark_defaults(self.spark, self.scratch, jars), **task_conf(call, env), **options.conf}
+        conf = {**spark_defaults(self.spark, self.scratch, jars), **task_conf(call, env, self.spark), **options.conf}
         command = java_command(
             self.spark,
             [*options.jars, *jars],
@@ -94,7 +95,7 @@ class _Watch:
 
     def result(self) -> ScriptResult:
         """The script's end; the JVM's where there was none."""
-        self._listen(self.call.deadline_s)
+        self._listen(self.call.end_s)
         if self.script_code is not None:
             self._listen(min(self.call.deadline_s, time.time() + SHUTDOWN_LIMIT_S))
         over = self.jvm_code is None and self.script_code is None
@@ -107,7 +108,7 @@ class _Watch:
             raise deadline_exceeded(self.call, self.task)
         return self._jvm_result()
 
-    def _listen(self, until_s: float) -> None:
+    def _listen(self, until_s: float | Callable[[], float]) -> None:
         """Wait for the script's end, then for the JVM's."""
         for event in self.host.events(until_s):
             self._take(event)

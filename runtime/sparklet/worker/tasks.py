@@ -53,6 +53,10 @@ class TaskDesk:
             self._tell(record, log)
         return Outcome(task, answer={"task": order.task_id, "claim": str(status), "state": str(record.state)})
 
+    def put_back(self, task: Task, order: Order, log: Log) -> None:
+        """Make the message of a task that was not claimed visible again."""
+        self._come_back(task, order, 0, log)
+
     def _claim(self, order: Order, attempt_id: str, deadline: Deadline) -> tuple[ClaimStatus, TaskRecord]:
         for _ in range(CLAIM_TRIES):
             now_s = self.clock.now_s()
@@ -147,4 +151,4 @@ class TaskDesk:
         come_back(self._queues[order.queue_arn], task, delay_s, log)
 
     def _function_end_s(self, deadline: Deadline) -> float:
-        return deadline.at_s + self.grace_s
+        return deadline.end_s + self.grace_s

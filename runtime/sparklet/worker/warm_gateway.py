@@ -34,6 +34,7 @@ from sparklet.worker.spark_options import (
 from sparklet.worker.spark_submit import SubmitRunner, deadline_exceeded, read_options, refuse_if_over
 
 CLEAN_LIMIT_S = 10.0
+COMPILE_LIMIT_S = 20.0  # beside it, for the first one, which compiles what it needs; on a crowded machine
 LEAST_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
 BOOT_POLL_S = 0.005
 TASK_DAEMON = "sparklet.worker.task_daemon"
@@ -53,6 +54,10 @@ class _Jvm:
     secret: str = ""
     tasks: int = 0
     exit_code: int | None = None
+
+    def kept_conf(self) -> dict[str, str]:
+        """The folder of a kept context. Hadoop's stays the task's: S3A makes its buffers' folder where that changes."""
+        return {"spark.local.dir": str(self.folder)}
 
     @property
     def connection_file(self) -> Path:
@@ -79,10 +84,15 @@ class WarmRunner:
         The only writable place.
     tasks_per_jvm
         After so many tasks the JVM is replaced; 0 = never for that reason.
+    keep_context
+        Whether the SparkContext may outlive a task.
     """
 
-    def __init__(self, spark: SparkSettings, scratch: Path, tasks_per_jvm: int = 0) -> None:
+    def __init__(
+        self, spark: SparkSettings, scratch: Path, tasks_per_jvm: int = 0, *, keep_context: bool = True
+    ) -> None:
         self._spark, self._scratch, self._tasks_per_jvm = spark, scratch, tasks_per_jvm
+        self._keep_context = keep_context
         self._submit = SubmitRunner(spark, scratch)
         self._host: HostProcess | None = None
         self._jvm: _Jvm | None = None
@@ -112,7 +122,7 @@ class WarmRunner:
         try:
             message = self._message(call, conf, host, jvm)
             code = _ScriptRun(call, host, jvm, task).code(message)
-            problem = _clean(call, host, jvm)
+            problem = _clean(call, host, jvm, keep=self._keep_context, may_keep=code >= 0)
             if code != 0 and jvm.exit_code is not None:
                 raise task.jvm_failure(jvm.exit_code)
             result = task.result(code)
@@ -134,12 +144,12 @@ class WarmRunner:
         """A host and a JVM that is up."""
         host, jvm = self._booting()
         while not jvm.is_up():
-            for event in host.events(min(call.deadline_s, time.time() + BOOT_POLL_S)):
+            for event in host.events(min(call.end_s(), time.time() + BOOT_POLL_S)):
                 self._notice(event)
             if jvm.exit_code is not None or not host.alive:
                 self._drop_jvm()
                 raise GatewayLostError(f"the JVM did not start: {' '.join(jvm.log.text().split())[-500:]}")
-            if time.time() >= call.deadline_s:
+            if time.time() >= call.end_s():
                 self._replace()
                 raise DeadlineExceededError(f"{call.script.name} was not started: the JVM was not up by its deadline")
         return host, jvm
@@ -203,7 +213,15 @@ class WarmRunner:
             "env": {**process_env(self._spark, os.environ), **env, **gateway, **host.mark},
             "port": jvm.port,
             "secret": jvm.secret,
-            "properties": {**task_conf(call, env), **conf, "user.dir": folder, "derby.system.home": folder},
+            "first": jvm.tasks == 1,
+            "keep": self._keep_context,
+            "properties": {
+                **task_conf(call, env, self._spark),
+                **(jvm.kept_conf() if self._keep_context else {}),
+                **conf,
+                "user.dir": folder,
+                "derby.system.home": folder,
+            },
         }
 
     def _hear_jvm(self, jvm: _Jvm, stream: Stream, line: bytes) -> None:
@@ -267,7 +285,7 @@ class _ScriptRun:
         fds = [self.host.pipe(self.task.sink("script", stream)) for stream in ("stdout", "stderr")]
         name = f"script {self.jvm.tasks} on {self.jvm.name}"
         self.host.ask("script", [*fds, self.host.status_pipe(name)], name=name, **message)
-        for event in self.host.events(self.call.deadline_s):
+        for event in self.host.events(self.call.end_s):
             match event:
                 case Started(script, pid) if script == name:
                     self.pid = pid
@@ -300,16 +318,27 @@ class _ScriptRun:
         return error if self.pid else _NotStartedError(str(error))
 
 
-def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm) -> str:
+def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm, *, keep: bool, may_keep: bool) -> str:
     """Bring the JVM back to what it was; why it should be replaced all the same, or ""."""
     if jvm.exit_code is not None:
         return "it has ended"
     said = Tail(4096)
     name = f"clean {jvm.tasks} on {jvm.name}"
-    host.ask("clean", [host.pipe(said.add)], name=name, host=host.pid, port=jvm.port, secret=jvm.secret)
+    host.ask(
+        "clean",
+        [host.pipe(said.add)],
+        name=name,
+        host=host.pid,
+        port=jvm.port,
+        secret=jvm.secret,
+        first=jvm.tasks == 1,
+        keep=keep,
+        may_keep=may_keep,
+    )
     now_s = time.time()
+    limit_s = CLEAN_LIMIT_S + (COMPILE_LIMIT_S if jvm.tasks == 1 else 0)
     code = None
-    for event in host.events(max(now_s + LEAST_CLEAN_S, min(now_s + CLEAN_LIMIT_S, call.deadline_s))):
+    for event in host.events(max(now_s + LEAST_CLEAN_S, min(now_s + limit_s, call.deadline_s))):
         match event:
             case Gone(gone, clean_code) if gone == name:
                 code = clean_code

@@ -1,14 +1,16 @@
 """From a task to its outcome: which script, under which name, with or without a ledger."""
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sparklet.errors import DeadlineExceededError, EventError, SettingsError, SparkletError
+from sparklet.errors import DeadlineExceededError, EventError, ScratchFullError, SettingsError, SparkletError
 from sparklet.events import Order, Outcome, Source, Task
 from sparklet.job.event_objects import event_objects
 from sparklet.model import BatchRef, ShardResult
 from sparklet.settings import WorkerSettings
+from sparklet.worker.batch import do_batch
 from sparklet.worker.batches import BatchDesk
 from sparklet.worker.execution import Execution, execute
 from sparklet.worker.guards import Deadline
@@ -17,6 +19,7 @@ from sparklet.worker.runner import Runner
 from sparklet.worker.script_cache import ScriptCache
 from sparklet.worker.shards import ShardDesk
 from sparklet.worker.tasks import TaskDesk
+from sparklet.worker.turns import Turns
 
 OF_OBJECTS = (Source.S3, Source.SNS, Source.SQS, Source.EVENTBRIDGE)  # what events of S3 come by
 LEAST_TIME_S = 1.0  # with less than this before the deadline no further task of a batch is begun
@@ -33,6 +36,22 @@ class Worker:
     log: Log
     tasks: TaskDesk | None = None  # None: no ledger, or nobody asks through the asynchronous API
     batches: BatchDesk | None = None  # None: no bucket is configured
+    _turns: Turns = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._turns = Turns(self.runner)
+
+    def do(self, tasks: Sequence[Task], deadline: Deadline, request_id: str) -> list[Outcome]:
+        """Do the tasks of one event; none of it is left afterwards."""
+
+        def run(task: Task, share: Deadline, behind: int) -> Outcome:
+            self._turns.behind, self._turns.end_s = behind, share.end_s
+            return self.run(task, share, request_id)
+
+        try:
+            return do_batch(tasks, run, deadline, self.log)
+        finally:
+            self._turns.end()
 
     def run(self, task: Task, deadline: Deadline, request_id: str) -> Outcome:
         """Do one task; a SparkletError becomes part of the outcome, anything else is a bug and passes."""
@@ -44,9 +63,7 @@ class Worker:
             log.warning("nothing is run for this event", reason=reason)
             return Outcome(task, answer={"state": "SKIPPED", "reason": reason})
         if deadline.remaining_s() < LEAST_TIME_S:
-            error = DeadlineExceededError("no time was left in this invocation; the record goes back untouched")
-            log.warning(str(error))
-            return Outcome(task, error, acknowledged=False)
+            return self._put_back(task, log)
         if task.order is not None:
             return self._ordered(task, task.order, attempt_id, deadline, log.bind(task=task.order.task_id))
         if task.problem is not None:
@@ -60,7 +77,21 @@ class Worker:
 
     def execute(self, execution: Execution, deadline: Deadline, log: Log) -> ShardResult:
         """Run a script with this worker's runner and scratch space."""
-        return execute(execution, self.runner, deadline, self.settings.scratch, self.settings.min_free_bytes, log)
+        try:
+            return execute(execution, self._turns, deadline, self.settings.scratch, self.settings.min_free_bytes, log)
+        except ScratchFullError:
+            self._turns.end()  # what a process of several turns has written must not stand in the way of the next
+            raise
+
+    def _put_back(self, task: Task, log: Log) -> Outcome:
+        """Let somebody else have the task at once: nothing was begun, no attempt is counted."""
+        error = DeadlineExceededError("too little time was left in this invocation; the record goes back untouched")
+        log.warning(str(error))
+        if self.shards is not None and task.shard is not None:
+            self.shards.put_back(task, log)
+        if self.tasks is not None and task.order is not None:
+            self.tasks.put_back(task, task.order, log)
+        return Outcome(task, error, acknowledged=False)
 
     def _shard(self, task: Task, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
         if self.shards is None or task.shard is None:
@@ -85,7 +116,9 @@ class Worker:
         """Run the script that a task is for, without a record of it."""
         script_uri, args = self._choose_script(task)
         script = self.scripts.fetch(script_uri)
-        return self.execute(Execution(attempt_id, script_uri, script, task.event, args), deadline, log)
+        # Who asks through the API shares a process with nobody.
+        turns = "" if task.order is not None else str(task.source)
+        return self.execute(Execution(attempt_id, script_uri, script, task.event, args, turns=turns), deadline, log)
 
     def _plain(self, task: Task, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
         """Without a ledger every failure goes back to the source."""

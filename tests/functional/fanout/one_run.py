@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sparklet.errors import CheckpointConflictError, LeaseLostError, PlanError
-from sparklet.fanout.cancel import NOT_PLANNED, cancel
-from sparklet.fanout.checker import check
+from sparklet.fanout.checking.cancel import NOT_PLANNED, cancel
+from sparklet.fanout.checking.checker import check
+from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import plan
-from sparklet.fanout.redrive import redrive
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import plan
 from sparklet.local.memory import MemoryTaskQueue
 from sparklet.model import Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Message

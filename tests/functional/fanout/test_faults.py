@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import CheckpointConflictError
-from sparklet.fanout.cancel import cancel
-from sparklet.fanout.checker import check
+from sparklet.fanout.checking.cancel import cancel
+from sparklet.fanout.checking.checker import check
+from sparklet.fanout.checking.recovery import consume
+from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import plan
-from sparklet.fanout.recovery import consume
-from sparklet.fanout.redrive import redrive
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import plan
 from sparklet.ledger_rules import LEASE_GRACE_S
 from sparklet.model import Failure, RunOptions, RunState, ShardResult, ShardState
 from sparklet.ports import Message

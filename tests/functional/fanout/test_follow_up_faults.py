@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.fanout.cancel import cancel
-from sparklet.fanout.checker import check
+from sparklet.fanout.checking.cancel import cancel
+from sparklet.fanout.checking.checker import check
+from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planner import plan
-from sparklet.fanout.redrive import redrive
+from sparklet.fanout.planning.planner import plan
 from sparklet.local.memory import MemoryNotifier
 from sparklet.model import RunState
 from tests.functional.fanout.test_faults import AFTER

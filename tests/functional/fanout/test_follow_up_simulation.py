@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from sparklet.fanout.follow_ups import check_run, next_run
-from sparklet.fanout.new_run import RunRequest
+from sparklet.fanout.checking.follow_ups import check_run, next_run
+from sparklet.fanout.planning.new_run import RunRequest
 from sparklet.local.memory import MemoryTaskQueue
 from sparklet.model import ClaimStatus, RunState, ShardResult
 from tests.functional.fanout import test_simulation

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.fanout.checker import check
+from sparklet.fanout.checking.checker import check
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.inventory.found import DONE, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING
-from sparklet.fanout.new_run import ListRequest, new_run
-from sparklet.fanout.planner import plan
+from sparklet.fanout.planning.new_run import ListRequest, new_run
+from sparklet.fanout.planning.planner import plan
 from sparklet.model import RunOptions, RunState, ShardResult
 from tests.functional.fanout.test_faults import AFTER, kill_everywhere
 from tests.unit.fanout.test_left_out import named

@@ -22,10 +22,10 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.errors import QueueError
 from sparklet.events import parse_event
-from sparklet.fanout.checker import check
+from sparklet.fanout.checking.checker import check
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.new_run import RunRequest, new_run
-from sparklet.fanout.planner import plan
+from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.planner import plan
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import Counts, RunOptions, RunState, ShardState, ledger_bucket, ledger_bucket_count
 from sparklet.ports import Message

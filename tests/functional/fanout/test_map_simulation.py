@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from sparklet.fanout.recovery import LetterFate, consume
+from sparklet.fanout.checking.recovery import LetterFate, consume
 from sparklet.model import ClaimStatus, Dispatch, ShardRef
 from tests.functional.fanout.one_run import MOST_ROUNDS, Attempt, OneRun
 from tests.unit.fanout.world import KilledError

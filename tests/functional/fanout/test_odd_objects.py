@@ -21,7 +21,6 @@ from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.errors import ObjectForbiddenError, PlanError
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.fate import object_fate
 from sparklet.fanout.inventory.found import (
     ARCHIVED,
     DELETE_MARKER,
@@ -32,8 +31,9 @@ from sparklet.fanout.inventory.found import (
     MISSING,
     OLDER,
 )
-from sparklet.fanout.new_run import ListRequest, RunRequest, new_run
-from sparklet.fanout.planner import plan
+from sparklet.fanout.planning.new_run import ListRequest, RunRequest, new_run
+from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.reporting.fate import object_fate
 from sparklet.local.memory import FakeClock
 from sparklet.model import Access, InputObject, Run, RunOptions, RunState, Shard, ShardResult
 from tests.stand_ins.ministack import ministack

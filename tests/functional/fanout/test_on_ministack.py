@@ -13,14 +13,14 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
-from sparklet.fanout.checker import check
+from sparklet.fanout.checking.checker import check
+from sparklet.fanout.checking.recovery import LetterFate, consume
+from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.fate import object_fate
-from sparklet.fanout.new_run import RunRequest, new_run
-from sparklet.fanout.planner import plan
-from sparklet.fanout.recovery import LetterFate, consume
-from sparklet.fanout.redrive import redrive
-from sparklet.fanout.steps import take_step
+from sparklet.fanout.machines.steps import take_step
+from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.reporting.fate import object_fate
 from sparklet.local.memory import FakeClock, MemoryNotifier
 from sparklet.model import ClaimStatus, Counts, Dispatch, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
 from sparklet.settings import StepSettings

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from sparklet.fanout.checker import check
-from sparklet.fanout.recovery import consume
+from sparklet.fanout.checking.checker import check
+from sparklet.fanout.checking.recovery import consume
 from sparklet.model import ClaimStatus, Dispatch, ShardResult
 from tests.functional.fanout.one_run import MOST_ROUNDS, Attempt, OneRun
 from tests.unit.fanout.world import KilledError

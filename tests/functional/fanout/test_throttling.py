@@ -26,13 +26,13 @@ from sparklet.aws.s3 import S3Store
 from sparklet.cli.render import summary_document, summary_table
 from sparklet.clock import SystemClock
 from sparklet.events import parse_event
-from sparklet.fanout.checker import check
+from sparklet.fanout.checking.checker import check
+from sparklet.fanout.checking.differences import verify
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.differences import verify
 from sparklet.fanout.handlers import handle_check, handle_letters
-from sparklet.fanout.new_run import RunRequest, new_run
-from sparklet.fanout.planner import plan
-from sparklet.fanout.summary import summarize
+from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.reporting.summary import summarize
 from sparklet.metrics import METRICS, Emitter, Meter
 from sparklet.model import Counts, RunOptions, RunState
 from sparklet.ports import Message

@@ -7,6 +7,7 @@ package: pyspark comes from Spark, ``sparklet.job`` from its zip.
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,21 +19,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
-from pyiceberg.table import StaticTable
+from deltalake import write_deltalake
 
 from spark_scripts.demo.flights_data import find_original
-from sparklet.fanout.elsewhere import ElsewhereJob, Places, commands
+from sparklet.fanout.choosing.elsewhere import ElsewhereJob, Places, commands
 from sparklet.worker.guards import TaskDir
 from sparklet.worker.runner import Runner, ScriptCall
 from tests.aggregated import AWS_MADE, AWS_MADE_OF
 from tests.functional.job.judged import figures_of, shards_of
 from tests.functional.job.kinesis import Stream
+from tests.functional.job.readers import Rows, delta, hudi, iceberg, parquet
+from tests.functional.job.refusing_s3 import refusing_s3
 from tests.functional.job.standalone import HOME, standalone_cluster
 from tests.functional.job.warm_jvm import SCRIPTS
 from tests.functional.worker.conftest import make
@@ -40,8 +42,8 @@ from tests.stand_ins.ministack import ministack
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
-Rows = list[tuple[Any, ...]]
 PEOPLE: Rows = [("1", "Ada", "1815"), ("2", "Émilie", "1706"), ("3", None, "1906")]
+APPEND, KNOCK = (Path(__file__).with_name(name) for name in ("append_and_read.py", "knock.py"))
 TEXTS = {"1.txt": "über die brücke über den fluss\n\n", "2.txt": "die zahl 42"}
 
 
@@ -198,32 +200,6 @@ def places(
     return outputs
 
 
-# Readers that know nothing of Spark
-
-
-def parquet(folder: Path) -> Rows:
-    return duckdb.execute("FROM read_parquet(?) ORDER BY ALL", [f"{folder}/*.parquet"]).fetchall()
-
-
-def delta(table: Path, columns: str = "*") -> Rows:
-    found = DeltaTable(str(table)).to_pyarrow_table()  # noqa: F841 - duckdb finds it by its name
-    return duckdb.sql(f"SELECT {columns} FROM found ORDER BY ALL").fetchall()
-
-
-def iceberg(table: Path, columns: str = "*") -> Rows:
-    version = (table / "metadata" / "version-hint.text").read_text().strip()
-    metadata = table / "metadata" / f"v{version}.metadata.json"
-    found = StaticTable.from_metadata(f"file://{metadata}").scan().to_arrow()  # noqa: F841 - as above
-    return duckdb.sql(f"SELECT {columns} FROM found ORDER BY ALL").fetchall()
-
-
-def hudi(table: Path, columns: str) -> Rows:
-    """Of each group of files (``GROUP_token_COMMIT.parquet``) the newest."""
-    files = sorted(table.glob("*.parquet"), key=lambda file: file.stem.rsplit("_", 1)[-1])
-    newest = {file.name.partition("_")[0]: str(file) for file in files}
-    return duckdb.execute(f"SELECT {columns} FROM read_parquet(?) ORDER BY ALL", [list(newest.values())]).fetchall()
-
-
 def test_both_workers_of_the_cluster_took_part(on_cluster: Cluster) -> None:
     assert len(on_cluster.workers) == 2
     assert all("Asked to launch executor" in log for log in on_cluster.workers)
@@ -290,6 +266,46 @@ def test_iceberg_append(places: dict[str, Path]) -> None:
 def test_hudi_append(places: dict[str, Path]) -> None:
     for place, output in places.items():
         assert hudi(output, "id, name, born") == PEOPLE, place
+
+
+# What a kept JVM remembers of tables: nothing that the next task could mistake for what is there
+
+FORMATS = ("delta", "iceberg", "hudi")
+
+
+def test_a_task_sees_the_tables_that_are_there_whatever_its_jvm_saw(runners: list[UnderRunner], tmp_path: Path) -> None:
+    lake, one, two = tmp_path / "lake", tmp_path / "one", tmp_path / "two"
+
+    def seen_after(tag: str) -> dict[str, str]:
+        """What a task that appends one row to each table reads in them, and what others read."""
+        said = runners[0].run(str(APPEND), ["--output", lake, "--param", f"tag={tag}"])
+        told = json.loads(said.splitlines()[-1])  # Hudi, too, says something in a JVM's first task
+        readers = zip(FORMATS, (delta, iceberg, hudi), ("delta", "lake/tags", "hudi"), strict=True)
+        assert told == {name: "".join(tag for (tag,) in read(lake / place, "tag")) for name, read, place in readers}
+        return dict(told)
+
+    def put(state: Path) -> None:
+        shutil.rmtree(lake)
+        shutil.copytree(state, lake)
+
+    assert seen_after("a") == dict.fromkeys(FORMATS, "a")
+    shutil.copytree(lake, one)
+    assert seen_after("b") == dict.fromkeys(FORMATS, "ab")
+    shutil.copytree(lake, two)
+    put(one)  # fewer commits than the JVM has seen, as where a table was dropped and made anew
+    assert seen_after("c") == dict.fromkeys(FORMATS, "ac")
+    put(two)  # as many, and not those: another writer's
+    write_deltalake(str(lake / "delta"), pa.table({"tag": ["d"]}), mode="append")
+    assert seen_after("e") == {**dict.fromkeys(FORMATS, "abe"), "delta": "abde"}
+
+
+def test_tables_are_asked_for_with_a_tasks_own_credentials(runners: list[UnderRunner]) -> None:
+    with refusing_s3() as (endpoint, signers):
+        for key in ("FIRST", "SECOND"):
+            signers.clear()
+            said = runners[0].run(str(KNOCK), ["--output", "s3a://bucket", "--param", f"key={key}", endpoint])
+            assert json.loads(said.splitlines()[-1]) == list(FORMATS)
+            assert set(signers) == {key}
 
 
 # Scripts for streams. The cluster is given the first delivery. Then each runner is given the whole stream again, with

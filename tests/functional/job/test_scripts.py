@@ -90,6 +90,17 @@ def test_a_schema_gives_types(jvm: WarmJvm, tmp_path: Path, people: Path) -> Non
     assert rows_of(tmp_path / "out") == [(1, "Ada", 1815), (2, "Émilie", 1706), (3, None, 1906)]
 
 
+def test_several_jobs_in_one_process_write_what_each_is_told_to(jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("id,name,born\n4,Grace,1906\n")
+    jobs = [part for n, file in enumerate((people, other)) for part in ("--input", file, "--output", tmp_path / f"{n}")]
+
+    done = jvm.run("csv_to_parquet.py", *jobs)
+
+    assert done.returncode == 0, done.stderr
+    assert [len(rows_of(tmp_path / "0")), rows_of(tmp_path / "1")] == [3, [("4", "Grace", "1906")]]
+
+
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
@@ -214,6 +225,25 @@ def test_delta_appends_and_a_shard_only_once(table_jvm: WarmJvm, tmp_path: Path,
 
 
 @pytest.mark.slow
+def test_tables_of_several_jobs_in_one_process_lie_where_each_writes(table_jvm: WarmJvm, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from sparklet.job import Job\n"
+        "for job in Job.each():\n"
+        "    spark = job.spark()\n"
+        "    spark.range(len(job.inputs[0])).writeTo('iceberg.db.t').create()\n"
+        "    job.report(rows=spark.table('iceberg.db.t').count())\n"
+    )
+    jobs = ["--input", "a", "--output", tmp_path / "one", "--input", "bb", "--output", tmp_path / "two"]
+
+    done = table_jvm.run(str(script), *jobs)
+
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r'"rows": (\d)', done.stderr) == ["1", "2"]
+    for place in ("one", "two"):
+        assert (tmp_path / place / "db" / "t" / "metadata" / "v1.metadata.json").exists()
+
+
 def test_iceberg_appends(table_jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
     for _ in range(2):
         arguments = ["--input", people, "--output", tmp_path / "w", "--param", "table=db.people"]
@@ -226,16 +256,38 @@ def test_iceberg_appends(table_jvm: WarmJvm, tmp_path: Path, people: Path) -> No
 
 
 @pytest.mark.slow
-def test_hudi_replaces_rows_of_the_same_key(table_jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
-    later = tmp_path / "later.csv"
+def test_hudi_replaces_rows_of_the_same_key_and_keeps_to_what_a_table_says(
+    table_jvm: WarmJvm, tmp_path: Path, people: Path
+) -> None:
+    table, later, more = tmp_path / "table", tmp_path / "later.csv", tmp_path / "more.csv"
     later.write_text("id,name,born\n3,Grace,1906\n4,Alan,1912\n")
-    for file in (people, later):
-        done = table_jvm.run("hudi_append.py", "--input", file, "--output", tmp_path / "table")
-        assert done.returncode == 0, done.stderr
+    more.write_text("id,name,born\n5,Edsger,1930\n")
+    defaults = Path(__file__).with_name("hudi_defaults.py")
 
-    newest = max((tmp_path / "table").glob("*.parquet"), key=lambda file: file.stem.rsplit("_", 1)[-1])  # by commit
+    def put(script: str, file: Path) -> str:
+        done = table_jvm.run(script, "--input", file, "--output", table)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    put("hudi_append.py", people)
+    assert not (table / ".hoodie" / "metadata").exists()
+    put("hudi_append.py", later)
+    newest = max(table.glob("*.parquet"), key=lambda file: file.stem.rsplit("_", 1)[-1])  # by commit
     names = duckdb.execute("SELECT id, name FROM read_parquet(?) ORDER BY ALL", [str(newest)]).fetchall()
     assert names == [("1", "Ada"), ("2", "Émilie"), ("3", "Grace"), ("4", "Alan")]
+    assert put(str(defaults), later) == "4\n"  # whoever wants a metadata table makes it,
+    put("hudi_append.py", more)
+    assert put(str(defaults), later) == "5\n"  # and from then on it leads to every row
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["delta_append.py", "iceberg_append.py"])
+def test_a_table_is_appended_nothing_to(table_jvm: WarmJvm, tmp_path: Path, people: Path, script: str) -> None:
+    (tmp_path / "none.csv").write_text("id,name,born\n")
+    for file, rows in ((people, 3), (tmp_path / "none.csv", 0)):
+        done = table_jvm.run(script, "--input", file, "--output", tmp_path / "out")
+        assert done.returncode == 0, done.stderr
+        assert reported(done.stderr)["rows"] == rows
 
 
 # S3, by s3:// and nothing else said

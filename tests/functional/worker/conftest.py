@@ -1,5 +1,6 @@
 """Both runners with real Spark. A warm runner is shared by a module: that is what it is for."""
 
+import functools
 import json
 import os
 import time
@@ -12,7 +13,10 @@ from typing import Any
 import pytest
 from platformdirs import user_cache_path
 
+from sparklet.cli.environment import worker_archive, worker_jars
+from sparklet.errors import LocalStackError
 from sparklet.local.jars import ensure_jars
+from sparklet.local.java import find_java
 from sparklet.settings import SparkSettings, spark_settings
 from sparklet.worker.guards import TaskDir
 from sparklet.worker.runner import Runner, ScriptCall, ScriptResult, Stream
@@ -131,8 +135,25 @@ def wait_until_none(mark: str, limit_s: float = 15) -> dict[int, str]:
     return left
 
 
+@functools.cache
+def _archived() -> dict[str, str]:
+    """The local workers' class path with its class-data archive, where it was made: JVMs start in half the time."""
+    try:
+        jars = worker_jars(find_java(), print, offline=True)
+    except LocalStackError:
+        return {}
+    archive = worker_archive(find_java(), jars).path
+    if not archive.exists():
+        return {}
+    return {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "SPARKLET_CDS_ARCHIVE": str(archive)}
+
+
+def small_env(**env: str) -> dict[str, str]:
+    return {**SMALL, **({} if "SPARKLET_JARS" in env else _archived()), **env}
+
+
 def small_settings(**env: str) -> SparkSettings:
-    return spark_settings({**{key: os.environ[key] for key in ("JAVA_HOME",) if key in os.environ}, **SMALL, **env})
+    return spark_settings({**{key: os.environ[key] for key in ("JAVA_HOME",) if key in os.environ}, **small_env(**env)})
 
 
 def make(kind: str, scratch: Path, **env: str) -> Runner:

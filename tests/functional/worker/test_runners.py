@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.worker.spark_submit import SubmitRunner
 from tests.functional.worker.conftest import SPARK, Bench
 
 pytestmark = pytest.mark.spark
@@ -38,7 +39,8 @@ print(json.dumps({
     assert told["file"] == told["main"] == script
     assert told["path"] == str(Path(script).parent)
     assert told["env"] == "s3://in"
-    assert told["cwd"] == told["tmp"] == told["local"]
+    assert told["cwd"] == told["tmp"]
+    assert (told["cwd"] == told["local"]) == isinstance(bench.runner, SubmitRunner)  # a kept context has its own
     assert told["worker"] == [told["cwd"], "s3://in", told["cwd"]]
     assert told["warehouse"].removeprefix("file:") == f"{told['cwd']}/spark-warehouse"
     assert (told["app"], told["master"], told["log"]) == ("job.py", "local[2]", "WARN")

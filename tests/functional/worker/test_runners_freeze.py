@@ -129,7 +129,8 @@ def working(kind: str, folder: Path, conf: dict[str, str]) -> Iterator[Worker]:
 @pytest.mark.parametrize("kind", ["warm", "submit"])
 def test_a_freeze_between_tasks_that_outlasts_every_timeout_is_survived(kind: str, tmp_path: Path) -> None:
     with working(kind, tmp_path, IMPATIENT) as worker:
-        assert worker.do(HELLO) == "4950\n"
+        for _ in range(3):  # of the first task no context is kept
+            assert worker.do(HELLO) == "4950\n"
         freeze([worker], 6)
 
         assert worker.do(HELLO) == "4950\n"
@@ -162,7 +163,9 @@ def test_two_minutes_of_freeze_are_survived_between_tasks_and_within_one(tmp_pat
         working("warm", tmp_path / "warm", {}) as warm,
         working("submit", tmp_path / "submit", {}) as submit,
     ):
-        assert idle.do(HELLO) == "4950\n"
+        for _ in range(3):
+            assert idle.do(HELLO) == "4950\n"
+        assert warm.do(HELLO) == "4950\n"
         for busy in (warm, submit):
             busy.begin(long)
             assert busy.hear("stdout") == {"stdout": "half\n"}

@@ -15,8 +15,8 @@ from platformdirs import user_cache_path
 
 from sparklet.clock import SystemClock
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.new_run import RunRequest, new_run
-from sparklet.fanout.planner import plan
+from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.planner import plan
 from sparklet.local.jars import ensure_jars
 from sparklet.local.memory import MemoryTaskQueue
 from sparklet.model import RunOptions, RunState, ShardRef, ShardState

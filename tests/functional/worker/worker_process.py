@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from tests.functional.worker.conftest import SMALL
+from tests.functional.worker.conftest import small_env
 from tests.stand_ins.ministack import ministack
 
 PROCESS = Path(__file__).with_name("handler_process.py")
@@ -57,7 +57,7 @@ def worker_process(folder: Path, endpoint: str, scratch: Path, **env: str) -> It
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**environ, **CREDENTIALS, **SMALL, **own, **env},
+            env={**environ, **CREDENTIALS, **small_env(**own, **env)},
         )
     try:
         yield WorkerProcess(process, log)

@@ -60,7 +60,7 @@ def test_the_largest_item_of_a_shard_is_below_1_kb() -> None:
         "state": text(ShardState.SUCCEEDED),
         "attempts": num(1000),
         "requeues": num(1000),
-        "unrun": num(3),  # its most: see fanout.recovery
+        "unrun": num(3),  # its most: see fanout.checking.recovery
         "attempt_id": text("a" * 36),
         "lease_end_s": num(1_763_625_600.123456),
         "started_s": num(1_763_625_600.123456),

@@ -14,7 +14,7 @@ from sparklet.cli import main, runs
 from sparklet.cli.commands import changing, elsewhere, looking, starting
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Choice, Environment, WorkerSize
-from sparklet.fanout.planner import plan
+from sparklet.fanout.planning.planner import plan
 from sparklet.local.memory import MemoryCompute, MemoryOrchestrator
 from sparklet.local.memory.orchestrator import Machine
 from sparklet.model import Dispatch, Failure, ShardResult, ShardState

@@ -124,8 +124,7 @@ def test_one_key_is_one_run_whatever_drives_it(driven: Desk) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--next", SCRIPT), "--next and --next-output belong together"),
-        (("--next-output", "s3://data/2/"), "--next and --next-output belong together"),
+        (("--next-output", "s3://data/2/"), "has no script that writes there"),
         (("--next", SCRIPT, "--next-output", "./here"), "must be an s3:// folder"),
         (("--via", "bus"), "'auto', 'loop', 'map', 'inline', 'none'"),
         (("--prices", "/no/such/file"), "the prices /no/such/file cannot be read"),

@@ -15,7 +15,7 @@ from sparklet.cli.operating import OperatorView
 from sparklet.cli.progress import RunDisplay
 from sparklet.cli.runs import poll_s
 from sparklet.cli.sizes import usd_text
-from sparklet.fanout.prices import Prices
+from sparklet.fanout.choosing.prices import Prices
 from sparklet.local.memory import MemoryLedger
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
 from tests.unit.cli.conftest import RUN, Desk

@@ -17,7 +17,7 @@ from sparklet.cli.planning_options import (
 )
 from sparklet.cli.sizes import duration_text, size_text
 from sparklet.errors import PlanError, SettingsError
-from sparklet.fanout.list_requests import ListRequest
+from sparklet.fanout.planning.list_requests import ListRequest
 from sparklet.model import Access, RunOptions
 from sparklet.quantities import parse_duration_s, parse_size_bytes, parse_tolerance
 

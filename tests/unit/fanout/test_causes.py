@@ -2,10 +2,10 @@
 
 import pytest
 
-from sparklet.fanout.cancel import RUN_CANCELLED
-from sparklet.fanout.causes import advice
-from sparklet.fanout.fitting import TOO_LARGE
-from sparklet.fanout.steps import TOLERANCE_EXCEEDED
+from sparklet.fanout.checking.cancel import RUN_CANCELLED
+from sparklet.fanout.machines.steps import TOLERANCE_EXCEEDED
+from sparklet.fanout.planning.fitting import TOO_LARGE
+from sparklet.fanout.reporting.causes import advice
 
 EXPECTED = [
     ("OutOfMemoryError", "the JVM ran out of memory: Java heap space", "memory was used up", "more memory"),

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from sparklet.fanout import checker
-from sparklet.fanout.cancel import cancel
-from sparklet.fanout.in_time import A_WHILE_S
+from sparklet.fanout.checking import checker
+from sparklet.fanout.checking.cancel import cancel
+from sparklet.fanout.checking.in_time import A_WHILE_S
 from sparklet.local.memory import FakeClock, MemoryLedger
 from sparklet.model import Counts, RunState, ShardState
 from tests.unit.fanout.world import LEASE_S, World

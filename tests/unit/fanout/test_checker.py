@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from sparklet.errors import ObjectForbiddenError
-from sparklet.fanout.checker import PLANNER_SILENT_S, STALL_S, UNCLAIMED_S, check
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import plan
+from sparklet.fanout.checking.checker import PLANNER_SILENT_S, STALL_S, UNCLAIMED_S, check
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import plan
 from sparklet.model import Counts, Failure, PartRecord, RunOptions, RunState, ShardResult, ShardState
 from sparklet.ports import ObjectInfo
 from tests.unit.fanout.world import LEASE_S, World

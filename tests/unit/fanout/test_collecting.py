@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from sparklet.errors import EventError, PlanError
-from sparklet.fanout.collecting import collect
-from sparklet.fanout.objects import prepare
-from sparklet.fanout.result_files import array_elements
+from sparklet.fanout.machines.collecting import collect
+from sparklet.fanout.machines.objects import prepare
+from sparklet.fanout.machines.result_files import array_elements
 from sparklet.model import BATCH
 from tests.unit.fanout.world import BUCKET, World
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.fanout.contradictions import contradictions
+from sparklet.fanout.choosing.contradictions import contradictions
 from sparklet.local.local_template import load_template
 from sparklet.model.stacks import MappingSettings, QueueSettings, StackSettings
 from tests.deploy.templates import resolved

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError
-from sparklet.fanout.fate import object_fate
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import plan
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.reporting.fate import object_fate
 from sparklet.model import RunOptions
 from tests.unit.fanout.world import SOURCE, World
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import QueueError
-from sparklet.fanout.differences import (
+from sparklet.fanout.checking.differences import (
     Difference,
     Kind,
     Watch,
@@ -17,8 +17,8 @@ from sparklet.fanout.differences import (
     missing_messages,
     verify,
 )
+from sparklet.fanout.checking.recovery import keep
 from sparklet.fanout.handlers import handle_check
-from sparklet.fanout.recovery import keep
 from sparklet.metrics import METRICS, Emitter, Meter
 from sparklet.model import Counts, Failure, ShardResult
 from sparklet.ports import Message, QueueDepth
@@ -28,7 +28,9 @@ from tests.unit.test_metrics import check_emf
 
 def glance(world: World) -> list[Difference]:
     run = world.ledger.get_run("run-1")
-    return list(at_a_glance(world.at, [] if run.state.ended else [(run, world.ledger.glance("run-1"))]))
+    if run.state.ended:
+        return list(at_a_glance(world.at, [], [run]))
+    return list(at_a_glance(world.at, [(run, world.ledger.glance("run-1"))]))
 
 
 def kinds(found: list[Difference]) -> list[Kind]:

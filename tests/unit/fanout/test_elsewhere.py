@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
-from sparklet.fanout.elsewhere import (
+from sparklet.fanout.choosing.elsewhere import (
     ENGINES,
     Command,
     ElsewhereJob,

@@ -3,8 +3,8 @@
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.fanout.explain import FailureGroup, Numbers, explain, matches_cause, pattern_of
-from sparklet.fanout.redrive import failed_with
+from sparklet.fanout.checking.redrive import failed_with
+from sparklet.fanout.reporting.explain import FailureGroup, Numbers, explain, matches_cause, pattern_of
 from sparklet.model import Failure, ShardResult
 from tests.unit.fanout.world import SOURCE, World
 

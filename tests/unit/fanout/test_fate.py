@@ -3,9 +3,9 @@
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.fanout.fate import object_fate
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import plan
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.reporting.fate import object_fate
 from sparklet.model import Failure, InputObject, PartRecord, Position, Shard, ShardState, Slice, SliceKind
 from tests.unit.fanout.world import SOURCE, World
 

@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.fanout.fitting import (
+from sparklet.fanout.inventory import Found
+from sparklet.fanout.planning.fitting import (
     TOO_LARGE,
     default_max_shard_bytes,
     most_slice_bytes,
     refuse_oversize,
     refuse_wide_slices,
 )
-from sparklet.fanout.inventory import Found
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.packing import Packed, pack_shards
-from sparklet.fanout.planner import plan
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.packing import Packed, pack_shards
+from sparklet.fanout.planning.planner import plan
 from sparklet.model import InputObject, Position, RunOptions, RunState, ShardState
 from tests.unit.fanout.world import SOURCE, Fault, KilledError, World
 

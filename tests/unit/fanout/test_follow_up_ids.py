@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.fanout.follow_up_ids import FOLLOW_UP_ID, check_id, is_check, next_id
-from sparklet.fanout.new_run import keyed_run_id, run_id_for
+from sparklet.fanout.planning.follow_up_ids import FOLLOW_UP_ID, check_id, is_check, next_id
+from sparklet.fanout.planning.new_run import keyed_run_id, run_id_for
 from sparklet.model import RUN_ID
 
 RUN_IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)

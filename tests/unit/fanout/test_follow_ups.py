@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.fanout import follow_ups
-from sparklet.fanout.cancel import cancel
-from sparklet.fanout.checker import NOBODY_PLANS_S, check, open_runs
-from sparklet.fanout.clean import ended_runs, named_run
-from sparklet.fanout.follow_ups import LEAST_CHECK_S, TOO_MANY_FAILED, checked, followed
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import plan
-from sparklet.fanout.redrive import redrive
+from sparklet.fanout.checking import follow_ups
+from sparklet.fanout.checking.cancel import cancel
+from sparklet.fanout.checking.checker import NOBODY_PLANS_S, check
+from sparklet.fanout.checking.clean import ended_runs, named_run
+from sparklet.fanout.checking.follow_ups import LEAST_CHECK_S, TOO_MANY_FAILED, checked, followed
+from sparklet.fanout.checking.redrive import redrive
+from sparklet.fanout.checking.settling import due
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import plan
 from sparklet.model import Counts, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, ShardState
 from sparklet.s3_uri import split_uri
 from tests.unit.fanout.world import BUCKET, World
@@ -240,7 +241,7 @@ def test_a_next_run_that_nobody_drives_is_planned_by_the_checker_within_minutes(
     assert not check(world.at, "run-1-next-0").planned
     world.clock.advance(NOBODY_PLANS_S + 1)
     assert check(world.at, "run-1-next-0").planned
-    assert [each.run_id for each in open_runs(world.at)] == ["run-1-next-0"]
+    assert [each.run_id for each in due(world.at, world.ledger.unsettled_runs())] == ["run-1-next-0"]
 
 
 def test_the_dispatch_of_a_run_is_that_of_what_follows_it_and_its_check_goes_over_the_queue(world: World) -> None:

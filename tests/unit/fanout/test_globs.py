@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparklet.fanout.globs import EXCLUDED, NOT_INCLUDED, Filter, matches
+from sparklet.fanout.inventory.globs import EXCLUDED, NOT_INCLUDED, Filter, matches
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.errors import LedgerError, RunNotFoundError, SettingsError
 from sparklet.fanout import handlers
-from sparklet.fanout.checker import check
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import plan
+from sparklet.fanout.checking.checker import check
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import plan
 from sparklet.model import RunState
 from tests.unit.fanout.world import BUCKET, World
 

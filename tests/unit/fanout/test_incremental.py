@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import NothingNewError, PlanError, ScratchFullError
-from sparklet.fanout.checker import check
+from sparklet.fanout.checking.checker import check
 from sparklet.fanout.inventory.digests import Digests
 from sparklet.fanout.inventory.earlier import done_before
 from sparklet.fanout.inventory.found import DONE
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import plan
-from sparklet.fanout.preview import preview
-from sparklet.fanout.turns import take_turn
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.preview import preview
+from sparklet.fanout.planning.turns import take_turn
 from sparklet.model import (
     Failure,
     InputObject,
@@ -90,7 +90,7 @@ def test_a_run_without_a_name_has_its_scripts(world: World) -> None:
 
 
 def test_what_a_redrive_made_good_is_done(world: World) -> None:
-    from sparklet.fanout.redrive import redrive
+    from sparklet.fanout.checking.redrive import redrive
 
     world.put(4)
     nightly(world, "run-1")

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
-from sparklet.fanout.globs import NOT_INCLUDED
 from sparklet.fanout.inventory import FOLDER_MARKER, Inventory, resolve_inputs
 from sparklet.fanout.inventory.found import DELETE_MARKER, EMPTY, MISSING, OLDER
+from sparklet.fanout.inventory.globs import NOT_INCLUDED
 from sparklet.local.memory import FakeClock, MemoryObjectStore
 from sparklet.model import Position, RunOptions
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sparklet.errors import ObjectForbiddenError, PlanError, RunExistsError, SettingsError
 from sparklet.fanout.inventory import Inventory, ListReader
 from sparklet.fanout.inventory.found import ARCHIVED, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING, OLDER
-from sparklet.fanout.new_run import ListRequest, new_run
-from sparklet.fanout.planner import plan
-from sparklet.fanout.preview import preview
+from sparklet.fanout.planning.new_run import ListRequest, new_run
+from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.preview import preview
 from sparklet.local.memory import FakeClock, MemoryObjectStore
 from sparklet.model import Access, InputObject, ListSource, Position, RunOptions
 from tests.unit.fanout.world import BUCKET, SOURCE, World

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.fanout.globs import EXCLUDED
-from sparklet.fanout.local_files import local_files
+from sparklet.fanout.inventory.globs import EXCLUDED
+from sparklet.fanout.planning.local_files import local_files
 
 
 def make(folder: Path, *names: str) -> Path:

@@ -2,8 +2,8 @@
 
 import json
 
-from sparklet.fanout.manifest import write_manifests
-from sparklet.fanout.summary import MOST_CAUSES, OTHER_CAUSES, Tally, summarize
+from sparklet.fanout.checking.manifest import write_manifests
+from sparklet.fanout.reporting.summary import MOST_CAUSES, OTHER_CAUSES, Tally, summarize
 from sparklet.model import Counts, Failure, RunState, ShardRecord, ShardResult, ShardState
 from tests.unit.fanout.world import BUCKET, World
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from sparklet.errors import ObjectNotFoundError, PlanError, RunExistsError, RunNotFoundError
-from sparklet.fanout.new_run import new_run, run_id_for
-from sparklet.fanout.planner import plan
-from sparklet.fanout.scripts import repaired_script
+from sparklet.fanout.planning.new_run import new_run, run_id_for
+from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.scripts import repaired_script
 from sparklet.model import RUN_ID, Dispatch, RunOptions, RunState
 from tests.unit.fanout.world import BUCKET, SCRIPT, SOURCE, World
 
@@ -160,6 +160,15 @@ def test_check_and_next_script_are_copied_as_the_main_one_is(world: World) -> No
         assert ref.uri.startswith(world.at.run_uri("run-1", f"script/{ref.sha256}/"))
         assert world.store.get(ref.uri) == body
     assert new_run(world.at, asked) == run
+
+
+def test_a_next_script_without_a_folder_writes_beside_its_run(world: World) -> None:
+    world.put(1)
+    world.store.put(NEXT, b"print('next')\n")
+
+    run = new_run(world.at, world.request(next=NEXT))
+
+    assert run.next and run.next.output_uri == f"s3://{world.at.bucket}/output/run-1-next/"
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sparklet.fanout.cancel import cancel
-from sparklet.fanout.checker import check
-from sparklet.fanout.redrive import redrive
+from sparklet.fanout.checking.cancel import cancel
+from sparklet.fanout.checking.checker import check
+from sparklet.fanout.checking.redrive import redrive
 from sparklet.local.memory import MemoryNotifier
 from sparklet.model import Failure, Notice, ShardResult, TaskRecord
 from tests.unit.fanout.test_follow_ups import WRONG, all_but, start

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sparklet.errors import EventError, PlanError, ScriptNotAllowedError, SparkletError
-from sparklet.fanout.objects import INLINE_MOST, prepare
-from sparklet.model import ObjectsJob
+from sparklet.fanout.machines.objects import prepare
+from sparklet.model import INLINE_MOST, ObjectsJob
 from tests.unit.fanout.world import World
 
 SCRIPTS = ("s3://lake/scripts/",)

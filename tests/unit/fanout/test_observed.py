@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.fanout.measured import assumed, shard_time
-from sparklet.fanout.observed import Observation, observe
-from sparklet.fanout.prices import load_prices
+from sparklet.fanout.choosing.measured import assumed, shard_time
+from sparklet.fanout.choosing.prices import load_prices
+from sparklet.fanout.reporting.observed import Observation, observe
 from sparklet.model import Failure, Run, ScriptRef, ShardRecord, ShardResult, ShardState
 from tests.unit.fanout.world import World
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparklet.errors import SettingsError
 from sparklet.fanout.inventory import Found
-from sparklet.fanout.packing import grouping, is_compressed, pack_shards, weighed_bytes
+from sparklet.fanout.planning.packing import grouping, pack_shards
 from sparklet.model import InputObject, Position, RunOptions, Shard
 
 SIZES = st.lists(st.integers(0, 300), max_size=60)
@@ -97,13 +97,13 @@ def test_limits_below_one_are_refused_at_once(target: int, most: int) -> None:
 
 @pytest.mark.parametrize("suffix", ["gz", "bz2", "zst", "snappy", "lz4", "xz", "deflate", "GZ"])
 def test_a_compressed_object_weighs_more_than_it_stores(suffix: str) -> None:
-    assert weighed_bytes(InputObject(f"s3://b/a.csv.{suffix}", 11), 2.5) == 28
+    assert InputObject(f"s3://b/a.csv.{suffix}", 11).weighed_bytes(2.5) == 28
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.gz.parquet", "a.snappy.orc", "a.avro", "gz", "x.gz/a"])
 def test_others_weigh_what_they_store(name: str) -> None:
-    assert not is_compressed(f"s3://b/{name}")
-    assert weighed_bytes(InputObject(f"s3://b/{name}", 11), 4.0) == 11
+    assert not InputObject(f"s3://b/{name}", 11).is_compressed
+    assert InputObject(f"s3://b/{name}", 11).weighed_bytes(4.0) == 11
 
 
 def test_packing_counts_weighed_bytes_and_shards_hold_stored_ones() -> None:

@@ -5,8 +5,8 @@ from itertools import count, pairwise
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import PlanProgress, plan
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import PlanProgress, plan
 from sparklet.model import InputObject, Position, RunOptions
 from tests.unit.fanout.world import SOURCE, Fault, KilledError, World
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from sparklet.errors import CheckpointConflictError, RunNotFoundError
-from sparklet.fanout.dispatch import Pace
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import PlanProgress, plan
+from sparklet.fanout.planning.dispatch import Pace
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import PlanProgress, plan
 from sparklet.local.memory import FakeClock, MemoryTaskQueue
 from sparklet.model import PartRecord, Position, RunOptions, RunState, ShardState
 from tests.unit.fanout.world import SOURCE, World, ref_of

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import plan
-from sparklet.fanout.preview import preview
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.preview import preview
 from sparklet.model import RunOptions
 from tests.unit.fanout.world import SOURCE, World
 

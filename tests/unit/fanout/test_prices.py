@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import SettingsError
-from sparklet.fanout import prices as module
-from sparklet.fanout.prices import load_prices
+from sparklet.fanout.choosing import prices as module
+from sparklet.fanout.choosing.prices import load_prices
 
 OWN = """
 [prices.transition]

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import LedgerError, QueueError
-from sparklet.fanout.recovery import LetterFate, consume
-from sparklet.fanout.summary import summarize
+from sparklet.fanout.checking.recovery import LetterFate, consume
+from sparklet.fanout.reporting.summary import summarize
 from sparklet.model import Dispatch, Failure, RunState, ShardRecord, ShardRef, ShardResult, ShardState
 from sparklet.ports import Message
 from tests.unit.fanout.world import BUCKET, LEASE_S, World

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError, PlanError
-from sparklet.fanout import line_cuts
 from sparklet.fanout.inventory import Found
-from sparklet.fanout.packing import pack_shards
-from sparklet.fanout.slicing import slice_objects, split_kind
+from sparklet.fanout.planning import line_cuts
+from sparklet.fanout.planning.packing import pack_shards
+from sparklet.fanout.planning.slicing import slice_objects, split_kind
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import InputObject, Position, RunOptions, SliceKind
 from sparklet.ports import ObjectInfo

@@ -9,11 +9,10 @@ import pytest
 from sparklet.errors import EventError, NoticeError, ObjectStoreError, PlanError, RunNotFoundError
 from sparklet.fanout import handlers
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import plan
-from sparklet.fanout.steps import STEPS, TOLERANCE_EXCEEDED
-from sparklet.fanout.waves import INLINE_MOST
-from sparklet.model import Counts, Dispatch, Failure, Notice, RunOptions, ShardResult, ShardState
+from sparklet.fanout.machines.steps import STEPS, TOLERANCE_EXCEEDED
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import plan
+from sparklet.model import INLINE_MOST, Counts, Dispatch, Failure, Notice, RunOptions, ShardResult, ShardState
 from tests.unit.fanout.world import World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)

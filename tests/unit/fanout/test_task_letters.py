@@ -7,9 +7,9 @@ import pytest
 from sparklet.errors import LeaseLostError
 from sparklet.events import Order
 from sparklet.fanout import handlers
+from sparklet.fanout.checking.recovery import LetterFate
+from sparklet.fanout.checking.task_letters import consume_task
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.recovery import LetterFate
-from sparklet.fanout.task_letters import consume_task
 from sparklet.local.memory import (
     FakeClock,
     MemoryLedger,

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from sparklet.fanout import handlers
-from sparklet.fanout.cancel import cancel
-from sparklet.fanout.checker import check, log_untold, open_runs
+from sparklet.fanout.checking.cancel import cancel
+from sparklet.fanout.checking.checker import check, log_untold
+from sparklet.fanout.checking.redrive import redrive
+from sparklet.fanout.checking.settling import due
+from sparklet.fanout.checking.telling import TOLD_WITHIN_S
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.redrive import redrive
-from sparklet.fanout.telling import TOLD_WITHIN_S
 from sparklet.local.memory import MemoryNotifier
 from sparklet.model import Failure, RunState
 from tests.unit.fanout.test_follow_ups import BROKEN, WRONG, all_but, start
@@ -75,7 +76,7 @@ def test_a_run_that_a_checker_without_ears_has_ended_is_told_by_one_with_ears(
     world.work()
     assert world.check().run.state is RunState.SUCCEEDED  # from a command line, say
 
-    assert list(open_runs(world.at)) == []
+    assert list(due(world.at, world.ledger.unsettled_runs())) == []
     handlers.handle_check(at)
 
     assert heard(ear) == [("run", "run-1", "SUCCEEDED")]
@@ -88,7 +89,7 @@ def test_open_runs_come_before_those_that_only_need_telling(world: World, at: De
     world.clock.advance(-10)
     start(world, run_id="run-2")
 
-    assert [run.run_id for run in open_runs(at)] == ["run-2", "run-1"]
+    assert [run.run_id for run in due(at, world.ledger.unsettled_runs())] == ["run-2", "run-1"]
 
 
 def test_what_could_not_be_told_for_a_day_is_told_no_more(world: World, at: Deployment, ear: MemoryNotifier) -> None:
@@ -97,7 +98,7 @@ def test_what_could_not_be_told_for_a_day_is_told_no_more(world: World, at: Depl
     world.check()
     world.clock.advance(TOLD_WITHIN_S + 1)
 
-    assert list(open_runs(at)) == []
+    assert list(due(at, world.ledger.unsettled_runs())) == []
     check(at, "run-1")
     assert ear.told == []
 
@@ -156,7 +157,7 @@ def test_a_failed_check_stands_in_its_runs_notice_and_has_none_of_its_own(
         "state": "FAILED",
         "error": {"class": WRONG.error_class, "message": WRONG.message},
     }
-    assert list(open_runs(at)) == []
+    assert list(due(at, world.ledger.unsettled_runs())) == []
 
 
 def test_what_follows_is_named_and_told_of_itself(world: World, at: Deployment, ear: MemoryNotifier) -> None:

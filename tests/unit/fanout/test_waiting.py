@@ -7,10 +7,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparklet.fanout.steps import INLINE_WAVES
-from sparklet.fanout.waiting import LEAST_OF_SMALL_S, LEAST_S, LONGEST_S, between_waves_s, wait_s
-from sparklet.fanout.waves import INLINE_MOST
-from sparklet.model import Counts, Run, RunOptions, ScriptRef
+from sparklet.fanout.machines.steps import INLINE_WAVES
+from sparklet.fanout.machines.waiting import LEAST_OF_SMALL_S, LEAST_S, LONGEST_S, between_waves_s, wait_s
+from sparklet.model import INLINE_MOST, Counts, Run, RunOptions, ScriptRef
 
 THREE_DAYS_S = RunOptions().time_limit_s
 EVENTS_A_TURN = 10

@@ -8,12 +8,22 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError, ScratchFullError
-from sparklet.fanout.new_run import new_run
-from sparklet.fanout.planner import plan
-from sparklet.fanout.redrive import redrive
-from sparklet.fanout.waiting import WAVES_PER_AGE
-from sparklet.fanout.waves import INLINE_MOST, MOST_UNCLAIMED, UNCLAIMED_S, hand_out
-from sparklet.model import Counts, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
+from sparklet.fanout.checking.redrive import redrive
+from sparklet.fanout.machines.waiting import WAVES_PER_AGE
+from sparklet.fanout.machines.waves import MOST_UNCLAIMED, UNCLAIMED_S, hand_out
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import plan
+from sparklet.model import (
+    INLINE_MOST,
+    Counts,
+    Dispatch,
+    Failure,
+    RunOptions,
+    RunState,
+    ShardRecord,
+    ShardResult,
+    ShardState,
+)
 from tests.unit.fanout.world import LEASE_S, World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.fanout.prices import load_prices
-from sparklet.fanout.ways import (
+from sparklet.fanout.choosing.prices import load_prices
+from sparklet.fanout.choosing.ways import (
     PlanFigures,
     Way,
     Worker,

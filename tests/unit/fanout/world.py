@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sparklet.fanout.checker import CheckReport, check
+from sparklet.fanout.checking.checker import CheckReport, check
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.new_run import RunRequest, new_run
-from sparklet.fanout.planner import plan
-from sparklet.fanout.steps import take_step
+from sparklet.fanout.machines.steps import take_step
+from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.planner import plan
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import (
     Claim,

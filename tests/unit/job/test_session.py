@@ -18,6 +18,7 @@ from sparklet.job.session import (
     session_conf,
     table_conf,
 )
+from sparklet.job.small_tables import SMALL_TABLES
 
 FUNCTION = {"AWS_LAMBDA_FUNCTION_NAME": "worker"}
 EMR_CLASS_PATH = "/usr/lib/hadoop-lzo/lib/x.jar:/usr/share/aws/emr/emrfs/lib/emrfs.jar"
@@ -104,6 +105,25 @@ def test_the_time_zone_is_the_same_everywhere(env: dict) -> None:
 def test_only_lambda_gets_lambdas_defaults() -> None:
     assert session_conf(Surroundings(FUNCTION))["spark.ui.enabled"] == "false"
     assert session_conf(Surroundings({})) == {"spark.sql.session.timeZone": "UTC"}
+
+
+@pytest.mark.parametrize("here", [Surroundings({}, has_class=ALL), Surroundings(FUNCTION, has_class=ALL)])
+def test_on_one_machine_tables_are_taken_for_small_ones(here: Surroundings) -> None:
+    assert session_conf(here).items() >= SMALL_TABLES.items()
+
+
+@pytest.mark.parametrize(
+    "here",
+    [
+        Surroundings({}, {"spark.master": "yarn"}, class_path=EMR_CLASS_PATH, has_class=ALL),
+        Surroundings({"GLUE_VERSION": "5.0"}, has_class=ALL),
+        Surroundings({}, {"spark.master": "yarn"}, has_class=ALL),
+        Surroundings({}, has_class=having(HUDI)),
+    ],
+    ids=["emr", "glue", "cluster", "no Delta"],
+)
+def test_elsewhere_tables_are_left_alone(here: Surroundings) -> None:
+    assert not session_conf(here).keys() & SMALL_TABLES.keys()
 
 
 def test_a_stand_in_for_s3_is_reached_by_path() -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from sparklet.local.executions import same_run, successor
+from sparklet.local.executions import same_run
 from sparklet.local.mended import error_class
+from sparklet.model import successor
 
 
 def test_a_successor_is_called_as_the_command_line_calls_it() -> None:

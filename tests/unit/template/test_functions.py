@@ -282,10 +282,15 @@ def test_a_failed_kafka_batch_is_raised_unless_the_operator_says_otherwise(templ
     assert template["Parameters"]["KafkaFailures"]["Default"] == "raise"
 
 
-def test_a_worker_gets_one_shard_at_a_time_and_their_number_is_bounded(template: dict[str, Any]) -> None:
+def test_a_worker_gets_one_shard_at_a_time_unless_asked_for_more_and_their_number_is_bounded(
+    template: dict[str, Any],
+) -> None:
     shards = functions(template)["WorkerFunction"]["Events"]["Shards"]["Properties"]
 
-    assert shards["BatchSize"] == 1
+    asked = template["Parameters"]["ShardsPerInvocation"]
+    assert shards["BatchSize"] == {"Ref": "ShardsPerInvocation"}
+    assert (asked["Default"], asked["MinValue"], asked["MaxValue"]) == (1, 1, 10)
+    assert "MaximumBatchingWindowInSeconds" not in shards  # six times the timeout leaves no room for one
     assert shards["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}
 
 

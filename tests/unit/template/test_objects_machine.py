@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sparklet.errors import BatchNotDoneError, EventError
-from sparklet.fanout.objects import READERS, prepare
-from sparklet.fanout.steps import STEPS
+from sparklet.fanout.machines.objects import READERS, prepare
+from sparklet.fanout.machines.steps import STEPS
 from sparklet.local.local_template import parse_template
 from sparklet.model import BatchRef
 from tests.unit.fanout.world import World

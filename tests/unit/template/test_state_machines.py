@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sparklet.fanout.plan_requests import KEYS
-from sparklet.fanout.steps import STEPS
+from sparklet.fanout.machines.steps import STEPS
+from sparklet.fanout.planning.plan_requests import KEYS
 from sparklet.local.local_template import parse_template
 from tests.unit.template.asl import every_state, findings, placeholders
 from tests.unit.template.reading import as_list, of_type, statements

@@ -3,14 +3,14 @@
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sparklet.events import Outcome, parse_event
+from sparklet.events import Outcome, answer, parse_event
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from sparklet.ports import Message
@@ -67,13 +67,15 @@ class Bench:
     clock: FakeClock
     lines: io.BytesIO
 
-    def plan(self, run_id: str = "run-1", shards: int = 1, max_attempts: int = 3) -> list[ShardRef]:
+    def plan(
+        self, run_id: str = "run-1", shards: int = 1, max_attempts: int = 3, script: bytes = SCRIPT
+    ) -> list[ShardRef]:
         """Enter a sealed run and send its messages."""
         import hashlib
 
-        digest = hashlib.sha256(SCRIPT).hexdigest()
+        digest = hashlib.sha256(script).hexdigest()
         uri = f"s3://{BUCKET}/runs/{run_id}/script/{digest}/job.py"
-        self.store.put(uri, SCRIPT)
+        self.store.put(uri, script)
         options = RunOptions(max_attempts=max_attempts)
         run = Run(
             run_id,
@@ -100,17 +102,33 @@ class Bench:
         """Do what Lambda's mapping does with one message: invoke, and delete what is not reported."""
         if message is None:
             (message,) = self.queue.receive(1)
-        record = {"messageId": message.message_id, "receiptHandle": message.receipt, "body": message.body}
-        record |= {"eventSource": "aws:sqs", "attributes": {"ApproximateReceiveCount": str(message.receive_count)}}  # type: ignore[dict-item]
-        (outcome,) = self.invoke({"Records": [record]}, remaining_s)
-        if outcome.acknowledged:
-            self.queue.delete(message.receipt)
+        (outcome,) = self.deliver_together([message], remaining_s)
         return outcome
+
+    def deliver_together(self, messages: Sequence[Message], remaining_s: float = 600) -> list[Outcome]:
+        """The same with several messages in one invocation."""
+        records = [
+            {
+                "messageId": message.message_id,
+                "receiptHandle": message.receipt,
+                "body": message.body,
+                "eventSource": "aws:sqs",
+                "attributes": {"ApproximateReceiveCount": str(message.receive_count)},
+            }
+            for message in messages
+        ]
+        event = {"Records": records}
+        outcomes = self.invoke(event, remaining_s)
+        failed = {failure["itemIdentifier"] for failure in answer(event, outcomes)["batchItemFailures"]}
+        for message in messages:
+            if message.message_id not in failed:
+                self.queue.delete(message.receipt)
+        return outcomes
 
     def invoke(self, event: Any, remaining_s: float = 600) -> list[Outcome]:
         now_s = self.clock.now_s()
         deadline = Deadline(at_s=now_s + remaining_s - GRACE_S)
-        return [self.worker.run(task, deadline, "request-1") for task in parse_event(event)]
+        return self.worker.do(parse_event(event), deadline, "request-1")
 
     def log_lines(self) -> list[dict[str, Any]]:
         """The JSON lines written so far."""
@@ -126,6 +144,10 @@ def settings(tmp_path: Path) -> WorkerSettings:
 
 @pytest.fixture
 def bench(settings: WorkerSettings) -> Bench:
+    return make_bench(settings)
+
+
+def make_bench(settings: WorkerSettings) -> Bench:
     settings.scratch.mkdir()
     clock = FakeClock(time.time())
     store, ledger, queue = (

@@ -1,22 +1,26 @@
 """The order within one event: a FIFO group waits behind its failure, everything else goes on."""
 
 import io
+import time
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.errors import ScriptFailedError
 from sparklet.events import Outcome, Source, Task, answer, parse_event
-from sparklet.worker.batch import do_batch
+from sparklet.worker.batch import LEAST_SHARE_S, do_batch, share_s
+from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from tests.unit.events.samples import sqs
 
 FAILED = ScriptFailedError("s3://b/x.py", 1)
+LONG = Deadline(time.time() + 3600)
 
 
-def runner(failing: set[str], done: list[str]) -> Callable[[Task], Outcome]:
-    def run(task: Task) -> Outcome:
+def runner(failing: set[str], done: list[str]) -> Callable[[Task, Deadline, int], Outcome]:
+    def run(task: Task, share: Deadline, behind: int) -> Outcome:
         done.append(task.record_ids[0])
         failed = task.record_ids[0] in failing
         return Outcome(task, FAILED if failed else None, acknowledged=not failed)
@@ -29,7 +33,7 @@ def test_after_a_failure_the_rest_of_its_group_comes_back_in_order_and_others_go
     done: list[str] = []
     sink = io.BytesIO()
 
-    outcomes = do_batch(parse_event(event), runner({"x2"}, done), Log(sink))
+    outcomes = do_batch(parse_event(event), runner({"x2"}, done), LONG, Log(sink))
 
     assert done == ["x1", "y1", "x2", "y2", "z1"]
     assert answer(event, outcomes) == {"batchItemFailures": [{"itemIdentifier": "x2"}, {"itemIdentifier": "x3"}]}
@@ -40,7 +44,7 @@ def test_after_a_failure_the_rest_of_its_group_comes_back_in_order_and_others_go
 def test_a_failure_that_is_acknowledged_holds_nobody_up() -> None:
     tasks = parse_event({"Records": [sqs("a", "{}", "g"), sqs("b", "{}", "g")]})
 
-    outcomes = do_batch(tasks, lambda task: Outcome(task, FAILED), Log(io.BytesIO()))
+    outcomes = do_batch(tasks, lambda task, *_: Outcome(task, FAILED), LONG, Log(io.BytesIO()))
 
     assert [outcome.acknowledged for outcome in outcomes] == [True, True]
 
@@ -50,7 +54,10 @@ def test_a_message_that_cannot_be_read_holds_its_group_up_too() -> None:
     tasks = parse_event({"Records": [bad, sqs("b", "{}", "g")]})
 
     outcomes = do_batch(
-        tasks, lambda task: Outcome(task, task.problem, acknowledged=task.problem is None), Log(io.BytesIO())
+        tasks,
+        lambda task, *_: Outcome(task, task.problem, acknowledged=task.problem is None),
+        LONG,
+        Log(io.BytesIO()),
     )
 
     assert [outcome.acknowledged for outcome in outcomes] == [False, False]
@@ -64,10 +71,75 @@ def test_no_message_is_done_after_a_failed_one_of_its_group_and_none_is_left_out
     failing = {str(n) for n, (_, fails) in enumerate(batch) if fails}
     done: list[str] = []
 
-    outcomes = do_batch(tasks, runner(failing, done), Log(io.BytesIO()))
+    outcomes = do_batch(tasks, runner(failing, done), LONG, Log(io.BytesIO()))
 
     assert [outcome.task for outcome in outcomes] == tasks
     for n, (group, _) in enumerate(batch):
         ahead = {str(m) for m in range(n) if batch[m][0] == group} if group else set()
         assert (str(n) in done) == (not ahead & failing)
         assert outcomes[n].acknowledged == (str(n) in done and str(n) not in failing)
+
+
+def shared_out(needs_s: list[float], whole_s: float, receives: list[int]) -> tuple[list[float], list[bool]]:
+    """What each record of a batch had of the invocation, and whether it was begun, on a clock of its own."""
+    clock = [1000.0]
+    had: list[float] = []
+    begun: list[bool] = []
+
+    def run(task: Task, share: Deadline, behind: int) -> Outcome:
+        number = int(task.record_ids[0])
+        assert behind == len(needs_s) - number - 1
+        had.append(share.remaining_s(clock[0]))
+        begun.append(had[-1] > 0)
+        clock[0] += min(needs_s[number], had[-1])
+        return Outcome(task)
+
+    tasks = [Task(Source.SQS, {}, (str(n),), receive_count=count) for n, count in enumerate(receives)]
+    do_batch(tasks, run, Deadline(1000.0 + whole_s), Log(io.BytesIO()), now_s=lambda: clock[0])
+    return had, begun
+
+
+def test_each_record_has_an_equal_share_of_what_is_left() -> None:
+    had, begun = shared_out([1, 600, 10, 600], 400, [1, 1, 1, 1])
+
+    assert had == [100, 133, pytest.approx(133), pytest.approx(256)]
+    assert all(begun)
+
+
+def test_what_is_left_when_too_little_is_left_goes_back_untouched() -> None:
+    _, begun = shared_out([19, 19, 19, 19], 50, [1, 1, 1, 1])
+
+    assert begun == [True, True, False, False]
+
+
+def test_a_record_that_comes_again_gets_more_time_until_it_is_enough() -> None:
+    """Ten records of which each needs a fifth of the invocation: more than its share, and none of them is given up."""
+    open_records = dict.fromkeys(range(10), 1)
+    attempts = dict.fromkeys(open_records, 0)
+    for _ in range(8):
+        numbers = list(open_records)
+        had, begun = shared_out([60.0] * len(numbers), 300, list(open_records.values()))
+        for number, has_s, was_begun in zip(numbers, had, begun, strict=True):
+            attempts[number] += was_begun
+            open_records[number] += 1
+            if has_s >= 60:
+                del open_records[number]
+
+    assert not open_records
+    assert max(attempts.values()) <= 3
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 2000), st.integers(1, 6)), min_size=1, max_size=10),
+    st.floats(1, 900),
+)
+def test_no_record_uses_up_the_time_of_those_behind_it(records: list[tuple[float, int]], whole_s: float) -> None:
+    had, begun = shared_out([need for need, _ in records], whole_s, [count for _, count in records])
+
+    assert begun[0]
+    least_s = min(LEAST_SHARE_S, whole_s / 2)
+    assert all(share == 0 or share >= least_s - 1e-6 for share in had)
+    assert sum(min(need, share) for (need, _), share in zip(records, had, strict=True)) <= whole_s + 1e-6
+    if all(count == 1 for _, count in records) and whole_s / len(records) >= LEAST_SHARE_S:
+        assert all(share >= whole_s / len(records) - 1e-6 for share in had)
+    assert share_s(Task(Source.SQS, {}), 0, 1, whole_s, whole_s) == pytest.approx(whole_s)

@@ -167,6 +167,17 @@ def test_the_jvms_memory_running_out_is_an_error_of_its_own_even_if_the_jvm_live
         task.result(1)
 
 
+def test_sparks_account_of_memory_running_out_is_the_same_error() -> None:
+    task = task_output()
+    task.add("script", "stderr", b"Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: calling o1.x.\n")
+    task.add("script", "stderr", b": org.apache.spark.SparkException: Job aborted due to stage failure\n")
+    said = b"[UNABLE_TO_ACQUIRE_MEMORY] Unable to acquire 65536 bytes of memory, got 0."
+    task.add("script", "stderr", b"Caused by: org.apache.spark.memory.SparkOutOfMemoryError: " + said + b"\n")
+
+    with pytest.raises(OutOfMemoryError, match=r"Unable to acquire 65536 bytes of memory, got 0\.; give the function"):
+        task.result(1)
+
+
 def test_pythons_memory_running_out_is_the_same_error_and_names_the_line() -> None:
     task = task_output()
     trace = b'Traceback (most recent call last):\n  File "/task/job.py", line 7, in <module>\n'

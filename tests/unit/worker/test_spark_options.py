@@ -201,13 +201,32 @@ def test_the_command_starts_java_directly_with_everything_spark_needs(spark: Pat
     assert Path(logging.partition("=")[2]).is_file()
 
 
-def test_the_images_class_data_archive_is_used_whatever_the_operators_java_options_are(tmp_path: Path) -> None:
-    here = settings(SPARKLET_CDS_ARCHIVE="/opt/cds/a.jsa", SPARKLET_JAVA_OPTIONS="", SPARKLET_CORES="1")
+@pytest.mark.parametrize(
+    ("memory_mb", "cores", "quick_alone"), [(1769, 1, True), (3008, 2, True), (3538, 2, False), (10240, 1, True)]
+)
+def test_the_quick_compiler_is_alone_below_two_whole_vcpus(
+    memory_mb: int, cores: int, quick_alone: bool, tmp_path: Path
+) -> None:
+    here = settings(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory_mb), SPARKLET_CORES=str(cores))
+
     command = java_command(here, ["a.jar"], tmp=tmp_path, properties={}, conf={})
 
-    assert {"-XX:SharedArchiveFile=/opt/cds/a.jsa", "-Xshare:auto"} < set(command[: command.index("-cp")])
-    plain = java_command(settings(SPARKLET_CORES="1"), ["a.jar"], tmp=tmp_path, properties={}, conf={})
-    assert not [part for part in plain if "Shared" in part or "-Xshare" in part]
+    assert ("-XX:TieredStopAtLevel=1" in command) is quick_alone
+
+
+def test_a_class_data_archive_is_used_once_it_is_there_whatever_the_operators_java_options_are(tmp_path: Path) -> None:
+    archive = tmp_path / "a.jsa"
+    here = settings(SPARKLET_CDS_ARCHIVE=str(archive), SPARKLET_JAVA_OPTIONS="", SPARKLET_CORES="1")
+
+    for each in (here, settings(SPARKLET_CORES="1")):
+        plain = java_command(each, ["a.jar"], tmp=tmp_path, properties={}, conf={})
+        assert not [part for part in plain if "Shared" in part or "-Xshare" in part]
+
+    archive.touch()
+    command = java_command(here, ["a.jar"], tmp=tmp_path, properties={}, conf={})
+    assert {f"-XX:SharedArchiveFile={archive}", "-Xshare:auto"} < set(command[: command.index("-cp")])
+    recorded = java_command(here, ["a.jar"], tmp=tmp_path, properties={}, conf={}, options=["-XX:StartFlightRecording"])
+    assert not [part for part in recorded if "Shared" in part]  # Java 17 crashes with both
 
 
 def test_a_folder_of_jars_may_say_in_which_order_they_are_to_be_searched(spark: Path, tmp_path: Path) -> None:
@@ -279,7 +298,7 @@ def test_another_endpoint_is_asked_in_path_style(endpoint: str, tls: str) -> Non
 def test_a_tasks_files_lie_in_its_own_folder() -> None:
     call = ScriptCall(Path("/s/job.py"), (), Path("/tmp/task-1"), 0.0, {"OUTCOME": "/tmp/task-1/o"})
     env = task_env(call, settings())
-    conf = task_conf(call, env)
+    conf = task_conf(call, env, settings())
 
     assert conf["spark.app.name"] == "job.py"
     for key in ("spark.local.dir", "spark.sql.warehouse.dir", "spark.hadoop.hadoop.tmp.dir"):

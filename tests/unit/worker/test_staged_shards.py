@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sparklet.fanout.inventory import Found
-from sparklet.fanout.slicing import slice_objects
+from sparklet.fanout.planning.slicing import slice_objects
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import (
     Access,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sparklet.errors import DeadlineExceededError, ObjectChangedError, ObjectStoreError, PlanError, ScratchFullError
 from sparklet.fanout.inventory import Found
-from sparklet.fanout.slicing import slice_objects
+from sparklet.fanout.planning.slicing import slice_objects
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.worker import staging

@@ -36,6 +36,7 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
+TURN_KEY: Attributes = {"pk": {"S": "settled-runs"}, "sk": {"S": "turn"}}
 FORMAT = 2
 PART_PREFIX = "part#"
 
@@ -83,6 +84,16 @@ def part_key(run_id: str, index: int) -> Attributes:
 def pointer_key(run: Run) -> Attributes:
     """Key of the item by which runs are listed in order of time."""
     return {"pk": {"S": RUNS_PARTITION}, "sk": {"S": f"{padded(run.created_s)}#{run.run_id}"}}
+
+
+def unsettled_value(run: Run) -> "AttributeValueTypeDef":
+    """Place of a run's pointer in the index, as long as the run is unsettled: newest last."""
+    return text(f"RUN#{padded(run.created_s)}")
+
+
+def run_id_of(pointer: Item) -> str:
+    """The run that a pointer names."""
+    return pointer["sk"]["S"].partition("#")[2]
 
 
 def padded(time_s: float) -> str:

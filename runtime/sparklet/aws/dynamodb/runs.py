@@ -1,7 +1,7 @@
 """Runs and their plans in the ledger's table."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,14 @@ from sparklet.aws.dynamodb.items import (
     part_key,
     part_value,
     pointer_key,
+    run_id_of,
     run_item,
     run_key,
     run_partition,
     run_value,
     script_value,
     text,
+    unsettled_value,
 )
 from sparklet.aws.dynamodb.table import OnTable, Written
 from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError, RunNotFoundError
@@ -48,9 +50,9 @@ class RunLedger(OnTable):
     """The part of ``DynamoLedger`` that knows runs and plans."""
 
     def create_run(self, run: Run) -> None:
-        """Enter a run, together with the pointer by which it is listed."""
+        """Enter a run, together with the pointer by which it is listed; it is unsettled."""
         writer = new_writer()
-        pointer = {**pointer_key(run), "run_id": text(run.run_id)}
+        pointer = {**pointer_key(run), "run_id": text(run.run_id), "open": unsettled_value(run)}
         outcome = self._table.transact(
             run_key(run.run_id),
             [self._put_new(run_item(run, writer)), {"Put": {"TableName": self._table.name, "Item": pointer}}],
@@ -70,16 +72,25 @@ class RunLedger(OnTable):
 
     def list_runs(self) -> Iterator[Run]:
         """All runs, newest first."""
+        return self._newest_first()
+
+    def _newest_first(self, **index: str) -> Iterator[Run]:
+        """The runs whose pointers are in the table, or in an index."""
         pages = self._table.pages(
+            **index,
             KeyConditionExpression="pk = :pk",
             ExpressionAttributeValues={":pk": text(RUNS_PARTITION)},
             ScanIndexForward=False,
             Limit=RUNS_A_PAGE,
         )
         for page in pages:
-            ids = [str(pointer["run_id"]["S"]) for pointer in page["Items"]]
-            runs = {r.run_id: r for r in map(run_value, self._table.get_many([run_key(i) for i in ids]))}
-            yield from (runs[run_id] for run_id in ids if run_id in runs)
+            yield from self._runs_of(page["Items"])
+
+    def _runs_of(self, pointers: Sequence[Item]) -> Iterator[Run]:
+        """The runs of these pointers that are there (strongly consistent), in the same order."""
+        ids = [run_id_of(pointer) for pointer in pointers]
+        runs = {r.run_id: r for r in map(run_value, self._table.get_many([run_key(i) for i in ids]))}
+        yield from (runs[run_id] for run_id in ids if run_id in runs)
 
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part, in one transaction with the check that the plan still takes parts."""
@@ -155,9 +166,9 @@ class RunLedger(OnTable):
         )
 
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
-        """Open the next generation."""
-        writer = new_writer()
-        outcome = self._table.update(
+        """Open the next generation, in one transaction with the pointer's mark: the run is unsettled again."""
+        writer, before = new_writer(), self.get_run(run_id)
+        opening = self._table.change(
             run_key(run_id),
             "SET scripts = list_append(scripts, :script), generation = :next, #state = :running, writer = :writer "
             "REMOVE ended_s, cancelled_s, notified_s",
@@ -172,6 +183,12 @@ class RunLedger(OnTable):
                 ":writer": text(writer),
             },
         )
+        marking = self._table.change(
+            pointer_key(before), "SET #open = :open", "attribute_exists(pk)", {":open": unsettled_value(before)}
+        )
+        outcome = self._table.transact(run_key(run_id), [opening, marking])
+        if outcome.applied:
+            return self.get_run(run_id)
         run = self._existing(run_id, outcome)
         if wrote(outcome, writer):
             return run
@@ -256,37 +273,29 @@ class RunLedger(OnTable):
         }
 
     def _check_planning(self, run_id: str) -> "TransactWriteItemTypeDef":
-        return {
-            "ConditionCheck": {
-                "TableName": self._table.name,
-                "Key": run_key(run_id),
-                "ConditionExpression": "#state = :planning AND attribute_not_exists(cancelled_s)",
-                "ExpressionAttributeNames": {"#state": "state"},
-                "ExpressionAttributeValues": {":planning": text(RunState.PLANNING)},
-            }
-        }
+        return self._table.condition(
+            run_key(run_id),
+            "#state = :planning AND attribute_not_exists(cancelled_s)",
+            {":planning": text(RunState.PLANNING)},
+        )
 
     def _seal(
         self, run_id: str, shard_count: int, object_count: int, size_bytes: int, skipped: Mapping[str, int]
     ) -> "TransactWriteItemTypeDef":
-        return {
-            "Update": {
-                "TableName": self._table.name,
-                "Key": run_key(run_id),
-                "UpdateExpression": "SET #state = :running, shard_count = :shards, object_count = :objects, "
-                "size_bytes = :bytes, skipped = :skipped",
-                "ConditionExpression": "#state = :planning",
-                "ExpressionAttributeNames": {"#state": "state"},
-                "ExpressionAttributeValues": {
-                    ":planning": text(RunState.PLANNING),
-                    ":running": text(RunState.RUNNING),
-                    ":shards": num(shard_count),
-                    ":objects": num(object_count),
-                    ":bytes": num(size_bytes),
-                    ":skipped": counted(skipped),
-                },
-            }
-        }
+        return self._table.change(
+            run_key(run_id),
+            "SET #state = :running, shard_count = :shards, object_count = :objects, size_bytes = :bytes, "
+            "skipped = :skipped",
+            "#state = :planning",
+            {
+                ":planning": text(RunState.PLANNING),
+                ":running": text(RunState.RUNNING),
+                ":shards": num(shard_count),
+                ":objects": num(object_count),
+                ":bytes": num(size_bytes),
+                ":skipped": counted(skipped),
+            },
+        )
 
 
 def _no_run(run_id: str) -> RunNotFoundError:

@@ -31,8 +31,15 @@ OPEN_INDEX = "open-index"
 MOST_KEYS_A_BATCH = 100
 MOST_DELETES_A_BATCH = 25
 TRANSACTION_TRIES = 8
-THROTTLED_S = 60.0  # so long a request is asked again that is refused for its rate
-_THROTTLED = frozenset({"ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException"})
+THROTTLED_S = 60.0  # so long a request is asked again that is refused for now
+_NOT_NOW = frozenset(
+    {
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ThrottlingException",
+        "TransactionConflictException",  # of a single write: a transaction was at work on the item
+    }
+)
 _ALL_OLD = "ALL_OLD"
 
 
@@ -151,6 +158,19 @@ class LedgerTable:
             ReturnValuesOnConditionCheckFailure=_ALL_OLD,
         )
 
+    def change(self, key: Attributes, update: str, condition: str, values: Attributes) -> "TransactWriteItemTypeDef":
+        """An ``update`` as part of a transaction."""
+        return {"Update": self._conditional(key, condition, values, UpdateExpression=update)}
+
+    def condition(self, key: Attributes, condition: str, values: Attributes) -> "TransactWriteItemTypeDef":
+        """What must hold of an item that a transaction leaves alone."""
+        return {"ConditionCheck": self._conditional(key, condition, values)}
+
+    def _conditional(self, key: Attributes, condition: str, values: Attributes, **update: str) -> Any:
+        expressions = {"ConditionExpression": condition, **update}
+        given = {"ExpressionAttributeValues": values} if values else {}  # an empty one is refused
+        return {"TableName": self.name, "Key": key, **expressions, **names_in(" ".join(expressions.values())), **given}
+
     def delete_many(self, keys: Sequence[Attributes]) -> int:
         """Delete the items of these keys, whatever they hold; how many keys there were."""
         for start in range(0, len(keys), MOST_DELETES_A_BATCH):
@@ -214,7 +234,7 @@ class LedgerTable:
             raise self._fault(what, error) from error
 
     def _patiently(self, operation: Callable[..., Any], **request: Any) -> Any:
-        """Call; as long as the request is refused for its rate, again after a while."""
+        """Call; as long as the request is refused for its rate or for a transaction, again after a while."""
         from botocore.exceptions import ClientError
 
         until_s, tries = self._clock.now_s() + THROTTLED_S, 0
@@ -222,7 +242,7 @@ class LedgerTable:
             try:
                 return operation(**request)
             except ClientError as error:
-                if error_code(error) not in _THROTTLED or self._clock.now_s() >= until_s:
+                if error_code(error) not in _NOT_NOW or self._clock.now_s() >= until_s:
                     raise
             tries += 1
             self._back_off(tries)

@@ -18,10 +18,10 @@ from sparklet.cli.runs import redrive_run
 from sparklet.cli.showing import finish
 from sparklet.cli.sizes import count_text, size_text
 from sparklet.errors import PlanError
-from sparklet.fanout.cancel import cancel as cancel_run
-from sparklet.fanout.clean import RunFiles
-from sparklet.fanout.prices import load_prices
-from sparklet.fanout.redrive import redrivable
+from sparklet.fanout.checking.cancel import cancel as cancel_run
+from sparklet.fanout.checking.clean import RunFiles
+from sparklet.fanout.checking.redrive import redrivable
+from sparklet.fanout.choosing.prices import load_prices
 from sparklet.model import Counts, ShardState
 from sparklet.quantities import parse_duration_s
 

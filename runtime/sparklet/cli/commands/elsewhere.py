@@ -11,8 +11,7 @@ from sparklet.cli import options as opt
 from sparklet.cli.environment import environment
 from sparklet.cli.redriving import selected
 from sparklet.errors import PlanError
-from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.elsewhere import (
+from sparklet.fanout.choosing.elsewhere import (
     ENGINES,
     FARGATE,
     Command,
@@ -22,7 +21,8 @@ from sparklet.fanout.elsewhere import (
     job_of_run,
     job_of_shard,
 )
-from sparklet.fanout.elsewhere import commands as commands_for
+from sparklet.fanout.choosing.elsewhere import commands as commands_for
+from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.plan_parts import planned_shard
 from sparklet.model import Run, ShardState
 

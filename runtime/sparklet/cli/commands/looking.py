@@ -21,10 +21,10 @@ from sparklet.cli.render import fate_document, fate_table, run_document, runs_ta
 from sparklet.cli.showing import finish, show_summary
 from sparklet.cli.transfer import LocalPaths, stored_uri
 from sparklet.errors import PlanError
-from sparklet.fanout.differences import verify
-from sparklet.fanout.explain import explain as causes_of
-from sparklet.fanout.fate import ObjectFate, object_fate
-from sparklet.fanout.prices import load_prices
+from sparklet.fanout.checking.differences import verify
+from sparklet.fanout.choosing.prices import load_prices
+from sparklet.fanout.reporting.explain import explain as causes_of
+from sparklet.fanout.reporting.fate import ObjectFate, object_fate
 
 FOLLOW_POLL_S = 1.0
 

@@ -30,8 +30,8 @@ from sparklet.cli.render import preview_document, preview_table, run_document
 from sparklet.cli.runs import refuse_local_increments, start
 from sparklet.cli.showing import finish
 from sparklet.errors import NothingNewError, PlanError
-from sparklet.fanout.prices import Prices as Figures
-from sparklet.fanout.prices import load_prices
+from sparklet.fanout.choosing.prices import Prices as Figures
+from sparklet.fanout.choosing.prices import load_prices
 
 UNLIMITED_BYTES = 1 << 62  # of scratch, where no worker is asked
 NO_OUTPUT = "--output is missing; name where the run writes, or add --dry-run"
@@ -112,6 +112,9 @@ def plan(
                 screen.document({**run_document(planned), **({"ways": ways_document(found)} if found else {})})
             elif found:
                 show_ways(screen, found)
+                screen.say(
+                    "a plan goes to the queue, checked by the stack; sparklet run --via auto takes the chosen way"
+                )
 
 
 def invoke(

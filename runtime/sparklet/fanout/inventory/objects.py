@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
-from sparklet.fanout.globs import Filter
 from sparklet.fanout.inventory.digests import Digests
 from sparklet.fanout.inventory.found import (
     ARCHIVED,
@@ -15,6 +14,7 @@ from sparklet.fanout.inventory.found import (
     Candidate,
     Found,
 )
+from sparklet.fanout.inventory.globs import Filter
 from sparklet.fanout.inventory.lists import ListedObjects, ListReader
 from sparklet.fanout.inventory.sources import AllVersions, CurrentObjects, Source
 from sparklet.model import InputObject, Position, RunOptions

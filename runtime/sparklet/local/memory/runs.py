@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from sparklet.clock import SystemClock
 from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError, RunNotFoundError
-from sparklet.ledger_rules import no_generation, not_ended, not_retired, standing
+from sparklet.ledger_rules import RUNS_A_TURN, no_generation, not_ended, not_retired, standing
 from sparklet.model import PartRecord, Run, RunState, ScriptRef, ShardRecord
 from sparklet.ports import Clock
 
@@ -21,6 +21,8 @@ class MemoryRuns:
         self._parts: dict[str, dict[int, PartRecord]] = {}
         self._shards: dict[str, dict[int, ShardRecord]] = {}
         self._retired: set[str] = set()
+        self._unsettled: set[str] = set()
+        self._looked_at: list[str] = []  # settled runs of this turn
         self._lock = threading.RLock()
 
     def create_run(self, run: Run) -> None:
@@ -30,6 +32,7 @@ class MemoryRuns:
                 raise RunExistsError(f"a run {run.run_id} is in the ledger already; choose another id")
             self._runs[run.run_id] = run
             self._parts[run.run_id] = {}
+            self._unsettled.add(run.run_id)
 
     def get_run(self, run_id: str) -> Run:
         """The run."""
@@ -43,6 +46,33 @@ class MemoryRuns:
         with self._lock:
             runs = sorted(self._runs.values(), key=lambda r: (r.created_s, r.run_id), reverse=True)
         return iter(runs)
+
+    def unsettled_runs(self) -> Iterator[Run]:
+        """Runs about which something may still have to be done, newest first."""
+        return (run for run in self.list_runs() if run.run_id in self._unsettled)
+
+    def settle_run(self, run: Run) -> bool:
+        """Note that nothing is left to be done about an ended run."""
+        with self._lock:
+            stands = self._runs.get(run.run_id)
+            if stands and stands.state.ended and stands.generation == run.generation:
+                self._unsettled.discard(run.run_id)
+            return run.run_id not in self._unsettled
+
+    def unsettle_run(self, run: Run) -> None:
+        """Note that something is left to be done about a run."""
+        with self._lock:
+            if run.run_id in self._runs:
+                self._unsettled.add(run.run_id)
+
+    def settled_in_turn(self) -> Iterator[Run]:
+        """The next few of the settled runs."""
+        with self._lock:
+            settled = [run for run in self.list_runs() if run.run_id not in self._unsettled]
+            page = [run for run in settled if run.run_id not in self._looked_at][:RUNS_A_TURN]
+        yield from page
+        with self._lock:
+            self._looked_at = [*self._looked_at, *(run.run_id for run in page)] if len(page) == RUNS_A_TURN else []
 
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part."""
@@ -112,6 +142,7 @@ class MemoryRuns:
                 cancelled_s=None,
                 notified_s=None,
             )
+            self._unsettled.add(run_id)
             return self._runs[run_id]
 
     def finish_run(self, run_id: str, generation: int, state: RunState) -> Run:
@@ -155,5 +186,6 @@ class MemoryRuns:
             if run_id not in self._retired:
                 raise not_retired(self.get_run(run_id))
             self._retired.remove(run_id)
+            self._unsettled.discard(run_id)
             del self._runs[run_id]
             return len(self._shards.pop(run_id, {})) + len(self._parts.pop(run_id, {})) + 1

@@ -1,0 +1,189 @@
+"""What differs between queue, ledger and results. Nothing here changes anything, and nothing rests on it.
+
+The ledger is the only truth and the checker makes good what is lost without ever asking the queue. This is the second
+look at it: a queue's numbers are approximate and a minute old, the index lags, so one sight of a difference says
+nothing; ``Watch`` reports what was there several checks in a row. What costs a listing is asked for (``verify``).
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
+
+from sparklet.errors import ObjectNotFoundError
+from sparklet.fanout.checking.manifest import MANIFEST
+from sparklet.fanout.deployment import Deployment
+from sparklet.model import Counts, Dispatch, Run, ShardRecord, ShardState
+from sparklet.ports import QueueDepth
+from sparklet.s3_uri import SCHEME
+
+LASTING = 3  # checks in a row, so minutes
+MOST_EXAMPLES = 5
+MOST_LETTERS = 1000  # one page of a listing
+MANIFESTS_OF_S = 3600.0  # runs that ended so lately are compared with their manifests
+_SHARD_FOLDER = re.compile(r"shard=(\d+)/(?:.*/)?([^/]+)$")
+
+
+class Kind(StrEnum):
+    """What can differ."""
+
+    NO_MESSAGE = "NO_MESSAGE"  # PENDING shards without a message
+    NOT_TAKEN = "NOT_TAKEN"  # messages wait and no worker takes any
+    COUNTS = "COUNTS"  # the states do not add up to the plan
+    MANIFEST = "MANIFEST"  # a manifest says something else than the ledger
+    NO_OUTPUT = "NO_OUTPUT"  # a shard wrote rows, and nothing is where it writes
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two of the three do not say the same."""
+
+    kind: Kind
+    subject: str  # a run, or "queue"
+    found: str  # what, and what to do
+    count: int = 1  # shards or messages
+
+
+@dataclass(slots=True)
+class Watch:
+    """Remembers, as long as its process lives, for how many checks in a row each difference was there."""
+
+    lasting: int = LASTING
+    _seen: Counter[tuple[Kind, str]] = field(default_factory=Counter)
+
+    def look(self, found: Iterable[Difference]) -> tuple[Difference, ...]:
+        """Take what one check found; what has been there for long enough."""
+        now = {(each.kind, each.subject): each for each in found}
+        self._seen = Counter({key: self._seen[key] + 1 for key in now})
+        return tuple(each for key, each in now.items() if self._seen[key] >= self.lasting)
+
+
+def at_a_glance(
+    at: Deployment, checked: Iterable[tuple[Run, Counts]], ended: Iterable[Run] = ()
+) -> Iterator[Difference]:
+    """What a few cheap requests show; each may be gone with the next look.
+
+    Parameters
+    ----------
+    checked
+        The runs that are open, with their counts.
+    ended
+        Runs whose manifest is compared, if they ended within the hour.
+    """
+    yield from _in_queue(at, [(run, counts) for run, counts in checked if run.dispatch is Dispatch.QUEUE])
+    since_s = at.clock.now_s() - MANIFESTS_OF_S
+    for run in ended:
+        if run.ended_s and run.ended_s > since_s and run.shard_count is not None:
+            yield from _in_manifest(at, run, at.ledger.glance(run.run_id))
+
+
+def verify(at: Deployment, run_id: str) -> Iterator[Difference]:
+    """Everything that can be compared of one run: a whole pass over its shards, and a listing of its output."""
+    run = at.ledger.get_run(run_id)
+    counts = at.ledger.count(run_id)
+    if run.shard_count is not None and counts.total != run.shard_count:
+        found = f"the ledger has {counts.total} shards, the sealed plan {run.shard_count}"
+        yield Difference(Kind.COUNTS, run_id, found, abs(counts.total - run.shard_count))
+    if run.state.ended:
+        yield from _in_manifest(at, run, counts)
+    yield from _in_output(at, run)
+
+
+def letters_in_keeping(at: Deployment) -> int:
+    """Letters under ``dead-letters/`` that nobody could read, as far as one page of the listing goes."""
+    return sum(1 for _ in islice(at.store.list(f"{SCHEME}{at.bucket}/dead-letters/"), MOST_LETTERS))
+
+
+# --- queue and ledger -------------------------------------------------------------
+
+
+def _in_queue(at: Deployment, runs: Iterable[tuple[Run, Counts]]) -> Iterator[Difference]:
+    sealed = [counts for run, counts in runs if run.sealed and run.cancelled_s is None]
+    pending, running = sum(c.pending for c in sealed), sum(c.running for c in sealed)
+    queue = at.queue.depth()
+    letters = at.letters.depth().total if at.letters else 0
+    if missing := missing_messages(pending, running, queue, letters):
+        found = (
+            f"{missing} of {pending} PENDING shards have no message: the queue holds {_said(queue)}, "
+            f"{running} shards are RUNNING; the checker sends lost messages again by itself"
+        )
+        yield Difference(Kind.NO_MESSAGE, "queue", found, missing)
+    if queue.visible and not queue.in_flight and not running:
+        found = (
+            f"{queue.visible} messages wait and no worker takes any: look whether the worker's mapping is enabled, "
+            "and for throttling (sparklet doctor --stack names what contradicts itself)"
+        )
+        yield Difference(Kind.NOT_TAKEN, "queue", found, queue.visible)
+
+
+def missing_messages(pending: int, running: int, queue: QueueDepth, letters: int = 0) -> int:
+    """How many PENDING shards have no message, at the least.
+
+    Each RUNNING shard is taken to hold one of the messages in flight, and a dead letter is still a message. Messages of
+    ended shards, or of nobody, hide missing ones; up to 2 % are put down to the numbers being approximate.
+    """
+    free = queue.visible + queue.delayed + max(0, queue.in_flight - running) + letters
+    missing = pending - free
+    return missing if missing > pending // 50 else 0
+
+
+def _said(depth: QueueDepth) -> str:
+    return f"{depth.visible} visible, {depth.in_flight} in flight, {depth.delayed} delayed"
+
+
+# --- ledger and results -----------------------------------------------------------
+
+
+def _in_manifest(at: Deployment, run: Run, counts: Counts) -> Iterator[Difference]:
+    remedy = f"sparklet watch {run.run_id} writes it anew"
+    try:
+        document = json.loads(at.store.get(at.run_uri(run.run_id, MANIFEST)))
+        items = document["ItemCounts"]
+        told = Counts(*(int(items[name]) for name in ("Pending", "Running", "Succeeded", "Failed")))
+        state, generation = document["Status"], document["RedriveCount"]
+    except ObjectNotFoundError:
+        yield Difference(Kind.MANIFEST, run.run_id, f"the run has ended and has no manifest; {remedy}")
+        return
+    except (ValueError, KeyError, TypeError):
+        yield Difference(Kind.MANIFEST, run.run_id, f"its manifest is not what was written; delete it, then {remedy}")
+        return
+    if (told, state, generation) != (counts, str(run.state), run.generation):
+        found = f"its manifest says {state} {_numbers(told)}, the ledger {run.state} {_numbers(counts)}"
+        yield Difference(Kind.MANIFEST, run.run_id, f"{found}; delete the manifest, then {remedy}")
+
+
+def _numbers(counts: Counts) -> str:
+    return f"({counts.succeeded} succeeded, {counts.failed} failed, {counts.open} open)"
+
+
+def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
+    """One listing of the output, then one pass over the shards; a byte of memory a shard."""
+    if not run.output_uri.startswith(SCHEME) or run.shard_count is None:
+        return
+    has_data, folder = bytearray(run.shard_count), f"{run.output_uri.rstrip('/')}/"
+    for info in at.store.list(folder):
+        match = _SHARD_FOLDER.match(info.uri[len(folder) :])
+        if match and not match[2].startswith(("_", ".")) and int(match[1]) < run.shard_count:
+            has_data[int(match[1])] = 1
+    lacking, examples = 0, list[int]()
+    for record in at.ledger.shards(run.run_id, ShardState.SUCCEEDED):
+        if record.rows and not has_data[record.number] and not _elsewhere(at, run, record):
+            lacking += 1
+            examples += [record.number] if len(examples) < MOST_EXAMPLES else []
+    if lacking:
+        named = ", ".join(map(str, examples)) + (", …" if lacking > len(examples) else "")
+        found = (
+            f"{lacking} SUCCEEDED shards reported rows and nothing lies in {folder}shard=… "
+            f"(shards {named}): deleted since, or written elsewhere without being reported (job.report outputs=…)"
+        )
+        yield Difference(Kind.NO_OUTPUT, run.run_id, found, lacking)
+
+
+def _elsewhere(at: Deployment, run: Run, record: ShardRecord) -> bool:
+    """Whether something lies at one of the places that the script reported, outside the shard's own folder."""
+    own = run.shard_output(record.number)
+    places = [uri for uri in record.outputs if uri.startswith(SCHEME) and not uri.startswith(own)]
+    return any(next(iter(at.store.list(uri)), None) is not None for uri in places)

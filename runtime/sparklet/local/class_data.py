@@ -1,0 +1,199 @@
+"""The class-data archive: classes that Java maps instead of parsing them, which halves the CPU of a JVM's start.
+
+The image is built with one (``docker/archive.py``). Elsewhere it is made once for the Java and the class path that
+there are, in the background and at the lowest priority, and kept beside the jars under a name made of both. Java passes
+over an archive that does not fit, so nothing ever waits for one or fails for want of one.
+
+Only the standard library: the image's builder loads this file alone. As a program it makes the archive that its
+arguments describe: ``class_data.py ARCHIVE CLASSES JAVA CLASS_PATH``.
+"""
+
+import contextlib
+import fcntl
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+MOST_ARCHIVES = 4  # of 260 MB each; of more, those not used for longest are deleted
+LEAST_FREE_BYTES = 2 * 2**30
+CHECK_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassArchive:
+    """An archive that is there, or will be, and what it is for."""
+
+    path: Path
+    classes: Path  # the stack's list, gzipped
+    java: Path
+    jars: tuple[str, ...]  # the class path
+
+    @classmethod
+    def of(cls, folder: Path, classes: Path, java: Path, jars: Sequence[str]) -> Self:
+        """The one of this Java and class path.
+
+        Its name says whatever Java compares before it accepts one (its own build; each jar's path, size and date) and
+        what is in it.
+        """
+        home = java.resolve().parent.parent
+        digest = hashlib.sha256()
+        for path in (classes, home / "lib/server/libjvm.so", home / "lib/modules", *map(Path, jars)):
+            with contextlib.suppress(FileNotFoundError):
+                found = path.stat()
+                digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+        return cls(folder / f"{digest.hexdigest()[:32]}.jsa", classes, java, tuple(jars))
+
+    def begin(self, env: Mapping[str, str]) -> bool:
+        """Begin to make it if it is not there, unless somebody does; whether it was begun. Never waits for it.
+
+        The maker outlives this process, in the session of its terminal (priorities count within one), but not in its
+        group: Ctrl-C is not meant for it.
+        """
+        try:
+            if not self._is_wanted():
+                return False
+            self._start_maker(env)
+        except OSError:  # a cache that may only be read, for example
+            return False
+        return True
+
+    def _is_wanted(self) -> bool:
+        folder = self.path.parent
+        if self.path.exists():
+            os.utime(self.path)  # used
+            return False
+        if self.failure():
+            return False  # it would fail again
+        folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+            return False
+        with _alone(folder) as lock:
+            return lock is not None
+
+    def _start_maker(self, env: Mapping[str, str]) -> None:
+        described = [*map(str, (self.path, self.classes, self.java)), os.pathsep.join(self.jars)]
+        nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
+        os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", __file__, *described],
+            env,
+            file_actions=[nothing, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)],
+            setpgroup=0,
+        )
+
+    def make(self) -> None:
+        """Make it; it is there whole or not at all, and one process at a time makes any. See ``failure``."""
+        with _alone(self.path.parent) as lock:
+            if lock is None or self.path.exists():
+                return
+            with _incoming(self.path.parent) as incoming:
+                made = incoming / "archive"
+                java = [str(self.java), "-Xmx1g", "-XX:+UseSerialGC", "-cp", os.pathsep.join(self.jars)]
+                command = dump_command(java, read_names(self.classes, incoming), made)
+                # Java holds the lock as well: should this process be killed, nobody begins a second beside it.
+                ended = subprocess.run(command, capture_output=True, text=True, pass_fds=[lock], check=False)
+                if ended.returncode > 0:
+                    self._failure_file.write_text((ended.stderr + ended.stdout)[-2000:] or f"code {ended.returncode}")
+                if ended.returncode:  # below 0: killed, the next try may do better
+                    return
+                made.replace(self.path)
+            _keep_the_last_used(self.path.parent)
+
+    def refusal(self) -> str:
+        """Why Java would pass over it, which it does in silence; "" if Java uses it."""
+        options = ["-Xshare:on", f"-XX:SharedArchiveFile={self.path}", "-cp", os.pathsep.join(self.jars)]
+        try:
+            answer = subprocess.run(
+                [str(self.java), *options, "-version"],
+                capture_output=True,
+                text=True,
+                timeout=CHECK_LIMIT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        if not answer.returncode:
+            return ""
+        said = (answer.stdout + answer.stderr).strip().splitlines() or [f"Java ended with code {answer.returncode}"]
+        return " ".join(said[:2])
+
+    def failure(self) -> str:
+        """Why it could not be made; "" if nobody has failed to."""
+        try:
+            return self._failure_file.read_text()
+        except FileNotFoundError:
+            return ""
+
+    @property
+    def _failure_file(self) -> Path:
+        return self.path.with_suffix(".failed")
+
+
+def dump_command(command: Sequence[str], names: Path | None, archive: Path) -> list[str]:
+    """Java's command, which ends with the class path, as one that writes an archive.
+
+    Parameters
+    ----------
+    names
+        The list of classes; one that is not there, of a format left out, is passed over. None: those that Java names.
+    """
+    chosen = ["-Xshare:dump", f"-XX:SharedArchiveFile={archive}", "-Xlog:cds=error", "-Xlog:class+path=error"]
+    if names is not None:
+        chosen.append(f"-XX:SharedClassListFile={names}")
+    return [*command[:-2], *chosen, *command[-2:]]
+
+
+def read_names(classes: Path, folder: Path) -> Path:
+    """The stack's list of classes as Java reads it, unpacked into ``folder``."""
+    names = folder / "classes"
+    names.write_bytes(gzip.decompress(classes.read_bytes()))
+    return names
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[int | None]:
+    """The descriptor of the lock that makers hold; None while somebody else has it."""
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield lock
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _incoming(folder: Path) -> Iterator[Path]:
+    """A folder for what is being made; those of makers that were killed are deleted."""
+    for left_over in folder.glob(".incoming-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder, ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def _keep_the_last_used(folder: Path) -> None:
+    """Delete the others; a JVM that has one of them mapped keeps it."""
+    archives = sorted(folder.glob("*.jsa"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for archive in archives[MOST_ARCHIVES:]:
+        archive.unlink(missing_ok=True)
+
+
+def main(path: str, classes: str, java: str, class_path: str) -> None:
+    """Make it, whenever the machine has nothing better to do."""
+    os.nice(19)
+    ClassArchive(Path(path), Path(classes), Path(java), tuple(class_path.split(os.pathsep))).make()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

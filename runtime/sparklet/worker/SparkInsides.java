@@ -1,0 +1,72 @@
+import java.io.File;
+import java.util.Map;
+import java.util.Set;
+import org.apache.spark.SparkConf;
+import org.apache.spark.SparkContext;
+
+/** What Spark 3.5 hides and a kept context has to look at. */
+public class SparkInsides {
+    private final SparkContext context;
+
+    public SparkInsides(SparkContext context) {
+        this.context = context;
+    }
+
+    /** The entries of a configuration, to be changed in place. */
+    public static Map settings(SparkConf conf) throws Exception {
+        return (Map) WarmJvm.field(SparkConf.class, "settings").get(conf);
+    }
+
+    /** Where the block manager's folders are. */
+    public File localDir() {
+        return context.env().blockManager().diskBlockManager().localDirs()[0].getParentFile();
+    }
+
+    /** All files and folders in a folder. */
+    public static void collect(File folder, Set found) {
+        File[] inside = folder.listFiles();
+        for (int i = 0; inside != null && i < inside.length; i++) {
+            found.add(inside[i]);
+            if (!java.nio.file.Files.isSymbolicLink(inside[i].toPath())) {
+                collect(inside[i], found);
+            }
+        }
+    }
+
+    /** The names that messages can be sent to. */
+    public Set endpoints() throws Exception {
+        return ((Map) WarmJvm.field(dispatcher().getClass(), "endpoints").get(dispatcher())).keySet();
+    }
+
+    /** Who receives messages. */
+    public Set receivers() throws Exception {
+        return ((Map) WarmJvm.field(dispatcher().getClass(), "endpointRefs").get(dispatcher())).keySet();
+    }
+
+    private Object dispatcher() throws Exception {
+        return WarmJvm.field(context.env().rpcEnv().getClass(), "dispatcher").get(context.env().rpcEnv());
+    }
+
+    /** What Spark remembers of jobs and stages, by the class of its records. */
+    public Map records() throws Exception {
+        Object store = WarmJvm.field(store().getClass(), "store").get(store());
+        Object lists = WarmJvm.field(store.getClass(), "inMemoryLists").get(store);
+        return (Map) WarmJvm.field(lists.getClass(), "data").get(lists);
+    }
+
+    /** The classes of records whose growth somebody wants to know of; each session adds itself. */
+    public Set triggers() throws Exception {
+        scala.collection.mutable.HashMap found =
+                (scala.collection.mutable.HashMap) WarmJvm.field(store().getClass(), "triggers").get(store());
+        return scala.collection.JavaConverters$.MODULE$.mutableMapAsJavaMap(found).keySet();
+    }
+
+    /** What is to be done when the store ends; each session adds something. */
+    public scala.collection.mutable.ListBuffer flushTriggers() throws Exception {
+        return (scala.collection.mutable.ListBuffer) WarmJvm.field(store().getClass(), "flushTriggers").get(store());
+    }
+
+    private Object store() {
+        return context.statusStore().store();
+    }
+}

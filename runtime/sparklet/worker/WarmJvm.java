@@ -1,0 +1,277 @@
+import java.lang.management.ManagementFactory;
+import java.lang.management.MemoryMXBean;
+import java.lang.management.MemoryUsage;
+import java.lang.reflect.Field;
+import java.lang.reflect.Method;
+import java.util.Iterator;
+import java.util.List;
+import java.util.Locale;
+import java.util.Properties;
+import java.util.TimeZone;
+import java.util.TreeSet;
+import org.apache.hadoop.security.UserGroupInformation;
+import org.apache.logging.log4j.LogManager;
+import org.apache.logging.log4j.core.LoggerContext;
+import org.apache.logging.log4j.core.config.Configurator;
+import org.apache.logging.log4j.core.config.LoggerConfig;
+import org.apache.spark.SparkConf;
+import org.apache.spark.SparkContext;
+import org.apache.spark.api.java.JavaSparkContext;
+import org.apache.spark.sql.SparkSession;
+
+/**
+ * What is done inside a warm JVM before a task and after it, so that every task finds what a first one does.
+ *
+ * The worker compiles this with Janino, which Spark brings, and without generics, which Janino does not know. It is
+ * Py4J's entry point: the worker calls it through a connection of its own, a script's process for its context only.
+ */
+public class WarmJvm {
+    private static final double FULL_HEAP = 0.8;
+    private static final int MOST_NEW_THREADS = 150; // Spark's own pools come and go; more than this is a leak
+    private static final long QUIET_LIMIT_MS = 8000;
+    private static final long CALLS_LIMIT_MS = 500; // for the connections of a process that has ended to end
+    private static final long POLL_MS = 2;
+    private static final String CALLS = "calls or Spark tasks of the last script did not end within 8 s";
+
+    private final Object server; // py4j.GatewayServer
+    private final py4j.Gateway gateway;
+    private final Properties properties; // as they were before the first task; so are the next two
+    private final Locale locale;
+    private final int threads;
+    private final String user; // "" = the one that Hadoop finds by itself
+    private final String loggers;
+    private Keeper keeper; // null: a context ends with its task
+
+    public WarmJvm(py4j.GatewayServer server, String user, Properties properties, Locale locale, int threads) {
+        this.server = server;
+        this.gateway = (py4j.Gateway) server.getGateway();
+        this.user = user;
+        this.properties = properties;
+        this.locale = locale;
+        this.threads = threads;
+        Configurator.reconfigure();
+        this.loggers = loggers();
+        gateway.getBindings().put("t", this);
+    }
+
+    /** Keep contexts with it from now on. */
+    public void keep(Keeper keeper) {
+        this.keeper = keeper;
+    }
+
+    /** Set the task's system properties, from which a SparkConf is made. */
+    public void prepare(String task) throws Exception {
+        Properties read = new Properties();
+        read.load(new java.io.StringReader(task));
+        System.getProperties().putAll(read);
+    }
+
+    /** The context that a script asks for. */
+    public JavaSparkContext context(SparkConf conf) throws Exception {
+        return keeper == null ? new JavaSparkContext(conf) : keeper.acquire(conf);
+    }
+
+    /** Why the last context was not kept; "" if it was. */
+    public String problem() {
+        return keeper == null ? "none is kept" : keeper.problem();
+    }
+
+    /** What a script's own stop comes to: whatever it asks for next is as new. */
+    public void release() throws Exception {
+        if (keeper != null && keeper.isTaken()) {
+            keeper.release();
+        }
+    }
+
+    /**
+     * Bring the JVM back to what it was before the task.
+     *
+     * Returns why the JVM should be replaced all the same; "" if it is as good as new.
+     */
+    public String clean(boolean keep) throws Exception {
+        boolean hive = isRunning("derby.") || isRunning("BoneCP");
+        String problem = settle(keep);
+        if (!problem.isEmpty()) {
+            return problem;
+        }
+        resetStatics();
+        System.setProperties((Properties) properties.clone());
+        Locale.setDefault(locale);
+        TimeZone.setDefault(null); // back to user.timezone, else the machine's
+        forget();
+        int grown = ManagementFactory.getThreadMXBean().getThreadCount() - threads;
+        if (hive) {
+            return "Hive's metastore stays in a JVM that has opened one";
+        }
+        return grown > MOST_NEW_THREADS ? grown + " threads were left in it" : fullHeap();
+    }
+
+    /** Release or stop contexts until nothing of the script is left in the JVM: no context, no call, no task. */
+    private String settle(boolean keep) throws Exception {
+        long begun = now();
+        while (true) {
+            boolean calm = connections() <= 1 && !isRunning("stream execution thread for ");
+            if (keeper != null && keeper.isTaken()) {
+                if (!keep || keeper.isBusy() || now() - begun > CALLS_LIMIT_MS) {
+                    keeper.stop();
+                } else if (calm) {
+                    keeper.release();
+                }
+            }
+            scala.Option active = org.apache.spark.SparkContext$.MODULE$.getActive();
+            if (active.isDefined() && !(keeper != null && keeper.holds(active.get()))) {
+                stop((SparkContext) active.get());
+                if (keeper != null) {
+                    keeper.stop(); // two have shared what Spark has but once
+                }
+            } else if (calm && (!(keeper == null || keeper.isEmpty()) || !isRunning("Executor task launch worker for task "))) {
+                return ""; // threads of a kept context, which has looked at them, go by their last task's name
+            }
+            if (now() - begun > QUIET_LIMIT_MS) {
+                return CALLS;
+            }
+            Thread.sleep(POLL_MS);
+        }
+    }
+
+    private static void stop(SparkContext context) {
+        try {
+            context.cancelAllJobs();
+            context.stop();
+        } catch (RuntimeException error) { // the script's own stop() may be under way
+            return;
+        }
+    }
+
+    private int connections() throws Exception {
+        return ((List) field(py4j.GatewayServer.class, "connections").get(server)).size();
+    }
+
+    private void resetStatics() throws Exception {
+        SparkSession.clearActiveSession();
+        SparkSession.clearDefaultSession();
+        if (keeper == null || keeper.isEmpty()) {
+            org.apache.spark.util.Utils$.MODULE$.clearLocalRootDirs();
+        }
+        if (isLoaded("org.apache.spark.sql.delta.DeltaLog")) {
+            Class type = Class.forName("org.apache.spark.sql.delta.DeltaLog$");
+            type.getMethod("clearCache", new Class[0]).invoke(type.getField("MODULE$").get(null), new Object[0]);
+        }
+        org.apache.hadoop.fs.FileSystem.closeAll();
+        org.apache.hadoop.fs.FileSystem.clearStatistics();
+        UserGroupInformation.reset();
+        if (!user.isEmpty()) {
+            UserGroupInformation.setLoginUser(UserGroupInformation.createRemoteUser(user));
+        }
+        if (!loggers.equals(loggers())) {
+            Configurator.reconfigure();
+        }
+    }
+
+    /** What is logged where, in a text to compare. */
+    private static String loggers() {
+        LoggerContext context = (LoggerContext) LogManager.getContext(false);
+        TreeSet found = new TreeSet();
+        for (Iterator each = context.getConfiguration().getLoggers().values().iterator(); each.hasNext();) {
+            LoggerConfig logger = (LoggerConfig) each.next();
+            found.add(logger.getName() + logger.getLevel() + logger.isAdditive() + logger.getFilter()
+                    + new TreeSet(logger.getAppenders().keySet()));
+        }
+        return System.identityHashCode(context.getConfiguration()) + found.toString();
+    }
+
+    /**
+     * Drop what the script's proxies pointed to (Py4J keeps it when a client just ends), its imports, and what
+     * pools of threads inherited from the threads that started them: Spark's local properties and active session.
+     */
+    private void forget() throws Exception {
+        gateway.getDefaultJVMView().clearImports();
+        for (Iterator each = gateway.getBindings().keySet().iterator(); each.hasNext();) {
+            if (((String) each.next()).matches("o\\d+")) {
+                each.remove();
+            }
+        }
+        Field inherited = field(Thread.class, "inheritableThreadLocals");
+        for (Iterator each = threads().iterator(); each.hasNext();) {
+            Thread thread = (Thread) each.next();
+            if (thread != Thread.currentThread()) {
+                inherited.set(thread, null);
+            }
+        }
+    }
+
+    private static String fullHeap() {
+        MemoryMXBean memory = ManagementFactory.getMemoryMXBean();
+        if (share(memory) <= FULL_HEAP) {
+            return "";
+        }
+        System.gc();
+        long percent = Math.round(100 * share(memory));
+        return share(memory) > FULL_HEAP ? "its heap stays " + percent + "% full" : "";
+    }
+
+    private static double share(MemoryMXBean memory) {
+        MemoryUsage usage = memory.getHeapMemoryUsage();
+        return (double) usage.getUsed() / usage.getMax();
+    }
+
+    /** Whether somebody has used a class: asking it anything would load it. */
+    private static boolean isLoaded(String name) throws Exception {
+        Method find = ClassLoader.class.getDeclaredMethod("findLoadedClass", new Class[] {String.class});
+        find.setAccessible(true);
+        return find.invoke(ClassLoader.getSystemClassLoader(), new Object[] {name}) != null;
+    }
+
+    private static boolean isRunning(String prefix) throws Exception {
+        for (Iterator each = threads().iterator(); each.hasNext();) {
+            if (((Thread) each.next()).getName().startsWith(prefix)) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /** All living threads; their stacks, which Thread.getAllStackTraces takes too, would cost a halt of them all. */
+    public static List threads() throws Exception {
+        Method all = Thread.class.getDeclaredMethod("getThreads", new Class[0]);
+        all.setAccessible(true);
+        return java.util.Arrays.asList((Object[]) all.invoke(null, new Object[0]));
+    }
+
+    public static Field field(Class type, String name) throws Exception {
+        Field found = type.getDeclaredField(name);
+        found.setAccessible(true);
+        return found;
+    }
+
+    private static long now() {
+        return System.nanoTime() / 1000000;
+    }
+
+    /** Who keeps a context from task to task. */
+    public interface Keeper {
+        /** A context with this configuration, as good as new. */
+        JavaSparkContext acquire(SparkConf conf) throws Exception;
+
+        /** Clean the context for the next task, or stop it where it cannot be proven clean. */
+        void release() throws Exception;
+
+        /** Stop the context. */
+        void stop() throws Exception;
+
+        /** Whether a script has it. */
+        boolean isTaken();
+
+        /** Whether a job of the script runs. */
+        boolean isBusy();
+
+        /** Whether no context is kept. */
+        boolean isEmpty();
+
+        /** Why the last context was not kept; "" if it was. */
+        String problem();
+
+        /** Whether it is this context that is kept. */
+        boolean holds(Object context);
+    }
+}

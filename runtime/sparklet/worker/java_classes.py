@@ -1,0 +1,54 @@
+"""The worker's own Java: compiled by Janino, which Spark brings, ahead of time where it can be.
+
+A jar of it is on the class path of local workers (see ``local.compiled``). A JVM without that jar compiles the classes
+after its first task, which costs the first answer more than half a second of CPU.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SOURCES = ("WarmJvm", "SparkInsides", "KeptContext")
+"""Each may know those before it."""
+
+
+def mark() -> str:
+    """The name of an empty file in a jar of exactly these classes."""
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        digest.update(_source(name).encode())
+    return f"sparklet-java-{digest.hexdigest()[:16]}"
+
+
+def are_ahead(jvm: Any) -> bool:
+    """Whether the class path has them."""
+    return class_loader(jvm).getResource(mark()) is not None
+
+
+def class_loader(jvm: Any) -> Any:
+    """The one of the class path."""
+    return jvm.java.lang.Thread.currentThread().getContextClassLoader()
+
+
+def compiled(jvm: Any, name: str, parent: Any) -> Any:
+    """A compiler that has compiled a class, for which ``parent`` has all that it knows."""
+    compiler = jvm.org.codehaus.janino.SimpleCompiler()
+    compiler.setParentClassLoader(parent)
+    compiler.cook(_source(name))
+    return compiler
+
+
+def files(jvm: Any) -> Iterator[tuple[str, bytes]]:
+    """What a jar of them holds, by name."""
+    yield mark(), b""
+    loader = class_loader(jvm)
+    for name in SOURCES:
+        compiler = compiled(jvm, name, loader)
+        loader = compiler.getClassLoader()
+        for class_name, code in sorted(dict(compiler.getBytecodes()).items()):
+            yield f"{class_name}.class", bytes(code)
+
+
+def _source(name: str) -> str:
+    return Path(__file__).with_name(f"{name}.java").read_text()

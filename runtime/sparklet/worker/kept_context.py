@@ -1,0 +1,39 @@
+"""PySpark's side of a kept context: Python's SparkContext is new for each script, Java's need not be.
+
+What PySpark calls to make a context and to stop it is turned to ``WarmJvm.java``; all else in PySpark's
+SparkContext, as the environment of Python's workers, is made anew by PySpark itself.
+"""
+
+from typing import Any
+
+from pyspark import SparkContext
+from pyspark.accumulators import AccumulatorServer
+
+_stop = SparkContext.stop
+
+
+def install() -> None:
+    """Let this process's contexts be kept ones."""
+    SparkContext._initialize_context = _acquire
+    SparkContext.stop = _release
+    AccumulatorServer.shutdown = _shutdown
+
+
+def _acquire(self: SparkContext, jconf: Any) -> Any:
+    assert self._gateway is not None
+    return self._gateway.entry_point.context(jconf)
+
+
+def _release(self: SparkContext) -> None:
+    if getattr(self, "_jsc", None):
+        assert self._gateway is not None
+        self._gateway.entry_point.release()
+        self._jsc = None
+    _stop(self)  # has nothing to do in the JVM any more
+
+
+def _shutdown(self: Any) -> None:
+    """Do not wait for a thread that looks up every half second, or every second while it reads; it dies with us."""
+    self.server_shutdown = True
+    self._BaseServer__shutdown_request = True
+    self.server_close()

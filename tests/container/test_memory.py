@@ -1,0 +1,171 @@
+"""Shards as large as a function is promised to take, under its memory; and what is said of one that is too much.
+
+How much memory and how many seconds each took is told at the end of the run, not asserted.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from sparklet.model import ShardRecord, ShardState
+from tests.container.account import Account, QueueMapping
+from tests.container.built_image import BuiltImage
+from tests.container.cell import Cell
+from tests.container.container import Conditions, running
+
+MB = 1_000_000
+MIB = 1024 * 1024
+TINY = Conditions(memory_mb=1024, cpus=1, timeout_s=900)
+SMALL = Conditions(memory_mb=1769, cpus=1, timeout_s=900)
+LARGE = Conditions(memory_mb=3008, cpus=2, timeout_s=900)
+CONDITIONS = SMALL  # of the account
+pytestmark = pytest.mark.timeout(1000)
+
+JOB = """
+from pyspark.sql import Window
+from pyspark.sql import functions as F
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+table = spark.read.csv(job.input_list(), header=True, {how})
+{what}
+result.write.mode("overwrite").parquet(job.output)
+job.report(rows=spark.read.parquet(job.output).count())
+"""
+TYPES = "id LONG, grp INT, key STRING, value DOUBLE, moment TIMESTAMP, text STRING"
+GROUPS, COLUMNS = 1000, 200
+
+
+@dataclass(frozen=True)
+class Work:
+    """A script over one CSV file, and how many rows it writes of so many that it reads."""
+
+    name: str
+    what: str
+    how: str = f'schema="{TYPES}"'
+    rows: int = 0  # 0: as many as it reads
+    wide: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def script(self) -> str:
+        """Its source."""
+        return JOB.format(how=self.how, what=self.what)
+
+
+AGGREGATE = Work(
+    "filter and aggregate",
+    "result = table.where('id >= 0').groupBy('grp').agg(F.count('*').alias('n'), F.sum('value'), F.max('moment'))",
+    rows=GROUPS,
+)
+SORT = Work("sort", "result = table.orderBy('key')")
+DISTINCT = Work("distinct", "result = table.distinct()")
+UDF = Work("Python UDF", "result = table.withColumn('back', F.udf(lambda key: key[::-1])('key'))")
+WIDE = Work("wide, types inferred", "result = table", how="inferSchema=True", wide=True)
+WINDOW = Work("window", "result = table.withColumn('n', F.row_number().over(Window.partitionBy('grp').orderBy('key')))")
+GATHER = Work(
+    "gather all in one row",
+    "result = table.agg(F.collect_list(F.struct('*')).alias('all'))",
+    rows=1,
+)
+
+full = pytest.mark.campaign
+
+
+@pytest.mark.parametrize(
+    ("work", "size_mb", "limits"),
+    [
+        pytest.param(SORT, 128, SMALL),
+        *(pytest.param(work, 128, SMALL, marks=full) for work in (AGGREGATE, DISTINCT, UDF, WIDE, WINDOW)),
+        *(pytest.param(work, 400, LARGE, marks=full) for work in (AGGREGATE, SORT, DISTINCT, UDF, WIDE, WINDOW)),
+    ],
+    ids=lambda value: f"{value.memory_mb} MB" if isinstance(value, Conditions) else str(value),
+)
+def test_a_shard_of_the_promised_size_is_done(
+    function: "Functions", observed: list[str], work: Work, size_mb: int, limits: Conditions
+) -> None:
+    rows, record = function.does(work, size_mb, limits, observed)
+
+    assert (record.state, record.rows) == (ShardState.SUCCEEDED, work.rows or rows), record.error_message
+
+
+@full  # in CI test_faults fills a heap, in less time
+def test_a_script_that_wants_all_of_it_in_the_heap_is_told_what_would_help(
+    function: "Functions", observed: list[str]
+) -> None:
+    _, record = function.does(GATHER, 128, TINY, observed)
+
+    assert (record.state, record.error_class) == (ShardState.FAILED, "OutOfMemoryError"), record.error_message
+    assert "give the function more memory, or make shards smaller" in record.error_message
+
+
+@dataclass(frozen=True)
+class Functions:
+    """Functions of any size, each for one shard."""
+
+    image: BuiltImage
+    cell: Cell
+    account: Account
+    folder: Path
+
+    def does(self, work: Work, size_mb: int, conditions: Conditions, observed: list[str]) -> tuple[int, ShardRecord]:
+        """Rows of the input, and what the ledger says of the shard."""
+        rows, content = csv(size_mb * MB, wide=work.wide)
+        script = self.folder / "job.py"
+        script.write_text(work.script)
+        run = self.account.start(script, [self.account.put("input/one.csv", content)], {}, max_attempts=1)
+        scratch = self.folder / "tmp"
+        scratch.mkdir()
+        scratch.chmod(0o1777)
+        limits = replace(conditions, env=self.account.env, scratch=scratch)
+        with running(self.image, self.cell, limits) as container:
+            began_s = time.monotonic()
+            answer = QueueMapping(self.account, container).deliver()
+            took_s = time.monotonic() - began_s
+            peak_mib = container.peak_memory_bytes() // MIB
+        assert answer is not None, "there is no message in the queue"
+        record = self.account.shard(run)
+        memory = f"at most {peak_mib} MiB with page cache"
+        observed.append(
+            f"{work}, {size_mb} MB of CSV, {conditions.memory_mb} MB: {record.state}, {took_s:.0f} s, {memory}"
+        )
+        return rows, record
+
+
+@pytest.fixture
+def function(image: BuiltImage, cell: Cell, account: Account, tmp_path: Path) -> Functions:
+    """What runs each work in a function of its own."""
+    return Functions(image, cell, account, tmp_path)
+
+
+def csv(size_bytes: int, *, wide: bool) -> tuple[int, bytes]:
+    """How many rows, and a CSV file of at least so many bytes with a header."""
+    names = [f"c{n}" for n in range(COLUMNS)] if wide else TYPES.replace(",", "").split()[::2]
+    lines, length = [",".join(names)], 0
+    for line in _wide() if wide else _narrow():
+        lines.append(line)
+        length += len(line) + 1
+        if length >= size_bytes:
+            break
+    return len(lines) - 1, "\n".join([*lines, ""]).encode()
+
+
+def _narrow() -> Iterator[str]:
+    """Rows that are all different, in no order of their key, which does not compress well."""
+    for n in count():
+        key = f"{n * 0x9E3779B97F4A7C15 % 2**64:016x}{n * 0xC2B2AE3D27D4EB4F % 2**64:016x}"
+        moment = f"2026-01-{1 + n % 28:02} {n % 24:02}:{n % 60:02}:00"
+        yield f"{n},{n % GROUPS},{key},{n % 9973 / 8},{moment},some text {n % 5000}"
+
+
+def _wide() -> Iterator[str]:
+    kinds = (lambda n, c: n * c % 100_003, lambda n, c: n % 977 / (c + 1), lambda n, c: f"t{n * c % 977}")
+    for n in count():
+        yield ",".join(str(kinds[c % 3](n, c)) for c in range(COLUMNS))

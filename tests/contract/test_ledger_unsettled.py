@@ -1,0 +1,336 @@
+"""The ledger's promises about unsettled runs, and what a poll of the checker costs: see decision 0025."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb.items import pointer_key
+from sparklet.errors import LedgerError
+from sparklet.fanout.checking.settling import find_forgotten
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.handlers import handle_check
+from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
+from sparklet.model import Run, RunState, ShardResult
+from sparklet.ports import Ledger
+from tests.contract.conftest import ON_STACK
+from tests.contract.samples import LEASE_S, MOST_ATTEMPTS, part, planned, ref, run, script, shard
+from tests.contract.test_ledger_races import at_once
+
+ADAPTERS = [
+    "memory",
+    pytest.param("ministack", marks=ON_STACK),
+    pytest.param("dynamodb-local", marks=ON_STACK),
+]
+
+
+@dataclass
+class Place:
+    """A ledger that nobody else uses."""
+
+    ledger: Ledger
+    clock: FakeClock
+    clients: AwsClients | None = None
+    table: str = ""
+
+    @property
+    def at(self) -> Deployment:
+        store = MemoryObjectStore(self.clock, buckets=["b"])
+        return Deployment("b", store, self.ledger, MemoryTaskQueue(self.clock), self.clock)
+
+    def unsettled(self) -> list[str]:
+        return [each.run_id for each in self.ledger.unsettled_runs()]
+
+    def as_an_older_sparklet_would(self, entered: Run) -> None:
+        """Take the mark away, as if it had never been written."""
+        if isinstance(self.ledger, MemoryLedger):
+            self.ledger._unsettled.discard(entered.run_id)
+            return
+        assert self.clients
+        self.clients.dynamodb.update_item(
+            TableName=self.table,
+            Key=pointer_key(entered),
+            UpdateExpression="REMOVE #open",
+            ExpressionAttributeNames={"#open": "open"},
+        )
+
+
+def in_dynamodb(clients: AwsClients, clock: FakeClock) -> Place:
+    table = f"unsettled-{uuid.uuid4().hex[:12]}"
+    clients.dynamodb.create_table(**table_definition(table))
+    return Place(DynamoLedger(clients, table, clock), clock, clients, table)
+
+
+@pytest.fixture(params=ADAPTERS)
+def place(request: pytest.FixtureRequest, clock: FakeClock) -> Place:
+    if request.param == "memory":
+        return Place(MemoryLedger(clock), clock)
+    return in_dynamodb(request.getfixturevalue(f"{request.param.replace('-', '_')}_clients"), clock)
+
+
+def ended(ledger: Ledger, run_id: str, created_s: float = 1.0, *, settled: bool = True) -> Run:
+    ledger.create_run(run(run_id, created_s))
+    ledger.seal_plan(run_id, 0, 0, 0)
+    ledger.finish_run(run_id, 0, RunState.SUCCEEDED)
+    if settled:
+        assert ledger.settle_run(ledger.get_run(run_id))
+    return ledger.get_run(run_id)
+
+
+def test_a_run_is_unsettled_from_its_entry_until_it_is_settled(place: Place) -> None:
+    ledger = place.ledger
+    for name, created_s in (("old", 5.5), ("new", 1_000.0), ("oldest", 0.25)):
+        ledger.create_run(run(name, created_s))
+    assert list(ledger.unsettled_runs()) == [ledger.get_run(name) for name in ("new", "old", "oldest")]
+
+    ledger.seal_plan("old", 0, 0, 0)
+    finished = ledger.finish_run("old", 0, RunState.FAILED)
+    assert place.unsettled() == ["new", "old", "oldest"]
+
+    assert ledger.settle_run(finished) is True
+    assert ledger.settle_run(finished) is True
+    assert place.unsettled() == ["new", "oldest"]
+    assert ledger.get_run("old") == finished
+    assert [each.run_id for each in ledger.list_runs()] == ["new", "old", "oldest"]
+
+
+def test_a_run_that_has_not_ended_is_not_settled(place: Place) -> None:
+    planned(place.ledger, "open")
+    opened = place.ledger.get_run("open")
+
+    assert place.ledger.settle_run(opened) is False
+    assert place.ledger.settle_run(replace(opened, state=RunState.FAILED)) is False
+
+    assert place.unsettled() == ["open"]
+
+
+def test_a_redrive_opens_a_run_again_and_wins_over_who_looked_before(place: Place) -> None:
+    before = ended(place.ledger, "r")
+
+    place.ledger.start_generation("r", 1, script("repaired"))
+    assert place.unsettled() == ["r"]
+
+    assert place.ledger.settle_run(before) is False
+    again = place.ledger.finish_run("r", 1, RunState.SUCCEEDED)
+    assert place.ledger.settle_run(before) is False  # of this generation nobody has said so
+    assert place.ledger.settle_run(again) is True
+    assert place.unsettled() == []
+
+
+def test_a_redrive_that_is_refused_opens_nothing(place: Place) -> None:
+    ended(place.ledger, "r")
+
+    with pytest.raises(LedgerError):
+        place.ledger.start_generation("r", 2, script())
+
+    assert place.unsettled() == []
+
+
+def test_of_settling_and_redriving_at_once_the_redrive_wins(place: Place) -> None:
+    for number in range(20):
+        name = f"r{number}"
+        seen = ended(place.ledger, name, settled=False)
+        calls: list[Callable[[], object]] = [lambda s=seen: place.ledger.settle_run(s)] * 4  # type: ignore[misc]
+        calls.insert(2, lambda n=name: place.ledger.start_generation(n, 1, script()))  # type: ignore[misc]
+        at_once(calls)
+        assert place.ledger.get_run(name).generation == 1
+    assert len(place.unsettled()) == 20
+
+
+def test_a_deleted_run_is_gone_from_everywhere(place: Place) -> None:
+    for name, settled in (("a", True), ("b", False)):
+        gone = ended(place.ledger, name, settled=settled)
+        place.ledger.retire_run(name)
+        place.ledger.delete_run(name)
+        place.ledger.unsettle_run(gone)
+        place.ledger.settle_run(gone)
+
+    assert place.unsettled() == []
+    assert list(place.ledger.list_runs()) == list(place.ledger.settled_in_turn()) == []
+
+
+# --- what nobody said ---
+
+
+def test_every_settled_run_has_its_turn_and_none_is_skipped_by_whoever_breaks_off(place: Place) -> None:
+    names = {f"r{number:02d}" for number in range(60)}
+    for number, name in enumerate(sorted(names)):
+        ended(place.ledger, name, float(number))
+    place.ledger.create_run(run("open", 99.0))
+    next(iter(place.ledger.settled_in_turn()))
+
+    turns = [{each.run_id for each in place.ledger.settled_in_turn()} for _ in range(3)]
+
+    assert set.union(*turns) == names
+    assert all(len(turn) <= 25 for turn in turns)
+    again = [{each.run_id for each in place.ledger.settled_in_turn()} for _ in range(4)]
+    assert set.union(*again) == names
+
+
+def test_a_run_that_an_older_sparklet_entered_or_redrove_is_found(place: Place) -> None:
+    for number in range(40):
+        ended(place.ledger, f"r{number}", float(number))
+    place.ledger.create_run(run("entered", 0.5))
+    redriven = place.ledger.start_generation("r3", 1, script())
+    for each in (place.ledger.get_run("entered"), redriven):
+        place.as_an_older_sparklet_would(each)
+    assert place.unsettled() == []
+
+    assert sum(find_forgotten(place.at) for _ in range(2)) == 2
+
+    assert sorted(place.unsettled()) == ["entered", "r3"]
+    assert sum(find_forgotten(place.at) for _ in range(3)) == 0
+
+
+# --- what a poll costs ---
+
+
+def requests_of(place: Place, work: Callable[[], object]) -> list[tuple[str, int]]:
+    """The calls to DynamoDB that some work makes, each with how many items came back."""
+    assert place.clients
+    calls: list[tuple[str, int]] = []
+
+    def note(parsed: dict[str, Any], model: Any, **_: object) -> None:
+        found = sum(len(items) for items in parsed.get("Responses", {}).values())
+        calls.append((model.name, found + len(parsed.get("Items", ()))))
+
+    place.clients.dynamodb.meta.events.register("after-call.dynamodb", note)
+    try:
+        work()
+    finally:
+        place.clients.dynamodb.meta.events.unregister("after-call.dynamodb", note)
+    return calls
+
+
+@pytest.mark.stack
+def test_a_poll_does_not_read_more_for_runs_that_have_ended(ministack_clients: AwsClients, clock: FakeClock) -> None:
+    place = in_dynamodb(ministack_clients, clock)
+    planned(place.ledger, "open", 3)
+    polls = []
+    for count in (30, 60, 90):
+        for number in range(count - 30, count):
+            ended(place.ledger, f"r{number}", float(number), settled=False)
+        handle_check(place.at)
+        for _ in range(2):  # no manifest was ever written: an hour later nobody compares them any more
+            clock.advance(3600)
+            handle_check(place.at)
+        assert place.unsettled() == ["open"]
+        polls.append(requests_of(place, lambda: handle_check(place.at)))
+
+    assert len(polls[0]) == len(polls[1]) == len(polls[2])
+    assert max(items for _, items in polls[2]) <= 25
+
+
+@pytest.mark.stack
+def test_a_poll_does_not_read_more_for_shards_that_are_done(ministack_clients: AwsClients, clock: FakeClock) -> None:
+    place = in_dynamodb(ministack_clients, clock)
+    shards, run_id = 120, "r"
+    place.ledger.create_run(replace(run(run_id), created_s=clock.now_s()))
+    place.ledger.add_part(run_id, part(0, 0, shards))
+    place.ledger.add_shards(shard(run_id, number) for number in range(shards))
+    place.ledger.seal_plan(run_id, shards, shards, shards)
+    polls = []
+    for number in range(shards - 1):
+        if number % 59 == 0:
+            polls.append(requests_of(place, lambda: handle_check(place.at)))
+        place.ledger.claim(ref(run_id, number), f"a{number}", LEASE_S, MOST_ATTEMPTS)
+        place.ledger.succeed(run_id, number, f"a{number}", ShardResult(rows=1))
+
+    assert len(polls) == 3
+    assert len(polls[0]) >= len(polls[1]) >= len(polls[2]), polls
+    read = [sum(items for _, items in poll) for poll in polls]
+    assert read[0] >= read[1] >= read[2]
+
+
+# --- in any order ---
+
+
+class SettlingMachine(RuleBasedStateMachine):
+    """Planners, checkers that hold old values, operators of this and of older versions."""
+
+    make: Callable[[], Place]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = type(self).make()
+        self.seen: list[Run] = []
+        self.unmarked: set[str] = set()  # by an older Sparklet
+        self.entered = 0
+
+    @rule()
+    def a_run_is_entered(self) -> None:
+        self.entered += 1
+        planned(self.place.ledger, f"r{self.entered}", 0)
+
+    @rule(data=st.data())
+    def a_run_ends(self, data: st.DataObject) -> None:
+        for each in self._one(data):
+            self.place.ledger.finish_run(each.run_id, each.generation, RunState.FAILED)
+
+    @rule(data=st.data())
+    def a_checker_reads(self, data: st.DataObject) -> None:
+        self.seen += self._one(data)
+
+    @rule(data=st.data())
+    def a_checker_settles(self, data: st.DataObject) -> None:
+        if self.seen:
+            self.place.ledger.settle_run(data.draw(st.sampled_from(self.seen)))
+
+    @rule(data=st.data(), older=st.booleans())
+    def an_operator_redrives(self, data: st.DataObject, older: bool) -> None:
+        for each in self._one(data):
+            self.place.ledger.start_generation(each.run_id, each.generation + 1, script())
+            if older:
+                self.place.as_an_older_sparklet_would(each)
+                self.unmarked.add(each.run_id)
+
+    @rule(data=st.data())
+    def an_operator_deletes(self, data: st.DataObject) -> None:
+        for each in self._one(data):
+            if each.state.ended:
+                self.place.ledger.retire_run(each.run_id)
+                self.place.ledger.delete_run(each.run_id)
+
+    @rule()
+    def a_checker_looks_for_the_forgotten(self) -> None:
+        find_forgotten(self.place.at)
+        self.unmarked.clear()  # there are less runs than one turn takes
+
+    def _one(self, data: st.DataObject) -> list[Run]:
+        runs = list(self.place.ledger.list_runs())
+        return [data.draw(st.sampled_from(runs))] if runs else []
+
+    @invariant()
+    def what_has_not_ended_is_unsettled(self) -> None:
+        unsettled = {each.run_id: each for each in self.place.ledger.unsettled_runs()}
+        runs = {each.run_id: each for each in self.place.ledger.list_runs()}
+        still_open = {run_id for run_id, each in runs.items() if not each.state.ended}
+        assert still_open - self.unmarked <= unsettled.keys() <= runs.keys()
+        assert all(runs[run_id] == each for run_id, each in unsettled.items())
+
+
+def _check(make: Callable[[], Place], examples: int, steps: int) -> None:
+    machine = type("Machine", (SettlingMachine,), {"make": staticmethod(make)})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+def test_in_any_order_in_memory() -> None:
+    _check(lambda: Place(MemoryLedger(FakeClock()), FakeClock()), examples=50, steps=20)
+
+
+@pytest.mark.stack
+@pytest.mark.slow
+def test_in_any_order_in_dynamodb(ministack_clients: AwsClients) -> None:
+    _check(lambda: in_dynamodb(ministack_clients, FakeClock()), examples=8, steps=20)

@@ -1,0 +1,30 @@
+"""Append one row to a table of each format, and print what is then read in them."""
+
+import json
+
+from sparklet.job import Job
+
+
+def main() -> None:
+    """Do the job."""
+    job = Job.from_args()
+    spark = job.spark()
+    row = spark.createDataFrame([(job.params["tag"],)], "tag string")
+    row.write.format("delta").mode("append").save(f"{job.output}/delta")
+    if spark.catalog.tableExists("iceberg.lake.tags"):
+        row.writeTo("iceberg.lake.tags").append()
+    else:
+        row.writeTo("iceberg.lake.tags").create()
+    options = {"hoodie.table.name": "tags", "hoodie.datasource.write.recordkey.field": "tag"}
+    row.write.format("hudi").options(**options).mode("append").save(f"{job.output}/hudi")
+    tables = {
+        "delta": spark.read.format("delta").load(f"{job.output}/delta"),
+        "iceberg": spark.table("iceberg.lake.tags"),
+        "hudi": spark.read.format("hudi").load(f"{job.output}/hudi"),
+    }
+    found = {name: table.select("tag").collect() for name, table in tables.items()}
+    print(json.dumps({name: "".join(sorted(row.tag for row in rows)) for name, rows in found.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""A SparkContext that outlives its task shows nothing of it to the next, and gives way to what it cannot be."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.local.compiled import compiled_jar
+from sparklet.local.java import find_java
+from sparklet.settings import spark_settings
+from sparklet.worker.spark_options import spark_home
+from tests.functional.worker.conftest import SPARK, Bench, make
+
+pytestmark = pytest.mark.spark
+
+KEPT = """
+import json
+kept = spark.sparkContext._jsc.sc().hashCode()
+problem = spark.sparkContext._gateway.entry_point.problem()
+"""
+TOLD = KEPT + "print(json.dumps([kept, problem]))"
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A runner after its first task, of which no context is kept."""
+    scratch = tmp_path_factory.mktemp("kept")
+    runner = make("warm", scratch)
+    runner.start()
+    bench = Bench(runner, scratch)
+    bench.run("pass")
+    yield bench
+    runner.close()
+
+
+def context(bench: Bench, code: str = SPARK) -> Any:
+    """Which context a script gets, and why it got another than the last one, if the last was not kept."""
+    return bench.run(code + TOLD).told()
+
+
+TRACES = {
+    "temporary view": "spark.range(3).createOrReplaceTempView('mine')",
+    "global temporary view": "spark.range(3).createOrReplaceGlobalTempView('mine')",
+    "table": "spark.sql('create database mine')\nspark.range(3).write.saveAsTable('mine.mine')",
+    "function": "spark.udf.register('mine', lambda x: x)\nspark.sql('select mine(1)').collect()",
+    "cache": "spark.range(300).cache().count()\nspark.sparkContext.parallelize([1, 2]).persist().count()",
+    "blocks on disk": "from pyspark import StorageLevel\n"
+    "spark.range(300).repartition(5).persist(StorageLevel.DISK_ONLY).count()",
+    "broadcast": "kept = spark.sparkContext.broadcast(list(range(9999)))\n"
+    "spark.sparkContext.parallelize([1, 2]).map(lambda x: len(kept.value)).collect()",
+    "accumulator": "total = spark.sparkContext.accumulator(0)\n"
+    "spark.sparkContext.parallelize([1, 2]).foreach(total.add)\nassert total.value == 3",
+    "configuration": "spark.conf.set('spark.sql.shuffle.partitions', '77')\nspark.conf.set('mine', '1')\n"
+    "spark.sparkContext._conf.set('spark.sql.mine', '1')\n"
+    "spark.sparkContext._jsc.hadoopConfiguration().set('fs.s3a.secret.key', 'mine')",
+    "job group": "spark.sparkContext.setJobGroup('mine', 'mine')\nspark.sparkContext.setLocalProperty('mine', '1')\n"
+    "spark.sparkContext.setCheckpointDir('mine')\nspark.range(9).crossJoin(F.broadcast(spark.range(3))).count()",
+    "another session": "other = spark.newSession()\nother.range(3).createOrReplaceTempView('mine')\n"
+    "other.conf.set('mine', '1')\nother.table('mine').cache().count()",
+    "stop": "spark.range(3).cache().count()\nspark.stop()",
+    "failure in a UDF": "spark.range(3).select(F.udf(lambda x: 1 / 0)('id')).collect()",
+    "exit": "spark.range(3).createOrReplaceTempView('mine')\nspark.range(300).cache().count()\nimport os\nos._exit(3)",
+}
+
+LOOK = (
+    SPARK
+    + KEPT
+    + """
+import os
+context, jvm = spark.sparkContext, spark._jvm
+scala = context._jsc.sc()
+env = scala.env()
+before = {  # its own queries
+    "rdds": len(context._jsc.getPersistentRDDs()), "blocks": env.blockManager().blockInfoManager().size(),
+    "storage": env.memoryManager().storageMemoryUsed(),
+    "shuffles": env.mapOutputTracker().shuffleStatuses().size(),
+    "jobs": [job for group in (None, "mine") for job in context.statusTracker().getJobIdsForGroup(group)],
+    "files": [name for _, _, files in os.walk(scala.env().blockManager().diskBlockManager().localDirs()[0].getPath())
+        for name in files],
+}
+print(json.dumps({
+    "kept": kept, "problem": problem,
+    "views": [table.name for table in spark.catalog.listTables()],
+    "global": spark.sql("show tables in global_temp").count(),
+    "databases": [base.name for base in spark.catalog.listDatabases()],
+    "functions": [f.name for f in spark.catalog.listFunctions() if "mine" in f.name],
+    "cached": spark._jsparkSession.sharedState().cacheManager().isEmpty(),
+    "before": before,
+    "partitions": spark.conf.get("spark.sql.shuffle.partitions"),
+    "mine": [spark.conf.get(key, None) for key in ("mine", "spark.sql.mine")],
+    "hadoop": context._jsc.hadoopConfiguration().get("fs.s3a.secret.key"),
+    "group": [context.getLocalProperty(key) for key in ("spark.jobGroup.id", "mine")],
+    "checkpoints": scala.checkpointDir().isDefined(),
+    "listeners": scala.listenerBus().listeners().size(),
+    "id": scala.applicationId(),
+}))
+"""
+)
+
+
+def test_a_kept_context_shows_nothing_of_the_task_before(kept: Bench) -> None:
+    before = kept.run(LOOK).told()
+    for trace, code in TRACES.items():
+        kept.run(SPARK + code)
+        after = kept.run(LOOK).told()
+
+        nothing = {"rdds": 0, "blocks": 0, "storage": 0, "shuffles": 0, "jobs": [], "files": []}
+        assert after["before"] == nothing, trace
+        assert after["id"] != before["id"], "what a script names after it must not be written over"
+        assert after == {**before, "problem": "", "id": after["id"]}, trace  # the same context, too
+        before = after
+
+
+ANOTHER = {
+    "static configuration": SPARK.replace("builder.", "builder.config('spark.ui.showConsoleProgress', 'true')."),
+    "master": "from pyspark import SparkContext\nfrom pyspark.sql import SparkSession\n"
+    "spark = SparkSession(SparkContext('local[1]', 'mine'))\nassert spark.sparkContext.defaultParallelism == 1\n",
+}
+
+
+@pytest.mark.parametrize("asked", ANOTHER)
+def test_a_script_that_asks_for_another_static_configuration_gets_another_context(kept: Bench, asked: str) -> None:
+    first = context(kept)[0]
+    other = context(kept, ANOTHER[asked])[0]
+    again = context(kept, ANOTHER[asked])
+
+    assert other != first
+    assert again == [other, ""]  # it is kept in its turn
+    assert context(kept)[0] not in (first, other)
+
+
+NOT_KEPT = {
+    "a file for all": ("open('mine', 'w').close()\nspark.sparkContext.addFile('mine')", "files were added"),
+    "a stop in the JVM": ("spark.sparkContext._jsc.stop()", "the script stopped it"),
+    "a signal": ("import os\nos.kill(os.getpid(), 9)", "it had to be stopped"),
+    "a stream": (
+        "query = spark.readStream.format('rate').load().groupBy().count().writeStream.format('noop')"
+        ".outputMode('complete').start()\nquery.processAllAvailable()\nquery.stop()",
+        "it has got endpoints, as streams need",
+    ),
+    "a job": (
+        "import os, threading, time\n"
+        "threading.Thread(target=lambda: spark.range(0, 10**15, 1, 2).selectExpr('sum(id)').collect()).start()\n"
+        "while not spark.sparkContext.statusTracker().getActiveJobsIds():\n    time.sleep(0.01)\nos._exit(4)",
+        "it had to be stopped",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NOT_KEPT)
+def test_a_context_that_cannot_be_proven_clean_is_not_kept(kept: Bench, what: str) -> None:
+    code, problem = NOT_KEPT[what]
+    first = context(kept)[0]
+    kept.run(SPARK + code)
+
+    later, why = context(kept)
+    assert later != first
+    assert why == problem
+
+
+def test_a_script_that_stops_and_begins_again_finds_everything_new(kept: Bench) -> None:
+    code = (
+        SPARK.replace("builder.", "builder.config('mine', '1').")
+        + """
+import json
+spark.range(3).createOrReplaceTempView("mine")
+spark.range(3).cache().count()
+spark.stop()
+assert spark.sparkContext._jsc is None
+later = SparkSession.builder.getOrCreate()
+print(json.dumps([later.conf.get("mine", None), [t.name for t in later.catalog.listTables()],
+    later.sparkContext.getConf().get("mine"), later.range(5).count(),
+    len(later.sparkContext._jsc.getPersistentRDDs())]))
+later.stop()
+later.stop()
+"""
+    )
+    first = context(kept)[0]
+
+    assert kept.run(code).told() == [None, [], None, 5, 0]
+    assert context(kept) == [first, ""]
+
+
+def test_each_task_has_the_configuration_that_it_asks_for(kept: Bench) -> None:
+    ask = """
+import json, os
+from pyspark.sql import SparkSession
+spark = (SparkSession.builder.appName("named").config("spark.sql.shuffle.partitions", "7").config("mine", "1")
+    .config("spark.hadoop.fs.s3a.access.key", "mine").config("spark.executorEnv.MINE", "1")
+    .config("spark.sql.warehouse.dir", "here").getOrCreate())
+conf, hadoop = spark.sparkContext.getConf(), spark._jsc.hadoopConfiguration()
+in_a_worker = spark.sparkContext.parallelize([0], 1).map(lambda _: [os.environ["MINE"], os.getcwd()]).first()
+print(json.dumps([spark.sparkContext.appName, spark.conf.get("spark.sql.shuffle.partitions"), conf.get("mine"),
+    hadoop.get("fs.s3a.access.key"), in_a_worker == ["1", os.getcwd()],
+    spark.conf.get("spark.sql.warehouse.dir")[-5:]]))
+"""
+    first = context(kept)[0]
+
+    assert kept.run(ask).told() == ["named", "7", "1", "mine", True, "/here"]
+    assert context(kept) == [first, ""]
+
+
+def test_where_its_java_was_compiled_ahead_the_first_tasks_context_is_kept_too(tmp_path: Path) -> None:
+    spark_jars = spark_home(spark_settings({})) / "jars"
+    jar = compiled_jar(find_java(), spark_jars, tmp_path / "compiled")
+    assert compiled_jar(find_java(), spark_jars, tmp_path / "compiled") == jar
+    runner = make("warm", tmp_path, SPARKLET_JARS=str(jar))
+    bench = Bench(runner, tmp_path)
+    try:
+        first, problem = context(bench, SPARK + TRACES["temporary view"] + "\n")
+        assert problem == ""
+        assert context(bench) == [first, ""]
+        assert bench.run(SPARK + "import json\nprint(json.dumps(len(spark.catalog.listTables())))").told() == 0
+    finally:
+        runner.close()
+
+
+def test_a_runner_may_be_told_not_to_keep_contexts(tmp_path: Path) -> None:
+    from sparklet.worker.warm_gateway import WarmRunner
+    from tests.functional.worker.conftest import small_settings
+
+    runner = WarmRunner(small_settings(), tmp_path, keep_context=False)
+    bench = Bench(runner, tmp_path)
+    try:
+        code = SPARK + "import json\nprint(json.dumps(spark.sparkContext._jsc.sc().hashCode()))"
+        assert len({bench.run(code).told() for _ in range(3)}) == 3
+    finally:
+        runner.close()

@@ -1,0 +1,188 @@
+"""An archive of classes is there whole or not at all, made once, used by Java, and what Java refuses is told."""
+
+import gzip
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyspark
+import pytest
+
+from sparklet.local import class_data
+from sparklet.local.class_data import ClassArchive
+from sparklet.local.environment import of_host
+from sparklet.local.java import find_java
+
+SLOW_JAVA = """#!/bin/sh
+echo $$ >> "$0.pids"
+for word; do case $word in -XX:SharedArchiveFile=*) file=${word#*=};; esac; done
+printf half > "$file"
+while [ -e "$0.wait" ]; do sleep 0.02; done
+[ -e "$0.refuse" ] && { echo "no such luck" >&2; exit 1; }
+printf ' and whole' >> "$file"
+"""
+
+
+@pytest.fixture
+def java(tmp_path: Path) -> Path:
+    """A Java that takes its time as long as ``java.wait`` is there, and then fails if ``java.refuse`` is."""
+    java = tmp_path / "home" / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text(SLOW_JAVA)
+    java.chmod(0o755)
+    return java
+
+
+@pytest.fixture
+def archive(java: Path, tmp_path: Path) -> ClassArchive:
+    return archive_of(tmp_path, java, ["java/lang/Object"])
+
+
+def archive_of(folder: Path, java: Path, names: list[str]) -> ClassArchive:
+    jar, listed = folder / "a.jar", folder / "classes.gz"
+    with zipfile.ZipFile(jar, "w") as content:
+        content.writestr("empty", "")
+    listed.write_bytes(gzip.compress("\n".join(names).encode()))
+    return ClassArchive.of(folder / "cache", listed, java, [str(jar)])
+
+
+def dumps(java: Path) -> list[int]:
+    try:
+        return [int(line) for line in java.with_name("java.pids").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    until_s = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+
+
+def maker(archive: ClassArchive) -> "subprocess.Popen[bytes]":
+    arguments = [archive.path, archive.classes, archive.java, os.pathsep.join(archive.jars)]
+    return subprocess.Popen([sys.executable, class_data.__file__, *map(str, arguments)])
+
+
+def test_nobody_waits_for_an_archive_and_it_is_there_whole_or_not_at_all(archive: ClassArchive, java: Path) -> None:
+    java.with_name("java.wait").touch()
+
+    assert archive.begin(of_host())
+    wait_for(lambda: dumps(java))
+    assert not archive.path.exists()
+    assert not archive.begin(of_host())  # somebody does
+
+    java.with_name("java.wait").unlink()
+    wait_for(archive.path.exists)
+    assert archive.path.read_text() == "half and whole"
+    assert not archive.begin(of_host())
+    assert len(dumps(java)) == 1
+
+
+def test_of_makers_at_the_same_time_one_makes_it(archive: ClassArchive, java: Path) -> None:
+    archive.path.parent.mkdir()
+    java.with_name("java.wait").touch()
+    makers = [maker(archive) for _ in range(3)]
+
+    wait_for(lambda: sum(each.poll() is not None for each in makers) == 2)
+    java.with_name("java.wait").unlink()
+
+    assert [each.wait(20) for each in makers] == [0, 0, 0]
+    assert archive.path.read_text() == "half and whole"
+    assert len(dumps(java)) == 1
+
+
+def test_of_a_killed_maker_nothing_is_used_and_the_next_begins_anew(archive: ClassArchive, java: Path) -> None:
+    archive.path.parent.mkdir()
+    java.with_name("java.wait").touch()
+    first = maker(archive)
+    wait_for(lambda: dumps(java))
+
+    first.kill()
+    first.wait()
+    assert not archive.begin(of_host())  # its Java still works
+    os.kill(dumps(java)[0], signal.SIGKILL)
+    java.with_name("java.wait").unlink()
+    wait_for(lambda: archive.begin(of_host()))
+    wait_for(archive.path.exists)
+
+    assert archive.path.read_text() == "half and whole"
+    wait_for(lambda: sorted(path.name for path in archive.path.parent.iterdir()) == [".lock", archive.path.name])
+
+
+def test_what_java_cannot_make_is_told_and_not_tried_again(archive: ClassArchive, java: Path) -> None:
+    java.with_name("java.refuse").touch()
+
+    assert archive.begin(of_host())
+    wait_for(archive.failure)
+
+    assert archive.failure() == "no such luck\n"
+    assert not archive.path.exists()
+    assert not archive.begin(of_host())
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(archive: ClassArchive, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+
+    assert not archive.begin(of_host())
+
+
+def test_only_the_archives_used_last_are_kept(archive: ClassArchive) -> None:
+    archive.path.parent.mkdir()
+    for number in range(6):
+        old = archive.path.with_name(f"{number}.jsa")
+        old.touch()
+        os.utime(old, (number, number))
+
+    archive.make()
+
+    assert sorted(path.stem for path in archive.path.parent.glob("*.jsa")) == sorted(["3", "4", "5", archive.path.stem])
+
+
+def test_another_date_another_order_another_list_is_another_archive(java: Path, tmp_path: Path) -> None:
+    first = archive_of(tmp_path, java, [])
+    jar = Path(first.jars[0])
+    os.utime(jar, (1, 1))
+    dated = ClassArchive.of(tmp_path / "cache", first.classes, java, first.jars)
+    other = tmp_path / "b.jar"
+    other.touch()
+    orders = [[str(jar), str(other)], [str(other), str(jar)]]
+    ordered = [ClassArchive.of(tmp_path / "cache", first.classes, java, order) for order in orders]
+    first.classes.write_bytes(gzip.compress(b"java/lang/String"))
+    listed = ClassArchive.of(tmp_path / "cache", first.classes, java, first.jars)
+
+    assert len({each.path for each in (first, dated, *ordered, listed)}) == 5
+
+
+def test_java_uses_the_archive_until_a_jar_changes_and_then_says_why_it_does_not(tmp_path: Path) -> None:
+    java, main = find_java(), "org.apache.ivy.Main"
+    archive = archive_of(tmp_path, java, ["java/lang/Object", main.replace(".", "/")])
+    shutil.copy(next(Path(pyspark.__file__).parent.glob("jars/ivy-*.jar")), archive.jars[0])
+    archive = ClassArchive.of(tmp_path / "cache", archive.classes, java, archive.jars)
+    archive.path.parent.mkdir()
+    archive.make()
+    assert not archive.failure()
+
+    command = [
+        str(java),
+        f"-XX:SharedArchiveFile={archive.path}",
+        "-Xlog:class+load",
+        "-cp",
+        archive.jars[0],
+        main,
+        "-version",
+    ]
+    loaded = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert f"{main} source: shared objects file" in loaded.stdout
+    assert archive.refusal() == ""
+
+    os.utime(archive.jars[0], (1, 1))
+    assert archive.refusal()
+    assert ClassArchive.of(tmp_path / "cache", archive.classes, java, archive.jars).path != archive.path

@@ -1,0 +1,201 @@
+"""What figures rest on: all that a run cost is counted, wrong output is no result, the page says what was found."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as arrow
+import pyarrow.parquet as parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import process_tree
+from benchmarks.comparison import SPARKLET, Case, Run, as_text, document, rounds
+from benchmarks.facts import ROOT
+from benchmarks.process_tree import MemoryPeak
+from benchmarks.report import page
+from benchmarks.rivals import SparkSubmit, parameters
+from benchmarks.workload import NAMES, ROWS, Job, WrongOutputError, check_groups, jobs
+
+BURN = "import time\nwhile time.process_time() < 0.4: pass"
+
+
+def case(name: str = "csv_to_parquet", ours_s: float = 1.0, theirs_s: float = 30.0, runs: int = 3) -> Case:
+    found = Case(name, ["plain", "tuned"])
+    found.add(SPARKLET, *[Run(ours_s, ours_s, 100.0)] * runs)
+    found.add("plain", Run(theirs_s, theirs_s, 200.0))
+    found.add("tuned", Run(theirs_s / 2, theirs_s / 2, 200.0))
+    return found
+
+
+def no_plot(found: Any, path: Path) -> bool:
+    return False
+
+
+# --- the document ---
+
+
+def test_a_ratio_is_the_rivals_median_over_ours() -> None:
+    found = Case("hello", ["plain"])
+    found.add(SPARKLET, Run(1, 1, 1), Run(2, 2, 1), Run(30, 3, 1))  # one run that the machine held up
+    found.add("plain", Run(9, 20, 1), Run(11, 20, 1))
+
+    told = found.document()
+
+    assert told["ratios"] == {"wall": 5.0, "cpu": 10.0}
+    assert told[SPARKLET]["wall_s"] == 2
+    assert len(told[SPARKLET]["runs"]) == 3
+
+
+def test_further_rivals_have_ratios_of_their_own() -> None:
+    assert case().document()["further_ratios"] == {"tuned": {"wall": 15.0, "cpu": 15.0}}
+
+
+@pytest.mark.parametrize(("runs", "is_told"), [(19, False), (20, True)])
+def test_a_tail_is_told_only_of_enough_runs(runs: int, is_told: bool) -> None:
+    assert ("wall_p99_s" in case(runs=runs).document()[SPARKLET]) is is_told
+
+
+names = st.text(st.characters(codec="utf-8"), max_size=20)
+
+
+@given(names, st.lists(st.dictionaries(names, st.integers() | names), max_size=3))
+def test_the_text_is_the_document(name: str, runs: list[dict[str, Any]]) -> None:
+    found = {"name": "x", "cases": [{"case": "y", "sparklet": {"runs": runs}}, {"note": name}]}
+
+    assert json.loads(as_text(found)) == found
+
+
+def test_a_document_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    command = [str(tmp_path / "bin" / "java"), "-cp", f"{tmp_path}/jars/*", "-Xmx1g", "SparkSubmit"]
+    rival = SparkSubmit("tuned", command, {}, tmp_path)
+
+    text = as_text(document("cold", "How long?", {"rivals": parameters([rival])}, [case()]))
+
+    assert "java -Xmx1g SparkSubmit" in text
+    assert not [folder for folder in (str(tmp_path), str(ROOT), str(Path.home())) if folder in text]
+
+
+def test_there_are_as_many_rounds_as_fit_and_never_less_than_asked_for() -> None:
+    assert list(rounds(0, least=3)) == [0, 1, 2]
+    assert next(number for number in rounds(3600, least=1) if number == 5) == 5
+
+
+# --- what a run cost ---
+
+
+def test_cpu_time_of_a_child_that_has_ended_counts() -> None:
+    code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BURN!r}])\nprint(flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        process.stdout.readline()
+        used_s = process_tree.cpu_s(process.pid)
+        process.stdin.close()
+
+    assert used_s >= 0.35  # of 0.4: it is counted in hundredths, each rounded down
+
+
+def test_memory_of_a_grandchild_counts_and_who_never_ends_is_ended() -> None:
+    hungry = "import time; held = b'x' * 100_000_000; time.sleep(60)"
+    code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {hungry!r}])\nimport time; time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    with MemoryPeak().sampled(process.pid, limit_s=1.0) as peak:
+        process.wait(20)
+
+    assert process.returncode < 0
+    assert peak.mb > 100
+
+
+# --- wrong output is no result ---
+
+
+def groups(path: Path, names: int = NAMES, rows: int = ROWS, marker: bool = True) -> Path:
+    path.mkdir(parents=True)
+    counts = [rows - names + 1, *[1] * (names - 1)]
+    parquet.write_table(arrow.table({"name": list(range(names)), "sales": counts}), path / "part-0.parquet")
+    if marker:
+        (path / "_SUCCESS").touch()
+    return path
+
+
+def test_the_right_groups_pass(tmp_path: Path) -> None:
+    check_groups(groups(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("wrong", [{"names": NAMES - 1}, {"rows": ROWS - 1}, {"rows": 2 * ROWS}, {"marker": False}])
+def test_groups_that_are_lost_doubled_or_unfinished_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(WrongOutputError):
+        check_groups(groups(tmp_path / "out", **wrong))
+
+
+def append_to_hudi(table: Path, instant: str, rows: int, committed: bool = True) -> None:
+    """The one file group of a table grows, as an upsert writes it anew."""
+    timeline = table / ".hoodie" / "timeline"
+    timeline.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(arrow.table({"id": list(range(rows))}), table / f"group_0-1-2_{instant}.parquet")
+    if committed:
+        (timeline / f"{instant}_{instant}9.commit").touch()
+
+
+def append_to_iceberg(table: Path, instant: str, rows: int, committed: bool = True) -> None:
+    folder = table / "db" / "sales" / "metadata"
+    folder.mkdir(parents=True, exist_ok=True)
+    snapshots = [{"snapshot-id": int(instant), "summary": {"total-records": str(rows)}}] if committed else []
+    before = folder / "v1.metadata.json"
+    if before.exists():
+        snapshots = [*json.loads(before.read_text())["snapshots"], *snapshots]
+    before.write_text(json.dumps({"snapshots": snapshots, "current-snapshot-id": int(instant)}))
+    (folder / "version-hint.text").write_text("1")
+
+
+@pytest.fixture(
+    params=[("hudi_append", append_to_hudi), ("iceberg_append", append_to_iceberg)], ids=["hudi", "iceberg"]
+)
+def appended(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Job, Callable[..., None]]:
+    name, append = request.param
+    [job] = [job for job in jobs(tmp_path) if job.name == name]
+    path = Path(job.event(SPARKLET)["output"])
+    append(path, "1", ROWS)
+    job.verify(SPARKLET)
+    return job, lambda *arguments: append(path, *arguments)
+
+
+def test_another_append_passes_whoever_made_it(appended: tuple[Job, Callable[..., None]]) -> None:
+    job, append = appended
+    append("2", 2 * ROWS)
+
+    job.verify("plain")
+
+
+@pytest.mark.parametrize("wrong", [("2", ROWS), ("2", 3 * ROWS), ("2", 2 * ROWS, False)])
+def test_an_append_that_is_lost_doubled_or_uncommitted_is_refused(
+    appended: tuple[Job, Callable[..., None]], wrong: tuple[Any, ...]
+) -> None:
+    job, append = appended
+    append(*wrong)
+
+    with pytest.raises(WrongOutputError):
+        job.verify("plain")
+
+
+# --- the page ---
+
+
+def test_the_page_says_which_targets_were_reached_and_which_were_not() -> None:
+    cold = document("cold", "How long cold?", {}, [case(ours_s=10), case("hello", ours_s=5)])
+    told = page([cold], no_plot)
+
+    assert "| cold, csv_to_parquet | ≥ 4.5× | **3.0×, missed** |  | 3.0× |" in told
+    assert "| cold, hello | ≥ 4.5× | 6.0× |  | 6.0× |" in told
+    assert "| warm, hudi_append | ≥ 7× | not measured |  | not measured |" in told
+
+
+def test_every_side_of_every_case_has_a_line() -> None:
+    told = page([document("size", "How large?", {"cores": 2}, [case("10 MB"), case("50 MB")])], no_plot)
+
+    assert told.count("| plain | 30 |") == told.count("| tuned | 15 |") == 2
+    assert "- cores: 2" in told
