@@ -46,8 +46,10 @@ def files(jvm: Any) -> Iterator[tuple[str, bytes]]:
     for name in SOURCES:
         compiler = compiled(jvm, name, loader)
         loader = compiler.getClassLoader()
-        for class_name, code in sorted(dict(compiler.getBytecodes()).items()):
-            yield f"{class_name}.class", bytes(code)
+        bytecodes = compiler.getBytecodes()
+        # An array: iterating a map of Java's ends in an exception there, which pyspark translates only with a context.
+        for class_name in sorted(bytecodes.keySet().toArray()):
+            yield f"{class_name}.class", bytes(bytecodes.get(class_name))
 
 
 def _source(name: str) -> str:
