@@ -4,6 +4,7 @@ One set of options, so that a script meets the same Spark whichever runner start
 the weakest: ``spark_defaults``, the operator's ``SPARKLET_SPARK_CONF``, ``task_conf``, the script.
 """
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -303,9 +304,27 @@ def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, st
 
 
 def _hudi_env() -> dict[str, str]:
-    """Where Hudi finds our defaults; nowhere if their folder is no URI as it is: Hudi would fail to parse it."""
+    """Where Hudi finds our defaults.
+
+    It parses what it is told as a URI and opens it undecoded: no spelling of a path with a space will do.
+    """
+    if HUDI_OF_THE_MACHINE.exists():
+        return {}
     folder = str(HUDI_DEFAULTS)
-    return {} if HUDI_OF_THE_MACHINE.exists() or quote(folder) != folder else {"HUDI_CONF_DIR": folder}
+    if quote(folder) != folder:
+        folder = f"/proc/{os.getpid()}/fd/{_held_open(HUDI_DEFAULTS)}"
+    return {"HUDI_CONF_DIR": folder}
+
+
+@functools.cache
+def _held_open(folder: Path) -> int:
+    """A folder's descriptor for as long as this process lives, which is longer than any JVM that it starts.
+
+    Nothing to be copied, and cleaned up after whatever end: scratch may have a space in its name, too.
+    """
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    os.set_inheritable(descriptor, True)  # for who becomes Java (spark_command); nobody else passes it on
+    return descriptor
 
 
 def base_python_path(settings: SparkSettings) -> list[str]:

@@ -1,7 +1,9 @@
 """Every example script does what it says; the runners' isolation is tested with the worker."""
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ import pytest
 from deltalake import DeltaTable
 from pyiceberg.table import StaticTable
 
+from sparklet.settings import spark_settings
+from sparklet.worker import spark_options
+from sparklet.worker.spark_options import process_env
 from tests.functional.job.judged import figures_of, shards_of
 from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm, run_script, warm_jvm
 
@@ -278,6 +283,26 @@ def test_hudi_replaces_rows_of_the_same_key_and_keeps_to_what_a_table_says(
     assert put(str(defaults), later) == "4\n"  # whoever wants a metadata table makes it,
     put("hudi_append.py", more)
     assert put(str(defaults), later) == "5\n"  # and from then on it leads to every row
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sparklet", "a space, 100 %"])
+def test_hudi_finds_the_workers_defaults_wherever_they_are(
+    jars: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(spark_options, "HUDI_DEFAULTS", shutil.copytree(spark_options.HUDI_DEFAULTS, tmp_path / name))
+    monkeypatch.setenv("HUDI_CONF_DIR", process_env(spark_settings({}), {})["HUDI_CONF_DIR"])
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pyspark.java_gateway import launch_gateway\n"
+        "read = launch_gateway().jvm.org.apache.hudi.common.config.DFSPropertiesConfiguration.getGlobalProps()\n"
+        "print(read.getString('hoodie.embed.timeline.server'), read.getString('hoodie.write.markers.type'))\n"
+    )
+
+    with warm_jvm(spark_driver_extraClassPath=os.pathsep.join(map(str, jars))) as jvm:
+        done = jvm.run(str(script))
+
+    assert done.stdout == "false DIRECT\n", done.stderr
 
 
 @pytest.mark.slow

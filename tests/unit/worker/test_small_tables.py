@@ -1,9 +1,14 @@
 """What the worker tells table formats, and who wins over it."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+import sparklet
 from sparklet.job.small_tables import SMALL_TABLES
 from sparklet.settings import spark_settings
 from sparklet.worker import spark_options
@@ -34,10 +39,41 @@ def test_hudi_finds_defaults_for_one_machine(tmp_path: Path, monkeypatch: pytest
     assert not [key for key in options if key.startswith("hoodie.table.")]  # what a table says of itself
 
 
-def test_hudi_is_given_no_folder_that_it_cannot_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spark_options, "HUDI_DEFAULTS", tmp_path / "with a space")
+@pytest.mark.parametrize("name", ["a space", "100 %", "a%20space", "#1?", "späte"])
+def test_hudi_is_given_a_uri_wherever_its_defaults_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).symlink_to(spark_options.HUDI_DEFAULTS)
+    monkeypatch.setattr(spark_options, "HUDI_DEFAULTS", tmp_path / name)
+    told = [process_env(spark_settings({}), {})["HUDI_CONF_DIR"] for _ in range(2)]
 
-    assert "HUDI_CONF_DIR" not in process_env(spark_settings({}), {})
+    assert told[0] == told[1] == quote(told[0])  # and a worker's tasks do not use up its descriptors
+    assert (Path(told[0]) / "hudi-defaults.conf").samefile(tmp_path / name / "hudi-defaults.conf")
+
+
+FROM_ELSEWHERE = """
+import os, subprocess
+from sparklet.settings import spark_settings
+from sparklet.worker.spark_options import process_env
+
+look = ["/bin/sh", "-c", 'echo "$0"; cat "$0/hudi-defaults.conf"', process_env(spark_settings({}), {})["HUDI_CONF_DIR"]]
+subprocess.run(look, check=True)
+os.execv(look[0], look)
+"""
+
+
+def test_other_processes_find_hudis_defaults_and_so_does_who_takes_our_place(tmp_path: Path) -> None:
+    (tmp_path / "a space").symlink_to(Path(sparklet.__file__).parents[1])
+    said = subprocess.run(
+        [sys.executable, "-c", FROM_ELSEWHERE],
+        env={"PYTHONPATH": str(tmp_path / "a space")},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    expected = (spark_options.HUDI_DEFAULTS / "hudi-defaults.conf").read_text()
+
+    assert re.sub("^/proc/.*\n", "", said, flags=re.MULTILINE) == expected * 2
 
 
 def test_the_operators_hudi_defaults_win() -> None:
