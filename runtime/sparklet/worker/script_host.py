@@ -11,6 +11,7 @@ all. It ends itself, and them, when the control socket closes: when the worker d
 """
 
 import array
+import atexit
 import contextlib
 import gc
 import importlib
@@ -36,6 +37,7 @@ Afterwards = Callable[[], None]
 MOST_FDS = 8
 END_LIMIT_S = 5.0
 DUMP_PAUSE_S = 0.25  # for a script to write where it is, before it is ended
+_NEEDED_TO_THE_END = ("sys", "builtins", "io", "_io", "codecs", "encodings", "threading", "_thread", "atexit")
 
 
 def send(control: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
@@ -192,8 +194,22 @@ def run_script(message: Message, fds: list[int]) -> None:
     details = {key: message[key] for key in ("properties", "first", "keep")}
     if jvm_session().prepare(message["port"], message["secret"], **details):
         importlib.import_module("sparklet.worker.kept_context").install()
+    atexit.register(_leave_as_they_are, list(sys.modules.items()))
     status.started()
     execute(message["script"], message["args"])
+
+
+def _leave_as_they_are(modules: Sequence[tuple[str, ModuleType]]) -> None:
+    """The last of the script's exit: take apart what it imported itself, not what it found imported.
+
+    Halves the time that the interpreter needs to end, since most of that memory was still the host's.
+    """
+    import ctypes  # the fork has it already; the host, which starts the JVM, has no time for it
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(modules))  # for ever
+    for name, module in modules:
+        if name not in _NEEDED_TO_THE_END and sys.modules.get(name) is module:
+            del sys.modules[name]
 
 
 def clean_jvm(message: Message, fds: list[int]) -> None:
@@ -202,6 +218,7 @@ def clean_jvm(message: Message, fds: list[int]) -> None:
     place_fds([os.open(os.devnull, os.O_RDONLY), fds[0], fds[0]])
     details = {key: message[key] for key in ("first", "keep", "may_keep")}
     print(jvm_session().clean(message["port"], message["secret"], **details), flush=True)
+    os._exit(0)  # nothing is left to do, for which an interpreter would take its time
 
 
 def jvm_session() -> ModuleType:
