@@ -45,7 +45,7 @@ check: venv ## Format, lint, types, import rules, templates: the same as CI
 	$(RUN) -m ruff format --check . || failed+=" format"; \
 	$(RUN) -m ruff check . || failed+=" lint"; \
 	$(RUN) -m mypy $(wildcard requirements runtime spark_scripts benchmarks tests) || failed+=" types"; \
-	MYPYPATH=docker $(RUN) -m mypy docker/archive.py docker/build.py docker/fetch.py docker/training_job.py || failed+=" docker"; \
+	MYPYPATH=docker $(RUN) -m mypy docker/archive.py docker/build.py docker/compile_java.py docker/fetch.py docker/training_job.py || failed+=" docker"; \
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache || failed+=" imports"; \
 	for template in $(wildcard sam/*.yaml); do \
 		$(RUN) -c 'from cfnlint.runner.cli import main; main()' "$$template" && echo "cfn-lint $$template: ok" || failed+=" $$template"; \

@@ -28,7 +28,7 @@ from packageurl import PackageURL
 JAR_FOLDERS = ("opt/spark/jars", "opt/sparklet/jars", "opt/sparklet/extra-jars")
 PYTHON = "opt/sparklet/python"
 JAVA = "opt/java"
-_NAMED = re.compile(r"(.+?)-(\d.*)\.jar")
+_NAMED = re.compile(r"(.+?)-(\d.*|[0-9a-f]{16})\.jar")  # Sparklet's own jar has a digest for its version
 
 
 def jars(root: Path, coordinates: Mapping[str, str]) -> Iterator[Component]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sparklet.worker.java_classes import SOURCES
 from tests.container.account import EXAMPLES, Account
 from tests.container.built_image import BuiltImage
 from tests.container.cell import Cell
@@ -17,6 +18,23 @@ from tests.container.container import SCRATCH_MB, Conditions, Container, running
 PROBE = Path(__file__).with_name("probe.py")
 OWN_ARCHIVE = "/opt/sparklet/cds/sparklet.jsa"
 NOBODYS = "4242:4242"  # no line in any passwd
+LOADED = "/tmp/loaded.log"
+
+# Where a JVM that has just begun its first task has the worker's own Java from.
+OWN_JAVA = f"""
+import zipfile
+from pathlib import Path
+from sparklet.job import Job
+from sparklet.worker.java_classes import are_ahead, mark
+job = Job.from_args()
+spark = job.spark()
+[jar] = Path("/opt/sparklet/jars").glob("sparklet-java-*.jar")
+held = {{name.removesuffix(".class") for name in zipfile.ZipFile(jar).namelist()}} - {{mark()}}
+lines = [line.split(" source: ") for line in Path("{LOADED}").read_text().splitlines()]
+sources = {{name: source for name, source in filter(lambda pair: len(pair) == 2, lines) if name in held}}
+job.answer({{"ahead": are_ahead(spark._jvm), "jar": jar.stem == mark(), "sources": sources}})
+job.report(rows=spark.range(10).count())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +84,20 @@ def test_nothing_but_the_stand_in_can_be_reached(facts: Any, cell: Cell, neighbo
 def test_the_worker_s_jvm_uses_the_images_archive_of_classes(facts: Any) -> None:
     assert OWN_ARCHIVE in facts["maps"]
     assert "sharing" in facts["sharing"]
+
+
+def test_the_worker_s_own_java_was_compiled_with_the_image_and_comes_from_the_archive(
+    image: BuiltImage, cell: Cell, account: Account, conditions: Conditions
+) -> None:
+    env = {**account.env, **conditions.env, "SPARKLET_JAVA_OPTIONS": f"-Xlog:class+load:file={LOADED}:none:filesize=0"}
+    with running(image, cell, replace(conditions, env=env)) as function:
+        answer = function.invoke(account.asking(OWN_JAVA))
+        assert answer.document.get("state") == "SUCCEEDED", f"{answer}\n{function.said()}"
+    found = answer.document["answer"]
+
+    assert (found["ahead"], found["jar"]) == (True, True)
+    assert set(SOURCES) <= found["sources"].keys()
+    assert set(found["sources"].values()) == {"shared objects file"}, found["sources"]
 
 
 def test_the_heap_leaves_room_for_python(facts: Any, conditions: Conditions) -> None:

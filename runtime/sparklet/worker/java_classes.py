@@ -11,6 +11,7 @@ from typing import Any
 
 SOURCES = ("WarmJvm", "SparkInsides", "KeptContext")
 """Each may know those before it."""
+KEPT_SPARK = "3.5."  # whose insides all but the first know
 
 
 def mark() -> str:
@@ -24,6 +25,12 @@ def mark() -> str:
 def are_ahead(jvm: Any) -> bool:
     """Whether the class path has them."""
     return class_loader(jvm).getResource(mark()) is not None
+
+
+def can_keep(jvm: Any) -> bool:
+    """Whether its Spark is of the line whose contexts can be kept."""
+    version: str = getattr(getattr(jvm.org.apache.spark, "package$"), "MODULE$").SPARK_VERSION()
+    return version.startswith(KEPT_SPARK)
 
 
 def class_loader(jvm: Any) -> Any:
@@ -40,10 +47,10 @@ def compiled(jvm: Any, name: str, parent: Any) -> Any:
 
 
 def files(jvm: Any) -> Iterator[tuple[str, bytes]]:
-    """What a jar of them holds, by name."""
+    """What a jar of them holds, by name; for a Spark whose contexts cannot be kept, without what keeps them."""
     yield mark(), b""
     loader = class_loader(jvm)
-    for name in SOURCES:
+    for name in SOURCES if can_keep(jvm) else SOURCES[:1]:
         compiler = compiled(jvm, name, loader)
         loader = compiler.getClassLoader()
         bytecodes = compiler.getBytecodes()

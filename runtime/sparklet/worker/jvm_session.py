@@ -12,10 +12,9 @@ from typing import Any
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
 
-from sparklet.worker.java_classes import are_ahead, class_loader, compiled
+from sparklet.worker.java_classes import are_ahead, can_keep, class_loader, compiled
 from sparklet.worker.user import NAMELESS, has_name
 
-KEPT_SPARK = "3.5."  # whose insides KeptContext.java knows
 BOOT_PROPERTIES = "sparklet:properties"
 BOOT_LOCALE = "sparklet:locale"
 BOOT_THREADS = "sparklet:threads"
@@ -99,8 +98,7 @@ def _install(client: JavaGateway, keep: bool, *, ahead: bool) -> None:
     properties, locale, threads = (_kept(client, name) for name in (BOOT_PROPERTIES, BOOT_LOCALE, BOOT_THREADS))
     server = _kept(client, "GATEWAY_SERVER")
     warm_jvm = _made(client, loader.loadClass("WarmJvm"), server, user, properties, locale, threads)
-    version = getattr(getattr(jvm.org.apache.spark, "package$"), "MODULE$").SPARK_VERSION()
-    if keep and version.startswith(KEPT_SPARK):
+    if keep and can_keep(jvm):
         for name in () if ahead else ("SparkInsides", "KeptContext"):
             loader = compiled(jvm, name, loader).getClassLoader()
         kind = loader.loadClass("KeptContext")

@@ -102,3 +102,11 @@ def test_a_jar_is_what_the_stack_file_says_it_is(tmp_path: Path) -> None:
 
     assert identity(jar, "org.real:a:1") == ("org.real", "a", "1")
     assert identity(jar) == ("org.shaded", "a", "1")
+
+
+@pytest.mark.parametrize("digest", ["0123456789abcdef", "fedcba9876543210"])
+def test_the_version_of_the_worker_s_own_java_is_its_digest(tmp_path: Path, digest: str) -> None:
+    jar = tmp_path / f"sparklet-java-{digest}.jar"
+    _jar(jar)
+
+    assert identity(jar) == ("", "sparklet-java", digest)
