@@ -39,6 +39,11 @@ from sparklet.model import (
 
 TABLE, BUCKET = "ledger", "batches"
 ONE_BY_ONE, TEN = "one_by_one", "ten_invocations"
+SIDES = {
+    SPARKLET: "a batch, the script says batch=together",
+    ONE_BY_ONE: "the same batch, a process for each shard",
+    TEN: "an invocation for each shard",
+}
 AFTERWARDS_S = 1.0
 LEAST_ROUNDS = 3
 QUESTION = "What do ten small shards cost in one invocation, as turns of one process, against the ways without that?"
@@ -115,7 +120,7 @@ def main() -> None:
     end_on_sigterm()
     together = (ROOT / "spark_scripts" / "csv_to_parquet.py").read_bytes()
     apart = together.replace(b"batch=together", b"batch=apart")
-    case = Case(f"{options.shards} shards of {options.rows} rows, CSV to Parquet", [ONE_BY_ONE, TEN])
+    case = Case(f"{options.shards} shards of {options.rows} rows", [ONE_BY_ONE, TEN])
     ways = {SPARKLET: (together, options.shards), ONE_BY_ONE: (apart, options.shards), TEN: (apart, 1)}
     with tempfile.TemporaryDirectory(prefix="sparklet-bench-") as name, function(Path(name), []) as without_ledger:
         shards = staged(options.shards, options.rows)
@@ -126,7 +131,7 @@ def main() -> None:
             for turn in rounds(options.budget_s, LEAST_ROUNDS):
                 for side in sorted(ways, reverse=bool(turn % 2)):
                     case.add(side, measure(environment, shards, *ways[side]))
-    known = {"shards": options.shards, "rows": options.rows, "function_memory_mb": MEMORY_MB}
+    known = {"shards": options.shards, "rows": options.rows, "function_memory_mb": MEMORY_MB, "sides": SIDES}
     publish(document("batches", QUESTION, known, [case]))
 
 

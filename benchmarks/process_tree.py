@@ -17,7 +17,7 @@ from sparklet.worker.guards import descendants
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_SAMPLED_EVERY_S = 0.2  # a look takes 3 ms
+SAMPLED_EVERY_S = 0.2  # a look takes 3 ms
 
 
 def cpu_s(root: int) -> float:
@@ -49,11 +49,12 @@ class MemoryPeak:
     """The most that was seen while ``sampled`` was entered."""
 
     mb: float = 0.0
+    every_s: float = SAMPLED_EVERY_S
     _stop: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
     def sampled(self, root: int, limit_s: float) -> Iterator["MemoryPeak"]:
-        """Look at the tree five times a second and at the end; kill it after ``limit_s`` seconds."""
+        """Look at the tree every so often and at the end; kill it after ``limit_s`` seconds."""
         thread = threading.Thread(target=self._sample, args=(root, limit_s), daemon=True)
         thread.start()
         try:
@@ -65,10 +66,10 @@ class MemoryPeak:
 
     def _sample(self, root: int, limit_s: float) -> None:
         rounds = 0
-        while not self._stop.wait(_SAMPLED_EVERY_S):
+        while not self._stop.wait(self.every_s):
             self.mb = max(self.mb, memory_mb(root))
             rounds += 1
-            if rounds * _SAMPLED_EVERY_S > limit_s:
+            if rounds * self.every_s > limit_s:
                 end(root)
                 return
 

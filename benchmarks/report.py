@@ -1,6 +1,7 @@
-"""Write docs/benchmarks.md and its plots from benchmarks/results: ``.venv-bench/bin/python -m benchmarks.report``.
+"""Write docs/benchmarks.md, its plots and the README's table: ``.venv-bench/bin/python -m benchmarks.report``.
 
-Nothing is measured here, and nothing of the page is written by hand. Only the standard library and matplotlib.
+All from benchmarks/results: nothing is measured here, and nothing of the page is written by hand. Only the standard
+library and matplotlib.
 """
 
 import json
@@ -8,14 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.readme import with_speed
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
 PLOTS = ROOT / "docs" / "benchmarks"
+README = ROOT / "README.md"
 SPARKLET = "sparklet"
 Draw = Callable[[Mapping[str, Any], Path], bool]
 """Draws a benchmark's cases into a file; whether there was anything to draw."""
-ORDER = ("cold", "warm", "image", "size", "fan_out", "planning_rate", "planning_memory", "quick")
+ORDER = ("cold", "warm", "image", "size", "fan_out", "batches", "planning_rate", "planning_memory", "quick")
 
 TARGETS: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("cold", "hello"): {"wall": 4.5},
@@ -47,11 +51,18 @@ wrong ends the benchmark. Tables are shared, so that all sides append to the sam
 
 
 def main() -> None:
-    """Read all results, write the page."""
+    """Read all results, write the page and the README's table."""
     from benchmarks.plots import draw  # what is in .venv-bench only
 
     PLOTS.mkdir(exist_ok=True)
-    PAGE.write_text(page([json.loads(path.read_text()) for path in RESULTS.glob("*.json")], draw))
+    results = committed()
+    PAGE.write_text(page(results, draw))
+    README.write_text(with_speed(README.read_text(), results))
+
+
+def committed() -> list[dict[str, Any]]:
+    """The documents of benchmarks/results."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
 
 
 def page(results: Iterable[dict[str, Any]], draw: Draw) -> str:
@@ -100,7 +111,20 @@ def _section(found: Mapping[str, Any], draw: Draw) -> Iterator[str]:
     for case in found["cases"]:
         for side, figures in sides(case).items():
             yield _row(case["case"] if side == SPARKLET else "", side, figures, case[SPARKLET])
+        for shares in case.get("shards", ()):
+            yield from _shares(shares)
     yield ""
+
+
+def _shares(shares: Mapping[str, Any]) -> Iterator[str]:
+    """Where the time of a fan-out's shards went."""
+    share = f"{shares['efficiency']:.0%} of workers × wall time was spent in the script"
+    yield f"\nOf {shares['shards']} shards; {share}.\n"
+    yield "| of a shard | median ms | 90 % |\n|---|---|---|"
+    for name, found in shares.items():
+        if isinstance(found, Mapping):
+            told = [f"{1000 * found[key]:.0f}" for key in ("median", "p90")]
+            yield f"| {name.removesuffix('_s')} | " + " | ".join(told) + " |"
 
 
 def sides(case: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -121,7 +145,7 @@ def _row(case: str, side: str, figures: Mapping[str, Any], ours: Mapping[str, An
 
 
 def _figure(value: float | None) -> str:
-    if value is None:
+    if not value:  # no memory: it had ended before it was looked at
         return ""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import process_tree
 from benchmarks.comparison import Run
-from benchmarks.process_tree import MemoryPeak
+from benchmarks.process_tree import SAMPLED_EVERY_S, MemoryPeak
 from benchmarks.workload import Job
 from sparklet.settings import spark_settings
 from sparklet.worker.spark_options import OPENED_PACKAGES, SUBMIT, class_path, heap_mb, spark_home
@@ -33,6 +33,7 @@ class SparkSubmit:
     command: Sequence[str]
     env: Mapping[str, str]
     folder: Path
+    sampled_every_s: float = SAMPLED_EVERY_S  # its memory
 
     def run(self, job: Job) -> Run:
         """Submit the job once and check what it wrote; SystemExit with its last words if it fails."""
@@ -48,7 +49,7 @@ class SparkSubmit:
             began_s = time.monotonic()
             process = subprocess.Popen(command, env=self.env, cwd=self.folder, stdout=output, stderr=output)
             try:
-                with MemoryPeak().sampled(process.pid, LIMIT_S) as peak:
+                with MemoryPeak(every_s=self.sampled_every_s).sampled(process.pid, LIMIT_S) as peak:
                     _, status, used = os.wait4(process.pid, 0)
                     wall_s = time.monotonic() - began_s
             except BaseException:  # Ctrl-C: nothing goes on

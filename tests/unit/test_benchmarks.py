@@ -110,6 +110,15 @@ def test_memory_of_a_grandchild_counts_and_who_never_ends_is_ended() -> None:
     assert peak.mb > 100
 
 
+def test_memory_of_a_short_life_is_seen_by_who_looks_often() -> None:
+    hungry = "import time; held = b'x' * 100_000_000; time.sleep(0.15)"
+    process = subprocess.Popen([sys.executable, "-c", hungry])
+    with MemoryPeak(every_s=0.02).sampled(process.pid, limit_s=20) as peak:
+        process.wait(20)
+
+    assert peak.mb > 100
+
+
 # --- wrong output is no result ---
 
 
