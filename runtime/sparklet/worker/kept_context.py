@@ -6,17 +6,21 @@ SparkContext, as the environment of Python's workers, is made anew by PySpark it
 
 from typing import Any
 
-from pyspark import SparkContext
-from pyspark.accumulators import AccumulatorServer
+import pyspark
+from pyspark import SparkContext, accumulators
+
+from sparklet.worker.java_classes import KEPT_SPARK
 
 _stop = SparkContext.stop
 
 
 def install() -> None:
-    """Let this process's contexts be kept ones."""
+    """Let this process's contexts be kept ones, where Java's can be."""
+    if not pyspark.__version__.startswith(KEPT_SPARK):
+        return
     SparkContext._initialize_context = _acquire
     SparkContext.stop = _release
-    AccumulatorServer.shutdown = _shutdown
+    accumulators.AccumulatorServer.shutdown = _shutdown
 
 
 def _acquire(self: SparkContext, jconf: Any) -> Any:
