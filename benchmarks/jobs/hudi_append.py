@@ -22,5 +22,7 @@ options = {
     "hoodie.datasource.write.recordkey.field": "id",
     "hoodie.datasource.write.precombine.field": "id",
 }
+# Hudi 1.2.0: in a new JVM every tenth commit fails unless this is loaded first, see docs/guide/tables.md.
+spark._jvm.java.lang.Class.forName("org.apache.hudi.metadata.HoodieMetadataPayload")
 rows.write.format("hudi").options(**options).mode("append").save(event["output"])
 spark.stop()
