@@ -9,6 +9,7 @@ import java.util.Locale;
 import java.util.Properties;
 import java.util.TimeZone;
 import java.util.TreeSet;
+import java.util.concurrent.atomic.AtomicReference;
 import org.apache.hadoop.security.UserGroupInformation;
 import org.apache.logging.log4j.LogManager;
 import org.apache.logging.log4j.core.LoggerContext;
@@ -31,6 +32,8 @@ public class WarmJvm {
     private static final long QUIET_LIMIT_MS = 8000;
     private static final long CALLS_LIMIT_MS = 500; // for the connections of a process that has ended to end
     private static final long POLL_MS = 2;
+    private static final String HUDI_DEFAULTS =
+            "org.apache.hudi.common.config.DFSPropertiesConfiguration$GlobalPropsHolder";
     private static final String CALLS = "calls or Spark tasks of the last script did not end within 8 s";
 
     private final Object server; // py4j.GatewayServer
@@ -157,7 +160,10 @@ public class WarmJvm {
             Class type = Class.forName("org.apache.spark.sql.delta.DeltaLog$");
             type.getMethod("clearCache", new Class[0]).invoke(type.getField("MODULE$").get(null), new Object[0]);
         }
-        org.apache.hadoop.fs.FileSystem.closeAll();
+        if (isLoaded(HUDI_DEFAULTS)) { // read once, then anybody's to add to or to clear: the next task reads them anew
+            ((AtomicReference) field(Class.forName(HUDI_DEFAULTS), "INSTANCE").get(null)).set(null);
+        }
+        org.apache.hadoop.fs.FileSystem.closeAll(); // a kept one would be had whatever the next task sets: see 0023
         org.apache.hadoop.fs.FileSystem.clearStatistics();
         UserGroupInformation.reset();
         if (!user.isEmpty()) {

@@ -1,16 +1,23 @@
 """A SparkContext that outlives its task shows nothing of it to the next, and gives way to what it cannot be."""
 
+import inspect
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from platformdirs import user_cache_path
 
 from sparklet.local.compiled import compiled_jar
+from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.settings import spark_settings
 from sparklet.worker.spark_options import spark_home
-from tests.functional.worker.conftest import SPARK, Bench, make
+from tests.functional.worker.conftest import SPARK, STACK, Bench, make
+from tests.functional.worker.worker_process import stand_in
+from tests.stand_ins.ministack import free_port
 
 pytestmark = pytest.mark.spark
 
@@ -227,3 +234,90 @@ def test_a_runner_may_be_told_not_to_keep_contexts(tmp_path: Path) -> None:
         assert len({bench.run(code).told() for _ in range(3)}) == 3
     finally:
         runner.close()
+
+
+QUICK_TO_FAIL = {"spark.hadoop.fs.s3a.attempts.maximum": "1", "spark.hadoop.fs.s3a.retry.limit": "1"}
+
+
+@pytest.fixture(scope="module")
+def on_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A runner whose scripts have S3A, with a file to read, and Hudi."""
+    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
+    jars = ensure_jars(STACK, cache, ["s3a", "hudi"], progress=print)
+    with stand_in(tmp_path_factory.mktemp("stand-in")) as (endpoint, clients):
+        clients.s3.create_bucket(Bucket="data")
+        clients.s3.put_object(Bucket="data", Key="in.txt", Body=b"the worker's")
+        scratch = tmp_path_factory.mktemp("s3")
+        runner = make(
+            "warm",
+            scratch,
+            SPARKLET_JARS=os.pathsep.join(map(str, jars)),
+            SPARKLET_SPARK_CONF=json.dumps(QUICK_TO_FAIL),
+            AWS_ENDPOINT_URL=endpoint,
+            AWS_REGION="us-east-1",
+        )
+        yield Bench(runner, scratch)
+        runner.close()
+
+
+READ = SPARK + "import sys\n{}\nprint(spark.read.text('s3a://data/in.txt').first()[0])"
+OWN = {
+    "configuration of the context": "spark._jsc.hadoopConfiguration().set('fs.s3a.endpoint', sys.argv[1])",
+    "configuration of the session": "spark.conf.set('fs.s3a.endpoint', sys.argv[1])",
+    "configuration of the bucket": "spark.conf.set('fs.s3a.bucket.data.endpoint', sys.argv[1])",
+}
+
+
+@pytest.mark.parametrize("own", OWN)
+def test_a_script_that_sets_s3_up_for_itself_does_not_meet_the_last_tasks_client(on_s3: Bench, own: str) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    assert on_s3.run(READ.format("")).text("stdout") == "the worker's\n"
+
+    refused = on_s3.run(READ.format(OWN[own]), [f"http://{nobody}"])
+    assert refused.code != 0
+    assert f"Connect to {nobody}" in refused.text("stderr")
+
+    assert on_s3.run(READ.format("")).text("stdout") == "the worker's\n"
+
+
+def held(pid: int, port: int) -> int:
+    """Connections of a process to a port, dead ones that it has not closed among them."""
+    sockets = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
+    tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table.splitlines()]
+    return sum(row[2].endswith(f":{port:04X}") and f"socket:[{row[9]}]" in sockets for row in rows)
+
+
+def test_between_tasks_no_connection_to_s3_is_held_that_a_freeze_could_end(on_s3: Bench) -> None:
+    tell = """
+import json
+from pathlib import Path
+pid = spark._jvm.java.lang.ProcessHandle.current().pid()
+port = int(spark._jsc.hadoopConfiguration().get("fs.s3a.endpoint").rpartition(":")[2])
+print(json.dumps([pid, port, held(pid, port)]))
+"""
+    pid, port, in_the_task = on_s3.run(READ.format("") + "\n" + inspect.getsource(held) + tell).told()
+
+    assert in_the_task > 0
+    assert held(pid, port) == 0
+
+
+HUDI_DEFAULTS = """
+import json
+defaults = spark._jvm.org.apache.hudi.common.config.DFSPropertiesConfiguration
+{}
+print(json.dumps(dict(defaults.getGlobalProps())))
+"""
+
+
+def test_what_a_script_makes_of_hudis_defaults_ends_with_it(on_s3: Bench) -> None:
+    look = SPARK + HUDI_DEFAULTS
+    before = on_s3.run(look.format("")).told()
+    assert before["hoodie.embed.timeline.server"] == "false", "the worker's own"
+
+    added = on_s3.run(look.format("defaults.addToGlobalProps('hoodie.table.name', 'mine')")).told()
+    assert added == {**before, "hoodie.table.name": "mine"}
+    assert on_s3.run(look.format("")).told() == before
+
+    assert on_s3.run(look.format("defaults.clearGlobalProps()")).told() == {}
+    assert on_s3.run(look.format("")).told() == before
