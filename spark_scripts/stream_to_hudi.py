@@ -10,6 +10,10 @@ bad record does not hold up its shard. One table has one writer at a time: see d
     python spark_scripts/stream_to_hudi.py --event @event.json --output table
 """
 
+from typing import Any
+
+from pyspark.sql import SparkSession
+
 from sparklet.job import Job
 
 SCHEMA = "sensor STRING, celsius DOUBLE, taken TIMESTAMP"
@@ -33,8 +37,16 @@ def main() -> None:
     batch = records.select("*", *(f"_record.{name}" for name in (*KEY, "arrival_time"))).drop("_record").cache()
     rows = batch.count()
     if rows:  # the end of an empty window has no records
+        load_early(spark)
         batch.write.format("hudi").options(**OPTIONS).mode("append").save(job.output)
     job.report(rows=rows, outputs=[job.output])
+
+
+def load_early(spark: SparkSession) -> None:
+    """Load the class of the metadata table's records: see hudi_append.py. Hudi 1.2.0 may load it too late and fail."""
+    jvm: Any = spark._jvm
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    jvm.java.lang.Class.forName("org.apache.hudi.metadata.HoodieMetadataPayload", True, loader)
 
 
 if __name__ == "__main__":

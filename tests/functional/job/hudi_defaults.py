@@ -9,6 +9,7 @@ def main() -> None:
     spark = job.spark()
     rows = spark.read.csv(job.input_list(), header=True)
     options = {"hoodie.table.name": "rows", "hoodie.datasource.write.recordkey.field": "id"}
+    options["hoodie.table.timeline.timezone"] = "UTC"  # as the examples have it: of a table once and for all
     options["hoodie.datasource.write.precombine.field"] = "id"
     rows.write.format("hudi").options(**options).mode("append").save(job.output)
     print(spark.read.format("hudi").option("hoodie.metadata.enable", "true").load(job.output).count())
