@@ -3,12 +3,16 @@
 How much memory and how many seconds each took is told at the end of the run, not asserted.
 """
 
+import gzip
+import io
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from sparklet.model import ShardRecord, ShardState
@@ -32,24 +36,27 @@ from sparklet.job import Job
 
 job = Job.from_args()
 spark = job.spark()
-table = spark.read.csv(job.input_list(), header=True, {how})
+table = spark.read.{read}
 {what}
 result.write.mode("overwrite").parquet(job.output)
 job.report(rows=spark.read.parquet(job.output).count())
 """
 TYPES = "id LONG, grp INT, key STRING, value DOUBLE, moment TIMESTAMP, text STRING"
+NAMES = TYPES.replace(",", "").split()[::2]
 GROUPS, COLUMNS = 1000, 200
+ROW_GROUP = 1_000_000  # rows; no task gets a part of a Parquet file's row group
 
 
 @dataclass(frozen=True)
 class Work:
-    """A script over one CSV file, and how many rows it writes of so many that it reads."""
+    """A script over one file, and how many rows it writes of so many that it reads."""
 
     name: str
     what: str
-    how: str = f'schema="{TYPES}"'
+    read: str = f'csv(job.input_list(), header=True, schema="{TYPES}")'
     rows: int = 0  # 0: as many as it reads
     wide: bool = False
+    suffix: str = "csv"
 
     def __str__(self) -> str:
         return self.name
@@ -57,7 +64,14 @@ class Work:
     @property
     def script(self) -> str:
         """Its source."""
-        return JOB.format(how=self.how, what=self.what)
+        return JOB.format(read=self.read, what=self.what)
+
+    def input(self, size_bytes: int) -> tuple[int, bytes]:
+        """How many rows, and a file of at least so many bytes; compressed by gzip, of so many before."""
+        if self.suffix == "parquet":
+            return parquet(size_bytes)
+        rows, content = csv(size_bytes, wide=self.wide)
+        return rows, gzip.compress(content, 1) if self.suffix == "csv.gz" else content
 
 
 AGGREGATE = Work(
@@ -68,14 +82,17 @@ AGGREGATE = Work(
 SORT = Work("sort", "result = table.orderBy('key')")
 DISTINCT = Work("distinct", "result = table.distinct()")
 UDF = Work("Python UDF", "result = table.withColumn('back', F.udf(lambda key: key[::-1])('key'))")
-WIDE = Work("wide, types inferred", "result = table", how="inferSchema=True", wide=True)
+WIDE = Work("wide, types inferred", "result = table", "csv(job.input_list(), header=True, inferSchema=True)", wide=True)
 WINDOW = Work("window", "result = table.withColumn('n', F.row_number().over(Window.partitionBy('grp').orderBy('key')))")
+PACKED = replace(SORT, name="sort of gzip", suffix="csv.gz")
+COLUMNAR = replace(SORT, name="sort of Parquet", read="parquet(*job.input_list())", suffix="parquet")
 GATHER = Work(
     "gather all in one row",
     "result = table.agg(F.collect_list(F.struct('*')).alias('all'))",
     rows=1,
 )
 
+EACH = (SORT, AGGREGATE, DISTINCT, UDF, WIDE, WINDOW, PACKED, COLUMNAR)
 full = pytest.mark.campaign
 
 
@@ -83,8 +100,8 @@ full = pytest.mark.campaign
     ("work", "size_mb", "limits"),
     [
         pytest.param(SORT, 128, SMALL),
-        *(pytest.param(work, 128, SMALL, marks=full) for work in (AGGREGATE, DISTINCT, UDF, WIDE, WINDOW)),
-        *(pytest.param(work, 400, LARGE, marks=full) for work in (AGGREGATE, SORT, DISTINCT, UDF, WIDE, WINDOW)),
+        *(pytest.param(work, 128, SMALL, marks=full) for work in EACH[1:]),
+        *(pytest.param(work, 400, LARGE, marks=full) for work in EACH),
     ],
     ids=lambda value: f"{value.memory_mb} MB" if isinstance(value, Conditions) else str(value),
 )
@@ -117,10 +134,10 @@ class Functions:
 
     def does(self, work: Work, size_mb: int, conditions: Conditions, observed: list[str]) -> tuple[int, ShardRecord]:
         """Rows of the input, and what the ledger says of the shard."""
-        rows, content = csv(size_mb * MB, wide=work.wide)
+        rows, content = work.input(size_mb * MB)
         script = self.folder / "job.py"
         script.write_text(work.script)
-        run = self.account.start(script, [self.account.put("input/one.csv", content)], {}, max_attempts=1)
+        run = self.account.start(script, [self.account.put(f"input/one.{work.suffix}", content)], {}, max_attempts=1)
         scratch = self.folder / "tmp"
         scratch.mkdir()
         scratch.chmod(0o1777)
@@ -129,13 +146,12 @@ class Functions:
             began_s = time.monotonic()
             answer = QueueMapping(self.account, container).deliver()
             took_s = time.monotonic() - began_s
-            peak_mib = container.peak_memory_bytes() // MIB
+            peak_mib, cpu_s = container.peak_memory_bytes() // MIB, container.cpu_s()
         assert answer is not None, "there is no message in the queue"
         record = self.account.shard(run)
+        case = f"{work}, {size_mb} MB (stored {len(content) / MB:.0f} MB), {conditions.memory_mb} MB"
         memory = f"at most {peak_mib} MiB with page cache"
-        observed.append(
-            f"{work}, {size_mb} MB of CSV, {conditions.memory_mb} MB: {record.state}, {took_s:.0f} s, {memory}"
-        )
+        observed.append(f"{case}: {record.state}, {took_s:.0f} s, CPU {cpu_s:.0f} s, {memory}")
         return rows, record
 
 
@@ -147,7 +163,7 @@ def function(image: BuiltImage, cell: Cell, account: Account, tmp_path: Path) ->
 
 def csv(size_bytes: int, *, wide: bool) -> tuple[int, bytes]:
     """How many rows, and a CSV file of at least so many bytes with a header."""
-    names = [f"c{n}" for n in range(COLUMNS)] if wide else TYPES.replace(",", "").split()[::2]
+    names = [f"c{n}" for n in range(COLUMNS)] if wide else NAMES
     lines, length = [",".join(names)], 0
     for line in _wide() if wide else _narrow():
         lines.append(line)
@@ -155,6 +171,21 @@ def csv(size_bytes: int, *, wide: bool) -> tuple[int, bytes]:
         if length >= size_bytes:
             break
     return len(lines) - 1, "\n".join([*lines, ""]).encode()
+
+
+def parquet(size_bytes: int) -> tuple[int, bytes]:
+    """How many rows, and a Parquet file of at least so many bytes, of the narrow rows."""
+    lines, sink, rows = _narrow(), io.BytesIO(), 0
+    writer: pyarrow.parquet.ParquetWriter | None = None
+    while sink.tell() < size_bytes:
+        text = "\n".join([",".join(NAMES), *islice(lines, ROW_GROUP), ""])
+        table = pyarrow.csv.read_csv(io.BytesIO(text.encode()))
+        writer = writer or pyarrow.parquet.ParquetWriter(sink, table.schema)
+        writer.write_table(table)
+        rows += table.num_rows
+    assert writer is not None
+    writer.close()
+    return rows, sink.getvalue()
 
 
 def _narrow() -> Iterator[str]:
