@@ -118,7 +118,12 @@ def main() -> None:
         execute(sys.argv[1], sys.argv[2:])
     code = os.waitstatus_to_exitcode(os.waitpid(script_pid, 0)[1])
     Status(status).exited(code)
-    os._exit(code if code >= 0 else 128 - code)
+    os._exit(jvm_code(code))
+
+
+def jvm_code(script_code: int) -> int:
+    """What spark-submit's JVM ends with if it outlives its script: the script's code, 128 and more for a signal."""
+    return script_code if script_code >= 0 else 128 - script_code
 
 
 def _log_in() -> None:
