@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.container.built_image import BuiltImage
+from tests.container.built_image import DOCUMENT, BuiltImage
 from tests.container.cell import Cell
 from tests.stand_ins.ministack import free_port
 
@@ -151,9 +151,15 @@ class Container:
 
 
 def podman(image: BuiltImage, *arguments: str, limit_s: float = 60) -> "subprocess.CompletedProcess[str]":
-    """Call podman with the settings that the image was built with."""
+    """Call podman with the settings that the image was built with; where memory ran out it leaves a file ``oom``."""
     return subprocess.run(
-        ["podman", *arguments], env=image.environ, capture_output=True, text=True, check=False, timeout=limit_s
+        ["podman", *arguments],
+        cwd=DOCUMENT.parent,
+        env=image.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=limit_s,
     )
 
 
