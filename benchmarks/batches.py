@@ -45,7 +45,7 @@ SIDES = {
     TEN: "an invocation for each shard",
 }
 AFTERWARDS_S = 1.0
-LEAST_ROUNDS = 3
+LEAST_ROUNDS = 2
 QUESTION = "What do ten small shards cost in one invocation, as turns of one process, against the ways without that?"
 
 

@@ -10,10 +10,11 @@ import argparse
 
 from benchmarks.comparison import SPARKLET, Case, document, publish, rounds
 from benchmarks.stage import stage
-from benchmarks.warm import warm_runs
+from benchmarks.starts import warm_runs
 
 JOB, RIVAL = "csv_to_parquet", "plain"
 INVOCATIONS = 10  # a turn
+WARM_S = 10.0  # of a turn
 LEAST_TURNS = 1
 
 
@@ -28,7 +29,7 @@ def main() -> None:
         for _ in rounds(options.budget_s, LEAST_TURNS):
             with at.function.environment() as environment:
                 cold.add(SPARKLET, environment.run(job))
-                warm.add(SPARKLET, *warm_runs(environment, job, INVOCATIONS))
+                warm.add(SPARKLET, *warm_runs(environment, job, INVOCATIONS, WARM_S))
             submitted = rival.run(job)
             for case in (cold, warm):
                 case.add(RIVAL, submitted)

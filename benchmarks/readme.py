@@ -9,12 +9,12 @@ Key = tuple[str, str]
 """A benchmark and a case of it."""
 
 EVENTS: Mapping[str, Sequence[Key]] = {
-    "first event of a worker: ten numbers summed up": [("cold", "hello")],
-    "first event of a worker: CSV → Parquet": [("cold", "csv_to_parquet"), ("quick", "cold")],
-    "further event: CSV → Parquet": [("warm", "csv_to_parquet"), ("quick", "warm")],
-    "further event: append to a Delta table": [("warm", "delta_append")],
-    "further event: append to an Iceberg table": [("warm", "iceberg_append")],
-    "further event: append to a Hudi table": [("warm", "hudi_append")],
+    "first event of a worker: ten numbers summed up": [("starts", "cold, hello")],
+    "first event of a worker: CSV → Parquet": [("starts", "cold, csv_to_parquet"), ("quick", "cold")],
+    "further event: CSV → Parquet": [("starts", "warm, csv_to_parquet"), ("quick", "warm")],
+    "further event: append to a Delta table": [("starts", "warm, delta_append")],
+    "further event: append to an Iceberg table": [("starts", "warm, iceberg_append")],
+    "further event: append to a Hudi table": [("starts", "warm, hudi_append")],
 }
 """Lines of the table; of several places the first that was measured."""
 SIZED = ("size", "csv, 128 MB")

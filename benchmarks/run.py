@@ -1,7 +1,7 @@
 """All benchmarks one after the other: ``make bench``, under a quarter of an hour on two idle cores.
 
 Each writes its document to benchmarks/results/<name>.json; then the page is written from all there are. Each also
-runs alone, and with more time it repeats more often: ``make bench ARGS='--only cold warm --times 3'``. How long each
+runs alone, and with more time it repeats more often: ``make bench ARGS='--only starts image --times 3'``. How long each
 took is said at the end.
 """
 
@@ -61,18 +61,16 @@ def _output(command: Sequence[str], limit_s: float) -> bytes:
     return output
 
 
-TABLES = ("delta_append", "iceberg_append", "hudi_append")
 BENCHMARKS = (
-    Benchmark("cold", 185, 120),
-    Benchmark("warm", 220, 130, ("--jobs", "csv_to_parquet", *TABLES, "--invocations", "12")),
+    Benchmark("starts", 310, 220),
     Benchmark("image", 110, 90, ("--invocations", "6")),
-    Benchmark("size", 125, 105, ("--sizes-mb", "1", "10", "128", "400")),
-    Benchmark("fan_out", 70, options=("--days", "90")),
-    Benchmark("batches", 55, 40),
+    Benchmark("size", 105, 85, ("--sizes-mb", "1", "10", "128", "400")),
+    Benchmark("fan_out", 55, options=("--days", "60")),
+    Benchmark("batches", 35, 20),
     Benchmark("planning_rate", 45, options=("--objects", "5000", "--rounds", "2")),
     Benchmark("planning_memory", 20, options=("--objects", "10000", "300000")),
 )
-"""All take 830 s. A budget below what two rounds need is kept to the least number of rounds."""
+"""All take 680 s. A budget below what two rounds need is kept to the least number of rounds."""
 
 
 def main() -> None:

@@ -24,14 +24,16 @@ class WrongOutputError(Exception):
 class Job:
     """A script, and where it writes: a file of its own for each side, or one table that all append to in turn.
 
-    So all sides meet a table with the same history, and each must see what the others have committed.
+    So all sides meet a table with the same history, and each must see what the others have committed. ``renew`` begins
+    another table: what an append costs grows with the table.
     """
 
     name: str
     folder: Path
     check: Callable[["Job", Path], None]
     shares_output: bool
-    appends: int = field(default=0)
+    tables: int = field(default=0)
+    appends: int = field(default=0)  # to the newest table
 
     @property
     def script(self) -> Path:
@@ -45,6 +47,11 @@ class Job:
             shutil.rmtree(output, ignore_errors=True)
         return {"input": str(self.folder / "sales.csv"), "output": str(output), "first_id": self.appends * ROWS}
 
+    def renew(self) -> None:
+        """What comes now goes to a new table, if to any."""
+        self.tables += 1
+        self.appends = 0
+
     def verify(self, side: str) -> None:
         """Stop unless the run has written what it should, once.
 
@@ -57,7 +64,7 @@ class Job:
         self.check(self, self._output(side))
 
     def _output(self, side: str) -> Path:
-        return self.folder / self.name / ("table" if self.shares_output else side)
+        return self.folder / self.name / (f"table-{self.tables}" if self.shares_output else side)
 
 
 def jobs(folder: Path) -> list[Job]:

@@ -191,12 +191,25 @@ def test_an_append_that_is_lost_doubled_or_uncommitted_is_refused(
         job.verify("plain")
 
 
+def test_a_renewed_table_is_another_and_empty(tmp_path: Path) -> None:
+    [job] = [job for job in jobs(tmp_path) if job.name == "delta_append"]
+    job.appends = 3
+    before = job.event(SPARKLET)
+
+    job.renew()
+
+    after = job.event(SPARKLET)
+    assert before["output"] != after["output"]
+    assert (before["first_id"], after["first_id"]) == (3 * ROWS, 0)
+    assert after == job.event("plain")  # all sides append to it
+
+
 # --- the page ---
 
 
 def test_the_page_says_which_targets_were_reached_and_which_were_not() -> None:
-    cold = document("cold", "How long cold?", {}, [case(ours_s=10), case("hello", ours_s=5)])
-    told = page([cold], no_plot)
+    cold = [case("cold, csv_to_parquet", ours_s=10), case("cold, hello", ours_s=5)]
+    told = page([document("starts", "How long?", {}, cold)], no_plot)
 
     assert "| cold, csv_to_parquet | ≥ 4.5× | **3.0×, missed** |  | 3.0× |" in told
     assert "| cold, hello | ≥ 4.5× | 6.0× |  | 6.0× |" in told

@@ -92,20 +92,20 @@ def test_sides_that_meet_on_a_plot_have_colours_of_their_own(sides: set[str]) ->
 
 
 def test_a_line_has_both_medians_and_both_ratios() -> None:
-    told = table(measured("warm", "delta_append", ours_s=0.5, theirs_s=6.25))
+    told = table(measured("starts", "warm, delta_append", ours_s=0.5, theirs_s=6.25))
 
     assert "| further event: append to a Delta table | 0.5 s | 6.25 s | 12.5× | 25.0× |" in told
 
 
 def test_what_was_not_measured_has_no_line() -> None:
-    told = table(measured("warm", "delta_append"))
+    told = table(measured("starts", "warm, delta_append"))
 
     assert [line for line in told if "event" in line] == [line for line in told if "Delta" in line]
     assert "Nothing was measured yet." in table()
 
 
 def test_the_quick_run_speaks_where_the_long_one_was_not_made() -> None:
-    quick, warm = measured("quick", "warm", ours_s=2), measured("warm", "csv_to_parquet", ours_s=1)
+    quick, warm = measured("quick", "warm", ours_s=2), measured("starts", "warm, csv_to_parquet", ours_s=1)
 
     assert [line for line in table(quick) if "4.0×" in line]
     assert not [line for line in table(quick, warm) if "4.0×" in line]
@@ -113,7 +113,7 @@ def test_the_quick_run_speaks_where_the_long_one_was_not_made() -> None:
 
 def test_it_says_what_the_same_takes_without_spark() -> None:
     without = measured("size", "csv, 128 MB", ours_s=2, theirs_s=0.25, rival="duckdb")
-    told = table(measured("cold", "hello"), without)
+    told = table(measured("starts", "cold, hello"), without)
 
     assert [line for line in told if "2 s in a warm worker, 0.25 s in DuckDB" in line]
 
