@@ -11,7 +11,6 @@ message of each, and nothing else: no file, no checkpoint, nothing that a crash 
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from sparklet.fanout.planning.planner import plan
 from sparklet.local.memory import MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from sparklet.model import RunOptions, ShardRecord
 from sparklet.ports import ObjectInfo
+from sparklet.worker.memory_peak import memory_peak_mb
 
 RAW = "raw"
 QUESTION = "How much memory does planning take, and does it grow with the number of objects?"
@@ -110,7 +110,7 @@ def _turn(side: str, objects: int) -> dict[str, float]:
     return {
         "wall_s": time.perf_counter() - start_s,
         "cpu_s": time.process_time() - start_cpu_s,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": memory_peak_mb(),
     }
 
 

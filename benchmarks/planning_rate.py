@@ -11,7 +11,6 @@ listing, packing and checkpoints cost nothing.
 import argparse
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.new_run import RunRequest, new_run
 from sparklet.fanout.planning.planner import plan
 from sparklet.model import RunOptions, ShardRecord, ShardRef
+from sparklet.worker.memory_peak import memory_peak_mb
 
 RAW = "raw"
 QUESTION = "How fast are shards planned, compared with a raw client that does the same writes?"
@@ -91,7 +91,7 @@ def _turn(side: str, endpoint: str, number: int, objects: int) -> dict[str, floa
     return {
         "wall_s": time.perf_counter() - start_s,
         "cpu_s": time.process_time() - start_cpu_s,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": memory_peak_mb(),
     }
 
 
