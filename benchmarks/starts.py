@@ -15,10 +15,13 @@ CPU time of a warm invocation is the mean of its half, with what is done after t
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from benchmarks.comparison import SPARKLET, Case, Run, document, publish, rounds
 from benchmarks.function import Environment
+from benchmarks.rivals import SparkSubmit
 from benchmarks.stage import RIVALS, Stage, stage
 from benchmarks.workload import Job
 
@@ -51,20 +54,22 @@ class Starts:
         lasting.run(self.job)  # it makes the table; further events append
         half = -(-self.invocations // 2)
         self.warm.add(SPARKLET, *warm_runs(lasting, self.job, half, HALF_S))
-        sides = [SPARKLET, *(rival.side for rival in self.at.rivals)]
-        for side in sides if turn % 2 else reversed(sides):
-            self._fresh(side)
+        fresh: list[Callable[[], None]] = [
+            self._first_event,
+            *(partial(self._submit, rival) for rival in self.at.rivals),
+        ]
+        for run in fresh if turn % 2 else reversed(fresh):
+            run()
         self.warm.add(SPARKLET, *warm_runs(lasting, self.job, half, HALF_S))
 
-    def _fresh(self, side: str) -> None:
-        if side == SPARKLET:
-            with self.at.function.environment() as environment:
-                self.cold.add(SPARKLET, environment.run(self.job))
-            return
-        [rival] = [rival for rival in self.at.rivals if rival.side == side]
+    def _first_event(self) -> None:
+        with self.at.function.environment() as environment:
+            self.cold.add(SPARKLET, environment.run(self.job))
+
+    def _submit(self, rival: SparkSubmit) -> None:
         submitted = rival.run(self.job)
         for case in (self.cold, self.warm):
-            case.add(side, submitted)
+            case.add(rival.side, submitted)
 
 
 def warm_runs(environment: Environment, job: Job, invocations: int, limit_s: float) -> list[Run]:

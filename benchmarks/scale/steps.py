@@ -11,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from benchmarks.scale.faults import Faults, LedgerFaults
@@ -29,6 +28,7 @@ from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import PlanProgress, plan
 from sparklet.local.processes import tell_when_parent_dies
 from sparklet.settings import StepSettings
+from sparklet.worker.memory_peak import memory_peak_mb
 
 # A check costs the stand-in, whose index queries read a whole partition, far more than DynamoDB: the pause behind it is
 # so many times longer than it took, up to so many seconds a shard of the run.
@@ -70,7 +70,7 @@ def main() -> None:
         notes = Notes(world.notes, step)
         faults = LedgerFaults(Faults(world.seed, world.faults), lambda shard, what: notes.add(LEDGER, shard, what))
         faults.register(clients.dynamodb)
-    before_mb, started_s, started_cpu_s = _peak_mb(), time.perf_counter(), time.process_time()
+    before_mb, started_s, started_cpu_s = memory_peak_mb(), time.perf_counter(), time.process_time()
     steps: Mapping[str, Callable[[World, AwsClients, Deployment, Requests], dict[str, Any]]] = {
         "plan": _plan,
         "watch": _watch if world.dispatch == "queue" else _drive,
@@ -82,7 +82,7 @@ def main() -> None:
         done=True,
         took_s=round(time.perf_counter() - started_s, 3),
         cpu_s=round(time.process_time() - started_cpu_s, 3),  # its own, without the stand-in's
-        peak_rss_mb=_peak_mb(),
+        peak_rss_mb=memory_peak_mb(),
         before_mb=before_mb,
         **requests.said(),
         **told,
@@ -212,12 +212,6 @@ def _is_manifest(uri: str) -> bool:
 
 def _say(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
-
-
-def _peak_mb() -> float:
-    """This program's peak resident memory; getrusage would give the parent's from before the exec if that was more."""
-    line = next(each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("VmHWM"))
-    return round(int(line.split()[1]) / 1024, 1)
 
 
 if __name__ == "__main__":

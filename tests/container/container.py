@@ -150,12 +150,15 @@ class Container:
         return podman(self.image, *arguments)
 
 
-def podman(image: BuiltImage, *arguments: str, limit_s: float = 60) -> "subprocess.CompletedProcess[str]":
+def podman(
+    image: BuiltImage, *arguments: str, limit_s: float = 60, typed: str = ""
+) -> "subprocess.CompletedProcess[str]":
     """Call podman with the settings that the image was built with; where memory ran out it leaves a file ``oom``."""
     return subprocess.run(
         ["podman", *arguments],
         cwd=DOCUMENT.parent,
         env=image.environ,
+        input=typed,
         capture_output=True,
         text=True,
         check=False,

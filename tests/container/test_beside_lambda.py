@@ -49,10 +49,7 @@ def start(image: BuiltImage, cell: Cell) -> Iterator[Start]:
         names.append(f"sparklet-test-{uuid.uuid4().hex[:8]}")
         settings = [word for pair in env.items() for word in ("--env", "=".join(pair))]
         place = ["--name", names[-1], "--pull", "never", "--network", f"ns:{cell.path}", *_options(), *settings]
-        return subprocess.run(
-            ["podman", "run", *options, *place, image.name, *arguments],
-            env=image.environ, input=typed, capture_output=True, text=True, check=False, timeout=LIMIT_S,
-        )  # fmt: skip
+        return podman(image, "run", *options, *place, image.name, *arguments, limit_s=LIMIT_S, typed=typed)
 
     yield run
     for name in names:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.container import container
 from tests.container.built_image import ROOT, BuiltImage
 
 BUDGET_BYTES = 920_000_000  # all three formats with their class-data archive; docs/guide/image.md has the parts
@@ -70,9 +71,7 @@ print(json.dumps(found))
 
 def podman(image: BuiltImage, *words: str, timeout_s: float = 240) -> str:
     """Podman's output; its own words if it fails."""
-    answer = subprocess.run(
-        ["podman", *words], env=image.environ, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
+    answer = container.podman(image, *words, limit_s=timeout_s)
     assert answer.returncode == 0, f"podman {words[0]}: {answer.stderr[-3000:]}{answer.stdout[-2000:]}"
     return answer.stdout
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
-from platformdirs import user_cache_path
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.cli.environment import jar_cache
 from sparklet.clock import SystemClock
 from sparklet.fanout.deployment import Deployment
 from sparklet.local.control import ACCOUNT, REGION
@@ -149,8 +149,7 @@ def worker_environment(folder: Path) -> dict[str, str]:
     """A small real worker: Spark with S3A, and files of its own."""
     for name in ("scratch", "logs"):
         (folder / name).mkdir()
-    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
-    jars = ensure_jars(ROOT / "docker" / "stacks" / "spark-3.5.toml", cache, ["s3a"], progress=print)
+    jars = ensure_jars(ROOT / "docker" / "stacks" / "spark-3.5.toml", jar_cache(), ["s3a"], progress=print)
     return {
         "JAVA_HOME": str(find_java().parents[1]),
         "SPARKLET_JARS": os.pathsep.join(map(str, jars)),

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from platformdirs import user_cache_path
 
+from sparklet.cli.environment import jar_cache
 from sparklet.local.jars import ensure_jars
 from tests.functional.job.warm_jvm import WarmJvm, warm_jvm
 from tests.stand_ins.ministack import ministack
@@ -18,8 +18,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 @pytest.fixture(scope="session")
 def jars() -> list[Path]:
     """S3A and the table formats, from the user's cache; fetched on first use."""
-    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
-    return ensure_jars(STACK, cache, ["s3a", "delta", "iceberg", "hudi", "avro"], progress=print)
+    return ensure_jars(STACK, jar_cache(), ["s3a", "delta", "iceberg", "hudi", "avro"], progress=print)
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from platformdirs import user_cache_path
 
-from sparklet.cli.environment import worker_archive, worker_jars
+from sparklet.cli.environment import jar_cache, worker_archive, worker_jars
 from sparklet.errors import LocalStackError
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
@@ -164,8 +163,7 @@ def make(kind: str, scratch: Path, **env: str) -> Runner:
 @pytest.fixture(scope="session")
 def jars() -> list[Path]:
     """Delta's jars, from the user's cache; fetched on first use."""
-    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
-    return ensure_jars(STACK, cache, ["delta"], progress=print)
+    return ensure_jars(STACK, jar_cache(), ["delta"], progress=print)
 
 
 @pytest.fixture(scope="module", params=["warm", "submit"])

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from platformdirs import user_cache_path
 
 from sparklet.aws.dynamodb.items import FORMAT, Attributes, run_key, shard_key
+from sparklet.cli.environment import jar_cache
 from sparklet.local.jars import ensure_jars
 from sparklet.model import ShardRecord, ShardRef, ShardState
 from sparklet.worker.guards import IN_LAMBDA
@@ -42,8 +42,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 @pytest.fixture(scope="module")
 def s3a_jars() -> str:
-    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
-    return os.pathsep.join(map(str, ensure_jars(STACK, cache, ["s3a"], progress=print)))
+    return os.pathsep.join(map(str, ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)))
 
 
 @pytest.fixture(scope="module")

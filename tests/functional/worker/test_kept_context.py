@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from platformdirs import user_cache_path
 
+from sparklet.cli.environment import jar_cache
 from sparklet.local.compiled import compiled_jar
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
@@ -242,8 +242,7 @@ QUICK_TO_FAIL = {"spark.hadoop.fs.s3a.attempts.maximum": "1", "spark.hadoop.fs.s
 @pytest.fixture(scope="module")
 def on_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A runner whose scripts have S3A, with a file to read, and Hudi."""
-    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
-    jars = ensure_jars(STACK, cache, ["s3a", "hudi"], progress=print)
+    jars = ensure_jars(STACK, jar_cache(), ["s3a", "hudi"], progress=print)
     with stand_in(tmp_path_factory.mktemp("stand-in")) as (endpoint, clients):
         clients.s3.create_bucket(Bucket="data")
         clients.s3.put_object(Bucket="data", Key="in.txt", Body=b"the worker's")

@@ -11,8 +11,8 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-from platformdirs import user_cache_path
 
+from sparklet.cli.environment import jar_cache
 from sparklet.clock import SystemClock
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.new_run import RunRequest, new_run
@@ -65,8 +65,7 @@ writer.parquet(event["to"])
 
 @pytest.fixture(scope="module")
 def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
-    cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
-    jars = ensure_jars(STACK, cache, ["s3a"], progress=print)
+    jars = ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)
     folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
     env = {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "SPARKLET_SCRIPT_PREFIXES": f"{DATA}/scripts/"}
     with deployed(folder, scratch, **env) as function:
