@@ -15,7 +15,16 @@ from sparklet.cli.machines import MachineWatch, dispatch_of, drive, driver_of, m
 from sparklet.cli.operating import look, view_details
 from sparklet.cli.progress import RunDisplay
 from sparklet.cli.sizes import count_text, size_text
-from sparklet.cli.transfer import LocalPaths, changed, check_output, fill, local_part, refuse_remote_only, upload
+from sparklet.cli.transfer import (
+    LocalPaths,
+    changed,
+    check_output,
+    fill,
+    give_up_output,
+    local_part,
+    refuse_remote_only,
+    upload,
+)
 from sparklet.errors import CheckpointConflictError, PlanError, SparkletError
 from sparklet.fanout.checking.checker import CheckReport, check
 from sparklet.fanout.checking.redrive import redrive
@@ -43,7 +52,6 @@ def start(
     *,
     way: Way | None = None,
     files: Mapping[str, str] | None = None,
-    overwrite: bool = False,
 ) -> Run:
     """Put local inputs into the bucket, enter the run, plan and dispatch it; the sealed run.
 
@@ -58,7 +66,7 @@ def start(
         return _begun(env, request, way, screen)
     refuse_local_increments(request.options.incremental, request.inputs)
     run_id = _run_id(env, request)
-    paths = LocalPaths(output=_local_output(request.output_uri, overwrite))
+    paths = _output_paths(env, run_id, request)
     output_uri = f"s3://{env.at.bucket}/output/{run_id}/" if paths.output else request.output_uri
     inputs: list[str] = []
     for index, given in enumerate(request.inputs):
@@ -93,12 +101,18 @@ def refuse_local_increments(incremental: bool, inputs: Collection[str]) -> None:
         )
 
 
-def _local_output(output: str, overwrite: bool) -> str:
-    if "://" in output:
-        return ""
-    folder = Path(output).resolve()
-    check_output(folder, overwrite)
-    return str(folder)
+def _output_paths(env: Environment, run_id: str, request: RunRequest) -> LocalPaths:
+    """The local output and what is replaced there; that of a run which is asked for again stays as it is."""
+    if "://" in request.output_uri:
+        return LocalPaths()
+    output, existing = str(Path(request.output_uri).resolve()), request.options.existing
+    known = LocalPaths.load(env.paths_dir, run_id)
+    if known.output == output:
+        return known
+    paths = LocalPaths(output=output, replaces=check_output(Path(output), existing))
+    if existing == "overwrite":
+        give_up_output(env.paths_dir, output)
+    return paths
 
 
 def _upload_input(env: Environment, request: RunRequest, run_id: str, index: int, path: Path, screen: Screen) -> str:
@@ -179,6 +193,9 @@ def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summ
                 time.sleep(POLL_S)
                 continue
             display.show(report.run, report.counts)
+            if report.lapsed:
+                lost = count_text(report.lapsed, "worker")
+                display.warn(f"{lost} lost: what they did is done again (sparklet status {run_id} says since when)")
             for news in machine.news(report.run):
                 display.warn(news)
             if report.run.state.ended:
@@ -217,7 +234,7 @@ def fill_output(env: Environment, run: Run, screen: Screen) -> None:
     if paths.output:
         screen.say(f"filling {paths.output}")
         succeeded = {record.number for record in env.at.ledger.shards(run.run_id, ShardState.SUCCEEDED)}
-        fill(env.at.store, run.output_uri, Path(paths.output), succeeded, screen.say)
+        fill(env.at.store, run, paths, succeeded, screen.say)
 
 
 def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: str, screen: Screen) -> None:

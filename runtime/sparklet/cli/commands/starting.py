@@ -47,9 +47,6 @@ def run(
     workers: opt.LocalWorkers,
     where: opt.Where,
     arguments: opt.Arguments = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to a local --output.")
-    ] = False,
     via: ViaOption = "none",
     prices: Prices = None,
     dry_run: opt.DryRun = False,
@@ -70,7 +67,7 @@ def run(
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
         with nothing_new_is_well(screen):
             way = chosen_way(env, request, via, figures, screen)
-            started = start(env, request, screen, way=way, files=files, overwrite=overwrite)
+            started = start(env, request, screen, way=way, files=files)
             finish(env, started.run_id, screen, figures)
 
 
