@@ -89,7 +89,7 @@ def _account(unreserved: int | None) -> Finding:
     most = int(load_template()["Parameters"]["MaximumConcurrency"]["Default"])
     for each in too_small_an_account(unreserved, most):
         return Finding(each.between, False, each.found, each.remedy, "small")
-    return Finding("concurrency of the account", True, f"{unreserved} without a reserve")
+    return Finding("concurrency of the account", True, f"{unreserved or 'not known how many'} without a reserve")
 
 
 def _said(stack: StackSettings) -> str:
