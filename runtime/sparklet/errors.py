@@ -90,6 +90,10 @@ class SettingsError(SparkletError):
     """An environment variable or a command-line option is missing or wrong."""
 
 
+class NotDeployedError(SettingsError):
+    """There is no stack of this name in this account and region."""
+
+
 class ObjectStoreError(SparkletError):
     """The object store did not do what it was asked to; trying again may help."""
 

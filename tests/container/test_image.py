@@ -44,7 +44,7 @@ print("shared", sum("shared objects file" in line for line in seen), "of", len(s
 # Walks the file system as root of the container and prints what the tests ask about.
 SURVEY = r"""
 import json, os, stat
-found = {"setuid": [], "writable": [], "caches": [], "tools": [], "bytes": 0}
+found = {"setuid": [], "writable": [], "closed": [], "caches": [], "tools": [], "bytes": 0}
 TOOLS = {"gcc", "cc", "g++", "c++", "clang", "make", "ld", "as", "javac", "pip", "pip3", "jlink", "git", "curl", "wget"}
 CACHES = ("/var/cache/apt/", "/var/lib/apt/lists/", "/var/cache/dnf/", "/mnt/", "/root/.cache/")
 for folder, _, names in os.walk("/"):
@@ -59,6 +59,8 @@ for folder, _, names in os.walk("/"):
             found["setuid"].append(path)
         if mode & 0o002:
             found["writable"].append(path)
+        if path.startswith("/opt/") and (not mode & 0o004 or mode & 0o100 and not mode & 0o001):
+            found["closed"].append(path)
         if path.startswith(CACHES):
             found["caches"].append(path)
         if name in TOOLS and mode & 0o111:
@@ -172,6 +174,11 @@ def test_the_image_runs_as_a_user_of_its_own_with_a_real_line_in_passwd(
 
 def test_nothing_in_the_image_becomes_root_compiles_or_is_a_cache(survey: dict[str, list[str]]) -> None:
     assert (survey["setuid"], survey["tools"], survey["caches"], survey["writable"]) == ([], [], [], [])
+
+
+def test_whatever_sparklet_brings_is_open_to_every_user(survey: dict[str, list[str]]) -> None:
+    """Lambda runs it as one that no image knows; the builder's checkout may be closed to others."""
+    assert survey["closed"] == []
 
 
 def test_the_image_trusts_the_public_authorities_and_not_the_machine_that_built_it(survey: dict[str, int]) -> None:

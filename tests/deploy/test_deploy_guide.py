@@ -17,6 +17,10 @@ FOREIGN = {
     "PutItem",
     "UpdateItem",
     "DeletionPolicy",
+    "UpdateReplacePolicy",
+    "StackResources",
+    "ResourceType",
+    "PhysicalResourceId",
     "Retain",
 }
 

@@ -6,6 +6,7 @@ What cannot be had is skipped, and said loudly; with REQUIRE_IMAGE=1 (CI) that i
 import json
 import os
 import subprocess
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ from pyspark.sql import SparkSession
 rows = SparkSession.builder.getOrCreate().range(10).count()
 with open(os.environ["SPARKLET_OUTCOME_FILE"], "w") as file:
     json.dump({"rows": rows, "answer": {"uid": os.getuid()}}, file)
+"""
+PACK = """\
+import sys
+from samcli.lib.package.utils import make_zip_with_lambda_permissions
+make_zip_with_lambda_permissions(*sys.argv[1:])
 """
 BUILD_S, INVOKE_S = 600, 120
 
@@ -113,6 +119,24 @@ def built(sam: Sam, image: BuiltImage, folder: Path) -> Iterator[dict[str, Any]]
 def podman(image: BuiltImage, *arguments: str) -> str:
     done = subprocess.run(["podman", *arguments], env=image.environ, capture_output=True, text=True, check=True)
     return done.stdout
+
+
+def test_sam_packs_what_every_user_may_read_whatever_the_checkout_was(tmp_path: Path) -> None:
+    """Lambda's user is another one than the builder; the image has a stage for this."""
+    closed = tmp_path / "code" / "package"
+    closed.mkdir(parents=True)
+    (closed / "module.py").write_text("")
+    (closed / "module.py").chmod(0o600)
+    closed.chmod(0o700)
+    with or_skipped():
+        if not SAM.is_file():
+            raise NotHereError("there is no SAM: run `make deploy-venv` first")
+        subprocess.run([SAM.with_name("python"), "-c", PACK, tmp_path / "packed", closed.parent], check=True)
+
+    with zipfile.ZipFile(tmp_path / "packed.zip") as packed:
+        assert {entry.filename: entry.external_attr >> 16 & 0o777 for entry in packed.infolist()} == {
+            "package/module.py": 0o644
+        }
 
 
 @pytest.mark.parametrize("template", PATHS, ids=lambda path: path.name)

@@ -268,9 +268,12 @@ def test_a_run_is_asked_for_by_the_id_that_says_its_machine(template: dict[str, 
 
 
 def test_tasks_wait_as_long_as_the_worker_may_take_six_times(template: dict[str, Any]) -> None:
-    queue = properties(template, "TaskQueue")
+    queue, main = properties(template, "TaskQueue"), load_template()
 
-    assert queue["VisibilityTimeout"] == {"Fn::ImportValue": {"Fn::Sub": "${MainStack}-WorkerVisibilityS"}}
+    assert queue["VisibilityTimeout"] == {"Fn::FindInMap": ["VisibilityS", {"Ref": "FunctionTimeoutS"}, "Queue"]}
+    assert template["Mappings"]["VisibilityS"] == main["Mappings"]["VisibilityS"]
+    for key in ("AllowedValues", "Default"):
+        assert template["Parameters"]["FunctionTimeoutS"][key] == main["Parameters"]["FunctionTimeoutS"][key]
     assert queue["RedrivePolicy"] == {
         "deadLetterTargetArn": {"Fn::GetAtt": ["TaskDeadLetters", "Arn"]},
         "maxReceiveCount": {"Ref": "MaxReceiveCount"},
@@ -312,6 +315,20 @@ def test_everything_imported_is_exported_by_the_main_stack(template: dict[str, A
 
     assert imported
     assert imported <= exported
+
+
+def test_nothing_imported_follows_a_number_of_the_main_stack() -> None:
+    """CloudFormation refuses to change what another stack imports; names, addresses and the bucket stay as they are."""
+    exported = [output["Value"] for output in load_template()["Outputs"].values() if "Export" in output]
+    main = load_template()["Parameters"]
+
+    followed = {name for value in exported for name in re.findall(r'"Ref": "(\w+)"', json.dumps(value)) if name in main}
+    followed |= {str(part["Ref"]) for v in exported if "Fn::FindInMap" in v for part in v["Fn::FindInMap"][1:2]}
+    assert followed <= {"ExistingBucketName"}
+
+
+def test_methods_are_not_measured_one_by_one_for_money(template: dict[str, Any]) -> None:
+    assert [each["MetricsEnabled"] for each in properties(template, "Stage")["MethodSettings"]] == [False]
 
 
 def test_unsent_notices_raise_an_alarm_by_the_words_that_the_worker_logs(template: dict[str, Any]) -> None:

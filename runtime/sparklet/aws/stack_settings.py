@@ -40,7 +40,8 @@ def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSett
         consumer_mapping=_mapping(clients, outputs["DlqArn"], outputs["DlqConsumerArn"]),
         checker_scheduled=_scheduled(clients, outputs["CheckerAliasArn"]),
         reserved=_reserved(clients, outputs["WorkerFunctionName"]),
-        unreserved=_unreserved(clients),
+        unreserved=unreserved_concurrency(clients),
+        further_queues=_further_queues(clients, outputs),
     )
 
 
@@ -88,7 +89,18 @@ def _reserved(clients: AwsClients, name: str) -> int | None:
         return clients.functions.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
 
 
-def _unreserved(clients: AwsClients) -> int | None:
+def _further_queues(clients: AwsClients, outputs: Mapping[str, str]) -> dict[str, QueueSettings]:
+    """Those of this account that the worker reads beside the stack's own, such as the asynchronous API's."""
+    with _faults("the mappings of the worker"):
+        found: Any = clients.functions.list_event_source_mappings(FunctionName=outputs["WorkerAliasArn"])
+    account, _, own = outputs["QueueArn"].rpartition(":")
+    arns = [str(mapping.get("EventSourceArn", "")).rpartition(":") for mapping in found["EventSourceMappings"]]
+    address = outputs["QueueUrl"].rpartition("/")[0]
+    return {name: _queue(clients, f"{address}/{name}") for of, _, name in arns if of == account and name != own}
+
+
+def unreserved_concurrency(clients: AwsClients) -> int | None:
+    """What functions without a reserve share; None: not known."""
     with _faults("the account's concurrency"):
         limit: Any = clients.functions.get_account_settings().get("AccountLimit", {})
     unreserved: int | None = limit.get("UnreservedConcurrentExecutions")

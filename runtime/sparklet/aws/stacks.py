@@ -5,7 +5,7 @@ from typing import Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.remedies import remedy, told
-from sparklet.errors import SettingsError
+from sparklet.errors import NotDeployedError, SettingsError
 
 OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerAliasArn", "WorkerLogGroup")
 
@@ -23,8 +23,10 @@ def stack_outputs(clients: AwsClients, name: str) -> Mapping[str, str]:
 
     Raises
     ------
+    NotDeployedError
+        If there is no such stack.
     SettingsError
-        If there is no such stack, it may not be described, or it lacks an output.
+        If it may not be described, or it lacks an output.
     """
     outputs = {output["OutputKey"]: output["OutputValue"] for output in _described(clients, name).get("Outputs", [])}
     if missing := [key for key in OUTPUTS if key not in outputs]:
@@ -41,5 +43,6 @@ def _described(clients: AwsClients, name: str) -> Any:
         (stack,) = clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
     except (BotoCoreError, ClientError) as error:
         what_to_do = "" if remedy(error) else "; check --stack, the region and the credentials"
-        raise SettingsError(f"the stack {name} cannot be described: {told(error)}{what_to_do}") from error
+        kind = NotDeployedError if "does not exist" in str(error) else SettingsError
+        raise kind(f"the stack {name} cannot be described: {told(error)}{what_to_do}") from error
     return stack

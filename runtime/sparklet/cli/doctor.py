@@ -15,7 +15,7 @@ from rich.table import Table
 
 from sparklet.cli.environment import JAR_GROUPS, Choice, jar_cache, worker_archive, worker_jars
 from sparklet.cli.sizes import size_text
-from sparklet.errors import SparkletError
+from sparklet.errors import NotDeployedError, SparkletError
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.local.resources import resource
 from sparklet.model.stacks import StackSettings
@@ -58,20 +58,38 @@ def examine(choice: Choice) -> list[Finding]:
 def examine_stack(name: str) -> list[Finding]:
     """Look at a deployed stack: settings that contradict each other, whoever changed them; changes nothing.
 
+    Before there is one: whether the account has room for it.
+
     Raises
     ------
     SettingsError
-        If there is no such stack, or it may not be looked at.
+        If it may not be looked at.
     """
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.stack_settings import stack_settings
+    from sparklet.aws.stack_settings import stack_settings, unreserved_concurrency
     from sparklet.aws.stacks import stack_outputs
     from sparklet.fanout.choosing.contradictions import contradictions
 
     clients = AwsClients()
-    settings = stack_settings(clients, stack_outputs(clients, name))
+    try:
+        outputs = stack_outputs(clients, name)
+    except NotDeployedError:
+        missing = Finding(f"stack {name}", False, "there is none yet", "docs/guide/deploy.md")
+        return [missing, _account(unreserved_concurrency(clients))]
+    settings = stack_settings(clients, outputs)
     found = [Finding(each.between, False, each.found, each.remedy, "wrong") for each in contradictions(settings)]
     return found or [Finding(f"stack {name}", True, f"its settings go together: {_said(settings)}")]
+
+
+def _account(unreserved: int | None) -> Finding:
+    """Whether it has room for a stack with the template's own numbers."""
+    from sparklet.fanout.choosing.contradictions import too_small_an_account
+    from sparklet.local.local_template import load_template
+
+    most = int(load_template()["Parameters"]["MaximumConcurrency"]["Default"])
+    for each in too_small_an_account(unreserved, most):
+        return Finding(each.between, False, each.found, each.remedy, "small")
+    return Finding("concurrency of the account", True, f"{unreserved or 'not known how many'} without a reserve")
 
 
 def _said(stack: StackSettings) -> str:

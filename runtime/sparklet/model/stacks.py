@@ -1,6 +1,7 @@
 """The settings of a deployed stack that depend on one another, as the services show them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,4 @@ class StackSettings:
     checker_scheduled: bool  # a rule that is enabled calls it
     reserved: int | None = None  # of concurrency, for the worker; None: nothing
     unreserved: int | None = None  # of the account, what functions without a reserve share; None: not known
+    further_queues: Mapping[str, QueueSettings] = field(default_factory=dict)  # that the worker reads, by name

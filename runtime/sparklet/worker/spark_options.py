@@ -193,16 +193,18 @@ def _compilers(settings: SparkSettings) -> list[str]:
 
 
 def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
-    """Map the archive of classes, if it has been made.
+    """Map the archive of classes, if it has been made, to the address for which it was made.
 
-    Without a file Java would do without its own archive, too; one that does not fit it passes over in silence.
+    Without a file Java would do without its own archive, too; one that does not fit it passes over in silence. At
+    another address, Java 17's default, it would read and change nearly the whole archive (docs/decisions/0011).
     """
     archive = settings.cds_archive
     if archive is None or not archive.is_file():
         return []
     if any("StartFlightRecording" in option for option in (*settings.java_options, *options)):
         return []  # Java 17 crashes when it records from its start and loads classes from this archive
-    return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto"]
+    in_place = ["-XX:+UnlockDiagnosticVMOptions", "-XX:ArchiveRelocationMode=0"]
+    return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", *in_place]
 
 
 def spark_defaults(settings: SparkSettings, scratch: Path, jars: Sequence[str] = ()) -> dict[str, str]:

@@ -28,7 +28,7 @@ from tests.stand_ins.template_in_s3 import template_url
 ROOT = Path(__file__).resolve().parents[3]
 PROBES = Path(__file__).with_name("probes")
 MAIN = {"ImageUri": "local", "FunctionTimeoutS": "60", "MaximumConcurrency": "2"}
-API = {"MainStack": "sparklet", "Access": "API_KEY", "MaximumConcurrency": "2"}
+API = {"MainStack": "sparklet", "FunctionTimeoutS": "60", "Access": "API_KEY", "MaximumConcurrency": "2"}
 JOB = """\
 import json, os, sys
 event = json.loads(sys.argv[sys.argv.index("--event") + 1])

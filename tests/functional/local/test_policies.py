@@ -217,6 +217,31 @@ def test_doctor_names_what_contradicts_itself_in_a_deployed_stack(
     assert "set maxReceiveCount to 20" in " ".join(capsys.readouterr().out.split())
 
 
+def test_doctor_finds_every_queue_that_the_worker_reads(
+    outputs: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As sam/api.yaml adds one, whose visibility nobody raised with the worker's timeout."""
+    sqs, functions = boto3.Session().client("sqs"), boto3.Session().client("lambda")
+    url = sqs.create_queue(QueueName="tasks", Attributes={"VisibilityTimeout": "60"})["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    functions.create_event_source_mapping(EventSourceArn=arn, FunctionName=outputs["WorkerAliasArn"], Enabled=False)
+
+    assert main(["doctor", "--stack", "sparklet", "--json"]) != 0
+
+    checks = {each["check"] for each in json.loads(capsys.readouterr().out)}
+    assert "visibility of tasks, timeout of the worker" in checks
+
+
+def test_doctor_looks_at_the_account_before_there_is_a_stack(
+    outputs: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--stack", "tomorrow", "--json"]) != 0
+
+    stack, account = json.loads(capsys.readouterr().out)
+    assert (stack["check"], stack["ok"]) == ("stack tomorrow", False)
+    assert (account["check"], account["ok"]) == ("concurrency of the account", True)
+
+
 def test_the_consumer_of_dead_letters_may_keep_and_settle_them(
     outputs: dict[str, str], at: Deployment, run: Run
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.fanout.choosing.contradictions import contradictions
+from sparklet.fanout.choosing.contradictions import contradictions, too_small_an_account
 from sparklet.local.local_template import load_template
 from sparklet.model.stacks import MappingSettings, QueueSettings, StackSettings
 from tests.deploy.templates import resolved
@@ -103,6 +103,11 @@ BY_HAND: dict[
         "visibility of Queue, timeout of the worker",
         "VisibilityTimeout to 5400",
     ),
+    "another queue of the worker's, such as the asynchronous API's": (
+        lambda s: replace(s, further_queues={"tasks": replace(s.queue, visibility_s=360)}),
+        "visibility of tasks, timeout of the worker",
+        "VisibilityTimeout to 5400",
+    ),
     "the consumer's likewise": (
         lambda s: replace(s, consumer_timeout_s=300),
         "visibility of DeadLetterQueue, timeout of the consumer of dead letters",
@@ -190,3 +195,18 @@ def test_what_a_hand_has_changed_is_named_alone_with_its_remedy(stack: StackSett
     assert found.between == between
     assert remedy in found.remedy
     assert found.found
+
+
+@pytest.mark.parametrize(("unreserved", "most"), [(10, 5), (6, 2)])
+def test_a_small_account_is_told_what_to_deploy_with(template: dict[str, Any], unreserved: int, most: int) -> None:
+    usual = int(template["Parameters"]["MaximumConcurrency"]["Default"])
+
+    (found,) = too_small_an_account(unreserved, usual)
+
+    assert str(unreserved) in found.found
+    assert f"MaximumConcurrency={most} MapConcurrency={most}" in found.remedy
+
+
+@pytest.mark.parametrize("unreserved", [None, 55, 1000])
+def test_an_account_with_room_is_told_nothing(template: dict[str, Any], unreserved: int | None) -> None:
+    assert list(too_small_an_account(unreserved, int(template["Parameters"]["MaximumConcurrency"]["Default"]))) == []

@@ -152,6 +152,17 @@ def test_another_image_is_another_version(template: dict[str, Any], transformed:
     assert [name.partition("Version")[0] for name in changed] == ["WorkerFunction"]
 
 
+def test_a_version_outlives_whatever_takes_its_place(transformed: dict[str, Any]) -> None:
+    """Another description replaces it, other code removes it from the template; shards are under way in it."""
+    kinds = {name: body["Type"] for name, body in transformed["Resources"].items()}
+    versions = [transformed["Resources"][name] for name, kind in kinds.items() if kind == "AWS::Lambda::Version"]
+
+    assert len(versions) == 1 + len(ZIPS)
+    assert all(v["UpdateReplacePolicy"] == v["DeletionPolicy"] == "Retain" for v in versions)
+    functions_left = [transformed["Resources"][name] for name, kind in kinds.items() if kind == "AWS::Lambda::Function"]
+    assert all(function.get("DeletionPolicy", "Delete") == "Delete" for function in functions_left)
+
+
 @pytest.mark.parametrize("name", ["WorkerFunction", *ZIPS])
 def test_a_parameter_that_a_functions_settings_follow_publishes_it_anew(template: dict[str, Any], name: str) -> None:
     properties = functions(template)[name]
@@ -298,6 +309,16 @@ def test_the_checker_comes_every_minute(template: dict[str, Any]) -> None:
     (event,) = functions(template)["CheckerFunction"]["Events"].values()
 
     assert (event["Type"], event["Properties"]["Schedule"]) == ("Schedule", "rate(1 minute)")
+
+
+def test_nobody_calls_the_checker_a_second_time_for_the_same_minute(transformed: dict[str, Any]) -> None:
+    (config,) = of_type(transformed, "AWS::Lambda::EventInvokeConfig").values()
+    (rule,) = of_type(transformed, "AWS::Events::Rule").values()
+
+    assert config["FunctionName"] == {"Ref": "CheckerFunction"}
+    assert config["Qualifier"] == "live"  # which the rule calls
+    assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, 60)
+    assert rule["Targets"][0]["RetryPolicy"]["MaximumRetryAttempts"] == 0
 
 
 def test_the_environment_is_what_settings_read_and_nothing_is_missing(template: dict[str, Any]) -> None:

@@ -231,9 +231,9 @@ def test_a_machine_logs_and_is_watched(written: dict[str, Any], machine: str) ->
     assert properties["Logging"]["IncludeExecutionData"] is False
     (destination,) = properties["Logging"]["Destinations"]
     assert destination["CloudWatchLogsLogGroup"]["LogGroupArn"] == {"Fn::GetAtt": [f"{machine}Logs", "Arn"]}
-    watched = [
-        alarm["Dimensions"][0]["Value"]
+    watched = {
+        alarm["MetricName"]
         for alarm in of_type(written, "AWS::CloudWatch::Alarm").values()
-        if alarm["MetricName"] == "ExecutionsFailed"
-    ]
-    assert {"Ref": machine} in watched
+        if alarm.get("Dimensions") == [{"Name": "StateMachineArn", "Value": {"Ref": machine}}]
+    }
+    assert watched == {"ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"}

@@ -225,8 +225,19 @@ def test_a_class_data_archive_is_used_once_it_is_there_whatever_the_operators_ja
     archive.touch()
     command = java_command(here, ["a.jar"], tmp=tmp_path, properties={}, conf={})
     assert {f"-XX:SharedArchiveFile={archive}", "-Xshare:auto"} < set(command[: command.index("-cp")])
+    assert command.index("-XX:+UnlockDiagnosticVMOptions") < command.index("-XX:ArchiveRelocationMode=0")
     recorded = java_command(here, ["a.jar"], tmp=tmp_path, properties={}, conf={}, options=["-XX:StartFlightRecording"])
     assert not [part for part in recorded if "Shared" in part]  # Java 17 crashes with both
+
+
+def test_an_operator_may_have_the_archive_relocated_again(tmp_path: Path) -> None:
+    archive = tmp_path / "a.jsa"
+    archive.touch()
+    here = settings(SPARKLET_CDS_ARCHIVE=str(archive), SPARKLET_JAVA_OPTIONS="-XX:ArchiveRelocationMode=1")
+
+    command = java_command(here, ["a.jar"], tmp=tmp_path, properties={}, conf={})
+
+    assert command.index("-XX:ArchiveRelocationMode=0") < command.index("-XX:ArchiveRelocationMode=1")
 
 
 def test_a_folder_of_jars_may_say_in_which_order_they_are_to_be_searched(spark: Path, tmp_path: Path) -> None:

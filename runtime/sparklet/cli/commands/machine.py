@@ -8,7 +8,7 @@ from sparklet.cli.exits import ALL_WELL, USAGE
 
 
 def doctor(where: opt.Where) -> None:
-    """Check what this machine has and needs; with --stack, whether a deployed stack's settings go together."""
+    """Check what this machine has and needs; with --stack, whether its settings go together or the account has room."""
     screen = where.screen()
     choice = where.choice()
     findings = doctoring.examine_stack(choice.stack) if choice.stack else doctoring.examine(choice)

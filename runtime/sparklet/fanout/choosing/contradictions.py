@@ -13,6 +13,7 @@ from sparklet.model.stacks import MappingSettings, StackSettings
 VISIBILITY_FACTOR = 6  # AWS's advice for a queue that a function reads
 LEAST_RECEIVES = 5  # likewise
 LEAST_AT_ONCE = 2
+BESIDE_WORKERS = 5  # planner, checker, steps, and the consumer of dead letters, whose mapping takes two
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,25 @@ def contradictions(stack: StackSettings) -> Iterator[Contradiction]:
     yield from _running(stack)
 
 
+def too_small_an_account(unreserved: int | None, most: int) -> Iterator[Contradiction]:
+    """What a stack with so many workers at once would lack, before it is deployed; None: it is not known."""
+    if unreserved is not None and unreserved < most + BESIDE_WORKERS:
+        fits = max(LEAST_AT_ONCE, unreserved - BESIDE_WORKERS)
+        yield Contradiction(
+            "concurrency of the account",
+            f"{unreserved} is what functions without a reserve share, and MaximumConcurrency is {most} by default: "
+            "shards would be throttled, ReserveConcurrency=yes and ColdStart=provisioned would fail the deployment",
+            f"deploy with MaximumConcurrency={fits} MapConcurrency={fits}, and ask AWS for a higher limit: "
+            "aws service-quotas request-service-quota-increase --service-code lambda --quota-code L-B99A9384 "
+            "--desired-value 1000",
+        )
+
+
 def _visibility(stack: StackSettings) -> Iterator[Contradiction]:
     for name, queue, timeout_s, function in (
         ("Queue", stack.queue, stack.worker_timeout_s, "worker"),
         ("DeadLetterQueue", stack.dead_letters, stack.consumer_timeout_s, "consumer of dead letters"),
+        *((name, queue, stack.worker_timeout_s, "worker") for name, queue in stack.further_queues.items()),
     ):
         needed_s = VISIBILITY_FACTOR * timeout_s
         if queue.visibility_s < needed_s:
