@@ -100,7 +100,7 @@ def entered(
     request = RunRequest(
         f"s3://{at.bucket}/job.py",
         given,
-        f"s3://{at.bucket}/out/",
+        f"s3://{at.bucket}/out/{{run_id}}/",
         name=name,
         options=RunOptions(max_objects=3, **options),  # type: ignore[arg-type]
         lists=lists,
@@ -278,7 +278,7 @@ def test_a_bucket_of_another_region_and_another_access(at: Deployment, clients: 
     request = RunRequest(
         f"s3://{at.bucket}/job.py",
         (f"s3://{far}/in/",),
-        f"s3://{at.bucket}/out/",
+        f"s3://{at.bucket}/out/{{run_id}}/",
         options=RunOptions(other_region=True),
         access=access,
     )
@@ -299,7 +299,12 @@ def test_what_may_not_be_read_refuses_the_run_by_name(at: Deployment) -> None:
         ((), (listed,)),
     ):
         request = RunRequest(
-            f"s3://{at.bucket}/job.py", inputs, f"s3://{at.bucket}/out/", lists=lists, access=stranger, run_id="run-403"
+            f"s3://{at.bucket}/job.py",
+            inputs,
+            f"s3://{at.bucket}/out/{{run_id}}/",
+            lists=lists,
+            access=stranger,
+            run_id="run-403",
         )
         with pytest.raises(ObjectForbiddenError, match=f"s3://{at.bucket}/{PREFIX}a? may not be accessed"):
             new_run(at, request)

@@ -120,7 +120,7 @@ def test_a_run_is_judged_and_followed_and_told_though_its_checker_dies_again_and
     follow_ups = {"check": script, "next": script, "next_output": f"s3://{at.bucket}/next/"}
     plan(at, new_run(at, replace(request(at), **follow_ups)).run_id)  # type: ignore[arg-type]
     for number in work(at):
-        at.store.put(f"s3://{at.bucket}/out/shard={number:06d}/part-0.parquet", b"rows")
+        at.store.put(f"{at.ledger.get_run('run-1').shard_output(number)}/part-0.parquet", b"rows")
 
     for at_call in range(1, 400, 3):
         with suppress(KilledError):

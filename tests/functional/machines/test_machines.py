@@ -167,9 +167,7 @@ def test_a_request_without_key_is_the_run_of_its_executions_name(stage: Stage) -
 @pytest.mark.parametrize("way", ["loop", "inline"])
 def test_the_next_run_has_an_execution_of_its_own(stage: Stage, way: str) -> None:
     output = f"s3://{stage.at.bucket}/output/next-of-{way}/"
-    request = stage.request(way, "a", next=stage.script(), next_output=output)
-    for name in ("x", "y"):
-        stage.at.store.put(f"{request['output']}shard=000000/{name}.csv", b"1\n")  # what the first run's script writes
+    request = stage.request(way, "writes", next=stage.script(), next_output=output)
 
     status = stage.run_through(way, request)
 

@@ -42,12 +42,15 @@ def named_run(at: Deployment, run_id: str) -> Run:
     run = at.ledger.get_run(run_id)
     if _is_needed(at, run):
         raise PlanError(f"the run {run_id} belongs to {run.parent}, which may be redriven; clean that one first")
-    if run.state.ended:
-        for follower in open_follow_ups(at, run):
-            raise PlanError(f"the run {follower.run_id} has not ended and needs what {run_id} keeps; cancel it first")
     if not run.state.ended:
         raise PlanError(f"the run {run_id} has not ended, it is {run.state}; cancel it first: sparklet cancel {run_id}")
+    _refuse_open_follow_ups(at, run)
     return run
+
+
+def _refuse_open_follow_ups(at: Deployment, run: Run) -> None:
+    for follower in open_follow_ups(at, run):
+        raise PlanError(f"the run {follower.run_id} has not ended and needs what {run.run_id} keeps; cancel it first")
 
 
 def _is_needed(at: Deployment, run: Run) -> bool:
@@ -69,8 +72,11 @@ def folders_of(at: Deployment, run_id: str) -> tuple[str, ...]:
 
 
 def clean(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
-    """Forget an ended run: its files below ``folders``, then what the ledger has of it."""
-    at.ledger.retire_run(run.run_id)
+    """Forget an ended run: its files below ``folders``, then what the ledger has of it.
+
+    Once it is retired nothing follows it any more; PlanError if what follows it already is open and needs its files.
+    """
+    _refuse_open_follow_ups(at, at.ledger.retire_run(run.run_id))
     found = files_of(at, run, folders)
     for folder in folders:
         at.store.delete_all(info.uri for info in at.store.list(folder))

@@ -117,8 +117,9 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
     keep_lists(at, request.lists, run.lists)
     try:
         at.ledger.create_run(run)
-    except RunExistsError:  # somebody was quicker
-        known = at.ledger.get_run(run_id)
+    except RunExistsError:
+        if not (known := at.known_run(run_id)):  # else somebody was quicker
+            raise
         _refuse_another(known, request, scripts)
         return known
     if run.options.incremental:

@@ -64,15 +64,18 @@ def make_room(at: Deployment, run: Run) -> None:
         at.store.delete_all(info.uri for info in at.store.list(run.output_uri + other.shard_prefix))
 
 
-def replaced_by(at: Deployment, run: Run) -> Run | None:
-    """A later run that has replaced what this one wrote."""
+def overtaken_by(at: Deployment, run: Run) -> str:
+    """Which later run has replaced what this one wrote, or planned again what this one has not done; "" if none."""
     for other in at.ledger.list_runs():
         if other.created_s <= run.created_s:
-            return None
+            return ""
         shared = any(mine.startswith(other.output_uri) or other.output_uri.startswith(mine) for mine in _folders(run))
         if shared and other.options.existing == "overwrite" and other.parent != run.run_id:
-            return other
-    return None
+            return f"the run {other.run_id} has replaced what it wrote"
+        both_incremental = run.options.incremental and other.options.incremental and other.name == run.name
+        if both_incremental and next(at.ledger.parts(other.run_id), None):
+            return f"the later run {other.run_id} has planned again what it has not done; redrive that one"
+    return ""
 
 
 def _folders(run: Run) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Sparklet's own handlers as the stand-in's functions: a script is a name here, and a step fails when it is told to.
 
 What an input object's name says is what becomes of its shard: ``bad`` fails for good, ``broken`` fails while there is a
-marker of that name, ``killed`` ends the worker the first time, ``held`` waits while there is a marker. All the rest is
-real: claim, lease, ledger, plan, waves, checks.
+marker of that name, ``killed`` ends the worker the first time, ``held`` waits while there is a marker, ``writes`` has
+output. All the rest is real: claim, lease, ledger, publishing, plan, waves, checks.
 """
 
 import json
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sparklet import errors
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.s3 import S3Store
 from sparklet.worker import spark_options
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 
@@ -29,7 +31,10 @@ class NamedRunner:
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Note that a shard is in work, for as long as it is."""
-        name = json.loads(call.args[call.args.index("--event") + 1])["inputs"][0].rpartition("/")[2]
+        event = json.loads(call.args[call.args.index("--event") + 1])
+        name = event["inputs"][0].rpartition("/")[2]
+        if "writes" in name:
+            S3Store(AwsClients()).put(f"{event['output_path']}/part-0.csv", b"1\n")
         working = SHOWN / f"working-{os.getpid()}"
         working.touch()
         with (SHOWN / "at-once").open("a") as file:
