@@ -1,9 +1,9 @@
 """What a reader of an output folder sees, under any sequence of commands, compared with a simple model.
 
 Hypothesis runs, runs incrementally, repeats commands, redrives, cancels, cleans, with check and next runs, in any
-order; planner, checker and commands are killed between two port calls; workers go on call by call, are killed or frozen.
-After every step each folder is read. It must hold every row of each shard that SUCCEEDED once, of a shard whose winner
-is being published each row at most once, and nothing else.
+order; planner, checker and commands are killed between two port calls; workers go on call by call, and are killed or
+frozen. After every step each folder is read. It must hold every row of each shard that SUCCEEDED once, of a shard whose
+winner is being published each row at most once, and nothing else.
 """
 
 import tempfile
