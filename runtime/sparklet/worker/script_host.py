@@ -18,18 +18,25 @@ import importlib
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from select import POLLIN, poll
 from types import ModuleType
 from typing import Any
 
-from sparklet.worker.guards import become_subreaper, descendants, die_with_parent, end_descendants, signal_process
+from sparklet.worker.guards import (
+    become_subreaper,
+    delete_tree,
+    descendants,
+    die_with_parent,
+    end_descendants,
+    signal_process,
+)
 from sparklet.worker.script_main import DUMP_SIGNAL, enter, execute, place_fds
 
 Message = dict[str, Any]
@@ -275,7 +282,7 @@ def main() -> None:
         afterwards()
         return
     host.end_all()
-    shutil.rmtree(home, ignore_errors=True)
+    delete_tree(Path(home))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A shard's way through a worker: every attempt ends in the ledger, or the message comes back."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -299,3 +300,22 @@ def test_a_py_file_that_changed_after_planning_ends_the_shard(bench: Bench) -> N
     assert (record.state, record.error_class) == (ShardState.FAILED, "ScriptFetchError")
     assert f"changed after planning: {uri} has the digest" in record.error_message
     assert bench.runner.calls == []
+
+
+def test_a_deep_tree_left_behind_costs_no_success(bench: Bench) -> None:
+    bench.plan(shards=2)
+
+    def dig(call: ScriptCall, output: Output) -> ScriptResult:
+        at = os.open(call.work_dir, os.O_RDONLY)
+        for _ in range(50):
+            os.mkdir("d" * 200, dir_fd=at)
+            outer, at = at, os.open("d" * 200, os.O_RDONLY, dir_fd=at)
+            os.close(outer)
+        os.close(at)
+        return ScriptResult(0)
+
+    bench.runner.behaviour = dig
+    bench.deliver_together(list(bench.queue.receive(10)))
+
+    assert {record.state for record in bench.ledger.shards("run-1")} == {ShardState.SUCCEEDED}
+    assert [path.name for path in bench.worker.settings.scratch.iterdir()] == ["scripts"]
