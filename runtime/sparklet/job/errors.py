@@ -14,6 +14,10 @@ class SparkletError(Exception):
 
     retryable = False
 
+    def __str__(self) -> str:
+        """The message as UTF-8 can hold it: it may quote a lone surrogate, which no log and no answer takes."""
+        return super().__str__().encode(errors="backslashreplace").decode()
+
 
 class EventError(SparkletError):
     """An event, a message or a ``--event`` argument has not the shape it must have."""

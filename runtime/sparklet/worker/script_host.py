@@ -140,7 +140,7 @@ class Host:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
                 os.execve(command[0], command, message["env"])  # noqa: S606 - no shell is the point
-            except OSError as error:
+            except (OSError, ValueError) as error:  # such as an argument that is no text
                 os.write(2, f"{command[0]} cannot be started: {error}\n".encode())
             finally:
                 os._exit(127)

@@ -131,6 +131,8 @@ class ShardDesk:
             log.error("the lease was lost; what this attempt did does not count", error=str(error))
             return Outcome(task, error, acknowledged=False)
         except LedgerError as error:
+            if not error.retryable:  # of what it was told, not of the shard: another write may say so
+                return self._not_done(task, run, claim.record, attempt_id, error, deadline, log)
             log.error("the ledger did not take the result; the lease will lapse", error=str(error))
             return Outcome(task, error, acknowledged=False)
         except SparkletError as error:

@@ -9,7 +9,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import OPEN_INDEX, DynamoLedger
 from sparklet.aws.dynamodb.items import new_shard_item, part_item, run_item, shard_key
 from sparklet.aws.dynamodb.table import THROTTLED_S, TRANSACTION_TRIES
-from sparklet.errors import CheckpointConflictError, LedgerError
+from sparklet.errors import CheckpointConflictError, LedgerError, LedgerRefusedError
 from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, PartRecord, Position, Run, ScriptRef, ShardRecord, ShardState
 
@@ -117,6 +117,7 @@ def test_transactions_that_meet_others_are_tried_again(clients: AwsClients, ledg
     with Stubber(clients.dynamodb) as stub:
         cancelled(stub, "TransactionConflict", "None")
         cancelled(stub, "None", "TransactionConflict")
+        cancelled(stub, "ProvisionedThroughputExceeded", "None")
         stub.add_response("transact_write_items", {})
 
         ledger.add_part("run-1", PART)
@@ -161,8 +162,19 @@ def test_a_write_that_was_surely_not_done_is_told_at_once(
     with Stubber(clients.dynamodb) as stub:
         stub.add_client_error("update_item", code, http_status_code=status)
 
-        with pytest.raises(LedgerError, match=says):
+        with pytest.raises(LedgerRefusedError, match=says) as caught:
             ledger.redrive("run-1", 0, 1)
+
+        stub.assert_no_pending_responses()
+    assert not caught.value.retryable
+
+
+def test_a_transaction_that_can_never_be_done_is_told_at_once(clients: AwsClients, ledger: DynamoLedger) -> None:
+    with Stubber(clients.dynamodb) as stub:
+        cancelled(stub, "None", "ValidationError")
+
+        with pytest.raises(LedgerRefusedError, match="a transaction in table t failed"):
+            ledger.add_part("run-1", PART)
 
         stub.assert_no_pending_responses()
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError
+from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError, LedgerRefusedError
 from sparklet.events import Outcome
 from sparklet.model import Failure, ShardState
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
@@ -174,6 +174,27 @@ def test_while_the_ledger_is_down_the_result_is_kept_and_written_when_it_is_back
     assert bench.deliver().acknowledged
     assert state(bench) is ShardState.SUCCEEDED
     assert len(bench.runner.calls) == 1
+
+
+@pytest.mark.parametrize("refused", [("succeed",), ("succeed", "fail")])
+def test_a_refusal_that_lasts_is_told_at_once(bench: Bench, refused: tuple[str, ...]) -> None:
+    """What another write can still say, the ledger says; else the message comes back."""
+    bench.plan()
+    began_s = bench.clock.now_s()
+
+    def refuse(*arguments: object) -> None:
+        raise LedgerRefusedError("a write in table t failed: ValidationException")
+
+    for name in refused:
+        setattr(bench.ledger, name, refuse)
+    outcome = bench.deliver()
+
+    record = bench.ledger.get_shard("run-1", 0)
+    told = (ShardState.FAILED, "LedgerRefusedError", "a write in table t failed: ValidationException")
+    assert bench.clock.now_s() == began_s
+    assert isinstance(outcome.error, LedgerRefusedError)
+    assert outcome.acknowledged == (len(refused) == 1)
+    assert ((record.state, record.error_class, record.error_message) == told) == outcome.acknowledged
 
 
 def test_a_ledger_that_stays_down_leaves_the_message_in_the_queue(bench: Bench) -> None:
