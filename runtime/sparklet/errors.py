@@ -12,7 +12,6 @@
     │   ├── ObjectChangedError       the object is not the version that was asked for
     │   └── ObjectForbiddenError     the object may not be read or written
     ├── LedgerError*                 the ledger did not do what it was asked to
-    │   ├── LedgerRefusedError       it never will: no permission, no such table, a value that it does not take
     │   ├── RunNotFoundError         no run of that id
     │   ├── RunExistsError           a run of that id is there already
     │   ├── ShardNotFoundError       the run has no such shard
@@ -57,7 +56,6 @@ __all__ = [
     "GatewayLostError",
     "LeaseLostError",
     "LedgerError",
-    "LedgerRefusedError",
     "LocalStackError",
     "LogsError",
     "NotReportedError",
@@ -120,12 +118,6 @@ class LedgerError(SparkletError):
     """The ledger did not do what it was asked to; trying again may help."""
 
     retryable = True
-
-
-class LedgerRefusedError(LedgerError):
-    """The ledger refuses, and will each time: no permission, no such table, a value that it does not take."""
-
-    retryable = False
 
 
 class RunNotFoundError(LedgerError):

@@ -1,11 +1,8 @@
 """``s3://bucket/key`` taken apart, literally: no quoting, no query, no fragment."""
 
-import re
-
 from sparklet.errors import ObjectNotFoundError
 
 SCHEME = "s3://"
-_NO_TEXT = re.compile("[\ud800-\udfff]")  # lone surrogates: JSON holds them, UTF-8 does not
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -17,6 +14,6 @@ def split_uri(uri: str) -> tuple[str, str]:
         If ``uri`` names no bucket, or is no text that UTF-8 holds: no object can be there.
     """
     bucket, _, key = uri.removeprefix(SCHEME).partition("/")
-    if not uri.startswith(SCHEME) or not bucket or _NO_TEXT.search(uri):
+    if not uri.startswith(SCHEME) or not bucket or uri.encode(errors="ignore").decode() != uri:  # a lone surrogate
         raise ObjectNotFoundError(f"{uri!r} is no object's address; it must look like s3://bucket/key, in UTF-8")
     return bucket, key

@@ -15,8 +15,7 @@ class SparkletError(Exception):
     retryable = False
 
     def __str__(self) -> str:
-        """The message as UTF-8 can hold it: it may quote a lone surrogate, which no log and no answer takes."""
-        return super().__str__().encode(errors="backslashreplace").decode()
+        return super().__str__().encode(errors="backslashreplace").decode()  # no log or answer takes a lone surrogate
 
 
 class EventError(SparkletError):

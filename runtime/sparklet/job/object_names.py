@@ -18,13 +18,7 @@ def escaped(uri: str) -> str:
 
 
 def misread(uri: str, *, escapes: bool = False) -> str:
-    """Why ``spark.read`` would read something else than this object, or nothing; "" if it reads just this.
-
-    Parameters
-    ----------
-    escapes
-        Whether the name is given to Spark ``escaped``.
-    """
+    """Why ``spark.read`` would not read just this object; ``escapes``: if it is given the name ``escaped``."""
     key = _KEY.match(uri)
     if key and not {"", ".", ".."}.isdisjoint(key[1].split("/")):
         return "Hadoop's paths leave empty segments, . and .. out of a name"

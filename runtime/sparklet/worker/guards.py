@@ -96,33 +96,18 @@ def delete_tree(folder: Path) -> None:
     """
     if folder.is_symlink() or not folder.exists():
         return
-    failed: list[OSError] = []
     mark, numbers, found = os.urandom(8).hex(), itertools.count(), [folder]
-    while found:
-        path = found.pop()
-        with _noting(failed):
+    with contextlib.suppress(OSError):
+        for path in found:
             path.chmod(0o700)
             for entry in list(path.iterdir()):
-                with _noting(failed):
-                    if entry.is_dir() and not entry.is_symlink():
-                        entry.chmod(0o700)  # or it cannot be moved
-                        found.append(entry.rename(folder / f"{mark}{next(numbers)}"))
-                    else:
-                        entry.unlink()
-            if path != folder:
-                path.rmdir()
-    with _noting(failed):
-        folder.rmdir()
-    if failed:
-        _log.warning("%s could not be deleted whole: %a", folder, str(failed[0]))
-
-
-@contextlib.contextmanager
-def _noting(failed: list[OSError]) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        failed.append(error)
+                if entry.is_dir() and not entry.is_symlink():
+                    entry.chmod(0o700)  # or it cannot be moved
+                    found.append(entry.rename(folder / f"{mark}{next(numbers)}"))
+    with contextlib.suppress(RecursionError):  # of what could not be moved
+        shutil.rmtree(folder, ignore_errors=True)
+    if stays := [f"{path.relative_to(folder)}" for path in itertools.islice(folder.rglob("*"), 3)]:
+        _log.warning("%s could not be deleted whole, there stays %a", folder, stays)
 
 
 @contextlib.contextmanager

@@ -312,6 +312,8 @@ class _ScriptRun:
         if not self.pid:
             said = ": ".join(part for part in root_cause(self.task.script_stderr()) if part)
             raise _NotStartedError(f"the JVM could not be made ready for {self.call.script.name}: {said}")
+        if self.jvm.exit_code is not None:  # whatever the script says of itself
+            raise self.task.jvm_failure(self.jvm.exit_code)
         return code
 
     def _lost(self, error: SparkRuntimeError) -> SparkRuntimeError:

@@ -9,7 +9,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import OPEN_INDEX, DynamoLedger
 from sparklet.aws.dynamodb.items import new_shard_item, part_item, run_item, shard_key
 from sparklet.aws.dynamodb.table import THROTTLED_S, TRANSACTION_TRIES
-from sparklet.errors import CheckpointConflictError, LedgerError, LedgerRefusedError
+from sparklet.errors import CheckpointConflictError, LedgerError
 from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, PartRecord, Position, Run, ScriptRef, ShardRecord, ShardState
 
@@ -162,7 +162,7 @@ def test_a_write_that_was_surely_not_done_is_told_at_once(
     with Stubber(clients.dynamodb) as stub:
         stub.add_client_error("update_item", code, http_status_code=status)
 
-        with pytest.raises(LedgerRefusedError, match=says) as caught:
+        with pytest.raises(LedgerError, match=says) as caught:
             ledger.redrive("run-1", 0, 1)
 
         stub.assert_no_pending_responses()
@@ -173,10 +173,11 @@ def test_a_transaction_that_can_never_be_done_is_told_at_once(clients: AwsClient
     with Stubber(clients.dynamodb) as stub:
         cancelled(stub, "None", "ValidationError")
 
-        with pytest.raises(LedgerRefusedError, match="a transaction in table t failed"):
+        with pytest.raises(LedgerError, match="a transaction in table t failed") as caught:
             ledger.add_part("run-1", PART)
 
         stub.assert_no_pending_responses()
+    assert not caught.value.retryable
 
 
 def test_a_write_into_a_service_in_trouble_is_looked_up(clients: AwsClients, ledger: DynamoLedger) -> None:

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError, LedgerRefusedError
+from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError
 from sparklet.events import Outcome
 from sparklet.model import Failure, ShardState
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import Behaviour, Bench
+from tests.unit.worker.conftest import Behaviour, Bench, refusal
 
 
 def exits(code: int, cause_class: str = "", cause: str = "", tail: str = "") -> Behaviour:
@@ -183,16 +183,16 @@ def test_a_refusal_that_lasts_is_told_at_once(bench: Bench, refused: tuple[str, 
     began_s = bench.clock.now_s()
 
     def refuse(*arguments: object) -> None:
-        raise LedgerRefusedError("a write in table t failed: ValidationException")
+        raise refusal("a write in table t failed: ValidationException")
 
     for name in refused:
         setattr(bench.ledger, name, refuse)
     outcome = bench.deliver()
 
     record = bench.ledger.get_shard("run-1", 0)
-    told = (ShardState.FAILED, "LedgerRefusedError", "a write in table t failed: ValidationException")
+    told = (ShardState.FAILED, "LedgerError", "a write in table t failed: ValidationException")
     assert bench.clock.now_s() == began_s
-    assert isinstance(outcome.error, LedgerRefusedError)
+    assert isinstance(outcome.error, LedgerError)
     assert outcome.acknowledged == (len(refused) == 1)
     assert ((record.state, record.error_class, record.error_message) == told) == outcome.acknowledged
 

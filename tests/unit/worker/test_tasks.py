@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import GatewayLostError, LedgerError, LedgerRefusedError, ScriptNotAllowedError, SettingsError
+from sparklet.errors import GatewayLostError, LedgerError, ScriptNotAllowedError, SettingsError
 from sparklet.events import Outcome
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.local.memory import MemoryNotifier, MemoryTaskQueue, MemoryTaskStore
@@ -15,7 +15,7 @@ from sparklet.model import ShardResult, ShardState, TaskRecord
 from sparklet.ports import Message
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.tasks import MOST_ATTEMPTS, TaskDesk
-from tests.unit.worker.conftest import BUCKET, GRACE_S, Behaviour, Bench
+from tests.unit.worker.conftest import BUCKET, GRACE_S, Behaviour, Bench, refusal
 
 QUEUE_ARN = "arn:aws:sqs:eu-west-1:123456789012:tasks"
 LEASE_OVER_S = 600 + 61
@@ -243,17 +243,17 @@ def test_a_refusal_that_lasts_is_told_at_once(api: Api, refused: str) -> None:
 
     def refuse(record: TaskRecord, was: TaskRecord | None) -> bool:
         if record.state is ShardState.SUCCEEDED or (was and refused == "everything"):
-            raise LedgerRefusedError("a write failed: ValidationException")
+            raise refusal("a write failed: ValidationException")
         return real(record, was)
 
     api.tasks.replace_task = refuse  # type: ignore[method-assign]
     outcome = api.deliver(api.post({}, "t-1"))
 
     assert api.bench.clock.now_s() == began_s
-    assert isinstance(outcome.error, LedgerRefusedError)
+    assert isinstance(outcome.error, LedgerError)
     failure = api.state("t-1").failure
     told = failure and (failure.error_class, failure.message)
-    expected = ("LedgerRefusedError", "a write failed: ValidationException") if refused == "only the result" else None
+    expected = ("LedgerError", "a write failed: ValidationException") if refused == "only the result" else None
     assert (outcome.acknowledged, told) == (bool(expected), expected)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb.items import Attributes, Item
 from sparklet.aws.remedies import error_code, told
-from sparklet.errors import LedgerError, LedgerRefusedError
+from sparklet.errors import LedgerError
 from sparklet.ports import Clock
 
 if TYPE_CHECKING:
@@ -41,14 +41,12 @@ _NOT_NOW = frozenset(
     }
 )
 _PASSING = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"})  # of a transaction
-_NEVER = {
+_NEVER = {  # with what a request is refused that would be refused again, and what to say of it
     "AccessDeniedException": ": its policy does not allow it",
     "ResourceNotFoundException": ": there is no such table or index (SPARKLET_LEDGER_TABLE, and the region)",
-    "SerializationException": "",
     "TransactionCanceledException": "",  # where it is not for a condition, nor for others in flight
     "ValidationException": "",
 }
-"""What a request is refused with that would be refused again, and what to say of it."""
 _ALL_OLD = "ALL_OLD"
 
 
@@ -261,8 +259,9 @@ class LedgerTable:
 
     def _fault(self, what: str, error: "BotoCoreError | ClientError") -> LedgerError:
         code = error_code(error)
-        kind = LedgerRefusedError if code in _NEVER else LedgerError
-        return kind(f"{what} in table {self.name} failed{_NEVER.get(code, '')}: {told(error)}")
+        fault = LedgerError(f"{what} in table {self.name} failed{_NEVER.get(code, '')}: {told(error)}")
+        fault.retryable = code not in _NEVER
+        return fault
 
     def _back_off(self, tries: int) -> None:
         self._clock.sleep(random.uniform(0, min(2.0, 0.02 * 2 ** min(tries, 10))))

@@ -72,19 +72,16 @@ def job_of_run(run: Run) -> ElsewhereJob:
     Raises
     ------
     PlanError
-        If the run's inputs are more than its folders and objects, or Spark takes their names for others: they would be
-        another input there.
+        If the run's inputs are more than its folders and objects: the same names would be another input there.
     """
     options = run.options
     narrowed = options.include or options.exclude or options.modified_since_s or options.incremental
-    if run.lists or narrowed or options.all_versions or run.access.role_arn or run.access.requester_pays:
+    misnamed = any(misread(f"{uri}x" if uri.endswith("/") else uri) for uri in run.inputs)
+    if run.lists or narrowed or misnamed or options.all_versions or run.access.role_arn or run.access.requester_pays:
         raise PlanError(
-            f"run {run.run_id} takes its input from a list, a filter or another account, which one job over "
-            f"{', '.join(run.inputs) or 'no folder'} would not do; name shards of it"
+            f"run {run.run_id} takes its input from a list, a filter, another account or names that Spark misreads, "
+            f"which one job over {', '.join(run.inputs) or 'no folder'} would not do; name shards of it"
         )
-    for uri in run.inputs:
-        if why := misread(f"{uri}x" if uri.endswith("/") else uri):
-            raise PlanError(f"run {run.run_id} reads {uri}, which one job would not do: {why}; name shards of it")
     script = run.scripts[-1]
     return ElsewhereJob(
         script.uri, run.inputs, run.output_uri, run.params, run.args, script.py_files, name=f"{run.run_id}"
