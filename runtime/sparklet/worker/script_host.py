@@ -73,7 +73,7 @@ def conf_apart(command: Sequence[str], place: int = 0) -> tuple[list[str], int]:
     start = end = command.index("--conf")
     while command[end : end + 1] == ["--conf"]:
         end += 2
-    words = "".join(f'"{word.translate(_ESCAPED)}"\n' for word in command[start - 1 : end]).encode()
+    words = os.fsencode("".join(f'"{word.translate(_ESCAPED)}"\n' for word in command[start - 1 : end]))
     held, fill = os.pipe()
     fcntl.fcntl(fill, fcntl.F_SETPIPE_SZ, len(words))  # by itself it holds 64 KiB
     os.write(fill, words)
@@ -287,6 +287,7 @@ class _Nothing:
 
 def main() -> None:
     """``python -P -m sparklet.worker.script_host CONTROL_FD``, in a folder that goes when it ends."""
+    home = Path.cwd()
     become_subreaper()
     host = Host(socket.socket(fileno=int(sys.argv[1])))
     afterwards = host.serve()
@@ -294,7 +295,7 @@ def main() -> None:
         afterwards()
         return
     host.end_all()
-    delete_tree(Path.cwd())
+    delete_tree(home)
 
 
 if __name__ == "__main__":
