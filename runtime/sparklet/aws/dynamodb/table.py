@@ -291,6 +291,5 @@ def _hides_the_outcome(error: "BotoCoreError | ClientError") -> bool:
 
 
 def _reasons(error: "ClientError") -> set[str]:
-    """Why a transaction was cancelled, as its writes say; empty if none does."""
     response: Any = error.response
     return {reason.get("Code", "None") for reason in response.get("CancellationReasons", [])} - {"None"}
