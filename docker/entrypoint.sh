@@ -29,11 +29,11 @@ case "${1-}" in
         exec python3 "$@"
         ;;
     pyspark | spark-submit | spark-sql)
-        exec python3 -m sparklet.worker.spark_command "$@"
+        exec python3 -P -m sparklet.worker.spark_command "$@"
         ;;
     shard)
         shift
-        exec python3 -m sparklet.worker.one_shard "$@"
+        exec python3 -P -m sparklet.worker.one_shard "$@"
         ;;
     *.*) ;; # module.function
     *)
@@ -42,10 +42,11 @@ case "${1-}" in
         exit 64
         ;;
 esac
+# -P: a module that a script leaves in the working directory, /tmp, must not be imported here.
 if [ -n "${AWS_LAMBDA_RUNTIME_API-}" ]; then
-    exec python3 -m awslambdaric "$1"
+    exec python3 -P -m awslambdaric "$1"
 elif [ -x /usr/local/bin/aws-lambda-rie ]; then
-    exec /usr/local/bin/aws-lambda-rie python3 -m awslambdaric "$1"
+    exec /usr/local/bin/aws-lambda-rie python3 -P -m awslambdaric "$1"
 fi
 echo "entrypoint: there is no Lambda here (AWS_LAMBDA_RUNTIME_API is not set), and no /usr/local/bin/aws-lambda-rie." >&2
 usage >&2

@@ -32,6 +32,12 @@ def test_a_failed_script_is_retried_unless_it_must_fail_again() -> None:
     assert not ScriptFailedError("s3://b/x.py", 1, permanent=True).retryable
 
 
+def test_every_message_can_be_written_whatever_it_quotes() -> None:
+    told = str(ScriptFailedError("s3://b/\ud800ü.py", 1))
+
+    assert told.encode().decode() == r"s3://b/\ud800ü.py exited with 1"
+
+
 def test_a_failed_script_is_named_with_its_cause() -> None:
     error = ScriptFailedError("s3://b/x.py", 3, cause_class="KeyError", cause="'day'")
 

@@ -22,7 +22,9 @@ def test_bucket_and_key(uri: str, parts: tuple[str, str]) -> None:
     assert split_uri(uri) == parts
 
 
-@pytest.mark.parametrize("uri", ["", "b/k", "/b/k", "s3:/b/k", "s3://", "s3:///k", "S3://b/k", "s3a://b/k"])
-def test_what_names_no_bucket_is_refused(uri: str) -> None:
+@pytest.mark.parametrize(
+    "uri", ["", "b/k", "/b/k", "s3:/b/k", "s3://", "s3:///k", "S3://b/k", "s3a://b/k", "s3://b/\ud800", "s3://\udfff/k"]
+)
+def test_what_can_be_no_address_is_refused(uri: str) -> None:
     with pytest.raises(ObjectNotFoundError, match="s3://bucket/key"):
         split_uri(uri)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from sparklet.job.command_line import command_line
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import event_objects
 from sparklet.job.judging import read_figures
+from sparklet.job.object_names import escaped, misread
 from sparklet.job.outcome import Outcome
 from sparklet.job.turns import each_job
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 SHOWN = 120  # characters of a wrong document that an error quotes
-HIDDEN_NAME = re.compile(r"\.|_(?!SUCCESS$|metadata$|common_metadata$)")  # those three hold no rows
-GLOB_CHARACTERS = re.compile(r"([\\{}\[\]*?])")
 
 
 @dataclass(frozen=True)
@@ -171,18 +169,16 @@ class Job:
         Raises
         ------
         EventError
-            If there are no inputs, or if Spark would pass over one of those objects because of its name.
+            If there are no inputs, or if Spark would take one of those names for another, or pass over it.
         """
         if not self.inputs:
             raise EventError("no inputs: pass --input URI (as often as you like), or inputs in the event")
         if not self.exact_names:
             return list(self.inputs)
         for uri in self.inputs:
-            if HIDDEN_NAME.match(uri.rsplit("/", 1)[-1]):
-                raise EventError(
-                    f"Spark passes over names that begin with _ or . and would lose {uri}: rename it, or exclude it"
-                )
-        return [GLOB_CHARACTERS.sub(r"\\\1", uri) for uri in self.inputs]
+            if why := misread(uri, escapes=True):
+                raise EventError(f"the input {uri!r} would not be read: {why}; rename it, or exclude it")
+        return [escaped(uri) for uri in self.inputs]
 
     def figures(self, spark: SparkSession | None = None) -> dict[str, Any]:
         """Of a check script: what the run that it judges has to show, its ``output``, ``rows`` and ``counts`` among it.

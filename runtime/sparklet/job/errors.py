@@ -14,6 +14,9 @@ class SparkletError(Exception):
 
     retryable = False
 
+    def __str__(self) -> str:
+        return super().__str__().encode(errors="backslashreplace").decode()  # no log or answer takes a lone surrogate
+
 
 class EventError(SparkletError):
     """An event, a message or a ``--event`` argument has not the shape it must have."""

@@ -7,13 +7,14 @@ the truth: ``host.lock`` is held while a stack runs, ``clients.lock`` (shared) b
 import fcntl
 import json
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from sparklet.worker.guards import delete_tree
 
 STATE_DIR_VARIABLE = "SPARKLET_STATE_DIR"
 _MOST_LOGS = 60  # of worker processes
@@ -106,7 +107,7 @@ class StateDir:
     def sweep(self) -> None:
         """Delete what an earlier host left in passing; only the host may, while it holds its lock."""
         for folder in (self.scratch, self.tmp):
-            shutil.rmtree(folder, ignore_errors=True)
+            delete_tree(folder)
             folder.mkdir(exist_ok=True)
         for path in (self.info_file, self.failure_file):
             path.unlink(missing_ok=True)

@@ -53,7 +53,8 @@ class TaskRecord:
 
     def succeeded(self, result: ShardResult, now_s: float) -> Self:
         """SUCCEEDED, with what fits of the result."""
-        outputs = tuple(uri for uri in result.outputs[:MOST_OUTPUTS] if len(uri.encode()) <= OUTPUT_BYTES)
+        told = (uri.encode(errors="replace") for uri in result.outputs[:MOST_OUTPUTS])
+        outputs = tuple(uri.decode() for uri in told if len(uri) <= OUTPUT_BYTES)
         kept = ShardResult(result.rows, result.output_bytes, outputs, _fitting(result.answer))
         return self._changed(ShardState.SUCCEEDED, now_s, result=kept, failure=None)
 

@@ -4,6 +4,7 @@ Linux only, like Lambda: processes are found in ``/proc``.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -88,19 +89,25 @@ class TaskDir:
 
 
 def delete_tree(folder: Path) -> None:
-    """Delete a folder, read-only ones inside included; no link is followed.
+    """Delete a folder of any depth with all that is in it, read-only folders included; no link is followed.
 
-    What cannot be deleted stays: the task's result must not hang on it, and the next task's
-    check of the free space does see it.
+    Folders within folders are moved up, so no path gets too long. Nothing is raised, since the task's result must not
+    hang on it: what stays is logged, and the next task's check of the free space does see it.
     """
     if folder.is_symlink() or not folder.exists():
         return
-    folder.chmod(0o700)
-    for parent, names, _ in os.walk(folder):  # top-down: a folder is opened up before it is entered
-        for path in (Path(parent, name) for name in names):
-            if not path.is_symlink():
-                path.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+    mark, numbers, found = os.urandom(8).hex(), itertools.count(), [folder]
+    with contextlib.suppress(OSError):
+        for path in found:
+            path.chmod(0o700)
+            for entry in list(path.iterdir()):
+                if entry.is_dir() and not entry.is_symlink():
+                    entry.chmod(0o700)  # or it cannot be moved
+                    found.append(entry.rename(folder / f"{mark}{next(numbers)}"))
+    with contextlib.suppress(RecursionError):  # of what could not be moved
+        shutil.rmtree(folder, ignore_errors=True)
+    if stays := [f"{path.relative_to(folder)}" for path in itertools.islice(folder.rglob("*"), 3)]:
+        _log.warning("%s could not be deleted whole, there stays %a", folder, stays)
 
 
 @contextlib.contextmanager

@@ -72,7 +72,7 @@ class HostProcess:
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "sparklet.worker.script_host", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "sparklet.worker.script_host", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

@@ -24,9 +24,7 @@ from sparklet.errors import (
     DeadlineExceededError,
     EventError,
     LedgerError,
-    RunNotFoundError,
     SettingsError,
-    ShardNotFoundError,
     SparkletError,
 )
 from sparklet.events import Outcome, Source, Task
@@ -140,7 +138,7 @@ def run_one(desk: ShardDesk, asked: Asked, log: Log) -> int:
         ref = _reference(desk.ledger, desk.clock, asked, log)
     except LedgerError as error:
         log.error("the shard cannot be asked for", error=str(error))
-        return WRONG if isinstance(error, RunNotFoundError | ShardNotFoundError) else LATER
+        return LATER if error.retryable else WRONG
     deadline = Deadline(desk.clock.now_s() + asked.timeout_s)
     return exit_code(desk.do(Task(Source.DIRECT, {}, shard=ref), ref, attempt_id, deadline, log))
 

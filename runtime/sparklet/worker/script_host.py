@@ -13,29 +13,31 @@ all. It ends itself, and them, when the control socket closes: when the worker d
 import array
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from select import POLLIN, poll
 from types import ModuleType
 from typing import Any
 
-from sparklet.worker.guards import become_subreaper, descendants, die_with_parent, end_descendants, signal_process
+from sparklet.worker.guards import become_subreaper, delete_tree, descendants, die_with_parent, end_descendants
 from sparklet.worker.script_main import DUMP_SIGNAL, enter, execute, place_fds
 
 Message = dict[str, Any]
 Afterwards = Callable[[], None]
 MOST_FDS = 8
 END_LIMIT_S = 5.0
+_ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
 DUMP_PAUSE_S = 0.25  # for a script to write where it is, before it is ended
 _NEEDED_TO_THE_END = ("sys", "builtins", "io", "_io", "codecs", "encodings", "threading", "_thread", "atexit")
 
@@ -61,6 +63,22 @@ def receive(control: socket.socket) -> tuple[Message, list[int]] | None:
     except ConnectionResetError:
         return None
     return (json.loads(body), fds) if head else None
+
+
+def conf_apart(command: Sequence[str], place: int = 0) -> tuple[list[str], int]:
+    """Java's command with main class and settings in an argument file, since every user can read a command line.
+
+    The file is a pipe, which comes with it; ``place``: its number in Java, if it is another one there.
+    """
+    start = end = command.index("--conf")
+    while command[end : end + 1] == ["--conf"]:
+        end += 2
+    words = os.fsencode("".join(f'"{word.translate(_ESCAPED)}"\n' for word in command[start - 1 : end]))
+    held, fill = os.pipe()
+    fcntl.fcntl(fill, fcntl.F_SETPIPE_SZ, len(words))  # by itself it holds 64 KiB
+    os.write(fill, words)
+    os.close(fill)
+    return [*command[: start - 1], f"@/proc/self/fd/{place or held}", *command[end:]], held
 
 
 class Host:
@@ -122,22 +140,23 @@ class Host:
         if self._jvm_stdin is not None:
             os.close(self._jvm_stdin)
         stdin, self._jvm_stdin = os.pipe()  # both close-on-exec: only this process keeps the JVM's stdin open
-        own_pid, command = os.getpid(), message["command"]
+        own_pid, (command, conf) = os.getpid(), conf_apart(message["command"], len(fds) + 1)
         pid = os.fork()
         if pid == 0:
             try:
                 die_with_parent(own_pid)
                 os.setsid()
                 os.chdir(message["cwd"])
-                place_fds([stdin, *fds])
+                place_fds([stdin, *fds, conf])
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
                 os.execve(command[0], command, message["env"])  # noqa: S606 - no shell is the point
-            except OSError as error:
+            except (OSError, ValueError) as error:  # such as an argument that is no text
                 os.write(2, f"{command[0]} cannot be started: {error}\n".encode())
             finally:
                 os._exit(127)
         os.close(stdin)
+        os.close(conf)
         self._children[pid] = self._jvm_name = message["name"]
 
     def _fork(self, name: str, afterwards: Afterwards) -> Afterwards | None:
@@ -152,7 +171,8 @@ class Host:
         """Kill all but what is to be spared: nothing, the ``jvm``, or the ``jvm tree`` with Spark's Python workers."""
         script = message["dump"]
         if script in descendants(os.getpid()):
-            signal_process(script, DUMP_SIGNAL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(script, DUMP_SIGNAL)
             time.sleep(DUMP_PAUSE_S)
         survivors = end_descendants(lambda: self._spared(message["spare"]), self._reap, END_LIMIT_S)
         self._tell({"ended": sorted(survivors)})
@@ -266,8 +286,8 @@ class _Nothing:
 
 
 def main() -> None:
-    """``python -m sparklet.worker.script_host CONTROL_FD``, in a folder that goes when it ends."""
-    home = sys.path.pop(0)
+    """``python -P -m sparklet.worker.script_host CONTROL_FD``, in a folder that goes when it ends."""
+    home = Path.cwd()
     become_subreaper()
     host = Host(socket.socket(fileno=int(sys.argv[1])))
     afterwards = host.serve()
@@ -275,7 +295,7 @@ def main() -> None:
         afterwards()
         return
     host.end_all()
-    shutil.rmtree(home, ignore_errors=True)
+    delete_tree(home)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import NoReturn
 from sparklet.errors import SettingsError, SparkletError
 from sparklet.job.session import table_conf
 from sparklet.settings import SparkSettings, check_names, spark_settings
+from sparklet.worker.script_host import conf_apart
 from sparklet.worker.spark_options import (
     SHELL,
     SUBMIT,
@@ -130,6 +131,9 @@ def _class_names(settings: SparkSettings) -> frozenset[str]:
 
 
 def _become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    if SUBMIT in command:
+        command, conf = conf_apart(command)
+        os.set_inheritable(conf, True)
     os.execve(command[0], list(command), dict(env))  # noqa: S606 - no shell is what we want
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGKILL
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, ScriptError
 from sparklet.settings import SparkSettings
@@ -103,18 +104,13 @@ class _Watch:
         self.host.end(dump=self.script_pid if over else 0)
         for event in self.host.events(0):
             self._take(event)
-        if self.script_code is not None:
-            self._refuse_blame(self.script_code, jvm_code)
-            return self.task.result(self.script_code)
-        if over:
+        if over and self.script_code in (None, -SIGKILL):  # by our doing, though the script's end was still heard
             raise deadline_exceeded(self.call, self.task)
+        if self.script_code is not None:  # whatever it says of itself; which of the two is seen to end first is chance
+            if self.task.out_of_memory or jvm_code not in (None, script_main.jvm_code(self.script_code)):
+                raise self.task.jvm_failure(jvm_code or 0)
+            return self.task.result(self.script_code)
         return self._jvm_result()
-
-    def _refuse_blame(self, script_code: int, jvm_code: int | None) -> None:
-        """Raise if a script failed because it lost its JVM; which of the two is seen to end first is chance."""
-        lost = jvm_code is not None and jvm_code != script_main.jvm_code(script_code)
-        if script_code and (lost or self.task.out_of_memory):
-            raise self.task.jvm_failure(jvm_code or 0)
 
     def _listen(self, until_s: float | Callable[[], float]) -> None:
         """Wait for the script's end, then for the JVM's."""

@@ -20,7 +20,7 @@ from sparklet.errors import (
     PlanError,
     ScratchFullError,
 )
-from sparklet.job.arguments import GLOB_CHARACTERS, HIDDEN_NAME
+from sparklet.job.object_names import misread
 from sparklet.model import Access, InputObject, Slice, SliceKind
 from sparklet.parquet_footer import MAGIC, FooterError, load_footer
 from sparklet.ports import ObjectStore
@@ -34,8 +34,6 @@ NARROWEST_GAP_BYTES = 256 * 1024  # between ranges of a Parquet file: reading on
 AT_A_TIME = 4
 LONGEST_STEM = 80
 
-COPYING = "._COPYING_"  # what an unfinished copy ends in; Spark passes over it
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SUFFIX = re.compile(r"(?:\.[A-Za-z0-9]{1,12}){1,3}$")
 _ESCAPED = re.compile(rb'\\[\\"]')
 
@@ -43,19 +41,7 @@ _ESCAPED = re.compile(rb'\\[\\"]')
 def needs_staging(item: InputObject, access: Access, abroad: Collection[str] = ()) -> bool:
     """Whether Spark would not read just this by the object's name; ``abroad`` are buckets of other regions."""
     foreign = access.requester_pays or access.role_arn or split_uri(item.uri)[0] in abroad
-    return bool(item.slice or item.version_id or foreign) or is_misread(item.uri)
-
-
-def is_misread(uri: str) -> bool:
-    """Whether ``spark.read`` over S3A takes this name for another one, or passes over it (tried on real Spark)."""
-    *folders, name = split_uri(uri)[1].split("/")
-    return (
-        any(segment in ("", ".", "..") for segment in (*folders, name))  # Hadoop's Path makes them disappear
-        or HIDDEN_NAME.match(name) is not None
-        or name.endswith(COPYING)
-        or GLOB_CHARACTERS.search(uri) is not None  # a script that does not escape them reads others, or none
-        or CONTROL.search(uri) is not None
-    )
+    return bool(item.slice or item.version_id or foreign or misread(item.uri))
 
 
 def staged_name(number: int, uri: str) -> str:

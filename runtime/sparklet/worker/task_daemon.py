@@ -5,9 +5,12 @@ runs this module in place of ``pyspark.daemon`` (``spark.python.daemon.module``)
 """
 
 import os
+import sys
 
 if __name__ == "__main__":
+    os.chdir(os.environ["PWD"])
+    if not sys.flags.safe_path:
+        sys.path[0] = os.environ["PWD"]  # not the kept JVM's, where an earlier task may have left modules
     from pyspark.daemon import manager
 
-    os.chdir(os.environ["PWD"])
     manager()

@@ -84,6 +84,8 @@ class TaskDesk:
             return self._not_done(task, order, record, error, deadline, log)
         done = record.succeeded(result, self.clock.now_s())
         if problem := self._persist(done, record, deadline, log):
+            if not problem.retryable:  # of what the ledger was told, not of the task: another write may say so
+                return self._not_done(task, order, record, problem, deadline, log)
             return Outcome(task, problem, acknowledged=False)
         log.info("task succeeded", rows=result.rows)
         self._tell(done, log)

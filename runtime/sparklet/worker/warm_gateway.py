@@ -123,7 +123,7 @@ class WarmRunner:
             message = self._message(call, conf, host, jvm)
             code = _ScriptRun(call, host, jvm, task).code(message)
             problem = _clean(call, host, jvm, keep=self._keep_context, may_keep=code >= 0)
-            if code != 0 and jvm.exit_code is not None:
+            if jvm.exit_code is not None and (code != 0 or jvm.exit_code < 0):  # a kill may be seen late
                 raise task.jvm_failure(jvm.exit_code)
             result = task.result(code)
         except BaseException:  # whatever it was, nothing of this task may stay
@@ -312,6 +312,8 @@ class _ScriptRun:
         if not self.pid:
             said = ": ".join(part for part in root_cause(self.task.script_stderr()) if part)
             raise _NotStartedError(f"the JVM could not be made ready for {self.call.script.name}: {said}")
+        if self.jvm.exit_code is not None:  # whatever the script says of itself
+            raise self.task.jvm_failure(self.jvm.exit_code)
         return code
 
     def _lost(self, error: SparkRuntimeError) -> SparkRuntimeError:

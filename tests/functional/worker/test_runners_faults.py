@@ -74,6 +74,27 @@ def test_a_script_that_fails_because_its_jvm_was_killed_does_not_get_the_blame(b
     bench.settle()
 
 
+@pytest.mark.parametrize("code", [f"os.kill({JVM_PID}, 9)", "spark._jvm.java.lang.System.exit(5)"])
+def test_a_script_that_swallows_its_jvms_loss_has_not_succeeded(bench: Bench, code: str) -> None:
+    """Though it says so itself, at once or after it saw that nothing can be done any more."""
+    told = "ended by SIGKILL" if "kill" in code else "ended with 5"
+    for last in ("os._exit(0)", "spark.range(3).count()"):
+        with pytest.raises(GatewayLostError, match=f"{told} under the script"):
+            bench.run(SPARK + f"import os\ntry:\n    {code}\n    {last}\nexcept Exception:\n    pass")
+
+    bench.settle()
+
+
+def test_arguments_that_no_process_can_be_given_are_told(bench: Bench) -> None:
+    """Under spark-submit they must go through a command line."""
+    ran = bench.run("import sys\nprint(len(sys.argv[1]))", args=["a\0b"])
+
+    if isinstance(bench.runner, WarmRunner):
+        assert ran.text("stdout") == "3\n"
+    else:
+        assert (ran.code, "embedded null byte" in ran.result.stderr_tail) == (127, True)
+
+
 def test_a_script_cannot_hide_that_the_jvm_went_away(warm: Bench) -> None:
     code = (
         SPARK + "try:\n    spark._jvm.java.lang.System.exit(5)\nexcept Exception:\n    import time\n    time.sleep(600)"

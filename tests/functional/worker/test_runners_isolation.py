@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from sparklet.worker.warm_gateway import WarmRunner
-from tests.functional.worker.conftest import SPARK, Bench, make, marked
+from tests.functional.worker.conftest import SPARK, Bench, make, marked, small_env
 
 pytestmark = pytest.mark.spark
 
@@ -326,3 +328,82 @@ print(json.dumps([
 
     assert told == ["a b", "5", True]
     warm.settle()
+
+
+LISTED = (
+    SPARK
+    + """
+from pathlib import Path
+secret = spark.conf.get("spark.hadoop.fs.s3a.secret.key")
+lines = []
+for path in Path("/proc").glob("[0-9]*/cmdline"):
+    try:
+        lines.append(path.read_bytes().decode(errors="replace"))
+    except OSError:
+        pass
+told = {"all": len(lines), "secret": secret, "seen": [line for line in lines if "hunter" in line]}
+told["odd"] = [spark.conf.get(f"spark.odd.{n}") for n in range(4)]
+import json
+print(json.dumps(told))
+"""
+)
+ODD = ["a \"b\" 'c'", "back\\slash\\", "two\nlines\r\tü", "# no comment, 'quoted\""]
+
+
+@pytest.mark.parametrize("kind", ["warm", "submit"])
+def test_no_command_line_shows_a_value_of_the_operators_settings(kind: str, tmp_path: Path) -> None:
+    secret = {"spark.hadoop.fs.s3a.secret.key": "hunter2/+=x", "spark.big": "x" * 100_000}
+    conf = {**secret, **{f"spark.odd.{n}": value for n, value in enumerate(ODD)}}
+    runner = make(kind, tmp_path, SPARKLET_SPARK_CONF=json.dumps(conf))
+    try:
+        told = Bench(runner, tmp_path).run(LISTED).told()
+    finally:
+        runner.close()
+
+    assert told["secret"] == "hunter2/+=x"
+    assert told["seen"] == []
+    assert told["all"] > 3
+    assert told["odd"] == ODD
+
+
+def test_a_module_that_a_script_left_is_not_imported_by_the_next(bench: Bench) -> None:
+    leave = """
+import os, sys
+from pathlib import Path
+places = [Path(os.environ["SPARKLET_HOST"]), Path(os.environ["TMPDIR"]).parent]
+for place in places:
+    (place / "left_behind.py").write_text("")
+"""
+    find = (
+        SPARK
+        + """
+import importlib.util, json, os
+from pathlib import Path
+Path("beside_the_task.py").write_text("")
+
+@F.udf("boolean")
+def found(name):
+    import importlib.util
+    return importlib.util.find_spec(name) is not None
+
+names = ["left_behind", "beside_the_task"]
+rows = spark.createDataFrame([(name,) for name in names], "name string").select(found("name")).collect()
+print(json.dumps([importlib.util.find_spec(names[0]) is not None, *(row[0] for row in rows)]))
+"""
+    )
+    assert bench.run(leave).code == 0
+
+    assert bench.run(find).told() == [False, False, True]
+
+
+def test_nor_does_the_images_spark_submit(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(LISTED)
+    conf = {"spark.hadoop.fs.s3a.secret.key": "hunter2", **{f"spark.odd.{n}": value for n, value in enumerate(ODD)}}
+    env = {**os.environ, **small_env(SPARKLET_SPARK_CONF=json.dumps(conf)), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "sparklet.worker.spark_command", "spark-submit", str(tmp_path / "job.py")]
+
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["secret"], told["seen"], told["odd"]) == ("hunter2", [], ODD)

@@ -17,10 +17,10 @@ from sparklet.clock import SystemClock
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.new_run import RunRequest, new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.job.object_names import misread
 from sparklet.local.jars import ensure_jars
 from sparklet.local.memory import MemoryTaskQueue
 from sparklet.model import RunOptions, RunState, ShardRef, ShardState
-from sparklet.worker.staging import is_misread
 from tests.functional.worker.conftest import STACK
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
 from tests.unit.worker.test_staging import MISREAD, RIGHT
@@ -172,7 +172,7 @@ def test_objects_with_odd_names_are_read_each_once(function: Function) -> None:
     assert function.shard(ref).state is ShardState.SUCCEEDED
     found = sorted(int(row[1]) for row in seen(function))
     assert [keys[number] for number in found] == keys
-    assert sum(map(is_misread, uris)) == len(MISREAD) - 1
+    assert len([uri for uri in uris if misread(uri)]) == len(MISREAD) - 1
 
 
 def test_a_slice_of_an_object_that_was_replaced_never_reaches_the_script(function: Function) -> None:

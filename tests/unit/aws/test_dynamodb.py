@@ -117,6 +117,7 @@ def test_transactions_that_meet_others_are_tried_again(clients: AwsClients, ledg
     with Stubber(clients.dynamodb) as stub:
         cancelled(stub, "TransactionConflict", "None")
         cancelled(stub, "None", "TransactionConflict")
+        cancelled(stub, "ProvisionedThroughputExceeded", "None")
         stub.add_response("transact_write_items", {})
 
         ledger.add_part("run-1", PART)
@@ -161,10 +162,22 @@ def test_a_write_that_was_surely_not_done_is_told_at_once(
     with Stubber(clients.dynamodb) as stub:
         stub.add_client_error("update_item", code, http_status_code=status)
 
-        with pytest.raises(LedgerError, match=says):
+        with pytest.raises(LedgerError, match=says) as caught:
             ledger.redrive("run-1", 0, 1)
 
         stub.assert_no_pending_responses()
+    assert not caught.value.retryable
+
+
+def test_a_transaction_that_can_never_be_done_is_told_at_once(clients: AwsClients, ledger: DynamoLedger) -> None:
+    with Stubber(clients.dynamodb) as stub:
+        cancelled(stub, "None", "ValidationError")
+
+        with pytest.raises(LedgerError, match="a transaction in table t failed") as caught:
+            ledger.add_part("run-1", PART)
+
+        stub.assert_no_pending_responses()
+    assert not caught.value.retryable
 
 
 def test_a_write_into_a_service_in_trouble_is_looked_up(clients: AwsClients, ledger: DynamoLedger) -> None:

@@ -249,6 +249,9 @@ def test_there_is_a_key_for_each_option_of_the_command_line() -> None:
         (request(check="s3://data/jobs/gone.py"), PlanError, "gone.py is not there"),
         (request(idempotency_key="k"), PlanError, "give one of them"),
         ({"run_id": "unknown"}, RunNotFoundError, "unknown"),
+        *((request(**{key: "\ud800"}), EventError, "no text") for key in sorted(KEYS - {"run_id"})),
+        (request(inputs=["s3://data/\udfff/"]), EventError, "no text"),
+        (request(params={"\ud800": 1}), EventError, "no text"),
     ],
 )
 def test_a_bad_request_is_refused_by_the_key_that_is_wrong(

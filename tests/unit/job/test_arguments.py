@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -163,12 +164,39 @@ def test_names_of_a_shards_objects_are_no_globs() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["_a.csv", ".a.csv", "_SUCCESS.csv"])
-def test_an_object_that_spark_would_silently_pass_over_is_refused(name: str) -> None:
-    event = {**SHARD_EVENT, "inputs": ["s3://b/x.csv", f"s3://b/{name}"]}
+@pytest.mark.parametrize("event", [SHARD_EVENT, "an event of S3"], ids=["shard", "notice"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(
+            "_a.csv",
+            ".a.csv",
+            "_SUCCESS.csv",
+            "a.csv._COPYING_",
+            "x/[a]._COPYING_",
+            "in//a.csv",
+            "/a.csv",
+            "in/./a.csv",
+        ),
+        *("in/../secret/x.csv", "in/..", "a.csv/", "a\nb.csv", "a\x7fb.csv"),
+    ],
+)
+def test_an_object_that_spark_would_take_for_another_or_lose_is_refused(event: Any, key: str) -> None:
+    if event is SHARD_EVENT:
+        event = {**SHARD_EVENT, "inputs": ["s3://b/x.csv", f"s3://b/{key}"]}
+    else:
+        detail = {"bucket": {"name": "b"}, "object": {"key": key}}
+        event = {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
 
-    with pytest.raises(EventError, match=f"would lose s3://b/{name}: rename it"):
+    with pytest.raises(EventError, match="rename it, or exclude it") as caught:
         job_of("--event", json.dumps(event)).input_list()
+
+    assert repr(f"s3://b/{key}") in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/../x//a.csv", "../in/a.csv", "in//a.csv"])
+def test_a_file_systems_own_dots_are_no_other_object(uri: str) -> None:
+    assert job_of("--event", json.dumps({**SHARD_EVENT, "inputs": [uri]})).input_list() == [uri]
 
 
 @pytest.mark.parametrize("name", ["_SUCCESS", "_metadata", "a_b.csv", "_folder/a.csv", ".folder/a.csv"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sparklet.errors import LedgerError
 from sparklet.events import Outcome, answer, parse_event
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
@@ -145,6 +146,13 @@ def settings(tmp_path: Path) -> WorkerSettings:
 @pytest.fixture
 def bench(settings: WorkerSettings) -> Bench:
     return make_bench(settings)
+
+
+def refusal(message: str) -> LedgerError:
+    """What DynamoDB refuses and would refuse again."""
+    error = LedgerError(message)
+    error.retryable = False
+    return error
 
 
 def make_bench(settings: WorkerSettings) -> Bench:

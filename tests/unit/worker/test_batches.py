@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
 from sparklet.errors import BatchNotDoneError, EventError, ScratchFullError, SettingsError
 from sparklet.events import Outcome, answer
@@ -212,6 +214,18 @@ def test_a_job_is_read_from_the_stacks_own_runs_only(desk: Bench, uri: str) -> N
     (outcome,) = desk.invoke(told({"job": uri, "items": [LISTED]}))
 
     assert "runs/" in outcome.answer["cause"]
+    assert desk.runner.calls == []
+
+
+def test_addresses_that_are_no_text_fail_their_batch(desk: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert one(desk, {"Bucket": "in", "Key": "\ud800.csv"}).answer["state"] == "FAILED"
+    assert desk.worker.batches is not None
+    desk.worker.batches.store = S3Store(AwsClients(attempts=1))
+
+    (outcome,) = desk.invoke(told({"job": f"s3://{BUCKET}/runs/\ud800/objects.json", "items": [LISTED]}))
+
+    assert (outcome.answer["state"], outcome.answer["error"]) == ("FAILED", "ObjectNotFoundError")
     assert desk.runner.calls == []
 
 

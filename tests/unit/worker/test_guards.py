@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import stat
@@ -109,6 +110,62 @@ def test_read_only_folders_are_deleted_by_a_user_who_is_not_root() -> None:
             os._exit(1 if folder.exists() else 0)
 
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def dig(folder: Path, levels: int, name: str) -> None:
+    """Nest folders deeper than a path can say, with a file and a link to the outside in the last."""
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=at)
+        inner = os.open(name, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.symlink(folder.parent, "link", dir_fd=at)
+    os.close(os.open("f" * 255, os.O_CREAT, dir_fd=at))
+    os.close(at)
+
+
+@pytest.mark.parametrize("name", ["d" * 200, "d"])
+def test_a_tree_of_any_depth_is_deleted_and_no_link_followed(tmp_path: Path, name: str) -> None:
+    beside, task = tmp_path / "beside", tmp_path / "task"
+    for folder in (beside, task, task / "other"):
+        folder.mkdir()
+    dig(task, 1_500, name)
+    (task / os.fsdecode(b"\xff")).mkdir()
+
+    delete_tree(task)
+
+    assert list(tmp_path.iterdir()) == [beside]
+
+
+def test_a_link_in_the_folders_place_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "kept" / "inner").mkdir(parents=True)
+    (tmp_path / "task").symlink_to(tmp_path / "kept")
+
+    delete_tree(tmp_path / "task")
+
+    assert (tmp_path / "task" / "inner").is_dir()
+
+
+def test_what_cannot_be_deleted_is_told_and_the_rest_goes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    task = tmp_path / "task"
+    for name in ("a", "b/c", "d"):
+        (task / name).mkdir(parents=True)
+        (task / name / f"{name[-1]}.txt").touch()
+    unlink = os.unlink
+
+    def held(path: str, *, dir_fd: int | None = None) -> None:
+        if path == "c.txt":
+            raise OSError(errno.EBUSY, "Device or resource busy", path)
+        unlink(path, dir_fd=dir_fd)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "unlink", held)
+        delete_tree(task)
+
+    assert [path.name for path in task.rglob("*") if path.is_file()] == ["c.txt"]
+    assert f"{task} could not be deleted whole" in caplog.text
+    assert "c.txt" in caplog.text
 
 
 def test_deleting_what_is_not_there_does_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A shard's way through a worker: every attempt ends in the ledger, or the message comes back."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError
 from sparklet.events import Outcome
 from sparklet.model import Failure, ShardState
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import Behaviour, Bench
+from tests.unit.worker.conftest import Behaviour, Bench, refusal
 
 
 def exits(code: int, cause_class: str = "", cause: str = "", tail: str = "") -> Behaviour:
@@ -174,6 +175,27 @@ def test_while_the_ledger_is_down_the_result_is_kept_and_written_when_it_is_back
     assert len(bench.runner.calls) == 1
 
 
+@pytest.mark.parametrize("refused", [("succeed",), ("succeed", "fail")])
+def test_a_refusal_that_lasts_is_told_at_once(bench: Bench, refused: tuple[str, ...]) -> None:
+    """What another write can still say, the ledger says; else the message comes back."""
+    bench.plan()
+    began_s = bench.clock.now_s()
+
+    def refuse(*arguments: object) -> None:
+        raise refusal("a write in table t failed: ValidationException")
+
+    for name in refused:
+        setattr(bench.ledger, name, refuse)
+    outcome = bench.deliver()
+
+    record = bench.ledger.get_shard("run-1", 0)
+    told = (ShardState.FAILED, "LedgerError", "a write in table t failed: ValidationException")
+    assert bench.clock.now_s() == began_s
+    assert isinstance(outcome.error, LedgerError)
+    assert outcome.acknowledged == (len(refused) == 1)
+    assert ((record.state, record.error_class, record.error_message) == told) == outcome.acknowledged
+
+
 def test_a_ledger_that_stays_down_leaves_the_message_in_the_queue(bench: Bench) -> None:
     bench.plan()
 
@@ -298,3 +320,22 @@ def test_a_py_file_that_changed_after_planning_ends_the_shard(bench: Bench) -> N
     assert (record.state, record.error_class) == (ShardState.FAILED, "ScriptFetchError")
     assert f"changed after planning: {uri} has the digest" in record.error_message
     assert bench.runner.calls == []
+
+
+def test_a_deep_tree_left_behind_costs_no_success(bench: Bench) -> None:
+    bench.plan(shards=2)
+
+    def dig(call: ScriptCall, output: Output) -> ScriptResult:
+        at = os.open(call.work_dir, os.O_RDONLY)
+        for _ in range(50):
+            os.mkdir("d" * 200, dir_fd=at)
+            outer, at = at, os.open("d" * 200, os.O_RDONLY, dir_fd=at)
+            os.close(outer)
+        os.close(at)
+        return ScriptResult(0)
+
+    bench.runner.behaviour = dig
+    bench.deliver_together(list(bench.queue.receive(10)))
+
+    assert {record.state for record in bench.ledger.shards("run-1")} == {ShardState.SUCCEEDED}
+    assert [path.name for path in bench.worker.settings.scratch.iterdir()] == ["scripts"]

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from sparklet.errors import DeadlineExceededError, ObjectChangedError, ObjectStoreError, PlanError, ScratchFullError
 from sparklet.fanout.inventory import Found
 from sparklet.fanout.planning.slicing import slice_objects
+from sparklet.job.object_names import misread
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.worker import staging
 from sparklet.worker.guards import Deadline
-from sparklet.worker.staging import Staging, is_misread, needs_staging, staged_event, staged_name
+from sparklet.worker.staging import Staging, needs_staging, staged_event, staged_name
 
 URI = "s3://data/in/a b#1.csv"
 LATER = Deadline(4e9)
@@ -169,12 +170,12 @@ MISREAD = (
 
 @pytest.mark.parametrize("key", RIGHT)
 def test_a_name_that_spark_reads_right_is_left_to_it(key: str) -> None:
-    assert not is_misread(f"s3://b/{key}")
+    assert not misread(f"s3://b/{key}")
 
 
 @pytest.mark.parametrize("key", MISREAD)
 def test_a_name_that_spark_misreads_is_fetched(key: str) -> None:
-    assert is_misread(f"s3://b/{key}")
+    assert misread(f"s3://b/{key}")
 
 
 def test_slices_versions_and_foreign_access_are_fetched() -> None:
@@ -208,7 +209,7 @@ def test_a_staged_name_is_plain_and_keeps_its_suffix(uri: str, name: str) -> Non
 @given(key=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
 def test_no_staged_name_needs_staging_again(key: str) -> None:
     name = staged_name(3, f"s3://b/{key}")
-    assert not is_misread(f"s3://b/{name}")
+    assert not misread(f"s3://b/{name}")
     assert name.isascii()
     assert len(name) < 150
 

@@ -11,11 +11,11 @@ from sparklet.errors import GatewayLostError, LedgerError, ScriptNotAllowedError
 from sparklet.events import Outcome
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.local.memory import MemoryNotifier, MemoryTaskQueue, MemoryTaskStore
-from sparklet.model import ShardState, TaskRecord
+from sparklet.model import ShardResult, ShardState, TaskRecord
 from sparklet.ports import Message
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.tasks import MOST_ATTEMPTS, TaskDesk
-from tests.unit.worker.conftest import BUCKET, GRACE_S, Behaviour, Bench
+from tests.unit.worker.conftest import BUCKET, GRACE_S, Behaviour, Bench, refusal
 
 QUEUE_ARN = "arn:aws:sqs:eu-west-1:123456789012:tasks"
 LEASE_OVER_S = 600 + 6
@@ -226,6 +226,35 @@ def test_an_id_that_is_none_comes_back_and_is_recorded_nowhere(api: Api, task_id
     assert not outcome.acknowledged
     assert api.tasks._tasks == {}
     assert api.bench.runner.calls == []
+
+
+def test_an_output_whose_address_is_no_text_costs_no_success(api: Api) -> None:
+    api.bench.runner.behaviour = reporting(outputs=["s3://b/\ud800", "s3://b/k"])
+
+    outcome = api.deliver(api.post({}, "t-1"))
+
+    assert outcome.acknowledged
+    assert api.state("t-1").result == ShardResult(outputs=("s3://b/?", "s3://b/k"))
+
+
+@pytest.mark.parametrize("refused", ["only the result", "everything"])
+def test_a_refusal_that_lasts_is_told_at_once(api: Api, refused: str) -> None:
+    real, began_s = api.tasks.replace_task, api.bench.clock.now_s()
+
+    def refuse(record: TaskRecord, was: TaskRecord | None) -> bool:
+        if record.state is ShardState.SUCCEEDED or (was and refused == "everything"):
+            raise refusal("a write failed: ValidationException")
+        return real(record, was)
+
+    api.tasks.replace_task = refuse  # type: ignore[method-assign]
+    outcome = api.deliver(api.post({}, "t-1"))
+
+    assert api.bench.clock.now_s() == began_s
+    assert isinstance(outcome.error, LedgerError)
+    failure = api.state("t-1").failure
+    told = failure and (failure.error_class, failure.message)
+    expected = ("LedgerError", "a write failed: ValidationException") if refused == "only the result" else None
+    assert (outcome.acknowledged, told) == (bool(expected), expected)
 
 
 def test_a_notice_that_cannot_be_sent_fails_nothing_and_is_logged(api: Api) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.s3 import S3Store
 from sparklet.errors import (
     EventError,
     ObjectStoreError,
@@ -17,6 +19,7 @@ from sparklet.errors import (
     SettingsError,
 )
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.worker.script_cache import ScriptCache
 from tests.unit.events.samples import http_request, s3, s3_test_event, sqs
 from tests.unit.worker.conftest import BUCKET, Bench
 
@@ -77,6 +80,17 @@ def test_a_script_outside_the_allowed_prefixes_is_refused(bench: Bench, uri: str
 
     assert isinstance(outcome.error, ScriptNotAllowedError)
     assert bench.runner.calls == []
+
+
+@pytest.mark.parametrize("name", ["\ud800.py", "\ud800/job.py", "a\udfff.py"])
+def test_a_script_address_that_is_no_text_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    bench.worker.scripts = ScriptCache(S3Store(AwsClients(attempts=1)), Path("/nowhere"), (f"s3://{BUCKET}/",))
+
+    error = one(bench, {"sparklet": {"script": f"s3://{BUCKET}/{name}"}}).error
+
+    assert isinstance(error, ScriptFetchError)
+    assert not error.retryable
 
 
 def test_an_sqs_message_cannot_choose_a_script(bench: Bench) -> None:

@@ -40,6 +40,13 @@ _NOT_NOW = frozenset(
         "TransactionConflictException",  # of a single write: a transaction was at work on the item
     }
 )
+_PASSING = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"})  # of a transaction
+_NEVER = {  # with what a request is refused that would be refused again, and what to say of it
+    "AccessDeniedException": ": its policy does not allow it",
+    "ResourceNotFoundException": ": there is no such table or index (SPARKLET_LEDGER_TABLE, and the region)",
+    "TransactionCanceledException": "",  # where it is not for a condition, nor for others in flight
+    "ValidationException": "",
+}
 _ALL_OLD = "ALL_OLD"
 
 
@@ -195,10 +202,13 @@ class LedgerTable:
             except ClientError as error:
                 if error_code(error) != "TransactionCanceledException":
                     return self._unknown(key, error)
-                if _conflicted(error):
-                    self._back_off(tries)
-                    continue
-                return Written(applied=False, item=self.get(key))
+                reasons = _reasons(error)
+                if not reasons or "ConditionalCheckFailed" in reasons:
+                    return Written(applied=False, item=self.get(key))
+                if not reasons & _PASSING:
+                    raise self._fault("a transaction", error) from error
+                self._back_off(tries)
+                continue
             except BotoCoreError as error:
                 return self._unknown(key, error)
             return Written(applied=True, item=None)
@@ -248,11 +258,10 @@ class LedgerTable:
             self._back_off(tries)
 
     def _fault(self, what: str, error: "BotoCoreError | ClientError") -> LedgerError:
-        why = {
-            "ResourceNotFoundException": ": there is no such table or index (SPARKLET_LEDGER_TABLE, and the region)",
-            "AccessDeniedException": ": its policy does not allow it",
-        }.get(error_code(error), "")
-        return LedgerError(f"{what} in table {self.name} failed{why}: {told(error)}")
+        code = error_code(error)
+        fault = LedgerError(f"{what} in table {self.name} failed{_NEVER.get(code, '')}: {told(error)}")
+        fault.retryable = code not in _NEVER
+        return fault
 
     def _back_off(self, tries: int) -> None:
         self._clock.sleep(random.uniform(0, min(2.0, 0.02 * 2 ** min(tries, 10))))
@@ -281,8 +290,6 @@ def _hides_the_outcome(error: "BotoCoreError | ClientError") -> bool:
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)) >= 500
 
 
-def _conflicted(error: "ClientError") -> bool:
-    """Whether only other transactions in flight stood in the way."""
+def _reasons(error: "ClientError") -> set[str]:
     response: Any = error.response
-    codes = {reason.get("Code", "None") for reason in response.get("CancellationReasons", [])}
-    return bool(codes & {"TransactionConflict", "ThrottlingError"}) and "ConditionalCheckFailed" not in codes
+    return {reason.get("Code", "None") for reason in response.get("CancellationReasons", [])} - {"None"}

@@ -20,7 +20,7 @@ from typing import Any
 
 from sparklet.errors import PlanError
 from sparklet.fanout.planning.scripts import script_name
-from sparklet.job.arguments import HIDDEN_NAME
+from sparklet.job.object_names import misread
 from sparklet.model import InputObject, Run, Shard
 from sparklet.s3_uri import SCHEME
 
@@ -33,7 +33,6 @@ FARGATE = "fargate"  # Sparklet's own image: a worker without Lambda's limits, n
 FARGATE_NAMES = "sparklet-shard"  # of the task definition in docs/guide/image.md, and of its container
 
 Command = tuple[str, ...]
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +72,15 @@ def job_of_run(run: Run) -> ElsewhereJob:
     Raises
     ------
     PlanError
-        If the run's inputs are more than its folders and objects: the same folders would be another input there.
+        If the run's inputs are more than its folders and objects: the same names would be another input there.
     """
     options = run.options
     narrowed = options.include or options.exclude or options.modified_since_s or options.incremental
-    if run.lists or narrowed or options.all_versions or run.access.role_arn or run.access.requester_pays:
+    misnamed = any(misread(f"{uri}x" if uri.endswith("/") else uri) for uri in run.inputs)
+    if run.lists or narrowed or misnamed or options.all_versions or run.access.role_arn or run.access.requester_pays:
         raise PlanError(
-            f"run {run.run_id} takes its input from a list, a filter or another account, which one job over "
-            f"{', '.join(run.inputs) or 'no folder'} would not do; name shards of it"
+            f"run {run.run_id} takes its input from a list, a filter, another account or names that Spark misreads, "
+            f"which one job over {', '.join(run.inputs) or 'no folder'} would not do; name shards of it"
         )
     script = run.scripts[-1]
     return ElsewhereJob(
@@ -235,13 +235,11 @@ ENGINES = tuple(_COMMANDS)
 
 def _only_a_worker_reads(run: Run, item: InputObject) -> str:
     """Why Spark elsewhere would not read just this object; empty if it would."""
-    *folders, name = item.uri.removeprefix(SCHEME).split("/")[1:]
     if item.slice or item.version_id:
         return "a slice of" if item.slice else "a version of"
     if run.access.role_arn or run.access.requester_pays:
         return "an object that another role reads," if run.access.role_arn else "an object that its reader pays for,"
-    odd = {"", ".", ".."}.intersection((*folders, name)) or HIDDEN_NAME.match(name) or _CONTROL.search(item.uri)
-    return "an object of an odd name," if odd else ""
+    return "an object of an odd name," if misread(item.uri) else ""
 
 
 def _arguments(job: ElsewhereJob) -> list[str]:

@@ -1,5 +1,6 @@
 """The keys of a request that came as an event: read one by one, each error naming its key and what it may be."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,10 @@ class Given:
             near = difflib.get_close_matches(unknown[0], sorted(known), 1)
             remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(sorted(known))}"
             raise EventError(f"a request has no key {unknown[0]!r}; {remedy}")
+        try:
+            json.dumps(self._values, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError) as error:
+            raise EventError(f"a request holds what is no text in UTF-8, or is nested too deeply: {error}") from error
 
     @property
     def keys(self) -> frozenset[str]:
