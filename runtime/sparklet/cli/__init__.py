@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sparklet.cli.exits import INTERRUPTED, USAGE
     from sparklet.cli.runs import interruptible
     from sparklet.errors import SparkletError
+    from sparklet.local.extras import missing
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     screen = Screen()
@@ -31,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if message := _usage_message(error):
             screen.fail(message)
         return USAGE
-    except SparkletError as error:
+    except (SparkletError, ModuleNotFoundError) as error:
         if "--debug" in arguments:
             screen.err.print_exception()
-        screen.fail(str(error))
+        screen.fail(missing(error.name or "") if isinstance(error, ModuleNotFoundError) else str(error))
         return USAGE
 
 

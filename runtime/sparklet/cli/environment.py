@@ -19,6 +19,7 @@ from sparklet.fanout.deployment import Deployment
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.compiled import compiled_jar
 from sparklet.local.environment import of_host
+from sparklet.local.extras import missing
 from sparklet.local.resources import resource
 from sparklet.local.state import default_state_dir
 from sparklet.local.unsigned import unsigned_copies
@@ -146,7 +147,7 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
 
     spark = find_spec("pyspark")
     if spark is None or spark.origin is None:
-        raise LocalStackError("the local stack needs pyspark: pip install 'sparklet[local]'")
+        raise LocalStackError(missing("pyspark"))
     spark_settings()  # what is wrong in the user's shell is told here, not by workers that do not start
     java = find_java()
     offline = bool(os.environ.get("SPARKLET_OFFLINE"))
@@ -167,12 +168,8 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
 
 def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[Path]:
     """The jars of local workers beside Spark's own; what is missing is fetched, or made."""
-    try:
-        from sparklet.local.jars import ensure_jars
-    except ModuleNotFoundError as error:
-        raise LocalStackError(
-            f"the local stack needs the package {error.name}: pip install 'sparklet[local]'"
-        ) from error
+    from sparklet.local.jars import ensure_jars
+
     fetched = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
     spark = spark_home(spark_settings({})) / "jars"
     own = compiled_jar(java, spark, jar_cache().with_name("compiled"))
