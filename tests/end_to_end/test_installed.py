@@ -1,4 +1,4 @@
-"""Sparklet as pip installs it: its wheel, in an environment of its own, away from any checkout and without a Java that runs."""
+"""Sparklet as pip installs it: its wheel in an environment of its own, away from any checkout, no Java that runs."""
 
 import os
 import shlex

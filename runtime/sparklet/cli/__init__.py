@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     screen = Screen()
     try:
         with interruptible():
-            return int(app(arguments, prog_name="sparklet", standalone_mode=False) or 0)
+            return int(app(arguments, prog_name="sparklet", standalone_mode=False, obj=arguments) or 0)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except typer.TyperException as error:

@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +63,14 @@ class Choice:
         """The local stack's folder."""
         return self.state_dir.expanduser().absolute() if self.state_dir else default_state_dir()
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options that lead to the same stack, with the same workers."""
+        given = {"--stack": self.stack, "--state-dir": self.state_dir, "--workers": self.workers}
+        given |= {"--timeout": self.timeout_s, "--memory": self.memory_mb, "--runner": self.runner}
+        named = (str(word) for option, value in given.items() if value for word in (option, value))
+        return (*named, *(["--keep"] if self.keep else []))
+
 
 @dataclass(frozen=True)
 class WorkerSize:
@@ -87,6 +95,7 @@ class Environment:
     size: WorkerSize
     stack: str = ""  # a deployed stack's name
     state: Path | None = None  # the local stack's folder; None: a deployed stack
+    words: tuple[str, ...] = ()  # the options that lead here
     differences: tuple[str, ...] = ()  # what was asked of the local stack, but others use it as it is
     parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
     orchestrator: Orchestrator | None = None  # None: no state machines here
@@ -110,7 +119,7 @@ class Environment:
 def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
     """Open the chosen stack; the local one is started if need be, and ends with its last user."""
     if choice.stack:
-        yield _deployed(choice.stack)
+        yield replace(_deployed(choice.stack), words=choice.words)
         return
     from sparklet.local.logs import FileLogs
     from sparklet.local.stack import LocalStack
@@ -129,6 +138,7 @@ def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
                 stack.info.workers,
             ),
             state=choice.state,
+            words=choice.words,
             differences=stack.differences,
             orchestrator=stack.orchestrator(),
             machines={"loop": stack.info.loop_machine, "map": stack.info.map_machine},

@@ -28,6 +28,7 @@ from sparklet.cli.previewing import (
 )
 from sparklet.cli.render import preview_document, preview_table, run_document
 from sparklet.cli.runs import refuse_local_increments, start
+from sparklet.cli.runs import resume as resume_run
 from sparklet.cli.showing import finish
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.fanout.choosing.prices import Prices as Figures
@@ -46,6 +47,7 @@ def run(
     follow_ups: FollowUpOptions,
     workers: opt.LocalWorkers,
     where: opt.Where,
+    context: typer.Context,
     arguments: opt.Arguments = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to a local --output.")
@@ -70,7 +72,7 @@ def run(
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
         with nothing_new_is_well(screen):
             way = chosen_way(env, request, via, figures, screen)
-            started = start(env, request, screen, way=way, files=files, overwrite=overwrite)
+            started = start(env, request, screen, way=way, files=files, overwrite=overwrite, words=context.obj)
             finish(env, started.run_id, screen, figures)
 
 
@@ -82,6 +84,7 @@ def plan(
     ends: planning.EndOptions,
     follow_ups: FollowUpOptions,
     where: opt.Where,
+    context: typer.Context,
     arguments: opt.Arguments = None,
     explain: Annotated[
         bool,
@@ -105,7 +108,7 @@ def plan(
     with environment(where.choice(keep=True), screen) as env:
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
         with nothing_new_is_well(screen):
-            planned = start(env, request, screen, files=files)
+            planned = start(env, request, screen, files=files, words=context.obj)
             screen.say(f"the run goes on by itself; sparklet watch {planned.run_id} shows it")
             found = ways_of_run(env, planned, figures) if explain and planned.shard_count else None
             if where.as_json:
@@ -115,6 +118,17 @@ def plan(
                 screen.say(
                     "a plan goes to the queue, checked by the stack; sparklet run --via auto takes the chosen way"
                 )
+
+
+def resume(run_id: opt.RunId, workers: opt.LocalWorkers, where: opt.Where, prices: Prices = None) -> None:
+    """Go on with a run whose command was broken off: plan the rest, watch it to its end, bring its output home.
+
+    Whatever was broken off prints this command, with the options that lead to the same stack.
+    """
+    screen, figures = where.screen(), load_prices(prices)
+    with environment(workers.choice(where), screen) as env:
+        resume_run(env, run_id, screen)
+        finish(env, run_id, screen, figures)
 
 
 def invoke(
