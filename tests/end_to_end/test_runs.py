@@ -126,8 +126,8 @@ def test_one_event_is_answered_and_a_failing_script_is_told_in_a_line(user: User
 
     assert good.code == 0, good.err
     assert good.document["rows"] == 41
-    assert bad.code == 1
-    assert "nothing here" in bad.err and "Traceback" not in bad.err
+    assert bad.code == 2
+    assert "KeyError: 'nothing here'" in bad.err and "Traceback" not in bad.err
 
 
 @pytest.mark.parametrize(

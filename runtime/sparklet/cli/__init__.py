@@ -16,9 +16,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from sparklet.cli.app import app
     from sparklet.cli.console import Screen
-    from sparklet.cli.exits import INTERRUPTED, USAGE
+    from sparklet.cli.exits import FAILURES, INTERRUPTED, USAGE
     from sparklet.cli.runs import interruptible
-    from sparklet.errors import SparkletError
+    from sparklet.errors import RemoteFailureError, SparkletError
     from sparklet.local.extras import missing
 
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             screen.err.print_exception()
         screen.fail(missing(error.name or "") if isinstance(error, ModuleNotFoundError) else str(error))
-        return USAGE
+        return FAILURES if isinstance(error, RemoteFailureError) else USAGE
 
 
 def _usage_message(error: Any) -> str:

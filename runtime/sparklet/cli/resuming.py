@@ -1,4 +1,4 @@
-"""Runs whose command was broken off: which command goes on with them, and what it does."""
+"""Which command goes on with a run whose command was broken off."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -23,20 +23,14 @@ def again(words: Sequence[str], run_id: str) -> list[str]:
 
 @contextmanager
 def told_how_to_resume(env: Environment, screen: Screen, command: Sequence[str]) -> Iterator[None]:
-    """Print ``command`` if what is done here is interrupted, or meets an error that may pass."""
+    """Print ``command`` if what is done here is interrupted, loses its stack, or meets an error that may pass."""
     try:
-        yield
+        try:
+            yield
+        except SparkletError:
+            env.check()  # a local stack that has ended makes all fail that asks it
+            raise
     except (KeyboardInterrupt, SparkletError) as error:
-        cause = error if isinstance(error, KeyboardInterrupt) else _cause(env, error)
-        if isinstance(cause, KeyboardInterrupt | LocalStackError) or cause.retryable:
+        if isinstance(error, KeyboardInterrupt | LocalStackError) or error.retryable:
             screen.warn(f"broken off, and nothing is lost; this goes on with the run:\n  {shlex.join(command)}")
-        raise cause from error if cause is not error else error.__cause__
-
-
-def _cause(env: Environment, error: SparkletError) -> SparkletError:
-    """Why it failed: a local stack that has ended makes whatever asks it fail."""
-    try:
-        env.check()
-    except LocalStackError as ended:
-        return ended
-    return error
+        raise

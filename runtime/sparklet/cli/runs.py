@@ -60,25 +60,18 @@ def start(
     asked_s = env.at.clock.now_s()
     with told_how_to_resume(env, screen, again(words, request.run_id)):
         run = _entered(env, request, screen, files or {}, overwrite=overwrite)
+    if way is None and run.created_s < asked_s:
+        screen.say(f"run {run.run_id} is there already, {run.state}; this is the same run")
+    return go_on(env, run, screen, by_machine=way is not None)
+
+
+def go_on(env: Environment, run: Run, screen: Screen, *, by_machine: bool) -> Run:
+    """Plan the rest of a run that the ledger knows, or leave it to its state machine, which is started if need be."""
     with told_how_to_resume(env, screen, resume_command(env, run.run_id)):
-        if way is not None:
+        if by_machine:
             drive(env, run, screen)
             return run
-        if run.created_s < asked_s:
-            screen.say(f"run {run.run_id} is there already, {run.state}; this is the same run")
         return _planned(env, run, screen)
-
-
-def resume(env: Environment, run_id: str, screen: Screen) -> None:
-    """Plan the rest of a run whose planner was broken off; a machine's run is left to its machine, or given a new one."""
-    run = env.at.ledger.get_run(run_id)
-    if run.state.ended:
-        return
-    with told_how_to_resume(env, screen, resume_command(env, run_id)):
-        if was_driven(env, run):
-            drive(env, run, screen)
-        elif not run.sealed:
-            _planned(env, run, screen)
 
 
 def _entered(

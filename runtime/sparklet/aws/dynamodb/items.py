@@ -180,6 +180,7 @@ def run_item(run: Run, writer: str) -> Attributes:
         "output_uri": run.output_uri,
         "args": run.args,
         "params": dict(run.params),
+        "env": dict(run.env),
         "options": asdict(run.options),
         "name": run.name,
         "lists": [asdict(each) for each in run.lists],
@@ -215,8 +216,8 @@ def run_item(run: Run, writer: str) -> Attributes:
 
 
 def _format_of(run: Run) -> int:
-    """The oldest format in which nobody misreads the run: the first one knows neither maps nor follow-ups."""
-    return FORMAT if run.dispatch is not Dispatch.QUEUE or run.check or run.next else 1
+    """The oldest format in which nobody misreads the run: the first one knows no maps, follow-ups or env."""
+    return FORMAT if run.dispatch is not Dispatch.QUEUE or run.check or run.next or run.env else 1
 
 
 def run_value(item: Item) -> Run:
@@ -231,6 +232,7 @@ def run_value(item: Item) -> Run:
         scripts=tuple(_script(value["S"]) for value in item["scripts"]["L"]),
         args=tuple(constant["args"]),
         params=constant["params"],
+        env=constant.get("env", {}),
         options=RunOptions(**options),
         name=constant["name"],
         lists=tuple(ListSource(**each) for each in constant["lists"]),

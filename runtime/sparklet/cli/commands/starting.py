@@ -16,6 +16,7 @@ from sparklet.cli.choosing import ways_document
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import environment
 from sparklet.cli.invoke import invoke_script
+from sparklet.cli.machines import was_driven
 from sparklet.cli.orchestration_options import ORCHESTRATION, FollowUpOptions, Prices, ViaOption
 from sparklet.cli.previewing import (
     chosen_way,
@@ -27,8 +28,7 @@ from sparklet.cli.previewing import (
     ways_of_run,
 )
 from sparklet.cli.render import preview_document, preview_table, run_document
-from sparklet.cli.runs import refuse_local_increments, start
-from sparklet.cli.runs import resume as resume_run
+from sparklet.cli.runs import go_on, refuse_local_increments, start
 from sparklet.cli.showing import finish
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.fanout.choosing.prices import Prices as Figures
@@ -127,7 +127,8 @@ def resume(run_id: opt.RunId, workers: opt.LocalWorkers, where: opt.Where, price
     """
     screen, figures = where.screen(), load_prices(prices)
     with environment(workers.choice(where), screen) as env:
-        resume_run(env, run_id, screen)
+        run = env.at.ledger.get_run(run_id)
+        go_on(env, run, screen, by_machine=was_driven(env, run))
         finish(env, run_id, screen, figures)
 
 
@@ -140,15 +141,20 @@ def invoke(
     workers: opt.LocalWorkers,
     where: opt.Where,
     arguments: opt.Arguments = None,
+    env_pairs: opt.Env = None,
 ) -> None:
-    """Run a script once on one event, in a worker, and show its answer as JSON."""
+    """Run a script on one event of any source, in a worker, and show its answer as JSON.
+
+    An event of records is cut into tasks as a function does it. If the script fails, its cause is told: exit code 2.
+    """
     screen = Screen(as_json=True)  # the answer is
     try:
         document: Any = json.loads(event.read_text())
     except (ValueError, RecursionError) as error:
         raise PlanError(f"{event} is not JSON: {error}") from error
+    variables = opt.parse_env(env_pairs)
     with environment(workers.choice(where, workers=1), screen) as env:
-        screen.document(invoke_script(env, script, document, tuple(arguments or ())))
+        screen.document(invoke_script(env, script, document, tuple(arguments or ()), variables))
 
 
 @contextmanager
