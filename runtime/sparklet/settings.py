@@ -106,9 +106,7 @@ class WorkerSettings:
     notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic that is told how tasks and runs ended
     notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus, by name or ARN, that is told the same
     keep_context: bool = True  # SPARKLET_KEEP_CONTEXT: on | off: whether a SparkContext may outlive its task
-    script_env: Mapping[str, str] = field(
-        default_factory=dict
-    )  # SPARKLET_SCRIPT_ENV, JSON: what scripts find in theirs
+    script_env: Mapping[str, str] = field(default_factory=dict)  # SPARKLET_SCRIPT_ENV, as JSON: for scripts
 
 
 @dataclass(frozen=True, slots=True)

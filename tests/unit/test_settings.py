@@ -138,8 +138,11 @@ def test_a_function_knows_where_it_writes_itself() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["AWS_REGION", "SPARKLET_RUNNER", "SPARK_HOME", "LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "JAVA_TOOL_OPTIONS"]
-    + ["JDK_JAVA_OPTIONS", "PATH", "HOME", "TMPDIR", "HADOOP_CONF_DIR", "_HANDLER", "LAMBDA_TASK_ROOT", "A=B", "", "ä"],
+    [
+        *("AWS_REGION", "SPARKLET_RUNNER", "SPARK_HOME", "LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "PATH", "HOME"),
+        *("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "TMPDIR", "HADOOP_CONF_DIR", "_HANDLER", "LAMBDA_TASK_ROOT"),
+        *("A=B", "", "ä"),
+    ],
 )
 def test_no_script_variable_breaks_the_worker(name: str) -> None:
     with pytest.raises(SettingsError, match="SPARKLET_SCRIPT_ENV cannot set"):

@@ -107,9 +107,9 @@ def _event(execution: Execution, folder: Path, deadline: Deadline, min_free_byte
 
 
 def _own_paths(execution: Execution, event: Event) -> dict[str, str]:
-    """Where a shard reads and writes, for scripts that look for it in the environment."""
+    """Where a shard reads and writes, for scripts that look for it in the environment; "" where no one path says it."""
     names = ("input_path", "output_path") if execution.own_paths else ()
-    return {name: event[name] for name in names if event[name] is not None}
+    return {name: event[name] or "" for name in names}  # or they would take the function's own for the shard's
 
 
 def _event_argument(event: Event, folder: Path) -> str:

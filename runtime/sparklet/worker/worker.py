@@ -128,7 +128,7 @@ class Worker:
             return {}
         if not isinstance(uri, str):
             raise EventError("the event's sparklet.env must be the URI of a JSON object")
-        text = self.scripts.fetch(uri).read_text(encoding="utf-8")
+        text = self.scripts.fetch(uri).read_text(encoding="utf-8", errors="replace")
         return script_environment(strings({uri: text}, uri), uri)
 
     def _plain(self, task: Task, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:

@@ -4,8 +4,8 @@ import os
 
 from pyspark.sql import SparkSession
 
-input_path = os.environ["input_path"]
-output_path = os.environ["output_path"]
+input_path = os.environ["input_path"]  # noqa: SIM112 - as they have it
+output_path = os.environ["output_path"]  # noqa: SIM112
 
 spark = SparkSession.builder.appName("csv to parquet").getOrCreate()
 df = spark.read.option("header", True).csv(input_path)

@@ -1,13 +1,17 @@
-"""An event that a direct invocation hands over: its script is the one given, whatever the source, and its cause is told."""
+"""An event that a direct invocation hands over: the script given runs, whatever the source, and causes are told."""
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sparklet.errors import EventError, ScriptError, ScriptFailedError, ScriptNotAllowedError, SettingsError
 from sparklet.events import answer
+from sparklet.worker.execution import Execution
+from sparklet.worker.guards import Deadline
+from sparklet.worker.log import Log
 from sparklet.worker.runner import ScriptResult
 from tests.unit.events.samples import every_source, kinesis, s3, sqs, window
 from tests.unit.worker.conftest import BUCKET, Bench
@@ -151,3 +155,12 @@ def test_what_the_operator_said_of_the_run_goes_first(bench: Bench) -> None:
 
     found = bench.runner.calls[0].env
     assert (found["level"], found["output_path"], found["input_path"]) == ("9", "s3://o", "s3://in/0.csv")
+
+
+def test_several_inputs_hide_the_functions_own_input_path(bench: Bench, tmp_path: Path) -> None:
+    event = {"inputs": ["s3://in/0.csv", "s3://in/1.csv"], "input_path": None, "output_path": "s3://out/x/shard=000000"}
+    execution = Execution("attempt-1", "s3://mine/job.py", tmp_path / "job.py", event, own_paths=True)
+
+    bench.worker.execute(execution, Deadline(bench.clock.now_s() + 60), Log())
+
+    assert bench.runner.calls[0].env["input_path"] == ""
