@@ -345,7 +345,7 @@ def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
         heap_mb=heap_mb,
         cores=_number(env, "SPARKLET_CORES", 0, int),
         java_options=_words(env, "SPARKLET_JAVA_OPTIONS"),
-        conf=_spark_conf(env),
+        conf=strings(env, "SPARKLET_SPARK_CONF", "spark."),
         s3_endpoint="" if ignored else endpoint,
         region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION", ""),
         temporary_keys=bool(env.get("AWS_SESSION_TOKEN")),
@@ -364,25 +364,20 @@ def _words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
         raise SettingsError(f"{name} cannot be split into words; its quotes do not match") from None
 
 
-def _spark_conf(env: Mapping[str, str]) -> Mapping[str, str]:
-    name = "SPARKLET_SPARK_CONF"
-    document = strings(env, name)
-    for key in document:
-        if not key.startswith("spark."):
-            raise SettingsError(f"{name} is no JSON object of Spark options: {_shown(env, key)} must begin with spark.")
-    return document
-
-
-def strings(env: Mapping[str, str], name: str) -> Mapping[str, str]:
+def strings(env: Mapping[str, str], name: str, begin: str = "") -> Mapping[str, str]:
     """A JSON object of strings. Values may be credentials: an error names the key at most."""
     text = env.get(name, "")
     try:
         document = json.loads(text or "{}")
     except (ValueError, RecursionError):
-        raise SettingsError(f'{name} is no JSON object of strings, such as {{"name": "…"}}') from None
+        raise SettingsError(f'{name} is no JSON object of strings, such as {{"{begin}…": "…"}}') from None
     if not isinstance(document, dict):
         raise SettingsError(f"{name} is a JSON {type(document).__name__}; it must be a JSON object of strings")
     for key, value in document.items():
-        if not isinstance(value, str):
-            raise SettingsError(f"{name} is no JSON object of strings: {_shown(env, key)} is a {type(value).__name__}")
+        if not key.startswith(begin) or not isinstance(value, str):
+            where = f"{_shown(env, key)} is a {type(value).__name__}"
+            raise SettingsError(
+                f"{name} is no JSON object of strings: {where}; values are strings"
+                + f", keys begin with {begin}" * bool(begin)
+            )
     return document

@@ -125,12 +125,7 @@ class LocalWorkers:
 
 Env = Annotated[
     list[str] | None,
-    typer.Option(
-        "--env",
-        metavar="KEY=VALUE",
-        help="For the script's environment; may be repeated. No secrets: it is kept with the run.",
-        show_default=False,
-    ),
+    typer.Option("--env", metavar="KEY=VALUE", help="For the script's environment, no secrets; may be repeated."),
 ]
 
 

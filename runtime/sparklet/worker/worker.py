@@ -115,19 +115,17 @@ class Worker:
     def run_script(self, task: Task, attempt_id: str, deadline: Deadline, log: Log) -> ShardResult:
         """Run the script that a task is for, without a record of it."""
         script_uri, args = self._choose_script(task)
-        script, env = self.scripts.fetch(script_uri), self._environment(task)
+        script, env = self.scripts.fetch(script_uri), self._environment(task.chosen or {})
         # Who asks through the API shares a process with nobody.
         turns = "" if task.order is not None else str(task.source)
         execution = Execution(attempt_id, script_uri, script, task.event, args, env=env, turns=turns)
         return self.execute(execution, deadline, log)
 
-    def _environment(self, task: Task) -> Mapping[str, str]:
+    def _environment(self, wish: Mapping[str, Any]) -> Mapping[str, str]:
         """What the operator put beside scripts for this invocation: the event only says where it lies."""
-        uri = (task.chosen or {}).get("env")
-        if uri is None:
+        if "env" not in wish:
             return {}
-        if not isinstance(uri, str):
-            raise EventError("the event's sparklet.env must be the URI of a JSON object")
+        uri = str(wish["env"])
         text = self.scripts.fetch(uri).read_text(encoding="utf-8", errors="replace")
         return script_environment(strings({uri: text}, uri), uri)
 

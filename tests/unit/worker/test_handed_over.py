@@ -119,7 +119,7 @@ def test_its_environment_comes_from_the_operators_bucket(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("wish", "error"),
     [
-        ({"a": "b"}, EventError),  # variables in the event itself
+        ({"a": "b"}, ScriptNotAllowedError),  # variables in the event itself
         ("s3://elsewhere/env.json", ScriptNotAllowedError),
         (ENV, SettingsError),
     ],
