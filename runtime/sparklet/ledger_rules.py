@@ -1,9 +1,13 @@
 """What every ledger adapter does alike: how long a lease binds, what fits into an item, how a refusal is named."""
 
-from sparklet.errors import LedgerError
+from datetime import UTC, datetime
+
+from sparklet.errors import LeaseLostError, LedgerError, RunExistsError
 from sparklet.model import Failure, Run, ShardRecord, ShardResult, ShardState, TaskRecord
 
-LEASE_GRACE_S = 60.0  # clocks differ: a claim takes a lease over only so long after its end
+LEASE_S = 16.0  # so long an attempt owns a shard without a sign of life; see docs/decisions/0030
+LEASE_GRACE_S = 5.0  # clocks differ: a claim takes a lease over only so long after its end
+LEASE_EXPIRED = "LeaseExpired"  # the cause of an attempt whose worker was lost
 RUNS_A_TURN = 25  # settled runs that are looked at again, a poll
 
 ERROR_CLASS_BYTES = 64
@@ -47,10 +51,17 @@ def is_held(record: ShardRecord | TaskRecord, now_s: float) -> bool:
 
 def lapse_failure(record: ShardRecord) -> Failure:
     """Why an attempt counts as lost whose lease ended before it said anything; an earlier cause is kept behind it."""
-    message = _unheard(record.attempt_id)
-    if record.error_class and record.error_class != "LeaseExpired":
+    message = _unheard(record)
+    if record.error_class and record.error_class != LEASE_EXPIRED:
         message += f"; the attempt before it: {record.error_class}: {record.error_message}"
-    return bounded_failure(Failure("LeaseExpired", message))
+    return bounded_failure(Failure(LEASE_EXPIRED, message))
+
+
+def lost_worker(record: ShardRecord, now_s: float) -> str:
+    """Which attempt at an open shard was lost, and since when; "" if none was."""
+    if record.state is ShardState.RUNNING and record.lease_end_s < now_s:
+        return _unheard(record)
+    return record.error_message if record.error_class == LEASE_EXPIRED and not record.state.ended else ""
 
 
 def last_cause(record: ShardRecord) -> str:
@@ -63,12 +74,29 @@ def task_failure(record: TaskRecord) -> Failure:
     if record.attempts == 0:
         return Failure("NeverStarted", "its message came back as a dead letter before any attempt", retryable=False)
     if record.state is ShardState.RUNNING:
-        return Failure("LeaseExpired", _unheard(record.attempt_id), retryable=False)
+        return Failure(LEASE_EXPIRED, _unheard(record), retryable=False)
     return record.failure or Failure("DeadLetter", "its message came back as a dead letter", retryable=False)
 
 
-def _unheard(attempt_id: str) -> str:
-    return f"attempt {attempt_id} was not heard of before its lease ended: killed, out of memory or cut off"
+def _unheard(record: ShardRecord | TaskRecord) -> str:
+    since = datetime.fromtimestamp(record.lease_end_s, UTC)
+    why = "killed, out of memory or cut off"
+    return f"attempt {record.attempt_id} was lost, its lease ended at {since:%H:%M:%S} UTC: {why}"
+
+
+def not_owned(record: ShardRecord, attempt_id: str) -> LeaseLostError:
+    """Why an attempt may not change a shard."""
+    owner = f"{record.state} by attempt {record.attempt_id or '(none)'}"
+    won = f", and attempt {record.winner} has won" if record.winner not in ("", attempt_id) else ""
+    return LeaseLostError(
+        f"attempt {attempt_id} does not own shard {record.number} of run {record.run_id}: it is {owner}{won}"
+    )
+
+
+def id_taken(run_id: str, deleted: bool) -> RunExistsError:
+    """Why a run cannot be entered under an id."""
+    why = "was in the ledger and is deleted; an id is used once" if deleted else "is in the ledger already"
+    return RunExistsError(f"a run {run_id} {why}; choose another id")
 
 
 def standing(run: Run) -> str:

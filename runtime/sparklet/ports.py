@@ -87,8 +87,17 @@ class ObjectStore(Protocol):
     def upload(self, path: Path, uri: str) -> None:
         """Write a file to an object, in parts if it is large."""
 
+    def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Copy the object at the first URI of each pair to the second, several at a time.
+
+        Pairs are drawn as copies can be begun, so whoever draws them can stop with an error.
+        """
+
     def delete(self, uri: str) -> None:
         """Delete an object; nothing happens if it is not there."""
+
+    def delete_all(self, uris: Iterable[str]) -> int:
+        """Delete objects of one bucket, 1,000 a request; how many URIs there were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +216,7 @@ class Ledger(Protocol):
     # --- runs and their plan -------------------------------------------------
 
     def create_run(self, run: Run) -> None:
-        """Enter a run; RunExistsError if there is one of that id."""
+        """Enter a run; RunExistsError if there is one of that id, or was one that is deleted."""
 
     def get_run(self, run_id: str) -> Run:
         """The run (strongly consistent)."""
@@ -296,7 +305,8 @@ class Ledger(Protocol):
     def delete_run(self, run_id: str) -> int:
         """Forget a retired run, itself last: its shards, its parts; how many items there were.
 
-        LedgerError if it is not retired. What an earlier call left behind goes with the next one.
+        Its id is never free again: ``create_run`` refuses it, so whatever remembers that id means this run. LedgerError
+        if it is not retired. What an earlier call left behind goes with the next one.
         """
 
     # --- attempts --------------------------------------------------------------
@@ -304,10 +314,20 @@ class Ledger(Protocol):
     def claim(self, ref: ShardRef, attempt_id: str, lease_s: float, max_attempts: int, log_stream: str = "") -> Claim:
         """Take the shard for ``lease_s`` seconds and count the attempt.
 
-        A lease that ended more than 60 s ago (clocks differ) is taken over. Claiming again with the same
+        A lease that ended more than 5 s ago (clocks differ) is taken over. Claiming again with the same
         attempt id is GRANTED again without counting; an id whose attempt has ended is refused with a
         LedgerError: one id, one attempt. Where no attempt is left the shard becomes FAILED, its
         last cause kept, and the answer is EXHAUSTED.
+        """
+
+    def renew(
+        self, run_id: str, number: int, attempt_id: str, lease_s: float, staged: ShardResult | None = None
+    ) -> None:
+        """Let the lease end ``lease_s`` from now; LeaseLostError if this attempt does not own the shard.
+
+        With ``staged``, the result of its script, this attempt also becomes the shard's ``winner``: what it has staged
+        is published, by whichever attempt owns the shard, and no later one runs the script again. LeaseLostError if
+        another attempt has won.
         """
 
     def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
@@ -324,7 +344,7 @@ class Ledger(Protocol):
     def lapse(self, record: ShardRecord, max_attempts: int) -> ShardRecord | None:
         """End a lease that is over: PENDING, or FAILED if no attempt is left; the shard as it is then.
 
-        None if the shard has moved on since ``record`` was read or the lease still runs.
+        None if the shard has moved on or its lease was renewed since ``record`` was read, or the lease still runs.
         """
 
     def count_requeue(self, record: ShardRecord, *, unrun: bool = False) -> ShardRecord | None:

@@ -294,7 +294,7 @@ def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
     """Where this function writes: an event of S3 about an object there would only start it again."""
     written = re.sub(r"^s3[an]:", "s3:", env.get("output_path", ""))
     of_path = (f"{written.rstrip('/')}/",) if written.startswith("s3://") else ()
-    own = (f"s3://{bucket}/runs/", f"s3://{bucket}/output/") if bucket else ()
+    own = tuple(f"s3://{bucket}/{folder}/" for folder in ("runs", "staged", "output")) if bucket else ()
     return own + of_path + _prefixes(env, "SPARKLET_OUTPUT_PREFIXES")
 
 

@@ -168,6 +168,8 @@ def test_only_the_owner_changes_a_shard(one: Ledger, run_id: str, state: str, cl
         lambda: one.succeed(run_id, 0, "zombie", ShardResult(1, 1, ("s3://wrong/",))),
         lambda: one.fail(run_id, 0, "zombie", BROKEN),
         lambda: one.release(run_id, 0, "zombie", FLAKY),
+        lambda: one.renew(run_id, 0, "zombie", LEASE_S),
+        lambda: one.renew(run_id, 0, "zombie", LEASE_S, ShardResult(1)),
     ):
         with pytest.raises(LeaseLostError, match="attempt zombie does not own shard 0"):
             say()
@@ -210,6 +212,64 @@ def test_a_lease_is_taken_over_only_when_clocks_cannot_disagree(one: Ledger, run
     assert (answer.status, answer.record.attempts, answer.record.attempt_id) == (ClaimStatus.GRANTED, 2, "b")
     with pytest.raises(LeaseLostError):
         one.succeed(run_id, 0, "a", ShardResult(1))
+
+
+def test_a_renewed_lease_begins_anew(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    claim(one, run_id, "a")
+    clock.advance(LEASE_S - 1)
+    one.renew(run_id, 0, "a", LEASE_S)
+
+    clock.advance(LEASE_S - 1)
+
+    assert list(one.expired(run_id, ShardState.RUNNING, clock.now_s())) == []
+    assert claim(one, run_id, "b").status is ClaimStatus.HELD
+    clock.advance(LEASE_GRACE_S + 2)
+    assert [record.number for record in one.expired(run_id, ShardState.RUNNING, clock.now_s())] == [0]
+    assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
+
+
+def test_a_lease_renewed_since_it_was_read_does_not_lapse(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    claim(one, run_id, "a")
+    clock.advance(LEASE_S + 1)
+    (seen,) = one.expired(run_id, ShardState.RUNNING, clock.now_s())
+    one.renew(run_id, 0, "a", LEASE_S)
+    clock.advance(LEASE_S + 1)
+
+    assert one.lapse(seen, MOST_ATTEMPTS) is None
+    assert one.lapse(one.get_shard(run_id, 0), MOST_ATTEMPTS)
+
+
+def test_a_lease_that_is_over_can_be_renewed_while_nobody_else_owns_it(
+    one: Ledger, run_id: str, clock: FakeClock
+) -> None:
+    claim(one, run_id, "a")
+    clock.advance(LEASE_S + 1000)
+
+    one.renew(run_id, 0, "a", LEASE_S)
+
+    assert one.get_shard(run_id, 0).lease_end_s == clock.now_s() + LEASE_S
+
+
+def test_of_two_attempts_one_wins_for_good(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    """GIVEN an attempt whose output is staged, WHEN it is lost, THEN who comes after it knows what to publish."""
+    claim(one, run_id, "a")
+    one.renew(run_id, 0, "a", LEASE_S, ShardResult(5, 7, ("s3://out/x",)))
+    one.renew(run_id, 0, "a", LEASE_S, ShardResult(5, 7, ("s3://out/x",)))
+    clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+
+    after = claim(one, run_id, "b").record
+
+    assert (after.attempt_id, after.winner) == ("b", "a")
+    assert (after.rows, after.output_bytes, after.outputs) == (5, 7, ("s3://out/x",))
+    with pytest.raises(LeaseLostError):
+        one.renew(run_id, 0, "b", LEASE_S, ShardResult(6))
+    one.fail(run_id, 0, "b", BROKEN)
+    one.start_generation(run_id, 1, script())
+    one.redrive(run_id, 0, 1)
+    assert claim(one, run_id, "c", generation=1).record.winner == "a"
+    one.renew(run_id, 0, "c", LEASE_S)
+    one.succeed(run_id, 0, "c", ShardResult(5, 7))
+    assert one.get_shard(run_id, 0).winner == "a"
 
 
 def test_no_more_attempts_are_granted_than_there_are(one: Ledger, run_id: str) -> None:
@@ -263,6 +323,7 @@ def test_an_unknown_shard_is_named(one: Ledger, run_id: str) -> None:
         lambda: one.succeed(run_id, 9, "a", ShardResult()),
         lambda: one.fail(run_id, 9, "a", BROKEN),
         lambda: one.release(run_id, 9, "a", FLAKY),
+        lambda: one.renew(run_id, 9, "a", LEASE_S),
         lambda: one.redrive(run_id, 9, 1),
         lambda: one.lapse(replace(shard(run_id, 9), state=ShardState.RUNNING), 3),
         lambda: one.count_requeue(shard(run_id, 9)),

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.errors import CheckpointConflictError, LedgerError, RunNotFoundError
+from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError, RunNotFoundError
 from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, RunState
 from sparklet.ports import Ledger
-from tests.contract.samples import FLAKY, claim, part, planned, ref, run, script, shard
+from tests.contract.samples import FLAKY, claim, part, planned, ref, run, script
 
 
 def test_a_run_is_cancelled_once(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
@@ -98,7 +98,7 @@ def test_a_retired_run_is_still_there_but_takes_no_generation(ledger: Ledger, ru
         ledger.start_generation(run_id, 1, script())
 
 
-def test_a_deleted_run_leaves_nothing_and_its_neighbours_alone(ledger: Ledger, run_id: str) -> None:
+def test_a_deleted_run_leaves_its_id_taken_and_its_neighbours_alone(ledger: Ledger, run_id: str) -> None:
     other = f"{run_id}-b"
     for name in (run_id, other):
         planned(ledger, name, 60)
@@ -113,10 +113,10 @@ def test_a_deleted_run_leaves_nothing_and_its_neighbours_alone(ledger: Ledger, r
         ledger.delete_run(run_id)
     assert [r.run_id for r in ledger.list_runs() if r.run_id.startswith(run_id)] == [other]
     assert ledger.count(other) == Counts(pending=60)
-    ledger.create_run(run(run_id))  # nothing of the old one comes back with a new run of that id
-    assert list(ledger.parts(run_id)) == []
-    ledger.add_part(run_id, part(0, 0, 60))
-    assert ledger.count(run_id) == Counts()
+    with pytest.raises(RunExistsError, match="is deleted"):  # what remembers the id must not mean another run
+        ledger.create_run(run(run_id))
+    with pytest.raises(RunNotFoundError):
+        ledger.get_run(run_id)
 
 
 def test_a_late_worker_changes_nothing_of_a_deleted_run(ledger: Ledger, run_id: str) -> None:
@@ -132,7 +132,5 @@ def test_a_late_worker_changes_nothing_of_a_deleted_run(ledger: Ledger, run_id: 
     ):
         with pytest.raises(LedgerError):
             call()
-
-    ledger.create_run(run(run_id))
-    ledger.add_part(run_id, part(0, 0, 1))
-    assert ledger.add_shards([shard(run_id, 0)]) == 1
+    with pytest.raises(RunNotFoundError):
+        ledger.add_part(run_id, part(0, 0, 1))

@@ -48,6 +48,7 @@ class Expected:
     attempts: int = 0
     requeues: int = 0
     owner: str = ""
+    winner: str = ""
     lease_end_s: float = 0.0
     used: list[str] = field(default_factory=list)  # every attempt id there was, in order
 
@@ -138,6 +139,24 @@ class LedgerMachine(RuleBasedStateMachine):
                 self._say(number, attempt_id, to)
         assert self.ledger.get_shard(self.run_id, number) == before, "a zombie changed a shard"
 
+    @rule(number=NUMBERS, which=st.integers(0, 5), wins=st.booleans())
+    def an_attempt_renews(self, number: int, which: int, wins: bool) -> None:
+        """Any attempt that there ever was; perhaps its output is staged."""
+        want = self.expected[number]
+        if not want.used:
+            return
+        attempt_id = want.used[-1 - which % len(want.used)]
+        owns = want.state is R and want.owner == attempt_id and (not wins or want.winner in ("", attempt_id))
+        before = self.ledger.get_shard(self.run_id, number)
+        if owns:
+            self.ledger.renew(self.run_id, number, attempt_id, LEASE_S, ShardResult(number) if wins else None)
+            want.lease_end_s = self.clock.now_s() + LEASE_S
+            want.winner = attempt_id if wins else want.winner
+        else:
+            with pytest.raises(LeaseLostError):
+                self.ledger.renew(self.run_id, number, attempt_id, LEASE_S, ShardResult(number) if wins else None)
+            assert self.ledger.get_shard(self.run_id, number) == before
+
     def _say(self, number: int, attempt_id: str, to: ShardState) -> None:
         if to is S:
             self.ledger.succeed(self.run_id, number, attempt_id, ShardResult(number))
@@ -211,6 +230,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def _still(self, record: ShardRecord) -> bool:
         """Whether a checker's record is what the shard is now."""
         want = self.expected[record.number]
+        if record.state is R and record.lease_end_s != want.lease_end_s:
+            return False
         return (record.state, record.generation, record.attempts, record.requeues, record.attempt_id) == (
             want.state,
             want.generation,
@@ -229,7 +250,7 @@ class LedgerMachine(RuleBasedStateMachine):
             want.attempts,
             want.requeues,
         )
-        assert record.attempt_id == want.owner
+        assert (record.attempt_id, record.winner) == (want.owner, want.winner)
         assert record == self.ledger.get_shard(self.run_id, record.number)
 
     @invariant()

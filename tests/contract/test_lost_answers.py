@@ -93,6 +93,27 @@ def test_a_claim_that_finds_the_shard_exhausted(
     assert ledger.get_shard(run_id, 0).state is ShardState.FAILED
 
 
+@pytest.mark.parametrize("staged", [None, ShardResult(5)], ids=["renewed", "won"])
+def test_a_renewal(
+    ledger: DynamoLedger,
+    proxy: LossyProxy,
+    run_id: str,
+    answers: int,
+    staged: ShardResult | None,
+    clock: FakeClock,
+) -> None:
+    planned(ledger, run_id)
+    ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS)
+    clock.advance(3)
+    proxy.lose(UPDATE, answers)
+
+    ledger.renew(run_id, 0, "a", LEASE_S, staged)
+
+    assert proxy.lost == answers
+    record = ledger.get_shard(run_id, 0)
+    assert (record.lease_end_s, record.winner) == (clock.now_s() + LEASE_S, "a" if staged else "")
+
+
 @pytest.mark.parametrize("state", [ShardState.SUCCEEDED, ShardState.FAILED, ShardState.PENDING])
 def test_the_end_of_an_attempt(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, state: ShardState

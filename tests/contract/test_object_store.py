@@ -1,13 +1,19 @@
 """What every object store promises."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
+from sparklet.errors import (
+    LeaseLostError,
+    ObjectChangedError,
+    ObjectForbiddenError,
+    ObjectNotFoundError,
+    ObjectStoreError,
+)
 from sparklet.ports import ObjectStore
 
 ODD_KEYS = [
@@ -206,6 +212,40 @@ def test_deleting_what_is_not_there_is_fine(store: ObjectStore, bucket: str) -> 
     store.delete(f"s3://{bucket}/never")
 
     assert list(store.list(f"s3://{bucket}/never")) == []
+
+
+def test_many_objects_are_copied_and_deleted(store: ObjectStore, bucket: str) -> None:
+    names = [f"a ü+{number:04d}.csv" for number in range(1100)]
+    for name in names:
+        store.put(f"s3://{bucket}/from/{name}", name.encode())
+    store.put(f"s3://{bucket}/to/{names[0]}", b"what was there before")
+
+    store.copy_all((f"s3://{bucket}/from/{name}", f"s3://{bucket}/to/{name}") for name in names)
+    deleted = store.delete_all(info.uri for info in store.list(f"s3://{bucket}/from/"))
+
+    assert deleted == len(names) and list(store.list(f"s3://{bucket}/from/")) == []
+    assert [info.uri.rpartition("/")[2] for info in store.list(f"s3://{bucket}/to/")] == names
+    assert all(store.get(f"s3://{bucket}/to/{name}") == name.encode() for name in names[:3])
+    assert store.delete_all([]) == 0
+
+
+def test_copying_stops_with_the_error_of_whoever_names_the_next_one(store: ObjectStore, bucket: str) -> None:
+    def pairs() -> Iterator[tuple[str, str]]:
+        for number in range(50):
+            if number == 20:
+                raise LeaseLostError("not mine any more")
+            store.put(f"s3://{bucket}/from/{number}", b"x")
+            yield f"s3://{bucket}/from/{number}", f"s3://{bucket}/to/{number}"
+
+    with pytest.raises(LeaseLostError):
+        store.copy_all(pairs())
+
+    assert len(list(store.list(f"s3://{bucket}/to/"))) <= 20
+
+
+def test_copying_what_is_gone_names_it(store: ObjectStore, bucket: str) -> None:
+    with pytest.raises(ObjectNotFoundError, match="from/gone"):
+        store.copy_all([(f"s3://{bucket}/from/gone", f"s3://{bucket}/to/gone")])
 
 
 def test_a_download_replaces_a_file_whole(store: ObjectStore, bucket: str, tmp_path: Path) -> None:

@@ -58,11 +58,11 @@ def test_outputs_are_kept_from_the_first_on_each_whole(outputs: list[str]) -> No
         assert sum(len(uri.encode()) for uri in outputs[: len(kept) + 1]) > OUTPUTS_BYTES
 
 
-def test_a_lost_lease_names_its_attempt() -> None:
-    failure = lapse_failure(RECORD)
+def test_a_lost_lease_names_its_attempt_and_since_when() -> None:
+    failure = lapse_failure(replace(RECORD, lease_end_s=3_725.0))
 
     assert failure.error_class == "LeaseExpired"
-    assert "attempt a-1 was not heard of" in failure.message
+    assert "attempt a-1" in failure.message and "01:02:05 UTC" in failure.message
 
 
 @pytest.mark.parametrize(("error_class", "kept"), [("OSError", True), ("LeaseExpired", False), ("", False)])

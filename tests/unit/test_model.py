@@ -158,12 +158,21 @@ def test_a_run_knows_its_generation_and_whether_it_is_sealed() -> None:
     assert replace(run, shard_count=0).sealed
 
 
-def test_each_shard_writes_to_a_path_of_its_own() -> None:
-    run = Run("r", ("s3://in/",), "s3://out/x/", ())
+def test_no_two_runs_publish_at_one_path() -> None:
+    run = Run("r", ("s3://in/",), "s3://out/x/", (), created_s=1.5)
+    others = [replace(run, run_id="r-1"), replace(run, run_id="r2"), replace(run, created_s=1.502)]
 
-    assert run.shard_output(7) == "s3://out/x/shard=000007"
-    assert run.shard_output(1_234_567) == "s3://out/x/shard=1234567"
+    assert run.shard_output(7) == "s3://out/x/shard=r_5dc_000007"
+    assert run.shard_output(1_234_567) == "s3://out/x/shard=r_5dc_1234567"
     assert replace(run, output_uri="s3://out/x").shard_output(7) == run.shard_output(7)
+    for other in others:
+        assert not any(other.shard_output(n).startswith(f"{run.output_uri}{run.shard_prefix}") for n in range(3))
+
+
+def test_an_incremental_run_appends_and_cannot_overwrite() -> None:
+    assert RunOptions(incremental=True).existing == "append"
+    with pytest.raises(SettingsError, match="never be planned again"):
+        RunOptions(incremental=True, existing="overwrite")
 
 
 def test_counts_add_up() -> None:

@@ -128,6 +128,7 @@ def test_a_function_knows_where_it_writes_itself() -> None:
 
     assert worker_settings(env).output_prefixes == (
         "s3://b/runs/",
+        "s3://b/staged/",
         "s3://b/output/",
         "s3://mine/out/",
         "s3://x/y/",

@@ -2,9 +2,9 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -44,15 +44,17 @@ class Intake(Generic[T]):
             return [] if self._closed else list(islice(self._items, self._turn))
 
 
-def in_parallel(function: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[R]:
+def in_parallel(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
     """``function`` of every item, in order, ``threads`` at a time; what nobody asks for any more is not begun."""
-    if len(items) == 1:
-        yield function(items[0])
+    waiting = iter(items)
+    first = list(islice(waiting, 2))
+    if len(first) < 2:
+        yield from map(function, first)
         return
-    pool = ThreadPoolExecutor(min(threads, max(1, len(items))))
+    pool = ThreadPoolExecutor(threads)
     try:
         ahead: deque[Future[R]] = deque()
-        for item in items:
+        for item in chain(first, waiting):
             ahead.append(pool.submit(function, item))
             if len(ahead) >= 2 * threads:
                 yield ahead.popleft().result()

@@ -2,9 +2,11 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1024 * 1024
 CREATE_TRIES = 4
+MAX_KEYS_A_DELETE = 1000
 
 
 class S3Store:
@@ -179,10 +182,45 @@ class S3Store:
             except OSError as error:
                 raise ObjectStoreError(f"{path} could not be read for {uri}: {error}") from error
 
+    def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Copy objects within S3, as many at a time as the client has connections."""
+        deque(in_parallel(self._copy, pairs, self._clients.threads), maxlen=0)
+
+    def _copy(self, pair: tuple[str, str]) -> None:
+        """One request up to 5 GB, which S3 refuses to copy in one; in parts above that."""
+        from botocore.exceptions import ClientError
+
+        source, target = pair
+        origin: Any = _place(source)
+        try:
+            with _faults(target):
+                try:
+                    self._clients.s3.copy_object(CopySource=origin, **_place(target))
+                except ClientError as error:
+                    if _code(error) != "InvalidRequest":
+                        raise
+                    self._clients.s3.copy(origin, *split_uri(target))
+        except ObjectNotFoundError as error:
+            raise ObjectNotFoundError(f"{source} could not be copied to {target}: one of them is not there") from error
+
     def delete(self, uri: str) -> None:
         """Delete an object; nothing happens if it is not there."""
         with _faults(uri):
             self._clients.s3.delete_object(**_place(uri))
+
+    def delete_all(self, uris: Iterable[str]) -> int:
+        """Delete objects of one bucket, 1,000 a request."""
+        count, rest = 0, iter(uris)
+        while batch := list(islice(rest, MAX_KEYS_A_DELETE)):
+            bucket = split_uri(batch[0])[0]
+            keys: Any = [{"Key": split_uri(uri)[1]} for uri in batch]
+            with _faults(batch[0]):
+                answer = self._clients.s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+            for failed in answer.get("Errors", ()):
+                what = ObjectForbiddenError if failed.get("Code") == "AccessDenied" else ObjectStoreError
+                raise what(f"s3://{bucket}/{failed.get('Key')} could not be deleted: S3 answered {failed.get('Code')}")
+            count += len(batch)
+        return count
 
 
 def input_stores(clients: AwsClients) -> Callable[[Access], S3Store]:

@@ -11,6 +11,7 @@ from sparklet.cli.orchestration_options import FollowUpOptions
 from sparklet.errors import PlanError
 from sparklet.fanout.planning.fitting import default_max_shard_bytes, refuse_wide_slices
 from sparklet.fanout.planning.new_run import RunRequest
+from sparklet.model import existing_of
 
 RUN = "The run"
 
@@ -27,9 +28,15 @@ class RunIdentity:
             "--output",
             "-o",
             metavar="FOLDER",
-            help="s3:// folder or local folder; each shard writes below shard=N. Needed unless --dry-run.",
+            help="s3:// folder or local folder; each shard has a folder of its own in it. Needed unless --dry-run.",
         ),
     ] = ""
+    append: Annotated[
+        bool, typer.Option("--append", help="Write beside what the output holds already; --incremental does so, too.")
+    ] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what earlier runs wrote to the output.")] = (
+        False
+    )
     name: Annotated[
         str,
         typer.Option(
@@ -57,6 +64,11 @@ class RunIdentity:
         typer.Option("--py-files", metavar="FILE", help=".py, .zip, .whl or .egg for the script; may be repeated."),
     ] = None
 
+    @property
+    def existing(self) -> str:
+        """What becomes of what the output holds already."""
+        return existing_of(append=self.append, overwrite=self.overwrite)
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -83,7 +95,7 @@ class Asked:
             args=self.arguments,
             params=opt.parse_pairs("--param", self.identity.params),
             env=opt.parse_env(self.identity.env),
-            options=planning.run_options(self.given, self.shards, self.ends),
+            options=planning.run_options(self.given, self.shards, self.ends, self.identity.existing),
             lists=self.given.list_requests(),
             access=self.given.access(),
             check=self.follow_ups.check,

@@ -52,7 +52,8 @@ class Cleaning:
 
     def _is_whole(self, run: Run, folder: Path) -> bool:
         """Whether a local folder has every file that succeeded shards wrote, by name and size."""
-        succeeded = {f"shard={r.number:06d}" for r in self._env.at.ledger.shards(run.run_id, ShardState.SUCCEEDED)}
+        records = self._env.at.ledger.shards(run.run_id, ShardState.SUCCEEDED)
+        succeeded = {run.shard_output(record.number).rpartition("/")[2] for record in records}
         for info in self._env.at.store.list(run.output_uri):
             name = info.uri.removeprefix(run.output_uri)
             if name.partition("/")[0] not in succeeded or name.endswith("/"):

@@ -92,6 +92,7 @@ def view_document(view: OperatorView) -> dict[str, Any]:
         "estimated_end": None if end_s is None else time_text(end_s),
         "slowest": [_slow_document(record, now_s) for record in view.found.slowest],
         "longest_running": [_slow_document(record, now_s) for record in view.found.longest],
+        "lost_workers": [{"shard": number, "since": since} for number, since in view.found.lost],
         "cost_usd": rounded(view.spent.cost),
         "costs_usd": {what: rounded(cost) for what, cost in view.spent.costs.items()},
         "cost_is_of": INCLUDED,
@@ -114,6 +115,8 @@ def add_rows(facts: Table, view: OperatorView, *, brief: bool = False) -> None:
     facts.add_row("cost so far", f"about {usd_text(view.spent.cost)}{would}: {costs_text(view.spent.costs)}")
     if not brief:
         facts.add_row("", Text(f"of {INCLUDED}; not of {EXCLUDED}", style="dim"))
+    for number, since in view.found.lost:
+        facts.add_row("lost worker", Text(lost_text(number, since), style="yellow"))
     if view.run.parent:
         facts.add_row("follows", Text(view.run.parent))
     if driver := view.driver:
@@ -126,6 +129,11 @@ def add_rows(facts: Table, view: OperatorView, *, brief: bool = False) -> None:
         facts.add_row("broke off", Text(f"{each['execution']} in {each['where']}: {each['error']}: {each['cause']}"))
     for follower in view.follow_ups:
         facts.add_row(follower.what, Text(f"{follower.script} → {follower.standing}"))
+
+
+def lost_text(number: int, since: str) -> str:
+    """What is said of an open shard whose worker was lost."""
+    return f"shard {number}: {since}; the shard is done again"
 
 
 def view_details(view: OperatorView) -> RenderableType:

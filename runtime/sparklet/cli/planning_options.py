@@ -198,7 +198,7 @@ class EndOptions:
     ] = 0.0
 
 
-def run_options(given: InputOptions, shards: ShardOptions, ends: EndOptions) -> RunOptions:
+def run_options(given: InputOptions, shards: ShardOptions, ends: EndOptions, existing: str = "refuse") -> RunOptions:
     """The run's options; a shard may be of any size where the user names none."""
     count, percentage = parse_tolerance(ends.tolerate, "--tolerate")
     return RunOptions(
@@ -221,6 +221,7 @@ def run_options(given: InputOptions, shards: ShardOptions, ends: EndOptions) -> 
         tolerated_failure_count=count,
         tolerated_failure_percentage=percentage,
         rate_per_s=ends.rate,
+        existing=existing,
     )
 
 

@@ -16,7 +16,16 @@ from sparklet.cli.operating import look, view_details
 from sparklet.cli.progress import RunDisplay
 from sparklet.cli.resuming import again, resume_command, told_how_to_resume
 from sparklet.cli.sizes import count_text, size_text
-from sparklet.cli.transfer import LocalPaths, changed, check_output, fill, local_part, refuse_remote_only, upload
+from sparklet.cli.transfer import (
+    LocalPaths,
+    changed,
+    check_output,
+    fill,
+    give_up_output,
+    local_part,
+    refuse_remote_only,
+    upload,
+)
 from sparklet.errors import CheckpointConflictError, PlanError, SparkletError
 from sparklet.fanout.checking.checker import CheckReport, check
 from sparklet.fanout.checking.redrive import redrive
@@ -44,7 +53,6 @@ def start(
     *,
     way: Way | None = None,
     files: Mapping[str, str] | None = None,
-    overwrite: bool = False,
     words: Sequence[str] = (),
 ) -> Run:
     """Put local inputs into the bucket, enter the run, plan and dispatch it; the sealed run.
@@ -59,7 +67,7 @@ def start(
     request = replace(request, run_id=_run_id(env, request), idempotency_key="")
     asked_s = env.at.clock.now_s()
     with told_how_to_resume(env, screen, again(words, request.run_id)):
-        run = _entered(env, request, screen, files or {}, overwrite=overwrite)
+        run = _entered(env, request, screen, files or {})
     if way is None and run.created_s < asked_s:
         screen.say(f"run {run.run_id} is there already, {run.state}; this is the same run")
     return go_on(env, run, screen, by_machine=way is not None)
@@ -74,16 +82,14 @@ def go_on(env: Environment, run: Run, screen: Screen, *, by_machine: bool) -> Ru
         return _planned(env, run, screen)
 
 
-def _entered(
-    env: Environment, request: RunRequest, screen: Screen, files: Mapping[str, str], *, overwrite: bool
-) -> Run:
+def _entered(env: Environment, request: RunRequest, screen: Screen, files: Mapping[str, str]) -> Run:
     """The run, in the ledger; what is local was put into the bucket before. One that was there is the same run."""
     if not env.local:
         refuse_remote_only((*request.inputs, *files.values()), request.output_uri)
         return new_run(env.at, request)
     refuse_local_increments(request.options.incremental, request.inputs)
     run_id = request.run_id
-    paths = LocalPaths(output=_local_output(request.output_uri, overwrite))
+    paths = _output_paths(env, run_id, request)
     output_uri = f"s3://{env.at.bucket}/output/{run_id}/" if paths.output else request.output_uri
     inputs: list[str] = []
     for index, given in enumerate(request.inputs):
@@ -117,12 +123,18 @@ def refuse_local_increments(incremental: bool, inputs: Collection[str]) -> None:
         )
 
 
-def _local_output(output: str, overwrite: bool) -> str:
-    if "://" in output:
-        return ""
-    folder = Path(output).resolve()
-    check_output(folder, overwrite)
-    return str(folder)
+def _output_paths(env: Environment, run_id: str, request: RunRequest) -> LocalPaths:
+    """The local output and what is replaced there; that of a run which is asked for again stays as it is."""
+    if "://" in request.output_uri:
+        return LocalPaths()
+    output, existing = str(Path(request.output_uri).resolve()), request.options.existing
+    known = LocalPaths.load(env.paths_dir, run_id)
+    if known.output == output:
+        return known
+    paths = LocalPaths(output=output, replaces=check_output(Path(output), existing))
+    if existing == "overwrite":
+        give_up_output(env.paths_dir, output)
+    return paths
 
 
 def _upload_input(env: Environment, request: RunRequest, run_id: str, index: int, path: Path, screen: Screen) -> str:
@@ -191,6 +203,9 @@ def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summ
                 time.sleep(POLL_S)
                 continue
             display.show(report.run, report.counts)
+            if report.lapsed:
+                lost = count_text(report.lapsed, "worker")
+                display.warn(f"{lost} lost: what they did is done again (sparklet status {run_id} says since when)")
             for news in machine.news(report.run):
                 display.warn(news)
             if report.run.state.ended:
@@ -229,7 +244,7 @@ def fill_output(env: Environment, run: Run, screen: Screen) -> None:
     if paths.output:
         screen.say(f"filling {paths.output}")
         succeeded = {record.number for record in env.at.ledger.shards(run.run_id, ShardState.SUCCEEDED)}
-        fill(env.at.store, run.output_uri, Path(paths.output), succeeded, screen.say)
+        fill(env.at.store, run, paths, succeeded, screen.say)
 
 
 def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: str, screen: Screen) -> None:

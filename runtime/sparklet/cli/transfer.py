@@ -2,15 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from sparklet.cli.sizes import size_text
 from sparklet.errors import PlanError, SettingsError
+from sparklet.model import Run
 from sparklet.ports import ObjectInfo, ObjectStore
 
 T = TypeVar("T")
@@ -26,13 +28,13 @@ class LocalPaths:
 
     inputs: Mapping[str, str] = field(default_factory=dict)  # S3 folder or object → local path
     output: str = ""  # local folder to be filled; "" = none
+    replaces: Sequence[str] = ()  # names in it of what earlier runs wrote, to be deleted when it is filled
 
     def save(self, folder: Path, run_id: str) -> None:
         """Keep them for ``run_id``."""
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"inputs": dict(self.inputs), "output": self.output}, indent=2)
         new = folder / f".{run_id}.json"
-        new.write_text(text)
+        new.write_text(json.dumps(asdict(self), indent=2))
         new.replace(folder / f"{run_id}.json")
 
     @classmethod
@@ -41,8 +43,7 @@ class LocalPaths:
         path = folder / f"{run_id}.json"
         if not path.exists():
             return cls()
-        document = json.loads(path.read_text())
-        return cls(document["inputs"], document["output"])
+        return cls(**json.loads(path.read_text()))
 
 
 def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> int:
@@ -77,43 +78,62 @@ def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple
     return result
 
 
-def check_output(folder: Path, overwrite: bool) -> None:
-    """Refuse to mix this run's output with what is in a folder already.
+def check_output(folder: Path, existing: str) -> Sequence[str]:
+    """What a run replaces in a local folder, by name: nothing, or all of it.
+
+    Parameters
+    ----------
+    existing
+        See ``RunOptions.existing``.
 
     Raises
     ------
     SettingsError
-        If the folder holds anything and may not be emptied, or is no folder.
+        If the folder holds something that the run may neither keep nor replace, or is no folder.
     """
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--output {folder} is a file; name a folder")
-    if folder.is_dir() and not overwrite:
-        if next(folder.iterdir(), None) is not None:
-            raise SettingsError(
-                f"--output {folder} is not empty; name another folder, or add --overwrite to replace its content"
-            )
-    elif folder.is_dir() and any(not _is_ours(entry) for entry in folder.iterdir()):
+    held = sorted(folder.iterdir()) if folder.is_dir() else []
+    if held and existing == "refuse":
+        raise SettingsError(
+            f"--output {folder} is not empty: append to it (--append), replace what is there (--overwrite), "
+            "or name another folder"
+        )
+    if existing != "overwrite":
+        return ()
+    if any(not _is_ours(entry) for entry in held):
         raise SettingsError(f"--output {folder} holds files that no Sparklet run wrote; name another folder")
+    return [entry.name for entry in held]
 
 
-def fill(store: ObjectStore, output_uri: str, folder: Path, shards: Collection[int], say: Say) -> int:
-    """Make a folder hold the output of ``shards``, and nothing else; what is there already is not fetched again.
+def give_up_output(paths_dir: Path, output: str) -> None:
+    """Let no earlier run fill a local folder again: another one replaces what they wrote there."""
+    for path in paths_dir.glob("*.json"):
+        paths = LocalPaths.load(paths_dir, path.stem)
+        if paths.output == output:
+            replace(paths, output="").save(paths_dir, path.stem)
 
-    Output that attempts of other shards left behind does not come along.
+
+def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int], say: Say) -> int:
+    """Make a run's folders below its local output hold what ``shards`` have written; then delete what it replaces.
+
+    What is there already is not fetched again, and what other runs have written there stays.
     """
-    prefix = output_uri.rstrip("/") + "/"
-    wanted = {f"shard={number:06d}" for number in shards}
+    folder, prefix = Path(paths.output), run.output_uri.rstrip("/") + "/"
+    wanted = {f"{run.shard_prefix}{number:06d}" for number in shards}
     infos = [info for info in store.list(prefix) if info.uri.removeprefix(prefix).split("/", 1)[0] in wanted]
     keep = {folder / info.uri.removeprefix(prefix) for info in infos if not info.uri.endswith("/")}
     folder.mkdir(parents=True, exist_ok=True)
-    for path in [p for p in folder.glob("shard=*/**/*") if p.is_file() and p not in keep]:
+    for path in [p for p in folder.glob(f"{run.shard_prefix}*/**/*") if p.is_file() and p not in keep]:
         path.unlink()
     size_bytes = count = 0
     for file_bytes in _in_threads(lambda info: _download(store, info, folder / info.uri.removeprefix(prefix)), infos):
         count, size_bytes = count + 1, size_bytes + file_bytes
         if count % SAY_EVERY == 0:
             say(f"  {count} of {len(infos)} files, {size_text(size_bytes)} written to {folder}")
-    for path in sorted((p for p in folder.glob("shard=*/**/") if p.is_dir()), reverse=True):
+    for name in paths.replaces:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for path in sorted((p for p in folder.glob(f"{run.shard_prefix}*/**/") if p.is_dir()), reverse=True):
         if not any(path.iterdir()):
             path.rmdir()
     say(f"  {count} files, {size_text(size_bytes)} are in {folder}")

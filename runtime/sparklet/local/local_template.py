@@ -90,7 +90,6 @@ def localise(
     timeout_s = int(parameters["FunctionTimeoutS"])
     local["Parameters"]["FunctionTimeoutS"].pop("AllowedValues", None)
     local["Mappings"]["VisibilityS"].setdefault(str(timeout_s), {"Queue": 6 * timeout_s})
-    local["Mappings"]["MapChildren"].setdefault(str(timeout_s), {"ExecutionType": "STANDARD"})
     return local
 
 

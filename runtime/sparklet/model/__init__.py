@@ -19,7 +19,17 @@ from sparklet.model.executions import (
     successor,
 )
 from sparklet.model.notices import Notice
-from sparklet.model.runs import Access, Dispatch, ListSource, NextRun, Run, RunOptions, RunState, ScriptRef
+from sparklet.model.runs import (
+    Access,
+    Dispatch,
+    ListSource,
+    NextRun,
+    Run,
+    RunOptions,
+    RunState,
+    ScriptRef,
+    existing_of,
+)
 from sparklet.model.shards import (
     RUN_ID,
     SHARDS_PER_BUCKET,
@@ -79,6 +89,7 @@ __all__ = [
     "SliceKind",
     "TaskRecord",
     "execution_name",
+    "existing_of",
     "ledger_bucket",
     "ledger_bucket_count",
     "successor",

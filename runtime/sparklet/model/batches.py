@@ -74,6 +74,7 @@ class ObjectsJob:
     keep_empty: bool = False
     tolerated_failure_count: int = 0
     tolerated_failure_percentage: float = 0.0
+    redo_of: str = ""  # the run whose unfinished batches these are: they write where that one did
 
     def to_document(self) -> bytes:
         """The file's bytes; the same job gives the same ones."""
@@ -91,5 +92,5 @@ class ObjectsJob:
             raise EventError(f"{JOB_FILE} is not what Sparklet writes: {error}") from error
 
     def batch_output(self, batch_id: str) -> str:
-        """Where a batch writes: a path of its own, so that another attempt at the same objects replaces it."""
-        return f"{self.output_uri.rstrip('/')}/batch={batch_id}"
+        """Where a batch writes: a path of this run's own, which another attempt at the same objects replaces."""
+        return f"{self.output_uri.rstrip('/')}/batch={self.redo_of or self.run_id}_{batch_id}"

@@ -83,6 +83,7 @@ class RunOptions:
     tolerated_failure_percentage: float = 0.0
     time_limit_s: float = 3 * 24 * 3600  # below the queue's retention of 4 days
     rate_per_s: float = 0.0  # messages sent per second; 0 = as fast as they can be sent
+    existing: str = "refuse"  # refuse | append | overwrite: what an output holds already; an incremental run appends
 
     def __post_init__(self) -> None:
         if self.target_bytes < 1 or self.max_objects < 1 or self.max_attempts < 1:
@@ -91,13 +92,27 @@ class RunOptions:
             ("archived", self.archived, ("refuse", "skip")),
             ("split", self.split, ("", "auto", "csv", "lines", "parquet")),
             ("oversize", self.oversize, ("refuse", "mark")),
+            ("existing", self.existing, ("refuse", "append", "overwrite")),
         ):
             if value not in allowed:
                 raise SettingsError(f"{name} is {value!r}; it must be one of {', '.join(filter(None, allowed))}")
+        if self.incremental and self.existing == "refuse":
+            object.__setattr__(self, "existing", "append")
+        if self.incremental and self.existing == "overwrite":
+            raise SettingsError(
+                "an incremental run cannot overwrite: what it deletes would never be planned again; leave out one"
+            )
         if self.compression_factor < 1:
             raise SettingsError(f"a compressed byte must weigh at least 1, not {self.compression_factor}")
         if not 0 <= self.tolerated_failure_percentage <= 100 or self.tolerated_failure_count < 0:
             raise SettingsError("tolerated failures must be a count from 0 or a percentage from 0 to 100")
+
+
+def existing_of(*, append: bool, overwrite: bool) -> str:
+    """``RunOptions.existing`` as two flags say it; SettingsError if both are set."""
+    if append and overwrite:
+        raise SettingsError("append and overwrite exclude each other; give one of them")
+    return "append" if append else "overwrite" if overwrite else "refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +166,14 @@ class Run:
         """Whether no shard will be added any more."""
         return self.shard_count is not None
 
+    @property
+    def shard_prefix(self) -> str:
+        """What the name of every output folder of this run begins with, and of no other run.
+
+        A ledger never has two runs of one id; the time, in milliseconds, tells runs of different ledgers apart.
+        """
+        return f"shard={self.run_id}_{int(self.created_s * 1000):x}_"
+
     def shard_output(self, number: int) -> str:
-        """Where shard ``number`` writes: a path of its own, so that a retry replaces it."""
-        return f"{self.output_uri.rstrip('/')}/shard={number:06d}"
+        """Where readers find what shard ``number`` has written: published there once an attempt has won."""
+        return f"{self.output_uri.rstrip('/')}/{self.shard_prefix}{number:06d}"

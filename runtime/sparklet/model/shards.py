@@ -243,7 +243,8 @@ class ShardRecord:
     attempts: int = 0  # in this generation
     requeues: int = 0  # messages sent again in this generation because none was left
     unrun: int = 0  # of these, the ones for a dead letter that no attempt had come of
-    attempt_id: str = ""  # of the last attempt; of the winner once SUCCEEDED
+    attempt_id: str = ""  # of the last attempt
+    winner: str = ""  # the attempt whose staged output is published; named once, for good
     lease_end_s: float = 0.0
     changed_s: float = 0.0  # when the state last changed, or a message was last sent again
     started_s: float = 0.0  # when the last attempt was claimed

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Execution:
     staging: Staging | None = None  # inputs of the event of which some must be fetched first
     input_size: InputSize = field(default_factory=InputSize)
     turns: str = ""  # executions that say the same may share a process, if the script allows it; "": never
+    work_end_s: Callable[[], float] | None = None  # see ``Lease``; None: only the deadline ends the script
 
 
 def execute(
@@ -86,6 +87,7 @@ def execute(
             py_files=execution.py_files,
             input_size=execution.input_size,
             turns=execution.turns,
+            moving_end_s=execution.work_end_s,
         )
         started_s = time.monotonic()
         log.info("script started", script=execution.script_uri)

@@ -1,8 +1,11 @@
-"""A shard's way through a worker: claim → execute → succeed, fail or release, each step fenced by the ledger."""
+"""A shard's way through a worker: claim → execute → win → publish → succeed; else fail or release.
 
-import random
-from collections.abc import Callable
+Each step is fenced by the ledger. The lease is renewed from the claim to the end.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sparklet.errors import (
     EventError,
@@ -13,7 +16,7 @@ from sparklet.errors import (
     SparkletError,
 )
 from sparklet.events import Outcome, Task
-from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.ledger_rules import LEASE_S
 from sparklet.metrics import (
     ATTEMPT_SECONDS,
     BYTES_READ,
@@ -41,7 +44,9 @@ from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from sparklet.s3_uri import SCHEME, split_uri
 from sparklet.worker.execution import Execution
 from sparklet.worker.guards import Deadline
+from sparklet.worker.lease import Lease
 from sparklet.worker.log import Log
+from sparklet.worker.publishing import StagedOutput
 from sparklet.worker.script_cache import ScriptCache
 from sparklet.worker.shard_conf import InputSize
 from sparklet.worker.staging import Staging, needs_staging
@@ -63,6 +68,7 @@ class ShardDesk:
     clock: Clock
     grace_s: float  # between the guard's deadline and the function's own
     log_stream: str = ""
+    lease_s: float = LEASE_S
     meter: Meter | None = None
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
     _runs: dict[str, Run] = field(default_factory=dict)
@@ -72,14 +78,14 @@ class ShardDesk:
         """Bring the shard to its end, or say when it should come back."""
         try:
             run = self._run(ref)
-            claim = self._claim(ref, run, attempt_id, deadline)
+            claim = self.ledger.claim(ref, attempt_id, self.lease_s, run.options.max_attempts, self.log_stream)
         except LedgerError as error:
             log.error("the ledger could not be asked for the shard", error=str(error))
             self._come_back(task, back_off_s(task.receive_count), log)
             return Outcome(task, error, acknowledged=False)
         log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
         if claim.status is not ClaimStatus.GRANTED:
-            return self._turned_away(task, claim, log)
+            return self._turned_away(task, claim)
         return self._granted(task, ref, run, claim, attempt_id, deadline, log)
 
     def put_back(self, task: Task, log: Log) -> None:
@@ -97,21 +103,14 @@ class ShardDesk:
             )
         return run
 
-    def _claim(self, ref: ShardRef, run: Run, attempt_id: str, deadline: Deadline) -> Claim:
-        lease_s = max(1.0, self._function_end_s(deadline) - self.clock.now_s())
-        return self.ledger.claim(ref, attempt_id, lease_s, run.options.max_attempts, self.log_stream)
+    def _turned_away(self, task: Task, claim: Claim) -> Outcome:
+        """Acknowledge a message, also one of a shard that is in work: if its worker is lost, the checker sends another.
 
-    def _function_end_s(self, deadline: Deadline) -> float:
-        """When Lambda ends this worker, whatever share of its time the shard has; no lease needs to be longer."""
-        return deadline.end_s + self.grace_s
-
-    def _turned_away(self, task: Task, claim: Claim, log: Log) -> Outcome:
+        Only who came without a message, a Map's child, is told to ask again.
+        """
         record = claim.record
         self._measure(SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else SHARDS_TURNED_AWAY)
-        if claim.status is ClaimStatus.HELD:
-            now_s = self.clock.now_s()
-            end_s = record.lease_end_s if record.lease_end_s > now_s else record.lease_end_s + LEASE_GRACE_S
-            self._come_back(task, max(1.0, end_s - now_s) + random.uniform(0, 5), log)
+        if claim.status is ClaimStatus.HELD and not task.receipt:
             held = LeaseLostError(
                 f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"
             )
@@ -124,28 +123,55 @@ class ShardDesk:
     def _granted(
         self, task: Task, ref: ShardRef, run: Run, claim: Claim, attempt_id: str, deadline: Deadline, log: Log
     ) -> Outcome:
-        try:
-            result = self.execute(self._execution(ref, run, claim.record, attempt_id), deadline, log)
-            self._persist(lambda: self.ledger.succeed(ref.run_id, ref.shard, attempt_id, result), deadline, log)
-        except LeaseLostError as error:
-            log.error("the lease was lost; what this attempt did does not count", error=str(error))
-            return Outcome(task, error, acknowledged=False)
-        except LedgerError as error:
-            log.error("the ledger did not take the result; the lease will lapse", error=str(error))
-            return Outcome(task, error, acknowledged=False)
-        except SparkletError as error:
-            return self._not_done(task, run, claim.record, attempt_id, error, deadline, log)
+        record, renew = claim.record, partial(self.ledger.renew, ref.run_id, ref.shard, attempt_id, self.lease_s)
+        staged = StagedOutput.of(self.store, self.bucket, run, ref.shard, record.winner or attempt_id)
+        with Lease(renew, self.clock, log, self.lease_s, record.lease_end_s) as lease:
+            try:
+                result, files = self._worked(ref, run, record, staged, lease, deadline, log)
+                lease.check()
+                staged.publish(files, lease.check)
+                self._persist(lambda: self.ledger.succeed(ref.run_id, ref.shard, attempt_id, result), deadline, log)
+            except SparkletError as error:
+                return self._not_done(task, run, record, attempt_id, lease.lost or error, deadline, log)
+        staged.discard(files)
         log.info("shard succeeded", rows=result.rows)
-        self._measure_success(claim.record, result)
+        self._measure_success(record, result)
         return Outcome(task, answer={"shard": ref.shard, "state": str(ShardState.SUCCEEDED), "rows": result.rows})
 
-    def _execution(self, ref: ShardRef, run: Run, record: ShardRecord, attempt_id: str) -> Execution:
+    def _worked(
+        self,
+        ref: ShardRef,
+        run: Run,
+        record: ShardRecord,
+        staged: StagedOutput,
+        lease: Lease,
+        deadline: Deadline,
+        log: Log,
+    ) -> tuple[ShardResult, Sequence[str]]:
+        """The result of the attempt that has won, and the files that it has staged; the script runs if none has yet."""
+        if record.winner:
+            log.info("an earlier attempt has won; its output is published", winner=record.winner)
+            if not (files := staged.files()):
+                raise PlanError(
+                    f"what the winning attempt wrote is gone from {staged.staged}; start another run for it"
+                )
+            return ShardResult(record.rows, record.output_bytes, record.outputs), files
+        try:
+            execution = self._execution(ref, run, record, staged.staged, lease)
+            result = staged.readable(self.execute(execution, deadline, log))
+        except SparkletError:
+            staged.discard()
+            raise
+        if files := staged.files():
+            self._persist(lambda: lease.win(result), deadline, log)
+        return result, files
+
+    def _execution(self, ref: ShardRef, run: Run, record: ShardRecord, output: str, lease: Lease) -> Execution:
         shard = self._planned(record)
         script_ref = run.scripts[ref.generation]
         script, py_files = self.scripts.fetch_ref(script_ref)
         inputs = [o.uri for o in shard.objects]
-        output = run.shard_output(ref.shard)
-        identity = {"run": run.run_id, "shard": ref.shard, "attempt": attempt_id, "generation": ref.generation}
+        identity = {"run": run.run_id, "shard": ref.shard, "attempt": record.attempt_id, "generation": ref.generation}
         event = {
             "sparklet": identity,
             "inputs": inputs,
@@ -156,7 +182,7 @@ class ShardDesk:
         staging = self._staging(shard, run)
         size = InputSize.of(shard.objects, run.options.compression_factor)
         return Execution(
-            attempt_id,
+            record.attempt_id,
             script_ref.source_uri,
             script,
             event,
@@ -167,6 +193,7 @@ class ShardDesk:
             staging=staging,
             input_size=size,
             turns=f"run {run.run_id}, generation {ref.generation}",
+            work_end_s=lease.work_end_s,
         )
 
     def _staging(self, shard: Shard, run: Run) -> Staging | None:
@@ -211,6 +238,12 @@ class ShardDesk:
         log: Log,
     ) -> Outcome:
         """FAILED if no attempt can help or none is left, else PENDING and the message back after a while."""
+        if isinstance(error, LeaseLostError):
+            log.error("the lease was lost; what this attempt did does not count", error=str(error))
+            return Outcome(task, error, acknowledged=False)
+        if isinstance(error, LedgerError) and error.retryable:
+            log.error("the ledger did not answer; the lease will lapse", error=str(error))
+            return Outcome(task, error, acknowledged=False)
         failure = failure_of(error)
         final = not error.retryable or record.attempts >= run.options.max_attempts
         write = self.ledger.fail if final else self.ledger.release
@@ -248,7 +281,7 @@ class ShardDesk:
             self.meter.add(metric, value)
 
     def _persist(self, write: Callable[[], None], deadline: Deadline, log: Log) -> None:
-        persist(write, self.clock, self._function_end_s(deadline), log)
+        persist(write, self.clock, deadline.end_s + self.grace_s, log)
 
     def _come_back(self, task: Task, delay_s: float, log: Log) -> None:
         come_back(self.queue, task, delay_s, log)

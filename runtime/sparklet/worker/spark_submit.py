@@ -158,7 +158,7 @@ def read_options(script: Path) -> ScriptOptions:
 
 def refuse_if_over(call: ScriptCall) -> None:
     """Start nothing that would have to be ended at once."""
-    if time.time() >= call.deadline_s:
+    if time.time() >= call.end_s():
         raise DeadlineExceededError(f"{call.script.name} was not started: its deadline is over")
 
 

@@ -95,7 +95,7 @@ class _Process:
         from concurrent.futures import ThreadPoolExecutor  # no cold start pays for it
 
         self._call, self._output, self._next_output = call, output, output
-        self._end_s = self._last_end_s = call.deadline_s
+        self._end_s, self._last_end_s = call.end_s, call.deadline_s
         self._asked = False
         self._dir = TaskDir(call.work_dir.parent, f"{call.work_dir.name.removeprefix('task-')}-turns")
         folder = self._dir.__enter__()
@@ -105,7 +105,7 @@ class _Process:
             call,
             work_dir=folder,
             deadline_s=end_s,
-            moving_end_s=lambda: self._end_s,
+            moving_end_s=lambda: self._end_s(),
             env={**call.env, TURNS: str(folder)},
         )
         pool = ThreadPoolExecutor(1, "turns")
@@ -128,7 +128,7 @@ class _Process:
 
     def hand(self, call: ScriptCall, output: Output) -> None:
         """Begin the next turn."""
-        self._end_s = self._last_end_s = call.deadline_s
+        self._end_s, self._last_end_s = call.end_s, call.deadline_s
         self._next_output = output
         (self._dir.path / TURN).write_text(json.dumps({"args": call.args, "env": dict(call.env)}), encoding="ascii")
         self._answer(NEXT)
@@ -138,17 +138,18 @@ class _Process:
         ready = {fd for fd, _ in self._waiting.poll()}
         self._asked = self._ask in ready
         if self._asked:
-            self._end_s = inf  # until it is answered, time is not the script's
+            self._end_s = lambda: inf  # until it is answered, time is not the script's
             os.read(self._ask, 4096)
         return self._asked
 
     def finish(self) -> None:
         """Tell the script that there is no further turn; one that does not wait for any is ended."""
         if self._asked:
-            self._end_s = max(self._last_end_s, time.time() + LEAST_END_S)
+            end_s = max(self._last_end_s, time.time() + LEAST_END_S)
+            self._end_s = lambda: end_s
             self._answer(NO_MORE)
         else:
-            self._end_s = 0
+            self._end_s = lambda: 0.0
 
     def result(self) -> ScriptResult:
         """How the process ended, once it has; see ``Runner.run``."""

@@ -28,7 +28,7 @@ from sparklet.ledger_rules import (
     LOG_STREAM_BYTES,
     OUTPUTS_BYTES,
 )
-from sparklet.model import Dispatch, PartRecord, Position, Run, RunOptions, RunState, ScriptRef, ShardRecord, ShardState
+from sparklet.model import PartRecord, Position, Run, RunOptions, RunState, ScriptRef, ShardRecord, ShardState
 
 TIMES = st.floats(0, 4e9, allow_nan=False)
 COUNTS = st.integers(0, 10**15)
@@ -147,7 +147,7 @@ def test_times_sort_as_text_as_they_do_as_numbers(times: list[float]) -> None:
 
 A_RUN = Run("run-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/j.py", "0", "j.py"),))
 A_SHARD = ShardRecord("run-1", 3, "part", 0, 1, 1, 1)
-NEWER = r"run run-1 was written by a newer Sparklet \(ledger format 3, this one knows 2\): upgrade this one"
+NEWER = "run run-1 was written by a newer Sparklet .*: upgrade this one"
 
 
 def test_items_of_a_newer_format_are_refused_not_misread() -> None:
@@ -157,12 +157,6 @@ def test_items_of_a_newer_format_are_refused_not_misread() -> None:
         run_value({**run_item(A_RUN, "w"), **newer})
     with pytest.raises(LedgerError, match=NEWER):
         shard_record({**new_shard_item(A_SHARD, 0.0, "w"), **newer})
-
-
-def test_an_older_sparklet_refuses_only_runs_that_it_would_spoil() -> None:
-    for run in (replace(A_RUN, dispatch=Dispatch.MAP), replace(A_RUN, check=A_RUN.scripts[0])):
-        assert run_item(run, "w")["fmt"] == num(2)
-    assert run_item(A_RUN, "w")["fmt"] == num(1)
 
 
 def test_items_from_before_formats_were_numbered_are_read() -> None:

@@ -82,7 +82,7 @@ def test_access_and_the_largest_shard_reach_the_run(desk: Desk) -> None:
     run = desk.world.ledger.get_run(RUN)
     assert run.options.max_shard_bytes == 3008 * 2**20 // 3 and run.access == Access()
 
-    arguments = ("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--max-shard-size", "0", "--run-id", "run-2")
+    arguments = ("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out-2/", "--max-shard-size", "0", "--run-id", "run-2")
     desk.types(*arguments)
     assert desk.world.ledger.get_run("run-2").options.max_shard_bytes == 0
 
@@ -272,14 +272,14 @@ def test_where_nobody_can_answer_clean_says_what_to_do(desk: Desk, monkeypatch: 
 
 
 def test_the_buckets_copy_of_an_output_goes_only_where_it_is_whole_at_home(desk: Desk, tmp_path: Path) -> None:
-    out = tmp_path / "out" / "shard=000000"
     copy = f"s3://{BUCKET}/output/{RUN}/"
     desk.world.put(1)
     desk.types("plan", SCRIPT, "-i", SOURCE, "-o", str(tmp_path / "out"), "--run-id", RUN)
     desk.world.work()
     desk.world.check()
-    desk.world.store.put(f"{copy}shard=000000/part-0", b"rows")
-    desk.world.store.put(f"{copy}shard=000009/of-a-failed-attempt", b"x")
+    published = desk.world.ledger.get_run(RUN).shard_output(0)
+    out = tmp_path / "out" / published.rpartition("/")[2]
+    desk.world.store.put(f"{published}/part-0", b"rows")
     paths = LocalPaths.load(desk.state / "local-paths", RUN)
     assert paths.output == str(tmp_path / "out")
 

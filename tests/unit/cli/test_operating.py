@@ -84,7 +84,7 @@ def test_a_plan_that_is_made_is_explained_too(desk: Desk) -> None:
     desk.world.put(3)
     document = desk.types("plan", SCRIPT, *PLAN, "--explain", "--json", "--run-id", RUN).document
     assert document["run_id"] == RUN and document["ways"]["chosen"] == "inline"
-    assert "ways" not in desk.types("plan", SCRIPT, *PLAN, "--json", "--run-id", "run-2").document
+    assert "ways" not in desk.types("plan", SCRIPT, *PLAN, "--append", "--json", "--run-id", "run-2").document
 
 
 def test_local_files_are_explained_without_a_stack(desk: Desk, tmp_path: Path) -> None:

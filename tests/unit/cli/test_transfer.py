@@ -9,6 +9,7 @@ from sparklet.cli.transfer import (
     changed,
     check_output,
     fill,
+    give_up_output,
     local_part,
     refuse_remote_only,
     stored_uri,
@@ -16,8 +17,11 @@ from sparklet.cli.transfer import (
 )
 from sparklet.errors import PlanError, SettingsError
 from sparklet.local.memory import MemoryObjectStore
+from sparklet.model import Run
 
 OUT = "s3://bucket/output/run/"
+RUN = Run("run", ("s3://bucket/in/",), OUT, (), created_s=1.0)
+FIRST, SECOND, THIRD = (RUN.shard_output(number).removeprefix(OUT) for number in range(3))
 
 
 def quiet(text: str) -> None:
@@ -27,7 +31,7 @@ def quiet(text: str) -> None:
 @pytest.fixture
 def store() -> MemoryObjectStore:
     store = MemoryObjectStore()
-    for name in ("shard=000000/a.parquet", "shard=000001/b.parquet", "shard=000002/left-over.parquet"):
+    for name in (f"{FIRST}/a.parquet", f"{SECOND}/b.parquet", f"{THIRD}/left-over.parquet"):
         store.put(OUT + name, name.encode())
     return store
 
@@ -37,50 +41,71 @@ def files(folder: Path) -> list[str]:
 
 
 def test_only_what_succeeded_shards_wrote_comes_home(store: MemoryObjectStore, tmp_path: Path) -> None:
-    fill(store, OUT, tmp_path / "out", {0, 1}, quiet)
+    fill(store, RUN, LocalPaths(output=str(tmp_path / "out")), {0, 1}, quiet)
 
-    assert files(tmp_path / "out") == ["shard=000000/a.parquet", "shard=000001/b.parquet"]
-    assert (tmp_path / "out/shard=000000/a.parquet").read_text() == "shard=000000/a.parquet"
+    assert files(tmp_path / "out") == [f"{FIRST}/a.parquet", f"{SECOND}/b.parquet"]
+    assert (tmp_path / f"out/{FIRST}/a.parquet").read_text() == f"{FIRST}/a.parquet"
 
 
-def test_filling_again_leaves_nothing_of_an_earlier_run(store: MemoryObjectStore, tmp_path: Path) -> None:
-    old = tmp_path / "shard=000007" / "old.parquet"
-    old.parent.mkdir()
-    old.write_text("x")
-    (tmp_path / "shard=000000").mkdir()
-    (tmp_path / "shard=000000" / "a.parquet").write_text("other bytes")
+def test_filling_again_repairs_what_is_there(store: MemoryObjectStore, tmp_path: Path) -> None:
+    for name in (f"{FIRST}/a.parquet", f"{THIRD}/old.parquet"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("other bytes")
 
-    fill(store, OUT, tmp_path, {0}, quiet)
+    fill(store, RUN, LocalPaths(output=str(tmp_path)), {0}, quiet)
 
-    assert files(tmp_path) == ["shard=000000/a.parquet"]
-    assert not old.parent.exists()
-    assert (tmp_path / "shard=000000/a.parquet").read_text() == "shard=000000/a.parquet"
+    assert files(tmp_path) == [f"{FIRST}/a.parquet"]
+    assert not (tmp_path / THIRD).exists()
+    assert (tmp_path / f"{FIRST}/a.parquet").read_text() == f"{FIRST}/a.parquet"
+
+
+def test_what_others_wrote_stays_unless_it_is_replaced(store: MemoryObjectStore, tmp_path: Path) -> None:
+    for name in ("shard=000000/old.parquet", "shard=later_1_000000/new.parquet"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x")
+
+    fill(store, RUN, LocalPaths(output=str(tmp_path)), {0}, quiet)
+    assert files(tmp_path) == ["shard=000000/old.parquet", "shard=later_1_000000/new.parquet", f"{FIRST}/a.parquet"]
+
+    fill(store, RUN, LocalPaths(output=str(tmp_path), replaces=["shard=000000"]), {0}, quiet)
+    assert files(tmp_path) == ["shard=later_1_000000/new.parquet", f"{FIRST}/a.parquet"]
+
+
+def test_a_run_that_was_replaced_never_fills_the_folder_again(tmp_path: Path) -> None:
+    for run_id, output in (("replaced", "/data/out"), ("other", "/data/other")):
+        LocalPaths(output=output).save(tmp_path, run_id)
+
+    give_up_output(tmp_path, "/data/out")
+
+    assert LocalPaths.load(tmp_path, "replaced").output == ""
+    assert LocalPaths.load(tmp_path, "other").output == "/data/other"
 
 
 def test_files_of_the_users_own_are_never_deleted(store: MemoryObjectStore, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
 
     with pytest.raises(SettingsError, match="no Sparklet run wrote"):
-        check_output(tmp_path, overwrite=True)
-    fill(store, OUT, tmp_path, {0}, quiet)
+        check_output(tmp_path, "overwrite")
+    fill(store, RUN, LocalPaths(output=str(tmp_path)), {0}, quiet)
 
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_a_folder_with_content_is_refused_unless_it_may_be_replaced(tmp_path: Path) -> None:
+def test_a_folder_with_content_is_refused_appended_to_or_replaced(tmp_path: Path) -> None:
     (tmp_path / "shard=000000").mkdir()
 
-    with pytest.raises(SettingsError, match="--overwrite"):
-        check_output(tmp_path, overwrite=False)
-    check_output(tmp_path, overwrite=True)
-    check_output(tmp_path / "new", overwrite=False)
+    with pytest.raises(SettingsError, match=r"--append.*--overwrite"):
+        check_output(tmp_path, "refuse")
+    assert check_output(tmp_path, "append") == ()
+    assert check_output(tmp_path, "overwrite") == ["shard=000000"]
+    assert check_output(tmp_path / "new", "refuse") == ()
 
 
 def test_a_file_as_output_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
 
     with pytest.raises(SettingsError, match="is a file"):
-        check_output(tmp_path / "f", overwrite=True)
+        check_output(tmp_path / "f", "overwrite")
 
 
 def test_every_file_is_put_also_beyond_one_batch(tmp_path: Path) -> None:
@@ -108,7 +133,7 @@ def test_only_repaired_and_vanished_files_are_put_again(tmp_path: Path) -> None:
 
 def test_a_redrive_finds_the_local_paths_of_its_run(tmp_path: Path) -> None:
     inputs = {"s3://bucket/input/r/0/": "/data/in", "s3://bucket/input/r/1/x.csv": "/data/x.csv"}
-    paths = LocalPaths(inputs, "/data/out")
+    paths = LocalPaths(inputs, "/data/out", ["shard=000000"])
     paths.save(tmp_path / "state", "r")
 
     assert LocalPaths.load(tmp_path / "state", "r") == paths

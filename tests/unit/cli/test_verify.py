@@ -9,7 +9,7 @@ def test_a_run_whose_results_are_there_is_verified(desk: Desk) -> None:
     desk.world.work()
     desk.world.check()
     for number in range(2):
-        desk.world.store.put(f"s3://data/out/shard={number:06d}/part-0.parquet", b"x")
+        desk.world.store.put(f"{desk.world.ledger.get_run(RUN).shard_output(number)}/part-0.parquet", b"x")
 
     assert "verified: ledger, manifest and output say the same" in desk.types("status", RUN, "--verify").out
     assert desk.types("status", RUN, "--verify", "--json").document["differences"] == []
@@ -20,7 +20,7 @@ def test_what_differs_is_told_with_its_remedy(desk: Desk) -> None:
     desk.world.run(2)
     desk.world.work()
     desk.world.check()
-    desk.world.store.put("s3://data/out/shard=000001/part-0.parquet", b"x")
+    desk.world.store.put(f"{desk.world.ledger.get_run(RUN).shard_output(1)}/part-0.parquet", b"x")
 
     told = desk.types("status", RUN, "--verify")
     (found,) = desk.types("status", RUN, "--verify", "--json").document["differences"]

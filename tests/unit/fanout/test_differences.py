@@ -176,11 +176,12 @@ def test_shards_that_wrote_rows_and_have_no_output_are_found_on_demand(world: Wo
         elsewhere = ("s3://data/elsewhere/7/",) if number == 3 else ()
         return ShardResult(rows=0 if number == 1 else 5, outputs=elsewhere)
 
-    world.run(5)
+    run = world.run(5)
     world.work(results)
     world.check()
-    world.store.put("s3://data/out/shard=000000/year=2026/part-0.parquet", b"x")
-    world.store.put("s3://data/out/shard=000002/_SUCCESS", b"")
+    world.store.put(f"{run.shard_output(0)}/year=2026/part-0.parquet", b"x")
+    world.store.put(f"{run.shard_output(2)}/_SUCCESS", b"")
+    world.store.put("s3://data/out/shard=000004/part-0.parquet", b"of another run")
     world.store.put("s3://data/elsewhere/7/part-0.parquet", b"x")
 
     (found,) = verify(world.at, "run-1")
@@ -189,7 +190,7 @@ def test_shards_that_wrote_rows_and_have_no_output_are_found_on_demand(world: Wo
     assert "(shards 2, 4)" in found.found
 
     for number in (2, 4):
-        world.store.put(f"s3://data/out/shard=00000{number}/part-0.parquet", b"x")
+        world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"x")
     assert list(verify(world.at, "run-1")) == []
 
 

@@ -102,7 +102,7 @@ def test_a_shard_elsewhere_is_the_same_shard(engine: str) -> None:
 
     assert (job.run_id, job.shard, job.generation) == ("etl-1", 7, 0)
     assert job.inputs == AWKWARD
-    assert job.output == "s3://b/out/shard=000007"
+    assert job.output == RUN.shard_output(7)
     assert job.params == {"limit": 3, "note": "a {{b}}"}  # with its types
     assert job.args[-2:] == ("--fast", "yes")
 

@@ -10,7 +10,7 @@ from sparklet.errors import PlanError
 from sparklet.fanout.checking import follow_ups
 from sparklet.fanout.checking.cancel import cancel
 from sparklet.fanout.checking.checker import NOBODY_PLANS_S, check
-from sparklet.fanout.checking.clean import ended_runs, named_run
+from sparklet.fanout.checking.clean import clean, ended_runs, folders_of, named_run
 from sparklet.fanout.checking.follow_ups import LEAST_CHECK_S, TOO_MANY_FAILED, checked, followed
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.checking.settling import due
@@ -18,7 +18,7 @@ from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
 from sparklet.model import Counts, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, ShardState
 from sparklet.s3_uri import split_uri
-from tests.unit.fanout.world import BUCKET, World
+from tests.unit.fanout.world import BUCKET, LEASE_S, World
 
 CHECK, NEXT, NEXT_OUTPUT = "s3://data/jobs/check.py", "s3://data/jobs/next.py", "s3://data/next/"
 WRONG = Failure("ExpectationError", "3 rows, at least 4 were expected", retryable=False)
@@ -190,7 +190,8 @@ def test_what_follows_works_on_what_the_run_wrote(world: World) -> None:
     for number in range(3):
         world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"rows")
         world.store.put(f"{run.shard_output(number)}/_SUCCESS", b"")
-    world.store.put(f"{run.shard_output(0)}/_temporary/0/part-0.parquet", b"half")
+    world.store.put("s3://data/out/shard=000000/part-0.parquet", b"another run's, of an earlier version")
+    world.store.put("s3://data/out/shard=run-1b_0_000000/part-0.parquet", b"another run's")
     world.work()
 
     assert world.check().run.state is RunState.SUCCEEDED
@@ -207,11 +208,21 @@ def test_what_follows_works_on_what_the_run_wrote(world: World) -> None:
     assert check(world.at, "run-1-next-0").run.state is RunState.SUCCEEDED
 
 
-def test_what_failed_shards_left_behind_is_no_input_of_what_follows(world: World) -> None:
+def fail_while_published(world: World, *numbers: int) -> None:
+    """Shards whose script has succeeded, and whose output could not be published as a whole."""
+    for record in world.shards():
+        if record.number in numbers:
+            world.ledger.claim(record.ref, f"won-{record.number}", LEASE_S, 3)
+            world.ledger.renew("run-1", record.number, f"won-{record.number}", LEASE_S, ShardResult(rows=1))
+            world.ledger.fail("run-1", record.number, f"won-{record.number}", WRONG)
+
+
+def test_what_failed_shards_have_half_published_is_no_input_of_what_follows(world: World) -> None:
     run = start(world, check="", options={"tolerated_failure_count": 1})
     for number in range(3):
         world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"rows")
-    world.work(all_but(1))
+    fail_while_published(world, 1)
+    world.work()
     world.check()
 
     plan(world.at, "run-1-next-0")
@@ -220,12 +231,13 @@ def test_what_failed_shards_left_behind_is_no_input_of_what_follows(world: World
     assert inputs == [f"{run.shard_output(number)}/part-0.parquet" for number in (0, 2)]
 
 
-def test_nothing_follows_where_too_many_shards_failed_to_tell_their_leavings_apart(
+def test_nothing_follows_where_too_many_shards_are_half_published(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow_ups, "MOST_LEFT_OUT", 1)
+    monkeypatch.setattr(follow_ups, "MAX_LEFT_OUT", 1)
     start(world, check="", options={"tolerated_failure_count": 2})
-    world.work(all_but(0, 1))
+    fail_while_published(world, 0, 1)
+    world.work()
 
     assert world.check().run.state is RunState.SUCCEEDED_WITH_FAILURES
     assert ids(world) == {"run-1"}
@@ -328,7 +340,11 @@ def test_a_run_whose_follow_up_is_open_is_not_cleaned_away_under_it(world: World
         named_run(world.at, "run-1")
     cancel(world.at, "run-1-next-0")
     check(world.at, "run-1-next-0")
-    assert {run.run_id for run in ended_runs(world.at)} == {"run-1", "run-1-next-0"}
+    assert [run.run_id for run in ended_runs(world.at)] == ["run-1"]
+    with pytest.raises(PlanError, match="belongs to run-1"):
+        named_run(world.at, "run-1-next-0")
+    clean(world.at, named_run(world.at, "run-1"), folders_of(world.at, "run-1"))
+    assert [run.run_id for run in ended_runs(world.at)] == ["run-1-next-0"]
 
 
 def test_of_a_run_without_a_check_there_is_no_verdict(world: World) -> None:

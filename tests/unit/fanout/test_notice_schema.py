@@ -42,7 +42,7 @@ def notices_of_runs() -> list[Notice]:
     check(at, "run-1")
     world.work()
     check(at, "run-1")
-    start(world, run_id="run-2", check="")
+    start(world, run_id="run-2", check="", next_output="s3://data/next-2/")
     cancel(at, "run-2")
     check(at, "run-2")
     check(at, "run-1-next-1", planner_silent_s=0)

@@ -134,7 +134,7 @@ def test_of_one_key_and_name_there_is_one_run(world: World) -> None:
     event = request(run_id=None, idempotency_key="2026-11-20")
 
     first, second = ask(world, event), handle_request(world.at, event, SETTINGS, "another invocation", lambda: 900.0)
-    other_name = ask(world, {**event, "name": "weather"})
+    other_name = ask(world, {**event, "name": "weather", "output": "s3://data/weather/"})
 
     assert first == second and first["run_id"].startswith("daily-")
     assert other_name["run_id"].startswith("weather-")
@@ -303,7 +303,8 @@ def test_a_shard_is_held_to_what_the_workers_take_on_unless_a_size_is_named(worl
 
     assert ask(world, request(max_shard_size="1GiB"), settings=small)["sealed"]
     assert world.ledger.get_run("run-1").state is RunState.RUNNING
-    assert ask(world, request(run_id="run-2", max_shard_size=0), settings=small)["sealed"], "0 is no limit"
+    no_limit = request(run_id="run-2", max_shard_size=0, append=True)
+    assert ask(world, no_limit, settings=small)["sealed"], "0 is no limit"
 
 
 # --- asked for by an event of S3 ---

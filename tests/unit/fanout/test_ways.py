@@ -16,12 +16,10 @@ from sparklet.fanout.choosing.ways import (
     Worker,
     assumed_shard_s,
     compare,
-    express_children,
     most_turns,
     scaled_shard_s,
     work_s,
 )
-from sparklet.local.local_template import load_template
 
 PRICES = load_prices()
 TWO_GB = Worker(memory_mb=2048)
@@ -57,10 +55,11 @@ def test_the_loop_by_hand() -> None:
     assert loop.costs["lambda"] == pytest.approx(2500 * 2 * 0.0000166667 + 100 * 0.0000002)
     # 100 × 2.1 requests to the queue; 59.05 s are 12 turns (each 5 s) of 3 states, and 8 states are entered once:
     assert loop.costs["dispatch"] == pytest.approx(210 * 0.0000004 + (12 * 3 + 8) * 0.000025)
-    assert loop.costs["ledger"] == pytest.approx(100 * (7 * 0.000000625 + 4 * 0.000000125))
-    assert loop.costs["s3"] == pytest.approx(100 * (60 * 0.000005 + 60 * 0.0000004))
-    # 0.0833535 + 0.001184 + 0.0004875 + 0.0324
-    assert loop.cost == pytest.approx(0.117425)
+    # a lease is renewed every 8 s of 2,500:
+    assert loop.costs["ledger"] == pytest.approx((100 * 8 + 2500 / 8) * 0.000000625 + 100 * 4 * 0.000000125)
+    assert loop.costs["s3"] == pytest.approx(100 * (63 * 0.000005 + 60 * 0.0000004))
+    # 0.0833535 + 0.001184 + 0.0007453125 + 0.0339
+    assert loop.cost == pytest.approx(0.1191828)
 
 
 def test_the_map_by_hand() -> None:
@@ -71,15 +70,6 @@ def test_the_map_by_hand() -> None:
     # a state for each child, and 8 for the machine:
     assert mapped.costs["dispatch"] == pytest.approx((100 * 1 + 8) * 0.000025)
     assert mapped.costs["lambda"] == compare(FIGURES, PRICES).of(Way.LOOP).costs["lambda"]
-
-
-def test_express_children_by_hand() -> None:
-    short = replace(FIGURES, worker=Worker(2048, timeout_s=60))  # 3 × 60 + 2 × 6 s are below 240 s
-
-    mapped = compare(short, PRICES).of(Way.MAP)
-
-    # 100 requests, and 20 s of 64 MB each: 100 × 20 / 16 = 125 GB-s
-    assert mapped.costs["dispatch"] == pytest.approx(8 * 0.000025 + 100 * 0.000001 + 125 * 0.00001667)
 
 
 def test_scratch_and_arm_by_hand() -> None:
@@ -176,23 +166,6 @@ def test_a_child_of_the_map_enters_as_many_states_as_are_paid_for() -> None:
         assert entered == PRICES["assumptions.states_a_map_shard"]
 
 
-def test_a_child_tries_and_pauses_as_often_and_long_as_is_assumed() -> None:
-    for state in ("Inline", "Distributed"):
-        processor = states_of("map")[state]["ItemProcessor"]
-        retries = processor["States"][processor["StartAt"]]["Retry"]
-        (undone,) = (each for each in retries if each["ErrorEquals"] == ["ShardNotDoneError"])
-        pauses_s = [undone["IntervalSeconds"] * undone["BackoffRate"] ** n for n in range(undone["MaxAttempts"])]
-        assert len(pauses_s) + 1 == PRICES["assumptions.map_tries"]
-        assert max(pauses_s) <= PRICES["assumptions.map_pause_s"]
-
-
-def test_the_template_chooses_children_by_the_same_rule() -> None:
-    template = load_template()
-    for timeout_s, chosen in template["Mappings"]["MapChildren"].items():
-        express = express_children(Worker(2048, timeout_s=int(timeout_s)), PRICES)
-        assert chosen["ExecutionType"] == ("EXPRESS" if express else "STANDARD"), timeout_s
-
-
 def test_a_turn_of_the_loop_enters_as_many_states_as_are_paid_for() -> None:
     states = states_of("loop")
     choice = states[states["Check"]["Next"]]
@@ -219,9 +192,3 @@ def test_more_shards_never_end_sooner_nor_cost_less(figures: PlanFigures, more: 
     for way in Way:
         assert all_of_them.of(way).end_s >= fewer.of(way).end_s * (1 - 1e-12)
         assert all_of_them.of(way).cost >= fewer.of(way).cost * (1 - 1e-12)
-
-
-@given(st.integers(1, 900))
-def test_children_are_express_only_where_all_their_tries_surely_end(timeout_s: int) -> None:
-    if express_children(Worker(2048, timeout_s=timeout_s), PRICES):
-        assert 3 * timeout_s + 3 + 6 < 240  # pauses of 3 and 6 s at most

@@ -63,11 +63,13 @@ class World:
         return uris
 
     def request(self, **changes: Any) -> RunRequest:
+        """A request; runs of other ids write to folders of their own."""
+        run_id = changes.get("run_id", "run-1")
         request = RunRequest(
             script=SCRIPT,
             inputs=(SOURCE,),
-            output_uri="s3://data/out/",
-            run_id="run-1",
+            output_uri="s3://data/out/" if run_id == "run-1" else f"s3://data/out-{run_id or '{run_id}'}/",
+            run_id=run_id,
             options=RunOptions(max_objects=2),
             dispatch=self.dispatch,
         )

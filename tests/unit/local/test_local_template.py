@@ -61,7 +61,6 @@ def test_state_machines_are_those_of_aws(local: dict[str, Any]) -> None:
         machine = local["Resources"][name]["Properties"]
         assert machine["Definition"] == json.loads((ROOT / f"sam/statemachines/{file}.asl.json").read_text())
         assert machine["DefinitionSubstitutions"]["StepArn"] == {"Fn::GetAtt": ["StepFunction", "Arn"]}
-    assert local["Mappings"]["MapChildren"]["45"] == {"ExecutionType": "STANDARD"}
 
 
 def test_a_condition_on_a_list_holds_only_if_something_is_in_it(template: dict[str, Any]) -> None:

@@ -80,7 +80,7 @@ def _of_errors(name: str, state: Mapping[str, Any]) -> Iterator[str]:
     for retrier in state.get("Retry", []):
         if retrier.get("MaxAttempts") != 0 and not retrier.keys() >= RETRIED:
             yield f"{name}: a retrier lacks {', '.join(sorted(RETRIED - retrier.keys()))}"
-        elif retrier.get("MaxAttempts") != 0 and retrier["JitterStrategy"] != "FULL":
+        elif retrier.get("MaxAttempts") != 0 and retrier["BackoffRate"] != 1 and retrier["JitterStrategy"] != "FULL":
             yield f"{name}: a retrier has no jitter"
     if not any("States.ALL" in catcher["ErrorEquals"] for catcher in state.get("Catch", [])):
         yield f"{name}: an error is not caught"

@@ -141,6 +141,7 @@ def test_a_worker_writes_nothing_but_outputs(template: dict[str, Any]) -> None:
 
     assert [each["Fn::Sub"][0] if "Fn::Sub" in each else each for each in written] == [
         "${Arn}/output/*",
+        "${Arn}/staged/*",
         {"Ref": "WriteObjectArns"},
     ]
 

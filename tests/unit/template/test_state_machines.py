@@ -10,6 +10,7 @@ import pytest
 
 from sparklet.fanout.machines.steps import STEPS
 from sparklet.fanout.planning.plan_requests import KEYS
+from sparklet.ledger_rules import LEASE_GRACE_S, LEASE_S
 from sparklet.local.local_template import parse_template
 from tests.unit.template.asl import every_state, findings, placeholders
 from tests.unit.template.reading import as_list, of_type, statements
@@ -169,21 +170,13 @@ def test_only_a_failed_shard_fails_a_child_and_every_other_error_leaves_it_to_a_
         assert "ShardFailedError" not in [error for retrier in work["Retry"] for error in retrier["ErrorEquals"]]
 
 
-def test_children_are_express_only_where_three_attempts_and_every_pause_end_within_four_minutes(
-    written: dict[str, Any],
-) -> None:
-    child = read("map")["States"]["Distributed"]["ItemProcessor"]["States"]["Shard"]
-    pauses_s = sum(
-        min(retrier["IntervalSeconds"] * retrier["BackoffRate"] ** number, retrier["MaxDelaySeconds"])
-        for retrier in child["Retry"]
-        for number in range(retrier["MaxAttempts"])
-    )
-    (attempts,) = (1 + r["MaxAttempts"] for r in child["Retry"] if r["ErrorEquals"] == ["ShardNotDoneError"])
-    allowed = written["Parameters"]["FunctionTimeoutS"]["AllowedValues"]
-
-    assert {int(key): value["ExecutionType"] for key, value in written["Mappings"]["MapChildren"].items()} == {
-        timeout_s: "EXPRESS" if attempts * timeout_s + pauses_s < 240 else "STANDARD" for timeout_s in allowed
-    }
+def test_a_lost_worker_is_replaced_within_its_map_once_its_lease_is_over() -> None:
+    for name, step in (("Inline", "InlineShard"), ("Distributed", "Shard")):
+        child = read("map")["States"][name]["ItemProcessor"]["States"][step]
+        (lost,) = (retrier for retrier in child["Retry"] if "Runtime.ExitError" in retrier["ErrorEquals"])
+        assert lost["IntervalSeconds"] > LEASE_S + LEASE_GRACE_S
+        assert (lost["BackoffRate"], lost["JitterStrategy"]) == (1, "NONE")
+        assert {"LeaseLostError", "Lambda.Unknown", "Sandbox.Timedout"} <= set(lost["ErrorEquals"])
 
 
 def test_no_state_waits_shorter_than_the_function_it_calls_may_take(written: dict[str, Any]) -> None:

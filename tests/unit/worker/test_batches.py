@@ -79,7 +79,7 @@ def test_a_script_sees_of_a_batch_what_it_sees_of_a_shard(desk: Bench) -> None:
     assert (job.run_id, job.params, job.args) == ("clean-1", {"k": 1}, ("--level", "3"))
     assert job.inputs[0] == "s3://in/raw/a.csv" and job.exact_names
     assert seen == ["1\n"]  # Spark would read other names by that one: it is fetched, as in a shard
-    assert job.output == f"s3://out/clean/batch={outcome.answer['batch']}"
+    assert job.output == f"s3://out/clean/batch=clean-1_{outcome.answer['batch']}"
     assert call.script.name == "job.py"
 
 

@@ -38,23 +38,19 @@ def test_a_shard_is_done_and_recorded(bench: Bench) -> None:
     assert run(bench) == DONE
 
     assert state(bench) is ShardState.SUCCEEDED
-    assert bench.runner.event()["output_path"] == "s3://out/x/shard=000000"
 
 
-def test_the_script_may_run_for_hours_and_the_lease_lasts_as_long(bench: Bench) -> None:
+def test_the_script_may_run_for_hours(bench: Bench) -> None:
     bench.plan()
-    leases_s: list[float] = []
 
     def long_job(call: ScriptCall, output: Output) -> ScriptResult:
-        now_s = bench.clock.now_s()
-        leases_s.extend((call.deadline_s - now_s, bench.ledger.get_shard("run-1", 0).lease_end_s - now_s))
+        assert call.deadline_s - bench.clock.now_s() == pytest.approx(7200)
         bench.clock.advance(7000)
         return ScriptResult(0)
 
     bench.runner.behaviour = long_job
 
     assert run(bench) == DONE
-    assert leases_s == pytest.approx([7200, 7210])
 
 
 def test_a_shard_that_is_done_already_is_not_done_again(bench: Bench) -> None:

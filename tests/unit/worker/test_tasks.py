@@ -18,7 +18,7 @@ from sparklet.worker.tasks import MOST_ATTEMPTS, TaskDesk
 from tests.unit.worker.conftest import BUCKET, GRACE_S, Behaviour, Bench
 
 QUEUE_ARN = "arn:aws:sqs:eu-west-1:123456789012:tasks"
-LEASE_OVER_S = 600 + 61
+LEASE_OVER_S = 600 + 6
 
 
 @dataclass

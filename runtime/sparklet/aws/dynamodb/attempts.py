@@ -7,7 +7,7 @@ refused by the item itself. A refusal comes with the item; what it means is told
 from sparklet.aws.dynamodb.items import FORMAT, Attributes, num, open_value, shard_key, shard_record, text
 from sparklet.aws.dynamodb.runs import new_writer, wrote
 from sparklet.aws.dynamodb.table import OnTable, Written
-from sparklet.errors import LeaseLostError, LedgerError, ShardNotFoundError
+from sparklet.errors import LedgerError, ShardNotFoundError
 from sparklet.ledger_rules import (
     LEASE_GRACE_S,
     LOG_STREAM_BYTES,
@@ -16,6 +16,7 @@ from sparklet.ledger_rules import (
     cut,
     is_held,
     lapse_failure,
+    not_owned,
 )
 from sparklet.model import Claim, ClaimStatus, Failure, ShardRecord, ShardRef, ShardResult, ShardState
 
@@ -79,16 +80,39 @@ class AttemptLedger(OnTable):
             return self._end_unmoved(record, ShardState.FAILED, lapse_failure(record))
         return self._end_unmoved(record, ShardState.FAILED, Failure(record.error_class, record.error_message))
 
+    def renew(
+        self, run_id: str, number: int, attempt_id: str, lease_s: float, staged: ShardResult | None = None
+    ) -> None:
+        """Let the lease end ``lease_s`` from now; with ``staged`` this attempt has won.
+
+        The index keeps the end that the claim gave: it guides, and a write to it costs as much as one to the table.
+        """
+        update, condition, end_s = "SET lease_end_s = :end", _OWNED, self._clock.now_s() + lease_s
+        values: Attributes = {
+            ":end": num(end_s),
+            ":me": text(attempt_id),
+            ":running": text(ShardState.RUNNING),
+        }
+        if staged is not None:
+            of_result, more = _result(staged)
+            update, values = f"{update}, winner = :me, {of_result}", {**values, **more}
+            condition += " AND (attribute_not_exists(winner) OR winner = :me)"
+        outcome = self._table.update(shard_key(run_id, number), update, condition, values)
+        if outcome.applied:
+            return
+        record = _existing(run_id, number, outcome)
+        mine = record.attempt_id == attempt_id and record.state is ShardState.RUNNING
+        if mine and record.lease_end_s == end_s and (staged is None or record.winner == attempt_id):
+            return  # the answer was lost, not the write
+        if mine and outcome.lost:
+            raise outcome.lost
+        raise not_owned(record, attempt_id)
+
     def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
         """RUNNING → SUCCEEDED."""
-        kept = bounded_result(result)
-        values: Attributes = {":outputs": {"L": [text(uri) for uri in kept.outputs]}}
-        update = "SET #state = :wanted, changed_s = :now, outputs = :outputs"
-        if kept.rows is not None:
-            update, values[":rows"] = f"{update}, #rows = :rows", num(kept.rows)
-        if kept.output_bytes is not None:
-            update, values[":bytes"] = f"{update}, output_bytes = :bytes", num(kept.output_bytes)
-        self._end_owned(run_id, number, attempt_id, ShardState.SUCCEEDED, f"{update} REMOVE #open", values)
+        of_result, values = _result(result)
+        update = f"SET #state = :wanted, changed_s = :now, {of_result} REMOVE #open"
+        self._end_owned(run_id, number, attempt_id, ShardState.SUCCEEDED, update, values)
 
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → FAILED."""
@@ -126,10 +150,7 @@ class AttemptLedger(OnTable):
             return
         if outcome.lost and record.attempt_id == attempt_id and record.state is ShardState.RUNNING:
             raise outcome.lost
-        raise LeaseLostError(
-            f"attempt {attempt_id} does not own shard {number} of run {run_id}: "
-            f"it is {record.state} by attempt {record.attempt_id or '(none)'}"
-        )
+        raise not_owned(record, attempt_id)
 
     # --- checker, dead letters, redrive ---
 
@@ -174,6 +195,12 @@ class AttemptLedger(OnTable):
     ) -> ShardRecord | None:
         """Change a shard that is as it was read, to ``state``; None if it has moved on."""
         writer, now_s = new_writer(), self._clock.now_s()
+        condition = _UNMOVED
+        if record.state is ShardState.RUNNING:  # a lease that was renewed since is not over
+            condition, values = (
+                f"{_UNMOVED} AND lease_end_s = :lease_end",
+                {**values, ":lease_end": num(record.lease_end_s)},
+            )
         unmoved: Attributes = {
             ":was": text(record.state),
             ":generation": num(record.generation),
@@ -185,7 +212,7 @@ class AttemptLedger(OnTable):
             ":writer": text(writer),
         }
         key = shard_key(record.run_id, record.number)
-        outcome = self._table.update(key, update, _UNMOVED, {**values, **unmoved})
+        outcome = self._table.update(key, update, condition, {**values, **unmoved})
         found = _existing(record.run_id, record.number, outcome)
         if outcome.applied or (wrote(outcome, writer) and found.state is state):
             return found
@@ -219,6 +246,17 @@ class AttemptLedger(OnTable):
         return None
 
 
+def _result(result: ShardResult) -> tuple[str, Attributes]:
+    """What a shard's item keeps of a result: assignments, and their values."""
+    kept = bounded_result(result)
+    update, values = "outputs = :outputs", Attributes({":outputs": {"L": [text(uri) for uri in kept.outputs]}})
+    if kept.rows is not None:
+        update, values[":rows"] = f"{update}, #rows = :rows", num(kept.rows)
+    if kept.output_bytes is not None:
+        update, values[":bytes"] = f"{update}, output_bytes = :bytes", num(kept.output_bytes)
+    return update, values
+
+
 def _existing(run_id: str, number: int, outcome: Written) -> ShardRecord:
     if outcome.item is None:
         raise ShardNotFoundError(f"run {run_id} has no shard {number}")
@@ -227,12 +265,13 @@ def _existing(run_id: str, number: int, outcome: Written) -> ShardRecord:
 
 def _same(found: ShardRecord, record: ShardRecord) -> bool:
     """Whether a write that rests on ``record`` would still be taken."""
-    return (found.state, found.generation, found.attempts, found.requeues, found.attempt_id) == (
+    return (found.state, found.generation, found.attempts, found.requeues, found.attempt_id, found.lease_end_s) == (
         record.state,
         record.generation,
         record.attempts,
         record.requeues,
         record.attempt_id,
+        record.lease_end_s,
     )
 
 

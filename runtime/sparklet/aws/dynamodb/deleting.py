@@ -3,7 +3,16 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sparklet.aws.dynamodb.items import Attributes, num, pointer_key, run_key, run_partition, run_value, text
+from sparklet.aws.dynamodb.items import (
+    Attributes,
+    num,
+    pointer_key,
+    run_key,
+    run_partition,
+    run_value,
+    text,
+    tombstone_key,
+)
 from sparklet.aws.dynamodb.reading import ShardLedger
 from sparklet.aws.parallel import in_parallel
 from sparklet.errors import LedgerError
@@ -39,7 +48,11 @@ class DeletingLedger(ShardLedger):
             raise not_retired(run)
         deleted = sum(in_parallel(self._empty, self._partitions(run), self._table.threads))
         deleted += self._empty(run_partition(run_id), run_key(run_id))
-        outcome = self._table.transact(run_key(run_id), [self._delete(run_key(run_id)), self._delete(pointer_key(run))])
+        tombstone = {**tombstone_key(run_id), "deleted_s": num(int(self._clock.now_s()))}
+        outcome = self._table.transact(
+            run_key(run_id),
+            [self._delete(run_key(run_id)), self._delete(pointer_key(run)), self._put_new(tombstone)],
+        )
         if not outcome.applied and outcome.item is not None:
             raise outcome.lost or LedgerError(f"the run {run_id} could not be deleted; try again")
         return deleted + 1

@@ -37,7 +37,7 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
 TURN_KEY: Attributes = {"pk": {"S": "settled-runs"}, "sk": {"S": "turn"}}
-FORMAT = 2
+FORMAT = 3
 PART_PREFIX = "part#"
 
 
@@ -74,6 +74,11 @@ def run_partition(run_id: str) -> str:
 def run_key(run_id: str) -> Attributes:
     """Key of a run's item."""
     return {"pk": {"S": run_partition(run_id)}, "sk": {"S": RUN_SORT_KEY}}
+
+
+def tombstone_key(run_id: str) -> Attributes:
+    """Key of the item that is left of a deleted run, so that its id is never used again."""
+    return {"pk": {"S": run_partition(run_id)}, "sk": {"S": "deleted"}}
 
 
 def part_key(run_id: str, index: int) -> Attributes:
@@ -137,7 +142,7 @@ def new_shard_item(record: ShardRecord, now_s: float, writer: str) -> Attributes
         "attempt_id": {"S": ""},
         "changed_s": {"N": repr(now_s)},
         "writer": {"S": writer},
-        "fmt": {"N": "1"},
+        "fmt": {"N": "3"},  # an older worker would run the script of a shard that has a winner again
     }
 
 
@@ -158,6 +163,7 @@ def shard_record(item: Item) -> ShardRecord:
         requeues=int(item["requeues"]["N"]),
         unrun=_whole(item, "unrun") or 0,
         attempt_id=item["attempt_id"]["S"],
+        winner=_text(item, "winner"),
         lease_end_s=_float(item, "lease_end_s"),
         changed_s=_float(item, "changed_s"),
         started_s=_float(item, "started_s"),
@@ -200,7 +206,7 @@ def run_item(run: Run, writer: str) -> Attributes:
         "size_bytes": num(run.size_bytes),
         "created_s": num(run.created_s),
         "writer": text(writer),
-        "fmt": num(_format_of(run)),
+        "fmt": num(FORMAT),
     }
     if run.shard_count is not None:
         item["shard_count"] = num(run.shard_count)
@@ -213,11 +219,6 @@ def run_item(run: Run, writer: str) -> Attributes:
     if run.notified_s is not None:
         item["notified_s"] = num(run.notified_s)
     return item
-
-
-def _format_of(run: Run) -> int:
-    """The oldest format in which nobody misreads the run: the first one knows no maps, follow-ups or env."""
-    return FORMAT if run.dispatch is not Dispatch.QUEUE or run.check or run.next or run.env else 1
 
 
 def run_value(item: Item) -> Run:

@@ -23,11 +23,12 @@ from sparklet.aws.dynamodb.items import (
     run_value,
     script_value,
     text,
+    tombstone_key,
     unsettled_value,
 )
 from sparklet.aws.dynamodb.table import OnTable, Written
-from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError, RunNotFoundError
-from sparklet.ledger_rules import no_generation, standing
+from sparklet.errors import CheckpointConflictError, LedgerError, RunNotFoundError
+from sparklet.ledger_rules import id_taken, no_generation, standing
 from sparklet.model import PartRecord, Run, RunState, ScriptRef
 
 if TYPE_CHECKING:
@@ -55,13 +56,17 @@ class RunLedger(OnTable):
         pointer = {**pointer_key(run), "run_id": text(run.run_id), "open": unsettled_value(run)}
         outcome = self._table.transact(
             run_key(run.run_id),
-            [self._put_new(run_item(run, writer)), {"Put": {"TableName": self._table.name, "Item": pointer}}],
+            [
+                self._put_new(run_item(run, writer)),
+                {"Put": {"TableName": self._table.name, "Item": pointer}},
+                self._check_absent(tombstone_key(run.run_id)),
+            ],
         )
         if wrote(outcome, writer):
             return
         if outcome.item is None and outcome.lost:
             raise outcome.lost
-        raise RunExistsError(f"a run {run.run_id} is in the ledger already; choose another id")
+        raise id_taken(run.run_id, deleted=outcome.item is None)
 
     def get_run(self, run_id: str) -> Run:
         """The run (strongly consistent)."""

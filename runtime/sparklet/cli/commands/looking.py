@@ -15,7 +15,7 @@ from sparklet.cli.environment import Environment, environment
 from sparklet.cli.exits import exit_code
 from sparklet.cli.explaining import group_document, group_table
 from sparklet.cli.log_lines import LogLine, LogReader
-from sparklet.cli.operating import look
+from sparklet.cli.operating import look, lost_text
 from sparklet.cli.orchestration_options import Prices
 from sparklet.cli.render import fate_document, fate_table, run_document, runs_table
 from sparklet.cli.showing import finish, show_summary
@@ -25,6 +25,7 @@ from sparklet.fanout.checking.differences import verify
 from sparklet.fanout.choosing.prices import load_prices
 from sparklet.fanout.reporting.explain import explain as causes_of
 from sparklet.fanout.reporting.fate import ObjectFate, object_fate
+from sparklet.fanout.reporting.observed import observe
 
 FOLLOW_POLL_S = 1.0
 
@@ -98,6 +99,9 @@ def explain(run_id: opt.RunId, where: opt.Where) -> None:
             return
         for group in groups:
             screen.out.print(group_table(env, run_id, group))
+        if not run.state.ended:
+            for number, since in observe(run, env.at.ledger.shards(run_id), env.at.clock.now_s()).lost:
+                screen.say(lost_text(number, since))
     if not groups:
         screen.say(f"no shard of {run_id} has failed" + ("" if run.state.ended else " so far"))
 

@@ -49,9 +49,6 @@ def run(
     where: opt.Where,
     context: typer.Context,
     arguments: opt.Arguments = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what an earlier run wrote to a local --output.")
-    ] = False,
     via: ViaOption = "none",
     prices: Prices = None,
     dry_run: opt.DryRun = False,
@@ -72,7 +69,7 @@ def run(
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
         with nothing_new_is_well(screen):
             way = chosen_way(env, request, via, figures, screen)
-            started = start(env, request, screen, way=way, files=files, overwrite=overwrite, words=context.obj)
+            started = start(env, request, screen, way=way, files=files, words=context.obj)
             finish(env, started.run_id, screen, figures)
 
 

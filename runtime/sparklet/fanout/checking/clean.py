@@ -25,11 +25,11 @@ class RunFiles:
 
 def ended_runs(at: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> Iterator[Run]:
     """Ended runs, newest first, that ended so long ago; never one of the ``keep`` newest, nor one that has an open
-    check or next run, whose scripts lie with it.
+    check or next run, whose scripts lie with it, nor a check or next run whose parent is still there.
     """
     now_s, kept = at.clock.now_s(), 0
     for run in at.ledger.list_runs():
-        if not run.state.ended:
+        if not run.state.ended or _is_needed(at, run):
             continue
         kept += 1
         old = kept > keep and now_s - (run.ended_s or run.created_s) >= older_than_s
@@ -40,12 +40,19 @@ def ended_runs(at: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> I
 def named_run(at: Deployment, run_id: str) -> Run:
     """One run, if it has ended and so has what follows it; else PlanError."""
     run = at.ledger.get_run(run_id)
+    if _is_needed(at, run):
+        raise PlanError(f"the run {run_id} belongs to {run.parent}, which may be redriven; clean that one first")
     if run.state.ended:
         for follower in open_follow_ups(at, run):
             raise PlanError(f"the run {follower.run_id} has not ended and needs what {run_id} keeps; cancel it first")
     if not run.state.ended:
         raise PlanError(f"the run {run_id} has not ended, it is {run.state}; cancel it first: sparklet cancel {run_id}")
     return run
+
+
+def _is_needed(at: Deployment, run: Run) -> bool:
+    """Whether a later generation of its parent would ask what became of a check or next run."""
+    return bool(run.parent) and at.known_run(run.parent) is not None
 
 
 def files_of(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
@@ -56,20 +63,19 @@ def files_of(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
     return RunFiles(run, files, size_bytes)
 
 
-def folders_of(at: Deployment, run_id: str) -> tuple[str, str]:
-    """What belongs to a run alone: its own folder, and the inputs that were put into the bucket for it."""
-    return at.run_uri(run_id), f"s3://{at.bucket}/input/{run_id}/"
+def folders_of(at: Deployment, run_id: str) -> tuple[str, ...]:
+    """What belongs to a run alone: its own folder, inputs put into the bucket for it, output that nobody published."""
+    return at.run_uri(run_id), f"s3://{at.bucket}/input/{run_id}/", f"s3://{at.bucket}/staged/{run_id}/"
 
 
 def clean(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
     """Forget an ended run: its files below ``folders``, then what the ledger has of it."""
     at.ledger.retire_run(run.run_id)
-    files = size_bytes = 0
-    for info in _listed(at, folders):
-        at.store.delete(info.uri)
-        files, size_bytes = files + 1, size_bytes + info.size_bytes
+    found = files_of(at, run, folders)
+    for folder in folders:
+        at.store.delete_all(info.uri for info in at.store.list(folder))
     at.ledger.delete_run(run.run_id)
-    return RunFiles(run, files, size_bytes)
+    return found
 
 
 def _listed(at: Deployment, folders: Sequence[str]) -> Iterator[ObjectInfo]:

@@ -6,7 +6,6 @@ nothing; ``Watch`` reports what was there several checks in a row. What costs a 
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ LASTING = 3  # checks in a row, so minutes
 MOST_EXAMPLES = 5
 MOST_LETTERS = 1000  # one page of a listing
 MANIFESTS_OF_S = 3600.0  # runs that ended so lately are compared with their manifests
-_SHARD_FOLDER = re.compile(r"shard=(\d+)/(?:.*/)?([^/]+)$")
 
 
 class Kind(StrEnum):
@@ -163,11 +161,11 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
     """One listing of the output, then one pass over the shards; a byte of memory a shard."""
     if not run.output_uri.startswith(SCHEME) or run.shard_count is None:
         return
-    has_data, folder = bytearray(run.shard_count), f"{run.output_uri.rstrip('/')}/"
+    has_data, folder = bytearray(run.shard_count), f"{run.output_uri.rstrip('/')}/{run.shard_prefix}"
     for info in at.store.list(folder):
-        match = _SHARD_FOLDER.match(info.uri[len(folder) :])
-        if match and not match[2].startswith(("_", ".")) and int(match[1]) < run.shard_count:
-            has_data[int(match[1])] = 1
+        number, _, name = info.uri[len(folder) :].partition("/")
+        if name and not name.rpartition("/")[2].startswith(("_", ".")) and int(number) < run.shard_count:
+            has_data[int(number)] = 1
     lacking, examples = 0, list[int]()
     for record in at.ledger.shards(run.run_id, ShardState.SUCCEEDED):
         if record.rows and not has_data[record.number] and not _elsewhere(at, run, record):
@@ -176,7 +174,7 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
     if lacking:
         named = ", ".join(map(str, examples)) + (", …" if lacking > len(examples) else "")
         found = (
-            f"{lacking} SUCCEEDED shards reported rows and nothing lies in {folder}shard=… "
+            f"{lacking} SUCCEEDED shards reported rows and nothing lies in {folder}… "
             f"(shards {named}): deleted since, or written elsewhere without being reported (job.report outputs=…)"
         )
         yield Difference(Kind.NO_OUTPUT, run.run_id, found, lacking)

@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sparklet.errors import ObjectChangedError, RunExistsError
@@ -25,9 +26,8 @@ from sparklet.fanout.reporting.summary import summarize
 from sparklet.model import Counts, Dispatch, Run, RunOptions, RunState, ShardState
 
 LEAST_CHECK_S = 3600.0  # so long a check run has at least, also one that begins when its run's time is over
-TOO_MANY_FAILED = "too many shards have FAILED to tell what they left behind from what is whole"
-MOST_LEFT_OUT = 500  # failed shards whose leavings a next run is told to leave out, each by a pattern
-UNFINISHED = "**/_temporary/**"  # what Hadoop's committers leave behind of tasks that were killed
+TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
+MAX_LEFT_OUT = 500  # of these, which a next run is told to leave out, each by a pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +114,18 @@ def followed(at: Deployment, run: Run) -> FollowUp | None:
 def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
     """Enter the run that works on what this one wrote; it is planned by whoever drives it.
 
-    What shards that FAILED have left behind is no input. If more have failed than can be told apart there is no next
-    run: None. An open next run of an earlier generation is cancelled, since it writes to the same place.
+    Its input is what this run has published, not what lies beside that; of a shard that FAILED nothing is. If more
+    have failed while they were published than can be told apart there is no next run: None. An open next run of an
+    earlier generation is cancelled, since this one replaces what it wrote.
     """
     if run.next is None:
         raise ValueError(f"nothing follows the run {run.run_id}")
-    if counts.failed > MOST_LEFT_OUT:
+    half_published = _half_published(at, run, counts)
+    if len(half_published) > MAX_LEFT_OUT:
         return None
-    for generation in range(run.generation):
-        if earlier := at.known_run(next_id(run.run_id, generation)):
-            at.ledger.cancel_run(earlier.run_id)
+    earlier = [at.known_run(next_id(run.run_id, generation)) for generation in range(run.generation)]
+    for each in filter(None, earlier):
+        at.ledger.cancel_run(each.run_id)
     options = run.options
     return _enter(
         at,
@@ -136,7 +138,8 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
             env=run.env,
             options=RunOptions(
                 target_bytes=options.target_bytes,
-                exclude=(UNFINISHED, *_leavings(at, run, counts)),
+                include=(f"{run.shard_prefix}*/**",),
+                exclude=half_published,
                 max_shard_bytes=options.max_shard_bytes,
                 oversize=options.oversize,
                 other_region=options.other_region,
@@ -145,6 +148,7 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
                 tolerated_failure_percentage=options.tolerated_failure_percentage,
                 time_limit_s=options.time_limit_s,
                 rate_per_s=options.rate_per_s,
+                existing="append" if any(earlier) else options.existing,
             ),
             name=f"{run.name}-next",
             dispatch=run.dispatch,
@@ -154,13 +158,12 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
     )
 
 
-def _leavings(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]:
-    """Patterns of what FAILED shards have written below the run's output."""
+def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]:
+    """Patterns of what FAILED shards have published, not more than are told apart; the others publish nothing."""
     if not counts.failed:
         return ()
-    folder = len(run.output_uri.rstrip("/")) + 1
-    failed = at.ledger.shards(run.run_id, ShardState.FAILED)
-    return tuple(f"{run.shard_output(record.number)[folder:]}/**" for record in failed)
+    won = (record.number for record in at.ledger.shards(run.run_id, ShardState.FAILED) if record.winner)
+    return tuple(f"{run.shard_prefix}{number:06d}/**" for number in islice(won, MAX_LEFT_OUT + 1))
 
 
 # --- both ---------------------------------------------------------------------------------

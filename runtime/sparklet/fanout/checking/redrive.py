@@ -12,6 +12,7 @@ from sparklet.fanout.checking.cancel import NOT_PLANNED
 from sparklet.fanout.checking.follow_ups import check_run
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.dispatch import Outbox
+from sparklet.fanout.planning.outputs import replaced_by
 from sparklet.fanout.reporting.explain import matches_cause
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 
@@ -102,6 +103,8 @@ def redrivable(at: Deployment, run_id: str) -> Run:
         raise PlanError(f"the run {run_id} is being cancelled; redrive it once it has ended (sparklet watch {run_id})")
     if not run.sealed:
         raise PlanError(f"the run {run_id} is still being planned; redrive it once its plan is sealed")
+    if later := replaced_by(at, run):
+        raise PlanError(f"what {run_id} wrote was replaced by the run {later.run_id}; start another run instead")
     return run
 
 

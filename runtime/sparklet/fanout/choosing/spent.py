@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sparklet.fanout.choosing.prices import Prices
-from sparklet.fanout.choosing.ways import Way, Worker, dispatch_cost, express_children, worker_costs
+from sparklet.fanout.choosing.ways import Way, Worker, dispatch_cost, worker_costs
 from sparklet.fanout.reporting.observed import Observation
 
 INCLUDED = (
@@ -34,7 +34,6 @@ def spent(found: Observation, way: Way | None, worker: Worker, prices: Prices) -
     if way is None:
         handed_out = attempts * prices["assumptions.sqs_requests_a_shard"] * prices["prices.sqs_request"]
     else:
-        express = express_children(worker, prices)
-        handed_out = dispatch_cost(way, attempts, found.mean_s, max(0.0, age_s), prices, express=express)
+        handed_out = dispatch_cost(way, attempts, max(0.0, age_s), prices)
     worked_s = found.worked_s
     return Spent({"dispatch": handed_out, **worker_costs(worked_s, attempts, worker, prices)}, worked_s)

@@ -15,9 +15,9 @@ from enum import StrEnum
 
 from sparklet.fanout.choosing.prices import Prices
 from sparklet.fanout.machines.waiting import LEAST_S, LONGEST_S, TURNS_PER_AGE
+from sparklet.ledger_rules import LEASE_S
 
 FREE_SCRATCH_MB = 512
-EXPRESS_MB = 64  # the least memory that an express workflow is billed for
 STEPS_BESIDE = 8  # states that a machine enters once: plan, first and last choices, outcome
 SOONER_BY = 0.1  # of the loop's time must a map save, and
 SOONER_S = 60.0  # so many seconds, to be worth
@@ -99,15 +99,6 @@ def refusal(way: Way, shards: int, prices: Prices) -> str:
     return ""
 
 
-def express_children(worker: Worker, prices: Prices) -> bool:
-    """Whether a map's children are express workflows: where each surely ends in time, all its tries and pauses counted.
-
-    The template decides by the same rule; it knows the worker's timeout, and no run's attempts.
-    """
-    tries = prices["assumptions.map_tries"]
-    return tries * worker.timeout_s + (tries - 1) * prices["assumptions.map_pause_s"] < prices["limits.express_s"]
-
-
 def assumed_shard_s(bytes_a_shard: float, prices: Prices) -> float:
     """What a shard takes where nothing was measured: a part that every task has, and its bytes."""
     return prices["assumptions.task_fixed_s"] + bytes_a_shard / prices["assumptions.task_bytes_a_s"]
@@ -130,21 +121,19 @@ def worker_costs(task_s: float, tasks: float, worker: Worker, prices: Prices) ->
     puts, gets = prices["assumptions.s3_puts_a_shard"], prices["assumptions.s3_gets_a_shard"]
     return {
         "lambda": task_s * a_second + tasks * prices["prices.lambda_request"],
-        "ledger": tasks * (writes * prices["prices.ledger_write"] + reads * prices["prices.ledger_read"]),
+        "ledger": (tasks * writes + task_s / (LEASE_S / 2)) * prices["prices.ledger_write"]
+        + tasks * reads * prices["prices.ledger_read"],
         "s3": tasks * (puts * prices["prices.s3_put"] + gets * prices["prices.s3_get"]),
     }
 
 
-def dispatch_cost(way: Way, shards: int, shard_s: float, end_s: float, prices: Prices, *, express: bool) -> float:
+def dispatch_cost(way: Way, shards: int, end_s: float, prices: Prices) -> float:
     """What handing out so many shards costs: messages, or states entered, and the machine's own turns."""
     transition = prices["prices.transition"]
     machine = STEPS_BESIDE * transition
     if way is Way.LOOP:
         messages = shards * prices["assumptions.sqs_requests_a_shard"] * prices["prices.sqs_request"]
         return machine + messages + most_turns(end_s) * prices["assumptions.states_a_turn"] * transition
-    if way is Way.MAP and express:
-        gb_s = EXPRESS_MB / 1024 * math.ceil(shard_s * 10) / 10
-        return machine + shards * (prices["prices.express_request"] + gb_s * prices["prices.express_gb_s"])
     return machine + shards * prices["assumptions.states_a_map_shard"] * transition
 
 
@@ -182,8 +171,7 @@ def _estimate(way: Way, figures: PlanFigures, prices: Prices) -> Estimate:
     cold = min(figures.shards, most)
     worker = figures.worker
     paid_s = figures.shards * figures.shard_s + cold * prices["assumptions.cold_start_s"]
-    express = express_children(worker, prices)
-    dispatched = dispatch_cost(way, figures.shards, figures.shard_s, end_s, prices, express=express)
+    dispatched = dispatch_cost(way, figures.shards, end_s, prices)
     costs = {"dispatch": dispatched, **worker_costs(paid_s, figures.shards, worker, prices)}
     return Estimate(way, end_s, costs, cold, refusal(way, figures.shards, prices))
 

@@ -124,7 +124,8 @@ def _again(at: Deployment, given: Given, execution: str) -> ObjectsJob:
         raise EventError(f"no run of objects {before[:63]!r} has ended here; see runs/ in s3://{at.bucket}") from None
     if not (unfinished := summary.get("Unfinished")):
         raise EventError(f"the run {before} has left nothing undone")
-    job = replace(job, run_id=_run_id(given, before, execution), reader="jsonl", source_uri=unfinished)
+    first = job.redo_of or job.run_id
+    job = replace(job, run_id=_run_id(given, before, execution), redo_of=first, reader="jsonl", source_uri=unfinished)
     if "tolerate" not in given.keys:
         return job
     count, percentage = parse_tolerance(given.number_text("tolerate", "0"), "tolerate")

@@ -22,6 +22,13 @@ def next_id(run_id: str, generation: int) -> str:
     return _follow_up_id(run_id, f"-next-{generation}")
 
 
+def earlier_next_ids(parent: str, run_id: str) -> tuple[str, ...]:
+    """The ids of a parent's next runs before this one; none if this is no next run."""
+    found = FOLLOW_UP_ID.search(run_id) if parent else None
+    generation = int(found[0].rpartition("-")[2]) if found and found[1] == "next" else 0
+    return tuple(next_id(parent, earlier) for earlier in range(generation))
+
+
 def is_check(run_id: str) -> bool:
     """Whether this is the id of a run that judges another."""
     found = FOLLOW_UP_ID.search(run_id)

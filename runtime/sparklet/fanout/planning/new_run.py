@@ -13,6 +13,7 @@ from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.inventory import buckets_of, open_inventory, refuse_other_regions, resolve_inputs
 from sparklet.fanout.planning.follow_up_ids import FOLLOW_UP_ID
 from sparklet.fanout.planning.list_requests import ListRequest, keep_lists, readers, resolve_list, stored_at
+from sparklet.fanout.planning.outputs import refuse_outputs
 from sparklet.fanout.planning.scripts import ScriptFiles, keep_script, read_script, script_name
 from sparklet.fanout.planning.turns import refuse_another_open, take_turn
 from sparklet.fanout.planning.unplannable import refuse_unplannable
@@ -91,7 +92,8 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
     Raises
     ------
     PlanError
-        If input, output or script are not usable; or if the run is incremental and another of its name has not ended.
+        If input, output or script are not usable, also where the output is not empty and the options do not say what
+        becomes of that; or if the run is incremental and another of its name has not ended.
     RunExistsError
         If a run of that id has another input, output, script or other options.
     """
@@ -112,6 +114,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
     if request.options.incremental:
         refuse_another_open(at, request.run_name, run_id)
     run = _entered(at, request, run_id, scripts)
+    refuse_outputs(at, run)
     for script in scripts.all:
         keep_script(at, script)
     keep_lists(at, request.lists, run.lists)

@@ -23,7 +23,7 @@ from sparklet.fanout.planning.new_run import RunRequest, new_run
 from sparklet.fanout.planning.object_events import KEY as OF_EVENT
 from sparklet.fanout.planning.object_events import object_and_key
 from sparklet.fanout.planning.planner import plan
-from sparklet.model import Access, Dispatch, Run, RunOptions
+from sparklet.model import Access, Dispatch, Run, RunOptions, existing_of
 from sparklet.quantities import parse_size_bytes, parse_time_s, parse_tolerance
 from sparklet.s3_uri import SCHEME
 from sparklet.settings import PlannerSettings, check_script
@@ -38,7 +38,7 @@ KEYS = frozenset(
         *("include", "exclude", "since", "incremental", "versions", "keep_empty", "archived", "other_region"),
         *("requester_pays", "role", "shard_size", "max_objects", "group_by", "compression_factor", "split"),
         *("max_shard_size", "oversize", "max_attempts", "tolerate", "rate"),
-        *("dispatch", "check", "next", "next_output", "idempotency_key", OF_EVENT),
+        *("append", "overwrite", "dispatch", "check", "next", "next_output", "idempotency_key", OF_EVENT),
     }
 )
 
@@ -142,6 +142,7 @@ def _options(given: "_Given") -> RunOptions:
         tolerated_failure_count=count,
         tolerated_failure_percentage=percentage,
         rate_per_s=rate_per_s,
+        existing=existing_of(append=given.flag("append"), overwrite=given.flag("overwrite")),
     )
 
 

@@ -21,6 +21,7 @@ from sparklet.fanout.inventory import open_inventory
 from sparklet.fanout.plan_parts import Sealed, sum_of
 from sparklet.fanout.planning.dispatch import Outbox, dispatch_part
 from sparklet.fanout.planning.left_out import END, LeftOut, beside, named
+from sparklet.fanout.planning.outputs import make_room
 from sparklet.fanout.planning.packing import Packed, pack_shards
 from sparklet.fanout.planning.slicing import slice_objects
 from sparklet.fanout.planning.turns import take_turn
@@ -61,8 +62,8 @@ def plan(
     Raises
     ------
     CheckpointConflictError
-        If another planner is at work on this run, or the run was cancelled: this one has stopped, and nothing
-        is lost or doubled.
+        If another planner is at work on this run, the run was cancelled, or a run that it replaces has not ended: this
+        planner has stopped, and nothing is lost or doubled.
     PlanError
         If the run is incremental and another of its name has not ended; or if one of its lists was changed.
     """
@@ -81,6 +82,8 @@ def plan(
         return run
     if run.options.incremental:
         take_turn(at, run)
+    if not sealed.parts:
+        make_room(at, run)
     with LeftOut() as left_out:
         planning = _Planning(at, run, sealed, outbox, progress, left_out)
         for group in _groups(planning.shards(), part_shards, part_bytes):

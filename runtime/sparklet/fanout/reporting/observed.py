@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sparklet.fanout.reporting.summary import Summary, Tally
+from sparklet.ledger_rules import lost_worker
 from sparklet.model import Run, ShardRecord, ShardState
 
 SLOWEST = 5
@@ -34,6 +35,7 @@ class Observation:
     pace: Pace
     slowest: tuple[ShardRecord, ...]  # ended ones, the slowest first
     longest: tuple[ShardRecord, ...]  # running ones, those longest at it first
+    lost: tuple[tuple[int, str], ...]  # open shards of lost workers, the first ones: number, and since when
     running_s: float  # what the running ones have taken so far, added up
     running: int  # attempts that run
     finished: int  # shards that ended after an attempt; cancelled ones had none
@@ -67,6 +69,7 @@ def observe(run: Run, shards: Iterable[ShardRecord], now_s: float) -> Observatio
         pace=seen.pace(summary),
         slowest=_first(seen.slowest),
         longest=_first(seen.longest),
+        lost=tuple(seen.lost),
         running_s=seen.running_s,
         running=seen.running,
         finished=seen.finished,
@@ -82,6 +85,7 @@ class _Seen:
     tally: Tally = field(default_factory=Tally)
     slowest: "_Heap" = field(default_factory=list)
     longest: "_Heap" = field(default_factory=list)
+    lost: list[tuple[int, str]] = field(default_factory=list)
     running_s: float = 0.0
     running: int = 0
     finished: int = 0
@@ -90,6 +94,8 @@ class _Seen:
 
     def add(self, record: ShardRecord) -> None:
         self.tally.add(record)
+        if len(self.lost) < SLOWEST and (since := lost_worker(record, self.now_s)):
+            self.lost.append((record.number, since))
         if record.state is ShardState.PENDING or not record.attempts:
             return
         took_s = seconds_of(record, self.now_s)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from sparklet.errors import LeaseLostError, LedgerError, ShardNotFoundError
+from sparklet.errors import LedgerError, ShardNotFoundError
 from sparklet.ledger_rules import (
     LOG_STREAM_BYTES,
     bounded_failure,
@@ -11,6 +11,7 @@ from sparklet.ledger_rules import (
     cut,
     is_held,
     lapse_failure,
+    not_owned,
 )
 from sparklet.local.memory.runs import MemoryRuns
 from sparklet.model import (
@@ -110,21 +111,26 @@ class MemoryLedger(MemoryRuns):
             failure = lapse_failure(record)
         return self._end(record, ShardState.FAILED, failure)
 
+    def renew(
+        self, run_id: str, number: int, attempt_id: str, lease_s: float, staged: ShardResult | None = None
+    ) -> None:
+        """Let the lease end ``lease_s`` from now; with ``staged`` this attempt has won."""
+        with self._lock:
+            record = self.get_shard(run_id, number)
+            if record.attempt_id != attempt_id or record.state is not ShardState.RUNNING:
+                raise not_owned(record, attempt_id)
+            if staged is not None:
+                if record.winner not in ("", attempt_id):
+                    raise not_owned(record, attempt_id)
+                record = _with_result(replace(record, winner=attempt_id), staged)
+            self._put(replace(record, lease_end_s=self._clock.now_s() + lease_s))
+
     def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
         """RUNNING → SUCCEEDED."""
         with self._lock:
             if record := self._owned(run_id, number, attempt_id, ShardState.SUCCEEDED):
-                kept = bounded_result(result)
-                self._put(
-                    replace(
-                        record,
-                        state=ShardState.SUCCEEDED,
-                        changed_s=self._clock.now_s(),
-                        rows=kept.rows,
-                        output_bytes=kept.output_bytes,
-                        outputs=kept.outputs,
-                    )
-                )
+                done = replace(record, state=ShardState.SUCCEEDED, changed_s=self._clock.now_s())
+                self._put(_with_result(done, result))
 
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → FAILED."""
@@ -145,10 +151,7 @@ class MemoryLedger(MemoryRuns):
             return record
         if record.attempt_id == attempt_id and record.state is wanted:
             return None
-        raise LeaseLostError(
-            f"attempt {attempt_id} does not own shard {number} of run {run_id}: "
-            f"it is {record.state} by attempt {record.attempt_id or '(none)'}"
-        )
+        raise not_owned(record, attempt_id)
 
     # --- checker, dead letters, redrive ---
 
@@ -254,3 +257,8 @@ class MemoryLedger(MemoryRuns):
             since_s = record.lease_end_s if state is ShardState.RUNNING else record.changed_s
             if since_s < before_s:
                 yield record
+
+
+def _with_result(record: ShardRecord, result: ShardResult) -> ShardRecord:
+    kept = bounded_result(result)
+    return replace(record, rows=kept.rows, output_bytes=kept.output_bytes, outputs=kept.outputs)

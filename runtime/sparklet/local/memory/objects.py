@@ -164,6 +164,19 @@ class MemoryObjectStore:
             if bucket in self._versioned:
                 self._keep(uri, b"", ObjectInfo(uri, 0, "", self._clock.now_s(), deleted=True))
 
+    def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Copy objects, one after the other."""
+        for source, target in pairs:
+            self.put(target, self.get(source))
+
+    def delete_all(self, uris: Iterable[str]) -> int:
+        """Delete objects; how many URIs there were."""
+        count = 0
+        for uri in uris:
+            self.delete(uri)
+            count += 1
+        return count
+
     def _object(self, uri: str, version_id: str) -> _Object:
         self._checked(uri)
         with self._lock:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from sparklet.clock import SystemClock
-from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError, RunNotFoundError
-from sparklet.ledger_rules import RUNS_A_TURN, no_generation, not_ended, not_retired, standing
+from sparklet.errors import CheckpointConflictError, LedgerError, RunNotFoundError
+from sparklet.ledger_rules import RUNS_A_TURN, id_taken, no_generation, not_ended, not_retired, standing
 from sparklet.model import PartRecord, Run, RunState, ScriptRef, ShardRecord
 from sparklet.ports import Clock
 
@@ -21,6 +21,7 @@ class MemoryRuns:
         self._parts: dict[str, dict[int, PartRecord]] = {}
         self._shards: dict[str, dict[int, ShardRecord]] = {}
         self._retired: set[str] = set()
+        self._deleted: set[str] = set()
         self._unsettled: set[str] = set()
         self._looked_at: list[str] = []  # settled runs of this turn
         self._lock = threading.RLock()
@@ -28,8 +29,8 @@ class MemoryRuns:
     def create_run(self, run: Run) -> None:
         """Enter a run."""
         with self._lock:
-            if run.run_id in self._runs:
-                raise RunExistsError(f"a run {run.run_id} is in the ledger already; choose another id")
+            if run.run_id in self._runs or run.run_id in self._deleted:
+                raise id_taken(run.run_id, run.run_id in self._deleted)
             self._runs[run.run_id] = run
             self._parts[run.run_id] = {}
             self._unsettled.add(run.run_id)
@@ -186,6 +187,7 @@ class MemoryRuns:
             if run_id not in self._retired:
                 raise not_retired(self.get_run(run_id))
             self._retired.remove(run_id)
+            self._deleted.add(run_id)
             self._unsettled.discard(run_id)
             del self._runs[run_id]
             return len(self._shards.pop(run_id, {})) + len(self._parts.pop(run_id, {})) + 1

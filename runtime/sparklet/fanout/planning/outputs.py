@@ -1,0 +1,84 @@
+"""What lies in an output folder before a run writes there: it refuses that, writes beside it, or replaces it.
+
+Every run publishes below folders of its own (``Run.shard_prefix``), so runs never write over each other. What readers
+of the folder find is the sum; so a run must say whether it adds to what is there. See ``docs/decisions/0029``.
+"""
+
+from collections.abc import Iterator
+
+from sparklet.errors import CheckpointConflictError, PlanError
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.planning.follow_up_ids import earlier_next_ids
+from sparklet.model import Run, RunState
+
+PUBLISHED = ("shard=", "batch=")  # what the names of folders begin with that Sparklet writes
+
+
+def refuse_outputs(at: Deployment, run: Run) -> None:
+    """PlanError if a run that is not in the ledger yet may not write where it wants to."""
+    open_runs = [other for other in at.ledger.unsettled_runs() if not other.state.ended]
+    for folder in _folders(run):
+        for other in open_runs:
+            _refuse_beside(run, other, folder)
+        if run.options.existing == "refuse" and (found := next(_held(at, folder), "")):
+            raise PlanError(
+                f"the output {folder} is not empty, it holds {found}: append to it (--append), replace what is there "
+                "(--overwrite), or name another folder"
+            )
+        if run.options.existing == "overwrite":
+            for uri in _held(at, folder):
+                if not uri[len(folder) :].startswith(PUBLISHED):
+                    raise PlanError(
+                        f"the output {folder} holds {uri}, which no Sparklet run wrote; name another folder"
+                    )
+
+
+def _refuse_beside(run: Run, other: Run, folder: str) -> None:
+    """PlanError where one of two open runs would delete what the other one writes, or does not expect it."""
+    shared = any(folder.startswith(theirs) or theirs.startswith(folder) for theirs in _folders(other))
+    if not shared or other.run_id == run.run_id:
+        return
+    replacing = other.options.existing == "overwrite" and other.state is RunState.PLANNING
+    if replacing or run.options.existing != "append":
+        remedy = "" if replacing or run.options.existing == "overwrite" else ", or append to it (--append)"
+        raise PlanError(f"the run {other.run_id} writes to {folder} too and has not ended; wait for its end{remedy}")
+
+
+def make_room(at: Deployment, run: Run) -> None:
+    """Delete what a run replaces, before any of its shards is handed out; it may be repeated.
+
+    A next run replaces what those of earlier generations have written, besides what its options say.
+
+    Raises
+    ------
+    CheckpointConflictError
+        If one of those has not ended: the next call may find that it has.
+    """
+    earlier = [found for run_id in earlier_next_ids(run.parent, run.run_id) if (found := at.known_run(run_id))]
+    for other in earlier:
+        if not other.state.ended:
+            raise CheckpointConflictError(f"{run.run_id} is planned once {other.run_id} has ended, which it replaces")
+    if run.options.existing == "overwrite":
+        at.store.delete_all(_held(at, run.output_uri))
+    for other in earlier:
+        at.store.delete_all(info.uri for info in at.store.list(run.output_uri + other.shard_prefix))
+
+
+def replaced_by(at: Deployment, run: Run) -> Run | None:
+    """A later run that has replaced what this one wrote."""
+    for other in at.ledger.list_runs():
+        if other.created_s <= run.created_s:
+            return None
+        shared = any(mine.startswith(other.output_uri) or other.output_uri.startswith(mine) for mine in _folders(run))
+        if shared and other.options.existing == "overwrite" and other.parent != run.run_id:
+            return other
+    return None
+
+
+def _folders(run: Run) -> tuple[str, ...]:
+    return (run.output_uri, run.next.output_uri) if run.next else (run.output_uri,)
+
+
+def _held(at: Deployment, folder: str) -> Iterator[str]:
+    """The objects in a folder, but for the folder itself as a console makes it."""
+    return (info.uri for info in at.store.list(folder) if info.uri != folder)

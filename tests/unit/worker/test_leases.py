@@ -1,0 +1,137 @@
+"""An attempt holds its shard by signs of life: a lost worker's shard is soon another's, a slow ledger ends nothing.
+
+The lease's own thread waits in real time: these tests give leases of parts of a second, and wait for what must happen.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from sparklet.errors import DeadlineExceededError, LeaseLostError, LedgerError
+from sparklet.ledger_rules import LEASE_GRACE_S, LEASE_S
+from sparklet.local.memory import MemoryLedger, SystemClock
+from sparklet.model import ClaimStatus, Failure, ShardRef, ShardResult, ShardState
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from tests.unit.worker.conftest import Bench
+
+SHORT_S = 0.2
+PATIENCE_S = 20.0
+
+
+def until(happens: Callable[[], bool]) -> None:
+    give_up_s = time.monotonic() + PATIENCE_S
+    while not happens():
+        assert time.monotonic() < give_up_s, "what must happen did not"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def short(bench: Bench) -> Bench:
+    """A worker with short leases, on the machine's own clock."""
+    assert bench.worker.shards is not None
+    bench.ledger = MemoryLedger(SystemClock())
+    bench.worker.shards = replace(
+        bench.worker.shards, ledger=bench.ledger, clock=SystemClock(), lease_s=SHORT_S, execute=bench.worker.execute
+    )
+    return bench
+
+
+def test_lease_and_grace_together_are_at_most_25_s() -> None:
+    assert LEASE_S + LEASE_GRACE_S <= 25
+
+
+def test_an_attempt_that_works_for_long_keeps_its_shard(short: Bench) -> None:
+    (ref,) = short.plan()
+    answers: list[ClaimStatus] = []
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        first_s = short.ledger.get_shard("run-1", 0).lease_end_s
+        until(lambda: short.ledger.get_shard("run-1", 0).lease_end_s > first_s + 3 * SHORT_S)
+        answers.append(short.ledger.claim(ref, "another", SHORT_S, 3).status)
+        return ScriptResult(0)
+
+    short.runner.behaviour = work
+
+    assert short.deliver().error is None
+    assert answers == [ClaimStatus.HELD]
+    assert short.ledger.get_shard("run-1", 0).attempts == 1
+
+
+def taken_over(ledger: MemoryLedger, ref: ShardRef) -> None:
+    """What the checker and another worker do once the lease is over; here, though it is not."""
+    record = ledger.get_shard(ref.run_id, ref.shard)
+    ledger.release(ref.run_id, ref.shard, record.attempt_id, Failure("LeaseExpired", "not heard of"))
+    assert ledger.claim(ref, "another", 600.0, 3).status is ClaimStatus.GRANTED
+
+
+def test_a_script_whose_shard_is_somebody_elses_is_stopped_at_once(short: Bench) -> None:
+    (ref,) = short.plan()
+    stopped: list[bool] = []
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        taken_over(short.ledger, ref)
+        until(lambda: call.end_s() <= time.time())  # what both runners look at, once a second at least
+        stopped.append(True)
+        raise DeadlineExceededError("ended at its deadline")
+
+    short.runner.behaviour = work
+
+    outcome = short.deliver()
+
+    assert stopped and isinstance(outcome.error, LeaseLostError) and not outcome.acknowledged
+    record = short.ledger.get_shard("run-1", 0)
+    assert (record.state, record.attempt_id) == (ShardState.RUNNING, "another")
+
+
+def test_a_ledger_that_does_not_answer_stops_no_script(short: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    short.plan()
+    refusals: list[str] = []
+
+    def down(*_: object) -> None:
+        refusals.append("ThrottlingException")
+        raise LedgerError("throttled")
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        until(lambda: len(refusals) >= 3)
+        assert call.end_s() > time.time()
+        return ScriptResult(0)
+
+    monkeypatch.setattr(short.ledger, "renew", down)
+    short.runner.behaviour = work
+
+    assert short.deliver().error is None
+    assert short.ledger.get_shard("run-1", 0).state is ShardState.SUCCEEDED
+
+
+def test_what_a_thawed_attempt_says_after_its_lease_does_not_count(bench: Bench) -> None:
+    """GIVEN an attempt that was frozen past its lease, WHEN it goes on, THEN it asks the ledger before it publishes."""
+    (ref,) = bench.plan()
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        bench.store.put(f"{bench.runner.event()['output_path']}/part-0", b"of the frozen one")
+        bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+        assert bench.ledger.claim(ref, "another", LEASE_S, 3).status is ClaimStatus.GRANTED
+        return ScriptResult(0)
+
+    bench.runner.behaviour = work
+
+    assert isinstance(bench.deliver().error, LeaseLostError)
+
+    assert list(bench.store.list("s3://out/")) == []
+    bench.ledger.succeed("run-1", 0, "another", ShardResult(rows=1))
+
+
+def test_a_frozen_machine_loses_nothing_within_half_a_lease(bench: Bench) -> None:
+    (ref,) = bench.plan()
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        bench.clock.advance(LEASE_S / 2)
+        assert bench.ledger.claim(ref, "another", LEASE_S, 3).status is ClaimStatus.HELD
+        assert list(bench.ledger.expired("run-1", ShardState.RUNNING, bench.clock.now_s())) == []
+        return ScriptResult(0)
+
+    bench.runner.behaviour = work
+
+    assert bench.deliver().error is None

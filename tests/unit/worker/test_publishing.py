@@ -1,0 +1,227 @@
+"""What readers find below the output: exactly what the winning attempt wrote, whoever is killed, late or doubled."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from sparklet.errors import GatewayLostError, ObjectForbiddenError, ObjectStoreError
+from sparklet.ledger_rules import LEASE_GRACE_S, LEASE_S
+from sparklet.local.memory import MemoryObjectStore
+from sparklet.model import Claim, ClaimStatus, ShardRef, ShardResult, ShardState
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from tests.unit.worker.conftest import Bench
+
+PUBLISHED = "s3://out/x/"
+
+
+class KilledError(BaseException):
+    """The worker is gone: nothing may catch this."""
+
+
+def writes(bench: Bench, *names: str, body: bytes = b"rows") -> Callable[[ScriptCall, Output], ScriptResult]:
+    """A script that writes these files below its output."""
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        for name in names:
+            bench.store.put(f"{bench.runner.event()['output_path']}/{name}", body)
+        return ScriptResult(0)
+
+    return work
+
+
+def published(bench: Bench) -> dict[str, bytes]:
+    folder = bench.ledger.get_run("run-1").shard_output(0)
+    return {info.uri.removeprefix(f"{folder}/"): bench.store.get(info.uri) for info in bench.store.list(PUBLISHED)}
+
+
+def staged(bench: Bench) -> list[str]:
+    return [info.uri for info in bench.store.list("s3://bucket/staged/")]
+
+
+def claim_after_the_lease(bench: Bench, ref: ShardRef) -> Claim:
+    bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+    claim = bench.ledger.claim(ref, "another", LEASE_S, 3)
+    assert claim.status is ClaimStatus.GRANTED
+    return claim
+
+
+def test_what_an_attempt_writes_is_published_and_nothing_is_left_staged(bench: Bench) -> None:
+    bench.plan()
+    bench.runner.behaviour = writes(bench, "year=2026/part-0.parquet", "_SUCCESS", "_temporary/0/part-1.parquet", "a/")
+
+    assert bench.deliver().error is None
+
+    assert published(bench) == {"year=2026/part-0.parquet": b"rows", "_SUCCESS": b"rows"}
+    assert [uri for uri in staged(bench) if "_temporary" not in uri and not uri.endswith("/")] == []
+
+
+def test_reported_outputs_are_where_readers_find_them(bench: Bench) -> None:
+    bench.plan()
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        where = bench.runner.event()["output_path"]
+        (call.work_dir / "outcome.json").write_text(f'{{"rows": 3, "outputs": ["{where}", "s3://else/table"]}}')
+        return writes(bench, "part-0")(call, output)
+
+    bench.runner.behaviour = work
+    bench.deliver()
+
+    run, record = bench.ledger.get_run("run-1"), bench.ledger.get_shard("run-1", 0)
+    assert (record.rows, record.outputs) == (3, (run.shard_output(0), "s3://else/table"))
+
+
+def test_nothing_of_an_attempt_that_failed_is_published(bench: Bench) -> None:
+    bench.plan()
+
+    def fails(call: ScriptCall, output: Output) -> ScriptResult:
+        writes(bench, "part-0", body=b"half")(call, output)
+        raise GatewayLostError("the JVM went away")
+
+    bench.runner.behaviour = fails
+    bench.deliver()
+    assert published(bench) == {} and staged(bench) == []
+
+    bench.runner.behaviour = writes(bench, "part-0", body=b"whole")
+    bench.clock.advance(600)
+    assert bench.deliver().error is None
+    assert published(bench) == {"part-0": b"whole"}
+
+
+def test_an_attempt_that_wakes_up_late_changes_nothing_that_readers_see(bench: Bench) -> None:
+    """GIVEN a frozen attempt, WHEN another has published, THEN what the first writes afterwards is seen by nobody."""
+    (ref,) = bench.plan()
+    bench.queue.send([ref.to_body()])
+
+    def frozen(call: ScriptCall, output: Output) -> ScriptResult:
+        late = bench.runner.event()["output_path"]
+        bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+        bench.runner.behaviour = writes(bench, "part-0", body=b"of the second")
+        assert bench.deliver().error is None
+        bench.store.put(f"{late}/part-0", b"of the first")
+        bench.store.put(f"{late}/part-1", b"of the first")
+        return ScriptResult(0)
+
+    bench.runner.behaviour = frozen
+
+    assert bench.deliver().error is not None
+
+    assert published(bench) == {"part-0": b"of the second"}
+
+
+@pytest.mark.parametrize("copies", range(4))
+def test_a_worker_killed_while_it_publishes_loses_nothing(
+    bench: Bench, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes after it publishes what the killed one has staged, and runs no script."""
+    (ref,) = bench.plan()
+    bench.runner.behaviour = writes(bench, "part-0", "part-1", "part-2")
+
+    class Dies(MemoryObjectStore):
+        done = 0
+
+        def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
+            if uri.startswith(PUBLISHED):
+                if Dies.done == copies:
+                    raise KilledError
+                Dies.done += 1
+            return super().put(uri, body, create_only)
+
+    if copies == 3:  # all is published, and the ledger was not told
+        monkeypatch.setattr(bench.ledger, "succeed", _dies)
+    bench.store.__class__ = Dies
+    with pytest.raises(KilledError):
+        bench.deliver()
+    monkeypatch.undo()
+    bench.store.__class__ = MemoryObjectStore
+    assert bench.ledger.get_shard("run-1", 0).state is ShardState.RUNNING
+
+    bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+    bench.queue.send([ref.to_body()])
+    assert bench.deliver().error is None
+
+    assert published(bench) == {"part-0": b"rows", "part-1": b"rows", "part-2": b"rows"}
+    assert len(bench.runner.calls) == 1 and staged(bench) == []
+    assert bench.ledger.get_shard("run-1", 0).state is ShardState.SUCCEEDED
+
+
+def _dies(*_: object) -> None:
+    raise KilledError
+
+
+def test_a_store_that_fails_while_publishing_is_tried_again_without_the_script(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.plan()
+    bench.runner.behaviour = writes(bench, "part-0")
+
+    def slow_down(*_: object) -> None:
+        raise ObjectStoreError("503 Slow Down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.store, "copy_all", slow_down)
+        assert bench.deliver().error is not None
+    bench.clock.advance(600)
+    assert bench.deliver().error is None
+
+    assert published(bench) == {"part-0": b"rows"} and len(bench.runner.calls) == 1
+
+
+def test_an_output_that_may_not_be_written_fails_the_shard_and_a_redrive_publishes_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.plan()
+    bench.runner.behaviour = writes(bench, "part-0")
+
+    def forbidden(*_: object) -> None:
+        raise ObjectForbiddenError("s3://out/x may not be accessed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.store, "copy_all", forbidden)
+        bench.deliver()
+    record = bench.ledger.get_shard("run-1", 0)
+    assert (record.state, record.error_class) == (ShardState.FAILED, "ObjectForbiddenError")
+
+    bench.ledger.start_generation("run-1", 1, bench.ledger.get_run("run-1").scripts[0])
+    again = bench.ledger.redrive("run-1", 0, 1)
+    assert again
+    bench.queue.send([again.ref.to_body()])
+    assert bench.deliver().error is None
+
+    assert published(bench) == {"part-0": b"rows"} and len(bench.runner.calls) == 1
+
+
+def test_staged_output_that_is_gone_fails_the_shard_and_says_so(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    bench.queue.receive(1)
+    bench.ledger.claim(ref, "lost", LEASE_S, 3)
+    bench.ledger.renew("run-1", 0, "lost", LEASE_S, ShardResult(rows=1))
+    bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+    bench.queue.send([ref.to_body()])
+
+    bench.deliver()
+
+    record = bench.ledger.get_shard("run-1", 0)
+    assert record.state is ShardState.FAILED and "is gone" in record.error_message
+    assert bench.runner.calls == []
+
+
+def test_what_was_discarded_under_a_late_publisher_does_not_end_the_shard(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a winner that is frozen while it copies, WHEN another has published and deleted, THEN it just stops."""
+    (ref,) = bench.plan()
+    bench.runner.behaviour = writes(bench, "part-0", "part-1")
+
+    def freezes(pairs: Iterable[tuple[str, str]]) -> None:
+        monkeypatch.undo()
+        bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+        bench.queue.send([ref.to_body()])
+        assert bench.deliver().error is None
+        bench.store.copy_all(pairs)
+
+    monkeypatch.setattr(bench.store, "copy_all", freezes)
+
+    assert bench.deliver().error is not None
+
+    assert published(bench) == {"part-0": b"rows", "part-1": b"rows"}
+    assert bench.ledger.get_shard("run-1", 0).state is ShardState.SUCCEEDED
