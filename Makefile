@@ -15,7 +15,7 @@ help: ## Show this help
 	@echo "  make demo POISON=1: with faults; ONE_FILE=1: one large CSV, cut; INPUT=inventory: through an S3 Inventory;"
 	@echo "  DAYS=90: about 90 days of the year instead of all; VIA=loop|map|inline: driven by a state machine, manifests compared"
 
-venv: ## Build or update .venv from the lock files (Java 17 included where there is none)
+venv: ## Build or update .venv from the lock files (with a Java 17, for machines that have none)
 	@command -v "$(PYTHON)" >/dev/null || { echo "no $(PYTHON) here: Sparklet needs Python 3.11 or newer"; exit 1; }
 	@"$(PYTHON)" requirements/install.py
 
@@ -81,7 +81,6 @@ LOCK := $(RUN) -m uv pip compile --quiet --system-certs --universal --python-ver
 lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 	@[ -x .venv/bin/uv ] || { echo "make lock needs the environment: make venv first"; exit 1; }
 	@$(LOCK) $(LOCK_ARGS) -o requirements/bootstrap.lock requirements/bootstrap.in
-	@$(LOCK) $(LOCK_ARGS) -o requirements/java.lock requirements/java.in
 	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables -o requirements/local.lock pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables --extra dev -c requirements/bootstrap.lock \
 		-c requirements/local.lock -o requirements/dev.lock pyproject.toml requirements/bootstrap.in

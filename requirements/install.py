@@ -21,6 +21,7 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).parent.resolve()
 PROJECT = REQUIREMENTS.parent
+LOCK = REQUIREMENTS / "dev.lock"
 VENV = PROJECT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".sparklet-stamp"
@@ -28,23 +29,11 @@ MIN_FREE_BYTES = 3 * 1024**3
 STILL_THERE_EVERY_S = 10.0
 
 
-def locks_needed() -> list[Path]:
-    """The environment's lock file, and Java's where the machine has no Java 17."""
-    sys.path.insert(0, str(PROJECT / "runtime"))
-    from sparklet.local.java import JavaNotFoundError, find_java
-
-    try:
-        find_java()
-    except JavaNotFoundError:
-        return [REQUIREMENTS / "dev.lock", REQUIREMENTS / "java.lock"]
-    return [REQUIREMENTS / "dev.lock"]
-
-
-def fingerprint(locks: list[Path]) -> str:
+def fingerprint() -> str:
     """What the environment was made from; the path is part of it, since a moved venv is broken."""
     declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())
     parts = [sys.version, str(PROJECT), repr(declared["build-system"]), repr(declared["project"])]
-    parts += [path.read_text() for path in [*locks, Path(__file__)]]
+    parts += [path.read_text() for path in (LOCK, Path(__file__))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -73,7 +62,7 @@ def venv_is_ours() -> bool:
     return answer.returncode == 0 and answer.stdout == f"{sys.version}\0{VENV}"
 
 
-def build(locks: list[Path]) -> None:
+def build() -> None:
     """Create or update the environment."""
     if not venv_is_ours():
         free_bytes = shutil.disk_usage(PROJECT).free
@@ -86,8 +75,8 @@ def build(locks: list[Path]) -> None:
     )
     # Build isolation would fetch build tools without hashes; ours come from bootstrap.lock.
     step(
-        f"install {' + '.join(lock.name for lock in locks)} (some 600 MB; pyspark, half of it, is built here)",
-        *uv("sync", "--system-certs", "--require-hashes", "--no-build-isolation", *locks),
+        f"install {LOCK.name} (some 650 MB; pyspark, half of it, is built here)",
+        *uv("sync", "--system-certs", "--require-hashes", "--no-build-isolation", LOCK),
     )
     step(
         "install Sparklet itself, editable",
@@ -109,12 +98,11 @@ def main() -> None:
     """Bring `.venv` up to date with the lock files, one process at a time."""
     with open(__file__) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        locks = locks_needed()
-        wanted = fingerprint(locks)
+        wanted = fingerprint()
         if STAMP.exists() and STAMP.read_text() == wanted and PYTHON.exists():
             return
         STAMP.unlink(missing_ok=True)
-        build(locks)
+        build()
         STAMP.write_text(wanted)
         print("environment ready: .venv", flush=True)
 

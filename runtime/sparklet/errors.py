@@ -36,7 +36,8 @@
     ├── ShardNotDoneError*           a shard that was asked for directly has not ended
     ├── ShardFailedError             a shard that was asked for directly has FAILED for good
     ├── BatchNotDoneError*           a batch of objects was not done, and another attempt may help
-    ├── RemoteTaskError              an invoked function answered with an error
+    ├── RemoteTaskError              a function could not be invoked
+    │   └── RemoteFailureError       it answered with an error of its own
     └── LocalStackError              the embedded stack could not be started or used
 
 Starred errors are ``retryable``: the record goes back to its source, and a shard is
@@ -69,6 +70,7 @@ __all__ = [
     "OutOfMemoryError",
     "PlanError",
     "QueueError",
+    "RemoteFailureError",
     "RemoteTaskError",
     "RunExistsError",
     "RunNotFoundError",
@@ -294,6 +296,10 @@ class BatchNotDoneError(SparkletError):
 
 
 class RemoteTaskError(SparkletError):
+    """A function could not be invoked, or answered with what nobody can read."""
+
+
+class RemoteFailureError(RemoteTaskError):
     """An invoked function answered with an error of its own."""
 
 

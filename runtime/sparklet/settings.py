@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -42,6 +42,7 @@ OF_FUNCTIONS = frozenset(
         "SPARKLET_QUEUE_URL",
         "SPARKLET_RUNNER",
         "SPARKLET_SCRATCH",
+        "SPARKLET_SCRIPT_ENV",
         "SPARKLET_SCRIPT_PREFIXES",
         "SPARKLET_SPARK_CONF",
         "SPARKLET_TASKS_PER_JVM",
@@ -78,6 +79,11 @@ MOST_GRACE_S = 600.0
 MOST_MAP_CONCURRENCY = 10_000  # children that a Distributed Map runs at once
 CREDENTIAL_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|API_?KEY|PRIVATE", re.IGNORECASE)
 CREDENTIAL_VALUE = re.compile(r"A[KS]IA[A-Z0-9]{12,}|[A-Za-z0-9/+=_-]{32,}|secret|passw|token", re.IGNORECASE)
+NOT_A_SCRIPTS = (
+    r"(AWS|SPARKLET|SPARK|PYSPARK|HADOOP|HUDI|JAVA|JDK|LD|LAMBDA)_|PYTHON|(PATH|HOME|PWD|TMPDIR|CLASSPATH|TZ)$"
+)
+VARIABLE_OF_A_SCRIPT = re.compile(rf"(?!{NOT_A_SCRIPTS})[A-Za-z][A-Za-z0-9_]*")
+"""Not what the worker, Spark, Python, Java or Lambda live by."""
 LEAST_SECRET = 6  # characters; a credential variable with less in it hides nothing
 
 
@@ -100,6 +106,7 @@ class WorkerSettings:
     notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic that is told how tasks and runs ended
     notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus, by name or ARN, that is told the same
     keep_context: bool = True  # SPARKLET_KEEP_CONTEXT: on | off: whether a SparkContext may outlive its task
+    script_env: Mapping[str, str] = field(default_factory=dict)  # SPARKLET_SCRIPT_ENV, as JSON: for scripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,7 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
     """Read a worker's settings; SettingsError names the variable, its value and what it may be."""
     check_names(env)
     bucket = env.get("SPARKLET_BUCKET", "")
+    script_env = script_environment(strings(env, "SPARKLET_SCRIPT_ENV"), "SPARKLET_SCRIPT_ENV")
     return WorkerSettings(
         ledger_table=env.get("SPARKLET_LEDGER_TABLE", ""),
         bucket=bucket,
@@ -147,11 +155,23 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         grace_s=_number(env, "SPARKLET_GRACE_S", 10.0, float, most=MOST_GRACE_S),
         tasks_per_jvm=_number(env, "SPARKLET_TASKS_PER_JVM", 200, int, least=1),
         kafka_failures="report" if _one_of(env, "SPARKLET_KAFKA_FAILURES", "raise", "report") == "report" else "raise",
-        output_prefixes=_output_prefixes(env, bucket),
+        output_prefixes=_output_prefixes({**env, **script_env}, bucket),
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
         keep_context=_one_of(env, "SPARKLET_KEEP_CONTEXT", "on", "off") == "on",
+        script_env=script_env,
     )
+
+
+def script_environment(given: Mapping[str, str], source: str) -> Mapping[str, str]:
+    """Variables for a script, as the operator named them in ``source``; SettingsError if one may not be set so."""
+    for name in given:
+        if not VARIABLE_OF_A_SCRIPT.fullmatch(name):
+            raise SettingsError(
+                f"{source} cannot set {_shown(given, name)}: it must be a variable's name, and none others live by: "
+                "AWS_*, SPARKLET_*, SPARK_*, HADOOP_*, JAVA_*, PYTHON*, LD_*, PATH and the like; choose another name"
+            )
+    return given
 
 
 def check_names(env: Mapping[str, str]) -> None:
@@ -325,7 +345,7 @@ def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
         heap_mb=heap_mb,
         cores=_number(env, "SPARKLET_CORES", 0, int),
         java_options=_words(env, "SPARKLET_JAVA_OPTIONS"),
-        conf=_spark_conf(env),
+        conf=strings(env, "SPARKLET_SPARK_CONF", "spark."),
         s3_endpoint="" if ignored else endpoint,
         region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION", ""),
         temporary_keys=bool(env.get("AWS_SESSION_TOKEN")),
@@ -344,20 +364,20 @@ def _words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
         raise SettingsError(f"{name} cannot be split into words; its quotes do not match") from None
 
 
-def _spark_conf(env: Mapping[str, str]) -> Mapping[str, str]:
-    """Values may be credentials: an error names the key at most."""
-    name = "SPARKLET_SPARK_CONF"
+def strings(env: Mapping[str, str], name: str, begin: str = "") -> Mapping[str, str]:
+    """A JSON object of strings. Values may be credentials: an error names the key at most."""
     text = env.get(name, "")
     try:
         document = json.loads(text or "{}")
     except (ValueError, RecursionError):
-        raise SettingsError(f'{name} is no JSON object of strings, such as {{"spark.…": "…"}}') from None
+        raise SettingsError(f'{name} is no JSON object of strings, such as {{"{begin}…": "…"}}') from None
     if not isinstance(document, dict):
         raise SettingsError(f"{name} is a JSON {type(document).__name__}; it must be a JSON object of strings")
     for key, value in document.items():
-        if not key.startswith("spark.") or not isinstance(value, str):
+        if not key.startswith(begin) or not isinstance(value, str):
             where = f"{_shown(env, key)} is a {type(value).__name__}"
             raise SettingsError(
-                f"{name} is no JSON object of Spark options: {where}; keys begin with spark., values are strings"
+                f"{name} is no JSON object of strings: {where}; values are strings"
+                + f", keys begin with {begin}" * bool(begin)
             )
     return document

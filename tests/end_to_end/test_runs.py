@@ -1,6 +1,7 @@
 """Whole runs through the command line: counts add up, every row comes home once, nothing is left running."""
 
 import json
+import shlex
 import signal
 import socket
 
@@ -95,16 +96,20 @@ def test_a_killed_command_leaves_no_process_and_no_port_and_the_run_goes_on_late
     assert rows_of(user.home / "out") == every_row(5)
 
 
-def test_ctrl_c_says_how_to_go_on(user: User) -> None:
-    process = user.start(*user.run_arguments(user.inputs(4), "--param", "slow_on=000.csv", "--param", "slow_s=30"))
+def test_ctrl_c_while_planning_prints_what_goes_on(user: User) -> None:
+    arguments = user.run_arguments(user.inputs(8), "--rate", "0.5")
+    process = user.start(*(word for word in arguments if word not in ("--run-id", "test-run")))  # an id nobody knows
     eventually(lambda: "doing 000.csv" in logs(user), 120, "a shard is being done")
 
     process.send_signal(signal.SIGINT)
     stopped = answer(process, 30)
-
-    assert stopped.code == 130
-    assert "sparklet watch test-run" in stopped.err
     eventually(lambda: not user.processes(), 30, "nothing is left")
+    (command,) = (line.strip() for line in stopped.err.splitlines() if line.strip().startswith("sparklet resume "))
+    resumed = user.types(*shlex.split(command)[1:], "--json")
+
+    assert stopped.code == 130 and "all sent" not in stopped.err
+    assert resumed.code == 0, resumed.err
+    assert rows_of(user.home / "out") == every_row(8)
 
 
 def test_one_event_is_answered_and_a_failing_script_is_told_in_a_line(user: User) -> None:
@@ -121,8 +126,8 @@ def test_one_event_is_answered_and_a_failing_script_is_told_in_a_line(user: User
 
     assert good.code == 0, good.err
     assert good.document["rows"] == 41
-    assert bad.code == 1
-    assert "nothing here" in bad.err and "Traceback" not in bad.err
+    assert bad.code == 2
+    assert "KeyError: 'nothing here'" in bad.err and "Traceback" not in bad.err
 
 
 @pytest.mark.parametrize(

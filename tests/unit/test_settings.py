@@ -1,5 +1,6 @@
 """What an environment may say: the right names, the right values, and no secret in an error."""
 
+import json
 import re
 import subprocess
 import sys
@@ -134,3 +135,32 @@ def test_a_function_knows_where_it_writes_itself() -> None:
         "s3://z/",
     )
     assert worker_settings({"output_path": "/local/out"}).output_prefixes == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("AWS_REGION", "SPARKLET_RUNNER", "SPARK_HOME", "LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "PATH", "HOME"),
+        *("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "TMPDIR", "HADOOP_CONF_DIR", "_HANDLER", "LAMBDA_TASK_ROOT"),
+        *("A=B", "", "ä"),
+    ],
+)
+def test_no_script_variable_breaks_the_worker(name: str) -> None:
+    with pytest.raises(SettingsError, match="SPARKLET_SCRIPT_ENV cannot set"):
+        worker_settings({"SPARKLET_SCRIPT_ENV": json.dumps({name: "x"})})
+
+
+def test_a_scripts_variables_are_read_and_its_output_is_known() -> None:
+    given = {"input_path": "s3://in/x.csv", "output_path": "s3a://out/y", "Path": "1", "PATHS": "2", "REGION": "3"}
+
+    settings = worker_settings({"SPARKLET_SCRIPT_ENV": json.dumps(given)})
+
+    assert settings.script_env == given
+    assert "s3://out/y/" in settings.output_prefixes
+
+
+@pytest.mark.parametrize("wrong", ["x", "[]", '{"a": 1}', '{"a": ["hunter2"]}'])
+def test_script_variables_are_a_json_object_of_strings(wrong: str) -> None:
+    with pytest.raises(SettingsError, match="SPARKLET_SCRIPT_ENV is") as caught:
+        worker_settings({"SPARKLET_SCRIPT_ENV": wrong})
+    assert "hunter2" not in str(caught.value)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.errors import RemoteTaskError
+from sparklet.errors import RemoteFailureError, RemoteTaskError
 
 MOST_PAYLOAD_BYTES = 6 * 1024 * 1024
 
@@ -46,7 +46,7 @@ class LambdaCompute:
         except (BotoCoreError, ClientError) as error:
             raise RemoteTaskError(f"{function} could not be invoked: {error}") from error
         if answer.get("FunctionError"):
-            raise RemoteTaskError(f"{function} failed: {_cause(body)}")
+            raise RemoteFailureError(f"{function} failed: {_cause(body)}")
         return _decoded(function, body)
 
 

@@ -16,26 +16,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from sparklet.cli.app import app
     from sparklet.cli.console import Screen
-    from sparklet.cli.exits import INTERRUPTED, USAGE
+    from sparklet.cli.exits import FAILURES, INTERRUPTED, USAGE
     from sparklet.cli.runs import interruptible
-    from sparklet.errors import SparkletError
+    from sparklet.errors import RemoteFailureError, SparkletError
+    from sparklet.local.extras import missing
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     screen = Screen()
     try:
         with interruptible():
-            return int(app(arguments, prog_name="sparklet", standalone_mode=False) or 0)
+            return int(app(arguments, prog_name="sparklet", standalone_mode=False, obj=arguments) or 0)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except typer.TyperException as error:
         if message := _usage_message(error):
             screen.fail(message)
         return USAGE
-    except SparkletError as error:
+    except (SparkletError, ModuleNotFoundError) as error:
         if "--debug" in arguments:
             screen.err.print_exception()
-        screen.fail(str(error))
-        return USAGE
+        screen.fail(missing(error.name or "") if isinstance(error, ModuleNotFoundError) else str(error))
+        return FAILURES if isinstance(error, RemoteFailureError) else USAGE
 
 
 def _usage_message(error: Any) -> str:

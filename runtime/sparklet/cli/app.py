@@ -56,7 +56,12 @@ _add(
     "sparklet plan job.py -i s3://bucket/raw/ --dry-run",
     "sparklet plan job.py -i s3://bucket/raw/ -o s3://bucket/clean/ --stack sparklet --rate 50",
 )
-_add("Start", starting.invoke, "sparklet invoke job.py --event event.json -- --day 2013-01-01")
+_add("Start", starting.resume, "sparklet resume flights-20261120t113000-3f9a1c")
+_add(
+    "Start",
+    starting.invoke,
+    "sparklet invoke job.py --event event.json --env output_path=s3://bucket/out/ -- --day 2013-01-01",
+)
 _add(
     "Look",
     looking.status,

@@ -50,6 +50,7 @@ class RunIdentity:
         list[str] | None,
         typer.Option("--param", "-p", metavar="KEY=VALUE", help="For the script (job.params); may be repeated."),
     ] = None
+    env: opt.Env = None
     files: Annotated[
         list[str] | None,
         typer.Option(
@@ -93,6 +94,7 @@ class Asked:
             py_files=tuple(self.identity.py_files or ()),
             args=self.arguments,
             params=opt.parse_pairs("--param", self.identity.params),
+            env=opt.parse_env(self.identity.env),
             options=planning.run_options(self.given, self.shards, self.ends, self.identity.existing),
             lists=self.given.list_requests(),
             access=self.given.access(),

@@ -16,6 +16,7 @@ from rich.table import Table
 from sparklet.cli.environment import JAR_GROUPS, Choice, jar_cache, worker_archive, worker_jars
 from sparklet.cli.sizes import size_text
 from sparklet.errors import NotDeployedError, SparkletError
+from sparklet.local.extras import install_command
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.local.resources import resource
 from sparklet.model.stacks import StackSettings
@@ -135,7 +136,7 @@ def _package(name: str) -> Finding:
     try:
         return Finding(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, False, "not installed", "pip install 'sparklet[local]'")
+        return Finding(name, False, "not installed", install_command())
 
 
 def _java() -> str:

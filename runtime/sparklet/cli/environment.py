@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from sparklet.fanout.deployment import Deployment
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.compiled import compiled_jar
 from sparklet.local.environment import of_host
+from sparklet.local.extras import missing
 from sparklet.local.resources import resource
 from sparklet.local.state import default_state_dir
 from sparklet.local.unsigned import unsigned_copies
@@ -62,6 +63,14 @@ class Choice:
         """The local stack's folder."""
         return self.state_dir.expanduser().absolute() if self.state_dir else default_state_dir()
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options that lead to the same stack, with the same workers."""
+        given = {"--stack": self.stack, "--state-dir": self.state_dir, "--workers": self.workers}
+        given |= {"--timeout": self.timeout_s, "--memory": self.memory_mb, "--runner": self.runner}
+        named = (str(word) for option, value in given.items() if value for word in (option, value))
+        return (*named, *(["--keep"] if self.keep else []))
+
 
 @dataclass(frozen=True)
 class WorkerSize:
@@ -86,6 +95,7 @@ class Environment:
     size: WorkerSize
     stack: str = ""  # a deployed stack's name
     state: Path | None = None  # the local stack's folder; None: a deployed stack
+    words: tuple[str, ...] = ()  # the options that lead here
     differences: tuple[str, ...] = ()  # what was asked of the local stack, but others use it as it is
     parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
     orchestrator: Orchestrator | None = None  # None: no state machines here
@@ -109,7 +119,7 @@ class Environment:
 def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
     """Open the chosen stack; the local one is started if need be, and ends with its last user."""
     if choice.stack:
-        yield _deployed(choice.stack)
+        yield replace(_deployed(choice.stack), words=choice.words)
         return
     from sparklet.local.logs import FileLogs
     from sparklet.local.stack import LocalStack
@@ -128,6 +138,7 @@ def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
                 stack.info.workers,
             ),
             state=choice.state,
+            words=choice.words,
             differences=stack.differences,
             orchestrator=stack.orchestrator(),
             machines={"loop": stack.info.loop_machine, "map": stack.info.map_machine},
@@ -146,7 +157,7 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
 
     spark = find_spec("pyspark")
     if spark is None or spark.origin is None:
-        raise LocalStackError("the local stack needs pyspark: pip install 'sparklet[local]'")
+        raise LocalStackError(missing("pyspark"))
     spark_settings()  # what is wrong in the user's shell is told here, not by workers that do not start
     java = find_java()
     offline = bool(os.environ.get("SPARKLET_OFFLINE"))
@@ -167,12 +178,8 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
 
 def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[Path]:
     """The jars of local workers beside Spark's own; what is missing is fetched, or made."""
-    try:
-        from sparklet.local.jars import ensure_jars
-    except ModuleNotFoundError as error:
-        raise LocalStackError(
-            f"the local stack needs the package {error.name}: pip install 'sparklet[local]'"
-        ) from error
+    from sparklet.local.jars import ensure_jars
+
     fetched = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
     spark = spark_home(spark_settings({})) / "jars"
     own = compiled_jar(java, spark, jar_cache().with_name("compiled"))

@@ -1,6 +1,7 @@
 """One event for one script, in a worker."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,25 @@ from sparklet.errors import PlanError
 from sparklet.fanout.planning.scripts import refuse_bad_syntax
 
 
-def invoke_script(env: Environment, script: str, event: Any, arguments: tuple[str, ...]) -> Mapping[str, Any]:
-    """Invoke the worker function with ``event``, to be done by ``script``; the worker's answer.
+def invoke_script(
+    env: Environment, script: str, event: Any, arguments: tuple[str, ...], variables: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Hand ``event`` over to the worker function, to be done by ``script`` whatever its source; the worker's answer.
 
-    A local script is copied to ``scripts/`` in the bucket first, under its digest.
+    A local script, and what it is to find in its environment, are put into ``scripts/`` of the bucket first: the
+    invocation only names them.
 
     Raises
     ------
     PlanError
-        If the event is no JSON object (it must name the script), or the script is not there or cannot be compiled.
-    RemoteTaskError
+        If the script is not there or cannot be compiled.
+    RemoteFailureError
         If the script failed.
     """
-    if not isinstance(event, dict):
-        raise PlanError(
-            f"the event must be a JSON object, so that it can name the script; it is a {type(event).__name__}"
-        )
-    named = {**event, "sparklet": {"script": _script_uri(env, script), "args": list(arguments)}}
-    answer: Mapping[str, Any] = env.compute.invoke(env.worker_function, named)
+    wish: dict[str, Any] = {"script": _script_uri(env, script), "args": list(arguments), "event": event}
+    if variables:
+        wish["env"] = _kept(env, "env.json", json.dumps(dict(variables)).encode())
+    answer: Mapping[str, Any] = env.compute.invoke(env.worker_function, {"sparklet": wish})
     return answer
 
 
@@ -40,6 +42,11 @@ def _script_uri(env: Environment, script: str) -> str:
     except OSError as error:
         raise PlanError(f"the script {script} cannot be read: {error.strerror}") from error
     refuse_bad_syntax(script, body)
-    uri = f"s3://{env.at.bucket}/scripts/{hashlib.sha256(body).hexdigest()}/{path.name}"
+    return _kept(env, path.name, body)
+
+
+def _kept(env: Environment, name: str, body: bytes) -> str:
+    """Where a file lies in the bucket, under its digest."""
+    uri = f"s3://{env.at.bucket}/scripts/{hashlib.sha256(body).hexdigest()}/{name}"
     env.at.store.put(uri, body)
     return uri

@@ -1,5 +1,6 @@
 """The options that several commands share, in the groups in which help shows them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -10,6 +11,7 @@ from sparklet.cli.console import Screen
 from sparklet.cli.environment import LOCAL_PATHS, Choice
 from sparklet.errors import SettingsError
 from sparklet.local.state import default_state_dir
+from sparklet.settings import script_environment
 
 WHERE, WORKERS = "Where and how", "Local workers"
 
@@ -119,6 +121,17 @@ class LocalWorkers:
         return Choice(
             where.stack, where.state_dir, workers or self.workers, self.timeout, self.memory, self.runner, self.keep
         )
+
+
+Env = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="KEY=VALUE", help="For the script's environment, no secrets; may be repeated."),
+]
+
+
+def parse_env(given: list[str] | None) -> Mapping[str, str]:
+    """Variables for the script's environment; SettingsError if one may not be set so."""
+    return script_environment(parse_pairs("--env", given), "--env")
 
 
 def parse_pairs(option: str, given: list[str] | None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from sparklet.cli.environment import Environment
 from sparklet.cli.machines import MachineWatch, dispatch_of, drive, driver_of, machine_of, was_driven
 from sparklet.cli.operating import look, view_details
 from sparklet.cli.progress import RunDisplay
+from sparklet.cli.resuming import again, resume_command, told_how_to_resume
 from sparklet.cli.sizes import count_text, size_text
 from sparklet.cli.transfer import (
     LocalPaths,
@@ -52,20 +53,42 @@ def start(
     *,
     way: Way | None = None,
     files: Mapping[str, str] | None = None,
+    words: Sequence[str] = (),
 ) -> Run:
     """Put local inputs into the bucket, enter the run, plan and dispatch it; the sealed run.
 
     ``files`` are local files that every shard needs: each is put into the bucket too, and its URI becomes the
     parameter it is named by. With a ``way`` a state machine is started, which plans and dispatches the run.
+    ``words`` are those of the command.
     """
     if way is not None:
         machine_of(env, dispatch_of(way))  # a machine that is not there is told before anything is put anywhere
         request = replace(request, dispatch=dispatch_of(way))
+    request = replace(request, run_id=_run_id(env, request), idempotency_key="")
+    asked_s = env.at.clock.now_s()
+    with told_how_to_resume(env, screen, again(words, request.run_id)):
+        run = _entered(env, request, screen, files or {})
+    if way is None and run.created_s < asked_s:
+        screen.say(f"run {run.run_id} is there already, {run.state}; this is the same run")
+    return go_on(env, run, screen, by_machine=way is not None)
+
+
+def go_on(env: Environment, run: Run, screen: Screen, *, by_machine: bool) -> Run:
+    """Plan the rest of a run that the ledger knows, or leave it to its state machine, which is started if need be."""
+    with told_how_to_resume(env, screen, resume_command(env, run.run_id)):
+        if by_machine:
+            drive(env, run, screen)
+            return run
+        return _planned(env, run, screen)
+
+
+def _entered(env: Environment, request: RunRequest, screen: Screen, files: Mapping[str, str]) -> Run:
+    """The run, in the ledger; what is local was put into the bucket before. One that was there is the same run."""
     if not env.local:
-        refuse_remote_only((*request.inputs, *(files or {}).values()), request.output_uri)
-        return _begun(env, request, way, screen)
+        refuse_remote_only((*request.inputs, *files.values()), request.output_uri)
+        return new_run(env.at, request)
     refuse_local_increments(request.options.incremental, request.inputs)
-    run_id = _run_id(env, request)
+    run_id = request.run_id
     paths = _output_paths(env, run_id, request)
     output_uri = f"s3://{env.at.bucket}/output/{run_id}/" if paths.output else request.output_uri
     inputs: list[str] = []
@@ -77,9 +100,8 @@ def start(
         paths = replace(paths, inputs={**paths.inputs, uri: str(Path(given).resolve())})
         inputs.append(uri)
     paths.save(env.paths_dir, run_id)
-    request = replace(request, params={**request.params, **_upload_files(env, run_id, files or {}, screen)})
-    request = replace(request, run_id=run_id, idempotency_key="", inputs=tuple(inputs), output_uri=output_uri)
-    return _begun(env, request, way, screen)
+    request = replace(request, params={**request.params, **_upload_files(env, run_id, files, screen)})
+    return new_run(env.at, replace(request, inputs=tuple(inputs), output_uri=output_uri))
 
 
 def _run_id(env: Environment, request: RunRequest) -> str:
@@ -137,18 +159,6 @@ def _upload_files(env: Environment, run_id: str, files: Mapping[str, str], scree
         screen.say(f"putting {path} into the bucket")
         env.at.store.upload(path, uris[name])
     return uris
-
-
-def _begun(env: Environment, request: RunRequest, way: Way | None, screen: Screen) -> Run:
-    """The run, entered, and planned here or given to a state machine; one that was there before is the same run."""
-    asked_s = env.at.clock.now_s()
-    run = new_run(env.at, request)
-    if way is not None:
-        drive(env, run, screen)
-        return run
-    if run.created_s < asked_s:
-        screen.say(f"run {run.run_id} is there already, {run.state}; this is the same run")
-    return _planned(env, run, screen)
 
 
 def _planned(env: Environment, run: Run, screen: Screen) -> Run:

@@ -10,6 +10,7 @@ from sparklet.cli.environment import Environment
 from sparklet.cli.exits import exit_code
 from sparklet.cli.operating import OperatorView, follow_ups, view_document
 from sparklet.cli.render import shard_document, shards_table, summary_document, summary_table
+from sparklet.cli.resuming import resume_command, told_how_to_resume
 from sparklet.cli.runs import watch
 from sparklet.cli.transfer import LocalPaths
 from sparklet.fanout.checking.differences import Difference
@@ -20,13 +21,8 @@ from sparklet.model import ShardRecord
 
 def finish(env: Environment, run_id: str, screen: Screen, prices: Prices) -> None:
     """Watch a run to its end, show what came of it, and exit with its code."""
-    try:
+    with told_how_to_resume(env, screen, resume_command(env, run_id)):
         summary = watch(env, run_id, screen, prices)
-    except KeyboardInterrupt:
-        screen.warn(
-            f"interrupted; nothing is lost: sparklet watch {run_id} continues it, sparklet cancel {run_id} ends it"
-        )
-        raise
     show_summary(env, screen, run_id, summary)
     for follower in follow_ups(env, env.at.ledger.get_run(run_id)):
         screen.say(f"{follower.what}: {follower.standing}")

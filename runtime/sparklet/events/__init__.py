@@ -37,8 +37,13 @@ def parse_event(event: Event) -> tuple[Task, ...]:
     EventError
         If it has records of a source that is not known here, or of several sources. A single record that
         cannot be read does not raise: its task carries the ``problem``, so that the others are done.
+
+    An event that a direct invocation hands over is split as its source's are.
     """
-    return _FORMATS[_source_of(event)].split(event)
+    if (chosen := direct.chosen(event)) is None:
+        return _FORMATS[_source_of(event)].split(event)
+    given = chosen["event"]
+    return tuple(direct.handed_over(task, chosen) for task in _FORMATS[_source_of(given)].split(given))
 
 
 def answer(event: Event, outcomes: Sequence[Outcome], *, kafka_failures: KafkaFailures = "raise") -> Any:

@@ -59,6 +59,7 @@ class Task:
     batch: BatchRef | None = None  # set if a Map state hands out objects without a planner
     order: Order | None = None  # set if the asynchronous API asked for it: its state is kept under its id
     problem: EventError | None = None  # set if the record cannot be a task at all
+    chosen: Mapping[str, Any] | None = None  # script, args and env of a direct invocation that hands over this event
     skip: str = ""  # why there is nothing to run for it: it is logged and acknowledged
 
 

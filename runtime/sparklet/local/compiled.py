@@ -5,8 +5,6 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from py4j.java_gateway import JavaGateway
-
 from sparklet.worker.java_classes import files, mark
 
 
@@ -18,6 +16,8 @@ def compiled_jar(java: Path, spark_jars: Path, folder: Path) -> Path:
     jar = folder / f"{mark()}.jar"
     if jar.is_file():
         return jar
+    from py4j.java_gateway import JavaGateway
+
     folder.mkdir(parents=True, exist_ok=True)
     gateway = JavaGateway.launch_gateway(
         classpath=f"{spark_jars}{os.sep}*", java_path=str(java), die_on_exit=True, enable_auth=True

@@ -163,7 +163,7 @@ def ivy_jar() -> Path:
     """The Ivy that pyspark brings."""
     spec = importlib.util.find_spec("pyspark")
     if spec is None or spec.origin is None:
-        raise LocalStackError("pyspark is not installed in this environment: pip install 'sparklet[local]'")
+        raise LocalStackError("pyspark is not installed in this environment: pip install 'pyspark==3.5.*'")
     found = sorted(Path(spec.origin).parent.glob("jars/ivy-*.jar"))
     if not found:
         raise LocalStackError(f"pyspark at {Path(spec.origin).parent} brings no Ivy (jars/ivy-*.jar): reinstall it")

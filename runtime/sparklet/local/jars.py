@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from sparklet.errors import LocalStackError
 from sparklet.local import ivy
 from sparklet.local.java import find_java
@@ -140,6 +138,8 @@ def _is_verified(jar: StackJar, cache_dir: Path) -> bool:
 @contextmanager
 def _alone(cache_dir: Path, progress: Progress) -> Iterator[None]:
     """Hold the cache's lock; the operating system lets go of it however this process ends."""
+    from filelock import FileLock, Timeout  # not needed once all jars are there
+
     lock = FileLock(cache_dir / ".lock")
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)

@@ -167,4 +167,6 @@ def why_it_ended(state: StateDir) -> str:
     try:
         return state.failure_file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return f"the local stack was ended from outside; run the command again to go on (log: {state.log / 'host.log'})"
+        return (
+            f"the local stack was ended from outside; the next command starts it again (log: {state.log / 'host.log'})"
+        )

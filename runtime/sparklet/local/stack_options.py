@@ -8,7 +8,6 @@ from typing import Any
 
 from sparklet import __version__
 from sparklet.errors import SettingsError
-from sparklet.local.local_template import load_template, to_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +34,8 @@ class StackOptions:
 
     def order(self) -> dict[str, Any]:
         """What the host is told, and what two clients must agree on to share a stack."""
+        from sparklet.local.local_template import load_template, to_json
+
         return {
             "workers": self.workers,
             "timeout_s": self.timeout_s,

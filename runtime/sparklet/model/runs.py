@@ -154,6 +154,7 @@ class Run:
     ended_s: float | None = None
     cancelled_s: float | None = None  # when somebody asked for its end
     notified_s: float | None = None  # when the end of its last generation was told
+    env: Mapping[str, str] = field(default_factory=dict)  # what the script finds in its environment
 
     @property
     def generation(self) -> int:

@@ -147,7 +147,10 @@ class BatchDesk:
         misread = any(needs_staging(item, Access()) for item in batch.objects)
         staging = Staging(batch.objects, Access(), self.store) if misread else None
         size = InputSize.of(batch.objects)
-        execution = Execution(attempt_id, job.script.source_uri, script, event, job.args, py_files, None, staging, size)
+        given = (script, event, job.args, py_files)
+        execution = Execution(
+            attempt_id, job.script.source_uri, *given, staging=staging, input_size=size, own_paths=True
+        )
         return self.execute(execution, deadline, log)
 
     def _job(self, uri: str) -> ObjectsJob:

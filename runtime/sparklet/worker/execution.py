@@ -51,7 +51,8 @@ class Execution:
     event: Event
     args: tuple[str, ...] = ()
     py_files: tuple[Path, ...] = ()
-    env: Mapping[str, str] | None = None  # beside the function's own
+    env: Mapping[str, str] = field(default_factory=dict)  # beside the function's own; never of an event
+    own_paths: bool = False  # whether input_path and output_path of the event are the worker's own word
     staging: Staging | None = None  # inputs of the event of which some must be fetched first
     input_size: InputSize = field(default_factory=InputSize)
     turns: str = ""  # executions that say the same may share a process, if the script allows it; "": never
@@ -82,7 +83,7 @@ def execute(
             args=("--event", _event_argument(event, folder), *execution.args),
             work_dir=folder,
             deadline_s=deadline.at_s,
-            env={**(execution.env or {}), "SPARKLET_OUTCOME_FILE": str(outcome_file)},
+            env={**_own_paths(execution, event), **execution.env, "SPARKLET_OUTCOME_FILE": str(outcome_file)},
             py_files=execution.py_files,
             input_size=execution.input_size,
             turns=execution.turns,
@@ -105,6 +106,12 @@ def _event(execution: Execution, folder: Path, deadline: Deadline, min_free_byte
     uris = execution.staging.fetch(folder, deadline, min_free_bytes)
     log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
     return staged_event(execution.event, uris)
+
+
+def _own_paths(execution: Execution, event: Event) -> dict[str, str]:
+    """Where a shard reads and writes, for scripts that look for it in the environment; "" where no one path says it."""
+    names = ("input_path", "output_path") if execution.own_paths else ()
+    return {name: event[name] or "" for name in names}  # or they would take the function's own for the shard's
 
 
 def _event_argument(event: Event, folder: Path) -> str:

@@ -35,7 +35,9 @@ def lambda_handler(event: Event, context: Any) -> Any:
 
 @functools.cache
 def _settings() -> WorkerSettings:
-    return worker_settings()
+    settings = worker_settings()
+    os.environ.update(settings.script_env)  # the function's own from here on, for all that is started
+    return settings
 
 
 @functools.cache

@@ -210,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asked = parse(sys.argv[1:] if arguments is None else arguments, os.environ.get(MESSAGE_VARIABLE, ""))
         settings = worker_settings()
+        os.environ.update(settings.script_env)
         runner = runner_for(settings, _spark_settings())
         stopping = Stopping()
         desk = desk_over_aws(settings, runner, stopping)

@@ -188,6 +188,8 @@ class ShardDesk:
             event,
             run.args,
             py_files,
+            run.env,
+            own_paths=True,
             staging=staging,
             input_size=size,
             turns=f"run {run.run_id}, generation {ref.generation}",

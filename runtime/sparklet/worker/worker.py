@@ -1,7 +1,7 @@
 """From a task to its outcome: which script, under which name, with or without a ledger."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ from sparklet.errors import DeadlineExceededError, EventError, ScratchFullError,
 from sparklet.events import Order, Outcome, Source, Task
 from sparklet.job.event_objects import event_objects
 from sparklet.model import BatchRef, ShardResult
-from sparklet.settings import WorkerSettings
+from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.worker.batch import do_batch
 from sparklet.worker.batches import BatchDesk
 from sparklet.worker.execution import Execution, execute
@@ -115,10 +115,19 @@ class Worker:
     def run_script(self, task: Task, attempt_id: str, deadline: Deadline, log: Log) -> ShardResult:
         """Run the script that a task is for, without a record of it."""
         script_uri, args = self._choose_script(task)
-        script = self.scripts.fetch(script_uri)
+        script, env = self.scripts.fetch(script_uri), self._environment(task.chosen or {})
         # Who asks through the API shares a process with nobody.
         turns = "" if task.order is not None else str(task.source)
-        return self.execute(Execution(attempt_id, script_uri, script, task.event, args, turns=turns), deadline, log)
+        execution = Execution(attempt_id, script_uri, script, task.event, args, env=env, turns=turns)
+        return self.execute(execution, deadline, log)
+
+    def _environment(self, wish: Mapping[str, Any]) -> Mapping[str, str]:
+        """What the operator put beside scripts for this invocation: the event only says where it lies."""
+        if "env" not in wish:
+            return {}
+        uri = str(wish["env"])
+        text = self.scripts.fetch(uri).read_text(encoding="utf-8", errors="replace")
+        return script_environment(strings({uri: text}, uri), uri)
 
     def _plain(self, task: Task, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
         """Without a ledger every failure goes back to the source."""
@@ -134,7 +143,7 @@ class Worker:
 
     def _own_output(self, task: Task) -> str:
         """Why an event of S3 is not followed: about nothing but what this function writes, it would never end."""
-        if task.source not in OF_OBJECTS or task.shard is not None or task.order is not None:
+        if task.source not in OF_OBJECTS or task.shard or task.order or task.chosen:
             return ""
         try:
             uris = event_objects(task.event)
@@ -146,9 +155,10 @@ class Worker:
 
     def _choose_script(self, task: Task) -> tuple[str, tuple[str, ...]]:
         """The function's own script, or the one that a direct event or the API names under an allowed prefix."""
-        wish: Any = task.event.get("sparklet") if isinstance(task.event, dict) else None
-        may_choose = task.source is Source.DIRECT or task.order is not None
-        if may_choose and isinstance(wish, dict) and "script" in wish:
+        wish: Any = task.chosen
+        if wish is None and isinstance(task.event, dict) and (task.source is Source.DIRECT or task.order is not None):
+            wish = task.event.get("sparklet")
+        if isinstance(wish, dict) and "script" in wish:
             uri, args = wish["script"], wish.get("args", [])
             if not isinstance(uri, str) or not isinstance(args, list) or not all(isinstance(a, str) for a in args):
                 raise EventError("the event's sparklet.script must be a URI and sparklet.args a list of strings")

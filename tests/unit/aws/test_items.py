@@ -104,6 +104,7 @@ SCRIPTS = st.builds(ScriptRef, uri=WORDS, sha256=WORDS, source_uri=WORDS, py_fil
         output_uri=WORDS,
         scripts=st.lists(SCRIPTS, min_size=1, max_size=3).map(tuple),
         args=st.lists(WORDS).map(tuple),
+        env=st.dictionaries(WORDS, WORDS),
         params=st.dictionaries(WORDS, st.none() | st.booleans() | st.integers() | WORDS | st.lists(WORDS)),
         options=st.builds(
             RunOptions, include=st.lists(WORDS).map(tuple), tolerated_failure_percentage=st.floats(0, 100)

@@ -103,6 +103,7 @@ class Desk:
             self.logs,
             WorkerSize(),
             state=self.state,
+            words=choice.words,
             orchestrator=self.orchestrator,
             machines={name: name for name in self.machines},
         )

@@ -209,7 +209,7 @@ def test_a_document_too_large_for_memory_is_refused(monkeypatch: pytest.MonkeyPa
 
 def test_without_pyarrow_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(PlanError, match=r"pip install 'sparklet\[lists\]', or give the list as CSV or JSON Lines"):
+    with pytest.raises(PlanError, match=r"pip install pyarrow, or give the list as CSV or JSON Lines"):
         uris(b"PAR1", "parquet")
 
 

@@ -375,3 +375,8 @@ def test_a_run_that_is_asked_for_again_and_again_has_an_output_of_its_own(world:
 
     assert run.output_uri.rstrip("/") == f"s3://data/out/{run.run_id}"
     assert new_run(world.at, run_request(asked, "y")) == run
+
+
+def test_no_event_says_what_a_script_finds_in_its_environment(world: World) -> None:
+    with pytest.raises(EventError, match="env"):
+        ask(world, request(env={"output_path": "s3://elsewhere/"}))

@@ -22,6 +22,7 @@ REVISED = (
     "ScriptPrefixes",
     "OutputPrefixes",
     "JavaOptions",
+    "ScriptEnvironment",
     "SparkConf",
 )  # too long for a description
 

@@ -66,7 +66,7 @@ def status(
 
 
 def watch(run_id: opt.RunId, where: opt.Where, prices: Prices = None) -> None:
-    """Watch a run to its end, continuing it where it was interrupted.
+    """Watch a run to its end and bring its output home; `sparklet resume RUN` plans the rest of it, too.
 
     A terminal shows cost so far, slow shards and causes below the counts; `sparklet status RUN` shows them once.
     """

@@ -16,6 +16,7 @@ from sparklet.cli.choosing import ways_document
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import environment
 from sparklet.cli.invoke import invoke_script
+from sparklet.cli.machines import was_driven
 from sparklet.cli.orchestration_options import ORCHESTRATION, FollowUpOptions, Prices, ViaOption
 from sparklet.cli.previewing import (
     chosen_way,
@@ -27,7 +28,7 @@ from sparklet.cli.previewing import (
     ways_of_run,
 )
 from sparklet.cli.render import preview_document, preview_table, run_document
-from sparklet.cli.runs import refuse_local_increments, start
+from sparklet.cli.runs import go_on, refuse_local_increments, start
 from sparklet.cli.showing import finish
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.fanout.choosing.prices import Prices as Figures
@@ -46,6 +47,7 @@ def run(
     follow_ups: FollowUpOptions,
     workers: opt.LocalWorkers,
     where: opt.Where,
+    context: typer.Context,
     arguments: opt.Arguments = None,
     via: ViaOption = "none",
     prices: Prices = None,
@@ -67,7 +69,7 @@ def run(
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
         with nothing_new_is_well(screen):
             way = chosen_way(env, request, via, figures, screen)
-            started = start(env, request, screen, way=way, files=files)
+            started = start(env, request, screen, way=way, files=files, words=context.obj)
             finish(env, started.run_id, screen, figures)
 
 
@@ -79,6 +81,7 @@ def plan(
     ends: planning.EndOptions,
     follow_ups: FollowUpOptions,
     where: opt.Where,
+    context: typer.Context,
     arguments: opt.Arguments = None,
     explain: Annotated[
         bool,
@@ -102,7 +105,7 @@ def plan(
     with environment(where.choice(keep=True), screen) as env:
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
         with nothing_new_is_well(screen):
-            planned = start(env, request, screen, files=files)
+            planned = start(env, request, screen, files=files, words=context.obj)
             screen.say(f"the run goes on by itself; sparklet watch {planned.run_id} shows it")
             found = ways_of_run(env, planned, figures) if explain and planned.shard_count else None
             if where.as_json:
@@ -114,6 +117,18 @@ def plan(
                 )
 
 
+def resume(run_id: opt.RunId, workers: opt.LocalWorkers, where: opt.Where, prices: Prices = None) -> None:
+    """Go on with a run whose command was broken off: plan the rest, watch it to its end, bring its output home.
+
+    Whatever was broken off prints this command, with the options that lead to the same stack.
+    """
+    screen, figures = where.screen(), load_prices(prices)
+    with environment(workers.choice(where), screen) as env:
+        run = env.at.ledger.get_run(run_id)
+        go_on(env, run, screen, by_machine=was_driven(env, run))
+        finish(env, run_id, screen, figures)
+
+
 def invoke(
     script: opt.Script,
     event: Annotated[
@@ -123,15 +138,20 @@ def invoke(
     workers: opt.LocalWorkers,
     where: opt.Where,
     arguments: opt.Arguments = None,
+    env_pairs: opt.Env = None,
 ) -> None:
-    """Run a script once on one event, in a worker, and show its answer as JSON."""
+    """Run a script on one event of any source, in a worker, and show its answer as JSON.
+
+    An event of records is cut into tasks as a function does it. If the script fails, its cause is told: exit code 2.
+    """
     screen = Screen(as_json=True)  # the answer is
     try:
         document: Any = json.loads(event.read_text())
     except (ValueError, RecursionError) as error:
         raise PlanError(f"{event} is not JSON: {error}") from error
+    variables = opt.parse_env(env_pairs)
     with environment(workers.choice(where, workers=1), screen) as env:
-        screen.document(invoke_script(env, script, document, tuple(arguments or ())))
+        screen.document(invoke_script(env, script, document, tuple(arguments or ()), variables))
 
 
 @contextmanager

@@ -76,6 +76,7 @@ def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
             output_uri=f"s3://{at.bucket}/output/{made_id}/",
             scripts=(run.check,),
             params=run.params,
+            env=run.env,
             options=RunOptions(max_attempts=options.max_attempts, time_limit_s=max(left_s, LEAST_CHECK_S)),
             name=f"{run.name}-check",
             dispatch=Dispatch.QUEUE,
@@ -134,6 +135,7 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
             output_uri=run.next.output_uri,
             scripts=(run.next.script,),
             params=run.params,
+            env=run.env,
             options=RunOptions(
                 target_bytes=options.target_bytes,
                 include=(f"{run.shard_prefix}*/**",),

@@ -24,7 +24,7 @@ def table_rows(file: Path, form: str, address: str = "", after_row: int = 0) -> 
         import pyarrow
     except ModuleNotFoundError as error:
         raise PlanError(
-            f"a list in {form} needs pyarrow, which is not installed: pip install 'sparklet[lists]', "
+            f"a list in {form} needs pyarrow, which is not installed: pip install pyarrow, "
             "or give the list as CSV or JSON Lines"
         ) from error
     row = after_row

@@ -55,6 +55,8 @@ class RunRequest:
         empty: ``output/<run_id>-next/`` in the deployment's bucket.
     idempotency_key
         Instead of a run id: of one key and name there is one run.
+    env
+        What the script finds in its environment: an operator's word, that no event may say.
     """
 
     script: str
@@ -74,6 +76,7 @@ class RunRequest:
     next: str = ""
     next_output: str = ""
     idempotency_key: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def run_name(self) -> str:
@@ -199,6 +202,7 @@ def _entered(at: Deployment, request: RunRequest, run_id: str, scripts: _Scripts
         scripts=(scripts.main.ref,),
         args=request.args,
         params=request.params,
+        env=request.env,
         options=options,
         name=request.run_name,
         lists=_stored(at, run_id, request.lists, sources),
@@ -256,6 +260,7 @@ def _refuse_another(known: Run, request: RunRequest, scripts: _Scripts) -> None:
         "script": _content(known.scripts[0]) != _content(scripts.main.ref),
         "arguments": known.args != request.args,
         "parameters": dict(known.params) != dict(request.params),
+        "environment": dict(known.env) != dict(request.env),
         "options": known.options != request.options,
         "name": bool(request.name) and known.name != request.name,
         "lists": not _same_lists(known, request),

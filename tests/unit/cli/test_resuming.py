@@ -1,0 +1,114 @@
+"""A command that was broken off prints the command that goes on with its run, and that one does."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.cli import runs
+from sparklet.errors import LedgerError, LocalStackError
+from sparklet.model import Counts, RunState
+from tests.unit.cli.conftest import RUN, Desk
+from tests.unit.fanout.world import SCRIPT, SOURCE
+
+MOMENTS = {"uploading": 1, "planning": 0, "watching": 0}  # and how many calls of it go well before
+
+
+def breaks_off(desk: Desk, monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException) -> None:
+    """Let a call of that moment fail, once."""
+    calls_of: dict[str, tuple[Any, str]] = {
+        "uploading": (desk.world.store, "upload"),
+        "planning": (desk.world.ledger, "add_part"),
+        "watching": (runs, "check"),
+    }
+    owner, name = calls_of[moment]
+    true, left = getattr(owner, name), MOMENTS[moment]
+
+    def call(*given: Any, **named: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == -1:
+            raise error
+        return true(*given, **named)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+def command_in(text: str) -> list[str]:
+    """The words of the command that a message prints, on a line of its own."""
+    (line,) = (line for line in text.splitlines() if line.strip().startswith("sparklet "))
+    return shlex.split(line)
+
+
+@pytest.fixture
+def words(desk: Desk, tmp_path: Path) -> list[str]:
+    """A run of local files into a local folder, whose id nobody chose."""
+    (tmp_path / "my in").mkdir()
+    for number in range(3):
+        (tmp_path / "my in" / f"{number}.csv").write_text("a\n")
+    where = ["-i", str(tmp_path / "my in"), "-o", str(tmp_path / "out"), "--max-objects", "1"]
+    return ["run", SCRIPT, *where, "--workers", "2", "--timeout", "60", "--", "--day", "2013-01-01"]
+
+
+@pytest.mark.parametrize(
+    ("moment", "error"),
+    [
+        *((moment, KeyboardInterrupt()) for moment in MOMENTS),
+        *((moment, LocalStackError("it was ended")) for moment in MOMENTS),
+        *((moment, LedgerError("no answer")) for moment in ("uploading", "planning")),  # a watch asks again by itself
+    ],
+)
+def test_the_command_that_is_printed_goes_on(
+    desk: Desk, words: list[str], monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException
+) -> None:
+    breaks_off(desk, monkeypatch, moment, error)
+
+    broken = desk.types(*words)
+    command = command_in(broken.err)
+    done = desk.types(*command[1:])
+
+    assert broken.code == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    assert command[0] == "sparklet"
+    assert done.code == 0, done.err
+    (run,) = desk.world.ledger.list_runs()
+    assert run.state is RunState.SUCCEEDED and run.args == ("--day", "2013-01-01")
+    assert desk.world.ledger.count(run.run_id) == Counts(succeeded=3)
+    assert [(choice.workers, choice.timeout_s) for choice in desk.choices] == [(2, 60)] * 2
+
+
+def test_a_stack_that_ended_is_told_before_what_it_caused(
+    desk: Desk, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended() -> None:
+        raise LocalStackError("the local stack was ended from outside")
+
+    desk.change = lambda env: replace(env, check=ended)
+    breaks_off(desk, monkeypatch, "planning", LedgerError("127.0.0.1 refused the connection"))
+
+    told = desk.types(*words)
+
+    assert "ended from outside" in told.err and "127.0.0.1" not in told.err
+    assert command_in(told.err)[1] == "resume"
+
+
+def test_what_cannot_go_on_prints_no_command(desk: Desk, words: list[str], tmp_path: Path) -> None:
+    for each in (tmp_path / "my in").iterdir():
+        each.unlink()
+
+    told = desk.types(*words)
+
+    assert told.code == 1
+    assert "sparklet run" not in told.err and "sparklet resume" not in told.err
+
+
+def test_a_run_that_a_machine_drives_is_resumed_by_its_machine(desk: Desk) -> None:
+    desk.world.put(2)
+    desk.machines["map"], desk.children = desk.hands_out, True
+    desk.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, "--via", "inline")
+
+    told = desk.types("resume", RUN)
+
+    assert told.code == 0, told.err
+    assert list(desk.orchestrator.executions) == [f"map:{RUN}-g0"]

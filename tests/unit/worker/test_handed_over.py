@@ -1,0 +1,166 @@
+"""An event that a direct invocation hands over: the script given runs, whatever the source, and causes are told."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.errors import EventError, ScriptError, ScriptFailedError, ScriptNotAllowedError, SettingsError
+from sparklet.events import answer
+from sparklet.worker.execution import Execution
+from sparklet.worker.guards import Deadline
+from sparklet.worker.log import Log
+from sparklet.worker.runner import ScriptResult
+from tests.unit.events.samples import every_source, kinesis, s3, sqs, window
+from tests.unit.worker.conftest import BUCKET, Bench
+
+GIVEN = f"s3://{BUCKET}/scripts/given.py"
+ENV = f"s3://{BUCKET}/scripts/env.json"
+
+
+def handed_over(event: Any, **more: Any) -> dict[str, Any]:
+    return {"sparklet": {"script": GIVEN, "event": event, **more}}
+
+
+@pytest.fixture(autouse=True)
+def given(bench: Bench) -> None:
+    bench.store.put(GIVEN, b"print('given')")
+
+
+@pytest.mark.parametrize("source", sorted(every_source().keys() - {"shard"}))
+def test_the_script_given_runs_for_every_source(bench: Bench, source: str) -> None:
+    event = handed_over(every_source()[source], args=["--x"])
+
+    outcomes = bench.invoke(event)
+
+    assert [call.script.read_bytes() for call in bench.runner.calls] == [b"print('given')"] * len(outcomes)
+    assert {call.args[2:] for call in bench.runner.calls} == {("--x",)}
+    assert {outcome.answer["state"] for outcome in outcomes} == {"SUCCEEDED"}
+    assert answer(event, outcomes)
+
+
+@pytest.mark.parametrize("event", [[1], "text", None, {"sparklet": {"script": "s3://elsewhere/x.py"}, "a": 1}])
+def test_any_json_may_be_handed_over_and_arrives_as_it_is(bench: Bench, event: Any) -> None:
+    bench.invoke(handed_over(event))
+
+    assert bench.runner.event() == event
+    assert bench.runner.calls[0].script.name == "given.py"
+
+
+def test_a_failure_is_raised_with_its_cause_and_no_item_list(bench: Bench) -> None:
+    bench.runner.behaviour = lambda call, output: ScriptResult(1, "", "ValueError", "column 3 is bad")
+    event = handed_over({"Records": [kinesis("1")]})
+
+    with pytest.raises(ScriptFailedError, match="column 3 is bad"):
+        answer(event, bench.invoke(event))
+
+
+def test_of_several_tasks_each_is_answered_and_each_failure_named(bench: Bench) -> None:
+    event = handed_over({"Records": [sqs("m-1", "good"), sqs("m-2", "bad")]})
+    good = answer(event, bench.invoke(event))
+    bench.runner.behaviour = lambda call, output: ScriptResult(
+        *((1, "", "ValueError", "it is bad") if "bad" in call.args[1] else (0,))
+    )
+
+    assert [each["state"] for each in good["tasks"]] == ["SUCCEEDED"] * 2
+    with pytest.raises(ScriptError, match=r"1 of 2 tasks failed; m-2: ScriptFailedError: .*it is bad"):
+        answer(event, bench.invoke(event))
+
+
+def test_an_event_about_the_workers_own_output_is_done_too(bench: Bench) -> None:
+    bench.invoke(handed_over(s3("output/x.parquet", BUCKET)))
+
+    assert len(bench.runner.calls) == 1
+
+
+def test_a_shard_of_a_run_is_refused_and_untouched(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    event = handed_over({"Records": [sqs("m-1", ref.to_body())]})
+
+    with pytest.raises(EventError, match="sparklet redrive"):
+        answer(event, bench.invoke(event))
+    assert bench.runner.calls == [] and bench.ledger.get_shard("run-1", 0).attempts == 0
+
+
+def test_the_script_must_lie_under_an_allowed_prefix(bench: Bench) -> None:
+    (outcome,) = bench.invoke({"sparklet": {"script": "s3://elsewhere/x.py", "event": {"Records": [kinesis("1")]}}})
+
+    assert isinstance(outcome.error, ScriptNotAllowedError)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"Records": [sqs("m-1", json.dumps(handed_over({}, env=ENV)))]},
+        {"Records": [], **window(kinesis("1"), state={}), **handed_over({})},
+        {"detail-type": "x", "source": "y", "detail": {}, **handed_over({}, env=ENV)},
+    ],
+)
+def test_nothing_but_a_direct_invocation_hands_over(bench: Bench, event: Any) -> None:
+    bench.store.put(ENV, b'{"level": "9"}')
+
+    bench.invoke(event)
+
+    assert {call.script.name for call in bench.runner.calls} == {"default.py"}
+    assert all("level" not in call.env for call in bench.runner.calls)
+
+
+def test_its_environment_comes_from_the_operators_bucket(bench: Bench) -> None:
+    bench.store.put(ENV, b'{"input_path": "s3://in/x.csv"}')
+
+    bench.invoke(handed_over({"output_path": "evil"}, env=ENV))
+
+    assert bench.runner.calls[0].env.keys() == {"input_path", "SPARKLET_OUTCOME_FILE"}
+    assert bench.runner.calls[0].env["input_path"] == "s3://in/x.csv"
+
+
+@pytest.mark.parametrize(
+    ("wish", "error"),
+    [
+        ({"a": "b"}, ScriptNotAllowedError),  # variables in the event itself
+        ("s3://elsewhere/env.json", ScriptNotAllowedError),
+        (ENV, SettingsError),
+    ],
+)
+def test_an_environment_that_may_not_be_is_refused(bench: Bench, wish: Any, error: type[Exception]) -> None:
+    bench.store.put(ENV, b'{"LD_PRELOAD": "/tmp/evil.so"}')
+
+    (outcome,) = bench.invoke(handed_over({}, env=wish))
+
+    assert isinstance(outcome.error, error)
+    assert bench.runner.calls == []
+
+
+# --- shards ---
+
+
+def test_a_shard_finds_its_own_paths_in_its_environment(bench: Bench) -> None:
+    bench.plan(shards=2)
+
+    for number in range(2):
+        bench.deliver()
+        found = bench.runner.calls[number].env
+        assert found["input_path"] == f"s3://in/{number}.csv"
+        assert found["output_path"] == bench.runner.event()["output_path"]
+
+
+def test_what_the_operator_said_of_the_run_goes_first(bench: Bench) -> None:
+    bench.plan()
+    run = bench.ledger.get_run("run-1")
+    bench.ledger.get_run = lambda run_id: replace(run, env={"level": "9", "output_path": "s3://o"})  # type: ignore[method-assign]
+
+    bench.deliver()
+
+    found = bench.runner.calls[0].env
+    assert (found["level"], found["output_path"], found["input_path"]) == ("9", "s3://o", "s3://in/0.csv")
+
+
+def test_several_inputs_hide_the_functions_own_input_path(bench: Bench, tmp_path: Path) -> None:
+    event = {"inputs": ["s3://in/0.csv", "s3://in/1.csv"], "input_path": None, "output_path": "s3://out/x/shard=000000"}
+    execution = Execution("attempt-1", "s3://mine/job.py", tmp_path / "job.py", event, own_paths=True)
+
+    bench.worker.execute(execution, Deadline(bench.clock.now_s() + 60), Log())
+
+    assert bench.runner.calls[0].env["input_path"] == ""
