@@ -19,11 +19,12 @@ from sparklet.fanout.deployment import Deployment
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.compiled import compiled_jar
 from sparklet.local.environment import of_host
+from sparklet.local.linked import is_plain, linked_jars
 from sparklet.local.resources import resource
 from sparklet.local.state import default_state_dir
 from sparklet.local.unsigned import unsigned_copies
 from sparklet.ports import Compute, Orchestrator, WorkerLogs
-from sparklet.settings import spark_settings
+from sparklet.settings import SparkSettings, spark_settings
 from sparklet.worker.spark_options import class_path, spark_home
 
 if TYPE_CHECKING:
@@ -176,13 +177,20 @@ def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[P
     fetched = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
     spark = spark_home(spark_settings({})) / "jars"
     own = compiled_jar(java, spark, jar_cache().with_name("compiled"))
-    return [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
+    jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
+    if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
+        return jars
+    every = class_path(_with_jars(jars))  # Spark's own with them: as links they take the places of its own
+    return linked_jars([Path(jar) for jar in every], jar_cache().with_name("linked"))
 
 
 def worker_archive(java: Path, jars: Sequence[Path]) -> ClassArchive:
     """The class-data archive of local workers: where it is or will be, and what for."""
-    settings = spark_settings({"SPARKLET_JARS": os.pathsep.join(map(str, jars))})
-    return ClassArchive.of(jar_cache().with_name("class-data"), resource(CLASSES), java, class_path(settings))
+    return ClassArchive.of(jar_cache().with_name("class-data"), resource(CLASSES), java, class_path(_with_jars(jars)))
+
+
+def _with_jars(jars: Sequence[Path]) -> SparkSettings:
+    return spark_settings({"SPARKLET_JARS": os.pathsep.join(map(str, jars))})
 
 
 def jar_cache() -> Path:

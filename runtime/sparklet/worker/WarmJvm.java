@@ -10,6 +10,8 @@ import java.util.Properties;
 import java.util.TimeZone;
 import java.util.TreeSet;
 import java.util.concurrent.atomic.AtomicReference;
+import javax.management.JMException;
+import javax.management.ObjectName;
 import org.apache.hadoop.security.UserGroupInformation;
 import org.apache.logging.log4j.LogManager;
 import org.apache.logging.log4j.core.LoggerContext;
@@ -203,6 +205,17 @@ public class WarmJvm {
             if (thread != Thread.currentThread()) {
                 inherited.set(thread, null);
             }
+        }
+    }
+
+    /** What Java says of the classes it has loaded, "20673 classes (16249 shared)" among it; "" from one that does not. */
+    public String loaded() {
+        try {
+            return (String) ManagementFactory.getPlatformMBeanServer().invoke(
+                    new ObjectName("com.sun.management:type=DiagnosticCommand"), "vmMetaspace",
+                    new Object[] {new String[] {}}, new String[] {String[].class.getName()});
+        } catch (JMException unknown) {
+            return "";
         }
     }
 
