@@ -24,7 +24,7 @@ from sparklet.local.resources import resource
 from sparklet.local.state import default_state_dir
 from sparklet.local.unsigned import unsigned_copies
 from sparklet.ports import Compute, Orchestrator, WorkerLogs
-from sparklet.settings import SparkSettings, spark_settings
+from sparklet.settings import spark_settings
 from sparklet.worker.spark_options import class_path, spark_home
 
 if TYPE_CHECKING:
@@ -180,17 +180,16 @@ def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[P
     jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
     if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
         return jars
-    every = class_path(_with_jars(jars))  # Spark's own with them: as links they take the places of its own
-    return linked_jars([Path(jar) for jar in every], jar_cache().with_name("linked"))
+    return linked_jars(_class_path(jars), jar_cache().with_name("linked"))  # Spark's own, too, in the places of these
 
 
 def worker_archive(java: Path, jars: Sequence[Path]) -> ClassArchive:
     """The class-data archive of local workers: where it is or will be, and what for."""
-    return ClassArchive.of(jar_cache().with_name("class-data"), resource(CLASSES), java, class_path(_with_jars(jars)))
+    return ClassArchive.of(jar_cache().with_name("class-data"), resource(CLASSES), java, _class_path(jars))
 
 
-def _with_jars(jars: Sequence[Path]) -> SparkSettings:
-    return spark_settings({"SPARKLET_JARS": os.pathsep.join(map(str, jars))})
+def _class_path(jars: Sequence[Path]) -> list[str]:
+    return class_path(spark_settings({"SPARKLET_JARS": os.pathsep.join(map(str, jars))}))
 
 
 def jar_cache() -> Path:

@@ -68,7 +68,7 @@ def show_ways(screen: Screen, found: Explanation) -> None:
 def chosen_way(env: Environment, request: RunRequest, via: Via, prices: Prices, screen: Screen) -> Way | None:
     """The way that a run goes; None: no machine. What cannot be done is refused before anything is put anywhere.
 
-    ``auto`` and ``inline`` need to know how many shards there will be: the inputs are listed once more for it.
+    ``auto`` and ``inline`` need to know how many shards there will be: the inputs are looked at for it.
     """
     if via == "none":
         return None

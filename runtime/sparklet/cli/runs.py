@@ -42,20 +42,22 @@ def start(
     screen: Screen,
     *,
     way: Way | None = None,
+    here: bool = False,
     files: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Run:
     """Put local inputs into the bucket, enter the run, plan and dispatch it; the sealed run.
 
     ``files`` are local files that every shard needs: each is put into the bucket too, and its URI becomes the
-    parameter it is named by. With a ``way`` a state machine is started, which plans and dispatches the run.
+    parameter it is named by. With a ``way`` a state machine is started, which plans and dispatches the run; the run is
+    planned ``here`` before where the input was listed to choose the way.
     """
     if way is not None:
         machine_of(env, dispatch_of(way))  # a machine that is not there is told before anything is put anywhere
         request = replace(request, dispatch=dispatch_of(way))
     if not env.local:
         refuse_remote_only((*request.inputs, *(files or {}).values()), request.output_uri)
-        return _begun(env, request, way, screen)
+        return _begun(env, request, way, screen, here=here)
     refuse_local_increments(request.options.incremental, request.inputs)
     run_id = _run_id(env, request)
     paths = LocalPaths(output=_local_output(request.output_uri, overwrite))
@@ -71,7 +73,7 @@ def start(
     paths.save(env.paths_dir, run_id)
     request = replace(request, params={**request.params, **_upload_files(env, run_id, files or {}, screen)})
     request = replace(request, run_id=run_id, idempotency_key="", inputs=tuple(inputs), output_uri=output_uri)
-    return _begun(env, request, way, screen)
+    return _begun(env, request, way, screen, here=here)
 
 
 def _run_id(env: Environment, request: RunRequest) -> str:
@@ -125,11 +127,12 @@ def _upload_files(env: Environment, run_id: str, files: Mapping[str, str], scree
     return uris
 
 
-def _begun(env: Environment, request: RunRequest, way: Way | None, screen: Screen) -> Run:
+def _begun(env: Environment, request: RunRequest, way: Way | None, screen: Screen, *, here: bool) -> Run:
     """The run, entered, and planned here or given to a state machine; one that was there before is the same run."""
     asked_s = env.at.clock.now_s()
     run = new_run(env.at, request)
     if way is not None:
+        run = _planned(env, run, screen) if here and not run.sealed else run
         drive(env, run, screen)
         return run
     if run.created_s < asked_s:

@@ -10,8 +10,6 @@ import java.util.Properties;
 import java.util.TimeZone;
 import java.util.TreeSet;
 import java.util.concurrent.atomic.AtomicReference;
-import javax.management.JMException;
-import javax.management.ObjectName;
 import org.apache.hadoop.security.UserGroupInformation;
 import org.apache.logging.log4j.LogManager;
 import org.apache.logging.log4j.core.LoggerContext;
@@ -208,13 +206,13 @@ public class WarmJvm {
         }
     }
 
-    /** What Java says of the classes it has loaded, "20673 classes (16249 shared)" among it; "" from one that does not. */
+    /** What Java says of its classes, "20673 classes (16249 shared)" among it; "" from a Java that does not. */
     public String loaded() {
         try {
             return (String) ManagementFactory.getPlatformMBeanServer().invoke(
-                    new ObjectName("com.sun.management:type=DiagnosticCommand"), "vmMetaspace",
+                    new javax.management.ObjectName("com.sun.management:type=DiagnosticCommand"), "vmMetaspace",
                     new Object[] {new String[] {}}, new String[] {String[].class.getName()});
-        } catch (JMException unknown) {
+        } catch (javax.management.JMException unknown) {
             return "";
         }
     }

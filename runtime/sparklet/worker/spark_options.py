@@ -36,7 +36,6 @@ HUDI_OF_THE_MACHINE = Path("/etc/hudi/conf/hudi-defaults.conf")  # read before, 
 
 SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 SHELL = "pyspark-shell"
-SHARED = "-XX:SharedArchiveFile="
 
 OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
     "java.base/java.lang",
@@ -203,7 +202,7 @@ def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
         return []
     if any("StartFlightRecording" in option for option in (*settings.java_options, *options)):
         return []  # Java 17 crashes when it records from its start and loads classes from this archive
-    return [f"{SHARED}{archive}", "-Xshare:auto"]
+    return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto"]
 
 
 def spark_defaults(settings: SparkSettings, scratch: Path, jars: Sequence[str] = ()) -> dict[str, str]:

@@ -22,7 +22,6 @@ from sparklet.worker.root_cause import root_cause
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult, Stream
 from sparklet.worker.script_output import Tail, TaskOutput
 from sparklet.worker.spark_options import (
-    SHARED,
     SHELL,
     class_path,
     java_command,
@@ -36,7 +35,7 @@ from sparklet.worker.spark_submit import SubmitRunner, deadline_exceeded, read_o
 
 CLEAN_LIMIT_S = 10.0
 COMPILE_LIMIT_S = 20.0  # beside it, for the first one, which compiles what it needs; on a crowded machine
-MIN_SHARED = 0.5  # of a JVM's classes three quarters come from an archive that is used, a sixth if only Java's own do
+UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
 LEAST_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
 BOOT_POLL_S = 0.005
 TASK_DAEMON = "sparklet.worker.task_daemon"
@@ -51,7 +50,7 @@ class _Jvm:
     name: str
     folder: Path  # its java.io.tmpdir, deleted with it
     aws: Mapping[str, str]  # as it was when the JVM started: Java does not see what changes later
-    archive: str = ""  # the class-data archive that it was given
+    archived: bool = False  # whether it was given a class-data archive
     log: Tail = field(default_factory=lambda: Tail(8 * 1024))  # what it writes while it boots
     port: int = 0
     secret: str = ""
@@ -187,7 +186,7 @@ class WarmRunner:
         command = java_command(
             self._spark, jars, tmp=jvm.folder, properties={"user.dir": str(host.home / "cwd")}, conf=conf
         )
-        jvm.archive = next((word.partition("=")[2] for word in command if word.startswith(SHARED)), "")
+        jvm.archived = any(word.startswith("-XX:SharedArchiveFile=") for word in command)
         fds = [host.pipe(partial(self._hear_jvm, jvm, stream)) for stream in ("stdout", "stderr")]
         host.ask(
             "jvm",
@@ -338,7 +337,7 @@ def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm, *, keep: bool, may_ke
         first=jvm.tasks == 1,
         keep=keep,
         may_keep=may_keep,
-        count=jvm.tasks == 1 and bool(jvm.archive),
+        count=jvm.tasks == 1 and jvm.archived,
     )
     now_s = time.time()
     limit_s = CLEAN_LIMIT_S + (COMPILE_LIMIT_S if jvm.tasks == 1 else 0)
@@ -360,20 +359,8 @@ def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm, *, keep: bool, may_ke
         return f"it could not be cleaned: {root_cause(said.text())[1] if code else 'no end in sight'}"
     problem, _, counted = said.text().removesuffix("\n").rpartition("\n")
     if counted:
-        _warn_if_unused(jvm.archive, *map(int, counted.split()))
+        _log.warning(UNUSED, counted)
     return problem.strip()
-
-
-def _warn_if_unused(archive: str, loaded: int, shared: int) -> None:
-    """Tell of an archive that Java has passed over, wholly or for the class path, which it does in silence."""
-    if shared < MIN_SHARED * loaded:
-        _log.warning(
-            "only %d of %d classes came from the class-data archive %s, so the JVM started slowly; sparklet doctor "
-            "says why, and an image must be built again",
-            shared,
-            loaded,
-            archive,
-        )
 
 
 def _point(link: Path, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,8 +70,10 @@ def run(
     with environment(workers.choice(where), screen) as env:
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
         with nothing_new_is_well(screen):
-            way = chosen_way(env, request, via, figures, screen)
-            started = start(env, request, screen, way=way, files=files, overwrite=overwrite)
+            with env.at.listing_once() as at:
+                once = replace(env, at=at)
+                way = chosen_way(once, request, via, figures, screen)
+                started = start(once, request, screen, way=way, here=via == "auto", files=files, overwrite=overwrite)
             finish(env, started.run_id, screen, figures)
 
 
@@ -105,7 +108,8 @@ def plan(
     with environment(where.choice(keep=True), screen) as env:
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
         with nothing_new_is_well(screen):
-            planned = start(env, request, screen, files=files)
+            with env.at.listing_once() as at:
+                planned = start(replace(env, at=at), request, screen, files=files)
             screen.say(f"the run goes on by itself; sparklet watch {planned.run_id} shows it")
             found = ways_of_run(env, planned, figures) if explain and planned.shard_count else None
             if where.as_json:
