@@ -74,6 +74,8 @@ def run(
                 once = replace(env, at=at)
                 way = chosen_way(once, request, via, figures, screen)
                 started = start(once, request, screen, way=way, here=via == "auto", files=files, overwrite=overwrite)
+            if dear := ways_of_run(env, started, figures).dear:
+                screen.warn(dear)
             finish(env, started.run_id, screen, figures)
 
 
@@ -111,7 +113,7 @@ def plan(
             with env.at.listing_once() as at:
                 planned = start(replace(env, at=at), request, screen, files=files)
             screen.say(f"the run goes on by itself; sparklet watch {planned.run_id} shows it")
-            found = ways_of_run(env, planned, figures) if explain and planned.shard_count else None
+            found = ways_of_run(env, planned, figures, env.at.ledger) if explain and planned.shard_count else None
             if where.as_json:
                 screen.document({**run_document(planned), **({"ways": ways_document(found)} if found else {})})
             elif found:
