@@ -87,8 +87,8 @@ def _dear(planned: Comparison, objects: int, size_bytes: int, prices: Prices) ->
     if cost < MIN_DEARER * packed_cost or cost - packed_cost < MIN_SAVED_USD:
         return ""
     return (
-        f"{figures.shards:,} shards for {objects:,} files cost about {usd_text(cost)} on AWS, packed into {fewest:,} about "
-        f"{usd_text(packed_cost)}: --max-objects {usual.max_objects} --shard-size {usual.target_bytes // MIB}MiB "
+        f"{figures.shards:,} shards for {objects:,} files cost about {usd_text(cost)} on AWS, packed into {fewest:,} "
+        f"about {usd_text(packed_cost)}: --max-objects {usual.max_objects} --shard-size {usual.target_bytes // MIB}MiB "
         f"save {usd_text(cost - packed_cost)}"
     )
 
