@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import astuple
+from dataclasses import fields
+from operator import attrgetter
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
@@ -14,6 +15,7 @@ from sparklet.s3_uri import split_uri
 
 IN_MEMORY_BYTES = 8 * 2**20
 MAX_KEPT_BYTES = 256 * 2**20  # a million objects and more; those behind them are listed anew
+_fields = attrgetter(*(field.name for field in fields(ObjectInfo)))
 
 
 class ListedOnce:
@@ -46,7 +48,7 @@ class ListedOnce:
         try:
             file.seek(place)
             if not (line := file.readline()) and (info := next(rest, None)):
-                line = json.dumps(astuple(info)).encode() + b"\n"
+                line = json.dumps(_fields(info)).encode() + b"\n"
                 file.write(line)
         except ObjectStoreError:
             del self._listings[prefix_uri]  # nobody may take what was listed until now for all of it

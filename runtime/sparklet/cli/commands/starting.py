@@ -58,7 +58,7 @@ def run(
     """Plan a run, dispatch it, watch it to its end and bring its output home.
 
     Local inputs are put into the bucket first; a local --output is filled at the end. With --via a state machine plans
-    the run and drives it, and goes on whatever becomes of this terminal.
+    the run and drives it, and goes on whatever becomes of this terminal; with --via auto the run is planned here first.
     """
     screen, figures = where.screen(), load_prices(prices)
     asked = Asked(script, identity, given, shards, ends, follow_ups, tuple(arguments or ()))
