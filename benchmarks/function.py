@@ -22,7 +22,9 @@ from benchmarks.workload import Job
 from sparklet.aws.clients import AwsClients
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import worker_archive, worker_environment
+from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_client, of_host
+from sparklet.worker.spark_options import SUBMIT
 from tests.stand_ins.ministack import free_port, ministack
 
 HANDLER = "sparklet.worker.handler.lambda_handler"
@@ -98,9 +100,10 @@ class Environment:
         return process_tree.cpu_s(self.pid)
 
     def uses_archive(self) -> bool:
-        """Whether its JVM has mapped the class-data archive: Java passes over one that does not fit, in silence."""
+        """Whether its JVM has mapped the class-data archive and takes Spark's classes from it: Java says neither."""
         archive = self.function.env.get("SPARKLET_CDS_ARCHIVE", "none")
-        return any(archive in _maps(pid) for pid in process_tree.tree(self.pid))
+        mapped = any(archive in _maps(pid) for pid in process_tree.tree(self.pid))
+        return mapped and not _archive(self.function.env).refusal(SUBMIT)
 
     def await_emulator(self) -> None:
         """Wait until the emulator listens."""
@@ -153,8 +156,7 @@ def function(folder: Path, jobs: list[Job]) -> Iterator[Function]:
 
 def _await_archive(spark: Mapping[str, str]) -> None:
     """Wait for the class-data archive of local workers, which is made once, in the background, and is not measured."""
-    jars = [Path(jar) for jar in spark["SPARKLET_JARS"].split(os.pathsep)]
-    archive = worker_archive(Path(spark["JAVA_HOME"], "bin", "java"), jars)
+    archive = _archive(spark)
     end_s = time.monotonic() + ARCHIVE_WITHIN_S
     if not archive.path.exists():
         say("waiting for the class-data archive, which is made once for this Java and these jars")
@@ -163,6 +165,11 @@ def _await_archive(spark: Mapping[str, str]) -> None:
             say(f"going on WITHOUT a class-data archive: {archive.failure() or 'it is not there yet'}")
             return
         time.sleep(1)
+
+
+def _archive(env: Mapping[str, str]) -> ClassArchive:
+    jars = [Path(jar) for jar in env["SPARKLET_JARS"].split(os.pathsep)]
+    return worker_archive(Path(env["JAVA_HOME"], "bin", "java"), jars)
 
 
 def _emulator() -> Path:

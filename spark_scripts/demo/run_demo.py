@@ -1,11 +1,11 @@
 """The demo: a year of real flights through the whole path, then an independent check of what came out.
 
-``make demo`` fans 365 day files out, one file a shard (``DAYS=90``: about 90 of them). ``make demo POISON=1`` spoils
-three of them first, shows that exactly these fail, each with its true cause, repairs them and redrives the run. ``make
-demo INPUT=inventory`` finds the files through an S3 Inventory, several to a shard; ``make demo ONE_FILE=1`` has the
-whole year in one CSV, cut into ranges of lines. ``VIA=loop``, ``map`` or ``inline`` lets a state machine drive the run;
-where the same demo was driven by another way before, the manifests of both must be equal up to ids and times. Every run
-goes through the command line, as a user's would.
+``make demo`` fans 365 day files out, five a shard (``EACH=1``: one a shard; ``DAYS=90``: about 90 of them). ``make demo
+POISON=1`` spoils three of them first, one a shard, shows that exactly these fail, each with its true cause, repairs
+them and redrives the run. ``make demo INPUT=inventory`` finds the files through an S3 Inventory, several to a shard;
+``make demo ONE_FILE=1`` has the whole year in one CSV, cut into ranges of lines. ``VIA=loop``, ``map`` or ``inline``
+lets a state machine drive the run; where the same demo was driven by another way before, the manifests of both must be
+equal up to ids and times. Every run goes through the command line, as a user's would.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ EXPECTED_CAUSES = {CORRUPT: "malformed line", HANGS: "deadline", VANISHES: "does
 POISON_TIMEOUT_S = 45  # so that the hanging shard is ended soon
 ONE_FILE_SHARD, ONE_FILE_SHARDS = "2MB", range(12, 21)
 LEFT_OUT = 2  # what the inventory lists beside the day files: an empty object, and one file a second time
+EACH = 5  # day files a shard: a shard's own second and a half is more than a day's work
 INVENTORY_SHARD = "1MB"  # of about twelve day files
 WAYS = ("none", "loop", "map", "inline")
 ALL_WELL, FAILURES = 0, 2
@@ -61,7 +62,8 @@ class Demo:
     run_id: str
     started_s: float
     via: str = "none"
-    kind: str = "days"  # which demonstration, and of how many days: only equal ones are compared
+    kind: str = "days"  # which demonstration, of how many days, how many a shard: only equal ones are compared
+    each: int = EACH  # day files a shard
 
     def sparklet(self, *arguments: str, expect: int = ALL_WELL) -> Any:
         """Call the command line with --json; its progress is shown as it comes, its document is the answer."""
@@ -79,9 +81,9 @@ class Demo:
             raise DemoError(f"sparklet {arguments[0]} ended with exit code {process.returncode}, expected {expect}")
         return json.loads(answer)
 
-    def run_days(self, script: Path, flights: Path, *options: str, expect: int = ALL_WELL) -> Any:
-        """Fan a folder of day files out, one file a shard."""
-        return self.run(script, "--input", str(flights), "--max-objects", "1", *options, expect=expect)
+    def run_days(self, script: Path, flights: Path, each: int, *options: str, expect: int = ALL_WELL) -> Any:
+        """Fan a folder of day files out, so many a shard."""
+        return self.run(script, "--input", str(flights), "--max-objects", str(each), *options, expect=expect)
 
     def run(self, script: Path, *options: str, expect: int = ALL_WELL) -> Any:
         """Fan the flights out."""
@@ -106,7 +108,8 @@ class Demo:
 
 def demonstrate(demo: Demo) -> None:
     """The plain demo: everything succeeds."""
-    demo.check(demo.run_days(SCRIPT, demo.data.flights), demo.data.rows, len(demo.data.days))
+    result = demo.run_days(SCRIPT, demo.data.flights, demo.each)
+    demo.check(result, demo.data.rows, -(-len(demo.data.days) // demo.each))
 
 
 def demonstrate_one_file(demo: Demo) -> None:
@@ -161,7 +164,7 @@ def demonstrate_poison(demo: Demo) -> None:
     py_files = ("--py-files", str(SCRIPT), "--param", f"hang_on={HANGS}")
     limits = ("--timeout", str(POISON_TIMEOUT_S), "--max-attempts", "2")
     with vanishing(demo.run_id, VANISHES):
-        result = demo.run_days(POISONED_SCRIPT, flights, *py_files, *limits, expect=FAILURES)
+        result = demo.run_days(POISONED_SCRIPT, flights, 1, *py_files, *limits, expect=FAILURES)
     check_causes(demo, result)
     before = demo.sparklet("status", demo.run_id, "--shards", expect=FAILURES)
     say("repair: the file mended, the vanished one put back, a script that does not hang")
@@ -273,6 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds.add_argument("--input", choices=["inventory"], help="find the files through an S3 Inventory")
     parser.add_argument("--via", choices=WAYS, default="none", help="who drives the run")
     parser.add_argument("--days", type=int, metavar="N", help="about N days of the year instead of all")
+    parser.add_argument("--each", type=int, default=EACH, metavar="N", help="day files a shard")
     asked = parser.parse_args(argv)
     kind = asked.input or ("poison" if asked.poison else "one-file" if asked.one_file else "days")
     started_s = time.monotonic()
@@ -282,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = some_days(data, BUILD / "some-days", spread(data, asked.days))
     say(f"  {data.rows} flights in {len(data.days)} files, {data.flights}")
     run_id = f"demo-{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}"
-    demo = Demo(data, run_id, started_s, asked.via, f"{kind}-{len(data.days)}")
+    demo = Demo(data, run_id, started_s, asked.via, f"{kind}-{len(data.days)}-{asked.each}", asked.each)
     try:
         DEMONSTRATIONS[kind](demo)
     except DemoError as error:

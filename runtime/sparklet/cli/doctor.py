@@ -21,6 +21,7 @@ from sparklet.local.memory import MemoryObjectStore
 from sparklet.local.resources import resource
 from sparklet.model.stacks import StackSettings
 from sparklet.ports import ObjectStore
+from sparklet.worker.spark_options import SUBMIT
 
 LEAST_FREE_BYTES = 2 * 2**30
 LEAST_MEMORY_BYTES = 4 * 2**30
@@ -167,7 +168,7 @@ def _class_data() -> Finding:
         return Finding(what, False, " ".join(failure.split())[:300], remedy, "wrong")
     if not archive.path.exists():
         return Finding(what, True, "none yet: the first run makes it in the background")
-    refusal = archive.refusal()
+    refusal = archive.refusal(SUBMIT)
     return Finding(what, not refusal, refusal or str(archive.path), f"{dead}; delete {archive.path}", "wrong")
 
 

@@ -20,6 +20,7 @@ from sparklet.local.class_data import ClassArchive
 from sparklet.local.compiled import compiled_jar
 from sparklet.local.environment import of_host
 from sparklet.local.extras import missing
+from sparklet.local.linked import is_plain, linked_jars
 from sparklet.local.resources import resource
 from sparklet.local.state import default_state_dir
 from sparklet.local.unsigned import unsigned_copies
@@ -183,13 +184,19 @@ def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[P
     fetched = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
     spark = spark_home(spark_settings({})) / "jars"
     own = compiled_jar(java, spark, jar_cache().with_name("compiled"))
-    return [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
+    jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
+    if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
+        return jars
+    return linked_jars(_class_path(jars), jar_cache().with_name("linked"))  # Spark's own, too, in the places of these
 
 
 def worker_archive(java: Path, jars: Sequence[Path]) -> ClassArchive:
     """The class-data archive of local workers: where it is or will be, and what for."""
-    settings = spark_settings({"SPARKLET_JARS": os.pathsep.join(map(str, jars))})
-    return ClassArchive.of(jar_cache().with_name("class-data"), resource(CLASSES), java, class_path(settings))
+    return ClassArchive.of(jar_cache().with_name("class-data"), resource(CLASSES), java, _class_path(jars))
+
+
+def _class_path(jars: Sequence[Path]) -> list[str]:
+    return class_path(spark_settings({"SPARKLET_JARS": os.pathsep.join(map(str, jars))}))
 
 
 def jar_cache() -> Path:

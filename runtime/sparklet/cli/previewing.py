@@ -48,27 +48,26 @@ def ways_of_preview(
 ) -> Explanation:
     """Which way a plan would go; without a ledger nothing was measured."""
     name, options = request.run_name, request.options
-    return explained(size, ledger, name, options, found.shards, found.size_bytes, prices, local=local)
+    return explained(size, ledger, name, options, found.shards, found.objects, found.size_bytes, prices, local=local)
 
 
-def ways_of_run(env: Environment, run: Run, prices: Prices) -> Explanation:
-    """Which way a planned run would have gone."""
-    shards = run.shard_count or 0
-    ledger = env.at.ledger
-    return explained(env.size, ledger, run.name, run.options, shards, run.size_bytes, prices, local=env.local)
+def ways_of_run(env: Environment, run: Run, prices: Prices, ledger: Ledger | None = None) -> Explanation:
+    """Which way a planned run would have gone; without a ledger nothing was measured."""
+    counts = run.shard_count or 0, run.object_count, run.size_bytes
+    return explained(env.size, ledger, run.name, run.options, *counts, prices, local=env.local)
 
 
 def show_ways(screen: Screen, found: Explanation) -> None:
     """The three ways, for people."""
     screen.out.print(ways_table(found))
-    if found.too_slow:
-        screen.warn(found.too_slow)
+    for warning in filter(None, (found.too_slow, found.dear)):
+        screen.warn(warning)
 
 
 def chosen_way(env: Environment, request: RunRequest, via: Via, prices: Prices, screen: Screen) -> Way | None:
     """The way that a run goes; None: no machine. What cannot be done is refused before anything is put anywhere.
 
-    ``auto`` and ``inline`` need to know how many shards there will be: the inputs are listed once more for it.
+    ``auto`` and ``inline`` need to know how many shards there will be: the inputs are looked at for it.
     """
     if via == "none":
         return None

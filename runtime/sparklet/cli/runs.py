@@ -52,14 +52,15 @@ def start(
     screen: Screen,
     *,
     way: Way | None = None,
+    here: bool = False,
     files: Mapping[str, str] | None = None,
     words: Sequence[str] = (),
 ) -> Run:
     """Put local inputs into the bucket, enter the run, plan and dispatch it; the sealed run.
 
     ``files`` are local files that every shard needs: each is put into the bucket too, and its URI becomes the
-    parameter it is named by. With a ``way`` a state machine is started, which plans and dispatches the run.
-    ``words`` are those of the command.
+    parameter it is named by. With a ``way`` a state machine is started, which plans and dispatches the run; the run is
+    planned ``here`` before where the input was listed to choose the way. ``words`` are those of the command.
     """
     if way is not None:
         machine_of(env, dispatch_of(way))  # a machine that is not there is told before anything is put anywhere
@@ -70,16 +71,20 @@ def start(
         run = _entered(env, request, screen, files or {})
     if way is None and run.created_s < asked_s:
         screen.say(f"run {run.run_id} is there already, {run.state}; this is the same run")
-    return go_on(env, run, screen, by_machine=way is not None)
+    return go_on(env, run, screen, by_machine=way is not None, here=here)
 
 
-def go_on(env: Environment, run: Run, screen: Screen, *, by_machine: bool) -> Run:
-    """Plan the rest of a run that the ledger knows, or leave it to its state machine, which is started if need be."""
+def go_on(env: Environment, run: Run, screen: Screen, *, by_machine: bool, here: bool = False) -> Run:
+    """Plan the rest of a run that the ledger knows, or leave it to its state machine, which is started if need be.
+
+    With ``here`` the run is planned before the machine is started.
+    """
     with told_how_to_resume(env, screen, resume_command(env, run.run_id)):
+        if here or not by_machine:
+            run = _planned(env, run, screen)
         if by_machine:
             drive(env, run, screen)
-            return run
-        return _planned(env, run, screen)
+        return run
 
 
 def _entered(env: Environment, request: RunRequest, screen: Screen, files: Mapping[str, str]) -> Run:

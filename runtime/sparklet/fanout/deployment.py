@@ -1,9 +1,13 @@
 """One deployed Sparklet, as what plans and watches its runs sees it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Self, cast
 
 from sparklet.errors import RunNotFoundError, SettingsError
+from sparklet.fanout.listed_once import ListedOnce
 from sparklet.metrics import Meter, Metric
 from sparklet.model import Access, Run
 from sparklet.ports import Clock, Ledger, Notifier, ObjectStore, TaskQueue, TaskStore
@@ -27,14 +31,23 @@ class Deployment:
     notifier: Notifier | None = None  # who is told how runs, and tasks of the API, ended
     letters: TaskQueue | None = None  # the dead-letter queue; only its depth is asked for
     meter: Meter | None = None  # None: nobody collects what is measured
+    listed: Callable[[Access], ObjectStore] | None = None  # see ``listing_once``
 
     def inputs(self, access: Access) -> ObjectStore:
         """The store to read a run's input from."""
+        if self.listed is not None:
+            return self.listed(access)
         if access == Access():
             return self.store
         if self.open_inputs is None:
             raise SettingsError("this deployment reads inputs with its own access only, not with another role or payer")
         return self.open_inputs(access)
+
+    @contextmanager
+    def listing_once(self) -> Iterator[Self]:
+        """The same for one request, which looks at its input and then plans it: folders are listed for both at once."""
+        with ExitStack() as files:
+            yield replace(self, listed=cache(lambda access: cast(ObjectStore, ListedOnce(self.inputs(access), files))))
 
     def known_run(self, run_id: str) -> Run | None:
         """The run of this id; None if there is none."""

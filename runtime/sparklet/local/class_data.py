@@ -107,12 +107,12 @@ class ClassArchive:
                 made.replace(self.path)
             _keep_the_last_used(self.path.parent)
 
-    def refusal(self) -> str:
-        """Why Java would pass over it, which it does in silence; "" if Java uses it."""
-        options = ["-Xshare:on", f"-XX:SharedArchiveFile={self.path}", "-cp", os.pathsep.join(self.jars)]
+    def refusal(self, name: str) -> str:
+        """Why Java would pass over it, or over its class of this name, which it does in silence; "" if it does not."""
+        options = ["-Xshare:on", f"-XX:SharedArchiveFile={self.path}", "-Xlog:class+load", "--dry-run"]
         try:
             answer = subprocess.run(
-                [str(self.java), *options, "-version"],
+                [str(self.java), *options, "-cp", os.pathsep.join(self.jars), name],
                 capture_output=True,
                 text=True,
                 timeout=CHECK_LIMIT_S,
@@ -121,7 +121,8 @@ class ClassArchive:
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
         if not answer.returncode:
-            return ""
+            used = f" {name} source: shared objects file" in answer.stdout
+            return "" if used else f"Java takes {name} from its jar, not from {self.path}"
         said = (answer.stdout + answer.stderr).strip().splitlines() or [f"Java ended with code {answer.returncode}"]
         return " ".join(said[:2])
 

@@ -206,6 +206,17 @@ public class WarmJvm {
         }
     }
 
+    /** What Java says of its classes, "20673 classes (16249 shared)" among it; "" from a Java that does not. */
+    public String loaded() {
+        try {
+            return (String) ManagementFactory.getPlatformMBeanServer().invoke(
+                    new javax.management.ObjectName("com.sun.management:type=DiagnosticCommand"), "vmMetaspace",
+                    new Object[] {new String[] {}}, new String[] {String[].class.getName()});
+        } catch (javax.management.JMException unknown) {
+            return "";
+        }
+    }
+
     private static String fullHeap() {
         MemoryMXBean memory = ManagementFactory.getMemoryMXBean();
         if (share(memory) <= FULL_HEAP) {

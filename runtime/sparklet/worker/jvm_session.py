@@ -18,8 +18,10 @@ from sparklet.worker.user import NAMELESS, has_name
 BOOT_PROPERTIES = "sparklet:properties"
 BOOT_LOCALE = "sparklet:locale"
 BOOT_THREADS = "sparklet:threads"
+MIN_SHARED = 0.5  # three quarters of a JVM's classes come from an archive that is used, a sixth if only Java's own do
 
 _SPECIAL = re.compile(r"[\\ \t\n\r\f=:#!]")
+_COUNTED = re.compile(r"(\d+) classes \((\d+) shared\)")
 _NAMES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"}
 
 
@@ -66,7 +68,7 @@ def log_in(port: int, secret: str) -> None:
         _log_in(client)
 
 
-def clean(port: int, secret: str, *, first: bool, keep: bool, may_keep: bool) -> str:
+def clean(port: int, secret: str, *, first: bool, keep: bool, may_keep: bool, count: bool) -> tuple[str, str]:
     """Bring the JVM back to what it was before the task.
 
     Parameters
@@ -77,16 +79,21 @@ def clean(port: int, secret: str, *, first: bool, keep: bool, may_keep: bool) ->
         Whether contexts are kept at all.
     may_keep
         Whether this task's may be.
+    count
+        Whether to count classes, which takes 4 ms.
 
     Returns
     -------
-    str
-        Why the JVM should be replaced all the same; "" if it is as good as new.
+    tuple[str, str]
+        Why the JVM should be replaced all the same; and how few classes came from its archive: "2932 of 17846", or "".
     """
     with _connected(port, secret) as client:
         if first and not are_ahead(client.jvm):
             _install(client, keep, ahead=False)
-        return str(client.entry_point.clean(may_keep))
+        problem = str(client.entry_point.clean(may_keep))
+        counted = _COUNTED.search(str(client.entry_point.loaded())) if count else None
+        loaded, shared = map(int, counted.groups()) if counted else (0, 0)
+        return problem, f"{shared} of {loaded}" if shared < MIN_SHARED * loaded else ""
 
 
 def _install(client: JavaGateway, keep: bool, *, ahead: bool) -> None:

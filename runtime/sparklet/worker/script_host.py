@@ -233,11 +233,11 @@ def _leave_as_they_are(modules: Sequence[tuple[str, ModuleType]]) -> None:
 
 
 def clean_jvm(message: Message, fds: list[int]) -> None:
-    """In a fork: clean the JVM, write why it should be replaced, if it should."""
+    """In a fork: clean the JVM; write why it should be replaced, if it should, then a line of what was counted."""
     die_with_parent(message["host"])
     place_fds([os.open(os.devnull, os.O_RDONLY), fds[0], fds[0]])
-    details = {key: message[key] for key in ("first", "keep", "may_keep")}
-    print(jvm_session().clean(message["port"], message["secret"], **details), flush=True)
+    details = {key: message[key] for key in ("first", "keep", "may_keep", "count")}
+    print(*jvm_session().clean(message["port"], message["secret"], **details), sep="\n", flush=True)
     os._exit(0)  # nothing is left to do, for which an interpreter would take its time
 
 

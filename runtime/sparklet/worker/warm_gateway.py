@@ -35,6 +35,7 @@ from sparklet.worker.spark_submit import SubmitRunner, deadline_exceeded, read_o
 
 CLEAN_LIMIT_S = 10.0
 COMPILE_LIMIT_S = 20.0  # beside it, for the first one, which compiles what it needs; on a crowded machine
+UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
 LEAST_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
 BOOT_POLL_S = 0.005
 TASK_DAEMON = "sparklet.worker.task_daemon"
@@ -49,6 +50,7 @@ class _Jvm:
     name: str
     folder: Path  # its java.io.tmpdir, deleted with it
     aws: Mapping[str, str]  # as it was when the JVM started: Java does not see what changes later
+    archived: bool = False  # whether it was given a class-data archive
     log: Tail = field(default_factory=lambda: Tail(8 * 1024))  # what it writes while it boots
     port: int = 0
     secret: str = ""
@@ -184,6 +186,7 @@ class WarmRunner:
         command = java_command(
             self._spark, jars, tmp=jvm.folder, properties={"user.dir": str(host.home / "cwd")}, conf=conf
         )
+        jvm.archived = any(word.startswith("-XX:SharedArchiveFile=") for word in command)
         fds = [host.pipe(partial(self._hear_jvm, jvm, stream)) for stream in ("stdout", "stderr")]
         host.ask(
             "jvm",
@@ -336,6 +339,7 @@ def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm, *, keep: bool, may_ke
         first=jvm.tasks == 1,
         keep=keep,
         may_keep=may_keep,
+        count=jvm.tasks == 1 and jvm.archived,
     )
     now_s = time.time()
     limit_s = CLEAN_LIMIT_S + (COMPILE_LIMIT_S if jvm.tasks == 1 else 0)
@@ -355,7 +359,10 @@ def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm, *, keep: bool, may_ke
         return f"processes {', '.join(map(str, survivors))} do not end"
     if code != 0:
         return f"it could not be cleaned: {root_cause(said.text())[1] if code else 'no end in sight'}"
-    return said.text().strip()
+    problem, _, counted = said.text().removesuffix("\n").rpartition("\n")
+    if counted:
+        _log.warning(UNUSED, counted)
+    return problem.strip()
 
 
 def _point(link: Path, folder: Path) -> None:

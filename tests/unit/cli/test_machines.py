@@ -11,6 +11,7 @@ from sparklet.cli.environment import Choice
 from sparklet.cli.machines import MachineWatch
 from sparklet.model import Counts, Dispatch, ExecutionState, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, Desk, Told
+from tests.unit.fanout.test_listed_once import CountingStore
 from tests.unit.fanout.world import SCRIPT, SOURCE
 
 BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
@@ -79,6 +80,18 @@ def test_auto_takes_what_the_estimates_choose_and_says_why(driven: Desk) -> None
     assert "via inline: 40 shards run at once" in few.out
     assert "via loop: a map would end" in more.out
     assert [driven.world.ledger.get_run(each).dispatch for each in (RUN, "run-2")] == [Dispatch.MAP, Dispatch.QUEUE]
+
+
+@pytest.mark.parametrize("via", ["none", "auto"])
+def test_a_run_lists_its_input_once(driven: Desk, via: str) -> None:
+    driven.world.store = CountingStore(driven.world.clock)
+    driven.world.store.put(SCRIPT, b"")
+    driven.world.put(60)
+
+    told = run(driven, "--via", via, "--json")
+
+    assert told.document["shards"]["succeeded"] == 60
+    assert driven.world.store.listed == 60
 
 
 def test_without_a_machine_nothing_is_put_anywhere(desk: Desk, tmp_path: Path) -> None:

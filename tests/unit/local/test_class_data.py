@@ -181,8 +181,8 @@ def test_java_uses_the_archive_until_a_jar_changes_and_then_says_why_it_does_not
     ]
     loaded = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert f"{main} source: shared objects file" in loaded.stdout
-    assert archive.refusal() == ""
+    assert archive.refusal(main) == ""
 
     os.utime(archive.jars[0], (1, 1))
-    assert archive.refusal()
+    assert archive.refusal(main)
     assert ClassArchive.of(tmp_path / "cache", archive.classes, java, archive.jars).path != archive.path

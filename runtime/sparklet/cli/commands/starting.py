@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,7 +57,7 @@ def run(
     """Plan a run, dispatch it, watch it to its end and bring its output home.
 
     Local inputs are put into the bucket first; a local --output is filled at the end. With --via a state machine plans
-    the run and drives it, and goes on whatever becomes of this terminal.
+    the run and drives it, and goes on whatever becomes of this terminal; with --via auto the run is planned here first.
     """
     screen, figures = where.screen(), load_prices(prices)
     asked = Asked(script, identity, given, shards, ends, follow_ups, tuple(arguments or ()))
@@ -68,8 +69,12 @@ def run(
     with environment(workers.choice(where), screen) as env:
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
         with nothing_new_is_well(screen):
-            way = chosen_way(env, request, via, figures, screen)
-            started = start(env, request, screen, way=way, files=files, words=context.obj)
+            with env.at.listing_once() as at:
+                once = replace(env, at=at)
+                way = chosen_way(once, request, via, figures, screen)
+                started = start(once, request, screen, way=way, here=via == "auto", files=files, words=context.obj)
+            if dear := ways_of_run(env, started, figures).dear:
+                screen.warn(dear)
             finish(env, started.run_id, screen, figures)
 
 
@@ -105,9 +110,10 @@ def plan(
     with environment(where.choice(keep=True), screen) as env:
         request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
         with nothing_new_is_well(screen):
-            planned = start(env, request, screen, files=files, words=context.obj)
+            with env.at.listing_once() as at:
+                planned = start(replace(env, at=at), request, screen, files=files, words=context.obj)
             screen.say(f"the run goes on by itself; sparklet watch {planned.run_id} shows it")
-            found = ways_of_run(env, planned, figures) if explain and planned.shard_count else None
+            found = ways_of_run(env, planned, figures, env.at.ledger) if explain and planned.shard_count else None
             if where.as_json:
                 screen.document({**run_document(planned), **({"ways": ways_document(found)} if found else {})})
             elif found:

@@ -64,17 +64,18 @@ def handle_request(
         If another planner is at work on the run; asking again later continues it.
     """
     given = _Given(event)
-    if given.keys == {"run_id"}:
-        run = at.ledger.get_run(given.text("run_id"))
-    else:
-        usual = "max_shard_size" not in given.keys
-        run = new_run(at, _fitted(run_request(event, request_id), settings, usual_largest=usual))
-    try:
-        run = _plan(at, run, remaining_s)
-    except CheckpointConflictError:
-        run = at.ledger.get_run(run.run_id)
-        if run.cancelled_s is None:
-            raise
+    with at.listing_once() as once:
+        if given.keys == {"run_id"}:
+            run = at.ledger.get_run(given.text("run_id"))
+        else:
+            usual = "max_shard_size" not in given.keys
+            run = new_run(once, _fitted(run_request(event, request_id), settings, usual_largest=usual))
+        try:
+            run = _plan(once, run, remaining_s)
+        except CheckpointConflictError:
+            run = at.ledger.get_run(run.run_id)
+            if run.cancelled_s is None:
+                raise
     return _answer(at, run)
 
 

@@ -1,0 +1,59 @@
+"""A plan that is several times dearer than it need be is told so, with the options that save it."""
+
+from pathlib import Path
+
+import pytest
+
+from sparklet.cli.choosing import explained
+from sparklet.cli.environment import WorkerSize
+from sparklet.fanout.choosing.prices import load_prices
+from sparklet.model import RunOptions
+from tests.unit.cli.conftest import RUN, Desk
+from tests.unit.fanout.world import SCRIPT, SOURCE
+
+DEAR_PUTS = '[prices.s3_put]\nvalue = 0.01\ndate = "2026-11"\nsource = "a test"\n'
+
+
+def dear(shards: int, objects: int, object_bytes: int, **options: object) -> str:
+    chosen = RunOptions(**options)  # type: ignore[arg-type]
+    prices = load_prices()
+    return explained(
+        WorkerSize(), None, "daily", chosen, shards, objects, objects * object_bytes, prices, local=False
+    ).dear
+
+
+def test_one_small_file_a_shard_is_told_what_packing_saves() -> None:
+    told = dear(100_000, 100_000, 10_000, max_objects=1)
+
+    assert "100,000 shards for 100,000 files cost about" in told
+    assert "--max-objects 1000 --shard-size 128MiB save" in told
+
+
+@pytest.mark.parametrize(
+    ("shards", "objects", "object_bytes", "options"),
+    [
+        (100, 100_000, 10_000, {}),  # packed
+        (10_000, 10_000, 120 * 2**20, {}),  # large files
+        (100_000, 100_000, 10_000, {"group_by": "prefix"}),  # groups share no shard
+        (365, 365, 80_000, {"max_objects": 1}),  # cents
+        (0, 0, 0, {}),
+    ],
+)
+def test_what_packing_would_hardly_save_is_not_told(
+    shards: int, objects: int, object_bytes: int, options: dict[str, object]
+) -> None:
+    assert dear(shards, objects, object_bytes, **options) == ""
+
+
+@pytest.mark.parametrize("words", [("run",), ("plan", "--explain"), ("plan", "--explain", "--dry-run")])
+def test_run_and_plan_warn_of_a_dear_plan(desk: Desk, tmp_path: Path, words: tuple[str, ...]) -> None:
+    desk.world.put(50)
+    (tmp_path / "prices.toml").write_text(DEAR_PUTS)
+    arguments = ("-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, "--prices", str(tmp_path / "prices.toml"))
+
+    packed = desk.types(words[0], SCRIPT, *words[1:], *arguments[:-3], "packed", *arguments[-2:])
+    alone = desk.types(words[0], SCRIPT, *words[1:], *arguments, "--max-objects", "1")
+
+    assert (packed.code, alone.code) == (0, 0), packed.err + alone.err
+    assert "--max-objects 1000" in alone.err + alone.out
+    assert "--max-objects" not in packed.err + packed.out
