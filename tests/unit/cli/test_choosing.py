@@ -49,7 +49,16 @@ def test_what_packing_would_hardly_save_is_not_told(
 def test_run_and_plan_warn_of_a_dear_plan(desk: Desk, tmp_path: Path, words: tuple[str, ...]) -> None:
     desk.world.put(50)
     (tmp_path / "prices.toml").write_text(DEAR_PUTS)
-    arguments = ("-i", SOURCE, "-o", "s3://data/out/{run_id}/", "--run-id", RUN, "--prices", str(tmp_path / "prices.toml"))
+    arguments = (
+        "-i",
+        SOURCE,
+        "-o",
+        "s3://data/out/{run_id}/",
+        "--run-id",
+        RUN,
+        "--prices",
+        str(tmp_path / "prices.toml"),
+    )
 
     packed = desk.types(words[0], SCRIPT, *words[1:], *arguments[:-3], "packed", *arguments[-2:])
     alone = desk.types(words[0], SCRIPT, *words[1:], *arguments, "--max-objects", "1")
