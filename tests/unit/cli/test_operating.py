@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from sparklet.local.memory import MemoryLedger
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
 from tests.unit.cli.conftest import RUN, Desk
 from tests.unit.cli.test_progress import RUN as SHOWN
-from tests.unit.fanout.world import SCRIPT, SOURCE
+from tests.unit.fanout.world import LEASE_S, SCRIPT, SOURCE
 
 BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
 PLAN = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1")
@@ -253,3 +254,22 @@ def test_dollars_are_shown_as_people_need_them() -> None:
         "0.0123 USD",
         "1,234.57 USD",
     ]
+
+
+def test_a_lost_worker_is_named_with_the_time_from_which_it_was_lost(desk: Desk) -> None:
+    desk.world.run(2)
+    for _ in range(2):
+        message = desk.world.receive()
+        assert message is not None
+        desk.world.claim(message)
+    desk.world.clock.advance(LEASE_S + 1)
+    first = next(iter(desk.world.ledger.expired(RUN, ShardState.RUNNING, desk.world.clock.now_s())))
+    desk.world.ledger.lapse(first, 3)  # one is noticed already, the other is not
+
+    lost = desk.types("status", RUN, "--json").document["lost_workers"]
+
+    since = f"{datetime.fromtimestamp(first.lease_end_s, UTC):%H:%M:%S} UTC"
+    assert [each["shard"] for each in lost] == [0, 1] and all(since in each["since"] for each in lost)
+    for command in ("status", "explain"):
+        told = desk.types(command, RUN)
+        assert since in " ".join((told.out + told.err).split())

@@ -1,0 +1,112 @@
+"""What do the leases of 1,000 workers ask of a ledger that throttles, and is any worker taken for lost?
+
+    python -m benchmarks.scale.leases [--workers 1000] [--hold-s 60] [--throttled 0.3]
+
+Each worker claims a shard of one run and holds it, as the real worker does; a share of the ledger's updates is refused
+for their rate. A checker looks every five seconds. Then each worker says that its shard succeeded.
+The last line is ``workers=… renewals_a_minute=… throttled=… lost=…``; the exit code is 1 if a worker was lost.
+"""
+
+import argparse
+import io
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.planning_rate import stand_in
+from benchmarks.scale.faults import throttled
+from benchmarks.scale.world import BUCKET, SCRIPT, World, set_environment
+from sparklet.aws.clients import AwsClients
+from sparklet.fanout.checking.checker import check
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import plan
+from sparklet.ledger_rules import LEASE_S
+from sparklet.local.memory import SystemClock
+from sparklet.model import ShardRecord, ShardResult
+from sparklet.worker.lease import Lease
+from sparklet.worker.log import Log
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest
+
+CHECK_EVERY_S = 5.0
+
+
+class Throttle:
+    """Refuses a share of the ledger's updates for their rate."""
+
+    def __init__(self, share: float) -> None:
+        self._share, self._dice = share, random.Random(0)
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, request: "AWSPreparedRequest", event_name: str, **_: Any) -> Any:
+        """DynamoDB's refusal, or None: the request goes its way."""
+        if not event_name.endswith("UpdateItem") or not self._share:
+            return None
+        refused = self._dice.random() < self._share
+        self.counts["throttled" if refused else "taken"] += 1
+        return throttled(str(request.url)) if refused else None
+
+
+def main() -> int:
+    """Plan, hold, check, end; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=1000, metavar="N")
+    parser.add_argument("--hold-s", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument("--throttled", type=float, default=0.3, metavar="SHARE")
+    given = parser.parse_args()
+    set_environment()
+    with tempfile.TemporaryDirectory(prefix="leases-") as folder, stand_in(Path(folder)) as endpoint:
+        world = World(endpoint, folder, "leases", given.workers, 1, 60.0, 600)
+        clients = world.clients()
+        for bucket in (BUCKET, world.input.split("/")[2]):
+            clients.s3.create_bucket(Bucket=bucket)
+        world.create(clients)
+        at = world.deployment(clients)
+        at.store.put(SCRIPT, b"print()\n")
+        for number in range(given.workers):
+            at.store.put(world.object_name(number), b"x")
+        plan(at, new_run(at, world.request()).run_id)
+        return _held(world, list(at.ledger.shards(world.run_id)), given.hold_s, Throttle(given.throttled))
+
+
+def _held(world: World, shards: list[ShardRecord], hold_s: float, throttle: Throttle) -> int:
+    clients = AwsClients(64, endpoint_url=world.endpoint, region="us-east-1")
+    clients.dynamodb.meta.events.register("before-send.dynamodb", throttle)
+    ledger, clock, lost = world.deployment(clients).ledger, SystemClock(), Counter[str]()
+
+    def work(shard: ShardRecord) -> None:
+        name = f"worker-{shard.number}"
+        record = ledger.claim(shard.ref, name, LEASE_S, 3).record
+        renew = partial(ledger.renew, world.run_id, shard.number, name, LEASE_S)
+        with Lease(renew, clock, Log(io.BytesIO()), LEASE_S, record.lease_end_s) as lease:
+            time.sleep(hold_s)
+            lost["told"] += lease.lost is not None
+        if not lease.lost:
+            ledger.succeed(world.run_id, shard.number, name, ShardResult(rows=1))
+
+    began_s, watching = time.monotonic(), world.deployment(world.clients())
+    with ThreadPoolExecutor(len(shards)) as pool:
+        working = [pool.submit(work, shard) for shard in shards]
+        while not all(each.done() for each in working):
+            lost["lapsed"] += check(watching, world.run_id).lapsed
+            time.sleep(CHECK_EVERY_S)
+        for each in working:
+            each.result()
+    took_s = time.monotonic() - began_s
+    succeeded = watching.ledger.count(world.run_id).succeeded
+    renewals = (throttle.counts["taken"] - 2 * len(shards)) / took_s * 60  # a claim and an end each
+    refused = throttle.counts["throttled"]
+    told = f"workers={len(shards)} renewals_a_minute={renewals:.0f} throttled={refused} succeeded={succeeded}"
+    print(f"{told} lost={lost['lapsed']}", flush=True)
+    return int(succeeded != len(shards) or lost["lapsed"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""A folder that runs of this version and of earlier ones have written to, as its readers find it: each row once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from sparklet.model import Run
+
+COUNT = """
+import sys
+from pyspark.sql import SparkSession
+
+spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+frame = spark.read.parquet(sys.argv[1])
+print("read", sorted(row.row for row in frame.collect()), len({row.shard for row in frame.select("shard").collect()}))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two nights, and before them a run of an earlier version, whose folders were ``shard=NNNNNN``."""
+    nights = [Run(f"nightly-{night}", (), str(tmp_path), (), created_s=1.8e9 + night) for night in range(2)]
+    places = [tmp_path / f"shard={number:06d}" for number in range(2)]
+    places += [Path(night.shard_output(number)) for night in nights for number in range(2)]
+    for row, place in enumerate(places):
+        place.mkdir(parents=True)
+        parquet.write_table(pa.table({"row": [row]}), place / "part-0.parquet")
+        (place / "_SUCCESS").touch()
+    return tmp_path
+
+
+def test_duckdb_reads_runs_of_all_versions_in_one_folder(folder: Path) -> None:
+    for glob in (f"{folder}/*/*.parquet", f"{folder}/**/*.parquet"):
+        rows = duckdb.sql(f"SELECT row FROM read_parquet('{glob}', hive_partitioning=true) ORDER BY 1").fetchall()
+        assert [row for (row,) in rows] == list(range(6))
+
+
+@pytest.mark.spark
+def test_spark_reads_runs_of_all_versions_in_one_folder(folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", COUNT, str(folder)], capture_output=True, text=True, timeout=300)
+
+    assert f"read {list(range(6))} 6" in done.stdout, done.stderr[-2000:]
