@@ -16,6 +16,8 @@ from sparklet.model import ShardResult
 from sparklet.ports import Clock
 from sparklet.worker.log import Log
 
+ENDS_WITHIN_S = 1.0  # a renewal under way, which a throttled ledger may hold up for a minute
+
 Renew = Callable[[ShardResult | None], None]
 """Renews the lease in the ledger; given the result of a script, it also makes this attempt the shard's winner."""
 
@@ -39,7 +41,6 @@ class Lease:
     end_s: float
     lost: LeaseLostError | None = None
     _done: threading.Event = field(default_factory=threading.Event, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -50,7 +51,7 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._done.set()
-        self._thread.join()
+        self._thread.join(ENDS_WITHIN_S)  # one more renewal does no harm
 
     def work_end_s(self) -> float:
         """When work must end because the shard is somebody else's: never, or at once."""
@@ -65,23 +66,21 @@ class Lease:
 
     def win(self, staged: ShardResult) -> None:
         """Name this attempt's staged output as the shard's, for good; LeaseLostError if it owns the shard no more."""
-        with self._lock:
-            begun_s = self.clock.now_s()
-            self.renew(staged)
-            self.end_s = begun_s + self.lease_s
+        begun_s = self.clock.now_s()
+        self.renew(staged)
+        self.end_s = begun_s + self.lease_s
 
     def _keep(self) -> None:
         while not self._done.wait(self.lease_s / 2) and not self.lost:
             self._renew()
 
     def _renew(self) -> None:
-        with self._lock:
-            begun_s = self.clock.now_s()
-            try:
-                self.renew(None)
-                self.end_s = begun_s + self.lease_s
-            except LeaseLostError as error:
-                self.lost = error
-                self.log.error("the lease is lost; the script is stopped", error=str(error))
-            except LedgerError as error:
-                self.log.warning("the lease could not be renewed; the work goes on", error=str(error))
+        begun_s = self.clock.now_s()
+        try:
+            self.renew(None)
+            self.end_s = begun_s + self.lease_s
+        except LeaseLostError as error:
+            self.lost = error
+            self.log.error("the lease is lost; the script is stopped", error=str(error))
+        except LedgerError as error:
+            self.log.warning("the lease could not be renewed; the work goes on", error=str(error))

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from sparklet.errors import (
     CheckpointConflictError,
@@ -356,3 +357,9 @@ class Readers(RuleBasedStateMachine):
 
 Readers.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestReaders = Readers.TestCase
+
+
+@pytest.mark.campaign
+def test_readers_see_each_row_once_at_full_size() -> None:
+    """``make pytest ARGS='-n 0 -m campaign tests/functional/fanout/test_readers.py'``: ten minutes."""
+    run_state_machine_as_test(Readers, settings=settings(max_examples=10_000, stateful_step_count=60, deadline=None))
