@@ -5,9 +5,10 @@ the output; the parameter ``table`` names the table in it (default ``lake.rows``
 
     python spark_scripts/iceberg_append.py --input in.csv --output warehouse
 
-A run gives every shard an output of its own, so each shard has a table of its own here:
-one table that several shards commit to comes later. Until then an attempt that dies
-after its commit leaves its rows behind, and the next one appends them again.
+In a run name a ``warehouse``: what a shard writes to its output is moved when it is done,
+and Iceberg's metadata would still name the files by where they were. One table that several
+shards commit to comes later, so it is for runs of one shard. Until then an attempt that
+dies after its commit leaves its rows behind, and the next one appends them again.
 """
 
 from pyspark.sql import Observation

@@ -149,7 +149,7 @@ class Job:
 
     @property
     def output(self) -> str:
-        """Where to write; of a shard: a path of its own, so that another attempt replaces it.
+        """Where to write; in a run a folder of the attempt's own, published once the script has succeeded.
 
         Raises
         ------

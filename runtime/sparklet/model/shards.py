@@ -34,8 +34,8 @@ class ShardState(StrEnum):
 class ClaimStatus(StrEnum):
     """What the ledger answers to a worker that wants a shard."""
 
-    GRANTED = "GRANTED"  # the shard is mine until the lease ends
-    HELD = "HELD"  # another attempt has it: come back when its lease has ended
+    GRANTED = "GRANTED"  # the shard is mine for as long as I renew the lease
+    HELD = "HELD"  # another attempt has it: acknowledge; the checker sends another message if that is lost
     DONE = "DONE"  # it has ended: acknowledge the message
     STALE = "STALE"  # the message is of an older generation: acknowledge it
     EXHAUSTED = "EXHAUSTED"  # no attempt is left; the shard is FAILED now: acknowledge the message

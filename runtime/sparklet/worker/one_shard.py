@@ -1,8 +1,8 @@
 """One shard in a container of its own, where nobody ends it after 15 minutes: ``shard --run RUN --shard N``.
 
 For ECS Fargate, or any machine with the image. Claim, execution and verdict are those of the Lambda worker, in the same
-ledger. The lease is fixed when the shard is claimed, so it lasts as long as ``--timeout``; SIGTERM (Fargate gives 30 s)
-ends the script and releases the shard. Only what is killed without a word keeps it until the lease lapses.
+ledger, and so is its lease: short, and renewed while it works, whatever ``--timeout`` says. SIGTERM (Fargate gives
+30 s) ends the script and releases the shard. What is killed without a word is noticed once its lease has lapsed.
 
 Exit codes: 0 the shard has SUCCEEDED, 1 it has FAILED, 2 it cannot be asked for, 75 it is not done: try again later.
 """
@@ -111,7 +111,7 @@ def parse(arguments: Sequence[str], message: str = "") -> Asked:
         type=float,
         default=DEFAULT_TIMEOUT_S,
         metavar="SECONDS",
-        help=f"and the lease; default {DEFAULT_TIMEOUT_S:.0f}",
+        help=f"what the script may take; default {DEFAULT_TIMEOUT_S:.0f}",
     )
     parser.add_argument("--redrive", action="store_true", help="open a FAILED shard in a new generation first")
     found = parser.parse_args(arguments)
