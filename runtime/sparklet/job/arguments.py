@@ -192,6 +192,11 @@ class Job:
         """
         return read_figures(self.input_path, spark)
 
+    @property
+    def _warehouse(self) -> str | None:
+        """Where Iceberg's catalog lies; not in a shard's output, which is moved: Iceberg's files name their places."""
+        return self.params.get("warehouse") or (self.output_path if self.shard is None else None)
+
     def spark(self, app_name: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
         """A SparkSession that is right where the script runs.
 
@@ -199,7 +204,7 @@ class Job:
         say, and that over Sparklet's defaults: UTC as the session's time zone, S3A for
         ``s3://`` on Lambda and on a laptop, and extensions and catalogs of the table
         formats whose jars are there (Iceberg's catalog ``iceberg`` lies in
-        ``params["warehouse"]``, else in the output).
+        ``params["warehouse"]``, else in the output; in a run only in the former).
 
         Parameters
         ----------
@@ -211,7 +216,7 @@ class Job:
         from sparklet.job.own_session import leave_other_catalogs  # need pyspark: only a script that calls this does
         from sparklet.job.session import ICEBERG_CATALOG, spark_session
 
-        warehouse = self.params.get("warehouse") or self.output_path
+        warehouse = self._warehouse
         of_iceberg = {f"spark.sql.catalog.{ICEBERG_CATALOG}.warehouse": warehouse} if warehouse else {}
         leave_other_catalogs({**of_iceberg, **(conf or {})})
         return spark_session(app_name or self._app_name(), conf or {}, warehouse)

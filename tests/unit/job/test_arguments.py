@@ -238,3 +238,15 @@ def test_an_event_that_chose_its_script_is_no_shard() -> None:
 
     assert job.event == event
     assert (job.run_id, job.shard) == (None, None)
+
+
+def test_in_a_run_no_iceberg_table_is_made_where_it_would_be_moved() -> None:
+    event: dict[str, Any] = {"output_path": "s3://b/staged/1", "params": {}}
+    shard = {"sparklet": {"run": "r", "shard": 1, "attempt": "a", "generation": 0}}
+
+    def warehouse(event: dict[str, Any]) -> str | None:
+        return Job.from_args(["--event", json.dumps(event)], {})._warehouse
+
+    assert warehouse(event) == "s3://b/staged/1"
+    assert warehouse({**event, **shard}) is None
+    assert warehouse({**event, **shard, "params": {"warehouse": "s3://b/lake"}}) == "s3://b/lake"
