@@ -8,8 +8,6 @@ COLOURS = {
     "duckdb": "#009e73",
     "polars": "#cc79a7",
     "one_job": "#d55e00",
-    "one_by_one": "#56b4e9",
-    "ten_invocations": "#e69f00",
     "raw": "#8c8c8c",
 }
 """Of each side, on every plot: Okabe and Ito's colours, which the colour-blind can tell apart, and grey. Blue is

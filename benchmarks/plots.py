@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from benchmarks.palette import COLOURS
 
 OTHERS = "#000000"
-MARKERS = dict(zip(COLOURS, "osDv^Pos^D", strict=True))
+MARKERS = dict(zip(COLOURS, "osDv^PoD", strict=True))
 SIZES = ("size",)
 """Their cases are named ``kind, N MB``: a panel for each kind, a line for each side."""
 SHOWN = {"planning_memory": ("peak_memory_mb", "MB, peak of resident memory")}

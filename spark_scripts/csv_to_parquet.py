@@ -1,4 +1,3 @@
-# sparklet: batch=together
 """CSV with a header → Parquet.
 
 Types are not guessed: a guess sees one shard only, and two shards would differ. Say them
@@ -8,9 +7,6 @@ with the parameter ``schema``, in Spark's words; without it every column is text
 
 With a schema, a file with another header or a line that does not fit fails the job. Parameter
 ``separator``: between columns, default a comma.
-
-Nothing of one job is left for the next, so a worker may do several shards of a batch in one process: the comment
-above says so.
 """
 
 from pyspark.sql import Observation
@@ -20,13 +16,8 @@ from sparklet.job import Job, stored_bytes
 
 
 def main() -> None:
-    """Do the jobs: one, or in a worker each shard or record of the batch."""
-    for job in Job.each():
-        convert(job)
-
-
-def convert(job: Job) -> None:
-    """Do one job."""
+    """Do the job."""
+    job = Job.from_args()
     spark = job.spark()
     table = spark.read.csv(
         job.input_list(),

@@ -6,7 +6,6 @@
     ├── SettingsError                an environment variable or option is missing or wrong
     ├── EventError                   an event or message has not the shape it must have
     ├── ExpectationError             what a check script expects of a run is not so
-    ├── NotReportedError             a script asked for its next job before it had reported the one at hand
     ├── ObjectStoreError*            S3 did not do what it was asked to
     │   ├── ObjectNotFoundError      the object is not there
     │   ├── ObjectChangedError       the object is not the version that was asked for
@@ -45,7 +44,7 @@ released. The others end a shard as FAILED with their message as its cause. (A
 ``ScriptFailedError`` decides for itself, see its docstring.)
 """
 
-from sparklet.job.errors import EventError, ExpectationError, NotReportedError, SparkletError
+from sparklet.job.errors import EventError, ExpectationError, SparkletError
 
 __all__ = [
     "BatchNotDoneError",
@@ -59,7 +58,6 @@ __all__ = [
     "LedgerError",
     "LocalStackError",
     "LogsError",
-    "NotReportedError",
     "NothingNewError",
     "NoticeError",
     "ObjectChangedError",

@@ -69,7 +69,6 @@ NAMES = OF_FUNCTIONS | frozenset(
         "SPARKLET_LOG_DIR",
         "SPARKLET_OUTCOME_FILE",
         "SPARKLET_SHELL",
-        "SPARKLET_TURNS",
     }
 )
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""

@@ -95,7 +95,7 @@ def answered(event: Any, tasks: Sequence[Task], bits: int) -> None:
 
     number = {id(task): n % 8 for n, task in enumerate(tasks)}
 
-    def work(task: Task, share: Deadline, behind: int) -> Outcome:
+    def work(task: Task, share: Deadline) -> Outcome:
         failed = task.problem is not None or bool(bits >> number[id(task)] & 1)
         given_answer = {"state": "SUCCEEDED", "answer": {"n": bits}}
         return Outcome(task, task.problem or FAILED if failed else None, not failed, given_answer, {"n": bits})

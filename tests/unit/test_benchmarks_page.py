@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import batches, fan_out, planning_memory, planning_rate, size, stage
+from benchmarks import fan_out, planning_memory, planning_rate, size, stage
 from benchmarks.comparison import SPARKLET, Case, Run, document
 from benchmarks.facts import ROOT
 from benchmarks.palette import COLOURS
@@ -17,7 +17,6 @@ from benchmarks.run import BENCHMARKS
 SIDES = (
     {SPARKLET, *stage.RIVALS},
     {SPARKLET, *size.RIVALS},
-    set(batches.SIDES),
     {SPARKLET, fan_out.ONE_JOB},
     {SPARKLET, planning_rate.RAW},
     {SPARKLET, planning_memory.RAW},
@@ -74,7 +73,7 @@ def test_no_plot_is_left_of_what_has_no_result() -> None:
 def test_every_benchmark_that_is_run_has_a_script_and_its_place_on_the_page() -> None:
     names = [each.name for each in BENCHMARKS]
 
-    assert "batches" in names
+    assert "fan_out" in names
     assert [name for name in ORDER if name != "quick"] == names
     assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in names)
 

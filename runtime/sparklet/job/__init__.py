@@ -10,18 +10,12 @@
     frame.write.mode("overwrite").parquet(job.output)
     job.report(outputs=[job.output])
 
-Several shards in one process, where a worker may do that::
-
-    # sparklet: batch=together
-    for job in Job.each():
-        ...
-
 The package needs the standard library and pyspark only, and keeps to the syntax of
 Python 3.9, EMR's default: ``python -m sparklet.job.bundle`` packs it for ``--py-files``.
 """
 
 from sparklet.job.arguments import Job
-from sparklet.job.errors import EventError, ExpectationError, NotReportedError, SparkletError
+from sparklet.job.errors import EventError, ExpectationError, SparkletError
 from sparklet.job.judging import expect
 from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.job.session import stored_bytes
@@ -31,7 +25,6 @@ __all__ = [
     "EventError",
     "ExpectationError",
     "Job",
-    "NotReportedError",
     "SparkletError",
     "expect",
     "stored_bytes",

@@ -4,8 +4,6 @@
 
     script.py --event <json> | --event @<file>  [the run's extra arguments]     in a worker
     script.py --input A --input B --output C --param k=v  [own arguments]       anywhere else
-    script.py --event <json> --event <json> …                                   several jobs, for Job.each
-    script.py --input A --output B --input C --output D …                       likewise
 """
 
 from __future__ import annotations
@@ -24,10 +22,9 @@ from sparklet.job.event_objects import event_objects
 from sparklet.job.judging import read_figures
 from sparklet.job.object_names import escaped, misread
 from sparklet.job.outcome import Outcome
-from sparklet.job.turns import each_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
@@ -113,31 +110,6 @@ class Job:
             **place,
         )
 
-    @classmethod
-    def each(cls, argv: Sequence[str] | None = None) -> Iterator[Job]:
-        """The jobs of this process, one after the other: ``for job in Job.each(): …``.
-
-        In a worker several only if the script says so in a comment, ``# sparklet: batch=together``; else one. A job is
-        done, and recorded as such, when the loop asks for the next one: do all of its work before, and call ``report``.
-        What the script raises is the failure of the job at hand; those before stay done, and those behind it go to
-        another process. ``sys.argv`` is the job's own meanwhile.
-
-        Parameters
-        ----------
-        argv
-            Default: the process's own arguments. Several ``--event``, or as many ``--output`` as ``--input``, are
-            several jobs.
-
-        Raises
-        ------
-        EventError
-            As ``from_args``, and if several jobs would share an output.
-        NotReportedError
-            If the loop asks for a further job before the one at hand has reported: jobs that are read ahead, as by
-            ``list``, would be recorded as done.
-        """
-        return each_job(cls.from_args, argv)
-
     @property
     def state(self) -> dict[str, Any]:
         """What ``keep_state`` kept in the call before for this tumbling window of a stream; ``{}`` at first.
@@ -213,13 +185,9 @@ class Job:
         conf
             Spark options, static ones too.
         """
-        from sparklet.job.own_session import leave_other_catalogs  # need pyspark: only a script that calls this does
-        from sparklet.job.session import ICEBERG_CATALOG, spark_session
+        from sparklet.job.session import spark_session  # needs pyspark: only a script that calls this does
 
-        warehouse = self._warehouse
-        of_iceberg = {f"spark.sql.catalog.{ICEBERG_CATALOG}.warehouse": warehouse} if warehouse else {}
-        leave_other_catalogs({**of_iceberg, **(conf or {})})
-        return spark_session(app_name or self._app_name(), conf or {}, warehouse)
+        return spark_session(app_name or self._app_name(), conf or {}, self._warehouse)
 
     def records(
         self,

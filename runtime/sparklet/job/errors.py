@@ -24,7 +24,3 @@ class EventError(SparkletError):
 
 class ExpectationError(SparkletError):
     """What a check script expects of a run is not so."""
-
-
-class NotReportedError(SparkletError):
-    """A script that does several jobs asked for the next one before it had reported the one at hand."""

@@ -44,17 +44,11 @@ class Outcome:
         self._output_bytes: int | None = None
         self._outputs: list[str] = []
         self._given: dict[str, Any] = {}  # answer, state
-        self._said = False
 
     @classmethod
     def of_environment(cls, env: Mapping[str, str] = os.environ) -> Outcome:
         """The outcome that ``SPARKLET_OUTCOME_FILE`` asks for."""
         return cls(Path(env[OUTCOME_FILE]) if env.get(OUTCOME_FILE) else None)
-
-    @property
-    def reported(self) -> bool:
-        """Whether anything was said of this job, by whichever object."""
-        return self._said or (self._path is not None and self._path.exists())
 
     def add(self, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
         """Add to the totals and write them; see ``Job.report``."""
@@ -85,7 +79,6 @@ class Outcome:
     def _write(self) -> None:
         totals = {"rows": self._rows, "output_bytes": self._output_bytes, "outputs": self._outputs}
         text = json.dumps({**totals, **self._given})
-        self._said = True
         if self._path is None:
             print(f"sparklet.job report: {text}", file=sys.stderr, flush=True)
             return

@@ -17,8 +17,8 @@ LEAST_SHARE_S = 60.0  # enough for a cold JVM and a small record
 GROWTH = 4.0  # of the least share, each time that a message comes back
 MOST_GROWTHS = 10
 
-Run = Callable[[Task, Deadline, int], Outcome]
-"""Does a task by its deadline; so many may come behind it. One whose deadline is over goes back untouched."""
+Run = Callable[[Task, Deadline], Outcome]
+"""Does a task by its deadline. One whose deadline is over goes back untouched."""
 
 
 def do_batch(
@@ -36,7 +36,7 @@ def do_batch(
         ahead = held.get(task.group) if task.group else None
         if ahead is None:
             share = deadline.share(share_s(task, place, len(tasks), deadline.remaining_s(now_s()), whole_s), now_s())
-            outcome = run(task, share, len(tasks) - place - 1)
+            outcome = run(task, share)
         else:
             outcome = Outcome(task, ahead.error, acknowledged=False)
             log.warning("not run: a message ahead of it comes back", record=task.record_ids[0], group=task.group)

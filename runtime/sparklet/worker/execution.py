@@ -12,10 +12,9 @@ from sparklet.events import Event
 from sparklet.model import ShardResult
 from sparklet.worker.guards import Deadline, TaskDir, scratch_space
 from sparklet.worker.log import Log
-from sparklet.worker.runner import ScriptCall, ScriptResult
+from sparklet.worker.runner import Runner, ScriptCall, ScriptResult
 from sparklet.worker.shard_conf import InputSize
 from sparklet.worker.staging import Staging, staged_event
-from sparklet.worker.turns import Turns
 
 LONGEST_OUTCOME_BYTES = 64 * 1024 * 1024  # an answer of 6 MB grows sixfold where all of it is escaped
 LONGEST_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_STRLEN)
@@ -30,7 +29,6 @@ PERMANENT_CAUSES = frozenset(
         "IndentationError",
         "ModuleNotFoundError",
         "NameError",
-        "NotReportedError",
         "ParseException",
         "SyntaxError",
         "TabError",
@@ -55,12 +53,11 @@ class Execution:
     own_paths: bool = False  # whether input_path and output_path of the event are the worker's own word
     staging: Staging | None = None  # inputs of the event of which some must be fetched first
     input_size: InputSize = field(default_factory=InputSize)
-    turns: str = ""  # executions that say the same may share a process, if the script allows it; "": never
     work_end_s: Callable[[], float] | None = None  # see ``Lease``; None: only the deadline ends the script
 
 
 def execute(
-    execution: Execution, turns: Turns, deadline: Deadline, scratch: Path, min_free_bytes: int, log: Log
+    execution: Execution, runner: Runner, deadline: Deadline, scratch: Path, min_free_bytes: int, log: Log
 ) -> ShardResult:
     """Run a script to its end in a folder of its own and read what it reported.
 
@@ -86,12 +83,11 @@ def execute(
             env={**_own_paths(execution, event), **execution.env, "SPARKLET_OUTCOME_FILE": str(outcome_file)},
             py_files=execution.py_files,
             input_size=execution.input_size,
-            turns=execution.turns,
             moving_end_s=execution.work_end_s,
         )
         started_s = time.monotonic()
         log.info("script started", script=execution.script_uri)
-        result = turns.run(call, log.output)
+        result = runner.run(call, log.output)
         log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
         if result.exit_code != 0:
             raise _failed(execution, result, folder)

@@ -23,8 +23,7 @@ class ScriptCall:
     env: Mapping[str, str] = field(default_factory=dict)  # beside the worker's own environment
     py_files: tuple[Path, ...] = ()  # .py, .zip, .whl, .egg: importable by driver and Python workers
     input_size: InputSize = field(default_factory=InputSize)
-    turns: str = ""  # calls that say the same may be turns of one process, if the script allows it; "": never
-    moving_end_s: Callable[[], float] | None = None  # an earlier end, as it stands now: of a turn, of a lost lease
+    moving_end_s: Callable[[], float] | None = None  # an earlier end, as it stands now: of a lost lease
 
     def end_s(self) -> float:
         """When the guard ends what runs now; never after ``deadline_s``."""

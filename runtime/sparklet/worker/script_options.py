@@ -5,13 +5,11 @@ A script says so in a comment of its own, anywhere, at the start of a line::
     # sparklet: runner=submit
     # sparklet: spark.driver.memory=3g
     # sparklet: spark.driver.extraJavaOptions=-Duser.language=de
-    # sparklet: batch=together
 
 Or it is seen to: options that only a new JVM can take, written out in the code, as in
 ``.config("spark.jars.packages", "group:artifact:1.0")``. Such a script is run by ``submit``, with
 those options, so that they have the effect that is meant. Other options in comments are given to either
-runner, and ``runner=warm`` keeps a script on the warm JVM whatever its code says. ``batch=together`` allows
-several records or shards of one invocation in one process; see ``turns``.
+runner, and ``runner=warm`` keeps a script on the warm JVM whatever its code says.
 """
 
 import ast
@@ -40,7 +38,6 @@ JVM_OPTIONS = frozenset(
 function can give. In a comment it is followed."""
 
 IN_A_COMMENT = JVM_OPTIONS | {"spark.driver.memory"}
-CHOICES = {"runner": ("warm", "submit"), "batch": ("together", "apart")}
 SETTERS = frozenset({"config", "set", "setIfMissing"})
 
 _COMMENT = re.compile(r"^#\s*sparklet:\s*(.*?)\s*$", re.MULTILINE)
@@ -51,7 +48,6 @@ class ScriptOptions:
     """What a script asks for."""
 
     submit: bool = False  # only a JVM of its own will do
-    together: bool = False  # several records or shards may be turns of one process
     conf: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -84,25 +80,23 @@ def script_options(source: str) -> ScriptOptions:
     """
     asked = dict(_commented(source))
     runner = asked.pop("runner", "")
-    together = asked.pop("batch", "") == "together"
     jvm_options = sorted(IN_A_COMMENT.intersection(asked))
     if runner == "warm":
         if jvm_options:
             raise ScriptError(f"the script's comments ask for runner=warm and for {jvm_options[0]}, which needs submit")
-        return ScriptOptions(together=together, conf=asked)
+        return ScriptOptions(conf=asked)
     seen = dict(_written_out(source)) if any(option in source for option in JVM_OPTIONS) else {}
     conf = {**{key: value for key, value in seen.items() if value is not None}, **asked}
-    return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(seen), together, conf)
+    return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(seen), conf)
 
 
 def _commented(source: str) -> Iterator[tuple[str, str]]:
     for match in _COMMENT.finditer(source):
         key, equals, value = (part.strip() for part in match[1].partition("="))
-        if not (equals and (key.startswith("spark.") or value in CHOICES.get(key, ()))):
+        if not (equals and (key.startswith("spark.") or (key == "runner" and value in ("warm", "submit")))):
             line = source.count("\n", 0, match.start()) + 1
             raise ScriptError(
-                f"line {line} of the script: '# sparklet: {match[1]}' must be runner=submit, runner=warm, "
-                "batch=together, batch=apart or spark.…=…"
+                f"line {line} of the script: '# sparklet: {match[1]}' must be runner=submit, runner=warm or spark.…=…"
             )
         yield key, value
 

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Literal
 
 from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError, SparkRuntimeError
-from sparklet.job.turns import TURN_MARK
 from sparklet.worker.root_cause import root_cause, script_line
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult, Stream
 
@@ -81,28 +80,21 @@ class TaskOutput:
         self._output = output
         self.files = tuple(str(path) for path in (call.script, *call.py_files))  # whose lines a cause may name
         self.out_of_memory = ""  # what Java says of it
-        self._forget()
+        self._tail = Tail(TAIL_BYTES)
+        self._windows = {"script": Tail(CAUSE_WINDOW_BYTES), "jvm": Tail(CAUSE_WINDOW_BYTES)}
 
     def sink(self, source: Literal["script", "jvm"], stream: Stream) -> Callable[[bytes], None]:
         """Where lines of one pipe go."""
         return partial(self.add, source, stream)
 
     def add(self, source: Literal["script", "jvm"], stream: Stream, line: bytes) -> None:
-        """Pass a line on and remember what may be needed of it; what was said in one turn explains no other."""
-        if source == "script" and line.endswith(TURN_MARK):
-            self._output(stream, line)
-            self._forget()
-            return
+        """Pass a line on and remember what may be needed of it."""
         if stream == "stderr":
             self._tail.add(line)
             self._windows[source].add(line)
         if source == "jvm" and line.startswith(OUT_OF_MEMORY):
             self.out_of_memory = line.decode(errors="replace").rpartition(": ")[2].strip()
         self._output(stream, line)
-
-    def _forget(self) -> None:
-        self._tail = Tail(TAIL_BYTES)
-        self._windows = {"script": Tail(CAUSE_WINDOW_BYTES), "jvm": Tail(CAUSE_WINDOW_BYTES)}
 
     def result(self, exit_code: int, *, started: bool = True) -> ScriptResult:
         """The script's result; its own words name the cause before the JVM's log does.

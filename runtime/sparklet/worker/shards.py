@@ -192,7 +192,6 @@ class ShardDesk:
             own_paths=True,
             staging=staging,
             input_size=size,
-            turns=f"run {run.run_id}, generation {ref.generation}",
             work_end_s=lease.work_end_s,
         )
 

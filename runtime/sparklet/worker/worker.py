@@ -2,10 +2,10 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from sparklet.errors import DeadlineExceededError, EventError, ScratchFullError, SettingsError, SparkletError
+from sparklet.errors import DeadlineExceededError, EventError, SettingsError, SparkletError
 from sparklet.events import Order, Outcome, Source, Task
 from sparklet.job.event_objects import event_objects
 from sparklet.model import BatchRef, ShardResult
@@ -19,7 +19,6 @@ from sparklet.worker.runner import Runner
 from sparklet.worker.script_cache import ScriptCache
 from sparklet.worker.shards import ShardDesk
 from sparklet.worker.tasks import TaskDesk
-from sparklet.worker.turns import Turns
 
 OF_OBJECTS = (Source.S3, Source.SNS, Source.SQS, Source.EVENTBRIDGE)  # what events of S3 come by
 LEAST_TIME_S = 1.0  # with less than this before the deadline no further task of a batch is begun
@@ -36,22 +35,10 @@ class Worker:
     log: Log
     tasks: TaskDesk | None = None  # None: no ledger, or nobody asks through the asynchronous API
     batches: BatchDesk | None = None  # None: no bucket is configured
-    _turns: Turns = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._turns = Turns(self.runner)
 
     def do(self, tasks: Sequence[Task], deadline: Deadline, request_id: str) -> list[Outcome]:
-        """Do the tasks of one event; none of it is left afterwards."""
-
-        def run(task: Task, share: Deadline, behind: int) -> Outcome:
-            self._turns.behind, self._turns.end_s = behind, share.end_s
-            return self.run(task, share, request_id)
-
-        try:
-            return do_batch(tasks, run, deadline, self.log)
-        finally:
-            self._turns.end()
+        """Do the tasks of one event."""
+        return do_batch(tasks, lambda task, share: self.run(task, share, request_id), deadline, self.log)
 
     def run(self, task: Task, deadline: Deadline, request_id: str) -> Outcome:
         """Do one task; a SparkletError becomes part of the outcome, anything else is a bug and passes."""
@@ -77,11 +64,7 @@ class Worker:
 
     def execute(self, execution: Execution, deadline: Deadline, log: Log) -> ShardResult:
         """Run a script with this worker's runner and scratch space."""
-        try:
-            return execute(execution, self._turns, deadline, self.settings.scratch, self.settings.min_free_bytes, log)
-        except ScratchFullError:
-            self._turns.end()  # what a process of several turns has written must not stand in the way of the next
-            raise
+        return execute(execution, self.runner, deadline, self.settings.scratch, self.settings.min_free_bytes, log)
 
     def _put_back(self, task: Task, log: Log) -> Outcome:
         """Let somebody else have the task at once: nothing was begun, no attempt is counted."""
@@ -116,9 +99,7 @@ class Worker:
         """Run the script that a task is for, without a record of it."""
         script_uri, args = self._choose_script(task)
         script, env = self.scripts.fetch(script_uri), self._environment(task.chosen or {})
-        # Who asks through the API shares a process with nobody.
-        turns = "" if task.order is not None else str(task.source)
-        execution = Execution(attempt_id, script_uri, script, task.event, args, env=env, turns=turns)
+        execution = Execution(attempt_id, script_uri, script, task.event, args, env=env)
         return self.execute(execution, deadline, log)
 
     def _environment(self, wish: Mapping[str, Any]) -> Mapping[str, str]:

@@ -95,17 +95,6 @@ def test_a_schema_gives_types(jvm: WarmJvm, tmp_path: Path, people: Path) -> Non
     assert rows_of(tmp_path / "out") == [(1, "Ada", 1815), (2, "Émilie", 1706), (3, None, 1906)]
 
 
-def test_several_jobs_in_one_process_write_what_each_is_told_to(jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
-    other = tmp_path / "other.csv"
-    other.write_text("id,name,born\n4,Grace,1906\n")
-    jobs = [part for n, file in enumerate((people, other)) for part in ("--input", file, "--output", tmp_path / f"{n}")]
-
-    done = jvm.run("csv_to_parquet.py", *jobs)
-
-    assert done.returncode == 0, done.stderr
-    assert [len(rows_of(tmp_path / "0")), rows_of(tmp_path / "1")] == [3, [("4", "Grace", "1906")]]
-
-
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
@@ -227,26 +216,6 @@ def test_delta_appends_and_a_shard_only_once(table_jvm: WarmJvm, tmp_path: Path,
 
     table_jvm.run("delta_append.py", "--input", people, "--output", table)
     assert delta_rows(table) == sorted(ROWS * 2, key=str)
-
-
-@pytest.mark.slow
-def test_tables_of_several_jobs_in_one_process_lie_where_each_writes(table_jvm: WarmJvm, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from sparklet.job import Job\n"
-        "for job in Job.each():\n"
-        "    spark = job.spark()\n"
-        "    spark.range(len(job.inputs[0])).writeTo('iceberg.db.t').create()\n"
-        "    job.report(rows=spark.table('iceberg.db.t').count())\n"
-    )
-    jobs = ["--input", "a", "--output", tmp_path / "one", "--input", "bb", "--output", tmp_path / "two"]
-
-    done = table_jvm.run(str(script), *jobs)
-
-    assert done.returncode == 0, done.stderr
-    assert re.findall(r'"rows": (\d)', done.stderr) == ["1", "2"]
-    for place in ("one", "two"):
-        assert (tmp_path / place / "db" / "t" / "metadata" / "v1.metadata.json").exists()
 
 
 def test_iceberg_appends(table_jvm: WarmJvm, tmp_path: Path, people: Path) -> None:

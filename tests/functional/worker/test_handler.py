@@ -1,7 +1,6 @@
 """The handler with real events, real S3 calls and real Spark, under both runners."""
 
 import base64
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,20 +28,6 @@ print("saw", sorted(row.value for row in frame.collect()), "env", os.environ.get
 if "poison" in values:
     raise ValueError("poison")
 job.report(rows=frame.count())
-"""
-
-
-TOGETHER = b"""# sparklet: batch=together
-import os
-from sparklet.job import Job
-
-for job in Job.each():
-    (record,) = job.event["Records"]
-    rows = job.spark().createDataFrame([(record["body"],)], "value string").count()
-    if record["body"] == "poison":
-        raise ValueError("poison")
-    job.report(rows=rows)
-    print("did", record["body"], "in", os.getpid())
 """
 
 
@@ -111,21 +96,6 @@ def test_of_a_batch_of_messages_only_the_failed_one_comes_back(function: Functio
     told = function.invoke(sqs(one="a", two="poison", three="c"))["answer"]
 
     assert told == {"batchItemFailures": [{"itemIdentifier": "two"}]}
-
-
-def test_messages_of_a_script_that_allows_it_are_turns_of_one_process(function: Function) -> None:
-    own = "s3://scripts/jobs/echo.py"
-    function.store.put(own, TOGETHER)
-    try:
-        told = function.invoke(sqs(one="a1", two="b2", three="poison", four="c3", five="d4"), 400)["answer"]
-    finally:
-        function.store.put(own, SCRIPT)
-
-    assert told == {"batchItemFailures": [{"itemIdentifier": "three"}]}
-    did = re.findall(rb"did (\w+) in (\d+)", function.log.read_bytes())
-    processes = [process for _, process in did]
-    assert [value for value, _ in did] == [b"a1", b"b2", b"c3", b"d4"]
-    assert processes[0] == processes[1] != processes[2] == processes[3]
 
 
 def test_an_event_of_almost_6_mb_arrives_whole(function: Function) -> None:

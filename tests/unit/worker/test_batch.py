@@ -19,8 +19,8 @@ FAILED = ScriptFailedError("s3://b/x.py", 1)
 LONG = Deadline(time.time() + 3600)
 
 
-def runner(failing: set[str], done: list[str]) -> Callable[[Task, Deadline, int], Outcome]:
-    def run(task: Task, share: Deadline, behind: int) -> Outcome:
+def runner(failing: set[str], done: list[str]) -> Callable[[Task, Deadline], Outcome]:
+    def run(task: Task, share: Deadline) -> Outcome:
         done.append(task.record_ids[0])
         failed = task.record_ids[0] in failing
         return Outcome(task, FAILED if failed else None, acknowledged=not failed)
@@ -86,9 +86,8 @@ def shared_out(needs_s: list[float], whole_s: float, receives: list[int]) -> tup
     had: list[float] = []
     begun: list[bool] = []
 
-    def run(task: Task, share: Deadline, behind: int) -> Outcome:
+    def run(task: Task, share: Deadline) -> Outcome:
         number = int(task.record_ids[0])
-        assert behind == len(needs_s) - number - 1
         had.append(share.remaining_s(clock[0]))
         begun.append(had[-1] > 0)
         clock[0] += min(needs_s[number], had[-1])

@@ -93,7 +93,7 @@ def test_a_script_that_does_not_compile_is_left_to_fail_by_itself() -> None:
     ("text", "said"),
     [
         ("x = 1\n# sparklet: runer=submit\n", "line 2 of the script: '# sparklet: runer=submit'"),
-        ("# sparklet: runner=fast\n", "runner=submit, runner=warm, batch=together, batch=apart or spark"),
+        ("# sparklet: runner=fast\n", "runner=submit, runner=warm or spark"),
         ("# sparklet: spark.jars\n", "line 1"),
         ("# sparklet: runner=warm\n# sparklet: spark.driver.memory=8g\n", "spark.driver.memory, which needs submit"),
     ],

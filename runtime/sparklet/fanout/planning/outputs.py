@@ -67,8 +67,10 @@ def make_room(at: Deployment, run: Run) -> None:
 def overtaken_by(at: Deployment, run: Run) -> str:
     """Which later run has replaced what this one wrote, or planned again what this one has not done; "" if none."""
     for other in at.ledger.list_runs():
-        if other.created_s <= run.created_s:
+        if other.created_s < run.created_s:
             return ""
+        if other.run_id == run.run_id:
+            continue
         shared = any(mine.startswith(other.output_uri) or other.output_uri.startswith(mine) for mine in _folders(run))
         if shared and other.options.existing == "overwrite" and other.parent != run.run_id:
             return f"the run {other.run_id} has replaced what it wrote"

@@ -1,0 +1,181 @@
+"""Several shards in one invocation: each has an end of its own, whatever becomes of the others."""
+
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError, ShardNotFoundError
+from sparklet.model import ShardRecord, ShardState
+from sparklet.settings import worker_settings
+from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from tests.unit.worker.conftest import BUCKET, Bench, make_bench
+
+RUN = "run-1"
+
+
+@dataclass
+class Script:
+    """A script; what it meets in each attempt at a shard is said by the shard's number."""
+
+    meets: dict[int, list[str]] = field(default_factory=dict)
+    meanwhile: Callable[[int], None] = lambda number: None
+    begun: list[int] = field(default_factory=list)  # shards
+
+    def run(self, call: ScriptCall, output: Output) -> ScriptResult:
+        number = json.loads(call.args[1])["sparklet"]["shard"]
+        self.begun.append(number)
+        self.meanwhile(number)
+        met = self.meets.get(number, [])
+        match met.pop(0) if met else "":
+            case "an error":
+                return ScriptResult(1, "", "ValueError", f"of shard {number}")
+            case "what no retry mends":
+                return ScriptResult(1, "", "AnalysisException", f"of shard {number}")
+            case "a lost JVM":
+                raise GatewayLostError(f"under shard {number}")
+            case "its deadline":
+                raise DeadlineExceededError(f"in shard {number}")
+        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps({"rows": number}))
+        return ScriptResult(0)
+
+
+def states(bench: Bench) -> dict[int, str]:
+    return {record.number: str(record.state) for record in records(bench).values()}
+
+
+def records(bench: Bench) -> dict[int, ShardRecord]:
+    found: dict[int, ShardRecord] = {}
+    with suppress(ShardNotFoundError):
+        while True:
+            found[len(found)] = bench.ledger.get_shard(RUN, len(found))
+    return found
+
+
+def planned(bench: Bench, shards: int, **meets: list[str]) -> Script:
+    script = Script({int(name[1:]): met for name, met in meets.items()})
+    bench.runner.behaviour = script.run
+    bench.plan(RUN, shards)
+    return script
+
+
+def test_a_success_is_recorded_before_the_next_shard_is_claimed(bench: Bench) -> None:
+    script = planned(bench, 3)
+    seen: list[list[str]] = []
+    script.meanwhile = lambda number: seen.append(list(states(bench).values()))
+
+    bench.deliver_together(bench.queue.receive(10))
+
+    assert seen == [
+        ["RUNNING", "PENDING", "PENDING"],
+        ["SUCCEEDED", "RUNNING", "PENDING"],
+        ["SUCCEEDED", "SUCCEEDED", "RUNNING"],
+    ]
+
+
+def test_a_script_that_dies_in_the_third_of_five_fails_that_one_alone(bench: Bench) -> None:
+    script = planned(bench, 5, n2=["what no retry mends"])
+
+    bench.deliver_together(bench.queue.receive(10))
+
+    assert list(states(bench).values()) == ["SUCCEEDED", "SUCCEEDED", "FAILED", "SUCCEEDED", "SUCCEEDED"]
+    assert script.begun == [0, 1, 2, 3, 4]
+    failed = records(bench)[2]
+    assert (failed.error_class, "of shard 2" in failed.error_message) == ("AnalysisException", True)
+    assert [record.attempts for record in records(bench).values()] == [1] * 5
+
+
+def test_what_was_not_begun_for_want_of_time_goes_back_at_once_with_its_attempt(bench: Bench) -> None:
+    script = planned(bench, 3)
+    script.meanwhile = lambda number: time.sleep(1.6)
+    messages = bench.queue.receive(10)
+
+    outcomes = bench.deliver_together(messages, remaining_s=13)  # 3 s beside the grace
+
+    assert [outcome.acknowledged for outcome in outcomes] == [True, False, False]
+    assert [(r.state, r.attempts) for r in records(bench).values()][1:] == [(ShardState.PENDING, 0)] * 2
+    assert len(bench.queue.receive(10)) == 2
+
+
+def test_a_shard_that_is_named_twice_is_done_once(bench: Bench) -> None:
+    script = planned(bench, 2)
+    bench.queue.send(record.ref.to_body() for record in records(bench).values())
+
+    outcomes = bench.deliver_together(bench.queue.receive(10))
+
+    assert script.begun == [0, 1]
+    assert all(outcome.acknowledged for outcome in outcomes)
+
+
+def test_a_ledger_that_does_not_take_the_first_success_harms_no_other(bench: Bench) -> None:
+    planned(bench, 3)
+    succeed = bench.ledger.succeed
+
+    def refuse(run_id: str, number: int, attempt_id: str, result: Any) -> None:
+        if number == 0:
+            raise LedgerError("gone")
+        succeed(run_id, number, attempt_id, result)
+
+    bench.ledger.succeed = refuse  # type: ignore[method-assign]
+
+    outcomes = bench.deliver_together(bench.queue.receive(10))
+
+    assert [outcome.acknowledged for outcome in outcomes] == [False, True, True]
+    assert list(states(bench).values()) == ["RUNNING", "SUCCEEDED", "SUCCEEDED"]
+
+
+FATES = st.sampled_from(["an error", "what no retry mends", "a lost JVM", "its deadline", "another's lease", "", ""])
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.lists(FATES, max_size=4), min_size=1, max_size=12),
+    st.lists(st.integers(0, 11), max_size=4),
+    st.data(),
+)
+def test_whatever_dies_every_shard_has_one_end_and_its_attempts_are_those_that_were_begun(
+    fates: list[list[str]], doubled: list[int], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        env = {"SPARKLET_BUCKET": BUCKET, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": f"{folder}/scratch"}
+        bench = make_bench(worker_settings(env))
+        script = Script(dict(enumerate(fates)))
+        bench.runner.behaviour = script.run
+        refs = bench.plan(RUN, len(fates), max_attempts=3)
+        bench.queue.send(refs[number % len(refs)].to_body() for number in doubled)
+        stolen: Counter[int] = Counter()
+
+        def steal(number: int) -> None:
+            """A lease that lapsed while the script ran: another worker has the shard, and dies with it."""
+            if script.meets[number][:1] == ["another's lease"]:
+                bench.clock.advance(2000)
+                before = bench.ledger.get_shard(RUN, number).attempts
+                bench.ledger.claim(refs[number], f"thief {len(script.begun)}", 60, 3)
+                stolen[number] += bench.ledger.get_shard(RUN, number).attempts - before
+
+        script.meanwhile = steal
+        for _ in range(200):
+            messages = bench.queue.receive(data.draw(st.integers(1, 10)))
+            if messages:
+                bench.deliver_together(messages)
+            bench.clock.advance(400)
+            if all(record.state.ended for record in records(bench).values()):
+                break
+
+        begun = Counter(script.begun)
+        for number, record in records(bench).items():
+            assert record.state.ended
+            assert record.attempts == begun[number] + stolen[number] <= 3
+            if record.state is ShardState.SUCCEEDED:
+                assert record.rows == number
+            elif not stolen[number]:
+                assert f"shard {number}" in record.error_message
+        assert not list(bench.worker.settings.scratch.glob("task-*"))
