@@ -367,6 +367,7 @@ TestReaders = Readers.TestCase
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(3600)
 def test_readers_see_each_row_once_at_full_size() -> None:
     """``make pytest ARGS='-n 0 -m campaign tests/functional/fanout/test_readers.py'``: minutes."""
     run_state_machine_as_test(Readers, settings=settings(max_examples=3_000, stateful_step_count=60, deadline=None))
