@@ -112,6 +112,11 @@ class Worker:
 
         self.attempt = Attempt(body)
 
+    def finish(self) -> None:
+        """Do what is begun to its end."""
+        while self.attempt and not self.attempt.done:
+            self.attempt.step(50)
+
     def _execute(self, execution: Execution, deadline: Deadline, log: Log) -> ShardResult:
         self.pause()
         return self.script(execution)

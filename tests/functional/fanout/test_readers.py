@@ -345,10 +345,10 @@ class Readers(RuleBasedStateMachine):
     def _work_to_the_end(self) -> None:
         for _ in range(MAX_ROUNDS):
             for worker in self.workers:
-                while worker.busy and worker.attempt:
-                    worker.attempt.step(50)
-                if message := self.world.receive():
-                    worker.take(message)
+                worker.finish()
+            while message := self.world.receive():
+                worker.take(message)
+                worker.finish()
             for letter in self.world.letters.receive():
                 consume(self.world.at, letter)
                 self.world.letters.delete(letter.receipt)
