@@ -148,7 +148,7 @@ class Readers(RuleBasedStateMachine):
             except NothingNewError:
                 assert incremental
             except PlanError:
-                assert existing in ("refuse", "overwrite") or self._somebody_is_at_work()
+                assert existing in ("refuse", "overwrite") or self._somebody_is_at_work() or self.forgot
 
     def _enter(self, request: RunRequest, dies_at: int | None) -> None:
         try:

@@ -204,6 +204,16 @@ def test_a_night_whose_failures_a_later_night_took_over_is_not_redriven(world: W
         redrive(world.at, "nightly-0")
 
 
+def test_a_night_is_not_redriven_while_a_later_one_is_about_to_be_planned(world: World) -> None:
+    for run in nights(world, 1):
+        work(world, run, 0)
+    options = RunOptions(max_objects=1, incremental=True)
+    new_run(world.at, world.request(run_id="nightly-1", name="nightly", output_uri=OUT, options=options))
+
+    with pytest.raises(PlanError, match="nightly-1"):
+        redrive(world.at, "nightly-0")
+
+
 def test_an_incremental_run_cannot_overwrite() -> None:
     with pytest.raises(SettingsError, match="incremental"):
         RunOptions(incremental=True, existing="overwrite")

@@ -65,7 +65,7 @@ def make_room(at: Deployment, run: Run) -> None:
 
 
 def overtaken_by(at: Deployment, run: Run) -> str:
-    """Which later run has replaced what this one wrote, or planned again what this one has not done; "" if none."""
+    """Which later run has replaced what this one wrote, or plans again what this one has not done; "" if none."""
     for other in at.ledger.list_runs():
         if other.created_s < run.created_s:
             return ""
@@ -75,8 +75,8 @@ def overtaken_by(at: Deployment, run: Run) -> str:
         if shared and other.options.existing == "overwrite" and other.parent != run.run_id:
             return f"the run {other.run_id} has replaced what it wrote"
         both_incremental = run.options.incremental and other.options.incremental and other.name == run.name
-        if both_incremental and next(at.ledger.parts(other.run_id), None):
-            return f"the later run {other.run_id} has planned again what it has not done; redrive that one"
+        if both_incremental and (not other.state.ended or next(at.ledger.parts(other.run_id), None)):
+            return f"the later run {other.run_id} plans again what it has not done; redrive that one"
     return ""
 
 
