@@ -74,8 +74,9 @@ def do_tasks(stack: RecordedStack) -> None:
         "params": {"folder": f"s3://{OUTSIDE}/in/data/"},
         "output_path": f"s3://{stack.bucket}/output/plain",
     }
-    answer = stack.invoke("WorkerFunction", event)
-    assert answer["state"] == "SUCCEEDED", answer
+    for bucket in (stack.bucket, OUTSIDE):
+        answer = stack.invoke("WorkerFunction", {**event, "output_path": f"s3://{bucket}/output/plain"})
+        assert answer["state"] == "SUCCEEDED", answer
     event["sparklet"] = {"script": f"s3://{stack.bucket}/scripts/mistyped.py"}
     assert "is not there" in stack.failure("WorkerFunction", event)
     body = json.dumps({"sparklet": {"script": f"s3://{stack.bucket}/scripts/job.py"}})
@@ -107,11 +108,19 @@ def enter_runs(stack: RecordedStack) -> None:
     ):
         written, params = f"{output}/output/{run_id}/", {"folder": f"{own}/input/"}
         request = RunRequest(str(JOB), inputs, written, run_id, params=params, options=options, access=access)
+        if run_id in ("work", "versions"):
+            request = replace(request, options=replace(options, existing="overwrite"))
+            written_before(stack, written)
         if run_id == "ends":
             request = replace(request, check=str(JOB), next=str(JOB), next_output=f"{own}/output/follows/")
         new_run(at, request)
     seal_first_part(stack, "cut-off")
     at.ledger.cancel_run("cut-off")
+
+
+def written_before(stack: RecordedStack, output: str) -> None:
+    """Something that a run replaces."""
+    stack.at().store.put(f"{output}shard=000000/part-0.parquet", b"rows")
 
 
 def seal_first_part(stack: RecordedStack, run_id: str) -> None:
@@ -128,12 +137,19 @@ def ask_for_runs(stack: RecordedStack) -> None:
     every = [f"{own}/input/work.csv", f"{own}/output/earlier/", f"{out}/in/data/"]
     cut: dict[str, Any] = {"max_objects": 1, "split": "csv", "shard_size": 64}
     for run_id, script, inputs, more in (
-        ("asked", f"{own}/scripts/job.py", every, cut),
-        ("asked-versions", f"{out}/in/jobs/job.py", [f"{out}/in/versions/"], {**cut, "versions": True}),
+        ("asked", f"{own}/scripts/job.py", every, {**cut, "overwrite": True}),
+        (
+            "asked-versions",
+            f"{out}/in/jobs/job.py",
+            [f"{out}/in/versions/"],
+            {**cut, "versions": True, "overwrite": True, "output": f"{out}/output/asked-versions/"},
+        ),
         ("asked-theirs", f"{own}/scripts/job.py", [f"s3://{THEIRS}/data/"], {"role": ROLE}),
         ("asked-again", f"{own}/scripts/job.py", [f"{own}/input/"], {"incremental": True, "name": "daily"}),
     ):
         asked = {"run_id": run_id, "script": script, "inputs": inputs, "output": f"{own}/output/{run_id}/", **more}
+        if "overwrite" in more:
+            written_before(stack, asked["output"])
         assert stack.invoke("PlannerFunction", asked)["sealed"], run_id
     asked["script"] = f"{own}/scripts/mistyped.py"
     assert "is not there" in stack.failure("PlannerFunction", {**asked, "run_id": "mistyped"})
