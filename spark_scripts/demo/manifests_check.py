@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ STATES = ("SUCCEEDED", "FAILED", "PENDING")
 
 # How often a shard was tried and how long it took is the machine's luck; where things lie has the run's id in it.
 RUN_FIELDS = ("Status", "RedriveCount", "ItemCounts", "Objects", "InputBytes", "OutputBytes", "Rows", "FailureCauses")
+OWN_FOLDER = re.compile(r"^shard=.+_(?=\d{6})")  # id and time of a run, which differ
 SHARD_FIELDS = ("Status", "RedriveCount", "Objects", "InputBytes", "OutputBytes", "Rows", "Error", "Cause")
 
 
@@ -63,7 +65,7 @@ def _shards(folder: Path, manifest: Mapping[str, Any]) -> dict[int, Mapping[str,
             if entry["Shard"] in found:
                 raise ValueError(f"shard {entry['Shard']} is in two result files of {folder}")
             outputs = json.loads(entry.get("Output", "{}")).get("outputs", [])
-            relative = sorted(uri.removeprefix(manifest["Output"]) for uri in outputs)
+            relative = sorted(OWN_FOLDER.sub("shard=", uri.removeprefix(manifest["Output"])) for uri in outputs)
             found[entry["Shard"]] = {**entry, "outputs": relative}
     return found
 

@@ -24,9 +24,9 @@ def kept(folder: Path, dispatch: Dispatch, later_s: float = 0.0, shards: int = 5
         world.clock.advance(1 + later_s)
         if number == 3:
             return Failure("ValueError", "bad", retryable=False)
-        return ShardResult(rows=number, output_bytes=10, outputs=(f"{OUTPUT}shard={number:06d}/",))
+        return ShardResult(rows=number, output_bytes=10, outputs=(f"{run.shard_output(number)}/",))
 
-    world.run(shards, tolerated_failure_count=1)
+    run = world.run(shards, tolerated_failure_count=1)
     if dispatch is Dispatch.MAP:
         world.children(world.handed_out(world.step("wave", wave=0)), do)
     else:
