@@ -71,7 +71,7 @@ scale: venv ## 100,000 shards through the real handler, clean and with faults, o
 	@$(RUN) -m benchmarks.scale $(ARGS)
 
 scale-quick: venv ## The same with 5,000 shards, in two minutes
-	@$(RUN) -m benchmarks.scale.leases --workers 300 --hold-s 20
+	@$(RUN) -m benchmarks.scale.leases --workers 200 --hold-s 18
 	@$(RUN) -m benchmarks.scale --shards 5000 --passes map:500 faults --out build/scale-quick.json $(ARGS)
 
 fuzz: venv ## Try over 100,000 events and environments; figures in build/fuzz.json
