@@ -51,7 +51,8 @@ def test_a_new_object_starts_a_run_of_it_and_its_event_delivered_twice_no_second
     assert again["output"]["run_id"] == run_id
     assert stack.local.ledger().get_run(run_id).inputs == (f's3://{stack.bucket}/incoming/odd "name".csv',)
     written = [key for key in stack.keys("output/each/") if key.endswith("/lines")]
-    assert written == [f"output/each/{run_id}/shard=000000/lines"]
+    run = stack.local.ledger().get_run(run_id)
+    assert written == [f"output/each/{run_id}/{run.shard_prefix}000000/lines"]
     assert len([run for run in stack.local.ledger().list_runs() if run.name == "each"]) == 1
 
 
@@ -95,4 +96,5 @@ def test_another_state_machine_starts_a_run_and_waits_for_its_end_as_the_guide_s
 
     assert ended["status"] == "SUCCEEDED", ended
     assert ended["output"]["cleaned"]["state"] == "SUCCEEDED"
-    assert stack.keys("output/parent/shard=000000/") == ["output/parent/shard=000000/lines"]
+    run = stack.local.ledger().get_run(ended["output"]["cleaned"]["run_id"])
+    assert stack.keys("output/parent/") == [f"output/parent/{run.shard_prefix}000000/lines"]
