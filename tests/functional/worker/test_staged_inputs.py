@@ -79,7 +79,9 @@ def run(function: Function, run_id: str, name: str, params: dict[str, Any], targ
     at = Deployment(BUCKET, function.store, function.ledger, queue, SystemClock())
     options = RunOptions(split="auto", target_bytes=target_bytes)
     script, inputs = f"{DATA}/scripts/plain.py", (f"{DATA}/{name}",)
-    new_run(at, RunRequest(script, inputs, f"s3://{BUCKET}/out/", run_id=run_id, params=params, options=options))
+    new_run(
+        at, RunRequest(script, inputs, f"s3://{BUCKET}/out/{run_id}/", run_id=run_id, params=params, options=options)
+    )
     planned = plan(at, run_id)
     assert (planned.state, planned.shard_count) >= (RunState.RUNNING, 3)
     function.said()
@@ -181,7 +183,7 @@ def test_a_slice_of_an_object_that_was_replaced_never_reaches_the_script(functio
     function.store.put(f"{DATA}/changing.jsonl", b'{"n": 1}\n' * 100)
     options = RunOptions(split="lines", target_bytes=500)
     script, inputs = f"{DATA}/scripts/plain.py", (f"{DATA}/changing.jsonl",)
-    new_run(at, RunRequest(script, inputs, f"s3://{BUCKET}/out/", run_id="changing", options=options))
+    new_run(at, RunRequest(script, inputs, f"s3://{BUCKET}/out/changing/", run_id="changing", options=options))
     plan(at, "changing")
     function.store.put(f"{DATA}/changing.jsonl", b'{"n": 2}\n' * 100)
     refs = [ref for m in _all(queue) if (ref := ShardRef.from_document(json.loads(m.body)))]
