@@ -94,7 +94,7 @@ def _names(cells: Sequence[str], path: str) -> list[str]:
     """Names for the columns of a list without a header; ``path`` is then a number, from 1."""
     names = [f"column {number}" for number, _ in enumerate(cells, start=1)]
     if path and not path.isdecimal():
-        raise RowError(f"no column is called {path!r}: the first row is {', '.join(cells)}; give its number", 1)
+        raise RowError(f"no column is called {path!r}: the first row is {', '.join(cells)[:400]}; give its number", 1)
     if path:
         return _numbered(names, path)
     if len(cells) == 1 or "://" in cells[0]:
