@@ -123,7 +123,7 @@ def _address(row: Mapping[str, object], address: str) -> str:
         bucket, key = _text(row, "bucket"), _text(row, "key")
         return _joined(bucket, key, f"{bucket}/{key}")
     raise RowError(
-        f"no column is called uri, or bucket and key, only {', '.join(row) or 'nothing'}; "
+        f"no column is called uri, or bucket and key, only {', '.join(row)[:400] or 'nothing'}; "
         "name the one that holds the address with --list-path"
     )
 
