@@ -35,7 +35,7 @@ def refuse_outputs(at: Deployment, run: Run) -> None:
 
 def _refuse_beside(run: Run, other: Run, folder: str) -> None:
     """PlanError where one of two open runs would delete what the other one writes, or does not expect it."""
-    shared = any(folder.startswith(theirs) or theirs.startswith(folder) for theirs in _folders(other))
+    shared = _overlap(folder, _folders(other))
     if not shared or other.run_id == run.run_id:
         return
     replacing = other.options.existing == "overwrite" and other.state is RunState.PLANNING
@@ -71,7 +71,7 @@ def overtaken_by(at: Deployment, run: Run) -> str:
             return ""
         if other.run_id == run.run_id:
             continue
-        shared = any(mine.startswith(other.output_uri) or other.output_uri.startswith(mine) for mine in _folders(run))
+        shared = _overlap(other.output_uri, _folders(run))
         if shared and other.options.existing == "overwrite" and other.parent != run.run_id:
             return f"the run {other.run_id} has replaced what it wrote"
         both_incremental = run.options.incremental and other.options.incremental and other.name == run.name
@@ -82,6 +82,11 @@ def overtaken_by(at: Deployment, run: Run) -> str:
 
 def _folders(run: Run) -> tuple[str, ...]:
     return (run.output_uri, run.next.output_uri) if run.next else (run.output_uri,)
+
+
+def _overlap(folder: str, others: tuple[str, ...]) -> bool:
+    """Whether a folder is one of the others, lies in one or holds one."""
+    return any(folder.startswith(other) or other.startswith(folder) for other in others)
 
 
 def _held(at: Deployment, folder: str) -> Iterator[str]:
