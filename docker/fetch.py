@@ -153,7 +153,7 @@ def drop_foreign_natives(jar: Path) -> None:
 def remove_signatures(folder: Path) -> None:
     """Let the class-data archive have the classes of signed jars, too."""
     sys.path.insert(0, str(SOURCE / "runtime"))
-    from sparklet.local.unsigned import unsigned_copies
+    from sparklet.local.prepared_jars import unsigned_copies
 
     for copy in unsigned_copies(folder, folder / "unsigned"):
         copy.replace(folder / copy.name)
@@ -228,7 +228,7 @@ def wheels(asked: argparse.Namespace) -> None:
 def trust(asked: argparse.Namespace) -> None:
     """Java trusts what the base image trusts."""
     sys.path.insert(0, str(SOURCE / "runtime"))
-    from sparklet.local.truststore import jks, machine_certificates
+    from sparklet.local.java import jks, machine_certificates
 
     os.environ.pop("SSL_CERT_FILE", None)  # what the building machine trusts stays out of the image
     certificates = machine_certificates({})
@@ -319,7 +319,7 @@ def tools() -> Path:
 
 def trust_the_proxy() -> None:
     """Let the fetcher's Java trust the building machine's bundle, if there is one."""
-    from sparklet.local.truststore import jks, machine_certificates, trust_options
+    from sparklet.local.java import jks, machine_certificates, trust_options
 
     if CERTIFICATES.is_file():
         store = Path("/tmp/proxy.jks")  # noqa: S108 - see above

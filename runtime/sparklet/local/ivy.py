@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
 from sparklet.errors import LocalStackError
-from sparklet.local.java import is_bundled
-from sparklet.local.truststore import jks, machine_certificates, trust_options
+from sparklet.local.java import is_bundled, jks, machine_certificates, trust_options
 
 _CONNECT_TIMEOUT_MS, _READ_TIMEOUT_MS = 20_000, 60_000
 _POLL_S = 0.2

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from sparklet.errors import LocalStackError
-from sparklet.local.resources import resource
+from sparklet.local.installation import resource
 
 Template = dict[str, Any]
 

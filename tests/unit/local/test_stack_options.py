@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from sparklet.errors import SettingsError
+from sparklet.local.attach import differences_between
 from sparklet.local.deploy import parameters_of
-from sparklet.local.joining import differences_between
-from sparklet.local.stack_options import StackOptions
+from sparklet.local.stack import StackOptions
 
 
 def options(**changes: Any) -> StackOptions:
