@@ -167,31 +167,30 @@ def jars(asked: argparse.Namespace) -> None:
         SPARK.symlink_to(OUT / "spark")
     from sparklet.local import ivy
     from sparklet.local.jars import ensure_jars, load_stack
-    from sparklet.local.java import find_java
 
-    trust_the_proxy()
     stack = load_stack(asked.stack)
     wanted = {"s3a", *asked.groups.split(",")}.intersection(stack.groups)  # distributions have groups of their own
     folder = OUT / "jars"
     folder.mkdir(parents=True)
-    for jar in ensure_jars(asked.stack, CACHE / "jars", wanted, say):
+    fetched = ensure_jars(asked.stack, CACHE / "jars", wanted, say)
+    for jar in fetched:
         shutil.copyfile(jar, folder / jar.name)
-    (folder / "ORDER").write_text("".join(f"{jar.file_name}\n" for jar in stack.choose(wanted)))
+    (folder / "ORDER").write_text("".join(f"{jar.name}\n" for jar in fetched))
     extra = OUT / "extra-jars"
     shutil.copytree(
         SOURCE / "docker" / "extra-jars", extra, ignore=lambda _, names: {n for n in names if not n.endswith(".jar")}
     )
     for coordinate, _, sha256 in (text.partition("=") for text in asked.coordinates.replace(",", " ").split()):
-        fetch_extra(ivy, find_java(), coordinate, sha256, extra)
+        fetch_extra(ivy, coordinate, sha256, extra)
     finish(folder, extra)
 
 
-def fetch_extra(ivy: Any, java: Path, coordinate: str, sha256: str, folder: Path) -> None:
+def fetch_extra(ivy: Any, coordinate: str, sha256: str, folder: Path) -> None:
     """One jar of the user's own by its coordinates; verified if its sha256 was given, else told."""
     work = OUT / "ivy"
     work.mkdir(parents=True, exist_ok=True)
     jar = ivy.Coordinate.parse(coordinate)
-    if cause := ivy.fetch([jar], work, java, os.environ.get("SPARKLET_MAVEN_MIRROR") or None, lambda _: None):
+    if cause := ivy.fetch([jar], work, say):
         sys.exit(f"EXTRA_COORDINATES: {coordinate} cannot be had: {cause}")
     arrived = work / "out" / jar.file_name
     found = hashlib.sha256(arrived.read_bytes()).hexdigest()
@@ -315,16 +314,6 @@ def tools() -> Path:
         str(requirements([line])),
     )
     return target
-
-
-def trust_the_proxy() -> None:
-    """Let the fetcher's Java trust the building machine's bundle, if there is one."""
-    from sparklet.local.java import jks, machine_certificates, trust_options
-
-    if CERTIFICATES.is_file():
-        store = Path("/tmp/proxy.jks")  # noqa: S108 - see above
-        store.write_bytes(jks(machine_certificates()))
-        os.environ["JAVA_TOOL_OPTIONS"] = " ".join(trust_options(store))
 
 
 def precompile(folder: Path) -> None:

@@ -32,4 +32,5 @@ def test_a_bundle_of_the_users_own_comes_first(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle.pem"
     bundle.write_text(ssl.DER_cert_to_PEM_cert(everything[0]))
 
-    assert machine_certificates({"SSL_CERT_FILE": str(bundle)}) == [everything[0]]
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        assert machine_certificates({name: str(bundle)}) == [everything[0]]

@@ -88,9 +88,14 @@ def _probe(java: Path) -> tuple[str, Path | None]:
     return found.get("java.version", ""), Path(home) if home else None
 
 
+def named_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The bundle of certificate authorities that the user names."""
+    return environ.get("SSL_CERT_FILE") or environ.get("REQUESTS_CA_BUNDLE")
+
+
 def machine_certificates(environ: Mapping[str, str] = os.environ) -> list[bytes]:
-    """The machine's certificate authorities (DER): SSL_CERT_FILE's, or its system's; none if neither is known."""
-    for bundle in filter(None, (environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile, *_BUNDLES)):
+    """The certificate authorities (DER) that the user names, or the system's; none if neither is known."""
+    for bundle in filter(None, (named_bundle(environ), ssl.get_default_verify_paths().cafile, *_BUNDLES)):
         if Path(bundle).is_file():
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_verify_locations(cafile=bundle)
