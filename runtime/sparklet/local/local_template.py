@@ -49,11 +49,6 @@ def parse_template(text: str) -> Template:
     return document
 
 
-def handlers_of(template: Template) -> dict[str, str]:
-    """The dotted handler of every function, by its logical id."""
-    return {name: _handler(body["Properties"]) for name, body in _functions(template).items()}
-
-
 def localise(
     template: Template, parameters: Mapping[str, str], handlers: Mapping[str, str], worker_env: Mapping[str, str]
 ) -> Template:
@@ -71,7 +66,7 @@ def localise(
     local = _unpublished(template)
     for name, body in _functions(local).items():
         properties = body["Properties"]
-        target = handlers.get(name) or _handler(properties)
+        target = handlers.get(name) or handler_of(properties)
         body.pop("Metadata", None)  # how it would be built
         for key in _CODE:
             properties.pop(key, None)
@@ -104,7 +99,8 @@ def to_json(template: Template) -> str:
     return json.dumps(template, sort_keys=True, separators=(",", ":"))
 
 
-def _handler(properties: Mapping[str, Any]) -> str:
+def handler_of(properties: Mapping[str, Any]) -> str:
+    """The dotted handler of a function with these properties."""
     if "ImageConfig" in properties:
         return str(properties["ImageConfig"]["Command"][0])
     return str(properties["Handler"])

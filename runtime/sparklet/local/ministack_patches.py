@@ -14,7 +14,7 @@ needed.
 ``_keep_no_logs`` (test_ministack_patches)
     ministack keeps the log lines of every invocation in memory for ever; workers write files.
 ``write_state`` (test_stack_life)
-    ministack writes its state only when it ends in an orderly way, and says nothing of a failure.
+    ministack writes its state only when it ends in an orderly way, and only logs a failure.
 """
 
 import copy
@@ -131,7 +131,7 @@ def write_state(services: Collection[str]) -> None:
     copy.deepcopy = lambda value, memo=None, nil=None: value  # type: ignore[assignment]
     states = ministack._build_persistence_save_dict()
     for name in services:
-        if (state := states[name]()) is not None:  # None: it has nothing to say, what it said earlier stands
+        if (state := states[name]()) is not None:  # None: it has nothing to save, what it saved earlier stands
             document = {"__ministack_format__": persistence._state_format_version(name), "payload": state}
             path = Path(persistence.STATE_DIR) / f"{name}.json"
             draft = path.with_suffix(".draft")

@@ -64,7 +64,7 @@ def is_alive(pid: int) -> bool:
 
 
 def collect_all(within_s: float) -> None:
-    """Wait for all children of this process, which were told to end, and take their exit codes."""
+    """Wait for all children of this process, which are ending, and take their exit codes."""
     end_s = time.monotonic() + within_s
     while time.monotonic() < end_s:
         try:

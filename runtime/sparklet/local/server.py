@@ -80,8 +80,8 @@ async def _save(saver: Saver, scope: Message, send: Any) -> None:
 
 def _knows(token: str, scope: Message) -> bool:
     name = TOKEN_HEADER.lower().encode()
-    said = [value for key, value in scope.get("headers", ()) if key.lower() == name]
-    return any(hmac.compare_digest(value, token.encode()) for value in said)
+    given = [value for key, value in scope.get("headers", ()) if key.lower() == name]
+    return any(hmac.compare_digest(value, token.encode()) for value in given)
 
 
 def _refusal(room: Room, scope: Message) -> str:
@@ -101,8 +101,8 @@ async def _answer(scope: Message, send: Any, status: int, body: bytes, kind: byt
 
 
 async def _serve(listening: int, token: str) -> int:
-    """Serve until told to end, save, and say with which code this process should end."""
-    saver, processing, end_requested = Saver(), Processing(), asyncio.Event()
+    """Serve until SIGTERM, save; the code with which this process should end."""
+    saver, processing, end_requested = Saver(Path(os.environ["STATE_DIR"])), Processing(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end_requested.set)
 
@@ -141,7 +141,7 @@ def _end_at_last() -> None:
 
 
 def _end_workers() -> None:
-    """Ask the functions' processes to end, while they can still tell the ledger; then see to it."""
+    """Ask the functions' processes to end, while they can still write to the ledger; then kill what is left."""
     workers = [child.pid for child in psutil.Process().children()]
     for worker in workers:
         signal_process(worker, signal.SIGTERM)
@@ -153,7 +153,7 @@ def main() -> None:
     """Serve on the listening socket that the host handed down, until SIGTERM or the host's death."""
     host, listening = int(sys.argv[1]), int(sys.argv[2])
     processes.signal_when_parent_dies(signal.SIGTERM)
-    if os.getppid() != host:  # it died before the kernel was told
+    if os.getppid() != host:  # it died before the kernel knew
         return
     asyncio.run(_run(listening))
 

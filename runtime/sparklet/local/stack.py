@@ -100,7 +100,7 @@ class LocalStack:
     """A client's hold on the running stack; leaving it gives the hold back.
 
     While it is held, this process' AWS settings and proxies are those of the stack: no credentials of the
-    user's can be used by mistake. ``info`` says what runs; ``differences`` what was wanted otherwise.
+    user's can be used by mistake. ``info`` says what runs; ``differences`` what this client wanted otherwise.
     """
 
     def __init__(self, state: StateDir, info: StackInfo, differences: tuple[str, ...], holding: ExitStack) -> None:
@@ -115,12 +115,12 @@ class LocalStack:
         """Attach to the stack of a state folder; start it first if it does not run.
 
         Clients that come at the same time share one stack. One that comes alone and wants it
-        otherwise has it deployed anew; with others there, what runs is used and ``progress`` told so.
+        otherwise has it deployed anew; with others there, what runs is used, and ``progress`` gets the differences.
 
         Raises
         ------
         LocalStackError
-            If it cannot be started; says why and where the log is.
+            If it cannot be started; names the cause and the log.
         """
         state, order = _state(options.state_dir), options.order()
         _make(state)

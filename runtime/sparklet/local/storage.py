@@ -28,9 +28,16 @@ _POLL_S = 0.01
 
 
 class Saver:
-    """Saves what changes now and then, from a forked child: one instant of the state, and nobody waits for it."""
+    """Saves what changes now and then, from a forked child: one instant of the state, and nobody waits for it.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    folder
+        Where the state is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._lock = threading.Lock()  # two writers would share a draft
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="saver", daemon=True)
@@ -66,7 +73,7 @@ class Saver:
             while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
                 time.sleep(_POLL_S)
             if ended[1] != 0:
-                raise OSError(f"the state cannot be saved (status {ended[1]}): is the disk full?")
+                raise OSError(f"the state cannot be saved in {self._folder} (status {ended[1]}): is the disk full?")
 
 
 def _write(services: Collection[str]) -> None:
