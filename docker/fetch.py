@@ -206,19 +206,7 @@ def wheels(asked: argparse.Namespace) -> None:
     """Install the stack's wheels without pip's own traces, compiled so that no file date matters."""
     wanted = [line for line in distributions(asked) if not line.startswith(PYSPARK)]
     target = OUT / "python"
-    pip(
-        "install",
-        "--no-index",
-        "--find-links",
-        str(downloaded(wanted)),
-        "--no-deps",
-        "--no-compile",
-        "--target",
-        str(target),
-        "--require-hashes",
-        "-r",
-        str(requirements(wanted)),
-    )
+    install(wanted, target, "--no-compile")
     shutil.rmtree(target / "bin", ignore_errors=True)
     precompile(target)
     finish(target)
@@ -241,21 +229,7 @@ def trust(asked: argparse.Namespace) -> None:
 
 def bill(asked: argparse.Namespace) -> None:
     """The library that writes the bill of materials, for a stage of which the image holds only what it wrote."""
-    lock = (SOURCE / "requirements" / "sbom.lock").read_text().replace("\\\n", " ")
-    wanted = [line for line in lock.splitlines() if not line.lstrip().startswith("#")]
-    pip(
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--find-links",
-        str(downloaded(wanted)),
-        "--target",
-        str(OUT / "bill"),
-        "--require-hashes",
-        "-r",
-        str(requirements(wanted)),
-    )
+    install(locked("sbom.lock"), OUT / "bill", "--quiet")
 
 
 STEPS = {"bill": bill, "jars": jars, "spark": spark, "trust": trust, "wheels": wheels}
@@ -272,67 +246,44 @@ def downloaded(wanted: list[str]) -> Path:
     name = hashlib.sha256("\n".join([sys.version, *wanted]).encode()).hexdigest()[:16]
     folder = CACHE / "wheels" / name
     if not (folder / "complete").exists():
-        pip(
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "--dest",
-            str(folder),
-            "--require-hashes",
-            "-r",
-            str(requirements(wanted)),
-        )
+        pip("download", "--quiet", "--no-deps", "--no-build-isolation", "--dest", str(folder), *verified(wanted))
         (folder / "complete").touch()
     return folder
 
 
-def requirements(wanted: list[str]) -> Path:
-    """The requirements as a file for pip."""
+def verified(wanted: list[str]) -> list[str]:
+    """Options that have pip take exactly these requirements, by their hashes."""
     file = OUT / "requirements.txt"
     OUT.mkdir(exist_ok=True)
     file.write_text("\n".join(wanted) + "\n")
-    return file
+    return ["--require-hashes", "-r", str(file)]
+
+
+def install(wanted: list[str], target: Path, *options: str) -> None:
+    """Install exactly these requirements, which are downloaded first, into a folder."""
+    found = ["--no-index", "--find-links", str(downloaded(wanted)), *verified(wanted)]
+    pip("install", "--no-deps", "--target", str(target), *found, *options)
+
+
+def locked(name: str) -> list[str]:
+    """The requirements of a lock file, a line each."""
+    lock = (SOURCE / "requirements" / name).read_text().replace("\\\n", " ")
+    return [line for line in lock.splitlines() if not line.lstrip().startswith("#")]
 
 
 def tools() -> Path:
     """The one package that the fetcher needs beside the standard library, as it is locked for the local mode."""
-    lock = (SOURCE / "requirements" / "local.lock").read_text().replace("\\\n", " ")
-    line = next(line for line in lock.splitlines() if line.startswith("filelock=="))
     target = Path("/tmp/tools")  # noqa: S108 - a builder stage has no one else in it
-    pip(
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--find-links",
-        str(downloaded([line])),
-        "--target",
-        str(target),
-        "--require-hashes",
-        "-r",
-        str(requirements([line])),
-    )
+    install([line for line in locked("local.lock") if line.startswith("filelock==")], target, "--quiet")
     return target
 
 
 def precompile(folder: Path) -> None:
     """Byte code that is taken as it is, whatever the files' dates: the image is read-only and its dates are 0."""
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "compileall",
-            "-q",
-            "--invalidation-mode",
-            "unchecked-hash",
-            "-s",
-            str(folder),
-            str(folder),
-        ],
-        check=False,  # a library may carry a file for another Python
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-    )
+    command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    # A library may carry a file for another Python, so the exit code says nothing.
+    env = {**os.environ, "PYTHONHASHSEED": "0"}
+    subprocess.run([*command, "-s", str(folder), str(folder)], check=False, env=env)
 
 
 def finish(*folders: Path) -> None:
