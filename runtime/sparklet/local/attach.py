@@ -35,10 +35,10 @@ def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
         yield
 
 
-def attach_or_start(state: StateDir, order: Mapping[str, Any], keep: bool, hold: Lock, progress: Progress) -> Any:
+def attach_or_start(state: StateDir, request: Mapping[str, Any], keep: bool, hold: Lock, progress: Progress) -> Any:
     """Hold the clients' lock with others while a stack runs; what its host published.
 
-    A stack that nobody else uses, and that differs from the order, is ended and started anew.
+    A stack that nobody else uses, and that differs from the request, is ended and started anew.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def attach_or_start(state: StateDir, order: Mapping[str, Any], keep: bool, hold:
     alone = hold.exclusive()
     if not is_locked(state.host_lock):
         state.keep_file.unlink(missing_ok=True)  # of a host that was killed
-    elif alone and order["processing"] and not state.keep_file.exists() and _differs(state, order):
+    elif alone and request["processing"] and not state.keep_file.exists() and _differs(state, request):
         progress("ending the local stack to deploy it anew")
         end_host(state)
     _share(hold, progress)
@@ -62,12 +62,12 @@ def attach_or_start(state: StateDir, order: Mapping[str, Any], keep: bool, hold:
     if (document := _await_info(state)) is not None:
         progress(f"attached to the local stack at {document['endpoint_url']}")
         return document
-    return _start(state, order, progress)
+    return _start(state, request, progress)
 
 
-def _differs(state: StateDir, order: Mapping[str, Any]) -> bool:
+def _differs(state: StateDir, request: Mapping[str, Any]) -> bool:
     document = published(state)
-    return document is None or bool(differences_between(order, document["order"]))
+    return document is None or bool(differences_between(request, document["request"]))
 
 
 def _share(hold: Lock, progress: Progress) -> None:
@@ -78,12 +78,12 @@ def _share(hold: Lock, progress: Progress) -> None:
             raise LocalStackError("the earlier local stack does not end; `sparklet stop` ends it")
 
 
-def _start(state: StateDir, order: Mapping[str, Any], progress: Progress) -> Any:
-    progress(f"starting the local stack ({order['workers']} workers, state in {state.root})")
+def _start(state: StateDir, request: Mapping[str, Any], progress: Progress) -> Any:
+    progress(f"starting the local stack ({request['workers']} workers, state in {state.root})")
     started_s = time.monotonic()
     for stale in (state.failure_file, state.info_file):  # of a host that was killed
         stale.unlink(missing_ok=True)
-    write_json(state.order_file, _next_order(order, read_json(state.order_file)))
+    write_json(state.request_file, _next_request(request, read_json(state.request_file)))
     host = _spawn_host(state)
     while os.waitpid(host, os.WNOHANG) == (0, 0):
         if (document := published(state)) is not None:
@@ -96,10 +96,10 @@ def _start(state: StateDir, order: Mapping[str, Any], progress: Progress) -> Any
     raise LocalStackError(why_it_ended(state))
 
 
-def _next_order(order: Mapping[str, Any], last: Any) -> Mapping[str, Any]:
+def _next_request(request: Mapping[str, Any], last: Any) -> Mapping[str, Any]:
     """What the host is to deploy; a client that only reads leaves the deployment as it was."""
-    if order["processing"] or last is None or last.get("version") != order["version"]:
-        return order
+    if request["processing"] or last is None or last.get("version") != request["version"]:
+        return request
     return {**last, "processing": False}
 
 

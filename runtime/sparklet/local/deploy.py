@@ -33,16 +33,16 @@ class Deployed:
     map_machine: str
 
 
-def parameters_of(order: Mapping[str, Any]) -> dict[str, str]:
-    """The template's parameters for what a client ordered."""
+def parameters_of(request: Mapping[str, Any]) -> dict[str, str]:
+    """The template's parameters for what a client requests."""
     return {
         "ImageUri": "local",
-        "FunctionMemoryMB": str(order["memory_mb"]),
-        "FunctionTimeoutS": str(order["timeout_s"]),
-        "MaximumConcurrency": str(max(MIN_MAPPED, order["workers"])),
-        "MapConcurrency": str(order["workers"]),
-        "MaxReceiveCount": str(order["max_receive_count"]),
-        "Runner": str(order["runner"]),
+        "FunctionMemoryMB": str(request["memory_mb"]),
+        "FunctionTimeoutS": str(request["timeout_s"]),
+        "MaximumConcurrency": str(max(MIN_MAPPED, request["workers"])),
+        "MapConcurrency": str(request["workers"]),
+        "MaxReceiveCount": str(request["max_receive_count"]),
+        "Runner": str(request["runner"]),
     }
 
 

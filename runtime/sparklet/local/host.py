@@ -48,7 +48,7 @@ class Host:
         """Have the stack end: the handler of SIGTERM."""
         self._ending = True
 
-    def run(self, order: Mapping[str, Any]) -> None:
+    def run(self, request: Mapping[str, Any]) -> None:
         """Start, deploy, publish; return when the stack has ended.
 
         Raises
@@ -57,13 +57,13 @@ class Host:
             If it cannot be started, or the stand-in ends by itself.
         """
         try:
-            control = self._start(order["worker_env"])
-            deployed = self._deploy(control, order)
+            control = self._start(request["worker_env"])
+            deployed = self._deploy(control, request)
             control.save()
-            if order["processing"]:
+            if request["processing"]:
                 control.start_processing()
                 restart_executions(control, (deployed.loop_machine, deployed.map_machine))
-            self._publish(control, deployed, order)
+            self._publish(control, deployed, request)
             self._watch()
         except LocalStackError as error:  # written before the end begins: clients read it as soon as it does
             self._state.failure_file.write_text(str(error), encoding="utf-8")
@@ -85,19 +85,19 @@ class Host:
         control.await_ready(SERVER_STARTS_WITHIN_S)
         return control
 
-    def _deploy(self, control: Control, order: Mapping[str, Any]) -> Deployed:
-        worker_env = environment.of_workers(self._state, order["worker_env"])
-        parameters = parameters_of(order)
-        template = localise(load_template(), parameters, order["handlers"], worker_env)
-        return deploy(control, to_json(template), parameters, order["workers"])
+    def _deploy(self, control: Control, request: Mapping[str, Any]) -> Deployed:
+        worker_env = environment.of_workers(self._state, request["worker_env"])
+        parameters = parameters_of(request)
+        template = localise(load_template(), parameters, request["handlers"], worker_env)
+        return deploy(control, to_json(template), parameters, request["workers"])
 
-    def _publish(self, control: Control, deployed: Deployed, order: Mapping[str, Any]) -> None:
+    def _publish(self, control: Control, deployed: Deployed, request: Mapping[str, Any]) -> None:
         document = {
             "endpoint_url": control.endpoint_url,
             "token": control.token,
             "host_pid": os.getpid(),
             "deployed": asdict(deployed),
-            "order": dict(order),
+            "request": dict(request),
         }
         write_json(self._state.info_file, document)
 
@@ -146,7 +146,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, host.request_end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        host.run(read_json(state.order_file))
+        host.run(read_json(state.request_file))
     except LocalStackError as error:
         print(error, file=sys.stderr)
     except BaseException as error:  # the clients must learn of it, whatever it is

@@ -1,4 +1,4 @@
-"""The project's own ``sam/template.yaml``, made fit for the stand-in: every function becomes a Zip shim.
+"""The project's own ``sam/template.yaml`` for the stand-in: every function becomes a Zip shim.
 
 Images and packages are not built here, and nothing is published: there are no versions, and whatever names an alias
 names its function (``_unpublished``). The stand-in takes a mapping's concurrency, and conditions on lists, in another

@@ -1,7 +1,7 @@
 """The stand-in's own process: ministack behind a guard, with its state saved while it runs.
 
 ministack starts its event source mappings as soon as its state is loaded, and lets everyone in who reaches the port.
-Here mappings and schedules rest until a client wants them, and requests need a token: whoever may create a
+Here mappings and schedules wait until a client wants them, and requests need a token: whoever may create a
 function may run code as this user, and loopback is open to other users and to web pages.
 
 Started by the host as ``python -m sparklet.local.server``.

@@ -1,4 +1,4 @@
-"""What stands between the stand-in's worker process and the real handler.
+"""The shim between the stand-in's worker process and the real handler.
 
 The stand-in talks to a worker by JSON lines on its standard input and output. The shim moves that
 conversation to descriptors of its own, so that no print of a script, a library or the JVM breaks it, gives the
@@ -146,10 +146,10 @@ def _open_log(name: str) -> Path | None:
 
 
 def _bound(log: Path) -> None:
-    """Of a log that grows too long keep one earlier stretch; all write by appending, so it may be cut under them."""
+    """Keep one earlier stretch of a log that grows too long; all write by appending, so it may be cut under them."""
     try:
         if log.stat().st_size > MAX_LOG_BYTES:
             shutil.copyfile(log, log.with_suffix(".log.1"))
             os.truncate(log, 0)
     except OSError:
-        return  # somebody deleted it: there is nothing to keep within bounds
+        return  # somebody deleted it

@@ -64,7 +64,7 @@ class StackOptions:
         if self.runner not in ("warm", "submit"):
             raise SettingsError(f"runner is {self.runner!r}; it must be warm or submit")
 
-    def order(self) -> dict[str, Any]:
+    def request(self) -> dict[str, Any]:
         """What the host deploys, and what two clients must agree on to share a stack."""
         from sparklet.local.local_template import load_template, to_json
 
@@ -122,16 +122,16 @@ class LocalStack:
         LocalStackError
             If it cannot be started; names the cause and the log.
         """
-        state, order = _state(options.state_dir), options.order()
+        state, request = _state(options.state_dir), options.request()
         _make(state)
         with ExitStack() as holding:
             with start_lock(state, progress):
                 hold = holding.enter_context(Lock(state.clients_lock))
-                document = attach_or_start(state, order, options.keep, hold, progress)
+                document = attach_or_start(state, request, options.keep, hold, progress)
             info = _info(state, document)
             differences: tuple[str, ...] = ()
             if options.processing:
-                if differences := differences_between(order, document["order"]):
+                if differences := differences_between(request, document["request"]):
                     listed = "; ".join(differences)
                     progress(f"the local stack runs already and is used as it is ({listed}); `sparklet stop` ends it")
                 Control(document["endpoint_url"], document["token"]).start_processing()
@@ -248,10 +248,10 @@ def _make(state: StateDir) -> None:
 
 
 def _info(state: StateDir, document: Any) -> StackInfo:
-    order = document["order"]
+    request = document["request"]
     return StackInfo(
         **document["deployed"],
-        **{name: order[name] for name in ("workers", "timeout_s", "memory_mb", "runner")},
+        **{name: request[name] for name in ("workers", "timeout_s", "memory_mb", "runner")},
         endpoint_url=document["endpoint_url"],
         region=REGION,
         host_pid=document["host_pid"],

@@ -34,7 +34,7 @@ class StateDir:
         self.clients_lock = root / "clients.lock"  # held, shared, by every client
         self.start_lock = root / "start.lock"  # held while somebody starts, attaches to or stops the stack
         self.info_file = root / "stack.json"  # written when the stack is ready, deleted when it ends
-        self.order_file = root / "order.json"  # what the next host is to start and deploy
+        self.request_file = root / "request.json"  # what the next host is to start and deploy
         self.keep_file = root / "keep"  # while it is there, the stack outlives its clients
         self.failure_file = root / "failure.txt"  # why the last host ended, if it did not end because it should
         # Empty: AWS's SDK for Java complains of /dev/null, with a stack trace, in every worker's log.
