@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
+
+from sparklet.local import ministack_patches
 
 PROGRAM = """\
 from ministack.services import cloudwatch_logs, eventbridge, lambda_svc
@@ -34,3 +37,8 @@ def test_mappings_and_schedules_wait_and_no_logs_are_kept() -> None:
         "stopped []",
         "log groups 0",
     ], done.stderr
+
+
+def test_the_patches_are_for_the_ministack_that_is_installed() -> None:
+    """With another version, try each patch's removal, as the module says, before this is changed."""
+    assert f"ministack {version('ministack')}," in str(ministack_patches.__doc__)
