@@ -23,7 +23,7 @@ from pathlib import Path
 ARCHIVE = Path("/opt/sparklet/cds/sparklet.jsa")
 FORMATS = ("delta", "iceberg", "hudi")
 ADDR_NO_RANDOMIZE = 0x0040000  # personality(2)
-MOST_TURNS = 3  # of two dumps each
+MAX_ROUNDS = 3  # of two dumps each
 SLEEPY_CLASSES = "jdk/jfr/"  # loaded only where somebody records
 
 
@@ -68,21 +68,21 @@ def dump(command: list[str], classes: Path) -> None:
         names = read_names(classes, Path(folder)) if classes.is_file() else None
         # Room enough that hardly anything is collected, and no finalizer gets in between.
         command = [*command[:-2], "-Xmx3g", "-Xmn2g", *command[-2:]]  # before -cp
-        archived(command, names, Path(folder), MOST_TURNS if fixed else 0).replace(ARCHIVE)
+        archived(command, names, Path(folder), MAX_ROUNDS if fixed else 0).replace(ARCHIVE)
     ARCHIVE.chmod(0o644)
     print(f"{ARCHIVE}: {ARCHIVE.stat().st_size / 1e6:.0f} MB")
 
 
-def archived(command: list[str], names: Path | None, folder: Path, turns: int) -> Path:
+def archived(command: list[str], names: Path | None, folder: Path, rounds: int) -> Path:
     """An archive that two dumps agree on: Java's own threads race, and about one dump in thirty is another file.
 
-    Without ``turns``, of two dumps each, the only dump there is.
+    Without ``rounds``, of two dumps each, the only dump there is.
     """
-    if not turns:
+    if not rounds:
         return _dumped(command, names, [folder / "only.jsa"])[0]
     seen: dict[str, Path] = {}
-    for turn in range(turns):
-        for path in _dumped(command, names, [folder / f"{turn}-{number}.jsa" for number in range(2)]):
+    for number in range(rounds):
+        for path in _dumped(command, names, [folder / f"{number}-{twin}.jsa" for twin in range(2)]):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest in seen:

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from sparklet.local.compiled import compiled_jar
+from sparklet.local.prepared_jars import compiled_jar
 
 ORDER = Path("/opt/sparklet/jars/ORDER")
 

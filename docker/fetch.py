@@ -153,7 +153,7 @@ def drop_foreign_natives(jar: Path) -> None:
 def remove_signatures(folder: Path) -> None:
     """Let the class-data archive have the classes of signed jars, too."""
     sys.path.insert(0, str(SOURCE / "runtime"))
-    from sparklet.local.unsigned import unsigned_copies
+    from sparklet.local.prepared_jars import unsigned_copies
 
     for copy in unsigned_copies(folder, folder / "unsigned"):
         copy.replace(folder / copy.name)
@@ -167,31 +167,30 @@ def jars(asked: argparse.Namespace) -> None:
         SPARK.symlink_to(OUT / "spark")
     from sparklet.local import ivy
     from sparklet.local.jars import ensure_jars, load_stack
-    from sparklet.local.java import find_java
 
-    trust_the_proxy()
     stack = load_stack(asked.stack)
     wanted = {"s3a", *asked.groups.split(",")}.intersection(stack.groups)  # distributions have groups of their own
     folder = OUT / "jars"
     folder.mkdir(parents=True)
-    for jar in ensure_jars(asked.stack, CACHE / "jars", wanted, say):
+    fetched = ensure_jars(asked.stack, CACHE / "jars", wanted, say)
+    for jar in fetched:
         shutil.copyfile(jar, folder / jar.name)
-    (folder / "ORDER").write_text("".join(f"{jar.file_name}\n" for jar in stack.choose(wanted)))
+    (folder / "ORDER").write_text("".join(f"{jar.name}\n" for jar in fetched))
     extra = OUT / "extra-jars"
     shutil.copytree(
         SOURCE / "docker" / "extra-jars", extra, ignore=lambda _, names: {n for n in names if not n.endswith(".jar")}
     )
     for coordinate, _, sha256 in (text.partition("=") for text in asked.coordinates.replace(",", " ").split()):
-        fetch_extra(ivy, find_java(), coordinate, sha256, extra)
+        fetch_extra(ivy, coordinate, sha256, extra)
     finish(folder, extra)
 
 
-def fetch_extra(ivy: Any, java: Path, coordinate: str, sha256: str, folder: Path) -> None:
+def fetch_extra(ivy: Any, coordinate: str, sha256: str, folder: Path) -> None:
     """One jar of the user's own by its coordinates; verified if its sha256 was given, else told."""
     work = OUT / "ivy"
     work.mkdir(parents=True, exist_ok=True)
     jar = ivy.Coordinate.parse(coordinate)
-    if cause := ivy.fetch([jar], work, java, os.environ.get("SPARKLET_MAVEN_MIRROR") or None, lambda _: None):
+    if cause := ivy.fetch([jar], work, say):
         sys.exit(f"EXTRA_COORDINATES: {coordinate} cannot be had: {cause}")
     arrived = work / "out" / jar.file_name
     found = hashlib.sha256(arrived.read_bytes()).hexdigest()
@@ -207,19 +206,7 @@ def wheels(asked: argparse.Namespace) -> None:
     """Install the stack's wheels without pip's own traces, compiled so that no file date matters."""
     wanted = [line for line in distributions(asked) if not line.startswith(PYSPARK)]
     target = OUT / "python"
-    pip(
-        "install",
-        "--no-index",
-        "--find-links",
-        str(downloaded(wanted)),
-        "--no-deps",
-        "--no-compile",
-        "--target",
-        str(target),
-        "--require-hashes",
-        "-r",
-        str(requirements(wanted)),
-    )
+    install(wanted, target, "--no-compile")
     shutil.rmtree(target / "bin", ignore_errors=True)
     precompile(target)
     finish(target)
@@ -228,7 +215,7 @@ def wheels(asked: argparse.Namespace) -> None:
 def trust(asked: argparse.Namespace) -> None:
     """Java trusts what the base image trusts."""
     sys.path.insert(0, str(SOURCE / "runtime"))
-    from sparklet.local.truststore import jks, machine_certificates
+    from sparklet.local.java import jks, machine_certificates
 
     os.environ.pop("SSL_CERT_FILE", None)  # what the building machine trusts stays out of the image
     certificates = machine_certificates({})
@@ -242,21 +229,7 @@ def trust(asked: argparse.Namespace) -> None:
 
 def bill(asked: argparse.Namespace) -> None:
     """The library that writes the bill of materials, for a stage of which the image holds only what it wrote."""
-    lock = (SOURCE / "requirements" / "sbom.lock").read_text().replace("\\\n", " ")
-    wanted = [line for line in lock.splitlines() if not line.lstrip().startswith("#")]
-    pip(
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--find-links",
-        str(downloaded(wanted)),
-        "--target",
-        str(OUT / "bill"),
-        "--require-hashes",
-        "-r",
-        str(requirements(wanted)),
-    )
+    install(locked("sbom.lock"), OUT / "bill", "--quiet")
 
 
 STEPS = {"bill": bill, "jars": jars, "spark": spark, "trust": trust, "wheels": wheels}
@@ -273,77 +246,44 @@ def downloaded(wanted: list[str]) -> Path:
     name = hashlib.sha256("\n".join([sys.version, *wanted]).encode()).hexdigest()[:16]
     folder = CACHE / "wheels" / name
     if not (folder / "complete").exists():
-        pip(
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "--dest",
-            str(folder),
-            "--require-hashes",
-            "-r",
-            str(requirements(wanted)),
-        )
+        pip("download", "--quiet", "--no-deps", "--no-build-isolation", "--dest", str(folder), *verified(wanted))
         (folder / "complete").touch()
     return folder
 
 
-def requirements(wanted: list[str]) -> Path:
-    """The requirements as a file for pip."""
+def verified(wanted: list[str]) -> list[str]:
+    """Options that have pip take exactly these requirements, by their hashes."""
     file = OUT / "requirements.txt"
     OUT.mkdir(exist_ok=True)
     file.write_text("\n".join(wanted) + "\n")
-    return file
+    return ["--require-hashes", "-r", str(file)]
+
+
+def install(wanted: list[str], target: Path, *options: str) -> None:
+    """Install exactly these requirements, which are downloaded first, into a folder."""
+    found = ["--no-index", "--find-links", str(downloaded(wanted)), *verified(wanted)]
+    pip("install", "--no-deps", "--target", str(target), *found, *options)
+
+
+def locked(name: str) -> list[str]:
+    """The requirements of a lock file, a line each."""
+    lock = (SOURCE / "requirements" / name).read_text().replace("\\\n", " ")
+    return [line for line in lock.splitlines() if not line.lstrip().startswith("#")]
 
 
 def tools() -> Path:
     """The one package that the fetcher needs beside the standard library, as it is locked for the local mode."""
-    lock = (SOURCE / "requirements" / "local.lock").read_text().replace("\\\n", " ")
-    line = next(line for line in lock.splitlines() if line.startswith("filelock=="))
     target = Path("/tmp/tools")  # noqa: S108 - a builder stage has no one else in it
-    pip(
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--find-links",
-        str(downloaded([line])),
-        "--target",
-        str(target),
-        "--require-hashes",
-        "-r",
-        str(requirements([line])),
-    )
+    install([line for line in locked("local.lock") if line.startswith("filelock==")], target, "--quiet")
     return target
-
-
-def trust_the_proxy() -> None:
-    """Let the fetcher's Java trust the building machine's bundle, if there is one."""
-    from sparklet.local.truststore import jks, machine_certificates, trust_options
-
-    if CERTIFICATES.is_file():
-        store = Path("/tmp/proxy.jks")  # noqa: S108 - see above
-        store.write_bytes(jks(machine_certificates()))
-        os.environ["JAVA_TOOL_OPTIONS"] = " ".join(trust_options(store))
 
 
 def precompile(folder: Path) -> None:
     """Byte code that is taken as it is, whatever the files' dates: the image is read-only and its dates are 0."""
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "compileall",
-            "-q",
-            "--invalidation-mode",
-            "unchecked-hash",
-            "-s",
-            str(folder),
-            str(folder),
-        ],
-        check=False,  # a library may carry a file for another Python
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-    )
+    command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    # A library may carry a file for another Python, so the exit code says nothing.
+    env = {**os.environ, "PYTHONHASHSEED": "0"}
+    subprocess.run([*command, "-s", str(folder), str(folder)], check=False, env=env)
 
 
 def finish(*folders: Path) -> None:

@@ -9,7 +9,6 @@ from py4j.protocol import Py4JError
 
 from sparklet.errors import LocalStackError
 from sparklet.local import ivy
-from sparklet.local.jars import MIRROR_VARIABLE
 from sparklet.local.java import find_java
 
 
@@ -32,7 +31,7 @@ def revisions(modules: Collection[ivy.Coordinate], folder: Path) -> list[list[st
     )
     try:
         settings = folder / "settings.xml"
-        settings.write_text(ivy.settings_xml(os.environ.get(MIRROR_VARIABLE) or None, poms=True))
+        settings.write_text(ivy.settings_xml(ivy.mirror(), poms=True))
         resolver = gateway.jvm.org.apache.ivy.Ivy.newInstance()
         resolver.configure(gateway.jvm.java.io.File(str(settings)))
         resolver.getSettings().setDefaultCache(gateway.jvm.java.io.File(str(folder / "cache")))
@@ -45,6 +44,6 @@ def revisions(modules: Collection[ivy.Coordinate], folder: Path) -> list[list[st
         if not there:
             raise LocalStackError(
                 f"the repository lists nothing of {module.organisation}:{module.artifact}: no network, or a mirror"
-                f" without listings ({MIRROR_VARIABLE})"
+                f" without listings ({ivy.MIRROR_VARIABLE})"
             )
     return found

@@ -5,7 +5,6 @@ files are edited in place: comments, order and what is written by hand stay. One
 """
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,12 +18,9 @@ from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel
 
 from sparklet.errors import LocalStackError
 from sparklet.local import ivy
-from sparklet.local.jars import MIRROR_VARIABLE
-from sparklet.local.java import find_java
 
 STACKS = Path(__file__).parent / "stacks"
 GLIBCS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")  # what Amazon Linux 2023 (2.34) and Debian 12 can load
-_TRIES = 3
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -87,13 +83,10 @@ def requirement_of(file_name: str) -> str:
 def fetch_jars(coordinates: Iterable[str], folder: Path) -> dict[str, Locked]:
     """Fetch jars with Ivy; by coordinate. LocalStackError for the first that cannot be had."""
     wanted = {text: ivy.Coordinate.parse(text) for text in coordinates}
-    java, mirror = find_java(), os.environ.get(MIRROR_VARIABLE) or None
-    for _ in range(_TRIES):
-        cause = ivy.fetch(wanted.values(), folder, java, mirror, lambda got: print(f"  {got / 1e6:.0f} MB of jars"))
+    if cause := ivy.fetch(wanted.values(), folder, print):
         missing = [text for text, jar in wanted.items() if not (folder / "out" / jar.file_name).exists()]
-        if not missing:
-            return {text: Locked.of(folder / "out" / jar.file_name) for text, jar in wanted.items()}
-    raise LocalStackError(f"{missing[0]} cannot be had: {cause}. Check its coordinates, the network, {MIRROR_VARIABLE}")
+        raise LocalStackError(f"{missing[0]} cannot be had: {cause}. Check its coordinates. {ivy.REMEDY}")
+    return {text: Locked.of(folder / "out" / jar.file_name) for text, jar in wanted.items()}
 
 
 def fetch_distributions(stack: Mapping[str, Any], folder: Path) -> dict[str, list[Locked]]:

@@ -26,7 +26,7 @@ from sparklet.fanout.handlers import handle_letters
 from sparklet.fanout.machines.steps import take_step
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import PlanProgress, plan
-from sparklet.local.processes import tell_when_parent_dies
+from sparklet.local.processes import signal_when_parent_dies
 from sparklet.settings import StepSettings
 from sparklet.worker.memory_peak import memory_peak_mb
 
@@ -62,7 +62,7 @@ class Requests:
 def main() -> None:
     """Do one step."""
     set_environment()
-    tell_when_parent_dies(signal.SIGTERM)
+    signal_when_parent_dies(signal.SIGTERM)
     step, world = sys.argv[1], World.from_json(sys.argv[2])
     clients = world.clients()
     at, requests = world.deployment(clients), Requests(clients)

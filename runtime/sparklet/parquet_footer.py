@@ -18,10 +18,10 @@ from typing import Any
 MAGIC, ENCRYPTED_MAGIC = b"PAR1", b"PARE"
 TRAILER_BYTES = 8  # length of the footer, magic
 TAIL_BYTES = 64 * 1024  # most footers lie within
-LONGEST_FOOTER_BYTES = 256 * 1024 * 1024
+MAX_FOOTER_BYTES = 256 * 1024 * 1024
 HEADER_PADDING_BYTES = 100  # writers before parquet-mr 1.3 left the dictionary's header out of a chunk's size
-DEEPEST = 32
-LONGEST_NUMBER_BITS = 63
+MAX_DEPTH = 32
+MAX_NUMBER_BITS = 63
 
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT, _UUID = 1, 2, 3, 7, 8, 9, 10, 11, 12, 13
 _I64 = 6
@@ -100,8 +100,8 @@ def _footer_bytes(tail: bytes, size_bytes: int) -> int:
     length: int = struct.unpack("<I", tail[-TRAILER_BYTES:-4])[0]
     if length + TRAILER_BYTES + len(MAGIC) > size_bytes:
         raise FooterError("it ends like Parquet, but is shorter than its footer")
-    if length > LONGEST_FOOTER_BYTES:
-        raise FooterError(f"its Parquet footer is longer than {LONGEST_FOOTER_BYTES // 1024**2} MiB")
+    if length > MAX_FOOTER_BYTES:
+        raise FooterError(f"its Parquet footer is longer than {MAX_FOOTER_BYTES // 1024**2} MiB")
     return length
 
 
@@ -213,7 +213,7 @@ class _Compact:
             if byte < 0x80:
                 return number
             shift += 7
-            if shift > LONGEST_NUMBER_BITS:
+            if shift > MAX_NUMBER_BITS:
                 raise FooterError("its Parquet footer cannot be read (a number without end)")
 
     def zigzag(self) -> int:
@@ -255,8 +255,8 @@ class _Compact:
 
     def skip(self, kind: int, depth: int = 0) -> None:
         """Pass over a value."""
-        if depth > DEEPEST:
-            raise FooterError(f"its Parquet footer is nested more than {DEEPEST} deep")
+        if depth > MAX_DEPTH:
+            raise FooterError(f"its Parquet footer is nested more than {MAX_DEPTH} deep")
         if kind in _INTEGERS:
             self.varint()
         elif kind in (_BYTE, _DOUBLE, _BINARY, _UUID):

@@ -129,7 +129,7 @@ def demonstrate_one_file(demo: Demo) -> None:
 def demonstrate_inventory(demo: Demo) -> None:
     """The day files are in a bucket already and found through an S3 Inventory, which also lists what is left out."""
     with LocalStack.attach(StackOptions(state_dir=default_state_dir(), processing=False)) as stack:
-        manifest = put_inventory(stack.store(), stack.info.bucket, f"input/{demo.run_id}", demo.data.days)
+        manifest = put_inventory(stack.deployment().store, stack.info.bucket, f"input/{demo.run_id}", demo.data.days)
     say(f"inventory: {manifest}")
     result = demo.run(SCRIPT, "--list", manifest, "--list-format", "s3-inventory", "--shard-size", INVENTORY_SHARD)
     if result["objects"] != len(demo.data.days) or sum(result["skipped"].values()) != LEFT_OUT:
@@ -202,9 +202,9 @@ def _vanish(run_id: str, name: str, done: threading.Event) -> None:
             continue  # the command line has not started it yet
         try:
             with LocalStack.attach(StackOptions(state_dir=state, processing=False)) as stack:
-                run = stack.ledger().get_run(run_id)
+                run = stack.deployment().ledger.get_run(run_id)
                 if run.sealed:
-                    stack.store().delete(f"{run.inputs[0]}{name}")
+                    stack.deployment().store.delete(f"{run.inputs[0]}{name}")
                     return
         except SparkletError:
             continue  # not planned yet
@@ -237,7 +237,7 @@ def compare_ways(demo: Demo) -> None:
     """Keep this run's manifests, and hold them against those of the same demo that went another way."""
     kept = BUILD / "manifests" / demo.kind
     with LocalStack.attach(StackOptions(state_dir=default_state_dir(), processing=False)) as stack:
-        store = stack.store()
+        store = stack.deployment().store
         keep_manifests(store.get, f"s3://{stack.info.bucket}/runs/{demo.run_id}/", kept / demo.via)
     for way in WAYS:
         if way == demo.via or not (kept / way / "manifest.json").exists():

@@ -97,7 +97,7 @@ def test_a_stream_that_is_not_there_is_named(written: Written) -> None:
 
 
 def test_a_run_is_found_wherever_a_file_mentions_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MOST_BYTES_A_READ", 7)  # the name lies across reads
+    monkeypatch.setattr(files, "MAX_BYTES_A_READ", 7)  # the name lies across reads
     logs, path = FileLogs(tmp_path), tmp_path / ONE
     path.write_text("x" * 12 + own("other", 0, "m") + "\n")
     assert list(logs.streams("daily", None, 0.0)) == []
@@ -127,7 +127,7 @@ def test_a_line_that_is_still_written_waits_for_its_end_unless_it_has_none(
     path.write_text("whole\nhal")
     assert logs.read(ONE, "", 0.0) == (["whole"], "6")
 
-    monkeypatch.setattr(files, "MOST_BYTES_A_READ", 4)
+    monkeypatch.setattr(files, "MAX_BYTES_A_READ", 4)
     path.write_text("0123456789")
     assert logs.read(ONE, "", 0.0) == (["0123"], "4")
 

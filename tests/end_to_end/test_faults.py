@@ -48,7 +48,7 @@ def test_every_message_delivered_twice_does_every_shard_once(user: User) -> None
     eventually(lambda: "doing 000.csv" in logs(user), 120, "a shard is being done")
 
     with beside(user) as stack:
-        ledger, queue = stack.ledger(), stack.queue()
+        ledger, queue = stack.deployment().ledger, stack.deployment().queue
         queue.send([record.ref.to_body() for record in ledger.shards("test-run")])
         done = answer(process)
         records = list(ledger.shards("test-run"))

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import LocalStackError
-from sparklet.local.jars import MIRROR_VARIABLE, ensure_jars, load_stack
+from sparklet.local.ivy import MIRROR_VARIABLE
+from sparklet.local.jars import ensure_jars, load_stack
 
 pytestmark = pytest.mark.slow
 STACK = Path(__file__).parents[2] / "docker" / "stacks" / "spark-3.5.toml"
@@ -59,7 +60,7 @@ def test_jars_come_verified_in_order_and_only_once(mirror: Mirror) -> None:
 
     assert [(jar.name, jar.read_bytes()) for jar in jars] == [("zebra-1.jar", b"z"), ("apple-1.jar", b"a")]
     assert MIRROR_VARIABLE in said[0]
-    assert "  verified apple-1.jar" in said
+    assert "  fetched apple.jar" in said
     assert _left_over(mirror.cache_dir) == []
     published.unlink()
     assert mirror.ensure() == (jars, [])
@@ -79,7 +80,7 @@ def test_changed_bytes_are_refused_and_not_kept(mirror: Mirror) -> None:
 def test_what_the_repository_lacks_is_named_after_several_tries(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sparklet.local.jars._PAUSE_S", 0)
+    monkeypatch.setattr("sparklet.local.ivy._PAUSE_S", 0)
     mirror.publish("gone", b"gone").unlink()
 
     with pytest.raises(LocalStackError) as caught:

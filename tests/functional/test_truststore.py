@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.local.java import find_java
-from sparklet.local.truststore import PASSWORD, jks, machine_certificates
+from sparklet.local.java import STORE_PASSWORD, find_java, jks, machine_certificates
 
 
 def test_java_reads_every_certificate_of_the_machine(tmp_path: Path) -> None:
@@ -19,7 +18,7 @@ def test_java_reads_every_certificate_of_the_machine(tmp_path: Path) -> None:
     store.write_bytes(jks(certificates))
 
     keytool = find_java().with_name("keytool")
-    command = [str(keytool), "-list", "-storetype", "JKS", "-keystore", str(store), "-storepass", PASSWORD]
+    command = [str(keytool), "-list", "-storetype", "JKS", "-keystore", str(store), "-storepass", STORE_PASSWORD]
     answer = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
 
     assert answer.returncode == 0, answer.stdout
@@ -33,4 +32,5 @@ def test_a_bundle_of_the_users_own_comes_first(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle.pem"
     bundle.write_text(ssl.DER_cert_to_PEM_cert(everything[0]))
 
-    assert machine_certificates({"SSL_CERT_FILE": str(bundle)}) == [everything[0]]
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        assert machine_certificates({name: str(bundle)}) == [everything[0]]

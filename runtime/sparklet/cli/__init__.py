@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sparklet.cli.exits import FAILURES, INTERRUPTED, USAGE
     from sparklet.cli.runs import interruptible
     from sparklet.errors import RemoteFailureError, SparkletError
-    from sparklet.local.extras import missing
+    from sparklet.local.installation import missing
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     screen = Screen()

@@ -16,9 +16,8 @@ from rich.table import Table
 from sparklet.cli.environment import JAR_GROUPS, Choice, jar_cache, worker_archive, worker_jars
 from sparklet.cli.sizes import size_text
 from sparklet.errors import NotDeployedError, SparkletError
-from sparklet.local.extras import install_command
+from sparklet.local.installation import install_command, resource
 from sparklet.local.memory import MemoryObjectStore
-from sparklet.local.resources import resource
 from sparklet.model.stacks import StackSettings
 from sparklet.ports import ObjectStore
 from sparklet.worker.spark_options import SUBMIT

@@ -17,13 +17,10 @@ from sparklet.clock import SystemClock
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.fanout.deployment import Deployment
 from sparklet.local.class_data import ClassArchive
-from sparklet.local.compiled import compiled_jar
 from sparklet.local.environment import of_host
-from sparklet.local.extras import missing
-from sparklet.local.linked import is_plain, linked_jars
-from sparklet.local.resources import resource
+from sparklet.local.installation import missing, resource
+from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
 from sparklet.local.state import default_state_dir
-from sparklet.local.unsigned import unsigned_copies
 from sparklet.ports import Compute, Orchestrator, WorkerLogs
 from sparklet.settings import spark_settings
 from sparklet.worker.spark_options import class_path, spark_home

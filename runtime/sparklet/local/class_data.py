@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-MOST_ARCHIVES = 4  # of 260 MB each; of more, those not used for longest are deleted
-LEAST_FREE_BYTES = 2 * 2**30
+MAX_ARCHIVES = 4  # of 260 MB each; of more, those not used for longest are deleted
+MIN_FREE_BYTES = 2 * 2**30
 CHECK_LIMIT_S = 60.0
 
 
@@ -40,8 +40,8 @@ class ClassArchive:
     def of(cls, folder: Path, classes: Path, java: Path, jars: Sequence[str]) -> Self:
         """The one of this Java and class path.
 
-        Its name says whatever Java compares before it accepts one (its own build; each jar's path, size and date) and
-        what is in it.
+        Its name is made of whatever Java compares before it accepts one (its own build; each jar's path, size and
+        date) and of what is in it.
         """
         home = java.resolve().parent.parent
         digest = hashlib.sha256()
@@ -73,7 +73,7 @@ class ClassArchive:
         if self.failure():
             return False  # it would fail again
         folder.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+        if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
             return False
         with _alone(folder) as lock:
             return lock is not None
@@ -123,8 +123,8 @@ class ClassArchive:
         if not answer.returncode:
             used = f" {name} source: shared objects file" in answer.stdout
             return "" if used else f"Java takes {name} from its jar, not from {self.path}"
-        said = (answer.stdout + answer.stderr).strip().splitlines() or [f"Java ended with code {answer.returncode}"]
-        return " ".join(said[:2])
+        lines = (answer.stdout + answer.stderr).strip().splitlines() or [f"Java ended with code {answer.returncode}"]
+        return " ".join(lines[:2])
 
     def failure(self) -> str:
         """Why it could not be made; "" if nobody has failed to."""
@@ -186,7 +186,7 @@ def _incoming(folder: Path) -> Iterator[Path]:
 def _keep_the_last_used(folder: Path) -> None:
     """Delete the others; a JVM that has one of them mapped keeps it."""
     archives = sorted(folder.glob("*.jsa"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for archive in archives[MOST_ARCHIVES:]:
+    for archive in archives[MAX_ARCHIVES:]:
         archive.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""The host's few words with the stand-in, in plain HTTP: its own process needs no AWS library for them.
+"""The host's requests to the stand-in, in plain HTTP: its process needs no AWS library for them.
 
 Requests carry the token that the stand-in's guard asks for; the signature is never looked at.
 """
@@ -47,7 +47,7 @@ class Control:
         self._send("POST", SAVE_PATH, timeout_s=600)
 
     def start_processing(self) -> None:
-        """Let mappings and schedules invoke functions; until then they rest."""
+        """Let mappings and schedules invoke functions; until then they wait."""
         self._send("POST", PROCESSING_PATH)
 
     def formation(self, action: str, parameters: Mapping[str, str]) -> ElementTree.Element:
@@ -125,7 +125,7 @@ def _without_namespaces(document: ElementTree.Element) -> ElementTree.Element:
 
 
 def _message(body: bytes) -> str:
-    """What an error answer says, in XML or JSON."""
+    """The message of an error answer, in XML or JSON."""
     text = body.decode("utf-8", "replace")
     try:
         found = _without_namespaces(ElementTree.fromstring(text)).findtext(".//Message")  # noqa: S314

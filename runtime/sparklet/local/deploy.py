@@ -1,21 +1,24 @@
-"""Deploy the localised template into the stand-in, and read back what came of it."""
+"""Deploy the localised template into the stand-in, read its outputs, and restart executions that were cut off."""
 
+import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sparklet.errors import LocalStackError
 from sparklet.local.control import Control, RefusedError, texts
+from sparklet.model import LONGEST_NAME, successor
 
 STACK_NAME = "sparklet"
 TEMPLATE_BUCKET = "sparklet-templates"  # a template of more than 51,200 bytes is taken from S3 only
-FEWEST_MAPPED = 2  # what SQS mappings allow as MaximumConcurrency
+MIN_MAPPED = 2  # what SQS mappings allow as MaximumConcurrency
+CUT_OFF = "States.ServiceRestart"  # the stand-in's own error
 _WITHIN_S = 300.0
 _POLL_S = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deployed:
     """What the stack's outputs name."""
 
@@ -30,16 +33,16 @@ class Deployed:
     map_machine: str
 
 
-def parameters_of(order: Mapping[str, Any]) -> dict[str, str]:
-    """The template's parameters for what a client ordered."""
+def parameters_of(request: Mapping[str, Any]) -> dict[str, str]:
+    """The template's parameters for what a client requests."""
     return {
         "ImageUri": "local",
-        "FunctionMemoryMB": str(order["memory_mb"]),
-        "FunctionTimeoutS": str(order["timeout_s"]),
-        "MaximumConcurrency": str(max(FEWEST_MAPPED, order["workers"])),
-        "MapConcurrency": str(order["workers"]),
-        "MaxReceiveCount": str(order["max_receive_count"]),
-        "Runner": str(order["runner"]),
+        "FunctionMemoryMB": str(request["memory_mb"]),
+        "FunctionTimeoutS": str(request["timeout_s"]),
+        "MaximumConcurrency": str(max(MIN_MAPPED, request["workers"])),
+        "MapConcurrency": str(request["workers"]),
+        "MaxReceiveCount": str(request["max_receive_count"]),
+        "Runner": str(request["runner"]),
     }
 
 
@@ -67,7 +70,7 @@ def deploy(control: Control, template_body: str, parameters: Mapping[str, str], 
         raise LocalStackError(f"the local stack cannot be deployed: {reasons}")
     deployed = _outputs(control)
     # The stand-in's CloudFormation does not know reserved concurrency, and a mapping allows no fewer than two.
-    control.reserve_concurrency(deployed.worker_function, workers if workers < FEWEST_MAPPED else None)
+    control.reserve_concurrency(deployed.worker_function, workers if workers < MIN_MAPPED else None)
     return deployed
 
 
@@ -102,11 +105,13 @@ def _await_end(control: Control) -> str:
 def _outputs(control: Control) -> Deployed:
     answer = control.formation("DescribeStacks", {"StackName": STACK_NAME})
     values = {output["OutputKey"]: output["OutputValue"] for output in texts(answer, "OutputKey", "OutputValue")}
+    # The stand-in's addresses of queues have another port; only account and name count.
+    queues = {name: "/".join([control.endpoint_url, *values[name].split("/")[-2:]]) for name in ("QueueUrl", "DlqUrl")}
     return Deployed(
         bucket=values["BucketName"],
         ledger_table=values["LedgerTable"],
-        queue_url=values["QueueUrl"],
-        dlq_url=values["DlqUrl"],
+        queue_url=queues["QueueUrl"],
+        dlq_url=queues["DlqUrl"],
         worker_function=values["WorkerFunctionName"],
         checker_function=values["CheckerFunctionName"],
         dlq_function=values["DlqConsumerFunctionName"],
@@ -120,3 +125,38 @@ def _failures(control: Control) -> Iterator[str]:
     for event in texts(answer, "ResourceStatus", "LogicalResourceId", "ResourceStatusReason"):
         if event["ResourceStatus"].endswith("_FAILED"):
             yield f"{event['LogicalResourceId']}: {event['ResourceStatusReason']}"
+
+
+def restart_executions(control: Control, machines: Iterable[str]) -> None:
+    """Start anew the executions of state machines that a stop of the local stack cut off, each for the same run.
+
+    The stand-in keeps no thread of an execution beyond its own end: what was RUNNING then has FAILED when it comes up
+    again, and Step Functions' redrive it lacks. A run is driven from where its ledger stands, so a new execution with
+    the same run goes on, and one too many does no harm.
+    """
+    for machine in machines:
+        failed = control.states("ListExecutions", {"stateMachineArn": machine, "statusFilter": "FAILED"})
+        for execution in failed["executions"]:
+            found = control.states("DescribeExecution", {"executionArn": execution["executionArn"]})
+            if found.get("error") == CUT_OFF:
+                _start_successor(control, machine, found)
+
+
+def same_run(name: str, given: Any) -> Any:
+    """An execution's input, so that another execution asks for the same run: the first one's name was its key."""
+    if not isinstance(given, dict) or "run_id" in given or "idempotency_key" in given:
+        return given
+    return {**given, "idempotency_key": name}
+
+
+def _start_successor(control: Control, machine: str, found: Any) -> None:
+    """Start the execution that follows one, unless it was started before."""
+    name = successor(found["name"])
+    if len(name) > LONGEST_NAME:
+        return
+    body = json.dumps(same_run(found["name"], json.loads(found["input"])))
+    try:
+        control.states("StartExecution", {"stateMachineArn": machine, "name": name, "input": body})
+    except RefusedError as error:
+        if "already exists" not in str(error):
+            raise

@@ -43,7 +43,7 @@ def of_client(endpoint_url: str, token: str) -> dict[str, str]:
 
 
 def of_workers(state: StateDir, worker_env: Mapping[str, str]) -> dict[str, str]:
-    """What every function's process finds, beside the stand-in's address; the template's values stand back."""
+    """What every function's process finds, beside the stand-in's address, in place of the template's values."""
     return {
         "SPARKLET_SCRATCH": str(state.scratch),
         "SPARKLET_METRICS_NAMESPACE": "",  # nobody collects them here, and logs are read by people

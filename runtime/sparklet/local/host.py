@@ -23,10 +23,10 @@ from typing import Any
 from sparklet.errors import LocalStackError
 from sparklet.local import environment, processes
 from sparklet.local.control import Control
-from sparklet.local.deploy import Deployed, deploy, parameters_of
-from sparklet.local.executions import start_again
+from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.state import Lock, StateDir, read_json, write_json
+from sparklet.worker.guards import become_subreaper
 
 WATCH_S = 0.5
 SERVER_STARTS_WITHIN_S = 130.0  # it gives up by itself before
@@ -41,14 +41,14 @@ class Host:
     def __init__(self, state: StateDir) -> None:
         self._state = state
         self._clients = Lock(state.clients_lock)
-        self._told_to_end = False
+        self._ending = False
         self._server: subprocess.Popen[bytes] | None = None
 
-    def told_to_end(self, signal_number: int, frame: FrameType | None) -> None:
-        """Note that somebody wants the stack to end."""
-        self._told_to_end = True
+    def request_end(self, signal_number: int, frame: FrameType | None) -> None:
+        """Have the stack end: the handler of SIGTERM."""
+        self._ending = True
 
-    def run(self, order: Mapping[str, Any]) -> None:
+    def run(self, request: Mapping[str, Any]) -> None:
         """Start, deploy, publish; return when the stack has ended.
 
         Raises
@@ -57,15 +57,15 @@ class Host:
             If it cannot be started, or the stand-in ends by itself.
         """
         try:
-            control = self._start(order["worker_env"])
-            deployed = self._deploy(control, order)
+            control = self._start(request["worker_env"])
+            deployed = self._deploy(control, request)
             control.save()
-            if order["processing"]:
+            if request["processing"]:
                 control.start_processing()
-                start_again(control, (deployed.loop_machine, deployed.map_machine))
-            self._publish(control, deployed, order)
+                restart_executions(control, (deployed.loop_machine, deployed.map_machine))
+            self._publish(control, deployed, request)
             self._watch()
-        except LocalStackError as error:  # said before the end begins: clients look as soon as it does
+        except LocalStackError as error:  # written before the end begins: clients read it as soon as it does
             self._state.failure_file.write_text(str(error), encoding="utf-8")
             raise
         finally:
@@ -85,47 +85,39 @@ class Host:
         control.await_ready(SERVER_STARTS_WITHIN_S)
         return control
 
-    def _deploy(self, control: Control, order: Mapping[str, Any]) -> Deployed:
-        worker_env = environment.of_workers(self._state, order["worker_env"])
-        parameters = parameters_of(order)
-        template = localise(load_template(), parameters, order["handlers"], worker_env)
-        return deploy(control, to_json(template), parameters, order["workers"])
+    def _deploy(self, control: Control, request: Mapping[str, Any]) -> Deployed:
+        worker_env = environment.of_workers(self._state, request["worker_env"])
+        parameters = parameters_of(request)
+        template = localise(load_template(), parameters, request["handlers"], worker_env)
+        return deploy(control, to_json(template), parameters, request["workers"])
 
-    def _publish(self, control: Control, deployed: Deployed, order: Mapping[str, Any]) -> None:
+    def _publish(self, control: Control, deployed: Deployed, request: Mapping[str, Any]) -> None:
         document = {
             "endpoint_url": control.endpoint_url,
             "token": control.token,
             "host_pid": os.getpid(),
             "deployed": asdict(deployed),
-            "order": dict(order),
+            "request": dict(request),
         }
         write_json(self._state.info_file, document)
 
     def _watch(self) -> None:
         assert self._server is not None
-        while not self._told_to_end and not self._nobody_left():
+        while not self._ending and not self._nobody_left():
             time.sleep(WATCH_S)
-            self._end_orphans()
+            processes.end_children(spared=self._server.pid)  # orphans of dead workers: they are the host's now
             if (code := self._server.poll()) is not None:
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
                 raise LocalStackError(f"the stand-in for AWS {how}; {REMEDY.format(log=self._state.aws_log)}")
 
     def _nobody_left(self) -> bool:
         """Whether no client holds the lock and the stack is not to be kept; the host then has the lock to its end."""
-        if self._state.keep_file.exists() or not self._clients.try_exclusive():
+        if self._state.keep_file.exists() or not self._clients.exclusive():
             return False
         if self._state.keep_file.exists():  # marked before its client left
             self._clients.release()
             return False
         return True
-
-    def _end_orphans(self) -> None:
-        """End what a dead worker left: it is the host's child now."""
-        assert self._server is not None
-        for orphan in processes.children(os.getpid()):
-            if orphan != self._server.pid:
-                processes.kill_tree(orphan)
-        processes.collect_zombies(spared=self._server.pid)
 
     def _end(self) -> None:
         """End the stand-in, which saves its state first, and whatever is left below this process."""
@@ -148,18 +140,18 @@ def main() -> None:
         return
     lock.write(str(os.getpid()))
     os.chdir(state.root)
-    processes.become_subreaper()
+    become_subreaper()
     state.sweep()
     host = Host(state)
-    signal.signal(signal.SIGTERM, host.told_to_end)
+    signal.signal(signal.SIGTERM, host.request_end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        host.run(read_json(state.order_file))
+        host.run(read_json(state.request_file))
     except LocalStackError as error:
         print(error, file=sys.stderr)
-    except BaseException as error:  # the clients must hear of it, whatever it is
-        told = f"the local stack's host failed: {error!r}; see {state.log / 'host.log'}"
-        state.failure_file.write_text(told, encoding="utf-8")
+    except BaseException as error:  # the clients must learn of it, whatever it is
+        reason = f"the local stack's host failed: {error!r}; see {state.log / 'host.log'}"
+        state.failure_file.write_text(reason, encoding="utf-8")
         traceback.print_exc()
         raise
 

@@ -1,9 +1,10 @@
-"""Fetch files by Maven coordinates with the Ivy inside pyspark, which knows where Maven Central is.
+"""Fetch jars by Maven coordinates with the Ivy inside pyspark, which knows where Maven Central is.
 
 So no registry's address stands in this project. A mirror of the user's own comes from SPARKLET_MAVEN_MIRROR.
 """
 
 import importlib.util
+import os
 import re
 import subprocess
 import time
@@ -15,12 +16,13 @@ from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
 from sparklet.errors import LocalStackError
-from sparklet.local.java import is_bundled
-from sparklet.local.truststore import jks, machine_certificates, trust_options
+from sparklet.local.java import find_java, is_bundled, jks, machine_certificates, named_bundle, trust_options
 
+MIRROR_VARIABLE = "SPARKLET_MAVEN_MIRROR"
+REMEDY = f"Check the network and run again, or set {MIRROR_VARIABLE} to the root of a Maven repository that has it"
 _CONNECT_TIMEOUT_MS, _READ_TIMEOUT_MS = 20_000, 60_000
-_POLL_S = 0.2
-_REPORT_EVERY_S = 3.0
+_MAX_TRIES = 3
+_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -45,38 +47,53 @@ class Coordinate:
         return f"{self.artifact}-{self.version}.jar"
 
 
-def fetch(
-    wanted: Collection[Coordinate],
-    work_dir: Path,
-    java: Path,
-    mirror: str | None,
-    on_bytes: Callable[[int], None],
-) -> str:
-    """Fetch what can be fetched into ``work_dir/out``; an empty answer, or why something could not be.
+def fetch(wanted: Collection[Coordinate], folder: Path, progress: Callable[[str], None]) -> str:
+    """Fetch jars into ``folder/out``, in several tries; an empty answer, or why some could not be had.
 
     Parameters
     ----------
-    work_dir
+    folder
         A folder of the caller's: Ivy's own cache lives there too, so that a second try goes on where the first ended.
-    mirror
-        Root of a Maven repository to ask instead of Maven Central.
-    on_bytes
-        Told every few seconds how many bytes have come.
+    progress
+        Gets a line for each jar that has come, and for each try that failed.
     """
-    (work_dir / "settings.xml").write_text(settings_xml(mirror))
-    (work_dir / "ivy.xml").write_text(module_xml(wanted))
-    log = work_dir / "ivy.log"
-    command = [str(java), *network_options(java, work_dir), "-jar", str(ivy_jar())]
+    java = find_java()
+    (folder / "settings.xml").write_text(settings_xml(mirror()))
+    command = [str(java), *network_options(java, folder), "-jar", str(ivy_jar())]
     command += ["-settings", "settings.xml", "-cache", "cache", "-ivy", "ivy.xml"]
     command += ["-retrieve", "out/[artifact]-[revision].[ext]"]
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=work_dir, stdout=output, stderr=subprocess.STDOUT)
+    missing, cause = list(wanted), ""
+    for attempt in range(1, _MAX_TRIES + 1):
+        (folder / "ivy.xml").write_text(module_xml(missing))
+        cause = _run(command, folder, progress)
+        missing = [jar for jar in missing if not (folder / "out" / jar.file_name).exists()]
+        if not missing:
+            return ""
+        progress(f"  try {attempt} of {_MAX_TRIES}, {len(missing)} jars have not come: {cause}")
+        time.sleep(_PAUSE_S if attempt < _MAX_TRIES else 0)
+    return cause
+
+
+def mirror() -> str | None:
+    """The root of the Maven repository that the user wants instead of Maven Central, if any."""
+    return os.environ.get(MIRROR_VARIABLE) or None
+
+
+def _run(command: list[str], folder: Path, progress: Callable[[str], None]) -> str:
+    """Run Ivy; an empty answer, or why it failed."""
+    log = []
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None
         try:
-            _watch(process, work_dir / "cache", on_bytes)
+            for line in process.stdout:
+                log.append(line)
+                if fetched := re.search(r"\[SUCCESSFUL ] \S+!(\S+)", line):
+                    progress(f"  fetched {fetched[1]}")
         finally:
             process.kill()  # on Ctrl-C: nothing goes on downloading
-            process.wait()
-    return why_failed(log.read_text(errors="replace")) if process.returncode else ""
+    return why_failed("".join(log)) if process.returncode else ""
 
 
 def settings_xml(mirror: str | None, poms: bool = False) -> str:
@@ -124,7 +141,7 @@ def why_failed(log: str) -> str:
 
 
 def proxy_options(proxies: dict[str, str]) -> list[str]:
-    """The machine's proxies (as ``urllib.request.getproxies`` gives them), said in Java's way."""
+    """The machine's proxies (as ``urllib.request.getproxies`` gives them) as options of Java."""
     options: list[str] = []
     for scheme in ("http", "https"):
         proxy = urlsplit(proxies.get(scheme, ""))
@@ -136,27 +153,11 @@ def proxy_options(proxies: dict[str, str]) -> list[str]:
 def network_options(java: Path, work_dir: Path) -> list[str]:
     """Options of Java for the machine's proxies and certificates; a trust store may be written into ``work_dir``."""
     options = proxy_options(urllib.request.getproxies())
-    if is_bundled(java) and (certificates := machine_certificates()):
+    if (is_bundled(java) or named_bundle()) and (certificates := machine_certificates()):
         store = work_dir / "truststore.jks"
         store.write_bytes(jks(certificates))
         options += trust_options(store)
     return options
-
-
-def _watch(process: subprocess.Popen[bytes], cache_dir: Path, on_bytes: Callable[[int], None]) -> None:
-    reported_s = time.monotonic()
-    while process.poll() is None:
-        time.sleep(_POLL_S)
-        if time.monotonic() - reported_s >= _REPORT_EVERY_S:
-            reported_s = time.monotonic()
-            on_bytes(sum(_size_bytes(part) for part in cache_dir.rglob("*.jar*")))
-
-
-def _size_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:  # Ivy renamed it just now
-        return 0
 
 
 def ivy_jar() -> Path:

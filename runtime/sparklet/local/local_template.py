@@ -1,4 +1,4 @@
-"""The project's own ``sam/template.yaml``, made fit for the stand-in: every function becomes a Zip shim.
+"""The project's own ``sam/template.yaml`` for the stand-in: every function becomes a Zip shim.
 
 Images and packages are not built here, and nothing is published: there are no versions, and whatever names an alias
 names its function (``_unpublished``). The stand-in takes a mapping's concurrency, and conditions on lists, in another
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from sparklet.errors import LocalStackError
-from sparklet.local.resources import resource
+from sparklet.local.installation import resource
 
 Template = dict[str, Any]
 
@@ -49,11 +49,6 @@ def parse_template(text: str) -> Template:
     return document
 
 
-def handlers_of(template: Template) -> dict[str, str]:
-    """The dotted handler of every function, by its logical id."""
-    return {name: _handler(body["Properties"]) for name, body in _functions(template).items()}
-
-
 def localise(
     template: Template, parameters: Mapping[str, str], handlers: Mapping[str, str], worker_env: Mapping[str, str]
 ) -> Template:
@@ -71,7 +66,7 @@ def localise(
     local = _unpublished(template)
     for name, body in _functions(local).items():
         properties = body["Properties"]
-        target = handlers.get(name) or _handler(properties)
+        target = handlers.get(name) or handler_of(properties)
         body.pop("Metadata", None)  # how it would be built
         for key in _CODE:
             properties.pop(key, None)
@@ -104,7 +99,8 @@ def to_json(template: Template) -> str:
     return json.dumps(template, sort_keys=True, separators=(",", ":"))
 
 
-def _handler(properties: Mapping[str, Any]) -> str:
+def handler_of(properties: Mapping[str, Any]) -> str:
+    """The dotted handler of a function with these properties."""
     if "ImageConfig" in properties:
         return str(properties["ImageConfig"]["Command"][0])
     return str(properties["Handler"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sparklet.errors import LogsError
 
-MOST_BYTES_A_READ = 4 * 1024 * 1024
+MAX_BYTES_A_READ = 4 * 1024 * 1024
 WORKER_LOGS = ("worker-*.log.1", "worker-*.log")
 
 
@@ -37,10 +37,10 @@ class FileLogs:
                 if os.fstat(file.fileno()).st_size < start:
                     start = 0
                 file.seek(start)
-                chunk = file.read(MOST_BYTES_A_READ)
+                chunk = file.read(MAX_BYTES_A_READ)
         except OSError as error:
             raise LogsError(f"the log {path} cannot be read: {error.strerror}") from error
-        whole = chunk.rfind(b"\n") + 1 or (len(chunk) if len(chunk) == MOST_BYTES_A_READ else 0)
+        whole = chunk.rfind(b"\n") + 1 or (len(chunk) if len(chunk) == MAX_BYTES_A_READ else 0)
         lines = chunk[:whole].decode("utf-8", "replace").removesuffix("\n").split("\n") if whole else []
         return lines, str(start + whole)
 
@@ -55,7 +55,7 @@ class FileLogs:
             with path.open("rb") as file:
                 file.seek(searched)
                 rest = b""
-                while chunk := file.read(MOST_BYTES_A_READ):
+                while chunk := file.read(MAX_BYTES_A_READ):
                     if wanted in rest + chunk:
                         self._searched[path] = -1
                         return True

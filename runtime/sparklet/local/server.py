@@ -1,7 +1,7 @@
 """The stand-in's own process: ministack behind a guard, with its state saved while it runs.
 
 ministack starts its event source mappings as soon as its state is loaded, and lets everyone in who reaches the port.
-Here mappings and schedules rest until a client wants them, and requests need a token: whoever may create a
+Here mappings and schedules wait until a client wants them, and requests need a token: whoever may create a
 function may run code as this user, and loopback is open to other users and to web pages.
 
 Started by the host as ``python -m sparklet.local.server``.
@@ -20,15 +20,14 @@ from typing import Any
 
 import hypercorn.asyncio
 import hypercorn.config
+import psutil
 from ministack import app as ministack
-from ministack.core import concurrency
-from ministack.services import eventbridge, lambda_svc
 
-from sparklet.local import processes
+from sparklet.local import ministack_patches, processes
 from sparklet.local.control import PROCESSING_PATH, SAVE_PATH, TOKEN_HEADER
-from sparklet.local.disk import Room
-from sparklet.local.mended import Executions
-from sparklet.local.saver import Saver
+from sparklet.local.ministack_patches import Processing
+from sparklet.local.storage import Room, Saver
+from sparklet.worker.guards import signal_process
 
 WORKERS_END_WITHIN_S = 2.5
 STARTS_WITHIN_S = 120.0
@@ -38,30 +37,7 @@ Message = MutableMapping[str, Any]
 Application = Callable[[Message, Any, Any], Awaitable[None]]
 
 
-class Gate:
-    """While it is closed, no mapping and no schedule invokes a function."""
-
-    def __init__(self) -> None:
-        self._open = threading.Event()
-        self._put_before(lambda_svc, "_poll_sqs")
-        self._put_before(lambda_svc, "_poll_kinesis")
-        self._put_before(eventbridge, "_tick_scheduled_rules")
-
-    def open(self) -> None:
-        """Let them work."""
-        self._open.set()
-        concurrency.esm_wake.set()
-
-    def close(self) -> None:
-        """Let them rest."""
-        self._open.clear()
-
-    def _put_before(self, module: Any, name: str) -> None:
-        step = getattr(module, name)
-        setattr(module, name, lambda: step() if self._open.is_set() else False)
-
-
-def guarded(inner: Application, token: str, saver: Saver, gate: Gate, room: Room) -> Application:
+def guarded(inner: Application, token: str, saver: Saver, processing: Processing, room: Room) -> Application:
     """The application, for those who know the token, as long as there is room; and the host's own two requests."""
 
     async def application(scope: Message, receive: Any, send: Any) -> None:
@@ -72,7 +48,7 @@ def guarded(inner: Application, token: str, saver: Saver, gate: Gate, room: Room
         elif scope["path"] == SAVE_PATH:
             await _save(saver, scope, send)
         elif scope["path"] == PROCESSING_PATH:
-            gate.open()
+            processing.start()
             await _answer(scope, send, 200, b"")
         elif refusal := _refusal(room, scope):
             await _answer(scope, send, 400, refusal.encode(), b"application/xml")  # a 5xx would be tried for minutes
@@ -104,8 +80,8 @@ async def _save(saver: Saver, scope: Message, send: Any) -> None:
 
 def _knows(token: str, scope: Message) -> bool:
     name = TOKEN_HEADER.lower().encode()
-    said = [value for key, value in scope.get("headers", ()) if key.lower() == name]
-    return any(hmac.compare_digest(value, token.encode()) for value in said)
+    given = [value for key, value in scope.get("headers", ()) if key.lower() == name]
+    return any(hmac.compare_digest(value, token.encode()) for value in given)
 
 
 def _refusal(room: Room, scope: Message) -> str:
@@ -125,23 +101,20 @@ async def _answer(scope: Message, send: Any, status: int, body: bytes, kind: byt
 
 
 async def _serve(listening: int, token: str) -> int:
-    """Serve until told to end, save, and say with which code this process should end."""
-    saver, gate, executions, told_to_end = Saver(), Gate(), Executions(), asyncio.Event()
-    # It would keep the log lines of every invocation in memory for ever; workers write files.
-    lambda_svc._emit_lambda_logs = lambda *arguments, **keywords: None
+    """Serve until SIGTERM, save; the code with which this process should end."""
+    saver, processing, end_requested = Saver(Path(os.environ["STATE_DIR"])), Processing(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
+        asyncio.get_running_loop().add_signal_handler(number, end_requested.set)
 
     async def end() -> None:
-        await told_to_end.wait()
+        await end_requested.wait()
         _end_at_last()
-        gate.close()
-        executions.rest()
+        processing.stop()
         await asyncio.to_thread(saver.stop)
         await asyncio.to_thread(_end_workers)
-        ministack.PERSIST_STATE = False  # it is saved below, when the last request was answered
+        ministack_patches.write_nothing_at_the_end()  # it is saved below
 
-    application: Any = guarded(ministack.app, token, saver, gate, Room(Path(os.environ["S3_DATA_DIR"])))
+    application: Any = guarded(ministack.app, token, saver, processing, Room(Path(os.environ["S3_DATA_DIR"])))
     await hypercorn.asyncio.serve(application, _config(listening), shutdown_trigger=end)
     try:
         saver.save_all()
@@ -168,10 +141,10 @@ def _end_at_last() -> None:
 
 
 def _end_workers() -> None:
-    """Ask the functions' processes to end, while they can still tell the ledger; then see to it."""
-    workers = processes.children(os.getpid())
+    """Ask the functions' processes to end, while they can still write to the ledger; then kill what is left."""
+    workers = [child.pid for child in psutil.Process().children()]
     for worker in workers:
-        processes.signal_process(worker, signal.SIGTERM)
+        signal_process(worker, signal.SIGTERM)
     processes.wait_gone(workers, WORKERS_END_WITHIN_S)
     processes.kill_tree(os.getpid(), itself=False)
 
@@ -179,8 +152,8 @@ def _end_workers() -> None:
 def main() -> None:
     """Serve on the listening socket that the host handed down, until SIGTERM or the host's death."""
     host, listening = int(sys.argv[1]), int(sys.argv[2])
-    processes.tell_when_parent_dies(signal.SIGTERM)
-    if os.getppid() != host:  # it died before the kernel was told
+    processes.signal_when_parent_dies(signal.SIGTERM)
+    if os.getppid() != host:  # it died before the kernel knew
         return
     asyncio.run(_run(listening))
 

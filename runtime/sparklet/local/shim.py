@@ -1,4 +1,4 @@
-"""What stands between the stand-in's worker process and the real handler.
+"""The shim between the stand-in's worker process and the real handler.
 
 The stand-in talks to a worker by JSON lines on its standard input and output. The shim moves that
 conversation to descriptors of its own, so that no print of a script, a library or the JVM breaks it, gives the
@@ -26,14 +26,14 @@ from sparklet.local import processes
 
 LOG_DIR_VARIABLE = "SPARKLET_LOG_DIR"
 STOP_GRACE_S = 1.6  # the stand-in sends SIGKILL two seconds after SIGTERM
-MOST_LOG_BYTES = 64 * 1024 * 1024
+MAX_LOG_BYTES = 64 * 1024 * 1024
 _WATCH_S = 0.5
 
 Handler = Callable[[Any, Any], Any]
 
 
 class WorkerStoppedError(SparkletError):
-    """The worker was told to end: the function's time is over, or the local stack ends."""
+    """The worker has to end: the function's time is over, or the local stack ends."""
 
     retryable = True
 
@@ -64,7 +64,7 @@ def adopt(target: str, name: str) -> Handler:
 
 
 class _Warden:
-    """Ends the process tree: when told to, when the stand-in is gone."""
+    """Ends the process tree, on SIGTERM or when the stand-in is gone."""
 
     def __init__(self, log: Path | None) -> None:
         self._log = log
@@ -94,7 +94,7 @@ class _Warden:
         if not self._stopping:
             self._stopping = True
             self._end_in(STOP_GRACE_S)
-            raise WorkerStoppedError("the worker was told to end before the script had ended")
+            raise WorkerStoppedError("the worker had to end before the script had ended")
 
     def watch(self) -> None:
         """End when the stand-in is gone (its death re-parents this process); keep the log within bounds."""
@@ -146,10 +146,10 @@ def _open_log(name: str) -> Path | None:
 
 
 def _bound(log: Path) -> None:
-    """Of a log that grows too long keep one earlier stretch; all write by appending, so it may be cut under them."""
+    """Keep one earlier stretch of a log that grows too long; all write by appending, so it may be cut under them."""
     try:
-        if log.stat().st_size > MOST_LOG_BYTES:
+        if log.stat().st_size > MAX_LOG_BYTES:
             shutil.copyfile(log, log.with_suffix(".log.1"))
             os.truncate(log, 0)
     except OSError:
-        return  # somebody deleted it: there is nothing to keep within bounds
+        return  # somebody deleted it

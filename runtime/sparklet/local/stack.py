@@ -1,4 +1,4 @@
-"""The embedded local default: start or join the stand-in for AWS, and use what is deployed in it.
+"""The embedded local default: start the stand-in for AWS or attach to it, and use what is deployed in it.
 
 ::
 
@@ -9,43 +9,98 @@
 However a client ends, the kernel takes its lock back; when nobody holds it the host ends everything below it.
 """
 
+import hashlib
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from sparklet.errors import LocalStackError
+from sparklet import __version__
+from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local import environment
-from sparklet.local.control import REGION, Control
-from sparklet.local.disk import refuse_full
-from sparklet.local.joining import (
+from sparklet.local.attach import (
     Progress,
-    alone_at_the_door,
+    attach_or_start,
     differences_between,
     end_host,
-    join_or_start,
     published,
+    start_lock,
     why_it_ended,
 )
-from sparklet.local.stack_options import StackInfo, StackOptions
+from sparklet.local.control import REGION, Control
+from sparklet.local.deploy import Deployed
 from sparklet.local.state import Lock, StateDir
 
 if TYPE_CHECKING:
     from sparklet.aws.clients import AwsClients
     from sparklet.fanout.deployment import Deployment
-    from sparklet.ports import Compute, Ledger, ObjectStore, Orchestrator, TaskQueue
-
-__all__ = ["LocalStack", "StackInfo", "StackOptions", "end_if_unused", "running", "stop"]
+    from sparklet.ports import Compute, Orchestrator
 
 _POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackOptions:
+    """What a client wants of the stack; what runs already wins, see ``LocalStack.differences``."""
+
+    state_dir: Path
+    workers: int = 2
+    timeout_s: int = 900  # of one shard
+    memory_mb: int = 3008  # of one worker
+    runner: str = "warm"
+    processing: bool = True  # False: only read; messages and schedules wait unless somebody else processes them
+    keep: bool = False  # the stack outlives its clients, until it is stopped
+    max_receive_count: int = 20
+    worker_env: Mapping[str, str] = field(default_factory=dict)
+    handlers: Mapping[str, str] = field(default_factory=dict)  # dotted, by logical id, in place of the template's own
+
+    def __post_init__(self) -> None:
+        for name, most in (("workers", 1000), ("timeout_s", 7200), ("memory_mb", 10240), ("max_receive_count", 60)):
+            if not 1 <= (value := getattr(self, name)) <= most:
+                raise SettingsError(f"{name} is {value}; it must lie between 1 and {most}")
+        if self.runner not in ("warm", "submit"):
+            raise SettingsError(f"runner is {self.runner!r}; it must be warm or submit")
+
+    def request(self) -> dict[str, Any]:
+        """What the host deploys, and what two clients must agree on to share a stack."""
+        from sparklet.local.local_template import load_template, to_json
+
+        return {
+            "workers": self.workers,
+            "timeout_s": self.timeout_s,
+            "memory_mb": self.memory_mb,
+            "runner": self.runner,
+            "processing": self.processing,
+            "max_receive_count": self.max_receive_count,
+            "worker_env": dict(self.worker_env),
+            "handlers": dict(self.handlers),
+            "version": f"{__version__}, template {hashlib.sha256(to_json(load_template()).encode()).hexdigest()[:12]}",
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackInfo(Deployed):
+    """A stack that runs: what is deployed in it, and how it is reached."""
+
+    endpoint_url: str
+    region: str
+    host_pid: int
+    workers: int
+    timeout_s: int
+    memory_mb: int
+    runner: str
+    log_dir: Path  # a file for each worker process; the ledger's log_stream names it
+    env: Mapping[str, str]  # makes any AWS library speak to this stack and nothing else
 
 
 class LocalStack:
     """A client's hold on the running stack; leaving it gives the hold back.
 
     While it is held, this process' AWS settings and proxies are those of the stack: no credentials of the
-    user's can be used by mistake. ``info`` says what runs; ``differences`` what was wanted otherwise.
+    user's can be used by mistake. ``info`` says what runs; ``differences`` what this client wanted otherwise.
     """
 
     def __init__(self, state: StateDir, info: StackInfo, differences: tuple[str, ...], holding: ExitStack) -> None:
@@ -57,29 +112,29 @@ class LocalStack:
 
     @classmethod
     def attach(cls, options: StackOptions, progress: Progress = lambda text: None) -> Self:
-        """Join the stack of a state folder; start it first if it does not run.
+        """Attach to the stack of a state folder; start it first if it does not run.
 
         Clients that come at the same time share one stack. One that comes alone and wants it
-        otherwise has it deployed anew; with others there, what runs is used and ``progress`` told so.
+        otherwise has it deployed anew; with others there, what runs is used, and ``progress`` gets the differences.
 
         Raises
         ------
         LocalStackError
-            If it cannot be started; says why and where the log is.
+            If it cannot be started; names the cause and the log.
         """
-        state = StateDir(options.state_dir.expanduser().absolute())
+        state, request = _state(options.state_dir), options.request()
         _make(state)
         with ExitStack() as holding:
-            with alone_at_the_door(state, progress):
+            with start_lock(state, progress):
                 hold = holding.enter_context(Lock(state.clients_lock))
-                document = join_or_start(state, options, hold, progress)
+                document = attach_or_start(state, request, options.keep, hold, progress)
             info = _info(state, document)
-            differences = differences_between(options.order(), document["order"]) if options.processing else ()
-            if differences:
-                told = "; ".join(differences)
-                progress(f"the local stack runs already and is used as it is ({told}); `sparklet stop` ends it")
+            differences: tuple[str, ...] = ()
             if options.processing:
-                _control(document).start_processing()
+                if differences := differences_between(request, document["request"]):
+                    listed = "; ".join(differences)
+                    progress(f"the local stack runs already and is used as it is ({listed}); `sparklet stop` ends it")
+                Control(document["endpoint_url"], document["token"]).start_processing()
             holding.enter_context(environment.adopted(info.env))
             return cls(state, info, differences, holding.pop_all())
 
@@ -95,30 +150,6 @@ class LocalStack:
             time.sleep(_POLL_S)
         raise LocalStackError(why_it_ended(self._state))
 
-    def store(self) -> "ObjectStore":
-        """The stack's S3."""
-        from sparklet.aws.s3 import S3Store
-
-        return S3Store(self._aws())
-
-    def queue(self) -> "TaskQueue":
-        """The queue of shard messages."""
-        from sparklet.aws.messaging import SqsQueue
-
-        return SqsQueue(self._aws(), self.info.queue_url)
-
-    def dlq(self) -> "TaskQueue":
-        """The dead-letter queue."""
-        from sparklet.aws.messaging import SqsQueue
-
-        return SqsQueue(self._aws(), self.info.dlq_url)
-
-    def ledger(self) -> "Ledger":
-        """The ledger."""
-        from sparklet.aws.dynamodb import DynamoLedger
-
-        return DynamoLedger(self._aws(), self.info.ledger_table)
-
     def compute(self) -> "Compute":
         """The stack's functions."""
         from sparklet.aws.compute import LambdaCompute
@@ -132,13 +163,22 @@ class LocalStack:
         return StepFunctions(self._aws())
 
     def deployment(self) -> "Deployment":
-        """Everything that planning, checking and recovery work on."""
-        from sparklet.aws.s3 import input_stores
+        """Everything that planning, checking and recovery work on: the stack's S3, ledger and queue."""
+        from sparklet.aws.dynamodb import DynamoLedger
+        from sparklet.aws.messaging import SqsQueue
+        from sparklet.aws.s3 import S3Store, input_stores
         from sparklet.clock import SystemClock
         from sparklet.fanout.deployment import Deployment
 
-        inputs = input_stores(self._aws())
-        return Deployment(self.info.bucket, self.store(), self.ledger(), self.queue(), SystemClock(), inputs)
+        clients = self._aws()
+        return Deployment(
+            self.info.bucket,
+            S3Store(clients),
+            DynamoLedger(clients, self.info.ledger_table),
+            SqsQueue(clients, self.info.queue_url),
+            SystemClock(),
+            input_stores(clients),
+        )
 
     def close(self) -> None:
         """Give the hold back; the host ends the stack if it was the last."""
@@ -162,70 +202,59 @@ class LocalStack:
 
 def running(state_dir: Path) -> StackInfo | None:
     """The stack that runs in a state folder, if one does."""
-    state = StateDir(state_dir.expanduser().absolute())
+    state = _state(state_dir)
     document = published(state)
     return None if document is None else _info(state, document)
 
 
 def stop(state_dir: Path, progress: Progress = lambda text: None) -> bool:
     """End the stack of a state folder, whoever uses it; False if none ran. Its state is saved."""
-    state = StateDir(state_dir.expanduser().absolute())
+    state = _state(state_dir)
     if not state.root.is_dir():
         return False
-    with alone_at_the_door(state, progress):
+    with start_lock(state, progress):
         state.keep_file.unlink(missing_ok=True)
         return end_host(state)
 
 
 def end_if_unused(state_dir: Path, progress: Progress = lambda text: None) -> bool:
     """End a stack that is kept though nobody uses it just now; False if somebody does, or none runs."""
-    state = StateDir(state_dir.expanduser().absolute())
+    state = _state(state_dir)
     if not state.root.is_dir():
         return False
-    with alone_at_the_door(state, progress), Lock(state.clients_lock) as clients:
-        if not clients.try_exclusive():
+    with start_lock(state, progress), Lock(state.clients_lock) as clients:
+        if not clients.exclusive():
             return False
         clients.release()  # the host needs it to its end; nobody comes in meanwhile
         state.keep_file.unlink(missing_ok=True)
         return end_host(state)
 
 
+def _state(state_dir: Path) -> StateDir:
+    return StateDir(state_dir.expanduser().absolute())
+
+
 def _make(state: StateDir) -> None:
     """Make the state folder, if there is room for it, and nobody needs more of it already."""
     try:
         if published(state) is None:
-            refuse_full(state.root)
+            state.refuse_full_disk()
         state.create()
     except OSError as error:
-        told = f"the state folder {state.root} cannot be used: {error.strerror}"
-        raise LocalStackError(f"{told}; name another with --state-dir or SPARKLET_STATE_DIR") from error
+        raise LocalStackError(
+            f"the state folder {state.root} cannot be used: {error.strerror}; "
+            "name another with --state-dir or SPARKLET_STATE_DIR"
+        ) from error
 
 
 def _info(state: StateDir, document: Any) -> StackInfo:
-    deployed, order = document["deployed"], document["order"]
-    endpoint_url = document["endpoint_url"]
+    request = document["request"]
     return StackInfo(
-        endpoint_url=endpoint_url,
+        **document["deployed"],
+        **{name: request[name] for name in ("workers", "timeout_s", "memory_mb", "runner")},
+        endpoint_url=document["endpoint_url"],
         region=REGION,
-        bucket=deployed["bucket"],
-        # The stand-in names queues by an address that no port changes; only account and name count.
-        queue_url="/".join([endpoint_url, *deployed["queue_url"].split("/")[-2:]]),
-        dlq_url="/".join([endpoint_url, *deployed["dlq_url"].split("/")[-2:]]),
-        ledger_table=deployed["ledger_table"],
-        worker_function=deployed["worker_function"],
-        checker_function=deployed["checker_function"],
-        dlq_function=deployed["dlq_function"],
-        loop_machine=deployed["loop_machine"],
-        map_machine=deployed["map_machine"],
         host_pid=document["host_pid"],
-        workers=order["workers"],
-        timeout_s=order["timeout_s"],
-        memory_mb=order["memory_mb"],
-        runner=order["runner"],
         log_dir=state.log,
-        env=environment.of_client(endpoint_url, document["token"]),
+        env=environment.of_client(document["endpoint_url"], document["token"]),
     )
-
-
-def _control(document: Any) -> Control:
-    return Control(document["endpoint_url"], document["token"])

@@ -7,94 +7,54 @@ the truth: ``host.lock`` is held while a stack runs, ``clients.lock`` (shared) b
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from sparklet.errors import LocalStackError
 from sparklet.worker.guards import delete_tree
 
 STATE_DIR_VARIABLE = "SPARKLET_STATE_DIR"
-_MOST_LOGS = 60  # of worker processes
+MIB = 1024 * 1024
+DISK_REMEDY = f"make room there, or name another folder with --state-dir or {STATE_DIR_VARIABLE}"
+MIN_START_BYTES = 128 * MIB  # without this much free a stack is not even started
+_POLL_S = 0.05
+_MAX_LOGS = 60  # of worker processes
 
 
-@dataclass(frozen=True, slots=True)
 class StateDir:
     """Paths in a state folder."""
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.host_lock = root / "host.lock"  # held by the host for its whole life; its text is the host's pid
+        self.clients_lock = root / "clients.lock"  # held, shared, by every client
+        self.start_lock = root / "start.lock"  # held while somebody starts, attaches to or stops the stack
+        self.info_file = root / "stack.json"  # written when the stack is ready, deleted when it ends
+        self.request_file = root / "request.json"  # what the next host is to start and deploy
+        self.keep_file = root / "keep"  # while it is there, the stack outlives its clients
+        self.failure_file = root / "failure.txt"  # why the last host ended, if it did not end because it should
+        # Empty: AWS's SDK for Java complains of /dev/null, with a stack trace, in every worker's log.
+        self.no_config = root / "no-aws-config"
+        self.services = root / "services"  # what the stand-in keeps: ledger, queues, functions, the deployment
+        self.objects = root / "s3"  # the stand-in's S3
+        self.scratch = root / "scratch"  # the workers' own /tmp; emptied at every start
+        self.tmp = root / "tmp"  # TMPDIR of the stand-in; emptied at every start
+        self.log = root / "log"  # host.log, aws.log and one file for each worker process
+        self.aws_log = self.log / "aws.log"  # what the stand-in itself writes
 
-    @property
-    def host_lock(self) -> Path:
-        """Held by the host for its whole life; its text is the host's pid."""
-        return self.root / "host.lock"
-
-    @property
-    def clients_lock(self) -> Path:
-        """Held, shared, by every client."""
-        return self.root / "clients.lock"
-
-    @property
-    def start_lock(self) -> Path:
-        """Held while somebody starts, joins or stops the stack."""
-        return self.root / "start.lock"
-
-    @property
-    def info_file(self) -> Path:
-        """Written when the stack is ready, deleted when it ends."""
-        return self.root / "stack.json"
-
-    @property
-    def order_file(self) -> Path:
-        """What the next host is to start and deploy."""
-        return self.root / "order.json"
-
-    @property
-    def keep_file(self) -> Path:
-        """While it is there, the stack outlives its clients."""
-        return self.root / "keep"
-
-    @property
-    def failure_file(self) -> Path:
-        """Why the last host ended, if it did not end because it should."""
-        return self.root / "failure.txt"
-
-    @property
-    def no_config(self) -> Path:
-        """An empty file: AWS's SDK for Java complains of /dev/null, with a stack trace, in every worker's log."""
-        return self.root / "no-aws-config"
-
-    @property
-    def services(self) -> Path:
-        """What the stand-in keeps of its services: ledger, queues, functions, the deployment."""
-        return self.root / "services"
-
-    @property
-    def objects(self) -> Path:
-        """The stand-in's S3."""
-        return self.root / "s3"
-
-    @property
-    def scratch(self) -> Path:
-        """The workers' own ``/tmp``; emptied at every start."""
-        return self.root / "scratch"
-
-    @property
-    def tmp(self) -> Path:
-        """TMPDIR of the stand-in; emptied at every start."""
-        return self.root / "tmp"
-
-    @property
-    def log(self) -> Path:
-        """``host.log``, ``aws.log`` and one file for each worker process."""
-        return self.root / "log"
-
-    @property
-    def aws_log(self) -> Path:
-        """What the stand-in itself has to say."""
-        return self.log / "aws.log"
+    def refuse_full_disk(self) -> None:
+        """LocalStackError unless there is room for a stack to begin with; nothing is made."""
+        existing = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        usage = shutil.disk_usage(existing)
+        if usage.free < MIN_START_BYTES:
+            raise LocalStackError(
+                f"the disk of the state folder {self.root} is full: {usage.free // MIB} MiB of {usage.total // MIB} "
+                f"are free, {MIN_START_BYTES // MIB} MiB are needed; {DISK_REMEDY}"
+            )
 
     def create(self) -> None:
         """Make the folder; only its owner may look into it."""
@@ -114,7 +74,7 @@ class StateDir:
         if self.aws_log.exists():
             self.aws_log.replace(self.aws_log.with_name("aws.earlier.log"))
         logs = sorted(self.log.glob("*-*"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in logs[_MOST_LOGS:]:
+        for path in logs[_MAX_LOGS:]:
             path.unlink(missing_ok=True)
 
 
@@ -150,29 +110,20 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def try_exclusive(self) -> bool:
-        """Take it alone, if nobody else has it."""
-        return self._try(fcntl.LOCK_EX)
+    def exclusive(self, within_s: float = 0.0) -> bool:
+        """Take it alone; False if others have not given it back by then."""
+        return self._take(fcntl.LOCK_EX, within_s)
 
-    def try_shared(self) -> bool:
-        """Take it together with others, if nobody has it alone."""
-        return self._try(fcntl.LOCK_SH)
-
-    def exclusive(self, within_s: float) -> bool:
-        """Take it alone, waiting for others to give it back; False if they did not."""
-        end_s = time.monotonic() + within_s
-        while not self.try_exclusive():
-            if time.monotonic() > end_s:
-                return False
-            time.sleep(0.05)
-        return True
+    def shared(self, within_s: float = 0.0) -> bool:
+        """Take it together with others; False if somebody still has it alone by then."""
+        return self._take(fcntl.LOCK_SH, within_s)
 
     def release(self) -> None:
         """Give it back; it can be taken again."""
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def write(self, text: str) -> None:
-        """Say something in the file, for those who find it locked."""
+        """Write a text into the file, for those who find it locked."""
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, text.encode(), 0)
 
@@ -190,12 +141,16 @@ class Lock:
     ) -> None:
         self.close()
 
-    def _try(self, how: int) -> bool:
-        try:
-            fcntl.flock(self._file, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    def _take(self, how: int, within_s: float) -> bool:
+        end_s = time.monotonic() + within_s
+        while True:
+            try:
+                fcntl.flock(self._file, how | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= end_s:
+                    return False
+                time.sleep(_POLL_S)
 
 
 def is_locked(path: Path) -> bool:
@@ -203,4 +158,4 @@ def is_locked(path: Path) -> bool:
     if not path.exists():
         return False
     with Lock(path) as lock:
-        return not lock.try_shared()
+        return not lock.shared()

@@ -1,6 +1,6 @@
 """The worker's own Java: compiled by Janino, which Spark brings, ahead of time where it can be.
 
-A jar of it is on the class path of local workers (see ``local.compiled``). A JVM without that jar compiles the classes
+Local workers have a jar of it on the class path (``local.prepared_jars``). A JVM without that jar compiles the classes
 after its first task, which costs the first answer more than half a second of CPU.
 """
 

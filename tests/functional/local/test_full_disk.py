@@ -32,7 +32,7 @@ def test_what_there_is_no_room_for_is_refused_whole_and_the_rest_goes_on(small_d
     root = small_disk / "state"
     told = rf"DiskFull.*the disk of the state folder {root} is full \(\d+ MiB free\); make room there, or name another"
     with LocalStack.attach(StackOptions(state_dir=root, workers=1, timeout_s=20, processing=False)) as stack:
-        store, folder = stack.store(), f"s3://{stack.info.bucket}/a/"
+        store, folder = stack.deployment().store, f"s3://{stack.info.bucket}/a/"
 
         for write in (
             lambda: store.put(f"{folder}put", big.read_bytes()),

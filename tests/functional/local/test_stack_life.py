@@ -12,8 +12,8 @@ import boto3
 import pytest
 
 from sparklet.errors import LocalStackError
-from sparklet.local.saver import EVERY_S
 from sparklet.local.stack import LocalStack, end_if_unused, running, stop
+from sparklet.local.storage import EVERY_S
 from tests.functional.local.conftest import Lab, eventually, is_alive, listens, port_of, server_of
 
 pytestmark = pytest.mark.stack

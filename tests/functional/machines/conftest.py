@@ -1,6 +1,7 @@
 """The local stack with its real state machines and handlers, one for all tests here; its waits are short."""
 
 import json
+import os
 import re
 import time
 import uuid
@@ -144,7 +145,7 @@ def _plain(document: Any) -> Any:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A state folder, its probes on the path of whatever is started."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(PROBES))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(PROBES), os.environ.get("PYTHONPATH")])))
         with make_lab(tmp_path_factory.mktemp("orchestration")) as lab:
             yield lab
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from sparklet.cli.environment import jar_cache
-from sparklet.local.compiled import compiled_jar
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
+from sparklet.local.prepared_jars import compiled_jar
 from sparklet.settings import spark_settings
 from sparklet.worker.spark_options import spark_home
 from tests.functional.worker.conftest import SPARK, STACK, Bench, make

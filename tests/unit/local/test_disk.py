@@ -7,8 +7,9 @@ from typing import NamedTuple
 import pytest
 
 from sparklet.errors import LocalStackError
-from sparklet.local.disk import MIB, RESERVE_BYTES, START_BYTES, Room
 from sparklet.local.stack import LocalStack, StackOptions
+from sparklet.local.state import MIB, MIN_START_BYTES
+from sparklet.local.storage import RESERVE_BYTES, Room
 
 S3 = {"authorization": "AWS4-HMAC-SHA256 Credential=test/20261120/us-east-1/s3/aws4_request, SignedHeaders=host"}
 LEDGER = {"authorization": "AWS4-HMAC-SHA256 Credential=test/20261120/us-east-1/dynamodb/aws4_request"}
@@ -34,7 +35,7 @@ def put(room: Room, size_bytes: int, query: str = "", method: str = "PUT") -> bo
 
 
 def test_a_stack_is_not_started_on_a_full_disk_and_nothing_is_made(disk: dict[str, int], tmp_path: Path) -> None:
-    disk["free"] = START_BYTES - 1
+    disk["free"] = MIN_START_BYTES - 1
     root = tmp_path / "deep" / "state"
 
     with pytest.raises(LocalStackError, match=rf"state folder {root} is full: 127 MiB of 1000 .*; make room there, or"):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparklet.local.executions import same_run
-from sparklet.local.mended import error_class
+from sparklet.local.deploy import same_run
+from sparklet.local.ministack_patches import error_class
 from sparklet.model import successor
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import LocalStackError
-from sparklet.local.local_template import handlers_of, load_template, localise, log_name, parse_template, to_json
+from sparklet.local.local_template import handler_of, load_template, localise, log_name, parse_template, to_json
 
 ROOT = Path(__file__).resolve().parents[3]
 PARAMETERS = {"FunctionTimeoutS": "45", "MaximumConcurrency": "7"}
@@ -33,7 +33,7 @@ def test_each_function_becomes_a_shim_that_names_its_own_handler(
     for name, properties in functions(local).items():
         assert not {"PackageType", "ImageUri", "ImageConfig", "CodeUri"} & properties.keys()
         code = compile(properties["InlineCode"], name, "exec")
-        assert handlers_of(template)[name] in code.co_consts
+        assert handler_of(template["Resources"][name]["Properties"]) in code.co_consts
 
 
 def test_a_shim_can_be_pointed_at_another_handler(template: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from sparklet.local.processes import children, is_alive, kill_tree, wait_gone
+from sparklet.local.processes import is_alive, kill_tree, wait_gone
 from sparklet.worker.guards import descendants
 
 TREE = """
@@ -85,17 +85,40 @@ def test_a_tree_that_grows_while_it_is_killed_is_killed_whole(start: Callable[[s
     assert not descendants(process.pid)
 
 
-def test_a_child_is_known_by_its_parent_and_a_zombie_is_not_alive() -> None:
+def test_a_process_that_ended_uncollected_is_not_alive() -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        assert process.pid in children(os.getpid())
         assert is_alive(process.pid)
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        assert wait_gone([process.pid], 10)  # it has ended, but nobody has collected it
-        assert process.pid not in children(os.getpid())
+        assert wait_gone([process.pid], 10)
         process.wait()
+
+
+ORPHANS = """
+import os, subprocess, sys, time
+from sparklet.local.processes import end_children
+from sparklet.worker.guards import become_subreaper, descendants
+become_subreaper()
+spared = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+orphan = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+subprocess.run([sys.executable, "-c", orphan], check=True)
+assert len(descendants(os.getpid())) == 2
+while len(descendants(os.getpid())) > 1:
+    end_children(spared=spared.pid)
+    time.sleep(0.02)
+end_children(spared=spared.pid)
+print(descendants(os.getpid()) == {spared.pid}, spared.poll())
+spared.kill()
+spared.wait()
+"""
+
+
+def test_orphans_are_ended_and_the_spared_child_lives_on() -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, timeout=60)
+
+    assert done.stdout == "True None\n", done.stderr
 
 
 def test_waiting_for_somebody_who_stays_comes_to_an_end() -> None:

@@ -64,7 +64,7 @@ def test_a_handler_that_cannot_be_imported_leaves_its_traceback_in_the_log(tmp_p
 
 
 def test_a_log_that_grows_too_long_keeps_one_earlier_stretch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shim, "MOST_LOG_BYTES", 10)
+    monkeypatch.setattr(shim, "MAX_LOG_BYTES", 10)
     log = tmp_path / "worker-1.log"
     with log.open("ab") as writer:
         writer.write(b"more than ten bytes\n")

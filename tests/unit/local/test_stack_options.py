@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from sparklet.errors import SettingsError
+from sparklet.local.attach import differences_between
 from sparklet.local.deploy import parameters_of
-from sparklet.local.joining import differences_between
-from sparklet.local.stack_options import StackOptions
+from sparklet.local.stack import StackOptions
 
 
 def options(**changes: Any) -> StackOptions:
@@ -25,23 +25,23 @@ def test_what_cannot_be_is_refused_by_name(name: str, value: Any) -> None:
 
 
 def test_two_clients_who_want_the_same_agree() -> None:
-    assert differences_between(options(workers=3).order(), options(workers=3, processing=False).order()) == ()
+    assert differences_between(options(workers=3).request(), options(workers=3, processing=False).request()) == ()
 
 
 def test_what_was_wanted_otherwise_is_named_with_both_values() -> None:
-    runs = options(workers=2, worker_env={"A": "1"}).order()
+    runs = options(workers=2, worker_env={"A": "1"}).request()
 
-    found = differences_between(options(workers=4, worker_env={"A": "2"}).order(), runs)
+    found = differences_between(options(workers=4, worker_env={"A": "2"}).request(), runs)
 
     assert found == ("workers: 2 instead of 4", "worker_env differs")
 
 
 @pytest.mark.parametrize(("workers", "mapped"), [(1, "2"), (2, "2"), (9, "9")])
 def test_a_mapping_is_never_asked_for_fewer_than_it_allows(workers: int, mapped: str) -> None:
-    assert parameters_of(options(workers=workers).order())["MaximumConcurrency"] == mapped
+    assert parameters_of(options(workers=workers).request())["MaximumConcurrency"] == mapped
 
 
 def test_every_parameter_is_one_of_the_templates() -> None:
     from sparklet.local.local_template import load_template
 
-    assert set(parameters_of(options().order())) <= set(load_template()["Parameters"])
+    assert set(parameters_of(options().request())) <= set(load_template()["Parameters"])

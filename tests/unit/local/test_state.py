@@ -35,19 +35,19 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 def test_a_lock_is_shared_by_many_or_held_by_one(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with Lock(path) as one, Lock(path) as two, Lock(path) as three:
-        assert one.try_shared() and two.try_shared()
-        assert not three.try_exclusive()
+        assert one.shared() and two.shared()
+        assert not three.exclusive()
         one.release()
         two.release()
-        assert three.try_exclusive()
-        assert not one.try_shared()
+        assert three.exclusive()
+        assert not one.shared()
 
 
-@pytest.mark.parametrize("how", ["try_shared", "try_exclusive"])
+@pytest.mark.parametrize("how", ["shared", "exclusive"])
 def test_the_kernel_takes_a_lock_back_from_a_killed_process(tmp_path: Path, how: str) -> None:
     holder = hold(tmp_path / "lock", how)
     with Lock(tmp_path / "lock") as lock:
-        assert not lock.try_exclusive()
+        assert not lock.exclusive()
 
         end(holder)
 
@@ -56,7 +56,7 @@ def test_the_kernel_takes_a_lock_back_from_a_killed_process(tmp_path: Path, how:
 
 def test_a_lock_does_not_pass_to_programs_that_its_holder_starts(tmp_path: Path) -> None:
     with Lock(tmp_path / "lock") as lock:
-        assert lock.try_exclusive()
+        assert lock.exclusive()
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
     try:
         with Lock(tmp_path / "lock") as again:
@@ -67,7 +67,7 @@ def test_a_lock_does_not_pass_to_programs_that_its_holder_starts(tmp_path: Path)
 
 def test_waiting_for_a_lock_comes_to_an_end(tmp_path: Path) -> None:
     with Lock(tmp_path / "lock") as one, Lock(tmp_path / "lock") as two:
-        assert one.try_exclusive()
+        assert one.exclusive()
         assert two.exclusive(within_s=0.1) is False
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.local.local_template import handlers_of
+from sparklet.local.local_template import handler_of
 from sparklet.settings import NAMES, OF_FUNCTIONS
 from tests.unit.template.reading import ZIPS, functions, of_type
 
@@ -78,7 +78,7 @@ def test_the_worker_is_an_image_and_the_others_are_zips_of_the_runtime_each_with
     for name in ZIPS:
         assert (ROOT / "sam" / found[name]["CodeUri"]).resolve() == ROOT / "runtime"
         assert found[name]["Runtime"] == "python3.13"
-    for command in handlers_of(template).values():
+    for command in map(handler_of, found.values()):
         module, _, function = command.rpartition(".")
         source = (ROOT / "runtime" / module.replace(".", "/")).with_suffix(".py").read_text()
         defined = {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}

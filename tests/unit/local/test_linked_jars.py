@@ -10,7 +10,7 @@ import pytest
 
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.java import find_java
-from sparklet.local.linked import is_plain, linked_jars
+from sparklet.local.prepared_jars import is_plain, linked_jars
 
 MAIN = "org.apache.ivy.Main"
 

@@ -1,7 +1,7 @@
-"""How clients come to a stack and how they end it: one at a time through the door, then many inside.
+"""Attach to the stack of a state folder, or start it; end it.
 
-Who comes takes ``start.lock`` alone, then ``clients.lock`` with the others, then looks for the host. The host ends when
-it gets ``clients.lock`` alone, and holds it to its end: who comes meanwhile waits, then starts the next.
+A client takes ``start.lock`` alone, then ``clients.lock`` with the others, then looks for the host. The host ends when
+it gets ``clients.lock`` alone, and holds it to its end: a client that comes meanwhile waits, then starts the next host.
 """
 
 import os
@@ -14,8 +14,8 @@ from typing import Any
 
 from sparklet.errors import LocalStackError
 from sparklet.local import environment, processes
-from sparklet.local.stack_options import StackOptions
 from sparklet.local.state import Lock, StateDir, is_locked, read_json, write_json
+from sparklet.worker.guards import signal_process
 
 Progress = Callable[[str], None]
 
@@ -25,63 +25,65 @@ _POLL_S = 0.05
 
 
 @contextmanager
-def alone_at_the_door(state: StateDir, progress: Progress) -> Iterator[None]:
-    """Alone among those who start, join or stop the stack."""
+def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
+    """Let nobody else start, attach to or stop the stack meanwhile."""
     with Lock(state.start_lock) as lock:
-        if not lock.try_exclusive():
+        if not lock.exclusive():
             progress("waiting for another sparklet that starts or stops the local stack")
             if not lock.exclusive(STARTS_WITHIN_S + ENDS_WITHIN_S):
                 raise LocalStackError(f"another process holds {state.start_lock} for too long; end it, then try again")
         yield
 
 
-def join_or_start(state: StateDir, options: StackOptions, hold: Lock, progress: Progress) -> Any:
-    """Hold the lock with others and be inside a stack that runs; what its host published.
+def attach_or_start(state: StateDir, request: Mapping[str, Any], keep: bool, hold: Lock, progress: Progress) -> Any:
+    """Hold the clients' lock with others while a stack runs; what its host published.
 
-    A stack that nobody else uses, and that was wanted otherwise, is ended and started anew.
+    A stack that nobody else uses, and that differs from the request, is ended and started anew.
+
+    Parameters
+    ----------
+    keep
+        The stack outlives its clients.
 
     Raises
     ------
     LocalStackError
         If it does not start, or an earlier one does not end.
     """
-    alone = hold.try_exclusive()
+    alone = hold.exclusive()
     if not is_locked(state.host_lock):
         state.keep_file.unlink(missing_ok=True)  # of a host that was killed
-    elif alone and options.processing and not state.keep_file.exists() and _deviates(state, options):
+    elif alone and request["processing"] and not state.keep_file.exists() and _differs(state, request):
         progress("ending the local stack to deploy it anew")
         end_host(state)
     _share(hold, progress)
-    if options.keep:
+    if keep:
         state.keep_file.touch()
-    if is_locked(state.host_lock) and (document := _await_info(state)) is not None:
-        progress(f"joined the local stack at {document['endpoint_url']}")
+    if (document := _await_info(state)) is not None:
+        progress(f"attached to the local stack at {document['endpoint_url']}")
         return document
-    return _start(state, options, progress)
+    return _start(state, request, progress)
 
 
-def _deviates(state: StateDir, options: StackOptions) -> bool:
+def _differs(state: StateDir, request: Mapping[str, Any]) -> bool:
     document = published(state)
-    return document is None or bool(differences_between(options.order(), document["order"]))
+    return document is None or bool(differences_between(request, document["request"]))
 
 
 def _share(hold: Lock, progress: Progress) -> None:
     """Hold the lock with others; while a host ends it is the host's."""
-    end_s = time.monotonic() + ENDS_WITHIN_S
-    if not hold.try_shared():
+    if not hold.shared():
         progress("waiting for the earlier local stack to end")
-        while not hold.try_shared():
-            if time.monotonic() > end_s:
-                raise LocalStackError("the earlier local stack does not end; `sparklet stop` ends it")
-            time.sleep(_POLL_S)
+        if not hold.shared(ENDS_WITHIN_S):
+            raise LocalStackError("the earlier local stack does not end; `sparklet stop` ends it")
 
 
-def _start(state: StateDir, options: StackOptions, progress: Progress) -> Any:
-    progress(f"starting the local stack ({options.workers} workers, state in {state.root})")
+def _start(state: StateDir, request: Mapping[str, Any], progress: Progress) -> Any:
+    progress(f"starting the local stack ({request['workers']} workers, state in {state.root})")
     started_s = time.monotonic()
     for stale in (state.failure_file, state.info_file):  # of a host that was killed
         stale.unlink(missing_ok=True)
-    write_json(state.order_file, _next_order(state, options))
+    write_json(state.request_file, _next_request(request, read_json(state.request_file)))
     host = _spawn_host(state)
     while os.waitpid(host, os.WNOHANG) == (0, 0):
         if (document := published(state)) is not None:
@@ -94,11 +96,10 @@ def _start(state: StateDir, options: StackOptions, progress: Progress) -> Any:
     raise LocalStackError(why_it_ended(state))
 
 
-def _next_order(state: StateDir, options: StackOptions) -> dict[str, Any]:
-    """What the host is to deploy; somebody who only reads leaves the deployment as it was."""
-    order, last = options.order(), read_json(state.order_file)
-    if options.processing or last is None or last.get("version") != order["version"]:
-        return order
+def _next_request(request: Mapping[str, Any], last: Any) -> Mapping[str, Any]:
+    """What the host is to deploy; a client that only reads leaves the deployment as it was."""
+    if request["processing"] or last is None or last.get("version") != request["version"]:
+        return request
     return {**last, "processing": False}
 
 
@@ -115,7 +116,7 @@ def _spawn_host(state: StateDir) -> int:
 
 
 def published(state: StateDir) -> Any:
-    """What the running host says of its stack; None if none runs, or it is not ready yet."""
+    """What the running host published of its stack; None if none runs, or it is not ready yet."""
     if not is_locked(state.host_lock):
         return None
     document = read_json(state.info_file)
@@ -123,7 +124,7 @@ def published(state: StateDir) -> Any:
 
 
 def _host_pid(state: StateDir) -> int:
-    """The pid of the host that holds the lock; 0 if it has not said it yet."""
+    """The pid of the host that holds the lock; 0 if it has not written it yet."""
     return int(state.host_lock.read_text() or 0)
 
 
@@ -138,15 +139,15 @@ def _await_info(state: StateDir) -> Any:
 
 
 def end_host(state: StateDir) -> bool:
-    """Have the host end everything; by force if it does not."""
+    """Have the host end everything; False if there is none."""
     if not is_locked(state.host_lock):
         return False
-    told, end_s = 0, time.monotonic() + ENDS_WITHIN_S
+    signalled, end_s = 0, time.monotonic() + ENDS_WITHIN_S
     while is_locked(state.host_lock):
         pid = _host_pid(state)
-        if pid and pid != told:
-            processes.signal_process(pid, signal.SIGTERM)
-            told = pid
+        if pid and pid != signalled:
+            signal_process(pid, signal.SIGTERM)
+            signalled = pid
         if time.monotonic() > end_s:
             raise LocalStackError(f"the local stack's host (pid {pid}) does not end; see {state.log}, then kill it")
         time.sleep(_POLL_S)
@@ -154,7 +155,7 @@ def end_host(state: StateDir) -> bool:
 
 
 def differences_between(wanted: Mapping[str, Any], runs: Mapping[str, Any]) -> tuple[str, ...]:
-    """What was wanted otherwise than it runs, in words."""
+    """What a client wants that differs from what runs, in words."""
     names = [name for name in wanted if name != "processing" and wanted[name] != runs.get(name)]
     return tuple(
         f"{name} differs" if isinstance(wanted[name], dict) else f"{name}: {runs.get(name)} instead of {wanted[name]}"

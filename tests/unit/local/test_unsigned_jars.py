@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.local.unsigned import unsigned_copies
+from sparklet.local.prepared_jars import unsigned_copies
 
 DIGESTS = "\r\nName: a/B.class\r\nSHA-256-Digest: abc=\r\n\r\n"
 

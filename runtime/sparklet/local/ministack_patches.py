@@ -1,0 +1,144 @@
+"""What Sparklet changes within ministack 1.5.33, and why; everything here is found by ministack's own inner names.
+
+A newer ministack may have no need of a patch. Take it out and run the test named here: it fails while the patch is
+needed.
+
+``_hold`` (test_stack_life)
+    ministack starts event source mappings and schedules as soon as its state is loaded. Here they wait for a client.
+``_hold_calls`` (test_restarts)
+    While ministack ends, executions of state machines go on and call functions that nothing can run any more.
+``_name_errors`` (test_machines)
+    On AWS a failure is named by its exception's class, for ``Retry`` and ``Catch``; ministack gives all one name.
+``_read_map_limits`` (test_machines)
+    A Map's limits may be paths into its input; ministack reads numbers only.
+``_keep_no_logs`` (test_ministack_patches)
+    ministack keeps the log lines of every invocation in memory for ever; workers write files.
+``write_state`` (test_stack_life)
+    ministack writes its state only when it ends in an orderly way, and only logs a failure.
+"""
+
+import copy
+import json
+import re
+import threading
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ministack import app as ministack
+from ministack.core import concurrency, persistence
+from ministack.services import eventbridge, lambda_svc, stepfunctions
+
+MAP_LIMITS = ("MaxConcurrency", "ToleratedFailureCount", "ToleratedFailurePercentage")
+_CLASS = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::|$)")
+
+
+class Processing:
+    """Makes the patches of what ministack does by itself, which waits for ``start`` and ends with ``stop``."""
+
+    def __init__(self) -> None:
+        self._started = threading.Event()
+        self._stopped = threading.Event()
+        self._hold(lambda_svc, "_poll_sqs")
+        self._hold(eventbridge, "_tick_scheduled_rules")
+        self._hold_calls()
+        _name_errors()
+        _read_map_limits()
+        _keep_no_logs()
+
+    def start(self) -> None:
+        """Let mappings and schedules invoke functions."""
+        self._started.set()
+        concurrency.esm_wake.set()
+
+    def stop(self) -> None:
+        """From now on nothing invokes a function: ministack is ending, and the threads of executions end with it."""
+        self._started.clear()
+        self._stopped.set()
+
+    def _hold(self, module: Any, name: str) -> None:
+        step = getattr(module, name)
+        setattr(module, name, lambda: step() if self._started.is_set() else False)
+
+    def _hold_calls(self) -> None:
+        call = stepfunctions._call_lambda
+
+        def called(*arguments: Any) -> Any:
+            if self._stopped.is_set():
+                threading.Event().wait()
+            return call(*arguments)
+
+        stepfunctions._call_lambda = called
+
+
+def _name_errors() -> None:
+    execute = lambda_svc._execute_function_with_config_scope
+
+    def named(*arguments: Any, **keywords: Any) -> Any:
+        result = execute(*arguments, **keywords)
+        body = result.get("body")
+        if result.get("error") and isinstance(body, dict) and body.get("errorType") == "Runtime.HandlerError":
+            body["errorType"] = error_class(str(result.get("log", ""))) or "Runtime.ExitError"
+        return result
+
+    lambda_svc._execute_function_with_config_scope = named
+
+
+def error_class(log: str) -> str:
+    """The class of the exception that a log's last traceback ends with; "" if there is none.
+
+    Its line is the first one after the traceback's indented ones: a message may have several lines.
+    """
+    _, found, trace = log.rpartition("Traceback (most recent call last):")
+    if not found:
+        return ""
+    for line in trace.splitlines()[1:]:
+        if line and not line[0].isspace() and (named := _CLASS.match(line)):
+            return named[1]
+    return ""
+
+
+def _read_map_limits() -> None:
+    run = stepfunctions._run_map_items
+
+    def with_numbers(state_def: Any, raw_input: Any, execution: Any, ctx: Any) -> Any:
+        effective = stepfunctions._apply_input_path(state_def, raw_input, ctx)
+        given = {
+            limit: stepfunctions._resolve_path_or_ctx(state_def[f"{limit}Path"], effective, ctx)
+            for limit in MAP_LIMITS
+            if f"{limit}Path" in state_def
+        }
+        return run({**state_def, **given}, raw_input, execution, ctx)
+
+    stepfunctions._run_map_items = with_numbers
+
+
+def _keep_no_logs() -> None:
+    lambda_svc._emit_lambda_logs = lambda *arguments, **keywords: None
+
+
+def all_services() -> Collection[str]:
+    """The names of all services whose state ministack keeps."""
+    names: Collection[str] = ministack._build_persistence_save_dict().keys()
+    return names
+
+
+def write_state(services: Collection[str]) -> None:
+    """Write the state of these services, in a forked child, whose copy of the state is its own already.
+
+    As ministack's ``save_state`` does, but that it encodes in one go, in C, and that a failure is raised.
+    """
+    copy.deepcopy = lambda value, memo=None, nil=None: value  # type: ignore[assignment]
+    states = ministack._build_persistence_save_dict()
+    for name in services:
+        if (state := states[name]()) is not None:  # None: it has nothing to save, what it saved earlier stands
+            document = {"__ministack_format__": persistence._state_format_version(name), "payload": state}
+            path = Path(persistence.STATE_DIR) / f"{name}.json"
+            draft = path.with_suffix(".draft")
+            draft.write_text(json.dumps(document, default=persistence._json_default))
+            draft.replace(path)
+
+
+def write_nothing_at_the_end() -> None:
+    """Keep ministack from writing its state once more when it ends: it is saved after its last answer."""
+    ministack.PERSIST_STATE = False

@@ -1,0 +1,148 @@
+"""Jars that are prepared on this machine, so that Java takes their classes from a class-data archive.
+
+- The worker's own Java, compiled once: see ``worker.java_classes``.
+- Copies without signatures: Java archives no class of a signed jar, and checks the signature anew in every JVM. Spark
+  brings two such: its compiler of generated code, janino, which every query of a cold start waits for. Nobody verifies
+  jars by these signatures here: what is fetched is verified by its sha256 before.
+- Links on plain paths: Java 17 compares the path of a jar with the one in the jar's URL. Where the URL spells it
+  otherwise, a space as ``%20``, Java takes none of the jar's classes from an archive, and does not say so. Java
+  resolves symbolic links first, so hard links are made of such jars, or copies where they lie on another file system,
+  in a folder whose path needs no spelling.
+
+Only the standard library at import: the image's builder uses this file alone.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import quote
+
+SIGNED = ("janino-*.jar", "commons-compiler-*.jar")
+SIGNATURES = (".SF", ".RSA", ".DSA", ".EC")
+MANIFEST = "META-INF/MANIFEST.MF"
+MIN_FREE_BYTES = 2 * 2**30
+OTHERWISE = Path("/var/tmp")  # noqa: S108 - a folder of the user's own in it
+
+
+def compiled_jar(java: Path, spark_jars: Path, folder: Path) -> Path:
+    """A jar of the worker's Java, made in ``folder`` if it is not there; its date is always the same.
+
+    Two may make it at a time: each writes a file of its own, and all are alike.
+    """
+    from sparklet.worker.java_classes import files, mark
+
+    jar = folder / f"{mark()}.jar"
+    if jar.is_file():
+        return jar
+    from py4j.java_gateway import JavaGateway
+
+    folder.mkdir(parents=True, exist_ok=True)
+    gateway = JavaGateway.launch_gateway(
+        classpath=f"{spark_jars}{os.sep}*", java_path=str(java), die_on_exit=True, enable_auth=True
+    )
+    try:
+        content = list(files(gateway.jvm))
+    finally:
+        gateway.shutdown()
+    with tempfile.TemporaryDirectory(dir=folder) as draft:
+        made = Path(draft, jar.name)
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in content:
+                archive.writestr(zipfile.ZipInfo(name), data)
+        os.utime(made, (0, 0))
+        made.replace(jar)
+    return jar
+
+
+def unsigned_copies(jars: Path, folder: Path) -> list[Path]:
+    """Copies of the signed jars in Spark's folder ``jars``, made in ``folder`` where they are not there yet.
+
+    As jars of ``SPARKLET_JARS`` they take the places of Spark's own. Their date is always the same, so that they are no
+    reason for another archive. None where they cannot be written: Spark's own do as well.
+    """
+    signed = sorted(jar for pattern in SIGNED for jar in jars.glob(pattern))
+    copies = [folder / jar.name for jar in signed]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for jar, copy in zip(signed, copies, strict=True):
+            if not copy.exists():
+                draft = folder / f".{jar.name}.{os.getpid()}"
+                strip(jar, draft)
+                os.utime(draft, (0, 0))
+                draft.replace(copy)
+    except OSError:
+        return []
+    return copies
+
+
+def strip(jar: Path, target: Path) -> None:
+    """Write a jar anew without signatures, and without the digests that they sign."""
+    with zipfile.ZipFile(jar) as signed, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as bare:
+        for entry in signed.infolist():
+            if not (entry.filename.startswith("META-INF/") and entry.filename.endswith(SIGNATURES)):
+                content = signed.read(entry)
+                if entry.filename == MANIFEST:
+                    content = b"".join(_main_section(content.splitlines(keepends=True)))
+                bare.writestr(entry, content, zipfile.ZIP_DEFLATED)
+
+
+def _main_section(lines: Iterable[bytes]) -> Iterable[bytes]:
+    """A manifest up to its first blank line; each section that follows is an entry's digests."""
+    for line in lines:
+        yield line
+        if not line.strip():
+            return
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a URL spells the path as it is."""
+    return quote(str(path), safe="/@+,=~") == str(path)
+
+
+def linked_jars(jars: Sequence[Path | str], folder: Path, otherwise: Path = OTHERWISE) -> list[Path]:
+    """The jars, those on other than plain paths by links below ``folder``; as they are if no links can be made.
+
+    ``otherwise`` is a folder that everybody may write to, for links where ``folder`` is on such a path itself.
+    """
+    try:
+        folder = folder if is_plain(folder) else _own(otherwise / f"sparklet-{os.getuid()}")
+        for place in folder.glob("*"):
+            if (place / "source").is_symlink() and not (place / "source").exists():  # or links would keep deleted jars
+                shutil.rmtree(place, ignore_errors=True)
+        return [jar if is_plain(jar) else _linked(jar, folder) for jar in (Path(jar).resolve() for jar in jars)]
+    except OSError:
+        return list(map(Path, jars))
+
+
+def _own(folder: Path) -> Path:
+    """The folder, which nobody else may write to; OSError if somebody might."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o170022 != 0o040000:
+        raise PermissionError(f"{folder} is not a folder that only this user may write to")
+    return folder
+
+
+def _linked(jar: Path, folder: Path) -> Path:
+    found = jar.stat()
+    name = sha256(os.fsencode(f"{jar}\0{found.st_size}\0{found.st_mtime_ns}")).hexdigest()[:16]
+    link = folder / name / jar.name
+    if not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (link.parent / "source").symlink_to(jar)
+        draft = link.with_name(f".{os.getpid()}")
+        try:
+            os.link(jar, draft)
+        except OSError:  # another file system, or a jar of another user's
+            if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+                raise
+            shutil.copy2(jar, draft)
+        draft.replace(link)
+    return link

@@ -1,0 +1,146 @@
+"""The stand-in's state on disk: saved while it runs, and refused, with the remedy, where there is no room for it."""
+
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from urllib.parse import parse_qs, unquote
+
+from sparklet.local import ministack_patches, processes
+from sparklet.local.state import DISK_REMEDY, MIB
+
+CHANGING = (
+    "sqs",
+    "dynamodb",
+    "s3",
+    "stepfunctions",
+)  # objects are on disk at once; of S3 this is what it knows of buckets
+EVERY_S = 3.0
+SHARE = 4  # of five seconds at most one is spent saving
+RESERVE_BYTES = 64 * MIB  # never given to objects: what the ledger and the queues say has to be kept as well
+_POLL_S = 0.01
+
+
+class Saver:
+    """Saves what changes now and then, from a forked child: one instant of the state, and nobody waits for it.
+
+    Parameters
+    ----------
+    folder
+        Where the state is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()  # two writers would share a draft
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="saver", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Save no more."""
+        self._ended.set()
+        self._thread.join()
+
+    def save_all(self) -> None:
+        """Save everything, the deployment included; OSError if that fails."""
+        self._save(ministack_patches.all_services())
+
+    def _run(self) -> None:
+        pause_s = EVERY_S
+        while not self._ended.wait(pause_s):
+            started_s = time.monotonic()
+            try:
+                self._save(CHANGING)
+            except OSError:
+                logging.getLogger(__name__).exception("the state could not be saved; the next attempt may succeed")
+            pause_s = max(EVERY_S, SHARE * (time.monotonic() - started_s))
+
+    def _save(self, services: Collection[str]) -> None:
+        with self._lock:
+            child = os.fork()
+            if child == 0:
+                _write(services)
+            while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+                time.sleep(_POLL_S)
+            if ended[1] != 0:
+                raise OSError(f"the state cannot be saved in {self._folder} (status {ended[1]}): is the disk full?")
+
+
+def _write(services: Collection[str]) -> None:
+    """What the child does: write its copy of the state, and end. It takes no lock that another thread may have held."""
+    try:
+        logging.disable()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        processes.signal_when_parent_dies(signal.SIGKILL)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the server's sockets: its port must not stay open here
+        ministack_patches.write_state(services)
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - nobody above may go on in this copy of the process
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(1)
+
+
+class Room:
+    """Says which requests to S3 there is room for.
+
+    The stand-in keeps an object in memory and only logs it if the disk has no room for it: it would be there until the
+    stack ends, then gone. So whoever would write more than there is room for is refused before.
+
+    Parameters
+    ----------
+    folder
+        Where objects are kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._parts: Counter[str] = Counter()  # bytes of uploads whose parts are in memory still, by their id
+
+    def refusal(self, method: str, query: str, headers: Mapping[str, str]) -> str:
+        """Why a request cannot be taken, as S3 would say it (XML); "" if it can."""
+        if method not in ("PUT", "POST", "DELETE") or "/s3/aws4_request" not in headers.get("authorization", ""):
+            return ""
+        upload = parse_qs(query, keep_blank_values=True).get("uploadId", [""])[0]
+        wanted = _length(headers) or self._copied_bytes(headers.get("x-amz-copy-source", ""))
+        if method == "DELETE":
+            self._parts.pop(upload, None)
+            return ""
+        free = shutil.disk_usage(self._folder).free
+        if free < self._parts.total() + wanted + RESERVE_BYTES:
+            return self._disk_full(free)
+        if upload and method == "PUT":
+            self._parts[upload] += wanted
+        elif upload:
+            self._parts.pop(upload, None)
+        return ""
+
+    def _copied_bytes(self, source: str) -> int:
+        """Size of the object that a request copies, where it lies as a file under its own name."""
+        place = unquote(source).partition("?")[0].strip("/")
+        if not place or ".." in place.split("/"):
+            return 0
+        copied = [path for path in (account / place for account in self._folder.iterdir()) if path.is_file()]
+        return max((path.stat().st_size for path in copied), default=0)
+
+    def _disk_full(self, free_bytes: int) -> str:
+        message = (
+            f"the disk of the state folder {self._folder.parent} is full ({free_bytes // MIB} MiB free); {DISK_REMEDY}"
+        )
+        escaped = message.replace("&", "&amp;").replace("<", "&lt;")
+        return f"<Error><Code>DiskFull</Code><Message>{escaped}</Message></Error>"
+
+
+def _length(headers: Mapping[str, str]) -> int:
+    text = headers.get("x-amz-decoded-content-length") or headers.get("content-length") or "0"
+    return int(text) if text.isascii() and text.isdigit() else 0

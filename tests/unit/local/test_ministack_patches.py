@@ -1,0 +1,44 @@
+"""What of ministack's own is held back; the other patches are tried in a stack (tests/functional)."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+from sparklet.local import ministack_patches
+
+PROGRAM = """\
+from ministack.services import cloudwatch_logs, eventbridge, lambda_svc
+calls = []
+lambda_svc._poll_sqs = lambda: calls.append("mapping")
+eventbridge._tick_scheduled_rules = lambda: calls.append("schedule")
+from sparklet.local.ministack_patches import Processing
+processing = Processing()
+def tick():
+    lambda_svc._poll_sqs(), eventbridge._tick_scheduled_rules()
+    found = calls[:]
+    calls.clear()
+    return found
+print("before", tick())
+processing.start()
+print("started", tick())
+processing.stop()
+print("stopped", tick())
+lambda_svc._emit_lambda_logs({"FunctionName": "f"}, "id", "a line", False, 5)
+print("log groups", len(cloudwatch_logs._log_groups._data))
+"""
+
+
+def test_mappings_and_schedules_wait_and_no_logs_are_kept() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
+
+    assert done.stdout.splitlines() == [
+        "before []",
+        "started ['mapping', 'schedule']",
+        "stopped []",
+        "log groups 0",
+    ], done.stderr
+
+
+def test_the_patches_are_for_the_ministack_that_is_installed() -> None:
+    """With another version, try each patch's removal, as the module says, before this is changed."""
+    assert f"ministack {version('ministack')}," in str(ministack_patches.__doc__)
