@@ -1,9 +1,8 @@
 """Include and exclude patterns on the part of a key below its prefix."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from fnmatch import fnmatchcase
 
 NOT_INCLUDED = "not matched by any --include"
 EXCLUDED = "matched by --exclude"
@@ -12,8 +11,9 @@ EXCLUDED = "matched by --exclude"
 class Filter:
     """Decides which keys are input, and counts those that are not.
 
-    ``*`` and ``?`` stay within one folder, ``**`` crosses folders, ``[abc]`` is one character. A pattern
-    without ``/`` is compared with the file name alone, at any depth: ``*.csv`` finds ``2013/01.csv``.
+    ``*``, ``?``, ``[abc]`` and ``[!abc]`` match within one segment of a key, as in ``fnmatch``; the segment ``**``
+    matches any number of segments. A pattern without ``/`` is compared with the file name alone, at any depth:
+    ``*.csv`` finds ``2013/01.csv``.
 
     Parameters
     ----------
@@ -53,33 +53,18 @@ class Filter:
 
 def matches(name: str, pattern: str) -> bool:
     """Whether a key below its prefix matches one pattern."""
-    subject = name if "/" in pattern else name.rsplit("/", 1)[-1]
-    return _compiled(pattern.removeprefix("/")).fullmatch(subject) is not None
+    if "/" not in pattern:
+        return fnmatchcase(name.rsplit("/", 1)[-1], pattern)
+    return _match(name.split("/"), pattern.removeprefix("/").split("/"))
 
 
-_TOKEN = re.compile(r"(?P<folders>\*\*/)|(?P<all>\*\*)|(?P<some>\*)|(?P<one>\?)|\[(?P<not>[!^])?(?P<set>\]?[^\]]*)\]")
-_MEANING = {"folders": "(?:[^/]+/)*", "all": ".*", "some": "[^/]*", "one": "[^/]"}
-
-
-@lru_cache(maxsize=256)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    """A pattern as a regular expression; what is no wildcard stands for itself."""
-    parts, end = [], 0
-    for token in _TOKEN.finditer(pattern):
-        parts.append(re.escape(pattern[end : token.start()]))
-        end = token.end()
-        kind = token.lastgroup or ""
-        parts.append(_MEANING[kind] if kind in _MEANING else _character_set(token["set"], bool(token["not"])))
-    return re.compile("".join([*parts, re.escape(pattern[end:])]), re.DOTALL)
-
-
-def _character_set(characters: str, negated: bool) -> str:
-    """``[a-c]`` or ``[!a-c]``; a range that ends before it begins matches nothing."""
-    if not characters:
-        return re.escape("[]") if not negated else re.escape("[!]")
-    escaped = re.sub(r"([\\\[\]^&~|])", r"\\\1", characters)
-    try:
-        re.compile(f"[{escaped}]")
-    except re.error:
-        return "(?!)"
-    return f"(?!/)[{'^' if negated else ''}{escaped}]"
+def _match(segments: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether the segments of a key match those of a pattern."""
+    if not patterns:
+        return not segments
+    first, *rest = patterns
+    if first == "**":
+        if not rest:
+            return bool(segments)
+        return any(_match(segments[count:], rest) for count in range(len(segments)))
+    return bool(segments) and fnmatchcase(segments[0], first) and _match(segments[1:], rest)
