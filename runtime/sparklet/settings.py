@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from sparklet.errors import ScriptNotAllowedError, SettingsError
+from sparklet.errors import SettingsError
 
 T = TypeVar("T")
 RunnerName = Literal["warm", "submit"]
@@ -222,13 +222,6 @@ def step_settings(env: Mapping[str, str] = os.environ) -> StepSettings:
     """Read what the steps of state machines need."""
     check_names(env)
     return StepSettings(_number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MOST_MAP_CONCURRENCY))
-
-
-def check_script(uri: str, prefixes: tuple[str, ...]) -> None:
-    """Refuse a script, with ScriptNotAllowedError, that an event may not choose: it lies under none of ``prefixes``."""
-    if not uri.startswith(prefixes) or "/../" in uri:
-        allowed = ", ".join(prefixes) or "none is set"
-        raise ScriptNotAllowedError(f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}")
 
 
 def _default_script(env: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.events.task import Event, Format, Outcome, Source, Task, Telling, raise_failure, seen
+from sparklet.events.task import Event, Format, Outcome, Source, Task, seen
 
 
 def is_kafka(event: Mapping[str, Any]) -> bool:
@@ -26,13 +26,10 @@ def _split(source: Source, event: Event) -> tuple[Task, ...]:
     return (Task(source, event, tuple(f"{name}:{offset}" for name, offset in starts.items())),) if starts else ()
 
 
-def tell(event: Event, outcomes: Sequence[Outcome], telling: Telling) -> Any:
-    """Nothing failed, or every partition from its first offset in the batch; raised, if nobody reads that."""
-    failed = next((outcome for outcome in outcomes if not outcome.acknowledged), None)
-    if failed is None:
+def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
+    """Nothing failed, or every partition from its first offset in the batch."""
+    if all(outcome.acknowledged for outcome in outcomes):
         return {"batchItemFailures": []}
-    if telling.kafka_failures == "raise":
-        raise_failure(failed)
     starts = _starts(event["records"])
     identifiers = [{"partition": name, "offset": offset} for name, offset in starts.items()]
     return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in identifiers]}
@@ -54,5 +51,5 @@ def _starts(records: object) -> dict[str, int]:
     return starts
 
 
-MSK = Format(partial(_split, Source.MSK), tell)
-KAFKA = Format(partial(_split, Source.KAFKA), tell)
+MSK = Format(partial(_split, Source.MSK), respond)
+KAFKA = Format(partial(_split, Source.KAFKA), respond)

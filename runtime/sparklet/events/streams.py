@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.events.task import Event, Format, Outcome, Source, Task, Telling, raise_failure, seen, text_of
+from sparklet.events.task import Event, Format, Outcome, Source, Task, seen, text_of
 
 
 def _split(source: Source, part: str, number_key: str, wrong: Callable[[Any], str], event: Event) -> tuple[Task, ...]:
@@ -40,16 +40,16 @@ def _sequence_number(source: Source, part: str, key: str, record: Mapping[str, A
     return number
 
 
-def tell(event: Event, outcomes: Sequence[Outcome], telling: Telling) -> Any:
+def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
     """The first sequence number that was not done, and the window's state if there is a window."""
     failed = next((outcome for outcome in outcomes if not outcome.acknowledged), None)
     if failed is not None and not failed.task.record_ids:
-        raise_failure(failed)  # the end of a window without records: nothing else tells Lambda to try again
+        failed.raise_failure()  # the end of a window without records: nothing else tells Lambda to try again
     numbers = failed.task.record_ids[:1] if failed is not None else ()
-    told: dict[str, Any] = {"batchItemFailures": [{"itemIdentifier": number} for number in numbers]}
+    response: dict[str, Any] = {"batchItemFailures": [{"itemIdentifier": number} for number in numbers]}
     if "window" in event:
-        told["state"] = _state(event, outcomes)
-    return told
+        response["state"] = _state(event, outcomes)
+    return response
 
 
 def _state(event: Event, outcomes: Sequence[Outcome]) -> Mapping[str, Any]:
@@ -81,5 +81,5 @@ def _wrong_keys(change: Mapping[str, Any]) -> str:
     return "" if isinstance(change.get("Keys"), dict) else f"it has no Keys; it has {seen(change)}"
 
 
-KINESIS = Format(partial(_split, Source.KINESIS, "kinesis", "sequenceNumber", _wrong_data), tell)
-DYNAMODB = Format(partial(_split, Source.DYNAMODB, "dynamodb", "SequenceNumber", _wrong_keys), tell)
+KINESIS = Format(partial(_split, Source.KINESIS, "kinesis", "sequenceNumber", _wrong_data), respond)
+DYNAMODB = Format(partial(_split, Source.DYNAMODB, "dynamodb", "SequenceNumber", _wrong_keys), respond)

@@ -27,6 +27,7 @@ from sparklet.model.runs import (
     RunOptions,
     RunState,
     ScriptRef,
+    check_script,
     existing_of,
 )
 from sparklet.model.shards import (
@@ -83,6 +84,7 @@ __all__ = [
     "Slice",
     "SliceKind",
     "TaskRecord",
+    "check_script",
     "execution_name",
     "existing_of",
     "ledger_bucket",

@@ -1,5 +1,8 @@
 """What an invocation of a worker measures beside its shards, and the line that says all of it."""
 
+import os
+import re
+import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,8 +16,10 @@ from sparklet.metrics import (
     TASKS_SUCCEEDED,
     Meter,
 )
-from sparklet.worker.memory_peak import memory_peak_mb
+from sparklet.worker.guards import descendants
 from sparklet.worker.runner import Runner
+
+_PEAK = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
 @dataclass
@@ -47,7 +52,26 @@ class Measuring:
             return
         if outcome.error is not None:
             self.meter.add(TASKS_FAILED)
-            if outcome.task.order is not None and outcome.acknowledged:
+            if outcome.task.request is not None and outcome.acknowledged:
                 self.meter.add(SHARDS_FAILED)
         elif outcome.answer.get("state") == "SUCCEEDED" and "claim" not in outcome.answer:
             self.meter.add(TASKS_SUCCEEDED)
+
+
+def memory_peak_mb() -> float:
+    """The peaks of this process and of those below it, added up; of those that have ended, the largest counts alone.
+
+    More than was ever needed at one time, if they peaked one after the other: a bound, not a reading.
+    """
+    ended_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    living_kb = sum(map(_peak_kb, descendants(os.getpid())))
+    return round((_peak_kb(os.getpid()) + max(living_kb, ended_kb)) / 1024, 1)
+
+
+def _peak_kb(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            found = _PEAK.search(file.read())
+    except OSError:  # it has ended
+        return 0
+    return int(found[1]) if found else 0  # a zombie has no memory

@@ -21,9 +21,9 @@ import sparklet
 from sparklet.errors import SettingsError
 from sparklet.job.s3a import S3A, credentials_chain
 from sparklet.job.small_tables import SMALL_TABLES
-from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
-from sparklet.worker.runner import Runner, ScriptCall
-from sparklet.worker.shard_conf import shard_conf
+from sparklet.settings import SparkSettings
+from sparklet.worker.runner import ScriptCall
+from sparklet.worker.shard_conf import InputSize, shard_conf
 
 MB_PER_CORE = 1769  # AWS: one vCPU at 1,769 MB
 LEAST_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
@@ -56,17 +56,6 @@ OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
 )
 
 _JAR = re.compile(r"(?P<artifact>.+)-\d(?:[^-]*)(?P<platform>-(?:linux|osx|windows).*|-.*)?\.jar")
-
-
-def runner_for(settings: WorkerSettings, spark: SparkSettings | None = None) -> Runner:
-    """The runner that the settings ask for; ``start`` it early."""
-    from sparklet.worker.spark_submit import SubmitRunner  # both build on this module
-    from sparklet.worker.warm_gateway import WarmRunner
-
-    spark = spark or spark_settings()
-    if settings.runner == "submit":
-        return SubmitRunner(spark, settings.scratch)
-    return WarmRunner(spark, settings.scratch, settings.tasks_per_jvm, keep_context=settings.keep_context)
 
 
 def heap_mb(settings: SparkSettings) -> int:
@@ -267,7 +256,8 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
     How the input is cut is as the operator says, where they say it.
     """
     folder = call.work_dir
-    cutting = shard_conf(call.input_size, heap_mb(settings), core_count(settings))
+    size = InputSize.of(call.inputs, call.compression_factor)
+    cutting = shard_conf(size, heap_mb(settings), core_count(settings))
     return {
         **{key: value for key, value in cutting.items() if key not in settings.conf},
         "spark.app.name": call.script.name,
