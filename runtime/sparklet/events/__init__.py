@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.events import api, direct, kafka, notices, sqs, streams
+from sparklet.events import api, direct, notices, sqs, streams
 from sparklet.events.task import NAME, Event, Format, KafkaFailures, Outcome, Source, Task, TaskRequest, seen
 
 __all__ = ["Event", "KafkaFailures", "Outcome", "Source", "Task", "TaskRequest", "answer", "parse_event"]
@@ -20,8 +20,8 @@ _FORMATS: Mapping[Source, Format] = {
     Source.DYNAMODB: streams.DYNAMODB,
     Source.S3: notices.S3,
     Source.SNS: notices.SNS,
-    Source.MSK: kafka.MSK,
-    Source.KAFKA: kafka.KAFKA,
+    Source.MSK: streams.MSK,
+    Source.KAFKA: streams.KAFKA,
     Source.EVENTBRIDGE: notices.EVENTBRIDGE,
     Source.API: Format(api.split, api.respond),
     Source.DIRECT: Format(direct.split, direct.respond),
@@ -73,7 +73,7 @@ def _source_of(event: Event) -> Source:
         if not isinstance(sources[0], str) or sources[0] not in _OF_RECORDS or sources.count(sources[0]) < len(sources):
             raise _unknown_source(sources, records[0])
         return Source(sources[0])
-    if kafka.is_kafka(event):
+    if streams.is_kafka(event):
         return Source(event["eventSource"])
     if notices.is_eventbridge(event):
         return Source.EVENTBRIDGE

@@ -18,7 +18,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9._:-]{0,31}")
 MAX_NAMES = 20
 
 KafkaFailures = Literal["raise", "report"]
-"""How the failure of a Kafka batch is reported, see ``sparklet.events.kafka``."""
+"""How the failure of a Kafka batch is reported, see ``sparklet.events.streams``."""
 
 
 class Source(StrEnum):

@@ -20,6 +20,7 @@ from sparklet.errors import ScratchFullError
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MIB = 1024 * 1024
+NAMELESS = "sparklet"  # what Hadoop, which starts for no user without a name, calls one whom passwd does not know
 IN_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set where Lambda itself starts a function
 _OURS = ("sparklet-", "task-", ".ivy2")
 _STARTED_S = time.time()
@@ -133,6 +134,17 @@ def delete_strays(scratch: Path, since_s: float = _STARTED_S) -> None:
                 delete_tree(entry)
             else:
                 entry.unlink()
+
+
+def has_name() -> bool:
+    """Whether this process's user has a line in passwd; Lambda's has, if the image gives it one."""
+    import pwd
+
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return True
 
 
 def become_subreaper() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
 
+from sparklet.worker.guards import NAMELESS, has_name
 from sparklet.worker.java_classes import KEPT_SPARK, are_ahead, can_keep, class_loader, compiled
-from sparklet.worker.script_main import NAMELESS, has_name
 
 BOOT_PROPERTIES = "sparklet:properties"
 BOOT_LOCALE = "sparklet:locale"

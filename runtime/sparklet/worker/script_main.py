@@ -8,7 +8,6 @@ import faulthandler
 import fcntl
 import json
 import os
-import pwd
 import signal
 import stat
 import sys
@@ -23,10 +22,6 @@ STDOUT, STDERR, STATUS = 3, 4, 5
 
 DUMP_SIGNAL = signal.SIGRTMAX - 1
 """Makes a script write where it is; sent before it is ended at its deadline."""
-
-
-NAMELESS = "sparklet"
-"""What Hadoop, which refuses to start for a user without a name, calls a user whom passwd does not know."""
 
 
 class Status:
@@ -131,17 +126,10 @@ def jvm_code(script_code: int) -> int:
     return script_code if script_code >= 0 else 128 - script_code
 
 
-def has_name() -> bool:
-    """Whether this process's user has a line in passwd; Lambda's has, if the image gives it one."""
-    try:
-        pwd.getpwuid(os.getuid())
-    except KeyError:
-        return False
-    return True
-
-
 def _log_in() -> None:
     """Do for spark-submit's JVM what the warm one gets in its ``prepare``."""
+    from sparklet.worker.guards import has_name
+
     if not has_name():
         from sparklet.worker.jvm_session import log_in
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 from sparklet.errors import (
     EventError,
@@ -53,18 +52,11 @@ from sparklet.model import (
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from sparklet.s3_uri import SCHEME, split_uri
 from sparklet.worker.attempt import Attempt, Lease, persist
-from sparklet.worker.executor import Execution
+from sparklet.worker.executor import Execution, Executor
 from sparklet.worker.script_event import needs_staging, shard_event
 from sparklet.worker.staging import Staging
 
 UNFINISHED = "_temporary"  # what Hadoop's committers leave behind of tasks that were killed
-
-
-class Executes(Protocol):
-    """What runs scripts: an ``Executor``."""
-
-    def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
-        """Run a script to its end; what it reported."""
 
 
 @dataclass
@@ -74,7 +66,7 @@ class ShardClaims:
     ledger: Ledger
     store: ObjectStore
     queue: TaskQueue | None  # None: no message whose visibility could be changed
-    executor: Executes
+    executor: Executor
     bucket: str
     clock: Clock
     log_stream: str = ""

@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from sparklet.errors import LeaseLostError, LedgerError, NoticeError
 from sparklet.events import Outcome, Task
@@ -17,16 +16,10 @@ from sparklet.ledger_rules import LEASE_GRACE_S, LOG_STREAM_BYTES, bounded_failu
 from sparklet.model import ClaimStatus, Failure, Notice, ShardResult, TaskRecord
 from sparklet.ports import Clock, Notifier, TaskQueue, TaskStore
 from sparklet.worker.attempt import Attempt, return_message
+from sparklet.worker.executor import Executor
 
 MAX_ATTEMPTS = 3
 CLAIM_TRIES = 5
-
-
-class ExecutesTasks(Protocol):
-    """What runs the scripts of tasks: an ``Executor``."""
-
-    def execute_task(self, attempt: Attempt) -> ShardResult:
-        """Run the script that the attempt's task is for; what it reported."""
 
 
 @dataclass
@@ -36,7 +29,7 @@ class RequestClaims:
     tasks: TaskStore
     notifier: Notifier | None  # None: nobody wants to be notified
     open_queue: Callable[[str], TaskQueue]  # by ARN: each API has a queue of its own
-    executor: ExecutesTasks
+    executor: Executor
     clock: Clock
     log_stream: str = ""
     _queues: dict[str, TaskQueue] = field(default_factory=dict)

@@ -86,7 +86,7 @@ class Worker:
             ledger=_Stepping(self.world.ledger, self),
             store=store,
             queue=_Stepping(self.world.queue, self),
-            executor=self,
+            executor=self,  # type: ignore[arg-type]
             bucket=BUCKET,
             clock=self.world.clock,
         )
