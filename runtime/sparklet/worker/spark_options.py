@@ -26,8 +26,8 @@ from sparklet.worker.runner import ScriptCall
 from sparklet.worker.shard_conf import InputSize, shard_conf
 
 MB_PER_CORE = 1769  # AWS: one vCPU at 1,769 MB
-LEAST_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
-LEAST_REST_MB = 512  # the JVM beside its heap: metaspace, code, threads, buffers; Python's worker and script
+MIN_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
+MIN_REST_MB = 512  # the JVM beside its heap: metaspace, code, threads, buffers; Python's worker and script
 REST_SHARE = 0.35  # what Python and native memory get of a large function
 FREEZE_S = 24 * 3600  # a timeout that no freeze outlasts: the environment is gone before
 
@@ -64,8 +64,8 @@ def heap_mb(settings: SparkSettings) -> int:
     ``memory - max(512, 35 %)``, at least 512 MB: 512 of 1,024, 1,150 of 1,769, 1,955 of 3,008,
     6,656 of 10,240.
     """
-    rest = max(LEAST_REST_MB, REST_SHARE * settings.memory_mb)
-    return settings.heap_mb or max(LEAST_HEAP_MB, int(settings.memory_mb - rest))
+    rest = max(MIN_REST_MB, REST_SHARE * settings.memory_mb)
+    return settings.heap_mb or max(MIN_HEAP_MB, int(settings.memory_mb - rest))
 
 
 def core_count(settings: SparkSettings, cpus: int | None = None) -> int:
