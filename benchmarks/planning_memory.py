@@ -25,7 +25,7 @@ from sparklet.fanout.planning.planner import plan
 from sparklet.local.memory import MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from sparklet.model import RunOptions, ShardRecord
 from sparklet.ports import ObjectInfo
-from sparklet.worker.memory_peak import memory_peak_mb
+from sparklet.worker.measuring import memory_peak_mb
 
 RAW = "raw"
 QUESTION = "How much memory does planning take, and does it grow with the number of objects?"

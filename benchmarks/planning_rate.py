@@ -36,7 +36,7 @@ from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.new_run import RunRequest, new_run
 from sparklet.fanout.planning.planner import plan
 from sparklet.model import RunOptions, ShardRecord, ShardRef
-from sparklet.worker.memory_peak import memory_peak_mb
+from sparklet.worker.measuring import memory_peak_mb
 
 RAW = "raw"
 QUESTION = "How fast are shards planned, compared with a raw client that does the same writes?"

@@ -3,7 +3,7 @@
 ``python -m benchmarks.walk`` prints a line for each walk; ``--names`` adds the functions in the order of their first
 call. Walk ``event``: one SQS event with one shard, until the ledger says SUCCEEDED. Walk ``run``: ``sparklet run`` of
 three objects, until the first message is in the queue. A function counts once; comprehensions, lambdas and what
-dataclasses generate do not count, nor do the in-memory adapters, which stand for AWS.
+dataclasses generate do not count, nor do the in-memory adapters, which stand for AWS, and what they call.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import sparklet
@@ -58,9 +58,20 @@ class Walk:
         code = frame.f_code
         if event != "call" or self._ended or code.co_name.startswith("<") or not code.co_filename.startswith(str(ROOT)):
             return
-        module = Path(code.co_filename).relative_to(ROOT).with_suffix("").as_posix()
-        if not module.startswith(ADAPTERS):
-            self.functions.setdefault(f"{module}:{code.co_qualname}")
+        if not _of_adapter(frame):
+            self.functions.setdefault(f"{_module(code)}:{code.co_qualname}")
+
+
+def _of_adapter(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(str(ROOT)) and _module(frame.f_code).startswith(ADAPTERS):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _module(code: CodeType) -> str:
+    return Path(code.co_filename).relative_to(ROOT).with_suffix("").as_posix()
 
 
 def walk_event(walk: Walk, folder: Path) -> None:

@@ -29,7 +29,8 @@ from sparklet.fanout.planning.planner import plan
 from sparklet.ledger_rules import LEASE_S
 from sparklet.local.memory import SystemClock
 from sparklet.model import ShardRecord, ShardResult
-from sparklet.worker.lease import Lease
+from sparklet.worker.attempt import Lease
+from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _held(world: World, shards: list[ShardRecord], hold_s: float, throttle: Thro
         name = f"worker-{shard.number}"
         record = ledger.claim(shard.ref, name, LEASE_S, 3).record
         renew = partial(ledger.renew, world.run_id, shard.number, name, LEASE_S)
-        with Lease(renew, clock, Log(io.BytesIO()), LEASE_S, record.lease_end_s) as lease:
+        with Lease(renew, clock, Deadline.within(2 * hold_s), Log(io.BytesIO()), LEASE_S, record.lease_end_s) as lease:
             time.sleep(hold_s)
             lost["told"] += lease.lost is not None
         if not lease.lost:

@@ -28,7 +28,7 @@ from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import PlanProgress, plan
 from sparklet.local.processes import signal_when_parent_dies
 from sparklet.settings import StepSettings
-from sparklet.worker.memory_peak import memory_peak_mb
+from sparklet.worker.measuring import memory_peak_mb
 
 # A check costs the stand-in, whose index queries read a whole partition, far more than DynamoDB: the pause behind it is
 # so many times longer than it took, up to so many seconds a shard of the run.

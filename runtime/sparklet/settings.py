@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from sparklet.errors import ScriptNotAllowedError, SettingsError
+from sparklet.errors import SettingsError
 
 T = TypeVar("T")
 RunnerName = Literal["warm", "submit"]
@@ -134,7 +134,6 @@ class StepSettings:
     """What the function of the state machines' steps is configured with, beside what all of the fan-out is."""
 
     map_concurrency: int  # SPARKLET_MAP_CONCURRENCY: children of a Map state at once
-    script_prefixes: tuple[str, ...] = ()  # as for the planner: what a request for objects may choose its script from
 
 
 def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
@@ -222,17 +221,7 @@ def _script_prefixes(env: Mapping[str, str]) -> tuple[str, ...]:
 def step_settings(env: Mapping[str, str] = os.environ) -> StepSettings:
     """Read what the steps of state machines need."""
     check_names(env)
-    return StepSettings(
-        map_concurrency=_number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MOST_MAP_CONCURRENCY),
-        script_prefixes=_script_prefixes(env),
-    )
-
-
-def check_script(uri: str, prefixes: tuple[str, ...]) -> None:
-    """Refuse a script, with ScriptNotAllowedError, that an event may not choose: it lies under none of ``prefixes``."""
-    if not uri.startswith(prefixes) or "/../" in uri:
-        allowed = ", ".join(prefixes) or "none is set"
-        raise ScriptNotAllowedError(f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}")
+    return StepSettings(_number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MOST_MAP_CONCURRENCY))
 
 
 def _default_script(env: Mapping[str, str]) -> str:

@@ -109,7 +109,7 @@ def test_one_file_in_slices_is_what_duckdb_makes_of_the_original(
     for number, part in enumerate(slices):
         folder = tmp_path / f"task-{number}"
         folder.mkdir()
-        (staged,) = Staging((part,), Access(), store).fetch(folder, Deadline(4e9), 0)
+        (staged,) = Staging((part,), Access(), store).fetch(folder, Deadline(4e9, 4e9), 0)
         event = shard_event(
             data, [Path(staged.removeprefix("file://"))], tmp_path / "out" / f"shard={number:06d}", number
         )

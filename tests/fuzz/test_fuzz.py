@@ -5,7 +5,6 @@ The same tests in two sizes: some seconds in every run, and the campaign (``make
 
 import io
 import json
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,12 +16,12 @@ from sparklet.errors import EventError, ScriptFailedError, SettingsError, Sparkl
 from sparklet.events import Outcome, Source, Task, answer, parse_event
 from sparklet.job.event_objects import event_objects
 from sparklet.settings import fanout_settings, spark_settings, worker_settings
-from sparklet.worker.batch import do_batch
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from tests.fuzz.figures import FIGURES, MEASURED_EACH
 from tests.fuzz.inputs import SAMPLES, SECRET, Change, changed, environments, json_values, plans
 from tests.unit.events.samples import http_request, kafka, kinesis, s3, sns, sns_envelope, sqs
+from tests.unit.worker.conftest import do_batch
 
 LONGEST_ERROR = 1_000
 PEAK_PER_BYTE, PEAK_BASE_BYTES = 40, 512 * 1024  # the densest JSON takes 24 bytes for one of text: a list of {}
@@ -100,7 +99,7 @@ def answered(event: Any, tasks: Sequence[Task], bits: int) -> None:
         given_answer = {"state": "SUCCEEDED", "answer": {"n": bits}}
         return Outcome(task, task.problem or FAILED if failed else None, not failed, given_answer, {"n": bits})
 
-    outcomes = do_batch(tasks, work, Deadline(time.time() + 3600), Log(io.BytesIO()))
+    outcomes = do_batch(tasks, work, Deadline.within(3600), Log(io.BytesIO()))
     back = [outcome for outcome in outcomes if not outcome.acknowledged]
     try:
         told = answer(event, outcomes, kafka_failures="report" if bits & 1 else "raise")

@@ -334,7 +334,7 @@ def test_methods_are_not_measured_one_by_one_for_money(template: dict[str, Any])
 def test_unsent_notices_raise_an_alarm_by_the_words_that_the_worker_logs(template: dict[str, Any]) -> None:
     said = re.search(r'\$\.message = "([^"]+)"', properties(template, "UnsentNotices")["FilterPattern"])
 
-    assert said and f'"{said[1]}"' in (ROOT / "runtime/sparklet/worker/tasks.py").read_text()
+    assert said and f'"{said[1]}"' in (ROOT / "runtime/sparklet/worker/task_requests.py").read_text()
 
 
 # --- deployments ---

@@ -1,7 +1,7 @@
-"""Lambda event → tasks, and what became of them → the answer that the event's source wants.
+"""Lambda event → tasks, and what became of them → the response that the event's source wants.
 
 A task is what one script execution is asked for: one SQS message, one batch of a stream, or one event. Each
-source has a module that reads its events and knows how it is told of failures; a new source is one more
+source has a module that reads its events and knows how it learns of failures; a new source is one more
 entry in ``_FORMATS``.
 """
 
@@ -9,22 +9,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.events import api, direct, kafka, notices, sqs, streams
-from sparklet.events.task import NAME, Event, Format, KafkaFailures, Order, Outcome, Source, Task, Telling, seen
+from sparklet.events import api, direct, notices, sqs, streams
+from sparklet.events.task import NAME, Event, Format, KafkaFailures, Outcome, Source, Task, TaskRequest, seen
 
-__all__ = ["Event", "KafkaFailures", "Order", "Outcome", "Source", "Task", "answer", "parse_event"]
+__all__ = ["Event", "KafkaFailures", "Outcome", "Source", "Task", "TaskRequest", "answer", "parse_event"]
 
 _FORMATS: Mapping[Source, Format] = {
-    Source.SQS: Format(sqs.split, sqs.tell),
+    Source.SQS: Format(sqs.split, sqs.respond),
     Source.KINESIS: streams.KINESIS,
     Source.DYNAMODB: streams.DYNAMODB,
     Source.S3: notices.S3,
     Source.SNS: notices.SNS,
-    Source.MSK: kafka.MSK,
-    Source.KAFKA: kafka.KAFKA,
+    Source.MSK: streams.MSK,
+    Source.KAFKA: streams.KAFKA,
     Source.EVENTBRIDGE: notices.EVENTBRIDGE,
-    Source.API: Format(api.split, api.tell),
-    Source.DIRECT: Format(direct.split, direct.tell),
+    Source.API: Format(api.split, api.respond),
+    Source.DIRECT: Format(direct.split, direct.respond),
 }
 _OF_RECORDS = (Source.SQS, Source.KINESIS, Source.DYNAMODB, Source.S3, Source.SNS)
 
@@ -40,10 +40,11 @@ def parse_event(event: Event) -> tuple[Task, ...]:
 
     An event that a direct invocation hands over is split as its source's are.
     """
-    if (chosen := direct.chosen(event)) is None:
-        return _FORMATS[_source_of(event)].split(event)
-    given = chosen["event"]
-    return tuple(direct.handed_over(task, chosen) for task in _FORMATS[_source_of(given)].split(given))
+    source = _source_of(event)
+    if source is Source.DIRECT and (chosen := direct.chosen(event)):
+        given = chosen["event"]
+        return tuple(direct.handed_over(task, chosen) for task in _FORMATS[_source_of(given)].split(given))
+    return _FORMATS[source].split(event)
 
 
 def answer(event: Event, outcomes: Sequence[Outcome], *, kafka_failures: KafkaFailures = "raise") -> Any:
@@ -52,15 +53,27 @@ def answer(event: Event, outcomes: Sequence[Outcome], *, kafka_failures: KafkaFa
     SQS: the ids of the messages that come back. Streams: the first sequence number that was not done. API:
     a response. All others: the task's own answer, or its error, raised.
     """
-    return _FORMATS[_source_of(event)].tell(event, outcomes, Telling(kafka_failures))
+    source = _source_of(event)
+    if source in (Source.MSK, Source.KAFKA) and kafka_failures == "raise":
+        for outcome in outcomes:
+            outcome.raise_failure()
+    return _FORMATS[source].respond(event, outcomes)
 
 
 def _source_of(event: Event) -> Source:
     if not isinstance(event, dict):
         return Source.DIRECT
     if "Records" in event:
-        return _source_of_records(event, event["Records"])
-    if kafka.is_kafka(event):
+        records = event["Records"]
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            raise EventError(f"the event's Records must be a list of objects, not {seen(records)}")
+        if not records:
+            return streams.source_of_window(event) or Source.SQS
+        sources = [record.get("eventSource", record.get("EventSource")) for record in records]
+        if not isinstance(sources[0], str) or sources[0] not in _OF_RECORDS or sources.count(sources[0]) < len(sources):
+            raise _unknown_source(sources, records[0])
+        return Source(sources[0])
+    if streams.is_kafka(event):
         return Source(event["eventSource"])
     if notices.is_eventbridge(event):
         return Source.EVENTBRIDGE
@@ -72,23 +85,15 @@ def _source_of(event: Event) -> Source:
     return Source.DIRECT
 
 
-def _source_of_records(event: Mapping[str, Any], records: object) -> Source:
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise EventError(f"the event's Records must be a list of objects, not {seen(records)}")
-    if not records:
-        return streams.source_of_window(event) or Source.SQS
-    named = {_shown(record.get("eventSource", record.get("EventSource"))) for record in records}
-    if len(named) > 1:
-        some = ", ".join(sorted(named)[:5])
-        raise EventError(f"the event mixes records of several sources: {some}; a mapping sends one source's")
-    (name,) = named
-    if name not in _OF_RECORDS:
-        known = ", ".join(_OF_RECORDS)
-        raise EventError(
-            f"records come from {name}; sources known here: {known}, or an event without Records; "
-            f"the first has {seen(records[0])}"
-        )
-    return Source(name)
+def _unknown_source(sources: Sequence[object], first_record: Mapping[str, Any]) -> EventError:
+    names = sorted({_shown(name) for name in sources})
+    if len(names) > 1:
+        some = ", ".join(names[:5])
+        return EventError(f"the event mixes records of several sources: {some}; a mapping sends one source's")
+    return EventError(
+        f"records come from {names[0]}; sources known here: {', '.join(_OF_RECORDS)}, or an event without Records; "
+        f"the first has {seen(first_record)}"
+    )
 
 
 def _shown(name: object) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparklet.errors import DeadlineExceededError, EventError, ScriptFailedError, SparkletError
-from sparklet.events.task import Outcome, Source, Task, Telling, seen, text_of
+from sparklet.events.task import Outcome, Source, Task, seen, text_of
 
-LONGEST_CHECKED_BODY = 1024 * 1024  # characters; a longer JSON body is read by the script alone
-LONGEST_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024  # Lambda's limit, less what is around the response
+MAX_CHECKED_BODY = 1024 * 1024  # characters; a longer JSON body is read by the script alone
+MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024  # Lambda's limit, less what is around the response
 _REQUEST_ID = re.compile(r"[A-Za-z0-9=_-]{1,64}")  # AWS's; nothing else from the event goes back to the client
 RESPONSE_KEYS = ("statusCode", "headers", "multiValueHeaders", "cookies", "body", "isBase64Encoded")
 
@@ -37,7 +37,7 @@ def split(event: Mapping[str, Any]) -> tuple[Task, ...]:
     return (Task(Source.API, event),)
 
 
-def tell(event: Mapping[str, Any], outcomes: Sequence[Outcome], telling: Telling) -> Any:
+def respond(event: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Any:
     """The response."""
     outcome = outcomes[0]
     if outcome.error is not None:
@@ -48,7 +48,7 @@ def tell(event: Mapping[str, Any], outcomes: Sequence[Outcome], telling: Telling
         size_bytes = len(json.dumps(response, ensure_ascii=False).encode())
     except (EventError, ValueError, RecursionError):
         return _failure(event, 500, "the script's answer is no HTTP response")
-    if size_bytes > LONGEST_RESPONSE_BYTES:
+    if size_bytes > MAX_RESPONSE_BYTES:
         return _failure(event, 500, "the answer is larger than the 6 MB that Lambda returns")
     return response
 
@@ -65,7 +65,7 @@ def _check_body(event: Mapping[str, Any]) -> None:
             text = binascii.a2b_base64(body.encode("ascii"), strict_mode=True)
         except ValueError:
             raise EventError(f"the request's body is said to be base64 and is not ({len(body)} characters)") from None
-    if text and len(text) <= LONGEST_CHECKED_BODY and _is_json(event.get("headers")):
+    if text and len(text) <= MAX_CHECKED_BODY and _is_json(event.get("headers")):
         try:
             json.loads(text)
         except (ValueError, RecursionError):

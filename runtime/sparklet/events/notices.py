@@ -10,19 +10,18 @@ from functools import partial
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.events.task import Event, Format, Outcome, Source, Task, Telling, raise_failure, seen
+from sparklet.events.task import Event, Format, Outcome, Source, Task, seen
 
 TEST_EVENT = "s3:TestEvent"
-LONGEST_TEST_MESSAGE = 16 * 1024  # characters; S3's has some 300, in an SNS envelope some 1,500
+MAX_TEST_MESSAGE = 16 * 1024  # characters; S3's has some 300, in an SNS envelope some 1,500
 NO_OBJECT = f"{TEST_EVENT}: S3 tries out a notification that was set up; there is no object"
-DEEPEST = 3  # S3 → SNS → SQS
+MAX_DEPTH = 3  # S3 → SNS → SQS
 
 
-def tell(event: Event, outcomes: Sequence[Outcome], telling: Telling) -> Any:
+def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
     """The task's answer; its failure is raised."""
     for outcome in outcomes:
-        if outcome.error is not None:
-            raise_failure(outcome)
+        outcome.raise_failure()
     return dict(outcomes[0].answer) if outcomes else {}
 
 
@@ -32,7 +31,7 @@ def _one_task(source: Source, part: str, event: Mapping[str, Any]) -> tuple[Task
         if not isinstance(record.get(part), dict):
             raise EventError(f"a record of {source} has no {part}; it has {seen(record)}")
     messages = [record[part].get("Message") for record in event["Records"]] if source is Source.SNS else []
-    reasons = [found_test_event(message) if isinstance(message, str) else "" for message in messages]
+    reasons = [found_test_event(message) for message in messages]
     return (Task(source, event, skip=reasons[0] if reasons and all(reasons) else ""),)
 
 
@@ -45,12 +44,12 @@ def is_eventbridge(event: Mapping[str, Any]) -> bool:
     return isinstance(event.get("detail-type"), str) and isinstance(event.get("source"), str) and "detail" in event
 
 
-def found_test_event(text: str) -> str:
+def found_test_event(text: object) -> str:
     """What to log if this is what S3 sends when a notification is set up; "" if it is anything else."""
-    if TEST_EVENT not in text or len(text) > LONGEST_TEST_MESSAGE:
+    if not isinstance(text, str) or TEST_EVENT not in text or len(text) > MAX_TEST_MESSAGE:
         return ""
     inner: object = text
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         if not isinstance(inner, str):
             return ""
         try:
@@ -68,6 +67,6 @@ def is_test_event(document: object) -> bool:
     return isinstance(document, dict) and document.get("Event") == TEST_EVENT and document.get("Service") == "Amazon S3"
 
 
-S3 = Format(partial(_one_task, Source.S3, "s3"), tell)
-SNS = Format(partial(_one_task, Source.SNS, "Sns"), tell)
-EVENTBRIDGE = Format(_eventbridge, tell)
+S3 = Format(partial(_one_task, Source.S3, "s3"), respond)
+SNS = Format(partial(_one_task, Source.SNS, "Sns"), respond)
+EVENTBRIDGE = Format(_eventbridge, respond)

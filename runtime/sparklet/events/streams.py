@@ -1,10 +1,19 @@
-"""Kinesis and DynamoDB Streams: one task a batch, since a stream is read in order.
+"""Kinesis, DynamoDB Streams and Kafka: one task a batch, since a stream is read in order.
 
-A failure is reported by the first sequence number that was not done; the mapping must have
+Kinesis and DynamoDB: a failure is reported by the first sequence number that was not done; the mapping must have
 ``FunctionResponseTypes: [ReportBatchItemFailures]``, or Lambda takes any answer for success. An aggregated
 (KPL) record is one record here: its sequence number is what Kinesis knows, whatever it holds.
 
 A mapping with a tumbling window hands over the window's state, and wants it back in every answer.
+
+Amazon MSK and self-managed Kafka: one task a batch, of all its partitions.
+
+Most mappings know no partial failure: whatever the function answers is success, so a failure must be raised,
+and the whole batch comes again. In *provisioned mode* a mapping may have
+``FunctionResponseTypes: [ReportBatchItemFailures]``; it wants, for each partition to be read again, its name
+in the event and an offset of the event: ``{"itemIdentifier": {"partition": "topic-0", "offset": 15}}``.
+Nothing in an event says which mapping it is, so the operator does (``SPARKLET_KAFKA_FAILURES``); reporting to
+one that does not listen would lose the batch, so raising is the default.
 """
 
 import binascii
@@ -13,7 +22,7 @@ from functools import partial
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.events.task import Event, Format, Outcome, Source, Task, Telling, raise_failure, seen, text_of
+from sparklet.events.task import Event, Format, Outcome, Source, Task, seen, text_of
 
 
 def _split(source: Source, part: str, number_key: str, wrong: Callable[[Any], str], event: Event) -> tuple[Task, ...]:
@@ -40,16 +49,16 @@ def _sequence_number(source: Source, part: str, key: str, record: Mapping[str, A
     return number
 
 
-def tell(event: Event, outcomes: Sequence[Outcome], telling: Telling) -> Any:
+def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
     """The first sequence number that was not done, and the window's state if there is a window."""
     failed = next((outcome for outcome in outcomes if not outcome.acknowledged), None)
     if failed is not None and not failed.task.record_ids:
-        raise_failure(failed)  # the end of a window without records: nothing else tells Lambda to try again
+        failed.raise_failure()  # the end of a window without records: nothing else tells Lambda to try again
     numbers = failed.task.record_ids[:1] if failed is not None else ()
-    told: dict[str, Any] = {"batchItemFailures": [{"itemIdentifier": number} for number in numbers]}
+    response: dict[str, Any] = {"batchItemFailures": [{"itemIdentifier": number} for number in numbers]}
     if "window" in event:
-        told["state"] = _state(event, outcomes)
-    return told
+        response["state"] = _state(event, outcomes)
+    return response
 
 
 def _state(event: Event, outcomes: Sequence[Outcome]) -> Mapping[str, Any]:
@@ -81,5 +90,44 @@ def _wrong_keys(change: Mapping[str, Any]) -> str:
     return "" if isinstance(change.get("Keys"), dict) else f"it has no Keys; it has {seen(change)}"
 
 
-KINESIS = Format(partial(_split, Source.KINESIS, "kinesis", "sequenceNumber", _wrong_data), tell)
-DYNAMODB = Format(partial(_split, Source.DYNAMODB, "dynamodb", "SequenceNumber", _wrong_keys), tell)
+KINESIS = Format(partial(_split, Source.KINESIS, "kinesis", "sequenceNumber", _wrong_data), respond)
+DYNAMODB = Format(partial(_split, Source.DYNAMODB, "dynamodb", "SequenceNumber", _wrong_keys), respond)
+
+
+def is_kafka(event: Mapping[str, Any]) -> bool:
+    """Whether this is a batch of MSK or of a cluster of one's own."""
+    return event.get("eventSource") in (Source.MSK, Source.KAFKA) and "records" in event
+
+
+def _split_kafka(source: Source, event: Event) -> tuple[Task, ...]:
+    starts = _starts(event["records"])
+    return (Task(source, event, tuple(f"{name}:{offset}" for name, offset in starts.items())),) if starts else ()
+
+
+def respond_to_kafka(event: Event, outcomes: Sequence[Outcome]) -> Any:
+    """Nothing failed, or every partition from its first offset in the batch."""
+    if all(outcome.acknowledged for outcome in outcomes):
+        return {"batchItemFailures": []}
+    starts = _starts(event["records"])
+    identifiers = [{"partition": name, "offset": offset} for name, offset in starts.items()]
+    return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in identifiers]}
+
+
+def _starts(records: object) -> dict[str, int]:
+    """Each partition's first offset in the batch."""
+    if not isinstance(records, dict):
+        raise EventError(f"a Kafka event's records must be lists by topic and partition, not {seen(records)}")
+    starts = {}
+    for name, batch in records.items():
+        if not isinstance(batch, list) or not all(isinstance(record, dict) for record in batch):
+            raise EventError(f"a Kafka event's partition must be a list of objects, not {seen(batch)}")
+        offsets = [record.get("offset") for record in batch]
+        if not all(type(offset) is int and offset >= 0 for offset in offsets):
+            raise EventError("a Kafka record has no offset, so its failure could not be reported")
+        if offsets:
+            starts[name] = min(offsets)
+    return starts
+
+
+MSK = Format(partial(_split_kafka, Source.MSK), respond_to_kafka)
+KAFKA = Format(partial(_split_kafka, Source.KAFKA), respond_to_kafka)

@@ -5,20 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from sparklet.errors import EventError, SparkletError
-from sparklet.model import BatchRef, ShardRef
+from sparklet.model import ShardRef
 
 Event = Any
 """An event as Lambda decoded it: any JSON value."""
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._:-]{0,31}")
 """A key or a source that an error may show: anything else may be data that is used as a key."""
-MOST_NAMES = 20
+MAX_NAMES = 20
 
 KafkaFailures = Literal["raise", "report"]
-"""How a failed Kafka batch is told, see ``sparklet.events.kafka``."""
+"""How the failure of a Kafka batch is reported, see ``sparklet.events.streams``."""
 
 
 class Source(StrEnum):
@@ -37,8 +37,8 @@ class Source(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A task of the asynchronous API: what it is called there, and the queue its message came by."""
+class TaskRequest:
+    """A task of the asynchronous API: its id there, and the queue its message came by."""
 
     task_id: str
     queue_arn: str
@@ -50,14 +50,13 @@ class Task:
     """What one event, or one record of it, asks a worker to do."""
 
     source: Source
-    event: Event  # exactly what Lambda received, cut to the records of this task
+    event: Event  # exactly what Lambda received, cut to the records of this task; of a task request: its body
     record_ids: tuple[str, ...] = ()  # what a failure is reported by: message id, sequence numbers, offsets
     receipt: str = ""  # SQS: changes the message's visibility
     receive_count: int = 1  # SQS: how often the message was delivered
     group: str = ""  # SQS FIFO: tasks of one group are done in order, and none after one that failed
     shard: ShardRef | None = None  # set if the task is a shard of a run
-    batch: BatchRef | None = None  # set if a Map state hands out objects without a planner
-    order: Order | None = None  # set if the asynchronous API asked for it: its state is kept under its id
+    request: TaskRequest | None = None  # set if the asynchronous API asked for it: its state is kept under its id
     problem: EventError | None = None  # set if the record cannot be a task at all
     chosen: Mapping[str, Any] | None = None  # script, args and env of a direct invocation that hands over this event
     skip: str = ""  # why there is nothing to run for it: it is logged and acknowledged
@@ -70,30 +69,23 @@ class Outcome:
     task: Task
     error: SparkletError | None = None
     acknowledged: bool = True  # the source may forget the record
-    answer: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what who waits for it is told; the script's own in "answer"
+    answer: Mapping[str, Any] = field(default_factory=dict)  # for a caller that waits; the script's own in "answer"
     state: Mapping[str, Any] | None = None  # of a stream's window, as the script wants to find it next time
 
-
-@dataclass(frozen=True, slots=True)
-class Telling:
-    """What the operator set about answers."""
-
-    kafka_failures: KafkaFailures = "raise"
+    def raise_failure(self) -> None:
+        """Raise what went wrong, if something did: for sources that learn of failures in no other way."""
+        if self.error is not None:
+            raise self.error
+        if not self.acknowledged:
+            raise EventError("a task came back without saying why")
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How the events of one source are read, and how it wants to be told what became of them."""
+    """How the events of one source are read, and what response it wants."""
 
     split: Callable[[Event], tuple[Task, ...]]
-    tell: Callable[[Event, Sequence[Outcome], Telling], Any]
-
-
-def raise_failure(outcome: Outcome) -> NoReturn:
-    """Raise what went wrong: for the sources that have no other way to be told."""
-    raise outcome.error or EventError("a task came back without saying why")
+    respond: Callable[[Event, Sequence[Outcome]], Any]
 
 
 def text_of(value: object) -> str:
@@ -104,7 +96,7 @@ def text_of(value: object) -> str:
 def seen(value: object) -> str:
     """What was found instead, for an error: names and types, never contents."""
     if isinstance(value, dict):
-        names = sorted(key for key in islice(value, MOST_NAMES) if isinstance(key, str) and NAME.fullmatch(key))
+        names = sorted(key for key in islice(value, MAX_NAMES) if isinstance(key, str) and NAME.fullmatch(key))
         others = f" and {len(value) - len(names)} more" if len(value) > len(names) else ""
         return f"the keys {', '.join(names) or '(none)'}{others}"
     return f"a {type(value).__name__}"

@@ -13,7 +13,7 @@ from sparklet.aws.notices import notifier_for
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
 from sparklet.errors import EventError, NoticeError, SparkletError
-from sparklet.events.sqs import order_of
+from sparklet.events.sqs import task_request_of
 from sparklet.fanout.checking.checker import CheckReport, check, log_untold
 from sparklet.fanout.checking.differences import Watch
 from sparklet.fanout.checking.overview import look_over
@@ -98,15 +98,15 @@ def handle_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
 def _fate(at: Deployment, letter: Message, record: Mapping[str, Any]) -> LetterFate:
     """What becomes of a letter: of a run's shard, of a task of the asynchronous API, or of nobody."""
     try:
-        order = order_of(record)
+        request = task_request_of(record)
     except EventError as error:
         return keep(at, letter, str(error))
-    if order is None:
+    if request is None:
         return consume(at, letter)
     try:
-        return consume_task(at, order)
+        return consume_task(at, request)
     except NoticeError as error:  # the task has ended; coming back the letter would find nothing to do
-        log("ERROR", "a notice was not sent", order.task_id, error=str(error))
+        log("ERROR", "a notice was not sent", request.task_id, error=str(error))
         return LetterFate.FAILED
 
 

@@ -9,7 +9,6 @@
 All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compressed) bytes (``_bytes``).
 """
 
-from sparklet.model.batches import BATCH, JOB_FILE, BatchRef, ObjectsJob
 from sparklet.model.executions import (
     INLINE_MOST,
     LONGEST_NAME,
@@ -28,6 +27,7 @@ from sparklet.model.runs import (
     RunOptions,
     RunState,
     ScriptRef,
+    check_script,
     existing_of,
 )
 from sparklet.model.shards import (
@@ -53,15 +53,12 @@ from sparklet.model.shards import (
 from sparklet.model.tasks import TASK_ID, TaskRecord
 
 __all__ = [
-    "BATCH",
     "INLINE_MOST",
-    "JOB_FILE",
     "LONGEST_NAME",
     "RUN_ID",
     "SHARDS_PER_BUCKET",
     "TASK_ID",
     "Access",
-    "BatchRef",
     "Claim",
     "ClaimStatus",
     "Counts",
@@ -73,7 +70,6 @@ __all__ = [
     "ListSource",
     "NextRun",
     "Notice",
-    "ObjectsJob",
     "PartRecord",
     "Position",
     "Run",
@@ -88,6 +84,7 @@ __all__ = [
     "Slice",
     "SliceKind",
     "TaskRecord",
+    "check_script",
     "execution_name",
     "existing_of",
     "ledger_bucket",

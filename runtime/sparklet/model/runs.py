@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sparklet.errors import SettingsError
+from sparklet.errors import ScriptNotAllowedError, SettingsError
 
 
 class RunState(StrEnum):
@@ -39,6 +39,13 @@ class ScriptRef:
     sha256: str
     source_uri: str  # where the user has it
     py_files: tuple[str, ...] = ()  # copies, in the order given
+
+
+def check_script(uri: str, prefixes: tuple[str, ...]) -> None:
+    """Refuse a script, with ScriptNotAllowedError, that an event may not choose: it lies under none of ``prefixes``."""
+    if not uri.startswith(prefixes) or "/../" in uri:
+        allowed = ", ".join(prefixes) or "none is set"
+        raise ScriptNotAllowedError(f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from sparklet.errors import ScratchFullError
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MIB = 1024 * 1024
+NAMELESS = "sparklet"  # what Hadoop, which starts for no user without a name, calls one whom passwd does not know
 IN_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set where Lambda itself starts a function
 _OURS = ("sparklet-", "task-", ".ivy2")
 _STARTED_S = time.time()
@@ -28,64 +28,70 @@ _STARTED_S = time.time()
 _log = logging.getLogger(__name__)
 
 
-class LambdaContext(Protocol):
-    """What Lambda's context says of time."""
-
-    def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until Lambda kills the environment."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deadline:
-    """The moment at which the guard ends what runs.
+    """When an attempt must end: its script at ``guard_s``, everything that is done about it at ``end_s``.
 
-    It is a time of day, not a duration: an environment that was frozen and thawed finds
-    it where it was, though no timer in it has moved.
+    Both are times of day, not durations: an environment that was frozen and thawed finds them where they were, though
+    no timer in it has moved.
     """
 
-    at_s: float  # time.time()
-    of_all_s: float | None = None  # where this is a share: the deadline of all that the invocation does
+    guard_s: float  # time.time(): the guard ends what runs
+    end_s: float  # time.time(): Lambda ends the environment; by then the ledger must know what became of the attempt
+    reason: str = ""  # why the guard acts before its time; "": it does not
 
     @classmethod
-    def of(cls, context: LambdaContext, grace_s: float, now_s: float | None = None) -> Self:
-        """``grace_s`` before the function's own deadline."""
-        now_s = time.time() if now_s is None else now_s
-        return cls(now_s + context.get_remaining_time_in_millis() / 1000 - grace_s)
-
-    @property
-    def end_s(self) -> float:
-        """The deadline of all that the invocation does."""
-        return self.at_s if self.of_all_s is None else self.of_all_s
+    def within(cls, left_s: float, grace_s: float = 0.0, now_s: float | None = None) -> Self:
+        """The end in ``left_s`` seconds, the guard ``grace_s`` before it."""
+        end_s = (time.time() if now_s is None else now_s) + left_s
+        return cls(end_s - grace_s, end_s)
 
     def share(self, share_s: float, now_s: float) -> Self:
-        """A deadline in ``share_s`` seconds, at most this one, of the same invocation."""
-        return type(self)(min(self.at_s, now_s + share_s), self.end_s)
+        """The same end, with the guard in ``share_s`` seconds or, if that is earlier, where it is."""
+        return type(self)(min(self.guard_s, now_s + share_s), self.end_s)
 
     def remaining_s(self, now_s: float | None = None) -> float:
-        """Seconds left; never negative."""
-        return max(0.0, self.at_s - (time.time() if now_s is None else now_s))
+        """Seconds until the guard acts; never negative."""
+        return max(0.0, self.guard_s - (time.time() if now_s is None else now_s))
+
+    def expire(self, reason: str) -> None:
+        """Let the guard act at once; runners look at least once a second. Any thread may call this."""
+        self.reason = reason
+        self.guard_s = 0.0
 
 
-class TaskDir:
+@contextlib.contextmanager
+def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iterator[Path]:
     """A task's own folder, ``<scratch>/task-<attempt>``, deleted afterwards with all that is in it.
 
-    Only that folder: blanket cleaning of scratch would delete native libraries that the JVM unpacked.
+    Only that folder: blanket cleaning of scratch would delete native libraries that the JVM unpacked. A task that
+    found too little room leaves more to the next one.
+
+    Raises
+    ------
+    ScratchFullError
+        Unless ``min_free_bytes`` are free under ``scratch`` before anything else is done.
     """
-
-    def __init__(self, scratch: Path, attempt_id: str) -> None:
-        if not attempt_id or Path(attempt_id).name != attempt_id:
-            raise ValueError(f"{attempt_id!r} cannot name a folder")
-        self.path = scratch / f"task-{attempt_id}"
-
-    def __enter__(self) -> Path:
-        delete_tree(self.path)
-        self.path.mkdir(mode=0o700, parents=True)
-        return self.path
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        delete_tree(self.path)
+    if not attempt_id or Path(attempt_id).name != attempt_id:
+        raise ValueError(f"{attempt_id!r} cannot name a folder")
+    if shutil.disk_usage(scratch).free < min_free_bytes:
+        delete_strays(scratch)
+    usage, folder = shutil.disk_usage(scratch), scratch / f"task-{attempt_id}"
+    if usage.free < min_free_bytes:
+        raise ScratchFullError(
+            f"{scratch} has {usage.free / MIB:.0f} MiB free of {usage.total / MIB:.0f} MiB, a task needs"
+            f" {min_free_bytes / MIB:.0f} MiB: give the function more ephemeral storage, make shards smaller"
+            " or lower SPARKLET_MIN_FREE_BYTES"
+        )
+    try:
+        delete_tree(folder)
+        folder.mkdir(mode=0o700, parents=True)
+        yield folder
+    except ScratchFullError:
+        delete_strays(scratch)
+        raise
+    finally:
+        delete_tree(folder)
 
 
 def delete_tree(folder: Path) -> None:
@@ -110,25 +116,6 @@ def delete_tree(folder: Path) -> None:
         _log.warning("%s could not be deleted whole, there stays %a", folder, stays)
 
 
-@contextlib.contextmanager
-def scratch_space(scratch: Path, needed_bytes: int) -> Iterator[None]:
-    """See that a task finds room under ``scratch``; when there was too little, leave more to the next one.
-
-    Raises
-    ------
-    ScratchFullError
-        Unless so much is free before anything else is done.
-    """
-    if shutil.disk_usage(scratch).free < needed_bytes:
-        delete_strays(scratch)
-    check_free_space(scratch, needed_bytes)
-    try:
-        yield
-    except ScratchFullError:
-        delete_strays(scratch)
-        raise
-
-
 def delete_strays(scratch: Path, since_s: float = _STARTED_S) -> None:
     """Delete what scripts wrote into ``scratch`` beside their own folders, in Lambda, where nobody else is.
 
@@ -149,15 +136,15 @@ def delete_strays(scratch: Path, since_s: float = _STARTED_S) -> None:
                 entry.unlink()
 
 
-def check_free_space(scratch: Path, needed_bytes: int) -> None:
-    """Raise ScratchFullError unless so much is free under ``scratch``."""
-    usage = shutil.disk_usage(scratch)
-    if usage.free < needed_bytes:
-        raise ScratchFullError(
-            f"{scratch} has {usage.free / MIB:.0f} MiB free of {usage.total / MIB:.0f} MiB, a task needs"
-            f" {needed_bytes / MIB:.0f} MiB: give the function more ephemeral storage, make shards smaller"
-            " or lower SPARKLET_MIN_FREE_BYTES"
-        )
+def has_name() -> bool:
+    """Whether this process's user has a line in passwd; Lambda's has, if the image gives it one."""
+    import pwd
+
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return True
 
 
 def become_subreaper() -> None:

@@ -1,6 +1,6 @@
 """Lambda entry point and composition root of the worker.
 
-Read from here: an event becomes tasks, a worker does each, their outcomes become the answer. The JVM is
+Read from here: an event becomes tasks, a worker does each, their outcomes become the response. The JVM is
 started before anything else is imported or connected, and never waited for: init has 10 s.
 """
 
@@ -12,25 +12,24 @@ from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
 from sparklet.metrics import Emitter, Meter
 from sparklet.settings import WorkerSettings, metrics_namespace, worker_settings
-from sparklet.worker.batches import BatchDesk
+from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.measuring import Measuring
 from sparklet.worker.runner import Runner
-from sparklet.worker.script_cache import ScriptCache
-from sparklet.worker.shards import ShardDesk
-from sparklet.worker.spark_options import runner_for
-from sparklet.worker.tasks import TaskDesk
+from sparklet.worker.shards import ShardClaims
+from sparklet.worker.task_requests import RequestClaims
+from sparklet.worker.warm_gateway import runner_for
 from sparklet.worker.worker import Worker
 
 
 def lambda_handler(event: Event, context: Any) -> Any:
     """Do what the event asks for; see ``sparklet.events.answer`` for what comes back."""
-    worker, measuring = _worker(), _measuring()
-    deadline = Deadline.of(context, worker.settings.grace_s)
+    worker, measuring, settings = _worker(), _measuring(), _settings()
+    deadline = Deadline.within(context.get_remaining_time_in_millis() / 1000, settings.grace_s)
     outcomes = worker.do(parse_event(event), deadline, context.aws_request_id)
-    measuring.invocation(outcomes, worker.runner, context.aws_request_id)
-    return answer(event, outcomes, kafka_failures=worker.settings.kafka_failures)
+    measuring.invocation(outcomes, worker.executor.runner, context.aws_request_id)
+    return answer(event, outcomes, kafka_failures=settings.kafka_failures)
 
 
 @functools.cache
@@ -55,7 +54,12 @@ def _measuring() -> Measuring:
 @functools.cache
 def _worker() -> Worker:
     """The worker of this environment, made while the JVM boots."""
-    settings, runner = _settings(), _runner()
+    settings = _settings()
+    return worker_over_aws(settings, _runner(), _measuring().meter)
+
+
+def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | None = None) -> Worker:
+    """A worker whose ports are AWS's, of this environment's account and region."""
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
     from sparklet.aws.messaging import SqsQueue, queue_opener
@@ -65,32 +69,27 @@ def _worker() -> Worker:
     clients = AwsClients()
     store = S3Store(clients)
     scripts = ScriptCache(store, settings.scratch / "sparklet-scripts", settings.script_prefixes)
-    worker = Worker(settings, runner, scripts, None, Log())
+    worker = Worker(Executor(settings, runner, scripts), None, None, Log())
     log_stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
     if settings.ledger_table:
-        worker.tasks = TaskDesk(
+        worker.requests = RequestClaims(
             tasks=DynamoTasks(clients, settings.ledger_table),
             notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
             open_queue=queue_opener(clients),
-            run=worker.run_script,
+            executor=worker.executor,
             clock=SystemClock(),
-            grace_s=settings.grace_s,
             log_stream=log_stream,
         )
-    if settings.bucket:
-        worker.batches = BatchDesk(store, scripts, settings.bucket, worker.execute, SystemClock())
     if settings.ledger_table and settings.bucket:
-        worker.shards = ShardDesk(
+        worker.shards = ShardClaims(
             ledger=DynamoLedger(clients, settings.ledger_table),
             store=store,
             queue=SqsQueue(clients, settings.queue_url) if settings.queue_url else None,
-            scripts=scripts,
+            executor=worker.executor,
             bucket=settings.bucket,
-            execute=worker.execute,
             clock=SystemClock(),
-            grace_s=settings.grace_s,
             log_stream=log_stream,
-            meter=_measuring().meter,
+            meter=meter,
             open_inputs=input_stores(clients),
         )
     return worker

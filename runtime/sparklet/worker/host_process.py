@@ -24,7 +24,7 @@ from sparklet.worker.script_host import END_LIMIT_S, receive, send
 from sparklet.worker.script_output import LineFeed
 
 CHUNK_BYTES = 64 * 1024
-LONGEST_WAIT_S = 1.0  # the deadline is a time of day: look at the clock after every thaw
+MAX_WAIT_S = 1.0  # the deadline is a time of day: look at the clock after every thaw
 DRAIN_ROUNDS = 64  # so much of a pipe that never ends is read before an answer
 
 
@@ -121,7 +121,7 @@ class HostProcess:
         while True:
             while self._heard:
                 yield self._heard.pop(0)
-            wait_s = min(LONGEST_WAIT_S, (until_s() if callable(until_s) else until_s) - time.time())
+            wait_s = min(MAX_WAIT_S, (until_s() if callable(until_s) else until_s) - time.time())
             self._read(max(0.0, wait_s))
             if wait_s <= 0 and not self._heard:
                 return

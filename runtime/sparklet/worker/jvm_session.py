@@ -12,8 +12,8 @@ from typing import Any
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
 
-from sparklet.worker.java_classes import are_ahead, can_keep, class_loader, compiled
-from sparklet.worker.user import NAMELESS, has_name
+from sparklet.worker.guards import NAMELESS, has_name
+from sparklet.worker.java_classes import KEPT_SPARK, are_ahead, can_keep, class_loader, compiled
 
 BOOT_PROPERTIES = "sparklet:properties"
 BOOT_LOCALE = "sparklet:locale"
@@ -94,6 +94,42 @@ def clean(port: int, secret: str, *, first: bool, keep: bool, may_keep: bool, co
         counted = _COUNTED.search(str(client.entry_point.loaded())) if count else None
         loaded, shared = map(int, counted.groups()) if counted else (0, 0)
         return problem, f"{shared} of {loaded}" if shared < MIN_SHARED * loaded else ""
+
+
+def keep_contexts() -> None:
+    """Let this process's contexts be kept ones, where Java's can be.
+
+    Python's SparkContext is new for each script, Java's need not be: what PySpark calls to make a context and to stop
+    it goes to ``WarmJvm.java``. Everything else in PySpark's SparkContext, as the environment of Python's workers, is
+    made anew by PySpark itself.
+    """
+    import pyspark
+    from pyspark import SparkContext, accumulators
+
+    if not pyspark.__version__.startswith(KEPT_SPARK):
+        return
+    stop = SparkContext.stop
+
+    def acquire(self: SparkContext, jconf: Any) -> Any:
+        assert self._gateway is not None
+        return self._gateway.entry_point.context(jconf)
+
+    def release(self: SparkContext) -> None:
+        if getattr(self, "_jsc", None):
+            assert self._gateway is not None
+            self._gateway.entry_point.release()
+            self._jsc = None
+        stop(self)  # has nothing to do in the JVM any more
+
+    def shutdown(self: Any) -> None:
+        """Do not wait for a thread that looks up every half second, or every second while it reads."""
+        self.server_shutdown = True
+        self._BaseServer__shutdown_request = True
+        self.server_close()  # the thread dies with this process
+
+    SparkContext._initialize_context = acquire
+    SparkContext.stop = release
+    accumulators.AccumulatorServer.shutdown = shutdown
 
 
 def _install(client: JavaGateway, keep: bool, *, ahead: bool) -> None:

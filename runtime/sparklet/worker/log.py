@@ -3,25 +3,29 @@
 import json
 import sys
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, BinaryIO, Literal
 
 from sparklet.worker.runner import Stream
 
+_LOCK = threading.Lock()
 
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Writes one JSON object a line, with the fields bound to it (run, shard, attempt, request id).
 
-    Lines are written whole, whichever thread they come from, to the stream that Lambda collects.
+    Lines are written whole, whichever thread they come from.
     """
 
-    def __init__(self, sink: BinaryIO | None = None, fields: dict[str, Any] | None = None) -> None:
-        self._sink = sink
-        self._fields = fields or {}
+    sink: BinaryIO | None = None  # None: standard output, which Lambda collects
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
-    def bind(self, **fields: Any) -> Self:
+    def bind(self, **fields: Any) -> "Log":
         """A log with further fields on every line."""
-        return type(self)(self._sink, {**self._fields, **fields})
+        return Log(self.sink, {**self.fields, **fields})
 
     def info(self, message: str, **fields: Any) -> None:
         """Something went as it should."""
@@ -37,20 +41,12 @@ class Log:
 
     def line(self, text: str) -> None:
         """Write a line as it is."""
-        self._emit(text.encode() + b"\n")
+        self.output("stdout", text.encode())
 
     def output(self, stream: Stream, line: bytes) -> None:
         """Pass a line of the script's output through, byte for byte."""
-        self._emit(line if line.endswith(b"\n") else line + b"\n")
-
-    def _write(self, level: Literal["INFO", "WARNING", "ERROR"], message: str, fields: dict[str, Any]) -> None:
-        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {"time": time, "level": level, "message": message, **self._fields, **fields}
-        self._emit(json.dumps(line, default=str).encode() + b"\n")
-
-    def _emit(self, line: bytes) -> None:
-        # Looked up each time: a host may replace sys.stdout after this module was imported.
-        sink = self._sink or getattr(sys.stdout, "buffer", None)
+        line = line if line.endswith(b"\n") else line + b"\n"
+        sink = self.sink or getattr(sys.stdout, "buffer", None)  # each time: a host may replace sys.stdout
         with _LOCK:
             if sink is None:
                 sys.stdout.write(line.decode("utf-8", "replace"))
@@ -59,5 +55,7 @@ class Log:
                 sink.write(line)
                 sink.flush()
 
-
-_LOCK = threading.Lock()
+    def _write(self, level: Literal["INFO", "WARNING", "ERROR"], message: str, fields: Mapping[str, Any]) -> None:
+        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = {"time": time, "level": level, "message": message, **self.fields, **fields}
+        self.output("stdout", json.dumps(line, default=str).encode())

@@ -1,27 +1,24 @@
 """What an invocation of a worker measures beside its shards, and the line that says all of it."""
 
+import os
+import re
+import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sparklet import metrics
 from sparklet.events import Outcome
-from sparklet.metrics import (
-    COLD_STARTS,
-    JVM_RESTARTS,
-    MEMORY_PEAK,
-    SHARDS_FAILED,
-    TASKS_FAILED,
-    TASKS_SUCCEEDED,
-    Meter,
-)
-from sparklet.worker.memory_peak import memory_peak_mb
+from sparklet.worker.guards import descendants
 from sparklet.worker.runner import Runner
+
+_PEAK = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
 @dataclass
 class Measuring:
     """Measures each invocation of one environment."""
 
-    meter: Meter
+    meter: metrics.Meter
     _invocations: int = 0
     _jvm_starts: int = 1  # the first one is no restart
 
@@ -31,14 +28,14 @@ class Measuring:
             return
         self._invocations += 1
         if self._invocations == 1:
-            self.meter.add(COLD_STARTS)
+            self.meter.add(metrics.COLD_STARTS)
         for outcome in outcomes:
             self._task(outcome)
         starts = getattr(runner, "jvm_starts", 0)  # a runner that keeps no JVM does not count any
         if starts > self._jvm_starts:
-            self.meter.add(JVM_RESTARTS, starts - self._jvm_starts)
+            self.meter.add(metrics.JVM_RESTARTS, starts - self._jvm_starts)
             self._jvm_starts = starts
-        self.meter.add(MEMORY_PEAK, memory_peak_mb())
+        self.meter.add(metrics.MEMORY_PEAK, memory_peak_mb())
         self.meter.emit(request_id=request_id)
 
     def _task(self, outcome: Outcome) -> None:
@@ -46,8 +43,27 @@ class Measuring:
         if outcome.task.shard is not None:
             return
         if outcome.error is not None:
-            self.meter.add(TASKS_FAILED)
-            if outcome.task.order is not None and outcome.acknowledged:
-                self.meter.add(SHARDS_FAILED)
+            self.meter.add(metrics.TASKS_FAILED)
+            if outcome.task.request is not None and outcome.acknowledged:
+                self.meter.add(metrics.SHARDS_FAILED)
         elif outcome.answer.get("state") == "SUCCEEDED" and "claim" not in outcome.answer:
-            self.meter.add(TASKS_SUCCEEDED)
+            self.meter.add(metrics.TASKS_SUCCEEDED)
+
+
+def memory_peak_mb() -> float:
+    """The peaks of this process and of those below it, added up; of those that have ended, the largest counts alone.
+
+    More than was ever needed at one time, if they peaked one after the other: a bound, not a reading.
+    """
+    ended_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    living_kb = sum(map(_peak_kb, descendants(os.getpid())))
+    return round((_peak_kb(os.getpid()) + max(living_kb, ended_kb)) / 1024, 1)
+
+
+def _peak_kb(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            found = _PEAK.search(file.read())
+    except OSError:  # it has ended
+        return 0
+    return int(found[1]) if found else 0  # a zombie has no memory

@@ -1,10 +1,11 @@
 """One shard in a container of its own, where nobody ends it after 15 minutes: ``shard --run RUN --shard N``.
 
-For ECS Fargate, or any machine with the image. Claim, execution and verdict are those of the Lambda worker, in the same
-ledger, and so is its lease: short, and renewed while it works, whatever ``--timeout`` says. SIGTERM (Fargate gives
-30 s) ends the script and releases the shard. What is killed without a word is noticed once its lease has lapsed.
+For ECS Fargate, or any machine with the image. It makes one attempt exactly as the Lambda
+worker does, in the same ledger. The lease is short, too, and renewed while it works, whatever ``--timeout`` says.
+SIGTERM (Fargate gives 30 s) ends the script and releases the shard. The loss of a container that is killed is noticed
+once its lease has lapsed.
 
-Exit codes: 0 the shard has SUCCEEDED, 1 it has FAILED, 2 it cannot be asked for, 75 it is not done: try again later.
+Exit codes: 0 the shard has SUCCEEDED, 1 it has FAILED, 2 there is no such shard, 75 it is not done: try again later.
 """
 
 import argparse
@@ -12,43 +13,33 @@ import json
 import os
 import signal
 import sys
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
-from sparklet.clock import SystemClock
-from sparklet.errors import (
-    DeadlineExceededError,
-    EventError,
-    LedgerError,
-    SettingsError,
-    SparkletError,
-)
+from sparklet.errors import EventError, LedgerError, SettingsError, SparkletError
 from sparklet.events import Outcome, Source, Task
-from sparklet.model import ShardRef, ShardResult, ShardState
+from sparklet.model import ShardRef, ShardState
 from sparklet.ports import Clock, Ledger
-from sparklet.settings import SparkSettings, WorkerSettings, spark_settings, worker_settings
-from sparklet.worker.execution import Execution
+from sparklet.settings import SparkSettings, spark_settings, worker_settings
 from sparklet.worker.guards import MIB, Deadline
+from sparklet.worker.handler import worker_over_aws
 from sparklet.worker.log import Log
-from sparklet.worker.runner import Runner
-from sparklet.worker.script_cache import ScriptCache
-from sparklet.worker.shards import Execute, ShardDesk
-from sparklet.worker.spark_options import runner_for
+from sparklet.worker.shards import ShardClaims
+from sparklet.worker.warm_gateway import runner_for
 from sparklet.worker.worker import Worker
 
 DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75: EX_TEMPFAIL
 MESSAGE_VARIABLE = "SPARKLET_SHARD_MESSAGE"
 DEFAULT_TIMEOUT_S = 4 * 3600.0
 GENERATION_TRIES = 5
+STOPPED = "the container was told to stop (SIGTERM) before the script had ended"
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ShardCommand:
     """Which shard, and for how long."""
 
     run_id: str
@@ -58,41 +49,8 @@ class Asked:
     redrive: bool  # a FAILED shard is opened again first
 
 
-class Stopping:
-    """Turns SIGTERM into an error, but only while a script runs: no call to the ledger is cut in two."""
-
-    def __init__(self) -> None:
-        self._asked = self._running = False
-
-    def listen(self) -> None:
-        """Heed SIGTERM from now on, in the main thread."""
-        signal.signal(signal.SIGTERM, self._notice)
-
-    def guard(self, execute_: Execute) -> Execute:
-        """``execute_`` so that a stop ends it; one that was asked for before does not let it begin."""
-
-        def guarded(execution: Execution, deadline: Deadline, log: Log) -> ShardResult:
-            self._running = True
-            try:
-                self._stop_if_asked()
-                return execute_(execution, deadline, log)
-            finally:
-                self._running = False
-
-        return guarded
-
-    def _notice(self, number: int, frame: FrameType | None) -> None:
-        first, self._asked = not self._asked, True
-        if first and self._running:
-            self._stop_if_asked()
-
-    def _stop_if_asked(self) -> None:
-        if self._asked:
-            raise DeadlineExceededError("the container was told to stop (SIGTERM) before the script had ended")
-
-
-def parse(arguments: Sequence[str], message: str = "") -> Asked:
-    """Read the command line; ``message`` is the environment's, for who cannot give arguments.
+def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
+    """Read the command line; ``message`` is the environment's, for those who cannot give arguments.
 
     Raises
     ------
@@ -118,7 +76,7 @@ def parse(arguments: Sequence[str], message: str = "") -> Asked:
     if found.timeout <= 0:
         raise EventError(f"--timeout is {found.timeout:g}; it must be more than 0 seconds")
     if found.run and found.shard is not None:
-        return Asked(found.run, found.shard, found.generation, found.timeout, found.redrive)
+        return ShardCommand(found.run, found.shard, found.generation, found.timeout, found.redrive)
     try:
         ref = ShardRef.from_document(json.loads(found.message or "null"))
     except (ValueError, RecursionError) as error:
@@ -127,20 +85,21 @@ def parse(arguments: Sequence[str], message: str = "") -> Asked:
         raise EventError(
             f"no shard is named: give --run and --shard, or a shard's message (--message, {MESSAGE_VARIABLE})"
         )
-    return Asked(ref.run_id, ref.shard, ref.generation, found.timeout, found.redrive)
+    return ShardCommand(ref.run_id, ref.shard, ref.generation, found.timeout, found.redrive)
 
 
-def run_one(desk: ShardDesk, asked: Asked, log: Log) -> int:
-    """Do the shard; the exit code."""
-    attempt_id = uuid.uuid4().hex[:12]
-    log = log.bind(run=asked.run_id, shard=asked.shard, attempt=attempt_id)
+def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:
+    """Do the shard; the exit code. SIGTERM ends its script, but cuts no call to the ledger in two."""
+    log = worker.log.bind(run=command.run_id, shard=command.shard)
+    grace_s = worker.executor.settings.grace_s
+    deadline = Deadline.within(command.timeout_s + grace_s, grace_s, shards.clock.now_s())
+    signal.signal(signal.SIGTERM, lambda number, frame: deadline.expire(STOPPED))
     try:
-        ref = _reference(desk.ledger, desk.clock, asked, log)
+        ref = _reference(shards.ledger, shards.clock, command, log)
     except LedgerError as error:
-        log.error("the shard cannot be asked for", error=str(error))
+        log.error("the shard cannot be claimed", error=str(error))
         return LATER if error.retryable else WRONG
-    deadline = Deadline(desk.clock.now_s() + asked.timeout_s)
-    return exit_code(desk.do(Task(Source.DIRECT, {}, shard=ref), ref, attempt_id, deadline, log))
+    return exit_code(worker.run(Task(Source.DIRECT, {}, shard=ref), deadline, request_id=""))
 
 
 def exit_code(outcome: Outcome) -> int:
@@ -150,77 +109,53 @@ def exit_code(outcome: Outcome) -> int:
     return {str(ShardState.SUCCEEDED): DONE, str(ShardState.FAILED): FAILED}.get(outcome.answer.get("state", ""), LATER)
 
 
-def _reference(ledger: Ledger, clock: Clock, asked: Asked, log: Log) -> ShardRef:
-    record = ledger.get_shard(asked.run_id, asked.shard)
-    for _ in range(GENERATION_TRIES if asked.redrive else 0):
+def _reference(ledger: Ledger, clock: Clock, command: ShardCommand, log: Log) -> ShardRef:
+    record = ledger.get_shard(command.run_id, command.shard)
+    for _ in range(GENERATION_TRIES if command.redrive else 0):
         if record.state is not ShardState.FAILED:
             break
         with suppress(LedgerError):  # somebody else opened a generation: the next try is one later
-            run = ledger.get_run(asked.run_id)
-            run = ledger.start_generation(asked.run_id, run.generation + 1, run.scripts[-1])
-            ledger.redrive(asked.run_id, asked.shard, run.generation)
+            run = ledger.get_run(command.run_id)
+            run = ledger.start_generation(command.run_id, run.generation + 1, run.scripts[-1])
+            ledger.redrive(command.run_id, command.shard, run.generation)
             log.info("the FAILED shard is open again", generation=run.generation)
         clock.sleep(0.1)
-        record = ledger.get_shard(asked.run_id, asked.shard)
-    if asked.generation is None or asked.redrive:
+        record = ledger.get_shard(command.run_id, command.shard)
+    if command.generation is None or command.redrive:
         return record.ref
-    return replace(record.ref, generation=asked.generation)
+    return replace(record.ref, generation=command.generation)
 
 
-def container_memory_mb(limits: Sequence[Path] = CGROUP_LIMITS, machine: Path = Path("/proc/meminfo")) -> int:
+def container_memory_mb(limits: Sequence[Path] = CGROUP_LIMITS) -> int:
     """What this container may use, the machine's memory at most: Lambda would have said so in its environment."""
-    (total_kib,) = (int(line.split()[1]) for line in machine.read_text().splitlines() if line.startswith("MemTotal:"))
+    machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     texts = [limit.read_text().strip() for limit in limits if limit.is_file()]
-    return min([total_kib * 1024, *(int(text) for text in texts if text.isdigit())]) // MIB
-
-
-def desk_over_aws(settings: WorkerSettings, runner: Runner, stopping: Stopping) -> ShardDesk:
-    """The desk of a container of its own: no queue, since nobody waits for a message's visibility."""
-    if not (settings.ledger_table and settings.bucket):
-        raise SettingsError("SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set: the stack's outputs name both")
-    from sparklet.aws.clients import AwsClients
-    from sparklet.aws.dynamodb import DynamoLedger
-    from sparklet.aws.s3 import S3Store, input_stores
-
-    clients = AwsClients()
-    store = S3Store(clients)
-    scripts = ScriptCache(store, settings.scratch / "sparklet-scripts", settings.script_prefixes)
-    return ShardDesk(
-        ledger=DynamoLedger(clients, settings.ledger_table),
-        store=store,
-        queue=None,
-        scripts=scripts,
-        bucket=settings.bucket,
-        execute=stopping.guard(Worker(settings, runner, scripts, None, Log()).execute),
-        clock=SystemClock(),
-        grace_s=settings.grace_s,
-        open_inputs=input_stores(clients),
-    )
+    return min([machine_bytes, *(int(text) for text in texts if text.isdigit())]) // MIB
 
 
 def _spark_settings() -> SparkSettings:
     settings = spark_settings()
-    said = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-    return settings if said else replace(settings, memory_mb=container_memory_mb())
+    known = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+    return settings if known else replace(settings, memory_mb=container_memory_mb())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the container; the exit code."""
     log = Log()
     try:
-        asked = parse(sys.argv[1:] if arguments is None else arguments, os.environ.get(MESSAGE_VARIABLE, ""))
+        command = parse(sys.argv[1:] if arguments is None else arguments, os.environ.get(MESSAGE_VARIABLE, ""))
         settings = worker_settings()
         os.environ.update(settings.script_env)
         runner = runner_for(settings, _spark_settings())
-        stopping = Stopping()
-        desk = desk_over_aws(settings, runner, stopping)
+        worker = worker_over_aws(settings, runner)
+        if worker.shards is None:
+            raise SettingsError("SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set: the stack's outputs name both")
     except SparkletError as error:
         log.error(str(error), error_class=type(error).__name__)
         return WRONG
-    stopping.listen()
     runner.start()
     try:
-        return run_one(desk, asked, log)
+        return run_one(worker.shards, worker, command)
     finally:
         runner.close()
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePath
 
-LONGEST_MESSAGE = 1000
+MAX_MESSAGE = 1000
 
 _NAME = r"(?P<name>(?:(?:[A-Za-z_$][\w$]*|<locals>)\.)*[A-Za-z_$][\w$]*)(?:: ?(?P<message>.*))?$"
 _HEADER = re.compile(
@@ -47,7 +47,7 @@ def root_cause(stderr: str) -> Cause:
     """
     found = _cleaned(stderr)
     name, message = _python_cause(found) or _java_cause(found) or ("", _last_line(found))
-    return name.rpartition(".")[2], message.strip().rstrip(";")[:LONGEST_MESSAGE]
+    return name.rpartition(".")[2], message.strip().rstrip(";")[:MAX_MESSAGE]
 
 
 def script_line(stderr: str, files: Iterable[str]) -> str:
@@ -143,7 +143,7 @@ def _told_outside(chain: Iterable[re.Match[str]]) -> Cause | None:
         message = match["message"] or ""
         if message.startswith(_CRASHED):
             return match["name"], message
-        if of_s3a := _OF_S3A.match(message[: 2 * LONGEST_MESSAGE]):
+        if of_s3a := _OF_S3A.match(message[: 2 * MAX_MESSAGE]):
             code = of_s3a["code"].removeprefix(of_s3a["status"]).strip()
             denied = "permission denied: " if of_s3a["status"] == "403" else ""
             what = "wrong credentials: " if code in _CREDENTIALS else denied

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from sparklet.worker.shard_conf import InputSize
+from sparklet.errors import DeadlineExceededError
+from sparklet.model import InputObject, RunOptions
+from sparklet.worker.guards import Deadline
 
 Stream = Literal["stdout", "stderr"]
 Output = Callable[[Stream, bytes], None]
@@ -19,15 +21,17 @@ class ScriptCall:
     script: Path
     args: tuple[str, ...]  # all of argv after the script
     work_dir: Path  # the task's own folder; the current directory, TMPDIR, spark.local.dir, warehouse
-    deadline_s: float  # time.time() at which the guard ends it
+    deadline: Deadline  # the guard ends the script at ``guard_s``, which may come earlier while it runs
     env: Mapping[str, str] = field(default_factory=dict)  # beside the worker's own environment
     py_files: tuple[Path, ...] = ()  # .py, .zip, .whl, .egg: importable by driver and Python workers
-    input_size: InputSize = field(default_factory=InputSize)
-    moving_end_s: Callable[[], float] | None = None  # an earlier end, as it stands now: of a lost lease
+    inputs: tuple[InputObject, ...] = ()  # as far as they are known: their sizes decide how Spark reads
+    compression_factor: float = RunOptions().compression_factor
 
-    def end_s(self) -> float:
-        """When the guard ends what runs now; never after ``deadline_s``."""
-        return self.deadline_s if self.moving_end_s is None else min(self.deadline_s, self.moving_end_s())
+    def refuse_if_over(self) -> None:
+        """Start nothing that would have to be ended at once."""
+        if not self.deadline.remaining_s():
+            reason = self.deadline.reason or "its deadline is over"
+            raise DeadlineExceededError(f"{self.script.name} was not started: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Runner(Protocol):
         Raises
         ------
         DeadlineExceededError
-            If it had to be ended at ``call.deadline_s``.
+            If the guard had to end it, or its deadline was over before it began.
         GatewayLostError
             If the JVM, not the script, failed.
         OutOfMemoryError, ScratchFullError

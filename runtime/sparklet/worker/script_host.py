@@ -35,7 +35,7 @@ from sparklet.worker.script_main import DUMP_SIGNAL, enter, execute, place_fds
 
 Message = dict[str, Any]
 Afterwards = Callable[[], None]
-MOST_FDS = 8
+MAX_FDS = 8
 END_LIMIT_S = 5.0
 _ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
 DUMP_PAUSE_S = 0.25  # for a script to write where it is, before it is ended
@@ -53,7 +53,7 @@ def send(control: socket.socket, message: Message, fds: Sequence[int] = ()) -> N
 def receive(control: socket.socket) -> tuple[Message, list[int]] | None:
     """The next message with its descriptors; None when the other side has ended."""
     try:
-        head, fds, _, _ = socket.recv_fds(control, 4, MOST_FDS)
+        head, fds, _, _ = socket.recv_fds(control, 4, MAX_FDS)
         body = bytearray()
         while head and len(body) < (size := int.from_bytes(head, "big")):
             chunk = control.recv(size - len(body))
@@ -213,7 +213,7 @@ def run_script(message: Message, fds: list[int]) -> None:
     importlib.invalidate_caches()
     details = {key: message[key] for key in ("properties", "first", "keep")}
     if jvm_session().prepare(message["port"], message["secret"], **details):
-        importlib.import_module("sparklet.worker.kept_context").install()
+        jvm_session().keep_contexts()
     atexit.register(_leave_as_they_are, list(sys.modules.items()))
     status.started()
     execute(message["script"], message["args"])
@@ -260,7 +260,6 @@ def import_pyspark() -> None:
     finally:
         sys.modules.pop("numpy", None)
     jvm_session()
-    importlib.import_module("sparklet.worker.kept_context")
     gc.collect()
     gc.freeze()
 

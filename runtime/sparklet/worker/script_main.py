@@ -128,7 +128,7 @@ def jvm_code(script_code: int) -> int:
 
 def _log_in() -> None:
     """Do for spark-submit's JVM what the warm one gets in its ``prepare``."""
-    from sparklet.worker.user import has_name
+    from sparklet.worker.guards import has_name
 
     if not has_name():
         from sparklet.worker.jvm_session import log_in

@@ -13,7 +13,7 @@ from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError
 from sparklet.worker.root_cause import root_cause, script_line
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult, Stream
 
-LONGEST_PIECE_BYTES = 64 * 1024  # a longer line is passed on in pieces
+MAX_PIECE_BYTES = 64 * 1024  # a longer line is passed on in pieces
 TAIL_BYTES = 8 * 1024
 OUT_OF_MEMORY = b"Terminating due to java.lang.OutOfMemoryError"  # what Java's ExitOnOutOfMemoryError says
 CAUSE_WINDOW_BYTES = 128 * 1024  # a Spark failure tells its stack three times
@@ -44,12 +44,12 @@ class LineFeed:
         for line in lines[:-1]:
             self._pass_on(line + b"\n")
         self._rest = lines[-1]
-        if len(self._rest) >= LONGEST_PIECE_BYTES:
+        if len(self._rest) >= MAX_PIECE_BYTES:
             self.feed(b"")
 
     def _pass_on(self, line: bytes) -> None:
-        for start in range(0, len(line), LONGEST_PIECE_BYTES):
-            self._sink(line[start : start + LONGEST_PIECE_BYTES])
+        for start in range(0, len(line), MAX_PIECE_BYTES):
+            self._sink(line[start : start + MAX_PIECE_BYTES])
 
 
 class Tail:

@@ -15,11 +15,11 @@ MIB = 1024 * 1024
 RESERVED_BYTES = 300 * MIB  # of a heap, that Spark keeps out of its account (UnifiedMemoryManager)
 MEMORY_FRACTION = 0.6  # spark.memory.fraction: what sorting, joining, aggregating and caching share of the others
 EXPANSION = 3  # stored bytes as rows in memory: two or three times as much, says Spark's tuning guide
-MOST_PARTITION_BYTES = 128 * MIB  # Spark's own spark.sql.files.maxPartitionBytes
-MOST_OPEN_COST_BYTES = 4 * MIB  # Spark's own spark.sql.files.openCostInBytes
-LEAST_OPEN_COST_BYTES = 4096  # with 0, empty files would be cut into pieces of 0 bytes, which fails
-LEAST_SHUFFLE_PARTITIONS = 2
-MOST_SHUFFLE_PARTITIONS = 200  # Spark's own; above it a map task sorts what it could write at once
+MAX_PARTITION_BYTES = 128 * MIB  # Spark's own spark.sql.files.maxPartitionBytes
+MAX_OPEN_COST_BYTES = 4 * MIB  # Spark's own spark.sql.files.openCostInBytes
+MIN_OPEN_COST_BYTES = 4096  # with 0, empty files would be cut into pieces of 0 bytes, which fails
+MIN_SHUFFLE_PARTITIONS = 2
+MAX_SHUFFLE_PARTITIONS = 200  # Spark's own; above it a map task sorts what it could write at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def shard_conf(size: InputSize, heap_mb: int, cores: int) -> dict[str, str]:
         Spark's task slots, which share it.
     """
     share_bytes = task_memory_bytes(heap_mb, cores)
-    partition_bytes, open_cost_bytes = _reading(size, min(MOST_PARTITION_BYTES, share_bytes // EXPANSION), cores)
+    partition_bytes, open_cost_bytes = _reading(size, min(MAX_PARTITION_BYTES, share_bytes // EXPANSION), cores)
     return {
         "spark.sql.files.maxPartitionBytes": f"{partition_bytes}b",
         "spark.sql.files.openCostInBytes": f"{open_cost_bytes}b",
@@ -74,11 +74,11 @@ def _reading(size: InputSize, most_bytes: int, cores: int) -> tuple[int, int]:
     not cut: of such objects fewer go into one piece.
     """
     packed = size.weighed_bytes / size.stored_bytes if size.stored_bytes else 1
-    most_bytes = max(LEAST_OPEN_COST_BYTES, int(most_bytes / packed))
+    most_bytes = max(MIN_OPEN_COST_BYTES, int(most_bytes / packed))
     waves = max(1, ceil(size.stored_bytes / (most_bytes * cores)))
     room_bytes = waves * cores * most_bytes - size.stored_bytes
-    open_cost_bytes = min(MOST_OPEN_COST_BYTES, room_bytes // max(1, size.objects))
-    open_cost_bytes = max(LEAST_OPEN_COST_BYTES, min(open_cost_bytes, most_bytes))
+    open_cost_bytes = min(MAX_OPEN_COST_BYTES, room_bytes // max(1, size.objects))
+    open_cost_bytes = max(MIN_OPEN_COST_BYTES, min(open_cost_bytes, most_bytes))
     if waves == 1:
         return most_bytes, open_cost_bytes  # Spark itself cuts less than one wave evenly
     even_bytes = ceil((size.stored_bytes + size.objects * open_cost_bytes) / (waves * cores))
@@ -88,5 +88,5 @@ def _reading(size: InputSize, most_bytes: int, cores: int) -> tuple[int, int]:
 def _shuffle_partitions(size: InputSize, share_bytes: int, cores: int) -> int:
     """As many as hold all that is read, in whole waves; adaptive execution joins those that turn out small."""
     needed = ceil(EXPANSION * size.weighed_bytes / share_bytes)
-    least = max(LEAST_SHUFFLE_PARTITIONS, cores)
-    return max(least, min(MOST_SHUFFLE_PARTITIONS, cores * ceil(needed / cores)))
+    least = max(MIN_SHUFFLE_PARTITIONS, cores)
+    return max(least, min(MAX_SHUFFLE_PARTITIONS, cores * ceil(needed / cores)))

@@ -1,38 +1,36 @@
-"""A shard's way through a worker: claim → execute → win → publish → succeed; else fail or release.
+"""Shards of runs: how one is claimed, executed and recorded, and where its output is staged and published.
 
-Each step is fenced by the ledger. The lease is renewed from the claim to the end.
+claim → execute → win → publish → succeed; else fail or release. The lease is renewed from the claim to the end.
+
+An attempt writes below a folder of its own that no reader looks at. So two attempts never write one path, and one that
+wakes up late writes where nobody reads. Once the ledger has named the winner its files are copied, one by one, to what
+readers see. Any attempt may publish again: it copies the same files to the same places. What is staged is deleted last,
+so a late copy finds nothing to copy. See ``docs/decisions/0029``.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+from sparklet import metrics
 from sparklet.errors import (
     EventError,
     LeaseLostError,
     LedgerError,
+    ObjectNotFoundError,
+    ObjectStoreError,
     PlanError,
     SettingsError,
     SparkletError,
 )
 from sparklet.events import Outcome, Task
 from sparklet.ledger_rules import LEASE_S
-from sparklet.metrics import (
-    ATTEMPT_SECONDS,
-    BYTES_READ,
-    BYTES_WRITTEN,
-    ROWS_WRITTEN,
-    SHARDS_FAILED,
-    SHARDS_RETRIED,
-    SHARDS_SUCCEEDED,
-    SHARDS_TURNED_AWAY,
-    Meter,
-    Metric,
-)
 from sparklet.model import (
     Access,
     Claim,
     ClaimStatus,
+    Failure,
     Run,
     Shard,
     ShardRecord,
@@ -42,74 +40,69 @@ from sparklet.model import (
 )
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from sparklet.s3_uri import SCHEME, split_uri
-from sparklet.worker.execution import Execution
-from sparklet.worker.guards import Deadline
-from sparklet.worker.lease import Lease
-from sparklet.worker.log import Log
-from sparklet.worker.publishing import StagedOutput
-from sparklet.worker.script_cache import ScriptCache
-from sparklet.worker.shard_conf import InputSize
-from sparklet.worker.staging import Staging, needs_staging
-from sparklet.worker.verdicts import back_off_s, come_back, failure_of, persist
+from sparklet.worker.attempt import Attempt, Lease, persist
+from sparklet.worker.executor import Execution, Executor
+from sparklet.worker.script_event import needs_staging, shard_event
+from sparklet.worker.staging import Staging
 
-Execute = Callable[[Execution, Deadline, Log], ShardResult]
+UNFINISHED = "_temporary"  # what Hadoop's committers leave behind of tasks that were killed
 
 
 @dataclass
-class ShardDesk:
-    """Does shards: everything that stands between a message and the ledger's verdict."""
+class ShardClaims:
+    """Claims shards, and has what they are executed with."""
 
     ledger: Ledger
     store: ObjectStore
     queue: TaskQueue | None  # None: no message whose visibility could be changed
-    scripts: ScriptCache
+    executor: Executor
     bucket: str
-    execute: Execute
     clock: Clock
-    grace_s: float  # between the guard's deadline and the function's own
     log_stream: str = ""
     lease_s: float = LEASE_S
-    meter: Meter | None = None
+    meter: metrics.Meter | None = None
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
     _runs: dict[str, Run] = field(default_factory=dict)
     _regions: dict[str, str] = field(default_factory=dict)  # of buckets: "" where it is the worker's own
 
-    def do(self, task: Task, ref: ShardRef, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
-        """Bring the shard to its end, or say when it should come back."""
-        try:
-            run = self._run(ref)
-            claim = self.ledger.claim(ref, attempt_id, self.lease_s, run.options.max_attempts, self.log_stream)
-        except LedgerError as error:
-            log.error("the ledger could not be asked for the shard", error=str(error))
-            self._come_back(task, back_off_s(task.receive_count), log)
-            return Outcome(task, error, acknowledged=False)
-        log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
+    def claim(self, attempt: Attempt) -> "ClaimedShard | Outcome":
+        """The shard that the task names; the outcome if it has ended, or somebody else has it."""
+        ref = attempt.task.shard
+        assert ref is not None
+        run = self._run(ref)
+        claim = self.ledger.claim(ref, attempt.attempt_id, self.lease_s, run.options.max_attempts, self.log_stream)
+        attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
         if claim.status is not ClaimStatus.GRANTED:
-            return self._turned_away(task, claim)
-        return self._granted(task, ref, run, claim, attempt_id, deadline, log)
+            return self._turn_away(attempt.task, claim)
+        record = claim.record
+        renew = partial(self.ledger.renew, ref.run_id, ref.shard, attempt.attempt_id, self.lease_s)
+        lease = Lease(renew, self.clock, attempt.deadline, attempt.log, self.lease_s, record.lease_end_s)
+        staged = f"s3://{self.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
+        output = StagedOutput(self.store, staged, run.shard_output(ref.shard))
+        return ClaimedShard(self, attempt, run, record, lease, output, record.attempts, run.options.max_attempts)
 
-    def put_back(self, task: Task, log: Log) -> None:
-        """Make the message of a shard that was not claimed visible again."""
-        self._come_back(task, 0, log)
+    def queue_of(self, task: Task) -> TaskQueue | None:
+        """All shards' messages come by one queue."""
+        return self.queue
 
     def _run(self, ref: ShardRef) -> Run:
         """The shard's run; read again when a generation is named that was not there yet."""
         run = self._runs.get(ref.run_id)
-        if run is None or run.generation < ref.generation:
+        if run is None or len(run.scripts) <= ref.generation:
             run = self._runs[ref.run_id] = self.ledger.get_run(ref.run_id)
-        if run.generation < ref.generation:
+        if len(run.scripts) <= ref.generation:
             raise LedgerError(
                 f"run {ref.run_id} is at generation {run.generation}, but a message names {ref.generation}"
             )
         return run
 
-    def _turned_away(self, task: Task, claim: Claim) -> Outcome:
+    def _turn_away(self, task: Task, claim: Claim) -> Outcome:
         """Acknowledge a message, also one of a shard that is in work: if its worker is lost, the checker sends another.
 
-        Only who came without a message, a Map's child, is told to ask again.
+        Only a caller without a message, a Map's child, has to ask again.
         """
         record = claim.record
-        self._measure(SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else SHARDS_TURNED_AWAY)
+        self.measure(metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_TURNED_AWAY)
         if claim.status is ClaimStatus.HELD and not task.receipt:
             held = LeaseLostError(
                 f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"
@@ -120,167 +113,159 @@ class ShardDesk:
             answer["error"] = f"{record.error_class}: {record.error_message}"
         return Outcome(task, answer=answer)
 
-    def _granted(
-        self, task: Task, ref: ShardRef, run: Run, claim: Claim, attempt_id: str, deadline: Deadline, log: Log
-    ) -> Outcome:
-        record, renew = claim.record, partial(self.ledger.renew, ref.run_id, ref.shard, attempt_id, self.lease_s)
-        staged = StagedOutput.of(self.store, self.bucket, run, ref.shard, record.winner or attempt_id)
-        with Lease(renew, self.clock, log, self.lease_s, record.lease_end_s) as lease:
-            try:
-                result, files = self._worked(ref, run, record, staged, lease, deadline, log)
-                lease.check()
-                staged.publish(files, lease.check)
-                self._persist(lambda: self.ledger.succeed(ref.run_id, ref.shard, attempt_id, result), deadline, log)
-            except SparkletError as error:
-                return self._not_done(task, run, record, attempt_id, lease.lost or error, deadline, log)
-        staged.discard(files)
-        log.info("shard succeeded", rows=result.rows)
-        self._measure_success(record, result)
-        return Outcome(task, answer={"shard": ref.shard, "state": str(ShardState.SUCCEEDED), "rows": result.rows})
-
-    def _worked(
-        self,
-        ref: ShardRef,
-        run: Run,
-        record: ShardRecord,
-        staged: StagedOutput,
-        lease: Lease,
-        deadline: Deadline,
-        log: Log,
-    ) -> tuple[ShardResult, Sequence[str]]:
-        """The result of the attempt that has won, and the files that it has staged; the script runs if none has yet."""
-        if record.winner:
-            log.info("an earlier attempt has won; its output is published", winner=record.winner)
-            if not (files := staged.files()):
-                raise PlanError(
-                    f"what the winning attempt wrote is gone from {staged.staged}; start another run for it"
-                )
-            return ShardResult(record.rows, record.output_bytes, record.outputs), files
-        try:
-            execution = self._execution(ref, run, record, staged.staged, lease)
-            result = staged.readable(self.execute(execution, deadline, log))
-        except SparkletError:
-            staged.discard()
-            raise
-        if files := staged.files():
-            self._persist(lambda: lease.win(result), deadline, log)
-        return result, files
-
-    def _execution(self, ref: ShardRef, run: Run, record: ShardRecord, output: str, lease: Lease) -> Execution:
-        shard = self._planned(record)
-        script_ref = run.scripts[ref.generation]
-        script, py_files = self.scripts.fetch_ref(script_ref)
-        inputs = [o.uri for o in shard.objects]
-        identity = {"run": run.run_id, "shard": ref.shard, "attempt": record.attempt_id, "generation": ref.generation}
-        event = {
-            "sparklet": identity,
-            "inputs": inputs,
-            "input_path": inputs[0] if len(inputs) == 1 else None,
-            "output_path": output,
-            "params": dict(run.params),
-        }
-        staging = self._staging(shard, run)
-        size = InputSize.of(shard.objects, run.options.compression_factor)
-        return Execution(
-            record.attempt_id,
-            script_ref.source_uri,
-            script,
-            event,
-            run.args,
-            py_files,
-            run.env,
-            own_paths=True,
-            staging=staging,
-            input_size=size,
-            work_end_s=lease.work_end_s,
-        )
-
-    def _staging(self, shard: Shard, run: Run) -> Staging | None:
-        """What of the shard's inputs must be fetched; None if Spark reads all of them itself."""
-        access, abroad = run.access, self._abroad(shard, run)
-        if not any(needs_staging(item, access, abroad) for item in shard.objects):
-            return None
-        return Staging(shard.objects, access, self._inputs(access), abroad)
-
-    def _abroad(self, shard: Shard, run: Run) -> frozenset[str]:
-        """The shard's buckets of other regions; only a run that may read from there is worth the question."""
-        if not run.options.other_region:
-            return frozenset()
-        store = self._inputs(run.access)
+    def cross_region(self, shard: Shard, run: Run) -> frozenset[str]:
+        """Buckets of other regions, the shard's among them."""
+        store = self.inputs(run.access)
         for bucket in {split_uri(item.uri)[0] for item in shard.objects} - self._regions.keys():
             self._regions[bucket] = store.foreign_region(f"{SCHEME}{bucket}/")
         return frozenset(bucket for bucket, foreign in self._regions.items() if foreign)
 
-    def _inputs(self, access: Access) -> ObjectStore:
+    def inputs(self, access: Access) -> ObjectStore:
+        """The store that reads a run's inputs."""
         if access == Access():
             return self.store
         if self.open_inputs is None:
             raise SettingsError("this worker reads inputs with its own access only, not with another role or payer")
         return self.open_inputs(access)
 
-    def _planned(self, record: ShardRecord) -> Shard:
-        """The shard's line of its plan part; PlanError if that is not what was planned, which no retry mends."""
-        part_uri = f"s3://{self.bucket}/runs/{record.run_id}/plan/{record.part}"
-        try:
-            return record.planned(self.store.get(part_uri, record.offset, record.length))
-        except EventError as error:
-            raise PlanError(f"the plan part {part_uri} is damaged at byte {record.offset}: {error}") from error
-
-    def _not_done(
-        self,
-        task: Task,
-        run: Run,
-        record: ShardRecord,
-        attempt_id: str,
-        error: SparkletError,
-        deadline: Deadline,
-        log: Log,
-    ) -> Outcome:
-        """FAILED if no attempt can help or none is left, else PENDING and the message back after a while."""
-        if isinstance(error, LeaseLostError):
-            log.error("the lease was lost; what this attempt did does not count", error=str(error))
-            return Outcome(task, error, acknowledged=False)
-        if isinstance(error, LedgerError) and error.retryable:
-            log.error("the ledger did not answer; the lease will lapse", error=str(error))
-            return Outcome(task, error, acknowledged=False)
-        failure = failure_of(error)
-        final = not error.retryable or record.attempts >= run.options.max_attempts
-        write = self.ledger.fail if final else self.ledger.release
-        try:
-            self._persist(lambda: write(record.run_id, record.number, attempt_id, failure), deadline, log)
-        except LedgerError as ledger_error:
-            log.error(
-                "the ledger did not take the failure; the lease will lapse",
-                error=str(ledger_error),
-                cause=failure.message,
-            )
-            return Outcome(task, error, acknowledged=False)
-        except LeaseLostError as lost:
-            log.error("the lease was lost", error=str(lost), cause=failure.message)
-            return Outcome(task, error, acknowledged=False)
-        self._measure(SHARDS_FAILED if final else SHARDS_RETRIED)
-        self._measure(ATTEMPT_SECONDS, self.clock.now_s() - record.started_s)
-        if final:
-            log.error("shard failed", error_class=failure.error_class, cause=failure.message)
-            return Outcome(task, error)
-        log.warning("attempt failed, shard released", error_class=failure.error_class, cause=failure.message)
-        self._come_back(task, back_off_s(record.attempts), log)
-        return Outcome(task, error, acknowledged=False)
-
-    def _measure_success(self, record: ShardRecord, result: ShardResult) -> None:
-        self._measure(SHARDS_SUCCEEDED)
-        self._measure(ATTEMPT_SECONDS, self.clock.now_s() - record.started_s)
-        self._measure(BYTES_READ, record.size_bytes)
-        for metric, value in ((ROWS_WRITTEN, result.rows), (BYTES_WRITTEN, result.output_bytes)):
-            if value is not None:
-                self._measure(metric, value)
-
-    def _measure(self, metric: Metric, value: float = 1) -> None:
+    def measure(self, metric: metrics.Metric, value: float = 1) -> None:
+        """Add to the invocation's metrics."""
         if self.meter is not None:
             self.meter.add(metric, value)
 
-    def _persist(self, write: Callable[[], None], deadline: Deadline, log: Log) -> None:
-        persist(write, self.clock, deadline.end_s + self.grace_s, log)
 
-    def _come_back(self, task: Task, delay_s: float, log: Log) -> None:
-        come_back(self.queue, task, delay_s, log)
+@dataclass
+class ClaimedShard:
+    """A shard that one attempt owns."""
+
+    claims: ShardClaims
+    attempt: Attempt
+    run: Run
+    record: ShardRecord
+    lease: Lease
+    output: "StagedOutput"
+    attempts: int
+    max_attempts: int
+    kind: str = "shard"
+    _files: Sequence[str] = ()  # of the winner, as they are staged
+
+    def execute(self) -> ShardResult:
+        """Run the script, unless an earlier attempt has won, and publish what the winner has staged."""
+        if self.record.winner:
+            result, self._files = self._won_before()
+        else:
+            try:
+                result = self.claims.executor.execute(self._execution(), self.attempt)
+                result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
+            except SparkletError:
+                self.output.discard()
+                raise
+            if files := self.output.files():
+                self._files = files
+                persist(lambda: self.lease.win(result), self.claims.clock, self.attempt)
+        self.lease.check()
+        self.output.publish(self._files, self.lease.check)
+        return result
+
+    def _won_before(self) -> tuple[ShardResult, Sequence[str]]:
+        record = self.record
+        self.attempt.log.info("an earlier attempt has won; its output is published", winner=record.winner)
+        if not (files := self.output.files()):
+            raise PlanError(
+                f"what the winning attempt wrote is gone from {self.output.staged}; start another run for it"
+            )
+        return ShardResult(record.rows, record.output_bytes, record.outputs), files
+
+    def _execution(self) -> Execution:
+        run, record = self.run, self.record
+        part_uri = f"s3://{self.claims.bucket}/runs/{run.run_id}/plan/{record.part}"
+        try:
+            shard = record.planned(self.claims.store.get(part_uri, record.offset, record.length))
+        except EventError as error:  # not what was planned, which no retry changes
+            raise PlanError(f"the plan part {part_uri} is damaged at byte {record.offset}: {error}") from error
+        cross_region = self.claims.cross_region(shard, run) if run.options.other_region else frozenset()
+        staging = None  # Spark reads all inputs itself
+        if any(needs_staging(item, run.access, cross_region) for item in shard.objects):
+            staging = Staging(shard.objects, run.access, self.claims.inputs(run.access), cross_region)
+        return Execution(
+            script=run.scripts[record.generation],
+            event=shard_event(run, record, shard, self.output.staged),
+            args=run.args,
+            env=run.env,
+            is_shard=True,
+            inputs=shard.objects,
+            compression_factor=run.options.compression_factor,
+            staging=staging,
+        )
+
+    def succeed(self, result: ShardResult) -> None:
+        """Record SUCCEEDED."""
+        self.claims.ledger.succeed(self.record.run_id, self.record.number, self.attempt.attempt_id, result)
+
+    def fail(self, failure: Failure, *, final: bool) -> None:
+        """Record FAILED, or PENDING for another attempt."""
+        write = self.claims.ledger.fail if final else self.claims.ledger.release
+        write(self.record.run_id, self.record.number, self.attempt.attempt_id, failure)
+
+    def succeeded(self, result: ShardResult) -> Outcome:
+        """Delete what was staged and measure."""
+        self.output.discard(self._files)
+        measure = self.claims.measure
+        measure(metrics.SHARDS_SUCCEEDED)
+        measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
+        measure(metrics.BYTES_READ, self.record.size_bytes)
+        for metric, value in ((metrics.ROWS_WRITTEN, result.rows), (metrics.BYTES_WRITTEN, result.output_bytes)):
+            if value is not None:
+                measure(metric, value)
+        answer = {"shard": self.record.number, "state": str(ShardState.SUCCEEDED), "rows": result.rows}
+        return Outcome(self.attempt.task, answer=answer)
+
+    def failed(self, *, final: bool) -> None:
+        """Measure."""
+        self.claims.measure(metrics.SHARDS_FAILED if final else metrics.SHARDS_RETRIED)
+        self.claims.measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedOutput:
+    """What one attempt writes, and where it is published.
+
+    ``staged`` and ``published`` are folders, as URIs without a slash at the end.
+    """
+
+    store: ObjectStore
+    staged: str
+    published: str
+
+    def files(self) -> Sequence[str]:
+        """URIs of what is staged, but for folder markers and what tasks left unfinished."""
+        found = (info.uri for info in self.store.list(f"{self.staged}/"))
+        return [uri for uri in found if not uri.endswith("/") and f"/{UNFINISHED}/" not in uri]
+
+    def publish(self, files: Sequence[str], check: Callable[[], None]) -> None:
+        """Copy staged files; ``check`` is called before each one and may stop it with an error.
+
+        Raises
+        ------
+        PlanError
+            If nothing is staged, or some of it is gone: no attempt can bring it back.
+        """
+
+        def checked(uri: str) -> tuple[str, str]:
+            check()
+            return uri, self.published_uri(uri)
+
+        try:
+            self.store.copy_all(map(checked, files))
+        except ObjectNotFoundError as error:
+            raise PlanError(f"what the winning attempt wrote is gone, start another run for it: {error}") from error
+
+    def discard(self, files: Sequence[str] | None = None) -> None:
+        """Delete what is staged, all of it or these files; ``clean`` finds what cannot be deleted now."""
+        with suppress(ObjectStoreError):
+            self.store.delete_all(self.files() if files is None else files)
+
+    def published_uri(self, uri: str) -> str:
+        """Where readers find what was staged under this address; any other address stays as it is."""
+        inside = uri == self.staged or uri.startswith(f"{self.staged}/")
+        return self.published + uri[len(self.staged) :] if inside else uri

@@ -21,13 +21,13 @@ import sparklet
 from sparklet.errors import SettingsError
 from sparklet.job.s3a import S3A, credentials_chain
 from sparklet.job.small_tables import SMALL_TABLES
-from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
-from sparklet.worker.runner import Runner, ScriptCall
-from sparklet.worker.shard_conf import shard_conf
+from sparklet.settings import SparkSettings
+from sparklet.worker.runner import ScriptCall
+from sparklet.worker.shard_conf import InputSize, shard_conf
 
 MB_PER_CORE = 1769  # AWS: one vCPU at 1,769 MB
-LEAST_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
-LEAST_REST_MB = 512  # the JVM beside its heap: metaspace, code, threads, buffers; Python's worker and script
+MIN_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
+MIN_REST_MB = 512  # the JVM beside its heap: metaspace, code, threads, buffers; Python's worker and script
 REST_SHARE = 0.35  # what Python and native memory get of a large function
 FREEZE_S = 24 * 3600  # a timeout that no freeze outlasts: the environment is gone before
 
@@ -58,25 +58,14 @@ OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
 _JAR = re.compile(r"(?P<artifact>.+)-\d(?:[^-]*)(?P<platform>-(?:linux|osx|windows).*|-.*)?\.jar")
 
 
-def runner_for(settings: WorkerSettings, spark: SparkSettings | None = None) -> Runner:
-    """The runner that the settings ask for; ``start`` it early."""
-    from sparklet.worker.spark_submit import SubmitRunner  # both build on this module
-    from sparklet.worker.warm_gateway import WarmRunner
-
-    spark = spark or spark_settings()
-    if settings.runner == "submit":
-        return SubmitRunner(spark, settings.scratch)
-    return WarmRunner(spark, settings.scratch, settings.tasks_per_jvm, keep_context=settings.keep_context)
-
-
 def heap_mb(settings: SparkSettings) -> int:
     """The JVM's heap: the function's memory without what everything else needs.
 
     ``memory - max(512, 35 %)``, at least 512 MB: 512 of 1,024, 1,150 of 1,769, 1,955 of 3,008,
     6,656 of 10,240.
     """
-    rest = max(LEAST_REST_MB, REST_SHARE * settings.memory_mb)
-    return settings.heap_mb or max(LEAST_HEAP_MB, int(settings.memory_mb - rest))
+    rest = max(MIN_REST_MB, REST_SHARE * settings.memory_mb)
+    return settings.heap_mb or max(MIN_HEAP_MB, int(settings.memory_mb - rest))
 
 
 def core_count(settings: SparkSettings, cpus: int | None = None) -> int:
@@ -267,7 +256,8 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
     How the input is cut is as the operator says, where they say it.
     """
     folder = call.work_dir
-    cutting = shard_conf(call.input_size, heap_mb(settings), core_count(settings))
+    size = InputSize.of(call.inputs, call.compression_factor)
+    cutting = shard_conf(size, heap_mb(settings), core_count(settings))
     return {
         **{key: value for key, value in cutting.items() if key not in settings.conf},
         "spark.app.name": call.script.name,

@@ -40,7 +40,7 @@ class SubmitRunner:
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``."""
-        refuse_if_over(call)
+        call.refuse_if_over()
         options = read_options(call.script)
         host = HostProcess(self.scratch, process_env(self.spark, os.environ))
         try:
@@ -96,9 +96,9 @@ class _Watch:
 
     def result(self) -> ScriptResult:
         """The script's end; the JVM's where there was none."""
-        self._listen(self.call.end_s)
+        self._listen(lambda: self.call.deadline.guard_s)
         if self.script_code is not None:
-            self._listen(min(self.call.deadline_s, time.time() + SHUTDOWN_LIMIT_S))
+            self._listen(min(self.call.deadline.guard_s, time.time() + SHUTDOWN_LIMIT_S))
         over = self.jvm_code is None and self.script_code is None
         jvm_code = self.jvm_code  # None: it ends by our doing
         self.host.end(dump=self.script_pid if over else 0)
@@ -152,17 +152,11 @@ def read_options(script: Path) -> ScriptOptions:
         raise ScriptError(f"{script} cannot be read: {error.strerror}") from error
 
 
-def refuse_if_over(call: ScriptCall) -> None:
-    """Start nothing that would have to be ended at once."""
-    if time.time() >= call.end_s():
-        raise DeadlineExceededError(f"{call.script.name} was not started: its deadline is over")
-
-
 def deadline_exceeded(call: ScriptCall, task: TaskOutput) -> DeadlineExceededError:
     """What to raise after a script was ended, saying where it was."""
     place = where_it_was(task.script_stderr(), task.files)
     return DeadlineExceededError(
-        f"{call.script.name} was ended at its deadline"
-        + (f", at {place}" if place else "")
-        + ": make its shards smaller or give the function more time"
+        f"{call.script.name} was ended {'early' if call.deadline.reason else 'at its deadline'}"
+        + (f", at {place}: " if place else ": ")
+        + (call.deadline.reason or "make its shards smaller or give the function more time")
     )

@@ -7,10 +7,10 @@ knows nothing of Sparklet, runs unchanged. Everything else Spark reads itself.
 
 import re
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from sparklet.errors import (
     DeadlineExceededError,
@@ -20,28 +20,21 @@ from sparklet.errors import (
     PlanError,
     ScratchFullError,
 )
-from sparklet.job.object_names import misread
 from sparklet.model import Access, InputObject, Slice, SliceKind
 from sparklet.parquet_footer import MAGIC, FooterError, load_footer
 from sparklet.ports import ObjectStore
-from sparklet.s3_uri import split_uri
 from sparklet.worker.guards import MIB, Deadline
+from sparklet.worker.script_event import needs_staging
 
 FOLDER = "inputs"
 CHUNK_BYTES = 8 * MIB
 BLOCK_BYTES = MIB // 2
-NARROWEST_GAP_BYTES = 256 * 1024  # between ranges of a Parquet file: reading on is cheaper than another request
+MIN_GAP_BYTES = 256 * 1024  # between ranges of a Parquet file: reading on is cheaper than another request
 AT_A_TIME = 4
-LONGEST_STEM = 80
+MAX_STEM = 80
 
 _SUFFIX = re.compile(r"(?:\.[A-Za-z0-9]{1,12}){1,3}$")
 _ESCAPED = re.compile(rb'\\[\\"]')
-
-
-def needs_staging(item: InputObject, access: Access, abroad: Collection[str] = ()) -> bool:
-    """Whether Spark would not read just this by the object's name; ``abroad`` are buckets of other regions."""
-    foreign = access.requester_pays or access.role_arn or split_uri(item.uri)[0] in abroad
-    return bool(item.slice or item.version_id or foreign or misread(item.uri))
 
 
 def staged_name(number: int, uri: str) -> str:
@@ -49,7 +42,7 @@ def staged_name(number: int, uri: str) -> str:
     name = uri.rstrip("/").rpartition("/")[2]
     found = _SUFFIX.search(name)
     suffix = found[0] if found and found.start() else ""
-    stem = re.sub(r"[^A-Za-z0-9=-]+", "-", name.removesuffix(suffix))[:LONGEST_STEM].strip("-")
+    stem = re.sub(r"[^A-Za-z0-9=-]+", "-", name.removesuffix(suffix))[:MAX_STEM].strip("-")
     return f"{number:05d}-{stem}{suffix}" if stem else f"{number:05d}{suffix}"
 
 
@@ -60,7 +53,7 @@ class Staging:
     items: tuple[InputObject, ...]
     access: Access
     store: ObjectStore  # reads with the run's access
-    abroad: frozenset[str] = frozenset()  # buckets of other regions, which S3A does not follow
+    cross_region: frozenset[str] = frozenset()  # buckets of other regions, which S3A does not follow
 
     def fetch(self, folder: Path, deadline: Deadline, min_free_bytes: int) -> list[str]:
         """Fetch what must be, several at a time; the addresses of all inputs for the script, in order.
@@ -88,7 +81,7 @@ class Staging:
                 pool.shutdown(cancel_futures=True)
         return [f"file://{paths[n]}" if n in paths else item.uri for n, item in enumerate(self.items)]
 
-    def told(self, text: str, folder: Path) -> str:
+    def with_origins(self, text: str, folder: Path) -> str:
         """A text of the script's with the objects' own names instead of the files'."""
         if f"{folder / FOLDER}" in text:
             for number, path in self._paths(folder).items():
@@ -99,7 +92,7 @@ class Staging:
         return {
             number: folder / FOLDER / staged_name(number, item.uri)
             for number, item in enumerate(self.items)
-            if needs_staging(item, self.access, self.abroad)
+            if needs_staging(item, self.access, self.cross_region)
         }
 
     def _check_space(self, folder: Path, needed_bytes: int, min_free_bytes: int) -> None:
@@ -110,12 +103,6 @@ class Staging:
                 f"{needed_bytes / MIB:.0f} MiB and {min_free_bytes / MIB:.0f} MiB must stay free: "
                 "give the function more ephemeral storage or make shards smaller"
             )
-
-
-def staged_event(event: dict[str, Any], uris: Sequence[str]) -> dict[str, Any]:
-    """The event of a shard whose inputs have been fetched; ``origins`` are what they were fetched from."""
-    one = uris[0] if len(uris) == 1 else None
-    return {**event, "inputs": list(uris), "input_path": one, "origins": event["inputs"]}
 
 
 def described(item: InputObject) -> str:
@@ -244,7 +231,7 @@ def _with_gaps(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """The ranges, those joined between which there is little."""
     held: tuple[int, int] | None = None
     for start, end in ranges:
-        if held and start - held[1] <= NARROWEST_GAP_BYTES:
+        if held and start - held[1] <= MIN_GAP_BYTES:
             held = (held[0], end)
         else:
             if held:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntimeError
-from sparklet.settings import SparkSettings
+from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
 from sparklet.worker.guards import delete_tree
 from sparklet.worker.host_process import Gone, HostProcess, Started
 from sparklet.worker.root_cause import root_cause
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult, Stream
+from sparklet.worker.runner import Output, Runner, ScriptCall, ScriptResult, Stream
 from sparklet.worker.script_output import Tail, TaskOutput
 from sparklet.worker.spark_options import (
     SHELL,
@@ -31,16 +31,24 @@ from sparklet.worker.spark_options import (
     task_conf,
     task_env,
 )
-from sparklet.worker.spark_submit import SubmitRunner, deadline_exceeded, read_options, refuse_if_over
+from sparklet.worker.spark_submit import SubmitRunner, deadline_exceeded, read_options
 
 CLEAN_LIMIT_S = 10.0
 COMPILE_LIMIT_S = 20.0  # beside it, for the first one, which compiles what it needs; on a crowded machine
 UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
-LEAST_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
+MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
 BOOT_POLL_S = 0.005
 TASK_DAEMON = "sparklet.worker.task_daemon"
 
 _log = logging.getLogger(__name__)
+
+
+def runner_for(settings: WorkerSettings, spark: SparkSettings | None = None) -> Runner:
+    """The runner that the settings ask for; ``start`` it early."""
+    spark = spark or spark_settings()
+    if settings.runner == "submit":
+        return SubmitRunner(spark, settings.scratch)
+    return WarmRunner(spark, settings.scratch, settings.tasks_per_jvm, keep_context=settings.keep_context)
 
 
 @dataclass(slots=True)
@@ -108,7 +116,7 @@ class WarmRunner:
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``."""
-        refuse_if_over(call)
+        call.refuse_if_over()
         options = read_options(call.script)
         if options.submit:
             self._drop_jvm()  # the function's memory is made for one; the next warm task boots another
@@ -146,12 +154,12 @@ class WarmRunner:
         """A host and a JVM that is up."""
         host, jvm = self._booting()
         while not jvm.is_up():
-            for event in host.events(min(call.end_s(), time.time() + BOOT_POLL_S)):
+            for event in host.events(min(call.deadline.guard_s, time.time() + BOOT_POLL_S)):
                 self._notice(event)
             if jvm.exit_code is not None or not host.alive:
                 self._drop_jvm()
                 raise GatewayLostError(f"the JVM did not start: {' '.join(jvm.log.text().split())[-500:]}")
-            if time.time() >= call.end_s():
+            if not call.deadline.remaining_s():
                 self._replace()
                 raise DeadlineExceededError(f"{call.script.name} was not started: the JVM was not up by its deadline")
         return host, jvm
@@ -288,7 +296,7 @@ class _ScriptRun:
         fds = [self.host.pipe(self.task.sink("script", stream)) for stream in ("stdout", "stderr")]
         name = f"script {self.jvm.tasks} on {self.jvm.name}"
         self.host.ask("script", [*fds, self.host.status_pipe(name)], name=name, **message)
-        for event in self.host.events(self.call.end_s):
+        for event in self.host.events(lambda: self.call.deadline.guard_s):
             match event:
                 case Started(script, pid) if script == name:
                     self.pid = pid
@@ -344,7 +352,7 @@ def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm, *, keep: bool, may_ke
     now_s = time.time()
     limit_s = CLEAN_LIMIT_S + (COMPILE_LIMIT_S if jvm.tasks == 1 else 0)
     code = None
-    for event in host.events(max(now_s + LEAST_CLEAN_S, min(now_s + limit_s, call.deadline_s))):
+    for event in host.events(max(now_s + MIN_CLEAN_S, min(now_s + limit_s, call.deadline.guard_s))):
         match event:
             case Gone(gone, clean_code) if gone == name:
                 code = clean_code

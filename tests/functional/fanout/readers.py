@@ -10,14 +10,15 @@ from typing import Any
 from sparklet.events import Source, Task
 from sparklet.model import ShardResult
 from sparklet.ports import Message
-from sparklet.worker.execution import Execution
+from sparklet.worker.attempt import Attempt as WorkerAttempt
+from sparklet.worker.attempt import make_attempt
+from sparklet.worker.executor import Execution, ScriptCache
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
-from sparklet.worker.script_cache import ScriptCache
-from sparklet.worker.shards import ShardDesk
+from sparklet.worker.shards import ShardClaims
 from tests.unit.fanout.world import BUCKET, KilledError, World, ref_of
 
-Script = Callable[[Execution], ShardResult]
+Script = Callable[[Execution, Path], ShardResult]
 TIMEOUT_S = 900.0
 
 
@@ -76,20 +77,18 @@ class Worker:
     folder: Path
     attempt: Attempt | None = None
     attempts: int = 0
-    desk: ShardDesk = field(init=False)
+    claims: ShardClaims = field(init=False)
 
     def __post_init__(self) -> None:
         store: Any = _Stepping(self.world.store, self)
-        scripts = ScriptCache(store, self.folder, (f"s3://{BUCKET}/runs/",))
-        self.desk = ShardDesk(
+        self.scripts = ScriptCache(store, self.folder, (f"s3://{BUCKET}/runs/",))
+        self.claims = ShardClaims(
             ledger=_Stepping(self.world.ledger, self),
             store=store,
             queue=_Stepping(self.world.queue, self),
-            scripts=scripts,
+            executor=self,  # type: ignore[arg-type]
             bucket=BUCKET,
-            execute=self._execute,
             clock=self.world.clock,
-            grace_s=10.0,
         )
 
     @property
@@ -105,8 +104,8 @@ class Worker:
 
         def body() -> None:
             with open("/dev/null", "wb") as nobody:
-                deadline = Deadline(self.world.clock.now_s() + TIMEOUT_S)
-                outcome = self.desk.do(task, ref, name, deadline, Log(nobody))
+                deadline = Deadline.within(TIMEOUT_S + 10, 10, self.world.clock.now_s())
+                outcome = make_attempt(self.claims, WorkerAttempt(name, task, deadline, Log(nobody)))
             if outcome.acknowledged:
                 self.world.queue.delete(message.receipt)
 
@@ -117,9 +116,11 @@ class Worker:
         while self.attempt and not self.attempt.done:
             self.attempt.step(50)
 
-    def _execute(self, execution: Execution, deadline: Deadline, log: Log) -> ShardResult:
+    def execute(self, execution: Execution, attempt: WorkerAttempt) -> ShardResult:
+        """What the claims' executor does."""
+        path, _ = self.scripts.fetch(execution.script)
         self.pause()
-        return self.script(execution)
+        return self.script(execution, path)
 
     def pause(self) -> None:
         if self.attempt is threading.current_thread():  # the lease's own thread goes on by itself

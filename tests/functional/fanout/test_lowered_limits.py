@@ -30,11 +30,11 @@ from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, Me
 from sparklet.model import Counts, RunOptions, RunState, ShardState, ledger_bucket, ledger_bucket_count
 from sparklet.ports import Message
 from sparklet.settings import worker_settings
+from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
-from sparklet.worker.script_cache import ScriptCache
-from sparklet.worker.shards import ShardDesk
+from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 from tests.stand_ins.ministack import ministack
 
@@ -78,10 +78,9 @@ class Mapping:
         own = worker_settings(env)
         scripts = ScriptCache(at.store, scratch / "scripts", own.script_prefixes)
         self._at = at
-        self._worker = Worker(own, runner, scripts, None, Log(io.BytesIO()))
-        self._worker.shards = ShardDesk(
-            at.ledger, at.store, at.queue, scripts, BUCKET, self._worker.execute, at.clock, GRACE_S
-        )
+        executor = Executor(own, runner, scripts)
+        shards = ShardClaims(at.ledger, at.store, at.queue, executor, BUCKET, at.clock)
+        self._worker = Worker(executor, shards, None, Log(io.BytesIO()))
 
     def work(self) -> None:
         """Do messages until none can be had."""
@@ -99,7 +98,7 @@ class Mapping:
         """Invoke with one message; delete it if it is acknowledged."""
         record = {"messageId": message.message_id, "receiptHandle": message.receipt, "body": message.body}
         event = {"Records": [{**record, "eventSource": "aws:sqs", "attributes": {"ApproximateReceiveCount": "1"}}]}
-        deadline = Deadline(self._at.clock.now_s() + FUNCTION_S - GRACE_S)
+        deadline = Deadline.within(FUNCTION_S, GRACE_S, self._at.clock.now_s())
         try:
             outcomes = [self._worker.run(task, deadline, "request") for task in parse_event(event)]
         except KilledError:

@@ -38,7 +38,7 @@ from sparklet.fanout.planning.new_run import RunRequest, new_run
 from sparklet.fanout.planning.planner import plan
 from sparklet.fanout.planning.scripts import repaired_script
 from sparklet.model import Run, RunOptions, RunState, ShardResult, ShardState
-from sparklet.worker.execution import Execution
+from sparklet.worker.executor import Execution
 from tests.functional.fanout.readers import Worker, event_of, rows_below, write_rows
 from tests.unit.fanout.world import SCRIPT, SOURCE, Fault, KilledError, World
 
@@ -87,13 +87,13 @@ class Readers(RuleBasedStateMachine):
 
     # --- scripts ---
 
-    def _script(self, execution: Execution) -> ShardResult:
+    def _script(self, execution: Execution, path: Path) -> ShardResult:
         """Each row says which run, which script and which input it is of."""
         event = event_of(execution)
         run_id, number = event["sparklet"]["run"], event["sparklet"]["shard"]
         run = self.world.ledger.get_run(run_id)
         source = run.scripts[event["sparklet"]["generation"]].source_uri
-        assert execution.script.read_bytes() == f"print({source!r})\n".encode(), "another run's script"
+        assert path.read_bytes() == f"print({source!r})\n".encode(), "another run's script"
         if self.fails:
             raise ScriptFailedError(source, 1, cause_class="ValueError", cause="bad input", permanent=True)
         if source == CHECK:

@@ -37,12 +37,12 @@ from sparklet.metrics import METRICS, Emitter, Meter
 from sparklet.model import Counts, RunOptions, RunState
 from sparklet.ports import Message
 from sparklet.settings import worker_settings
+from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.measuring import Measuring
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
-from sparklet.worker.script_cache import ScriptCache
-from sparklet.worker.shards import ShardDesk
+from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 from tests.stand_ins.ministack import ministack
 from tests.unit.test_metrics import check_emf
@@ -173,15 +173,13 @@ def work(account: Account, folder: Path) -> None:
     settings = worker_settings(env)
     settings.scratch.mkdir(parents=True)
     scripts = ScriptCache(at.store, settings.scratch / "scripts", settings.script_prefixes)
-    worker = Worker(settings, runner, scripts, None, Log(io.BytesIO()))
-    measuring = Measuring(account.meter(Emitter.WORKER))
-    worker.shards = ShardDesk(
-        at.ledger, at.store, at.queue, scripts, at.bucket, worker.execute, at.clock, 10, meter=measuring.meter
-    )
+    executor, measuring = Executor(settings, runner, scripts), Measuring(account.meter(Emitter.WORKER))
+    shards = ShardClaims(at.ledger, at.store, at.queue, executor, at.bucket, at.clock, meter=measuring.meter)
+    worker = Worker(executor, shards, None, Log(io.BytesIO()))
     while found := at.queue.receive(1):
         (message,) = found
         tasks = parse_event({"Records": [record_of(message, account.sent_ms)]})
-        outcomes = [worker.run(task, Deadline(at.clock.now_s() + 60), "r") for task in tasks]
+        outcomes = [worker.run(task, Deadline.within(60, now_s=at.clock.now_s()), "r") for task in tasks]
         if all(outcome.acknowledged for outcome in outcomes):
             at.queue.delete(message.receipt)
         measuring.invocation(outcomes, runner, "r")

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 import zipfile
 from collections import Counter
@@ -28,7 +27,7 @@ from deltalake import write_deltalake
 
 from spark_scripts.demo.flights_data import find_original
 from sparklet.fanout.choosing.elsewhere import ElsewhereJob, Places, commands
-from sparklet.worker.guards import TaskDir
+from sparklet.worker.guards import Deadline, task_folder
 from sparklet.worker.runner import Runner, ScriptCall
 from tests.aggregated import AWS_MADE, AWS_MADE_OF
 from tests.functional.job.judged import figures_of, shards_of
@@ -58,8 +57,8 @@ class UnderRunner:
     def run(self, script: str, args: Sequence[object]) -> str:
         """Run a script to its good end; what it printed."""
         lines: list[tuple[str, bytes]] = []
-        with TaskDir(self.scratch, uuid.uuid4().hex[:12]) as folder:
-            call = ScriptCall(SCRIPTS / script, tuple(map(str, args)), folder, deadline_s=time.time() + 120)
+        with task_folder(self.scratch, uuid.uuid4().hex[:12]) as folder:
+            call = ScriptCall(SCRIPTS / script, tuple(map(str, args)), folder, Deadline.within(120))
             result = self.runner.run(call, lambda stream, line: lines.append((stream, line)))
         assert result.exit_code == 0, f"{self.name}: {result.stderr_tail}"
         return b"".join(line for stream, line in lines if stream == "stdout").decode()

@@ -17,7 +17,7 @@ from sparklet.errors import LocalStackError
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.settings import SparkSettings, spark_settings
-from sparklet.worker.guards import TaskDir
+from sparklet.worker.guards import Deadline, task_folder
 from sparklet.worker.runner import Runner, ScriptCall, ScriptResult, Stream
 from sparklet.worker.spark_submit import SubmitRunner
 from sparklet.worker.warm_gateway import WarmRunner
@@ -76,12 +76,12 @@ class Bench:
         script = folder / name
         script.write_text(code)
         self.lines.clear()
-        with TaskDir(self.scratch, uuid.uuid4().hex[:12]) as work_dir:
+        with task_folder(self.scratch, uuid.uuid4().hex[:12]) as work_dir:
             call = ScriptCall(
                 script=script,
                 args=tuple(args),
                 work_dir=work_dir,
-                deadline_s=time.time() + limit_s,
+                deadline=Deadline.within(limit_s),
                 env={MARK: self.mark, **(env or {})},
                 py_files=tuple(py_files),
             )

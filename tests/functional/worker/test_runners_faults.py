@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemoryError, ScriptError, SettingsError
+from sparklet.worker.guards import Deadline
 from sparklet.worker.runner import ScriptCall
 from sparklet.worker.warm_gateway import WarmRunner
 from tests.functional.worker.conftest import MARK, SMALL, SPARK, Bench, make, marked, small_settings, wait_until_none
@@ -164,7 +165,7 @@ def test_a_failing_output_is_an_error_and_leaves_nothing(bench: Bench, tmp_path:
     def broken(stream: str, line: bytes) -> None:
         raise BrokenPipeError(stream)
 
-    call = ScriptCall(script, (), tmp_path, time.time() + 60, {MARK: bench.mark})
+    call = ScriptCall(script, (), tmp_path, Deadline.within(60), {MARK: bench.mark})
     with pytest.raises(BrokenPipeError):
         bench.runner.run(call, broken)
 
@@ -174,7 +175,7 @@ def test_a_failing_output_is_an_error_and_leaves_nothing(bench: Bench, tmp_path:
 
 def test_a_script_that_is_not_there_is_named(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(ScriptError, match=r"gone\.py cannot be read: No such file"):
-        bench.runner.run(ScriptCall(tmp_path / "gone.py", (), tmp_path, time.time() + 60), lambda *_: None)
+        bench.runner.run(ScriptCall(tmp_path / "gone.py", (), tmp_path, Deadline.within(60)), lambda *_: None)
 
 
 NO_START = "-XX:-IgnoreUnrecognizedVMOptions -XX:+NoSuchCollector"
@@ -222,6 +223,7 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from sparklet.settings import spark_settings
+from sparklet.worker.guards import Deadline
 from sparklet.worker.runner import ScriptCall
 from sparklet.worker.spark_submit import SubmitRunner
 from sparklet.worker.warm_gateway import WarmRunner

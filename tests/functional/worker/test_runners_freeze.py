@@ -24,7 +24,7 @@ import json, sys, time
 from pathlib import Path
 from sparklet.errors import SparkletError
 from sparklet.settings import spark_settings
-from sparklet.worker.guards import TaskDir
+from sparklet.worker.guards import Deadline, task_folder
 from sparklet.worker.runner import ScriptCall
 from sparklet.worker.spark_submit import SubmitRunner
 from sparklet.worker.warm_gateway import WarmRunner
@@ -37,8 +37,8 @@ runner = {"warm": WarmRunner, "submit": SubmitRunner}[sys.argv[1]](spark_setting
 runner.start()
 for number, line in enumerate(sys.stdin):
     job = json.loads(line)
-    with TaskDir(scratch, str(number)) as folder:
-        call = ScriptCall(Path(job["script"]), (), folder, time.time() + job["limit_s"])
+    with task_folder(scratch, str(number)) as folder:
+        call = ScriptCall(Path(job["script"]), (), folder, Deadline.within(job["limit_s"]))
         try:
             result = runner.run(call, lambda stream, line: tell(**{stream: line.decode()}))
             tell(code=result.exit_code, cause=result.cause)

@@ -95,4 +95,4 @@ def test_a_message_that_could_not_be_reported_stops_the_batch_so_that_nothing_is
 def test_attributes_that_are_no_object_are_none(odd: Any) -> None:
     (task,) = parse_event({"Records": [{**sqs("a", "{}"), "messageAttributes": odd}]})
 
-    assert task.order is None
+    assert task.request is None

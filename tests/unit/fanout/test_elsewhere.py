@@ -34,7 +34,7 @@ from sparklet.model import (
     Slice,
     SliceKind,
 )
-from sparklet.worker.one_shard import DEFAULT_TIMEOUT_S, Asked, parse
+from sparklet.worker.one_shard import DEFAULT_TIMEOUT_S, ShardCommand, parse
 from tests.unit.worker.test_staging import MISREAD
 
 AWKWARD = ('s3://b/in/it\'s "one" file.csv', "s3://b/in/a+b %20;$(rm).csv", "s3://b/in/{{x}} späte,r.csv")
@@ -236,7 +236,7 @@ def test_fargate_is_sent_a_task_of_sparklets_own_image() -> None:
     shape = botocore.session.get_session().get_service_model("ecs").operation_model("RunTask").input_shape
     assert shape and not ParamValidator().validate(asked, shape).has_errors()
     (container,) = asked["overrides"]["containerOverrides"]
-    assert parse(container["command"][1:]) == Asked("etl-1", 7, None, DEFAULT_TIMEOUT_S, redrive=True)
+    assert parse(container["command"][1:]) == ShardCommand("etl-1", 7, None, DEFAULT_TIMEOUT_S, redrive=True)
 
 
 def test_what_nobody_has_named_stands_in_capitals() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import LeaseLostError
-from sparklet.events import Order
+from sparklet.events import TaskRequest
 from sparklet.fanout import handlers
 from sparklet.fanout.checking.recovery import LetterFate
 from sparklet.fanout.checking.task_letters import consume_task
@@ -20,7 +20,7 @@ from sparklet.local.memory import (
 )
 from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
 
-ORDER = Order("t", "arn:aws:sqs:eu-west-1:123456789012:dead", accepted_s=5.0)
+REQUEST = TaskRequest("t", "arn:aws:sqs:eu-west-1:123456789012:dead", accepted_s=5.0)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def ended(tasks: MemoryTaskStore) -> dict[str, Any]:
 def test_a_task_that_no_worker_began_ends_as_never_started(
     at: Deployment, tasks: MemoryTaskStore, notifier: MemoryNotifier
 ) -> None:
-    assert consume_task(at, ORDER) is LetterFate.FAILED
+    assert consume_task(at, REQUEST) is LetterFate.FAILED
 
     document = ended(tasks)
     assert (document["error"]["class"], document["attempts"], document["accepted_s"]) == ("NeverStarted", 0, 5.0)
@@ -66,7 +66,7 @@ def test_a_released_task_ends_with_the_cause_of_its_last_attempt(at: Deployment,
     record = running(at, tasks)
     assert tasks.replace_task(record.released(Failure("ValueError", "bad value"), at.clock.now_s()), record)
 
-    assert consume_task(at, ORDER) is LetterFate.FAILED
+    assert consume_task(at, REQUEST) is LetterFate.FAILED
     assert ended(tasks)["error"] == {"class": "ValueError", "message": "bad value"}
 
 
@@ -76,10 +76,10 @@ def test_a_task_that_somebody_still_has_is_left_to_them_and_its_letter_comes_bac
     running(at, tasks)
 
     with pytest.raises(LeaseLostError):
-        consume_task(at, ORDER)
+        consume_task(at, REQUEST)
 
     at.clock.sleep(121)
-    assert consume_task(at, ORDER) is LetterFate.FAILED
+    assert consume_task(at, REQUEST) is LetterFate.FAILED
     assert ended(tasks)["error"]["class"] == "LeaseExpired"
 
 
@@ -89,8 +89,8 @@ def test_an_ended_task_stays_as_it_is_and_nobody_is_told_again(
     record = running(at, tasks)
     assert tasks.replace_task(record.succeeded(ShardResult(), 1.0), record)
 
-    assert consume_task(at, ORDER) is LetterFate.DROPPED
-    assert consume_task(at, ORDER) is LetterFate.DROPPED
+    assert consume_task(at, REQUEST) is LetterFate.DROPPED
+    assert consume_task(at, REQUEST) is LetterFate.DROPPED
     assert notifier.told == []
 
 

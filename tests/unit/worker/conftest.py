@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from sparklet.errors import LedgerError
-from sparklet.events import Outcome, answer, parse_event
+from sparklet.errors import DeadlineExceededError, LedgerError
+from sparklet.events import Outcome, Task, answer, parse_event
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from sparklet.ports import Message
 from sparklet.settings import WorkerSettings, worker_settings
+from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
-from sparklet.worker.script_cache import ScriptCache
-from sparklet.worker.shards import ShardDesk
+from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
+from tests.unit.worker.script_events import check_event
 
 BUCKET = "bucket"
 GRACE_S = 10
@@ -44,7 +45,10 @@ class CallableRunner:
         pass
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
+        if not call.deadline.remaining_s():
+            raise DeadlineExceededError(f"{call.script.name} was not started: {call.deadline.reason}")
         self.calls.append(call)
+        check_event(self.event())
         return self.behaviour(call, output)
 
     def close(self) -> None:
@@ -125,8 +129,7 @@ class Bench:
         return outcomes
 
     def invoke(self, event: Any, remaining_s: float = 600) -> list[Outcome]:
-        now_s = self.clock.now_s()
-        deadline = Deadline(at_s=now_s + remaining_s - GRACE_S)
+        deadline = Deadline.within(remaining_s, GRACE_S, self.clock.now_s())
         return self.worker.do(parse_event(event), deadline, "request-1")
 
     def log_lines(self) -> list[dict[str, Any]]:
@@ -144,6 +147,19 @@ def settings(tmp_path: Path) -> WorkerSettings:
 @pytest.fixture
 def bench(settings: WorkerSettings) -> Bench:
     return make_bench(settings)
+
+
+def do_batch(
+    tasks: Sequence[Task],
+    run: Callable[[Task, Deadline], Outcome],
+    deadline: Deadline,
+    log: Log,
+    now_s: Callable[[], float] = time.time,
+) -> list[Outcome]:
+    """What a worker does with the tasks of one event, where ``run`` does each."""
+    worker = Worker(None, None, None, log)  # type: ignore[arg-type]
+    worker.run = lambda task, share, request_id: run(task, share)  # type: ignore[assignment,method-assign]
+    return worker.do(tasks, deadline, "request-1", now_s)
 
 
 def refusal(message: str) -> LedgerError:
@@ -164,6 +180,6 @@ def make_bench(settings: WorkerSettings) -> Bench:
     store.put(f"s3://{BUCKET}/scripts/default.py", SCRIPT)
     runner, lines = CallableRunner(), io.BytesIO()
     scripts = ScriptCache(store, settings.scratch / "scripts", settings.script_prefixes)
-    worker = Worker(settings, runner, scripts, None, Log(lines))
-    worker.shards = ShardDesk(ledger, store, queue, scripts, BUCKET, worker.execute, clock, GRACE_S)
+    executor = Executor(settings, runner, scripts)
+    worker = Worker(executor, ShardClaims(ledger, store, queue, executor, BUCKET, clock), None, Log(lines))
     return Bench(worker, runner, store, ledger, queue, clock, lines)

@@ -1,7 +1,6 @@
 """The order within one event: a FIFO group waits behind its failure, everything else goes on."""
 
 import io
-import time
 from collections.abc import Callable
 
 import pytest
@@ -10,13 +9,14 @@ from hypothesis import strategies as st
 
 from sparklet.errors import ScriptFailedError
 from sparklet.events import Outcome, Source, Task, answer, parse_event
-from sparklet.worker.batch import LEAST_SHARE_S, do_batch, share_s
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
+from sparklet.worker.worker import MIN_SHARE_S, share_s
 from tests.unit.events.samples import sqs
+from tests.unit.worker.conftest import do_batch
 
 FAILED = ScriptFailedError("s3://b/x.py", 1)
-LONG = Deadline(time.time() + 3600)
+LONG = Deadline.within(3600)
 
 
 def runner(failing: set[str], done: list[str]) -> Callable[[Task, Deadline], Outcome]:
@@ -94,7 +94,7 @@ def shared_out(needs_s: list[float], whole_s: float, receives: list[int]) -> tup
         return Outcome(task)
 
     tasks = [Task(Source.SQS, {}, (str(n),), receive_count=count) for n, count in enumerate(receives)]
-    do_batch(tasks, run, Deadline(1000.0 + whole_s), Log(io.BytesIO()), now_s=lambda: clock[0])
+    do_batch(tasks, run, Deadline.within(whole_s, now_s=1000.0), Log(io.BytesIO()), now_s=lambda: clock[0])
     return had, begun
 
 
@@ -136,9 +136,9 @@ def test_no_record_uses_up_the_time_of_those_behind_it(records: list[tuple[float
     had, begun = shared_out([need for need, _ in records], whole_s, [count for _, count in records])
 
     assert begun[0]
-    least_s = min(LEAST_SHARE_S, whole_s / 2)
+    least_s = min(MIN_SHARE_S, whole_s / 2)
     assert all(share == 0 or share >= least_s - 1e-6 for share in had)
     assert sum(min(need, share) for (need, _), share in zip(records, had, strict=True)) <= whole_s + 1e-6
-    if all(count == 1 for _, count in records) and whole_s / len(records) >= LEAST_SHARE_S:
+    if all(count == 1 for _, count in records) and whole_s / len(records) >= MIN_SHARE_S:
         assert all(share >= whole_s / len(records) - 1e-6 for share in had)
     assert share_s(Task(Source.SQS, {}), 0, 1, whole_s, whole_s) == pytest.approx(whole_s)

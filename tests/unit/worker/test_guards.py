@@ -14,44 +14,50 @@ from sparklet.errors import ScratchFullError
 from sparklet.worker.guards import (
     IN_LAMBDA,
     Deadline,
-    TaskDir,
-    check_free_space,
     delete_strays,
     delete_tree,
     descendants,
-    scratch_space,
+    task_folder,
 )
 
 NOBODY = 65534
 
 
-class Context:
-    def __init__(self, remaining_s: float) -> None:
-        self.remaining_s = remaining_s
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int(self.remaining_s * 1000)
-
-
 def test_the_deadline_leaves_the_grace_before_the_functions_own() -> None:
-    deadline = Deadline.of(Context(60), grace_s=10, now_s=1000.0)
+    deadline = Deadline.within(60, grace_s=10, now_s=1000.0)
 
-    assert deadline.at_s == 1050.0
+    assert (deadline.guard_s, deadline.end_s) == (1050.0, 1060.0)
     assert deadline.remaining_s(now_s=1020.0) == 30.0
 
 
 def test_a_deadline_is_a_time_of_day_so_a_freeze_uses_it_up() -> None:
-    deadline = Deadline.of(Context(60), grace_s=10, now_s=1000.0)
+    deadline = Deadline.within(60, grace_s=10, now_s=1000.0)
 
     assert deadline.remaining_s(now_s=1000.0 + 3600) == 0.0
 
 
 def test_a_deadline_counts_from_now() -> None:
-    assert Deadline.of(Context(60), grace_s=10).remaining_s() == pytest.approx(50, abs=5)
+    assert Deadline.within(60, grace_s=10).remaining_s() == pytest.approx(50, abs=5)
+
+
+def test_a_share_has_the_same_end_and_an_earlier_guard() -> None:
+    whole = Deadline.within(60, grace_s=10, now_s=1000.0)
+
+    assert whole.share(20, now_s=1000.0) == Deadline(1020.0, 1060.0)
+    assert whole.share(90, now_s=1000.0) == whole
+
+
+def test_a_deadline_that_expires_is_over_at_once_with_its_reason() -> None:
+    deadline = Deadline.within(60, grace_s=10)
+    deadline.expire("the lease was lost")
+
+    assert deadline.remaining_s() == 0
+    assert deadline.reason == "the lease was lost"
+    assert deadline.end_s > time.time()
 
 
 def test_a_task_has_an_empty_folder_of_its_own_that_goes_with_it(tmp_path: Path) -> None:
-    with TaskDir(tmp_path, "a1") as folder:
+    with task_folder(tmp_path, "a1") as folder:
         assert folder == tmp_path / "task-a1"
         assert list(folder.iterdir()) == []
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -66,7 +72,7 @@ def test_a_task_folder_goes_when_the_task_fails_and_takes_nothing_else_with_it(t
     beside.write_text("unpacked by the JVM")
 
     def fail() -> None:
-        with TaskDir(tmp_path, "a1") as folder:
+        with task_folder(tmp_path, "a1") as folder:
             (folder / "to-beside").symlink_to(tmp_path)
             raise ZeroDivisionError
 
@@ -80,14 +86,14 @@ def test_what_an_earlier_attempt_of_that_name_left_is_not_seen(tmp_path: Path) -
     (tmp_path / "task-a1").mkdir()
     (tmp_path / "task-a1" / "old").write_text("x")
 
-    with TaskDir(tmp_path, "a1") as folder:
+    with task_folder(tmp_path, "a1") as folder:
         assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", ".", "a/b", "/etc"])
 def test_an_attempt_id_that_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="cannot name a folder"):
-        TaskDir(tmp_path, name)
+    with pytest.raises(ValueError, match="cannot name a folder"), task_folder(tmp_path, name):
+        pass
 
 
 def test_read_only_folders_are_deleted_by_a_user_who_is_not_root() -> None:
@@ -175,9 +181,13 @@ def test_deleting_what_is_not_there_does_nothing(tmp_path: Path) -> None:
 def test_too_little_space_is_refused_with_the_numbers_and_the_remedy(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
 
-    check_free_space(tmp_path, free // 2)
-    with pytest.raises(ScratchFullError, match=r"\d+ MiB free of \d+ MiB.*ephemeral storage"):
-        check_free_space(tmp_path, 2 * free)
+    with task_folder(tmp_path, "a1", free // 2):
+        pass
+    with (
+        pytest.raises(ScratchFullError, match=r"\d+ MiB free of \d+ MiB.*ephemeral storage"),
+        task_folder(tmp_path, "a1", 2 * free),
+    ):
+        pass
 
 
 @pytest.fixture
@@ -203,18 +213,18 @@ OURS = {"sparklet-host", "sparklet-scripts", "task-other", ".ivy2"}
 
 def test_what_scripts_left_goes_when_space_is_short_and_not_before(littered: Path) -> None:
     free = shutil.disk_usage(littered).free
-    with scratch_space(littered, free // 2):
+    with task_folder(littered, "a1", free // 2):
         pass
     assert names(littered) == OURS | {"cache", "model.bin", "link"}
 
-    with pytest.raises(ScratchFullError), scratch_space(littered, 2 * free):
+    with pytest.raises(ScratchFullError), task_folder(littered, "a1", 2 * free):
         pass
     assert names(littered) == OURS
     assert (littered.parent / "outside").read_text() == "x"
 
 
 def test_after_a_task_that_found_no_space_the_next_one_has_more(littered: Path) -> None:
-    with pytest.raises(ScratchFullError), scratch_space(littered, 1):
+    with pytest.raises(ScratchFullError), task_folder(littered, "a1", 1):
         raise ScratchFullError("no space left")
 
     assert names(littered) == OURS

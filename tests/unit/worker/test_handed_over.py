@@ -2,14 +2,14 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sparklet.errors import EventError, ScriptError, ScriptFailedError, ScriptNotAllowedError, SettingsError
-from sparklet.events import answer
-from sparklet.worker.execution import Execution
+from sparklet.events import Source, Task, answer
+from sparklet.worker.attempt import Attempt
+from sparklet.worker.executor import Execution, as_it_is_now
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.runner import ScriptResult
@@ -157,10 +157,10 @@ def test_what_the_operator_said_of_the_run_goes_first(bench: Bench) -> None:
     assert (found["level"], found["output_path"], found["input_path"]) == ("9", "s3://o", "s3://in/0.csv")
 
 
-def test_several_inputs_hide_the_functions_own_input_path(bench: Bench, tmp_path: Path) -> None:
+def test_several_inputs_hide_the_functions_own_input_path(bench: Bench) -> None:
     event = {"inputs": ["s3://in/0.csv", "s3://in/1.csv"], "input_path": None, "output_path": "s3://out/x/shard=000000"}
-    execution = Execution("attempt-1", "s3://mine/job.py", tmp_path / "job.py", event, own_paths=True)
+    attempt = Attempt("attempt-1", Task(Source.DIRECT, {}), Deadline.within(60), Log())
 
-    bench.worker.execute(execution, Deadline(bench.clock.now_s() + 60), Log())
+    bench.worker.executor.execute(Execution(as_it_is_now(GIVEN), event, is_shard=True), attempt)
 
     assert bench.runner.calls[0].env["input_path"] == ""

@@ -8,8 +8,7 @@ import pytest
 
 from sparklet.errors import GatewayLostError, ScriptFailedError
 from sparklet.metrics import METRICS, Emitter, Meter
-from sparklet.worker.measuring import Measuring
-from sparklet.worker.memory_peak import memory_peak_mb
+from sparklet.worker.measuring import Measuring, memory_peak_mb
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 from tests.unit.test_metrics import check_emf
 from tests.unit.worker.conftest import Bench
@@ -28,7 +27,7 @@ class Said:
     def of(self, *outcomes: Any) -> dict[str, Any]:
         """The metrics of the one line that an invocation with these outcomes writes."""
         self.lines.clear()
-        self.measuring.invocation(outcomes, self._bench.worker.runner, "request-1")
+        self.measuring.invocation(outcomes, self._bench.runner, "request-1")
         (line,) = self.lines
         document = check_emf(line)
         return {name: value for name, value in document.items() if name in METRICS}
@@ -109,7 +108,7 @@ def test_a_jvm_that_was_replaced_is_counted_once(bench: Bench, said: Said) -> No
 
 def test_where_no_namespace_is_set_nothing_is_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparklet.worker.measuring.memory_peak_mb", lambda: pytest.fail("measured"))
-    Measuring(Meter("", Emitter.WORKER, lambda line: pytest.fail(line))).invocation([], bench.worker.runner, "r")
+    Measuring(Meter("", Emitter.WORKER, lambda line: pytest.fail(line))).invocation([], bench.runner, "r")
 
 
 def test_memory_counts_processes_below_this_one() -> None:

@@ -1,12 +1,10 @@
 """Contexts are kept on one line of Spark; on others the worker goes on without."""
 
-import importlib
-
 import pyspark
 import pytest
 from pyspark import SparkContext, accumulators
 
-from sparklet.worker import kept_context
+from sparklet.worker.jvm_session import keep_contexts
 
 
 def test_a_pyspark_of_another_line_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,6 +12,6 @@ def test_a_pyspark_of_another_line_is_left_as_it_is(monkeypatch: pytest.MonkeyPa
     monkeypatch.delattr(accumulators, "AccumulatorServer")  # 4.1 has two others
     before = (SparkContext.stop, SparkContext._initialize_context)
 
-    importlib.reload(kept_context).install()
+    keep_contexts()
 
     assert (SparkContext.stop, SparkContext._initialize_context) == before

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.worker.root_cause import LONGEST_MESSAGE, root_cause, script_line, where_it_was
+from sparklet.worker.root_cause import MAX_MESSAGE, root_cause, script_line, where_it_was
 
 SAMPLES = Path(__file__).parent / "stderr_samples"
 
@@ -160,7 +160,7 @@ def test_a_java_that_does_not_start_says_what_is_wrong_before_it_says_that() -> 
 def test_a_message_is_bounded() -> None:
     text = f"Traceback (most recent call last):\nValueError: {'x' * 10_000}\n"
 
-    assert len(root_cause(text)[1]) == LONGEST_MESSAGE
+    assert len(root_cause(text)[1]) == MAX_MESSAGE
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError
+from sparklet.worker.guards import Deadline
 from sparklet.worker.runner import ScriptCall, Stream
-from sparklet.worker.script_output import LONGEST_PIECE_BYTES, TAIL_BYTES, LineFeed, Tail, TaskOutput, signal_name
+from sparklet.worker.script_output import MAX_PIECE_BYTES, TAIL_BYTES, LineFeed, Tail, TaskOutput, signal_name
 
 TASK = Path("/task")
-CALL = ScriptCall(TASK / "job.py", (), TASK, 0.0, py_files=(TASK / "deps.zip",))
+CALL = ScriptCall(TASK / "job.py", (), TASK, Deadline(0, 0), py_files=(TASK / "deps.zip",))
 
 
 class Lines(list[tuple[Stream, bytes]]):
@@ -44,7 +45,7 @@ def test_a_line_without_end_comes_in_pieces_and_is_not_kept_in_memory() -> None:
     feed.feed(b"y\n")
 
     assert b"".join(pieces) == b"x" * 80 * 65536 + b"y\n"
-    assert max(map(len, pieces)) <= LONGEST_PIECE_BYTES
+    assert max(map(len, pieces)) <= MAX_PIECE_BYTES
 
 
 def test_one_chunk_with_a_very_long_line_is_cut_too() -> None:
@@ -52,7 +53,7 @@ def test_one_chunk_with_a_very_long_line_is_cut_too() -> None:
     LineFeed(pieces.append).feed(b"x" * 200_000 + b"\n")
 
     assert b"".join(pieces) == b"x" * 200_000 + b"\n"
-    assert max(map(len, pieces)) <= LONGEST_PIECE_BYTES
+    assert max(map(len, pieces)) <= MAX_PIECE_BYTES
 
 
 def test_however_much_comes_memory_stays_bounded() -> None:

@@ -178,4 +178,4 @@ def test_whatever_dies_every_shard_has_one_end_and_its_attempts_are_those_that_w
                 assert record.rows == number
             elif not stolen[number]:
                 assert f"shard {number}" in record.error_message
-        assert not list(bench.worker.settings.scratch.glob("task-*"))
+        assert not list(bench.worker.executor.settings.scratch.glob("task-*"))

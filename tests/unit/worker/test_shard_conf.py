@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sparklet.model import InputObject
 from sparklet.settings import spark_settings
+from sparklet.worker.guards import Deadline
 from sparklet.worker.runner import ScriptCall
 from sparklet.worker.shard_conf import EXPANSION, InputSize, shard_conf, task_memory_bytes
 from sparklet.worker.spark_options import core_count, heap_mb, spark_defaults, task_conf
@@ -137,7 +138,9 @@ def test_of_what_is_compressed_as_a_whole_less_goes_into_a_task() -> None:
 
 def test_the_operator_has_the_last_word_but_for_the_script() -> None:
     own = spark_settings({"SPARKLET_SPARK_CONF": '{"spark.sql.shuffle.partitions": "7"}'})
-    call = ScriptCall(Path("/s/job.py"), (), Path("/tmp/task-1"), 0.0, input_size=plain(5 * GIB))
+    call = ScriptCall(
+        Path("/s/job.py"), (), Path("/tmp/task-1"), Deadline(0, 0), inputs=(InputObject("s3://b/a", 5 * GIB),)
+    )
 
     conf = {**spark_defaults(own, Path("/tmp")), **task_conf(call, {}, own)}
 
@@ -150,4 +153,4 @@ def test_the_runner_is_told_how_much_a_shard_reads(bench: Bench) -> None:
 
     bench.deliver()
 
-    assert bench.runner.calls[0].input_size == InputSize(1, 10, 10)
+    assert InputSize.of(bench.runner.calls[0].inputs) == InputSize(1, 10, 10)

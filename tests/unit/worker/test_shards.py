@@ -338,4 +338,4 @@ def test_a_deep_tree_left_behind_costs_no_success(bench: Bench) -> None:
     bench.deliver_together(list(bench.queue.receive(10)))
 
     assert {record.state for record in bench.ledger.shards("run-1")} == {ShardState.SUCCEEDED}
-    assert [path.name for path in bench.worker.settings.scratch.iterdir()] == ["scripts"]
+    assert [path.name for path in bench.worker.executor.settings.scratch.iterdir()] == ["scripts"]

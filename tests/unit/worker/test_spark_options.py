@@ -8,6 +8,7 @@ import pytest
 import sparklet
 from sparklet.errors import SettingsError
 from sparklet.settings import SparkSettings, spark_settings, worker_settings
+from sparklet.worker.guards import Deadline
 from sparklet.worker.runner import ScriptCall
 from sparklet.worker.spark_options import (
     class_path,
@@ -18,7 +19,6 @@ from sparklet.worker.spark_options import (
     java_path,
     process_env,
     python_path,
-    runner_for,
     s3a_conf,
     spark_defaults,
     spark_home,
@@ -26,7 +26,7 @@ from sparklet.worker.spark_options import (
     task_env,
 )
 from sparklet.worker.spark_submit import SubmitRunner
-from sparklet.worker.warm_gateway import WarmRunner
+from sparklet.worker.warm_gateway import WarmRunner, runner_for
 
 
 def settings(**env: str) -> SparkSettings:
@@ -307,7 +307,7 @@ def test_another_endpoint_is_asked_in_path_style(endpoint: str, tls: str) -> Non
 
 
 def test_a_tasks_files_lie_in_its_own_folder() -> None:
-    call = ScriptCall(Path("/s/job.py"), (), Path("/tmp/task-1"), 0.0, {"OUTCOME": "/tmp/task-1/o"})
+    call = ScriptCall(Path("/s/job.py"), (), Path("/tmp/task-1"), Deadline(0, 0), {"OUTCOME": "/tmp/task-1/o"})
     env = task_env(call, settings())
     conf = task_conf(call, env, settings())
 

@@ -19,10 +19,11 @@ from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.worker import staging
 from sparklet.worker.guards import Deadline
-from sparklet.worker.staging import Staging, needs_staging, staged_event, staged_name
+from sparklet.worker.script_event import needs_staging, with_local_inputs
+from sparklet.worker.staging import Staging, staged_name
 
 URI = "s3://data/in/a b#1.csv"
-LATER = Deadline(4e9)
+LATER = Deadline(4e9, 4e9)
 
 
 def slices_of(store: MemoryObjectStore, body: bytes, split: str, target: int) -> list[InputObject]:
@@ -276,7 +277,7 @@ def test_nothing_is_fetched_without_the_space_for_it(tmp_path: Path) -> None:
 def test_fetching_ends_at_the_deadline(tmp_path: Path) -> None:
     store = MemoryObjectStore()
     with pytest.raises(DeadlineExceededError, match=r"a b#1\.csv \(bytes 8 to 15\) was fetched"):
-        Staging((sliced(store),), Access(), store).fetch(tmp_path, Deadline(0), 0)
+        Staging((sliced(store),), Access(), store).fetch(tmp_path, Deadline(0, 0), 0)
 
 
 def test_a_failure_names_the_object_and_not_the_fetched_file(tmp_path: Path) -> None:
@@ -284,7 +285,7 @@ def test_a_failure_names_the_object_and_not_the_fetched_file(tmp_path: Path) -> 
     work = Staging((sliced(store), InputObject("s3://b/_x.csv", 1)), Access(), store)
     first, second = (tmp_path / "inputs" / name for name in ("00000-a-b-1.csv", "00001-x.csv"))
 
-    told = work.told(f"bad line in file://{first}, file:{second} and {first}: 'x'", tmp_path)
+    told = work.with_origins(f"bad line in file://{first}, file:{second} and {first}: 'x'", tmp_path)
 
     cut = f"{URI} (bytes 8 to 15)"
     assert told == f"bad line in {cut}, s3://b/_x.csv and {cut}: 'x'"
@@ -292,11 +293,11 @@ def test_a_failure_names_the_object_and_not_the_fetched_file(tmp_path: Path) -> 
 
 def test_the_event_names_the_fetched_inputs_and_their_origins() -> None:
     event = {"inputs": ["s3://b/_a"], "input_path": "s3://b/_a", "output_path": "o"}
-    told = staged_event(event, ["file:///tmp/a"])
+    told = with_local_inputs(event, ["file:///tmp/a"])
     assert told == {
         "inputs": ["file:///tmp/a"],
         "input_path": "file:///tmp/a",
         "output_path": "o",
         "origins": ["s3://b/_a"],
     }
-    assert staged_event({**event, "inputs": ["x", "y"]}, ["x", "z"])["input_path"] is None
+    assert with_local_inputs({**event, "inputs": ["x", "y"]}, ["x", "z"])["input_path"] is None

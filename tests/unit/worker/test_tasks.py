@@ -14,8 +14,8 @@ from sparklet.local.memory import MemoryNotifier, MemoryTaskQueue, MemoryTaskSto
 from sparklet.model import ShardResult, ShardState, TaskRecord
 from sparklet.ports import Message
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
-from sparklet.worker.tasks import MOST_ATTEMPTS, TaskDesk
-from tests.unit.worker.conftest import BUCKET, GRACE_S, Behaviour, Bench, refusal
+from sparklet.worker.task_requests import MAX_ATTEMPTS, RequestClaims
+from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, refusal
 
 QUEUE_ARN = "arn:aws:sqs:eu-west-1:123456789012:tasks"
 LEASE_OVER_S = 600 + 6
@@ -61,9 +61,8 @@ class Api:
 def api(bench: Bench) -> Api:
     tasks, notifier = MemoryTaskStore(), MemoryNotifier()
     queue = MemoryTaskQueue(clock=bench.clock, visibility_s=3600)
-    assert bench.worker.tasks is None
-    bench.worker.tasks = TaskDesk(
-        tasks, notifier, {QUEUE_ARN: queue}.__getitem__, bench.worker.run_script, bench.clock, GRACE_S
+    bench.worker.requests = RequestClaims(
+        tasks, notifier, {QUEUE_ARN: queue}.__getitem__, bench.worker.executor, bench.clock
     )
     return Api(bench, tasks, notifier, queue)
 
@@ -147,7 +146,7 @@ def test_a_failure_that_may_pass_is_tried_again_after_a_while_and_the_last_one_e
     api.bench.runner.behaviour = failing()
     record = api.post({}, "t")
 
-    for attempt in range(1, MOST_ATTEMPTS):
+    for attempt in range(1, MAX_ATTEMPTS):
         assert not api.deliver(record).acknowledged
         task = api.state("t")
         assert (task.state, task.attempts) == (ShardState.PENDING, attempt)
@@ -182,7 +181,7 @@ def test_a_killed_workers_task_is_taken_over_and_ends_with_that_cause_when_no_at
 
     api.bench.runner.behaviour = killed
     record = api.post({}, "t")
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         with pytest.raises(KeyboardInterrupt):
             api.deliver(record)
         assert not api.deliver(record).acknowledged  # the lease still runs
@@ -307,7 +306,7 @@ def test_an_answer_too_large_for_an_item_is_left_out(api: Api) -> None:
 
 def test_without_a_ledger_the_message_comes_back(api: Api) -> None:
     record = api.post({}, "t")
-    api.bench.worker.tasks = None
+    api.bench.worker.requests = None
 
     outcome = api.deliver(record)
 

@@ -18,8 +18,8 @@ from sparklet.errors import (
     ScriptNotAllowedError,
     SettingsError,
 )
+from sparklet.worker.executor import ScriptCache
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
-from sparklet.worker.script_cache import ScriptCache
 from tests.unit.events.samples import http_request, s3, s3_test_event, sqs
 from tests.unit.worker.conftest import BUCKET, Bench
 
@@ -85,7 +85,7 @@ def test_a_script_outside_the_allowed_prefixes_is_refused(bench: Bench, uri: str
 @pytest.mark.parametrize("name", ["\ud800.py", "\ud800/job.py", "a\udfff.py"])
 def test_a_script_address_that_is_no_text_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    bench.worker.scripts = ScriptCache(S3Store(AwsClients(attempts=1)), Path("/nowhere"), (f"s3://{BUCKET}/",))
+    bench.worker.executor.scripts = ScriptCache(S3Store(AwsClients(attempts=1)), Path("/nowhere"), (f"s3://{BUCKET}/",))
 
     error = one(bench, {"sparklet": {"script": f"s3://{BUCKET}/{name}"}}).error
 
@@ -158,7 +158,7 @@ def test_a_failure_without_a_ledger_goes_back_to_the_source(bench: Bench) -> Non
 def test_without_a_script_the_error_says_how_to_name_one(bench: Bench) -> None:
     import dataclasses
 
-    bench.worker.settings = dataclasses.replace(bench.worker.settings, default_script="")
+    bench.worker.executor.settings = dataclasses.replace(bench.worker.executor.settings, default_script="")
 
     error = one(bench, {}).error
     assert isinstance(error, SettingsError)
@@ -168,7 +168,7 @@ def test_without_a_script_the_error_says_how_to_name_one(bench: Bench) -> None:
 def test_too_little_scratch_space_is_said_before_work_starts(bench: Bench) -> None:
     import dataclasses
 
-    bench.worker.settings = dataclasses.replace(bench.worker.settings, min_free_bytes=10**18)
+    bench.worker.executor.settings = dataclasses.replace(bench.worker.executor.settings, min_free_bytes=10**18)
 
     assert isinstance(one(bench, {}).error, ScratchFullError)
     assert bench.runner.calls == []
@@ -182,7 +182,7 @@ def test_a_task_leaves_no_folder_behind(bench: Bench) -> None:
     bench.runner.behaviour = litter
     one(bench, {})
 
-    assert list(bench.worker.settings.scratch.glob("task-*")) == []
+    assert list(bench.worker.executor.settings.scratch.glob("task-*")) == []
 
 
 @pytest.mark.parametrize("content", ["no json", "[1]", '{"rows": "many"}', '{"outputs": 3}'])
@@ -287,8 +287,8 @@ def test_what_s3_sends_on_set_up_is_acknowledged_and_logged_and_nothing_runs(ben
 def test_an_event_about_an_object_that_the_function_itself_wrote_starts_nothing(bench: Bench, key: str) -> None:
     import dataclasses
 
-    prefixes = (*bench.worker.settings.output_prefixes, f"s3://{BUCKET}/mine/")
-    bench.worker.settings = dataclasses.replace(bench.worker.settings, output_prefixes=prefixes)
+    prefixes = (*bench.worker.executor.settings.output_prefixes, f"s3://{BUCKET}/mine/")
+    bench.worker.executor.settings = dataclasses.replace(bench.worker.executor.settings, output_prefixes=prefixes)
 
     for event in (s3(key, BUCKET), {"Records": [sqs("a", json.dumps(s3(key, BUCKET)))]}):
         outcome = one(bench, event)

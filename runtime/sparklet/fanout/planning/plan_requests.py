@@ -23,10 +23,10 @@ from sparklet.fanout.planning.new_run import RunRequest, new_run
 from sparklet.fanout.planning.object_events import KEY as OF_EVENT
 from sparklet.fanout.planning.object_events import object_and_key
 from sparklet.fanout.planning.planner import plan
-from sparklet.model import Access, Dispatch, Run, RunOptions, existing_of
+from sparklet.model import Access, Dispatch, Run, RunOptions, check_script, existing_of
 from sparklet.quantities import parse_size_bytes, parse_time_s, parse_tolerance
 from sparklet.s3_uri import SCHEME
-from sparklet.settings import PlannerSettings, check_script
+from sparklet.settings import PlannerSettings
 
 PART_SHARDS = 250  # smaller than elsewhere: between two parts lies what a planner that is stopped has done for nothing
 PART_S = 60.0  # of sending, where a run has a rate

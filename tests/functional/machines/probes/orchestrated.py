@@ -14,7 +14,7 @@ from typing import Any
 from sparklet import errors
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
-from sparklet.worker import spark_options
+from sparklet.worker import warm_gateway
 from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 
 SHOWN = Path(os.environ["PROBE_DIR"])
@@ -98,4 +98,4 @@ def _fail_if_told(step: str) -> None:
         raise getattr(errors, name)(f"{step} was told to fail")
 
 
-spark_options.runner_for = lambda *settings: NamedRunner()  # before the worker's handler takes it
+warm_gateway.runner_for = lambda *settings: NamedRunner()  # before the worker's handler takes it

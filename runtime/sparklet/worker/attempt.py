@@ -1,0 +1,232 @@
+"""One attempt at what a message asks for: claim → execute → conclude, alike for shards of runs and task requests.
+
+``shards`` and ``task_requests`` say how each is claimed, executed and recorded. Every step is fenced by the ledger: an
+attempt that lost its claim changes nothing.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from sparklet.errors import LeaseLostError, LedgerError, QueueError, ScriptFailedError, SparkletError
+from sparklet.events import Outcome, Task
+from sparklet.ledger_rules import ERROR_MESSAGE_BYTES, cut
+from sparklet.model import Failure, ShardResult
+from sparklet.ports import Clock, TaskQueue
+from sparklet.worker.guards import Deadline
+from sparklet.worker.log import Log
+
+BACK_OFF_S, MAX_BACK_OFF_S = 5.0, 300.0
+LEDGER_RETRY_S = 1.0
+MAX_VISIBILITY_S = 12 * 3600
+RENEWAL_ENDS_WITHIN_S = 1.0  # one that is under way, which a throttled ledger may hold up for a minute
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at a task: its id, its end, and the log of what it does."""
+
+    attempt_id: str
+    task: Task
+    deadline: Deadline
+    log: Log
+
+
+class Claimed(Protocol):
+    """What an attempt owns: a shard, or a task request."""
+
+    kind: str  # "shard" or "task", for the log
+    attempts: int  # so many were made, this one included
+    max_attempts: int
+
+    @property
+    def lease(self) -> AbstractContextManager[Any]:
+        """Holds the claim while the attempt works."""
+
+    def execute(self) -> ShardResult:
+        """Do the work; a SparkletError says why it could not be done."""
+
+    def succeed(self, result: ShardResult) -> None:
+        """Record SUCCEEDED. Raises LedgerError, or LeaseLostError if the attempt owns it no more."""
+
+    def fail(self, failure: Failure, *, final: bool) -> None:
+        """Record FAILED, or, if another attempt may help, PENDING; raises the same."""
+
+    def succeeded(self, result: ShardResult) -> Outcome:
+        """Do what follows once success is recorded; the answer."""
+
+    def failed(self, *, final: bool) -> None:
+        """Do what follows once a failure is recorded."""
+
+
+class Claims(Protocol):
+    """Gives out shards, or task requests, of one ledger."""
+
+    clock: Clock
+
+    def claim(self, attempt: Attempt) -> Claimed | Outcome:
+        """What the attempt owns from now on; the outcome if there is nothing to do. Raises LedgerError."""
+
+    def queue_of(self, task: Task) -> TaskQueue | None:
+        """The queue that the task's message came by; None if none is known. Raises QueueError."""
+
+
+def make_attempt(claims: Claims, attempt: Attempt) -> Outcome:
+    """Bring what the task names to its end, or say when it should come back."""
+    task, log = attempt.task, attempt.log
+    try:
+        claimed = claims.claim(attempt)
+    except LedgerError as error:
+        log.error("the ledger could not be asked", error=str(error))
+        return_message(claims, attempt, back_off_s(task.receive_count))
+        return Outcome(task, error, acknowledged=False)
+    if isinstance(claimed, Outcome):
+        return claimed
+    try:
+        with claimed.lease:
+            result = claimed.execute()
+            persist(lambda: claimed.succeed(result), claims.clock, attempt)
+    except SparkletError as error:
+        return _conclude_failure(claims, claimed, attempt, error)
+    log.info(f"{claimed.kind} succeeded", rows=result.rows)
+    return claimed.succeeded(result)
+
+
+def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error: SparkletError) -> Outcome:
+    """FAILED if no attempt can help or none is left, else PENDING and the message back after a while."""
+    task, log = attempt.task, attempt.log
+    if isinstance(error, LeaseLostError):
+        log.error("the lease was lost; what this attempt did does not count", error=str(error))
+        return Outcome(task, error, acknowledged=False)
+    if isinstance(error, LedgerError) and error.retryable:
+        log.error("the ledger did not answer; the lease will lapse", error=str(error))
+        return Outcome(task, error, acknowledged=False)
+    failure = failure_of(error)
+    final = not error.retryable or claimed.attempts >= claimed.max_attempts
+    try:
+        persist(lambda: claimed.fail(failure, final=final), claims.clock, attempt)
+    except (LedgerError, LeaseLostError) as refusal:
+        log.error("the failure could not be recorded", error=str(refusal), cause=failure.message)
+        return Outcome(task, error, acknowledged=False)
+    claimed.failed(final=final)
+    if final:
+        log.error(f"{claimed.kind} failed", error_class=failure.error_class, cause=failure.message)
+    else:
+        log.warning(f"attempt failed, {claimed.kind} released", error_class=failure.error_class, cause=failure.message)
+        return_message(claims, attempt, back_off_s(claimed.attempts))
+    return Outcome(task, error, acknowledged=final)
+
+
+def persist(write: Callable[[], None], clock: Clock, attempt: Attempt) -> None:
+    """Write to the ledger; while it does not answer, again until shortly before the attempt's end."""
+    while True:
+        try:
+            return write()
+        except LedgerError as error:
+            if not error.retryable or clock.now_s() + 2 * LEDGER_RETRY_S > attempt.deadline.end_s:
+                raise
+            attempt.log.warning("the ledger did not answer; trying again", error=str(error))
+            clock.sleep(LEDGER_RETRY_S)
+
+
+def return_message(claims: Claims, attempt: Attempt, delay_s: float) -> None:
+    """Make the task's message visible again in ``delay_s`` instead of after its visibility timeout."""
+    if not attempt.task.receipt:
+        return
+    try:
+        if queue := claims.queue_of(attempt.task):
+            queue.set_visibility(attempt.task.receipt, round(min(delay_s, MAX_VISIBILITY_S)))
+    except QueueError as error:
+        attempt.log.warning("the message comes back after its full visibility timeout", error=str(error))
+
+
+def failure_of(error: SparkletError) -> Failure:
+    """What the ledger keeps of an error: the script's root cause where there is one, and the line it came through."""
+    if isinstance(error, ScriptFailedError) and error.cause_class:
+        where = f" ({error.place}; exit code {error.exit_code})" if error.place else f" (exit code {error.exit_code})"
+        cause = cut(error.cause, ERROR_MESSAGE_BYTES - len(where.encode()))
+        return Failure(error.cause_class, f"{cause}{where}", error.retryable)
+    return Failure(type(error).__name__, str(error), error.retryable)
+
+
+def back_off_s(tries: int) -> float:
+    """Exponential back-off with full jitter on its upper half."""
+    max_s = min(MAX_BACK_OFF_S, BACK_OFF_S * 2 ** min(tries - 1, 10))
+    return random.uniform(max_s / 2, max_s)
+
+
+Renew = Callable[[ShardResult | None], None]
+"""Renews the lease in the ledger; given the result of a script, it also makes this attempt the shard's winner."""
+
+
+@dataclass
+class Lease:
+    """Holds a shard while the block runs, renewed in the background at half of its length.
+
+    A worker that is killed renews nothing, so its shard is somebody else's after seconds, whatever the function's
+    timeout. A ledger that is slow or throttled ends nothing: only its refusal does, which says that another attempt
+    owns the shard. Then the attempt's deadline expires, which stops its script, and an error of the block becomes
+    LeaseLostError.
+
+    Parameters
+    ----------
+    renew
+        See ``Renew``; raises LeaseLostError if the shard has another owner.
+    lease_s, end_s
+        How long the lease is, and when the one that the claim gave ends.
+    """
+
+    renew: Renew
+    clock: Clock
+    deadline: Deadline
+    log: Log
+    lease_s: float
+    end_s: float
+    lost: LeaseLostError | None = None
+    _done: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join(RENEWAL_ENDS_WITHIN_S)  # one more renewal does no harm
+        if self.lost and isinstance(error, SparkletError):
+            raise self.lost from error
+
+    def check(self) -> None:
+        """Raise LeaseLostError if the shard is somebody else's; after a freeze the ledger is asked."""
+        if self.clock.now_s() >= self.end_s:
+            self._renew()
+        if self.lost:
+            raise self.lost
+
+    def win(self, staged: ShardResult) -> None:
+        """Name this attempt's staged output as the shard's, for good; LeaseLostError if it owns the shard no more."""
+        begun_s = self.clock.now_s()
+        self.renew(staged)
+        self.end_s = begun_s + self.lease_s
+
+    def _keep(self) -> None:
+        while not self._done.wait(self.lease_s / 2) and not self.lost:
+            self._renew()
+
+    def _renew(self) -> None:
+        begun_s = self.clock.now_s()
+        try:
+            self.renew(None)
+            self.end_s = begun_s + self.lease_s
+        except LeaseLostError as error:
+            self.lost = error
+            self.deadline.expire(str(error))
+            self.log.error("the lease is lost; the script is stopped", error=str(error))
+        except LedgerError as error:
+            self.log.warning("the lease could not be renewed; the work goes on", error=str(error))

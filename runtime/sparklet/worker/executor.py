@@ -1,0 +1,280 @@
+"""What runs a script: it fetches the script and its inputs, gives it a folder, and reads what came of it."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparklet.errors import (
+    EventError,
+    ObjectForbiddenError,
+    ObjectNotFoundError,
+    ObjectStoreError,
+    ScriptFailedError,
+    ScriptFetchError,
+    SettingsError,
+)
+from sparklet.events import Event, Source, Task
+from sparklet.model import InputObject, RunOptions, ScriptRef, ShardResult, check_script
+from sparklet.ports import ObjectStore
+from sparklet.settings import WorkerSettings, script_environment, strings
+from sparklet.worker.attempt import Attempt
+from sparklet.worker.guards import task_folder
+from sparklet.worker.runner import Runner, ScriptCall, ScriptResult
+from sparklet.worker.script_event import handed_over, request_event, with_local_inputs
+from sparklet.worker.staging import Staging
+
+MAX_OUTCOME_BYTES = 64 * 1024 * 1024  # an answer of 6 MB grows sixfold where all of it is escaped
+
+PERMANENT_CAUSES = frozenset(
+    {
+        "AccessDeniedException",
+        "AnalysisException",
+        "AttributeError",
+        "ExpectationError",
+        "ImportError",
+        "IndentationError",
+        "ModuleNotFoundError",
+        "NameError",
+        "ParseException",
+        "SyntaxError",
+        "TabError",
+        "UnknownStoreException",
+    }
+)
+"""Root causes that another attempt on the same input must meet again. Whatever else makes a script exit is
+retried: one S3 503 inside a script must not end a shard."""
+
+
+_COPY = re.compile(r"/([0-9a-f]{64})/[^/]+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A script and what it is given."""
+
+    script: ScriptRef
+    event: Event
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)  # beside the function's own; never of an event
+    is_shard: bool = False  # the event's input_path and output_path are the worker's own, and go into the environment
+    inputs: tuple[InputObject, ...] = ()  # a shard's: how much there is decides how Spark reads it
+    compression_factor: float = RunOptions().compression_factor
+    staging: Staging | None = None  # inputs of the event of which some must be fetched first
+
+
+@dataclass
+class Executor:
+    """Runs scripts with one runner, in one scratch space, one after the other."""
+
+    settings: WorkerSettings
+    runner: Runner
+    scripts: "ScriptCache"
+
+    def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
+        """Run a script to its end in a folder of its own and read what it reported.
+
+        Raises
+        ------
+        ScriptNotAllowedError, ScriptFetchError
+            If the script cannot be had.
+        ScratchFullError
+            Before any work, if less than ``min_free_bytes`` is left, or would be with what must be fetched.
+        ScriptFailedError
+            If the script exits with another code than 0.
+        DeadlineExceededError, GatewayLostError, OutOfMemoryError
+            From the runner.
+        ObjectStoreError, PlanError
+            From fetching inputs.
+        """
+        deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
+        script, py_files = self.scripts.fetch(execution.script)
+        with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as folder:
+            event, outcome_file = execution.event, folder / "outcome.json"
+            if execution.staging is not None:
+                event = self._with_local_inputs(event, execution.staging, attempt, folder)
+            argument, paths = handed_over(event, folder, is_shard=execution.is_shard)
+            call = ScriptCall(
+                script=script,
+                args=("--event", argument, *execution.args),
+                work_dir=folder,
+                deadline=deadline,
+                env={**paths, **execution.env, "SPARKLET_OUTCOME_FILE": str(outcome_file)},
+                py_files=py_files,
+                inputs=execution.inputs,
+                compression_factor=execution.compression_factor,
+            )
+            started_s = time.monotonic()
+            log.info("script started", script=execution.script.source_uri)
+            result = self.runner.run(call, log.output)
+            log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
+            if result.exit_code != 0:
+                raise _failed(execution, result, folder)
+            return read_outcome(outcome_file)
+
+    def execute_task(self, attempt: Attempt) -> ShardResult:
+        """Run the script that a task of no run is for."""
+        task = attempt.task
+        script, args = self._choose_script(task)
+        event = request_event(task.event, task.request.task_id) if task.request else task.event
+        return self.execute(Execution(script, event, args, self._environment(task.chosen or {})), attempt)
+
+    def _with_local_inputs(self, event: Event, staging: Staging, attempt: Attempt, folder: Path) -> Event:
+        started_s = time.monotonic()
+        uris = staging.fetch(folder, attempt.deadline, self.settings.min_free_bytes)
+        attempt.log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
+        return with_local_inputs(event, uris)
+
+    def _choose_script(self, task: Task) -> tuple[ScriptRef, tuple[str, ...]]:
+        """The function's own script, or the one that a direct event or the API names under an allowed prefix."""
+        choice: Any = task.chosen
+        if choice is None and isinstance(task.event, dict) and (task.source is Source.DIRECT or task.request):
+            choice = task.event.get("sparklet")
+        if isinstance(choice, dict) and "script" in choice:
+            uri, args = choice["script"], choice.get("args", [])
+            if not isinstance(uri, str) or not isinstance(args, list) or not all(isinstance(a, str) for a in args):
+                raise EventError("the event's sparklet.script must be a URI and sparklet.args a list of strings")
+            return as_it_is_now(uri), tuple(args)
+        if not self.settings.default_script:
+            raise SettingsError(
+                "no script to run: set SCRIPT_LOCATION (or SCRIPT_BUCKET and SPARK_SCRIPT) on the function"
+            )
+        return as_it_is_now(self.settings.default_script), ()
+
+    def _environment(self, choice: Mapping[str, Any]) -> Mapping[str, str]:
+        """What the operator put beside scripts for this invocation: the event only says where it lies."""
+        if "env" not in choice:
+            return {}
+        uri = str(choice["env"])
+        path, _ = self.scripts.fetch(as_it_is_now(uri))
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return script_environment(strings({uri: text}, uri), uri)
+
+
+def _failed(execution: Execution, result: ScriptResult, folder: Path) -> ScriptFailedError:
+    cause, stderr_tail, staging = result.cause, result.stderr_tail, execution.staging
+    if staging is not None:  # nobody knows the fetched files, and they are gone
+        cause, stderr_tail = (staging.with_origins(text, folder) for text in (cause, stderr_tail))
+    return ScriptFailedError(
+        execution.script.source_uri,
+        result.exit_code,
+        cause_class=result.cause_class,
+        cause=cause,
+        place=result.place,
+        stderr_tail=stderr_tail,
+        permanent=result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES,
+    )
+
+
+def read_outcome(path: Path) -> ShardResult:
+    """What the script reported through ``sparklet.job``; nothing if it knows nothing of Sparklet.
+
+    Raises
+    ------
+    EventError
+        If the file is not what ``sparklet.job`` writes: what a shard did must not be guessed.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return ShardResult()
+    if path.stat().st_size > MAX_OUTCOME_BYTES:
+        raise EventError(f"the script's outcome file has {path.stat().st_size} bytes; give large results to S3")
+    try:
+        document: Any = json.loads(path.read_bytes())
+        rows, size, state = document.get("rows"), document.get("output_bytes"), document.get("state")
+        return ShardResult(
+            rows=None if rows is None else int(rows),
+            output_bytes=None if size is None else int(size),
+            outputs=tuple(str(uri) for uri in document.get("outputs") or ()),
+            answer=(document["answer"],) if "answer" in document else (),
+            state=None if state is None else dict(state),
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise EventError(f"the script's outcome file is not what sparklet.job writes: {error}") from error
+
+
+def as_it_is_now(uri: str) -> ScriptRef:
+    """A script that no run has pinned."""
+    return ScriptRef(uri, sha256="", source_uri=uri)
+
+
+class ScriptCache:
+    """Scripts on local disk, by content.
+
+    Parameters
+    ----------
+    folder
+        Where scripts are kept between tasks. A file is used again only if its bytes still have the digest
+        they were fetched with, so that no task can leave another script behind under that name.
+    allowed
+        Prefixes (``s3://bucket/folder/``) that a script may come from.
+    """
+
+    def __init__(self, store: ObjectStore, folder: Path, allowed: tuple[str, ...]) -> None:
+        self._store = store
+        self._folder = folder
+        self._allowed = allowed
+        self._digests: dict[Path, str] = {}
+
+    def fetch(self, script: ScriptRef) -> tuple[Path, tuple[Path, ...]]:
+        """A script and its py-files.
+
+        Those of a run are exactly what was planned: their digests are kept, or in the URI. A script without a digest
+        is the one that is there now, pinned by its ETag.
+
+        Raises
+        ------
+        ScriptNotAllowedError, ScriptFetchError
+        """
+        check_script(script.uri, self._allowed)
+        if not script.sha256:
+            return self._current(script.uri), ()
+        path = self._file(script.uri, script.sha256, sha256=script.sha256)
+        extra = [
+            self._file(uri, hashlib.sha256(uri.encode()).hexdigest(), sha256=_digest_in(uri)) for uri in script.py_files
+        ]
+        return path, tuple(extra)
+
+    def _current(self, uri: str) -> Path:
+        try:
+            etag = self._store.head(uri).etag
+        except ObjectStoreError as error:
+            raise _fetch_error(uri, error) from error
+        return self._file(uri, hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest(), etag=etag)
+
+    def _file(self, uri: str, key: str, *, etag: str = "", sha256: str = "") -> Path:
+        path = self._folder / key / uri.rsplit("/", 1)[-1]
+        if path in self._digests and path.exists() and _digest(path) == self._digests[path]:
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._store.download(uri, path, etag=etag)
+        except ObjectStoreError as error:
+            raise _fetch_error(uri, error) from error
+        digest = _digest(path)
+        if sha256 and digest != sha256:
+            path.unlink()
+            raise ScriptFetchError(
+                f"a script changed after planning: {uri} has the digest {digest[:12]}…, not {sha256[:12]}…",
+                retryable=False,
+            )
+        self._digests[path] = digest
+        return path
+
+
+def _digest_in(uri: str) -> str:
+    """The digest under which planning put a copy, ``…/<sha256>/<name>``; "" if it lies elsewhere."""
+    found = _COPY.search(uri)
+    return found[1] if found else ""
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _fetch_error(uri: str, error: ObjectStoreError) -> ScriptFetchError:
+    permanent = isinstance(error, ObjectNotFoundError | ObjectForbiddenError)
+    return ScriptFetchError(f"the script {uri} could not be fetched: {error}", retryable=not permanent)

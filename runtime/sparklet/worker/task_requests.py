@@ -1,0 +1,138 @@
+"""Task requests of the asynchronous API: how one is claimed, executed and recorded, and who is notified of its end.
+
+Each step is fenced by the record's revision, so a message that is delivered twice, also to two workers at one time, is
+done once: what has succeeded is never run again, and what another attempt holds comes back when its lease is over. The
+lease reaches to the end of the invocation, and nobody renews it.
+"""
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+from sparklet.errors import LeaseLostError, LedgerError, NoticeError
+from sparklet.events import Outcome, Task
+from sparklet.ledger_rules import LEASE_GRACE_S, LOG_STREAM_BYTES, bounded_failure, cut, is_held, task_failure
+from sparklet.model import ClaimStatus, Failure, Notice, ShardResult, TaskRecord
+from sparklet.ports import Clock, Notifier, TaskQueue, TaskStore
+from sparklet.worker.attempt import Attempt, return_message
+from sparklet.worker.executor import Executor
+
+MAX_ATTEMPTS = 3
+CLAIM_TRIES = 5
+
+
+@dataclass
+class RequestClaims:
+    """Claims task requests, and has what they are executed with."""
+
+    tasks: TaskStore
+    notifier: Notifier | None  # None: nobody wants to be notified
+    open_queue: Callable[[str], TaskQueue]  # by ARN: each API has a queue of its own
+    executor: Executor
+    clock: Clock
+    log_stream: str = ""
+    _queues: dict[str, TaskQueue] = field(default_factory=dict)
+
+    def claim(self, attempt: Attempt) -> "ClaimedRequest | Outcome":
+        """The request that the task is; the outcome if it has ended, or another attempt has it."""
+        status, record = self._claim(attempt)
+        attempt.log.info("claim answered", status=status, attempts=record.attempts)
+        if status is ClaimStatus.GRANTED:
+            return ClaimedRequest(self, attempt, record)
+        if status is ClaimStatus.HELD:
+            return self._turn_away(attempt, record)
+        if status is ClaimStatus.EXHAUSTED:
+            self.notify(record, attempt)
+        answer = {"task": record.task_id, "claim": str(status), "state": str(record.state)}
+        return Outcome(attempt.task, answer=answer)
+
+    def queue_of(self, task: Task) -> TaskQueue | None:
+        """The queue that the message says it came by."""
+        arn = task.request.queue_arn if task.request else ""
+        if arn and arn not in self._queues:
+            self._queues[arn] = self.open_queue(arn)
+        return self._queues.get(arn)
+
+    def _claim(self, attempt: Attempt) -> tuple[ClaimStatus, TaskRecord]:
+        request = attempt.task.request
+        assert request is not None
+        for _ in range(CLAIM_TRIES):
+            now_s = self.clock.now_s()
+            was = self.tasks.get_task(request.task_id)
+            record = was or TaskRecord(request.task_id, accepted_s=request.accepted_s)
+            if record.state.ended:
+                return ClaimStatus.DONE, record
+            if is_held(record, now_s):
+                return ClaimStatus.HELD, record
+            if record.attempts >= MAX_ATTEMPTS:
+                status, record = ClaimStatus.EXHAUSTED, record.failed(task_failure(record), now_s)
+            else:
+                lease_s, stream = attempt.deadline.end_s - now_s, cut(self.log_stream, LOG_STREAM_BYTES)
+                status, record = ClaimStatus.GRANTED, record.claimed(attempt.attempt_id, now_s, lease_s, stream)
+            if self.tasks.replace_task(record, was):
+                return status, record
+        raise LedgerError(f"task {request.task_id} changed under {CLAIM_TRIES} claims; try again")
+
+    def _turn_away(self, attempt: Attempt, record: TaskRecord) -> Outcome:
+        """Another attempt has it: the message comes back once its lease, and the grace after it, are over."""
+        wait_s = record.lease_end_s + LEASE_GRACE_S - self.clock.now_s()
+        return_message(self, attempt, max(1.0, wait_s) + random.uniform(0, 5))
+        held = LeaseLostError(f"task {record.task_id} is held by attempt {record.attempt_id}")
+        return Outcome(attempt.task, held, acknowledged=False)
+
+    def notify(self, record: TaskRecord, attempt: Attempt) -> None:
+        """Say how a request ended; what is recorded stands, whether the notice could be sent or not."""
+        if self.notifier is None:
+            return
+        try:
+            self.notifier.notify(Notice.of_task(record))
+        except NoticeError as error:
+            attempt.log.error("a notice was not sent", error=str(error))
+
+
+@dataclass
+class ClaimedRequest:
+    """A task request that one attempt owns."""
+
+    claims: RequestClaims
+    attempt: Attempt
+    record: TaskRecord
+    kind: str = "task"
+    lease: AbstractContextManager[None] = field(default_factory=nullcontext)
+    max_attempts: int = MAX_ATTEMPTS
+
+    def __post_init__(self) -> None:
+        self.attempts = self.record.attempts
+
+    def execute(self) -> ShardResult:
+        """Run its script."""
+        if self.attempt.task.problem is not None:
+            raise self.attempt.task.problem
+        return self.claims.executor.execute_task(self.attempt)
+
+    def succeed(self, result: ShardResult) -> None:
+        """Record SUCCEEDED."""
+        self._replace(self.record.succeeded(result, self.claims.clock.now_s()))
+
+    def fail(self, failure: Failure, *, final: bool) -> None:
+        """Record FAILED, or PENDING for another attempt."""
+        change = self.record.failed if final else self.record.released
+        self._replace(change(bounded_failure(failure), self.claims.clock.now_s()))
+
+    def succeeded(self, result: ShardResult) -> Outcome:
+        """Notify."""
+        self.claims.notify(self.record, self.attempt)
+        answer = {"task": self.record.task_id, "state": str(self.record.state), "rows": result.rows}
+        return Outcome(self.attempt.task, answer=answer)
+
+    def failed(self, *, final: bool) -> None:
+        """Notify, if this is its end."""
+        if final:
+            self.claims.notify(self.record, self.attempt)
+
+    def _replace(self, after: TaskRecord) -> None:
+        was = self.record
+        if not self.claims.tasks.replace_task(after, was):
+            raise LeaseLostError(f"attempt {was.attempt_id} does not own task {was.task_id} any more")
+        self.record = after

@@ -1,0 +1,18 @@
+"""Holds every event that a script gets to the schema that users read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+SCHEMA = json.loads((Path(__file__).parents[3] / "docs/schemas/event.json").read_text())
+jsonschema.Draft202012Validator.check_schema(SCHEMA)
+_VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def check_event(event: Any) -> None:
+    """Raise ValidationError unless an event that Sparklet built is what the schema says; others come as they are."""
+    built = event.get("sparklet") if isinstance(event, dict) else None
+    if isinstance(built, dict) and not {"run", "task"}.isdisjoint(built):
+        _VALIDATOR.validate(event)

@@ -1,0 +1,55 @@
+"""The event that a script gets is what docs/schemas/event.json says; every test of a worker holds it to that, too."""
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from sparklet.model import InputObject, Run, ScriptRef, Shard, ShardRecord
+from sparklet.worker.script_event import handed_over, request_event, shard_event, with_local_inputs
+from tests.unit.worker.script_events import check_event
+
+RUN = Run("run-1", ("s3://in/",), "s3://out/x", (ScriptRef("s3://b/j.py", "0", "s3://m/j.py"),), (), {"k": 1})
+RECORD = ShardRecord("run-1", 7, "part", 0, 9, 1, 10, generation=2, attempt_id="a1")
+OUTPUT = "s3://b/staged/run-1/000007-a1"
+
+
+def event_of(*uris: str) -> dict[str, Any]:
+    shard = Shard(7, tuple(InputObject(uri, 1) for uri in uris))
+    return shard_event(RUN, RECORD, shard, OUTPUT)
+
+
+@pytest.mark.parametrize("uris", [(), ("s3://in/a",), ("s3://in/a", "s3://in/b")])
+def test_a_shards_event_is_what_the_schema_says(uris: tuple[str, ...]) -> None:
+    event = event_of(*uris)
+
+    check_event(event)
+    assert event["inputs"] == list(uris)
+    assert event["input_path"] == (uris[0] if len(uris) == 1 else None)
+    assert event["sparklet"] == {"run": "run-1", "shard": 7, "attempt": "a1", "generation": 2}
+
+
+def test_local_copies_keep_the_names_they_come_from() -> None:
+    event = with_local_inputs(event_of("s3://in/a", "s3://in/_b"), ["s3://in/a", "file:///t/1-b"])
+
+    check_event(event)
+    assert (event["inputs"], event["origins"]) == (["s3://in/a", "file:///t/1-b"], ["s3://in/a", "s3://in/_b"])
+
+
+def test_a_task_requests_event_is_the_clients_with_its_id() -> None:
+    event = request_event({"day": "2013-01-01", "sparklet": {"args": ["--x"]}}, "order-7")
+
+    check_event(event)
+    assert event == {"day": "2013-01-01", "sparklet": {"args": ["--x"], "task": "order-7"}}
+
+
+@pytest.mark.parametrize("change", [{"inputs": None}, {"input_path": None}, {"more": 1}, {"output_path": "s3://o/"}])
+def test_the_schema_refuses_what_is_no_shards_event(change: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        check_event({**event_of("s3://in/a"), **change})
+
+
+def test_a_long_event_goes_through_a_file(tmp_path: Path) -> None:
+    assert handed_over({"a": 1}, tmp_path, is_shard=False) == ('{"a":1}', {})
+    assert handed_over({"a": "x" * 200_000}, tmp_path, is_shard=False) == (f"@{tmp_path / 'event.json'}", {})
