@@ -49,8 +49,8 @@ class InputOptions:
         typer.Option(
             "--items",
             metavar="FILE",
-            help="A list of plain items, which the script finds in job.items: rows of CSV, JSON, JSON Lines or Parquet, "
-            "or lines of text; a local file, s3://, or -; may be repeated.",
+            help="A list of plain items, which the script finds in job.items: rows of CSV, JSON, JSON Lines or "
+            "Parquet, or lines of text; a local file, s3://, or -; may be repeated.",
         ),
     ] = None
     list_format: Annotated[
