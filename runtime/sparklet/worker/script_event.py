@@ -19,8 +19,8 @@ MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_
 
 def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) -> dict[str, Any]:
     """The event of a shard; ``output_uri`` is a folder of the attempt's own."""
-    uris = [item.uri for item in shard.objects]
-    return {
+    uris = shard.inputs
+    event = {
         "sparklet": {
             "run": run.run_id,
             "shard": record.number,
@@ -32,6 +32,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
         "output_path": output_uri,
         "params": dict(run.params),
     }
+    return {**event, "items": shard.items} if shard.items else event
 
 
 def with_local_inputs(event: Mapping[str, Any], uris: Sequence[str]) -> dict[str, Any]:
