@@ -6,8 +6,16 @@ import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sparklet import metrics
 from sparklet.events import Outcome
+from sparklet.metrics import (
+    COLD_STARTS,
+    JVM_RESTARTS,
+    MEMORY_PEAK,
+    SHARDS_FAILED,
+    TASKS_FAILED,
+    TASKS_SUCCEEDED,
+    Meter,
+)
 from sparklet.worker.guards import descendants
 from sparklet.worker.runner import Runner
 
@@ -18,7 +26,7 @@ _PEAK = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 class Measuring:
     """Measures each invocation of one environment."""
 
-    meter: metrics.Meter
+    meter: Meter
     _invocations: int = 0
     _jvm_starts: int = 1  # the first one is no restart
 
@@ -28,14 +36,14 @@ class Measuring:
             return
         self._invocations += 1
         if self._invocations == 1:
-            self.meter.add(metrics.COLD_STARTS)
+            self.meter.add(COLD_STARTS)
         for outcome in outcomes:
             self._task(outcome)
         starts = getattr(runner, "jvm_starts", 0)  # a runner that keeps no JVM does not count any
         if starts > self._jvm_starts:
-            self.meter.add(metrics.JVM_RESTARTS, starts - self._jvm_starts)
+            self.meter.add(JVM_RESTARTS, starts - self._jvm_starts)
             self._jvm_starts = starts
-        self.meter.add(metrics.MEMORY_PEAK, memory_peak_mb())
+        self.meter.add(MEMORY_PEAK, memory_peak_mb())
         self.meter.emit(request_id=request_id)
 
     def _task(self, outcome: Outcome) -> None:
@@ -43,11 +51,11 @@ class Measuring:
         if outcome.task.shard is not None:
             return
         if outcome.error is not None:
-            self.meter.add(metrics.TASKS_FAILED)
+            self.meter.add(TASKS_FAILED)
             if outcome.task.request is not None and outcome.acknowledged:
-                self.meter.add(metrics.SHARDS_FAILED)
+                self.meter.add(SHARDS_FAILED)
         elif outcome.answer.get("state") == "SUCCEEDED" and "claim" not in outcome.answer:
-            self.meter.add(metrics.TASKS_SUCCEEDED)
+            self.meter.add(TASKS_SUCCEEDED)
 
 
 def memory_peak_mb() -> float:

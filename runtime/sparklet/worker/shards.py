@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from sparklet import metrics
 from sparklet.errors import (
     EventError,
     LeaseLostError,
@@ -27,6 +26,18 @@ from sparklet.errors import (
 )
 from sparklet.events import Outcome, Task
 from sparklet.ledger_rules import LEASE_S
+from sparklet.metrics import (
+    ATTEMPT_SECONDS,
+    BYTES_READ,
+    BYTES_WRITTEN,
+    ROWS_WRITTEN,
+    SHARDS_FAILED,
+    SHARDS_RETRIED,
+    SHARDS_SUCCEEDED,
+    SHARDS_TURNED_AWAY,
+    Meter,
+    Metric,
+)
 from sparklet.model import (
     Access,
     Claim,
@@ -62,7 +73,7 @@ class ShardClaims:
     clock: Clock
     log_stream: str = ""
     lease_s: float = LEASE_S
-    meter: metrics.Meter | None = None
+    meter: Meter | None = None
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
     _runs: dict[str, Run] = field(default_factory=dict)
     _regions: dict[str, str] = field(default_factory=dict)  # of buckets: "" where it is the worker's own
@@ -104,7 +115,7 @@ class ShardClaims:
         Only a caller without a message, a Map's child, has to ask again.
         """
         record = claim.record
-        self.measure(metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_TURNED_AWAY)
+        self.measure(SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else SHARDS_TURNED_AWAY)
         if claim.status is ClaimStatus.HELD and not task.receipt:
             held = LeaseLostError(
                 f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"
@@ -130,7 +141,7 @@ class ShardClaims:
             raise SettingsError("this worker reads inputs with its own access only, not with another role or payer")
         return self.open_inputs(access)
 
-    def measure(self, metric: metrics.Metric, value: float = 1) -> None:
+    def measure(self, metric: Metric, value: float = 1) -> None:
         """Add to the invocation's metrics."""
         if self.meter is not None:
             self.meter.add(metric, value)
@@ -227,10 +238,10 @@ class ClaimedShard:
         """Delete what was staged and measure."""
         self.output.discard(self._files)
         measure = self.claims.measure
-        measure(metrics.SHARDS_SUCCEEDED)
-        measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
-        measure(metrics.BYTES_READ, self.record.size_bytes)
-        for metric, value in ((metrics.ROWS_WRITTEN, result.rows), (metrics.BYTES_WRITTEN, result.output_bytes)):
+        measure(SHARDS_SUCCEEDED)
+        measure(ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
+        measure(BYTES_READ, self.record.size_bytes)
+        for metric, value in ((ROWS_WRITTEN, result.rows), (BYTES_WRITTEN, result.output_bytes)):
             if value is not None:
                 measure(metric, value)
         answer = {"shard": self.record.number, "state": str(ShardState.SUCCEEDED), "rows": result.rows}
@@ -238,8 +249,8 @@ class ClaimedShard:
 
     def failed(self, *, final: bool) -> None:
         """Measure."""
-        self.claims.measure(metrics.SHARDS_FAILED if final else metrics.SHARDS_RETRIED)
-        self.claims.measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
+        self.claims.measure(SHARDS_FAILED if final else SHARDS_RETRIED)
+        self.claims.measure(ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
 
 
 @dataclass(frozen=True, slots=True)
