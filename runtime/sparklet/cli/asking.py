@@ -10,7 +10,7 @@ from sparklet.cli import planning_options as planning
 from sparklet.cli.orchestration_options import FollowUpOptions
 from sparklet.errors import PlanError
 from sparklet.fanout.planning.fitting import default_max_shard_bytes, refuse_wide_slices
-from sparklet.fanout.planning.new_run import RunRequest
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import existing_of
 
 RUN = "The run"

@@ -14,7 +14,7 @@ from sparklet.fanout.choosing.prices import Prices
 from sparklet.fanout.choosing.ways import Way, refusal
 from sparklet.fanout.inventory.digests import Digests
 from sparklet.fanout.inventory.earlier import done_before
-from sparklet.fanout.planning.new_run import RunRequest
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.fanout.planning.preview import PlanPreview, preview
 from sparklet.model import Run
 from sparklet.ports import Ledger, ObjectStore

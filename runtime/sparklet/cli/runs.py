@@ -33,9 +33,10 @@ from sparklet.fanout.choosing.prices import Prices
 from sparklet.fanout.choosing.ways import Way
 from sparklet.fanout.plan_parts import planned_shard
 from sparklet.fanout.planning.local_files import local_files
-from sparklet.fanout.planning.new_run import RunRequest, keyed_run_id, new_run, run_id_for
+from sparklet.fanout.planning.new_run import keyed_run_id, new_run, run_id_for
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.fanout.planning.planner import PlanProgress, plan
-from sparklet.fanout.planning.scripts import repaired_script
+from sparklet.fanout.planning.new_run import repaired_script
 from sparklet.fanout.reporting.summary import Summary, summarize
 from sparklet.model import Counts, Run, ShardState
 

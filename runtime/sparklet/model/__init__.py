@@ -18,17 +18,8 @@ from sparklet.model.executions import (
     successor,
 )
 from sparklet.model.notices import Notice
-from sparklet.model.runs import (
-    Access,
-    Dispatch,
-    ListSource,
-    NextRun,
-    Run,
-    RunOptions,
-    RunState,
-    ScriptRef,
-    existing_of,
-)
+from sparklet.model.options import Access, Key, RunOptions
+from sparklet.model.runs import Dispatch, ListSource, NextRun, Run, RunState, ScriptRef
 from sparklet.model.shards import (
     RUN_ID,
     SHARDS_PER_BUCKET,
@@ -66,6 +57,7 @@ __all__ = [
     "ExecutionStatus",
     "Failure",
     "InputObject",
+    "Key",
     "ListSource",
     "NextRun",
     "Notice",
@@ -84,7 +76,6 @@ __all__ = [
     "SliceKind",
     "TaskRecord",
     "execution_name",
-    "existing_of",
     "ledger_bucket",
     "ledger_bucket_count",
     "successor",

@@ -31,7 +31,9 @@ from sparklet.fanout.inventory.found import (
     MISSING,
     OLDER,
 )
-from sparklet.fanout.planning.new_run import ListRequest, RunRequest, new_run
+from sparklet.fanout.planning.list_requests import ListRequest
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.fanout.planning.planner import plan
 from sparklet.fanout.reporting.fate import object_fate
 from sparklet.local.memory import FakeClock

@@ -18,7 +18,8 @@ from sparklet.fanout.checking.recovery import LetterFate, consume
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.machines.steps import take_step
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.fanout.planning.planner import plan
 from sparklet.fanout.reporting.fate import object_fate
 from sparklet.local.memory import FakeClock, MemoryNotifier

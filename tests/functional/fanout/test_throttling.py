@@ -30,7 +30,8 @@ from sparklet.fanout.checking.checker import check
 from sparklet.fanout.checking.differences import verify
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.handlers import handle_check, handle_letters
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.fanout.planning.planner import plan
 from sparklet.fanout.reporting.summary import summarize
 from sparklet.metrics import METRICS, Emitter, Meter

@@ -8,8 +8,9 @@ from typing import Any
 from sparklet.fanout.checking.checker import CheckReport, check
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.machines.steps import take_step
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import (
     Claim,

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparklet.errors import PlanError
-from sparklet.fanout.planning.scripts import script_name
 from sparklet.job.object_names import misread
 from sparklet.model import InputObject, Run, Shard
 from sparklet.s3_uri import SCHEME
@@ -314,4 +313,4 @@ def _staged(job: ElsewhereJob, places: Places) -> tuple[list[Command], str, str]
 
 
 def _name(job: ElsewhereJob) -> str:
-    return job.name or script_name(job.script)
+    return job.name or job.script.rpartition("/")[2].removesuffix(".py")

@@ -5,8 +5,8 @@ from itertools import islice
 
 from sparklet.fanout.choosing.prices import Prices
 from sparklet.fanout.choosing.ways import assumed_shard_s, scaled_shard_s
-from sparklet.fanout.planning.fitting import MIB
 from sparklet.model import Run, ShardState
+from sparklet.model.options import MIB
 from sparklet.ports import Ledger
 
 MOST_RUNS = 300  # looked through for one of the name, newest first

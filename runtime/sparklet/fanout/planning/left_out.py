@@ -19,7 +19,7 @@ from sparklet.model import PartRecord, Run
 
 END = "skipped-end.jsonl"
 IN_MEMORY_BYTES = 1024 * 1024
-MOST_LINES = 100_000  # named beside one part; the counts are complete whatever is named
+MAX_LINES = 100_000  # named beside one part; the counts are complete whatever is named
 
 
 class LeftOut:
@@ -41,7 +41,7 @@ class LeftOut:
     def take(self, count: int) -> bytes:
         """The next ``count`` of them, as lines; of very many the first, and how many more there are."""
         self._file.seek(self._taken_bytes)
-        lines = list(islice(self._file, min(count, MOST_LINES)))
+        lines = list(islice(self._file, min(count, MAX_LINES)))
         more = sum(1 for _ in islice(self._file, count - len(lines)))
         self._taken_bytes = self._file.tell()
         if more:

@@ -17,7 +17,7 @@ from sparklet.job.event_objects import event_objects
 KEY = "of_event"
 
 
-def object_and_key(given: Mapping[str, Any], outputs: tuple[str, ...]) -> tuple[str, str]:
+def object_and_key(given: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
     """The object that an event of S3 is about, and the idempotency key of the run that it asks for.
 
     Parameters
@@ -32,8 +32,8 @@ def object_and_key(given: Mapping[str, Any], outputs: tuple[str, ...]) -> tuple[
     EventError
         If it names no object, or several, or a folder.
     """
-    if not given.keys() <= {"event", "below"}:
-        raise EventError(f"{KEY} has the keys {', '.join(sorted(given))}; there are event and below")
+    if not isinstance(given, Mapping) or not given.keys() <= {"event", "below"}:
+        raise EventError(f"{KEY} must be an object of the keys event and below")
     event, below = given.get("event"), given.get("below", "")
     found = event_objects(event)
     if len(found) != 1 or not isinstance(event, dict):
@@ -44,7 +44,7 @@ def object_and_key(given: Mapping[str, Any], outputs: tuple[str, ...]) -> tuple[
     if not isinstance(below, str) or not uri.startswith(below):
         raise EventError(f"{KEY}.event is about {uri}, which does not lie below {below!r}")
     for output in outputs:
-        if below and output.startswith(below):
+        if below and isinstance(output, str) and output.startswith(below):
             raise EventError(f"the output {output} lies below {below}: each run would start the next one")
     told = event.get("detail", {}).get("object", {})
     identity = [uri, *(told.get(name) for name in ("version-id", "etag", "sequencer"))]

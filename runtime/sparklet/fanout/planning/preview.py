@@ -8,12 +8,10 @@ from pathlib import Path
 from sparklet.fanout.inventory import Found, Inventory, ListReader, refuse_overlap, resolve_inputs
 from sparklet.fanout.inventory.digests import Digests
 from sparklet.fanout.inventory.found import EMPTY
-from sparklet.fanout.planning.fitting import is_oversize
 from sparklet.fanout.planning.list_requests import ListRequest, readers, resolve_list
 from sparklet.fanout.planning.local_files import local_files
-from sparklet.fanout.planning.packing import pack_shards
+from sparklet.fanout.planning.packing import Packed, nothing_to_plan, pack_shards, refuse_archived
 from sparklet.fanout.planning.slicing import slice_objects
-from sparklet.fanout.planning.unplannable import nothing_to_plan, refuse_archived
 from sparklet.model import InputObject, Position, RunOptions, Shard
 from sparklet.ports import ObjectStore
 
@@ -64,23 +62,24 @@ def preview(
     skipped: Counter[str] = Counter()
     sources = [next(resolved) if "://" in given else given for given in inputs]
     objects = _Objects(options, store, lists, done, skipped)
-    seen = _seen((packed.shard for packed in pack_shards(objects.of(sources), options)), options)
+    seen = _seen(pack_shards(objects.of(sources), options), options)
     if seen is None:
         raise nothing_to_plan(", ".join([*sources, *(given.source for given in lists)]), skipped)
     return replace(seen, skipped=dict(skipped))
 
 
-def _seen(shards: Iterable[Shard], options: RunOptions) -> PlanPreview | None:
+def _seen(packed: Iterable[Packed], options: RunOptions) -> PlanPreview | None:
     count = objects = size_bytes = most = slices = oversize = 0
     smallest: int | None = None
     largest: Shard | None = None
-    for shard in shards:
+    for each in packed:
+        shard = each.shard
         count, objects, size_bytes = count + 1, objects + len(shard.objects), size_bytes + shard.size_bytes
         smallest = shard.size_bytes if smallest is None else min(smallest, shard.size_bytes)
         largest = shard if largest is None or shard.size_bytes > largest.size_bytes else largest
         most = max(most, len(shard.objects))
         slices += sum(item.slice is not None for item in shard.objects)
-        oversize += is_oversize(shard, options)
+        oversize += 0 < options.max_shard_bytes < each.weight
     if smallest is None or largest is None:
         return None
     return PlanPreview(
