@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.machines.objects import SUMMARY_FILE
 from sparklet.fanout.machines.result_files import UNKNOWN, BatchResult, Fate, results_of_manifest, results_of_map
-from sparklet.fanout.reporting.summary import MOST_CAUSES, OTHER_CAUSES, TOP_CAUSES, plus, verdict
+from sparklet.fanout.reporting.summary import MAX_CAUSES, OTHER_CAUSES, TOP_CAUSES, plus, verdict
 from sparklet.ledger_rules import cut
 from sparklet.model import BATCH, JOB_FILE, Counts, ObjectsJob, RunOptions, RunState
 
@@ -66,7 +66,7 @@ class Sums:
 
     def _add_cause(self, result: BatchResult) -> None:
         name = result.error or UNKNOWN
-        if name not in self.causes and len(self.causes) >= MOST_CAUSES:
+        if name not in self.causes and len(self.causes) >= MAX_CAUSES:
             name = OTHER_CAUSES
         example = {"ExampleItem": _first(result.undone), "ExampleCause": cut(result.cause, CAUSE_BYTES)}
         cause = self.causes.setdefault(name, {"Error": name, "Count": 0, **example})
