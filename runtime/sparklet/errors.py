@@ -34,7 +34,6 @@
     ├── LeaseLostError*              another attempt owns the shard, or it has ended
     ├── ShardNotDoneError*           a shard that was asked for directly has not ended
     ├── ShardFailedError             a shard that was asked for directly has FAILED for good
-    ├── BatchNotDoneError*           a batch of objects was not done, and another attempt may help
     ├── RemoteTaskError              a function could not be invoked
     │   └── RemoteFailureError       it answered with an error of its own
     └── LocalStackError              the embedded stack could not be started or used
@@ -47,7 +46,6 @@ released. The others end a shard as FAILED with their message as its cause. (A
 from sparklet.job.errors import EventError, ExpectationError, SparkletError
 
 __all__ = [
-    "BatchNotDoneError",
     "CheckpointConflictError",
     "DeadlineExceededError",
     "EventError",
@@ -285,12 +283,6 @@ class ShardNotDoneError(SparkletError):
 
 class ShardFailedError(SparkletError):
     """The shard that was asked for has FAILED: asking again does not help, a redrive may."""
-
-
-class BatchNotDoneError(SparkletError):
-    """A batch of objects was not done: the class and message of its cause, short enough for a state machine's state."""
-
-    retryable = True
 
 
 class RemoteTaskError(SparkletError):

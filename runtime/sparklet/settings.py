@@ -134,7 +134,6 @@ class StepSettings:
     """What the function of the state machines' steps is configured with, beside what all of the fan-out is."""
 
     map_concurrency: int  # SPARKLET_MAP_CONCURRENCY: children of a Map state at once
-    script_prefixes: tuple[str, ...] = ()  # as for the planner: what a request for objects may choose its script from
 
 
 def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
@@ -222,10 +221,7 @@ def _script_prefixes(env: Mapping[str, str]) -> tuple[str, ...]:
 def step_settings(env: Mapping[str, str] = os.environ) -> StepSettings:
     """Read what the steps of state machines need."""
     check_names(env)
-    return StepSettings(
-        map_concurrency=_number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MOST_MAP_CONCURRENCY),
-        script_prefixes=_script_prefixes(env),
-    )
+    return StepSettings(_number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MOST_MAP_CONCURRENCY))
 
 
 def check_script(uri: str, prefixes: tuple[str, ...]) -> None:

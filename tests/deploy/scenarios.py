@@ -47,7 +47,6 @@ def lead_through(stack: RecordedStack) -> None:
     do_shards(stack, received(stack))
     ask_for_runs(stack)
     settle_letters(stack)
-    do_objects(stack)
     end_runs(stack)
     take_steps(stack)
 
@@ -211,32 +210,6 @@ def settle_letters(stack: RecordedStack) -> None:
     assert len(list(store.list(f"s3://{stack.bucket}/dead-letters/"))) == 1
     assert ledger.get_shard("work", never.number).requeues == 1
     assert ledger.get_shard("work", lost.number).attempts == 1
-
-
-def do_objects(stack: RecordedStack) -> None:
-    """A run without a planner, as its machine drives it: made ready, a batch done and one left, added up, once more."""
-    request = {
-        "script": f"s3://{OUTSIDE}/in/jobs/job.py",
-        "reader": "items",
-        "items": [f"s3://{stack.bucket}/input/work.csv", f"s3://{OUTSIDE}/in/data/work.csv"],
-        "output": f"s3://{stack.bucket}/output/objects",
-        "params": {"folder": f"s3://{OUTSIDE}/in/data/"},
-        "run_id": "objects",
-    }
-    ready = stack.invoke("StepFunction", {"step": "objects", "execution": "e-1", "request": request})
-    done, left = ready["batches"]
-    answer = stack.invoke("WorkerFunction", {"sparklet": {"batch": done}})
-    assert answer["state"] == "SUCCEEDED", answer
-    result = [answer, {"Status": "FAILED", "Input": left, "Error": "Lambda.Unknown"}]
-    ended = stack.invoke("StepFunction", {"step": "collect", "run_id": "objects", "result": result, "items_in": 2})
-    assert (ended["state"], ended["items"]["failed"]) == ("FAILED", 1), ended
-    stopped = {"step": "collect", "run_id": "objects", "error": {"Error": "States.Timeout", "Cause": ""}}
-    assert stack.invoke("StepFunction", stopped)["state"] == "FAILED"
-    mistyped = {**request, "script": f"s3://{stack.bucket}/scripts/mistyped.py", "run_id": "mistyped"}
-    asked = {"step": "objects", "execution": "e-2", "request": mistyped}
-    assert "is not there" in stack.failure("StepFunction", asked)
-    again = {**request, "script": f"s3://{stack.bucket}/scripts/job.py", "run_id": "objects-2"}
-    assert stack.invoke("StepFunction", {"step": "objects", "execution": "e-3", "request": again})["how"] == "inline"
 
 
 def wait_for_lapse(stack: RecordedStack, ref: ShardRef) -> None:

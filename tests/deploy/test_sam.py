@@ -164,7 +164,7 @@ def test_sam_builds_the_workers_image_and_packs_the_other_functions(
 
     [found] = json.loads(podman(image, "image", "inspect", name))
     assert (found["Config"]["User"], found["Config"]["Entrypoint"]) == ("993:990", ["/opt/sparklet/entrypoint"])
-    for machine in ("LoopMachine", "MapMachine", "ObjectsMachine"):
+    for machine in ("LoopMachine", "MapMachine"):
         assert (folder / "built" / built["Resources"][machine]["Properties"]["DefinitionUri"]).is_file(), machine
     for function in ("PlannerFunction", "DlqConsumerFunction", "CheckerFunction", "StepFunction"):
         properties = built["Resources"][function]["Properties"]

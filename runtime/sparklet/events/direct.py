@@ -20,17 +20,17 @@ from typing import Any
 from sparklet.errors import EventError, LeaseLostError, ScriptError, ShardFailedError, ShardNotDoneError, SparkletError
 from sparklet.events import notices
 from sparklet.events.task import Event, Outcome, Source, Task, Telling
-from sparklet.model import BatchRef, ClaimStatus, ShardRef, ShardState
+from sparklet.model import ClaimStatus, ShardRef, ShardState
 
 MAX_FAILURES_TOLD = 5
 
 
 def split(event: Event) -> tuple[Task, ...]:
-    """One task; a shard of a run, or a batch of objects, if the event names one."""
+    """One task; a shard of a run if the event names one."""
     if notices.is_test_event(event):
         return (Task(Source.DIRECT, event, skip=notices.NO_OBJECT),)
     try:
-        return (Task(Source.DIRECT, event, shard=ShardRef.from_document(event), batch=BatchRef.from_document(event)),)
+        return (Task(Source.DIRECT, event, shard=ShardRef.from_document(event)),)
     except EventError as problem:
         return (Task(Source.DIRECT, event, problem=problem),)
 
@@ -43,9 +43,9 @@ def chosen(event: Event) -> Mapping[str, Any] | None:
 
 def handed_over(task: Task, wish: Mapping[str, Any]) -> Task:
     """A task of an event that was handed over: nobody's shard, and no task of the asynchronous API."""
-    if task.shard or task.batch:
+    if task.shard:
         other = EventError("the event names a shard, which has its run's script: sparklet redrive RUN --script FILE")
-        return replace(task, shard=None, batch=None, problem=other)
+        return replace(task, shard=None, problem=other)
     return replace(task, order=None, skip="", chosen=wish)
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Literal, NoReturn
 
 from sparklet.errors import EventError, SparkletError
-from sparklet.model import BatchRef, ShardRef
+from sparklet.model import ShardRef
 
 Event = Any
 """An event as Lambda decoded it: any JSON value."""
@@ -56,7 +56,6 @@ class Task:
     receive_count: int = 1  # SQS: how often the message was delivered
     group: str = ""  # SQS FIFO: tasks of one group are done in order, and none after one that failed
     shard: ShardRef | None = None  # set if the task is a shard of a run
-    batch: BatchRef | None = None  # set if a Map state hands out objects without a planner
     order: Order | None = None  # set if the asynchronous API asked for it: its state is kept under its id
     problem: EventError | None = None  # set if the record cannot be a task at all
     chosen: Mapping[str, Any] | None = None  # script, args and env of a direct invocation that hands over this event

@@ -55,8 +55,7 @@ class Job:
     args
         Every other argument, in order: for the script's own use.
     run_id, shard, attempt, generation
-        What the event says in ``sparklet``; None outside a run. A batch that Step Functions made of objects by itself
-        has run and attempt alone.
+        What the event says in ``sparklet``; None outside a run.
     exact_names
         Whether ``inputs`` are names of objects: ``*`` in them means itself.
     outcome
@@ -347,8 +346,7 @@ def _place_in_run(told: Mapping[str, Any]) -> dict[str, Any]:
     if told.keys() <= {"script", "args"}:  # empty, or what made a worker choose this script: no shard of a run
         return {}
     run_id, shard, generation = told.get("run"), told.get("shard"), told.get("generation")
-    numbered = type(shard) is int or (shard is None and isinstance(told.get("batch"), str))
-    if not (isinstance(run_id, str) and run_id and numbered) or type(generation) not in (int, type(None)):
+    if not (isinstance(run_id, str) and run_id) or type(shard) is not int or type(generation) not in (int, type(None)):
         raise EventError(f"the event's sparklet is {_shown(told)}; it must hold run, shard, attempt and generation")
     attempt = told.get("attempt")
     return {

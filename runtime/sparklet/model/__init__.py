@@ -9,7 +9,6 @@
 All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compressed) bytes (``_bytes``).
 """
 
-from sparklet.model.batches import BATCH, JOB_FILE, BatchRef, ObjectsJob
 from sparklet.model.executions import (
     INLINE_MOST,
     LONGEST_NAME,
@@ -53,15 +52,12 @@ from sparklet.model.shards import (
 from sparklet.model.tasks import TASK_ID, TaskRecord
 
 __all__ = [
-    "BATCH",
     "INLINE_MOST",
-    "JOB_FILE",
     "LONGEST_NAME",
     "RUN_ID",
     "SHARDS_PER_BUCKET",
     "TASK_ID",
     "Access",
-    "BatchRef",
     "Claim",
     "ClaimStatus",
     "Counts",
@@ -73,7 +69,6 @@ __all__ = [
     "ListSource",
     "NextRun",
     "Notice",
-    "ObjectsJob",
     "PartRecord",
     "Position",
     "Run",

@@ -12,7 +12,6 @@ from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
 from sparklet.metrics import Emitter, Meter
 from sparklet.settings import WorkerSettings, metrics_namespace, worker_settings
-from sparklet.worker.batches import BatchDesk
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.measuring import Measuring
@@ -77,8 +76,6 @@ def _worker() -> Worker:
             grace_s=settings.grace_s,
             log_stream=log_stream,
         )
-    if settings.bucket:
-        worker.batches = BatchDesk(store, scripts, settings.bucket, worker.execute, SystemClock())
     if settings.ledger_table and settings.bucket:
         worker.shards = ShardDesk(
             ledger=DynamoLedger(clients, settings.ledger_table),

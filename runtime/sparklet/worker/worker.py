@@ -8,10 +8,9 @@ from typing import Any
 from sparklet.errors import DeadlineExceededError, EventError, SettingsError, SparkletError
 from sparklet.events import Order, Outcome, Source, Task
 from sparklet.job.event_objects import event_objects
-from sparklet.model import BatchRef, ShardResult
+from sparklet.model import ShardResult
 from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.worker.batch import do_batch
-from sparklet.worker.batches import BatchDesk
 from sparklet.worker.execution import Execution, execute
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
@@ -34,7 +33,6 @@ class Worker:
     shards: ShardDesk | None  # None: no ledger is configured
     log: Log
     tasks: TaskDesk | None = None  # None: no ledger, or nobody asks through the asynchronous API
-    batches: BatchDesk | None = None  # None: no bucket is configured
 
     def do(self, tasks: Sequence[Task], deadline: Deadline, request_id: str) -> list[Outcome]:
         """Do the tasks of one event."""
@@ -58,8 +56,6 @@ class Worker:
             return Outcome(task, task.problem, acknowledged=False)
         if task.shard is not None:
             return self._shard(task, attempt_id, deadline, log.bind(run=task.shard.run_id, shard=task.shard.shard))
-        if task.batch is not None:
-            return self._batch(task, task.batch, attempt_id, deadline, log)
         return self._plain(task, attempt_id, deadline, log)
 
     def execute(self, execution: Execution, deadline: Deadline, log: Log) -> ShardResult:
@@ -81,12 +77,6 @@ class Worker:
             error = SettingsError("a shard message came, but SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set")
             return Outcome(task, error, acknowledged=False)
         return self.shards.do(task, task.shard, attempt_id, deadline, log)
-
-    def _batch(self, task: Task, batch: BatchRef, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
-        if self.batches is None:
-            error = SettingsError("a batch of objects came, but SPARKLET_BUCKET is not set")
-            return Outcome(task, error, acknowledged=False)
-        return self.batches.do(task, batch, attempt_id, deadline, log)
 
     def _ordered(self, task: Task, order: Order, attempt_id: str, deadline: Deadline, log: Log) -> Outcome:
         if self.tasks is None:

@@ -47,7 +47,6 @@ def test_everything_but_functions_aliases_timeout_and_numbers_is_deployed_as_it_
     template: dict[str, Any], local: dict[str, Any]
 ) -> None:
     aliases = {"StreamMapping", "KafkaMapping", "LoopMachine", "LoopMachineRole", "MapMachine", "MapMachineRole"}
-    aliases |= {"ObjectsMachine", "ObjectsMachineRole"}
     for name, resource in template["Resources"].items():
         if resource["Type"] != "AWS::Serverless::Function" and name not in aliases:
             assert local["Resources"][name] == resource
@@ -57,7 +56,7 @@ def test_everything_but_functions_aliases_timeout_and_numbers_is_deployed_as_it_
 
 
 def test_state_machines_are_those_of_aws(local: dict[str, Any]) -> None:
-    for name, file in (("LoopMachine", "loop"), ("MapMachine", "map"), ("ObjectsMachine", "objects")):
+    for name, file in (("LoopMachine", "loop"), ("MapMachine", "map")):
         machine = local["Resources"][name]["Properties"]
         assert machine["Definition"] == json.loads((ROOT / f"sam/statemachines/{file}.asl.json").read_text())
         assert machine["DefinitionSubstitutions"]["StepArn"] == {"Fn::GetAtt": ["StepFunction", "Arn"]}

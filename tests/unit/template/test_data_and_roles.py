@@ -58,8 +58,7 @@ def test_a_key_of_ones_own_encrypts_everything_and_every_role_may_use_it(templat
     assert all(queue["KmsMasterKeyId"] == mine for queue in of_type(template, "AWS::SQS::Queue").values())
     assert all(group["KmsKeyId"] == mine for group in of_type(template, "AWS::Logs::LogGroup").values())
     policy = template["Resources"]["KeyPolicy"]["Properties"]
-    maps = ("MapMachineRole", "ObjectsMachineRole")  # a Map reads and writes objects
-    assert policy["Roles"] == [{"Ref": role} for role in (*ROLES, *maps)]
+    assert policy["Roles"] == [{"Ref": role} for role in (*ROLES, "MapMachineRole")]
     (statement,) = policy["PolicyDocument"]["Statement"]
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
 

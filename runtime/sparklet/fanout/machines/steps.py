@@ -7,9 +7,6 @@ An event names its step; the answer is small (far below the 256 KiB of a state) 
     {"step": "record", "execution": …, "machine": …,
      "where": …, "error": …, "cause": …, "run_id": …}       → where the failure of an execution was written down
     {"step": "give_up", "run_id": …, "reason": …}           → how the run stands, what was PENDING given up
-    {"step": "objects", "request": …, "execution": …}       → a run without a planner, made ready, see ``objects``
-    {"step": "collect", "run_id": …, "result": …,
-     "error": …, "items_in": …, "map_run": …}               → how it ended, see ``collecting``
 
 ``started`` (the execution's own start, ``$$.Execution.StartTime``) may be given with each: waits are bounded by it.
 """
@@ -26,8 +23,6 @@ from sparklet.fanout.checking.checker import CheckReport, check, log_untold
 from sparklet.fanout.checking.follow_ups import next_run
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.log import log
-from sparklet.fanout.machines.collecting import collect
-from sparklet.fanout.machines.objects import prepare
 from sparklet.fanout.machines.waiting import between_waves_s, wait_s
 from sparklet.fanout.machines.waves import Wave, hand_out
 from sparklet.fanout.reporting.summary import tolerated_failures
@@ -126,18 +121,11 @@ def _give_up(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -
     return _check(at, settings, event)
 
 
-def _objects(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -> Answer:
-    prefixes, concurrency = settings.script_prefixes, settings.map_concurrency
-    return prepare(at, event.get("request"), _text(event, "execution"), prefixes, concurrency)
-
-
 STEPS: Mapping[str, Callable[[Deployment, StepSettings, Mapping[str, Any]], Answer]] = {
     "check": _check,
     "wave": _wave,
     "record": _record,
     "give_up": _give_up,
-    "objects": _objects,
-    "collect": lambda at, settings, event: collect(at, {**event, "run_id": _run_id(event)}),
 }
 """Every step by its name."""
 

@@ -11,7 +11,7 @@ from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.follow_up_ids import earlier_next_ids
 from sparklet.model import Run, RunState
 
-PUBLISHED = ("shard=", "batch=")  # what the names of folders begin with that Sparklet writes
+PUBLISHED = "shard="  # what the names of folders begin with that Sparklet writes
 
 
 def refuse_outputs(at: Deployment, run: Run) -> None:
