@@ -15,8 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import typer
 
     from sparklet.cli.app import app
-    from sparklet.cli.console import Screen
-    from sparklet.cli.exits import FAILURES, INTERRUPTED, USAGE
+    from sparklet.cli.console import FAILURES, INTERRUPTED, USAGE, Screen
     from sparklet.cli.runs import interruptible
     from sparklet.errors import RemoteFailureError, SparkletError
     from sparklet.local.extras import missing

@@ -7,10 +7,10 @@ import typer
 
 from sparklet import __version__
 from sparklet.cli.commands import changing, elsewhere, looking, machine, starting
-from sparklet.cli.exits import MEANINGS
+from sparklet.cli.console import EXIT_MEANINGS
 from sparklet.cli.grouping import grouped
 
-EXIT_CODES = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in MEANINGS.items()) + "."
+EXIT_CODES = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_MEANINGS.items()) + "."
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -13,8 +13,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from sparklet.cli.console import size_text
 from sparklet.cli.environment import JAR_GROUPS, Choice, jar_cache, worker_archive, worker_jars
-from sparklet.cli.sizes import size_text
 from sparklet.errors import NotDeployedError, SparkletError
 from sparklet.local.extras import install_command
 from sparklet.local.memory import MemoryObjectStore

@@ -8,15 +8,16 @@ import typer
 
 ORCHESTRATION = "Orchestration"
 
-Via = Literal["auto", "loop", "map", "inline", "none"]
-ViaOption = Annotated[
-    Via,
+WantedMode = Literal["queue", "loop", "map", "inline", "auto"]
+DispatchModeOption = Annotated[
+    WantedMode,
     typer.Option(
-        "--via",
+        "--dispatch-mode",
         rich_help_panel=ORCHESTRATION,
-        help="Who drives the run. none: this command plans it and fills the queue, the stack's checker looks after it. "
-        "loop, map: a state machine, over the queue or as a Distributed Map; inline: the same for up to 40 shards. "
-        "auto: the one that `sparklet plan --explain` chooses.",
+        help="How shards reach workers. queue: this command plans the run and fills the queue, and the stack's checker "
+        "looks after it. loop: a state machine does so. map: a state machine hands all shards out at once, in a "
+        "Distributed Map. inline: likewise in an inline Map, for up to 40 shards. auto: inline for up to 40 shards, "
+        "loop for more or with --rate.",
     ),
 ]
 Prices = Annotated[

@@ -1,6 +1,5 @@
 """A run's progress: a live display on a terminal, plain lines elsewhere."""
 
-import time
 from collections import deque
 from types import TracebackType
 from typing import Self
@@ -12,9 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sparklet.cli.console import Screen
-from sparklet.cli.sizes import duration_text
+from sparklet.cli.console import Screen, duration_text
 from sparklet.model import Counts, Run
+from sparklet.ports import Clock
 
 PLAIN_EVERY_S = 5.0
 WINDOW_S = 60.0  # throughput is that of the last minute
@@ -34,33 +33,34 @@ class Throughput:
 
     @property
     def per_s(self) -> float:
-        """Shards a second; 0 while nobody can tell."""
+        """Shards a second; 0 while it is unknown."""
         if len(self._seen) < 2:
             return 0.0
         (first_s, first), (last_s, last) = self._seen[0], self._seen[-1]
         return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
     def remaining_s(self, open_shards: int) -> float | None:
-        """The estimated time to the end; None while nobody can tell."""
+        """The estimated time to the end; None while it is unknown."""
         return open_shards / self.per_s if self.per_s > 0 else None
 
 
 class RunDisplay:
-    """Shows where a run stands, from its first shard to its last."""
+    """Shows a run's counts, from its first shard to its last."""
 
-    def __init__(self, screen: Screen, run_id: str) -> None:
+    def __init__(self, screen: Screen, run_id: str, clock: Clock) -> None:
         self._screen = screen
         self._run_id = run_id
+        self._clock = clock
         self._live = Live(console=screen.side, refresh_per_second=4) if screen.side.is_terminal else None
         self._throughput = Throughput()
-        self._started_s = time.monotonic()
-        self._said_s = float("-inf")
-        self._said = ""
+        self._started_s = clock.now_s()
+        self._line_s = float("-inf")  # when the last line was printed
+        self._last_line = ""
         self._details: RenderableType | None = None
 
     @property
     def live(self) -> bool:
-        """Whether somebody sees a picture that changes."""
+        """Whether the display is a terminal's, which changes in place."""
         return self._live is not None
 
     def __enter__(self) -> Self:
@@ -76,19 +76,19 @@ class RunDisplay:
 
     def show(self, run: Run, counts: Counts) -> None:
         """Show the state as it is now."""
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         ended = counts.succeeded + counts.failed
         self._throughput.add(now_s, ended)
         if self._live:
             self._live.update(self._picture(run, counts))
             return
         line = self._line(run, counts)
-        if line != self._said and (now_s - self._said_s >= PLAIN_EVERY_S or (run.sealed and counts.open == 0)):
+        if line != self._last_line and (now_s - self._line_s >= PLAIN_EVERY_S or (run.sealed and counts.open == 0)):
             self._screen.say(f"{line}{self._estimate(counts)}")
-            self._said, self._said_s = line, now_s
+            self._last_line, self._line_s = line, now_s
 
     def detail(self, details: RenderableType) -> None:
-        """What is shown below the counts from now on; on a terminal only."""
+        """Show this below the counts from now on; on a terminal only."""
         self._details = details
 
     def warn(self, text: str) -> None:
@@ -109,7 +109,7 @@ class RunDisplay:
         remaining_s = self._throughput.remaining_s(counts.open)
         rate = f" · {self._throughput.per_s * 60:.0f} shards/min" if self._throughput.per_s else ""
         end = f" · about {duration_text(remaining_s)} left" if remaining_s and counts.open else ""
-        return f"{rate}{end} · {duration_text(time.monotonic() - self._started_s)}"
+        return f"{rate}{end} · {duration_text(self._clock.now_s() - self._started_s)}"
 
     def _picture(self, run: Run, counts: Counts) -> Group:
         states = Table.grid(padding=(0, 2))

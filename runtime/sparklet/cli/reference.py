@@ -10,7 +10,7 @@ import typer
 
 from sparklet import __version__
 from sparklet.cli.app import app
-from sparklet.cli.exits import MEANINGS
+from sparklet.cli.console import EXIT_MEANINGS
 
 HEAD = """# The command line
 
@@ -35,7 +35,7 @@ def reference() -> str:
 
 
 def _exit_codes() -> str:
-    rows = "\n".join(f"| {code} | {meaning} |" for code, meaning in MEANINGS.items())
+    rows = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_MEANINGS.items())
     return f"## Exit codes\n\n| code | meaning |\n|---|---|\n{rows}\n"
 
 

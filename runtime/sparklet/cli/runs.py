@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from sparklet.cli.console import Screen
+from sparklet.cli.console import Screen, count_text, size_text
+from sparklet.cli.dispatch_modes import MachineWatch, drive, driver_of, machine_name, machine_of, was_driven
 from sparklet.cli.environment import Environment
-from sparklet.cli.machines import MachineWatch, dispatch_of, drive, driver_of, machine_of, was_driven
-from sparklet.cli.operating import look, view_details
 from sparklet.cli.progress import RunDisplay
 from sparklet.cli.resuming import again, resume_command, told_how_to_resume
-from sparklet.cli.sizes import count_text, size_text
+from sparklet.cli.run_view import look, show_finished
 from sparklet.cli.transfer import (
     LocalPaths,
     changed,
@@ -29,8 +28,8 @@ from sparklet.cli.transfer import (
 from sparklet.errors import CheckpointConflictError, PlanError, SparkletError
 from sparklet.fanout.checking.checker import CheckReport, check
 from sparklet.fanout.checking.redrive import redrive
+from sparklet.fanout.choosing.dispatch_modes import DispatchMode
 from sparklet.fanout.choosing.prices import Prices
-from sparklet.fanout.choosing.ways import Way
 from sparklet.fanout.plan_parts import planned_shard
 from sparklet.fanout.planning.local_files import local_files
 from sparklet.fanout.planning.new_run import keyed_run_id, new_run, run_id_for
@@ -52,7 +51,7 @@ def start(
     request: RunRequest,
     screen: Screen,
     *,
-    way: Way | None = None,
+    mode: DispatchMode = DispatchMode.QUEUE,
     here: bool = False,
     files: Mapping[str, str] | None = None,
     words: Sequence[str] = (),
@@ -60,19 +59,19 @@ def start(
     """Put local inputs into the bucket, enter the run, plan and dispatch it; the sealed run.
 
     ``files`` are local files that every shard needs: each is put into the bucket too, and its URI becomes the
-    parameter it is named by. With a ``way`` a state machine is started, which plans and dispatches the run; the run is
-    planned ``here`` before where the input was listed to choose the way. ``words`` are those of the command.
+    parameter it is named by. A ``mode`` with a state machine leaves it to that to plan and dispatch the run; the run is
+    planned ``here`` before where the input was listed to choose the mode. ``words`` are those of the command.
     """
-    if way is not None:
-        machine_of(env, dispatch_of(way))  # a machine that is not there is told before anything is put anywhere
-        request = replace(request, dispatch=dispatch_of(way))
+    if mode.machine:
+        machine_of(env, mode.machine)  # a machine that is not there is reported before anything is put anywhere
+        request = replace(request, dispatch=mode.dispatch)
     request = replace(request, run_id=_run_id(env, request), idempotency_key="")
     asked_s = env.at.clock.now_s()
     with told_how_to_resume(env, screen, again(words, request.run_id)):
         run = _entered(env, request, screen, files or {})
-    if way is None and run.created_s < asked_s:
+    if not mode.machine and run.created_s < asked_s:
         screen.say(f"run {run.run_id} is there already, {run.state}; this is the same run")
-    return go_on(env, run, screen, by_machine=way is not None, here=here)
+    return go_on(env, run, screen, by_machine=bool(mode.machine), here=here)
 
 
 def go_on(env: Environment, run: Run, screen: Screen, *, by_machine: bool, here: bool = False) -> Run:
@@ -193,7 +192,7 @@ def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summ
     """Check and show a run until it has ended, then fill its local output; what it has to show."""
     silent_since_s: float | None = None
     machine, details = MachineWatch(env), _Details(env, prices)
-    with RunDisplay(screen, run_id) as display:
+    with RunDisplay(screen, run_id, env.at.clock) as display:
         while True:
             try:
                 report = check(env.at, run_id)
@@ -223,6 +222,13 @@ def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summ
     return summary
 
 
+def finish(env: Environment, run_id: str, screen: Screen, prices: Prices) -> None:
+    """Watch a run to its end, show what came of it, and exit with its code."""
+    with told_how_to_resume(env, screen, resume_command(env, run_id)):
+        summary = watch(env, run_id, screen, prices)
+    show_finished(env, run_id, screen, summary)
+
+
 def poll_s(counts: Counts) -> float:
     """How long to wait before the next look: it costs as much as there are open shards."""
     return min(SLOWEST_POLL_S, POLL_S + counts.open / SLOWER_BY)
@@ -239,7 +245,7 @@ class _Details:
         began_s = time.monotonic()
         if began_s < self._next_s or report.run.state.ended:
             return
-        display.detail(view_details(look(self._env, report.run, self._prices)))
+        display.detail(look(self._env, report.run, self._prices).details())
         ended_s = time.monotonic()
         self._next_s = ended_s + max(DETAILS_EVERY_S, 20 * (ended_s - began_s))
 
@@ -261,7 +267,7 @@ def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: 
         drive(env, run, screen)
         return
     if driven:
-        machine_of(env, run.dispatch)
+        machine_of(env, machine_name(run.dispatch))
     if env.local:
         _upload_repaired(env, run, screen)
     ref = repaired_script(env.at, run, script) if script else None

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from sparklet.cli.sizes import size_text
+from sparklet.cli.console import size_text
 from sparklet.errors import PlanError, SettingsError
 from sparklet.model import Run
 from sparklet.ports import ObjectInfo, ObjectStore

@@ -21,7 +21,7 @@ from sparklet.fanout.machines.steps import take_step
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.request import RunRequest
 from sparklet.fanout.planning.planner import plan
-from sparklet.fanout.reporting.fate import object_fate
+from sparklet.fanout.reporting.object_status import object_status
 from sparklet.local.memory import FakeClock, MemoryNotifier
 from sparklet.model import ClaimStatus, Counts, Dispatch, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
 from sparklet.settings import StepSettings
@@ -110,7 +110,7 @@ def test_a_run_goes_through_failures_and_redrive_to_its_end(at: Deployment) -> N
     assert check(at, "run-1").run.state is RunState.SUCCEEDED
     manifest = json.loads(at.store.get(at.run_uri("run-1", "manifest.json")))
     assert manifest["ItemCounts"]["Succeeded"] == 12 and manifest["ResultFiles"]["FAILED"] == []
-    fate = object_fate(at, "run-1", f"s3://{at.bucket}/in/007 ü.csv")
+    fate = object_status(at, "run-1", f"s3://{at.bucket}/in/007 ü.csv")
     (found,) = fate.shards
     assert found.record is not None and found.record.number == 3 and found.record.generation == 1
 

@@ -128,6 +128,6 @@ def desk(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
         desk.world.clock.advance(duration_s)
         desk.meanwhile()
 
-    for module in (runs, looking):
-        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=meanwhile, monotonic=desk.world.clock.now_s))
+    monkeypatch.setattr(desk.world.clock, "sleep", meanwhile)
+    monkeypatch.setattr(runs, "time", SimpleNamespace(sleep=meanwhile, monotonic=desk.world.clock.now_s))
     return desk

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.cli.console import duration_text, size_text
 from sparklet.cli.options import known_runs, parse_pairs, parse_shards
 from sparklet.cli.planning_options import (
     EndOptions,
@@ -15,7 +16,6 @@ from sparklet.cli.planning_options import (
     parse_since_s,
     run_options,
 )
-from sparklet.cli.sizes import duration_text, size_text
 from sparklet.errors import PlanError, SettingsError
 from sparklet.fanout.planning.list_requests import ListRequest
 from sparklet.model import Access, RunOptions

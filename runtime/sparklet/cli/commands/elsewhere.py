@@ -9,7 +9,7 @@ import typer
 
 from sparklet.cli import options as opt
 from sparklet.cli.environment import environment
-from sparklet.cli.redriving import selected
+from sparklet.cli.failures import selected
 from sparklet.errors import PlanError
 from sparklet.fanout.choosing.elsewhere import (
     ENGINES,

@@ -3,28 +3,26 @@
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sparklet.cli import options as opt
-from sparklet.cli.console import Screen
+from sparklet.cli.console import Screen, exit_code
 from sparklet.cli.environment import Environment, environment
-from sparklet.cli.exits import exit_code
-from sparklet.cli.explaining import group_document, group_table
+from sparklet.cli.failures import group_document, group_table
 from sparklet.cli.log_lines import LogLine, LogReader
-from sparklet.cli.operating import look, lost_text
 from sparklet.cli.orchestration_options import Prices
-from sparklet.cli.render import fate_document, fate_table, run_document, runs_table
-from sparklet.cli.showing import finish, show_summary
+from sparklet.cli.render import object_document, object_table, run_document, runs_table
+from sparklet.cli.run_view import look, lost_text, show_summary
+from sparklet.cli.runs import finish
 from sparklet.cli.transfer import LocalPaths, stored_uri
 from sparklet.errors import PlanError
-from sparklet.fanout.checking.differences import verify
+from sparklet.fanout.checking.overview import verify
 from sparklet.fanout.choosing.prices import load_prices
-from sparklet.fanout.reporting.explain import explain as causes_of
-from sparklet.fanout.reporting.fate import ObjectFate, object_fate
+from sparklet.fanout.reporting.explain import explain as explain_failures
+from sparklet.fanout.reporting.object_status import ObjectStatus, object_status
 from sparklet.fanout.reporting.observed import observe
 
 FOLLOW_POLL_S = 1.0
@@ -38,7 +36,7 @@ def status(
         typer.Option(
             "--object",
             metavar="URI|FILE",
-            help="Tell the fate of this input: its address, or the local file that was put into the bucket.",
+            help="Only this input: its address, or the local file that was put into the bucket.",
             show_default=False,
         ),
     ] = "",
@@ -48,21 +46,21 @@ def status(
     ] = False,
     prices: Prices = None,
 ) -> None:
-    """Say where a run stands, or one of its input objects.
+    """Show the status of a run, or of one of its input objects.
 
     Counts, pace and estimated end, cost so far, slow shards, causes of failure, what drives it and what follows.
     """
     screen, figures = where.screen(), load_prices(prices)
     with environment(where.choice(reading=True), screen) as env:
         if object_uri:
-            _show_fate(screen, run_id, object_fate(env.at, run_id, _stored(env, run_id, object_uri)))
+            _show_object(screen, run_id, object_status(env.at, run_id, _stored(env, run_id, object_uri)))
             return
         found = env.at.ledger.get_run(run_id)
         view = look(env, found, figures)
         records = list(env.at.ledger.shards(run_id)) if shards else None
         differences = tuple(verify(env.at, run_id)) if compare else None
-        show_summary(env, screen, run_id, view.summary, records, view, differences)
-    raise typer.Exit(exit_code(view.summary.state))
+        show_summary(env, screen, run_id, view.found.summary, records, view, differences)
+    raise typer.Exit(exit_code(view.found.summary.state))
 
 
 def watch(run_id: opt.RunId, where: opt.Where, prices: Prices = None) -> None:
@@ -93,15 +91,15 @@ def explain(run_id: opt.RunId, where: opt.Where) -> None:
     screen = where.screen()
     with environment(where.choice(reading=True), screen) as env:
         run = env.at.ledger.get_run(run_id)
-        groups = causes_of(env.at, run)
+        found = observe(run, env.at.ledger.shards(run_id), env.at.clock.now_s())
+        groups = explain_failures(env.at, run, found.failures)
         if where.as_json:
             screen.document([group_document(env, run_id, group) for group in groups])
             return
         for group in groups:
             screen.out.print(group_table(env, run_id, group))
-        if not run.state.ended:
-            for number, since in observe(run, env.at.ledger.shards(run_id), env.at.clock.now_s()).lost:
-                screen.say(lost_text(number, since))
+        for number, since in found.lost:
+            screen.say(lost_text(number, since))
     if not groups:
         screen.say(f"no shard of {run_id} has failed" + ("" if run.state.ended else " so far"))
 
@@ -146,7 +144,7 @@ def _show_lines(env: Environment, reader: LogReader, as_json: bool, follow: bool
         if ended:
             return shown
         env.check()
-        time.sleep(FOLLOW_POLL_S)
+        env.at.clock.sleep(FOLLOW_POLL_S)
 
 
 def _text(line: LogLine, last: LogLine | None) -> str:
@@ -168,15 +166,14 @@ def _stored(env: Environment, run_id: str, given: str) -> str:
     return stored_uri(Path(given).resolve(), LocalPaths.load(env.paths_dir, run_id).inputs) or given
 
 
-def _show_fate(screen: Screen, run_id: str, fate: ObjectFate) -> None:
-    if not fate.shards and not fate.left_out:
+def _show_object(screen: Screen, run_id: str, found: ObjectStatus) -> None:
+    if not found.shards and not found.left_out:
         why = "it was not there when the run was planned, or a pattern left it out"
-        raise PlanError(f"{fate.uri} is in no shard of {run_id}; {why}")
+        raise PlanError(f"{found.uri} is in no shard of {run_id}; {why}")
     if screen.as_json:
-        screen.document(fate_document(fate))
-    elif fate.shards:
-        screen.out.print(fate_table(fate))
+        screen.document(object_document(found))
+    elif found.shards:
+        screen.out.print(object_table(found))
     else:
-        screen.out.print(
-            f"{fate.uri} was left out of {run_id}: {'; '.join(dict.fromkeys(fate.left_out))}", markup=False
-        )
+        reasons = "; ".join(dict.fromkeys(found.left_out))
+        screen.out.print(f"{found.uri} was left out of {run_id}: {reasons}", markup=False)

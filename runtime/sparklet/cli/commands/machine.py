@@ -4,7 +4,7 @@ import typer
 
 from sparklet.cli import doctor as doctoring
 from sparklet.cli import options as opt
-from sparklet.cli.exits import ALL_WELL, USAGE
+from sparklet.cli.console import ALL_WELL, USAGE
 
 
 def doctor(where: opt.Where) -> None:

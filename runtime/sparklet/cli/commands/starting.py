@@ -13,24 +13,14 @@ from sparklet.cli import doctor as doctoring
 from sparklet.cli import options as opt
 from sparklet.cli import planning_options as planning
 from sparklet.cli.asking import Asked, RunIdentity
-from sparklet.cli.choosing import ways_document
 from sparklet.cli.console import Screen
+from sparklet.cli.dispatch_modes import chosen_mode, was_driven
 from sparklet.cli.environment import environment
+from sparklet.cli.estimates import explain_preview, explain_run, local_size, preview_in, previewed
 from sparklet.cli.invoke import invoke_script
-from sparklet.cli.machines import was_driven
-from sparklet.cli.orchestration_options import ORCHESTRATION, FollowUpOptions, Prices, ViaOption
-from sparklet.cli.previewing import (
-    chosen_way,
-    local_size,
-    preview_in,
-    previewed,
-    show_ways,
-    ways_of_preview,
-    ways_of_run,
-)
+from sparklet.cli.orchestration_options import ORCHESTRATION, DispatchModeOption, FollowUpOptions, Prices
 from sparklet.cli.render import preview_document, preview_table, run_document
-from sparklet.cli.runs import go_on, refuse_local_increments, start
-from sparklet.cli.showing import finish
+from sparklet.cli.runs import finish, go_on, refuse_local_increments, start
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.fanout.choosing.prices import Prices as Figures
 from sparklet.fanout.choosing.prices import load_prices
@@ -50,14 +40,15 @@ def run(
     where: opt.Where,
     context: typer.Context,
     arguments: opt.Arguments = None,
-    via: ViaOption = "none",
+    dispatch_mode: DispatchModeOption = "queue",
     prices: Prices = None,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Plan a run, dispatch it, watch it to its end and bring its output home.
 
-    Local inputs are put into the bucket first; a local --output is filled at the end. With --via a state machine plans
-    the run and drives it, and goes on whatever becomes of this terminal; with --via auto the run is planned here first.
+    Local inputs are put into the bucket first; a local --output is filled at the end. With another --dispatch-mode
+    than queue a state machine plans and drives the run, and goes on whatever becomes of this terminal; with auto the
+    run is planned here first.
     """
     screen, figures = where.screen(), load_prices(prices)
     asked = Asked(script, identity, given, shards, ends, follow_ups, tuple(arguments or ()))
@@ -71,9 +62,9 @@ def run(
         with nothing_new_is_well(screen):
             with env.at.listing_once() as at:
                 once = replace(env, at=at)
-                way = chosen_way(once, request, via, figures, screen)
-                started = start(once, request, screen, way=way, here=via == "auto", files=files, words=context.obj)
-            if dear := ways_of_run(env, started, figures).dear:
+                mode, here = chosen_mode(once, request, dispatch_mode, screen), dispatch_mode == "auto"
+                started = start(once, request, screen, mode=mode, here=here, files=files, words=context.obj)
+            if dear := explain_run(env, started, figures).dear:
                 screen.warn(dear)
             finish(env, started.run_id, screen, figures)
 
@@ -93,7 +84,7 @@ def plan(
         typer.Option(
             "--explain",
             rich_help_panel=ORCHESTRATION,
-            help="Say which of loop, map and inline suits the plan, with cost and end of each.",
+            help="Say which dispatch mode suits the plan, what the run would cost and when it would end.",
         ),
     ] = False,
     prices: Prices = None,
@@ -113,14 +104,11 @@ def plan(
             with env.at.listing_once() as at:
                 planned = start(replace(env, at=at), request, screen, files=files, words=context.obj)
             screen.say(f"the run goes on by itself; sparklet watch {planned.run_id} shows it")
-            found = ways_of_run(env, planned, figures, env.at.ledger) if explain and planned.shard_count else None
+            found = explain_run(env, planned, figures, env.at.ledger) if explain and planned.shard_count else None
             if where.as_json:
-                screen.document({**run_document(planned), **({"ways": ways_document(found)} if found else {})})
+                screen.document({**run_document(planned), **({"estimate": found.document()} if found else {})})
             elif found:
-                show_ways(screen, found)
-                screen.say(
-                    "a plan goes to the queue, checked by the stack; sparklet run --via auto takes the chosen way"
-                )
+                found.show(screen)
 
 
 def resume(run_id: opt.RunId, workers: opt.LocalWorkers, where: opt.Where, prices: Prices = None) -> None:
@@ -179,20 +167,20 @@ def _show_preview(asked: Asked, where: opt.Where, screen: Screen, figures: Figur
         if not request.lists and all("://" not in each for each in request.inputs):
             size = local_size()
             found = previewed(asked.fitted(request, size.memory_mb, UNLIMITED_BYTES), doctoring.no_store(), None)
-            ways = figures and ways_of_preview(size, None, request, found, figures, local=not where.stack)
+            cost = figures and explain_preview(size, None, request, found, figures, local=not where.stack)
         else:
             with environment(where.choice(reading=True), screen) as env:
                 fitted = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
                 found = preview_in(env, fitted)
                 ledger = env.at.ledger
-                ways = figures and ways_of_preview(env.size, ledger, request, found, figures, local=env.local)
+                cost = figures and explain_preview(env.size, ledger, request, found, figures, local=env.local)
         if screen.as_json:
-            screen.document({**preview_document(found), **({"ways": ways_document(ways)} if ways else {})})
+            screen.document({**preview_document(found), **({"estimate": cost.document()} if cost else {})})
             return
         screen.out.print(preview_table(found))
-        if ways:
+        if cost:
             screen.out.print()
-            show_ways(screen, ways)
+            cost.show(screen)
 
 
 def _refuse_without_output(identity: RunIdentity) -> None:
