@@ -119,6 +119,12 @@ class Job:
         return dict(held) if isinstance(held, Mapping) else {}
 
     @property
+    def items(self) -> list[Any]:
+        """In a run of items: those of this shard, as the list has them (a row of CSV is a dict); else ``[]``."""
+        items = self.event.get("items") if isinstance(self.event, Mapping) else None
+        return list(items) if isinstance(items, list) else []
+
+    @property
     def output(self) -> str:
         """Where to write; in a run a folder of the attempt's own, published once the script has succeeded.
 

@@ -21,6 +21,7 @@ from sparklet.model.notices import Notice
 from sparklet.model.options import Access, Key, RunOptions
 from sparklet.model.runs import Dispatch, ListSource, NextRun, Run, RunState, ScriptRef
 from sparklet.model.shards import (
+    ANSWERS,
     RUN_ID,
     SHARDS_PER_BUCKET,
     Claim,
@@ -43,6 +44,7 @@ from sparklet.model.shards import (
 from sparklet.model.tasks import TASK_ID, TaskRecord
 
 __all__ = [
+    "ANSWERS",
     "INLINE_MOST",
     "LONGEST_NAME",
     "RUN_ID",

@@ -43,12 +43,13 @@ class ScriptRef:
 
 @dataclass(frozen=True, slots=True)
 class ListSource:
-    """An object that lists the input: a table of keys, or an S3 Inventory's manifest."""
+    """An object that lists the input: a table of keys, an S3 Inventory's manifest, or a table of plain items."""
 
     uri: str  # a list from the command line or standard input is copied below runs/<run_id>/lists/ first
     format: str  # lines | csv | json | jsonl | parquet | s3-inventory
-    path: str = ""  # where the addresses are: a column, or a path within a JSON document; "": found by their names
+    path: str = ""  # where addresses or items are: a column, or a path within a JSON document; "": see the guide
     etag: str = ""  # of the list when the run was entered: a list that changes is refused
+    items: bool = False  # its rows name no objects: each is an item of the input itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,10 @@ class Run:
     scripts: tuple[ScriptRef, ...]
     args: tuple[str, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
-    options: RunOptions = RunOptions()
+    options: RunOptions = field(default_factory=RunOptions)
     name: str = ""  # runs of one name belong together, see RunOptions.incremental
     lists: tuple[ListSource, ...] = ()
-    access: Access = Access()
+    access: Access = field(default_factory=Access)
     dispatch: Dispatch = Dispatch.QUEUE
     check: ScriptRef | None = None  # a run of it judges this one before it ends; if that fails, this one has FAILED
     next: NextRun | None = None

@@ -10,10 +10,10 @@ from sparklet.cli.cleaning import Cleaning
 from sparklet.cli.console import USAGE, Screen, count_text, size_text
 from sparklet.cli.dispatch_modes import end_waiting
 from sparklet.cli.environment import Environment, environment
-from sparklet.cli.failures import make_room, refuse_other_size, selected
-from sparklet.cli.orchestration_options import Prices
+from sparklet.cli.failures import make_room, redrive_run, refuse_other_size, selected
+from sparklet.cli.options import Prices
 from sparklet.cli.render import counts_document
-from sparklet.cli.runs import finish, redrive_run
+from sparklet.cli.runs import finish
 from sparklet.errors import PlanError
 from sparklet.fanout.checking.cancel import cancel as cancel_run
 from sparklet.fanout.checking.clean import RunFiles

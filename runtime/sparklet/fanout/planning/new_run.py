@@ -13,7 +13,7 @@ from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError, 
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.inventory import buckets_of, open_inventory, refuse_other_regions, resolve_inputs
 from sparklet.fanout.planning.follow_up_ids import FOLLOW_UP_ID
-from sparklet.fanout.planning.list_requests import keep_lists, readers, resolve_list, stored_at
+from sparklet.fanout.planning.list_requests import keep_lists, readers, refuse_mixed, resolve_list, stored_at
 from sparklet.fanout.planning.outputs import refuse_outputs
 from sparklet.fanout.planning.packing import refuse_unplannable
 from sparklet.fanout.planning.request import RunRequest
@@ -44,6 +44,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         raise PlanError(
             "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
         )
+    refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())
     next_output = request.next_output or f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
@@ -149,8 +150,8 @@ def _refuse_own_output(at: Deployment, inputs: Sequence[str], output_uri: str) -
 
 def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
     """The run that is known; RunExistsError naming what differs. An input's closing slash does not count."""
-    check, following = scripts.get(request.check), scripts.get(request.next)
-    known_next = known.next and (_content(known.next.script), known.next.output_uri)
+    asked_next = (_content(scripts[request.next].ref), request.next_output) if request.next else None
+    known_next = (_content(known.next.script), known.next.output_uri) if known.next else None
     differences = {
         "inputs": _bare(known.inputs) != _bare(request.inputs),
         "output": known.output_uri != request.output_uri,
@@ -163,8 +164,8 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
         "lists": not _same_lists(known, request),
         "access": known.access != request.access,
         "dispatch": known.dispatch is not request.dispatch,
-        "check": _content(known.check) != _content(check and check.ref),
-        "next": known_next != (following and (_content(following.ref), request.next_output)),
+        "check": _content(known.check) != _content(scripts[request.check].ref if request.check else None),
+        "next": known_next != asked_next,
     }
     if any(differences.values()):
         names = " and ".join(name for name, differs in differences.items() if differs)
@@ -182,7 +183,7 @@ def _same_lists(known: Run, request: RunRequest) -> bool:
     if len(known.lists) != len(request.lists):
         return False
     for source, given in zip(known.lists, request.lists, strict=True):
-        if source.path != given.path or (given.format and given.format != source.format):
+        if (source.path, source.items) != (given.path, given.items) or (given.format and given.format != source.format):
             return False
         if given.body is None and source.uri != f"{SCHEME}{given.source.partition('://')[2]}":
             return False

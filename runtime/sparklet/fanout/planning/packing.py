@@ -1,4 +1,4 @@
-"""Objects into shards: by bytes, by count, and by group; and what cannot become a plan, refused before one is made."""
+"""Objects, or items, into shards: by bytes, by count, and by group; what cannot become a plan is refused before."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from sparklet.model.options import MIB
 from sparklet.ports import ObjectStore
 
 PREFIX = "prefix"
+MAX_ITEMS_BYTES = 1024 * 1024  # of the items of one shard, which a worker hands to the script at once
 TOO_LARGE = "ShardTooLargeError"
 MAX_NAMED = 3  # objects that a refusal names
 ADVICE = (
@@ -42,7 +43,7 @@ def pack_shards(found: Iterable[Found], options: RunOptions, first_number: int =
     ----------
     options
         ``target_bytes``: weighed bytes a shard may hold, a larger object gets its own shard;
-        ``max_objects``: objects a shard may hold; ``group_by``: objects of different groups share none.
+        ``max_objects``: objects or items a shard may hold; ``group_by``: objects of different groups share none.
     first_number
         Number of the first shard.
     """
@@ -51,7 +52,8 @@ def pack_shards(found: Iterable[Found], options: RunOptions, first_number: int =
     held_bytes, held_group, number = 0, "", first_number
     for each in found:
         weight, group = each.item.weighed_bytes(options.compression_factor), group_of(each.item.uri) if group_of else ""
-        full = len(held) == options.max_objects or held_bytes + weight > options.target_bytes
+        most_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if each.item.item else options.target_bytes
+        full = len(held) == options.max_objects or held_bytes + weight > most_bytes
         if held and (full or group != held_group):
             yield _packed(number, held, held_bytes)
             number, held, held_bytes = number + 1, [], 0
@@ -108,7 +110,7 @@ def refuse_unplannable(
     if first is None:
         raise nothing_to_plan(name, inventory.skipped)
     for reader in () if options.archived == "refuse" else lists:
-        deque(reader.entries(), maxlen=0)
+        reader.read_all()
     if lists and not options.other_region:
         refuse_other_regions(store, {bucket for reader in lists for bucket in reader.buckets})
 
@@ -171,4 +173,4 @@ def too_large(shard: Shard, options: RunOptions) -> Failure | None:
 def _shown(shard: Shard, weight: int) -> str:
     weighed = f", weighed {weight / MIB:,.0f} MiB" if weight != shard.size_bytes else ""
     others = f" and {len(shard.objects) - 1} more" if len(shard.objects) > 1 else ""
-    return f"{shard.objects[0].uri}{others} ({shard.size_bytes / MIB:,.0f} MiB{weighed})"
+    return f"{shard.objects[0].name}{others} ({shard.size_bytes / MIB:,.0f} MiB{weighed})"

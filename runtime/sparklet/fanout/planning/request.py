@@ -7,16 +7,15 @@ that, documents are read by it, and the JSON Schema in ``docs/guide`` is made fr
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 from sparklet.errors import EventError, PlanError, SettingsError
-from sparklet.fanout.planning.list_requests import ListRequest
+from sparklet.fanout.planning.list_requests import ListRequest, read_items, read_lists
 from sparklet.model import Access, Dispatch, Key, RunOptions
 from sparklet.model.options import BY_WORKER, INPUT, MIB, ORCHESTRATION, RUN
 from sparklet.quantities import parse_size_bytes, parse_time_s, parse_tolerance
-from sparklet.s3_uri import SCHEME
 
 ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
 MEMORY_SHARE = 3
@@ -88,6 +87,14 @@ class RunRequest:
             "may be repeated.",
             kind="lists",
             options=("--list",),
+            metavar="FILE",
+        ),
+        Key(
+            "items",
+            INPUT,
+            "Plain items, which the script finds in job.items: a file of them (rows of CSV, JSON, JSON Lines or "
+            "Parquet, or lines of text), local, s3:// or -, may be repeated; in a document the list of them itself.",
+            kind="items",
             metavar="FILE",
         ),
     ] = ()
@@ -219,9 +226,10 @@ def places() -> Mapping[str, Place]:
         hints = get_type_hints(owner, include_extras=True)
         for each in fields(owner):
             kind, *keys = get_args(hints[each.name]) or (None,)
+            default = None if each.default is MISSING else each.default
             for key in keys:
                 if isinstance(key, Key):
-                    found.append(Place(key, key.kind or KIND_OF.get(kind, "texts"), each.default, group, each.name))
+                    found.append(Place(key, key.kind or KIND_OF.get(kind, "texts"), default, group, each.name))
     return {place.key.name: place for place in found}
 
 
@@ -241,54 +249,26 @@ def _texts(value: str | list[Any]) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _lists(value: list[Any]) -> tuple[ListRequest, ...]:
-    """Each ``"s3://…"``, or ``{"source": "s3://…", "format": "csv", "path": "key"}``; a command line's are read."""
-    return tuple(each if isinstance(each, ListRequest) else _list(each) for each in value)
-
-
-def _list(given: Any) -> ListRequest:
-    document = {"source": given} if isinstance(given, str) else given
-    texts = isinstance(document, Mapping) and all(isinstance(value, str) for value in document.values())
-    if not texts or not document.keys() <= {"source", "format", "path"} or "source" not in document:
-        raise SettingsError("each must be an s3:// address, or an object of the texts source, format and path")
-    if not document["source"].startswith(SCHEME):
-        raise SettingsError(f"the list {document['source']!r} must lie in S3: s3://…")
-    return ListRequest(**document)
-
-
 def _role(value: str) -> str:
     if not ROLE.fullmatch(value):
         raise SettingsError(f"{value!r} must look like arn:aws:iam::123456789012:role/name")
     return value
 
 
-_TEXT, _TEXTS = {"type": "string"}, {"type": ["string", "array"], "items": {"type": "string"}}
-_LIST = {
-    "anyOf": [
-        {"type": "string"},
-        {
-            "type": "object",
-            "properties": dict.fromkeys(("source", "format", "path"), _TEXT),
-            "required": ["source"],
-        },
-    ]
-}
+_TEXT, _SIZE = {"type": "string"}, {"type": ["integer", "string"]}
 KINDS: Mapping[str, Kind] = {
     "text": Kind((str,), "a text", str, _TEXT),
-    "texts": Kind((str, list), "a list of texts", _texts, _TEXTS),
+    "texts": Kind((str, list), "a list of texts", _texts, {"type": ["string", "array"], "items": _TEXT}),
     "flag": Kind((bool,), "true or false", bool, {"type": "boolean"}),
     "whole": Kind((int,), "a whole number", int, {"type": "integer"}),
     "number": Kind((int, float), "a number", float, {"type": "number"}),
-    "size": Kind(
-        (int, str), "a number or a text", lambda value: parse_size_bytes(str(value)), {"type": ["integer", "string"]}
-    ),
-    "tolerance": Kind(
-        (int, str), "a number or a text", lambda value: parse_tolerance(str(value)), {"type": ["integer", "string"]}
-    ),
+    "size": Kind((int, str), "a number or a text", lambda value: parse_size_bytes(str(value)), _SIZE),
+    "tolerance": Kind((int, str), "a number or a text", lambda value: parse_tolerance(str(value)), _SIZE),
     "time": Kind((str,), "a text", parse_time_s, _TEXT),
     "role": Kind((str,), "a text", _role, _TEXT),
     "object": Kind((dict,), "an object", dict, {"type": "object"}),
-    "lists": Kind((list,), "a list", _lists, {"type": "array", "items": _LIST}),
+    "lists": Kind((list,), "a list", read_lists, {"type": "array", "items": {"type": ["string", "object"]}}),
+    "items": Kind((list,), "a list", read_items, {"type": "array"}),
     "dispatch": Kind((str,), "a text", Dispatch, _TEXT),
 }
 
@@ -299,7 +279,7 @@ def request_schema() -> dict[str, Any]:
     for place in places().values():
         key = place.key
         if key.document:
-            limits = {"enum": list(key.choices)} if key.choices else {}
+            limits: dict[str, Any] = {"enum": list(key.choices)} if key.choices else {}
             limits |= {} if key.minimum is None else {"minimum": key.minimum}
             properties[key.name] = {**KINDS[place.kind].schema, **limits, "description": key.help}
     properties["of_event"] = {
@@ -345,7 +325,9 @@ def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bo
     for name, value in given.items():
         place, of_group = known[name], values[known[name].group]
         read = _read_value(place, named[name], value)
-        if place.kind == "tolerance":
+        if place.kind in ("lists", "items"):
+            of_group[place.field] = of_group.get(place.field, ()) + read
+        elif place.kind == "tolerance":
             of_group["tolerated_failure_count"], of_group["tolerated_failure_percentage"] = read
         elif not place.key.value:
             of_group[place.field] = read
