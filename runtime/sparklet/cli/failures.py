@@ -13,8 +13,8 @@ from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text
 from sparklet.cli.dispatch_modes import drive, driver_of, machine_name, machine_of, was_driven
-from sparklet.cli.environment import Choice, Environment
-from sparklet.cli.transfer import LocalPaths, changed, local_part, upload
+from sparklet.cli.environment import Choice, Environment, LocalPaths
+from sparklet.cli.transfer import changed, local_part, upload
 from sparklet.errors import PlanError
 from sparklet.fanout.checking.redrive import failed_with
 from sparklet.fanout.checking.redrive import redrive as redrive_shards

@@ -15,11 +15,10 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import typer
 
-from sparklet.cli.console import Screen
 from sparklet.cli.environment import LOCAL_PATHS, Choice
 from sparklet.errors import PlanError, SettingsError
 from sparklet.fanout.planning.list_requests import ListRequest
-from sparklet.fanout.planning.request import Place, RunRequest, places, read_request
+from sparklet.fanout.planning.request import RunRequest, places, read_request
 from sparklet.local.state import default_state_dir
 from sparklet.model.options import FAILURES, INPUT, ORCHESTRATION, RUN, SHARDS
 from sparklet.quantities import parse_duration_s
@@ -119,10 +118,6 @@ class Where:
         bool, typer.Option("--json", help="One JSON document on standard output; progress goes to standard error.")
     ] = False
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
-
-    def screen(self) -> Screen:
-        """Where the command writes."""
-        return Screen(self.as_json)
 
     def choice(
         self, *, reading: bool = False, keep: bool = False, memory_mb: int | None = None, timeout_s: int | None = None
@@ -239,7 +234,7 @@ def asked(words: RequestWords, lists: ListOptions, *, dry_run: bool = False) -> 
     given: dict[str, Any] = dict(words)
     for name in ("params", "env", "files"):
         if name in given:
-            given[name] = parse_pairs(places()[name].key.option, given[name])
+            given[name] = parse_pairs(places()[name].option, given[name])
     if "env" in given:
         script_environment(given["env"], "--env")
     if "since" in given:
@@ -284,6 +279,7 @@ def _read_list(source: str, options: ListOptions, *, items: bool) -> ListRequest
 
 # --- parameters of commands ---------------------------------------------------------------
 
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 PANELS = (RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION)
 TYPES: Mapping[str, Any] = {"flag": bool, "whole": int | None, "number": float | None} | dict.fromkeys(
     ("texts", "object", "lists", "items"), list[str] | None
@@ -298,26 +294,26 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     for name, parameter in inspect.signature(command).parameters.items():
         hint = hints[name]
         if hint is RequestWords:
-            groups[name] = _words, _request_parameters()
+            groups[name] = RequestWords, _request_parameters()
         elif inspect.isclass(hint) and is_dataclass(hint):
             groups[name] = hint, _fields(hint)
         else:
-            parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters.append(parameter.replace(annotation=hint, kind=KEYWORD))
             continue
         parameters += groups[name][1]
 
     def called(**given: Any) -> None:
-        made = {name: make(**{each.name: given.pop(each.name) for each in own}) for name, (make, own) in groups.items()}
-        command(**given, **made)
+        for name, (make, own) in groups.items():
+            values = {each.name: given.pop(each.name) for each in own}
+            given[name] = make(
+                **{each.name: values[each.name] for each in own if values[each.name] not in (each.default, [])}
+            )
+        command(**given)
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__
     called.__annotations__ = {each.name: each.annotation for each in parameters}
     setattr(called, "__signature__", inspect.Signature(parameters))  # noqa: B010 - what typer reads; mypy knows it not
     return called
-
-
-def _words(**given: Any) -> RequestWords:
-    return RequestWords({name: value for name, value in given.items() if value})
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
@@ -330,39 +326,32 @@ def _fields(group: Any) -> list[inspect.Parameter]:
         option.rich_help_panel = getattr(group, "PANEL", None)
         option.show_default = option.show_default and each.default not in (None, "")
         default = inspect.Parameter.empty if each.default is MISSING else each.default
-        parameters.append(_parameter(each.name, kind, option, default))
+        annotation = Annotated[kind, option]  # type: ignore[valid-type]  # a type known only now
+        parameters.append(inspect.Parameter(each.name, KEYWORD, default=default, annotation=annotation))
     return parameters
 
 
 def _request_parameters() -> list[inspect.Parameter]:
     """An option, or argument, of each key of a run's request."""
-    shown = [place for place in places().values() if place.key.command]
-    shown.sort(key=lambda place: PANELS.index(place.key.panel))
-    return [_parameter(place.key.name, *_typed(place)) for place in shown]
-
-
-def _typed(place: Place) -> tuple[Any, Any, Any]:
-    """A key's type on the command line, its option, and its default."""
-    key = place.key
-    kind = Literal[key.choices] | None if key.choices else TYPES.get(place.kind, str | None)
-    if key.argument:
-        required = place.kind == "text"
-        argument = typer.Argument(metavar=key.metavar, help=key.help, show_default=False)
-        return (str if required else kind), argument, inspect.Parameter.empty if required else None
-    default = key.shown or (place.default if place.default and place.kind in ("text", "whole", "number") else None)
-    if place.kind == "flag":
-        default = False
-    option = typer.Option(
-        *(key.options or (key.option,)),
-        metavar=key.metavar or None,
-        min=key.minimum if place.kind in ("whole", "number") else None,
-        help=key.help,
-        rich_help_panel=key.panel,
-        show_default=bool(default),
-    )
-    return kind, option, default
-
-
-def _parameter(name: str, kind: Any, option: Any, default: Any) -> inspect.Parameter:
-    annotation = Annotated[kind, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    parameters = []
+    for key, name, kind, default, *_ in sorted(places().values(), key=lambda place: PANELS.index(place.key.panel)):
+        if not key.command:
+            continue
+        of: Any = Literal[key.choices] | None if key.choices else TYPES.get(kind, str | None)
+        shown = key.shown or (default if default and kind in ("text", "whole", "number") else None)
+        option: Any = typer.Option(
+            *(key.options or (name,)),
+            metavar=key.metavar or None,
+            min=key.minimum if kind in ("whole", "number") else None,
+            help=key.help,
+            rich_help_panel=key.panel,
+            show_default=bool(shown),
+        )
+        if key.argument:
+            option = typer.Argument(metavar=key.metavar, help=key.help, show_default=False)
+        without: Any = False if kind == "flag" else shown
+        if key.name == "script":
+            of, without = str, inspect.Parameter.empty
+        annotation = Annotated[of, option]
+        parameters.append(inspect.Parameter(key.name, KEYWORD, default=without, annotation=annotation))
+    return parameters

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from sparklet.cli.console import Screen, count_text, size_text
 from sparklet.cli.dispatch_modes import MachineWatch, drive, machine_of
-from sparklet.cli.environment import Environment
+from sparklet.cli.environment import Environment, LocalPaths
 from sparklet.cli.progress import RunDisplay
 from sparklet.cli.run_view import look, show_finished
-from sparklet.cli.transfer import LocalPaths, check_output, fill, give_up_output, refuse_remote_only, upload
+from sparklet.cli.transfer import check_output, fill, give_up_output, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SparkletError
 from sparklet.fanout.checking.checker import CheckReport, check
 from sparklet.fanout.choosing.dispatch_modes import DispatchMode
@@ -98,7 +98,7 @@ def resumable(env: Environment, screen: Screen, command: Callable[[], Sequence[s
 
 def _with_local_files(env: Environment, request: RunRequest, screen: Screen) -> RunRequest:
     """The request with what lies on this machine put into the bucket, and its output there if that is a local one."""
-    paths = _output_paths(env, request)
+    paths = LocalPaths() if "://" in request.output_uri else _output_paths(env, request)
     inputs: list[str] = []
     for index, given in enumerate(request.inputs):
         inputs.append(given if "://" in given else _upload_input(env, request, index, Path(given), screen))
@@ -119,8 +119,6 @@ def _with_local_files(env: Environment, request: RunRequest, screen: Screen) -> 
 
 def _output_paths(env: Environment, request: RunRequest) -> LocalPaths:
     """The local output and what is replaced there; that of a run which is asked for again stays as it is."""
-    if "://" in request.output_uri:
-        return LocalPaths()
     output, existing = str(Path(request.output_uri).resolve()), request.options.existing
     known = LocalPaths.load(env.paths_dir, request.run_id)
     if known.output == output:

@@ -32,11 +32,6 @@ class Key:
     document: bool = True  # False: on the command line only
     command: bool = True  # False: in documents only
 
-    @property
-    def option(self) -> str:
-        """The option's long name."""
-        return self.options[0] if self.options else f"--{self.name.replace('_', '-')}"
-
 
 @dataclass(frozen=True, slots=True)
 class Access:

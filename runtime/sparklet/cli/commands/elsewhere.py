@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import typer
 
 from sparklet.cli import options as opt
+from sparklet.cli.console import Screen
 from sparklet.cli.environment import environment
 from sparklet.cli.failures import selected
 from sparklet.errors import PlanError
@@ -98,7 +99,7 @@ def commands(
     Nothing is started; what you have not named stands there in capitals. For shards that FAILED also the command that
     has Sparklet's own image do them on ECS Fargate, without Lambda's 15 minutes and into the same ledger.
     """
-    screen = where.screen()
+    screen = Screen(where.as_json)
     if bool(script) is bool(run_id):
         raise PlanError("name either a SCRIPT or a run (--run RUN)")
     tasks: list[list[Command | str]] = []

@@ -12,14 +12,14 @@ from rich.table import Table
 
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, exit_code
-from sparklet.cli.environment import Environment, environment
+from sparklet.cli.environment import Environment, LocalPaths, environment
 from sparklet.cli.failures import group_document, group_table
 from sparklet.cli.log_lines import LogLine, LogReader
 from sparklet.cli.options import Prices
 from sparklet.cli.render import object_document, object_table, run_document, runs_table
 from sparklet.cli.run_view import look, lost_text, show_summary
 from sparklet.cli.runs import finish
-from sparklet.cli.transfer import LocalPaths, stored_uri
+from sparklet.cli.transfer import stored_uri
 from sparklet.errors import PlanError
 from sparklet.fanout.checking.overview import verify
 from sparklet.fanout.checking.results import results as results_of
@@ -53,7 +53,7 @@ def status(
 
     Counts, pace and estimated end, cost so far, slow shards, causes of failure, what drives it and what follows.
     """
-    screen, figures = where.screen(), load_prices(prices)
+    screen, figures = Screen(where.as_json), load_prices(prices)
     with environment(where.choice(reading=True), screen) as env:
         if object_uri:
             _show_object(screen, run_id, object_status(env.at, run_id, _stored(env, run_id, object_uri)))
@@ -71,14 +71,14 @@ def watch(run_id: opt.RunId, where: opt.Where, prices: Prices = None) -> None:
 
     A terminal shows cost so far, slow shards and causes below the counts; `sparklet status RUN` shows them once.
     """
-    screen, figures = where.screen(), load_prices(prices)
+    screen, figures = Screen(where.as_json), load_prices(prices)
     with environment(where.choice(), screen) as env:
         finish(env, run_id, screen, figures)
 
 
 def runs(where: opt.Where) -> None:
     """List all runs, newest first."""
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         found = list(env.at.ledger.list_runs())
     if where.as_json:
@@ -91,7 +91,7 @@ def runs(where: opt.Where) -> None:
 
 def results(run_id: opt.RunId, where: opt.Where) -> None:
     """Show what the script answered for each shard (job.answer), in order; --json: a line each."""
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         table, count = Table("shard", "answer"), 0
         for line in results_of(env.at, env.at.ledger.get_run(run_id)):
@@ -109,7 +109,7 @@ def results(run_id: opt.RunId, where: opt.Where) -> None:
 
 def explain(run_id: opt.RunId, where: opt.Where) -> None:
     """Group a run's failures by cause: an example, the likely reason, what to do, and the command to type."""
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         run = env.at.ledger.get_run(run_id)
         found = observe(run, env.at.ledger.shards(run_id), env.at.clock.now_s())
@@ -138,7 +138,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
 ) -> None:
     """Show what the workers and the script wrote, each line with its shard and attempt; --json: a line each, raw."""
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         run = env.at.ledger.get_run(run_id)
         if shard is not None:

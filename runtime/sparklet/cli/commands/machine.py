@@ -4,12 +4,12 @@ import typer
 
 from sparklet.cli import doctor as doctoring
 from sparklet.cli import options as opt
-from sparklet.cli.console import ALL_WELL, USAGE
+from sparklet.cli.console import ALL_WELL, USAGE, Screen
 
 
 def doctor(where: opt.Where) -> None:
     """Check what this machine has and needs; with --stack, whether its settings go together or the account has room."""
-    screen = where.screen()
+    screen = Screen(where.as_json)
     choice = where.choice()
     findings = doctoring.examine_stack(choice.stack) if choice.stack else doctoring.examine(choice)
     if where.as_json:

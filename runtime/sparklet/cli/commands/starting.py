@@ -45,7 +45,7 @@ def run(
     than queue a state machine plans and drives the run, and goes on whatever becomes of this terminal; with auto the
     run is planned here first.
     """
-    screen, request = where.screen(), opt.asked(words, lists, dry_run=dry_run)
+    screen, request = Screen(where.as_json), opt.asked(words, lists, dry_run=dry_run)
     if prices:
         load_prices(prices)  # what is wrong with them is reported before anything is started
     if dry_run:
@@ -81,7 +81,7 @@ def plan(
     dry_run: opt.DryRun = False,
 ) -> None:
     """Plan and dispatch a run without waiting for it; with --dry-run only say what the plan would be."""
-    screen, request = where.screen(), opt.asked(words, lists, dry_run=dry_run)
+    screen, request = Screen(where.as_json), opt.asked(words, lists, dry_run=dry_run)
     figures = load_prices(prices)
     if dry_run:
         _show_preview(request, where, screen, figures if explain else None)
@@ -103,7 +103,7 @@ def resume(run_id: opt.RunId, workers: opt.LocalWorkers, where: opt.Where, price
 
     Whatever was broken off prints this command, with the options that lead to the same stack.
     """
-    screen, figures = where.screen(), load_prices(prices)
+    screen, figures = Screen(where.as_json), load_prices(prices)
     with environment(workers.choice(where), screen) as env:
         run = env.at.ledger.get_run(run_id)
         go_on(env, run, screen, by_machine=was_driven(env, run))

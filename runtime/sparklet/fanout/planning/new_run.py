@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError, RunExistsError
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.inventory import buckets_of, open_inventory, refuse_other_regions, resolve_inputs
+from sparklet.fanout.inventory import open_inventory, refuse_other_regions, resolve_inputs
 from sparklet.fanout.planning.follow_up_ids import FOLLOW_UP_ID
 from sparklet.fanout.planning.list_requests import keep_lists, readers, refuse_mixed, resolve_list, stored_at
 from sparklet.fanout.planning.outputs import refuse_outputs
@@ -19,8 +19,7 @@ from sparklet.fanout.planning.packing import refuse_unplannable
 from sparklet.fanout.planning.request import RunRequest
 from sparklet.fanout.planning.run_lock import refuse_another_open, take_run_lock
 from sparklet.model import RUN_ID, Dispatch, NextRun, Run, ScriptRef
-from sparklet.ports import ObjectStore
-from sparklet.s3_uri import SCHEME
+from sparklet.s3_uri import SCHEME, split_uri
 
 RUN_ID_IN_OUTPUT = "{run_id}"  # for who asks for run after run with the same words
 MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id
@@ -44,7 +43,8 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         raise PlanError(
             "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
         )
-    refuse_mixed(request.lists, request.inputs, request.options)
+    if request.lists:
+        refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())
     next_output = request.next_output or f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
@@ -53,7 +53,8 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         output_uri=_folder(request.output_uri.replace(RUN_ID_IN_OUTPUT, run_id)),
         next_output=_folder(next_output.replace(RUN_ID_IN_OUTPUT, run_id)) if request.next else "",
     )
-    scripts = {source: read_script(at, run_id, source, request.py_files) for source in _sources(request)}
+    sources = filter(None, (request.script, request.check, request.next))
+    scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
     if known := at.known_run(run_id):
         return _same_run(known, request, scripts)
     if request.options.incremental:
@@ -62,7 +63,8 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
     refuse_outputs(at, run)
     for script in scripts.values():
         keep_script(at, script)
-    keep_lists(at, request.lists, run.lists)
+    if request.lists:
+        keep_lists(at, request.lists, run.lists)
     try:
         at.ledger.create_run(run)
     except RunExistsError:
@@ -99,11 +101,6 @@ def _folder(uri: str) -> str:
     return f"{SCHEME}{rest.rstrip('/')}/"
 
 
-def _sources(request: RunRequest) -> dict[str, None]:
-    """Main, check and next script, each once."""
-    return dict.fromkeys(filter(None, (request.script, request.check, request.next)))
-
-
 def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
     """The run as it enters the ledger, its input shown to be there and plannable."""
     store, options = at.inputs(request.access), request.options
@@ -112,7 +109,7 @@ def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, Script
     if request.next:
         _refuse_own_output(at, (*inputs, request.output_uri), request.next_output)
     if not options.other_region:
-        refuse_other_regions(store, buckets_of(inputs))
+        refuse_other_regions(store, {split_uri(uri)[0] for uri in inputs})
     sources = [resolve_list(store, given) for given in request.lists]
     stored = enumerate(zip(request.lists, sources, strict=True))
     run = Run(
@@ -132,7 +129,7 @@ def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, Script
         next=NextRun(scripts[request.next].ref, request.next_output) if request.next else None,
         created_s=at.clock.now_s(),
     )
-    lists = list(readers(store, request.lists, sources))
+    lists = list(readers(store, request.lists, sources)) if sources else []
     name = ", ".join([*inputs, *(given.source for given in request.lists)])
     refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
     return run
@@ -221,7 +218,13 @@ def read_script(at: Deployment, run_id: str, source: str, py_files: Sequence[str
     for given in (source, *py_files):
         if not given.endswith(PY_FILE_SUFFIXES):
             raise PlanError(f"the py-file {given} must end in {', '.join(PY_FILE_SUFFIXES)}")
-        body = _read(at.store, given, "py-file" if files else "script")
+        what = "py-file" if files else "script"
+        try:
+            body = at.store.get(given) if given.startswith(SCHEME) else Path(given).read_bytes()
+        except (ObjectNotFoundError, FileNotFoundError):
+            raise PlanError(f"the {what} {given} is not there; check its spelling") from None
+        except OSError as error:
+            raise PlanError(f"the {what} {given} cannot be read: {error.strerror}") from error
         name = given.rstrip("/").rpartition("/")[2]
         files.append((at.run_uri(run_id, f"script/{hashlib.sha256(body).hexdigest()}/{name}"), body))
     (uri, body), *others = files
@@ -229,15 +232,6 @@ def read_script(at: Deployment, run_id: str, source: str, py_files: Sequence[str
     whole = source if source.startswith(SCHEME) else str(Path(source).resolve())
     ref = ScriptRef(uri, hashlib.sha256(body).hexdigest(), whole, tuple(each for each, _ in others))
     return ScriptFiles(ref, tuple(files))
-
-
-def _read(store: ObjectStore, source: str, what: str) -> bytes:
-    try:
-        return store.get(source) if source.startswith(SCHEME) else Path(source).read_bytes()
-    except (ObjectNotFoundError, FileNotFoundError):
-        raise PlanError(f"the {what} {source} is not there; check its spelling") from None
-    except OSError as error:
-        raise PlanError(f"the {what} {source} cannot be read: {error.strerror}") from error
 
 
 def refuse_bad_syntax(source: str, body: bytes) -> None:

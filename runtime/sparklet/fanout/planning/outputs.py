@@ -54,8 +54,7 @@ def make_room(at: Deployment, run: Run) -> None:
     CheckpointConflictError
         If one of those has not ended: the next call may find that it has.
     """
-    ids = earlier_next_ids(run.parent, run.run_id) if run.parent else ()
-    earlier = [found for run_id in ids if (found := at.known_run(run_id))]
+    earlier = [found for run_id in earlier_next_ids(run.parent, run.run_id) if (found := at.known_run(run_id))]
     for other in earlier:
         if not other.state.ended:
             raise CheckpointConflictError(f"{run.run_id} is planned once {other.run_id} has ended, which it replaces")

@@ -106,7 +106,8 @@ def refuse_unplannable(
         refuse_oversize(pack_shards(slice_objects(store, whole, options) if options.split else whole, options), options)
     if options.archived == "refuse":
         deque(objects, maxlen=0)
-    refuse_archived(inventory, options)
+        if inventory.archived_names:
+            raise archived(inventory)
     if first is None:
         raise nothing_to_plan(name, inventory.skipped)
     for reader in () if options.archived == "refuse" else lists:
@@ -138,14 +139,12 @@ def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
         )
 
 
-def refuse_archived(inventory: Inventory, options: RunOptions) -> None:
-    """PlanError if an inventory left out archived objects, and the options say to refuse them."""
-    count = inventory.skipped.get(ARCHIVED, 0)
-    if not count or options.archived != "refuse":
-        return
+def archived(inventory: Inventory) -> PlanError:
+    """The error of an inventory that left out archived objects."""
+    count = inventory.skipped[ARCHIVED]
     named = ", ".join(inventory.archived_names)
     more = f" and {count - len(inventory.archived_names)} more" if count > len(inventory.archived_names) else ""
-    raise PlanError(
+    return PlanError(
         f"{count} objects of the input are archived and cannot be read: {named}{more}; "
         "restore them first, or leave them out with --archived skip"
     )

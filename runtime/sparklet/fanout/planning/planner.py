@@ -13,6 +13,7 @@ marked were dispatched again. The plan is sealed with the number of shards that 
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Self
@@ -108,11 +109,11 @@ def plan(
         return run
     if run.options.incremental:
         take_run_lock(at, run)
-    if not sealed.parts:
+    if not sealed.parts and (run.parent or run.options.existing == "overwrite"):
         make_room(at, run)
-    with LeftOut() as left_out:
+    with closing(LeftOut()) as left_out:
         planning = _Planning(at, run, sealed, outbox, progress, left_out)
-        for each in _parts(planning.shards(), part_shards, part_bytes):
+        for each in _parts(planning.shards, part_shards, part_bytes):
             planning.add(each)
             if stop():
                 return at.ledger.get_run(run_id)
@@ -160,15 +161,13 @@ class _Planning:
         self._whole: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()  # by this planner, until its last sealed part
         self._inventory = open_inventory(at, run, told=left_out.add)
-
-    def shards(self) -> Iterator[Packed]:
-        """The shards after the last sealed part."""
-        options, position = self._run.options, self._sealed.position
+        options, position = run.options, sealed.position
         objects = self._inventory.objects(position)
         if options.split:
-            store = self._at.inputs(self._run.access)
+            store = at.inputs(run.access)
             objects = slice_objects(store, objects, options, position, lambda _, why: self._whole.update([why]))
-        return pack_shards(objects, options, self._sealed.shards)
+        self.shards = pack_shards(objects, options, sealed.shards)
+        """The shards after the last sealed part."""
 
     def add(self, made: _Part) -> None:
         """Write, seal and dispatch one part."""
@@ -185,7 +184,8 @@ class _Planning:
             skipped=skipped,
         )
         self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
-        self._name_left_out(beside(name), skipped)
+        if skipped:
+            self._name_left_out(beside(name), skipped)
         self._at.ledger.add_part(self._run.run_id, part)
         self._sealed, self._skipped = self._sealed.and_part(part), Counter(made.skipped)
         dispatch_part(self._at, self._run, part, body, self._outbox)
@@ -200,7 +200,7 @@ class _Planning:
         return self._at.ledger.get_run(self._run.run_id)
 
     def _name_left_out(self, name: str, skipped: Mapping[str, int]) -> None:
-        if skipped and (lines := self._left_out.take(named(skipped))):
+        if lines := self._left_out.take(named(skipped)):
             self._at.store.put(self._at.part_uri(self._run.run_id, name), lines)
 
     def _notify(self, sealed: bool = False) -> None:
@@ -268,11 +268,30 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
     PlanError
         If the part is not what was sealed.
     """
-    uri = at.part_uri(run.run_id, part.part)
-    try:
-        records, oversize = _read_part(run, part.part, body, at.clock.now_s())
-    except EventError as error:
-        raise PlanError(f"the plan part {uri} is damaged: {error}; {ANOTHER_RUN}") from error
+    uri, now_s = at.part_uri(run.run_id, part.part), at.clock.now_s()
+    records: list[ShardRecord] = []
+    oversize: dict[int, Failure] = {}
+    offset = 0
+    for line in body.splitlines(keepends=True):
+        try:
+            shard = Shard.from_line(line)
+        except EventError as error:
+            raise PlanError(f"the plan part {uri} is damaged: {error}; {ANOTHER_RUN}") from error
+        records.append(
+            ShardRecord(
+                run_id=run.run_id,
+                number=shard.number,
+                part=part.part,
+                offset=offset,
+                length=len(line),
+                object_count=len(shard.objects),
+                size_bytes=shard.size_bytes,
+                changed_s=now_s,
+            )
+        )
+        if failure := too_large(shard, run.options):
+            oversize[shard.number] = failure
+        offset += len(line)
     if [record.number for record in records] != list(range(part.first_shard, part.next_shard)):
         planned = f"{part.shard_count} shards from {part.first_shard} on"
         raise PlanError(
@@ -295,26 +314,3 @@ def _until_cancelled(at: Deployment, run_id: str, records: list[ShardRecord]) ->
                 raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is dispatched")
             asked_s = at.clock.now_s()
         yield record.ref.to_body()
-
-
-def _read_part(run: Run, part: str, body: bytes, now_s: float) -> tuple[list[ShardRecord], dict[int, Failure]]:
-    """The ledger's records of a part's shards, each with the place of its line; the end of those that are too large."""
-    records, oversize, offset = [], {}, 0
-    for line in body.splitlines(keepends=True):
-        shard = Shard.from_line(line)
-        records.append(
-            ShardRecord(
-                run_id=run.run_id,
-                number=shard.number,
-                part=part,
-                offset=offset,
-                length=len(line),
-                object_count=len(shard.objects),
-                size_bytes=shard.size_bytes,
-                changed_s=now_s,
-            )
-        )
-        if failure := too_large(shard, run.options):
-            oversize[shard.number] = failure
-        offset += len(line)
-    return records, oversize

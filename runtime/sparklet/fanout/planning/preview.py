@@ -10,7 +10,7 @@ from sparklet.fanout.inventory.digests import Digests
 from sparklet.fanout.inventory.found import EMPTY
 from sparklet.fanout.planning.list_requests import ListRequest, readers, refuse_mixed, resolve_list
 from sparklet.fanout.planning.local_files import local_files
-from sparklet.fanout.planning.packing import Packed, nothing_to_plan, pack_shards, refuse_archived
+from sparklet.fanout.planning.packing import Packed, archived, nothing_to_plan, pack_shards
 from sparklet.fanout.planning.slicing import slice_objects
 from sparklet.model import InputObject, Position, RunOptions, Shard
 from sparklet.ports import ObjectStore
@@ -124,7 +124,8 @@ class _Objects:
     def _stored(self, sources: Sequence[str], lists: Sequence[ListReader] = ()) -> Iterator[Found]:
         inventory = Inventory(self.store, sources, self.options, lists, done=self.done)
         yield from slice_objects(self.store, inventory.objects(), self.options)
-        refuse_archived(inventory, self.options)
+        if inventory.archived_names and self.options.archived == "refuse":
+            raise archived(inventory)
         self.skipped.update(inventory.skipped)
 
     def _local(self, folder: Path) -> Iterator[Found]:

@@ -172,6 +172,14 @@ class RunRequest:
     def fitted(self, memory_mb: int, scratch_bytes: int) -> "RunRequest":
         """The request for workers of this size (0: not known), which bounds a shard if no size was named.
 
+        The bound is a third of the memory, and no more than the scratch. Spark streams what it reads, so a scan alone
+        needs little, however large the input. What grows with it is a cache or a collected frame, in a heap that is
+        two thirds of the memory, and a sort or shuffle, which spills about its input to scratch. So 1,769 MB take 589
+        MiB and 3,008 MB 1,002 MiB, where 128 and 400 MB of CSV must do, and the usual 512 MiB of ``/tmp`` cap both. A
+        script that only streams can do more: raise it. The other bound is the deadline, which nobody can know at
+        planning: 15 minutes at 5 MB/s are 4.5 GB, beyond this limit at every memory size. Measured in containers:
+        docs/decisions/0026.
+
         Raises
         ------
         PlanError
@@ -179,7 +187,7 @@ class RunRequest:
         """
         options, most_bytes = self.options, scratch_bytes // SCRATCH_SHARE
         if options.max_shard_bytes == BY_WORKER:
-            options = replace(options, max_shard_bytes=default_max_shard_bytes(memory_mb, scratch_bytes))
+            options = replace(options, max_shard_bytes=min(memory_mb * MIB // MEMORY_SHARE, scratch_bytes))
         if scratch_bytes and options.split and options.target_bytes > most_bytes:
             raise PlanError(
                 f"slices of {options.target_bytes / MIB:,.0f} MiB are fetched into /tmp, which has "
@@ -187,19 +195,6 @@ class RunRequest:
                 f"{most_bytes // MIB:,} MiB or less, or give the function more ephemeral storage"
             )
         return replace(self, options=options)
-
-
-def default_max_shard_bytes(memory_mb: int, scratch_bytes: int) -> int:
-    """The weighed bytes of one shard that a function of this size takes on without being told more.
-
-    A third of its memory, and no more than its scratch. Spark streams what it reads, so a scan alone needs little,
-    however large the input. What grows with it is a cache or a collected frame, in a heap that is two thirds of the
-    memory, and a sort or shuffle, which spills about its input to scratch. So 1,769 MB take 589 MiB and 3,008 MB
-    1,002 MiB, where 128 and 400 MB of CSV must do, and the usual 512 MiB of ``/tmp`` cap both. A script that only
-    streams can do more: raise it. The other bound is the deadline, which nobody can know at planning: 15 minutes
-    at 5 MB/s are 4.5 GB, beyond this limit at every memory size. Measured in containers: docs/decisions/0026.
-    """
-    return min(memory_mb * MIB // MEMORY_SHARE, scratch_bytes)
 
 
 # --- the definition -----------------------------------------------------------------------
@@ -212,6 +207,7 @@ class Place(NamedTuple):
     """A key, and the field that holds its value."""
 
     key: Key
+    option: str
     kind: str
     default: Any
     group: str  # the request's own field that holds the value's: options | access; "": the request
@@ -229,7 +225,8 @@ def places() -> Mapping[str, Place]:
             default = None if each.default is MISSING else each.default
             for key in keys:
                 if isinstance(key, Key):
-                    found.append(Place(key, key.kind or KIND_OF.get(kind, "texts"), default, group, each.name))
+                    option = key.options[0] if key.options else f"--{key.name.replace('_', '-')}"
+                    found.append(Place(key, option, key.kind or KIND_OF.get(kind, "texts"), default, group, each.name))
     return {place.key.name: place for place in found}
 
 
@@ -318,7 +315,7 @@ def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bo
         If a value is not what it must be, two contradict each other, or one is missing.
     """
     known = {name: place for name, place in places().items() if (place.key.command if command else place.key.document)}
-    named = {name: place.key.option if command else name for name, place in known.items()}
+    named = {name: place.option if command else name for name, place in known.items()}
     if unknown := sorted(given.keys() - known):
         raise EventError(_unknown(unknown[0], sorted(known)))
     values: dict[str, dict[str, Any]] = {"": {}, "access": {}, "options": {"max_shard_bytes": BY_WORKER}}
