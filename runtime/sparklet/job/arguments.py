@@ -255,13 +255,13 @@ class Job:
     def answer(self, document: Any) -> None:
         """Answer whoever waits: the output of a Step Functions task, of a direct invocation, of an API request.
 
-        The last call counts. For an API the document is the response's JSON body, or the
-        whole response if it has a ``statusCode``.
+        In a run the answers of all shards are its results (``sparklet results``). The last call counts. For an API the
+        document is the response's JSON body, or the whole response if it has a ``statusCode``.
 
         Parameters
         ----------
         document
-            Any JSON value of at most 6 MB.
+            Any JSON value of at most 6 MB; in a run 256 KiB.
 
         Raises
         ------

@@ -209,6 +209,7 @@ def test_standard_input_is_a_list_of_addresses(option: str, monkeypatch: pytest.
     [
         ("", "no input was given"),
         ("--input - --list -", "once only"),
+        ("--items - --list -", "once only"),
         ("--list nowhere.csv", "nowhere.csv cannot be read"),
         ("--input s3://b/ --list-path key", "there is none"),
     ],

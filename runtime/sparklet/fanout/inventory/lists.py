@@ -132,25 +132,8 @@ class ListReader:
             raise PlanError(f"the list {name}{f', row {row}' if row else ''}: {error}") from error
 
 
-class ListedItems:
-    """The items of a list as candidates."""
-
-    def __init__(self, reader: ListReader) -> None:
-        self._reader = reader
-
-    def relative(self, uri: str) -> str:
-        """Items have no address that patterns could be compared with."""
-        return uri
-
-    def candidates(self, at: Position) -> Iterator[Candidate]:
-        """All items behind a position."""
-        after_file, after_row = map(int, (at.after or "0:0").split(":"))
-        for (file, row), item in self._reader.items((after_file, after_row)):
-            yield Candidate(f"{file}:{row}", "", None, item=item)
-
-
-class ListedObjects:
-    """The objects of a list as candidates: what the list does not say of them is asked for, several at a time."""
+class Listed:
+    """The rows of a list as candidates: what the list does not say of objects is asked for, several at a time."""
 
     def __init__(self, reader: ListReader, store: ObjectStore, options: RunOptions) -> None:
         self._reader, self._store, self._options = reader, store, options
@@ -160,8 +143,12 @@ class ListedObjects:
         return split_uri(uri)[1]
 
     def candidates(self, at: Position) -> Iterator[Candidate]:
-        """All objects behind a position; where slices are left to plan, their object first."""
+        """All objects, or items, behind a position; where slices are left to plan, their object first."""
         file, row = map(int, (at.after or "0:0").split(":"))
+        if self._reader.holds_items:
+            for place, item in self._reader.items((file, row)):
+                yield Candidate(f"{place[0]}:{place[1]}", "", None, item=item)
+            return
         entries = self._reader.entries((file, row - 1) if at.slices else (file, row))
         while batch := list(islice(entries, HEADS_AT_ONCE)):
             unknown = [(entry.uri, self._version(entry)) for _, entry in batch if self._must_ask(entry)]

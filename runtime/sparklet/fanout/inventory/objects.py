@@ -24,7 +24,7 @@ from sparklet.fanout.inventory.found import (
     Found,
 )
 from sparklet.fanout.inventory.globs import Filter
-from sparklet.fanout.inventory.lists import ListedItems, ListedObjects, ListReader
+from sparklet.fanout.inventory.lists import Listed, ListReader
 from sparklet.model import InputObject, Position, Run, RunOptions
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.s3_uri import SCHEME, split_uri
@@ -204,8 +204,7 @@ class Inventory:
     ) -> None:
         folders = AllVersions if options.all_versions else CurrentObjects
         self._sources: list[Source] = [folders(store, given) for given in inputs]
-        for reader in lists:
-            self._sources.append(ListedItems(reader) if reader.holds_items else ListedObjects(reader, store, options))
+        self._sources += [Listed(reader, store, options) for reader in lists]
         self._finds_duplicates = any(not reader.holds_items for reader in lists)
         self._options, self._planned, self._done, self._told = options, planned, done, told
         self._filter = Filter(options.include, options.exclude)
