@@ -9,6 +9,7 @@ The event's keys (``request.places``, docs/guide/run-request.schema.json) are th
 ``{"run_id": "daily-7"}`` alone: the answer says whether the plan is sealed, so whoever asks repeats that until it is.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,15 +17,15 @@ from typing import Any
 from sparklet.errors import CheckpointConflictError, EventError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.object_events import KEY as OF_EVENT
-from sparklet.fanout.planning.object_events import object_and_key
 from sparklet.fanout.planning.planner import Sealed, plan
 from sparklet.fanout.planning.request import RunRequest, read_request
+from sparklet.job.event_objects import event_objects
 from sparklet.model import Run
 from sparklet.settings import PlannerSettings, check_script
 
 PART_SHARDS = 250  # smaller than elsewhere: between two parts lies what a planner that is stopped has done for nothing
 PART_S = 60.0  # of sending, where a run has a rate
+OF_EVENT = "of_event"
 SPARE_S = 30.0  # for what comes after the last part, and for an answer
 
 
@@ -72,7 +73,7 @@ def run_request(event: Any, request_id: str) -> RunRequest:
     if (asked := given.pop(OF_EVENT, None)) is not None:
         if given.keys() & {"inputs", "lists"}:
             raise EventError(f"the request has {OF_EVENT} and other inputs; the object of the event is the input")
-        uri, key = object_and_key(asked, (given.get("output"), given.get("next_output")))
+        uri, key = _object_and_key(asked, (given.get("output"), given.get("next_output")))
         given |= {"inputs": [uri]}
         if "run_id" not in given:
             given["idempotency_key"] = key  # a machine's own key is of its execution
@@ -90,6 +91,47 @@ def _document(event: Any) -> dict[str, Any]:
     except (UnicodeEncodeError, RecursionError) as error:
         raise EventError(f"a request holds what is no text in UTF-8, or is nested too deeply: {error}") from error
     return {key: value for key, value in event.items() if value is not None and value != ""}
+
+
+def _object_and_key(given: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
+    """The object that an event of S3 is about, and the idempotency key of the run that it asks for.
+
+    A rule of EventBridge puts the event whole into the request, as JSON within JSON, so that no key of an object can
+    write into the request: ``"of_event": {"event": <aws.events.event.json>, "below": "s3://bucket/incoming/"}`` (see
+    ``sam/schedule.yaml``). The same event again is the same run: an event is known by the object's address, version,
+    ETag and sequencer.
+
+    Parameters
+    ----------
+    given
+        ``event``, as EventBridge has it, and ``below``, what the rule that passed it on watches.
+    outputs
+        Where the run will write: not below that, or each run would start the next one.
+
+    Raises
+    ------
+    EventError
+        If it names no object, or several, or a folder.
+    """
+    if not isinstance(given, Mapping) or not given.keys() <= {"event", "below"}:
+        raise EventError(f"{OF_EVENT} must be an object of the keys event and below")
+    event, below = given.get("event"), given.get("below", "")
+    found = event_objects(event)
+    if len(found) != 1 or not isinstance(event, dict):
+        raise EventError(
+            f"{OF_EVENT}.event is about {len(found) or 'no'} objects; it must be about one that can be read"
+        )
+    (uri,) = found
+    if uri.endswith("/"):
+        raise EventError(f"{OF_EVENT}.event is about {uri}, which stands for a folder; let the rule watch a suffix")
+    if not isinstance(below, str) or not uri.startswith(below):
+        raise EventError(f"{OF_EVENT}.event is about {uri}, which does not lie below {below!r}")
+    for output in outputs:
+        if below and isinstance(output, str) and output.startswith(below):
+            raise EventError(f"the output {output} lies below {below}: each run would start the next one")
+    found_object = event.get("detail", {}).get("object", {})
+    identity = [uri, *(found_object.get(name) for name in ("version-id", "etag", "sequencer"))]
+    return uri, hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 def _plan(at: Deployment, run: Run, remaining_s: Callable[[], float]) -> Run:

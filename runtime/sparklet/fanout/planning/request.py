@@ -279,10 +279,7 @@ def request_schema() -> dict[str, Any]:
             limits: dict[str, Any] = {"enum": list(key.choices)} if key.choices else {}
             limits |= {} if key.minimum is None else {"minimum": key.minimum}
             properties[key.name] = {**KINDS[place.kind].schema, **limits, "description": key.help}
-    properties["of_event"] = {
-        "type": "object",
-        "description": "Instead of inputs: an event of S3, whose object is read.",
-    }
+    properties["of_event"] = {"type": "object", "description": "Instead of inputs: an event of S3 about the input."}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A run that the planner function is asked for",

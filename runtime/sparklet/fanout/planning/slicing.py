@@ -99,8 +99,9 @@ def _cut(store: ObjectStore, item: InputObject, kind: str, target_bytes: int) ->
     for _ in range(TRIES):
         if item.etag:
             try:
-                cut = _parquet_slices if kind == "parquet" else _csv_slices if kind == "csv" else _line_slices
-                return item, cut(store, item, target_bytes)
+                if kind == "parquet":
+                    return item, _parquet_slices(store, item, target_bytes)
+                return item, _line_slices(store, item, target_bytes, with_header=kind == "csv")
             except ObjectChangedError:
                 pass
         info = store.head(item.uri, item.version_id)
@@ -112,15 +113,7 @@ def _reader(store: ObjectStore, item: InputObject) -> Read:
     return lambda offset, length: store.get(item.uri, offset, length, item.etag, item.version_id)
 
 
-def _csv_slices(store: ObjectStore, item: InputObject, target_bytes: int) -> list[InputObject]:
-    return _of_lines(store, item, target_bytes, with_header=True)
-
-
-def _line_slices(store: ObjectStore, item: InputObject, target_bytes: int) -> list[InputObject]:
-    return _of_lines(store, item, target_bytes, with_header=False)
-
-
-def _of_lines(store: ObjectStore, item: InputObject, target_bytes: int, *, with_header: bool) -> list[InputObject]:
+def _line_slices(store: ObjectStore, item: InputObject, target_bytes: int, *, with_header: bool) -> list[InputObject]:
     header_bytes, cuts = cut_lines(_reader(store, item), item.size_bytes, target_bytes, with_header=with_header)
     bounds = [header_bytes, *cuts, item.size_bytes]
     slices = []
