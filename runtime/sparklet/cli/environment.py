@@ -184,7 +184,7 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
     spark = find_spec("pyspark")
     if spark is None or spark.origin is None:
         raise LocalStackError(missing("pyspark"))
-    spark_settings()  # what is wrong in the user's shell is told here, not by workers that do not start
+    spark_settings()  # what is wrong in the user's shell is reported here, not by workers that do not start
     java = find_java()
     offline = bool(os.environ.get("SPARKLET_OFFLINE"))
     jars = worker_jars(java, screen.say, offline)

@@ -36,7 +36,7 @@ class Deployment:
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
 
     tasks: TaskStore | None = None  # of the asynchronous API; only its dead letters need them
-    notifier: Notifier | None = None  # who is told how runs, and tasks of the API, ended
+    notifier: Notifier | None = None  # notified of how runs, and tasks of the API, ended
     letters: TaskQueue | None = None  # the dead-letter queue; only its depth is asked for
     meter: Meter | None = None  # None: nobody collects what is measured
     listed: Callable[[Access], ObjectStore] | None = None  # see ``listing_once``

@@ -28,7 +28,7 @@ class Dispatch(StrEnum):
     """Who hands a run's shards to the workers."""
 
     QUEUE = "queue"  # a message for each shard
-    MAP = "map"  # a Map state, wave by wave, those that are PENDING in the ledger; no message is ever sent
+    MAP = "map"  # a Map state, by map batches of what is PENDING in the ledger; no message is ever sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Run:
     lists: tuple[ListSource, ...] = ()
     access: Access = field(default_factory=Access)
     dispatch: Dispatch = Dispatch.QUEUE
-    check: ScriptRef | None = None  # a run of it judges this one before it ends; if that fails, this one has FAILED
+    check: ScriptRef | None = None  # a run of it checks this one before it ends; if that fails, this one has FAILED
     next: NextRun | None = None
     parent: str = ""  # the run whose check or next one this is
     state: RunState = RunState.PLANNING
@@ -90,7 +90,7 @@ class Run:
     created_s: float = 0.0
     ended_s: float | None = None
     cancelled_s: float | None = None  # when somebody asked for its end
-    notified_s: float | None = None  # when the end of its last generation was told
+    notified_s: float | None = None  # when the end of its last generation was notified
     env: Mapping[str, str] = field(default_factory=dict)  # what the script finds in its environment
 
     @property

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jsonschema
 import pytest
 
 from sparklet.errors import (
@@ -17,7 +18,7 @@ from sparklet.errors import (
 from sparklet.fanout.planning import plan_requests
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.plan_requests import handle_request, run_request
-from sparklet.fanout.planning.request import places
+from sparklet.fanout.planning.request import places, request_schema
 from sparklet.model import Access, Dispatch, RunState
 from sparklet.settings import PlannerSettings
 from tests.unit.fanout.world import BUCKET, SCRIPT, SOURCE, World
@@ -210,6 +211,19 @@ def test_every_option_reaches_the_run(world: World) -> None:
     ]
 
 
+def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
+    validator = jsonschema.Draft202012Validator(request_schema())
+    validator.check_schema(request_schema())
+    full = request(lists=["s3://b/l.csv"], items=[1, {"a": 2}], tolerate="2%", rate=1.5, params={"a": [1]}, split="csv")
+
+    assert validator.is_valid(full) and run_request(full, "x").lists
+    odd: list[dict[str, Any]] = [{"imput": "x"}, {"max_objects": 0}, {"split": "xml"}, {"versions": "yes"}, {"env": {}}]
+    for wrong in odd:
+        assert not validator.is_valid(request(**wrong))
+        with pytest.raises((EventError, SettingsError)):
+            run_request(request(**wrong), "x")
+
+
 @pytest.mark.parametrize(
     ("event", "error", "told"),
     [
@@ -250,6 +264,7 @@ def test_every_option_reaches_the_run(world: World) -> None:
         (request(check="s3://data/jobs/gone.py"), PlanError, "gone.py is not there"),
         (request(idempotency_key="k"), PlanError, "give one of them"),
         ({"run_id": "unknown"}, RunNotFoundError, "unknown"),
+        ({"run_id": 5}, EventError, "run_id is a int"),
         *((request(**{key: "\ud800"}), EventError, "no text") for key in sorted(DOCUMENT_KEYS)),
         (request(inputs=["s3://data/\udfff/"]), EventError, "no text"),
         (request(params={"\ud800": 1}), EventError, "no text"),

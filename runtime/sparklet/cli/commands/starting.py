@@ -123,7 +123,7 @@ def invoke(
 ) -> None:
     """Run a script on one event of any source, in a worker, and show its answer as JSON.
 
-    An event of records is cut into tasks as a function does it. If the script fails, its cause is told: exit code 2.
+    An event of records is cut into tasks as a function does it. If the script fails, its cause is shown: exit code 2.
     """
     screen = Screen(as_json=True)  # the answer is
     try:

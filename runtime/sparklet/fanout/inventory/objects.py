@@ -31,11 +31,8 @@ from sparklet.s3_uri import SCHEME, split_uri
 
 NAMES_KEPT = 3
 
-Told = Callable[[str, str, str], None]
-
-
-def not_told(uri: str, version_id: str, reason: str) -> None:
-    """Nobody wants to know."""
+LeftOutCallback = Callable[[str, str, str], None]
+"""Called with address, version and reason of an object that is left out."""
 
 
 def resolve_inputs(store: ObjectStore, inputs: Sequence[str]) -> tuple[str, ...]:
@@ -187,8 +184,8 @@ class Inventory:
         What lies in shards already, for whoever continues a plan with lists.
     done
         What need not be done again, by address, version and ETag; asked for once for each pass.
-    told
-        Called with address, version and reason of every object that is left out but for those that patterns leave out.
+    on_left_out
+        Called for every object that is left out but for those that patterns leave out.
     """
 
     def __init__(
@@ -200,13 +197,13 @@ class Inventory:
         *,
         planned: Callable[[], Iterable[InputObject]] = tuple,
         done: Callable[[], Digests] | None = None,
-        told: Told = not_told,
+        on_left_out: LeftOutCallback | None = None,
     ) -> None:
         folders = AllVersions if options.all_versions else CurrentObjects
         self._sources: list[Source] = [folders(store, given) for given in inputs]
         self._sources += [Listed(reader, store, options) for reader in lists]
         self._finds_duplicates = any(not reader.holds_items for reader in lists)
-        self._options, self._planned, self._done, self._told = options, planned, done, told
+        self._options, self._planned, self._done, self._on_left_out = options, planned, done, on_left_out
         self._filter = Filter(options.include, options.exclude)
         self.archived_names: list[str] = []
         """The first objects that were left out because they are archived."""
@@ -266,12 +263,16 @@ class Inventory:
         return True
 
     def _leaves_out(self, each: Candidate, reason: str) -> bool:
-        self._told(each.uri, each.info.version_id if each.info else "", reason)
+        if self._on_left_out:
+            self._on_left_out(each.uri, each.info.version_id if each.info else "", reason)
         return self._filter.skip(reason)
 
 
 def open_inventory(
-    at: Deployment, run: Run, lists: Sequence[ListReader] | None = None, told: Told = not_told
+    at: Deployment,
+    run: Run,
+    lists: Sequence[ListReader] | None = None,
+    on_left_out: LeftOutCallback | None = None,
 ) -> Inventory:
     """What a run takes in; read with the run's own access. ``lists`` are its lists where they are not stored yet."""
     if lists is None:
@@ -286,5 +287,5 @@ def open_inventory(
         lists,
         planned=partial(planned_objects, at, run.run_id),
         done=partial(done_before, at, run.name, run.run_id) if run.options.incremental else None,
-        told=told,
+        on_left_out=on_left_out,
     )

@@ -68,7 +68,7 @@ def _packed(number: int, held: list[Found], weight: int) -> Packed:
 
 
 def grouping(group_by: str) -> Callable[[str], str]:
-    """How ``group_by`` tells an object's group from its address.
+    """How ``group_by`` makes an object's group of its address.
 
     ``prefix``: the folder. Otherwise patterns, one for a path segment each, joined by ``/``: ``dt=*`` groups by the
     first folder of the path that matches, ``dt=*/hour=*`` by both. Of an object without such a folder that part of its

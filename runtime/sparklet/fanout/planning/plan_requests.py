@@ -51,8 +51,8 @@ def handle_request(
     """
     given = _document(event)
     with at.listing_once() as once:
-        if given.keys() == {"run_id"}:
-            run = at.ledger.get_run(str(given["run_id"]))
+        if given.keys() == {"run_id"} and isinstance(given["run_id"], str):
+            run = at.ledger.get_run(given["run_id"])
         else:
             request = run_request(given, request_id)
             for uri in filter(None, (request.script, *request.py_files, request.check, request.next)):
@@ -71,10 +71,10 @@ def run_request(event: Any, request_id: str) -> RunRequest:
     """What an event asks for; the error of one that asks for nothing names the key that is wrong and the remedy."""
     given = _document(event)
     if (asked := given.pop(OF_EVENT, None)) is not None:
-        if given.keys() & {"inputs", "lists"}:
+        if any(given.pop(key, None) for key in ("inputs", "lists", "items")):
             raise EventError(f"the request has {OF_EVENT} and other inputs; the object of the event is the input")
         uri, key = _object_and_key(asked, (given.get("output"), given.get("next_output")))
-        given |= {"inputs": [uri]}
+        given["inputs"] = [uri]
         if "run_id" not in given:
             given["idempotency_key"] = key  # a machine's own key is of its execution
     if not given.keys() & {"run_id", "idempotency_key"}:

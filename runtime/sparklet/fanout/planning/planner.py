@@ -160,7 +160,7 @@ class _Planning:
         self._planner_id = secrets.token_hex(4)
         self._whole: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()  # by this planner, until its last sealed part
-        self._inventory = open_inventory(at, run, told=left_out.add)
+        self._inventory = open_inventory(at, run, on_left_out=left_out.add)
         options, position = run.options, sealed.position
         objects = self._inventory.objects(position)
         if options.split:
