@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text, duration_text, exit_code, size_text, time_text, usd_text
-from sparklet.cli.dispatch_modes import Driver, broken_off_text, driver_of, recorded_failures
+from sparklet.cli.dispatch_modes import Driver, driver_of, recorded_failures
 from sparklet.cli.environment import Environment
 from sparklet.cli.estimates import costs_text, rounded, worker_of
 from sparklet.cli.render import STYLES, add_skipped, counts_document, shard_document, shards_table
@@ -102,7 +102,7 @@ class RunView:
             facts.add_row("follows", Text(self.run.parent))
         if driver := self.driver:
             broken = driver.broken_off and not self.run.state.ended
-            text = broken_off_text(self.run, driver) if broken else f"{driver.name}: {driver.status.state}"
+            text = driver.broken_off_text(self.run) if broken else f"{driver.name}: {driver.status.state}"
             facts.add_row("driven by", Text(text, style="red" if broken else ""))
         elif self.run.dispatch is Dispatch.MAP:
             facts.add_row("driven by", "a state machine that was not started from here")

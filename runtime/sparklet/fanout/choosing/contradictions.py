@@ -1,7 +1,7 @@
-"""Settings of a stack that contradict each other: what the template makes impossible, and a hand may have changed.
+"""Settings of a deployed stack that contradict each other; the template excludes them, a later change may make them.
 
-Each rule is the reason why a run could lose time, work or a message without any code being wrong. A published
-experiment lost 103 of 15,000 messages to such settings: a dead-letter queue after one receive, and throttled receives.
+With each of them a run could lose time, work or a message although no code is wrong. A published experiment lost 103 of
+15,000 messages to such settings: a dead-letter queue after one receive, and throttled receives.
 """
 
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from sparklet.model import RunOptions
 from sparklet.model.stacks import MappingSettings, StackSettings
 
 VISIBILITY_FACTOR = 6  # AWS's advice for a queue that a function reads
-LEAST_RECEIVES = 5  # likewise
-LEAST_AT_ONCE = 2
-BESIDE_WORKERS = 5  # planner, checker, steps, and the consumer of dead letters, whose mapping takes two
+MIN_RECEIVES = 5  # likewise
+MIN_CONCURRENCY = 2
+OTHER_FUNCTIONS = 5  # planner, checker, steps, and the consumer of dead letters, whose mapping takes two
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ def contradictions(stack: StackSettings) -> Iterator[Contradiction]:
 
 def too_small_an_account(unreserved: int | None, most: int) -> Iterator[Contradiction]:
     """What a stack with so many workers at once would lack, before it is deployed; None: it is not known."""
-    if unreserved is not None and unreserved < most + BESIDE_WORKERS:
-        fits = max(LEAST_AT_ONCE, unreserved - BESIDE_WORKERS)
+    if unreserved is not None and unreserved < most + OTHER_FUNCTIONS:
+        fits = max(MIN_CONCURRENCY, unreserved - OTHER_FUNCTIONS)
         yield Contradiction(
             "concurrency of the account",
             f"{unreserved} is what functions without a reserve share, and MaximumConcurrency is {most} by default: "
@@ -80,7 +80,7 @@ def _receives(stack: StackSettings) -> Iterator[Contradiction]:
             f"set its redrive policy's deadLetterTargetArn to {stack.dead_letters_arn}",
         )
         return
-    if queue.max_receive_count < LEAST_RECEIVES:
+    if queue.max_receive_count < MIN_RECEIVES:
         yield Contradiction(
             "maxReceiveCount of Queue, throttling",
             f"{queue.max_receive_count}: throttled receives count, so messages become dead letters though no code ran",
@@ -123,11 +123,11 @@ def _concurrency(stack: StackSettings) -> Iterator[Contradiction]:
             f"it is not set: {throttled}",
             "set ScalingConfig.MaximumConcurrency on the mapping, as the template does",
         )
-    if stack.reserved is not None and stack.reserved < (most or LEAST_AT_ONCE):
+    if stack.reserved is not None and stack.reserved < (most or MIN_CONCURRENCY):
         yield Contradiction(
             "reserved concurrency of the worker, MaximumConcurrency of its mapping",
             f"{stack.reserved}, and {most}: {'no worker may run' if stack.reserved == 0 else throttled}",
-            f"reserve {most or LEAST_AT_ONCE} for the function, or nothing",
+            f"reserve {most or MIN_CONCURRENCY} for the function, or nothing",
         )
     if stack.reserved is None and stack.unreserved is not None and most is not None and stack.unreserved < most:
         yield Contradiction(

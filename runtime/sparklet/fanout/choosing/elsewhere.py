@@ -1,4 +1,4 @@
-"""The exact commands that run a script, or shards of a run, on other engines: pure functions, nothing is started.
+"""The exact commands that run a script, or shards of a run, on other engines; nothing is started.
 
 ::
 
@@ -8,8 +8,8 @@
     for command in commands(job, "emr", Places(cluster_id="j-1")):
         print(shlex.join(command))     # each command is its arguments; join quotes what a shell must not touch
 
-Engines: ``ENGINES``. What a place needs and nobody has named yet stands there in capitals (CLUSTER_ID), see ``Places``.
-A job that an engine cannot be told of is a PlanError which says why and what to do.
+A place that is not named is in capitals in the commands (CLUSTER_ID), see ``Places``. A job that an engine cannot run
+is a PlanError which says why and what to do.
 """
 
 import json
@@ -25,10 +25,10 @@ from sparklet.model import InputObject, Run, Shard
 from sparklet.s3_uri import SCHEME
 
 BUNDLE = "sparklet-job.zip"
-LONGEST_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument
-LONGEST_STEP_CHARACTERS = 10_240  # EMR: of all values of a step
-LONGEST_GLUE_BYTES = 260_000  # Glue: of a job run's arguments
-MOST_SERVERLESS_ARGUMENTS = 1024
+MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument
+MAX_STEP_CHARACTERS = 10_240  # EMR: of all values of a step
+MAX_GLUE_BYTES = 260_000  # Glue: of a job run's arguments
+MAX_SERVERLESS_ARGUMENTS = 1024
 FARGATE = "fargate"  # Sparklet's own image: a worker without Lambda's limits, no other engine
 FARGATE_NAMES = "sparklet-shard"  # of the task definition in docs/guide/image.md, and of its container
 
@@ -45,7 +45,7 @@ class ElsewhereJob:
     params: Mapping[str, Any] = field(default_factory=dict)
     args: tuple[str, ...] = ()  # the script's own
     py_files: tuple[str, ...] = ()  # beside sparklet.job, which every job gets
-    event: Mapping[str, Any] | None = None  # of a shard: says inputs, output and params, so that the others are empty
+    event: Mapping[str, Any] | None = None  # of a shard: has inputs, output and params, so that the others are empty
     name: str = ""  # default: the script's
 
 
@@ -83,13 +83,11 @@ def job_of_run(run: Run) -> ElsewhereJob:
             f"which one job over {', '.join(run.inputs) or 'no folder'} would not do; name shards of it"
         )
     script = run.scripts[-1]
-    return ElsewhereJob(
-        script.uri, run.inputs, run.output_uri, run.params, run.args, script.py_files, name=f"{run.run_id}"
-    )
+    return ElsewhereJob(script.uri, run.inputs, run.output_uri, run.params, run.args, script.py_files, name=run.run_id)
 
 
 def job_of_shard(run: Run, shard: Shard) -> ElsewhereJob:
-    """One shard of a run, told to the script as a worker tells it: the same objects, output and parameters.
+    """One shard of a run, with the event that a worker gives the script: the same objects, output and parameters.
 
     Raises
     ------
@@ -121,7 +119,7 @@ def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple
     Raises
     ------
     PlanError
-        If the engine is unknown, or cannot be told of this job.
+        If the engine is unknown, or cannot run this job.
     """
     if engine not in _COMMANDS:
         raise PlanError(f"there are no commands for {engine!r}; engines known here: {', '.join(ENGINES)}")
@@ -132,9 +130,9 @@ def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple
 
 
 def fargate(run_id: str, shard: int, places: Places = Places()) -> Command:
-    """What to run so that a container of its own does a shard, which has FAILED in Lambda, and reports to the ledger.
+    """What to run so that a container of its own does a shard that has FAILED in Lambda.
 
-    Whatever a worker reads it reads too, and nothing is left to tell it: it has the same image, plan and ledger.
+    It reads whatever a worker reads, and reports to the same ledger: it has the same image, plan and ledger.
     """
     network = {"subnets": [places.subnet], "securityGroups": [places.security_group], "assignPublicIp": "DISABLED"}
     container = {"name": FARGATE_NAMES, "command": ["shard", "--run", run_id, "--shard", str(shard), "--redrive"]}
@@ -148,9 +146,9 @@ def fargate(run_id: str, shard: int, places: Places = Places()) -> Command:
 def _spark_submit(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     arguments = _arguments(job)
     for argument in arguments:
-        if len(argument.encode()) > LONGEST_ARGUMENT_BYTES:
+        if len(argument.encode()) > MAX_ARGUMENT_BYTES:
             raise PlanError(
-                f"an argument of the job is longer than {LONGEST_ARGUMENT_BYTES} bytes: name fewer inputs, or a folder"
+                f"an argument of the job is longer than {MAX_ARGUMENT_BYTES} bytes: name fewer inputs, or a folder"
             )
     s3 = ("--conf", "spark.hadoop.fs.s3.impl=org.apache.hadoop.fs.s3a.S3AFileSystem")  # Hadoop itself says s3a://
     uses_s3 = any(SCHEME in part for part in (job.script, *job.py_files, *arguments))
@@ -166,9 +164,9 @@ def _emr(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     copies, script, files = _staged(job, places)
     yield from copies
     submit = ["spark-submit", "--deploy-mode", "cluster", "--py-files", files, script, *_remote_arguments(job)]
-    if (size := sum(map(len, submit))) > LONGEST_STEP_CHARACTERS:
+    if (size := sum(map(len, submit))) > MAX_STEP_CHARACTERS:
         raise PlanError(
-            f"the job has {size} characters of arguments and a step of EMR takes {LONGEST_STEP_CHARACTERS}: "
+            f"the job has {size} characters of arguments and a step of EMR takes {MAX_STEP_CHARACTERS}: "
             "name a folder, or fewer objects a shard (--max-objects)"
         )
     step = {
@@ -185,9 +183,9 @@ def _emr_serverless(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     copies, script, files = _staged(job, places)
     yield from copies
     arguments = _remote_arguments(job)
-    if len(arguments) > MOST_SERVERLESS_ARGUMENTS or not all(argument.strip() for argument in arguments):
+    if len(arguments) > MAX_SERVERLESS_ARGUMENTS or not all(argument.strip() for argument in arguments):
         raise PlanError(
-            f"EMR Serverless takes at most {MOST_SERVERLESS_ARGUMENTS} arguments, none of them empty; this job has "
+            f"EMR Serverless takes at most {MAX_SERVERLESS_ARGUMENTS} arguments, none of them empty; this job has "
             f"{len(arguments)}: name a folder, or leave empty ones away"
         )
     submit = {
@@ -208,9 +206,9 @@ def _glue(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     yield from copies
     _refuse_local(job)
     arguments = {"--event": _event_text(job), **_keyed(job.args)}
-    if (size_bytes := len(json.dumps(arguments).encode())) > LONGEST_GLUE_BYTES:
+    if (size_bytes := len(json.dumps(arguments).encode())) > MAX_GLUE_BYTES:
         raise PlanError(
-            f"the job has {size_bytes} bytes of arguments and Glue takes {LONGEST_GLUE_BYTES}: name a folder, "
+            f"the job has {size_bytes} bytes of arguments and Glue takes {MAX_GLUE_BYTES}: name a folder, "
             "or fewer objects a shard (--max-objects)"
         )
     command = {"Name": "glueetl", "PythonVersion": "3", "ScriptLocation": script}
@@ -243,7 +241,7 @@ def _only_a_worker_reads(run: Run, item: InputObject) -> str:
 
 
 def _arguments(job: ElsewhereJob) -> list[str]:
-    """What the script is told, as ``Job.from_args`` reads it."""
+    """The script's arguments, as ``Job.from_args`` reads them."""
     if job.event is not None or not all(isinstance(value, str) for value in job.params.values()):
         return ["--event", _event_text(job), *job.args]
     options = [("--input", uri) for uri in job.inputs]
@@ -267,8 +265,8 @@ def _event_text(job: ElsewhereJob) -> str:
     """The event as JSON in one line, in which no two braces touch."""
     event = job.event
     if event is None:
-        told = {"inputs": list(job.inputs), "output_path": job.output, "params": dict(job.params)}
-        event = {key: value for key, value in told.items() if value}
+        given = {"inputs": list(job.inputs), "output_path": job.output, "params": dict(job.params)}
+        event = {key: value for key, value in given.items() if value}
     text = json.dumps(event, indent=0).replace("\n", " ")
     return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: m[0].replace("{", "\\u007b").replace("}", "\\u007d"), text)
 
