@@ -1,6 +1,7 @@
 """Runs, shards, inputs and plans, as documents for --json and as tables for people."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -36,19 +37,7 @@ def add_skipped(facts: Table, skipped: Mapping[str, int]) -> None:
 
 def preview_document(preview: PlanPreview) -> dict[str, Any]:
     """What a plan would look like."""
-    return {
-        "shards": preview.shards,
-        "objects": preview.objects,
-        "input_bytes": preview.size_bytes,
-        "smallest_shard_bytes": preview.smallest_shard_bytes,
-        "largest_shard_bytes": preview.largest_shard_bytes,
-        "largest_shard": preview.largest_shard,
-        "largest_object": preview.largest_object,
-        "most_objects_in_a_shard": preview.most_objects_in_a_shard,
-        "slices": preview.slices,
-        "oversize_shards": preview.oversize,
-        "skipped": dict(preview.skipped),
-    }
+    return asdict(preview) | {"skipped": dict(preview.skipped)}
 
 
 def preview_table(preview: PlanPreview) -> RenderableType:

@@ -80,7 +80,7 @@ class RunView:
             "cost_includes": COST_INCLUDES,
             "cost_excludes": COST_EXCLUDES,
             "dispatch": str(self.run.dispatch),
-            "execution": self.driver and _driver_document(self.driver),
+            "execution": self.driver and {"name": self.driver.name, **asdict(self.driver.status)},
             "failed_executions": list(self.failed_executions),
             "follow_ups": [asdict(each) for each in self.follow_ups],
             "parent": self.run.parent or None,
@@ -250,15 +250,7 @@ def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> 
         "duration_s": round(summary.duration_s, 3),
         "output": output,
         "manifest": manifest,
-        "failures": [
-            {
-                "error_class": c.error_class,
-                "shards": c.count,
-                "example_shard": c.example_shard,
-                "example": c.example_message,
-            }
-            for c in summary.causes
-        ],
+        "failures": [asdict(cause) for cause in summary.causes],
     }
 
 
@@ -309,22 +301,4 @@ def _rate(per_min: float) -> str:
 
 
 def _slow_document(record: ShardRecord, now_s: float) -> dict[str, Any]:
-    return {
-        "shard": record.number,
-        "state": str(record.state),
-        "seconds": round(seconds_of(record, now_s), 3),
-        "attempts": record.attempts,
-        "log_stream": record.log_stream or None,
-    }
-
-
-def _driver_document(driver: Driver) -> dict[str, Any]:
-    status = driver.status
-    return {
-        "name": driver.name,
-        "id": status.execution,
-        "state": str(status.state),
-        "started": time_text(status.started_s),
-        "error": status.error or None,
-        "cause": status.cause or None,
-    }
+    return {**shard_document(record), "seconds": round(seconds_of(record, now_s), 3)}
