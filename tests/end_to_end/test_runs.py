@@ -37,7 +37,7 @@ def test_failures_are_counted_named_and_redriven_without_doing_finished_shards_a
 
     assert failed.code == 2
     (cause,) = failed.document["failures"]
-    assert (cause["error_class"], cause["shards"]) == ("ValueError", 1)
+    assert (cause["error_class"], cause["count"]) == ("ValueError", 1)
     assert "002.csv is not to my taste" in cause["example_message"]
     assert redriven.code == 0, redriven.err
     assert redriven.document["generation"] == 1

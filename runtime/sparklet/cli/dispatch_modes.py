@@ -107,7 +107,7 @@ def drive(env: Environment, run: Run, screen: Screen) -> None:
 
 
 def end_waiting(env: Environment, run: Run, screen: Screen) -> None:
-    """Stop the execution that drives a cancelled run: it would only wait for what the checker sees anyway."""
+    """Stop the execution that drives a cancelled run; the checker ends the run."""
     try:
         there = driver_of(env, run)
         if there and env.orchestrator and not there.status.state.ended:
@@ -118,7 +118,7 @@ def end_waiting(env: Environment, run: Run, screen: Screen) -> None:
 
 
 def recorded_failures(env: Environment, run: Run) -> Iterator[Mapping[str, str]]:
-    """Executions of this run that failed, whoever started them: machines write down why."""
+    """Executions of this run that failed, from any starter, as the state machines recorded them."""
     for info in env.at.store.list(env.at.run_uri(run.run_id, "executions/")):
         try:
             document = json.loads(env.at.store.get(info.uri))
@@ -133,7 +133,7 @@ def broken_off_text(run: Run, name: str, state: str, error: str, cause: str) -> 
     """Why an execution ended before its run, and how to go on."""
     why = ": ".join(filter(None, (error, cause[:CAUSE_CHARACTERS]))) or "no cause was given"
     if run.dispatch is Dispatch.MAP:
-        remedy = f"if nobody else hands out its shards, sparklet redrive {run.run_id} starts a machine for it"
+        remedy = f"unless another execution hands out its shards, sparklet redrive {run.run_id} starts a machine for it"
     else:
         remedy = "the run goes on by its queue and the stack's checker; nothing need be done"
     return f"{name} has {state} while {run.run_id} is open ({why}); {remedy}"

@@ -71,7 +71,7 @@ def examine(choice: Choice) -> list[Finding]:
 
 
 def examine_stack(name: str) -> list[Finding]:
-    """Look at a deployed stack: settings that contradict each other, whoever changed them; changes nothing.
+    """Look at a deployed stack: settings that contradict each other; changes nothing.
 
     Before there is one: whether the account has room for it.
 

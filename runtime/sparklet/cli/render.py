@@ -170,8 +170,8 @@ def _part_text(item: InputObject) -> str:
 def _whole_state(found: ObjectStatus) -> str:
     """FAILED if any part of it has; SUCCEEDED once all have; else RUNNING or PENDING."""
     states = {each.record.state if each.record else ShardState.PENDING for each in found.shards}
-    order = (ShardState.FAILED, ShardState.RUNNING, ShardState.PENDING, ShardState.SUCCEEDED)
-    return str(next(state for state in order if state in states))
+    by_weight = (ShardState.FAILED, ShardState.RUNNING, ShardState.PENDING, ShardState.SUCCEEDED)
+    return str(next(state for state in by_weight if state in states))
 
 
 def _shard_facts(record: ShardRecord) -> RenderableType:

@@ -224,7 +224,7 @@ def show_summary(
     if records is not None:
         screen.out.print(shards_table(records))
     if differences == ():
-        screen.out.print("verified: ledger, manifest and output say the same")
+        screen.out.print("verified: ledger, manifest and output agree")
     for each in differences or ():
         screen.warn(f"{each.kind}: {each.found}")
 

@@ -159,7 +159,7 @@ def stop(where: opt.Where, dry_run: opt.DryRun = False) -> None:
 
 
 def _confirmed(question: str) -> bool:
-    """Whether somebody said yes; where nobody can answer, what to do."""
+    """Whether the user answered yes; PlanError with the remedy where no user can answer."""
     try:
         return typer.confirm(question, err=True)
     except typer.Abort:

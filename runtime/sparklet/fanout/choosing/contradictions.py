@@ -13,7 +13,7 @@ from sparklet.model.stacks import MappingSettings, StackSettings
 VISIBILITY_FACTOR = 6  # AWS's advice for a queue that a function reads
 MIN_RECEIVES = 5  # likewise
 MIN_CONCURRENCY = 2
-OTHER_FUNCTIONS = 5  # planner, checker, steps, and the consumer of dead letters, whose mapping takes two
+OTHER_FUNCTIONS = 5  # planner, checker, steps, and the dead-letter consumer, whose mapping takes two
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def too_small_an_account(unreserved: int | None, most: int) -> Iterator[Contradi
 def _visibility(stack: StackSettings) -> Iterator[Contradiction]:
     for name, queue, timeout_s, function in (
         ("Queue", stack.queue, stack.worker_timeout_s, "worker"),
-        ("DeadLetterQueue", stack.dead_letters, stack.consumer_timeout_s, "consumer of dead letters"),
+        ("DeadLetterQueue", stack.dead_letters, stack.consumer_timeout_s, "dead-letter consumer"),
         *((name, queue, stack.worker_timeout_s, "worker") for name, queue in stack.further_queues.items()),
     ):
         needed_s = VISIBILITY_FACTOR * timeout_s
@@ -76,14 +76,15 @@ def _receives(stack: StackSettings) -> Iterator[Contradiction]:
         found = queue.dead_letters_arn or "no dead-letter queue"
         yield Contradiction(
             "redrive policy of Queue, DeadLetterQueue",
-            f"Queue sends what is received too often to {found}: nobody there looks after it",
+            f"Queue sends what is received too often to {found}: no consumer reads it there",
             f"set its redrive policy's deadLetterTargetArn to {stack.dead_letters_arn}",
         )
         return
     if queue.max_receive_count < MIN_RECEIVES:
         yield Contradiction(
             "maxReceiveCount of Queue, throttling",
-            f"{queue.max_receive_count}: throttled receives count, so messages become dead letters though no code ran",
+            f"{queue.max_receive_count}: throttled receives count, so messages come to the dead-letter queue though no "
+            "code ran",
             "set maxReceiveCount to 20; attempts are counted in the ledger",
         )
     dead_s = queue.max_receive_count * queue.visibility_s
@@ -92,7 +93,7 @@ def _receives(stack: StackSettings) -> Iterator[Contradiction]:
         yield Contradiction(
             "maxReceiveCount × visibility of Queue, its retention",
             f"{queue.max_receive_count} × {queue.visibility_s} s is no less than {queue.retention_s} s: SQS deletes a "
-            "message that is always throttled before it can become a dead letter",
+            "message that is always throttled before it can become a dead-letter message",
             f"set maxReceiveCount to {most} or less",
         )
 
@@ -108,8 +109,8 @@ def _retention(stack: StackSettings) -> Iterator[Contradiction]:
     if stack.dead_letters.retention_s <= stack.queue.retention_s:
         yield Contradiction(
             "retention of DeadLetterQueue and of Queue",
-            f"{stack.dead_letters.retention_s} s, and {stack.queue.retention_s} s: a dead letter keeps the age of its "
-            "message, and may expire as it arrives",
+            f"{stack.dead_letters.retention_s} s, and {stack.queue.retention_s} s: a dead-letter message keeps its age "
+            "and may expire as it arrives",
             "set the dead-letter queue's MessageRetentionPeriod to 1209600 (14 days)",
         )
 
@@ -140,7 +141,7 @@ def _concurrency(stack: StackSettings) -> Iterator[Contradiction]:
 def _running(stack: StackSettings) -> Iterator[Contradiction]:
     for function, mapping, harm in (
         ("worker", stack.worker_mapping, "no shard is done"),
-        ("consumer of dead letters", stack.consumer_mapping, "dead letters stay where they are"),
+        ("dead-letter consumer", stack.consumer_mapping, "dead-letter messages stay where they are"),
     ):
         if mapping is None or not mapping.enabled:
             yield Contradiction(

@@ -15,7 +15,7 @@ is a PlanError which says why and what to do.
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparklet.errors import PlanError
@@ -126,7 +126,11 @@ def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple
     for uri in (*job.py_files, places.staging):
         if re.search(r"[\s,'\"]", uri):
             raise PlanError(f"{uri!r} has a comma, a quote or white space, which --py-files cannot carry; rename it")
-    return (("python", "-m", "sparklet.job.bundle", BUNDLE), *_COMMANDS[engine](job, places))
+    job = replace(job, name=job.name or script_name(job.script), py_files=(BUNDLE, *job.py_files))
+    copies: Iterable[Command] = ()
+    if engine != "spark-submit":
+        copies, job = _staged(job, places.staging)
+    return (("python", "-m", "sparklet.job.bundle", BUNDLE), *copies, *_COMMANDS[engine](job, places))
 
 
 def fargate(run_id: str, shard: int, places: Places = Places()) -> Command:
@@ -145,33 +149,25 @@ def fargate(run_id: str, shard: int, places: Places = Places()) -> Command:
 
 def _spark_submit(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     arguments = _arguments(job)
-    for argument in arguments:
-        if len(argument.encode()) > MAX_ARGUMENT_BYTES:
-            raise PlanError(
-                f"an argument of the job is longer than {MAX_ARGUMENT_BYTES} bytes: name fewer inputs, or a folder"
-            )
+    _refuse_above(
+        MAX_ARGUMENT_BYTES, max((len(each.encode()) for each in arguments), default=0), "bytes in an argument"
+    )
     s3 = ("--conf", "spark.hadoop.fs.s3.impl=org.apache.hadoop.fs.s3a.S3AFileSystem")  # Hadoop itself says s3a://
     uses_s3 = any(SCHEME in part for part in (job.script, *job.py_files, *arguments))
-    files = ",".join((BUNDLE, *job.py_files))
     yield (
-        *("spark-submit", "--master", places.master, "--name", _name(job), "--py-files", files),
+        *("spark-submit", "--master", places.master, "--name", job.name, "--py-files", ",".join(job.py_files)),
         *(s3 if uses_s3 else ()),
         *(job.script, *arguments),
     )
 
 
 def _emr(job: ElsewhereJob, places: Places) -> Iterable[Command]:
-    copies, script, files = _staged(job, places)
-    yield from copies
-    submit = ["spark-submit", "--deploy-mode", "cluster", "--py-files", files, script, *_remote_arguments(job)]
-    if (size := sum(map(len, submit))) > MAX_STEP_CHARACTERS:
-        raise PlanError(
-            f"the job has {size} characters of arguments and a step of EMR takes {MAX_STEP_CHARACTERS}: "
-            "name a folder, or fewer objects a shard (--max-objects)"
-        )
+    submit = ["spark-submit", "--deploy-mode", "cluster", "--py-files", ",".join(job.py_files), job.script]
+    submit += _remote_arguments(job)
+    _refuse_above(MAX_STEP_CHARACTERS, sum(map(len, submit)), "characters of arguments in a step of EMR")
     step = {
         "Type": "CUSTOM_JAR",
-        "Name": _name(job),
+        "Name": job.name,
         "ActionOnFailure": "CONTINUE",
         "Jar": "command-runner.jar",
         "Args": submit,
@@ -180,46 +176,35 @@ def _emr(job: ElsewhereJob, places: Places) -> Iterable[Command]:
 
 
 def _emr_serverless(job: ElsewhereJob, places: Places) -> Iterable[Command]:
-    copies, script, files = _staged(job, places)
-    yield from copies
     arguments = _remote_arguments(job)
-    if len(arguments) > MAX_SERVERLESS_ARGUMENTS or not all(argument.strip() for argument in arguments):
-        raise PlanError(
-            f"EMR Serverless takes at most {MAX_SERVERLESS_ARGUMENTS} arguments, none of them empty; this job has "
-            f"{len(arguments)}: name a folder, or leave empty ones away"
-        )
+    _refuse_above(MAX_SERVERLESS_ARGUMENTS, len(arguments), "arguments in a job of EMR Serverless")
+    if not all(argument.strip() for argument in arguments):
+        raise PlanError("EMR Serverless takes arguments only if none of them is empty; leave the empty ones out")
     submit = {
-        "entryPoint": script,
+        "entryPoint": job.script,
         "entryPointArguments": arguments,
-        "sparkSubmitParameters": f"--py-files {files}",
+        "sparkSubmitParameters": f"--py-files {','.join(job.py_files)}",
     }
     yield (
         *("aws", "emr-serverless", "start-job-run", "--application-id", places.application_id),
-        *("--execution-role-arn", places.role_arn, "--name", _name(job)),
+        *("--execution-role-arn", places.role_arn, "--name", job.name),
         *("--job-driver", json.dumps({"sparkSubmit": submit})),
     )
 
 
 def _glue(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     """A Glue parameter has a key and comes once: all that ``sparklet.job`` reads goes into ``--event``."""
-    copies, script, files = _staged(job, places)
-    yield from copies
     _refuse_local(job)
     arguments = {"--event": _event_text(job), **_keyed(job.args)}
-    if (size_bytes := len(json.dumps(arguments).encode())) > MAX_GLUE_BYTES:
-        raise PlanError(
-            f"the job has {size_bytes} bytes of arguments and Glue takes {MAX_GLUE_BYTES}: name a folder, "
-            "or fewer objects a shard (--max-objects)"
-        )
-    command = {"Name": "glueetl", "PythonVersion": "3", "ScriptLocation": script}
-    name = _name(job)
+    _refuse_above(MAX_GLUE_BYTES, len(json.dumps(arguments).encode()), "bytes of arguments in a job of Glue")
+    command = {"Name": "glueetl", "PythonVersion": "3", "ScriptLocation": job.script}
     yield (
-        *("aws", "glue", "create-job", "--name", name, "--role", places.role_arn, "--command", json.dumps(command)),
+        *("aws", "glue", "create-job", "--name", job.name, "--role", places.role_arn, "--command", json.dumps(command)),
         *("--glue-version", places.glue_version, "--worker-type", places.worker_type),
         *("--number-of-workers", str(places.workers)),
-        *("--default-arguments", json.dumps({"--extra-py-files": files})),
+        *("--default-arguments", json.dumps({"--extra-py-files": ",".join(job.py_files)})),
     )
-    yield ("aws", "glue", "start-job-run", "--job-name", name, "--arguments", json.dumps(arguments))
+    yield ("aws", "glue", "start-job-run", "--job-name", job.name, "--arguments", json.dumps(arguments))
 
 
 _COMMANDS: Mapping[str, Callable[[ElsewhereJob, Places], Iterable[Command]]] = {
@@ -229,6 +214,14 @@ _COMMANDS: Mapping[str, Callable[[ElsewhereJob, Places], Iterable[Command]]] = {
     "glue": _glue,
 }
 ENGINES = tuple(_COMMANDS)
+
+
+def _refuse_above(most: int, size: int, what: str) -> None:
+    if size > most:
+        raise PlanError(
+            f"the job has {size} {what}, at most {most} are possible: name a folder, or fewer objects a shard "
+            "(--max-objects)"
+        )
 
 
 def _only_a_worker_reads(run: Run, item: InputObject) -> str:
@@ -291,8 +284,8 @@ def _keyed(args: Sequence[str]) -> dict[str, str]:
     return keyed
 
 
-def _staged(job: ElsewhereJob, places: Places) -> tuple[list[Command], str, str]:
-    """Copies of what is local, then where script and py-files lie on S3."""
+def _staged(job: ElsewhereJob, staging: str) -> tuple[list[Command], ElsewhereJob]:
+    """Commands that copy what is local to S3, and the job with the addresses there."""
     names: dict[str, str] = {}
     copies: list[Command] = []
 
@@ -302,14 +295,9 @@ def _staged(job: ElsewhereJob, places: Places) -> tuple[list[Command], str, str]
         name = path.rstrip("/").rpartition("/")[2]
         if names.setdefault(name, path) != path:
             raise PlanError(f"{path} and {names[name]} have the same name, and would be copied over each other; rename")
-        uri = f"{places.staging.rstrip('/')}/{name}"
+        uri = f"{staging.rstrip('/')}/{name}"
         copies.append(("aws", "s3", "cp", path, uri))
         return uri
 
     script = place(job.script)
-    files = ",".join(place(path) for path in dict.fromkeys((BUNDLE, *job.py_files)))
-    return copies, script, files
-
-
-def _name(job: ElsewhereJob) -> str:
-    return job.name or script_name(job.script)
+    return copies, replace(job, script=script, py_files=tuple(place(path) for path in dict.fromkeys(job.py_files)))

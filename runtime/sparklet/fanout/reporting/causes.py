@@ -145,7 +145,7 @@ _RULES = (
     ),
     _Rule(
         "the JVM was lost under the script",
-        "more memory for the function if it was killed; else see what it said: sparklet logs RUN SHARD",
+        "more memory for the function if it was killed; else see its log: sparklet logs RUN SHARD",
         classes="GatewayLostError Py4JNetworkError",
         message=r"the JVM (?:was ended|ended|did not start)|Answer from Java side is empty",
     ),
@@ -219,7 +219,7 @@ _RULES = (
     ),
     _Rule(
         "what the check script expects of the run is not so",
-        "look at the output; once it is right, sparklet redrive of the run that was judged has it judged again",
+        "look at the output; once it is right, redrive the run that was checked: it is checked again",
         classes="ExpectationError",
     ),
     _Rule(
