@@ -57,7 +57,7 @@ format: venv ## Format the code and repair what ruff can
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-docs: venv ## Write docs/guide/cli.md from the commands' help
+docs: venv ## Write docs/guide/cli.md from the commands' help, and the request's JSON Schema
 	@$(RUN) -m sparklet.cli.reference docs/guide/cli.md
 
 # The image's part needs `make image` and root, as the tests of the image do.

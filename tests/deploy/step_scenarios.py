@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sparklet.fanout.checking.redrive import redrive
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult
 from tests.deploy.recorded_stack import RecordedStack
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from sparklet.cli.console import Screen, time_text
 from sparklet.cli.environment import Environment
 from sparklet.cli.estimates import preview_in
-from sparklet.cli.orchestration_options import WantedMode
+from sparklet.cli.options import WantedMode
 from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
 from sparklet.fanout.choosing.dispatch_modes import DispatchMode, automatic_mode, inline_refusal
-from sparklet.fanout.planning.new_run import RunRequest
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import Dispatch, ExecutionState, ExecutionStatus, Run, execution_name, successor
 
 LOOK_EVERY_S = 15.0

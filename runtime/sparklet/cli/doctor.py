@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparklet.cli import options as opt
-from sparklet.cli.console import ALL_WELL, USAGE, size_text
+from sparklet.cli.console import ALL_WELL, USAGE, Screen, size_text
 from sparklet.cli.environment import JAR_GROUPS, Choice, jar_cache, worker_archive, worker_jars
 from sparklet.errors import NotDeployedError, SparkletError
 from sparklet.local.extras import install_command
@@ -46,7 +46,7 @@ class Finding:
 
 def doctor(where: opt.Where) -> None:
     """Check what this machine has and needs; with --stack, whether its settings go together or the account has room."""
-    screen, choice = where.screen(), where.choice()
+    screen, choice = Screen(where.as_json), where.choice()
     findings = examine_stack(choice.stack) if choice.stack else examine(choice)
     if where.as_json:
         screen.document([finding.document() for finding in findings])

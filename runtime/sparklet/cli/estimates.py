@@ -18,8 +18,8 @@ from sparklet.fanout.choosing.dispatch_modes import DispatchMode, automatic_mode
 from sparklet.fanout.choosing.prices import Prices
 from sparklet.fanout.inventory.digests import Digests
 from sparklet.fanout.inventory.earlier import done_before
-from sparklet.fanout.planning.new_run import RunRequest
 from sparklet.fanout.planning.preview import PlanPreview, preview
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import Dispatch, Run, RunOptions
 from sparklet.ports import Ledger, ObjectStore
 

@@ -1,7 +1,10 @@
 """What ``explain`` shows of failures, and what ``redrive`` needs: which shards to redrive, workers of another size."""
 
+import os
 import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -9,12 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text
-from sparklet.cli.environment import Choice, Environment
-from sparklet.cli.transfer import LocalPaths, local_part
+from sparklet.cli.dispatch_modes import drive, driver_of, machine_name, machine_of, was_driven
+from sparklet.cli.environment import Choice, Environment, LocalPaths
+from sparklet.cli.transfer import changed, local_part, upload
 from sparklet.errors import PlanError
 from sparklet.fanout.checking.redrive import failed_with
+from sparklet.fanout.checking.redrive import redrive as redrive_shards
 from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.plan_parts import planned_shard
+from sparklet.fanout.planning.new_run import repaired_script
 from sparklet.fanout.reporting.explain import FailureGroup
+from sparklet.model import Run, ShardState
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 OUT_OF_TIME = ("DeadlineExceededError",)
@@ -145,3 +153,56 @@ def _update_command(env: Environment, parameters: dict[str, str], changed: set[s
     capabilities = ["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
     wait = ["aws", "cloudformation", "wait", "stack-update-complete", "--stack-name", env.stack]
     return f"{shlex.join([*update, *capabilities, '--parameters', *given])} && {shlex.join(wait)}"
+
+
+def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: str, screen: Screen) -> None:
+    """Send failed shards again, repaired local inputs put into the bucket first; a run of a machine's gets it anew."""
+    run = env.at.ledger.get_run(run_id)
+    driven = was_driven(env, run)
+    if driven and not shards and _only_its_machine_is_gone(env, run):
+        drive(env, run, screen)
+        return
+    if driven:
+        machine_of(env, machine_name(run.dispatch))
+    if env.local:
+        _upload_repaired(env, run, screen)
+    ref = repaired_script(env.at, run, script) if script else None
+    redriven = redrive_shards(env.at, run_id, shards or None, ref)
+    sent = count_text(max(redriven.messages, redriven.shards), "shard")
+    screen.say(f"run {run_id}: {sent} sent again, generation {redriven.run.generation}")
+    if driven:
+        drive(env, redriven.run, screen)
+    if redriven.unplanned:
+        screen.warn(
+            f"{run_id} was cancelled before its plan was done: objects that were never planned stay so; "
+            "start another run for them (--incremental leaves out what this one does)"
+        )
+
+
+def _only_its_machine_is_gone(env: Environment, run: Run) -> bool:
+    """Whether the run is open and none of its shards has failed, but nobody drives it any more."""
+    if run.state.ended or run.cancelled_s is not None:
+        return False
+    driver = driver_of(env, run)
+    if driver is None or driver.status.state.ended:
+        return next(env.at.ledger.shards(run.run_id, ShardState.FAILED), None) is None
+    return False
+
+
+def _upload_repaired(env: Environment, run: Run, screen: Screen) -> None:
+    """Put those inputs of failed shards again that were repaired locally since."""
+    inputs = LocalPaths.load(env.paths_dir, run.run_id).inputs
+    if not inputs:
+        return
+    repaired = changed(env.at.store, _failed_inputs(env, run, inputs))
+    if repaired:
+        screen.say(f"putting {len(repaired)} repaired files into the bucket")
+        upload(env.at.store, repaired, screen.say)
+
+
+def _failed_inputs(env: Environment, run: Run, inputs: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    for record in env.at.ledger.shards(run.run_id, ShardState.FAILED):
+        for each in planned_shard(env.at, record).objects:
+            path = local_part(each.uri, inputs)
+            if path is not None and path.is_file() and os.access(path, os.R_OK):
+                yield path, each.uri

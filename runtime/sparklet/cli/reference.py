@@ -1,5 +1,9 @@
-"""``docs/guide/cli.md``, made from the commands' own help: ``python -m sparklet.cli.reference FILE``."""
+"""``docs/guide/cli.md``, made from the commands' own help: ``python -m sparklet.cli.reference FILE``.
 
+Beside it ``run-request.schema.json``, the JSON Schema of a document that asks for a run.
+"""
+
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -11,7 +15,9 @@ import typer
 from sparklet import __version__
 from sparklet.cli.app import app
 from sparklet.cli.console import EXIT_MEANINGS
+from sparklet.fanout.planning.request import request_schema
 
+SCHEMA = "run-request.schema.json"
 HEAD = """# The command line
 
 <!-- Made from the help of the commands by `make docs`; change it there. -->
@@ -23,6 +29,11 @@ what follows `--` goes to the script.
 Results go to standard output, progress beside them, errors in a line or two to standard error: what was wrong, why, and
 what to do. `--json` leaves standard output to one JSON document. `--debug` adds the traceback of an error.
 """
+
+
+def schema() -> str:
+    """The JSON Schema, as it is written."""
+    return json.dumps(request_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def reference() -> str:
@@ -104,7 +115,9 @@ def _cell(option: Any) -> str:
 
 def main() -> None:
     """Write the page to the file named."""
-    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
+    page = Path(sys.argv[1])
+    page.write_text(reference(), encoding="utf-8")
+    page.with_name(SCHEMA).write_text(schema(), encoding="utf-8")
     print(f"{sys.argv[1]}: the commands of sparklet {__version__}")
 
 

@@ -13,10 +13,9 @@ from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text, duration_text, exit_code, size_text, time_text, usd_text
 from sparklet.cli.dispatch_modes import Driver, driver_of, recorded_failures
-from sparklet.cli.environment import Environment
+from sparklet.cli.environment import Environment, LocalPaths
 from sparklet.cli.estimates import costs_text, rounded, worker_of
 from sparklet.cli.render import STYLES, add_skipped, counts_document, shard_document, shards_table
-from sparklet.cli.transfer import LocalPaths
 from sparklet.errors import OrchestrationError
 from sparklet.fanout.checking.follow_ups import FollowUp, checked, followed
 from sparklet.fanout.checking.overview import Difference

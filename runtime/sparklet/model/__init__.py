@@ -18,18 +18,10 @@ from sparklet.model.executions import (
     successor,
 )
 from sparklet.model.notices import Notice
-from sparklet.model.runs import (
-    Access,
-    Dispatch,
-    ListSource,
-    NextRun,
-    Run,
-    RunOptions,
-    RunState,
-    ScriptRef,
-    existing_of,
-)
+from sparklet.model.options import Access, Key, RunOptions
+from sparklet.model.runs import Dispatch, ListSource, NextRun, Run, RunState, ScriptRef
 from sparklet.model.shards import (
+    ANSWERS,
     RUN_ID,
     SHARDS_PER_BUCKET,
     Claim,
@@ -52,6 +44,7 @@ from sparklet.model.shards import (
 from sparklet.model.tasks import TASK_ID, TaskRecord
 
 __all__ = [
+    "ANSWERS",
     "INLINE_MOST",
     "LONGEST_NAME",
     "RUN_ID",
@@ -66,6 +59,7 @@ __all__ = [
     "ExecutionStatus",
     "Failure",
     "InputObject",
+    "Key",
     "ListSource",
     "NextRun",
     "Notice",
@@ -84,7 +78,6 @@ __all__ = [
     "SliceKind",
     "TaskRecord",
     "execution_name",
-    "existing_of",
     "ledger_bucket",
     "ledger_bucket_count",
     "successor",

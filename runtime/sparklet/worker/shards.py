@@ -3,9 +3,11 @@
 Each step is fenced by the ledger. The lease is renewed from the claim to the end.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from sparklet.errors import (
     EventError,
@@ -51,6 +53,8 @@ from sparklet.worker.script_cache import ScriptCache
 from sparklet.worker.shard_conf import InputSize
 from sparklet.worker.staging import Staging, needs_staging
 from sparklet.worker.verdicts import back_off_s, come_back, failure_of, persist
+
+MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
 
 Execute = Callable[[Execution, Deadline, Log], ShardResult]
 
@@ -159,6 +163,7 @@ class ShardDesk:
         try:
             execution = self._execution(ref, run, record, staged.staged, lease)
             result = staged.readable(self.execute(execution, deadline, log))
+            self._keep_answer(record, result)
         except SparkletError:
             staged.discard()
             raise
@@ -166,19 +171,33 @@ class ShardDesk:
             self._persist(lambda: lease.win(result), deadline, log)
         return result, files
 
+    def _keep_answer(self, record: ShardRecord, result: ShardResult) -> None:
+        """Store the script's answer under this attempt's name: it counts once the ledger names the attempt."""
+        if not result.answer:
+            return
+        body = json.dumps({"shard": record.number, "answer": result.answer[0]}, separators=(",", ":")).encode()
+        if len(body) > MAX_ANSWER_BYTES:
+            raise EventError(
+                f"the script's answer has {len(body):,} bytes as JSON, and a run keeps at most {MAX_ANSWER_BYTES:,} of "
+                "each shard: write it to job.output"
+            )
+        self.store.put(f"s3://{self.bucket}/runs/{record.run_id}/{record.answer_file}", body)
+
     def _execution(self, ref: ShardRef, run: Run, record: ShardRecord, output: str, lease: Lease) -> Execution:
         shard = self._planned(record)
         script_ref = run.scripts[ref.generation]
         script, py_files = self.scripts.fetch_ref(script_ref)
-        inputs = [o.uri for o in shard.objects]
+        inputs = shard.inputs
         identity = {"run": run.run_id, "shard": ref.shard, "attempt": record.attempt_id, "generation": ref.generation}
-        event = {
+        event: dict[str, Any] = {
             "sparklet": identity,
             "inputs": inputs,
             "input_path": inputs[0] if len(inputs) == 1 else None,
             "output_path": output,
             "params": dict(run.params),
         }
+        if items := shard.items:
+            event["items"] = items
         staging = self._staging(shard, run)
         size = InputSize.of(shard.objects, run.options.compression_factor)
         return Execution(
@@ -198,7 +217,7 @@ class ShardDesk:
     def _staging(self, shard: Shard, run: Run) -> Staging | None:
         """What of the shard's inputs must be fetched; None if Spark reads all of them itself."""
         access, abroad = run.access, self._abroad(shard, run)
-        if not any(needs_staging(item, access, abroad) for item in shard.objects):
+        if not shard.inputs or not any(needs_staging(item, access, abroad) for item in shard.objects):
             return None
         return Staging(shard.objects, access, self._inputs(access), abroad)
 
@@ -207,7 +226,7 @@ class ShardDesk:
         if not run.options.other_region:
             return frozenset()
         store = self._inputs(run.access)
-        for bucket in {split_uri(item.uri)[0] for item in shard.objects} - self._regions.keys():
+        for bucket in {split_uri(uri)[0] for uri in shard.inputs} - self._regions.keys():
             self._regions[bucket] = store.foreign_region(f"{SCHEME}{bucket}/")
         return frozenset(bucket for bucket, foreign in self._regions.items() if foreign)
 

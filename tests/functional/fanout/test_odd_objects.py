@@ -31,8 +31,10 @@ from sparklet.fanout.inventory.found import (
     MISSING,
     OLDER,
 )
-from sparklet.fanout.planning.new_run import ListRequest, RunRequest, new_run
+from sparklet.fanout.planning.list_requests import ListRequest
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.fanout.reporting.object_status import object_status
 from sparklet.local.memory import FakeClock
 from sparklet.model import Access, InputObject, Run, RunOptions, RunState, Shard, ShardResult

@@ -18,12 +18,12 @@ from sparklet.fanout.checking.recovery import LetterFate, consume
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.machines.steps import take_step
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.fanout.reporting.object_status import object_status
 from sparklet.local.memory import FakeClock, MemoryNotifier
 from sparklet.model import ClaimStatus, Counts, Dispatch, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
-from sparklet.settings import StepSettings
 from tests.stand_ins.ministack import ministack
 from tests.unit.fanout.world import Fault, KilledError
 
@@ -184,7 +184,7 @@ def test_batches_alone_bring_a_run_to_its_end(at: Deployment) -> None:
     plan(at, new_run(at, replace(request(at), dispatch=Dispatch.MAP)).run_id, part_shards=5)
     killed, failed, batches = 7, 3, []
     for number in range(9):
-        answer = take_step(at, StepSettings(10), {"step": "batch", "run_id": "run-1", "batch": number})
+        answer = take_step(at, 10, {"step": "batch", "run_id": "run-1", "batch": number})
         if answer["ended"]:
             break
         body = at.store.get(f"s3://{answer['bucket']}/{answer['key']}") if answer["count"] else b""

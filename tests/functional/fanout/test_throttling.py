@@ -30,8 +30,9 @@ from sparklet.fanout.checking.checker import check
 from sparklet.fanout.checking.overview import verify
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.handlers import handle_check, handle_letters
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.fanout.reporting.summary import summarize
 from sparklet.metrics import METRICS, Emitter, Meter
 from sparklet.model import Counts, RunOptions, RunState

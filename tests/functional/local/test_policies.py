@@ -19,7 +19,8 @@ from sparklet.aws.s3 import S3Store
 from sparklet.cli import main
 from sparklet.clock import SystemClock
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.local.environment import adopted, of_client, of_host
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.model import InputObject, PartRecord, Position, Run, RunState, Shard, ShardState

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.local.stack import LocalStack
 from sparklet.model import Dispatch, ExecutionStatus, Run, RunOptions, ShardState
 from sparklet.s3_uri import split_uri

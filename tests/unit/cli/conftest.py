@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sparklet.cli import main, runs
+from sparklet.cli import main
 from sparklet.cli.commands import changing, elsewhere, looking, starting
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Choice, Environment, WorkerSize
@@ -129,5 +128,4 @@ def desk(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
         desk.meanwhile()
 
     monkeypatch.setattr(desk.world.clock, "sleep", meanwhile)
-    monkeypatch.setattr(runs, "time", SimpleNamespace(sleep=meanwhile, monotonic=desk.world.clock.now_s))
     return desk

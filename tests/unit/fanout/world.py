@@ -8,8 +8,9 @@ from typing import Any
 from sparklet.fanout.checking.checker import CheckReport, check
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.machines.steps import take_step
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import (
     Claim,
@@ -24,7 +25,6 @@ from sparklet.model import (
     ShardResult,
 )
 from sparklet.ports import Message
-from sparklet.settings import StepSettings
 
 BUCKET = "sparklet"
 SOURCE = "s3://data/in/"
@@ -89,7 +89,7 @@ class World:
     def step(self, step: str, at: Deployment | None = None, /, **event: Any) -> Any:
         """What a step answers, through JSON as a state machine has it."""
         event = {"run_id": "run-1", **event, "step": step}
-        return json.loads(json.dumps(take_step(at or self.at, StepSettings(map_concurrency=7), event)))
+        return json.loads(json.dumps(take_step(at or self.at, 7, event)))
 
     def handed_out(self, answer: Any) -> list[ShardRef]:
         """The references that a batch's answer stands for, as a Distributed Map reads them."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sparklet.fanout.machines.steps import STEPS
-from sparklet.fanout.planning.plan_requests import KEYS
+from sparklet.fanout.planning.request import places
 from sparklet.ledger_rules import LEASE_GRACE_S, LEASE_S
 from sparklet.local.local_template import parse_template
 from tests.unit.template.asl import every_state, findings, placeholders
@@ -133,7 +133,7 @@ def test_steps_and_requests_are_those_that_there_are(name: str) -> None:
     ]
 
     assert set(steps) <= STEPS.keys()
-    assert len(added) == 2 and set(added) <= KEYS
+    assert len(added) == 2 and set(added) <= places().keys()
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -10,12 +10,11 @@ import typer
 from sparklet.cli import options as opt
 from sparklet.cli.console import USAGE, Screen, count_text, size_text
 from sparklet.cli.dispatch_modes import end_waiting
-from sparklet.cli.environment import Environment, environment
-from sparklet.cli.failures import make_room, refuse_other_size, selected
-from sparklet.cli.orchestration_options import Prices
+from sparklet.cli.environment import Environment, LocalPaths, environment
+from sparklet.cli.failures import make_room, redrive_run, refuse_other_size, selected
+from sparklet.cli.options import Prices
 from sparklet.cli.render import counts_document
-from sparklet.cli.runs import finish, redrive_run
-from sparklet.cli.transfer import LocalPaths
+from sparklet.cli.runs import finish
 from sparklet.errors import PlanError
 from sparklet.fanout.checking.cancel import cancel as cancel_run
 from sparklet.fanout.checking.clean import RunFiles, ended_runs, files_of, folders_of, named_run
@@ -62,7 +61,7 @@ def redrive(
     Repaired local inputs are put into the bucket first. A cancelled run is opened again by this. A run that a state
     machine drove is driven by it again; so is an open one whose execution broke off.
     """
-    screen, figures = where.screen(), load_prices(prices)
+    screen, figures = Screen(where.as_json), load_prices(prices)
     wanted = opt.parse_shards(shards)
     chosen = where.choice(reading=dry_run, memory_mb=size.memory, timeout_s=size.timeout)
     with environment(chosen if dry_run else make_room(chosen, screen), screen) as env:
@@ -84,7 +83,7 @@ def cancel(run_id: opt.RunId, where: opt.Where, dry_run: opt.DryRun = False) -> 
     A state machine that was started for it from a command line is stopped: there is nothing to wait for.
     `sparklet watch RUN` waits until it has ended; `sparklet redrive RUN` takes it up again.
     """
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         if dry_run:
             _show_cancel(screen, run_id, env.at.ledger.count(run_id), _refuse_ended(env, run_id))
@@ -116,7 +115,7 @@ def clean(
     Output is never touched, neither yours nor in S3; only the bucket's copy of what is whole in a local --output goes.
     What only a forgotten run has done, --incremental does again.
     """
-    screen = where.screen()
+    screen = Screen(where.as_json)
     if not run_ids and not older_than and keep is None:
         raise PlanError("name what to clean: --run RUN, --older-than 30d or --keep 10")
     older_than_s = parse_duration_s(older_than) if older_than else 0.0
@@ -143,7 +142,7 @@ def stop(where: opt.Where, dry_run: opt.DryRun = False) -> None:
     from sparklet.local.stack import running
     from sparklet.local.stack import stop as stop_stack
 
-    screen = where.screen()
+    screen = Screen(where.as_json)
     if where.stack:
         raise PlanError(f"the stack {where.stack} is deployed; `stop` ends the local one only")
     state = where.choice().state

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import typer
 
 from sparklet.cli import options as opt
+from sparklet.cli.console import Screen
 from sparklet.cli.environment import environment
 from sparklet.cli.failures import selected
 from sparklet.errors import PlanError
@@ -97,7 +98,7 @@ def commands(
     Nothing is started; what you have not named is in capitals. For FAILED shards also the command that does them in
     Sparklet's own image on ECS Fargate, without Lambda's 15 minutes and into the same ledger.
     """
-    screen, places = where.screen(), engine.places()
+    screen, places = Screen(where.as_json), engine.places()
     if bool(script) is bool(run_id):
         raise PlanError("name either a SCRIPT or a run (--run RUN)")
     if script and engine.engine == FARGATE:

@@ -1,4 +1,4 @@
-"""Commands that only look: status, watch, runs, explain, logs."""
+"""Commands that only look: status, watch, runs, results, explain, logs."""
 
 import json
 import os
@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, exit_code
-from sparklet.cli.environment import Environment, environment
+from sparklet.cli.environment import Environment, LocalPaths, environment
 from sparklet.cli.failures import group_document, group_table
 from sparklet.cli.log_lines import LogLine, LogReader
-from sparklet.cli.orchestration_options import Prices
+from sparklet.cli.options import Prices
 from sparklet.cli.render import object_document, object_table, run_document, runs_table
 from sparklet.cli.run_view import look, lost_text, show_summary
 from sparklet.cli.runs import finish
-from sparklet.cli.transfer import LocalPaths, stored_uri
+from sparklet.cli.transfer import stored_uri
 from sparklet.errors import PlanError
 from sparklet.fanout.checking.overview import verify
+from sparklet.fanout.checking.results import results as results_of
 from sparklet.fanout.choosing.prices import load_prices
 from sparklet.fanout.reporting.explain import explain as explain_failures
 from sparklet.fanout.reporting.object_status import ObjectStatus, object_status
@@ -50,7 +53,7 @@ def status(
 
     Counts, pace and estimated end, cost so far, slow shards, causes of failure, what drives it and what follows.
     """
-    screen, figures = where.screen(), load_prices(prices)
+    screen, figures = Screen(where.as_json), load_prices(prices)
     with environment(where.choice(reading=True), screen) as env:
         if object_uri:
             _show_object(screen, run_id, object_status(env.at, run_id, _stored(env, run_id, object_uri)))
@@ -68,14 +71,14 @@ def watch(run_id: opt.RunId, where: opt.Where, prices: Prices = None) -> None:
 
     A terminal shows cost so far, slow shards and causes below the counts; `sparklet status RUN` shows them once.
     """
-    screen, figures = where.screen(), load_prices(prices)
+    screen, figures = Screen(where.as_json), load_prices(prices)
     with environment(where.choice(), screen) as env:
         finish(env, run_id, screen, figures)
 
 
 def runs(where: opt.Where) -> None:
     """List all runs, newest first."""
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         found = list(env.at.ledger.list_runs())
     if where.as_json:
@@ -86,9 +89,27 @@ def runs(where: opt.Where) -> None:
         screen.say("no runs yet; sparklet run SCRIPT --input … --output … starts one")
 
 
+def results(run_id: opt.RunId, where: opt.Where) -> None:
+    """Show what the script answered for each shard (job.answer), in order; --json: a line each."""
+    screen = Screen(where.as_json)
+    with environment(where.choice(reading=True), screen) as env:
+        table, count = Table("shard", "answer"), 0
+        for line in results_of(env.at, env.at.ledger.get_run(run_id)):
+            count += 1
+            if where.as_json:
+                sys.stdout.write(line.decode() + "\n")
+            else:
+                answer = json.loads(line)
+                table.add_row(str(answer["shard"]), escape(json.dumps(answer["answer"], ensure_ascii=False)))
+    if not count:
+        screen.say(f"no shard of {run_id} has given an answer; a script gives one with job.answer(value)")
+    elif not where.as_json:
+        screen.out.print(table)
+
+
 def explain(run_id: opt.RunId, where: opt.Where) -> None:
     """Group a run's failures by cause: an example, the likely reason, what to do, and the command to type."""
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         run = env.at.ledger.get_run(run_id)
         found = observe(run, env.at.ledger.shards(run_id), env.at.clock.now_s())
@@ -117,7 +138,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
 ) -> None:
     """Show what the workers and the script wrote, each line with its shard and attempt; --json: a line each, raw."""
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         run = env.at.ledger.get_run(run_id)
         if shard is not None:

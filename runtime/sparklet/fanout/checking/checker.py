@@ -17,8 +17,7 @@ from sparklet.fanout.checking.manifest import has_manifest, write_manifests
 from sparklet.fanout.checking.telling import owes_notice, tell
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.log import log
-from sparklet.fanout.planning.dispatch import Outbox
-from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.planner import Outbox, plan
 from sparklet.fanout.reporting.summary import Summary, verdict
 from sparklet.ledger_rules import last_cause
 from sparklet.metrics import (

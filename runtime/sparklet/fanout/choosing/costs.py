@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from sparklet.fanout.choosing.prices import Prices
-from sparklet.fanout.planning.fitting import MIB
 from sparklet.fanout.reporting.observed import Observation
 from sparklet.ledger_rules import LEASE_S
 from sparklet.model import Dispatch, Run, ShardState
+from sparklet.model.options import MIB
 from sparklet.ports import Ledger
 
 FREE_SCRATCH_MB = 512

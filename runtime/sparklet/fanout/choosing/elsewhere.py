@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparklet.errors import PlanError
-from sparklet.fanout.planning.scripts import script_name
 from sparklet.job.object_names import misread
 from sparklet.model import InputObject, Run, Shard
 from sparklet.s3_uri import SCHEME
@@ -100,14 +99,16 @@ def job_of_shard(run: Run, shard: Shard) -> ElsewhereJob:
                 f"shard {shard.number} of {run.run_id} holds {what} {item.uri}, which Spark alone cannot read; "
                 "run the script on a copy of the object, or on the whole of it, instead"
             )
-    inputs = [item.uri for item in shard.objects]
-    event = {
+    inputs = shard.inputs
+    event: dict[str, Any] = {
         "sparklet": {"run": run.run_id, "shard": shard.number, "attempt": None, "generation": run.generation},
         "inputs": inputs,
         "input_path": inputs[0] if len(inputs) == 1 else None,
         "output_path": run.shard_output(shard.number),
         "params": dict(run.params),
     }
+    if items := shard.items:
+        event["items"] = items
     script = run.scripts[-1]
     name = f"{run.run_id}-{shard.number}"
     return ElsewhereJob(script.uri, args=run.args, py_files=script.py_files, event=event, name=name)
@@ -126,7 +127,8 @@ def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple
     for uri in (*job.py_files, places.staging):
         if re.search(r"[\s,'\"]", uri):
             raise PlanError(f"{uri!r} has a comma, a quote or white space, which --py-files cannot carry; rename it")
-    job = replace(job, name=job.name or script_name(job.script), py_files=(BUNDLE, *job.py_files))
+    name = job.name or job.script.rpartition("/")[2].removesuffix(".py")
+    job = replace(job, name=name, py_files=(BUNDLE, *job.py_files))
     copies: Iterable[Command] = ()
     if engine != "spark-submit":
         copies, job = _staged(job, places.staging)
@@ -226,6 +228,8 @@ def _refuse_above(most: int, size: int, what: str) -> None:
 
 def _only_a_worker_reads(run: Run, item: InputObject) -> str:
     """Why Spark elsewhere would not read just this object; empty if it would."""
+    if item.item:
+        return ""
     if item.slice or item.version_id:
         return "a slice of" if item.slice else "a version of"
     if run.access.role_arn or run.access.requester_pays:

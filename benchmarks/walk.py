@@ -1,0 +1,129 @@
+"""How much code one event and one command pass through: the modules and functions of two walks, over in-memory ports.
+
+``python -m benchmarks.walk`` prints a line for each walk; ``--names`` adds the functions in the order of their first
+call. Walk ``event``: one SQS event with one shard, until the ledger says SUCCEEDED. Walk ``run``: ``sparklet run`` of
+three objects, until the first message is in the queue. A function counts once; comprehensions, lambdas and what
+dataclasses generate do not count, nor do the in-memory adapters, which stand for AWS.
+"""
+
+import argparse
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import sparklet
+from sparklet.cli import main as sparklet_command
+from sparklet.cli.environment import Environment, WorkerSize
+from sparklet.cli.environment import environment as real_environment
+from sparklet.local.memory import MemoryCompute
+from sparklet.model import ShardState
+from sparklet.settings import worker_settings
+from tests.unit.cli.conftest import Lines
+from tests.unit.fanout.world import SCRIPT, World
+from tests.unit.worker.conftest import BUCKET, make_bench
+
+ROOT = Path(sparklet.__file__).parent
+ADAPTERS = ("local/memory", "ledger/memory")
+SOURCE = "s3://data/in/"
+
+
+class Walk:
+    """Sparklet's functions in the order of their first call."""
+
+    def __init__(self) -> None:
+        self.functions: dict[str, None] = {}
+        self._ended = False
+
+    def end(self) -> None:
+        """Count no further."""
+        self._ended = True
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record the calls of this block, on all threads."""
+        threading.setprofile(self._called)
+        sys.setprofile(self._called)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+
+    def _called(self, frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event != "call" or self._ended or code.co_name.startswith("<") or not code.co_filename.startswith(str(ROOT)):
+            return
+        module = Path(code.co_filename).relative_to(ROOT).with_suffix("").as_posix()
+        if not module.startswith(ADAPTERS):
+            self.functions.setdefault(f"{module}:{code.co_qualname}")
+
+
+def walk_event(walk: Walk, folder: Path) -> None:
+    """One SQS event with one shard, until the ledger says SUCCEEDED."""
+    names = {"SPARKLET_BUCKET": BUCKET, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": str(folder / "scratch")}
+    bench = make_bench(worker_settings(names))
+    (ref,) = bench.plan()
+    _after(bench.ledger, "succeed", walk.end)
+    with walk.recorded():
+        bench.deliver()
+    assert bench.ledger.get_shard(ref.run_id, ref.shard).state is ShardState.SUCCEEDED
+
+
+def walk_run(walk: Walk, folder: Path) -> None:
+    """``sparklet run`` of three objects, until the first message is in the queue."""
+    world = World()
+    world.put(3)
+
+    @contextmanager
+    def environment(*_: Any) -> Iterator[Environment]:
+        yield Environment(world.at, MemoryCompute({}), "worker", Lines(), WorkerSize(), state=folder)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("sparklet.cli") and getattr(module, "environment", None) is real_environment:
+            module.__dict__["environment"] = environment
+    _after(world.queue, "send", _stop(walk))
+    with walk.recorded():
+        sparklet_command(["run", SCRIPT, "--input", SOURCE, "--output", "s3://data/out/"])
+
+
+def _stop(walk: Walk) -> Callable[[], None]:
+    def stop() -> None:
+        walk.end()
+        raise KeyboardInterrupt  # as a user would: nobody works on these shards
+
+    return stop
+
+
+def _after(port: Any, method: str, then: Callable[[], None]) -> None:
+    real = getattr(port, method)
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        answer = real(*args, **kwargs)
+        then()
+        return answer
+
+    setattr(port, method, called)
+
+
+def main() -> None:
+    """Print both walks."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--names", action="store_true", help="print each function, too")
+    names = parser.parse_args().names
+    for name, take in (("event", walk_event), ("run", walk_run)):
+        walk = Walk()
+        with tempfile.TemporaryDirectory() as folder:
+            take(walk, Path(folder))
+        modules = {function.partition(":")[0] for function in walk.functions}
+        print(f"walk={name} modules={len(modules)} functions={len(walk.functions)}")
+        if names:
+            print("\n".join(f"  {function}" for function in walk.functions))
+
+
+if __name__ == "__main__":
+    main()
