@@ -282,7 +282,7 @@ def test_a_request_carries_items_or_names_a_list_of_them() -> None:
 
 @pytest.mark.parametrize("keys", [{"items": "Ulm"}, {"lists": [{"source": LIST, "items": "yes"}]}, {"items": []}])
 def test_a_request_with_odd_items_is_refused(keys: dict[str, Any]) -> None:
-    with pytest.raises((EventError, SettingsError)):
+    with pytest.raises((EventError, SettingsError, PlanError)):
         ask(World(), **keys)
 
 

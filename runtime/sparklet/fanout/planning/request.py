@@ -365,9 +365,8 @@ def _refuse_contradictions(request: RunRequest, named: Mapping[str, str], *, nee
     if needs_output and not request.output_uri:
         raise PlanError(f"{named['output']} is missing: name where the run writes")
     if not request.inputs and not request.lists:
-        raise PlanError(
-            f"no input was given: name folders or objects ({named['inputs']}), or a list ({named['lists']})"
-        )
+        folders, lists, items = named["inputs"], named["lists"], named["items"]
+        raise PlanError(f"no input was given: name folders or objects ({folders}), or a list ({lists}, {items})")
     if request.run_id and request.idempotency_key:
         both = f"{named['run_id']} and {named['idempotency_key']}"
         raise PlanError(f"{both} were given; give one of them: each names one run")
