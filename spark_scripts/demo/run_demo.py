@@ -3,9 +3,9 @@
 ``make demo`` fans 365 day files out, five a shard (``EACH=1``: one a shard; ``DAYS=90``: about 90 of them). ``make demo
 POISON=1`` spoils three of them first, one a shard, shows that exactly these fail, each with its true cause, repairs
 them and redrives the run. ``make demo INPUT=inventory`` finds the files through an S3 Inventory, several to a shard;
-``make demo ONE_FILE=1`` has the whole year in one CSV, cut into ranges of lines. ``DISPATCH_MODE=loop``, ``map`` or ``inline``
-lets a state machine drive the run; where the same demo was driven in another mode before, the manifests of both must be
-equal up to ids and times. Every run goes through the command line, as a user's would.
+``make demo ONE_FILE=1`` has the whole year in one CSV, cut into ranges of lines. ``DISPATCH_MODE=loop``, ``map`` or
+``inline`` lets a state machine drive the run; where the same demo was dispatched in another mode before, the manifests
+of both must be equal up to ids and times. Every run goes through the command line, as a user's would.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Demo:
         say(f"time: {wall_s:.0f} s, {result['task_s']:.0f} s of work in {shards['total']} shards")
         if (shards["succeeded"], result["rows"], comparison.rows) != (shard_count, rows, rows):
             raise DemoError(f"{shards['succeeded']} shards report {result['rows']} rows, {comparison.rows} were found")
-        compare_ways(self)
+        compare_modes(self)
         say(f"demo ok: shards={shards['total']} succeeded={shards['succeeded']} failed={shards['failed']} rows={rows}")
 
 
@@ -233,7 +233,7 @@ def check_untouched(before: Any, after: Any) -> None:
     say(f"  {len(finished)} finished shards were not touched")
 
 
-def compare_ways(demo: Demo) -> None:
+def compare_modes(demo: Demo) -> None:
     """Keep this run's manifests, and hold them against those of the same demo dispatched in another mode."""
     kept = BUILD / "manifests" / demo.kind
     with LocalStack.attach(StackOptions(state_dir=default_state_dir(), processing=False)) as stack:
@@ -246,7 +246,7 @@ def compare_ways(demo: Demo) -> None:
             for each in found[:10]:
                 say(f"  {each}")
             raise DemoError(f"the manifests of {demo.mode} and {other} differ in {len(found)} places")
-        say(f"manifests: {shard_count(kept / other)} shards, those of {demo.mode} and {other} equal up to ids and times")
+        say(f"manifests: {shard_count(kept / other)} shards, {demo.mode} and {other} equal up to ids and times")
 
 
 def say(text: str) -> None:

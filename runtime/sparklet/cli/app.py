@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from sparklet import __version__
-from sparklet.cli.commands import changing, elsewhere, looking, machine, starting
+from sparklet.cli import doctor
+from sparklet.cli.commands import changing, elsewhere, looking, starting
 from sparklet.cli.console import EXIT_MEANINGS
 from sparklet.cli.options import grouped
 
@@ -101,4 +102,4 @@ _add(
     "sparklet commands job.py -i s3://bucket/raw/ -o s3://bucket/clean/ --engine emr-serverless",
     "sparklet commands --run RUN --cause ShardTooLargeError --engine glue",
 )
-_add("This machine", machine.doctor, "sparklet doctor")
+_add("This machine", doctor.doctor, "sparklet doctor")

@@ -30,7 +30,7 @@ _OF_STATE = {
     RunState.SUCCEEDED: ALL_WELL,
     RunState.SUCCEEDED_WITH_FAILURES: ALL_WELL,
     RunState.FAILED: FAILURES,
-    RunState.CANCELLED: INCOMPLETE,  # somebody wanted it so: what is missing is not a failure
+    RunState.CANCELLED: INCOMPLETE,  # on purpose: what is missing is not a failure
 }
 
 

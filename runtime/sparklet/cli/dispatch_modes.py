@@ -19,7 +19,6 @@ from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import Dispatch, ExecutionState, ExecutionStatus, Run, execution_name, successor
 
 LOOK_EVERY_S = 15.0
-MAX_SUCCESSORS = 50
 CAUSE_CHARACTERS = 300
 
 
@@ -34,6 +33,10 @@ class Driver:
     def broken_off(self) -> bool:
         """Whether it has ended other than by bringing its run to an end."""
         return self.status.state.ended and self.status.state is not ExecutionState.SUCCEEDED
+
+    def broken_off_text(self, run: Run) -> str:
+        """Why it ended before its run, and how to go on."""
+        return broken_off_text(run, self.name, str(self.status.state), self.status.error, self.status.cause)
 
 
 def chosen_mode(env: Environment, request: RunRequest, wanted: WantedMode, screen: Screen) -> DispatchMode:
@@ -74,12 +77,9 @@ def driver_of(env: Environment, run: Run, generation: int | None = None) -> Driv
     machine = env.machines.get(machine_name(run.dispatch))
     if env.orchestrator is None or machine is None:
         return None
-    newest = None
-    for name in _names(run, run.generation if generation is None else generation):
-        status = env.orchestrator.find(machine, name)
-        if status is None:
-            break
-        newest = Driver(name, status)
+    newest, name = None, execution_name(run.run_id, run.generation if generation is None else generation)
+    while status := env.orchestrator.find(machine, name):
+        newest, name = Driver(name, status), successor(name)
     return newest
 
 
@@ -101,15 +101,13 @@ def drive(env: Environment, run: Run, screen: Screen) -> None:
     if there and not there.status.state.ended:
         screen.say(f"run {run.run_id} is there already, driven by {there.name}; nothing is started twice")
         return
-    name = next(_after(_names(run, run.generation), there.name if there else ""), None)
-    if name is None:
-        raise PlanError(f"{run.run_id} was driven by {MAX_SUCCESSORS} executions, and each broke off: see why first")
+    name = successor(there.name) if there else execution_name(run.run_id, run.generation)
     execution = env.orchestrator.start(machine, name, {"run_id": run.run_id})
     screen.say(f"run {run.run_id}: driven by {execution}")
 
 
 def end_waiting(env: Environment, run: Run, screen: Screen) -> None:
-    """Stop the execution that drives a cancelled run: it would only wait for what the checker sees anyway."""
+    """Stop the execution that drives a cancelled run; the checker ends the run."""
     try:
         there = driver_of(env, run)
         if there and env.orchestrator and not there.status.state.ended:
@@ -120,7 +118,7 @@ def end_waiting(env: Environment, run: Run, screen: Screen) -> None:
 
 
 def recorded_failures(env: Environment, run: Run) -> Iterator[Mapping[str, str]]:
-    """Executions of this run that failed, whoever started them: machines write down why."""
+    """Executions of this run that failed, from any starter, as the state machines recorded them."""
     for info in env.at.store.list(env.at.run_uri(run.run_id, "executions/")):
         try:
             document = json.loads(env.at.store.get(info.uri))
@@ -131,16 +129,11 @@ def recorded_failures(env: Environment, run: Run) -> Iterator[Mapping[str, str]]
             yield {**fields, "recorded": time_text(info.modified_s)}
 
 
-def broken_off_text(run: Run, driver: Driver) -> str:
+def broken_off_text(run: Run, name: str, state: str, error: str, cause: str) -> str:
     """Why an execution ended before its run, and how to go on."""
-    status = driver.status
-    return _broken_off(run, driver.name, str(status.state), status.error, status.cause)
-
-
-def _broken_off(run: Run, name: str, state: str, error: str, cause: str) -> str:
     why = ": ".join(filter(None, (error, cause[:CAUSE_CHARACTERS]))) or "no cause was given"
     if run.dispatch is Dispatch.MAP:
-        remedy = f"if nobody else hands out its shards, sparklet redrive {run.run_id} starts a machine for it"
+        remedy = f"unless another execution hands out its shards, sparklet redrive {run.run_id} starts a machine for it"
     else:
         remedy = "the run goes on by its queue and the stack's checker; nothing need be done"
     return f"{name} has {state} while {run.run_id} is open ({why}); {remedy}"
@@ -174,24 +167,8 @@ class MachineWatch:
         """By their names: the newest of a command line, and what was recorded of others since that one began."""
         driver = driver_of(self.env, run)
         if driver and driver.broken_off:
-            yield driver.name, broken_off_text(run, driver)
+            yield driver.name, driver.broken_off_text(run)
         for each in recorded_failures(self.env, run):
             name = each["execution"].rpartition(":")[2]
             if driver is None or (name != driver.name and each["recorded"] >= time_text(driver.status.started_s)):
-                yield name, _broken_off(run, name, f"FAILED in {each['where']}", each["error"], each["cause"])
-
-
-def _names(run: Run, generation: int) -> Iterator[str]:
-    name = execution_name(run.run_id, generation)
-    for _ in range(MAX_SUCCESSORS):
-        yield name
-        name = successor(name)
-
-
-def _after(names: Iterator[str], taken: str) -> Iterator[str]:
-    """The names behind the one that is taken; all if none is."""
-    if taken:
-        for name in names:
-            if name == taken:
-                break
-    yield from names
+                yield name, broken_off_text(run, name, f"FAILED in {each['where']}", each["error"], each["cause"])

@@ -116,8 +116,8 @@ def make_room(choice: Choice, screen: Screen) -> Choice:
 def refuse_other_size(env: Environment, memory_mb: int | None, timeout_s: int | None) -> None:
     """PlanError with the remedy if the workers have not the size that was asked for.
 
-    The local stack is deployed with it, unless others use it; a deployed one is not changed from here: that
-    takes whoever may change its functions, and every run on it would feel it.
+    The local stack is deployed with it, unless others use it. A deployed stack is not changed from here: that needs
+    permission to change its functions, and affects every run on it.
     """
     wrong = {
         "memory": (memory_mb, env.size.memory_mb, "FunctionMemoryMB"),

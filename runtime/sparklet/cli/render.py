@@ -1,6 +1,7 @@
 """Runs, shards, inputs and plans, as documents for --json and as tables for people."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -36,19 +37,7 @@ def add_skipped(facts: Table, skipped: Mapping[str, int]) -> None:
 
 def preview_document(preview: PlanPreview) -> dict[str, Any]:
     """What a plan would look like."""
-    return {
-        "shards": preview.shards,
-        "objects": preview.objects,
-        "input_bytes": preview.size_bytes,
-        "smallest_shard_bytes": preview.smallest_shard_bytes,
-        "largest_shard_bytes": preview.largest_shard_bytes,
-        "largest_shard": preview.largest_shard,
-        "largest_object": preview.largest_object,
-        "most_objects_in_a_shard": preview.most_objects_in_a_shard,
-        "slices": preview.slices,
-        "oversize_shards": preview.oversize,
-        "skipped": dict(preview.skipped),
-    }
+    return asdict(preview) | {"skipped": dict(preview.skipped)}
 
 
 def preview_table(preview: PlanPreview) -> RenderableType:
@@ -181,8 +170,8 @@ def _part_text(item: InputObject) -> str:
 def _whole_state(found: ObjectStatus) -> str:
     """FAILED if any part of it has; SUCCEEDED once all have; else RUNNING or PENDING."""
     states = {each.record.state if each.record else ShardState.PENDING for each in found.shards}
-    order = (ShardState.FAILED, ShardState.RUNNING, ShardState.PENDING, ShardState.SUCCEEDED)
-    return str(next(state for state in order if state in states))
+    by_weight = (ShardState.FAILED, ShardState.RUNNING, ShardState.PENDING, ShardState.SUCCEEDED)
+    return str(next(state for state in by_weight if state in states))
 
 
 def _shard_facts(record: ShardRecord) -> RenderableType:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text, duration_text, exit_code, size_text, time_text, usd_text
-from sparklet.cli.dispatch_modes import Driver, broken_off_text, driver_of, recorded_failures
+from sparklet.cli.dispatch_modes import Driver, driver_of, recorded_failures
 from sparklet.cli.environment import Environment, LocalPaths
 from sparklet.cli.estimates import costs_text, rounded, worker_of
 from sparklet.cli.render import STYLES, add_skipped, counts_document, shard_document, shards_table
@@ -79,7 +79,7 @@ class RunView:
             "cost_includes": COST_INCLUDES,
             "cost_excludes": COST_EXCLUDES,
             "dispatch": str(self.run.dispatch),
-            "execution": self.driver and _driver_document(self.driver),
+            "execution": self.driver and {"name": self.driver.name, **asdict(self.driver.status)},
             "failed_executions": list(self.failed_executions),
             "follow_ups": [asdict(each) for each in self.follow_ups],
             "parent": self.run.parent or None,
@@ -101,7 +101,7 @@ class RunView:
             facts.add_row("follows", Text(self.run.parent))
         if driver := self.driver:
             broken = driver.broken_off and not self.run.state.ended
-            text = broken_off_text(self.run, driver) if broken else f"{driver.name}: {driver.status.state}"
+            text = driver.broken_off_text(self.run) if broken else f"{driver.name}: {driver.status.state}"
             facts.add_row("driven by", Text(text, style="red" if broken else ""))
         elif self.run.dispatch is Dispatch.MAP:
             facts.add_row("driven by", "a state machine that was not started from here")
@@ -223,7 +223,7 @@ def show_summary(
     if records is not None:
         screen.out.print(shards_table(records))
     if differences == ():
-        screen.out.print("verified: ledger, manifest and output say the same")
+        screen.out.print("verified: ledger, manifest and output agree")
     for each in differences or ():
         screen.warn(f"{each.kind}: {each.found}")
 
@@ -249,15 +249,7 @@ def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> 
         "duration_s": round(summary.duration_s, 3),
         "output": output,
         "manifest": manifest,
-        "failures": [
-            {
-                "error_class": c.error_class,
-                "shards": c.count,
-                "example_shard": c.example_shard,
-                "example": c.example_message,
-            }
-            for c in summary.causes
-        ],
+        "failures": [asdict(cause) for cause in summary.causes],
     }
 
 
@@ -308,22 +300,4 @@ def _rate(per_min: float) -> str:
 
 
 def _slow_document(record: ShardRecord, now_s: float) -> dict[str, Any]:
-    return {
-        "shard": record.number,
-        "state": str(record.state),
-        "seconds": round(seconds_of(record, now_s), 3),
-        "attempts": record.attempts,
-        "log_stream": record.log_stream or None,
-    }
-
-
-def _driver_document(driver: Driver) -> dict[str, Any]:
-    status = driver.status
-    return {
-        "name": driver.name,
-        "id": status.execution,
-        "state": str(status.state),
-        "started": time_text(status.started_s),
-        "error": status.error or None,
-        "cause": status.cause or None,
-    }
+    return {**shard_document(record), "seconds": round(seconds_of(record, now_s), 3)}

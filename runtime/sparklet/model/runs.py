@@ -28,7 +28,7 @@ class Dispatch(StrEnum):
     """Who hands a run's shards to the workers."""
 
     QUEUE = "queue"  # a message for each shard
-    MAP = "map"  # a Map state, by map batches of what is PENDING in the ledger; no message is ever sent
+    MAP = "map"  # a Map state, in batches of those that are PENDING in the ledger; no message is ever sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,17 +180,17 @@ def test_letters_are_told_apart(at: Deployment) -> None:
     assert at.ledger.count("run-1") == Counts(pending=11, failed=1)
 
 
-def test_waves_alone_bring_a_run_to_its_end(at: Deployment) -> None:
+def test_batches_alone_bring_a_run_to_its_end(at: Deployment) -> None:
     plan(at, new_run(at, replace(request(at), dispatch=Dispatch.MAP)).run_id, part_shards=5)
-    killed, failed, waves = 7, 3, []
+    killed, failed, batches = 7, 3, []
     for number in range(9):
-        answer = take_step(at, 10, {"step": "wave", "run_id": "run-1", "wave": number})
+        answer = take_step(at, 10, {"step": "batch", "run_id": "run-1", "batch": number})
         if answer["ended"]:
             break
         body = at.store.get(f"s3://{answer['bucket']}/{answer['key']}") if answer["count"] else b""
         items = [json.loads(line) for line in body.splitlines()]
         assert answer["items"] == (items if answer["how"] == "inline" else [])
-        waves.append([item["shard"] for item in items])
+        batches.append([item["shard"] for item in items])
         for item in items:
             ref, attempt_id = ShardRef.from_document(item), uuid.uuid4().hex
             assert ref is not None
@@ -201,6 +201,6 @@ def test_waves_alone_bring_a_run_to_its_end(at: Deployment) -> None:
                 at.ledger.succeed("run-1", ref.shard, attempt_id, ShardResult(rows=1))
         at.clock.sleep(60)
 
-    assert [wave for wave in waves if wave] == [list(range(12)), [killed]]
+    assert [batch for batch in batches if batch] == [list(range(12)), [killed]]
     assert (answer["state"], answer["counts"]["succeeded"]) == ("FAILED", 11)
     assert list(at.queue.receive()) == []

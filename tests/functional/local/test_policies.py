@@ -205,7 +205,7 @@ def test_doctor_names_what_contradicts_itself_in_a_deployed_stack(
 ) -> None:
     """The mappings were disabled by hand, see ``deploy``; then somebody repeats the published experiment."""
     attributes: Any = {"RedrivePolicy": json.dumps({"deadLetterTargetArn": outputs["DlqArn"], "maxReceiveCount": 1})}
-    disabled = {"mapping of the worker", "mapping of the consumer of dead letters"}
+    disabled = {"mapping of the worker", "mapping of the dead-letter consumer"}
 
     def found() -> set[str]:
         assert main(["doctor", "--stack", "sparklet", "--json"]) != 0

@@ -81,9 +81,9 @@ class Desk:
         plan(self.world.at, given["run_id"])
 
     def hands_out(self, given: Any) -> None:
-        """What a map machine does: plan, a wave, its children; the end is left to whoever checks."""
+        """What a map machine does: plan, a batch, its children; the end is left to whoever checks."""
         self.plans(given)
-        self.world.children(self.world.handed_out(self.world.step("wave", wave=0, **given)), self.do)
+        self.world.children(self.world.handed_out(self.world.step("batch", batch=0, **given)), self.do)
 
     def types(self, *words: str) -> Told:
         """Type a command."""

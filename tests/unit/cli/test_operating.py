@@ -145,7 +145,7 @@ def test_status_tells_pace_end_cost_slow_shards_and_causes(desk: Desk) -> None:
     # five have ended in 120 s, three of them within the last minute and a half... the pace is that of the last minute
     assert document["average_shards_per_min"] == 2.5 and document["shards_per_min"] == 2.0
     assert document["remaining_s"] == 150.0 and document["estimated_end"]
-    assert document["failures"][0]["example"] == "column 3 is bad"
+    assert document["failures"][0]["example_message"] == "column 3 is bad"
     assert document["execution"] is None and document["follow_ups"] == []
 
 

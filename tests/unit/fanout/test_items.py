@@ -290,7 +290,7 @@ def test_a_map_hands_items_out_as_it_does_objects() -> None:
     world = World(dispatch=Dispatch.MAP)
     ask(world, items=["Ulm", "Bonn"], dispatch="map")
 
-    refs = world.handed_out(world.step("wave", wave=0))
+    refs = world.handed_out(world.step("batch", batch=0))
 
     assert len(refs) == 2 and world.children(refs) == 2
     assert world.step("check")["state"] == "SUCCEEDED"

@@ -92,7 +92,7 @@ class World:
         return json.loads(json.dumps(take_step(at or self.at, 7, event)))
 
     def handed_out(self, answer: Any) -> list[ShardRef]:
-        """The references that a wave's answer stands for, as a Distributed Map reads them."""
+        """The references that a batch's answer stands for, as a Distributed Map reads them."""
         if not answer["count"]:
             return []
         lines = self.store.get(f"s3://{answer['bucket']}/{answer['key']}").decode().splitlines()

@@ -43,7 +43,7 @@ class Kind(StrEnum):
     NO_MESSAGE = "NO_MESSAGE"  # PENDING shards without a message
     NOT_TAKEN = "NOT_TAKEN"  # messages wait and no worker takes any
     COUNTS = "COUNTS"  # the states do not add up to the plan
-    MANIFEST = "MANIFEST"  # a manifest does not say what the ledger says
+    MANIFEST = "MANIFEST"  # a manifest differs from the ledger
     NO_OUTPUT = "NO_OUTPUT"  # a shard wrote rows, and nothing is where it writes
 
 

@@ -68,7 +68,7 @@ def _figures(path: Path) -> dict[str, Figure]:
     except ValueError as error:  # no TOML, or no UTF-8
         raise SettingsError(f"the prices {path} are no TOML: {error}") from error
     if unknown := [name for name in document if name not in TABLES]:
-        raise SettingsError(f"the prices {path} have {unknown[0]!r}; figures stand in [{'.…], ['.join(TABLES)}.…]")
+        raise SettingsError(f"the prices {path} have {unknown[0]!r}; figures belong in [{'.…], ['.join(TABLES)}.…]")
     found: dict[str, Figure] = {}
     for table, entries in document.items():
         for name, entry in entries.items() if isinstance(entries, dict) else [("", entries)]:

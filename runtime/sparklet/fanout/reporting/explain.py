@@ -115,8 +115,8 @@ def pattern_of(message: str) -> str:
 
 def matches_cause(record: ShardRecord, cause: str) -> bool:
     """Whether ``--cause`` means this failure: its class, with or without package, or words of its message."""
-    said = f"{record.error_class}: {record.error_message}"
-    return cause in (record.error_class, record.error_class.rpartition(".")[2]) or cause.casefold() in said.casefold()
+    text = f"{record.error_class}: {record.error_message}"
+    return cause in (record.error_class, record.error_class.rpartition(".")[2]) or cause.casefold() in text.casefold()
 
 
 def _named(text: str, names: Mapping[str, str]) -> str:

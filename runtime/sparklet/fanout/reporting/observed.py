@@ -106,7 +106,7 @@ class Observation:
 
 
 def observe(run: Run, shards: Iterable[ShardRecord], now_s: float) -> Observation:
-    """Add up a run's shards as they stand now."""
+    """Add up a run's shards as they are now."""
     found = Observation(Summary.of(run), now_s)
     for record in shards:
         found.add(record)

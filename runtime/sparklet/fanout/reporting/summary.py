@@ -24,7 +24,7 @@ class Cause:
 
 @dataclass(slots=True)
 class Summary:
-    """What a run has to show, as the ledger says it; shards are added one by one, its size does not grow with them."""
+    """What a run has to show; its shards are added one by one, and its size does not grow with their number."""
 
     run_id: str
     state: RunState
@@ -88,7 +88,7 @@ class Summary:
 
 
 def summarize(run: Run, ledger: Ledger, state: RunState | None = None) -> Summary:
-    """Add up a run's shards as they stand now (strongly consistent, a whole pass), for a run that is in ``state``."""
+    """Add up a run's shards as they are now (strongly consistent, a whole pass), for a run that is in ``state``."""
     summary = Summary.of(run, state)
     for record in ledger.shards(run.run_id):
         summary.add(record)
