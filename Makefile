@@ -14,7 +14,7 @@ help: ## Show this help
 	@echo "  Another Python: make PYTHON=python3.12 …; pytest's arguments: make test ARGS='-k planner'"
 	@echo "  make demo POISON=1: with faults; ONE_FILE=1: one large CSV, cut; INPUT=inventory: through an S3 Inventory;"
 	@echo "  EACH=1: one day file a shard, not five; DAYS=90: about 90 days of the year instead of all;"
-	@echo "  VIA=loop|map|inline: driven by a state machine, manifests compared"
+	@echo "  DISPATCH_MODE=loop|map|inline: driven by a state machine, manifests compared"
 
 venv: ## Build or update .venv from the lock files (with a Java 17, for machines that have none)
 	@command -v "$(PYTHON)" >/dev/null || { echo "no $(PYTHON) here: Sparklet needs Python 3.11 or newer"; exit 1; }
@@ -22,7 +22,7 @@ venv: ## Build or update .venv from the lock files (with a Java 17, for machines
 
 demo: venv ## The real NYC flights of 2013 through the whole path, checked independently; further demos: below
 	@$(RUN) spark_scripts/demo/run_demo.py $(if $(POISON),--poison) $(if $(ONE_FILE),--one-file) $(if $(INPUT),--input $(INPUT)) \
-		$(if $(DAYS),--days $(DAYS)) $(if $(EACH),--each $(EACH)) $(if $(VIA),--via $(VIA))
+		$(if $(DAYS),--days $(DAYS)) $(if $(EACH),--each $(EACH)) $(if $(DISPATCH_MODE),--dispatch-mode $(DISPATCH_MODE))
 
 test: check pytest ## check, then every test; ARGS goes to pytest
 
@@ -57,7 +57,7 @@ format: venv ## Format the code and repair what ruff can
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-docs: venv ## Write docs/guide/cli.md from the commands' help
+docs: venv ## Write docs/guide/cli.md from the commands' help, and the request's JSON Schema
 	@$(RUN) -m sparklet.cli.reference docs/guide/cli.md
 
 # The image's part needs `make image` and root, as the tests of the image do.

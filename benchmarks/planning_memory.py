@@ -20,8 +20,9 @@ from benchmarks.comparison import SPARKLET, Case, Run, document, publish
 from benchmarks.facts import ROOT
 from sparklet.aws.dynamodb.items import new_shard_item
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.local.memory import MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from sparklet.model import RunOptions, ShardRecord
 from sparklet.ports import ObjectInfo

@@ -149,7 +149,7 @@ def _drive(world: World, clients: AwsClients, at: Deployment, requests: Requests
     while True:
         requests.reset()
         started_s = time.perf_counter()
-        answer = take_step(at, world.pollers, {"step": "wave", "run_id": world.run_id, "wave": wave})
+        answer = take_step(at, world.pollers, {"step": "batch", "run_id": world.run_id, "batch": wave})
         checks += 1
         took_s = round(time.perf_counter() - started_s, 3)
         _say(check_s=took_s, **answer["counts"], **requests.said(), how=answer["how"], count=answer["count"])
@@ -159,7 +159,7 @@ def _drive(world: World, clients: AwsClients, at: Deployment, requests: Requests
             time.sleep(min(LEAST_WAIT_S, answer["wait_s"]))
             continue
         _walk(world, waves, f"s3://{answer['bucket']}/{answer['key']}")
-        wave, waves = answer["wave"], waves + 1
+        wave, waves = answer["batch"], waves + 1
 
 
 def _walk(world: World, wave: int, uri: str) -> None:

@@ -13,7 +13,7 @@ from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import RunRequest
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import Dispatch, RunOptions
 
 BUCKET, DATA, REGION = "scale", "scale-data", "us-east-1"

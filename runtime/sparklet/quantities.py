@@ -38,20 +38,35 @@ def parse_duration_s(text: str) -> float:
 
 
 def parse_time_s(text: str) -> float:
-    """A day or a time, UTC unless it says otherwise, in seconds since the epoch; ValueError if it is neither."""
-    time = datetime.fromisoformat(text)
+    """A day or a time, UTC unless it says otherwise, in seconds since the epoch.
+
+    Raises
+    ------
+    SettingsError
+        If it is neither.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(
+            f"{text!r} must be a time like 2026-11-20 or 2026-11-20T08:30 (UTC); a span such as 36h or 7d is known on "
+            "the command line alone, since it would be another one each time a request is repeated"
+        ) from None
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
-def parse_tolerance(text: str, name: str) -> tuple[int, float]:
+def parse_tolerance(text: str) -> tuple[int, float]:
     """``5`` shards or ``2.5%`` of them, as count and percentage.
 
     Raises
     ------
     SettingsError
-        If it is neither; ``name`` says what it was given as.
+        If it is neither.
     """
     try:
-        return (0, float(text.removesuffix("%"))) if text.endswith("%") else (int(text), 0.0)
+        count, percentage = (0, float(text.removesuffix("%"))) if text.endswith("%") else (int(text), 0.0)
     except ValueError:
-        raise SettingsError(f"{name} {text!r} must be a number of shards, or a percentage like 2.5%") from None
+        count, percentage = -1, 0.0
+    if count < 0 or not 0 <= percentage <= 100:
+        raise SettingsError(f"{text!r} must be a number of shards from 0, or a percentage like 2.5%")
+    return count, percentage

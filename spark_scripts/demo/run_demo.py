@@ -3,9 +3,9 @@
 ``make demo`` fans 365 day files out, five a shard (``EACH=1``: one a shard; ``DAYS=90``: about 90 of them). ``make demo
 POISON=1`` spoils three of them first, one a shard, shows that exactly these fail, each with its true cause, repairs
 them and redrives the run. ``make demo INPUT=inventory`` finds the files through an S3 Inventory, several to a shard;
-``make demo ONE_FILE=1`` has the whole year in one CSV, cut into ranges of lines. ``VIA=loop``, ``map`` or ``inline``
-lets a state machine drive the run; where the same demo was driven by another way before, the manifests of both must be
-equal up to ids and times. Every run goes through the command line, as a user's would.
+``make demo ONE_FILE=1`` has the whole year in one CSV, cut into ranges of lines. ``DISPATCH_MODE=loop``, ``map`` or
+``inline`` lets a state machine drive the run; where the same demo was dispatched in another mode before, the manifests
+of both must be equal up to ids and times. Every run goes through the command line, as a user's would.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ONE_FILE_SHARD, ONE_FILE_SHARDS = "2MB", range(12, 21)
 LEFT_OUT = 2  # what the inventory lists beside the day files: an empty object, and one file a second time
 EACH = 5  # day files a shard: a shard's own second and a half is more than a day's work
 INVENTORY_SHARD = "1MB"  # of about twelve day files
-WAYS = ("none", "loop", "map", "inline")
+DISPATCH_MODES = ("queue", "loop", "map", "inline")
 ALL_WELL, FAILURES = 0, 2
 
 
@@ -61,7 +61,7 @@ class Demo:
     data: FlightsData
     run_id: str
     started_s: float
-    via: str = "none"
+    mode: str = "queue"
     kind: str = "days"  # which demonstration, of how many days, how many a shard: only equal ones are compared
     each: int = EACH  # day files a shard
 
@@ -89,7 +89,7 @@ class Demo:
         """Fan the flights out."""
         where = ("--output", str(OUTPUT), "--overwrite", "--run-id", self.run_id)
         tables = ("--file", f"airlines={self.data.airlines}", "--file", f"planes={self.data.planes}")
-        return self.sparklet("run", str(script), *where, *tables, "--via", self.via, *options, expect=expect)
+        return self.sparklet("run", str(script), *where, *tables, "--dispatch-mode", self.mode, *options, expect=expect)
 
     def check(self, result: Any, rows: int, shard_count: int) -> None:
         """Compare the output with the independent computation and say the last line."""
@@ -102,7 +102,7 @@ class Demo:
         say(f"time: {wall_s:.0f} s, {result['task_s']:.0f} s of work in {shards['total']} shards")
         if (shards["succeeded"], result["rows"], comparison.rows) != (shard_count, rows, rows):
             raise DemoError(f"{shards['succeeded']} shards report {result['rows']} rows, {comparison.rows} were found")
-        compare_ways(self)
+        compare_modes(self)
         say(f"demo ok: shards={shards['total']} succeeded={shards['succeeded']} failed={shards['failed']} rows={rows}")
 
 
@@ -233,20 +233,20 @@ def check_untouched(before: Any, after: Any) -> None:
     say(f"  {len(finished)} finished shards were not touched")
 
 
-def compare_ways(demo: Demo) -> None:
-    """Keep this run's manifests, and hold them against those of the same demo that went another way."""
+def compare_modes(demo: Demo) -> None:
+    """Keep this run's manifests, and hold them against those of the same demo dispatched in another mode."""
     kept = BUILD / "manifests" / demo.kind
     with LocalStack.attach(StackOptions(state_dir=default_state_dir(), processing=False)) as stack:
         store = stack.deployment().store
-        keep_manifests(store.get, f"s3://{stack.info.bucket}/runs/{demo.run_id}/", kept / demo.via)
-    for way in WAYS:
-        if way == demo.via or not (kept / way / "manifest.json").exists():
+        keep_manifests(store.get, f"s3://{stack.info.bucket}/runs/{demo.run_id}/", kept / demo.mode)
+    for other in DISPATCH_MODES:
+        if other == demo.mode or not (kept / other / "manifest.json").exists():
             continue
-        if found := list(differences(kept / demo.via, kept / way)):
+        if found := list(differences(kept / demo.mode, kept / other)):
             for each in found[:10]:
                 say(f"  {each}")
-            raise DemoError(f"the manifests via {demo.via} and via {way} differ in {len(found)} places")
-        say(f"manifests: {shard_count(kept / way)} shards via {demo.via} as via {way}, equal up to ids and times")
+            raise DemoError(f"the manifests of {demo.mode} and {other} differ in {len(found)} places")
+        say(f"manifests: {shard_count(kept / other)} shards, {demo.mode} and {other} equal up to ids and times")
 
 
 def say(text: str) -> None:
@@ -274,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds.add_argument("--poison", action="store_true", help="spoil three files, then repair and redrive")
     kinds.add_argument("--one-file", action="store_true", help="the year in one CSV, cut into ranges of lines")
     kinds.add_argument("--input", choices=["inventory"], help="find the files through an S3 Inventory")
-    parser.add_argument("--via", choices=WAYS, default="none", help="who drives the run")
+    parser.add_argument("--dispatch-mode", choices=DISPATCH_MODES, default="queue", help="as of sparklet run")
     parser.add_argument("--days", type=int, metavar="N", help="about N days of the year instead of all")
     parser.add_argument("--each", type=int, default=EACH, metavar="N", help="day files a shard")
     asked = parser.parse_args(argv)
@@ -286,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = some_days(data, BUILD / "some-days", spread(data, asked.days))
     say(f"  {data.rows} flights in {len(data.days)} files, {data.flights}")
     run_id = f"demo-{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}"
-    demo = Demo(data, run_id, started_s, asked.via, f"{kind}-{len(data.days)}-{asked.each}", asked.each)
+    demo = Demo(data, run_id, started_s, asked.dispatch_mode, f"{kind}-{len(data.days)}-{asked.each}", asked.each)
     try:
         DEMONSTRATIONS[kind](demo)
     except DemoError as error:

@@ -15,8 +15,9 @@ from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
 from sparklet.fanout.checking.checker import CheckReport, check
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.local import environment
 from sparklet.model import Run, RunOptions, ShardRecord
 from tests.container.container import Answer, Container

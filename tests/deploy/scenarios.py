@@ -7,7 +7,8 @@ from typing import Any
 
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.planning.follow_up_ids import is_check
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import (
     Access,
     ClaimStatus,

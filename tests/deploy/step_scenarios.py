@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sparklet.fanout.checking.redrive import redrive
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult
 from tests.deploy.recorded_stack import RecordedStack
 
@@ -15,7 +16,7 @@ JOB = Path(__file__).parent / "scripts" / "job.py"
 def take_steps(stack: RecordedStack) -> None:
     """Every step that the loop and the map machine call."""
     follow_a_queue(stack)
-    hand_out_waves(stack)
+    hand_out_batches(stack)
     for run_id in ("mapped", ""):
         told = {"execution": f"arn:x:{run_id}-1", "machine": "m", "where": "Check", "error": "E", "cause": "why"}
         assert stack.invoke("StepFunction", {"step": "record", "run_id": run_id, **told})["recorded"]
@@ -41,12 +42,12 @@ def follow_a_queue(stack: RecordedStack) -> None:
     assert check(stack, "stepped-next-0") == "CANCELLED"
 
 
-def hand_out_waves(stack: RecordedStack) -> None:
+def hand_out_batches(stack: RecordedStack) -> None:
     """A Map that stops since too much failed, and the same run again once that is mended."""
     at = stack.at()
     enter(stack, "mapped", Dispatch.MAP, 3, RunOptions(max_objects=1, tolerated_failure_count=1))
-    wave = stack.invoke("StepFunction", {"step": "wave", "run_id": "mapped", "wave": 0})
-    assert (wave["how"], wave["count"]) == ("inline", 3)
+    batch = stack.invoke("StepFunction", {"step": "batch", "run_id": "mapped", "batch": 0})
+    assert (batch["how"], batch["count"]) == ("inline", 3)
     for number in (0, 1):
         ref = at.ledger.get_shard("mapped", number).ref
         at.ledger.claim(ref, f"a{number}", 60, 3)
@@ -54,7 +55,7 @@ def hand_out_waves(stack: RecordedStack) -> None:
     given_up = stack.invoke("StepFunction", {"step": "give_up", "run_id": "mapped", "reason": "its Map stopped"})
     assert (given_up["state"], given_up["counts"]["failed"]) == ("FAILED", 3)
     redrive(at, "mapped")
-    assert stack.invoke("StepFunction", {"step": "wave", "run_id": "mapped", "wave": 0})["count"] == 3
+    assert stack.invoke("StepFunction", {"step": "batch", "run_id": "mapped", "batch": 0})["count"] == 3
     for number in range(3):
         succeed(stack, "mapped", number)
     assert check(stack, "mapped") == "SUCCEEDED"  # what FAILED left is deleted

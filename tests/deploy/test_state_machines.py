@@ -58,7 +58,7 @@ def test_the_validator_finds_nothing(node: str, file: Path, tmp_path: Path) -> N
     [
         ("Wait", {"SecondsPath": "wait_s"}),
         ("Succeeded", {"Type": "Success"}),
-        ("Wave", {"ResultPath": None, "Resource": "lambda"}),
+        ("Batch", {"ResultPath": None, "Resource": "lambda"}),
         ("Ended", {"Choices": []}),
         ("Distributed", {"MaxConcurrencyPath": 3}),
     ],

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
 def test_a_run_brings_every_row_home_and_leaves_nothing_behind(user: User) -> None:
-    done = user.types(*user.run_arguments(user.inputs(6), "--via", "loop"))
+    done = user.types(*user.run_arguments(user.inputs(6), "--dispatch-mode", "loop"))
 
     assert done.code == 0, done.err
     assert "test-run-g0" in done.err  # the execution that drove it
@@ -37,8 +37,8 @@ def test_failures_are_counted_named_and_redriven_without_doing_finished_shards_a
 
     assert failed.code == 2
     (cause,) = failed.document["failures"]
-    assert (cause["error_class"], cause["shards"]) == ("ValueError", 1)
-    assert "002.csv is not to my taste" in cause["example"]
+    assert (cause["error_class"], cause["count"]) == ("ValueError", 1)
+    assert "002.csv is not to my taste" in cause["example_message"]
     assert redriven.code == 0, redriven.err
     assert redriven.document["generation"] == 1
     assert [s["attempt_id"] for s in after if s["shard"] != 2] == [s["attempt_id"] for s in before if s["shard"] != 2]
@@ -46,7 +46,7 @@ def test_failures_are_counted_named_and_redriven_without_doing_finished_shards_a
 
 
 def test_the_fate_of_one_object_and_the_list_of_runs_can_be_asked_for(user: User) -> None:
-    done = user.types(*user.run_arguments(user.inputs(2), "--keep", "--via", "inline"))
+    done = user.types(*user.run_arguments(user.inputs(2), "--keep", "--dispatch-mode", "inline"))
     uri = done.document["inputs"][0] + "001.csv"
 
     fate = user.types("status", "test-run", "--object", uri, "--json").document

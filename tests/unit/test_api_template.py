@@ -226,8 +226,8 @@ def test_a_posted_run_starts_the_machine_that_it_names_with_its_very_request(
 
 
 def test_the_model_takes_requests_that_the_planner_takes_and_knows_all_their_keys(template: dict[str, Any]) -> None:
-    from sparklet.fanout.planning.object_events import KEY
-    from sparklet.fanout.planning.plan_requests import KEYS, run_request
+    from sparklet.fanout.planning.plan_requests import OF_EVENT, run_request
+    from sparklet.fanout.planning.request import request_schema
 
     schema = properties(template, "RunModel")["Schema"]
     jsonschema.Draft4Validator.check_schema(schema)
@@ -248,7 +248,7 @@ def test_the_model_takes_requests_that_the_planner_takes_and_knows_all_their_key
         {key: value for key, value in RUN.items() if key != "inputs"},
     ]
 
-    assert set(schema["properties"]) == KEYS - {KEY}
+    assert set(schema["properties"]) == set(request_schema()["properties"]) - {OF_EVENT}
     assert [body for body in good if not validator.is_valid(body)] == []
     assert [body for body in bad if validator.is_valid(body)] == []
     for body in good:

@@ -1,8 +1,11 @@
 """The command line: ``sparklet --help``."""
 
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
+from types import FrameType
 from typing import Any
 
 
@@ -15,16 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     import typer
 
     from sparklet.cli.app import app
-    from sparklet.cli.console import Screen
-    from sparklet.cli.exits import FAILURES, INTERRUPTED, USAGE
-    from sparklet.cli.runs import interruptible
+    from sparklet.cli.console import FAILURES, INTERRUPTED, USAGE, Screen
     from sparklet.errors import RemoteFailureError, SparkletError
     from sparklet.local.installation import missing
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     screen = Screen()
     try:
-        with interruptible():
+        with _interruptible():
             return int(app(arguments, prog_name="sparklet", standalone_mode=False, obj=arguments) or 0)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
@@ -46,3 +47,19 @@ def _usage_message(error: Any) -> str:
         message = f"{error.message}. Did you mean {nearest[0]}?"
     path = getattr(getattr(error, "ctx", None), "command_path", "") or "sparklet"
     return f"{message} Try: {path} --help" if message else ""
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: in order, with exit code 130."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, interrupt) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

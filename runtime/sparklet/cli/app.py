@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from sparklet import __version__
-from sparklet.cli.commands import changing, elsewhere, looking, machine, starting
-from sparklet.cli.exits import MEANINGS
-from sparklet.cli.grouping import grouped
+from sparklet.cli import doctor
+from sparklet.cli.commands import changing, elsewhere, looking, starting
+from sparklet.cli.console import EXIT_MEANINGS
+from sparklet.cli.options import grouped
 
-EXIT_CODES = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in MEANINGS.items()) + "."
+EXIT_CODES = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_MEANINGS.items()) + "."
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -101,4 +102,4 @@ _add(
     "sparklet commands job.py -i s3://bucket/raw/ -o s3://bucket/clean/ --engine emr-serverless",
     "sparklet commands --run RUN --cause ShardTooLargeError --engine glue",
 )
-_add("This machine", machine.doctor, "sparklet doctor")
+_add("This machine", doctor.doctor, "sparklet doctor")

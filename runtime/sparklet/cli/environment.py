@@ -1,11 +1,12 @@
 """Where a command works: the embedded local stack, or a deployed one. One composition root of the command line."""
 
+import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,6 +114,30 @@ class Environment:
         return self.state / LOCAL_PATHS
 
 
+@dataclass(frozen=True)
+class LocalPaths:
+    """Which local folders belong to a run; kept beside the local stack's state, so that a redrive finds them."""
+
+    inputs: Mapping[str, str] = field(default_factory=dict)  # S3 folder or object → local path
+    output: str = ""  # local folder to be filled; "" = none
+    replaces: Sequence[str] = ()  # names in it of what earlier runs wrote, to be deleted when it is filled
+
+    def save(self, folder: Path, run_id: str) -> None:
+        """Keep them for ``run_id``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        new = folder / f".{run_id}.json"
+        new.write_text(json.dumps(asdict(self), indent=2))
+        new.replace(folder / f"{run_id}.json")
+
+    @classmethod
+    def load(cls, folder: Path, run_id: str) -> "LocalPaths":
+        """Those kept for ``run_id``; none if it was not started from local paths."""
+        path = folder / f"{run_id}.json"
+        if not path.exists():
+            return cls()
+        return cls(**json.loads(path.read_text()))
+
+
 @contextmanager
 def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
     """Open the chosen stack; the local one is started if need be, and ends with its last user."""
@@ -156,7 +181,7 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
     spark = find_spec("pyspark")
     if spark is None or spark.origin is None:
         raise LocalStackError(missing("pyspark"))
-    spark_settings()  # what is wrong in the user's shell is told here, not by workers that do not start
+    spark_settings()  # what is wrong in the user's shell is reported here, not by workers that do not start
     java = find_java()
     offline = bool(os.environ.get("SPARKLET_OFFLINE"))
     jars = worker_jars(java, screen.say, offline)

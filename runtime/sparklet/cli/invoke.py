@@ -8,7 +8,7 @@ from typing import Any
 
 from sparklet.cli.environment import Environment
 from sparklet.errors import PlanError
-from sparklet.fanout.planning.scripts import refuse_bad_syntax
+from sparklet.fanout.planning.new_run import refuse_bad_syntax
 
 
 def invoke_script(

@@ -1,7 +1,7 @@
 """Lines of workers' logs, each with the attempt it belongs to.
 
-A worker does one task at a time and says in its own JSON lines which; what comes between them is the script's, or
-its JVM's. So the lines up to those of another attempt belong to the one before.
+A worker does one task at a time, and its own JSON lines name the attempt; the lines between them are the script's, or
+its JVM's. So each line belongs to the last attempt that was named.
 """
 
 import json
@@ -14,7 +14,7 @@ from sparklet.metrics import is_metrics_line
 from sparklet.ports import WorkerLogs
 
 _OWN = ("time", "level", "message", "attempt")  # what each of a worker's own lines has
-_SAID_ELSEWHERE = (*_OWN, "run", "shard", "request_id", "record")
+_SHOWN_ELSEWHERE = (*_OWN, "run", "shard", "request_id", "record")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _PLATFORM = re.compile(r"(START|END|REPORT) RequestId: (\S+)")
 
@@ -45,9 +45,9 @@ class LogLine:
         if self.own is None:
             return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", self.text)
         time = str(self.own["time"])[11:23]
-        more = " ".join(f"{name}={value}" for name, value in self.own.items() if name not in _SAID_ELSEWHERE)
-        said = f"{time} {self.own['level']:<7} {self.own['message']}" + (f" ({more})" if more else "")
-        return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", said)
+        more = " ".join(f"{name}={value}" for name, value in self.own.items() if name not in _SHOWN_ELSEWHERE)
+        line = f"{time} {self.own['level']:<7} {self.own['message']}" + (f" ({more})" if more else "")
+        return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", line)
 
 
 @dataclass

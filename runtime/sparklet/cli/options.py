@@ -1,19 +1,31 @@
-"""The options that several commands share, in the groups in which help shows them."""
+"""The options that several commands share, in the groups in which help shows them, and the request of a run.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+A command takes options that belong together as one parameter: a dataclass, whose fields typer sees, or
+``RequestWords``, which stands for an option of each key of a run's request (``fanout.planning.request``).
+"""
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import typer
 
-from sparklet.cli.console import Screen
 from sparklet.cli.environment import LOCAL_PATHS, Choice
-from sparklet.errors import SettingsError
+from sparklet.errors import PlanError, SettingsError
+from sparklet.fanout.planning.list_requests import ListRequest
+from sparklet.fanout.planning.request import RunRequest, places, read_request
 from sparklet.local.state import default_state_dir
+from sparklet.model.options import FAILURES, INPUT, ORCHESTRATION, RUN, SHARDS
+from sparklet.quantities import parse_duration_s
 from sparklet.settings import script_environment
 
 WHERE, WORKERS = "Where and how", "Local workers"
+STANDARD_INPUT = "-"
 
 
 def known_runs(incomplete: str) -> list[str]:
@@ -26,7 +38,6 @@ def known_runs(incomplete: str) -> list[str]:
     return [path.stem for path in files if path.stem.startswith(incomplete)]
 
 
-Script = Annotated[str, typer.Argument(metavar="SCRIPT", help="A .py file: local, or s3://.", show_default=False)]
 RunId = Annotated[
     str,
     typer.Argument(
@@ -53,6 +64,30 @@ Cause = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing: only say what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
+
+
+WantedMode = Literal["queue", "loop", "map", "inline", "auto"]
+DispatchModeOption = Annotated[
+    WantedMode,
+    typer.Option(
+        "--dispatch-mode",
+        rich_help_panel=ORCHESTRATION,
+        help="How shards reach workers. queue: this command plans the run and fills the queue, and the stack's checker "
+        "looks after it. loop: a state machine does so. map: a state machine hands all shards out at once, in a "
+        "Distributed Map. inline: likewise in an inline Map, for up to 40 shards. auto: inline for up to 40 shards, "
+        "loop for more or with --rate.",
+    ),
+]
+Prices = Annotated[
+    Path | None,
+    typer.Option(
+        "--prices",
+        envvar="SPARKLET_PRICES",
+        metavar="FILE",
+        rich_help_panel=ORCHESTRATION,
+        help="Prices and limits of your own (TOML) that correct Sparklet's; docs/guide/costs.md says how.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -83,10 +118,6 @@ class Where:
         bool, typer.Option("--json", help="One JSON document on standard output; progress goes to standard error.")
     ] = False
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
-
-    def screen(self) -> Screen:
-        """Where the command writes."""
-        return Screen(self.as_json)
 
     def choice(
         self, *, reading: bool = False, keep: bool = False, memory_mb: int | None = None, timeout_s: int | None = None
@@ -129,11 +160,6 @@ Env = Annotated[
 ]
 
 
-def parse_env(given: list[str] | None) -> Mapping[str, str]:
-    """Variables for the script's environment; SettingsError if one may not be set so."""
-    return script_environment(parse_pairs("--env", given), "--env")
-
-
 def parse_pairs(option: str, given: list[str] | None) -> dict[str, str]:
     """``key=value`` pairs; values stay text.
 
@@ -168,3 +194,164 @@ def parse_shards(text: str) -> tuple[int, ...]:
             raise SettingsError(f"--shards {item!r} must be a number or a range, as in 3,17,20-25")
         numbers += range(int(first), int(last or first) + 1)
     return tuple(dict.fromkeys(numbers))
+
+
+# --- the request of a run -----------------------------------------------------------------
+
+
+class RequestWords(dict[str, Any]):
+    """What was given of a run's request, by its keys."""
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """How lists are read."""
+
+    PANEL: ClassVar[str] = INPUT
+
+    list_format: Annotated[
+        Literal["lines", "csv", "json", "jsonl", "parquet", "s3-inventory"] | None,
+        typer.Option("--list-format", help="Of the lists (default: by their names)."),
+    ] = None
+    list_path: Annotated[
+        str,
+        typer.Option(
+            "--list-path",
+            metavar="PATH",
+            help="Where the addresses are: a column, or a path within JSON such as data.files[*].uri.",
+        ),
+    ] = ""
+
+
+def asked(words: RequestWords, lists: ListOptions, *, dry_run: bool = False) -> RunRequest:
+    """The request that a command's words ask for; what is wrong with it is reported before anything is started.
+
+    Raises
+    ------
+    SettingsError, PlanError
+        Naming the option, and the remedy.
+    """
+    given: dict[str, Any] = dict(words)
+    for name in ("params", "env", "files"):
+        if name in given:
+            given[name] = parse_pairs(places()[name].option, given[name])
+    if "env" in given:
+        script_environment(given["env"], "--env")
+    if "since" in given:
+        given["since"] = _absolute(given["since"])
+    named = given.pop("inputs", [])
+    given["inputs"] = [each for each in named if each != STANDARD_INPUT]
+    objects = [*given.pop("lists", []), *(each for each in named if each == STANDARD_INPUT)]
+    if sources := [*objects, *given.pop("items", [])]:
+        given["lists"] = [_read_list(each, lists, items=n >= len(objects)) for n, each in enumerate(sources)]
+    elif lists.list_format or lists.list_path:
+        raise PlanError("--list-format and --list-path say how a list is read, but there is none: add --list FILE")
+    if sources.count(STANDARD_INPUT) > 1:
+        raise PlanError("standard input (-) can be read once only; name it once")
+    request = read_request(given, command=True, dry_run=dry_run)
+    local = [each for each in request.inputs if "://" not in each]
+    if request.options.incremental and local:
+        raise PlanError(
+            f"--incremental needs inputs in S3: {local[0]} is put into the bucket anew for each run; "
+            "use --since for local files"
+        )
+    return request
+
+
+def _absolute(since: str) -> str:
+    """The time of ``36h``, as a request says it; anything else as it is."""
+    try:
+        return (datetime.now(UTC) - timedelta(seconds=parse_duration_s(since))).isoformat()
+    except SettingsError:
+        return since
+
+
+def _read_list(source: str, options: ListOptions, *, items: bool) -> ListRequest:
+    """A list; one that lies on this machine is read."""
+    body, form = None, options.list_format or ("lines" if source == STANDARD_INPUT else "")
+    if "://" not in source:
+        try:
+            body = sys.stdin.buffer.read() if source == STANDARD_INPUT else Path(source).read_bytes()
+        except OSError as error:
+            raise PlanError(f"the list {source} cannot be read: {error.strerror}") from error
+    return ListRequest(source, body, form, options.list_path, items)
+
+
+# --- parameters of commands ---------------------------------------------------------------
+
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+PANELS = (RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION)
+TYPES: Mapping[str, Any] = {"flag": bool, "whole": int | None, "number": float | None} | dict.fromkeys(
+    ("texts", "object", "lists", "items"), list[str] | None
+)
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter that stands for several options by these; the command gets what was made of them."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[Callable[..., Any], list[inspect.Parameter]]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        hint = hints[name]
+        if hint is RequestWords:
+            groups[name] = RequestWords, _request_parameters()
+        elif inspect.isclass(hint) and is_dataclass(hint):
+            groups[name] = hint, _fields(hint)
+        else:
+            parameters.append(parameter.replace(annotation=hint, kind=KEYWORD))
+            continue
+        parameters += groups[name][1]
+
+    def called(**given: Any) -> None:
+        for name, (make, own) in groups.items():
+            values = {each.name: given.pop(each.name) for each in own}
+            given[name] = make(
+                **{each.name: values[each.name] for each in own if values[each.name] not in (each.default, [])}
+            )
+        command(**given)
+
+    called.__name__, called.__doc__ = command.__name__, command.__doc__
+    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    setattr(called, "__signature__", inspect.Signature(parameters))  # noqa: B010 - what typer reads; mypy knows it not
+    return called
+
+
+def _fields(group: Any) -> list[inspect.Parameter]:
+    """The options of a dataclass, in its ``PANEL``; help shows no default where that is nothing or empty."""
+    hints = get_type_hints(group, include_extras=True)
+    parameters = []
+    for each in fields(group):
+        kind, option = get_args(hints[each.name])
+        option = copy.copy(option)
+        option.rich_help_panel = getattr(group, "PANEL", None)
+        option.show_default = option.show_default and each.default not in (None, "")
+        default = inspect.Parameter.empty if each.default is MISSING else each.default
+        annotation = Annotated[kind, option]  # type: ignore[valid-type]  # a type known only now
+        parameters.append(inspect.Parameter(each.name, KEYWORD, default=default, annotation=annotation))
+    return parameters
+
+
+def _request_parameters() -> list[inspect.Parameter]:
+    """An option, or argument, of each key of a run's request."""
+    parameters = []
+    for key, name, kind, default, *_ in sorted(places().values(), key=lambda place: PANELS.index(place.key.panel)):
+        if not key.command:
+            continue
+        of: Any = Literal[key.choices] | None if key.choices else TYPES.get(kind, str | None)
+        shown = key.shown or (default if default and kind in ("text", "whole", "number") else None)
+        option: Any = typer.Option(
+            *(key.options or (name,)),
+            metavar=key.metavar or None,
+            min=key.minimum if kind in ("whole", "number") else None,
+            help=key.help,
+            rich_help_panel=key.panel,
+            show_default=bool(shown),
+        )
+        if key.argument:
+            option = typer.Argument(metavar=key.metavar, help=key.help, show_default=False)
+        without: Any = False if kind == "flag" else shown
+        if key.name == "script":
+            of, without = str, inspect.Parameter.empty
+        annotation = Annotated[of, option]
+        parameters.append(inspect.Parameter(key.name, KEYWORD, default=without, annotation=annotation))
+    return parameters

@@ -1,5 +1,9 @@
-"""``docs/guide/cli.md``, made from the commands' own help: ``python -m sparklet.cli.reference FILE``."""
+"""``docs/guide/cli.md``, made from the commands' own help: ``python -m sparklet.cli.reference FILE``.
 
+Beside it ``run-request.schema.json``, the JSON Schema of a document that asks for a run.
+"""
+
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -10,8 +14,10 @@ import typer
 
 from sparklet import __version__
 from sparklet.cli.app import app
-from sparklet.cli.exits import MEANINGS
+from sparklet.cli.console import EXIT_MEANINGS
+from sparklet.fanout.planning.request import request_schema
 
+SCHEMA = "run-request.schema.json"
 HEAD = """# The command line
 
 <!-- Made from the help of the commands by `make docs`; change it there. -->
@@ -25,6 +31,11 @@ what to do. `--json` leaves standard output to one JSON document. `--debug` adds
 """
 
 
+def schema() -> str:
+    """The JSON Schema, as it is written."""
+    return json.dumps(request_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 def reference() -> str:
     """The whole page."""
     group: Any = typer.main.get_command(app)
@@ -35,7 +46,7 @@ def reference() -> str:
 
 
 def _exit_codes() -> str:
-    rows = "\n".join(f"| {code} | {meaning} |" for code, meaning in MEANINGS.items())
+    rows = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_MEANINGS.items())
     return f"## Exit codes\n\n| code | meaning |\n|---|---|\n{rows}\n"
 
 
@@ -104,7 +115,9 @@ def _cell(option: Any) -> str:
 
 def main() -> None:
     """Write the page to the file named."""
-    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
+    page = Path(sys.argv[1])
+    page.write_text(reference(), encoding="utf-8")
+    page.with_name(SCHEMA).write_text(schema(), encoding="utf-8")
     print(f"{sys.argv[1]}: the commands of sparklet {__version__}")
 
 

@@ -1,21 +1,19 @@
-"""Results of commands, as documents for --json and as tables for people."""
+"""Runs, shards, inputs and plans, as documents for --json and as tables for people."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sparklet.cli.operating import OperatorView, add_rows, slow_table
-from sparklet.cli.sizes import count_text, duration_text, size_text, time_text
+from sparklet.cli.console import count_text, size_text, time_text
 from sparklet.fanout.planning.preview import PlanPreview
-from sparklet.fanout.reporting.fate import ObjectFate
-from sparklet.fanout.reporting.summary import Summary
+from sparklet.fanout.reporting.object_status import ObjectStatus
 from sparklet.model import Counts, InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
 
-_STYLES = {
+STYLES = {
     RunState.SUCCEEDED: "green",
     RunState.SUCCEEDED_WITH_FAILURES: "yellow",
     RunState.FAILED: "red",
@@ -31,105 +29,15 @@ def counts_document(counts: Counts) -> dict[str, int]:
     return {"total": counts.total, **counts.by_state()}
 
 
-def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> dict[str, Any]:
-    """What a run has to show."""
-    return {
-        "run_id": run.run_id,
-        "state": str(summary.state),
-        "cancelled": time_text(run.cancelled_s) if run.cancelled_s else None,
-        "generation": summary.generation,
-        "shards": counts_document(summary.counts),
-        "objects": summary.objects,
-        "input_bytes": summary.input_bytes,
-        "rows": summary.rows,
-        "output_bytes": summary.output_bytes,
-        "inputs": list(run.inputs),
-        "lists": [each.uri for each in run.lists],
-        "skipped": dict(run.skipped),
-        "attempts": summary.attempts,
-        "came_back_unrun": summary.unrun,
-        "task_s": round(summary.task_s, 3),
-        "duration_s": round(summary.duration_s, 3),
-        "output": output,
-        "manifest": manifest,
-        "failures": [
-            {
-                "error_class": c.error_class,
-                "shards": c.count,
-                "example_shard": c.example_shard,
-                "example": c.example_message,
-            }
-            for c in summary.causes
-        ],
-    }
-
-
-def summary_table(
-    run: Run, summary: Summary, output: str, manifest: str, logs: str = "", view: OperatorView | None = None
-) -> RenderableType:
-    """What a run has to show, for people; ``logs`` is where the workers' logs lie, ``view`` what more there is."""
-    counts = summary.counts
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("run", Text(run.run_id, style="bold"))
-    state = f"{summary.state} (being cancelled)" if run.cancelled_s and not summary.state.ended else str(summary.state)
-    facts.add_row("state", Text(state, style=_STYLES.get(summary.state, "cyan")))
-    states = f"{counts.succeeded} succeeded, {counts.failed} failed"
-    states += f", {counts.running} running, {counts.pending} pending" if counts.open else ""
-    facts.add_row("shards", f"{counts.total}: {states}")
-    facts.add_row("input", f"{count_text(summary.objects, 'object')}, {size_text(summary.input_bytes)}")
-    _add_skipped(facts, run.skipped)
-    if summary.rows is not None:
-        facts.add_row("rows", f"{summary.rows:,}")
-    if summary.unrun:
-        told = f"{count_text(summary.unrun, 'message')}, dead letters that no attempt had come of; each was sent again"
-        facts.add_row("came back unrun", told)
-    facts.add_row("time", f"{duration_text(summary.duration_s)} ({duration_text(summary.task_s)} of work)")
-    facts.add_row("output", Text(output))
-    if summary.state.ended:
-        facts.add_row("manifest", Text(manifest))
-    slow = None
-    if view:
-        add_rows(facts, view)
-        slow = slow_table(view)
-    if logs and summary.causes:
-        facts.add_row("logs", Text(f"{logs} (status {run.run_id} --shards --json names each shard's)"))
-    parts: list[RenderableType] = [facts, *([Text(""), slow] if slow else []), *_causes(run, summary)]
-    return Group(*parts) if len(parts) > 1 else facts
-
-
-def _causes(run: Run, summary: Summary) -> Iterator[RenderableType]:
-    """Why shards failed, and what to do about it; nothing where none has."""
-    if not summary.causes:
-        return
-    causes = Table("shards", "cause", "example", title="failures", title_justify="left", show_edge=False)
-    for cause in summary.causes:
-        example = f"shard {cause.example_shard}: {cause.example_message}"
-        causes.add_row(str(cause.count), escape(cause.error_class), escape(example))
-    next_step = f"sparklet explain {run.run_id} says what to do; then: sparklet redrive {run.run_id}"
-    yield from (Text(""), causes, Text(next_step, style="dim"))
-
-
-def _add_skipped(facts: Table, skipped: Mapping[str, int]) -> None:
-    """What was left out, by reason; 0 stands where nobody knows how many."""
+def add_skipped(facts: Table, skipped: Mapping[str, int]) -> None:
+    """What was left out, by reason; 0 where the number is not known."""
     for reason, count in sorted(skipped.items()):
         facts.add_row("left out", Text(f"{count} {reason}" if count else reason))
 
 
 def preview_document(preview: PlanPreview) -> dict[str, Any]:
     """What a plan would look like."""
-    return {
-        "shards": preview.shards,
-        "objects": preview.objects,
-        "input_bytes": preview.size_bytes,
-        "smallest_shard_bytes": preview.smallest_shard_bytes,
-        "largest_shard_bytes": preview.largest_shard_bytes,
-        "largest_shard": preview.largest_shard,
-        "largest_object": preview.largest_object,
-        "most_objects_in_a_shard": preview.most_objects_in_a_shard,
-        "slices": preview.slices,
-        "oversize_shards": preview.oversize,
-        "skipped": dict(preview.skipped),
-    }
+    return asdict(preview) | {"skipped": dict(preview.skipped)}
 
 
 def preview_table(preview: PlanPreview) -> RenderableType:
@@ -143,7 +51,7 @@ def preview_table(preview: PlanPreview) -> RenderableType:
     facts.add_row("the largest", Text(f"shard {preview.largest_shard}, from {preview.largest_object} on"))
     if preview.oversize:
         facts.add_row("too large", f"{preview.oversize} shards are more than one function takes on (--max-shard-size)")
-    _add_skipped(facts, preview.skipped)
+    add_skipped(facts, preview.skipped)
     return facts
 
 
@@ -169,7 +77,7 @@ def runs_table(runs: list[Run]) -> RenderableType:
     for column in ("state", "shards", "script", "created (UTC)"):
         table.add_column(column, overflow="fold")
     for run in runs:
-        state = Text(str(run.state), style=_STYLES.get(run.state, "cyan"))
+        state = Text(str(run.state), style=STYLES.get(run.state, "cyan"))
         shards = "?" if run.shard_count is None else str(run.shard_count)
         script = run.scripts[-1].source_uri.rpartition("/")[2]  # its place is in --json
         table.add_row(Text(run.run_id), state, shards, Text(script), time_text(run.created_s))
@@ -200,49 +108,48 @@ def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
     """Shards in a list, for people."""
     table = Table("shard", "state", "attempts", "rows", "cause", show_edge=False)
     for record in records:
-        state = Text(str(record.state), style=_STYLES.get(record.state, ""))
-        cause = f"{record.error_class}: {record.error_message}" if record.error_class else ""
-        table.add_row(
-            str(record.number),
-            state,
-            str(record.attempts),
-            "" if record.rows is None else str(record.rows),
-            Text(cause),
-        )
+        rows = "" if record.rows is None else str(record.rows)
+        table.add_row(str(record.number), _state_text(record), str(record.attempts), rows, _cause_text(record))
     return table
 
 
-def fate_document(fate: ObjectFate) -> dict[str, Any]:
+def object_document(found: ObjectStatus) -> dict[str, Any]:
     """What became of an object: as a whole, and in each shard that holds it or a part of it."""
     return {
-        "object": fate.uri,
-        "state": _whole_state(fate) if fate.shards else "LEFT_OUT",
-        "left_out": list(dict.fromkeys(fate.left_out)),
+        "object": found.uri,
+        "state": _whole_state(found) if found.shards else "LEFT_OUT",
+        "left_out": list(dict.fromkeys(found.left_out)),
         "shards": [
             {
                 **({"shard": each.shard.number, "state": None} if each.record is None else shard_document(each.record)),
                 "slices": [list(item_range(item)) for item in each.items if item.slice],
                 "versions": [item.version_id for item in each.items if item.version_id],
             }
-            for each in fate.shards
+            for each in found.shards
         ],
     }
 
 
-def fate_table(fate: ObjectFate) -> RenderableType:
+def object_table(found: ObjectStatus) -> RenderableType:
     """What became of an object, for people: in full where one shard holds it, else a line a shard."""
-    if len(fate.shards) == 1 and fate.shards[0].record:
-        return _shard_facts(fate.shards[0].record)
+    if len(found.shards) == 1 and found.shards[0].record:
+        return _shard_facts(found.shards[0].record)
     table = Table("shard", "holds", "state", "attempts", "cause", show_edge=False)
-    for each in fate.shards:
-        record = each.record
-        state = (
-            Text("not entered yet") if record is None else Text(str(record.state), style=_STYLES.get(record.state, ""))
-        )
-        cause = f"{record.error_class}: {record.error_message}" if record and record.error_class else ""
+    for each in found.shards:
+        state, attempts, cause = Text("not entered yet"), 0, Text()
+        if each.record:
+            state, attempts, cause = _state_text(each.record), each.record.attempts, _cause_text(each.record)
         holds = ", ".join(_part_text(item) for item in each.items)
-        table.add_row(str(each.shard.number), Text(holds), state, str(record.attempts if record else 0), Text(cause))
-    return Group(Text(f"{fate.uri} lies in {len(fate.shards)} shards, as a whole {_whole_state(fate)}"), table)
+        table.add_row(str(each.shard.number), Text(holds), state, str(attempts), cause)
+    return Group(Text(f"{found.uri} lies in {len(found.shards)} shards, as a whole {_whole_state(found)}"), table)
+
+
+def _state_text(record: ShardRecord) -> Text:
+    return Text(str(record.state), style=STYLES.get(record.state, ""))
+
+
+def _cause_text(record: ShardRecord) -> Text:
+    return Text(f"{record.error_class}: {record.error_message}" if record.error_class else "")
 
 
 def item_range(item: InputObject) -> tuple[str, int, int]:
@@ -260,11 +167,11 @@ def _part_text(item: InputObject) -> str:
     return f"{what}{version}"
 
 
-def _whole_state(fate: ObjectFate) -> str:
-    """FAILED if any part of it has; SUCCEEDED once all have; else where its parts stand."""
-    states = {each.record.state if each.record else ShardState.PENDING for each in fate.shards}
-    order = (ShardState.FAILED, ShardState.RUNNING, ShardState.PENDING, ShardState.SUCCEEDED)
-    return str(next(state for state in order if state in states))
+def _whole_state(found: ObjectStatus) -> str:
+    """FAILED if any part of it has; SUCCEEDED once all have; else RUNNING or PENDING."""
+    states = {each.record.state if each.record else ShardState.PENDING for each in found.shards}
+    by_weight = (ShardState.FAILED, ShardState.RUNNING, ShardState.PENDING, ShardState.SUCCEEDED)
+    return str(next(state for state in by_weight if state in states))
 
 
 def _shard_facts(record: ShardRecord) -> RenderableType:
@@ -272,7 +179,7 @@ def _shard_facts(record: ShardRecord) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     for name, value in shard_document(record).items():
         if value not in (None, []):
-            style = _STYLES.get(record.state, "") if name == "state" else ""
+            style = STYLES.get(record.state, "") if name == "state" else ""
             earlier = "earlier " if name.startswith("error") and record.state is ShardState.SUCCEEDED else ""
             shown = ", ".join(value) if isinstance(value, list) else str(value)
             facts.add_row(earlier + name.replace("_", " "), Text(shown, style=style))

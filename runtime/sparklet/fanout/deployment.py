@@ -1,16 +1,24 @@
 """One deployed Sparklet, as what plans and watches its runs sees it."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import Self, cast
+from operator import attrgetter
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Self, cast
 
-from sparklet.errors import RunNotFoundError, SettingsError
-from sparklet.fanout.listed_once import ListedOnce
+from sparklet.errors import ObjectStoreError, RunNotFoundError, SettingsError
+from sparklet.fanout.scratch import scratch_error
 from sparklet.metrics import Meter, Metric
 from sparklet.model import Access, Run
-from sparklet.ports import Clock, Ledger, Notifier, ObjectStore, TaskQueue, TaskStore
+from sparklet.ports import Clock, Ledger, Notifier, ObjectInfo, ObjectStore, TaskQueue, TaskStore
+from sparklet.s3_uri import split_uri
+
+IN_MEMORY_BYTES = 8 * 2**20
+MAX_KEPT_BYTES = 256 * 2**20  # a million objects and more; those behind them are listed anew
+_fields = attrgetter(*(each.name for each in fields(ObjectInfo)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,7 @@ class Deployment:
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
 
     tasks: TaskStore | None = None  # of the asynchronous API; only its dead letters need them
-    notifier: Notifier | None = None  # who is told how runs, and tasks of the API, ended
+    notifier: Notifier | None = None  # notified of how runs, and tasks of the API, ended
     letters: TaskQueue | None = None  # the dead-letter queue; only its depth is asked for
     meter: Meter | None = None  # None: nobody collects what is measured
     listed: Callable[[Access], ObjectStore] | None = None  # see ``listing_once``
@@ -73,3 +81,44 @@ class Deployment:
     def part_uri(self, run_id: str, part: str) -> str:
         """A plan part; the worker reads its shard from there."""
         return self.run_uri(run_id, f"plan/{part}")
+
+
+@dataclass(frozen=True)
+class ListedOnce:
+    """A store of which whole folders are listed once, kept in ``files``; all else is asked of it each time."""
+
+    _store: ObjectStore
+    _files: ExitStack
+    _listings: dict[str, tuple[IO[bytes], Iterator[ObjectInfo]]] = field(default_factory=dict)  # kept, and what follows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
+        """The objects as they were when each was listed first; those after a key, as they are."""
+        read_bytes = MAX_KEPT_BYTES if start_after else 0
+        if prefix_uri not in self._listings:
+            file = self._files.enter_context(SpooledTemporaryFile(IN_MEMORY_BYTES))  # noqa: SIM115 - it does
+            self._listings[prefix_uri] = file, self._store.list(prefix_uri)
+        while read_bytes < MAX_KEPT_BYTES:
+            if not (line := self._line(prefix_uri, read_bytes)):
+                return
+            read_bytes += len(line)
+            info = ObjectInfo(*json.loads(line))
+            start_after = split_uri(info.uri)[1]
+            yield info
+        yield from self._store.list(prefix_uri, start_after)
+
+    def _line(self, prefix_uri: str, place: int) -> bytes:
+        file, rest = self._listings[prefix_uri]
+        try:
+            file.seek(place)
+            if not (line := file.readline()) and (info := next(rest, None)):
+                line = json.dumps(_fields(info)).encode() + b"\n"
+                file.write(line)
+        except ObjectStoreError:
+            del self._listings[prefix_uri]  # nobody may take what was listed until now for all of it
+            raise
+        except OSError as error:
+            raise scratch_error("what was listed", error) from error
+        return line

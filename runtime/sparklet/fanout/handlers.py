@@ -15,8 +15,7 @@ from sparklet.clock import SystemClock
 from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import task_request_of
 from sparklet.fanout.checking.checker import CheckReport, check, log_untold
-from sparklet.fanout.checking.differences import Watch
-from sparklet.fanout.checking.overview import look_over
+from sparklet.fanout.checking.overview import Watch, look_over
 from sparklet.fanout.checking.recovery import LetterFate, consume, keep
 from sparklet.fanout.checking.settling import due, find_forgotten
 from sparklet.fanout.checking.task_letters import consume_task

@@ -1,41 +1,10 @@
-"""Sealed plan parts: what they hold together, and each read again, whole or not at all."""
+"""Sealed plan parts, read again whole or not at all."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Self
+from collections.abc import Iterator
 
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 from sparklet.fanout.deployment import Deployment
-from sparklet.model import PartRecord, Position, Shard, ShardRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """What the sealed parts hold together; the last one says where to go on."""
-
-    parts: int = 0
-    shards: int = 0
-    objects: int = 0
-    size_bytes: int = 0
-    position: Position = field(default_factory=Position)
-    skipped: Mapping[str, int] = field(default_factory=dict)
-
-    def and_part(self, part: PartRecord) -> Self:
-        """With one part more."""
-        return type(self)(
-            parts=self.parts + 1,
-            shards=self.shards + part.shard_count,
-            objects=self.objects + part.object_count,
-            size_bytes=self.size_bytes + part.size_bytes,
-            position=part.position,
-            skipped=sum_of(self.skipped, part.skipped),
-        )
-
-
-def sum_of(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
-    """Numbers by reason, added up."""
-    return dict(Counter(counts) + Counter(more))
+from sparklet.model import PartRecord, Shard, ShardRecord
 
 
 def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[bytes]:

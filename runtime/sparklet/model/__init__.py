@@ -18,18 +18,8 @@ from sparklet.model.executions import (
     successor,
 )
 from sparklet.model.notices import Notice
-from sparklet.model.runs import (
-    Access,
-    Dispatch,
-    ListSource,
-    NextRun,
-    Run,
-    RunOptions,
-    RunState,
-    ScriptRef,
-    check_script,
-    existing_of,
-)
+from sparklet.model.options import Access, Key, RunOptions
+from sparklet.model.runs import Dispatch, ListSource, NextRun, Run, RunState, ScriptRef, check_script
 from sparklet.model.shards import (
     ANSWERS,
     RUN_ID,
@@ -69,6 +59,7 @@ __all__ = [
     "ExecutionStatus",
     "Failure",
     "InputObject",
+    "Key",
     "ListSource",
     "NextRun",
     "Notice",
@@ -88,7 +79,6 @@ __all__ = [
     "TaskRecord",
     "check_script",
     "execution_name",
-    "existing_of",
     "ledger_bucket",
     "ledger_bucket_count",
     "successor",

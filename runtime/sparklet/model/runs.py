@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from sparklet.errors import ScriptNotAllowedError, SettingsError
+from sparklet.model.options import Access, RunOptions
 
 
 class RunState(StrEnum):
@@ -28,7 +29,7 @@ class Dispatch(StrEnum):
     """Who hands a run's shards to the workers."""
 
     QUEUE = "queue"  # a message for each shard
-    MAP = "map"  # a Map state, wave by wave, those that are PENDING in the ledger; no message is ever sent
+    MAP = "map"  # a Map state, in batches of those that are PENDING in the ledger; no message is ever sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,70 +61,6 @@ class ListSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """How the input is read, where it is not simply the function's own."""
-
-    requester_pays: bool = False
-    role_arn: str = ""  # assumed for every read of the input
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What a run takes in, how it packs its shards and how much failure it puts up with."""
-
-    target_bytes: int = 128 * 1024 * 1024  # of stored bytes, compressed ones weighed
-    max_objects: int = 1000
-    include: tuple[str, ...] = ()  # globs on the key below the prefix; none = everything
-    exclude: tuple[str, ...] = ()
-    modified_since_s: float = 0.0  # only objects written at or after; 0 = all
-    incremental: bool = False  # not what a SUCCEEDED shard of an earlier run of the same name has done
-    all_versions: bool = False  # every version of each object below the inputs, not the current one alone
-    keep_empty: bool = False  # plan objects of 0 bytes too
-    archived: str = "refuse"  # refuse | skip: objects that must be restored before they can be read
-    other_region: bool = False  # read from buckets of another region too, instead of refusing them
-    group_by: str = ""  # "prefix", or a pattern such as dt=*: objects of different groups share no shard
-    compression_factor: float = 4.0  # what a stored byte of a compressed object (.gz, .bz2, .zst, …) weighs
-    split: str = ""  # "" | auto | csv | lines | parquet: cut objects above target_bytes
-    max_shard_bytes: int = 0  # of weighed bytes: what one function can take on; 0 = no limit
-    oversize: str = "refuse"  # refuse | mark: a shard above that; marked ones are FAILED at once, for another engine
-    max_attempts: int = 3
-    tolerated_failure_count: int = 0
-    tolerated_failure_percentage: float = 0.0
-    time_limit_s: float = 3 * 24 * 3600  # below the queue's retention of 4 days
-    rate_per_s: float = 0.0  # messages sent per second; 0 = as fast as they can be sent
-    existing: str = "refuse"  # refuse | append | overwrite: what an output holds already; an incremental run appends
-
-    def __post_init__(self) -> None:
-        if self.target_bytes < 1 or self.max_objects < 1 or self.max_attempts < 1:
-            raise SettingsError("target bytes, objects per shard and attempts must each be at least 1")
-        for name, value, allowed in (
-            ("archived", self.archived, ("refuse", "skip")),
-            ("split", self.split, ("", "auto", "csv", "lines", "parquet")),
-            ("oversize", self.oversize, ("refuse", "mark")),
-            ("existing", self.existing, ("refuse", "append", "overwrite")),
-        ):
-            if value not in allowed:
-                raise SettingsError(f"{name} is {value!r}; it must be one of {', '.join(filter(None, allowed))}")
-        if self.incremental and self.existing == "refuse":
-            object.__setattr__(self, "existing", "append")
-        if self.incremental and self.existing == "overwrite":
-            raise SettingsError(
-                "an incremental run cannot overwrite: what it deletes would never be planned again; leave out one"
-            )
-        if self.compression_factor < 1:
-            raise SettingsError(f"a compressed byte must weigh at least 1, not {self.compression_factor}")
-        if not 0 <= self.tolerated_failure_percentage <= 100 or self.tolerated_failure_count < 0:
-            raise SettingsError("tolerated failures must be a count from 0 or a percentage from 0 to 100")
-
-
-def existing_of(*, append: bool, overwrite: bool) -> str:
-    """``RunOptions.existing`` as two flags say it; SettingsError if both are set."""
-    if append and overwrite:
-        raise SettingsError("append and overwrite exclude each other; give one of them")
-    return "append" if append else "overwrite" if overwrite else "refuse"
-
-
-@dataclass(frozen=True, slots=True)
 class NextRun:
     """What follows a run that ended well: a run of its own over what the first one wrote."""
 
@@ -145,12 +82,12 @@ class Run:
     scripts: tuple[ScriptRef, ...]
     args: tuple[str, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
-    options: RunOptions = RunOptions()
+    options: RunOptions = field(default_factory=RunOptions)
     name: str = ""  # runs of one name belong together, see RunOptions.incremental
     lists: tuple[ListSource, ...] = ()
-    access: Access = Access()
+    access: Access = field(default_factory=Access)
     dispatch: Dispatch = Dispatch.QUEUE
-    check: ScriptRef | None = None  # a run of it judges this one before it ends; if that fails, this one has FAILED
+    check: ScriptRef | None = None  # a run of it checks this one before it ends; if that fails, this one has FAILED
     next: NextRun | None = None
     parent: str = ""  # the run whose check or next one this is
     state: RunState = RunState.PLANNING
@@ -161,7 +98,7 @@ class Run:
     created_s: float = 0.0
     ended_s: float | None = None
     cancelled_s: float | None = None  # when somebody asked for its end
-    notified_s: float | None = None  # when the end of its last generation was told
+    notified_s: float | None = None  # when the end of its last generation was notified
     env: Mapping[str, str] = field(default_factory=dict)  # what the script finds in its environment
 
     @property

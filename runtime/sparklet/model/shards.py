@@ -124,7 +124,10 @@ class Shard:
         """Read a line of a plan part; raises EventError if it is none."""
         try:
             document = json.loads(line)
-            objects = tuple(_input_object(fields) for fields in document["objects"])
+            objects = tuple(
+                InputObject.of_item(each["item"]) if isinstance(each, dict) else _stored_object(*each)
+                for each in document["objects"]
+            )
             return cls(int(document["shard"]), objects)
         except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             raise EventError(f"a plan part holds a line that is no shard: {line[:40]!r} ({error})") from error
@@ -140,10 +143,6 @@ def _object_document(item: InputObject) -> list[Any] | dict[str, Any]:
     if item.slice:
         document.append([item.slice.kind, item.slice.start, item.slice.end, item.slice.header_bytes])
     return document
-
-
-def _input_object(document: list[Any] | dict[str, Any]) -> InputObject:
-    return InputObject.of_item(document["item"]) if isinstance(document, dict) else _stored_object(*document)
 
 
 def _stored_object(uri: str, size: int, etag: str, version_id: str = "", part: list[Any] | None = None) -> InputObject:

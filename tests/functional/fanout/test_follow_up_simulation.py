@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from sparklet.fanout.checking.follow_ups import check_run, next_run
-from sparklet.fanout.planning.new_run import RunRequest
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.local.memory import MemoryTaskQueue
 from sparklet.model import ClaimStatus, RunState, ShardResult
 from tests.functional.fanout import test_simulation

@@ -9,7 +9,8 @@ import pytest
 from sparklet.errors import ScriptFailedError
 from sparklet.fanout.checking.checker import check
 from sparklet.fanout.checking.redrive import redrive
-from sparklet.fanout.planning.new_run import ListRequest, new_run
+from sparklet.fanout.planning.list_requests import ListRequest
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
 from sparklet.model import RunOptions, RunState, ShardResult
 from sparklet.worker.executor import Execution

@@ -10,7 +10,8 @@ from sparklet.errors import PlanError
 from sparklet.fanout.checking.checker import check
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.inventory.found import DONE, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING
-from sparklet.fanout.planning.new_run import ListRequest, new_run
+from sparklet.fanout.planning.list_requests import ListRequest
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
 from sparklet.model import RunOptions, RunState, ShardResult
 from tests.functional.fanout.test_faults import AFTER, kill_everywhere
@@ -106,7 +107,7 @@ def test_an_incremental_planner_killed_anywhere_and_started_again_takes_what_is_
         planned = [item.uri for shard in world.planned("run-2") for item in shard.objects]
         assert planned == [f"{SOURCE}{n:05d}.csv" for n in range(3, 6)]
         assert world.ledger.get_run("run-2").skipped == {DONE: 3, EMPTY: 1, FOLDER_MARKER: 1}
-        turns = world.keys(f"s3://{BUCKET}/runs/_turns/daily/")
+        turns = world.keys(f"s3://{BUCKET}/runs/_locks/daily/")
         assert [world.store.get(turn) for turn in turns] == [b"run-1", b"run-2"]
     assert killed > 30
 

@@ -1,7 +1,7 @@
-"""A whole run by waves, in memory, with every misfortune Hypothesis can think of; in the end all adds up.
+"""A whole run by batches, in memory, with every misfortune Hypothesis can think of; in the end all adds up.
 
-To what happens to any run (see ``one_run``) come state machines that ask for waves and die in the middle of a step,
-two of them at a time, children that are aborted, started twice or long after their wave, and workers that are killed
+To what happens to any run (see ``one_run``) come state machines that ask for batches and die in the middle of a step,
+two of them at a time, children that are aborted, started twice or long after their batch, and workers that are killed
 without an answer. There is no queue: a single message in it is a failure.
 """
 
@@ -26,15 +26,15 @@ class RunByMap(OneRun):
     def __init__(self) -> None:
         super().__init__()
         self.children: list[ShardRef] = []  # handed out, whether or not anybody still wants them
-        self.waves = [0, 0]  # of two executions
+        self.batches = [0, 0]  # of two executions
 
     # --- state machines ---
 
     @rule(machine=st.integers(0, 1), dies_at=st.none() | st.integers(1, 30))
-    def a_machine_asks_for_a_wave(self, machine: int, dies_at: int | None) -> None:
+    def a_machine_asks_for_a_batch(self, machine: int, dies_at: int | None) -> None:
         with suppress(KilledError):
-            answer = self.world.step("wave", self._at(dies_at), wave=self.waves[machine])
-            self.waves[machine] = answer["wave"]
+            answer = self.world.step("batch", self._at(dies_at), batch=self.batches[machine])
+            self.batches[machine] = answer["batch"]
             self._add_up(answer)
             self.children += self.world.handed_out(answer)
 
@@ -59,7 +59,7 @@ class RunByMap(OneRun):
     @precondition(lambda self: self.children)
     @rule(which=st.integers(0, 50), again=st.booleans())
     def a_child_asks_for_its_shard(self, which: int, again: bool) -> None:
-        """Perhaps twice at once, perhaps long after its wave."""
+        """Perhaps twice at once, perhaps long after its batch."""
         ref = self.children[which % len(self.children)]
         if not again:
             self.children.remove(ref)
@@ -93,8 +93,8 @@ class RunByMap(OneRun):
         """Nothing bad happens any more: one machine drives the run to its end, and all sums are right."""
         if not list(self.world.ledger.list_runs()):
             return
-        for wave in range(MOST_ROUNDS):
-            answer = self.world.step("wave", wave=wave)
+        for batch in range(MOST_ROUNDS):
+            answer = self.world.step("batch", batch=batch)
             if answer["ended"]:
                 break
             self.world.children(self.world.handed_out(answer))

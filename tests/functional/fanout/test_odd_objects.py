@@ -31,9 +31,11 @@ from sparklet.fanout.inventory.found import (
     MISSING,
     OLDER,
 )
-from sparklet.fanout.planning.new_run import ListRequest, RunRequest, new_run
+from sparklet.fanout.planning.list_requests import ListRequest
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
-from sparklet.fanout.reporting.fate import object_fate
+from sparklet.fanout.planning.request import RunRequest
+from sparklet.fanout.reporting.object_status import object_status
 from sparklet.local.memory import FakeClock
 from sparklet.model import Access, InputObject, Run, RunOptions, RunState, Shard, ShardResult
 from tests.stand_ins.ministack import ministack
@@ -136,7 +138,7 @@ def test_objects_with_odd_names_are_planned_from_a_listing_and_read_back(at: Dep
     assert_read_back(at, run, objects)
     assert run.skipped == {}
     for uri in objects:
-        assert [item.uri for found in object_fate(at, run.run_id, uri).shards for item in found.items] == [uri]
+        assert [item.uri for found in object_status(at, run.run_id, uri).shards for item in found.items] == [uri]
 
 
 def csv_list(uris: list[str]) -> bytes:

@@ -18,9 +18,10 @@ from sparklet.fanout.checking.recovery import LetterFate, consume
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.machines.steps import take_step
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
-from sparklet.fanout.reporting.fate import object_fate
+from sparklet.fanout.planning.request import RunRequest
+from sparklet.fanout.reporting.object_status import object_status
 from sparklet.local.memory import FakeClock, MemoryNotifier
 from sparklet.model import ClaimStatus, Counts, Dispatch, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
 from tests.stand_ins.ministack import ministack
@@ -108,7 +109,7 @@ def test_a_run_goes_through_failures_and_redrive_to_its_end(at: Deployment) -> N
     assert check(at, "run-1").run.state is RunState.SUCCEEDED
     manifest = json.loads(at.store.get(at.run_uri("run-1", "manifest.json")))
     assert manifest["ItemCounts"]["Succeeded"] == 12 and manifest["ResultFiles"]["FAILED"] == []
-    fate = object_fate(at, "run-1", f"s3://{at.bucket}/in/007 ü.csv")
+    fate = object_status(at, "run-1", f"s3://{at.bucket}/in/007 ü.csv")
     (found,) = fate.shards
     assert found.record is not None and found.record.number == 3 and found.record.generation == 1
 
@@ -179,17 +180,17 @@ def test_letters_are_told_apart(at: Deployment) -> None:
     assert at.ledger.count("run-1") == Counts(pending=11, failed=1)
 
 
-def test_waves_alone_bring_a_run_to_its_end(at: Deployment) -> None:
+def test_batches_alone_bring_a_run_to_its_end(at: Deployment) -> None:
     plan(at, new_run(at, replace(request(at), dispatch=Dispatch.MAP)).run_id, part_shards=5)
-    killed, failed, waves = 7, 3, []
+    killed, failed, batches = 7, 3, []
     for number in range(9):
-        answer = take_step(at, 10, {"step": "wave", "run_id": "run-1", "wave": number})
+        answer = take_step(at, 10, {"step": "batch", "run_id": "run-1", "batch": number})
         if answer["ended"]:
             break
         body = at.store.get(f"s3://{answer['bucket']}/{answer['key']}") if answer["count"] else b""
         items = [json.loads(line) for line in body.splitlines()]
         assert answer["items"] == (items if answer["how"] == "inline" else [])
-        waves.append([item["shard"] for item in items])
+        batches.append([item["shard"] for item in items])
         for item in items:
             ref, attempt_id = ShardRef.from_document(item), uuid.uuid4().hex
             assert ref is not None
@@ -200,6 +201,6 @@ def test_waves_alone_bring_a_run_to_its_end(at: Deployment) -> None:
                 at.ledger.succeed("run-1", ref.shard, attempt_id, ShardResult(rows=1))
         at.clock.sleep(60)
 
-    assert [wave for wave in waves if wave] == [list(range(12)), [killed]]
+    assert [batch for batch in batches if batch] == [list(range(12)), [killed]]
     assert (answer["state"], answer["counts"]["succeeded"]) == ("FAILED", 11)
     assert list(at.queue.receive()) == []

@@ -34,9 +34,9 @@ from sparklet.fanout.checking.clean import clean, folders_of, named_run
 from sparklet.fanout.checking.recovery import consume
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run, repaired_script
 from sparklet.fanout.planning.planner import plan
-from sparklet.fanout.planning.scripts import repaired_script
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import Run, RunOptions, RunState, ShardResult, ShardState
 from sparklet.worker.executor import Execution
 from tests.functional.fanout.readers import Worker, event_of, rows_below, write_rows

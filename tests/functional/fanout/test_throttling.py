@@ -23,15 +23,16 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
-from sparklet.cli.render import summary_document, summary_table
+from sparklet.cli.run_view import summary_document, summary_table
 from sparklet.clock import SystemClock
 from sparklet.events import parse_event
 from sparklet.fanout.checking.checker import check
-from sparklet.fanout.checking.differences import verify
+from sparklet.fanout.checking.overview import verify
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.handlers import handle_check, handle_letters
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.fanout.reporting.summary import summarize
 from sparklet.metrics import METRICS, Emitter, Meter
 from sparklet.model import Counts, RunOptions, RunState

@@ -19,7 +19,8 @@ from sparklet.aws.s3 import S3Store
 from sparklet.cli import main
 from sparklet.clock import SystemClock
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.local.environment import adopted, of_client, of_host
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.model import InputObject, PartRecord, Position, Run, RunState, Shard, ShardState
@@ -204,7 +205,7 @@ def test_doctor_names_what_contradicts_itself_in_a_deployed_stack(
 ) -> None:
     """The mappings were disabled by hand, see ``deploy``; then somebody repeats the published experiment."""
     attributes: Any = {"RedrivePolicy": json.dumps({"deadLetterTargetArn": outputs["DlqArn"], "maxReceiveCount": 1})}
-    disabled = {"mapping of the worker", "mapping of the consumer of dead letters"}
+    disabled = {"mapping of the worker", "mapping of the dead-letter consumer"}
 
     def found() -> set[str]:
         assert main(["doctor", "--stack", "sparklet", "--json"]) != 0

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.local.stack import LocalStack
 from sparklet.model import Dispatch, ExecutionStatus, Run, RunOptions, ShardState
 from sparklet.s3_uri import split_uri
@@ -41,10 +42,10 @@ class Stage:
     shown: Path
     at: Deployment
 
-    def inputs(self, way: str, *names: str) -> str:
+    def inputs(self, mode: str, *names: str) -> str:
         """A folder of objects of these names; for a distributed Map so many more that it takes one."""
         folder = f"s3://{self.at.bucket}/input/{uuid.uuid4().hex[:8]}/"
-        more = ABOVE_INLINE - len(names) if way == "map" else 0
+        more = ABOVE_INLINE - len(names) if mode == "map" else 0
         for name in (*names, *(f"{number:03d}" for number in range(more))):
             self.at.store.put(f"{folder}{name}.csv", b"1\n")
         return folder
@@ -54,27 +55,27 @@ class Stage:
         self.at.store.put(uri, b"pass\n")
         return uri
 
-    def request(self, way: str, *names: str, **more: Any) -> dict[str, Any]:
+    def request(self, mode: str, *names: str, **more: Any) -> dict[str, Any]:
         """What starts a machine: one shard for each input."""
         output = f"s3://{self.at.bucket}/output/{uuid.uuid4().hex[:8]}/"
-        request = {"script": self.script(), "inputs": [self.inputs(way, *names)], "output": output, "max_objects": 1}
+        request = {"script": self.script(), "inputs": [self.inputs(mode, *names)], "output": output, "max_objects": 1}
         return {**request, "run_id": f"run-{uuid.uuid4().hex[:8]}", **more}
 
-    def enter(self, way: str, *names: str, **options: Any) -> str:
+    def enter(self, mode: str, *names: str, **options: Any) -> str:
         """A run that somebody else entered, and a machine is to plan; its id."""
         request = RunRequest(
             self.script(),
-            (self.inputs(way, *names),),
+            (self.inputs(mode, *names),),
             f"s3://{self.at.bucket}/output/{uuid.uuid4().hex[:8]}/",
             f"run-{uuid.uuid4().hex[:8]}",
             options=RunOptions(max_objects=1, **options),
-            dispatch=Dispatch.QUEUE if way == "loop" else Dispatch.MAP,
+            dispatch=Dispatch.QUEUE if mode == "loop" else Dispatch.MAP,
         )
         return new_run(self.at, request).run_id
 
-    def enter_as(self, way: str, request: Mapping[str, Any]) -> str:
-        """A run of one shard an object over what a request names, for this way; its id."""
-        dispatch = Dispatch.QUEUE if way == "loop" else Dispatch.MAP
+    def enter_as(self, mode: str, request: Mapping[str, Any]) -> str:
+        """A run of one shard an object over what a request names, for this mode; its id."""
+        dispatch = Dispatch.QUEUE if mode == "loop" else Dispatch.MAP
         entered = RunRequest(
             request["script"],
             tuple(request["inputs"]),
@@ -85,16 +86,16 @@ class Stage:
         )
         return new_run(self.at, entered).run_id
 
-    def start(self, way: str, given: Mapping[str, Any], name: str = "") -> str:
-        """Start the machine of a way; the execution."""
-        return self.stack.orchestrator().start(self.machine(way), name or f"test-{uuid.uuid4().hex[:8]}", given)
+    def start(self, mode: str, given: Mapping[str, Any], name: str = "") -> str:
+        """Start the machine of a mode; the execution."""
+        return self.stack.orchestrator().start(self.machine(mode), name or f"test-{uuid.uuid4().hex[:8]}", given)
 
-    def machine(self, way: str) -> str:
-        return self.stack.info.loop_machine if way == "loop" else self.stack.info.map_machine
+    def machine(self, mode: str) -> str:
+        return self.stack.info.loop_machine if mode == "loop" else self.stack.info.map_machine
 
-    def found(self, way: str, name: str) -> ExecutionStatus | None:
+    def found(self, mode: str, name: str) -> ExecutionStatus | None:
         """The execution of that name, whoever started it."""
-        return self.stack.orchestrator().find(self.machine(way), name)
+        return self.stack.orchestrator().find(self.machine(mode), name)
 
     def ended(self, execution: str, within_s: float = 60) -> ExecutionStatus:
         end_s = time.monotonic() + within_s
@@ -103,8 +104,8 @@ class Stage:
             time.sleep(0.05)
         return status
 
-    def run_through(self, way: str, given: Mapping[str, Any]) -> ExecutionStatus:
-        return self.ended(self.start(way, given))
+    def run_through(self, mode: str, given: Mapping[str, Any]) -> ExecutionStatus:
+        return self.ended(self.start(mode, given))
 
     def run(self, run_id: str) -> Run:
         """The run, whose shards must add up."""

@@ -1,4 +1,4 @@
-"""The real state machines over the real handlers: every way that a run can end, and every state that can fail."""
+"""The real state machines over the real handlers: every mode that a run can end, and every state that can fail."""
 
 import time
 
@@ -13,18 +13,18 @@ pytestmark = pytest.mark.stack
 SUCCEEDED, FAILED = ExecutionState.SUCCEEDED, ExecutionState.FAILED
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_run_that_a_machine_plans_and_drives_succeeds(stage: Stage, way: str) -> None:
-    request = stage.request(way, "a", "b", "c")
+@pytest.mark.parametrize("mode", WAYS)
+def test_a_run_that_a_machine_plans_and_drives_succeeds(stage: Stage, mode: str) -> None:
+    request = stage.request(mode, "a", "b", "c")
 
-    status = stage.run_through(way, request)
+    status = stage.run_through(mode, request)
 
-    run_id, shards = request["run_id"], ABOVE_INLINE if way == "map" else 3
+    run_id, shards = request["run_id"], ABOVE_INLINE if mode == "map" else 3
     assert (status.state, status.error) == (SUCCEEDED, "")
     assert stage.run(run_id).state is RunState.SUCCEEDED
     assert stage.by_state(run_id) == {"SUCCEEDED": shards}
     assert all(shard.attempts == 1 for shard in stage.at.ledger.shards(run_id))
-    assert len(stage.below(run_id, "waves/")) == (0 if way == "loop" else 1)
+    assert len(stage.below(run_id, "batches/")) == (0 if mode == "loop" else 1)
     assert max(map(int, (stage.shown / "at-once").read_text().split())) <= WORKERS
     assert stage.records(run_id) == []
 
@@ -32,13 +32,13 @@ def test_a_run_that_a_machine_plans_and_drives_succeeds(stage: Stage, way: str) 
 def test_loop_and_map_leave_the_same_manifest_and_result_files(stage: Stage) -> None:
     request = stage.request("map", "bad-1")
     left = {}
-    for way in ("loop", "map"):
-        run_id = stage.enter_as(way, request)
-        stage.run_through(way, {"run_id": run_id})
+    for mode in ("loop", "map"):
+        run_id = stage.enter_as(mode, request)
+        stage.run_through(mode, {"run_id": run_id})
         files = {
             key.rpartition("/")[2]: stage.left_by(run_id, key) for key in stage.below(run_id, "") if _is_result(key)
         }
-        left[way] = files
+        left[mode] = files
 
     assert left["loop"].keys() >= {"manifest.json", "SUCCEEDED_0.json", "FAILED_0.json"}
     assert left["loop"] == left["map"]
@@ -48,12 +48,12 @@ def _is_result(key: str) -> bool:
     return key.count("/") == 2 and key.endswith(".json") and not key.rpartition("/")[2].startswith("summary-")
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_failures_decide_as_the_run_tolerates_them(stage: Stage, way: str) -> None:
-    tolerant = stage.request(way, "bad-1", "b", "c", tolerate=1)
-    strict = stage.request(way, "bad-1", "b", "c")
+@pytest.mark.parametrize("mode", WAYS)
+def test_failures_decide_as_the_run_tolerates_them(stage: Stage, mode: str) -> None:
+    tolerant = stage.request(mode, "bad-1", "b", "c", tolerate=1)
+    strict = stage.request(mode, "bad-1", "b", "c")
 
-    fine, failed = stage.start(way, tolerant), stage.start(way, strict)
+    fine, failed = stage.start(mode, tolerant), stage.start(mode, strict)
 
     assert stage.ended(fine).state is SUCCEEDED
     assert stage.run(tolerant["run_id"]).state is RunState.SUCCEEDED_WITH_FAILURES
@@ -75,11 +75,11 @@ def test_a_map_that_more_fails_than_is_tolerated_gives_up_and_accounts_for_every
     assert stage.by_state(request["run_id"]) == {"SUCCEEDED": ABOVE_INLINE - 3, "FAILED": 3}
 
 
-@pytest.mark.parametrize("way", ["loop", "inline"])  # its waves come before any Map
-def test_a_run_whose_time_is_over_ends_and_says_so(stage: Stage, way: str) -> None:
-    run_id = stage.enter(way, "a", "b", "c", time_limit_s=0.001)
+@pytest.mark.parametrize("mode", ["loop", "inline"])  # its batches come before any Map
+def test_a_run_whose_time_is_over_ends_and_says_so(stage: Stage, mode: str) -> None:
+    run_id = stage.enter(mode, "a", "b", "c", time_limit_s=0.001)
 
-    status = stage.run_through(way, {"run_id": run_id})
+    status = stage.run_through(mode, {"run_id": run_id})
 
     assert (status.state, status.error) == (FAILED, "RunFailed")
     assert stage.run(run_id).state is RunState.FAILED
@@ -87,16 +87,16 @@ def test_a_run_whose_time_is_over_ends_and_says_so(stage: Stage, way: str) -> No
     assert classes == {"RunTimeLimit"}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_cancelled_run_lets_what_runs_end_and_begins_nothing(stage: Stage, way: str) -> None:
+@pytest.mark.parametrize("mode", WAYS)
+def test_a_cancelled_run_lets_what_runs_end_and_begins_nothing(stage: Stage, mode: str) -> None:
     (stage.shown / "held").touch()
-    request = stage.request(way, *(f"held-{number}" for number in range(4)))
-    execution = stage.start(way, request)
+    request = stage.request(mode, *(f"held-{number}" for number in range(4)))
+    execution = stage.start(mode, request)
     while not (stage.shown / "began").exists():
         time.sleep(0.05)
 
     stage.at.ledger.cancel_run(request["run_id"])
-    while way == "loop" and stage.by_state(request["run_id"]).get("PENDING"):
+    while mode == "loop" and stage.by_state(request["run_id"]).get("PENDING"):
         time.sleep(0.05)  # until a check has seen it
     (stage.shown / "held").unlink()
 
@@ -106,32 +106,32 @@ def test_a_cancelled_run_lets_what_runs_end_and_begins_nothing(stage: Stage, way
     assert not stage.by_state(request["run_id"]).keys() & {"PENDING", "RUNNING"}
 
 
-@pytest.mark.parametrize("way", ["loop", "inline"])  # few shards are redriven: an inline Map does them in any case
-def test_a_redriven_run_does_its_failed_shards_and_no_other(stage: Stage, way: str) -> None:
+@pytest.mark.parametrize("mode", ["loop", "inline"])  # few shards are redriven: an inline Map does them in any case
+def test_a_redriven_run_does_its_failed_shards_and_no_other(stage: Stage, mode: str) -> None:
     (stage.shown / "broken").touch()
-    request = stage.request(way, "broken-1", "broken-2", "good", max_attempts=1)
-    assert stage.run_through(way, request).error == "RunFailed"
+    request = stage.request(mode, "broken-1", "broken-2", "good", max_attempts=1)
+    assert stage.run_through(mode, request).error == "RunFailed"
     (stage.shown / "broken").unlink()
     # What Step Functions' own redrive does, here with the same input: an ended run stays as it is.
-    assert stage.run_through(way, request).error == "RunFailed"
+    assert stage.run_through(mode, request).error == "RunFailed"
     assert stage.run(request["run_id"]).generation == 0
 
     redrive(stage.at, request["run_id"])
-    status = stage.run_through(way, {"run_id": request["run_id"]})
+    status = stage.run_through(mode, {"run_id": request["run_id"]})
 
     assert status.state is SUCCEEDED
     assert (stage.run(request["run_id"]).state, stage.run(request["run_id"]).generation) == (RunState.SUCCEEDED, 1)
     again = [shard for shard in stage.at.ledger.shards(request["run_id"]) if shard.generation == 1]
     assert len(again) == 2
-    assert stage.run_through(way, request).state is SUCCEEDED  # and the first input again: nothing more is done
+    assert stage.run_through(mode, request).state is SUCCEEDED  # and the first input again: nothing more is done
     assert all(shard.attempts == 1 for shard in stage.at.ledger.shards(request["run_id"]))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_worker_that_is_killed_loses_no_shard(stage: Stage, way: str) -> None:
-    request = stage.request(way, "killed", "b")
+@pytest.mark.parametrize("mode", WAYS)
+def test_a_worker_that_is_killed_loses_no_shard(stage: Stage, mode: str) -> None:
+    request = stage.request(mode, "killed", "b")
 
-    status = stage.run_through(way, request)
+    status = stage.run_through(mode, request)
 
     assert status.state is SUCCEEDED
     assert stage.run(request["run_id"]).state is RunState.SUCCEEDED
@@ -139,13 +139,13 @@ def test_a_worker_that_is_killed_loses_no_shard(stage: Stage, way: str) -> None:
     assert attempts == [*([1] * (len(attempts) - 1)), 2]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_request_that_is_made_twice_is_one_run(stage: Stage, way: str) -> None:
-    request = stage.request(way, "a", "b")
+@pytest.mark.parametrize("mode", WAYS)
+def test_a_request_that_is_made_twice_is_one_run(stage: Stage, mode: str) -> None:
+    request = stage.request(mode, "a", "b")
     del request["run_id"]
-    keyed = {**request, "name": "nightly", "idempotency_key": f"{way}-key"}
+    keyed = {**request, "name": "nightly", "idempotency_key": f"{mode}-key"}
 
-    executions = [stage.start(way, keyed) for _ in range(2)]
+    executions = [stage.start(mode, keyed) for _ in range(2)]
 
     assert [stage.ended(execution).state for execution in executions] == [SUCCEEDED] * 2
     runs = {stage.ended(execution).output["run_id"] for execution in executions}
@@ -164,28 +164,28 @@ def test_a_request_without_key_is_the_run_of_its_executions_name(stage: Stage) -
     assert first.output["run_id"] == again.output["run_id"]
 
 
-@pytest.mark.parametrize("way", ["loop", "inline"])
-def test_the_next_run_has_an_execution_of_its_own(stage: Stage, way: str) -> None:
-    output = f"s3://{stage.at.bucket}/output/next-of-{way}/"
-    request = stage.request(way, "writes", next=stage.script(), next_output=output)
+@pytest.mark.parametrize("mode", ["loop", "inline"])
+def test_the_next_run_has_an_execution_of_its_own(stage: Stage, mode: str) -> None:
+    output = f"s3://{stage.at.bucket}/output/next-of-{mode}/"
+    request = stage.request(mode, "writes", next=stage.script(), next_output=output)
 
-    status = stage.run_through(way, request)
+    status = stage.run_through(mode, request)
 
     following = status.output["next_run_id"]
     assert (status.state, following) == (SUCCEEDED, f"{request['run_id']}-next-0")
-    second = stage.found(way, f"{following}-g0")
+    second = stage.found(mode, f"{following}-g0")
     assert second is not None
     assert stage.ended(second.execution).state is SUCCEEDED
     assert stage.run(following).state is RunState.SUCCEEDED
     # A second execution of the first run finds that the next one was started.
-    assert stage.run_through(way, {"run_id": request["run_id"]}).state is SUCCEEDED
+    assert stage.run_through(mode, {"run_id": request["run_id"]}).state is SUCCEEDED
 
 
 # --- failures of the machine itself ---
 
 
 @pytest.mark.parametrize(
-    ("way", "change", "error", "where"),
+    ("mode", "change", "error", "where"),
     [
         ("loop", {"shard_sise": "1MiB"}, "EventError", "Plan"),
         ("map", {"inputs": ["s3://nowhere-at-all/x/"]}, "", "Plan"),
@@ -194,11 +194,11 @@ def test_the_next_run_has_an_execution_of_its_own(stage: Stage, way: str) -> Non
     ],
 )
 def test_a_request_that_is_refused_is_recorded_with_its_reason(
-    stage: Stage, way: str, change: dict[str, object], error: str, where: str
+    stage: Stage, mode: str, change: dict[str, object], error: str, where: str
 ) -> None:
-    request = stage.request(way, "a", **change)
+    request = stage.request(mode, "a", **change)
 
-    execution = stage.start(way, request)
+    execution = stage.start(mode, request)
     status = stage.ended(execution)
 
     assert status.state is FAILED
@@ -208,31 +208,31 @@ def test_a_request_that_is_refused_is_recorded_with_its_reason(
     assert status.error == error or not error
 
 
-@pytest.mark.parametrize("way", ["loop", "map"])
-def test_a_run_of_the_other_machine_is_refused(stage: Stage, way: str) -> None:
-    run_id = stage.enter("map" if way == "loop" else "loop", "a")
+@pytest.mark.parametrize("mode", ["loop", "map"])
+def test_a_run_of_the_other_machine_is_refused(stage: Stage, mode: str) -> None:
+    run_id = stage.enter("map" if mode == "loop" else "loop", "a")
 
-    status = stage.run_through(way, {"run_id": run_id})
+    status = stage.run_through(mode, {"run_id": run_id})
 
     assert (status.state, status.error) == (FAILED, "PlanError")
     assert "start the other machine" in status.cause
 
 
-FAILING = [("loop", "plan", "Plan"), ("loop", "check", "Check"), ("map", "wave", "Wave")]
+FAILING = [("loop", "plan", "Plan"), ("loop", "check", "Check"), ("map", "batch", "Batch")]
 
 
-@pytest.mark.parametrize(("way", "step", "where"), FAILING)
+@pytest.mark.parametrize(("mode", "step", "where"), FAILING)
 def test_a_step_that_fails_is_retried_and_one_that_cannot_be_helped_is_recorded(
-    stage: Stage, way: str, step: str, where: str
+    stage: Stage, mode: str, step: str, where: str
 ) -> None:
     told, names = stage.shown / f"fail-{step}", ("a",)
     told.write_text("LedgerError 1")
     helped = stage.request("inline", *names)
-    assert stage.run_through(way, helped).state is SUCCEEDED
+    assert stage.run_through(mode, helped).state is SUCCEEDED
 
     told.write_text("SettingsError 1")
     request = stage.request("inline", *names)
-    execution = stage.start(way, request)
+    execution = stage.start(mode, request)
     status = stage.ended(execution)
 
     assert (status.state, status.error) == (FAILED, "SettingsError")
@@ -242,7 +242,7 @@ def test_a_step_that_fails_is_retried_and_one_that_cannot_be_helped_is_recorded(
     assert (record["where"], record["error"], record["request"]) == (where, "SettingsError", request)
     # Started again with the run's id alone, it goes on where it was.
     again = {"run_id": request["run_id"]} if step != "plan" else request
-    assert stage.run_through(way, again).state is SUCCEEDED
+    assert stage.run_through(mode, again).state is SUCCEEDED
 
 
 def test_what_cannot_be_recorded_still_fails_with_its_own_reason(stage: Stage) -> None:
@@ -265,8 +265,8 @@ def test_a_step_that_gives_up_and_fails_is_recorded_and_the_run_goes_on(stage: S
     assert stage.run_through("map", {"run_id": request["run_id"]}).error == "RunFailed"
 
 
-def test_a_wave_that_cannot_be_read_is_recorded_and_its_shards_are_in_the_next_one(stage: Stage) -> None:
-    (stage.shown / "lose-wave").touch()
+def test_a_batch_that_cannot_be_read_is_recorded_and_its_shards_are_in_the_next_one(stage: Stage) -> None:
+    (stage.shown / "lose-batch").touch()
     request = stage.request("map")
 
     status = stage.run_through("map", request)

@@ -15,8 +15,9 @@ import pytest
 from sparklet.cli.environment import jar_cache
 from sparklet.clock import SystemClock
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.job.object_names import misread
 from sparklet.local.jars import ensure_jars
 from sparklet.local.memory import MemoryTaskQueue

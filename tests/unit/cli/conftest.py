@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sparklet.cli import main, runs
+from sparklet.cli import main
 from sparklet.cli.commands import changing, elsewhere, looking, starting
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Choice, Environment, WorkerSize
@@ -82,9 +81,9 @@ class Desk:
         plan(self.world.at, given["run_id"])
 
     def hands_out(self, given: Any) -> None:
-        """What a map machine does: plan, a wave, its children; the end is left to whoever checks."""
+        """What a map machine does: plan, a batch, its children; the end is left to whoever checks."""
         self.plans(given)
-        self.world.children(self.world.handed_out(self.world.step("wave", wave=0, **given)), self.do)
+        self.world.children(self.world.handed_out(self.world.step("batch", batch=0, **given)), self.do)
 
     def types(self, *words: str) -> Told:
         """Type a command."""
@@ -128,6 +127,5 @@ def desk(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
         desk.world.clock.advance(duration_s)
         desk.meanwhile()
 
-    for module in (runs, looking):
-        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=meanwhile, monotonic=desk.world.clock.now_s))
+    monkeypatch.setattr(desk.world.clock, "sleep", meanwhile)
     return desk

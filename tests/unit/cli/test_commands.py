@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.cli.transfer import LocalPaths
+from sparklet.cli.environment import LocalPaths
 from sparklet.errors import RunNotFoundError
 from sparklet.model import Access, Counts, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, Desk
@@ -120,7 +120,7 @@ def test_local_folders_are_not_incremental_and_nothing_is_started_to_say_so(desk
         (("run", "x.py", "--inptu", "x"), "Did you mean --input?"),
         (("run", "x.py", "-i", "a", "-o", "b", "--oversize", "no"), "'refuse', 'mark'"),
         (("run", "x.py", "-i", "a", "-o", "b", "--split", "xml"), "'auto', 'csv', 'lines', 'parquet'"),
-        (("run", "x.py", "-i", "a", "-o", "b", "--since", "soon"), "--since 'soon'"),
+        (("run", "x.py", "-i", "a", "-o", "b", "--since", "soon"), "--since: 'soon'"),
         (("run", "x.py", "-i", "a", "-o", "b", "--max-shard-size", "big"), "'big' is no size"),
         (("run", "x.py", "-o", "b"), "no input was given"),
         (("run", "x.py", "-i", "a"), "--output is missing"),

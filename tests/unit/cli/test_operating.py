@@ -1,4 +1,4 @@
-"""What an operator is told: the ways of a plan before it, and where a run stands while it goes on."""
+"""What an operator sees: the estimate of a plan before it, and the status of a run while it goes on."""
 
 import io
 import json
@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sparklet.cli import operating, runs
-from sparklet.cli.console import Screen
+from sparklet.cli import run_view, runs
+from sparklet.cli.console import Screen, usd_text
 from sparklet.cli.environment import Environment
-from sparklet.cli.operating import OperatorView
 from sparklet.cli.progress import RunDisplay
+from sparklet.cli.run_view import RunView
 from sparklet.cli.runs import poll_s
-from sparklet.cli.sizes import usd_text
 from sparklet.fanout.choosing.prices import Prices
-from sparklet.local.memory import MemoryLedger
+from sparklet.local.memory import FakeClock, MemoryLedger
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
 from tests.unit.cli.conftest import RUN, Desk
 from tests.unit.cli.test_progress import RUN as SHOWN
@@ -50,48 +49,47 @@ def slow_run(desk: Desk) -> None:
     desk.world.clock.advance(15)
 
 
-# --- the ways of a plan ---
+# --- the estimate of a plan ---
 
 
-def test_a_dry_run_explains_the_three_ways_for_people(desk: Desk) -> None:
+def test_a_dry_run_explains_mode_end_and_cost_for_people(desk: Desk) -> None:
     desk.world.put(41)
 
     told = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
 
     assert told.code == 0, told.err
     words = " ".join(told.out.split())
-    assert "chosen loop: a map would end" in words
-    assert "not inline 41 shards are more than the 40" in words
+    assert "dispatch mode loop: the plan has more than 40 shards" in words
+    assert "ends after 12 s, with 41 workers" in words
+    assert "cost on AWS" in words and "dispatch < 0.0001 USD, lambda" in words
     assert "a shard 2.0 s; assumed: 2 s, and 0.0 MiB at 5 MB/s" in words
     assert "us-east-1, of 2026-11" in words
     assert not list(desk.world.ledger.list_runs())
 
 
-def test_its_document_says_the_same_and_what_was_measured(desk: Desk) -> None:
+def test_its_document_has_the_same_and_what_was_measured(desk: Desk) -> None:
     desk.world.put(3)
     desk.types("run", SCRIPT, *PLAN, "--run-id", RUN)
 
-    ways = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["ways"]
+    found = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["estimate"]
 
-    assert ways["chosen"] == "inline" and ways["measured_in"] == RUN and "measured:" in ways["shard_s_origin"]
-    assert {name: ways[name]["possible"] for name in ("loop", "map", "inline")} == dict.fromkeys(
-        ("loop", "map", "inline"), True
-    )
-    assert ways["loop"]["cost_usd"] == pytest.approx(sum(ways["loop"]["costs_usd"].values()), abs=1e-5)
-    assert ways["prices"]["corrected"] == []
+    assert found["dispatch_mode"] == "inline" and found["measured_in"] == RUN and "measured:" in found["shard_s_origin"]
+    assert found["cost_usd"] == pytest.approx(sum(found["costs_usd"].values()), abs=1e-5)
+    assert found["end_s"] > 0 and found["workers"] == 3
+    assert found["prices"]["corrected"] == []
 
 
 def test_a_plan_that_is_made_is_explained_too(desk: Desk) -> None:
     desk.world.put(3)
     document = desk.types("plan", SCRIPT, *PLAN, "--explain", "--json", "--run-id", RUN).document
-    assert document["run_id"] == RUN and document["ways"]["chosen"] == "inline"
-    assert "ways" not in desk.types("plan", SCRIPT, *PLAN, "--append", "--json", "--run-id", "run-2").document
+    assert document["run_id"] == RUN and document["estimate"]["dispatch_mode"] == "queue"
+    assert "estimate" not in desk.types("plan", SCRIPT, *PLAN, "--append", "--json", "--run-id", "run-2").document
 
 
 def test_local_files_are_explained_without_a_stack(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("1\n")
     told = desk.types("plan", SCRIPT, "-i", str(tmp_path), "--dry-run", "--explain", "--json")
-    assert told.document["ways"]["inline"]["workers"] == 1 and not desk.choices
+    assert told.document["estimate"]["workers"] == 1 and not desk.choices
 
 
 def test_shards_that_no_worker_could_do_in_time_are_warned_of(desk: Desk) -> None:
@@ -112,10 +110,10 @@ def test_prices_of_ones_own_count_from_the_environment_too(desk: Desk, monkeypat
     path.write_text(OWN)
     monkeypatch.setenv("SPARKLET_PRICES", str(path))
 
-    told = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["ways"]
+    told = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["estimate"]
 
     assert told["prices"]["corrected"] == ["prices.lambda_gb_s_x86_64"]
-    assert told["loop"]["costs_usd"]["lambda"] > 30  # 12 s of 2.9 GB, a dollar each
+    assert told["costs_usd"]["lambda"] > 30  # 12 s of 2.9 GB, a dollar each
     path.write_text(OWN.replace("gb_s_x86_64", "gb_s_x86"))
     refused = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
     assert refused.code == 1 and "is prices.lambda_gb_s_x86_64 meant?" in refused.err
@@ -147,7 +145,7 @@ def test_status_tells_pace_end_cost_slow_shards_and_causes(desk: Desk) -> None:
     # five have ended in 120 s, three of them within the last minute and a half... the pace is that of the last minute
     assert document["average_shards_per_min"] == 2.5 and document["shards_per_min"] == 2.0
     assert document["remaining_s"] == 150.0 and document["estimated_end"]
-    assert document["failures"][0]["example"] == "column 3 is bad"
+    assert document["failures"][0]["example_message"] == "column 3 is bad"
     assert document["execution"] is None and document["follow_ups"] == []
 
 
@@ -160,7 +158,7 @@ def test_status_for_people_has_all_of_it(desk: Desk) -> None:
         "pace 2 now, 2.5 shards/min on average; about 2 min 30 s left, until",
         "cost so far about 0.0",
         "(on AWS): dispatch",
-        "not of cold starts, planner and checker",
+        "not of cold starts, planner, checker and state machine",
         "slowest shards",
         "5 │ 15 s │ RUNNING │ 1",
         "3 │ 40 s │ SUCCEEDED │ 1",
@@ -219,9 +217,9 @@ def test_a_terminal_is_shown_details_every_so_often(desk: Desk, monkeypatch: pyt
     monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
     began_s, looks = desk.world.clock.now_s(), list[float]()
 
-    def look(env: Environment, run: Run, prices: Prices) -> OperatorView:
+    def look(env: Environment, run: Run, prices: Prices) -> RunView:
         looks.append(env.at.clock.now_s() - began_s)
-        return operating.look(env, run, prices)
+        return run_view.look(env, run, prices)
 
     monkeypatch.setattr(runs, "look", look)
 
@@ -239,7 +237,7 @@ def test_a_large_run_is_looked_at_more_seldom() -> None:
 def test_details_and_warnings_of_a_terminal_stand_below_and_above_the_counts() -> None:
     text = io.StringIO()
     screen = Screen(out=Console(file=text, width=100, force_terminal=True, highlight=False))
-    with RunDisplay(screen, "flights-1") as display:
+    with RunDisplay(screen, "flights-1", FakeClock()) as display:
         display.detail("slow ones")
         display.show(SHOWN, Counts(pending=4, running=1))
         display.warn("it broke [off]")

@@ -1,27 +1,21 @@
 """What users type: sizes, pairs, tolerances and shard lists are read, or refused with what was wrong."""
 
 import io
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import typer
 
-from sparklet.cli.options import known_runs, parse_pairs, parse_shards
-from sparklet.cli.planning_options import (
-    EndOptions,
-    InputOptions,
-    ShardOptions,
-    parse_since_s,
-    run_options,
-)
-from sparklet.cli.sizes import duration_text, size_text
+from sparklet.cli.console import duration_text, size_text
+from sparklet.cli.options import ListOptions, RequestWords, asked, grouped, known_runs, parse_pairs, parse_shards
 from sparklet.errors import PlanError, SettingsError
 from sparklet.fanout.planning.list_requests import ListRequest
+from sparklet.fanout.planning.request import KINDS, RunRequest, places
 from sparklet.model import Access, RunOptions
-from sparklet.quantities import parse_duration_s, parse_size_bytes, parse_tolerance
-
-NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+from sparklet.quantities import parse_duration_s, parse_size_bytes, parse_time_s, parse_tolerance
 
 
 @pytest.mark.parametrize(
@@ -54,56 +48,95 @@ def test_a_wrong_pair_is_refused_with_its_options_name(given: list[str]) -> None
 
 
 def test_tolerance_is_a_count_or_a_percentage() -> None:
-    assert parse_tolerance("5", "--tolerate") == (5, 0.0)
-    assert parse_tolerance("2.5%", "--tolerate") == (0, 2.5)
-    with pytest.raises(SettingsError, match="--tolerate"):
-        parse_tolerance("some", "--tolerate")
+    assert parse_tolerance("5") == (5, 0.0)
+    assert parse_tolerance("2.5%") == (0, 2.5)
 
 
-def test_impossible_limits_are_refused() -> None:
-    with pytest.raises(SettingsError):
-        run_options(InputOptions(), ShardOptions(shard_size="0"), EndOptions())
-    with pytest.raises(SettingsError):
-        run_options(InputOptions(), ShardOptions(), EndOptions(tolerate="101%"))
+# --- the request of a run ---
+
+
+def request(*options: str, dry_run: bool = True) -> RunRequest:
+    """What ``sparklet run job.py`` with these options asks for."""
+    found: list[RunRequest] = []
+
+    def command(words: RequestWords, lists: ListOptions) -> None:
+        found.append(asked(words, lists, dry_run=dry_run))
+
+    app = typer.Typer()
+    app.command()(grouped(command))
+    app(["job.py", *options], standalone_mode=False)
+    return found[0]
 
 
 def test_options_that_nobody_gave_are_those_of_the_model() -> None:
-    assert run_options(InputOptions(), ShardOptions(), EndOptions()) == RunOptions()
+    made = request("-i", "s3://b/")
+    assert made.fitted(0, 0) == RunRequest("job.py", ("s3://b/",), "")
 
 
 def test_every_option_reaches_the_run() -> None:
-    given = InputOptions(
-        include=["*.csv"],
-        exclude=["_*"],
-        since="2026-11-20T08:30",
-        incremental=True,
-        versions=True,
-        keep_empty=True,
-        archived="skip",
-        other_region=True,
-    )
-    shards = ShardOptions("1MiB", 7, "dt=*", 2.5, "csv", "2GiB", "mark")
+    flags = ["--incremental", "--versions", "--keep-empty", "--other-region", "--requester-pays"]
+    shards = {"shard-size": "1MiB", "max-objects": "7", "group-by": "dt=*", "compression-factor": "2.5"}
+    limits = {"split": "csv", "max-shard-size": "2GiB", "oversize": "mark", "max-attempts": "5", "tolerate": "2.5%"}
+    input_ = {"input": "s3://b/in/", "include": "*.csv", "exclude": "_*", "since": "2026-11-20T08:30", "rate": "9"}
+    role = "arn:aws:iam::123456789012:role/readers/raw"
+    run = {"output": "s3://b/out/", "name": "daily", "param": "a=1", "env": "b=2", "file": "c=3", "py-files": "x.py"}
+    after = {"check": "check.py", "next": "next.py", "next-output": "s3://b/next/", "idempotency-key": "k"}
+    named = {**shards, **limits, **input_, **run, **after, "archived": "skip", "role": role}
+    options = [word for name, value in named.items() for word in (f"--{name}", value)]
 
-    assert run_options(given, shards, EndOptions(5, "2.5%", 9.0)) == RunOptions(
-        target_bytes=2**20,
-        max_objects=7,
-        include=("*.csv",),
-        exclude=("_*",),
-        modified_since_s=datetime(2026, 11, 20, 8, 30, tzinfo=UTC).timestamp(),
-        incremental=True,
-        all_versions=True,
-        keep_empty=True,
-        archived="skip",
-        other_region=True,
-        group_by="dt=*",
-        compression_factor=2.5,
-        split="csv",
-        max_shard_bytes=2 * 2**30,
-        oversize="mark",
-        max_attempts=5,
-        tolerated_failure_percentage=2.5,
-        rate_per_s=9.0,
+    made = request(*flags, *options, "--", "--day", "1")
+
+    assert made == RunRequest(
+        script="job.py",
+        inputs=("s3://b/in/",),
+        output_uri="s3://b/out/",
+        name="daily",
+        py_files=("x.py",),
+        args=("--day", "1"),
+        params={"a": "1"},
+        env={"b": "2"},
+        files={"c": "3"},
+        check="check.py",
+        next="next.py",
+        next_output="s3://b/next/",
+        idempotency_key="k",
+        access=Access(True, role),
+        options=RunOptions(
+            target_bytes=2**20,
+            max_objects=7,
+            include=("*.csv",),
+            exclude=("_*",),
+            modified_since_s=datetime(2026, 11, 20, 8, 30, tzinfo=UTC).timestamp(),
+            incremental=True,
+            all_versions=True,
+            keep_empty=True,
+            archived="skip",
+            other_region=True,
+            group_by="dt=*",
+            compression_factor=2.5,
+            split="csv",
+            max_shard_bytes=2 * 2**30,
+            oversize="mark",
+            max_attempts=5,
+            tolerated_failure_percentage=2.5,
+            rate_per_s=9.0,
+        ),
     )
+
+
+def test_the_command_line_and_documents_say_the_same_keys() -> None:
+    documents = {name for name, place in places().items() if place.key.document}
+    options = {name for name, place in places().items() if place.key.command}
+
+    assert documents - options == {"dispatch"}  # --dispatch-mode says it
+    assert options - documents == {"env", "files"}  # an operator's word, and files of the user's machine
+
+
+def test_a_default_is_shown_as_it_is() -> None:
+    for place in places().values():
+        if place.key.shown:
+            read = KINDS[place.kind].read(place.key.shown)
+            assert place.default == (read[0] if place.kind == "tolerance" else read)
 
 
 @pytest.mark.parametrize(
@@ -111,15 +144,41 @@ def test_every_option_reaches_the_run() -> None:
 )
 def test_since_may_be_how_long_ago(text: str, ago_s: float) -> None:
     assert parse_duration_s(text) == ago_s
-    assert parse_since_s(text, NOW) == NOW.timestamp() - ago_s
+    ago = datetime.now(UTC).timestamp() - request("-i", "s3://b/", "--since", text).options.modified_since_s
+    assert ago_s - 1 <= ago <= ago_s + 60
 
 
 def test_since_may_be_a_day_or_a_time_in_utc_or_its_own_zone() -> None:
-    assert parse_since_s("2026-11-20", NOW) == datetime(2026, 11, 20, tzinfo=UTC).timestamp()
-    assert parse_since_s("2026-11-20T10:00+02:00", NOW) == datetime(2026, 11, 20, 8, tzinfo=UTC).timestamp()
-    for wrong in ("yesterday", "36", "", "2026-13-01", "7 days"):
+    assert parse_time_s("2026-11-20") == datetime(2026, 11, 20, tzinfo=UTC).timestamp()
+    assert parse_time_s("2026-11-20T10:00+02:00") == datetime(2026, 11, 20, 8, tzinfo=UTC).timestamp()
+    for wrong in ("yesterday", "36", "2026-13-01", "7 days"):
         with pytest.raises(SettingsError, match="--since"):
-            parse_since_s(wrong, NOW)
+            request("-i", "s3://b/", "--since", wrong)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("--shard-size 0", "--shard-size is 0; it must be at least 1"),
+        ("--shard-size big", "--shard-size: 'big' is no size"),
+        ("--tolerate some", "--tolerate: 'some'"),
+        ("--tolerate 101%", "--tolerate: '101%'"),
+        ("--role readers", "--role: 'readers' must look like arn:aws:iam"),
+        ("--append --overwrite", "--append and --overwrite exclude each other"),
+        ("--run-id a --idempotency-key b", "--run-id and --idempotency-key were given; give one of them"),
+        ("--next-output s3://b/next/", "name it as --next"),
+        ("--next n.py --next-output out", "--next-output out must be an s3:// folder"),
+        ("--env PATH=x", "--env cannot set"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_its_name(words: str, names: str) -> None:
+    with pytest.raises((SettingsError, PlanError), match=re.escape(names)):
+        request("-i", "s3://b/", *words.split())
+
+
+def test_a_run_needs_an_output_unless_it_is_only_looked_at() -> None:
+    with pytest.raises(PlanError, match="--output is missing"):
+        request("-i", "s3://b/", dry_run=False)
 
 
 # --- lists ---
@@ -128,54 +187,37 @@ def test_since_may_be_a_day_or_a_time_in_utc_or_its_own_zone() -> None:
 def test_lists_of_this_machine_are_read_and_those_in_s3_are_named(tmp_path: Path) -> None:
     path = tmp_path / "keys.csv"
     path.write_bytes(b"bucket,key\n")
+    read = ["--list-format", "csv", "--list-path", "key"]
 
-    requests = InputOptions(lists=[str(path), "s3://b/m.json"], list_format="csv", list_path="key").list_requests()
-
-    assert requests == (
+    assert request("--list", str(path), "--list", "s3://b/m.json", *read).lists == (
         ListRequest(str(path), b"bucket,key\n", "csv", "key"),
         ListRequest("s3://b/m.json", None, "csv", "key"),
     )
+    assert request("--items", str(path)).lists == (ListRequest(str(path), b"bucket,key\n", items=True),)
 
 
-def test_lists_of_items_are_marked_as_such(tmp_path: Path) -> None:
-    path = tmp_path / "cities.csv"
-    path.write_bytes(b"city\n")
-
-    requests = InputOptions(items=[str(path), "s3://b/c.csv"], list_path="city").list_requests()
-
-    assert requests == (
-        ListRequest(str(path), b"city\n", "", "city", items=True),
-        ListRequest("s3://b/c.csv", None, "", "city", items=True),
-    )
-
-
-@pytest.mark.parametrize("options", [InputOptions(inputs=["-"]), InputOptions(lists=["-"])])
-def test_standard_input_is_a_list_of_addresses(options: InputOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("option", ["--input", "--list"])
+def test_standard_input_is_a_list_of_addresses(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"s3://b/a\n")))
-    assert options.named() == ()
-    assert options.list_requests() == (ListRequest("-", b"s3://b/a\n", "lines", ""),)
+    made = request(option, "-")
+    assert made.inputs == ()
+    assert made.lists == (ListRequest("-", b"s3://b/a\n", "lines", ""),)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("words", "told"),
     [
-        (InputOptions(), "no input was given"),
-        (InputOptions(inputs=["-"], lists=["-"]), "once only"),
-        (InputOptions(items=["-"], lists=["-"]), "once only"),
-        (InputOptions(lists=["nowhere.csv"]), "nowhere.csv cannot be read"),
-        (InputOptions(inputs=["s3://b/"], list_path="key"), "there is none"),
+        ("", "no input was given"),
+        ("--input - --list -", "once only"),
+        ("--items - --list -", "once only"),
+        ("--list nowhere.csv", "nowhere.csv cannot be read"),
+        ("--input s3://b/ --list-path key", "there is none"),
     ],
 )
-def test_wrong_lists_are_told_with_the_remedy(options: InputOptions, told: str) -> None:
+def test_wrong_lists_are_reported_with_the_remedy(words: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"s3://b/a\n")))
     with pytest.raises(PlanError, match=told):
-        options.list_requests()
-
-
-def test_access_is_named_by_a_roles_arn() -> None:
-    role = "arn:aws:iam::123456789012:role/readers/raw"
-    assert InputOptions(requester_pays=True, role=role).access() == Access(True, role)
-    with pytest.raises(SettingsError, match="--role"):
-        InputOptions(role="readers").access()
+        request(*words.split())
 
 
 def test_runs_that_were_started_from_here_complete_on_the_shell(

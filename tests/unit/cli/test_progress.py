@@ -5,35 +5,39 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from sparklet.cli.console import Screen
-from sparklet.cli.exits import exit_code
-from sparklet.cli.progress import RunDisplay, Throughput
+from sparklet.cli.console import Screen, exit_code
+from sparklet.cli.progress import RunDisplay
+from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, Run, RunState, ScriptRef
 
 RUN = Run("flights-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/s.py", "0" * 64, "s.py"),), shard_count=10)
 
 
-def test_the_end_is_estimated_from_the_last_minute() -> None:
-    throughput = Throughput()
-    for second in range(0, 200, 10):
-        throughput.add(second, second * 2)
+def lines_of(*ended: int, every_s: float = 10.0) -> list[str]:
+    """What a pipe gets of a run of 1,000 shards of which so many have ended, one look after another."""
+    text, clock = io.StringIO(), FakeClock()
+    with RunDisplay(Screen(out=Console(file=text, width=200)), "flights-1", clock) as display:
+        for number in ended:
+            display.show(replace(RUN, shard_count=1000), Counts(succeeded=number, pending=1000 - number))
+            clock.advance(every_s)
+    return text.getvalue().splitlines()
 
-    assert throughput.per_s == 2
-    assert throughput.remaining_s(100) == 50
+
+def test_the_end_is_estimated_from_the_last_minute() -> None:
+    assert lines_of(*range(0, 100, 20), *range(100, 900, 10))[-1].endswith(
+        "60 shards/min · about 1 min 50 s left · 14 min 00 s"
+    )
 
 
 def test_no_end_is_estimated_while_nothing_has_ended() -> None:
-    throughput = Throughput()
-    throughput.add(0, 0)
-    throughput.add(10, 0)
-
-    assert throughput.remaining_s(5) is None
+    (line,) = lines_of(0, 0, 0)
+    assert "left" not in line and "/min" not in line
 
 
 def test_a_pipe_gets_plain_lines_the_last_of_which_tells_the_end() -> None:
     text = io.StringIO()
     screen = Screen(out=Console(file=text, width=200))
-    with RunDisplay(screen, "flights-1") as display:
+    with RunDisplay(screen, "flights-1", FakeClock()) as display:
         display.show(RUN, Counts(pending=9, running=1))
         display.show(RUN, Counts(succeeded=9, failed=1))
 
@@ -45,7 +49,7 @@ def test_a_pipe_gets_plain_lines_the_last_of_which_tells_the_end() -> None:
 def test_a_terminal_shows_every_state() -> None:
     text = io.StringIO()
     screen = Screen(out=Console(file=text, width=100, force_terminal=True))
-    with RunDisplay(screen, "flights-1") as display:
+    with RunDisplay(screen, "flights-1", FakeClock()) as display:
         display.show(RUN, Counts(pending=4, running=1, succeeded=3, failed=2))
 
     for part in ("3 succeeded", "1 running", "4 pending", "2 failed", "5/10"):
@@ -55,12 +59,12 @@ def test_a_terminal_shows_every_state() -> None:
 def test_planning_and_cancelling_are_told() -> None:
     text = io.StringIO()
     screen = Screen(out=Console(file=text, width=200))
-    with RunDisplay(screen, "flights-1") as display:
+    with RunDisplay(screen, "flights-1", FakeClock()) as display:
         display.show(replace(RUN, shard_count=None), Counts(pending=4))
     assert "of 4+ shards, planning …" in text.getvalue()
 
     screen = Screen(out=Console(file=text, width=100, force_terminal=True))
-    with RunDisplay(screen, "flights-1") as display:
+    with RunDisplay(screen, "flights-1", FakeClock()) as display:
         display.show(replace(RUN, cancelled_s=1.0), Counts(running=1, failed=9))
     assert "being cancelled" in text.getvalue()
 

@@ -9,7 +9,7 @@ import typer
 
 from sparklet.cli import main
 from sparklet.cli.app import app
-from sparklet.cli.reference import reference
+from sparklet.cli.reference import SCHEMA, reference, schema
 
 PAGE = Path(__file__).parents[3] / "docs" / "guide" / "cli.md"
 GROUP: Any = typer.main.get_command(app)
@@ -23,6 +23,10 @@ EXAMPLES = [
 
 def test_the_page_is_what_the_help_says_now() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference(), "run: make docs"
+
+
+def test_the_schema_is_what_requests_are_read_by_now() -> None:
+    assert PAGE.with_name(SCHEMA).read_text(encoding="utf-8") == schema(), "run: make docs"
 
 
 def test_every_command_and_option_is_explained() -> None:

@@ -106,7 +106,7 @@ def test_what_cannot_go_on_prints_no_command(desk: Desk, words: list[str], tmp_p
 def test_a_run_that_a_machine_drives_is_resumed_by_its_machine(desk: Desk) -> None:
     desk.world.put(2)
     desk.machines["map"], desk.children = desk.hands_out, True
-    desk.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, "--via", "inline")
+    desk.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, "--dispatch-mode", "inline")
 
     told = desk.types("resume", RUN)
 

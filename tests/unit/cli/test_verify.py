@@ -11,7 +11,7 @@ def test_a_run_whose_results_are_there_is_verified(desk: Desk) -> None:
     for number in range(2):
         desk.world.store.put(f"{desk.world.ledger.get_run(RUN).shard_output(number)}/part-0.parquet", b"x")
 
-    assert "verified: ledger, manifest and output say the same" in desk.types("status", RUN, "--verify").out
+    assert "verified: ledger, manifest and output agree" in desk.types("status", RUN, "--verify").out
     assert desk.types("status", RUN, "--verify", "--json").document["differences"] == []
     assert "differences" not in desk.types("status", RUN, "--json").document
 

@@ -6,8 +6,8 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.fanout.checking.cancel import NOT_PLANNED, RUN_CANCELLED, cancel
 from sparklet.fanout.checking.checker import STALL_S, UNCLAIMED_S
 from sparklet.fanout.checking.redrive import redrive
-from sparklet.fanout.planning.fitting import TOO_LARGE
 from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.packing import TOO_LARGE
 from sparklet.fanout.planning.planner import PlanProgress, plan
 from sparklet.model import Counts, Failure, Run, RunOptions, RunState, ScriptRef, ShardResult, ShardState
 from tests.unit.fanout.world import LEASE_S, World

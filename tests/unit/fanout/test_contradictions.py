@@ -110,7 +110,7 @@ BY_HAND: dict[
     ),
     "the consumer's likewise": (
         lambda s: replace(s, consumer_timeout_s=300),
-        "visibility of DeadLetterQueue, timeout of the consumer of dead letters",
+        "visibility of DeadLetterQueue, timeout of the dead-letter consumer",
         "1800",
     ),
     "more receives than the retention has time for": (
@@ -165,7 +165,7 @@ BY_HAND: dict[
     ),
     "a mapping that is gone": (
         lambda s: replace(s, consumer_mapping=None),
-        "mapping of the consumer of dead letters",
+        "mapping of the dead-letter consumer",
         "deploy again",
     ),
     "a mapping that takes a report for success": (

@@ -7,7 +7,7 @@ import pytest
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
-from sparklet.fanout.reporting.fate import object_fate
+from sparklet.fanout.reporting.object_status import object_status
 from sparklet.model import RunOptions
 from tests.unit.fanout.world import SOURCE, World
 
@@ -91,4 +91,4 @@ def test_whoever_asks_for_an_objects_fate_is_told_of_the_damage_not_that_it_is_i
     world.store.put(uri, damage(world.store.get(uri)))
 
     with pytest.raises(PlanError, match=f"{uri} is damaged: .*{told}"):
-        object_fate(world.at, "run-1", f"{SOURCE}00001.csv")
+        object_status(world.at, "run-1", f"{SOURCE}00001.csv")

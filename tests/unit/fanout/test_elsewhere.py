@@ -256,13 +256,13 @@ def test_what_nobody_has_named_stands_in_capitals() -> None:
         ("glue", {"output": "file:///out"}, "copy it to S3"),
         ("emr", {"py_files": ("x/lib.zip", "y/lib.zip")}, "same name"),
         ("emr", {"args": ("{{x}}",)}, "YARN expands"),
-        ("emr", {"inputs": tuple(f"s3://bucket/folder/{n:08d}.csv" for n in range(400))}, "takes 10240"),
+        ("emr", {"inputs": tuple(f"s3://bucket/folder/{n:08d}.csv" for n in range(400))}, "at most 10240"),
         ("emr-serverless", {"inputs": tuple(f"s3://b/{n}" for n in range(600))}, "at most 1024"),
-        ("emr-serverless", {"args": (" ",)}, "none of them empty"),
+        ("emr-serverless", {"args": (" ",)}, "none of them is empty"),
         ("glue", {"args": ("positional",)}, "pairs of --key value"),
         ("glue", {"args": ("--a", "1", "--a", "2")}, "each key once"),
-        ("glue", {"inputs": tuple(f"s3://bucket/folder/{n:08d}.csv" for n in range(9000))}, "Glue takes 260000"),
-        ("spark-submit", {"params": {"big": "x" * 110_000}}, "name fewer inputs"),
+        ("glue", {"inputs": tuple(f"s3://bucket/folder/{n:08d}.csv" for n in range(9000))}, "at most 260000"),
+        ("spark-submit", {"params": {"big": "x" * 110_000}}, "fewer objects a shard"),
     ],
 )
 def test_what_an_engine_cannot_be_told_is_refused(engine: str, changes: dict[str, Any], cause: str) -> None:

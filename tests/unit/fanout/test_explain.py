@@ -5,8 +5,14 @@ import pytest
 from sparklet.errors import PlanError
 from sparklet.fanout.checking.redrive import failed_with
 from sparklet.fanout.reporting.explain import FailureGroup, Numbers, explain, matches_cause, pattern_of
-from sparklet.model import Failure, ShardResult
+from sparklet.fanout.reporting.observed import observe
+from sparklet.model import Failure, Run, ShardResult
 from tests.unit.fanout.world import SOURCE, World
+
+
+def explained(world: World, run: Run) -> tuple[FailureGroup, ...]:
+    found = observe(run, world.ledger.shards(run.run_id), world.clock.now_s())
+    return explain(world.at, run, found.failures)
 
 
 def failed(world: World, *failures: Failure) -> tuple[FailureGroup, ...]:
@@ -14,7 +20,7 @@ def failed(world: World, *failures: Failure) -> tuple[FailureGroup, ...]:
     run = world.run(len(failures) + 1)
     world.work(lambda n: failures[n] if n < len(failures) else ShardResult())
     world.check()
-    return explain(world.at, run)
+    return explained(world, run)
 
 
 def broken(error_class: str, message: str) -> Failure:
@@ -91,7 +97,7 @@ def test_an_example_whose_plan_part_is_gone_is_still_explained(world: World) -> 
     world.work(lambda _: broken("ValueError", "bad"))
     for part in world.ledger.parts("run-1"):
         world.store.delete(world.at.part_uri("run-1", part.part))
-    (group,) = explain(world.at, run)
+    (group,) = explained(world, run)
     assert (group.example_object, group.count) == ("", 1)
 
 

@@ -7,17 +7,12 @@ import pytest
 
 from sparklet.errors import PlanError
 from sparklet.fanout.inventory import Found
-from sparklet.fanout.planning.fitting import (
-    TOO_LARGE,
-    default_max_shard_bytes,
-    most_slice_bytes,
-    refuse_oversize,
-    refuse_wide_slices,
-)
 from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.packing import Packed, pack_shards
+from sparklet.fanout.planning.packing import TOO_LARGE, Packed, pack_shards, refuse_oversize
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import InputObject, Position, RunOptions, RunState, ShardState
+from sparklet.model.options import BY_WORKER
 from tests.unit.fanout.world import SOURCE, Fault, KilledError, World
 
 MIB = 1024 * 1024
@@ -71,15 +66,19 @@ def test_an_exact_fit_is_no_excess() -> None:
 def test_the_default_limit_lets_pass_what_must_work(
     memory_mb: int, scratch_mib: int, least_mib: int, most_mib: int
 ) -> None:
-    assert least_mib * MIB <= default_max_shard_bytes(memory_mb, scratch_mib * MIB) <= most_mib * MIB
+    asked = RunRequest("job.py", (SOURCE,), "s3://out/", options=RunOptions(max_shard_bytes=BY_WORKER))
+    fitted = asked.fitted(memory_mb, scratch_mib * MIB)
+    assert least_mib * MIB <= fitted.options.max_shard_bytes <= most_mib * MIB
 
 
 def test_slices_that_do_not_fit_into_scratch_are_refused() -> None:
-    scratch_bytes = 512 * MIB
-    refuse_wide_slices(RunOptions(split="auto", target_bytes=most_slice_bytes(scratch_bytes)), scratch_bytes)
-    refuse_wide_slices(RunOptions(target_bytes=1024 * MIB), scratch_bytes)  # nothing is fetched
+    def fit(**options: Any) -> RunRequest:
+        return RunRequest("job.py", (SOURCE,), "s3://out/", options=RunOptions(**options)).fitted(3008, 512 * MIB)
+
+    fit(split="auto", target_bytes=256 * MIB)
+    fit(target_bytes=1024 * MIB)  # nothing is fetched
     with pytest.raises(PlanError, match="256 MiB or less"):
-        refuse_wide_slices(RunOptions(split="auto", target_bytes=257 * MIB), scratch_bytes)
+        fit(split="auto", target_bytes=257 * MIB)
 
 
 # --- marked ---

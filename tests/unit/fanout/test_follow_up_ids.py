@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.fanout.planning.follow_up_ids import FOLLOW_UP_ID, check_id, is_check, next_id
-from sparklet.fanout.planning.new_run import keyed_run_id, run_id_for
+from sparklet.fanout.planning.new_run import run_id_of
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import RUN_ID
 
 RUN_IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
@@ -28,5 +29,6 @@ def test_a_short_id_stands_in_them_and_long_ones_are_told_apart() -> None:
 
 @pytest.mark.parametrize("name", ["daily", "daily-check", "next", "check-1"])
 def test_an_id_that_sparklet_makes_for_a_user_is_none_of_them(name: str) -> None:
-    made = (run_id_for(name, 0.0), *(keyed_run_id(name, str(key)) for key in range(500)))
+    requests = [RunRequest("job.py", (), "", name=name, idempotency_key=str(key)) for key in range(500)]
+    made = [run_id_of(each, 0.0) for each in (RunRequest("job.py", (), "", name=name), *requests)]
     assert not any(FOLLOW_UP_ID.search(run_id) for run_id in made)

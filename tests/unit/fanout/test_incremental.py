@@ -13,7 +13,7 @@ from sparklet.fanout.inventory.found import DONE
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
 from sparklet.fanout.planning.preview import preview
-from sparklet.fanout.planning.turns import take_turn
+from sparklet.fanout.planning.run_lock import take_run_lock
 from sparklet.model import (
     Failure,
     InputObject,
@@ -228,7 +228,7 @@ def test_of_eight_that_start_at_once_exactly_one_goes_on(world: World) -> None:
 
     def start(run_id: str) -> bool:
         try:
-            take_turn(world.at, world.ledger.get_run(run_id))
+            take_run_lock(world.at, world.ledger.get_run(run_id))
         except PlanError:
             return False
         return True
@@ -245,17 +245,17 @@ def test_of_eight_that_start_at_once_exactly_one_goes_on(world: World) -> None:
 def test_a_turn_is_kept_by_a_planner_that_begins_again(world: World) -> None:
     world.put(3)
     entered(world, "run-1")
-    take_turn(world.at, world.ledger.get_run("run-1"))
-    take_turn(world.at, world.ledger.get_run("run-1"))
+    take_run_lock(world.at, world.ledger.get_run("run-1"))
+    take_run_lock(world.at, world.ledger.get_run("run-1"))
     assert plan(world.at, "run-1").sealed
-    assert len(world.keys("s3://sparklet/runs/_turns/nightly/")) == 1
+    assert len(world.keys("s3://sparklet/runs/_locks/nightly/")) == 1
 
 
 def test_names_with_any_character_have_turns_of_their_own(world: World) -> None:
     world.put(2)
     for number, name in enumerate(["a/b", "a", "ü%2F", "..", "a b"]):
         new_run(world.at, world.request(run_id=f"run-{number}", name=name, options=OPTIONS))
-    assert len(world.keys("s3://sparklet/runs/_turns/")) == 5
+    assert len(world.keys("s3://sparklet/runs/_locks/")) == 5
 
 
 # --- digests ---

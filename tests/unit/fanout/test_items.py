@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sparklet.errors import EventError, PlanError, RunExistsError, SettingsError
 from sparklet.fanout.inventory import ListReader
 from sparklet.fanout.inventory.items import MAX_ITEM_BYTES, MAX_ITEM_DEPTH
-from sparklet.fanout.planning.new_run import ListRequest, new_run
+from sparklet.fanout.planning.list_requests import ListRequest
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.packing import MAX_ITEMS_BYTES
 from sparklet.fanout.planning.plan_requests import handle_request
 from sparklet.fanout.planning.planner import plan
@@ -281,7 +282,7 @@ def test_a_request_carries_items_or_names_a_list_of_them() -> None:
 
 @pytest.mark.parametrize("keys", [{"items": "Ulm"}, {"lists": [{"source": LIST, "items": "yes"}]}, {"items": []}])
 def test_a_request_with_odd_items_is_refused(keys: dict[str, Any]) -> None:
-    with pytest.raises((EventError, SettingsError)):
+    with pytest.raises((EventError, SettingsError, PlanError)):
         ask(World(), **keys)
 
 
@@ -289,7 +290,7 @@ def test_a_map_hands_items_out_as_it_does_objects() -> None:
     world = World(dispatch=Dispatch.MAP)
     ask(world, items=["Ulm", "Bonn"], dispatch="map")
 
-    refs = world.handed_out(world.step("wave", wave=0))
+    refs = world.handed_out(world.step("batch", batch=0))
 
     assert len(refs) == 2 and world.children(refs) == 2
     assert world.step("check")["state"] == "SUCCEEDED"

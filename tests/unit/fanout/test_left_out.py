@@ -1,15 +1,17 @@
 """What a plan leaves out is named, with its reason, wherever its planner was when it died."""
 
 import json
+from contextlib import closing
 
 import pytest
 
 from sparklet.fanout.inventory.found import DELETE_MARKER, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING
 from sparklet.fanout.inventory.globs import EXCLUDED
 from sparklet.fanout.planning.left_out import LeftOut
-from sparklet.fanout.planning.new_run import ListRequest, new_run
+from sparklet.fanout.planning.list_requests import ListRequest
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
-from sparklet.fanout.reporting.fate import object_fate
+from sparklet.fanout.reporting.object_status import object_status
 from sparklet.model import RunOptions
 from tests.unit.fanout.world import SOURCE, World
 
@@ -52,12 +54,12 @@ def test_what_is_left_out_is_named_beside_the_part_that_it_lies_before(world: Wo
     ]
     assert run.skipped == {EMPTY: 3, FOLDER_MARKER: 1, DUPLICATE: 1, MISSING: 1, EXCLUDED: 1}
     assert len(world.keys(f"{PLAN}skipped-")) == 3
-    fate = object_fate(world.at, "run-1", f"{SOURCE}00003x")
+    fate = object_status(world.at, "run-1", f"{SOURCE}00003x")
     assert (fate.shards, fate.left_out) == ((), (EMPTY,))
-    assert object_fate(world.at, "run-1", f"{SOURCE}zz").left_out == (EMPTY,)
-    twice = object_fate(world.at, "run-1", f"{SOURCE}00001.csv")
+    assert object_status(world.at, "run-1", f"{SOURCE}zz").left_out == (EMPTY,)
+    twice = object_status(world.at, "run-1", f"{SOURCE}00001.csv")
     assert (len(twice.shards), twice.left_out) == (1, (DUPLICATE,))
-    assert object_fate(world.at, "run-1", f"{SOURCE}no.tmp").left_out == ()
+    assert object_status(world.at, "run-1", f"{SOURCE}no.tmp").left_out == ()
 
 
 def test_a_run_that_leaves_nothing_out_has_no_such_file(world: World) -> None:
@@ -66,9 +68,9 @@ def test_a_run_that_leaves_nothing_out_has_no_such_file(world: World) -> None:
 
 
 def test_of_very_many_the_first_are_named_and_the_others_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparklet.fanout.planning.left_out.MOST_LINES", 2)
+    monkeypatch.setattr("sparklet.fanout.planning.left_out.MAX_LINES", 2)
     monkeypatch.setattr("sparklet.fanout.planning.left_out.IN_MEMORY_BYTES", 100)
-    with LeftOut() as left_out:
+    with closing(LeftOut()) as left_out:
         for number in range(7):
             left_out.add(f"s3://b/{number}", "v" if number == 4 else "", DELETE_MARKER)
         first = [json.loads(line) for line in left_out.take(4).splitlines()]

@@ -52,7 +52,7 @@ def test_a_request_for_a_map_reads_each_format(form: str) -> None:
     event = {"script": SCRIPT, "output": "s3://data/out/", "run_id": RUN, "max_objects": 1, "dispatch": "map", **given}
 
     answer = handle_request(world.at, event, PlannerSettings((SCRIPT,), 0, 0), "r-1", lambda: 900.0)
-    refs = world.handed_out(world.step("wave", wave=0))
+    refs = world.handed_out(world.step("batch", batch=0))
 
     assert (answer["sealed"], objects_of(world)) == (True, uris)
     assert world.children(refs) == 2

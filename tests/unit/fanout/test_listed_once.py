@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from sparklet.errors import ObjectStoreError
-from sparklet.fanout import listed_once
+from sparklet.fanout import deployment
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.plan_requests import handle_request
 from sparklet.fanout.planning.planner import plan
@@ -90,7 +90,7 @@ def test_a_listing_that_broke_off_is_not_taken_for_all(world: World, store: Coun
 def test_more_than_may_be_kept_is_planned_all_the_same(
     world: World, store: CountingStore, monkeypatch: pytest.MonkeyPatch, kept_bytes: int
 ) -> None:
-    monkeypatch.setattr(listed_once, "MAX_KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(deployment, "MAX_KEPT_BYTES", kept_bytes)
     uris = world.put(9)
 
     with world.at.listing_once() as at:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sparklet.errors import ObjectForbiddenError, PlanError, RunExistsError, SettingsError
 from sparklet.fanout.inventory import Inventory, ListReader
 from sparklet.fanout.inventory.found import ARCHIVED, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING, OLDER
-from sparklet.fanout.planning.new_run import ListRequest, new_run
+from sparklet.fanout.planning.list_requests import ListRequest
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
 from sparklet.fanout.planning.preview import preview
 from sparklet.local.memory import FakeClock, MemoryObjectStore

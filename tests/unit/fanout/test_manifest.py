@@ -3,7 +3,7 @@
 import json
 
 from sparklet.fanout.checking.manifest import write_manifests
-from sparklet.fanout.reporting.summary import MOST_CAUSES, OTHER_CAUSES, Tally, summarize
+from sparklet.fanout.reporting.summary import MAX_CAUSES, OTHER_CAUSES, Summary, summarize
 from sparklet.model import Counts, Failure, RunState, ShardRecord, ShardResult, ShardState
 from tests.unit.fanout.world import BUCKET, World
 
@@ -152,8 +152,8 @@ def test_a_run_without_reports_has_unknown_rows_not_zero(world: World) -> None:
 
 
 def test_causes_are_counted_with_an_example_and_do_not_grow_without_bound() -> None:
-    tally = Tally()
-    for number in range(2 * MOST_CAUSES):
+    tally = Summary("r", RunState.FAILED, 0, 0.0, 0.0)
+    for number in range(2 * MAX_CAUSES):
         name = "Common" if number % 2 else f"Rare{number}"
         tally.add(
             ShardRecord(
@@ -162,8 +162,8 @@ def test_causes_are_counted_with_an_example_and_do_not_grow_without_bound() -> N
         )
     tally.add(ShardRecord("r", 10**6, "p", 0, 1, 1, 1, state=ShardState.FAILED, error_class="OneMore"))
 
-    assert len(tally.causes) == MOST_CAUSES + 1
-    assert tally.causes["Common"].count == MOST_CAUSES
-    assert (tally.causes["Common"].example_shard, tally.causes["Common"].example_message) == (1, "m1")
-    assert sum(cause.count for cause in tally.causes.values()) == 2 * MOST_CAUSES + 1
-    assert tally.causes[OTHER_CAUSES].count == 2
+    assert len(tally.all_causes) == MAX_CAUSES + 1
+    assert tally.all_causes["Common"].count == MAX_CAUSES
+    assert (tally.all_causes["Common"].example_shard, tally.all_causes["Common"].example_message) == (1, "m1")
+    assert sum(cause.count for cause in tally.all_causes.values()) == 2 * MAX_CAUSES + 1
+    assert tally.all_causes[OTHER_CAUSES].count == 2

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.fanout.choosing.measured import assumed, shard_time
+from sparklet.fanout.choosing.costs import shard_time
 from sparklet.fanout.choosing.prices import load_prices
 from sparklet.fanout.reporting.observed import Observation, observe
 from sparklet.model import Failure, Run, ScriptRef, ShardRecord, ShardResult, ShardState
@@ -81,7 +81,7 @@ def test_seconds_of_attempts_that_are_not_known_are_taken_for_average_ones() -> 
 
 def test_an_empty_run_has_nothing_to_show() -> None:
     found = seen()
-    assert (found.worked_s, found.mean_s, found.slowest, found.pace.remaining_s) == (0.0, 0.0, (), None)
+    assert (found.worked_s, found.mean_s, found.slowest, found.pace.remaining_s) == (0.0, 0.0, [], None)
 
 
 # --- what a shard takes ---
@@ -112,5 +112,5 @@ def test_without_such_a_run_it_is_assumed_and_said_so() -> None:
 
     for name in ("daily", "hourly"):
         found = shard_time(world.ledger, name, 5_000_000, PRICES)
-        assert found == assumed(5_000_000, PRICES) and found.run_id == ""
+        assert found == shard_time(None, name, 5_000_000, PRICES) and found.run_id == ""
         assert found.seconds == pytest.approx(3) and found.origin == "assumed: 2 s, and 4.8 MiB at 5 MB/s"

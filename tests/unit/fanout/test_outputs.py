@@ -10,8 +10,9 @@ from sparklet.errors import CheckpointConflictError, PlanError, RunExistsError, 
 from sparklet.fanout.checking.checker import check
 from sparklet.fanout.checking.clean import clean, folders_of, named_run
 from sparklet.fanout.checking.redrive import redrive
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import Failure, Run, RunOptions, RunState, ShardResult
 from tests.unit.fanout.test_follow_ups import NEXT, NEXT_OUTPUT, all_but, start
 from tests.unit.fanout.world import SOURCE, Fault, KilledError, World

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparklet.errors import SettingsError
 from sparklet.fanout.inventory import Found
 from sparklet.fanout.planning.packing import grouping, pack_shards
 from sparklet.model import InputObject, Position, RunOptions, Shard
@@ -84,12 +83,6 @@ def test_it_looks_at_no_more_objects_than_it_needs() -> None:
     next(pack_shards(listing(), limits(20, 10)))
 
     assert len(seen) == 5  # four fit, the fifth did not
-
-
-@pytest.mark.parametrize(("target", "most"), [(0, 1), (1, 0), (-1, 5)])
-def test_limits_below_one_are_refused_at_once(target: int, most: int) -> None:
-    with pytest.raises(SettingsError, match="at least 1"):
-        limits(target, most)
 
 
 # --- weight ---

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jsonschema
 import pytest
 
 from sparklet.errors import (
@@ -16,13 +17,15 @@ from sparklet.errors import (
 )
 from sparklet.fanout.planning import plan_requests
 from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.plan_requests import KEYS, handle_request, run_request
+from sparklet.fanout.planning.plan_requests import handle_request, run_request
+from sparklet.fanout.planning.request import places, request_schema
 from sparklet.model import Access, Dispatch, RunState
 from sparklet.settings import PlannerSettings
 from tests.unit.fanout.world import BUCKET, SCRIPT, SOURCE, World
 
 SETTINGS = PlannerSettings(("s3://data/jobs/",), worker_memory_mb=3008, worker_scratch_bytes=2**32)
 MIB = 2**20
+DOCUMENT_KEYS = {name for name, place in places().items() if place.key.document}
 
 
 def request(**changes: Any) -> dict[str, Any]:
@@ -208,48 +211,61 @@ def test_every_option_reaches_the_run(world: World) -> None:
     ]
 
 
-def test_there_is_a_key_for_each_option_of_the_command_line() -> None:
-    from dataclasses import fields
+def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
+    validator = jsonschema.Draft202012Validator(request_schema())
+    validator.check_schema(request_schema())
+    full = request(lists=["s3://b/l.csv"], items=[1, {"a": 2}], tolerate="2%", rate=1.5, params={"a": [1]}, split="csv")
 
-    from sparklet.cli.planning_options import EndOptions, InputOptions, ShardOptions
-
-    named = {field.name for group in (InputOptions, ShardOptions, EndOptions) for field in fields(group)}
-
-    assert named - {"list_format", "list_path"} <= KEYS  # those stand with each list
+    assert validator.is_valid(full) and run_request(full, "x").lists
+    odd: list[dict[str, Any]] = [{"imput": "x"}, {"max_objects": 0}, {"split": "xml"}, {"versions": "yes"}, {"env": {}}]
+    for wrong in odd:
+        assert not validator.is_valid(request(**wrong))
+        with pytest.raises((EventError, SettingsError)):
+            run_request(request(**wrong), "x")
 
 
 @pytest.mark.parametrize(
     ("event", "error", "told"),
     [
         ([], EventError, "JSON object"),
-        ({}, EventError, "names no script"),
-        (request(output=None), EventError, "names no output"),
-        (request(inputs=[]), EventError, "names no input"),
+        ({}, PlanError, "script is missing"),
+        (request(output=None), PlanError, "output is missing"),
+        (request(inputs=[]), PlanError, "no input was given"),
         (request(imput="x"), EventError, "'imput'; is inputs meant"),
-        (request(inputs=[1]), EventError, "inputs holds a int"),
+        (request(inputs=[1]), SettingsError, "inputs: holds a int"),
         (request(args="--day 1", params=[]), EventError, "params is a list"),
         (request(max_objects="2"), EventError, "max_objects is a str; it must be a whole number"),
         (request(max_objects=True), EventError, "max_objects is a bool"),
-        (request(max_objects=0), SettingsError, "at least 1"),
+        (request(max_objects=0), SettingsError, "max_objects is 0; it must be at least 1"),
+        (request(shard_size="0"), SettingsError, "shard_size is 0; it must be at least 1"),
+        (request(max_attempts=0), SettingsError, "max_attempts is 0"),
+        (request(compression_factor=0.5), SettingsError, "compression_factor is 0.5"),
+        (request(archived="maybe"), SettingsError, "archived is 'maybe'; it must be refuse or skip"),
+        (request(role="readers"), SettingsError, "role: 'readers' must look like arn:aws:iam"),
+        (request(append=True, overwrite=True), SettingsError, "append and overwrite exclude each other"),
+        (request(incremental=True, overwrite=True), SettingsError, "never be planned again"),
         (request(incremental="yes"), EventError, "true or false"),
         (request(shard_size="big"), SettingsError, "'big' is no size"),
-        (request(tolerate="some"), SettingsError, "tolerate 'some'"),
-        (request(rate=-1), EventError, "rate is -1"),
-        (request(since="36h"), EventError, "not a span"),
-        (request(lists=["/etc/passwd"]), EventError, "must lie in S3"),
-        (request(lists=[{"uri": "s3://x/y"}]), EventError, "source, format and path"),
+        (request(tolerate="some"), SettingsError, "tolerate: 'some'"),
+        (request(tolerate=-1), SettingsError, "tolerate: '-1'"),
+        (request(tolerate="100.1%"), SettingsError, "tolerate: '100.1%'"),
+        (request(rate=-1), SettingsError, "rate is -1; it must be at least 0"),
+        (request(since="36h"), SettingsError, "since: '36h'"),
+        (request(lists=["/etc/passwd"]), SettingsError, "must lie in S3"),
+        (request(lists=[{"uri": "s3://x/y"}]), SettingsError, "source, format and path"),
         (request(inputs=["/var/task/"]), PlanError, "/var/task/"),
         (request(output="/tmp/out"), PlanError, "must look like s3://"),
         (request(run_id="No Such"), PlanError, "run id"),
         (request(run_id="daily-check-0"), PlanError, "choose another"),
-        (request(dispatch="maps"), EventError, "dispatch is 'maps'; it must be queue or map"),
+        (request(dispatch="maps"), SettingsError, "dispatch is 'maps'; it must be queue or map"),
         (request(next_output="s3://data/next/"), PlanError, "name it as next"),
         (request(next=SCRIPT, next_output="s3://data/out/next/"), PlanError, "lies inside the input s3://data/out/"),
         (request(next=SCRIPT, next_output="s3://data/in/next/"), PlanError, "lies inside the input"),
         (request(check="s3://data/jobs/gone.py"), PlanError, "gone.py is not there"),
         (request(idempotency_key="k"), PlanError, "give one of them"),
         ({"run_id": "unknown"}, RunNotFoundError, "unknown"),
-        *((request(**{key: "\ud800"}), EventError, "no text") for key in sorted(KEYS - {"run_id"})),
+        ({"run_id": 5}, EventError, "run_id is a int"),
+        *((request(**{key: "\ud800"}), EventError, "no text") for key in sorted(DOCUMENT_KEYS)),
         (request(inputs=["s3://data/\udfff/"]), EventError, "no text"),
         (request(params={"\ud800": 1}), EventError, "no text"),
     ],
@@ -359,7 +375,7 @@ def test_the_same_event_again_is_the_same_run_and_another_version_another() -> N
         ({"of_event": {"event": {**object_created(), "detail-type": "Object Deleted"}}}, "no objects"),
         ({"of_event": {"event": "s3://data/x"}}, "no objects"),
         ({"of_event": {"what": 1}}, "event and below"),
-        ({"of_event": "s3://data/x"}, "an object"),
+        ({"of_event": "s3://data/x"}, "must be an object"),
     ],
 )
 def test_an_event_that_is_no_request_is_refused(change: dict[str, Any], says: str) -> None:

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 
 from sparklet.errors import CheckpointConflictError, RunNotFoundError
-from sparklet.fanout.planning.dispatch import Pace
 from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.planner import PlanProgress, plan
+from sparklet.fanout.planning.planner import Outbox, PlanProgress, plan
 from sparklet.local.memory import FakeClock, MemoryTaskQueue
-from sparklet.model import PartRecord, Position, RunOptions, RunState, ShardState
+from sparklet.model import PartRecord, Position, Run, RunOptions, RunState, ShardState
 from tests.unit.fanout.world import SOURCE, World, ref_of
 
 
@@ -166,13 +165,17 @@ def test_planners_that_see_different_ends_agree_on_one(world: World, monkeypatch
 # --- pace ---
 
 
+def paced(rate: float) -> tuple[FakeClock, MemoryTaskQueue, Outbox]:
+    world = World(clock=FakeClock(0.0))
+    run = Run("run-1", (SOURCE,), "s3://out/", (), options=RunOptions(rate_per_s=rate))
+    return world.clock, world.queue, Outbox(world.at, run)
+
+
 @pytest.mark.parametrize("rate", [0.5, 3.0, 25.0])
 def test_messages_are_paced(rate: float) -> None:
-    clock = FakeClock(0.0)
-    queue = MemoryTaskQueue(clock)
-    pace = Pace(clock, rate)
+    clock, queue, outbox = paced(rate)
 
-    sent = pace.send(queue, ("x" for _ in range(40))) + pace.send(queue, ["y"] * 35)
+    sent = outbox.send("x" for _ in range(40)) + outbox.send(["y"] * 35)
 
     assert sent == len(queue) == 75
     at_least_s = (75 - max(1, min(10, int(rate)))) / rate
@@ -180,16 +183,15 @@ def test_messages_are_paced(rate: float) -> None:
 
 
 def test_without_a_rate_nothing_waits() -> None:
-    clock = FakeClock(0.0)
-    assert Pace(clock, 0.0).send(MemoryTaskQueue(clock), ["x"] * 100) == 100
+    clock, _, outbox = paced(0.0)
+    assert outbox.send(["x"] * 100) == 100
     assert clock.now_s() == 0.0
 
 
 def test_a_pause_is_not_made_up_for() -> None:
-    clock = FakeClock(0.0)
-    queue, pace = MemoryTaskQueue(clock), Pace(clock, 1.0)
+    clock, _, outbox = paced(1.0)
     clock.advance(1000)
-    pace.send(queue, ["x"] * 10)
+    outbox.send(["x"] * 10)
     assert clock.now_s() == 1009.0
 
 

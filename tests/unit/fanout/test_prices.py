@@ -31,7 +31,7 @@ def test_every_figure_has_a_date_and_a_source() -> None:
 
 def test_every_figure_is_used_and_every_one_used_is_there() -> None:
     code = "".join(path.read_text() for path in Path(module.__file__).parents[1].rglob("*.py"))
-    used = set(re.findall(r'"((?:prices|limits|assumptions)\.[a-z0-9_]+)"', code))
+    used = set(re.findall(r'"((?:prices|assumptions)\.[a-z0-9_]+)"', code))
     used |= {f"prices.lambda_gb_s_{architecture}" for architecture in ("x86_64", "arm64")}  # named by the worker's
     used -= {"prices.toml"}
 
@@ -54,14 +54,14 @@ def test_a_file_of_ones_own_corrects_only_what_it_names(tmp_path: Path) -> None:
     [
         ("[prices", "are no TOML"),
         (OWN.replace("transition", "transitions"), "figure prices.transitions, which nothing uses; is prices.transi"),
-        (OWN.replace("prices.", "price."), r"'price'; figures stand in \[prices.…\], \[limits"),
+        (OWN.replace("prices.", "price."), r"'price'; figures belong in \[prices.…\], \[assum"),
         (OWN.replace('date = "2027-01"\n', ""), "prices.transition .* must have exactly a value, a date and a source"),
         (OWN.replace("0.00003", '"cheap"'), "has the value 'cheap'; it must be a number from 0 on"),
         (OWN.replace("0.00003", "-1"), "the value -1"),
         (OWN.replace("0.00003", "nan"), "the value nan"),
         (OWN.replace("0.00003", "true"), "the value True"),
         ("prices = 3", "must have exactly a value"),
-        (OWN.replace("prices.transition", "limits.inline_shards").replace("0.00003", "0"), "is 0; it must be above"),
+        (OWN.replace("prices.transition", "assumptions.planned_a_s").replace("0.00003", "0"), "is 0; it must be above"),
     ],
 )
 def test_what_is_wrong_in_it_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:

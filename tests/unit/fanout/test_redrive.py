@@ -4,8 +4,7 @@ import pytest
 
 from sparklet.errors import PlanError
 from sparklet.fanout.checking.redrive import redrive
-from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.scripts import repaired_script
+from sparklet.fanout.planning.new_run import new_run, repaired_script
 from sparklet.model import Failure, Run, RunState, ShardResult, ShardState
 from tests.unit.fanout.world import SCRIPT, World
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sparklet.fanout.checking.checker import STALL_S
-from sparklet.fanout.checking.differences import MANIFESTS_OF_S
+from sparklet.fanout.checking.overview import COMPARED_FOR_S
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.checking.settling import MOST_SETTLED
 from sparklet.fanout.checking.telling import TOLD_WITHIN_S
@@ -49,7 +49,7 @@ def test_a_run_whose_manifest_is_wrong_is_looked_at_for_an_hour(world: World) ->
     handle_check(world.at)
     assert unsettled(world) == {"run-1"}
 
-    world.clock.advance(MANIFESTS_OF_S + 1)
+    world.clock.advance(COMPARED_FOR_S + 1)
     handle_check(world.at)
     assert unsettled(world) == set()
 

@@ -40,7 +40,7 @@ def cut(body: bytes, split: str, target: int, uri: str = URI) -> tuple[list[Inpu
     """The slices of an object, and why it was planned whole if it was."""
     store, told = MemoryObjectStore(), list[str]()
     options = RunOptions(split=split, target_bytes=target)
-    found = slice_objects(store, [put(store, body, uri)], options, told=lambda item, why: told.append(why))
+    found = slice_objects(store, [put(store, body, uri)], options, whole=lambda item, why: told.append(why))
     return [each.item for each in found], told
 
 
@@ -77,9 +77,9 @@ def test_a_slice_is_over_the_target_only_if_a_line_is(body: bytes, target: int) 
 def test_it_holds_wherever_the_windows_end(body: bytes, target: int, window: int, farthest: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(line_cuts, "WINDOW_BYTES", window)
-        patch.setattr(line_cuts, "WIDEST_WINDOW_BYTES", 2 * window)
+        patch.setattr(line_cuts, "MAX_WINDOW_BYTES", 2 * window)
         whole_search, _ = cut(body, "lines", target)
-        patch.setattr(line_cuts, "FARTHEST_BYTES", farthest)
+        patch.setattr(line_cuts, "MAX_DISTANCE_BYTES", farthest)
         items, _ = cut(body, "lines", target)
 
     assert whole_search == cut(body, "lines", target)[0]
@@ -193,7 +193,7 @@ def test_what_has_vanished_or_may_not_be_read_is_planned_whole_for_its_shard_to_
     fails(store, error)
 
     options = RunOptions(split="lines", target_bytes=16)
-    passed = list(slice_objects(store, [found], options, told=lambda item, why: told.append(why)))
+    passed = list(slice_objects(store, [found], options, whole=lambda item, why: told.append(why)))
 
     assert passed == [found]
     assert len(told) == 1

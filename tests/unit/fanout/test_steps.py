@@ -53,7 +53,7 @@ def listened(world: World, listener: Listener) -> Deployment:
 
 def test_a_check_says_how_the_run_stands_until_it_has_ended(world: World) -> None:
     world.run(2)
-    refs = world.handed_out(world.step("wave", wave=0))
+    refs = world.handed_out(world.step("batch", batch=0))
     world.claim_ref(refs[0])
     world.children(refs[1:])
 
@@ -67,7 +67,7 @@ def test_a_check_says_how_the_run_stands_until_it_has_ended(world: World) -> Non
         "next_run_id": "",
     }
     world.clock.advance(1000)
-    world.children(world.handed_out(world.step("wave", wave=1)))
+    world.children(world.handed_out(world.step("batch", batch=1)))
     answer = world.step("check")
     assert (answer["state"], answer["ended"]) == ("SUCCEEDED", True)
     assert world.step("check") == answer
@@ -91,14 +91,14 @@ def test_the_wait_is_bounded_by_the_executions_own_age(world: World) -> None:
         world.step("check", started="yesterday")
 
 
-# --- wave ---
+# --- batch ---
 
 
-def test_every_wave_has_the_same_keys(world: World) -> None:
+def test_every_batch_has_the_same_keys(world: World) -> None:
     world.run(2)
-    first = world.step("wave", wave=0)
+    first = world.step("batch", batch=0)
     world.children(world.handed_out(first))
-    last = world.step("wave", wave=1)
+    last = world.step("batch", batch=1)
 
     assert first.keys() == last.keys()
     assert (first["max_concurrency"], first["bucket"]) == (7, "sparklet")
@@ -110,7 +110,7 @@ def test_an_answer_fits_into_a_state_whatever_the_run_is_called(world: World) ->
     world.put(INLINE_MOST)
     new_run(world.at, world.request(run_id=run_id, options=RunOptions(max_objects=1)))
     plan(world.at, run_id)
-    answer = world.step("wave", wave=0, run_id=run_id)
+    answer = world.step("batch", batch=0, run_id=run_id)
     assert len(answer["items"]) == INLINE_MOST
     assert len(json.dumps(answer)) < LARGEST_STATE_BYTES / 10
 
@@ -119,26 +119,26 @@ def test_a_run_by_the_queue_is_not_handed_out_twice(world: World) -> None:
     world.dispatch = Dispatch.QUEUE
     world.run(2)
     with pytest.raises(PlanError, match="handed out by queue; the loop machine drives such a run"):
-        world.step("wave", wave=0)
+        world.step("batch", batch=0)
 
 
 @pytest.mark.parametrize(
     ("options", "failed", "left"),
     [
-        ({}, 2, 8),  # no limit: as many as the wave has
+        ({}, 2, 8),  # no limit: as many as the batch has
         ({"tolerated_failure_count": 3}, 2, 1),
         ({"tolerated_failure_count": 1}, 2, 0),
         ({"tolerated_failure_percentage": 59.9}, 2, 3),
         ({"tolerated_failure_percentage": 90.0, "tolerated_failure_count": 4}, 2, 2),
     ],
 )
-def test_a_wave_says_how_many_more_failures_the_run_puts_up_with(
+def test_a_batch_says_how_many_more_failures_the_run_puts_up_with(
     world: World, options: dict[str, float], failed: int, left: int
 ) -> None:
     world.run(10, **options)
-    world.children(world.handed_out(world.step("wave", wave=0))[:failed], lambda _: BROKEN)
+    world.children(world.handed_out(world.step("batch", batch=0))[:failed], lambda _: BROKEN)
     world.clock.advance(1000)
-    assert world.step("wave", wave=1)["tolerated_failures"] == left
+    assert world.step("batch", batch=1)["tolerated_failures"] == left
 
 
 # --- give_up ---
@@ -146,7 +146,7 @@ def test_a_wave_says_how_many_more_failures_the_run_puts_up_with(
 
 def test_what_is_pending_is_given_up_once_too_many_have_failed(world: World) -> None:
     world.run(5, tolerated_failure_count=1)
-    refs = world.handed_out(world.step("wave", wave=0))
+    refs = world.handed_out(world.step("batch", batch=0))
     world.children(refs[:2], lambda _: BROKEN)
     owner, _ = world.claim_ref(refs[2])
 
@@ -163,7 +163,7 @@ def test_what_is_pending_is_given_up_once_too_many_have_failed(world: World) -> 
 def test_nothing_is_given_up_that_the_run_still_puts_up_with(world: World, options: dict[str, float]) -> None:
     """Step Functions counts children that were killed or aborted as well: the ledger decides."""
     world.run(5, **options)
-    world.children(world.handed_out(world.step("wave", wave=0))[:2], lambda _: BROKEN)
+    world.children(world.handed_out(world.step("batch", batch=0))[:2], lambda _: BROKEN)
     assert world.step("give_up", reason="x")["counts"] == {"pending": 3, "running": 0, "succeeded": 0, "failed": 2}
 
 
@@ -228,13 +228,13 @@ def test_the_longest_cause_is_kept_and_a_notice_has_its_beginning(world: World) 
     ("event", "words"),
     [
         ([], "must be a JSON object, not a list"),
-        ({}, "there is no step ''; there are check, wave"),
+        ({}, "there is no step ''; there are check, batch"),
         ({"step": "chekc"}, "there is no step 'chekc'"),
-        ({"step": 3}, "step is a int; it must be a text"),
+        ({"step": 3}, "step is a int; it must be a string"),
         ({"step": "check"}, "run_id is ''; it must be a run's id"),
         ({"step": "check", "run_id": "../etc"}, "must be a run's id"),
-        ({"step": "wave", "run_id": "run-1", "wave": -1}, "wave is a int; it must be a whole number from 0"),
-        ({"step": "wave", "run_id": "run-1", "wave": "1"}, "wave is a str"),
+        ({"step": "batch", "run_id": "run-1", "batch": -1}, "batch is a int; it must be a whole number from 0"),
+        ({"step": "batch", "run_id": "run-1", "batch": "1"}, "batch is a str"),
         ({"step": "record", "run_id": "run-1/../x"}, "must be a run's id"),
     ],
 )
@@ -247,9 +247,9 @@ def test_a_step_that_is_asked_for_wrongly_says_what_is_wrong(
 
 
 def test_an_unknown_run_has_a_name_of_its_own(world: World) -> None:
-    for step in ("check", "wave", "give_up"):
+    for step in ("check", "batch", "give_up"):
         with pytest.raises(RunNotFoundError):
-            world.step(step, wave=0)
+            world.step(step, batch=0)
 
 
 def test_a_store_that_does_not_answer_is_worth_a_retry(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,14 +260,14 @@ def test_a_store_that_does_not_answer_is_worth_a_retry(world: World, monkeypatch
 
     monkeypatch.setattr(world.store, "upload", down)
     with pytest.raises(ObjectStoreError):
-        world.step("wave", wave=0)
+        world.step("batch", batch=0)
     assert world.ledger.count("run-1") == Counts(pending=1)
 
 
 def test_every_step_is_one_that_the_handler_knows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     monkeypatch.setattr(handlers, "_deployment", lambda: world.at)
-    for step in ("check", "wave", "give_up"):
+    for step in ("check", "batch", "give_up"):
         assert handlers.step_handler({"step": step, "run_id": "run-1"}, None)["run_id"] == "run-1"
-    assert {"check", "wave", "record", "give_up"} <= STEPS.keys()
+    assert {"check", "batch", "record", "give_up"} <= STEPS.keys()
     assert world.shards()[0].state is ShardState.PENDING

@@ -7,13 +7,13 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparklet.fanout.machines.steps import INLINE_WAVES
-from sparklet.fanout.machines.waiting import LEAST_OF_SMALL_S, LEAST_S, LONGEST_S, between_waves_s, wait_s
+from sparklet.fanout.machines.steps import MAX_INLINE_BATCHES
+from sparklet.fanout.machines.waiting import MAX_S, MIN_OF_SMALL_S, MIN_S, between_batches_s, wait_s
 from sparklet.model import INLINE_MOST, Counts, Run, RunOptions, ScriptRef
 
 THREE_DAYS_S = RunOptions().time_limit_s
 EVENTS_A_TURN = 10
-EVENTS_A_WAVE = 15
+EVENTS_A_BATCH = 15
 MACHINE = Path(__file__).parents[3] / "sam" / "statemachines" / "map.asl.json"
 STEP_S = 2.0  # what the step itself takes
 SCRIPT = ScriptRef("s3://b/x.py", "0" * 64, "s3://b/x.py")
@@ -58,24 +58,24 @@ def test_three_days_of_any_run_make_less_than_20_000_events(
 
 
 @settings(max_examples=40, deadline=None)
-@given(shards=st.integers(1, 100_000), wave_s=st.floats(0.5, 30.0), lost=st.floats(0.0, 1.0))
-def test_three_days_of_waves_that_each_lose_a_shard_make_less_than_20_000_events(
-    shards: int, wave_s: float, lost: float
+@given(shards=st.integers(1, 100_000), batch_s=st.floats(0.5, 30.0), lost=st.floats(0.0, 1.0))
+def test_three_days_of_batches_that_each_lose_a_shard_make_less_than_20_000_events(
+    shards: int, batch_s: float, lost: float
 ) -> None:
-    """Something is PENDING at every moment, and each wave is over as soon as it can be: as bad as it gets."""
-    run, now_s, events, waves, last_s = run_of(shards), 0.0, 0, 0, -math.inf
+    """Something is PENDING at every moment, and each batch is over as soon as it can be: as bad as it gets."""
+    run, now_s, events, batches, last_s = run_of(shards), 0.0, 0, 0, -math.inf
     inline_events = INLINE_MOST * events_of_an_inline_child()
     counts = Counts(pending=1, running=int(lost * shards), succeeded=shards - 1 - int(lost * (shards - 1)))
     while now_s < THREE_DAYS_S:
-        if not waves or now_s - last_s >= between_waves_s(run, counts, now_s, since_s=0.0):
-            inline = waves < INLINE_WAVES and shards <= INLINE_MOST
-            events += EVENTS_A_WAVE + (inline_events if inline else 0)
-            waves, last_s, now_s = waves + 1, now_s, now_s + wave_s
+        if not batches or now_s - last_s >= between_batches_s(run, counts, now_s, since_s=0.0):
+            inline = batches < MAX_INLINE_BATCHES and shards <= INLINE_MOST
+            events += EVENTS_A_BATCH + (inline_events if inline else 0)
+            batches, last_s, now_s = batches + 1, now_s, now_s + batch_s
         else:
             events += EVENTS_A_TURN
             now_s += wait_s(run, counts, now_s, since_s=0.0)
     assert events < 20_000
-    assert waves < 450
+    assert batches < 450
 
 
 @settings(max_examples=100, deadline=None)
@@ -87,13 +87,13 @@ def test_an_end_is_seen_late_by_a_tenth_of_the_runs_time_or_five_minutes_at_most
     while now_s < takes_s:
         ended = int(shards * now_s / takes_s)
         now_s += wait_s(run, Counts(running=shards - ended, succeeded=ended), now_s) + STEP_S
-    assert now_s - takes_s <= max(LEAST_S, min(LONGEST_S, takes_s / 10)) + 1 + STEP_S
+    assert now_s - takes_s <= max(MIN_S, min(MAX_S, takes_s / 10)) + 1 + STEP_S
 
 
 def test_a_small_run_is_looked_at_each_second_at_first() -> None:
-    assert wait_s(run_of(40), Counts(running=40), now_s=1.0) == LEAST_OF_SMALL_S
-    assert wait_s(run_of(41), Counts(running=41), now_s=1.0) == LEAST_S
-    assert wait_s(run_of(None), Counts(pending=3), now_s=1.0) == LEAST_S  # who knows how many it will have
+    assert wait_s(run_of(40), Counts(running=40), now_s=1.0) == MIN_OF_SMALL_S
+    assert wait_s(run_of(41), Counts(running=41), now_s=1.0) == MIN_S
+    assert wait_s(run_of(None), Counts(pending=3), now_s=1.0) == MIN_S  # who knows how many it will have
 
 
 def test_the_wait_is_longer_while_the_end_is_far() -> None:
@@ -105,8 +105,8 @@ def test_the_wait_is_longer_while_the_end_is_far() -> None:
 
 def test_shards_of_earlier_generations_do_not_shorten_the_estimate() -> None:
     counts = Counts(pending=100, succeeded=900)
-    assert wait_s(run_of(1000, generations=2), counts, now_s=86_400.0, since_s=86_300.0) == LEAST_S
+    assert wait_s(run_of(1000, generations=2), counts, now_s=86_400.0, since_s=86_300.0) == MIN_S
 
 
 def test_a_clock_that_is_behind_does_no_harm() -> None:
-    assert wait_s(run_of(1000, created_s=500.0), Counts(pending=1000), now_s=400.0, since_s=600.0) == LEAST_S
+    assert wait_s(run_of(1000, created_s=500.0), Counts(pending=1000), now_s=400.0, since_s=600.0) == MIN_S

@@ -8,8 +8,9 @@ from typing import Any
 from sparklet.fanout.checking.checker import CheckReport, check
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.machines.steps import take_step
-from sparklet.fanout.planning.new_run import RunRequest, new_run
+from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.request import RunRequest
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import (
     Claim,
@@ -91,7 +92,7 @@ class World:
         return json.loads(json.dumps(take_step(at or self.at, 7, event)))
 
     def handed_out(self, answer: Any) -> list[ShardRef]:
-        """The references that a wave's answer stands for, as a Distributed Map reads them."""
+        """The references that a batch's answer stands for, as a Distributed Map reads them."""
         if not answer["count"]:
             return []
         lines = self.store.get(f"s3://{answer['bucket']}/{answer['key']}").decode().splitlines()

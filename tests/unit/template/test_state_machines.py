@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sparklet.fanout.machines.steps import STEPS
-from sparklet.fanout.planning.plan_requests import KEYS
+from sparklet.fanout.planning.request import places
 from sparklet.ledger_rules import LEASE_GRACE_S, LEASE_S
 from sparklet.local.local_template import parse_template
 from tests.unit.template.asl import every_state, findings, placeholders
@@ -89,11 +89,11 @@ BROKEN: dict[str, tuple[Callable[[Machine], None], str]] = {
     ),
     "a transition to nowhere": (_set("Wait", "Next", value="Wavv"), "no state of"),
     "a choice to nowhere": (_set("Ended", "Choices", 1, "Next", value="Inlined"), "no state of"),
-    "a catcher to nowhere": (_set("Wave", "Catch", 0, "Next", value="WaveFiled"), "no state of"),
-    "a transition out of a map": (_set(*CHILD, "Shard", "Catch", 0, "Next", value="Wave"), "no state of Distributed"),
+    "a catcher to nowhere": (_set("Batch", "Catch", 0, "Next", value="BatchFiled"), "no state of"),
+    "a transition out of a map": (_set(*CHILD, "Shard", "Catch", 0, "Next", value="Batch"), "no state of Distributed"),
     "a state that nothing leads to": (_set("Follow", "Choices", 0, "Next", value="Verdict"), "never reached"),
     "a child's state that nothing leads to": (_drop(*CHILD, "Shard", "Catch", 1), "never reached"),
-    "a task that retries nothing": (_drop("Wave", "Retry"), "retries nothing"),
+    "a task that retries nothing": (_drop("Batch", "Retry"), "retries nothing"),
     "a task that catches nothing": (_drop(*CHILD, "Shard", "Catch"), "not caught"),
     "a map that catches nothing": (_drop("Distributed", "Catch", 1), "not caught"),
     "a retrier without a longest delay": (_drop("Plan", "Retry", 0, "MaxDelaySeconds"), "lacks MaxDelaySeconds"),
@@ -133,7 +133,7 @@ def test_steps_and_requests_are_those_that_there_are(name: str) -> None:
     ]
 
     assert set(steps) <= STEPS.keys()
-    assert len(added) == 2 and set(added) <= KEYS
+    assert len(added) == 2 and set(added) <= places().keys()
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -153,7 +153,7 @@ def test_every_failure_of_a_state_is_recorded_under_its_own_name_before_the_exec
     assert states["Record"]["Next"] == "Broken"
 
 
-def test_only_a_failed_shard_fails_a_child_and_every_other_error_leaves_it_to_a_later_wave() -> None:
+def test_only_a_failed_shard_fails_a_child_and_every_other_error_leaves_it_to_a_later_batch() -> None:
     for state, failed in (("Distributed", "Fail"), ("Inline", "Pass")):
         child = read("map")["States"][state]["ItemProcessor"]
         (work,) = (each for each in child["States"].values() if each["Type"] == "Task")
@@ -208,12 +208,13 @@ def test_a_machine_is_allowed_everything_only_where_aws_knows_no_resource(writte
         assert not any("*" in action for action in as_list(statement["Action"])), statement
 
 
-def test_a_map_reads_waves_and_writes_results_below_runs_and_nothing_else(written: dict[str, Any]) -> None:
+def test_a_map_reads_batches_and_writes_results_below_runs_and_nothing_else(written: dict[str, Any]) -> None:
     data = [s for s in statements(written, "MapMachineRole") if str(as_list(s["Action"])[0]).startswith("s3:")]
 
-    assert [s["Resource"]["Fn::Sub"][0] for s in data] == ["${Arn}/runs/*/waves/*", "${Arn}/runs/*/map/*"]
+    assert [s["Resource"]["Fn::Sub"][0] for s in data] == ["${Arn}/runs/*/batches/*", "${Arn}/runs/*/map/*"]
     assert (
-        read("map")["States"]["Wave"]["ResultSelector"]["results.$"] == "States.Format('runs/{}/map', $.Payload.run_id)"
+        read("map")["States"]["Batch"]["ResultSelector"]["results.$"]
+        == "States.Format('runs/{}/map', $.Payload.run_id)"
     )
 
 

@@ -1,28 +1,27 @@
 """Commands that change what there is: redrive, cancel, clean, stop."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sparklet.cli import options as opt
-from sparklet.cli.cleaning import Cleaning
-from sparklet.cli.console import Screen
-from sparklet.cli.environment import Environment, environment
-from sparklet.cli.exits import USAGE
-from sparklet.cli.machines import end_waiting
-from sparklet.cli.orchestration_options import Prices
-from sparklet.cli.redriving import make_room, refuse_other_size, selected
+from sparklet.cli.console import USAGE, Screen, count_text, size_text
+from sparklet.cli.dispatch_modes import end_waiting
+from sparklet.cli.environment import Environment, LocalPaths, environment
+from sparklet.cli.failures import make_room, redrive_run, refuse_other_size, selected
+from sparklet.cli.options import Prices
 from sparklet.cli.render import counts_document
-from sparklet.cli.runs import redrive_run
-from sparklet.cli.showing import finish
-from sparklet.cli.sizes import count_text, size_text
+from sparklet.cli.runs import finish
 from sparklet.errors import PlanError
 from sparklet.fanout.checking.cancel import cancel as cancel_run
-from sparklet.fanout.checking.clean import RunFiles
+from sparklet.fanout.checking.clean import RunFiles, ended_runs, files_of, folders_of, named_run
+from sparklet.fanout.checking.clean import clean as clean_run
 from sparklet.fanout.checking.redrive import redrivable
 from sparklet.fanout.choosing.prices import load_prices
-from sparklet.model import Counts, ShardState
+from sparklet.model import Counts, Run, ShardState
 from sparklet.quantities import parse_duration_s
 
 
@@ -62,7 +61,7 @@ def redrive(
     Repaired local inputs are put into the bucket first. A cancelled run is opened again by this. A run that a state
     machine drove is driven by it again; so is an open one whose execution broke off.
     """
-    screen, figures = where.screen(), load_prices(prices)
+    screen, figures = Screen(where.as_json), load_prices(prices)
     wanted = opt.parse_shards(shards)
     chosen = where.choice(reading=dry_run, memory_mb=size.memory, timeout_s=size.timeout)
     with environment(chosen if dry_run else make_room(chosen, screen), screen) as env:
@@ -84,7 +83,7 @@ def cancel(run_id: opt.RunId, where: opt.Where, dry_run: opt.DryRun = False) -> 
     A state machine that was started for it from a command line is stopped: there is nothing to wait for.
     `sparklet watch RUN` waits until it has ended; `sparklet redrive RUN` takes it up again.
     """
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         if dry_run:
             _show_cancel(screen, run_id, env.at.ledger.count(run_id), _refuse_ended(env, run_id))
@@ -116,21 +115,25 @@ def clean(
     Output is never touched, neither yours nor in S3; only the bucket's copy of what is whole in a local --output goes.
     What only a forgotten run has done, --incremental does again.
     """
-    screen = where.screen()
+    screen = Screen(where.as_json)
     if not run_ids and not older_than and keep is None:
         raise PlanError("name what to clean: --run RUN, --older-than 30d or --keep 10")
     older_than_s = parse_duration_s(older_than) if older_than else 0.0
     with environment(where.choice(reading=True), screen) as env:
-        cleaning = Cleaning(env, screen)
-        found = cleaning.chosen(run_ids or (), older_than_s, keep or 0)
+        ended = ended_runs(env.at, older_than_s=older_than_s, keep=keep or 0)
+        chosen = [named_run(env.at, run_id) for run_id in run_ids] if run_ids else list(ended)
+        _warn_of_increments(env, chosen, screen)
+        found = [files_of(env.at, run, _folders(env, run, screen)) for run in chosen]
         _show_found(screen, found, dry_run)
         if dry_run or not found:
             return
         if not yes and not _confirmed(f"Delete {count_text(len(found), 'run')} for good?"):
             screen.say("nothing was deleted")
             raise typer.Exit(USAGE)
-        for each in found:
-            cleaning.clean(each)
+        for run in chosen:
+            clean_run(env.at, run, _folders(env, run, screen))
+            if env.local:
+                (env.paths_dir / f"{run.run_id}.json").unlink(missing_ok=True)
         screen.say(f"{count_text(len(found), 'run')} forgotten")
 
 
@@ -139,7 +142,7 @@ def stop(where: opt.Where, dry_run: opt.DryRun = False) -> None:
     from sparklet.local.stack import running
     from sparklet.local.stack import stop as stop_stack
 
-    screen = where.screen()
+    screen = Screen(where.as_json)
     if where.stack:
         raise PlanError(f"the stack {where.stack} is deployed; `stop` ends the local one only")
     state = where.choice().state
@@ -155,7 +158,7 @@ def stop(where: opt.Where, dry_run: opt.DryRun = False) -> None:
 
 
 def _confirmed(question: str) -> bool:
-    """Whether somebody said yes; where nobody can answer, what to do."""
+    """Whether the user answered yes; PlanError with the remedy where no user can answer."""
     try:
         return typer.confirm(question, err=True)
     except typer.Abort:
@@ -177,6 +180,39 @@ def _show_cancel(screen: Screen, run_id: str, counts: Counts, abandoned: int) ->
     left = f", {counts.running} still running end by themselves" if counts.running else ""
     screen.say(f"run {run_id}: {abandoned} shards given up, {counts.succeeded} had succeeded{left}")
     screen.say(f"sparklet watch {run_id} waits for its end; sparklet redrive {run_id} takes it up again")
+
+
+def _warn_of_increments(env: Environment, runs: Sequence[Run], screen: Screen) -> None:
+    """Warn of what an incremental run will do again: it knows what is done from the runs there are."""
+    incremental = {run.name for run in env.at.ledger.list_runs() if run.options.incremental}
+    for name in sorted({run.name for run in runs} & incremental):
+        screen.warn(f"--incremental runs of the name {name} will do again what only forgotten runs have done")
+
+
+def _folders(env: Environment, run: Run, screen: Screen) -> tuple[str, ...]:
+    """The folders that go with a run: its own, and the bucket's copy of its output if the local one is whole."""
+    own = folders_of(env.at, run.run_id)
+    output = LocalPaths.load(env.paths_dir, run.run_id).output if env.local else ""
+    if not output:
+        return own
+    if _is_whole(env, run, Path(output)):
+        return *own, run.output_uri
+    screen.warn(f"the output of {run.run_id} is not whole in {output}; the bucket's copy is kept")
+    return own
+
+
+def _is_whole(env: Environment, run: Run, folder: Path) -> bool:
+    """Whether a local folder has every file that succeeded shards wrote, by name and size."""
+    records = env.at.ledger.shards(run.run_id, ShardState.SUCCEEDED)
+    succeeded = {run.shard_output(record.number).rpartition("/")[2] for record in records}
+    for info in env.at.store.list(run.output_uri):
+        name = info.uri.removeprefix(run.output_uri)
+        if name.partition("/")[0] not in succeeded or name.endswith("/"):
+            continue
+        path = folder / name
+        if not (path.is_file() and path.stat().st_size == info.size_bytes):
+            return False
+    return True
 
 
 def _show_found(screen: Screen, found: list[RunFiles], dry_run: bool) -> None:

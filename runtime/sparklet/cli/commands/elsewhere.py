@@ -1,15 +1,15 @@
-"""The same script on another engine: commands prints what to type, and starts nothing."""
+"""The same script on another engine: the ``commands`` command, which starts nothing."""
 
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import typer
 
 from sparklet.cli import options as opt
+from sparklet.cli.console import Screen
 from sparklet.cli.environment import environment
-from sparklet.cli.redriving import selected
+from sparklet.cli.failures import selected
 from sparklet.errors import PlanError
 from sparklet.fanout.choosing.elsewhere import (
     ENGINES,
@@ -50,7 +50,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Engine:
-    """Which engine, and where it is; what is not named stands in capitals."""
+    """Which engine, and where it is; what is not named is in capitals."""
 
     PANEL: ClassVar[str] = PLACES
 
@@ -71,7 +71,7 @@ class _Engine:
     )
 
     def engines(self) -> tuple[str, ...]:
-        """Those that are asked for, and know nothing of runs."""
+        """The chosen engines but Fargate, which does shards of a run only."""
         return ENGINES if self.engine == "all" else () if self.engine == FARGATE else (self.engine,)
 
     def places(self) -> Places:
@@ -95,50 +95,48 @@ def commands(
 ) -> None:
     """Print the exact commands that run a script, or shards of a run, on EMR, EMR Serverless, Glue or spark-submit.
 
-    Nothing is started; what you have not named stands there in capitals. For shards that FAILED also the command that
-    has Sparklet's own image do them on ECS Fargate, without Lambda's 15 minutes and into the same ledger.
+    Nothing is started; what you have not named is in capitals. For FAILED shards also the command that does them in
+    Sparklet's own image on ECS Fargate, without Lambda's 15 minutes and into the same ledger.
     """
-    screen = where.screen()
+    screen, places = Screen(where.as_json), engine.places()
     if bool(script) is bool(run_id):
         raise PlanError("name either a SCRIPT or a run (--run RUN)")
-    tasks: list[list[Command | str]] = []
+    if script and engine.engine == FARGATE:
+        raise PlanError("Fargate does shards of a run: name the run (--run RUN) and --shards or --cause")
+    tasks: list[Command | str] = []
     if script:
-        if engine.engine == FARGATE:
-            raise PlanError("Fargate does shards of a run: name the run (--run RUN) and --shards or --cause")
-        params = opt.parse_pairs("--param", job.params)
-        files = tuple(job.py_files or ())
+        params, files = opt.parse_pairs("--param", job.params), tuple(job.py_files or ())
         jobs = [ElsewhereJob(script, tuple(job.inputs or ()), job.output, params, tuple(arguments or ()), files)]
     else:
         with environment(where.choice(reading=True), screen) as env:
-            run = env.at.ledger.get_run(run_id)
             numbers = selected(env.at, run_id, opt.parse_shards(shards), cause)
             if engine.engine == FARGATE or (engine.engine == "all" and numbers):
-                tasks = [_tasks(env.at, run_id, numbers, engine.places())]
-            jobs = list(_jobs(env.at, run, numbers)) if engine.engines() else []
-    told = {name: [_commands(each, name, engine.places()) for each in jobs] for name in engine.engines()}
-    told.update({FARGATE: tasks} if tasks else {})
+                tasks = _fargate_tasks(env.at, run_id, numbers, places)
+            jobs = _jobs(env.at, env.at.ledger.get_run(run_id), numbers) if engine.engines() else []
+    found = {name: [command for each in jobs for command in _commands(each, name, places)] for name in engine.engines()}
+    if tasks:
+        found[FARGATE] = tasks
     if where.as_json:
-        screen.document({name: [command for each in answers for command in each] for name, answers in told.items()})
+        screen.document(found)
         return
-    for name, answers in told.items():
+    for name, answers in found.items():
         typer.echo(f"# {name}")
-        for command in dict.fromkeys(command for each in answers for command in each):
+        for command in dict.fromkeys(answers):
             typer.echo(command if isinstance(command, str) else shlex.join(command))
 
 
-def _tasks(at: Deployment, run_id: str, numbers: tuple[int, ...], places: Places) -> list[Command | str]:
+def _fargate_tasks(at: Deployment, run_id: str, numbers: tuple[int, ...], places: Places) -> list[Command | str]:
     """A task of ECS for each of these shards that has FAILED; of all, if none is named."""
     failed = [record.number for record in at.ledger.shards(run_id, ShardState.FAILED)]
     tasks: list[Command | str] = [fargate(run_id, n, places) for n in failed if not numbers or n in numbers]
     return tasks or ["# none of these shards has FAILED"]
 
 
-def _jobs(at: Deployment, run: Run, numbers: tuple[int, ...]) -> Iterator[ElsewhereJob]:
+def _jobs(at: Deployment, run: Run, numbers: tuple[int, ...]) -> list[ElsewhereJob]:
     """The shards, or the whole run if none is named."""
     if not numbers:
-        yield job_of_run(run)
-    for number in numbers:
-        yield job_of_shard(run, planned_shard(at, at.ledger.get_shard(run.run_id, number)))
+        return [job_of_run(run)]
+    return [job_of_shard(run, planned_shard(at, at.ledger.get_shard(run.run_id, number))) for number in numbers]
 
 
 def _commands(job: ElsewhereJob, engine: str, places: Places) -> list[Command | str]:

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -12,22 +11,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparklet.cli import options as opt
-from sparklet.cli.console import Screen
-from sparklet.cli.environment import Environment, environment
-from sparklet.cli.exits import exit_code
-from sparklet.cli.explaining import group_document, group_table
+from sparklet.cli.console import Screen, exit_code
+from sparklet.cli.environment import Environment, LocalPaths, environment
+from sparklet.cli.failures import group_document, group_table
 from sparklet.cli.log_lines import LogLine, LogReader
-from sparklet.cli.operating import look, lost_text
-from sparklet.cli.orchestration_options import Prices
-from sparklet.cli.render import fate_document, fate_table, run_document, runs_table
-from sparklet.cli.showing import finish, show_summary
-from sparklet.cli.transfer import LocalPaths, stored_uri
+from sparklet.cli.options import Prices
+from sparklet.cli.render import object_document, object_table, run_document, runs_table
+from sparklet.cli.run_view import look, lost_text, show_summary
+from sparklet.cli.runs import finish
+from sparklet.cli.transfer import stored_uri
 from sparklet.errors import PlanError
-from sparklet.fanout.checking.differences import verify
+from sparklet.fanout.checking.overview import verify
 from sparklet.fanout.checking.results import results as results_of
 from sparklet.fanout.choosing.prices import load_prices
-from sparklet.fanout.reporting.explain import explain as causes_of
-from sparklet.fanout.reporting.fate import ObjectFate, object_fate
+from sparklet.fanout.reporting.explain import explain as explain_failures
+from sparklet.fanout.reporting.object_status import ObjectStatus, object_status
 from sparklet.fanout.reporting.observed import observe
 
 FOLLOW_POLL_S = 1.0
@@ -41,7 +39,7 @@ def status(
         typer.Option(
             "--object",
             metavar="URI|FILE",
-            help="Tell the fate of this input: its address, or the local file that was put into the bucket.",
+            help="Only this input: its address, or the local file that was put into the bucket.",
             show_default=False,
         ),
     ] = "",
@@ -51,21 +49,21 @@ def status(
     ] = False,
     prices: Prices = None,
 ) -> None:
-    """Say where a run stands, or one of its input objects.
+    """Show the status of a run, or of one of its input objects.
 
     Counts, pace and estimated end, cost so far, slow shards, causes of failure, what drives it and what follows.
     """
-    screen, figures = where.screen(), load_prices(prices)
+    screen, figures = Screen(where.as_json), load_prices(prices)
     with environment(where.choice(reading=True), screen) as env:
         if object_uri:
-            _show_fate(screen, run_id, object_fate(env.at, run_id, _stored(env, run_id, object_uri)))
+            _show_object(screen, run_id, object_status(env.at, run_id, _stored(env, run_id, object_uri)))
             return
         found = env.at.ledger.get_run(run_id)
         view = look(env, found, figures)
         records = list(env.at.ledger.shards(run_id)) if shards else None
         differences = tuple(verify(env.at, run_id)) if compare else None
-        show_summary(env, screen, run_id, view.summary, records, view, differences)
-    raise typer.Exit(exit_code(view.summary.state))
+        show_summary(env, screen, run_id, view.found.summary, records, view, differences)
+    raise typer.Exit(exit_code(view.found.summary.state))
 
 
 def watch(run_id: opt.RunId, where: opt.Where, prices: Prices = None) -> None:
@@ -73,14 +71,14 @@ def watch(run_id: opt.RunId, where: opt.Where, prices: Prices = None) -> None:
 
     A terminal shows cost so far, slow shards and causes below the counts; `sparklet status RUN` shows them once.
     """
-    screen, figures = where.screen(), load_prices(prices)
+    screen, figures = Screen(where.as_json), load_prices(prices)
     with environment(where.choice(), screen) as env:
         finish(env, run_id, screen, figures)
 
 
 def runs(where: opt.Where) -> None:
     """List all runs, newest first."""
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         found = list(env.at.ledger.list_runs())
     if where.as_json:
@@ -93,7 +91,7 @@ def runs(where: opt.Where) -> None:
 
 def results(run_id: opt.RunId, where: opt.Where) -> None:
     """Show what the script answered for each shard (job.answer), in order; --json: a line each."""
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         table, count = Table("shard", "answer"), 0
         for line in results_of(env.at, env.at.ledger.get_run(run_id)):
@@ -111,18 +109,18 @@ def results(run_id: opt.RunId, where: opt.Where) -> None:
 
 def explain(run_id: opt.RunId, where: opt.Where) -> None:
     """Group a run's failures by cause: an example, the likely reason, what to do, and the command to type."""
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         run = env.at.ledger.get_run(run_id)
-        groups = causes_of(env.at, run)
+        found = observe(run, env.at.ledger.shards(run_id), env.at.clock.now_s())
+        groups = explain_failures(env.at, run, found.failures)
         if where.as_json:
             screen.document([group_document(env, run_id, group) for group in groups])
             return
         for group in groups:
             screen.out.print(group_table(env, run_id, group))
-        if not run.state.ended:
-            for number, since in observe(run, env.at.ledger.shards(run_id), env.at.clock.now_s()).lost:
-                screen.say(lost_text(number, since))
+        for number, since in found.lost:
+            screen.say(lost_text(number, since))
     if not groups:
         screen.say(f"no shard of {run_id} has failed" + ("" if run.state.ended else " so far"))
 
@@ -140,7 +138,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
 ) -> None:
     """Show what the workers and the script wrote, each line with its shard and attempt; --json: a line each, raw."""
-    screen = where.screen()
+    screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         run = env.at.ledger.get_run(run_id)
         if shard is not None:
@@ -167,7 +165,7 @@ def _show_lines(env: Environment, reader: LogReader, as_json: bool, follow: bool
         if ended:
             return shown
         env.check()
-        time.sleep(FOLLOW_POLL_S)
+        env.at.clock.sleep(FOLLOW_POLL_S)
 
 
 def _text(line: LogLine, last: LogLine | None) -> str:
@@ -189,15 +187,14 @@ def _stored(env: Environment, run_id: str, given: str) -> str:
     return stored_uri(Path(given).resolve(), LocalPaths.load(env.paths_dir, run_id).inputs) or given
 
 
-def _show_fate(screen: Screen, run_id: str, fate: ObjectFate) -> None:
-    if not fate.shards and not fate.left_out:
+def _show_object(screen: Screen, run_id: str, found: ObjectStatus) -> None:
+    if not found.shards and not found.left_out:
         why = "it was not there when the run was planned, or a pattern left it out"
-        raise PlanError(f"{fate.uri} is in no shard of {run_id}; {why}")
+        raise PlanError(f"{found.uri} is in no shard of {run_id}; {why}")
     if screen.as_json:
-        screen.document(fate_document(fate))
-    elif fate.shards:
-        screen.out.print(fate_table(fate))
+        screen.document(object_document(found))
+    elif found.shards:
+        screen.out.print(object_table(found))
     else:
-        screen.out.print(
-            f"{fate.uri} was left out of {run_id}: {'; '.join(dict.fromkeys(fate.left_out))}", markup=False
-        )
+        reasons = "; ".join(dict.fromkeys(found.left_out))
+        screen.out.print(f"{found.uri} was left out of {run_id}: {reasons}", markup=False)

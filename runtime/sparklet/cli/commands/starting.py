@@ -11,124 +11,99 @@ import typer
 
 from sparklet.cli import doctor as doctoring
 from sparklet.cli import options as opt
-from sparklet.cli import planning_options as planning
-from sparklet.cli.asking import Asked, RunIdentity
-from sparklet.cli.choosing import ways_document
 from sparklet.cli.console import Screen
+from sparklet.cli.dispatch_modes import chosen_mode, was_driven
 from sparklet.cli.environment import environment
+from sparklet.cli.estimates import explain_preview, explain_run, local_size, preview_in, previewed
 from sparklet.cli.invoke import invoke_script
-from sparklet.cli.machines import was_driven
-from sparklet.cli.orchestration_options import ORCHESTRATION, FollowUpOptions, Prices, ViaOption
-from sparklet.cli.previewing import (
-    chosen_way,
-    local_size,
-    preview_in,
-    previewed,
-    show_ways,
-    ways_of_preview,
-    ways_of_run,
-)
 from sparklet.cli.render import preview_document, preview_table, run_document
-from sparklet.cli.runs import go_on, refuse_local_increments, start
-from sparklet.cli.showing import finish
+from sparklet.cli.runs import finish, go_on, start
 from sparklet.errors import NothingNewError, PlanError
+from sparklet.fanout.choosing.dispatch_modes import DispatchMode
 from sparklet.fanout.choosing.prices import Prices as Figures
 from sparklet.fanout.choosing.prices import load_prices
+from sparklet.fanout.planning.request import RunRequest
+from sparklet.model.options import ORCHESTRATION
+from sparklet.settings import script_environment
 
 UNLIMITED_BYTES = 1 << 62  # of scratch, where no worker is asked
-NO_OUTPUT = "--output is missing; name where the run writes, or add --dry-run"
 
 
 def run(
-    script: opt.Script,
-    identity: RunIdentity,
-    given: planning.InputOptions,
-    shards: planning.ShardOptions,
-    ends: planning.EndOptions,
-    follow_ups: FollowUpOptions,
+    words: opt.RequestWords,
+    lists: opt.ListOptions,
     workers: opt.LocalWorkers,
     where: opt.Where,
     context: typer.Context,
-    arguments: opt.Arguments = None,
-    via: ViaOption = "none",
-    prices: Prices = None,
+    dispatch_mode: opt.DispatchModeOption = "queue",
+    prices: opt.Prices = None,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Plan a run, dispatch it, watch it to its end and bring its output home.
 
-    Local inputs are put into the bucket first; a local --output is filled at the end. With --via a state machine plans
-    the run and drives it, and goes on whatever becomes of this terminal; with --via auto the run is planned here first.
+    Local inputs are put into the bucket first; a local --output is filled at the end. With another --dispatch-mode
+    than queue a state machine plans and drives the run, and goes on whatever becomes of this terminal; with auto the
+    run is planned here first.
     """
-    screen, figures = where.screen(), load_prices(prices)
-    asked = Asked(script, identity, given, shards, ends, follow_ups, tuple(arguments or ()))
+    screen, request = Screen(where.as_json), opt.asked(words, lists, dry_run=dry_run)
+    if prices:
+        load_prices(prices)  # what is wrong with them is reported before anything is started
     if dry_run:
-        _show_preview(asked, where, screen, None)
+        _show_preview(request, where, screen, None)
         return
-    _refuse_without_output(identity)
-    request, files = asked.request(), opt.parse_pairs("--file", identity.files)
-    with environment(workers.choice(where), screen) as env:
-        request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
-        with nothing_new_is_well(screen):
-            with env.at.listing_once() as at:
-                once = replace(env, at=at)
-                way = chosen_way(once, request, via, figures, screen)
-                started = start(once, request, screen, way=way, here=via == "auto", files=files, words=context.obj)
-            if dear := ways_of_run(env, started, figures).dear:
-                screen.warn(dear)
-            finish(env, started.run_id, screen, figures)
+    with environment(workers.choice(where), screen) as env, nothing_new_is_well(screen):
+        request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)
+        with env.at.listing_once() as at:
+            once, mode = replace(env, at=at), DispatchMode.QUEUE
+            if dispatch_mode != mode:
+                mode = chosen_mode(once, request, dispatch_mode, screen)
+            started = start(once, request, screen, mode=mode, here=dispatch_mode == "auto", words=context.obj)
+        figures = load_prices(prices)
+        if dear := explain_run(env, started, figures).dear:
+            screen.warn(dear)
+        finish(env, started.run_id, screen, figures)
 
 
 def plan(
-    script: opt.Script,
-    identity: RunIdentity,
-    given: planning.InputOptions,
-    shards: planning.ShardOptions,
-    ends: planning.EndOptions,
-    follow_ups: FollowUpOptions,
+    words: opt.RequestWords,
+    lists: opt.ListOptions,
     where: opt.Where,
     context: typer.Context,
-    arguments: opt.Arguments = None,
     explain: Annotated[
         bool,
         typer.Option(
             "--explain",
             rich_help_panel=ORCHESTRATION,
-            help="Say which of loop, map and inline suits the plan, with cost and end of each.",
+            help="Say which dispatch mode suits the plan, what the run would cost and when it would end.",
         ),
     ] = False,
-    prices: Prices = None,
+    prices: opt.Prices = None,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Plan and dispatch a run without waiting for it; with --dry-run only say what the plan would be."""
-    screen, figures = where.screen(), load_prices(prices)
-    asked = Asked(script, identity, given, shards, ends, follow_ups, tuple(arguments or ()))
+    screen, request = Screen(where.as_json), opt.asked(words, lists, dry_run=dry_run)
+    figures = load_prices(prices)
     if dry_run:
-        _show_preview(asked, where, screen, figures if explain else None)
+        _show_preview(request, where, screen, figures if explain else None)
         return
-    _refuse_without_output(identity)
-    request, files = asked.request(), opt.parse_pairs("--file", identity.files)
-    with environment(where.choice(keep=True), screen) as env:
-        request = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
-        with nothing_new_is_well(screen):
-            with env.at.listing_once() as at:
-                planned = start(replace(env, at=at), request, screen, files=files, words=context.obj)
-            screen.say(f"the run goes on by itself; sparklet watch {planned.run_id} shows it")
-            found = ways_of_run(env, planned, figures, env.at.ledger) if explain and planned.shard_count else None
-            if where.as_json:
-                screen.document({**run_document(planned), **({"ways": ways_document(found)} if found else {})})
-            elif found:
-                show_ways(screen, found)
-                screen.say(
-                    "a plan goes to the queue, checked by the stack; sparklet run --via auto takes the chosen way"
-                )
+    with environment(where.choice(keep=True), screen) as env, nothing_new_is_well(screen):
+        request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)
+        with env.at.listing_once() as at:
+            planned = start(replace(env, at=at), request, screen, words=context.obj)
+        screen.say(f"the run goes on by itself; sparklet watch {planned.run_id} shows it")
+        found = explain_run(env, planned, figures, env.at.ledger) if explain and planned.shard_count else None
+        if where.as_json:
+            screen.document({**run_document(planned), **({"estimate": found.document()} if found else {})})
+        elif found:
+            found.show(screen)
 
 
-def resume(run_id: opt.RunId, workers: opt.LocalWorkers, where: opt.Where, prices: Prices = None) -> None:
+def resume(run_id: opt.RunId, workers: opt.LocalWorkers, where: opt.Where, prices: opt.Prices = None) -> None:
     """Go on with a run whose command was broken off: plan the rest, watch it to its end, bring its output home.
 
     Whatever was broken off prints this command, with the options that lead to the same stack.
     """
-    screen, figures = where.screen(), load_prices(prices)
+    screen, figures = Screen(where.as_json), load_prices(prices)
     with environment(workers.choice(where), screen) as env:
         run = env.at.ledger.get_run(run_id)
         go_on(env, run, screen, by_machine=was_driven(env, run))
@@ -136,7 +111,7 @@ def resume(run_id: opt.RunId, workers: opt.LocalWorkers, where: opt.Where, price
 
 
 def invoke(
-    script: opt.Script,
+    script: Annotated[str, typer.Argument(metavar="SCRIPT", help="A .py file: local, or s3://.", show_default=False)],
     event: Annotated[
         Path,
         typer.Option("--event", help="File with the event as JSON.", exists=True, dir_okay=False, show_default=False),
@@ -148,14 +123,14 @@ def invoke(
 ) -> None:
     """Run a script on one event of any source, in a worker, and show its answer as JSON.
 
-    An event of records is cut into tasks as a function does it. If the script fails, its cause is told: exit code 2.
+    An event of records is cut into tasks as a function does it. If the script fails, its cause is shown: exit code 2.
     """
     screen = Screen(as_json=True)  # the answer is
     try:
         document: Any = json.loads(event.read_text())
     except (ValueError, RecursionError) as error:
         raise PlanError(f"{event} is not JSON: {error}") from error
-    variables = opt.parse_env(env_pairs)
+    variables = script_environment(opt.parse_pairs("--env", env_pairs), "--env")
     with environment(workers.choice(where, workers=1), screen) as env:
         screen.document(invoke_script(env, script, document, tuple(arguments or ()), variables))
 
@@ -171,30 +146,22 @@ def nothing_new_is_well(screen: Screen) -> Iterator[None]:
             screen.document({"run_id": None, "state": "NOTHING_NEW", "reason": str(reason)})
 
 
-def _show_preview(asked: Asked, where: opt.Where, screen: Screen, figures: Figures | None) -> None:
+def _show_preview(request: RunRequest, where: opt.Where, screen: Screen, figures: Figures | None) -> None:
     """Say what the plan would be; nothing is written, and where all is local nothing is started."""
-    request = asked.request()
-    refuse_local_increments(request.options.incremental, request.inputs)
     with nothing_new_is_well(screen):
         if not request.lists and all("://" not in each for each in request.inputs):
             size = local_size()
-            found = previewed(asked.fitted(request, size.memory_mb, UNLIMITED_BYTES), doctoring.no_store(), None)
-            ways = figures and ways_of_preview(size, None, request, found, figures, local=not where.stack)
+            found = previewed(request.fitted(size.memory_mb, UNLIMITED_BYTES), doctoring.no_store(), None)
+            cost = figures and explain_preview(size, None, request, found, figures, local=not where.stack)
         else:
             with environment(where.choice(reading=True), screen) as env:
-                fitted = asked.fitted(request, env.size.memory_mb, env.size.scratch_bytes)
-                found = preview_in(env, fitted)
+                found = preview_in(env, request.fitted(env.size.memory_mb, env.size.scratch_bytes))
                 ledger = env.at.ledger
-                ways = figures and ways_of_preview(env.size, ledger, request, found, figures, local=env.local)
+                cost = figures and explain_preview(env.size, ledger, request, found, figures, local=env.local)
         if screen.as_json:
-            screen.document({**preview_document(found), **({"ways": ways_document(ways)} if ways else {})})
+            screen.document({**preview_document(found), **({"estimate": cost.document()} if cost else {})})
             return
         screen.out.print(preview_table(found))
-        if ways:
+        if cost:
             screen.out.print()
-            show_ways(screen, ways)
-
-
-def _refuse_without_output(identity: RunIdentity) -> None:
-    if not identity.output:
-        raise PlanError(NO_OUTPUT)
+            cost.show(screen)

@@ -17,8 +17,7 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.fanout.checking.follow_ups import open_follow_ups
 from sparklet.fanout.checking.in_time import for_a_while
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.plan_parts import Sealed
-from sparklet.fanout.planning.dispatch import enter_part
+from sparklet.fanout.planning.planner import Sealed, enter_part
 from sparklet.ledger_rules import LEASE_GRACE_S, last_cause
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardState
 

@@ -17,8 +17,7 @@ from sparklet.fanout.checking.manifest import has_manifest, write_manifests
 from sparklet.fanout.checking.telling import owes_notice, tell
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.log import log
-from sparklet.fanout.planning.dispatch import Outbox
-from sparklet.fanout.planning.planner import plan
+from sparklet.fanout.planning.planner import Outbox, plan
 from sparklet.fanout.reporting.summary import Summary, verdict
 from sparklet.ledger_rules import last_cause
 from sparklet.metrics import (
@@ -132,7 +131,7 @@ def _measure(at: Deployment, report: CheckReport) -> None:
 def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
     """End leases that are over: how many, and how many shards had no attempt left.
 
-    Whoever is PENDING then gets a message at once, or is in a Map's next wave.
+    Whoever is PENDING then gets a message at once, or is in the next map batch.
     """
     lapsed = exhausted = 0
 
@@ -152,7 +151,7 @@ def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
 def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_from: int | None, outbox: Outbox) -> int:
     """Send messages again for shards whose message is surely gone; ever more seldom for the same shard."""
     if run.dispatch is Dispatch.MAP:
-        return 0  # it has none: see fanout.machines.waves
+        return 0  # it has none: see fanout.machines.map_batches
     now_s, age_s = at.clock.now_s(), UNCLAIMED_S
     if counts.pending and not counts.running and _stalled(at, run, now_s, stall_s):
         age_s = stall_s

@@ -21,8 +21,7 @@ from typing import Any
 from sparklet.errors import ObjectChangedError, RunExistsError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.follow_up_ids import check_id, next_id
-from sparklet.fanout.reporting.figures import figures
-from sparklet.fanout.reporting.summary import summarize
+from sparklet.fanout.reporting.summary import figures, summarize
 from sparklet.model import Counts, Dispatch, Run, RunOptions, RunState, ShardState
 
 LEAST_CHECK_S = 3600.0  # so long a check run has at least, also one that begins when its run's time is over

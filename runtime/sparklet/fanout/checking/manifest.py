@@ -16,7 +16,7 @@ from sparklet.errors import ObjectNotFoundError
 from sparklet.fanout.checking.follow_ups import TOO_MANY_FAILED, checked, next_run
 from sparklet.fanout.checking.results import write_results
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.reporting.summary import Summary, Tally
+from sparklet.fanout.reporting.summary import Summary
 from sparklet.model import Run, RunState, ShardRecord, ShardState
 from sparklet.s3_uri import split_uri
 
@@ -38,13 +38,12 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
     state
         How the run ends; the ledger is told only once the files are there.
     """
-    tally = Tally()
+    summary = Summary.of(run, state)
     files = {name: _ResultFiles(at, run.run_id, name, shards_per_file) for name in ("SUCCEEDED", "FAILED", "PENDING")}
     for record in at.ledger.shards(run.run_id):
-        tally.add(record)
+        summary.add(record)
         files[_FILE_OF_STATE[record.state]].add(record)
     written = {name: result.close() for name, result in sorted(files.items())}
-    summary = tally.summary(run, state)
     document = {**_manifest(at, run, summary, written), **_follow_ups(at, run, state)}
     if found := write_results(at, run.run_id):
         document["Results"] = found

@@ -47,7 +47,7 @@ def consume(at: Deployment, letter: Message) -> LetterFate:
         except (RunNotFoundError, ShardNotFoundError) as error:
             return keep(at, letter, str(error))
         if run.dispatch is Dispatch.MAP:
-            return LetterFate.DROPPED  # nobody sends messages for such a run; its shards are in the next wave
+            return LetterFate.DROPPED  # nobody sends messages for such a run; its shards are in the next map batch
         if run.cancelled_s is not None and record.state is ShardState.PENDING:
             return LetterFate.DROPPED  # nothing of it begins any more; the checker gives it up
         if _has_newer(letter, record):

@@ -11,8 +11,8 @@ from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.fanout.checking.cancel import NOT_PLANNED
 from sparklet.fanout.checking.follow_ups import check_run
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.dispatch import Outbox
 from sparklet.fanout.planning.outputs import overtaken_by
+from sparklet.fanout.planning.planner import Outbox
 from sparklet.fanout.reporting.explain import matches_cause
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 

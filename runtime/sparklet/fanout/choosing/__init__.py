@@ -1,1 +1,1 @@
-"""Which way a run should go, what that costs and takes, and what contradicts what."""
+"""Dispatch modes, what a run costs and takes, commands for other engines, and settings that contradict each other."""

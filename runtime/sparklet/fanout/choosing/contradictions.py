@@ -1,7 +1,7 @@
-"""Settings of a stack that contradict each other: what the template makes impossible, and a hand may have changed.
+"""Settings of a deployed stack that contradict each other; the template excludes them, a later change may make them.
 
-Each rule is the reason why a run could lose time, work or a message without any code being wrong. A published
-experiment lost 103 of 15,000 messages to such settings: a dead-letter queue after one receive, and throttled receives.
+With each of them a run could lose time, work or a message although no code is wrong. A published experiment lost 103 of
+15,000 messages to such settings: a dead-letter queue after one receive, and throttled receives.
 """
 
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from sparklet.model import RunOptions
 from sparklet.model.stacks import MappingSettings, StackSettings
 
 VISIBILITY_FACTOR = 6  # AWS's advice for a queue that a function reads
-LEAST_RECEIVES = 5  # likewise
-LEAST_AT_ONCE = 2
-BESIDE_WORKERS = 5  # planner, checker, steps, and the consumer of dead letters, whose mapping takes two
+MIN_RECEIVES = 5  # likewise
+MIN_CONCURRENCY = 2
+OTHER_FUNCTIONS = 5  # planner, checker, steps, and the dead-letter consumer, whose mapping takes two
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ def contradictions(stack: StackSettings) -> Iterator[Contradiction]:
 
 def too_small_an_account(unreserved: int | None, most: int) -> Iterator[Contradiction]:
     """What a stack with so many workers at once would lack, before it is deployed; None: it is not known."""
-    if unreserved is not None and unreserved < most + BESIDE_WORKERS:
-        fits = max(LEAST_AT_ONCE, unreserved - BESIDE_WORKERS)
+    if unreserved is not None and unreserved < most + OTHER_FUNCTIONS:
+        fits = max(MIN_CONCURRENCY, unreserved - OTHER_FUNCTIONS)
         yield Contradiction(
             "concurrency of the account",
             f"{unreserved} is what functions without a reserve share, and MaximumConcurrency is {most} by default: "
@@ -51,7 +51,7 @@ def too_small_an_account(unreserved: int | None, most: int) -> Iterator[Contradi
 def _visibility(stack: StackSettings) -> Iterator[Contradiction]:
     for name, queue, timeout_s, function in (
         ("Queue", stack.queue, stack.worker_timeout_s, "worker"),
-        ("DeadLetterQueue", stack.dead_letters, stack.consumer_timeout_s, "consumer of dead letters"),
+        ("DeadLetterQueue", stack.dead_letters, stack.consumer_timeout_s, "dead-letter consumer"),
         *((name, queue, stack.worker_timeout_s, "worker") for name, queue in stack.further_queues.items()),
     ):
         needed_s = VISIBILITY_FACTOR * timeout_s
@@ -76,14 +76,15 @@ def _receives(stack: StackSettings) -> Iterator[Contradiction]:
         found = queue.dead_letters_arn or "no dead-letter queue"
         yield Contradiction(
             "redrive policy of Queue, DeadLetterQueue",
-            f"Queue sends what is received too often to {found}: nobody there looks after it",
+            f"Queue sends what is received too often to {found}: no consumer reads it there",
             f"set its redrive policy's deadLetterTargetArn to {stack.dead_letters_arn}",
         )
         return
-    if queue.max_receive_count < LEAST_RECEIVES:
+    if queue.max_receive_count < MIN_RECEIVES:
         yield Contradiction(
             "maxReceiveCount of Queue, throttling",
-            f"{queue.max_receive_count}: throttled receives count, so messages become dead letters though no code ran",
+            f"{queue.max_receive_count}: throttled receives count, so messages come to the dead-letter queue though no "
+            "code ran",
             "set maxReceiveCount to 20; attempts are counted in the ledger",
         )
     dead_s = queue.max_receive_count * queue.visibility_s
@@ -92,7 +93,7 @@ def _receives(stack: StackSettings) -> Iterator[Contradiction]:
         yield Contradiction(
             "maxReceiveCount × visibility of Queue, its retention",
             f"{queue.max_receive_count} × {queue.visibility_s} s is no less than {queue.retention_s} s: SQS deletes a "
-            "message that is always throttled before it can become a dead letter",
+            "message that is always throttled before it can become a dead-letter message",
             f"set maxReceiveCount to {most} or less",
         )
 
@@ -108,8 +109,8 @@ def _retention(stack: StackSettings) -> Iterator[Contradiction]:
     if stack.dead_letters.retention_s <= stack.queue.retention_s:
         yield Contradiction(
             "retention of DeadLetterQueue and of Queue",
-            f"{stack.dead_letters.retention_s} s, and {stack.queue.retention_s} s: a dead letter keeps the age of its "
-            "message, and may expire as it arrives",
+            f"{stack.dead_letters.retention_s} s, and {stack.queue.retention_s} s: a dead-letter message keeps its age "
+            "and may expire as it arrives",
             "set the dead-letter queue's MessageRetentionPeriod to 1209600 (14 days)",
         )
 
@@ -123,11 +124,11 @@ def _concurrency(stack: StackSettings) -> Iterator[Contradiction]:
             f"it is not set: {throttled}",
             "set ScalingConfig.MaximumConcurrency on the mapping, as the template does",
         )
-    if stack.reserved is not None and stack.reserved < (most or LEAST_AT_ONCE):
+    if stack.reserved is not None and stack.reserved < (most or MIN_CONCURRENCY):
         yield Contradiction(
             "reserved concurrency of the worker, MaximumConcurrency of its mapping",
             f"{stack.reserved}, and {most}: {'no worker may run' if stack.reserved == 0 else throttled}",
-            f"reserve {most or LEAST_AT_ONCE} for the function, or nothing",
+            f"reserve {most or MIN_CONCURRENCY} for the function, or nothing",
         )
     if stack.reserved is None and stack.unreserved is not None and most is not None and stack.unreserved < most:
         yield Contradiction(
@@ -140,7 +141,7 @@ def _concurrency(stack: StackSettings) -> Iterator[Contradiction]:
 def _running(stack: StackSettings) -> Iterator[Contradiction]:
     for function, mapping, harm in (
         ("worker", stack.worker_mapping, "no shard is done"),
-        ("consumer of dead letters", stack.consumer_mapping, "dead letters stay where they are"),
+        ("dead-letter consumer", stack.consumer_mapping, "dead-letter messages stay where they are"),
     ):
         if mapping is None or not mapping.enabled:
             yield Contradiction(

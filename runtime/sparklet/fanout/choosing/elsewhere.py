@@ -1,4 +1,4 @@
-"""The exact commands that run a script, or shards of a run, on other engines: pure functions, nothing is started.
+"""The exact commands that run a script, or shards of a run, on other engines; nothing is started.
 
 ::
 
@@ -8,27 +8,26 @@
     for command in commands(job, "emr", Places(cluster_id="j-1")):
         print(shlex.join(command))     # each command is its arguments; join quotes what a shell must not touch
 
-Engines: ``ENGINES``. What a place needs and nobody has named yet stands there in capitals (CLUSTER_ID), see ``Places``.
-A job that an engine cannot be told of is a PlanError which says why and what to do.
+A place that is not named is in capitals in the commands (CLUSTER_ID), see ``Places``. A job that an engine cannot run
+is a PlanError which says why and what to do.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparklet.errors import PlanError
-from sparklet.fanout.planning.scripts import script_name
 from sparklet.job.object_names import misread
 from sparklet.model import InputObject, Run, Shard
 from sparklet.s3_uri import SCHEME
 
 BUNDLE = "sparklet-job.zip"
-LONGEST_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument
-LONGEST_STEP_CHARACTERS = 10_240  # EMR: of all values of a step
-LONGEST_GLUE_BYTES = 260_000  # Glue: of a job run's arguments
-MOST_SERVERLESS_ARGUMENTS = 1024
+MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument
+MAX_STEP_CHARACTERS = 10_240  # EMR: of all values of a step
+MAX_GLUE_BYTES = 260_000  # Glue: of a job run's arguments
+MAX_SERVERLESS_ARGUMENTS = 1024
 FARGATE = "fargate"  # Sparklet's own image: a worker without Lambda's limits, no other engine
 FARGATE_NAMES = "sparklet-shard"  # of the task definition in docs/guide/image.md, and of its container
 
@@ -45,7 +44,7 @@ class ElsewhereJob:
     params: Mapping[str, Any] = field(default_factory=dict)
     args: tuple[str, ...] = ()  # the script's own
     py_files: tuple[str, ...] = ()  # beside sparklet.job, which every job gets
-    event: Mapping[str, Any] | None = None  # of a shard: says inputs, output and params, so that the others are empty
+    event: Mapping[str, Any] | None = None  # of a shard: has inputs, output and params, so that the others are empty
     name: str = ""  # default: the script's
 
 
@@ -83,13 +82,11 @@ def job_of_run(run: Run) -> ElsewhereJob:
             f"which one job over {', '.join(run.inputs) or 'no folder'} would not do; name shards of it"
         )
     script = run.scripts[-1]
-    return ElsewhereJob(
-        script.uri, run.inputs, run.output_uri, run.params, run.args, script.py_files, name=f"{run.run_id}"
-    )
+    return ElsewhereJob(script.uri, run.inputs, run.output_uri, run.params, run.args, script.py_files, name=run.run_id)
 
 
 def job_of_shard(run: Run, shard: Shard) -> ElsewhereJob:
-    """One shard of a run, told to the script as a worker tells it: the same objects, output and parameters.
+    """One shard of a run, with the event that a worker gives the script: the same objects, output and parameters.
 
     Raises
     ------
@@ -123,20 +120,25 @@ def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple
     Raises
     ------
     PlanError
-        If the engine is unknown, or cannot be told of this job.
+        If the engine is unknown, or cannot run this job.
     """
     if engine not in _COMMANDS:
         raise PlanError(f"there are no commands for {engine!r}; engines known here: {', '.join(ENGINES)}")
     for uri in (*job.py_files, places.staging):
         if re.search(r"[\s,'\"]", uri):
             raise PlanError(f"{uri!r} has a comma, a quote or white space, which --py-files cannot carry; rename it")
-    return (("python", "-m", "sparklet.job.bundle", BUNDLE), *_COMMANDS[engine](job, places))
+    name = job.name or job.script.rpartition("/")[2].removesuffix(".py")
+    job = replace(job, name=name, py_files=(BUNDLE, *job.py_files))
+    copies: Iterable[Command] = ()
+    if engine != "spark-submit":
+        copies, job = _staged(job, places.staging)
+    return (("python", "-m", "sparklet.job.bundle", BUNDLE), *copies, *_COMMANDS[engine](job, places))
 
 
 def fargate(run_id: str, shard: int, places: Places = Places()) -> Command:
-    """What to run so that a container of its own does a shard, which has FAILED in Lambda, and reports to the ledger.
+    """What to run so that a container of its own does a shard that has FAILED in Lambda.
 
-    Whatever a worker reads it reads too, and nothing is left to tell it: it has the same image, plan and ledger.
+    It reads whatever a worker reads, and reports to the same ledger: it has the same image, plan and ledger.
     """
     network = {"subnets": [places.subnet], "securityGroups": [places.security_group], "assignPublicIp": "DISABLED"}
     container = {"name": FARGATE_NAMES, "command": ["shard", "--run", run_id, "--shard", str(shard), "--redrive"]}
@@ -149,33 +151,25 @@ def fargate(run_id: str, shard: int, places: Places = Places()) -> Command:
 
 def _spark_submit(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     arguments = _arguments(job)
-    for argument in arguments:
-        if len(argument.encode()) > LONGEST_ARGUMENT_BYTES:
-            raise PlanError(
-                f"an argument of the job is longer than {LONGEST_ARGUMENT_BYTES} bytes: name fewer inputs, or a folder"
-            )
+    _refuse_above(
+        MAX_ARGUMENT_BYTES, max((len(each.encode()) for each in arguments), default=0), "bytes in an argument"
+    )
     s3 = ("--conf", "spark.hadoop.fs.s3.impl=org.apache.hadoop.fs.s3a.S3AFileSystem")  # Hadoop itself says s3a://
     uses_s3 = any(SCHEME in part for part in (job.script, *job.py_files, *arguments))
-    files = ",".join((BUNDLE, *job.py_files))
     yield (
-        *("spark-submit", "--master", places.master, "--name", _name(job), "--py-files", files),
+        *("spark-submit", "--master", places.master, "--name", job.name, "--py-files", ",".join(job.py_files)),
         *(s3 if uses_s3 else ()),
         *(job.script, *arguments),
     )
 
 
 def _emr(job: ElsewhereJob, places: Places) -> Iterable[Command]:
-    copies, script, files = _staged(job, places)
-    yield from copies
-    submit = ["spark-submit", "--deploy-mode", "cluster", "--py-files", files, script, *_remote_arguments(job)]
-    if (size := sum(map(len, submit))) > LONGEST_STEP_CHARACTERS:
-        raise PlanError(
-            f"the job has {size} characters of arguments and a step of EMR takes {LONGEST_STEP_CHARACTERS}: "
-            "name a folder, or fewer objects a shard (--max-objects)"
-        )
+    submit = ["spark-submit", "--deploy-mode", "cluster", "--py-files", ",".join(job.py_files), job.script]
+    submit += _remote_arguments(job)
+    _refuse_above(MAX_STEP_CHARACTERS, sum(map(len, submit)), "characters of arguments in a step of EMR")
     step = {
         "Type": "CUSTOM_JAR",
-        "Name": _name(job),
+        "Name": job.name,
         "ActionOnFailure": "CONTINUE",
         "Jar": "command-runner.jar",
         "Args": submit,
@@ -184,46 +178,35 @@ def _emr(job: ElsewhereJob, places: Places) -> Iterable[Command]:
 
 
 def _emr_serverless(job: ElsewhereJob, places: Places) -> Iterable[Command]:
-    copies, script, files = _staged(job, places)
-    yield from copies
     arguments = _remote_arguments(job)
-    if len(arguments) > MOST_SERVERLESS_ARGUMENTS or not all(argument.strip() for argument in arguments):
-        raise PlanError(
-            f"EMR Serverless takes at most {MOST_SERVERLESS_ARGUMENTS} arguments, none of them empty; this job has "
-            f"{len(arguments)}: name a folder, or leave empty ones away"
-        )
+    _refuse_above(MAX_SERVERLESS_ARGUMENTS, len(arguments), "arguments in a job of EMR Serverless")
+    if not all(argument.strip() for argument in arguments):
+        raise PlanError("EMR Serverless takes arguments only if none of them is empty; leave the empty ones out")
     submit = {
-        "entryPoint": script,
+        "entryPoint": job.script,
         "entryPointArguments": arguments,
-        "sparkSubmitParameters": f"--py-files {files}",
+        "sparkSubmitParameters": f"--py-files {','.join(job.py_files)}",
     }
     yield (
         *("aws", "emr-serverless", "start-job-run", "--application-id", places.application_id),
-        *("--execution-role-arn", places.role_arn, "--name", _name(job)),
+        *("--execution-role-arn", places.role_arn, "--name", job.name),
         *("--job-driver", json.dumps({"sparkSubmit": submit})),
     )
 
 
 def _glue(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     """A Glue parameter has a key and comes once: all that ``sparklet.job`` reads goes into ``--event``."""
-    copies, script, files = _staged(job, places)
-    yield from copies
     _refuse_local(job)
     arguments = {"--event": _event_text(job), **_keyed(job.args)}
-    if (size_bytes := len(json.dumps(arguments).encode())) > LONGEST_GLUE_BYTES:
-        raise PlanError(
-            f"the job has {size_bytes} bytes of arguments and Glue takes {LONGEST_GLUE_BYTES}: name a folder, "
-            "or fewer objects a shard (--max-objects)"
-        )
-    command = {"Name": "glueetl", "PythonVersion": "3", "ScriptLocation": script}
-    name = _name(job)
+    _refuse_above(MAX_GLUE_BYTES, len(json.dumps(arguments).encode()), "bytes of arguments in a job of Glue")
+    command = {"Name": "glueetl", "PythonVersion": "3", "ScriptLocation": job.script}
     yield (
-        *("aws", "glue", "create-job", "--name", name, "--role", places.role_arn, "--command", json.dumps(command)),
+        *("aws", "glue", "create-job", "--name", job.name, "--role", places.role_arn, "--command", json.dumps(command)),
         *("--glue-version", places.glue_version, "--worker-type", places.worker_type),
         *("--number-of-workers", str(places.workers)),
-        *("--default-arguments", json.dumps({"--extra-py-files": files})),
+        *("--default-arguments", json.dumps({"--extra-py-files": ",".join(job.py_files)})),
     )
-    yield ("aws", "glue", "start-job-run", "--job-name", name, "--arguments", json.dumps(arguments))
+    yield ("aws", "glue", "start-job-run", "--job-name", job.name, "--arguments", json.dumps(arguments))
 
 
 _COMMANDS: Mapping[str, Callable[[ElsewhereJob, Places], Iterable[Command]]] = {
@@ -233,6 +216,14 @@ _COMMANDS: Mapping[str, Callable[[ElsewhereJob, Places], Iterable[Command]]] = {
     "glue": _glue,
 }
 ENGINES = tuple(_COMMANDS)
+
+
+def _refuse_above(most: int, size: int, what: str) -> None:
+    if size > most:
+        raise PlanError(
+            f"the job has {size} {what}, at most {most} are possible: name a folder, or fewer objects a shard "
+            "(--max-objects)"
+        )
 
 
 def _only_a_worker_reads(run: Run, item: InputObject) -> str:
@@ -247,7 +238,7 @@ def _only_a_worker_reads(run: Run, item: InputObject) -> str:
 
 
 def _arguments(job: ElsewhereJob) -> list[str]:
-    """What the script is told, as ``Job.from_args`` reads it."""
+    """The script's arguments, as ``Job.from_args`` reads them."""
     if job.event is not None or not all(isinstance(value, str) for value in job.params.values()):
         return ["--event", _event_text(job), *job.args]
     options = [("--input", uri) for uri in job.inputs]
@@ -271,8 +262,8 @@ def _event_text(job: ElsewhereJob) -> str:
     """The event as JSON in one line, in which no two braces touch."""
     event = job.event
     if event is None:
-        told = {"inputs": list(job.inputs), "output_path": job.output, "params": dict(job.params)}
-        event = {key: value for key, value in told.items() if value}
+        given = {"inputs": list(job.inputs), "output_path": job.output, "params": dict(job.params)}
+        event = {key: value for key, value in given.items() if value}
     text = json.dumps(event, indent=0).replace("\n", " ")
     return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: m[0].replace("{", "\\u007b").replace("}", "\\u007d"), text)
 
@@ -297,8 +288,8 @@ def _keyed(args: Sequence[str]) -> dict[str, str]:
     return keyed
 
 
-def _staged(job: ElsewhereJob, places: Places) -> tuple[list[Command], str, str]:
-    """Copies of what is local, then where script and py-files lie on S3."""
+def _staged(job: ElsewhereJob, staging: str) -> tuple[list[Command], ElsewhereJob]:
+    """Commands that copy what is local to S3, and the job with the addresses there."""
     names: dict[str, str] = {}
     copies: list[Command] = []
 
@@ -308,14 +299,9 @@ def _staged(job: ElsewhereJob, places: Places) -> tuple[list[Command], str, str]
         name = path.rstrip("/").rpartition("/")[2]
         if names.setdefault(name, path) != path:
             raise PlanError(f"{path} and {names[name]} have the same name, and would be copied over each other; rename")
-        uri = f"{places.staging.rstrip('/')}/{name}"
+        uri = f"{staging.rstrip('/')}/{name}"
         copies.append(("aws", "s3", "cp", path, uri))
         return uri
 
     script = place(job.script)
-    files = ",".join(place(path) for path in dict.fromkeys((BUNDLE, *job.py_files)))
-    return copies, script, files
-
-
-def _name(job: ElsewhereJob) -> str:
-    return job.name or script_name(job.script)
+    return copies, replace(job, script=script, py_files=tuple(place(path) for path in dict.fromkeys(job.py_files)))

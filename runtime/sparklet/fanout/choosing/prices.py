@@ -8,15 +8,14 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sparklet.errors import SettingsError
 
-TABLES = ("prices", "limits", "assumptions")
-_OWN = Path(__file__).with_name("prices.toml")
-_ABOVE_ZERO = ("limits.", "assumptions.planned_a_s", "assumptions.task_bytes_a_s")
+TABLES = ("prices", "assumptions")
+_SHIPPED = Path(__file__).with_name("prices.toml")
+_DIVISORS = ("assumptions.planned_a_s", "assumptions.task_bytes_a_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,6 @@ class Figure:
     value: float
     date: str  # when it was found: 2026-11, or 2026-11-20
     source: str
-    corrected: bool = False  # by a file of the user's
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +32,11 @@ class Prices:
     """All figures, by name."""
 
     figures: Mapping[str, Figure]
+    corrected: tuple[str, ...] = ()  # the figures that are the user's own
 
     def __getitem__(self, name: str) -> float:
         """The value of a figure such as ``prices.transition``."""
         return self.figures[name].value
-
-    @property
-    def corrected(self) -> tuple[str, ...]:
-        """The figures that are the user's own."""
-        return tuple(name for name, figure in self.figures.items() if figure.corrected)
 
     @property
     def dates(self) -> tuple[str, str]:
@@ -53,25 +47,19 @@ class Prices:
 
 def load_prices(own: Path | None = None) -> Prices:
     """The figures, those of the file ``own`` in place of Sparklet's; SettingsError says what is wrong in it."""
-    usual = _shipped()
+    shipped = _figures(_SHIPPED)
     if own is None:
-        return usual
-    given = _figures(own, corrected=True)
-    for name in given:
-        if name not in usual.figures:
-            near = difflib.get_close_matches(name, usual.figures, 1)
-            remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(usual.figures)}"
-            raise SettingsError(f"the prices {own} have a figure {name}, which nothing uses; {remedy}")
-    return Prices({**usual.figures, **given})
+        return Prices(shipped)
+    corrected = _figures(own)
+    for name in corrected.keys() - shipped.keys():
+        near = difflib.get_close_matches(name, shipped, 1)
+        remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(shipped)}"
+        raise SettingsError(f"the prices {own} have a figure {name}, which nothing uses; {remedy}")
+    return Prices({**shipped, **corrected}, tuple(corrected))
 
 
-@cache
-def _shipped() -> Prices:
-    return Prices(_figures(_OWN, corrected=False))
-
-
-def _figures(path: Path, *, corrected: bool) -> dict[str, Figure]:
-    import tomllib  # only who estimates needs it
+def _figures(path: Path) -> dict[str, Figure]:
+    import tomllib  # only an estimate needs it
 
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -80,20 +68,20 @@ def _figures(path: Path, *, corrected: bool) -> dict[str, Figure]:
     except ValueError as error:  # no TOML, or no UTF-8
         raise SettingsError(f"the prices {path} are no TOML: {error}") from error
     if unknown := [name for name in document if name not in TABLES]:
-        raise SettingsError(f"the prices {path} have {unknown[0]!r}; figures stand in [{'.…], ['.join(TABLES)}.…]")
+        raise SettingsError(f"the prices {path} have {unknown[0]!r}; figures belong in [{'.…], ['.join(TABLES)}.…]")
     found: dict[str, Figure] = {}
     for table, entries in document.items():
         for name, entry in entries.items() if isinstance(entries, dict) else [("", entries)]:
-            found[f"{table}.{name}"] = _figure(path, f"{table}.{name}", entry, corrected)
+            found[f"{table}.{name}"] = _figure(path, f"{table}.{name}", entry)
     return found
 
 
-def _figure(path: Path, name: str, entry: Any, corrected: bool) -> Figure:
+def _figure(path: Path, name: str, entry: Any) -> Figure:
     if not isinstance(entry, dict) or entry.keys() != {"value", "date", "source"}:
         raise SettingsError(f"{name} in the prices {path} must have exactly a value, a date and a source")
     value = entry["value"]
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise SettingsError(f"{name} in the prices {path} has the value {value!r}; it must be a number from 0 on")
-    if value == 0 and name.startswith(_ABOVE_ZERO):
+    if value == 0 and name in _DIVISORS:
         raise SettingsError(f"{name} in the prices {path} is 0; it must be above")
-    return Figure(float(value), str(entry["date"]), str(entry["source"]), corrected)
+    return Figure(float(value), str(entry["date"]), str(entry["source"]))

@@ -9,16 +9,19 @@
 
 from sparklet.fanout.inventory.found import FOLDER_MARKER, Found
 from sparklet.fanout.inventory.lists import ListReader, list_format
-from sparklet.fanout.inventory.objects import Inventory
-from sparklet.fanout.inventory.opening import open_inventory
-from sparklet.fanout.inventory.resolving import buckets_of, refuse_other_regions, refuse_overlap, resolve_inputs
+from sparklet.fanout.inventory.objects import (
+    Inventory,
+    open_inventory,
+    refuse_other_regions,
+    refuse_overlap,
+    resolve_inputs,
+)
 
 __all__ = [
     "FOLDER_MARKER",
     "Found",
     "Inventory",
     "ListReader",
-    "buckets_of",
     "list_format",
     "open_inventory",
     "refuse_other_regions",

@@ -1,1 +1,1 @@
-"""What the state machines call: steps, waves of shards, batches of objects without a planner."""
+"""What the state machines call: the steps, and the batches of shards that a Map hands out."""

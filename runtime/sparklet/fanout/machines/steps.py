@@ -1,12 +1,12 @@
-"""The steps that state machines call: each is idempotent, and none of them knows which machine it is called by.
+"""The steps that state machines call: each may be repeated, and none of them knows which machine calls it.
 
 An event names its step; the answer is small (far below the 256 KiB of a state) and has the same keys each time::
 
-    {"step": "check", "run_id": …}                          → how the run stands, and how long to wait
-    {"step": "wave", "run_id": …, "wave": 0}                → the same, and the shards to hand out now
+    {"step": "check", "run_id": …}                          → the run's status, and how long to wait
+    {"step": "batch", "run_id": …, "batch": 0}              → the same, and the shards to hand out now
     {"step": "record", "execution": …, "machine": …,
-     "where": …, "error": …, "cause": …, "run_id": …}       → where the failure of an execution was written down
-    {"step": "give_up", "run_id": …, "reason": …}           → how the run stands, what was PENDING given up
+     "where": …, "error": …, "cause": …, "run_id": …}       → the file that records why an execution failed
+    {"step": "give_up", "run_id": …, "reason": …}           → the run's status once what was PENDING has FAILED
 
 ``started`` (the execution's own start, ``$$.Execution.StartTime``) may be given with each: waits are bounded by it.
 """
@@ -23,14 +23,14 @@ from sparklet.fanout.checking.checker import CheckReport, check, log_untold
 from sparklet.fanout.checking.follow_ups import next_run
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.log import log
-from sparklet.fanout.machines.waiting import between_waves_s, wait_s
-from sparklet.fanout.machines.waves import Wave, hand_out
+from sparklet.fanout.machines.map_batches import MapBatch, hand_out
+from sparklet.fanout.machines.waiting import between_batches_s, wait_s
 from sparklet.fanout.reporting.summary import tolerated_failures
 from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import RUN_ID, Counts, Dispatch, Failure, Notice, Run, RunState, ShardState
 
 TOLERANCE_EXCEEDED = "ToleranceExceeded"
-INLINE_WAVES = 2  # an inline Map adds some ten events a shard and try to the history, a distributed one six in all
+MAX_INLINE_BATCHES = 2  # an inline Map adds some ten events a shard and try to the history, a distributed one six
 CAUSE_CHARACTERS = 32_768  # what Step Functions keeps of a cause
 
 Answer = dict[str, Any]
@@ -55,61 +55,61 @@ def take_step(at: Deployment, map_concurrency: int, event: Any) -> Answer:
 
 
 def _check(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
-    return _told(at, check(at, _run_id(event)), event)
+    return _status(at, check(at, _run_id(event)), event)
 
 
-def _wave(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
+def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
     """Check, then hand out what is PENDING."""
-    run_id, number = _run_id(event), _count(event, "wave")
+    run_id, number = _run_id(event), _count(event, "batch")
     if (run := at.ledger.get_run(run_id)).dispatch is not Dispatch.MAP:
         raise PlanError(f"the shards of {run_id} are handed out by {run.dispatch}; the loop machine drives such a run")
     report = check(at, run_id)
     run, counts = report.run, report.counts
-    wave = Wave()
+    batch = MapBatch()
     if counts.pending and run.sealed and not run.state.ended and run.cancelled_s is None:
-        between_s = between_waves_s(run, counts, at.clock.now_s(), _started_s(event))
-        wave = hand_out(at, run, number, between_s=between_s)
+        between_s = between_batches_s(run, counts, at.clock.now_s(), _started_s(event))
+        batch = hand_out(at, run, number, between_s=between_s)
     how = "none"
-    if wave.count:
-        how = "inline" if wave.items and number < INLINE_WAVES else "map"
-    return _told(at, report, event) | {
+    if batch.count:
+        how = "inline" if batch.items and number < MAX_INLINE_BATCHES else "map"
+    return _status(at, report, event) | {
         "how": how,
-        "count": wave.count,
+        "count": batch.count,
         "bucket": at.bucket,
-        "key": wave.key,
-        "items": [json.loads(ref.to_body()) for ref in wave.items] if how == "inline" else [],
-        "wave": number + 1,
+        "key": batch.key,
+        "items": [json.loads(ref.to_body()) for ref in batch.items] if how == "inline" else [],
+        "batch": number + 1,
         "max_concurrency": map_concurrency,
-        "tolerated_failures": _failures_left(run, counts, wave),
+        "tolerated_failures": _failures_left(run, counts, batch),
     }
 
 
-def _failures_left(run: Run, counts: Counts, wave: Wave) -> int:
-    """After how many more failures the run has failed anyway; where it sets no limit, more than the wave can have."""
+def _failures_left(run: Run, counts: Counts, batch: MapBatch) -> int:
+    """After how many more failures the run has failed anyway; where it sets no limit, more than the batch can have."""
     tolerated = tolerated_failures(run.options, counts.total)
-    return wave.count if tolerated is None else max(0, tolerated - counts.failed)
+    return batch.count if tolerated is None else max(0, tolerated - counts.failed)
 
 
 def _record(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
-    """Write down why an execution failed, and tell it; the run goes on without it."""
+    """Record why an execution failed, and notify; the run goes on without it."""
     run_id = _run_id(event) if event.get("run_id") else ""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", _text(event, "execution").rpartition(":")[2])[-120:] or "unnamed"
-    said = {key: _text(event, key) for key in ("execution", "machine", "where", "error")}
+    named = {key: _text(event, key) for key in ("execution", "machine", "where", "error")}
     cause = _text(event, "cause")[:CAUSE_CHARACTERS]
     uri = at.run_uri(run_id, f"executions/{name}.json") if run_id else f"s3://{at.bucket}/executions/{name}.json"
-    document = {"run_id": run_id, **said, "cause": cause, "request": event.get("request")}
+    document = {"run_id": run_id, **named, "cause": cause, "request": event.get("request")}
     at.store.put(uri, json.dumps(document | {"recorded_s": at.clock.now_s()}, indent=2).encode() + b"\n")
-    log("ERROR", "an execution failed", run_id or said["execution"], **said, cause=cause[:1000], recorded=uri)
+    log("ERROR", "an execution failed", run_id or named["execution"], **named, cause=cause[:1000], recorded=uri)
     if at.notifier is not None:
         try:
-            at.notifier.notify(Notice.of_execution(**said, cause=cause, run_id=run_id, recorded=uri))
-        except NoticeError as error:  # it is written down; that is what the step promises
-            log("ERROR", "a notice was not sent", run_id or said["execution"], error=str(error))
+            at.notifier.notify(Notice.of_execution(**named, cause=cause, run_id=run_id, recorded=uri))
+        except NoticeError as error:  # the file is written, which is what the step promises
+            log("ERROR", "a notice was not sent", run_id or named["execution"], error=str(error))
     return {"run_id": run_id, "recorded": uri}
 
 
 def _give_up(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
-    """PENDING → FAILED, if the ledger too says that more has failed than the run puts up with."""
+    """PENDING → FAILED, if by the ledger too more shards have failed than the run tolerates."""
     run_id, reason = _run_id(event), _text(event, "reason")
     counts, run = at.ledger.count(run_id), at.ledger.get_run(run_id)
     tolerated = tolerated_failures(run.options, counts.total)
@@ -122,15 +122,15 @@ def _give_up(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> 
 
 STEPS: Mapping[str, Callable[[Deployment, int, Mapping[str, Any]], Answer]] = {
     "check": _check,
-    "wave": _wave,
+    "batch": _batch,
     "record": _record,
     "give_up": _give_up,
 }
 """Every step by its name."""
 
 
-def _told(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Answer:
-    """How a run stands, as machines are told."""
+def _status(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Answer:
+    """A run's status, as machines read it."""
     run = report.run
     counts = at.ledger.glance(run.run_id) if report.planned else report.counts  # which are those before it was planned
     log_untold(report)
@@ -181,5 +181,5 @@ def _text(event: Any, key: str) -> str:
         raise EventError(f"a step's event must be a JSON object, not a {type(event).__name__}")
     value = event.get(key)
     if value is not None and not isinstance(value, str):
-        raise EventError(f"{key} is a {type(value).__name__}; it must be a text")
+        raise EventError(f"{key} is a {type(value).__name__}; it must be a string")
     return value or ""

@@ -1,4 +1,4 @@
-"""Ids of the runs that follow a run: ``daily-7-check-0`` judges it, ``daily-7-next-0`` works on what it wrote.
+"""Ids of the runs that follow a run: ``daily-7-check-0`` checks it, ``daily-7-next-0`` works on what it wrote.
 
 They are made from the parent's id, what it is and the generation alone, so that whoever comes to enter it finds the
 one that is there. Nobody else can take one: such an id is refused to users.
@@ -8,12 +8,12 @@ import hashlib
 import re
 
 FOLLOW_UP_ID = re.compile(r"-(check|next)-\d{1,6}$")
-LONGEST_ID = 63  # see model.RUN_ID
+MAX_ID = 63  # see model.RUN_ID
 DIGEST_CHARACTERS = 8
 
 
 def check_id(run_id: str, generation: int) -> str:
-    """The id of the run that judges a generation."""
+    """The id of the run that checks a generation."""
     return _follow_up_id(run_id, f"-check-{generation}")
 
 
@@ -30,14 +30,14 @@ def earlier_next_ids(parent: str, run_id: str) -> tuple[str, ...]:
 
 
 def is_check(run_id: str) -> bool:
-    """Whether this is the id of a run that judges another."""
+    """Whether this is the id of a run that checks another."""
     found = FOLLOW_UP_ID.search(run_id)
     return found is not None and found[1] == "check"
 
 
 def _follow_up_id(run_id: str, ending: str) -> str:
     """The parent's id with an ending; one that is too long is cut, with a digest of it in place of the rest."""
-    room = LONGEST_ID - len(ending)
+    room = MAX_ID - len(ending)
     if len(run_id) > room:
         digest = hashlib.sha256(run_id.encode()).hexdigest()[:DIGEST_CHARACTERS]
         run_id = f"{run_id[: room - DIGEST_CHARACTERS - 1].rstrip('-')}-{digest}"

@@ -7,9 +7,8 @@ Those of parts that were never sealed mean nothing. What patterns leave out is c
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
-from types import TracebackType
-from typing import Self
 
 from sparklet.errors import ObjectNotFoundError
 from sparklet.fanout.deployment import Deployment
@@ -19,15 +18,17 @@ from sparklet.model import PartRecord, Run
 
 END = "skipped-end.jsonl"
 IN_MEMORY_BYTES = 1024 * 1024
-MOST_LINES = 100_000  # named beside one part; the counts are complete whatever is named
+MAX_LINES = 100_000  # named beside one part; the counts are complete whatever is named
 
 
+@dataclass
 class LeftOut:
     """Objects left out since the last part, in the order in which they were met; on disk once they are many."""
 
-    def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, prefix="sparklet-skipped-")  # noqa: SIM115
-        self._taken_bytes = 0
+    _file: "tempfile.SpooledTemporaryFile[bytes]" = field(
+        default_factory=lambda: tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, prefix="sparklet-skipped-")  # noqa: SIM115
+    )
+    _taken_bytes: int = 0
 
     def add(self, uri: str, version_id: str, reason: str) -> None:
         """Note one."""
@@ -41,19 +42,15 @@ class LeftOut:
     def take(self, count: int) -> bytes:
         """The next ``count`` of them, as lines; of very many the first, and how many more there are."""
         self._file.seek(self._taken_bytes)
-        lines = list(islice(self._file, min(count, MOST_LINES)))
+        lines = list(islice(self._file, min(count, MAX_LINES)))
         more = sum(1 for _ in islice(self._file, count - len(lines)))
         self._taken_bytes = self._file.tell()
         if more:
             lines.append(json.dumps({"more": more}).encode() + b"\n")
         return b"".join(lines)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Forget them."""
         self._file.close()
 
 

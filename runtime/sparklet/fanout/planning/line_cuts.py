@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 HEAD_BYTES = 64 * 1024
 WINDOW_BYTES = 64 * 1024  # the first look around a cut; doubled until a line feed is in it
-WIDEST_WINDOW_BYTES = 1024 * 1024
-FARTHEST_BYTES = 8 * 1024 * 1024  # how far from a wanted cut a line feed is looked for, in each direction
-LONGEST_HEADER_BYTES = 1024 * 1024
+MAX_WINDOW_BYTES = 1024 * 1024
+MAX_DISTANCE_BYTES = 8 * 1024 * 1024  # how far from a wanted cut a line feed is looked for, in each direction
+MAX_HEADER_BYTES = 1024 * 1024
 
 UTF8_MARK = b"\xef\xbb\xbf"
 OTHERS = {  # how a file begins that is none of lines, or whose line breaks are not one byte
@@ -69,7 +69,7 @@ def _even(start: int, size_bytes: int, target_bytes: int) -> int:
 def _header_bytes(read: Read, head: bytes, size_bytes: int) -> int:
     """Up to and with the first line that is not blank, as Spark finds the header; byte order mark included."""
     if _header_end(head) is None and len(head) < size_bytes:
-        head = read(0, min(LONGEST_HEADER_BYTES, size_bytes))
+        head = read(0, min(MAX_HEADER_BYTES, size_bytes))
     end = _header_end(head)
     if end is None:
         raise CannotCutError("no line feed ends its header within 1 MiB")
@@ -89,22 +89,22 @@ def _header_end(head: bytes) -> int | None:
 
 def _before(read: Read, start: int, wanted: int) -> int:
     """The last beginning of a line in ``start < place <= wanted``; 0 if there is none near."""
-    window, end, farthest = WINDOW_BYTES, wanted, max(start, wanted - FARTHEST_BYTES)
+    window, end, farthest = WINDOW_BYTES, wanted, max(start, wanted - MAX_DISTANCE_BYTES)
     while end > farthest:
         begin = max(farthest, end - window)
         found = read(begin, end - begin).rfind(b"\n")
         if found >= 0:
             return begin + found + 1
-        end, window = begin, min(2 * window, WIDEST_WINDOW_BYTES)
+        end, window = begin, min(2 * window, MAX_WINDOW_BYTES)
     return 0
 
 
 def _after(read: Read, wanted: int, size_bytes: int) -> int:
     """The first beginning of a line behind ``wanted``, or the file's end; 0 if there is none near."""
-    window, begin, farthest = WINDOW_BYTES, wanted, min(size_bytes, wanted + FARTHEST_BYTES)
+    window, begin, farthest = WINDOW_BYTES, wanted, min(size_bytes, wanted + MAX_DISTANCE_BYTES)
     while begin < farthest:
         found = read(begin, min(window, farthest - begin)).find(b"\n")
         if found >= 0:
             return begin + found + 1
-        begin, window = begin + min(window, farthest - begin), min(2 * window, WIDEST_WINDOW_BYTES)
+        begin, window = begin + min(window, farthest - begin), min(2 * window, MAX_WINDOW_BYTES)
     return size_bytes if farthest == size_bytes else 0

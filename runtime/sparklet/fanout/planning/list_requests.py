@@ -1,8 +1,10 @@
 """Lists that a user gives: made definite, and stored with the run if they lie on a user's own disk."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError, SettingsError
 from sparklet.fanout.deployment import Deployment
@@ -37,6 +39,38 @@ class ListRequest:
     format: str = ""
     path: str = ""
     items: bool = False
+
+
+def read_lists(given: Sequence[Any]) -> tuple[ListRequest, ...]:
+    """Lists as a document names them: ``"s3://…"``, or ``{"source": "s3://…", "format", "path", "items": false}``.
+
+    Raises
+    ------
+    SettingsError
+        If one is neither, or lies elsewhere.
+    """
+    kinds = {"source": str, "format": str, "path": str, "items": bool}
+    lists = []
+    for each in given:
+        if isinstance(each, ListRequest):  # of a command line, which has read those of its machine
+            lists.append(each)
+            continue
+        document = {"source": each} if isinstance(each, str) else each
+        fits = isinstance(document, Mapping) and all(type(value) is kinds.get(key) for key, value in document.items())
+        if not fits or "source" not in document:
+            raise SettingsError(
+                "each must be an s3:// address, or an object of the texts source, format and path, and items "
+                "(true or false)"
+            )
+        if not document["source"].startswith(SCHEME):
+            raise SettingsError(f"{document['source']!r} must lie in S3: s3://…")
+        lists.append(ListRequest(**document))
+    return tuple(lists)
+
+
+def read_items(given: Sequence[Any]) -> tuple[ListRequest, ...]:
+    """Items that a document holds itself, as one list."""
+    return (ListRequest("items", json.dumps(given).encode(), "json", items=True),) if given else ()
 
 
 def refuse_mixed(lists: Sequence[ListRequest], inputs: Sequence[str], options: RunOptions) -> None:

@@ -3,92 +3,27 @@
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
 
-from sparklet.errors import PlanError, RunExistsError
+from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError, RunExistsError
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.inventory import buckets_of, open_inventory, refuse_other_regions, resolve_inputs
+from sparklet.fanout.inventory import open_inventory, refuse_other_regions, resolve_inputs
 from sparklet.fanout.planning.follow_up_ids import FOLLOW_UP_ID
-from sparklet.fanout.planning.list_requests import (
-    ListRequest,
-    keep_lists,
-    readers,
-    refuse_mixed,
-    resolve_list,
-    stored_at,
-)
+from sparklet.fanout.planning.list_requests import keep_lists, readers, refuse_mixed, resolve_list, stored_at
 from sparklet.fanout.planning.outputs import refuse_outputs
-from sparklet.fanout.planning.scripts import ScriptFiles, keep_script, read_script, script_name
-from sparklet.fanout.planning.turns import refuse_another_open, take_turn
-from sparklet.fanout.planning.unplannable import refuse_unplannable
-from sparklet.model import RUN_ID, Access, Dispatch, ListSource, NextRun, Run, RunOptions, ScriptRef
-from sparklet.s3_uri import SCHEME
-
-__all__ = ["ListRequest", "RunRequest", "keyed_run_id", "new_run", "run_id_for", "slug_of"]
+from sparklet.fanout.planning.packing import refuse_unplannable
+from sparklet.fanout.planning.request import RunRequest
+from sparklet.fanout.planning.run_lock import refuse_another_open, take_run_lock
+from sparklet.model import RUN_ID, Dispatch, NextRun, Run, ScriptRef
+from sparklet.s3_uri import SCHEME, split_uri
 
 RUN_ID_IN_OUTPUT = "{run_id}"  # for who asks for run after run with the same words
-LONGEST_NAME = 40  # so that time and suffix fit into the 63 characters of a run id
-
-
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """What a user asks for.
-
-    Parameters
-    ----------
-    script
-        ``s3://`` address or local path of a ``.py`` file.
-    inputs
-        S3 folders and objects, in the order in which they are planned; none where ``lists`` are given.
-    output_uri
-        S3 folder below which every shard writes; ``{run_id}`` in it stands for the run's id.
-    run_id
-        Empty: made from ``name``, or from the script's. Given: the same request again continues that run.
-    name
-        Empty: the script's. Runs of one name belong together: ``options.incremental`` skips what they have done.
-    lists
-        Planned after the inputs.
-    access
-        How inputs and lists in S3 are read.
-    dispatch
-        Who hands the shards to the workers.
-    check
-        A script that judges the run once all shards have ended: if it fails, the run has FAILED.
-    next, next_output
-        A script to run over what this run wrote once it has ended well, and the S3 folder where that one writes;
-        empty: ``output/<run_id>-next/`` in the deployment's bucket.
-    idempotency_key
-        Instead of a run id: of one key and name there is one run.
-    env
-        What the script finds in its environment: an operator's word, that no event may say.
-    """
-
-    script: str
-    inputs: tuple[str, ...]
-    output_uri: str
-    run_id: str = ""
-    name: str = ""
-    py_files: tuple[str, ...] = ()
-    args: tuple[str, ...] = ()
-    params: Mapping[str, Any] = field(default_factory=dict)
-    options: RunOptions = field(default_factory=RunOptions)
-    check_syntax: bool = True
-    lists: tuple[ListRequest, ...] = ()
-    access: Access = field(default_factory=Access)
-    dispatch: Dispatch = Dispatch.QUEUE
-    check: str = ""
-    next: str = ""
-    next_output: str = ""
-    idempotency_key: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def run_name(self) -> str:
-        """The run's name."""
-        return self.name or script_name(self.script)
+MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id
+PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
 
 
 def new_run(at: Deployment, request: RunRequest) -> Run:
@@ -108,57 +43,49 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         raise PlanError(
             "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
         )
-    refuse_mixed(request.lists, request.inputs, request.options)
-    run_id = _run_id(at, request)
+    if request.lists:
+        refuse_mixed(request.lists, request.inputs, request.options)
+    run_id = run_id_of(request, at.clock.now_s())
+    next_output = request.next_output or f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
         request,
-        output_uri=request.output_uri.replace(RUN_ID_IN_OUTPUT, run_id),
-        next_output=_next_output(at, request).replace(RUN_ID_IN_OUTPUT, run_id),
+        run_id=run_id,
+        output_uri=_folder(request.output_uri.replace(RUN_ID_IN_OUTPUT, run_id)),
+        next_output=_folder(next_output.replace(RUN_ID_IN_OUTPUT, run_id)) if request.next else "",
     )
-    scripts = _read_scripts(at, run_id, request)
+    sources = filter(None, (request.script, request.check, request.next))
+    scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
     if known := at.known_run(run_id):
-        _refuse_another(known, request, scripts)
-        return known
+        return _same_run(known, request, scripts)
     if request.options.incremental:
         refuse_another_open(at, request.run_name, run_id)
-    run = _entered(at, request, run_id, scripts)
+    run = _checked_run(at, request, scripts)
     refuse_outputs(at, run)
-    for script in scripts.all:
+    for script in scripts.values():
         keep_script(at, script)
-    keep_lists(at, request.lists, run.lists)
+    if request.lists:
+        keep_lists(at, request.lists, run.lists)
     try:
         at.ledger.create_run(run)
     except RunExistsError:
         if not (known := at.known_run(run_id)):  # else somebody was quicker
             raise
-        _refuse_another(known, request, scripts)
-        return known
+        return _same_run(known, request, scripts)
     if run.options.incremental:
-        take_turn(at, run)
+        take_run_lock(at, run)
     return run
 
 
-def run_id_for(name: str, now_s: float) -> str:
-    """A run id of its own from a name, the time (UTC) and a random suffix: ``flights-20130101t120000-3f9a1c``."""
-    return f"{slug_of(name)}-{datetime.fromtimestamp(now_s, UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
+def run_id_of(request: RunRequest, now_s: float) -> str:
+    """The run's id: the one asked for, that of its name and key, or a new one of its name, the time and a suffix.
 
-
-def keyed_run_id(name: str, key: str) -> str:
-    """The id of the one run of a name that has this key: ``flights-5f2b8c1d9e07``."""
-    return f"{slug_of(name)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-
-
-def slug_of(name: str) -> str:
-    """What a run id begins with: the name in its characters."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST_NAME].rstrip("-") or "run"
-
-
-def _run_id(at: Deployment, request: RunRequest) -> str:
-    if request.run_id and request.idempotency_key:
-        raise PlanError("a run id and an idempotency key were given; give one of them: each names one run")
+    That is ``flights-5f2b8c1d9e07``, or ``flights-20130101t120000-3f9a1c`` (UTC).
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", request.run_name.lower()).strip("-")[:MAX_SLUG].rstrip("-") or "run"
     if request.idempotency_key:
-        return keyed_run_id(request.run_name, request.idempotency_key)
-    run_id = request.run_id or run_id_for(request.run_name, at.clock.now_s())
+        return f"{slug}-{hashlib.sha256(request.idempotency_key.encode()).hexdigest()[:12]}"
+    if not (run_id := request.run_id):
+        return f"{slug}-{datetime.fromtimestamp(now_s, UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
     if not RUN_ID.fullmatch(run_id):
         raise PlanError(f"the run id {run_id!r} must be 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit")
     if FOLLOW_UP_ID.search(run_id):
@@ -166,80 +93,46 @@ def _run_id(at: Deployment, request: RunRequest) -> str:
     return run_id
 
 
-@dataclass(frozen=True, slots=True)
-class _Scripts:
-    """The scripts of a request, as they were read."""
-
-    main: ScriptFiles
-    check: ScriptFiles | None
-    next: ScriptFiles | None
-
-    @property
-    def all(self) -> tuple[ScriptFiles, ...]:
-        return tuple(script for script in (self.main, self.check, self.next) if script)
+def _folder(uri: str) -> str:
+    """An output as an S3 folder."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme not in ("s3", "s3a", "s3n") or not rest.partition("/")[0]:
+        raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
+    return f"{SCHEME}{rest.rstrip('/')}/"
 
 
-def _read_scripts(at: Deployment, run_id: str, request: RunRequest) -> _Scripts:
-    """Main, check and next script, each with the run's py-files; nothing is written."""
-    if request.next_output and not request.next:
-        raise PlanError(f"the next output {request.next_output} has no script that writes there; name it as next")
-
-    def read(source: str) -> ScriptFiles:
-        return read_script(at, run_id, source, request.py_files, check_syntax=request.check_syntax)
-
-    check = read(request.check) if request.check else None
-    return _Scripts(read(request.script), check, read(request.next) if request.next else None)
-
-
-def _entered(at: Deployment, request: RunRequest, run_id: str, scripts: _Scripts) -> Run:
+def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
     """The run as it enters the ledger, its input shown to be there and plannable."""
     store, options = at.inputs(request.access), request.options
     inputs = resolve_inputs(store, request.inputs) if request.inputs or not request.lists else ()
-    output_uri = _output(request.output_uri)
-    _refuse_own_output(at, inputs, output_uri)
-    next_run = _next_run(request, scripts.next)
-    if next_run:
-        _refuse_own_output(at, (*inputs, output_uri), next_run.output_uri)
+    _refuse_own_output(at, inputs, request.output_uri)
+    if request.next:
+        _refuse_own_output(at, (*inputs, request.output_uri), request.next_output)
     if not options.other_region:
-        refuse_other_regions(store, buckets_of(inputs))
+        refuse_other_regions(store, {split_uri(uri)[0] for uri in inputs})
     sources = [resolve_list(store, given) for given in request.lists]
+    stored = enumerate(zip(request.lists, sources, strict=True))
     run = Run(
-        run_id=run_id,
+        run_id=request.run_id,
         inputs=inputs,
-        output_uri=output_uri,
-        scripts=(scripts.main.ref,),
+        output_uri=request.output_uri,
+        scripts=(scripts[request.script].ref,),
         args=request.args,
         params=request.params,
         env=request.env,
         options=options,
         name=request.run_name,
-        lists=_stored(at, run_id, request.lists, sources),
+        lists=tuple(stored_at(at, request.run_id, number, *pair) for number, pair in stored),
         access=request.access,
         dispatch=request.dispatch,
-        check=scripts.check.ref if scripts.check else None,
-        next=next_run,
+        check=scripts[request.check].ref if request.check else None,
+        next=NextRun(scripts[request.next].ref, request.next_output) if request.next else None,
         created_s=at.clock.now_s(),
     )
-    lists = list(readers(store, request.lists, sources))
+    lists = list(readers(store, request.lists, sources)) if sources else []
     name = ", ".join([*inputs, *(given.source for given in request.lists)])
     refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
     return run
-
-
-def _next_output(at: Deployment, request: RunRequest) -> str:
-    if request.next and not request.next_output:
-        return f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
-    return request.next_output
-
-
-def _next_run(request: RunRequest, script: ScriptFiles | None) -> NextRun | None:
-    return NextRun(script.ref, _output(request.next_output)) if script else None
-
-
-def _stored(
-    at: Deployment, run_id: str, requests: Sequence[ListRequest], sources: Sequence[ListSource]
-) -> tuple[ListSource, ...]:
-    return tuple(stored_at(at, run_id, n, *pair) for n, pair in enumerate(zip(requests, sources, strict=True)))
 
 
 def _refuse_own_output(at: Deployment, inputs: Sequence[str], output_uri: str) -> None:
@@ -252,20 +145,14 @@ def _refuse_own_output(at: Deployment, inputs: Sequence[str], output_uri: str) -
                 )
 
 
-def _output(uri: str) -> str:
-    """The output as an S3 folder."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator or scheme not in ("s3", "s3a", "s3n") or not rest.partition("/")[0]:
-        raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
-    return f"{SCHEME}{rest.rstrip('/')}/"
-
-
-def _refuse_another(known: Run, request: RunRequest, scripts: _Scripts) -> None:
-    """RunExistsError naming what differs; an input's closing slash does not count (see ``resolve_inputs``)."""
+def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
+    """The run that is known; RunExistsError naming what differs. An input's closing slash does not count."""
+    asked_next = (_content(scripts[request.next].ref), request.next_output) if request.next else None
+    known_next = (_content(known.next.script), known.next.output_uri) if known.next else None
     differences = {
         "inputs": _bare(known.inputs) != _bare(request.inputs),
-        "output": known.output_uri != _output(request.output_uri),
-        "script": _content(known.scripts[0]) != _content(scripts.main.ref),
+        "output": known.output_uri != request.output_uri,
+        "script": _content(known.scripts[0]) != _content(scripts[request.script].ref),
         "arguments": known.args != request.args,
         "parameters": dict(known.params) != dict(request.params),
         "environment": dict(known.env) != dict(request.env),
@@ -274,23 +161,18 @@ def _refuse_another(known: Run, request: RunRequest, scripts: _Scripts) -> None:
         "lists": not _same_lists(known, request),
         "access": known.access != request.access,
         "dispatch": known.dispatch is not request.dispatch,
-        "check": _content(known.check) != _content(scripts.check.ref if scripts.check else None),
-        "next": not _same_next(known.next, _next_run(request, scripts.next)),
+        "check": _content(known.check) != _content(scripts[request.check].ref if request.check else None),
+        "next": known_next != asked_next,
     }
     if any(differences.values()):
         names = " and ".join(name for name, differs in differences.items() if differs)
         raise RunExistsError(f"the run {known.run_id} exists with other {names}; choose another run id")
+    return known
 
 
 def _content(script: ScriptRef | None) -> ScriptRef | None:
     """A script by its bytes, wherever the user has it."""
     return script and replace(script, source_uri="")
-
-
-def _same_next(known: NextRun | None, asked: NextRun | None) -> bool:
-    if known is None or asked is None:
-        return known is asked
-    return _content(known.script) == _content(asked.script) and known.output_uri == asked.output_uri
 
 
 def _same_lists(known: Run, request: RunRequest) -> bool:
@@ -309,3 +191,75 @@ def _same_lists(known: Run, request: RunRequest) -> bool:
 
 def _bare(inputs: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{SCHEME}{given.partition('://')[2].rstrip('/')}" for given in inputs)
+
+
+# --- scripts: copied to runs/<run_id>/script/<sha256>/, so what a generation runs never changes under it ------
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptFiles:
+    """A script and its py-files as they were read: where each will lie, and its bytes."""
+
+    ref: ScriptRef
+    files: tuple[tuple[str, bytes], ...]
+
+
+def read_script(at: Deployment, run_id: str, source: str, py_files: Sequence[str] = ()) -> ScriptFiles:
+    """Read a script and its py-files from ``s3://`` or local disk; nothing is written.
+
+    Raises
+    ------
+    PlanError
+        If one is not there or has the wrong suffix, or if the script cannot be compiled.
+    """
+    if not source.endswith(".py"):
+        raise PlanError(f"the script {source} must be a .py file")
+    files: list[tuple[str, bytes]] = []
+    for given in (source, *py_files):
+        if not given.endswith(PY_FILE_SUFFIXES):
+            raise PlanError(f"the py-file {given} must end in {', '.join(PY_FILE_SUFFIXES)}")
+        what = "py-file" if files else "script"
+        try:
+            body = at.store.get(given) if given.startswith(SCHEME) else Path(given).read_bytes()
+        except (ObjectNotFoundError, FileNotFoundError):
+            raise PlanError(f"the {what} {given} is not there; check its spelling") from None
+        except OSError as error:
+            raise PlanError(f"the {what} {given} cannot be read: {error.strerror}") from error
+        name = given.rstrip("/").rpartition("/")[2]
+        files.append((at.run_uri(run_id, f"script/{hashlib.sha256(body).hexdigest()}/{name}"), body))
+    (uri, body), *others = files
+    refuse_bad_syntax(source, body)
+    whole = source if source.startswith(SCHEME) else str(Path(source).resolve())
+    ref = ScriptRef(uri, hashlib.sha256(body).hexdigest(), whole, tuple(each for each, _ in others))
+    return ScriptFiles(ref, tuple(files))
+
+
+def refuse_bad_syntax(source: str, body: bytes) -> None:
+    """PlanError with file and line if a script cannot be compiled: no shard could ever succeed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(body, source, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        text = f": {error.text.strip()}" if error.text else ""
+        raise PlanError(
+            f"the script {source} cannot be compiled, line {error.lineno or 1}: {error.msg}{text}"
+        ) from error
+    except ValueError as error:
+        raise PlanError(f"the script {source} cannot be compiled: {error}") from error
+
+
+def keep_script(at: Deployment, script: ScriptFiles) -> ScriptRef:
+    """Write the copies; what is there already has the same bytes, since its digest is in its name."""
+    for uri, body in script.files:
+        try:
+            at.store.put(uri, body, create_only=True)
+        except ObjectChangedError:
+            continue
+    return script.ref
+
+
+def repaired_script(at: Deployment, run: Run, source: str) -> ScriptRef:
+    """Copy a repaired script for the next generation of a run; the py-files stay those of the last one."""
+    ref = keep_script(at, read_script(at, run.run_id, source))
+    return replace(ref, py_files=run.scripts[-1].py_files)

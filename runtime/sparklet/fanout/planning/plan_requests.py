@@ -1,6 +1,6 @@
 """A run asked for by an event: read, entered, and planned as far as the function's time goes.
 
-The event's keys are the command line's options with underscores, as JSON::
+The event's keys (``request.places``, docs/guide/run-request.schema.json) are the command line's options, as JSON::
 
     {"script": "s3://…/job.py", "inputs": ["s3://…/raw/"], "output": "s3://…/clean/", "run_id": "daily-7",
      "args": ["--day", "2026-11-20"], "shard_size": "64MiB", "tolerate": "2.5%"}
@@ -9,39 +9,24 @@ The event's keys are the command line's options with underscores, as JSON::
 ``{"run_id": "daily-7"}`` alone: the answer says whether the plan is sealed, so whoever asks repeats that until it is.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from sparklet.errors import CheckpointConflictError, EventError
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.plan_parts import Sealed
-from sparklet.fanout.planning.fitting import default_max_shard_bytes, refuse_wide_slices
-from sparklet.fanout.planning.given import Given
-from sparklet.fanout.planning.list_requests import ListRequest
-from sparklet.fanout.planning.new_run import RunRequest, new_run
-from sparklet.fanout.planning.object_events import KEY as OF_EVENT
-from sparklet.fanout.planning.object_events import object_and_key
-from sparklet.fanout.planning.planner import plan
-from sparklet.model import Access, Dispatch, Run, RunOptions, check_script, existing_of
-from sparklet.quantities import parse_size_bytes, parse_time_s, parse_tolerance
-from sparklet.s3_uri import SCHEME
+from sparklet.fanout.planning.new_run import new_run
+from sparklet.fanout.planning.planner import Sealed, plan
+from sparklet.fanout.planning.request import RunRequest, read_request
+from sparklet.job.event_objects import event_objects
+from sparklet.model import Run, check_script
 from sparklet.settings import PlannerSettings
 
 PART_SHARDS = 250  # smaller than elsewhere: between two parts lies what a planner that is stopped has done for nothing
 PART_S = 60.0  # of sending, where a run has a rate
+OF_EVENT = "of_event"
 SPARE_S = 30.0  # for what comes after the last part, and for an answer
-
-KEYS = frozenset(
-    {
-        *("script", "inputs", "output", "run_id", "name", "py_files", "args", "params", "lists", "items"),
-        *("include", "exclude", "since", "incremental", "versions", "keep_empty", "archived", "other_region"),
-        *("requester_pays", "role", "shard_size", "max_objects", "group_by", "compression_factor", "split"),
-        *("max_shard_size", "oversize", "max_attempts", "tolerate", "rate"),
-        *("append", "overwrite", "dispatch", "check", "next", "next_output", "idempotency_key", OF_EVENT),
-    }
-)
 
 
 def handle_request(
@@ -64,13 +49,15 @@ def handle_request(
     CheckpointConflictError
         If another planner is at work on the run; asking again later continues it.
     """
-    given = _Given(event)
+    given = _document(event)
     with at.listing_once() as once:
-        if given.keys == {"run_id"}:
-            run = at.ledger.get_run(given.text("run_id"))
+        if given.keys() == {"run_id"} and isinstance(given["run_id"], str):
+            run = at.ledger.get_run(given["run_id"])
         else:
-            usual = "max_shard_size" not in given.keys
-            run = new_run(once, _fitted(run_request(event, request_id), settings, usual_largest=usual))
+            request = run_request(given, request_id)
+            for uri in filter(None, (request.script, *request.py_files, request.check, request.next)):
+                check_script(uri, settings.script_prefixes)
+            run = new_run(once, request.fitted(settings.worker_memory_mb, settings.worker_scratch_bytes))
         try:
             run = _plan(once, run, remaining_s)
         except CheckpointConflictError:
@@ -81,84 +68,70 @@ def handle_request(
 
 
 def run_request(event: Any, request_id: str) -> RunRequest:
-    """What an event asks for; EventError or SettingsError names the key that is wrong and what it may be."""
-    given = _Given(event)
-    script, output = given.text("script"), given.text("output")
-    for key, value in (("script", script), ("output", output)):
-        if not value:
-            raise EventError(f"the request names no {key}; give one as s3://…, or a known run's run_id alone")
-    inputs, lists, key = given.texts("inputs"), given.lists(), given.text("idempotency_key")
-    if OF_EVENT in given.keys:
-        if inputs or lists:
+    """What an event asks for; the error of one that asks for nothing names the key that is wrong and the remedy."""
+    given = _document(event)
+    if (asked := given.pop(OF_EVENT, None)) is not None:
+        if any(given.pop(key, None) for key in ("inputs", "lists", "items")):
             raise EventError(f"the request has {OF_EVENT} and other inputs; the object of the event is the input")
-        outputs = (output, given.text("next_output"))
-        uri, of_event = object_and_key(given.of_kind(OF_EVENT, Mapping, "an object", {}), outputs)
-        inputs, key = (uri,), "" if given.text("run_id") else of_event  # a machine's own key is of its execution
-    if not inputs and not lists:
-        raise EventError("the request names no input; give folders or objects as inputs, lists as lists, or items")
-    request = RunRequest(
-        script=script,
-        inputs=inputs,
-        output_uri=output,
-        run_id=given.text("run_id"),
-        name=given.text("name"),
-        py_files=given.texts("py_files"),
-        args=given.texts("args"),
-        params=given.of_kind("params", dict, "an object", {}),
-        options=_options(given),
-        lists=lists,
-        access=Access(given.flag("requester_pays"), given.text("role")),
-        dispatch=given.dispatch(),
-        check=given.text("check"),
-        next=given.text("next"),
-        next_output=given.text("next_output"),
-        idempotency_key=key,
-    )
-    if request.run_id or request.idempotency_key:
-        return request
-    return replace(request, idempotency_key=request_id)
+        uri, key = _object_and_key(asked, (given.get("output"), given.get("next_output")))
+        given["inputs"] = [uri]
+        if "run_id" not in given:
+            given["idempotency_key"] = key  # a machine's own key is of its execution
+    if not given.keys() & {"run_id", "idempotency_key"}:
+        given["idempotency_key"] = request_id
+    return read_request(given)
 
 
-def _options(given: "_Given") -> RunOptions:
-    usual = RunOptions()
-    count, percentage = parse_tolerance(given.number_text("tolerate", "0"), "tolerate")
-    if (rate_per_s := given.number("rate", float, usual.rate_per_s)) < 0:
-        raise EventError(f"rate is {rate_per_s:g}; it must be a number of messages a second, 0 for no limit")
-    return RunOptions(
-        target_bytes=given.size("shard_size", usual.target_bytes),
-        max_objects=given.number("max_objects", int, usual.max_objects),
-        include=given.texts("include"),
-        exclude=given.texts("exclude"),
-        modified_since_s=given.time_s("since"),
-        incremental=given.flag("incremental"),
-        all_versions=given.flag("versions"),
-        keep_empty=given.flag("keep_empty"),
-        archived=given.text("archived") or usual.archived,
-        other_region=given.flag("other_region"),
-        group_by=given.text("group_by"),
-        compression_factor=given.number("compression_factor", float, usual.compression_factor),
-        split=given.text("split"),
-        max_shard_bytes=given.size("max_shard_size", 0),
-        oversize=given.text("oversize") or usual.oversize,
-        max_attempts=given.number("max_attempts", int, usual.max_attempts),
-        tolerated_failure_count=count,
-        tolerated_failure_percentage=percentage,
-        rate_per_s=rate_per_s,
-        existing=existing_of(append=given.flag("append"), overwrite=given.flag("overwrite")),
-    )
+def _document(event: Any) -> dict[str, Any]:
+    """An event's keys; null and an empty text are as good as absent."""
+    if not isinstance(event, Mapping):
+        raise EventError(f"a request must be a JSON object, not a {type(event).__name__}")
+    try:
+        json.dumps(event, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise EventError(f"a request holds what is no text in UTF-8, or is nested too deeply: {error}") from error
+    return {key: value for key, value in event.items() if value is not None and value != ""}
 
 
-def _fitted(request: RunRequest, settings: PlannerSettings, *, usual_largest: bool) -> RunRequest:
-    """The request if its scripts may be run; with the usual largest shard it is what such a worker takes on."""
-    for uri in filter(None, (request.script, *request.py_files, request.check, request.next)):
-        check_script(uri, settings.script_prefixes)
-    options = request.options
-    if usual_largest and settings.worker_memory_mb:
-        largest = default_max_shard_bytes(settings.worker_memory_mb, settings.worker_scratch_bytes)
-        options = replace(options, max_shard_bytes=largest)
-    if settings.worker_scratch_bytes:
-        refuse_wide_slices(options, settings.worker_scratch_bytes)
-    return replace(request, options=options)
+def _object_and_key(given: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
+    """The object that an event of S3 is about, and the idempotency key of the run that it asks for.
+
+    A rule of EventBridge puts the event whole into the request, as JSON within JSON, so that no key of an object can
+    write into the request: ``"of_event": {"event": <aws.events.event.json>, "below": "s3://bucket/incoming/"}`` (see
+    ``sam/schedule.yaml``). The same event again is the same run: an event is known by the object's address, version,
+    ETag and sequencer.
+
+    Parameters
+    ----------
+    given
+        ``event``, as EventBridge has it, and ``below``, what the rule that passed it on watches.
+    outputs
+        Where the run will write: not below that, or each run would start the next one.
+
+    Raises
+    ------
+    EventError
+        If it names no object, or several, or a folder.
+    """
+    if not isinstance(given, Mapping) or not given.keys() <= {"event", "below"}:
+        raise EventError(f"{OF_EVENT} must be an object of the keys event and below")
+    event, below = given.get("event"), given.get("below", "")
+    found = event_objects(event)
+    if len(found) != 1 or not isinstance(event, dict):
+        raise EventError(
+            f"{OF_EVENT}.event is about {len(found) or 'no'} objects; it must be about one that can be read"
+        )
+    (uri,) = found
+    if uri.endswith("/"):
+        raise EventError(f"{OF_EVENT}.event is about {uri}, which stands for a folder; let the rule watch a suffix")
+    if not isinstance(below, str) or not uri.startswith(below):
+        raise EventError(f"{OF_EVENT}.event is about {uri}, which does not lie below {below!r}")
+    for output in outputs:
+        if below and isinstance(output, str) and output.startswith(below):
+            raise EventError(f"the output {output} lies below {below}: each run would start the next one")
+    found_object = event.get("detail", {}).get("object", {})
+    identity = [uri, *(found_object.get(name) for name in ("version-id", "etag", "sequencer"))]
+    return uri, hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 def _plan(at: Deployment, run: Run, remaining_s: Callable[[], float]) -> Run:
@@ -194,53 +167,3 @@ def _answer(at: Deployment, run: Run) -> dict[str, Any]:
         "bytes": size_bytes,
         "skipped": dict(skipped),
     }
-
-
-class _Given(Given):
-    """The keys of a planner's request."""
-
-    def __init__(self, event: Any) -> None:
-        super().__init__(event, KEYS)
-
-    def size(self, key: str, default_bytes: int) -> int:
-        return parse_size_bytes(self.number_text(key, str(default_bytes)))
-
-    def time_s(self, key: str) -> float:
-        text = self.text(key)
-        if not text:
-            return 0.0
-        try:
-            return parse_time_s(text)
-        except ValueError:
-            raise EventError(
-                f"{key} {text!r} must be a time like 2026-11-20 or 2026-11-20T08:30 (UTC); "
-                "not a span, which would be another one each time the request is repeated"
-            ) from None
-
-    def dispatch(self) -> Dispatch:
-        text = self.text("dispatch") or Dispatch.QUEUE
-        if text not in list(Dispatch):
-            raise EventError(f"dispatch is {text!r}; it must be {' or '.join(Dispatch)}")
-        return Dispatch(text)
-
-    def lists(self) -> tuple[ListRequest, ...]:
-        """Those that lie in S3, then the request's own items."""
-        lists = [_list_request(each) for each in self.of_kind("lists", list, "a list", [])]
-        if items := self.of_kind("items", list, "a list", []):
-            lists.append(ListRequest("items", json.dumps(items).encode(), "json", items=True))
-        return tuple(lists)
-
-
-def _list_request(given: Any) -> ListRequest:
-    """``"s3://…"``, or ``{"source": "s3://…", "format": "csv", "path": "key", "items": false}``."""
-    document = {"source": given} if isinstance(given, str) else given
-    kinds = {"source": str, "format": str, "path": str, "items": bool}
-    fits = isinstance(document, Mapping) and all(type(value) is kinds.get(key) for key, value in document.items())
-    if not fits or "source" not in document:
-        raise EventError(
-            "each of lists must be an s3:// address, or an object of the texts source, format and path, and items "
-            "(true or false)"
-        )
-    if not document["source"].startswith(SCHEME):
-        raise EventError(f"the list {document['source']!r} must lie in S3: s3://…")
-    return ListRequest(**document)

@@ -11,24 +11,51 @@ marked were dispatched again. The plan is sealed with the number of shards that 
 """
 
 import secrets
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Self
 
-from sparklet.errors import CheckpointConflictError
+from sparklet.errors import CheckpointConflictError, EventError, PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.inventory import open_inventory
-from sparklet.fanout.plan_parts import Sealed, sum_of
-from sparklet.fanout.planning.dispatch import Outbox, dispatch_part
 from sparklet.fanout.planning.left_out import END, LeftOut, beside, named
 from sparklet.fanout.planning.outputs import make_room
-from sparklet.fanout.planning.packing import Packed, pack_shards
+from sparklet.fanout.planning.packing import Packed, pack_shards, too_large
+from sparklet.fanout.planning.run_lock import take_run_lock
 from sparklet.fanout.planning.slicing import slice_objects
-from sparklet.fanout.planning.turns import take_turn
-from sparklet.model import PartRecord, Position, Run, RunState
+from sparklet.model import Dispatch, Failure, PartRecord, Position, Run, RunState, Shard, ShardRecord, ShardState
 
 PART_SHARDS = 1000
 PART_BYTES = 4 * 1024 * 1024
+MAX_AT_ONCE = 10  # messages: one batch of the queue
+ASK_EVERY_S = 10.0  # so often somebody who sends slowly looks whether the run was cancelled
+ANOTHER_RUN = "start the run again under another id"
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What the sealed parts hold together; the last one says where to go on."""
+
+    parts: int = 0
+    shards: int = 0
+    objects: int = 0
+    size_bytes: int = 0
+    position: Position = field(default_factory=Position)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    def and_part(self, part: PartRecord) -> Self:
+        """With one part more."""
+        return type(self)(
+            parts=self.parts + 1,
+            shards=self.shards + part.shard_count,
+            objects=self.objects + part.object_count,
+            size_bytes=self.size_bytes + part.size_bytes,
+            position=part.position,
+            skipped=dict(Counter(self.skipped) + Counter(part.skipped)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +84,7 @@ def plan(
 ) -> Run:
     """Plan a run to its end, from wherever an earlier planner left off; the run with its plan sealed.
 
-    ``stop`` is asked after each part: told to, it leaves the rest to the next call, and the run is not sealed.
+    ``stop`` is asked after each part: if it says so, the rest is left to the next call, and the run is not sealed.
 
     Raises
     ------
@@ -81,20 +108,20 @@ def plan(
     if run.state is not RunState.PLANNING:
         return run
     if run.options.incremental:
-        take_turn(at, run)
-    if not sealed.parts:
+        take_run_lock(at, run)
+    if not sealed.parts and (run.parent or run.options.existing == "overwrite"):
         make_room(at, run)
-    with LeftOut() as left_out:
+    with closing(LeftOut()) as left_out:
         planning = _Planning(at, run, sealed, outbox, progress, left_out)
-        for group in _groups(planning.shards(), part_shards, part_bytes):
-            planning.add(group)
+        for each in _parts(planning.shards, part_shards, part_bytes):
+            planning.add(each)
             if stop():
                 return at.ledger.get_run(run_id)
         return planning.seal()
 
 
 @dataclass(slots=True)
-class _Group:
+class _Part:
     """The lines of shards that become one part, and what the shards hold together."""
 
     lines: list[bytes] = field(default_factory=list)
@@ -104,96 +131,186 @@ class _Group:
     position: Position = field(default_factory=Position)  # after its last shard
     skipped: Mapping[str, int] = field(default_factory=dict)  # left out until there, since this planner began
 
-    def add(self, packed: Packed) -> None:
-        shard = packed.shard
-        line = shard.to_line()
-        self.lines.append(line)
-        self.line_bytes += len(line)
-        self.objects += len(shard.objects)
-        self.size_bytes += shard.size_bytes
-        self.position, self.skipped = packed.position, packed.skipped
 
-
-def _difference(counts: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
-    return dict(Counter(counts) - Counter(before))
-
-
-def _groups(shards: Iterator[Packed], most_shards: int, most_bytes: int) -> Iterator[_Group]:
-    """Shards in groups of at most ``most_shards``; a group is full once its lines have ``most_bytes``."""
-    group = _Group()
+def _parts(shards: Iterator[Packed], max_shards: int, max_bytes: int) -> Iterator[_Part]:
+    """Parts of at most ``max_shards``; one is full once its lines have ``max_bytes``."""
+    part = _Part()
     for packed in shards:
-        group.add(packed)
-        if len(group.lines) == most_shards or group.line_bytes >= most_bytes:
-            yield group
-            group = _Group()
-    if group.lines:
-        yield group
+        line = packed.shard.to_line()
+        part.lines.append(line)
+        part.line_bytes += len(line)
+        part.objects += len(packed.shard.objects)
+        part.size_bytes += packed.shard.size_bytes
+        part.position, part.skipped = packed.position, packed.skipped
+        if len(part.lines) == max_shards or part.line_bytes >= max_bytes:
+            yield part
+            part = _Part()
+    if part.lines:
+        yield part
 
 
 class _Planning:
-    """One planner at work."""
+    """One planner at work: what it has sealed, and what it has left out."""
 
     def __init__(
-        self, at: Deployment, run: Run, sealed: Sealed, outbox: Outbox, progress: Progress, left_out: LeftOut
+        self, at: Deployment, run: Run, sealed: Sealed, outbox: "Outbox", progress: Progress, left_out: LeftOut
     ) -> None:
         self._at, self._run, self._sealed, self._outbox, self._progress = at, run, sealed, outbox, progress
         self._left_out = left_out
         self._planner_id = secrets.token_hex(4)
         self._whole: Counter[str] = Counter()
-        self._told: Mapping[str, int] = {}  # of what this planner left out: what its sealed parts hold
-        self._inventory = open_inventory(at, run, told=left_out.add)
-
-    def shards(self) -> Iterator[Packed]:
-        """The shards after the last sealed part."""
-        options, position = self._run.options, self._sealed.position
+        self._skipped: Counter[str] = Counter()  # by this planner, until its last sealed part
+        self._inventory = open_inventory(at, run, on_left_out=left_out.add)
+        options, position = run.options, sealed.position
         objects = self._inventory.objects(position)
-        store = self._at.inputs(self._run.access)
-        slices = slice_objects(store, objects, options, position, lambda item, why: self._whole.update([why]))
-        return pack_shards(slices, options, self._sealed.shards)
+        if options.split:
+            store = at.inputs(run.access)
+            objects = slice_objects(store, objects, options, position, lambda _, why: self._whole.update([why]))
+        self.shards = pack_shards(objects, options, sealed.shards)
+        """The shards after the last sealed part."""
 
-    def add(self, group: _Group) -> None:
+    def add(self, made: _Part) -> None:
         """Write, seal and dispatch one part."""
-        name = f"part-{self._sealed.parts:05d}-{self._planner_id}.jsonl"
-        body = b"".join(group.lines)
+        name, body = f"part-{self._sealed.parts:05d}-{self._planner_id}.jsonl", b"".join(made.lines)
+        skipped = dict(Counter(made.skipped) - self._skipped)
+        part = PartRecord(
+            index=self._sealed.parts,
+            part=name,
+            first_shard=self._sealed.shards,
+            shard_count=len(made.lines),
+            object_count=made.objects,
+            size_bytes=made.size_bytes,
+            position=made.position,
+            skipped=skipped,
+        )
         self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
-        self._name_left_out(beside(name), _difference(group.skipped, self._told))
-        part = self._seal_part(name, group)
+        if skipped:
+            self._name_left_out(beside(name), skipped)
+        self._at.ledger.add_part(self._run.run_id, part)
+        self._sealed, self._skipped = self._sealed.and_part(part), Counter(made.skipped)
         dispatch_part(self._at, self._run, part, body, self._outbox)
-        self._tell()
+        self._notify()
 
     def seal(self) -> Run:
         """Seal the plan with what all parts hold."""
         done = self._sealed
-        self._name_left_out(END, _difference(self._inventory.skipped, self._told))
-        self._at.ledger.seal_plan(self._run.run_id, done.shards, done.objects, done.size_bytes, self._skipped())
-        self._tell(sealed=True)
+        self._name_left_out(END, Counter(self._inventory.skipped) - self._skipped)
+        self._at.ledger.seal_plan(self._run.run_id, done.shards, done.objects, done.size_bytes, self._all_skipped())
+        self._notify(sealed=True)
         return self._at.ledger.get_run(self._run.run_id)
 
     def _name_left_out(self, name: str, skipped: Mapping[str, int]) -> None:
         if lines := self._left_out.take(named(skipped)):
             self._at.store.put(self._at.part_uri(self._run.run_id, name), lines)
 
-    def _seal_part(self, name: str, group: _Group) -> PartRecord:
-        part = PartRecord(
-            index=self._sealed.parts,
-            part=name,
-            first_shard=self._sealed.shards,
-            shard_count=len(group.lines),
-            object_count=group.objects,
-            size_bytes=group.size_bytes,
-            position=group.position,
-            skipped=_difference(group.skipped, self._told),
-        )
-        self._at.ledger.add_part(self._run.run_id, part)
-        self._told = group.skipped
-        self._sealed = self._sealed.and_part(part)
-        return part
-
-    def _tell(self, sealed: bool = False) -> None:
+    def _notify(self, sealed: bool = False) -> None:
         done = self._sealed
-        told = PlanProgress(done.shards, done.objects, done.size_bytes, self._skipped(), sealed, dict(self._whole))
-        self._progress(told)
+        whole = dict(self._whole)
+        self._progress(PlanProgress(done.shards, done.objects, done.size_bytes, self._all_skipped(), sealed, whole))
 
-    def _skipped(self) -> dict[str, int]:
+    def _all_skipped(self) -> dict[str, int]:
         """What is left out until now, by all planners of this run: in the sealed parts, and since the last of them."""
-        return sum_of(self._sealed.skipped, _difference(self._inventory.skipped, self._told))
+        since = Counter(self._inventory.skipped) - self._skipped
+        return dict(Counter(self._sealed.skipped) + since)
+
+
+# --- a sealed part: its shards into the ledger, then messages into the queue; so no message names an unknown shard ----
+
+
+class Outbox:
+    """Sends a run's messages at the run's rate, over all that is sent; none if a Map state hands its shards out."""
+
+    def __init__(self, at: Deployment, run: Run) -> None:
+        self._queue = at.queue if run.dispatch is Dispatch.QUEUE else None
+        self._clock, self._rate_per_s = at.clock, run.options.rate_per_s
+        self._next_s = at.clock.now_s()
+
+    def send(self, bodies: Iterable[str]) -> int:
+        """Send every body; how many were sent. They are drawn in either case, since drawing one may be the work."""
+        if self._queue is None:
+            deque(bodies, maxlen=0)
+            return 0
+        if not self._rate_per_s:
+            return self._queue.send(bodies)
+        sent, waiting = 0, iter(bodies)
+        while batch := list(islice(waiting, max(1, min(MAX_AT_ONCE, int(self._rate_per_s))))):
+            now_s = self._clock.now_s()
+            if self._next_s > now_s:
+                self._clock.sleep(self._next_s - now_s)
+            self._next_s = max(self._next_s, now_s) + len(batch) / self._rate_per_s  # idle time is not made up for
+            sent += self._queue.send(batch)
+        return sent
+
+
+def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbox: Outbox) -> None:
+    """Enter a sealed part's shards, send their messages and note that this is done.
+
+    Doing it again is harmless: a shard that is there stays as it is, and a second message is turned away.
+    A shard that is too large for a function is FAILED at once and has no message.
+
+    Raises
+    ------
+    CheckpointConflictError
+        If messages are sent at a rate and the run is cancelled meanwhile.
+    """
+    records = enter_part(at, run, part, body)
+    outbox.send(_until_cancelled(at, run.run_id, records))
+    at.ledger.mark_dispatched(run.run_id, part.index)
+
+
+def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[ShardRecord]:
+    """Enter a sealed part's shards into the ledger; those that a message may be sent for.
+
+    The others are too large for a function, and have ended with that.
+
+    Raises
+    ------
+    PlanError
+        If the part is not what was sealed.
+    """
+    uri, now_s = at.part_uri(run.run_id, part.part), at.clock.now_s()
+    records: list[ShardRecord] = []
+    oversize: dict[int, Failure] = {}
+    offset = 0
+    for line in body.splitlines(keepends=True):
+        try:
+            shard = Shard.from_line(line)
+        except EventError as error:
+            raise PlanError(f"the plan part {uri} is damaged: {error}; {ANOTHER_RUN}") from error
+        records.append(
+            ShardRecord(
+                run_id=run.run_id,
+                number=shard.number,
+                part=part.part,
+                offset=offset,
+                length=len(line),
+                object_count=len(shard.objects),
+                size_bytes=shard.size_bytes,
+                changed_s=now_s,
+            )
+        )
+        if failure := too_large(shard, run.options):
+            oversize[shard.number] = failure
+        offset += len(line)
+    if [record.number for record in records] != list(range(part.first_shard, part.next_shard)):
+        planned = f"{part.shard_count} shards from {part.first_shard} on"
+        raise PlanError(
+            f"the plan part {uri} is damaged: it holds {len(records)} shards, {planned} were sealed; {ANOTHER_RUN}"
+        )
+    at.ledger.add_shards(records)
+    for number, failure in oversize.items():
+        record = at.ledger.get_shard(run.run_id, number)
+        while record.state is ShardState.PENDING and not at.ledger.abandon(record, failure):  # ended: it stays so
+            record = at.ledger.get_shard(run.run_id, number)
+    return [record for record in records if record.number not in oversize]
+
+
+def _until_cancelled(at: Deployment, run_id: str, records: list[ShardRecord]) -> Iterator[str]:
+    """The shards' messages; where sending them takes long the run is looked at in between."""
+    asked_s = at.clock.now_s()
+    for record in records:
+        if at.clock.now_s() - asked_s > ASK_EVERY_S:
+            if at.ledger.get_run(run_id).cancelled_s is not None:
+                raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is dispatched")
+            asked_s = at.clock.now_s()
+        yield record.ref.to_body()

@@ -1,7 +1,7 @@
 """Large objects into slices: each row in exactly one, found with a small read or two for each cut.
 
 Lines are cut at line feeds, Parquet between row groups. What cannot be cut, or not safely, is planned whole, and the
-caller is told why. Slices carry the object's ETag and workers pin it: a replaced object fails, it is never mixed.
+caller is notified why. Slices carry the object's ETag and workers pin it: a replaced object fails, it is never mixed.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ from sparklet.ports import ObjectStore
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "parquet"}
 TRIES = 3  # an object that changes while it is looked at
 
-Told = Callable[[InputObject, str], None]
+Whole = Callable[[InputObject, str], None]
 """Called with a large object that is planned whole, and why: a text that is the same for all of its kind."""
 
 
@@ -27,7 +27,7 @@ def slice_objects(
     found: Iterable[Found],
     options: RunOptions,
     position: Position = Position(),  # noqa: B008 - frozen
-    told: Told = lambda item, why: None,
+    whole: Whole = lambda item, why: None,
 ) -> Iterator[Found]:
     """Pass objects on, those above ``target_bytes`` cut into slices as ``options.split`` says.
 
@@ -45,7 +45,7 @@ def slice_objects(
     """
     for each in found:
         done = position.slices if _is_at(each.position, position) else 0
-        slices = _slices(store, each.item, options, told)
+        slices = _slices(store, each.item, options, whole)
         if done and position.etag != slices[0].etag:
             raise PlanError(
                 f"{each.item.uri} was replaced while its slices were planned: those of its former content are in "
@@ -68,27 +68,28 @@ def split_kind(uri: str, split: str) -> str:
     return next((kind for suffix, kind in SUFFIXES.items() if uri.lower().endswith(suffix)), "")
 
 
-def _slices(store: ObjectStore, item: InputObject, options: RunOptions, told: Told) -> list[InputObject]:
+def _slices(store: ObjectStore, item: InputObject, options: RunOptions, whole: Whole) -> list[InputObject]:
     """The object's slices in order, or the object alone."""
     kind = split_kind(item.uri, options.split)
     if not kind or item.size_bytes <= options.target_bytes:
         return [item]
     if item.is_compressed:
-        told(item, "compressed as a whole")
+        whole(item, "compressed as a whole")
         return [item]
     try:
         item, slices = _cut(store, item, kind, options.target_bytes)
     except CannotCutError as error:
-        told(item, str(error))
+        whole(item, str(error))
         return [item]
     except ObjectNotFoundError:
-        told(item, "no longer there")  # its shard will end with that cause
+        whole(item, "no longer there")  # its shard will end with that cause
         return [item]
     except ObjectForbiddenError:
-        told(item, "may not be read by the planner")  # perhaps by the workers
+        whole(item, "may not be read by the planner")  # perhaps by the workers
         return [item]
     if len(slices) < 2:
-        told(item, "has one line, or no line break where it could be cut" if kind != "parquet" else "has one row group")
+        lines = "has one line, or no line break where it could be cut"
+        whole(item, "has one row group" if kind == "parquet" else lines)
         return [item]
     return slices
 
@@ -98,8 +99,9 @@ def _cut(store: ObjectStore, item: InputObject, kind: str, target_bytes: int) ->
     for _ in range(TRIES):
         if item.etag:
             try:
-                cut = _parquet_slices if kind == "parquet" else _csv_slices if kind == "csv" else _line_slices
-                return item, cut(store, item, target_bytes)
+                if kind == "parquet":
+                    return item, _parquet_slices(store, item, target_bytes)
+                return item, _line_slices(store, item, target_bytes, with_header=kind == "csv")
             except ObjectChangedError:
                 pass
         info = store.head(item.uri, item.version_id)
@@ -111,15 +113,7 @@ def _reader(store: ObjectStore, item: InputObject) -> Read:
     return lambda offset, length: store.get(item.uri, offset, length, item.etag, item.version_id)
 
 
-def _csv_slices(store: ObjectStore, item: InputObject, target_bytes: int) -> list[InputObject]:
-    return _of_lines(store, item, target_bytes, with_header=True)
-
-
-def _line_slices(store: ObjectStore, item: InputObject, target_bytes: int) -> list[InputObject]:
-    return _of_lines(store, item, target_bytes, with_header=False)
-
-
-def _of_lines(store: ObjectStore, item: InputObject, target_bytes: int, *, with_header: bool) -> list[InputObject]:
+def _line_slices(store: ObjectStore, item: InputObject, target_bytes: int, *, with_header: bool) -> list[InputObject]:
     header_bytes, cuts = cut_lines(_reader(store, item), item.size_bytes, target_bytes, with_header=with_header)
     bounds = [header_bytes, *cuts, item.size_bytes]
     slices = []

@@ -1,1 +1,1 @@
-"""What the ledger says of a run, for people and documents: sums, pace, causes, one object's fate."""
+"""What the ledger has of a run, for people and documents: sums, pace, causes, where an object went."""

@@ -1,21 +1,21 @@
 """Why a run's shards failed: grouped by cause, each with an example, the likely reason and what to type.
 
 Two failures have one cause if their class is the same and their messages differ only in what names a thing: numbers,
-addresses, file names, identifiers. The ledger is read once; memory does not grow with the number of shards.
+addresses, file names, identifiers. Memory does not grow with the number of shards.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sparklet.errors import ObjectStoreError, PlanError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.plan_parts import planned_shard
 from sparklet.fanout.reporting.causes import Advice, advice
-from sparklet.model import Run, ShardRecord, ShardState
+from sparklet.model import Run, ShardRecord
 
-MOST_GROUPS = 200  # what comes after so many different causes is counted together
-MOST_RANGES = 12  # of shard numbers, as far as a person reads or types them
+MAX_GROUPS = 200  # what comes after so many different causes is counted together
+MAX_RANGES = 12  # of shard numbers, as far as a person reads or types them
 OTHER = "(other causes)"
 
 _NAMES = (
@@ -44,7 +44,7 @@ class Numbers:
         """Take one more."""
         if self.ranges and self.whole and self.ranges[-1][1] == number - 1:
             self.ranges[-1][1] = number
-        elif len(self.ranges) < MOST_RANGES:
+        elif len(self.ranges) < MAX_RANGES:
             self.ranges.append([number, number])
         else:
             self.whole = False
@@ -54,19 +54,19 @@ class Numbers:
         return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in self.ranges)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FailureGroup:
     """Failed shards with one cause."""
 
     error_class: str
     pattern: str  # of the message: what differs from shard to shard is <n>, <file>, <address>, …
-    count: int
-    shards: Numbers
     example: ShardRecord
-    example_object: str  # the first input of the example; "" if its plan part cannot be read
-    advice: Advice
-    unrun: int  # messages of these shards that came back as dead letters though no attempt had come of them
-    redrive: tuple[str, ...]  # options of `sparklet redrive RUN` that choose exactly these shards
+    count: int = 0
+    unrun: int = 0  # messages of these shards that came back as dead letters though no attempt had come of them
+    shards: Numbers = field(default_factory=Numbers)
+    example_object: str = ""  # the first input of the example; "" if its plan part cannot be read
+    advice: Advice = field(default_factory=lambda: Advice("", ""))
+    redrive: tuple[str, ...] = ()  # options of `sparklet redrive RUN` that choose exactly these shards
 
     @property
     def line(self) -> int | None:
@@ -76,28 +76,32 @@ class FailureGroup:
 
 
 @dataclass(slots=True)
-class _Tally:
-    error_class: str
-    pattern: str
-    example: ShardRecord
-    count: int = 0
-    unrun: int = 0
-    shards: Numbers = field(default_factory=Numbers)
+class FailureTally:
+    """Groups failed shards one by one."""
 
+    groups: dict[tuple[str, str], FailureGroup] = field(default_factory=dict)
 
-def explain(at: Deployment, run: Run) -> tuple[FailureGroup, ...]:
-    """The causes of a run's failures as they stand now, the most frequent first."""
-    tallies: dict[tuple[str, str], _Tally] = {}
-    for record in at.ledger.shards(run.run_id, ShardState.FAILED):
+    def add(self, record: ShardRecord) -> None:
+        """Count one failed shard."""
         key = record.error_class, pattern_of(record.error_message)
-        if key not in tallies and len(tallies) >= MOST_GROUPS:
+        if key not in self.groups and len(self.groups) >= MAX_GROUPS:
             key = OTHER, ""
-        tally = tallies.setdefault(key, _Tally(*key, record))
-        tally.count += 1
-        tally.unrun += record.unrun
-        tally.shards.add(record.number)
-    found = sorted(tallies.values(), key=lambda tally: (-tally.count, tally.error_class, tally.pattern))
-    return tuple(_group(at, run, tally, found) for tally in found)
+        group = self.groups.setdefault(key, FailureGroup(*key, record))
+        group.count += 1
+        group.unrun += record.unrun
+        group.shards.add(record.number)
+
+
+def explain(at: Deployment, run: Run, failures: FailureTally) -> tuple[FailureGroup, ...]:
+    """The causes of a run's failures, the most frequent first, each with what to do about it."""
+    found = sorted(failures.groups.values(), key=lambda group: (-group.count, group.error_class, group.pattern))
+    for group in found:
+        advised = advice(group.example.error_class, group.example.error_message)
+        names = {"RUN": run.run_id, "SHARD": str(group.example.number)}
+        group.advice = Advice(_named(advised.reason, names), _named(advised.remedy, names))
+        group.example_object = _first_object(at, group.example)
+        group.redrive = _options(group, found)
+    return tuple(found)
 
 
 def pattern_of(message: str) -> str:
@@ -111,29 +115,13 @@ def pattern_of(message: str) -> str:
 
 def matches_cause(record: ShardRecord, cause: str) -> bool:
     """Whether ``--cause`` means this failure: its class, with or without package, or words of its message."""
-    said = f"{record.error_class}: {record.error_message}"
-    return cause in (record.error_class, record.error_class.rpartition(".")[2]) or cause.casefold() in said.casefold()
+    text = f"{record.error_class}: {record.error_message}"
+    return cause in (record.error_class, record.error_class.rpartition(".")[2]) or cause.casefold() in text.casefold()
 
 
-def _group(at: Deployment, run: Run, tally: _Tally, all_groups: Sequence[_Tally]) -> FailureGroup:
-    record = tally.example
-    found = advice(record.error_class, record.error_message)
-    return FailureGroup(
-        error_class=tally.error_class,
-        pattern=tally.pattern,
-        count=tally.count,
-        shards=tally.shards,
-        example=record,
-        example_object=_first_object(at, record),
-        advice=Advice(_named(found.reason, run, record), _named(found.remedy, run, record)),
-        unrun=tally.unrun,
-        redrive=_options(tally, all_groups),
-    )
-
-
-def _named(text: str, run: Run, record: ShardRecord) -> str:
+def _named(text: str, names: Mapping[str, str]) -> str:
     """An advice with this run and shard in it."""
-    return re.sub(r"\bSHARD\b", str(record.number), re.sub(r"\bRUN\b", run.run_id, text))
+    return re.sub(r"\b(?:RUN|SHARD)\b", lambda match: names[match[0]], text)
 
 
 def _first_object(at: Deployment, record: ShardRecord) -> str:
@@ -143,28 +131,26 @@ def _first_object(at: Deployment, record: ShardRecord) -> str:
         return ""
 
 
-def _options(tally: _Tally, all_groups: Sequence[_Tally]) -> tuple[str, ...]:
+def _options(group: FailureGroup, all_groups: Sequence[FailureGroup]) -> tuple[str, ...]:
     """What chooses a group and no other: nothing if it is alone, its class, a piece of its message, its numbers."""
-    others = [group for group in all_groups if group is not tally]
+    others = [each for each in all_groups if each is not group]
     if not others:
         return ()
-    if tally.error_class == OTHER:
-        return ("--shards", tally.shards.text())
-    for cause in _candidates(tally):
-        if not any(_could_match(group, cause) for group in others):
+    for cause in () if group.error_class == OTHER else _candidates(group):
+        if not any(_could_match(other, cause) for other in others):
             return ("--cause", cause)
-    return ("--shards", tally.shards.text())
+    return ("--shards", group.shards.text())
 
 
-def _candidates(tally: _Tally) -> Iterator[str]:
+def _candidates(group: FailureGroup) -> Iterator[str]:
     """What names the cause, the shortest first: its class, then the fixed pieces of its message."""
-    if tally.error_class:
-        yield tally.error_class
-    pieces = [piece.strip(" '\":,;()[]") for piece in _PLACEHOLDER.split(tally.pattern)]
+    if group.error_class:
+        yield group.error_class
+    pieces = [piece.strip(" '\":,;()[]") for piece in _PLACEHOLDER.split(group.pattern)]
     yield from sorted((piece for piece in pieces if len(piece) >= 4), key=len, reverse=True)
 
 
-def _could_match(group: _Tally, cause: str) -> bool:
+def _could_match(group: FailureGroup, cause: str) -> bool:
     """Whether ``--cause`` would choose shards of this group too; a group of many causes could always be."""
     return (
         group.error_class == OTHER

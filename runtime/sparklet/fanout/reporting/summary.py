@@ -1,13 +1,14 @@
 """What a run has to show: counts, rows, bytes, time, and why shards failed; read from the ledger in one pass."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from sparklet.model import Counts, Run, RunOptions, RunState, ShardRecord, ShardState
 from sparklet.ports import Ledger
 
 TOP_CAUSES = 10
-MOST_CAUSES = 1000  # classes told apart while counting; the rest is counted together
+MAX_CAUSES = 1000  # classes told apart while counting; the rest is counted together
+MAX_NAMED = 20  # inputs, and lists: SNS and EventBridge take 256 KiB
 OTHER_CAUSES = "(other causes)"
 
 
@@ -21,25 +22,64 @@ class Cause:
     example_message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Summary:
-    """What a run has to show, as the ledger says it."""
+    """What a run has to show; its shards are added one by one, and its size does not grow with their number."""
 
     run_id: str
     state: RunState
     generation: int
-    counts: Counts
-    objects: int  # in all shards
-    input_bytes: int  # stored bytes of all shards
-    rows: int | None  # of the succeeded shards that say so; None: none does
-    output_bytes: int | None  # likewise
-    silent_shards: int  # succeeded shards that say nothing of their rows
-    attempts: int  # in the last generation of each shard
-    unrun: int  # messages that came back as dead letters though no attempt had come of them, and were sent again
-    task_s: float  # time of the last attempts of ended shards, added up
     created_s: float
     changed_s: float  # when a shard last changed
-    causes: tuple[Cause, ...]  # of the failed shards, most frequent first, at most 10
+    states: dict[ShardState, int] = field(default_factory=lambda: dict.fromkeys(ShardState, 0))
+    objects: int = 0  # in all shards
+    input_bytes: int = 0  # stored bytes of all shards
+    rows: int | None = None  # of the succeeded shards that reported any; None: none did
+    output_bytes: int | None = None  # likewise
+    silent_shards: int = 0  # succeeded shards that reported no rows
+    attempts: int = 0  # in the last generation of each shard
+    unrun: int = 0  # messages that came back as dead letters though no attempt had come of them, and were sent again
+    task_s: float = 0.0  # time of the last attempts of ended shards, added up
+    all_causes: dict[str, Cause] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, run: Run, state: RunState | None = None) -> "Summary":
+        """The summary of a run that is in ``state``, before any shard was added."""
+        return cls(run.run_id, state or run.state, run.generation, run.created_s, run.created_s)
+
+    def add(self, record: ShardRecord) -> None:
+        """Count one shard."""
+        self.states[record.state] += 1
+        self.objects += record.object_count
+        self.input_bytes += record.size_bytes
+        self.attempts += record.attempts
+        self.unrun += record.unrun
+        self.changed_s = max(self.changed_s, record.changed_s)
+        if record.state.ended and record.attempts:
+            self.task_s += record.took_s
+        if record.state is ShardState.SUCCEEDED:
+            self.rows = plus(self.rows, record.rows)
+            self.output_bytes = plus(self.output_bytes, record.output_bytes)
+            self.silent_shards += record.rows is None
+        if record.state is ShardState.FAILED:
+            self._add_cause(record)
+
+    def _add_cause(self, record: ShardRecord) -> None:
+        name = record.error_class or "(no cause given)"
+        if name not in self.all_causes and len(self.all_causes) >= MAX_CAUSES:
+            name = OTHER_CAUSES
+        known = self.all_causes.get(name) or Cause(name, 0, record.number, record.error_message)
+        self.all_causes[name] = Cause(name, known.count + 1, known.example_shard, known.example_message)
+
+    @property
+    def counts(self) -> Counts:
+        """Shards by state."""
+        return Counts(*(self.states[state] for state in ShardState))
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """Why shards failed, the most frequent causes first, at most 10."""
+        return tuple(sorted(self.all_causes.values(), key=lambda c: (-c.count, c.error_class))[:TOP_CAUSES])
 
     @property
     def duration_s(self) -> float:
@@ -48,11 +88,42 @@ class Summary:
 
 
 def summarize(run: Run, ledger: Ledger, state: RunState | None = None) -> Summary:
-    """Add up a run's shards as they stand now (strongly consistent, a whole pass), for a run that is in ``state``."""
-    tally = Tally()
+    """Add up a run's shards as they are now (strongly consistent, a whole pass), for a run that is in ``state``."""
+    summary = Summary.of(run, state)
     for record in ledger.shards(run.run_id):
-        tally.add(record)
-    return tally.summary(run, state or run.state)
+        summary.add(record)
+    return summary
+
+
+def figures(run: Run, summary: Summary) -> dict[str, Any]:
+    """A run's figures as one JSON document, for check scripts and notices; times are seconds since the epoch."""
+    return {
+        "id": run.run_id,
+        "name": run.name,
+        "state": str(summary.state),
+        "generation": run.generation,
+        "parent": run.parent,
+        "dispatch": str(run.dispatch),
+        "inputs": list(run.inputs[:MAX_NAMED]),
+        "lists": [source.uri for source in run.lists[:MAX_NAMED]],
+        "output": run.output_uri,
+        "counts": {**summary.counts.by_state(), "total": summary.counts.total},
+        "objects": summary.objects,
+        "skipped": dict(run.skipped),
+        "input_bytes": summary.input_bytes,
+        "output_bytes": summary.output_bytes,
+        "rows": summary.rows,
+        "silent_shards": summary.silent_shards,
+        "attempts": summary.attempts,
+        "created_s": summary.created_s,
+        "changed_s": summary.changed_s,
+        "duration_s": round(summary.duration_s, 3),
+        "task_s": round(summary.task_s, 3),
+        "causes": [
+            {"class": c.error_class, "count": c.count, "example_shard": c.example_shard, "message": c.example_message}
+            for c in summary.causes
+        ],
+    }
 
 
 def verdict(options: RunOptions, counts: Counts) -> RunState:
@@ -76,76 +147,6 @@ def tolerated_failures(options: RunOptions, shards: int) -> int | None:
     if percentage:
         limits.append(int(percentage * shards // 100))
     return min(limits, default=None)
-
-
-@dataclass(slots=True)
-class Tally:
-    """Adds shards up one by one; its size does not grow with their number."""
-
-    states: dict[ShardState, int] = field(default_factory=lambda: dict.fromkeys(ShardState, 0))
-    objects: int = 0
-    input_bytes: int = 0
-    rows: int | None = None
-    output_bytes: int | None = None
-    silent_shards: int = 0
-    attempts: int = 0
-    unrun: int = 0
-    task_s: float = 0.0
-    changed_s: float = 0.0
-    causes: dict[str, Cause] = field(default_factory=dict)
-
-    def add(self, record: ShardRecord) -> None:
-        """Count one shard."""
-        self.states[record.state] += 1
-        self.objects += record.object_count
-        self.input_bytes += record.size_bytes
-        self.attempts += record.attempts
-        self.unrun += record.unrun
-        self.changed_s = max(self.changed_s, record.changed_s)
-        if record.state.ended and record.attempts:
-            self.task_s += record.took_s
-        if record.state is ShardState.SUCCEEDED:
-            self.rows = plus(self.rows, record.rows)
-            self.output_bytes = plus(self.output_bytes, record.output_bytes)
-            self.silent_shards += record.rows is None
-        if record.state is ShardState.FAILED:
-            self._add_cause(record)
-
-    def _add_cause(self, record: ShardRecord) -> None:
-        name = record.error_class or "(no cause given)"
-        if name not in self.causes and len(self.causes) >= MOST_CAUSES:
-            name = OTHER_CAUSES
-        known = self.causes.get(name) or Cause(name, 0, record.number, record.error_message)
-        self.causes[name] = Cause(name, known.count + 1, known.example_shard, known.example_message)
-
-    @property
-    def counts(self) -> Counts:
-        """Shards by state."""
-        return Counts(*(self.states[state] for state in ShardState))
-
-    def summary(self, run: Run, state: RunState) -> Summary:
-        """What was added up, as the summary of ``run`` in ``state``."""
-        return Summary(
-            run_id=run.run_id,
-            state=state,
-            generation=run.generation,
-            counts=self.counts,
-            objects=self.objects,
-            input_bytes=self.input_bytes,
-            rows=self.rows,
-            output_bytes=self.output_bytes,
-            silent_shards=self.silent_shards,
-            attempts=self.attempts,
-            unrun=self.unrun,
-            task_s=self.task_s,
-            created_s=run.created_s,
-            changed_s=max(self.changed_s, run.created_s),
-            causes=_most_frequent(self.causes.values()),
-        )
-
-
-def _most_frequent(causes: Iterable[Cause]) -> tuple[Cause, ...]:
-    return tuple(sorted(causes, key=lambda cause: (-cause.count, cause.error_class))[:TOP_CAUSES])
 
 
 def plus(total: int | None, more: int | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Which shards an input object went into, and where those stand."""
+"""Which shards an input object went into, and their states."""
 
 import json
 from collections.abc import Iterator
@@ -12,24 +12,24 @@ from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord
 
 
 @dataclass(frozen=True, slots=True)
-class ShardFate:
+class HoldingShard:
     """One shard that holds the object, or a slice or a version of it."""
 
     shard: Shard
     items: tuple[InputObject, ...]  # what of the object it holds
-    record: ShardRecord | None  # where the shard stands; None: it is not in the ledger yet
+    record: ShardRecord | None  # None: the shard is not in the ledger yet
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectFate:
-    """Where an input object stands."""
+class ObjectStatus:
+    """In which shards an input object is, and their states."""
 
     uri: str
-    shards: tuple[ShardFate, ...]  # in order; none: it was left out, or not there when the run was planned
+    shards: tuple[HoldingShard, ...]  # in order; none: it was left out, or not there when the run was planned
     left_out: tuple[str, ...] = ()  # why it, or a version of it, was left out; not known of what patterns left out
 
 
-def object_fate(at: Deployment, run_id: str, uri: str) -> ObjectFate:
+def object_status(at: Deployment, run_id: str, uri: str) -> ObjectStatus:
     """Find the shards of an object in the parts of the plan, one part in memory at a time.
 
     Raises
@@ -41,10 +41,10 @@ def object_fate(at: Deployment, run_id: str, uri: str) -> ObjectFate:
     if not run.lists and not any(_lies_under(uri, given) for given in run.inputs):
         raise PlanError(f"{uri} lies under no input of {run_id}; its inputs are {', '.join(run.inputs)}")
     parts = list(at.ledger.parts(run_id))
-    return ObjectFate(uri, tuple(_fates(at, run, parts, uri)), tuple(reasons_for(at, run, parts, uri)))
+    return ObjectStatus(uri, tuple(_holding(at, run, parts, uri)), tuple(reasons_for(at, run, parts, uri)))
 
 
-def _fates(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[ShardFate]:
+def _holding(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[HoldingShard]:
     wanted = json.dumps(uri).encode()
     for part in parts:
         for line in part_lines(at, run.run_id, part):
@@ -52,7 +52,7 @@ def _fates(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Itera
                 continue
             shard = shard_of(at, run.run_id, part, line)
             if items := tuple(item for item in shard.objects if item.uri == uri):
-                yield ShardFate(shard, items, _record(at, run.run_id, shard.number))
+                yield HoldingShard(shard, items, _record(at, run.run_id, shard.number))
 
 
 def _lies_under(uri: str, given: str) -> bool:

@@ -1,11 +1,11 @@
-"""One object's fate can be asked for."""
+"""An input object is found in the shards that hold it, with their states."""
 
 import pytest
 
 from sparklet.errors import PlanError
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
-from sparklet.fanout.reporting.fate import object_fate
+from sparklet.fanout.reporting.object_status import object_status
 from sparklet.model import Failure, InputObject, PartRecord, Position, Shard, ShardState, Slice, SliceKind
 from tests.unit.fanout.world import SOURCE, World
 
@@ -19,7 +19,7 @@ def test_every_object_finds_its_shard_and_where_that_stands(world: World) -> Non
     world.work(lambda n: Failure("ValueError", "bad", retryable=False))
 
     for uri in uris:
-        (found,) = object_fate(world.at, "run-1", uri).shards
+        (found,) = object_status(world.at, "run-1", uri).shards
         assert [item.uri for item in found.items] == [uri] and set(found.items) <= set(found.shard.objects)
         assert found.record is not None and found.record.number == found.shard.number
         assert found.record.state is ShardState.FAILED
@@ -34,7 +34,7 @@ def test_slices_of_an_object_are_found_in_all_their_shards(world: World) -> None
     world.store.put(world.at.part_uri("run-1", "part-0"), body)
     world.ledger.add_part("run-1", PartRecord(0, "part-0", 0, 3, 6, 18, Position(0, "in/big.csv")))
 
-    assert [(each.shard.number, each.items) for each in object_fate(world.at, "run-1", big).shards] == [
+    assert [(each.shard.number, each.items) for each in object_status(world.at, "run-1", big).shards] == [
         (number, (item,)) for number, item in enumerate(slices)
     ]
 
@@ -42,13 +42,13 @@ def test_slices_of_an_object_are_found_in_all_their_shards(world: World) -> None
 def test_an_object_that_was_left_out_is_in_no_shard(world: World) -> None:
     world.run(2)
     for uri in (f"{SOURCE}00000b.csv", f"{SOURCE}zzz"):
-        assert object_fate(world.at, "run-1", uri).shards == ()
+        assert object_status(world.at, "run-1", uri).shards == ()
 
 
 def test_an_object_under_no_input_is_refused(world: World) -> None:
     world.run(1)
     with pytest.raises(PlanError, match=r"s3://data/other lies under no input of run-1"):
-        object_fate(world.at, "run-1", "s3://data/other")
+        object_status(world.at, "run-1", "s3://data/other")
 
 
 def test_a_sealed_shard_that_is_not_entered_yet_is_found(world: World) -> None:
@@ -56,5 +56,5 @@ def test_a_sealed_shard_that_is_not_entered_yet_is_found(world: World) -> None:
     new_run(world.at, world.request())
     plan(world.at, "run-1")
     world.ledger._shards["run-1"].clear()
-    (found,) = object_fate(world.at, "run-1", uris[0]).shards
+    (found,) = object_status(world.at, "run-1", uris[0]).shards
     assert found.record is None

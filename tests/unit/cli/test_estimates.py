@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.cli.choosing import explained
 from sparklet.cli.environment import WorkerSize
+from sparklet.cli.estimates import explained
 from sparklet.fanout.choosing.prices import load_prices
 from sparklet.model import RunOptions
 from tests.unit.cli.conftest import RUN, Desk

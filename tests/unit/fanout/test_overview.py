@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from sparklet.errors import QueueError
-from sparklet.fanout.checking.differences import (
+from sparklet.fanout.checking.overview import (
     Difference,
     Kind,
     Watch,
-    at_a_glance,
     letters_in_keeping,
     missing_messages,
+    queue_differences,
+    recent_manifest_differences,
     verify,
 )
 from sparklet.fanout.checking.recovery import keep
@@ -29,8 +30,8 @@ from tests.unit.test_metrics import check_emf
 def glance(world: World) -> list[Difference]:
     run = world.ledger.get_run("run-1")
     if run.state.ended:
-        return list(at_a_glance(world.at, [], [run]))
-    return list(at_a_glance(world.at, [(run, world.ledger.glance("run-1"))]))
+        return list(recent_manifest_differences(world.at, run))
+    return list(queue_differences(world.at, [(run, world.ledger.glance("run-1"))]))
 
 
 def kinds(found: list[Difference]) -> list[Kind]:
@@ -73,8 +74,8 @@ def test_a_message_that_lies_with_the_dead_letters_is_not_missing(world: World) 
     world.letters.send(entry.body for entry in world.queue._entries.values())
     world.queue._entries.clear()
 
-    assert kinds(list(at_a_glance(world.at, glanced(world)))) == [Kind.NO_MESSAGE]
-    assert list(at_a_glance(replace(world.at, letters=world.letters), glanced(world))) == []
+    assert kinds(list(queue_differences(world.at, glanced(world)))) == [Kind.NO_MESSAGE]
+    assert list(queue_differences(replace(world.at, letters=world.letters), glanced(world))) == []
 
 
 def glanced(world: World) -> list[tuple[Any, Counts]]:
@@ -117,9 +118,9 @@ def test_runs_of_a_map_and_cancelled_ones_are_owed_no_messages(world: World) -> 
     world.queue._entries.clear()
     counts = world.ledger.glance("run-1")
 
-    assert kinds(list(at_a_glance(world.at, [(run, counts)]))) == [Kind.NO_MESSAGE]
-    assert list(at_a_glance(world.at, [(replace(run, dispatch=Dispatch.MAP), counts)])) == []
-    assert list(at_a_glance(world.at, [(replace(run, cancelled_s=1.0), counts)])) == []
+    assert kinds(list(queue_differences(world.at, [(run, counts)]))) == [Kind.NO_MESSAGE]
+    assert list(queue_differences(world.at, [(replace(run, dispatch=Dispatch.MAP), counts)])) == []
+    assert list(queue_differences(world.at, [(replace(run, cancelled_s=1.0), counts)])) == []
 
 
 # --- what lasts ---

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sparklet.cli.console import Screen
+from sparklet.cli.dispatch_modes import MachineWatch
 from sparklet.cli.environment import Choice
-from sparklet.cli.machines import MachineWatch
 from sparklet.model import Counts, Dispatch, ExecutionState, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, Desk, Told
 from tests.unit.fanout.test_listed_once import CountingStore
@@ -39,7 +39,7 @@ def refuses(given: Any) -> None:
 def test_the_loop_is_started_for_the_run_and_plans_it(driven: Desk) -> None:
     driven.world.put(3)
 
-    told = run(driven, "--via", "loop", "--json")
+    told = run(driven, "--dispatch-mode", "loop", "--json")
 
     assert told.code == 0, told.err
     assert told.document["shards"]["succeeded"] == 3
@@ -51,7 +51,7 @@ def test_the_loop_is_started_for_the_run_and_plans_it(driven: Desk) -> None:
 def test_a_map_hands_the_shards_out_without_a_message(driven: Desk) -> None:
     driven.world.put(50)
 
-    told = run(driven, "--via", "map", "--json")
+    told = run(driven, "--dispatch-mode", "map", "--json")
 
     assert told.code == 0, told.err
     assert told.document["shards"]["succeeded"] == 50 and driven.world.bodies() == []
@@ -60,35 +60,35 @@ def test_a_map_hands_the_shards_out_without_a_message(driven: Desk) -> None:
 
 def test_inline_takes_40_shards_and_refuses_more_before_any_work(driven: Desk) -> None:
     driven.world.put(40)
-    assert run(driven, "--via", "inline", "--json").document["shards"]["succeeded"] == 40
+    assert run(driven, "--dispatch-mode", "inline", "--json").document["shards"]["succeeded"] == 40
     driven.world.put(41)
     before = driven.world.keys("s3://sparklet/")
 
-    told = run(driven, "--via", "inline", run_id="run-2")
+    told = run(driven, "--dispatch-mode", "inline", run_id="run-2")
 
-    assert told.code == 1 and "41 shards are more than the 40" in told.err and "--via auto" in told.err
+    assert told.code == 1 and "41 shards are more than the 40" in told.err and "--dispatch-mode auto" in told.err
     assert driven.world.keys("s3://sparklet/") == before
     assert [each.run_id for each in driven.world.ledger.list_runs()] == [RUN]
 
 
-def test_auto_takes_what_the_estimates_choose_and_says_why(driven: Desk) -> None:
+def test_auto_takes_inline_up_to_40_shards_else_the_loop(driven: Desk) -> None:
     driven.world.put(40)
-    few = run(driven, "--via", "auto")
+    few = run(driven, "--dispatch-mode", "auto")
     driven.world.put(41)
-    more = run(driven, "--via", "auto", run_id="run-2")
+    more = run(driven, "--dispatch-mode", "auto", run_id="run-2")
 
-    assert "via inline: 40 shards run at once" in few.out
-    assert "via loop: a map would end" in more.out
+    assert "dispatch mode inline: the plan has no more than 40 shards" in few.out
+    assert "dispatch mode loop: the plan has more than 40 shards" in more.out
     assert [driven.world.ledger.get_run(each).dispatch for each in (RUN, "run-2")] == [Dispatch.MAP, Dispatch.QUEUE]
 
 
-@pytest.mark.parametrize("via", ["none", "auto"])
-def test_a_run_lists_its_input_once(driven: Desk, via: str) -> None:
+@pytest.mark.parametrize("mode", ["queue", "auto"])
+def test_a_run_lists_its_input_once(driven: Desk, mode: str) -> None:
     driven.world.store = CountingStore(driven.world.clock)
     driven.world.store.put(SCRIPT, b"")
     driven.world.put(60)
 
-    told = run(driven, "--via", via, "--json")
+    told = run(driven, "--dispatch-mode", mode, "--json")
 
     assert told.document["shards"]["succeeded"] == 60
     assert driven.world.store.listed == 60
@@ -99,9 +99,9 @@ def test_without_a_machine_nothing_is_put_anywhere(desk: Desk, tmp_path: Path) -
     (tmp_path / "in" / "a.csv").write_text("1\n")
     before = desk.world.keys("s3://sparklet/")
 
-    told = desk.types("run", SCRIPT, "-i", str(tmp_path / "in"), "-o", "s3://data/out/", "--via", "map")
+    told = desk.types("run", SCRIPT, "-i", str(tmp_path / "in"), "-o", "s3://data/out/", "--dispatch-mode", "map")
 
-    assert told.code == 1 and "no state machine for map" in told.err and "--via none" in told.err
+    assert told.code == 1 and "no state machine for map" in told.err and "--dispatch-mode queue" in told.err
     assert desk.world.keys("s3://sparklet/") == before
 
 
@@ -111,8 +111,8 @@ def test_starting_a_run_twice_is_one_run_and_one_execution(driven: Desk) -> None
     assert driven.types("plan", SCRIPT, *ONE_A_SHARD, "--run-id", RUN).code == 0
     begun = driven.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
 
-    told = run(driven, "--via", "loop")
-    again = run(driven, "--via", "loop")
+    told = run(driven, "--dispatch-mode", "loop")
+    again = run(driven, "--dispatch-mode", "loop")
 
     assert told.code == 0, told.err
     assert f"run {RUN} is there already, driven by {RUN}-g0; nothing is started twice" in told.out
@@ -139,7 +139,7 @@ def test_one_key_is_one_run_whatever_drives_it(driven: Desk) -> None:
     [
         (("--next-output", "s3://data/2/"), "has no script that writes there"),
         (("--next", SCRIPT, "--next-output", "./here"), "must be an s3:// folder"),
-        (("--via", "bus"), "'auto', 'loop', 'map', 'inline', 'none'"),
+        (("--dispatch-mode", "bus"), "'queue', 'loop', 'map', 'inline', 'auto'"),
         (("--prices", "/no/such/file"), "the prices /no/such/file cannot be read"),
     ],
 )
@@ -168,15 +168,15 @@ def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Desk) -> Non
 
 
 @pytest.mark.parametrize(
-    ("via", "remedy"),
+    ("mode", "remedy"),
     [("loop", "nothing need be done"), ("map", f"sparklet redrive {RUN} starts a machine for it")],
 )
-def test_watch_tells_that_an_execution_broke_off_why_and_how_to_go_on(desk: Desk, via: str, remedy: str) -> None:
-    desk.machines |= {via: refuses}
+def test_watch_tells_that_an_execution_broke_off_why_and_how_to_go_on(desk: Desk, mode: str, remedy: str) -> None:
+    desk.machines |= {mode: refuses}
     desk.world.put(2)
-    desk.world.dispatch = Dispatch.MAP if via == "map" else Dispatch.QUEUE
+    desk.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
     desk.world.run(2)
-    desk.orchestrator.start(via, f"{RUN}-g0", {"run_id": RUN})
+    desk.orchestrator.start(mode, f"{RUN}-g0", {"run_id": RUN})
     desk.work_from_s, desk.children = desk.world.clock.now_s() + 40, True  # looked at three times before the end
 
     told = desk.types("watch", RUN)
@@ -239,18 +239,18 @@ def test_an_open_run_whose_machine_broke_off_gets_it_again_without_a_new_generat
     assert desk.world.ledger.get_run(RUN).generation == 0
 
 
-@pytest.mark.parametrize("via", ["loop", "map"])
-def test_redrive_starts_the_machine_that_drove_the_run_for_the_next_generation(driven: Desk, via: str) -> None:
+@pytest.mark.parametrize("mode", ["loop", "map"])
+def test_redrive_starts_the_machine_that_drove_the_run_for_the_next_generation(driven: Desk, mode: str) -> None:
     driven.world.put(3)
     driven.do = lambda n: BROKEN if n == 1 else ShardResult()
-    assert run(driven, "--via", via).code == 2
+    assert run(driven, "--dispatch-mode", mode).code == 2
     driven.do = lambda n: ShardResult()
 
     told = driven.types("redrive", RUN)
 
     assert told.code == 0, told.err
     assert f"run {RUN}: 1 shard sent again, generation 1" in told.out
-    assert list(driven.orchestrator.executions) == [f"{via}:{RUN}-g0", f"{via}:{RUN}-g1"]
+    assert list(driven.orchestrator.executions) == [f"{mode}:{RUN}-g0", f"{mode}:{RUN}-g1"]
     assert driven.world.ledger.count(RUN) == Counts(succeeded=3)
     assert (len(driven.world.bodies()) == 0) and driven.world.ledger.get_run(RUN).state is RunState.SUCCEEDED
 
@@ -269,7 +269,7 @@ def test_a_maps_run_is_not_redriven_where_there_is_no_machine_for_it(desk: Desk)
     desk.machines |= {"map": desk.hands_out}
     desk.world.put(2)
     desk.do = lambda n: BROKEN
-    run(desk, "--via", "map")
+    run(desk, "--dispatch-mode", "map")
     del desk.machines["map"]
 
     told = desk.types("redrive", RUN)
@@ -278,12 +278,12 @@ def test_a_maps_run_is_not_redriven_where_there_is_no_machine_for_it(desk: Desk)
     assert desk.world.ledger.get_run(RUN).generation == 0
 
 
-@pytest.mark.parametrize("via", ["loop", "map"])
-def test_cancel_ends_the_waiting_of_a_machine(desk: Desk, via: str) -> None:
-    desk.machines |= {via: None}
-    desk.world.dispatch = Dispatch.MAP if via == "map" else Dispatch.QUEUE
+@pytest.mark.parametrize("mode", ["loop", "map"])
+def test_cancel_ends_the_waiting_of_a_machine(desk: Desk, mode: str) -> None:
+    desk.machines |= {mode: None}
+    desk.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
     desk.world.run(3)
-    execution = desk.orchestrator.start(via, f"{RUN}-g0", {"run_id": RUN})
+    execution = desk.orchestrator.start(mode, f"{RUN}-g0", {"run_id": RUN})
 
     told = desk.types("cancel", RUN)
 

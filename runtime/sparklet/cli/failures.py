@@ -1,0 +1,208 @@
+"""What ``explain`` shows of failures, and what ``redrive`` needs: which shards to redrive, workers of another size."""
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sparklet.cli.console import Screen, count_text
+from sparklet.cli.dispatch_modes import drive, driver_of, machine_name, machine_of, was_driven
+from sparklet.cli.environment import Choice, Environment, LocalPaths
+from sparklet.cli.transfer import changed, local_part, upload
+from sparklet.errors import PlanError
+from sparklet.fanout.checking.redrive import failed_with
+from sparklet.fanout.checking.redrive import redrive as redrive_shards
+from sparklet.fanout.deployment import Deployment
+from sparklet.fanout.plan_parts import planned_shard
+from sparklet.fanout.planning.new_run import repaired_script
+from sparklet.fanout.reporting.explain import FailureGroup
+from sparklet.model import Run, ShardState
+
+OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
+OUT_OF_TIME = ("DeadlineExceededError",)
+MAX_MEMORY_MB, MAX_TIMEOUT_S = 10240, 900
+TIMEOUTS_S = (60, 120, 180, 300, 600, 900)  # that the template's queue has a visibility for
+
+
+def redrive_command(env: Environment, run_id: str, group: FailureGroup) -> str:
+    """The exact command that does this group's shards again, with larger workers where size was the cause."""
+    words = ["sparklet", "redrive", run_id, *group.redrive]
+    name = group.error_class.rpartition(".")[2]
+    if name in OUT_OF_MEMORY and env.size.memory_mb < MAX_MEMORY_MB:
+        words += ["--memory", str(min(MAX_MEMORY_MB, 2 * env.size.memory_mb))]
+    if name in OUT_OF_TIME and (env.local or env.size.timeout_s < MAX_TIMEOUT_S):
+        longer_s = 2 * env.size.timeout_s
+        words += ["--timeout", str(longer_s if env.local else min(MAX_TIMEOUT_S, longer_s))]
+    return shlex.join([*words, *(("--stack", env.stack) if env.stack else ())])
+
+
+def local_file(env: Environment, run_id: str, group: FailureGroup) -> str:
+    """The file on this machine that the example's object was made from; "" if it was not."""
+    if not env.local:
+        return ""
+    path = local_part(group.example_object, LocalPaths.load(env.paths_dir, run_id).inputs)
+    return "" if path is None else str(path)
+
+
+def group_document(env: Environment, run_id: str, group: FailureGroup) -> dict[str, Any]:
+    """One cause, for --json."""
+    return {
+        "error_class": group.error_class,
+        "message": group.pattern,
+        "count": group.count,
+        "shards": group.shards.text(),
+        "shards_complete": group.shards.whole,
+        "example_shard": group.example.number,
+        "example_object": group.example_object or None,
+        "example_file": local_file(env, run_id, group) or None,
+        "example_message": group.example.error_message,
+        "script_line": group.line,
+        "came_back_unrun": group.unrun,
+        "reason": group.advice.reason,
+        "remedy": group.advice.remedy,
+        "redrive": redrive_command(env, run_id, group),
+    }
+
+
+def group_table(env: Environment, run_id: str, group: FailureGroup) -> RenderableType:
+    """One cause, for people."""
+    title = Text(f"{count_text(group.count, 'shard')}: {group.error_class or '(no cause given)'}", style="bold red")
+    facts = Table.grid(padding=(0, 2))
+    shown = local_file(env, run_id, group) or group.example_object
+    example = f"shard {group.example.number}" + (f", {shown}" if shown else "")
+    more = group.example.object_count - 1
+    facts.add_row("  example", Text(example + (f" and {more} more" if more > 0 else "")))
+    facts.add_row("  says", Text(group.example.error_message))
+    if group.unrun:
+        facts.add_row(
+            "  came back unrun", Text(f"{count_text(group.unrun, 'message')}: receives that no attempt followed")
+        )
+    facts.add_row("  reason", Text(group.advice.reason))
+    facts.add_row("  remedy", Text(group.advice.remedy))
+    facts.add_row("  then", Text(redrive_command(env, run_id, group), style="cyan"))
+    return Group(title, facts, Text(""))
+
+
+def selected(at: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) -> tuple[int, ...]:
+    """The shards that both options mean; none: all that failed."""
+    return failed_with(at, run_id, cause, numbers or None) if cause else numbers
+
+
+def make_room(choice: Choice, screen: Screen) -> Choice:
+    """End a kept local stack of another size that nobody uses, so that it is started anew with the wanted one."""
+    from sparklet.local.stack import end_if_unused, running
+
+    info = None if choice.stack else running(choice.state)
+    if info is None or (choice.memory_mb in (None, info.memory_mb) and choice.timeout_s in (None, info.timeout_s)):
+        return choice
+    same = replace(
+        choice,
+        workers=info.workers,
+        memory_mb=choice.memory_mb or info.memory_mb,
+        timeout_s=choice.timeout_s or info.timeout_s,
+    )
+    if not end_if_unused(choice.state, screen.say):
+        return same
+    screen.say(f"the local stack is started anew with {same.memory_mb} MB and {same.timeout_s} s a worker")
+    return replace(same, keep=True)
+
+
+def refuse_other_size(env: Environment, memory_mb: int | None, timeout_s: int | None) -> None:
+    """PlanError with the remedy if the workers have not the size that was asked for.
+
+    The local stack is deployed with it, unless others use it. A deployed stack is not changed from here: that needs
+    permission to change its functions, and affects every run on it.
+    """
+    wrong = {
+        "memory": (memory_mb, env.size.memory_mb, "FunctionMemoryMB"),
+        "timeout": (timeout_s, env.size.timeout_s, "FunctionTimeoutS"),
+    }
+    changes = {name: (wanted, key) for name, (wanted, has, key) in wrong.items() if wanted not in (None, has)}
+    if not changes:
+        return
+    asked = " and ".join(f"--{name} {wanted}" for name, (wanted, _) in changes.items())
+    if env.local:
+        raise PlanError(
+            f"{asked} cannot be had: another sparklet uses the local stack as it is "
+            f"({env.size.memory_mb} MB, {env.size.timeout_s} s); wait for its end, or end it: sparklet stop"
+        )
+    if timeout_s is not None and timeout_s not in TIMEOUTS_S:
+        raise PlanError(f"--timeout {timeout_s} must be one of {', '.join(map(str, TIMEOUTS_S))} on a deployed stack")
+    parameters = {**env.parameters, **{key: str(wanted) for wanted, key in changes.values()}}
+    without = " and ".join(f"--{name}" for name in changes)
+    raise PlanError(
+        f"{asked}: the workers of {env.stack} have {env.size.memory_mb} MB and {env.size.timeout_s} s, and a redrive "
+        f"does not change a deployed stack. Change it, then redrive without {without}:\n"
+        f"{_update_command(env, parameters, {key for _, key in changes.values()})}"
+    )
+
+
+def _update_command(env: Environment, parameters: dict[str, str], changed: set[str]) -> str:
+    """The one command that changes these parameters and no other, and waits for it."""
+    given = [
+        f"ParameterKey={key},ParameterValue={value}" if key in changed else f"ParameterKey={key},UsePreviousValue=true"
+        for key, value in sorted(parameters.items())
+    ]
+    update = ["aws", "cloudformation", "update-stack", "--stack-name", env.stack, "--use-previous-template"]
+    capabilities = ["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
+    wait = ["aws", "cloudformation", "wait", "stack-update-complete", "--stack-name", env.stack]
+    return f"{shlex.join([*update, *capabilities, '--parameters', *given])} && {shlex.join(wait)}"
+
+
+def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: str, screen: Screen) -> None:
+    """Send failed shards again, repaired local inputs put into the bucket first; a run of a machine's gets it anew."""
+    run = env.at.ledger.get_run(run_id)
+    driven = was_driven(env, run)
+    if driven and not shards and _only_its_machine_is_gone(env, run):
+        drive(env, run, screen)
+        return
+    if driven:
+        machine_of(env, machine_name(run.dispatch))
+    if env.local:
+        _upload_repaired(env, run, screen)
+    ref = repaired_script(env.at, run, script) if script else None
+    redriven = redrive_shards(env.at, run_id, shards or None, ref)
+    sent = count_text(max(redriven.messages, redriven.shards), "shard")
+    screen.say(f"run {run_id}: {sent} sent again, generation {redriven.run.generation}")
+    if driven:
+        drive(env, redriven.run, screen)
+    if redriven.unplanned:
+        screen.warn(
+            f"{run_id} was cancelled before its plan was done: objects that were never planned stay so; "
+            "start another run for them (--incremental leaves out what this one does)"
+        )
+
+
+def _only_its_machine_is_gone(env: Environment, run: Run) -> bool:
+    """Whether the run is open and none of its shards has failed, but nobody drives it any more."""
+    if run.state.ended or run.cancelled_s is not None:
+        return False
+    driver = driver_of(env, run)
+    if driver is None or driver.status.state.ended:
+        return next(env.at.ledger.shards(run.run_id, ShardState.FAILED), None) is None
+    return False
+
+
+def _upload_repaired(env: Environment, run: Run, screen: Screen) -> None:
+    """Put those inputs of failed shards again that were repaired locally since."""
+    inputs = LocalPaths.load(env.paths_dir, run.run_id).inputs
+    if not inputs:
+        return
+    repaired = changed(env.at.store, _failed_inputs(env, run, inputs))
+    if repaired:
+        screen.say(f"putting {len(repaired)} repaired files into the bucket")
+        upload(env.at.store, repaired, screen.say)
+
+
+def _failed_inputs(env: Environment, run: Run, inputs: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    for record in env.at.ledger.shards(run.run_id, ShardState.FAILED):
+        for each in planned_shard(env.at, record).objects:
+            path = local_part(each.uri, inputs)
+            if path is not None and path.is_file() and os.access(path, os.R_OK):
+                yield path, each.uri

@@ -1,0 +1,303 @@
+"""What is shown of one run: its summary, and for an operator pace, end, cost, slow shards, driver and follow-ups."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from sparklet.cli.console import Screen, count_text, duration_text, exit_code, size_text, time_text, usd_text
+from sparklet.cli.dispatch_modes import Driver, driver_of, recorded_failures
+from sparklet.cli.environment import Environment, LocalPaths
+from sparklet.cli.estimates import costs_text, rounded, worker_of
+from sparklet.cli.render import STYLES, add_skipped, counts_document, shard_document, shards_table
+from sparklet.errors import OrchestrationError
+from sparklet.fanout.checking.follow_ups import FollowUp, checked, followed
+from sparklet.fanout.checking.overview import Difference
+from sparklet.fanout.choosing.costs import COST_EXCLUDES, COST_INCLUDES, costs_so_far
+from sparklet.fanout.choosing.prices import Prices
+from sparklet.fanout.planning.follow_up_ids import check_id, next_id
+from sparklet.fanout.reporting.observed import Observation, observe, seconds_of
+from sparklet.fanout.reporting.summary import Summary
+from sparklet.model import Dispatch, Run, RunState, ShardRecord
+
+MAX_FAILED_EXECUTIONS = 5
+MAX_CAUSES_WATCHED = 3
+OPEN_STATES = tuple(state for state in RunState if not state.ended)
+
+
+@dataclass(frozen=True)
+class Follower:
+    """A run that checks this run's result, or works on what it wrote."""
+
+    what: str  # check or next
+    script: str
+    run_id: str
+    state: str
+    error_class: str = ""  # why it failed
+    message: str = ""
+
+    @property
+    def status(self) -> str:
+        """Its run and state, in words."""
+        cause = f": {self.error_class}: {self.message}" if self.error_class else ""
+        more = f"; sparklet watch {self.run_id} shows it" if self.state in OPEN_STATES else ""
+        return f"{self.run_id} {self.state}{cause}{more}"
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run, looked at once."""
+
+    run: Run
+    found: Observation
+    costs: Mapping[str, float]  # so far, US dollars
+    local: bool
+    driver: Driver | None  # what was started from a command line to drive it, if that can be known
+    failed_executions: tuple[Mapping[str, Any], ...]  # of any starter, as they were recorded
+    follow_ups: tuple[Follower, ...]
+
+    def document(self) -> dict[str, Any]:
+        """For --json, beside the summary."""
+        pace, now_s = self.found.pace, self.found.now_s
+        left_s = pace.remaining_s
+        return {
+            "shards_per_min": round(pace.now, 3),
+            "average_shards_per_min": round(pace.average, 3),
+            "remaining_s": None if left_s is None else round(left_s, 1),
+            "estimated_end": None if left_s is None else time_text(now_s + left_s),
+            "slowest": [_slow_document(record, now_s) for record in self.found.slowest],
+            "longest_running": [_slow_document(record, now_s) for record in self.found.longest],
+            "lost_workers": [{"shard": number, "since": since} for number, since in self.found.lost],
+            "cost_usd": rounded(sum(self.costs.values())),
+            "costs_usd": {what: rounded(cost) for what, cost in self.costs.items()},
+            "cost_includes": COST_INCLUDES,
+            "cost_excludes": COST_EXCLUDES,
+            "dispatch": str(self.run.dispatch),
+            "execution": self.driver and {"name": self.driver.name, **asdict(self.driver.status)},
+            "failed_executions": list(self.failed_executions),
+            "follow_ups": [asdict(each) for each in self.follow_ups],
+            "parent": self.run.parent or None,
+        }
+
+    def add_rows(self, facts: Table, *, brief: bool = False) -> None:
+        """The same for people, below the summary's facts; ``brief``: without what a display shows itself."""
+        pace = self.found.pace
+        if pace.average and not brief:
+            now = f"{_rate(pace.now)} now, " if self.found.summary.counts.open else ""
+            facts.add_row("pace", f"{now}{_rate(pace.average)} shards/min on average{self._end_text()}")
+        where = " (on AWS)" if self.local else ""
+        facts.add_row("cost so far", f"about {usd_text(sum(self.costs.values()))}{where}: {costs_text(self.costs)}")
+        if not brief:
+            facts.add_row("", Text(f"of {COST_INCLUDES}; not of {COST_EXCLUDES}", style="dim"))
+        for number, since in self.found.lost:
+            facts.add_row("lost worker", Text(lost_text(number, since), style="yellow"))
+        if self.run.parent:
+            facts.add_row("follows", Text(self.run.parent))
+        if driver := self.driver:
+            broken = driver.broken_off and not self.run.state.ended
+            text = driver.broken_off_text(self.run) if broken else f"{driver.name}: {driver.status.state}"
+            facts.add_row("driven by", Text(text, style="red" if broken else ""))
+        elif self.run.dispatch is Dispatch.MAP:
+            facts.add_row("driven by", "a state machine that was not started from here")
+        for each in self.failed_executions:
+            text = f"{each['execution']} in {each['where']}: {each['error']}: {each['cause']}"
+            facts.add_row("broke off", Text(text))
+        for follower in self.follow_ups:
+            facts.add_row(follower.what, Text(f"{follower.script} → {follower.status}"))
+
+    def details(self) -> RenderableType:
+        """What is shown below the counts while a run is watched."""
+        facts = Table.grid(padding=(0, 2))
+        self.add_rows(facts, brief=True)
+        for cause in self.found.summary.causes[:MAX_CAUSES_WATCHED]:
+            example = f"{cause.count} × {cause.error_class}: shard {cause.example_shard}: {cause.example_message}"
+            facts.add_row("failed", Text(example, style="red"))
+        return Group(facts, *self.slow_shards())
+
+    def slow_shards(self) -> Iterator[RenderableType]:
+        """A table of the shards that take longest, those still running first; nothing if none was begun."""
+        shown = [*self.found.longest, *self.found.slowest]
+        if not shown:
+            return
+        table = Table("shard", "took", "state", "attempts", "log stream", show_edge=False, title_justify="left")
+        table.title = "slowest shards"
+        for record in shown:
+            stream = Text(record.log_stream or "–", overflow="fold")
+            took = duration_text(seconds_of(record, self.found.now_s))
+            table.add_row(str(record.number), took, str(record.state), str(record.attempts), stream)
+        yield from (Text(""), table)
+
+    def _end_text(self) -> str:
+        remaining_s = self.found.pace.remaining_s
+        if remaining_s is None:
+            return ""
+        return f"; about {duration_text(remaining_s)} left, until {time_text(self.found.now_s + remaining_s)} UTC"
+
+
+def look(env: Environment, run: Run, prices: Prices) -> RunView:
+    """Look at a run: one pass over its shards, and a few more reads."""
+    found = observe(run, env.at.ledger.shards(run.run_id), env.at.clock.now_s())
+    try:
+        driver = driver_of(env, run)
+    except OrchestrationError:  # a view without it is better than none; the ledger has the rest
+        driver = None
+    return RunView(
+        run=run,
+        found=found,
+        costs=costs_so_far(found, run.dispatch, worker_of(env.size, local=env.local), prices),
+        local=env.local,
+        driver=driver,
+        failed_executions=tuple(islice(recorded_failures(env, run), MAX_FAILED_EXECUTIONS)),
+        follow_ups=tuple(follow_ups(env, run)),
+    )
+
+
+def lost_text(number: int, since: str) -> str:
+    """An open shard whose worker was lost."""
+    return f"shard {number}: {since}; the shard is done again"
+
+
+def follow_ups(env: Environment, run: Run) -> Iterator[Follower]:
+    """The run's check and the next run, as far as they have come."""
+    if run.check:
+        run_id = check_id(run.run_id, run.generation)
+        yield _follower("check", run.check.source_uri, run_id, checked(env.at, run))
+    if run.next:
+        run_id = next_id(run.run_id, run.generation)
+        yield _follower("next", run.next.script.source_uri, run_id, followed(env.at, run))
+
+
+def _follower(what: str, script: str, run_id: str, found: FollowUp | None) -> Follower:
+    if found is None:
+        return Follower(what, script, run_id, "not begun")
+    return Follower(what, script, run_id, str(found.state), found.error_class, found.message)
+
+
+def show_finished(env: Environment, run_id: str, screen: Screen, summary: Summary) -> None:
+    """Show what came of a run that was watched to its end, and exit with its code."""
+    show_summary(env, screen, run_id, summary)
+    for follower in follow_ups(env, env.at.ledger.get_run(run_id)):
+        screen.say(f"{follower.what}: {follower.status}")
+    raise typer.Exit(exit_code(summary.state))
+
+
+def show_summary(
+    env: Environment,
+    screen: Screen,
+    run_id: str,
+    summary: Summary,
+    records: list[ShardRecord] | None = None,
+    view: RunView | None = None,
+    differences: tuple[Difference, ...] | None = None,
+) -> None:
+    """Show a run's result.
+
+    Parameters
+    ----------
+    records
+        Every shard, where all are to be listed.
+    view
+        What an operator sees beyond the result.
+    differences
+        Between ledger, manifest and output, where they were compared.
+    """
+    found = env.at.ledger.get_run(run_id)
+    output = (LocalPaths.load(env.paths_dir, run_id).output if env.local else "") or found.output_uri
+    manifest = env.at.run_uri(run_id, "manifest.json")
+    if screen.as_json:
+        document = summary_document(found, summary, output, manifest) | (view.document() if view else {})
+        if differences is not None:
+            document["differences"] = [asdict(each) for each in differences]
+        if records is not None:
+            document["shard_list"] = [shard_document(record) for record in records]
+        screen.document(document)
+        return
+    logs = str(env.state / "log") if env.state else ""
+    screen.out.print(summary_table(found, summary, output, manifest, logs, view))
+    if records is not None:
+        screen.out.print(shards_table(records))
+    if differences == ():
+        screen.out.print("verified: ledger, manifest and output agree")
+    for each in differences or ():
+        screen.warn(f"{each.kind}: {each.found}")
+
+
+def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> dict[str, Any]:
+    """What a run has to show."""
+    return {
+        "run_id": run.run_id,
+        "state": str(summary.state),
+        "cancelled": time_text(run.cancelled_s) if run.cancelled_s else None,
+        "generation": summary.generation,
+        "shards": counts_document(summary.counts),
+        "objects": summary.objects,
+        "input_bytes": summary.input_bytes,
+        "rows": summary.rows,
+        "output_bytes": summary.output_bytes,
+        "inputs": list(run.inputs),
+        "lists": [each.uri for each in run.lists],
+        "skipped": dict(run.skipped),
+        "attempts": summary.attempts,
+        "came_back_unrun": summary.unrun,
+        "task_s": round(summary.task_s, 3),
+        "duration_s": round(summary.duration_s, 3),
+        "output": output,
+        "manifest": manifest,
+        "failures": [asdict(cause) for cause in summary.causes],
+    }
+
+
+def summary_table(
+    run: Run, summary: Summary, output: str, manifest: str, logs: str = "", view: RunView | None = None
+) -> RenderableType:
+    """What a run has to show, for people; ``logs`` is the folder of the workers' logs, ``view`` what more there is."""
+    counts = summary.counts
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("run", Text(run.run_id, style="bold"))
+    state = f"{summary.state} (being cancelled)" if run.cancelled_s and not summary.state.ended else str(summary.state)
+    facts.add_row("state", Text(state, style=STYLES.get(summary.state, "cyan")))
+    states = f"{counts.succeeded} succeeded, {counts.failed} failed"
+    states += f", {counts.running} running, {counts.pending} pending" if counts.open else ""
+    facts.add_row("shards", f"{counts.total}: {states}")
+    facts.add_row("input", f"{count_text(summary.objects, 'object')}, {size_text(summary.input_bytes)}")
+    add_skipped(facts, run.skipped)
+    if summary.rows is not None:
+        facts.add_row("rows", f"{summary.rows:,}")
+    if summary.unrun:
+        messages = count_text(summary.unrun, "message")
+        facts.add_row("came back unrun", f"{messages}, dead letters without an attempt; each was sent again")
+    facts.add_row("time", f"{duration_text(summary.duration_s)} ({duration_text(summary.task_s)} of work)")
+    facts.add_row("output", Text(output))
+    if summary.state.ended:
+        facts.add_row("manifest", Text(manifest))
+    if view:
+        view.add_rows(facts)
+    if logs and summary.causes:
+        facts.add_row("logs", Text(f"{logs} (status {run.run_id} --shards --json names each shard's)"))
+    return Group(facts, *(view.slow_shards() if view else ()), *_causes(run, summary))
+
+
+def _causes(run: Run, summary: Summary) -> Iterator[RenderableType]:
+    """Why shards failed, and what to do about it; nothing where none has."""
+    if not summary.causes:
+        return
+    causes = Table("shards", "cause", "example", title="failures", title_justify="left", show_edge=False)
+    for cause in summary.causes:
+        example = f"shard {cause.example_shard}: {cause.example_message}"
+        causes.add_row(str(cause.count), escape(cause.error_class), escape(example))
+    next_step = f"sparklet explain {run.run_id} says what to do; then: sparklet redrive {run.run_id}"
+    yield from (Text(""), causes, Text(next_step, style="dim"))
+
+
+def _rate(per_min: float) -> str:
+    return f"{per_min:,.0f}" if per_min >= 10 else f"{per_min:.2g}"
+
+
+def _slow_document(record: ShardRecord, now_s: float) -> dict[str, Any]:
+    return {**shard_document(record), "seconds": round(seconds_of(record, now_s), 3)}

@@ -1,0 +1,56 @@
+"""How a run's shards reach the workers, and the rule that ``auto`` follows.
+
+========  ==========================================  =======================================================
+mode      who hands the shards out                    who plans the run and brings it to its end
+========  ==========================================  =======================================================
+queue     the queue, a message for each shard         the command, or else the checker that runs every minute
+loop      the queue, a message for each shard         the ``loop`` state machine
+map       a Distributed Map, a child for each shard   the ``map`` state machine
+inline    the same machine's inline Map               the ``map`` state machine; up to 40 shards
+========  ==========================================  =======================================================
+
+``auto`` takes ``inline`` for up to 40 shards and ``loop`` for more, or wherever ``--rate`` paces the messages.
+``map`` is for a run whose shards must all begin at once: its workers begin within seconds, once the plan is sealed.
+The ledger keeps only who hands the shards out (``model.Dispatch``).
+"""
+
+from enum import StrEnum
+
+from sparklet.model import INLINE_MOST, Dispatch
+
+
+class DispatchMode(StrEnum):
+    """How a run's shards reach the workers."""
+
+    QUEUE = "queue"
+    LOOP = "loop"
+    MAP = "map"
+    INLINE = "inline"
+
+    @property
+    def machine(self) -> str:
+        """The state machine that drives such a run; empty: none does."""
+        if self is DispatchMode.QUEUE:
+            return ""
+        return "loop" if self is DispatchMode.LOOP else "map"
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """Who hands the shards out, as the ledger keeps it."""
+        return Dispatch.MAP if self.machine == "map" else Dispatch.QUEUE
+
+
+def automatic_mode(shards: int, rate_per_s: float) -> tuple[DispatchMode, str]:
+    """The mode that ``auto`` takes for a plan, and why."""
+    if rate_per_s:
+        return DispatchMode.LOOP, "only messages can be paced (--rate)"
+    if shards <= INLINE_MOST:
+        return DispatchMode.INLINE, f"the plan has no more than {INLINE_MOST} shards"
+    return DispatchMode.LOOP, f"the plan has more than {INLINE_MOST} shards"
+
+
+def inline_refusal(shards: int) -> str:
+    """Why a plan of so many shards cannot be dispatched inline; empty if it can."""
+    if shards <= INLINE_MOST:
+        return ""
+    return f"{shards:,} shards are more than the {INLINE_MOST} that run at once in an inline Map; use map or loop"

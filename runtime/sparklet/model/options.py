@@ -1,0 +1,191 @@
+"""What a run takes in, how it packs its shards and how much failure it tolerates; and how people write each of these.
+
+A field that users set carries a ``Key``: its name in a document (the planner function's event), its option on the
+command line, its unit, its bounds and its help. ``fanout.planning.request`` reads both by these, and nothing else.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from sparklet.errors import SettingsError
+
+RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION = "The run", "Input", "Shards", "Failures and pace", "Orchestration"
+MIB = 1024 * 1024
+BY_WORKER = -1  # of max_shard_bytes: by what a worker of the stack takes on, see RunRequest.fitted
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """How people write one value of a run's request."""
+
+    name: str  # in a document; with dashes the option of the command line
+    panel: str  # the group in which help shows it
+    help: str
+    kind: str = ""  # see request.KINDS; "": by the field's type
+    options: tuple[str, ...] = ()  # where the option has another name or a short one
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    shown: str = ""  # the default as help shows it, where it has a unit
+    value: str = ""  # of a flag: what it sets the field to
+    argument: bool = False  # an argument of the command, no option
+    document: bool = True  # False: on the command line only
+    command: bool = True  # False: in documents only
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the input is read, where it is not simply the function's own."""
+
+    requester_pays: Annotated[bool, Key("requester_pays", INPUT, "You pay for reading the input.")] = False
+    role_arn: Annotated[
+        str,
+        Key(
+            "role", INPUT, "Role that is assumed to read the input, as in another account.", kind="role", metavar="ARN"
+        ),
+    ] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a run takes in, how it packs its shards and how much failure it tolerates."""
+
+    target_bytes: Annotated[
+        int,
+        Key(
+            "shard_size",
+            SHARDS,
+            "Stored bytes a shard is packed up to.",
+            kind="size",
+            metavar="SIZE",
+            minimum=1,
+            shown="128MiB",
+        ),
+    ] = 128 * MIB  # compressed ones weighed
+    max_objects: Annotated[
+        int, Key("max_objects", SHARDS, "Objects a shard may hold; 1: one file a shard.", metavar="N", minimum=1)
+    ] = 1000
+    include: Annotated[
+        tuple[str, ...],
+        Key("include", INPUT, "Only keys below the input that match this; may be repeated.", metavar="GLOB"),
+    ] = ()
+    exclude: Annotated[
+        tuple[str, ...], Key("exclude", INPUT, "No keys that match this; may be repeated.", metavar="GLOB")
+    ] = ()
+    modified_since_s: Annotated[
+        float,
+        Key(
+            "since",
+            INPUT,
+            "Only objects written since: 2026-11-20, 2026-11-20T08:30 (UTC); on the command line also 36h, 7d ago.",
+            kind="time",
+            metavar="TIME",
+        ),
+    ] = 0.0
+    incremental: Annotated[
+        bool, Key("incremental", INPUT, "Leave out what a succeeded shard of an earlier run of the same name has done.")
+    ] = False
+    all_versions: Annotated[bool, Key("versions", INPUT, "Every version of each object, not the current one.")] = False
+    keep_empty: Annotated[bool, Key("keep_empty", INPUT, "Plan objects of 0 bytes too.")] = False
+    archived: Annotated[
+        str,
+        Key(
+            "archived", INPUT, "What to do about objects in Glacier that are not restored.", choices=("refuse", "skip")
+        ),
+    ] = "refuse"
+    other_region: Annotated[
+        bool, Key("other_region", INPUT, "Allow buckets of another region: slower, and transfer costs.")
+    ] = False
+    group_by: Annotated[
+        str,
+        Key(
+            "group_by",
+            SHARDS,
+            "Objects of different folders, or of different matches of a pattern such as 'dt=*', share no shard.",
+            metavar="prefix|PATTERN",
+        ),
+    ] = ""
+    compression_factor: Annotated[
+        float,
+        Key(
+            "compression_factor",
+            SHARDS,
+            "What a stored byte of a compressed object (.gz, .zst, …) weighs in --shard-size.",
+            metavar="X",
+            minimum=1,
+        ),
+    ] = 4.0
+    split: Annotated[
+        str,
+        Key(
+            "split",
+            SHARDS,
+            "Cut objects above --shard-size: csv at lines (no line breaks within quotes), lines, parquet at row "
+            "groups; auto: by their names.",
+            choices=("auto", "csv", "lines", "parquet"),
+        ),
+    ] = ""
+    max_shard_bytes: Annotated[
+        int,
+        Key(
+            "max_shard_size",
+            SHARDS,
+            "The largest shard one function takes on; 0: no limit (default: by its memory and /tmp).",
+            kind="size",
+            metavar="SIZE",
+        ),
+    ] = 0  # weighed
+    oversize: Annotated[
+        str,
+        Key(
+            "oversize",
+            SHARDS,
+            "A shard above that: refuse the plan, or mark the shard FAILED for another engine.",
+            choices=("refuse", "mark"),
+        ),
+    ] = "refuse"
+    max_attempts: Annotated[
+        int, Key("max_attempts", FAILURES, "Attempts a shard has before it is FAILED.", metavar="N", minimum=1)
+    ] = 3
+    tolerated_failure_count: Annotated[
+        int,
+        Key(
+            "tolerate",
+            FAILURES,
+            "Failed shards that still let the run succeed: 5, or 2.5%.",
+            kind="tolerance",
+            metavar="N|P%",
+            shown="0",
+        ),
+    ] = 0
+    tolerated_failure_percentage: float = 0.0  # read with the count
+    time_limit_s: float = 3 * 24 * 3600  # below the queue's retention of 4 days
+    rate_per_s: Annotated[
+        float,
+        Key(
+            "rate",
+            FAILURES,
+            "Messages sent a second, so that a run does not starve others; 0: no limit.",
+            metavar="N",
+            minimum=0,
+        ),
+    ] = 0.0
+    existing: Annotated[
+        str,
+        Key(
+            "append",
+            RUN,
+            "Write beside what the output holds already; --incremental does so, too.",
+            kind="flag",
+            value="append",
+        ),
+        Key("overwrite", RUN, "Replace what earlier runs wrote to the output.", kind="flag", value="overwrite"),
+    ] = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.incremental and self.existing == "overwrite":
+            raise SettingsError(
+                "an incremental run cannot overwrite: what it deletes would never be planned again; leave out one"
+            )
+        if self.incremental and self.existing == "refuse":
+            object.__setattr__(self, "existing", "append")
