@@ -79,10 +79,10 @@ def walk_event(walk: Walk, folder: Path) -> None:
     names = {"SPARKLET_BUCKET": BUCKET, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": str(folder / "scratch")}
     bench = make_bench(worker_settings(names))
     (ref,) = bench.plan()
-    _after(bench.ledger, "succeed", walk.end)
+    _after(bench.ledger.attempts, "succeed", walk.end)
     with walk.recorded():
         bench.deliver()
-    assert bench.ledger.get_shard(ref.run_id, ref.shard).state is ShardState.SUCCEEDED
+    assert bench.ledger.shards.get(ref.run_id, ref.shard).state is ShardState.SUCCEEDED
 
 
 def walk_run(walk: Walk, folder: Path) -> None:

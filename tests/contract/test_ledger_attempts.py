@@ -133,18 +133,18 @@ def test_a_released_shard_can_be_claimed_and_keeps_its_cause(one: Ledger, run_id
 def test_saying_it_twice_is_fine(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 3)
     for number in range(3):
-        ledger.claim(ref(run_id, number), "a", LEASE_S, MOST_ATTEMPTS)
+        ledger.attempts.claim(ref(run_id, number), "a", LEASE_S, MOST_ATTEMPTS)
     for _ in range(2):
-        ledger.succeed(run_id, 0, "a", ShardResult(1))
-        ledger.fail(run_id, 1, "a", BROKEN)
-        ledger.release(run_id, 2, "a", FLAKY)
+        ledger.attempts.succeed(run_id, 0, "a", ShardResult(1))
+        ledger.attempts.fail(run_id, 1, "a", BROKEN)
+        ledger.attempts.release(run_id, 2, "a", FLAKY)
 
-    assert [record.state for record in ledger.shards(run_id)] == [
+    assert [record.state for record in ledger.shards.list(run_id)] == [
         ShardState.SUCCEEDED,
         ShardState.FAILED,
         ShardState.PENDING,
     ]
-    assert [record.attempts for record in ledger.shards(run_id)] == [1, 1, 1]
+    assert [record.attempts for record in ledger.shards.list(run_id)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("state", ["pending", "held by b", "released", "succeeded by b", "failed by b"])

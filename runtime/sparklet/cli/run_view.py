@@ -142,7 +142,7 @@ class RunView:
 
 def look(env: Environment, run: Run, prices: Prices) -> RunView:
     """Look at a run: one pass over its shards, and a few more reads."""
-    found = observe(run, env.at.ledger.shards(run.run_id), env.at.clock.now_s())
+    found = observe(run, env.at.ledger.shards.list(run.run_id), env.at.clock.now_s())
     try:
         driver = driver_of(env, run)
     except OrchestrationError:  # a view without it is better than none; the ledger has the rest
@@ -182,7 +182,7 @@ def _follower(what: str, script: str, run_id: str, found: FollowUp | None) -> Fo
 def show_finished(env: Environment, run_id: str, screen: Screen, summary: Summary) -> None:
     """Show what came of a run that was watched to its end, and exit with its code."""
     show_summary(env, screen, run_id, summary)
-    for follower in follow_ups(env, env.at.ledger.get_run(run_id)):
+    for follower in follow_ups(env, env.at.ledger.runs.get(run_id)):
         screen.say(f"{follower.what}: {follower.status}")
     raise typer.Exit(exit_code(summary.state))
 
@@ -207,7 +207,7 @@ def show_summary(
     differences
         Between ledger, manifest and output, where they were compared.
     """
-    found = env.at.ledger.get_run(run_id)
+    found = env.at.ledger.runs.get(run_id)
     output = (LocalPaths.load(env.paths_dir, run_id).output if env.local else "") or found.output_uri
     manifest = env.at.run_uri(run_id, "manifest.json")
     if screen.as_json:

@@ -156,7 +156,7 @@ def _planned(env: Environment, run: Run, screen: Screen) -> Run:
     try:
         return plan(env.at, run.run_id, show)
     except CheckpointConflictError:
-        run = env.at.ledger.get_run(run.run_id)
+        run = env.at.ledger.runs.get(run.run_id)
         if run.cancelled_s is None:
             raise
         screen.warn(f"run {run.run_id} was cancelled while it was planned")
@@ -191,7 +191,7 @@ def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summ
             if report.run.state.ended:
                 break
             env.at.clock.sleep(poll_s(report.counts))
-    summary = report.summary or summarize(report.run, env.at.ledger)
+    summary = report.summary or summarize(report.run, env.at.ledger.shards)
     if env.local:
         fill_output(env, report.run, screen)
     return summary
@@ -230,5 +230,5 @@ def fill_output(env: Environment, run: Run, screen: Screen) -> None:
     paths = LocalPaths.load(env.paths_dir, run.run_id)
     if paths.output:
         screen.say(f"filling {paths.output}")
-        succeeded = {record.number for record in env.at.ledger.shards(run.run_id, ShardState.SUCCEEDED)}
+        succeeded = {record.number for record in env.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)}
         fill(env.at.store, run, paths, succeeded, screen.say)

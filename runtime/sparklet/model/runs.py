@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sparklet.errors import ScriptNotAllowedError, SettingsError
+from sparklet.errors import ScriptNotAllowedError
 from sparklet.model.options import Access, RunOptions
 
 

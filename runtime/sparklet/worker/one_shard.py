@@ -110,17 +110,17 @@ def exit_code(outcome: Outcome) -> int:
 
 
 def _reference(ledger: Ledger, clock: Clock, command: ShardCommand, log: Log) -> ShardRef:
-    record = ledger.get_shard(command.run_id, command.shard)
+    record = ledger.shards.get(command.run_id, command.shard)
     for _ in range(GENERATION_TRIES if command.redrive else 0):
         if record.state is not ShardState.FAILED:
             break
         with suppress(LedgerError):  # somebody else opened a generation: the next try is one later
-            run = ledger.get_run(command.run_id)
-            run = ledger.start_generation(command.run_id, run.generation + 1, run.scripts[-1])
-            ledger.redrive(command.run_id, command.shard, run.generation)
+            run = ledger.runs.get(command.run_id)
+            run = ledger.runs.start_generation(command.run_id, run.generation + 1, run.scripts[-1])
+            ledger.attempts.redrive(command.run_id, command.shard, run.generation)
             log.info("the FAILED shard is open again", generation=run.generation)
         clock.sleep(0.1)
-        record = ledger.get_shard(command.run_id, command.shard)
+        record = ledger.shards.get(command.run_id, command.shard)
     if command.generation is None or command.redrive:
         return record.ref
     return replace(record.ref, generation=command.generation)

@@ -83,12 +83,14 @@ class ShardClaims:
         ref = attempt.task.shard
         assert ref is not None
         run = self._run(ref)
-        claim = self.ledger.claim(ref, attempt.attempt_id, self.lease_s, run.options.max_attempts, self.log_stream)
+        claim = self.ledger.attempts.claim(
+            ref, attempt.attempt_id, self.lease_s, run.options.max_attempts, self.log_stream
+        )
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
         if claim.status is not ClaimStatus.GRANTED:
             return self._turn_away(attempt.task, claim)
         record = claim.record
-        renew = partial(self.ledger.renew, ref.run_id, ref.shard, attempt.attempt_id, self.lease_s)
+        renew = partial(self.ledger.attempts.renew, ref.run_id, ref.shard, attempt.attempt_id, self.lease_s)
         lease = Lease(renew, self.clock, attempt.deadline, attempt.log, self.lease_s, record.lease_end_s)
         staged = f"s3://{self.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
         output = StagedOutput(self.store, staged, run.shard_output(ref.shard))
@@ -102,7 +104,7 @@ class ShardClaims:
         """The shard's run; read again when a generation is named that was not there yet."""
         run = self._runs.get(ref.run_id)
         if run is None or len(run.scripts) <= ref.generation:
-            run = self._runs[ref.run_id] = self.ledger.get_run(ref.run_id)
+            run = self._runs[ref.run_id] = self.ledger.runs.get(ref.run_id)
         if len(run.scripts) <= ref.generation:
             raise LedgerError(
                 f"run {ref.run_id} is at generation {run.generation}, but a message names {ref.generation}"
@@ -227,11 +229,11 @@ class ClaimedShard:
 
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED."""
-        self.claims.ledger.succeed(self.record.run_id, self.record.number, self.attempt.attempt_id, result)
+        self.claims.ledger.attempts.succeed(self.record.run_id, self.record.number, self.attempt.attempt_id, result)
 
     def fail(self, failure: Failure, *, final: bool) -> None:
         """Record FAILED, or PENDING for another attempt."""
-        write = self.claims.ledger.fail if final else self.claims.ledger.release
+        write = self.claims.ledger.attempts.fail if final else self.claims.ledger.attempts.release
         write(self.record.run_id, self.record.number, self.attempt.attempt_id, failure)
 
     def succeeded(self, result: ShardResult) -> Outcome:

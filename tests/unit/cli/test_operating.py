@@ -43,9 +43,9 @@ def slow_run(desk: Desk) -> None:
             continue
         desk.world.clock.advance(5 if number == 4 else 10 * (number + 1))
         if number == 4:
-            desk.world.ledger.fail(RUN, claim.record.number, attempt_id, BROKEN)
+            desk.world.ledger.attempts.fail(RUN, claim.record.number, attempt_id, BROKEN)
         else:
-            desk.world.ledger.succeed(RUN, claim.record.number, attempt_id, ShardResult(rows=1))
+            desk.world.ledger.attempts.succeed(RUN, claim.record.number, attempt_id, ShardResult(rows=1))
     desk.world.clock.advance(15)
 
 
@@ -64,7 +64,7 @@ def test_a_dry_run_explains_mode_end_and_cost_for_people(desk: Desk) -> None:
     assert "cost on AWS" in words and "dispatch < 0.0001 USD, lambda" in words
     assert "a shard 2.0 s; assumed: 2 s, and 0.0 MiB at 5 MB/s" in words
     assert "us-east-1, of 2026-11" in words
-    assert not list(desk.world.ledger.list_runs())
+    assert not list(desk.world.ledger.runs.list())
 
 
 def test_its_document_has_the_same_and_what_was_measured(desk: Desk) -> None:
@@ -261,8 +261,8 @@ def test_a_lost_worker_is_named_with_the_time_from_which_it_was_lost(desk: Desk)
         assert message is not None
         desk.world.claim(message)
     desk.world.clock.advance(LEASE_S + 1)
-    first = next(iter(desk.world.ledger.expired(RUN, ShardState.RUNNING, desk.world.clock.now_s())))
-    desk.world.ledger.lapse(first, 3)  # one is noticed already, the other is not
+    first = next(iter(desk.world.ledger.shards.expired(RUN, ShardState.RUNNING, desk.world.clock.now_s())))
+    desk.world.ledger.attempts.lapse(first, 3)  # one is noticed already, the other is not
 
     lost = desk.types("status", RUN, "--json").document["lost_workers"]
 

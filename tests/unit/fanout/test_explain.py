@@ -11,7 +11,7 @@ from tests.unit.fanout.world import SOURCE, World
 
 
 def explained(world: World, run: Run) -> tuple[FailureGroup, ...]:
-    found = observe(run, world.ledger.shards(run.run_id), world.clock.now_s())
+    found = observe(run, world.ledger.shards.list(run.run_id), world.clock.now_s())
     return explain(world.at, run, found.failures)
 
 
@@ -95,7 +95,7 @@ def test_a_cause_is_a_class_or_words_of_the_message(world: World) -> None:
 def test_an_example_whose_plan_part_is_gone_is_still_explained(world: World) -> None:
     run = world.run(1)
     world.work(lambda _: broken("ValueError", "bad"))
-    for part in world.ledger.parts("run-1"):
+    for part in world.ledger.runs.parts("run-1"):
         world.store.delete(world.at.part_uri("run-1", part.part))
     (group,) = explained(world, run)
     assert (group.example_object, group.count) == ("", 1)

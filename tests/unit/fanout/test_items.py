@@ -136,7 +136,7 @@ def test_a_bad_list_is_refused_before_any_work(form: str, body: bytes, words: st
         new_run(world.at, request(world, ListRequest(LIST, format=form, items=True)))
 
     assert len(str(refused.value)) < 400
-    assert not list(world.ledger.list_runs()) and not world.keys("s3://sparklet/")
+    assert not list(world.ledger.runs.list()) and not world.keys("s3://sparklet/")
 
 
 def test_a_column_that_is_not_there_is_refused_by_name() -> None:
@@ -195,7 +195,7 @@ def test_items_are_packed_by_number_and_each_is_planned() -> None:
 
     assert planned(world, of([1, 2, 2, 1, 5]), options=RunOptions(max_objects=2)) == [[1, 2], [2, 1], [5]]
     assert [record.object_count for record in world.shards()] == [2, 2, 1]
-    assert world.ledger.get_run("run-1").object_count == 5
+    assert world.ledger.runs.get("run-1").object_count == 5
     assert all("items" not in body.to_body() for body in world.bodies())
 
 

@@ -26,10 +26,10 @@ def work(world: World, *fails: int) -> None:
         attempt_id, claim = world.claim(message)
         number = claim.record.number
         if number in fails:
-            world.ledger.fail("run-1", number, attempt_id, BAD)
+            world.ledger.attempts.fail("run-1", number, attempt_id, BAD)
         else:
             answered(world, number, attempt_id, {"n": number})
-            world.ledger.succeed("run-1", number, attempt_id, ShardResult())
+            world.ledger.attempts.succeed("run-1", number, attempt_id, ShardResult())
         world.queue.delete(message.receipt)
 
 
@@ -38,7 +38,7 @@ def lines(world: World) -> list[Any]:
 
 
 def now(world: World) -> list[Any]:
-    return [json.loads(line) for line in results(world.at, world.ledger.get_run("run-1"))]
+    return [json.loads(line) for line in results(world.at, world.ledger.runs.get("run-1"))]
 
 
 def expected(*shards: int) -> list[Any]:
@@ -86,11 +86,11 @@ def test_the_answer_of_the_winner_counts_whoever_publishes() -> None:
     ref = world.shards()[0].ref
     first, _ = world.claim_ref(ref)
     answered(world, 0, first, {"n": 0})
-    world.ledger.renew("run-1", 0, first, 1, ShardResult(rows=1))
+    world.ledger.attempts.renew("run-1", 0, first, 1, ShardResult(rows=1))
     world.clock.advance(3600)
     second, claim = world.claim_ref(ref)
     assert claim.status is ClaimStatus.GRANTED
-    world.ledger.succeed("run-1", 0, second, ShardResult(rows=1))
+    world.ledger.attempts.succeed("run-1", 0, second, ShardResult(rows=1))
     world.check()
 
     assert lines(world) == expected(0)
@@ -118,7 +118,7 @@ def test_an_open_run_shows_the_answers_so_far() -> None:
     answered(world, 1, attempt_id, {"n": 1})
     assert now(world) == []
 
-    world.ledger.succeed("run-1", 1, attempt_id, ShardResult())
+    world.ledger.attempts.succeed("run-1", 1, attempt_id, ShardResult())
 
     assert now(world) == expected(1)
 

@@ -123,8 +123,8 @@ class World:
     def claim_ref(self, ref: ShardRef) -> tuple[str, Claim]:
         self.attempts += 1
         attempt_id = f"attempt-{self.attempts}"
-        max_attempts = self.ledger.get_run(ref.run_id).options.max_attempts
-        return attempt_id, self.ledger.claim(ref, attempt_id, LEASE_S, max_attempts)
+        max_attempts = self.ledger.runs.get(ref.run_id).options.max_attempts
+        return attempt_id, self.ledger.attempts.claim(ref, attempt_id, LEASE_S, max_attempts)
 
     def work(self, do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)) -> int:
         """Do every message that is visible now, as a worker would; how many shards ended."""
@@ -140,14 +140,14 @@ class World:
 
     def _finish(self, record: ShardRecord, attempt_id: str, outcome: ShardResult | Failure) -> int:
         if isinstance(outcome, ShardResult):
-            self.ledger.succeed(record.run_id, record.number, attempt_id, outcome)
+            self.ledger.attempts.succeed(record.run_id, record.number, attempt_id, outcome)
         elif outcome.retryable:
-            self.ledger.release(record.run_id, record.number, attempt_id, outcome)
+            self.ledger.attempts.release(record.run_id, record.number, attempt_id, outcome)
             if self.dispatch is Dispatch.QUEUE:
                 self.queue.send([record.ref.to_body()])
             return 0
         else:
-            self.ledger.fail(record.run_id, record.number, attempt_id, outcome)
+            self.ledger.attempts.fail(record.run_id, record.number, attempt_id, outcome)
         return 1
 
     # --- what there is ---
@@ -157,7 +157,7 @@ class World:
         return [ref_of(entry.body) for entry in self.queue._entries.values()]
 
     def shards(self, run_id: str = "run-1") -> list[ShardRecord]:
-        return list(self.ledger.shards(run_id))
+        return list(self.ledger.shards.list(run_id))
 
     def planned(self, run_id: str = "run-1") -> Iterator[Shard]:
         """The shards of all sealed parts, each read as a worker reads it."""

@@ -33,7 +33,7 @@ def plan_items(bench: Bench, *values: Any) -> None:
     line, part = shard.to_line(), "part-00001-test.jsonl"
     bench.store.put(f"s3://{BUCKET}/runs/run-1/plan/{part}", line)
     record = ShardRecord("run-1", 1, part, 0, len(line), len(values), shard.size_bytes)
-    bench.ledger.add_shards([record])
+    bench.ledger.shards.add([record])
     bench.queue.send([record.ref.to_body()])
 
 
@@ -62,7 +62,7 @@ def test_an_answer_is_kept_under_its_attempt(bench: Bench) -> None:
 
     bench.deliver()
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert record.answer_file == f"answers/000000000-{record.attempt_id}.json"
     assert kept(bench) == {f"000000000-{record.attempt_id}.json": {"shard": 0, "answer": {"total": 7}}}
 
@@ -95,22 +95,22 @@ def test_an_answer_that_is_too_large_ends_the_shard(bench: Bench) -> None:
 
     bench.deliver()
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert (record.state, record.attempts) == (ShardState.FAILED, 1)
     assert "write it to job.output" in record.error_message and kept(bench) == {}
 
 
 def test_a_winner_that_is_lost_leaves_its_answer_to_the_shard(bench: Bench) -> None:
     (ref,) = bench.plan()
-    winner = bench.ledger.claim(ref, "winner", 1, 3).record
+    winner = bench.ledger.attempts.claim(ref, "winner", 1, 3).record
     bench.store.put(f"{ANSWERS}000000000-winner.json", b'{"shard":0,"answer":1}')
     bench.store.put(f"s3://{BUCKET}/staged/run-1/000000-winner/rows.csv", b"1\n")
     assert winner.attempt_id == "winner"
-    bench.ledger.renew("run-1", 0, "winner", 1, ShardResult(rows=1))
+    bench.ledger.attempts.renew("run-1", 0, "winner", 1, ShardResult(rows=1))
     bench.clock.advance(60)
 
     bench.deliver()
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert (record.state, record.answer_file) == (ShardState.SUCCEEDED, "answers/000000000-winner.json")
     assert not bench.runner.calls

@@ -70,7 +70,7 @@ def redrive(
         numbers = selected(env.at, run_id, wanted, cause)
         if dry_run:
             redrivable(env.at, run_id)
-            would = [record.number for record in env.at.ledger.shards(run_id, ShardState.FAILED)]
+            would = [record.number for record in env.at.ledger.shards.list(run_id, ShardState.FAILED)]
             _say_dry(screen, {"run_id": run_id, "redriven": list(numbers) or would}, "shards would be done again")
             return
         redrive_run(env, run_id, numbers, script, screen)
@@ -86,7 +86,7 @@ def cancel(run_id: opt.RunId, where: opt.Where, dry_run: opt.DryRun = False) -> 
     screen = Screen(where.as_json)
     with environment(where.choice(reading=True), screen) as env:
         if dry_run:
-            _show_cancel(screen, run_id, env.at.ledger.count(run_id), _refuse_ended(env, run_id))
+            _show_cancel(screen, run_id, env.at.ledger.shards.count(run_id), _refuse_ended(env, run_id))
             return
         done = cancel_run(env.at, run_id)
         _show_cancel(screen, run_id, done.counts, done.abandoned)
@@ -167,10 +167,10 @@ def _confirmed(question: str) -> bool:
 
 def _refuse_ended(env: Environment, run_id: str) -> int:
     """How many shards a cancel would give up; PlanError if the run has ended."""
-    run = env.at.ledger.get_run(run_id)
+    run = env.at.ledger.runs.get(run_id)
     if run.state.ended:
         raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
-    return env.at.ledger.count(run_id).pending
+    return env.at.ledger.shards.count(run_id).pending
 
 
 def _show_cancel(screen: Screen, run_id: str, counts: Counts, abandoned: int) -> None:
@@ -184,7 +184,7 @@ def _show_cancel(screen: Screen, run_id: str, counts: Counts, abandoned: int) ->
 
 def _warn_of_increments(env: Environment, runs: Sequence[Run], screen: Screen) -> None:
     """Warn of what an incremental run will do again: it knows what is done from the runs there are."""
-    incremental = {run.name for run in env.at.ledger.list_runs() if run.options.incremental}
+    incremental = {run.name for run in env.at.ledger.runs.list() if run.options.incremental}
     for name in sorted({run.name for run in runs} & incremental):
         screen.warn(f"--incremental runs of the name {name} will do again what only forgotten runs have done")
 
@@ -203,7 +203,7 @@ def _folders(env: Environment, run: Run, screen: Screen) -> tuple[str, ...]:
 
 def _is_whole(env: Environment, run: Run, folder: Path) -> bool:
     """Whether a local folder has every file that succeeded shards wrote, by name and size."""
-    records = env.at.ledger.shards(run.run_id, ShardState.SUCCEEDED)
+    records = env.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
     succeeded = {run.shard_output(record.number).rpartition("/")[2] for record in records}
     for info in env.at.store.list(run.output_uri):
         name = info.uri.removeprefix(run.output_uri)

@@ -112,7 +112,7 @@ def commands(
             numbers = selected(env.at, run_id, opt.parse_shards(shards), cause)
             if engine.engine == FARGATE or (engine.engine == "all" and numbers):
                 tasks = _fargate_tasks(env.at, run_id, numbers, places)
-            jobs = _jobs(env.at, env.at.ledger.get_run(run_id), numbers) if engine.engines() else []
+            jobs = _jobs(env.at, env.at.ledger.runs.get(run_id), numbers) if engine.engines() else []
     found = {name: [command for each in jobs for command in _commands(each, name, places)] for name in engine.engines()}
     if tasks:
         found[FARGATE] = tasks
@@ -127,7 +127,7 @@ def commands(
 
 def _fargate_tasks(at: Deployment, run_id: str, numbers: tuple[int, ...], places: Places) -> list[Command | str]:
     """A task of ECS for each of these shards that has FAILED; of all, if none is named."""
-    failed = [record.number for record in at.ledger.shards(run_id, ShardState.FAILED)]
+    failed = [record.number for record in at.ledger.shards.list(run_id, ShardState.FAILED)]
     tasks: list[Command | str] = [fargate(run_id, n, places) for n in failed if not numbers or n in numbers]
     return tasks or ["# none of these shards has FAILED"]
 
@@ -136,7 +136,7 @@ def _jobs(at: Deployment, run: Run, numbers: tuple[int, ...]) -> list[ElsewhereJ
     """The shards, or the whole run if none is named."""
     if not numbers:
         return [job_of_run(run)]
-    return [job_of_shard(run, planned_shard(at, at.ledger.get_shard(run.run_id, number))) for number in numbers]
+    return [job_of_shard(run, planned_shard(at, at.ledger.shards.get(run.run_id, number))) for number in numbers]
 
 
 def _commands(job: ElsewhereJob, engine: str, places: Places) -> list[Command | str]:

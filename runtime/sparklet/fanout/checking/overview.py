@@ -105,8 +105,8 @@ def look_over(at: Deployment, unsettled: Sequence[Run], reports: Sequence[CheckR
 
 def verify(at: Deployment, run_id: str) -> Iterator[Difference]:
     """Everything that can be compared of one run: a whole pass over its shards, and a listing of its output."""
-    run = at.ledger.get_run(run_id)
-    counts = at.ledger.count(run_id)
+    run = at.ledger.runs.get(run_id)
+    counts = at.ledger.shards.count(run_id)
     if run.shard_count is not None and counts.total != run.shard_count:
         found = f"the ledger has {counts.total} shards, the sealed plan {run.shard_count}"
         yield Difference(Kind.COUNTS, run_id, found, abs(counts.total - run.shard_count))
@@ -125,7 +125,7 @@ def _waiting_s(at: Deployment, report: CheckReport) -> float:
     if not report.counts.pending:
         return 0.0
     now_s = at.clock.now_s()
-    oldest = next(iter(at.ledger.expired(report.run.run_id, ShardState.PENDING, now_s)), None)
+    oldest = next(iter(at.ledger.shards.expired(report.run.run_id, ShardState.PENDING, now_s)), None)
     return max(0.0, now_s - oldest.changed_s) if oldest else 0.0
 
 
@@ -172,7 +172,7 @@ def missing_messages(pending: int, running: int, queue: QueueDepth, letters: int
 def recent_manifest_differences(at: Deployment, run: Run) -> Iterator[Difference]:
     """How the manifest of a run that ended within the hour differs from the ledger."""
     if run.ended_s and run.ended_s > at.clock.now_s() - COMPARED_FOR_S and run.shard_count is not None:
-        yield from _in_manifest(at, run, at.ledger.glance(run.run_id))
+        yield from _in_manifest(at, run, at.ledger.shards.glance(run.run_id))
 
 
 def _in_manifest(at: Deployment, run: Run, counts: Counts) -> Iterator[Difference]:
@@ -207,7 +207,7 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
         if name and not name.rpartition("/")[2].startswith(("_", ".")) and int(number) < run.shard_count:
             has_data[int(number)] = 1
     lacking, examples = 0, list[str]()
-    for record in at.ledger.shards(run.run_id, ShardState.SUCCEEDED):
+    for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
         if record.rows and not has_data[record.number] and not _elsewhere(at, run, record):
             lacking += 1
             if lacking <= MAX_EXAMPLES:

@@ -69,7 +69,7 @@ def _uris(at: Deployment, run_id: str) -> Iterator[str]:
     """The answers that count, by the ledger; it is read only if there are any."""
     listed = (info.uri for info in at.store.list(at.run_uri(run_id, ANSWERS)))  # in order of the shards
     found = next(listed, "")
-    for record in at.ledger.shards(run_id, ShardState.SUCCEEDED) if found else ():
+    for record in at.ledger.shards.list(run_id, ShardState.SUCCEEDED) if found else ():
         uri = at.run_uri(run_id, record.answer_file)
         while found and found < uri:
             found = next(listed, "")

@@ -36,7 +36,7 @@ def tell(at: Deployment, run: Run, summary: Summary | None = None) -> str:
     """Tell how a run ended and note that; why nobody could be told, "" if all went well."""
     if at.notifier is None:
         return ""
-    summary = summary or summarize(run, at.ledger)
+    summary = summary or summarize(run, at.ledger.shards)
     judged, follower = checked(at, run), next_run(at, run)
     follow_ups = {
         "check": judged.to_document() if judged else None,
@@ -47,5 +47,5 @@ def tell(at: Deployment, run: Run, summary: Summary | None = None) -> str:
         at.notifier.notify(Notice.of_run(run, {**figures(run, summary), **follow_ups}))
     except NoticeError as error:
         return str(error)
-    at.ledger.mark_notified(run.run_id, run.generation)
+    at.ledger.runs.mark_notified(run.run_id, run.generation)
     return ""

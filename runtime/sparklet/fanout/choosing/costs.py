@@ -113,7 +113,7 @@ def _costs(dispatch: Dispatch, task_s: float, tasks: int, worker: Worker, prices
 
 def shard_time(ledger: Ledger | None, name: str, bytes_a_shard: float, prices: Prices) -> ShardTime:
     """A shard's time by the newest run of the name that has succeeded shards; else, or without a ledger, assumed."""
-    for run in islice(ledger.list_runs(), MAX_RUNS_SEARCHED) if ledger else ():
+    for run in islice(ledger.runs.list(), MAX_RUNS_SEARCHED) if ledger else ():
         if ledger and run.name == name and run.sealed and (found := _measured(ledger, run, bytes_a_shard, prices)):
             return found
     fixed_s, bytes_a_s = prices["assumptions.task_fixed_s"], prices["assumptions.task_bytes_a_s"]
@@ -130,7 +130,7 @@ def scaled_shard_s(measured_s: float, measured_bytes: float, bytes_a_shard: floa
 
 
 def _measured(ledger: Ledger, run: Run, bytes_a_shard: float, prices: Prices) -> ShardTime | None:
-    records = list(islice(ledger.shards(run.run_id, ShardState.SUCCEEDED), MAX_SHARDS_AVERAGED))
+    records = list(islice(ledger.shards.list(run.run_id, ShardState.SUCCEEDED), MAX_SHARDS_AVERAGED))
     if not records:
         return None
     mean_s = sum(record.took_s for record in records) / len(records)

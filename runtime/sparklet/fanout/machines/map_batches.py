@@ -94,7 +94,7 @@ class _PendingShards:
 
     def shards(self) -> Iterator[ShardRecord]:
         """PENDING shards in order of number, but for those that were handed out in vain not long ago."""
-        for record in self._at.ledger.shards(self._run.run_id, ShardState.PENDING):
+        for record in self._at.ledger.shards.list(self._run.run_id, ShardState.PENDING):
             if record.number > self._last_shard or record.changed_s > self.last_batch_s:
                 yield record
             elif again := self._again(record):
@@ -105,16 +105,16 @@ class _PendingShards:
         if self._at.clock.now_s() - record.changed_s < UNCLAIMED_S * 2 ** min(record.requeues, MAX_UNCLAIMED):
             return None
         if record.requeues >= MAX_UNCLAIMED and self._stalled():
-            self._at.measure(SHARDS_FAILED, self._at.ledger.abandon(record, _unclaimed(record)))
+            self._at.measure(SHARDS_FAILED, self._at.ledger.attempts.abandon(record, _unclaimed(record)))
             return None
-        return self._at.ledger.count_requeue(record)
+        return self._at.ledger.attempts.count_requeue(record)
 
     def _stalled(self) -> bool:
         """Whether no shard of the run is RUNNING or has changed since the last batch; read once a batch at most."""
         if self._run_stalls is None:
             self._run_stalls = all(
                 record.state is not ShardState.RUNNING and record.changed_s <= self.last_batch_s
-                for record in self._at.ledger.shards(self._run.run_id)
+                for record in self._at.ledger.shards.list(self._run.run_id)
             )
         return self._run_stalls
 

@@ -61,7 +61,7 @@ def _check(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> An
 def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
     """Check, then hand out what is PENDING."""
     run_id, number = _run_id(event), _count(event, "batch")
-    if (run := at.ledger.get_run(run_id)).dispatch is not Dispatch.MAP:
+    if (run := at.ledger.runs.get(run_id)).dispatch is not Dispatch.MAP:
         raise PlanError(f"the shards of {run_id} are handed out by {run.dispatch}; the loop machine drives such a run")
     report = check(at, run_id)
     run, counts = report.run, report.counts
@@ -111,12 +111,12 @@ def _record(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> A
 def _give_up(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
     """PENDING → FAILED, if by the ledger too more shards have failed than the run tolerates."""
     run_id, reason = _run_id(event), _text(event, "reason")
-    counts, run = at.ledger.count(run_id), at.ledger.get_run(run_id)
+    counts, run = at.ledger.shards.count(run_id), at.ledger.runs.get(run_id)
     tolerated = tolerated_failures(run.options, counts.total)
     if not run.state.ended and run.sealed and tolerated is not None and counts.failed > tolerated:
         failure = Failure(TOLERANCE_EXCEEDED, f"not done: more shards failed than the run tolerates ({reason})", False)
-        for record in at.ledger.shards(run_id, ShardState.PENDING):
-            at.measure(SHARDS_FAILED, at.ledger.abandon(record, failure))
+        for record in at.ledger.shards.list(run_id, ShardState.PENDING):
+            at.measure(SHARDS_FAILED, at.ledger.attempts.abandon(record, failure))
     return _check(at, map_concurrency, event)
 
 
@@ -132,7 +132,9 @@ STEPS: Mapping[str, Callable[[Deployment, int, Mapping[str, Any]], Answer]] = {
 def _status(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Answer:
     """A run's status, as machines read it."""
     run = report.run
-    counts = at.ledger.glance(run.run_id) if report.planned else report.counts  # which are those before it was planned
+    counts = (
+        at.ledger.shards.glance(run.run_id) if report.planned else report.counts
+    )  # which are those before it was planned
     log_untold(report)
     return {
         "run_id": run.run_id,

@@ -52,7 +52,7 @@ def handle_request(
     given = _document(event)
     with at.listing_once() as once:
         if given.keys() == {"run_id"} and isinstance(given["run_id"], str):
-            run = at.ledger.get_run(given["run_id"])
+            run = at.ledger.runs.get(given["run_id"])
         else:
             request = run_request(given, request_id)
             for uri in filter(None, (request.script, *request.py_files, request.check, request.next)):
@@ -61,7 +61,7 @@ def handle_request(
         try:
             run = _plan(once, run, remaining_s)
         except CheckpointConflictError:
-            run = at.ledger.get_run(run.run_id)
+            run = at.ledger.runs.get(run.run_id)
             if run.cancelled_s is None:
                 raise
     return _answer(at, run)
@@ -153,7 +153,7 @@ def _answer(at: Deployment, run: Run) -> dict[str, Any]:
     shards, objects, size_bytes, skipped = run.shard_count, run.object_count, run.size_bytes, run.skipped
     if shards is None:
         sealed = Sealed()
-        for part in at.ledger.parts(run.run_id):
+        for part in at.ledger.runs.parts(run.run_id):
             sealed = sealed.and_part(part)
         shards, objects, size_bytes, skipped = sealed.shards, sealed.objects, sealed.size_bytes, sealed.skipped
     return {

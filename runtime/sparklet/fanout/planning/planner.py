@@ -94,14 +94,14 @@ def plan(
     PlanError
         If the run is incremental and another of its name has not ended; or if one of its lists was changed.
     """
-    run = at.ledger.get_run(run_id)
+    run = at.ledger.runs.get(run_id)
     if run.cancelled_s is not None:
         if run.sealed:
             return run
         raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is planned")
     outbox = Outbox(at, run)
     sealed = Sealed()
-    for part in at.ledger.parts(run_id):
+    for part in at.ledger.runs.parts(run_id):
         if not part.dispatched:
             dispatch_part(at, run, part, at.store.get(at.part_uri(run_id, part.part)), outbox)
         sealed = sealed.and_part(part)
@@ -116,7 +116,7 @@ def plan(
         for each in _parts(planning.shards, part_shards, part_bytes):
             planning.add(each)
             if stop():
-                return at.ledger.get_run(run_id)
+                return at.ledger.runs.get(run_id)
         return planning.seal()
 
 
@@ -186,7 +186,7 @@ class _Planning:
         self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
         if skipped:
             self._name_left_out(beside(name), skipped)
-        self._at.ledger.add_part(self._run.run_id, part)
+        self._at.ledger.runs.add_part(self._run.run_id, part)
         self._sealed, self._skipped = self._sealed.and_part(part), Counter(made.skipped)
         dispatch_part(self._at, self._run, part, body, self._outbox)
         self._notify()
@@ -195,9 +195,11 @@ class _Planning:
         """Seal the plan with what all parts hold."""
         done = self._sealed
         self._name_left_out(END, Counter(self._inventory.skipped) - self._skipped)
-        self._at.ledger.seal_plan(self._run.run_id, done.shards, done.objects, done.size_bytes, self._all_skipped())
+        self._at.ledger.runs.seal_plan(
+            self._run.run_id, done.shards, done.objects, done.size_bytes, self._all_skipped()
+        )
         self._notify(sealed=True)
-        return self._at.ledger.get_run(self._run.run_id)
+        return self._at.ledger.runs.get(self._run.run_id)
 
     def _name_left_out(self, name: str, skipped: Mapping[str, int]) -> None:
         if lines := self._left_out.take(named(skipped)):
@@ -255,7 +257,7 @@ def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbo
     """
     records = enter_part(at, run, part, body)
     outbox.send(_until_cancelled(at, run.run_id, records))
-    at.ledger.mark_dispatched(run.run_id, part.index)
+    at.ledger.runs.mark_dispatched(run.run_id, part.index)
 
 
 def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[ShardRecord]:
@@ -297,11 +299,13 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
         raise PlanError(
             f"the plan part {uri} is damaged: it holds {len(records)} shards, {planned} were sealed; {ANOTHER_RUN}"
         )
-    at.ledger.add_shards(records)
+    at.ledger.shards.add(records)
     for number, failure in oversize.items():
-        record = at.ledger.get_shard(run.run_id, number)
-        while record.state is ShardState.PENDING and not at.ledger.abandon(record, failure):  # ended: it stays so
-            record = at.ledger.get_shard(run.run_id, number)
+        record = at.ledger.shards.get(run.run_id, number)
+        while record.state is ShardState.PENDING and not at.ledger.attempts.abandon(
+            record, failure
+        ):  # ended: it stays so
+            record = at.ledger.shards.get(run.run_id, number)
     return [record for record in records if record.number not in oversize]
 
 
@@ -310,7 +314,7 @@ def _until_cancelled(at: Deployment, run_id: str, records: list[ShardRecord]) ->
     asked_s = at.clock.now_s()
     for record in records:
         if at.clock.now_s() - asked_s > ASK_EVERY_S:
-            if at.ledger.get_run(run_id).cancelled_s is not None:
+            if at.ledger.runs.get(run_id).cancelled_s is not None:
                 raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is dispatched")
             asked_s = at.clock.now_s()
         yield record.ref.to_body()

@@ -90,7 +90,7 @@ class Summary:
 def summarize(run: Run, ledger: Ledger, state: RunState | None = None) -> Summary:
     """Add up a run's shards as they are now (strongly consistent, a whole pass), for a run that is in ``state``."""
     summary = Summary.of(run, state)
-    for record in ledger.shards(run.run_id):
+    for record in ledger.shards.list(run.run_id):
         summary.add(record)
     return summary
 
