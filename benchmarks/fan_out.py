@@ -169,7 +169,7 @@ class Year:
         self._verify(self.folder / f"out-{self.turns}")
         os.environ.update(stack.env)
         ledger = DynamoLedger(AwsClients(endpoint_url=stack.endpoint_url), stack.ledger_table)
-        records = list(ledger.shards(told["run_id"]))
+        records = list(ledger.shards.list(told["run_id"]))
         return Run(told["duration_s"], cpu_s, peak.mb), self._shares(
             records, stack.log_dir, told["duration_s"] * workers
         )

@@ -70,7 +70,7 @@ def _wait_s(folder: Path, number: int) -> float:
     if process.returncode != 0:
         raise SystemExit(f"the run ended with {process.returncode}:\n{said}")
     with LocalStack.attach(StackOptions(state_dir=state, processing=False, keep=True)) as stack:
-        record = stack.ledger().get_shard(run_id, 0)
+        record = stack.ledger().shards.get(run_id, 0)
     if record.attempts != 2:
         raise SystemExit(f"{record.attempts} attempts: no worker was killed in the middle of its shard")
     print(f"  {record.started_s - killed_s:.1f} s", file=sys.stderr)

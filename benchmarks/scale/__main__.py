@@ -249,7 +249,7 @@ def _drained(world: World, clients: AwsClients) -> tuple[float, int]:
 
 def _account(world: World, at: Deployment, manifests: Mapping[str, Any]) -> tuple[Account, dict[str, int]]:
     done, faults = Executions.of(read_notes(world.notes)), Faults(world.seed, world.faults)
-    records = list(at.ledger.shards(world.run_id))
+    records = list(at.ledger.shards.list(world.run_id))
     result = account(
         [world.object_name(number) for number in range(world.shards)],
         _planned(world, at),
@@ -271,7 +271,7 @@ def _account(world: World, at: Deployment, manifests: Mapping[str, Any]) -> tupl
 
 
 def _planned(world: World, at: Deployment) -> Iterator[tuple[int, str]]:
-    for part in at.ledger.parts(world.run_id):
+    for part in at.ledger.runs.parts(world.run_id):
         for shard in shards_of(at, world.run_id, part):
             (item,) = shard.objects
             yield shard.number, item.uri

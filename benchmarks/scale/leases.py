@@ -73,7 +73,7 @@ def main() -> int:
         for number in range(given.workers):
             at.store.put(world.object_name(number), b"x")
         plan(at, new_run(at, world.request()).run_id)
-        return _held(world, list(at.ledger.shards(world.run_id)), given.hold_s, Throttle(given.throttled))
+        return _held(world, list(at.ledger.shards.list(world.run_id)), given.hold_s, Throttle(given.throttled))
 
 
 def _held(world: World, shards: list[ShardRecord], hold_s: float, throttle: Throttle) -> int:
@@ -83,13 +83,13 @@ def _held(world: World, shards: list[ShardRecord], hold_s: float, throttle: Thro
 
     def work(shard: ShardRecord) -> None:
         name = f"worker-{shard.number}"
-        record = ledger.claim(shard.ref, name, LEASE_S, 3).record
-        renew = partial(ledger.renew, world.run_id, shard.number, name, LEASE_S)
+        record = ledger.attempts.claim(shard.ref, name, LEASE_S, 3).record
+        renew = partial(ledger.attempts.renew, world.run_id, shard.number, name, LEASE_S)
         with Lease(renew, clock, Log(io.BytesIO()), LEASE_S, record.lease_end_s) as lease:
             time.sleep(hold_s)
             lost["told"] += lease.lost is not None
         if not lease.lost:
-            ledger.succeed(world.run_id, shard.number, name, ShardResult(rows=1))
+            ledger.attempts.succeed(world.run_id, shard.number, name, ShardResult(rows=1))
 
     began_s, watching = time.monotonic(), world.deployment(world.clients())
     with ThreadPoolExecutor(len(shards)) as pool:
@@ -100,7 +100,7 @@ def _held(world: World, shards: list[ShardRecord], hold_s: float, throttle: Thro
         for each in working:
             each.result()
     took_s = time.monotonic() - began_s
-    succeeded = watching.ledger.count(world.run_id).succeeded
+    succeeded = watching.ledger.shards.count(world.run_id).succeeded
     renewals = (throttle.counts["taken"] - 2 * len(shards)) / took_s * 60  # a claim and an end each
     refused = throttle.counts["throttled"]
     told = f"workers={len(shards)} renewals_a_minute={renewals:.0f} throttled={refused} succeeded={succeeded}"

@@ -197,7 +197,7 @@ def _quietly(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
 
 def _manifests(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:
     """Write the manifests again, alone: what they cost; and the same ledger must give the same bytes."""
-    run = at.ledger.get_run(world.run_id)
+    run = at.ledger.runs.get(world.run_id)
     before = {info.uri: info.etag for info in at.store.list(at.run_uri(run.run_id)) if _is_manifest(info.uri)}
     write_manifests(at, run, run.state)
     after = {info.uri: info.etag for info in at.store.list(at.run_uri(run.run_id)) if _is_manifest(info.uri)}

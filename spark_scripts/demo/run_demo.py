@@ -202,7 +202,7 @@ def _vanish(run_id: str, name: str, done: threading.Event) -> None:
             continue  # the command line has not started it yet
         try:
             with LocalStack.attach(StackOptions(state_dir=state, processing=False)) as stack:
-                run = stack.ledger().get_run(run_id)
+                run = stack.ledger().runs.get(run_id)
                 if run.sealed:
                     stack.store().delete(f"{run.inputs[0]}{name}")
                     return

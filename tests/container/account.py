@@ -76,7 +76,7 @@ class Account:
 
     def shard(self, run: Run, number: int = 0) -> ShardRecord:
         """What the ledger says."""
-        return self.at.ledger.get_shard(run.run_id, number)
+        return self.at.ledger.shards.get(run.run_id, number)
 
     def download(self, uri: str, folder: Path) -> Path:
         """What lies below ``uri``, in a local folder."""

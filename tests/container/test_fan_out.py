@@ -63,18 +63,20 @@ def test_a_fan_out_over_the_image_reaches_its_end_and_a_poisoned_file_stops_nobo
     ended = to_its_end(account, mapping, run)
 
     assert ended.state is RunState.FAILED
-    assert account.at.ledger.count(run.run_id) == Counts(succeeded=len(days) - 1, failed=1)
+    assert account.at.ledger.shards.count(run.run_id) == Counts(succeeded=len(days) - 1, failed=1)
     failed = account.shard(run, POISONED)
     assert (failed.state, failed.attempts) == (ShardState.FAILED, 2)
     assert f"bad input in {folder}{poisoned.name}: malformed line" in failed.error_message
-    done = {record.number: record.attempt_id for record in account.at.ledger.shards(run.run_id, ShardState.SUCCEEDED)}
+    done = {
+        record.number: record.attempt_id for record in account.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
+    }
 
     put_days(account, [days[POISONED]])  # repaired
     redrive(account.at, run.run_id)
     ended = to_its_end(account, mapping, run)
 
     assert ended.state is RunState.SUCCEEDED
-    records = list(account.at.ledger.shards(run.run_id))
+    records = list(account.at.ledger.shards.list(run.run_id))
     assert {record.number: record.attempt_id for record in records if record.number != POISONED} == done
     comparison = compare(account.download(run.output_uri, tmp_path / "output"), data)
     assert comparison.ok, comparison

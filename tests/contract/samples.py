@@ -73,19 +73,21 @@ def ref(run_id: str, number: int = 0, generation: int = 0) -> ShardRef:
 
 def planned(ledger: Ledger, run_id: str, shard_count: int = 1) -> None:
     """A run with all its shards PENDING and its plan sealed."""
-    ledger.create_run(run(run_id))
+    ledger.runs.create(run(run_id))
     if shard_count:
-        ledger.add_part(run_id, part(0, 0, shard_count))
-    ledger.add_shards(shard(run_id, number) for number in range(shard_count))
-    ledger.seal_plan(run_id, shard_count, 2 * shard_count, 10 * shard_count)
+        ledger.runs.add_part(run_id, part(0, 0, shard_count))
+    ledger.shards.add(shard(run_id, number) for number in range(shard_count))
+    ledger.runs.seal_plan(run_id, shard_count, 2 * shard_count, 10 * shard_count)
 
 
 def claim(ledger: Ledger, run_id: str, attempt_id: str, generation: int = 0) -> Claim:
-    return ledger.claim(ref(run_id, 0, generation), attempt_id, LEASE_S, MOST_ATTEMPTS, "2026/11/20/[$LATEST]abc")
+    return ledger.attempts.claim(
+        ref(run_id, 0, generation), attempt_id, LEASE_S, MOST_ATTEMPTS, "2026/11/20/[$LATEST]abc"
+    )
 
 
 def use_up(ledger: Ledger, run_id: str) -> None:
     """Release as many attempts as there are."""
     for number in range(MOST_ATTEMPTS):
         assert claim(ledger, run_id, f"used-{number}").status is ClaimStatus.GRANTED
-        ledger.release(run_id, 0, f"used-{number}", FLAKY)
+        ledger.attempts.release(run_id, 0, f"used-{number}", FLAKY)

@@ -13,64 +13,64 @@ from tests.contract.samples import FLAKY, claim, part, planned, ref, run, script
 
 def test_a_run_is_cancelled_once(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     planned(ledger, run_id)
-    before = ledger.get_run(run_id)
+    before = ledger.runs.get(run_id)
 
-    cancelled = ledger.cancel_run(run_id)
+    cancelled = ledger.runs.cancel(run_id)
     clock.advance(10)
 
     assert cancelled == replace(before, cancelled_s=clock.now_s() - 10)
-    assert ledger.cancel_run(run_id) == ledger.get_run(run_id) == cancelled
+    assert ledger.runs.cancel(run_id) == ledger.runs.get(run_id) == cancelled
 
 
 def test_a_run_that_has_ended_is_not_cancelled(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
-    ended = ledger.finish_run(run_id, 0, RunState.SUCCEEDED)
+    ended = ledger.runs.finish(run_id, 0, RunState.SUCCEEDED)
 
-    assert ledger.cancel_run(run_id) == ended
-    assert ledger.get_run(run_id).cancelled_s is None
+    assert ledger.runs.cancel(run_id) == ended
+    assert ledger.runs.get(run_id).cancelled_s is None
 
 
 def test_an_unknown_run_is_neither_cancelled_nor_forgotten(ledger: Ledger, run_id: str) -> None:
-    for call in (ledger.cancel_run, ledger.retire_run, ledger.delete_run):
+    for call in (ledger.runs.cancel, ledger.runs.retire, ledger.runs.delete):
         with pytest.raises(RunNotFoundError, match=run_id):
             call(run_id)
 
 
 def test_a_cancelled_run_takes_no_part_and_no_generation_but_its_seal(ledger: Ledger, run_id: str) -> None:
-    ledger.create_run(run(run_id))
-    ledger.add_part(run_id, part(0, 0, 2))
-    ledger.cancel_run(run_id)
+    ledger.runs.create(run(run_id))
+    ledger.runs.add_part(run_id, part(0, 0, 2))
+    ledger.runs.cancel(run_id)
 
     with pytest.raises(CheckpointConflictError, match="being cancelled"):
-        ledger.add_part(run_id, part(1, 2, 2))
+        ledger.runs.add_part(run_id, part(1, 2, 2))
 
-    ledger.seal_plan(run_id, 2, 4, 20, {"not planned": 0})
-    sealed = ledger.get_run(run_id)
+    ledger.runs.seal_plan(run_id, 2, 4, 20, {"not planned": 0})
+    sealed = ledger.runs.get(run_id)
     assert (sealed.shard_count, sealed.skipped, sealed.state) == (2, {"not planned": 0}, RunState.RUNNING)
     with pytest.raises(LedgerError, match="being cancelled"):
-        ledger.start_generation(run_id, 1, script())
-    assert ledger.get_run(run_id).generation == 0
+        ledger.runs.start_generation(run_id, 1, script())
+    assert ledger.runs.get(run_id).generation == 0
 
 
 def test_a_cancelled_run_ends_as_cancelled_and_no_other_does(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
-    assert ledger.finish_run(run_id, 0, RunState.CANCELLED).state is RunState.RUNNING
-    ledger.cancel_run(run_id)
+    assert ledger.runs.finish(run_id, 0, RunState.CANCELLED).state is RunState.RUNNING
+    ledger.runs.cancel(run_id)
 
-    assert ledger.finish_run(run_id, 0, RunState.SUCCEEDED).state is RunState.RUNNING
-    assert ledger.finish_run(run_id, 0, RunState.CANCELLED).state is RunState.CANCELLED
+    assert ledger.runs.finish(run_id, 0, RunState.SUCCEEDED).state is RunState.RUNNING
+    assert ledger.runs.finish(run_id, 0, RunState.CANCELLED).state is RunState.CANCELLED
 
 
 def test_a_redrive_of_a_cancelled_run_is_not_cancelled_any_more(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
-    ledger.cancel_run(run_id)
-    ledger.finish_run(run_id, 0, RunState.CANCELLED)
+    ledger.runs.cancel(run_id)
+    ledger.runs.finish(run_id, 0, RunState.CANCELLED)
 
-    opened = ledger.start_generation(run_id, 1, script("repaired"))
+    opened = ledger.runs.start_generation(run_id, 1, script("repaired"))
 
-    assert opened == ledger.get_run(run_id)
+    assert opened == ledger.runs.get(run_id)
     assert (opened.state, opened.cancelled_s, opened.ended_s) == (RunState.RUNNING, None, None)
-    assert ledger.finish_run(run_id, 1, RunState.SUCCEEDED).state is RunState.SUCCEEDED
+    assert ledger.runs.finish(run_id, 1, RunState.SUCCEEDED).state is RunState.SUCCEEDED
 
 
 # --- forgetting ---
@@ -79,58 +79,58 @@ def test_a_redrive_of_a_cancelled_run_is_not_cancelled_any_more(ledger: Ledger, 
 def test_only_an_ended_run_is_retired_and_only_a_retired_one_deleted(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 2)
     with pytest.raises(LedgerError, match="has not ended"):
-        ledger.retire_run(run_id)
-    ledger.finish_run(run_id, 0, RunState.FAILED)
+        ledger.runs.retire(run_id)
+    ledger.runs.finish(run_id, 0, RunState.FAILED)
 
     with pytest.raises(LedgerError, match="not retired"):
-        ledger.delete_run(run_id)
+        ledger.runs.delete(run_id)
 
-    assert ledger.count(run_id) == Counts(pending=2)
+    assert ledger.shards.count(run_id) == Counts(pending=2)
 
 
 def test_a_retired_run_is_still_there_but_takes_no_generation(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
-    ended = ledger.finish_run(run_id, 0, RunState.FAILED)
+    ended = ledger.runs.finish(run_id, 0, RunState.FAILED)
 
-    assert ledger.retire_run(run_id) == ledger.retire_run(run_id) == ledger.get_run(run_id) == ended
+    assert ledger.runs.retire(run_id) == ledger.runs.retire(run_id) == ledger.runs.get(run_id) == ended
 
     with pytest.raises(LedgerError, match="being deleted"):
-        ledger.start_generation(run_id, 1, script())
+        ledger.runs.start_generation(run_id, 1, script())
 
 
 def test_a_deleted_run_leaves_its_id_taken_and_its_neighbours_alone(ledger: Ledger, run_id: str) -> None:
     other = f"{run_id}-b"
     for name in (run_id, other):
         planned(ledger, name, 60)
-        ledger.finish_run(name, 0, RunState.FAILED)
-    ledger.retire_run(run_id)
+        ledger.runs.finish(name, 0, RunState.FAILED)
+    ledger.runs.retire(run_id)
 
-    assert ledger.delete_run(run_id) == 60 + 1 + 1
+    assert ledger.runs.delete(run_id) == 60 + 1 + 1
 
     with pytest.raises(RunNotFoundError):
-        ledger.get_run(run_id)
+        ledger.runs.get(run_id)
     with pytest.raises(RunNotFoundError):
-        ledger.delete_run(run_id)
-    assert [r.run_id for r in ledger.list_runs() if r.run_id.startswith(run_id)] == [other]
-    assert ledger.count(other) == Counts(pending=60)
+        ledger.runs.delete(run_id)
+    assert [r.run_id for r in ledger.runs.list() if r.run_id.startswith(run_id)] == [other]
+    assert ledger.shards.count(other) == Counts(pending=60)
     with pytest.raises(RunExistsError, match="is deleted"):  # what remembers the id must not mean another run
-        ledger.create_run(run(run_id))
+        ledger.runs.create(run(run_id))
     with pytest.raises(RunNotFoundError):
-        ledger.get_run(run_id)
+        ledger.runs.get(run_id)
 
 
 def test_a_late_worker_changes_nothing_of_a_deleted_run(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
     claim(ledger, run_id, "late")
-    ledger.finish_run(run_id, 0, RunState.FAILED)
-    ledger.retire_run(run_id)
-    ledger.delete_run(run_id)
+    ledger.runs.finish(run_id, 0, RunState.FAILED)
+    ledger.runs.retire(run_id)
+    ledger.runs.delete(run_id)
 
     for call in (
-        lambda: ledger.release(run_id, 0, "late", FLAKY),
-        lambda: ledger.claim(ref(run_id), "later", 10, 3),
+        lambda: ledger.attempts.release(run_id, 0, "late", FLAKY),
+        lambda: ledger.attempts.claim(ref(run_id), "later", 10, 3),
     ):
         with pytest.raises(LedgerError):
             call()
     with pytest.raises(RunNotFoundError):
-        ledger.add_part(run_id, part(0, 0, 1))
+        ledger.runs.add_part(run_id, part(0, 0, 1))

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from sparklet.errors import CheckpointConflictError, LeaseLostError, RunExistsError
 from sparklet.ledger_rules import LEASE_GRACE_S
 from sparklet.local.memory import FakeClock
-from sparklet.model import ClaimStatus, Failure, RunState, ShardRecord, ShardResult, ShardState
+from sparklet.model import Claim, ClaimStatus, Failure, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.samples import LEASE_S, MOST_ATTEMPTS, part, planned, ref, run, script, shard
 
@@ -42,52 +43,54 @@ def test_one_of_eight_claims_is_granted(ledger: Ledger, run_id: str) -> None:
     for number in range(ROUNDS):
         answers = at_once(
             [
-                lambda n=number, i=i: ledger.claim(ref(run_id, n), f"{n}-{i}", LEASE_S, MOST_ATTEMPTS)  # type: ignore[misc]
+                lambda n=number, i=i: ledger.attempts.claim(ref(run_id, n), f"{n}-{i}", LEASE_S, MOST_ATTEMPTS)  # type: ignore[misc]
                 for i in range(THREADS)
             ]
         )
         statuses = [answer.status for answer in answers]  # type: ignore[union-attr]
         assert sorted(statuses) == [ClaimStatus.GRANTED] + [ClaimStatus.HELD] * (THREADS - 1)
-        record = ledger.get_shard(run_id, number)
+        record = ledger.shards.get(run_id, number)
         assert record.attempt_id == f"{number}-{statuses.index(ClaimStatus.GRANTED)}"
         assert record.attempts == 1
 
 
 def test_one_of_eight_takes_a_lapsed_lease_over(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     planned(ledger, run_id, 1)
-    ledger.claim(ref(run_id), "0", LEASE_S, ROUNDS + 1)
+
+    def claim_as(attempt_id: str) -> Claim:
+        return ledger.attempts.claim(ref(run_id), attempt_id, LEASE_S, ROUNDS + 1)
+
+    claim_as("0")
     for number in range(1, ROUNDS):
         clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-        answers = at_once(
-            [lambda i=i, n=number: ledger.claim(ref(run_id), f"{n}-{i}", LEASE_S, ROUNDS + 1) for i in range(THREADS)]  # type: ignore[misc]
-        )
+        answers = at_once([partial(claim_as, f"{number}-{i}") for i in range(THREADS)])
         statuses = [answer.status for answer in answers]  # type: ignore[union-attr]
         assert statuses.count(ClaimStatus.GRANTED) == 1
-        assert ledger.get_shard(run_id, 0).attempts == number + 1
+        assert ledger.shards.get(run_id, 0).attempts == number + 1
 
 
 def test_exhaustion_is_found_once_and_told_to_all(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 10)
     for number in range(10):
-        ledger.claim(ref(run_id, number), "a", LEASE_S, 1)
-        ledger.release(run_id, number, "a", FLAKY)
+        ledger.attempts.claim(ref(run_id, number), "a", LEASE_S, 1)
+        ledger.attempts.release(run_id, number, "a", FLAKY)
         answers = at_once(
-            [lambda n=number, i=i: ledger.claim(ref(run_id, n), f"b{i}", LEASE_S, 1) for i in range(THREADS)]  # type: ignore[misc]
+            [lambda n=number, i=i: ledger.attempts.claim(ref(run_id, n), f"b{i}", LEASE_S, 1) for i in range(THREADS)]  # type: ignore[misc]
         )
         statuses = {answer.status for answer in answers}  # type: ignore[union-attr]
         assert ClaimStatus.EXHAUSTED in statuses
         assert statuses <= {ClaimStatus.EXHAUSTED, ClaimStatus.DONE}
-        assert ledger.get_shard(run_id, number).state is ShardState.FAILED
+        assert ledger.shards.get(run_id, number).state is ShardState.FAILED
 
 
 def test_one_of_eight_planners_seals_a_part(ledger: Ledger, run_id: str) -> None:
-    ledger.create_run(run(run_id))
+    ledger.runs.create(run(run_id))
     for index in range(ROUNDS):
         parts = [replace(part(index, index, 1), part=f"of-planner-{i}.jsonl") for i in range(THREADS)]
-        answers = at_once([lambda p=p: ledger.add_part(run_id, p) for p in parts])  # type: ignore[misc]
+        answers = at_once([lambda p=p: ledger.runs.add_part(run_id, p) for p in parts])  # type: ignore[misc]
         assert answers.count(None) == 1
         assert sum(isinstance(answer, CheckpointConflictError) for answer in answers) == THREADS - 1
-    winners = list(ledger.parts(run_id))
+    winners = list(ledger.runs.parts(run_id))
     assert [p.index for p in winners] == list(range(ROUNDS))
 
 
@@ -95,30 +98,30 @@ def test_a_plan_is_not_sealed_without_a_part_that_was_sealed(ledger: Ledger, run
     """GIVEN one planner that seals the plan while another seals one more part, THEN one of them must stop."""
     for number in range(ROUNDS):
         name = f"{run_id}-{number}"
-        ledger.create_run(run(name))
-        ledger.add_part(name, part(0, 0, 3))
+        ledger.runs.create(run(name))
+        ledger.runs.add_part(name, part(0, 0, 3))
         answers = at_once(
             [
-                lambda n=name: ledger.seal_plan(n, 3, 6, 30),  # type: ignore[misc]
-                lambda n=name: ledger.add_part(n, part(1, 3, 2)),  # type: ignore[misc]
+                lambda n=name: ledger.runs.seal_plan(n, 3, 6, 30),  # type: ignore[misc]
+                lambda n=name: ledger.runs.add_part(n, part(1, 3, 2)),  # type: ignore[misc]
             ]
         )
         assert sorted(str(type(answer).__name__) for answer in answers) == ["CheckpointConflictError", "NoneType"]
-        sealed = ledger.get_run(name)
+        sealed = ledger.runs.get(name)
         assert sealed.shard_count in (None, 3)
-        assert sum(p.shard_count for p in ledger.parts(name)) == (3 if sealed.sealed else 5)
+        assert sum(p.shard_count for p in ledger.runs.parts(name)) == (3 if sealed.sealed else 5)
 
 
 def test_one_of_eight_creates_a_run(ledger: Ledger, run_id: str) -> None:
     for number in range(10):
         name = f"{run_id}-{number}"
         answers = at_once(
-            [lambda n=name, i=i: ledger.create_run(replace(run(n), output_uri=f"s3://o/{i}")) for i in range(THREADS)]  # type: ignore[misc]
+            [lambda n=name, i=i: ledger.runs.create(replace(run(n), output_uri=f"s3://o/{i}")) for i in range(THREADS)]  # type: ignore[misc]
         )
         assert answers.count(None) == 1
         assert sum(isinstance(answer, RunExistsError) for answer in answers) == THREADS - 1
-        assert ledger.get_run(name).output_uri == f"s3://o/{answers.index(None)}"
-        assert [r.run_id for r in ledger.list_runs()].count(name) == 1
+        assert ledger.runs.get(name).output_uri == f"s3://o/{answers.index(None)}"
+        assert [r.run_id for r in ledger.runs.list()].count(name) == 1
 
 
 def test_one_of_eight_starts_a_generation(ledger: Ledger, run_id: str) -> None:
@@ -126,24 +129,24 @@ def test_one_of_eight_starts_a_generation(ledger: Ledger, run_id: str) -> None:
     for generation in range(1, 10):
         answers = at_once(
             [
-                lambda g=generation, i=i: ledger.start_generation(run_id, g, script(f"{g}-{i}"))  # type: ignore[misc]
+                lambda g=generation, i=i: ledger.runs.start_generation(run_id, g, script(f"{g}-{i}"))  # type: ignore[misc]
                 for i in range(THREADS)
             ]
         )
         assert sum(not isinstance(answer, Exception) for answer in answers) == 1
-    assert ledger.get_run(run_id).generation == 9
+    assert ledger.runs.get(run_id).generation == 9
 
 
 def test_a_lease_lapses_or_its_owner_succeeds_but_not_both(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     planned(ledger, run_id, ROUNDS)
-    held = [ledger.claim(ref(run_id, n), f"a{n}", LEASE_S, MOST_ATTEMPTS).record for n in range(ROUNDS)]
+    held = [ledger.attempts.claim(ref(run_id, n), f"a{n}", LEASE_S, MOST_ATTEMPTS).record for n in range(ROUNDS)]
     clock.advance(LEASE_S + 1)
     for number, record in enumerate(held):
-        lapses: list[Callable[[], object]] = [lambda r=record: ledger.lapse(r, MOST_ATTEMPTS)] * (THREADS - 1)  # type: ignore[misc]
+        lapses: list[Callable[[], object]] = [lambda r=record: ledger.attempts.lapse(r, MOST_ATTEMPTS)] * (THREADS - 1)  # type: ignore[misc]
         *lapsed, said = at_once(
-            [*lapses, lambda n=number: ledger.succeed(run_id, n, f"a{n}", ShardResult(1))]  # type: ignore[misc]
+            [*lapses, lambda n=number: ledger.attempts.succeed(run_id, n, f"a{n}", ShardResult(1))]  # type: ignore[misc]
         )
-        after = ledger.get_shard(run_id, number)
+        after = ledger.shards.get(run_id, number)
         told = [answer for answer in lapsed if answer is not None]
         if said is None:
             assert (after.state, after.attempt_id, told) == (ShardState.SUCCEEDED, f"a{number}", [])
@@ -155,38 +158,38 @@ def test_a_lease_lapses_or_its_owner_succeeds_but_not_both(ledger: Ledger, run_i
 def test_a_message_sent_again_is_counted_by_one(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
     for number in range(10):
-        seen = ledger.get_shard(run_id, 0)
-        answers = at_once([lambda s=seen: ledger.count_requeue(s)] * THREADS)  # type: ignore[misc]
+        seen = ledger.shards.get(run_id, 0)
+        answers = at_once([lambda s=seen: ledger.attempts.count_requeue(s)] * THREADS)  # type: ignore[misc]
         assert sum(isinstance(answer, ShardRecord) for answer in answers) == 1
-        assert ledger.get_shard(run_id, 0).requeues == number + 1
+        assert ledger.shards.get(run_id, 0).requeues == number + 1
 
 
 def test_a_shard_is_redriven_once_and_claimed_once(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 20)
     for number in range(20):
-        ledger.claim(ref(run_id, number), "a", LEASE_S, MOST_ATTEMPTS)
-        ledger.fail(run_id, number, "a", FLAKY)
-        redrives: list[Callable[[], object]] = [lambda n=number: ledger.redrive(run_id, n, 1)] * 4  # type: ignore[misc]
+        ledger.attempts.claim(ref(run_id, number), "a", LEASE_S, MOST_ATTEMPTS)
+        ledger.attempts.fail(run_id, number, "a", FLAKY)
+        redrives: list[Callable[[], object]] = [lambda n=number: ledger.attempts.redrive(run_id, n, 1)] * 4  # type: ignore[misc]
         claims: list[Callable[[], object]] = [
-            lambda n=number, i=i: ledger.claim(ref(run_id, n, 0), f"old{i}", LEASE_S, MOST_ATTEMPTS)  # type: ignore[misc]
+            lambda n=number, i=i: ledger.attempts.claim(ref(run_id, n, 0), f"old{i}", LEASE_S, MOST_ATTEMPTS)  # type: ignore[misc]
             for i in range(4)
         ]
         answers = at_once([*redrives, *claims])
         assert sum(isinstance(answer, ShardRecord) for answer in answers[:4]) == 1
         # An old message finds the shard ended, or in a later generation: it never gets it.
         assert {answer.status for answer in answers[4:]} <= {ClaimStatus.DONE, ClaimStatus.STALE}  # type: ignore[attr-defined]
-        record = ledger.get_shard(run_id, number)
+        record = ledger.shards.get(run_id, number)
         assert (record.state, record.generation, record.attempts) == (ShardState.PENDING, 1, 0)
 
 
 def test_shards_entered_by_eight_planners_are_entered_once(ledger: Ledger, run_id: str) -> None:
-    ledger.create_run(run(run_id))
-    ledger.add_part(run_id, part(0, 0, 100))
+    ledger.runs.create(run(run_id))
+    ledger.runs.add_part(run_id, part(0, 0, 100))
 
-    answers = at_once([lambda: ledger.add_shards(shard(run_id, n) for n in range(100))] * THREADS)
+    answers = at_once([lambda: ledger.shards.add(shard(run_id, n) for n in range(100))] * THREADS)
 
     assert sum(answer for answer in answers if isinstance(answer, int)) == 100
-    assert [r.number for r in ledger.shards(run_id)] == list(range(100))
+    assert [r.number for r in ledger.shards.list(run_id)] == list(range(100))
 
 
 @pytest.mark.parametrize("tries", [25])
@@ -199,18 +202,18 @@ def test_the_sum_over_states_is_constant_while_shards_move(ledger: Ledger, run_i
         for number in range(worker, 60, 4):
             if over.is_set():
                 return
-            ledger.claim(ref(run_id, number), f"a{number}", LEASE_S, MOST_ATTEMPTS)
-            ledger.release(run_id, number, f"a{number}", FLAKY)
-            ledger.claim(ref(run_id, number), f"b{number}", LEASE_S, MOST_ATTEMPTS)
-            ledger.succeed(run_id, number, f"b{number}", ShardResult(1))
+            ledger.attempts.claim(ref(run_id, number), f"a{number}", LEASE_S, MOST_ATTEMPTS)
+            ledger.attempts.release(run_id, number, f"a{number}", FLAKY)
+            ledger.attempts.claim(ref(run_id, number), f"b{number}", LEASE_S, MOST_ATTEMPTS)
+            ledger.attempts.succeed(run_id, number, f"b{number}", ShardResult(1))
 
     with ThreadPoolExecutor(4) as pool:
         workers = [pool.submit(work, worker) for worker in range(4)]
-        counts = [ledger.count(run_id) for _ in range(tries)]
+        counts = [ledger.shards.count(run_id) for _ in range(tries)]
         over.set()
         for worker in workers:
             worker.result()
 
     assert {count.total for count in counts} == {60}
     assert [c.succeeded for c in counts] == sorted(c.succeeded for c in counts)
-    assert ledger.finish_run(run_id, 0, RunState.FAILED).state is RunState.FAILED
+    assert ledger.runs.finish(run_id, 0, RunState.FAILED).state is RunState.FAILED

@@ -18,16 +18,16 @@ def mixed(ledger: Ledger, run_id: str) -> Ledger:
     """Twelve shards: 0–2 SUCCEEDED, 3–4 FAILED, 5 RUNNING, the rest PENDING."""
     planned(ledger, run_id, 12)
     for number in range(6):
-        ledger.claim(ref(run_id, number), f"a{number}", LEASE_S, MOST_ATTEMPTS)
+        ledger.attempts.claim(ref(run_id, number), f"a{number}", LEASE_S, MOST_ATTEMPTS)
     for number in range(3):
-        ledger.succeed(run_id, number, f"a{number}", ShardResult(number))
+        ledger.attempts.succeed(run_id, number, f"a{number}", ShardResult(number))
     for number in (3, 4):
-        ledger.fail(run_id, number, f"a{number}", BROKEN)
+        ledger.attempts.fail(run_id, number, f"a{number}", BROKEN)
     return ledger
 
 
 def test_a_shard_is_entered_as_pending(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
-    ledger.create_run(run(run_id))
+    ledger.runs.create(run(run_id))
     used = replace(
         shard(run_id, 0),
         state=ShardState.FAILED,
@@ -39,23 +39,23 @@ def test_a_shard_is_entered_as_pending(ledger: Ledger, run_id: str, clock: FakeC
         rows=3,
     )
 
-    assert ledger.add_shards([used]) == 1
+    assert ledger.shards.add([used]) == 1
 
-    assert ledger.get_shard(run_id, 0) == replace(shard(run_id, 0), changed_s=clock.now_s())
+    assert ledger.shards.get(run_id, 0) == replace(shard(run_id, 0), changed_s=clock.now_s())
 
 
 def test_a_shard_that_is_there_stays_as_it_is(mixed: Ledger, run_id: str) -> None:
     """GIVEN a planner that died after it had entered shards, WHEN another enters them again, THEN none is reset."""
-    before = list(mixed.shards(run_id))
+    before = list(mixed.shards.list(run_id))
 
-    assert mixed.add_shards(shard(run_id, number) for number in range(15)) == 3
+    assert mixed.shards.add(shard(run_id, number) for number in range(15)) == 3
 
-    assert list(mixed.shards(run_id))[:12] == before
-    assert mixed.add_shards(shard(run_id, number) for number in range(15)) == 0
+    assert list(mixed.shards.list(run_id))[:12] == before
+    assert mixed.shards.add(shard(run_id, number) for number in range(15)) == 0
 
 
 def test_entering_nothing_is_fine(ledger: Ledger, run_id: str) -> None:
-    assert ledger.add_shards([]) == 0
+    assert ledger.shards.add([]) == 0
 
 
 def test_a_fault_in_the_source_of_shards_is_not_swallowed(ledger: Ledger, run_id: str) -> None:
@@ -63,34 +63,34 @@ def test_a_fault_in_the_source_of_shards_is_not_swallowed(ledger: Ledger, run_id
         yield from (shard(run_id, number) for number in range(40))
         raise OSError("the plan part cannot be read")
 
-    ledger.create_run(run(run_id))
+    ledger.runs.create(run(run_id))
     with pytest.raises(OSError, match="cannot be read"):
-        ledger.add_shards(source())
+        ledger.shards.add(source())
 
 
 def test_shards_come_in_order(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 600)
 
-    assert [record.number for record in ledger.shards(run_id)] == list(range(600))
+    assert [record.number for record in ledger.shards.list(run_id)] == list(range(600))
 
 
 def test_shards_in_several_buckets_come_in_order(ledger: Ledger, run_id: str) -> None:
     """A run of 50,000 has eight buckets; a few of its shards are entered."""
     numbers = [0, 1, 9_999, 10_000, 10_001, 19_999, 20_000, 30_001, *range(40_000, 40_050), 49_999]
-    ledger.create_run(run(run_id))
-    ledger.add_part(run_id, part(0, 0, 50_000))
-    ledger.add_shards(shard(run_id, number) for number in reversed(numbers))
+    ledger.runs.create(run(run_id))
+    ledger.runs.add_part(run_id, part(0, 0, 50_000))
+    ledger.shards.add(shard(run_id, number) for number in reversed(numbers))
 
-    assert [record.number for record in ledger.shards(run_id)] == numbers
-    assert ledger.count(run_id) == ledger.glance(run_id) == Counts(pending=len(numbers))
-    ledger.seal_plan(run_id, 50_000, 1, 1)
-    assert [record.number for record in ledger.shards(run_id)] == numbers
-    assert ledger.count(run_id) == Counts(pending=len(numbers))
-    assert sorted(r.number for r in ledger.expired(run_id, ShardState.PENDING, 2e9)) == numbers
+    assert [record.number for record in ledger.shards.list(run_id)] == numbers
+    assert ledger.shards.count(run_id) == ledger.shards.glance(run_id) == Counts(pending=len(numbers))
+    ledger.runs.seal_plan(run_id, 50_000, 1, 1)
+    assert [record.number for record in ledger.shards.list(run_id)] == numbers
+    assert ledger.shards.count(run_id) == Counts(pending=len(numbers))
+    assert sorted(r.number for r in ledger.shards.expired(run_id, ShardState.PENDING, 2e9)) == numbers
 
 
 def test_shards_in_one_state_are_found(mixed: Ledger, run_id: str) -> None:
-    by_state = {state: [r.number for r in mixed.shards(run_id, state)] for state in ShardState}
+    by_state = {state: [r.number for r in mixed.shards.list(run_id, state)] for state in ShardState}
 
     assert by_state == {
         ShardState.SUCCEEDED: [0, 1, 2],
@@ -102,7 +102,7 @@ def test_shards_in_one_state_are_found(mixed: Ledger, run_id: str) -> None:
 
 def test_reading_may_stop_anywhere(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 600)
-    records = ledger.shards(run_id)
+    records = ledger.shards.list(run_id)
 
     assert next(records).number == 0
     del records
@@ -112,65 +112,70 @@ def test_a_run_is_apart_from_others(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 3)
     planned(ledger, f"{run_id}-2", 2)
 
-    assert ledger.count(run_id).total == 3
-    assert [r.run_id for r in ledger.shards(f"{run_id}-2")] == [f"{run_id}-2"] * 2
+    assert ledger.shards.count(run_id).total == 3
+    assert [r.run_id for r in ledger.shards.list(f"{run_id}-2")] == [f"{run_id}-2"] * 2
 
 
 def test_the_sum_over_states_is_the_number_of_shards(mixed: Ledger, run_id: str) -> None:
-    assert mixed.count(run_id) == Counts(pending=6, running=1, succeeded=3, failed=2)
+    assert mixed.shards.count(run_id) == Counts(pending=6, running=1, succeeded=3, failed=2)
 
 
 def test_a_run_without_shards_counts_none(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 0)
 
-    assert ledger.count(run_id) == ledger.glance(run_id) == Counts()
-    assert list(ledger.shards(run_id)) == []
+    assert ledger.shards.count(run_id) == ledger.shards.glance(run_id) == Counts()
+    assert list(ledger.shards.list(run_id)) == []
 
 
 def test_a_glance_sees_what_is_open(mixed: Ledger, run_id: str) -> None:
     """The stand-ins' index is up to date at once; that it may lag is for progress only."""
-    assert mixed.glance(run_id) == mixed.count(run_id)
+    assert mixed.shards.glance(run_id) == mixed.shards.count(run_id)
 
 
 def test_a_glance_does_not_guess_how_many_succeeded(ledger: Ledger, run_id: str) -> None:
-    ledger.create_run(run(run_id))
-    ledger.add_part(run_id, part(0, 0, 3))
-    ledger.add_shards(shard(run_id, number) for number in range(3))
-    ledger.claim(ref(run_id, 0), "a", LEASE_S, MOST_ATTEMPTS)
-    ledger.succeed(run_id, 0, "a", ShardResult(1))
+    ledger.runs.create(run(run_id))
+    ledger.runs.add_part(run_id, part(0, 0, 3))
+    ledger.shards.add(shard(run_id, number) for number in range(3))
+    ledger.attempts.claim(ref(run_id, 0), "a", LEASE_S, MOST_ATTEMPTS)
+    ledger.attempts.succeed(run_id, 0, "a", ShardResult(1))
 
-    assert ledger.glance(run_id) == Counts(pending=2)
-    assert ledger.count(run_id) == Counts(pending=2, succeeded=1)
+    assert ledger.shards.glance(run_id) == Counts(pending=2)
+    assert ledger.shards.count(run_id) == Counts(pending=2, succeeded=1)
 
 
 def test_a_redriven_shard_is_in_the_index_again(mixed: Ledger, run_id: str) -> None:
-    mixed.redrive(run_id, 3, 1)
+    mixed.attempts.redrive(run_id, 3, 1)
 
-    assert mixed.glance(run_id) == Counts(pending=7, running=1, succeeded=3, failed=1)
+    assert mixed.shards.glance(run_id) == Counts(pending=7, running=1, succeeded=3, failed=1)
 
 
 def test_leases_that_are_over_are_found(mixed: Ledger, run_id: str, clock: FakeClock) -> None:
-    mixed.claim(ref(run_id, 6), "late", LEASE_S + 50, MOST_ATTEMPTS)
+    mixed.attempts.claim(ref(run_id, 6), "late", LEASE_S + 50, MOST_ATTEMPTS)
     end_s = clock.now_s() + LEASE_S
 
-    assert list(mixed.expired(run_id, ShardState.RUNNING, end_s)) == []
-    assert list(mixed.expired(run_id, ShardState.RUNNING, end_s + 0.5)) == [mixed.get_shard(run_id, 5)]
-    assert sorted(r.number for r in mixed.expired(run_id, ShardState.RUNNING, end_s + 51)) == [5, 6]
+    assert list(mixed.shards.expired(run_id, ShardState.RUNNING, end_s)) == []
+    assert list(mixed.shards.expired(run_id, ShardState.RUNNING, end_s + 0.5)) == [mixed.shards.get(run_id, 5)]
+    assert sorted(r.number for r in mixed.shards.expired(run_id, ShardState.RUNNING, end_s + 51)) == [5, 6]
 
 
 def test_shards_that_wait_for_long_are_found(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     planned(ledger, run_id, 4)
     entered_s = clock.now_s()
     clock.advance(100)
-    ledger.claim(ref(run_id, 1), "a", LEASE_S, MOST_ATTEMPTS)
-    ledger.release(run_id, 1, "a", BROKEN)
-    ledger.count_requeue(ledger.get_shard(run_id, 2))
+    ledger.attempts.claim(ref(run_id, 1), "a", LEASE_S, MOST_ATTEMPTS)
+    ledger.attempts.release(run_id, 1, "a", BROKEN)
+    ledger.attempts.count_requeue(ledger.shards.get(run_id, 2))
 
-    waiting = ledger.expired(run_id, ShardState.PENDING, entered_s + 50)
+    waiting = ledger.shards.expired(run_id, ShardState.PENDING, entered_s + 50)
 
-    assert sorted(waiting, key=lambda r: r.number) == [ledger.get_shard(run_id, 0), ledger.get_shard(run_id, 3)]
-    assert list(ledger.expired(run_id, ShardState.PENDING, entered_s)) == []
-    assert sorted(r.number for r in ledger.expired(run_id, ShardState.PENDING, clock.now_s() + 1)) == [0, 1, 2, 3]
+    assert sorted(waiting, key=lambda r: r.number) == [ledger.shards.get(run_id, 0), ledger.shards.get(run_id, 3)]
+    assert list(ledger.shards.expired(run_id, ShardState.PENDING, entered_s)) == []
+    assert sorted(r.number for r in ledger.shards.expired(run_id, ShardState.PENDING, clock.now_s() + 1)) == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 @pytest.mark.parametrize("state", [ShardState.SUCCEEDED, ShardState.FAILED])
@@ -178,12 +183,12 @@ def test_what_has_ended_does_not_expire(ledger: Ledger, run_id: str, state: Shar
     planned(ledger, run_id)
 
     with pytest.raises(ValueError, match=state):
-        list(ledger.expired(run_id, state, 2e9))
+        list(ledger.shards.expired(run_id, state, 2e9))
 
 
 def test_more_shards_than_fit_on_a_page_are_all_found(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     planned(ledger, run_id, 2_500)
     clock.advance(1)
 
-    assert ledger.count(run_id) == ledger.glance(run_id) == Counts(pending=2_500)
-    assert len({r.number for r in ledger.expired(run_id, ShardState.PENDING, clock.now_s())}) == 2_500
+    assert ledger.shards.count(run_id) == ledger.shards.glance(run_id) == Counts(pending=2_500)
+    assert len({r.number for r in ledger.shards.expired(run_id, ShardState.PENDING, clock.now_s())}) == 2_500

@@ -77,7 +77,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(number=NUMBERS)
     def a_checker_reads(self, number: int) -> None:
-        self.seen.append(self.ledger.get_shard(self.run_id, number))
+        self.seen.append(self.ledger.shards.get(self.run_id, number))
 
     # --- workers ---
 
@@ -89,10 +89,10 @@ class LedgerMachine(RuleBasedStateMachine):
         attempt_id = f"a{self.ids}"
         if generation > want.generation:
             with pytest.raises(LedgerError):
-                self.ledger.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MOST_ATTEMPTS)
+                self.ledger.attempts.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MOST_ATTEMPTS)
             return
 
-        answer = self.ledger.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MOST_ATTEMPTS)
+        answer = self.ledger.attempts.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MOST_ATTEMPTS)
 
         if generation < want.generation:
             assert answer.status is ClaimStatus.STALE
@@ -114,7 +114,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def a_worker_claims_again(self, number: int) -> None:
         want = self.expected[number]
         if want.state is R:
-            answer = self.ledger.claim(ref(self.run_id, number, want.generation), want.owner, LEASE_S, MOST_ATTEMPTS)
+            answer = self.ledger.attempts.claim(
+                ref(self.run_id, number, want.generation), want.owner, LEASE_S, MOST_ATTEMPTS
+            )
             assert answer.status is ClaimStatus.GRANTED
             self._agrees(answer.record)
 
@@ -125,7 +127,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if not want.used:
             return
         attempt_id = want.used[-1 - which % len(want.used)]
-        before = self.ledger.get_shard(self.run_id, number)
+        before = self.ledger.shards.get(self.run_id, number)
         if want.state is R and want.owner == attempt_id:
             self._say(number, attempt_id, to)
             want.state = to
@@ -137,7 +139,7 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             with pytest.raises(LeaseLostError):
                 self._say(number, attempt_id, to)
-        assert self.ledger.get_shard(self.run_id, number) == before, "a zombie changed a shard"
+        assert self.ledger.shards.get(self.run_id, number) == before, "a zombie changed a shard"
 
     @rule(number=NUMBERS, which=st.integers(0, 5), wins=st.booleans())
     def an_attempt_renews(self, number: int, which: int, wins: bool) -> None:
@@ -147,23 +149,25 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         attempt_id = want.used[-1 - which % len(want.used)]
         owns = want.state is R and want.owner == attempt_id and (not wins or want.winner in ("", attempt_id))
-        before = self.ledger.get_shard(self.run_id, number)
+        before = self.ledger.shards.get(self.run_id, number)
         if owns:
-            self.ledger.renew(self.run_id, number, attempt_id, LEASE_S, ShardResult(number) if wins else None)
+            self.ledger.attempts.renew(self.run_id, number, attempt_id, LEASE_S, ShardResult(number) if wins else None)
             want.lease_end_s = self.clock.now_s() + LEASE_S
             want.winner = attempt_id if wins else want.winner
         else:
             with pytest.raises(LeaseLostError):
-                self.ledger.renew(self.run_id, number, attempt_id, LEASE_S, ShardResult(number) if wins else None)
-            assert self.ledger.get_shard(self.run_id, number) == before
+                self.ledger.attempts.renew(
+                    self.run_id, number, attempt_id, LEASE_S, ShardResult(number) if wins else None
+                )
+            assert self.ledger.shards.get(self.run_id, number) == before
 
     def _say(self, number: int, attempt_id: str, to: ShardState) -> None:
         if to is S:
-            self.ledger.succeed(self.run_id, number, attempt_id, ShardResult(number))
+            self.ledger.attempts.succeed(self.run_id, number, attempt_id, ShardResult(number))
         elif to is F:
-            self.ledger.fail(self.run_id, number, attempt_id, FAILURE)
+            self.ledger.attempts.fail(self.run_id, number, attempt_id, FAILURE)
         else:
-            self.ledger.release(self.run_id, number, attempt_id, FAILURE)
+            self.ledger.attempts.release(self.run_id, number, attempt_id, FAILURE)
 
     # --- checkers, dead letters, operators ---
 
@@ -174,7 +178,7 @@ class LedgerMachine(RuleBasedStateMachine):
         want = self.expected[record.number]
         over = record.state is R and self._still(record) and record.lease_end_s <= self.clock.now_s()
 
-        after = self.ledger.lapse(record, MOST_ATTEMPTS)
+        after = self.ledger.attempts.lapse(record, MOST_ATTEMPTS)
 
         assert (after is not None) is over
         if after is not None:
@@ -187,7 +191,7 @@ class LedgerMachine(RuleBasedStateMachine):
         record = data.draw(st.sampled_from(self.seen))
         still = record.state is P and self._still(record)
 
-        after = self.ledger.count_requeue(record)
+        after = self.ledger.attempts.count_requeue(record)
 
         assert (after is not None) is still
         if after is not None:
@@ -200,7 +204,7 @@ class LedgerMachine(RuleBasedStateMachine):
         record = data.draw(st.sampled_from(self.seen))
         still = record.state is P and self._still(record)
 
-        assert self.ledger.abandon(record, FAILURE) is still
+        assert self.ledger.attempts.abandon(record, FAILURE) is still
 
         if still:
             self.expected[record.number].state = F
@@ -208,7 +212,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(numbers=st.sets(NUMBERS))
     def an_operator_redrives(self, numbers: set[int]) -> None:
         self.generation += 1
-        self.ledger.start_generation(self.run_id, self.generation, script(f"v{self.generation}"))
+        self.ledger.runs.start_generation(self.run_id, self.generation, script(f"v{self.generation}"))
         for number in numbers:
             self._redrive(number, self.generation)
 
@@ -220,7 +224,7 @@ class LedgerMachine(RuleBasedStateMachine):
         want = self.expected[number]
         wanted = want.state is F and want.generation < generation
 
-        after = self.ledger.redrive(self.run_id, number, generation)
+        after = self.ledger.attempts.redrive(self.run_id, number, generation)
 
         assert (after is not None) is wanted
         if after is not None:
@@ -251,11 +255,11 @@ class LedgerMachine(RuleBasedStateMachine):
             want.requeues,
         )
         assert (record.attempt_id, record.winner) == (want.owner, want.winner)
-        assert record == self.ledger.get_shard(self.run_id, record.number)
+        assert record == self.ledger.shards.get(self.run_id, record.number)
 
     @invariant()
     def every_shard_is_as_expected(self) -> None:
-        records = list(self.ledger.shards(self.run_id))
+        records = list(self.ledger.shards.list(self.run_id))
         assert [record.number for record in records] == list(range(SHARDS))
         for record in records:
             self._agrees(record)
@@ -265,21 +269,21 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def the_counts_add_up(self) -> None:
         states = [want.state for want in self.expected]
-        counts = self.ledger.count(self.run_id)
+        counts = self.ledger.shards.count(self.run_id)
         assert counts == Counts(states.count(P), states.count(R), states.count(S), states.count(F))
         assert counts.total == SHARDS
-        assert self.ledger.glance(self.run_id) == counts
+        assert self.ledger.shards.glance(self.run_id) == counts
 
     @invariant()
     def success_is_final(self) -> None:
         for number, attempt_id in self.winners.items():
-            record = self.ledger.get_shard(self.run_id, number)
+            record = self.ledger.shards.get(self.run_id, number)
             assert (record.state, record.attempt_id) == (S, attempt_id)
 
     @invariant()
     def what_is_over_is_found(self) -> None:
         now_s = self.clock.now_s()
-        found = {r.number for r in self.ledger.expired(self.run_id, R, now_s)}
+        found = {r.number for r in self.ledger.shards.expired(self.run_id, R, now_s)}
         assert found == {n for n, want in enumerate(self.expected) if want.state is R and want.lease_end_s < now_s}
 
 

@@ -46,12 +46,12 @@ class Place:
         return Deployment("b", store, self.ledger, MemoryTaskQueue(self.clock), self.clock)
 
     def unsettled(self) -> list[str]:
-        return [each.run_id for each in self.ledger.unsettled_runs()]
+        return [each.run_id for each in self.ledger.runs.unfinalized()]
 
     def as_an_older_sparklet_would(self, entered: Run) -> None:
         """Take the mark away, as if it had never been written."""
         if isinstance(self.ledger, MemoryLedger):
-            self.ledger._unsettled.discard(entered.run_id)
+            self.ledger.runs._unfinalized.discard(entered.run_id)
             return
         assert self.clients
         self.clients.dynamodb.update_item(
@@ -76,37 +76,37 @@ def place(request: pytest.FixtureRequest, clock: FakeClock) -> Place:
 
 
 def ended(ledger: Ledger, run_id: str, created_s: float = 1.0, *, settled: bool = True) -> Run:
-    ledger.create_run(run(run_id, created_s))
-    ledger.seal_plan(run_id, 0, 0, 0)
-    ledger.finish_run(run_id, 0, RunState.SUCCEEDED)
+    ledger.runs.create(run(run_id, created_s))
+    ledger.runs.seal_plan(run_id, 0, 0, 0)
+    ledger.runs.finish(run_id, 0, RunState.SUCCEEDED)
     if settled:
-        assert ledger.settle_run(ledger.get_run(run_id))
-    return ledger.get_run(run_id)
+        assert ledger.runs.finalize(ledger.runs.get(run_id))
+    return ledger.runs.get(run_id)
 
 
 def test_a_run_is_unsettled_from_its_entry_until_it_is_settled(place: Place) -> None:
     ledger = place.ledger
     for name, created_s in (("old", 5.5), ("new", 1_000.0), ("oldest", 0.25)):
-        ledger.create_run(run(name, created_s))
-    assert list(ledger.unsettled_runs()) == [ledger.get_run(name) for name in ("new", "old", "oldest")]
+        ledger.runs.create(run(name, created_s))
+    assert list(ledger.runs.unfinalized()) == [ledger.runs.get(name) for name in ("new", "old", "oldest")]
 
-    ledger.seal_plan("old", 0, 0, 0)
-    finished = ledger.finish_run("old", 0, RunState.FAILED)
+    ledger.runs.seal_plan("old", 0, 0, 0)
+    finished = ledger.runs.finish("old", 0, RunState.FAILED)
     assert place.unsettled() == ["new", "old", "oldest"]
 
-    assert ledger.settle_run(finished) is True
-    assert ledger.settle_run(finished) is True
+    assert ledger.runs.finalize(finished) is True
+    assert ledger.runs.finalize(finished) is True
     assert place.unsettled() == ["new", "oldest"]
-    assert ledger.get_run("old") == finished
-    assert [each.run_id for each in ledger.list_runs()] == ["new", "old", "oldest"]
+    assert ledger.runs.get("old") == finished
+    assert [each.run_id for each in ledger.runs.list()] == ["new", "old", "oldest"]
 
 
 def test_a_run_that_has_not_ended_is_not_settled(place: Place) -> None:
     planned(place.ledger, "open")
-    opened = place.ledger.get_run("open")
+    opened = place.ledger.runs.get("open")
 
-    assert place.ledger.settle_run(opened) is False
-    assert place.ledger.settle_run(replace(opened, state=RunState.FAILED)) is False
+    assert place.ledger.runs.finalize(opened) is False
+    assert place.ledger.runs.finalize(replace(opened, state=RunState.FAILED)) is False
 
     assert place.unsettled() == ["open"]
 
@@ -114,13 +114,13 @@ def test_a_run_that_has_not_ended_is_not_settled(place: Place) -> None:
 def test_a_redrive_opens_a_run_again_and_wins_over_who_looked_before(place: Place) -> None:
     before = ended(place.ledger, "r")
 
-    place.ledger.start_generation("r", 1, script("repaired"))
+    place.ledger.runs.start_generation("r", 1, script("repaired"))
     assert place.unsettled() == ["r"]
 
-    assert place.ledger.settle_run(before) is False
-    again = place.ledger.finish_run("r", 1, RunState.SUCCEEDED)
-    assert place.ledger.settle_run(before) is False  # of this generation nobody has said so
-    assert place.ledger.settle_run(again) is True
+    assert place.ledger.runs.finalize(before) is False
+    again = place.ledger.runs.finish("r", 1, RunState.SUCCEEDED)
+    assert place.ledger.runs.finalize(before) is False  # of this generation nobody has said so
+    assert place.ledger.runs.finalize(again) is True
     assert place.unsettled() == []
 
 
@@ -128,7 +128,7 @@ def test_a_redrive_that_is_refused_opens_nothing(place: Place) -> None:
     ended(place.ledger, "r")
 
     with pytest.raises(LedgerError):
-        place.ledger.start_generation("r", 2, script())
+        place.ledger.runs.start_generation("r", 2, script())
 
     assert place.unsettled() == []
 
@@ -137,23 +137,23 @@ def test_of_settling_and_redriving_at_once_the_redrive_wins(place: Place) -> Non
     for number in range(20):
         name = f"r{number}"
         seen = ended(place.ledger, name, settled=False)
-        calls: list[Callable[[], object]] = [lambda s=seen: place.ledger.settle_run(s)] * 4  # type: ignore[misc]
-        calls.insert(2, lambda n=name: place.ledger.start_generation(n, 1, script()))  # type: ignore[misc]
+        calls: list[Callable[[], object]] = [lambda s=seen: place.ledger.runs.finalize(s)] * 4  # type: ignore[misc]
+        calls.insert(2, lambda n=name: place.ledger.runs.start_generation(n, 1, script()))  # type: ignore[misc]
         at_once(calls)
-        assert place.ledger.get_run(name).generation == 1
+        assert place.ledger.runs.get(name).generation == 1
     assert len(place.unsettled()) == 20
 
 
 def test_a_deleted_run_is_gone_from_everywhere(place: Place) -> None:
     for name, settled in (("a", True), ("b", False)):
         gone = ended(place.ledger, name, settled=settled)
-        place.ledger.retire_run(name)
-        place.ledger.delete_run(name)
-        place.ledger.unsettle_run(gone)
-        place.ledger.settle_run(gone)
+        place.ledger.runs.retire(name)
+        place.ledger.runs.delete(name)
+        place.ledger.runs.unfinalize(gone)
+        place.ledger.runs.finalize(gone)
 
     assert place.unsettled() == []
-    assert list(place.ledger.list_runs()) == list(place.ledger.settled_in_turn()) == []
+    assert list(place.ledger.runs.list()) == list(place.ledger.runs.next_finalized()) == []
 
 
 # --- what nobody said ---
@@ -163,23 +163,23 @@ def test_every_settled_run_has_its_turn_and_none_is_skipped_by_whoever_breaks_of
     names = {f"r{number:02d}" for number in range(60)}
     for number, name in enumerate(sorted(names)):
         ended(place.ledger, name, float(number))
-    place.ledger.create_run(run("open", 99.0))
-    next(iter(place.ledger.settled_in_turn()))
+    place.ledger.runs.create(run("open", 99.0))
+    next(iter(place.ledger.runs.next_finalized()))
 
-    turns = [{each.run_id for each in place.ledger.settled_in_turn()} for _ in range(3)]
+    turns = [{each.run_id for each in place.ledger.runs.next_finalized()} for _ in range(3)]
 
     assert set.union(*turns) == names
     assert all(len(turn) <= 25 for turn in turns)
-    again = [{each.run_id for each in place.ledger.settled_in_turn()} for _ in range(4)]
+    again = [{each.run_id for each in place.ledger.runs.next_finalized()} for _ in range(4)]
     assert set.union(*again) == names
 
 
 def test_a_run_that_an_older_sparklet_entered_or_redrove_is_found(place: Place) -> None:
     for number in range(40):
         ended(place.ledger, f"r{number}", float(number))
-    place.ledger.create_run(run("entered", 0.5))
-    redriven = place.ledger.start_generation("r3", 1, script())
-    for each in (place.ledger.get_run("entered"), redriven):
+    place.ledger.runs.create(run("entered", 0.5))
+    redriven = place.ledger.runs.start_generation("r3", 1, script())
+    for each in (place.ledger.runs.get("entered"), redriven):
         place.as_an_older_sparklet_would(each)
     assert place.unsettled() == []
 
@@ -232,16 +232,16 @@ def test_a_poll_does_not_read_more_for_runs_that_have_ended(ministack_clients: A
 def test_a_poll_does_not_read_more_for_shards_that_are_done(ministack_clients: AwsClients, clock: FakeClock) -> None:
     place = in_dynamodb(ministack_clients, clock)
     shards, run_id = 120, "r"
-    place.ledger.create_run(replace(run(run_id), created_s=clock.now_s()))
-    place.ledger.add_part(run_id, part(0, 0, shards))
-    place.ledger.add_shards(shard(run_id, number) for number in range(shards))
-    place.ledger.seal_plan(run_id, shards, shards, shards)
+    place.ledger.runs.create(replace(run(run_id), created_s=clock.now_s()))
+    place.ledger.runs.add_part(run_id, part(0, 0, shards))
+    place.ledger.shards.add(shard(run_id, number) for number in range(shards))
+    place.ledger.runs.seal_plan(run_id, shards, shards, shards)
     polls = []
     for number in range(shards - 1):
         if number % 59 == 0:
             polls.append(requests_of(place, lambda: handle_check(place.at)))
-        place.ledger.claim(ref(run_id, number), f"a{number}", LEASE_S, MOST_ATTEMPTS)
-        place.ledger.succeed(run_id, number, f"a{number}", ShardResult(rows=1))
+        place.ledger.attempts.claim(ref(run_id, number), f"a{number}", LEASE_S, MOST_ATTEMPTS)
+        place.ledger.attempts.succeed(run_id, number, f"a{number}", ShardResult(rows=1))
 
     assert len(polls) == 3
     assert len(polls[0]) >= len(polls[1]) >= len(polls[2]), polls
@@ -272,7 +272,7 @@ class SettlingMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_run_ends(self, data: st.DataObject) -> None:
         for each in self._one(data):
-            self.place.ledger.finish_run(each.run_id, each.generation, RunState.FAILED)
+            self.place.ledger.runs.finish(each.run_id, each.generation, RunState.FAILED)
 
     @rule(data=st.data())
     def a_checker_reads(self, data: st.DataObject) -> None:
@@ -281,12 +281,12 @@ class SettlingMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_checker_settles(self, data: st.DataObject) -> None:
         if self.seen:
-            self.place.ledger.settle_run(data.draw(st.sampled_from(self.seen)))
+            self.place.ledger.runs.finalize(data.draw(st.sampled_from(self.seen)))
 
     @rule(data=st.data(), older=st.booleans())
     def an_operator_redrives(self, data: st.DataObject, older: bool) -> None:
         for each in self._one(data):
-            self.place.ledger.start_generation(each.run_id, each.generation + 1, script())
+            self.place.ledger.runs.start_generation(each.run_id, each.generation + 1, script())
             if older:
                 self.place.as_an_older_sparklet_would(each)
                 self.unmarked.add(each.run_id)
@@ -295,8 +295,8 @@ class SettlingMachine(RuleBasedStateMachine):
     def an_operator_deletes(self, data: st.DataObject) -> None:
         for each in self._one(data):
             if each.state.ended:
-                self.place.ledger.retire_run(each.run_id)
-                self.place.ledger.delete_run(each.run_id)
+                self.place.ledger.runs.retire(each.run_id)
+                self.place.ledger.runs.delete(each.run_id)
 
     @rule()
     def a_checker_looks_for_the_forgotten(self) -> None:
@@ -304,13 +304,13 @@ class SettlingMachine(RuleBasedStateMachine):
         self.unmarked.clear()  # there are less runs than one turn takes
 
     def _one(self, data: st.DataObject) -> list[Run]:
-        runs = list(self.place.ledger.list_runs())
+        runs = list(self.place.ledger.runs.list())
         return [data.draw(st.sampled_from(runs))] if runs else []
 
     @invariant()
     def what_has_not_ended_is_unsettled(self) -> None:
-        unsettled = {each.run_id: each for each in self.place.ledger.unsettled_runs()}
-        runs = {each.run_id: each for each in self.place.ledger.list_runs()}
+        unsettled = {each.run_id: each for each in self.place.ledger.runs.unfinalized()}
+        runs = {each.run_id: each for each in self.place.ledger.runs.list()}
         still_open = {run_id for run_id, each in runs.items() if not each.state.ended}
         assert still_open - self.unmarked <= unsettled.keys() <= runs.keys()
         assert all(runs[run_id] == each for run_id, each in unsettled.items())

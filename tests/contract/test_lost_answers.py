@@ -71,26 +71,26 @@ def test_a_claim(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: 
     planned(ledger, run_id)
     proxy.lose(UPDATE, answers)
 
-    answer = ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS)
+    answer = ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS)
 
     assert proxy.lost == answers
     assert (answer.status, answer.record.attempts) == (ClaimStatus.GRANTED, 1)
-    assert ledger.get_shard(run_id, 0) == answer.record
+    assert ledger.shards.get(run_id, 0) == answer.record
 
 
 def test_a_claim_that_finds_the_shard_exhausted(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int
 ) -> None:
     planned(ledger, run_id)
-    ledger.claim(ref(run_id), "a", LEASE_S, 1)
-    ledger.release(run_id, 0, "a", FLAKY)
+    ledger.attempts.claim(ref(run_id), "a", LEASE_S, 1)
+    ledger.attempts.release(run_id, 0, "a", FLAKY)
     proxy.lose(UPDATE, answers)  # of the claim's own write, which is refused; then of what makes the shard FAILED
 
     if answers == ALL:  # not known whether the claim was taken, and it was not: it may be tried again
         with pytest.raises(LedgerError):
-            ledger.claim(ref(run_id), "b", LEASE_S, 1)
-    assert ledger.claim(ref(run_id), "b", LEASE_S, 1).status is ClaimStatus.EXHAUSTED
-    assert ledger.get_shard(run_id, 0).state is ShardState.FAILED
+            ledger.attempts.claim(ref(run_id), "b", LEASE_S, 1)
+    assert ledger.attempts.claim(ref(run_id), "b", LEASE_S, 1).status is ClaimStatus.EXHAUSTED
+    assert ledger.shards.get(run_id, 0).state is ShardState.FAILED
 
 
 @pytest.mark.parametrize("staged", [None, ShardResult(5)], ids=["renewed", "won"])
@@ -103,14 +103,14 @@ def test_a_renewal(
     clock: FakeClock,
 ) -> None:
     planned(ledger, run_id)
-    ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS)
+    ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS)
     clock.advance(3)
     proxy.lose(UPDATE, answers)
 
-    ledger.renew(run_id, 0, "a", LEASE_S, staged)
+    ledger.attempts.renew(run_id, 0, "a", LEASE_S, staged)
 
     assert proxy.lost == answers
-    record = ledger.get_shard(run_id, 0)
+    record = ledger.shards.get(run_id, 0)
     assert (record.lease_end_s, record.winner) == (clock.now_s() + LEASE_S, "a" if staged else "")
 
 
@@ -119,18 +119,18 @@ def test_the_end_of_an_attempt(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, state: ShardState
 ) -> None:
     planned(ledger, run_id)
-    ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS)
+    ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS)
     say: dict[ShardState, Callable[[], None]] = {
-        ShardState.SUCCEEDED: lambda: ledger.succeed(run_id, 0, "a", ShardResult(7)),
-        ShardState.FAILED: lambda: ledger.fail(run_id, 0, "a", FLAKY),
-        ShardState.PENDING: lambda: ledger.release(run_id, 0, "a", FLAKY),
+        ShardState.SUCCEEDED: lambda: ledger.attempts.succeed(run_id, 0, "a", ShardResult(7)),
+        ShardState.FAILED: lambda: ledger.attempts.fail(run_id, 0, "a", FLAKY),
+        ShardState.PENDING: lambda: ledger.attempts.release(run_id, 0, "a", FLAKY),
     }
     proxy.lose(UPDATE, answers)
 
     say[state]()
 
     assert proxy.lost == answers
-    record = ledger.get_shard(run_id, 0)
+    record = ledger.shards.get(run_id, 0)
     assert (record.state, record.attempt_id, record.attempts) == (state, "a", 1)
 
 
@@ -138,43 +138,43 @@ def test_a_zombie_does_not_take_the_owners_write_for_its_own(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
 ) -> None:
     planned(ledger, run_id)
-    ledger.claim(ref(run_id), "zombie", LEASE_S, MOST_ATTEMPTS)
+    ledger.attempts.claim(ref(run_id), "zombie", LEASE_S, MOST_ATTEMPTS)
     clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-    ledger.claim(ref(run_id), "b", LEASE_S, MOST_ATTEMPTS)
-    ledger.succeed(run_id, 0, "b", ShardResult(7))
+    ledger.attempts.claim(ref(run_id), "b", LEASE_S, MOST_ATTEMPTS)
+    ledger.attempts.succeed(run_id, 0, "b", ShardResult(7))
     proxy.lose(UPDATE, answers)
 
     with pytest.raises(LeaseLostError):
-        ledger.succeed(run_id, 0, "zombie", ShardResult(8))
+        ledger.attempts.succeed(run_id, 0, "zombie", ShardResult(8))
 
-    assert ledger.get_shard(run_id, 0).rows == 7
+    assert ledger.shards.get(run_id, 0).rows == 7
 
 
 def test_the_checkers_writes(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
 ) -> None:
     planned(ledger, run_id)
-    held = ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS).record
+    held = ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS).record
     clock.advance(LEASE_S + 1)
 
     proxy.lose(UPDATE, answers)
-    lapsed = ledger.lapse(held, MOST_ATTEMPTS)
-    assert lapsed == ledger.get_shard(run_id, 0)
+    lapsed = ledger.attempts.lapse(held, MOST_ATTEMPTS)
+    assert lapsed == ledger.shards.get(run_id, 0)
     assert lapsed is not None
     assert lapsed.state is ShardState.PENDING
 
     proxy.lose(UPDATE, answers)
-    counted = ledger.count_requeue(lapsed)
-    assert counted == ledger.get_shard(run_id, 0)
+    counted = ledger.attempts.count_requeue(lapsed)
+    assert counted == ledger.shards.get(run_id, 0)
     assert counted is not None
     assert counted.requeues == 1
 
     proxy.lose(UPDATE, answers)
-    assert ledger.abandon(counted, FLAKY) is True
+    assert ledger.attempts.abandon(counted, FLAKY) is True
 
     proxy.lose(UPDATE, answers)
-    driven = ledger.redrive(run_id, 0, 1)
-    assert driven == ledger.get_shard(run_id, 0)
+    driven = ledger.attempts.redrive(run_id, 0, 1)
+    assert driven == ledger.shards.get(run_id, 0)
     assert proxy.lost == answers
 
 
@@ -182,12 +182,12 @@ def test_a_lapse_that_another_checker_did_is_not_taken_for_ones_own(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
 ) -> None:
     planned(ledger, run_id)
-    held = ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS).record
+    held = ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS).record
     clock.advance(LEASE_S + 1)
-    assert ledger.lapse(held, MOST_ATTEMPTS)
+    assert ledger.attempts.lapse(held, MOST_ATTEMPTS)
     proxy.lose(UPDATE, answers)
 
-    assert ledger.lapse(held, MOST_ATTEMPTS) is None
+    assert ledger.attempts.lapse(held, MOST_ATTEMPTS) is None
 
 
 def test_a_claim_that_lapsed_meanwhile_is_not_granted(
@@ -198,86 +198,86 @@ def test_a_claim_that_lapsed_meanwhile_is_not_granted(
 
     def take_over() -> None:
         clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-        assert other.claim(ref(run_id), "b", LEASE_S, MOST_ATTEMPTS).status is ClaimStatus.GRANTED
+        assert other.attempts.claim(ref(run_id), "b", LEASE_S, MOST_ATTEMPTS).status is ClaimStatus.GRANTED
 
     proxy.lose(UPDATE, ONE, meanwhile=take_over)
 
-    assert ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS).status is ClaimStatus.HELD
-    assert ledger.get_shard(run_id, 0).attempt_id == "b"
+    assert ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS).status is ClaimStatus.HELD
+    assert ledger.shards.get(run_id, 0).attempt_id == "b"
 
 
 def test_a_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
     proxy.lose(TRANSACT, answers)
 
-    ledger.create_run(run(run_id))
+    ledger.runs.create(run(run_id))
 
     assert proxy.lost == answers
-    assert ledger.get_run(run_id) == run(run_id)
-    assert [r.run_id for r in ledger.list_runs()].count(run_id) == 1
+    assert ledger.runs.get(run_id) == run(run_id)
+    assert [r.run_id for r in ledger.runs.list()].count(run_id) == 1
 
 
 def test_a_plan_part(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
-    ledger.create_run(run(run_id))
+    ledger.runs.create(run(run_id))
     proxy.lose(TRANSACT, answers)
 
-    ledger.add_part(run_id, part(0, 0, 3))
+    ledger.runs.add_part(run_id, part(0, 0, 3))
 
     assert proxy.lost == answers
-    assert list(ledger.parts(run_id)) == [part(0, 0, 3)]
+    assert list(ledger.runs.parts(run_id)) == [part(0, 0, 3)]
 
 
 def test_a_dispatched_part(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
-    ledger.create_run(run(run_id))
-    ledger.add_part(run_id, part(0, 0, 3))
+    ledger.runs.create(run(run_id))
+    ledger.runs.add_part(run_id, part(0, 0, 3))
     proxy.lose(UPDATE, answers)
 
-    ledger.mark_dispatched(run_id, 0)
+    ledger.runs.mark_dispatched(run_id, 0)
 
-    assert list(ledger.parts(run_id)) == [replace(part(0, 0, 3), dispatched=True)]
+    assert list(ledger.runs.parts(run_id)) == [replace(part(0, 0, 3), dispatched=True)]
 
 
 def test_a_sealed_plan(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
-    ledger.create_run(run(run_id))
-    ledger.add_part(run_id, part(0, 0, 3))
+    ledger.runs.create(run(run_id))
+    ledger.runs.add_part(run_id, part(0, 0, 3))
     proxy.lose(TRANSACT, answers)
 
-    ledger.seal_plan(run_id, 3, 6, 30)
+    ledger.runs.seal_plan(run_id, 3, 6, 30)
 
     assert proxy.lost == answers
-    assert ledger.get_run(run_id).shard_count == 3
+    assert ledger.runs.get(run_id).shard_count == 3
 
 
 def test_a_generation(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
     planned(ledger, run_id)
     proxy.lose(TRANSACT, answers)
 
-    opened = ledger.start_generation(run_id, 1, script("repaired"))
+    opened = ledger.runs.start_generation(run_id, 1, script("repaired"))
 
     assert proxy.lost == answers
-    assert opened == ledger.get_run(run_id)
+    assert opened == ledger.runs.get(run_id)
     assert opened.scripts == (script(), script("repaired"))
 
 
 def test_a_settled_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
     planned(ledger, run_id)
-    ended = ledger.finish_run(run_id, 0, RunState.SUCCEEDED)
+    ended = ledger.runs.finish(run_id, 0, RunState.SUCCEEDED)
     proxy.lose(TRANSACT, answers)
 
-    assert ledger.settle_run(ended) is True
+    assert ledger.runs.finalize(ended) is True
     assert proxy.lost == answers
-    assert run_id not in [r.run_id for r in ledger.unsettled_runs()]
+    assert run_id not in [r.run_id for r in ledger.runs.unfinalized()]
 
     proxy.lose(UPDATE, answers)
-    ledger.unsettle_run(ended)
+    ledger.runs.unfinalize(ended)
     assert proxy.lost == answers
-    assert run_id in [r.run_id for r in ledger.unsettled_runs()]
+    assert run_id in [r.run_id for r in ledger.runs.unfinalized()]
 
 
 def test_the_end_of_a_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
     planned(ledger, run_id)
     proxy.lose(UPDATE, answers)
 
-    assert ledger.finish_run(run_id, 0, RunState.SUCCEEDED).state is RunState.SUCCEEDED
+    assert ledger.runs.finish(run_id, 0, RunState.SUCCEEDED).state is RunState.SUCCEEDED
     assert proxy.lost == answers
 
 
@@ -285,42 +285,42 @@ def test_a_cancelled_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, a
     planned(ledger, run_id)
     proxy.lose(UPDATE, answers)
 
-    assert ledger.cancel_run(run_id).cancelled_s is not None
+    assert ledger.runs.cancel(run_id).cancelled_s is not None
 
 
 def test_a_retired_run_and_its_end(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
     planned(ledger, run_id)
-    ledger.finish_run(run_id, 0, RunState.FAILED)
+    ledger.runs.finish(run_id, 0, RunState.FAILED)
     proxy.lose(UPDATE, answers)
-    ledger.retire_run(run_id)
+    ledger.runs.retire(run_id)
     proxy.lose(TRANSACT, answers)
 
-    assert ledger.delete_run(run_id) == 3
+    assert ledger.runs.delete(run_id) == 3
     with pytest.raises(LedgerError, match="no run"):
-        ledger.get_run(run_id)
+        ledger.runs.get(run_id)
 
 
 def test_shards(ledger: DynamoLedger, proxy: LossyProxy, run_id: str) -> None:
-    ledger.create_run(run(run_id))
-    ledger.add_part(run_id, part(0, 0, 60))
-    ledger.add_shards(shard(run_id, number) for number in range(10))
+    ledger.runs.create(run(run_id))
+    ledger.runs.add_part(run_id, part(0, 0, 60))
+    ledger.shards.add(shard(run_id, number) for number in range(10))
     proxy.lose(PUT, 20)
 
-    assert ledger.add_shards(shard(run_id, number) for number in range(60)) == 50
+    assert ledger.shards.add(shard(run_id, number) for number in range(60)) == 50
 
     assert proxy.lost == 20
-    assert [r.number for r in ledger.shards(run_id)] == list(range(60))
+    assert [r.number for r in ledger.shards.list(run_id)] == list(range(60))
 
 
 def test_a_service_that_is_away_is_a_fault_that_may_pass(run_id: str, clock: FakeClock) -> None:
     ledger = DynamoLedger(AwsClients(4, endpoint_url="http://127.0.0.1:1", attempts=1), TABLE, clock)
     calls: list[Callable[[], Any]] = [
-        lambda: ledger.get_run(run_id),
-        lambda: ledger.create_run(run(run_id)),
-        lambda: ledger.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS),
-        lambda: ledger.succeed(run_id, 0, "a", ShardResult()),
-        lambda: ledger.add_shards([shard(run_id, 0)]),
-        lambda: ledger.count(run_id),
+        lambda: ledger.runs.get(run_id),
+        lambda: ledger.runs.create(run(run_id)),
+        lambda: ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS),
+        lambda: ledger.attempts.succeed(run_id, 0, "a", ShardResult()),
+        lambda: ledger.shards.add([shard(run_id, 0)]),
+        lambda: ledger.shards.count(run_id),
     ]
     for call in calls:
         with pytest.raises(LedgerError) as caught:
@@ -330,7 +330,7 @@ def test_a_service_that_is_away_is_a_fault_that_may_pass(run_id: str, clock: Fak
 
 def test_a_table_that_is_not_there_is_named(ledger: DynamoLedger, way: tuple[LossyProxy, AwsClients]) -> None:
     with pytest.raises(LedgerError, match=r"absent failed: there is no such table.*SPARKLET_LEDGER_TABLE"):
-        DynamoLedger(way[1], "absent").get_run("r")
+        DynamoLedger(way[1], "absent").runs.get("r")
 
 
 # --- the other services, on ministack ---

@@ -115,7 +115,7 @@ def enter_runs(stack: RecordedStack) -> None:
             request = replace(request, check=str(JOB), next=str(JOB), next_output=f"{own}/output/follows/")
         new_run(at, request)
     seal_first_part(stack, "cut-off")
-    at.ledger.cancel_run("cut-off")
+    at.ledger.runs.cancel("cut-off")
 
 
 def written_before(stack: RecordedStack, output: str) -> None:
@@ -128,7 +128,9 @@ def seal_first_part(stack: RecordedStack, run_id: str) -> None:
     at = stack.at()
     line = Shard(0, (InputObject(f"s3://{stack.bucket}/input/failed/failed.csv", 6),)).to_line()
     at.store.put(at.part_uri(run_id, "part-00000-x.jsonl"), line)
-    at.ledger.add_part(run_id, PartRecord(0, "part-00000-x.jsonl", 0, 1, 1, 6, Position(0, "input/failed/failed.csv")))
+    at.ledger.runs.add_part(
+        run_id, PartRecord(0, "part-00000-x.jsonl", 0, 1, 1, 6, Position(0, "input/failed/failed.csv"))
+    )
 
 
 def ask_for_runs(stack: RecordedStack) -> None:
@@ -188,17 +190,17 @@ def do_shards(stack: RecordedStack, messages: dict[tuple[str, int], dict[str, An
         (("theirs", 0), False, ShardState.SUCCEEDED),
     ):
         answer = stack.invoke("WorkerFunction", {"Records": [messages[shard]]})
-        record = ledger.get_shard(*shard)
+        record = ledger.shards.get(*shard)
         assert (bool(answer["batchItemFailures"]), record.state) == (comes_back, state), (shard, record)
 
 
 def settle_letters(stack: RecordedStack) -> None:
     """Dead letters of each fate; a lease that ended is told apart only by reading the shard."""
     ledger = stack.at().ledger
-    never, lost = ledger.get_shard("work", 3), ledger.get_shard("work", 4)
-    assert ledger.claim(lost.ref, "killed", 1, 1).status is ClaimStatus.GRANTED
+    never, lost = ledger.shards.get("work", 3), ledger.shards.get("work", 4)
+    assert ledger.attempts.claim(lost.ref, "killed", 1, 1).status is ClaimStatus.GRANTED
     wait_for_lapse(stack, lost.ref)
-    bodies = ["?", ledger.get_shard("work", 0).ref.to_body(), never.ref.to_body(), lost.ref.to_body()]
+    bodies = ["?", ledger.shards.get("work", 0).ref.to_body(), never.ref.to_body(), lost.ref.to_body()]
     letters: list[dict[str, Any]] = [
         {"messageId": f"m{n}", "body": body, "receiptHandle": "r"} for n, body in enumerate(bodies)
     ]
@@ -209,8 +211,8 @@ def settle_letters(stack: RecordedStack) -> None:
 
     store = stack.at().store
     assert len(list(store.list(f"s3://{stack.bucket}/dead-letters/"))) == 1
-    assert ledger.get_shard("work", never.number).requeues == 1
-    assert ledger.get_shard("work", lost.number).attempts == 1
+    assert ledger.shards.get("work", never.number).requeues == 1
+    assert ledger.shards.get("work", lost.number).attempts == 1
 
 
 def do_objects(stack: RecordedStack) -> None:
@@ -242,19 +244,19 @@ def do_objects(stack: RecordedStack) -> None:
 def wait_for_lapse(stack: RecordedStack, ref: ShardRef) -> None:
     """Until the lease of an attempt is over."""
     clock = stack.at().clock
-    while (rest_s := stack.at().ledger.get_shard(ref.run_id, ref.shard).lease_end_s - clock.now_s()) > 0:
+    while (rest_s := stack.at().ledger.shards.get(ref.run_id, ref.shard).lease_end_s - clock.now_s()) > 0:
         clock.sleep(rest_s)
 
 
 def end_runs(stack: RecordedStack) -> None:
     """A lost worker, a run that fails, is redriven, judged and followed by another, one that is cancelled."""
     at = stack.at()
-    lost = at.ledger.get_shard("versions", 1).ref
-    assert at.ledger.claim(lost, "killed", 1, 3).status is ClaimStatus.GRANTED
+    lost = at.ledger.shards.get("versions", 1).ref
+    assert at.ledger.attempts.claim(lost, "killed", 1, 3).status is ClaimStatus.GRANTED
     wait_for_lapse(stack, lost)
     report = stack.invoke("CheckerFunction", {})
     assert report["runs"]["versions"]["lapsed"] == 1
-    assert at.ledger.get_run("ends").state is RunState.FAILED
+    assert at.ledger.runs.get("ends").state is RunState.FAILED
     redrive(at, "ends")
     for run_id in ("ends", "ends-check-1"):
         stack.invoke("WorkerFunction", {"Records": [received(stack)[run_id, 0]]})
@@ -263,11 +265,11 @@ def end_runs(stack: RecordedStack) -> None:
     redrive(at, "cut-off")
     stack.invoke("WorkerFunction", {"Records": [received(stack)["cut-off", 0]]})
     for run_id in ("work", "versions", "ends-next-1", *ASKED):
-        at.ledger.cancel_run(run_id)
+        at.ledger.runs.cancel(run_id)
     stack.invoke("StepFunction", {"step": "check", "run_id": "work"})
     failed = {"execution": "e-1", "machine": "loop", "where": "Plan", "error": "PlanError", "cause": "no input"}
     assert stack.invoke("StepFunction", {"step": "record", **failed})["recorded"]
     stack.invoke("CheckerFunction", {})
-    ended = {run.run_id: str(run.state) for run in at.ledger.list_runs()}
+    ended = {run.run_id: str(run.state) for run in at.ledger.runs.list()}
     assert ended == {**RUNS, **FOLLOWING, **dict.fromkeys(ASKED, "CANCELLED")}
-    assert all(run.notified_s is not None for run in at.ledger.list_runs() if not is_check(run.run_id))
+    assert all(run.notified_s is not None for run in at.ledger.runs.list() if not is_check(run.run_id))

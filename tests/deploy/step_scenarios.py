@@ -25,9 +25,9 @@ def follow_a_queue(stack: RecordedStack) -> None:
     """A lease that lapses, a run that is judged and followed."""
     at = stack.at()
     enter(stack, "stepped", Dispatch.QUEUE, 1, RunOptions(max_objects=1), follow=True)
-    lost = at.ledger.get_shard("stepped", 0)
-    assert at.ledger.claim(lost.ref, "killed", 1, 3).status is ClaimStatus.GRANTED
-    at.clock.sleep(max(0.0, at.ledger.get_shard("stepped", 0).lease_end_s - at.clock.now_s()) + 0.1)
+    lost = at.ledger.shards.get("stepped", 0)
+    assert at.ledger.attempts.claim(lost.ref, "killed", 1, 3).status is ClaimStatus.GRANTED
+    at.clock.sleep(max(0.0, at.ledger.shards.get("stepped", 0).lease_end_s - at.clock.now_s()) + 0.1)
     assert check(stack, "stepped") == "RUNNING"
     succeed(stack, "stepped", 0)
     at.store.put(f"s3://{stack.bucket}/output/stepped/shard=000000/part.csv", b"1\n")
@@ -35,9 +35,9 @@ def follow_a_queue(stack: RecordedStack) -> None:
     succeed(stack, "stepped-check-0", 0)
     assert check(stack, "stepped-check-0") == "SUCCEEDED"
     assert check(stack, "stepped") == "SUCCEEDED"
-    assert at.ledger.get_run("stepped-next-0").parent == "stepped"
-    assert at.ledger.get_run("stepped").notified_s is not None
-    at.ledger.cancel_run("stepped-next-0")
+    assert at.ledger.runs.get("stepped-next-0").parent == "stepped"
+    assert at.ledger.runs.get("stepped").notified_s is not None
+    at.ledger.runs.cancel("stepped-next-0")
     assert check(stack, "stepped-next-0") == "CANCELLED"
 
 
@@ -48,9 +48,9 @@ def hand_out_waves(stack: RecordedStack) -> None:
     wave = stack.invoke("StepFunction", {"step": "wave", "run_id": "mapped", "wave": 0})
     assert (wave["how"], wave["count"]) == ("inline", 3)
     for number in (0, 1):
-        ref = at.ledger.get_shard("mapped", number).ref
-        at.ledger.claim(ref, f"a{number}", 60, 3)
-        at.ledger.fail("mapped", number, f"a{number}", Failure("E", "no", retryable=False))
+        ref = at.ledger.shards.get("mapped", number).ref
+        at.ledger.attempts.claim(ref, f"a{number}", 60, 3)
+        at.ledger.attempts.fail("mapped", number, f"a{number}", Failure("E", "no", retryable=False))
     given_up = stack.invoke("StepFunction", {"step": "give_up", "run_id": "mapped", "reason": "its Map stopped"})
     assert (given_up["state"], given_up["counts"]["failed"]) == ("FAILED", 3)
     redrive(at, "mapped")
@@ -58,7 +58,7 @@ def hand_out_waves(stack: RecordedStack) -> None:
     for number in range(3):
         succeed(stack, "mapped", number)
     assert check(stack, "mapped") == "SUCCEEDED"  # what FAILED left is deleted
-    assert at.ledger.get_run("mapped").state is RunState.SUCCEEDED
+    assert at.ledger.runs.get("mapped").state is RunState.SUCCEEDED
 
 
 def enter(
@@ -78,8 +78,11 @@ def enter(
 
 def succeed(stack: RecordedStack, run_id: str, number: int) -> None:
     ledger = stack.at().ledger
-    assert ledger.claim(ledger.get_shard(run_id, number).ref, f"done-{number}", 60, 3).status is ClaimStatus.GRANTED
-    ledger.succeed(run_id, number, f"done-{number}", ShardResult(rows=1))
+    assert (
+        ledger.attempts.claim(ledger.shards.get(run_id, number).ref, f"done-{number}", 60, 3).status
+        is ClaimStatus.GRANTED
+    )
+    ledger.attempts.succeed(run_id, number, f"done-{number}", ShardResult(rows=1))
 
 
 def check(stack: RecordedStack, run_id: str) -> str:

@@ -49,9 +49,9 @@ def test_every_message_delivered_twice_does_every_shard_once(user: User) -> None
 
     with beside(user) as stack:
         ledger, queue = stack.ledger(), stack.queue()
-        queue.send([record.ref.to_body() for record in ledger.shards("test-run")])
+        queue.send([record.ref.to_body() for record in ledger.shards.list("test-run")])
         done = answer(process)
-        records = list(ledger.shards("test-run"))
+        records = list(ledger.shards.list("test-run"))
 
     assert done.code == 0, done.err
     assert [record.attempts for record in records] == [1] * 6

@@ -59,7 +59,7 @@ def test_every_port_says_so_and_what_to_do(wrong: str) -> None:
     with pytest.raises(ObjectForbiddenError, match=rf"s3://inputs/ may not be accessed: .*{WRONG}"):
         list(S3Store(clients).list("s3://inputs/"))
     with pytest.raises(LedgerError, match=rf"GetItem in table {TABLE} failed: .*{WRONG}"):
-        DynamoLedger(clients, TABLE).get_run("run-1")
+        DynamoLedger(clients, TABLE).runs.get("run-1")
     with pytest.raises(QueueError, match=rf"queue {wrong}/1/q: .*{WRONG}"):
         SqsQueue(clients, f"{wrong}/1/q").receive()
 

@@ -27,7 +27,7 @@ class Cleaning:
 
     def _warn_of_increments(self, runs: Sequence[Run]) -> None:
         """Say what an incremental run will do again: it knows what is done from the runs there are."""
-        incremental = {run.name for run in self._env.at.ledger.list_runs() if run.options.incremental}
+        incremental = {run.name for run in self._env.at.ledger.runs.list() if run.options.incremental}
         for name in sorted({run.name for run in runs} & incremental):
             self._screen.warn(f"--incremental runs of the name {name} will do again what only forgotten runs have done")
 
@@ -52,7 +52,7 @@ class Cleaning:
 
     def _is_whole(self, run: Run, folder: Path) -> bool:
         """Whether a local folder has every file that succeeded shards wrote, by name and size."""
-        records = self._env.at.ledger.shards(run.run_id, ShardState.SUCCEEDED)
+        records = self._env.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
         succeeded = {run.shard_output(record.number).rpartition("/")[2] for record in records}
         for info in self._env.at.store.list(run.output_uri):
             name = info.uri.removeprefix(run.output_uri)

@@ -145,7 +145,7 @@ class MachineWatch:
             found = dict(self._broken(run))
         except (OrchestrationError, ObjectStoreError):
             return []
-        if not found or self.env.at.ledger.get_run(run.run_id).state.ended:  # it ended with its run, just now
+        if not found or self.env.at.ledger.runs.get(run.run_id).state.ended:  # it ended with its run, just now
             return []
         news = [text for name, text in found.items() if name not in self._told]
         self._told |= found.keys()

@@ -67,7 +67,7 @@ class OperatorView:
 
 def look(env: Environment, run: Run, prices: Prices) -> OperatorView:
     """Look at a run: one pass over its shards, and a few more reads."""
-    found = observe(run, env.at.ledger.shards(run.run_id), env.at.clock.now_s())
+    found = observe(run, env.at.ledger.shards.list(run.run_id), env.at.clock.now_s())
     driver = _driver(env, run)
     way = Way.MAP if run.dispatch is Dispatch.MAP else Way.LOOP if driver else None
     return OperatorView(

@@ -181,7 +181,7 @@ def _planned(env: Environment, run: Run, screen: Screen) -> Run:
     try:
         return plan(env.at, run.run_id, tell)
     except CheckpointConflictError:
-        run = env.at.ledger.get_run(run.run_id)
+        run = env.at.ledger.runs.get(run.run_id)
         if run.cancelled_s is None:
             raise
         screen.warn(f"run {run.run_id} was cancelled while it was planned")
@@ -248,13 +248,13 @@ def fill_output(env: Environment, run: Run, screen: Screen) -> None:
     paths = LocalPaths.load(env.paths_dir, run.run_id)
     if paths.output:
         screen.say(f"filling {paths.output}")
-        succeeded = {record.number for record in env.at.ledger.shards(run.run_id, ShardState.SUCCEEDED)}
+        succeeded = {record.number for record in env.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)}
         fill(env.at.store, run, paths, succeeded, screen.say)
 
 
 def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: str, screen: Screen) -> None:
     """Send failed shards again, repaired local inputs put into the bucket first; a run of a machine's gets it anew."""
-    run = env.at.ledger.get_run(run_id)
+    run = env.at.ledger.runs.get(run_id)
     driven = was_driven(env, run)
     if driven and not shards and _only_its_machine_is_gone(env, run):
         drive(env, run, screen)
@@ -282,7 +282,7 @@ def _only_its_machine_is_gone(env: Environment, run: Run) -> bool:
         return False
     driver = driver_of(env, run)
     if driver is None or driver.status.state.ended:
-        return next(env.at.ledger.shards(run.run_id, ShardState.FAILED), None) is None
+        return next(env.at.ledger.shards.list(run.run_id, ShardState.FAILED), None) is None
     return False
 
 
@@ -298,7 +298,7 @@ def _upload_repaired(env: Environment, run: Run, screen: Screen) -> None:
 
 
 def _failed_inputs(env: Environment, run: Run, inputs: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
-    for record in env.at.ledger.shards(run.run_id, ShardState.FAILED):
+    for record in env.at.ledger.shards.list(run.run_id, ShardState.FAILED):
         for each in planned_shard(env.at, record).objects:
             path = local_part(each.uri, inputs)
             if path is not None and path.is_file() and os.access(path, os.R_OK):

@@ -24,7 +24,7 @@ def finish(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Non
     with told_how_to_resume(env, screen, resume_command(env, run_id)):
         summary = watch(env, run_id, screen, prices)
     show_summary(env, screen, run_id, summary)
-    for follower in follow_ups(env, env.at.ledger.get_run(run_id)):
+    for follower in follow_ups(env, env.at.ledger.runs.get(run_id)):
         screen.say(f"{follower.what}: {follower.standing}")
     raise typer.Exit(exit_code(summary.state))
 
@@ -42,7 +42,7 @@ def show_summary(
 
     ``differences`` between ledger, manifest and output, where they were compared.
     """
-    found = env.at.ledger.get_run(run_id)
+    found = env.at.ledger.runs.get(run_id)
     output = (LocalPaths.load(env.paths_dir, run_id).output if env.local else "") or found.output_uri
     manifest = env.at.run_uri(run_id, "manifest.json")
     if screen.as_json:

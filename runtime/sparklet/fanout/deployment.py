@@ -52,7 +52,7 @@ class Deployment:
     def known_run(self, run_id: str) -> Run | None:
         """The run of this id; None if there is none."""
         try:
-            return self.ledger.get_run(run_id)
+            return self.ledger.runs.get(run_id)
         except RunNotFoundError:
             return None
 

@@ -119,7 +119,7 @@ def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     reports: list[CheckReport] = []
     problem: SparkletError | None = None
-    unsettled = tuple(at.ledger.unsettled_runs())
+    unsettled = tuple(at.ledger.runs.unfinalized())
     for run in due(at, unsettled):
         try:
             reports.append(check(at, run.run_id))

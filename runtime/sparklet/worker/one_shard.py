@@ -151,17 +151,17 @@ def exit_code(outcome: Outcome) -> int:
 
 
 def _reference(ledger: Ledger, clock: Clock, asked: Asked, log: Log) -> ShardRef:
-    record = ledger.get_shard(asked.run_id, asked.shard)
+    record = ledger.shards.get(asked.run_id, asked.shard)
     for _ in range(GENERATION_TRIES if asked.redrive else 0):
         if record.state is not ShardState.FAILED:
             break
         with suppress(LedgerError):  # somebody else opened a generation: the next try is one later
-            run = ledger.get_run(asked.run_id)
-            run = ledger.start_generation(asked.run_id, run.generation + 1, run.scripts[-1])
-            ledger.redrive(asked.run_id, asked.shard, run.generation)
+            run = ledger.runs.get(asked.run_id)
+            run = ledger.runs.start_generation(asked.run_id, run.generation + 1, run.scripts[-1])
+            ledger.attempts.redrive(asked.run_id, asked.shard, run.generation)
             log.info("the FAILED shard is open again", generation=run.generation)
         clock.sleep(0.1)
-        record = ledger.get_shard(asked.run_id, asked.shard)
+        record = ledger.shards.get(asked.run_id, asked.shard)
     if asked.generation is None or asked.redrive:
         return record.ref
     return replace(record.ref, generation=asked.generation)

@@ -78,7 +78,7 @@ class ShardDesk:
         """Bring the shard to its end, or say when it should come back."""
         try:
             run = self._run(ref)
-            claim = self.ledger.claim(ref, attempt_id, self.lease_s, run.options.max_attempts, self.log_stream)
+            claim = self.ledger.attempts.claim(ref, attempt_id, self.lease_s, run.options.max_attempts, self.log_stream)
         except LedgerError as error:
             log.error("the ledger could not be asked for the shard", error=str(error))
             self._come_back(task, back_off_s(task.receive_count), log)
@@ -96,7 +96,7 @@ class ShardDesk:
         """The shard's run; read again when a generation is named that was not there yet."""
         run = self._runs.get(ref.run_id)
         if run is None or run.generation < ref.generation:
-            run = self._runs[ref.run_id] = self.ledger.get_run(ref.run_id)
+            run = self._runs[ref.run_id] = self.ledger.runs.get(ref.run_id)
         if run.generation < ref.generation:
             raise LedgerError(
                 f"run {ref.run_id} is at generation {run.generation}, but a message names {ref.generation}"
@@ -123,14 +123,19 @@ class ShardDesk:
     def _granted(
         self, task: Task, ref: ShardRef, run: Run, claim: Claim, attempt_id: str, deadline: Deadline, log: Log
     ) -> Outcome:
-        record, renew = claim.record, partial(self.ledger.renew, ref.run_id, ref.shard, attempt_id, self.lease_s)
+        record, renew = (
+            claim.record,
+            partial(self.ledger.attempts.renew, ref.run_id, ref.shard, attempt_id, self.lease_s),
+        )
         staged = StagedOutput.of(self.store, self.bucket, run, ref.shard, record.winner or attempt_id)
         with Lease(renew, self.clock, log, self.lease_s, record.lease_end_s) as lease:
             try:
                 result, files = self._worked(ref, run, record, staged, lease, deadline, log)
                 lease.check()
                 staged.publish(files, lease.check)
-                self._persist(lambda: self.ledger.succeed(ref.run_id, ref.shard, attempt_id, result), deadline, log)
+                self._persist(
+                    lambda: self.ledger.attempts.succeed(ref.run_id, ref.shard, attempt_id, result), deadline, log
+                )
             except SparkletError as error:
                 return self._not_done(task, run, record, attempt_id, lease.lost or error, deadline, log)
         staged.discard(files)
@@ -245,7 +250,7 @@ class ShardDesk:
             return Outcome(task, error, acknowledged=False)
         failure = failure_of(error)
         final = not error.retryable or record.attempts >= run.options.max_attempts
-        write = self.ledger.fail if final else self.ledger.release
+        write = self.ledger.attempts.fail if final else self.ledger.attempts.release
         try:
             self._persist(lambda: write(record.run_id, record.number, attempt_id, failure), deadline, log)
         except LedgerError as ledger_error:

@@ -109,12 +109,12 @@ class OneRun(RuleBasedStateMachine):
         run_id, number = attempt.record.run_id, attempt.record.number
         try:
             if how == "succeed":
-                self.world.ledger.succeed(run_id, number, attempt.attempt_id, ShardResult(rows=1))
+                self.world.ledger.attempts.succeed(run_id, number, attempt.attempt_id, ShardResult(rows=1))
                 assert self.winners.setdefault(number, attempt.attempt_id) == attempt.attempt_id
             elif how == "fail":
-                self.world.ledger.fail(run_id, number, attempt.attempt_id, Failure("ValueError", "bad", False))
+                self.world.ledger.attempts.fail(run_id, number, attempt.attempt_id, Failure("ValueError", "bad", False))
             elif how == "release":
-                self.world.ledger.release(run_id, number, attempt.attempt_id, Failure("OSError", "503"))
+                self.world.ledger.attempts.release(run_id, number, attempt.attempt_id, Failure("OSError", "503"))
                 if attempt.message:
                     self.world.queue.set_visibility(attempt.message.receipt, 5)
                 return
@@ -135,10 +135,10 @@ class OneRun(RuleBasedStateMachine):
 
     @invariant()
     def states_add_up(self) -> None:
-        if not list(self.world.ledger.list_runs()):
+        if not list(self.world.ledger.runs.list()):
             return
-        run = self.world.ledger.get_run("run-1")
-        counts = self.world.ledger.count("run-1")
+        run = self.world.ledger.runs.get("run-1")
+        counts = self.world.ledger.shards.count("run-1")
         assert counts.total == len(self.world.shards())
         assert run.shard_count in (None, counts.total)
         for record in self.world.shards():
@@ -148,7 +148,7 @@ class OneRun(RuleBasedStateMachine):
     # --- the end ---
 
     def _assert_all_adds_up(self) -> None:
-        run, counts = self.world.ledger.get_run("run-1"), self.world.ledger.count("run-1")
+        run, counts = self.world.ledger.runs.get("run-1"), self.world.ledger.shards.count("run-1")
         assert run.state.ended
         assert (run.cancelled_s is not None) is (run.state is RunState.CANCELLED)
         assert counts.open == 0

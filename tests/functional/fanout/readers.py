@@ -15,7 +15,7 @@ from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.script_cache import ScriptCache
 from sparklet.worker.shards import ShardDesk
-from tests.unit.fanout.world import BUCKET, KilledError, World, ref_of
+from tests.unit.fanout.world import BUCKET, KilledError, World, ledger_of, ref_of
 
 Script = Callable[[Execution], ShardResult]
 TIMEOUT_S = 900.0
@@ -82,7 +82,7 @@ class Worker:
         store: Any = _Stepping(self.world.store, self)
         scripts = ScriptCache(store, self.folder, (f"s3://{BUCKET}/runs/",))
         self.desk = ShardDesk(
-            ledger=_Stepping(self.world.ledger, self),
+            ledger=ledger_of(self.world.ledger, lambda port: _Stepping(port, self)),
             store=store,
             queue=_Stepping(self.world.queue, self),
             scripts=scripts,

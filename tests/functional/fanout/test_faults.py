@@ -41,11 +41,11 @@ def kill_everywhere(
 
 def assert_whole(world: World, uris: list[str]) -> None:
     """Every object in exactly one shard, every shard entered and asked for by at least one message."""
-    run = world.ledger.get_run("run-1")
+    run = world.ledger.runs.get("run-1")
     assert [item.uri for shard in world.planned() for item in shard.objects] == uris
     assert (run.state, run.object_count, run.size_bytes) == (RunState.RUNNING, len(uris), 10 * len(uris))
-    assert run.shard_count == len(world.shards()) == sum(p.shard_count for p in world.ledger.parts("run-1"))
-    assert all(part.dispatched for part in world.ledger.parts("run-1"))
+    assert run.shard_count == len(world.shards()) == sum(p.shard_count for p in world.ledger.runs.parts("run-1"))
+    assert all(part.dispatched for part in world.ledger.runs.parts("run-1"))
     assert {ref.shard for ref in world.bodies()} == {record.number for record in world.shards()}
 
 
@@ -92,19 +92,19 @@ def test_a_planner_killed_while_its_prefix_changes_keeps_what_it_sealed(after_ef
         return world
 
     for world in kill_everywhere(fresh, plan_it, after_effect):
-        entered = any(run.run_id == "run-1" for run in world.ledger.list_runs())
-        sealed = list(world.ledger.parts("run-1")) if entered else []
+        entered = any(run.run_id == "run-1" for run in world.ledger.runs.list())
+        sealed = list(world.ledger.runs.parts("run-1")) if entered else []
         before = {p.part: world.store.get(world.at.part_uri("run-1", p.part)) for p in sealed}
         world.store.put(f"{SOURCE}00000a.csv", b"0123456789")
         world.store.put(f"{SOURCE}99999.csv", b"0123456789")
 
         plan_it(world.at)
 
-        after = {p.part: world.store.get(world.at.part_uri("run-1", p.part)) for p in world.ledger.parts("run-1")}
+        after = {p.part: world.store.get(world.at.part_uri("run-1", p.part)) for p in world.ledger.runs.parts("run-1")}
         assert before.items() <= after.items()
         planned = [item.uri for shard in world.planned() for item in shard.objects]
         assert len(planned) == len(set(planned))
-        assert f"{SOURCE}99999.csv" in planned or world.ledger.get_run("run-1").object_count == 11
+        assert f"{SOURCE}99999.csv" in planned or world.ledger.runs.get("run-1").object_count == 11
         assert {ref.shard for ref in world.bodies()} == {record.number for record in world.shards()}
 
 
@@ -144,7 +144,7 @@ def test_two_planners_at_once_double_nothing(second_at: int) -> None:
         plan(fault.deployment(world.at), "run-1", part_shards=2)
     except CheckpointConflictError:
         stopped = True
-    assert stopped or world.ledger.get_run("run-1").sealed
+    assert stopped or world.ledger.runs.get("run-1").sealed
     assert_whole(world, uris)
 
 
@@ -153,10 +153,10 @@ def test_two_planners_at_once_double_nothing(second_at: int) -> None:
 
 def assert_cancelled(world: World) -> None:
     """The run has ended as CANCELLED, each shard of its sealed parts with a cause, and no message does anything."""
-    run, counts = world.ledger.get_run("run-1"), world.ledger.count("run-1")
+    run, counts = world.ledger.runs.get("run-1"), world.ledger.shards.count("run-1")
     assert run.state is RunState.CANCELLED
     assert counts.open == 0
-    assert counts.total == run.shard_count == sum(p.shard_count for p in world.ledger.parts("run-1"))
+    assert counts.total == run.shard_count == sum(p.shard_count for p in world.ledger.runs.parts("run-1"))
     assert all(record.error_class for record in world.shards() if record.state is ShardState.FAILED)
     assert world.json("manifest.json")["ItemCounts"]["Total"] == counts.total
     assert world.work() == 0
@@ -176,7 +176,7 @@ def test_a_planner_killed_anywhere_can_be_cancelled(after_effect: bool) -> None:
         return world
 
     for world in kill_everywhere(fresh, lambda at: plan(at, "run-1", part_shards=2), after_effect):
-        if not world.ledger.get_run("run-1").state.ended:
+        if not world.ledger.runs.get("run-1").state.ended:
             cancel_and_check(world.at)
             assert_cancelled(world)
 
@@ -192,17 +192,17 @@ def test_cancelling_killed_anywhere_is_finished_by_the_checker_or_by_asking_agai
         def die(shards: object) -> int:
             raise KilledError
 
-        enter = world.ledger.add_shards
+        enter = world.ledger.shards.add
         with pytest.raises(KilledError):
-            plan(world.at, "run-1", lambda _: setattr(world.ledger, "add_shards", die), part_shards=2)
-        world.ledger.add_shards = enter  # type: ignore[method-assign]
-        assert [p.dispatched for p in world.ledger.parts("run-1")] == [True, False]
+            plan(world.at, "run-1", lambda _: setattr(world.ledger.shards, "add", die), part_shards=2)
+        world.ledger.shards.add = enter  # type: ignore[method-assign]
+        assert [p.dispatched for p in world.ledger.runs.parts("run-1")] == [True, False]
         return world
 
     killed = 0
     for number, world in enumerate(kill_everywhere(half_planned, cancel_and_check, after_effect)):
         killed += 1
-        if number % 2 or world.ledger.get_run("run-1").cancelled_s is None:
+        if number % 2 or world.ledger.runs.get("run-1").cancelled_s is None:
             cancel(world.at, "run-1")
         world.check()
         assert_cancelled(world)
@@ -215,9 +215,9 @@ def troubled() -> World:
     world.run(5, max_attempts=2)
     messages = list(world.queue.receive(4))
     owners = [world.claim(message)[0] for message in messages]
-    world.ledger.succeed("run-1", 1, owners[1], ShardResult(rows=1))
-    world.ledger.fail("run-1", 2, owners[2], BROKEN)
-    world.ledger.release("run-1", 3, owners[3], Failure("OSError", "503"))
+    world.ledger.attempts.succeed("run-1", 1, owners[1], ShardResult(rows=1))
+    world.ledger.attempts.fail("run-1", 2, owners[2], BROKEN)
+    world.ledger.attempts.release("run-1", 3, owners[3], Failure("OSError", "503"))
     world.queue._entries.clear()
     world.clock.advance(LEASE_S + 61)
     return world
@@ -264,7 +264,7 @@ def test_a_checker_killed_while_it_ends_the_run_ends_it_the_next_time(after_effe
     whole.check()
     files = [f"{name}" for name in ("manifest.json", "SUCCEEDED_0.json", "FAILED_0.json")]
     for world in kill_everywhere(ready, lambda at: check(at, "run-1"), after_effect):
-        ended = world.ledger.get_run("run-1").state.ended
+        ended = world.ledger.runs.get("run-1").state.ended
         assert not ended or world.json("manifest.json")["Status"] == "FAILED"  # manifests first
         assert world.check().run.state is RunState.FAILED
         assert [name for name in files if world.json(name)] == files
@@ -284,7 +284,7 @@ def test_a_redrive_killed_anywhere_is_made_good(after_effect: bool, again: str) 
     for world in kill_everywhere(failed, lambda at: redrive(at, "run-1"), after_effect):
         if again == "redriven again":
             redrive(world.at, "run-1")
-        run = world.ledger.get_run("run-1")
+        run = world.ledger.runs.get("run-1")
         if run.state.ended:
             assert run.generation == 0  # it was killed before anything happened
             continue
@@ -297,7 +297,7 @@ def test_a_redrive_killed_anywhere_is_made_good(after_effect: bool, again: str) 
         else:
             moved = [r for r in world.shards() if r.generation]
             assert all(r.state is ShardState.SUCCEEDED for r in moved)
-        assert world.ledger.count("run-1").total == 5
+        assert world.ledger.shards.count("run-1").total == 5
 
 
 @AFTER

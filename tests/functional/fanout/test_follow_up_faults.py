@@ -70,7 +70,7 @@ def killed_everywhere(act: Callable[[World, Deployment], object], after_effect: 
 
 def assert_followed(world: Followed) -> None:
     """One check run, one next run that works on all outputs, one manifest that says so, and it was told."""
-    assert {run.run_id for run in world.ledger.list_runs()} == FOLLOWING
+    assert {run.run_id for run in world.ledger.runs.list()} == FOLLOWING
     (judged,) = world.shards("run-1-check-0")
     assert judged.attempts == 1
     plan(world.at, "run-1-next-0")
@@ -99,7 +99,7 @@ def test_a_checker_killed_again_and_again_gets_there() -> None:
             to_the_end(world, Fault(at_call, after_effect=bool(at_call % 2)).deployment(world.at))
         except KilledError:
             continue
-        if world.ledger.get_run("run-1").notified_s is not None:
+        if world.ledger.runs.get("run-1").notified_s is not None:
             break
     assert_followed(world)
 
@@ -117,9 +117,9 @@ def test_a_failed_check_fails_the_run_wherever_the_checker_dies(after_effect: bo
                 break
             world.work(lambda _: WRONG)
             world.clock.advance(60)
-        assert world.ledger.get_run("run-1").state is RunState.FAILED
+        assert world.ledger.runs.get("run-1").state is RunState.FAILED
         assert world.json("manifest.json")["Check"]["Error"] == WRONG.error_class
-        assert {run.run_id for run in world.ledger.list_runs()} == {"run-1", "run-1-check-0"}
+        assert {run.run_id for run in world.ledger.runs.list()} == {"run-1", "run-1-check-0"}
         assert {notice.document["check"]["state"] for notice in world.ear.told} <= {"FAILED"}
 
 
@@ -133,13 +133,13 @@ def test_a_cancelled_run_ends_cancelled_with_nothing_open_behind_it(after_effect
         check(at, "run-1")
 
     for world in killed_everywhere(cancelled, after_effect):
-        if world.ledger.get_run("run-1").cancelled_s is None:
+        if world.ledger.runs.get("run-1").cancelled_s is None:
             continue  # killed before it began
         for _ in range(3):
-            for run in list(world.ledger.list_runs()):
+            for run in list(world.ledger.runs.list()):
                 check(world.at, run.run_id)
             world.clock.advance(60)
-        assert {run.state for run in world.ledger.list_runs()} == {RunState.CANCELLED}
+        assert {run.state for run in world.ledger.runs.list()} == {RunState.CANCELLED}
         assert world.work() == 0
         assert [notice.state for notice in world.ear.told if notice.document["id"] == "run-1"] != []
 
@@ -153,8 +153,8 @@ def test_judging_again_is_made_good_by_asking_again(after_effect: bool) -> None:
         redrive(at, "run-1")
 
     for world in killed_everywhere(again, after_effect):
-        if world.ledger.get_run("run-1").state is RunState.FAILED:
+        if world.ledger.runs.get("run-1").state is RunState.FAILED:
             redrive(world.at, "run-1")
         assert until_ended(world) is RunState.SUCCEEDED
-        run = world.ledger.get_run("run-1")
+        run = world.ledger.runs.get("run-1")
         assert run.generation == 1 and world.json("manifest.json")["Check"]["RunId"] == "run-1-check-1"

@@ -52,16 +52,16 @@ class FollowedRun(test_simulation.RunByQueue):
             self.attempts.append(Attempt(attempt_id, claim.record, message))
             return
         if claim.status is ClaimStatus.GRANTED and self.content:
-            self.world.ledger.succeed(run_id, claim.record.number, attempt_id, ShardResult())
+            self.world.ledger.attempts.succeed(run_id, claim.record.number, attempt_id, ShardResult())
         elif claim.status is ClaimStatus.GRANTED:
-            self.world.ledger.fail(run_id, claim.record.number, attempt_id, WRONG)
+            self.world.ledger.attempts.fail(run_id, claim.record.number, attempt_id, WRONG)
         if claim.status is not ClaimStatus.HELD:
             self.world.queue.delete(message.receipt)
 
     def _assert_all_adds_up(self) -> None:
         super()._assert_all_adds_up()
         at = self.world.at
-        run = at.ledger.get_run("run-1")
+        run = at.ledger.runs.get("run-1")
         judge, follower = check_run(at, run), next_run(at, run)
         if run.state in ENDED_WELL:
             assert judge and judge.state is RunState.SUCCEEDED
@@ -72,7 +72,7 @@ class FollowedRun(test_simulation.RunByQueue):
             assert judge is None or judge.state in (RunState.FAILED, RunState.CANCELLED)
         if run.state is RunState.CANCELLED:
             assert all(each is None or each.state.ended or each.cancelled_s is not None for each in (judge, follower))
-        for earlier in at.ledger.list_runs():
+        for earlier in at.ledger.runs.list():
             if "-next-" in earlier.run_id and (follower is None or earlier.run_id != follower.run_id):
                 assert follower is None or earlier.state.ended or earlier.cancelled_s is not None
 

@@ -50,7 +50,7 @@ def plan_it(at: Deployment) -> object:
 
 def assert_whole(world: World) -> None:
     """Every object once, every other one counted, as if nobody had died."""
-    run = world.ledger.get_run("run-1")
+    run = world.ledger.runs.get("run-1")
     planned = [item.uri for shard in world.planned() for item in shard.objects]
     assert planned == [f"{folder}{n:05d}.csv" for folder, count in ((SOURCE, 3), (LISTED, 6)) for n in range(count)]
     assert run.skipped == SKIPPED
@@ -105,7 +105,7 @@ def test_an_incremental_planner_killed_anywhere_and_started_again_takes_what_is_
         plan_incremental(world.at)
         planned = [item.uri for shard in world.planned("run-2") for item in shard.objects]
         assert planned == [f"{SOURCE}{n:05d}.csv" for n in range(3, 6)]
-        assert world.ledger.get_run("run-2").skipped == {DONE: 3, EMPTY: 1, FOLDER_MARKER: 1}
+        assert world.ledger.runs.get("run-2").skipped == {DONE: 3, EMPTY: 1, FOLDER_MARKER: 1}
         turns = world.keys(f"s3://{BUCKET}/runs/_turns/daily/")
         assert [world.store.get(turn) for turn in turns] == [b"run-1", b"run-2"]
     assert killed > 30
@@ -118,7 +118,7 @@ def test_a_loser_that_dies_before_it_has_ended_is_ended_by_the_checker(at_call: 
     options = RunOptions(max_objects=2)
     for run_id in ("run-2", "run-3"):
         run = new_run(world.at, world.request(run_id=run_id, options=options))
-        world.ledger._runs[run_id] = replace(run, options=RunOptions(max_objects=2, incremental=True))
+        world.ledger.runs._runs[run_id] = replace(run, options=RunOptions(max_objects=2, incremental=True))
     plan(world.at, "run-2")
     with suppress(KilledError, PlanError):
         plan(Fault(at_call).deployment(world.at), "run-3")
@@ -126,5 +126,5 @@ def test_a_loser_that_dies_before_it_has_ended_is_ended_by_the_checker(at_call: 
     for _ in range(2):
         with suppress(PlanError):
             check(world.at, "run-3")
-    assert world.ledger.get_run("run-3").state is RunState.FAILED
-    assert list(world.ledger.parts("run-3")) == []
+    assert world.ledger.runs.get("run-3").state is RunState.FAILED
+    assert list(world.ledger.runs.parts("run-3")) == []

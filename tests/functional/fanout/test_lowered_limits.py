@@ -270,7 +270,7 @@ def test_a_queue_that_has_too_many_messages_in_flight_holds_a_run_up_and_ends_no
 
     # THEN the run ends with every shard done once, and no message died of the refusals
     assert queue.refused
-    assert at.ledger.get_run("run-1").state is RunState.SUCCEEDED
-    assert {record.state for record in at.ledger.shards("run-1")} == {ShardState.SUCCEEDED}
+    assert at.ledger.runs.get("run-1").state is RunState.SUCCEEDED
+    assert {record.state for record in at.ledger.shards.list("run-1")} == {ShardState.SUCCEEDED}
     assert runner.done == Counter(range(shards))
     assert len(letters) == 0

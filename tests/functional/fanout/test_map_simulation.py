@@ -49,7 +49,7 @@ class RunByMap(OneRun):
             self._add_up(self.world.step("give_up", self._at(dies_at), reason="too many have failed"))
 
     def _add_up(self, answer: Any) -> None:
-        run = self.world.ledger.get_run("run-1")
+        run = self.world.ledger.runs.get("run-1")
         if run.sealed:
             assert sum(answer["counts"].values()) == run.shard_count
         assert answer["ended"] is run.state.ended
@@ -91,7 +91,7 @@ class RunByMap(OneRun):
 
     def teardown(self) -> None:
         """Nothing bad happens any more: one machine drives the run to its end, and all sums are right."""
-        if not list(self.world.ledger.list_runs()):
+        if not list(self.world.ledger.runs.list()):
             return
         for wave in range(MOST_ROUNDS):
             answer = self.world.step("wave", wave=wave)

@@ -110,7 +110,7 @@ def entered(
 
 def planned(at: Deployment, run: Run) -> list[InputObject]:
     """What the shards hold, each read as a worker reads it."""
-    records = at.ledger.shards(run.run_id)
+    records = at.ledger.shards.list(run.run_id)
     lines = (at.store.get(at.part_uri(run.run_id, r.part), r.offset, r.length) for r in records)
     return [item for line in lines for item in Shard.from_line(line).objects]
 
@@ -244,11 +244,11 @@ def test_an_incremental_run_takes_what_the_last_one_has_not_done(at: Deployment)
     first = entered(at, name="nightly", incremental=True)
     with pytest.raises(PlanError, match=f"the run {first.run_id}, also named 'nightly', has not ended"):
         entered(at, name="nightly", incremental=True)
-    for record in at.ledger.shards(first.run_id):
+    for record in at.ledger.shards.list(first.run_id):
         if record.number != 1:
-            at.ledger.claim(record.ref, "a", 100, 3)
-            at.ledger.succeed(first.run_id, record.number, "a", ShardResult())
-    at.ledger.finish_run(first.run_id, 0, RunState.FAILED)
+            at.ledger.attempts.claim(record.ref, "a", 100, 3)
+            at.ledger.attempts.succeed(first.run_id, record.number, "a", ShardResult())
+    at.ledger.runs.finish(first.run_id, 0, RunState.FAILED)
     at.store.put(f"{base}7", b"new")
     at.store.put(f"{base}0", b"changed")
 
@@ -309,7 +309,7 @@ def test_what_may_not_be_read_refuses_the_run_by_name(at: Deployment) -> None:
         with pytest.raises(ObjectForbiddenError, match=f"s3://{at.bucket}/{PREFIX}a? may not be accessed"):
             new_run(at, request)
     assert [info.uri for info in at.store.list(f"s3://{at.bucket}/")] == before
-    assert "run-403" not in [run.run_id for run in at.ledger.list_runs()]
+    assert "run-403" not in [run.run_id for run in at.ledger.runs.list()]
 
 
 def test_of_incremental_runs_that_start_at_once_exactly_one_goes_on(at: Deployment) -> None:
@@ -327,7 +327,7 @@ def test_of_incremental_runs_that_start_at_once_exactly_one_goes_on(at: Deployme
 
     (winner,) = [each for each in ended if isinstance(each, Run)]
     assert all(winner.run_id in each for each in ended if isinstance(each, str))
-    states = {run.run_id: run.state for run in at.ledger.list_runs() if run.name == "at once"}
+    states = {run.run_id: run.state for run in at.ledger.runs.list() if run.name == "at once"}
     assert states.pop(winner.run_id) is RunState.RUNNING
     assert set(states.values()) <= {RunState.FAILED}
-    assert all(list(at.ledger.parts(run_id)) == [] for run_id in states)
+    assert all(list(at.ledger.runs.parts(run_id)) == [] for run_id in states)

@@ -72,20 +72,20 @@ def work(
             ref = ShardRef.from_document(json.loads(message.body))
             assert ref is not None
             attempt_id = uuid.uuid4().hex
-            claim = at.ledger.claim(ref, attempt_id, lease_s=100, max_attempts=3)
+            claim = at.ledger.attempts.claim(ref, attempt_id, lease_s=100, max_attempts=3)
             if claim.status is ClaimStatus.GRANTED:
                 done.append(ref.shard)
                 outcome = do(ref.shard)
                 if isinstance(outcome, ShardResult):
-                    at.ledger.succeed(ref.run_id, ref.shard, attempt_id, outcome)
+                    at.ledger.attempts.succeed(ref.run_id, ref.shard, attempt_id, outcome)
                 elif outcome:
-                    at.ledger.fail(ref.run_id, ref.shard, attempt_id, outcome)
+                    at.ledger.attempts.fail(ref.run_id, ref.shard, attempt_id, outcome)
             at.queue.delete(message.receipt)
     return sorted(done)
 
 
 def planned(at: Deployment) -> list[str]:
-    records = at.ledger.shards("run-1")
+    records = at.ledger.shards.list("run-1")
     lines = (at.store.get(at.part_uri("run-1", r.part), r.offset, r.length) for r in records)
     return [item.uri for line in lines for item in Shard.from_line(line).objects]
 
@@ -120,19 +120,19 @@ def test_a_run_is_judged_and_followed_and_told_though_its_checker_dies_again_and
     follow_ups = {"check": script, "next": script, "next_output": f"s3://{at.bucket}/next/"}
     plan(at, new_run(at, replace(request(at), **follow_ups)).run_id)  # type: ignore[arg-type]
     for number in work(at):
-        at.store.put(f"{at.ledger.get_run('run-1').shard_output(number)}/part-0.parquet", b"rows")
+        at.store.put(f"{at.ledger.runs.get('run-1').shard_output(number)}/part-0.parquet", b"rows")
 
     for at_call in range(1, 400, 3):
         with suppress(KilledError):
             check(Fault(at_call, after_effect=bool(at_call % 2)).deployment(at), "run-1")
         work(at)
-        if at.ledger.get_run("run-1").notified_s is not None:
+        if at.ledger.runs.get("run-1").notified_s is not None:
             break
 
     assert {notice.state for notice in ear.told} == {"SUCCEEDED"}
     manifest = json.loads(at.store.get(at.run_uri("run-1", "manifest.json")))
     assert manifest["Check"] == {"RunId": "run-1-check-0", "Status": "SUCCEEDED"}
-    (judged,) = at.ledger.shards("run-1-check-0")
+    (judged,) = at.ledger.shards.list("run-1-check-0")
     assert (judged.object_count, judged.attempts) == (1, 1)
     follower = plan(at, "run-1-next-0")
     assert (follower.parent, follower.object_count) == ("run-1", 12)
@@ -177,7 +177,7 @@ def test_letters_are_told_apart(at: Deployment) -> None:
         assert consume(at, letters[0]) is LetterFate.SENT_AGAIN
     assert consume(at, letters[0]) is LetterFate.FAILED
     assert consume(at, letters[0]) is LetterFate.DROPPED
-    assert at.ledger.count("run-1") == Counts(pending=11, failed=1)
+    assert at.ledger.shards.count("run-1") == Counts(pending=11, failed=1)
 
 
 def test_waves_alone_bring_a_run_to_its_end(at: Deployment) -> None:
@@ -194,11 +194,11 @@ def test_waves_alone_bring_a_run_to_its_end(at: Deployment) -> None:
         for item in items:
             ref, attempt_id = ShardRef.from_document(item), uuid.uuid4().hex
             assert ref is not None
-            assert at.ledger.claim(ref, attempt_id, lease_s=100, max_attempts=3).status is ClaimStatus.GRANTED
+            assert at.ledger.attempts.claim(ref, attempt_id, lease_s=100, max_attempts=3).status is ClaimStatus.GRANTED
             if ref.shard == failed:
-                at.ledger.fail("run-1", ref.shard, attempt_id, BROKEN)
+                at.ledger.attempts.fail("run-1", ref.shard, attempt_id, BROKEN)
             elif ref.shard != killed or number:
-                at.ledger.succeed("run-1", ref.shard, attempt_id, ShardResult(rows=1))
+                at.ledger.attempts.succeed("run-1", ref.shard, attempt_id, ShardResult(rows=1))
         at.clock.sleep(60)
 
     assert [wave for wave in waves if wave] == [list(range(12)), [killed]]

@@ -91,7 +91,7 @@ class Readers(RuleBasedStateMachine):
         """Each row says which run, which script and which input it is of."""
         event = event_of(execution)
         run_id, number = event["sparklet"]["run"], event["sparklet"]["shard"]
-        run = self.world.ledger.get_run(run_id)
+        run = self.world.ledger.runs.get(run_id)
         source = run.scripts[event["sparklet"]["generation"]].source_uri
         assert execution.script.read_bytes() == f"print({source!r})\n".encode(), "another run's script"
         if self.fails:
@@ -159,7 +159,7 @@ class Readers(RuleBasedStateMachine):
                 self.replaced |= request.options.existing == "overwrite"
 
     def _somebody_is_at_work(self) -> bool:
-        return any(not run.state.ended for run in self.world.ledger.list_runs())
+        return any(not run.state.ended for run in self.world.ledger.runs.list())
 
     @precondition(lambda self: self.known)
     @rule(which=WHICH, dies_at=DIES)
@@ -176,7 +176,7 @@ class Readers(RuleBasedStateMachine):
     @rule(dies_at=DIES)
     def a_checker_looks_at_every_run(self, dies_at: int | None) -> None:
         at = self._at(dies_at)
-        for run in list(self.world.ledger.list_runs()):
+        for run in list(self.world.ledger.runs.list()):
             with suppress(KilledError, PlanError):
                 check(at, run.run_id, planner_silent_s=0.0)
 
@@ -197,7 +197,7 @@ class Readers(RuleBasedStateMachine):
     @rule(which=WHICH, dies_at=DIES, slow=st.booleans())
     def somebody_cleans(self, which: int, dies_at: int | None, slow: bool) -> None:
         """Perhaps by what was read long ago; the run may have been cleaned, or redriven, since."""
-        runs = self.seen if slow else list(self.world.ledger.list_runs())
+        runs = self.seen if slow else list(self.world.ledger.runs.list())
         if not runs:
             return
         run = runs[which % len(runs)]
@@ -210,7 +210,7 @@ class Readers(RuleBasedStateMachine):
             clean(self._at(dies_at), run, folders_of(self.world.at, run.run_id))
 
     def _remember_before_it_is_gone(self, run_id: str) -> None:
-        run = self.world.ledger.get_run(run_id)
+        run = self.world.ledger.runs.get(run_id)
         known = self.known.setdefault(run_id, Known(self.world.request(run_id=run_id), run))
         if run.state.ended and known.rows is None:
             must, may = self._rows_of(run)
@@ -250,19 +250,19 @@ class Readers(RuleBasedStateMachine):
     def _rows_of(self, run: Run) -> tuple[Counter[str], Counter[str]]:
         """Rows that readers must find of a run in the ledger, and those that are being published."""
         must, may = Counter[str](), Counter[str]()
-        for record in self.world.ledger.shards(run.run_id):
+        for record in self.world.ledger.shards.list(run.run_id):
             rows = self.wrote.get((run.run_id, record.number, record.winner), [])
             (must if record.state is ShardState.SUCCEEDED else may).update(rows)
         return must, may
 
     def _all_runs(self) -> list[tuple[Run, Counter[str], Counter[str]]]:
         """Every run there ever was, the cleaned ones too, in the order in which they were entered."""
-        there = {run.run_id: run for run in self.world.ledger.list_runs()}
+        there = {run.run_id: run for run in self.world.ledger.runs.list()}
         for run_id, run in there.items():
             known = self.known.get(run_id)
             if known and known.rows is None:
                 known.run = run
-                known.began |= bool(list(self.world.ledger.parts(run_id)))
+                known.began |= bool(list(self.world.ledger.runs.parts(run_id)))
         found = [(known.run, known.rows, Counter[str]()) for known in self.known.values() if known.rows is not None]
         gone = {run.run_id for run, _, _ in found}
         found += [(run, *self._rows_of(run)) for run in there.values() if run.run_id not in gone]
@@ -288,7 +288,7 @@ class Readers(RuleBasedStateMachine):
             if not same_parent and other.options.existing != "overwrite":
                 continue
             known = self.known.get(other.run_id)
-            began = known.began if known else bool(list(self.world.ledger.parts(other.run_id)))
+            began = known.began if known else bool(list(self.world.ledger.runs.parts(other.run_id)))
             if began:
                 return "gone"
             fate = "goes"
@@ -333,7 +333,7 @@ class Readers(RuleBasedStateMachine):
         )
         self._enter(request, None)
         self._work_to_the_end()
-        assert self.world.ledger.get_run("last-night").state is RunState.SUCCEEDED
+        assert self.world.ledger.runs.get("last-night").state is RunState.SUCCEEDED
         self.readers_see_each_row_once()
         if not (self.forgot or self.replaced):
             nightly = {run_id for run_id, known in self.known.items() if known.request.name == NIGHTLY}
@@ -352,14 +352,14 @@ class Readers(RuleBasedStateMachine):
             for letter in self.world.letters.receive():
                 consume(self.world.at, letter)
                 self.world.letters.delete(letter.receipt)
-            for run in list(self.world.ledger.list_runs()):
+            for run in list(self.world.ledger.runs.list()):
                 with suppress(PlanError, CheckpointConflictError, LeaseLostError):
                     check(self.world.at, run.run_id, planner_silent_s=0.0)
             busy = any(worker.busy for worker in self.workers)
-            if not busy and all(run.state.ended for run in self.world.ledger.list_runs()):
+            if not busy and all(run.state.ended for run in self.world.ledger.runs.list()):
                 return
             self.world.clock.advance(30)
-        raise AssertionError(f"still open: {[r for r in self.world.ledger.list_runs() if not r.state.ended]}")
+        raise AssertionError(f"still open: {[r for r in self.world.ledger.runs.list() if not r.state.ended]}")
 
 
 Readers.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)

@@ -56,11 +56,11 @@ class RunByQueue(OneRun):
 
     def teardown(self) -> None:
         """Nothing bad happens any more; then the run ends, and all sums are right."""
-        if not list(self.world.ledger.list_runs()):
+        if not list(self.world.ledger.runs.list()):
             return
         for _ in range(MOST_ROUNDS):
             check(self.world.at, "run-1")
-            if self.world.ledger.get_run("run-1").state.ended and not self.world.ledger.count("run-1").open:
+            if self.world.ledger.runs.get("run-1").state.ended and not self.world.ledger.shards.count("run-1").open:
                 break
             self._honest_work()
             self.world.clock.advance(170)

@@ -193,8 +193,8 @@ def test_what_throttling_made_dead_letters_is_neither_lost_nor_doubled_nor_hidde
     """GIVEN every message received too often while no worker ran, THEN each shard runs once and all of it is told."""
     assert throttle(account) == SHARDS * RECEIVES
     assert account.letters.depth().total == SHARDS
-    assert account.at.ledger.count("run-1") == Counts(pending=SHARDS)
-    assert all(record.attempts == 0 for record in account.at.ledger.shards("run-1"))
+    assert account.at.ledger.shards.count("run-1") == Counts(pending=SHARDS)
+    assert all(record.attempts == 0 for record in account.at.ledger.shards.list("run-1"))
     during = account.check()
     assert (during["ShardsPending"], during["RunsOpen"]) == (SHARDS, 1)  # nobody shows success
 
@@ -206,19 +206,21 @@ def test_what_throttling_made_dead_letters_is_neither_lost_nor_doubled_nor_hidde
     assert account.measured("ShardsFailed") == account.measured("LettersFailed") == 0
 
     account.repair()
-    account.at.queue.send(record.ref.to_body() for record in islice(account.at.ledger.shards("run-1"), 5))  # doubled
+    account.at.queue.send(
+        record.ref.to_body() for record in islice(account.at.ledger.shards.list("run-1"), 5)
+    )  # doubled
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(lambda n: work(account, tmp_path / f"worker-{n}"), range(WORKERS)))
 
     assert account.runs == Counter(range(SHARDS))  # each once
     assert check(account.at, "run-1").run.state is RunState.SUCCEEDED
-    assert account.at.ledger.count("run-1") == Counts(succeeded=SHARDS)
+    assert account.at.ledger.shards.count("run-1") == Counts(succeeded=SHARDS)
     assert account.at.queue.depth().total == account.letters.depth().total == 0
     assert account.measured("ShardsSucceeded") == account.measured("RowsWritten") == SHARDS
     assert account.measured("ShardsTurnedAway") == 5
     assert list(verify(account.at, "run-1")) == []
 
-    run = account.at.ledger.get_run("run-1")
+    run = account.at.ledger.runs.get("run-1")
     summary = summarize(run, account.at.ledger)
     assert summary.unrun == 2 * SHARDS
     assert summary_document(run, summary, "out", "manifest")["came_back_unrun"] == summary.unrun

@@ -135,11 +135,11 @@ def test_the_roles_suffice_from_a_dead_planner_to_the_manifests(
 
     # THEN its role allowed that and nothing beyond it
     assert set(answer["refused"].values()) == {True}, answer
-    assert at.ledger.get_shard("policies", 0).state is ShardState.SUCCEEDED
+    assert at.ledger.shards.get("policies", 0).state is ShardState.SUCCEEDED
 
     # WHEN the checker looks again, it writes the manifests and ends the run
     invoke(outputs["CheckerFunctionName"], {})
-    assert at.ledger.get_run("policies").state is RunState.SUCCEEDED
+    assert at.ledger.runs.get("policies").state is RunState.SUCCEEDED
     assert at.store.head(at.run_uri("policies", "manifest.json")).size_bytes
 
 
@@ -161,22 +161,22 @@ def test_the_planners_role_suffices_to_enter_and_plan_a_run(outputs: dict[str, s
     (message,) = at.queue.receive()
     assert json.loads(message.body)["run_id"] == "planned"
     at.queue.delete(message.receipt)
-    at.ledger.cancel_run("planned")  # the checker has enough to do
+    at.ledger.runs.cancel("planned")  # the checker has enough to do
 
 
 def test_the_checkers_role_suffices_to_end_a_cancelled_run(outputs: dict[str, str], at: Deployment, run: Run) -> None:
     # GIVEN a run cancelled when its part was sealed, and its shard not entered
     script = run.scripts[0]
-    at.ledger.create_run(Run("cancelled", run.inputs, run.output_uri, (script,), created_s=at.clock.now_s()))
+    at.ledger.runs.create(Run("cancelled", run.inputs, run.output_uri, (script,), created_s=at.clock.now_s()))
     line = Shard(0, (InputObject(f"{run.inputs[0]}1", 4),)).to_line()
     at.store.put(at.part_uri("cancelled", "part-00000-x.jsonl"), line)
-    at.ledger.add_part("cancelled", PartRecord(0, "part-00000-x.jsonl", 0, 1, 1, 4, Position(0, "input/1")))
-    at.ledger.cancel_run("cancelled")
+    at.ledger.runs.add_part("cancelled", PartRecord(0, "part-00000-x.jsonl", 0, 1, 1, 4, Position(0, "input/1")))
+    at.ledger.runs.cancel("cancelled")
 
     invoke(outputs["CheckerFunctionName"], {})
 
-    assert at.ledger.get_run("cancelled").state is RunState.CANCELLED
-    assert at.ledger.get_shard("cancelled", 0).error_class == "RunCancelled"
+    assert at.ledger.runs.get("cancelled").state is RunState.CANCELLED
+    assert at.ledger.shards.get("cancelled", 0).error_class == "RunCancelled"
     assert at.store.head(at.run_uri("cancelled", "manifest.json")).size_bytes
 
 

@@ -107,12 +107,12 @@ class Stage:
 
     def run(self, run_id: str) -> Run:
         """The run, whose shards must add up."""
-        run = self.at.ledger.get_run(run_id)
-        assert self.at.ledger.count(run_id).total == run.shard_count
+        run = self.at.ledger.runs.get(run_id)
+        assert self.at.ledger.shards.count(run_id).total == run.shard_count
         return run
 
     def by_state(self, run_id: str) -> dict[str, int]:
-        counts = self.at.ledger.count(run_id)
+        counts = self.at.ledger.shards.count(run_id)
         every = {state.value: getattr(counts, state.value.lower()) for state in ShardState}
         return {state: count for state, count in every.items() if count}
 

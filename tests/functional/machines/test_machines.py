@@ -23,7 +23,7 @@ def test_a_run_that_a_machine_plans_and_drives_succeeds(stage: Stage, way: str) 
     assert (status.state, status.error) == (SUCCEEDED, "")
     assert stage.run(run_id).state is RunState.SUCCEEDED
     assert stage.by_state(run_id) == {"SUCCEEDED": shards}
-    assert all(shard.attempts == 1 for shard in stage.at.ledger.shards(run_id))
+    assert all(shard.attempts == 1 for shard in stage.at.ledger.shards.list(run_id))
     assert len(stage.below(run_id, "waves/")) == (0 if way == "loop" else 1)
     assert max(map(int, (stage.shown / "at-once").read_text().split())) <= WORKERS
     assert stage.records(run_id) == []
@@ -83,7 +83,7 @@ def test_a_run_whose_time_is_over_ends_and_says_so(stage: Stage, way: str) -> No
 
     assert (status.state, status.error) == (FAILED, "RunFailed")
     assert stage.run(run_id).state is RunState.FAILED
-    classes = {shard.error_class for shard in stage.at.ledger.shards(run_id, ShardState.FAILED)}
+    classes = {shard.error_class for shard in stage.at.ledger.shards.list(run_id, ShardState.FAILED)}
     assert classes == {"RunTimeLimit"}
 
 
@@ -95,7 +95,7 @@ def test_a_cancelled_run_lets_what_runs_end_and_begins_nothing(stage: Stage, way
     while not (stage.shown / "began").exists():
         time.sleep(0.05)
 
-    stage.at.ledger.cancel_run(request["run_id"])
+    stage.at.ledger.runs.cancel(request["run_id"])
     while way == "loop" and stage.by_state(request["run_id"]).get("PENDING"):
         time.sleep(0.05)  # until a check has seen it
     (stage.shown / "held").unlink()
@@ -121,10 +121,10 @@ def test_a_redriven_run_does_its_failed_shards_and_no_other(stage: Stage, way: s
 
     assert status.state is SUCCEEDED
     assert (stage.run(request["run_id"]).state, stage.run(request["run_id"]).generation) == (RunState.SUCCEEDED, 1)
-    again = [shard for shard in stage.at.ledger.shards(request["run_id"]) if shard.generation == 1]
+    again = [shard for shard in stage.at.ledger.shards.list(request["run_id"]) if shard.generation == 1]
     assert len(again) == 2
     assert stage.run_through(way, request).state is SUCCEEDED  # and the first input again: nothing more is done
-    assert all(shard.attempts == 1 for shard in stage.at.ledger.shards(request["run_id"]))
+    assert all(shard.attempts == 1 for shard in stage.at.ledger.shards.list(request["run_id"]))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -135,7 +135,7 @@ def test_a_worker_that_is_killed_loses_no_shard(stage: Stage, way: str) -> None:
 
     assert status.state is SUCCEEDED
     assert stage.run(request["run_id"]).state is RunState.SUCCEEDED
-    attempts = sorted(shard.attempts for shard in stage.at.ledger.shards(request["run_id"]))
+    attempts = sorted(shard.attempts for shard in stage.at.ledger.shards.list(request["run_id"]))
     assert attempts == [*([1] * (len(attempts) - 1)), 2]
 
 
@@ -151,7 +151,7 @@ def test_a_request_that_is_made_twice_is_one_run(stage: Stage, way: str) -> None
     runs = {stage.ended(execution).output["run_id"] for execution in executions}
     (run_id,) = runs
     assert run_id.startswith("nightly-")
-    assert all(shard.attempts == 1 for shard in stage.at.ledger.shards(run_id))
+    assert all(shard.attempts == 1 for shard in stage.at.ledger.shards.list(run_id))
 
 
 def test_a_request_without_key_is_the_run_of_its_executions_name(stage: Stage) -> None:

@@ -22,7 +22,7 @@ def test_what_a_stop_cut_off_is_started_again_for_the_same_run_and_nothing_is_le
         stage.start("inline", named, f"{named['run_id']}-g0")
         stage.start("inline", keyed, "nightly")
         ledger = stack.ledger()
-        eventually(lambda: sum(ledger.count(run.run_id).running for run in ledger.list_runs()) == 3)
+        eventually(lambda: sum(ledger.shards.count(run.run_id).running for run in ledger.runs.list()) == 3)
         port = port_of(stack.info)
 
     lab.gone(port)  # workers in the middle of their calls, and threads that would have called them
@@ -37,7 +37,7 @@ def test_what_a_stop_cut_off_is_started_again_for_the_same_run_and_nothing_is_le
             after = stage.found(way, f"{name}-2")
             assert after is not None
             assert stage.ended(after.execution).state is ExecutionState.SUCCEEDED
-        runs = list(stack.ledger().list_runs())
+        runs = list(stack.ledger().runs.list())
         assert [run.state for run in runs] == [RunState.SUCCEEDED] * 2  # and no third one
         port = port_of(stack.info)
     lab.gone(port)

@@ -49,11 +49,11 @@ def test_a_new_object_starts_a_run_of_it_and_its_event_delivered_twice_no_second
     assert run_id.startswith("each-")
     again = stack.ended(stack.start(stack.outputs["LoopMachineArn"], json.loads(first["input"])))
     assert again["output"]["run_id"] == run_id
-    assert stack.local.ledger().get_run(run_id).inputs == (f's3://{stack.bucket}/incoming/odd "name".csv',)
+    assert stack.local.ledger().runs.get(run_id).inputs == (f's3://{stack.bucket}/incoming/odd "name".csv',)
     written = [key for key in stack.keys("output/each/") if key.endswith("/lines")]
-    run = stack.local.ledger().get_run(run_id)
+    run = stack.local.ledger().runs.get(run_id)
     assert written == [f"output/each/{run_id}/{run.shard_prefix}000000/lines"]
-    assert len([run for run in stack.local.ledger().list_runs() if run.name == "each"]) == 1
+    assert len([run for run in stack.local.ledger().runs.list() if run.name == "each"]) == 1
 
 
 def test_a_schedule_starts_a_run(stack: Stack, script: str) -> None:
@@ -72,7 +72,7 @@ def test_a_schedule_starts_a_run(stack: Stack, script: str) -> None:
 
     ended = stack.ended(begun(stack, "nightly <")["executionArn"])
     assert (ended["status"], ended["output"]["state"]) == ("SUCCEEDED", "SUCCEEDED"), ended
-    assert stack.local.ledger().get_run(ended["output"]["run_id"]).options.max_objects == 7
+    assert stack.local.ledger().runs.get(ended["output"]["run_id"]).options.max_objects == 7
 
 
 def test_another_state_machine_starts_a_run_and_waits_for_its_end_as_the_guide_says(stack: Stack, script: str) -> None:
@@ -96,5 +96,5 @@ def test_another_state_machine_starts_a_run_and_waits_for_its_end_as_the_guide_s
 
     assert ended["status"] == "SUCCEEDED", ended
     assert ended["output"]["cleaned"]["state"] == "SUCCEEDED"
-    run = stack.local.ledger().get_run(ended["output"]["cleaned"]["run_id"])
+    run = stack.local.ledger().runs.get(ended["output"]["cleaned"]["run_id"])
     assert stack.keys("output/parent/") == [f"output/parent/{run.shard_prefix}000000/lines"]

@@ -57,14 +57,14 @@ class Function:
             self.store.put(uri, script)
         ref = ScriptRef(uri, digest, "s3://mine/job.py")
         run = Run(run_id, ("s3://in/",), f"s3://{BUCKET}/out/{run_id}/", (ref,), options=RunOptions(**options))
-        self.ledger.create_run(run)
+        self.ledger.runs.create(run)
         line = Shard(0, tuple(InputObject(each, 4) for each in inputs)).to_line()
         part = "part-00000-test.jsonl"
         self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/{part}", line)
-        self.ledger.add_part(run_id, PartRecord(0, part, 0, 1, len(inputs), 4 * len(inputs), Position()))
+        self.ledger.runs.add_part(run_id, PartRecord(0, part, 0, 1, len(inputs), 4 * len(inputs), Position()))
         record = ShardRecord(run_id, 0, part, 0, len(line), len(inputs), 4 * len(inputs))
-        self.ledger.add_shards([record])
-        self.ledger.seal_plan(run_id, 1, len(inputs), 4 * len(inputs))
+        self.ledger.shards.add([record])
+        self.ledger.runs.seal_plan(run_id, 1, len(inputs), 4 * len(inputs))
         return record.ref
 
     def deliver(self, *refs: ShardRef, timeout_s: float = 120) -> list[str]:
@@ -79,7 +79,7 @@ class Function:
         return self.worker.invoke(event, timeout_s)
 
     def shard(self, ref: ShardRef) -> ShardRecord:
-        return self.ledger.get_shard(ref.run_id, ref.shard)
+        return self.ledger.shards.get(ref.run_id, ref.shard)
 
     def said(self) -> bytes:
         """What the log holds since this was last asked."""

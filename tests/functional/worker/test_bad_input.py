@@ -192,7 +192,7 @@ def test_a_script_that_is_not_there_may_not_be_read_or_lies_outside_ends_the_sha
 
 def test_a_script_that_changed_after_planning_is_not_run(function: Function) -> None:
     ref = function.plan(b"print('as planned')", max_attempts=2)
-    (script,) = function.ledger.get_run(ref.run_id).scripts
+    (script,) = function.ledger.runs.get(ref.run_id).scripts
     function.store.put(script.uri, b"print('evil')")
     function.said()
 

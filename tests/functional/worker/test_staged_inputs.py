@@ -88,7 +88,7 @@ def run(function: Function, run_id: str, name: str, params: dict[str, Any], targ
     refs = [ShardRef.from_document(json.loads(m.body)) for m in _all(queue)]
     assert len(refs) == planned.shard_count
     assert function.deliver(*(ref for ref in refs if ref)) == []
-    assert {record.state for record in function.ledger.shards(run_id)} == {ShardState.SUCCEEDED}
+    assert {record.state for record in function.ledger.shards.list(run_id)} == {ShardState.SUCCEEDED}
     return seen(function)
 
 
@@ -191,7 +191,7 @@ def test_a_slice_of_an_object_that_was_replaced_never_reaches_the_script(functio
     function.said()
     function.deliver(*refs)
 
-    records = list(function.ledger.shards("changing"))
+    records = list(function.ledger.shards.list("changing"))
     assert {(r.state, r.error_class) for r in records} == {(ShardState.FAILED, "ObjectChangedError")}
     assert all(r.error_message.startswith(f"{DATA}/changing.jsonl (bytes ") for r in records)
     assert seen(function) == []

@@ -60,7 +60,7 @@ def test_what_ends_a_run_is_read_consistently(clients: AwsClients, ledger: Dynam
         again = {**expected, "ExclusiveStartKey": shard_key("run-1", 1)}
         stub.add_response("query", {"Items": items}, again)
 
-        assert ledger.count("run-1") == Counts(pending=2, succeeded=2)
+        assert ledger.shards.count("run-1") == Counts(pending=2, succeeded=2)
 
         stub.assert_no_pending_responses()
 
@@ -76,7 +76,7 @@ def test_an_index_that_lags_decides_nothing(clients: AwsClients, ledger: DynamoL
         wanted = {"t": {"Keys": [shard_key("run-1", 0), shard_key("run-1", 1)], "ConsistentRead": True}}
         stub.add_response("batch_get_item", {"Responses": {"t": [done, still]}}, {"RequestItems": wanted})
 
-        found = [record.number for record in ledger.expired("run-1", ShardState.PENDING, 500.0)]
+        found = [record.number for record in ledger.shards.expired("run-1", ShardState.PENDING, 500.0)]
 
     assert found == [1]
 
@@ -98,7 +98,7 @@ def test_a_glance_never_shows_less_than_nothing(clients: AwsClients, ledger: Dyn
         for count in (2, 1, 0):
             stub.add_response("query", {"Count": count})
 
-        assert ledger.glance("run-1") == Counts(pending=2, running=1, succeeded=0, failed=0)
+        assert ledger.shards.glance("run-1") == Counts(pending=2, running=1, succeeded=0, failed=0)
 
 
 def test_keys_that_were_not_read_are_asked_for_again(clients: AwsClients, ledger: DynamoLedger) -> None:
@@ -110,7 +110,7 @@ def test_keys_that_were_not_read_are_asked_for_again(clients: AwsClients, ledger
         stub.add_response("batch_get_item", {"Responses": {"t": [first]}, "UnprocessedKeys": left})
         stub.add_response("batch_get_item", {"Responses": {"t": [second]}}, {"RequestItems": left})
 
-        assert [r.number for r in ledger.expired("run-1", ShardState.PENDING, 500.0)] == [0, 1]
+        assert [r.number for r in ledger.shards.expired("run-1", ShardState.PENDING, 500.0)] == [0, 1]
 
 
 def test_transactions_that_meet_others_are_tried_again(clients: AwsClients, ledger: DynamoLedger) -> None:
@@ -120,7 +120,7 @@ def test_transactions_that_meet_others_are_tried_again(clients: AwsClients, ledg
         cancelled(stub, "ProvisionedThroughputExceeded", "None")
         stub.add_response("transact_write_items", {})
 
-        ledger.add_part("run-1", PART)
+        ledger.runs.add_part("run-1", PART)
 
         stub.assert_no_pending_responses()
 
@@ -133,7 +133,7 @@ def test_transactions_that_only_ever_meet_others_are_a_fault_that_may_pass(
             cancelled(stub, "TransactionConflict", "None")
 
         with pytest.raises(LedgerError, match="try again") as caught:
-            ledger.add_part("run-1", PART)
+            ledger.runs.add_part("run-1", PART)
 
     assert caught.value.retryable
 
@@ -145,7 +145,7 @@ def test_a_refused_part_is_another_planners(clients: AwsClients, ledger: DynamoL
         stub.add_response("get_item", {"Item": part_item("run-1", PART, "another")})
 
         with pytest.raises(CheckpointConflictError, match="part 0"):
-            ledger.add_part("run-1", PART)
+            ledger.runs.add_part("run-1", PART)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_write_that_was_surely_not_done_is_told_at_once(
         stub.add_client_error("update_item", code, http_status_code=status)
 
         with pytest.raises(LedgerError, match=says) as caught:
-            ledger.redrive("run-1", 0, 1)
+            ledger.attempts.redrive("run-1", 0, 1)
 
         stub.assert_no_pending_responses()
     assert not caught.value.retryable
@@ -174,7 +174,7 @@ def test_a_transaction_that_can_never_be_done_is_told_at_once(clients: AwsClient
         cancelled(stub, "None", "ValidationError")
 
         with pytest.raises(LedgerError, match="a transaction in table t failed") as caught:
-            ledger.add_part("run-1", PART)
+            ledger.runs.add_part("run-1", PART)
 
         stub.assert_no_pending_responses()
     assert not caught.value.retryable
@@ -188,7 +188,7 @@ def test_a_write_into_a_service_in_trouble_is_looked_up(clients: AwsClients, led
         stub.add_response("get_item", {"Item": failed})
 
         with pytest.raises(LedgerError, match="InternalServerError"):
-            ledger.redrive("run-1", 0, 1)
+            ledger.attempts.redrive("run-1", 0, 1)
 
         stub.assert_no_pending_responses()
 
@@ -199,7 +199,7 @@ def test_a_fault_while_shards_are_entered_ends_it(clients: AwsClients, ledger: D
         stub.add_client_error("put_item", "ValidationException", http_status_code=400)
 
         with pytest.raises(LedgerError):
-            ledger.add_shards(shard(number) for number in range(1_000))
+            ledger.shards.add(shard(number) for number in range(1_000))
 
 
 @pytest.mark.parametrize("code", ["ThrottlingException", "ProvisionedThroughputExceededException"])
@@ -209,7 +209,7 @@ def test_what_is_refused_for_its_rate_is_asked_again(clients: AwsClients, ledger
             stub.add_client_error("put_item", code, http_status_code=400)
         stub.add_response("put_item", {})
 
-        assert ledger.add_shards([shard(0)]) == 1
+        assert ledger.shards.add([shard(0)]) == 1
 
         stub.assert_no_pending_responses()
 
@@ -222,7 +222,7 @@ def test_a_table_that_refuses_for_a_minute_is_told(clients: AwsClients) -> None:
             stub.add_client_error("get_item", "ThrottlingException", http_status_code=400)
 
         with pytest.raises(LedgerError, match="ThrottlingException") as caught:
-            ledger.get_run("run-1")
+            ledger.runs.get("run-1")
 
     assert caught.value.retryable
     assert THROTTLED_S <= clock.now_s() - 1000.0 <= THROTTLED_S + 2.0

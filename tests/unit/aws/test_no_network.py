@@ -21,7 +21,7 @@ LOOK_AT = "check the network, the region, HTTPS_PROXY and AWS_ENDPOINT_URL"
 CALLS: dict[str, tuple[Callable[[AwsClients, str], object], type[SparkletError]]] = {
     "S3": (lambda clients, url: S3Store(clients).get("s3://bucket/key"), ObjectStoreError),
     "S3 listing": (lambda clients, url: list(S3Store(clients).list("s3://bucket/")), ObjectStoreError),
-    "ledger": (lambda clients, url: DynamoLedger(clients, "ledger").get_run("run-1"), LedgerError),
+    "ledger": (lambda clients, url: DynamoLedger(clients, "ledger").runs.get("run-1"), LedgerError),
     "queue": (lambda clients, url: SqsQueue(clients, f"{url}/1/q").send(["body"]), QueueError),
     "stack": (lambda clients, url: stack_outputs(clients, "sparklet"), SettingsError),
 }

@@ -73,8 +73,8 @@ class Desk:
         """What workers do while a command waits."""
         if self.world.clock.now_s() >= self.work_from_s:
             self.world.work(self.do)
-            if self.children and self.world.ledger.get_run(RUN).dispatch is Dispatch.MAP:
-                pending = self.world.ledger.shards(RUN, ShardState.PENDING)
+            if self.children and self.world.ledger.runs.get(RUN).dispatch is Dispatch.MAP:
+                pending = self.world.ledger.shards.list(RUN, ShardState.PENDING)
                 self.world.children([record.ref for record in pending], self.do)
 
     def plans(self, given: Any) -> None:

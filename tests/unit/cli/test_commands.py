@@ -36,7 +36,7 @@ def test_run_plans_watches_and_sums_up(desk: Desk) -> None:
 
     assert told.code == 0, told.err
     assert told.document["shards"]["succeeded"] == 3
-    assert desk.world.ledger.get_run(RUN).name == "daily"
+    assert desk.world.ledger.runs.get(RUN).name == "daily"
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
@@ -79,12 +79,12 @@ def test_what_a_list_of_this_machine_names_is_planned(desk: Desk, tmp_path: Path
 def test_access_and_the_largest_shard_reach_the_run(desk: Desk) -> None:
     desk.world.put(1)
     desk.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN)
-    run = desk.world.ledger.get_run(RUN)
+    run = desk.world.ledger.runs.get(RUN)
     assert run.options.max_shard_bytes == 3008 * 2**20 // 3 and run.access == Access()
 
     arguments = ("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out-2/", "--max-shard-size", "0", "--run-id", "run-2")
     desk.types(*arguments)
-    assert desk.world.ledger.get_run("run-2").options.max_shard_bytes == 0
+    assert desk.world.ledger.runs.get("run-2").options.max_shard_bytes == 0
 
 
 def test_a_dry_run_says_shards_slices_reasons_and_the_largest_and_writes_nothing(desk: Desk) -> None:
@@ -103,7 +103,7 @@ def test_a_dry_run_says_shards_slices_reasons_and_the_largest_and_writes_nothing
     assert sum(document["skipped"].values()) == 1
     assert document["largest_object"] == f"{SOURCE}big.txt"
     assert "slices of larger ones" in told.out and "left out" in told.out
-    assert desk.world.keys("s3://data/") == before and not list(desk.world.ledger.list_runs())
+    assert desk.world.keys("s3://data/") == before and not list(desk.world.ledger.runs.list())
 
 
 def test_local_folders_are_not_incremental_and_nothing_is_started_to_say_so(desk: Desk, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_redrive_of_shards_with_one_cause_and_only_saying_so(desk: Desk) -> None
     told = desk.types("redrive", RUN, "--cause", "COLUMN 3", "--shards", "1,2", "--dry-run", "--json")
 
     assert told.document == {"dry_run": True, "run_id": RUN, "redriven": [2]}
-    assert desk.world.ledger.get_run(RUN).generation == 0
+    assert desk.world.ledger.runs.get(RUN).generation == 0
     assert "there are: OutOfMemoryError, ValueError" in desk.types("redrive", RUN, "--cause", "Nothing").err
 
 
@@ -184,7 +184,7 @@ def test_more_memory_is_asked_of_the_local_stack_and_refused_where_others_use_it
 
     assert (desk.choices[-1].memory_mb, desk.choices[-1].timeout_s) == (6016, 1800)
     assert told.code == 1 and "sparklet stop" in told.err and "--memory 6016" in told.err
-    assert desk.world.ledger.get_run(RUN).generation == 0
+    assert desk.world.ledger.runs.get(RUN).generation == 0
 
 
 def test_a_deployed_stack_is_not_changed_but_the_command_that_does_it_is_told(desk: Desk) -> None:
@@ -209,16 +209,16 @@ def test_cancel_gives_up_what_waits_and_watch_ends_with_3(desk: Desk) -> None:
     desk.world.run(3)
 
     dry = desk.types("cancel", RUN, "--dry-run", "--json").document
-    assert dry["given_up"] == 3 and desk.world.ledger.get_run(RUN).cancelled_s is None
+    assert dry["given_up"] == 3 and desk.world.ledger.runs.get(RUN).cancelled_s is None
     told = desk.types("cancel", RUN)
 
     assert told.code == 0 and "3 shards given up" in told.out
     assert "being cancelled" in desk.types("status", RUN).out
     assert desk.types("watch", RUN).code == 3
-    assert desk.world.ledger.get_run(RUN).state is RunState.CANCELLED
+    assert desk.world.ledger.runs.get(RUN).state is RunState.CANCELLED
     assert "ended already" not in desk.types("cancel", RUN).err
     assert desk.types("redrive", RUN).code == 0
-    assert desk.world.ledger.count(RUN) == Counts(succeeded=3)
+    assert desk.world.ledger.shards.count(RUN) == Counts(succeeded=3)
 
 
 def test_a_run_that_has_ended_is_not_cancelled(desk: Desk) -> None:
@@ -237,13 +237,13 @@ def test_clean_asks_says_and_deletes(desk: Desk, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
     refused = desk.types("clean", "--run", RUN)
     assert refused.code == 1 and "nothing was deleted" in refused.out
-    assert desk.world.ledger.get_run(RUN).state is RunState.SUCCEEDED
+    assert desk.world.ledger.runs.get(RUN).state is RunState.SUCCEEDED
 
     told = desk.types("clean", "--run", RUN, "--yes")
 
     assert told.code == 0 and "1 run forgotten" in told.out
     with pytest.raises(RunNotFoundError):
-        desk.world.ledger.get_run(RUN)
+        desk.world.ledger.runs.get(RUN)
     assert desk.types("clean", "--older-than", "1d", "--yes").code == 0
 
 
@@ -268,7 +268,7 @@ def test_where_nobody_can_answer_clean_says_what_to_do(desk: Desk, monkeypatch: 
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     told = desk.types("clean", "--run", RUN)
     assert told.code == 1 and "--yes" in told.err
-    assert desk.world.ledger.get_run(RUN).state is RunState.SUCCEEDED
+    assert desk.world.ledger.runs.get(RUN).state is RunState.SUCCEEDED
 
 
 def test_the_buckets_copy_of_an_output_goes_only_where_it_is_whole_at_home(desk: Desk, tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_the_buckets_copy_of_an_output_goes_only_where_it_is_whole_at_home(desk:
     desk.types("plan", SCRIPT, "-i", SOURCE, "-o", str(tmp_path / "out"), "--run-id", RUN)
     desk.world.work()
     desk.world.check()
-    published = desk.world.ledger.get_run(RUN).shard_output(0)
+    published = desk.world.ledger.runs.get(RUN).shard_output(0)
     out = tmp_path / "out" / published.rpartition("/")[2]
     desk.world.store.put(f"{published}/part-0", b"rows")
     paths = LocalPaths.load(desk.state / "local-paths", RUN)

@@ -45,7 +45,7 @@ def test_the_loop_is_started_for_the_run_and_plans_it(driven: Desk) -> None:
     assert told.document["shards"]["succeeded"] == 3
     (execution,) = driven.orchestrator.executions.values()
     assert (execution.execution, execution.input) == (f"loop:{RUN}-g0", {"run_id": RUN})
-    assert driven.world.ledger.get_run(RUN).dispatch is Dispatch.QUEUE
+    assert driven.world.ledger.runs.get(RUN).dispatch is Dispatch.QUEUE
 
 
 def test_a_map_hands_the_shards_out_without_a_message(driven: Desk) -> None:
@@ -68,7 +68,7 @@ def test_inline_takes_40_shards_and_refuses_more_before_any_work(driven: Desk) -
 
     assert told.code == 1 and "41 shards are more than the 40" in told.err and "--via auto" in told.err
     assert driven.world.keys("s3://sparklet/") == before
-    assert [each.run_id for each in driven.world.ledger.list_runs()] == [RUN]
+    assert [each.run_id for each in driven.world.ledger.runs.list()] == [RUN]
 
 
 def test_auto_takes_what_the_estimates_choose_and_says_why(driven: Desk) -> None:
@@ -79,7 +79,7 @@ def test_auto_takes_what_the_estimates_choose_and_says_why(driven: Desk) -> None
 
     assert "via inline: 40 shards run at once" in few.out
     assert "via loop: a map would end" in more.out
-    assert [driven.world.ledger.get_run(each).dispatch for each in (RUN, "run-2")] == [Dispatch.MAP, Dispatch.QUEUE]
+    assert [driven.world.ledger.runs.get(each).dispatch for each in (RUN, "run-2")] == [Dispatch.MAP, Dispatch.QUEUE]
 
 
 @pytest.mark.parametrize("via", ["none", "auto"])
@@ -129,7 +129,7 @@ def test_one_key_is_one_run_whatever_drives_it(driven: Desk) -> None:
     second = driven.types(*words)
 
     assert first.startswith("daily-") and f"run {first} is there already, SUCCEEDED; this is the same run" in second.out
-    assert [each.run_id for each in driven.world.ledger.list_runs()] == [first]
+    assert [each.run_id for each in driven.world.ledger.runs.list()] == [first]
     both = driven.types(*words, "--run-id", "x")
     assert both.code == 1 and "give one of them" in both.err
 
@@ -155,7 +155,7 @@ def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Desk) -> Non
     shown = driven.types("status", RUN, "--json").document
 
     assert told.code == 0, told.err
-    found = driven.world.ledger.get_run(RUN)
+    found = driven.world.ledger.runs.get(RUN)
     assert found.check and found.next and found.next.output_uri == "s3://data/2/"
     assert [(each["what"], each["run_id"]) for each in shown["follow_ups"]] == [
         ("check", f"{RUN}-check-0"),
@@ -207,7 +207,7 @@ def test_what_broke_off_before_the_execution_of_now_is_no_news(desk: Desk) -> No
     desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
 
     with desk.environment(Choice(), Screen()) as env:
-        assert MachineWatch(env).news(desk.world.ledger.get_run(RUN)) == []
+        assert MachineWatch(env).news(desk.world.ledger.runs.get(RUN)) == []
 
 
 def test_an_execution_that_fails_because_its_run_did_is_no_news(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_an_execution_that_fails_because_its_run_did_is_no_news(desk: Desk, monk
     desk.machines |= {"loop": refuses}
     desk.world.run(1)
     desk.world.work(lambda n: BROKEN)
-    stale = desk.world.ledger.get_run(RUN)
+    stale = desk.world.ledger.runs.get(RUN)
     desk.world.check()
     desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
 
@@ -236,7 +236,7 @@ def test_an_open_run_whose_machine_broke_off_gets_it_again_without_a_new_generat
     assert told.code == 0, told.err
     assert told.document["shards"]["succeeded"] == 3
     assert list(desk.orchestrator.executions) == [f"map:{RUN}-g0", f"map:{RUN}-g0-2"]
-    assert desk.world.ledger.get_run(RUN).generation == 0
+    assert desk.world.ledger.runs.get(RUN).generation == 0
 
 
 @pytest.mark.parametrize("via", ["loop", "map"])
@@ -251,8 +251,8 @@ def test_redrive_starts_the_machine_that_drove_the_run_for_the_next_generation(d
     assert told.code == 0, told.err
     assert f"run {RUN}: 1 shard sent again, generation 1" in told.out
     assert list(driven.orchestrator.executions) == [f"{via}:{RUN}-g0", f"{via}:{RUN}-g1"]
-    assert driven.world.ledger.count(RUN) == Counts(succeeded=3)
-    assert (len(driven.world.bodies()) == 0) and driven.world.ledger.get_run(RUN).state is RunState.SUCCEEDED
+    assert driven.world.ledger.shards.count(RUN) == Counts(succeeded=3)
+    assert (len(driven.world.bodies()) == 0) and driven.world.ledger.runs.get(RUN).state is RunState.SUCCEEDED
 
 
 def test_redrive_of_a_run_that_no_machine_drove_starts_none(driven: Desk) -> None:
@@ -275,7 +275,7 @@ def test_a_maps_run_is_not_redriven_where_there_is_no_machine_for_it(desk: Desk)
     told = desk.types("redrive", RUN)
 
     assert told.code == 1 and "no state machine for map" in told.err
-    assert desk.world.ledger.get_run(RUN).generation == 0
+    assert desk.world.ledger.runs.get(RUN).generation == 0
 
 
 @pytest.mark.parametrize("via", ["loop", "map"])
@@ -306,4 +306,4 @@ def test_a_cancelled_run_of_a_map_is_taken_up_again_by_its_machine(desk: Desk) -
     told = desk.types("redrive", RUN)
 
     assert told.code == 0, told.err
-    assert desk.world.ledger.count(RUN) == Counts(succeeded=3)
+    assert desk.world.ledger.shards.count(RUN) == Counts(succeeded=3)

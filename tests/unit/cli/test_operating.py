@@ -17,7 +17,6 @@ from sparklet.cli.progress import RunDisplay
 from sparklet.cli.runs import poll_s
 from sparklet.cli.sizes import usd_text
 from sparklet.fanout.choosing.prices import Prices
-from sparklet.local.memory import MemoryLedger
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
 from tests.unit.cli.conftest import RUN, Desk
 from tests.unit.cli.test_progress import RUN as SHOWN
@@ -44,9 +43,9 @@ def slow_run(desk: Desk) -> None:
             continue
         desk.world.clock.advance(5 if number == 4 else 10 * (number + 1))
         if number == 4:
-            desk.world.ledger.fail(RUN, claim.record.number, attempt_id, BROKEN)
+            desk.world.ledger.attempts.fail(RUN, claim.record.number, attempt_id, BROKEN)
         else:
-            desk.world.ledger.succeed(RUN, claim.record.number, attempt_id, ShardResult(rows=1))
+            desk.world.ledger.attempts.succeed(RUN, claim.record.number, attempt_id, ShardResult(rows=1))
     desk.world.clock.advance(15)
 
 
@@ -64,7 +63,7 @@ def test_a_dry_run_explains_the_three_ways_for_people(desk: Desk) -> None:
     assert "not inline 41 shards are more than the 40" in words
     assert "a shard 2.0 s; assumed: 2 s, and 0.0 MiB at 5 MB/s" in words
     assert "us-east-1, of 2026-11" in words
-    assert not list(desk.world.ledger.list_runs())
+    assert not list(desk.world.ledger.runs.list())
 
 
 def test_its_document_says_the_same_and_what_was_measured(desk: Desk) -> None:
@@ -188,13 +187,13 @@ def test_what_is_known_of_executions_is_told_whoever_started_them(desk: Desk) ->
 def test_a_status_reads_the_ledgers_shards_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.world.run(3)
     passes: list[ShardState | None] = []
-    shards = type(desk.world.ledger).shards
+    shards = desk.world.ledger.shards.list
 
-    def counted(self: MemoryLedger, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
+    def counted(run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
         passes.append(state)
-        return shards(self, run_id, state)
+        return shards(run_id, state)
 
-    monkeypatch.setattr(type(desk.world.ledger), "shards", counted)
+    monkeypatch.setattr(desk.world.ledger.shards, "list", counted)
 
     desk.types("status", RUN)
 
@@ -263,8 +262,8 @@ def test_a_lost_worker_is_named_with_the_time_from_which_it_was_lost(desk: Desk)
         assert message is not None
         desk.world.claim(message)
     desk.world.clock.advance(LEASE_S + 1)
-    first = next(iter(desk.world.ledger.expired(RUN, ShardState.RUNNING, desk.world.clock.now_s())))
-    desk.world.ledger.lapse(first, 3)  # one is noticed already, the other is not
+    first = next(iter(desk.world.ledger.shards.expired(RUN, ShardState.RUNNING, desk.world.clock.now_s())))
+    desk.world.ledger.attempts.lapse(first, 3)  # one is noticed already, the other is not
 
     lost = desk.types("status", RUN, "--json").document["lost_workers"]
 

@@ -20,7 +20,7 @@ def breaks_off(desk: Desk, monkeypatch: pytest.MonkeyPatch, moment: str, error: 
     """Let a call of that moment fail, once."""
     calls_of: dict[str, tuple[Any, str]] = {
         "uploading": (desk.world.store, "upload"),
-        "planning": (desk.world.ledger, "add_part"),
+        "planning": (desk.world.ledger.runs, "add_part"),
         "watching": (runs, "check"),
     }
     owner, name = calls_of[moment]
@@ -72,9 +72,9 @@ def test_the_command_that_is_printed_goes_on(
     assert broken.code == (130 if isinstance(error, KeyboardInterrupt) else 1)
     assert command[0] == "sparklet"
     assert done.code == 0, done.err
-    (run,) = desk.world.ledger.list_runs()
+    (run,) = desk.world.ledger.runs.list()
     assert run.state is RunState.SUCCEEDED and run.args == ("--day", "2013-01-01")
-    assert desk.world.ledger.count(run.run_id) == Counts(succeeded=3)
+    assert desk.world.ledger.shards.count(run.run_id) == Counts(succeeded=3)
     assert [(choice.workers, choice.timeout_s) for choice in desk.choices] == [(2, 60)] * 2
 
 

@@ -26,14 +26,14 @@ def claim_one(world: World) -> str:
 def test_what_is_pending_is_given_up_and_what_runs_may_end(world: World) -> None:
     world.run(4)
     first, second = claim_one(world), claim_one(world)
-    world.ledger.succeed("run-1", 0, first, ShardResult(rows=7))
+    world.ledger.attempts.succeed("run-1", 0, first, ShardResult(rows=7))
 
     done = cancel(world.at, "run-1")
 
     assert (done.abandoned, done.counts) == (2, Counts(running=1, succeeded=1, failed=2))
     assert {r.error_class for r in world.shards() if r.state is ShardState.FAILED} == {RUN_CANCELLED}
     assert world.check().run.state is RunState.RUNNING
-    world.ledger.succeed("run-1", 1, second, ShardResult(rows=1))
+    world.ledger.attempts.succeed("run-1", 1, second, ShardResult(rows=1))
     report = world.check()
     assert (report.run.state, report.counts) == (RunState.CANCELLED, Counts(succeeded=2, failed=2))
     assert world.json("manifest.json")["Status"] == "CANCELLED"
@@ -46,7 +46,7 @@ def test_a_worker_that_gets_a_message_afterwards_acknowledges_it(world: World) -
 
     assert world.work() == 0
     assert len(world.queue) == 0
-    assert world.ledger.count("run-1") == Counts(failed=3)
+    assert world.ledger.shards.count("run-1") == Counts(failed=3)
 
 
 def test_cancelling_twice_is_fine_and_the_first_time_counts(world: World) -> None:
@@ -86,7 +86,7 @@ def test_a_shard_that_is_released_is_given_up_with_its_cause(world: World) -> No
     world.run(1)
     owner = claim_one(world)
     cancel(world.at, "run-1")
-    world.ledger.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
+    world.ledger.attempts.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
 
     assert world.check().run.state is RunState.CANCELLED
     assert "OSError: 503 Slow Down" in world.shards()[0].error_message
@@ -96,9 +96,9 @@ def test_a_cancelled_run_is_sent_no_message_again(world: World) -> None:
     world.run(2, max_attempts=1)
     message = world.receive()
     assert message is not None
-    world.ledger.claim(world.bodies()[0], "busy", lease_s=10 * 3600, max_attempts=1)
+    world.ledger.attempts.claim(world.bodies()[0], "busy", lease_s=10 * 3600, max_attempts=1)
     world.queue._entries.clear()
-    world.ledger.cancel_run("run-1")
+    world.ledger.runs.cancel("run-1")
     for wait_s in (STALL_S + 1, UNCLAIMED_S + 1):
         world.clock.advance(wait_s)
         assert world.check().requeued == 0
@@ -112,17 +112,17 @@ def half_planned(world: World, options: RunOptions = RunOptions(max_objects=1)) 
     """Two parts of two shards; the second is sealed, but neither entered nor dispatched."""
     world.put(6)
     new_run(world.at, world.request(options=options))
-    enter = world.ledger.add_shards
+    enter = world.ledger.shards.add
 
     def die(shards: object) -> int:
-        if len(list(world.ledger.parts("run-1"))) == 2:
+        if len(list(world.ledger.runs.parts("run-1"))) == 2:
             raise KeyboardInterrupt
         return enter(shards)  # type: ignore[arg-type]
 
-    world.ledger.add_shards = die  # type: ignore[method-assign]
+    world.ledger.shards.add = die  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         plan(world.at, "run-1", part_shards=2)
-    world.ledger.add_shards = enter  # type: ignore[method-assign]
+    world.ledger.shards.add = enter  # type: ignore[method-assign]
 
 
 def test_a_half_made_plan_is_sealed_as_it_is_and_undispatched_shards_are_entered_without_messages(world: World) -> None:
@@ -148,7 +148,7 @@ def test_shards_too_large_for_a_function_keep_that_as_their_cause(world: World) 
 
 def test_the_checker_does_all_of_it_alone(world: World) -> None:
     half_planned(world)
-    world.ledger.cancel_run("run-1")
+    world.ledger.runs.cancel("run-1")
 
     report = world.check()
 
@@ -167,7 +167,7 @@ def test_a_planner_at_work_stops_at_its_next_part(world: World) -> None:
         plan(world.at, "run-1", somebody_cancels, part_shards=2)
 
     assert world.check().run.shard_count == 2
-    assert world.ledger.count("run-1") == Counts(failed=2)
+    assert world.ledger.shards.count("run-1") == Counts(failed=2)
 
 
 def test_a_planner_that_sends_slowly_stops_within_a_part(world: World) -> None:
@@ -177,7 +177,7 @@ def test_a_planner_that_sends_slowly_stops_within_a_part(world: World) -> None:
 
     def cancelled_after_five(bodies: object, delay_s: int = 0) -> int:
         if len(world.queue) == 5:
-            world.ledger.cancel_run("run-1")
+            world.ledger.runs.cancel("run-1")
         return send(bodies, delay_s)  # type: ignore[arg-type]
 
     world.queue.send = cancelled_after_five  # type: ignore[method-assign]
@@ -188,7 +188,7 @@ def test_a_planner_that_sends_slowly_stops_within_a_part(world: World) -> None:
 
 def test_nobody_plans_a_cancelled_run_any_further(world: World) -> None:
     half_planned(world)
-    world.ledger.cancel_run("run-1")
+    world.ledger.runs.cancel("run-1")
     with pytest.raises(CheckpointConflictError, match="cancelled"):
         plan(world.at, "run-1")
     ended = world.check().run
@@ -204,9 +204,9 @@ def test_a_run_cancelled_before_its_first_part_ends_without_a_shard(world: World
 
 def test_a_cancelled_run_whose_part_is_lost_ends_at_its_time_limit(world: World) -> None:
     half_planned(world)
-    for part in world.ledger.parts("run-1"):
+    for part in world.ledger.runs.parts("run-1"):
         world.store.delete(world.at.part_uri("run-1", part.part))
-    world.ledger.cancel_run("run-1")
+    world.ledger.runs.cancel("run-1")
     world.work()
     with pytest.raises(Exception, match="is not there"):
         world.check()
@@ -219,14 +219,14 @@ def test_cancelling_wins_over_a_checker_that_was_about_to_end_the_run(
 ) -> None:
     world.run(1)
     world.work()
-    finish = world.ledger.finish_run
+    finish = world.ledger.runs.finish
 
     def cancelled_just_before(run_id: str, generation: int, state: RunState) -> Run:
         monkeypatch.undo()
-        world.ledger.cancel_run(run_id)
+        world.ledger.runs.cancel(run_id)
         return finish(run_id, generation, state)
 
-    monkeypatch.setattr(world.ledger, "finish_run", cancelled_just_before)
+    monkeypatch.setattr(world.ledger.runs, "finish", cancelled_just_before)
     assert not world.check().run.state.ended
     assert world.check().run.state is RunState.CANCELLED
     assert world.json("manifest.json")["Status"] == "CANCELLED"
@@ -254,14 +254,14 @@ def test_a_run_that_is_being_cancelled_is_not_redriven(world: World) -> None:
     cancel(world.at, "run-1")
     with pytest.raises(PlanError, match="being cancelled"):
         redrive(world.at, "run-1")
-    assert world.ledger.get_run("run-1").generation == 0
+    assert world.ledger.runs.get("run-1").generation == 0
 
 
 def test_a_cancel_that_comes_during_a_redrive_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(3)
     world.work(lambda _: BROKEN)
     world.check()
-    start = world.ledger.start_generation
+    start = world.ledger.runs.start_generation
 
     def cancelled_and_ended_at_once(run_id: str, generation: int, script: ScriptRef) -> Run:
         monkeypatch.undo()
@@ -270,10 +270,10 @@ def test_a_cancel_that_comes_during_a_redrive_wins(world: World, monkeypatch: py
         world.check()
         return run
 
-    monkeypatch.setattr(world.ledger, "start_generation", cancelled_and_ended_at_once)
+    monkeypatch.setattr(world.ledger.runs, "start_generation", cancelled_and_ended_at_once)
 
     done = redrive(world.at, "run-1")
 
     assert done.run.cancelled_s is not None and done.messages == 0
     assert world.check().run.state is RunState.CANCELLED
-    assert world.ledger.count("run-1") == Counts(failed=3)
+    assert world.ledger.shards.count("run-1") == Counts(failed=3)

@@ -7,33 +7,28 @@ import pytest
 from sparklet.fanout.checking import checker
 from sparklet.fanout.checking.cancel import cancel
 from sparklet.fanout.checking.in_time import A_WHILE_S
-from sparklet.local.memory import FakeClock, MemoryLedger
+from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, RunState, ShardState
 from tests.unit.fanout.world import LEASE_S, World
 
 SHARDS, WRITE_S = 10, 30.0
 
 
-class SlowLedger(MemoryLedger):
-    """Writes that end something take half a minute each, as if there were thousands of them."""
+def slow(write: Callable[..., object], clock: FakeClock) -> Callable[..., object]:
+    def slowly(*args: object) -> object:
+        clock.advance(WRITE_S)
+        return write(*args)
 
-    def __init__(self, clock: FakeClock) -> None:
-        super().__init__(clock)
-        for name in ("lapse", "count_requeue", "abandon"):
-            setattr(self, name, self._slow(getattr(self, name), clock))
-
-    def _slow(self, write: Callable[..., object], clock: FakeClock) -> Callable[..., object]:
-        def slowly(*args: object) -> object:
-            clock.advance(WRITE_S)
-            return write(*args)
-
-        return slowly
+    return slowly
 
 
 @pytest.fixture
 def world() -> World:
+    """Writes that end something take half a minute each, as if there were thousands of them."""
     world = World()
-    world.ledger = SlowLedger(world.clock)
+    attempts = world.ledger.attempts
+    for name in ("lapse", "count_requeue", "abandon"):
+        setattr(attempts, name, slow(getattr(attempts, name), world.clock))
     return world
 
 
@@ -53,14 +48,14 @@ def test_lost_workers_are_made_good_by_several_checks(world: World) -> None:
     world.clock.advance(LEASE_S + 1)
 
     lapsed = []
-    while world.ledger.count("run-1").running:
+    while world.ledger.shards.count("run-1").running:
         took_s, report = checked(world)
         assert took_s <= A_WHILE_S
         lapsed.append(report.lapsed)
 
     assert len(lapsed) > 1
     assert sum(lapsed) == SHARDS
-    assert world.ledger.count("run-1") == Counts(pending=SHARDS)
+    assert world.ledger.shards.count("run-1") == Counts(pending=SHARDS)
     assert len(world.bodies()) == 2 * SHARDS  # those that are invisible, and the new ones
 
 
@@ -95,7 +90,7 @@ def test_waiting_shards_are_given_up_by_several_checks(world: World, how: str) -
             break
 
     assert report.run.state is (RunState.CANCELLED if how == "cancelled" else RunState.FAILED)
-    assert world.ledger.count("run-1") == Counts(failed=SHARDS)
+    assert world.ledger.shards.count("run-1") == Counts(failed=SHARDS)
 
 
 def test_messages_are_not_looked_for_while_many_shards_wait_for_workers(
@@ -109,7 +104,7 @@ def test_messages_are_not_looked_for_while_many_shards_wait_for_workers(
     world.clock.advance(checker.UNCLAIMED_S + 1)
     world.claim(message)  # somebody works: nothing is stalled
 
-    assert world.ledger.count("run-1") == Counts(pending=SHARDS - 1, running=1)
+    assert world.ledger.shards.count("run-1") == Counts(pending=SHARDS - 1, running=1)
     assert world.check().requeued == 0
 
 
@@ -122,7 +117,7 @@ def test_messages_are_looked_for_once_few_shards_wait(world: World, monkeypatch:
     world.claim(message)
 
     assert world.check().requeued > 0
-    assert world.ledger.get_shard("run-1", 9).state is ShardState.PENDING
+    assert world.ledger.shards.get("run-1", 9).state is ShardState.PENDING
 
 
 def test_a_run_of_many_shards_whose_messages_are_all_gone_is_stalled(

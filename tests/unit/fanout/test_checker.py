@@ -68,7 +68,7 @@ def test_a_stalled_run_gets_its_messages_again_and_ever_more_seldom(world: World
     sent_at = []
     for _ in range(100):
         if world.check().requeued:
-            sent_at.append(round(world.clock.now_s() - world.ledger.get_run("run-1").created_s))
+            sent_at.append(round(world.clock.now_s() - world.ledger.runs.get("run-1").created_s))
         world.clock.advance(30)
 
     assert len(sent_at) == 5  # after 60, then 120, 240, 480, 960 s more, give or take a step
@@ -83,7 +83,7 @@ def test_a_run_is_not_stalled_while_a_shard_runs_or_something_just_changed(world
     world.clock.advance(STALL_S + 1)
     owner = claim_one(world)
     assert world.check().requeued == 0
-    world.ledger.succeed("run-1", 0, owner, ShardResult())
+    world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
     assert world.check().requeued == 0  # that was just now
     world.clock.advance(STALL_S + 1)
     assert world.check().requeued == 2
@@ -102,7 +102,7 @@ def test_a_shard_that_waits_for_hours_in_a_busy_run_gets_another_message(world: 
     world.queue._entries.popitem()
     message = world.receive()
     assert message is not None
-    world.ledger.claim(world.bodies()[0], "busy", lease_s=10 * 3600, max_attempts=1)
+    world.ledger.attempts.claim(world.bodies()[0], "busy", lease_s=10 * 3600, max_attempts=1)
     world.clock.advance(UNCLAIMED_S - 10)
     assert world.check().requeued == 0
     world.clock.advance(20)
@@ -116,17 +116,17 @@ def half_planned(world: World, **options: float) -> None:
     """A planner that died after its first part."""
     world.put(4)
     new_run(world.at, world.request(options=RunOptions(max_objects=1, **options)))  # type: ignore[arg-type]
-    seal = world.ledger.add_part
+    seal = world.ledger.runs.add_part
 
     def die(run_id: str, part: PartRecord) -> None:
         if part.index:
             raise KeyboardInterrupt
         seal(run_id, part)
 
-    world.ledger.add_part = die  # type: ignore[method-assign]
+    world.ledger.runs.add_part = die  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         plan(world.at, "run-1", part_shards=2)
-    world.ledger.add_part = seal  # type: ignore[method-assign]
+    world.ledger.runs.add_part = seal  # type: ignore[method-assign]
 
 
 def test_a_silent_planners_work_is_continued(world: World) -> None:
@@ -177,16 +177,16 @@ def test_shards_whose_planner_has_yet_to_send_the_messages_are_not_requeued(worl
 def test_a_planner_that_lives_after_all_wins(world: World) -> None:
     half_planned(world)
     world.clock.advance(PLANNER_SILENT_S + 1)
-    seal = world.ledger.add_part
+    seal = world.ledger.runs.add_part
 
     def the_other_is_quicker(run_id: str, part: PartRecord) -> None:
-        world.ledger.add_part = seal  # type: ignore[method-assign]
+        world.ledger.runs.add_part = seal  # type: ignore[method-assign]
         plan(world.at, "run-1")
         seal(run_id, part)
 
-    world.ledger.add_part = the_other_is_quicker  # type: ignore[method-assign]
+    world.ledger.runs.add_part = the_other_is_quicker  # type: ignore[method-assign]
     assert not world.check().planned
-    assert world.ledger.get_run("run-1").shard_count == 4
+    assert world.ledger.runs.get("run-1").shard_count == 4
 
 
 def test_a_plan_that_cannot_be_finished_fails_the_run_at_its_time_limit(
@@ -224,7 +224,7 @@ def test_at_the_time_limit_what_is_pending_fails_and_what_runs_may_end(world: Wo
     report = world.check()
 
     assert report.abandoned == 2 and report.run.state is RunState.RUNNING
-    world.ledger.succeed("run-1", 0, owner, ShardResult())
+    world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
     report = world.check()
     assert report.run.state is RunState.FAILED
     assert report.counts == Counts(succeeded=1, failed=2)
@@ -234,7 +234,7 @@ def test_at_the_time_limit_what_is_pending_fails_and_what_runs_may_end(world: Wo
 def test_the_last_cause_is_kept_at_the_time_limit(world: World) -> None:
     world.run(1, time_limit_s=1000.0)
     owner = claim_one(world)
-    world.ledger.release("run-1", 0, owner, PASSING)
+    world.ledger.attempts.release("run-1", 0, owner, PASSING)
     world.clock.advance(1001)
     world.check()
     assert "OSError: 503 Slow Down" in world.shards()[0].error_message
@@ -271,14 +271,14 @@ def test_a_run_ends_as_its_failures_are_tolerated(
 
 def test_an_index_that_lags_does_not_end_a_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(2)
-    monkeypatch.setattr(world.ledger, "glance", lambda run_id: Counts(succeeded=2))
+    monkeypatch.setattr(world.ledger.shards, "glance", lambda run_id: Counts(succeeded=2))
     assert world.check().run.state is RunState.RUNNING
 
 
 def test_shards_that_are_not_in_the_ledger_yet_hold_the_run_open(world: World) -> None:
     world.run(2)
     world.work()
-    del world.ledger._shards["run-1"][1]
+    del world.ledger.shards._shards["run-1"][1]
     assert world.check().run.state is RunState.RUNNING
 
 
@@ -300,19 +300,19 @@ def test_an_ended_run_is_ended_once_and_its_manifest_is_made_again_if_it_is_lost
 def test_a_redrive_that_comes_while_the_run_is_ended_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(2)
     world.work(fails(1))  # type: ignore[arg-type]
-    finish = world.ledger.finish_run
+    finish = world.ledger.runs.finish
 
     def redriven_and_done_meanwhile(run_id: str, generation: int, state: RunState) -> object:
         monkeypatch.undo()
-        world.ledger.start_generation(run_id, 1, world.ledger.get_run(run_id).scripts[0])
-        record = world.ledger.redrive(run_id, 1, 1)
+        world.ledger.runs.start_generation(run_id, 1, world.ledger.runs.get(run_id).scripts[0])
+        record = world.ledger.attempts.redrive(run_id, 1, 1)
         assert record is not None
         world.queue.send([record.ref.to_body()])
         world.work()
         world.check()
         return finish(run_id, generation, state)
 
-    monkeypatch.setattr(world.ledger, "finish_run", redriven_and_done_meanwhile)
+    monkeypatch.setattr(world.ledger.runs, "finish", redriven_and_done_meanwhile)
 
     report = world.check()
 

@@ -50,7 +50,7 @@ def test_a_cleaned_run_is_gone_with_its_own_files_and_no_others(world: World) ->
 
     assert gone == there and gone.files > 3
     with pytest.raises(RunNotFoundError):
-        world.ledger.get_run("run-1")
+        world.ledger.runs.get("run-1")
     left = world.keys(f"s3://{BUCKET}/")
     assert not [uri for uri in left if "/run-1/" in uri and "/output/" not in uri]
     assert f"s3://{BUCKET}/output/run-1/shard=000000/x" in left

@@ -31,7 +31,7 @@ def half_planned(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         raise CheckpointConflictError("died")
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.ledger, "add_shards", die)
+        patch.setattr(world.ledger.shards, "add", die)
         with pytest.raises(CheckpointConflictError, match="died"):
             plan(world.at, "run-1", part_shards=2)
     return world
@@ -40,20 +40,20 @@ def half_planned(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_planner_that_continues_refuses_a_part_that_was_altered(half_planned: World, how: str) -> None:
     damage, told = DAMAGES[how]
-    (part,) = half_planned.ledger.parts("run-1")
+    (part,) = half_planned.ledger.runs.parts("run-1")
     uri = half_planned.at.part_uri("run-1", part.part)
     half_planned.store.put(uri, damage(half_planned.store.get(uri)))
 
     with pytest.raises(PlanError, match=rf"{uri} is damaged: .*{told}.*start the run again under another id"):
         plan(half_planned.at, "run-1")
 
-    run = half_planned.ledger.get_run("run-1")
+    run = half_planned.ledger.runs.get("run-1")
     assert not run.sealed
-    assert half_planned.ledger.count("run-1").total == 0
+    assert half_planned.ledger.shards.count("run-1").total == 0
 
 
 def test_a_planner_that_continues_names_a_part_that_is_gone(half_planned: World) -> None:
-    (part,) = half_planned.ledger.parts("run-1")
+    (part,) = half_planned.ledger.runs.parts("run-1")
     uri = half_planned.at.part_uri("run-1", part.part)
     half_planned.store.delete(uri)
 
@@ -70,7 +70,7 @@ def test_runs_of_one_name_with_ids_of_their_own_know_nothing_of_each_other(world
 
     first, second = ids
     assert first != second
-    assert world.ledger.count(first).pending == world.ledger.count(second).pending == 3
+    assert world.ledger.shards.count(first).pending == world.ledger.shards.count(second).pending == 3
     assert len(world.queue) == 6
 
 
@@ -86,7 +86,7 @@ def test_whoever_asks_for_an_objects_fate_is_told_of_the_damage_not_that_it_is_i
     world: World, damage: Callable[[bytes], bytes], told: str
 ) -> None:
     world.run(2)
-    (part,) = world.ledger.parts("run-1")
+    (part,) = world.ledger.runs.parts("run-1")
     uri = world.at.part_uri("run-1", part.part)
     world.store.put(uri, damage(world.store.get(uri)))
 

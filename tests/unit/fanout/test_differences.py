@@ -27,10 +27,10 @@ from tests.unit.test_metrics import check_emf
 
 
 def glance(world: World) -> list[Difference]:
-    run = world.ledger.get_run("run-1")
+    run = world.ledger.runs.get("run-1")
     if run.state.ended:
         return list(at_a_glance(world.at, [], [run]))
-    return list(at_a_glance(world.at, [(run, world.ledger.glance("run-1"))]))
+    return list(at_a_glance(world.at, [(run, world.ledger.shards.glance("run-1"))]))
 
 
 def kinds(found: list[Difference]) -> list[Kind]:
@@ -78,7 +78,7 @@ def test_a_message_that_lies_with_the_dead_letters_is_not_missing(world: World) 
 
 
 def glanced(world: World) -> list[tuple[Any, Counts]]:
-    return [(world.ledger.get_run("run-1"), world.ledger.glance("run-1"))]
+    return [(world.ledger.runs.get("run-1"), world.ledger.shards.glance("run-1"))]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_runs_of_a_map_and_cancelled_ones_are_owed_no_messages(world: World) -> 
 
     run = world.run(30)
     world.queue._entries.clear()
-    counts = world.ledger.glance("run-1")
+    counts = world.ledger.shards.glance("run-1")
 
     assert kinds(list(at_a_glance(world.at, [(run, counts)]))) == [Kind.NO_MESSAGE]
     assert list(at_a_glance(world.at, [(replace(run, dispatch=Dispatch.MAP), counts)])) == []
@@ -196,7 +196,7 @@ def test_shards_that_wrote_rows_and_have_no_output_are_found_on_demand(world: Wo
 
 def test_a_ledger_that_does_not_hold_what_was_planned_is_found(world: World) -> None:
     world.run(3)
-    world.ledger._runs["run-1"] = replace(world.ledger.get_run("run-1"), shard_count=5)
+    world.ledger.runs._runs["run-1"] = replace(world.ledger.runs.get("run-1"), shard_count=5)
 
     (found,) = verify(world.at, "run-1")
 
@@ -263,14 +263,14 @@ def test_a_check_does_not_depend_on_the_comparison(
 
     told = measured(world, Watch())
 
-    assert world.ledger.get_run("run-1").state.ended
+    assert world.ledger.runs.get("run-1").state.ended
     assert "Differences" not in told and told["RunsSucceeded"] == 1
     assert "the queue does not answer" in capsys.readouterr().out
 
 
 def test_a_cancelled_runs_shards_are_given_up_and_not_counted_as_failed(world: World) -> None:
     world.run(3)
-    world.ledger.cancel_run("run-1")
+    world.ledger.runs.cancel("run-1")
 
     told = measured(world, Watch())
 

@@ -89,7 +89,7 @@ def test_a_cause_is_a_class_or_words_of_the_message(world: World) -> None:
 def test_an_example_whose_plan_part_is_gone_is_still_explained(world: World) -> None:
     run = world.run(1)
     world.work(lambda _: broken("ValueError", "bad"))
-    for part in world.ledger.parts("run-1"):
+    for part in world.ledger.runs.parts("run-1"):
         world.store.delete(world.at.part_uri("run-1", part.part))
     (group,) = explain(world.at, run)
     assert (group.example_object, group.count) == ("", 1)

@@ -32,7 +32,7 @@ def test_slices_of_an_object_are_found_in_all_their_shards(world: World) -> None
     slices = [InputObject(big, 5, slice=Slice(SliceKind.LINES, 5 * n, 5 * n + 5)) for n in range(3)]
     body = b"".join(Shard(n, (item, InputObject(f"{big}.gz", 1))).to_line() for n, item in enumerate(slices))
     world.store.put(world.at.part_uri("run-1", "part-0"), body)
-    world.ledger.add_part("run-1", PartRecord(0, "part-0", 0, 3, 6, 18, Position(0, "in/big.csv")))
+    world.ledger.runs.add_part("run-1", PartRecord(0, "part-0", 0, 3, 6, 18, Position(0, "in/big.csv")))
 
     assert [(each.shard.number, each.items) for each in object_fate(world.at, "run-1", big).shards] == [
         (number, (item,)) for number, item in enumerate(slices)
@@ -55,6 +55,6 @@ def test_a_sealed_shard_that_is_not_entered_yet_is_found(world: World) -> None:
     uris = world.put(1)
     new_run(world.at, world.request())
     plan(world.at, "run-1")
-    world.ledger._shards["run-1"].clear()
+    world.ledger.shards._shards["run-1"].clear()
     (found,) = object_fate(world.at, "run-1", uris[0]).shards
     assert found.record is None

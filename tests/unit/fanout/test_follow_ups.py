@@ -40,11 +40,11 @@ def all_but(*failing: int) -> Any:
 
 
 def run_of(world: World, run_id: str) -> Run:
-    return world.ledger.get_run(run_id)
+    return world.ledger.runs.get(run_id)
 
 
 def ids(world: World) -> set[str]:
-    return {run.run_id for run in world.ledger.list_runs()}
+    return {run.run_id for run in world.ledger.runs.list()}
 
 
 # --- the check run ---
@@ -131,14 +131,14 @@ def test_while_a_check_runs_its_runs_shards_are_not_counted_again(
     world.work()
     world.check()
     counted: list[str] = []
-    count = world.ledger.count
+    count = world.ledger.shards.count
 
     def counting(run_id: str) -> Counts:
         counted.append(run_id)
         return count(run_id)
 
-    monkeypatch.setattr(world.ledger, "glance", count)  # in memory it is the same
-    monkeypatch.setattr(world.ledger, "count", counting)
+    monkeypatch.setattr(world.ledger.shards, "glance", count)  # in memory it is the same
+    monkeypatch.setattr(world.ledger.shards, "count", counting)
 
     world.check()
 
@@ -212,9 +212,9 @@ def fail_while_published(world: World, *numbers: int) -> None:
     """Shards whose script has succeeded, and whose output could not be published as a whole."""
     for record in world.shards():
         if record.number in numbers:
-            world.ledger.claim(record.ref, f"won-{record.number}", LEASE_S, 3)
-            world.ledger.renew("run-1", record.number, f"won-{record.number}", LEASE_S, ShardResult(rows=1))
-            world.ledger.fail("run-1", record.number, f"won-{record.number}", WRONG)
+            world.ledger.attempts.claim(record.ref, f"won-{record.number}", LEASE_S, 3)
+            world.ledger.attempts.renew("run-1", record.number, f"won-{record.number}", LEASE_S, ShardResult(rows=1))
+            world.ledger.attempts.fail("run-1", record.number, f"won-{record.number}", WRONG)
 
 
 def test_what_failed_shards_have_half_published_is_no_input_of_what_follows(world: World) -> None:
@@ -253,14 +253,14 @@ def test_a_next_run_that_nobody_drives_is_planned_by_the_checker_within_minutes(
     assert not check(world.at, "run-1-next-0").planned
     world.clock.advance(NOBODY_PLANS_S + 1)
     assert check(world.at, "run-1-next-0").planned
-    assert [each.run_id for each in due(world.at, world.ledger.unsettled_runs())] == ["run-1-next-0"]
+    assert [each.run_id for each in due(world.at, world.ledger.runs.unfinalized())] == ["run-1-next-0"]
 
 
 def test_the_dispatch_of_a_run_is_that_of_what_follows_it_and_its_check_goes_over_the_queue(world: World) -> None:
     start(world, dispatch=Dispatch.MAP)
     for record in world.shards():
-        claim = world.ledger.claim(record.ref, f"a{record.number}", 60.0, 3)
-        world.ledger.succeed("run-1", claim.record.number, f"a{record.number}", ShardResult())
+        claim = world.ledger.attempts.claim(record.ref, f"a{record.number}", 60.0, 3)
+        world.ledger.attempts.succeed("run-1", claim.record.number, f"a{record.number}", ShardResult())
     world.queue._entries.clear()
     world.check()
     assert len(world.queue) == 1
@@ -276,14 +276,14 @@ def test_a_cancelled_run_has_no_next_one_even_if_it_was_entered_just_before(
 ) -> None:
     start(world, check="")
     world.work()
-    finish = world.ledger.finish_run
+    finish = world.ledger.runs.finish
 
     def cancelled_just_before(run_id: str, generation: int, state: RunState) -> Run:
         monkeypatch.undo()
-        world.ledger.cancel_run(run_id)
+        world.ledger.runs.cancel(run_id)
         return finish(run_id, generation, state)
 
-    monkeypatch.setattr(world.ledger, "finish_run", cancelled_just_before)
+    monkeypatch.setattr(world.ledger.runs, "finish", cancelled_just_before)
     world.check()
 
     assert world.check().run.state is RunState.CANCELLED

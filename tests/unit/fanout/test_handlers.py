@@ -34,14 +34,14 @@ def test_letters_are_consumed_and_only_those_that_failed_come_back(
 ) -> None:
     world.run(3)
     refs = [record.ref for record in world.shards()]
-    get_shard = world.ledger.get_shard
+    get_shard = world.ledger.shards.get
 
     def down_for_one(run_id: str, number: int) -> object:
         if number == 1:
             raise LedgerError("the ledger does not answer")
         return get_shard(run_id, number)
 
-    monkeypatch.setattr(world.ledger, "get_shard", down_for_one)
+    monkeypatch.setattr(world.ledger.shards, "get", down_for_one)
 
     answer = handlers.handle_letters(
         world.at, event_of(refs[0].to_body(), refs[1].to_body(), "garbage", refs[2].to_body())
@@ -80,19 +80,19 @@ def test_a_run_that_cannot_be_checked_does_not_hold_up_the_others_but_is_not_hid
     new_run(world.at, world.request(run_id="run-2"))
     plan(world.at, "run-2")
     world.work()
-    glance = world.ledger.glance
+    glance = world.ledger.shards.glance
 
     def gone(run_id: str) -> object:
         if run_id == "run-2":
             raise RunNotFoundError("there is no run run-2")
         return glance(run_id)
 
-    monkeypatch.setattr(world.ledger, "glance", gone)
+    monkeypatch.setattr(world.ledger.shards, "glance", gone)
 
     with pytest.raises(RunNotFoundError):
         handlers.handle_check(world.at)
 
-    assert world.ledger.get_run("run-1").state is RunState.SUCCEEDED
+    assert world.ledger.runs.get("run-1").state is RunState.SUCCEEDED
 
 
 def test_the_entry_points_use_the_deployed_ports(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,9 +46,9 @@ def end(world: World, run_id: str, *failing: int) -> None:
         attempt_id, claim = world.claim(message)
         number = claim.record.number
         if number in failing:
-            world.ledger.fail(run_id, number, attempt_id, BAD)
+            world.ledger.attempts.fail(run_id, number, attempt_id, BAD)
         else:
-            world.ledger.succeed(run_id, number, attempt_id, ShardResult())
+            world.ledger.attempts.succeed(run_id, number, attempt_id, ShardResult())
         world.queue.delete(message.receipt)
     assert check(world.at, run_id).run.state.ended
 
@@ -62,7 +62,7 @@ def test_a_run_takes_what_no_earlier_one_of_its_name_has_done(world: World) -> N
     world.store.put(more[0], b"new")
     world.store.put(uris[0], b"other bytes")
     assert nightly(world, "run-2") == [uris[0], *uris[2:4], *more]
-    assert world.ledger.get_run("run-2").skipped == {DONE: 2}
+    assert world.ledger.runs.get("run-2").skipped == {DONE: 2}
     end(world, "run-2")
 
     with pytest.raises(NothingNewError, match=r"nothing new; left out: 6 done by an earlier run of this name"):
@@ -113,7 +113,7 @@ def test_what_was_done_is_not_guessed_from_a_damaged_plan(world: World, how: str
     world.put(4)
     nightly(world, "run-1")
     end(world, "run-1", 1)
-    (part,) = world.ledger.parts("run-1")
+    (part,) = world.ledger.runs.parts("run-1")
     uri = world.at.part_uri("run-1", part.part)
     body = world.store.get(uri)
     if how == "gone":
@@ -138,9 +138,9 @@ def sliced(world: World, *, cut_off: bool = False) -> list[InputObject]:
     lines = [Shard(number, (item,)).to_line() for number, item in enumerate(items)]
     world.store.put(world.at.part_uri("run-1", "p"), b"".join(lines))
     position = Position(0, "in/00001.csv", slices=3 if cut_off else 0, etag=etag if cut_off else "")
-    world.ledger.add_part("run-1", PartRecord(0, "p", 0, 4, 4, 19, position))
+    world.ledger.runs.add_part("run-1", PartRecord(0, "p", 0, 4, 4, 19, position))
     offsets = [sum(map(len, lines[:number])) for number in range(4)]
-    world.ledger.add_shards(
+    world.ledger.shards.add(
         ShardRecord("run-1", number, "p", offsets[number], len(line), 1, 3) for number, line in enumerate(lines)
     )
     return items
@@ -148,9 +148,9 @@ def sliced(world: World, *, cut_off: bool = False) -> list[InputObject]:
 
 def succeed(world: World, *numbers: int) -> None:
     for number in numbers:
-        ref = world.ledger.get_shard("run-1", number).ref
-        world.ledger.claim(ref, f"a{number}", 100, 3)
-        world.ledger.succeed("run-1", number, f"a{number}", ShardResult())
+        ref = world.ledger.shards.get("run-1", number).ref
+        world.ledger.attempts.claim(ref, f"a{number}", 100, 3)
+        world.ledger.attempts.succeed("run-1", number, f"a{number}", ShardResult())
 
 
 def is_done(world: World, item: InputObject) -> bool:
@@ -183,7 +183,7 @@ def test_a_run_of_the_name_that_is_open_is_named_and_nothing_is_written(world: W
     with pytest.raises(PlanError, match=r"the run run-1, also named 'nightly', has not ended: wait for it, or stop it"):
         nightly(world, "run-2")
     assert world.keys("s3://sparklet/") == before
-    assert [run.run_id for run in world.ledger.list_runs()] == ["run-1"]
+    assert [run.run_id for run in world.ledger.runs.list()] == ["run-1"]
     assert new_run(world.at, world.request(name="nightly", options=OPTIONS)).run_id == "run-1"
 
 
@@ -192,8 +192,8 @@ def entered(world: World, run_id: str, created_s: float = 0.0) -> None:
     from dataclasses import replace
 
     run = new_run(world.at, world.request(run_id=run_id, name="nightly", options=RunOptions(max_objects=2)))
-    world.ledger._runs[run_id] = replace(
-        world.ledger._runs[run_id], options=OPTIONS, created_s=created_s or run.created_s
+    world.ledger.runs._runs[run_id] = replace(
+        world.ledger.runs._runs[run_id], options=OPTIONS, created_s=created_s or run.created_s
     )
 
 
@@ -212,8 +212,8 @@ def test_of_two_that_start_at_once_one_goes_on_and_the_other_ends_with_nothing_p
         plan(world.at, "run-2")
 
     assert [item.uri for shard in world.planned("run-1") for item in shard.objects] == uris
-    assert world.ledger.get_run("run-2").state is RunState.FAILED
-    assert list(world.ledger.parts("run-2")) == []
+    assert world.ledger.runs.get("run-2").state is RunState.FAILED
+    assert list(world.ledger.runs.parts("run-2")) == []
     assert plan(world.at, "run-2").state is RunState.FAILED
     end(world, "run-1")
     world.store.put(f"{SOURCE}9", b"x")
@@ -228,7 +228,7 @@ def test_of_eight_that_start_at_once_exactly_one_goes_on(world: World) -> None:
 
     def start(run_id: str) -> bool:
         try:
-            take_turn(world.at, world.ledger.get_run(run_id))
+            take_turn(world.at, world.ledger.runs.get(run_id))
         except PlanError:
             return False
         return True
@@ -237,7 +237,7 @@ def test_of_eight_that_start_at_once_exactly_one_goes_on(world: World) -> None:
         started = list(pool.map(start, ids))
 
     assert sum(started) == 1
-    states = [world.ledger.get_run(run_id).state for run_id in ids]
+    states = [world.ledger.runs.get(run_id).state for run_id in ids]
     assert [state is RunState.PLANNING for state in states] == started
     assert {state for state, went_on in zip(states, started, strict=True) if not went_on} == {RunState.FAILED}
 
@@ -245,8 +245,8 @@ def test_of_eight_that_start_at_once_exactly_one_goes_on(world: World) -> None:
 def test_a_turn_is_kept_by_a_planner_that_begins_again(world: World) -> None:
     world.put(3)
     entered(world, "run-1")
-    take_turn(world.at, world.ledger.get_run("run-1"))
-    take_turn(world.at, world.ledger.get_run("run-1"))
+    take_turn(world.at, world.ledger.runs.get("run-1"))
+    take_turn(world.at, world.ledger.runs.get("run-1"))
     assert plan(world.at, "run-1").sealed
     assert len(world.keys("s3://sparklet/runs/_turns/nightly/")) == 1
 

@@ -18,7 +18,7 @@ PLAN = "s3://sparklet/runs/run-1/plan/"
 
 def named(world: World) -> list[tuple[str, str]]:
     """Every object in the files beside sealed parts, and behind the last."""
-    parts = [part.part.replace("part-", "skipped-") for part in world.ledger.parts("run-1")]
+    parts = [part.part.replace("part-", "skipped-") for part in world.ledger.runs.parts("run-1")]
     there = world.keys(f"{PLAN}skipped-")
     lines = [
         json.loads(line)

@@ -230,7 +230,7 @@ def test_a_list_that_cannot_be_planned_is_refused_before_the_run_is_entered(
     with pytest.raises(error, match=message):
         new_run(world.at, world.request(inputs=(), lists=lists, options=RunOptions(archived=archived)))
     assert world.keys(f"s3://{BUCKET}/") == []
-    assert list(world.ledger.list_runs()) == []
+    assert list(world.ledger.runs.list()) == []
 
 
 def test_archived_objects_are_refused_with_their_number_and_the_first_names(world: World) -> None:
@@ -241,7 +241,7 @@ def test_archived_objects_are_refused_with_their_number_and_the_first_names(worl
         PlanError, match=rf"5 objects .* archived .*{uris[2]}, {uris[3]}, {uris[4]} and 2 more; restore"
     ):
         new_run(world.at, world.request())
-    assert list(world.ledger.list_runs()) == []
+    assert list(world.ledger.runs.list()) == []
     with pytest.raises(PlanError, match="5 objects of the input are archived"):
         preview(RunOptions(), [SOURCE], world.store)
 
@@ -265,7 +265,7 @@ def test_a_bucket_of_another_region_is_refused_unless_allowed(world: World, by: 
     more = {"inputs": ("s3://far/in/",)} if by == "input" else {"inputs": (), "lists": (ListRequest("-", b"far/in/1"),)}
     with pytest.raises(PlanError, match=r"the bucket far lies in eu-west-1, not in this region: run Sparklet there"):
         new_run(world.at, world.request(**more))
-    assert list(world.ledger.list_runs()) == []
+    assert list(world.ledger.runs.list()) == []
     assert new_run(world.at, world.request(**more, options=RunOptions(other_region=True))).run_id == "run-1"
 
 
@@ -287,7 +287,7 @@ def test_input_is_read_with_the_access_that_was_asked_for_and_nothing_else_is(wo
     run = new_run(at, request)
     plan(at, "run-1")
 
-    assert run.access == access == world.ledger.get_run("run-1").access
+    assert run.access == access == world.ledger.runs.get("run-1").access
     assert planned(world) == ["s3://theirs/in/1", "s3://theirs/in/2"]
     assert [info.uri for info in theirs.list("s3://sparklet/")] == []
     with pytest.raises(SettingsError, match="with its own access only"):

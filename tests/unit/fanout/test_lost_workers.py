@@ -19,10 +19,10 @@ def test_the_next_attempt_begins_within_90_s(killed_after_s: float, phase_s: int
     message = world.receive()
     assert message is not None  # and stays invisible for long: nobody is there to give it back
     attempt, claim = world.claim(message)
-    world.ledger.renew("run-1", 0, attempt, LEASE_S)
+    world.ledger.attempts.renew("run-1", 0, attempt, LEASE_S)
     for _ in range(int(killed_after_s // (LEASE_S / 2))):
         world.clock.advance(LEASE_S / 2)
-        world.ledger.renew("run-1", 0, attempt, LEASE_S)
+        world.ledger.attempts.renew("run-1", 0, attempt, LEASE_S)
     world.clock.advance(killed_after_s % (LEASE_S / 2))
     killed_s = world.clock.now_s()
 
@@ -44,7 +44,7 @@ def test_a_worker_that_renews_is_left_alone() -> None:
     assert message is not None
     attempt, _ = world.claim(message)
     for _ in range(20):
-        world.ledger.renew("run-1", 0, attempt, LEASE_S)
+        world.ledger.attempts.renew("run-1", 0, attempt, LEASE_S)
         world.clock.advance(LEASE_S / 2)
         assert world.check().lapsed == 0
 

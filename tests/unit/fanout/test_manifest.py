@@ -61,7 +61,7 @@ def test_an_entry_has_step_functions_names_and_ours(world: World) -> None:
     assert first is not None
     owner, claim = world.claim(first)
     world.clock.advance(2.5)
-    world.ledger.succeed("run-1", 0, owner, ShardResult(7, 70, ("s3://data/out/shard=000000",)))
+    world.ledger.attempts.succeed("run-1", 0, owner, ShardResult(7, 70, ("s3://data/out/shard=000000",)))
     world.queue.delete(first.receipt)
     world.work(lambda number: Failure("ValueError", "bad", retryable=False) if number == 2 else ShardResult())
     write_manifests(world.at, run, RunState.FAILED)
@@ -124,7 +124,7 @@ def test_files_of_an_earlier_end_are_removed(world: World) -> None:
     write_manifests(world.at, run, RunState.FAILED, shards_per_file=2)
     assert len(world.keys(world.at.run_uri("run-1", "FAILED_"))) == 3
     for number in range(6):
-        record = world.ledger.redrive("run-1", number, 1)
+        record = world.ledger.attempts.redrive("run-1", number, 1)
         assert record is not None
 
     write_manifests(world.at, run, RunState.FAILED)

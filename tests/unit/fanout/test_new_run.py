@@ -23,7 +23,7 @@ def test_a_run_holds_what_was_asked_for(world: World) -> None:
 
     run = new_run(world.at, world.request(args=("--x",), params={"year": 2013}, options=options))
 
-    assert run == world.ledger.get_run("run-1")
+    assert run == world.ledger.runs.get("run-1")
     assert (run.state, run.shard_count, run.generation) == (RunState.PLANNING, None, 0)
     assert (run.inputs, run.output_uri) == ((SOURCE,), "s3://data/out/")
     assert (run.args, run.params, run.options) == (("--x",), {"year": 2013}, options)
@@ -83,7 +83,7 @@ def test_nothing_is_created_for_a_request_that_cannot_be_planned(
     with pytest.raises(PlanError, match=message):
         new_run(world.at, world.request(**changes))
     assert world.keys(f"s3://{BUCKET}/") == []
-    assert list(world.ledger.list_runs()) == []
+    assert list(world.ledger.runs.list()) == []
 
 
 def test_sparklets_own_folder_is_no_input(world: World) -> None:
@@ -211,7 +211,7 @@ def test_two_that_start_the_same_run_at_once_both_get_it(world: World, monkeypat
         monkeypatch.undo()
         raise RunNotFoundError(run_id)
 
-    monkeypatch.setattr(world.ledger, "get_run", not_there_yet)
+    monkeypatch.setattr(world.ledger.runs, "get", not_there_yet)
 
     assert new_run(world.at, world.request()) == first
 

@@ -94,9 +94,9 @@ def test_a_shards_time_is_that_of_the_newest_run_of_the_name() -> None:
         attempt_id, claim = world.claim(message)
         world.clock.advance(12.0)
         if claim.record.number == 3:  # a failure's time says nothing
-            world.ledger.fail("run-1", 3, attempt_id, Failure("ValueError", "bad"))
+            world.ledger.attempts.fail("run-1", 3, attempt_id, Failure("ValueError", "bad"))
         else:
-            world.ledger.succeed("run-1", claim.record.number, attempt_id, ShardResult())
+            world.ledger.attempts.succeed("run-1", claim.record.number, attempt_id, ShardResult())
 
     found = shard_time(world.ledger, "daily", 10, PRICES)
     larger = shard_time(world.ledger, "daily", 20, PRICES)

@@ -135,7 +135,7 @@ def test_a_planner_that_dies_while_it_replaces_goes_on_and_deletes_nothing_of_it
         try:
             run = plan(Fault(call, after_effect).deployment(world.at), "run-2", part_shards=1)
         except KilledError:
-            work(world, world.ledger.get_run("run-2"))
+            work(world, world.ledger.runs.get("run-2"))
             continue
         break
 
@@ -257,14 +257,14 @@ def test_the_next_run_of_a_redrive_waits_for_the_earlier_one_and_replaces_it(wor
     while message := world.receive():
         attempt, claim = world.claim(message)
         if claim.record.run_id == "run-1":
-            world.ledger.succeed("run-1", claim.record.number, attempt, ShardResult(rows=1))
+            world.ledger.attempts.succeed("run-1", claim.record.number, attempt, ShardResult(rows=1))
     world.check()
 
     with pytest.raises(CheckpointConflictError, match="run-1-next-0"):
         plan(world.at, "run-1-next-1")
 
     world.store.put(f"{earlier.shard_output(0)}/part-0", b"of the earlier generation")
-    world.ledger.succeed(earlier.run_id, 0, late, ShardResult(rows=2))
+    world.ledger.attempts.succeed(earlier.run_id, 0, late, ShardResult(rows=2))
     while not check(world.at, earlier.run_id).run.state.ended:
         world.clock.advance(100)
     follower = plan(world.at, "run-1-next-1")

@@ -100,7 +100,7 @@ def test_of_a_run_with_a_rate_no_part_takes_longer_to_send_than_a_minute(world: 
 
     ask(world, request(max_objects=1, rate=0.1))
 
-    assert [part.shard_count for part in world.ledger.parts("run-1")] == [6, 3]
+    assert [part.shard_count for part in world.ledger.runs.parts("run-1")] == [6, 3]
 
 
 def test_a_run_without_an_id_is_found_again_by_lambdas_own_retry(world: World) -> None:
@@ -125,7 +125,7 @@ def test_two_planners_at_once_are_told_so_and_a_cancelled_run_is_only_answered(
     with pytest.raises(CheckpointConflictError):
         ask(world, request())
 
-    world.ledger.cancel_run("run-1")
+    world.ledger.runs.cancel("run-1")
     assert ask(world, {"run_id": "run-1"})["sealed"] is False
 
 
@@ -263,7 +263,7 @@ def test_a_bad_request_is_refused_by_the_key_that_is_wrong(
         ask(world, event)
 
     assert told in str(caught.value)
-    assert list(world.ledger.list_runs()) == []
+    assert list(world.ledger.runs.list()) == []
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_a_shard_is_held_to_what_the_workers_take_on_unless_a_size_is_named(worl
         ask(world, request(split="lines", shard_size="300MiB"), settings=small)
 
     assert ask(world, request(max_shard_size="1GiB"), settings=small)["sealed"]
-    assert world.ledger.get_run("run-1").state is RunState.RUNNING
+    assert world.ledger.runs.get("run-1").state is RunState.RUNNING
     no_limit = request(run_id="run-2", max_shard_size=0, append=True)
     assert ask(world, no_limit, settings=small)["sealed"], "0 is no limit"
 

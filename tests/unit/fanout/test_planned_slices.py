@@ -32,7 +32,7 @@ def check(world: World) -> None:
     assert len(items) == 3 + len(slices)
     assert (slices[0].start, slices[-1].end) == (len(HEADER), len(BIG))
     assert all(one.end == following.start for one, following in pairwise(slices))
-    assert world.ledger.get_run("run-1").size_bytes == 2 * len(SMALL) + 2 * len(BIG)
+    assert world.ledger.runs.get("run-1").size_bytes == 2 * len(SMALL) + 2 * len(BIG)
 
 
 def test_large_objects_are_cut_into_shards_of_their_own(world: World) -> None:
@@ -70,7 +70,7 @@ def test_a_planner_killed_anywhere_goes_on_within_the_object(part_shards: int, a
         try:
             plan(fault.deployment(world.at), "run-1", part_shards=part_shards)
         except KilledError:
-            within += any(part.position.slices for part in list(world.ledger.parts("run-1"))[-1:])
+            within += any(part.position.slices for part in list(world.ledger.runs.parts("run-1"))[-1:])
             plan(world.at, "run-1", part_shards=part_shards)
         check(world)
         if fault.calls < at_call:
@@ -86,14 +86,14 @@ def stopped_within_an_object() -> World:
         new_run(world.at, world.request(options=OPTIONS))
         with pytest.raises(KilledError):
             plan(Fault(at_call).deployment(world.at), "run-1", part_shards=1)
-        if any(part.position.slices for part in world.ledger.parts("run-1")):
+        if any(part.position.slices for part in world.ledger.runs.parts("run-1")):
             return world
     raise AssertionError
 
 
 def test_an_object_replaced_while_nobody_plans_stops_the_plan() -> None:
     world = stopped_within_an_object()
-    *_, last = world.ledger.parts("run-1")
+    *_, last = world.ledger.runs.parts("run-1")
     assert last.position == Position(0, "in/b.csv", 1, world.store.head(f"{SOURCE}b.csv").etag)
 
     world.store.put(f"{SOURCE}b.csv", BIG.replace(b"1", b"9"))

@@ -37,11 +37,11 @@ def test_parts_are_cut_by_shards_and_by_bytes(world: World) -> None:
     world.put(10)
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))
     plan(world.at, "run-1", part_shards=4, part_bytes=10_000)
-    assert [p.shard_count for p in world.ledger.parts("run-1")] == [4, 4, 2]
+    assert [p.shard_count for p in world.ledger.runs.parts("run-1")] == [4, 4, 2]
 
     new_run(world.at, world.request(run_id="run-2", options=RunOptions(max_objects=1)))
     plan(world.at, "run-2", part_shards=100, part_bytes=200)
-    assert [p.shard_count for p in world.ledger.parts("run-2")] == [3, 3, 3, 1]
+    assert [p.shard_count for p in world.ledger.runs.parts("run-2")] == [3, 3, 3, 1]
 
 
 def test_a_part_is_a_checkpoint(world: World) -> None:
@@ -49,7 +49,7 @@ def test_a_part_is_a_checkpoint(world: World) -> None:
     new_run(world.at, world.request())
     plan(world.at, "run-1", part_shards=2)
 
-    first, second = world.ledger.parts("run-1")
+    first, second = world.ledger.runs.parts("run-1")
 
     assert (first.first_shard, first.next_shard, first.object_count, first.size_bytes) == (0, 2, 4, 40)
     assert first.position == Position(0, "in/00003.csv")
@@ -96,7 +96,7 @@ def test_no_message_is_sent_before_its_shard_is_in_the_ledger_and_its_part_is_se
     def checked(bodies: Iterable[str], delay_s: int = 0) -> int:
         bodies = list(bodies)
         known = {record.ref for record in world.shards()}
-        parts = {part.part for part in world.ledger.parts("run-1")}
+        parts = {part.part for part in world.ledger.runs.parts("run-1")}
         assert all(ref_of(body) in known and ref_of(body).part in parts for body in bodies)
         return send(bodies, delay_s)
 
@@ -143,24 +143,24 @@ def test_of_two_planners_the_second_stops_and_nothing_is_doubled(world: World) -
         plan(world.at, "run-1", the_other_comes, part_shards=2)
 
     assert [item.uri for shard in world.planned() for item in shard.objects] == uris
-    assert world.ledger.get_run("run-1").shard_count == 10
+    assert world.ledger.runs.get("run-1").shard_count == 10
 
 
 def test_planners_that_see_different_ends_agree_on_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN one that listed the end, and another that saw an object come after it, THEN the one stops."""
     world.put(2)
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))
-    add_part, seal_plan = world.ledger.add_part, world.ledger.seal_plan
+    add_part, seal_plan = world.ledger.runs.add_part, world.ledger.runs.seal_plan
 
     def one_more_part_and_no_further(run_id: str, shard_count: int, *rest: Any) -> None:
         monkeypatch.undo()
         add_part(run_id, PartRecord(1, "late", 2, 1, 1, 4, Position(0, "in/99999.csv")))
         seal_plan(run_id, shard_count, *rest)
 
-    monkeypatch.setattr(world.ledger, "seal_plan", one_more_part_and_no_further)
+    monkeypatch.setattr(world.ledger.runs, "seal_plan", one_more_part_and_no_further)
     with pytest.raises(CheckpointConflictError):
         plan(world.at, "run-1")
-    assert not world.ledger.get_run("run-1").sealed
+    assert not world.ledger.runs.get("run-1").sealed
 
 
 # --- pace ---

@@ -31,14 +31,14 @@ def kept(world: World) -> list[str]:
 
 def test_a_letter_about_an_ended_shard_is_dropped(world: World) -> None:
     owner, record = claimed(world)
-    world.ledger.succeed("run-1", 0, owner, ShardResult())
+    world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
     assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
 
 
 def test_a_letter_of_an_older_generation_is_dropped(world: World) -> None:
     owner, record = claimed(world)
-    world.ledger.fail("run-1", 0, owner, Failure("X", "y"))
-    world.ledger.redrive("run-1", 0, 1)
+    world.ledger.attempts.fail("run-1", 0, owner, Failure("X", "y"))
+    world.ledger.attempts.redrive("run-1", 0, 1)
     assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
     assert world.shards()[0].state is ShardState.PENDING
 
@@ -66,7 +66,7 @@ def test_a_shard_that_nobody_claimed_gets_three_more_messages_then_fails(world: 
 
 def test_a_shard_with_an_attempt_left_gets_it_and_fails_with_its_last_cause_if_no_worker_takes_it(world: World) -> None:
     owner, record = claimed(world, max_attempts=2)
-    world.ledger.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
+    world.ledger.attempts.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
 
     fates = [consume(world.at, letter(record.ref)) for _ in range(4)]
 
@@ -95,7 +95,7 @@ def test_a_lease_that_is_over_lapses_first(
 def test_what_the_checker_sent_again_does_not_use_up_what_a_letter_may(world: World) -> None:
     world.run(1)
     for _ in range(5):
-        assert world.ledger.count_requeue(world.shards()[0])
+        assert world.ledger.attempts.count_requeue(world.shards()[0])
 
     assert consume(world.at, letter(world.shards()[0].ref)) is LetterFate.SENT_AGAIN
     (record,) = world.shards()
@@ -125,8 +125,8 @@ def test_an_older_letter_of_a_shard_that_was_attempted_since_is_not_dropped(worl
     """Its message was given back after the attempt, and is all that the shard has."""
     owner, record = claimed(world)
     world.clock.advance(50)
-    world.ledger.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
-    assert world.ledger.count_requeue(world.shards()[0])
+    world.ledger.attempts.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
+    assert world.ledger.attempts.count_requeue(world.shards()[0])
 
     sent_s = world.clock.now_s() - 40
     assert consume(world.at, replace(letter(record.ref), sent_s=sent_s)) is LetterFate.SENT_AGAIN
@@ -136,7 +136,7 @@ def test_a_cancelled_run_sends_no_letters_shard_again(world: World) -> None:
     world.run(1)
     (record,) = world.shards()
     world.queue._entries.clear()
-    world.ledger.cancel_run("run-1")
+    world.ledger.runs.cancel("run-1")
 
     assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
     assert world.bodies() == []
@@ -147,8 +147,8 @@ def test_a_map_sends_no_letters_shard_again(world: World) -> None:
     world.run(1)
     (record,) = world.shards()
     world.queue._entries.clear()
-    run = world.ledger.get_run("run-1")
-    world.ledger._runs["run-1"] = replace(run, dispatch=Dispatch.MAP)
+    run = world.ledger.runs.get("run-1")
+    world.ledger.runs._runs["run-1"] = replace(run, dispatch=Dispatch.MAP)
 
     assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
     assert world.bodies() == []
@@ -164,7 +164,7 @@ def test_thousands_of_letters_of_a_storm_are_each_sent_again_once_and_counted(wo
     assert {consume(world.at, letter(ref)) for ref in refs} == {LetterFate.SENT_AGAIN}
 
     assert sorted(ref.shard for ref in world.bodies()) == list(range(2_000))
-    summary = summarize(world.ledger.get_run("run-1"), world.ledger)
+    summary = summarize(world.ledger.runs.get("run-1"), world.ledger)
     assert (summary.unrun, summary.attempts, summary.counts.pending) == (2_000, 0, 2_000)
     assert world.work() == 2_000
     assert world.check().run.state is RunState.SUCCEEDED
@@ -206,20 +206,18 @@ def test_a_shard_that_moves_on_meanwhile_is_read_again(world: World, monkeypatch
     (stale,) = world.shards()
     world.work()
     answers = iter([stale])
-    get_shard = world.ledger.get_shard
+    get_shard = world.ledger.shards.get
     # count_requeue finds another shard than was read; the second reading is the ledger's
+    monkeypatch.setattr(world.ledger.attempts, "count_requeue", lambda record, unrun: None)
     monkeypatch.setattr(
-        "sparklet.local.memory.ledger.MemoryLedger.count_requeue", lambda self, record, unrun: None, raising=True
-    )
-    monkeypatch.setattr(
-        world.ledger, "get_shard", lambda run_id, number: next(answers, None) or get_shard(run_id, number)
+        world.ledger.shards, "get", lambda run_id, number: next(answers, None) or get_shard(run_id, number)
     )
     assert consume(world.at, letter(stale.ref)) is LetterFate.DROPPED
 
 
 def test_a_shard_that_never_stands_still_sends_the_letter_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
-    monkeypatch.setattr(world.ledger, "count_requeue", lambda record, unrun: None)
+    monkeypatch.setattr(world.ledger.attempts, "count_requeue", lambda record, unrun: None)
     with pytest.raises(LedgerError, match="changed 5 times"):
         consume(world.at, letter(world.shards()[0].ref))
 

@@ -59,7 +59,7 @@ def test_chosen_shards_only(world: World) -> None:
 
 def test_a_repaired_script_is_that_of_the_new_generation(world: World) -> None:
     ended_with(world, 0)
-    run = world.ledger.get_run("run-1")
+    run = world.ledger.runs.get("run-1")
     world.store.put(SCRIPT, b"print('repaired')\n")
     script = repaired_script(world.at, run, SCRIPT)
 
@@ -80,7 +80,7 @@ def test_a_run_may_be_redriven_while_it_runs(world: World) -> None:
     message = world.receive()
     assert message is not None
     owner, _ = world.claim(message)
-    world.ledger.fail("run-1", 0, owner, BROKEN)
+    world.ledger.attempts.fail("run-1", 0, owner, BROKEN)
     world.queue.delete(message.receipt)
 
     redrive(world.at, "run-1")
@@ -103,7 +103,7 @@ def test_shards_that_cannot_be_redriven_are_named_and_nothing_is_done(
     ended_with(world, 1)
     with pytest.raises(PlanError, match=message):
         redrive(world.at, "run-1", shards)
-    assert world.ledger.get_run("run-1").generation == 0
+    assert world.ledger.runs.get("run-1").generation == 0
 
 
 def test_a_run_without_failures_or_without_a_plan_is_not_redriven(world: World) -> None:
@@ -114,7 +114,7 @@ def test_a_run_without_failures_or_without_a_plan_is_not_redriven(world: World) 
     world.check()
     with pytest.raises(PlanError, match="has no FAILED shard"):
         redrive(world.at, "run-1")
-    assert world.ledger.get_run("run-1").generation == 0
+    assert world.ledger.runs.get("run-1").generation == 0
     new_run(world.at, world.request(run_id="run-2"))
     with pytest.raises(PlanError, match="still being planned"):
         redrive(world.at, "run-2")
@@ -122,9 +122,9 @@ def test_a_run_without_failures_or_without_a_plan_is_not_redriven(world: World) 
 
 def test_a_redrive_that_died_before_its_messages_is_continued(world: World) -> None:
     ended_with(world, 1)
-    run = world.ledger.get_run("run-1")
-    world.ledger.start_generation("run-1", 1, run.scripts[0])
-    world.ledger.redrive("run-1", 1, 1)
+    run = world.ledger.runs.get("run-1")
+    world.ledger.runs.start_generation("run-1", 1, run.scripts[0])
+    world.ledger.attempts.redrive("run-1", 1, 1)
 
     done = redrive(world.at, "run-1")
 
@@ -136,7 +136,7 @@ def test_a_run_that_a_checker_ended_between_generation_and_first_shard_is_opened
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended_with(world, 1, 2)
-    start = world.ledger.start_generation
+    start = world.ledger.runs.start_generation
 
     def and_a_check(*args: object) -> object:
         monkeypatch.undo()
@@ -144,7 +144,7 @@ def test_a_run_that_a_checker_ended_between_generation_and_first_shard_is_opened
         world.check()
         return run
 
-    monkeypatch.setattr(world.ledger, "start_generation", and_a_check)
+    monkeypatch.setattr(world.ledger.runs, "start_generation", and_a_check)
 
     done = redrive(world.at, "run-1")
 

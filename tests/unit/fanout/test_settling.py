@@ -19,7 +19,7 @@ from tests.unit.fanout.world import Fault, KilledError, World
 
 
 def unsettled(world: World) -> set[str]:
-    return {run.run_id for run in world.ledger.unsettled_runs()}
+    return {run.run_id for run in world.ledger.runs.unfinalized()}
 
 
 def entered(world: World, run_id: str) -> None:
@@ -95,7 +95,7 @@ def test_a_redriven_run_is_checked_again(world: World) -> None:
     world.work()
     handle_check(world.at)
 
-    assert world.ledger.get_run("run-1").state is RunState.SUCCEEDED
+    assert world.ledger.runs.get("run-1").state is RunState.SUCCEEDED
 
 
 @pytest.mark.parametrize("after_effect", [False, True])
@@ -112,7 +112,7 @@ def test_wherever_a_check_dies_every_run_ends_and_is_told_and_settled(after_effe
         entered(world, "open")
         entered(world, "older")
         world.queue._entries.popitem()
-        world.ledger._unsettled.discard("older")
+        world.ledger.runs._unfinalized.discard("older")
         world.clock.advance(STALL_S + 1)
         fault = Fault(at_call, after_effect)
 
@@ -124,7 +124,7 @@ def test_wherever_a_check_dies_every_run_ends_and_is_told_and_settled(after_effe
             world.clock.advance(STALL_S + 1)
 
         assert unsettled(world) == set()
-        assert {run.state for run in world.ledger.list_runs()} == {RunState.SUCCEEDED}
+        assert {run.state for run in world.ledger.runs.list()} == {RunState.SUCCEEDED}
         assert {notice.document["id"] for notice in ear.told} == {"told", "untold", "open", "older"}
         if fault.calls < at_call:
             assert at_call > 20
@@ -136,7 +136,7 @@ def test_all_shards_of_a_run_that_waits_are_read_ever_more_seldom(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run behind another has no shard RUNNING and many that wait: that is no reason to read it once a minute."""
-    passes, read = [], world.ledger.shards
+    passes, read = [], world.ledger.shards.list
 
     def counted(*args: object) -> object:
         if args == ("run-1",):
@@ -144,7 +144,7 @@ def test_all_shards_of_a_run_that_waits_are_read_ever_more_seldom(
         return read(*args)  # type: ignore[arg-type]
 
     world.run(4)
-    monkeypatch.setattr(world.ledger, "shards", counted)
+    monkeypatch.setattr(world.ledger.shards, "list", counted)
     for _ in range(6 * 60):
         world.check()
         world.clock.advance(60)

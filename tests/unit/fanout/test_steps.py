@@ -154,7 +154,7 @@ def test_what_is_pending_is_given_up_once_too_many_have_failed(world: World) -> 
 
     assert answer["counts"] == {"pending": 0, "running": 1, "succeeded": 0, "failed": 4} and not answer["ended"]
     assert {r.error_class for r in world.shards()[3:]} == {TOLERANCE_EXCEEDED}
-    world.ledger.succeed("run-1", 2, owner, ShardResult())
+    world.ledger.attempts.succeed("run-1", 2, owner, ShardResult())
     assert world.step("check")["state"] == "FAILED"
     assert world.step("give_up", reason="again")["state"] == "FAILED"
 
@@ -189,7 +189,7 @@ def test_a_failed_execution_is_written_down_and_told_and_its_run_goes_on(
     assert (line["level"], line["error"], line["subject"]) == ("ERROR", "PlanError", "run-1")
     (notice,) = listener.told
     assert (notice.kind, notice.state, notice.document["recorded"]) == ("execution", "FAILED", answer["recorded"])
-    assert world.ledger.count("run-1") == Counts(pending=1)
+    assert world.ledger.shards.count("run-1") == Counts(pending=1)
 
 
 def test_an_execution_that_failed_before_it_had_a_run_is_written_down_too(world: World) -> None:
@@ -261,7 +261,7 @@ def test_a_store_that_does_not_answer_is_worth_a_retry(world: World, monkeypatch
     monkeypatch.setattr(world.store, "upload", down)
     with pytest.raises(ObjectStoreError):
         world.step("wave", wave=0)
-    assert world.ledger.count("run-1") == Counts(pending=1)
+    assert world.ledger.shards.count("run-1") == Counts(pending=1)
 
 
 def test_every_step_is_one_that_the_handler_knows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

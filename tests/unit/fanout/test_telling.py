@@ -48,7 +48,7 @@ def test_a_runs_end_is_told_once_with_its_figures(world: World, at: Deployment, 
     assert run["causes"] == [{"class": "ValueError", "count": 1, "example_shard": 2, "message": "bad"}]
     assert (run["check"], run["next_run_id"]) == (None, "")
     assert run["manifest"] == world.at.run_uri("run-1", "manifest.json")
-    assert world.ledger.get_run("run-1").notified_s == world.clock.now_s()
+    assert world.ledger.runs.get("run-1").notified_s == world.clock.now_s()
 
 
 def test_a_notice_that_cannot_be_sent_is_told_by_a_later_check_and_holds_nothing_up(
@@ -76,7 +76,7 @@ def test_a_run_that_a_checker_without_ears_has_ended_is_told_by_one_with_ears(
     world.work()
     assert world.check().run.state is RunState.SUCCEEDED  # from a command line, say
 
-    assert list(due(world.at, world.ledger.unsettled_runs())) == []
+    assert list(due(world.at, world.ledger.runs.unfinalized())) == []
     handlers.handle_check(at)
 
     assert heard(ear) == [("run", "run-1", "SUCCEEDED")]
@@ -89,7 +89,7 @@ def test_open_runs_come_before_those_that_only_need_telling(world: World, at: De
     world.clock.advance(-10)
     start(world, run_id="run-2")
 
-    assert [run.run_id for run in due(at, world.ledger.unsettled_runs())] == ["run-2", "run-1"]
+    assert [run.run_id for run in due(at, world.ledger.runs.unfinalized())] == ["run-2", "run-1"]
 
 
 def test_what_could_not_be_told_for_a_day_is_told_no_more(world: World, at: Deployment, ear: MemoryNotifier) -> None:
@@ -98,7 +98,7 @@ def test_what_could_not_be_told_for_a_day_is_told_no_more(world: World, at: Depl
     world.check()
     world.clock.advance(TOLD_WITHIN_S + 1)
 
-    assert list(due(at, world.ledger.unsettled_runs())) == []
+    assert list(due(at, world.ledger.runs.unfinalized())) == []
     check(at, "run-1")
     assert ear.told == []
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_told_is_tried_ever_more_seldom_and_told_once_it_can_be(
     while not ear.told:
         handlers.handle_check(at)
         world.clock.advance(60.5)
-    assert world.clock.now_s() - (world.ledger.get_run("run-1").ended_s or 0) < 600 * 60
+    assert world.clock.now_s() - (world.ledger.runs.get("run-1").ended_s or 0) < 600 * 60
 
 
 def test_every_generation_is_told(world: World, at: Deployment, ear: MemoryNotifier) -> None:
@@ -157,7 +157,7 @@ def test_a_failed_check_stands_in_its_runs_notice_and_has_none_of_its_own(
         "state": "FAILED",
         "error": {"class": WRONG.error_class, "message": WRONG.message},
     }
-    assert list(due(at, world.ledger.unsettled_runs())) == []
+    assert list(due(at, world.ledger.runs.unfinalized())) == []
 
 
 def test_what_follows_is_named_and_told_of_itself(world: World, at: Deployment, ear: MemoryNotifier) -> None:

@@ -217,9 +217,9 @@ def test_nothing_is_handed_out_before_the_plan_is_sealed(world: World) -> None:
 
 def test_nothing_is_handed_out_once_the_run_is_cancelled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(2)
-    world.ledger.cancel_run("run-1")
+    world.ledger.runs.cancel("run-1")
     with monkeypatch.context() as lagging:  # the index does not show the checker what to give up
-        lagging.setattr(world.ledger, "expired", lambda *_: iter(()))
+        lagging.setattr(world.ledger.shards, "expired", lambda *_: iter(()))
         answer = world.step("wave", wave=0)
     assert (answer["how"], answer["counts"]["pending"]) == ("none", 2)
 
@@ -238,9 +238,9 @@ def test_a_redrive_that_was_cut_short_goes_on(world: World) -> None:
     world.run(3)
     world.children(world.handed_out(world.step("wave", wave=0)), lambda _: BROKEN)
     world.step("check")
-    run = world.ledger.start_generation("run-1", 1, world.ledger.get_run("run-1").scripts[0])
+    run = world.ledger.runs.start_generation("run-1", 1, world.ledger.runs.get("run-1").scripts[0])
     for number in range(3):
-        world.ledger.redrive("run-1", number, run.generation)
+        world.ledger.attempts.redrive("run-1", number, run.generation)
 
     assert redrive(world.at, "run-1").shards == 0  # nothing left to move, and that is no error
 
@@ -254,7 +254,7 @@ def test_an_index_that_shows_nothing_pending_is_believed_for_one_turn_only(
 ) -> None:
     world.run(2)
     with monkeypatch.context() as lagging:
-        lagging.setattr(world.ledger, "glance", lambda run_id: Counts(running=2))
+        lagging.setattr(world.ledger.shards, "glance", lambda run_id: Counts(running=2))
         assert world.step("wave", wave=0)["how"] == "none"
     assert world.step("wave", wave=1)["count"] == 2
 
@@ -265,7 +265,7 @@ def test_memory_does_not_grow_with_a_wave(world: World, monkeypatch: pytest.Monk
     peaks = []
     for shards in (1_000, 8_000):
         records = (replace(record, number=n) for n in range(shards))
-        monkeypatch.setattr(world.ledger, "shards", lambda *_, records=records: records)
+        monkeypatch.setattr(world.ledger.shards, "list", lambda *_, records=records: records)
         monkeypatch.setattr(world.store, "upload", lambda path, uri: None)
         tracemalloc.start()
         assert hand_out(world.at, run, 0).count == shards
@@ -280,7 +280,7 @@ def test_a_full_disk_is_told_with_its_remedy(world: World, monkeypatch: pytest.M
     def full(run_id: str, state: ShardState) -> list[ShardRecord]:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(world.ledger, "shards", full)
+    monkeypatch.setattr(world.ledger.shards, "list", full)
     with pytest.raises(ScratchFullError, match="TMPDIR"):
         hand_out(world.at, run, 0)
 
@@ -289,10 +289,10 @@ def test_a_cancelled_run_ends_however_many_children_still_ask(world: World) -> N
     world.run(3)
     refs = world.handed_out(world.step("wave", wave=0))
     owner, _ = world.claim_ref(refs[0])
-    world.ledger.cancel_run("run-1")
+    world.ledger.runs.cancel("run-1")
     assert world.step("wave", wave=1)["counts"] == {"pending": 0, "running": 1, "succeeded": 0, "failed": 2}
 
     assert world.children(refs[1:]) == 0
-    world.ledger.succeed("run-1", 0, owner, ShardResult())
+    world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
 
     assert world.check().run.state is RunState.CANCELLED

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 from sparklet.fanout.checking.checker import CheckReport, check
@@ -23,7 +24,7 @@ from sparklet.model import (
     ShardRef,
     ShardResult,
 )
-from sparklet.ports import Message
+from sparklet.ports import Ledger, Message
 from sparklet.settings import StepSettings
 
 BUCKET = "sparklet"
@@ -123,8 +124,8 @@ class World:
     def claim_ref(self, ref: ShardRef) -> tuple[str, Claim]:
         self.attempts += 1
         attempt_id = f"attempt-{self.attempts}"
-        max_attempts = self.ledger.get_run(ref.run_id).options.max_attempts
-        return attempt_id, self.ledger.claim(ref, attempt_id, LEASE_S, max_attempts)
+        max_attempts = self.ledger.runs.get(ref.run_id).options.max_attempts
+        return attempt_id, self.ledger.attempts.claim(ref, attempt_id, LEASE_S, max_attempts)
 
     def work(self, do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)) -> int:
         """Do every message that is visible now, as a worker would; how many shards ended."""
@@ -140,14 +141,14 @@ class World:
 
     def _finish(self, record: ShardRecord, attempt_id: str, outcome: ShardResult | Failure) -> int:
         if isinstance(outcome, ShardResult):
-            self.ledger.succeed(record.run_id, record.number, attempt_id, outcome)
+            self.ledger.attempts.succeed(record.run_id, record.number, attempt_id, outcome)
         elif outcome.retryable:
-            self.ledger.release(record.run_id, record.number, attempt_id, outcome)
+            self.ledger.attempts.release(record.run_id, record.number, attempt_id, outcome)
             if self.dispatch is Dispatch.QUEUE:
                 self.queue.send([record.ref.to_body()])
             return 0
         else:
-            self.ledger.fail(record.run_id, record.number, attempt_id, outcome)
+            self.ledger.attempts.fail(record.run_id, record.number, attempt_id, outcome)
         return 1
 
     # --- what there is ---
@@ -157,7 +158,7 @@ class World:
         return [ref_of(entry.body) for entry in self.queue._entries.values()]
 
     def shards(self, run_id: str = "run-1") -> list[ShardRecord]:
-        return list(self.ledger.shards(run_id))
+        return list(self.ledger.shards.list(run_id))
 
     def planned(self, run_id: str = "run-1") -> Iterator[Shard]:
         """The shards of all sealed parts, each read as a worker reads it."""
@@ -194,13 +195,19 @@ class Fault:
     calls: int = 0
 
     def deployment(self, at: Deployment) -> Deployment:
-        names = ("store", "ledger", "queue", *(["notifier"] if at.notifier else []))
-        ports = {name: _Faulty(getattr(at, name), self) for name in names}
-        return replace(at, **ports)  # type: ignore[arg-type]
+        names = ("store", "queue", *(["notifier"] if at.notifier else []))
+        ports: dict[str, Any] = {name: _Faulty(getattr(at, name), self) for name in names}
+        ports["ledger"] = ledger_of(at.ledger, lambda port: _Faulty(port, self))
+        return replace(at, **ports)
 
     def step(self) -> bool:
         self.calls += 1
         return self.calls == self.at_call
+
+
+def ledger_of(ledger: Ledger, wrapped: Callable[[object], object]) -> Any:
+    """A ledger whose three ports are wrapped."""
+    return SimpleNamespace(**{name: wrapped(getattr(ledger, name)) for name in ("runs", "attempts", "shards")})
 
 
 class _Faulty:
@@ -214,7 +221,7 @@ class _Faulty:
             hit = self._fault.step()
             if hit and not self._fault.after_effect:
                 raise KilledError(name)
-            if name in ("send", "add_shards"):
+            if name in ("send", "add"):
                 args = (self._each(args[0]), *args[1:])
             try:
                 answer = method(*args, **kwargs)

@@ -85,15 +85,15 @@ class Bench:
             {"k": 1},
             options,
         )
-        self.ledger.create_run(run)
+        self.ledger.runs.create(run)
         lines = [Shard(n, (InputObject(f"s3://in/{n}.csv", 10, "e"),)).to_line() for n in range(shards)]
         part = "part-00000-test.jsonl"
         self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/{part}", b"".join(lines))
-        self.ledger.add_part(run_id, PartRecord(0, part, 0, shards, shards, 10 * shards, Position()))
+        self.ledger.runs.add_part(run_id, PartRecord(0, part, 0, shards, shards, 10 * shards, Position()))
         offsets = [sum(map(len, lines[:n])) for n in range(shards)]
         records = [ShardRecord(run_id, n, part, offsets[n], len(lines[n]), 1, 10) for n in range(shards)]
-        self.ledger.add_shards(records)
-        self.ledger.seal_plan(run_id, shards, shards, 10 * shards)
+        self.ledger.shards.add(records)
+        self.ledger.runs.seal_plan(run_id, shards, shards, 10 * shards)
         self.queue.send(r.ref.to_body() for r in records)
         return [r.ref for r in records]
 

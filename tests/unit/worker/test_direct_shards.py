@@ -61,24 +61,24 @@ def test_a_failed_attempt_is_not_done_until_no_attempt_is_left(bench: Bench) -> 
 
     with pytest.raises(ShardNotDoneError, match=r"has not ended: ScriptFailedError: .*OSError: because"):
         ask(bench, ref)
-    assert bench.ledger.get_shard("run-1", 0).state is ShardState.PENDING
+    assert bench.ledger.shards.get("run-1", 0).state is ShardState.PENDING
     with pytest.raises(ShardFailedError):
         ask(bench, ref)
 
 
 def test_a_shard_whose_attempts_all_died_fails_when_it_is_asked_for(bench: Bench) -> None:
     (ref,) = bench.plan(max_attempts=1)
-    bench.ledger.claim(ref, "killed", lease_s=60, max_attempts=1)
+    bench.ledger.attempts.claim(ref, "killed", lease_s=60, max_attempts=1)
     bench.clock.advance(500)
 
     with pytest.raises(ShardFailedError, match="LeaseExpired"):
         ask(bench, ref)
-    assert bench.ledger.get_shard("run-1", 0).state is ShardState.FAILED
+    assert bench.ledger.shards.get("run-1", 0).state is ShardState.FAILED
 
 
 def test_a_shard_that_another_attempt_holds_is_a_lost_lease(bench: Bench) -> None:
     (ref,) = bench.plan()
-    bench.ledger.claim(ref, "another", lease_s=60, max_attempts=3)
+    bench.ledger.attempts.claim(ref, "another", lease_s=60, max_attempts=3)
 
     with pytest.raises(LeaseLostError, match="held by attempt another"):
         ask(bench, ref)
@@ -89,7 +89,7 @@ def test_a_lease_that_is_lost_while_the_script_runs_is_a_lost_lease(bench: Bench
 
     def overtaken(call: ScriptCall, output: Output) -> ScriptResult:
         bench.clock.advance(2000)
-        bench.ledger.claim(ref, "another", lease_s=60, max_attempts=3)
+        bench.ledger.attempts.claim(ref, "another", lease_s=60, max_attempts=3)
         return ScriptResult(0)
 
     bench.runner.behaviour = overtaken
@@ -102,21 +102,21 @@ def test_a_reference_of_an_older_generation_is_no_failure_whatever_became_of_the
     bench.runner.behaviour = ends(1)
     with pytest.raises(ShardFailedError):
         ask(bench, ref)
-    run = bench.ledger.get_run("run-1")
-    bench.ledger.start_generation("run-1", 1, run.scripts[0])
-    bench.ledger.redrive("run-1", 0, 1)
+    run = bench.ledger.runs.get("run-1")
+    bench.ledger.runs.start_generation("run-1", 1, run.scripts[0])
+    bench.ledger.attempts.redrive("run-1", 0, 1)
     with pytest.raises(ShardFailedError):
         ask(bench, replace(ref, generation=1))
 
     assert ask(bench, ref)["claim"] == "STALE"
 
 
-@pytest.mark.parametrize("method", ["get_run", "claim"])
+@pytest.mark.parametrize(("port", "method"), [("runs", "get"), ("attempts", "claim")])
 def test_a_ledger_that_does_not_answer_leaves_the_shard_not_done(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, port: str, method: str
 ) -> None:
     (ref,) = bench.plan()
-    monkeypatch.setattr(bench.ledger, method, down)
+    monkeypatch.setattr(getattr(bench.ledger, port), method, down)
     with pytest.raises(ShardNotDoneError, match="LedgerError: the ledger does not answer"):
         ask(bench, ref)
 
@@ -132,7 +132,7 @@ def drop_ledger(bench: Bench) -> None:
 
 
 def forget_runs(bench: Bench) -> None:
-    bench.ledger.get_run = lambda run_id: (_ for _ in ()).throw(RunNotFoundError("no run"))  # type: ignore[method-assign]
+    bench.ledger.runs.get = lambda run_id: (_ for _ in ()).throw(RunNotFoundError("no run"))  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(("spoil", "error"), [(drop_ledger, SettingsError), (forget_runs, RunNotFoundError)])
@@ -155,7 +155,7 @@ def test_a_plain_direct_event_raises_the_scripts_own_error(bench: Bench) -> None
 
 def test_the_cause_of_a_failure_that_the_ledger_knows_is_told(bench: Bench) -> None:
     (ref,) = bench.plan()
-    record = bench.ledger.get_shard("run-1", 0)
-    bench.ledger.abandon(record, Failure("RunCancelled", "the run was cancelled", False))
+    record = bench.ledger.shards.get("run-1", 0)
+    bench.ledger.attempts.abandon(record, Failure("RunCancelled", "the run was cancelled", False))
     with pytest.raises(ShardFailedError, match="RunCancelled: the run was cancelled"):
         ask(bench, ref)

@@ -81,7 +81,7 @@ def test_a_shard_of_a_run_is_refused_and_untouched(bench: Bench) -> None:
 
     with pytest.raises(EventError, match="sparklet redrive"):
         answer(event, bench.invoke(event))
-    assert bench.runner.calls == [] and bench.ledger.get_shard("run-1", 0).attempts == 0
+    assert bench.runner.calls == [] and bench.ledger.shards.get("run-1", 0).attempts == 0
 
 
 def test_the_script_must_lie_under_an_allowed_prefix(bench: Bench) -> None:
@@ -148,8 +148,8 @@ def test_a_shard_finds_its_own_paths_in_its_environment(bench: Bench) -> None:
 
 def test_what_the_operator_said_of_the_run_goes_first(bench: Bench) -> None:
     bench.plan()
-    run = bench.ledger.get_run("run-1")
-    bench.ledger.get_run = lambda run_id: replace(run, env={"level": "9", "output_path": "s3://o"})  # type: ignore[method-assign]
+    run = bench.ledger.runs.get("run-1")
+    bench.ledger.runs.get = lambda run_id: replace(run, env={"level": "9", "output_path": "s3://o"})  # type: ignore[method-assign]
 
     bench.deliver()
 

@@ -47,23 +47,23 @@ def test_an_attempt_that_works_for_long_keeps_its_shard(short: Bench) -> None:
     answers: list[ClaimStatus] = []
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
-        first_s = short.ledger.get_shard("run-1", 0).lease_end_s
-        until(lambda: short.ledger.get_shard("run-1", 0).lease_end_s > first_s + 3 * SHORT_S)
-        answers.append(short.ledger.claim(ref, "another", SHORT_S, 3).status)
+        first_s = short.ledger.shards.get("run-1", 0).lease_end_s
+        until(lambda: short.ledger.shards.get("run-1", 0).lease_end_s > first_s + 3 * SHORT_S)
+        answers.append(short.ledger.attempts.claim(ref, "another", SHORT_S, 3).status)
         return ScriptResult(0)
 
     short.runner.behaviour = work
 
     assert short.deliver().error is None
     assert answers == [ClaimStatus.HELD]
-    assert short.ledger.get_shard("run-1", 0).attempts == 1
+    assert short.ledger.shards.get("run-1", 0).attempts == 1
 
 
 def taken_over(ledger: MemoryLedger, ref: ShardRef) -> None:
     """What the checker and another worker do once the lease is over; here, though it is not."""
-    record = ledger.get_shard(ref.run_id, ref.shard)
-    ledger.release(ref.run_id, ref.shard, record.attempt_id, Failure("LeaseExpired", "not heard of"))
-    assert ledger.claim(ref, "another", 600.0, 3).status is ClaimStatus.GRANTED
+    record = ledger.shards.get(ref.run_id, ref.shard)
+    ledger.attempts.release(ref.run_id, ref.shard, record.attempt_id, Failure("LeaseExpired", "not heard of"))
+    assert ledger.attempts.claim(ref, "another", 600.0, 3).status is ClaimStatus.GRANTED
 
 
 def test_a_script_whose_shard_is_somebody_elses_is_stopped_at_once(short: Bench) -> None:
@@ -81,7 +81,7 @@ def test_a_script_whose_shard_is_somebody_elses_is_stopped_at_once(short: Bench)
     outcome = short.deliver()
 
     assert stopped and isinstance(outcome.error, LeaseLostError) and not outcome.acknowledged
-    record = short.ledger.get_shard("run-1", 0)
+    record = short.ledger.shards.get("run-1", 0)
     assert (record.state, record.attempt_id) == (ShardState.RUNNING, "another")
 
 
@@ -98,11 +98,11 @@ def test_a_ledger_that_does_not_answer_stops_no_script(short: Bench, monkeypatch
         assert call.end_s() > time.time()
         return ScriptResult(0)
 
-    monkeypatch.setattr(short.ledger, "renew", down)
+    monkeypatch.setattr(short.ledger.attempts, "renew", down)
     short.runner.behaviour = work
 
     assert short.deliver().error is None
-    assert short.ledger.get_shard("run-1", 0).state is ShardState.SUCCEEDED
+    assert short.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED
 
 
 def test_what_a_thawed_attempt_says_after_its_lease_does_not_count(bench: Bench) -> None:
@@ -112,7 +112,7 @@ def test_what_a_thawed_attempt_says_after_its_lease_does_not_count(bench: Bench)
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         bench.store.put(f"{bench.runner.event()['output_path']}/part-0", b"of the frozen one")
         bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-        assert bench.ledger.claim(ref, "another", LEASE_S, 3).status is ClaimStatus.GRANTED
+        assert bench.ledger.attempts.claim(ref, "another", LEASE_S, 3).status is ClaimStatus.GRANTED
         return ScriptResult(0)
 
     bench.runner.behaviour = work
@@ -120,7 +120,7 @@ def test_what_a_thawed_attempt_says_after_its_lease_does_not_count(bench: Bench)
     assert isinstance(bench.deliver().error, LeaseLostError)
 
     assert list(bench.store.list("s3://out/")) == []
-    bench.ledger.succeed("run-1", 0, "another", ShardResult(rows=1))
+    bench.ledger.attempts.succeed("run-1", 0, "another", ShardResult(rows=1))
 
 
 def test_a_frozen_machine_loses_nothing_within_half_a_lease(bench: Bench) -> None:
@@ -128,8 +128,8 @@ def test_a_frozen_machine_loses_nothing_within_half_a_lease(bench: Bench) -> Non
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         bench.clock.advance(LEASE_S / 2)
-        assert bench.ledger.claim(ref, "another", LEASE_S, 3).status is ClaimStatus.HELD
-        assert list(bench.ledger.expired("run-1", ShardState.RUNNING, bench.clock.now_s())) == []
+        assert bench.ledger.attempts.claim(ref, "another", LEASE_S, 3).status is ClaimStatus.HELD
+        assert list(bench.ledger.shards.expired("run-1", ShardState.RUNNING, bench.clock.now_s())) == []
         return ScriptResult(0)
 
     bench.runner.behaviour = work

@@ -24,12 +24,12 @@ def run(bench: Bench, asked: Asked = ASKED) -> int:
 
 
 def state(bench: Bench) -> ShardState:
-    return bench.ledger.get_shard("run-1", 0).state
+    return bench.ledger.shards.get("run-1", 0).state
 
 
 def fail_it(bench: Bench) -> None:
     """As a planner leaves a shard that is too large for a function."""
-    assert bench.ledger.abandon(bench.ledger.get_shard("run-1", 0), Failure("ShardTooLargeError", "9 GB"))
+    assert bench.ledger.attempts.abandon(bench.ledger.shards.get("run-1", 0), Failure("ShardTooLargeError", "9 GB"))
 
 
 def test_a_shard_is_done_and_recorded(bench: Bench) -> None:
@@ -84,7 +84,7 @@ def test_what_may_go_better_next_time_releases_the_shard(bench: Bench) -> None:
 
 def test_a_shard_that_another_attempt_holds_is_left_to_it(bench: Bench) -> None:
     (ref,) = bench.plan()
-    bench.ledger.claim(ref, "other", 600, 3)
+    bench.ledger.attempts.claim(ref, "other", 600, 3)
 
     assert run(bench) == LATER
     assert bench.runner.calls == []
@@ -93,9 +93,9 @@ def test_a_shard_that_another_attempt_holds_is_left_to_it(bench: Bench) -> None:
 def test_a_message_of_an_older_generation_runs_nothing(bench: Bench) -> None:
     bench.plan()
     fail_it(bench)
-    script = bench.ledger.get_run("run-1").scripts[-1]
-    bench.ledger.start_generation("run-1", 1, script)
-    bench.ledger.redrive("run-1", 0, 1)
+    script = bench.ledger.runs.get("run-1").scripts[-1]
+    bench.ledger.runs.start_generation("run-1", 1, script)
+    bench.ledger.attempts.redrive("run-1", 0, 1)
 
     assert run(bench, Asked("run-1", 0, generation=0, timeout_s=60, redrive=False)) == LATER
     assert bench.runner.calls == []
@@ -108,7 +108,7 @@ def test_a_failed_shard_is_opened_again_only_if_asked(bench: Bench) -> None:
     assert run(bench) == FAILED
     assert run(bench, REDRIVE) == DONE
 
-    assert bench.ledger.get_shard("run-1", 0).generation == 1
+    assert bench.ledger.shards.get("run-1", 0).generation == 1
     assert bench.runner.event()["sparklet"]["generation"] == 1
 
 
@@ -116,7 +116,7 @@ def test_two_that_open_a_failed_shard_at_once_do_it_once(bench: Bench, monkeypat
     bench.plan(shards=2)
     fail_it(bench)
     opened: list[int] = []
-    start = bench.ledger.start_generation
+    start = bench.ledger.runs.start_generation
 
     def somebody_else_is_faster(run_id: str, generation: int, script: object) -> object:
         opened.append(generation)
@@ -125,7 +125,7 @@ def test_two_that_open_a_failed_shard_at_once_do_it_once(bench: Bench, monkeypat
             raise LedgerError("generation 1 is there already")
         return start(run_id, generation, script)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bench.ledger, "start_generation", somebody_else_is_faster)
+    monkeypatch.setattr(bench.ledger.runs, "start_generation", somebody_else_is_faster)
 
     assert run(bench, REDRIVE) == DONE
     assert opened == [1, 2]
@@ -145,7 +145,7 @@ def test_a_ledger_that_does_not_answer_is(bench: Bench, monkeypatch: pytest.Monk
     def silent(run_id: str, number: int) -> None:
         raise LedgerError("no answer")
 
-    monkeypatch.setattr(bench.ledger, "get_shard", silent)
+    monkeypatch.setattr(bench.ledger.shards, "get", silent)
 
     assert run(bench) == LATER
 
@@ -176,7 +176,7 @@ def test_sigterm_ends_the_script_and_releases_the_shard(bench: Bench, stopping: 
 
     assert run(bench) == LATER
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert (record.state, record.error_class) == (ShardState.PENDING, "DeadlineExceededError")
     assert "SIGTERM" in record.error_message
 
@@ -194,13 +194,13 @@ def test_sigterm_after_the_script_does_not_take_its_success_away(
     bench: Bench, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.plan()
-    succeed = bench.ledger.succeed
+    succeed = bench.ledger.attempts.succeed
 
     def interrupted(*arguments: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         succeed(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bench.ledger, "succeed", interrupted)
+    monkeypatch.setattr(bench.ledger.attempts, "succeed", interrupted)
 
     assert run(bench) == DONE
     assert state(bench) is ShardState.SUCCEEDED

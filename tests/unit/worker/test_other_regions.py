@@ -18,8 +18,8 @@ def test_objects_of_another_region_are_fetched_where_the_run_allows_them(
     bench.plan()
     bench.store.put("s3://in/0.csv", b"far away\n\n")
     bench.store._regions = {"in": "eu-west-1"} if abroad else {}
-    run = bench.ledger.get_run("run-1")
-    bench.ledger._runs["run-1"] = replace(run, options=replace(run.options, other_region=allowed))
+    run = bench.ledger.runs.get("run-1")
+    bench.ledger.runs._runs["run-1"] = replace(run, options=replace(run.options, other_region=allowed))
     seen: list[bytes | str] = []
 
     def read(call: ScriptCall, output: Output) -> ScriptResult:
@@ -30,5 +30,5 @@ def test_objects_of_another_region_are_fetched_where_the_run_allows_them(
     bench.runner.behaviour = read
     bench.deliver()
 
-    assert bench.ledger.get_shard("run-1", 0).state is ShardState.SUCCEEDED
+    assert bench.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED
     assert seen == [b"far away\n\n" if allowed and abroad else "s3://in/0.csv"]

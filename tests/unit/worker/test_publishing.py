@@ -30,7 +30,7 @@ def writes(bench: Bench, *names: str, body: bytes = b"rows") -> Callable[[Script
 
 
 def published(bench: Bench) -> dict[str, bytes]:
-    folder = bench.ledger.get_run("run-1").shard_output(0)
+    folder = bench.ledger.runs.get("run-1").shard_output(0)
     return {info.uri.removeprefix(f"{folder}/"): bench.store.get(info.uri) for info in bench.store.list(PUBLISHED)}
 
 
@@ -40,7 +40,7 @@ def staged(bench: Bench) -> list[str]:
 
 def claim_after_the_lease(bench: Bench, ref: ShardRef) -> Claim:
     bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-    claim = bench.ledger.claim(ref, "another", LEASE_S, 3)
+    claim = bench.ledger.attempts.claim(ref, "another", LEASE_S, 3)
     assert claim.status is ClaimStatus.GRANTED
     return claim
 
@@ -66,7 +66,7 @@ def test_reported_outputs_are_where_readers_find_them(bench: Bench) -> None:
     bench.runner.behaviour = work
     bench.deliver()
 
-    run, record = bench.ledger.get_run("run-1"), bench.ledger.get_shard("run-1", 0)
+    run, record = bench.ledger.runs.get("run-1"), bench.ledger.shards.get("run-1", 0)
     assert (record.rows, record.outputs) == (3, (run.shard_output(0), "s3://else/table"))
 
 
@@ -127,13 +127,13 @@ def test_a_worker_killed_while_it_publishes_loses_nothing(
             return super().put(uri, body, create_only)
 
     if copies == 3:  # all is published, and the ledger was not told
-        monkeypatch.setattr(bench.ledger, "succeed", _dies)
+        monkeypatch.setattr(bench.ledger.attempts, "succeed", _dies)
     bench.store.__class__ = Dies
     with pytest.raises(KilledError):
         bench.deliver()
     monkeypatch.undo()
     bench.store.__class__ = MemoryObjectStore
-    assert bench.ledger.get_shard("run-1", 0).state is ShardState.RUNNING
+    assert bench.ledger.shards.get("run-1", 0).state is ShardState.RUNNING
 
     bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
     bench.queue.send([ref.to_body()])
@@ -141,7 +141,7 @@ def test_a_worker_killed_while_it_publishes_loses_nothing(
 
     assert published(bench) == {"part-0": b"rows", "part-1": b"rows", "part-2": b"rows"}
     assert len(bench.runner.calls) == 1 and staged(bench) == []
-    assert bench.ledger.get_shard("run-1", 0).state is ShardState.SUCCEEDED
+    assert bench.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED
 
 
 def _dies(*_: object) -> None:
@@ -178,11 +178,11 @@ def test_an_output_that_may_not_be_written_fails_the_shard_and_a_redrive_publish
     with monkeypatch.context() as patch:
         patch.setattr(bench.store, "copy_all", forbidden)
         bench.deliver()
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert (record.state, record.error_class) == (ShardState.FAILED, "ObjectForbiddenError")
 
-    bench.ledger.start_generation("run-1", 1, bench.ledger.get_run("run-1").scripts[0])
-    again = bench.ledger.redrive("run-1", 0, 1)
+    bench.ledger.runs.start_generation("run-1", 1, bench.ledger.runs.get("run-1").scripts[0])
+    again = bench.ledger.attempts.redrive("run-1", 0, 1)
     assert again
     bench.queue.send([again.ref.to_body()])
     assert bench.deliver().error is None
@@ -193,14 +193,14 @@ def test_an_output_that_may_not_be_written_fails_the_shard_and_a_redrive_publish
 def test_staged_output_that_is_gone_fails_the_shard_and_says_so(bench: Bench) -> None:
     (ref,) = bench.plan()
     bench.queue.receive(1)
-    bench.ledger.claim(ref, "lost", LEASE_S, 3)
-    bench.ledger.renew("run-1", 0, "lost", LEASE_S, ShardResult(rows=1))
+    bench.ledger.attempts.claim(ref, "lost", LEASE_S, 3)
+    bench.ledger.attempts.renew("run-1", 0, "lost", LEASE_S, ShardResult(rows=1))
     bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
     bench.queue.send([ref.to_body()])
 
     bench.deliver()
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert record.state is ShardState.FAILED and "is gone" in record.error_message
     assert bench.runner.calls == []
 
@@ -224,4 +224,4 @@ def test_what_was_discarded_under_a_late_publisher_does_not_end_the_shard(
     assert bench.deliver().error is not None
 
     assert published(bench) == {"part-0": b"rows", "part-1": b"rows"}
-    assert bench.ledger.get_shard("run-1", 0).state is ShardState.SUCCEEDED
+    assert bench.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED

@@ -56,7 +56,7 @@ def records(bench: Bench) -> dict[int, ShardRecord]:
     found: dict[int, ShardRecord] = {}
     with suppress(ShardNotFoundError):
         while True:
-            found[len(found)] = bench.ledger.get_shard(RUN, len(found))
+            found[len(found)] = bench.ledger.shards.get(RUN, len(found))
     return found
 
 
@@ -117,14 +117,14 @@ def test_a_shard_that_is_named_twice_is_done_once(bench: Bench) -> None:
 
 def test_a_ledger_that_does_not_take_the_first_success_harms_no_other(bench: Bench) -> None:
     planned(bench, 3)
-    succeed = bench.ledger.succeed
+    succeed = bench.ledger.attempts.succeed
 
     def refuse(run_id: str, number: int, attempt_id: str, result: Any) -> None:
         if number == 0:
             raise LedgerError("gone")
         succeed(run_id, number, attempt_id, result)
 
-    bench.ledger.succeed = refuse  # type: ignore[method-assign]
+    bench.ledger.attempts.succeed = refuse  # type: ignore[method-assign]
 
     outcomes = bench.deliver_together(bench.queue.receive(10))
 
@@ -157,9 +157,9 @@ def test_whatever_dies_every_shard_has_one_end_and_its_attempts_are_those_that_w
             """A lease that lapsed while the script ran: another worker has the shard, and dies with it."""
             if script.meets[number][:1] == ["another's lease"]:
                 bench.clock.advance(2000)
-                before = bench.ledger.get_shard(RUN, number).attempts
-                bench.ledger.claim(refs[number], f"thief {len(script.begun)}", 60, 3)
-                stolen[number] += bench.ledger.get_shard(RUN, number).attempts - before
+                before = bench.ledger.shards.get(RUN, number).attempts
+                bench.ledger.attempts.claim(refs[number], f"thief {len(script.begun)}", 60, 3)
+                stolen[number] += bench.ledger.shards.get(RUN, number).attempts - before
 
         script.meanwhile = steal
         for _ in range(200):

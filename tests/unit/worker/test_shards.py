@@ -25,7 +25,7 @@ def raises(error: Exception) -> Behaviour:
 
 
 def state(bench: Bench) -> ShardState:
-    return bench.ledger.get_shard("run-1", 0).state
+    return bench.ledger.shards.get("run-1", 0).state
 
 
 def test_a_shard_that_succeeds_is_recorded_with_what_the_script_reported(bench: Bench) -> None:
@@ -41,7 +41,7 @@ def test_a_shard_that_succeeds_is_recorded_with_what_the_script_reported(bench: 
     bench.runner.behaviour = report
     outcome = bench.deliver()
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert outcome.acknowledged
     assert (record.state, record.rows, record.outputs) == (ShardState.SUCCEEDED, 842, ("s3://out/x/shard=000000",))
     assert bench.queue.receive() == []
@@ -96,7 +96,7 @@ def test_a_retryable_failure_is_released_and_comes_back_soon_though_the_visibili
 
     outcome = bench.deliver()
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert not outcome.acknowledged
     assert (record.state, record.attempts) == (ShardState.PENDING, 1)
     assert "503 Slow Down" in record.error_message
@@ -112,7 +112,7 @@ def test_a_shard_ends_when_its_attempts_are_used_up_with_the_last_cause(bench: B
     bench.clock.advance(400)
     outcome = bench.deliver()
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert outcome.acknowledged
     assert (record.state, record.attempts) == (ShardState.FAILED, 2)
     assert (record.error_class, record.error_message) == ("GatewayLostError", "the JVM exited with -9")
@@ -127,7 +127,7 @@ def test_a_permanent_failure_ends_the_shard_at_once(bench: Bench, cause: str) ->
 
     outcome = bench.deliver()
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert outcome.acknowledged
     assert (record.state, record.error_class) == (ShardState.FAILED, cause)
     assert "no such column" in record.error_message
@@ -138,7 +138,7 @@ def test_a_script_that_hangs_is_ended_released_and_ends_as_failed(bench: Bench) 
     bench.runner.behaviour = raises(DeadlineExceededError("ended after 50 s"))
 
     assert bench.deliver().acknowledged
-    assert bench.ledger.get_shard("run-1", 0).error_class == "DeadlineExceededError"
+    assert bench.ledger.shards.get("run-1", 0).error_class == "DeadlineExceededError"
 
 
 def test_a_zombie_that_wakes_after_its_lease_changes_nothing_and_its_message_is_kept(bench: Bench) -> None:
@@ -161,14 +161,14 @@ def test_a_zombie_that_wakes_after_its_lease_changes_nothing_and_its_message_is_
 
 def test_while_the_ledger_is_down_the_result_is_kept_and_written_when_it_is_back(bench: Bench) -> None:
     bench.plan()
-    real, down = bench.ledger.succeed, iter(range(10))
+    real, down = bench.ledger.attempts.succeed, iter(range(10))
 
     def flaky(*args: object) -> None:
         if next(down, None) is not None:
             raise LedgerError("connection refused")
         real(*args)  # type: ignore[arg-type]
 
-    bench.ledger.succeed = flaky  # type: ignore[method-assign, assignment]
+    bench.ledger.attempts.succeed = flaky  # type: ignore[method-assign, assignment]
 
     assert bench.deliver().acknowledged
     assert state(bench) is ShardState.SUCCEEDED
@@ -185,10 +185,10 @@ def test_a_refusal_that_lasts_is_told_at_once(bench: Bench, refused: tuple[str, 
         raise refusal("a write in table t failed: ValidationException")
 
     for name in refused:
-        setattr(bench.ledger, name, refuse)
+        setattr(bench.ledger.attempts, name, refuse)
     outcome = bench.deliver()
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     told = (ShardState.FAILED, "LedgerError", "a write in table t failed: ValidationException")
     assert bench.clock.now_s() == began_s
     assert isinstance(outcome.error, LedgerError)
@@ -202,7 +202,7 @@ def test_a_ledger_that_stays_down_leaves_the_message_in_the_queue(bench: Bench) 
     def down(*args: object) -> None:
         raise LedgerError("connection refused")
 
-    bench.ledger.succeed = down  # type: ignore[method-assign, assignment]
+    bench.ledger.attempts.succeed = down  # type: ignore[method-assign, assignment]
     outcome = bench.deliver(remaining_s=60)
 
     assert not outcome.acknowledged
@@ -227,15 +227,15 @@ def test_no_task_is_begun_when_no_time_is_left(bench: Bench) -> None:
     outcome = bench.deliver(remaining_s=5)
 
     assert not outcome.acknowledged
-    assert bench.ledger.get_shard("run-1", 0).attempts == 0
+    assert bench.ledger.shards.get("run-1", 0).attempts == 0
 
 
 def test_a_message_of_an_older_generation_is_acknowledged_without_work(bench: Bench) -> None:
     (ref,) = bench.plan(max_attempts=1)
     bench.runner.behaviour = exits(1)
     bench.deliver()
-    bench.ledger.start_generation("run-1", 1, bench.ledger.get_run("run-1").scripts[0])
-    bench.ledger.redrive("run-1", 0, 1)
+    bench.ledger.runs.start_generation("run-1", 1, bench.ledger.runs.get("run-1").scripts[0])
+    bench.ledger.attempts.redrive("run-1", 0, 1)
     bench.queue.send([ref.to_body()])
 
     outcome = bench.deliver()
@@ -259,7 +259,7 @@ def test_log_lines_carry_run_shard_attempt_and_request(bench: Bench) -> None:
     assert started["run"] == "run-1"
     assert started["shard"] == 0
     assert started["request_id"] == "request-1"
-    assert started["attempt"] == bench.ledger.get_shard("run-1", 0).attempt_id
+    assert started["attempt"] == bench.ledger.shards.get("run-1", 0).attempt_id
     assert b"\nas it comes\n" in bench.lines.getvalue()
 
 
@@ -284,7 +284,7 @@ def test_a_plan_part_that_was_altered_ends_the_shard_at_once_with_that_cause(
 
     assert bench.deliver().acknowledged
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert (record.state, record.attempts, record.error_class) == (ShardState.FAILED, 1, "PlanError")
     assert f"{part_uri} is damaged" in record.error_message
     assert told in record.error_message
@@ -297,7 +297,7 @@ def test_a_plan_part_that_is_gone_ends_the_shard_at_once(bench: Bench) -> None:
 
     assert bench.deliver().acknowledged
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert (record.state, record.error_class) == (ShardState.FAILED, "ObjectNotFoundError")
     assert ref.part in record.error_message
 
@@ -306,17 +306,17 @@ def test_a_py_file_that_changed_after_planning_ends_the_shard(bench: Bench) -> N
     (ref,) = bench.plan()
     uri = f"s3://bucket/runs/run-1/script/{'0' * 64}/deps.zip"
     bench.store.put(uri, b"not what the digest says")
-    run = bench.ledger.get_run(ref.run_id)
-    bench.ledger.start_generation(ref.run_id, 1, replace(run.scripts[0], py_files=(uri,)))
+    run = bench.ledger.runs.get(ref.run_id)
+    bench.ledger.runs.start_generation(ref.run_id, 1, replace(run.scripts[0], py_files=(uri,)))
     bench.queue.receive()
-    bench.ledger.abandon(bench.ledger.get_shard("run-1", 0), Failure("X", "x"))
-    again = bench.ledger.redrive("run-1", 0, 1)
+    bench.ledger.attempts.abandon(bench.ledger.shards.get("run-1", 0), Failure("X", "x"))
+    again = bench.ledger.attempts.redrive("run-1", 0, 1)
     assert again is not None
     bench.queue.send([again.ref.to_body()])
 
     assert bench.deliver().acknowledged
 
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert (record.state, record.error_class) == (ShardState.FAILED, "ScriptFetchError")
     assert f"changed after planning: {uri} has the digest" in record.error_message
     assert bench.runner.calls == []
@@ -337,5 +337,5 @@ def test_a_deep_tree_left_behind_costs_no_success(bench: Bench) -> None:
     bench.runner.behaviour = dig
     bench.deliver_together(list(bench.queue.receive(10)))
 
-    assert {record.state for record in bench.ledger.shards("run-1")} == {ShardState.SUCCEEDED}
+    assert {record.state for record in bench.ledger.shards.list("run-1")} == {ShardState.SUCCEEDED}
     assert [path.name for path in bench.worker.settings.scratch.iterdir()] == ["scripts"]

@@ -34,7 +34,7 @@ def plan(bench: Bench, shards: Sequence[Sequence[InputObject]], access: Access =
     script = f"s3://{BUCKET}/runs/run-1/script/{digest}/job.py"
     bench.store.put(script, SCRIPT)
     ref = ScriptRef(script, digest, "s3://mine/job.py")
-    bench.ledger.create_run(Run("run-1", ("s3://in/",), "s3://out/x", (ref,), access=access))
+    bench.ledger.runs.create(Run("run-1", ("s3://in/",), "s3://out/x", (ref,), access=access))
     lines = [Shard(n, tuple(items)).to_line() for n, items in enumerate(shards)]
     bench.store.put(f"s3://{BUCKET}/runs/run-1/plan/part", b"".join(lines))
     records, offset = [], 0
@@ -44,9 +44,9 @@ def plan(bench: Bench, shards: Sequence[Sequence[InputObject]], access: Access =
         records.append(ShardRecord("run-1", shard.number, "part", offset, len(line), *size))
         offset += len(line)
     count = (len(shards), sum(r.object_count for r in records), sum(r.size_bytes for r in records))
-    bench.ledger.add_part("run-1", PartRecord(0, "part", 0, *count, Position()))
-    bench.ledger.add_shards(records)
-    bench.ledger.seal_plan("run-1", *count)
+    bench.ledger.runs.add_part("run-1", PartRecord(0, "part", 0, *count, Position()))
+    bench.ledger.shards.add(records)
+    bench.ledger.runs.seal_plan("run-1", *count)
     bench.queue.send(r.ref.to_body() for r in records)
 
 
@@ -72,7 +72,7 @@ def slices(store: MemoryObjectStore, uri: str, body: bytes, target: int) -> list
 
 
 def failed(bench: Bench) -> tuple[str, str]:
-    record = bench.ledger.get_shard("run-1", 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert record.state is ShardState.FAILED
     return record.error_class, record.error_message
 

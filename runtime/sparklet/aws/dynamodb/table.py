@@ -12,12 +12,14 @@ ever more slowly, which takes the heat out: whoever writes slows down to what th
 """
 
 import random
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb.items import Attributes, Item
+from sparklet.aws.dynamodb.items import Attributes, Item, attribute, attributes
 from sparklet.aws.remedies import error_code, told
 from sparklet.errors import LedgerError
 from sparklet.ports import Clock
@@ -89,6 +91,15 @@ class Written:
     item: Item | None
     lost: LedgerError | None = None
 
+    def carries(self, writer: str) -> bool:
+        """Whether the item carries this write's sign: it was applied, whatever the answer was."""
+        return self.applied or (self.item is not None and self.item.get("writer") == attribute(writer))
+
+
+def new_writer() -> str:
+    """A sign that one write leaves in its item, by which it is known again after a lost answer."""
+    return uuid.uuid4().hex[:12]
+
 
 class LedgerTable:
     """Calls to one table; raises LedgerError for everything but a refused condition."""
@@ -115,22 +126,34 @@ class LedgerTable:
     def get_many(self, keys: Sequence[Attributes]) -> Iterator[Item]:
         """The items of these keys that are there, strongly consistent, in any order."""
         for start in range(0, len(keys), MOST_KEYS_A_BATCH):
-            wanted: Any = {self.name: {"Keys": list(keys[start : start + MOST_KEYS_A_BATCH]), "ConsistentRead": True}}
-            tries = 0
-            while wanted:
-                answer = self._call("BatchGetItem", self.client.batch_get_item, RequestItems=wanted)
+            wanted = {"Keys": list(keys[start : start + MOST_KEYS_A_BATCH]), "ConsistentRead": True}
+            for answer in self._batch("BatchGetItem", self.client.batch_get_item, wanted, "UnprocessedKeys"):
                 yield from answer["Responses"].get(self.name, [])
-                wanted = answer.get("UnprocessedKeys")
-                if wanted:
-                    tries += 1
-                    self._back_off(tries)
 
-    def pages(self, **query: Any) -> Iterator[Mapping[str, Any]]:
-        """The pages of a query; strongly consistent unless it is on the index."""
+    def _batch(self, what: str, operation: Any, wanted: Any, unprocessed: str) -> Iterator[Mapping[str, Any]]:
+        """The answers to a batch request, repeated with what the table has not processed yet."""
+        request, tries = {self.name: wanted}, 0
+        while request:
+            answer = self._call(what, operation, RequestItems=request)
+            yield answer
+            request, tries = answer.get(unprocessed), tries + 1
+            if request:
+                self._back_off(tries)
+
+    def pages(self, condition: str, values: Mapping[str, Any], **query: Any) -> Iterator[Mapping[str, Any]]:
+        """The pages of a query by a key condition; strongly consistent unless it is on the index."""
+        expressions = (condition, query.get("FilterExpression", ""), query.get("ProjectionExpression", ""))
+        request: dict[str, Any] = {
+            "TableName": self.name,
+            **({} if "IndexName" in query else {"ConsistentRead": True}),
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": attributes(values),
+            **names_in(" ".join(expressions)),
+            **query,
+        }
         start: dict[str, Any] = {}
-        consistent = {} if "IndexName" in query else {"ConsistentRead": True}
         while True:
-            page = self._call("Query", self.client.query, TableName=self.name, **consistent, **query, **start)
+            page = self._call("Query", self.client.query, **request, **start)
             yield page
             if not page.get("LastEvaluatedKey"):
                 return
@@ -150,8 +173,11 @@ class LedgerTable:
             ReturnValuesOnConditionCheckFailure=_ALL_OLD,
         )
 
-    def update(self, key: Attributes, update: str, condition: str, values: Attributes) -> Written:
-        """Change an item if the condition holds; ``#state`` and ``#open`` stand for these attributes."""
+    def update(self, key: Attributes, update: str, condition: str, values: Mapping[str, Any]) -> Written:
+        """Change an item if the condition holds; ``#state`` and ``#open`` stand for these attributes.
+
+        ``values`` are Python's, by placeholder.
+        """
         return self._write(
             key,
             self.client.update_item,
@@ -159,37 +185,36 @@ class LedgerTable:
             Key=key,
             UpdateExpression=update,
             ConditionExpression=condition,
-            ExpressionAttributeValues=values,
+            ExpressionAttributeValues=attributes(values),
             **names_in(update + condition),
             ReturnValues="ALL_NEW",
             ReturnValuesOnConditionCheckFailure=_ALL_OLD,
         )
 
-    def change(self, key: Attributes, update: str, condition: str, values: Attributes) -> "TransactWriteItemTypeDef":
+    def change(
+        self, key: Attributes, update: str, condition: str, values: Mapping[str, Any]
+    ) -> "TransactWriteItemTypeDef":
         """An ``update`` as part of a transaction."""
         return {"Update": self._conditional(key, condition, values, UpdateExpression=update)}
 
-    def condition(self, key: Attributes, condition: str, values: Attributes) -> "TransactWriteItemTypeDef":
+    def condition(self, key: Attributes, condition: str, values: Mapping[str, Any]) -> "TransactWriteItemTypeDef":
         """What must hold of an item that a transaction leaves alone."""
         return {"ConditionCheck": self._conditional(key, condition, values)}
 
-    def _conditional(self, key: Attributes, condition: str, values: Attributes, **update: str) -> Any:
+    def _conditional(self, key: Attributes, condition: str, values: Mapping[str, Any], **update: str) -> Any:
         expressions = {"ConditionExpression": condition, **update}
-        given = {"ExpressionAttributeValues": values} if values else {}  # an empty one is refused
+        given = {"ExpressionAttributeValues": attributes(values)} if values else {}  # an empty one is refused
         return {"TableName": self.name, "Key": key, **expressions, **names_in(" ".join(expressions.values())), **given}
+
+    def create(self, item: Attributes) -> "TransactWriteItemTypeDef":
+        """The put of an item that is not there yet, as part of a transaction."""
+        return {"Put": {"TableName": self.name, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
 
     def delete_many(self, keys: Sequence[Attributes]) -> int:
         """Delete the items of these keys, whatever they hold; how many keys there were."""
         for start in range(0, len(keys), MOST_DELETES_A_BATCH):
-            batch = keys[start : start + MOST_DELETES_A_BATCH]
-            wanted: Any = {self.name: [{"DeleteRequest": {"Key": key}} for key in batch]}
-            tries = 0
-            while wanted:
-                answer = self._call("BatchWriteItem", self.client.batch_write_item, RequestItems=wanted)
-                wanted = answer.get("UnprocessedItems")
-                if wanted:
-                    tries += 1
-                    self._back_off(tries)
+            wanted = [{"DeleteRequest": {"Key": key}} for key in keys[start : start + MOST_DELETES_A_BATCH]]
+            deque(self._batch("BatchWriteItem", self.client.batch_write_item, wanted, "UnprocessedItems"), maxlen=0)
         return len(keys)
 
     def transact(self, key: Attributes, writes: Sequence["TransactWriteItemTypeDef"]) -> Written:

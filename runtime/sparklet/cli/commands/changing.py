@@ -71,7 +71,7 @@ def redrive(
         numbers = selected(env.at, run_id, wanted, cause)
         if dry_run:
             redrivable(env.at, run_id)
-            would = [record.number for record in env.at.ledger.shards(run_id, ShardState.FAILED)]
+            would = [record.number for record in env.at.ledger.shards.list(run_id, ShardState.FAILED)]
             _say_dry(screen, {"run_id": run_id, "redriven": list(numbers) or would}, "shards would be done again")
             return
         redrive_run(env, run_id, numbers, script, screen)
@@ -87,7 +87,7 @@ def cancel(run_id: opt.RunId, where: opt.Where, dry_run: opt.DryRun = False) -> 
     screen = where.screen()
     with environment(where.choice(reading=True), screen) as env:
         if dry_run:
-            _show_cancel(screen, run_id, env.at.ledger.count(run_id), _refuse_ended(env, run_id))
+            _show_cancel(screen, run_id, env.at.ledger.shards.count(run_id), _refuse_ended(env, run_id))
             return
         done = cancel_run(env.at, run_id)
         _show_cancel(screen, run_id, done.counts, done.abandoned)
@@ -164,10 +164,10 @@ def _confirmed(question: str) -> bool:
 
 def _refuse_ended(env: Environment, run_id: str) -> int:
     """How many shards a cancel would give up; PlanError if the run has ended."""
-    run = env.at.ledger.get_run(run_id)
+    run = env.at.ledger.runs.get(run_id)
     if run.state.ended:
         raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
-    return env.at.ledger.count(run_id).pending
+    return env.at.ledger.shards.count(run_id).pending
 
 
 def _show_cancel(screen: Screen, run_id: str, counts: Counts, abandoned: int) -> None:

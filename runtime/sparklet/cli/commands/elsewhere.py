@@ -110,7 +110,7 @@ def commands(
         jobs = [ElsewhereJob(script, tuple(job.inputs or ()), job.output, params, tuple(arguments or ()), files)]
     else:
         with environment(where.choice(reading=True), screen) as env:
-            run = env.at.ledger.get_run(run_id)
+            run = env.at.ledger.runs.get(run_id)
             numbers = selected(env.at, run_id, opt.parse_shards(shards), cause)
             if engine.engine == FARGATE or (engine.engine == "all" and numbers):
                 tasks = [_tasks(env.at, run_id, numbers, engine.places())]
@@ -128,7 +128,7 @@ def commands(
 
 def _tasks(at: Deployment, run_id: str, numbers: tuple[int, ...], places: Places) -> list[Command | str]:
     """A task of ECS for each of these shards that has FAILED; of all, if none is named."""
-    failed = [record.number for record in at.ledger.shards(run_id, ShardState.FAILED)]
+    failed = [record.number for record in at.ledger.shards.list(run_id, ShardState.FAILED)]
     tasks: list[Command | str] = [fargate(run_id, n, places) for n in failed if not numbers or n in numbers]
     return tasks or ["# none of these shards has FAILED"]
 
@@ -138,7 +138,7 @@ def _jobs(at: Deployment, run: Run, numbers: tuple[int, ...]) -> Iterator[Elsewh
     if not numbers:
         yield job_of_run(run)
     for number in numbers:
-        yield job_of_shard(run, planned_shard(at, at.ledger.get_shard(run.run_id, number)))
+        yield job_of_shard(run, planned_shard(at, at.ledger.shards.get(run.run_id, number)))
 
 
 def _commands(job: ElsewhereJob, engine: str, places: Places) -> list[Command | str]:

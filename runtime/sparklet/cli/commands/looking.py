@@ -57,9 +57,9 @@ def status(
         if object_uri:
             _show_fate(screen, run_id, object_fate(env.at, run_id, _stored(env, run_id, object_uri)))
             return
-        found = env.at.ledger.get_run(run_id)
+        found = env.at.ledger.runs.get(run_id)
         view = look(env, found, figures)
-        records = list(env.at.ledger.shards(run_id)) if shards else None
+        records = list(env.at.ledger.shards.list(run_id)) if shards else None
         differences = tuple(verify(env.at, run_id)) if compare else None
         show_summary(env, screen, run_id, view.summary, records, view, differences)
     raise typer.Exit(exit_code(view.summary.state))
@@ -79,7 +79,7 @@ def runs(where: opt.Where) -> None:
     """List all runs, newest first."""
     screen = where.screen()
     with environment(where.choice(reading=True), screen) as env:
-        found = list(env.at.ledger.list_runs())
+        found = list(env.at.ledger.runs.list())
     if where.as_json:
         screen.document([run_document(each) for each in found])
     elif found:
@@ -92,7 +92,7 @@ def explain(run_id: opt.RunId, where: opt.Where) -> None:
     """Group a run's failures by cause: an example, the likely reason, what to do, and the command to type."""
     screen = where.screen()
     with environment(where.choice(reading=True), screen) as env:
-        run = env.at.ledger.get_run(run_id)
+        run = env.at.ledger.runs.get(run_id)
         groups = causes_of(env.at, run)
         if where.as_json:
             screen.document([group_document(env, run_id, group) for group in groups])
@@ -100,7 +100,7 @@ def explain(run_id: opt.RunId, where: opt.Where) -> None:
         for group in groups:
             screen.out.print(group_table(env, run_id, group))
         if not run.state.ended:
-            for number, since in observe(run, env.at.ledger.shards(run_id), env.at.clock.now_s()).lost:
+            for number, since in observe(run, env.at.ledger.shards.list(run_id), env.at.clock.now_s()).lost:
                 screen.say(lost_text(number, since))
     if not groups:
         screen.say(f"no shard of {run_id} has failed" + ("" if run.state.ended else " so far"))
@@ -121,9 +121,9 @@ def logs(
     """Show what the workers and the script wrote, each line with its shard and attempt; --json: a line each, raw."""
     screen = where.screen()
     with environment(where.choice(reading=True), screen) as env:
-        run = env.at.ledger.get_run(run_id)
+        run = env.at.ledger.runs.get(run_id)
         if shard is not None:
-            env.at.ledger.get_shard(run_id, shard)
+            env.at.ledger.shards.get(run_id, shard)
         reader = LogReader(env.logs, run_id, shard, attempt, run.created_s)
         try:
             shown = _show_lines(env, reader, where.as_json, follow)
@@ -138,7 +138,7 @@ def _show_lines(env: Environment, reader: LogReader, as_json: bool, follow: bool
     """Write the lines there are; with ``follow`` until the run has ended. How many."""
     shown, last = 0, None
     while True:
-        ended = not follow or env.at.ledger.get_run(reader.run_id).state.ended
+        ended = not follow or env.at.ledger.runs.get(reader.run_id).state.ended
         for line in reader.lines():
             sys.stdout.write(json.dumps(line.document()) + "\n" if as_json else _text(line, last))
             shown, last = shown + 1, line

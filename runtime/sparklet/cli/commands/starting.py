@@ -130,7 +130,7 @@ def resume(run_id: opt.RunId, workers: opt.LocalWorkers, where: opt.Where, price
     """
     screen, figures = where.screen(), load_prices(prices)
     with environment(workers.choice(where), screen) as env:
-        run = env.at.ledger.get_run(run_id)
+        run = env.at.ledger.runs.get(run_id)
         go_on(env, run, screen, by_machine=was_driven(env, run))
         finish(env, run_id, screen, figures)
 

@@ -44,15 +44,15 @@ def cancel(at: Deployment, run_id: str) -> Cancelled:
     PlanError
         If the run has ended otherwise.
     """
-    run = at.ledger.cancel_run(run_id)
+    run = at.ledger.runs.cancel(run_id)
     if run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
     cancel_follow_ups(at, run)
     if run.state.ended:
-        return Cancelled(run, 0, at.ledger.count(run_id))
+        return Cancelled(run, 0, at.ledger.shards.count(run_id))
     run = seal_as_it_is(at, run)
     abandoned = give_up(at, run)
-    return Cancelled(run, abandoned, at.ledger.count(run_id))
+    return Cancelled(run, abandoned, at.ledger.shards.count(run_id))
 
 
 def cancel_follow_ups(at: Deployment, run: Run) -> None:
@@ -67,18 +67,18 @@ def seal_as_it_is(at: Deployment, run: Run) -> Run:
     if run.sealed:
         return run
     sealed = Sealed()
-    for part in at.ledger.parts(run.run_id):
+    for part in at.ledger.runs.parts(run.run_id):
         if not part.dispatched:
             enter_part(at, run, part, at.store.get(at.part_uri(run.run_id, part.part)))
-            at.ledger.mark_dispatched(run.run_id, part.index)
+            at.ledger.runs.mark_dispatched(run.run_id, part.index)
         sealed = sealed.and_part(part)
     skipped = {NOT_PLANNED: 0, **sealed.skipped}
     try:
-        at.ledger.seal_plan(run.run_id, sealed.shards, sealed.objects, sealed.size_bytes, skipped)
+        at.ledger.runs.seal_plan(run.run_id, sealed.shards, sealed.objects, sealed.size_bytes, skipped)
     except CheckpointConflictError:
-        if not at.ledger.get_run(run.run_id).sealed:
+        if not at.ledger.runs.get(run.run_id).sealed:
             raise
-    return at.ledger.get_run(run.run_id)
+    return at.ledger.runs.get(run.run_id)
 
 
 def give_up(at: Deployment, run: Run) -> int:
@@ -87,11 +87,11 @@ def give_up(at: Deployment, run: Run) -> int:
     The index guides: what it does not show yet, or what would take too long, is given up the next time.
     """
     abandoned = 0
-    for record in for_a_while(at.clock, at.ledger.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
-        at.ledger.lapse(record, run.options.max_attempts)
-    waiting = at.ledger.expired(run.run_id, ShardState.PENDING, at.clock.now_s() + LEASE_GRACE_S)
+    for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
+        at.ledger.attempts.lapse(record, run.options.max_attempts)
+    waiting = at.ledger.shards.expired(run.run_id, ShardState.PENDING, at.clock.now_s() + LEASE_GRACE_S)
     for record in for_a_while(at.clock, waiting):
-        abandoned += at.ledger.abandon(record, _cancelled(record))
+        abandoned += at.ledger.attempts.abandon(record, _cancelled(record))
     return abandoned
 
 

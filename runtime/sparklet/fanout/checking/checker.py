@@ -68,7 +68,7 @@ def check(
     planner_silent_s
         How long a planner may seal no part before its work is continued here.
     """
-    report = _checked(at, at.ledger.get_run(run_id), max(stall_s, STALL_S), planner_silent_s)
+    report = _checked(at, at.ledger.runs.get(run_id), max(stall_s, STALL_S), planner_silent_s)
     _measure(at, report)
     return report
 
@@ -79,10 +79,10 @@ def _checked(at: Deployment, run: Run, stall_s: float, planner_silent_s: float) 
     if run.cancelled_s is not None:
         return _settle_cancelled(at, run)
     outbox = Outbox(at, run)
-    parts = () if run.sealed else tuple(at.ledger.parts(run.run_id))
+    parts = () if run.sealed else tuple(at.ledger.runs.parts(run.run_id))
     lapsed, exhausted = _lapse(at, run, outbox)
     abandoned = _abandon_overdue(at, run)
-    counts = at.ledger.glance(run.run_id)
+    counts = at.ledger.shards.glance(run.run_id)
     requeued = _requeue(at, run, counts, stall_s, _undispatched_from(parts), outbox)
     report = CheckReport(run, counts, lapsed, exhausted, requeued, abandoned)
     if not run.sealed:
@@ -94,7 +94,9 @@ def _ended(at: Deployment, run: Run) -> CheckReport:
     """An ended run needs nothing, unless its manifests were lost, or nobody was told."""
     summary = None if has_manifest(at, run.run_id) else write_manifests(at, run, run.state)
     untold = tell(at, run, summary) if owes_notice(at, run) else ""
-    return CheckReport(run, summary.counts if summary else at.ledger.count(run.run_id), summary=summary, untold=untold)
+    return CheckReport(
+        run, summary.counts if summary else at.ledger.shards.count(run.run_id), summary=summary, untold=untold
+    )
 
 
 def _settle_cancelled(at: Deployment, run: Run) -> CheckReport:
@@ -103,11 +105,11 @@ def _settle_cancelled(at: Deployment, run: Run) -> CheckReport:
     try:
         run = seal_as_it_is(at, run)
     except SparkletError:
-        if not _overdue(at, run) or at.ledger.count(run.run_id).open:
+        if not _overdue(at, run) or at.ledger.shards.count(run.run_id).open:
             raise
         return _end(at, CheckReport(run, Counts()), RunState.CANCELLED)  # a part of its plan is lost
     abandoned = give_up(at, run)
-    report = CheckReport(run, at.ledger.glance(run.run_id), abandoned=abandoned)
+    report = CheckReport(run, at.ledger.shards.glance(run.run_id), abandoned=abandoned)
     return report if report.counts.open else _finish(at, report)
 
 
@@ -138,8 +140,8 @@ def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
 
     def owed() -> Iterator[str]:
         nonlocal lapsed, exhausted
-        for record in for_a_while(at.clock, at.ledger.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
-            if now := at.ledger.lapse(record, run.options.max_attempts):
+        for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
+            if now := at.ledger.attempts.lapse(record, run.options.max_attempts):
                 lapsed += 1
                 exhausted += now.state is ShardState.FAILED
                 if now.state is ShardState.PENDING:
@@ -160,10 +162,10 @@ def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_f
         return 0
 
     def owed() -> Iterator[str]:
-        for record in for_a_while(at.clock, at.ledger.expired(run.run_id, ShardState.PENDING, now_s - age_s)):
+        for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s - age_s)):
             if planner_from is not None and record.number >= planner_from:
                 continue  # its planner sends the message, or whoever continues its work
-            if _is_due(record, now_s, age_s) and (counted := at.ledger.count_requeue(record)):
+            if _is_due(record, now_s, age_s) and (counted := at.ledger.attempts.count_requeue(record)):
                 yield counted.ref.to_body()
 
     return outbox.send(owed())
@@ -181,10 +183,10 @@ def _stalled(at: Deployment, run: Run, now_s: float, stall_s: float) -> bool:
     for as long behind another run, and the back-off doubles: a few passes in hours.
     """
     since_s = now_s - stall_s
-    waiting = islice(at.ledger.expired(run.run_id, ShardState.PENDING, since_s), WAITING_LOOKED_AT)
+    waiting = islice(at.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s), WAITING_LOOKED_AT)
     if not any(_is_due(record, now_s, stall_s) for record in waiting):
         return False
-    return all(r.state is not ShardState.RUNNING and r.changed_s < since_s for r in at.ledger.shards(run.run_id))
+    return all(r.state is not ShardState.RUNNING and r.changed_s < since_s for r in at.ledger.shards.list(run.run_id))
 
 
 # --- planning -------------------------------------------------------------------
@@ -209,7 +211,7 @@ def _continue_planning(
     except CheckpointConflictError:
         return report  # it was not dead
     except SparkletError:
-        if not _overdue(at, run) or at.ledger.count(run.run_id).open:
+        if not _overdue(at, run) or at.ledger.shards.count(run.run_id).open:
             raise
         return _end(at, report, RunState.FAILED)  # its plan cannot be finished, and its time is over
 
@@ -247,10 +249,10 @@ def _abandon_overdue(at: Deployment, run: Run) -> int:
         return 0
     now_s, limit_s = at.clock.now_s(), run.options.time_limit_s
     abandoned = 0
-    for record in for_a_while(at.clock, at.ledger.expired(run.run_id, ShardState.PENDING, now_s)):
+    for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s)):
         if record.generation and now_s < record.changed_s + limit_s:
             continue
-        abandoned += at.ledger.abandon(record, _time_is_over(record, limit_s))
+        abandoned += at.ledger.attempts.abandon(record, _time_is_over(record, limit_s))
     return abandoned
 
 
@@ -269,7 +271,7 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     judge = check_run(at, run) if run.cancelled_s is None else None
     if judge and not (judge := _driven(at, judge)).state.ended:
         return replace(report, check_run=judge)  # it was entered once all shards had ended: no need to count again
-    counts = at.ledger.count(run.run_id)
+    counts = at.ledger.shards.count(run.run_id)
     if counts.open or counts.total != run.shard_count:
         return report
     if run.cancelled_s is not None:
@@ -294,7 +296,7 @@ def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:
     """Manifests first: a checker that dies between the two leaves an open run, and the next one writes them again."""
     run = report.run
     summary = write_manifests(at, run, state)
-    ended = at.ledger.finish_run(run.run_id, run.generation, state)
+    ended = at.ledger.runs.finish(run.run_id, run.generation, state)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(at, ended, ended.state)  # a redrive came and went between: ours are out of date
     untold = tell(at, ended, summary) if owes_notice(at, ended) else ""

@@ -28,7 +28,7 @@ def ended_runs(at: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> I
     check or next run, whose scripts lie with it, nor a check or next run whose parent is still there.
     """
     now_s, kept = at.clock.now_s(), 0
-    for run in at.ledger.list_runs():
+    for run in at.ledger.runs.list():
         if not run.state.ended or _is_needed(at, run):
             continue
         kept += 1
@@ -39,7 +39,7 @@ def ended_runs(at: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> I
 
 def named_run(at: Deployment, run_id: str) -> Run:
     """One run, if it has ended and so has what follows it; else PlanError."""
-    run = at.ledger.get_run(run_id)
+    run = at.ledger.runs.get(run_id)
     if _is_needed(at, run):
         raise PlanError(f"the run {run_id} belongs to {run.parent}, which may be redriven; clean that one first")
     if not run.state.ended:
@@ -76,11 +76,11 @@ def clean(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
 
     Once it is retired nothing follows it any more; PlanError if what follows it already is open and needs its files.
     """
-    _refuse_open_follow_ups(at, at.ledger.retire_run(run.run_id))
+    _refuse_open_follow_ups(at, at.ledger.runs.retire(run.run_id))
     found = files_of(at, run, folders)
     for folder in folders:
         at.store.delete_all(info.uri for info in at.store.list(folder))
-    at.ledger.delete_run(run.run_id)
+    at.ledger.runs.delete(run.run_id)
     return found
 
 

@@ -75,13 +75,13 @@ def at_a_glance(
     since_s = at.clock.now_s() - MANIFESTS_OF_S
     for run in ended:
         if run.ended_s and run.ended_s > since_s and run.shard_count is not None:
-            yield from _in_manifest(at, run, at.ledger.glance(run.run_id))
+            yield from _in_manifest(at, run, at.ledger.shards.glance(run.run_id))
 
 
 def verify(at: Deployment, run_id: str) -> Iterator[Difference]:
     """Everything that can be compared of one run: a whole pass over its shards, and a listing of its output."""
-    run = at.ledger.get_run(run_id)
-    counts = at.ledger.count(run_id)
+    run = at.ledger.runs.get(run_id)
+    counts = at.ledger.shards.count(run_id)
     if run.shard_count is not None and counts.total != run.shard_count:
         found = f"the ledger has {counts.total} shards, the sealed plan {run.shard_count}"
         yield Difference(Kind.COUNTS, run_id, found, abs(counts.total - run.shard_count))
@@ -167,7 +167,7 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
         if name and not name.rpartition("/")[2].startswith(("_", ".")) and int(number) < run.shard_count:
             has_data[int(number)] = 1
     lacking, examples = 0, list[int]()
-    for record in at.ledger.shards(run.run_id, ShardState.SUCCEEDED):
+    for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
         if record.rows and not has_data[record.number] and not _elsewhere(at, run, record):
             lacking += 1
             examples += [record.number] if len(examples) < MOST_EXAMPLES else []

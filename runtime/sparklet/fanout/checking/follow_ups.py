@@ -125,7 +125,7 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
         return None
     earlier = [at.known_run(next_id(run.run_id, generation)) for generation in range(run.generation)]
     for each in filter(None, earlier):
-        at.ledger.cancel_run(each.run_id)
+        at.ledger.runs.cancel(each.run_id)
     options = run.options
     return _enter(
         at,
@@ -162,7 +162,7 @@ def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]
     """Patterns of what FAILED shards have published, not more than are told apart; the others publish nothing."""
     if not counts.failed:
         return ()
-    won = (record.number for record in at.ledger.shards(run.run_id, ShardState.FAILED) if record.winner)
+    won = (record.number for record in at.ledger.shards.list(run.run_id, ShardState.FAILED) if record.winner)
     return tuple(f"{run.shard_prefix}{number:06d}/**" for number in islice(won, MAX_LEFT_OUT + 1))
 
 
@@ -178,9 +178,9 @@ def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:
 
 def _enter(at: Deployment, run: Run) -> Run:
     try:
-        at.ledger.create_run(run)
+        at.ledger.runs.create(run)
     except RunExistsError:  # somebody was quicker
-        return at.ledger.get_run(run.run_id)
+        return at.ledger.runs.get(run.run_id)
     return run
 
 
@@ -194,7 +194,7 @@ def _summary(at: Deployment, run: Run, state: RunState) -> bytes:
 def _as_follow_up(at: Deployment, run: Run) -> FollowUp:
     if run.state not in (RunState.FAILED, RunState.CANCELLED):
         return FollowUp(run.run_id, run.state)
-    failed = next(at.ledger.shards(run.run_id, ShardState.FAILED), None)
+    failed = next(at.ledger.shards.list(run.run_id, ShardState.FAILED), None)
     if failed is None:  # it could not be planned in time, or was cancelled when its work was done
         return FollowUp(run.run_id, run.state, str(run.state), f"the run {run.run_id} has ended as {run.state}")
     return FollowUp(run.run_id, run.state, failed.error_class, failed.error_message)

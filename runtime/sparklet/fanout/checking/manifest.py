@@ -39,7 +39,7 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
     """
     tally = Tally()
     files = {name: _ResultFiles(at, run.run_id, name, shards_per_file) for name in ("SUCCEEDED", "FAILED", "PENDING")}
-    for record in at.ledger.shards(run.run_id):
+    for record in at.ledger.shards.list(run.run_id):
         tally.add(record)
         files[_FILE_OF_STATE[record.state]].add(record)
     written = {name: result.close() for name, result in sorted(files.items())}

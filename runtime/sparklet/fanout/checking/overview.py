@@ -62,5 +62,5 @@ def _waiting_s(at: Deployment, report: CheckReport) -> float:
     if not report.counts.pending:
         return 0.0
     now_s = at.clock.now_s()
-    oldest = next(iter(at.ledger.expired(report.run.run_id, ShardState.PENDING, now_s)), None)
+    oldest = next(iter(at.ledger.shards.expired(report.run.run_id, ShardState.PENDING, now_s)), None)
     return max(0.0, now_s - oldest.changed_s) if oldest else 0.0

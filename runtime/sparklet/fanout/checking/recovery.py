@@ -43,7 +43,7 @@ def consume(at: Deployment, letter: Message) -> LetterFate:
         return keep(at, letter, str(error))
     for _ in range(MOST_TRIES):
         try:
-            run, record = at.ledger.get_run(ref.run_id), at.ledger.get_shard(ref.run_id, ref.shard)
+            run, record = at.ledger.runs.get(ref.run_id), at.ledger.shards.get(ref.run_id, ref.shard)
         except (RunNotFoundError, ShardNotFoundError) as error:
             return keep(at, letter, str(error))
         if run.dispatch is Dispatch.MAP:
@@ -75,16 +75,16 @@ def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, max_attempts: in
     if record.state is ShardState.RUNNING:
         if record.lease_end_s > at.clock.now_s():
             return LetterFate.DROPPED  # if its owner dies, the checker sends a new message
-        lapsed = at.ledger.lapse(record, max_attempts)
+        lapsed = at.ledger.attempts.lapse(record, max_attempts)
         if lapsed is None:
             return None
         if lapsed.state is ShardState.FAILED:
             return LetterFate.FAILED
         record = lapsed
     if record.attempts < max_attempts and record.unrun < MOST_RESENDS:
-        counted = at.ledger.count_requeue(record, unrun=True)
+        counted = at.ledger.attempts.count_requeue(record, unrun=True)
         return LetterFate.SENT_AGAIN if counted and at.queue.send([counted.ref.to_body()]) else None
-    return LetterFate.FAILED if at.ledger.abandon(record, _last_cause(record)) else None
+    return LetterFate.FAILED if at.ledger.attempts.abandon(record, _last_cause(record)) else None
 
 
 def _has_newer(letter: Message, record: ShardRecord) -> bool:

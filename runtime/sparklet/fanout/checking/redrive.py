@@ -55,8 +55,10 @@ def redrive(
     again = _any_failed(at, run_id, shards)
     judged_again = not again and shards is None and _only_its_check_failed(at, run)
     if again or judged_again:
-        run = at.ledger.start_generation(run_id, run.generation + 1, script or run.scripts[-1])
-        moved = sum(at.ledger.redrive(run_id, n, run.generation) is not None for n in _failed(at, run_id, shards))
+        run = at.ledger.runs.start_generation(run_id, run.generation + 1, script or run.scripts[-1])
+        moved = sum(
+            at.ledger.attempts.redrive(run_id, n, run.generation) is not None for n in _failed(at, run_id, shards)
+        )
     run = _reopened(at, run_id, run.generation if moved else None)
     unstarted = 0
 
@@ -86,7 +88,7 @@ def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | 
         If there are none; it names the causes that there are.
     """
     chosen, seen = [], set()
-    for record in at.ledger.shards(run_id, ShardState.FAILED):
+    for record in at.ledger.shards.list(run_id, ShardState.FAILED):
         seen.add(record.error_class or "(no cause given)")
         if (among is None or record.number in among) and matches_cause(record, cause):
             chosen.append(record.number)
@@ -98,7 +100,7 @@ def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | 
 
 def redrivable(at: Deployment, run_id: str) -> Run:
     """The run, if its failed shards can be done again now; else PlanError."""
-    run = at.ledger.get_run(run_id)
+    run = at.ledger.runs.get(run_id)
     if run.cancelled_s is not None and not run.state.ended:
         raise PlanError(f"the run {run_id} is being cancelled; redrive it once it has ended (sparklet watch {run_id})")
     if not run.sealed:
@@ -113,7 +115,7 @@ def _refuse_unfit(at: Deployment, run_id: str, shards: Sequence[int] | None) -> 
     unfit = []
     for number in shards or ():
         try:
-            state: str = at.ledger.get_shard(run_id, number).state
+            state: str = at.ledger.shards.get(run_id, number).state
         except ShardNotFoundError:
             state = "unknown"
         if state != ShardState.FAILED:
@@ -126,7 +128,7 @@ def _refuse_unfit(at: Deployment, run_id: str, shards: Sequence[int] | None) -> 
 def _failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> Iterator[int]:
     if shards is not None:
         return iter(shards)
-    return (record.number for record in at.ledger.shards(run_id, ShardState.FAILED))
+    return (record.number for record in at.ledger.shards.list(run_id, ShardState.FAILED))
 
 
 def _any_failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> bool:
@@ -146,11 +148,11 @@ def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:
     there. One more generation with the same script opens it again; and if somebody cancelled the run
     meanwhile, it is cancelled again, so that the next check gives up the shards moved since.
     """
-    run = at.ledger.get_run(run_id)
-    if run.state.ended and next(at.ledger.shards(run_id, ShardState.PENDING), None):
+    run = at.ledger.runs.get(run_id)
+    if run.state.ended and next(at.ledger.shards.list(run_id, ShardState.PENDING), None):
         meant = run.state is RunState.CANCELLED and run.generation == opened
-        run = at.ledger.start_generation(run_id, run.generation + 1, run.scripts[-1])
-        return at.ledger.cancel_run(run_id) if meant else run
+        run = at.ledger.runs.start_generation(run_id, run.generation + 1, run.scripts[-1])
+        return at.ledger.runs.cancel(run_id) if meant else run
     return run
 
 
@@ -158,6 +160,6 @@ def _unstarted(at: Deployment, run: Run) -> Iterator[ShardRecord]:
     """Redriven shards that nobody has claimed yet: none of them may be left without a message, if it needs one."""
     if run.state.ended or run.cancelled_s is not None:
         return
-    for record in at.ledger.shards(run.run_id, ShardState.PENDING):
+    for record in at.ledger.shards.list(run.run_id, ShardState.PENDING):
         if record.generation and not record.attempts:
             yield record

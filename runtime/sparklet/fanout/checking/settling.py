@@ -32,7 +32,7 @@ def settle(at: Deployment, runs: Iterable[Run], differing: Collection[str]) -> N
     """Leave these ended runs alone from now on, but for those that differ; a redrive since they were read wins."""
     for run in runs:
         if run.run_id not in differing:
-            at.ledger.settle_run(run)
+            at.ledger.runs.finalize(run)
 
 
 def find_forgotten(at: Deployment) -> int:
@@ -41,8 +41,8 @@ def find_forgotten(at: Deployment) -> int:
     An older Sparklet, or whoever nobody thought of, may have entered or redriven a run without saying so.
     """
     found = 0
-    for run in at.ledger.settled_in_turn():
+    for run in at.ledger.runs.next_finalized():
         if not run.state.ended or owes_notice(at, run):
-            at.ledger.unsettle_run(run)
+            at.ledger.runs.unfinalize(run)
             found += 1
     return found

@@ -48,5 +48,5 @@ def tell(at: Deployment, run: Run, summary: Summary | None = None) -> str:
         at.notifier.notify(Notice.of_run(run, {**figures(run, summary), **follow_ups}))
     except NoticeError as error:
         return str(error)
-    at.ledger.mark_notified(run.run_id, run.generation)
+    at.ledger.runs.mark_notified(run.run_id, run.generation)
     return ""

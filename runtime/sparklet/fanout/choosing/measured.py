@@ -31,7 +31,7 @@ def assumed(bytes_a_shard: float, prices: Prices) -> ShardTime:
 
 def shard_time(ledger: Ledger, name: str, bytes_a_shard: float, prices: Prices) -> ShardTime:
     """A shard's time by the newest run of the name that has succeeded shards, scaled to so many bytes a shard."""
-    for run in islice(ledger.list_runs(), MOST_RUNS):
+    for run in islice(ledger.runs.list(), MOST_RUNS):
         if run.name == name and run.sealed and (found := _measured(ledger, run, bytes_a_shard, prices)):
             return found
     return assumed(bytes_a_shard, prices)
@@ -39,7 +39,7 @@ def shard_time(ledger: Ledger, name: str, bytes_a_shard: float, prices: Prices) 
 
 def _measured(ledger: Ledger, run: Run, bytes_a_shard: float, prices: Prices) -> ShardTime | None:
     times_s, sizes = [], []
-    for record in islice(ledger.shards(run.run_id, ShardState.SUCCEEDED), MOST_SHARDS):
+    for record in islice(ledger.shards.list(run.run_id, ShardState.SUCCEEDED), MOST_SHARDS):
         times_s.append(record.took_s)
         sizes.append(record.size_bytes)
     if not times_s:

@@ -67,7 +67,7 @@ def _check(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -> 
 def _wave(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -> Answer:
     """Check, then hand out what is PENDING."""
     run_id, number = _run_id(event), _count(event, "wave")
-    if (run := at.ledger.get_run(run_id)).dispatch is not Dispatch.MAP:
+    if (run := at.ledger.runs.get(run_id)).dispatch is not Dispatch.MAP:
         raise PlanError(f"the shards of {run_id} are handed out by {run.dispatch}; the loop machine drives such a run")
     report = check(at, run_id)
     run, counts = report.run, report.counts
@@ -117,12 +117,12 @@ def _record(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) ->
 def _give_up(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -> Answer:
     """PENDING → FAILED, if the ledger too says that more has failed than the run puts up with."""
     run_id, reason = _run_id(event), _text(event, "reason")
-    counts, run = at.ledger.count(run_id), at.ledger.get_run(run_id)
+    counts, run = at.ledger.shards.count(run_id), at.ledger.runs.get(run_id)
     tolerated = tolerated_failures(run.options, counts.total)
     if not run.state.ended and run.sealed and tolerated is not None and counts.failed > tolerated:
         failure = Failure(TOLERANCE_EXCEEDED, f"not done: more shards failed than the run tolerates ({reason})", False)
-        for record in at.ledger.shards(run_id, ShardState.PENDING):
-            at.measure(SHARDS_FAILED, at.ledger.abandon(record, failure))
+        for record in at.ledger.shards.list(run_id, ShardState.PENDING):
+            at.measure(SHARDS_FAILED, at.ledger.attempts.abandon(record, failure))
     return _check(at, settings, event)
 
 
@@ -145,7 +145,9 @@ STEPS: Mapping[str, Callable[[Deployment, StepSettings, Mapping[str, Any]], Answ
 def _told(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Answer:
     """How a run stands, as machines are told."""
     run = report.run
-    counts = at.ledger.glance(run.run_id) if report.planned else report.counts  # which are those before it was planned
+    counts = (
+        at.ledger.shards.glance(run.run_id) if report.planned else report.counts
+    )  # which are those before it was planned
     log_untold(report)
     return {
         "run_id": run.run_id,

@@ -122,7 +122,7 @@ class _Waiting:
 
     def shards(self) -> Iterator[ShardRecord]:
         """PENDING shards in order of number, but for those that were handed out in vain not long ago."""
-        for record in self.at.ledger.shards(self.run.run_id, ShardState.PENDING):
+        for record in self.at.ledger.shards.list(self.run.run_id, ShardState.PENDING):
             if record.number > self.earlier.last or record.changed_s > self.earlier.at_s:
                 yield record
             elif again := self._again(record):
@@ -133,16 +133,16 @@ class _Waiting:
         if self.at.clock.now_s() - record.changed_s < UNCLAIMED_S * 2 ** min(record.requeues, MOST_UNCLAIMED):
             return None
         if record.requeues >= MOST_UNCLAIMED and self._stalled():
-            given_up = self.at.ledger.abandon(record, _unclaimed(record))
+            given_up = self.at.ledger.attempts.abandon(record, _unclaimed(record))
             self.at.measure(SHARDS_FAILED, given_up)
             self.abandoned += given_up
             return None
-        return self.at.ledger.count_requeue(record)
+        return self.at.ledger.attempts.count_requeue(record)
 
     def _stalled(self) -> bool:
         """Whether no shard of the run is in work or has changed since the last wave; asked for once a wave at most."""
         if self.stalled is None:
-            records = self.at.ledger.shards(self.run.run_id)
+            records = self.at.ledger.shards.list(self.run.run_id)
             self.stalled = all(
                 record.state is not ShardState.RUNNING and record.changed_s <= self.earlier.at_s for record in records
             )

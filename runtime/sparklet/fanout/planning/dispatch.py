@@ -75,7 +75,7 @@ def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbo
     """
     records = enter_part(at, run, part, body)
     outbox.send(_until_cancelled(at, run.run_id, records))
-    at.ledger.mark_dispatched(run.run_id, part.index)
+    at.ledger.runs.mark_dispatched(run.run_id, part.index)
 
 
 def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[ShardRecord]:
@@ -94,7 +94,7 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
     except EventError as error:
         raise PlanError(f"the plan part {uri} is damaged: {error}; {ANOTHER_RUN}") from error
     _refuse_damaged(uri, part, records)
-    at.ledger.add_shards(records)
+    at.ledger.shards.add(records)
     for number, failure in oversize.items():
         _give_up(at, run.run_id, number, failure)
     return [record for record in records if record.number not in oversize]
@@ -105,7 +105,7 @@ def _until_cancelled(at: Deployment, run_id: str, records: list[ShardRecord]) ->
     asked_s = at.clock.now_s()
     for record in records:
         if at.clock.now_s() - asked_s > ASK_EVERY_S:
-            if at.ledger.get_run(run_id).cancelled_s is not None:
+            if at.ledger.runs.get(run_id).cancelled_s is not None:
                 raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is dispatched")
             asked_s = at.clock.now_s()
         yield record.ref.to_body()
@@ -146,6 +146,6 @@ def _read_part(run: Run, part: str, body: bytes, now_s: float) -> tuple[list[Sha
 
 def _give_up(at: Deployment, run_id: str, number: int, failure: Failure) -> None:
     """End a shard that no function should attempt; one that has ended stays as it is."""
-    record = at.ledger.get_shard(run_id, number)
-    while record.state is ShardState.PENDING and not at.ledger.abandon(record, failure):
-        record = at.ledger.get_shard(run_id, number)
+    record = at.ledger.shards.get(run_id, number)
+    while record.state is ShardState.PENDING and not at.ledger.attempts.abandon(record, failure):
+        record = at.ledger.shards.get(run_id, number)

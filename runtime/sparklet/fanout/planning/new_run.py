@@ -119,7 +119,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         keep_script(at, script)
     keep_lists(at, request.lists, run.lists)
     try:
-        at.ledger.create_run(run)
+        at.ledger.runs.create(run)
     except RunExistsError:
         if not (known := at.known_run(run_id)):  # else somebody was quicker
             raise

@@ -16,7 +16,7 @@ PUBLISHED = ("shard=", "batch=")  # what the names of folders begin with that Sp
 
 def refuse_outputs(at: Deployment, run: Run) -> None:
     """PlanError if a run that is not in the ledger yet may not write where it wants to."""
-    open_runs = [other for other in at.ledger.unsettled_runs() if not other.state.ended]
+    open_runs = [other for other in at.ledger.runs.unfinalized() if not other.state.ended]
     for folder in _folders(run):
         for other in open_runs:
             _refuse_beside(run, other, folder)
@@ -66,7 +66,7 @@ def make_room(at: Deployment, run: Run) -> None:
 
 def overtaken_by(at: Deployment, run: Run) -> str:
     """Which later run has replaced what this one wrote, or plans again what this one has not done; "" if none."""
-    for other in at.ledger.list_runs():
+    for other in at.ledger.runs.list():
         if other.created_s < run.created_s:
             return ""
         if other.run_id == run.run_id:
@@ -75,7 +75,7 @@ def overtaken_by(at: Deployment, run: Run) -> str:
         if shared and other.options.existing == "overwrite" and other.parent != run.run_id:
             return f"the run {other.run_id} has replaced what it wrote"
         both_incremental = run.options.incremental and other.options.incremental and other.name == run.name
-        if both_incremental and (not other.state.ended or next(at.ledger.parts(other.run_id), None)):
+        if both_incremental and (not other.state.ended or next(at.ledger.runs.parts(other.run_id), None)):
             return f"the later run {other.run_id} plans again what it has not done; redrive that one"
     return ""
 

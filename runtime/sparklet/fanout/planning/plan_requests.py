@@ -66,14 +66,14 @@ def handle_request(
     given = _Given(event)
     with at.listing_once() as once:
         if given.keys == {"run_id"}:
-            run = at.ledger.get_run(given.text("run_id"))
+            run = at.ledger.runs.get(given.text("run_id"))
         else:
             usual = "max_shard_size" not in given.keys
             run = new_run(once, _fitted(run_request(event, request_id), settings, usual_largest=usual))
         try:
             run = _plan(once, run, remaining_s)
         except CheckpointConflictError:
-            run = at.ledger.get_run(run.run_id)
+            run = at.ledger.runs.get(run.run_id)
             if run.cancelled_s is None:
                 raise
     return _answer(at, run)
@@ -179,7 +179,7 @@ def _answer(at: Deployment, run: Run) -> dict[str, Any]:
     shards, objects, size_bytes, skipped = run.shard_count, run.object_count, run.size_bytes, run.skipped
     if shards is None:
         sealed = Sealed()
-        for part in at.ledger.parts(run.run_id):
+        for part in at.ledger.runs.parts(run.run_id):
             sealed = sealed.and_part(part)
         shards, objects, size_bytes, skipped = sealed.shards, sealed.objects, sealed.size_bytes, sealed.skipped
     return {

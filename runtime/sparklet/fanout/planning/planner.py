@@ -67,14 +67,14 @@ def plan(
     PlanError
         If the run is incremental and another of its name has not ended; or if one of its lists was changed.
     """
-    run = at.ledger.get_run(run_id)
+    run = at.ledger.runs.get(run_id)
     if run.cancelled_s is not None:
         if run.sealed:
             return run
         raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is planned")
     outbox = Outbox(at, run)
     sealed = Sealed()
-    for part in at.ledger.parts(run_id):
+    for part in at.ledger.runs.parts(run_id):
         if not part.dispatched:
             dispatch_part(at, run, part, at.store.get(at.part_uri(run_id, part.part)), outbox)
         sealed = sealed.and_part(part)
@@ -89,7 +89,7 @@ def plan(
         for group in _groups(planning.shards(), part_shards, part_bytes):
             planning.add(group)
             if stop():
-                return at.ledger.get_run(run_id)
+                return at.ledger.runs.get(run_id)
         return planning.seal()
 
 
@@ -165,9 +165,9 @@ class _Planning:
         """Seal the plan with what all parts hold."""
         done = self._sealed
         self._name_left_out(END, _difference(self._inventory.skipped, self._told))
-        self._at.ledger.seal_plan(self._run.run_id, done.shards, done.objects, done.size_bytes, self._skipped())
+        self._at.ledger.runs.seal_plan(self._run.run_id, done.shards, done.objects, done.size_bytes, self._skipped())
         self._tell(sealed=True)
-        return self._at.ledger.get_run(self._run.run_id)
+        return self._at.ledger.runs.get(self._run.run_id)
 
     def _name_left_out(self, name: str, skipped: Mapping[str, int]) -> None:
         if lines := self._left_out.take(named(skipped)):
@@ -184,7 +184,7 @@ class _Planning:
             position=group.position,
             skipped=_difference(group.skipped, self._told),
         )
-        self._at.ledger.add_part(self._run.run_id, part)
+        self._at.ledger.runs.add_part(self._run.run_id, part)
         self._told = group.skipped
         self._sealed = self._sealed.and_part(part)
         return part

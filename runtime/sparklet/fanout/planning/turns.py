@@ -15,7 +15,7 @@ from sparklet.model import Run, RunState
 
 def refuse_another_open(at: Deployment, name: str, run_id: str) -> None:
     """PlanError if an earlier run of the name is open: what it will have done is not known yet."""
-    for run in at.ledger.list_runs():
+    for run in at.ledger.runs.list():
         if run.name == name and run.run_id != run_id and not run.state.ended:
             raise PlanError(_busy(name, run.run_id))
 
@@ -33,7 +33,7 @@ def take_turn(at: Deployment, run: Run) -> None:
         if holder == run.run_id:
             return
         if holder and not _ended(at, holder):
-            at.ledger.finish_run(run.run_id, run.generation, RunState.FAILED)
+            at.ledger.runs.finish(run.run_id, run.generation, RunState.FAILED)
             raise PlanError(f"{_busy(run.name, holder)}; {run.run_id} has ended with nothing planned")
         try:
             at.store.put(f"{_folder(at, run.name)}{number + 1:08d}", run.run_id.encode(), create_only=True)

@@ -88,7 +88,7 @@ class _Tally:
 def explain(at: Deployment, run: Run) -> tuple[FailureGroup, ...]:
     """The causes of a run's failures as they stand now, the most frequent first."""
     tallies: dict[tuple[str, str], _Tally] = {}
-    for record in at.ledger.shards(run.run_id, ShardState.FAILED):
+    for record in at.ledger.shards.list(run.run_id, ShardState.FAILED):
         key = record.error_class, pattern_of(record.error_message)
         if key not in tallies and len(tallies) >= MOST_GROUPS:
             key = OTHER, ""

@@ -37,10 +37,10 @@ def object_fate(at: Deployment, run_id: str, uri: str) -> ObjectFate:
     PlanError
         If the object lies under no input of the run, and no list could have named it.
     """
-    run = at.ledger.get_run(run_id)
+    run = at.ledger.runs.get(run_id)
     if not run.lists and not any(_lies_under(uri, given) for given in run.inputs):
         raise PlanError(f"{uri} lies under no input of {run_id}; its inputs are {', '.join(run.inputs)}")
-    parts = list(at.ledger.parts(run_id))
+    parts = list(at.ledger.runs.parts(run_id))
     return ObjectFate(uri, tuple(_fates(at, run, parts, uri)), tuple(reasons_for(at, run, parts, uri)))
 
 
@@ -61,6 +61,6 @@ def _lies_under(uri: str, given: str) -> bool:
 
 def _record(at: Deployment, run_id: str, number: int) -> ShardRecord | None:
     try:
-        return at.ledger.get_shard(run_id, number)
+        return at.ledger.shards.get(run_id, number)
     except ShardNotFoundError:
         return None

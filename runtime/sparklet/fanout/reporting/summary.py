@@ -50,7 +50,7 @@ class Summary:
 def summarize(run: Run, ledger: Ledger, state: RunState | None = None) -> Summary:
     """Add up a run's shards as they stand now (strongly consistent, a whole pass), for a run that is in ``state``."""
     tally = Tally()
-    for record in ledger.shards(run.run_id):
+    for record in ledger.shards.list(run.run_id):
         tally.add(record)
     return tally.summary(run, state or run.state)
 

@@ -23,8 +23,8 @@ def worker(event: dict[str, Any], context: Any) -> dict[str, Any]:
     ledger, store = DynamoLedger(clients, table), S3Store(clients)
     ref = ShardRef.from_document(event["shard"])
     assert ref is not None
-    run = ledger.get_run(ref.run_id)
-    claim = ledger.claim(ref, "attempt", 60, 3, "log")
+    run = ledger.runs.get(ref.run_id)
+    claim = ledger.attempts.claim(ref, "attempt", 60, 3, "log")
     assert claim.status is ClaimStatus.GRANTED
     store.get(f"s3://{bucket}/runs/{ref.run_id}/plan/{claim.record.part}", claim.record.offset, claim.record.length)
     with tempfile.TemporaryDirectory() as folder:
@@ -36,7 +36,7 @@ def worker(event: dict[str, Any], context: Any) -> dict[str, Any]:
     store.put(mine + "-draft", b"rows")
     store.delete(mine + "-draft")
     SqsQueue(clients, queue_url).set_visibility(event["receipt"], 30)
-    ledger.succeed(ref.run_id, ref.shard, "attempt", ShardResult(rows=1))
+    ledger.attempts.succeed(ref.run_id, ref.shard, "attempt", ShardResult(rows=1))
     return {"refused": {name: _refused(attempt) for name, attempt in _forbidden(bucket, table, queue_url).items()}}
 
 
