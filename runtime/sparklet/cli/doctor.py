@@ -68,8 +68,7 @@ def examine_stack(name: str) -> list[Finding]:
         If it may not be looked at.
     """
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.stack_settings import stack_settings, unreserved_concurrency
-    from sparklet.aws.stacks import stack_outputs
+    from sparklet.aws.stacks import stack_outputs, stack_settings, unreserved_concurrency
     from sparklet.fanout.choosing.contradictions import contradictions
 
     clients = AwsClients()

@@ -8,8 +8,7 @@ from typing import Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
-from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.notices import notifier_for
+from sparklet.aws.messaging import SqsQueue, notifier_for
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
 from sparklet.errors import EventError, NoticeError, SparkletError

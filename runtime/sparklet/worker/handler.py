@@ -58,8 +58,7 @@ def _worker() -> Worker:
     settings, runner = _settings(), _runner()
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
-    from sparklet.aws.messaging import SqsQueue, queue_opener
-    from sparklet.aws.notices import notifier_for
+    from sparklet.aws.messaging import SqsQueue, notifier_for, queue_opener
     from sparklet.aws.s3 import S3Store, input_stores
 
     clients = AwsClients()

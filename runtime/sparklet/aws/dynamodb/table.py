@@ -1,4 +1,4 @@
-"""The ledger's table: what it looks like, and calls to it whose outcome is always told.
+"""The ledger's table: what it looks like, and calls to it whose outcome is always known.
 
 A conditional write ends in one of three ways, and ``Written`` says which: applied, refused (with the item that
 refused it), or unknown: the answer was lost on its way. After an unknown one the item is read again, strongly
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb.items import Attributes, Item, attribute, attributes
-from sparklet.aws.remedies import error_code, told
+from sparklet.aws.remedies import error_code, explained
 from sparklet.errors import LedgerError
 from sparklet.ports import Clock
 
@@ -284,7 +284,7 @@ class LedgerTable:
 
     def _fault(self, what: str, error: "BotoCoreError | ClientError") -> LedgerError:
         code = error_code(error)
-        fault = LedgerError(f"{what} in table {self.name} failed{_NEVER.get(code, '')}: {told(error)}")
+        fault = LedgerError(f"{what} in table {self.name} failed{_NEVER.get(code, '')}: {explained(error)}")
         fault.retryable = code not in _NEVER
         return fault
 
