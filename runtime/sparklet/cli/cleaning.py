@@ -6,7 +6,7 @@ from pathlib import Path
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Environment
 from sparklet.cli.transfer import LocalPaths
-from sparklet.fanout.checking.clean import RunFiles, clean, ended_runs, files_of, folders_of, named_run
+from sparklet.fanout.checking.ending import RunFiles, clean, ended_runs, files_of, folders_of, named_run
 from sparklet.model import Run, ShardState
 
 

@@ -59,7 +59,7 @@ def test_the_largest_item_of_a_shard_is_below_1_kb() -> None:
         "state": attribute(ShardState.SUCCEEDED),
         "attempts": attribute(1000),
         "requeues": attribute(1000),
-        "unrun": attribute(3),  # its most: see fanout.checking.recovery
+        "unrun": attribute(3),  # its most: see fanout.checking.dead_letters
         "attempt_id": attribute("a" * 36),
         "lease_end_s": attribute(1_763_625_600.123456),
         "started_s": attribute(1_763_625_600.123456),

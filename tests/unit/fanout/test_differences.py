@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import QueueError
+from sparklet.fanout.checking.dead_letters import keep
 from sparklet.fanout.checking.differences import (
     Difference,
     Kind,
@@ -17,7 +18,6 @@ from sparklet.fanout.checking.differences import (
     missing_messages,
     verify,
 )
-from sparklet.fanout.checking.recovery import keep
 from sparklet.fanout.handlers import handle_check
 from sparklet.metrics import METRICS, Emitter, Meter
 from sparklet.model import Counts, Failure, ShardResult
@@ -74,7 +74,7 @@ def test_a_message_that_lies_with_the_dead_letters_is_not_missing(world: World) 
     world.queue._entries.clear()
 
     assert kinds(list(at_a_glance(world.at, glanced(world)))) == [Kind.NO_MESSAGE]
-    assert list(at_a_glance(replace(world.at, letters=world.letters), glanced(world))) == []
+    assert list(at_a_glance(replace(world.at, dead_letters=world.letters), glanced(world))) == []
 
 
 def glanced(world: World) -> list[tuple[Any, Counts]]:
@@ -210,7 +210,7 @@ def measured(world: World, watch: Watch) -> dict[str, Any]:
     """The metrics of a scheduled check."""
     lines: list[str] = []
     meter = Meter("Sparklet/test", Emitter.CHECKER, lines.append)
-    handle_check(replace(world.at, letters=world.letters, meter=meter), watch)
+    handle_check(replace(world.at, dead_letters=world.letters, meter=meter), watch)
     meter.emit()
     (line,) = lines
     return {name: value for name, value in check_emf(line).items() if name in METRICS}

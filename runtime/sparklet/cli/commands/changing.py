@@ -18,8 +18,8 @@ from sparklet.cli.runs import redrive_run
 from sparklet.cli.showing import finish
 from sparklet.cli.sizes import count_text, size_text
 from sparklet.errors import PlanError
-from sparklet.fanout.checking.cancel import cancel as cancel_run
-from sparklet.fanout.checking.clean import RunFiles
+from sparklet.fanout.checking.ending import RunFiles
+from sparklet.fanout.checking.ending import cancel as cancel_run
 from sparklet.fanout.checking.redrive import redrivable
 from sparklet.fanout.choosing.prices import load_prices
 from sparklet.model import Counts, ShardState

@@ -102,7 +102,7 @@ def _in_queue(at: Deployment, runs: Iterable[tuple[Run, Counts]]) -> Iterator[Di
     sealed = [counts for run, counts in runs if run.sealed and run.cancelled_s is None]
     pending, running = sum(c.pending for c in sealed), sum(c.running for c in sealed)
     queue = at.queue.depth()
-    letters = at.letters.depth().total if at.letters else 0
+    letters = at.dead_letters.depth().total if at.dead_letters else 0
     if missing := missing_messages(pending, running, queue, letters):
         found = (
             f"{missing} of {pending} PENDING shards have no message: the queue holds {_said(queue)}, "

@@ -1,4 +1,4 @@
-"""Runs that follow a run: one that judges it before it ends, one that works on what it wrote.
+"""Runs that follow a run: one that checks it before it ends, one that works on what it wrote.
 
 Both are runs like any other, with ids of their own (see ``follow_up_ids``), and whoever finds that one is due enters
 it; whoever comes second finds it there. So a checker that dies between any two steps is made good by the next check::
@@ -25,9 +25,9 @@ from sparklet.fanout.reporting.figures import figures
 from sparklet.fanout.reporting.summary import summarize
 from sparklet.model import Counts, Dispatch, Run, RunOptions, RunState, ShardState
 
-LEAST_CHECK_S = 3600.0  # so long a check run has at least, also one that begins when its run's time is over
+MIN_CHECK_S = 3600.0  # so long a check run has at least, also one that begins when its run's time is over
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
-MAX_LEFT_OUT = 500  # of these, which a next run is told to leave out, each by a pattern
+MAX_LEFT_OUT = 500  # of these, which a next run leaves out, each by a pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class FollowUp:
 
 
 def check_run(at: Deployment, run: Run) -> Run | None:
-    """The run that judges this one's generation, if it was entered."""
+    """The run that checks this one's generation, if it was entered."""
     return at.known_run(check_id(run.run_id, run.generation)) if run.check else None
 
 
 def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
-    """Enter the run that judges this one, whose shards have all ended.
+    """Enter the run that checks this one, whose shards have all ended.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
             scripts=(run.check,),
             params=run.params,
             env=run.env,
-            options=RunOptions(max_attempts=options.max_attempts, time_limit_s=max(left_s, LEAST_CHECK_S)),
+            options=RunOptions(max_attempts=options.max_attempts, time_limit_s=max(left_s, MIN_CHECK_S)),
             name=f"{run.name}-check",
             dispatch=Dispatch.QUEUE,
             parent=run.run_id,

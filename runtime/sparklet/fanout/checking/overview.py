@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sparklet.errors import SparkletError
 from sparklet.fanout.checking.checker import CheckReport
 from sparklet.fanout.checking.differences import Watch, at_a_glance, letters_in_keeping
-from sparklet.fanout.checking.settling import almost_settled, settle
+from sparklet.fanout.checking.notices import finalizable, finalize
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.log import log
 from sparklet.metrics import (
@@ -19,14 +19,14 @@ from sparklet.metrics import (
 from sparklet.model import Run, ShardState
 
 
-def look_over(at: Deployment, unsettled: Sequence[Run], reports: Sequence[CheckReport], watch: Watch) -> None:
-    """Measure what stands, report differences that last, and settle ended runs that show none.
+def look_over(at: Deployment, unfinalized: Sequence[Run], reports: Sequence[CheckReport], watch: Watch) -> None:
+    """Measure what stands, report differences that last, and finalize ended runs that show none.
 
     No open run depends on it, so a failure is only logged.
 
     Parameters
     ----------
-    unsettled
+    unfinalized
         The runs as they stood before they were checked.
     reports
         What the checks of those that needed one have found.
@@ -38,9 +38,9 @@ def look_over(at: Deployment, unsettled: Sequence[Run], reports: Sequence[CheckR
     try:
         at.measure(OLDEST_OPEN_SHARD, max((_waiting_s(at, report) for report in still_open), default=0.0))
         at.measure(LETTERS_IN_KEEPING, letters_in_keeping(at))
-        ended = almost_settled(at, unsettled)
+        ended = finalizable(at, unfinalized)
         found = tuple(at_a_glance(at, [(report.run, report.counts) for report in still_open], ended))
-        settle(at, ended, {each.subject for each in found})
+        finalize(at, ended, {each.subject for each in found})
         lasting = watch.look(found)
     except SparkletError as error:
         log("WARNING", "queue, ledger and results could not be compared", "deployment", error=str(error))

@@ -1,4 +1,4 @@
-"""The end of a run that somebody asked for: nothing new is begun, and every shard still has a known end.
+"""A run that is ended early, and ended runs that are forgotten.
 
 ``cancel`` marks the run; what follows can be done by anybody, any number of times, from the beginning::
 
@@ -8,23 +8,28 @@
 
 A mark is never overtaken by a planner: the ledger takes no part of a cancelled run. What is RUNNING ends by itself,
 or its lease lapses. A worker that gets a message later finds the shard ended and acknowledges it.
+
+``clean`` retires the run (no redrive opens it any more) → deletes its files → deletes it from the ledger, so that after
+a crash the run is still there, and is cleaned by the next ``clean``.
 """
 
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.fanout.checking.follow_ups import open_follow_ups
-from sparklet.fanout.checking.in_time import for_a_while
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.plan_parts import Sealed
 from sparklet.fanout.planning.dispatch import enter_part
 from sparklet.ledger_rules import LEASE_GRACE_S, last_cause
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardState
+from sparklet.ports import Clock
 
 RUN_CANCELLED = "RunCancelled"
 NOT_PLANNED = "not planned: the run was cancelled before its plan was done"
 """Among the objects left out, with the number 0: nobody has listed them, so nobody knows how many they are."""
+A_WHILE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +104,90 @@ def _cancelled(record: ShardRecord) -> Failure:
     return Failure(
         RUN_CANCELLED, f"the run was cancelled before this shard was done{last_cause(record)}", retryable=False
     )
+
+
+def for_a_while(clock: Clock, records: Iterator[ShardRecord]) -> Iterator[ShardRecord]:
+    """The records, until ``A_WHILE_S`` have gone by since the first was asked for; the next check does the rest.
+
+    A write to the ledger takes some 5 ms. To end the leases, or the waiting, of a million shards in one go would take
+    longer than a function lives, and nothing else would be done meanwhile.
+    """
+    until_s = clock.now_s() + A_WHILE_S
+    for record in records:
+        yield record
+        if clock.now_s() >= until_s:
+            return
+
+
+# --- runs that nobody needs any more ---
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """What a run keeps in the bucket."""
+
+    run: Run
+    files: int
+    size_bytes: int
+
+
+def ended_runs(at: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> Iterator[Run]:
+    """Ended runs, newest first, that ended so long ago; never one of the ``keep`` newest, nor one that has an open
+    check or next run, whose scripts lie with it, nor a check or next run whose parent is still there.
+    """
+    now_s, kept = at.clock.now_s(), 0
+    for run in at.ledger.runs.list():
+        if not run.state.ended or _is_needed(at, run):
+            continue
+        kept += 1
+        old = kept > keep and now_s - (run.ended_s or run.created_s) >= older_than_s
+        if old and not any(open_follow_ups(at, run)):
+            yield run
+
+
+def named_run(at: Deployment, run_id: str) -> Run:
+    """One run, if it has ended and so has what follows it; else PlanError."""
+    run = at.ledger.runs.get(run_id)
+    if _is_needed(at, run):
+        raise PlanError(f"the run {run_id} belongs to {run.parent}, which may be redriven; clean that one first")
+    if not run.state.ended:
+        raise PlanError(f"the run {run_id} has not ended, it is {run.state}; cancel it first: sparklet cancel {run_id}")
+    _refuse_open_follow_ups(at, run)
+    return run
+
+
+def _refuse_open_follow_ups(at: Deployment, run: Run) -> None:
+    for follower in open_follow_ups(at, run):
+        raise PlanError(f"the run {follower.run_id} has not ended and needs what {run.run_id} keeps; cancel it first")
+
+
+def _is_needed(at: Deployment, run: Run) -> bool:
+    """Whether a later generation of its parent would ask what became of a check or next run."""
+    return bool(run.parent) and at.known_run(run.parent) is not None
+
+
+def files_of(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
+    """How much a run keeps below ``folders`` (see ``folders_of``)."""
+    files = size_bytes = 0
+    for folder in folders:
+        for info in at.store.list(folder):
+            files, size_bytes = files + 1, size_bytes + info.size_bytes
+    return RunFiles(run, files, size_bytes)
+
+
+def folders_of(at: Deployment, run_id: str) -> tuple[str, ...]:
+    """What belongs to a run alone: its own folder, inputs put into the bucket for it, output that nobody published."""
+    return at.run_uri(run_id), f"s3://{at.bucket}/input/{run_id}/", f"s3://{at.bucket}/staged/{run_id}/"
+
+
+def clean(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
+    """Forget an ended run: its files below ``folders``, then its items in the ledger.
+
+    Once it is retired nothing follows it any more; PlanError if what follows it already is open and needs its files.
+    """
+    _refuse_open_follow_ups(at, at.ledger.runs.retire(run.run_id))
+    found = files_of(at, run, folders)
+    for folder in folders:
+        at.store.delete_all(info.uri for info in at.store.list(folder))
+    at.ledger.runs.delete(run.run_id)
+    return found
