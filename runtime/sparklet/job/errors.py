@@ -14,6 +14,10 @@ class SparkletError(Exception):
 
     retryable = False
 
+    def __init_subclass__(cls, *, retryable: bool | None = None) -> None:
+        if retryable is not None:
+            cls.retryable = retryable
+
     def __str__(self) -> str:
         return super().__str__().encode(errors="backslashreplace").decode()  # no log or answer takes a lone surrogate
 

@@ -7,8 +7,8 @@ misread or spoil what a newer one wrote; whoever meets a higher one than its own
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from sparklet.errors import LedgerError
@@ -38,6 +38,13 @@ RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
 CURSOR_KEY: Attributes = {"pk": {"S": "settled-runs"}, "sk": {"S": "turn"}}
 FORMAT = 3
+SHARD_ATTRIBUTES = tuple({each.name for each in fields(ShardRecord)} - {"run_id", "number", "state"})
+PART_ATTRIBUTES = tuple({each.name for each in fields(PartRecord)} - {"index", "position"})
+POSITION_ATTRIBUTES = tuple(each.name for each in fields(Position))
+RUN_ATTRIBUTES = (
+    *("shard_count", "object_count", "size_bytes", "skipped"),
+    *("created_s", "ended_s", "cancelled_s", "notified_s"),
+)
 PART_PREFIX = "part#"
 
 
@@ -155,27 +162,8 @@ def shard_record(item: Item) -> ShardRecord:
     return ShardRecord(
         run_id=item["pk"]["S"].rpartition("#")[0],
         number=int(item["sk"]["S"].partition("#")[2]),
-        part=item["part"]["S"],
-        offset=int(item["offset"]["N"]),
-        length=int(item["length"]["N"]),
-        object_count=int(item["object_count"]["N"]),
-        size_bytes=int(item["size_bytes"]["N"]),
-        generation=int(item["generation"]["N"]),
         state=ShardState(item["state"]["S"]),
-        attempts=int(item["attempts"]["N"]),
-        requeues=int(item["requeues"]["N"]),
-        unrun=_whole(item, "unrun") or 0,
-        attempt_id=item["attempt_id"]["S"],
-        winner=_text(item, "winner"),
-        lease_end_s=_time(item, "lease_end_s") or 0.0,
-        changed_s=_time(item, "changed_s") or 0.0,
-        started_s=_time(item, "started_s") or 0.0,
-        error_class=_text(item, "error_class"),
-        error_message=_text(item, "error_message"),
-        rows=_whole(item, "rows"),
-        output_bytes=_whole(item, "output_bytes"),
-        outputs=tuple(value["S"] for value in item["outputs"]["L"]) if "outputs" in item else (),
-        log_stream=_text(item, "log_stream"),
+        **_plain(item, SHARD_ATTRIBUTES),
     )
 
 
@@ -241,14 +229,7 @@ def run_value(item: Item) -> Run:
         next=NextRun(_script(follower["script"]), follower["output_uri"]) if follower else None,
         parent=constant.get("parent", ""),
         state=RunState(item["state"]["S"]),
-        shard_count=_whole(item, "shard_count"),
-        object_count=int(item["object_count"]["N"]),
-        size_bytes=int(item["size_bytes"]["N"]),
-        skipped=_counts(item),
-        created_s=_time(item, "created_s") or 0.0,
-        ended_s=_time(item, "ended_s"),
-        cancelled_s=_time(item, "cancelled_s"),
-        notified_s=_time(item, "notified_s"),
+        **_plain(item, RUN_ATTRIBUTES),
     )
 
 
@@ -285,28 +266,21 @@ def part_value(item: Item) -> PartRecord:
     """A sealed part's item as a value."""
     return PartRecord(
         index=int(item["sk"]["S"].partition("#")[2]),
-        part=item["part"]["S"],
-        first_shard=int(item["first_shard"]["N"]),
-        shard_count=int(item["shard_count"]["N"]),
-        object_count=int(item["object_count"]["N"]),
-        size_bytes=int(item["size_bytes"]["N"]),
-        position=Position(int(item["source"]["N"]), item["after"]["S"], int(item["slices"]["N"]), _text(item, "etag")),
-        skipped=_counts(item),
-        dispatched=item["dispatched"]["BOOL"],
+        position=Position(**_plain(item, POSITION_ATTRIBUTES)),
+        **_plain(item, PART_ATTRIBUTES),
     )
 
 
-def _counts(item: Item) -> dict[str, int]:
-    return {reason: int(count["N"]) for reason, count in item["skipped"]["M"].items()} if "skipped" in item else {}
+def _plain(item: Item, names: Collection[str]) -> dict[str, Any]:
+    """The Python values of these attributes, of those that the item has."""
+    return {name: _value(name, item[name]) for name in names if name in item}
 
 
-def _text(item: Item, name: str) -> str:
-    return item[name]["S"] if name in item else ""
-
-
-def _time(item: Item, name: str) -> float | None:
-    return float(item[name]["N"]) if name in item else None
-
-
-def _whole(item: Item, name: str) -> int | None:
-    return int(item[name]["N"]) if name in item else None
+def _value(name: str, attribute: Any) -> Any:
+    """An attribute's Python value: what ends with ``_s`` is a time in seconds, any other number is whole."""
+    ((kind, value),) = attribute.items()
+    if kind == "N":
+        return float(value) if name.endswith("_s") else int(value)
+    if kind == "M":
+        return {key: _value(key, each) for key, each in value.items()}
+    return tuple(_value("", each) for each in value) if kind == "L" else value
