@@ -11,7 +11,7 @@ from typing import Any
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.remedies import explained, failing_as, remedy
 from sparklet.errors import NotDeployedError, SettingsError
-from sparklet.model.stacks import MappingSettings, QueueSettings, StackSettings
+from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
 
 DEFAULT_GRACE_S = 10.0
 OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerAliasArn", "WorkerLogGroup")

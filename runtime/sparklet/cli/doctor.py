@@ -19,7 +19,7 @@ from sparklet.errors import NotDeployedError, SparkletError
 from sparklet.local.extras import install_command
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.local.resources import resource
-from sparklet.model.stacks import StackSettings
+from sparklet.model.services import StackSettings
 from sparklet.ports import ObjectStore
 from sparklet.worker.spark_options import SUBMIT
 
