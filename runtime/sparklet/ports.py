@@ -39,7 +39,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a listing or a HEAD says of an object."""
+    """An object, as a listing or a HEAD describes it."""
 
     uri: str
     size_bytes: int
@@ -88,10 +88,7 @@ class ObjectStore(Protocol):
         """Write a file to an object, in parts if it is large."""
 
     def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Copy the object at the first URI of each pair to the second, several at a time.
-
-        Pairs are drawn as copies can be begun, so whoever draws them can stop with an error.
-        """
+        """Copy each pair's first object to its second URI, several at a time; pairs are drawn as copies are begun."""
 
     def delete(self, uri: str) -> None:
         """Delete an object; nothing happens if it is not there."""
@@ -154,10 +151,7 @@ class WorkerLogs(Protocol):
         """
 
     def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
-        """The next lines of a stream and the position behind them; ``after`` "" begins at ``since_s``.
-
-        No lines and the same position: there are no more yet.
-        """
+        """A stream's next lines and the position after them; no lines: none yet. ``after`` "" begins at ``since_s``."""
 
 
 class Compute(Protocol):
@@ -187,29 +181,26 @@ class Orchestrator(Protocol):
 
 
 class Notifier(Protocol):
-    """Whoever wants to hear how something ended. Every method raises NoticeError."""
+    """Where notices of ends go. Every method raises NoticeError."""
 
     def notify(self, notice: Notice) -> None:
         """Send a notice once; after a lost answer it may be there twice."""
 
 
 class TaskStore(Protocol):
-    """Tasks of the asynchronous API. Every method raises LedgerError."""
+    """Tasks of the asynchronous API; writes are conditional, as in a ``Ledger``. Every method raises LedgerError."""
 
     def get_task(self, task_id: str) -> TaskRecord | None:
         """A task (strongly consistent); None if no attempt at one of that id was ever recorded."""
 
     def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
-        """Put ``record`` where ``was`` stands (None: nothing yet); False if that has moved on.
-
-        After a write whose result is unknown an adapter reads again: my record there means done.
-        """
+        """Put ``record`` in the place of ``was`` (None: nothing yet); False if that has changed since."""
 
 
 class Runs(Protocol):
     """Runs and their plans. Every write is conditional.
 
-    After a write whose result is unknown an adapter reads again: an id of mine means done.
+    After a write whose result is unknown an adapter reads again: what it wrote itself it knows by a sign.
     Every method raises LedgerError, and RunNotFoundError where it names a run.
     """
 
@@ -227,8 +218,8 @@ class Runs(Protocol):
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part: the planner's checkpoint.
 
-        CheckpointConflictError if a part of that index is there already or the plan is sealed (another
-        planner is at work), or if the run was cancelled.
+        CheckpointConflictError if that part is there already or the plan is sealed (another planner is at work), or
+        if the run was cancelled.
         """
 
     def parts(self, run_id: str) -> Iterator[PartRecord]:
@@ -243,27 +234,23 @@ class Runs(Protocol):
         shard_count: int,
         object_count: int,
         size_bytes: int,
-        skipped: Mapping[str, int] = MappingProxyType({}),
+        skipped: Mapping[str, int] = MappingProxyType({}),  # objects left out, by reason
     ) -> None:
-        """No shard will be added any more: PLANNING → RUNNING. Sealing again with the same count does nothing.
-
-        ``skipped`` are the objects left out, by reason.
-        """
+        """No shard will be added any more: PLANNING → RUNNING. Sealing again with the same count does nothing."""
 
     # --- generations and their ends ---
 
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
         """Open generation ``generation`` (the next one) with its script; the run is RUNNING again, not cancelled.
 
-        LedgerError if the run is not at ``generation - 1``, its plan is not sealed, it was cancelled and has not
-        ended yet, or it was retired.
+        LedgerError if the run is not at ``generation - 1``, its plan is not sealed, or it is being cancelled or deleted.
         """
 
     def finish(self, run_id: str, generation: int, state: RunState) -> Run:
         """Record how a run ended; the run as it is then.
 
-        Nothing happens if it has ended or a later generation is open. A run that was cancelled ends as
-        CANCELLED and no other does: with another state nothing happens either.
+        Nothing happens if it has ended, if a later generation is open, or with another state than CANCELLED where the
+        run was cancelled, or with CANCELLED where it was not.
         """
 
     def mark_notified(self, run_id: str, generation: int) -> None:
@@ -275,7 +262,7 @@ class Runs(Protocol):
     def cancel(self, run_id: str) -> Run:
         """Note that somebody wants the run's end (``cancelled_s``); the run as it is then.
 
-        From now on it takes no part and no generation. Nothing happens if it was cancelled already or has ended.
+        From now on it takes no part and no generation. Nothing happens if it was cancelled before or has ended.
         """
 
     def retire(self, run_id: str) -> Run:
@@ -284,8 +271,7 @@ class Runs(Protocol):
     def delete(self, run_id: str) -> int:
         """Forget a retired run, itself last: its shards, its parts; how many items there were.
 
-        Its id is never free again: ``create`` refuses it, so whatever remembers that id means this run. LedgerError
-        if it is not retired. What an earlier call left behind goes with the next one.
+        ``create`` refuses its id for ever. LedgerError if it is not retired. The next call deletes what one left behind.
         """
 
     # --- finalized runs ---
@@ -293,8 +279,8 @@ class Runs(Protocol):
     def unfinalized(self) -> Iterator[Run]:
         """Runs about which something may still have to be done, newest first: each that has not ended is one.
 
-        A run is unfinalized when it is entered, and again with each generation. Found by an index (it may lag), each
-        then read from the base table, so that the cost follows the number of these runs, not of all runs.
+        A run is one when it is entered, and again with each generation. Found by an index (it may lag), then read
+        from the base table: the cost follows the number of these runs, not of all.
         """
 
     def finalize(self, run: Run) -> bool:
@@ -304,10 +290,9 @@ class Runs(Protocol):
         """Note that something is left to be done about a run; nothing happens if it is gone."""
 
     def next_finalized(self) -> Iterator[Run]:
-        """The next few of the finalized runs, so that repeated calls come to each of them.
+        """The next few of the finalized runs: once all of them were taken, the next call goes on after them.
 
-        An older Sparklet enters and redrives runs and knows nothing of finalizing. The next call goes on after these
-        runs once all of them were taken.
+        For runs that an older Sparklet entered or redrove, which knows nothing of finalizing.
         """
 
 

@@ -134,20 +134,18 @@ class AwsClients:
     def _role_session(self) -> "boto3.Session":
         """A session whose credentials are the role's."""
         import boto3
-        from botocore.credentials import CredentialProvider, CredentialResolver, DeferredRefreshableCredentials
+        from botocore.credentials import (
+            CredentialProvider,
+            CredentialResolver,
+            DeferredRefreshableCredentials,
+            create_assume_role_refresher,
+        )
         from botocore.session import get_session
 
         sts = self._plain_session().client("sts", **self._options())
 
-        def fresh() -> dict[str, str]:
-            given = sts.assume_role(RoleArn=self._role_arn, RoleSessionName="sparklet", DurationSeconds=ROLE_S)
-            found = given["Credentials"]
-            return {
-                "access_key": found["AccessKeyId"],
-                "secret_key": found["SecretAccessKey"],
-                "token": found["SessionToken"],
-                "expiry_time": found["Expiration"].isoformat(),
-            }
+        role = {"RoleArn": self._role_arn, "RoleSessionName": "sparklet", "DurationSeconds": ROLE_S}
+        fresh = create_assume_role_refresher(sts, role)
 
         class Role(CredentialProvider):
             METHOD = "assume-role"

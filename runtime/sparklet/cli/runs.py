@@ -216,7 +216,7 @@ def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summ
             if report.run.state.ended:
                 break
             time.sleep(poll_s(report.counts))
-    summary = report.summary or summarize(report.run, env.at.ledger)
+    summary = report.summary or summarize(report.run, env.at.ledger.shards)
     if env.local:
         fill_output(env, report.run, screen)
     return summary

@@ -221,7 +221,7 @@ def test_what_throttling_made_dead_letters_is_neither_lost_nor_doubled_nor_hidde
     assert list(verify(account.at, "run-1")) == []
 
     run = account.at.ledger.runs.get("run-1")
-    summary = summarize(run, account.at.ledger)
+    summary = summarize(run, account.at.ledger.shards)
     assert summary.unrun == 2 * SHARDS
     assert summary_document(run, summary, "out", "manifest")["came_back_unrun"] == summary.unrun
     shown = Console(file=io.StringIO(), width=200)

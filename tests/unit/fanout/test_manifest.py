@@ -138,7 +138,7 @@ def test_a_summary_adds_up_what_shards_say(world: World) -> None:
     world.clock.advance(60)
     world.work(lambda n: ShardResult(rows=5) if n < 2 else ShardResult())
 
-    summary = summarize(run, world.ledger)
+    summary = summarize(run, world.ledger.shards)
 
     assert (summary.rows, summary.silent_shards, summary.output_bytes) == (10, 2, None)
     assert (summary.objects, summary.input_bytes, summary.attempts) == (4, 40, 4)
@@ -148,7 +148,7 @@ def test_a_summary_adds_up_what_shards_say(world: World) -> None:
 
 def test_a_run_without_reports_has_unknown_rows_not_zero(world: World) -> None:
     run = world.run(1)
-    assert summarize(run, world.ledger).rows is None
+    assert summarize(run, world.ledger.shards).rows is None
 
 
 def test_causes_are_counted_with_an_example_and_do_not_grow_without_bound() -> None:

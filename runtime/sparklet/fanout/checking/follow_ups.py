@@ -186,7 +186,7 @@ def _enter(at: Deployment, run: Run) -> Run:
 
 def _summary(at: Deployment, run: Run, state: RunState) -> bytes:
     """The figures, with what else a check script may want to know of the run."""
-    document = figures(run, summarize(run, at.ledger, state))
+    document = figures(run, summarize(run, at.ledger.shards, state))
     more = {"inputs": list(run.inputs), "args": list(run.args), "params": dict(run.params)}
     return json.dumps({**document, **more}, indent=2).encode() + b"\n"
 

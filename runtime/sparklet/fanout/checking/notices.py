@@ -42,7 +42,7 @@ def notify(at: Deployment, run: Run, summary: Summary | None = None) -> str:
     """Send the notice of a run's end and note that; why it could not be sent, "" if it was."""
     if at.notifier is None:
         return ""
-    summary = summary or summarize(run, at.ledger)
+    summary = summary or summarize(run, at.ledger.shards)
     check, follower = checked(at, run), next_run(at, run)
     follow_ups = {
         "check": check.to_document() if check else None,

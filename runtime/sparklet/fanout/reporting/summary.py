@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sparklet.model import Counts, Run, RunOptions, RunState, ShardRecord, ShardState
-from sparklet.ports import Ledger
+from sparklet.ports import Shards
 
 TOP_CAUSES = 10
 MOST_CAUSES = 1000  # classes told apart while counting; the rest is counted together
@@ -47,10 +47,10 @@ class Summary:
         return max(0.0, self.changed_s - self.created_s)
 
 
-def summarize(run: Run, ledger: Ledger, state: RunState | None = None) -> Summary:
+def summarize(run: Run, shards: Shards, state: RunState | None = None) -> Summary:
     """Add up a run's shards as they stand now (strongly consistent, a whole pass), for a run that is in ``state``."""
     tally = Tally()
-    for record in ledger.shards.list(run.run_id):
+    for record in shards.list(run.run_id):
         tally.add(record)
     return tally.summary(run, state or run.state)
 
