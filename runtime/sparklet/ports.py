@@ -243,7 +243,7 @@ class Runs(Protocol):
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
         """Open generation ``generation`` (the next one) with its script; the run is RUNNING again, not cancelled.
 
-        LedgerError if the run is not at ``generation - 1``, its plan is not sealed, or it is being cancelled or deleted.
+        LedgerError if the run is not at ``generation - 1``, not sealed, or is being cancelled or deleted.
         """
 
     def finish(self, run_id: str, generation: int, state: RunState) -> Run:
@@ -271,7 +271,7 @@ class Runs(Protocol):
     def delete(self, run_id: str) -> int:
         """Forget a retired run, itself last: its shards, its parts; how many items there were.
 
-        ``create`` refuses its id for ever. LedgerError if it is not retired. The next call deletes what one left behind.
+        ``create`` refuses its id for ever. LedgerError if it is not retired. The next call deletes what is left.
         """
 
     # --- finalized runs ---
