@@ -164,7 +164,7 @@ def test_thousands_of_letters_of_a_storm_are_each_sent_again_once_and_counted(wo
     assert {consume(world.at, letter(ref)) for ref in refs} == {Disposition.SENT_AGAIN}
 
     assert sorted(ref.shard for ref in world.bodies()) == list(range(2_000))
-    summary = summarize(world.ledger.shards.runs.get("run-1"), world.ledger.shards)
+    summary = summarize(world.ledger.runs.get("run-1"), world.ledger.shards)
     assert (summary.unrun, summary.attempts, summary.counts.pending) == (2_000, 0, 2_000)
     assert world.work() == 2_000
     assert world.check().run.state is RunState.SUCCEEDED
