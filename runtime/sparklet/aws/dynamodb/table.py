@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 OPEN_INDEX = "open-index"
 MOST_KEYS_A_BATCH = 100
 MOST_DELETES_A_BATCH = 25
-TRANSACTION_TRIES = 8
 THROTTLED_S = 60.0  # so long a request is asked again that is refused for now
+_CANCELED = "TransactionCanceledException"
+_CONDITION = {"ConditionalCheckFailed"}  # what a transaction was cancelled for, if it gives no reasons
 _NOT_NOW = frozenset(
     {
         "ProvisionedThroughputExceededException",
@@ -46,7 +47,7 @@ _PASSING = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "Trans
 _NEVER = {  # with what a request is refused that would be refused again, and what to say of it
     "AccessDeniedException": ": its policy does not allow it",
     "ResourceNotFoundException": ": there is no such table or index (SPARKLET_LEDGER_TABLE, and the region)",
-    "TransactionCanceledException": "",  # where it is not for a condition, nor for others in flight
+    _CANCELED: "",  # where it is not for a condition, nor for now
     "ValidationException": "",
 }
 _ALL_OLD = "ALL_OLD"
@@ -218,26 +219,18 @@ class LedgerTable:
         return len(keys)
 
     def transact(self, key: Attributes, writes: Sequence["TransactWriteItemTypeDef"]) -> Written:
-        """Do all writes or none; ``key`` is the item in whose state a refusal is told."""
+        """Do all writes or none; ``key`` is the item that an outcome without success shows."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        for tries in range(1, TRANSACTION_TRIES + 1):
-            try:
-                self._patiently(self.client.transact_write_items, TransactItems=writes)
-            except ClientError as error:
-                if error_code(error) != "TransactionCanceledException":
-                    return self._unknown(key, error)
-                reasons = _reasons(error)
-                if not reasons or "ConditionalCheckFailed" in reasons:
-                    return Written(applied=False, item=self.get(key))
-                if not reasons & _PASSING:
-                    raise self._fault("a transaction", error) from error
-                self._back_off(tries)
-                continue
-            except BotoCoreError as error:
-                return self._unknown(key, error)
-            return Written(applied=True, item=None)
-        raise LedgerError(f"table {self.name}: a transaction met others {TRANSACTION_TRIES} times in a row; try again")
+        try:
+            self._patiently(self.client.transact_write_items, TransactItems=writes)
+        except ClientError as error:
+            if error_code(error) == _CANCELED and "ConditionalCheckFailed" in (_reasons(error) or _CONDITION):
+                return Written(applied=False, item=self.get(key))
+            return self._unknown(key, error)
+        except BotoCoreError as error:
+            return self._unknown(key, error)
+        return Written(applied=True, item=None)
 
     def _write(self, key: Attributes, operation: Any, **request: Any) -> Written:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -277,7 +270,7 @@ class LedgerTable:
             try:
                 return operation(**request)
             except ClientError as error:
-                if error_code(error) not in _NOT_NOW or self._clock.now_s() >= until_s:
+                if not _is_refused_for_now(error) or self._clock.now_s() >= until_s:
                     raise
             tries += 1
             self._back_off(tries)
@@ -285,7 +278,7 @@ class LedgerTable:
     def _fault(self, what: str, error: "BotoCoreError | ClientError") -> LedgerError:
         code = error_code(error)
         fault = LedgerError(f"{what} in table {self.name} failed{_NEVER.get(code, '')}: {explained(error)}")
-        fault.retryable = code not in _NEVER
+        fault.retryable = code not in _NEVER or _is_refused_for_now(error)
         return fault
 
     def _back_off(self, tries: int) -> None:
@@ -315,6 +308,13 @@ def _hides_the_outcome(error: "BotoCoreError | ClientError") -> bool:
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)) >= 500
 
 
-def _reasons(error: "ClientError") -> set[str]:
-    response: Any = error.response
+def _is_refused_for_now(error: Exception) -> bool:
+    """Whether it is refused for its rate, or for another transaction on the same item."""
+    reasons = _reasons(error)
+    return error_code(error) in _NOT_NOW or (bool(reasons & _PASSING) and not reasons & _CONDITION)
+
+
+def _reasons(error: Exception) -> set[str]:
+    """Why a transaction was cancelled."""
+    response: Any = getattr(error, "response", {})
     return {reason.get("Code", "None") for reason in response.get("CancellationReasons", [])} - {"None"}
