@@ -60,15 +60,14 @@ class S3Store:
     def list_versions(self, prefix_uri: str, after_key: str = "", after_version: str = "") -> Iterator[ObjectInfo]:
         """All versions below a prefix, 1,000 a request."""
         bucket, prefix = split_uri(prefix_uri)
-        request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "OptionalObjectAttributes": RESTORED}
-        after = _behind(after_key, after_version)
+        markers = {"KeyMarker": after_key, "VersionIdMarker": after_version}
+        after: Any = {name: marker for name, marker in markers.items() if after_key and marker}
         with _faults(prefix_uri):
-            while True:
-                page = self._clients.s3.list_object_versions(**request, **after, **self._payer)
+            pages = self._clients.s3.get_paginator("list_object_versions").paginate(
+                Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=RESTORED, **after, **self._payer
+            )
+            for page in pages:
                 yield from _versions(bucket, page)
-                if not page.get("IsTruncated"):
-                    return
-                after = _behind(page["NextKeyMarker"], page.get("NextVersionIdMarker", ""))
 
     def head(self, uri: str, version_id: str = "") -> ObjectInfo:
         """Size and ETag of an object."""
@@ -287,11 +286,6 @@ def _headed(uri: str, version_id: str, found: Mapping[str, Any]) -> ObjectInfo:
 def _place(uri: str) -> dict[str, Any]:
     bucket, key = split_uri(uri)
     return {"Bucket": bucket, "Key": key}
-
-
-def _behind(key: str, version_id: str) -> dict[str, Any]:
-    version = {"VersionIdMarker": version_id} if version_id else {}
-    return {"KeyMarker": key, **version} if key else {}
 
 
 def _match(etag: str) -> dict[str, Any]:
