@@ -171,7 +171,7 @@ class Orchestrator(Protocol):
         """
 
     def status(self, execution: str) -> ExecutionStatus:
-        """Where an execution stands."""
+        """An execution's status."""
 
     def find(self, machine: str, name: str) -> ExecutionStatus | None:
         """The execution that was started under this name; None if there is none, or it is no longer known."""

@@ -75,8 +75,8 @@ class WorkerSettings:
     tasks_per_jvm: int  # SPARKLET_TASKS_PER_JVM: a warm JVM is replaced after so many
     kafka_failures: KafkaFailures = "raise"  # SPARKLET_KAFKA_FAILURES: report, if the mapping reads reports
     output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES, and what is known: this function writes there
-    notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic that is told how tasks and runs ended
-    notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus, by name or ARN, that is told the same
+    notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic for notices of ended tasks and runs
+    notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus for them, by name or ARN
     keep_context: bool = True  # SPARKLET_KEEP_CONTEXT: on | off: whether a SparkContext may outlive its task
     script_env: Mapping[str, str] = field(default_factory=dict)  # SPARKLET_SCRIPT_ENV, as JSON: for scripts
 
@@ -89,7 +89,7 @@ class FanoutSettings:
     bucket: str  # SPARKLET_BUCKET
     queue_url: str  # SPARKLET_QUEUE_URL
     dlq_url: str  # SPARKLET_DLQ_URL
-    notice_topic_arn: str = ""  # as for workers: dead letters end tasks, the checker ends runs
+    notice_topic_arn: str = ""  # as for workers: dead-letter messages end tasks, the checker ends runs
     notice_bus: str = ""
 
 

@@ -53,7 +53,7 @@ class StepFunctions:
         return self._same(machine, name, input)
 
     def status(self, execution: str) -> ExecutionStatus:
-        """Where an execution stands."""
+        """An execution's status."""
         with failing_as(OrchestrationError, f"{execution} cannot be looked up"):
             found = self._clients.states.describe_execution(executionArn=execution)
         return ExecutionStatus(

@@ -85,7 +85,12 @@ def handle_dead_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, A
             disposition = _dispose(at, message, record)
         except SparkletError as error:
             failures.append({"itemIdentifier": message.message_id})
-            log("ERROR", "a dead letter could not be dealt with and comes back", message.message_id, error=str(error))
+            log(
+                "ERROR",
+                "a dead-letter message could not be dealt with and comes back",
+                message.message_id,
+                error=str(error),
+            )
         else:
             at.measure(METRIC_OF_DISPOSITION[disposition])
             at.measure(SHARDS_FAILED, disposition is Disposition.FAILED)

@@ -9,7 +9,7 @@ from sparklet.errors import SettingsError
 
 
 class RunState(StrEnum):
-    """Where a run stands."""
+    """A run's status."""
 
     PLANNING = "PLANNING"  # shards are still being added
     RUNNING = "RUNNING"  # the plan is sealed
@@ -142,7 +142,7 @@ class Run:
     lists: tuple[ListSource, ...] = ()
     access: Access = Access()
     dispatch: Dispatch = Dispatch.QUEUE
-    check: ScriptRef | None = None  # a run of it judges this one before it ends; if that fails, this one has FAILED
+    check: ScriptRef | None = None  # a run of it checks this one before it ends; if that fails, this one has FAILED
     next: NextRun | None = None
     parent: str = ""  # the run whose check or next one this is
     state: RunState = RunState.PLANNING
@@ -153,7 +153,7 @@ class Run:
     created_s: float = 0.0
     ended_s: float | None = None
     cancelled_s: float | None = None  # when somebody asked for its end
-    notified_s: float | None = None  # when the end of its last generation was told
+    notified_s: float | None = None  # when the notice of its last generation's end was sent
     env: Mapping[str, str] = field(default_factory=dict)  # what the script finds in its environment
 
     @property

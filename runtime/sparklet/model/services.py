@@ -25,7 +25,7 @@ def successor(name: str) -> str:
 
 
 class ExecutionState(StrEnum):
-    """Where an execution stands, in Step Functions' words."""
+    """An execution's status, in Step Functions' words."""
 
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"

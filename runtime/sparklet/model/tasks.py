@@ -27,7 +27,7 @@ LONGEST_SUBJECT = 100
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """Where a task stands; its document is what the API shows of it."""
+    """A task's status; its document is what the API shows of it."""
 
     task_id: str
     state: ShardState = ShardState.PENDING
@@ -58,8 +58,8 @@ class TaskRecord:
 
     def succeeded(self, result: ShardResult, now_s: float) -> Self:
         """SUCCEEDED, with what fits of the result."""
-        told = (uri.encode(errors="replace") for uri in result.outputs[:MOST_OUTPUTS])
-        outputs = tuple(uri.decode() for uri in told if len(uri) <= OUTPUT_BYTES)
+        encoded = (uri.encode(errors="replace") for uri in result.outputs[:MOST_OUTPUTS])
+        outputs = tuple(uri.decode() for uri in encoded if len(uri) <= OUTPUT_BYTES)
         kept = ShardResult(result.rows, result.output_bytes, outputs, _fitting(result.answer))
         return self._changed(ShardState.SUCCEEDED, now_s, result=kept, failure=None)
 

@@ -35,14 +35,14 @@ UNCLAIMED_S = 6 * 3600.0  # a message may wait so long in a busy queue before it
 WAITING_LOOKED_AT = 100  # of the longest waiting shards, before all are read
 MAX_UNCLAIMED = 10_000  # while more shards are PENDING, their messages wait for workers and are not looked for
 PLANNER_SILENT_S = 600.0  # after that a planner is taken for dead: two of them do no harm
-NOBODY_PLANS_S = 60.0  # likewise, where a next run was entered and whoever drives it should have begun at once
+NOBODY_PLANS_S = 60.0  # likewise for a next run that was entered, whose driver should have begun at once
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
     """What one check found and did."""
 
-    run: Run  # as it stands after the check
+    run: Run  # as it is after the check
     counts: Counts  # of the index before the check; of the base table once the run has ended
     lapsed: int = 0  # leases that were over
     exhausted: int = 0  # of these, shards that had no attempt left and are FAILED
@@ -113,7 +113,7 @@ def _finish_cancelled(at: Deployment, run: Run) -> CheckReport:
 
 
 def _measure(at: Deployment, report: CheckReport) -> None:
-    """What a check did, whoever asked for it."""
+    """Measure what a check did."""
     given_up = 0 if report.run.cancelled_s else report.abandoned
     ended_well = report.run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
     for metric, value in (
@@ -163,7 +163,7 @@ def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_f
     def owed() -> Iterator[str]:
         for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s - age_s)):
             if planner_from is not None and record.number >= planner_from:
-                continue  # its planner sends the message, or whoever continues its work
+                continue  # its planner sends the message, or who continues its plan
             if _is_due(record, now_s, age_s) and (counted := at.ledger.attempts.count_requeue(record)):
                 yield counted.ref.to_body()
 

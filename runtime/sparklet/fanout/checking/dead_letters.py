@@ -36,7 +36,7 @@ class Disposition(StrEnum):
     DROPPED = "DROPPED"  # the shard has ended, has an owner or is a Map's to hand out; or an older generation is meant
     SENT_AGAIN = "SENT_AGAIN"  # no attempt came of the message, and one is left: the shard gets a new message
     FAILED = "FAILED"  # the shard is FAILED now, with its last known cause
-    KEPT = "KEPT"  # nobody can tell what it is about: kept under dead-letters/
+    KEPT = "KEPT"  # it cannot be read: kept under dead-letters/
 
 
 def consume(at: Deployment, message: Message) -> Disposition:

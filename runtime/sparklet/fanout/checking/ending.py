@@ -1,6 +1,6 @@
 """A run that is ended early, and ended runs that are forgotten.
 
-``cancel`` marks the run; what follows can be done by anybody, any number of times, from the beginning::
+``cancel`` marks the run; what follows may be repeated by anybody, from the beginning::
 
     enter the shards of parts that are sealed but not dispatched (no messages)
     seal the plan with what its parts hold
@@ -61,7 +61,7 @@ def cancel(at: Deployment, run_id: str) -> Cancelled:
 
 
 def cancel_follow_ups(at: Deployment, run: Run) -> None:
-    """Cancel the run that judges a cancelled one; and a next run, which a checker entered just before the mark."""
+    """Cancel the check run of a cancelled one; and its next run, which a checker entered just before the mark."""
     for follower in open_follow_ups(at, run):
         with suppress(PlanError):  # it has ended meanwhile
             cancel(at, follower.run_id)
@@ -176,7 +176,7 @@ def files_of(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
 
 
 def folders_of(at: Deployment, run_id: str) -> tuple[str, ...]:
-    """What belongs to a run alone: its own folder, inputs put into the bucket for it, output that nobody published."""
+    """What belongs to a run alone: its own folder, inputs put into the bucket for it, output that was not published."""
     return at.run_uri(run_id), f"s3://{at.bucket}/input/{run_id}/", f"s3://{at.bucket}/staged/{run_id}/"
 
 

@@ -1,7 +1,7 @@
 """Runs that follow a run: one that checks it before it ends, one that works on what it wrote.
 
-Both are runs like any other, with ids of their own (see ``follow_up_ids``), and whoever finds that one is due enters
-it; whoever comes second finds it there. So a checker that dies between any two steps is made good by the next check::
+Both are runs like any other, with ids of their own (see ``follow_up_ids``), and each may be entered by any checker that
+finds it due; the second one finds it there. So a checker that dies between any two steps is made good by the next::
 
     all shards have ended, within what the run tolerates
       → figures to runs/<run_id>/_summary-<generation>.json → the check run, one shard whose input that is → its end
@@ -32,7 +32,7 @@ MAX_LEFT_OUT = 500  # of these, which a next run leaves out, each by a pattern
 
 @dataclass(frozen=True, slots=True)
 class FollowUp:
-    """A check or next run, as it stands."""
+    """A check or next run, as it is now."""
 
     run_id: str
     state: RunState
@@ -106,16 +106,16 @@ def next_run(at: Deployment, run: Run) -> Run | None:
 
 
 def followed(at: Deployment, run: Run) -> FollowUp | None:
-    """The next run of this generation as it stands; None if there is none."""
+    """The next run of this generation as it is now; None if there is none."""
     found = next_run(at, run)
     return _as_follow_up(at, found) if found else None
 
 
 def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
-    """Enter the run that works on what this one wrote; it is planned by whoever drives it.
+    """Enter the run that works on what this one wrote; its driver plans it.
 
     Its input is what this run has published, not what lies beside that; of a shard that FAILED nothing is. If more
-    have failed while they were published than can be told apart there is no next run: None. An open next run of an
+    than ``MAX_LEFT_OUT`` have failed while they were published there is no next run: None. An open next run of an
     earlier generation is cancelled, since this one replaces what it wrote.
     """
     if run.next is None:
@@ -159,7 +159,7 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
 
 
 def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]:
-    """Patterns of what FAILED shards have published, not more than are told apart; the others publish nothing."""
+    """Patterns of what FAILED shards have published, at most ``MAX_LEFT_OUT`` + 1; the others publish nothing."""
     if not counts.failed:
         return ()
     won = (record.number for record in at.ledger.shards.list(run.run_id, ShardState.FAILED) if record.winner)

@@ -48,7 +48,7 @@ class FakeClock:
         self.advance(max(0.0, duration_s))
 
     def advance(self, duration_s: float) -> None:
-        """Be ``duration_s`` later; what tests call where nobody sleeps."""
+        """Be ``duration_s`` later, without a sleep."""
         with self._lock:
             self._now_s += duration_s
 
@@ -179,7 +179,7 @@ class MemoryTaskStore:
             return self._record(task_id)
 
     def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
-        """Put ``record`` where ``was`` stands; False if that has moved on."""
+        """Put ``record`` in the place of ``was``; False if that has changed since."""
         with self._lock:
             stands = self._record(record.task_id)
             if (stands and stands.revision) != (was and was.revision):
@@ -202,7 +202,7 @@ class MemoryNotifier:
     def notify(self, notice: Notice) -> None:
         """Keep a notice."""
         if self.down:
-            raise NoticeError("nobody can be told: the notifier is down")
+            raise NoticeError("the notifier is down")
         self.told.append(notice)
 
 
