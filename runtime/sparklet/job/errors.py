@@ -4,6 +4,8 @@ This module ships with ``sparklet.job`` to clusters where nothing else of Sparkl
 is installed, so it imports nothing. The whole tree is drawn in ``sparklet.errors``.
 """
 
+from __future__ import annotations
+
 
 class SparkletError(Exception):
     """Base of all errors that Sparklet raises on purpose.
