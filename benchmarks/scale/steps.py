@@ -22,7 +22,7 @@ from sparklet.errors import SparkletError
 from sparklet.fanout.checking.checker import check
 from sparklet.fanout.checking.manifest import write_manifests
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.handlers import handle_letters
+from sparklet.fanout.handlers import handle_dead_letters
 from sparklet.fanout.machines.steps import take_step
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import PlanProgress, plan
@@ -188,7 +188,7 @@ def _quietly(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
     """The consumer's answer; its log lines go to standard error."""
     stdout, sys.stdout = sys.stdout, sys.stderr
     try:
-        return handle_letters(at, event)
+        return handle_dead_letters(at, event)
     finally:
         sys.stdout = stdout
 

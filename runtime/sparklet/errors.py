@@ -4,6 +4,7 @@
 
     SparkletError                    base; `retryable` is False unless starred
     ├── SettingsError                an environment variable or option is missing or wrong
+    │   └── NotDeployedError         there is no such stack
     ├── EventError                   an event or message has not the shape it must have
     ├── ExpectationError             what a check script expects of a run is not so
     ├── ObjectStoreError*            S3 did not do what it was asked to
@@ -16,7 +17,7 @@
     │   ├── ShardNotFoundError       the run has no such shard
     │   └── CheckpointConflictError  another planner moved this run's checkpoint
     ├── QueueError*                  the queue did not do what it was asked to
-    ├── NoticeError*                 nobody could be told how something ended
+    ├── NoticeError*                 a notice could not be sent
     ├── OrchestrationError*          a state machine did not do what it was asked to
     │   └── ExecutionExistsError     an execution of that name has ended, or has another input
     ├── LogsError                    the workers' logs could not be read
@@ -43,45 +44,9 @@ released. The others end a shard as FAILED with their message as its cause. (A
 ``ScriptFailedError`` decides for itself, see its docstring.)
 """
 
-from sparklet.job.errors import EventError, ExpectationError, SparkletError
-
-__all__ = [
-    "CheckpointConflictError",
-    "DeadlineExceededError",
-    "EventError",
-    "ExecutionExistsError",
-    "ExpectationError",
-    "GatewayLostError",
-    "LeaseLostError",
-    "LedgerError",
-    "LocalStackError",
-    "LogsError",
-    "NothingNewError",
-    "NoticeError",
-    "ObjectChangedError",
-    "ObjectForbiddenError",
-    "ObjectNotFoundError",
-    "ObjectStoreError",
-    "OrchestrationError",
-    "OutOfMemoryError",
-    "PlanError",
-    "QueueError",
-    "RemoteFailureError",
-    "RemoteTaskError",
-    "RunExistsError",
-    "RunNotFoundError",
-    "ScratchFullError",
-    "ScriptError",
-    "ScriptFailedError",
-    "ScriptFetchError",
-    "ScriptNotAllowedError",
-    "SettingsError",
-    "ShardFailedError",
-    "ShardNotDoneError",
-    "ShardNotFoundError",
-    "SparkRuntimeError",
-    "SparkletError",
-]
+from sparklet.job.errors import EventError as EventError
+from sparklet.job.errors import ExpectationError as ExpectationError
+from sparklet.job.errors import SparkletError as SparkletError
 
 
 class SettingsError(SparkletError):
@@ -92,82 +57,56 @@ class NotDeployedError(SettingsError):
     """There is no stack of this name in this account and region."""
 
 
-class ObjectStoreError(SparkletError):
+class ObjectStoreError(SparkletError, retryable=True):
     """The object store did not do what it was asked to; trying again may help."""
 
-    retryable = True
 
-
-class ObjectNotFoundError(ObjectStoreError):
+class ObjectNotFoundError(ObjectStoreError, retryable=False):
     """The object is not there."""
 
-    retryable = False
 
-
-class ObjectChangedError(ObjectStoreError):
+class ObjectChangedError(ObjectStoreError, retryable=False):
     """The object is not the version (ETag) that was asked for, or exists already."""
 
-    retryable = False
 
-
-class ObjectForbiddenError(ObjectStoreError):
+class ObjectForbiddenError(ObjectStoreError, retryable=False):
     """The object may not be read or written with these credentials."""
 
-    retryable = False
 
-
-class LedgerError(SparkletError):
+class LedgerError(SparkletError, retryable=True):
     """The ledger did not do what it was asked to; trying again may help."""
 
-    retryable = True
 
-
-class RunNotFoundError(LedgerError):
+class RunNotFoundError(LedgerError, retryable=False):
     """The ledger has no run of that id."""
 
-    retryable = False
 
-
-class RunExistsError(LedgerError):
+class RunExistsError(LedgerError, retryable=False):
     """A run of that id is in the ledger already."""
 
-    retryable = False
 
-
-class ShardNotFoundError(LedgerError):
+class ShardNotFoundError(LedgerError, retryable=False):
     """The run has no shard of that number."""
 
-    retryable = False
 
-
-class CheckpointConflictError(LedgerError):
+class CheckpointConflictError(LedgerError, retryable=False):
     """Another planner moved this run's checkpoint; this one must stop."""
 
-    retryable = False
 
-
-class QueueError(SparkletError):
+class QueueError(SparkletError, retryable=True):
     """The queue did not do what it was asked to; trying again may help."""
 
-    retryable = True
+
+class NoticeError(SparkletError, retryable=True):
+    """A notice could not be sent; what it is about is not changed by that."""
 
 
-class NoticeError(SparkletError):
-    """A notice could not be sent; what it was to tell of is not touched by that."""
-
-    retryable = True
-
-
-class OrchestrationError(SparkletError):
+class OrchestrationError(SparkletError, retryable=True):
     """A state machine did not do what it was asked to; trying again may help."""
 
-    retryable = True
 
-
-class ExecutionExistsError(OrchestrationError):
+class ExecutionExistsError(OrchestrationError, retryable=False):
     """There is an execution of that name, and it has ended or was given another input."""
-
-    retryable = False
 
 
 class LogsError(SparkletError):
@@ -230,9 +169,9 @@ class ScriptFailedError(ScriptError):
         stderr_tail: str = "",
         permanent: bool = False,
     ) -> None:
-        said = ": ".join(part for part in (cause_class, cause) if part)
+        reason = ": ".join(part for part in (cause_class, cause) if part)
         at = f" at {place}" if place else ""
-        super().__init__(f"{script_uri} exited with {exit_code}{at}" + (f": {said}" if said else ""))
+        super().__init__(f"{script_uri} exited with {exit_code}{at}" + (f": {reason}" if reason else ""))
         self.exit_code = exit_code
         self.cause_class = cause_class
         self.cause = cause
@@ -241,10 +180,8 @@ class ScriptFailedError(ScriptError):
         self.retryable = not permanent
 
 
-class SparkRuntimeError(SparkletError):
+class SparkRuntimeError(SparkletError, retryable=True):
     """Spark or its JVM, not the script, failed."""
-
-    retryable = True
 
 
 class GatewayLostError(SparkRuntimeError):
@@ -259,26 +196,20 @@ class ScratchFullError(SparkRuntimeError):
     """There is too little space under the scratch folder to start, or to go on."""
 
 
-class DeadlineExceededError(SparkletError):
+class DeadlineExceededError(SparkletError, retryable=True):
     """The guard ended the script ``grace_s`` before the function's deadline."""
 
-    retryable = True
 
-
-class LeaseLostError(SparkletError):
+class LeaseLostError(SparkletError, retryable=True):
     """Another attempt owns the shard now, or the shard has ended; nothing was written."""
 
-    retryable = True
 
-
-class ShardNotDoneError(SparkletError):
+class ShardNotDoneError(SparkletError, retryable=True):
     """The shard that was asked for has not ended, and nobody holds it: ask again after a while.
 
     With ``ShardFailedError`` and ``LeaseLostError`` (ask again once the lease is over) all that a state machine
     which asks for a shard needs to tell apart.
     """
-
-    retryable = True
 
 
 class ShardFailedError(SparkletError):

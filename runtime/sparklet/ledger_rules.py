@@ -2,13 +2,13 @@
 
 from datetime import UTC, datetime
 
-from sparklet.errors import LeaseLostError, LedgerError, RunExistsError
-from sparklet.model import Failure, Run, ShardRecord, ShardResult, ShardState, TaskRecord
+from sparklet.errors import LeaseLostError, LedgerError, RunExistsError, RunNotFoundError
+from sparklet.model import Claim, ClaimStatus, Failure, Run, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
 
 LEASE_S = 16.0  # so long an attempt owns a shard without a sign of life; see docs/decisions/0030
 LEASE_GRACE_S = 5.0  # clocks differ: a claim takes a lease over only so long after its end
 LEASE_EXPIRED = "LeaseExpired"  # the cause of an attempt whose worker was lost
-RUNS_A_TURN = 25  # settled runs that are looked at again, a poll
+RUNS_A_PAGE = 25  # finalized runs that a check looks at again
 
 ERROR_CLASS_BYTES = 64
 ERROR_MESSAGE_BYTES = 240
@@ -47,6 +47,37 @@ def bounded_result(result: ShardResult) -> ShardResult:
 def is_held(record: ShardRecord | TaskRecord, now_s: float) -> bool:
     """Whether an attempt's lease still binds: nobody else may take over or end what it works on."""
     return record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S
+
+
+def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float) -> Claim | None:
+    """The answer to a claim that changes nothing; None if the shard can be taken, or has no attempt left.
+
+    Raises
+    ------
+    LedgerError
+        If the message is of a generation that is not open yet, or an attempt that has ended claims again.
+    """
+    if ref.generation > record.generation:
+        raise LedgerError(
+            f"shard {ref.shard} of run {ref.run_id} is at generation {record.generation}, "
+            f"the message at {ref.generation}: try again"
+        )
+    if ref.generation < record.generation:
+        return Claim(ClaimStatus.STALE, record)
+    if record.state.ended:
+        return Claim(ClaimStatus.DONE, record)
+    if record.attempt_id == attempt_id:
+        if record.state is ShardState.RUNNING:
+            return Claim(ClaimStatus.GRANTED, record)  # also after a lost answer: the claim was mine
+        raise LedgerError(f"attempt {attempt_id} of shard {ref.shard} has ended; claim with an id of its own")
+    return Claim(ClaimStatus.HELD, record) if is_held(record, now_s) else None
+
+
+def exhausted_failure(record: ShardRecord) -> Failure:
+    """Why a shard that has no attempt left is FAILED."""
+    if record.state is ShardState.RUNNING:
+        return lapse_failure(record)
+    return Failure(record.error_class, record.error_message)
 
 
 def lapse_failure(record: ShardRecord) -> Failure:
@@ -93,21 +124,26 @@ def not_owned(record: ShardRecord, attempt_id: str) -> LeaseLostError:
     )
 
 
+def no_run(run_id: str) -> RunNotFoundError:
+    """That there is no such run."""
+    return RunNotFoundError(f"there is no run {run_id}; `sparklet runs` lists those there are")
+
+
 def id_taken(run_id: str, deleted: bool) -> RunExistsError:
     """Why a run cannot be entered under an id."""
     why = "was in the ledger and is deleted; an id is used once" if deleted else "is in the ledger already"
     return RunExistsError(f"a run {run_id} {why}; choose another id")
 
 
-def standing(run: Run) -> str:
-    """Where a run stands, in words."""
+def status_of(run: Run) -> str:
+    """A run's status, in words."""
     return "being cancelled" if run.cancelled_s is not None and not run.state.ended else str(run.state)
 
 
 def no_generation(run: Run, generation: int, retired: bool) -> LedgerError:
     """Why a further generation cannot start."""
     plan = "sealed" if run.sealed else "not sealed"
-    state = "being deleted" if retired else standing(run)
+    state = "being deleted" if retired else status_of(run)
     return LedgerError(
         f"generation {generation} of run {run.run_id} cannot start: "
         f"it is at {run.generation}, its plan {plan}, and it is {state}"
@@ -116,9 +152,9 @@ def no_generation(run: Run, generation: int, retired: bool) -> LedgerError:
 
 def not_ended(run: Run) -> LedgerError:
     """Why a run cannot be retired."""
-    return LedgerError(f"the run {run.run_id} has not ended, it is {standing(run)}; cancel it first: sparklet cancel")
+    return LedgerError(f"the run {run.run_id} has not ended, it is {status_of(run)}; cancel it first: sparklet cancel")
 
 
 def not_retired(run: Run) -> LedgerError:
     """Why a run cannot be deleted."""
-    return LedgerError(f"the run {run.run_id} is {standing(run)} and was not retired; nothing is deleted")
+    return LedgerError(f"the run {run.run_id} is {status_of(run)} and was not retired; nothing is deleted")

@@ -39,7 +39,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a listing or a HEAD says of an object."""
+    """An object, as a listing or a HEAD describes it."""
 
     uri: str
     size_bytes: int
@@ -91,10 +91,7 @@ class ObjectStore(Protocol):
         """Write a file to an object, in parts if it is large."""
 
     def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Copy the object at the first URI of each pair to the second, several at a time.
-
-        Pairs are drawn as copies can be begun, so whoever draws them can stop with an error.
-        """
+        """Copy each pair's first object to its second URI, several at a time; pairs are drawn as copies are begun."""
 
     def delete(self, uri: str) -> None:
         """Delete an object; nothing happens if it is not there."""
@@ -157,10 +154,7 @@ class WorkerLogs(Protocol):
         """
 
     def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
-        """The next lines of a stream and the position behind them; ``after`` "" begins at ``since_s``.
-
-        No lines and the same position: there are no more yet.
-        """
+        """A stream's next lines and the position after them; no lines: none yet. ``after`` "" begins at ``since_s``."""
 
 
 class Compute(Protocol):
@@ -180,7 +174,7 @@ class Orchestrator(Protocol):
         """
 
     def status(self, execution: str) -> ExecutionStatus:
-        """Where an execution stands."""
+        """An execution's status."""
 
     def find(self, machine: str, name: str) -> ExecutionStatus | None:
         """The execution that was started under this name; None if there is none, or it is no longer known."""
@@ -190,68 +184,45 @@ class Orchestrator(Protocol):
 
 
 class Notifier(Protocol):
-    """Whoever wants to hear how something ended. Every method raises NoticeError."""
+    """Where notices of ends go. Every method raises NoticeError."""
 
     def notify(self, notice: Notice) -> None:
         """Send a notice once; after a lost answer it may be there twice."""
 
 
 class TaskStore(Protocol):
-    """Tasks of the asynchronous API. Every method raises LedgerError."""
+    """Tasks of the asynchronous API; writes are conditional, as in a ``Ledger``. Every method raises LedgerError."""
 
     def get_task(self, task_id: str) -> TaskRecord | None:
         """A task (strongly consistent); None if no attempt at one of that id was ever recorded."""
 
     def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
-        """Put ``record`` where ``was`` stands (None: nothing yet); False if that has moved on.
-
-        After a write whose result is unknown an adapter reads again: my record there means done.
-        """
+        """Put ``record`` in the place of ``was`` (None: nothing yet); False if that has changed since."""
 
 
-class Ledger(Protocol):
-    """Runs and the states of their shards: the only truth. Every write is conditional.
+class Runs(Protocol):
+    """Runs and their plans. Every write is conditional.
 
-    After a write whose result is unknown an adapter reads again: an attempt id of mine means done.
-    Every method raises LedgerError, and RunNotFoundError or ShardNotFoundError where it names one.
+    After a write whose result is unknown an adapter reads again: what it wrote itself it knows by a sign.
+    Every method raises LedgerError, and RunNotFoundError where it names a run.
     """
 
-    # --- runs and their plan -------------------------------------------------
-
-    def create_run(self, run: Run) -> None:
+    def create(self, run: Run) -> None:
         """Enter a run; RunExistsError if there is one of that id, or was one that is deleted."""
 
-    def get_run(self, run_id: str) -> Run:
+    def get(self, run_id: str) -> Run:
         """The run (strongly consistent)."""
 
-    def list_runs(self) -> Iterator[Run]:
+    def list(self) -> Iterator[Run]:
         """All runs, newest first."""
 
-    def unsettled_runs(self) -> Iterator[Run]:
-        """Runs about which something may still have to be done, newest first: each that has not ended is one.
-
-        A run is unsettled when it is entered, and again with each generation. Found by an index (it may lag), each
-        then read from the base table, so that it costs by these runs and not by all that there are.
-        """
-
-    def settle_run(self, run: Run) -> bool:
-        """Note that nothing is left to be done about an ended run; False if a later generation was opened since."""
-
-    def unsettle_run(self, run: Run) -> None:
-        """Note that something is left to be done about a run; nothing happens if it is gone."""
-
-    def settled_in_turn(self) -> Iterator[Run]:
-        """The next few of the settled runs, so that repeated calls come by each.
-
-        An older Sparklet enters and redrives runs and knows nothing of settling. The next call goes on behind these
-        runs once all of them were taken.
-        """
+    # --- the plan ---
 
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part: the planner's checkpoint.
 
-        CheckpointConflictError if a part of that index is there already or the plan is sealed (another
-        planner is at work), or if the run was cancelled.
+        CheckpointConflictError if that part is there already or the plan is sealed (another planner is at work), or
+        if the run was cancelled.
         """
 
     def parts(self, run_id: str) -> Iterator[PartRecord]:
@@ -266,53 +237,74 @@ class Ledger(Protocol):
         shard_count: int,
         object_count: int,
         size_bytes: int,
-        skipped: Mapping[str, int] = MappingProxyType({}),
+        skipped: Mapping[str, int] = MappingProxyType({}),  # objects left out, by reason
     ) -> None:
-        """No shard will be added any more: PLANNING → RUNNING. Sealing again with the same count does nothing.
+        """No shard will be added any more: PLANNING → RUNNING. Sealing again with the same count does nothing."""
 
-        ``skipped`` are the objects left out, by reason.
-        """
-
-    def add_shards(self, shards: Iterable[ShardRecord]) -> int:
-        """Enter shards as PENDING; one that is there already stays as it is. How many were new."""
+    # --- generations and their ends ---
 
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
         """Open generation ``generation`` (the next one) with its script; the run is RUNNING again, not cancelled.
 
-        LedgerError if the run is not at ``generation - 1``, its plan is not sealed, it was cancelled and has not
-        ended yet, or it was retired.
+        LedgerError if the run is not at ``generation - 1``, not sealed, or is being cancelled or deleted.
         """
 
-    def finish_run(self, run_id: str, generation: int, state: RunState) -> Run:
-        """Record how a run ended; the run as it stands.
+    def finish(self, run_id: str, generation: int, state: RunState) -> Run:
+        """Record how a run ended; the run as it is then.
 
-        Nothing happens if it has ended or a later generation is open. A run that was cancelled ends as
-        CANCELLED and no other does: with another state nothing happens either.
+        Nothing happens if it has ended, if a later generation is open, or with another state than CANCELLED where the
+        run was cancelled, or with CANCELLED where it was not.
         """
 
     def mark_notified(self, run_id: str, generation: int) -> None:
-        """Note that the end of ``generation`` was told to whoever wants to hear of it; a later one is still to be told.
+        """Note that the notice of the end of ``generation`` was sent; that of a later one is still to be sent.
 
         Nothing happens if the run has not ended, or a later generation is open.
         """
 
-    def cancel_run(self, run_id: str) -> Run:
-        """Note that somebody wants the run's end (``cancelled_s``); the run as it stands.
+    def cancel(self, run_id: str) -> Run:
+        """Note that somebody wants the run's end (``cancelled_s``); the run as it is then.
 
-        From now on it takes no part and no generation. Nothing happens if it was cancelled already or has ended.
+        From now on it takes no part and no generation. Nothing happens if it was cancelled before or has ended.
         """
 
-    def retire_run(self, run_id: str) -> Run:
+    def retire(self, run_id: str) -> Run:
         """Close an ended run for good, before what belongs to it is deleted; LedgerError if it has not ended."""
 
-    def delete_run(self, run_id: str) -> int:
+    def delete(self, run_id: str) -> int:
         """Forget a retired run, itself last: its shards, its parts; how many items there were.
 
-        Its id is never free again: ``create_run`` refuses it, so whatever remembers that id means this run. LedgerError
-        if it is not retired. What an earlier call left behind goes with the next one.
+        ``create`` refuses its id for ever. LedgerError if it is not retired. The next call deletes what is left.
         """
 
-    # --- attempts --------------------------------------------------------------
+    # --- finalized runs ---
+
+    def unfinalized(self) -> Iterator[Run]:
+        """Runs about which something may still have to be done, newest first: each that has not ended is one.
+
+        A run is one when it is entered, and again with each generation. Found by an index (it may lag), then read
+        from the base table: the cost follows the number of these runs, not of all.
+        """
+
+    def finalize(self, run: Run) -> bool:
+        """Note that nothing is left to be done about an ended run; False if a later generation was opened since."""
+
+    def unfinalize(self, run: Run) -> None:
+        """Note that something is left to be done about a run; nothing happens if it is gone."""
+
+    def next_finalized(self) -> Iterator[Run]:
+        """The next few of the finalized runs: once all of them were taken, the next call goes on after them.
+
+        For runs that an older Sparklet entered or redrove, which knows nothing of finalizing.
+        """
+
+
+class Attempts(Protocol):
+    """Changes of a shard's state. Every write is conditional.
+
+    After a write whose result is unknown an adapter reads again: an attempt id of mine means done.
+    Every method raises LedgerError, and ShardNotFoundError.
+    """
 
     def claim(self, ref: ShardRef, attempt_id: str, lease_s: float, max_attempts: int, log_stream: str = "") -> Claim:
         """Take the shard for ``lease_s`` seconds and count the attempt.
@@ -334,7 +326,7 @@ class Ledger(Protocol):
         """
 
     def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
-        """RUNNING → SUCCEEDED; LeaseLostError if this attempt does not own the shard. Saying it twice is fine."""
+        """RUNNING → SUCCEEDED; LeaseLostError if this attempt does not own the shard. Twice does no harm."""
 
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → FAILED, fenced in the same way."""
@@ -342,7 +334,7 @@ class Ledger(Protocol):
     def release(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → PENDING, fenced in the same way; the cause is kept."""
 
-    # --- checker, dead letters, redrive -----------------------------------------
+    # --- checker, dead-letter messages, redrive ---
 
     def lapse(self, record: ShardRecord, max_attempts: int) -> ShardRecord | None:
         """End a lease that is over: PENDING, or FAILED if no attempt is left; the shard as it is then.
@@ -353,7 +345,7 @@ class Ledger(Protocol):
     def count_requeue(self, record: ShardRecord, *, unrun: bool = False) -> ShardRecord | None:
         """Count a message sent again for a PENDING shard, whose waiting (``changed_s``) begins anew.
 
-        ``unrun``: because the last one came back as a dead letter though no attempt had come of it.
+        ``unrun``: because the last one came back as a dead-letter message though no attempt had come of it.
         None if it has moved on since ``record`` was read.
         """
 
@@ -363,12 +355,17 @@ class Ledger(Protocol):
     def redrive(self, run_id: str, number: int, generation: int) -> ShardRecord | None:
         """FAILED → PENDING in ``generation``, nothing counted yet; None if it is not FAILED in an older one."""
 
-    # --- reading -------------------------------------------------------------------
 
-    def get_shard(self, run_id: str, number: int) -> ShardRecord:
+class Shards(Protocol):
+    """A run's shards in bulk. Every method raises LedgerError; RunNotFoundError or ShardNotFoundError."""
+
+    def add(self, shards: Iterable[ShardRecord]) -> int:
+        """Enter shards as PENDING; one that is there already stays as it is. How many were new."""
+
+    def get(self, run_id: str, number: int) -> ShardRecord:
         """One shard (strongly consistent)."""
 
-    def shards(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
+    def list(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
         """All shards, or those in one state, in order of number, from the base table (strongly consistent)."""
 
     def count(self, run_id: str) -> Counts:
@@ -385,3 +382,19 @@ class Ledger(Protocol):
 
         Found by the index (it may lag), each then read from the base table.
         """
+
+
+class Ledger(Protocol):
+    """The only truth about runs and shards, in three ports; ``sparklet.ledger_rules`` holds what adapters share."""
+
+    @property
+    def runs(self) -> Runs:
+        """Runs and their plans."""
+
+    @property
+    def attempts(self) -> Attempts:
+        """Changes of one shard's state."""
+
+    @property
+    def shards(self) -> Shards:
+        """Shards in bulk: entered, read, counted."""

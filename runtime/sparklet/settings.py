@@ -23,52 +23,25 @@ KafkaFailures = Literal["raise", "report"]
 PREFIX = "SPARKLET_"
 OF_FUNCTIONS = frozenset(
     {
-        "SPARKLET_BUCKET",
-        "SPARKLET_CORES",
-        "SPARKLET_DLQ_URL",
-        "SPARKLET_GRACE_S",
-        "SPARKLET_HEAP_MB",
-        "SPARKLET_JARS",
-        "SPARKLET_JAVA_OPTIONS",
-        "SPARKLET_KAFKA_FAILURES",
-        "SPARKLET_KEEP_CONTEXT",
-        "SPARKLET_LEDGER_TABLE",
-        "SPARKLET_MAP_CONCURRENCY",
-        "SPARKLET_METRICS_NAMESPACE",
-        "SPARKLET_MIN_FREE_BYTES",
-        "SPARKLET_NOTICE_BUS",
-        "SPARKLET_NOTICE_TOPIC_ARN",
-        "SPARKLET_OUTPUT_PREFIXES",
-        "SPARKLET_QUEUE_URL",
-        "SPARKLET_RUNNER",
-        "SPARKLET_SCRATCH",
-        "SPARKLET_SCRIPT_ENV",
-        "SPARKLET_SCRIPT_PREFIXES",
-        "SPARKLET_SPARK_CONF",
-        "SPARKLET_TASKS_PER_JVM",
-        "SPARKLET_WORKER_MEMORY_MB",
-        "SPARKLET_WORKER_SCRATCH_MB",
+        *("SPARKLET_BUCKET", "SPARKLET_CORES", "SPARKLET_DLQ_URL", "SPARKLET_GRACE_S", "SPARKLET_HEAP_MB"),
+        *("SPARKLET_JARS", "SPARKLET_JAVA_OPTIONS", "SPARKLET_KAFKA_FAILURES", "SPARKLET_KEEP_CONTEXT"),
+        *("SPARKLET_LEDGER_TABLE", "SPARKLET_MAP_CONCURRENCY", "SPARKLET_METRICS_NAMESPACE"),
+        *("SPARKLET_MIN_FREE_BYTES", "SPARKLET_NOTICE_BUS", "SPARKLET_NOTICE_TOPIC_ARN", "SPARKLET_OUTPUT_PREFIXES"),
+        *("SPARKLET_QUEUE_URL", "SPARKLET_RUNNER", "SPARKLET_SCRATCH", "SPARKLET_SCRIPT_ENV"),
+        *("SPARKLET_SCRIPT_PREFIXES", "SPARKLET_SPARK_CONF", "SPARKLET_TASKS_PER_JVM", "SPARKLET_WORKER_MEMORY_MB"),
+        *("SPARKLET_WORKER_SCRATCH_MB",),
     }
 )
 """What is set on functions; the template does."""
 NAMES = OF_FUNCTIONS | frozenset(
     {
         # of the command line
-        "SPARKLET_CACHE_DIR",
-        "SPARKLET_MAVEN_MIRROR",
-        "SPARKLET_OFFLINE",
-        "SPARKLET_PRICES",
-        "SPARKLET_STACK",
-        "SPARKLET_STATE_DIR",
-        # of the image
-        "SPARKLET_CDS_ARCHIVE",
-        # of a container that does one shard (sparklet.worker.one_shard)
-        "SPARKLET_SHARD_MESSAGE",
+        *("SPARKLET_CACHE_DIR", "SPARKLET_MAVEN_MIRROR", "SPARKLET_OFFLINE", "SPARKLET_PRICES", "SPARKLET_STACK"),
+        *("SPARKLET_STATE_DIR",),
+        "SPARKLET_CDS_ARCHIVE",  # of the image
+        "SPARKLET_SHARD_MESSAGE",  # of a container that does one shard (sparklet.worker.one_shard)
         # between Sparklet's own processes
-        "SPARKLET_HOST",
-        "SPARKLET_LOG_DIR",
-        "SPARKLET_OUTCOME_FILE",
-        "SPARKLET_SHELL",
+        *("SPARKLET_HOST", "SPARKLET_LOG_DIR", "SPARKLET_OUTCOME_FILE", "SPARKLET_SHELL"),
     }
 )
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""
@@ -102,8 +75,8 @@ class WorkerSettings:
     tasks_per_jvm: int  # SPARKLET_TASKS_PER_JVM: a warm JVM is replaced after so many
     kafka_failures: KafkaFailures = "raise"  # SPARKLET_KAFKA_FAILURES: report, if the mapping reads reports
     output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES, and what is known: this function writes there
-    notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic that is told how tasks and runs ended
-    notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus, by name or ARN, that is told the same
+    notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic for notices of ended tasks and runs
+    notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus for them, by name or ARN
     keep_context: bool = True  # SPARKLET_KEEP_CONTEXT: on | off: whether a SparkContext may outlive its task
     script_env: Mapping[str, str] = field(default_factory=dict)  # SPARKLET_SCRIPT_ENV, as JSON: for scripts
 
@@ -116,7 +89,7 @@ class FanoutSettings:
     bucket: str  # SPARKLET_BUCKET
     queue_url: str  # SPARKLET_QUEUE_URL
     dlq_url: str  # SPARKLET_DLQ_URL
-    notice_topic_arn: str = ""  # as for workers: dead letters end tasks, the checker ends runs
+    notice_topic_arn: str = ""  # as for workers: dead-letter messages end tasks, the checker ends runs
     notice_bus: str = ""
 
 

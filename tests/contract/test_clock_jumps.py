@@ -23,9 +23,9 @@ def test_a_clock_that_jumps_between_claim_and_result_changes_nothing(
     claim(one, run_id, "a")
     clock.advance(jump_s)
 
-    one.succeed(run_id, 0, "a", ShardResult(7))
+    one.attempts.succeed(run_id, 0, "a", ShardResult(7))
 
-    record = one.get_shard(run_id, 0)
+    record = one.shards.get(run_id, 0)
     assert (record.state, record.rows, record.attempts) == (ShardState.SUCCEEDED, 7, 1)
     assert claim(one, run_id, "b").status is ClaimStatus.DONE
 
@@ -36,7 +36,7 @@ def test_a_released_shard_can_be_claimed_whichever_way_the_clock_went(
 ) -> None:
     claim(one, run_id, "a")
     clock.advance(jump_s)
-    one.release(run_id, 0, "a", FLAKY)
+    one.attempts.release(run_id, 0, "a", FLAKY)
     clock.advance(-2 * jump_s)
 
     assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
@@ -52,8 +52,8 @@ def test_clocks_that_differ_by_less_than_the_grace_take_no_shard_from_its_owner(
     clock.advance(behind_s + LEASE_S)
 
     assert claim(one, run_id, "b").status is ClaimStatus.HELD
-    one.succeed(run_id, 0, "a", ShardResult(7))
-    assert one.get_shard(run_id, 0).rows == 7
+    one.attempts.succeed(run_id, 0, "a", ShardResult(7))
+    assert one.shards.get(run_id, 0).rows == 7
 
 
 @pytest.mark.parametrize("first", ["owner", "thief"])
@@ -68,11 +68,11 @@ def test_a_worker_whose_clock_is_an_hour_ahead_takes_a_shard_over_but_there_is_o
     for who in (first, "thief" if first == "owner" else "owner"):
         if who == "owner":
             with pytest.raises(LeaseLostError):
-                one.succeed(run_id, 0, who, ShardResult(1))
+                one.attempts.succeed(run_id, 0, who, ShardResult(1))
         else:
-            one.succeed(run_id, 0, who, ShardResult(2))
+            one.attempts.succeed(run_id, 0, who, ShardResult(2))
 
-    record = one.get_shard(run_id, 0)
+    record = one.shards.get(run_id, 0)
     assert (record.state, record.rows, record.attempts, record.attempt_id) == (ShardState.SUCCEEDED, 2, 2, "thief")
 
 
@@ -96,12 +96,12 @@ def test_a_checker_whose_clock_is_ahead_ends_a_lease_too_early_but_no_result_is_
 ) -> None:
     claim(one, run_id, "a")
     clock.advance(HOUR_S)
-    lapsed = one.lapse(one.get_shard(run_id, 0), MOST_ATTEMPTS)
+    lapsed = one.attempts.lapse(one.shards.get(run_id, 0), MOST_ATTEMPTS)
     clock.advance(-HOUR_S)
 
     assert lapsed is not None
     with pytest.raises(LeaseLostError):
-        one.succeed(run_id, 0, "a", ShardResult(1))
+        one.attempts.succeed(run_id, 0, "a", ShardResult(1))
     assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
-    one.succeed(run_id, 0, "b", ShardResult(2))
-    assert one.get_shard(run_id, 0).rows == 2
+    one.attempts.succeed(run_id, 0, "b", ShardResult(2))
+    assert one.shards.get(run_id, 0).rows == 2

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.compute import MOST_PAYLOAD_BYTES, LambdaCompute
+from sparklet.aws.functions import MOST_PAYLOAD_BYTES, LambdaCompute
 from sparklet.errors import RemoteTaskError
 from sparklet.local.memory import MemoryCompute
 from sparklet.ports import Compute

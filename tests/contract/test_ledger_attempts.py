@@ -39,7 +39,7 @@ def test_a_claim_is_granted_and_counted(one: Ledger, run_id: str, clock: FakeClo
         started_s=clock.now_s(),
         log_stream="2026/11/20/[$LATEST]abc",
     )
-    assert one.get_shard(run_id, 0) == answer.record
+    assert one.shards.get(run_id, 0) == answer.record
 
 
 def test_a_shard_has_one_owner(one: Ledger, run_id: str) -> None:
@@ -48,7 +48,7 @@ def test_a_shard_has_one_owner(one: Ledger, run_id: str) -> None:
     theirs = claim(one, run_id, "b")
 
     assert theirs == Claim(ClaimStatus.HELD, mine.record)
-    assert one.get_shard(run_id, 0) == mine.record
+    assert one.shards.get(run_id, 0) == mine.record
 
 
 def test_claiming_again_with_the_same_id_is_granted_without_counting(one: Ledger, run_id: str) -> None:
@@ -58,31 +58,31 @@ def test_claiming_again_with_the_same_id_is_granted_without_counting(one: Ledger
 
 
 def test_claiming_the_last_attempt_again_is_granted(one: Ledger, run_id: str) -> None:
-    first = one.claim(ref(run_id), "a", LEASE_S, 1)
+    first = one.attempts.claim(ref(run_id), "a", LEASE_S, 1)
 
-    assert one.claim(ref(run_id), "a", LEASE_S, 1) == first
+    assert one.attempts.claim(ref(run_id), "a", LEASE_S, 1) == first
 
 
 def test_an_attempt_id_is_used_for_one_attempt(one: Ledger, run_id: str) -> None:
     """GIVEN a released attempt, WHEN a late duplicate of its claim arrives, THEN it gets no lease nobody serves."""
     claim(one, run_id, "a")
-    one.release(run_id, 0, "a", FLAKY)
+    one.attempts.release(run_id, 0, "a", FLAKY)
 
     with pytest.raises(LedgerError, match="attempt a "):
         claim(one, run_id, "a")
 
-    assert one.get_shard(run_id, 0).state is ShardState.PENDING
+    assert one.shards.get(run_id, 0).state is ShardState.PENDING
 
 
 def test_a_shard_that_succeeded_is_done(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "a")
     clock.advance(7)
-    one.succeed(run_id, 0, "a", ShardResult(12, 3 * 1024**3, ("s3://out/x/shard=000000",)))
+    one.attempts.succeed(run_id, 0, "a", ShardResult(12, 3 * 1024**3, ("s3://out/x/shard=000000",)))
 
     answer = claim(one, run_id, "b")
 
     assert answer.status is ClaimStatus.DONE
-    assert answer.record == one.get_shard(run_id, 0)
+    assert answer.record == one.shards.get(run_id, 0)
     assert answer.record.state is ShardState.SUCCEEDED
     assert answer.record.attempt_id == "a"
     assert (answer.record.rows, answer.record.output_bytes) == (12, 3 * 1024**3)
@@ -92,23 +92,23 @@ def test_a_shard_that_succeeded_is_done(one: Ledger, run_id: str, clock: FakeClo
 
 def test_a_result_that_says_nothing_is_kept_as_such(one: Ledger, run_id: str) -> None:
     claim(one, run_id, "a")
-    one.succeed(run_id, 0, "a", ShardResult())
+    one.attempts.succeed(run_id, 0, "a", ShardResult())
 
-    record = one.get_shard(run_id, 0)
+    record = one.shards.get(run_id, 0)
     assert (record.rows, record.output_bytes, record.outputs) == (None, None, ())
 
 
 def test_no_rows_are_not_the_same_as_unknown_rows(one: Ledger, run_id: str) -> None:
     claim(one, run_id, "a")
-    one.succeed(run_id, 0, "a", ShardResult(rows=0, output_bytes=0))
+    one.attempts.succeed(run_id, 0, "a", ShardResult(rows=0, output_bytes=0))
 
-    record = one.get_shard(run_id, 0)
+    record = one.shards.get(run_id, 0)
     assert (record.rows, record.output_bytes) == (0, 0)
 
 
 def test_a_permanent_failure_ends_the_shard(one: Ledger, run_id: str) -> None:
     claim(one, run_id, "a")
-    one.fail(run_id, 0, "a", BROKEN)
+    one.attempts.fail(run_id, 0, "a", BROKEN)
 
     answer = claim(one, run_id, "b")
 
@@ -119,8 +119,8 @@ def test_a_permanent_failure_ends_the_shard(one: Ledger, run_id: str) -> None:
 
 def test_a_released_shard_can_be_claimed_and_keeps_its_cause(one: Ledger, run_id: str) -> None:
     claim(one, run_id, "a")
-    one.release(run_id, 0, "a", FLAKY)
-    released = one.get_shard(run_id, 0)
+    one.attempts.release(run_id, 0, "a", FLAKY)
+    released = one.shards.get(run_id, 0)
 
     again = claim(one, run_id, "b")
 
@@ -153,42 +153,42 @@ def test_only_the_owner_changes_a_shard(one: Ledger, run_id: str, state: str, cl
     if state != "pending":
         claim(one, run_id, "zombie")
         clock.advance(LEASE_S + 1)
-        assert one.lapse(one.get_shard(run_id, 0), MOST_ATTEMPTS)
+        assert one.attempts.lapse(one.shards.get(run_id, 0), MOST_ATTEMPTS)
     if " by b" in state or state == "released":
         claim(one, run_id, "b")
     if state == "released":
-        one.release(run_id, 0, "b", FLAKY)
+        one.attempts.release(run_id, 0, "b", FLAKY)
     elif state == "succeeded by b":
-        one.succeed(run_id, 0, "b", ShardResult(5))
+        one.attempts.succeed(run_id, 0, "b", ShardResult(5))
     elif state == "failed by b":
-        one.fail(run_id, 0, "b", BROKEN)
-    before = one.get_shard(run_id, 0)
+        one.attempts.fail(run_id, 0, "b", BROKEN)
+    before = one.shards.get(run_id, 0)
 
     for say in (
-        lambda: one.succeed(run_id, 0, "zombie", ShardResult(1, 1, ("s3://wrong/",))),
-        lambda: one.fail(run_id, 0, "zombie", BROKEN),
-        lambda: one.release(run_id, 0, "zombie", FLAKY),
-        lambda: one.renew(run_id, 0, "zombie", LEASE_S),
-        lambda: one.renew(run_id, 0, "zombie", LEASE_S, ShardResult(1)),
+        lambda: one.attempts.succeed(run_id, 0, "zombie", ShardResult(1, 1, ("s3://wrong/",))),
+        lambda: one.attempts.fail(run_id, 0, "zombie", BROKEN),
+        lambda: one.attempts.release(run_id, 0, "zombie", FLAKY),
+        lambda: one.attempts.renew(run_id, 0, "zombie", LEASE_S),
+        lambda: one.attempts.renew(run_id, 0, "zombie", LEASE_S, ShardResult(1)),
     ):
         with pytest.raises(LeaseLostError, match="attempt zombie does not own shard 0"):
             say()
 
-    assert one.get_shard(run_id, 0) == before
+    assert one.shards.get(run_id, 0) == before
 
 
 def test_a_zombie_whose_shard_was_not_claimed_again_changes_nothing(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "zombie")
     clock.advance(LEASE_S + 1)
-    lapsed = one.lapse(one.get_shard(run_id, 0), MOST_ATTEMPTS)
+    lapsed = one.attempts.lapse(one.shards.get(run_id, 0), MOST_ATTEMPTS)
 
     with pytest.raises(LeaseLostError):
-        one.succeed(run_id, 0, "zombie", ShardResult(1))
+        one.attempts.succeed(run_id, 0, "zombie", ShardResult(1))
     with pytest.raises(LeaseLostError):
-        one.fail(run_id, 0, "zombie", BROKEN)
-    one.release(run_id, 0, "zombie", FLAKY)  # it is PENDING already: nothing to say
+        one.attempts.fail(run_id, 0, "zombie", BROKEN)
+    one.attempts.release(run_id, 0, "zombie", FLAKY)  # it is PENDING already: nothing to say
 
-    assert one.get_shard(run_id, 0) == lapsed
+    assert one.shards.get(run_id, 0) == lapsed
 
 
 def test_a_lease_that_is_over_still_lets_its_owner_finish(one: Ledger, run_id: str, clock: FakeClock) -> None:
@@ -196,9 +196,9 @@ def test_a_lease_that_is_over_still_lets_its_owner_finish(one: Ledger, run_id: s
     claim(one, run_id, "a")
     clock.advance(LEASE_S + 10_000)
 
-    one.succeed(run_id, 0, "a", ShardResult(1))
+    one.attempts.succeed(run_id, 0, "a", ShardResult(1))
 
-    assert one.get_shard(run_id, 0).state is ShardState.SUCCEEDED
+    assert one.shards.get(run_id, 0).state is ShardState.SUCCEEDED
 
 
 def test_a_lease_is_taken_over_only_when_clocks_cannot_disagree(one: Ledger, run_id: str, clock: FakeClock) -> None:
@@ -211,32 +211,32 @@ def test_a_lease_is_taken_over_only_when_clocks_cannot_disagree(one: Ledger, run
 
     assert (answer.status, answer.record.attempts, answer.record.attempt_id) == (ClaimStatus.GRANTED, 2, "b")
     with pytest.raises(LeaseLostError):
-        one.succeed(run_id, 0, "a", ShardResult(1))
+        one.attempts.succeed(run_id, 0, "a", ShardResult(1))
 
 
 def test_a_renewed_lease_begins_anew(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "a")
     clock.advance(LEASE_S - 1)
-    one.renew(run_id, 0, "a", LEASE_S)
+    one.attempts.renew(run_id, 0, "a", LEASE_S)
 
     clock.advance(LEASE_S - 1)
 
-    assert list(one.expired(run_id, ShardState.RUNNING, clock.now_s())) == []
+    assert list(one.shards.expired(run_id, ShardState.RUNNING, clock.now_s())) == []
     assert claim(one, run_id, "b").status is ClaimStatus.HELD
     clock.advance(LEASE_GRACE_S + 2)
-    assert [record.number for record in one.expired(run_id, ShardState.RUNNING, clock.now_s())] == [0]
+    assert [record.number for record in one.shards.expired(run_id, ShardState.RUNNING, clock.now_s())] == [0]
     assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
 
 
 def test_a_lease_renewed_since_it_was_read_does_not_lapse(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "a")
     clock.advance(LEASE_S + 1)
-    (seen,) = one.expired(run_id, ShardState.RUNNING, clock.now_s())
-    one.renew(run_id, 0, "a", LEASE_S)
+    (seen,) = one.shards.expired(run_id, ShardState.RUNNING, clock.now_s())
+    one.attempts.renew(run_id, 0, "a", LEASE_S)
     clock.advance(LEASE_S + 1)
 
-    assert one.lapse(seen, MOST_ATTEMPTS) is None
-    assert one.lapse(one.get_shard(run_id, 0), MOST_ATTEMPTS)
+    assert one.attempts.lapse(seen, MOST_ATTEMPTS) is None
+    assert one.attempts.lapse(one.shards.get(run_id, 0), MOST_ATTEMPTS)
 
 
 def test_a_lease_that_is_over_can_be_renewed_while_nobody_else_owns_it(
@@ -245,16 +245,16 @@ def test_a_lease_that_is_over_can_be_renewed_while_nobody_else_owns_it(
     claim(one, run_id, "a")
     clock.advance(LEASE_S + 1000)
 
-    one.renew(run_id, 0, "a", LEASE_S)
+    one.attempts.renew(run_id, 0, "a", LEASE_S)
 
-    assert one.get_shard(run_id, 0).lease_end_s == clock.now_s() + LEASE_S
+    assert one.shards.get(run_id, 0).lease_end_s == clock.now_s() + LEASE_S
 
 
 def test_of_two_attempts_one_wins_for_good(one: Ledger, run_id: str, clock: FakeClock) -> None:
     """GIVEN an attempt whose output is staged, WHEN it is lost, THEN who comes after it knows what to publish."""
     claim(one, run_id, "a")
-    one.renew(run_id, 0, "a", LEASE_S, ShardResult(5, 7, ("s3://out/x",)))
-    one.renew(run_id, 0, "a", LEASE_S, ShardResult(5, 7, ("s3://out/x",)))
+    one.attempts.renew(run_id, 0, "a", LEASE_S, ShardResult(5, 7, ("s3://out/x",)))
+    one.attempts.renew(run_id, 0, "a", LEASE_S, ShardResult(5, 7, ("s3://out/x",)))
     clock.advance(LEASE_S + LEASE_GRACE_S + 1)
 
     after = claim(one, run_id, "b").record
@@ -262,14 +262,14 @@ def test_of_two_attempts_one_wins_for_good(one: Ledger, run_id: str, clock: Fake
     assert (after.attempt_id, after.winner) == ("b", "a")
     assert (after.rows, after.output_bytes, after.outputs) == (5, 7, ("s3://out/x",))
     with pytest.raises(LeaseLostError):
-        one.renew(run_id, 0, "b", LEASE_S, ShardResult(6))
-    one.fail(run_id, 0, "b", BROKEN)
-    one.start_generation(run_id, 1, script())
-    one.redrive(run_id, 0, 1)
+        one.attempts.renew(run_id, 0, "b", LEASE_S, ShardResult(6))
+    one.attempts.fail(run_id, 0, "b", BROKEN)
+    one.runs.start_generation(run_id, 1, script())
+    one.attempts.redrive(run_id, 0, 1)
     assert claim(one, run_id, "c", generation=1).record.winner == "a"
-    one.renew(run_id, 0, "c", LEASE_S)
-    one.succeed(run_id, 0, "c", ShardResult(5, 7))
-    assert one.get_shard(run_id, 0).winner == "a"
+    one.attempts.renew(run_id, 0, "c", LEASE_S)
+    one.attempts.succeed(run_id, 0, "c", ShardResult(5, 7))
+    assert one.shards.get(run_id, 0).winner == "a"
 
 
 def test_no_more_attempts_are_granted_than_there_are(one: Ledger, run_id: str) -> None:
@@ -278,18 +278,18 @@ def test_no_more_attempts_are_granted_than_there_are(one: Ledger, run_id: str) -
     answer = claim(one, run_id, "late")
 
     assert answer.status is ClaimStatus.EXHAUSTED
-    assert answer.record == one.get_shard(run_id, 0)
+    assert answer.record == one.shards.get(run_id, 0)
     assert (answer.record.state, answer.record.attempts) == (ShardState.FAILED, MOST_ATTEMPTS)
     assert (answer.record.error_class, answer.record.error_message) == (FLAKY.error_class, FLAKY.message)
     assert claim(one, run_id, "later").status is ClaimStatus.DONE
 
 
 def test_an_exhausted_shard_whose_owner_vanished_fails_with_that(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    assert one.claim(ref(run_id), "a", LEASE_S, 1).status is ClaimStatus.GRANTED
-    assert one.claim(ref(run_id), "b", LEASE_S, 1).status is ClaimStatus.HELD
+    assert one.attempts.claim(ref(run_id), "a", LEASE_S, 1).status is ClaimStatus.GRANTED
+    assert one.attempts.claim(ref(run_id), "b", LEASE_S, 1).status is ClaimStatus.HELD
     clock.advance(LEASE_S + LEASE_GRACE_S + 1)
 
-    answer = one.claim(ref(run_id), "b", LEASE_S, 1)
+    answer = one.attempts.claim(ref(run_id), "b", LEASE_S, 1)
 
     assert (answer.status, answer.record.state) == (ClaimStatus.EXHAUSTED, ShardState.FAILED)
     assert answer.record.error_class == "LeaseExpired"
@@ -298,13 +298,13 @@ def test_an_exhausted_shard_whose_owner_vanished_fails_with_that(one: Ledger, ru
 
 def test_a_message_of_an_older_generation_is_stale(one: Ledger, run_id: str) -> None:
     claim(one, run_id, "a")
-    one.fail(run_id, 0, "a", BROKEN)
-    one.start_generation(run_id, 1, script())
-    one.redrive(run_id, 0, 1)
+    one.attempts.fail(run_id, 0, "a", BROKEN)
+    one.runs.start_generation(run_id, 1, script())
+    one.attempts.redrive(run_id, 0, 1)
 
     answer = claim(one, run_id, "b")
 
-    assert answer == Claim(ClaimStatus.STALE, one.get_shard(run_id, 0))
+    assert answer == Claim(ClaimStatus.STALE, one.shards.get(run_id, 0))
     assert answer.record.state is ShardState.PENDING
 
 
@@ -313,21 +313,21 @@ def test_a_message_of_a_later_generation_is_tried_again(one: Ledger, run_id: str
         claim(one, run_id, "a", generation=1)
 
     assert caught.value.retryable
-    assert one.get_shard(run_id, 0).state is ShardState.PENDING
+    assert one.shards.get(run_id, 0).state is ShardState.PENDING
 
 
 def test_an_unknown_shard_is_named(one: Ledger, run_id: str) -> None:
     for call in (
-        lambda: one.get_shard(run_id, 9),
-        lambda: one.claim(ref(run_id, 9), "a", LEASE_S, MOST_ATTEMPTS),
-        lambda: one.succeed(run_id, 9, "a", ShardResult()),
-        lambda: one.fail(run_id, 9, "a", BROKEN),
-        lambda: one.release(run_id, 9, "a", FLAKY),
-        lambda: one.renew(run_id, 9, "a", LEASE_S),
-        lambda: one.redrive(run_id, 9, 1),
-        lambda: one.lapse(replace(shard(run_id, 9), state=ShardState.RUNNING), 3),
-        lambda: one.count_requeue(shard(run_id, 9)),
-        lambda: one.abandon(shard(run_id, 9), BROKEN),
+        lambda: one.shards.get(run_id, 9),
+        lambda: one.attempts.claim(ref(run_id, 9), "a", LEASE_S, MOST_ATTEMPTS),
+        lambda: one.attempts.succeed(run_id, 9, "a", ShardResult()),
+        lambda: one.attempts.fail(run_id, 9, "a", BROKEN),
+        lambda: one.attempts.release(run_id, 9, "a", FLAKY),
+        lambda: one.attempts.renew(run_id, 9, "a", LEASE_S),
+        lambda: one.attempts.redrive(run_id, 9, 1),
+        lambda: one.attempts.lapse(replace(shard(run_id, 9), state=ShardState.RUNNING), 3),
+        lambda: one.attempts.count_requeue(shard(run_id, 9)),
+        lambda: one.attempts.abandon(shard(run_id, 9), BROKEN),
     ):
         with pytest.raises(ShardNotFoundError, match="shard 9"):
             call()
@@ -335,9 +335,9 @@ def test_an_unknown_shard_is_named(one: Ledger, run_id: str) -> None:
 
 def test_what_is_too_long_is_cut_between_characters(one: Ledger, run_id: str) -> None:
     claim(one, run_id, "a")
-    one.release(run_id, 0, "a", Failure("é" * 1000, "ü" * 100_000))
+    one.attempts.release(run_id, 0, "a", Failure("é" * 1000, "ü" * 100_000))
 
-    record = one.get_shard(run_id, 0)
+    record = one.shards.get(run_id, 0)
     assert record.error_class.rstrip("…") in "é" * 1000
     assert record.error_message.rstrip("…") in "ü" * 1000
     assert len(record.error_message) > 100
@@ -346,8 +346,8 @@ def test_what_is_too_long_is_cut_between_characters(one: Ledger, run_id: str) ->
 def test_outputs_are_kept_whole_or_not_at_all(one: Ledger, run_id: str) -> None:
     outputs = tuple(f"s3://out/shard=000000/{'é' * 30}-{number}" for number in range(100))
     claim(one, run_id, "a")
-    one.succeed(run_id, 0, "a", ShardResult(1, 2, outputs))
+    one.attempts.succeed(run_id, 0, "a", ShardResult(1, 2, outputs))
 
-    kept = one.get_shard(run_id, 0).outputs
+    kept = one.shards.get(run_id, 0).outputs
     assert 0 < len(kept) < len(outputs)
     assert kept == outputs[: len(kept)]

@@ -15,17 +15,17 @@ def test_a_lease_that_still_runs_does_not_lapse(one: Ledger, run_id: str, clock:
     held = claim(one, run_id, "a").record
     clock.advance(LEASE_S - 0.5)
 
-    assert one.lapse(held, MOST_ATTEMPTS) is None
-    assert one.get_shard(run_id, 0) == held
+    assert one.attempts.lapse(held, MOST_ATTEMPTS) is None
+    assert one.shards.get(run_id, 0) == held
 
 
 def test_a_lapsed_shard_is_pending_again_and_says_why(one: Ledger, run_id: str, clock: FakeClock) -> None:
     held = claim(one, run_id, "a").record
     clock.advance(LEASE_S)
 
-    lapsed = one.lapse(held, MOST_ATTEMPTS)
+    lapsed = one.attempts.lapse(held, MOST_ATTEMPTS)
 
-    assert lapsed == one.get_shard(run_id, 0)
+    assert lapsed == one.shards.get(run_id, 0)
     assert lapsed is not None
     assert (lapsed.state, lapsed.attempts, lapsed.changed_s) == (ShardState.PENDING, 1, clock.now_s())
     assert lapsed.error_class == "LeaseExpired"
@@ -35,11 +35,11 @@ def test_a_lapsed_shard_is_pending_again_and_says_why(one: Ledger, run_id: str, 
 def test_a_shard_whose_last_lease_lapsed_is_failed(one: Ledger, run_id: str, clock: FakeClock) -> None:
     for number in range(MOST_ATTEMPTS - 1):
         claim(one, run_id, f"a{number}")
-        one.release(run_id, 0, f"a{number}", FLAKY)
+        one.attempts.release(run_id, 0, f"a{number}", FLAKY)
     held = claim(one, run_id, "last").record
     clock.advance(LEASE_S + 1)
 
-    lapsed = one.lapse(held, MOST_ATTEMPTS)
+    lapsed = one.attempts.lapse(held, MOST_ATTEMPTS)
 
     assert lapsed is not None
     assert lapsed.state is ShardState.FAILED
@@ -52,54 +52,54 @@ def test_a_shard_that_moved_on_does_not_lapse(one: Ledger, run_id: str, what: st
     held = claim(one, run_id, "a").record
     clock.advance(LEASE_S + LEASE_GRACE_S + 1)
     if what == "succeeded":
-        one.succeed(run_id, 0, "a", ShardResult(1))
+        one.attempts.succeed(run_id, 0, "a", ShardResult(1))
     elif what == "lapsed before":
-        assert one.lapse(held, MOST_ATTEMPTS)
+        assert one.attempts.lapse(held, MOST_ATTEMPTS)
     else:
         assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
-    before = one.get_shard(run_id, 0)
+    before = one.shards.get(run_id, 0)
 
-    assert one.lapse(held, MOST_ATTEMPTS) is None
-    assert one.get_shard(run_id, 0) == before
+    assert one.attempts.lapse(held, MOST_ATTEMPTS) is None
+    assert one.shards.get(run_id, 0) == before
 
 
 def test_only_a_running_shard_lapses(one: Ledger, run_id: str) -> None:
-    assert one.lapse(one.get_shard(run_id, 0), MOST_ATTEMPTS) is None
+    assert one.attempts.lapse(one.shards.get(run_id, 0), MOST_ATTEMPTS) is None
 
 
 def test_a_message_sent_again_is_counted_once(one: Ledger, run_id: str, clock: FakeClock) -> None:
     """GIVEN two checkers that saw the same record, THEN one of them counts, and the waiting begins anew."""
-    seen = one.get_shard(run_id, 0)
+    seen = one.shards.get(run_id, 0)
     clock.advance(500)
 
-    counted = one.count_requeue(seen)
+    counted = one.attempts.count_requeue(seen)
 
-    assert counted == one.get_shard(run_id, 0) == replace(seen, requeues=1, changed_s=clock.now_s())
-    assert one.count_requeue(seen) is None
-    assert one.get_shard(run_id, 0).requeues == 1
-    again = one.count_requeue(counted, unrun=True)
-    assert again == one.get_shard(run_id, 0) == replace(counted, requeues=2, unrun=1, changed_s=clock.now_s())
+    assert counted == one.shards.get(run_id, 0) == replace(seen, requeues=1, changed_s=clock.now_s())
+    assert one.attempts.count_requeue(seen) is None
+    assert one.shards.get(run_id, 0).requeues == 1
+    again = one.attempts.count_requeue(counted, unrun=True)
+    assert again == one.shards.get(run_id, 0) == replace(counted, requeues=2, unrun=1, changed_s=clock.now_s())
 
 
 def test_a_claimed_shard_is_neither_requeued_nor_abandoned(one: Ledger, run_id: str) -> None:
-    seen = one.get_shard(run_id, 0)
+    seen = one.shards.get(run_id, 0)
     held = claim(one, run_id, "a").record
 
-    assert one.count_requeue(seen) is None
-    assert one.count_requeue(held) is None
-    assert one.abandon(seen, BROKEN) is False
-    assert one.abandon(held, BROKEN) is False
-    assert one.get_shard(run_id, 0) == held
+    assert one.attempts.count_requeue(seen) is None
+    assert one.attempts.count_requeue(held) is None
+    assert one.attempts.abandon(seen, BROKEN) is False
+    assert one.attempts.abandon(held, BROKEN) is False
+    assert one.shards.get(run_id, 0) == held
 
 
 def test_a_shard_that_nobody_will_claim_is_abandoned_once(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    seen = one.get_shard(run_id, 0)
+    seen = one.shards.get(run_id, 0)
     clock.advance(3)
 
-    assert one.abandon(seen, BROKEN) is True
-    assert one.abandon(seen, BROKEN) is False
+    assert one.attempts.abandon(seen, BROKEN) is True
+    assert one.attempts.abandon(seen, BROKEN) is False
 
-    record = one.get_shard(run_id, 0)
+    record = one.shards.get(run_id, 0)
     assert (record.state, record.error_class, record.changed_s) == (
         ShardState.FAILED,
         "AnalysisException",
@@ -108,15 +108,15 @@ def test_a_shard_that_nobody_will_claim_is_abandoned_once(one: Ledger, run_id: s
 
 
 def test_redrive_opens_a_failed_shard_afresh(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    counted = one.count_requeue(one.get_shard(run_id, 0), unrun=True)
+    counted = one.attempts.count_requeue(one.shards.get(run_id, 0), unrun=True)
     assert counted is not None
     use_up(one, run_id)
     claim(one, run_id, "late")
     clock.advance(9)
 
-    driven = one.redrive(run_id, 0, 1)
+    driven = one.attempts.redrive(run_id, 0, 1)
 
-    assert driven == one.get_shard(run_id, 0)
+    assert driven == one.shards.get(run_id, 0)
     assert driven is not None
     assert (driven.state, driven.generation, driven.attempts) == (ShardState.PENDING, 1, 0)
     assert (driven.requeues, driven.unrun) == (0, 0)
@@ -130,22 +130,22 @@ def test_redrive_touches_only_failed_shards(one: Ledger, run_id: str, state: Sha
     if state is not ShardState.PENDING:
         claim(one, run_id, "a")
     if state is ShardState.SUCCEEDED:
-        one.succeed(run_id, 0, "a", ShardResult(1))
-    before = one.get_shard(run_id, 0)
+        one.attempts.succeed(run_id, 0, "a", ShardResult(1))
+    before = one.shards.get(run_id, 0)
 
-    assert one.redrive(run_id, 0, 1) is None
-    assert one.get_shard(run_id, 0) == before
+    assert one.attempts.redrive(run_id, 0, 1) is None
+    assert one.shards.get(run_id, 0) == before
 
 
 def test_a_shard_is_redriven_once_a_generation(one: Ledger, run_id: str) -> None:
     claim(one, run_id, "a")
-    one.fail(run_id, 0, "a", BROKEN)
-    assert one.redrive(run_id, 0, 0) is None
-    assert one.redrive(run_id, 0, 1)
-    assert one.redrive(run_id, 0, 1) is None
+    one.attempts.fail(run_id, 0, "a", BROKEN)
+    assert one.attempts.redrive(run_id, 0, 0) is None
+    assert one.attempts.redrive(run_id, 0, 1)
+    assert one.attempts.redrive(run_id, 0, 1) is None
     claim(one, run_id, "b", generation=1)
-    one.fail(run_id, 0, "b", BROKEN)
+    one.attempts.fail(run_id, 0, "b", BROKEN)
 
-    assert one.redrive(run_id, 0, 1) is None
-    assert one.redrive(run_id, 0, 3)
-    assert one.get_shard(run_id, 0).generation == 3
+    assert one.attempts.redrive(run_id, 0, 1) is None
+    assert one.attempts.redrive(run_id, 0, 3)
+    assert one.shards.get(run_id, 0).generation == 3

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from sparklet.errors import CheckpointConflictError, LeaseLostError, RunExistsError
 from sparklet.ledger_rules import LEASE_GRACE_S
 from sparklet.local.memory import FakeClock
-from sparklet.model import ClaimStatus, Failure, RunState, ShardRecord, ShardResult, ShardState
+from sparklet.model import Claim, ClaimStatus, Failure, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.samples import LEASE_S, MOST_ATTEMPTS, part, planned, ref, run, script, shard
 
@@ -55,15 +56,14 @@ def test_one_of_eight_claims_is_granted(ledger: Ledger, run_id: str) -> None:
 
 def test_one_of_eight_takes_a_lapsed_lease_over(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     planned(ledger, run_id, 1)
-    ledger.attempts.claim(ref(run_id), "0", LEASE_S, ROUNDS + 1)
+
+    def claim_as(attempt_id: str) -> Claim:
+        return ledger.attempts.claim(ref(run_id), attempt_id, LEASE_S, ROUNDS + 1)
+
+    claim_as("0")
     for number in range(1, ROUNDS):
         clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-        answers = at_once(
-            [
-                lambda i=i, n=number: ledger.attempts.claim(ref(run_id), f"{n}-{i}", LEASE_S, ROUNDS + 1)
-                for i in range(THREADS)
-            ]  # type: ignore[misc]
-        )
+        answers = at_once([partial(claim_as, f"{number}-{i}") for i in range(THREADS)])
         statuses = [answer.status for answer in answers]  # type: ignore[union-attr]
         assert statuses.count(ClaimStatus.GRANTED) == 1
         assert ledger.shards.get(run_id, 0).attempts == number + 1

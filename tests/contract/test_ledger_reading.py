@@ -46,12 +46,12 @@ def test_a_shard_is_entered_as_pending(ledger: Ledger, run_id: str, clock: FakeC
 
 def test_a_shard_that_is_there_stays_as_it_is(mixed: Ledger, run_id: str) -> None:
     """GIVEN a planner that died after it had entered shards, WHEN another enters them again, THEN none is reset."""
-    before = list(mixed.shards(run_id))
+    before = list(mixed.shards.list(run_id))
 
-    assert mixed.add_shards(shard(run_id, number) for number in range(15)) == 3
+    assert mixed.shards.add(shard(run_id, number) for number in range(15)) == 3
 
-    assert list(mixed.shards(run_id))[:12] == before
-    assert mixed.add_shards(shard(run_id, number) for number in range(15)) == 0
+    assert list(mixed.shards.list(run_id))[:12] == before
+    assert mixed.shards.add(shard(run_id, number) for number in range(15)) == 0
 
 
 def test_entering_nothing_is_fine(ledger: Ledger, run_id: str) -> None:
@@ -90,7 +90,7 @@ def test_shards_in_several_buckets_come_in_order(ledger: Ledger, run_id: str) ->
 
 
 def test_shards_in_one_state_are_found(mixed: Ledger, run_id: str) -> None:
-    by_state = {state: [r.number for r in mixed.shards(run_id, state)] for state in ShardState}
+    by_state = {state: [r.number for r in mixed.shards.list(run_id, state)] for state in ShardState}
 
     assert by_state == {
         ShardState.SUCCEEDED: [0, 1, 2],
@@ -117,7 +117,7 @@ def test_a_run_is_apart_from_others(ledger: Ledger, run_id: str) -> None:
 
 
 def test_the_sum_over_states_is_the_number_of_shards(mixed: Ledger, run_id: str) -> None:
-    assert mixed.count(run_id) == Counts(pending=6, running=1, succeeded=3, failed=2)
+    assert mixed.shards.count(run_id) == Counts(pending=6, running=1, succeeded=3, failed=2)
 
 
 def test_a_run_without_shards_counts_none(ledger: Ledger, run_id: str) -> None:
@@ -129,7 +129,7 @@ def test_a_run_without_shards_counts_none(ledger: Ledger, run_id: str) -> None:
 
 def test_a_glance_sees_what_is_open(mixed: Ledger, run_id: str) -> None:
     """The stand-ins' index is up to date at once; that it may lag is for progress only."""
-    assert mixed.glance(run_id) == mixed.count(run_id)
+    assert mixed.shards.glance(run_id) == mixed.shards.count(run_id)
 
 
 def test_a_glance_does_not_guess_how_many_succeeded(ledger: Ledger, run_id: str) -> None:
@@ -144,18 +144,18 @@ def test_a_glance_does_not_guess_how_many_succeeded(ledger: Ledger, run_id: str)
 
 
 def test_a_redriven_shard_is_in_the_index_again(mixed: Ledger, run_id: str) -> None:
-    mixed.redrive(run_id, 3, 1)
+    mixed.attempts.redrive(run_id, 3, 1)
 
-    assert mixed.glance(run_id) == Counts(pending=7, running=1, succeeded=3, failed=1)
+    assert mixed.shards.glance(run_id) == Counts(pending=7, running=1, succeeded=3, failed=1)
 
 
 def test_leases_that_are_over_are_found(mixed: Ledger, run_id: str, clock: FakeClock) -> None:
-    mixed.claim(ref(run_id, 6), "late", LEASE_S + 50, MOST_ATTEMPTS)
+    mixed.attempts.claim(ref(run_id, 6), "late", LEASE_S + 50, MOST_ATTEMPTS)
     end_s = clock.now_s() + LEASE_S
 
-    assert list(mixed.expired(run_id, ShardState.RUNNING, end_s)) == []
-    assert list(mixed.expired(run_id, ShardState.RUNNING, end_s + 0.5)) == [mixed.get_shard(run_id, 5)]
-    assert sorted(r.number for r in mixed.expired(run_id, ShardState.RUNNING, end_s + 51)) == [5, 6]
+    assert list(mixed.shards.expired(run_id, ShardState.RUNNING, end_s)) == []
+    assert list(mixed.shards.expired(run_id, ShardState.RUNNING, end_s + 0.5)) == [mixed.shards.get(run_id, 5)]
+    assert sorted(r.number for r in mixed.shards.expired(run_id, ShardState.RUNNING, end_s + 51)) == [5, 6]
 
 
 def test_shards_that_wait_for_long_are_found(ledger: Ledger, run_id: str, clock: FakeClock) -> None:

@@ -14,7 +14,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.dynamodb.items import pointer_key
 from sparklet.errors import LedgerError
-from sparklet.fanout.checking.settling import find_forgotten
+from sparklet.fanout.checking.notices import find_forgotten
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.handlers import handle_check
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue

@@ -198,7 +198,7 @@ def test_a_claim_that_lapsed_meanwhile_is_not_granted(
 
     def take_over() -> None:
         clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-        assert other.claim(ref(run_id), "b", LEASE_S, MOST_ATTEMPTS).status is ClaimStatus.GRANTED
+        assert other.attempts.claim(ref(run_id), "b", LEASE_S, MOST_ATTEMPTS).status is ClaimStatus.GRANTED
 
     proxy.lose(UPDATE, ONE, meanwhile=take_over)
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.notices import EventBridgeNotifier, SnsNotifier, notifier_for
+from sparklet.aws.messaging import EventBridgeNotifier, SnsNotifier, SqsQueue, notifier_for
 from sparklet.errors import NoticeError
 from sparklet.local.memory import MemoryNotifier
 from sparklet.model import Failure, Notice, Run, RunState, ScriptRef, ShardResult, TaskRecord

@@ -9,7 +9,7 @@ import pytest
 from botocore.stub import Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.logs import CloudWatchLogs
+from sparklet.aws.functions import CloudWatchLogs
 from sparklet.errors import LogsError
 from sparklet.local import logs as files
 from sparklet.local.logs import FileLogs

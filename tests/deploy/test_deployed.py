@@ -15,8 +15,7 @@ import boto3
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.stack_settings import stack_settings
-from sparklet.aws.stacks import OUTPUTS, stack_outputs
+from sparklet.aws.stacks import OUTPUTS, stack_outputs, stack_settings
 from sparklet.cli.doctor import examine_stack
 from sparklet.fanout.choosing.contradictions import contradictions
 from sparklet.local.control import ACCOUNT, REGION

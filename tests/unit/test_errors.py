@@ -9,7 +9,8 @@ DRAWN = dict(re.findall(r"[├└]── (\w+)(\*?)", errors.__doc__ or ""))
 
 
 def everything() -> dict[str, type[SparkletError]]:
-    return {name: getattr(errors, name) for name in errors.__all__ if name != "SparkletError"}
+    classes = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
+    return {name: value for name, value in classes.items() if name != "SparkletError"}
 
 
 def test_the_docstring_draws_every_error_and_no_other() -> None:

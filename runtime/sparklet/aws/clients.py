@@ -6,8 +6,8 @@ while nothing is asked of them yet. The endpoint is botocore's own business (``A
 
 import os
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from sparklet.errors import SettingsError
 
@@ -21,14 +21,23 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
 
-T = TypeVar("T")
-
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 30.0  # longer than SQS's longest poll of 20 s
-DESCRIBE_READ_TIMEOUT_S = 10.0
-LEDGER_READ_TIMEOUT_S = 5.0  # its items are small: an answer that takes longer is lost
-INVOKE_READ_TIMEOUT_S = 910.0  # a function runs for 900 s at most
-ROLE_S = 3600  # the most for a role that another role assumes; fresh credentials are fetched before it is over
+ROLE_S = 3600  # the maximum for a role that another role assumes; fresh credentials are fetched before it is over
+
+SERVICES = {
+    **{name: name for name in ("s3", "dynamodb", "sqs", "sns", "events", "cloudformation", "logs")},
+    "states": "stepfunctions",
+    "functions": "lambda",
+}
+"""Names of ``AwsClients``' attributes → boto3's names of services."""
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    # botocore's check of parameters costs a third of a small write; items are small: a later answer is lost
+    "dynamodb": {"read_timeout": 5.0, "parameter_validation": False},
+    "cloudformation": {"read_timeout": 10.0, "max_attempts": 3},  # the first to be asked, and a user waits for it
+    # never tried twice, since a call whose answer is lost may have run; a function runs for 900 s at most
+    "lambda": {"read_timeout": 910.0, "max_attempts": 1, "tcp_keepalive": True},
+}
 
 
 class AwsClients:
@@ -47,6 +56,16 @@ class AwsClients:
     role_arn
         A role whose credentials all clients but STS use; assumed at the first call, and again before they expire.
     """
+
+    s3: "S3Client"
+    dynamodb: "DynamoDBClient"
+    sqs: "SQSClient"
+    sns: "SNSClient"
+    events: "EventBridgeClient"
+    cloudformation: "CloudFormationClient"
+    functions: "LambdaClient"
+    logs: Any
+    states: Any
 
     def __init__(
         self,
@@ -75,63 +94,31 @@ class AwsClients:
             role_arn=role_arn,
         )
 
-    @property
-    def s3(self) -> "S3Client":
-        """Amazon S3; with path-style addresses where an endpoint is set, since its host has no bucket names."""
-        set_in = (self._endpoint_url, os.environ.get("AWS_ENDPOINT_URL"), os.environ.get("AWS_ENDPOINT_URL_S3"))
-        style = {"addressing_style": "path"} if any(set_in) else None
-        return self._client("s3", lambda session: session.client("s3", **self._options(s3=style)))
-
-    @property
-    def dynamodb(self) -> "DynamoDBClient":
-        """Amazon DynamoDB; without botocore's check of parameters, which costs a third of a small write."""
-        options = self._options(read_timeout=LEDGER_READ_TIMEOUT_S, parameter_validation=False)
-        return self._client("dynamodb", lambda session: session.client("dynamodb", **options))
-
-    @property
-    def sqs(self) -> "SQSClient":
-        """Amazon SQS."""
-        return self._client("sqs", lambda session: session.client("sqs", **self._options()))
-
-    @property
-    def sns(self) -> "SNSClient":
-        """Amazon SNS."""
-        return self._client("sns", lambda session: session.client("sns", **self._options()))
-
-    @property
-    def events(self) -> "EventBridgeClient":
-        """Amazon EventBridge."""
-        return self._client("events", lambda session: session.client("events", **self._options()))
-
-    @property
-    def cloudformation(self) -> "CloudFormationClient":
-        """AWS CloudFormation; a user waits for it, and it is the first to be asked."""
-        options = self._options(read_timeout=DESCRIBE_READ_TIMEOUT_S, attempts=min(3, self._attempts))
-        return self._client("cloudformation", lambda session: session.client("cloudformation", **options))
-
-    @property
-    def logs(self) -> Any:
-        """Amazon CloudWatch Logs."""
-        return self._client("logs", lambda session: session.client("logs", **self._options()))
-
-    @property
-    def states(self) -> Any:
-        """AWS Step Functions."""
-        return self._client("stepfunctions", lambda session: session.client("stepfunctions", **self._options()))
-
-    @property
-    def functions(self) -> "LambdaClient":
-        """AWS Lambda; never tried twice: a call whose answer is lost may have run."""
-        options = self._options(read_timeout=INVOKE_READ_TIMEOUT_S, attempts=1, tcp_keepalive=True)
-        return self._client("lambda", lambda session: session.client("lambda", **options))
-
-    def _client(self, service: str, make: "Callable[[boto3.Session], T]") -> T:
-        if service not in self._made:
+    def __getattr__(self, name: str) -> Any:
+        """The client of a service, made when it is first asked for."""
+        if name not in SERVICES:
+            raise AttributeError(name)
+        if name not in self._made:
             with self._lock:  # a session is not made for several threads
-                if service not in self._made:
-                    self._made[service] = _named_failure(lambda: make(self._session()))
-        made: T = self._made[service]
-        return made
+                if name not in self._made:
+                    self._made[name] = self._client(SERVICES[name])
+        return self._made[name]
+
+    def _client(self, service: str) -> Any:
+        from botocore.exceptions import BotoCoreError
+
+        options = {**OPTIONS.get(service, {})}
+        if service == "s3" and any(
+            (self._endpoint_url, os.environ.get("AWS_ENDPOINT_URL"), os.environ.get("AWS_ENDPOINT_URL_S3"))
+        ):
+            options["s3"] = {"addressing_style": "path"}  # an endpoint's host has no bucket names
+        try:
+            client: Any = self._session().client(service, **self._options(**options))  # type: ignore[call-overload]
+        except (BotoCoreError, ValueError) as error:
+            raise SettingsError(
+                f"no AWS client can be made: {error} Set AWS_REGION and credentials, or AWS_PROFILE."
+            ) from error
+        return client
 
     def _session(self) -> "boto3.Session":
         if "session" not in self._made:
@@ -147,20 +134,18 @@ class AwsClients:
     def _role_session(self) -> "boto3.Session":
         """A session whose credentials are the role's."""
         import boto3
-        from botocore.credentials import CredentialProvider, CredentialResolver, DeferredRefreshableCredentials
+        from botocore.credentials import (
+            CredentialProvider,
+            CredentialResolver,
+            DeferredRefreshableCredentials,
+            create_assume_role_refresher,
+        )
         from botocore.session import get_session
 
         sts = self._plain_session().client("sts", **self._options())
 
-        def fresh() -> dict[str, str]:
-            given = sts.assume_role(RoleArn=self._role_arn, RoleSessionName="sparklet", DurationSeconds=ROLE_S)
-            found = given["Credentials"]
-            return {
-                "access_key": found["AccessKeyId"],
-                "secret_key": found["SecretAccessKey"],
-                "token": found["SessionToken"],
-                "expiry_time": found["Expiration"].isoformat(),
-            }
+        role = {"RoleArn": self._role_arn, "RoleSessionName": "sparklet", "DurationSeconds": ROLE_S}
+        fresh = create_assume_role_refresher(sts, role)
 
         class Role(CredentialProvider):
             METHOD = "assume-role"
@@ -175,28 +160,10 @@ class AwsClients:
     def _region_name(self) -> str | None:
         return self._region or os.environ.get("AWS_REGION")  # boto3 reads AWS_DEFAULT_REGION only
 
-    def _options(self, *, attempts: int | None = None, read_timeout: float = 0.0, **config: Any) -> dict[str, Any]:
+    def _options(self, *, max_attempts: int = 99, **config: Any) -> dict[str, Any]:
         from botocore.config import Config
 
-        return {
-            "endpoint_url": self._endpoint_url,
-            "config": Config(
-                retries={"mode": "standard", "total_max_attempts": attempts or self._attempts},
-                connect_timeout=CONNECT_TIMEOUT_S,
-                read_timeout=read_timeout or READ_TIMEOUT_S,
-                max_pool_connections=self.threads,
-                **config,
-            ),
-        }
-
-
-def _named_failure(make: Callable[[], T]) -> T:
-    """Call ``make``; what botocore misses in the environment becomes a SettingsError."""
-    from botocore.exceptions import BotoCoreError
-
-    try:
-        return make()
-    except (BotoCoreError, ValueError) as error:
-        raise SettingsError(
-            f"no AWS client can be made: {error} Set AWS_REGION and credentials, or AWS_PROFILE."
-        ) from error
+        retries: Any = {"mode": "standard", "total_max_attempts": min(max_attempts, self._attempts)}
+        timeouts = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
+        options = {**timeouts, "max_pool_connections": self.threads, **config}
+        return {"endpoint_url": self._endpoint_url, "config": Config(retries=retries, **options)}

@@ -1,4 +1,4 @@
-"""Shard messages in Amazon SQS."""
+"""Shard messages in Amazon SQS; notices to Amazon SNS and Amazon EventBridge."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.parallel import Intake
-from sparklet.aws.remedies import told
+from sparklet.aws.remedies import error_code, failing_as
 from sparklet.clock import SystemClock
-from sparklet.errors import QueueError
-from sparklet.ports import Clock, Message, QueueDepth
+from sparklet.errors import NoticeError, QueueError
+from sparklet.model import Notice
+from sparklet.ports import Clock, Message, Notifier, QueueDepth
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeFilterType
@@ -28,6 +29,7 @@ DEPTH_ATTRIBUTES: tuple[Any, ...] = (  # in the order of QueueDepth
     "ApproximateNumberOfMessagesNotVisible",
     "ApproximateNumberOfMessagesDelayed",
 )
+EVENT_SOURCE = "sparklet"  # of notices on EventBridge
 # What SQS says of an expired receipt, and what stand-ins say of one whose message is gone.
 OUTDATED_RECEIPT = ("InvalidParameterValue", "ReceiptHandleIsInvalid")
 
@@ -55,7 +57,7 @@ class SqsQueue:
 
         A batch whose answer is lost is sent again: a message may then be there twice, which the ledger bears.
         """
-        intake = Intake(batches(bodies), turn=1)
+        intake = Intake(batches(bodies), chunk=1)
         senders = min(SENDERS, self._clients.threads)
         with ThreadPoolExecutor(senders) as pool:
             sending = [pool.submit(self._send_batches, intake, delay_s) for _ in range(senders)]
@@ -75,7 +77,7 @@ class SqsQueue:
             {"Id": str(place), "MessageBody": body, "DelaySeconds": delay_s} for place, body in enumerate(batch)
         ]
         for tries in range(1, SEND_TRIES + 1):
-            with self._faults("send messages to"):
+            with self._calling("send messages to"):
                 answer = self._clients.sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
             refused = {entry["Id"]: entry for entry in answer.get("Failed", [])}
             if not refused:
@@ -90,7 +92,7 @@ class SqsQueue:
 
     def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Message]:
         """Up to ``most`` (at most 10) messages; waits up to ``wait_s`` (at most 20) for the first."""
-        with self._faults("receive from"):
+        with self._calling("receive from"):
             answer = self._clients.sqs.receive_message(
                 QueueUrl=self._queue_url,
                 MaxNumberOfMessages=min(most, MOST_ENTRIES),
@@ -109,7 +111,7 @@ class SqsQueue:
 
     def delete(self, receipt: str) -> None:
         """Acknowledge a message; nothing happens if it was received again since, or is gone."""
-        with self._faults("delete from", outdated=OUTDATED_RECEIPT):
+        with self._calling("delete from", outdated=OUTDATED_RECEIPT):
             self._clients.sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipt)
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
@@ -120,7 +122,7 @@ class SqsQueue:
         """
         if not 0 <= visibility_s <= MOST_VISIBILITY_S:
             raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MOST_VISIBILITY_S} can")
-        with self._faults("change a message's visibility in", outdated=(*OUTDATED_RECEIPT, "MessageNotInflight")):
+        with self._calling("change a message's visibility in", outdated=(*OUTDATED_RECEIPT, "MessageNotInflight")):
             self._clients.sqs.change_message_visibility(
                 QueueUrl=self._queue_url, ReceiptHandle=receipt, VisibilityTimeout=visibility_s
             )
@@ -128,36 +130,31 @@ class SqsQueue:
     def depth(self) -> QueueDepth:
         """How many messages there are, as SQS counts them: approximately."""
         names: list[QueueAttributeFilterType] = [*DEPTH_ATTRIBUTES]
-        with self._faults("count the messages of"):
+        with self._calling("count the messages of"):
             answer = self._clients.sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=names)
         found = answer["Attributes"]
         return QueueDepth(*(int(found.get(name, 0)) for name in DEPTH_ATTRIBUTES))
 
     @contextmanager
-    def _faults(self, what: str, outdated: tuple[str, ...] = ()) -> Iterator[None]:
-        """Turn botocore's errors into ours, but let those pass that say a receipt is ``outdated``."""
-        from botocore.exceptions import BotoCoreError, ClientError
+    def _calling(self, what: str, outdated: tuple[str, ...] = ()) -> Iterator[None]:
+        """Turn botocore's errors into ours, but ignore those that say a receipt is ``outdated``."""
+        from botocore.exceptions import ClientError
 
-        try:
-            yield
-        except ClientError as error:
-            if error.response["Error"].get("Code", "").rpartition(".")[2] not in outdated:
-                raise QueueError(f"could not {what} queue {self._queue_url}: {told(error)}") from error
-        except BotoCoreError as error:
-            raise QueueError(f"could not {what} queue {self._queue_url}: {told(error)}") from error
+        with failing_as(QueueError, f"could not {what} queue {self._queue_url}"):
+            try:
+                yield
+            except ClientError as error:
+                if error_code(error).rpartition(".")[2] not in outdated:
+                    raise
 
 
 def queue_opener(clients: AwsClients) -> Callable[[str], SqsQueue]:
     """Open a queue by its ARN; the function raises QueueError if there is no such queue or it may not be found."""
 
     def open_queue(arn: str) -> SqsQueue:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         account, _, name = arn.rpartition(":")
-        try:
+        with failing_as(QueueError, f"the queue {arn} could not be found"):
             found = clients.sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account.rpartition(":")[2])
-        except (BotoCoreError, ClientError) as error:
-            raise QueueError(f"the queue {arn} could not be found: {told(error)}") from error
         return SqsQueue(clients, found["QueueUrl"])
 
     return open_queue
@@ -176,3 +173,69 @@ def batches(bodies: Iterable[str]) -> Iterator[list[str]]:
         batch_bytes += size_bytes
     if batch:
         yield batch
+
+
+class SnsNotifier:
+    """A ``Notifier`` to an SNS topic; subscriptions can filter by the attributes ``kind`` and ``state``."""
+
+    def __init__(self, clients: AwsClients, topic_arn: str) -> None:
+        self._clients = clients
+        self._topic_arn = topic_arn
+
+    def notify(self, notice: Notice) -> None:
+        """Publish a notice."""
+        kind_and_state = {"kind": notice.kind, "state": notice.state}
+        with failing_as(NoticeError, f"the topic {self._topic_arn} took no notice"):
+            self._clients.sns.publish(
+                TopicArn=self._topic_arn,
+                Subject=notice.subject,
+                Message=notice.to_json(),
+                MessageAttributes={
+                    name: {"DataType": "String", "StringValue": value} for name, value in kind_and_state.items()
+                },
+            )
+
+
+class EventBridgeNotifier:
+    """A ``Notifier`` to an EventBridge bus: source ``sparklet``, detail type ``Sparklet Run Ended`` and the like."""
+
+    def __init__(self, clients: AwsClients, bus: str) -> None:
+        self._clients = clients
+        self._bus = bus
+
+    def notify(self, notice: Notice) -> None:
+        """Put a notice as an event."""
+        entry = {"EventBusName": self._bus, "Source": EVENT_SOURCE, "Detail": notice.to_json()}
+        detail_type = f"Sparklet {notice.kind.title()} Ended"
+        with failing_as(NoticeError, f"the bus {self._bus} took no notice"):
+            answer = self._clients.events.put_events(Entries=[{**entry, "DetailType": detail_type}])  # type: ignore[typeddict-item]
+        if answer["FailedEntryCount"]:
+            refused = answer["Entries"][0]
+            why = f"{refused.get('ErrorCode', '')}: {refused.get('ErrorMessage', '')}"
+            raise NoticeError(f"the bus {self._bus} took no notice: {why}")
+
+
+class EveryNotifier:
+    """A ``Notifier`` to several: one that cannot be reached does not keep the notice from the others."""
+
+    def __init__(self, notifiers: Sequence[Notifier]) -> None:
+        self._notifiers = notifiers
+
+    def notify(self, notice: Notice) -> None:
+        """Notify each; those that could not be reached are in the error."""
+        problems = []
+        for notifier in self._notifiers:
+            try:
+                notifier.notify(notice)
+            except NoticeError as error:
+                problems.append(str(error))
+        if problems:
+            raise NoticeError("; ".join(problems))
+
+
+def notifier_for(clients: AwsClients, topic_arn: str, bus: str) -> Notifier | None:
+    """The notifier that the settings name; None if they name none."""
+    named: list[Notifier] = [SnsNotifier(clients, topic_arn)] if topic_arn else []
+    if bus:
+        named.append(EventBridgeNotifier(clients, bus))
+    return EveryNotifier(named) if named else None

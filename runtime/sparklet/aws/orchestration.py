@@ -1,11 +1,11 @@
 """State machines in AWS Step Functions."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.remedies import error_code, told
+from sparklet.aws.remedies import error_code, failing_as
 from sparklet.errors import ExecutionExistsError, OrchestrationError
 from sparklet.model import LONGEST_NAME, ExecutionState, ExecutionStatus
 
@@ -40,22 +40,22 @@ class StepFunctions:
                 f"{name} cannot be started: a name has 1 to {LONGEST_NAME} characters (it has {len(name)}), an input "
                 f"at most {MOST_INPUT_BYTES} bytes ({size_bytes}). Put lists of inputs into S3 and pass their URI"
             )
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import ClientError
 
-        try:
-            answer = self._clients.states.start_execution(stateMachineArn=machine, name=name, input=body)
-        except (BotoCoreError, ClientError) as error:
-            if error_code(error) == "ExecutionAlreadyExists":
-                return self._same(machine, name, input)
-            raise OrchestrationError(f"{machine} cannot be started: {told(error)}") from error
-        return str(answer["executionArn"])
+        with failing_as(OrchestrationError, f"{machine} cannot be started"):
+            try:
+                answer = self._clients.states.start_execution(stateMachineArn=machine, name=name, input=body)
+            except ClientError as error:
+                if error_code(error) != "ExecutionAlreadyExists":
+                    raise
+            else:
+                return str(answer["executionArn"])
+        return self._same(machine, name, input)
 
     def status(self, execution: str) -> ExecutionStatus:
-        """Where an execution stands."""
-        found = _asked(
-            f"{execution} cannot be looked up",
-            lambda: self._clients.states.describe_execution(executionArn=execution),
-        )
+        """An execution's status."""
+        with failing_as(OrchestrationError, f"{execution} cannot be looked up"):
+            found = self._clients.states.describe_execution(executionArn=execution)
         return ExecutionStatus(
             execution=execution,
             state=ExecutionState(found["status"]),
@@ -79,10 +79,8 @@ class StepFunctions:
     def stop(self, execution: str, cause: str = "") -> None:
         """End an execution, unless it has ended."""
         try:
-            _asked(
-                f"{execution} cannot be stopped",
-                lambda: self._clients.states.stop_execution(executionArn=execution, cause=cause),
-            )
+            with failing_as(OrchestrationError, f"{execution} cannot be stopped"):
+                self._clients.states.stop_execution(executionArn=execution, cause=cause)
         except OrchestrationError:
             if not self.status(execution).state.ended:
                 raise
@@ -103,12 +101,3 @@ class StepFunctions:
 def _named(machine: str, name: str) -> str:
     """The ARN of an execution, from that of its machine."""
     return f"{machine.replace(':stateMachine:', ':execution:', 1)}:{name}"
-
-
-def _asked(what: str, ask: Callable[[], Any]) -> Any:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        return ask()
-    except (BotoCoreError, ClientError) as error:
-        raise OrchestrationError(f"{what}: {told(error)}") from error

@@ -11,24 +11,24 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-ITEMS_A_TURN = 16
+CHUNK_ITEMS = 16
 
 
 class Intake(Generic[T]):
-    """One iterable that several threads take from, a few items a turn, so that the lock is no bottleneck.
+    """One iterable that several threads take from, a chunk at a time, so that the lock is no bottleneck.
 
     As a context manager it closes when a thread leaves with an error: the others then stop after what they hold.
     """
 
-    def __init__(self, items: Iterable[T], turn: int = ITEMS_A_TURN) -> None:
+    def __init__(self, items: Iterable[T], chunk: int = CHUNK_ITEMS) -> None:
         self._items = iter(items)
-        self._turn = turn
+        self._chunk = chunk
         self._lock = threading.Lock()
         self._closed = False
 
     def __iter__(self) -> Iterator[T]:
-        while turn := self._take():
-            yield from turn
+        while chunk := self._take():
+            yield from chunk
 
     def __enter__(self) -> None:
         pass
@@ -41,7 +41,7 @@ class Intake(Generic[T]):
 
     def _take(self) -> list[T]:
         with self._lock:
-            return [] if self._closed else list(islice(self._items, self._turn))
+            return [] if self._closed else list(islice(self._items, self._chunk))
 
 
 def in_parallel(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:

@@ -1,6 +1,10 @@
 """What to do about a call to AWS that failed for a reason outside Sparklet: credentials, network, the clock."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from sparklet.errors import SparkletError
 
 WRONG_KEYS = frozenset(
     {
@@ -48,7 +52,18 @@ def remedy(error: Exception) -> str:
     return ""
 
 
-def told(error: Exception) -> str:
+@contextmanager
+def failing_as(kind: type[SparkletError], what: str) -> Iterator[None]:
+    """Turn botocore's errors into ours: ``what`` failed, why, and the remedy where there is one."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise kind(f"{what}: {explained(error)}") from error
+
+
+def explained(error: Exception) -> str:
     """The error in its own words, with the remedy where there is one."""
     what_to_do = remedy(error)
     return f"{str(error).rstrip('.')}; {what_to_do}" if what_to_do else str(error)

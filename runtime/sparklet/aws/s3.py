@@ -3,17 +3,16 @@
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.parallel import in_parallel
-from sparklet.aws.remedies import WRONG_KEYS, told
-from sparklet.aws.s3_answers import RESTORED, headed, listed, versions
+from sparklet.aws.remedies import WRONG_KEYS, error_code, explained
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 from sparklet.model import Access
 from sparklet.ports import ObjectInfo
@@ -22,6 +21,8 @@ from sparklet.s3_uri import split_uri
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
+ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})  # GLACIER_IR is read like any other
+RESTORED: Sequence[Literal["RestoreStatus"]] = ["RestoreStatus"]
 CHUNK_BYTES = 1024 * 1024
 CREATE_TRIES = 4
 MAX_KEYS_A_DELETE = 1000
@@ -54,25 +55,24 @@ class S3Store:
             )
             for page in pages:
                 for found in page.get("Contents", ()):
-                    yield listed(bucket, found)
+                    yield _listed(bucket, found)
 
     def list_versions(self, prefix_uri: str, after_key: str = "", after_version: str = "") -> Iterator[ObjectInfo]:
         """All versions below a prefix, 1,000 a request."""
         bucket, prefix = split_uri(prefix_uri)
-        request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "OptionalObjectAttributes": RESTORED}
-        after = _behind(after_key, after_version)
+        markers = {"KeyMarker": after_key, "VersionIdMarker": after_version}
+        after: Any = {name: marker for name, marker in markers.items() if after_key and marker}
         with _faults(prefix_uri):
-            while True:
-                page = self._clients.s3.list_object_versions(**request, **after, **self._payer)
-                yield from versions(bucket, page)
-                if not page.get("IsTruncated"):
-                    return
-                after = _behind(page["NextKeyMarker"], page.get("NextVersionIdMarker", ""))
+            pages = self._clients.s3.get_paginator("list_object_versions").paginate(
+                Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=RESTORED, **after, **self._payer
+            )
+            for page in pages:
+                yield from _versions(bucket, page)
 
     def head(self, uri: str, version_id: str = "") -> ObjectInfo:
         """Size and ETag of an object."""
         with _faults(uri, version_id):
-            return headed(uri, version_id, self._clients.s3.head_object(**self._read(uri, version_id)))
+            return _headed(uri, version_id, self._clients.s3.head_object(**self._read(uri, version_id)))
 
     def head_all(self, addresses: Sequence[tuple[str, str]]) -> Iterator[ObjectInfo | None]:
         """``head`` of each, as many at a time as the client has connections."""
@@ -93,7 +93,7 @@ class S3Store:
             try:
                 answer: Any = self._clients.s3.head_bucket(Bucket=bucket)
             except ClientError as error:
-                if _code(error) in ("404", "NoSuchBucket"):
+                if error_code(error) in ("404", "NoSuchBucket"):
                     raise ObjectNotFoundError(f"{uri}: there is no bucket {bucket}") from error
                 answer = error.response
             region = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", "")
@@ -116,7 +116,7 @@ class S3Store:
                 body = answer["Body"].read()
                 return body if answer.get("ContentRange") else body[offset:end]  # a server may ignore a range
             except ClientError as error:
-                if _code(error) == "InvalidRange":
+                if error_code(error) == "InvalidRange":
                     return b""
                 raise
 
@@ -148,10 +148,10 @@ class S3Store:
                 try:
                     return self._clients.s3.put_object(**_place(uri), Body=body, IfNoneMatch="*")["ETag"].strip('"')
                 except ClientError as error:
-                    if _code(error) == "ConditionalRequestConflict":
+                    if error_code(error) == "ConditionalRequestConflict":
                         continue
                     tried_again = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
-                    if tried_again and _code(error) == "PreconditionFailed" and self.get(uri) == body:
+                    if tried_again and error_code(error) == "PreconditionFailed" and self.get(uri) == body:
                         return self.head(uri).etag
                     raise
             raise ObjectChangedError(f"{uri} is being written by others, {CREATE_TRIES} tries met them")
@@ -201,7 +201,7 @@ class S3Store:
                 try:
                     self._clients.s3.copy_object(CopySource=origin, **_place(target))
                 except ClientError as error:
-                    if _code(error) != "InvalidRequest":
+                    if error_code(error) != "InvalidRequest":
                         raise
                     self._clients.s3.copy(origin, *split_uri(target))
         except ObjectNotFoundError as error:
@@ -238,14 +238,58 @@ def input_stores(clients: AwsClients) -> Callable[[Access], S3Store]:
     return store
 
 
+# --- what S3's answers say of an object ---
+
+
+def _listed(bucket: str, found: Mapping[str, Any], version_id: str = "") -> ObjectInfo:
+    """An entry of a listing. Of Intelligent-Tiering it does not say whether the object was moved to an archive."""
+    return ObjectInfo(
+        f"s3://{bucket}/{found['Key']}",
+        found["Size"],
+        found["ETag"].strip('"'),
+        found["LastModified"].timestamp(),
+        version_id,
+        archived=found.get("StorageClass") in ARCHIVES and not _restored(found.get("RestoreStatus", {})),
+    )
+
+
+def _restored(status: Mapping[str, Any]) -> bool:
+    return "RestoreExpiryDate" in status and not status.get("IsRestoreInProgress")
+
+
+def _versions(bucket: str, page: Mapping[str, Any]) -> Iterator[ObjectInfo]:
+    """Versions and delete markers of a page, which S3 gives apart, in the order in which they lie in the bucket."""
+    markers = ((True, found) for found in page.get("DeleteMarkers", ()))
+    every = chain(((False, found) for found in page.get("Versions", ())), markers)
+    for deleted, found in sorted(
+        every, key=lambda each: (each[1]["Key"].encode(), not each[1]["IsLatest"], -each[1]["LastModified"].timestamp())
+    ):
+        if deleted:
+            uri, modified_s = f"s3://{bucket}/{found['Key']}", found["LastModified"].timestamp()
+            yield ObjectInfo(uri, 0, "", modified_s, found["VersionId"], deleted=True)
+        else:
+            yield _listed(bucket, found, found["VersionId"])
+
+
+def _headed(uri: str, version_id: str, found: Mapping[str, Any]) -> ObjectInfo:
+    """The answer to a HEAD."""
+    cold = found.get("StorageClass") in ARCHIVES or "ArchiveStatus" in found
+    return ObjectInfo(
+        uri,
+        found["ContentLength"],
+        found["ETag"].strip('"'),
+        found["LastModified"].timestamp(),
+        version_id,
+        archived=cold and 'ongoing-request="false"' not in found.get("Restore", ""),
+    )
+
+
+# --- requests and refusals ---
+
+
 def _place(uri: str) -> dict[str, Any]:
     bucket, key = split_uri(uri)
     return {"Bucket": bucket, "Key": key}
-
-
-def _behind(key: str, version_id: str) -> dict[str, Any]:
-    version = {"VersionIdMarker": version_id} if version_id else {}
-    return {"KeyMarker": key, **version} if key else {}
 
 
 def _match(etag: str) -> dict[str, Any]:
@@ -263,11 +307,11 @@ def _faults(uri: str, version_id: str = "") -> Iterator[None]:
     except ClientError as error:
         raise _named(uri, error, version_id) from error
     except (BotoCoreError, Boto3Error) as error:
-        raise ObjectStoreError(f"{uri}: S3 could not be used: {told(error)}") from error
+        raise ObjectStoreError(f"{uri}: S3 could not be used: {explained(error)}") from error
 
 
 def _named(uri: str, error: "ClientError", version_id: str = "") -> ObjectStoreError:
-    code = _code(error)
+    code = error_code(error)
     if error.operation_name == "AssumeRole":
         return ObjectForbiddenError(
             f"{uri}: the role to read it with could not be assumed: {error}; check its name and its trust policy"
@@ -292,13 +336,9 @@ def _named(uri: str, error: "ClientError", version_id: str = "") -> ObjectStoreE
             "S3 says which only to those who may list the bucket"
         )
     if code in WRONG_KEYS:
-        return ObjectForbiddenError(f"{uri} may not be accessed: {told(error)}")
+        return ObjectForbiddenError(f"{uri} may not be accessed: {explained(error)}")
     if code == "InvalidObjectState":
         return ObjectForbiddenError(f"{uri} is archived: restore it, then try again")
     if code in ("412", "PreconditionFailed"):
         return ObjectChangedError(f"{uri} was replaced, or is there already: it has not the ETag that was asked for")
-    return ObjectStoreError(f"{uri}: S3 answered {code}: {told(error)}")
-
-
-def _code(error: "ClientError") -> str:
-    return error.response["Error"].get("Code", "")
+    return ObjectStoreError(f"{uri}: S3 answered {code}: {explained(error)}")

@@ -1,12 +1,19 @@
-"""What a deployed CloudFormation stack says of itself."""
+"""A deployed CloudFormation stack: its outputs and parameters, and its settings as the services have them now.
 
+The settings are read from the services themselves, since somebody may have changed them by hand.
+"""
+
+import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.remedies import remedy, told
+from sparklet.aws.remedies import explained, failing_as, remedy
 from sparklet.errors import NotDeployedError, SettingsError
+from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
 
+DEFAULT_GRACE_S = 10.0
 OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerAliasArn", "WorkerLogGroup")
 
 
@@ -44,5 +51,106 @@ def _described(clients: AwsClients, name: str) -> Any:
     except (BotoCoreError, ClientError) as error:
         what_to_do = "" if remedy(error) else "; check --stack, the region and the credentials"
         kind = NotDeployedError if "does not exist" in str(error) else SettingsError
-        raise kind(f"the stack {name} cannot be described: {told(error)}{what_to_do}") from error
+        raise kind(f"the stack {name} cannot be described: {explained(error)}{what_to_do}") from error
     return stack
+
+
+# --- settings ---
+
+
+def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSettings:
+    """Read what a stack's outputs lead to.
+
+    Parameters
+    ----------
+    outputs
+        Of a stack made from ``sam/template.yaml``.
+
+    Raises
+    ------
+    SettingsError
+        If something cannot be read; its message names what.
+    """
+    worker = _function(clients, outputs["WorkerAliasArn"])
+    environment = worker.get("Environment", {}).get("Variables", {})
+    queue, dead_letters = (_queue(clients, outputs[name]) for name in ("QueueUrl", "DlqUrl"))
+    return StackSettings(
+        queue=queue,
+        dead_letters=dead_letters,
+        dead_letters_arn=outputs["DlqArn"],
+        worker_timeout_s=int(worker["Timeout"]),
+        worker_grace_s=float(environment.get("SPARKLET_GRACE_S") or DEFAULT_GRACE_S),
+        consumer_timeout_s=int(_function(clients, outputs["DlqConsumerArn"])["Timeout"]),
+        worker_mapping=_mapping(clients, outputs["QueueArn"], outputs["WorkerAliasArn"]),
+        consumer_mapping=_mapping(clients, outputs["DlqArn"], outputs["DlqConsumerArn"]),
+        checker_scheduled=_scheduled(clients, outputs["CheckerAliasArn"]),
+        reserved=_reserved(clients, outputs["WorkerFunctionName"]),
+        unreserved=unreserved_concurrency(clients),
+        further_queues=_further_queues(clients, outputs),
+    )
+
+
+def _queue(clients: AwsClients, url: str) -> QueueSettings:
+    with _reading(f"the attributes of {url}"):
+        found = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    policy: dict[str, Any] = json.loads(found.get("RedrivePolicy") or "{}")
+    receives = policy.get("maxReceiveCount")
+    return QueueSettings(
+        visibility_s=int(found["VisibilityTimeout"]),
+        retention_s=int(found["MessageRetentionPeriod"]),
+        max_receive_count=None if receives is None else int(receives),
+        dead_letters_arn=policy.get("deadLetterTargetArn", ""),
+    )
+
+
+def _function(clients: AwsClients, name: str) -> Mapping[str, Any]:
+    with _reading(f"the function {name}"):
+        found: Mapping[str, Any] = clients.functions.get_function_configuration(FunctionName=name)
+    return found
+
+
+def _mapping(clients: AwsClients, queue_arn: str, function: str) -> MappingSettings | None:
+    with _reading(f"the mappings of {function}"):
+        found: Any = clients.functions.list_event_source_mappings(EventSourceArn=queue_arn, FunctionName=function)
+    for mapping in found["EventSourceMappings"]:
+        most = mapping.get("ScalingConfig", {}).get("MaximumConcurrency")
+        return MappingSettings(
+            enabled=mapping.get("State", "Enabled") in ("Enabled", "Enabling", "Updating", "Creating"),
+            reports_failures="ReportBatchItemFailures" in (mapping.get("FunctionResponseTypes") or ()),
+            most_at_once=None if most is None else int(most),
+        )
+    return None
+
+
+def _scheduled(clients: AwsClients, function: str) -> bool:
+    """Whether an enabled rule calls the function."""
+    with _reading(f"the rules that call {function}"):
+        names = clients.events.list_rule_names_by_target(TargetArn=function)["RuleNames"]
+        return any(clients.events.describe_rule(Name=name)["State"] == "ENABLED" for name in names)
+
+
+def _reserved(clients: AwsClients, name: str) -> int | None:
+    with _reading(f"the concurrency of {name}"):
+        return clients.functions.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
+
+
+def _further_queues(clients: AwsClients, outputs: Mapping[str, str]) -> dict[str, QueueSettings]:
+    """Those of this account that the worker reads beside the stack's own, such as the asynchronous API's."""
+    with _reading("the mappings of the worker"):
+        found: Any = clients.functions.list_event_source_mappings(FunctionName=outputs["WorkerAliasArn"])
+    account, _, own = outputs["QueueArn"].rpartition(":")
+    arns = [str(mapping.get("EventSourceArn", "")).rpartition(":") for mapping in found["EventSourceMappings"]]
+    address = outputs["QueueUrl"].rpartition("/")[0]
+    return {name: _queue(clients, f"{address}/{name}") for of, _, name in arns if of == account and name != own}
+
+
+def unreserved_concurrency(clients: AwsClients) -> int | None:
+    """What functions without a reserve share; None: not known."""
+    with _reading("the account's concurrency"):
+        limit: Any = clients.functions.get_account_settings().get("AccountLimit", {})
+    unreserved: int | None = limit.get("UnreservedConcurrentExecutions")
+    return unreserved
+
+
+def _reading(what: str) -> AbstractContextManager[None]:
+    return failing_as(SettingsError, f"{what} cannot be read")

@@ -20,7 +20,7 @@ from sparklet.cli.environment import JAR_GROUPS, Choice, jar_cache, worker_archi
 from sparklet.errors import NotDeployedError, SparkletError
 from sparklet.local.installation import install_command, resource
 from sparklet.local.memory import MemoryObjectStore
-from sparklet.model.stacks import StackSettings
+from sparklet.model.services import StackSettings
 from sparklet.ports import ObjectStore
 from sparklet.worker.spark_options import SUBMIT
 
@@ -80,8 +80,7 @@ def examine_stack(name: str) -> list[Finding]:
         If it may not be looked at.
     """
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.stack_settings import stack_settings, unreserved_concurrency
-    from sparklet.aws.stacks import stack_outputs
+    from sparklet.aws.stacks import stack_outputs, stack_settings, unreserved_concurrency
     from sparklet.fanout.choosing.contradictions import contradictions
 
     clients = AwsClients()

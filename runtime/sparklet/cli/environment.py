@@ -245,9 +245,8 @@ def _stack_options(choice: Choice, screen: Screen) -> "StackOptions":
 def _deployed(name: str) -> Environment:
     """The stack that CloudFormation knows under ``name``, by its outputs."""
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.compute import LambdaCompute
     from sparklet.aws.dynamodb import DynamoLedger
-    from sparklet.aws.logs import CloudWatchLogs
+    from sparklet.aws.functions import CloudWatchLogs, LambdaCompute
     from sparklet.aws.messaging import SqsQueue
     from sparklet.aws.orchestration import StepFunctions
     from sparklet.aws.s3 import S3Store, input_stores

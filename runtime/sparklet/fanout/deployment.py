@@ -35,9 +35,9 @@ class Deployment:
     clock: Clock
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
 
-    tasks: TaskStore | None = None  # of the asynchronous API; only its dead letters need them
-    notifier: Notifier | None = None  # notified of how runs, and tasks of the API, ended
-    letters: TaskQueue | None = None  # the dead-letter queue; only its depth is asked for
+    tasks: TaskStore | None = None  # of the asynchronous API; only its dead-letter messages need them
+    notifier: Notifier | None = None  # of the ends of runs, and of tasks of the API
+    dead_letters: TaskQueue | None = None  # the dead-letter queue; only its depth is read
     meter: Meter | None = None  # None: nobody collects what is measured
     listed: Callable[[Access], ObjectStore] | None = None  # see ``listing_once``
 

@@ -8,17 +8,15 @@ from typing import Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
-from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.notices import notifier_for
+from sparklet.aws.messaging import SqsQueue, notifier_for
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
 from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import task_request_of
-from sparklet.fanout.checking.checker import CheckReport, check, log_untold
+from sparklet.fanout.checking.checker import CheckReport, check, log_unnotified
+from sparklet.fanout.checking.dead_letters import Disposition, consume, consume_task, keep
+from sparklet.fanout.checking.notices import due, find_forgotten
 from sparklet.fanout.checking.overview import Watch, look_over
-from sparklet.fanout.checking.recovery import LetterFate, consume, keep
-from sparklet.fanout.checking.settling import due, find_forgotten
-from sparklet.fanout.checking.task_letters import consume_task
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.log import log, write_line
 from sparklet.fanout.machines.steps import Answer, take_step
@@ -36,13 +34,13 @@ from sparklet.metrics import (
 from sparklet.ports import Message
 from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
 
-METRIC_OF_FATE = {
-    LetterFate.DROPPED: LETTERS_DROPPED,
-    LetterFate.SENT_AGAIN: LETTERS_SENT_AGAIN,
-    LetterFate.FAILED: LETTERS_FAILED,
-    LetterFate.KEPT: LETTERS_KEPT,
+METRIC_OF_DISPOSITION = {
+    Disposition.DROPPED: LETTERS_DROPPED,
+    Disposition.SENT_AGAIN: LETTERS_SENT_AGAIN,
+    Disposition.FAILED: LETTERS_FAILED,
+    Disposition.KEPT: LETTERS_KEPT,
 }
-"""What is measured of a letter, by its fate."""
+"""What is measured of a dead-letter message."""
 
 
 def planner_handler(event: Any, context: Any) -> dict[str, Any]:
@@ -59,9 +57,9 @@ def planner_handler(event: Any, context: Any) -> dict[str, Any]:
 
 
 def dlq_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
-    """Consume dead letters (SQS event); letters that could not be dealt with come back."""
+    """Consume dead-letter messages (SQS event); those that could not be dealt with come back."""
     with _measured(Emitter.DLQ_CONSUMER) as at:
-        return handle_letters(at, event)
+        return handle_dead_letters(at, event)
 
 
 def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
@@ -76,66 +74,72 @@ def step_handler(event: Any, context: object) -> Answer:
         return take_step(at, map_concurrency(), event)
 
 
-def handle_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
-    """Consume each letter of an SQS event; the batch response names those that must come back."""
+def handle_dead_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
+    """Consume each dead-letter message of an SQS event; the batch response names those that must come back."""
     failures = []
     for record in event["Records"]:
         sent_s = int(record.get("attributes", {}).get("SentTimestamp", 0)) / 1000
-        letter = Message(record["messageId"], record["body"], record.get("receiptHandle", ""), sent_s=sent_s)
+        message = Message(record["messageId"], record["body"], record.get("receiptHandle", ""), sent_s=sent_s)
         try:
-            fate = _fate(at, letter, record)
+            disposition = _dispose(at, message, record)
         except SparkletError as error:
-            failures.append({"itemIdentifier": letter.message_id})
-            log("ERROR", "a dead letter could not be dealt with and comes back", letter.message_id, error=str(error))
+            failures.append({"itemIdentifier": message.message_id})
+            log(
+                "ERROR",
+                "a dead-letter message could not be dealt with and comes back",
+                message.message_id,
+                error=str(error),
+            )
         else:
-            at.measure(METRIC_OF_FATE[fate])
-            at.measure(SHARDS_FAILED, fate is LetterFate.FAILED)
-            log("ERROR" if fate is LetterFate.KEPT else "INFO", "dead letter", letter.message_id, fate=fate)
+            at.measure(METRIC_OF_DISPOSITION[disposition])
+            at.measure(SHARDS_FAILED, disposition is Disposition.FAILED)
+            level = "ERROR" if disposition is Disposition.KEPT else "INFO"
+            log(level, "dead-letter message", message.message_id, disposition=disposition)
     return {"batchItemFailures": failures}
 
 
-def _fate(at: Deployment, letter: Message, record: Mapping[str, Any]) -> LetterFate:
-    """What becomes of a letter: of a run's shard, of a task of the asynchronous API, or of nobody."""
+def _dispose(at: Deployment, message: Message, record: Mapping[str, Any]) -> Disposition:
+    """Consume a message about a run's shard, or a task of the asynchronous API; keep one about neither."""
     try:
         request = task_request_of(record)
     except EventError as error:
-        return keep(at, letter, str(error))
+        return keep(at, message, str(error))
     if request is None:
-        return consume(at, letter)
+        return consume(at, message)
     try:
         return consume_task(at, request)
-    except NoticeError as error:  # the task has ended; coming back the letter would find nothing to do
+    except NoticeError as error:  # the task has ended: if the message came back there would be nothing to do
         log("ERROR", "a notice was not sent", request.task_id, error=str(error))
-        return LetterFate.FAILED
+        return Disposition.FAILED
 
 
 def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
     """Check every open run; one that cannot be checked does not hold up the others, but fails the invocation.
 
     Then look for differences between queue, ledger and results, those that last by what ``watch`` remembers, and for
-    open runs of which nobody said that they are.
+    open runs that are not marked as such.
     """
     answers: dict[str, Any] = {}
     reports: list[CheckReport] = []
     problem: SparkletError | None = None
-    unsettled = tuple(at.ledger.runs.unfinalized())
-    for run in due(at, unsettled):
+    unfinalized = tuple(at.ledger.runs.unfinalized())
+    for run in due(at, unfinalized):
         try:
             reports.append(check(at, run.run_id))
-            answers[run.run_id] = _said(reports[-1])
+            answers[run.run_id] = _response(reports[-1])
         except SparkletError as error:
             problem = error
             at.measure(RUNS_UNCHECKED)
             log("ERROR", "a run could not be checked", run.run_id, error=str(error))
-    look_over(at, unsettled, reports, watch or Watch())
+    look_over(at, unfinalized, reports, watch or Watch())
     find_forgotten(at)
     if problem:
         raise problem
     return {"runs": answers}
 
 
-def _said(report: CheckReport) -> dict[str, Any]:
-    log_untold(report)
+def _response(report: CheckReport) -> dict[str, Any]:
+    log_unnotified(report)
     done = {name: getattr(report, name) for name in ("lapsed", "requeued", "abandoned", "planned")}
     return {"state": str(report.run.state), "pending": report.counts.pending, "running": report.counts.running, **done}
 
@@ -170,5 +174,5 @@ def _deployment() -> Deployment:
         open_inputs=input_stores(clients),
         tasks=DynamoTasks(clients, settings.ledger_table),
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
-        letters=SqsQueue(clients, settings.dlq_url),
+        dead_letters=SqsQueue(clients, settings.dlq_url),
     )

@@ -5,7 +5,7 @@ import sys
 
 
 def log(level: str, message: str, subject: str, **fields: str | int) -> None:
-    """Write one line about ``subject``: a run, a letter, an execution."""
+    """Write one line about ``subject``: a run, a message, an execution."""
     write_line(json.dumps({"level": level, "message": message, "subject": subject, **fields}))
 
 

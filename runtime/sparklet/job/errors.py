@@ -4,6 +4,8 @@ This module ships with ``sparklet.job`` to clusters where nothing else of Sparkl
 is installed, so it imports nothing. The whole tree is drawn in ``sparklet.errors``.
 """
 
+from __future__ import annotations
+
 
 class SparkletError(Exception):
     """Base of all errors that Sparklet raises on purpose.
@@ -13,6 +15,10 @@ class SparkletError(Exception):
     """
 
     retryable = False
+
+    def __init_subclass__(cls, *, retryable: bool | None = None) -> None:
+        if retryable is not None:
+            cls.retryable = retryable
 
     def __str__(self) -> str:
         return super().__str__().encode(errors="backslashreplace").decode()  # no log or answer takes a lone surrogate

@@ -152,7 +152,7 @@ class LocalStack:
 
     def compute(self) -> "Compute":
         """The stack's functions."""
-        from sparklet.aws.compute import LambdaCompute
+        from sparklet.aws.functions import LambdaCompute
 
         return LambdaCompute(self._aws())
 

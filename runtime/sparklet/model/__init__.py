@@ -4,7 +4,7 @@
 
     InputObject → Shard → PartRecord, ShardRecord → ShardRef (a message)
     ShardRef → Claim → ShardResult | Failure → ShardRecord
-    Run holds what all shards of a run share; Counts says where they stand.
+    Run holds what all shards of a run share; Counts are those shards by state.
 
 All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compressed) bytes (``_bytes``).
 """

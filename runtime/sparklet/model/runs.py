@@ -10,7 +10,7 @@ from sparklet.model.options import Access, RunOptions
 
 
 class RunState(StrEnum):
-    """Where a run stands."""
+    """A run's status."""
 
     PLANNING = "PLANNING"  # shards are still being added
     RUNNING = "RUNNING"  # the plan is sealed

@@ -20,7 +20,7 @@ COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
 
 
 class ShardState(StrEnum):
-    """Where a shard stands; the sum over all states is the number of shards at every moment."""
+    """A shard's status; the sum over all states is the number of shards at every moment."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -271,7 +271,7 @@ class ShardRecord:
     state: ShardState = ShardState.PENDING
     attempts: int = 0  # in this generation
     requeues: int = 0  # messages sent again in this generation because none was left
-    unrun: int = 0  # of these, the ones for a dead letter that no attempt had come of
+    unrun: int = 0  # of these, the ones for a dead-letter message that no attempt had come of
     attempt_id: str = ""  # of the last attempt
     winner: str = ""  # the attempt whose staged output is published; named once, for good
     lease_end_s: float = 0.0
@@ -311,7 +311,7 @@ class ShardRecord:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The ledger's answer to a worker, with the shard as it stands after the answer."""
+    """The ledger's answer to a worker, with the shard as it is after the answer."""
 
     status: ClaimStatus
     record: ShardRecord

@@ -1,6 +1,7 @@
-"""A task of the asynchronous API as the ledger's table keeps it, and each change of its state.
+"""Tasks of the asynchronous API, and notices of how a task, a run or a state machine's execution ended.
 
-Every change makes a new record with the next revision; a store takes it only if the one it was made from still stands.
+Every change of a task makes a new record with the next revision; a store takes it only if the one before it is still
+there. ``notice.schema.json`` beside this module is the one schema of all notices.
 """
 
 import json
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from sparklet.errors import LedgerError
+from sparklet.model.runs import Run
 from sparklet.model.shards import Failure, ShardResult, ShardState
 
 TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -18,11 +20,14 @@ TASK_KEPT_S = 30 * 86_400  # since its last change; no message is that old
 ANSWER_BYTES = 16 * 1024
 MOST_OUTPUTS = 20
 OUTPUT_BYTES = 1024  # of one URI, the longest that S3 has
+NOTICE_VERSION = 1  # raised when a reader of the older one would misread the newer one; more fields do not raise it
+CAUSE_CHARACTERS = 4096
+LONGEST_SUBJECT = 100
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """Where a task stands; its document is what the API shows of it."""
+    """A task's status; its document is what the API shows of it."""
 
     task_id: str
     state: ShardState = ShardState.PENDING
@@ -53,8 +58,8 @@ class TaskRecord:
 
     def succeeded(self, result: ShardResult, now_s: float) -> Self:
         """SUCCEEDED, with what fits of the result."""
-        told = (uri.encode(errors="replace") for uri in result.outputs[:MOST_OUTPUTS])
-        outputs = tuple(uri.decode() for uri in told if len(uri) <= OUTPUT_BYTES)
+        encoded = (uri.encode(errors="replace") for uri in result.outputs[:MOST_OUTPUTS])
+        outputs = tuple(uri.decode() for uri in encoded if len(uri) <= OUTPUT_BYTES)
         kept = ShardResult(result.rows, result.output_bytes, outputs, _fitting(result.answer))
         return self._changed(ShardState.SUCCEEDED, now_s, result=kept, failure=None)
 
@@ -124,3 +129,69 @@ class TaskRecord:
 def _fitting(answer: tuple[Any, ...]) -> tuple[Any, ...]:
     """The script's answer, unless it is too large for an item."""
     return answer if answer and len(json.dumps(answer[0])) <= ANSWER_BYTES else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """That something came to its end."""
+
+    kind: str  # task | run | execution
+    state: str
+    document: Mapping[str, Any]  # has an "id"
+
+    @classmethod
+    def of_task(cls, record: TaskRecord) -> Self:
+        """That a task of the asynchronous API has ended."""
+        return cls("task", str(record.state), record.to_document())
+
+    @classmethod
+    def of_run(cls, run: Run, figures: Mapping[str, Any]) -> Self:
+        """That a run has ended.
+
+        Parameters
+        ----------
+        figures
+            What it has to show: see ``fanout.reporting.figures``.
+        """
+        return cls("run", str(run.state), {**figures, "ended_s": run.ended_s})
+
+    @classmethod
+    def of_execution(
+        cls, execution: str, machine: str, where: str, error: str, cause: str, run_id: str = "", recorded: str = ""
+    ) -> Self:
+        """That an execution of a state machine ended by an error of its own; its run goes on without it.
+
+        Parameters
+        ----------
+        execution, machine
+            Names or ARNs.
+        where
+            The state that failed.
+        error, cause
+            As Step Functions has them.
+        run_id
+            The run that it drove; "": it had not come so far.
+        recorded
+            The file that says the same.
+        """
+        document = {
+            "id": execution,
+            "machine": machine,
+            "where": where,
+            "error": {"class": error, "message": cause[:CAUSE_CHARACTERS]},
+            "run_id": run_id,
+            "recorded": recorded,
+        }
+        return cls("execution", "FAILED", document)
+
+    @property
+    def subject(self) -> str:
+        """One line for people: printable ASCII, no longer than SNS takes it; a name that is too long loses its head."""
+        name = "".join(c if " " <= c <= "~" else "?" for c in str(self.document.get("id", "")))
+        before, after = f"Sparklet: {self.kind} ", f" ended as {self.state}"
+        return f"{before}{name[-(LONGEST_SUBJECT - len(before) - len(after)) :]}{after}"
+
+    def to_json(self) -> str:
+        """The message, alike on every way: ``{"version": 1, "kind": "run", "state": …, "run": {…}}``."""
+        document = {"version": NOTICE_VERSION, "kind": self.kind, "state": self.state}
+        return json.dumps({**document, self.kind: dict(self.document)})

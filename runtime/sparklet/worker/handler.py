@@ -62,8 +62,7 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
     """A worker whose ports are AWS's, of this environment's account and region."""
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
-    from sparklet.aws.messaging import SqsQueue, queue_opener
-    from sparklet.aws.notices import notifier_for
+    from sparklet.aws.messaging import SqsQueue, notifier_for, queue_opener
     from sparklet.aws.s3 import S3Store, input_stores
 
     clients = AwsClients()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sparklet.errors import CheckpointConflictError, LeaseLostError, PlanError
-from sparklet.fanout.checking.cancel import NOT_PLANNED, cancel
 from sparklet.fanout.checking.checker import check
+from sparklet.fanout.checking.ending import NOT_PLANNED, cancel
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.new_run import new_run

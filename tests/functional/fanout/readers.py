@@ -16,7 +16,7 @@ from sparklet.worker.executor import Execution, ScriptCache
 from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
-from tests.unit.fanout.world import BUCKET, KilledError, World, ref_of
+from tests.unit.fanout.world import BUCKET, KilledError, World, ledger_of, ref_of
 
 Script = Callable[[Execution, Path], ShardResult]
 TIMEOUT_S = 900.0
@@ -83,7 +83,7 @@ class Worker:
         store: Any = _Stepping(self.world.store, self)
         self.scripts = ScriptCache(store, self.folder, (f"s3://{BUCKET}/runs/",))
         self.claims = ShardClaims(
-            ledger=_Stepping(self.world.ledger, self),
+            ledger=ledger_of(self.world.ledger, lambda port: _Stepping(port, self)),
             store=store,
             queue=_Stepping(self.world.queue, self),
             executor=self,  # type: ignore[arg-type]

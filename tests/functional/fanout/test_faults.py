@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import CheckpointConflictError
-from sparklet.fanout.checking.cancel import cancel
 from sparklet.fanout.checking.checker import check
-from sparklet.fanout.checking.recovery import consume
+from sparklet.fanout.checking.dead_letters import consume
+from sparklet.fanout.checking.ending import cancel
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.new_run import new_run

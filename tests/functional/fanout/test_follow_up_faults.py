@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.fanout.checking.cancel import cancel
 from sparklet.fanout.checking.checker import check
+from sparklet.fanout.checking.ending import cancel
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.planner import plan
@@ -46,7 +46,7 @@ def until_ended(world: World) -> RunState:
     """Checks as the schedule makes them, and workers, until nothing is open but what follows."""
     for _ in range(10):
         report = check(world.at, "run-1")
-        if report.run.state.ended and not report.untold and report.run.notified_s is not None:
+        if report.run.state.ended and not report.unnotified and report.run.notified_s is not None:
             return report.run.state
         world.work()
         world.clock.advance(60)

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from sparklet.fanout.checking.recovery import LetterFate, consume
+from sparklet.fanout.checking.dead_letters import Disposition, consume
 from sparklet.model import ClaimStatus, Dispatch, ShardRef
 from tests.functional.fanout.one_run import MOST_ROUNDS, Attempt, OneRun
 from tests.unit.fanout.world import KilledError
@@ -76,7 +76,7 @@ class RunByMap(OneRun):
     @rule(which=st.integers(0, 50))
     def somebody_sends_a_message_that_dies(self, which: int) -> None:
         (letter,) = self._dead(self.children[which % len(self.children)].to_body())
-        assert consume(self.world.at, letter) is LetterFate.DROPPED
+        assert consume(self.world.at, letter) is Disposition.DROPPED
         self.world.letters.delete(letter.receipt)
 
     def _dead(self, body: str) -> Any:

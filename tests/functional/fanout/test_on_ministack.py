@@ -14,7 +14,7 @@ from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.fanout.checking.checker import check
-from sparklet.fanout.checking.recovery import LetterFate, consume
+from sparklet.fanout.checking.dead_letters import Disposition, consume
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.machines.steps import take_step
@@ -172,11 +172,11 @@ def test_letters_are_told_apart(at: Deployment) -> None:
     plan(at, new_run(at, request(at)).run_id)
     letters = list(at.queue.receive(10))
     fates = [consume(at, letter) for letter in letters]
-    assert set(fates) == {LetterFate.SENT_AGAIN}
+    assert set(fates) == {Disposition.SENT_AGAIN}
     for _ in range(2):
-        assert consume(at, letters[0]) is LetterFate.SENT_AGAIN
-    assert consume(at, letters[0]) is LetterFate.FAILED
-    assert consume(at, letters[0]) is LetterFate.DROPPED
+        assert consume(at, letters[0]) is Disposition.SENT_AGAIN
+    assert consume(at, letters[0]) is Disposition.FAILED
+    assert consume(at, letters[0]) is Disposition.DROPPED
     assert at.ledger.shards.count("run-1") == Counts(pending=11, failed=1)
 
 

@@ -28,10 +28,9 @@ from sparklet.errors import (
     RunNotFoundError,
     ScriptFailedError,
 )
-from sparklet.fanout.checking.cancel import cancel
 from sparklet.fanout.checking.checker import check
-from sparklet.fanout.checking.clean import clean, folders_of, named_run
-from sparklet.fanout.checking.recovery import consume
+from sparklet.fanout.checking.dead_letters import consume
+from sparklet.fanout.checking.ending import cancel, clean, folders_of, named_run
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.new_run import new_run, repaired_script

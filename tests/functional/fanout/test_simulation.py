@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from sparklet.fanout.checking.checker import check
-from sparklet.fanout.checking.recovery import consume
+from sparklet.fanout.checking.dead_letters import consume
 from sparklet.model import ClaimStatus, Dispatch, ShardResult
 from tests.functional.fanout.one_run import MOST_ROUNDS, Attempt, OneRun
 from tests.unit.fanout.world import KilledError

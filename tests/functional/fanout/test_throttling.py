@@ -29,7 +29,7 @@ from sparklet.events import parse_event
 from sparklet.fanout.checking.checker import check
 from sparklet.fanout.checking.overview import verify
 from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.handlers import handle_check, handle_letters
+from sparklet.fanout.handlers import handle_check, handle_dead_letters
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
 from sparklet.fanout.planning.request import RunRequest
@@ -99,7 +99,7 @@ def account(tmp_path: Path) -> Iterator[Account]:
         url = clients.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
         store, letters = S3Store(clients), SqsQueue(clients, dead_url)
         at = Deployment(
-            name, store, DynamoLedger(clients, name), SqsQueue(clients, url), SystemClock(), letters=letters
+            name, store, DynamoLedger(clients, name), SqsQueue(clients, url), SystemClock(), dead_letters=letters
         )
         store.put(f"s3://{name}/job.py", b"print('x')\n")
         for number in range(SHARDS):
@@ -138,7 +138,7 @@ def consume(account: Account, twice: int = 0) -> int:
         again = list(found[: max(0, twice - consumed)])
         records = [record_of(m, account.sent_ms) for m in [*found, *again]]
         meter = account.meter(Emitter.DLQ_CONSUMER)
-        assert handle_letters(replace(account.at, meter=meter), {"Records": records}) == {"batchItemFailures": []}
+        assert handle_dead_letters(replace(account.at, meter=meter), {"Records": records}) == {"batchItemFailures": []}
         meter.emit()
         for letter in found:
             account.letters.delete(letter.receipt)

@@ -8,7 +8,7 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.compute import LambdaCompute
+from sparklet.aws.functions import LambdaCompute
 from sparklet.errors import RemoteTaskError
 
 

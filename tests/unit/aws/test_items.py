@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sparklet.aws.dynamodb.items import (
     FORMAT,
+    attribute,
     new_shard_item,
-    num,
     open_value,
     padded,
     part_item,
@@ -19,7 +19,6 @@ from sparklet.aws.dynamodb.items import (
     run_item,
     run_value,
     shard_record,
-    text,
 )
 from sparklet.errors import LedgerError
 from sparklet.ledger_rules import (
@@ -56,20 +55,20 @@ def test_the_largest_item_of_a_shard_is_below_1_kb() -> None:
     record = ShardRecord("r" * 63, 999_999_999, "part-999999.jsonl", 10**10, 10**7, 10**5, 10**13, generation=1000)
     item: dict[str, Any] = {
         **new_shard_item(record, 1_763_625_600.123456, "0" * 12),
-        "open": text(open_value(ShardState.RUNNING, 1_763_625_600.123456)),
-        "state": text(ShardState.SUCCEEDED),
-        "attempts": num(1000),
-        "requeues": num(1000),
-        "unrun": num(3),  # its most: see fanout.checking.recovery
-        "attempt_id": text("a" * 36),
-        "lease_end_s": num(1_763_625_600.123456),
-        "started_s": num(1_763_625_600.123456),
-        "error_class": text("e" * ERROR_CLASS_BYTES),
-        "error_message": text("m" * ERROR_MESSAGE_BYTES),
-        "rows": num(10**12),
-        "output_bytes": num(10**15),
-        "outputs": {"L": [text("o" * (OUTPUTS_BYTES // 5))] * 5},
-        "log_stream": text("l" * LOG_STREAM_BYTES),
+        "open": attribute(open_value(ShardState.RUNNING, 1_763_625_600.123456)),
+        "state": attribute(ShardState.SUCCEEDED),
+        "attempts": attribute(1000),
+        "requeues": attribute(1000),
+        "unrun": attribute(3),  # its most: see fanout.checking.dead_letters
+        "attempt_id": attribute("a" * 36),
+        "lease_end_s": attribute(1_763_625_600.123456),
+        "started_s": attribute(1_763_625_600.123456),
+        "error_class": attribute("e" * ERROR_CLASS_BYTES),
+        "error_message": attribute("m" * ERROR_MESSAGE_BYTES),
+        "rows": attribute(10**12),
+        "output_bytes": attribute(10**15),
+        "outputs": {"L": [attribute("o" * (OUTPUTS_BYTES // 5))] * 5},
+        "log_stream": attribute("l" * LOG_STREAM_BYTES),
     }
 
     assert item_bytes(item) <= 1024
@@ -151,7 +150,7 @@ NEWER = "run run-1 was written by a newer Sparklet .*: upgrade this one"
 
 
 def test_items_of_a_newer_format_are_refused_not_misread() -> None:
-    newer = {"fmt": num(FORMAT + 1)}
+    newer = {"fmt": attribute(FORMAT + 1)}
 
     with pytest.raises(LedgerError, match=NEWER):
         run_value({**run_item(A_RUN, "w"), **newer})

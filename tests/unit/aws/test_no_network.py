@@ -30,8 +30,9 @@ CALLS: dict[str, tuple[Callable[[AwsClients, str], object], type[SparkletError]]
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An address that takes connections and never says a word; nobody waits for it as long as for AWS."""
-    for name in ("READ_TIMEOUT_S", "LEDGER_READ_TIMEOUT_S", "DESCRIBE_READ_TIMEOUT_S"):
-        monkeypatch.setattr(client_module, name, 0.2)
+    quick = {service: {**options, "read_timeout": 0.2} for service, options in client_module.OPTIONS.items()}
+    monkeypatch.setattr(client_module, "OPTIONS", quick)
+    monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 

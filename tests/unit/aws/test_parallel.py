@@ -10,7 +10,7 @@ from sparklet.aws.parallel import Intake, in_parallel
 
 
 def test_threads_take_every_item_once() -> None:
-    intake = Intake(range(1_000), turn=7)
+    intake = Intake(range(1_000), chunk=7)
 
     with ThreadPoolExecutor(4) as pool:
         taken = list(pool.map(lambda _: list(intake), range(4)))
@@ -28,14 +28,14 @@ def test_no_more_is_taken_than_is_worked_on() -> None:
             given += 1
             yield number
 
-    items = iter(Intake(source(), turn=5))
+    items = iter(Intake(source(), chunk=5))
     next(items)
 
     assert given == 5
 
 
 def test_an_error_in_one_thread_stops_the_others() -> None:
-    intake = Intake(range(10**9), turn=1)
+    intake = Intake(range(10**9), chunk=1)
     failed = threading.Event()
 
     def fail() -> None:

@@ -9,7 +9,7 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
-from sparklet.aws.remedies import remedy, told
+from sparklet.aws.remedies import explained, remedy
 from sparklet.aws.s3 import _named
 from sparklet.errors import ObjectForbiddenError
 
@@ -34,13 +34,13 @@ def refused(code: str) -> ClientError:
 )
 def test_each_has_its_remedy_after_the_error_itself(error: Exception, says: str) -> None:
     assert says in remedy(error)
-    assert told(error).startswith(str(error).rstrip("."))
-    assert told(error).endswith(remedy(error))
+    assert explained(error).startswith(str(error).rstrip("."))
+    assert explained(error).endswith(remedy(error))
 
 
 def test_what_is_no_matter_of_the_users_is_told_as_it_came() -> None:
     assert remedy(refused("SlowDown")) == ""
-    assert told(refused("SlowDown")) == str(refused("SlowDown"))
+    assert explained(refused("SlowDown")) == str(refused("SlowDown"))
 
 
 def test_expired_credentials_may_be_renewed_and_wrong_ones_are_not_tried_again() -> None:

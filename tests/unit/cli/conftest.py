@@ -15,7 +15,7 @@ from sparklet.cli.console import Screen
 from sparklet.cli.environment import Choice, Environment, WorkerSize
 from sparklet.fanout.planning.planner import plan
 from sparklet.local.memory import MemoryCompute, MemoryOrchestrator
-from sparklet.local.memory.orchestrator import Machine
+from sparklet.local.memory.services import Machine
 from sparklet.model import Dispatch, Failure, ShardResult, ShardState
 from tests.unit.fanout.world import World
 

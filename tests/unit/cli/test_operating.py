@@ -16,7 +16,7 @@ from sparklet.cli.progress import RunDisplay
 from sparklet.cli.run_view import RunView
 from sparklet.cli.runs import poll_s
 from sparklet.fanout.choosing.prices import Prices
-from sparklet.local.memory import FakeClock, MemoryLedger
+from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
 from tests.unit.cli.conftest import RUN, Desk
 from tests.unit.cli.test_progress import RUN as SHOWN
@@ -186,13 +186,13 @@ def test_what_is_known_of_executions_is_told_whoever_started_them(desk: Desk) ->
 def test_a_status_reads_the_ledgers_shards_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.world.run(3)
     passes: list[ShardState | None] = []
-    shards = type(desk.world.ledger).shards
+    shards = desk.world.ledger.shards.list
 
-    def counted(self: MemoryLedger, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
+    def counted(run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
         passes.append(state)
-        return shards(self, run_id, state)
+        return shards(run_id, state)
 
-    monkeypatch.setattr(type(desk.world.ledger), "shards", counted)
+    monkeypatch.setattr(desk.world.ledger.shards, "list", counted)
 
     desk.types("status", RUN)
 

@@ -3,8 +3,8 @@
 import pytest
 
 from sparklet.errors import CheckpointConflictError, PlanError
-from sparklet.fanout.checking.cancel import NOT_PLANNED, RUN_CANCELLED, cancel
 from sparklet.fanout.checking.checker import STALL_S, UNCLAIMED_S
+from sparklet.fanout.checking.ending import NOT_PLANNED, RUN_CANCELLED, cancel
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.packing import TOO_LARGE

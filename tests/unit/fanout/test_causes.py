@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparklet.fanout.checking.cancel import RUN_CANCELLED
+from sparklet.fanout.checking.ending import RUN_CANCELLED
 from sparklet.fanout.machines.steps import TOLERANCE_EXCEEDED
 from sparklet.fanout.planning.packing import TOO_LARGE
 from sparklet.fanout.reporting.causes import advice

@@ -5,35 +5,29 @@ from collections.abc import Callable
 import pytest
 
 from sparklet.fanout.checking import checker
-from sparklet.fanout.checking.cancel import cancel
-from sparklet.fanout.checking.in_time import A_WHILE_S
-from sparklet.local.memory import FakeClock, MemoryLedger
+from sparklet.fanout.checking.ending import A_WHILE_S, cancel
+from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, RunState, ShardState
 from tests.unit.fanout.world import LEASE_S, World
 
 SHARDS, WRITE_S = 10, 30.0
 
 
-class SlowLedger(MemoryLedger):
-    """Writes that end something take half a minute each, as if there were thousands of them."""
+def slow(write: Callable[..., object], clock: FakeClock) -> Callable[..., object]:
+    def slowly(*args: object) -> object:
+        clock.advance(WRITE_S)
+        return write(*args)
 
-    def __init__(self, clock: FakeClock) -> None:
-        super().__init__(clock)
-        for name in ("lapse", "count_requeue", "abandon"):
-            setattr(self, name, self._slow(getattr(self, name), clock))
-
-    def _slow(self, write: Callable[..., object], clock: FakeClock) -> Callable[..., object]:
-        def slowly(*args: object) -> object:
-            clock.advance(WRITE_S)
-            return write(*args)
-
-        return slowly
+    return slowly
 
 
 @pytest.fixture
 def world() -> World:
+    """Writes that end something take half a minute each, as if there were thousands of them."""
     world = World()
-    world.ledger = SlowLedger(world.clock)
+    attempts = world.ledger.attempts
+    for name in ("lapse", "count_requeue", "abandon"):
+        setattr(attempts, name, slow(getattr(attempts, name), world.clock))
     return world
 
 
@@ -102,7 +96,7 @@ def test_messages_are_not_looked_for_while_many_shards_wait_for_workers(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else, six hours on, every check would read all that waits, and send it again."""
-    monkeypatch.setattr(checker, "MOST_UNCLAIMED", SHARDS - 2)
+    monkeypatch.setattr(checker, "MAX_UNCLAIMED", SHARDS - 2)
     world.run(SHARDS)
     message = world.receive()
     assert message is not None
@@ -114,7 +108,7 @@ def test_messages_are_not_looked_for_while_many_shards_wait_for_workers(
 
 
 def test_messages_are_looked_for_once_few_shards_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checker, "MOST_UNCLAIMED", SHARDS - 1)
+    monkeypatch.setattr(checker, "MAX_UNCLAIMED", SHARDS - 1)
     world.run(SHARDS)
     message = world.receive()
     assert message is not None
@@ -128,7 +122,7 @@ def test_messages_are_looked_for_once_few_shards_wait(world: World, monkeypatch:
 def test_a_run_of_many_shards_whose_messages_are_all_gone_is_stalled(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checker, "MOST_UNCLAIMED", 1)
+    monkeypatch.setattr(checker, "MAX_UNCLAIMED", 1)
     world.run(SHARDS)
     world.clock.advance(checker.STALL_S + 1)
 

@@ -4,7 +4,7 @@ import pytest
 
 from sparklet.errors import LedgerError, PlanError, RunNotFoundError
 from sparklet.fanout.checking.checker import check
-from sparklet.fanout.checking.clean import clean, ended_runs, files_of, folders_of, named_run
+from sparklet.fanout.checking.ending import clean, ended_runs, files_of, folders_of, named_run
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
 from tests.unit.fanout.world import BUCKET, Fault, KilledError, World

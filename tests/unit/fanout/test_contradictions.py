@@ -9,7 +9,7 @@ import pytest
 
 from sparklet.fanout.choosing.contradictions import contradictions, too_small_an_account
 from sparklet.local.local_template import load_template
-from sparklet.model.stacks import MappingSettings, QueueSettings, StackSettings
+from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
 from tests.deploy.templates import resolved
 
 

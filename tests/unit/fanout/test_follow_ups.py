@@ -8,12 +8,11 @@ import pytest
 
 from sparklet.errors import PlanError
 from sparklet.fanout.checking import follow_ups
-from sparklet.fanout.checking.cancel import cancel
 from sparklet.fanout.checking.checker import NOBODY_PLANS_S, check
-from sparklet.fanout.checking.clean import clean, ended_runs, folders_of, named_run
-from sparklet.fanout.checking.follow_ups import LEAST_CHECK_S, TOO_MANY_FAILED, checked, followed
+from sparklet.fanout.checking.ending import cancel, clean, ended_runs, folders_of, named_run
+from sparklet.fanout.checking.follow_ups import MIN_CHECK_S, TOO_MANY_FAILED, checked, followed
+from sparklet.fanout.checking.notices import due
 from sparklet.fanout.checking.redrive import redrive
-from sparklet.fanout.checking.settling import due
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
 from sparklet.model import Counts, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, ShardState
@@ -151,7 +150,7 @@ def test_a_check_that_nobody_does_fails_the_run_at_its_own_time_limit(world: Wor
     world.work()
     world.check()
     world.queue._entries.clear()
-    world.clock.advance(LEAST_CHECK_S - 1)
+    world.clock.advance(MIN_CHECK_S - 1)
     assert world.check().run.state is RunState.RUNNING
     world.clock.advance(2)
 

@@ -43,14 +43,14 @@ def test_letters_are_consumed_and_only_those_that_failed_come_back(
 
     monkeypatch.setattr(world.ledger.shards, "get", down_for_one)
 
-    answer = handlers.handle_letters(
+    answer = handlers.handle_dead_letters(
         world.at, event_of(refs[0].to_body(), refs[1].to_body(), "garbage", refs[2].to_body())
     )
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": "id-1"}]}
     assert len(world.keys(f"s3://{BUCKET}/dead-letters/")) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line.get("fate") for line in lines] == ["SENT_AGAIN", None, "KEPT", "SENT_AGAIN"]
+    assert [line.get("disposition") for line in lines] == ["SENT_AGAIN", None, "KEPT", "SENT_AGAIN"]
     assert [line["level"] for line in lines] == ["INFO", "ERROR", "ERROR", "INFO"]
     assert "does not answer" in lines[1]["error"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sparklet.fanout.checking.cancel import cancel
 from sparklet.fanout.checking.checker import check
+from sparklet.fanout.checking.ending import cancel
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.local.memory import MemoryNotifier
 from sparklet.model import Failure, Notice, ShardResult, TaskRecord

@@ -8,7 +8,7 @@ import pytest
 
 from sparklet.errors import CheckpointConflictError, PlanError, RunExistsError, SettingsError
 from sparklet.fanout.checking.checker import check
-from sparklet.fanout.checking.clean import clean, folders_of, named_run
+from sparklet.fanout.checking.ending import clean, folders_of, named_run
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan

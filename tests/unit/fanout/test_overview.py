@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import QueueError
+from sparklet.fanout.checking.dead_letters import keep
 from sparklet.fanout.checking.overview import (
     Difference,
     Kind,
@@ -18,7 +19,6 @@ from sparklet.fanout.checking.overview import (
     recent_manifest_differences,
     verify,
 )
-from sparklet.fanout.checking.recovery import keep
 from sparklet.fanout.handlers import handle_check
 from sparklet.metrics import METRICS, Emitter, Meter
 from sparklet.model import Counts, Failure, ShardResult
@@ -75,7 +75,7 @@ def test_a_message_that_lies_with_the_dead_letters_is_not_missing(world: World) 
     world.queue._entries.clear()
 
     assert kinds(list(queue_differences(world.at, glanced(world)))) == [Kind.NO_MESSAGE]
-    assert list(queue_differences(replace(world.at, letters=world.letters), glanced(world))) == []
+    assert list(queue_differences(replace(world.at, dead_letters=world.letters), glanced(world))) == []
 
 
 def glanced(world: World) -> list[tuple[Any, Counts]]:
@@ -211,7 +211,7 @@ def measured(world: World, watch: Watch) -> dict[str, Any]:
     """The metrics of a scheduled check."""
     lines: list[str] = []
     meter = Meter("Sparklet/test", Emitter.CHECKER, lines.append)
-    handle_check(replace(world.at, letters=world.letters, meter=meter), watch)
+    handle_check(replace(world.at, dead_letters=world.letters, meter=meter), watch)
     meter.emit()
     (line,) = lines
     return {name: value for name, value in check_emf(line).items() if name in METRICS}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import LedgerError, QueueError
-from sparklet.fanout.checking.recovery import LetterFate, consume
+from sparklet.fanout.checking.dead_letters import Disposition, consume
 from sparklet.fanout.reporting.summary import summarize
 from sparklet.model import Dispatch, Failure, RunState, ShardRecord, ShardRef, ShardResult, ShardState
 from sparklet.ports import Message
@@ -32,20 +32,20 @@ def kept(world: World) -> list[str]:
 def test_a_letter_about_an_ended_shard_is_dropped(world: World) -> None:
     owner, record = claimed(world)
     world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
-    assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
+    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
 
 
 def test_a_letter_of_an_older_generation_is_dropped(world: World) -> None:
     owner, record = claimed(world)
     world.ledger.attempts.fail("run-1", 0, owner, Failure("X", "y"))
     world.ledger.attempts.redrive("run-1", 0, 1)
-    assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
+    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
     assert world.shards()[0].state is ShardState.PENDING
 
 
 def test_a_letter_about_a_shard_under_a_live_lease_is_dropped(world: World) -> None:
     _, record = claimed(world)
-    assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
+    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
     assert world.shards()[0].state is ShardState.RUNNING
 
 
@@ -56,7 +56,7 @@ def test_a_shard_that_nobody_claimed_gets_three_more_messages_then_fails(world: 
 
     fates = [consume(world.at, letter(ref)) for _ in range(4)]
 
-    assert fates == [LetterFate.SENT_AGAIN] * 3 + [LetterFate.FAILED]
+    assert fates == [Disposition.SENT_AGAIN] * 3 + [Disposition.FAILED]
     assert world.bodies() == [ref] * 3
     (record,) = world.shards()
     assert (record.state, record.error_class) == (ShardState.FAILED, "NeverStarted")
@@ -70,7 +70,7 @@ def test_a_shard_with_an_attempt_left_gets_it_and_fails_with_its_last_cause_if_n
 
     fates = [consume(world.at, letter(record.ref)) for _ in range(4)]
 
-    assert fates == [LetterFate.SENT_AGAIN] * 3 + [LetterFate.FAILED]
+    assert fates == [Disposition.SENT_AGAIN] * 3 + [Disposition.FAILED]
 
     (record,) = world.shards()
     assert (record.state, record.error_class, record.error_message) == (ShardState.FAILED, "OSError", "503 Slow Down")
@@ -78,10 +78,10 @@ def test_a_shard_with_an_attempt_left_gets_it_and_fails_with_its_last_cause_if_n
 
 @pytest.mark.parametrize(
     ("max_attempts", "fate", "state"),
-    [(1, LetterFate.FAILED, ShardState.FAILED), (3, LetterFate.SENT_AGAIN, ShardState.PENDING)],
+    [(1, Disposition.FAILED, ShardState.FAILED), (3, Disposition.SENT_AGAIN, ShardState.PENDING)],
 )
 def test_a_lease_that_is_over_lapses_first(
-    world: World, max_attempts: int, fate: LetterFate, state: ShardState
+    world: World, max_attempts: int, fate: Disposition, state: ShardState
 ) -> None:
     _, record = claimed(world, max_attempts=max_attempts)
     world.clock.advance(LEASE_S + 1)
@@ -97,28 +97,28 @@ def test_what_the_checker_sent_again_does_not_use_up_what_a_letter_may(world: Wo
     for _ in range(5):
         assert world.ledger.attempts.count_requeue(world.shards()[0])
 
-    assert consume(world.at, letter(world.shards()[0].ref)) is LetterFate.SENT_AGAIN
+    assert consume(world.at, letter(world.shards()[0].ref)) is Disposition.SENT_AGAIN
     (record,) = world.shards()
     assert (record.requeues, record.unrun) == (6, 1)
 
 
 @pytest.mark.parametrize(
     ("sent_before_s", "fate"),
-    [(600.0, LetterFate.DROPPED), (0.5, LetterFate.SENT_AGAIN), (-5.0, LetterFate.SENT_AGAIN)],
+    [(600.0, Disposition.DROPPED), (0.5, Disposition.SENT_AGAIN), (-5.0, Disposition.SENT_AGAIN)],
 )
 def test_of_two_letters_of_a_shard_only_that_of_the_newest_message_counts(
-    world: World, sent_before_s: float, fate: LetterFate
+    world: World, sent_before_s: float, fate: Disposition
 ) -> None:
     """GIVEN a letter that was sent again, THEN the same letter delivered twice uses up nothing."""
     world.run(1)
     ref = world.shards()[0].ref
     world.clock.advance(1000)
-    assert consume(world.at, replace(letter(ref), sent_s=world.clock.now_s() - 900)) is LetterFate.SENT_AGAIN
+    assert consume(world.at, replace(letter(ref), sent_s=world.clock.now_s() - 900)) is Disposition.SENT_AGAIN
     requeued_s = world.clock.now_s()
     world.clock.advance(30)
 
     assert consume(world.at, replace(letter(ref), sent_s=requeued_s - sent_before_s)) is fate
-    assert world.shards()[0].unrun == (1 if fate is LetterFate.DROPPED else 2)
+    assert world.shards()[0].unrun == (1 if fate is Disposition.DROPPED else 2)
 
 
 def test_an_older_letter_of_a_shard_that_was_attempted_since_is_not_dropped(world: World) -> None:
@@ -129,7 +129,7 @@ def test_an_older_letter_of_a_shard_that_was_attempted_since_is_not_dropped(worl
     assert world.ledger.attempts.count_requeue(world.shards()[0])
 
     sent_s = world.clock.now_s() - 40
-    assert consume(world.at, replace(letter(record.ref), sent_s=sent_s)) is LetterFate.SENT_AGAIN
+    assert consume(world.at, replace(letter(record.ref), sent_s=sent_s)) is Disposition.SENT_AGAIN
 
 
 def test_a_cancelled_run_sends_no_letters_shard_again(world: World) -> None:
@@ -138,7 +138,7 @@ def test_a_cancelled_run_sends_no_letters_shard_again(world: World) -> None:
     world.queue._entries.clear()
     world.ledger.runs.cancel("run-1")
 
-    assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
+    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
     assert world.bodies() == []
     assert world.check().run.state is RunState.CANCELLED
 
@@ -150,7 +150,7 @@ def test_a_map_sends_no_letters_shard_again(world: World) -> None:
     run = world.ledger.runs.get("run-1")
     world.ledger.runs._runs["run-1"] = replace(run, dispatch=Dispatch.MAP)
 
-    assert consume(world.at, letter(record.ref)) is LetterFate.DROPPED
+    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
     assert world.bodies() == []
     assert world.shards()[0].state is ShardState.PENDING
 
@@ -161,7 +161,7 @@ def test_thousands_of_letters_of_a_storm_are_each_sent_again_once_and_counted(wo
     refs = [record.ref for record in world.shards()]
     world.queue._entries.clear()
 
-    assert {consume(world.at, letter(ref)) for ref in refs} == {LetterFate.SENT_AGAIN}
+    assert {consume(world.at, letter(ref)) for ref in refs} == {Disposition.SENT_AGAIN}
 
     assert sorted(ref.shard for ref in world.bodies()) == list(range(2_000))
     summary = summarize(world.ledger.runs.get("run-1"), world.ledger.shards)
@@ -186,8 +186,8 @@ def test_thousands_of_letters_of_a_storm_are_each_sent_again_once_and_counted(wo
 def test_a_letter_that_nobody_understands_is_kept(world: World, body: str) -> None:
     world.run(1)
 
-    assert consume(world.at, letter(body)) is LetterFate.KEPT
-    assert consume(world.at, letter(body)) is LetterFate.KEPT
+    assert consume(world.at, letter(body)) is Disposition.KEPT
+    assert consume(world.at, letter(body)) is Disposition.KEPT
 
     (uri,) = kept(world)
     assert uri == f"s3://{BUCKET}/dead-letters/2023-11-14/id-1.json"
@@ -208,15 +208,11 @@ def test_a_shard_that_moves_on_meanwhile_is_read_again(world: World, monkeypatch
     answers = iter([stale])
     get_shard = world.ledger.shards.get
     # count_requeue finds another shard than was read; the second reading is the ledger's
-    monkeypatch.setattr(
-        "sparklet.local.memory.ledger.MemoryLedger.attempts.count_requeue",
-        lambda self, record, unrun: None,
-        raising=True,
-    )
+    monkeypatch.setattr(world.ledger.attempts, "count_requeue", lambda record, unrun: None)
     monkeypatch.setattr(
         world.ledger.shards, "get", lambda run_id, number: next(answers, None) or get_shard(run_id, number)
     )
-    assert consume(world.at, letter(stale.ref)) is LetterFate.DROPPED
+    assert consume(world.at, letter(stale.ref)) is Disposition.DROPPED
 
 
 def test_a_shard_that_never_stands_still_sends_the_letter_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,9 @@ from dataclasses import replace
 import pytest
 
 from sparklet.fanout.checking.checker import STALL_S
+from sparklet.fanout.checking.notices import MAX_FINALIZED, NOTIFY_WITHIN_S
 from sparklet.fanout.checking.overview import COMPARED_FOR_S
 from sparklet.fanout.checking.redrive import redrive
-from sparklet.fanout.checking.settling import MOST_SETTLED
-from sparklet.fanout.checking.telling import TOLD_WITHIN_S
 from sparklet.fanout.handlers import handle_check
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import plan
@@ -62,17 +61,17 @@ def test_a_run_of_which_nobody_could_be_told_is_looked_at_for_a_day(world: World
     world.work()
     for _ in range(3):
         handle_check(at)
-        world.clock.advance(TOLD_WITHIN_S / 4)
+        world.clock.advance(NOTIFY_WITHIN_S / 4)
     assert unsettled(world) == {"run-1"}
 
-    world.clock.advance(TOLD_WITHIN_S)
+    world.clock.advance(NOTIFY_WITHIN_S)
     handle_check(at)
 
     assert unsettled(world) == set()
 
 
 def test_many_runs_that_end_at_once_are_settled_by_several_checks(world: World) -> None:
-    for number in range(MOST_SETTLED + 3):
+    for number in range(MAX_FINALIZED + 3):
         entered(world, f"run-{number}")
     world.work()
 
@@ -81,7 +80,7 @@ def test_many_runs_that_end_at_once_are_settled_by_several_checks(world: World) 
         handle_check(world.at)
         left.append(len(unsettled(world)))
 
-    assert left == [MOST_SETTLED + 3, 3, 0]
+    assert left == [MAX_FINALIZED + 3, 3, 0]
 
 
 def test_a_redriven_run_is_checked_again(world: World) -> None:
@@ -136,7 +135,7 @@ def test_all_shards_of_a_run_that_waits_are_read_ever_more_seldom(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run behind another has no shard RUNNING and many that wait: that is no reason to read it once a minute."""
-    passes, read = [], world.ledger.shards
+    passes, read = [], world.ledger.shards.list
 
     def counted(*args: object) -> object:
         if args == ("run-1",):

@@ -7,8 +7,7 @@ import pytest
 from sparklet.errors import LeaseLostError
 from sparklet.events import TaskRequest
 from sparklet.fanout import handlers
-from sparklet.fanout.checking.recovery import LetterFate
-from sparklet.fanout.checking.task_letters import consume_task
+from sparklet.fanout.checking.dead_letters import Disposition, consume_task
 from sparklet.fanout.deployment import Deployment
 from sparklet.local.memory import (
     FakeClock,
@@ -55,7 +54,7 @@ def ended(tasks: MemoryTaskStore) -> dict[str, Any]:
 def test_a_task_that_no_worker_began_ends_as_never_started(
     at: Deployment, tasks: MemoryTaskStore, notifier: MemoryNotifier
 ) -> None:
-    assert consume_task(at, REQUEST) is LetterFate.FAILED
+    assert consume_task(at, REQUEST) is Disposition.FAILED
 
     document = ended(tasks)
     assert (document["error"]["class"], document["attempts"], document["accepted_s"]) == ("NeverStarted", 0, 5.0)
@@ -66,7 +65,7 @@ def test_a_released_task_ends_with_the_cause_of_its_last_attempt(at: Deployment,
     record = running(at, tasks)
     assert tasks.replace_task(record.released(Failure("ValueError", "bad value"), at.clock.now_s()), record)
 
-    assert consume_task(at, REQUEST) is LetterFate.FAILED
+    assert consume_task(at, REQUEST) is Disposition.FAILED
     assert ended(tasks)["error"] == {"class": "ValueError", "message": "bad value"}
 
 
@@ -79,7 +78,7 @@ def test_a_task_that_somebody_still_has_is_left_to_them_and_its_letter_comes_bac
         consume_task(at, REQUEST)
 
     at.clock.sleep(121)
-    assert consume_task(at, REQUEST) is LetterFate.FAILED
+    assert consume_task(at, REQUEST) is Disposition.FAILED
     assert ended(tasks)["error"]["class"] == "LeaseExpired"
 
 
@@ -89,8 +88,8 @@ def test_an_ended_task_stays_as_it_is_and_nobody_is_told_again(
     record = running(at, tasks)
     assert tasks.replace_task(record.succeeded(ShardResult(), 1.0), record)
 
-    assert consume_task(at, REQUEST) is LetterFate.DROPPED
-    assert consume_task(at, REQUEST) is LetterFate.DROPPED
+    assert consume_task(at, REQUEST) is Disposition.DROPPED
+    assert consume_task(at, REQUEST) is Disposition.DROPPED
     assert notifier.told == []
 
 
@@ -102,7 +101,7 @@ def letter(task_id: Any, message_id: str = "m-1") -> dict[str, Any]:
 def test_the_consumer_tells_tasks_from_shards_and_keeps_what_is_neither(at: Deployment, tasks: MemoryTaskStore) -> None:
     event = {"Records": [letter("t"), letter("*", "m-2"), letter("no id at all", "m-3")]}
 
-    assert handlers.handle_letters(at, event) == {"batchItemFailures": []}
+    assert handlers.handle_dead_letters(at, event) == {"batchItemFailures": []}
 
     assert ended(tasks)["error"]["class"] == "NeverStarted"
     assert tasks.get_task("m-2") is not None
@@ -113,7 +112,7 @@ def test_the_consumer_tells_tasks_from_shards_and_keeps_what_is_neither(at: Depl
 def test_a_letter_whose_task_is_held_is_reported_to_come_back(at: Deployment, tasks: MemoryTaskStore) -> None:
     running(at, tasks)
 
-    answer = handlers.handle_letters(at, {"Records": [letter("t"), letter("u", "m-2")]})
+    answer = handlers.handle_dead_letters(at, {"Records": [letter("t"), letter("u", "m-2")]})
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m-1"}]}
 
@@ -123,7 +122,7 @@ def test_a_notice_that_cannot_be_sent_does_not_bring_the_letter_back(
 ) -> None:
     notifier.down = True
 
-    assert handlers.handle_letters(at, {"Records": [letter("t")]}) == {"batchItemFailures": []}
+    assert handlers.handle_dead_letters(at, {"Records": [letter("t")]}) == {"batchItemFailures": []}
 
     ended(tasks)
     assert "a notice was not sent" in capsys.readouterr().out

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from sparklet.fanout import handlers
-from sparklet.fanout.checking.cancel import cancel
-from sparklet.fanout.checking.checker import check, log_untold
+from sparklet.fanout.checking.checker import check, log_unnotified
+from sparklet.fanout.checking.ending import cancel
+from sparklet.fanout.checking.notices import NOTIFY_WITHIN_S, due
 from sparklet.fanout.checking.redrive import redrive
-from sparklet.fanout.checking.settling import due
-from sparklet.fanout.checking.telling import TOLD_WITHIN_S
 from sparklet.fanout.deployment import Deployment
 from sparklet.local.memory import MemoryNotifier
 from sparklet.model import Failure, RunState
@@ -96,7 +95,7 @@ def test_what_could_not_be_told_for_a_day_is_told_no_more(world: World, at: Depl
     world.run(1)
     world.work()
     world.check()
-    world.clock.advance(TOLD_WITHIN_S + 1)
+    world.clock.advance(NOTIFY_WITHIN_S + 1)
 
     assert list(due(at, world.ledger.runs.unfinalized())) == []
     check(at, "run-1")
@@ -175,7 +174,7 @@ def test_what_follows_is_named_and_told_of_itself(world: World, at: Deployment, 
 
 def test_only_what_could_not_be_told_is_logged(capsys: pytest.CaptureFixture[str], world: World) -> None:
     world.run(1)
-    log_untold(world.check())
+    log_unnotified(world.check())
     assert capsys.readouterr().out == ""
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 from sparklet.fanout.checking.checker import CheckReport, check
@@ -24,7 +25,7 @@ from sparklet.model import (
     ShardRef,
     ShardResult,
 )
-from sparklet.ports import Message
+from sparklet.ports import Ledger, Message
 
 BUCKET = "sparklet"
 SOURCE = "s3://data/in/"
@@ -194,13 +195,19 @@ class Fault:
     calls: int = 0
 
     def deployment(self, at: Deployment) -> Deployment:
-        names = ("store", "ledger", "queue", *(["notifier"] if at.notifier else []))
-        ports = {name: _Faulty(getattr(at, name), self) for name in names}
-        return replace(at, **ports)  # type: ignore[arg-type]
+        names = ("store", "queue", *(["notifier"] if at.notifier else []))
+        ports: dict[str, Any] = {name: _Faulty(getattr(at, name), self) for name in names}
+        ports["ledger"] = ledger_of(at.ledger, lambda port: _Faulty(port, self))
+        return replace(at, **ports)
 
     def step(self) -> bool:
         self.calls += 1
         return self.calls == self.at_call
+
+
+def ledger_of(ledger: Ledger, wrapped: Callable[[object], object]) -> Any:
+    """A ledger whose three ports are wrapped."""
+    return SimpleNamespace(**{name: wrapped(getattr(ledger, name)) for name in ("runs", "attempts", "shards")})
 
 
 class _Faulty:
@@ -214,7 +221,7 @@ class _Faulty:
             hit = self._fault.step()
             if hit and not self._fault.after_effect:
                 raise KilledError(name)
-            if name in ("send", "add_shards"):
+            if name in ("send", "add"):
                 args = (self._each(args[0]), *args[1:])
             try:
                 answer = method(*args, **kwargs)

@@ -111,12 +111,12 @@ def test_a_reference_of_an_older_generation_is_no_failure_whatever_became_of_the
     assert ask(bench, ref)["claim"] == "STALE"
 
 
-@pytest.mark.parametrize("method", ["get_run", "claim"])
+@pytest.mark.parametrize(("port", "method"), [("runs", "get"), ("attempts", "claim")])
 def test_a_ledger_that_does_not_answer_leaves_the_shard_not_done(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, port: str, method: str
 ) -> None:
     (ref,) = bench.plan()
-    monkeypatch.setattr(bench.ledger, method, down)
+    monkeypatch.setattr(getattr(bench.ledger, port), method, down)
     with pytest.raises(ShardNotDoneError, match="LedgerError: the ledger does not answer"):
         ask(bench, ref)
 

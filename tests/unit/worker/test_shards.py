@@ -185,7 +185,7 @@ def test_a_refusal_that_lasts_is_told_at_once(bench: Bench, refused: tuple[str, 
         raise refusal("a write in table t failed: ValidationException")
 
     for name in refused:
-        setattr(bench.ledger, name, refuse)
+        setattr(bench.ledger.attempts, name, refuse)
     outcome = bench.deliver()
 
     record = bench.ledger.shards.get("run-1", 0)

@@ -1,7 +1,48 @@
-"""The ledger in one DynamoDB table."""
+"""The ledger in one DynamoDB table.
 
-from sparklet.aws.dynamodb.ledger import DynamoLedger
-from sparklet.aws.dynamodb.table import OPEN_INDEX, table_definition
+============== ======================= ======================================================
+partition key  sort key                item
+============== ======================= ======================================================
+run_id#bucket  shard#000000007         a shard; in the index ``open-index`` until it succeeds
+run_id#meta    run                     a run
+run_id#meta    deleted                 what is left of a run that was deleted: its id is never used again
+run_id#meta    part#000003             a sealed plan part; the last one is the checkpoint
+runs           created#run_id          a pointer, by which runs are listed; in the index until its run is finalized
+settled-runs   turn                    the cursor of the repeated pass over finalized runs
+task#task_id   task                    a task of the asynchronous API (``DynamoTasks``)
+============== ======================= ======================================================
+
+``docs/decisions/0004-ledger-keys-and-index.md`` and ``0025-unsettled-runs.md`` say why.
+"""
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb.attempts import DynamoAttempts
+from sparklet.aws.dynamodb.runs import DynamoRuns
+from sparklet.aws.dynamodb.shards import DynamoShards
+from sparklet.aws.dynamodb.table import OPEN_INDEX, LedgerTable, table_definition
 from sparklet.aws.dynamodb.tasks import DynamoTasks
+from sparklet.clock import SystemClock
+from sparklet.ports import Clock
 
 __all__ = ["OPEN_INDEX", "DynamoLedger", "DynamoTasks", "table_definition"]
+
+
+class DynamoLedger:
+    """A ``Ledger`` in a DynamoDB table (see ``table_definition``).
+
+    Parameters
+    ----------
+    clients
+        Where its client comes from; their ``threads`` is how many calls a bulk operation makes at one time.
+    table
+        The table's name.
+    clock
+        Decides when leases end.
+    """
+
+    def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:
+        time: Clock = clock or SystemClock()
+        items = LedgerTable(clients, table, time)
+        self.runs = DynamoRuns(items, time)
+        self.attempts = DynamoAttempts(items, time)
+        self.shards = DynamoShards(items, time, self.runs)

@@ -1,12 +1,13 @@
 """What happens to a shard in the ledger's table: each transition is one conditional write.
 
 The condition names everything the transition rests on, so a write that comes late, twice or from a zombie is
-refused by the item itself. A refusal comes with the item; what it means is told from that.
+refused by the item itself. A refusal comes with the item, which shows what the refusal means.
 """
 
-from sparklet.aws.dynamodb.items import FORMAT, Attributes, num, open_value, shard_key, shard_record, text
-from sparklet.aws.dynamodb.runs import new_writer, wrote
-from sparklet.aws.dynamodb.table import OnTable, Written
+from typing import Any
+
+from sparklet.aws.dynamodb.items import FORMAT, open_value, shard_key, shard_record
+from sparklet.aws.dynamodb.table import OnTable, Written, new_writer
 from sparklet.errors import LedgerError, ShardNotFoundError
 from sparklet.ledger_rules import (
     LEASE_GRACE_S,
@@ -14,11 +15,14 @@ from sparklet.ledger_rules import (
     bounded_failure,
     bounded_result,
     cut,
-    is_held,
+    exhausted_failure,
     lapse_failure,
     not_owned,
+    refusal,
 )
 from sparklet.model import Claim, ClaimStatus, Failure, ShardRecord, ShardRef, ShardResult, ShardState
+
+Values = dict[str, Any]  # Python values by placeholder
 
 CLAIM_TRIES = 5
 _OWNED = "attempt_id = :me AND #state = :running"
@@ -28,8 +32,8 @@ _UNMOVED = (
 )
 
 
-class AttemptLedger(OnTable):
-    """The part of ``DynamoLedger`` that changes shards."""
+class DynamoAttempts(OnTable):
+    """``Attempts`` in the ledger's table."""
 
     # --- workers ---
 
@@ -41,9 +45,13 @@ class AttemptLedger(OnTable):
             record = _existing(ref.run_id, ref.shard, outcome)
             if outcome.applied:
                 return Claim(ClaimStatus.GRANTED, record)
-            if answer := _refusal(record, ref, attempt_id, now_s, outcome):
+            if answer := refusal(record, ref, attempt_id, now_s):
                 return answer
-            if record.attempts >= max_attempts and (ended := self._exhaust(record)):
+            if outcome.lost:
+                raise outcome.lost
+            if record.attempts < max_attempts:
+                continue
+            if ended := self._end_unmoved(record, ShardState.FAILED, exhausted_failure(record)):
                 return Claim(ClaimStatus.EXHAUSTED, ended)
         raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed under {CLAIM_TRIES} claims; try again")
 
@@ -59,26 +67,20 @@ class AttemptLedger(OnTable):
             "AND (attribute_not_exists(fmt) OR fmt <= :format) "
             "AND (#state = :pending OR (#state = :running AND lease_end_s < :lapsed))",
             {
-                ":running": text(ShardState.RUNNING),
-                ":pending": text(ShardState.PENDING),
-                ":open": text(open_value(ShardState.RUNNING, lease_end_s)),
-                ":one": num(1),
-                ":me": text(attempt_id),
-                ":end": num(lease_end_s),
-                ":now": num(now_s),
-                ":log": text(cut(log_stream, LOG_STREAM_BYTES)),
-                ":generation": num(ref.generation),
-                ":most": num(max_attempts),
-                ":lapsed": num(now_s - LEASE_GRACE_S),
-                ":format": num(FORMAT),
+                ":running": ShardState.RUNNING,
+                ":pending": ShardState.PENDING,
+                ":open": open_value(ShardState.RUNNING, lease_end_s),
+                ":one": 1,
+                ":me": attempt_id,
+                ":end": lease_end_s,
+                ":now": now_s,
+                ":log": cut(log_stream, LOG_STREAM_BYTES),
+                ":generation": ref.generation,
+                ":most": max_attempts,
+                ":lapsed": now_s - LEASE_GRACE_S,
+                ":format": FORMAT,
             },
         )
-
-    def _exhaust(self, record: ShardRecord) -> ShardRecord | None:
-        """PENDING or a lapsed RUNNING → FAILED; None if the shard has moved on."""
-        if record.state is ShardState.RUNNING:
-            return self._end_unmoved(record, ShardState.FAILED, lapse_failure(record))
-        return self._end_unmoved(record, ShardState.FAILED, Failure(record.error_class, record.error_message))
 
     def renew(
         self, run_id: str, number: int, attempt_id: str, lease_s: float, staged: ShardResult | None = None
@@ -88,11 +90,7 @@ class AttemptLedger(OnTable):
         The index keeps the end that the claim gave: it guides, and a write to it costs as much as one to the table.
         """
         update, condition, end_s = "SET lease_end_s = :end", _OWNED, self._clock.now_s() + lease_s
-        values: Attributes = {
-            ":end": num(end_s),
-            ":me": text(attempt_id),
-            ":running": text(ShardState.RUNNING),
-        }
+        values: Values = {":end": end_s, ":me": attempt_id, ":running": ShardState.RUNNING}
         if staged is not None:
             of_result, more = _result(staged)
             update, values = f"{update}, winner = :me, {of_result}", {**values, **more}
@@ -124,23 +122,19 @@ class AttemptLedger(OnTable):
 
     def _give_up(self, run_id: str, number: int, attempt_id: str, wanted: ShardState, failure: Failure) -> None:
         kept, now_s = bounded_failure(failure), self._clock.now_s()
-        values: Attributes = {
-            ":open": text(open_value(wanted, now_s)),
-            ":class": text(kept.error_class),
-            ":message": text(kept.message),
-        }
+        values: Values = {":open": open_value(wanted, now_s), ":class": kept.error_class, ":message": kept.message}
         update = "SET #state = :wanted, changed_s = :now, #open = :open, error_class = :class, error_message = :message"
         self._end_owned(run_id, number, attempt_id, wanted, update, values)
 
     def _end_owned(
-        self, run_id: str, number: int, attempt_id: str, wanted: ShardState, update: str, values: Attributes
+        self, run_id: str, number: int, attempt_id: str, wanted: ShardState, update: str, values: Values
     ) -> None:
-        """RUNNING → ``wanted``, fenced by attempt id and state; what it says already is not said again."""
-        fence: Attributes = {
-            ":me": text(attempt_id),
-            ":running": text(ShardState.RUNNING),
-            ":wanted": text(wanted),
-            ":now": num(self._clock.now_s()),
+        """RUNNING → ``wanted``, fenced by attempt id and state; ending it twice does no harm."""
+        fence: Values = {
+            ":me": attempt_id,
+            ":running": ShardState.RUNNING,
+            ":wanted": wanted,
+            ":now": self._clock.now_s(),
         }
         outcome = self._table.update(shard_key(run_id, number), update, _OWNED, {**values, **fence})
         if outcome.applied:
@@ -152,7 +146,7 @@ class AttemptLedger(OnTable):
             raise outcome.lost
         raise not_owned(record, attempt_id)
 
-    # --- checker, dead letters, redrive ---
+    # --- checker, dead-letter messages, redrive ---
 
     def lapse(self, record: ShardRecord, max_attempts: int) -> ShardRecord | None:
         """End a lease that is over."""
@@ -172,9 +166,9 @@ class AttemptLedger(OnTable):
         if record.state is not ShardState.PENDING:
             return None
         update = "SET requeues = :more, changed_s = :now, #open = :open, writer = :writer"
-        values = {":more": num(record.requeues + 1)}
+        values = {":more": record.requeues + 1}
         if unrun:
-            update, values = f"{update}, unrun = :unrun", {**values, ":unrun": num(record.unrun + 1)}
+            update, values = f"{update}, unrun = :unrun", {**values, ":unrun": record.unrun + 1}
         return self._change_unmoved(record, ShardState.PENDING, update, values)
 
     def _end_unmoved(self, record: ShardRecord, state: ShardState, failure: Failure) -> ShardRecord | None:
@@ -183,38 +177,31 @@ class AttemptLedger(OnTable):
             "SET #state = :state, changed_s = :now, #open = :open, error_class = :class, error_message = :message, "
             "writer = :writer"
         )
-        values: Attributes = {
-            ":state": text(state),
-            ":class": text(kept.error_class),
-            ":message": text(kept.message),
-        }
+        values = {":state": state, ":class": kept.error_class, ":message": kept.message}
         return self._change_unmoved(record, state, update, values)
 
     def _change_unmoved(
-        self, record: ShardRecord, state: ShardState, update: str, values: Attributes
+        self, record: ShardRecord, state: ShardState, update: str, values: Values
     ) -> ShardRecord | None:
         """Change a shard that is as it was read, to ``state``; None if it has moved on."""
         writer, now_s = new_writer(), self._clock.now_s()
         condition = _UNMOVED
         if record.state is ShardState.RUNNING:  # a lease that was renewed since is not over
-            condition, values = (
-                f"{_UNMOVED} AND lease_end_s = :lease_end",
-                {**values, ":lease_end": num(record.lease_end_s)},
-            )
-        unmoved: Attributes = {
-            ":was": text(record.state),
-            ":generation": num(record.generation),
-            ":attempts": num(record.attempts),
-            ":requeues": num(record.requeues),
-            ":attempt": text(record.attempt_id),
-            ":now": num(now_s),
-            ":open": text(open_value(state, now_s)),
-            ":writer": text(writer),
+            condition, values = f"{_UNMOVED} AND lease_end_s = :lease_end", {**values, ":lease_end": record.lease_end_s}
+        unmoved: Values = {
+            ":was": record.state,
+            ":generation": record.generation,
+            ":attempts": record.attempts,
+            ":requeues": record.requeues,
+            ":attempt": record.attempt_id,
+            ":now": now_s,
+            ":open": open_value(state, now_s),
+            ":writer": writer,
         }
         key = shard_key(record.run_id, record.number)
         outcome = self._table.update(key, update, condition, {**values, **unmoved})
         found = _existing(record.run_id, record.number, outcome)
-        if outcome.applied or (wrote(outcome, writer) and found.state is state):
+        if outcome.applied or (outcome.carries(writer) and found.state is state):
             return found
         if outcome.lost and _same(found, record):
             raise outcome.lost
@@ -229,31 +216,32 @@ class AttemptLedger(OnTable):
             "changed_s = :now, #open = :open, writer = :writer",
             "#state = :failed AND generation < :generation",
             {
-                ":pending": text(ShardState.PENDING),
-                ":failed": text(ShardState.FAILED),
-                ":generation": num(generation),
-                ":none": num(0),
-                ":now": num(now_s),
-                ":open": text(open_value(ShardState.PENDING, now_s)),
-                ":writer": text(writer),
+                ":pending": ShardState.PENDING,
+                ":failed": ShardState.FAILED,
+                ":generation": generation,
+                ":none": 0,
+                ":now": now_s,
+                ":open": open_value(ShardState.PENDING, now_s),
+                ":writer": writer,
             },
         )
         record = _existing(run_id, number, outcome)
-        if wrote(outcome, writer) and record.state is ShardState.PENDING:
+        if outcome.carries(writer) and record.state is ShardState.PENDING:
             return record
         if outcome.lost and record.state is ShardState.FAILED and record.generation < generation:
             raise outcome.lost
         return None
 
 
-def _result(result: ShardResult) -> tuple[str, Attributes]:
+def _result(result: ShardResult) -> tuple[str, Values]:
     """What a shard's item keeps of a result: assignments, and their values."""
     kept = bounded_result(result)
-    update, values = "outputs = :outputs", Attributes({":outputs": {"L": [text(uri) for uri in kept.outputs]}})
+    values: Values = {":outputs": kept.outputs}
+    update = "outputs = :outputs"
     if kept.rows is not None:
-        update, values[":rows"] = f"{update}, #rows = :rows", num(kept.rows)
+        update, values[":rows"] = f"{update}, #rows = :rows", kept.rows
     if kept.output_bytes is not None:
-        update, values[":bytes"] = f"{update}, output_bytes = :bytes", num(kept.output_bytes)
+        update, values[":bytes"] = f"{update}, output_bytes = :bytes", kept.output_bytes
     return update, values
 
 
@@ -273,25 +261,3 @@ def _same(found: ShardRecord, record: ShardRecord) -> bool:
         record.attempt_id,
         record.lease_end_s,
     )
-
-
-def _refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float, outcome: Written) -> Claim | None:
-    """What the item that refused a claim answers; None if the shard could be taken all the same."""
-    if record.attempt_id == attempt_id and record.state is ShardState.RUNNING and record.generation == ref.generation:
-        return Claim(ClaimStatus.GRANTED, record)  # also after a lost answer: the claim was mine
-    if ref.generation > record.generation:
-        raise LedgerError(
-            f"shard {ref.shard} of run {ref.run_id} is at generation {record.generation}, "
-            f"the message at {ref.generation}: try again"
-        )
-    if ref.generation < record.generation:
-        return Claim(ClaimStatus.STALE, record)
-    if record.state.ended:
-        return Claim(ClaimStatus.DONE, record)
-    if record.attempt_id == attempt_id:
-        raise LedgerError(f"attempt {attempt_id} of shard {ref.shard} has ended; claim with an id of its own")
-    if is_held(record, now_s):
-        return Claim(ClaimStatus.HELD, record)
-    if outcome.lost:
-        raise outcome.lost
-    return None

@@ -7,8 +7,8 @@ misread or spoil what a newer one wrote; whoever meets a higher one than its own
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from sparklet.errors import LedgerError
@@ -36,24 +36,34 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
-TURN_KEY: Attributes = {"pk": {"S": "settled-runs"}, "sk": {"S": "turn"}}
+CURSOR_KEY: Attributes = {"pk": {"S": "settled-runs"}, "sk": {"S": "turn"}}
 FORMAT = 3
+SHARD_ATTRIBUTES = tuple({each.name for each in fields(ShardRecord)} - {"run_id", "number", "state"})
+PART_ATTRIBUTES = tuple({each.name for each in fields(PartRecord)} - {"index", "position"})
+POSITION_ATTRIBUTES = tuple(each.name for each in fields(Position))
+RUN_ATTRIBUTES = (
+    *("shard_count", "object_count", "size_bytes", "skipped"),
+    *("created_s", "ended_s", "cancelled_s", "notified_s"),
+)
 PART_PREFIX = "part#"
 
 
-def text(value: str) -> "AttributeValueTypeDef":
-    """A string attribute."""
-    return {"S": value}
+def attribute(value: Any) -> "AttributeValueTypeDef":
+    """A Python value as an attribute; a number with every digit."""
+    if isinstance(value, str):
+        return {"S": str(value)}
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    if isinstance(value, int | float):
+        return {"N": repr(value)}
+    if isinstance(value, Mapping):
+        return {"M": attributes(value)}
+    return {"L": [attribute(each) for each in value]}
 
 
-def num(value: float) -> "AttributeValueTypeDef":
-    """A number attribute, with every digit."""
-    return {"N": repr(value)}
-
-
-def counted(counts: Mapping[str, int]) -> "AttributeValueTypeDef":
-    """Numbers by reason."""
-    return {"M": {reason: num(count) for reason, count in counts.items()}}
+def attributes(values: Mapping[str, Any]) -> Attributes:
+    """Python values as attributes."""
+    return {name: attribute(value) for name, value in values.items()}
 
 
 def shard_key(run_id: str, shard: int) -> Attributes:
@@ -91,9 +101,9 @@ def pointer_key(run: Run) -> Attributes:
     return {"pk": {"S": RUNS_PARTITION}, "sk": {"S": f"{padded(run.created_s)}#{run.run_id}"}}
 
 
-def unsettled_value(run: Run) -> "AttributeValueTypeDef":
-    """Place of a run's pointer in the index, as long as the run is unsettled: newest last."""
-    return text(f"RUN#{padded(run.created_s)}")
+def unfinalized_value(run: Run) -> str:
+    """Place of a run's pointer in the index, as long as the run is not finalized: newest last."""
+    return f"RUN#{padded(run.created_s)}"
 
 
 def run_id_of(pointer: Item) -> str:
@@ -152,27 +162,8 @@ def shard_record(item: Item) -> ShardRecord:
     return ShardRecord(
         run_id=item["pk"]["S"].rpartition("#")[0],
         number=int(item["sk"]["S"].partition("#")[2]),
-        part=item["part"]["S"],
-        offset=int(item["offset"]["N"]),
-        length=int(item["length"]["N"]),
-        object_count=int(item["object_count"]["N"]),
-        size_bytes=int(item["size_bytes"]["N"]),
-        generation=int(item["generation"]["N"]),
         state=ShardState(item["state"]["S"]),
-        attempts=int(item["attempts"]["N"]),
-        requeues=int(item["requeues"]["N"]),
-        unrun=_whole(item, "unrun") or 0,
-        attempt_id=item["attempt_id"]["S"],
-        winner=_text(item, "winner"),
-        lease_end_s=_float(item, "lease_end_s"),
-        changed_s=_float(item, "changed_s"),
-        started_s=_float(item, "started_s"),
-        error_class=_text(item, "error_class"),
-        error_message=_text(item, "error_message"),
-        rows=_whole(item, "rows"),
-        output_bytes=_whole(item, "output_bytes"),
-        outputs=tuple(value["S"] for value in item["outputs"]["L"]) if "outputs" in item else (),
-        log_stream=_text(item, "log_stream"),
+        **_plain(item, SHARD_ATTRIBUTES),
     )
 
 
@@ -196,41 +187,36 @@ def run_item(run: Run, writer: str) -> Attributes:
         "next": asdict(run.next) if run.next else None,
         "parent": run.parent,
     }
-    item: Attributes = {
-        **run_key(run.run_id),
-        "constant": text(json.dumps(constant)),
-        "scripts": {"L": [script_value(script) for script in run.scripts]},
-        "generation": num(run.generation),
-        "state": text(run.state),
-        "object_count": num(run.object_count),
-        "size_bytes": num(run.size_bytes),
-        "created_s": num(run.created_s),
-        "writer": text(writer),
-        "fmt": num(FORMAT),
+    values = {
+        "constant": json.dumps(constant),
+        "scripts": [script_value(script) for script in run.scripts],
+        "generation": run.generation,
+        "state": run.state,
+        "object_count": run.object_count,
+        "size_bytes": run.size_bytes,
+        "created_s": run.created_s,
+        "writer": writer,
+        "fmt": FORMAT,
+        "shard_count": run.shard_count,
+        "skipped": run.skipped or None,
+        "ended_s": run.ended_s,
+        "cancelled_s": run.cancelled_s,
+        "notified_s": run.notified_s,
     }
-    if run.shard_count is not None:
-        item["shard_count"] = num(run.shard_count)
-    if run.skipped:
-        item["skipped"] = counted(run.skipped)
-    if run.ended_s is not None:
-        item["ended_s"] = num(run.ended_s)
-    if run.cancelled_s is not None:
-        item["cancelled_s"] = num(run.cancelled_s)
-    if run.notified_s is not None:
-        item["notified_s"] = num(run.notified_s)
-    return item
+    return {**run_key(run.run_id), **attributes({name: v for name, v in values.items() if v is not None})}
 
 
 def run_value(item: Item) -> Run:
     """A run's item as a value."""
     _refuse_newer(item)
     constant = json.loads(item["constant"]["S"])
+    follower = constant.get("next")
     options: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in constant["options"].items()}
     return Run(
         run_id=item["pk"]["S"].rpartition("#")[0],
         inputs=tuple(constant["inputs"]),
         output_uri=constant["output_uri"],
-        scripts=tuple(_script(value["S"]) for value in item["scripts"]["L"]),
+        scripts=tuple(_script(json.loads(value["S"])) for value in item["scripts"]["L"]),
         args=tuple(constant["args"]),
         params=constant["params"],
         env=constant.get("env", {}),
@@ -239,54 +225,40 @@ def run_value(item: Item) -> Run:
         lists=tuple(ListSource(**each) for each in constant["lists"]),
         access=Access(**constant["access"]),
         dispatch=Dispatch(constant.get("dispatch", Dispatch.QUEUE)),
-        check=_script_of(constant["check"]) if constant.get("check") else None,
-        next=_next(constant["next"]) if constant.get("next") else None,
+        check=_script(constant["check"]) if constant.get("check") else None,
+        next=NextRun(_script(follower["script"]), follower["output_uri"]) if follower else None,
         parent=constant.get("parent", ""),
         state=RunState(item["state"]["S"]),
-        shard_count=_whole(item, "shard_count"),
-        object_count=int(item["object_count"]["N"]),
-        size_bytes=int(item["size_bytes"]["N"]),
-        skipped=_counts(item),
-        created_s=_float(item, "created_s"),
-        ended_s=_float(item, "ended_s") if "ended_s" in item else None,
-        cancelled_s=_float(item, "cancelled_s") if "cancelled_s" in item else None,
-        notified_s=_float(item, "notified_s") if "notified_s" in item else None,
+        **_plain(item, RUN_ATTRIBUTES),
     )
 
 
-def script_value(script: ScriptRef) -> "AttributeValueTypeDef":
-    """A generation's script as an attribute."""
-    return text(json.dumps(asdict(script)))
+def script_value(script: ScriptRef) -> str:
+    """A generation's script as an attribute's text."""
+    return json.dumps(asdict(script))
 
 
-def _script(document: str) -> ScriptRef:
-    return _script_of(json.loads(document))
-
-
-def _script_of(fields: Mapping[str, Any]) -> ScriptRef:
+def _script(fields: Mapping[str, Any]) -> ScriptRef:
     return ScriptRef(**{**fields, "py_files": tuple(fields["py_files"])})
-
-
-def _next(fields: Mapping[str, Any]) -> NextRun:
-    return NextRun(_script_of(fields["script"]), fields["output_uri"])
 
 
 def part_item(run_id: str, part: PartRecord, writer: str) -> Attributes:
     """A sealed part's item."""
     return {
         **part_key(run_id, part.index),
-        "part": text(part.part),
-        "first_shard": num(part.first_shard),
-        "shard_count": num(part.shard_count),
-        "object_count": num(part.object_count),
-        "size_bytes": num(part.size_bytes),
-        "source": num(part.position.source),
-        "after": text(part.position.after),
-        "slices": num(part.position.slices),
-        "etag": text(part.position.etag),
-        "skipped": counted(part.skipped),
-        "dispatched": {"BOOL": part.dispatched},
-        "writer": text(writer),
+        **attributes(
+            {
+                "part": part.part,
+                "first_shard": part.first_shard,
+                "shard_count": part.shard_count,
+                "object_count": part.object_count,
+                "size_bytes": part.size_bytes,
+                **asdict(part.position),
+                "skipped": part.skipped,
+                "dispatched": part.dispatched,
+                "writer": writer,
+            }
+        ),
     }
 
 
@@ -294,28 +266,21 @@ def part_value(item: Item) -> PartRecord:
     """A sealed part's item as a value."""
     return PartRecord(
         index=int(item["sk"]["S"].partition("#")[2]),
-        part=item["part"]["S"],
-        first_shard=int(item["first_shard"]["N"]),
-        shard_count=int(item["shard_count"]["N"]),
-        object_count=int(item["object_count"]["N"]),
-        size_bytes=int(item["size_bytes"]["N"]),
-        position=Position(int(item["source"]["N"]), item["after"]["S"], int(item["slices"]["N"]), _text(item, "etag")),
-        skipped=_counts(item),
-        dispatched=item["dispatched"]["BOOL"],
+        position=Position(**_plain(item, POSITION_ATTRIBUTES)),
+        **_plain(item, PART_ATTRIBUTES),
     )
 
 
-def _counts(item: Item) -> dict[str, int]:
-    return {reason: int(count["N"]) for reason, count in item["skipped"]["M"].items()} if "skipped" in item else {}
+def _plain(item: Item, names: Collection[str]) -> dict[str, Any]:
+    """The Python values of these attributes, of those that the item has."""
+    return {name: _value(name, item[name]) for name in names if name in item}
 
 
-def _text(item: Item, name: str) -> str:
-    return item[name]["S"] if name in item else ""
-
-
-def _float(item: Item, name: str) -> float:
-    return float(item[name]["N"]) if name in item else 0.0
-
-
-def _whole(item: Item, name: str) -> int | None:
-    return int(item[name]["N"]) if name in item else None
+def _value(name: str, attribute: Any) -> Any:
+    """An attribute's Python value: what ends with ``_s`` is a time in seconds, any other number is whole."""
+    ((kind, value),) = attribute.items()
+    if kind == "N":
+        return float(value) if name.endswith("_s") else int(value)
+    if kind == "M":
+        return {key: _value(key, each) for key, each in value.items()}
+    return tuple(_value("", each) for each in value) if kind == "L" else value

@@ -1,17 +1,17 @@
-"""Runs and their plans in the ledger's table."""
+"""Runs, their plans, and which of them are finalized, in the ledger's table."""
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Any
 
 from sparklet.aws.dynamodb.items import (
+    CURSOR_KEY,
     PART_PREFIX,
     RUNS_PARTITION,
     Attributes,
     Item,
-    counted,
-    num,
+    attributes,
+    bucket_partition,
     part_item,
     part_key,
     part_value,
@@ -22,71 +22,54 @@ from sparklet.aws.dynamodb.items import (
     run_partition,
     run_value,
     script_value,
-    text,
     tombstone_key,
-    unsettled_value,
+    unfinalized_value,
 )
-from sparklet.aws.dynamodb.table import OnTable, Written
-from sparklet.errors import CheckpointConflictError, LedgerError, RunNotFoundError
-from sparklet.ledger_rules import id_taken, no_generation, standing
-from sparklet.model import PartRecord, Run, RunState, ScriptRef
+from sparklet.aws.dynamodb.table import OPEN_INDEX, OnTable, Written, new_writer
+from sparklet.aws.parallel import in_parallel
+from sparklet.errors import CheckpointConflictError, LedgerError
+from sparklet.ledger_rules import RUNS_A_PAGE, id_taken, no_generation, no_run, not_ended, not_retired, status_of
+from sparklet.model import PartRecord, Run, RunState, ScriptRef, ledger_bucket_count
 
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
-
-RUNS_A_PAGE = 100
-
-
-def new_writer() -> str:
-    """A sign that one write leaves in its item, by which it is known again after a lost answer."""
-    return uuid.uuid4().hex[:12]
+POINTERS_A_PAGE = 100
+OPEN_STATES = {":planning": RunState.PLANNING, ":running": RunState.RUNNING}
+_ABSENT = "attribute_not_exists(pk)"
+_THERE = "attribute_exists(pk)"
 
 
-def wrote(outcome: Written, writer: str) -> bool:
-    """Whether the item carries this write's sign: it was applied, whatever the answer was."""
-    return outcome.applied or (outcome.item is not None and outcome.item.get("writer") == text(writer))
+class DynamoRuns(OnTable):
+    """``Runs`` in the ledger's table."""
 
-
-class RunLedger(OnTable):
-    """The part of ``DynamoLedger`` that knows runs and plans."""
-
-    def create_run(self, run: Run) -> None:
-        """Enter a run, together with the pointer by which it is listed; it is unsettled."""
+    def create(self, run: Run) -> None:
+        """Enter a run, together with the pointer by which it is listed; it is not finalized."""
         writer = new_writer()
-        pointer = {**pointer_key(run), "run_id": text(run.run_id), "open": unsettled_value(run)}
+        pointer = {**pointer_key(run), **attributes({"run_id": run.run_id, "open": unfinalized_value(run)})}
         outcome = self._table.transact(
             run_key(run.run_id),
             [
-                self._put_new(run_item(run, writer)),
+                self._table.create(run_item(run, writer)),
                 {"Put": {"TableName": self._table.name, "Item": pointer}},
-                self._check_absent(tombstone_key(run.run_id)),
+                self._table.condition(tombstone_key(run.run_id), _ABSENT, {}),
             ],
         )
-        if wrote(outcome, writer):
+        if outcome.carries(writer):
             return
         if outcome.item is None and outcome.lost:
             raise outcome.lost
         raise id_taken(run.run_id, deleted=outcome.item is None)
 
-    def get_run(self, run_id: str) -> Run:
+    def get(self, run_id: str) -> Run:
         """The run (strongly consistent)."""
-        item = self._table.get(run_key(run_id))
-        if item is None:
-            raise _no_run(run_id)
-        return run_value(item)
+        return _run(run_id, self._table.get(run_key(run_id)))
 
-    def list_runs(self) -> Iterator[Run]:
+    def list(self) -> Iterator[Run]:
         """All runs, newest first."""
         return self._newest_first()
 
     def _newest_first(self, **index: str) -> Iterator[Run]:
         """The runs whose pointers are in the table, or in an index."""
         pages = self._table.pages(
-            **index,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": text(RUNS_PARTITION)},
-            ScanIndexForward=False,
-            Limit=RUNS_A_PAGE,
+            "pk = :pk", {":pk": RUNS_PARTITION}, ScanIndexForward=False, Limit=POINTERS_A_PAGE, **index
         )
         for page in pages:
             yield from self._runs_of(page["Items"])
@@ -97,44 +80,60 @@ class RunLedger(OnTable):
         runs = {r.run_id: r for r in map(run_value, self._table.get_many([run_key(i) for i in ids]))}
         yield from (runs[run_id] for run_id in ids if run_id in runs)
 
+    # --- the plan ---
+
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part, in one transaction with the check that the plan still takes parts."""
         writer = new_writer()
-        outcome = self._table.transact(
-            part_key(run_id, part.index),
-            [self._check_planning(run_id), self._put_new(part_item(run_id, part, writer))],
+        planning = self._table.condition(
+            run_key(run_id),
+            "#state = :planning AND attribute_not_exists(cancelled_s)",
+            {":planning": RunState.PLANNING},
         )
-        if wrote(outcome, writer):
+        outcome = self._table.transact(
+            part_key(run_id, part.index), [planning, self._table.create(part_item(run_id, part, writer))]
+        )
+        if outcome.carries(writer):
             return
         if outcome.item is not None:
             raise CheckpointConflictError(f"part {part.index} of run {run_id} was sealed by another planner")
         if outcome.lost:
             raise outcome.lost
         raise CheckpointConflictError(
-            f"the plan of run {run_id} takes no more parts: it is {standing(self.get_run(run_id))}"
+            f"the plan of run {run_id} takes no more parts: it is {status_of(self.get(run_id))}"
         )
 
     def parts(self, run_id: str) -> Iterator[PartRecord]:
         """Sealed parts in order (strongly consistent)."""
-        self.get_run(run_id)
+        self.get(run_id)
         for page in self._part_pages(run_id):
-            yield from map(part_value, page)
+            yield from map(part_value, page["Items"])
 
-    def last_part(self, run_id: str) -> PartRecord | None:
+    def _last_part(self, run_id: str) -> PartRecord | None:
         """The last sealed part (strongly consistent)."""
         page = next(self._part_pages(run_id, ScanIndexForward=False, Limit=1))
-        return part_value(page[0]) if page else None
+        return part_value(page["Items"][0]) if page["Items"] else None
+
+    def _part_pages(self, run_id: str, **query: object) -> Iterator[Mapping[str, Any]]:
+        values = {":pk": run_partition(run_id), ":part": PART_PREFIX}
+        return self._table.pages("pk = :pk AND begins_with(sk, :part)", values, **query)
+
+    def shard_partitions(self, run: Run) -> Sequence[str]:
+        """The partitions that a run's shards can be in, by what is planned so far."""
+        planned = run.shard_count
+        if planned is None:
+            last = self._last_part(run.run_id)
+            planned = last.next_shard if last else 0
+        return [bucket_partition(run.run_id, bucket) for bucket in range(ledger_bucket_count(planned))]
 
     def mark_dispatched(self, run_id: str, index: int) -> None:
-        """Note that a part's shards are entered and their messages sent; saying it twice is fine."""
-        outcome = self._table.update(
-            part_key(run_id, index), "SET dispatched = :yes", "attribute_exists(pk)", {":yes": {"BOOL": True}}
-        )
+        """Note that a part's shards are entered and their messages sent; noting it twice does no harm."""
+        outcome = self._table.update(part_key(run_id, index), "SET dispatched = :yes", _THERE, {":yes": True})
         if outcome.applied or (outcome.item and part_value(outcome.item).dispatched):
             return
         if outcome.lost:
             raise outcome.lost
-        self.get_run(run_id)
+        self.get(run_id)
         raise LedgerError(f"run {run_id} has no sealed part {index}")
 
     def seal_plan(
@@ -146,23 +145,31 @@ class RunLedger(OnTable):
         skipped: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """PLANNING → RUNNING, in one transaction with the check that no part was sealed since the last one seen."""
-        last = self.last_part(run_id)
+        last = self._last_part(run_id)
         if last is not None and last.next_shard != shard_count:
             raise CheckpointConflictError(
                 f"the plan of run {run_id} cannot be sealed with {shard_count} shards: its parts hold {last.next_shard}"
             )
-        nothing_since = self._check_absent(part_key(run_id, last.index + 1 if last else 0))
-        outcome = self._table.transact(
-            run_key(run_id), [nothing_since, self._seal(run_id, shard_count, object_count, size_bytes, skipped)]
+        nothing_since = self._table.condition(part_key(run_id, last.index + 1 if last else 0), _ABSENT, {})
+        sealing = self._table.change(
+            run_key(run_id),
+            "SET #state = :running, shard_count = :shards, object_count = :objects, size_bytes = :bytes, "
+            "skipped = :skipped",
+            "#state = :planning",
+            {
+                **OPEN_STATES,
+                ":shards": shard_count,
+                ":objects": object_count,
+                ":bytes": size_bytes,
+                ":skipped": skipped,
+            },
         )
-        if not outcome.applied:
-            self._check_sealed(run_id, shard_count, outcome)
-
-    def _check_sealed(self, run_id: str, shard_count: int, outcome: Written) -> None:
-        """Accept a refusal that says the plan is sealed as wanted."""
-        run = self._existing(run_id, outcome)
-        if run.shard_count == shard_count:
+        outcome = self._table.transact(run_key(run_id), [nothing_since, sealing])
+        if outcome.applied:
             return
+        run = _run(run_id, outcome.item)
+        if run.shard_count == shard_count:
+            return  # it is sealed as wanted
         if outcome.lost:
             raise outcome.lost
         raise CheckpointConflictError(
@@ -170,9 +177,11 @@ class RunLedger(OnTable):
             f"{run.shard_count}, or another planner sealed a part"
         )
 
+    # --- generations and their ends ---
+
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
-        """Open the next generation, in one transaction with the pointer's mark: the run is unsettled again."""
-        writer, before = new_writer(), self.get_run(run_id)
+        """Open the next generation, in one transaction with the pointer's mark: the run is not finalized any more."""
+        writer, before = new_writer(), self.get(run_id)
         opening = self._table.change(
             run_key(run_id),
             "SET scripts = list_append(scripts, :script), generation = :next, #state = :running, writer = :writer "
@@ -180,128 +189,154 @@ class RunLedger(OnTable):
             "generation = :current AND attribute_exists(shard_count) AND attribute_not_exists(retired) "
             "AND (attribute_not_exists(cancelled_s) OR #state = :cancelled)",
             {
-                ":cancelled": text(RunState.CANCELLED),
-                ":script": {"L": [script_value(script)]},
-                ":current": num(generation - 1),
-                ":next": num(generation),
-                ":running": text(RunState.RUNNING),
-                ":writer": text(writer),
+                ":cancelled": RunState.CANCELLED,
+                ":script": [script_value(script)],
+                ":current": generation - 1,
+                ":next": generation,
+                ":running": RunState.RUNNING,
+                ":writer": writer,
             },
         )
         marking = self._table.change(
-            pointer_key(before), "SET #open = :open", "attribute_exists(pk)", {":open": unsettled_value(before)}
+            pointer_key(before), "SET #open = :open", _THERE, {":open": unfinalized_value(before)}
         )
         outcome = self._table.transact(run_key(run_id), [opening, marking])
         if outcome.applied:
-            return self.get_run(run_id)
-        run = self._existing(run_id, outcome)
-        if wrote(outcome, writer):
+            return self.get(run_id)
+        run = _run(run_id, outcome.item)
+        if outcome.carries(writer):
             return run
         if outcome.lost:
             raise outcome.lost
         raise no_generation(run, generation, "retired" in (outcome.item or {}))
 
-    def finish_run(self, run_id: str, generation: int, state: RunState) -> Run:
+    def finish(self, run_id: str, generation: int, state: RunState) -> Run:
         """Record how a run ended."""
         if not state.ended:
             raise ValueError(f"a run does not end as {state}")
-        there = "attribute_exists" if state is RunState.CANCELLED else "attribute_not_exists"
-        outcome = self._table.update(
-            run_key(run_id),
+        exists = "attribute_exists" if state is RunState.CANCELLED else "attribute_not_exists"
+        outcome, run = self._change(
+            run_id,
             "SET #state = :ended, ended_s = :now",
-            f"generation = :generation AND #state IN (:planning, :running) AND {there}(cancelled_s)",
-            {
-                ":ended": text(state),
-                ":now": num(self._clock.now_s()),
-                ":generation": num(generation),
-                ":planning": text(RunState.PLANNING),
-                ":running": text(RunState.RUNNING),
-            },
+            f"generation = :generation AND #state IN (:planning, :running) AND {exists}(cancelled_s)",
+            {**OPEN_STATES, ":ended": state, ":generation": generation},
         )
-        run = self._existing(run_id, outcome)
         if outcome.lost and run.generation == generation and not run.state.ended:
             raise outcome.lost
         return run
 
     def mark_notified(self, run_id: str, generation: int) -> None:
-        """Note that the end of a generation was told; saying it twice is fine."""
-        outcome = self._table.update(
-            run_key(run_id),
+        """Note that the notice of a generation's end was sent; noting it twice does no harm."""
+        outcome, run = self._change(
+            run_id,
             "SET notified_s = :now",
             "generation = :generation AND attribute_exists(ended_s)",
-            {":now": num(self._clock.now_s()), ":generation": num(generation)},
+            {":generation": generation},
         )
-        run = self._existing(run_id, outcome)
         if outcome.lost and run.generation == generation and run.state.ended and run.notified_s is None:
             raise outcome.lost
 
-    def cancel_run(self, run_id: str) -> Run:
+    def cancel(self, run_id: str) -> Run:
         """Note that somebody wants the run's end."""
-        outcome = self._table.update(
-            run_key(run_id),
+        outcome, run = self._change(
+            run_id,
             "SET cancelled_s = :now",
             "attribute_not_exists(cancelled_s) AND #state IN (:planning, :running)",
-            {
-                ":now": num(self._clock.now_s()),
-                ":planning": text(RunState.PLANNING),
-                ":running": text(RunState.RUNNING),
-            },
+            OPEN_STATES,
         )
-        run = self._existing(run_id, outcome)
         if outcome.lost and run.cancelled_s is None and not run.state.ended:
             raise outcome.lost
         return run
 
-    def _part_pages(self, run_id: str, **query: object) -> Iterator[list[Item]]:
-        pages = self._table.pages(
-            KeyConditionExpression="pk = :pk AND begins_with(sk, :part)",
-            ExpressionAttributeValues={":pk": text(run_partition(run_id)), ":part": text(PART_PREFIX)},
-            **query,
+    def _change(self, run_id: str, update: str, condition: str, values: Mapping[str, Any]) -> tuple[Written, Run]:
+        """Change a run now; the outcome, and the run as it is then."""
+        outcome = self._table.update(run_key(run_id), update, condition, {**values, ":now": self._clock.now_s()})
+        return outcome, _run(run_id, outcome.item)
+
+    # --- finalized runs: those whose pointer carries no place in the index, see docs/decisions/0025 ---
+
+    def unfinalized(self) -> Iterator[Run]:
+        """Runs about which something may still have to be done, newest first: found by the index."""
+        return self._newest_first(IndexName=OPEN_INDEX)
+
+    def finalize(self, run: Run) -> bool:
+        """Take the mark away, in one transaction with the check that the run is still ended as it was seen."""
+        key = pointer_key(run)
+        still_ended = self._table.condition(
+            run_key(run.run_id),
+            "generation = :generation AND NOT #state IN (:planning, :running)",
+            {**OPEN_STATES, ":generation": run.generation},
         )
-        return (page["Items"] for page in pages)
-
-    def _existing(self, run_id: str, outcome: Written) -> Run:
-        if outcome.item is None:
-            raise _no_run(run_id)
-        return run_value(outcome.item)
-
-    def _put_new(self, item: Attributes) -> "TransactWriteItemTypeDef":
-        return {"Put": {"TableName": self._table.name, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
-
-    def _check_absent(self, key: Attributes) -> "TransactWriteItemTypeDef":
-        return {
-            "ConditionCheck": {
-                "TableName": self._table.name,
-                "Key": key,
-                "ConditionExpression": "attribute_not_exists(pk)",
-            }
-        }
-
-    def _check_planning(self, run_id: str) -> "TransactWriteItemTypeDef":
-        return self._table.condition(
-            run_key(run_id),
-            "#state = :planning AND attribute_not_exists(cancelled_s)",
-            {":planning": text(RunState.PLANNING)},
+        outcome = self._table.transact(
+            key, [still_ended, self._table.change(key, "REMOVE #open", "attribute_exists(#open)", {})]
         )
+        if outcome.applied or outcome.item is None or "open" not in outcome.item:
+            return True
+        if outcome.lost:
+            raise outcome.lost
+        return False
 
-    def _seal(
-        self, run_id: str, shard_count: int, object_count: int, size_bytes: int, skipped: Mapping[str, int]
-    ) -> "TransactWriteItemTypeDef":
-        return self._table.change(
-            run_key(run_id),
-            "SET #state = :running, shard_count = :shards, object_count = :objects, size_bytes = :bytes, "
-            "skipped = :skipped",
-            "#state = :planning",
-            {
-                ":planning": text(RunState.PLANNING),
-                ":running": text(RunState.RUNNING),
-                ":shards": num(shard_count),
-                ":objects": num(object_count),
-                ":bytes": num(size_bytes),
-                ":skipped": counted(skipped),
-            },
+    def unfinalize(self, run: Run) -> None:
+        """Mark a run; marking it twice does no harm."""
+        values = {":open": unfinalized_value(run)}
+        outcome = self._table.update(pointer_key(run), "SET #open = :open", _THERE, values)
+        if outcome.lost and outcome.item and "open" not in outcome.item:
+            raise outcome.lost
+
+    def next_finalized(self) -> Iterator[Run]:
+        """The next few of the finalized runs; the cursor is an item of its own."""
+        cursor = self._table.get(CURSOR_KEY)
+        after = cursor["place"]["S"] if cursor else ""
+        condition, values = "pk = :pk", {":pk": RUNS_PARTITION}
+        if after:
+            condition, values = f"{condition} AND sk < :after", {**values, ":after": after}
+        page = next(self._table.pages(condition, values, ScanIndexForward=False, Limit=RUNS_A_PAGE))
+        yield from self._runs_of([pointer for pointer in page["Items"] if "open" not in pointer])
+        last = page["Items"][-1]["sk"]["S"] if len(page["Items"]) == RUNS_A_PAGE else ""
+        if last != after:
+            moved = {":last": last, ":was": after}  # unless another checker has moved it
+            self._table.update(CURSOR_KEY, "SET place = :last", f"{_ABSENT} OR place = :was", moved)
+
+    # --- runs that are forgotten: retired first, so that nobody opens them again; themselves deleted last ---
+
+    def retire(self, run_id: str) -> Run:
+        """Close an ended run for good; closing it twice does no harm."""
+        outcome, run = self._change(
+            run_id,
+            "SET retired = :now",
+            f"{_THERE} AND NOT #state IN (:planning, :running)",
+            OPEN_STATES,
         )
+        if outcome.applied or "retired" in (outcome.item or {}):
+            return run
+        raise outcome.lost or not_ended(run)
+
+    def delete(self, run_id: str) -> int:
+        """Forget a retired run: its shards, all buckets side by side, its parts, then itself and its pointer."""
+        item = self._table.get(run_key(run_id))
+        run = _run(run_id, item)
+        if item is None or "retired" not in item:
+            raise not_retired(run)
+        deleted = sum(in_parallel(self._empty, self.shard_partitions(run), self._table.threads))
+        deleted += self._empty(run_partition(run_id), run_key(run_id))
+        tombstone = {**tombstone_key(run_id), **attributes({"deleted_s": int(self._clock.now_s())})}
+        deletes: Any = [
+            {"Delete": {"TableName": self._table.name, "Key": key}} for key in (run_key(run_id), pointer_key(run))
+        ]
+        outcome = self._table.transact(run_key(run_id), [*deletes, self._table.create(tombstone)])
+        if not outcome.applied and outcome.item is not None:
+            raise outcome.lost or LedgerError(f"the run {run_id} could not be deleted; try again")
+        return deleted + 1
+
+    def _empty(self, partition: str, spared: Attributes | None = None) -> int:
+        """Delete a partition's items but one; how many."""
+        pages = self._table.pages("pk = :pk", {":pk": partition}, ProjectionExpression="pk, sk")
+        every = ([{"pk": item["pk"], "sk": item["sk"]} for item in page["Items"]] for page in pages)
+        return sum(self._table.delete_many([key for key in keys if key != spared]) for keys in every)
 
 
-def _no_run(run_id: str) -> RunNotFoundError:
-    return RunNotFoundError(f"there is no run {run_id}; `sparklet runs` lists those there are")
+def _run(run_id: str, item: Item | None) -> Run:
+    """The run that an item is; RunNotFoundError if there is none."""
+    if item is None:
+        raise no_run(run_id)
+    return run_value(item)

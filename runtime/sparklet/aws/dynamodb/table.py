@@ -1,4 +1,4 @@
-"""The ledger's table: what it looks like, and calls to it whose outcome is always told.
+"""The ledger's table: what it looks like, and calls to it whose outcome is always known.
 
 A conditional write ends in one of three ways, and ``Written`` says which: applied, refused (with the item that
 refused it), or unknown: the answer was lost on its way. After an unknown one the item is read again, strongly
@@ -12,13 +12,15 @@ ever more slowly, which takes the heat out: whoever writes slows down to what th
 """
 
 import random
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb.items import Attributes, Item
-from sparklet.aws.remedies import error_code, told
+from sparklet.aws.dynamodb.items import Attributes, Item, attribute, attributes
+from sparklet.aws.remedies import error_code, explained
 from sparklet.errors import LedgerError
 from sparklet.ports import Clock
 
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
 OPEN_INDEX = "open-index"
 MOST_KEYS_A_BATCH = 100
 MOST_DELETES_A_BATCH = 25
-TRANSACTION_TRIES = 8
 THROTTLED_S = 60.0  # so long a request is asked again that is refused for now
+_CANCELED = "TransactionCanceledException"
+_CONDITION = {"ConditionalCheckFailed"}  # what a transaction was cancelled for, if it gives no reasons
 _NOT_NOW = frozenset(
     {
         "ProvisionedThroughputExceededException",
@@ -44,7 +47,7 @@ _PASSING = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "Trans
 _NEVER = {  # with what a request is refused that would be refused again, and what to say of it
     "AccessDeniedException": ": its policy does not allow it",
     "ResourceNotFoundException": ": there is no such table or index (SPARKLET_LEDGER_TABLE, and the region)",
-    "TransactionCanceledException": "",  # where it is not for a condition, nor for others in flight
+    _CANCELED: "",  # where it is not for a condition, nor for now
     "ValidationException": "",
 }
 _ALL_OLD = "ALL_OLD"
@@ -89,6 +92,15 @@ class Written:
     item: Item | None
     lost: LedgerError | None = None
 
+    def carries(self, writer: str) -> bool:
+        """Whether the item carries this write's sign: it was applied, whatever the answer was."""
+        return self.applied or (self.item is not None and self.item.get("writer") == attribute(writer))
+
+
+def new_writer() -> str:
+    """A sign that one write leaves in its item, by which it is known again after a lost answer."""
+    return uuid.uuid4().hex[:12]
+
 
 class LedgerTable:
     """Calls to one table; raises LedgerError for everything but a refused condition."""
@@ -115,22 +127,34 @@ class LedgerTable:
     def get_many(self, keys: Sequence[Attributes]) -> Iterator[Item]:
         """The items of these keys that are there, strongly consistent, in any order."""
         for start in range(0, len(keys), MOST_KEYS_A_BATCH):
-            wanted: Any = {self.name: {"Keys": list(keys[start : start + MOST_KEYS_A_BATCH]), "ConsistentRead": True}}
-            tries = 0
-            while wanted:
-                answer = self._call("BatchGetItem", self.client.batch_get_item, RequestItems=wanted)
+            wanted = {"Keys": list(keys[start : start + MOST_KEYS_A_BATCH]), "ConsistentRead": True}
+            for answer in self._batch("BatchGetItem", self.client.batch_get_item, wanted, "UnprocessedKeys"):
                 yield from answer["Responses"].get(self.name, [])
-                wanted = answer.get("UnprocessedKeys")
-                if wanted:
-                    tries += 1
-                    self._back_off(tries)
 
-    def pages(self, **query: Any) -> Iterator[Mapping[str, Any]]:
-        """The pages of a query; strongly consistent unless it is on the index."""
+    def _batch(self, what: str, operation: Any, wanted: Any, unprocessed: str) -> Iterator[Mapping[str, Any]]:
+        """The answers to a batch request, repeated with what the table has not processed yet."""
+        request, tries = {self.name: wanted}, 0
+        while request:
+            answer = self._call(what, operation, RequestItems=request)
+            yield answer
+            request, tries = answer.get(unprocessed), tries + 1
+            if request:
+                self._back_off(tries)
+
+    def pages(self, condition: str, values: Mapping[str, Any], **query: Any) -> Iterator[Mapping[str, Any]]:
+        """The pages of a query by a key condition; strongly consistent unless it is on the index."""
+        expressions = (condition, query.get("FilterExpression", ""), query.get("ProjectionExpression", ""))
+        request: dict[str, Any] = {
+            "TableName": self.name,
+            **({} if "IndexName" in query else {"ConsistentRead": True}),
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": attributes(values),
+            **names_in(" ".join(expressions)),
+            **query,
+        }
         start: dict[str, Any] = {}
-        consistent = {} if "IndexName" in query else {"ConsistentRead": True}
         while True:
-            page = self._call("Query", self.client.query, TableName=self.name, **consistent, **query, **start)
+            page = self._call("Query", self.client.query, **request, **start)
             yield page
             if not page.get("LastEvaluatedKey"):
                 return
@@ -150,8 +174,11 @@ class LedgerTable:
             ReturnValuesOnConditionCheckFailure=_ALL_OLD,
         )
 
-    def update(self, key: Attributes, update: str, condition: str, values: Attributes) -> Written:
-        """Change an item if the condition holds; ``#state`` and ``#open`` stand for these attributes."""
+    def update(self, key: Attributes, update: str, condition: str, values: Mapping[str, Any]) -> Written:
+        """Change an item if the condition holds; ``#state`` and ``#open`` stand for these attributes.
+
+        ``values`` are Python's, by placeholder.
+        """
         return self._write(
             key,
             self.client.update_item,
@@ -159,60 +186,51 @@ class LedgerTable:
             Key=key,
             UpdateExpression=update,
             ConditionExpression=condition,
-            ExpressionAttributeValues=values,
+            ExpressionAttributeValues=attributes(values),
             **names_in(update + condition),
             ReturnValues="ALL_NEW",
             ReturnValuesOnConditionCheckFailure=_ALL_OLD,
         )
 
-    def change(self, key: Attributes, update: str, condition: str, values: Attributes) -> "TransactWriteItemTypeDef":
+    def change(
+        self, key: Attributes, update: str, condition: str, values: Mapping[str, Any]
+    ) -> "TransactWriteItemTypeDef":
         """An ``update`` as part of a transaction."""
         return {"Update": self._conditional(key, condition, values, UpdateExpression=update)}
 
-    def condition(self, key: Attributes, condition: str, values: Attributes) -> "TransactWriteItemTypeDef":
+    def condition(self, key: Attributes, condition: str, values: Mapping[str, Any]) -> "TransactWriteItemTypeDef":
         """What must hold of an item that a transaction leaves alone."""
         return {"ConditionCheck": self._conditional(key, condition, values)}
 
-    def _conditional(self, key: Attributes, condition: str, values: Attributes, **update: str) -> Any:
+    def _conditional(self, key: Attributes, condition: str, values: Mapping[str, Any], **update: str) -> Any:
         expressions = {"ConditionExpression": condition, **update}
-        given = {"ExpressionAttributeValues": values} if values else {}  # an empty one is refused
+        given = {"ExpressionAttributeValues": attributes(values)} if values else {}  # an empty one is refused
         return {"TableName": self.name, "Key": key, **expressions, **names_in(" ".join(expressions.values())), **given}
+
+    def create(self, item: Attributes) -> "TransactWriteItemTypeDef":
+        """The put of an item that is not there yet, as part of a transaction."""
+        return {"Put": {"TableName": self.name, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
 
     def delete_many(self, keys: Sequence[Attributes]) -> int:
         """Delete the items of these keys, whatever they hold; how many keys there were."""
         for start in range(0, len(keys), MOST_DELETES_A_BATCH):
-            batch = keys[start : start + MOST_DELETES_A_BATCH]
-            wanted: Any = {self.name: [{"DeleteRequest": {"Key": key}} for key in batch]}
-            tries = 0
-            while wanted:
-                answer = self._call("BatchWriteItem", self.client.batch_write_item, RequestItems=wanted)
-                wanted = answer.get("UnprocessedItems")
-                if wanted:
-                    tries += 1
-                    self._back_off(tries)
+            wanted = [{"DeleteRequest": {"Key": key}} for key in keys[start : start + MOST_DELETES_A_BATCH]]
+            deque(self._batch("BatchWriteItem", self.client.batch_write_item, wanted, "UnprocessedItems"), maxlen=0)
         return len(keys)
 
     def transact(self, key: Attributes, writes: Sequence["TransactWriteItemTypeDef"]) -> Written:
-        """Do all writes or none; ``key`` is the item in whose state a refusal is told."""
+        """Do all writes or none; ``key`` is the item that an outcome without success shows."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        for tries in range(1, TRANSACTION_TRIES + 1):
-            try:
-                self._patiently(self.client.transact_write_items, TransactItems=writes)
-            except ClientError as error:
-                if error_code(error) != "TransactionCanceledException":
-                    return self._unknown(key, error)
-                reasons = _reasons(error)
-                if not reasons or "ConditionalCheckFailed" in reasons:
-                    return Written(applied=False, item=self.get(key))
-                if not reasons & _PASSING:
-                    raise self._fault("a transaction", error) from error
-                self._back_off(tries)
-                continue
-            except BotoCoreError as error:
-                return self._unknown(key, error)
-            return Written(applied=True, item=None)
-        raise LedgerError(f"table {self.name}: a transaction met others {TRANSACTION_TRIES} times in a row; try again")
+        try:
+            self._patiently(self.client.transact_write_items, TransactItems=writes)
+        except ClientError as error:
+            if error_code(error) == _CANCELED and "ConditionalCheckFailed" in (_reasons(error) or _CONDITION):
+                return Written(applied=False, item=self.get(key))
+            return self._unknown(key, error)
+        except BotoCoreError as error:
+            return self._unknown(key, error)
+        return Written(applied=True, item=None)
 
     def _write(self, key: Attributes, operation: Any, **request: Any) -> Written:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -252,15 +270,15 @@ class LedgerTable:
             try:
                 return operation(**request)
             except ClientError as error:
-                if error_code(error) not in _NOT_NOW or self._clock.now_s() >= until_s:
+                if not _is_refused_for_now(error) or self._clock.now_s() >= until_s:
                     raise
             tries += 1
             self._back_off(tries)
 
     def _fault(self, what: str, error: "BotoCoreError | ClientError") -> LedgerError:
         code = error_code(error)
-        fault = LedgerError(f"{what} in table {self.name} failed{_NEVER.get(code, '')}: {told(error)}")
-        fault.retryable = code not in _NEVER
+        fault = LedgerError(f"{what} in table {self.name} failed{_NEVER.get(code, '')}: {explained(error)}")
+        fault.retryable = code not in _NEVER or _is_refused_for_now(error)
         return fault
 
     def _back_off(self, tries: int) -> None:
@@ -290,6 +308,13 @@ def _hides_the_outcome(error: "BotoCoreError | ClientError") -> bool:
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)) >= 500
 
 
-def _reasons(error: "ClientError") -> set[str]:
-    response: Any = error.response
+def _is_refused_for_now(error: Exception) -> bool:
+    """Whether it is refused for its rate, or for another transaction on the same item."""
+    reasons = _reasons(error)
+    return error_code(error) in _NOT_NOW or (bool(reasons & _PASSING) and not reasons & _CONDITION)
+
+
+def _reasons(error: Exception) -> set[str]:
+    """Why a transaction was cancelled."""
+    response: Any = getattr(error, "response", {})
     return {reason.get("Code", "None") for reason in response.get("CancellationReasons", [])} - {"None"}

@@ -5,9 +5,10 @@ table itself needs.
 """
 
 import json
+from typing import Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb.items import Attributes, Item, num, text
+from sparklet.aws.dynamodb.items import Attributes, Item, attributes
 from sparklet.aws.dynamodb.table import LedgerTable, OnTable
 from sparklet.clock import SystemClock
 from sparklet.model import TaskRecord
@@ -41,15 +42,15 @@ class DynamoTasks(OnTable):
 
     def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
         """Put ``record`` where ``was`` stands, by one conditional write."""
-        values: Attributes = {
-            ":state": text(record.state),
-            ":revision": num(record.revision),
-            ":document": text(json.dumps(record.to_document())),
-            ":expires": num(record.expires_s),
+        values: dict[str, Any] = {
+            ":state": record.state,
+            ":revision": record.revision,
+            ":document": json.dumps(record.to_document()),
+            ":expires": record.expires_s,
         }
         condition = "attribute_not_exists(pk)"
         if was is not None:
-            condition, values[":was"] = "revision = :was", num(was.revision)
+            condition, values[":was"] = "revision = :was", was.revision
         outcome = self._table.update(
             task_key(record.task_id),
             "SET #state = :state, revision = :revision, document = :document, expires_s = :expires",
@@ -66,7 +67,7 @@ class DynamoTasks(OnTable):
 
 def task_key(task_id: str) -> Attributes:
     """Key of a task's item; sam/api.yaml's mapping template says the same."""
-    return {"pk": text(f"{TASK_PREFIX}{task_id}"), "sk": text(TASK_SORT_KEY)}
+    return attributes({"pk": f"{TASK_PREFIX}{task_id}", "sk": TASK_SORT_KEY})
 
 
 def _sign(record: TaskRecord) -> tuple[object, ...]:

@@ -16,9 +16,9 @@ from sparklet.cli.options import Prices
 from sparklet.cli.render import counts_document
 from sparklet.cli.runs import finish
 from sparklet.errors import PlanError
-from sparklet.fanout.checking.cancel import cancel as cancel_run
-from sparklet.fanout.checking.clean import RunFiles, ended_runs, files_of, folders_of, named_run
-from sparklet.fanout.checking.clean import clean as clean_run
+from sparklet.fanout.checking.ending import RunFiles, ended_runs, files_of, folders_of, named_run
+from sparklet.fanout.checking.ending import cancel as cancel_run
+from sparklet.fanout.checking.ending import clean as clean_run
 from sparklet.fanout.checking.redrive import redrivable
 from sparklet.fanout.choosing.prices import load_prices
 from sparklet.model import Counts, Run, ShardState

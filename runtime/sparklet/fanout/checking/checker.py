@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
-from sparklet.fanout.checking.cancel import cancel_follow_ups, give_up, seal_as_it_is
+from sparklet.fanout.checking.ending import cancel_follow_ups, for_a_while, give_up, seal_as_it_is
 from sparklet.fanout.checking.follow_ups import check_run, enter_check, enter_next
-from sparklet.fanout.checking.in_time import for_a_while
 from sparklet.fanout.checking.manifest import has_manifest, write_manifests
-from sparklet.fanout.checking.telling import owes_notice, tell
+from sparklet.fanout.checking.notices import notify, owes_notice
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.log import log
 from sparklet.fanout.planning.planner import Outbox, plan
@@ -33,16 +32,16 @@ from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState,
 STALL_S = 60.0
 UNCLAIMED_S = 6 * 3600.0  # a message may wait so long in a busy queue before it is sent again
 WAITING_LOOKED_AT = 100  # of the longest waiting shards, before all are read
-MOST_UNCLAIMED = 10_000  # while more shards are PENDING, their messages wait for workers and are not looked for
+MAX_UNCLAIMED = 10_000  # while more shards are PENDING, their messages wait for workers and are not looked for
 PLANNER_SILENT_S = 600.0  # after that a planner is taken for dead: two of them do no harm
-NOBODY_PLANS_S = 60.0  # likewise, where a next run was entered and whoever drives it should have begun at once
+NOBODY_PLANS_S = 60.0  # likewise for a next run that was entered, whose driver should have begun at once
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
     """What one check found and did."""
 
-    run: Run  # as it stands after the check
+    run: Run  # as it is after the check
     counts: Counts  # of the index before the check; of the base table once the run has ended
     lapsed: int = 0  # leases that were over
     exhausted: int = 0  # of these, shards that had no attempt left and are FAILED
@@ -50,9 +49,9 @@ class CheckReport:
     abandoned: int = 0  # shards given up at the run's time limit, or because it was cancelled
     planned: bool = False  # a dead planner's work was continued
     summary: Summary | None = None  # set by the check that wrote the manifests
-    check_run: Run | None = None  # what the end of this run waits for: the run that judges it
+    check_run: Run | None = None  # the run of its check script, which the end of this run waits for
     just_ended: bool = False  # by this check
-    untold: str = ""  # why nobody could be told how the run ended; later checks try again
+    unnotified: str = ""  # why the notice of its end could not be sent; later checks try again
 
 
 def check(
@@ -76,7 +75,7 @@ def _checked(at: Deployment, run: Run, stall_s: float, planner_silent_s: float) 
     if run.state.ended:
         return _ended(at, run)
     if run.cancelled_s is not None:
-        return _settle_cancelled(at, run)
+        return _finish_cancelled(at, run)
     outbox = Outbox(at, run)
     parts = () if run.sealed else tuple(at.ledger.runs.parts(run.run_id))
     lapsed, exhausted = _lapse(at, run, outbox)
@@ -90,15 +89,15 @@ def _checked(at: Deployment, run: Run, stall_s: float, planner_silent_s: float) 
 
 
 def _ended(at: Deployment, run: Run) -> CheckReport:
-    """An ended run needs nothing, unless its manifests were lost, or nobody was told."""
+    """An ended run needs nothing, unless its manifests were lost, or its notice was not sent."""
     summary = None if has_manifest(at, run.run_id) else write_manifests(at, run, run.state)
-    untold = tell(at, run, summary) if owes_notice(at, run) else ""
+    unnotified = notify(at, run, summary) if owes_notice(at, run) else ""
     return CheckReport(
-        run, summary.counts if summary else at.ledger.shards.count(run.run_id), summary=summary, untold=untold
+        run, summary.counts if summary else at.ledger.shards.count(run.run_id), summary=summary, unnotified=unnotified
     )
 
 
-def _settle_cancelled(at: Deployment, run: Run) -> CheckReport:
+def _finish_cancelled(at: Deployment, run: Run) -> CheckReport:
     """Begin nothing, give up what is PENDING, and end the run once nothing is RUNNING."""
     cancel_follow_ups(at, run)
     try:
@@ -113,7 +112,7 @@ def _settle_cancelled(at: Deployment, run: Run) -> CheckReport:
 
 
 def _measure(at: Deployment, report: CheckReport) -> None:
-    """What a check did, whoever asked for it."""
+    """Measure what a check did."""
     given_up = 0 if report.run.cancelled_s else report.abandoned
     ended_well = report.run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
     for metric, value in (
@@ -157,13 +156,13 @@ def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_f
     now_s, age_s = at.clock.now_s(), UNCLAIMED_S
     if counts.pending and not counts.running and _stalled(at, run, now_s, stall_s):
         age_s = stall_s
-    elif counts.pending > MOST_UNCLAIMED:
+    elif counts.pending > MAX_UNCLAIMED:
         return 0
 
     def owed() -> Iterator[str]:
         for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s - age_s)):
             if planner_from is not None and record.number >= planner_from:
-                continue  # its planner sends the message, or whoever continues its work
+                continue  # its planner sends the message, or who continues its plan
             if _is_due(record, now_s, age_s) and (counted := at.ledger.attempts.count_requeue(record)):
                 yield counted.ref.to_body()
 
@@ -267,9 +266,9 @@ def _time_is_over(record: ShardRecord, limit_s: float) -> Failure:
 def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     """End the run if a strongly consistent count says that every shard has ended, and its check that all is well."""
     run = report.run
-    judge = check_run(at, run) if run.cancelled_s is None else None
-    if judge and not (judge := _driven(at, judge)).state.ended:
-        return replace(report, check_run=judge)  # it was entered once all shards had ended: no need to count again
+    checking = check_run(at, run) if run.cancelled_s is None else None
+    if checking and not (checking := _driven(at, checking)).state.ended:
+        return replace(report, check_run=checking)  # it was entered once all shards had ended: no need to count again
     counts = at.ledger.shards.count(run.run_id)
     if counts.open or counts.total != run.shard_count:
         return report
@@ -277,18 +276,18 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
         return _end(at, report, RunState.CANCELLED)
     state = verdict(run.options, counts)
     if state is not RunState.FAILED and run.check:
-        judge = judge or _driven(at, enter_check(at, run, state))
-        if not judge.state.ended:
-            return replace(report, check_run=judge)
-        state = state if judge.state is RunState.SUCCEEDED else RunState.FAILED
+        checking = checking or _driven(at, enter_check(at, run, state))
+        if not checking.state.ended:
+            return replace(report, check_run=checking)
+        state = state if checking.state is RunState.SUCCEEDED else RunState.FAILED
     if state is not RunState.FAILED and run.next:
         enter_next(at, run, counts)
     return _end(at, report, state)
 
 
-def _driven(at: Deployment, judge: Run) -> Run:
+def _driven(at: Deployment, checking: Run) -> Run:
     """A check run after a check of its own; nobody else plans it."""
-    return judge if judge.state.ended else check(at, judge.run_id, planner_silent_s=0.0).run
+    return checking if checking.state.ended else check(at, checking.run_id, planner_silent_s=0.0).run
 
 
 def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:
@@ -298,11 +297,11 @@ def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:
     ended = at.ledger.runs.finish(run.run_id, run.generation, state)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(at, ended, ended.state)  # a redrive came and went between: ours are out of date
-    untold = tell(at, ended, summary) if owes_notice(at, ended) else ""
-    return replace(report, run=ended, counts=summary.counts, summary=summary, just_ended=True, untold=untold)
+    unnotified = notify(at, ended, summary) if owes_notice(at, ended) else ""
+    return replace(report, run=ended, counts=summary.counts, summary=summary, just_ended=True, unnotified=unnotified)
 
 
-def log_untold(report: CheckReport) -> None:
-    """Log that nobody could be told how a run ended; an alarm counts these lines."""
-    if report.untold:
-        log("ERROR", "a notice was not sent", report.run.run_id, error=report.untold)
+def log_unnotified(report: CheckReport) -> None:
+    """Log that the notice of a run's end could not be sent; an alarm counts these lines."""
+    if report.unnotified:
+        log("ERROR", "a notice was not sent", report.run.run_id, error=report.unnotified)

@@ -1,7 +1,7 @@
-"""Runs that follow a run: one that judges it before it ends, one that works on what it wrote.
+"""Runs that follow a run: one that checks it before it ends, one that works on what it wrote.
 
-Both are runs like any other, with ids of their own (see ``follow_up_ids``), and whoever finds that one is due enters
-it; whoever comes second finds it there. So a checker that dies between any two steps is made good by the next check::
+Both are runs like any other, with ids of their own (see ``follow_up_ids``), and each may be entered by any checker that
+finds it due; the second one finds it there. So a checker that dies between any two steps is made good by the next::
 
     all shards have ended, within what the run tolerates
       → figures to runs/<run_id>/_summary-<generation>.json → the check run, one shard whose input that is → its end
@@ -24,14 +24,14 @@ from sparklet.fanout.planning.follow_up_ids import check_id, next_id
 from sparklet.fanout.reporting.summary import figures, summarize
 from sparklet.model import Counts, Dispatch, Run, RunOptions, RunState, ShardState
 
-LEAST_CHECK_S = 3600.0  # so long a check run has at least, also one that begins when its run's time is over
+MIN_CHECK_S = 3600.0  # so long a check run has at least, also one that begins when its run's time is over
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
-MAX_LEFT_OUT = 500  # of these, which a next run is told to leave out, each by a pattern
+MAX_LEFT_OUT = 500  # of these, which a next run leaves out, each by a pattern
 
 
 @dataclass(frozen=True, slots=True)
 class FollowUp:
-    """A check or next run, as it stands."""
+    """A check or next run, as it is now."""
 
     run_id: str
     state: RunState
@@ -48,12 +48,12 @@ class FollowUp:
 
 
 def check_run(at: Deployment, run: Run) -> Run | None:
-    """The run that judges this one's generation, if it was entered."""
+    """The run that checks this one's generation, if it was entered."""
     return at.known_run(check_id(run.run_id, run.generation)) if run.check else None
 
 
 def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
-    """Enter the run that judges this one, whose shards have all ended.
+    """Enter the run that checks this one, whose shards have all ended.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
             scripts=(run.check,),
             params=run.params,
             env=run.env,
-            options=RunOptions(max_attempts=options.max_attempts, time_limit_s=max(left_s, LEAST_CHECK_S)),
+            options=RunOptions(max_attempts=options.max_attempts, time_limit_s=max(left_s, MIN_CHECK_S)),
             name=f"{run.name}-check",
             dispatch=Dispatch.QUEUE,
             parent=run.run_id,
@@ -105,16 +105,16 @@ def next_run(at: Deployment, run: Run) -> Run | None:
 
 
 def followed(at: Deployment, run: Run) -> FollowUp | None:
-    """The next run of this generation as it stands; None if there is none."""
+    """The next run of this generation as it is now; None if there is none."""
     found = next_run(at, run)
     return _as_follow_up(at, found) if found else None
 
 
 def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
-    """Enter the run that works on what this one wrote; it is planned by whoever drives it.
+    """Enter the run that works on what this one wrote; its driver plans it.
 
     Its input is what this run has published, not what lies beside that; of a shard that FAILED nothing is. If more
-    have failed while they were published than can be told apart there is no next run: None. An open next run of an
+    than ``MAX_LEFT_OUT`` have failed while they were published there is no next run: None. An open next run of an
     earlier generation is cancelled, since this one replaces what it wrote.
     """
     if run.next is None:
@@ -158,7 +158,7 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
 
 
 def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]:
-    """Patterns of what FAILED shards have published, not more than are told apart; the others publish nothing."""
+    """Patterns of what FAILED shards have published, at most ``MAX_LEFT_OUT`` + 1; the others publish nothing."""
     if not counts.failed:
         return ()
     won = (record.number for record in at.ledger.shards.list(run.run_id, ShardState.FAILED) if record.winner)

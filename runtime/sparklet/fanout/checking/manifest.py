@@ -36,7 +36,7 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
     Parameters
     ----------
     state
-        How the run ends; the ledger is told only once the files are there.
+        How the run ends; the ledger records it only once the files are there.
     """
     summary = Summary.of(run, state)
     files = {name: _ResultFiles(at, run.run_id, name, shards_per_file) for name in ("SUCCEEDED", "FAILED", "PENDING")}
@@ -176,12 +176,12 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
 
 
 def _follow_ups(at: Deployment, run: Run, state: RunState) -> dict[str, Any]:
-    """What judged the run and what follows it, where it has such."""
+    """The run's check and its next run, where it has such."""
     found: dict[str, Any] = {}
-    if judged := checked(at, run):
-        found["Check"] = {"RunId": judged.run_id, "Status": judged.state}
-        if judged.error_class:
-            found["Check"] |= {"Error": judged.error_class, "Cause": judged.message}
+    if check := checked(at, run):
+        found["Check"] = {"RunId": check.run_id, "Status": check.state}
+        if check.error_class:
+            found["Check"] |= {"Error": check.error_class, "Cause": check.message}
     if follower := next_run(at, run):
         found["Next"] = {"RunId": follower.run_id, "Output": follower.output_uri}
     elif run.next and state is RunState.SUCCEEDED_WITH_FAILURES:

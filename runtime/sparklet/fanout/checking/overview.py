@@ -16,7 +16,7 @@ from itertools import islice
 from sparklet.errors import ObjectNotFoundError, SparkletError
 from sparklet.fanout.checking.checker import CheckReport
 from sparklet.fanout.checking.manifest import MANIFEST
-from sparklet.fanout.checking.settling import almost_settled, settle
+from sparklet.fanout.checking.notices import finalizable, finalize
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.log import log
 from sparklet.metrics import (
@@ -89,11 +89,11 @@ def look_over(at: Deployment, unsettled: Sequence[Run], reports: Sequence[CheckR
     try:
         at.measure(OLDEST_OPEN_SHARD, max((_waiting_s(at, report) for report in still_open), default=0.0))
         at.measure(LETTERS_IN_KEEPING, letters_in_keeping(at))
-        ended = almost_settled(at, unsettled)
+        ended = finalizable(at, unsettled)
         found = [*queue_differences(at, [(report.run, report.counts) for report in still_open])]
         for run in ended:
             found += recent_manifest_differences(at, run)
-        settle(at, ended, {each.subject for each in found})
+        finalize(at, ended, {each.subject for each in found})
         lasting = watch.look(found)
     except SparkletError as error:
         log("WARNING", "queue, ledger and results could not be compared", "deployment", error=str(error))
@@ -139,7 +139,7 @@ def queue_differences(at: Deployment, checked: Iterable[tuple[Run, Counts]]) -> 
     ]
     pending, running = sum(c.pending for c in sealed), sum(c.running for c in sealed)
     queue = at.queue.depth()
-    letters = at.letters.depth().total if at.letters else 0
+    letters = at.dead_letters.depth().total if at.dead_letters else 0
     if missing := missing_messages(pending, running, queue, letters):
         found = (
             f"{missing} of {pending} PENDING shards have no message: the queue holds {queue.visible} visible, "

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sparklet.errors import PlanError, ShardNotFoundError
-from sparklet.fanout.checking.cancel import NOT_PLANNED
+from sparklet.fanout.checking.ending import NOT_PLANNED
 from sparklet.fanout.checking.follow_ups import check_run
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.outputs import overtaken_by
@@ -16,7 +16,7 @@ from sparklet.fanout.planning.planner import Outbox
 from sparklet.fanout.reporting.explain import matches_cause
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 
-MOST_NAMED = 10
+MAX_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def redrive(
 ) -> Redriven:
     """Do FAILED shards again in a new generation; no finished shard is done again.
 
-    A run of which nothing has FAILED but its check is judged again.
+    A run of which nothing has FAILED but its check is checked again.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def redrive(
     _refuse_unfit(at, run_id, shards)
     moved = 0
     again = _any_failed(at, run_id, shards)
-    judged_again = not again and shards is None and _only_its_check_failed(at, run)
-    if again or judged_again:
+    checked_again = not again and shards is None and _only_its_check_failed(at, run)
+    if again or checked_again:
         run = at.ledger.runs.start_generation(run_id, run.generation + 1, script or run.scripts[-1])
         moved = sum(
             at.ledger.attempts.redrive(run_id, n, run.generation) is not None for n in _failed(at, run_id, shards)
@@ -69,7 +69,7 @@ def redrive(
             yield record.ref.to_body()
 
     messages = Outbox(at, run).send(bodies())
-    if not (moved or unstarted or judged_again) and run.cancelled_s is None:
+    if not (moved or unstarted or checked_again) and run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
 
@@ -93,7 +93,7 @@ def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | 
         if (among is None or record.number in among) and matches_cause(record, cause):
             chosen.append(record.number)
     if not chosen:
-        there = ", ".join(sorted(seen)[:MOST_NAMED]) or "none"
+        there = ", ".join(sorted(seen)[:MAX_NAMED]) or "none"
         raise PlanError(f"no FAILED shard of {run_id} has the cause {cause!r}; the causes there are: {there}")
     return tuple(chosen)
 
@@ -121,7 +121,7 @@ def _refuse_unfit(at: Deployment, run_id: str, shards: Sequence[int] | None) -> 
         if state != ShardState.FAILED:
             unfit.append(f"{number} ({state})")
     if unfit:
-        named = ", ".join(unfit[:MOST_NAMED]) + (f" and {len(unfit) - MOST_NAMED} more" if unfit[MOST_NAMED:] else "")
+        named = ", ".join(unfit[:MAX_NAMED]) + (f" and {len(unfit) - MAX_NAMED} more" if unfit[MAX_NAMED:] else "")
         raise PlanError(f"only FAILED shards of {run_id} can be redriven, not {named}")
 
 
@@ -137,8 +137,8 @@ def _any_failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> bo
 
 def _only_its_check_failed(at: Deployment, run: Run) -> bool:
     """Whether every shard of a FAILED run has succeeded."""
-    judge = check_run(at, run) if run.state is RunState.FAILED else None
-    return judge is not None and judge.state.ended and judge.state is not RunState.SUCCEEDED
+    checking = check_run(at, run) if run.state is RunState.FAILED else None
+    return checking is not None and checking.state.ended and checking.state is not RunState.SUCCEEDED
 
 
 def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sparklet.model import RunOptions
-from sparklet.model.stacks import MappingSettings, StackSettings
+from sparklet.model.services import MappingSettings, StackSettings
 
 VISIBILITY_FACTOR = 6  # AWS's advice for a queue that a function reads
 MIN_RECEIVES = 5  # likewise

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from sparklet.errors import EventError, NoticeError, PlanError
-from sparklet.fanout.checking.checker import CheckReport, check, log_untold
+from sparklet.fanout.checking.checker import CheckReport, check, log_unnotified
 from sparklet.fanout.checking.follow_ups import next_run
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.log import log
@@ -135,7 +135,7 @@ def _status(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> An
     counts = (
         at.ledger.shards.glance(run.run_id) if report.planned else report.counts
     )  # which are those before it was planned
-    log_untold(report)
+    log_unnotified(report)
     return {
         "run_id": run.run_id,
         "state": str(run.state),

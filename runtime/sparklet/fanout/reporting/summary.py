@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparklet.model import Counts, Run, RunOptions, RunState, ShardRecord, ShardState
-from sparklet.ports import Ledger
+from sparklet.ports import Shards
 
 TOP_CAUSES = 10
 MAX_CAUSES = 1000  # classes told apart while counting; the rest is counted together
@@ -87,10 +87,10 @@ class Summary:
         return max(0.0, self.changed_s - self.created_s)
 
 
-def summarize(run: Run, ledger: Ledger, state: RunState | None = None) -> Summary:
+def summarize(run: Run, shards: Shards, state: RunState | None = None) -> Summary:
     """Add up a run's shards as they are now (strongly consistent, a whole pass), for a run that is in ``state``."""
     summary = Summary.of(run, state)
-    for record in ledger.shards.list(run.run_id):
+    for record in shards.list(run.run_id):
         summary.add(record)
     return summary
 

@@ -5,13 +5,16 @@ suite runs over both. Time comes from a ``Clock``, so a test moves leases and vi
 """
 
 from sparklet.clock import SystemClock
-from sparklet.local.memory.clock import FakeClock
-from sparklet.local.memory.compute import MemoryCompute
 from sparklet.local.memory.ledger import MemoryLedger
 from sparklet.local.memory.objects import MemoryObjectStore
-from sparklet.local.memory.orchestrator import MemoryOrchestrator
-from sparklet.local.memory.queue import MemoryTaskQueue
-from sparklet.local.memory.tasks import MemoryNotifier, MemoryTaskStore
+from sparklet.local.memory.services import (
+    FakeClock,
+    MemoryCompute,
+    MemoryNotifier,
+    MemoryOrchestrator,
+    MemoryTaskQueue,
+    MemoryTaskStore,
+)
 
 __all__ = [
     "FakeClock",

@@ -1,17 +1,20 @@
-"""Runs and shards in dictionaries, changed under one lock."""
+"""The ledger in dictionaries, changed under one lock."""
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from sparklet.errors import LedgerError, ShardNotFoundError
+from sparklet.clock import SystemClock
+from sparklet.errors import ShardNotFoundError
 from sparklet.ledger_rules import (
     LOG_STREAM_BYTES,
     bounded_failure,
     bounded_result,
     cut,
-    is_held,
+    exhausted_failure,
     lapse_failure,
     not_owned,
+    refusal,
 )
 from sparklet.local.memory.runs import MemoryRuns
 from sparklet.model import (
@@ -24,55 +27,27 @@ from sparklet.model import (
     ShardResult,
     ShardState,
 )
+from sparklet.ports import Clock
 
 PAGE_SHARDS = 1000
 
 
-class MemoryLedger(MemoryRuns):
-    """A ``Ledger`` in memory: every method is one atomic step.
+class MemoryAttempts:
+    """``Attempts`` in a dictionary: every method is one atomic step."""
 
-    Parameters
-    ----------
-    clock
-        Decides when leases end.
-    """
+    def __init__(self, clock: Clock, lock: threading.RLock, shards: dict[str, dict[int, ShardRecord]]) -> None:
+        self._clock, self._lock, self._shards = clock, lock, shards
 
-    # --- shards enter ---
-
-    def add_shards(self, shards: Iterable[ShardRecord]) -> int:
-        """Enter shards as PENDING; how many were new."""
-        new = 0
-        for record in shards:
-            with self._lock:
-                known = self._shards.setdefault(record.run_id, {})
-                if record.number not in known:
-                    known[record.number] = self._fresh(record)
-                    new += 1
-        return new
-
-    def _fresh(self, record: ShardRecord) -> ShardRecord:
-        return ShardRecord(
-            run_id=record.run_id,
-            number=record.number,
-            part=record.part,
-            offset=record.offset,
-            length=record.length,
-            object_count=record.object_count,
-            size_bytes=record.size_bytes,
-            generation=record.generation,
-            changed_s=self._clock.now_s(),
-        )
-
-    # --- attempts ---
+    # --- workers ---
 
     def claim(self, ref: ShardRef, attempt_id: str, lease_s: float, max_attempts: int, log_stream: str = "") -> Claim:
         """Take the shard and count the attempt."""
         with self._lock:
-            record, now_s = self.get_shard(ref.run_id, ref.shard), self._clock.now_s()
-            if answer := self._refusal(record, ref, attempt_id, now_s):
+            record, now_s = self._get(ref.run_id, ref.shard), self._clock.now_s()
+            if answer := refusal(record, ref, attempt_id, now_s):
                 return answer
             if record.attempts >= max_attempts:
-                return Claim(ClaimStatus.EXHAUSTED, self._exhaust(record))
+                return Claim(ClaimStatus.EXHAUSTED, self._end(record, ShardState.FAILED, exhausted_failure(record)))
             claimed = replace(
                 record,
                 state=ShardState.RUNNING,
@@ -85,38 +60,12 @@ class MemoryLedger(MemoryRuns):
             )
             return Claim(ClaimStatus.GRANTED, self._put(claimed))
 
-    def _refusal(self, record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float) -> Claim | None:
-        """The answer to a claim that changes nothing; None if the shard can be taken."""
-        if ref.generation > record.generation:
-            raise LedgerError(
-                f"shard {ref.shard} of run {ref.run_id} is at generation {record.generation}, "
-                f"the message at {ref.generation}: try again"
-            )
-        if ref.generation < record.generation:
-            return Claim(ClaimStatus.STALE, record)
-        if record.state.ended:
-            return Claim(ClaimStatus.DONE, record)
-        if record.attempt_id == attempt_id:
-            if record.state is ShardState.RUNNING:
-                return Claim(ClaimStatus.GRANTED, record)
-            raise LedgerError(f"attempt {attempt_id} of shard {ref.shard} has ended; claim with an id of its own")
-        if is_held(record, now_s):
-            return Claim(ClaimStatus.HELD, record)
-        return None
-
-    def _exhaust(self, record: ShardRecord) -> ShardRecord:
-        """PENDING or a lapsed RUNNING → FAILED, the last cause kept."""
-        failure = Failure(record.error_class, record.error_message)
-        if record.state is ShardState.RUNNING:
-            failure = lapse_failure(record)
-        return self._end(record, ShardState.FAILED, failure)
-
     def renew(
         self, run_id: str, number: int, attempt_id: str, lease_s: float, staged: ShardResult | None = None
     ) -> None:
         """Let the lease end ``lease_s`` from now; with ``staged`` this attempt has won."""
         with self._lock:
-            record = self.get_shard(run_id, number)
+            record = self._get(run_id, number)
             if record.attempt_id != attempt_id or record.state is not ShardState.RUNNING:
                 raise not_owned(record, attempt_id)
             if staged is not None:
@@ -146,14 +95,14 @@ class MemoryLedger(MemoryRuns):
 
     def _owned(self, run_id: str, number: int, attempt_id: str, wanted: ShardState) -> ShardRecord | None:
         """The shard if the attempt owns it, None if it is as wanted already, else LeaseLostError."""
-        record = self.get_shard(run_id, number)
+        record = self._get(run_id, number)
         if record.attempt_id == attempt_id and record.state is ShardState.RUNNING:
             return record
         if record.attempt_id == attempt_id and record.state is wanted:
             return None
         raise not_owned(record, attempt_id)
 
-    # --- checker, dead letters, redrive ---
+    # --- checker, dead-letter messages, redrive ---
 
     def lapse(self, record: ShardRecord, max_attempts: int) -> ShardRecord | None:
         """End a lease that is over."""
@@ -182,7 +131,7 @@ class MemoryLedger(MemoryRuns):
     def redrive(self, run_id: str, number: int, generation: int) -> ShardRecord | None:
         """FAILED → PENDING in a later generation."""
         with self._lock:
-            record = self.get_shard(run_id, number)
+            record = self._get(run_id, number)
             if record.state is not ShardState.FAILED or record.generation >= generation:
                 return None
             return self._put(
@@ -199,7 +148,7 @@ class MemoryLedger(MemoryRuns):
 
     def _unmoved(self, record: ShardRecord, state: ShardState) -> bool:
         """Whether the shard still is as it was read, and in ``state``."""
-        return record.state is state and self.get_shard(record.run_id, record.number) == record
+        return record.state is state and self._get(record.run_id, record.number) == record
 
     def _end(self, record: ShardRecord, state: ShardState, failure: Failure) -> ShardRecord:
         kept = bounded_failure(failure)
@@ -217,20 +166,51 @@ class MemoryLedger(MemoryRuns):
         self._shards[record.run_id][record.number] = record
         return record
 
-    # --- reading ---
+    def _get(self, run_id: str, number: int) -> ShardRecord:
+        return _found(self._shards, run_id, number)
 
-    def get_shard(self, run_id: str, number: int) -> ShardRecord:
+
+class MemoryShards:
+    """``Shards`` in a dictionary."""
+
+    def __init__(
+        self, clock: Clock, lock: threading.RLock, shards: dict[str, dict[int, ShardRecord]], runs: MemoryRuns
+    ) -> None:
+        self._clock, self._lock, self._shards, self._runs = clock, lock, shards, runs
+
+    def add(self, shards: Iterable[ShardRecord]) -> int:
+        """Enter shards as PENDING; how many were new."""
+        new = 0
+        for record in shards:
+            with self._lock:
+                known = self._shards.setdefault(record.run_id, {})
+                if record.number not in known:
+                    known[record.number] = self._fresh(record)
+                    new += 1
+        return new
+
+    def _fresh(self, record: ShardRecord) -> ShardRecord:
+        return ShardRecord(
+            run_id=record.run_id,
+            number=record.number,
+            part=record.part,
+            offset=record.offset,
+            length=record.length,
+            object_count=record.object_count,
+            size_bytes=record.size_bytes,
+            generation=record.generation,
+            changed_s=self._clock.now_s(),
+        )
+
+    def get(self, run_id: str, number: int) -> ShardRecord:
         """One shard."""
         with self._lock:
-            record = self._shards.get(run_id, {}).get(number)
-        if record is None:
-            raise ShardNotFoundError(f"run {run_id} has no shard {number}")
-        return record
+            return _found(self._shards, run_id, number)
 
-    def shards(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
+    def list(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
         """All shards, or those in one state, in order of number; each page as it is when it is asked for."""
         with self._lock:
-            self.get_run(run_id)
+            self._runs.get(run_id)
             numbers = sorted(self._shards.get(run_id, {}))
         for start in range(0, len(numbers), PAGE_SHARDS):
             with self._lock:
@@ -240,23 +220,47 @@ class MemoryLedger(MemoryRuns):
     def count(self, run_id: str) -> Counts:
         """Shards by state."""
         with self._lock:
-            self.get_run(run_id)
+            self._runs.get(run_id)
             states = [r.state for r in self._shards.get(run_id, {}).values()]
         return Counts(*(states.count(s) for s in ShardState))
 
     def glance(self, run_id: str) -> Counts:
         """Shards by state; SUCCEEDED is 0 until the plan is sealed."""
         counts = self.count(run_id)
-        return counts if self.get_run(run_id).sealed else replace(counts, succeeded=0)
+        return counts if self._runs.get(run_id).sealed else replace(counts, succeeded=0)
 
     def expired(self, run_id: str, state: ShardState, before_s: float) -> Iterator[ShardRecord]:
         """Shards RUNNING with a lease end, or PENDING unchanged since, before ``before_s``."""
         if state not in (ShardState.RUNNING, ShardState.PENDING):
             raise ValueError(f"a {state} shard does not expire")
-        for record in self.shards(run_id, state):
+        for record in self.list(run_id, state):
             since_s = record.lease_end_s if state is ShardState.RUNNING else record.changed_s
             if since_s < before_s:
                 yield record
+
+
+class MemoryLedger:
+    """A ``Ledger`` in memory.
+
+    Parameters
+    ----------
+    clock
+        Decides when leases end.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        time, lock = clock or SystemClock(), threading.RLock()
+        shards: dict[str, dict[int, ShardRecord]] = {}
+        self.runs = MemoryRuns(time, lock, shards)
+        self.attempts = MemoryAttempts(time, lock, shards)
+        self.shards = MemoryShards(time, lock, shards, self.runs)
+
+
+def _found(shards: Mapping[str, Mapping[int, ShardRecord]], run_id: str, number: int) -> ShardRecord:
+    record = shards.get(run_id, {}).get(number)
+    if record is None:
+        raise ShardNotFoundError(f"run {run_id} has no shard {number}")
+    return record
 
 
 def _with_result(record: ShardRecord, result: ShardResult) -> ShardRecord:

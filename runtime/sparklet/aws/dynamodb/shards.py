@@ -1,24 +1,18 @@
-"""Shards of a run entered into and read from the ledger's table, many at a time."""
+"""Shards entered into and read from the ledger's table, many at a time."""
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from sparklet.aws.dynamodb.items import (
-    bucket_partition,
-    new_shard_item,
-    open_value,
-    shard_key,
-    shard_record,
-    text,
-)
-from sparklet.aws.dynamodb.runs import RunLedger, new_writer, wrote
-from sparklet.aws.dynamodb.table import MOST_KEYS_A_BATCH, OPEN_INDEX
+from sparklet.aws.dynamodb.items import new_shard_item, open_value, shard_key, shard_record
+from sparklet.aws.dynamodb.runs import DynamoRuns
+from sparklet.aws.dynamodb.table import MOST_KEYS_A_BATCH, OPEN_INDEX, LedgerTable, OnTable, new_writer
 from sparklet.aws.parallel import Intake, in_parallel
 from sparklet.errors import ShardNotFoundError
-from sparklet.model import Counts, Run, ShardRecord, ShardState, ledger_bucket_count
+from sparklet.model import Counts, ShardRecord, ShardState
+from sparklet.ports import Clock
 
 WRITERS = 8  # a put is 1 ms of Python and some 5 ms of waiting: more threads would only wait for one another
 # While the pages of up to 256 buckets are merged: so many shards are asked for at a time, but no shorter pages. Bounds
@@ -26,10 +20,14 @@ WRITERS = 8  # a put is 1 ms of Python and some 5 ms of waiting: more threads wo
 SHARDS_AHEAD, LEAST_PAGE = 4_000, 100
 
 
-class ShardLedger(RunLedger):
-    """The part of ``DynamoLedger`` that handles a run's shards in bulk."""
+class DynamoShards(OnTable):
+    """``Shards`` in the ledger's table."""
 
-    def add_shards(self, shards: Iterable[ShardRecord]) -> int:
+    def __init__(self, table: LedgerTable, clock: Clock, runs: DynamoRuns) -> None:
+        super().__init__(table, clock)
+        self._runs = runs
+
+    def add(self, shards: Iterable[ShardRecord]) -> int:
         """Enter shards as PENDING, taken from the iterable as fast as they can be written; how many were new."""
         intake, writer = Intake(shards), new_writer()
         threads = min(WRITERS, self._table.threads)
@@ -42,60 +40,49 @@ class ShardLedger(RunLedger):
         with intake:
             for record in intake:
                 outcome = self._table.put_new(new_shard_item(record, self._clock.now_s(), writer))
-                if wrote(outcome, writer):
+                if outcome.carries(writer):
                     new += 1
                 elif outcome.lost and outcome.item is None:
                     raise outcome.lost
         return new
 
-    def get_shard(self, run_id: str, number: int) -> ShardRecord:
+    def get(self, run_id: str, number: int) -> ShardRecord:
         """One shard (strongly consistent)."""
         item = self._table.get(shard_key(run_id, number))
         if item is None:
             raise ShardNotFoundError(f"run {run_id} has no shard {number}")
         return shard_record(item)
 
-    def shards(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
+    def list(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
         """All shards, or those in one state, in order of number: the buckets merged, each read a page ahead."""
-        partitions = self._partitions(self.get_run(run_id))
+        partitions = self._partitions(run_id)
         with ThreadPoolExecutor(self._table.threads) as pool:
             page_shards = max(LEAST_PAGE, SHARDS_AHEAD // len(partitions))  # a page ends at 1 MB anyway
             buckets = [_ahead(pool, self._pages(partition, state, page_shards)) for partition in partitions]
             yield from heapq.merge(*buckets, key=lambda record: record.number)
 
     def _pages(self, partition: str, state: ShardState | None, page_shards: int) -> Iterator[Mapping[str, Any]]:
-        query: dict[str, Any] = {
-            "KeyConditionExpression": "pk = :pk",
-            "ExpressionAttributeValues": {":pk": text(partition)},
-            "Limit": page_shards,
-        }
-        if state is not None:
-            query["FilterExpression"] = "#state = :state"
-            query["ExpressionAttributeNames"] = {"#state": "state"}
-            query["ExpressionAttributeValues"][":state"] = text(state)
-        return self._table.pages(**query)
+        if state is None:
+            return self._table.pages("pk = :pk", {":pk": partition}, Limit=page_shards)
+        values = {":pk": partition, ":state": state}
+        return self._table.pages("pk = :pk", values, Limit=page_shards, FilterExpression="#state = :state")
 
     def count(self, run_id: str) -> Counts:
         """Shards by state, from the base table (strongly consistent), all buckets side by side."""
         states: Counter[str] = Counter()
-        for found in in_parallel(self._count_bucket, self._partitions(self.get_run(run_id)), self._table.threads):
+        for found in in_parallel(self._count_bucket, self._partitions(run_id), self._table.threads):
             states.update(found)
         return Counts(*(states[state] for state in ShardState))
 
     def _count_bucket(self, partition: str) -> Counter[str]:
-        pages = self._table.pages(
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": text(partition)},
-            ProjectionExpression="#state",
-            ExpressionAttributeNames={"#state": "state"},
-        )
+        pages = self._table.pages("pk = :pk", {":pk": partition}, ProjectionExpression="#state")
         return Counter(item["state"]["S"] for page in pages for item in page["Items"])
 
     def glance(self, run_id: str) -> Counts:
         """Shards by state, from the index: SUCCEEDED are those that are not in it."""
-        run = self.get_run(run_id)
+        run = self._runs.get(run_id)
         indexed = (ShardState.PENDING, ShardState.RUNNING, ShardState.FAILED)
-        queries = [(partition, state) for partition in self._partitions(run) for state in indexed]
+        queries = [(partition, state) for partition in self._runs.shard_partitions(run) for state in indexed]
         found: Counter[ShardState] = Counter()
         for (_, state), count in zip(
             queries, in_parallel(self._count_index, queries, self._table.threads), strict=True
@@ -106,12 +93,9 @@ class ShardLedger(RunLedger):
 
     def _count_index(self, query: tuple[str, ShardState]) -> int:
         partition, state = query
+        values = {":pk": partition, ":state": f"{state}#"}
         pages = self._table.pages(
-            IndexName=OPEN_INDEX,
-            Select="COUNT",
-            KeyConditionExpression="pk = :pk AND begins_with(#open, :state)",
-            ExpressionAttributeNames={"#open": "open"},
-            ExpressionAttributeValues={":pk": text(partition), ":state": text(f"{state}#")},
+            "pk = :pk AND begins_with(#open, :state)", values, IndexName=OPEN_INDEX, Select="COUNT"
         )
         return sum(page["Count"] for page in pages)
 
@@ -119,37 +103,25 @@ class ShardLedger(RunLedger):
         """Shards RUNNING with a lease end, or PENDING unchanged since, before ``before_s``."""
         if state not in (ShardState.RUNNING, ShardState.PENDING):
             raise ValueError(f"a {state} shard does not expire")
-        for partition in self._partitions(self.get_run(run_id)):
+        for partition in self._partitions(run_id):
             for records in self._expired_pages(partition, state, before_s):
                 for record in records:
                     since_s = record.lease_end_s if state is ShardState.RUNNING else record.changed_s
                     if record.state is state and since_s < before_s:
                         yield record
 
-    def _expired_pages(self, partition: str, state: ShardState, before_s: float) -> Iterator[list[ShardRecord]]:
+    def _expired_pages(self, partition: str, state: ShardState, before_s: float) -> Iterator[Sequence[ShardRecord]]:
         """What the index says is expired, as the base table has it: the oldest on the first page."""
+        values = {":pk": partition, ":first": f"{state}#", ":last": open_value(state, before_s)}
         pages = self._table.pages(
-            IndexName=OPEN_INDEX,
-            KeyConditionExpression="pk = :pk AND #open BETWEEN :first AND :last",
-            ExpressionAttributeNames={"#open": "open"},
-            ExpressionAttributeValues={
-                ":pk": text(partition),
-                ":first": text(f"{state}#"),
-                ":last": text(open_value(state, before_s)),
-            },
-            Limit=MOST_KEYS_A_BATCH,
+            "pk = :pk AND #open BETWEEN :first AND :last", values, IndexName=OPEN_INDEX, Limit=MOST_KEYS_A_BATCH
         )
         for page in pages:
             keys = [{"pk": item["pk"], "sk": item["sk"]} for item in page["Items"]]
-            yield list(map(shard_record, self._table.get_many(keys)))
+            yield [shard_record(item) for item in self._table.get_many(keys)]
 
-    def _partitions(self, run: Run) -> list[str]:
-        """The partitions that a run's shards can be in, by what is planned so far."""
-        planned = run.shard_count
-        if planned is None:
-            last = self.last_part(run.run_id)
-            planned = last.next_shard if last else 0
-        return [bucket_partition(run.run_id, bucket) for bucket in range(ledger_bucket_count(planned))]
+    def _partitions(self, run_id: str) -> Sequence[str]:
+        return self._runs.shard_partitions(self._runs.get(run_id))
 
 
 def _ahead(pool: ThreadPoolExecutor, pages: Iterator[Mapping[str, Any]]) -> Iterator[ShardRecord]:

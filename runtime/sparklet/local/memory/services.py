@@ -1,0 +1,295 @@
+"""A clock, a queue, a task store, a notifier, functions and state machines in memory."""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sparklet.clock import SystemClock
+from sparklet.errors import (
+    ExecutionExistsError,
+    NoticeError,
+    OrchestrationError,
+    QueueError,
+    RemoteFailureError,
+    RemoteTaskError,
+)
+from sparklet.model import ExecutionState, ExecutionStatus, Notice, TaskRecord
+from sparklet.ports import Clock, Message, QueueDepth
+
+MOST_VISIBILITY_S = 12 * 3600
+MOST_BODY_BYTES = 1024 * 1024
+POLL_S = 0.02
+Machine = Callable[[Any], Any]
+
+
+class FakeClock:
+    """A ``Clock`` for tests: ``sleep`` returns at once, and it is that much later then.
+
+    Parameters
+    ----------
+    start_s
+        Seconds since the epoch at the beginning.
+    """
+
+    def __init__(self, start_s: float = 1_700_000_000.0) -> None:
+        self._now_s = start_s
+        self._lock = threading.Lock()
+
+    def now_s(self) -> float:
+        """Seconds since the epoch."""
+        with self._lock:
+            return self._now_s
+
+    def sleep(self, duration_s: float) -> None:
+        """Be ``duration_s`` later."""
+        self.advance(max(0.0, duration_s))
+
+    def advance(self, duration_s: float) -> None:
+        """Be ``duration_s`` later, without a sleep."""
+        with self._lock:
+            self._now_s += duration_s
+
+
+@dataclass(slots=True)
+class _Entry:
+    body: str
+    visible_s: float
+    receive_count: int = 0
+    receipt: str = ""
+
+
+class MemoryTaskQueue:
+    """A ``TaskQueue`` in memory with SQS's rules: visibility, receive counts, a dead-letter queue; no order.
+
+    Parameters
+    ----------
+    clock
+        Decides what is visible.
+    visibility_s
+        How long a received message stays invisible.
+    dead_letters
+        Where a message goes that was received ``max_receive_count`` times, when it would be received again.
+    """
+
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        visibility_s: float = 30.0,
+        dead_letters: "MemoryTaskQueue | None" = None,
+        max_receive_count: int = 20,
+    ) -> None:
+        self._clock: Clock = clock or SystemClock()
+        self._visibility_s = visibility_s
+        self._dead_letters = dead_letters
+        self._max_receive_count = max_receive_count
+        self._entries: dict[str, _Entry] = {}
+        self._lock = threading.RLock()
+
+    def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
+        """Send every body; how many were sent."""
+        sent = 0
+        for body in bodies:
+            size_bytes = len(body.encode())
+            if not 0 < size_bytes <= MOST_BODY_BYTES:
+                raise QueueError(
+                    f"a message of {size_bytes} bytes cannot be sent: a queue takes 1 to {MOST_BODY_BYTES}"
+                )
+            self._enter(str(uuid.uuid4()), _Entry(body, self._clock.now_s() + delay_s))
+            sent += 1
+        return sent
+
+    def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Message]:
+        """Up to ``most`` messages that are visible; waits up to ``wait_s`` for the first."""
+        end_s = self._clock.now_s() + wait_s
+        while not (messages := self._take(min(most, 10))) and self._clock.now_s() < end_s:
+            self._clock.sleep(POLL_S)
+        return messages
+
+    def _take(self, most: int) -> list[Message]:
+        now_s = self._clock.now_s()
+        messages: list[Message] = []
+        with self._lock:
+            for message_id, entry in list(self._entries.items()):
+                if len(messages) == most:
+                    break
+                if entry.visible_s > now_s:
+                    continue
+                if self._dead_letters is not None and entry.receive_count >= self._max_receive_count:
+                    del self._entries[message_id]
+                    self._dead_letters._enter(message_id, _Entry(entry.body, now_s))
+                    continue
+                entry.receive_count += 1
+                entry.receipt = f"{message_id}/{entry.receive_count}"
+                entry.visible_s = now_s + self._visibility_s
+                messages.append(Message(message_id, entry.body, entry.receipt, entry.receive_count))
+        return messages
+
+    def delete(self, receipt: str) -> None:
+        """Acknowledge a message; nothing happens if it was received again since (as in SQS)."""
+        with self._lock:
+            if self._owned(receipt):
+                del self._entries[receipt.partition("/")[0]]
+
+    def set_visibility(self, receipt: str, visibility_s: int) -> None:
+        """Make a received message visible again in ``visibility_s`` seconds; nothing happens if it is so already."""
+        if not 0 <= visibility_s <= MOST_VISIBILITY_S:
+            raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MOST_VISIBILITY_S} can")
+        with self._lock:
+            entry = self._owned(receipt)
+            now_s = self._clock.now_s()
+            if entry and entry.visible_s > now_s:
+                entry.visible_s = now_s + visibility_s
+
+    def depth(self) -> QueueDepth:
+        """How many messages there are, by state: exact here."""
+        now_s = self._clock.now_s()
+        with self._lock:
+            hidden = [entry for entry in self._entries.values() if entry.visible_s > now_s]
+            in_flight = sum(entry.receive_count > 0 for entry in hidden)
+            return QueueDepth(len(self._entries) - len(hidden), in_flight, len(hidden) - in_flight)
+
+    def __len__(self) -> int:
+        """Messages in the queue, visible or not: for tests; no real queue tells exactly."""
+        with self._lock:
+            return len(self._entries)
+
+    def _enter(self, message_id: str, entry: _Entry) -> None:
+        with self._lock:
+            self._entries[message_id] = entry
+
+    def _owned(self, receipt: str) -> _Entry | None:
+        """The entry whose last receipt this is."""
+        entry = self._entries.get(receipt.partition("/")[0])
+        return entry if entry and entry.receipt == receipt else None
+
+
+class MemoryTaskStore:
+    """A ``TaskStore`` in memory; records pass through JSON, as they do in a table."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tasks: dict[str, str] = {}
+
+    def get_task(self, task_id: str) -> TaskRecord | None:
+        """A task; None if there is none of that id."""
+        with self._lock:
+            return self._record(task_id)
+
+    def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
+        """Put ``record`` in the place of ``was``; False if that has changed since."""
+        with self._lock:
+            stands = self._record(record.task_id)
+            if (stands and stands.revision) != (was and was.revision):
+                return False
+            self._tasks[record.task_id] = json.dumps(record.to_document())
+            return True
+
+    def _record(self, task_id: str) -> TaskRecord | None:
+        document = self._tasks.get(task_id)
+        return TaskRecord.from_document(json.loads(document)) if document else None
+
+
+class MemoryNotifier:
+    """A ``Notifier`` that keeps the notices; with ``down`` set it cannot be reached."""
+
+    def __init__(self) -> None:
+        self.told: list[Notice] = []
+        self.down = False
+
+    def notify(self, notice: Notice) -> None:
+        """Keep a notice."""
+        if self.down:
+            raise NoticeError("the notifier is down")
+        self.told.append(notice)
+
+
+class MemoryCompute:
+    """A ``Compute`` over Python callables; event and answer pass through JSON, as they do in Lambda.
+
+    Parameters
+    ----------
+    functions
+        The handlers, by function name; each takes the event.
+    """
+
+    def __init__(self, functions: Mapping[str, Callable[[Any], Any]]) -> None:
+        self._functions = functions
+
+    def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
+        """Call a handler; what it raises becomes a RemoteFailureError, as it does behind Lambda."""
+        if function not in self._functions:
+            raise RemoteTaskError(f"there is no function {function}; deployed: {', '.join(self._functions) or 'none'}")
+        received = json.loads(json.dumps(event))
+        try:
+            answer = self._functions[function](received)
+        except Exception as error:  # the boundary between caller and function: Lambda answers with any error there is
+            raise RemoteFailureError(f"{function} failed: {type(error).__name__}: {error}") from error
+        return json.loads(json.dumps(answer))
+
+
+class MemoryOrchestrator:
+    """An ``Orchestrator`` over Python callables; input and output pass through JSON, as they do in Step Functions.
+
+    Parameters
+    ----------
+    machines
+        By name, what each does with its input, within ``start``; None runs until it is stopped.
+    """
+
+    def __init__(self, machines: Mapping[str, Machine | None], clock: Clock | None = None) -> None:
+        self._machines = machines
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self.executions: dict[str, ExecutionStatus] = {}
+
+    def start(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
+        """Start an execution, or find the one of that name and input that runs."""
+        if machine not in self._machines:
+            raise OrchestrationError(f"there is no state machine {machine}; there are {', '.join(self._machines)}")
+        execution, received = f"{machine}:{name}", json.loads(json.dumps(input))
+        with self._lock:
+            if there := self.executions.get(execution):
+                if there.state.ended:
+                    raise ExecutionExistsError(
+                        f"{name} has {there.state} already: choose another name to start it again"
+                    )
+                if there.input != received:
+                    raise ExecutionExistsError(f"{name} runs with another input: choose another name")
+                return execution
+            self.executions[execution] = ExecutionStatus(
+                execution, ExecutionState.RUNNING, self._clock.now_s(), input=received
+            )
+        if act := self._machines[machine]:
+            self._perform(execution, act)
+        return execution
+
+    def status(self, execution: str) -> ExecutionStatus:
+        """Where an execution stands."""
+        try:
+            return self.executions[execution]
+        except KeyError:
+            raise OrchestrationError(f"there is no execution {execution}") from None
+
+    def find(self, machine: str, name: str) -> ExecutionStatus | None:
+        """The execution of this name, if there is one."""
+        return self.executions.get(f"{machine}:{name}")
+
+    def stop(self, execution: str, cause: str = "") -> None:
+        """End an execution, unless it has ended."""
+        if not self.status(execution).state.ended:
+            self._end(execution, state=ExecutionState.ABORTED, cause=cause)
+
+    def _perform(self, execution: str, act: Machine) -> None:
+        try:
+            output = act(self.executions[execution].input)
+        except Exception as error:  # noqa: BLE001 - the machine's boundary: any error ends its execution, not the caller
+            self._end(execution, state=ExecutionState.FAILED, error=type(error).__name__, cause=str(error))
+        else:
+            self._end(execution, state=ExecutionState.SUCCEEDED, output=json.loads(json.dumps(output)))
+
+    def _end(self, execution: str, **changes: Any) -> None:
+        with self._lock:
+            self.executions[execution] = replace(self.executions[execution], ended_s=self._clock.now_s(), **changes)
