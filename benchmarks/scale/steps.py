@@ -27,7 +27,6 @@ from sparklet.fanout.machines.steps import take_step
 from sparklet.fanout.planning.new_run import new_run
 from sparklet.fanout.planning.planner import PlanProgress, plan
 from sparklet.local.processes import tell_when_parent_dies
-from sparklet.settings import StepSettings
 from sparklet.worker.measuring import memory_peak_mb
 
 # A check costs the stand-in, whose index queries read a whole partition, far more than DynamoDB: the pause behind it is
@@ -147,11 +146,10 @@ def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests
 def _drive(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:
     """Wave after wave until the run has ended: what the map machine does, by the step function's own steps."""
     wave, waves, checks = 0, 0, 0
-    settings = StepSettings(map_concurrency=world.pollers)
     while True:
         requests.reset()
         started_s = time.perf_counter()
-        answer = take_step(at, settings, {"step": "wave", "run_id": world.run_id, "wave": wave})
+        answer = take_step(at, world.pollers, {"step": "wave", "run_id": world.run_id, "wave": wave})
         checks += 1
         took_s = round(time.perf_counter() - started_s, 3)
         _say(check_s=took_s, **answer["counts"], **requests.said(), how=answer["how"], count=answer["count"])

@@ -78,6 +78,9 @@ class ObjectStore(Protocol):
     def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "", version_id: str = "") -> bytes:
         """An object's bytes, or a range; ObjectChangedError if it has another ETag than ``etag``."""
 
+    def get_all(self, uris: Iterable[str]) -> Iterator[bytes]:
+        """The bytes of each object, in order, several at a time; URIs are drawn as they can be asked for."""
+
     def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
         """Write an object; its ETag. With ``create_only`` ObjectChangedError if it is there already."""
 

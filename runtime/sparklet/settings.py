@@ -129,13 +129,6 @@ class PlannerSettings:
     worker_scratch_bytes: int  # SPARKLET_WORKER_SCRATCH_MB
 
 
-@dataclass(frozen=True, slots=True)
-class StepSettings:
-    """What the function of the state machines' steps is configured with, beside what all of the fan-out is."""
-
-    map_concurrency: int  # SPARKLET_MAP_CONCURRENCY: children of a Map state at once
-
-
 def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
     """Read a worker's settings; SettingsError names the variable, its value and what it may be."""
     check_names(env)
@@ -218,10 +211,10 @@ def _script_prefixes(env: Mapping[str, str]) -> tuple[str, ...]:
     return own + _prefixes(env, "SPARKLET_SCRIPT_PREFIXES")
 
 
-def step_settings(env: Mapping[str, str] = os.environ) -> StepSettings:
-    """Read what the steps of state machines need."""
+def map_concurrency(env: Mapping[str, str] = os.environ) -> int:
+    """SPARKLET_MAP_CONCURRENCY: how many children a Map state has at once."""
     check_names(env)
-    return StepSettings(_number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MOST_MAP_CONCURRENCY))
+    return _number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MOST_MAP_CONCURRENCY)
 
 
 def _default_script(env: Mapping[str, str]) -> str:

@@ -146,3 +146,14 @@ def test_a_role_and_requester_pays_read_the_same_objects(ministack_clients: AwsC
     assert theirs.get(f"s3://{bucket}/a") == b"1"
     assert [info.uri for info in theirs.list(f"s3://{bucket}/")] == [f"s3://{bucket}/a"]
     assert stores(Access(requester_pays=True, role_arn="arn:aws:iam::000000000000:role/reader")) is theirs
+
+
+def test_many_objects_are_read_in_the_order_asked_for(store: ObjectStore, bucket: str) -> None:
+    uris = [f"s3://{bucket}/{n}" for n in range(50)]
+    for uri in uris:
+        store.put(uri, uri.encode())
+
+    assert list(store.get_all(iter(uris[::-1]))) == [uri.encode() for uri in uris[::-1]]
+    assert list(store.get_all([])) == []
+    with pytest.raises(ObjectNotFoundError):
+        list(store.get_all([uris[0], f"s3://{bucket}/none"]))

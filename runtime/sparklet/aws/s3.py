@@ -124,6 +124,10 @@ class S3Store:
         version = {"VersionId": version_id} if version_id else {}
         return {**_place(uri), **version, **self._payer}
 
+    def get_all(self, uris: Iterable[str]) -> Iterator[bytes]:
+        """``get`` of each, as many at a time as the client has connections."""
+        return in_parallel(self.get, uris, self._clients.threads)
+
     def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
         """Write an object; its ETag."""
         if create_only:

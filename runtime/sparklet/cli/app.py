@@ -48,6 +48,7 @@ _add(
     "sparklet run job.py -i s3://bucket/raw/2024/ -o s3://bucket/clean/ --stack sparklet --tolerate 2.5%",
     "sparklet run job.py -i s3://bucket/big.csv -o ./out --split csv --shard-size 64MiB",
     "sparklet run job.py --list s3://inv/bucket/all/2026-11-19T01-00Z/manifest.json -o s3://bucket/clean/",
+    "sparklet run job.py --items cities.csv --max-objects 1 -o ./out",
     "aws s3 ls … | awk … | sparklet run job.py --list - --list-format lines -o ./out",
 )
 _add(
@@ -70,6 +71,7 @@ _add(
 )
 _add("Look", looking.watch, "sparklet watch flights-20261120t113000-3f9a1c")
 _add("Look", looking.runs, "sparklet runs", "sparklet runs --json | jq -r '.[0].run_id'")
+_add("Look", looking.results, "sparklet results RUN", "sparklet results RUN --json | jq .answer")
 _add("Look", looking.explain, "sparklet explain RUN", "sparklet explain RUN --json | jq -r '.[].redrive'")
 _add(
     "Look",

@@ -44,6 +44,15 @@ class InputOptions:
             "manifest.json; may be repeated.",
         ),
     ] = None
+    items: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--items",
+            metavar="FILE",
+            help="A list of plain items, which the script finds in job.items: rows of CSV, JSON, JSON Lines or "
+            "Parquet, or lines of text; a local file, s3://, or -; may be repeated.",
+        ),
+    ] = None
     list_format: Annotated[
         ListFormat | None, typer.Option("--list-format", help="Of the lists (default: by their names).")
     ] = None
@@ -103,15 +112,23 @@ class InputOptions:
         PlanError
             If a list is not there, standard input is named twice, or there is no input at all.
         """
-        given = [*(self.lists or ()), *[each for each in self.inputs or () if each == STANDARD_INPUT]]
+        objects = [*(self.lists or ()), *[each for each in self.inputs or () if each == STANDARD_INPUT]]
+        given = [*objects, *(self.items or ())]
         if not given and not self.named():
-            raise PlanError("no input was given; name a folder or an object with --input, or a list with --list")
+            raise PlanError("no input was given; name a folder or an object (--input), or a list (--list, --items)")
         if given.count(STANDARD_INPUT) > 1:
             raise PlanError("standard input (-) can be read once only; name it once")
         if not given and (self.list_format or self.list_path):
             raise PlanError("--list-format and --list-path say how a list is read, but there is none: add --list FILE")
         return tuple(
-            ListRequest(each, _body(each), self.list_format or _default_format(each), self.list_path) for each in given
+            ListRequest(
+                each,
+                _body(each),
+                self.list_format or _default_format(each),
+                self.list_path,
+                items=place >= len(objects),
+            )
+            for place, each in enumerate(given)
         )
 
     def access(self) -> Access:

@@ -35,7 +35,7 @@ from sparklet.metrics import (
     Meter,
 )
 from sparklet.ports import Message
-from sparklet.settings import fanout_settings, metrics_namespace, planner_settings, step_settings
+from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
 
 METRIC_OF_FATE = {
     LetterFate.DROPPED: LETTERS_DROPPED,
@@ -74,7 +74,7 @@ def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]
 def step_handler(event: Any, context: object) -> Answer:
     """Do one step of a state machine, see ``steps``; what cannot be done is raised, for its ``Retry`` and ``Catch``."""
     with _measured(Emitter.CHECKER) as at:
-        return take_step(at, step_settings(), event)
+        return take_step(at, map_concurrency(), event)
 
 
 def handle_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,6 +119,12 @@ class Job:
         return dict(held) if isinstance(held, Mapping) else {}
 
     @property
+    def items(self) -> list[Any]:
+        """In a run of items: those of this shard, as the list has them (a row of CSV is a dict); else ``[]``."""
+        items = self.event.get("items") if isinstance(self.event, Mapping) else None
+        return list(items) if isinstance(items, list) else []
+
+    @property
     def output(self) -> str:
         """Where to write; in a run a folder of the attempt's own, published once the script has succeeded.
 
@@ -249,13 +255,13 @@ class Job:
     def answer(self, document: Any) -> None:
         """Answer whoever waits: the output of a Step Functions task, of a direct invocation, of an API request.
 
-        The last call counts. For an API the document is the response's JSON body, or the
-        whole response if it has a ``statusCode``.
+        In a run the answers of all shards are its results (``sparklet results``). The last call counts. For an API the
+        document is the response's JSON body, or the whole response if it has a ``statusCode``.
 
         Parameters
         ----------
         document
-            Any JSON value of at most 6 MB.
+            Any JSON value of at most 6 MB; in a run 256 KiB.
 
         Raises
         ------

@@ -31,6 +31,7 @@ from sparklet.model.runs import (
     existing_of,
 )
 from sparklet.model.shards import (
+    ANSWERS,
     RUN_ID,
     SHARDS_PER_BUCKET,
     Claim,
@@ -53,6 +54,7 @@ from sparklet.model.shards import (
 from sparklet.model.tasks import TASK_ID, TaskRecord
 
 __all__ = [
+    "ANSWERS",
     "INLINE_MOST",
     "LONGEST_NAME",
     "RUN_ID",

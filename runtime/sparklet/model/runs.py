@@ -50,12 +50,13 @@ def check_script(uri: str, prefixes: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ListSource:
-    """An object that lists the input: a table of keys, or an S3 Inventory's manifest."""
+    """An object that lists the input: a table of keys, an S3 Inventory's manifest, or a table of plain items."""
 
     uri: str  # a list from the command line or standard input is copied below runs/<run_id>/lists/ first
     format: str  # lines | csv | json | jsonl | parquet | s3-inventory
-    path: str = ""  # where the addresses are: a column, or a path within a JSON document; "": found by their names
+    path: str = ""  # where addresses or items are: a column, or a path within a JSON document; "": see the guide
     etag: str = ""  # of the list when the run was entered: a list that changes is refused
+    items: bool = False  # its rows name no objects: each is an item of the input itself
 
 
 @dataclass(frozen=True, slots=True)

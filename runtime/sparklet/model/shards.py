@@ -13,6 +13,8 @@ from sparklet.errors import EventError
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET = 10_000
 MOST_BUCKETS = 256
+ANSWERS = "answers/"
+SHOWN_ITEM = 100  # characters
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
 """Names of objects that are compressed as a whole. Parquet, ORC and Avro compress inside: they weigh what they have."""
 
@@ -60,13 +62,25 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class InputObject:
-    """One object of the input, or a slice of one, as the inventory saw it."""
+    """One object of the input, a slice of one as the inventory saw it, or a plain item of a list."""
 
-    uri: str
-    size_bytes: int  # stored bytes; of a slice: its own
+    uri: str  # "" of an item
+    size_bytes: int  # stored bytes; of a slice: its own; of an item: its JSON
     etag: str = ""
     version_id: str = ""  # "": whatever is current
     slice: Slice | None = None
+    item: str = ""  # an item's value as JSON: it names no object, it is the input itself
+
+    @classmethod
+    def of_item(cls, value: Any) -> Self:
+        """An item of a list; ValueError or TypeError if its value is not JSON in UTF-8."""
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return cls("", len(text.encode()), item=text)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.uri or f"item {self.item if len(self.item) <= SHOWN_ITEM else self.item[:SHOWN_ITEM] + '…'}"
 
     @property
     def is_compressed(self) -> bool:
@@ -80,10 +94,20 @@ class InputObject:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The input objects that one Spark-local job handles: one line of a plan part."""
+    """The input objects, or the items, that one Spark-local job handles: one line of a plan part."""
 
     number: int
     objects: tuple[InputObject, ...]
+
+    @property
+    def inputs(self) -> list[str]:
+        """The addresses of the objects; empty for a shard of items."""
+        return [each.uri for each in self.objects if not each.item]
+
+    @property
+    def items(self) -> list[Any]:
+        """The values of the items; empty for a shard of objects."""
+        return [json.loads(each.item) for each in self.objects if each.item]
 
     @property
     def size_bytes(self) -> int:
@@ -100,14 +124,19 @@ class Shard:
         """Read a line of a plan part; raises EventError if it is none."""
         try:
             document = json.loads(line)
-            objects = tuple(_input_object(*fields) for fields in document["objects"])
+            objects = tuple(
+                InputObject.of_item(each["item"]) if isinstance(each, dict) else _stored_object(*each)
+                for each in document["objects"]
+            )
             return cls(int(document["shard"]), objects)
         except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             raise EventError(f"a plan part holds a line that is no shard: {line[:40]!r} ({error})") from error
 
 
-def _object_document(item: InputObject) -> list[Any]:
-    """``[uri, size, etag]``, and only where there is one: version, slice."""
+def _object_document(item: InputObject) -> list[Any] | dict[str, Any]:
+    """``[uri, size, etag]``, and only where there is one: version, slice; of an item ``{"item": value}``."""
+    if item.item:
+        return {"item": json.loads(item.item)}
     document: list[Any] = [item.uri, item.size_bytes, item.etag]
     if item.version_id or item.slice:
         document.append(item.version_id)
@@ -116,7 +145,7 @@ def _object_document(item: InputObject) -> list[Any]:
     return document
 
 
-def _input_object(uri: str, size: int, etag: str, version_id: str = "", part: list[Any] | None = None) -> InputObject:
+def _stored_object(uri: str, size: int, etag: str, version_id: str = "", part: list[Any] | None = None) -> InputObject:
     cut = Slice(SliceKind(part[0]), int(part[1]), int(part[2]), int(part[3])) if part else None
     return InputObject(str(uri), int(size), str(etag), str(version_id), cut)
 
@@ -223,7 +252,7 @@ class ShardResult:
     rows: int | None = None  # None: the script does not say
     output_bytes: int | None = None
     outputs: tuple[str, ...] = ()
-    answer: tuple[Any, ...] = ()  # one value, if the script gave one; for who invoked, not for the ledger
+    answer: tuple[Any, ...] = ()  # one value, if the script gave one; not for the ledger, see ``answer_file``
     state: Mapping[str, Any] | None = None  # of a stream's window, for the call after this one
 
 
@@ -259,6 +288,11 @@ class ShardRecord:
     def took_s(self) -> float:
         """What the last attempt took, once the shard has ended."""
         return max(0.0, self.changed_s - self.started_s)
+
+    @property
+    def answer_file(self) -> str:
+        """Where in the run's folder the script's answer lies, if it gave one: of the winner, or of who ran it last."""
+        return f"{ANSWERS}{self.number:09d}-{self.winner or self.attempt_id}.json"
 
     @property
     def ref(self) -> ShardRef:

@@ -8,6 +8,7 @@ readers see. Any attempt may publish again: it copies the same files to the same
 so a late copy finds nothing to copy. See ``docs/decisions/0029``.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,7 @@ from sparklet.worker.executor import Execution, Executor
 from sparklet.worker.script_event import needs_staging, shard_event
 from sparklet.worker.staging import Staging
 
+MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
 UNFINISHED = "_temporary"  # what Hadoop's committers leave behind of tasks that were killed
 
 
@@ -127,7 +129,7 @@ class ShardClaims:
     def cross_region(self, shard: Shard, run: Run) -> frozenset[str]:
         """Buckets of other regions, the shard's among them."""
         store = self.inputs(run.access)
-        for bucket in {split_uri(item.uri)[0] for item in shard.objects} - self._regions.keys():
+        for bucket in {split_uri(uri)[0] for uri in shard.inputs} - self._regions.keys():
             self._regions[bucket] = store.foreign_region(f"{SCHEME}{bucket}/")
         return frozenset(bucket for bucket, foreign in self._regions.items() if foreign)
 
@@ -167,6 +169,8 @@ class ClaimedShard:
         else:
             try:
                 result = self.claims.executor.execute(self._execution(), self.attempt)
+                if result.answer:
+                    self._store_answer(result)
                 result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
             except SparkletError:
                 self.output.discard()
@@ -177,6 +181,17 @@ class ClaimedShard:
         self.lease.check()
         self.output.publish(self._files, self.lease.check)
         return result
+
+    def _store_answer(self, result: ShardResult) -> None:
+        """Store the script's answer under this attempt's name: it counts once the ledger names the attempt."""
+        record = self.record
+        body = json.dumps({"shard": record.number, "answer": result.answer[0]}, separators=(",", ":")).encode()
+        if len(body) > MAX_ANSWER_BYTES:
+            raise EventError(
+                f"the script's answer has {len(body):,} bytes as JSON, and a run keeps at most {MAX_ANSWER_BYTES:,} of "
+                "each shard: write it to job.output"
+            )
+        self.claims.store.put(f"s3://{self.claims.bucket}/runs/{record.run_id}/{record.answer_file}", body)
 
     def _won_before(self) -> tuple[ShardResult, Sequence[str]]:
         record = self.record

@@ -23,7 +23,6 @@ from sparklet.fanout.planning.planner import plan
 from sparklet.fanout.reporting.fate import object_fate
 from sparklet.local.memory import FakeClock, MemoryNotifier
 from sparklet.model import ClaimStatus, Counts, Dispatch, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
-from sparklet.settings import StepSettings
 from tests.stand_ins.ministack import ministack
 from tests.unit.fanout.world import Fault, KilledError
 
@@ -184,7 +183,7 @@ def test_waves_alone_bring_a_run_to_its_end(at: Deployment) -> None:
     plan(at, new_run(at, replace(request(at), dispatch=Dispatch.MAP)).run_id, part_shards=5)
     killed, failed, waves = 7, 3, []
     for number in range(9):
-        answer = take_step(at, StepSettings(10), {"step": "wave", "run_id": "run-1", "wave": number})
+        answer = take_step(at, 10, {"step": "wave", "run_id": "run-1", "wave": number})
         if answer["ended"]:
             break
         body = at.store.get(f"s3://{answer['bucket']}/{answer['key']}") if answer["count"] else b""

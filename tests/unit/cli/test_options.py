@@ -137,6 +137,18 @@ def test_lists_of_this_machine_are_read_and_those_in_s3_are_named(tmp_path: Path
     )
 
 
+def test_lists_of_items_are_marked_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "cities.csv"
+    path.write_bytes(b"city\n")
+
+    requests = InputOptions(items=[str(path), "s3://b/c.csv"], list_path="city").list_requests()
+
+    assert requests == (
+        ListRequest(str(path), b"city\n", "", "city", items=True),
+        ListRequest("s3://b/c.csv", None, "", "city", items=True),
+    )
+
+
 @pytest.mark.parametrize("options", [InputOptions(inputs=["-"]), InputOptions(lists=["-"])])
 def test_standard_input_is_a_list_of_addresses(options: InputOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"s3://b/a\n")))
@@ -149,6 +161,7 @@ def test_standard_input_is_a_list_of_addresses(options: InputOptions, monkeypatc
     [
         (InputOptions(), "no input was given"),
         (InputOptions(inputs=["-"], lists=["-"]), "once only"),
+        (InputOptions(items=["-"], lists=["-"]), "once only"),
         (InputOptions(lists=["nowhere.csv"]), "nowhere.csv cannot be read"),
         (InputOptions(inputs=["s3://b/"], list_path="key"), "there is none"),
     ],

@@ -24,7 +24,6 @@ from sparklet.model import (
     ShardResult,
 )
 from sparklet.ports import Message
-from sparklet.settings import StepSettings
 
 BUCKET = "sparklet"
 SOURCE = "s3://data/in/"
@@ -89,7 +88,7 @@ class World:
     def step(self, step: str, at: Deployment | None = None, /, **event: Any) -> Any:
         """What a step answers, through JSON as a state machine has it."""
         event = {"run_id": "run-1", **event, "step": step}
-        return json.loads(json.dumps(take_step(at or self.at, StepSettings(map_concurrency=7), event)))
+        return json.loads(json.dumps(take_step(at or self.at, 7, event)))
 
     def handed_out(self, answer: Any) -> list[ShardRef]:
         """The references that a wave's answer stands for, as a Distributed Map reads them."""

@@ -35,6 +35,14 @@ def test_a_shards_event_says_everything() -> None:
     assert job.args == ("--fast", "yes")
 
 
+def test_items_are_those_of_the_event_and_none_elsewhere() -> None:
+    items = [{"city": "Ulm"}, 7, None]
+
+    assert job_of("--event", json.dumps({**SHARD_EVENT, "inputs": [], "items": items})).items == items
+    assert job_of("--event", json.dumps(SHARD_EVENT)).items == job_of().items == []
+    assert job_of("--event", json.dumps([1])).items == job_of("--event", '{"items": "a"}').items == []
+
+
 def test_a_long_event_comes_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "event.json"
     file.write_text(json.dumps(SHARD_EVENT))

@@ -105,8 +105,8 @@ def test_no_role_is_allowed_a_wildcard_of_actions_or_of_data(template: dict[str,
                 assert all(action.startswith("ec2:") for action in statement["Action"])
                 continue
             assert resource != "*", statement
-            # A pattern may end a folder of a bucket of ours, and nothing else.
-            assert "*" not in written or re.search(r'\["\$\{Arn\}/[a-z-]+/\*", ', written), statement
+            # A pattern may end a folder of a bucket of ours, or the same folder of each run, and nothing else.
+            assert "*" not in written or re.search(r'\["\$\{Arn\}/(runs/\*/)?[a-z-]+/\*", ', written), statement
 
 
 @pytest.mark.parametrize("name", ["WorkerFunction", *ZIPS])
@@ -132,7 +132,7 @@ def test_what_lambda_looks_for_before_it_makes_something_is_there_by_then(templa
         )  # else it may wait for what is not made
 
 
-def test_a_worker_writes_nothing_but_outputs(template: dict[str, Any]) -> None:
+def test_a_worker_writes_nothing_but_outputs_and_answers(template: dict[str, Any]) -> None:
     written = [
         resource
         for statement in statements(template, "WorkerRole")
@@ -141,6 +141,7 @@ def test_a_worker_writes_nothing_but_outputs(template: dict[str, Any]) -> None:
     ]
 
     assert [each["Fn::Sub"][0] if "Fn::Sub" in each else each for each in written] == [
+        "${Arn}/runs/*/answers/*",
         "${Arn}/output/*",
         "${Arn}/staged/*",
         {"Ref": "WriteObjectArns"},

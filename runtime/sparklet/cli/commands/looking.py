@@ -1,4 +1,4 @@
-"""Commands that only look: status, watch, runs, explain, logs."""
+"""Commands that only look: status, watch, runs, results, explain, logs."""
 
 import json
 import os
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen
@@ -22,6 +24,7 @@ from sparklet.cli.showing import finish, show_summary
 from sparklet.cli.transfer import LocalPaths, stored_uri
 from sparklet.errors import PlanError
 from sparklet.fanout.checking.differences import verify
+from sparklet.fanout.checking.results import results as results_of
 from sparklet.fanout.choosing.prices import load_prices
 from sparklet.fanout.reporting.explain import explain as causes_of
 from sparklet.fanout.reporting.fate import ObjectFate, object_fate
@@ -86,6 +89,24 @@ def runs(where: opt.Where) -> None:
         screen.out.print(runs_table(found))
     else:
         screen.say("no runs yet; sparklet run SCRIPT --input … --output … starts one")
+
+
+def results(run_id: opt.RunId, where: opt.Where) -> None:
+    """Show what the script answered for each shard (job.answer), in order; --json: a line each."""
+    screen = where.screen()
+    with environment(where.choice(reading=True), screen) as env:
+        table, count = Table("shard", "answer"), 0
+        for line in results_of(env.at, env.at.ledger.get_run(run_id)):
+            count += 1
+            if where.as_json:
+                sys.stdout.write(line.decode() + "\n")
+            else:
+                answer = json.loads(line)
+                table.add_row(str(answer["shard"]), escape(json.dumps(answer["answer"], ensure_ascii=False)))
+    if not count:
+        screen.say(f"no shard of {run_id} has given an answer; a script gives one with job.answer(value)")
+    elif not where.as_json:
+        screen.out.print(table)
 
 
 def explain(run_id: opt.RunId, where: opt.Where) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sparklet.errors import ObjectNotFoundError
 from sparklet.fanout.checking.follow_ups import TOO_MANY_FAILED, checked, next_run
+from sparklet.fanout.checking.results import write_results
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.reporting.summary import Summary, Tally
 from sparklet.model import Run, RunState, ShardRecord, ShardState
@@ -45,6 +46,8 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
     written = {name: result.close() for name, result in sorted(files.items())}
     summary = tally.summary(run, state)
     document = {**_manifest(at, run, summary, written), **_follow_ups(at, run, state)}
+    if found := write_results(at, run.run_id):
+        document["Results"] = found
     at.store.put(at.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
     for name, entries in written.items():
         _delete_others(at, run.run_id, name, {entry["Key"] for entry in entries})

@@ -102,14 +102,16 @@ def job_of_shard(run: Run, shard: Shard) -> ElsewhereJob:
                 f"shard {shard.number} of {run.run_id} holds {what} {item.uri}, which Spark alone cannot read; "
                 "run the script on a copy of the object, or on the whole of it, instead"
             )
-    inputs = [item.uri for item in shard.objects]
-    event = {
+    inputs = shard.inputs
+    event: dict[str, Any] = {
         "sparklet": {"run": run.run_id, "shard": shard.number, "attempt": None, "generation": run.generation},
         "inputs": inputs,
         "input_path": inputs[0] if len(inputs) == 1 else None,
         "output_path": run.shard_output(shard.number),
         "params": dict(run.params),
     }
+    if items := shard.items:
+        event["items"] = items
     script = run.scripts[-1]
     name = f"{run.run_id}-{shard.number}"
     return ElsewhereJob(script.uri, args=run.args, py_files=script.py_files, event=event, name=name)
@@ -235,6 +237,8 @@ ENGINES = tuple(_COMMANDS)
 
 def _only_a_worker_reads(run: Run, item: InputObject) -> str:
     """Why Spark elsewhere would not read just this object; empty if it would."""
+    if item.item:
+        return ""
     if item.slice or item.version_id:
         return "a slice of" if item.slice else "a version of"
     if run.access.role_arn or run.access.requester_pays:

@@ -28,10 +28,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a source names: an object as it stands, or the reason why it cannot be one."""
+    """What a source names: an object as it stands, the reason why it cannot be one, or an item."""
 
     after: str  # how the source names its place, see Position
     uri: str
     info: ObjectInfo | None
     reason: str = ""
     resumed: bool = False  # slices of it are in shards already: it was taken before and is taken again
+    item: InputObject | None = None  # set: it is taken as it is

@@ -1,18 +1,21 @@
 """Lists of objects: fetched in the version that the run was entered with, read a row at a time, from any row on."""
 
 import tempfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 from sparklet.entries import Entry, RowError, entry_of
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError
 from sparklet.fanout.inventory.found import DELETE_MARKER, MISSING, NOT_LATEST, Candidate
-from sparklet.fanout.inventory.manifests import DataFile, data_files
+from sparklet.fanout.inventory.items import item_of, item_rows
+from sparklet.fanout.inventory.manifests import data_files
 from sparklet.fanout.inventory.rows import Row, text_rows
 from sparklet.fanout.inventory.tables import table_rows
 from sparklet.fanout.scratch import scratch_error
-from sparklet.model import ListSource, Position, RunOptions
+from sparklet.model import InputObject, ListSource, Position, RunOptions
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.s3_uri import split_uri
 
@@ -20,6 +23,7 @@ FORMATS = ("lines", "csv", "json", "jsonl", "parquet", "s3-inventory")
 HEADS_AT_ONCE = 256  # entries looked at together, so that HEADs go out in parallel
 
 Place = tuple[int, int]  # data file, row
+T = TypeVar("T")
 
 
 class ListReader:
@@ -44,6 +48,15 @@ class ListReader:
         """What the list is called in messages."""
         return self._source.uri
 
+    @property
+    def holds_items(self) -> bool:
+        """Whether its rows are items, not names of objects."""
+        return self._source.items
+
+    def read_all(self) -> None:
+        """Read the list to its end, so that what is wrong with a row is known; PlanError says what."""
+        deque(self.items() if self.holds_items else self.entries(), maxlen=0)
+
     def entries(self, after: Place = (0, 0)) -> Iterator[tuple[Place, Entry]]:
         """The objects that the list names behind a place.
 
@@ -52,23 +65,31 @@ class ListReader:
         PlanError
             Naming list, row and remedy, if a row names no object; or if the list was changed.
         """
+        column = self._source.path if self._source.format in ("csv", "parquet") else ""
+        for place, entry in self._each(after, lambda value: entry_of(value, column)):
+            self.buckets.add(split_uri(entry.uri)[0])
+            yield place, entry
+
+    def items(self, after: Place = (0, 0)) -> Iterator[tuple[Place, InputObject]]:
+        """The items of the list behind a place; PlanError as for ``entries``, if a row is no item."""
+        return self._each(after, item_of)
+
+    def _each(self, after: Place, parse: Callable[[Any], T]) -> Iterator[tuple[Place, T]]:
         source = self._source
         with tempfile.TemporaryDirectory(prefix="sparklet-list-") as folder:
             path = Path(folder) / "list"
             self._fetch(path)
             if source.format != "s3-inventory":
-                yield from self._parsed(source.uri, 0, self._rows(path, after[1]), after)
+                yield from self._parsed(source.uri, 0, self._rows(path, after[1]), after, parse)
                 return
             files = data_files(self._store, source.uri, path.read_bytes())
             for number, each in enumerate(files):
                 if number >= after[0]:
-                    yield from self._of_file(Path(folder) / "data", number, each, after)
-
-    def _of_file(self, path: Path, number: int, file: DataFile, after: Place) -> Iterator[tuple[Place, Entry]]:
-        file.download(self._store, path)
-        rows = file.rows(path, after[1] if number == after[0] else 0)
-        yield from self._parsed(file.uri, number, rows, after)
-        path.unlink()
+                    data = Path(folder) / "data"
+                    each.download(self._store, data)
+                    rows = each.rows(data, after[1] if number == after[0] else 0)
+                    yield from self._parsed(each.uri, number, rows, after, parse)
+                    data.unlink()
 
     def _fetch(self, path: Path) -> None:
         source = self._source
@@ -89,29 +110,30 @@ class ListReader:
             ) from error
 
     def _rows(self, path: Path, after_row: int) -> Iterator[Row]:
-        form, address = self._source.format, self._source.path
+        form, address, zipped = self._source.format, self._source.path, self._source.uri.endswith(".gz")
+        if self.holds_items and form in ("csv", "parquet"):
+            return item_rows(path, form, address, after_row, zipped=zipped)
         if form == "parquet":
             return table_rows(path, form, address, after_row)
-        return text_rows(path, form, address, zipped=self._source.uri.endswith(".gz"))
+        return text_rows(path, form, address, zipped=zipped)
 
-    def _parsed(self, name: str, number: int, rows: Iterator[Row], after: Place) -> Iterator[tuple[Place, Entry]]:
-        column = self._source.path if self._source.format in ("csv", "parquet") else ""
+    def _parsed(
+        self, name: str, number: int, rows: Iterator[Row], after: Place, parse: Callable[[Any], T]
+    ) -> Iterator[tuple[Place, T]]:
         row = 0
         try:
             for index, (row, value) in enumerate(rows):
                 place = (number, index + 1 if self._source.format in ("json", "jsonl") else row)
                 if place <= after:
                     continue
-                entry = entry_of(value, column)
-                self.buckets.add(split_uri(entry.uri)[0])
-                yield place, entry
+                yield place, parse(value)
         except RowError as error:
             row = error.row or row
             raise PlanError(f"the list {name}{f', row {row}' if row else ''}: {error}") from error
 
 
-class ListedObjects:
-    """The objects of a list as candidates: what the list does not say of them is asked for, several at a time."""
+class Listed:
+    """The rows of a list as candidates: what the list does not say of objects is asked for, several at a time."""
 
     def __init__(self, reader: ListReader, store: ObjectStore, options: RunOptions) -> None:
         self._reader, self._store, self._options = reader, store, options
@@ -121,8 +143,12 @@ class ListedObjects:
         return split_uri(uri)[1]
 
     def candidates(self, at: Position) -> Iterator[Candidate]:
-        """All objects behind a position; where slices are left to plan, their object first."""
+        """All objects, or items, behind a position; where slices are left to plan, their object first."""
         file, row = map(int, (at.after or "0:0").split(":"))
+        if self._reader.holds_items:
+            for place, item in self._reader.items((file, row)):
+                yield Candidate(f"{place[0]}:{place[1]}", "", None, item=item)
+            return
         entries = self._reader.entries((file, row - 1) if at.slices else (file, row))
         while batch := list(islice(entries, HEADS_AT_ONCE)):
             unknown = [(entry.uri, self._version(entry)) for _, entry in batch if self._must_ask(entry)]

@@ -15,7 +15,7 @@ from sparklet.fanout.inventory.found import (
     Found,
 )
 from sparklet.fanout.inventory.globs import Filter
-from sparklet.fanout.inventory.lists import ListedObjects, ListReader
+from sparklet.fanout.inventory.lists import Listed, ListReader
 from sparklet.fanout.inventory.sources import AllVersions, CurrentObjects, Source
 from sparklet.model import InputObject, Position, RunOptions
 from sparklet.ports import ObjectInfo, ObjectStore
@@ -42,7 +42,7 @@ class Inventory:
         What is taken in: patterns on the key below the folder (on the file name of a single object, on the whole key
         of a listed one), time of change, versions, empty objects.
     lists
-        Where there are any, an object that is named twice is planned once.
+        An object that is named twice is planned once, an item as often as it is listed.
     planned
         What lies in shards already, for whoever continues a plan with lists.
     done
@@ -64,8 +64,8 @@ class Inventory:
     ) -> None:
         folders = AllVersions if options.all_versions else CurrentObjects
         self._sources: list[Source] = [folders(store, given) for given in inputs]
-        self._sources += [ListedObjects(reader, store, options) for reader in lists]
-        self._has_lists = bool(lists)
+        self._sources += [Listed(reader, store, options) for reader in lists]
+        self._finds_duplicates = any(not reader.holds_items for reader in lists)
         self._options, self._planned, self._done, self._told = options, planned, done, told
         self._filter = Filter(options.include, options.exclude)
         self.archived_names: list[str] = []
@@ -82,12 +82,14 @@ class Inventory:
         Where slices of an object are still to be planned, that object comes first, once more and whole.
         """
         with ExitStack() as files:
-            seen = files.enter_context(self._seen(position)) if self._has_lists else None
+            seen = files.enter_context(self._seen(position)) if self._finds_duplicates else None
             done = files.enter_context(self._done()) if self._done else None
             for number in range(position.source, len(self._sources)):
                 source = self._sources[number]
                 for each in source.candidates(position if number == position.source else Position(number)):
-                    if each.info and self._takes(source, each, each.info, seen, done):
+                    if each.item:
+                        yield Found(each.item, Position(number, each.after), self._filter.snapshot())
+                    elif each.info and self._takes(source, each, each.info, seen, done):
                         yield Found(_item(each.info), Position(number, each.after), self._filter.snapshot())
                     elif not each.info:
                         self._leaves_out(each, each.reason)

@@ -39,12 +39,17 @@ def text_rows(file: Path, form: str, path: str, zipped: bool) -> Iterator[Row]:
         raise RowError(f"it cannot be unzipped behind this row: {error}; write the list anew", row) from error
 
 
-def csv_rows(file: Path, columns: Sequence[str], zipped: bool) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file without a header."""
+def csv_rows(file: Path, columns: Sequence[str] | None, zipped: bool) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file without a header; with ``columns`` None its first row names them."""
     for row, cells in text_rows(file, "csv", "*", zipped):
-        if len(cells) != len(columns):
+        if columns is None:
+            columns = cells
+            if len({*columns, ""}) <= len(columns):
+                raise RowError(f"each column needs a name of its own: {', '.join(columns)[:400]}", row)
+        elif len(cells) != len(columns):
             raise RowError(f"it has {len(cells)} columns, not {len(columns)} ({', '.join(columns)})", row)
-        yield row, dict(zip(columns, cells, strict=True))
+        else:
+            yield row, dict(zip(columns, cells, strict=True))
 
 
 def _lines(text: TextIO, _: str) -> Iterator[Row]:

@@ -10,8 +10,12 @@ from sparklet.errors import PlanError
 BATCH_ROWS = 8192
 
 
-def table_rows(file: Path, form: str, address: str = "", after_row: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+def table_rows(
+    file: Path, form: str, address: str | None = "", after_row: int = 0
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a Parquet or ORC file behind ``after_row``, with only the columns that say something of an object.
+
+    ``address`` names one more that says where it is; None: all columns.
 
     Raises
     ------
@@ -29,7 +33,7 @@ def table_rows(file: Path, form: str, address: str = "", after_row: int = 0) -> 
         ) from error
     row = after_row
     try:
-        for row, batch in (_parquet if form == "parquet" else _orc)(file, plain(address), after_row):
+        for row, batch in (_parquet if form == "parquet" else _orc)(file, address, after_row):
             for number, values in enumerate(batch.to_pylist(), start=row + 1):
                 if number > after_row:
                     yield number, values
@@ -37,7 +41,7 @@ def table_rows(file: Path, form: str, address: str = "", after_row: int = 0) -> 
         raise RowError(f"it cannot be read as {form}: {str(error).splitlines()[0]}", row) from error
 
 
-def _parquet(file: Path, address: str, after_row: int) -> Iterator[tuple[int, Any]]:
+def _parquet(file: Path, address: str | None, after_row: int) -> Iterator[tuple[int, Any]]:
     """Batches, each with the number of rows before it; row groups that lie before ``after_row`` are not read."""
     from pyarrow.parquet import ParquetFile
 
@@ -54,7 +58,7 @@ def _parquet(file: Path, address: str, after_row: int) -> Iterator[tuple[int, An
             row += rows
 
 
-def _orc(file: Path, address: str, after_row: int) -> Iterator[tuple[int, Any]]:
+def _orc(file: Path, address: str | None, after_row: int) -> Iterator[tuple[int, Any]]:
     """Batches in the same way, stripe by stripe."""
     from pyarrow.orc import ORCFile
 
@@ -70,6 +74,8 @@ def _orc(file: Path, address: str, after_row: int) -> Iterator[tuple[int, Any]]:
             row += batch.num_rows
 
 
-def _columns(names: list[str], address: str) -> list[str]:
-    wanted = [name for name in names if plain(name) in KNOWN_NAMES or plain(name) == address]
+def _columns(names: list[str], address: str | None) -> list[str]:
+    if address is None:
+        return names
+    wanted = [name for name in names if plain(name) in {*KNOWN_NAMES, plain(address)}]
     return wanted or names  # so that the error can say which there are

@@ -28,7 +28,6 @@ from sparklet.fanout.machines.waves import Wave, hand_out
 from sparklet.fanout.reporting.summary import tolerated_failures
 from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import RUN_ID, Counts, Dispatch, Failure, Notice, Run, RunState, ShardState
-from sparklet.settings import StepSettings
 
 TOLERANCE_EXCEEDED = "ToleranceExceeded"
 INLINE_WAVES = 2  # an inline Map adds some ten events a shard and try to the history, a distributed one six in all
@@ -37,8 +36,8 @@ CAUSE_CHARACTERS = 32_768  # what Step Functions keeps of a cause
 Answer = dict[str, Any]
 
 
-def take_step(at: Deployment, settings: StepSettings, event: Any) -> Answer:
-    """Do the step that an event names.
+def take_step(at: Deployment, map_concurrency: int, event: Any) -> Answer:
+    """Do the step that an event names; a Map that it hands shards out to has ``map_concurrency`` children at once.
 
     Raises
     ------
@@ -52,14 +51,14 @@ def take_step(at: Deployment, settings: StepSettings, event: Any) -> Answer:
     step = STEPS.get(_text(event, "step"))
     if step is None:
         raise EventError(f"there is no step {_text(event, 'step')[:40]!r}; there are {', '.join(STEPS)}")
-    return step(at, settings, event)
+    return step(at, map_concurrency, event)
 
 
-def _check(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -> Answer:
+def _check(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
     return _told(at, check(at, _run_id(event)), event)
 
 
-def _wave(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -> Answer:
+def _wave(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
     """Check, then hand out what is PENDING."""
     run_id, number = _run_id(event), _count(event, "wave")
     if (run := at.ledger.get_run(run_id)).dispatch is not Dispatch.MAP:
@@ -80,7 +79,7 @@ def _wave(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -> A
         "key": wave.key,
         "items": [json.loads(ref.to_body()) for ref in wave.items] if how == "inline" else [],
         "wave": number + 1,
-        "max_concurrency": settings.map_concurrency,
+        "max_concurrency": map_concurrency,
         "tolerated_failures": _failures_left(run, counts, wave),
     }
 
@@ -91,7 +90,7 @@ def _failures_left(run: Run, counts: Counts, wave: Wave) -> int:
     return wave.count if tolerated is None else max(0, tolerated - counts.failed)
 
 
-def _record(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -> Answer:
+def _record(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
     """Write down why an execution failed, and tell it; the run goes on without it."""
     run_id = _run_id(event) if event.get("run_id") else ""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", _text(event, "execution").rpartition(":")[2])[-120:] or "unnamed"
@@ -109,7 +108,7 @@ def _record(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) ->
     return {"run_id": run_id, "recorded": uri}
 
 
-def _give_up(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -> Answer:
+def _give_up(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
     """PENDING → FAILED, if the ledger too says that more has failed than the run puts up with."""
     run_id, reason = _run_id(event), _text(event, "reason")
     counts, run = at.ledger.count(run_id), at.ledger.get_run(run_id)
@@ -118,10 +117,10 @@ def _give_up(at: Deployment, settings: StepSettings, event: Mapping[str, Any]) -
         failure = Failure(TOLERANCE_EXCEEDED, f"not done: more shards failed than the run tolerates ({reason})", False)
         for record in at.ledger.shards(run_id, ShardState.PENDING):
             at.measure(SHARDS_FAILED, at.ledger.abandon(record, failure))
-    return _check(at, settings, event)
+    return _check(at, map_concurrency, event)
 
 
-STEPS: Mapping[str, Callable[[Deployment, StepSettings, Mapping[str, Any]], Answer]] = {
+STEPS: Mapping[str, Callable[[Deployment, int, Mapping[str, Any]], Answer]] = {
     "check": _check,
     "wave": _wave,
     "record": _record,

@@ -85,4 +85,4 @@ def _shown(shard: Shard, options: RunOptions) -> str:
     weight = shard_weight(shard, options.compression_factor)
     weighed = f", weighed {weight / MIB:,.0f} MiB" if weight != shard.size_bytes else ""
     others = f" and {len(shard.objects) - 1} more" if len(shard.objects) > 1 else ""
-    return f"{shard.objects[0].uri}{others} ({shard.size_bytes / MIB:,.0f} MiB{weighed})"
+    return f"{shard.objects[0].name}{others} ({shard.size_bytes / MIB:,.0f} MiB{weighed})"

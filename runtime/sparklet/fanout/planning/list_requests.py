@@ -2,20 +2,20 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError, SettingsError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.inventory import ListReader, list_format
 from sparklet.fanout.inventory.lists import FORMATS
-from sparklet.model import ListSource
+from sparklet.model import ListSource, RunOptions
 from sparklet.ports import ObjectStore
 from sparklet.s3_uri import SCHEME
 
 
 @dataclass(frozen=True, slots=True)
 class ListRequest:
-    """A list of objects that a user gives as input.
+    """A list of objects, or of plain items, that a user gives as input.
 
     Parameters
     ----------
@@ -27,12 +27,35 @@ class ListRequest:
         lines | csv | json | jsonl | parquet | s3-inventory; "": by the name of ``source``.
     path
         Where the addresses are: a column's name or number, or a path such as ``data.files[*].uri``; "": by their names.
+        Of items: the column or path whose values they are; "": whole rows.
+    items
+        Its rows name no objects: each is an item, which a script finds in ``job.items``.
     """
 
     source: str
     body: bytes | None = None
     format: str = ""
     path: str = ""
+    items: bool = False
+
+
+def refuse_mixed(lists: Sequence[ListRequest], inputs: Sequence[str], options: RunOptions) -> None:
+    """PlanError if a run of items has other inputs too, or options that choose among objects."""
+    if not any(given.items for given in lists):
+        return
+    if inputs or not all(given.items for given in lists):
+        raise PlanError("a run's input is items or objects, not both: start a run for each")
+    of_objects = {
+        "incremental": options.incremental,
+        "include": options.include,
+        "exclude": options.exclude,
+        "since": options.modified_since_s,
+        "versions": options.all_versions,
+        "group by": options.group_by,
+        "split": options.split,
+    }
+    if given := [name for name, value in of_objects.items() if value]:
+        raise PlanError(f"items are no objects, so a run of items has no option {', '.join(given)}: leave that out")
 
 
 def resolve_list(store: ObjectStore, given: ListRequest) -> ListSource:
@@ -46,12 +69,14 @@ def resolve_list(store: ObjectStore, given: ListRequest) -> ListSource:
     form = given.format or ("lines" if given.source == "-" else list_format(given.source))
     if form not in FORMATS:
         raise SettingsError(f"the list format {form!r} is none; it must be one of {', '.join(FORMATS)}")
+    if given.items and form == "s3-inventory":
+        raise PlanError(f"{given.source} is an S3 Inventory, which lists objects: give it as a list, not as items")
     if given.body is not None:
         if form == "s3-inventory":
             raise PlanError(
                 f"the manifest {given.source} lies here, apart from its checksum; give its s3:// address instead"
             )
-        return ListSource(given.source, form, given.path)
+        return ListSource(given.source, form, given.path, items=given.items)
     scheme, _, rest = given.source.partition("://")
     if scheme not in ("s3", "s3a", "s3n"):
         raise PlanError(f"the list {given.source} can only be read from s3:// here")
@@ -59,7 +84,7 @@ def resolve_list(store: ObjectStore, given: ListRequest) -> ListSource:
         info = store.head(f"{SCHEME}{rest}")
     except ObjectNotFoundError as error:
         raise PlanError(f"the list {given.source} is not there; check its spelling") from error
-    return ListSource(info.uri, form, given.path, info.etag)
+    return ListSource(info.uri, form, given.path, info.etag, given.items)
 
 
 def readers(store: ObjectStore, requests: Sequence[ListRequest], sources: Sequence[ListSource]) -> Iterator[ListReader]:
@@ -74,7 +99,7 @@ def stored_at(at: Deployment, run_id: str, index: int, given: ListRequest, sourc
         return source
     zipped = ".gz" if given.source.endswith(".gz") else ""
     name = f"lists/{index}-{hashlib.sha256(given.body).hexdigest()[:16]}.{source.format}{zipped}"
-    return ListSource(at.run_uri(run_id, name), source.format, source.path)
+    return replace(source, uri=at.run_uri(run_id, name))
 
 
 def keep_lists(at: Deployment, requests: Sequence[ListRequest], sources: Sequence[ListSource]) -> None:

@@ -12,7 +12,14 @@ from sparklet.errors import PlanError, RunExistsError
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.inventory import buckets_of, open_inventory, refuse_other_regions, resolve_inputs
 from sparklet.fanout.planning.follow_up_ids import FOLLOW_UP_ID
-from sparklet.fanout.planning.list_requests import ListRequest, keep_lists, readers, resolve_list, stored_at
+from sparklet.fanout.planning.list_requests import (
+    ListRequest,
+    keep_lists,
+    readers,
+    refuse_mixed,
+    resolve_list,
+    stored_at,
+)
 from sparklet.fanout.planning.outputs import refuse_outputs
 from sparklet.fanout.planning.scripts import ScriptFiles, keep_script, read_script, script_name
 from sparklet.fanout.planning.turns import refuse_another_open, take_turn
@@ -101,6 +108,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         raise PlanError(
             "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
         )
+    refuse_mixed(request.lists, request.inputs, request.options)
     run_id = _run_id(at, request)
     request = replace(
         request,
@@ -290,7 +298,7 @@ def _same_lists(known: Run, request: RunRequest) -> bool:
     if len(known.lists) != len(request.lists):
         return False
     for source, given in zip(known.lists, request.lists, strict=True):
-        if source.path != given.path or (given.format and given.format != source.format):
+        if (source.path, source.items) != (given.path, given.items) or (given.format and given.format != source.format):
             return False
         if given.body is None and source.uri != f"{SCHEME}{given.source.partition('://')[2]}":
             return False

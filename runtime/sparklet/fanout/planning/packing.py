@@ -1,4 +1,4 @@
-"""Objects into shards: by bytes, by count, and by group."""
+"""Objects, or items, into shards: by bytes, by count, and by group."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from sparklet.fanout.inventory import Found
 from sparklet.model import Position, RunOptions, Shard
 
 PREFIX = "prefix"
+MAX_ITEMS_BYTES = 1024 * 1024  # of the items of one shard, which a worker hands to the script at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ def pack_shards(found: Iterable[Found], options: RunOptions, first_number: int =
     ----------
     options
         ``target_bytes``: weighed bytes a shard may hold, a larger object gets its own shard;
-        ``max_objects``: objects a shard may hold; ``group_by``: objects of different groups share none.
+        ``max_objects``: objects or items a shard may hold; ``group_by``: objects of different groups share none.
     first_number
         Number of the first shard.
     """
@@ -37,7 +38,8 @@ def pack_shards(found: Iterable[Found], options: RunOptions, first_number: int =
     held_bytes, held_group, number = 0, "", first_number
     for each in found:
         weight, group = each.item.weighed_bytes(options.compression_factor), group_of(each.item.uri)
-        full = len(held) == options.max_objects or held_bytes + weight > options.target_bytes
+        most_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if each.item.item else options.target_bytes
+        full = len(held) == options.max_objects or held_bytes + weight > most_bytes
         if held and (full or group != held_group):
             yield _packed(number, held)
             number, held, held_bytes = number + 1, [], 0

@@ -9,6 +9,7 @@ The event's keys are the command line's options with underscores, as JSON::
 ``{"run_id": "daily-7"}`` alone: the answer says whether the plan is sealed, so whoever asks repeats that until it is.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -34,7 +35,7 @@ SPARE_S = 30.0  # for what comes after the last part, and for an answer
 
 KEYS = frozenset(
     {
-        *("script", "inputs", "output", "run_id", "name", "py_files", "args", "params", "lists"),
+        *("script", "inputs", "output", "run_id", "name", "py_files", "args", "params", "lists", "items"),
         *("include", "exclude", "since", "incremental", "versions", "keep_empty", "archived", "other_region"),
         *("requester_pays", "role", "shard_size", "max_objects", "group_by", "compression_factor", "split"),
         *("max_shard_size", "oversize", "max_attempts", "tolerate", "rate"),
@@ -94,7 +95,7 @@ def run_request(event: Any, request_id: str) -> RunRequest:
         uri, of_event = object_and_key(given.of_kind(OF_EVENT, Mapping, "an object", {}), outputs)
         inputs, key = (uri,), "" if given.text("run_id") else of_event  # a machine's own key is of its execution
     if not inputs and not lists:
-        raise EventError("the request names no input; give folders or objects as inputs, or lists of objects as lists")
+        raise EventError("the request names no input; give folders or objects as inputs, lists as lists, or items")
     request = RunRequest(
         script=script,
         inputs=inputs,
@@ -223,15 +224,23 @@ class _Given(Given):
         return Dispatch(text)
 
     def lists(self) -> tuple[ListRequest, ...]:
-        return tuple(_list_request(each) for each in self.of_kind("lists", list, "a list", []))
+        """Those that lie in S3, then the request's own items."""
+        lists = [_list_request(each) for each in self.of_kind("lists", list, "a list", [])]
+        if items := self.of_kind("items", list, "a list", []):
+            lists.append(ListRequest("items", json.dumps(items).encode(), "json", items=True))
+        return tuple(lists)
 
 
 def _list_request(given: Any) -> ListRequest:
-    """``"s3://…"``, or ``{"source": "s3://…", "format": "csv", "path": "key"}``."""
+    """``"s3://…"``, or ``{"source": "s3://…", "format": "csv", "path": "key", "items": false}``."""
     document = {"source": given} if isinstance(given, str) else given
-    texts = isinstance(document, Mapping) and all(isinstance(value, str) for value in document.values())
-    if not texts or not document.keys() <= {"source", "format", "path"} or "source" not in document:
-        raise EventError("each of lists must be an s3:// address, or an object of the texts source, format and path")
+    kinds = {"source": str, "format": str, "path": str, "items": bool}
+    fits = isinstance(document, Mapping) and all(type(value) is kinds.get(key) for key, value in document.items())
+    if not fits or "source" not in document:
+        raise EventError(
+            "each of lists must be an s3:// address, or an object of the texts source, format and path, and items "
+            "(true or false)"
+        )
     if not document["source"].startswith(SCHEME):
         raise EventError(f"the list {document['source']!r} must lie in S3: s3://…")
     return ListRequest(**document)

@@ -9,7 +9,7 @@ from sparklet.fanout.inventory import Found, Inventory, ListReader, refuse_overl
 from sparklet.fanout.inventory.digests import Digests
 from sparklet.fanout.inventory.found import EMPTY
 from sparklet.fanout.planning.fitting import is_oversize
-from sparklet.fanout.planning.list_requests import ListRequest, readers, resolve_list
+from sparklet.fanout.planning.list_requests import ListRequest, readers, refuse_mixed, resolve_list
 from sparklet.fanout.planning.local_files import local_files
 from sparklet.fanout.planning.packing import pack_shards
 from sparklet.fanout.planning.slicing import slice_objects
@@ -58,6 +58,7 @@ def preview(
     PlanError
         If an input is not usable, or nothing is left to plan.
     """
+    refuse_mixed(lists, inputs, options)
     remote = [given for given in inputs if "://" in given]
     resolved = iter(resolve_inputs(store, remote) if remote or not (inputs or lists) else ())
     refuse_overlap([_local_address(given) for given in inputs if "://" not in given])
@@ -93,7 +94,7 @@ def _seen(shards: Iterable[Shard], options: RunOptions) -> PlanPreview | None:
         {},
         slices,
         largest.number,
-        largest.objects[0].uri,
+        largest.objects[0].name,
         oversize,
     )
 

@@ -37,7 +37,7 @@ def refuse_unplannable(
     if first is None:
         raise nothing_to_plan(name, inventory.skipped)
     for reader in () if whole else lists:
-        deque(reader.entries(), maxlen=0)
+        reader.read_all()
     if not options.other_region:
         refuse_other_regions(store, {bucket for reader in lists for bucket in reader.buckets})
 

@@ -138,7 +138,7 @@ def _named(text: str, run: Run, record: ShardRecord) -> str:
 
 def _first_object(at: Deployment, record: ShardRecord) -> str:
     try:
-        return planned_shard(at, record).objects[0].uri
+        return planned_shard(at, record).objects[0].name
     except (ObjectStoreError, PlanError, IndexError):
         return ""
 
