@@ -20,7 +20,8 @@ MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_
 def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) -> dict[str, Any]:
     """The event of a shard; ``output_uri`` is a folder of the attempt's own."""
     uris = shard.inputs
-    event = {
+    items = [] if uris else shard.items  # a shard has either
+    return {
         "sparklet": {
             "run": run.run_id,
             "shard": record.number,
@@ -31,8 +32,8 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
         "input_path": uris[0] if len(uris) == 1 else None,
         "output_path": output_uri,
         "params": dict(run.params),
+        **({"items": items} if items else {}),
     }
-    return {**event, "items": shard.items} if shard.items else event
 
 
 def with_local_inputs(event: Mapping[str, Any], uris: Sequence[str]) -> dict[str, Any]:
@@ -51,6 +52,8 @@ def needs_staging(item: InputObject, access: Access, cross_region: Collection[st
 
     ``cross_region`` are buckets of other regions.
     """
+    if item.item:
+        return False
     if item.slice or item.version_id or access.requester_pays or access.role_arn or misread(item.uri):
         return True
     return bool(cross_region) and split_uri(item.uri)[0] in cross_region

@@ -171,6 +171,8 @@ class ClaimedShard:
         else:
             try:
                 result = self.claims.executor.execute(self._execution(), self.attempt)
+                if result.answer:
+                    self._store_answer(result)
                 result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
                 self._keep_answer(result)
             except SparkletError:
@@ -182,6 +184,17 @@ class ClaimedShard:
         self.lease.check()
         self.output.publish(self._files, self.lease.check)
         return result
+
+    def _store_answer(self, result: ShardResult) -> None:
+        """Store the script's answer under this attempt's name: it counts once the ledger names the attempt."""
+        record = self.record
+        body = json.dumps({"shard": record.number, "answer": result.answer[0]}, separators=(",", ":")).encode()
+        if len(body) > MAX_ANSWER_BYTES:
+            raise EventError(
+                f"the script's answer has {len(body):,} bytes as JSON, and a run keeps at most {MAX_ANSWER_BYTES:,} of "
+                "each shard: write it to job.output"
+            )
+        self.claims.store.put(f"s3://{self.claims.bucket}/runs/{record.run_id}/{record.answer_file}", body)
 
     def _won_before(self) -> tuple[ShardResult, Sequence[str]]:
         record = self.record
