@@ -174,7 +174,6 @@ class ClaimedShard:
                 if result.answer:
                     self._store_answer(result)
                 result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
-                self._keep_answer(result)
             except SparkletError:
                 self.output.discard()
                 raise
@@ -204,19 +203,6 @@ class ClaimedShard:
                 f"what the winning attempt wrote is gone from {self.output.staged}; start another run for it"
             )
         return ShardResult(record.rows, record.output_bytes, record.outputs), files
-
-    def _keep_answer(self, result: ShardResult) -> None:
-        """Store the script's answer under this attempt's name: it counts once the ledger names the attempt."""
-        if not result.answer:
-            return
-        record = self.record
-        body = json.dumps({"shard": record.number, "answer": result.answer[0]}, separators=(",", ":")).encode()
-        if len(body) > MAX_ANSWER_BYTES:
-            raise EventError(
-                f"the script's answer has {len(body):,} bytes as JSON, and a run keeps at most {MAX_ANSWER_BYTES:,} of "
-                "each shard: write it to job.output"
-            )
-        self.claims.store.put(f"s3://{self.claims.bucket}/runs/{record.run_id}/{record.answer_file}", body)
 
     def _execution(self) -> Execution:
         run, record = self.run, self.record
