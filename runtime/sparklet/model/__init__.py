@@ -9,7 +9,7 @@
 All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compressed) bytes (``_bytes``).
 """
 
-from sparklet.model.executions import (
+from sparklet.model.services import (
     INLINE_MOST,
     LONGEST_NAME,
     ExecutionState,
@@ -17,7 +17,6 @@ from sparklet.model.executions import (
     execution_name,
     successor,
 )
-from sparklet.model.notices import Notice
 from sparklet.model.options import Access, Key, RunOptions
 from sparklet.model.runs import Dispatch, ListSource, NextRun, Run, RunState, ScriptRef, check_script
 from sparklet.model.shards import (
@@ -41,7 +40,7 @@ from sparklet.model.shards import (
     ledger_bucket,
     ledger_bucket_count,
 )
-from sparklet.model.tasks import TASK_ID, TaskRecord
+from sparklet.model.tasks import TASK_ID, Notice, TaskRecord
 
 __all__ = [
     "ANSWERS",

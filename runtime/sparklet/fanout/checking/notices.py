@@ -12,8 +12,7 @@ from sparklet.fanout.checking.follow_ups import checked, next_run
 from sparklet.fanout.checking.manifest import MANIFEST
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.planning.follow_up_ids import is_check
-from sparklet.fanout.reporting.figures import figures
-from sparklet.fanout.reporting.summary import Summary, summarize
+from sparklet.fanout.reporting.summary import Summary, figures, summarize
 from sparklet.model import Notice, Run
 
 NOTIFY_WITHIN_S = 24 * 3600.0  # a notice that cannot be sent for so long is not sent any more
