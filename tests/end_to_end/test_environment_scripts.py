@@ -29,11 +29,10 @@ def test_an_invoked_script_finds_what_env_says(user: User, runner: str) -> None:
     assert "batchItemFailures" not in failed.out
 
 
-@pytest.mark.parametrize("runner", ["warm", "submit"])
-def test_each_shard_of_a_run_finds_its_own_paths(user: User, runner: str) -> None:
+def test_each_shard_of_a_run_finds_its_own_paths(user: User) -> None:
     where = ["--input", str(user.inputs(2)), "--output", str(user.home / "out"), "--max-objects", "1"]
 
-    done = user.types("run", SCRIPT, *where, "--runner", runner, "--env", "REGION=eu-west-1", "--json")
+    done = user.types("run", SCRIPT, *where, "--env", "REGION=eu-west-1", "--json")
 
     assert done.code == 0, done.err + done.out
     assert rows_of(user.home / "out") == every_row(2)

@@ -24,27 +24,6 @@ def test_a_run_brings_every_row_home_and_leaves_nothing_behind(user: User) -> No
     eventually(lambda: not user.processes(), what="no process, no JVM is left")
 
 
-def test_failures_are_counted_named_and_redriven_without_doing_finished_shards_again(user: User) -> None:
-    inputs = user.inputs(4)
-    arguments = user.run_arguments(inputs, "--param", "fail_on=002.csv", "--max-attempts", "1", "--keep")
-
-    failed = user.types(*arguments)
-    before = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
-    repaired = user.home / "repaired.py"
-    repaired.write_text(COPY_ROWS.read_text().replace('"fail_on"', '"never"'))
-    redriven = user.types("redrive", "test-run", "--script", str(repaired), "--json")
-    after = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
-
-    assert failed.code == 2
-    (cause,) = failed.document["failures"]
-    assert (cause["error_class"], cause["shards"]) == ("ValueError", 1)
-    assert "002.csv is not to my taste" in cause["example"]
-    assert redriven.code == 0, redriven.err
-    assert redriven.document["generation"] == 1
-    assert [s["attempt_id"] for s in after if s["shard"] != 2] == [s["attempt_id"] for s in before if s["shard"] != 2]
-    assert rows_of(user.home / "out") == every_row(4)
-
-
 def test_the_fate_of_one_object_and_the_list_of_runs_can_be_asked_for(user: User) -> None:
     done = user.types(*user.run_arguments(user.inputs(2), "--keep", "--via", "inline"))
     uri = done.document["inputs"][0] + "001.csv"
