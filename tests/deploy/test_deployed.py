@@ -7,7 +7,6 @@ buckets is asserted of the template itself (``test_templates``, ``tests/unit/tem
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,8 @@ from sparklet.local.control import ACCOUNT, REGION
 from sparklet.local.environment import adopted, of_client
 from sparklet.local.local_template import load_template, localise, to_json
 from tests.deploy.recorded_stack import PARAMETERS as EVERYTHING
-from tests.functional.local.conftest import eventually
+from tests.stand_ins.formation import Stack, deploy
 from tests.stand_ins.ministack import ministack
-from tests.stand_ins.template_in_s3 import template_url
 
 pytestmark = pytest.mark.stack
 
@@ -47,13 +45,8 @@ CHOSEN = {
 DEFAULTS = {"ImageUri": "local", "FunctionTimeoutS": "900", "MaximumConcurrency": "50"}
 
 
-@dataclass(frozen=True)
-class Deployed:
+class Deployed(Stack):
     """A stack as the services show it."""
-
-    name: str
-    ids: dict[str, str]  # logical id → physical id
-    outputs: dict[str, str]
 
     def queue(self, logical_id: str) -> dict[str, str]:
         client: Any = boto3.Session().client("sqs")
@@ -80,34 +73,19 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def deploy(name: str, parameters: dict[str, str]) -> Deployed:
-    formation: Any = boto3.Session().client("cloudformation")
-    formation.create_stack(
-        StackName=name,
-        TemplateURL=template_url(to_json(localise(load_template(), parameters, {}, {}))),
-        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-        Tags=[{"Key": "application", "Value": "sparklet"}],
-    )
-
-    def stack() -> Any:
-        return formation.describe_stacks(StackName=name)["Stacks"][0]
-
-    eventually(lambda: not stack()["StackStatus"].endswith("_IN_PROGRESS"))
-    assert stack()["StackStatus"] == "CREATE_COMPLETE", formation.describe_stack_events(StackName=name)
-    resources = formation.describe_stack_resources(StackName=name)["StackResources"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack()["Outputs"]}
-    return Deployed(name, {r["LogicalResourceId"]: r["PhysicalResourceId"] for r in resources}, outputs)
+def deployed(name: str, parameters: dict[str, str]) -> Deployed:
+    stack = deploy(name, to_json(localise(load_template(), parameters, {}, {})), parameters)
+    return Deployed(stack.name, stack.ids, stack.outputs)
 
 
 @pytest.fixture(scope="module")
 def chosen(account: None) -> Deployed:
-    return deploy("chosen", CHOSEN)
+    return deployed("chosen", CHOSEN)
 
 
 @pytest.fixture(scope="module")
 def plain(account: None) -> Deployed:
-    return deploy("plain", DEFAULTS)
+    return deployed("plain", DEFAULTS)
 
 
 def test_without_a_stream_nothing_reads_one_and_nothing_outside_is_allowed(plain: Deployed) -> None:
