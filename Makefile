@@ -26,9 +26,10 @@ demo: venv ## The real NYC flights of 2013 through the whole path, checked indep
 
 test: check pytest ## check, then every test; ARGS goes to pytest
 
-# Two at a time: half of the time tests wait for processes and deadlines. A file's tests stay together, they share a stand-in.
+# Two at a time: half of the time tests wait for processes and deadlines. A file's tests stay together, they share a
+# stand-in. In the order of their names: the long ones of contract and functional come first, the short ones of unit last.
 pytest: venv ## The tests alone, ARGS as above (ARGS='-n 0' one after the other)
-	@$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 image: venv ## Build the container image, without a Docker daemon (ARGS=--help: what can be chosen)
 	@$(RUN) docker/build.py $(ARGS)
@@ -37,20 +38,20 @@ image: venv ## Build the container image, without a Docker daemon (ARGS=--help: 
 test-image: deploy-venv ## The built image under Lambda's conditions (make image first; REQUIRE_IMAGE=1: skip nothing)
 	@$(RUN) -m pytest -n 0 -m "container and not campaign" tests/container $(ARGS)
 
-# Two at a time: one file leads every function through its calls, the others build and look.
+# Two at a time, in the order of their names: one file builds with SAM, meanwhile the other leads every function through
+# its calls.
 validate: deploy-venv ## The templates: rules, sam validate, policies, sam build and invoke (REQUIRE_IMAGE=1: skip nothing)
-	@$(RUN) -m pytest -n 2 --dist loadfile -m validate tests/deploy $(ARGS)
+	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m validate tests/deploy $(ARGS)
 
 check: venv ## Format, lint, types, import rules, templates: the same as CI
 	@failed=; \
+	$(RUN) -m mypy $(wildcard requirements runtime spark_scripts benchmarks tests) & types=$$!; \
 	$(RUN) -m ruff format --check . || failed+=" format"; \
 	$(RUN) -m ruff check . || failed+=" lint"; \
-	$(RUN) -m mypy $(wildcard requirements runtime spark_scripts benchmarks tests) || failed+=" types"; \
-	MYPYPATH=docker $(RUN) -m mypy docker/archive.py docker/build.py docker/compile_java.py docker/fetch.py docker/training_job.py || failed+=" docker"; \
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache || failed+=" imports"; \
-	for template in $(wildcard sam/*.yaml); do \
-		$(RUN) -c 'from cfnlint.runner.cli import main; main()' "$$template" && echo "cfn-lint $$template: ok" || failed+=" $$template"; \
-	done; \
+	$(RUN) -c 'from cfnlint.runner.cli import main; main()' $(wildcard sam/*.yaml) && echo "cfn-lint: ok" || failed+=" templates"; \
+	wait $$types || failed+=" types"; \
+	MYPYPATH=docker $(RUN) -m mypy docker/archive.py docker/build.py docker/compile_java.py docker/fetch.py docker/training_job.py || failed+=" docker"; \
 	[ -z "$$failed" ] && echo "check ok" || { echo "check failed:$$failed"; exit 1; }
 
 format: venv ## Format the code and repair what ruff can

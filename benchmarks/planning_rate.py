@@ -11,13 +11,10 @@ listing, packing and checkpoints cost nothing.
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,6 +35,7 @@ from sparklet.fanout.planning.planner import plan
 from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import RunOptions, ShardRecord, ShardRef
 from sparklet.worker.measuring import memory_peak_mb
+from tests.stand_ins.ministack import ministack
 
 RAW = "raw"
 QUESTION = "How fast are shards planned, compared with a raw client that does the same writes?"
@@ -162,35 +160,9 @@ def _prepare(endpoint: str, objects: int) -> None:
 @contextmanager
 def stand_in(folder: Path) -> Iterator[str]:
     """A ministack of this benchmark's own, in memory; its endpoint."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     os.environ |= {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
-    environment = {**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "TMPDIR": str(folder)}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ministack"], env=environment, cwd=folder, stdout=log, stderr=log
-        )
-    try:
-        _wait_for(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def _wait_for(endpoint: str, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(300):
-        if process.poll() is not None:
-            break
-        try:
-            urllib.request.urlopen(f"{endpoint}/_ministack/health", timeout=2).close()
-            return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit("ministack did not start")
+    with ministack(folder) as endpoint:
+        yield endpoint
 
 
 if __name__ == "__main__":

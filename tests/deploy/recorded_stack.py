@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
@@ -21,17 +18,14 @@ from sparklet.cli.environment import jar_cache
 from sparklet.clock import SystemClock
 from sparklet.fanout.deployment import Deployment
 from sparklet.local.control import ACCOUNT, REGION
-from sparklet.local.environment import adopted, of_client, of_host
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.local.local_template import Template, load_template, localise, to_json
 from tests.deploy.policies import Call
-from tests.functional.local.conftest import eventually
-from tests.stand_ins.ministack import free_port
-from tests.stand_ins.template_in_s3 import template_url
+from tests.stand_ins.enforcing import enforcing_ministack
+from tests.stand_ins.formation import deploy
 
 ROOT = Path(__file__).resolve().parents[2]
-RECORDER = "tests.stand_ins.recording_ministack"
 STACK = "sparklet"
 OF_WORKERS = (
     "SPARKLET_SCRATCH",
@@ -126,23 +120,9 @@ class RecordedStack:
 @contextmanager
 def recorded_stack(folder: Path) -> Iterator[RecordedStack]:
     """Everything running and deployed; this process has the account's own credentials meanwhile."""
-    port, records = free_port(), folder / "calls.jsonl"
-    client = {**of_client(f"http://127.0.0.1:{port}", ""), "AWS_ACCESS_KEY_ID": "test"}
-    del client["AWS_SESSION_TOKEN"]
-    own = {"AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0"}
-    env = {**of_host(), **client, **own, **worker_environment(folder), "TMPDIR": str(folder), "LOG_LEVEL": "WARNING"}
-    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), env["PYTHONPATH"]])
-    command = [sys.executable, "-m", RECORDER, str(records)]
-    with open(folder / "aws.log", "wb") as log:
-        server = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
-    try:
-        with adopted(client):
-            eventually(lambda: _answers(server, folder / "aws.log"))
-            _prepare()
-            yield _deploy(folder, records)
-    finally:
-        server.terminate()
-        server.wait()
+    with enforcing_ministack(folder, worker_environment(folder)) as (_, records):
+        _prepare()
+        yield _deploy(records)
 
 
 def worker_environment(folder: Path) -> dict[str, str]:
@@ -159,15 +139,6 @@ def worker_environment(folder: Path) -> dict[str, str]:
         "SPARKLET_CORES": "2",
         "SPARKLET_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -Xshare:auto",
     }
-
-
-def _answers(server: subprocess.Popen[bytes], log: Path) -> bool:
-    assert server.poll() is None, log.read_text()[-2000:]
-    try:
-        boto3.Session().client("cloudformation").list_stacks()
-    except (BotoCoreError, ClientError):
-        return False
-    return True
 
 
 def _prepare() -> None:
@@ -189,34 +160,12 @@ def _document(statement: dict[str, Any]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-def _deploy(folder: Path, records: Path) -> RecordedStack:
-    formation, functions = boto3.Session().client("cloudformation"), boto3.Session().client("lambda")
-    template = load_template()
-    worker_env = dict.fromkeys(OF_WORKERS, "")
-    formation.create_stack(
-        StackName=STACK,
-        TemplateURL=template_url(to_json(localise(template, PARAMETERS, {}, worker_env))),
-        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in PARAMETERS.items()],
-        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-    )
-    stack: Any = eventually(lambda: _ended(formation))
-    assert stack["StackStatus"] == "CREATE_COMPLETE", _failures(formation)
+def _deploy(records: Path) -> RecordedStack:
+    template, functions = load_template(), boto3.Session().client("lambda")
+    stack = deploy(STACK, to_json(localise(template, PARAMETERS, {}, dict.fromkeys(OF_WORKERS, ""))), PARAMETERS)
     for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
         functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)  # functions are called by name
     events = boto3.Session().client("events")
     for rule in events.list_rules()["Rules"]:
         events.disable_rule(Name=rule["Name"])
-    resources: Any = formation.describe_stack_resources(StackName=STACK)["StackResources"]
-    names = {found["LogicalResourceId"]: found["PhysicalResourceId"] for found in resources}
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    return RecordedStack(template, outputs, names, records)
-
-
-def _ended(formation: Any) -> Any:
-    (stack,) = formation.describe_stacks(StackName=STACK)["Stacks"]
-    return None if stack["StackStatus"].endswith("_IN_PROGRESS") else stack
-
-
-def _failures(formation: Any) -> list[str]:
-    events = formation.describe_stack_events(StackName=STACK)["StackEvents"]
-    return [str(event.get("ResourceStatusReason")) for event in events if event["ResourceStatus"].endswith("FAILED")]
+    return RecordedStack(template, stack.outputs, stack.ids, records)

@@ -24,7 +24,7 @@ from sparklet.local.environment import adopted, of_client
 from tests.container.built_image import BuiltImage, NotHereError, built_image
 from tests.container.conftest import REQUIRED
 from tests.deploy.podman_api import changed, on_gateway, podman_api
-from tests.deploy.templates import PATHS, ROOT
+from tests.deploy.templates import ROOT
 from tests.stand_ins.ministack import ministack
 
 SAM = ROOT / ".venv-deploy" / "bin" / "sam"
@@ -137,13 +137,6 @@ def test_sam_packs_what_every_user_may_read_whatever_the_checkout_was(tmp_path: 
         assert {entry.filename: entry.external_attr >> 16 & 0o777 for entry in packed.infolist()} == {
             "package/module.py": 0o644
         }
-
-
-@pytest.mark.parametrize("template", PATHS, ids=lambda path: path.name)
-def test_sam_and_its_linter_find_nothing(template: Path, folder: Path) -> None:
-    with or_skipped():
-        told = Sam(folder, {}).run("validate", "--lint", "--template", str(template))
-    assert "is a valid SAM Template" in told
 
 
 def test_a_build_asks_for_the_images_timestamp_and_nothing_else_is_changed() -> None:

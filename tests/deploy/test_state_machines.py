@@ -57,6 +57,11 @@ def test_the_validator_finds_nothing(node: str, file: Path, tmp_path: Path) -> N
     ("state", "change"),
     [
         ("Wait", {"SecondsPath": "wait_s"}),
+        ("Wait", {"Next": "Nowhere"}),
+        (
+            "Follow",
+            {"Choices": [{"Variable": "$.x", "IsPresent": True, "Next": "Verdict"}]},
+        ),  # StartNext is never reached
         ("Succeeded", {"Type": "Success"}),
         ("Batch", {"ResultPath": None, "Resource": "lambda"}),
         ("Ended", {"Choices": []}),

@@ -22,15 +22,19 @@ def test_from_a_failure_to_its_repair_and_from_a_cancel_to_the_end(user: User) -
     assert (cause["error_class"], cause["count"], cause["shards"]) == ("ValueError", 1, "2")
     assert cause["example_file"] == str(inputs / "002.csv")
     assert cause["script_line"] == 17
+    before = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
     log = user.types("logs", "test-run", "2").out
     assert "about to fail" in log and "doing 002.csv" in log and "doing 001.csv" not in log
 
-    # WHEN that command is typed with a repaired script, THEN the run is whole
+    # WHEN that command is typed with a repaired script, THEN the run is whole, and no finished shard was done again
     repaired = user.home / "repaired.py"
     repaired.write_text(COPY_ROWS.read_text().replace('"fail_on"', '"never"'))
     command = [*shlex.split(cause["redrive"])[1:], "--cause", "to my taste", "--script", str(repaired), "--json"]
     redriven = user.types(*command)
     assert redriven.code == 0, redriven.err
+    assert redriven.document["generation"] == 1
+    after = user.types("status", "test-run", "--shards", "--json").document["shard_list"]
+    assert [s["attempt_id"] for s in after if s["shard"] != 2] == [s["attempt_id"] for s in before if s["shard"] != 2]
     assert rows_of(user.home / "out") == every_row(4)
 
     cancel_and_redrive(user)

@@ -12,14 +12,13 @@ SCRIPT = str(SCRIPTS / "from_the_environment.py")
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("runner", ["warm", "submit"])
-def test_an_invoked_script_finds_what_env_says(user: User, runner: str) -> None:
+def test_an_invoked_script_finds_what_env_says(user: User) -> None:
     inputs, event = user.inputs(1), user.home / "kinesis.json"
     event.write_text(json.dumps({"Records": [kinesis("1")], "output_path": "s3://evil/"}))
     where = ["--env", f"input_path={inputs / '000.csv'}", "--env", f"output_path={user.home / 'out' / 'a'}"]
 
-    done = user.types("invoke", SCRIPT, "--event", str(event), "--runner", runner, *where)
-    failed = user.types("invoke", SCRIPT, "--event", str(event), "--runner", runner, *where[:2])
+    done = user.types("invoke", SCRIPT, "--event", str(event), "--keep", *where)
+    failed = user.types("invoke", SCRIPT, "--event", str(event), *where[:2])
 
     assert done.code == 0, done.err
     assert done.document["state"] == "SUCCEEDED"
@@ -29,11 +28,10 @@ def test_an_invoked_script_finds_what_env_says(user: User, runner: str) -> None:
     assert "batchItemFailures" not in failed.out
 
 
-@pytest.mark.parametrize("runner", ["warm", "submit"])
-def test_each_shard_of_a_run_finds_its_own_paths(user: User, runner: str) -> None:
+def test_each_shard_of_a_run_finds_its_own_paths(user: User) -> None:
     where = ["--input", str(user.inputs(2)), "--output", str(user.home / "out"), "--max-objects", "1"]
 
-    done = user.types("run", SCRIPT, *where, "--runner", runner, "--env", "REGION=eu-west-1", "--json")
+    done = user.types("run", SCRIPT, *where, "--env", "REGION=eu-west-1", "--json")
 
     assert done.code == 0, done.err + done.out
     assert rows_of(user.home / "out") == every_row(2)

@@ -3,26 +3,15 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from sparklet.local.stack import LocalStack, StackOptions
-from sparklet.model import ShardState
 from tests.end_to_end.conftest import User, answer, eventually, every_row, rows_of
 from tests.end_to_end.test_runs import logs
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 SHORT = ("--timeout", "45")  # so that the lease of a killed worker is over soon
-
-
-@contextmanager
-def beside(user: User) -> Iterator[LocalStack]:
-    """The stack that a running command uses."""
-    with LocalStack.attach(StackOptions(state_dir=user.state, processing=False)) as stack:
-        yield stack
 
 
 def test_a_worker_killed_in_mid_shard_loses_nothing(user: User) -> None:
@@ -41,24 +30,6 @@ def test_a_worker_killed_in_mid_shard_loses_nothing(user: User) -> None:
     assert rows_of(user.home / "out") == every_row(5)
 
 
-def test_every_message_delivered_twice_does_every_shard_once(user: User) -> None:
-    process = user.start(
-        *user.run_arguments(user.inputs(6), "--param", "slow_on=000.csv", "--param", "slow_s=4", "--keep")
-    )
-    eventually(lambda: "doing 000.csv" in logs(user), 120, "a shard is being done")
-
-    with beside(user) as stack:
-        ledger, queue = stack.deployment().ledger, stack.deployment().queue
-        queue.send([record.ref.to_body() for record in ledger.shards.list("test-run")])
-        done = answer(process)
-        records = list(ledger.shards.list("test-run"))
-
-    assert done.code == 0, done.err
-    assert [record.attempts for record in records] == [1] * 6
-    assert {record.state for record in records} == {ShardState.SUCCEEDED}
-    assert rows_of(user.home / "out") == every_row(6)
-
-
 def test_everything_outside_the_workers_down_for_ten_seconds_loses_nothing(user: User) -> None:
     """Ledger, queue and object store do not answer; the workers, the planner's client and the checker wait."""
     process = user.start(*user.run_arguments(user.inputs(6), "--param", "slow_on=001.csv", "--param", "slow_s=3"))
@@ -75,16 +46,3 @@ def test_everything_outside_the_workers_down_for_ten_seconds_loses_nothing(user:
     assert done.code == 0, done.err
     assert done.document["shards"]["succeeded"] == 6
     assert rows_of(user.home / "out") == every_row(6)
-
-
-def test_a_hanging_script_is_ended_and_its_shard_alone_fails(user: User) -> None:
-    arguments = user.run_arguments(
-        user.inputs(4), "--timeout", "45", "--max-attempts", "1", "--param", "slow_on=003.csv", "--param", "slow_s=600"
-    )
-
-    done = user.types(*arguments)
-
-    assert done.code == 2
-    (cause,) = done.document["failures"]
-    assert (cause["error_class"], cause["example_shard"]) == ("DeadlineExceededError", 3)
-    assert rows_of(user.home / "out") == every_row(3)

@@ -101,7 +101,7 @@ def test_the_bare_wheel_helps_previews_and_examines(bare: Environment) -> None:
 
 
 def test_a_missing_extra_is_named_with_the_command_that_mends_it(bare: Environment) -> None:
-    run = "sparklet run job.py --input in --output out --max-objects 1 --json"
+    run = "sparklet run job.py --input in --output out --max-objects 1 --workers 1 --json"
 
     refused = bare.types(run)
     remedy = shlex.split(refused.stderr.rpartition(": ")[2])

@@ -1,4 +1,4 @@
-"""What figures rest on: all that a run cost is counted, wrong output is no result, the page says what was found."""
+"""Published figures: every cost of a run counts, wrong output is no result, page and README show the results."""
 
 import json
 import subprocess
@@ -10,30 +10,17 @@ from typing import Any
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from benchmarks import process_tree
-from benchmarks.comparison import SPARKLET, Case, Run, as_text, document, rounds
+from benchmarks.comparison import SPARKLET, Case, Run, as_text, document
 from benchmarks.facts import ROOT
 from benchmarks.process_tree import MemoryPeak
-from benchmarks.report import page
+from benchmarks.readme import with_speed
+from benchmarks.report import PAGE, README, committed, page
 from benchmarks.rivals import SparkSubmit, parameters
 from benchmarks.workload import NAMES, ROWS, Job, WrongOutputError, check_groups, jobs
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass"
-
-
-def case(name: str = "csv_to_parquet", ours_s: float = 1.0, theirs_s: float = 30.0, runs: int = 3) -> Case:
-    found = Case(name, ["plain", "tuned"])
-    found.add(SPARKLET, *[Run(ours_s, ours_s, 100.0)] * runs)
-    found.add("plain", Run(theirs_s, theirs_s, 200.0))
-    found.add("tuned", Run(theirs_s / 2, theirs_s / 2, 200.0))
-    return found
-
-
-def no_plot(found: Any, path: Path) -> bool:
-    return False
 
 
 # --- the document ---
@@ -51,38 +38,18 @@ def test_a_ratio_is_the_rivals_median_over_ours() -> None:
     assert len(told[SPARKLET]["runs"]) == 3
 
 
-def test_further_rivals_have_ratios_of_their_own() -> None:
-    assert case().document()["further_ratios"] == {"tuned": {"wall": 15.0, "cpu": 15.0}}
-
-
-@pytest.mark.parametrize(("runs", "is_told"), [(19, False), (20, True)])
-def test_a_tail_is_told_only_of_enough_runs(runs: int, is_told: bool) -> None:
-    assert ("wall_p99_s" in case(runs=runs).document()[SPARKLET]) is is_told
-
-
-names = st.text(st.characters(codec="utf-8"), max_size=20)
-
-
-@given(names, st.lists(st.dictionaries(names, st.integers() | names), max_size=3))
-def test_the_text_is_the_document(name: str, runs: list[dict[str, Any]]) -> None:
-    found = {"name": "x", "cases": [{"case": "y", "sparklet": {"runs": runs}}, {"note": name}]}
-
-    assert json.loads(as_text(found)) == found
-
-
 def test_a_document_names_no_folder_of_the_machine(tmp_path: Path) -> None:
     command = [str(tmp_path / "bin" / "java"), "-cp", f"{tmp_path}/jars/*", "-Xmx1g", "SparkSubmit"]
     rival = SparkSubmit("tuned", command, {}, tmp_path)
 
-    text = as_text(document("cold", "How long?", {"rivals": parameters([rival])}, [case()]))
+    found = Case("hello", ["tuned"])
+    for side in (SPARKLET, "tuned"):
+        found.add(side, Run(1, 1, 1))
+
+    text = as_text(document("cold", "How long?", {"rivals": parameters([rival])}, [found]))
 
     assert "java -Xmx1g SparkSubmit" in text
     assert not [folder for folder in (str(tmp_path), str(ROOT), str(Path.home())) if folder in text]
-
-
-def test_there_are_as_many_rounds_as_fit_and_never_less_than_asked_for() -> None:
-    assert list(rounds(0, least=3)) == [0, 1, 2]
-    assert next(number for number in rounds(3600, least=1) if number == 5) == 5
 
 
 # --- what a run cost ---
@@ -204,20 +171,17 @@ def test_a_renewed_table_is_another_and_empty(tmp_path: Path) -> None:
     assert after == job.event("plain")  # all sides append to it
 
 
-# --- the page ---
+# --- what is published ---
 
 
-def test_the_page_says_which_targets_were_reached_and_which_were_not() -> None:
-    cold = [case("cold, csv_to_parquet", ours_s=10), case("cold, hello", ours_s=5)]
-    told = page([document("starts", "How long?", {}, cold)], no_plot)
+def test_the_page_is_generated_from_the_results() -> None:
+    def drawn(found: Any, path: Path) -> bool:
+        return path.exists()
 
-    assert "| cold, csv_to_parquet | ≥ 4.5× | **3.0×, missed** |  | 3.0× |" in told
-    assert "| cold, hello | ≥ 4.5× | 6.0× |  | 6.0× |" in told
-    assert "| warm, hudi_append | ≥ 7× | not measured |  | not measured |" in told
+    assert PAGE.read_text() == page(committed(), drawn)
 
 
-def test_every_side_of_every_case_has_a_line() -> None:
-    told = page([document("size", "How large?", {"cores": 2}, [case("10 MB"), case("50 MB")])], no_plot)
+def test_the_readmes_figures_are_those_of_the_results() -> None:
+    text = README.read_text()
 
-    assert told.count("| plain | 30 |") == told.count("| tuned | 15 |") == 2
-    assert "- cores: 2" in told
+    assert with_speed(text, committed()) == text

@@ -83,11 +83,6 @@ def test_runs_that_differ_as_a_whole_are_told(pair: tuple[Path, Path]) -> None:
     assert [each.partition(" is ")[0] for each in differences(*pair)] == ["the run: Status", "the run: Rows"]
 
 
-def test_a_smaller_run_is_told(tmp_path: Path, pair: tuple[Path, Path]) -> None:
-    told = list(differences(pair[0], kept(tmp_path / "small", Dispatch.MAP, shards=4)))
-    assert "shard 4 is in one of them only" in told and any("ItemCounts" in each for each in told)
-
-
 def test_a_shard_in_two_files_is_no_manifest(pair: tuple[Path, Path]) -> None:
     change(pair[0] / "FAILED_0.json", lambda shards: shards.append({"Shard": 1}))
     with pytest.raises(ValueError, match="shard 1 is in two result files"):

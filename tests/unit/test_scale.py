@@ -1,13 +1,12 @@
 """``make scale`` finds what is lost and what is doubled, and meets the same shards with the same faults again."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from benchmarks.scale.account import Account, Executions, account, unexplained
 from benchmarks.scale.faults import Faults
-from benchmarks.scale.notes import BACK, DIED, EXECUTED, TOLD, Note, Notes, read_notes
+from benchmarks.scale.notes import BACK, DIED, EXECUTED, TOLD, Note
 from sparklet.model import ShardRecord, ShardState
 
 COUNT = 4
@@ -112,14 +111,6 @@ def test_exactly_those_fail_that_are_meant_to() -> None:
     assert of(to_fail=frozenset({3})).wrong
 
 
-def test_notes_come_back_as_they_were_written(tmp_path: Path) -> None:
-    notes = Notes(tmp_path, "worker")
-    notes.add(EXECUTED, 7, "a s3://in/with a space")
-    notes.add(TOLD, 7, "a")
-
-    assert list(read_notes(tmp_path)) == [Note(EXECUTED, 7, "a s3://in/with a space"), Note(TOLD, 7, "a")]
-
-
 def test_faults_are_as_many_as_asked_for_and_the_same_for_the_same_seed() -> None:
     faults, again, other = Faults(1, 0.01), Faults(1, 0.01), Faults(2, 0.01)
     crashed = [shard for shard in range(5_000) if faults.crash(shard)]
@@ -129,11 +120,3 @@ def test_faults_are_as_many_as_asked_for_and_the_same_for_the_same_seed() -> Non
     assert crashed != [shard for shard in range(5_000) if other.crash(shard)]
     assert {faults.crash(shard) for shard in crashed} == {"claimed", "executed", "recorded"}
     assert crashed != [shard for shard in range(5_000) if faults.twice(shard)]
-
-
-def test_without_a_share_nothing_happens() -> None:
-    faults = Faults(1, 0.0)
-
-    for shard in range(1_000):
-        assert not any((faults.crash(shard), faults.twice(shard), faults.starved(shard), faults.poisoned(shard)))
-        assert faults.ledger(str(shard)) == ("", 0)

@@ -9,6 +9,8 @@
 All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compressed) bytes (``_bytes``).
 """
 
+from sparklet.model.options import Access, Key, RunOptions
+from sparklet.model.runs import Dispatch, ListSource, NextRun, Run, RunState, ScriptRef, check_script
 from sparklet.model.services import (
     INLINE_MOST,
     LONGEST_NAME,
@@ -17,8 +19,6 @@ from sparklet.model.services import (
     execution_name,
     successor,
 )
-from sparklet.model.options import Access, Key, RunOptions
-from sparklet.model.runs import Dispatch, ListSource, NextRun, Run, RunState, ScriptRef, check_script
 from sparklet.model.shards import (
     ANSWERS,
     RUN_ID,

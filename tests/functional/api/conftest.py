@@ -1,10 +1,7 @@
 """The main template and sam/api.yaml beside it, deployed where policies are enforced."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -17,13 +14,10 @@ import boto3
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import BotoCoreError, ClientError
 
-from sparklet.local.environment import adopted, of_client, of_host
 from sparklet.local.local_template import load_template, localise, parse_template, to_json
-from tests.functional.local.conftest import eventually
-from tests.stand_ins.ministack import free_port
-from tests.stand_ins.template_in_s3 import template_url
+from tests.stand_ins.enforcing import enforcing_ministack
+from tests.stand_ins.formation import deploy
 
 ROOT = Path(__file__).resolve().parents[3]
 PROBES = Path(__file__).with_name("probes")
@@ -113,47 +107,20 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("api")
     (folder / "shown").mkdir()
     (folder / "scratch").mkdir()
-    endpoint = f"http://127.0.0.1:{free_port()}"
     client.cache_clear()
-    client_env = {**of_client(endpoint, ""), "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "only the root's"}
-    del client_env["AWS_SESSION_TOKEN"]
-    own = {
-        "AUTH": "true",
-        "BIND_HOST": "127.0.0.1",
-        "GATEWAY_PORT": endpoint.rpartition(":")[2],
-        "IOT_MTLS_ENABLED": "0",
-    }
     of_worker = {"SHOWN": str(folder / "shown"), "SPARKLET_SCRATCH": str(folder / "scratch")}
-    env = {**of_host(), **client_env, **own, **of_worker, "TMPDIR": str(folder), "LOG_LEVEL": "WARNING"}
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROBES), str(ROOT), env.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "tests.stand_ins.recording_ministack", str(folder / "calls.jsonl")]
-    with open(folder / "aws.log", "wb") as log:
-        server = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
-    try:
-        with adopted(client_env):
-            eventually(_answers)
-            yield _deploy(endpoint, folder)
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _answers() -> bool:
-    try:
-        client("cloudformation").list_stacks()
-    except (BotoCoreError, ClientError):
-        return False
-    return True
+    with enforcing_ministack(folder, of_worker, PROBES) as (endpoint, _):
+        yield _deploy(endpoint, folder)
 
 
 def _deploy(endpoint: str, folder: Path) -> Deployed:
     topic, heard = _topic()
     parameters = {**MAIN, "NoticeTopicArn": topic}
     template = localise(load_template(), parameters, {"WorkerFunction": "api_probes.worker"}, {"SPARKLET_SCRATCH": ""})
-    main = stack("sparklet", to_json(template), parameters)
+    main = deploy("sparklet", to_json(template), parameters).outputs
     job = f"s3://{main['BucketName']}/scripts/job.py"
     client("s3").put_object(Bucket=main["BucketName"], Key="scripts/job.py", Body=JOB.encode())
-    api = stack("sparklet-api", api_body(), API)
+    api = deploy("sparklet-api", api_body(), API).outputs
     _validate(api["RestApiId"])
     key = client("apigateway").get_api_key(apiKey=api["ApiKeyId"], includeValue=True)["value"]
     return Deployed(endpoint, {**main, "job": job}, api, topic, heard, folder, key)
@@ -176,27 +143,6 @@ def api_body() -> str:
     template = parse_template((ROOT / "sam" / "api.yaml").read_text())
     template["Resources"]["TaskMapping"]["Properties"]["ScalingConfig"]["MaximumConcurrency"] = 2
     return to_json(template)
-
-
-def stack(name: str, body: str, parameters: Mapping[str, str], update: bool = False) -> dict[str, str]:
-    """Create or update a stack; its outputs."""
-    formation = client("cloudformation")
-    (formation.update_stack if update else formation.create_stack)(
-        StackName=name,
-        TemplateURL=template_url(body),
-        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-    )
-
-    def ended() -> Any:
-        (found,) = formation.describe_stacks(StackName=name)["Stacks"]
-        return None if found["StackStatus"].endswith("_IN_PROGRESS") else found
-
-    found = eventually(ended)
-    events = formation.describe_stack_events(StackName=name)["StackEvents"]
-    why = [event.get("ResourceStatusReason") for event in events if event["ResourceStatus"].endswith("FAILED")]
-    assert found["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE"), why
-    return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
 
 
 def _topic() -> tuple[str, str]:

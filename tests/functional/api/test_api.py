@@ -12,8 +12,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.functional.api.conftest import API, Deployed, api_body, client, stack
+from tests.functional.api.conftest import API, Deployed, api_body, client
 from tests.functional.local.conftest import eventually
+from tests.stand_ins.formation import deploy
 
 pytestmark = pytest.mark.stack
 
@@ -207,7 +208,7 @@ def test_invocations_have_their_limits_and_destinations_once_they_are_named(depl
         "OnFailureArn": heard,
     }
 
-    stack("sparklet-api", api_body(), {**API, **wanted}, update=True)
+    deploy("sparklet-api", api_body(), {**API, **wanted}, update=True)
 
     worker, alias = deployed.main["WorkerFunctionName"], deployed.main["WorkerAliasName"]
     config = client("lambda").get_function_event_invoke_config(FunctionName=worker, Qualifier=alias)
@@ -219,7 +220,7 @@ def test_invocations_have_their_limits_and_destinations_once_they_are_named(depl
 
 
 def test_signed_requests_pass_and_no_others_once_access_is_by_iam(gateway: Any, deployed: Deployed) -> None:
-    stack("sparklet-api", api_body(), {**API, "Access": "IAM"}, update=True)
+    deploy("sparklet-api", api_body(), {**API, "Access": "IAM"}, update=True)
 
     assert deployed.request("PUT", "/tasks/signed", asking(deployed)).status == 403
     assert deployed.request("PUT", "/tasks/signed", asking(deployed), key=deployed.key).status == 403

@@ -92,18 +92,6 @@ def test_the_end_of_a_run_is_made_good_by_the_next_check(after_effect: bool) -> 
     assert len(worlds) > 50
 
 
-def test_a_checker_killed_again_and_again_gets_there() -> None:
-    world = Followed()
-    for at_call in range(1, 500):
-        try:
-            to_the_end(world, Fault(at_call, after_effect=bool(at_call % 2)).deployment(world.at))
-        except KilledError:
-            continue
-        if world.ledger.runs.get("run-1").notified_s is not None:
-            break
-    assert_followed(world)
-
-
 @AFTER
 def test_a_failed_check_fails_the_run_wherever_the_checker_dies(after_effect: bool) -> None:
     def judged(world: World, at: Deployment) -> None:

@@ -71,17 +71,6 @@ def test_a_planner_of_lists_killed_anywhere_and_started_again_plans_everything_o
     assert killed > 40
 
 
-def test_a_planner_of_lists_killed_again_and_again_gets_there() -> None:
-    world = fresh()
-    for at_call in range(1, 500):
-        try:
-            plan_it(Fault(at_call, after_effect=bool(at_call % 2)).deployment(world.at))
-        except KilledError:
-            continue
-        break
-    assert_whole(world)
-
-
 def plan_incremental(at: Deployment) -> object:
     options = RunOptions(max_objects=2, incremental=True)
     return plan(at, new_run(at, World().request(run_id="run-2", options=options)).run_id, part_shards=2)

@@ -14,7 +14,6 @@ from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.fanout.checking.checker import check
-from sparklet.fanout.checking.dead_letters import Disposition, consume
 from sparklet.fanout.checking.redrive import redrive
 from sparklet.fanout.deployment import Deployment
 from sparklet.fanout.machines.steps import take_step
@@ -138,19 +137,6 @@ def test_a_run_is_judged_and_followed_and_told_though_its_checker_dies_again_and
     assert (follower.parent, follower.object_count) == ("run-1", 12)
 
 
-def test_a_planner_killed_at_many_places_plans_everything_once(at: Deployment) -> None:
-    for at_call in range(3, 200, 7):
-        try:
-            faulty = Fault(at_call, after_effect=bool(at_call % 2)).deployment(at)
-            plan(faulty, new_run(faulty, request(at)).run_id, part_shards=2)
-        except KilledError:
-            continue
-        break
-    assert planned(at) == [f"s3://{at.bucket}/in/{n:03d} ü.csv" for n in range(OBJECTS)]
-    assert work(at) == list(range(12))
-    assert check(at, "run-1").run.state is RunState.SUCCEEDED
-
-
 def test_lost_messages_are_sent_again_and_the_time_limit_ends_what_is_left(at: Deployment, clients: AwsClients) -> None:
     plan(at, new_run(at, request(at, time_limit_s=3600.0)).run_id)
     for _ in range(12):
@@ -166,18 +152,6 @@ def test_lost_messages_are_sent_again_and_the_time_limit_ends_what_is_left(at: D
     report = check(at, "run-1")
     assert report.run.state is RunState.FAILED
     assert report.counts == Counts(succeeded=10, failed=2)
-
-
-def test_letters_are_told_apart(at: Deployment) -> None:
-    plan(at, new_run(at, request(at)).run_id)
-    letters = list(at.queue.receive(10))
-    fates = [consume(at, letter) for letter in letters]
-    assert set(fates) == {Disposition.SENT_AGAIN}
-    for _ in range(2):
-        assert consume(at, letters[0]) is Disposition.SENT_AGAIN
-    assert consume(at, letters[0]) is Disposition.FAILED
-    assert consume(at, letters[0]) is Disposition.DROPPED
-    assert at.ledger.shards.count("run-1") == Counts(pending=11, failed=1)
 
 
 def test_batches_alone_bring_a_run_to_its_end(at: Deployment) -> None:

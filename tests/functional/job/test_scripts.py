@@ -87,14 +87,6 @@ def test_csv_to_parquet_runs_by_itself(tmp_path: Path, people: Path, monkeypatch
 # csv_to_parquet
 
 
-def test_a_schema_gives_types(jvm: WarmJvm, tmp_path: Path, people: Path) -> None:
-    schema = "schema=id INT, name STRING, born INT"
-    done = jvm.run("csv_to_parquet.py", "--input", people, "--output", tmp_path / "out", "--param", schema)
-
-    assert done.returncode == 0, done.stderr
-    assert rows_of(tmp_path / "out") == [(1, "Ada", 1815), (2, "Émilie", 1706), (3, None, 1906)]
-
-
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
@@ -167,16 +159,6 @@ def test_a_run_is_judged_by_what_it_wrote(jvm: WarmJvm, tmp_path: Path, required
     assert done.returncode == (1 if cause else 0), done.stderr
     assert cause in done.stderr
     assert not (tmp_path / "none").exists()
-
-
-def test_small_files_become_few_and_no_row_is_lost(jvm: WarmJvm, tmp_path: Path) -> None:
-    shards_of(tmp_path / "out", *(f"({n}, 'n{n}')" for n in range(12)))
-    done = jvm.run("compact.py", "--input", tmp_path / "out" / "*" / "*.parquet", "--output", tmp_path / "compact")
-
-    assert done.returncode == 0, done.stderr
-    assert reported(done.stderr)["rows"] == 12
-    assert rows_of(tmp_path / "compact") == [(n, f"n{n}") for n in range(12)]
-    assert len(list((tmp_path / "compact").glob("*.parquet"))) == 1
 
 
 # wordcount

@@ -72,23 +72,6 @@ def test_a_message_that_always_fails_becomes_a_dead_letter_and_reaches_its_consu
     eventually(lambda: is_empty(stack.info.dlq_url))
 
 
-def test_queues_are_configured_as_the_template_says(stack: LocalStack) -> None:
-    queue, dlq = attributes(stack.info.queue_url), attributes(stack.info.dlq_url)
-
-    assert queue["VisibilityTimeout"] == str(6 * 3)
-    assert queue["MessageRetentionPeriod"] == "345600"
-    assert json.loads(queue["RedrivePolicy"]) == {"deadLetterTargetArn": dlq["QueueArn"], "maxReceiveCount": "5"}
-    assert dlq["MessageRetentionPeriod"] == "1209600"
-
-
-def test_the_ledgers_table_has_its_index(stack: LocalStack) -> None:
-    table = boto3.Session().client("dynamodb").describe_table(TableName=stack.info.ledger_table)["Table"]
-
-    (index,) = table["GlobalSecondaryIndexes"]
-    assert index["IndexName"] == "open-index"
-    assert [key["AttributeName"] for key in index["KeySchema"]] == ["pk", "open"]
-
-
 def test_noise_on_the_workers_own_descriptors_does_not_break_the_conversation(lab: Lab, stack: LocalStack) -> None:
     send(stack, "noise", "noise")
 

@@ -13,6 +13,7 @@ import pytest
 from sparklet.local.local_template import parse_template, to_json
 from sparklet.local.stack import LocalStack
 from tests.functional.local.conftest import eventually, make_lab
+from tests.stand_ins.formation import deploy
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -67,25 +68,9 @@ class Stack:
         found = self.client("stepfunctions").list_executions(stateMachineArn=machine)["executions"]
         return [each["executionArn"] for each in found]
 
-    def deploy(self, name: str, **parameters: str) -> dict[str, str]:
+    def deploy(self, name: str, **parameters: str) -> Mapping[str, str]:
         """A stack of sam/schedule.yaml beside the main one; its outputs."""
-        formation = self.client("cloudformation")
-        formation.create_stack(
-            StackName=name,
-            TemplateBody=to_json(parse_template((ROOT / "sam" / "schedule.yaml").read_text())),
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-            Capabilities=["CAPABILITY_IAM"],
-        )
-
-        def ended() -> Any:
-            (found,) = formation.describe_stacks(StackName=name)["Stacks"]
-            return None if found["StackStatus"].endswith("_IN_PROGRESS") else found
-
-        found = eventually(ended)
-        events = formation.describe_stack_events(StackName=name)["StackEvents"]
-        why = [event.get("ResourceStatusReason") for event in events if event["ResourceStatus"].endswith("FAILED")]
-        assert found["StackStatus"] == "CREATE_COMPLETE", why
-        return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+        return deploy(name, to_json(parse_template((ROOT / "sam" / "schedule.yaml").read_text())), parameters).outputs
 
 
 @pytest.fixture(scope="package")

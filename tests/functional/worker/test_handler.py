@@ -96,29 +96,3 @@ def test_of_a_batch_of_messages_only_the_failed_one_comes_back(function: Functio
     told = function.invoke(sqs(one="a", two="poison", three="c"))["answer"]
 
     assert told == {"batchItemFailures": [{"itemIdentifier": "two"}]}
-
-
-def test_an_event_of_almost_6_mb_arrives_whole(function: Function) -> None:
-    big = "x" * 5_800_000
-
-    assert function.invoke({"values": [big]})["answer"]["rows"] == 1
-
-
-def test_a_script_that_cannot_be_fetched_is_an_error_and_no_other_script_runs(function: Function) -> None:
-    function.invoke({"values": ["before"]})
-
-    told = function.invoke({"values": ["after"], "sparklet": {"script": "s3://scripts/jobs/gone.py"}})
-
-    assert told["error"] == "ScriptFetchError"
-    assert "gone.py" in told["message"]
-    assert b"after" not in function.log.read_bytes()
-
-
-def test_a_task_that_hangs_is_ended_and_the_next_one_works(function: Function) -> None:
-    function.store.put("s3://scripts/jobs/hang.py", b"import time\nprint('hanging')\ntime.sleep(600)\n")
-
-    hung = function.invoke({"sparklet": {"script": "s3://scripts/jobs/hang.py"}}, timeout_s=25)
-    after = function.invoke({"values": ["a"]})
-
-    assert hung["error"] == "DeadlineExceededError"
-    assert after["answer"]["rows"] == 1

@@ -172,11 +172,11 @@ print(json.dumps([heavy, threads, "pyspark.sql" in sys.modules, threading.active
 
 def test_a_script_is_run_once_however_soon_it_ends(warm: Bench, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    for number in range(40):
+    for number in range(20):
         code = f"import os\nfile = os.open({str(log)!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n"
         assert warm.run(code + f"os.write(file, b'{number}\\n')\nos._exit({number})").code == number
 
-    assert log.read_text().split() == [str(number) for number in range(40)]
+    assert log.read_text().split() == [str(number) for number in range(20)]
 
 
 def test_random_numbers_differ_from_task_to_task(warm: Bench) -> None:

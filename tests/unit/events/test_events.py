@@ -136,25 +136,6 @@ def test_a_direct_failure_is_raised() -> None:
         answer({"a": 1}, [Outcome(task, ScriptFailedError("s", 1), acknowledged=False)])
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text() | st.sampled_from(["Records", "eventSource", "body"]), inner, max_size=4)
-    ),
-    max_leaves=20,
-)
-
-
-@given(json_values | st.fixed_dictionaries({"Records": st.lists(json_values, max_size=3)}))
-def test_any_json_value_is_tasks_or_an_event_error(event: Any) -> None:
-    try:
-        tasks = parse_event(event)
-    except EventError:
-        return
-    assert all(task.source in Source for task in tasks)
-
-
 @given(
     st.builds(
         ShardRef,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from docker.lock_stacks import Locked, differences, lock_document, requirement_of
-from docker.outdated import Newer, newer, table
+from docker.outdated import Newer, newer
 
 STACK = Path(__file__).parents[3] / "docker" / "stacks" / "spark-3.5.toml"
 TEXT = """\
@@ -94,9 +94,3 @@ def test_newer_is_by_number_within_one_kind_of_version(
 
 def test_nothing_is_newer_than_the_newest() -> None:
     assert newer("x", "2.9.0.post0", ["2.9.0.post0", "2.8.2"]) is None
-
-
-def test_the_table_is_aligned() -> None:
-    assert table([Newer("long:name", "1", "", "10.0")]) == (
-        "             has  same line  newest\n  long:name  1    –          10.0\n"
-    )

@@ -1,7 +1,7 @@
 """What is wrong with a state machine, beyond what asl-validator sees; every finding names its state.
 
-asl-validator (tests/deploy) checks syntax and paths. It lets pass a misspelt InputType, an inline Map with a reader
-and States.ALL before other catchers; and it cannot know what this project asks of every machine.
+asl-validator (tests/deploy) checks syntax, transitions, paths. It lets pass a misspelt InputType, an inline Map with a
+reader and States.ALL before other catchers; and it cannot know what this project asks of every machine.
 """
 
 import json
@@ -12,12 +12,11 @@ from typing import Any
 INPUT_TYPES = {"CSV", "JSON", "JSONL", "MANIFEST", "PARQUET"}
 RETRIED = {"IntervalSeconds", "MaxAttempts", "BackoffRate", "MaxDelaySeconds", "JitterStrategy"}
 OWN_SERVICE = re.compile(r"arn:(aws|\$\{Partition\}):states:::")
-States = Mapping[str, Any]
 
 
 def findings(machine: Mapping[str, Any]) -> list[str]:
     """Everything that is wrong with a machine; nothing if it is as it should be."""
-    return [*_of_scope("the machine", machine), *_of_arns(machine)]
+    return [*_of_scope(machine), *_of_arns(machine)]
 
 
 def placeholders(machine: Mapping[str, Any]) -> set[str]:
@@ -37,30 +36,11 @@ def _within(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*([state["ItemProcessor"]] if "ItemProcessor" in state else []), *state.get("Branches", [])]
 
 
-def _of_scope(where: str, scope: Mapping[str, Any]) -> Iterator[str]:
-    states: States = scope["States"]
-    for name, state in states.items():
-        for target in _targets(state):
-            if target not in states:
-                yield f"{name}: goes to {target}, which is no state of {where}"
+def _of_scope(scope: Mapping[str, Any]) -> Iterator[str]:
+    for name, state in scope["States"].items():
         yield from _of_state(name, state)
         for inner in _within(state):
-            yield from _of_scope(name, inner)
-    yield from (f"{name}: is never reached" for name in states.keys() - _reached(scope["StartAt"], states))
-
-
-def _targets(state: Mapping[str, Any]) -> list[str]:
-    rules = [*state.get("Choices", []), *state.get("Catch", [])]
-    return [each["Next"] for each in rules] + [state[key] for key in ("Next", "Default") if key in state]
-
-
-def _reached(start: str, states: States) -> set[str]:
-    reached, ahead = set[str](), [start]
-    while ahead:
-        if (name := ahead.pop()) in states and name not in reached:
-            reached.add(name)
-            ahead += _targets(states[name])
-    return reached
+            yield from _of_scope(inner)
 
 
 def _of_state(name: str, state: Mapping[str, Any]) -> Iterator[str]:

@@ -2,17 +2,11 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.template.reading import ROLES, ZIPS, as_list, functions, of_type, statements
-
-ROOT = Path(__file__).resolve().parents[3]
-FOR_THE_IMAGE = {"SPARKLET_JARS"}  # set where the jars are: by the image, or by the local stack
-OTHER_SPELLINGS = {"SCRIPT_BUCKET", "SPARK_SCRIPT"}  # of the one script that SCRIPT_LOCATION names
-
+from tests.unit.template.reading import ROLES, as_list, of_type, statements
 
 # --- what lasts ---
 
@@ -32,15 +26,6 @@ def test_the_table_is_the_one_that_the_ledger_creates_in_tests(template: dict[st
 
     assert {key: ledger[key] for key in expected} == expected
     assert ledger["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
-
-
-def test_everything_at_rest_is_encrypted_and_nothing_is_public(template: dict[str, Any]) -> None:
-    bucket = template["Resources"]["Bucket"]["Properties"]
-
-    assert bucket["BucketEncryption"]
-    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
-    for queue in of_type(template, "AWS::SQS::Queue").values():
-        assert queue["SqsManagedSseEnabled"] == {"Fn::If": ["HasKey", {"Ref": "AWS::NoValue"}, True]}
 
 
 def test_a_key_of_ones_own_encrypts_everything_and_every_role_may_use_it(template: dict[str, Any]) -> None:
@@ -109,15 +94,6 @@ def test_no_role_is_allowed_a_wildcard_of_actions_or_of_data(template: dict[str,
             assert "*" not in written or re.search(r'\["\$\{Arn\}/(runs/\*/)?[a-z-]+/\*", ', written), statement
 
 
-@pytest.mark.parametrize("name", ["WorkerFunction", *ZIPS])
-def test_no_role_of_sams_own_making_brings_managed_policies(template: dict[str, Any], name: str) -> None:
-    function = functions(template)[name]
-
-    assert function["Role"] == {"Fn::GetAtt": [name.replace("Function", "Role"), "Arn"]}
-    assert "Policies" not in function
-    assert "ManagedPolicyArns" not in template["Resources"][name.replace("Function", "Role")]["Properties"]
-
-
 def test_what_lambda_looks_for_before_it_makes_something_is_there_by_then(template: dict[str, Any]) -> None:
     resources = template["Resources"]
     of_role = [
@@ -179,14 +155,6 @@ def test_inputs_are_read_with_named_roles_only_and_by_whoever_reads_inputs(templ
 
 
 # --- alarms and outputs ---
-
-
-def test_every_alarm_tells_the_topic_where_there_is_one(template: dict[str, Any]) -> None:
-    alarms = of_type(template, "AWS::CloudWatch::Alarm")
-
-    assert alarms
-    for alarm in alarms.values():
-        assert alarm["AlarmActions"]["Fn::If"][:2] == ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}]]
 
 
 def test_the_outputs_are_those_that_the_command_line_reads(template: dict[str, Any]) -> None:

@@ -30,23 +30,6 @@ REVISED = (
 # --- queues ---
 
 
-def test_visibility_is_six_times_the_timeout_whatever_timeout_is_chosen(template: dict[str, Any]) -> None:
-    allowed = template["Parameters"]["FunctionTimeoutS"]["AllowedValues"]
-
-    assert {int(key): entry["Queue"] for key, entry in template["Mappings"]["VisibilityS"].items()} == {
-        timeout_s: 6 * timeout_s for timeout_s in allowed
-    }
-    queue = template["Resources"]["Queue"]["Properties"]
-    assert queue["VisibilityTimeout"] == {"Fn::FindInMap": ["VisibilityS", {"Ref": "FunctionTimeoutS"}, "Queue"]}
-    assert functions(template)["WorkerFunction"]["Timeout"] == {"Ref": "FunctionTimeoutS"}
-
-
-def test_the_dead_letters_visibility_is_six_times_their_consumers_timeout(template: dict[str, Any]) -> None:
-    dlq = template["Resources"]["DeadLetterQueue"]["Properties"]
-
-    assert dlq["VisibilityTimeout"] == 6 * functions(template)["DlqConsumerFunction"]["Timeout"]
-
-
 def test_dead_letters_are_kept_longer_than_messages(template: dict[str, Any]) -> None:
     queue, dlq = (template["Resources"][name]["Properties"] for name in ("Queue", "DeadLetterQueue"))
 
@@ -235,16 +218,6 @@ def test_what_does_not_go_together_stops_a_deployment(
         return
     with pytest.raises(ValueError, match=refused):
         _evaluate_rules(template, parameters, {})
-
-
-def test_every_parameter_is_described_and_stands_in_one_group(template: dict[str, Any]) -> None:
-    groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
-    grouped = [name for group in groups for name in group["Parameters"]]
-
-    assert sorted(grouped) == sorted(template["Parameters"])
-    for name, definition in template["Parameters"].items():
-        assert definition["Description"], name
-        assert "Default" in definition, name
 
 
 def test_mappings_report_failures_one_by_one(template: dict[str, Any]) -> None:

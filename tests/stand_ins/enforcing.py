@@ -1,0 +1,57 @@
+"""A ministack that enforces policies and writes every decision down; this process has the account's own credentials."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from sparklet.local.environment import adopted, of_client, of_host
+from tests.functional.local.conftest import eventually
+from tests.stand_ins.ministack import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def enforcing_ministack(folder: Path, env: Mapping[str, str], *paths: Path) -> Iterator[tuple[str, Path]]:
+    """Its endpoint, and the file of its records, a line a call.
+
+    Parameters
+    ----------
+    env
+        What its functions find in their environment besides.
+    paths
+        Where their modules lie.
+    """
+    port, records, log = free_port(), folder / "calls.jsonl", folder / "aws.log"
+    endpoint = f"http://127.0.0.1:{port}"
+    client = {**of_client(endpoint, ""), "AWS_ACCESS_KEY_ID": "test"}
+    del client["AWS_SESSION_TOKEN"]
+    own = {"AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0"}
+    own |= {"TMPDIR": str(folder), "LOG_LEVEL": "WARNING"}
+    whole = {**of_host(), **client, **own, **env}
+    whole["PYTHONPATH"] = os.pathsep.join(filter(None, [*map(str, paths), str(ROOT), whole.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "tests.stand_ins.recording_ministack", str(records)]
+    with log.open("wb") as out:
+        server = subprocess.Popen(command, env=whole, cwd=folder, stdout=out, stderr=out)
+
+    def answers() -> bool:
+        assert server.poll() is None, log.read_text()[-2000:]
+        try:
+            boto3.Session().client("cloudformation").list_stacks()
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+    try:
+        with adopted(client):
+            eventually(answers)
+            yield endpoint, records
+    finally:
+        server.terminate()
+        server.wait()
