@@ -19,8 +19,8 @@ HEAD = """# The command line
 <!-- Made from the help of the commands by `make docs`; change it there. -->
 
 `sparklet COMMAND --help` shows the same in the terminal. `sparklet --install-completion` teaches your shell the
-commands and options and, for `RUN`, the runs that you started from this machine. Options may stand before or after arguments;
-what follows `--` goes to the script.
+commands and options and, for `RUN`, the runs that you started from this machine. Options may stand before or after
+arguments; what follows `--` goes to the script.
 
 Results go to standard output, progress and errors to standard error. `--json` writes one JSON document to standard
 output. `--debug` adds the traceback of an error.
