@@ -45,7 +45,7 @@ def reference() -> str:
     counts = Counter(panel for of_command in panels.values() for panel in of_command)
     shared = [panel for panel, count in counts.items() if count > 1 and len(panel[1]) >= MIN_SHARED_OPTIONS]
     parts = [HEAD, _exit_codes(), _contents(commands), SHARED_HEAD]
-    parts += [f"### {title}\n\n" + _table(title, rows) for title, rows in shared]
+    parts += [f"### {title}\n\n" + _list(rows) for title, rows in shared]
     parts += [_command(group, command, panels[command.name], shared) for command in commands]
     return "\n".join(parts)
 
@@ -75,7 +75,7 @@ def _command(group: Any, command: Any, panels: list[Panel], shared: list[Panel])
         "",
     ]
     lines += _arguments([each for each in command.get_params(context) if each.param_type_name == "argument"])
-    lines += [_table(title, rows) for title, rows in panels if (title, rows) not in shared]
+    lines += [_list(rows) for title, rows in panels if (title, rows) not in shared]
     if links := [f"[{title}](#{title.lower().replace(' ', '-')})" for title, rows in panels if (title, rows) in shared]:
         lines += [_prose(f"Further options: {', '.join(links)}."), ""]
     examples = [line for line in command.epilog.split("\n\n") if line.startswith(("sparklet ", "aws "))]
@@ -91,39 +91,39 @@ def _arguments(arguments: list[Any]) -> Iterator[str]:
 
 
 def _panels(parameters: list[Any]) -> list[Panel]:
-    """A command's options by their panels, each option as a row of a table."""
+    """A command's options by their panels, each option as an item of a list."""
     rows: dict[str, list[str]] = {}
     for each in parameters:
         if each.param_type_name == "option" and each.name != "help":
             names = ", ".join(f"`{name}`" for name in each.opts)
             value = "" if each.is_flag else f" `{_value(each)}`"
-            rows.setdefault(each.rich_help_panel or "Options", []).append(f"| {names}{value} | {_cell(each)} |")
+            rows.setdefault(each.rich_help_panel or "Options", []).append(f"- {names}{value}: {_help(each)}")
     return [(title, tuple(of_panel)) for title, of_panel in rows.items()]
 
 
-def _prose(text: str) -> str:
-    return fill(" ".join(text.split()), PROSE_WIDTH, break_long_words=False, break_on_hyphens=False)
+def _prose(text: str, indent: str = "") -> str:
+    words = " ".join(text.split())
+    return fill(words, PROSE_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def _table(title: str, rows: Iterable[str]) -> str:
-    return "\n".join([f"| {title} | |", "|---|---|", *rows, ""])
+def _list(rows: Iterable[str]) -> str:
+    return "\n".join([*(_prose(row, indent="  ") for row in rows), ""])
 
 
 def _value(option: Any) -> str:
     wanted = option.type_descriptor.annotation
     kinds = [wanted, *get_args(wanted)]  # of an optional one the kind is within
     choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
-    return "\\|".join(choices) if choices else (option.metavar or "TEXT").replace("|", "\\|")
+    return "|".join(choices) if choices else (option.metavar or "TEXT")
 
 
-def _cell(option: Any) -> str:
+def _help(option: Any) -> str:
     notes = []
     if option.show_default and option.default not in (None, "", False, ()) and not option.is_flag:
         notes.append(f"default: {option.default}")
     if option.envvar:
         notes.append(f"or {option.envvar} in the environment")
-    text = (option.help or "").replace("|", "\\|")
-    return text + (f" ({'; '.join(notes)})" if notes else "")
+    return (option.help or "") + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def main() -> None:
