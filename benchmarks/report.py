@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from benchmarks.readme import with_speed
@@ -71,7 +72,7 @@ def page(results: Iterable[dict[str, Any]], draw: Draw) -> str:
     """The page of these documents, its plots drawn on the way."""
     found = sorted(results, key=_place)
     usual = Counter(_machine(each["facts"]) for each in found).most_common(1)
-    parts = [HEAD, *(f"Unless a section says otherwise: {machine}." for machine, _ in usual), _goals(found)]
+    parts = [HEAD, *(_prose(f"Unless a section says otherwise: {machine}.") for machine, _ in usual), _goals(found)]
     parts += ["\n".join(_section(each, draw, [machine for machine, _ in usual])) for each in found]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
@@ -107,8 +108,8 @@ def _goal(target: float | None, reached: float | None) -> tuple[str, str]:
 def _section(found: Mapping[str, Any], draw: Draw, usual: Sequence[str]) -> Iterator[str]:
     """Question, circumstances, plot and table of one benchmark."""
     yield f"## {found['name']}\n\n{found['question']}\n"
-    yield f"{_circumstances(found['facts'], usual)}\n"
-    yield from (f"- {key}: {_shown(value)}" for key, value in found["parameters"].items())
+    yield _prose(_circumstances(found["facts"], usual)) + "\n"
+    yield from (_prose(f"- {key}: {_shown(value)}", indent="  ") for key, value in found["parameters"].items())
     if draw(found, PLOTS / f"{found['name']}.svg"):
         yield f"\n![{found['question']}](benchmarks/{found['name']}.svg)"
     yield f"\n{COLUMNS}\n|---|---|---|---|---|---|---|---|---|"
@@ -169,6 +170,10 @@ def _machine(facts: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     size = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_mb'] / 1024:.0f} GiB"
     return f"{size}; Python {facts['python']}, {versions}"
+
+
+def _prose(text: str, indent: str = "") -> str:
+    return fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _shown(value: object) -> str:

@@ -59,7 +59,7 @@ def _contents(commands: Iterable[Any]) -> str:
     lines = ["## Commands", ""]
     for panel, of_panel in groupby(commands, key=lambda command: command.rich_help_panel):
         named = ", ".join(f"[`{command.name}`](#sparklet-{command.name})" for command in of_panel)
-        lines.append(f"- {panel}: {named}")
+        lines.append(_prose(f"- {panel}: {named}", indent="  "))
     return "\n".join(lines) + "\n"
 
 
