@@ -34,7 +34,7 @@ TARGETS: Mapping[str, Mapping[str, float]] = {
 }
 """By case of ``AIMED``: how many times less than plain spark-submit is aimed at, in wall time and in CPU time."""
 
-COLUMNS = "| case | side | s | 99 % | CPU s | peak MB | runs | times Sparklet's s | CPU |"
+COLUMNS = ("case", "side", "s", "99 %", "CPU s", "peak MB", "runs", "times Sparklet's s", "CPU")
 
 HEAD = """# Benchmarks
 
@@ -112,10 +112,15 @@ def _section(found: Mapping[str, Any], draw: Draw, usual: Sequence[str]) -> Iter
     yield from (_prose(f"- {key}: {_shown(value)}", indent="  ") for key, value in found["parameters"].items())
     if draw(found, PLOTS / f"{found['name']}.svg"):
         yield f"\n![{found['question']}](benchmarks/{found['name']}.svg)"
-    yield f"\n{COLUMNS}\n|---|---|---|---|---|---|---|---|---|"
+    rows = [
+        _row(case["case"] if side == SPARKLET else "", side, figures, case[SPARKLET])
+        for case in found["cases"]
+        for side, figures in sides(case).items()
+    ]
+    kept = [column for column in range(len(COLUMNS)) if any(row[column] for row in rows)]
+    head, *lines = ("| " + " | ".join(cells[column] for column in kept) + " |" for cells in (COLUMNS, *rows))
+    yield from ("", head, "|" + "---|" * len(kept), *lines)
     for case in found["cases"]:
-        for side, figures in sides(case).items():
-            yield _row(case["case"] if side == SPARKLET else "", side, figures, case[SPARKLET])
         for shares in case.get("shards", ()):
             yield from _shares(shares)
     yield ""
@@ -138,7 +143,7 @@ def sides(case: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {SPARKLET: found.pop(SPARKLET), **found}
 
 
-def _row(case: str, side: str, figures: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+def _row(case: str, side: str, figures: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     ratios = ["", ""]
     if side != SPARKLET:
         ratios = [
@@ -146,7 +151,7 @@ def _row(case: str, side: str, figures: Mapping[str, Any], ours: Mapping[str, An
             for key in ("wall_s", "cpu_s")
         ]
     cells = [_figure(figures.get(key)) for key in ("wall_s", "wall_p99_s", "cpu_s", "peak_memory_mb")]
-    return "| " + " | ".join([case, side, *cells, str(len(figures["runs"])), *ratios]) + " |"
+    return [case, side, *cells, str(len(figures["runs"])), *ratios]
 
 
 def _figure(value: float | None) -> str:
