@@ -5,8 +5,10 @@ library and matplotlib.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from benchmarks.readme import with_speed
@@ -32,24 +34,22 @@ TARGETS: Mapping[str, Mapping[str, float]] = {
 }
 """By case of ``AIMED``: how many times less than plain spark-submit is aimed at, in wall time and in CPU time."""
 
-COLUMNS = "| case | side | s | 99 % | CPU s | peak MB | runs | times Sparklet's s | CPU |"
+COLUMNS = ("case", "side", "s", "99 %", "CPU s", "peak MB", "runs", "times Sparklet's s", "CPU")
 
 HEAD = """# Benchmarks
 
-Written by `python -m benchmarks.report` from `benchmarks/results/*.json`, which hold every run; `make bench` measures
-all anew. A script answers one question and compares two things or more in one interleaved run, on one machine. Figures
-are medians; a ratio is the rival's median over Sparklet's: how many times less Sparklet needs. Seconds are those of
-that machine at that moment, ratios carry further, and of them those of CPU time are the steadier.
+`python -m benchmarks.report` writes this page from `benchmarks/results/*.json`, which hold every run; `make bench`
+measures everything again. Each script answers one question and compares its sides in one interleaved run on one
+machine. Figures are medians. A ratio is the rival's median divided by Sparklet's. Ratios say more than seconds, and
+those of CPU time are the steadier ones.
 
-How the starts are measured: both sides have the same jars, Java, Python, script and data, all in the page cache. A
-rival is a fresh process for each event, its script on disk. The worker is behind AWS's runtime interface emulator and
-fetches its script from a stand-in for S3; its time is that from the event to the answer, with the first event that of
-its own start. *plain* is pyspark's `spark-submit` as it is, with its launcher (spark-on-aws-lambda starts Java
-without it); *tuned* leaves the launcher out and has what is known to help. CPU time is that of all processes of a
-side, and so is memory. After each run its output is read by other software (Arrow, delta-rs, metadata files): what is
-wrong ends the benchmark. Tables are shared, so that all sides append to the same history. The warm worker does half of
-a turn's events before the first event of a fresh one and the rivals, and half after them; its CPU time is the mean of
-such a half. The rivals' runs are compared with first and with further events.
+How starts are measured: both sides have the same jars, Java, Python, script and data, all in the page cache. A rival is
+a fresh process for each event. The worker is behind AWS's runtime interface emulator and fetches its script from a
+stand-in for S3; its time is from the event to the answer, for a first event from its own start. *plain* is pyspark's
+`spark-submit` as it is; *tuned* leaves its launcher out and has the options that are known to help. CPU time and memory
+are those of all processes of a side. Other software (Arrow, delta-rs, metadata files) reads each output; a wrong one
+ends the benchmark. All sides append to the same tables. A warm worker does half of its events before the rivals and
+half after them.
 """
 
 
@@ -71,7 +71,9 @@ def committed() -> list[dict[str, Any]]:
 def page(results: Iterable[dict[str, Any]], draw: Draw) -> str:
     """The page of these documents, its plots drawn on the way."""
     found = sorted(results, key=_place)
-    parts = [HEAD, _goals(found), *("\n".join(_section(each, draw)) for each in found)]
+    usual = Counter(_machine(each["facts"]) for each in found).most_common(1)
+    parts = [HEAD, *(_prose(f"Unless a section says otherwise: {machine}.") for machine, _ in usual), _goals(found)]
+    parts += ["\n".join(_section(each, draw, [machine for machine, _ in usual])) for each in found]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
@@ -103,17 +105,22 @@ def _goal(target: float | None, reached: float | None) -> tuple[str, str]:
     return aim, f"{reached:.1f}×" if reached >= (target or 0) else f"**{reached:.1f}×, missed**"
 
 
-def _section(found: Mapping[str, Any], draw: Draw) -> Iterator[str]:
+def _section(found: Mapping[str, Any], draw: Draw, usual: Sequence[str]) -> Iterator[str]:
     """Question, circumstances, plot and table of one benchmark."""
     yield f"## {found['name']}\n\n{found['question']}\n"
-    yield f"{_circumstances(found['facts'])}\n"
-    yield from (f"- {key}: {_shown(value)}" for key, value in found["parameters"].items())
+    yield _prose(_circumstances(found["facts"], usual)) + "\n"
+    yield from (_prose(f"- {key}: {_shown(value)}", indent="  ") for key, value in found["parameters"].items())
     if draw(found, PLOTS / f"{found['name']}.svg"):
         yield f"\n![{found['question']}](benchmarks/{found['name']}.svg)"
-    yield f"\n{COLUMNS}\n|---|---|---|---|---|---|---|---|---|"
+    rows = [
+        _row(case["case"] if side == SPARKLET else "", side, figures, case[SPARKLET])
+        for case in found["cases"]
+        for side, figures in sides(case).items()
+    ]
+    kept = [column for column in range(len(COLUMNS)) if any(row[column] for row in rows)]
+    head, *lines = ("| " + " | ".join(cells[column] for column in kept) + " |" for cells in (COLUMNS, *rows))
+    yield from ("", head, "|" + "---|" * len(kept), *lines)
     for case in found["cases"]:
-        for side, figures in sides(case).items():
-            yield _row(case["case"] if side == SPARKLET else "", side, figures, case[SPARKLET])
         for shares in case.get("shards", ()):
             yield from _shares(shares)
     yield ""
@@ -136,7 +143,7 @@ def sides(case: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {SPARKLET: found.pop(SPARKLET), **found}
 
 
-def _row(case: str, side: str, figures: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+def _row(case: str, side: str, figures: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     ratios = ["", ""]
     if side != SPARKLET:
         ratios = [
@@ -144,7 +151,7 @@ def _row(case: str, side: str, figures: Mapping[str, Any], ours: Mapping[str, An
             for key in ("wall_s", "cpu_s")
         ]
     cells = [_figure(figures.get(key)) for key in ("wall_s", "wall_p99_s", "cpu_s", "peak_memory_mb")]
-    return "| " + " | ".join([case, side, *cells, str(len(figures["runs"])), *ratios]) + " |"
+    return [case, side, *cells, str(len(figures["runs"])), *ratios]
 
 
 def _figure(value: float | None) -> str:
@@ -153,16 +160,25 @@ def _figure(value: float | None) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _circumstances(facts: Mapping[str, Any]) -> str:
+def _circumstances(facts: Mapping[str, Any], usual: Sequence[str]) -> str:
+    """When, at which commit and load; where and with what, unless it is as usual."""
     machine = facts["machine"]
     busy = machine["load_1m"] > 2 * machine["cores"]
     warning = " **The machine was busy with other work: look at CPU time.**" if busy else ""
+    where = "" if _machine(facts) in usual else f" {_machine(facts)}."
+    when = f"{facts['measured'][:10]}, commit {facts['commit']}, load {machine['load_1m']} at the end."
+    return f"{when}{where}{warning}"
+
+
+def _machine(facts: Mapping[str, Any]) -> str:
+    machine = facts["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    return (
-        f"{facts['measured'][:10]}, commit {facts['commit']}, {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['memory_mb'] / 1024:.0f} GiB, load {machine['load_1m']} at the end. "
-        f"Python {facts['python']}, {versions}.{warning}"
-    )
+    size = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_mb'] / 1024:.0f} GiB"
+    return f"{size}; Python {facts['python']}, {versions}"
+
+
+def _prose(text: str, indent: str = "") -> str:
+    return fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _shown(value: object) -> str:

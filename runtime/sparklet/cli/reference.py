@@ -5,9 +5,11 @@ Beside it ``run-request.schema.json``, the JSON Schema of a document that asks f
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal, get_args, get_origin
 
 import typer
@@ -22,13 +24,22 @@ HEAD = """# The command line
 
 <!-- Made from the help of the commands by `make docs`; change it there. -->
 
-`sparklet COMMAND --help` says the same in the terminal. `sparklet --install-completion` teaches your shell the commands
-and options (and, for `RUN`, the runs that were started from this machine). Options may stand before or after arguments;
-what follows `--` goes to the script.
+`sparklet COMMAND --help` shows the same in the terminal. `sparklet --install-completion` teaches your shell the
+commands and options and, for `RUN`, the runs that you started from this machine. Options may stand before or after
+arguments; what follows `--` goes to the script.
 
-Results go to standard output, progress beside them, errors in a line or two to standard error: what was wrong, why, and
-what to do. `--json` leaves standard output to one JSON document. `--debug` adds the traceback of an error.
+Results go to standard output, progress and errors to standard error. `--json` writes one JSON document to standard
+output. `--debug` adds the traceback of an error.
 """
+
+
+SHARED_HEAD = """## Options of several commands
+"""
+
+MIN_SHARED_OPTIONS = 3
+PROSE_WIDTH = 120
+
+Panel = tuple[str, tuple[str, ...]]  # title, and a row for each option
 
 
 def schema() -> str:
@@ -37,11 +48,16 @@ def schema() -> str:
 
 
 def reference() -> str:
-    """The whole page."""
+    """The whole page. Groups of options that several commands have are written once, before the commands."""
     group: Any = typer.main.get_command(app)
     commands = group.commands.values()
-    parts = [HEAD, _exit_codes(), _contents(commands)]
-    parts += [_command(group, command) for command in commands]
+    contexts = {command.name: typer.Context(command, info_name=command.name) for command in commands}
+    panels = {command.name: _panels(command.get_params(contexts[command.name])) for command in commands}
+    counts = Counter(panel for of_command in panels.values() for panel in of_command)
+    shared = [panel for panel, count in counts.items() if count > 1 and len(panel[1]) >= MIN_SHARED_OPTIONS]
+    parts = [HEAD, _exit_codes(), _contents(commands), SHARED_HEAD]
+    parts += [f"### {title}\n\n" + _list(rows) for title, rows in shared]
+    parts += [_command(group, command, panels[command.name], shared) for command in commands]
     return "\n".join(parts)
 
 
@@ -54,29 +70,27 @@ def _contents(commands: Iterable[Any]) -> str:
     lines = ["## Commands", ""]
     for panel, of_panel in groupby(commands, key=lambda command: command.rich_help_panel):
         named = ", ".join(f"[`{command.name}`](#sparklet-{command.name})" for command in of_panel)
-        lines.append(f"- {panel}: {named}")
+        lines.append(_prose(f"- {panel}: {named}", indent="  "))
     return "\n".join(lines) + "\n"
 
 
-def _command(group: Any, command: Any) -> str:
+def _command(group: Any, command: Any, panels: list[Panel], shared: list[Panel]) -> str:
     context = typer.Context(command, info_name=command.name, parent=typer.Context(group, info_name="sparklet"))
     usage = command.get_usage(context).removeprefix("Usage: ").replace("{", "").replace("}", "")
     lines = [
         f"## sparklet {command.name}",
         "",
-        " ".join(command.help.split()),
+        _prose(command.help),
         "",
         f"    {' '.join(usage.split())}",
         "",
     ]
-    parameters = [each for each in command.get_params(context) if each.name != "help"]
-    lines += list(_arguments([each for each in parameters if each.param_type_name == "argument"]))
-    options = [each for each in parameters if each.param_type_name == "option"]
-    panels = {each.rich_help_panel or "Options": None for each in options}
-    for panel in panels:
-        lines += list(_options(panel, [each for each in options if (each.rich_help_panel or "Options") == panel]))
+    lines += _arguments([each for each in command.get_params(context) if each.param_type_name == "argument"])
+    lines += [_list(rows) for title, rows in panels if (title, rows) not in shared]
+    if links := [f"[{title}](#{title.lower().replace(' ', '-')})" for title, rows in panels if (title, rows) in shared]:
+        lines += [_prose(f"Further options: {', '.join(links)}."), ""]
     examples = [line for line in command.epilog.split("\n\n") if line.startswith(("sparklet ", "aws "))]
-    lines += ["Examples:", "", "```console", *(f"$ {line}" for line in examples), "```", ""]
+    lines += ["```console", *(f"$ {line}" for line in examples), "```", ""]
     return "\n".join(lines)
 
 
@@ -87,30 +101,40 @@ def _arguments(arguments: list[Any]) -> Iterator[str]:
         yield ""
 
 
-def _options(panel: str, options: list[Any]) -> Iterator[str]:
-    yield from (f"| {panel} | |", "|---|---|")
-    for each in options:
-        names = ", ".join(f"`{name}`" for name in each.opts)
-        value = "" if each.is_flag else f" `{_value(each)}`"
-        yield f"| {names}{value} | {_cell(each)} |"
-    yield ""
+def _panels(parameters: list[Any]) -> list[Panel]:
+    """A command's options by their panels, each option as an item of a list."""
+    rows: dict[str, list[str]] = {}
+    for each in parameters:
+        if each.param_type_name == "option" and each.name != "help":
+            names = ", ".join(f"`{name}`" for name in each.opts)
+            value = "" if each.is_flag else f" `{_value(each)}`"
+            rows.setdefault(each.rich_help_panel or "Options", []).append(f"- {names}{value}: {_help(each)}")
+    return [(title, tuple(of_panel)) for title, of_panel in rows.items()]
+
+
+def _prose(text: str, indent: str = "") -> str:
+    words = " ".join(text.split())
+    return fill(words, PROSE_WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _list(rows: Iterable[str]) -> str:
+    return "\n".join([*(_prose(row, indent="  ") for row in rows), ""])
 
 
 def _value(option: Any) -> str:
     wanted = option.type_descriptor.annotation
     kinds = [wanted, *get_args(wanted)]  # of an optional one the kind is within
     choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
-    return "\\|".join(choices) if choices else (option.metavar or "TEXT").replace("|", "\\|")
+    return "|".join(choices) if choices else (option.metavar or "TEXT")
 
 
-def _cell(option: Any) -> str:
+def _help(option: Any) -> str:
     notes = []
     if option.show_default and option.default not in (None, "", False, ()) and not option.is_flag:
         notes.append(f"default: {option.default}")
     if option.envvar:
         notes.append(f"or {option.envvar} in the environment")
-    text = (option.help or "").replace("|", "\\|")
-    return text + (f" ({'; '.join(notes)})" if notes else "")
+    return (option.help or "") + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def test_a_schedule_starts_a_run(stack: Stack, script: str) -> None:
 
 
 def test_another_state_machine_starts_a_run_and_waits_for_its_end_as_the_guide_says(stack: Stack, script: str) -> None:
-    guide = (ROOT / "docs" / "guide" / "orchestration.md").read_text()
+    guide = (ROOT / "docs" / "guide" / "runs.md").read_text()
     (snippet,) = re.findall(r"```json\n(\{\s+\"Type\": \"Task\",.*?)```", guide, re.DOTALL)
     state = json.loads(snippet.replace("LOOP_MACHINE_ARN", stack.outputs["LoopMachineArn"]))
     after = {"Type": "Pass", "End": True}

@@ -1,0 +1,44 @@
+"""The pages of the documentation: every link within the repository leads somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    texts = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+
+    for address in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:", address):
+            path, _, anchor = address.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), address
+            assert not anchor or anchor in anchors(target), address
+
+
+def test_every_page_that_code_and_templates_name_is_there() -> None:
+    folders = ("runtime", "benchmarks", "docker", "sam", "spark_scripts", "tests")
+    files = (
+        path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".yaml", ".toml"}
+    )
+    named = {found for path in files for found in re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text())}
+
+    assert named
+    assert not [each for each in sorted(named) if not (ROOT / each).is_file()]
