@@ -180,19 +180,20 @@ def test_sigterm_ends_the_script_and_releases_the_shard(bench: Bench) -> None:
     assert "SIGTERM" in record.error_message
 
 
-@pytest.mark.parametrize("method", ["get_shard", "claim"])
+@pytest.mark.parametrize(("port", "method"), [("shards", "get"), ("attempts", "claim")])
 def test_sigterm_before_the_script_lets_nothing_begin(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, port: str, method: str
 ) -> None:
     bench.plan()
-    real = getattr(bench.ledger, method)
+    ledger = getattr(bench.ledger, port)
+    real = getattr(ledger, method)
 
     def interrupted(*arguments: object) -> object:
-        monkeypatch.setattr(bench.ledger, method, real)
+        monkeypatch.setattr(ledger, method, real)
         stop()
         return real(*arguments)
 
-    monkeypatch.setattr(bench.ledger, method, interrupted)
+    monkeypatch.setattr(ledger, method, interrupted)
 
     assert run(bench) == LATER
     assert bench.runner.calls == []
