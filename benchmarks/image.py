@@ -30,7 +30,7 @@ from tests.stand_ins.ministack import ministack
 RIVAL = "plain"
 TIMEOUT_S = 300
 SIZES = {"1 vCPU, 1,769 MB": (1.0, 1769), "2 vCPUs, 3,008 MB": (2.0, 3008)}
-LEAST_TURNS = 2
+MIN_TURNS = 2
 INSIDE = "/opt/bench"
 HANDLERS = {SPARKLET: HANDLER, RIVAL: "benchmarks.plain_function.lambda_handler"}
 
@@ -106,7 +106,7 @@ def main() -> None:
     options = parser.parse_args()
     cases = {size: (Case(f"cold, {size}", [RIVAL]), Case(f"warm, {size}", [RIVAL])) for size in SIZES}
     with place() as at:
-        for _ in rounds(options.budget_s, LEAST_TURNS):
+        for _ in rounds(options.budget_s, MIN_TURNS):
             for size, (cold, warm) in cases.items():
                 measure(at, size, cold, warm, options.invocations)
         parameters = {

@@ -15,7 +15,7 @@ from benchmarks.starts import warm_runs
 JOB, RIVAL = "csv_to_parquet", "plain"
 INVOCATIONS = 10  # a turn
 WARM_S = 10.0  # of a turn
-LEAST_TURNS = 1
+MIN_TURNS = 1
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     cold, warm = Case("cold", [RIVAL]), Case("warm", [RIVAL])
     with stage([JOB], [RIVAL]) as at:
         [job], [rival] = at.jobs, at.rivals
-        for _ in rounds(options.budget_s, LEAST_TURNS):
+        for _ in rounds(options.budget_s, MIN_TURNS):
             with at.function.environment() as environment:
                 cold.add(SPARKLET, environment.run(job))
                 warm.add(SPARKLET, *warm_runs(environment, job, INVOCATIONS, WARM_S))

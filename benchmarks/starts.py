@@ -26,8 +26,8 @@ from benchmarks.stage import RIVALS, Stage, stage
 from benchmarks.workload import Job
 
 QUESTION = "How long does a worker's first event take, and a further one, compared with a spark-submit for each?"
-LEAST_TURNS = 2
-LEAST_INVOCATIONS = 5
+MIN_TURNS = 2
+MIN_INVOCATIONS = 5
 HALF_S = 10.0  # no invocation is begun later in a half
 AFTERWARDS_S = 1.0  # for what the worker does once its answer is out
 
@@ -46,7 +46,7 @@ class Starts:
         """All turns."""
         with self.at.function.environment() as lasting:
             lasting.run(self.job)
-            for turn in rounds(budget_s, LEAST_TURNS):
+            for turn in rounds(budget_s, MIN_TURNS):
                 self._turn(lasting, turn)
 
     def _turn(self, lasting: Environment, turn: int) -> None:
@@ -76,7 +76,7 @@ def warm_runs(environment: Environment, job: Job, invocations: int, limit_s: flo
     """Invoke so often, or less if the time is over; each run has the mean of their CPU time."""
     before_s, end_s = environment.cpu_s(), time.monotonic() + limit_s
     runs: list[Run] = []
-    while len(runs) < invocations and (len(runs) < LEAST_INVOCATIONS or time.monotonic() < end_s):
+    while len(runs) < invocations and (len(runs) < MIN_INVOCATIONS or time.monotonic() < end_s):
         runs.append(environment.run(job))
     time.sleep(AFTERWARDS_S)
     cpu_s = (environment.cpu_s() - before_s) / len(runs)

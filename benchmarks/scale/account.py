@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from benchmarks.scale.notes import BACK, DIED, EXECUTED, TOLD, Note
 from sparklet.model import ShardRecord, ShardState
 
-MOST_NAMED = 10
+MAX_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Account:
     def problems(self) -> list[str]:
         """What is off, the first of each kind."""
         kinds = {"lost": self.lost, "duplicated": self.duplicated, "wrong": self.wrong}
-        return [f"{kind}: {name}" for kind, names in kinds.items() for name in names[:MOST_NAMED]]
+        return [f"{kind}: {name}" for kind, names in kinds.items() for name in names[:MAX_NAMED]]
 
 
 def account(

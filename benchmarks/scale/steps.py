@@ -31,7 +31,7 @@ from sparklet.worker.measuring import memory_peak_mb
 
 # A check costs the stand-in, whose index queries read a whole partition, far more than DynamoDB: the pause behind it is
 # so many times longer than it took, up to so many seconds a shard of the run.
-LEAST_WAIT_S, WAIT_SHARE, WAIT_S_A_SHARD = 1.0, 8.0, 0.001
+MIN_WAIT_S, WAIT_SHARE, WAIT_S_A_SHARD = 1.0, 8.0, 0.001
 
 
 class Requests:
@@ -121,7 +121,7 @@ def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests
         except SparkletError as error:
             problems += 1
             _say(problem=str(error))
-            time.sleep(LEAST_WAIT_S)
+            time.sleep(MIN_WAIT_S)
             continue
         took_s = time.perf_counter() - started_s
         checks, lapsed, requeued = checks + 1, lapsed + report.lapsed, requeued + report.requeued
@@ -139,7 +139,7 @@ def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests
         if report.run.state.ended:
             break
         fates += _consume(at, letters)
-        time.sleep(max(LEAST_WAIT_S, min(WAIT_SHARE * took_s, WAIT_S_A_SHARD * world.shards)))
+        time.sleep(max(MIN_WAIT_S, min(WAIT_SHARE * took_s, WAIT_S_A_SHARD * world.shards)))
     return {"checks": checks, "letters": fates, "lapsed": lapsed, "requeued": requeued, "problems": problems}
 
 
@@ -156,7 +156,7 @@ def _drive(world: World, clients: AwsClients, at: Deployment, requests: Requests
         if answer["ended"]:
             return {"checks": checks, "waves": waves}
         if answer["how"] == "none":
-            time.sleep(min(LEAST_WAIT_S, answer["wait_s"]))
+            time.sleep(min(MIN_WAIT_S, answer["wait_s"]))
             continue
         _walk(world, waves, f"s3://{answer['bucket']}/{answer['key']}")
         wave, waves = answer["batch"], waves + 1

@@ -27,7 +27,7 @@ KNOWN_NAMES = frozenset(
         "intelligenttieringaccesstier",
     }
 )
-MOST_KEY_BYTES = 1024
+MAX_KEY_BYTES = 1024
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 TIERS = frozenset({"ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE", "DEEP_ARCHIVE_ACCESS"})
@@ -108,8 +108,8 @@ def address_of(text: str) -> str:
 def _joined(bucket: str, key: str, text: object) -> str:
     if not BUCKET.fullmatch(bucket) or not key:
         raise RowError(f"{_short(text)} names no object; write s3://bucket/key, or bucket/key")
-    if len(key.encode(errors="replace")) > MOST_KEY_BYTES:
-        raise RowError(f"{_short(text)} has a key of more than {MOST_KEY_BYTES} bytes, which S3 cannot hold")
+    if len(key.encode(errors="replace")) > MAX_KEY_BYTES:
+        raise RowError(f"{_short(text)} has a key of more than {MAX_KEY_BYTES} bytes, which S3 cannot hold")
     return f"{SCHEME}{bucket}/{key}"
 
 

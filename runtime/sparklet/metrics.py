@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 MARK = "sparklet_metrics"  # the first member of each line: whoever reads logs can leave it out
-MOST_VALUES = 100  # of one metric in one line
+MAX_VALUES = 100  # of one metric in one line
 
 
 class Unit(StrEnum):
@@ -150,7 +150,7 @@ class Meter:
             return
         while values:
             self._write(_line(self._namespace, self._emitter, values, properties))
-            values = {metric: rest for metric, found in values.items() if (rest := found[MOST_VALUES:])}
+            values = {metric: rest for metric, found in values.items() if (rest := found[MAX_VALUES:])}
 
 
 def is_metrics_line(text: str) -> bool:
@@ -168,6 +168,6 @@ def _line(namespace: str, emitter: Emitter, values: Mapping[Metric, list[float]]
         MARK: emitter,
         "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]},
         **properties,
-        **{metric.name: found[0] if len(found) == 1 else found[:MOST_VALUES] for metric, found in values.items()},
+        **{metric.name: found[0] if len(found) == 1 else found[:MAX_VALUES] for metric, found in values.items()},
     }
     return json.dumps(document, separators=(",", ":"))

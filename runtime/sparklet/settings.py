@@ -46,9 +46,9 @@ NAMES = OF_FUNCTIONS | frozenset(
 )
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""
 
-LONGEST_SHOWN = 60  # characters of a wrong value
-MOST_GRACE_S = 600.0
-MOST_MAP_CONCURRENCY = 10_000  # children that a Distributed Map runs at once
+MAX_SHOWN = 60  # characters of a wrong value
+MAX_GRACE_S = 600.0
+MAX_MAP_CONCURRENCY = 10_000  # children that a Distributed Map runs at once
 CREDENTIAL_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|API_?KEY|PRIVATE", re.IGNORECASE)
 CREDENTIAL_VALUE = re.compile(r"A[KS]IA[A-Z0-9]{12,}|[A-Za-z0-9/+=_-]{32,}|secret|passw|token", re.IGNORECASE)
 NOT_A_SCRIPTS = (
@@ -56,7 +56,7 @@ NOT_A_SCRIPTS = (
 )
 VARIABLE_OF_A_SCRIPT = re.compile(rf"(?!{NOT_A_SCRIPTS})[A-Za-z][A-Za-z0-9_]*")
 """Not what the worker, Spark, Python, Java or Lambda live by."""
-LEAST_SECRET = 6  # characters; a credential variable with less in it hides nothing
+MIN_SECRET = 6  # characters; a credential variable with less in it hides nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         script_prefixes=_script_prefixes(env),
         scratch=Path(env.get("SPARKLET_SCRATCH") or "/tmp"),  # noqa: S108 - Lambda's only writable place
         min_free_bytes=_number(env, "SPARKLET_MIN_FREE_BYTES", 64 * 1024 * 1024, int),
-        grace_s=_number(env, "SPARKLET_GRACE_S", 10.0, float, most=MOST_GRACE_S),
+        grace_s=_number(env, "SPARKLET_GRACE_S", 10.0, float, most=MAX_GRACE_S),
         tasks_per_jvm=_number(env, "SPARKLET_TASKS_PER_JVM", 200, int, least=1),
         kafka_failures="report" if _one_of(env, "SPARKLET_KAFKA_FAILURES", "raise", "report") == "report" else "raise",
         output_prefixes=_output_prefixes({**env, **script_env}, bucket),
@@ -144,7 +144,7 @@ def check_names(env: Mapping[str, str]) -> None:
     if unknown:
         import difflib  # only to fail with
 
-        name = unknown[0][:LONGEST_SHOWN]
+        name = unknown[0][:MAX_SHOWN]
         near = difflib.get_close_matches(name[len(PREFIX) :], [known[len(PREFIX) :] for known in sorted(NAMES)], 1)
         raise SettingsError(f"there is no setting {name}; " + (f"is {PREFIX}{near[0]} meant?" if near else "unset it"))
 
@@ -187,7 +187,7 @@ def _script_prefixes(env: Mapping[str, str]) -> tuple[str, ...]:
 def map_concurrency(env: Mapping[str, str] = os.environ) -> int:
     """SPARKLET_MAP_CONCURRENCY: how many children a Map state has at once."""
     check_names(env)
-    return _number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MOST_MAP_CONCURRENCY)
+    return _number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MAX_MAP_CONCURRENCY)
 
 
 def _default_script(env: Mapping[str, str]) -> str:
@@ -254,12 +254,12 @@ def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
 
 def _shown(env: Mapping[str, str], text: str) -> str:
     """A wrong value for an error, unless it is a credential, or looks like one."""
-    held = (value for name, value in env.items() if CREDENTIAL_NAME.search(name) and len(value) >= LEAST_SECRET)
+    held = (value for name, value in env.items() if CREDENTIAL_NAME.search(name) and len(value) >= MIN_SECRET)
     if CREDENTIAL_VALUE.search(text) or any(
-        value in text or (len(text) >= LEAST_SECRET and text in value) for value in held
+        value in text or (len(text) >= MIN_SECRET and text in value) for value in held
     ):
         return f"a text of {len(text)} characters (not shown: it may be a secret)"
-    return repr(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…")
+    return repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from tests.container.bench import ShardBench
 from tests.container.container import Container
 from tests.functional.worker.misbehaving import JOB
 
-LARGEST_EVENT_BYTES = 5_900_000  # Lambda takes 6 MB
+MAX_EVENT_BYTES = 5_900_000  # Lambda takes 6 MB
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ FAULTS = [
 def test_an_event_as_large_as_lambda_takes_reaches_the_script(account: Account, function: Container) -> None:
     script = "from sparklet.job import Job\njob = Job.from_args()\njob.report(rows=len(job.event['text']))"
     event = account.asking(script)
-    event["text"] = "ü" * ((LARGEST_EVENT_BYTES - len(str(event))) // len("\\u00fc"))
+    event["text"] = "ü" * ((MAX_EVENT_BYTES - len(str(event))) // len("\\u00fc"))
 
     answer = function.invoke(event)
 

@@ -13,7 +13,7 @@ from tests.container import container
 from tests.container.built_image import ROOT, BuiltImage
 
 BUDGET_BYTES = 920_000_000  # all three formats with their class-data archive; docs/guide/image.md has the parts
-LEAST_SHARED = 0.95  # of a Delta job's classes that have names of their own; janino's jar is signed, so not shared
+MIN_SHARED = 0.95  # of a Delta job's classes that have names of their own; janino's jar is signed, so not shared
 
 # Runs a Delta job the way a worker's JVM starts, and lets Java say where each class came from.
 DELTA_JOB = """
@@ -125,7 +125,7 @@ def test_the_class_archive_is_used_as_built_and_imported(
 
     shared, loaded = map(int, re.findall(r"shared (\d+) of (\d+)", said)[-1])
     observed.append(f"classes of a Delta job from the archive: {shared:,} of {loaded:,}")
-    assert shared / loaded > LEAST_SHARED
+    assert shared / loaded > MIN_SHARED
 
 
 def test_java_accepts_the_archive_and_does_not_pass_over_it(image: BuiltImage, delivered: str) -> None:

@@ -17,7 +17,7 @@ from sparklet.model import (
 from sparklet.ports import Ledger
 
 LEASE_S = 100.0
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 BROKEN = Failure("AnalysisException", "no such column: 'größe'", retryable=False)
 FLAKY = Failure("GatewayLostError", "the JVM went away")
 
@@ -82,12 +82,12 @@ def planned(ledger: Ledger, run_id: str, shard_count: int = 1) -> None:
 
 def claim(ledger: Ledger, run_id: str, attempt_id: str, generation: int = 0) -> Claim:
     return ledger.attempts.claim(
-        ref(run_id, 0, generation), attempt_id, LEASE_S, MOST_ATTEMPTS, "2026/11/20/[$LATEST]abc"
+        ref(run_id, 0, generation), attempt_id, LEASE_S, MAX_ATTEMPTS, "2026/11/20/[$LATEST]abc"
     )
 
 
 def use_up(ledger: Ledger, run_id: str) -> None:
     """Release as many attempts as there are."""
-    for number in range(MOST_ATTEMPTS):
+    for number in range(MAX_ATTEMPTS):
         assert claim(ledger, run_id, f"used-{number}").status is ClaimStatus.GRANTED
         ledger.attempts.release(run_id, 0, f"used-{number}", FLAKY)

@@ -11,7 +11,7 @@ from sparklet.ledger_rules import LEASE_GRACE_S
 from sparklet.local.memory import FakeClock
 from sparklet.model import ClaimStatus, ShardResult, ShardState
 from sparklet.ports import Ledger
-from tests.contract.samples import FLAKY, LEASE_S, MOST_ATTEMPTS, claim
+from tests.contract.samples import FLAKY, LEASE_S, MAX_ATTEMPTS, claim
 
 HOUR_S = 3600.0
 
@@ -96,7 +96,7 @@ def test_a_checker_whose_clock_is_ahead_ends_a_lease_too_early_but_no_result_is_
 ) -> None:
     claim(one, run_id, "a")
     clock.advance(HOUR_S)
-    lapsed = one.attempts.lapse(one.shards.get(run_id, 0), MOST_ATTEMPTS)
+    lapsed = one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS)
     clock.advance(-HOUR_S)
 
     assert lapsed is not None

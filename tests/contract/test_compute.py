@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.functions import MOST_PAYLOAD_BYTES, LambdaCompute
+from sparklet.aws.functions import MAX_PAYLOAD_BYTES, LambdaCompute
 from sparklet.errors import RemoteTaskError
 from sparklet.local.memory import MemoryCompute
 from sparklet.ports import Compute
@@ -68,7 +68,7 @@ def test_an_event_that_is_too_large_is_refused_before_it_is_sent() -> None:
     never_used = LambdaCompute(AwsClients(endpoint_url="http://127.0.0.1:1", region="us-east-1"))
 
     with pytest.raises(RemoteTaskError, match="Put the data into S3"):
-        never_used.invoke("task", {"x": "y" * MOST_PAYLOAD_BYTES})
+        never_used.invoke("task", {"x": "y" * MAX_PAYLOAD_BYTES})
 
 
 def test_a_function_that_cannot_be_reached_is_an_error() -> None:

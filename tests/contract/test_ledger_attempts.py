@@ -13,7 +13,7 @@ from tests.contract.samples import (
     BROKEN,
     FLAKY,
     LEASE_S,
-    MOST_ATTEMPTS,
+    MAX_ATTEMPTS,
     claim,
     planned,
     ref,
@@ -133,7 +133,7 @@ def test_a_released_shard_can_be_claimed_and_keeps_its_cause(one: Ledger, run_id
 def test_saying_it_twice_is_fine(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 3)
     for number in range(3):
-        ledger.attempts.claim(ref(run_id, number), "a", LEASE_S, MOST_ATTEMPTS)
+        ledger.attempts.claim(ref(run_id, number), "a", LEASE_S, MAX_ATTEMPTS)
     for _ in range(2):
         ledger.attempts.succeed(run_id, 0, "a", ShardResult(1))
         ledger.attempts.fail(run_id, 1, "a", BROKEN)
@@ -153,7 +153,7 @@ def test_only_the_owner_changes_a_shard(one: Ledger, run_id: str, state: str, cl
     if state != "pending":
         claim(one, run_id, "zombie")
         clock.advance(LEASE_S + 1)
-        assert one.attempts.lapse(one.shards.get(run_id, 0), MOST_ATTEMPTS)
+        assert one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS)
     if " by b" in state or state == "released":
         claim(one, run_id, "b")
     if state == "released":
@@ -180,7 +180,7 @@ def test_only_the_owner_changes_a_shard(one: Ledger, run_id: str, state: str, cl
 def test_a_zombie_whose_shard_was_not_claimed_again_changes_nothing(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "zombie")
     clock.advance(LEASE_S + 1)
-    lapsed = one.attempts.lapse(one.shards.get(run_id, 0), MOST_ATTEMPTS)
+    lapsed = one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS)
 
     with pytest.raises(LeaseLostError):
         one.attempts.succeed(run_id, 0, "zombie", ShardResult(1))
@@ -235,8 +235,8 @@ def test_a_lease_renewed_since_it_was_read_does_not_lapse(one: Ledger, run_id: s
     one.attempts.renew(run_id, 0, "a", LEASE_S)
     clock.advance(LEASE_S + 1)
 
-    assert one.attempts.lapse(seen, MOST_ATTEMPTS) is None
-    assert one.attempts.lapse(one.shards.get(run_id, 0), MOST_ATTEMPTS)
+    assert one.attempts.lapse(seen, MAX_ATTEMPTS) is None
+    assert one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS)
 
 
 def test_a_lease_that_is_over_can_be_renewed_while_nobody_else_owns_it(
@@ -279,7 +279,7 @@ def test_no_more_attempts_are_granted_than_there_are(one: Ledger, run_id: str) -
 
     assert answer.status is ClaimStatus.EXHAUSTED
     assert answer.record == one.shards.get(run_id, 0)
-    assert (answer.record.state, answer.record.attempts) == (ShardState.FAILED, MOST_ATTEMPTS)
+    assert (answer.record.state, answer.record.attempts) == (ShardState.FAILED, MAX_ATTEMPTS)
     assert (answer.record.error_class, answer.record.error_message) == (FLAKY.error_class, FLAKY.message)
     assert claim(one, run_id, "later").status is ClaimStatus.DONE
 
@@ -319,7 +319,7 @@ def test_a_message_of_a_later_generation_is_tried_again(one: Ledger, run_id: str
 def test_an_unknown_shard_is_named(one: Ledger, run_id: str) -> None:
     for call in (
         lambda: one.shards.get(run_id, 9),
-        lambda: one.attempts.claim(ref(run_id, 9), "a", LEASE_S, MOST_ATTEMPTS),
+        lambda: one.attempts.claim(ref(run_id, 9), "a", LEASE_S, MAX_ATTEMPTS),
         lambda: one.attempts.succeed(run_id, 9, "a", ShardResult()),
         lambda: one.attempts.fail(run_id, 9, "a", BROKEN),
         lambda: one.attempts.release(run_id, 9, "a", FLAKY),

@@ -8,14 +8,14 @@ from sparklet.ledger_rules import LEASE_GRACE_S
 from sparklet.local.memory import FakeClock
 from sparklet.model import ClaimStatus, ShardResult, ShardState
 from sparklet.ports import Ledger
-from tests.contract.samples import BROKEN, FLAKY, LEASE_S, MOST_ATTEMPTS, claim, use_up
+from tests.contract.samples import BROKEN, FLAKY, LEASE_S, MAX_ATTEMPTS, claim, use_up
 
 
 def test_a_lease_that_still_runs_does_not_lapse(one: Ledger, run_id: str, clock: FakeClock) -> None:
     held = claim(one, run_id, "a").record
     clock.advance(LEASE_S - 0.5)
 
-    assert one.attempts.lapse(held, MOST_ATTEMPTS) is None
+    assert one.attempts.lapse(held, MAX_ATTEMPTS) is None
     assert one.shards.get(run_id, 0) == held
 
 
@@ -23,7 +23,7 @@ def test_a_lapsed_shard_is_pending_again_and_says_why(one: Ledger, run_id: str, 
     held = claim(one, run_id, "a").record
     clock.advance(LEASE_S)
 
-    lapsed = one.attempts.lapse(held, MOST_ATTEMPTS)
+    lapsed = one.attempts.lapse(held, MAX_ATTEMPTS)
 
     assert lapsed == one.shards.get(run_id, 0)
     assert lapsed is not None
@@ -33,13 +33,13 @@ def test_a_lapsed_shard_is_pending_again_and_says_why(one: Ledger, run_id: str, 
 
 
 def test_a_shard_whose_last_lease_lapsed_is_failed(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    for number in range(MOST_ATTEMPTS - 1):
+    for number in range(MAX_ATTEMPTS - 1):
         claim(one, run_id, f"a{number}")
         one.attempts.release(run_id, 0, f"a{number}", FLAKY)
     held = claim(one, run_id, "last").record
     clock.advance(LEASE_S + 1)
 
-    lapsed = one.attempts.lapse(held, MOST_ATTEMPTS)
+    lapsed = one.attempts.lapse(held, MAX_ATTEMPTS)
 
     assert lapsed is not None
     assert lapsed.state is ShardState.FAILED
@@ -54,17 +54,17 @@ def test_a_shard_that_moved_on_does_not_lapse(one: Ledger, run_id: str, what: st
     if what == "succeeded":
         one.attempts.succeed(run_id, 0, "a", ShardResult(1))
     elif what == "lapsed before":
-        assert one.attempts.lapse(held, MOST_ATTEMPTS)
+        assert one.attempts.lapse(held, MAX_ATTEMPTS)
     else:
         assert claim(one, run_id, "b").status is ClaimStatus.GRANTED
     before = one.shards.get(run_id, 0)
 
-    assert one.attempts.lapse(held, MOST_ATTEMPTS) is None
+    assert one.attempts.lapse(held, MAX_ATTEMPTS) is None
     assert one.shards.get(run_id, 0) == before
 
 
 def test_only_a_running_shard_lapses(one: Ledger, run_id: str) -> None:
-    assert one.attempts.lapse(one.shards.get(run_id, 0), MOST_ATTEMPTS) is None
+    assert one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS) is None
 
 
 def test_a_message_sent_again_is_counted_once(one: Ledger, run_id: str, clock: FakeClock) -> None:

@@ -14,7 +14,7 @@ from sparklet.ledger_rules import LEASE_GRACE_S
 from sparklet.local.memory import FakeClock
 from sparklet.model import Claim, ClaimStatus, Failure, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger
-from tests.contract.samples import LEASE_S, MOST_ATTEMPTS, part, planned, ref, run, script, shard
+from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, script, shard
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def test_one_of_eight_claims_is_granted(ledger: Ledger, run_id: str) -> None:
     for number in range(ROUNDS):
         answers = at_once(
             [
-                lambda n=number, i=i: ledger.attempts.claim(ref(run_id, n), f"{n}-{i}", LEASE_S, MOST_ATTEMPTS)  # type: ignore[misc]
+                lambda n=number, i=i: ledger.attempts.claim(ref(run_id, n), f"{n}-{i}", LEASE_S, MAX_ATTEMPTS)  # type: ignore[misc]
                 for i in range(THREADS)
             ]
         )
@@ -139,10 +139,10 @@ def test_one_of_eight_starts_a_generation(ledger: Ledger, run_id: str) -> None:
 
 def test_a_lease_lapses_or_its_owner_succeeds_but_not_both(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     planned(ledger, run_id, ROUNDS)
-    held = [ledger.attempts.claim(ref(run_id, n), f"a{n}", LEASE_S, MOST_ATTEMPTS).record for n in range(ROUNDS)]
+    held = [ledger.attempts.claim(ref(run_id, n), f"a{n}", LEASE_S, MAX_ATTEMPTS).record for n in range(ROUNDS)]
     clock.advance(LEASE_S + 1)
     for number, record in enumerate(held):
-        lapses: list[Callable[[], object]] = [lambda r=record: ledger.attempts.lapse(r, MOST_ATTEMPTS)] * (THREADS - 1)  # type: ignore[misc]
+        lapses: list[Callable[[], object]] = [lambda r=record: ledger.attempts.lapse(r, MAX_ATTEMPTS)] * (THREADS - 1)  # type: ignore[misc]
         *lapsed, said = at_once(
             [*lapses, lambda n=number: ledger.attempts.succeed(run_id, n, f"a{n}", ShardResult(1))]  # type: ignore[misc]
         )
@@ -167,11 +167,11 @@ def test_a_message_sent_again_is_counted_by_one(ledger: Ledger, run_id: str) -> 
 def test_a_shard_is_redriven_once_and_claimed_once(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 20)
     for number in range(20):
-        ledger.attempts.claim(ref(run_id, number), "a", LEASE_S, MOST_ATTEMPTS)
+        ledger.attempts.claim(ref(run_id, number), "a", LEASE_S, MAX_ATTEMPTS)
         ledger.attempts.fail(run_id, number, "a", FLAKY)
         redrives: list[Callable[[], object]] = [lambda n=number: ledger.attempts.redrive(run_id, n, 1)] * 4  # type: ignore[misc]
         claims: list[Callable[[], object]] = [
-            lambda n=number, i=i: ledger.attempts.claim(ref(run_id, n, 0), f"old{i}", LEASE_S, MOST_ATTEMPTS)  # type: ignore[misc]
+            lambda n=number, i=i: ledger.attempts.claim(ref(run_id, n, 0), f"old{i}", LEASE_S, MAX_ATTEMPTS)  # type: ignore[misc]
             for i in range(4)
         ]
         answers = at_once([*redrives, *claims])
@@ -202,9 +202,9 @@ def test_the_sum_over_states_is_constant_while_shards_move(ledger: Ledger, run_i
         for number in range(worker, 60, 4):
             if over.is_set():
                 return
-            ledger.attempts.claim(ref(run_id, number), f"a{number}", LEASE_S, MOST_ATTEMPTS)
+            ledger.attempts.claim(ref(run_id, number), f"a{number}", LEASE_S, MAX_ATTEMPTS)
             ledger.attempts.release(run_id, number, f"a{number}", FLAKY)
-            ledger.attempts.claim(ref(run_id, number), f"b{number}", LEASE_S, MOST_ATTEMPTS)
+            ledger.attempts.claim(ref(run_id, number), f"b{number}", LEASE_S, MAX_ATTEMPTS)
             ledger.attempts.succeed(run_id, number, f"b{number}", ShardResult(1))
 
     with ThreadPoolExecutor(4) as pool:

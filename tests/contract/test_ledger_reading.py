@@ -8,7 +8,7 @@ import pytest
 from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, Failure, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger
-from tests.contract.samples import LEASE_S, MOST_ATTEMPTS, part, planned, ref, run, shard
+from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, shard
 
 BROKEN = Failure("AnalysisException", "no such column", retryable=False)
 
@@ -18,7 +18,7 @@ def mixed(ledger: Ledger, run_id: str) -> Ledger:
     """Twelve shards: 0–2 SUCCEEDED, 3–4 FAILED, 5 RUNNING, the rest PENDING."""
     planned(ledger, run_id, 12)
     for number in range(6):
-        ledger.attempts.claim(ref(run_id, number), f"a{number}", LEASE_S, MOST_ATTEMPTS)
+        ledger.attempts.claim(ref(run_id, number), f"a{number}", LEASE_S, MAX_ATTEMPTS)
     for number in range(3):
         ledger.attempts.succeed(run_id, number, f"a{number}", ShardResult(number))
     for number in (3, 4):
@@ -136,7 +136,7 @@ def test_a_glance_does_not_guess_how_many_succeeded(ledger: Ledger, run_id: str)
     ledger.runs.create(run(run_id))
     ledger.runs.add_part(run_id, part(0, 0, 3))
     ledger.shards.add(shard(run_id, number) for number in range(3))
-    ledger.attempts.claim(ref(run_id, 0), "a", LEASE_S, MOST_ATTEMPTS)
+    ledger.attempts.claim(ref(run_id, 0), "a", LEASE_S, MAX_ATTEMPTS)
     ledger.attempts.succeed(run_id, 0, "a", ShardResult(1))
 
     assert ledger.shards.glance(run_id) == Counts(pending=2)
@@ -150,7 +150,7 @@ def test_a_redriven_shard_is_in_the_index_again(mixed: Ledger, run_id: str) -> N
 
 
 def test_leases_that_are_over_are_found(mixed: Ledger, run_id: str, clock: FakeClock) -> None:
-    mixed.attempts.claim(ref(run_id, 6), "late", LEASE_S + 50, MOST_ATTEMPTS)
+    mixed.attempts.claim(ref(run_id, 6), "late", LEASE_S + 50, MAX_ATTEMPTS)
     end_s = clock.now_s() + LEASE_S
 
     assert list(mixed.shards.expired(run_id, ShardState.RUNNING, end_s)) == []
@@ -162,7 +162,7 @@ def test_shards_that_wait_for_long_are_found(ledger: Ledger, run_id: str, clock:
     planned(ledger, run_id, 4)
     entered_s = clock.now_s()
     clock.advance(100)
-    ledger.attempts.claim(ref(run_id, 1), "a", LEASE_S, MOST_ATTEMPTS)
+    ledger.attempts.claim(ref(run_id, 1), "a", LEASE_S, MAX_ATTEMPTS)
     ledger.attempts.release(run_id, 1, "a", BROKEN)
     ledger.attempts.count_requeue(ledger.shards.get(run_id, 2))
 

@@ -31,7 +31,7 @@ from tests.contract.conftest import TABLE
 from tests.contract.samples import planned, ref, script
 
 SHARDS = 3
-MOST_ATTEMPTS = 2
+MAX_ATTEMPTS = 2
 LEASE_S = 50.0
 NUMBERS = st.integers(0, SHARDS - 1)
 FAILURE = Failure("Broken", "by the test")
@@ -89,10 +89,10 @@ class LedgerMachine(RuleBasedStateMachine):
         attempt_id = f"a{self.ids}"
         if generation > want.generation:
             with pytest.raises(LedgerError):
-                self.ledger.attempts.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MOST_ATTEMPTS)
+                self.ledger.attempts.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MAX_ATTEMPTS)
             return
 
-        answer = self.ledger.attempts.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MOST_ATTEMPTS)
+        answer = self.ledger.attempts.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MAX_ATTEMPTS)
 
         if generation < want.generation:
             assert answer.status is ClaimStatus.STALE
@@ -100,7 +100,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert answer.status is ClaimStatus.DONE
         elif want.state is R and want.lease_end_s + LEASE_GRACE_S >= now_s:
             assert answer.status is ClaimStatus.HELD
-        elif want.attempts >= MOST_ATTEMPTS:
+        elif want.attempts >= MAX_ATTEMPTS:
             assert answer.status is ClaimStatus.EXHAUSTED
             want.state = F
         else:
@@ -115,7 +115,7 @@ class LedgerMachine(RuleBasedStateMachine):
         want = self.expected[number]
         if want.state is R:
             answer = self.ledger.attempts.claim(
-                ref(self.run_id, number, want.generation), want.owner, LEASE_S, MOST_ATTEMPTS
+                ref(self.run_id, number, want.generation), want.owner, LEASE_S, MAX_ATTEMPTS
             )
             assert answer.status is ClaimStatus.GRANTED
             self._agrees(answer.record)
@@ -178,11 +178,11 @@ class LedgerMachine(RuleBasedStateMachine):
         want = self.expected[record.number]
         over = record.state is R and self._still(record) and record.lease_end_s <= self.clock.now_s()
 
-        after = self.ledger.attempts.lapse(record, MOST_ATTEMPTS)
+        after = self.ledger.attempts.lapse(record, MAX_ATTEMPTS)
 
         assert (after is not None) is over
         if after is not None:
-            want.state = P if want.attempts < MOST_ATTEMPTS else F
+            want.state = P if want.attempts < MAX_ATTEMPTS else F
             self._agrees(after)
 
     @precondition(lambda self: self.seen)
@@ -263,7 +263,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert [record.number for record in records] == list(range(SHARDS))
         for record in records:
             self._agrees(record)
-            assert record.attempts <= MOST_ATTEMPTS
+            assert record.attempts <= MAX_ATTEMPTS
             assert record.generation <= self.generation
 
     @invariant()

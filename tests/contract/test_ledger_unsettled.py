@@ -21,7 +21,7 @@ from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, Me
 from sparklet.model import Run, RunState, ShardResult
 from sparklet.ports import Ledger
 from tests.contract.conftest import ON_STACK
-from tests.contract.samples import LEASE_S, MOST_ATTEMPTS, part, planned, ref, run, script, shard
+from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, script, shard
 from tests.contract.test_ledger_races import at_once
 
 ADAPTERS = [
@@ -240,7 +240,7 @@ def test_a_poll_does_not_read_more_for_shards_that_are_done(ministack_clients: A
     for number in range(shards - 1):
         if number % 59 == 0:
             polls.append(requests_of(place, lambda: handle_check(place.at)))
-        place.ledger.attempts.claim(ref(run_id, number), f"a{number}", LEASE_S, MOST_ATTEMPTS)
+        place.ledger.attempts.claim(ref(run_id, number), f"a{number}", LEASE_S, MAX_ATTEMPTS)
         place.ledger.attempts.succeed(run_id, number, f"a{number}", ShardResult(rows=1))
 
     assert len(polls) == 3

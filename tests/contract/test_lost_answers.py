@@ -21,7 +21,7 @@ from sparklet.local.memory import FakeClock
 from sparklet.model import ClaimStatus, Failure, RunState, ShardResult, ShardState
 from tests.contract.conftest import ON_STACK, TABLE
 from tests.contract.lossy_proxy import LossyProxy, lossy_proxy
-from tests.contract.samples import LEASE_S, MOST_ATTEMPTS, part, planned, ref, run, script, shard
+from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, script, shard
 
 ATTEMPTS = 2
 ONE, ALL = 1, ATTEMPTS
@@ -71,7 +71,7 @@ def test_a_claim(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: 
     planned(ledger, run_id)
     proxy.lose(UPDATE, answers)
 
-    answer = ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS)
+    answer = ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS)
 
     assert proxy.lost == answers
     assert (answer.status, answer.record.attempts) == (ClaimStatus.GRANTED, 1)
@@ -103,7 +103,7 @@ def test_a_renewal(
     clock: FakeClock,
 ) -> None:
     planned(ledger, run_id)
-    ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS)
+    ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS)
     clock.advance(3)
     proxy.lose(UPDATE, answers)
 
@@ -119,7 +119,7 @@ def test_the_end_of_an_attempt(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, state: ShardState
 ) -> None:
     planned(ledger, run_id)
-    ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS)
+    ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS)
     say: dict[ShardState, Callable[[], None]] = {
         ShardState.SUCCEEDED: lambda: ledger.attempts.succeed(run_id, 0, "a", ShardResult(7)),
         ShardState.FAILED: lambda: ledger.attempts.fail(run_id, 0, "a", FLAKY),
@@ -138,9 +138,9 @@ def test_a_zombie_does_not_take_the_owners_write_for_its_own(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
 ) -> None:
     planned(ledger, run_id)
-    ledger.attempts.claim(ref(run_id), "zombie", LEASE_S, MOST_ATTEMPTS)
+    ledger.attempts.claim(ref(run_id), "zombie", LEASE_S, MAX_ATTEMPTS)
     clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-    ledger.attempts.claim(ref(run_id), "b", LEASE_S, MOST_ATTEMPTS)
+    ledger.attempts.claim(ref(run_id), "b", LEASE_S, MAX_ATTEMPTS)
     ledger.attempts.succeed(run_id, 0, "b", ShardResult(7))
     proxy.lose(UPDATE, answers)
 
@@ -154,11 +154,11 @@ def test_the_checkers_writes(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
 ) -> None:
     planned(ledger, run_id)
-    held = ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS).record
+    held = ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS).record
     clock.advance(LEASE_S + 1)
 
     proxy.lose(UPDATE, answers)
-    lapsed = ledger.attempts.lapse(held, MOST_ATTEMPTS)
+    lapsed = ledger.attempts.lapse(held, MAX_ATTEMPTS)
     assert lapsed == ledger.shards.get(run_id, 0)
     assert lapsed is not None
     assert lapsed.state is ShardState.PENDING
@@ -182,12 +182,12 @@ def test_a_lapse_that_another_checker_did_is_not_taken_for_ones_own(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
 ) -> None:
     planned(ledger, run_id)
-    held = ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS).record
+    held = ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS).record
     clock.advance(LEASE_S + 1)
-    assert ledger.attempts.lapse(held, MOST_ATTEMPTS)
+    assert ledger.attempts.lapse(held, MAX_ATTEMPTS)
     proxy.lose(UPDATE, answers)
 
-    assert ledger.attempts.lapse(held, MOST_ATTEMPTS) is None
+    assert ledger.attempts.lapse(held, MAX_ATTEMPTS) is None
 
 
 def test_a_claim_that_lapsed_meanwhile_is_not_granted(
@@ -198,11 +198,11 @@ def test_a_claim_that_lapsed_meanwhile_is_not_granted(
 
     def take_over() -> None:
         clock.advance(LEASE_S + LEASE_GRACE_S + 1)
-        assert other.attempts.claim(ref(run_id), "b", LEASE_S, MOST_ATTEMPTS).status is ClaimStatus.GRANTED
+        assert other.attempts.claim(ref(run_id), "b", LEASE_S, MAX_ATTEMPTS).status is ClaimStatus.GRANTED
 
     proxy.lose(UPDATE, ONE, meanwhile=take_over)
 
-    assert ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS).status is ClaimStatus.HELD
+    assert ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS).status is ClaimStatus.HELD
     assert ledger.shards.get(run_id, 0).attempt_id == "b"
 
 
@@ -317,7 +317,7 @@ def test_a_service_that_is_away_is_a_fault_that_may_pass(run_id: str, clock: Fak
     calls: list[Callable[[], Any]] = [
         lambda: ledger.runs.get(run_id),
         lambda: ledger.runs.create(run(run_id)),
-        lambda: ledger.attempts.claim(ref(run_id), "a", LEASE_S, MOST_ATTEMPTS),
+        lambda: ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS),
         lambda: ledger.attempts.succeed(run_id, 0, "a", ShardResult()),
         lambda: ledger.shards.add([shard(run_id, 0)]),
         lambda: ledger.shards.count(run_id),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.orchestration import MOST_INPUT_BYTES, StepFunctions
+from sparklet.aws.orchestration import MAX_INPUT_BYTES, StepFunctions
 from sparklet.errors import ExecutionExistsError, OrchestrationError
 from sparklet.local.memory import MemoryOrchestrator
 from sparklet.model import ExecutionState, ExecutionStatus
@@ -142,7 +142,7 @@ def test_too_long_a_name_or_input_is_refused_before_it_is_sent() -> None:
     nowhere = StepFunctions(AwsClients(endpoint_url="http://127.0.0.1:1", region="us-east-1"))
 
     with pytest.raises(OrchestrationError, match="Put lists of inputs into S3"):
-        nowhere.start("arn", "name", {"x": "y" * MOST_INPUT_BYTES})
+        nowhere.start("arn", "name", {"x": "y" * MAX_INPUT_BYTES})
     with pytest.raises(OrchestrationError, match="1 to 80 characters"):
         nowhere.start("arn", "n" * 81, {})
 

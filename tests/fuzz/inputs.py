@@ -15,7 +15,7 @@ from tests.unit.events.samples import every_source, s3, s3_test_event, sns_envel
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # AWS's own example of one
 ASKED = {"Records": [sqs("a", '{"sparklet": {}}') | {"messageAttributes": {"sparklet-task": {"stringValue": "t-1"}}}]}
 SAMPLES = {name: json.dumps(event) for name, event in {**every_source(), "sqs task": ASKED}.items()}
-MOST_CHANGES = 6
+MAX_CHANGES = 6
 Change = tuple[int, int, int]
 
 
@@ -43,7 +43,7 @@ VALUES: list[Any] = [
 HOW = ("replace", "remove", "rename", "repeat", "wrap", "as text", "graft")
 
 
-def plans(most: int = MOST_CHANGES) -> st.SearchStrategy[list[Change]]:
+def plans(most: int = MAX_CHANGES) -> st.SearchStrategy[list[Change]]:
     """What is changed."""
     place, what = st.integers(0, 400), st.integers(0, len(VALUES) - 1)
     return st.lists(st.tuples(place, st.integers(0, len(HOW) - 1), what), max_size=most)

@@ -23,7 +23,7 @@ from tests.fuzz.inputs import SAMPLES, SECRET, Change, changed, environments, js
 from tests.unit.events.samples import http_request, kafka, kinesis, s3, sns, sns_envelope, sqs
 from tests.unit.worker.conftest import do_batch
 
-LONGEST_ERROR = 1_000
+MAX_ERROR = 1_000
 PEAK_PER_BYTE, PEAK_BASE_BYTES = 40, 512 * 1024  # the densest JSON takes 24 bytes for one of text: a list of {}
 FAILED = ScriptFailedError("s3://b/x.py", 1, cause_class="ValueError", cause=SECRET, stderr_tail=SECRET)
 LISTENS_TO_IDS = (Source.SQS, Source.KINESIS, Source.DYNAMODB)
@@ -142,7 +142,7 @@ def harmless(error: SparkletError) -> None:
     assert SECRET not in str(error)
     assert "hunter2" not in str(error)
     assert SECRET not in str(error.__cause__)
-    assert 10 < len(str(error)) < LONGEST_ERROR
+    assert 10 < len(str(error)) < MAX_ERROR
 
 
 @sized(50, 3_200)

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from sparklet import metrics
 from sparklet.metrics import ATTEMPT_SECONDS, METRICS, SHARDS_SUCCEEDED, Emitter, Meter, Metric, Unit, is_metrics_line
 
-MOST_EVENT_BYTES = 256 * 1024  # the smallest limit of a log event that the specification ever named
+MAX_EVENT_BYTES = 256 * 1024  # the smallest limit of a log event that the specification ever named
 UNITS = (
     *("Seconds", "Microseconds", "Milliseconds", "Bytes", "Kilobytes", "Megabytes", "Gigabytes", "Terabytes", "Bits"),
     *("Percent", "Count", "Count/Second", "None"),
@@ -68,7 +68,7 @@ EMF = {
 
 def check_emf(line: str) -> dict[str, Any]:
     """The document of a line; AssertionError if CloudWatch would not take it."""
-    assert len(line.encode()) <= MOST_EVENT_BYTES and "\n" not in line
+    assert len(line.encode()) <= MAX_EVENT_BYTES and "\n" not in line
     document: dict[str, Any] = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     Draft202012Validator(EMF).validate(document)
     assert abs(document["_aws"]["Timestamp"] / 1000 - time.time()) < 3600, "milliseconds, at most two weeks old"

@@ -13,7 +13,7 @@ LOG_REMEDIES = {
     "ResourceNotFoundException": "there is no such group or stream any more (its retention may be over)",
     "AccessDeniedException": "you need logs:FilterLogEvents and logs:GetLogEvents on it",
 }
-MOST_PAYLOAD_BYTES = 6 * 1024 * 1024
+MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 
 
 class LambdaCompute:
@@ -37,9 +37,9 @@ class LambdaCompute:
             If the event is too large, the function cannot be invoked, or failed: with its error's type and message.
         """
         payload = json.dumps(event, ensure_ascii=False).encode()
-        if len(payload) > MOST_PAYLOAD_BYTES:
+        if len(payload) > MAX_PAYLOAD_BYTES:
             raise RemoteTaskError(
-                f"{function} cannot be given {len(payload)} bytes: Lambda takes {MOST_PAYLOAD_BYTES}. "
+                f"{function} cannot be given {len(payload)} bytes: Lambda takes {MAX_PAYLOAD_BYTES}. "
                 "Put the data into S3 and pass its URI"
             )
         with failing_as(RemoteTaskError, f"{function} could not be invoked"):

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeFilterType
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
-MOST_ENTRIES = 10
-MOST_BATCH_BYTES = 256 * 1024  # a queue takes 1 MiB; a larger body goes alone
-MOST_VISIBILITY_S = 12 * 3600
-LONGEST_WAIT_S = 20
+MAX_ENTRIES = 10
+MAX_BATCH_BYTES = 256 * 1024  # a queue takes 1 MiB; a larger body goes alone
+MAX_VISIBILITY_S = 12 * 3600
+MAX_WAIT_S = 20
 SEND_TRIES = 6
 SENDERS = 4
 DEPTH_ATTRIBUTES: tuple[Any, ...] = (  # in the order of QueueDepth
@@ -95,8 +95,8 @@ class SqsQueue:
         with self._calling("receive from"):
             answer = self._clients.sqs.receive_message(
                 QueueUrl=self._queue_url,
-                MaxNumberOfMessages=min(most, MOST_ENTRIES),
-                WaitTimeSeconds=min(wait_s, LONGEST_WAIT_S),
+                MaxNumberOfMessages=min(most, MAX_ENTRIES),
+                WaitTimeSeconds=min(wait_s, MAX_WAIT_S),
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
         return [
@@ -120,8 +120,8 @@ class SqsQueue:
         Nothing happens if it is visible already, was received by another, or is gone: what was wanted is then
         either so or no longer this receiver's business.
         """
-        if not 0 <= visibility_s <= MOST_VISIBILITY_S:
-            raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MOST_VISIBILITY_S} can")
+        if not 0 <= visibility_s <= MAX_VISIBILITY_S:
+            raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MAX_VISIBILITY_S} can")
         with self._calling("change a message's visibility in", outdated=(*OUTDATED_RECEIPT, "MessageNotInflight")):
             self._clients.sqs.change_message_visibility(
                 QueueUrl=self._queue_url, ReceiptHandle=receipt, VisibilityTimeout=visibility_s
@@ -166,7 +166,7 @@ def batches(bodies: Iterable[str]) -> Iterator[list[str]]:
     batch_bytes = 0
     for body in bodies:
         size_bytes = len(body.encode())
-        if batch and (len(batch) == MOST_ENTRIES or batch_bytes + size_bytes > MOST_BATCH_BYTES):
+        if batch and (len(batch) == MAX_ENTRIES or batch_bytes + size_bytes > MAX_BATCH_BYTES):
             yield batch
             batch, batch_bytes = [], 0
         batch.append(body)

@@ -7,9 +7,9 @@ from typing import Any
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.remedies import error_code, failing_as
 from sparklet.errors import ExecutionExistsError, OrchestrationError
-from sparklet.model import LONGEST_NAME, ExecutionState, ExecutionStatus
+from sparklet.model import MAX_NAME, ExecutionState, ExecutionStatus
 
-MOST_INPUT_BYTES = 256 * 1024
+MAX_INPUT_BYTES = 256 * 1024
 
 
 class StepFunctions:
@@ -35,10 +35,10 @@ class StepFunctions:
             If name or input is too long, or the machine cannot be started.
         """
         body = json.dumps(input, ensure_ascii=False, sort_keys=True)
-        if (size_bytes := len(body.encode())) > MOST_INPUT_BYTES or not 0 < len(name) <= LONGEST_NAME:
+        if (size_bytes := len(body.encode())) > MAX_INPUT_BYTES or not 0 < len(name) <= MAX_NAME:
             raise OrchestrationError(
-                f"{name} cannot be started: a name has 1 to {LONGEST_NAME} characters (it has {len(name)}), an input "
-                f"at most {MOST_INPUT_BYTES} bytes ({size_bytes}). Put lists of inputs into S3 and pass their URI"
+                f"{name} cannot be started: a name has 1 to {MAX_NAME} characters (it has {len(name)}), an input "
+                f"at most {MAX_INPUT_BYTES} bytes ({size_bytes}). Put lists of inputs into S3 and pass their URI"
             )
         from botocore.exceptions import ClientError
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAGIC = b"\xf3\x89\x9a\xc2"
 MAGIC_IN_BASE64 = "84maw"  # how the base64 of every record that begins with MAGIC begins
 DIGEST_BYTES = 16
-LONGEST_KEY = 256  # characters Kinesis allows in a partition key
+MAX_KEY = 256  # characters Kinesis allows in a partition key
 
 VARINT, EIGHT_BYTES, LENGTH_DELIMITED, FOUR_BYTES = 0, 1, 2, 5  # protocol buffers' wire types
 PARTITION_KEYS, RECORDS = 1, 3  # fields of AggregatedRecord
@@ -126,8 +126,8 @@ def _key(value: Value) -> str:
         key = _bytes(value).decode("utf-8")
     except UnicodeDecodeError:
         raise AggregateError("the aggregate has a partition key that is not UTF-8") from None
-    if len(key) > LONGEST_KEY:
-        raise AggregateError(f"the aggregate has a partition key of more than {LONGEST_KEY} characters")
+    if len(key) > MAX_KEY:
+        raise AggregateError(f"the aggregate has a partition key of more than {MAX_KEY} characters")
     return key
 
 

@@ -16,8 +16,8 @@ from sparklet.job.errors import EventError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEEPEST = 4  # S3 → SNS → SQS is three
-LONGEST_TEXT = 1024 * 1024  # characters, of a message that could hold a notification; SQS allows no more
+MAX_DEPTH = 4  # S3 → SNS → SQS is three
+MAX_TEXT = 1024 * 1024  # characters, of a message that could hold a notification; SQS allows no more
 
 UNREADABLE = (
     "ObjectRemoved:",
@@ -45,7 +45,7 @@ def event_objects(event: Any) -> tuple[str, ...]:
 
 
 def _found(event: Any, depth: int) -> Iterator[str]:
-    if not isinstance(event, dict) or depth > DEEPEST:
+    if not isinstance(event, dict) or depth > MAX_DEPTH:
         return
     records = event.get("Records")
     if isinstance(records, list):
@@ -96,7 +96,7 @@ def _text(value: Any) -> str:
 
 def _document(text: Any) -> Any:
     """The JSON in a message; None if there is none that could speak of S3."""
-    if not isinstance(text, str) or len(text) > LONGEST_TEXT or "s3" not in text:
+    if not isinstance(text, str) or len(text) > MAX_TEXT or "s3" not in text:
         return None
     try:
         return json.loads(text)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 OUTCOME_FILE = "SPARKLET_OUTCOME_FILE"
-LONGEST_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB; the rest is for what is around it
-LONGEST_STATE_BYTES = 1_000_000  # above that Lambda ends a window early
+MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB; the rest is for what is around it
+MAX_STATE_BYTES = 1_000_000  # above that Lambda ends a window early
 
 
 class Outcome:
@@ -64,11 +64,11 @@ class Outcome:
 
     def answer(self, document: Any) -> None:
         """Set the answer and write it; see ``Job.answer``."""
-        self._give("answer", _json_value("an answer", document, LONGEST_ANSWER_BYTES))
+        self._give("answer", _json_value("an answer", document, MAX_ANSWER_BYTES))
 
     def keep_state(self, state: Mapping[str, Any]) -> None:
         """Set the window's state and write it; see ``Job.keep_state``."""
-        value = _json_value("a window's state", dict(state), LONGEST_STATE_BYTES)
+        value = _json_value("a window's state", dict(state), MAX_STATE_BYTES)
         self._give("state", value)
 
     def _give(self, name: str, value: Any) -> None:

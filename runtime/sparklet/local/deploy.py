@@ -8,7 +8,7 @@ from typing import Any
 
 from sparklet.errors import LocalStackError
 from sparklet.local.control import Control, RefusedError, texts
-from sparklet.model import LONGEST_NAME, successor
+from sparklet.model import MAX_NAME, successor
 
 STACK_NAME = "sparklet"
 TEMPLATE_BUCKET = "sparklet-templates"  # a template of more than 51,200 bytes is taken from S3 only
@@ -152,7 +152,7 @@ def same_run(name: str, given: Any) -> Any:
 def _start_successor(control: Control, machine: str, found: Any) -> None:
     """Start the execution that follows one, unless it was started before."""
     name = successor(found["name"])
-    if len(name) > LONGEST_NAME:
+    if len(name) > MAX_NAME:
         return
     body = json.dumps(same_run(found["name"], json.loads(found["input"])))
     try:

@@ -13,7 +13,7 @@ from sparklet.model.options import Access, Key, RunOptions
 from sparklet.model.runs import Dispatch, ListSource, NextRun, Run, RunState, ScriptRef, check_script
 from sparklet.model.services import (
     INLINE_MOST,
-    LONGEST_NAME,
+    MAX_NAME,
     ExecutionState,
     ExecutionStatus,
     execution_name,
@@ -45,7 +45,7 @@ from sparklet.model.tasks import TASK_ID, Notice, TaskRecord
 __all__ = [
     "ANSWERS",
     "INLINE_MOST",
-    "LONGEST_NAME",
+    "MAX_NAME",
     "RUN_ID",
     "SHARDS_PER_BUCKET",
     "TASK_ID",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-LONGEST_NAME = 80  # characters
+MAX_NAME = 80  # characters
 INLINE_MOST = 40  # iterations that an inline Map has at once; a Distributed Map takes what is more
 
 _SUCCESSOR = re.compile(r"(.+-g\d+)-(\d+)")

@@ -12,7 +12,7 @@ from sparklet.errors import EventError
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET = 10_000
-MOST_BUCKETS = 256
+MAX_BUCKETS = 256
 ANSWERS = "answers/"
 SHOWN_ITEM = 100  # characters
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
@@ -355,4 +355,4 @@ def ledger_bucket(number: int) -> int:
 def ledger_bucket_count(shard_count: int) -> int:
     """How many buckets the shards 0 to ``shard_count - 1`` lie in, at most; a power of two."""
     full = max(0, shard_count - 1) // SHARDS_PER_BUCKET
-    return min(MOST_BUCKETS, 1 << full.bit_length())
+    return min(MAX_BUCKETS, 1 << full.bit_length())

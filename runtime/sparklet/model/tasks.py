@@ -18,11 +18,11 @@ TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 TASK_FORMAT = 1
 TASK_KEPT_S = 30 * 86_400  # since its last change; no message is that old
 ANSWER_BYTES = 16 * 1024
-MOST_OUTPUTS = 20
+MAX_OUTPUTS = 20
 OUTPUT_BYTES = 1024  # of one URI, the longest that S3 has
 NOTICE_VERSION = 1  # raised when a reader of the older one would misread the newer one; more fields do not raise it
 CAUSE_CHARACTERS = 4096
-LONGEST_SUBJECT = 100
+MAX_SUBJECT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class TaskRecord:
 
     def succeeded(self, result: ShardResult, now_s: float) -> Self:
         """SUCCEEDED, with what fits of the result."""
-        encoded = (uri.encode(errors="replace") for uri in result.outputs[:MOST_OUTPUTS])
+        encoded = (uri.encode(errors="replace") for uri in result.outputs[:MAX_OUTPUTS])
         outputs = tuple(uri.decode() for uri in encoded if len(uri) <= OUTPUT_BYTES)
         kept = ShardResult(result.rows, result.output_bytes, outputs, _fitting(result.answer))
         return self._changed(ShardState.SUCCEEDED, now_s, result=kept, failure=None)
@@ -189,7 +189,7 @@ class Notice:
         """One line for people: printable ASCII, no longer than SNS takes it; a name that is too long loses its head."""
         name = "".join(c if " " <= c <= "~" else "?" for c in str(self.document.get("id", "")))
         before, after = f"Sparklet: {self.kind} ", f" ended as {self.state}"
-        return f"{before}{name[-(LONGEST_SUBJECT - len(before) - len(after)) :]}{after}"
+        return f"{before}{name[-(MAX_SUBJECT - len(before) - len(after)) :]}{after}"
 
     def to_json(self) -> str:
         """The message, alike on every way: ``{"version": 1, "kind": "run", "state": …, "run": {…}}``."""

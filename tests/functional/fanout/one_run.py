@@ -23,7 +23,7 @@ from sparklet.ports import Message
 from tests.unit.fanout.world import Fault, KilledError, World
 
 OBJECTS = 9
-MOST_ROUNDS = 60
+MAX_ROUNDS = 60
 TIME_LIMITS_S = (3 * 86_400.0, 3 * 86_400.0, 5_000.0)
 
 

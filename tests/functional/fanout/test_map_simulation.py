@@ -14,7 +14,7 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from sparklet.fanout.checking.dead_letters import Disposition, consume
 from sparklet.model import ClaimStatus, Dispatch, ShardRef
-from tests.functional.fanout.one_run import MOST_ROUNDS, Attempt, OneRun
+from tests.functional.fanout.one_run import MAX_ROUNDS, Attempt, OneRun
 from tests.unit.fanout.world import KilledError
 
 
@@ -93,7 +93,7 @@ class RunByMap(OneRun):
         """Nothing bad happens any more: one machine drives the run to its end, and all sums are right."""
         if not list(self.world.ledger.runs.list()):
             return
-        for batch in range(MOST_ROUNDS):
+        for batch in range(MAX_ROUNDS):
             answer = self.world.step("batch", batch=batch)
             if answer["ended"]:
                 break

@@ -11,7 +11,7 @@ from hypothesis.stateful import rule
 from sparklet.fanout.checking.checker import check
 from sparklet.fanout.checking.dead_letters import consume
 from sparklet.model import ClaimStatus, Dispatch, ShardResult
-from tests.functional.fanout.one_run import MOST_ROUNDS, Attempt, OneRun
+from tests.functional.fanout.one_run import MAX_ROUNDS, Attempt, OneRun
 from tests.unit.fanout.world import KilledError
 
 
@@ -58,7 +58,7 @@ class RunByQueue(OneRun):
         """Nothing bad happens any more; then the run ends, and all sums are right."""
         if not list(self.world.ledger.runs.list()):
             return
-        for _ in range(MOST_ROUNDS):
+        for _ in range(MAX_ROUNDS):
             check(self.world.at, "run-1")
             if self.world.ledger.runs.get("run-1").state.ended and not self.world.ledger.shards.count("run-1").open:
                 break

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.messaging import MOST_BATCH_BYTES, MOST_ENTRIES, SEND_TRIES, SqsQueue, batches
+from sparklet.aws.messaging import MAX_BATCH_BYTES, MAX_ENTRIES, SEND_TRIES, SqsQueue, batches
 from sparklet.errors import QueueError
 from sparklet.local.memory import FakeClock
 
@@ -105,7 +105,7 @@ def test_a_queue_that_cannot_be_used_is_named(clients: AwsClients, code: str) ->
                 call()
 
 
-@given(st.lists(st.integers(1, MOST_BATCH_BYTES + 10) | st.integers(1, 300), max_size=60))
+@given(st.lists(st.integers(1, MAX_BATCH_BYTES + 10) | st.integers(1, 300), max_size=60))
 def test_batches_hold_every_body_in_order_and_fit(sizes: list[int]) -> None:
     bodies = ["x" * size for size in sizes]
 
@@ -113,5 +113,5 @@ def test_batches_hold_every_body_in_order_and_fit(sizes: list[int]) -> None:
 
     assert [body for batch in made for body in batch] == bodies
     for batch in made:
-        assert 1 <= len(batch) <= MOST_ENTRIES
-        assert len(batch) == 1 or sum(map(len, batch)) <= MOST_BATCH_BYTES
+        assert 1 <= len(batch) <= MAX_ENTRIES
+        assert len(batch) == 1 or sum(map(len, batch)) <= MAX_BATCH_BYTES

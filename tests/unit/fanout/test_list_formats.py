@@ -202,7 +202,7 @@ def test_half_a_zipped_list_is_told() -> None:
 
 
 def test_a_document_too_large_for_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparklet.fanout.inventory.rows.MOST_JSON_BYTES", 50)
+    monkeypatch.setattr("sparklet.fanout.inventory.rows.MAX_JSON_BYTES", 50)
     with pytest.raises(PlanError, match="would be held in memory as a whole; write it as JSON Lines"):
         uris(json.dumps(URIS).encode(), "json")
 

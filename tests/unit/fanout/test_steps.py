@@ -16,7 +16,7 @@ from sparklet.model import INLINE_MOST, Counts, Dispatch, Failure, Notice, RunOp
 from tests.unit.fanout.world import World
 
 BROKEN = Failure("ValueError", "bad line 7", retryable=False)
-LARGEST_STATE_BYTES = 256 * 1024
+MAX_STATE_BYTES = 256 * 1024
 RECORD = {
     "execution": "arn:aws:states:eu-west-1:123456789012:execution:Map:run-1-g0",
     "machine": "arn:aws:states:eu-west-1:123456789012:stateMachine:Map",
@@ -112,7 +112,7 @@ def test_an_answer_fits_into_a_state_whatever_the_run_is_called(world: World) ->
     plan(world.at, run_id)
     answer = world.step("batch", batch=0, run_id=run_id)
     assert len(answer["items"]) == INLINE_MOST
-    assert len(json.dumps(answer)) < LARGEST_STATE_BYTES / 10
+    assert len(json.dumps(answer)) < MAX_STATE_BYTES / 10
 
 
 def test_a_run_by_the_queue_is_not_handed_out_twice(world: World) -> None:

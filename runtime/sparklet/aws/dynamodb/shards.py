@@ -8,7 +8,7 @@ from typing import Any
 
 from sparklet.aws.dynamodb.items import new_shard_item, open_value, shard_key, shard_record
 from sparklet.aws.dynamodb.runs import DynamoRuns
-from sparklet.aws.dynamodb.table import MOST_KEYS_A_BATCH, OPEN_INDEX, LedgerTable, OnTable, new_writer
+from sparklet.aws.dynamodb.table import MAX_KEYS_A_BATCH, OPEN_INDEX, LedgerTable, OnTable, new_writer
 from sparklet.aws.parallel import Intake, in_parallel
 from sparklet.errors import ShardNotFoundError
 from sparklet.model import Counts, ShardRecord, ShardState
@@ -17,7 +17,7 @@ from sparklet.ports import Clock
 WRITERS = 8  # a put is 1 ms of Python and some 5 ms of waiting: more threads would only wait for one another
 # While the pages of up to 256 buckets are merged: so many shards are asked for at a time, but no shorter pages. Bounds
 # memory: botocore needs 10 KB for an item while it reads it.
-SHARDS_AHEAD, LEAST_PAGE = 4_000, 100
+SHARDS_AHEAD, MIN_PAGE = 4_000, 100
 
 
 class DynamoShards(OnTable):
@@ -57,7 +57,7 @@ class DynamoShards(OnTable):
         """All shards, or those in one state, in order of number: the buckets merged, each read a page ahead."""
         partitions = self._partitions(run_id)
         with ThreadPoolExecutor(self._table.threads) as pool:
-            page_shards = max(LEAST_PAGE, SHARDS_AHEAD // len(partitions))  # a page ends at 1 MB anyway
+            page_shards = max(MIN_PAGE, SHARDS_AHEAD // len(partitions))  # a page ends at 1 MB anyway
             buckets = [_ahead(pool, self._pages(partition, state, page_shards)) for partition in partitions]
             yield from heapq.merge(*buckets, key=lambda record: record.number)
 
@@ -114,7 +114,7 @@ class DynamoShards(OnTable):
         """What the index says is expired, as the base table has it: the oldest on the first page."""
         values = {":pk": partition, ":first": f"{state}#", ":last": open_value(state, before_s)}
         pages = self._table.pages(
-            "pk = :pk AND #open BETWEEN :first AND :last", values, IndexName=OPEN_INDEX, Limit=MOST_KEYS_A_BATCH
+            "pk = :pk AND #open BETWEEN :first AND :last", values, IndexName=OPEN_INDEX, Limit=MAX_KEYS_A_BATCH
         )
         for page in pages:
             keys = [{"pk": item["pk"], "sk": item["sk"]} for item in page["Items"]]

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import TransactWriteItemTypeDef
 
 OPEN_INDEX = "open-index"
-MOST_KEYS_A_BATCH = 100
-MOST_DELETES_A_BATCH = 25
+MAX_KEYS_A_BATCH = 100
+MAX_DELETES_A_BATCH = 25
 THROTTLED_S = 60.0  # so long a request is asked again that is refused for now
 _CANCELED = "TransactionCanceledException"
 _CONDITION = {"ConditionalCheckFailed"}  # what a transaction was cancelled for, if it gives no reasons
@@ -126,8 +126,8 @@ class LedgerTable:
 
     def get_many(self, keys: Sequence[Attributes]) -> Iterator[Item]:
         """The items of these keys that are there, strongly consistent, in any order."""
-        for start in range(0, len(keys), MOST_KEYS_A_BATCH):
-            wanted = {"Keys": list(keys[start : start + MOST_KEYS_A_BATCH]), "ConsistentRead": True}
+        for start in range(0, len(keys), MAX_KEYS_A_BATCH):
+            wanted = {"Keys": list(keys[start : start + MAX_KEYS_A_BATCH]), "ConsistentRead": True}
             for answer in self._batch("BatchGetItem", self.client.batch_get_item, wanted, "UnprocessedKeys"):
                 yield from answer["Responses"].get(self.name, [])
 
@@ -213,8 +213,8 @@ class LedgerTable:
 
     def delete_many(self, keys: Sequence[Attributes]) -> int:
         """Delete the items of these keys, whatever they hold; how many keys there were."""
-        for start in range(0, len(keys), MOST_DELETES_A_BATCH):
-            wanted = [{"DeleteRequest": {"Key": key}} for key in keys[start : start + MOST_DELETES_A_BATCH]]
+        for start in range(0, len(keys), MAX_DELETES_A_BATCH):
+            wanted = [{"DeleteRequest": {"Key": key}} for key in keys[start : start + MAX_DELETES_A_BATCH]]
             deque(self._batch("BatchWriteItem", self.client.batch_write_item, wanted, "UnprocessedItems"), maxlen=0)
         return len(keys)
 

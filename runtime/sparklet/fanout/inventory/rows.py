@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from sparklet.entries import ADDRESS_NAMES, KNOWN_NAMES, RowError, plain
 from sparklet.errors import PlanError
 
-MOST_JSON_BYTES = 64 * 1024 * 1024  # a document is held in memory as a whole
+MAX_JSON_BYTES = 64 * 1024 * 1024  # a document is held in memory as a whole
 
 Row = tuple[int, Any]  # number, counted from 1, and the row: an address or a mapping of columns
 
@@ -118,10 +118,10 @@ def _jsonl(text: TextIO, path: str) -> Iterator[Row]:
 
 
 def _json(text: TextIO, path: str) -> Iterator[Row]:
-    content = text.read(MOST_JSON_BYTES + 1)
-    if len(content) > MOST_JSON_BYTES:
+    content = text.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
         raise RowError(
-            f"the document has more than {MOST_JSON_BYTES >> 20} MiB and would be held in memory as a whole; "
+            f"the document has more than {MAX_JSON_BYTES >> 20} MiB and would be held in memory as a whole; "
             "write it as JSON Lines"
         )
     document = _decoded(content, 0)

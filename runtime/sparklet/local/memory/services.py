@@ -19,8 +19,8 @@ from sparklet.errors import (
 from sparklet.model import ExecutionState, ExecutionStatus, Notice, TaskRecord
 from sparklet.ports import Clock, Message, QueueDepth
 
-MOST_VISIBILITY_S = 12 * 3600
-MOST_BODY_BYTES = 1024 * 1024
+MAX_VISIBILITY_S = 12 * 3600
+MAX_BODY_BYTES = 1024 * 1024
 POLL_S = 0.02
 Machine = Callable[[Any], Any]
 
@@ -93,10 +93,8 @@ class MemoryTaskQueue:
         sent = 0
         for body in bodies:
             size_bytes = len(body.encode())
-            if not 0 < size_bytes <= MOST_BODY_BYTES:
-                raise QueueError(
-                    f"a message of {size_bytes} bytes cannot be sent: a queue takes 1 to {MOST_BODY_BYTES}"
-                )
+            if not 0 < size_bytes <= MAX_BODY_BYTES:
+                raise QueueError(f"a message of {size_bytes} bytes cannot be sent: a queue takes 1 to {MAX_BODY_BYTES}")
             self._enter(str(uuid.uuid4()), _Entry(body, self._clock.now_s() + delay_s))
             sent += 1
         return sent
@@ -135,8 +133,8 @@ class MemoryTaskQueue:
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
         """Make a received message visible again in ``visibility_s`` seconds; nothing happens if it is so already."""
-        if not 0 <= visibility_s <= MOST_VISIBILITY_S:
-            raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MOST_VISIBILITY_S} can")
+        if not 0 <= visibility_s <= MAX_VISIBILITY_S:
+            raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MAX_VISIBILITY_S} can")
         with self._lock:
             entry = self._owned(receipt)
             now_s = self._clock.now_s()
