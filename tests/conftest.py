@@ -2,7 +2,7 @@
 
 import pytest
 
-MAX_NAME = 120  # 60 once every test has its new name: rename_tests.py sets it
+MAX_NAME = 60
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -63,9 +63,7 @@ def _run_of(account: Account, script: Path, text: str) -> Run:
     return account.start(script, [account.uri(f"{folder}/")], {})
 
 
-def test_a_shard_is_done_in_a_container_of_its_own_and_reported_to_the_same_ledger(
-    account: Account, start: Start
-) -> None:
+def test_a_container_does_a_shard_and_reports_to_the_same_ledger(account: Account, start: Start) -> None:
     run = _run_of(account, EXAMPLES / "wordcount.py", "one two two\n")
 
     done = start("shard", "--run", run.run_id, "--shard", "1", env=account.env)
@@ -76,7 +74,7 @@ def test_a_shard_is_done_in_a_container_of_its_own_and_reported_to_the_same_ledg
     assert account.shard(run, 0).state is ShardState.PENDING
 
 
-def test_a_shard_that_is_stopped_from_outside_is_given_back(
+def test_a_stopped_container_releases_its_shard(
     account: Account, image: BuiltImage, start: Start, tmp_path: Path
 ) -> None:
     script = tmp_path / "sleeps.py"
@@ -97,7 +95,7 @@ def test_a_shard_that_is_stopped_from_outside_is_given_back(
     assert "SIGTERM" in record.error_message
 
 
-def test_what_is_no_command_is_answered_with_those_there_are(start: Start) -> None:
+def test_an_unknown_command_lists_the_known_ones(start: Start) -> None:
     done = start("bash")
 
     assert done.returncode == 64

@@ -71,7 +71,7 @@ def test_only_tmp_can_be_written_to(facts: Any) -> None:
     assert facts["lock"].startswith(("OSError", "PermissionError", "FileNotFoundError"))  # /dev/shm is of no use
 
 
-def test_nothing_but_the_stand_in_can_be_reached(facts: Any, cell: Cell, neighbour: int) -> None:
+def test_only_the_stand_in_can_be_reached(facts: Any, cell: Cell, neighbour: int) -> None:
     assert facts["stand_in"] == "200"
     assert facts["interfaces"] == ["lo"]
     assert "Network is unreachable" in facts["internet"]
@@ -86,7 +86,7 @@ def test_the_worker_s_jvm_uses_the_images_archive_of_classes(facts: Any) -> None
     assert "sharing" in facts["sharing"]
 
 
-def test_the_worker_s_own_java_was_compiled_with_the_image_and_comes_from_the_archive(
+def test_the_workers_java_is_compiled_and_in_the_class_archive(
     image: BuiltImage, cell: Cell, account: Account, conditions: Conditions
 ) -> None:
     env = {**account.env, **conditions.env, "SPARKLET_JAVA_OPTIONS": f"-Xlog:class+load:file={LOADED}:none:filesize=0"}
@@ -106,7 +106,7 @@ def test_the_heap_leaves_room_for_python(facts: Any, conditions: Conditions) -> 
     assert int(heap[4:-1]) <= conditions.memory_mb - 512
 
 
-def test_the_second_invocation_meets_the_same_jvm_and_a_new_python(
+def test_the_second_event_meets_the_same_jvm_and_a_new_python(
     account: Account, function: Container, neighbour: int, facts: Any, observed: list[str]
 ) -> None:
     again = probed(account, function, neighbour)
@@ -116,7 +116,7 @@ def test_the_second_invocation_meets_the_same_jvm_and_a_new_python(
     observed.append(f"warm reuse: invocations of one JVM took {', '.join(reports)} ms")
 
 
-def test_a_user_whom_no_passwd_knows_can_work_as_well(
+def test_a_user_missing_from_passwd_can_run_the_image(
     image: BuiltImage, cell: Cell, account: Account, conditions: Conditions, neighbour: int
 ) -> None:
     env = {**account.env, **conditions.env}

@@ -50,7 +50,7 @@ def to_its_end(account: Account, mapping: QueueMapping, run: Run) -> Run:
     return report.run
 
 
-def test_a_fan_out_over_the_image_reaches_its_end_and_a_poisoned_file_stops_nobody(
+def test_a_poisoned_file_fails_alone_and_is_redriven_by_image(
     account: Account, mapping: QueueMapping, data: FlightsData, tables: dict[str, str], tmp_path: Path
 ) -> None:
     days = list(data.days)

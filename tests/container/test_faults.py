@@ -65,7 +65,7 @@ def test_an_event_as_large_as_lambda_takes_reaches_the_script(account: Account, 
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_a_script_that_goes_wrong_is_known_by_its_cause_and_the_next_one_works(bench: ShardBench, fault: Fault) -> None:
+def test_a_failing_script_is_reported_and_the_next_one_works(bench: ShardBench, fault: Fault) -> None:
     run = bench.start(fault.script, max_attempts=1)
 
     answer = bench.deliver()

@@ -33,7 +33,7 @@ def test_the_guard_ends_a_script_before_lambda_would(bench: ShardBench) -> None:
     bench.next_works()
 
 
-def test_a_worker_that_lambda_kills_at_its_deadline_loses_no_shard(bench: ShardBench) -> None:
+def test_a_worker_killed_at_its_deadline_loses_no_shard(bench: ShardBench) -> None:
     """The guard cannot act: the worker's own process is stopped."""
     run = bench.start(ONCE.format(signal="SIGSTOP"), max_attempts=2)
 

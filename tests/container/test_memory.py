@@ -114,9 +114,7 @@ def test_a_shard_of_the_promised_size_is_done(
 
 
 @full  # in CI test_faults fills a heap, in less time
-def test_a_script_that_wants_all_of_it_in_the_heap_is_told_what_would_help(
-    function: "Functions", observed: list[str]
-) -> None:
+def test_a_full_heap_fails_with_the_remedy(function: "Functions", observed: list[str]) -> None:
     _, record = function.does(GATHER, 128, TINY, observed)
 
     assert (record.state, record.error_class) == (ShardState.FAILED, "OutOfMemoryError"), record.error_message

@@ -51,7 +51,7 @@ def test_a_shard_has_one_owner(one: Ledger, run_id: str) -> None:
     assert one.shards.get(run_id, 0) == mine.record
 
 
-def test_claiming_again_with_the_same_id_is_granted_without_counting(one: Ledger, run_id: str) -> None:
+def test_a_repeated_claim_with_the_same_id_is_not_counted(one: Ledger, run_id: str) -> None:
     first = claim(one, run_id, "a")
 
     assert claim(one, run_id, "a") == first
@@ -90,7 +90,7 @@ def test_a_shard_that_succeeded_is_done(one: Ledger, run_id: str, clock: FakeClo
     assert answer.record.changed_s == clock.now_s()
 
 
-def test_a_result_that_says_nothing_is_kept_as_such(one: Ledger, run_id: str) -> None:
+def test_an_empty_result_is_kept_as_empty(one: Ledger, run_id: str) -> None:
     claim(one, run_id, "a")
     one.attempts.succeed(run_id, 0, "a", ShardResult())
 
@@ -130,7 +130,7 @@ def test_a_released_shard_can_be_claimed_and_keeps_its_cause(one: Ledger, run_id
     assert again.record.error_class == FLAKY.error_class
 
 
-def test_saying_it_twice_is_fine(ledger: Ledger, run_id: str) -> None:
+def test_recording_the_same_end_twice_is_fine(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 3)
     for number in range(3):
         ledger.attempts.claim(ref(run_id, number), "a", LEASE_S, MAX_ATTEMPTS)
@@ -177,7 +177,7 @@ def test_only_the_owner_changes_a_shard(one: Ledger, run_id: str, state: str, cl
     assert one.shards.get(run_id, 0) == before
 
 
-def test_a_zombie_whose_shard_was_not_claimed_again_changes_nothing(one: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_a_zombie_changes_nothing_after_its_shard_was_released(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "zombie")
     clock.advance(LEASE_S + 1)
     lapsed = one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS)
@@ -239,9 +239,7 @@ def test_a_lease_renewed_since_it_was_read_does_not_lapse(one: Ledger, run_id: s
     assert one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS)
 
 
-def test_a_lease_that_is_over_can_be_renewed_while_nobody_else_owns_it(
-    one: Ledger, run_id: str, clock: FakeClock
-) -> None:
+def test_an_expired_lease_can_be_renewed_while_it_has_no_owner(one: Ledger, run_id: str, clock: FakeClock) -> None:
     claim(one, run_id, "a")
     clock.advance(LEASE_S + 1000)
 
@@ -250,7 +248,7 @@ def test_a_lease_that_is_over_can_be_renewed_while_nobody_else_owns_it(
     assert one.shards.get(run_id, 0).lease_end_s == clock.now_s() + LEASE_S
 
 
-def test_of_two_attempts_one_wins_for_good(one: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_one_of_two_attempts_wins_for_good(one: Ledger, run_id: str, clock: FakeClock) -> None:
     """GIVEN an attempt whose output is staged, WHEN it is lost, THEN who comes after it knows what to publish."""
     claim(one, run_id, "a")
     one.attempts.renew(run_id, 0, "a", LEASE_S, ShardResult(5, 7, ("s3://out/x",)))
@@ -284,7 +282,7 @@ def test_no_more_attempts_are_granted_than_there_are(one: Ledger, run_id: str) -
     assert claim(one, run_id, "later").status is ClaimStatus.DONE
 
 
-def test_an_exhausted_shard_whose_owner_vanished_fails_with_that(one: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_an_exhausted_shard_without_its_owner_fails(one: Ledger, run_id: str, clock: FakeClock) -> None:
     assert one.attempts.claim(ref(run_id), "a", LEASE_S, 1).status is ClaimStatus.GRANTED
     assert one.attempts.claim(ref(run_id), "b", LEASE_S, 1).status is ClaimStatus.HELD
     clock.advance(LEASE_S + LEASE_GRACE_S + 1)
@@ -333,7 +331,7 @@ def test_an_unknown_shard_is_named(one: Ledger, run_id: str) -> None:
             call()
 
 
-def test_what_is_too_long_is_cut_between_characters(one: Ledger, run_id: str) -> None:
+def test_a_long_text_is_cut_between_characters(one: Ledger, run_id: str) -> None:
     claim(one, run_id, "a")
     one.attempts.release(run_id, 0, "a", Failure("é" * 1000, "ü" * 100_000))
 

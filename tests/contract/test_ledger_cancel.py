@@ -36,7 +36,7 @@ def test_an_unknown_run_is_neither_cancelled_nor_forgotten(ledger: Ledger, run_i
             call(run_id)
 
 
-def test_a_cancelled_run_takes_no_part_and_no_generation_but_its_seal(ledger: Ledger, run_id: str) -> None:
+def test_a_cancelled_run_takes_no_part_and_no_generation(ledger: Ledger, run_id: str) -> None:
     ledger.runs.create(run(run_id))
     ledger.runs.add_part(run_id, part(0, 0, 2))
     ledger.runs.cancel(run_id)
@@ -76,7 +76,7 @@ def test_a_redrive_of_a_cancelled_run_is_not_cancelled_any_more(ledger: Ledger, 
 # --- forgetting ---
 
 
-def test_only_an_ended_run_is_retired_and_only_a_retired_one_deleted(ledger: Ledger, run_id: str) -> None:
+def test_only_an_ended_run_is_retired_and_only_then_deleted(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 2)
     with pytest.raises(LedgerError, match="has not ended"):
         ledger.runs.retire(run_id)
@@ -98,7 +98,7 @@ def test_a_retired_run_is_still_there_but_takes_no_generation(ledger: Ledger, ru
         ledger.runs.start_generation(run_id, 1, script())
 
 
-def test_a_deleted_run_leaves_its_id_taken_and_its_neighbours_alone(ledger: Ledger, run_id: str) -> None:
+def test_a_deleted_run_keeps_its_id_taken_and_spares_the_others(ledger: Ledger, run_id: str) -> None:
     other = f"{run_id}-b"
     for name in (run_id, other):
         planned(ledger, name, 60)

@@ -19,7 +19,7 @@ def test_a_lease_that_still_runs_does_not_lapse(one: Ledger, run_id: str, clock:
     assert one.shards.get(run_id, 0) == held
 
 
-def test_a_lapsed_shard_is_pending_again_and_says_why(one: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_a_lapsed_shard_is_pending_again_with_the_reason(one: Ledger, run_id: str, clock: FakeClock) -> None:
     held = claim(one, run_id, "a").record
     clock.advance(LEASE_S)
 

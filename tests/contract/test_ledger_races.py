@@ -69,7 +69,7 @@ def test_one_of_eight_takes_a_lapsed_lease_over(ledger: Ledger, run_id: str, clo
         assert ledger.shards.get(run_id, 0).attempts == number + 1
 
 
-def test_exhaustion_is_found_once_and_told_to_all(ledger: Ledger, run_id: str) -> None:
+def test_exhaustion_is_recorded_once_and_returned_to_all(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 10)
     for number in range(10):
         ledger.attempts.claim(ref(run_id, number), "a", LEASE_S, 1)

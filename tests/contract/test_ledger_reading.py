@@ -179,7 +179,7 @@ def test_shards_that_wait_for_long_are_found(ledger: Ledger, run_id: str, clock:
 
 
 @pytest.mark.parametrize("state", [ShardState.SUCCEEDED, ShardState.FAILED])
-def test_what_has_ended_does_not_expire(ledger: Ledger, run_id: str, state: ShardState) -> None:
+def test_ended_shards_do_not_expire(ledger: Ledger, run_id: str, state: ShardState) -> None:
     planned(ledger, run_id)
 
     with pytest.raises(ValueError, match=state):

@@ -167,7 +167,7 @@ def test_a_run_ends_once(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     assert (ended.state, ended.ended_s) == (RunState.SUCCEEDED_WITH_FAILURES, clock.now_s() - 10)
 
 
-def test_the_end_of_a_run_is_told_once_for_each_generation(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_the_end_of_a_run_is_announced_once_per_generation(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     planned(ledger, run_id)
     ledger.runs.mark_notified(run_id, 0)
     assert ledger.runs.get(run_id).notified_s is None, "it has not ended"

@@ -84,7 +84,7 @@ def ended(ledger: Ledger, run_id: str, created_s: float = 1.0, *, settled: bool 
     return ledger.runs.get(run_id)
 
 
-def test_a_run_is_unsettled_from_its_entry_until_it_is_settled(place: Place) -> None:
+def test_a_run_is_open_from_its_entry_until_it_is_finalized(place: Place) -> None:
     ledger = place.ledger
     for name, created_s in (("old", 5.5), ("new", 1_000.0), ("oldest", 0.25)):
         ledger.runs.create(run(name, created_s))
@@ -101,7 +101,7 @@ def test_a_run_is_unsettled_from_its_entry_until_it_is_settled(place: Place) -> 
     assert [each.run_id for each in ledger.runs.list()] == ["new", "old", "oldest"]
 
 
-def test_a_run_that_has_not_ended_is_not_settled(place: Place) -> None:
+def test_a_run_that_has_not_ended_is_not_finalized(place: Place) -> None:
     planned(place.ledger, "open")
     opened = place.ledger.runs.get("open")
 
@@ -111,7 +111,7 @@ def test_a_run_that_has_not_ended_is_not_settled(place: Place) -> None:
     assert place.unsettled() == ["open"]
 
 
-def test_a_redrive_opens_a_run_again_and_wins_over_who_looked_before(place: Place) -> None:
+def test_a_redrive_reopens_a_run_against_a_stale_reader(place: Place) -> None:
     before = ended(place.ledger, "r")
 
     place.ledger.runs.start_generation("r", 1, script("repaired"))
@@ -133,7 +133,7 @@ def test_a_redrive_that_is_refused_opens_nothing(place: Place) -> None:
     assert place.unsettled() == []
 
 
-def test_of_settling_and_redriving_at_once_the_redrive_wins(place: Place) -> None:
+def test_a_redrive_wins_over_a_concurrent_finalization(place: Place) -> None:
     for number in range(20):
         name = f"r{number}"
         seen = ended(place.ledger, name, settled=False)
@@ -159,7 +159,7 @@ def test_a_deleted_run_is_gone_from_everywhere(place: Place) -> None:
 # --- what nobody said ---
 
 
-def test_every_settled_run_has_its_turn_and_none_is_skipped_by_whoever_breaks_off(place: Place) -> None:
+def test_every_finalized_run_is_visited_after_an_interruption(place: Place) -> None:
     names = {f"r{number:02d}" for number in range(60)}
     for number, name in enumerate(sorted(names)):
         ended(place.ledger, name, float(number))
@@ -174,7 +174,7 @@ def test_every_settled_run_has_its_turn_and_none_is_skipped_by_whoever_breaks_of
     assert set.union(*again) == names
 
 
-def test_a_run_that_an_older_sparklet_entered_or_redrove_is_found(place: Place) -> None:
+def test_runs_written_by_an_older_sparklet_are_found(place: Place) -> None:
     for number in range(40):
         ended(place.ledger, f"r{number}", float(number))
     place.ledger.runs.create(run("entered", 0.5))

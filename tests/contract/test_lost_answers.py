@@ -178,7 +178,7 @@ def test_the_checkers_writes(
     assert proxy.lost == answers
 
 
-def test_a_lapse_that_another_checker_did_is_not_taken_for_ones_own(
+def test_another_checkers_lapse_is_not_taken_for_ones_own(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
 ) -> None:
     planned(ledger, run_id)
@@ -258,7 +258,7 @@ def test_a_generation(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answ
     assert opened.scripts == (script(), script("repaired"))
 
 
-def test_a_settled_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+def test_a_finalized_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
     planned(ledger, run_id)
     ended = ledger.runs.finish(run_id, 0, RunState.SUCCEEDED)
     proxy.lose(TRANSACT, answers)
@@ -345,9 +345,7 @@ def through(request: pytest.FixtureRequest) -> Iterator[tuple[LossyProxy, AwsCli
 
 
 @pytest.mark.stack
-def test_an_object_that_was_created_is_not_taken_for_another_writers(
-    through: tuple[LossyProxy, AwsClients], bucket: str
-) -> None:
+def test_anothers_created_object_is_not_taken_for_ones_own(through: tuple[LossyProxy, AwsClients], bucket: str) -> None:
     proxy, clients = through
     clients.s3.create_bucket(Bucket=bucket)
     store = S3Store(clients)

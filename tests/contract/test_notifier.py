@@ -82,7 +82,7 @@ def ears(request: pytest.FixtureRequest, run_id: str) -> Ears:
     return (over_sns if request.param == "sns" else over_eventbridge)(clients, run_id)
 
 
-def test_what_is_told_arrives_whole(ears: Ears) -> None:
+def test_a_notice_arrives_whole(ears: Ears) -> None:
     notifier, heard = ears
     notices = [notice_of(), notice_of("t-2", failed=True), notice_of_run(), notice_of_execution()]
 
@@ -100,9 +100,7 @@ def test_a_topic_that_is_not_there_is_an_error_that_names_it(ministack_clients: 
 
 
 @pytest.mark.stack
-def test_one_that_cannot_be_told_does_not_keep_the_others_from_hearing(
-    ministack_clients: AwsClients, run_id: str
-) -> None:
+def test_a_failing_notifier_does_not_stop_the_others(ministack_clients: AwsClients, run_id: str) -> None:
     _, heard = over_eventbridge(ministack_clients, run_id)
     both = notifier_for(ministack_clients, "arn:aws:sns:us-east-1:000000000000:nowhere", run_id)
     assert both is not None
@@ -113,5 +111,5 @@ def test_one_that_cannot_be_told_does_not_keep_the_others_from_hearing(
     assert len(heard()) == 1
 
 
-def test_nobody_is_told_where_nobody_is_named() -> None:
+def test_without_a_notifier_nothing_is_sent() -> None:
     assert notifier_for(AwsClients(), "", "") is None

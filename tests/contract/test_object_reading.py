@@ -18,7 +18,7 @@ def keys(infos: list[ObjectInfo]) -> list[tuple[str, str]]:
     return [(info.uri.split("/", 3)[3], info.version_id) for info in infos]
 
 
-def test_versions_are_listed_by_key_and_the_newest_of_a_key_first(versioned: ObjectStore, bucket: str) -> None:
+def test_versions_are_listed_by_key_newest_first(versioned: ObjectStore, bucket: str) -> None:
     for body in (b"1", b"22", b"333"):
         for key in KEYS:
             versioned.put(f"s3://{bucket}/{key}", body)
@@ -64,7 +64,7 @@ def test_a_version_is_read_whatever_is_current(versioned: ObjectStore, bucket: s
         versioned.get(uri)
 
 
-def test_a_version_that_is_not_there_and_a_delete_marker_cannot_be_read(versioned: ObjectStore, bucket: str) -> None:
+def test_missing_versions_and_delete_markers_cannot_be_read(versioned: ObjectStore, bucket: str) -> None:
     uri = f"s3://{bucket}/a"
     versioned.put(uri, b"1")
     versioned.delete(uri)
@@ -88,7 +88,7 @@ def test_without_versions_every_object_is_the_only_one(store: ObjectStore, bucke
     assert store.get(found[1].uri, version_id="null") == b"xy"
 
 
-def test_many_heads_come_in_order_and_what_is_missing_is_none(store: ObjectStore, bucket: str) -> None:
+def test_many_heads_come_in_order_with_none_for_the_missing(store: ObjectStore, bucket: str) -> None:
     uris = [f"s3://{bucket}/{n}" for n in range(40)]
     for uri in uris[::2]:
         store.put(uri, uri.encode())
@@ -110,7 +110,7 @@ def archive(store: ObjectStore, uri: str, request: pytest.FixtureRequest) -> Non
         clients.s3.put_object(Bucket=bucket, Key=key, Body=b"cold", StorageClass="GLACIER")
 
 
-def test_what_is_archived_is_told_and_cannot_be_read(
+def test_an_archived_object_is_reported_and_cannot_be_read(
     store: ObjectStore, bucket: str, request: pytest.FixtureRequest
 ) -> None:
     uri = f"s3://{bucket}/cold"
@@ -123,7 +123,7 @@ def test_what_is_archived_is_told_and_cannot_be_read(
         store.get(uri)
 
 
-def test_the_region_of_a_bucket_is_told_if_it_is_another(store: ObjectStore, bucket: str) -> None:
+def test_the_region_of_a_cross_region_bucket_is_reported(store: ObjectStore, bucket: str) -> None:
     assert store.foreign_region(f"s3://{bucket}/any/key") == ""
     with pytest.raises(ObjectNotFoundError, match=f"there is no bucket {bucket}-missing"):
         store.foreign_region(f"s3://{bucket}-missing/x")

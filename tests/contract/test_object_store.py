@@ -82,7 +82,7 @@ def test_a_listing_goes_over_all_pages(store: ObjectStore, bucket: str) -> None:
     assert [i.uri.split("/", 3)[3] for i in store.list(f"s3://{bucket}/in/", "in/01500")] == keys[1_500:]
 
 
-def test_a_listing_tells_size_etag_and_time(store: ObjectStore, bucket: str) -> None:
+def test_a_listing_has_size_etag_and_time(store: ObjectStore, bucket: str) -> None:
     etag = store.put(f"s3://{bucket}/a", b"12345")
 
     (info,) = store.list(f"s3://{bucket}/")
@@ -127,7 +127,7 @@ def test_an_empty_object_is_an_object(store: ObjectStore, bucket: str, tmp_path:
     assert (tmp_path / "empty").read_bytes() == b""
 
 
-def test_an_object_is_read_only_in_the_version_asked_for(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+def test_an_object_is_read_only_in_the_requested_version(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
     uri = f"s3://{bucket}/script.py"
     old = store.put(uri, b"old")
     assert store.get(uri, etag=old) == b"old"
@@ -171,7 +171,7 @@ def test_one_of_eight_creates_an_object(store: ObjectStore, bucket: str) -> None
         assert store.get(uri) == b"%d" % winner
 
 
-def test_what_is_not_there_is_named(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+def test_a_missing_object_is_named(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
     uri = f"s3://{bucket}/no/such key"
     calls: list[Callable[[], object]] = [
         lambda: store.get(uri),
@@ -203,7 +203,7 @@ def test_a_bucket_that_is_not_there_is_named(store: ObjectStore, bucket: str, tm
 
 
 @pytest.mark.parametrize("uri", ["", "s3://", "s3:///key", "/local/path", "bucket/key", "https://bucket/key"])
-def test_an_address_that_is_none_is_named(store: ObjectStore, uri: str) -> None:
+def test_an_invalid_address_is_named(store: ObjectStore, uri: str) -> None:
     with pytest.raises(ObjectNotFoundError, match="must look like s3://bucket/key"):
         store.get(uri)
 
@@ -229,7 +229,7 @@ def test_many_objects_are_copied_and_deleted(store: ObjectStore, bucket: str) ->
     assert store.delete_all([]) == 0
 
 
-def test_copying_stops_with_the_error_of_whoever_names_the_next_one(store: ObjectStore, bucket: str) -> None:
+def test_copying_stops_with_the_error_of_its_input(store: ObjectStore, bucket: str) -> None:
     def pairs() -> Iterator[tuple[str, str]]:
         for number in range(50):
             if number == 20:
@@ -283,6 +283,6 @@ def test_a_large_file_comes_back_as_it_was(store: ObjectStore, bucket: str, tmp_
     assert store.get(f"s3://{bucket}/large", 5_000_000, 3) == body[5_000_000:5_000_003]
 
 
-def test_the_errors_of_a_store_say_whether_to_try_again() -> None:
+def test_store_errors_say_whether_a_retry_can_help() -> None:
     assert ObjectStoreError.retryable
     assert not any(e.retryable for e in (ObjectNotFoundError, ObjectChangedError, ObjectForbiddenError))

@@ -62,7 +62,7 @@ def ended(orchestrator: Orchestrator, execution: str) -> ExecutionStatus:
     return status
 
 
-def test_an_execution_says_what_it_was_given_and_what_came_of_it(stage: Stage, run_id: str) -> None:
+def test_an_execution_reports_its_input_and_its_outcome(stage: Stage, run_id: str) -> None:
     orchestrator, machines = stage
     before_s = time.time()
 
@@ -73,7 +73,7 @@ def test_an_execution_says_what_it_was_given_and_what_came_of_it(stage: Stage, r
     assert before_s - 2 < status.started_s <= status.ended_s + 0.001 < time.time() + 2
 
 
-def test_a_failed_execution_says_why(stage: Stage, run_id: str) -> None:
+def test_a_failed_execution_reports_its_cause(stage: Stage, run_id: str) -> None:
     orchestrator, machines = stage
 
     status = ended(orchestrator, orchestrator.start(machines["refuse"], run_id, {"n": 3}))
@@ -116,7 +116,7 @@ def test_an_execution_can_be_stopped_once_and_again(stage: Stage, run_id: str) -
     assert orchestrator.status(done).state is ExecutionState.SUCCEEDED
 
 
-def test_what_is_not_there_is_named(stage: Stage, run_id: str) -> None:
+def test_a_missing_object_is_named(stage: Stage, run_id: str) -> None:
     orchestrator, machines = stage
     nowhere = machines["repeat"].replace("repeat", "nowhere")
 

@@ -19,7 +19,7 @@ def drain(queue: TaskQueue, wait_s: int = 0) -> list[Message]:
     return messages
 
 
-def test_what_is_sent_is_received(queues: Queues) -> None:
+def test_a_sent_message_is_received(queues: Queues) -> None:
     assert queues.main.send(["ünï\ncode", '{"run_id":"r"}']) == 2
 
     messages = drain(queues.main)
@@ -55,7 +55,7 @@ def test_a_message_that_no_queue_takes_is_an_error(queues: Queues) -> None:
         queues.main.send(["x" * (1024 * 1024 + 1)])
 
 
-def test_no_more_is_received_than_asked_for(queues: Queues) -> None:
+def test_no_more_is_received_than_requested(queues: Queues) -> None:
     queues.main.send(str(number) for number in range(30))
 
     assert len(queues.main.receive(most=3)) <= 3
@@ -84,7 +84,7 @@ def test_a_deleted_message_does_not_come_back(queues: Queues) -> None:
     assert list(queues.main.receive()) == []
 
 
-def test_a_message_can_be_given_back_at_once(queues: Queues) -> None:
+def test_a_message_can_be_released_at_once(queues: Queues) -> None:
     queues.main.send(["x"])
     (message,) = queues.main.receive()
 
@@ -148,7 +148,7 @@ def test_waiting_ends_with_the_first_message(queues: Queues) -> None:
     assert [m.body for m in queues.main.receive(wait_s=5)] == ["x"]
 
 
-def test_a_message_that_nobody_could_handle_goes_to_the_dead_letters(queues: Queues) -> None:
+def test_an_unprocessable_message_becomes_a_dead_letter(queues: Queues) -> None:
     queues.main.send(["poison", "fine"])
     for _ in range(2):
         for message in queues.main.receive():
@@ -169,7 +169,7 @@ def test_eight_receivers_share_the_messages(queues: Queues) -> None:
     assert sorted(received, key=int) == [str(number) for number in range(200)]
 
 
-def test_the_depth_tells_what_waits_from_what_somebody_has_and_what_comes_later(queues: Queues) -> None:
+def test_depth_counts_waiting_in_flight_and_delayed_messages(queues: Queues) -> None:
     queues.main.send(str(number) for number in range(4))
     queues.main.send(["later"], delay_s=60)
     (taken,) = queues.main.receive(most=1)
@@ -181,7 +181,7 @@ def test_the_depth_tells_what_waits_from_what_somebody_has_and_what_comes_later(
     assert queues.main.depth() == QueueDepth(visible=3, in_flight=0, delayed=1)
 
 
-def test_what_comes_back_is_visible_again_and_what_is_dead_is_counted_there(queues: Queues) -> None:
+def test_returned_messages_are_visible_and_dead_ones_counted(queues: Queues) -> None:
     assert queues.main.depth() == queues.dead.depth() == QueueDepth(0, 0, 0)
     queues.main.send(["poison"])
     for _ in range(2):

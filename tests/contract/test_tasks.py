@@ -32,7 +32,7 @@ def first(run_id: str) -> TaskRecord:
     return TaskRecord(run_id, accepted_s=NOW_S).claimed("a1", NOW_S, 60.0, "stream")
 
 
-def test_a_task_nobody_recorded_is_none(tasks: TaskStore, run_id: str) -> None:
+def test_an_unrecorded_task_is_none(tasks: TaskStore, run_id: str) -> None:
     assert tasks.get_task(run_id) is None
 
 
@@ -52,7 +52,7 @@ def test_a_task_reads_back_as_it_was_written_in_every_state(tasks: TaskStore, fi
     assert (done.state, done.attempts, done.revision) == (ShardState.SUCCEEDED, 2, 4)
 
 
-def test_of_many_who_claim_at_one_time_one_has_the_task(tasks: TaskStore, run_id: str) -> None:
+def test_one_of_many_concurrent_claims_gets_the_task(tasks: TaskStore, run_id: str) -> None:
     fresh = TaskRecord(run_id)
     claims = [fresh.claimed(f"a{number}", NOW_S, 60.0, "") for number in range(8)]
 
@@ -94,9 +94,7 @@ def losing_the_answer(clients: AwsClients, applied: bool) -> Iterator[None]:
 
 
 @pytest.mark.stack
-def test_after_a_lost_answer_the_table_says_whether_it_was_written(
-    ministack_clients: AwsClients, first: TaskRecord
-) -> None:
+def test_a_lost_response_is_resolved_by_reading_the_table(ministack_clients: AwsClients, first: TaskRecord) -> None:
     tasks = DynamoTasks(ministack_clients, TABLE)
 
     with losing_the_answer(ministack_clients, applied=False), pytest.raises(LedgerError):
@@ -111,9 +109,7 @@ def test_after_a_lost_answer_the_table_says_whether_it_was_written(
 
 
 @pytest.mark.stack
-def test_a_tasks_item_is_what_the_apis_template_reads_and_the_table_may_forget(
-    ministack_clients: AwsClients, first: TaskRecord
-) -> None:
+def test_a_tasks_item_matches_the_apis_template_and_expires(ministack_clients: AwsClients, first: TaskRecord) -> None:
     import json
 
     DynamoTasks(ministack_clients, TABLE).replace_task(first, None)

@@ -68,7 +68,7 @@ def everything(logs: WorkerLogs, stream: str, after: str = "", since_s: float = 
 ONE, TWO = "worker-20261120T110000Z-11.log", "worker-20261120T110500Z-12.log"
 
 
-def test_lines_come_whole_in_order_and_go_on_where_they_were_left(written: Written) -> None:
+def test_lines_come_whole_in_order_and_resume_where_left(written: Written) -> None:
     first = [own("daily", 3, "claim answered"), "größe: 1", "", "  indented\ttab", own("daily", 3, "script ended")]
     written.write(ONE, first)
 
@@ -80,7 +80,7 @@ def test_lines_come_whole_in_order_and_go_on_where_they_were_left(written: Writt
     assert everything(written.logs, ONE, position)[0] == ["later"]
 
 
-def test_streams_that_mention_a_run_are_found_oldest_first_also_those_that_come_later(written: Written) -> None:
+def test_streams_of_a_run_come_oldest_first_later_ones_too(written: Written) -> None:
     written.write(ONE, [own("daily", 3, "claim answered")])
     assert list(written.logs.streams("daily", None, 0.0)) == [ONE]
 
@@ -109,7 +109,7 @@ def test_a_run_is_found_wherever_a_file_mentions_it(tmp_path: Path, monkeypatch:
     assert list(logs.streams("dail", None, 0.0)) == [ONE]  # once found, a file stays: it may be one too many
 
 
-def test_a_file_that_was_cut_is_read_from_its_beginning_and_its_earlier_stretch_first(tmp_path: Path) -> None:
+def test_a_rotated_file_is_read_with_its_earlier_part_first(tmp_path: Path) -> None:
     logs, path = FileLogs(tmp_path), tmp_path / ONE
     path.write_text(own("daily", 1, "long ago") + "\n")
     _, position = everything(logs, ONE)
@@ -120,9 +120,7 @@ def test_a_file_that_was_cut_is_read_from_its_beginning_and_its_earlier_stretch_
     assert everything(logs, ONE, position)[0] == ['"daily"']
 
 
-def test_a_line_that_is_still_written_waits_for_its_end_unless_it_has_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unfinished_line_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logs, path = FileLogs(tmp_path), tmp_path / ONE
     path.write_text("whole\nhal")
     assert logs.read(ONE, "", 0.0) == (["whole"], "6")

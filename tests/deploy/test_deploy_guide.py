@@ -44,14 +44,14 @@ def commands(text: str) -> Iterator[str]:
         yield from block.splitlines()
 
 
-def test_every_parameter_output_and_resource_that_is_named_is_there(text: str, names: set[str]) -> None:
+def test_every_named_parameter_output_and_resource_exists(text: str, names: set[str]) -> None:
     said = {word for code in commands(text) for word in re.findall(r"(?<![\w:-])[A-Z][a-z]+(?:[A-Z]+[a-z]*)+\b", code)}
 
     assert len(said) > 30
     assert not said - names - FOREIGN
 
 
-def test_every_value_that_is_given_is_allowed(text: str) -> None:
+def test_every_value_in_an_example_is_allowed(text: str) -> None:
     parameters = source(ROOT / "sam" / "template.yaml")["Parameters"]
     given = [pair for code in commands(text) for pair in re.findall(r"\b([A-Z]\w+)=([^\s`…]+)", code)]
 

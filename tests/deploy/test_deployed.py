@@ -88,7 +88,7 @@ def plain(account: None) -> Deployed:
     return deployed("plain", DEFAULTS)
 
 
-def test_without_a_stream_nothing_reads_one_and_nothing_outside_is_allowed(plain: Deployed) -> None:
+def test_without_a_stream_nothing_outside_is_allowed(plain: Deployed) -> None:
     assert {m["EventSourceArn"] for m in plain.mappings()} == {
         plain.queue(name)["QueueArn"] for name in ("Queue", "DeadLetterQueue")
     }
@@ -97,7 +97,7 @@ def test_without_a_stream_nothing_reads_one_and_nothing_outside_is_allowed(plain
     assert int(plain.queue("Queue")["VisibilityTimeout"]) == 5400
 
 
-def test_doctor_finds_nothing_in_a_stack_as_it_was_deployed_and_what_a_hand_changed_by_asking_the_services(
+def test_doctor_passes_a_fresh_stack_and_names_manual_changes(
     plain: Deployed,
 ) -> None:
     def found() -> list[str]:

@@ -75,7 +75,7 @@ def test_every_function_has_a_role_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("function", ROLES)
-def test_a_function_was_allowed_everything_that_it_asked_for(stack: RecordedStack, function: str) -> None:
+def test_each_function_is_allowed_every_call_it_makes(stack: RecordedStack, function: str) -> None:
     calls, allows = asked(stack, function), granted(stack, function)
 
     assert calls, f"no scenario leads through {function}: lead_through must"
@@ -87,7 +87,7 @@ def test_a_function_was_allowed_everything_that_it_asked_for(stack: RecordedStac
 
 
 @pytest.mark.parametrize("function", ROLES)
-def test_a_function_is_granted_nothing_that_it_never_asks_for(stack: RecordedStack, function: str) -> None:
+def test_no_function_is_granted_what_it_never_calls(stack: RecordedStack, function: str) -> None:
     calls = asked(stack, function)
 
     idle = [str(g) for g in granted(stack, function) if not unseen(g) and not any(g.covers(call) for call in calls)]
@@ -95,7 +95,7 @@ def test_a_function_is_granted_nothing_that_it_never_asks_for(stack: RecordedSta
     assert not idle, f"{ROLES[function]} grants what no call uses:\n" + "\n".join(idle)
 
 
-def test_what_is_excepted_is_granted_and_really_unseen(stack: RecordedStack) -> None:
+def test_every_exception_is_granted_and_never_seen(stack: RecordedStack) -> None:
     every = [grant for function in ROLES for grant in granted(stack, function)]
     calls = [call for function in ROLES for call in asked(stack, function)]
     for action, sid, why in UNSEEN:

@@ -121,7 +121,7 @@ def podman(image: BuiltImage, *arguments: str) -> str:
     return done.stdout
 
 
-def test_sam_packs_what_every_user_may_read_whatever_the_checkout_was(tmp_path: Path) -> None:
+def test_sam_packs_files_that_every_user_may_read(tmp_path: Path) -> None:
     """Lambda's user is another one than the builder; the image has a stage for this."""
     closed = tmp_path / "code" / "package"
     closed.mkdir(parents=True)
@@ -139,7 +139,7 @@ def test_sam_packs_what_every_user_may_read_whatever_the_checkout_was(tmp_path: 
         }
 
 
-def test_a_build_asks_for_the_images_timestamp_and_nothing_else_is_changed() -> None:
+def test_a_build_request_gets_only_the_timestamp_added() -> None:
     build = b"POST /v1.41/build?t=worker HTTP/1.1\r\nHost: docker\r\nConnection: keep-alive\r\n\r\nbody?build?"
     attach = b"POST /containers/1/attach?stream=1 HTTP/1.1\r\nConnection: Upgrade\r\n\r\n"
 
@@ -150,7 +150,7 @@ def test_a_build_asks_for_the_images_timestamp_and_nothing_else_is_changed() -> 
 
 
 @pytest.mark.timeout(BUILD_S + INVOKE_S)
-def test_sam_builds_the_workers_image_and_packs_the_other_functions(
+def test_sam_builds_the_worker_image_and_packs_the_functions(
     built: dict[str, Any], image: BuiltImage, folder: Path
 ) -> None:
     name = built["Resources"]["WorkerFunction"]["Properties"]["ImageUri"]

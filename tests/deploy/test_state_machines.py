@@ -68,7 +68,7 @@ def test_the_validator_finds_nothing(node: str, file: Path, tmp_path: Path) -> N
         ("Distributed", {"MaxConcurrencyPath": 3}),
     ],
 )
-def test_the_validator_is_really_asked(node: str, state: str, change: dict[str, object], tmp_path: Path) -> None:
+def test_the_validator_really_runs(node: str, state: str, change: dict[str, object], tmp_path: Path) -> None:
     machine = json.loads((ROOT / "sam" / "statemachines" / "map.asl.json").read_text())
     machine["States"][state] |= change
 

@@ -60,7 +60,7 @@ def main() -> Template:
 # --- parameters ---
 
 
-def test_whoever_deploys_is_told_what_a_parameter_means_and_what_it_may_be(template: Template) -> None:
+def test_every_parameter_explains_itself_and_its_values(template: Template) -> None:
     for name, parameter in template["Parameters"].items():
         assert parameter.get("Description", "").strip(), name
         assert {"Default", "AllowedValues", "AllowedPattern"} & parameter.keys(), f"{name} takes anything"
@@ -70,7 +70,7 @@ def test_whoever_deploys_is_told_what_a_parameter_means_and_what_it_may_be(templ
             assert re.fullmatch(parameter["AllowedPattern"], str(parameter["Default"])), name
 
 
-def test_the_console_shows_every_parameter_once_in_a_group_with_a_name(template: Template) -> None:
+def test_the_console_shows_every_parameter_once_in_a_group(template: Template) -> None:
     groups = template["Metadata"][INTERFACE]["ParameterGroups"]
 
     shown = [name for group in groups for name in group["Parameters"]]
@@ -78,14 +78,14 @@ def test_the_console_shows_every_parameter_once_in_a_group_with_a_name(template:
     assert all(group["Label"]["default"].strip() for group in groups)
 
 
-def test_outputs_say_what_they_are(template: Template) -> None:
+def test_every_output_has_a_description(template: Template) -> None:
     assert all(output.get("Description", "").strip() for output in template.get("Outputs", {}).values())
 
 
 # --- who may do what ---
 
 
-def test_no_statement_allows_a_wildcard_of_actions_or_any_resource(deployed: Template) -> None:
+def test_no_statement_allows_wildcard_actions_or_resources(deployed: Template) -> None:
     for name, statement in statements(deployed):
         assert statement["Effect"] == "Allow", name
         assert not {"NotAction", "NotResource"} & statement.keys(), name
@@ -95,7 +95,7 @@ def test_no_statement_allows_a_wildcard_of_actions_or_any_resource(deployed: Tem
             assert set(actions) <= WITHOUT_RESOURCE, (name, statement)
 
 
-def test_every_function_has_a_role_of_its_own_and_no_managed_policies(deployed: Template) -> None:
+def test_every_function_has_its_own_role_and_no_managed_policy(deployed: Template) -> None:
     roles = [json.dumps(body["Role"]) for body in of_type(deployed, "AWS::Lambda::Function").values()]
 
     assert len(set(roles)) == len(roles)
@@ -161,7 +161,7 @@ def test_a_failed_record_brings_back_itself_alone(deployed: Template) -> None:
             assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
 
 
-def test_visibility_is_six_times_the_timeout_whatever_may_be_chosen(deployed: Template) -> None:
+def test_visibility_is_six_times_any_timeout(deployed: Template) -> None:
     parameters = deployed["Parameters"]
     choices = parameters.get("FunctionTimeoutS", {}).get("AllowedValues", [None])
     aliases, functions = of_type(deployed, "AWS::Lambda::Alias"), of_type(deployed, "AWS::Lambda::Function")
@@ -177,7 +177,7 @@ def test_visibility_is_six_times_the_timeout_whatever_may_be_chosen(deployed: Te
             assert visibility_s == 6 * int(resolved(function["Timeout"], deployed, given)), (queue, timeout_s)
 
 
-def test_a_mapping_of_another_stacks_function_takes_over_its_visibility(template: Template) -> None:
+def test_a_mapping_to_another_stack_takes_over_its_visibility(template: Template) -> None:
     """Six times the worker's timeout, by a parameter: what is imported could not change in the main stack."""
     queues = of_type(template, "AWS::SQS::Queue")
     for mapping in of_type(template, "AWS::Lambda::EventSourceMapping").values():
@@ -199,7 +199,7 @@ def test_buckets_are_closed_encrypted_and_outlive_the_stack(deployed: Template) 
         assert deployed["Resources"][name]["DeletionPolicy"] == "Retain", name
 
 
-def test_queues_are_encrypted_and_refuse_whoever_comes_without_tls(deployed: Template) -> None:
+def test_queues_are_encrypted_and_refuse_requests_without_tls(deployed: Template) -> None:
     policies = of_type(deployed, "AWS::SQS::QueuePolicy").values()
     closed = {
         queue["Ref"]
@@ -213,7 +213,7 @@ def test_queues_are_encrypted_and_refuse_whoever_comes_without_tls(deployed: Tem
         assert name in closed, f"{name} is open to requests without TLS"
 
 
-def test_every_queue_that_is_read_has_a_dead_letter_queue_or_is_one(deployed: Template) -> None:
+def test_every_read_queue_has_a_dead_letter_queue_or_is_one(deployed: Template) -> None:
     queues = of_type(deployed, "AWS::SQS::Queue")
     dead = {q["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0] for q in queues.values() if "RedrivePolicy" in q}
     dead |= set(re.findall(r'"DeadLetterConfig": {"Arn": {"Fn::GetAtt": \["(\w+)"', json.dumps(deployed)))
@@ -228,14 +228,14 @@ def test_logs_are_not_kept_for_ever(deployed: Template) -> None:
         assert function["LoggingConfig"]["LogGroup"]["Ref"] in of_type(deployed, "AWS::Logs::LogGroup"), name
 
 
-def test_every_alarm_tells_somebody_and_nothing_happening_is_no_alarm(deployed: Template) -> None:
+def test_every_alarm_notifies_and_missing_data_is_no_alarm(deployed: Template) -> None:
     for name, alarm in of_type(deployed, "AWS::CloudWatch::Alarm").items():
         assert "AlarmTopicArn" in json.dumps(alarm["AlarmActions"]), name
         assert alarm["TreatMissingData"] == ("breaching" if "Silent" in name else "notBreaching"), name
         assert alarm["AlarmDescription"].strip(), name
 
 
-def test_every_function_that_may_fail_unseen_has_an_alarm_on_its_errors(deployed: Template) -> None:
+def test_every_asynchronous_function_has_an_error_alarm(deployed: Template) -> None:
     """Their errors go nowhere else: a schedule and a queue's mapping only try again."""
     watched = json.dumps([a for a in of_type(deployed, "AWS::CloudWatch::Alarm").values() if "MetricName" in a])
 

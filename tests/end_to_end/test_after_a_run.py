@@ -9,7 +9,7 @@ from tests.end_to_end.conftest import COPY_ROWS, User, answer, eventually, every
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
-def test_from_a_failure_to_its_repair_and_from_a_cancel_to_the_end(user: User) -> None:
+def test_a_failed_run_is_redriven_and_a_cancelled_one_ends(user: User) -> None:
     inputs = user.inputs(4)
     failing = ("--param", "fail_on=002.csv", "--max-attempts", "1", "--keep")
 

@@ -12,7 +12,7 @@ SCRIPT = str(SCRIPTS / "from_the_environment.py")
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
-def test_an_invoked_script_finds_what_env_says(user: User) -> None:
+def test_an_invoked_script_sees_the_env_option(user: User) -> None:
     inputs, event = user.inputs(1), user.home / "kinesis.json"
     event.write_text(json.dumps({"Records": [kinesis("1")], "output_path": "s3://evil/"}))
     where = ["--env", f"input_path={inputs / '000.csv'}", "--env", f"output_path={user.home / 'out' / 'a'}"]

@@ -30,7 +30,7 @@ def test_a_worker_killed_in_mid_shard_loses_nothing(user: User) -> None:
     assert rows_of(user.home / "out") == every_row(5)
 
 
-def test_everything_outside_the_workers_down_for_ten_seconds_loses_nothing(user: User) -> None:
+def test_ten_seconds_of_outage_lose_nothing(user: User) -> None:
     """Ledger, queue and object store do not answer; the workers, the planner's client and the checker wait."""
     process = user.start(*user.run_arguments(user.inputs(6), "--param", "slow_on=001.csv", "--param", "slow_s=3"))
     eventually(lambda: "doing 001.csv" in logs(user), 120, "a shard is being done")

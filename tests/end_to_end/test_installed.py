@@ -88,7 +88,7 @@ def bare(wheel: Path, tmp_path: Path) -> Iterator[Environment]:
     environment.types("sparklet stop")
 
 
-def test_the_bare_wheel_helps_previews_and_examines(bare: Environment) -> None:
+def test_the_bare_wheel_has_help_preview_and_doctor(bare: Environment) -> None:
     helped = bare.types("sparklet --help")
     preview = bare.types("sparklet plan job.py --input in --dry-run --json")
     examined = bare.types("sparklet doctor")
@@ -100,7 +100,7 @@ def test_the_bare_wheel_helps_previews_and_examines(bare: Environment) -> None:
     assert "Traceback" not in examined.stderr
 
 
-def test_a_missing_extra_is_named_with_the_command_that_mends_it(bare: Environment) -> None:
+def test_a_missing_extra_is_named_with_its_install_command(bare: Environment) -> None:
     run = "sparklet run job.py --input in --output out --max-objects 1 --workers 1 --json"
 
     refused = bare.types(run)

@@ -24,7 +24,7 @@ def test_a_run_brings_every_row_home_and_leaves_nothing_behind(user: User) -> No
     eventually(lambda: not user.processes(), what="no process, no JVM is left")
 
 
-def test_the_fate_of_one_object_and_the_list_of_runs_can_be_asked_for(user: User) -> None:
+def test_an_objects_status_and_the_runs_can_be_listed(user: User) -> None:
     done = user.types(*user.run_arguments(user.inputs(2), "--keep", "--dispatch-mode", "inline"))
     uri = done.document["inputs"][0] + "001.csv"
 
@@ -54,7 +54,7 @@ def test_two_runs_started_at_once_share_one_stack(user: User) -> None:
     assert rows_of(user.home / "out") == rows_of(user.home / "out2") == every_row(3)
 
 
-def test_a_killed_command_leaves_no_process_and_no_port_and_the_run_goes_on_later(user: User) -> None:
+def test_a_killed_command_leaves_nothing_and_its_run_resumes(user: User) -> None:
     arguments = user.run_arguments(
         user.inputs(5), "--param", "slow_on=003.csv", "--param", "slow_s=6", "--timeout", "45"
     )
@@ -91,7 +91,7 @@ def test_ctrl_c_while_planning_prints_what_goes_on(user: User) -> None:
     assert rows_of(user.home / "out") == every_row(8)
 
 
-def test_wrong_usage_is_told_in_a_line_or_two_with_exit_code_1(user: User) -> None:
+def test_wrong_usage_exits_with_1_and_a_short_message(user: User) -> None:
     user.inputs(1)
     (user.home / "empty").mkdir()
 
@@ -111,7 +111,7 @@ def test_wrong_usage_is_told_in_a_line_or_two_with_exit_code_1(user: User) -> No
         assert len(wrong.err.strip().splitlines()) <= 6
 
 
-def test_a_dry_run_tells_the_plan_and_starts_nothing(user: User) -> None:
+def test_a_dry_run_shows_the_plan_and_starts_nothing(user: User) -> None:
     told = user.types(
         "plan", str(COPY_ROWS), "--input", str(user.inputs(7)), "--max-objects", "3", "--dry-run", "--json"
     )

@@ -252,7 +252,7 @@ def test_a_doubled_file_is_noticed(copy: Path, data: FlightsData) -> None:
 
 
 @pytest.mark.spark
-def test_a_lost_and_a_doubled_flight_do_not_make_up_for_each_other(copy: Path, data: FlightsData) -> None:
+def test_a_lost_and_a_doubled_flight_do_not_cancel_out(copy: Path, data: FlightsData) -> None:
     alter(one_file(copy), "(FROM old ORDER BY ALL OFFSET 1) UNION ALL (FROM old ORDER BY ALL DESC LIMIT 1)")
 
     found = failed(copy, data)
@@ -302,7 +302,7 @@ def test_no_output_is_noticed(data: FlightsData, tmp_path: Path) -> None:
 
 
 @pytest.mark.spark
-def test_what_readers_pass_over_does_not_count(copy: Path, data: FlightsData) -> None:
+def test_files_that_readers_ignore_do_not_count(copy: Path, data: FlightsData) -> None:
     file = one_file(copy)
     for hidden in ("_temporary/0/task/part.parquet", f".{file.name}"):
         (file.parent / hidden).parent.mkdir(parents=True, exist_ok=True)

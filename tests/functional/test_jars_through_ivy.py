@@ -77,9 +77,7 @@ def test_changed_bytes_are_refused_and_not_kept(mirror: Mirror) -> None:
     assert _left_over(mirror.cache_dir) == []
 
 
-def test_what_the_repository_lacks_is_named_after_several_tries(
-    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_artifact_is_named_after_several_tries(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparklet.local.ivy._PAUSE_S", 0)
     mirror.publish("gone", b"gone").unlink()
 
@@ -130,7 +128,7 @@ def test_two_processes_at_once_fetch_once(mirror: Mirror) -> None:
     assert _left_over(mirror.cache_dir) == []
 
 
-def test_after_a_kill_in_the_middle_the_next_one_clears_up_and_succeeds(mirror: Mirror) -> None:
+def test_after_a_kill_the_next_fetch_cleans_up_and_succeeds(mirror: Mirror) -> None:
     mirror.publish("big", os.urandom(BIG_BYTES))
     victim = _fetch(mirror)
     assert victim.stdout is not None

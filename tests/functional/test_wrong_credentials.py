@@ -52,7 +52,7 @@ def wrong(request: pytest.FixtureRequest, endpoint: str, monkeypatch: pytest.Mon
     return endpoint
 
 
-def test_every_port_says_so_and_what_to_do(wrong: str) -> None:
+def test_every_port_names_wrong_credentials_and_the_remedy(wrong: str) -> None:
     clients = AwsClients()
     with pytest.raises(ObjectForbiddenError, match=rf"s3://inputs/a\.csv may not be accessed: .*{WRONG}"):
         S3Store(clients).get("s3://inputs/a.csv")
@@ -64,7 +64,7 @@ def test_every_port_says_so_and_what_to_do(wrong: str) -> None:
         SqsQueue(clients, f"{wrong}/1/q").receive()
 
 
-def test_the_command_line_ends_with_1_and_tells_no_secret(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_exits_with_1_and_shows_no_secret(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "--stack", "sparklet"]) == 1
 
     err = " ".join(capsys.readouterr().err.split())

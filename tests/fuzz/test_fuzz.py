@@ -147,7 +147,7 @@ def harmless(error: SparkletError) -> None:
 
 @sized(50, 3_200)
 @pytest.mark.parametrize("sample", SAMPLES)
-def test_a_changed_event_of_any_source_is_tasks_or_an_event_error(sample: str, examples: int) -> None:
+def test_a_mutated_event_gives_tasks_or_an_event_error(sample: str, examples: int) -> None:
     @run(examples, plans(), st.integers(0, 255))
     def _(plan: list[Change], bits: int) -> None:
         trace = FIGURES.of(sample).inputs % MEASURED_EACH == 0
@@ -210,7 +210,7 @@ CARRIERS: dict[str, Callable[[str], Any]] = {
 
 @sized(len(TEXTS) // 2, len(TEXTS))
 @pytest.mark.parametrize("carrier", CARRIERS)
-def test_large_and_deep_texts_take_memory_in_proportion_to_their_size(carrier: str, examples: int) -> None:
+def test_large_and_deep_texts_take_proportional_memory(carrier: str, examples: int) -> None:
     for name, text in list(TEXTS.items())[-examples:]:
         for bits in (0, 255):
             check("large and deep texts", (carrier, name, bits), CARRIERS[carrier](text), bits, trace=True)

@@ -60,7 +60,7 @@ REFERENCES = {
 # --- what reaches the services behind it ---
 
 
-def test_a_posted_task_is_one_message_with_the_sign_by_which_the_worker_knows_it(template: dict[str, Any]) -> None:
+def test_a_posted_task_is_one_marked_message(template: dict[str, Any]) -> None:
     from urllib.parse import quote_plus
 
     form = parse_qs(request_template(template, "PostTask", body=quote_plus(BODY)), strict_parsing=True)
@@ -91,7 +91,7 @@ def test_a_tasks_state_is_read_where_the_worker_writes_it(template: dict[str, An
     assert "$input.path('$.Item.document.S')" in answer["application/json"]
 
 
-def test_what_nobody_recorded_is_not_found(template: dict[str, Any]) -> None:
+def test_an_unrecorded_task_is_not_found(template: dict[str, Any]) -> None:
     answer = properties(template, "GetTask")["Integration"]["IntegrationResponses"][0]["ResponseTemplates"]
     found, missing = re.fullmatch(
         r"#set.*?\n#if\(.*?\)\n(.*)\n#else\n(.*)\n#end", answer["application/json"], re.DOTALL
@@ -102,7 +102,7 @@ def test_what_nobody_recorded_is_not_found(template: dict[str, Any]) -> None:
     assert json.loads(missing.splitlines()[-1])["message"]
 
 
-def test_an_invocation_is_asynchronous_and_goes_to_the_published_worker(template: dict[str, Any]) -> None:
+def test_an_invocation_is_asynchronous_to_the_published_worker(template: dict[str, Any]) -> None:
     integration = properties(template, "PostInvocation")["Integration"]
 
     assert integration["RequestParameters"] == {"integration.request.header.X-Amz-Invocation-Type": "'Event'"}
@@ -126,7 +126,7 @@ def test_every_literal_answer_is_json(template: dict[str, Any]) -> None:
 # --- who may ask for what ---
 
 
-def test_no_method_is_open(template: dict[str, Any]) -> None:
+def test_every_method_needs_authorization(template: dict[str, Any]) -> None:
     assert set(METHODS) == set(of_type(template, "AWS::ApiGateway::Method"))
     for name in METHODS:
         method = properties(template, name)
@@ -171,7 +171,7 @@ BAD: list[Any] = [
 ]
 
 
-def test_the_model_takes_events_of_direct_invocations_and_nothing_that_passes_for_another(
+def test_the_model_accepts_direct_events_only(
     template: dict[str, Any],
 ) -> None:
     from sparklet.events import Source, parse_event
@@ -205,9 +205,7 @@ def velocity(text: str, chosen: bool, references: dict[str, str]) -> Any:
 
 
 @pytest.mark.parametrize("by_map", [True, False])
-def test_a_posted_run_starts_the_machine_that_it_names_with_its_very_request(
-    template: dict[str, Any], by_map: bool
-) -> None:
+def test_a_posted_run_starts_its_machine_with_the_request(template: dict[str, Any], by_map: bool) -> None:
     body = json.dumps(RUN | {"params": {"quote": 'it\'s "so"'}})
     text = properties(template, "PostRun")["Integration"]["RequestTemplates"]["application/json"]["Fn::Sub"][0]
     given = {
@@ -225,7 +223,7 @@ def test_a_posted_run_starts_the_machine_that_it_names_with_its_very_request(
     assert json.loads(request["input"]) == json.loads(body)
 
 
-def test_the_model_takes_requests_that_the_planner_takes_and_knows_all_their_keys(template: dict[str, Any]) -> None:
+def test_the_model_accepts_the_planners_requests_and_all_keys(template: dict[str, Any]) -> None:
     from sparklet.fanout.planning.plan_requests import OF_EVENT, run_request
     from sparklet.fanout.planning.request import request_schema
 
@@ -255,7 +253,7 @@ def test_the_model_takes_requests_that_the_planner_takes_and_knows_all_their_key
         assert run_request(body, "x").script == RUN["script"]
 
 
-def test_a_run_is_asked_for_by_the_id_that_says_its_machine(template: dict[str, Any]) -> None:
+def test_a_run_is_found_by_the_id_that_names_its_machine(template: dict[str, Any]) -> None:
     text = properties(template, "GetRun")["Integration"]["RequestTemplates"]["application/json"]["Fn::Sub"][0]
     given = {"$util.urlEncode($input.params('id'))": "map-1", "${Map}": "m", "${Loop}": "l"}
 
@@ -281,7 +279,7 @@ def test_tasks_wait_as_long_as_the_worker_may_take_six_times(template: dict[str,
     assert properties(template, "TaskDeadLetters")["MessageRetentionPeriod"] == 14 * 86_400
 
 
-def test_both_mappings_report_failures_one_by_one_and_are_bounded(template: dict[str, Any]) -> None:
+def test_both_mappings_report_failures_singly_and_are_bounded(template: dict[str, Any]) -> None:
     tasks, letters = (properties(template, name) for name in ("TaskMapping", "LetterMapping"))
 
     assert all(m["FunctionResponseTypes"] == ["ReportBatchItemFailures"] for m in (tasks, letters))
@@ -331,7 +329,7 @@ def test_methods_are_not_measured_one_by_one_for_money(template: dict[str, Any])
     assert [each["MetricsEnabled"] for each in properties(template, "Stage")["MethodSettings"]] == [False]
 
 
-def test_unsent_notices_raise_an_alarm_by_the_words_that_the_worker_logs(template: dict[str, Any]) -> None:
+def test_unsent_notices_raise_an_alarm_by_the_workers_words(template: dict[str, Any]) -> None:
     said = re.search(r'\$\.message = "([^"]+)"', properties(template, "UnsentNotices")["FilterPattern"])
 
     assert said and f'"{said[1]}"' in (ROOT / "runtime/sparklet/worker/task_requests.py").read_text()
@@ -350,7 +348,7 @@ def digest(template: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(copied, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def test_changed_methods_are_deployed_again_for_each_way_of_access(template: dict[str, Any]) -> None:
+def test_changed_methods_are_redeployed_for_each_access(template: dict[str, Any]) -> None:
     wanted = digest(template)
     deployments = of_type(template, "AWS::ApiGateway::Deployment")
 

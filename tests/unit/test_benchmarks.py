@@ -66,7 +66,7 @@ def test_cpu_time_of_a_child_that_has_ended_counts() -> None:
     assert used_s >= 0.35  # of 0.4: it is counted in hundredths, each rounded down
 
 
-def test_memory_of_a_grandchild_counts_and_who_never_ends_is_ended() -> None:
+def test_a_grandchilds_memory_counts_and_a_hung_tree_is_ended() -> None:
     hungry = "import time; held = b'x' * 100_000_000; time.sleep(60)"
     code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {hungry!r}])\nimport time; time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", code])
@@ -77,7 +77,7 @@ def test_memory_of_a_grandchild_counts_and_who_never_ends_is_ended() -> None:
     assert peak.mb > 100
 
 
-def test_memory_of_a_short_life_is_seen_by_who_looks_often() -> None:
+def test_frequent_samples_see_a_short_peak_of_memory() -> None:
     hungry = "import time; held = b'x' * 100_000_000; time.sleep(0.15)"
     process = subprocess.Popen([sys.executable, "-c", hungry])
     with MemoryPeak(every_s=0.02).sampled(process.pid, limit_s=20) as peak:
@@ -140,7 +140,7 @@ def appended(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Job, Calla
     return job, lambda *arguments: append(path, *arguments)
 
 
-def test_another_append_passes_whoever_made_it(appended: tuple[Job, Callable[..., None]]) -> None:
+def test_another_append_passes_for_either_side(appended: tuple[Job, Callable[..., None]]) -> None:
     job, append = appended
     append("2", 2 * ROWS)
 
@@ -148,7 +148,7 @@ def test_another_append_passes_whoever_made_it(appended: tuple[Job, Callable[...
 
 
 @pytest.mark.parametrize("wrong", [("2", ROWS), ("2", 3 * ROWS), ("2", 2 * ROWS, False)])
-def test_an_append_that_is_lost_doubled_or_uncommitted_is_refused(
+def test_a_lost_doubled_or_uncommitted_append_is_refused(
     appended: tuple[Job, Callable[..., None]], wrong: tuple[Any, ...]
 ) -> None:
     job, append = appended

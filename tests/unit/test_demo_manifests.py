@@ -41,7 +41,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return kept(tmp_path / "loop", Dispatch.QUEUE), kept(tmp_path / "map", Dispatch.MAP, later_s=7)
 
 
-def test_a_run_over_the_queue_and_one_by_a_map_have_equal_manifests(pair: tuple[Path, Path]) -> None:
+def test_queue_and_map_runs_have_equal_manifests(pair: tuple[Path, Path]) -> None:
     assert (pair[0] / "SUCCEEDED_0.json").read_bytes() != (pair[1] / "SUCCEEDED_0.json").read_bytes()  # times
     assert list(differences(*pair)) == []
     assert shard_count(pair[0]) == shard_count(pair[1]) == 5
@@ -57,15 +57,13 @@ def change(path: Path, how: Callable[[Any], None]) -> None:
     ("field", "value"),
     [("Objects", 2), ("InputBytes", 11), ("Rows", 99), ("OutputBytes", 9), ("Status", "FAILED"), ("RedriveCount", 1)],
 )
-def test_a_shard_that_differs_in_anything_that_counts_is_told(
-    pair: tuple[Path, Path], field: str, value: object
-) -> None:
+def test_a_relevant_difference_of_a_shard_is_reported(pair: tuple[Path, Path], field: str, value: object) -> None:
     change(pair[1] / "SUCCEEDED_0.json", lambda shards: shards[1].update({field: value}))
     (told,) = differences(*pair)
     assert told.startswith(f"shard 1: {field} is ") and told.endswith(f"and {value!r}")
 
 
-def test_a_shard_in_another_state_or_with_another_output_is_told(pair: tuple[Path, Path]) -> None:
+def test_another_state_or_output_of_a_shard_is_reported(pair: tuple[Path, Path]) -> None:
     moved: list[Any] = []
     change(pair[1] / "SUCCEEDED_0.json", lambda shards: moved.append(shards.pop(0)))
     assert list(differences(*pair)) == ["shard 0 is in one of them only"]
@@ -78,7 +76,7 @@ def test_a_shard_in_another_state_or_with_another_output_is_told(pair: tuple[Pat
     assert any(each.startswith("shard 1: outputs is ['shard=000009/']") for each in differences(*pair))
 
 
-def test_runs_that_differ_as_a_whole_are_told(pair: tuple[Path, Path]) -> None:
+def test_differences_of_whole_runs_are_reported(pair: tuple[Path, Path]) -> None:
     change(pair[0] / "manifest.json", lambda run: run.update(Status="FAILED", Rows=1))
     assert [each.partition(" is ")[0] for each in differences(*pair)] == ["the run: Status", "the run: Rows"]
 
@@ -89,7 +87,7 @@ def test_a_shard_in_two_files_is_no_manifest(pair: tuple[Path, Path]) -> None:
         list(differences(*pair))
 
 
-def test_what_an_earlier_demo_kept_does_not_stay(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+def test_an_earlier_demos_manifests_are_removed(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     (pair[0] / "PENDING_7.json").write_text('[{"Shard": 99}]')
     kept(pair[0], Dispatch.QUEUE)
     assert shard_count(pair[0]) == 5

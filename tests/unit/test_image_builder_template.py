@@ -94,7 +94,7 @@ def build_args(calls: list[list[str]]) -> list[str]:
     return [value for option, value in pairwise(arguments) if option == "--build-arg"]
 
 
-def test_one_image_without_attestations_is_built_pushed_and_told(bench: Bench) -> None:
+def test_one_image_without_attestations_is_pushed_and_announced(bench: Bench) -> None:
     code, calls, said = bench.run("pre_build", "build", "post_build")
 
     assert code == 0, said
@@ -107,7 +107,7 @@ def test_one_image_without_attestations_is_built_pushed_and_told(bench: Bench) -
     assert f"exported: {URI}:spark-3.5-arm64-7 sha256:abc" in said
 
 
-def test_what_was_asked_for_reaches_the_dockerfile_whole_and_under_names_it_knows(bench: Bench) -> None:
+def test_every_parameter_reaches_the_dockerfile(bench: Bench) -> None:
     code, calls, said = bench.run(
         "build", EXTRAS="avro,kafka", BASE_IMAGE="mine/base:1", EXTRA_COORDINATES="a:b:1,c:d:2"
     )
@@ -120,13 +120,13 @@ def test_what_was_asked_for_reaches_the_dockerfile_whole_and_under_names_it_know
     assert [name for name in given if f"ARG {name}=" not in dockerfile] == []
 
 
-def test_no_other_base_is_named_where_none_is_asked_for(bench: Bench) -> None:
+def test_without_a_base_parameter_the_default_is_used(bench: Bench) -> None:
     _, calls, _ = bench.run("build")
 
     assert not any(argument.startswith("BASE_IMAGE") for argument in build_args(calls))
 
 
-def test_a_builder_that_makes_no_attestations_is_not_asked_to_leave_them_out(bench: Bench) -> None:
+def test_an_old_builder_is_not_passed_attestation_options(bench: Bench) -> None:
     code, calls, said = bench.run("build", NO_BUILDX="1")
 
     assert code == 0, said
@@ -159,26 +159,26 @@ def test_a_step_that_fails_fails_the_build(bench: Bench, step: str) -> None:
         ("None", False),
     ],
 )
-def test_what_lambda_would_refuse_fails_the_build(bench: Bench, pushed: str, accepted: bool) -> None:
+def test_an_image_lambda_would_refuse_fails_the_build(bench: Bench, pushed: str, accepted: bool) -> None:
     code, _, said = bench.run("post_build", PUSHED=pushed)
 
     assert (code == 0) is accepted, said
 
 
-def test_after_a_failed_build_nothing_is_told(bench: Bench) -> None:
+def test_a_failed_build_announces_nothing(bench: Bench) -> None:
     code, calls, _ = bench.run("post_build", CODEBUILD_BUILD_SUCCEEDING="0")
 
     assert code != 0
     assert calls == []
 
 
-def test_every_variable_of_the_commands_is_given(project: Any) -> None:
+def test_every_variable_of_the_commands_is_defined(project: Any) -> None:
     names = {variable["Name"] for variable in project["Environment"]["EnvironmentVariables"]}
 
     assert names == {name for name in ENVIRONMENT if not name.startswith("CODEBUILD")}
 
 
-def test_images_are_scanned_outlive_the_stack_and_are_not_kept_for_ever(template: dict[str, Any]) -> None:
+def test_images_are_scanned_expire_and_outlive_the_stack(template: dict[str, Any]) -> None:
     repository = template["Resources"]["Repository"]
     text = repository["Properties"]["LifecyclePolicy"]["LifecyclePolicyText"]["Fn::Sub"]
 
@@ -196,7 +196,7 @@ def test_the_builder_may_push_to_its_own_repository_only(template: dict[str, Any
     assert pushes == [{"Fn::GetAtt": ["Repository", "Arn"]}]
 
 
-def test_a_build_starts_when_the_stack_itself_is_done_and_not_else(template: dict[str, Any]) -> None:
+def test_a_build_starts_only_when_the_stack_is_complete(template: dict[str, Any]) -> None:
     rule = template["Resources"]["StartRule"]
 
     assert rule["Condition"] == "StartsAtOnce"

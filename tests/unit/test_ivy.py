@@ -20,7 +20,7 @@ def test_anything_else_is_no_coordinate(text: str) -> None:
         Coordinate.parse(text)
 
 
-def test_only_the_jars_themselves_are_asked_for() -> None:
+def test_only_the_jars_themselves_are_requested() -> None:
     module = ElementTree.fromstring(module_xml([Coordinate("org", "one", "1"), Coordinate("org", "two", "2")]))
 
     asked = [(d.get("org"), d.get("name"), d.get("rev"), d.get("transitive")) for d in module.iter("dependency")]
@@ -31,7 +31,7 @@ def test_without_a_mirror_no_address_is_written() -> None:
     assert "://" not in settings_xml(None)
 
 
-def test_a_mirror_is_the_root_that_is_asked() -> None:
+def test_a_mirror_is_the_requested_root() -> None:
     settings = ElementTree.fromstring(settings_xml("https://mirror.example/a?b=1&c=2"))
 
     assert next(settings.iter("ibiblio")).get("root") == "https://mirror.example/a?b=1&c=2"
@@ -69,11 +69,11 @@ _NOT_THERE = """
         ("", "without a word"),
     ],
 )
-def test_the_true_cause_is_told(log: str, cause: str) -> None:
+def test_the_true_cause_is_reported(log: str, cause: str) -> None:
     assert cause in why_failed(log)
 
 
-def test_proxies_are_said_in_javas_way() -> None:
+def test_proxies_are_passed_in_javas_form() -> None:
     options = proxy_options({"https": "http://proxy.example:3128", "no": "localhost"})
 
     assert options == ["-Dhttps.proxyHost=proxy.example", "-Dhttps.proxyPort=3128"]

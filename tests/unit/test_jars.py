@@ -63,7 +63,7 @@ def test_when_all_are_there_neither_network_nor_java_is_needed(tmp_path: Path, m
     assert [jar.read_bytes() for jar in jars] == [CONTENT["two"], CONTENT["one"], CONTENT["three"]]
 
 
-def test_the_class_path_keeps_the_files_order_whatever_groups_are_asked(tmp_path: Path) -> None:
+def test_the_class_path_keeps_the_files_order_for_any_groups(tmp_path: Path) -> None:
     _fill(tmp_path / "cache", "one", "two", "three")
 
     jars = ensure_jars(_stack_file(tmp_path), tmp_path / "cache", {"delta", "s3a"}, _never)
@@ -71,7 +71,7 @@ def test_the_class_path_keeps_the_files_order_whatever_groups_are_asked(tmp_path
     assert [jar.name for jar in jars] == ["two-1.jar", "one-1.jar", "three-1.jar"]
 
 
-def test_a_group_that_was_not_asked_for_may_be_missing(tmp_path: Path) -> None:
+def test_an_unrequested_group_may_be_missing(tmp_path: Path) -> None:
     _fill(tmp_path / "cache", "two", "three")
 
     jars = ensure_jars(_stack_file(tmp_path), tmp_path / "cache", ["s3a"], _never, offline=True)

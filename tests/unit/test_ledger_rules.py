@@ -35,7 +35,7 @@ def test_a_text_that_fits_stays_as_it_is(text: str) -> None:
     assert cut(text, len(text.encode())) == text
 
 
-def test_what_no_store_takes_is_replaced() -> None:
+def test_characters_that_no_store_accepts_are_replaced() -> None:
     assert cut("a\ud800b", 10) == "a?b"
 
 
@@ -66,7 +66,7 @@ def test_a_lost_lease_names_its_attempt_and_since_when() -> None:
 
 
 @pytest.mark.parametrize(("error_class", "kept"), [("OSError", True), ("LeaseExpired", False), ("", False)])
-def test_a_lost_lease_keeps_an_earlier_cause_but_not_another_lost_lease(error_class: str, kept: bool) -> None:
+def test_a_lost_lease_keeps_an_earlier_cause(error_class: str, kept: bool) -> None:
     failure = lapse_failure(replace(RECORD, error_class=error_class, error_message="of the attempt before"))
 
     assert ("of the attempt before" in failure.message) is kept

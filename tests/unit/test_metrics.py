@@ -88,7 +88,7 @@ def everything(emitter: Emitter) -> list[Metric]:
 
 
 @pytest.mark.parametrize("emitter", Emitter)
-def test_all_that_a_function_can_say_is_one_line_that_cloudwatch_takes(emitter: Emitter) -> None:
+def test_all_metrics_of_a_function_fit_one_cloudwatch_line(emitter: Emitter) -> None:
     lines: list[str] = []
     meter = Meter("Sparklet/my-stack", emitter, lines.append)
     for metric in everything(emitter):
@@ -109,7 +109,7 @@ def test_all_that_a_function_can_say_is_one_line_that_cloudwatch_takes(emitter: 
     assert (document["request_id"], is_metrics_line(line)) == ("r-1", True)
 
 
-def test_a_line_holds_what_happened_since_the_last_one_and_there_is_none_for_nothing() -> None:
+def test_a_line_holds_what_happened_since_the_last_one() -> None:
     lines: list[str] = []
     meter = Meter("n", Emitter.WORKER, lines.append)
     meter.emit()
@@ -142,12 +142,12 @@ def test_nothing_is_written_where_no_namespace_is_set() -> None:
     assert not meter.on
 
 
-def test_no_function_says_what_is_anothers() -> None:
+def test_no_function_writes_anothers_metrics() -> None:
     with pytest.raises(AssertionError, match="RunsOpen"):
         Meter("n", Emitter.WORKER, print).add(metrics.RUNS_OPEN)
 
 
-def test_names_are_as_cloudwatch_has_them_and_each_metric_is_described_and_used() -> None:
+def test_every_metric_is_named_described_and_used() -> None:
     assert len(METRICS) == len({metric.name for metric in METRICS.values()})
     for metric in METRICS.values():
         assert re.fullmatch(r"([A-Z][a-z]+)+", metric.name)

@@ -81,7 +81,7 @@ def test_a_message_is_a_few_hundred_bytes() -> None:
 
 
 @pytest.mark.parametrize("document", [None, 1, "text", [], {}, {"run_id": "r"}, {"shard": 1}, {"Records": []}])
-def test_what_is_no_reference_is_none(document: object) -> None:
+def test_an_invalid_reference_is_none(document: object) -> None:
     assert ShardRef.from_document(document) is None
 
 

@@ -88,7 +88,7 @@ def test_the_footer_with_all_row_groups_is_the_footer() -> None:
     assert footer.shortened(0, 60) == body[footer.start :]
 
 
-def test_sizes_and_rows_are_what_pyarrow_says() -> None:
+def test_sizes_and_rows_equal_pyarrows() -> None:
     body = written(50, 8)
     meta = pq.read_metadata(io.BytesIO(body))
     told = [meta.row_group(n) for n in range(meta.num_row_groups)]
@@ -132,7 +132,7 @@ def test_bloom_filters_come_along_and_are_used(tmp_path: Path) -> None:
         (b"PAR1" + b"x" * 20 + b"\x04\x00\x00\x00PARE", "encrypted"),
     ],
 )
-def test_what_is_no_parquet_says_why(body: bytes, why: str) -> None:
+def test_a_file_that_is_no_parquet_is_refused_with_the_reason(body: bytes, why: str) -> None:
     with pytest.raises(FooterError, match=why):
         footer_of(body)
 

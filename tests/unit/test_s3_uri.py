@@ -25,6 +25,6 @@ def test_bucket_and_key(uri: str, parts: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     "uri", ["", "b/k", "/b/k", "s3:/b/k", "s3://", "s3:///k", "S3://b/k", "s3a://b/k", "s3://b/\ud800", "s3://\udfff/k"]
 )
-def test_what_can_be_no_address_is_refused(uri: str) -> None:
+def test_an_invalid_address_is_refused(uri: str) -> None:
     with pytest.raises(ObjectNotFoundError, match="s3://bucket/key"):
         split_uri(uri)

@@ -50,7 +50,7 @@ def test_an_object_in_two_shards_is_doubled() -> None:
 
 
 @pytest.mark.parametrize("notes", [NOTES[:-2], [*NOTES[:-2], Note(EXECUTED, 3, "a3 s3://in/another")]])
-def test_a_shard_that_succeeded_without_its_own_execution_is_lost(notes: list[Note]) -> None:
+def test_a_success_without_its_own_execution_is_lost(notes: list[Note]) -> None:
     found = of(notes=notes)
 
     assert [name.partition(" (")[0] for name in found.lost] == ["shard 3"]
@@ -67,13 +67,13 @@ def test_a_shard_that_is_not_in_the_ledger_is_lost() -> None:
     assert of(ledger=LEDGER[:3], listed=LISTED[:3]).lost == [f"shard 3 ({INPUTS[3]}) is not in the ledger"]
 
 
-def test_two_workers_that_both_believe_that_they_did_a_shard_are_a_double() -> None:
+def test_two_workers_that_both_finished_a_shard_are_a_double() -> None:
     notes = [*NOTES, Note(EXECUTED, 3, f"b {INPUTS[3]}"), Note(TOLD, 3, "b")]
 
     assert of(notes=notes).duplicated == [f"shard 3 ({INPUTS[3]}) was done by a3 and b"]
 
 
-def test_a_worker_that_believes_what_the_ledger_does_not_is_a_double() -> None:
+def test_a_worker_contradicting_the_ledger_is_a_double() -> None:
     assert of(ledger=[*LEDGER[:3], replace(LEDGER[3], attempt_id="b")]).duplicated
 
 
@@ -87,7 +87,7 @@ def test_an_execution_known_not_to_count_is_no_double(what: str) -> None:
     assert unexplained(done, {n: f"a{n}" for n in range(COUNT)}) == []
 
 
-def test_an_execution_that_nobody_knows_of_is_told() -> None:
+def test_an_unknown_execution_is_reported() -> None:
     done = Executions.of([*NOTES, Note(EXECUTED, 3, f"b {INPUTS[3]}")])
 
     (told,) = unexplained(done, {n: f"a{n}" for n in range(COUNT)})
@@ -95,7 +95,7 @@ def test_an_execution_that_nobody_knows_of_is_told() -> None:
     assert "attempt b" in told
 
 
-def test_result_files_must_say_what_the_ledger_says() -> None:
+def test_result_files_must_agree_with_the_ledger() -> None:
     assert of(listed=LISTED[:3]).wrong
     assert of(listed=[*LISTED[:3], (3, "FAILED")]).wrong
     assert of(listed=[*LISTED, (3, "SUCCEEDED")]).duplicated
@@ -111,7 +111,7 @@ def test_exactly_those_fail_that_are_meant_to() -> None:
     assert of(to_fail=frozenset({3})).wrong
 
 
-def test_faults_are_as_many_as_asked_for_and_the_same_for_the_same_seed() -> None:
+def test_faults_have_their_share_and_repeat_with_their_seed() -> None:
     faults, again, other = Faults(1, 0.01), Faults(1, 0.01), Faults(2, 0.01)
     crashed = [shard for shard in range(5_000) if faults.crash(shard)]
 

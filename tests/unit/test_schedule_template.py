@@ -88,7 +88,7 @@ def refused(parameters: dict[str, Any]) -> list[str]:
 # --- starts are requests ---
 
 
-def test_a_schedule_asks_for_a_run_that_the_planner_accepts() -> None:
+def test_a_schedule_makes_a_request_that_the_planner_accepts() -> None:
     request = run_request(scheduled(JobName="daily", FurtherKeys='"tolerate": "2%", "params": {"n": 1}'), "x")
 
     assert request.inputs == ("s3://lake/raw/", "s3://lake/more/")
@@ -96,7 +96,7 @@ def test_a_schedule_asks_for_a_run_that_the_planner_accepts() -> None:
     assert request.options.tolerated_failure_percentage == 2
 
 
-def test_a_start_that_comes_twice_is_the_same_run_and_the_next_days_is_another() -> None:
+def test_a_repeated_start_is_one_run_and_the_next_day_another() -> None:
     once, again, later = (
         run_request(scheduled(time), "x").idempotency_key
         for time in ("2026-11-20T02:00:00Z", "2026-11-20T02:00:00Z", "2026-11-21T02:00:00Z")
@@ -105,13 +105,13 @@ def test_a_start_that_comes_twice_is_the_same_run_and_the_next_days_is_another()
     assert once == again != later
 
 
-def test_lists_may_stand_in_for_inputs() -> None:
+def test_lists_may_replace_inputs() -> None:
     request = run_request(scheduled(Inputs="", FurtherKeys='"lists": ["s3://lake/today.csv"]'), "x")
 
     assert [given.source for given in request.lists] == ["s3://lake/today.csv"]
 
 
-def test_a_new_object_asks_for_a_run_of_it() -> None:
+def test_a_new_object_requests_its_run() -> None:
     request = run_request(created(event("incoming/a.csv"), JobName="each"), "x")
 
     assert (request.inputs, request.name) == (("s3://lake/incoming/a.csv",), "each")
@@ -145,7 +145,7 @@ def test_a_rule_watches_its_own_prefix_and_suffix() -> None:
     assert value(key["wildcard"], given({**OBJECT, "SourceSuffix": ""})) == "incoming/*"
 
 
-def test_what_does_not_start_is_tried_again_and_then_kept() -> None:
+def test_a_failed_start_is_retried_and_then_kept() -> None:
     targets = [properties("Schedule")["Target"], properties("ObjectRule")["Targets"][0]]
 
     for target in targets:
@@ -156,7 +156,7 @@ def test_what_does_not_start_is_tried_again_and_then_kept() -> None:
 # --- contradictions ---
 
 
-def test_what_fits_together_is_taken() -> None:
+def test_consistent_parameters_are_accepted() -> None:
     assert refused(CLOCK) == refused(OBJECT) == refused({**CLOCK, **OBJECT}) == []
 
 
@@ -178,5 +178,5 @@ def test_what_fits_together_is_taken() -> None:
         ({**OBJECT, "SourcePrefix": "in*"}, "SourcePrefix"),
     ],
 )
-def test_what_contradicts_itself_is_refused_before_anything_is_deployed(parameters: dict[str, Any], says: str) -> None:
+def test_contradictory_parameters_are_refused_at_deployment(parameters: dict[str, Any], says: str) -> None:
     assert any(says in why for why in refused(parameters)), refused(parameters)

@@ -38,12 +38,12 @@ def test_every_name_in_the_code_is_known() -> None:
         ("SPARKLET_XYZZY_QUUX_FROB", "unset it"),
     ],
 )
-def test_a_misspelt_setting_is_refused_with_the_nearest_right_name(read: object, name: str, said: str) -> None:
+def test_a_misspelt_setting_is_refused_with_the_nearest_name(read: object, name: str, said: str) -> None:
     with pytest.raises(SettingsError, match=f"there is no setting {name}; {said}"):
         read({name: SECRET})  # type: ignore[operator]
 
 
-def test_what_is_not_sparklets_is_nobodys_business() -> None:
+def test_foreign_variables_are_ignored() -> None:
     assert worker_settings({"SPARKLETS": "x", "sparklet_runner": "x", "MY_SPARKLET_X": "x"}).runner == "warm"
 
 

@@ -65,7 +65,7 @@ def notices(deployed: Deployed) -> dict[str, Any]:
     return {notice["task"]["id"]: notice for notice in bodies}
 
 
-def test_a_posted_task_is_accepted_at_once_done_and_told_of(gateway: Any, deployed: Deployed) -> None:
+def test_a_posted_task_is_accepted_done_and_announced(gateway: Any, deployed: Deployed) -> None:
     answer = deployed.request("POST", "/tasks", asking(deployed, day="a&b=ü +%"), key=deployed.key)
 
     assert (answer.status, answer.body["state"]) == (202, "PENDING")
@@ -87,9 +87,7 @@ def test_a_task_put_again_and_again_under_its_id_runs_once(gateway: Any, deploye
     assert deployed.ran("order-7") == 1
 
 
-def test_a_failure_that_may_pass_is_tried_again_long_before_the_visibility_timeout(
-    gateway: Any, deployed: Deployed
-) -> None:
+def test_a_transient_failure_is_retried_before_the_visibility(gateway: Any, deployed: Deployed) -> None:
     deployed.request("PUT", "/tasks/flaky", asking(deployed, good_at_run=2), key=deployed.key)
 
     task = ended(gateway, deployed, "flaky")
@@ -105,7 +103,7 @@ def test_a_failure_that_may_pass_is_tried_again_long_before_the_visibility_timeo
         ("forbidden", {"sparklet": {"script": "s3://elsewhere/x.py"}}, {"class": "ScriptNotAllowedError"}),
     ],
 )
-def test_a_task_that_cannot_be_done_ends_as_failed_with_its_cause(
+def test_an_impossible_task_ends_as_failed_with_its_cause(
     gateway: Any, deployed: Deployed, task_id: str, event: dict[str, Any], cause: dict[str, str]
 ) -> None:
     body = {**asking(deployed), **event}
@@ -118,7 +116,7 @@ def test_a_task_that_cannot_be_done_ends_as_failed_with_its_cause(
     assert eventually(lambda: notices(deployed).get(task_id))["task"] == task
 
 
-def test_a_dead_letter_ends_its_task(gateway: Any, deployed: Deployed) -> None:
+def test_a_dead_letter_fails_its_task(gateway: Any, deployed: Deployed) -> None:
     client("sqs").send_message(
         QueueUrl=deployed.api["TaskDeadLettersUrl"],
         MessageBody="{}",
@@ -141,7 +139,7 @@ REFUSED: tuple[Any, ...] = (
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/tasks"), ("PUT", "/tasks/t"), ("POST", "/invocations")])
-def test_what_the_schema_refuses_reaches_nobody(deployed: Deployed, method: str, path: str) -> None:
+def test_a_request_outside_the_schema_reaches_no_queue(deployed: Deployed, method: str, path: str) -> None:
     for body in REFUSED:
         assert deployed.request(method, path, body, key=deployed.key).status == 400, body
 
@@ -155,7 +153,7 @@ def test_anything_but_json_is_refused(deployed: Deployed) -> None:
 @pytest.mark.parametrize(
     "body", [{}, {"run_id": "known"}, {"script": "s3://b/x.py", "output": "s3://b/o", "inputs": []}]
 )
-def test_what_is_no_request_for_a_run_is_refused_before_anything_is_started(deployed: Deployed, body: Any) -> None:
+def test_an_invalid_run_request_is_refused_before_it_starts(deployed: Deployed, body: Any) -> None:
     """The stand-in integrates API Gateway with no state machine: what is started is tested by the template."""
     assert deployed.request("POST", "/runs", body, key=deployed.key).status == 400
 
@@ -166,7 +164,7 @@ def test_without_the_key_nothing_is_accepted_or_shown(deployed: Deployed) -> Non
         assert deployed.request(method, path, {}, key="wrong" * 8).status == 403
 
 
-def test_a_task_nobody_recorded_is_found_by_nobody(gateway: Any, deployed: Deployed) -> None:
+def test_an_unrecorded_task_is_not_found(gateway: Any, deployed: Deployed) -> None:
     assert state(gateway, deployed, "unknown") is None
 
 
@@ -195,11 +193,11 @@ def test_queues_and_mappings_are_set_up_so_that_nothing_is_lost(deployed: Deploy
         assert deployed.main[function] in mappings[arn]["FunctionArn"]
 
 
-def test_what_both_stacks_allow_is_enough_for_all_of_that(deployed: Deployed) -> None:
+def test_the_policies_of_both_stacks_are_sufficient(deployed: Deployed) -> None:
     assert deployed.refused() == []
 
 
-def test_invocations_have_their_limits_and_destinations_once_they_are_named(deployed: Deployed) -> None:
+def test_invocations_get_limits_and_destinations_when_set(deployed: Deployed) -> None:
     heard = attributes(deployed.heard)["QueueArn"]
     wanted = {
         "InvocationRetries": "1",
@@ -219,7 +217,7 @@ def test_invocations_have_their_limits_and_destinations_once_they_are_named(depl
     }
 
 
-def test_signed_requests_pass_and_no_others_once_access_is_by_iam(gateway: Any, deployed: Deployed) -> None:
+def test_with_iam_only_signed_requests_pass(gateway: Any, deployed: Deployed) -> None:
     deploy("sparklet-api", api_body(), {**API, "Access": "IAM"}, update=True)
 
     assert deployed.request("PUT", "/tasks/signed", asking(deployed)).status == 403

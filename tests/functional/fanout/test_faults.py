@@ -55,7 +55,7 @@ def plan_it(at: Deployment) -> object:
 
 
 @AFTER
-def test_a_planner_killed_anywhere_and_started_again_plans_everything_once(after_effect: bool) -> None:
+def test_a_killed_planner_resumes_and_plans_everything_once(after_effect: bool) -> None:
     uris: list[str] = []
 
     def fresh() -> World:
@@ -85,7 +85,7 @@ def test_a_planner_killed_again_and_again_gets_there(world: World) -> None:
 
 
 @AFTER
-def test_a_planner_killed_while_its_prefix_changes_keeps_what_it_sealed(after_effect: bool) -> None:
+def test_a_planner_killed_during_input_changes_keeps_its_parts(after_effect: bool) -> None:
     def fresh() -> World:
         world = World()
         world.put(11)
@@ -109,7 +109,7 @@ def test_a_planner_killed_while_its_prefix_changes_keeps_what_it_sealed(after_ef
 
 
 @AFTER
-def test_of_a_killed_planner_the_checker_takes_over(after_effect: bool) -> None:
+def test_the_checker_takes_over_from_a_killed_planner(after_effect: bool) -> None:
     uris: list[str] = []
 
     def fresh() -> World:
@@ -182,7 +182,7 @@ def test_a_planner_killed_anywhere_can_be_cancelled(after_effect: bool) -> None:
 
 
 @AFTER
-def test_cancelling_killed_anywhere_is_finished_by_the_checker_or_by_asking_again(after_effect: bool) -> None:
+def test_a_killed_cancel_is_finished_by_the_checker_or_a_repeat(after_effect: bool) -> None:
     def half_planned() -> World:
         """The planner died when its second part was sealed, and no shard of it entered."""
         world = World()
@@ -253,7 +253,7 @@ def test_a_checker_killed_anywhere_loses_no_shard(after_effect: bool) -> None:
 
 
 @AFTER
-def test_a_checker_killed_while_it_ends_the_run_ends_it_the_next_time(after_effect: bool) -> None:
+def test_a_checker_killed_at_the_end_ends_the_run_next_time(after_effect: bool) -> None:
     def ready() -> World:
         world = World()
         world.run(3)
@@ -302,9 +302,7 @@ def test_a_redrive_killed_anywhere_is_made_good(after_effect: bool, again: str) 
 
 @AFTER
 @pytest.mark.parametrize("claimed", [False, True])
-def test_a_consumer_killed_anywhere_is_made_good_by_the_letters_next_delivery(
-    after_effect: bool, claimed: bool
-) -> None:
+def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool, claimed: bool) -> None:
     def lettered() -> World:
         world = World()
         world.run(1)

@@ -113,7 +113,7 @@ def test_a_failed_check_fails_the_run_wherever_the_checker_dies(after_effect: bo
 
 @AFTER
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_a_cancelled_run_ends_cancelled_with_nothing_open_behind_it(after_effect: bool, steps: int) -> None:
+def test_a_cancelled_run_leaves_nothing_open(after_effect: bool, steps: int) -> None:
     def cancelled(world: World, at: Deployment) -> None:
         for _ in range(steps):
             check(world.at, "run-1")
@@ -133,7 +133,7 @@ def test_a_cancelled_run_ends_cancelled_with_nothing_open_behind_it(after_effect
 
 
 @AFTER
-def test_judging_again_is_made_good_by_asking_again(after_effect: bool) -> None:
+def test_a_killed_repeated_check_is_made_good_by_a_repeat(after_effect: bool) -> None:
     def again(world: World, at: Deployment) -> None:
         check(world.at, "run-1")
         world.work(lambda _: WRONG)

@@ -73,7 +73,7 @@ def test_each_item_is_done_and_its_answer_is_in_the_results(tmp_path: Path) -> N
     assert scene.results() == RESULTS
 
 
-def test_a_redrive_does_failed_items_alone_and_adds_their_answers(tmp_path: Path) -> None:
+def test_a_redrive_does_failed_items_only_and_adds_answers(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.fails = {"Bonn"}
     assert scene.end() is RunState.FAILED

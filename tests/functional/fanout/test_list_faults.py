@@ -62,7 +62,7 @@ def assert_whole(world: World) -> None:
 
 
 @AFTER
-def test_a_planner_of_lists_killed_anywhere_and_started_again_plans_everything_once(after_effect: bool) -> None:
+def test_a_killed_list_planner_resumes_and_plans_everything_once(after_effect: bool) -> None:
     killed = 0
     for world in kill_everywhere(fresh, plan_it, after_effect):
         killed += 1
@@ -88,7 +88,7 @@ def after_a_night() -> World:
 
 
 @AFTER
-def test_an_incremental_planner_killed_anywhere_and_started_again_takes_what_is_new(after_effect: bool) -> None:
+def test_a_killed_incremental_planner_resumes_with_what_is_new(after_effect: bool) -> None:
     killed = 0
     for world in kill_everywhere(after_a_night, plan_incremental, after_effect):
         killed += 1
@@ -102,7 +102,7 @@ def test_an_incremental_planner_killed_anywhere_and_started_again_takes_what_is_
 
 
 @pytest.mark.parametrize("at_call", range(1, 25))
-def test_a_loser_that_dies_before_it_has_ended_is_ended_by_the_checker(at_call: int) -> None:
+def test_the_checker_ends_a_run_that_lost_its_run_lock(at_call: int) -> None:
     """GIVEN two that entered at once and one that died somewhere on losing, THEN nothing of it is ever planned."""
     world = after_a_night()
     options = RunOptions(max_objects=2)

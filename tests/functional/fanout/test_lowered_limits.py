@@ -216,7 +216,7 @@ def _assert_spread(written: Counter[tuple[str, str]], shards: int) -> None:
 
 
 @pytest.mark.parametrize("shards", [100_000, 1_000_000, 10_000_000])
-def test_shards_that_are_worked_on_at_one_time_lie_in_all_buckets_alike(shards: int) -> None:
+def test_running_shards_spread_over_all_buckets(shards: int) -> None:
     """At the full size: of any 10,000 shards in a row of a run's second half no bucket has twice its share."""
     buckets = ledger_bucket_count(shards)
     for first in (shards // 2, shards * 3 // 4, shards - 10_000):
@@ -245,7 +245,7 @@ class FewInFlight(MemoryTaskQueue):
 
 @settings(max_examples=20, deadline=None)
 @given(most=st.integers(1, 6), killed=st.frozensets(st.integers(0, 19), max_size=6))
-def test_a_queue_that_has_too_many_messages_in_flight_holds_a_run_up_and_ends_none(
+def test_a_full_in_flight_limit_delays_a_run_and_ends_none(
     tmp_path_factory: pytest.TempPathFactory, most: int, killed: frozenset[int]
 ) -> None:
     shards, clock = 20, FakeClock(time.time())

@@ -132,7 +132,7 @@ def assert_read_back(at: Deployment, run: Run, objects: Mapping[str, bytes]) -> 
     assert {item.uri: item.size_bytes for item in items} == {uri: len(body) for uri, body in objects.items()}
 
 
-def test_objects_with_odd_names_are_planned_from_a_listing_and_read_back(at: Deployment) -> None:
+def test_odd_names_from_a_listing_are_read_back(at: Deployment) -> None:
     objects = put_all(at)
     run = entered(at)
     assert_read_back(at, run, objects)
@@ -165,9 +165,7 @@ def parquet_list(uris: list[str]) -> bytes:
         ("files.parquet", parquet_list),
     ],
 )
-def test_objects_with_odd_names_are_planned_from_a_list_and_read_back(
-    at: Deployment, name: str, write: Callable[[list[str]], bytes]
-) -> None:
+def test_odd_names_from_a_list_are_read_back(at: Deployment, name: str, write: Callable[[list[str]], bytes]) -> None:
     objects = put_all(at)
     body = write([*objects, next(iter(objects)), f"s3://{at.bucket}/in/nowhere"])
     at.store.put(f"s3://{at.bucket}/lists/{name}", body)
@@ -178,7 +176,7 @@ def test_objects_with_odd_names_are_planned_from_a_list_and_read_back(
 
 
 @pytest.mark.parametrize("form", ["CSV", "ORC", "Parquet"])
-def test_objects_with_odd_names_are_planned_from_an_s3_inventory_and_read_back(at: Deployment, form: str) -> None:
+def test_odd_names_from_an_s3_inventory_are_read_back(at: Deployment, form: str) -> None:
     objects = put_all(at)
     rows = []
     for uri, body in objects.items():
@@ -192,7 +190,7 @@ def test_objects_with_odd_names_are_planned_from_an_s3_inventory_and_read_back(a
     assert run.skipped == {}
 
 
-def test_what_is_not_planned_is_counted_with_its_reason(at: Deployment, clients: AwsClients) -> None:
+def test_every_skipped_object_is_counted_with_its_reason(at: Deployment, clients: AwsClients) -> None:
     base = f"s3://{at.bucket}/{PREFIX}"
     for key in ("a", "b.tmp", "_SUCCESS", "empty.csv", "folder/"):
         at.store.put(base + key, b"" if key[0] in "_ef" else b"x")
@@ -211,7 +209,7 @@ def test_what_is_not_planned_is_counted_with_its_reason(at: Deployment, clients:
     assert [item.uri.removeprefix(base) for item in planned(at, kept)] == ["_SUCCESS", "a", "empty.csv", "now"]
 
 
-def test_an_archived_object_that_is_being_restored_is_not_readable_yet(at: Deployment, clients: AwsClients) -> None:
+def test_an_object_being_restored_is_not_readable_yet(at: Deployment, clients: AwsClients) -> None:
     clients.s3.put_object(Bucket=at.bucket, Key=f"{PREFIX}cold", Body=b"x", StorageClass="GLACIER")
     clients.s3.restore_object(Bucket=at.bucket, Key=f"{PREFIX}cold", RestoreRequest={"Days": 1})
     listed = ListRequest("-", f"{at.bucket}/{PREFIX}cold".encode())
@@ -260,7 +258,7 @@ def test_an_incremental_run_takes_what_the_last_one_has_not_done(at: Deployment)
     assert second.skipped == {DONE: 3}
 
 
-def test_what_was_not_modified_since_is_counted(at: Deployment) -> None:
+def test_unmodified_objects_are_counted(at: Deployment) -> None:
     at.store.put(f"s3://{at.bucket}/{PREFIX}a", b"x")
     modified_s = at.store.head(f"s3://{at.bucket}/{PREFIX}a").modified_s
     assert entered(at, modified_since_s=modified_s).object_count == 1
@@ -289,7 +287,7 @@ def test_a_bucket_of_another_region_and_another_access(at: Deployment, clients: 
     assert replace(at, open_inputs=None).store.get(planned(at, run)[0].uri) == b"x"
 
 
-def test_what_may_not_be_read_refuses_the_run_by_name(at: Deployment) -> None:
+def test_an_unreadable_object_refuses_the_run_by_name(at: Deployment) -> None:
     """GIVEN a role of another account that the bucket does not know, THEN its 403 is told and nothing is entered."""
     at.store.put(f"s3://{at.bucket}/{PREFIX}a", b"x")
     before = [info.uri for info in at.store.list(f"s3://{at.bucket}/")]
@@ -314,7 +312,7 @@ def test_what_may_not_be_read_refuses_the_run_by_name(at: Deployment) -> None:
     assert "run-403" not in [run.run_id for run in at.ledger.runs.list()]
 
 
-def test_of_incremental_runs_that_start_at_once_exactly_one_goes_on(at: Deployment) -> None:
+def test_exactly_one_of_concurrent_incremental_runs_proceeds(at: Deployment) -> None:
     for number in range(5):
         at.store.put(f"s3://{at.bucket}/{PREFIX}{number}", b"x")
 

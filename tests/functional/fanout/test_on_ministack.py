@@ -113,7 +113,7 @@ def test_a_run_goes_through_failures_and_redrive_to_its_end(at: Deployment) -> N
     assert found.record is not None and found.record.number == 3 and found.record.generation == 1
 
 
-def test_a_run_is_judged_and_followed_and_told_though_its_checker_dies_again_and_again(at: Deployment) -> None:
+def test_checks_follow_ups_and_notices_survive_a_dying_checker(at: Deployment) -> None:
     script, ear = f"s3://{at.bucket}/job.py", MemoryNotifier()
     at = replace(at, notifier=ear)
     follow_ups = {"check": script, "next": script, "next_output": f"s3://{at.bucket}/next/"}
@@ -137,7 +137,7 @@ def test_a_run_is_judged_and_followed_and_told_though_its_checker_dies_again_and
     assert (follower.parent, follower.object_count) == ("run-1", 12)
 
 
-def test_lost_messages_are_sent_again_and_the_time_limit_ends_what_is_left(at: Deployment, clients: AwsClients) -> None:
+def test_lost_messages_are_resent_until_the_time_limit(at: Deployment, clients: AwsClients) -> None:
     plan(at, new_run(at, request(at, time_limit_s=3600.0)).run_id)
     for _ in range(12):
         for message in at.queue.receive():

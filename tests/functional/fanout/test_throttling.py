@@ -186,9 +186,7 @@ def work(account: Account, folder: Path) -> None:
         measuring.invocation(outcomes, runner, "r")
 
 
-def test_what_throttling_made_dead_letters_is_neither_lost_nor_doubled_nor_hidden(
-    account: Account, tmp_path: Path
-) -> None:
+def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, tmp_path: Path) -> None:
     """GIVEN every message received too often while no worker ran, THEN each shard runs once and all of it is told."""
     assert throttle(account) == SHARDS * RECEIVES
     assert account.letters.depth().total == SHARDS

@@ -272,7 +272,7 @@ def test_hudi_append(places: dict[str, Path]) -> None:
 FORMATS = ("delta", "iceberg", "hudi")
 
 
-def test_a_task_sees_the_tables_that_are_there_whatever_its_jvm_saw(runners: list[UnderRunner], tmp_path: Path) -> None:
+def test_a_task_sees_new_tables_despite_the_jvms_cache(runners: list[UnderRunner], tmp_path: Path) -> None:
     lake, one, two = tmp_path / "lake", tmp_path / "one", tmp_path / "two"
 
     def seen_after(tag: str) -> dict[str, str]:
@@ -298,7 +298,7 @@ def test_a_task_sees_the_tables_that_are_there_whatever_its_jvm_saw(runners: lis
     assert seen_after("e") == {**dict.fromkeys(FORMATS, "abe"), "delta": "abde"}
 
 
-def test_tables_are_asked_for_with_a_tasks_own_credentials(runners: list[UnderRunner]) -> None:
+def test_table_requests_use_the_tasks_own_credentials(runners: list[UnderRunner]) -> None:
     with refusing_s3() as (endpoint, signers):
         for key in ("FIRST", "SECOND"):
             signers.clear()

@@ -67,7 +67,7 @@ def test_damage_is_repaired(data: FlightsData, tmp_path: Path, damage: str) -> N
     assert repaired.planes.read_bytes() == data.planes.read_bytes()
 
 
-def test_progress_is_told_file_by_file(data: FlightsData, tmp_path: Path) -> None:
+def test_progress_is_reported_file_by_file(data: FlightsData, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
 
     make_flights(tmp_path, lambda done, total: calls.append((done, total)), data.original)

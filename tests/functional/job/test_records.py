@@ -110,7 +110,7 @@ def tuples(frame: DataFrame) -> list[tuple[Any, ...]]:
 # What comes out
 
 
-def test_json_is_decoded_as_the_schema_says(spark: SparkSession) -> None:
+def test_json_is_decoded_by_its_schema(spark: SparkSession) -> None:
     job = kinesis(b'{"day": "17/01/2020", "k": {"z": [1, 2]}, "more": 1}\n', '{"name": "grün"}'.encode())
 
     found = job.records(
@@ -120,7 +120,7 @@ def test_json_is_decoded_as_the_schema_says(spark: SparkSession) -> None:
     assert tuples(found) == [(date(2020, 1, 17), ([1, 2],), None), (None, None, "grün")]
 
 
-def test_csv_is_decoded_as_the_schema_says(spark: SparkSession) -> None:
+def test_csv_is_decoded_by_its_schema(spark: SparkSession) -> None:
     job = kinesis(b"1;a", b'2;"b\nc"\r\n', b"3;\n")
 
     found = job.records(spark, "csv", "`an id` INT, `a.name` STRING", options={"sep": ";"})
@@ -285,7 +285,7 @@ def test_a_corrupt_kafka_record_is_named_by_its_offset(spark: SparkSession) -> N
 # How it is done
 
 
-def test_nothing_is_read_before_it_is_used_and_no_plan_tells_it(spark: SparkSession) -> None:
+def test_records_are_read_lazily_and_kept_out_of_plans(spark: SparkSession) -> None:
     tracker = spark.sparkContext.statusTracker()
     before = set(tracker.getJobIdsForGroup(None))
 
@@ -325,7 +325,7 @@ def test_a_batch_of_six_megabytes(spark: SparkSession) -> None:
         ({"Records": ["x"]}, "it has the keys Records"),
     ],
 )
-def test_what_is_no_stream_is_refused(spark: SparkSession, event: Any, seen: str) -> None:
+def test_an_event_without_a_stream_is_refused(spark: SparkSession, event: Any, seen: str) -> None:
     with pytest.raises(EventError, match=seen):
         Job(event=event).records(spark, "raw")
 

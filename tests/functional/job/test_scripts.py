@@ -95,7 +95,7 @@ def test_csv_to_parquet_runs_by_itself(tmp_path: Path, people: Path, monkeypatch
         ("name,id,born\nAda,1,1815\n", "header does not conform"),
     ],
 )
-def test_what_does_not_fit_the_schema_fails(jvm: WarmJvm, tmp_path: Path, content: str, cause: str) -> None:
+def test_rows_that_violate_the_schema_fail(jvm: WarmJvm, tmp_path: Path, content: str, cause: str) -> None:
     (tmp_path / "in.csv").write_text(content)
     schema = "id INT, name STRING, born INT"
     done = jvm.run(
@@ -135,7 +135,7 @@ def test_a_header_without_rows_is_an_empty_table(jvm: WarmJvm, tmp_path: Path) -
     assert rows_of(tmp_path / "out") == []
 
 
-def test_inputs_that_nobody_names_are_asked_for(jvm: WarmJvm, tmp_path: Path) -> None:
+def test_missing_inputs_are_requested_by_name(jvm: WarmJvm, tmp_path: Path) -> None:
     done = jvm.run("csv_to_parquet.py", "--output", tmp_path / "out")
 
     assert done.returncode == 1
@@ -148,7 +148,7 @@ def test_inputs_that_nobody_names_are_asked_for(jvm: WarmJvm, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("required", "cause"), [("id", ""), ("id,name", "ExpectationError: name has no value in 1 of 3 rows")]
 )
-def test_a_run_is_judged_by_what_it_wrote(jvm: WarmJvm, tmp_path: Path, required: str, cause: str) -> None:
+def test_a_run_is_checked_by_its_output(jvm: WarmJvm, tmp_path: Path, required: str, cause: str) -> None:
     output = shards_of(tmp_path / "out", "(1, 'Ada'), (2, 'Grace')", "(2, NULL)")
     told = json.loads(event(figures_of(tmp_path, output, rows=3), output=str(tmp_path / "none")))
     params = {"least_rows": "3", "required": required, "unique": "id, name"}
@@ -212,7 +212,7 @@ def test_iceberg_appends(table_jvm: WarmJvm, tmp_path: Path, people: Path) -> No
 
 
 @pytest.mark.slow
-def test_hudi_replaces_rows_of_the_same_key_and_keeps_to_what_a_table_says(
+def test_hudi_replaces_rows_by_key_with_the_tables_own_settings(
     table_jvm: WarmJvm, tmp_path: Path, people: Path
 ) -> None:
     table, later, more = tmp_path / "table", tmp_path / "later.csv", tmp_path / "more.csv"

@@ -26,7 +26,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_what_there_is_no_room_for_is_refused_whole_and_the_rest_goes_on(small_disk: Path, tmp_path: Path) -> None:
+def test_an_object_too_large_for_the_disk_is_refused_whole(small_disk: Path, tmp_path: Path) -> None:
     big = tmp_path / "big"
     big.write_bytes(b"y" * (110 << 20))
     root = small_disk / "state"

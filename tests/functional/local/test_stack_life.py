@@ -54,7 +54,7 @@ def test_nothing_is_left_when_the_host_is_killed_in_mid_shard(lab: Lab) -> None:
         stack.check()
 
 
-def test_nothing_is_left_when_the_stand_in_is_killed_and_clients_are_told(lab: Lab) -> None:
+def test_a_killed_stand_in_leaves_nothing_and_clients_fail(lab: Lab) -> None:
     with lab.attach() as stack:
         stack.check()
         pids = start_hanging(lab, {**stack.info.env, "queue_url": stack.info.queue_url})
@@ -67,7 +67,7 @@ def test_nothing_is_left_when_the_stand_in_is_killed_and_clients_are_told(lab: L
         assert not any(is_alive(pid) for pid in pids)
 
 
-def test_host_and_stand_in_killed_together_leave_nothing(lab: Lab) -> None:
+def test_killing_host_and_stand_in_leaves_nothing(lab: Lab) -> None:
     client = lab.client()
     pids = start_hanging(lab, client.info)
     server = server_of(client.info["host_pid"])
@@ -79,7 +79,7 @@ def test_host_and_stand_in_killed_together_leave_nothing(lab: Lab) -> None:
     eventually(lambda: not any(is_alive(pid) for pid in pids))
 
 
-def test_stop_ends_a_stack_that_is_in_use_and_its_clients_are_told(lab: Lab) -> None:
+def test_stop_ends_a_used_stack_and_its_clients_fail(lab: Lab) -> None:
     with lab.attach() as stack:
         assert stop(lab.root) is True
 
@@ -89,7 +89,7 @@ def test_stop_ends_a_stack_that_is_in_use_and_its_clients_are_told(lab: Lab) -> 
     assert stop(lab.root) is False
 
 
-def test_stop_says_so_when_nothing_ever_ran(tmp_path: Path) -> None:
+def test_stop_reports_that_nothing_is_running(tmp_path: Path) -> None:
     assert stop(tmp_path / "nowhere") is False
     assert running(tmp_path / "nowhere") is None
 
@@ -105,7 +105,7 @@ def test_a_kept_stack_outlives_its_clients_until_it_is_stopped(lab: Lab) -> None
     lab.gone(port)
 
 
-def test_a_kept_stack_gives_way_where_nobody_uses_it(lab: Lab) -> None:
+def test_an_unused_kept_stack_is_replaced(lab: Lab) -> None:
     with lab.attach(keep=True):
         assert not end_if_unused(lab.root)
     assert running(lab.root) is not None
@@ -177,7 +177,7 @@ def test_a_single_worker_does_one_shard_at_a_time(lab: Lab) -> None:
     assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
 
 
-def test_who_comes_with_another_wish_while_others_are_there_is_told_and_uses_what_runs(lab: Lab) -> None:
+def test_a_second_client_is_warned_and_uses_the_running_stack(lab: Lab) -> None:
     client = lab.client(timeout_s=20)
     said: list[str] = []
 
@@ -188,7 +188,7 @@ def test_who_comes_with_another_wish_while_others_are_there_is_told_and_uses_wha
     assert any("timeout_s: 20 instead of 30" in line and "sparklet stop" in line for line in said)
 
 
-def test_somebody_who_only_reads_starts_no_work_and_changes_no_deployment(lab: Lab) -> None:
+def test_a_reader_starts_no_worker_and_changes_no_deployment(lab: Lab) -> None:
     with lab.attach(processing=False, workers=3) as stack:
         send(stack.info.queue_url, {"name": "resting", "do": "well"})
 
@@ -210,7 +210,7 @@ def test_a_stopped_worker_gives_its_shard_back_before_it_ends(lab: Lab) -> None:
     lab.gone(port_of(client.info))
 
 
-def test_a_stack_that_cannot_be_deployed_says_why_and_leaves_nothing(lab: Lab) -> None:
+def test_a_failed_deployment_reports_why_and_leaves_nothing(lab: Lab) -> None:
     with pytest.raises(LocalStackError, match=r"cannot be deployed: .*MaxReceiveCount"):
         lab.attach(max_receive_count=2)  # the template wants at least 5
 
@@ -282,7 +282,7 @@ def test_a_start_from_a_slow_disk_loses_nothing(lab: Lab) -> None:
         assert traces(stack) == {"object": b"an object", "item": "an item", "message": "a message"}
 
 
-def test_a_state_that_cannot_be_saved_fails_the_start_and_says_where_to_look(lab: Lab) -> None:
+def test_an_unsaved_state_fails_the_start_and_names_the_log(lab: Lab) -> None:
     lab.state.create()
     (lab.state.services / "sqs.json").mkdir()  # where a file has to be
 

@@ -49,16 +49,14 @@ def is_empty(queue_url: str) -> bool:
     return found["ApproximateNumberOfMessages"] == found["ApproximateNumberOfMessagesNotVisible"] == "0"
 
 
-def test_a_message_reaches_the_worker_and_is_deleted_when_it_succeeds(lab: Lab, stack: LocalStack) -> None:
+def test_a_message_is_deleted_when_its_worker_succeeds(lab: Lab, stack: LocalStack) -> None:
     send(stack, "plain", "well")
 
     lab.show("done", "plain")
     eventually(lambda: is_empty(stack.info.queue_url))
 
 
-def test_a_message_that_always_fails_becomes_a_dead_letter_and_reaches_its_consumer(
-    lab: Lab, stack: LocalStack
-) -> None:
+def test_a_failing_message_reaches_the_dead_letter_consumer(lab: Lab, stack: LocalStack) -> None:
     sqs = boto3.Session().client("sqs")
     sqs.set_queue_attributes(QueueUrl=stack.info.queue_url, Attributes={"VisibilityTimeout": "0"})
     try:
@@ -72,7 +70,7 @@ def test_a_message_that_always_fails_becomes_a_dead_letter_and_reaches_its_consu
     eventually(lambda: is_empty(stack.info.dlq_url))
 
 
-def test_noise_on_the_workers_own_descriptors_does_not_break_the_conversation(lab: Lab, stack: LocalStack) -> None:
+def test_stray_output_of_a_worker_does_not_break_the_protocol(lab: Lab, stack: LocalStack) -> None:
     send(stack, "noise", "noise")
 
     log = stack.info.log_dir / lab.show("done", "noise")  # the log stream that the handler was told
@@ -112,7 +110,7 @@ def test_a_worker_finds_its_settings_and_its_own_scratch_space(lab: Lab, stack: 
     assert environment["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] == "3008"
 
 
-def test_no_more_shards_are_in_work_than_workers_were_asked_for(lab: Lab, stack: LocalStack) -> None:
+def test_no_more_shards_run_than_there_are_workers(lab: Lab, stack: LocalStack) -> None:
     for number in range(6):
         send(stack, f"overlap-{number}", "overlap", seconds=0.4)
 
@@ -145,7 +143,7 @@ def test_a_killed_workers_children_do_not_survive_it(lab: Lab, stack: LocalStack
     boto3.Session().client("sqs").purge_queue(QueueUrl=stack.info.queue_url)
 
 
-def test_the_stand_in_listens_on_loopback_only_and_on_nothing_else(lab: Lab, stack: LocalStack) -> None:
+def test_the_stand_in_listens_on_loopback_only(lab: Lab, stack: LocalStack) -> None:
     assert listeners(port_of(stack.info)) == ["0100007F"]
 
     mine = {inode for pid in lab.processes() for inode in socket_inodes(pid)}
@@ -167,7 +165,7 @@ def socket_inodes(pid: int) -> set[str]:
     return found
 
 
-def test_whoever_does_not_know_the_token_is_turned_away(stack: LocalStack) -> None:
+def test_a_request_without_the_token_is_refused(stack: LocalStack) -> None:
     stranger = boto3.Session().client(
         "s3", aws_access_key_id="000000000000", aws_secret_access_key="x", aws_session_token="guess"
     )

@@ -49,7 +49,7 @@ def _is_result(key: str) -> bool:
 
 
 @pytest.mark.parametrize("mode", WAYS)
-def test_failures_decide_as_the_run_tolerates_them(stage: Stage, mode: str) -> None:
+def test_the_failure_tolerance_decides_a_runs_end(stage: Stage, mode: str) -> None:
     tolerant = stage.request(mode, "bad-1", "b", "c", tolerate=1)
     strict = stage.request(mode, "bad-1", "b", "c")
 
@@ -65,7 +65,7 @@ def test_failures_decide_as_the_run_tolerates_them(stage: Stage, mode: str) -> N
     assert stage.records(strict["run_id"]) == []  # it was the run that failed, not its execution
 
 
-def test_a_map_that_more_fails_than_is_tolerated_gives_up_and_accounts_for_every_shard(stage: Stage) -> None:
+def test_a_map_over_its_tolerance_stops_and_counts_every_shard(stage: Stage) -> None:
     request = stage.request("map", "bad-1", "bad-2", "bad-3", tolerate=1)
 
     status = stage.run_through("map", request)
@@ -76,7 +76,7 @@ def test_a_map_that_more_fails_than_is_tolerated_gives_up_and_accounts_for_every
 
 
 @pytest.mark.parametrize("mode", ["loop", "inline"])  # its batches come before any Map
-def test_a_run_whose_time_is_over_ends_and_says_so(stage: Stage, mode: str) -> None:
+def test_a_run_past_its_time_limit_ends_with_that_reason(stage: Stage, mode: str) -> None:
     run_id = stage.enter(mode, "a", "b", "c", time_limit_s=0.001)
 
     status = stage.run_through(mode, {"run_id": run_id})
@@ -88,7 +88,7 @@ def test_a_run_whose_time_is_over_ends_and_says_so(stage: Stage, mode: str) -> N
 
 
 @pytest.mark.parametrize("mode", WAYS)
-def test_a_cancelled_run_lets_what_runs_end_and_begins_nothing(stage: Stage, mode: str) -> None:
+def test_a_cancelled_run_finishes_running_shards_only(stage: Stage, mode: str) -> None:
     (stage.shown / "held").touch()
     request = stage.request(mode, *(f"held-{number}" for number in range(4)))
     execution = stage.start(mode, request)
@@ -222,9 +222,7 @@ FAILING = [("loop", "plan", "Plan"), ("loop", "check", "Check"), ("map", "batch"
 
 
 @pytest.mark.parametrize(("mode", "step", "where"), FAILING)
-def test_a_step_that_fails_is_retried_and_one_that_cannot_be_helped_is_recorded(
-    stage: Stage, mode: str, step: str, where: str
-) -> None:
+def test_a_failing_step_is_retried_and_a_hopeless_one_recorded(stage: Stage, mode: str, step: str, where: str) -> None:
     told, names = stage.shown / f"fail-{step}", ("a",)
     told.write_text("LedgerError 1")
     helped = stage.request("inline", *names)
@@ -245,7 +243,7 @@ def test_a_step_that_fails_is_retried_and_one_that_cannot_be_helped_is_recorded(
     assert stage.run_through(mode, again).state is SUCCEEDED
 
 
-def test_what_cannot_be_recorded_still_fails_with_its_own_reason(stage: Stage) -> None:
+def test_a_failure_that_cannot_be_recorded_keeps_its_reason(stage: Stage) -> None:
     (stage.shown / "fail-check").write_text("SettingsError 1")
     (stage.shown / "fail-record").write_text("PlanError 1")
 
@@ -254,7 +252,7 @@ def test_what_cannot_be_recorded_still_fails_with_its_own_reason(stage: Stage) -
     assert (status.state, status.error) == (FAILED, "SettingsError")
 
 
-def test_a_step_that_gives_up_and_fails_is_recorded_and_the_run_goes_on(stage: Stage) -> None:
+def test_a_step_that_gives_up_is_recorded_and_the_run_goes_on(stage: Stage) -> None:
     (stage.shown / "fail-give_up").write_text("SettingsError 1")
     request = stage.request("map", "bad-1", "bad-2", tolerate=1)
 
@@ -265,7 +263,7 @@ def test_a_step_that_gives_up_and_fails_is_recorded_and_the_run_goes_on(stage: S
     assert stage.run_through("map", {"run_id": request["run_id"]}).error == "RunFailed"
 
 
-def test_a_batch_that_cannot_be_read_is_recorded_and_its_shards_are_in_the_next_one(stage: Stage) -> None:
+def test_an_unreadable_map_batch_is_recorded_and_done_next(stage: Stage) -> None:
     (stage.shown / "lose-batch").touch()
     request = stage.request("map")
 

@@ -11,9 +11,7 @@ from tests.functional.machines.conftest import OPTIONS, Stage
 pytestmark = pytest.mark.stack
 
 
-def test_what_a_stop_cut_off_is_started_again_for_the_same_run_and_nothing_is_left_meanwhile(
-    lab: Lab, tmp_path: Path
-) -> None:
+def test_an_aborted_execution_is_restarted_for_the_same_run(lab: Lab, tmp_path: Path) -> None:
     with lab.attach(**OPTIONS) as stack:
         stage = Stage(stack, lab.shown, stack.deployment())
         (lab.shown / "held").touch()

@@ -31,7 +31,7 @@ def begun(stack: Stack, below: str) -> Any:
     return eventually(promise)
 
 
-def test_a_new_object_starts_a_run_of_it_and_its_event_delivered_twice_no_second_one(stack: Stack, script: str) -> None:
+def test_a_new_object_starts_one_run_despite_duplicate_events(stack: Stack, script: str) -> None:
     watched = {"SourceBucket": stack.bucket, "SourcePrefix": "incoming/", "SourceSuffix": ".csv"}
     output = f"s3://{stack.bucket}/output/each/{{run_id}}/"
     stack.deploy("each", Script=script, Output=output, JobName="each", **watched)
@@ -75,7 +75,7 @@ def test_a_schedule_starts_a_run(stack: Stack, script: str) -> None:
     assert stack.local.deployment().ledger.runs.get(ended["output"]["run_id"]).options.max_objects == 7
 
 
-def test_another_state_machine_starts_a_run_and_waits_for_its_end_as_the_guide_says(stack: Stack, script: str) -> None:
+def test_another_state_machine_can_start_a_run_and_wait_for_it(stack: Stack, script: str) -> None:
     guide = (ROOT / "docs" / "guide" / "runs.md").read_text()
     (snippet,) = re.findall(r"```json\n(\{\s+\"Type\": \"Task\",.*?)```", guide, re.DOTALL)
     state = json.loads(snippet.replace("LOOP_MACHINE_ARN", stack.outputs["LoopMachineArn"]))

@@ -83,7 +83,7 @@ def expect(function: Function, ref: ShardRef, state: ShardState, error_class: st
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_script_that_misbehaves_ends_with_its_cause_and_harms_nobody_else(function: Function, case: Case) -> None:
+def test_a_misbehaving_script_fails_alone_with_its_cause(function: Function, case: Case) -> None:
     ref = function.plan(case.script.encode(), max_attempts=2)
     if case.limit_s:
         then_the_next_works(function)  # the JVM is up: the limit is for the script
@@ -96,7 +96,7 @@ def test_a_script_that_misbehaves_ends_with_its_cause_and_harms_nobody_else(func
     then_the_next_works(function)
 
 
-def test_a_hundred_megabytes_of_output_pass_through_in_bounded_memory(function: Function) -> None:
+def test_a_hundred_megabytes_of_output_take_bounded_memory(function: Function) -> None:
     function.said()
     ref = function.plan(
         b"import sys\nfor _ in range(50_000):\n    print('x' * 1999)\nsys.stdout.write('y' * 1_000_000)"
@@ -140,7 +140,7 @@ def test_bytes_that_are_no_text_pass_through_and_hide_no_cause(function: Functio
     ],
     ids=["its own folder", "its own folder, by Spark", "beside its folder"],
 )
-def test_scratch_space_that_is_filled_is_the_cause_and_is_free_again(function: Function, script: str) -> None:
+def test_full_scratch_space_is_the_cause_and_is_freed(function: Function, script: str) -> None:
     if not os.path.ismount(function.scratch):
         pytest.skip("only root can mount a small disk")
     free_bytes = free(function.scratch)
@@ -158,7 +158,7 @@ def free(folder: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
-def test_an_input_that_the_worker_must_fetch_is_named_before_the_script_starts(function: Function) -> None:
+def test_an_unfetchable_input_is_named_before_the_script_starts(function: Function) -> None:
     """A name that Spark passes over is fetched by the worker itself."""
     for uri, error_class, says in (
         (f"s3://{OTHERS}/in/_1.csv", "ObjectForbiddenError", "may not be accessed with these credentials"),
@@ -177,7 +177,7 @@ def test_an_input_that_the_worker_must_fetch_is_named_before_the_script_starts(f
 # --- the script itself ---
 
 
-def test_a_script_that_is_not_there_may_not_be_read_or_lies_outside_ends_the_shard(function: Function) -> None:
+def test_an_unreadable_or_foreign_script_ends_the_shard(function: Function) -> None:
     for uri, error_class, says in (
         (f"s3://{BUCKET}/runs/r/script/gone.py", "ScriptFetchError", "gone.py is not there"),
         (f"s3://{OTHERS}/scripts/job.py", "ScriptFetchError", "may not be accessed with these credentials"),
@@ -217,7 +217,7 @@ def test_a_plan_part_that_was_altered_ends_the_shard(function: Function) -> None
     then_the_next_works(function)
 
 
-def test_a_message_of_an_unknown_run_or_shard_comes_back_and_holds_nobody_up(function: Function) -> None:
+def test_a_message_of_an_unknown_run_returns_and_blocks_nobody(function: Function) -> None:
     good = function.plan(GOOD)
     unknown = [ShardRef("nobodys-run", 0, 0, "p", 0, 1), ShardRef(good.run_id, 77, 0, "p", 0, 1)]
     function.said()
@@ -231,7 +231,7 @@ def test_a_message_of_an_unknown_run_or_shard_comes_back_and_holds_nobody_up(fun
 
 
 @pytest.mark.parametrize("what", ["run", "shard"])
-def test_what_a_newer_sparklet_wrote_is_left_alone(function: Function, what: str) -> None:
+def test_items_of_a_newer_sparklet_are_left_alone(function: Function, what: str) -> None:
     ref = function.plan(GOOD)
     key = run_key(ref.run_id) if what == "run" else shard_key(ref.run_id, 0)
     set_format(function, key, str(FORMAT + 1))
@@ -247,7 +247,7 @@ def test_what_a_newer_sparklet_wrote_is_left_alone(function: Function, what: str
     assert function.shard(ref).rows == 45
 
 
-def test_a_ledger_that_cannot_be_reached_is_named_and_no_message_is_lost(tmp_path: Path) -> None:
+def test_an_unreachable_ledger_is_named_and_loses_no_message(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     (tmp_path / "scratch").mkdir()
     own = {"AWS_ENDPOINT_URL_DYNAMODB": nowhere, "SPARKLET_RUNNER": "submit"}

@@ -90,7 +90,7 @@ def received(function: Function, url: str, most: int) -> list[str]:
     return bodies
 
 
-def test_what_s3_tells_a_queue_of_names_the_object_to_the_script(function: Function) -> None:
+def test_an_s3_event_in_a_queue_gives_the_object_to_the_script(function: Function) -> None:
     store = S3Store(function.clients)
     url = notified_queue(function)
     store.put(f"s3://jobs/{KEY}", b"1,2\n")
@@ -119,7 +119,7 @@ def test_a_fifo_group_waits_behind_its_failure_and_others_go_on(function: Functi
     assert "['red two']" not in function.said()
 
 
-def test_a_request_is_answered_with_the_scripts_answer_or_with_a_status(function: Function) -> None:
+def test_a_request_returns_the_scripts_response_or_a_status(function: Function) -> None:
     done = function.answer(http_request('{"n": 4}'))
     refused = function.answer(http_request("{}"))
     failed = function.answer(http_request('{"n": 0}'))

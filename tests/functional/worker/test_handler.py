@@ -83,7 +83,7 @@ def test_a_direct_event_is_answered_with_what_the_script_reports(function: Funct
     assert b"saw ['a', 'b'] env None" in function.log.read_bytes()
 
 
-def test_a_kinesis_batch_is_one_task_and_comes_back_from_its_first_record(function: Function) -> None:
+def test_a_failed_kinesis_batch_returns_from_its_first_record(function: Function) -> None:
     assert function.invoke(kinesis("x", "y"))["answer"] == {"batchItemFailures": []}
     assert b"saw ['x', 'y']" in function.log.read_bytes()
 
@@ -92,7 +92,7 @@ def test_a_kinesis_batch_is_one_task_and_comes_back_from_its_first_record(functi
     assert failed == {"batchItemFailures": [{"itemIdentifier": "4900"}]}
 
 
-def test_of_a_batch_of_messages_only_the_failed_one_comes_back(function: Function) -> None:
+def test_only_the_failed_message_of_a_batch_returns(function: Function) -> None:
     told = function.invoke(sqs(one="a", two="poison", three="c"))["answer"]
 
     assert told == {"batchItemFailures": [{"itemIdentifier": "two"}]}

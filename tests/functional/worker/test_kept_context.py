@@ -127,7 +127,7 @@ ANOTHER = {
 
 
 @pytest.mark.parametrize("asked", ANOTHER)
-def test_a_script_that_asks_for_another_static_configuration_gets_another_context(kept: Bench, asked: str) -> None:
+def test_another_static_configuration_gets_another_context(kept: Bench, asked: str) -> None:
     first = context(kept)[0]
     other = context(kept, ANOTHER[asked])[0]
     again = context(kept, ANOTHER[asked])
@@ -166,7 +166,7 @@ def test_a_context_that_cannot_be_proven_clean_is_not_kept(kept: Bench, what: st
     assert why == problem
 
 
-def test_a_script_that_stops_and_begins_again_finds_everything_new(kept: Bench) -> None:
+def test_a_script_that_restarts_its_context_finds_it_new(kept: Bench) -> None:
     code = (
         SPARK.replace("builder.", "builder.config('mine', '1').")
         + """
@@ -189,7 +189,7 @@ later.stop()
     assert context(kept) == [first, ""]
 
 
-def test_each_task_has_the_configuration_that_it_asks_for(kept: Bench) -> None:
+def test_each_task_gets_the_configuration_it_requests(kept: Bench) -> None:
     ask = """
 import json, os
 from pyspark.sql import SparkSession
@@ -208,7 +208,7 @@ print(json.dumps([spark.sparkContext.appName, spark.conf.get("spark.sql.shuffle.
     assert context(kept) == [first, ""]
 
 
-def test_where_its_java_was_compiled_ahead_the_first_tasks_context_is_kept_too(tmp_path: Path) -> None:
+def test_an_ahead_of_time_compiled_java_keeps_the_first_context(tmp_path: Path) -> None:
     spark_jars = spark_home(spark_settings({})) / "jars"
     jar = compiled_jar(find_java(), spark_jars, tmp_path / "compiled")
     assert compiled_jar(find_java(), spark_jars, tmp_path / "compiled") == jar
@@ -223,7 +223,7 @@ def test_where_its_java_was_compiled_ahead_the_first_tasks_context_is_kept_too(t
         runner.close()
 
 
-def test_a_runner_may_be_told_not_to_keep_contexts(tmp_path: Path) -> None:
+def test_keeping_contexts_can_be_switched_off(tmp_path: Path) -> None:
     from sparklet.worker.warm_gateway import WarmRunner
     from tests.functional.worker.conftest import small_settings
 
@@ -268,7 +268,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("own", OWN)
-def test_a_script_that_sets_s3_up_for_itself_does_not_meet_the_last_tasks_client(on_s3: Bench, own: str) -> None:
+def test_a_scripts_own_s3_setup_does_not_reach_the_next_task(on_s3: Bench, own: str) -> None:
     nobody = f"127.0.0.1:{free_port()}"
     assert on_s3.run(READ.format("")).text("stdout") == "the worker's\n"
 
@@ -287,7 +287,7 @@ def held(pid: int, port: int) -> int:
     return sum(row[2].endswith(f":{port:04X}") and f"socket:[{row[9]}]" in sockets for row in rows)
 
 
-def test_between_tasks_no_connection_to_s3_is_held_that_a_freeze_could_end(on_s3: Bench) -> None:
+def test_no_s3_connection_stays_open_between_tasks(on_s3: Bench) -> None:
     tell = """
 import json
 from pathlib import Path
@@ -309,7 +309,7 @@ print(json.dumps(dict(defaults.getGlobalProps())))
 """
 
 
-def test_what_a_script_makes_of_hudis_defaults_ends_with_it(on_s3: Bench) -> None:
+def test_a_scripts_hudi_defaults_end_with_it(on_s3: Bench) -> None:
     look = SPARK + HUDI_DEFAULTS
     before = on_s3.run(look.format("")).told()
     assert before["hoodie.embed.timeline.server"] == "false", "the worker's own"

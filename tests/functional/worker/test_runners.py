@@ -58,11 +58,11 @@ print(json.dumps({
         ("raise KeyboardInterrupt", -2),
     ],
 )
-def test_an_exit_code_is_what_it_is_and_a_signal_is_told_from_it(bench: Bench, code: str, exit_code: int) -> None:
+def test_exit_codes_and_signals_are_told_apart(bench: Bench, code: str, exit_code: int) -> None:
     assert bench.run(code).code == exit_code
 
 
-def test_what_a_script_exits_with_and_its_traceback_are_on_standard_error(bench: Bench) -> None:
+def test_exit_text_and_traceback_are_on_standard_error(bench: Bench) -> None:
     failed = bench.run("def f():\n    raise ValueError('no good')\n\nf()\n")
 
     assert failed.text("stderr").splitlines()[0] == "Traceback (most recent call last):"
@@ -149,7 +149,7 @@ sys.stderr.write("y" * 100_000 + "\\n" + "tail\\n" * 3)
     assert len(ran.result.stderr_tail.encode()) <= 8192
 
 
-def test_what_the_jvm_writes_is_part_of_the_tasks_output(bench: Bench) -> None:
+def test_the_jvms_output_is_part_of_the_tasks_output(bench: Bench) -> None:
     ran = bench.run(
         SPARK
         + """
@@ -169,7 +169,7 @@ def test_a_script_may_close_its_streams_and_leave_its_folder(bench: Bench) -> No
     assert bench.run("import os, sys\nos.chdir('/')\nsys.stdout.close()\nsys.stderr.close()").code == 0
 
 
-def test_relative_paths_are_the_tasks_for_python_java_and_sparks_workers(bench: Bench) -> None:
+def test_relative_paths_are_in_the_tasks_folder_for_everyone(bench: Bench) -> None:
     told = bench.run(
         SPARK
         + """
@@ -197,7 +197,7 @@ print(json.dumps([
     assert told == [["parquet", "parquet"], 3, [42, "beside", "beside"], True]
 
 
-def test_py_files_are_importable_by_the_script_and_by_sparks_workers(bench: Bench, tmp_path: Path) -> None:
+def test_py_files_are_importable_by_script_and_spark_workers(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "single.py").write_text("VALUE = 'single'")
     for name in ("zipped.zip", "hatched.egg", "wheeled-1.0-py3-none-any.whl"):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
@@ -235,14 +235,14 @@ while not os.path.exists("up"):
 
 
 @pytest.mark.parametrize("ending", ["", "os.kill(os.getpid(), 9)"])
-def test_a_daemon_that_a_script_leaves_is_dead_when_the_task_is_over(bench: Bench, ending: str) -> None:
+def test_a_daemon_left_by_a_script_is_killed_after_the_task(bench: Bench, ending: str) -> None:
     ran = bench.run(DAEMON + ending)
 
     assert ran.code in (0, -9)
     assert bench.survivors() == {}
 
 
-def test_a_daemon_that_a_spark_worker_leaves_is_dead_when_the_task_is_over(bench: Bench) -> None:
+def test_a_daemon_left_by_a_spark_worker_is_killed_after_it(bench: Bench) -> None:
     code = SPARK + f"def leave(_):\n{''.join(f'    {line}{chr(10)}' for line in DAEMON.splitlines())}    return 1\n"
     ran = bench.run(code + "print(spark.sparkContext.parallelize([0], 1).map(leave).first())")
 
@@ -250,7 +250,7 @@ def test_a_daemon_that_a_spark_worker_leaves_is_dead_when_the_task_is_over(bench
     assert bench.survivors() == {}
 
 
-def test_threads_that_use_spark_do_not_outlive_a_script_that_leaves_them(bench: Bench) -> None:
+def test_threads_that_use_spark_do_not_outlive_their_script(bench: Bench) -> None:
     code = """
 import threading, time
 def work():

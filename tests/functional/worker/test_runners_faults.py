@@ -21,7 +21,7 @@ pytestmark = pytest.mark.spark
 JVM_PID = "spark._jvm.java.lang.ProcessHandle.current().pid()"
 
 
-def test_a_script_that_hangs_is_ended_at_its_deadline_and_says_where_it_was(bench: Bench) -> None:
+def test_a_hanging_script_is_ended_at_its_deadline_with_its_line(bench: Bench) -> None:
     hang = """
 import os, signal, subprocess, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -65,7 +65,7 @@ def test_a_jvm_that_is_killed_under_the_script_is_a_lost_gateway(bench: Bench) -
     bench.settle()
 
 
-def test_a_script_that_fails_because_its_jvm_was_killed_does_not_get_the_blame(bench: Bench) -> None:
+def test_a_script_is_not_blamed_for_its_killed_jvm(bench: Bench) -> None:
     """Whoever of the two is seen to end first."""
     for code in (1, 7):
         with pytest.raises(GatewayLostError, match="ended by SIGKILL under the script"):
@@ -85,7 +85,7 @@ def test_a_script_that_swallows_its_jvms_loss_has_not_succeeded(bench: Bench, co
     bench.settle()
 
 
-def test_arguments_that_no_process_can_be_given_are_told(bench: Bench) -> None:
+def test_impossible_process_arguments_are_reported(bench: Bench) -> None:
     """Under spark-submit they must go through a command line."""
     ran = bench.run("import sys\nprint(len(sys.argv[1]))", args=["a\0b"])
 
@@ -95,7 +95,7 @@ def test_arguments_that_no_process_can_be_given_are_told(bench: Bench) -> None:
         assert (ran.code, "embedded null byte" in ran.result.stderr_tail) == (127, True)
 
 
-def test_a_jvm_out_of_memory_says_so(bench: Bench) -> None:
+def test_a_jvm_out_of_memory_is_reported(bench: Bench) -> None:
     code = SPARK + "spark.range(1).selectExpr(\"repeat('x', 600000000)\").collect()"
     with pytest.raises(OutOfMemoryError, match="Java heap space; give the function more memory"):
         bench.run(code)
@@ -104,12 +104,12 @@ def test_a_jvm_out_of_memory_says_so(bench: Bench) -> None:
     bench.settle()
 
 
-def test_python_out_of_memory_says_so_and_where(bench: Bench) -> None:
+def test_python_out_of_memory_is_reported_with_its_line(bench: Bench) -> None:
     with pytest.raises(OutOfMemoryError, match=r"Python ran out of memory at line 1 of job\.py; give the function"):
         bench.run("x = bytes(1 << 60)")
 
 
-def test_a_script_that_kills_the_process_above_it_harms_nobody_else(bench: Bench) -> None:
+def test_a_script_that_kills_its_parent_process_harms_no_other(bench: Bench) -> None:
     code = "import os, subprocess, time\nsubprocess.Popen(['setsid', 'sleep', '600'])\nos.kill(os.getppid(), 9)\n"
     with pytest.raises(GatewayLostError):
         bench.run(code + "time.sleep(600)")
@@ -127,7 +127,7 @@ def test_a_jvm_that_dies_between_tasks_is_not_noticed(warm: Bench) -> None:
     warm.hello()
 
 
-def test_a_process_above_the_jvm_that_dies_between_tasks_is_not_noticed(warm: Bench) -> None:
+def test_a_parent_process_lost_between_tasks_is_replaced(warm: Bench) -> None:
     host = int(warm.run("import json, os\nprint(json.dumps(os.getppid()))").told())
     os.kill(host, signal.SIGKILL)
     time.sleep(0.2)
@@ -171,7 +171,7 @@ def test_a_script_that_is_not_there_is_named(bench: Bench, tmp_path: Path) -> No
 NO_START = "-XX:-IgnoreUnrecognizedVMOptions -XX:+NoSuchCollector"
 
 
-def test_a_jvm_that_does_not_start_says_why(tmp_path: Path) -> None:
+def test_a_jvm_that_does_not_start_is_reported_with_its_reason(tmp_path: Path) -> None:
     runner = make("warm", tmp_path, SPARKLET_JAVA_OPTIONS=NO_START)
     runner.start()
     try:
@@ -181,14 +181,14 @@ def test_a_jvm_that_does_not_start_says_why(tmp_path: Path) -> None:
         runner.close()
 
 
-def test_a_spark_submit_that_does_not_start_fails_with_what_java_said(tmp_path: Path) -> None:
+def test_a_spark_submit_that_cannot_start_fails_with_javas_words(tmp_path: Path) -> None:
     failed = Bench(make("submit", tmp_path, SPARKLET_JAVA_OPTIONS=NO_START), tmp_path).run("pass")
 
     assert failed.code == 1
     assert "NoSuchCollector" in failed.result.stderr_tail
 
 
-def test_starting_does_not_wait_for_the_jvm_and_running_waits_no_longer_than_it_may(tmp_path: Path) -> None:
+def test_starting_and_running_wait_no_longer_than_they_may(tmp_path: Path) -> None:
     java = tmp_path / "java" / "bin" / "java"
     java.parent.mkdir(parents=True)
     java.write_text("#!/bin/sh\nsleep 600\n")  # a JVM that never comes up

@@ -127,7 +127,7 @@ def working(kind: str, folder: Path, conf: dict[str, str]) -> Iterator[Worker]:
 
 
 @pytest.mark.parametrize("kind", ["warm", "submit"])
-def test_a_freeze_between_tasks_that_outlasts_every_timeout_is_survived(kind: str, tmp_path: Path) -> None:
+def test_a_freeze_between_tasks_beyond_every_timeout_is_survived(kind: str, tmp_path: Path) -> None:
     with working(kind, tmp_path, IMPATIENT) as worker:
         for _ in range(3):  # of the first task no context is kept
             assert worker.do(HELLO) == "4950\n"
@@ -149,7 +149,7 @@ def test_a_deadline_that_passes_in_a_freeze_is_kept_after_it(tmp_path: Path) -> 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
-def test_two_minutes_of_freeze_are_survived_between_tasks_and_within_one(tmp_path: Path) -> None:
+def test_freezes_of_two_minutes_are_survived(tmp_path: Path) -> None:
     """Longer than any of Spark's own timeouts, with the timeouts that a function gets."""
     long = SPARK + (
         "import time\nspark.range(10).cache().count()\nprint('half', flush=True)\n"

@@ -120,7 +120,7 @@ def jvm_pid(bench: Bench) -> int:
     return int(bench.run(SPARK + "print(spark._jvm.java.lang.ProcessHandle.current().pid())").told())
 
 
-def test_the_next_task_finds_everything_as_a_first_one_does_however_this_one_ended(warm: Bench) -> None:
+def test_the_next_task_starts_afresh_however_this_one_ended(warm: Bench) -> None:
     warm.hello()  # a library or two set a system property when they are first loaded, in the task that loads them
     first = report(warm)
     pid = jvm_pid(warm)
@@ -156,7 +156,7 @@ os._exit(4)
     assert "Executor task launch worker for task" not in threads.text("stdout")
 
 
-def test_scripts_are_forked_from_a_process_with_one_thread_and_without_numpy(warm: Bench) -> None:
+def test_scripts_are_forked_from_one_thread_without_numpy(warm: Bench) -> None:
     told = warm.run(
         """
 import json, os, sys, threading
@@ -185,7 +185,7 @@ def test_random_numbers_differ_from_task_to_task(warm: Bench) -> None:
     assert warm.run(code).told() != warm.run(code).told()
 
 
-def test_what_scripts_held_in_the_jvm_is_let_go(warm: Bench) -> None:
+def test_objects_that_scripts_held_in_the_jvm_are_released(warm: Bench) -> None:
     count = SPARK + "from py4j.java_gateway import JavaObject\n"
     count += "print(JavaObject('GATEWAY_SERVER', spark.sparkContext._gateway._gateway_client).getGateway()"
     count += ".getBindings().size())"
@@ -396,7 +396,7 @@ print(json.dumps([importlib.util.find_spec(names[0]) is not None, *(row[0] for r
     assert bench.run(find).told() == [False, False, True]
 
 
-def test_nor_does_the_images_spark_submit(tmp_path: Path) -> None:
+def test_the_images_spark_submit_shows_no_settings_either(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(LISTED)
     conf = {"spark.hadoop.fs.s3a.secret.key": "hunter2", **{f"spark.odd.{n}": value for n, value in enumerate(ODD)}}
     env = {**os.environ, **small_env(SPARKLET_SPARK_CONF=json.dumps(conf)), "PYTHONPATH": os.pathsep.join(sys.path)}

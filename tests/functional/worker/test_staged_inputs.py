@@ -130,7 +130,7 @@ def test_json_lines_in_slices_are_the_json_lines(function: Function) -> None:
     assert sorted(found, key=lambda row: row[2]) == [["true", row["list"], row["n"], row["text"]] for row in rows]
 
 
-def test_parquet_in_slices_is_the_parquet_whatever_is_pushed_down(function: Function, tmp_path: Path) -> None:
+def test_sliced_parquet_equals_the_whole_with_any_filter(function: Function, tmp_path: Path) -> None:
     """Written by Spark with column indexes and bloom filters; filters that use either, and dictionaries."""
     function.store.put(f"{DATA}/scripts/write.py", WRITE)
     to = f"{DATA}/written"
@@ -178,7 +178,7 @@ def test_objects_with_odd_names_are_read_each_once(function: Function) -> None:
     assert len([uri for uri in uris if misread(uri)]) == len(MISREAD) - 1
 
 
-def test_a_slice_of_an_object_that_was_replaced_never_reaches_the_script(function: Function) -> None:
+def test_a_slice_of_a_replaced_object_never_reaches_the_script(function: Function) -> None:
     queue = MemoryTaskQueue(SystemClock())
     at = Deployment(BUCKET, function.store, function.ledger, queue, SystemClock())
     function.store.put(f"{DATA}/changing.jsonl", b'{"n": 1}\n' * 100)

@@ -59,7 +59,7 @@ def test_buckets_are_in_the_host_on_aws() -> None:
     assert url.startswith("https://bucket.s3")
 
 
-def test_the_pool_has_a_connection_for_each_thread_and_retries_are_bounded() -> None:
+def test_the_pool_fits_the_threads_and_retries_are_bounded() -> None:
     config: Any = AwsClients(threads=5, attempts=3).sqs.meta.config
 
     assert config.max_pool_connections == 5

@@ -22,14 +22,14 @@ def invoke(body: bytes, function_error: str | None) -> object:
         return LambdaCompute(clients).invoke("task", {})
 
 
-def test_a_functions_error_is_told_with_its_type() -> None:
+def test_a_functions_error_is_reported_with_its_type() -> None:
     body = json.dumps({"errorType": "ValueError", "errorMessage": "no such día", "stackTrace": ["…"]}).encode()
 
     with pytest.raises(RemoteTaskError, match="task failed: ValueError: no such día"):
         invoke(body, "Unhandled")
 
 
-def test_a_function_that_ran_out_of_time_is_told() -> None:
+def test_a_function_timeout_is_reported() -> None:
     body = b'{"errorMessage":"2026-11-20T08:00:00Z 4f Task timed out after 3.00 seconds"}'
 
     with pytest.raises(RemoteTaskError, match=r"task failed: Error: .*Task timed out after 3\.00 seconds"):
@@ -37,7 +37,7 @@ def test_a_function_that_ran_out_of_time_is_told() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b'"text"', b"\xff broken", b"[1]"])
-def test_an_error_of_no_known_shape_is_told_as_it_came(body: bytes) -> None:
+def test_an_error_of_unknown_shape_is_reported_unchanged(body: bytes) -> None:
     with pytest.raises(RemoteTaskError, match="task failed"):
         invoke(body, "Unhandled")
 

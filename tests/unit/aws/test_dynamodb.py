@@ -44,7 +44,7 @@ def cancelled(stub: Stubber, *codes: str) -> None:
     )
 
 
-def test_what_ends_a_run_is_read_consistently(clients: AwsClients, ledger: DynamoLedger) -> None:
+def test_reads_that_end_a_run_are_consistent(clients: AwsClients, ledger: DynamoLedger) -> None:
     items = [{"state": {"S": "SUCCEEDED"}}, {"state": {"S": "PENDING"}}]
     with Stubber(clients.dynamodb) as stub:
         answers_with_run(stub)
@@ -101,7 +101,7 @@ def test_a_glance_never_shows_less_than_nothing(clients: AwsClients, ledger: Dyn
         assert ledger.shards.glance("run-1") == Counts(pending=2, running=1, succeeded=0, failed=0)
 
 
-def test_keys_that_were_not_read_are_asked_for_again(clients: AwsClients, ledger: DynamoLedger) -> None:
+def test_unprocessed_keys_are_requested_again(clients: AwsClients, ledger: DynamoLedger) -> None:
     first, second = (new_shard_item(shard(number), 10.0, "w") for number in (0, 1))
     left = {"t": {"Keys": [shard_key("run-1", 1)], "ConsistentRead": True}}
     with Stubber(clients.dynamodb) as stub:
@@ -125,9 +125,7 @@ def test_transactions_that_meet_others_are_tried_again(clients: AwsClients, ledg
         stub.assert_no_pending_responses()
 
 
-def test_transactions_that_only_ever_meet_others_are_a_fault_that_may_pass(
-    clients: AwsClients, ledger: DynamoLedger
-) -> None:
+def test_transactions_in_endless_conflict_are_a_retryable_error(clients: AwsClients, ledger: DynamoLedger) -> None:
     with Stubber(clients.dynamodb) as stub:
         for _ in range(1_000):  # more than fit into the time
             cancelled(stub, "TransactionConflict", "None")
@@ -156,7 +154,7 @@ def test_a_refused_part_is_another_planners(clients: AwsClients, ledger: DynamoL
         ("ValidationException", 400, "ValidationException"),
     ],
 )
-def test_a_write_that_was_surely_not_done_is_told_at_once(
+def test_a_write_that_surely_failed_is_raised_at_once(
     clients: AwsClients, ledger: DynamoLedger, code: str, status: int, says: str
 ) -> None:
     with Stubber(clients.dynamodb) as stub:
@@ -169,7 +167,7 @@ def test_a_write_that_was_surely_not_done_is_told_at_once(
     assert not caught.value.retryable
 
 
-def test_a_transaction_that_can_never_be_done_is_told_at_once(clients: AwsClients, ledger: DynamoLedger) -> None:
+def test_an_impossible_transaction_is_raised_at_once(clients: AwsClients, ledger: DynamoLedger) -> None:
     with Stubber(clients.dynamodb) as stub:
         cancelled(stub, "None", "ValidationError")
 
@@ -203,7 +201,7 @@ def test_a_fault_while_shards_are_entered_ends_it(clients: AwsClients, ledger: D
 
 
 @pytest.mark.parametrize("code", ["ThrottlingException", "ProvisionedThroughputExceededException"])
-def test_what_is_refused_for_its_rate_is_asked_again(clients: AwsClients, ledger: DynamoLedger, code: str) -> None:
+def test_throttled_requests_are_sent_again(clients: AwsClients, ledger: DynamoLedger, code: str) -> None:
     with Stubber(clients.dynamodb) as stub:
         for _ in range(10):
             stub.add_client_error("put_item", code, http_status_code=400)
@@ -214,7 +212,7 @@ def test_what_is_refused_for_its_rate_is_asked_again(clients: AwsClients, ledger
         stub.assert_no_pending_responses()
 
 
-def test_a_table_that_refuses_for_a_minute_is_told(clients: AwsClients) -> None:
+def test_a_table_that_throttles_for_a_minute_is_reported(clients: AwsClients) -> None:
     clock = FakeClock(1000.0)
     ledger = DynamoLedger(clients, "t", clock)
     with Stubber(clients.dynamodb) as stub:

@@ -68,9 +68,7 @@ def test_the_command_line_ends_with_1_and_one_error(
     assert LOOK_AT in told
 
 
-def test_missing_credentials_are_told_with_the_variables_that_hold_them(
-    refusing: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_credentials_are_named_with_their_variables(refusing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 

@@ -63,7 +63,7 @@ def test_answers_come_in_order() -> None:
     assert list(in_parallel(lambda n: n * n, [], threads=4)) == []
 
 
-def test_what_nobody_asks_for_is_not_begun() -> None:
+def test_items_that_are_never_consumed_are_not_started() -> None:
     begun = []
 
     def note(number: int) -> int:
@@ -77,7 +77,7 @@ def test_what_nobody_asks_for_is_not_begun() -> None:
     assert len(begun) < 10
 
 
-def test_an_error_reaches_who_asked() -> None:
+def test_an_error_reaches_the_consumer() -> None:
     def refuse(number: int) -> int:
         raise OSError(f"not {number}")
 

@@ -32,18 +32,18 @@ def refused(code: str) -> ClientError:
         (ConnectTimeoutError(endpoint_url="https://s3"), "check the network, the region, HTTPS_PROXY"),
     ],
 )
-def test_each_has_its_remedy_after_the_error_itself(error: Exception, says: str) -> None:
+def test_each_error_is_followed_by_its_remedy(error: Exception, says: str) -> None:
     assert says in remedy(error)
     assert explained(error).startswith(str(error).rstrip("."))
     assert explained(error).endswith(remedy(error))
 
 
-def test_what_is_no_matter_of_the_users_is_told_as_it_came() -> None:
+def test_errors_without_a_remedy_are_passed_on_unchanged() -> None:
     assert remedy(refused("SlowDown")) == ""
     assert explained(refused("SlowDown")) == str(refused("SlowDown"))
 
 
-def test_expired_credentials_may_be_renewed_and_wrong_ones_are_not_tried_again() -> None:
+def test_expired_credentials_are_retried_and_wrong_ones_are_not() -> None:
     """A worker's are renewed by Lambda: a shard must not end for them."""
     assert _named("s3://b/k", refused("ExpiredToken")).retryable
     wrong = _named("s3://b/k", refused("InvalidAccessKeyId"))

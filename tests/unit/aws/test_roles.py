@@ -88,7 +88,7 @@ def store(aws: Aws) -> S3Store:
     return input_stores(AwsClients(endpoint_url=aws.url, region="us-east-1", attempts=1))(Access(True, ROLE))
 
 
-def test_a_role_is_assumed_once_with_the_credentials_at_hand_and_reads_with_its_own(aws: Aws) -> None:
+def test_a_role_is_assumed_once_and_reads_with_its_credentials(aws: Aws) -> None:
     theirs = store(aws)
     assert aws.assumed == []
 
@@ -109,7 +109,7 @@ def test_credentials_that_are_about_to_expire_are_fetched_again(aws: Aws) -> Non
     assert [signer for signer, _ in aws.reads] == ["ROLE1", "ROLE2", "ROLE2"]
 
 
-def test_a_role_that_may_not_be_assumed_is_told_as_such(aws: Aws) -> None:
+def test_a_role_that_may_not_be_assumed_is_named(aws: Aws) -> None:
     aws.refuses = True
     with pytest.raises(ObjectForbiddenError, match=r"s3://bucket/a: the role .* could not be assumed.*trust policy"):
         store(aws).get("s3://bucket/a")

@@ -24,7 +24,7 @@ def clients() -> AwsClients:
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "403"])
-def test_what_is_forbidden_is_named(clients: AwsClients, code: str) -> None:
+def test_forbidden_objects_are_named(clients: AwsClients, code: str) -> None:
     store = S3Store(clients)
     with Stubber(clients.s3) as s3:
         for method in ("get_object", "head_object", "put_object", "delete_object", "list_objects_v2"):
@@ -60,7 +60,7 @@ def test_any_other_fault_may_pass(clients: AwsClients) -> None:
     assert caught.value.retryable
 
 
-def test_a_conflict_between_writers_is_tried_again_to_see_who_was_first(clients: AwsClients) -> None:
+def test_a_conflict_of_writers_is_retried_to_see_the_first(clients: AwsClients) -> None:
     with Stubber(clients.s3) as s3:
         s3.add_client_error("put_object", "ConditionalRequestConflict", http_status_code=409)
         s3.add_client_error("put_object", "PreconditionFailed", http_status_code=412)
@@ -143,9 +143,7 @@ def listing(**more: object) -> dict[str, object]:
         ),
     ],
 )
-def test_a_listing_tells_what_must_be_restored_first(
-    clients: AwsClients, found: dict[str, object], archived: bool
-) -> None:
+def test_a_listing_marks_archived_objects(clients: AwsClients, found: dict[str, object], archived: bool) -> None:
     with Stubber(clients.s3) as s3:
         asked = {"Bucket": "bucket", "Prefix": "", "StartAfter": "", "OptionalObjectAttributes": ["RestoreStatus"]}
         s3.add_response("list_objects_v2", {"Contents": [listing(**found)]}, asked)
@@ -165,15 +163,13 @@ def test_a_listing_tells_what_must_be_restored_first(
         ({"StorageClass": "INTELLIGENT_TIERING", "ArchiveStatus": "DEEP_ARCHIVE_ACCESS"}, True),
     ],
 )
-def test_a_head_tells_what_must_be_restored_first(
-    clients: AwsClients, answer: dict[str, object], archived: bool
-) -> None:
+def test_a_head_request_marks_archived_objects(clients: AwsClients, answer: dict[str, object], archived: bool) -> None:
     with Stubber(clients.s3) as s3:
         s3.add_response("head_object", {"ContentLength": 1, "ETag": '"e"', "LastModified": WHEN, **answer})
         assert S3Store(clients).head(URI).archived == archived
 
 
-def test_every_read_says_that_the_requester_pays_and_no_write_does(clients: AwsClients, tmp_path: Path) -> None:
+def test_reads_send_requester_pays_and_writes_do_not(clients: AwsClients, tmp_path: Path) -> None:
     store = S3Store(clients, requester_pays=True)
     place, payer = {"Bucket": "bucket", "Key": "some key"}, {"RequestPayer": "requester"}
     body = lambda: StreamingBody(io.BytesIO(b"x"), 1)  # noqa: E731
@@ -225,7 +221,7 @@ def test_versions_come_in_the_order_of_the_bucket_over_all_pages(clients: AwsCli
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_the_region_is_told_even_by_a_refusal(refused: bool) -> None:
+def test_a_refusal_still_reveals_the_region(refused: bool) -> None:
     clients = AwsClients(attempts=1, region="us-east-1")
     headers = {"x-amz-bucket-region": "eu-west-1"}
     with Stubber(clients.s3) as s3:
@@ -246,7 +242,7 @@ def test_a_version_that_cannot_be_read_is_not_there(clients: AwsClients, code: s
         assert list(S3Store(clients).head_all([(URI, "odd")])) == [None]
 
 
-def test_an_archived_object_is_told_as_such(clients: AwsClients) -> None:
+def test_an_archived_object_is_reported_as_archived(clients: AwsClients) -> None:
     with Stubber(clients.s3) as s3:
         s3.add_client_error("get_object", "InvalidObjectState", http_status_code=403)
         with pytest.raises(ObjectForbiddenError, match="some key is archived: restore it"):

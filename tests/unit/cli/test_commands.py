@@ -53,7 +53,7 @@ def test_a_schedule_that_finds_nothing_new_ends_well(desk: Desk, command: str, d
     assert "2 done by an earlier run" in told.document["reason"]
 
 
-def test_run_ends_with_2_where_shards_failed_and_says_what_to_do(desk: Desk) -> None:
+def test_run_exits_with_2_on_failed_shards_and_shows_the_remedy(desk: Desk) -> None:
     desk.world.put(2)
     desk.do = lambda n: BROKEN if n else ShardResult()
 
@@ -63,7 +63,7 @@ def test_run_ends_with_2_where_shards_failed_and_says_what_to_do(desk: Desk) -> 
     assert f"sparklet explain {RUN}" in told.out and f"sparklet redrive {RUN}" in told.out
 
 
-def test_what_a_list_of_this_machine_names_is_planned(desk: Desk, tmp_path: Path) -> None:
+def test_a_local_list_of_addresses_is_planned(desk: Desk, tmp_path: Path) -> None:
     uris = desk.world.put(5)
     listed = tmp_path / "wanted.txt"
     listed.write_text("\n".join(uris[1:3]))
@@ -87,7 +87,7 @@ def test_access_and_the_largest_shard_reach_the_run(desk: Desk) -> None:
     assert desk.world.ledger.runs.get("run-2").options.max_shard_bytes == 0
 
 
-def test_a_dry_run_says_shards_slices_reasons_and_the_largest_and_writes_nothing(desk: Desk) -> None:
+def test_a_dry_run_lists_shards_slices_and_reasons_only(desk: Desk) -> None:
     rows = b"".join(b"%05d\n" % n for n in range(40))
     desk.world.store.put(f"{SOURCE}big.txt", rows)
     desk.world.store.put(f"{SOURCE}small.txt", b"1\n")
@@ -106,7 +106,7 @@ def test_a_dry_run_says_shards_slices_reasons_and_the_largest_and_writes_nothing
     assert desk.world.keys("s3://data/") == before and not list(desk.world.ledger.runs.list())
 
 
-def test_local_folders_are_not_incremental_and_nothing_is_started_to_say_so(desk: Desk, tmp_path: Path) -> None:
+def test_incremental_is_refused_for_local_folders_at_once(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     told = desk.types("plan", SCRIPT, "-i", str(tmp_path / "in"), "--incremental", "--dry-run")
     assert told.code == 1 and "--since" in told.err and not desk.choices
@@ -130,7 +130,7 @@ def test_local_folders_are_not_incremental_and_nothing_is_started_to_say_so(desk
         (("commands",), "either a SCRIPT or a run"),
     ],
 )
-def test_wrong_words_are_told_before_anything_is_started(desk: Desk, words: tuple[str, ...], told: str) -> None:
+def test_wrong_words_are_refused_before_anything_starts(desk: Desk, words: tuple[str, ...], told: str) -> None:
     answer = desk.types(*words)
     assert answer.code == 1 and told in answer.err
     assert not desk.choices and "Traceback" not in answer.err
@@ -139,7 +139,7 @@ def test_wrong_words_are_told_before_anything_is_started(desk: Desk, words: tupl
 # --- explain and redrive ---
 
 
-def test_explain_groups_and_tells_the_command(desk: Desk) -> None:
+def test_explain_groups_causes_and_prints_the_command(desk: Desk) -> None:
     failed(desk, BROKEN, BROKEN, NO_MEMORY)
 
     told = desk.types("explain", RUN)
@@ -152,7 +152,7 @@ def test_explain_groups_and_tells_the_command(desk: Desk) -> None:
     assert few["redrive"] == f"sparklet redrive {RUN} --cause OutOfMemoryError --memory 6016"
 
 
-def test_what_explain_tells_can_be_typed(desk: Desk) -> None:
+def test_the_commands_that_explain_prints_can_be_run(desk: Desk) -> None:
     failed(desk, BROKEN, NO_MEMORY, BROKEN)
     told = desk.types("explain", RUN, "--json").document[0]["redrive"].split()
 
@@ -162,7 +162,7 @@ def test_what_explain_tells_can_be_typed(desk: Desk) -> None:
     assert answer.document["shards"] == {"total": 4, "pending": 0, "running": 0, "succeeded": 3, "failed": 1}
 
 
-def test_explain_of_a_run_without_failures_says_so(desk: Desk) -> None:
+def test_explain_reports_a_run_without_failures(desk: Desk) -> None:
     failed(desk)
     assert "no shard of run-1 has failed" in desk.types("explain", RUN).out
 
@@ -177,7 +177,7 @@ def test_redrive_of_shards_with_one_cause_and_only_saying_so(desk: Desk) -> None
     assert "there are: OutOfMemoryError, ValueError" in desk.types("redrive", RUN, "--cause", "Nothing").err
 
 
-def test_more_memory_is_asked_of_the_local_stack_and_refused_where_others_use_it(desk: Desk) -> None:
+def test_memory_is_raised_on_the_local_stack_unless_in_use(desk: Desk) -> None:
     failed(desk, NO_MEMORY)
 
     told = desk.types("redrive", RUN, "--memory", "6016", "--timeout", "1800")
@@ -187,7 +187,7 @@ def test_more_memory_is_asked_of_the_local_stack_and_refused_where_others_use_it
     assert desk.world.ledger.runs.get(RUN).generation == 0
 
 
-def test_a_deployed_stack_is_not_changed_but_the_command_that_does_it_is_told(desk: Desk) -> None:
+def test_a_deployed_stack_is_unchanged_and_the_command_is_shown(desk: Desk) -> None:
     failed(desk, NO_MEMORY)
     desk.change = desk.deployed
 
@@ -231,7 +231,7 @@ def test_a_run_that_has_ended_is_not_cancelled(desk: Desk) -> None:
 # --- clean ---
 
 
-def test_clean_asks_says_and_deletes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clean_asks_deletes_and_reports(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     failed(desk)
     assert f"{RUN}: SUCCEEDED" in desk.types("clean", "--keep", "0", "--dry-run").out
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
@@ -247,7 +247,7 @@ def test_clean_asks_says_and_deletes(desk: Desk, monkeypatch: pytest.MonkeyPatch
     assert desk.types("clean", "--older-than", "1d", "--yes").code == 0
 
 
-def test_clean_warns_where_incremental_runs_would_forget_what_is_done(desk: Desk) -> None:
+def test_clean_warns_when_incremental_runs_would_lose_history(desk: Desk) -> None:
     desk.world.put(1)
     desk.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, "--incremental")
     desk.world.work()
@@ -255,7 +255,7 @@ def test_clean_warns_where_incremental_runs_would_forget_what_is_done(desk: Desk
     assert "of the name daily will do again" in desk.types("clean", "--run", RUN, "--dry-run").err
 
 
-def test_objects_that_could_not_be_cut_are_told(desk: Desk) -> None:
+def test_objects_that_could_not_be_cut_are_listed(desk: Desk) -> None:
     desk.world.store.put(f"{SOURCE}one-line.txt", b"x" * 500)
     told = desk.types(
         "plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--split", "lines", "--shard-size", "100", "--run-id", RUN
@@ -263,7 +263,7 @@ def test_objects_that_could_not_be_cut_are_told(desk: Desk) -> None:
     assert told.code == 0 and "could not be cut" in told.err and "one line" in told.err
 
 
-def test_where_nobody_can_answer_clean_says_what_to_do(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clean_without_a_terminal_names_the_option(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     failed(desk)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     told = desk.types("clean", "--run", RUN)
@@ -271,7 +271,7 @@ def test_where_nobody_can_answer_clean_says_what_to_do(desk: Desk, monkeypatch: 
     assert desk.world.ledger.runs.get(RUN).state is RunState.SUCCEEDED
 
 
-def test_the_buckets_copy_of_an_output_goes_only_where_it_is_whole_at_home(desk: Desk, tmp_path: Path) -> None:
+def test_the_buckets_copy_is_deleted_only_once_complete_locally(desk: Desk, tmp_path: Path) -> None:
     copy = f"s3://{BUCKET}/output/{RUN}/"
     desk.world.put(1)
     desk.types("plan", SCRIPT, "-i", SOURCE, "-o", str(tmp_path / "out"), "--run-id", RUN)
@@ -296,7 +296,7 @@ def test_the_buckets_copy_of_an_output_goes_only_where_it_is_whole_at_home(desk:
 # --- status of an object, logs, commands ---
 
 
-def test_the_fate_of_a_sliced_object_is_told_slice_by_slice(desk: Desk) -> None:
+def test_the_status_of_a_sliced_object_is_shown_slice_by_slice(desk: Desk) -> None:
     uri = f"{SOURCE}big.txt"
     desk.world.store.put(uri, b"".join(b"%05d\n" % n for n in range(40)))
     options = ("--split", "lines", "--shard-size", "100", "--max-objects", "1")
@@ -311,7 +311,7 @@ def test_the_fate_of_a_sliced_object_is_told_slice_by_slice(desk: Desk) -> None:
     assert f"lies in {len(document['shards'])} shards" in told.out and "bytes 0 to" in told.out
 
 
-def test_an_object_that_was_left_out_is_told_why(desk: Desk) -> None:
+def test_a_skipped_object_is_shown_with_its_reason(desk: Desk) -> None:
     desk.world.put(1)
     desk.world.store.put(f"{SOURCE}nothing.csv", b"")
     desk.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN)
@@ -346,7 +346,7 @@ def test_logs_show_one_shard_readable_or_raw(desk: Desk) -> None:
     assert "nothing was written" in desk.types("logs", RUN, "0", "--attempt", "zzz").err
 
 
-def test_commands_for_other_engines_are_printed_for_scripts_runs_and_shards(desk: Desk) -> None:
+def test_commands_for_other_engines_cover_scripts_and_shards(desk: Desk) -> None:
     failed(desk, BROKEN)
 
     script = desk.types("commands", "job.py", "-i", "s3://b/in/", "-o", "s3://b/out/", "--engine", "emr-serverless")

@@ -143,7 +143,7 @@ def test_one_key_is_one_run_whatever_drives_it(driven: Desk) -> None:
         (("--prices", "/no/such/file"), "the prices /no/such/file cannot be read"),
     ],
 )
-def test_what_does_not_fit_is_told_before_anything_is_started(desk: Desk, words: tuple[str, ...], said: str) -> None:
+def test_impossible_options_are_refused_before_anything_starts(desk: Desk, words: tuple[str, ...], said: str) -> None:
     told = run(desk, *words)
     assert told.code == 1 and said in told.err and not desk.choices
 
@@ -171,7 +171,7 @@ def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Desk) -> Non
     ("mode", "remedy"),
     [("loop", "nothing need be done"), ("map", f"sparklet redrive {RUN} starts a machine for it")],
 )
-def test_watch_tells_that_an_execution_broke_off_why_and_how_to_go_on(desk: Desk, mode: str, remedy: str) -> None:
+def test_watch_reports_an_aborted_execution_and_the_remedy(desk: Desk, mode: str, remedy: str) -> None:
     desk.machines |= {mode: refuses}
     desk.world.put(2)
     desk.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
@@ -186,7 +186,7 @@ def test_watch_tells_that_an_execution_broke_off_why_and_how_to_go_on(desk: Desk
     assert remedy in words and words.count("has FAILED") == 1
 
 
-def test_watch_tells_of_an_execution_that_somebody_else_started(desk: Desk) -> None:
+def test_watch_reports_an_execution_started_by_someone_else(desk: Desk) -> None:
     desk.world.run(2)
     recorded = {"execution": "arn:x:nightly-7", "where": "Check", "error": "LedgerError", "cause": "no answer"}
     desk.world.store.put(f"s3://sparklet/runs/{RUN}/executions/nightly-7.json", json.dumps(recorded).encode())
@@ -198,7 +198,7 @@ def test_watch_tells_of_an_execution_that_somebody_else_started(desk: Desk) -> N
     assert words.count("nightly-7") == 1
 
 
-def test_what_broke_off_before_the_execution_of_now_is_no_news(desk: Desk) -> None:
+def test_an_older_executions_failure_is_not_reported(desk: Desk) -> None:
     desk.machines |= {"loop": None}
     desk.world.run(1)
     recorded = json.dumps({"execution": "nightly-7", "where": "Check", "error": "E", "cause": "c"}).encode()
@@ -223,7 +223,7 @@ def test_an_execution_that_fails_because_its_run_did_is_no_news(desk: Desk, monk
         assert not stale.state.ended and MachineWatch(env).news(stale) == []
 
 
-def test_an_open_run_whose_machine_broke_off_gets_it_again_without_a_new_generation(desk: Desk) -> None:
+def test_an_aborted_machine_resumes_in_the_same_generation(desk: Desk) -> None:
     desk.machines |= {"map": refuses}
     desk.world.put(3)
     desk.world.dispatch = Dispatch.MAP
@@ -240,7 +240,7 @@ def test_an_open_run_whose_machine_broke_off_gets_it_again_without_a_new_generat
 
 
 @pytest.mark.parametrize("mode", ["loop", "map"])
-def test_redrive_starts_the_machine_that_drove_the_run_for_the_next_generation(driven: Desk, mode: str) -> None:
+def test_redrive_starts_the_runs_own_machine(driven: Desk, mode: str) -> None:
     driven.world.put(3)
     driven.do = lambda n: BROKEN if n == 1 else ShardResult()
     assert run(driven, "--dispatch-mode", mode).code == 2
@@ -265,7 +265,7 @@ def test_redrive_of_a_run_that_no_machine_drove_starts_none(driven: Desk) -> Non
     assert driven.orchestrator.executions == {}
 
 
-def test_a_maps_run_is_not_redriven_where_there_is_no_machine_for_it(desk: Desk) -> None:
+def test_a_map_run_is_not_redriven_without_its_machine(desk: Desk) -> None:
     desk.machines |= {"map": desk.hands_out}
     desk.world.put(2)
     desk.do = lambda n: BROKEN
@@ -294,7 +294,7 @@ def test_cancel_ends_the_waiting_of_a_machine(desk: Desk, mode: str) -> None:
     assert "has ABORTED" not in desk.types("watch", RUN).err
 
 
-def test_a_cancelled_run_of_a_map_is_taken_up_again_by_its_machine(desk: Desk) -> None:
+def test_a_cancelled_map_run_is_resumed_by_its_machine(desk: Desk) -> None:
     desk.machines |= {"map": None}
     desk.world.dispatch = Dispatch.MAP
     desk.world.run(3)

@@ -22,7 +22,7 @@ def dear(shards: int, objects: int, object_bytes: int, **options: object) -> str
     ).dear
 
 
-def test_one_small_file_a_shard_is_told_what_packing_saves() -> None:
+def test_the_saving_by_packing_small_files_is_shown() -> None:
     told = dear(100_000, 100_000, 10_000, max_objects=1)
 
     assert "100,000 shards for 100,000 files cost about" in told
@@ -39,7 +39,7 @@ def test_one_small_file_a_shard_is_told_what_packing_saves() -> None:
         (0, 0, 0, {}),
     ],
 )
-def test_what_packing_would_hardly_save_is_not_told(
+def test_a_small_saving_by_packing_is_not_shown(
     shards: int, objects: int, object_bytes: int, options: dict[str, object]
 ) -> None:
     assert dear(shards, objects, object_bytes, **options) == ""

@@ -89,7 +89,7 @@ def test_a_reader_filters_and_goes_on_where_it_was_left() -> None:
     assert {line.attempt for line in LogReader(streams, "daily", 3, "a").lines()} == {"a1"}
 
 
-def test_a_workers_line_is_short_and_the_scripts_is_as_it_was_but_harmless() -> None:
+def test_log_lines_are_short_and_script_lines_are_made_harmless() -> None:
     attribution = Attribution(STREAM)
     claim = attribution.take(own(3, "a1", "claim answered", status="GRANTED", attempts=1))
     script = attribution.take("\x1b[2J größe\t1")

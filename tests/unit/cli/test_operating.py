@@ -103,7 +103,7 @@ def test_shards_that_no_worker_could_do_in_time_are_warned_of(desk: Desk) -> Non
     assert "a shard would take 16 min 40 s, but the workers have 15 min 00 s" in " ".join(told.err.split())
 
 
-def test_prices_of_ones_own_count_from_the_environment_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_custom_prices_may_come_from_the_environment(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.world.put(1)
     desk.state.mkdir(parents=True)
     path = desk.state / "own.toml"
@@ -122,7 +122,7 @@ def test_prices_of_ones_own_count_from_the_environment_too(desk: Desk, monkeypat
 # --- where a run stands ---
 
 
-def test_status_tells_pace_end_cost_slow_shards_and_causes(desk: Desk) -> None:
+def test_status_shows_pace_end_cost_slow_shards_and_causes(desk: Desk) -> None:
     slow_run(desk)
 
     told = desk.types("status", RUN, "--json")
@@ -167,7 +167,7 @@ def test_status_for_people_has_all_of_it(desk: Desk) -> None:
         assert part in words, part
 
 
-def test_what_is_known_of_executions_is_told_whoever_started_them(desk: Desk) -> None:
+def test_executions_are_shown_whoever_started_them(desk: Desk) -> None:
     desk.machines |= {"loop": None}
     desk.world.run(1)
     desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
@@ -199,9 +199,7 @@ def test_a_status_reads_the_ledgers_shards_once(desk: Desk, monkeypatch: pytest.
     assert passes == [None]
 
 
-def test_watching_into_a_pipe_makes_no_pass_over_the_shards_for_details(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_watching_into_a_pipe_reads_no_shard_details(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.world.run(3)
     desk.work_from_s = desk.world.clock.now_s() + 50
     passes: list[str] = []
@@ -234,7 +232,7 @@ def test_a_large_run_is_looked_at_more_seldom() -> None:
     assert poll_s(Counts(succeeded=10_000_000)) == 1.0
 
 
-def test_details_and_warnings_of_a_terminal_stand_below_and_above_the_counts() -> None:
+def test_details_are_below_the_counts_and_warnings_above() -> None:
     text = io.StringIO()
     screen = Screen(out=Console(file=text, width=100, force_terminal=True, highlight=False))
     with RunDisplay(screen, "flights-1", FakeClock()) as display:
@@ -254,7 +252,7 @@ def test_dollars_are_shown_as_people_need_them() -> None:
     ]
 
 
-def test_a_lost_worker_is_named_with_the_time_from_which_it_was_lost(desk: Desk) -> None:
+def test_a_lost_worker_is_named_with_the_time_of_its_loss(desk: Desk) -> None:
     desk.world.run(2)
     for _ in range(2):
         message = desk.world.receive()

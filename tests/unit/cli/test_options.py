@@ -27,7 +27,7 @@ def test_sizes_are_read_as_people_write_them(text: str, size_bytes: int) -> None
 
 
 @pytest.mark.parametrize("text", ["", "MiB", "-1", "1 XB", "1e6", "12 34"])
-def test_what_is_no_size_is_refused_and_named(text: str) -> None:
+def test_an_invalid_size_is_refused_and_named(text: str) -> None:
     with pytest.raises(SettingsError, match="no size"):
         parse_size_bytes(text)
 
@@ -68,7 +68,7 @@ def request(*options: str, dry_run: bool = True) -> RunRequest:
     return found[0]
 
 
-def test_options_that_nobody_gave_are_those_of_the_model() -> None:
+def test_missing_options_take_the_models_defaults() -> None:
     made = request("-i", "s3://b/")
     assert made.fitted(0, 0) == RunRequest("job.py", ("s3://b/",), "")
 
@@ -184,7 +184,7 @@ def test_a_run_needs_an_output_unless_it_is_only_looked_at() -> None:
 # --- lists ---
 
 
-def test_lists_of_this_machine_are_read_and_those_in_s3_are_named(tmp_path: Path) -> None:
+def test_local_lists_are_read_and_s3_lists_are_named(tmp_path: Path) -> None:
     path = tmp_path / "keys.csv"
     path.write_bytes(b"bucket,key\n")
     read = ["--list-format", "csv", "--list-path", "key"]

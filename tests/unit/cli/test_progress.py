@@ -34,7 +34,7 @@ def test_no_end_is_estimated_while_nothing_has_ended() -> None:
     assert "left" not in line and "/min" not in line
 
 
-def test_a_pipe_gets_plain_lines_the_last_of_which_tells_the_end() -> None:
+def test_a_pipe_gets_plain_lines_and_the_end_on_the_last() -> None:
     text = io.StringIO()
     screen = Screen(out=Console(file=text, width=200))
     with RunDisplay(screen, "flights-1", FakeClock()) as display:
@@ -56,7 +56,7 @@ def test_a_terminal_shows_every_state() -> None:
         assert part in text.getvalue()
 
 
-def test_planning_and_cancelling_are_told() -> None:
+def test_planning_and_cancelling_are_shown() -> None:
     text = io.StringIO()
     screen = Screen(out=Console(file=text, width=200))
     with RunDisplay(screen, "flights-1", FakeClock()) as display:

@@ -21,7 +21,7 @@ EXAMPLES = [
 ]
 
 
-def test_the_page_is_what_the_help_says_now() -> None:
+def test_the_page_matches_the_help() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference(), "run: make docs"
 
 

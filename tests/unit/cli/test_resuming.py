@@ -78,7 +78,7 @@ def test_the_command_that_is_printed_goes_on(
     assert [(choice.workers, choice.timeout_s) for choice in desk.choices] == [(2, 60)] * 2
 
 
-def test_a_stack_that_ended_is_told_before_what_it_caused(
+def test_a_dead_stack_is_reported_before_its_consequences(
     desk: Desk, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ended() -> None:
@@ -93,7 +93,7 @@ def test_a_stack_that_ended_is_told_before_what_it_caused(
     assert command_in(told.err)[1] == "resume"
 
 
-def test_what_cannot_go_on_prints_no_command(desk: Desk, words: list[str], tmp_path: Path) -> None:
+def test_a_run_that_cannot_resume_prints_no_command(desk: Desk, words: list[str], tmp_path: Path) -> None:
     for each in (tmp_path / "my in").iterdir():
         each.unlink()
 

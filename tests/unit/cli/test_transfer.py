@@ -59,7 +59,7 @@ def test_filling_again_repairs_what_is_there(store: MemoryObjectStore, tmp_path:
     assert (tmp_path / f"{FIRST}/a.parquet").read_text() == f"{FIRST}/a.parquet"
 
 
-def test_what_others_wrote_stays_unless_it_is_replaced(store: MemoryObjectStore, tmp_path: Path) -> None:
+def test_foreign_files_stay_unless_they_are_replaced(store: MemoryObjectStore, tmp_path: Path) -> None:
     for name in ("shard=000000/old.parquet", "shard=later_1_000000/new.parquet"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("x")
@@ -91,7 +91,7 @@ def test_files_of_the_users_own_are_never_deleted(store: MemoryObjectStore, tmp_
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_a_folder_with_content_is_refused_appended_to_or_replaced(tmp_path: Path) -> None:
+def test_a_used_folder_is_refused_appended_to_or_replaced(tmp_path: Path) -> None:
     (tmp_path / "shard=000000").mkdir()
 
     with pytest.raises(SettingsError, match=r"--append.*--overwrite"):
@@ -143,7 +143,7 @@ def test_a_redrive_finds_the_local_paths_of_its_run(tmp_path: Path) -> None:
     assert local_part("s3://elsewhere/x.csv", paths.inputs) is None
 
 
-def test_a_deployed_stack_is_not_given_local_paths() -> None:
+def test_a_deployed_stack_gets_no_local_paths() -> None:
     with pytest.raises(PlanError, match=r"\./here"):
         refuse_remote_only(["s3://bucket/in/", "./here"], "s3://bucket/out/")
 

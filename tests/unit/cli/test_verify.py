@@ -4,7 +4,7 @@ from sparklet.model import Failure
 from tests.unit.cli.conftest import RUN, Desk
 
 
-def test_a_run_whose_results_are_there_is_verified(desk: Desk) -> None:
+def test_a_run_with_all_its_results_is_verified(desk: Desk) -> None:
     desk.world.run(2)
     desk.world.work()
     desk.world.check()
@@ -16,7 +16,7 @@ def test_a_run_whose_results_are_there_is_verified(desk: Desk) -> None:
     assert "differences" not in desk.types("status", RUN, "--json").document
 
 
-def test_what_differs_is_told_with_its_remedy(desk: Desk) -> None:
+def test_differences_are_shown_with_their_remedy(desk: Desk) -> None:
     desk.world.run(2)
     desk.world.work()
     desk.world.check()
@@ -30,7 +30,7 @@ def test_what_differs_is_told_with_its_remedy(desk: Desk) -> None:
     assert (found["kind"], found["subject"], found["count"]) == ("NO_OUTPUT", RUN, 1)
 
 
-def test_explain_tells_failures_of_the_script_from_messages_that_came_back_unrun(desk: Desk) -> None:
+def test_explain_separates_script_failures_from_unrun_messages(desk: Desk) -> None:
     desk.world.run(2)
     for _ in range(3):
         assert desk.world.ledger.attempts.count_requeue(desk.world.shards()[0], unrun=True)
@@ -44,7 +44,7 @@ def test_explain_tells_failures_of_the_script_from_messages_that_came_back_unrun
     assert "came back unrun 3 messages" in " ".join(desk.types("explain", RUN).out.split())
 
 
-def test_what_came_back_unrun_is_told(desk: Desk) -> None:
+def test_messages_that_returned_unrun_are_reported(desk: Desk) -> None:
     desk.world.run(2)
     for record in desk.world.shards():
         assert desk.world.ledger.attempts.count_requeue(record, unrun=True)

@@ -43,7 +43,7 @@ def test_the_scripts_answer_is_the_body(event: Any) -> None:
     assert json.loads(response["body"]) == {"ä": [1, None]}
 
 
-def test_a_script_without_an_answer_tells_no_more_than_that_it_is_done() -> None:
+def test_a_script_without_an_answer_returns_only_that_it_is_done() -> None:
     response = told(http_request(), answer={"state": "SUCCEEDED", "rows": 3, "attempt": "x", "outputs": ["s3://b/x"]})
 
     assert json.loads(response["body"]) == {"state": "SUCCEEDED", "rows": 3}
@@ -84,7 +84,7 @@ def test_an_answer_with_a_status_code_is_the_response(given: Any, response: Any)
     ],
     ids=["status", "text", "keys", "nan", "surrogate", "size"],
 )
-def test_an_answer_that_lambda_could_not_return_is_an_error_of_the_server(given: Any) -> None:
+def test_an_unreturnable_answer_is_a_server_error(given: Any) -> None:
     response = told(http_request(), answer={"answer": given})
 
     assert response["statusCode"] == 500
@@ -148,7 +148,7 @@ def test_a_bad_request_is_400_and_no_script_is_run(request_of: Any, body: Any, m
     ],
     ids=["base64", "binary", "csv", "no type", "twice", "empty", "long"],
 )
-def test_a_body_that_is_what_it_says_reaches_the_script(body: str, more: Any) -> None:
+def test_a_body_of_its_declared_type_reaches_the_script(body: str, more: Any) -> None:
     (task,) = parse_event(http_request(body, **more))
 
     assert task.problem is None

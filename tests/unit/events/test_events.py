@@ -26,7 +26,7 @@ def test_sqs_gives_one_task_a_message_with_the_event_cut_to_it() -> None:
     assert second.receive_count == 3
 
 
-def test_a_shard_message_is_recognised_in_sqs_and_in_a_direct_event() -> None:
+def test_shard_messages_are_recognised_in_sqs_and_direct_events() -> None:
     (from_sqs,) = parse_event({"Records": [sqs("a", REF.to_body())]})
     (direct,) = parse_event(json.loads(REF.to_body()))
 
@@ -35,7 +35,7 @@ def test_a_shard_message_is_recognised_in_sqs_and_in_a_direct_event() -> None:
     assert direct.source is Source.DIRECT
 
 
-def test_a_broken_shard_message_is_a_problem_of_its_own_record_only() -> None:
+def test_a_broken_shard_message_fails_only_its_own_record() -> None:
     broken = json.dumps({"run_id": "x", "shard": "seven"})
 
     bad, good = parse_event({"Records": [sqs("a", broken), sqs("b", REF.to_body())]})
@@ -89,7 +89,7 @@ def test_a_direct_event_of_any_shape_is_one_task() -> None:
         assert task.event == event
 
 
-def test_an_empty_batch_asks_for_nothing() -> None:
+def test_an_empty_batch_gives_no_task() -> None:
     assert parse_event({"Records": []}) == ()
     assert answer({"Records": []}, []) == {"batchItemFailures": []}
 
@@ -106,7 +106,7 @@ def test_an_empty_batch_asks_for_nothing() -> None:
         ([{"eventSource": "aws:sqs", "body": "secret"}], "the keys body, eventSource"),
     ],
 )
-def test_an_unknown_shape_is_refused_and_what_was_seen_is_said(records: Any, seen: str) -> None:
+def test_an_unknown_shape_is_refused_with_what_was_seen(records: Any, seen: str) -> None:
     with pytest.raises(EventError, match=seen) as error:
         parse_event({"Records": records})
 

@@ -22,7 +22,7 @@ def test_a_batch_of_several_partitions_is_one_task(source: Source) -> None:
     assert answer(event, [Outcome(task)]) == {"batchItemFailures": []}
 
 
-def test_a_failure_is_raised_unless_the_operator_says_that_reports_are_read() -> None:
+def test_a_failure_is_raised_unless_reports_are_configured() -> None:
     event = kafka({"mytopic-0": [15]})
     (task,) = parse_event(event)
 
@@ -30,7 +30,7 @@ def test_a_failure_is_raised_unless_the_operator_says_that_reports_are_read() ->
         answer(event, [Outcome(task, FAILED, acknowledged=False)])
 
 
-def test_a_reported_failure_names_every_partition_and_its_first_offset() -> None:
+def test_a_reported_failure_names_each_partitions_first_offset() -> None:
     # The shape: https://docs.aws.amazon.com/lambda/latest/dg/kafka-retry-configurations.html
     event = kafka({"mytopic-0": [16, 15], "mytopic-1": [3], "mytopic-2": []})
     (task,) = parse_event(event)
@@ -45,7 +45,7 @@ def test_a_reported_failure_names_every_partition_and_its_first_offset() -> None
     }
 
 
-def test_an_empty_batch_asks_for_nothing() -> None:
+def test_an_empty_batch_gives_no_task() -> None:
     event = kafka({})
 
     assert parse_event(event) == ()

@@ -31,7 +31,7 @@ def test_the_event_is_one_task_and_its_failure_is_raised(event: Any, source: Sou
         answer(event, [Outcome(task, FAILED, acknowledged=False)])
 
 
-def test_the_output_of_a_step_functions_task_holds_the_scripts_own_answer() -> None:
+def test_a_step_functions_task_returns_the_scripts_answer() -> None:
     (task,) = parse_event({"orders": [1, 2]})
 
     told = answer({"orders": [1, 2]}, [Outcome(task, answer={"state": "SUCCEEDED", "rows": 2, "answer": [3, 4]})])
@@ -40,7 +40,7 @@ def test_the_output_of_a_step_functions_task_holds_the_scripts_own_answer() -> N
 
 
 @pytest.mark.parametrize("event", [s3_test_event(), sns(json.dumps(s3_test_event()))])
-def test_what_s3_sends_on_set_up_is_not_run(event: Any) -> None:
+def test_the_test_event_of_s3_is_not_run(event: Any) -> None:
     (task,) = parse_event(event)
 
     assert task.skip.startswith("s3:TestEvent: S3 tries out a notification")
@@ -57,7 +57,7 @@ def test_what_s3_sends_on_set_up_is_not_run(event: Any) -> None:
         ({"eventSource": "aws:mq", "messages": []}, "comes from aws:mq, which is not known here"),
     ],
 )
-def test_an_unknown_shape_is_refused_and_what_was_seen_is_said(event: Any, seen: str) -> None:
+def test_an_unknown_shape_is_refused_with_what_was_seen(event: Any, seen: str) -> None:
     with pytest.raises(EventError, match=seen) as error:
         parse_event(event)
 

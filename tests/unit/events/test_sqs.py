@@ -34,7 +34,7 @@ def test_messages_come_back_in_the_order_of_the_batch() -> None:
 
 
 @pytest.mark.parametrize("body", [json.dumps(s3_test_event()), sns_envelope(json.dumps(s3_test_event()))])
-def test_what_s3_sends_on_set_up_is_not_run(body: str) -> None:
+def test_the_test_event_of_s3_is_not_run(body: str) -> None:
     test, other = parse_event({"Records": [sqs("a", body), sqs("b", json.dumps(s3("s3:TestEvent")))]})
 
     assert "s3:TestEvent" in test.skip
@@ -71,7 +71,7 @@ def test_any_text_is_a_message_and_reaches_the_script_as_it_came(body: str) -> N
 
 
 @pytest.mark.parametrize("body", [None, 7, ["x"], {"x": 1}])
-def test_a_body_that_is_no_text_is_a_problem_of_its_own_message_only(body: Any) -> None:
+def test_a_body_that_is_no_text_fails_only_its_own_message(body: Any) -> None:
     bad, good = parse_event({"Records": [{**sqs("a", ""), "body": body}, sqs("b", "fine")]})
 
     assert isinstance(bad.problem, EventError)
@@ -86,7 +86,7 @@ def test_strange_attributes_count_as_a_first_delivery(attributes: Any) -> None:
     assert (task.source, task.receive_count, task.group) == (Source.SQS, 1, "")
 
 
-def test_a_message_that_could_not_be_reported_stops_the_batch_so_that_nothing_is_lost() -> None:
+def test_an_unreportable_message_stops_the_batch() -> None:
     with pytest.raises(EventError, match="has no messageId, so its failure could not be reported"):
         parse_event({"Records": [sqs("a", "1"), sqs("", "2")]})
 

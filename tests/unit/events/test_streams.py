@@ -60,7 +60,7 @@ def test_a_bad_record_comes_back_and_what_is_before_it_is_done(record: Record, s
 
 
 @both
-def test_a_bad_first_record_stands_alone(record: Record, source: Source) -> None:
+def test_a_bad_first_record_is_reported_alone(record: Record, source: Source) -> None:
     (bad,) = parse_event({"Records": [broken(record("1")), record("2")]})
 
     assert bad.problem is not None
@@ -81,7 +81,7 @@ def test_no_content_is_in_an_error() -> None:
     assert "not base64 (10 characters)" in str(task.problem)
 
 
-def test_an_aggregated_record_is_reported_by_the_number_that_kinesis_knows() -> None:
+def test_an_aggregated_record_is_reported_by_kinesis_number() -> None:
     event = {"Records": [kinesis("11", aggregated()), kinesis("12")]}
 
     (task,) = parse_event(event)
@@ -93,7 +93,7 @@ def test_an_aggregated_record_is_reported_by_the_number_that_kinesis_knows() -> 
 # --- tumbling windows ---
 
 
-def test_the_state_that_the_script_keeps_is_returned_beside_the_failures() -> None:
+def test_the_scripts_state_is_returned_beside_the_failures() -> None:
     event = window(kinesis("1"), state={"1": 282})
     (task,) = parse_event(event)
 
@@ -127,7 +127,7 @@ def test_the_end_of_a_window_without_records_is_a_task(service: str, source: Sou
     assert answer(event, [Outcome(task, state={})]) == {"batchItemFailures": [], "state": {}}
 
 
-def test_the_end_of_a_window_without_records_can_only_fail_by_raising() -> None:
+def test_a_failing_window_end_without_records_is_raised() -> None:
     event = window(state={"n": 1}, final=True)
     (task,) = parse_event(event)
 
@@ -135,7 +135,7 @@ def test_the_end_of_a_window_without_records_can_only_fail_by_raising() -> None:
         answer(event, [Outcome(task, FAILED, acknowledged=False)])
 
 
-def test_the_end_of_a_window_is_not_done_without_a_record_that_cannot_be_read() -> None:
+def test_a_window_end_with_an_unreadable_record_is_not_done() -> None:
     event = window(kinesis("1"), kinesis("2", "?"), state={"n": 1}, final=True)
 
     (task,) = parse_event(event)

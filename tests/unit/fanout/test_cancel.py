@@ -23,7 +23,7 @@ def claim_one(world: World) -> str:
     return owner
 
 
-def test_what_is_pending_is_given_up_and_what_runs_may_end(world: World) -> None:
+def test_pending_shards_are_given_up_and_running_ones_may_end(world: World) -> None:
     world.run(4)
     first, second = claim_one(world), claim_one(world)
     world.ledger.attempts.succeed("run-1", 0, first, ShardResult(rows=7))
@@ -69,7 +69,7 @@ def test_a_run_that_has_ended_is_not_cancelled(world: World) -> None:
         cancel(world.at, "run-1")
 
 
-def test_a_dead_workers_shard_is_given_up_and_no_message_sent(world: World) -> None:
+def test_a_dead_workers_shard_is_given_up_without_a_message(world: World) -> None:
     world.run(1)
     claim_one(world)
     cancel(world.at, "run-1")
@@ -82,7 +82,7 @@ def test_a_dead_workers_shard_is_given_up_and_no_message_sent(world: World) -> N
     assert record.error_class == RUN_CANCELLED and "LeaseExpired" in record.error_message
 
 
-def test_a_shard_that_is_released_is_given_up_with_its_cause(world: World) -> None:
+def test_a_released_shard_is_given_up_with_its_cause(world: World) -> None:
     world.run(1)
     owner = claim_one(world)
     cancel(world.at, "run-1")
@@ -125,7 +125,7 @@ def half_planned(world: World, options: RunOptions = RunOptions(max_objects=1)) 
     world.ledger.shards.add = enter  # type: ignore[method-assign]
 
 
-def test_a_half_made_plan_is_sealed_as_it_is_and_undispatched_shards_are_entered_without_messages(world: World) -> None:
+def test_a_partial_plan_is_sealed_and_entered_without_messages(world: World) -> None:
     half_planned(world)
     messages = len(world.queue)
 
@@ -137,7 +137,7 @@ def test_a_half_made_plan_is_sealed_as_it_is_and_undispatched_shards_are_entered
     assert world.check().run.state is RunState.CANCELLED
 
 
-def test_shards_too_large_for_a_function_keep_that_as_their_cause(world: World) -> None:
+def test_oversized_shards_keep_their_cause(world: World) -> None:
     half_planned(world, RunOptions(max_objects=1, max_shard_bytes=5, oversize="mark"))
 
     cancel(world.at, "run-1")
@@ -195,14 +195,14 @@ def test_nobody_plans_a_cancelled_run_any_further(world: World) -> None:
     assert plan(world.at, "run-1") == ended
 
 
-def test_a_run_cancelled_before_its_first_part_ends_without_a_shard(world: World) -> None:
+def test_a_run_cancelled_before_its_first_part_has_no_shard(world: World) -> None:
     world.put(2)
     new_run(world.at, world.request())
     assert cancel(world.at, "run-1").counts == Counts()
     assert world.check().run.state is RunState.CANCELLED
 
 
-def test_a_cancelled_run_whose_part_is_lost_ends_at_its_time_limit(world: World) -> None:
+def test_a_cancelled_run_with_a_lost_part_ends_at_its_limit(world: World) -> None:
     half_planned(world)
     for part in world.ledger.runs.parts("run-1"):
         world.store.delete(world.at.part_uri("run-1", part.part))
@@ -214,9 +214,7 @@ def test_a_cancelled_run_whose_part_is_lost_ends_at_its_time_limit(world: World)
     assert world.check().run.state is RunState.CANCELLED
 
 
-def test_cancelling_wins_over_a_checker_that_was_about_to_end_the_run(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancelling_wins_over_a_checker_about_to_end_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     world.work()
     finish = world.ledger.runs.finish
@@ -235,7 +233,7 @@ def test_cancelling_wins_over_a_checker_that_was_about_to_end_the_run(
 # --- redrive ---
 
 
-def test_a_redrive_opens_cancelled_shards_again_and_says_what_was_never_planned(world: World) -> None:
+def test_a_redrive_reopens_cancelled_shards_and_names_the_rest(world: World) -> None:
     half_planned(world)
     cancel(world.at, "run-1")
     world.check()

@@ -58,7 +58,7 @@ def test_lost_workers_are_made_good_by_several_checks(world: World) -> None:
     assert len(world.bodies()) == 2 * SHARDS  # those that are invisible, and the new ones
 
 
-def test_a_queue_that_lost_everything_is_filled_again_by_several_checks(world: World) -> None:
+def test_a_lost_queue_is_refilled_over_several_checks(world: World) -> None:
     world.run(SHARDS)
     world.queue._entries.clear()
     world.clock.advance(checker.STALL_S + 1)
@@ -74,7 +74,7 @@ def test_a_queue_that_lost_everything_is_filled_again_by_several_checks(world: W
 
 
 @pytest.mark.parametrize("how", ["cancelled", "overdue"])
-def test_waiting_shards_are_given_up_by_several_checks(world: World, how: str) -> None:
+def test_waiting_shards_are_given_up_over_several_checks(world: World, how: str) -> None:
     run = world.run(SHARDS)
     world.queue._entries.clear()
     if how == "cancelled":
@@ -92,9 +92,7 @@ def test_waiting_shards_are_given_up_by_several_checks(world: World, how: str) -
     assert world.ledger.shards.count("run-1") == Counts(failed=SHARDS)
 
 
-def test_messages_are_not_looked_for_while_many_shards_wait_for_workers(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_message_is_resent_while_many_shards_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else, six hours on, every check would read all that waits, and send it again."""
     monkeypatch.setattr(checker, "MAX_UNCLAIMED", SHARDS - 2)
     world.run(SHARDS)
@@ -119,9 +117,7 @@ def test_messages_are_looked_for_once_few_shards_wait(world: World, monkeypatch:
     assert world.ledger.shards.get("run-1", 9).state is ShardState.PENDING
 
 
-def test_a_run_of_many_shards_whose_messages_are_all_gone_is_stalled(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_run_without_any_message_is_stalled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checker, "MAX_UNCLAIMED", 1)
     world.run(SHARDS)
     world.clock.advance(checker.STALL_S + 1)

@@ -38,7 +38,7 @@ def test_a_running_run_is_left_alone(world: World) -> None:
     assert report.run.state is RunState.RUNNING and report.summary is None
 
 
-def test_a_shard_whose_worker_was_killed_is_pending_again_with_a_new_message(world: World) -> None:
+def test_a_killed_workers_shard_is_pending_with_a_new_message(world: World) -> None:
     world.run(1)
     claim_one(world)
     world.clock.advance(LEASE_S + 1)
@@ -62,7 +62,7 @@ def test_a_lease_that_lapses_for_the_last_time_fails_the_shard(world: World) -> 
     assert report.run.state is RunState.FAILED
 
 
-def test_a_stalled_run_gets_its_messages_again_and_ever_more_seldom(world: World) -> None:
+def test_a_stalled_runs_messages_are_resent_ever_less_often(world: World) -> None:
     world.run(2)
     world.queue._entries.clear()  # the messages are lost
     sent_at = []
@@ -78,7 +78,7 @@ def test_a_stalled_run_gets_its_messages_again_and_ever_more_seldom(world: World
     assert world.check().run.state is RunState.SUCCEEDED
 
 
-def test_a_run_is_not_stalled_while_a_shard_runs_or_something_just_changed(world: World) -> None:
+def test_a_run_with_work_or_recent_change_is_not_stalled(world: World) -> None:
     world.run(3)
     world.clock.advance(STALL_S + 1)
     owner = claim_one(world)
@@ -97,7 +97,7 @@ def test_stall_is_never_taken_below_a_minute(world: World) -> None:
     assert check(world.at, "run-1", stall_s=1).requeued == 1
 
 
-def test_a_shard_that_waits_for_hours_in_a_busy_run_gets_another_message(world: World) -> None:
+def test_a_shard_waiting_for_hours_gets_another_message(world: World) -> None:
     world.run(2, max_attempts=1)
     world.queue._entries.popitem()
     message = world.receive()
@@ -147,7 +147,7 @@ def test_a_run_that_is_still_planned_does_not_end(world: World) -> None:
     assert world.check().run.state is RunState.PLANNING
 
 
-def test_a_paced_planner_is_given_the_time_it_needs(world: World) -> None:
+def test_a_paced_planner_gets_the_time_it_needs(world: World) -> None:
     half_planned(world, rate_per_s=0.001)  # 2 shards in 2,000 s
     world.clock.advance(PLANNER_SILENT_S + 1)
     assert not world.check().planned
@@ -155,7 +155,7 @@ def test_a_paced_planner_is_given_the_time_it_needs(world: World) -> None:
     assert world.check().planned
 
 
-def test_shards_whose_planner_has_yet_to_send_the_messages_are_not_requeued(world: World) -> None:
+def test_shards_still_to_be_dispatched_are_not_requeued(world: World) -> None:
     world.put(2)
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))
     send = world.queue.send
@@ -189,9 +189,7 @@ def test_a_planner_that_lives_after_all_wins(world: World) -> None:
     assert world.ledger.runs.get("run-1").shard_count == 4
 
 
-def test_a_plan_that_cannot_be_finished_fails_the_run_at_its_time_limit(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unfinishable_plan_fails_the_run_at_its_time_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     half_planned(world, time_limit_s=3600.0)
     world.work()
 
@@ -215,7 +213,7 @@ def test_a_plan_that_cannot_be_finished_fails_the_run_at_its_time_limit(
 # --- the time limit ---
 
 
-def test_at_the_time_limit_what_is_pending_fails_and_what_runs_may_end(world: World) -> None:
+def test_at_the_time_limit_pending_fails_and_running_may_end(world: World) -> None:
     world.run(3, time_limit_s=1000.0)
     world.clock.advance(990)
     owner = claim_one(world)
@@ -256,7 +254,7 @@ def test_the_last_cause_is_kept_at_the_time_limit(world: World) -> None:
         ({"tolerated_failure_percentage": 5.0, "tolerated_failure_count": 5}, (3,), RunState.FAILED),
     ],
 )
-def test_a_run_ends_as_its_failures_are_tolerated(
+def test_a_run_ends_by_its_failure_tolerance(
     world: World, options: dict[str, float], failed: tuple[int, ...], state: RunState
 ) -> None:
     world.run(10, **options)
@@ -282,7 +280,7 @@ def test_shards_that_are_not_in_the_ledger_yet_hold_the_run_open(world: World) -
     assert world.check().run.state is RunState.RUNNING
 
 
-def test_an_ended_run_is_ended_once_and_its_manifest_is_made_again_if_it_is_lost(world: World) -> None:
+def test_a_run_ends_once_and_a_lost_manifest_is_rewritten(world: World) -> None:
     world.run(2)
     world.work()
     ended = world.check().run

@@ -65,7 +65,7 @@ def stack(template: dict[str, Any]) -> StackSettings:
     return deployed(template)
 
 
-def test_no_choice_of_parameters_makes_settings_contradict_each_other(template: dict[str, Any]) -> None:
+def test_no_choice_of_parameters_contradicts_itself(template: dict[str, Any]) -> None:
     """Every combination of the smallest, the usual and the largest value that the template takes."""
     parameters = template["Parameters"]
 
@@ -187,7 +187,7 @@ BY_HAND: dict[
 
 
 @pytest.mark.parametrize("changed", BY_HAND)
-def test_what_a_hand_has_changed_is_named_alone_with_its_remedy(stack: StackSettings, changed: str) -> None:
+def test_a_manual_change_is_named_with_its_remedy(stack: StackSettings, changed: str) -> None:
     change, between, remedy = BY_HAND[changed]
 
     (found,) = contradictions(change(stack))
@@ -198,7 +198,9 @@ def test_what_a_hand_has_changed_is_named_alone_with_its_remedy(stack: StackSett
 
 
 @pytest.mark.parametrize(("unreserved", "most"), [(10, 5), (6, 2)])
-def test_a_small_account_is_told_what_to_deploy_with(template: dict[str, Any], unreserved: int, most: int) -> None:
+def test_a_small_account_gets_the_parameters_to_deploy_with(
+    template: dict[str, Any], unreserved: int, most: int
+) -> None:
     usual = int(template["Parameters"]["MaximumConcurrency"]["Default"])
 
     (found,) = too_small_an_account(unreserved, usual)
@@ -208,5 +210,5 @@ def test_a_small_account_is_told_what_to_deploy_with(template: dict[str, Any], u
 
 
 @pytest.mark.parametrize("unreserved", [None, 55, 1000])
-def test_an_account_with_room_is_told_nothing(template: dict[str, Any], unreserved: int | None) -> None:
+def test_an_account_with_room_gets_no_advice(template: dict[str, Any], unreserved: int | None) -> None:
     assert list(too_small_an_account(unreserved, int(template["Parameters"]["MaximumConcurrency"]["Default"]))) == []

@@ -106,7 +106,7 @@ def states_of(machine: str) -> dict[str, Any]:
     return states
 
 
-def test_a_child_of_the_map_enters_as_many_states_as_are_paid_for() -> None:
+def test_a_child_of_the_map_enters_the_priced_states() -> None:
     maps = [state for state in states_of("map").values() if state["Type"] == "Map"]
     assert len(maps) == 2
     for state in maps:

@@ -38,7 +38,7 @@ def half_planned(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_planner_that_continues_refuses_a_part_that_was_altered(half_planned: World, how: str) -> None:
+def test_a_resuming_planner_refuses_an_altered_part(half_planned: World, how: str) -> None:
     damage, told = DAMAGES[how]
     (part,) = half_planned.ledger.runs.parts("run-1")
     uri = half_planned.at.part_uri("run-1", part.part)
@@ -61,7 +61,7 @@ def test_a_planner_that_continues_names_a_part_that_is_gone(half_planned: World)
         plan(half_planned.at, "run-1")
 
 
-def test_runs_of_one_name_with_ids_of_their_own_know_nothing_of_each_other(world: World) -> None:
+def test_runs_of_one_name_are_independent_of_each_other(world: World) -> None:
     world.put(3)
     ids = []
     for _ in range(2):
@@ -82,9 +82,7 @@ def test_runs_of_one_name_with_ids_of_their_own_know_nothing_of_each_other(world
     ],
     ids=["cut off", "other bytes"],
 )
-def test_whoever_asks_for_an_objects_fate_is_told_of_the_damage_not_that_it_is_in_no_shard(
-    world: World, damage: Callable[[bytes], bytes], told: str
-) -> None:
+def test_an_objects_status_names_the_damaged_plan(world: World, damage: Callable[[bytes], bytes], told: str) -> None:
     world.run(2)
     (part,) = world.ledger.runs.parts("run-1")
     uri = world.at.part_uri("run-1", part.part)

@@ -88,7 +88,7 @@ def last(job: ElsewhereJob, engine: str) -> Command:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_script_is_told_the_same_everywhere(engine: str) -> None:
+def test_a_script_gets_the_same_input_on_every_engine(engine: str) -> None:
     job = Job.from_args(told(last(PLAIN, engine)), {})
 
     assert job.inputs == AWKWARD
@@ -239,7 +239,7 @@ def test_fargate_is_sent_a_task_of_sparklets_own_image() -> None:
     assert parse(container["command"][1:]) == ShardCommand("etl-1", 7, None, DEFAULT_TIMEOUT_S, redrive=True)
 
 
-def test_what_nobody_has_named_stands_in_capitals() -> None:
+def test_placeholders_of_unnamed_values_are_in_capitals() -> None:
     assert "CLUSTER_ID" in list(commands(PLAIN, "emr"))[-1]
     assert "ROLE_ARN" in list(commands(PLAIN, "emr-serverless"))[-1]
 
@@ -265,7 +265,7 @@ def test_what_nobody_has_named_stands_in_capitals() -> None:
         ("spark-submit", {"params": {"big": "x" * 110_000}}, "fewer objects a shard"),
     ],
 )
-def test_what_an_engine_cannot_be_told_is_refused(engine: str, changes: dict[str, Any], cause: str) -> None:
+def test_options_an_engine_does_not_know_are_refused(engine: str, changes: dict[str, Any], cause: str) -> None:
     with pytest.raises(PlanError, match=cause):
         list(commands(replace(PLAIN, **changes), engine, AT))
 
@@ -296,6 +296,6 @@ def test_a_run_of_a_filtered_input_is_not_taken_for_all_of_it(narrowed: Run) -> 
         *((InputObject(f"s3://b/{key}", 1), Access()) for key in MISREAD),
     ],
 )
-def test_what_only_a_worker_reads_is_not_sent_elsewhere(item: InputObject, access: Access) -> None:
+def test_options_only_a_worker_reads_are_not_sent_elsewhere(item: InputObject, access: Access) -> None:
     with pytest.raises(PlanError, match=r"(?s)shard 3 of etl-1 holds .* which Spark alone cannot read"):
         job_of_shard(replace(RUN, access=access), Shard(3, (SHARD.objects[0], item)))

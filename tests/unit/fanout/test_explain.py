@@ -40,7 +40,7 @@ def broken(error_class: str, message: str) -> Failure:
         ("invalid syntax (job.py, line 12)", "invalid syntax (job.py, line 12)"),
     ],
 )
-def test_what_names_one_thing_among_many_does_not_part_causes(message: str, pattern: str) -> None:
+def test_names_of_single_objects_do_not_split_a_cause(message: str, pattern: str) -> None:
     assert pattern_of(message) == pattern
     assert pattern_of(pattern) == pattern
 
@@ -92,7 +92,7 @@ def test_a_cause_is_a_class_or_words_of_the_message(world: World) -> None:
         failed_with(world.at, "run-1", "ValueError", among=[0])
 
 
-def test_an_example_whose_plan_part_is_gone_is_still_explained(world: World) -> None:
+def test_an_example_with_a_lost_plan_part_is_still_explained(world: World) -> None:
     run = world.run(1)
     world.work(lambda _: broken("ValueError", "bad"))
     for part in world.ledger.runs.parts("run-1"):
@@ -105,7 +105,7 @@ def test_a_run_without_failures_has_no_cause(world: World) -> None:
     assert failed(world) == ()
 
 
-def test_shard_numbers_are_told_as_ranges_and_not_without_end() -> None:
+def test_shard_numbers_are_shown_as_ranges_and_shortened() -> None:
     numbers = Numbers()
     for number in [1, 2, 3, 7, 9, 10]:
         numbers.add(number)

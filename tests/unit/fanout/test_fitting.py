@@ -27,7 +27,7 @@ def options_of(**changes: Any) -> RunOptions:
     return RunOptions(**{"target_bytes": 10 * MIB, "max_shard_bytes": 10 * MIB, **changes})
 
 
-def test_a_run_with_a_shard_too_large_is_refused_with_names_sizes_and_advice() -> None:
+def test_an_oversized_shard_refuses_the_run_with_advice() -> None:
     options = options_of()
     with pytest.raises(PlanError) as refused:
         refuse_oversize(packed([5, 20, 30, 40, 5, 50], options), options)
@@ -38,7 +38,7 @@ def test_a_run_with_a_shard_too_large_is_refused_with_names_sizes_and_advice() -
     assert all(word in told for word in ("--split", "--max-shard-size", "another engine", "--oversize mark"))
 
 
-def test_a_compressed_object_is_judged_by_its_weight() -> None:
+def test_a_compressed_object_is_measured_by_its_weight() -> None:
     options = options_of(compression_factor=3.0)
     refuse_oversize(packed([3], options, "{}.csv.gz"), options)
     with pytest.raises(PlanError, match=r"1 shard is above .* s3://b/0\.csv\.gz \(4 MiB, weighed 12 MiB\)"):
@@ -91,7 +91,7 @@ def put(world: World) -> None:
         world.store.put(f"{SOURCE}{name}.csv", b"x" * size)
 
 
-def test_marked_shards_end_at_once_with_their_cause_and_without_a_message(world: World) -> None:
+def test_marked_shards_end_at_once_without_a_message(world: World) -> None:
     put(world)
     new_run(world.at, world.request(options=MARK))
     run = plan(world.at, "run-1")

@@ -20,7 +20,7 @@ def test_every_run_has_valid_follow_ups(run_id: str, generation: int) -> None:
     assert is_check(check_id(run_id, generation)) and not is_check(next_id(run_id, generation))
 
 
-def test_a_short_id_stands_in_them_and_long_ones_are_told_apart() -> None:
+def test_ids_contain_short_run_ids_and_tell_long_ones_apart() -> None:
     assert check_id("daily-7", 2) == "daily-7-check-2"
     assert next_id("daily-7", 0) == "daily-7-next-0"
     assert check_id("a" * 62, 0) != check_id("a" * 63, 0)

@@ -65,7 +65,7 @@ def test_a_run_waits_for_its_check_and_ends_well_if_that_does(world: World) -> N
     assert world.json("manifest.json")["Check"] == {"RunId": "run-1-check-0", "Status": "SUCCEEDED"}
 
 
-def test_a_check_script_gets_the_runs_figures_as_the_only_input_of_one_shard(world: World) -> None:
+def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
     run = start(world, params={"least": 4}, options={"tolerated_failure_count": 1})
     world.work(all_but(1))
     world.check()
@@ -106,7 +106,7 @@ def test_a_check_that_fails_fails_the_run_and_nothing_follows_it(world: World) -
     assert ids(world) == {"run-1", "run-1-check-0"}
 
 
-def test_a_run_that_failed_anyhow_is_not_judged(world: World) -> None:
+def test_a_failed_run_is_not_checked(world: World) -> None:
     start(world)
     world.work(all_but(1))
 
@@ -114,7 +114,7 @@ def test_a_run_that_failed_anyhow_is_not_judged(world: World) -> None:
     assert ids(world) == {"run-1"} and "Check" not in world.json("manifest.json")
 
 
-def test_tolerated_failures_stay_in_the_verdict_of_a_run_whose_check_is_content(world: World) -> None:
+def test_tolerated_failures_stay_in_a_passed_runs_result(world: World) -> None:
     start(world, options={"tolerated_failure_count": 1})
     world.work(all_but(1))
     world.check()
@@ -123,9 +123,7 @@ def test_tolerated_failures_stay_in_the_verdict_of_a_run_whose_check_is_content(
     assert world.check().run.state is RunState.SUCCEEDED_WITH_FAILURES
 
 
-def test_while_a_check_runs_its_runs_shards_are_not_counted_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runs_shards_are_not_recounted_during_its_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     start(world)
     world.work()
     world.check()
@@ -144,7 +142,7 @@ def test_while_a_check_runs_its_runs_shards_are_not_counted_again(
     assert "run-1" not in counted
 
 
-def test_a_check_that_nobody_does_fails_the_run_at_its_own_time_limit(world: World) -> None:
+def test_a_check_nobody_runs_fails_at_its_own_time_limit(world: World) -> None:
     start(world, options={"time_limit_s": 1000.0})
     world.clock.advance(990)
     world.work()
@@ -184,7 +182,7 @@ def test_a_runs_cancelling_cancels_its_check(world: World) -> None:
 # --- the next run ---
 
 
-def test_what_follows_works_on_what_the_run_wrote(world: World) -> None:
+def test_a_next_run_reads_the_output_of_its_run(world: World) -> None:
     run = start(world, check="", params={"k": 1}, dispatch=Dispatch.QUEUE)
     for number in range(3):
         world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"rows")
@@ -216,7 +214,7 @@ def fail_while_published(world: World, *numbers: int) -> None:
             world.ledger.attempts.fail("run-1", record.number, f"won-{record.number}", WRONG)
 
 
-def test_what_failed_shards_have_half_published_is_no_input_of_what_follows(world: World) -> None:
+def test_half_published_output_is_no_input_of_the_next_run(world: World) -> None:
     run = start(world, check="", options={"tolerated_failure_count": 1})
     for number in range(3):
         world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"rows")
@@ -230,9 +228,7 @@ def test_what_failed_shards_have_half_published_is_no_input_of_what_follows(worl
     assert inputs == [f"{run.shard_output(number)}/part-0.parquet" for number in (0, 2)]
 
 
-def test_nothing_follows_where_too_many_shards_are_half_published(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_half_published_shards_stop_the_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow_ups, "MAX_LEFT_OUT", 1)
     start(world, check="", options={"tolerated_failure_count": 2})
     fail_while_published(world, 0, 1)
@@ -243,7 +239,7 @@ def test_nothing_follows_where_too_many_shards_are_half_published(
     assert world.json("manifest.json")["Next"] == {"RunId": "", "Output": NEXT_OUTPUT, "Cause": TOO_MANY_FAILED}
 
 
-def test_a_next_run_that_nobody_drives_is_planned_by_the_checker_within_minutes(world: World) -> None:
+def test_the_checker_plans_an_undriven_next_run_in_minutes(world: World) -> None:
     run = start(world, check="")
     world.store.put(f"{run.shard_output(0)}/part-0.parquet", b"rows")
     world.work()
@@ -255,7 +251,7 @@ def test_a_next_run_that_nobody_drives_is_planned_by_the_checker_within_minutes(
     assert [each.run_id for each in due(world.at, world.ledger.runs.unfinalized())] == ["run-1-next-0"]
 
 
-def test_the_dispatch_of_a_run_is_that_of_what_follows_it_and_its_check_goes_over_the_queue(world: World) -> None:
+def test_a_next_run_has_its_runs_mode_and_a_check_the_queue(world: World) -> None:
     start(world, dispatch=Dispatch.MAP)
     for record in world.shards():
         claim = world.ledger.attempts.claim(record.ref, f"a{record.number}", 60.0, 3)
@@ -270,9 +266,7 @@ def test_the_dispatch_of_a_run_is_that_of_what_follows_it_and_its_check_goes_ove
     assert run_of(world, "run-1-next-0").dispatch is Dispatch.MAP
 
 
-def test_a_cancelled_run_has_no_next_one_even_if_it_was_entered_just_before(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cancelled_run_has_no_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     start(world, check="")
     world.work()
     finish = world.ledger.runs.finish
@@ -311,7 +305,7 @@ def test_a_redrive_has_check_and_next_runs_of_its_own(world: World) -> None:
     assert run_of(world, "run-1-next-1").state is RunState.PLANNING
 
 
-def test_a_run_that_failed_by_its_check_alone_is_judged_again(world: World) -> None:
+def test_a_run_that_failed_by_its_check_alone_is_checked_again(world: World) -> None:
     start(world)
     world.work()
     world.check()
@@ -329,7 +323,7 @@ def test_a_run_that_failed_by_its_check_alone_is_judged_again(world: World) -> N
         redrive(world.at, "run-1")
 
 
-def test_a_run_whose_follow_up_is_open_is_not_cleaned_away_under_it(world: World) -> None:
+def test_a_run_with_an_open_follow_up_is_not_cleaned(world: World) -> None:
     start(world, check="")
     world.work()
     world.check()
@@ -346,7 +340,7 @@ def test_a_run_whose_follow_up_is_open_is_not_cleaned_away_under_it(world: World
     assert [run.run_id for run in ended_runs(world.at)] == ["run-1-next-0"]
 
 
-def test_of_a_run_without_a_check_there_is_no_verdict(world: World) -> None:
+def test_a_run_without_a_check_has_no_check_result(world: World) -> None:
     run = start(world, check="")
 
     assert checked(world.at, run) is None

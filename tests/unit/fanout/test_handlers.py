@@ -29,7 +29,7 @@ def event_of(*bodies: str) -> dict[str, object]:
     return {"Records": records}
 
 
-def test_letters_are_consumed_and_only_those_that_failed_come_back(
+def test_only_dead_letters_that_failed_return(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run(3)
@@ -73,9 +73,7 @@ def test_every_open_run_is_checked(world: World) -> None:
     assert list(handlers.handle_check(world.at)["runs"]) == ["run-4"]
 
 
-def test_a_run_that_cannot_be_checked_does_not_hold_up_the_others_but_is_not_hidden(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_check_of_one_run_stops_no_other_and_is_raised(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     new_run(world.at, world.request(run_id="run-2"))
     plan(world.at, "run-2")
@@ -124,7 +122,7 @@ def test_the_deployed_ports_are_those_that_the_settings_name(monkeypatch: pytest
     assert (type(at.ledger), type(at.queue), type(at.store)) == (DynamoLedger, SqsQueue, S3Store)
 
 
-def test_the_zip_functions_import_nothing_that_lambdas_python_has_not() -> None:
+def test_zip_functions_import_only_what_lambdas_python_has() -> None:
     code = f"""if True:
         import json, sys
         sys.path.insert(0, {RUNTIME!r})

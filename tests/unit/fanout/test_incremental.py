@@ -69,7 +69,7 @@ def test_a_run_takes_what_no_earlier_one_of_its_name_has_done(world: World) -> N
         nightly(world, "run-3")
 
 
-def test_runs_of_other_names_and_runs_that_are_not_incremental_take_everything(world: World) -> None:
+def test_only_incremental_runs_of_the_name_skip_objects(world: World) -> None:
     uris = world.put(3)
     nightly(world, "run-1")
     end(world, "run-1")
@@ -89,7 +89,7 @@ def test_a_run_without_a_name_has_its_scripts(world: World) -> None:
     assert plan(world.at, "run-2").skipped == {DONE: len(uris)}
 
 
-def test_what_a_redrive_made_good_is_done(world: World) -> None:
+def test_objects_that_a_redrive_finished_count_as_done(world: World) -> None:
     from sparklet.fanout.checking.redrive import redrive
 
     world.put(4)
@@ -109,7 +109,7 @@ def test_a_preview_can_know_what_was_done(world: World) -> None:
 
 
 @pytest.mark.parametrize("how", ["gone", "cut", "overwritten"])
-def test_what_was_done_is_not_guessed_from_a_damaged_plan(world: World, how: str) -> None:
+def test_a_damaged_plan_is_not_guessed_around(world: World, how: str) -> None:
     world.put(4)
     nightly(world, "run-1")
     end(world, "run-1", 1)
@@ -166,7 +166,7 @@ def test_an_object_is_done_once_all_its_slices_are(world: World, failing: int | 
     assert is_done(world, items[1]) == (failing is None)
 
 
-def test_an_object_whose_last_slices_were_never_planned_is_not_done(world: World) -> None:
+def test_an_object_with_unplanned_slices_is_not_done(world: World) -> None:
     items = sliced(world, cut_off=True)
     succeed(world, 0, 1, 2, 3)
     assert is_done(world, items[0])
@@ -176,7 +176,7 @@ def test_an_object_whose_last_slices_were_never_planned_is_not_done(world: World
 # --- one at a time ---
 
 
-def test_a_run_of_the_name_that_is_open_is_named_and_nothing_is_written(world: World) -> None:
+def test_an_open_run_of_the_name_is_named_and_nothing_written(world: World) -> None:
     world.put(1)
     nightly(world, "run-1")
     before = world.keys("s3://sparklet/")
@@ -198,9 +198,7 @@ def entered(world: World, run_id: str, created_s: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("created", [(10.0, 20.0), (20.0, 10.0)], ids=["in order", "with clocks that differ"])
-def test_of_two_that_start_at_once_one_goes_on_and_the_other_ends_with_nothing_planned(
-    world: World, created: tuple[float, float]
-) -> None:
+def test_the_second_of_two_concurrent_runs_plans_nothing(world: World, created: tuple[float, float]) -> None:
     uris = world.put(3)
     entered(world, "run-1", created[0])
     entered(world, "run-2", created[1])
@@ -220,7 +218,7 @@ def test_of_two_that_start_at_once_one_goes_on_and_the_other_ends_with_nothing_p
     assert nightly(world, "run-3") == [f"{SOURCE}9"]
 
 
-def test_of_eight_that_start_at_once_exactly_one_goes_on(world: World) -> None:
+def test_exactly_one_of_eight_concurrent_runs_proceeds(world: World) -> None:
     world.put(3)
     ids = [f"run-{n}" for n in range(8)]
     for run_id in ids:
@@ -242,7 +240,7 @@ def test_of_eight_that_start_at_once_exactly_one_goes_on(world: World) -> None:
     assert {state for state, went_on in zip(states, started, strict=True) if not went_on} == {RunState.FAILED}
 
 
-def test_a_turn_is_kept_by_a_planner_that_begins_again(world: World) -> None:
+def test_a_resuming_planner_keeps_its_run_lock(world: World) -> None:
     world.put(3)
     entered(world, "run-1")
     take_run_lock(world.at, world.ledger.runs.get("run-1"))
@@ -251,7 +249,7 @@ def test_a_turn_is_kept_by_a_planner_that_begins_again(world: World) -> None:
     assert len(world.keys("s3://sparklet/runs/_locks/nightly/")) == 1
 
 
-def test_names_with_any_character_have_turns_of_their_own(world: World) -> None:
+def test_names_with_any_character_have_run_locks_of_their_own(world: World) -> None:
     world.put(2)
     for number, name in enumerate(["a/b", "a", "ü%2F", "..", "a b"]):
         new_run(world.at, world.request(run_id=f"run-{number}", name=name, options=OPTIONS))
@@ -261,7 +259,7 @@ def test_names_with_any_character_have_turns_of_their_own(world: World) -> None:
 # --- digests ---
 
 
-def test_digests_tell_names_apart_by_all_their_parts() -> None:
+def test_digests_depend_on_every_part_of_a_name() -> None:
     with Digests() as met:
         assert met.add("ab", "c") and not met.add("ab", "c")
         assert not met.has("a", "bc") and not met.has("abc") and not met.has("ab")
@@ -269,7 +267,7 @@ def test_digests_tell_names_apart_by_all_their_parts() -> None:
         assert not met.has("ab", "c")
 
 
-def test_digests_that_the_cache_cannot_hold_go_to_a_file_that_is_gone_already(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digests_beyond_the_cache_go_to_an_unlinked_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparklet.fanout.inventory.digests.CACHE_KIB", 64)
     names = [f"s3://data/part-{n:08d}.csv" for n in range(20_000)]
 
@@ -280,7 +278,7 @@ def test_digests_that_the_cache_cannot_hold_go_to_a_file_that_is_gone_already(mo
         assert not any(met.add(name) for name in names)
 
 
-def test_a_full_disk_is_told_with_its_remedy() -> None:
+def test_a_full_disk_is_reported_with_its_remedy() -> None:
     with Digests() as met:
         met._file.execute("COMMIT")
         met._file.execute("PRAGMA max_page_count = 3")

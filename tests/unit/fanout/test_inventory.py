@@ -23,7 +23,7 @@ def uris(inventory: Inventory, position: Position | None = None) -> list[str]:
     return [found.item.uri for found in inventory.objects(position or Position())]
 
 
-def test_inputs_come_in_the_order_given_and_keys_in_the_order_of_s3() -> None:
+def test_inputs_keep_their_order_and_keys_that_of_s3() -> None:
     store = store_of("s3://b/z/1", "s3://b/a/2", "s3://b/a/10", "s3://b/single.csv")
 
     found = uris(Inventory(store, ("s3://b/z/", "s3://b/single.csv", "s3://b/a/")))
@@ -47,7 +47,7 @@ def test_a_listing_goes_on_behind_any_object(cut: int) -> None:
     assert list(inventory.objects(position)) == whole[cut:]
 
 
-def test_folder_markers_are_left_out_and_counted_but_nothing_else_is_silently() -> None:
+def test_folder_markers_are_skipped_and_counted() -> None:
     store = store_of("s3://b/a/", "s3://b/a/x/", "s3://b/a/_SUCCESS", "s3://b/a/.hidden", "s3://b/a/x/1.csv")
     store.put("s3://b/a/empty.csv", b"")
     store.put("s3://b/a/y/", b"data under a name like a folder's")
@@ -85,7 +85,7 @@ def test_odd_keys_are_taken_literally() -> None:
 # --- resolving ---
 
 
-def test_a_name_without_slash_is_the_object_if_there_is_one_else_the_folder() -> None:
+def test_a_name_without_slash_is_the_object_or_else_the_folder() -> None:
     store = store_of("s3://b/a", "s3://b/a/1", "s3://b/c/1")
     assert resolve_inputs(store, ["s3://b/a", "s3://b/c"]) == ("s3://b/a", "s3://b/c/")
 
@@ -104,7 +104,7 @@ def test_inputs_that_overlap_are_refused(given_inputs: tuple[str, str]) -> None:
         resolve_inputs(store, given_inputs)
 
 
-def test_folders_whose_names_begin_alike_do_not_overlap() -> None:
+def test_folders_with_a_common_beginning_do_not_overlap() -> None:
     store = store_of("s3://b/a/1", "s3://b/ab/1", "s3://b/a.csv")
     assert len(resolve_inputs(store, ["s3://b/a/", "s3://b/ab/", "s3://b/a.csv"])) == 3
 
@@ -121,7 +121,7 @@ def test_folders_whose_names_begin_alike_do_not_overlap() -> None:
         (["s3://b/a/1x"], "is empty"),
     ],
 )
-def test_an_input_that_is_none_is_named(given_inputs: list[str], message: str) -> None:
+def test_an_invalid_input_is_named(given_inputs: list[str], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         resolve_inputs(store_of("s3://b/a/1", "s3://b/a/1xy"), given_inputs)
 
@@ -142,7 +142,7 @@ def versioned() -> MemoryObjectStore:
     return store
 
 
-def test_every_version_is_an_object_and_delete_markers_are_counted() -> None:
+def test_every_version_is_planned_and_delete_markers_counted() -> None:
     store = versioned()
     inventory = Inventory(store, ("s3://b/a/",), RunOptions(all_versions=True))
 
@@ -166,7 +166,7 @@ def test_a_listing_of_versions_goes_on_behind_any_of_them(given_input: str) -> N
         assert (again.item, again.position) == (each.item, each.position)
 
 
-def test_an_object_with_slices_left_comes_again_whole_whatever_it_is_by_now() -> None:
+def test_an_object_with_open_slices_is_planned_again_whole() -> None:
     store = store_of("s3://b/a/1", "s3://b/a/2")
     store.archive("s3://b/a/1")
     inventory = Inventory(store, ("s3://b/a/",), RunOptions(modified_since_s=1e12))
@@ -182,7 +182,7 @@ def test_a_single_object_that_vanished_is_counted() -> None:
     assert inventory.skipped == {MISSING: 1}
 
 
-def test_what_was_not_modified_since_is_left_out() -> None:
+def test_unmodified_objects_are_skipped() -> None:
     clock = FakeClock()
     store = MemoryObjectStore(clock)
     store.put("s3://b/a/old", b"1")

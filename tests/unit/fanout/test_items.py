@@ -233,7 +233,7 @@ def test_a_list_that_changed_stops_a_plan() -> None:
         plan(world.at, run.run_id)
 
 
-def test_the_same_items_again_are_the_same_run_and_objects_are_not() -> None:
+def test_the_same_items_are_the_same_run_unlike_objects() -> None:
     world = World()
     uri = world.put(1)[0]
     run = new_run(world.at, request(world, of([uri])))

@@ -31,7 +31,7 @@ def named(world: World) -> list[tuple[str, str]]:
     return [(line["uri"].removeprefix(SOURCE), line["reason"]) for line in lines]
 
 
-def test_what_is_left_out_is_named_beside_the_part_that_it_lies_before(world: World) -> None:
+def test_skipped_objects_are_named_beside_their_part(world: World) -> None:
     world.put(6)
     for key in ("00000x", "00003x", "00003y/", "zz"):
         world.store.put(f"{SOURCE}{key}", b"")
@@ -67,7 +67,7 @@ def test_a_run_that_leaves_nothing_out_has_no_such_file(world: World) -> None:
     assert world.keys(f"{PLAN}skipped-") == []
 
 
-def test_of_very_many_the_first_are_named_and_the_others_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_skipped_objects_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparklet.fanout.planning.left_out.MAX_LINES", 2)
     monkeypatch.setattr("sparklet.fanout.planning.left_out.IN_MEMORY_BYTES", 100)
     with closing(LeftOut()) as left_out:

@@ -76,11 +76,11 @@ def csv_of(*rows: list[str]) -> bytes:
     ],
     ids=["no header", "header", "header by case", "bucket, key", "by name", "a column", "a number", "number, header"],
 )
-def test_csv_columns_are_found_by_name_position_or_as_asked(rows: list[list[str]], path: str) -> None:
+def test_csv_columns_are_found_by_name_position_or_option(rows: list[list[str]], path: str) -> None:
     assert uris(csv_of(*rows), "csv", path) == URIS
 
 
-def test_csv_says_what_it_knows_of_an_object() -> None:
+def test_a_csv_list_may_carry_version_size_etag_and_time() -> None:
     body = csv_of(
         ["bucket", "key", "version_id", "size", "ETag", "last-modified", "storage_class"],
         ["data", "a", "v1", "12", '"abc"', "2013-01-31T12:00:00Z", "STANDARD"],
@@ -184,18 +184,18 @@ LONG = "k" * 1025
         ("parquet", "", "PAR1 but not really", "it cannot be read as parquet"),
     ],
 )
-def test_a_malformed_row_is_told_with_list_row_and_remedy(form: str, path: str, body: str, message: str) -> None:
+def test_a_malformed_row_is_refused_with_list_row_and_remedy(form: str, path: str, body: str, message: str) -> None:
     with pytest.raises(PlanError, match=message) as caught:
         read(body.encode(), form, path)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
-def test_text_that_is_not_utf_8_is_told() -> None:
+def test_text_that_is_not_utf_8_is_refused() -> None:
     with pytest.raises(PlanError, match=r"the list s3://lists/l.*: it is not UTF-8"):
         read(b"s3://data/a\ns3://data/\xff", "lines")
 
 
-def test_half_a_zipped_list_is_told() -> None:
+def test_a_truncated_zipped_list_is_refused() -> None:
     body = gzip.compress(("\n".join(URIS) * 100).encode())
     with pytest.raises(PlanError, match="cannot be unzipped"):
         read(body[: len(body) // 2], "lines", name="s3://lists/l.gz")
@@ -207,7 +207,7 @@ def test_a_document_too_large_for_memory_is_refused(monkeypatch: pytest.MonkeyPa
         uris(json.dumps(URIS).encode(), "json")
 
 
-def test_without_pyarrow_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(PlanError, match=r"pip install pyarrow, or give the list as CSV or JSON Lines"):
         uris(b"PAR1", "parquet")
@@ -225,11 +225,11 @@ def test_without_pyarrow_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         ("files.txt", "lines"),
     ],
 )
-def test_the_name_says_the_format(name: str, form: str) -> None:
+def test_the_format_follows_from_the_name(name: str, form: str) -> None:
     assert list_format(name) == form
 
 
-def test_a_name_that_does_not_say_the_format_is_refused() -> None:
+def test_a_name_without_a_known_format_is_refused() -> None:
     with pytest.raises(
         PlanError, match=r"list s3://b/files does not say its format; say it: --list-format lines \| csv"
     ):
@@ -257,9 +257,7 @@ def test_nothing_of_a_list_stays_on_disk(tmp_path: Path, monkeypatch: pytest.Mon
     path=st.sampled_from(["", "x", "x.y", "[*]", "1", "uri"]),
     zipped=st.booleans(),
 )
-def test_whatever_a_list_holds_it_is_read_or_refused_in_a_short_line(
-    form: str, body: bytes, path: str, zipped: bool
-) -> None:
+def test_any_list_is_read_or_refused_in_a_short_line(form: str, body: bytes, path: str, zipped: bool) -> None:
     store = MemoryObjectStore()
     source = ListSource("s3://lists/l.gz" if zipped else "s3://lists/l", form, path)
     store.put(source.uri, body)

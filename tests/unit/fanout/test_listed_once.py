@@ -50,7 +50,7 @@ def test_a_planner_request_lists_its_input_once(world: World, store: CountingSto
     assert (answer["objects"], store.listed) == (7, 7)
 
 
-def test_what_changes_between_look_and_plan_is_planned_as_it_was_seen(world: World, store: CountingStore) -> None:
+def test_input_changes_after_the_look_do_not_change_the_plan(world: World, store: CountingStore) -> None:
     uris = world.put(4)
     with world.at.listing_once() as at:
         new_run(at, world.request())

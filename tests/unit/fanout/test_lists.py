@@ -37,13 +37,13 @@ def names(inventory: Inventory, position: Position = Position()) -> list[str]:  
     return [each.item.uri.removeprefix("s3://data/") for each in inventory.objects(position)]
 
 
-def test_listed_objects_come_after_the_inputs_in_the_order_of_the_lists() -> None:
+def test_listed_objects_follow_the_inputs_in_list_order() -> None:
     store = store_with("z", "in/1", "in/2", "a", "b")
     lists = [reader(store, "data/z", "data/a"), reader(store, "data/b", name="s3://lists/2.jsonl")]
     assert names(Inventory(store, ("s3://data/in/",), lists=lists)) == ["in/1", "in/2", "z", "a", "b"]
 
 
-def test_what_a_list_does_not_say_is_asked_for() -> None:
+def test_facts_missing_from_a_list_are_requested() -> None:
     store = store_with("a", "b")
     told = {"uri": "s3://data/b", "size": 99, "etag": '"mine"'}
     found = [each.item for each in Inventory(store, (), lists=[reader(store, "data/a", told)]).objects()]
@@ -53,7 +53,7 @@ def test_what_a_list_does_not_say_is_asked_for() -> None:
     ]
 
 
-def test_an_object_named_twice_is_planned_once_wherever_it_was_named() -> None:
+def test_an_object_named_twice_is_planned_once() -> None:
     store = store_with("in/1", "a", "b")
     lists = [reader(store, "data/a", "data/in/1", "data/a", "data/b"), reader(store, "data/b", name="s3://lists/2")]
     lists[1] = ListReader(ListSource("s3://lists/2", "jsonl"), store)
@@ -80,7 +80,7 @@ def test_versions_that_a_list_names_are_objects_of_their_own() -> None:
     assert inventory.skipped == {DUPLICATE: 1, MISSING: 1}
 
 
-def test_every_listed_object_is_planned_or_counted_with_its_reason() -> None:
+def test_every_listed_object_is_planned_or_counted() -> None:
     store = store_with("a", "empty0", "cold", "not.csv")
     store.put("s3://data/folder/", b"")
     store.archive("s3://data/cold")
@@ -102,7 +102,7 @@ def test_an_object_that_may_not_be_read_stops_planning_by_name() -> None:
         list(Inventory(store, (), lists=[reader(store, "data/secret")]).objects())
 
 
-def test_time_is_asked_for_where_it_decides() -> None:
+def test_times_are_requested_only_where_they_decide() -> None:
     clock = FakeClock()
     store = MemoryObjectStore(clock)
     store.put("s3://data/old", b"1")
@@ -175,7 +175,7 @@ def test_a_run_over_a_list_is_planned_like_any_other(world: World) -> None:
     assert (seen.shards, seen.objects, seen.skipped) == (run.shard_count, 7, run.skipped)
 
 
-def test_a_list_from_a_file_or_standard_input_is_stored_with_the_run(world: World) -> None:
+def test_a_list_from_a_file_or_stdin_is_stored_with_the_run(world: World) -> None:
     uris = world.put(3)
     body = "\n".join(uris).encode()
     request = world.request(inputs=(), lists=(ListRequest("-", body),))
@@ -192,7 +192,7 @@ def test_a_list_from_a_file_or_standard_input_is_stored_with_the_run(world: Worl
     assert preview(request.options, (), world.store, request.lists).objects == 3
 
 
-def test_a_list_that_changed_after_the_run_was_entered_is_refused(world: World) -> None:
+def test_a_list_changed_after_the_runs_entry_is_refused(world: World) -> None:
     uris = world.put(3)
     request = world.request(inputs=(), lists=(listed(world, *uris),))
     new_run(world.at, request)
@@ -224,7 +224,7 @@ def test_a_list_that_changed_after_the_run_was_entered_is_refused(world: World) 
     ],
 )
 @pytest.mark.parametrize("archived", ["refuse", "skip"])
-def test_a_list_that_cannot_be_planned_is_refused_before_the_run_is_entered(
+def test_an_invalid_list_is_refused_before_the_run_is_entered(
     world: World, lists: tuple[ListRequest, ...], error: type[Exception], message: str, archived: str
 ) -> None:
     world.put(1)
@@ -234,7 +234,7 @@ def test_a_list_that_cannot_be_planned_is_refused_before_the_run_is_entered(
     assert list(world.ledger.runs.list()) == []
 
 
-def test_archived_objects_are_refused_with_their_number_and_the_first_names(world: World) -> None:
+def test_archived_objects_are_refused_with_count_and_examples(world: World) -> None:
     uris = world.put(9)
     for uri in uris[2:7]:
         world.store.archive(uri)
@@ -252,7 +252,7 @@ def test_archived_objects_are_refused_with_their_number_and_the_first_names(worl
     assert run.skipped == {ARCHIVED: 5}
 
 
-def test_an_object_archived_while_planning_is_left_out_and_counted(world: World) -> None:
+def test_an_object_archived_during_planning_is_skipped(world: World) -> None:
     uris = world.put(4)
     new_run(world.at, world.request())
     world.store.archive(uris[2])
@@ -270,7 +270,7 @@ def test_a_bucket_of_another_region_is_refused_unless_allowed(world: World, by: 
     assert new_run(world.at, world.request(**more, options=RunOptions(other_region=True))).run_id == "run-1"
 
 
-def test_input_is_read_with_the_access_that_was_asked_for_and_nothing_else_is(world: World) -> None:
+def test_inputs_alone_are_read_with_the_requested_access(world: World) -> None:
     from dataclasses import replace
 
     theirs = MemoryObjectStore(world.clock)

@@ -63,7 +63,7 @@ def test_a_link_in_a_circle_is_refused(tmp_path: Path) -> None:
         list(local_files(folder))
 
 
-def test_a_link_to_nothing_or_to_itself_is_refused_unless_excluded(tmp_path: Path) -> None:
+def test_a_broken_or_circular_link_is_refused_unless_excluded(tmp_path: Path) -> None:
     folder = make(tmp_path, "1")
     (folder / "broken").symlink_to("gone")
     (folder / "itself").symlink_to("itself")
@@ -74,7 +74,7 @@ def test_a_link_to_nothing_or_to_itself_is_refused_unless_excluded(tmp_path: Pat
         list(local_files(folder, exclude=["broken"]))
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(PlanError, match=r"pipe is neither file nor folder; leave it out with --exclude 'pipe'"):
         list(local_files(tmp_path))

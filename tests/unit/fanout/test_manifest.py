@@ -133,7 +133,7 @@ def test_files_of_an_earlier_end_are_removed(world: World) -> None:
     assert len(world.keys(world.at.run_uri("run-1", "PENDING_"))) == 1
 
 
-def test_a_summary_adds_up_what_shards_say(world: World) -> None:
+def test_a_summary_adds_up_the_shards_results(world: World) -> None:
     run = world.run(4)
     world.clock.advance(60)
     world.work(lambda n: ShardResult(rows=5) if n < 2 else ShardResult())
@@ -151,7 +151,7 @@ def test_a_run_without_reports_has_unknown_rows_not_zero(world: World) -> None:
     assert summarize(run, world.ledger.shards).rows is None
 
 
-def test_causes_are_counted_with_an_example_and_do_not_grow_without_bound() -> None:
+def test_causes_are_counted_with_an_example_and_bounded() -> None:
     tally = Summary("r", RunState.FAILED, 0, 0.0, 0.0)
     for number in range(2 * MAX_CAUSES):
         name = "Common" if number % 2 else f"Rare{number}"

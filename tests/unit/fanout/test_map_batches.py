@@ -54,9 +54,7 @@ def test_a_batch_is_every_pending_shard_in_order(world: World) -> None:
     ("shards", "batch", "how"),
     [(1, 0, "inline"), (INLINE_MOST, 1, "inline"), (INLINE_MOST + 1, 0, "map"), (1, 2, "map")],
 )
-def test_few_shards_are_answered_themselves_but_only_in_the_first_batches(
-    world: World, shards: int, batch: int, how: str
-) -> None:
+def test_few_shards_are_inlined_in_the_first_map_batches_only(world: World, shards: int, batch: int, how: str) -> None:
     world.run(shards)
     answer = world.step("batch", batch=batch)
     assert (answer["how"], answer["count"], answer["batch"]) == (how, shards, batch + 1)
@@ -74,7 +72,7 @@ def test_a_run_ends_by_batches_alone(world: World) -> None:
     assert world.json("manifest.json")["ItemCounts"]["Succeeded"] == 3
 
 
-def test_a_shard_whose_worker_was_killed_is_in_a_later_batch_and_has_no_message(world: World) -> None:
+def test_a_killed_workers_shard_is_in_a_later_map_batch(world: World) -> None:
     world.run(2)
     killed, done = world.handed_out(world.step("batch", batch=0))
     world.claim_ref(killed)
@@ -98,7 +96,7 @@ def test_a_shard_that_was_released_is_in_the_next_batch_at_once(world: World) ->
     assert world.shards()[0].requeues == 0
 
 
-def test_what_nobody_claims_is_handed_out_ever_more_seldom_and_has_failed_in_the_end(world: World) -> None:
+def test_unclaimed_shards_are_handed_out_less_and_less_and_fail(world: World) -> None:
     world.run(2)
     handed_out_s, batch = [], itertools.count()
     answer: Any = {"ended": False}
@@ -115,7 +113,7 @@ def test_what_nobody_claims_is_handed_out_ever_more_seldom_and_has_failed_in_the
     assert answer["state"] == "FAILED"
 
 
-def test_what_is_throttled_while_others_are_done_is_handed_out_until_it_is_done(world: World) -> None:
+def test_throttled_shards_are_handed_out_until_done(world: World) -> None:
     """One shard of the run is done in each batch: slow, but no reason to give the others up."""
     world.run(20)
     claimed, batches = 0, itertools.count()
@@ -190,7 +188,7 @@ def test_two_executions_do_not_overwrite_each_others_batches(world: World) -> No
     assert [ref.shard for ref in world.handed_out(other)] == [1]
 
 
-def test_a_redriven_generation_begins_anew_and_hands_out_failed_shards_only(world: World) -> None:
+def test_a_redriven_generation_hands_out_failed_shards_only(world: World) -> None:
     world.run(3)
     world.children(world.handed_out(world.step("batch", batch=0)), lambda n: BROKEN if n == 1 else ShardResult())
     assert world.step("check")["state"] == "FAILED"
@@ -249,9 +247,7 @@ def test_a_redrive_that_was_cut_short_goes_on(world: World) -> None:
         redrive(world.at, "run-1")
 
 
-def test_an_index_that_shows_nothing_pending_is_believed_for_one_turn_only(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_index_is_believed_for_one_loop_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(2)
     with monkeypatch.context() as lagging:
         lagging.setattr(world.ledger.shards, "glance", lambda run_id: Counts(running=2))
@@ -274,7 +270,7 @@ def test_memory_does_not_grow_with_a_batch(world: World, monkeypatch: pytest.Mon
     assert peaks[1] < peaks[0] + 100_000
 
 
-def test_a_full_disk_is_told_with_its_remedy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_with_its_remedy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     run = world.run(1)
 
     def full(run_id: str, state: ShardState) -> list[ShardRecord]:

@@ -17,7 +17,7 @@ from tests.unit.fanout.world import BUCKET, SCRIPT, SOURCE, World
 CHECK, NEXT = "s3://data/jobs/check.py", "s3://data/jobs/next.py"
 
 
-def test_a_run_holds_what_was_asked_for(world: World) -> None:
+def test_a_run_holds_what_was_requested(world: World) -> None:
     world.put(3)
     options = RunOptions(max_objects=7)
 
@@ -100,7 +100,7 @@ def test_a_syntax_error_is_found_before_anything_runs(world: World) -> None:
         new_run(world.at, world.request())
 
 
-def test_a_null_byte_and_a_bad_encoding_are_refused_and_a_doubtful_escape_is_not(world: World) -> None:
+def test_null_bytes_and_bad_encodings_are_refused(world: World) -> None:
     world.put(1)
     for body in (b"x = 1\0", b"# coding: nonsense\nx = 1\n"):
         world.store.put(SCRIPT, body)
@@ -191,7 +191,7 @@ def test_other_follow_ups_make_another_request(world: World, changes: dict[str, 
         new_run(world.at, replace(asked, **changes))
 
 
-def test_a_follow_ups_script_is_compiled_before_anything_is_written(world: World) -> None:
+def test_a_follow_up_script_is_compiled_before_any_write(world: World) -> None:
     world.put(1)
     world.store.put(CHECK, b"def f(:\n")
 
@@ -201,7 +201,7 @@ def test_a_follow_ups_script_is_compiled_before_anything_is_written(world: World
     assert world.keys(world.at.runs_uri) == []
 
 
-def test_two_that_start_the_same_run_at_once_both_get_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_starts_of_one_run_both_get_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put(1)
     first = new_run(world.at, world.request())
 

@@ -53,7 +53,7 @@ def notices_of_runs() -> list[Notice]:
     return ear.told
 
 
-def test_notices_of_runs_are_what_the_schema_says() -> None:
+def test_notices_of_runs_match_the_schema() -> None:
     told = [valid(notice) for notice in notices_of_runs()]
 
     assert {each["state"] for each in told} == {"SUCCEEDED", "SUCCEEDED_WITH_FAILURES", "FAILED", "CANCELLED"}
@@ -61,7 +61,7 @@ def test_notices_of_runs_are_what_the_schema_says() -> None:
     assert any(each["run"]["next_run_id"] for each in told) and any(each["run"]["causes"] for each in told)
 
 
-def test_notices_of_tasks_are_what_the_schema_says() -> None:
+def test_notices_of_tasks_match_the_schema() -> None:
     running = TaskRecord("t-1").claimed("a", 1.5, 60.0, "log")
     for ended in (
         running.succeeded(ShardResult(1, 2, ("s3://x/y",), answer=({"k": "é"},)), 2.5),
@@ -72,7 +72,7 @@ def test_notices_of_tasks_are_what_the_schema_says() -> None:
         valid(Notice.of_task(ended))
 
 
-def test_notices_of_executions_are_what_the_schema_says() -> None:
+def test_notices_of_executions_match_the_schema() -> None:
     cause = "x" * 40_000
     valid(Notice.of_execution("e-1", "LoopMachine", "Plan", "States.TaskFailed", cause, "run-1", "s3://b/runs/run-1/x"))
     document = valid(Notice.of_execution("e-2", "LoopMachine", "Plan", "States.Timeout", ""))
@@ -96,7 +96,7 @@ def test_notices_of_executions_are_what_the_schema_says() -> None:
         {"run": {"counts": {}}},
     ],
 )
-def test_what_is_no_notice_is_refused(change: dict[str, Any]) -> None:
+def test_anything_but_a_notice_is_refused(change: dict[str, Any]) -> None:
     document = valid(notices_of_runs()[0])
     for key, value in change.items():
         document[key] = {**document[key], **value} if isinstance(value, dict) else value
@@ -104,7 +104,7 @@ def test_what_is_no_notice_is_refused(change: dict[str, Any]) -> None:
         jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
 
 
-def test_every_field_of_the_schema_is_one_that_notices_have_and_the_other_way_round() -> None:
+def test_the_schema_and_the_notices_have_the_same_fields() -> None:
     run = valid(notices_of_runs()[0])["run"]
     task = valid(Notice.of_task(TaskRecord("t").failed(Failure("E", "w"), 1.0)))["task"]
     execution = valid(Notice.of_execution("e", "m", "w", "E", "c"))["execution"]
@@ -125,7 +125,7 @@ def examples() -> list[Any]:
     return [json.loads(block) for block in blocks]
 
 
-def test_the_guides_examples_are_notices_and_its_patterns_name_what_notices_have() -> None:
+def test_the_guides_examples_and_patterns_match_notices() -> None:
     notices = [each for each in examples() if "version" in each]
     (by_attributes, pattern) = (each for each in examples() if "version" not in each)
 

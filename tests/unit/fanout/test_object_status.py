@@ -10,7 +10,7 @@ from sparklet.model import Failure, InputObject, PartRecord, Position, Shard, Sh
 from tests.unit.fanout.world import SOURCE, World
 
 
-def test_every_object_finds_its_shard_and_where_that_stands(world: World) -> None:
+def test_every_objects_shard_and_its_status_are_found(world: World) -> None:
     uris = world.put(7) + world.put(3, folder="s3://data/also/") + ["s3://data/one.csv"]
     world.store.put("s3://data/one.csv", b"1")
     inputs = (SOURCE, "s3://data/one.csv", "s3://data/also/")

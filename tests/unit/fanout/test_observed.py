@@ -24,7 +24,7 @@ def seen(*shards: ShardRecord) -> Observation:
     return observe(RUN, shards, NOW_S)
 
 
-def test_the_pace_now_is_that_of_the_last_minute_and_the_end_follows_from_it() -> None:
+def test_the_pace_is_the_last_minutes_and_gives_the_end() -> None:
     # from 9,400 on: 10 in the first 60 s, nothing for long, 30 in the last minute; 60 are open
     early = [shard(n, ShardState.SUCCEEDED, 9_400, 1 + n) for n in range(10)]
     late = [shard(10 + n, ShardState.SUCCEEDED, 9_980, 1 + n / 2) for n in range(30)]
@@ -35,7 +35,7 @@ def test_the_pace_now_is_that_of_the_last_minute_and_the_end_follows_from_it() -
     assert (pace.now, pace.average, pace.remaining_s or 0) == (30.0, 40 / 600 * 60, 120.0)
 
 
-def test_slow_shards_are_judged_over_as_long_as_three_take() -> None:
+def test_slow_shards_are_found_over_the_time_three_need() -> None:
     # 10 minutes a shard: in the last minute none has ended, in the last half hour three have
     ended = [shard(n, ShardState.SUCCEEDED, 10_000 - 3_000 + 790 * n, 600) for n in range(4)]
 
@@ -45,12 +45,12 @@ def test_slow_shards_are_judged_over_as_long_as_three_take() -> None:
     assert pace.remaining_s == pytest.approx(600)
 
 
-def test_where_nothing_ended_lately_the_average_tells_the_end() -> None:
+def test_without_recent_results_the_average_gives_the_end() -> None:
     pace = seen(shard(0, ShardState.SUCCEEDED, 9_000, 10), shard(1, ShardState.RUNNING, 9_010)).pace
     assert (pace.now, pace.average, pace.remaining_s or 0) == pytest.approx((0.0, 60 / 1000, 1000.0))
 
 
-def test_no_end_is_told_before_the_first_and_after_the_last_shard() -> None:
+def test_no_end_is_shown_before_the_first_or_after_the_last() -> None:
     assert seen(shard(0, ShardState.RUNNING, 9_900)).pace.remaining_s is None
     over = seen(shard(0, ShardState.SUCCEEDED, 9_000, 30), shard(1, ShardState.FAILED, attempts=0)).pace
     assert (over.now, over.average, over.remaining_s) == (0.0, 2.0, None)
@@ -67,7 +67,7 @@ def test_the_slowest_of_all_and_those_longest_at_work_are_named() -> None:
     assert found.longest[0].log_stream == "log-200"
 
 
-def test_seconds_of_attempts_that_are_not_known_are_taken_for_average_ones() -> None:
+def test_unknown_attempt_times_count_as_average_ones() -> None:
     # two ended in 10 and 30 s, the second at its third attempt; one has run for 20 s: 60 s known of 5 attempts' worth
     found = seen(
         shard(0, ShardState.SUCCEEDED, 9_000, 10),
@@ -106,7 +106,7 @@ def test_a_shards_time_is_that_of_the_newest_run_of_the_name() -> None:
     assert larger.seconds == pytest.approx(2 + 10 * 2) and "MiB a shard" in larger.origin
 
 
-def test_without_such_a_run_it_is_assumed_and_said_so() -> None:
+def test_without_such_a_run_the_time_is_marked_as_assumed() -> None:
     world = World()
     world.run(1)  # of the name, but nothing has succeeded
 

@@ -68,7 +68,7 @@ def test_a_folder_of_nightly_increments_holds_all_nights(world: World) -> None:
     assert rows(world) == ["0a", "0b", "1a", "1b", "2a", "2b"]
 
 
-def test_folders_of_runs_lie_as_deep_as_those_of_earlier_versions(world: World) -> None:
+def test_run_folders_are_as_deep_as_in_earlier_versions(world: World) -> None:
     """Spark refuses folders of mixed depths, and partition columns of different names."""
     world.put(1)
     run = enter(world, "run-1")
@@ -77,7 +77,7 @@ def test_folders_of_runs_lie_as_deep_as_those_of_earlier_versions(world: World) 
     assert "/" not in run.shard_output(0).removeprefix(OUT)
 
 
-def test_a_plain_run_into_a_folder_that_holds_something_is_refused(world: World) -> None:
+def test_a_plain_run_into_a_used_folder_is_refused(world: World) -> None:
     world.put(1)
     world.store.put(f"{OUT}shard=000000/part-0.parquet", b"of an earlier version")
 
@@ -96,7 +96,7 @@ def test_a_folder_that_a_console_made_is_empty(world: World) -> None:
     assert work(world, enter(world, "run-1")) is RunState.SUCCEEDED
 
 
-def test_the_same_command_again_is_the_same_run_though_it_has_written_by_now(world: World) -> None:
+def test_a_repeated_command_is_the_same_run_despite_its_output(world: World) -> None:
     world.put(1)
     work(world, enter(world, "run-1"))
 
@@ -124,9 +124,7 @@ def test_a_run_that_overwrites_leaves_nothing_but_its_own(world: World) -> None:
 
 
 @pytest.mark.parametrize("after_effect", [False, True])
-def test_a_planner_that_dies_while_it_replaces_goes_on_and_deletes_nothing_of_its_own(
-    world: World, after_effect: bool
-) -> None:
+def test_a_planner_killed_while_replacing_keeps_its_own_output(world: World, after_effect: bool) -> None:
     world.put(2)
     work(world, enter(world, "run-1"))
     world.clock.advance(60)
@@ -196,7 +194,7 @@ def test_a_run_that_was_replaced_is_not_redriven(world: World) -> None:
         redrive(world.at, "run-1")
 
 
-def test_a_night_whose_failures_a_later_night_took_over_is_not_redriven(world: World) -> None:
+def test_a_run_whose_failures_a_later_one_took_is_not_redriven(world: World) -> None:
     for run in nights(world, 2):
         work(world, run, *([1] if run.run_id == "nightly-0" else []))
     assert rows(world) == ["0a", "0b", "1a", "1b"]
@@ -205,7 +203,7 @@ def test_a_night_whose_failures_a_later_night_took_over_is_not_redriven(world: W
         redrive(world.at, "nightly-0")
 
 
-def test_a_night_is_not_redriven_while_a_later_one_is_about_to_be_planned(world: World) -> None:
+def test_a_run_is_not_redriven_before_a_later_one_is_planned(world: World) -> None:
     for run in nights(world, 1):
         work(world, run, 0)
     options = RunOptions(max_objects=1, incremental=True)
@@ -244,7 +242,7 @@ def _with_next(request: RunRequest) -> RunRequest:
     return replace(request, next=NEXT, next_output=NEXT_OUTPUT)
 
 
-def test_the_next_run_of_a_redrive_waits_for_the_earlier_one_and_replaces_it(world: World) -> None:
+def test_a_redrives_next_run_replaces_the_earlier_one(world: World) -> None:
     run = start(world, check="", options={"tolerated_failure_count": 1})
     for number in range(3):
         world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"rows")
@@ -289,7 +287,7 @@ def test_the_id_of_a_cleaned_run_is_never_used_again(world: World) -> None:
     assert rows(world) == ["00000.csv"], "output is never touched"
 
 
-def test_a_slow_clean_takes_nothing_from_a_run_that_was_redriven_since(world: World) -> None:
+def test_a_slow_clean_spares_a_run_that_was_redriven(world: World) -> None:
     run = start(world, check="", options={"tolerated_failure_count": 1})
     world.work(all_but(1))
     world.check()

@@ -69,7 +69,7 @@ def test_pending_shards_without_messages_are_found_and_counted(world: World) -> 
     assert "20 of 29 PENDING shards have no message" in found.found
 
 
-def test_a_message_that_lies_with_the_dead_letters_is_not_missing(world: World) -> None:
+def test_a_message_in_the_dead_letter_queue_is_not_missing(world: World) -> None:
     world.run(30)
     world.letters.send(entry.body for entry in world.queue._entries.values())
     world.queue._entries.clear()
@@ -126,7 +126,7 @@ def test_runs_of_a_map_and_cancelled_ones_are_owed_no_messages(world: World) -> 
 # --- what lasts ---
 
 
-def test_only_what_was_there_several_checks_in_a_row_is_told() -> None:
+def test_only_lasting_differences_are_reported() -> None:
     watch = Watch()
     here, there = Difference(Kind.NO_MESSAGE, "queue", "3"), Difference(Kind.MANIFEST, "run-1", "x")
 
@@ -147,12 +147,12 @@ def ended(world: World, do: Callable[[int], ShardResult | Failure] = lambda _: S
     assert world.check().run.state.ended
 
 
-def test_a_manifest_that_says_what_the_ledger_says_is_no_difference(world: World) -> None:
+def test_a_manifest_equal_to_the_ledger_is_no_difference(world: World) -> None:
     ended(world, lambda n: Failure("X", "y", retryable=False) if n == 2 else ShardResult(rows=1))
     assert glance(world) == []
 
 
-def test_a_manifest_of_other_counts_is_found_until_the_run_is_long_ago(world: World) -> None:
+def test_a_manifest_with_other_counts_is_found_for_a_while(world: World) -> None:
     ended(world)
     uri = f"s3://{BUCKET}/runs/run-1/manifest.json"
     document = json.loads(world.store.get(uri))
@@ -172,7 +172,7 @@ def test_a_manifest_of_other_counts_is_found_until_the_run_is_long_ago(world: Wo
     assert Kind.MANIFEST in kinds(list(verify(world.at, "run-1")))
 
 
-def test_shards_that_wrote_rows_and_have_no_output_are_found_on_demand(world: World) -> None:
+def test_missing_output_of_shards_with_rows_is_found_on_demand(world: World) -> None:
     def results(number: int) -> ShardResult:
         elsewhere = ("s3://data/elsewhere/7/",) if number == 3 else ()
         return ShardResult(rows=0 if number == 1 else 5, outputs=elsewhere)
@@ -217,7 +217,7 @@ def measured(world: World, watch: Watch) -> dict[str, Any]:
     return {name: value for name, value in check_emf(line).items() if name in METRICS}
 
 
-def test_the_checker_measures_what_stands_and_what_it_did(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_checker_measures_open_work_and_its_own_actions(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     watch = Watch()
     world.run(4, max_attempts=1)
     first = world.receive()
@@ -269,7 +269,7 @@ def test_a_check_does_not_depend_on_the_comparison(
     assert "the queue does not answer" in capsys.readouterr().out
 
 
-def test_a_cancelled_runs_shards_are_given_up_and_not_counted_as_failed(world: World) -> None:
+def test_cancelled_shards_are_not_counted_as_failed(world: World) -> None:
     world.run(3)
     world.ledger.runs.cancel("run-1")
 

@@ -65,7 +65,7 @@ def test_packing_again_from_a_shards_end_gives_the_same_shards(
     assert shards[:kept] + shards_of(rest, limits(target, most), kept) == shards
 
 
-def test_a_shard_says_how_far_planning_has_come_with_it() -> None:
+def test_a_shard_records_how_far_planning_has_come() -> None:
     packed = list(pack_shards(found([5] * 5), limits(100, 2)))
 
     assert [p.position.after for p in packed] == ["1", "3", "4"]
@@ -99,7 +99,7 @@ def test_others_weigh_what_they_store(name: str) -> None:
     assert InputObject(f"s3://b/{name}", 11).weighed_bytes(4.0) == 11
 
 
-def test_packing_counts_weighed_bytes_and_shards_hold_stored_ones() -> None:
+def test_packing_counts_weights_and_shards_hold_stored_bytes() -> None:
     shards = shards_of(found([10, 10, 10, 60], "s3://b/{}.csv.gz"), limits(100, 10))
 
     assert [len(shard.objects) for shard in shards] == [2, 1, 1]

@@ -45,7 +45,7 @@ def steps(*values: float) -> Callable[[], float]:
 # --- planning ---
 
 
-def test_a_request_becomes_a_sealed_run_whose_messages_are_sent(world: World) -> None:
+def test_a_request_becomes_a_sealed_run_with_messages(world: World) -> None:
     world.put(3)
 
     answer = ask(world, request(max_objects=1))
@@ -73,7 +73,7 @@ def test_the_same_request_again_changes_nothing(world: World) -> None:
     assert len(world.queue.receive(10)) == 3
 
 
-def test_what_there_was_no_time_for_is_planned_by_the_next_calls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_plan_is_continued_by_the_next_calls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     # GIVEN five parts, and time for two of them: each takes 40 s of the 120
     monkeypatch.setattr(plan_requests, "PART_SHARDS", 1)
     world.put(5)
@@ -87,9 +87,7 @@ def test_what_there_was_no_time_for_is_planned_by_the_next_calls(world: World, m
     assert [record.number for record in world.shards()] == [0, 1, 2, 3, 4]
 
 
-def test_a_planner_stops_while_a_part_twice_as_long_as_the_longest_still_fits(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_planner_stops_while_a_twice_as_long_part_still_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_requests, "PART_SHARDS", 1)
     world.put(9)
 
@@ -98,7 +96,7 @@ def test_a_planner_stops_while_a_part_twice_as_long_as_the_longest_still_fits(
     assert answer["shards"] == 4
 
 
-def test_of_a_run_with_a_rate_no_part_takes_longer_to_send_than_a_minute(world: World) -> None:
+def test_parts_of_a_paced_run_take_at_most_a_minute_to_send(world: World) -> None:
     world.put(9)
 
     ask(world, request(max_objects=1, rate=0.1))
@@ -116,9 +114,7 @@ def test_a_run_without_an_id_is_found_again_by_lambdas_own_retry(world: World) -
     assert first["run_id"].startswith("daily-")
 
 
-def test_two_planners_at_once_are_told_so_and_a_cancelled_run_is_only_answered(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_planner_is_refused_and_a_cancelled_run_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put(1)
 
     def conflict(*_: Any, **__: Any) -> None:
@@ -132,7 +128,7 @@ def test_two_planners_at_once_are_told_so_and_a_cancelled_run_is_only_answered(
     assert ask(world, {"run_id": "run-1"})["sealed"] is False
 
 
-def test_of_one_key_and_name_there_is_one_run(world: World) -> None:
+def test_one_key_and_name_are_one_run(world: World) -> None:
     world.put(1)
     event = request(run_id=None, idempotency_key="2026-11-20")
 
@@ -311,7 +307,7 @@ def test_another_request_of_the_same_id_is_refused(world: World) -> None:
         ask(world, request(args=["--other"]))
 
 
-def test_a_shard_is_held_to_what_the_workers_take_on_unless_a_size_is_named(world: World) -> None:
+def test_shards_are_limited_to_the_workers_size_by_default(world: World) -> None:
     world.put(1, size_bytes=4 * MIB)
     small = PlannerSettings(SETTINGS.script_prefixes, worker_memory_mb=9, worker_scratch_bytes=512 * MIB)
 
@@ -356,7 +352,7 @@ def test_the_object_of_an_event_is_the_runs_input() -> None:
     assert request.inputs == ('s3://data/incoming/a "b".csv',)
 
 
-def test_the_same_event_again_is_the_same_run_and_another_version_another() -> None:
+def test_a_repeated_event_is_the_same_run_unlike_a_new_version() -> None:
     again, later = (run_request(of_event(object_created(**told)), "x") for told in ({}, {"sequencer": "1"}))
 
     assert run_request(of_event(), "y").idempotency_key == again.idempotency_key != later.idempotency_key
@@ -383,7 +379,7 @@ def test_an_event_that_is_no_request_is_refused(change: dict[str, Any], says: st
         run_request(of_event(**change), "x")
 
 
-def test_a_run_that_is_asked_for_again_and_again_has_an_output_of_its_own(world: World) -> None:
+def test_a_repeatedly_requested_run_has_outputs_of_its_own(world: World) -> None:
     world.put(1)
     asked = {"script": SCRIPT, "inputs": [SOURCE], "output": "s3://data/out/{run_id}/", "idempotency_key": "monday"}
 
@@ -393,6 +389,6 @@ def test_a_run_that_is_asked_for_again_and_again_has_an_output_of_its_own(world:
     assert new_run(world.at, run_request(asked, "y")) == run
 
 
-def test_no_event_says_what_a_script_finds_in_its_environment(world: World) -> None:
+def test_no_event_sets_a_scripts_environment(world: World) -> None:
     with pytest.raises(EventError, match="env"):
         ask(world, request(env={"output_path": "s3://elsewhere/"}))

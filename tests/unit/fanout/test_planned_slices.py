@@ -47,7 +47,7 @@ def test_large_objects_are_cut_into_shards_of_their_own(world: World) -> None:
     assert told[-1].whole == {}
 
 
-def test_what_could_not_be_cut_is_told(world: World) -> None:
+def test_objects_that_could_not_be_cut_are_reported(world: World) -> None:
     world.store.put(f"{SOURCE}a.csv.gz", b"x" * 50)
     world.store.put(f"{SOURCE}b.csv", b"x" * 50)
     new_run(world.at, world.request(options=RunOptions(split="csv", target_bytes=12)))

@@ -56,7 +56,7 @@ def test_a_part_is_a_checkpoint(world: World) -> None:
     assert first.dispatched and second.dispatched
 
 
-def test_progress_is_told_after_each_part(world: World) -> None:
+def test_progress_is_reported_after_each_part(world: World) -> None:
     world.put(5)
     world.store.put(f"{SOURCE}marker/", b"")
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))
@@ -85,9 +85,7 @@ def test_an_unknown_run_cannot_be_planned(world: World) -> None:
         plan(world.at, "run-9")
 
 
-def test_no_message_is_sent_before_its_shard_is_in_the_ledger_and_its_part_is_sealed(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_messages_are_sent_only_for_sealed_and_entered_shards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put(7)
     new_run(world.at, world.request())
     send = world.queue.send
@@ -104,7 +102,7 @@ def test_no_message_is_sent_before_its_shard_is_in_the_ledger_and_its_part_is_se
     assert len(world.queue) == 4
 
 
-def test_a_prefix_that_changes_during_planning_changes_no_planned_shard(world: World) -> None:
+def test_input_changes_during_planning_change_no_planned_shard(world: World) -> None:
     world.put(6)
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))
 
@@ -121,7 +119,7 @@ def test_a_prefix_that_changes_during_planning_changes_no_planned_shard(world: W
     assert run.shard_count == 7
 
 
-def test_an_input_that_vanished_after_the_start_plans_nothing_and_fails_at_the_first_check(world: World) -> None:
+def test_a_vanished_input_fails_the_run_at_the_first_check(world: World) -> None:
     uris = world.put(2)
     new_run(world.at, world.request())
     for uri in uris:
@@ -130,7 +128,7 @@ def test_an_input_that_vanished_after_the_start_plans_nothing_and_fails_at_the_f
     assert world.check().run.state is RunState.FAILED
 
 
-def test_of_two_planners_the_second_stops_and_nothing_is_doubled(world: World) -> None:
+def test_the_second_of_two_planners_stops_and_doubles_nothing(world: World) -> None:
     uris = world.put(10)
     new_run(world.at, world.request(options=RunOptions(max_objects=1)))
 

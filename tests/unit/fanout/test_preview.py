@@ -50,7 +50,7 @@ def test_local_paths_that_overlap_are_refused(world: World, tmp_path: Path) -> N
     ("inputs", "message"),
     [([], "no input was given"), ([SOURCE], "nothing to plan; left out: 2 "), (["./gone"], "is not there")],
 )
-def test_a_preview_of_nothing_says_so(world: World, inputs: list[str], message: str) -> None:
+def test_an_empty_preview_is_reported(world: World, inputs: list[str], message: str) -> None:
     world.put(2)
     with pytest.raises(PlanError, match=message):
         preview(RunOptions(include=("*.json",)), inputs, world.store)

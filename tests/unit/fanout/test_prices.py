@@ -38,7 +38,7 @@ def test_every_figure_is_used_and_every_one_used_is_there() -> None:
     assert used == set(load_prices().figures)
 
 
-def test_a_file_of_ones_own_corrects_only_what_it_names(tmp_path: Path) -> None:
+def test_a_custom_price_file_changes_only_what_it_names(tmp_path: Path) -> None:
     usual, corrected = load_prices(), load_prices(own(tmp_path, OWN))
 
     assert corrected["prices.transition"] == 0.00003 and corrected.corrected == ("prices.transition",)
@@ -64,11 +64,11 @@ def test_a_file_of_ones_own_corrects_only_what_it_names(tmp_path: Path) -> None:
         (OWN.replace("prices.transition", "assumptions.planned_a_s").replace("0.00003", "0"), "is 0; it must be above"),
     ],
 )
-def test_what_is_wrong_in_it_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+def test_a_wrong_price_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         load_prices(own(tmp_path, text))
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_price_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="No such file"):
         load_prices(tmp_path / "none.toml")

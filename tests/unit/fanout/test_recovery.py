@@ -29,13 +29,13 @@ def kept(world: World) -> list[str]:
     return world.keys(f"s3://{BUCKET}/dead-letters/")
 
 
-def test_a_letter_about_an_ended_shard_is_dropped(world: World) -> None:
+def test_a_dead_letter_of_an_ended_shard_is_dropped(world: World) -> None:
     owner, record = claimed(world)
     world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
     assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
 
 
-def test_a_letter_of_an_older_generation_is_dropped(world: World) -> None:
+def test_a_dead_letter_of_an_older_generation_is_dropped(world: World) -> None:
     owner, record = claimed(world)
     world.ledger.attempts.fail("run-1", 0, owner, Failure("X", "y"))
     world.ledger.attempts.redrive("run-1", 0, 1)
@@ -43,13 +43,13 @@ def test_a_letter_of_an_older_generation_is_dropped(world: World) -> None:
     assert world.shards()[0].state is ShardState.PENDING
 
 
-def test_a_letter_about_a_shard_under_a_live_lease_is_dropped(world: World) -> None:
+def test_a_dead_letter_of_a_leased_shard_is_dropped(world: World) -> None:
     _, record = claimed(world)
     assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
     assert world.shards()[0].state is ShardState.RUNNING
 
 
-def test_a_shard_that_nobody_claimed_gets_three_more_messages_then_fails(world: World) -> None:
+def test_an_unclaimed_shard_gets_three_messages_then_fails(world: World) -> None:
     run = world.run(1)
     ref = world.shards()[0].ref
     world.queue._entries.clear()
@@ -64,7 +64,7 @@ def test_a_shard_that_nobody_claimed_gets_three_more_messages_then_fails(world: 
     assert run.shard_count == 1
 
 
-def test_a_shard_with_an_attempt_left_gets_it_and_fails_with_its_last_cause_if_no_worker_takes_it(world: World) -> None:
+def test_a_shard_with_an_attempt_left_gets_it_before_it_fails(world: World) -> None:
     owner, record = claimed(world, max_attempts=2)
     world.ledger.attempts.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
 
@@ -92,7 +92,7 @@ def test_a_lease_that_is_over_lapses_first(
     assert (record.state, record.error_class) == (state, "LeaseExpired")
 
 
-def test_what_the_checker_sent_again_does_not_use_up_what_a_letter_may(world: World) -> None:
+def test_the_checkers_resends_do_not_use_up_redeliveries(world: World) -> None:
     world.run(1)
     for _ in range(5):
         assert world.ledger.attempts.count_requeue(world.shards()[0])
@@ -106,9 +106,7 @@ def test_what_the_checker_sent_again_does_not_use_up_what_a_letter_may(world: Wo
     ("sent_before_s", "fate"),
     [(600.0, Disposition.DROPPED), (0.5, Disposition.SENT_AGAIN), (-5.0, Disposition.SENT_AGAIN)],
 )
-def test_of_two_letters_of_a_shard_only_that_of_the_newest_message_counts(
-    world: World, sent_before_s: float, fate: Disposition
-) -> None:
+def test_only_the_newest_dead_letter_of_a_shard_counts(world: World, sent_before_s: float, fate: Disposition) -> None:
     """GIVEN a letter that was sent again, THEN the same letter delivered twice uses up nothing."""
     world.run(1)
     ref = world.shards()[0].ref
@@ -121,7 +119,7 @@ def test_of_two_letters_of_a_shard_only_that_of_the_newest_message_counts(
     assert world.shards()[0].unrun == (1 if fate is Disposition.DROPPED else 2)
 
 
-def test_an_older_letter_of_a_shard_that_was_attempted_since_is_not_dropped(world: World) -> None:
+def test_an_old_dead_letter_of_an_attempted_shard_is_kept(world: World) -> None:
     """Its message was given back after the attempt, and is all that the shard has."""
     owner, record = claimed(world)
     world.clock.advance(50)
@@ -132,7 +130,7 @@ def test_an_older_letter_of_a_shard_that_was_attempted_since_is_not_dropped(worl
     assert consume(world.at, replace(letter(record.ref), sent_s=sent_s)) is Disposition.SENT_AGAIN
 
 
-def test_a_cancelled_run_sends_no_letters_shard_again(world: World) -> None:
+def test_a_cancelled_runs_dead_letters_are_not_resent(world: World) -> None:
     world.run(1)
     (record,) = world.shards()
     world.queue._entries.clear()
@@ -143,7 +141,7 @@ def test_a_cancelled_run_sends_no_letters_shard_again(world: World) -> None:
     assert world.check().run.state is RunState.CANCELLED
 
 
-def test_a_map_sends_no_letters_shard_again(world: World) -> None:
+def test_a_map_runs_dead_letters_are_not_resent(world: World) -> None:
     world.run(1)
     (record,) = world.shards()
     world.queue._entries.clear()
@@ -155,7 +153,7 @@ def test_a_map_sends_no_letters_shard_again(world: World) -> None:
     assert world.shards()[0].state is ShardState.PENDING
 
 
-def test_thousands_of_letters_of_a_storm_are_each_sent_again_once_and_counted(world: World) -> None:
+def test_thousands_of_dead_letters_are_each_resent_once(world: World) -> None:
     """Visibility over, nobody ran: every message of a run dies at once."""
     world.run(2_000)
     refs = [record.ref for record in world.shards()]
@@ -183,7 +181,7 @@ def test_thousands_of_letters_of_a_storm_are_each_sent_again_once_and_counted(wo
         ShardRef("run-1", 77, 0, "part", 0, 1).to_body(),
     ],
 )
-def test_a_letter_that_nobody_understands_is_kept(world: World, body: str) -> None:
+def test_an_unknown_dead_letter_is_kept(world: World, body: str) -> None:
     world.run(1)
 
     assert consume(world.at, letter(body)) is Disposition.KEPT
@@ -215,14 +213,14 @@ def test_a_shard_that_moves_on_meanwhile_is_read_again(world: World, monkeypatch
     assert consume(world.at, letter(stale.ref)) is Disposition.DROPPED
 
 
-def test_a_shard_that_never_stands_still_sends_the_letter_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_letter_of_an_ever_changing_shard_returns(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     monkeypatch.setattr(world.ledger.attempts, "count_requeue", lambda record, unrun: None)
     with pytest.raises(LedgerError, match="changed 5 times"):
         consume(world.at, letter(world.shards()[0].ref))
 
 
-def test_a_queue_that_is_down_sends_the_letter_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_letter_returns_while_the_queue_is_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
 
     def down(bodies: object, delay_s: int = 0) -> int:

@@ -96,16 +96,14 @@ def test_a_run_may_be_redriven_while_it_runs(world: World) -> None:
         (list(range(50, 75)), r"59 \(unknown\) and 15 more"),
     ],
 )
-def test_shards_that_cannot_be_redriven_are_named_and_nothing_is_done(
-    world: World, shards: list[int], message: str
-) -> None:
+def test_shards_that_cannot_be_redriven_are_named_and_kept(world: World, shards: list[int], message: str) -> None:
     ended_with(world, 1)
     with pytest.raises(PlanError, match=message):
         redrive(world.at, "run-1", shards)
     assert world.ledger.runs.get("run-1").generation == 0
 
 
-def test_a_run_without_failures_or_without_a_plan_is_not_redriven(world: World) -> None:
+def test_a_run_without_failures_or_a_plan_is_not_redriven(world: World) -> None:
     world.run(2)
     with pytest.raises(PlanError, match="has no FAILED shard"):
         redrive(world.at, "run-1")
@@ -131,9 +129,7 @@ def test_a_redrive_that_died_before_its_messages_is_continued(world: World) -> N
     assert world.work() == 1
 
 
-def test_a_run_that_a_checker_ended_between_generation_and_first_shard_is_opened_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_redriven_run_ended_by_a_stale_checker_is_reopened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ended_with(world, 1, 2)
     start = world.ledger.runs.start_generation
 

@@ -80,7 +80,7 @@ def test_what_other_attempts_answered_does_not_count() -> None:
     assert lines(world) == expected(0, 1)
 
 
-def test_the_answer_of_the_winner_counts_whoever_publishes() -> None:
+def test_the_winners_answer_counts_whoever_publishes_it() -> None:
     world = World()
     world.run(1)
     ref = world.shards()[0].ref

@@ -30,7 +30,7 @@ def inventory(store: MemoryObjectStore, **options: Any) -> Inventory:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_inventory_names_its_objects_with_all_that_planning_needs(form: str) -> None:
+def test_an_inventory_gives_all_that_planning_needs(form: str) -> None:
     store = NoHeads()
     rows = [inventory_row(key, n + 1) for n, key in enumerate(KEYS)]
     write_inventory(store, form, [rows[:5], [], rows[5:]])
@@ -68,7 +68,7 @@ def test_versions_and_delete_markers_are_told_apart(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_markers_empty_and_old_objects_are_left_out_by_what_the_inventory_says(form: str) -> None:
+def test_markers_and_empty_or_old_objects_are_skipped(form: str) -> None:
     store = NoHeads()
     old = inventory_row("old", LastModifiedDate=datetime(2020, 1, 1, tzinfo=UTC))
     write_inventory(store, form, [[inventory_row("folder/", 0), inventory_row("empty", 0), old, inventory_row("new")]])
@@ -78,7 +78,7 @@ def test_markers_empty_and_old_objects_are_left_out_by_what_the_inventory_says(f
     assert found.skipped == {FOLDER_MARKER: 1, EMPTY: 1, OLDER: 1}
 
 
-def test_an_archived_object_is_looked_at_since_it_may_have_been_restored() -> None:
+def test_an_archived_object_is_checked_for_its_restoration() -> None:
     store = MemoryObjectStore()
     rows = [inventory_row("cold", StorageClass="GLACIER"), inventory_row("back", StorageClass="DEEP_ARCHIVE")]
     tier = [inventory_row("tier", StorageClass="INTELLIGENT_TIERING", IntelligentTieringAccessTier="ARCHIVE")]
@@ -96,7 +96,7 @@ def test_an_archived_object_is_looked_at_since_it_may_have_been_restored() -> No
     assert found.archived_names == ["s3://data/cold", "s3://data/tier"]
 
 
-def test_an_inventory_without_sizes_is_completed_from_the_objects() -> None:
+def test_missing_sizes_are_requested_from_the_objects() -> None:
     store = MemoryObjectStore()
     store.put("s3://data/a b", b"12345")
     write_inventory(store, "CSV", [[inventory_row("a b")]], "Bucket, Key")
@@ -114,7 +114,7 @@ def test_a_data_file_that_was_changed_is_refused(form: str) -> None:
         list(inventory(store).objects())
 
 
-def test_a_data_file_that_is_gone_is_told() -> None:
+def test_a_missing_data_file_is_reported() -> None:
     store = NoHeads()
     write_inventory(store, "CSV", [[inventory_row("a")]])
     store.delete("s3://lists/inv/data/daily/data/0.csv.gz")
@@ -151,14 +151,14 @@ def test_a_manifest_must_match_its_checksum_and_have_one() -> None:
         ),
     ],
 )
-def test_what_is_no_manifest_is_told(manifest: Any, message: str) -> None:
+def test_an_invalid_manifest_is_refused(manifest: Any, message: str) -> None:
     store = NoHeads()
     write_manifest(store, MANIFEST, manifest)
     with pytest.raises(PlanError, match=message):
         list(inventory(store).objects())
 
 
-def test_a_row_that_does_not_fit_the_schema_is_told() -> None:
+def test_a_row_outside_the_schema_is_refused() -> None:
     store = NoHeads()
     write_inventory(store, "CSV", [[inventory_row("a")]])
     manifest = {

@@ -39,7 +39,7 @@ def test_a_run_is_left_alone_once_its_manifest_was_found_right(world: World) -> 
     assert handle_check(world.at) == {"runs": {}}
 
 
-def test_a_run_whose_manifest_is_wrong_is_looked_at_for_an_hour(world: World) -> None:
+def test_a_run_with_a_wrong_manifest_is_checked_for_an_hour(world: World) -> None:
     world.run(1)
     world.work()
     handle_check(world.at)
@@ -53,7 +53,7 @@ def test_a_run_whose_manifest_is_wrong_is_looked_at_for_an_hour(world: World) ->
     assert unsettled(world) == set()
 
 
-def test_a_run_of_which_nobody_could_be_told_is_looked_at_for_a_day(world: World) -> None:
+def test_a_run_with_an_unsent_notice_is_checked_for_a_day(world: World) -> None:
     ear = MemoryNotifier()
     ear.down = True
     at = replace(world.at, notifier=ear)
@@ -70,7 +70,7 @@ def test_a_run_of_which_nobody_could_be_told_is_looked_at_for_a_day(world: World
     assert unsettled(world) == set()
 
 
-def test_many_runs_that_end_at_once_are_settled_by_several_checks(world: World) -> None:
+def test_many_ended_runs_are_finalized_over_several_checks(world: World) -> None:
     for number in range(MAX_FINALIZED + 3):
         entered(world, f"run-{number}")
     world.work()
@@ -98,7 +98,7 @@ def test_a_redriven_run_is_checked_again(world: World) -> None:
 
 
 @pytest.mark.parametrize("after_effect", [False, True])
-def test_wherever_a_check_dies_every_run_ends_and_is_told_and_settled(after_effect: bool) -> None:
+def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bool) -> None:
     """Of a run that goes on, one that was lost, one that nobody was told of, and two that an older Sparklet entered."""
     for at_call in range(1, 400):
         world, ear = World(), MemoryNotifier()
@@ -131,9 +131,7 @@ def test_wherever_a_check_dies_every_run_ends_and_is_told_and_settled(after_effe
     pytest.fail("the check makes more calls than were tried")
 
 
-def test_all_shards_of_a_run_that_waits_are_read_ever_more_seldom(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_waiting_runs_shards_are_read_ever_less_often(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run behind another has no shard RUNNING and many that wait: that is no reason to read it once a minute."""
     passes, read = [], world.ledger.shards.list
 

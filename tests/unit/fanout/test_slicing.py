@@ -54,7 +54,7 @@ def parts(body: bytes, items: list[InputObject]) -> list[bytes]:
 
 @settings(deadline=None)
 @given(body=TEXTS, target=st.integers(1, 120))
-def test_the_slices_of_lines_are_the_whole_and_each_is_whole_lines(body: bytes, target: int) -> None:
+def test_slices_are_whole_lines_and_add_up_to_the_whole(body: bytes, target: int) -> None:
     items, _ = cut(body, "lines", target)
 
     pieces = parts(body, items)
@@ -89,7 +89,7 @@ def test_it_holds_wherever_the_windows_end(body: bytes, target: int, window: int
 
 @settings(deadline=None)
 @given(header=st.sampled_from([b"a,b\n", b"\xef\xbb\xbfa,b\r\n", b'"a","b,""c"""\n', b"\n \r\na\n"]), body=TEXTS)
-def test_a_csvs_header_is_in_no_slice_and_told_to_each(header: bytes, body: bytes) -> None:
+def test_a_csv_header_is_in_no_slice_and_given_to_each(header: bytes, body: bytes) -> None:
     items, told = cut(header + body, "csv", 20)
 
     if told:
@@ -106,7 +106,7 @@ def test_a_header_is_found_beyond_the_first_window(monkeypatch: pytest.MonkeyPat
     assert [item.slice.header_bytes for item in items if item.slice] == [14, 14]
 
 
-def test_the_first_slice_holds_no_more_than_the_target_with_its_header() -> None:
+def test_the_first_slice_with_its_header_fits_the_target() -> None:
     items, _ = cut(b"12345678\n" + b"abc\n" * 10, "csv", 20)
     assert [item.size_bytes for item in items] == [17, 16, 16]
 
@@ -134,7 +134,7 @@ WHOLE = {
 
 @pytest.mark.parametrize("what", WHOLE)
 @pytest.mark.parametrize("split", ["lines", "csv"])
-def test_what_cannot_be_cut_is_planned_whole_and_told_why(what: str, split: str) -> None:
+def test_an_uncuttable_object_is_planned_whole_with_a_reason(what: str, split: str) -> None:
     items, told = cut(WHOLE[what], split, 16)
     assert [item.slice for item in items] == [None]
     assert len(told) == 1
@@ -187,7 +187,7 @@ def fails(store: MemoryObjectStore, error: ObjectStoreError) -> None:
 
 
 @pytest.mark.parametrize("error", [ObjectNotFoundError("gone"), ObjectForbiddenError("no")])
-def test_what_has_vanished_or_may_not_be_read_is_planned_whole_for_its_shard_to_say_so(error: ObjectStoreError) -> None:
+def test_an_unreadable_object_is_planned_whole_for_its_shard(error: ObjectStoreError) -> None:
     store, told = MemoryObjectStore(), list[str]()
     found = put(store, b"x\n" * 40)
     fails(store, error)
@@ -226,9 +226,7 @@ def test_an_object_is_cut_as_it_is_now_not_as_it_was_listed(listed: str) -> None
 
 @settings(deadline=None)
 @given(body=TEXTS, target=st.integers(1, 60), data=st.data())
-def test_a_planner_that_begins_again_within_an_object_gives_the_same_slices(
-    body: bytes, target: int, data: st.DataObject
-) -> None:
+def test_a_resuming_planner_cuts_the_same_slices(body: bytes, target: int, data: st.DataObject) -> None:
     store, options = MemoryObjectStore(), RunOptions(split="lines", target_bytes=target)
     listing = [put(store, body, f"s3://data/{name}.jsonl") for name in "abc"]
     whole = list(slice_objects(store, listing, options))

@@ -51,7 +51,7 @@ def listened(world: World, listener: Listener) -> Deployment:
 # --- check ---
 
 
-def test_a_check_says_how_the_run_stands_until_it_has_ended(world: World) -> None:
+def test_a_check_reports_a_runs_status_until_it_has_ended(world: World) -> None:
     world.run(2)
     refs = world.handed_out(world.step("batch", batch=0))
     world.claim_ref(refs[0])
@@ -132,7 +132,7 @@ def test_a_run_by_the_queue_is_not_handed_out_twice(world: World) -> None:
         ({"tolerated_failure_percentage": 90.0, "tolerated_failure_count": 4}, 2, 2),
     ],
 )
-def test_a_batch_says_how_many_more_failures_the_run_puts_up_with(
+def test_a_map_batch_has_the_number_of_tolerated_failures(
     world: World, options: dict[str, float], failed: int, left: int
 ) -> None:
     world.run(10, **options)
@@ -144,7 +144,7 @@ def test_a_batch_says_how_many_more_failures_the_run_puts_up_with(
 # --- give_up ---
 
 
-def test_what_is_pending_is_given_up_once_too_many_have_failed(world: World) -> None:
+def test_pending_shards_are_given_up_after_too_many_failures(world: World) -> None:
     world.run(5, tolerated_failure_count=1)
     refs = world.handed_out(world.step("batch", batch=0))
     world.children(refs[:2], lambda _: BROKEN)
@@ -160,7 +160,7 @@ def test_what_is_pending_is_given_up_once_too_many_have_failed(world: World) -> 
 
 
 @pytest.mark.parametrize("options", [{}, {"tolerated_failure_count": 2}, {"tolerated_failure_percentage": 40.0}])
-def test_nothing_is_given_up_that_the_run_still_puts_up_with(world: World, options: dict[str, float]) -> None:
+def test_nothing_is_given_up_within_the_tolerance(world: World, options: dict[str, float]) -> None:
     """Step Functions counts children that were killed or aborted as well: the ledger decides."""
     world.run(5, **options)
     world.children(world.handed_out(world.step("batch", batch=0))[:2], lambda _: BROKEN)
@@ -170,9 +170,7 @@ def test_nothing_is_given_up_that_the_run_still_puts_up_with(world: World, optio
 # --- record ---
 
 
-def test_a_failed_execution_is_written_down_and_told_and_its_run_goes_on(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_execution_is_recorded_and_its_run_goes_on(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.run(1)
     listener = Listener()
 
@@ -192,14 +190,12 @@ def test_a_failed_execution_is_written_down_and_told_and_its_run_goes_on(
     assert world.ledger.shards.count("run-1") == Counts(pending=1)
 
 
-def test_an_execution_that_failed_before_it_had_a_run_is_written_down_too(world: World) -> None:
+def test_an_execution_that_failed_before_its_run_is_recorded(world: World) -> None:
     answer = world.step("record", run_id=None, **RECORD)
     assert answer == {"run_id": "", "recorded": "s3://sparklet/executions/run-1-g0.json"}
 
 
-def test_who_cannot_be_told_does_not_keep_it_from_being_written_down(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failing_notifier_does_not_prevent_the_record(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     at = listened(world, Listener(NoticeError("the topic took no notice")))
     assert world.step("record", at, run_id="run-9", **RECORD)["recorded"].endswith(
         "runs/run-9/executions/run-1-g0.json"
@@ -214,7 +210,7 @@ def test_no_name_of_an_execution_leaves_its_folder(world: World) -> None:
         assert folder == "s3://sparklet/runs/run-1/executions" and 5 < len(file) < 130 and not file.startswith(".json")
 
 
-def test_the_longest_cause_is_kept_and_a_notice_has_its_beginning(world: World) -> None:
+def test_the_whole_cause_is_kept_and_a_notice_has_its_beginning(world: World) -> None:
     listener = Listener()
     world.step("record", listened(world, listener), **RECORD | {"cause": "c" * 100_000})
     assert len(world.json("executions/run-1-g0.json")["cause"]) == 32_768
@@ -238,7 +234,7 @@ def test_the_longest_cause_is_kept_and_a_notice_has_its_beginning(world: World) 
         ({"step": "record", "run_id": "run-1/../x"}, "must be a run's id"),
     ],
 )
-def test_a_step_that_is_asked_for_wrongly_says_what_is_wrong(
+def test_a_wrongly_called_step_reports_what_is_wrong(
     world: World, monkeypatch: pytest.MonkeyPatch, event: Any, words: str
 ) -> None:
     monkeypatch.setattr(handlers, "_deployment", lambda: world.at)

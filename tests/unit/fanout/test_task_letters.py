@@ -69,9 +69,7 @@ def test_a_released_task_ends_with_the_cause_of_its_last_attempt(at: Deployment,
     assert ended(tasks)["error"] == {"class": "ValueError", "message": "bad value"}
 
 
-def test_a_task_that_somebody_still_has_is_left_to_them_and_its_letter_comes_back(
-    at: Deployment, tasks: MemoryTaskStore
-) -> None:
+def test_a_held_task_is_kept_and_its_dead_letter_returns(at: Deployment, tasks: MemoryTaskStore) -> None:
     running(at, tasks)
 
     with pytest.raises(LeaseLostError):
@@ -82,7 +80,7 @@ def test_a_task_that_somebody_still_has_is_left_to_them_and_its_letter_comes_bac
     assert ended(tasks)["error"]["class"] == "LeaseExpired"
 
 
-def test_an_ended_task_stays_as_it_is_and_nobody_is_told_again(
+def test_an_ended_task_is_kept_and_not_announced_again(
     at: Deployment, tasks: MemoryTaskStore, notifier: MemoryNotifier
 ) -> None:
     record = running(at, tasks)
@@ -98,7 +96,7 @@ def letter(task_id: Any, message_id: str = "m-1") -> dict[str, Any]:
     return {"messageId": message_id, "body": "{}", "receiptHandle": "r", "messageAttributes": attributes}
 
 
-def test_the_consumer_tells_tasks_from_shards_and_keeps_what_is_neither(at: Deployment, tasks: MemoryTaskStore) -> None:
+def test_the_consumer_tells_tasks_from_shards_and_keeps_others(at: Deployment, tasks: MemoryTaskStore) -> None:
     event = {"Records": [letter("t"), letter("*", "m-2"), letter("no id at all", "m-3")]}
 
     assert handlers.handle_dead_letters(at, event) == {"batchItemFailures": []}
@@ -109,7 +107,7 @@ def test_the_consumer_tells_tasks_from_shards_and_keeps_what_is_neither(at: Depl
     assert kept.uri.endswith("/m-3.json")
 
 
-def test_a_letter_whose_task_is_held_is_reported_to_come_back(at: Deployment, tasks: MemoryTaskStore) -> None:
+def test_a_dead_letter_of_a_held_task_is_reported(at: Deployment, tasks: MemoryTaskStore) -> None:
     running(at, tasks)
 
     answer = handlers.handle_dead_letters(at, {"Records": [letter("t"), letter("u", "m-2")]})
@@ -117,7 +115,7 @@ def test_a_letter_whose_task_is_held_is_reported_to_come_back(at: Deployment, ta
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m-1"}]}
 
 
-def test_a_notice_that_cannot_be_sent_does_not_bring_the_letter_back(
+def test_an_unsent_notice_does_not_return_the_dead_letter(
     at: Deployment, tasks: MemoryTaskStore, notifier: MemoryNotifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
     notifier.down = True

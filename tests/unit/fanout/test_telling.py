@@ -32,7 +32,7 @@ def heard(ear: MemoryNotifier) -> list[tuple[str, str, str]]:
     return [(notice.kind, notice.document["id"], notice.state) for notice in ear.told]
 
 
-def test_a_runs_end_is_told_once_with_its_figures(world: World, at: Deployment, ear: MemoryNotifier) -> None:
+def test_a_runs_end_is_announced_once_with_its_figures(world: World, at: Deployment, ear: MemoryNotifier) -> None:
     world.run(3, tolerated_failure_count=1)
     world.work(all_but(2))
     check(at, "run-1")
@@ -50,7 +50,7 @@ def test_a_runs_end_is_told_once_with_its_figures(world: World, at: Deployment, 
     assert world.ledger.runs.get("run-1").notified_s == world.clock.now_s()
 
 
-def test_a_notice_that_cannot_be_sent_is_told_by_a_later_check_and_holds_nothing_up(
+def test_an_unsent_notice_is_sent_by_a_later_check(
     world: World, at: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run(1)
@@ -68,9 +68,7 @@ def test_a_notice_that_cannot_be_sent_is_told_by_a_later_check_and_holds_nothing
     assert handlers.handle_check(at) == {"runs": {}}
 
 
-def test_a_run_that_a_checker_without_ears_has_ended_is_told_by_one_with_ears(
-    world: World, at: Deployment, ear: MemoryNotifier
-) -> None:
+def test_a_checker_with_a_notifier_announces_anothers_end(world: World, at: Deployment, ear: MemoryNotifier) -> None:
     world.run(1)
     world.work()
     assert world.check().run.state is RunState.SUCCEEDED  # from a command line, say
@@ -81,7 +79,7 @@ def test_a_run_that_a_checker_without_ears_has_ended_is_told_by_one_with_ears(
     assert heard(ear) == [("run", "run-1", "SUCCEEDED")]
 
 
-def test_open_runs_come_before_those_that_only_need_telling(world: World, at: Deployment) -> None:
+def test_open_runs_come_before_unsent_notices(world: World, at: Deployment) -> None:
     world.run(1)
     world.work()
     world.check()
@@ -91,7 +89,7 @@ def test_open_runs_come_before_those_that_only_need_telling(world: World, at: De
     assert [run.run_id for run in due(at, world.ledger.runs.unfinalized())] == ["run-2", "run-1"]
 
 
-def test_what_could_not_be_told_for_a_day_is_told_no_more(world: World, at: Deployment, ear: MemoryNotifier) -> None:
+def test_an_unsent_notice_is_dropped_after_a_day(world: World, at: Deployment, ear: MemoryNotifier) -> None:
     world.run(1)
     world.work()
     world.check()
@@ -102,9 +100,7 @@ def test_what_could_not_be_told_for_a_day_is_told_no_more(world: World, at: Depl
     assert ear.told == []
 
 
-def test_what_cannot_be_told_is_tried_ever_more_seldom_and_told_once_it_can_be(
-    world: World, at: Deployment, ear: MemoryNotifier
-) -> None:
+def test_an_unsent_notice_is_retried_ever_less_often(world: World, at: Deployment, ear: MemoryNotifier) -> None:
     world.run(1)
     world.work()
     ear.down = True
@@ -122,7 +118,7 @@ def test_what_cannot_be_told_is_tried_ever_more_seldom_and_told_once_it_can_be(
     assert world.clock.now_s() - (world.ledger.runs.get("run-1").ended_s or 0) < 600 * 60
 
 
-def test_every_generation_is_told(world: World, at: Deployment, ear: MemoryNotifier) -> None:
+def test_every_generation_is_announced(world: World, at: Deployment, ear: MemoryNotifier) -> None:
     world.run(1)
     world.work(lambda _: BROKEN)
     check(at, "run-1")
@@ -133,7 +129,7 @@ def test_every_generation_is_told(world: World, at: Deployment, ear: MemoryNotif
     assert [(n.state, n.document["generation"]) for n in ear.told] == [("FAILED", 0), ("SUCCEEDED", 1)]
 
 
-def test_a_cancelled_run_is_told(world: World, at: Deployment, ear: MemoryNotifier) -> None:
+def test_a_cancelled_run_is_announced(world: World, at: Deployment, ear: MemoryNotifier) -> None:
     world.run(1)
     cancel(at, "run-1")
     check(at, "run-1")
@@ -141,9 +137,7 @@ def test_a_cancelled_run_is_told(world: World, at: Deployment, ear: MemoryNotifi
     assert heard(ear) == [("run", "run-1", "CANCELLED")]
 
 
-def test_a_failed_check_stands_in_its_runs_notice_and_has_none_of_its_own(
-    world: World, at: Deployment, ear: MemoryNotifier
-) -> None:
+def test_a_failed_check_is_announced_with_its_run(world: World, at: Deployment, ear: MemoryNotifier) -> None:
     start(world)
     world.work()
     check(at, "run-1")
@@ -159,7 +153,7 @@ def test_a_failed_check_stands_in_its_runs_notice_and_has_none_of_its_own(
     assert list(due(at, world.ledger.runs.unfinalized())) == []
 
 
-def test_what_follows_is_named_and_told_of_itself(world: World, at: Deployment, ear: MemoryNotifier) -> None:
+def test_a_next_run_is_named_and_announced_itself(world: World, at: Deployment, ear: MemoryNotifier) -> None:
     start(world, check="")
     world.work()
     check(at, "run-1")
@@ -172,7 +166,7 @@ def test_what_follows_is_named_and_told_of_itself(world: World, at: Deployment, 
     assert heard(ear)[1:] == [("run", "run-1-next-0", "FAILED")]
 
 
-def test_only_what_could_not_be_told_is_logged(capsys: pytest.CaptureFixture[str], world: World) -> None:
+def test_only_unsent_notices_are_logged(capsys: pytest.CaptureFixture[str], world: World) -> None:
     world.run(1)
     log_unnotified(world.check())
     assert capsys.readouterr().out == ""

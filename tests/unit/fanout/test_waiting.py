@@ -59,9 +59,7 @@ def test_three_days_of_any_run_make_less_than_20_000_events(
 
 @settings(max_examples=40, deadline=None)
 @given(shards=st.integers(1, 100_000), batch_s=st.floats(0.5, 30.0), lost=st.floats(0.0, 1.0))
-def test_three_days_of_batches_that_each_lose_a_shard_make_less_than_20_000_events(
-    shards: int, batch_s: float, lost: float
-) -> None:
+def test_three_days_of_map_batches_make_under_20_000_events(shards: int, batch_s: float, lost: float) -> None:
     """Something is PENDING at every moment, and each batch is over as soon as it can be: as bad as it gets."""
     run, now_s, events, batches, last_s = run_of(shards), 0.0, 0, 0, -math.inf
     inline_events = INLINE_MOST * events_of_an_inline_child()
@@ -80,9 +78,7 @@ def test_three_days_of_batches_that_each_lose_a_shard_make_less_than_20_000_even
 
 @settings(max_examples=100, deadline=None)
 @given(shards=st.integers(1, 100_000), takes_s=st.floats(1.0, THREE_DAYS_S), generation=st.integers(1, 2))
-def test_an_end_is_seen_late_by_a_tenth_of_the_runs_time_or_five_minutes_at_most(
-    shards: int, takes_s: float, generation: int
-) -> None:
+def test_an_end_is_noticed_within_a_tenth_or_five_minutes(shards: int, takes_s: float, generation: int) -> None:
     run, now_s = run_of(shards, generations=generation), 0.0
     while now_s < takes_s:
         ended = int(shards * now_s / takes_s)
@@ -103,7 +99,7 @@ def test_the_wait_is_longer_while_the_end_is_far() -> None:
     assert (far, near) == (60, 15)
 
 
-def test_shards_of_earlier_generations_do_not_shorten_the_estimate() -> None:
+def test_earlier_generations_do_not_shorten_the_estimate() -> None:
     counts = Counts(pending=100, succeeded=900)
     assert wait_s(run_of(1000, generations=2), counts, now_s=86_400.0, since_s=86_300.0) == MIN_S
 

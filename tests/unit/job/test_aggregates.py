@@ -14,7 +14,7 @@ KEYS = st.text(max_size=64).filter(lambda text: text.isprintable())
 RECORDS = st.lists(st.tuples(KEYS, st.binary(max_size=300)), max_size=20)
 
 
-def test_what_awss_own_library_made_is_opened() -> None:
+def test_aggregates_of_awss_own_library_are_opened() -> None:
     assert user_records(AWS_MADE) == AWS_MADE_OF
 
 
@@ -33,7 +33,7 @@ def test_fields_that_are_not_needed_are_passed_over() -> None:
     assert user_records(sealed(message)) == [("k1", b"data")]
 
 
-def test_a_record_that_is_none_at_all_is_refused() -> None:
+def test_an_invalid_record_is_refused() -> None:
     with pytest.raises(AggregateError, match="does not begin"):
         user_records(b'{"id": 1}')
 
@@ -69,7 +69,7 @@ def test_a_record_too_short_for_a_digest_is_refused(length: int) -> None:
         (b"\x08", "number without an end"),
     ],
 )
-def test_a_message_with_the_right_digest_and_a_wrong_shape_is_refused(message: bytes, why: str) -> None:
+def test_a_valid_digest_with_a_wrong_shape_is_refused(message: bytes, why: str) -> None:
     with pytest.raises(AggregateError, match=why):
         user_records(sealed(message))
 
@@ -80,7 +80,7 @@ def test_no_message_crashes_it(message: bytes) -> None:
         user_records(sealed(message))
 
 
-def test_spark_is_told_what_is_wrong_instead_of_an_error() -> None:
+def test_spark_gets_a_reason_instead_of_an_error() -> None:
     assert opened(None) is None
     assert opened(AWS_MADE) == (None, AWS_MADE_OF)
     assert opened(MAGIC + bytes(16)) == ("the aggregate's digest is wrong", [])

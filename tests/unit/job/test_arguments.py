@@ -23,7 +23,7 @@ def job_of(*argv: str, **env: str) -> Job:
     return Job.from_args(list(argv), env)
 
 
-def test_a_shards_event_says_everything() -> None:
+def test_a_shards_event_holds_all_its_fields() -> None:
     job = job_of("--event", json.dumps(SHARD_EVENT), "--fast", "yes")
 
     assert job.event == SHARD_EVENT
@@ -142,7 +142,7 @@ def test_an_error_quotes_a_huge_event_in_part_only() -> None:
 
 
 @pytest.mark.parametrize("argument", ["--output", "--input"])
-def test_a_run_whose_arguments_would_redirect_every_shard_is_refused(argument: str) -> None:
+def test_arguments_that_redirect_every_shard_are_refused(argument: str) -> None:
     with pytest.raises(EventError, match=f"{argument} says .*elsewhere"):
         job_of("--event", json.dumps(SHARD_EVENT), argument, "elsewhere")
 
@@ -189,7 +189,7 @@ def test_names_of_a_shards_objects_are_no_globs() -> None:
         *("in/../secret/x.csv", "in/..", "a.csv/", "a\nb.csv", "a\x7fb.csv"),
     ],
 )
-def test_an_object_that_spark_would_take_for_another_or_lose_is_refused(event: Any, key: str) -> None:
+def test_names_that_spark_misreads_or_hides_are_refused(event: Any, key: str) -> None:
     if event is SHARD_EVENT:
         event = {**SHARD_EVENT, "inputs": ["s3://b/x.csv", f"s3://b/{key}"]}
     else:
@@ -248,7 +248,7 @@ def test_an_event_that_chose_its_script_is_no_shard() -> None:
     assert (job.run_id, job.shard) == (None, None)
 
 
-def test_in_a_run_no_iceberg_table_is_made_where_it_would_be_moved() -> None:
+def test_no_iceberg_table_is_created_in_a_staged_folder() -> None:
     event: dict[str, Any] = {"output_path": "s3://b/staged/1", "params": {}}
     shard = {"sparklet": {"run": "r", "shard": 1, "attempt": "a", "generation": 0}}
 

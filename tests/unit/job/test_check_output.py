@@ -20,7 +20,7 @@ def figures(rows: int | None = 3, failed: int = 0, silent: int = 0) -> dict[str,
     [figures(3), figures(None), figures(4, failed=1), figures(2, silent=1)],
     ids=["all", "none", "failed", "some"],
 )
-def test_rows_are_compared_where_every_shard_has_succeeded_and_said_so(told: dict[str, Any]) -> None:
+def test_rows_are_compared_if_every_shard_reported_them(told: dict[str, Any]) -> None:
     judge(told, FOUND, 3, ["id"], [])
 
 
@@ -33,7 +33,7 @@ def test_rows_are_compared_where_every_shard_has_succeeded_and_said_so(told: dic
         (figures(), 0, ["id"], ["id", "name"], "1 of 3 rows of s3://b/out/ have the same id, name as another one"),
     ],
 )
-def test_what_is_not_as_expected_is_said(
+def test_unexpected_results_are_reported(
     told: dict[str, Any], least_rows: int, required: list[str], unique: list[str], cause: str
 ) -> None:
     with pytest.raises(ExpectationError, match=cause):

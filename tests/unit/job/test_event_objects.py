@@ -43,7 +43,7 @@ def in_sqs(*bodies: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_notification_of_s3_names_its_object_however_it_was_passed_on(key: str) -> None:
+def test_an_s3_notification_names_its_object_in_any_envelope(key: str) -> None:
     notification, event = json.dumps(s3(key)), json.dumps(eventbridge(key))
     ways = [
         s3(key),
@@ -139,7 +139,7 @@ def test_a_notification_without_an_object_is_refused(change: Any) -> None:
     assert "secret" not in str(error.value)
 
 
-def test_envelopes_within_envelopes_are_opened_to_a_depth_and_no_further() -> None:
+def test_nested_envelopes_are_opened_to_a_limit() -> None:
     text = json.dumps(s3())
     for _ in range(3):
         text = sns_envelope(text)
@@ -168,7 +168,7 @@ def test_names_of_an_events_objects_are_no_globs() -> None:
     assert job_of(s3("data[1]*.csv")).input_list() == [r"s3://my-bucket/data\[1\]\*.csv"]
 
 
-def test_what_an_event_says_itself_goes_before_what_it_is_about() -> None:
+def test_an_events_own_fields_win_over_its_objects() -> None:
     assert job_of({**s3(), "inputs": ["s3://b/x*"]}).input_list() == ["s3://b/x*"]
     assert job_of({**s3(), "input_path": "s3://b/in/"}).inputs == ("s3://b/in/",)
 

@@ -8,7 +8,7 @@ import pytest
 from sparklet.job import EventError, ExpectationError, Job, expect
 
 
-def test_what_holds_is_passed_over_and_what_does_not_is_said() -> None:
+def test_only_failed_expectations_are_reported() -> None:
     expect(True, "3 rows, 3 were expected")
     with pytest.raises(ExpectationError, match="3 rows, 4 were expected"):
         expect(False, "3 rows, 4 were expected")
@@ -24,7 +24,7 @@ def test_figures_are_read_from_the_file_that_the_worker_fetched(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[]", b"{}", b"\xff", b'{"id": 1}'])
-def test_what_are_no_figures_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+def test_invalid_figures_are_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "figures.json"
     if content is not None:
         file.write_bytes(content)
@@ -32,11 +32,11 @@ def test_what_are_no_figures_is_refused_by_name(tmp_path: Path, content: bytes |
         Job.from_args(["--input", str(file)], {}).figures()
 
 
-def test_a_script_that_judges_nothing_is_told_what_figures_are() -> None:
+def test_a_script_without_figures_learns_what_they_are() -> None:
     with pytest.raises(EventError, match="the input of a check script"):
         Job.from_args([], {}).figures()
 
 
-def test_what_lies_elsewhere_needs_the_session() -> None:
+def test_expectations_on_remote_data_need_the_session() -> None:
     with pytest.raises(EventError, match=r"s3://b/_summary-0.json is no file of this machine: pass the session"):
         Job.from_args(["--input", "s3://b/_summary-0.json"], {}).figures()

@@ -31,13 +31,13 @@ def test_a_report_is_a_document_of_three_keys(job: Job, file: Path) -> None:
     assert read(file) == {"rows": 842, "output_bytes": 51200, "outputs": ["s3://b/out/shard=000007", "s3://b/ä"]}
 
 
-def test_what_was_not_said_is_null(job: Job, file: Path) -> None:
+def test_an_unreported_value_is_null(job: Job, file: Path) -> None:
     job.report(outputs=["x"])
 
     assert read(file) == {"rows": None, "output_bytes": None, "outputs": ["x"]}
 
 
-def test_nothing_is_not_the_same_as_not_said(job: Job, file: Path) -> None:
+def test_zero_differs_from_unreported(job: Job, file: Path) -> None:
     job.report(rows=0, output_bytes=0)
 
     assert read(file) == {"rows": 0, "output_bytes": 0, "outputs": []}
@@ -112,7 +112,7 @@ def test_a_negative_count_is_refused_and_changes_nothing(job: Job, file: Path, w
 
 
 @pytest.mark.parametrize("wrong", [{"rows": 1.5}, {"rows": "7"}, {"outputs": "s3://b/one"}])
-def test_what_is_no_count_or_list_is_refused(job: Job, file: Path, wrong: dict) -> None:
+def test_an_invalid_count_or_list_is_refused(job: Job, file: Path, wrong: dict) -> None:
     with pytest.raises(TypeError):
         job.report(**wrong)
 
@@ -122,7 +122,7 @@ def test_what_is_no_count_or_list_is_refused(job: Job, file: Path, wrong: dict) 
 # --- answers and states ---
 
 
-def test_an_answer_and_a_state_stand_beside_the_totals(job: Job, file: Path) -> None:
+def test_answer_and_state_are_beside_the_totals(job: Job, file: Path) -> None:
     job.report(rows=1)
     job.answer({"ä": [1, None]})
     job.keep_state({"n": 2})
@@ -137,7 +137,7 @@ def test_the_last_answer_counts_and_null_is_one(job: Job, file: Path) -> None:
     assert read(file) == {"rows": None, "output_bytes": None, "outputs": [], "answer": None}
 
 
-def test_what_is_changed_afterwards_is_not_in_the_answer(job: Job, file: Path) -> None:
+def test_a_later_change_does_not_reach_the_answer(job: Job, file: Path) -> None:
     document = {"n": 1}
     job.answer(document)
     document["n"] = 2
@@ -156,14 +156,14 @@ def test_an_answer_that_lambda_could_not_return_is_refused(job: Job, file: Path,
     assert not file.exists()
 
 
-def test_the_error_says_how_much_can_be_returned(job: Job) -> None:
+def test_the_error_names_the_largest_answer(job: Job) -> None:
     with pytest.raises(ValueError, match="an answer has 7000002 bytes as JSON and at most 6225920 can be returned"):
         job.answer("x" * 7_000_000)
     with pytest.raises(ValueError, match=r"a window's state has .* at most 1000000"):
         job.keep_state({"x": "y" * 1_000_000})
 
 
-def test_what_is_no_json_is_refused(job: Job, file: Path) -> None:
+def test_values_outside_json_are_refused(job: Job, file: Path) -> None:
     with pytest.raises(TypeError):
         job.answer({1, 2})
     with pytest.raises(TypeError):

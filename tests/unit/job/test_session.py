@@ -80,7 +80,7 @@ def test_s3_is_left_alone_elsewhere(here: Surroundings) -> None:
     assert not [key for key in session_conf(here) if key.startswith("spark.hadoop.fs.")]
 
 
-def test_what_is_given_is_never_changed() -> None:
+def test_given_settings_are_never_changed() -> None:
     ours = session_conf(Surroundings(FUNCTION, has_class=ALL), warehouse="s3://b/w")
     given = {key: "theirs" for key in ours if key != "spark.sql.extensions"}
 
@@ -89,7 +89,7 @@ def test_what_is_given_is_never_changed() -> None:
     }
 
 
-def test_extensions_that_are_given_stay_and_come_first() -> None:
+def test_given_extensions_stay_and_come_first() -> None:
     given = {"spark.sql.extensions": f"com.example.Theirs, {ICEBERG}"}
 
     conf = session_conf(Surroundings({}, given, has_class=having(DELTA, ICEBERG)))
@@ -126,7 +126,7 @@ def test_elsewhere_tables_are_left_alone(here: Surroundings) -> None:
     assert not session_conf(here).keys() & SMALL_TABLES.keys()
 
 
-def test_a_stand_in_for_s3_is_reached_by_path() -> None:
+def test_a_stand_in_for_s3_is_addressed_by_path() -> None:
     conf = s3a_conf({"AWS_ENDPOINT_URL": "http://127.0.0.1:5102", "AWS_REGION": "eu-west-1"}, "3.3.4")
 
     assert conf["spark.hadoop.fs.s3a.endpoint"] == "http://127.0.0.1:5102"
@@ -176,7 +176,7 @@ def test_the_credentials_chain_is_that_of_hadoops_sdk(version: str, package: str
 
 
 @pytest.mark.parametrize("version", ["3.3.4", "3.4.2"])
-def test_keys_that_need_a_session_token_are_never_used_without_it(version: str) -> None:
+def test_keys_with_a_session_token_are_used_with_it_only(version: str) -> None:
     first, *others = s3a_conf({"AWS_SESSION_TOKEN": "t"}, version)[
         "spark.hadoop.fs.s3a.aws.credentials.provider"
     ].split(",")

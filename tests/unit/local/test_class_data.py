@@ -71,7 +71,7 @@ def maker(archive: ClassArchive) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, class_data.__file__, *map(str, arguments)])
 
 
-def test_nobody_waits_for_an_archive_and_it_is_there_whole_or_not_at_all(archive: ClassArchive, java: Path) -> None:
+def test_an_archive_is_complete_or_absent_and_never_waited_for(archive: ClassArchive, java: Path) -> None:
     java.with_name("java.wait").touch()
 
     assert archive.begin(of_host())
@@ -86,7 +86,7 @@ def test_nobody_waits_for_an_archive_and_it_is_there_whole_or_not_at_all(archive
     assert len(dumps(java)) == 1
 
 
-def test_of_makers_at_the_same_time_one_makes_it(archive: ClassArchive, java: Path) -> None:
+def test_one_of_concurrent_makers_makes_it(archive: ClassArchive, java: Path) -> None:
     archive.path.parent.mkdir()
     java.with_name("java.wait").touch()
     makers = [maker(archive) for _ in range(3)]
@@ -99,7 +99,7 @@ def test_of_makers_at_the_same_time_one_makes_it(archive: ClassArchive, java: Pa
     assert len(dumps(java)) == 1
 
 
-def test_of_a_killed_maker_nothing_is_used_and_the_next_begins_anew(archive: ClassArchive, java: Path) -> None:
+def test_a_killed_makers_work_is_dropped_and_made_anew(archive: ClassArchive, java: Path) -> None:
     archive.path.parent.mkdir()
     java.with_name("java.wait").touch()
     first = maker(archive)
@@ -117,7 +117,7 @@ def test_of_a_killed_maker_nothing_is_used_and_the_next_begins_anew(archive: Cla
     wait_for(lambda: sorted(path.name for path in archive.path.parent.iterdir()) == [".lock", archive.path.name])
 
 
-def test_what_java_cannot_make_is_told_and_not_tried_again(archive: ClassArchive, java: Path) -> None:
+def test_a_failure_of_java_is_reported_and_not_repeated(archive: ClassArchive, java: Path) -> None:
     java.with_name("java.refuse").touch()
 
     assert archive.begin(of_host())
@@ -146,7 +146,7 @@ def test_only_the_archives_used_last_are_kept(archive: ClassArchive) -> None:
     assert sorted(path.stem for path in archive.path.parent.glob("*.jsa")) == sorted(["3", "4", "5", archive.path.stem])
 
 
-def test_another_date_another_order_another_list_is_another_archive(java: Path, tmp_path: Path) -> None:
+def test_another_date_order_or_list_is_another_archive(java: Path, tmp_path: Path) -> None:
     first = archive_of(tmp_path, java, [])
     jar = Path(first.jars[0])
     os.utime(jar, (1, 1))
@@ -161,7 +161,7 @@ def test_another_date_another_order_another_list_is_another_archive(java: Path, 
     assert len({each.path for each in (first, dated, *ordered, listed)}) == 5
 
 
-def test_java_uses_the_archive_until_a_jar_changes_and_then_says_why_it_does_not(tmp_path: Path) -> None:
+def test_java_uses_the_archive_until_a_jar_changes(tmp_path: Path) -> None:
     java, main = find_java(), "org.apache.ivy.Main"
     archive = archive_of(tmp_path, java, ["java/lang/Object", main.replace(".", "/")])
     shutil.copy(next(Path(pyspark.__file__).parent.glob("jars/ivy-*.jar")), archive.jars[0])

@@ -34,7 +34,7 @@ def put(room: Room, size_bytes: int, query: str = "", method: str = "PUT") -> bo
     return not room.refusal(method, query, {**S3, "content-length": str(size_bytes)})
 
 
-def test_a_stack_is_not_started_on_a_full_disk_and_nothing_is_made(disk: dict[str, int], tmp_path: Path) -> None:
+def test_no_stack_is_started_on_a_full_disk(disk: dict[str, int], tmp_path: Path) -> None:
     disk["free"] = MIN_START_BYTES - 1
     root = tmp_path / "deep" / "state"
 
@@ -51,9 +51,7 @@ def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         LocalStack.attach(StackOptions(state_dir=tmp_path / "file" / "state"))
 
 
-def test_an_object_is_refused_before_it_is_there_and_the_refusal_says_what_to_do(
-    disk: dict[str, int], tmp_path: Path
-) -> None:
+def test_an_object_beyond_the_disk_is_refused_with_the_remedy(disk: dict[str, int], tmp_path: Path) -> None:
     room = Room(tmp_path / "s3")
     disk["free"] = RESERVE_BYTES + 1000
 
@@ -76,7 +74,7 @@ def test_a_copy_needs_as_much_as_what_it_copies(disk: dict[str, int], tmp_path: 
     assert not room.refusal("PUT", "", {**S3, "x-amz-copy-source": "b/a%20b/k"})
 
 
-def test_parts_count_until_their_upload_is_completed_or_given_up(disk: dict[str, int], tmp_path: Path) -> None:
+def test_parts_count_until_their_upload_ends(disk: dict[str, int], tmp_path: Path) -> None:
     """They are in memory until then, so that the disk does not show them."""
     room = Room(tmp_path)
     disk["free"] = RESERVE_BYTES + 1000

@@ -24,7 +24,7 @@ USERS = {
 }
 
 
-def test_of_the_users_shell_only_what_is_harmless_is_passed_on() -> None:
+def test_only_harmless_variables_of_the_shell_are_passed_on() -> None:
     passed = of_host(USERS)
 
     assert {name: passed[name] for name in passed if name != "PYTHONPATH"} == {
@@ -42,7 +42,7 @@ def test_a_checkout_is_found_by_programs_of_its_own_python() -> None:
     assert folders == [str(Path(sparklet.__file__).parents[1]), "/mine"]
 
 
-def test_a_worker_is_given_what_the_command_line_says_last(tmp_path: Path) -> None:
+def test_the_command_lines_value_wins_for_a_worker(tmp_path: Path) -> None:
     given = {"JAVA_HOME": "/java", "SPARKLET_SCRATCH": "/big"}
 
     env = of_stand_in(StateDir(tmp_path), "http://127.0.0.1:1", "token", given)
@@ -53,7 +53,7 @@ def test_a_worker_is_given_what_the_command_line_says_last(tmp_path: Path) -> No
     assert env["AWS_SESSION_TOKEN"] == "token"
 
 
-def test_while_a_stack_is_used_this_process_speaks_to_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_using_a_stack_keeps_this_process_off_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in USERS.items():
         monkeypatch.setenv(name, value)
     before = dict(os.environ)
@@ -68,7 +68,7 @@ def test_while_a_stack_is_used_this_process_speaks_to_nothing_else(monkeypatch: 
     assert dict(os.environ) == before
 
 
-def test_local_functions_measure_nothing_unless_somebody_asks(tmp_path: Path) -> None:
+def test_local_functions_measure_nothing_by_default(tmp_path: Path) -> None:
     """Their logs are read by people; the template's namespace stands back."""
     state = StateDir(tmp_path)
 

@@ -15,7 +15,7 @@ def test_a_successor_is_called_as_the_command_line_calls_it() -> None:
     assert successor("2026-11-20") == "2026-11-20-2"  # not every number at an end counts executions
 
 
-def test_a_successor_asks_for_the_run_that_the_first_ones_name_was_the_key_of() -> None:
+def test_a_successor_requests_the_run_of_the_firsts_name() -> None:
     assert same_run("nightly", {"script": "s"}) == {"script": "s", "idempotency_key": "nightly"}
     assert same_run("nightly", {"run_id": "daily-7"}) == {"run_id": "daily-7"}
     assert same_run("nightly-2", {"script": "s", "idempotency_key": "k"}) == {"script": "s", "idempotency_key": "k"}

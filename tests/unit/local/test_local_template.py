@@ -43,9 +43,7 @@ def test_a_shim_can_be_pointed_at_another_handler(template: dict[str, Any]) -> N
     assert "'sparklet.fanout.handlers.checker_handler'" in functions(local)["CheckerFunction"]["InlineCode"]
 
 
-def test_everything_but_functions_aliases_timeout_and_numbers_is_deployed_as_it_is(
-    template: dict[str, Any], local: dict[str, Any]
-) -> None:
+def test_the_rest_of_the_template_is_deployed_unchanged(template: dict[str, Any], local: dict[str, Any]) -> None:
     aliases = {"StreamMapping", "KafkaMapping", "LoopMachine", "LoopMachineRole", "MapMachine", "MapMachineRole"}
     for name, resource in template["Resources"].items():
         if resource["Type"] != "AWS::Serverless::Function" and name not in aliases:
@@ -96,7 +94,7 @@ def test_a_mappings_concurrency_is_a_number(local: dict[str, Any]) -> None:
     assert shards["ScalingConfig"] == {"MaximumConcurrency": 7}
 
 
-def test_what_the_workers_environment_says_no_function_contradicts(template: dict[str, Any]) -> None:
+def test_no_function_overrides_the_workers_environment(template: dict[str, Any]) -> None:
     local = localise(template, PARAMETERS, {}, {"SPARKLET_SCRATCH": "/somewhere", "JAVA_HOME": "/java"})
 
     variables = functions(local)["WorkerFunction"]["Environment"]["Variables"]
@@ -132,7 +130,7 @@ def test_short_forms_are_written_out(text: str, document: Any) -> None:
     assert parse_template(text) == document
 
 
-def test_a_template_that_is_none_is_refused() -> None:
+def test_an_invalid_template_is_refused() -> None:
     with pytest.raises(LocalStackError, match="mapping"):
         parse_template("[]")
 
@@ -145,7 +143,7 @@ def test_a_functions_logs_are_found_by_its_name() -> None:
     assert [log_name(n) for n in ("WorkerFunction", "DlqConsumerFunction")] == ["worker", "dlq-consumer"]
 
 
-def test_what_workers_are_handed_otherwise_is_said_by_no_function_and_not_for_all_of_them(
+def test_overridden_worker_settings_appear_in_no_function(
     template: dict[str, Any],
 ) -> None:
     handed = {"SPARKLET_METRICS_NAMESPACE": "", "SPARKLET_SCRATCH": "/elsewhere"}

@@ -14,7 +14,7 @@ def test_only_sleeping_and_advancing_move_it() -> None:
     assert clock.now_s() == 13.5
 
 
-def test_both_clocks_are_clocks() -> None:
+def test_both_clocks_implement_the_port() -> None:
     clocks: list[Clock] = [FakeClock(), SystemClock()]
     for clock in clocks:
         before_s = clock.now_s()

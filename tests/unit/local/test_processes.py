@@ -52,7 +52,7 @@ def start() -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
         process.stdout.close()
 
 
-def test_a_tree_is_killed_with_members_that_ignore_sigterm_or_have_a_session_of_their_own(
+def test_a_tree_with_stubborn_members_is_killed(
     start: Callable[[str], subprocess.Popen[bytes]],
 ) -> None:
     parent = start(TREE)
@@ -121,5 +121,5 @@ def test_orphans_are_ended_and_the_spared_child_lives_on() -> None:
     assert done.stdout == "True None\n", done.stderr
 
 
-def test_waiting_for_somebody_who_stays_comes_to_an_end() -> None:
+def test_waiting_for_a_process_that_stays_ends() -> None:
     assert wait_gone([os.getpid()], 0.05) is False

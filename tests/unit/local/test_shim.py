@@ -42,7 +42,7 @@ def adopt(folder: Path, handler: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=env, input="not for a child\n", capture_output=True, text=True, timeout=60)
 
 
-def test_only_the_conversation_is_left_on_the_streams_and_the_log_has_the_rest(tmp_path: Path) -> None:
+def test_stdout_has_only_the_protocol_and_the_log_the_rest(tmp_path: Path) -> None:
     done = adopt(tmp_path, "talks")
 
     (log,) = (tmp_path / "log").iterdir()
@@ -51,11 +51,11 @@ def test_only_the_conversation_is_left_on_the_streams_and_the_log_has_the_rest(t
     assert log.read_text() == "aside\n"  # and nothing of what was on the input
 
 
-def test_a_child_forked_from_a_worker_dies_of_sigterm_as_any_other(tmp_path: Path) -> None:
+def test_a_forked_child_of_a_worker_dies_of_sigterm(tmp_path: Path) -> None:
     assert adopt(tmp_path, "forks").stdout == "the answer: 15\n"
 
 
-def test_a_handler_that_cannot_be_imported_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
+def test_a_handler_that_fails_to_import_logs_its_traceback(tmp_path: Path) -> None:
     done = adopt(tmp_path, "missing")
 
     (log,) = (tmp_path / "log").iterdir()

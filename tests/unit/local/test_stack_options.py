@@ -19,16 +19,16 @@ def options(**changes: Any) -> StackOptions:
     ("name", "value"),
     [("workers", 0), ("workers", 1001), ("timeout_s", 0), ("timeout_s", 7201), ("memory_mb", 0), ("runner", "cold")],
 )
-def test_what_cannot_be_is_refused_by_name(name: str, value: Any) -> None:
+def test_impossible_options_are_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(SettingsError, match=f"{name} is"):
         options(**{name: value})
 
 
-def test_two_clients_who_want_the_same_agree() -> None:
+def test_two_clients_with_the_same_options_agree() -> None:
     assert differences_between(options(workers=3).request(), options(workers=3, processing=False).request()) == ()
 
 
-def test_what_was_wanted_otherwise_is_named_with_both_values() -> None:
+def test_differing_options_are_named_with_both_values() -> None:
     runs = options(workers=2, worker_env={"A": "1"}).request()
 
     found = differences_between(options(workers=4, worker_env={"A": "2"}).request(), runs)
@@ -37,7 +37,7 @@ def test_what_was_wanted_otherwise_is_named_with_both_values() -> None:
 
 
 @pytest.mark.parametrize(("workers", "mapped"), [(1, "2"), (2, "2"), (9, "9")])
-def test_a_mapping_is_never_asked_for_fewer_than_it_allows(workers: int, mapped: str) -> None:
+def test_a_mapping_gets_at_least_its_minimum_concurrency(workers: int, mapped: str) -> None:
     assert parameters_of(options(workers=workers).request())["MaximumConcurrency"] == mapped
 
 

@@ -76,7 +76,7 @@ def test_looking_at_a_lock_that_nobody_made_makes_none(tmp_path: Path) -> None:
     assert not (tmp_path / "lock").exists()
 
 
-def test_a_documents_readers_see_it_whole_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+def test_a_document_is_written_whole_and_private(tmp_path: Path) -> None:
     path = tmp_path / "document.json"
     assert read_json(path) is None
 

@@ -35,7 +35,7 @@ def test_a_copy_has_everything_but_the_signature(jars: Path, tmp_path: Path) -> 
         assert jar.read("a/B.class") == b"janino-3.1.9.jar"
 
 
-def test_copies_are_made_once_and_are_the_same_wherever_they_are_made(jars: Path, tmp_path: Path) -> None:
+def test_copies_are_made_once_and_equal_everywhere(jars: Path, tmp_path: Path) -> None:
     first = unsigned_copies(jars, tmp_path / "one")
     made = [copy.stat() for copy in first]
     for jar in jars.iterdir():
@@ -48,7 +48,7 @@ def test_copies_are_made_once_and_are_the_same_wherever_they_are_made(jars: Path
     assert {each.st_mtime for each in made} == {0}
 
 
-def test_where_nothing_can_be_written_there_are_none(jars: Path, tmp_path: Path) -> None:
+def test_an_unwritable_folder_gets_no_copies(jars: Path, tmp_path: Path) -> None:
     (tmp_path / "copies").write_text("a file")
 
     assert unsigned_copies(jars, tmp_path / "copies") == []

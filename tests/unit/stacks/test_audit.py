@@ -27,20 +27,20 @@ def _auditor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str,
     monkeypatch.setattr(audit, "AUDITOR", program)
 
 
-def test_a_vulnerability_is_told_with_what_repairs_it() -> None:
+def test_a_vulnerability_is_shown_with_its_fix() -> None:
     assert verdict_of(_report(SOUND, HOLED)) == Verdict(
         ("urllib3 2.8.0: PYSEC-1, CVE-2026-1; fixed by 2.9 or 3.0",), (), ""
     )
 
 
-def test_what_was_skipped_was_not_audited() -> None:
+def test_skipped_packages_do_not_count_as_audited() -> None:
     verdict = verdict_of(_report(SKIPPED))
 
     assert verdict.unaudited == ("six",)
     assert "WARNING  image: NOT AUDITED: six" in told("image", verdict)
 
 
-def test_everything_that_the_image_and_the_local_mode_install_is_audited(tmp_path: Path) -> None:
+def test_everything_that_is_installed_is_audited(tmp_path: Path) -> None:
     files = dict(lists(tmp_path))
 
     assert {"image spark-3.5", "local mode"} <= files.keys()
@@ -58,7 +58,7 @@ def test_a_vulnerability_fails(
     assert "VULNERABLE  local mode: urllib3 2.8.0: PYSEC-1" in capsys.readouterr().err
 
 
-def test_a_service_that_cannot_be_reached_warns_and_does_not_fail(
+def test_an_unreachable_service_warns_and_does_not_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _auditor(tmp_path, monkeypatch, {})
@@ -67,7 +67,7 @@ def test_a_service_that_cannot_be_reached_warns_and_does_not_fail(
     assert "NOT AUDITED" in capsys.readouterr().err
 
 
-def test_where_pypi_knows_nothing_osv_is_asked(
+def test_osv_is_queried_where_pypi_has_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _auditor(tmp_path, monkeypatch, {"pypi": _report(SKIPPED), "osv": _report(HOLED)})
@@ -76,7 +76,7 @@ def test_where_pypi_knows_nothing_osv_is_asked(
     assert "NOT AUDITED" not in capsys.readouterr().err
 
 
-def test_a_sound_list_is_said_to_be_sound(
+def test_a_clean_list_is_reported_as_clean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _auditor(tmp_path, monkeypatch, {"pypi": _report(SOUND)})

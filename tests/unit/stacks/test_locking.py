@@ -60,7 +60,7 @@ def test_locking_again_what_has_not_changed_changes_no_byte() -> None:
     assert lock_document(text, jars, files) == text
 
 
-def test_what_changed_is_named() -> None:
+def test_changes_are_named() -> None:
     locked = lock_document(TEXT, {**JARS, "org.example:a:1": Locked("a-1.jar", "old", 1)}, FILES)
 
     assert differences(tomllib.loads(TEXT), tomllib.loads(locked)) == ["org.example:b:1", "x==2"]
@@ -73,7 +73,7 @@ def test_what_changed_is_named() -> None:
         ("pyspark-3.5.9.tar.gz", "pyspark==3.5.9"),
     ],
 )
-def test_a_file_answers_the_requirement_its_name_says(file_name: str, requirement: str) -> None:
+def test_a_file_satisfies_the_requirement_of_its_name(file_name: str, requirement: str) -> None:
     assert requirement_of(file_name) == requirement
 
 

@@ -88,7 +88,7 @@ def test_the_bill_is_valid_cyclonedx(root: Path, stack_file: Path) -> None:
     assert fault is None, str(fault)[:300]
 
 
-def test_the_same_image_has_the_same_bill_and_another_image_another(root: Path, stack_file: Path) -> None:
+def test_the_bill_depends_on_the_image_alone(root: Path, stack_file: Path) -> None:
     first, second = bill(stack_file, root), bill(stack_file, root)
     _jar(root / "opt/sparklet/jars/delta-3.3.jar", ("io.delta", "delta", "3.3"))
 
@@ -96,7 +96,7 @@ def test_the_same_image_has_the_same_bill_and_another_image_another(root: Path, 
     assert json.loads(bill(stack_file, root))["serialNumber"] != json.loads(first)["serialNumber"]
 
 
-def test_a_jar_is_what_the_stack_file_says_it_is(tmp_path: Path) -> None:
+def test_a_jar_matches_its_entry_in_the_stack_file(tmp_path: Path) -> None:
     jar = tmp_path / "a-1.jar"
     _jar(jar, ("org.shaded", "a", "1"))
 

@@ -50,7 +50,7 @@ def test_scala_versions_of_a_stack_agree(stack: dict[str, Any]) -> None:
     assert of_scala and all(f"_{stack['scala']}:" in coordinate for coordinate in of_scala)
 
 
-def test_pip_is_told_every_hash_of_what_is_always_there_and_no_more() -> None:
+def test_pip_gets_the_hashes_of_all_required_packages_only() -> None:
     stack = _stack(STACKS[0])
 
     lines = list(requirements(stack, []))
@@ -62,7 +62,7 @@ def test_pip_is_told_every_hash_of_what_is_always_there_and_no_more() -> None:
     assert client.count("--hash=sha256:") == len(stack["machines"])
 
 
-def test_groups_add_theirs_and_a_group_of_jars_alone_adds_nothing() -> None:
+def test_groups_add_their_packages_and_jar_groups_none() -> None:
     stack = _stack(STACKS[0])
 
     plain, delta = list(requirements(stack, ["iceberg"])), list(requirements(stack, ["delta"]))

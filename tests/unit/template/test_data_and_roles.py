@@ -28,7 +28,7 @@ def test_the_table_is_the_one_that_the_ledger_creates_in_tests(template: dict[st
     assert ledger["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
 
 
-def test_a_key_of_ones_own_encrypts_everything_and_every_role_may_use_it(template: dict[str, Any]) -> None:
+def test_a_custom_key_encrypts_everything_for_every_role(template: dict[str, Any]) -> None:
     mine = {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
     (rule,) = template["Resources"]["Bucket"]["Properties"]["BucketEncryption"]["ServerSideEncryptionConfiguration"]
 
@@ -48,7 +48,7 @@ def test_a_key_of_ones_own_encrypts_everything_and_every_role_may_use_it(templat
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
 
 
-def test_a_bucket_of_ones_own_takes_the_place_of_the_stacks_everywhere(template: dict[str, Any]) -> None:
+def test_a_custom_bucket_replaces_the_stacks_everywhere(template: dict[str, Any]) -> None:
     of_stack = {"BucketPolicy"}  # made for that one only
     for name in ("Bucket", *of_stack):
         assert template["Resources"][name]["Condition"] == "HasOwnBucket"
@@ -68,7 +68,7 @@ def test_a_bucket_of_ones_own_takes_the_place_of_the_stacks_everywhere(template:
 
 
 @pytest.mark.parametrize("policy", ["BucketPolicy", "QueuePolicy", "DeadLetterQueuePolicy"])
-def test_nobody_comes_without_tls(template: dict[str, Any], policy: str) -> None:
+def test_requests_without_tls_are_refused(template: dict[str, Any], policy: str) -> None:
     (statement,) = template["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"]
 
     assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
@@ -94,7 +94,7 @@ def test_no_role_is_allowed_a_wildcard_of_actions_or_of_data(template: dict[str,
             assert "*" not in written or re.search(r'\["\$\{Arn\}/(runs/\*/)?[a-z-]+/\*", ', written), statement
 
 
-def test_what_lambda_looks_for_before_it_makes_something_is_there_by_then(template: dict[str, Any]) -> None:
+def test_what_lambda_checks_at_creation_exists_by_then(template: dict[str, Any]) -> None:
     resources = template["Resources"]
     of_role = [
         policy["Fn::If"][1] for policy in resources["WorkerRole"]["Properties"]["Policies"] if "Fn::If" in policy
@@ -124,7 +124,7 @@ def test_a_worker_writes_nothing_but_outputs_and_answers(template: dict[str, Any
     ]
 
 
-def test_only_planner_and_checker_or_a_step_may_enter_shards_and_only_the_queues_owners_send_messages(
+def test_few_roles_may_enter_shards_or_send_messages(
     template: dict[str, Any],
 ) -> None:
     def allowed(role: str) -> set[str]:
@@ -139,7 +139,7 @@ def test_only_planner_and_checker_or_a_step_may_enter_shards_and_only_the_queues
     assert worker_sends == [given_up, given_up]
 
 
-def test_inputs_are_read_with_named_roles_only_and_by_whoever_reads_inputs(template: dict[str, Any]) -> None:
+def test_only_readers_of_inputs_may_use_the_named_roles(template: dict[str, Any]) -> None:
     allowed = {
         role: [s["Resource"] for s in statements(template, role) if "sts:AssumeRole" in as_list(s["Action"])]
         for role in ROLES

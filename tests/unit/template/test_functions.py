@@ -48,7 +48,7 @@ def test_throttled_receives_have_room_before_a_message_is_dead(template: dict[st
 # --- functions ---
 
 
-def test_the_worker_is_an_image_and_the_others_are_zips_of_the_runtime_each_with_a_handler_that_exists(
+def test_the_worker_is_an_image_and_the_others_existing_zips(
     template: dict[str, Any],
 ) -> None:
     found = functions(template)
@@ -148,7 +148,7 @@ def test_a_version_outlives_whatever_takes_its_place(transformed: dict[str, Any]
 
 
 @pytest.mark.parametrize("name", ["WorkerFunction", *ZIPS])
-def test_a_parameter_that_a_functions_settings_follow_publishes_it_anew(template: dict[str, Any], name: str) -> None:
+def test_a_parameter_that_changes_settings_publishes_a_version(template: dict[str, Any], name: str) -> None:
     properties = functions(template)[name]
     settings = {key: properties[key] for key in properties.keys() & {"MemorySize", "Timeout", "EphemeralStorage"}}
     settings["Environment"] = properties.get("Environment", {})
@@ -177,7 +177,7 @@ def test_a_versions_description_fits_with_the_longest_values(template: dict[str,
 # --- what a deployment refuses, and what cannot be asked for ---
 
 
-def test_what_is_reserved_is_never_below_what_the_queue_may_use(template: dict[str, Any]) -> None:
+def test_the_reserved_concurrency_covers_the_queues_maximum(template: dict[str, Any]) -> None:
     worker = functions(template)["WorkerFunction"]
 
     assert worker["ReservedConcurrentExecutions"]["Fn::If"] == [
@@ -187,7 +187,7 @@ def test_what_is_reserved_is_never_below_what_the_queue_may_use(template: dict[s
     ]
 
 
-def test_kept_ready_and_restored_from_a_snapshot_exclude_each_other(template: dict[str, Any]) -> None:
+def test_snap_start_and_provisioned_exclude_each_other(template: dict[str, Any]) -> None:
     conditions = template["Conditions"]
 
     assert conditions["HasProvisioned"] == {"Fn::Equals": [{"Ref": "ColdStart"}, "provisioned"]}
@@ -205,7 +205,7 @@ def test_kept_ready_and_restored_from_a_snapshot_exclude_each_other(template: di
         ({"ColdStart": "provisioned"}, ""),
     ],
 )
-def test_what_does_not_go_together_stops_a_deployment(
+def test_contradictory_parameters_stop_a_deployment(
     template: dict[str, Any], chosen: dict[str, str], refused: str
 ) -> None:
     from ministack.services.cloudformation.engine import _evaluate_rules
@@ -238,7 +238,7 @@ def test_mappings_report_failures_one_by_one(template: dict[str, Any]) -> None:
     assert template["Conditions"]["HasKafkaPollers"] == {"Fn::Equals": [{"Ref": "KafkaFailures"}, "report"]}
 
 
-def test_streams_are_bisected_and_what_is_given_up_reaches_the_dead_letter_queue(template: dict[str, Any]) -> None:
+def test_lost_stream_batches_reach_the_dead_letter_queue(template: dict[str, Any]) -> None:
     kinesis, kafka = (template["Resources"][name]["Properties"] for name in ("StreamMapping", "KafkaMapping"))
 
     for limit, value in (
@@ -254,7 +254,7 @@ def test_streams_are_bisected_and_what_is_given_up_reaches_the_dead_letter_queue
         }
 
 
-def test_a_stream_has_a_window_only_if_one_is_asked_for(template: dict[str, Any]) -> None:
+def test_a_stream_has_a_window_only_if_configured(template: dict[str, Any]) -> None:
     mapping = template["Resources"]["StreamMapping"]["Properties"]
 
     assert mapping["TumblingWindowInSeconds"] == {
@@ -263,11 +263,11 @@ def test_a_stream_has_a_window_only_if_one_is_asked_for(template: dict[str, Any]
     assert template["Parameters"]["StreamWindowS"]["Default"] == 0
 
 
-def test_a_failed_kafka_batch_is_raised_unless_the_operator_says_otherwise(template: dict[str, Any]) -> None:
+def test_a_failed_kafka_batch_is_raised_unless_configured(template: dict[str, Any]) -> None:
     assert template["Parameters"]["KafkaFailures"]["Default"] == "raise"
 
 
-def test_a_worker_gets_one_shard_at_a_time_unless_asked_for_more_and_their_number_is_bounded(
+def test_a_worker_gets_one_shard_at_a_time_by_default(
     template: dict[str, Any],
 ) -> None:
     shards = functions(template)["WorkerFunction"]["Events"]["Shards"]["Properties"]
@@ -285,7 +285,7 @@ def test_the_checker_comes_every_minute(template: dict[str, Any]) -> None:
     assert (event["Type"], event["Properties"]["Schedule"]) == ("Schedule", "rate(1 minute)")
 
 
-def test_nobody_calls_the_checker_a_second_time_for_the_same_minute(transformed: dict[str, Any]) -> None:
+def test_the_checker_is_called_once_a_minute_without_retries(transformed: dict[str, Any]) -> None:
     (config,) = of_type(transformed, "AWS::Lambda::EventInvokeConfig").values()
     (rule,) = of_type(transformed, "AWS::Events::Rule").values()
 
@@ -295,7 +295,7 @@ def test_nobody_calls_the_checker_a_second_time_for_the_same_minute(transformed:
     assert rule["Targets"][0]["RetryPolicy"]["MaximumRetryAttempts"] == 0
 
 
-def test_the_environment_is_what_settings_read_and_nothing_is_missing(template: dict[str, Any]) -> None:
+def test_the_environment_has_every_setting_and_no_other(template: dict[str, Any]) -> None:
     source = (ROOT / "runtime" / "sparklet" / "settings.py").read_text()
     strings = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
     read = {

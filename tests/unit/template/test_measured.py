@@ -54,7 +54,7 @@ def constants() -> dict[str, Metric]:
     return {name: value for name, value in vars(metrics).items() if isinstance(value, Metric)}
 
 
-def test_the_dashboard_shows_every_metric_that_the_code_has_by_its_own_statistic_and_no_other(
+def test_the_dashboard_shows_exactly_the_codes_metrics(
     shown: dict[str, dict[str, set[str]]],
 ) -> None:
     own = shown["Sparklet/1"]
@@ -65,7 +65,7 @@ def test_the_dashboard_shows_every_metric_that_the_code_has_by_its_own_statistic
     assert of_aws <= OF_AWS and set(shown) - {"Sparklet/1"} == {"AWS/SQS", "AWS/Lambda", "AWS/DynamoDB", "AWS/Logs"}
 
 
-def test_alarms_watch_metrics_that_are_written_by_their_own_statistic(alarms: dict[str, dict[str, Any]]) -> None:
+def test_alarms_watch_written_metrics_by_their_own_statistic(alarms: dict[str, dict[str, Any]]) -> None:
     watched = {name: (alarm["MetricName"], alarm["Statistic"]) for name, alarm in alarms.items()}
 
     assert watched == {
@@ -81,7 +81,7 @@ def test_alarms_watch_metrics_that_are_written_by_their_own_statistic(alarms: di
         assert "Dimensions" not in alarms[name]  # metrics have none
 
 
-def test_a_checker_that_says_nothing_is_an_alarm_by_itself(alarms: dict[str, dict[str, Any]]) -> None:
+def test_a_silent_checker_raises_an_alarm(alarms: dict[str, dict[str, Any]]) -> None:
     silent = alarms["CheckerSilentAlarm"]
 
     assert (silent["TreatMissingData"], silent["ComparisonOperator"], silent["Threshold"]) == (
@@ -102,11 +102,11 @@ def test_nothing_is_measured_by_the_words_of_a_log_any_more(template: dict[str, 
     assert of_type(template, "AWS::Logs::MetricFilter") == {}
 
 
-def test_functions_write_into_the_namespace_that_dashboard_and_alarms_read(template: dict[str, Any]) -> None:
+def test_functions_write_to_the_namespace_of_the_alarms(template: dict[str, Any]) -> None:
     assert template["Globals"]["Function"]["Environment"]["Variables"]["SPARKLET_METRICS_NAMESPACE"] == NAMESPACE
 
 
-def test_every_metric_is_written_by_the_functions_that_are_said_to_write_it() -> None:
+def test_every_metric_is_written_by_its_declared_functions() -> None:
     written: dict[str, set[str]] = defaultdict(set)
     for path in RUNTIME.rglob("*.py"):
         if path.name != "metrics.py":
@@ -119,7 +119,7 @@ def test_every_metric_is_written_by_the_functions_that_are_said_to_write_it() ->
         assert written[name] == {folder for emitter in metric.emitters for folder in WHERE[emitter]}, name
 
 
-def test_the_guide_says_what_each_metric_means_and_what_to_do_for_each_alarm(template: dict[str, Any]) -> None:
+def test_the_guide_explains_every_metric_and_alarm(template: dict[str, Any]) -> None:
     guide = (ROOT / "docs/guide/operating.md").read_text()
 
     for metric in METRICS.values():

@@ -33,12 +33,12 @@ def written() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_machine_is_as_it_should_be(name: str) -> None:
+def test_every_machine_is_without_findings(name: str) -> None:
     assert findings(read(name)) == []
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_the_template_puts_in_what_the_file_asks_for_and_nothing_else(written: dict[str, Any], name: str) -> None:
+def test_the_template_substitutes_exactly_the_placeholders(written: dict[str, Any], name: str) -> None:
     (machine,) = (
         body
         for body in of_type(written, "AWS::Serverless::StateMachine").values()
@@ -103,7 +103,7 @@ BROKEN: dict[str, tuple[Callable[[Machine], None], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_found(name: str) -> None:
+def test_every_defect_is_found(name: str) -> None:
     change, told = BROKEN[name]
     machine = copy.deepcopy(read("map"))
 
@@ -131,7 +131,7 @@ def test_steps_and_requests_are_those_that_there_are(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_every_failure_of_a_state_is_recorded_under_its_own_name_before_the_execution_fails(name: str) -> None:
+def test_every_failing_state_is_recorded_under_its_own_name(name: str) -> None:
     states = read(name)["States"]
     caught = {
         key: catcher["Next"]
@@ -147,7 +147,7 @@ def test_every_failure_of_a_state_is_recorded_under_its_own_name_before_the_exec
     assert states["Record"]["Next"] == "Broken"
 
 
-def test_only_a_failed_shard_fails_a_child_and_every_other_error_leaves_it_to_a_later_batch() -> None:
+def test_only_a_failed_shard_fails_a_child_of_the_map() -> None:
     for state, failed in (("Distributed", "Fail"), ("Inline", "Pass")):
         child = read("map")["States"][state]["ItemProcessor"]
         (work,) = (each for each in child["States"].values() if each["Type"] == "Task")
@@ -157,7 +157,7 @@ def test_only_a_failed_shard_fails_a_child_and_every_other_error_leaves_it_to_a_
         assert "ShardFailedError" not in [error for retrier in work["Retry"] for error in retrier["ErrorEquals"]]
 
 
-def test_a_lost_worker_is_replaced_within_its_map_once_its_lease_is_over() -> None:
+def test_a_lost_worker_is_replaced_once_its_lease_is_over() -> None:
     for name, step in (("Inline", "InlineShard"), ("Distributed", "Shard")):
         child = read("map")["States"][name]["ItemProcessor"]["States"][step]
         (lost,) = (retrier for retrier in child["Retry"] if "Runtime.ExitError" in retrier["ErrorEquals"])
@@ -166,7 +166,7 @@ def test_a_lost_worker_is_replaced_within_its_map_once_its_lease_is_over() -> No
         assert {"LeaseLostError", "Lambda.Unknown", "Sandbox.Timedout"} <= set(lost["ErrorEquals"])
 
 
-def test_no_state_waits_shorter_than_the_function_it_calls_may_take(written: dict[str, Any]) -> None:
+def test_no_state_waits_less_than_its_functions_timeout(written: dict[str, Any]) -> None:
     functions = {"PlannerArn": "PlannerFunction", "StepArn": "StepFunction"}
     for _, state in every_state(read("map")):
         function = state.get("Parameters", {}).get("FunctionName", "")[2:-1] if state["Type"] == "Task" else ""
@@ -180,9 +180,7 @@ def test_no_state_waits_shorter_than_the_function_it_calls_may_take(written: dic
 
 
 @pytest.mark.parametrize(("name", "machine"), [("loop", "LoopMachine"), ("map", "MapMachine")])
-def test_a_machine_may_call_the_functions_that_it_names_and_no_other(
-    written: dict[str, Any], name: str, machine: str
-) -> None:
+def test_a_machine_may_call_only_the_functions_it_names(written: dict[str, Any], name: str, machine: str) -> None:
     given = written["Resources"][machine]["Properties"]["DefinitionSubstitutions"]
     (allowed,) = (
         statement["Resource"]
@@ -194,7 +192,7 @@ def test_a_machine_may_call_the_functions_that_it_names_and_no_other(
 
 
 @pytest.mark.parametrize("role", ["LoopMachineRole", "MapMachineRole"])
-def test_a_machine_is_allowed_everything_only_where_aws_knows_no_resource(written: dict[str, Any], role: str) -> None:
+def test_wildcard_resources_are_only_where_aws_needs_them(written: dict[str, Any], role: str) -> None:
     anything = [s for s in statements(written, role) if s["Resource"] == "*"]
 
     assert [s["Sid"] for s in anything] == ["DeliverLogs", "Trace"]
@@ -202,7 +200,7 @@ def test_a_machine_is_allowed_everything_only_where_aws_knows_no_resource(writte
         assert not any("*" in action for action in as_list(statement["Action"])), statement
 
 
-def test_a_map_reads_batches_and_writes_results_below_runs_and_nothing_else(written: dict[str, Any]) -> None:
+def test_a_map_may_read_batches_and_write_results_of_runs_only(written: dict[str, Any]) -> None:
     data = [s for s in statements(written, "MapMachineRole") if str(as_list(s["Action"])[0]).startswith("s3:")]
 
     assert [s["Resource"]["Fn::Sub"][0] for s in data] == ["${Arn}/runs/*/batches/*", "${Arn}/runs/*/map/*"]

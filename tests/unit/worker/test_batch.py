@@ -28,7 +28,7 @@ def runner(failing: set[str], done: list[str]) -> Callable[[Task, Deadline], Out
     return run
 
 
-def test_after_a_failure_the_rest_of_its_group_comes_back_in_order_and_others_go_on() -> None:
+def test_a_failure_returns_the_rest_of_its_group_in_order() -> None:
     event = {"Records": [sqs(i, "{}", i[0]) for i in ("x1", "y1", "x2", "y2", "x3", "z1")]}
     done: list[str] = []
     sink = io.BytesIO()
@@ -66,7 +66,7 @@ def test_a_message_that_cannot_be_read_holds_its_group_up_too() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.booleans()), max_size=12),
 )
-def test_no_message_is_done_after_a_failed_one_of_its_group_and_none_is_left_out(batch: list[tuple[str, bool]]) -> None:
+def test_no_message_of_a_group_is_done_after_a_failed_one(batch: list[tuple[str, bool]]) -> None:
     tasks = [Task(Source.SQS, {}, (str(n),), group=group) for n, (group, _) in enumerate(batch)]
     failing = {str(n) for n, (_, fails) in enumerate(batch) if fails}
     done: list[str] = []
@@ -105,13 +105,13 @@ def test_each_record_has_an_equal_share_of_what_is_left() -> None:
     assert all(begun)
 
 
-def test_what_is_left_when_too_little_is_left_goes_back_untouched() -> None:
+def test_records_without_enough_time_return_untouched() -> None:
     _, begun = shared_out([19, 19, 19, 19], 50, [1, 1, 1, 1])
 
     assert begun == [True, True, False, False]
 
 
-def test_a_record_that_comes_again_gets_more_time_until_it_is_enough() -> None:
+def test_a_redelivered_record_gets_more_time_until_it_suffices() -> None:
     """Ten records of which each needs a fifth of the invocation: more than its share, and none of them is given up."""
     open_records = dict.fromkeys(range(10), 1)
     attempts = dict.fromkeys(open_records, 0)

@@ -36,7 +36,7 @@ def down(*args: object, **kwargs: object) -> Any:
     raise LedgerError("the ledger does not answer")
 
 
-def test_a_shard_that_succeeds_says_so_each_time_it_is_asked_for(bench: Bench) -> None:
+def test_a_succeeded_shard_answers_every_request_alike(bench: Bench) -> None:
     (ref,) = bench.plan()
 
     assert ask(bench, ref) == {"shard": 0, "state": "SUCCEEDED", "rows": None}
@@ -44,7 +44,7 @@ def test_a_shard_that_succeeds_says_so_each_time_it_is_asked_for(bench: Bench) -
     assert len(bench.runner.calls) == 1
 
 
-def test_a_shard_that_fails_for_good_fails_each_time_it_is_asked_for(bench: Bench) -> None:
+def test_a_failed_shard_fails_every_request_alike(bench: Bench) -> None:
     (ref,) = bench.plan()
     bench.runner.behaviour = ends(1, "SyntaxError")
 
@@ -66,7 +66,7 @@ def test_a_failed_attempt_is_not_done_until_no_attempt_is_left(bench: Bench) -> 
         ask(bench, ref)
 
 
-def test_a_shard_whose_attempts_all_died_fails_when_it_is_asked_for(bench: Bench) -> None:
+def test_a_shard_whose_attempts_all_died_fails_on_request(bench: Bench) -> None:
     (ref,) = bench.plan(max_attempts=1)
     bench.ledger.attempts.claim(ref, "killed", lease_s=60, max_attempts=1)
     bench.clock.advance(500)
@@ -84,7 +84,7 @@ def test_a_shard_that_another_attempt_holds_is_a_lost_lease(bench: Bench) -> Non
         ask(bench, ref)
 
 
-def test_a_lease_that_is_lost_while_the_script_runs_is_a_lost_lease(bench: Bench) -> None:
+def test_a_lease_lost_during_the_script_is_a_lost_lease(bench: Bench) -> None:
     (ref,) = bench.plan()
 
     def overtaken(call: ScriptCall, output: Output) -> ScriptResult:
@@ -97,7 +97,7 @@ def test_a_lease_that_is_lost_while_the_script_runs_is_a_lost_lease(bench: Bench
         ask(bench, ref)
 
 
-def test_a_reference_of_an_older_generation_is_no_failure_whatever_became_of_the_shard(bench: Bench) -> None:
+def test_a_reference_of_an_older_generation_is_no_failure(bench: Bench) -> None:
     (ref,) = bench.plan(max_attempts=1)
     bench.runner.behaviour = ends(1)
     with pytest.raises(ShardFailedError):
@@ -136,7 +136,7 @@ def forget_runs(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "error"), [(drop_ledger, SettingsError), (forget_runs, RunNotFoundError)])
-def test_a_worker_that_can_do_no_shard_says_what_is_wrong_with_it(
+def test_a_worker_that_cannot_do_shards_names_the_reason(
     bench: Bench, spoil: Callable[[Bench], None], error: type[Exception]
 ) -> None:
     (ref,) = bench.plan()
@@ -153,7 +153,7 @@ def test_a_plain_direct_event_raises_the_scripts_own_error(bench: Bench) -> None
         answer(event, bench.invoke(event))
 
 
-def test_the_cause_of_a_failure_that_the_ledger_knows_is_told(bench: Bench) -> None:
+def test_a_recorded_failures_cause_is_returned(bench: Bench) -> None:
     (ref,) = bench.plan()
     record = bench.ledger.shards.get("run-1", 0)
     bench.ledger.attempts.abandon(record, Failure("RunCancelled", "the run was cancelled", False))

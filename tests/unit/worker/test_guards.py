@@ -67,7 +67,7 @@ def test_a_task_has_an_empty_folder_of_its_own_that_goes_with_it(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_task_folder_goes_when_the_task_fails_and_takes_nothing_else_with_it(tmp_path: Path) -> None:
+def test_a_failed_tasks_folder_is_deleted_and_nothing_else(tmp_path: Path) -> None:
     beside = tmp_path / "libsnappy.so"
     beside.write_text("unpacked by the JVM")
 
@@ -82,7 +82,7 @@ def test_a_task_folder_goes_when_the_task_fails_and_takes_nothing_else_with_it(t
     assert list(tmp_path.iterdir()) == [beside]
 
 
-def test_what_an_earlier_attempt_of_that_name_left_is_not_seen(tmp_path: Path) -> None:
+def test_leftovers_of_an_earlier_attempt_are_not_seen(tmp_path: Path) -> None:
     (tmp_path / "task-a1").mkdir()
     (tmp_path / "task-a1" / "old").write_text("x")
 
@@ -96,7 +96,7 @@ def test_an_attempt_id_that_is_no_name_is_refused(tmp_path: Path, name: str) -> 
         pass
 
 
-def test_read_only_folders_are_deleted_by_a_user_who_is_not_root() -> None:
+def test_a_user_without_root_deletes_read_only_folders() -> None:
     with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others
         folder = Path(place) / "task"
         (folder / "closed" / "within").mkdir(parents=True)
@@ -153,7 +153,7 @@ def test_a_link_in_the_folders_place_stays_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "task" / "inner").is_dir()
 
 
-def test_what_cannot_be_deleted_is_told_and_the_rest_goes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_undeletable_files_are_reported_and_the_rest_deleted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     task = tmp_path / "task"
     for name in ("a", "b/c", "d"):
         (task / name).mkdir(parents=True)
@@ -178,7 +178,7 @@ def test_deleting_what_is_not_there_does_nothing(tmp_path: Path) -> None:
     delete_tree(tmp_path / "nowhere")
 
 
-def test_too_little_space_is_refused_with_the_numbers_and_the_remedy(tmp_path: Path) -> None:
+def test_too_little_space_is_refused_with_numbers_and_remedy(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
 
     with task_folder(tmp_path, "a1", free // 2):
@@ -211,7 +211,7 @@ def names(folder: Path) -> set[str]:
 OURS = {"sparklet-host", "sparklet-scripts", "task-other", ".ivy2"}
 
 
-def test_what_scripts_left_goes_when_space_is_short_and_not_before(littered: Path) -> None:
+def test_leftovers_of_scripts_are_deleted_when_space_is_short(littered: Path) -> None:
     free = shutil.disk_usage(littered).free
     with task_folder(littered, "a1", free // 2):
         pass
@@ -230,9 +230,7 @@ def test_after_a_task_that_found_no_space_the_next_one_has_more(littered: Path) 
     assert names(littered) == OURS
 
 
-def test_what_was_there_before_the_worker_and_whatever_is_outside_lambda_stays(
-    littered: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_from_before_the_worker_or_outside_lambda_stay(littered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = names(littered)
     delete_strays(littered, since_s=time.time() + 60)
     monkeypatch.delenv(IN_LAMBDA)
@@ -241,7 +239,7 @@ def test_what_was_there_before_the_worker_and_whatever_is_outside_lambda_stays(
     assert names(littered) == before
 
 
-def test_descendants_are_found_through_every_generation_and_session(tmp_path: Path) -> None:
+def test_descendants_are_found_across_sessions(tmp_path: Path) -> None:
     child = subprocess.Popen(
         [
             sys.executable,
@@ -299,7 +297,7 @@ os.kill(spared, 9)
 """
 
 
-def test_every_descendant_is_ended_orphans_in_their_own_sessions_too_and_nobody_who_is_spared() -> None:
+def test_every_descendant_is_ended_but_the_spared_ones() -> None:
     done = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, timeout=30, env=_with_path())
 
     assert (done.stdout.split(), done.stderr) == (["0", "True"], "")

@@ -30,7 +30,7 @@ def given(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("source", sorted(every_source().keys() - {"shard"}))
-def test_the_script_given_runs_for_every_source(bench: Bench, source: str) -> None:
+def test_the_given_script_runs_for_every_source(bench: Bench, source: str) -> None:
     event = handed_over(every_source()[source], args=["--x"])
 
     outcomes = bench.invoke(event)
@@ -57,7 +57,7 @@ def test_a_failure_is_raised_with_its_cause_and_no_item_list(bench: Bench) -> No
         answer(event, bench.invoke(event))
 
 
-def test_of_several_tasks_each_is_answered_and_each_failure_named(bench: Bench) -> None:
+def test_each_of_several_tasks_is_answered_or_named(bench: Bench) -> None:
     event = handed_over({"Records": [sqs("m-1", "good"), sqs("m-2", "bad")]})
     good = answer(event, bench.invoke(event))
     bench.runner.behaviour = lambda call, output: ScriptResult(
@@ -98,7 +98,7 @@ def test_the_script_must_lie_under_an_allowed_prefix(bench: Bench) -> None:
         {"detail-type": "x", "source": "y", "detail": {}, **handed_over({}, env=ENV)},
     ],
 )
-def test_nothing_but_a_direct_invocation_hands_over(bench: Bench, event: Any) -> None:
+def test_only_a_direct_invocation_hands_over_a_script(bench: Bench, event: Any) -> None:
     bench.store.put(ENV, b'{"level": "9"}')
 
     bench.invoke(event)
@@ -124,7 +124,7 @@ def test_its_environment_comes_from_the_operators_bucket(bench: Bench) -> None:
         (ENV, SettingsError),
     ],
 )
-def test_an_environment_that_may_not_be_is_refused(bench: Bench, wish: Any, error: type[Exception]) -> None:
+def test_a_forbidden_environment_is_refused(bench: Bench, wish: Any, error: type[Exception]) -> None:
     bench.store.put(ENV, b'{"LD_PRELOAD": "/tmp/evil.so"}')
 
     (outcome,) = bench.invoke(handed_over({}, env=wish))
@@ -146,7 +146,7 @@ def test_a_shard_finds_its_own_paths_in_its_environment(bench: Bench) -> None:
         assert found["output_path"] == bench.runner.event()["output_path"]
 
 
-def test_what_the_operator_said_of_the_run_goes_first(bench: Bench) -> None:
+def test_the_operators_settings_of_the_run_win(bench: Bench) -> None:
     bench.plan()
     run = bench.ledger.runs.get("run-1")
     bench.ledger.runs.get = lambda run_id: replace(run, env={"level": "9", "output_path": "s3://o"})  # type: ignore[method-assign]

@@ -64,7 +64,7 @@ def taken_over(ledger: MemoryLedger, ref: ShardRef) -> None:
     assert ledger.attempts.claim(ref, "another", 600.0, 3).status is ClaimStatus.GRANTED
 
 
-def test_a_script_whose_shard_is_somebody_elses_is_stopped_at_once(short: Bench) -> None:
+def test_a_script_that_lost_its_shard_is_stopped_at_once(short: Bench) -> None:
     (ref,) = short.plan()
     stopped: list[bool] = []
 
@@ -103,7 +103,7 @@ def test_a_ledger_that_does_not_answer_stops_no_script(short: Bench, monkeypatch
     assert short.ledger.shards.get("run-1", 0).state is ShardState.SUCCEEDED
 
 
-def test_what_a_thawed_attempt_says_after_its_lease_does_not_count(bench: Bench) -> None:
+def test_a_thawed_attempt_without_its_lease_does_not_count(bench: Bench) -> None:
     """GIVEN an attempt that was frozen past its lease, WHEN it goes on, THEN it asks the ledger before it publishes."""
     (ref,) = bench.plan()
 

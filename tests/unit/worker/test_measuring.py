@@ -47,7 +47,7 @@ def reporting(rows: int, size_bytes: int) -> Callable[[ScriptCall, Output], Scri
     return run
 
 
-def test_a_shard_that_succeeded_says_rows_bytes_and_seconds(bench: Bench, said: Said) -> None:
+def test_a_succeeded_shard_reports_rows_bytes_and_seconds(bench: Bench, said: Said) -> None:
     bench.plan()
 
     def slow(call: ScriptCall, output: Output) -> ScriptResult:
@@ -69,7 +69,7 @@ def test_a_shard_that_succeeded_says_rows_bytes_and_seconds(bench: Bench, said: 
     }
 
 
-def test_retries_failures_and_messages_for_nothing_are_told_apart(bench: Bench, said: Said) -> None:
+def test_retries_failures_and_duplicates_are_counted_apart(bench: Bench, said: Said) -> None:
     (ref,) = bench.plan(max_attempts=2)
     bench.runner.behaviour = lambda call, output: ScriptResult(1, cause_class="OSError", cause="503")
     said.of()
@@ -106,7 +106,7 @@ def test_a_jvm_that_was_replaced_is_counted_once(bench: Bench, said: Said) -> No
     assert "JvmRestarts" not in said.of()
 
 
-def test_where_no_namespace_is_set_nothing_is_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_namespace_nothing_is_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparklet.worker.measuring.memory_peak_mb", lambda: pytest.fail("measured"))
     Measuring(Meter("", Emitter.WORKER, lambda line: pytest.fail(line))).invocation([], bench.runner, "r")
 

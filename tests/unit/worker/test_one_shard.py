@@ -71,7 +71,7 @@ def test_a_script_at_fault_fails_the_shard(bench: Bench) -> None:
     assert len(bench.runner.calls) == 1
 
 
-def test_what_may_go_better_next_time_releases_the_shard(bench: Bench) -> None:
+def test_a_retryable_failure_releases_the_shard(bench: Bench) -> None:
     def lose(call: ScriptCall, output: Output) -> ScriptResult:
         raise GatewayLostError("the JVM exited with -9")
 
@@ -101,7 +101,7 @@ def test_a_message_of_an_older_generation_runs_nothing(bench: Bench) -> None:
     assert bench.runner.calls == []
 
 
-def test_a_failed_shard_is_opened_again_only_if_asked(bench: Bench) -> None:
+def test_a_failed_shard_is_reopened_only_on_request(bench: Bench) -> None:
     bench.plan()
     fail_it(bench)
 
@@ -112,7 +112,7 @@ def test_a_failed_shard_is_opened_again_only_if_asked(bench: Bench) -> None:
     assert bench.runner.event()["sparklet"]["generation"] == 1
 
 
-def test_two_that_open_a_failed_shard_at_once_do_it_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_workers_reopen_a_failed_shard_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.plan(shards=2)
     fail_it(bench)
     opened: list[int] = []
@@ -139,7 +139,7 @@ def test_an_unknown_run_or_shard_is_no_reason_to_try_again(bench: Bench, run_id:
     assert run(bench, ShardCommand(run_id, 7, None, 60, False)) == WRONG
 
 
-def test_a_ledger_that_does_not_answer_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_ledger_is_a_reason_to_retry(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.plan()
 
     def silent(run_id: str, number: int) -> None:
@@ -224,7 +224,7 @@ def test_a_shard_is_named_by_options() -> None:
 
 
 @pytest.mark.parametrize("by_argument", [True, False])
-def test_or_by_a_message_of_the_queue(by_argument: bool) -> None:
+def test_a_shard_is_named_by_a_message_of_the_queue(by_argument: bool) -> None:
     message = json.dumps({"run_id": "r", "shard": 3, "generation": 2, "part": "p", "offset": 0, "length": 9})
 
     command = parse(["--message", message]) if by_argument else parse([], message)
@@ -233,7 +233,7 @@ def test_or_by_a_message_of_the_queue(by_argument: bool) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--run", "r"], ["--message", "{"], ["--message", "{}"], ["--timeout", "0"]])
-def test_what_names_no_shard_is_refused(arguments: list[str]) -> None:
+def test_a_command_that_names_no_shard_is_refused(arguments: list[str]) -> None:
     with pytest.raises(EventError):
         parse(arguments)
 

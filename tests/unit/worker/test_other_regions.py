@@ -12,9 +12,7 @@ from tests.unit.worker.conftest import Bench
 
 
 @pytest.mark.parametrize(("allowed", "abroad"), [(True, True), (True, False), (False, True)])
-def test_objects_of_another_region_are_fetched_where_the_run_allows_them(
-    bench: Bench, allowed: bool, abroad: bool
-) -> None:
+def test_cross_region_objects_are_fetched_if_allowed(bench: Bench, allowed: bool, abroad: bool) -> None:
     bench.plan()
     bench.store.put("s3://in/0.csv", b"far away\n\n")
     bench.store._regions = {"in": "eu-west-1"} if abroad else {}

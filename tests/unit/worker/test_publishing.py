@@ -45,7 +45,7 @@ def claim_after_the_lease(bench: Bench, ref: ShardRef) -> Claim:
     return claim
 
 
-def test_what_an_attempt_writes_is_published_and_nothing_is_left_staged(bench: Bench) -> None:
+def test_an_attempts_output_is_published_and_unstaged(bench: Bench) -> None:
     bench.plan()
     bench.runner.behaviour = writes(bench, "year=2026/part-0.parquet", "_SUCCESS", "_temporary/0/part-1.parquet", "a/")
 
@@ -87,7 +87,7 @@ def test_nothing_of_an_attempt_that_failed_is_published(bench: Bench) -> None:
     assert published(bench) == {"part-0": b"whole"}
 
 
-def test_an_attempt_that_wakes_up_late_changes_nothing_that_readers_see(bench: Bench) -> None:
+def test_an_attempt_that_wakes_late_changes_nothing_readers_see(bench: Bench) -> None:
     """GIVEN a frozen attempt, WHEN another has published, THEN what the first writes afterwards is seen by nobody."""
     (ref,) = bench.plan()
     bench.queue.send([ref.to_body()])
@@ -148,9 +148,7 @@ def _dies(*_: object) -> None:
     raise KilledError
 
 
-def test_a_store_that_fails_while_publishing_is_tried_again_without_the_script(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_publication_is_retried_without_the_script(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.plan()
     bench.runner.behaviour = writes(bench, "part-0")
 
@@ -166,9 +164,7 @@ def test_a_store_that_fails_while_publishing_is_tried_again_without_the_script(
     assert published(bench) == {"part-0": b"rows"} and len(bench.runner.calls) == 1
 
 
-def test_an_output_that_may_not_be_written_fails_the_shard_and_a_redrive_publishes_it(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unwritable_output_fails_and_a_redrive_publishes_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.plan()
     bench.runner.behaviour = writes(bench, "part-0")
 
@@ -190,7 +186,7 @@ def test_an_output_that_may_not_be_written_fails_the_shard_and_a_redrive_publish
     assert published(bench) == {"part-0": b"rows"} and len(bench.runner.calls) == 1
 
 
-def test_staged_output_that_is_gone_fails_the_shard_and_says_so(bench: Bench) -> None:
+def test_lost_staged_output_fails_the_shard_with_that_reason(bench: Bench) -> None:
     (ref,) = bench.plan()
     bench.queue.receive(1)
     bench.ledger.attempts.claim(ref, "lost", LEASE_S, 3)
@@ -205,9 +201,7 @@ def test_staged_output_that_is_gone_fails_the_shard_and_says_so(bench: Bench) ->
     assert bench.runner.calls == []
 
 
-def test_what_was_discarded_under_a_late_publisher_does_not_end_the_shard(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_staging_discarded_under_a_late_publisher_ends_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN a winner that is frozen while it copies, WHEN another has published and deleted, THEN it just stops."""
     (ref,) = bench.plan()
     bench.runner.behaviour = writes(bench, "part-0", "part-1")

@@ -83,7 +83,7 @@ def test_the_innermost_exception_is_named(name: str) -> None:
         ("exit_with_text", ""),
     ],
 )
-def test_the_scripts_own_line_is_told_also_where_it_is_inside_a_udf(name: str, line: str) -> None:
+def test_the_scripts_own_line_is_shown_even_inside_a_udf(name: str, line: str) -> None:
     text = (SAMPLES / f"{name}.txt").read_text()
 
     assert script_line(text, ["/task/job.py", "/task/udf.py"]) == line
@@ -106,7 +106,7 @@ def test_an_endless_message_of_s3a_is_read_in_time() -> None:
     assert root_cause(text)[0] == "AccessDeniedException"
 
 
-def test_an_exception_on_the_way_out_does_not_hide_the_one_before_it() -> None:
+def test_an_exception_at_exit_does_not_hide_the_one_before() -> None:
     text = (
         "Traceback (most recent call last):\n  File 'job.py', line 1, in <module>\nValueError: the cause\n"
         "Error in atexit._run_exitfuncs:\nTraceback (most recent call last):\nConnectionRefusedError: [Errno 111]\n"
@@ -115,19 +115,19 @@ def test_an_exception_on_the_way_out_does_not_hide_the_one_before_it() -> None:
     assert root_cause(text) == ("ValueError", "the cause")
 
 
-def test_an_exception_on_the_way_out_is_named_if_it_is_the_only_one() -> None:
+def test_an_exception_at_exit_is_named_if_it_is_the_only_one() -> None:
     text = "Error in atexit._run_exitfuncs:\nTraceback (most recent call last):\nConnectionRefusedError: gone\n"
 
     assert root_cause(text) == ("ConnectionRefusedError", "gone")
 
 
-def test_a_class_defined_in_a_function_is_named_without_its_place() -> None:
+def test_a_local_class_is_named_without_its_place() -> None:
     text = "Traceback (most recent call last):\n  File 'job.py', line 1\nmain.<locals>.TooOld: 1999\n"
 
     assert root_cause(text) == ("TooOld", "1999")
 
 
-def test_a_cause_that_only_the_lost_task_tells_is_found() -> None:
+def test_a_cause_only_the_lost_task_shows_is_found() -> None:
     text = (
         "Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: An error occurred while calling o1.count.\n"
         ": org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 0.0 failed 1 times, most"
@@ -148,7 +148,7 @@ def test_spark_submits_own_failure_is_read_from_java() -> None:
     assert root_cause(text) == ("RuntimeException", "[unresolved dependency: a#b;1: not found]")
 
 
-def test_a_java_that_does_not_start_says_what_is_wrong_before_it_says_that() -> None:
+def test_javas_first_words_explain_its_failed_start() -> None:
     text = (
         "Invalid maximum heap size: -Xmxmany\nError: Could not create the Java Virtual Machine.\n"
         "Error: A fatal exception has occurred. Program will exit.\n"
@@ -166,11 +166,11 @@ def test_a_message_is_bounded() -> None:
 @pytest.mark.parametrize(
     "text", ["", "\n\n", "Traceback (most recent call last):\n", "Traceback (most recent call last):"]
 )
-def test_what_tells_nothing_has_no_class(text: str) -> None:
+def test_a_text_without_an_error_has_no_class(text: str) -> None:
     assert root_cause(text)[0] == ""
 
 
-def test_a_stack_dump_tells_where_the_script_was() -> None:
+def test_a_stack_dump_shows_where_the_script_was() -> None:
     dump = (
         'Thread 0x01 (most recent call first):\n  File "/task/job.py", line 99 in other\n\n'
         'Current thread 0x02 (most recent call first):\n  File "/venv/py4j/x.py", line 5 in send\n'
@@ -182,7 +182,7 @@ def test_a_stack_dump_tells_where_the_script_was() -> None:
     assert where_it_was("", ["/task/job.py"]) == ""
 
 
-def test_a_script_that_waits_for_a_thread_it_left_was_where_that_thread_is() -> None:
+def test_a_script_waiting_for_its_thread_is_where_the_thread_is() -> None:
     dump = (
         'Thread 0x01 (most recent call first):\n  File "/lib/threading.py", line 9 in wait\n'
         '  File "/task/job.py", line 3 in f\n  File "/lib/threading.py", line 982 in run\n\n'

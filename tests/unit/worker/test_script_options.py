@@ -4,7 +4,7 @@ from sparklet.errors import ScriptError
 from sparklet.worker.script_options import JVM_OPTIONS, ScriptOptions, script_options
 
 
-def test_a_script_that_asks_for_nothing_runs_anywhere() -> None:
+def test_a_script_without_options_runs_anywhere() -> None:
     assert script_options("print('hello')\n") == ScriptOptions(submit=False, conf={})
 
 
@@ -14,7 +14,7 @@ def test_a_comment_chooses_the_runner() -> None:
     assert not script_options("# sparklet: runner=warm\n").submit
 
 
-def test_a_comment_gives_options_of_the_jvm_and_so_a_jvm_of_its_own() -> None:
+def test_jvm_options_in_a_comment_need_a_jvm_of_their_own() -> None:
     options = script_options(
         "# sparklet: spark.driver.memory=3g\n"
         "# sparklet: spark.driver.extraJavaOptions=-Da='b c' -Dd=e\n"
@@ -47,14 +47,14 @@ def test_other_options_in_a_comment_need_no_jvm_of_their_own() -> None:
         "OPTIONS = {{'{0}': 'x'}}",
     ],
 )
-def test_an_option_that_only_a_new_jvm_can_take_is_seen_in_the_code(option: str, code: str) -> None:
+def test_an_option_that_needs_a_new_jvm_is_seen_in_the_code(option: str, code: str) -> None:
     options = script_options(code.format(option))
 
     assert options.submit
     assert options.conf == {option: "x"}
 
 
-def test_an_option_whose_value_is_computed_still_needs_a_jvm_of_its_own() -> None:
+def test_a_computed_option_still_needs_its_own_jvm() -> None:
     options = script_options("b.config('spark.jars.packages', f'a:b:{version}')")
 
     assert options == ScriptOptions(submit=True, conf={})
@@ -81,11 +81,11 @@ def test_a_script_that_insists_on_the_warm_jvm_gets_it() -> None:
         "'''b.config('spark.jars', 'x')'''",
     ],
 )
-def test_what_only_looks_like_it_changes_nothing(code: str) -> None:
+def test_look_alikes_of_options_change_nothing(code: str) -> None:
     assert not script_options(code).submit
 
 
-def test_a_script_that_does_not_compile_is_left_to_fail_by_itself() -> None:
+def test_a_script_that_does_not_compile_fails_by_itself() -> None:
     assert script_options("b.config('spark.jars', 'x'") == ScriptOptions()
 
 

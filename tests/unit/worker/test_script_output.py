@@ -36,7 +36,7 @@ def test_lines_keep_their_newline_however_they_were_cut() -> None:
         assert lines == [b"one\n", b"two\n", b"\n", b"three \xff\x00\r\n", b"four"]
 
 
-def test_a_line_without_end_comes_in_pieces_and_is_not_kept_in_memory() -> None:
+def test_an_endless_line_is_cut_into_pieces() -> None:
     pieces: list[bytes] = []
     feed = LineFeed(pieces.append)
     for _ in range(80):
@@ -79,7 +79,7 @@ def test_however_much_comes_memory_stays_bounded() -> None:
     assert peak < 4 * 1024 * 1024
 
 
-def test_the_end_of_a_stream_that_ends_with_a_line_is_no_further_line() -> None:
+def test_an_end_after_a_complete_line_is_no_further_line() -> None:
     lines: list[bytes] = []
     feed = LineFeed(lines.append)
     feed.feed(b"one\n")
@@ -113,7 +113,7 @@ def test_the_tail_survives_bytes_that_are_no_text() -> None:
     assert tail.text() == "\ufffd\ufffd\n"
 
 
-def test_output_is_passed_on_and_the_tail_is_that_of_standard_error() -> None:
+def test_output_is_passed_on_and_stderrs_tail_is_kept() -> None:
     lines = Lines()
     task = TaskOutput(lines, CALL)
     task.add("script", "stdout", b"out\n")
@@ -125,7 +125,7 @@ def test_output_is_passed_on_and_the_tail_is_that_of_standard_error() -> None:
     assert (task.result(0).cause_class, task.result(0).cause) == ("", "")
 
 
-def test_the_cause_is_looked_for_in_what_the_script_said_not_in_the_jvms_log() -> None:
+def test_the_cause_is_from_the_script_before_the_jvms_log() -> None:
     task = task_output()
     task.add("script", "stderr", b"Traceback (most recent call last):\n  File ...\nValueError: mine\n")
     task.add("jvm", "stderr", b"Caused by: java.io.IOException: the JVM's\n")
@@ -133,7 +133,7 @@ def test_the_cause_is_looked_for_in_what_the_script_said_not_in_the_jvms_log() -
     assert (task.result(1).cause_class, task.result(1).cause) == ("ValueError", "mine")
 
 
-def test_where_the_script_said_nothing_the_jvms_log_names_the_cause() -> None:
+def test_the_jvms_log_gives_the_cause_of_a_silent_script() -> None:
     task = task_output()
     task.add("jvm", "stderr", b'Exception in thread "main" java.lang.RuntimeException: unresolved dependency\n\tat x\n')
 
@@ -152,14 +152,14 @@ def test_a_signal_is_a_cause_where_nothing_else_is_known() -> None:
     assert signal_name(42) == "signal 42"
 
 
-def test_an_exit_code_without_a_traceback_has_the_last_line_as_its_cause() -> None:
+def test_without_a_traceback_the_last_line_is_the_cause() -> None:
     task = task_output()
     task.add("script", "stderr", b"no input today\n")
 
     assert (task.result(1).cause_class, task.result(1).cause) == ("", "no input today")
 
 
-def test_the_jvms_memory_running_out_is_an_error_of_its_own_even_if_the_jvm_lives_on() -> None:
+def test_a_jvm_out_of_memory_is_its_own_error_even_if_it_lives() -> None:
     task = task_output()
     task.add("script", "stderr", b"Traceback (most recent call last):\npy4j.protocol.Py4JJavaError: calling o1.x.\n")
     task.add("script", "stderr", b": java.lang.OutOfMemoryError: Cannot reserve 100 bytes of direct buffer memory\n")
@@ -179,7 +179,7 @@ def test_sparks_account_of_memory_running_out_is_the_same_error() -> None:
         task.result(1)
 
 
-def test_pythons_memory_running_out_is_the_same_error_and_names_the_line() -> None:
+def test_pythons_out_of_memory_is_the_same_error_with_its_line() -> None:
     task = task_output()
     trace = b'Traceback (most recent call last):\n  File "/task/job.py", line 7, in <module>\n'
     task.add("script", "stderr", trace + b"numpy.core._exceptions._ArrayMemoryError: Unable to allocate 1 TiB\n")
@@ -198,7 +198,7 @@ def test_pythons_memory_running_out_is_the_same_error_and_names_the_line() -> No
         b"py4j.protocol.Py4JJavaError: calling o1.x.\n: java.io.IOException: No space left on device\n",
     ],
 )
-def test_no_space_left_is_an_error_of_its_own_whoever_met_it(said: bytes) -> None:
+def test_a_full_disk_is_its_own_error_whoever_met_it(said: bytes) -> None:
     task = task_output()
     task.add("script", "stderr", b"Traceback (most recent call last):\n" + said)
 
@@ -206,7 +206,7 @@ def test_no_space_left_is_an_error_of_its_own_whoever_met_it(said: bytes) -> Non
         task.result(1)
 
 
-def test_the_line_of_the_script_or_of_its_py_files_is_told_not_that_of_a_library() -> None:
+def test_the_line_is_the_scripts_and_not_a_librarys() -> None:
     task = task_output()
     frames = b'  File "/task/job.py", line 7, in <module>\n  File "/task/deps.zip/mine.py", line 3, in f\n'
     library = b'  File "/venv/pandas/core.py", line 900, in g\n'
@@ -215,7 +215,7 @@ def test_the_line_of_the_script_or_of_its_py_files_is_told_not_that_of_a_library
     assert task.result(1).place == "line 3 of mine.py"
 
 
-def test_what_a_jvm_logs_is_no_cause_of_a_script_that_says_nothing_and_ends() -> None:
+def test_a_jvms_log_is_no_cause_of_a_script_that_just_ends() -> None:
     task = task_output()
     task.add("jvm", "stderr", b"26/11/20 11:38:58 WARN NativeCodeLoader: Unable to load native-hadoop library\n")
 
@@ -223,7 +223,7 @@ def test_what_a_jvm_logs_is_no_cause_of_a_script_that_says_nothing_and_ends() ->
     assert task.result(1, started=False).cause.endswith("Unable to load native-hadoop library")
 
 
-def test_a_jvm_that_ends_says_how_and_why() -> None:
+def test_a_jvm_that_ends_is_reported_with_its_reason() -> None:
     killed = task_output().jvm_failure(-9)
     assert isinstance(killed, GatewayLostError)
     assert "ended by SIGKILL under the script; is the function's memory too small?" in str(killed)

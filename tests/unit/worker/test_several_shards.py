@@ -81,7 +81,7 @@ def test_a_success_is_recorded_before_the_next_shard_is_claimed(bench: Bench) ->
     ]
 
 
-def test_a_script_that_dies_in_the_third_of_five_fails_that_one_alone(bench: Bench) -> None:
+def test_a_script_that_dies_in_the_third_of_five_fails_it_alone(bench: Bench) -> None:
     script = planned(bench, 5, n2=["what no retry mends"])
 
     bench.deliver_together(bench.queue.receive(10))
@@ -93,7 +93,7 @@ def test_a_script_that_dies_in_the_third_of_five_fails_that_one_alone(bench: Ben
     assert [record.attempts for record in records(bench).values()] == [1] * 5
 
 
-def test_what_was_not_begun_for_want_of_time_goes_back_at_once_with_its_attempt(bench: Bench) -> None:
+def test_shards_not_begun_in_time_return_with_their_attempt(bench: Bench) -> None:
     script = planned(bench, 3)
     script.meanwhile = lambda number: time.sleep(1.6)
     messages = bench.queue.receive(10)
@@ -115,7 +115,7 @@ def test_a_shard_that_is_named_twice_is_done_once(bench: Bench) -> None:
     assert all(outcome.acknowledged for outcome in outcomes)
 
 
-def test_a_ledger_that_does_not_take_the_first_success_harms_no_other(bench: Bench) -> None:
+def test_a_lost_first_success_harms_no_other_shard(bench: Bench) -> None:
     planned(bench, 3)
     succeed = bench.ledger.attempts.succeed
 
@@ -141,9 +141,7 @@ FATES = st.sampled_from(["an error", "what no retry mends", "a lost JVM", "its d
     st.lists(st.integers(0, 11), max_size=4),
     st.data(),
 )
-def test_whatever_dies_every_shard_has_one_end_and_its_attempts_are_those_that_were_begun(
-    fates: list[list[str]], doubled: list[int], data: st.DataObject
-) -> None:
+def test_every_shard_has_one_end_whatever_dies(fates: list[list[str]], doubled: list[int], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         env = {"SPARKLET_BUCKET": BUCKET, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": f"{folder}/scratch"}
         bench = make_bench(worker_settings(env))

@@ -69,9 +69,7 @@ def plain(*lengths: int) -> InputSize:
 
 @given(inputs, factors, memory_mbs)
 @example([InputObject("s3://b/a.csv.gz", 5368709)], 50.0, 2654)  # pieces shorter than opening a file counts as
-def test_no_piece_is_more_than_a_cores_share_of_the_heap_and_none_is_nothing(
-    objects: list[InputObject], factor: float, memory_mb: int
-) -> None:
+def test_each_piece_fits_a_cores_share_of_the_heap(objects: list[InputObject], factor: float, memory_mb: int) -> None:
     cut = Cut.of(InputSize.of(objects, factor), memory_mb)
     share_bytes = task_memory_bytes(*function(memory_mb))
 
@@ -101,14 +99,14 @@ def test_a_small_object_is_one_task(length: int, memory_mb: int) -> None:
 
 
 @given(st.lists(st.integers(1, 64 * 1024), min_size=1, max_size=1000), memory_mbs)
-def test_many_small_objects_are_a_task_for_each_core_not_one_for_a_few(lengths: list[int], memory_mb: int) -> None:
+def test_many_small_objects_are_one_task_per_core(lengths: list[int], memory_mb: int) -> None:
     cores = function(memory_mb)[1]
 
     assert len(Cut.of(plain(*lengths), memory_mb).tasks(lengths, cores)) <= cores + 1
 
 
 @given(st.integers(129 * MIB, 5 * GIB), memory_mbs)
-def test_a_large_object_is_cut_evenly_and_in_whole_waves(length: int, memory_mb: int) -> None:
+def test_a_large_object_is_cut_evenly_for_all_cores(length: int, memory_mb: int) -> None:
     cores = function(memory_mb)[1]
     cut = Cut.of(plain(length), memory_mb)
     tasks = cut.tasks([length], cores)
@@ -122,13 +120,13 @@ def test_a_large_object_is_cut_evenly_and_in_whole_waves(length: int, memory_mb:
     ("memory_mb", "length", "tasks", "partitions"),
     [(1769, 1 * MIB, 1, 2), (1769, 128 * MIB, 1, 2), (3008, 400 * MIB, 4, 4), (3008, 20 * MIB, 2, 2)],
 )
-def test_what_usual_shards_are_cut_into(memory_mb: int, length: int, tasks: int, partitions: int) -> None:
+def test_typical_shards_are_cut_as_documented(memory_mb: int, length: int, tasks: int, partitions: int) -> None:
     cut = Cut.of(plain(length), memory_mb)
 
     assert (len(cut.tasks([length], function(memory_mb)[1])), cut.shuffle_partitions) == (tasks, partitions)
 
 
-def test_of_what_is_compressed_as_a_whole_less_goes_into_a_task() -> None:
+def test_compressed_objects_get_smaller_tasks() -> None:
     packed = InputSize.of([InputObject("s3://b/a.csv.gz", 100 * MIB)], 4.0)
 
     assert packed == InputSize(1, 100 * MIB, 400 * MIB)
@@ -136,7 +134,7 @@ def test_of_what_is_compressed_as_a_whole_less_goes_into_a_task() -> None:
     assert Cut.of(packed, 3008).shuffle_partitions == Cut.of(plain(400 * MIB), 3008).shuffle_partitions
 
 
-def test_the_operator_has_the_last_word_but_for_the_script() -> None:
+def test_the_operators_settings_win_except_over_the_scripts() -> None:
     own = spark_settings({"SPARKLET_SPARK_CONF": '{"spark.sql.shuffle.partitions": "7"}'})
     call = ScriptCall(
         Path("/s/job.py"), (), Path("/tmp/task-1"), Deadline(0, 0), inputs=(InputObject("s3://b/a", 5 * GIB),)
@@ -148,7 +146,7 @@ def test_the_operator_has_the_last_word_but_for_the_script() -> None:
     assert "spark.sql.files.maxPartitionBytes" in conf
 
 
-def test_the_runner_is_told_how_much_a_shard_reads(bench: Bench) -> None:
+def test_the_runner_gets_the_size_of_a_shard(bench: Bench) -> None:
     bench.plan()
 
     bench.deliver()

@@ -28,7 +28,7 @@ def state(bench: Bench) -> ShardState:
     return bench.ledger.shards.get("run-1", 0).state
 
 
-def test_a_shard_that_succeeds_is_recorded_with_what_the_script_reported(bench: Bench) -> None:
+def test_a_success_is_recorded_with_the_scripts_report(bench: Bench) -> None:
     bench.plan()
 
     def report(call: ScriptCall, output: Output) -> ScriptResult:
@@ -47,7 +47,7 @@ def test_a_shard_that_succeeds_is_recorded_with_what_the_script_reported(bench: 
     assert bench.queue.receive() == []
 
 
-def test_the_script_gets_inputs_output_parameters_and_the_runs_arguments(bench: Bench) -> None:
+def test_the_script_gets_the_runs_inputs_output_and_arguments(bench: Bench) -> None:
     bench.plan()
 
     bench.deliver()
@@ -90,7 +90,7 @@ def test_a_message_of_a_held_shard_is_acknowledged(bench: Bench) -> None:
     assert bench.queue.receive() == []
 
 
-def test_a_retryable_failure_is_released_and_comes_back_soon_though_the_visibility_is_long(bench: Bench) -> None:
+def test_a_retryable_failure_is_released_and_returns_soon(bench: Bench) -> None:
     bench.plan()
     bench.runner.behaviour = exits(1, "SparkException", "503 Slow Down")
 
@@ -104,7 +104,7 @@ def test_a_retryable_failure_is_released_and_comes_back_soon_though_the_visibili
     assert len(bench.queue.receive()) == 1
 
 
-def test_a_shard_ends_when_its_attempts_are_used_up_with_the_last_cause(bench: Bench) -> None:
+def test_a_shard_without_attempts_ends_with_its_last_cause(bench: Bench) -> None:
     bench.plan(max_attempts=2)
     bench.runner.behaviour = raises(GatewayLostError("the JVM exited with -9"))
 
@@ -133,7 +133,7 @@ def test_a_permanent_failure_ends_the_shard_at_once(bench: Bench, cause: str) ->
     assert "no such column" in record.error_message
 
 
-def test_a_script_that_hangs_is_ended_released_and_ends_as_failed(bench: Bench) -> None:
+def test_a_hanging_script_is_ended_released_and_finally_failed(bench: Bench) -> None:
     bench.plan(max_attempts=1)
     bench.runner.behaviour = raises(DeadlineExceededError("ended after 50 s"))
 
@@ -141,7 +141,7 @@ def test_a_script_that_hangs_is_ended_released_and_ends_as_failed(bench: Bench) 
     assert bench.ledger.shards.get("run-1", 0).error_class == "DeadlineExceededError"
 
 
-def test_a_zombie_that_wakes_after_its_lease_changes_nothing_and_its_message_is_kept(bench: Bench) -> None:
+def test_a_zombie_after_its_lease_changes_nothing(bench: Bench) -> None:
     (ref,) = bench.plan()
 
     def frozen(call: ScriptCall, output: Output) -> ScriptResult:
@@ -159,7 +159,7 @@ def test_a_zombie_that_wakes_after_its_lease_changes_nothing_and_its_message_is_
     assert state(bench) is ShardState.SUCCEEDED
 
 
-def test_while_the_ledger_is_down_the_result_is_kept_and_written_when_it_is_back(bench: Bench) -> None:
+def test_a_result_is_written_once_the_ledger_is_back(bench: Bench) -> None:
     bench.plan()
     real, down = bench.ledger.attempts.succeed, iter(range(10))
 
@@ -176,7 +176,7 @@ def test_while_the_ledger_is_down_the_result_is_kept_and_written_when_it_is_back
 
 
 @pytest.mark.parametrize("refused", [("succeed",), ("succeed", "fail")])
-def test_a_refusal_that_lasts_is_told_at_once(bench: Bench, refused: tuple[str, ...]) -> None:
+def test_a_lasting_refusal_is_raised_at_once(bench: Bench, refused: tuple[str, ...]) -> None:
     """What another write can still say, the ledger says; else the message comes back."""
     bench.plan()
     began_s = bench.clock.now_s()
@@ -196,7 +196,7 @@ def test_a_refusal_that_lasts_is_told_at_once(bench: Bench, refused: tuple[str, 
     assert ((record.state, record.error_class, record.error_message) == told) == outcome.acknowledged
 
 
-def test_a_ledger_that_stays_down_leaves_the_message_in_the_queue(bench: Bench) -> None:
+def test_a_ledger_that_stays_down_keeps_the_message_queued(bench: Bench) -> None:
     bench.plan()
 
     def down(*args: object) -> None:
@@ -230,7 +230,7 @@ def test_no_task_is_begun_when_no_time_is_left(bench: Bench) -> None:
     assert bench.ledger.shards.get("run-1", 0).attempts == 0
 
 
-def test_a_message_of_an_older_generation_is_acknowledged_without_work(bench: Bench) -> None:
+def test_a_message_of_an_older_generation_is_only_acknowledged(bench: Bench) -> None:
     (ref,) = bench.plan(max_attempts=1)
     bench.runner.behaviour = exits(1)
     bench.deliver()
@@ -275,9 +275,7 @@ def test_log_lines_carry_run_shard_attempt_and_request(bench: Bench) -> None:
         (b'{"shard":0,"objects":[["s3://in/0.csv",1e999,""]]}\n', "a line that is no shard"),
     ],
 )
-def test_a_plan_part_that_was_altered_ends_the_shard_at_once_with_that_cause(
-    bench: Bench, damaged: bytes, told: str
-) -> None:
+def test_an_altered_plan_part_ends_the_shard_with_that_cause(bench: Bench, damaged: bytes, told: str) -> None:
     (ref,) = bench.plan()
     part_uri = f"s3://bucket/runs/run-1/plan/{ref.part}"
     bench.store.put(part_uri, damaged)

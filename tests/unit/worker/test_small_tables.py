@@ -15,13 +15,13 @@ from sparklet.worker import spark_options
 from sparklet.worker.spark_options import process_env, spark_defaults
 
 
-def test_delta_is_told_even_where_a_script_knows_nothing_of_sparklet() -> None:
+def test_delta_defaults_reach_scripts_without_sparklet() -> None:
     conf = spark_defaults(spark_settings({}), Path("/scratch"))
 
     assert conf.items() >= SMALL_TABLES.items()
 
 
-def test_the_operators_word_on_delta_wins() -> None:
+def test_the_operators_delta_settings_win() -> None:
     key = next(iter(SMALL_TABLES))
     conf = spark_defaults(spark_settings({"SPARKLET_SPARK_CONF": f'{{"{key}": "50"}}'}), Path("/scratch"))
 
@@ -40,9 +40,7 @@ def test_hudi_finds_defaults_for_one_machine(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", ["a space", "100 %", "a%20space", "#1?", "späte"])
-def test_hudi_is_given_a_uri_wherever_its_defaults_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_hudi_defaults_are_given_as_a_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / name).symlink_to(spark_options.HUDI_DEFAULTS)
     monkeypatch.setattr(spark_options, "HUDI_DEFAULTS", tmp_path / name)
     told = [process_env(spark_settings({}), {})["HUDI_CONF_DIR"] for _ in range(2)]
@@ -62,7 +60,7 @@ os.execv(look[0], look)
 """
 
 
-def test_other_processes_find_hudis_defaults_and_so_does_who_takes_our_place(tmp_path: Path) -> None:
+def test_child_and_successor_processes_find_hudis_defaults(tmp_path: Path) -> None:
     (tmp_path / "a space").symlink_to(Path(sparklet.__file__).parents[1])
     said = subprocess.run(
         [sys.executable, "-c", FROM_ELSEWHERE],

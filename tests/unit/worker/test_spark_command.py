@@ -34,9 +34,7 @@ def _conf(command: list[str]) -> dict[str, str]:
     return dict(value.split("=", 1) for key, value in pairs if key == "--conf")
 
 
-def test_a_script_meets_the_workers_defaults_unless_it_is_told_otherwise(
-    settings: SparkSettings, tmp_path: Path
-) -> None:
+def test_a_script_gets_the_workers_defaults_unless_overridden(settings: SparkSettings, tmp_path: Path) -> None:
     command = submit(settings, tmp_path, ["--conf", "spark.sql.shuffle.partitions=9", "job.py", "--x"], False)
 
     assert command[-2:] == ["job.py", "--x"]
@@ -46,9 +44,7 @@ def test_a_script_meets_the_workers_defaults_unless_it_is_told_otherwise(
     assert "spark.sql.extensions" not in conf
 
 
-def test_what_java_must_know_when_it_starts_is_taken_from_spark_s_options(
-    settings: SparkSettings, tmp_path: Path
-) -> None:
+def test_javas_start_options_are_taken_from_sparks(settings: SparkSettings, tmp_path: Path) -> None:
     asked = {"spark.driver.memory": "3g", "spark.driver.extraJavaOptions": "-Da=b -Dc=d"}
     options = [part for key, value in asked.items() for part in ("--conf", f"{key}={value}")]
     options += ["--conf", "spark.driver.extraClassPath=/mine.jar", "--verbose", "--name", "n"]
@@ -60,14 +56,14 @@ def test_what_java_must_know_when_it_starts_is_taken_from_spark_s_options(
     assert command[command.index("-cp") + 1].split(os.pathsep)[-1] == "/mine.jar"  # the archive's part comes first
 
 
-def test_a_shell_has_the_table_formats_whose_jars_are_there(settings: SparkSettings, tmp_path: Path) -> None:
+def test_a_shell_has_the_table_formats_of_its_jars(settings: SparkSettings, tmp_path: Path) -> None:
     conf = _conf(submit(settings, tmp_path, ["pyspark-shell"], True))
 
     assert conf["spark.sql.extensions"] == DELTA
     assert conf["spark.sql.catalogImplementation"] == "in-memory"
 
 
-def test_pyspark_is_python_with_a_startup_file_whatever_its_input_is(settings: SparkSettings) -> None:
+def test_pyspark_is_python_with_a_startup_file(settings: SparkSettings) -> None:
     command, env = shell(["--conf", "spark.app.name=a b"], {"SPARK_HOME": str(settings.spark_home)})
 
     assert command == [sys.executable, "-i"]
@@ -86,6 +82,6 @@ def test_spark_itself_reads_the_options() -> None:
     assert sql[-3:] == ["spark-internal", "-e", "select 1"]
 
 
-def test_without_a_spark_it_is_said(tmp_path: Path) -> None:
+def test_a_missing_spark_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="holds no folder jars"):
         normalised(replace(spark_settings({}), spark_home=tmp_path), ["job.py"])

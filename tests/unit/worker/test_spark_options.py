@@ -60,7 +60,7 @@ def test_settings_are_read_from_the_environment() -> None:
     assert (read.memory_mb, read.s3_endpoint, read.region) == (3008, "http://127.0.0.1:2", "eu-west-1")
 
 
-def test_configured_endpoints_can_be_ignored_as_in_awss_own_tools() -> None:
+def test_configured_endpoints_can_be_ignored_as_in_awss_tools() -> None:
     ignored = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
 
     assert settings(**ignored).s3_endpoint == ""
@@ -84,7 +84,7 @@ def test_the_operator_can_set_heap_and_cores() -> None:
     ("memory_mb", "cpus", "cores"),
     [(512, 2, 1), (1769, 2, 1), (2048, 2, 1), (3008, 2, 2), (3538, 2, 2), (10240, 6, 6), (10240, 4, 4)],
 )
-def test_cores_are_what_the_memory_buys_and_no_more_than_there_are(memory_mb: int, cpus: int, cores: int) -> None:
+def test_cores_follow_the_memory_up_to_the_machines(memory_mb: int, cpus: int, cores: int) -> None:
     assert core_count(settings(AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(memory_mb)), cpus=cpus) == cores
 
 
@@ -135,7 +135,7 @@ def names(jars: list[str]) -> list[str]:
     return [Path(jar).name for jar in jars]
 
 
-def test_the_class_path_is_sorted_with_the_extra_jars_in_their_order_behind(spark: Path, tmp_path: Path) -> None:
+def test_extra_jars_follow_the_sorted_class_path_in_order(spark: Path, tmp_path: Path) -> None:
     extra = tmp_path / "z.jar", tmp_path / "a.jar"
     for jar in extra:
         jar.touch()
@@ -145,7 +145,7 @@ def test_the_class_path_is_sorted_with_the_extra_jars_in_their_order_behind(spar
     assert names(jars) == [*sorted(path.name for path in (spark / "jars").iterdir()), "z.jar", "a.jar"]
 
 
-def test_a_folder_stands_for_its_jars(spark: Path, tmp_path: Path) -> None:
+def test_a_folder_means_its_jars(spark: Path, tmp_path: Path) -> None:
     (tmp_path / "extra").mkdir()
     for name in ("b.jar", "a.jar", "a.txt"):
         (tmp_path / "extra" / name).touch()
@@ -174,14 +174,14 @@ def test_a_jar_that_is_not_there_is_named(spark: Path) -> None:
         class_path(settings(SPARK_HOME=str(spark), SPARKLET_JARS="/nowhere.jar"))
 
 
-def test_no_two_jars_of_the_installed_spark_are_taken_for_one_another() -> None:
+def test_no_two_jars_of_spark_are_taken_for_the_same() -> None:
     own = [str(jar) for jar in sorted((spark_home(settings()) / "jars").glob("*.jar"))]
 
     for jar in own:
         assert sorted(class_path(settings(SPARKLET_JARS=jar))) == own, jar
 
 
-def test_the_command_starts_java_directly_with_everything_spark_needs(spark: Path, tmp_path: Path) -> None:
+def test_the_command_starts_java_directly_with_all_options(spark: Path, tmp_path: Path) -> None:
     here = settings(SPARKLET_JAVA_OPTIONS="-Dmine=1", SPARKLET_HEAP_MB="700", SPARKLET_CORES="1")
     command = java_command(
         here, ["a.jar", "b.jar"], tmp=tmp_path, properties={"x": "y"}, conf={"spark.a": "b c"}, options=["-Dlast"]
@@ -214,7 +214,7 @@ def test_the_quick_compiler_is_alone_below_two_whole_vcpus(
     assert ("-XX:TieredStopAtLevel=1" in command) is quick_alone
 
 
-def test_a_class_data_archive_is_used_once_it_is_there_whatever_the_operators_java_options_are(tmp_path: Path) -> None:
+def test_the_class_archive_is_used_with_any_java_options(tmp_path: Path) -> None:
     archive = tmp_path / "a.jsa"
     here = settings(SPARKLET_CDS_ARCHIVE=str(archive), SPARKLET_JAVA_OPTIONS="", SPARKLET_CORES="1")
 
@@ -240,7 +240,7 @@ def test_an_operator_may_have_the_archive_relocated_again(tmp_path: Path) -> Non
     assert command.index("-XX:ArchiveRelocationMode=0") < command.index("-XX:ArchiveRelocationMode=1")
 
 
-def test_a_folder_of_jars_may_say_in_which_order_they_are_to_be_searched(spark: Path, tmp_path: Path) -> None:
+def test_a_folder_of_jars_may_give_its_search_order(spark: Path, tmp_path: Path) -> None:
     for name in ("a.jar", "b.jar", "c.jar"):
         (tmp_path / name).touch()
     (tmp_path / "ORDER").write_text("b.jar\na.jar\n")
@@ -273,7 +273,7 @@ def test_table_formats_are_left_to_the_job() -> None:
     assert not [key for key in conf if "extensions" in key or "catalog" in key]
 
 
-def test_every_scheme_of_s3_is_s3a_with_credentials_from_the_environment_and_none_in_the_configuration() -> None:
+def test_every_s3_scheme_is_s3a_with_environment_credentials() -> None:
     conf = s3a_conf(settings(AWS_ACCESS_KEY_ID="AKIA", AWS_SECRET_ACCESS_KEY="secret", AWS_SESSION_TOKEN="token"))
 
     assert {conf[f"spark.hadoop.fs.{scheme}.impl"] for scheme in ("s3", "s3n", "s3a")} == {
@@ -290,14 +290,14 @@ def test_every_scheme_of_s3_is_s3a_with_credentials_from_the_environment_and_non
     assert not [key for key in conf if "endpoint" in key]
 
 
-def test_hadoop_3_4_has_the_credentials_of_the_sdks_second_version() -> None:
+def test_hadoop_3_4_uses_the_second_sdks_credentials() -> None:
     conf = s3a_conf(settings(), ["/jars/hadoop-aws-3.4.2.jar"])
 
     assert "com.amazonaws" not in conf["spark.hadoop.fs.s3a.aws.credentials.provider"]
 
 
 @pytest.mark.parametrize(("endpoint", "tls"), [("http://127.0.0.1:5102", "false"), ("https://s3.example", "true")])
-def test_another_endpoint_is_asked_in_path_style(endpoint: str, tls: str) -> None:
+def test_another_endpoint_is_addressed_by_path(endpoint: str, tls: str) -> None:
     conf = s3a_conf(settings(AWS_ENDPOINT_URL=endpoint, AWS_REGION="eu-west-1"))
 
     assert conf["spark.hadoop.fs.s3a.endpoint"] == endpoint
@@ -336,7 +336,7 @@ def test_sparklet_itself_is_importable_by_every_process() -> None:
     assert root in process_env(settings(), {})["PYTHONPATH"].split(os.pathsep)
 
 
-def test_a_spark_that_is_no_python_package_is_put_on_pythons_path(spark: Path) -> None:
+def test_a_spark_outside_site_packages_is_on_pythonpath(spark: Path) -> None:
     (spark / "python" / "lib").mkdir(parents=True)
     (spark / "python" / "lib" / "py4j-0.10.9.7-src.zip").touch()
     env = process_env(settings(SPARK_HOME=str(spark)), {"SPARK_HOME": str(spark)})
@@ -348,7 +348,7 @@ def test_a_spark_that_is_no_python_package_is_put_on_pythons_path(spark: Path) -
     assert env["SPARK_HOME"] == str(spark)
 
 
-def test_the_installed_pyspark_is_imported_from_where_it_is_not_from_its_zip() -> None:
+def test_the_installed_pyspark_is_not_imported_from_its_zip() -> None:
     home = spark_home(settings())
 
     assert "SPARK_HOME" not in process_env(settings(SPARK_HOME=str(home)), {"SPARK_HOME": str(home)})

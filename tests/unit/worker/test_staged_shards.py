@@ -139,7 +139,7 @@ def test_a_shard_whose_object_was_replaced_ends_with_that_cause(bench: Bench) ->
     assert bench.runner.calls == []
 
 
-def test_a_shard_whose_object_has_vanished_ends_with_that_cause(bench: Bench) -> None:
+def test_a_shard_whose_object_vanished_ends_with_that_cause(bench: Bench) -> None:
     plan(bench, [[InputObject("s3://in/_gone.csv", 5, "e")]])
     bench.deliver()
     cause, message = failed(bench)
@@ -147,7 +147,7 @@ def test_a_shard_whose_object_has_vanished_ends_with_that_cause(bench: Bench) ->
     assert "s3://in/_gone.csv" in message
 
 
-def test_a_shard_whose_object_may_not_be_read_ends_with_that_cause(bench: Bench) -> None:
+def test_a_shard_with_a_forbidden_object_ends_with_that_cause(bench: Bench) -> None:
     uri = "s3://in/_secret.csv"
     plan(bench, [[InputObject(uri, 1, bench.store.put(uri, b"x"))]])
     bench.store.archive(uri)
@@ -200,13 +200,13 @@ def test_inputs_of_another_access_are_fetched_with_it(bench: Bench) -> None:
     assert [list(read.values()) for read in script.read] == [[b"abc"]]
 
 
-def test_a_worker_that_knows_no_other_access_says_so(bench: Bench) -> None:
+def test_a_worker_without_the_other_access_reports_it(bench: Bench) -> None:
     plan(bench, [[InputObject("s3://in/a.csv", 3, "e")]], FOREIGN)
     bench.deliver()
     assert failed(bench)[0] == "SettingsError"
 
 
-def test_a_shard_whose_inputs_do_not_fit_comes_back_and_then_ends(bench: Bench) -> None:
+def test_a_shard_with_too_large_inputs_returns_and_then_ends(bench: Bench) -> None:
     huge = 1 << 60
     plan(bench, [[InputObject("s3://in/_big.csv", huge, bench.store.put("s3://in/_big.csv", b""))]])
     for _ in range(3):

@@ -64,7 +64,7 @@ def written(rows: Sequence[Sequence[str]], line_break: str, quoting: int) -> str
     target=st.integers(1, 200),
     chunk=st.integers(1, 64),
 )
-def test_slices_of_csv_hold_its_rows_each_once_and_its_header_each(
+def test_csv_slices_hold_each_row_once_and_a_header_each(
     rows: list[tuple[str, str, str]],
     line_break: str,
     quoting: int,
@@ -215,7 +215,7 @@ def test_no_staged_name_needs_staging_again(key: str) -> None:
     assert len(name) < 150
 
 
-def test_only_what_must_be_is_fetched_and_the_order_stays(tmp_path: Path) -> None:
+def test_only_necessary_objects_are_fetched_in_order(tmp_path: Path) -> None:
     store = MemoryObjectStore()
     keys = ("z.csv", "_y.csv", "x.csv", "w[1].csv", "v\n/_y.csv")
     items = [InputObject(f"s3://b/{key}", len(key), store.put(f"s3://b/{key}", key.encode())) for key in keys]

@@ -79,7 +79,7 @@ def failing(cause_class: str = "ValueError") -> Behaviour:
     return lambda call, output: ScriptResult(1, "", cause_class, "bad value")
 
 
-def test_a_task_that_succeeds_is_shown_with_what_its_script_reported(api: Api) -> None:
+def test_a_succeeded_task_is_shown_with_its_scripts_report(api: Api) -> None:
     api.bench.runner.behaviour = reporting(rows=7, outputs=["s3://out/x"], answer={"total": 3})
     record = api.post({"day": "2013-01-01"})
 
@@ -93,7 +93,7 @@ def test_a_task_that_succeeds_is_shown_with_what_its_script_reported(api: Api) -
     assert document["accepted_s"] == 1_700_000_000.123
 
 
-def test_a_client_may_choose_the_id_and_the_script_under_an_allowed_prefix(api: Api) -> None:
+def test_a_client_may_choose_id_and_allowed_script(api: Api) -> None:
     mine = f"s3://{BUCKET}/scripts/mine.py"
     api.bench.store.put(mine, b"print(1)")
 
@@ -104,7 +104,7 @@ def test_a_client_may_choose_the_id_and_the_script_under_an_allowed_prefix(api: 
     assert api.bench.runner.calls[0].args[2:] == ("--x",)
 
 
-def test_a_script_outside_the_allowed_prefixes_ends_the_task_at_once(api: Api) -> None:
+def test_a_script_outside_the_prefixes_ends_the_task(api: Api) -> None:
     outcome = api.deliver(api.post({"sparklet": {"script": "s3://elsewhere/x.py"}}, "t"))
 
     assert outcome.acknowledged
@@ -123,7 +123,7 @@ def test_a_message_delivered_twice_runs_once(api: Api) -> None:
     assert len(api.notifier.told) == 1
 
 
-def test_a_message_delivered_while_another_worker_has_the_task_comes_back_after_its_lease(api: Api) -> None:
+def test_a_message_of_a_held_task_returns_after_the_lease(api: Api) -> None:
     inner: list[Outcome] = []
     record = api.post({}, "t")
 
@@ -142,7 +142,7 @@ def test_a_message_delivered_while_another_worker_has_the_task_comes_back_after_
     assert len(api.queue.receive()) == 1
 
 
-def test_a_failure_that_may_pass_is_tried_again_after_a_while_and_the_last_one_ends_it(api: Api) -> None:
+def test_a_transient_failure_is_retried_and_the_last_is_final(api: Api) -> None:
     api.bench.runner.behaviour = failing()
     record = api.post({}, "t")
 
@@ -175,7 +175,7 @@ def test_a_task_that_succeeds_at_last_keeps_no_cause(api: Api) -> None:
     assert (document["state"], document["error"], document["attempts"]) == ("SUCCEEDED", None, 2)
 
 
-def test_a_killed_workers_task_is_taken_over_and_ends_with_that_cause_when_no_attempt_is_left(api: Api) -> None:
+def test_a_killed_workers_task_is_retried_and_finally_failed(api: Api) -> None:
     def killed(call: ScriptCall, output: Output) -> ScriptResult:
         raise KeyboardInterrupt  # what no worker survives
 
@@ -193,7 +193,7 @@ def test_a_killed_workers_task_is_taken_over_and_ends_with_that_cause_when_no_at
     assert [notice.state for notice in api.notifier.told] == ["FAILED"]
 
 
-def test_what_a_worker_says_after_its_lease_was_taken_over_does_not_count(api: Api) -> None:
+def test_a_worker_that_lost_its_lease_does_not_count(api: Api) -> None:
     record = api.post({}, "t")
 
     def late(call: ScriptCall, output: Output) -> ScriptResult:
@@ -219,7 +219,7 @@ def test_a_body_that_is_no_object_ends_the_task_with_that_cause(api: Api, body: 
 
 
 @pytest.mark.parametrize("task_id", ["", "a/b", "a" * 129, "a b", "é", None, 3])
-def test_an_id_that_is_none_comes_back_and_is_recorded_nowhere(api: Api, task_id: Any) -> None:
+def test_an_invalid_id_returns_and_is_recorded_nowhere(api: Api, task_id: Any) -> None:
     outcome = api.deliver(api.post({}, task_id))
 
     assert not outcome.acknowledged
@@ -227,7 +227,7 @@ def test_an_id_that_is_none_comes_back_and_is_recorded_nowhere(api: Api, task_id
     assert api.bench.runner.calls == []
 
 
-def test_an_output_whose_address_is_no_text_costs_no_success(api: Api) -> None:
+def test_an_invalid_output_address_costs_no_success(api: Api) -> None:
     api.bench.runner.behaviour = reporting(outputs=["s3://b/\ud800", "s3://b/k"])
 
     outcome = api.deliver(api.post({}, "t-1"))
@@ -237,7 +237,7 @@ def test_an_output_whose_address_is_no_text_costs_no_success(api: Api) -> None:
 
 
 @pytest.mark.parametrize("refused", ["only the result", "everything"])
-def test_a_refusal_that_lasts_is_told_at_once(api: Api, refused: str) -> None:
+def test_a_lasting_refusal_is_raised_at_once(api: Api, refused: str) -> None:
     real, began_s = api.tasks.replace_task, api.bench.clock.now_s()
 
     def refuse(record: TaskRecord, was: TaskRecord | None) -> bool:
@@ -256,7 +256,7 @@ def test_a_refusal_that_lasts_is_told_at_once(api: Api, refused: str) -> None:
     assert (outcome.acknowledged, told) == (bool(expected), expected)
 
 
-def test_a_notice_that_cannot_be_sent_fails_nothing_and_is_logged(api: Api) -> None:
+def test_an_unsent_notice_is_logged_and_fails_nothing(api: Api) -> None:
     api.notifier.down = True
 
     assert api.deliver(api.post({}, "t")).acknowledged
@@ -265,7 +265,7 @@ def test_a_notice_that_cannot_be_sent_fails_nothing_and_is_logged(api: Api) -> N
     assert "a notice was not sent" in [line["message"] for line in api.bench.log_lines()]
 
 
-def test_a_ledger_that_is_down_brings_the_message_back_and_runs_nothing(api: Api) -> None:
+def test_a_ledger_that_is_down_returns_the_message_unrun(api: Api) -> None:
     def down(task_id: str) -> TaskRecord | None:
         raise LedgerError("no answer")
 
@@ -277,7 +277,7 @@ def test_a_ledger_that_is_down_brings_the_message_back_and_runs_nothing(api: Api
     assert len(api.queue.receive()) == 1
 
 
-def test_a_result_is_recorded_though_the_ledger_is_down_for_a_while(api: Api) -> None:
+def test_a_result_survives_a_short_outage_of_the_ledger(api: Api) -> None:
     replace = api.tasks.replace_task
     refused: list[TaskRecord] = []
 

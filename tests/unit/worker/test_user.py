@@ -13,7 +13,7 @@ def test_the_superuser_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert has_name()
 
 
-def test_an_id_that_no_passwd_knows_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_id_missing_from_passwd_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 3_999_999_999)
 
     assert not has_name()

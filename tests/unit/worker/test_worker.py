@@ -31,7 +31,7 @@ def one(bench: Bench, event: Any) -> Any:
     return outcome
 
 
-def test_a_plain_event_reaches_the_functions_own_script_as_it_came(bench: Bench) -> None:
+def test_a_plain_event_reaches_the_script_unchanged(bench: Bench) -> None:
     event = {"anything": ["at", "all"], "ä": None}
 
     outcome = one(bench, event)
@@ -62,7 +62,7 @@ def test_no_key_of_an_event_becomes_an_environment_variable(bench: Bench) -> Non
     assert bench.runner.calls[0].env.keys() == {"SPARKLET_OUTCOME_FILE"}
 
 
-def test_a_direct_event_may_choose_a_script_under_an_allowed_prefix(bench: Bench) -> None:
+def test_a_direct_event_may_choose_an_allowed_script(bench: Bench) -> None:
     bench.store.put(ALLOWED, b"print(1)")
 
     outcome = one(bench, {"sparklet": {"script": ALLOWED, "args": ["--x", "1"]}})
@@ -155,7 +155,7 @@ def test_a_failure_without_a_ledger_goes_back_to_the_source(bench: Bench) -> Non
     assert "KeyError: 'x'" in str(outcome.error)
 
 
-def test_without_a_script_the_error_says_how_to_name_one(bench: Bench) -> None:
+def test_without_a_script_the_error_names_how_to_set_one(bench: Bench) -> None:
     import dataclasses
 
     bench.worker.executor.settings = dataclasses.replace(bench.worker.executor.settings, default_script="")
@@ -165,7 +165,7 @@ def test_without_a_script_the_error_says_how_to_name_one(bench: Bench) -> None:
     assert "SCRIPT_LOCATION" in str(error)
 
 
-def test_too_little_scratch_space_is_said_before_work_starts(bench: Bench) -> None:
+def test_too_little_scratch_space_is_reported_before_work(bench: Bench) -> None:
     import dataclasses
 
     bench.worker.executor.settings = dataclasses.replace(bench.worker.executor.settings, min_free_bytes=10**18)
@@ -226,7 +226,7 @@ def test_the_scripts_answer_and_state_are_passed_on(bench: Bench) -> None:
     assert outcome.state == {"n": 1}
 
 
-def test_an_answer_of_null_is_an_answer_and_none_is_none(bench: Bench) -> None:
+def test_a_null_answer_differs_from_no_answer(bench: Bench) -> None:
     bench.runner.behaviour = report({"answer": None})
     assert one(bench, {}).answer["answer"] is None
 
@@ -235,7 +235,7 @@ def test_an_answer_of_null_is_an_answer_and_none_is_none(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("content", ['{"state": 7}', "[" * 10_000])
-def test_a_state_that_is_none_is_an_error_not_a_guess(bench: Bench, content: str) -> None:
+def test_an_invalid_state_is_an_error_not_a_guess(bench: Bench, content: str) -> None:
     def write(call: ScriptCall, output: Output) -> ScriptResult:
         Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(content)
         return ScriptResult(0)
@@ -258,7 +258,7 @@ def test_an_outcome_file_without_end_is_not_read(bench: Bench) -> None:
     assert "10737418240 bytes" in str(error)
 
 
-def test_an_event_nested_too_deeply_for_a_script_is_an_error_before_work_starts(bench: Bench) -> None:
+def test_an_event_nested_too_deeply_is_an_error_before_work(bench: Bench) -> None:
     event: Any = {}
     for _ in range(5_000):
         event = {"in": event}
@@ -274,7 +274,7 @@ def test_an_event_nested_too_deeply_for_a_script_is_an_error_before_work_starts(
     assert bench.runner.calls == []
 
 
-def test_what_s3_sends_on_set_up_is_acknowledged_and_logged_and_nothing_runs(bench: Bench) -> None:
+def test_the_test_event_of_s3_is_acknowledged_and_logged(bench: Bench) -> None:
     outcome = one(bench, {"Records": [sqs("a", json.dumps(s3_test_event()))]})
 
     assert outcome.acknowledged
@@ -284,7 +284,7 @@ def test_what_s3_sends_on_set_up_is_acknowledged_and_logged_and_nothing_runs(ben
 
 
 @pytest.mark.parametrize("key", ["output/part-0.parquet", "runs/x/manifest.json", "mine/part-0.parquet"])
-def test_an_event_about_an_object_that_the_function_itself_wrote_starts_nothing(bench: Bench, key: str) -> None:
+def test_an_event_about_the_workers_own_output_starts_nothing(bench: Bench, key: str) -> None:
     import dataclasses
 
     prefixes = (*bench.worker.executor.settings.output_prefixes, f"s3://{BUCKET}/mine/")
