@@ -24,7 +24,7 @@ from sparklet.cli.console import Screen
 from sparklet.cli.environment import worker_archive, worker_environment
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_client, of_host
-from sparklet.worker.spark_options import SUBMIT
+from sparklet.spark.spark_options import SUBMIT
 from tests.stand_ins.ministack import free_port, ministack
 
 HANDLER = "sparklet.worker.handler.lambda_handler"

@@ -11,7 +11,7 @@ from typing import Any
 
 import boto3
 
-from sparklet.worker.spark_options import OPENED_PACKAGES, SUBMIT
+from sparklet.spark.spark_options import OPENED_PACKAGES, SUBMIT
 
 SCRIPT = "/tmp/spark_script.py"
 CLASS_PATH = "/opt/spark/jars/*:/opt/sparklet/jars/*"

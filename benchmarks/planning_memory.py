@@ -19,14 +19,14 @@ from collections.abc import Iterable, Iterator
 from benchmarks.comparison import SPARKLET, Case, Run, document, publish
 from benchmarks.facts import ROOT
 from sparklet.aws.dynamodb.items import new_shard_item
-from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.planner import plan
-from sparklet.fanout.planning.request import RunRequest
 from sparklet.local.memory import MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from sparklet.model import RunOptions, ShardRecord
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectInfo
-from sparklet.worker.measuring import memory_peak_mb
+from sparklet.worker.log import memory_peak_mb
 
 RAW = "raw"
 QUESTION = "How much memory does planning take, and does it grow with the number of objects?"

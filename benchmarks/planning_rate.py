@@ -29,12 +29,12 @@ from sparklet.aws.dynamodb.items import new_shard_item
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
-from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.planner import plan
-from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import RunOptions, ShardRecord, ShardRef
-from sparklet.worker.measuring import memory_peak_mb
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from sparklet.worker.log import memory_peak_mb
 from tests.stand_ins.ministack import ministack
 
 RAW = "raw"

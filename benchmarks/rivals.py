@@ -20,7 +20,7 @@ from benchmarks.comparison import Run
 from benchmarks.process_tree import SAMPLED_EVERY_S, MemoryPeak
 from benchmarks.workload import Job
 from sparklet.settings import spark_settings
-from sparklet.worker.spark_options import OPENED_PACKAGES, SUBMIT, class_path, heap_mb, spark_home
+from sparklet.spark.spark_options import OPENED_PACKAGES, SUBMIT, class_path, heap_mb, spark_home
 
 LIMIT_S = 600.0  # a run that takes longer is ended
 

@@ -24,8 +24,8 @@ from sparklet.local.memory import MemoryCompute
 from sparklet.model import ShardState
 from sparklet.settings import worker_settings
 from tests.unit.cli.conftest import Lines
-from tests.unit.fanout.world import SCRIPT, World
 from tests.unit.worker.conftest import BUCKET, make_bench
+from tests.world import SCRIPT, World
 
 ROOT = Path(sparklet.__file__).parent
 ADAPTERS = ("local/memory", "ledger/memory")

@@ -44,7 +44,7 @@ def main() -> None:
 def java_options(*further: str) -> list[str]:
     """Java's command as the runners have it, up to the main class; heap and cores are nobody's matter here."""
     from sparklet.settings import spark_settings
-    from sparklet.worker.spark_options import SUBMIT, class_path, java_command
+    from sparklet.spark.spark_options import SUBMIT, class_path, java_command
 
     env = {name: value for name, value in os.environ.items() if name != "SPARKLET_CDS_ARCHIVE"}
     settings = spark_settings({**env, "SPARKLET_HEAP_MB": "1024", "SPARKLET_CORES": "2"})
@@ -110,7 +110,7 @@ def _dumped(command: list[str], names: Path | None, paths: list[Path]) -> list[P
 
 def train(classes: Path) -> None:
     """Run the training job under spark-submit's classes and write what it loaded, sorted."""
-    import sparklet.worker.spark_options as options
+    import sparklet.spark.spark_options as options
     from sparklet.settings import spark_settings
 
     settings = spark_settings()

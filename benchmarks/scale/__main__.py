@@ -30,10 +30,10 @@ from benchmarks.scale.notes import read_notes
 from benchmarks.scale.world import BUCKET, DATA, SCRIPT, World, set_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
-from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.plan_parts import shards_of
-from sparklet.fanout.planning.new_run import new_run
 from sparklet.model import ShardState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.parts import shards_of
 
 CLEAN_TIMEOUT_S, FAULTY_TIMEOUT_S = 60.0, 8.0
 FAULTY_VISIBILITY_S = 12

@@ -22,8 +22,8 @@ from benchmarks.scale.world import World
 from sparklet.aws import clients as clients_module
 from sparklet.aws.clients import AwsClients
 from sparklet.errors import SparkletError
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker import handler
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 
 KILLED = 137
 

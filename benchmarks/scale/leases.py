@@ -23,14 +23,14 @@ from benchmarks.planning_rate import stand_in
 from benchmarks.scale.faults import throttled
 from benchmarks.scale.world import BUCKET, SCRIPT, World, set_environment
 from sparklet.aws.clients import AwsClients
-from sparklet.fanout.checking.checker import check
-from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.planner import plan
-from sparklet.ledger_rules import LEASE_S
+from sparklet.ledger.rules import LEASE_S
 from sparklet.local.memory import SystemClock
 from sparklet.model import ShardRecord, ShardResult
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.runs.checker import check
+from sparklet.spark.guards import Deadline
 from sparklet.worker.attempt import Lease
-from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
 
 if TYPE_CHECKING:

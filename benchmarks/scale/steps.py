@@ -19,15 +19,15 @@ from benchmarks.scale.world import World, set_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.messaging import SqsQueue
 from sparklet.errors import SparkletError
-from sparklet.fanout.checking.checker import check
-from sparklet.fanout.checking.manifest import write_manifests
-from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.handlers import handle_dead_letters
-from sparklet.fanout.machines.steps import take_step
-from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.planner import PlanProgress, plan
 from sparklet.local.processes import signal_when_parent_dies
-from sparklet.worker.measuring import memory_peak_mb
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import PlanProgress, plan
+from sparklet.runs.checker import check
+from sparklet.runs.handlers import handle_dead_letters
+from sparklet.runs.manifest import write_manifests
+from sparklet.runs.steps import take_step
+from sparklet.worker.log import memory_peak_mb
 
 # A check costs the stand-in, whose index queries read a whole partition, far more than DynamoDB: the pause behind it is
 # so many times longer than it took, up to so many seconds a shard of the run.

@@ -12,9 +12,9 @@ from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
-from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import Dispatch, RunOptions
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.request import RunRequest
 
 BUCKET, DATA, REGION = "scale", "scale-data", "us-east-1"
 OUTPUT, SCRIPT = f"s3://{DATA}/out/", f"s3://{DATA}/job.py"

@@ -385,7 +385,7 @@ class Shards(Protocol):
 
 
 class Ledger(Protocol):
-    """The only truth about runs and shards, in three ports; ``sparklet.ledger_rules`` holds what adapters share."""
+    """The only truth about runs and shards, in three ports; ``sparklet.ledger.rules`` holds what adapters share."""
 
     @property
     def runs(self) -> Runs:

@@ -13,13 +13,13 @@ from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
-from sparklet.fanout.checking.checker import CheckReport, check
-from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.planner import plan
-from sparklet.fanout.planning.request import RunRequest
 from sparklet.local import environment
 from sparklet.model import Run, RunOptions, ShardRecord
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from sparklet.runs.checker import CheckReport, check
 from tests.container.container import Answer, Container
 
 TOKEN = "session-token"  # Lambda's credentials have one

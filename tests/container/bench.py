@@ -40,6 +40,6 @@ class ShardBench:
         answer = self.deliver()
         record = self.shard(run)
         assert (record.state, record.rows) == (ShardState.SUCCEEDED, 45), f"{answer}\n{self.function.said()[-5000:]}"
-        kinds = ("pyspark-shell", "sparklet.worker.script_host", "awslambdaric")
+        kinds = ("pyspark-shell", "sparklet.spark.script_host", "awslambdaric")
         lines = self.function.processes().values()
         assert [sum(kind in line for line in lines) for kind in kinds] == [1, 1, 1], "\n".join(lines)

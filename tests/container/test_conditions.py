@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.worker.java_classes import SOURCES
+from sparklet.spark.java_classes import SOURCES
 from tests.container.account import EXAMPLES, Account
 from tests.container.built_image import BuiltImage
 from tests.container.cell import Cell
@@ -25,7 +25,7 @@ OWN_JAVA = f"""
 import zipfile
 from pathlib import Path
 from sparklet.job import Job
-from sparklet.worker.java_classes import are_ahead, mark
+from sparklet.spark.java_classes import are_ahead, mark
 job = Job.from_args()
 spark = job.spark()
 [jar] = Path("/opt/sparklet/jars").glob("sparklet-java-*.jar")

@@ -12,8 +12,8 @@ import pytest
 from spark_scripts.demo.flights_check import compare
 from spark_scripts.demo.flights_data import FlightsData, make_flights, some_days
 from spark_scripts.demo.run_demo import corrupt
-from sparklet.fanout.checking.redrive import redrive
 from sparklet.model import Counts, Run, RunState, ShardState
+from sparklet.runs.redrive import redrive
 from tests.container.account import EXAMPLES, Account, QueueMapping
 
 DAYS = tuple(f"2013-02-{day:02d}.csv" for day in range(4, 10))  # with the snowstorm of the 8th and 9th

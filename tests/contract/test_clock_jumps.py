@@ -7,7 +7,7 @@ refused. What a jump can cost is an attempt, never a result.
 import pytest
 
 from sparklet.errors import LeaseLostError
-from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.ledger.rules import LEASE_GRACE_S
 from sparklet.local.memory import FakeClock
 from sparklet.model import ClaimStatus, ShardResult, ShardState
 from sparklet.ports import Ledger

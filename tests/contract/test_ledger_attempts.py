@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import LeaseLostError, LedgerError, ShardNotFoundError
-from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.ledger.rules import LEASE_GRACE_S
 from sparklet.local.memory import FakeClock
 from sparklet.model import Claim, ClaimStatus, Failure, ShardResult, ShardState
 from sparklet.ports import Ledger

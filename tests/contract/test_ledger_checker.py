@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.ledger.rules import LEASE_GRACE_S
 from sparklet.local.memory import FakeClock
 from sparklet.model import ClaimStatus, ShardResult, ShardState
 from sparklet.ports import Ledger

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from sparklet.errors import CheckpointConflictError, LeaseLostError, RunExistsError
-from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.ledger.rules import LEASE_GRACE_S
 from sparklet.local.memory import FakeClock
 from sparklet.model import Claim, ClaimStatus, Failure, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import LeaseLostError, LedgerError
-from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.ledger.rules import LEASE_GRACE_S
 from sparklet.local.memory import FakeClock, MemoryLedger
 from sparklet.model import ClaimStatus, Counts, Failure, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger

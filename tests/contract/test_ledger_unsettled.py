@@ -14,12 +14,12 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.dynamodb.items import pointer_key
 from sparklet.errors import LedgerError
-from sparklet.fanout.checking.notices import find_forgotten
-from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.handlers import handle_check
 from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import Run, RunState, ShardResult
+from sparklet.planning.deployment import Deployment
 from sparklet.ports import Ledger
+from sparklet.runs.handlers import handle_check
+from sparklet.runs.notices import find_forgotten
 from tests.contract.conftest import ON_STACK
 from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, script, shard
 from tests.contract.test_ledger_races import at_once

@@ -16,7 +16,7 @@ from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.errors import LeaseLostError, LedgerError, ObjectChangedError, QueueError
-from sparklet.ledger_rules import LEASE_GRACE_S
+from sparklet.ledger.rules import LEASE_GRACE_S
 from sparklet.local.memory import FakeClock
 from sparklet.model import ClaimStatus, Failure, RunState, ShardResult, ShardState
 from tests.contract.conftest import ON_STACK, TABLE

@@ -5,10 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparklet.fanout.checking.redrive import redrive
-from sparklet.fanout.planning.follow_up_ids import is_check
-from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import (
     Access,
     ClaimStatus,
@@ -21,6 +17,10 @@ from sparklet.model import (
     ShardRef,
     ShardState,
 )
+from sparklet.planning.new_run import new_run
+from sparklet.planning.outputs import is_check
+from sparklet.planning.request import RunRequest
+from sparklet.runs.redrive import redrive
 from tests.deploy.recorded_stack import OUTSIDE, ROLE, THEIRS, Earlier, RecordedStack
 from tests.deploy.step_scenarios import take_steps
 

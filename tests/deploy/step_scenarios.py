@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sparklet.fanout.checking.redrive import redrive
-from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.planner import plan
-from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from sparklet.runs.redrive import redrive
 from tests.deploy.recorded_stack import RecordedStack
 
 JOB = Path(__file__).parent / "scripts" / "job.py"

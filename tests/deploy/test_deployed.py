@@ -19,15 +19,14 @@ from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.aws.stacks import OUTPUTS, stack_outputs, stack_settings
 from sparklet.cli import main
-from sparklet.cli.doctor import examine_stack
+from sparklet.cli.doctor import contradictions, examine_stack
 from sparklet.clock import SystemClock
-from sparklet.fanout.choosing.contradictions import contradictions
-from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.request import RunRequest
 from sparklet.local.control import ACCOUNT, REGION
 from sparklet.local.environment import adopted, of_client
 from sparklet.local.local_template import load_template, localise, to_json
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.request import RunRequest
 from tests.deploy.recorded_stack import PARAMETERS as EVERYTHING
 from tests.stand_ins.formation import Stack, deploy
 from tests.stand_ins.ministack import ministack

@@ -9,7 +9,7 @@ import pytest
 
 from spark_scripts.demo.manifests_check import differences, keep_manifests, shard_count
 from sparklet.model import Dispatch, Failure, ShardResult
-from tests.unit.fanout.world import World
+from tests.world import World
 
 OUTPUT = "s3://data/out/"
 

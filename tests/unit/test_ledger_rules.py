@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.ledger_rules import (
+from sparklet.ledger.rules import (
     ERROR_CLASS_BYTES,
     ERROR_MESSAGE_BYTES,
     OUTPUTS_BYTES,

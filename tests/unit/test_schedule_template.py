@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sparklet.fanout.planning.plan_requests import run_request
 from sparklet.local.local_template import parse_template
+from sparklet.planning.plan_requests import run_request
 
 TEMPLATE = parse_template((Path(__file__).parents[2] / "sam" / "schedule.yaml").read_text(encoding="utf-8"))
 SCHEDULED, EVENT = "<aws.scheduler.scheduled-time>", "<aws.events.event.json>"

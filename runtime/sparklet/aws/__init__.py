@@ -1,0 +1,1 @@
+"""The ports over AWS: the only package that knows boto3."""

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sparklet.aws.clients import AwsClients
-from sparklet.aws.remedies import error_code, failing_as
+from sparklet.aws.clients import AwsClients, error_code, failing_as
 from sparklet.errors import LogsError, RemoteFailureError, RemoteTaskError
 
 LOG_REMEDIES = {

@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sparklet.aws.clients import AwsClients
+from sparklet.aws.clients import AwsClients, error_code, failing_as
 from sparklet.aws.parallel import Intake
-from sparklet.aws.remedies import error_code, failing_as
 from sparklet.clock import SystemClock
 from sparklet.errors import NoticeError, QueueError
 from sparklet.model import Notice

@@ -4,8 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sparklet.aws.clients import AwsClients
-from sparklet.aws.remedies import error_code, failing_as
+from sparklet.aws.clients import AwsClients, error_code, failing_as
 from sparklet.errors import ExecutionExistsError, OrchestrationError
 from sparklet.model import MAX_NAME, ExecutionState, ExecutionStatus
 

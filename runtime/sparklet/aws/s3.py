@@ -10,9 +10,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sparklet.aws.clients import AwsClients
+from sparklet.aws.clients import WRONG_KEYS, AwsClients, error_code, explained
 from sparklet.aws.parallel import in_parallel
-from sparklet.aws.remedies import WRONG_KEYS, error_code, explained
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 from sparklet.model import Access
 from sparklet.ports import ObjectInfo

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from sparklet.aws.clients import AwsClients
-from sparklet.aws.remedies import explained, failing_as, remedy
+from sparklet.aws.clients import AwsClients, explained, failing_as, remedy
 from sparklet.errors import NotDeployedError, SettingsError
 from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
 

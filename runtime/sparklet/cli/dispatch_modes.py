@@ -1,6 +1,6 @@
 """The dispatch mode of a run, and the state machine that drives it: started, found again, watched, stopped.
 
-``fanout.choosing.dispatch_modes`` says what the modes are. The ledger says what has become of a run; an execution of a
+``planning.dispatch_modes`` says what the modes are. The ledger says what has become of a run; an execution of a
 state machine only drives it. Its name is made of the run and its generation, so that starting a run twice finds the
 execution that is there; one that ended too early gets a successor, ``-2`` and so on.
 """
@@ -14,9 +14,9 @@ from sparklet.cli.environment import Environment
 from sparklet.cli.estimates import preview_in
 from sparklet.cli.options import WantedMode
 from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
-from sparklet.fanout.choosing.dispatch_modes import DispatchMode, automatic_mode, inline_refusal
-from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import Dispatch, ExecutionState, ExecutionStatus, Run, execution_name, successor
+from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode, inline_refusal
+from sparklet.planning.request import RunRequest
 
 LOOK_EVERY_S = 15.0
 CAUSE_CHARACTERS = 300

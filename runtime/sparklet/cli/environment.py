@@ -16,15 +16,15 @@ from platformdirs import user_cache_path
 from sparklet.cli.console import Screen
 from sparklet.clock import SystemClock
 from sparklet.errors import LocalStackError, SettingsError
-from sparklet.fanout.deployment import Deployment
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_host
 from sparklet.local.installation import missing, resource
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
 from sparklet.local.state import default_state_dir
+from sparklet.planning.deployment import Deployment
 from sparklet.ports import Compute, Orchestrator, WorkerLogs
 from sparklet.settings import spark_settings
-from sparklet.worker.spark_options import class_path, spark_home
+from sparklet.spark.spark_options import class_path, spark_home
 
 if TYPE_CHECKING:
     from sparklet.local.stack import StackOptions

@@ -12,15 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import Screen, duration_text, usd_text
+from sparklet.cli.costs import Estimate, Prices, ShardTime, Worker, estimate, scaled_shard_s, shard_time
 from sparklet.cli.environment import MIB, Environment, WorkerSize
-from sparklet.fanout.choosing.costs import Estimate, ShardTime, Worker, estimate, scaled_shard_s, shard_time
-from sparklet.fanout.choosing.dispatch_modes import DispatchMode, automatic_mode
-from sparklet.fanout.choosing.prices import Prices
-from sparklet.fanout.inventory.digests import Digests
-from sparklet.fanout.inventory.earlier import done_before
-from sparklet.fanout.planning.preview import PlanPreview, preview
-from sparklet.fanout.planning.request import RunRequest
 from sparklet.model import Dispatch, Run, RunOptions
+from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode
+from sparklet.planning.earlier import Digests, done_before
+from sparklet.planning.preview import PlanPreview, preview
+from sparklet.planning.request import RunRequest
 from sparklet.ports import Ledger, ObjectStore
 
 MIN_TIMES_DEARER, MIN_SAVED_USD = 3.0, 1.0  # than packed shards: what is worth a warning

@@ -16,13 +16,13 @@ from sparklet.cli.dispatch_modes import drive, driver_of, machine_name, machine_
 from sparklet.cli.environment import Choice, Environment, LocalPaths
 from sparklet.cli.transfer import changed, local_part, upload
 from sparklet.errors import PlanError
-from sparklet.fanout.checking.redrive import failed_with
-from sparklet.fanout.checking.redrive import redrive as redrive_shards
-from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.plan_parts import planned_shard
-from sparklet.fanout.planning.new_run import repaired_script
-from sparklet.fanout.reporting.explain import FailureGroup
 from sparklet.model import Run, ShardState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import repaired_script
+from sparklet.planning.parts import planned_shard
+from sparklet.runs.explain import FailureGroup
+from sparklet.runs.redrive import failed_with
+from sparklet.runs.redrive import redrive as redrive_shards
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 OUT_OF_TIME = ("DeadlineExceededError",)

@@ -1,7 +1,7 @@
 """The options that several commands share, in the groups in which help shows them, and the request of a run.
 
 A command takes options that belong together as one parameter: a dataclass, whose fields typer sees, or
-``RequestWords``, which stands for an option of each key of a run's request (``fanout.planning.request``).
+``RequestWords``, which stands for an option of each key of a run's request (``planning.request``).
 """
 
 import copy
@@ -17,11 +17,11 @@ import typer
 
 from sparklet.cli.environment import LOCAL_PATHS, Choice
 from sparklet.errors import PlanError, SettingsError
-from sparklet.fanout.planning.list_requests import ListRequest
-from sparklet.fanout.planning.request import RunRequest, places, read_request
 from sparklet.local.state import default_state_dir
 from sparklet.model.options import FAILURES, INPUT, ORCHESTRATION, RUN, SHARDS
-from sparklet.quantities import parse_duration_s
+from sparklet.planning.list_requests import ListRequest
+from sparklet.planning.quantities import parse_duration_s
+from sparklet.planning.request import RunRequest, places, read_request
 from sparklet.settings import script_environment
 
 WHERE, WORKERS = "Where and how", "Local workers"

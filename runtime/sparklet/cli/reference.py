@@ -17,7 +17,7 @@ import typer
 from sparklet import __version__
 from sparklet.cli.app import app
 from sparklet.cli.console import EXIT_MEANINGS
-from sparklet.fanout.planning.request import request_schema
+from sparklet.planning.request import request_schema
 
 SCHEMA = "run-request.schema.json"
 HEAD = """# The command line

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import count_text, size_text, time_text
-from sparklet.fanout.planning.preview import PlanPreview
-from sparklet.fanout.reporting.object_status import ObjectStatus
 from sparklet.model import Counts, InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
+from sparklet.planning.preview import PlanPreview
+from sparklet.runs.object_status import ObjectStatus
 
 STYLES = {
     RunState.SUCCEEDED: "green",

@@ -12,19 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text, duration_text, exit_code, size_text, time_text, usd_text
+from sparklet.cli.costs import COST_EXCLUDES, COST_INCLUDES, Prices, costs_so_far
 from sparklet.cli.dispatch_modes import Driver, driver_of, recorded_failures
 from sparklet.cli.environment import Environment, LocalPaths
 from sparklet.cli.estimates import costs_text, rounded, worker_of
 from sparklet.cli.render import STYLES, add_skipped, counts_document, shard_document, shards_table
 from sparklet.errors import OrchestrationError
-from sparklet.fanout.checking.follow_ups import FollowUp, checked, followed
-from sparklet.fanout.checking.overview import Difference
-from sparklet.fanout.choosing.costs import COST_EXCLUDES, COST_INCLUDES, costs_so_far
-from sparklet.fanout.choosing.prices import Prices
-from sparklet.fanout.planning.follow_up_ids import check_id, next_id
-from sparklet.fanout.reporting.observed import Observation, observe, seconds_of
-from sparklet.fanout.reporting.summary import Summary
 from sparklet.model import Dispatch, Run, RunState, ShardRecord
+from sparklet.planning.outputs import check_id, next_id
+from sparklet.runs.follow_ups import FollowUp, checked, followed
+from sparklet.runs.observed import Observation, observe, seconds_of
+from sparklet.runs.overview import Difference
+from sparklet.runs.summary import Summary
 
 MAX_FAILED_EXECUTIONS = 5
 MAX_CAUSES_WATCHED = 3

@@ -15,8 +15,8 @@ Python 3.9, EMR's default: ``python -m sparklet.job.bundle`` packs it for ``--py
 """
 
 from sparklet.job.arguments import Job
+from sparklet.job.checks import expect
 from sparklet.job.errors import EventError, ExpectationError, SparkletError
-from sparklet.job.judging import expect
 from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.job.session import stored_bytes
 

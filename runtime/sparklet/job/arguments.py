@@ -1,26 +1,19 @@
-"""Command line, event and environment → the task of one script.
-
-::
-
-    script.py --event <json> | --event @<file>  [the run's extra arguments]     in a worker
-    script.py --input A --input B --output C --param k=v  [own arguments]       anywhere else
-"""
+"""The arguments that every script may be given."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from sparklet.job.command_line import command_line
+from sparklet.job.checks import read_figures
 from sparklet.job.errors import EventError
-from sparklet.job.event_objects import event_objects
-from sparklet.job.judging import read_figures
-from sparklet.job.object_names import escaped, misread
+from sparklet.job.event_objects import escaped, event_objects, misread
 from sparklet.job.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -28,6 +21,31 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are Sparklet's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise EventError(f"the script's arguments: {message}")
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser of one job's arguments."""
+    parser = _Parser(allow_abbrev=False, description="Arguments that sparklet.job reads; others are the script's own.")
+    parser.add_argument("--event", metavar="JSON|@FILE", help="the event, or the file that holds it")
+    parser.add_argument("--input", action="append", default=[], metavar="URI", help="read this; may be repeated")
+    parser.add_argument("--output", metavar="URI", help="write here")
+    parser.add_argument("--param", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="a parameter")
+    return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} must look like key=value")
+    return key, value
+
 
 SHOWN = 120  # characters of a wrong document that an error quotes
 

@@ -1,10 +1,4 @@
-"""A SparkSession that is right on Lambda, a laptop, a cluster, EMR and Glue.
-
-Three parties have a say, and the first wins: what the script passes as ``conf``; what
-is given already (spark-submit's options, spark-defaults.conf, the warm worker's JVM);
-what this module adds. It never names a master: Spark itself takes ``local[*]`` where
-nobody else does. Everything here but ``spark_session`` and ``stored_bytes`` is pure.
-"""
+"""The SparkSession of a script, right where it runs: Lambda, laptop, cluster, EMR or Glue."""
 
 from __future__ import annotations
 
@@ -17,11 +11,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sparklet.job.s3a import S3A, credentials_chain
-from sparklet.job.small_tables import SMALL_TABLES
-
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
+OWN = "org.apache.hadoop.fs.s3a"
+
+
+def credentials_chain(hadoop_version: str, temporary_keys: bool) -> str:
+    """S3A's credential providers, in order: keys that the script sets itself, then what AWS's own chain finds.
+
+    Only names of classes, never a credential. Where the environment's keys need their session token (Lambda), the
+    environment stands before ``SimpleAWSCredentialsProvider``, which would sign with the same keys and without the
+    token: Spark copies them into Hadoop's configuration, and Hadoop 3.3's ``TemporaryAWSCredentialsProvider`` answers
+    "no credentials" while another thread prepares it, as when Spark looks at several inputs at once.
+
+    Parameters
+    ----------
+    temporary_keys
+        Whether ``AWS_SESSION_TOKEN`` is set.
+    """
+    major, minor = (int(number) for number in hadoop_version.split(".")[:2])
+    sdk, chain = "com.amazonaws.auth", "DefaultAWSCredentialsProviderChain"
+    if (major, minor) >= (3, 4):  # Hadoop moved to the SDK's version 2
+        sdk, chain = "software.amazon.awssdk.auth.credentials", "DefaultCredentialsProvider"
+    environment, simple = f"{sdk}.EnvironmentVariableCredentialsProvider", f"{OWN}.SimpleAWSCredentialsProvider"
+    between = [environment, simple] if temporary_keys else [simple, environment]
+    return ",".join([f"{OWN}.TemporaryAWSCredentialsProvider", *between, f"{sdk}.{chain}"])
+
+
+SMALL_TABLES = {
+    # Delta rebuilds a log's state in 50 partitions (tasks), whatever its size. Four hold the paths of some 100,000
+    # files in a heap of 512 MB. Other sources do not know the option.
+    "spark.databricks.delta.snapshotPartitions": "4",
+}
+
 
 Platform = Literal["lambda", "laptop", "cluster", "emr", "glue"]
 

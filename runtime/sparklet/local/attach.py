@@ -15,7 +15,7 @@ from typing import Any
 from sparklet.errors import LocalStackError
 from sparklet.local import environment, processes
 from sparklet.local.state import Lock, StateDir, is_locked, read_json, write_json
-from sparklet.worker.guards import signal_process
+from sparklet.spark.guards import signal_process
 
 Progress = Callable[[str], None]
 

@@ -26,7 +26,7 @@ from sparklet.local.control import Control
 from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.state import Lock, StateDir, read_json, write_json
-from sparklet.worker.guards import become_subreaper
+from sparklet.spark.guards import become_subreaper
 
 WATCH_S = 0.5
 SERVER_STARTS_WITHIN_S = 130.0  # it gives up by itself before

@@ -34,7 +34,7 @@ def compiled_jar(java: Path, spark_jars: Path, folder: Path) -> Path:
 
     Two may make it at a time: each writes a file of its own, and all are alike.
     """
-    from sparklet.worker.java_classes import files, mark
+    from sparklet.spark.java_classes import files, mark
 
     jar = folder / f"{mark()}.jar"
     if jar.is_file():

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Collection
 
-from sparklet.worker.guards import PR_SET_PDEATHSIG, descendants, signal_process
+from sparklet.spark.guards import PR_SET_PDEATHSIG, descendants, signal_process
 
 _POLL_S = 0.02
 

@@ -27,7 +27,7 @@ from sparklet.local import ministack_patches, processes
 from sparklet.local.control import PROCESSING_PATH, SAVE_PATH, TOKEN_HEADER
 from sparklet.local.ministack_patches import Processing
 from sparklet.local.storage import Room, Saver
-from sparklet.worker.guards import signal_process
+from sparklet.spark.guards import signal_process
 
 WORKERS_END_WITHIN_S = 2.5
 STARTS_WITHIN_S = 120.0

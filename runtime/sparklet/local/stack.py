@@ -36,7 +36,7 @@ from sparklet.local.state import Lock, StateDir
 
 if TYPE_CHECKING:
     from sparklet.aws.clients import AwsClients
-    from sparklet.fanout.deployment import Deployment
+    from sparklet.planning.deployment import Deployment
     from sparklet.ports import Compute, Orchestrator
 
 _POLL_S = 0.05
@@ -168,7 +168,7 @@ class LocalStack:
         from sparklet.aws.messaging import SqsQueue
         from sparklet.aws.s3 import S3Store, input_stores
         from sparklet.clock import SystemClock
-        from sparklet.fanout.deployment import Deployment
+        from sparklet.planning.deployment import Deployment
 
         clients = self._aws()
         return Deployment(

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sparklet.errors import LocalStackError
-from sparklet.worker.guards import delete_tree
+from sparklet.spark.guards import delete_tree
 
 STATE_DIR_VARIABLE = "SPARKLET_STATE_DIR"
 MIB = 1024 * 1024

@@ -1,7 +1,7 @@
 """What a run takes in, how it packs its shards and how much failure it tolerates; and how people write each of these.
 
 A field that users set carries a ``Key``: its name in a document (the planner function's event), its option on the
-command line, its unit, its bounds and its help. ``fanout.planning.request`` reads both by these, and nothing else.
+command line, its unit, its bounds and its help. ``planning.request`` reads both by these, and nothing else.
 """
 
 from dataclasses import dataclass

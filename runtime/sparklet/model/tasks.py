@@ -151,7 +151,7 @@ class Notice:
         Parameters
         ----------
         figures
-            What it has to show: see ``fanout.reporting.figures``.
+            What it has to show: see ``runs.summary.figures``.
         """
         return cls("run", str(run.state), {**figures, "ended_s": run.ended_s})
 

@@ -14,10 +14,10 @@ from typing import Any, Protocol, Self
 
 from sparklet.errors import LeaseLostError, LedgerError, QueueError, ScriptFailedError, SparkletError
 from sparklet.events import Outcome, Task
-from sparklet.ledger_rules import ERROR_MESSAGE_BYTES, cut
+from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut
 from sparklet.model import Failure, ShardResult
 from sparklet.ports import Clock, TaskQueue
-from sparklet.worker.guards import Deadline
+from sparklet.spark.guards import Deadline
 from sparklet.worker.log import Log
 
 BACK_OFF_S, MAX_BACK_OFF_S = 5.0, 300.0

@@ -19,13 +19,13 @@ from sparklet.errors import (
     SettingsError,
 )
 from sparklet.events import Event, Source, Task
+from sparklet.events.script_event import handed_over, request_event, with_local_inputs
 from sparklet.model import InputObject, RunOptions, ScriptRef, ShardResult, check_script
 from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
+from sparklet.spark.guards import task_folder
+from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.guards import task_folder
-from sparklet.worker.runner import Runner, ScriptCall, ScriptResult
-from sparklet.worker.script_event import handed_over, request_event, with_local_inputs
 from sparklet.worker.staging import Staging
 
 MAX_OUTCOME_BYTES = 64 * 1024 * 1024  # an answer of 6 MB grows sixfold where all of it is escaped

@@ -12,14 +12,13 @@ from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
 from sparklet.metrics import Emitter, Meter
 from sparklet.settings import WorkerSettings, metrics_namespace, worker_settings
+from sparklet.spark.guards import Deadline
+from sparklet.spark.runner import Runner
+from sparklet.spark.warm_gateway import runner_for
 from sparklet.worker.executor import Executor, ScriptCache
-from sparklet.worker.guards import Deadline
-from sparklet.worker.log import Log
-from sparklet.worker.measuring import Measuring
-from sparklet.worker.runner import Runner
+from sparklet.worker.log import Log, Measuring
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.task_requests import RequestClaims
-from sparklet.worker.warm_gateway import runner_for
 from sparklet.worker.worker import Worker
 
 

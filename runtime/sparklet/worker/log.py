@@ -1,14 +1,20 @@
-"""JSON log lines about the work; the script's own output goes beside them as it comes."""
+"""What a worker writes: one JSON object a line, and the metrics of each invocation."""
 
 import json
+import os
+import re
+import resource
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Literal
 
-from sparklet.worker.runner import Stream
+from sparklet.events import Outcome
+from sparklet.metrics import COLD_STARTS, JVM_RESTARTS, MEMORY_PEAK, SHARDS_FAILED, TASKS_FAILED, TASKS_SUCCEEDED, Meter
+from sparklet.spark.guards import descendants
+from sparklet.spark.runner import Runner, Stream
 
 _LOCK = threading.Lock()
 
@@ -59,3 +65,61 @@ class Log:
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = {"time": time, "level": level, "message": message, **self.fields, **fields}
         self.output("stdout", json.dumps(line, default=str).encode())
+
+
+_PEAK = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
+
+
+@dataclass
+class Measuring:
+    """Measures each invocation of one environment."""
+
+    meter: Meter
+    _invocations: int = 0
+    _jvm_starts: int = 1  # the first one is no restart
+
+    def invocation(self, outcomes: Iterable[Outcome], runner: Runner, request_id: str) -> None:
+        """Say what one invocation has done, in one line; shards were measured where they were done."""
+        if not self.meter.on:
+            return
+        self._invocations += 1
+        if self._invocations == 1:
+            self.meter.add(COLD_STARTS)
+        for outcome in outcomes:
+            self._task(outcome)
+        starts = getattr(runner, "jvm_starts", 0)  # a runner that keeps no JVM does not count any
+        if starts > self._jvm_starts:
+            self.meter.add(JVM_RESTARTS, starts - self._jvm_starts)
+            self._jvm_starts = starts
+        self.meter.add(MEMORY_PEAK, memory_peak_mb())
+        self.meter.emit(request_id=request_id)
+
+    def _task(self, outcome: Outcome) -> None:
+        """Count a task of no run; nothing was done for one that was skipped, or is another's."""
+        if outcome.task.shard is not None:
+            return
+        if outcome.error is not None:
+            self.meter.add(TASKS_FAILED)
+            if outcome.task.request is not None and outcome.acknowledged:
+                self.meter.add(SHARDS_FAILED)
+        elif outcome.answer.get("state") == "SUCCEEDED" and "claim" not in outcome.answer:
+            self.meter.add(TASKS_SUCCEEDED)
+
+
+def memory_peak_mb() -> float:
+    """The peaks of this process and of those below it, added up; of those that have ended, the largest counts alone.
+
+    More than was ever needed at one time, if they peaked one after the other: a bound, not a reading.
+    """
+    ended_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    living_kb = sum(map(_peak_kb, descendants(os.getpid())))
+    return round((_peak_kb(os.getpid()) + max(living_kb, ended_kb)) / 1024, 1)
+
+
+def _peak_kb(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            found = _PEAK.search(file.read())
+    except OSError:  # it has ended
+        return 0
+    return int(found[1]) if found else 0  # a zombie has no memory

@@ -23,11 +23,11 @@ from sparklet.events import Outcome, Source, Task
 from sparklet.model import ShardRef, ShardState
 from sparklet.ports import Clock, Ledger
 from sparklet.settings import SparkSettings, spark_settings, worker_settings
-from sparklet.worker.guards import MIB, Deadline
+from sparklet.spark.guards import MIB, Deadline
+from sparklet.spark.warm_gateway import runner_for
 from sparklet.worker.handler import worker_over_aws
 from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
-from sparklet.worker.warm_gateway import runner_for
 from sparklet.worker.worker import Worker
 
 DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75: EX_TEMPFAIL

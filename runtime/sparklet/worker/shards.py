@@ -25,7 +25,8 @@ from sparklet.errors import (
     SparkletError,
 )
 from sparklet.events import Outcome, Task
-from sparklet.ledger_rules import LEASE_S
+from sparklet.events.script_event import needs_staging, shard_event
+from sparklet.ledger.rules import LEASE_S
 from sparklet.metrics import (
     ATTEMPT_SECONDS,
     BYTES_READ,
@@ -54,7 +55,6 @@ from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from sparklet.s3_uri import SCHEME, split_uri
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
-from sparklet.worker.script_event import needs_staging, shard_event
 from sparklet.worker.staging import Staging
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run

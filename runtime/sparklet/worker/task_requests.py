@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from sparklet.errors import LeaseLostError, LedgerError, NoticeError
 from sparklet.events import Outcome, Task
-from sparklet.ledger_rules import LEASE_GRACE_S, LOG_STREAM_BYTES, bounded_failure, cut, is_held, task_failure
+from sparklet.ledger.rules import LEASE_GRACE_S, LOG_STREAM_BYTES, bounded_failure, cut, is_held, task_failure
 from sparklet.model import ClaimStatus, Failure, Notice, ShardResult, TaskRecord
 from sparklet.ports import Clock, Notifier, TaskQueue, TaskStore
 from sparklet.worker.attempt import Attempt, return_message

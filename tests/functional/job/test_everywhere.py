@@ -26,9 +26,9 @@ import pytest
 from deltalake import write_deltalake
 
 from spark_scripts.demo.flights_data import find_original
-from sparklet.fanout.choosing.elsewhere import ElsewhereJob, Places, commands
-from sparklet.worker.guards import Deadline, task_folder
-from sparklet.worker.runner import Runner, ScriptCall
+from sparklet.cli.engines import ElsewhereJob, Places, commands
+from sparklet.spark.guards import Deadline, task_folder
+from sparklet.spark.runner import Runner, ScriptCall
 from tests.aggregated import AWS_MADE, AWS_MADE_OF
 from tests.functional.job.judged import figures_of, shards_of
 from tests.functional.job.kinesis import Stream

@@ -15,8 +15,8 @@ from deltalake import DeltaTable
 from pyiceberg.table import StaticTable
 
 from sparklet.settings import spark_settings
-from sparklet.worker import spark_options
-from sparklet.worker.spark_options import process_env
+from sparklet.spark import spark_options
+from sparklet.spark.spark_options import process_env
 from tests.functional.job.judged import figures_of, shards_of
 from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm, run_script, warm_jvm
 

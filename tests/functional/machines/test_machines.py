@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from sparklet.fanout.checking.redrive import redrive
 from sparklet.model import ExecutionState, RunState, ShardState
+from sparklet.runs.redrive import redrive
 from tests.functional.machines.conftest import ABOVE_INLINE, WAYS, WORKERS, Stage
 
 pytestmark = pytest.mark.stack

@@ -17,10 +17,10 @@ from sparklet.errors import LocalStackError
 from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.settings import SparkSettings, spark_settings
-from sparklet.worker.guards import Deadline, task_folder
-from sparklet.worker.runner import Runner, ScriptCall, ScriptResult, Stream
-from sparklet.worker.spark_submit import SubmitRunner
-from sparklet.worker.warm_gateway import WarmRunner
+from sparklet.spark.guards import Deadline, task_folder
+from sparklet.spark.runner import Runner, ScriptCall, ScriptResult, Stream
+from sparklet.spark.spark_submit import SubmitRunner
+from sparklet.spark.warm_gateway import WarmRunner
 
 STACK = Path(__file__).parents[3] / "docker" / "stacks" / "spark-3.5.toml"
 MARK = "TEST_MARK"

@@ -11,17 +11,7 @@ from typing import Any
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.s3 import S3Store
-from sparklet.model import (
-    InputObject,
-    PartRecord,
-    Position,
-    Run,
-    RunOptions,
-    ScriptRef,
-    Shard,
-    ShardRecord,
-    ShardRef,
-)
+from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from tests.functional.worker.conftest import MARK, marked
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
 
@@ -95,7 +85,7 @@ class Function:
         A forked daemon bears the host's own command line.
         """
         found = {pid: line for pid, line in sorted(marked(self.mark).items()) if pid != self.worker.process.pid}
-        for own in ("-m sparklet.worker.script_host", "pyspark-shell"):
+        for own in ("-m sparklet.spark.script_host", "pyspark-shell"):
             first = next((pid for pid, line in found.items() if own in line), None)
             found.pop(first or 0, None)
         return found

@@ -8,7 +8,7 @@ import pytest
 
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.java import find_java
-from sparklet.worker.spark_options import SUBMIT, class_path
+from sparklet.spark.spark_options import SUBMIT, class_path
 from tests.functional.worker.conftest import Bench, make, small_settings
 
 pytestmark = pytest.mark.spark

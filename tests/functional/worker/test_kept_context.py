@@ -14,7 +14,7 @@ from sparklet.local.jars import ensure_jars
 from sparklet.local.java import find_java
 from sparklet.local.prepared_jars import compiled_jar
 from sparklet.settings import spark_settings
-from sparklet.worker.spark_options import spark_home
+from sparklet.spark.spark_options import spark_home
 from tests.functional.worker.conftest import SPARK, STACK, Bench, make
 from tests.functional.worker.worker_process import stand_in
 from tests.stand_ins.ministack import free_port
@@ -224,7 +224,7 @@ def test_an_ahead_of_time_compiled_java_keeps_the_first_context(tmp_path: Path) 
 
 
 def test_keeping_contexts_can_be_switched_off(tmp_path: Path) -> None:
-    from sparklet.worker.warm_gateway import WarmRunner
+    from sparklet.spark.warm_gateway import WarmRunner
     from tests.functional.worker.conftest import small_settings
 
     runner = WarmRunner(small_settings(), tmp_path, keep_context=False)

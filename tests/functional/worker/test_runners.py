@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.worker.spark_submit import SubmitRunner
+from sparklet.spark.spark_submit import SubmitRunner
 from tests.functional.worker.conftest import SPARK, Bench
 
 pytestmark = pytest.mark.spark

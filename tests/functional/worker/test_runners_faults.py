@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemoryError, ScriptError, SettingsError
-from sparklet.worker.guards import Deadline
-from sparklet.worker.runner import ScriptCall
-from sparklet.worker.warm_gateway import WarmRunner
+from sparklet.spark.guards import Deadline
+from sparklet.spark.runner import ScriptCall
+from sparklet.spark.warm_gateway import WarmRunner
 from tests.functional.worker.conftest import MARK, SMALL, SPARK, Bench, make, marked, small_settings, wait_until_none
 
 pytestmark = pytest.mark.spark
@@ -213,10 +213,10 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from sparklet.settings import spark_settings
-from sparklet.worker.guards import Deadline
-from sparklet.worker.runner import ScriptCall
-from sparklet.worker.spark_submit import SubmitRunner
-from sparklet.worker.warm_gateway import WarmRunner
+from sparklet.spark.guards import Deadline
+from sparklet.spark.runner import ScriptCall
+from sparklet.spark.spark_submit import SubmitRunner
+from sparklet.spark.warm_gateway import WarmRunner
 import threading
 
 scratch = Path(sys.argv[2])

@@ -24,10 +24,10 @@ import json, sys, time
 from pathlib import Path
 from sparklet.errors import SparkletError
 from sparklet.settings import spark_settings
-from sparklet.worker.guards import Deadline, task_folder
-from sparklet.worker.runner import ScriptCall
-from sparklet.worker.spark_submit import SubmitRunner
-from sparklet.worker.warm_gateway import WarmRunner
+from sparklet.spark.guards import Deadline, task_folder
+from sparklet.spark.runner import ScriptCall
+from sparklet.spark.spark_submit import SubmitRunner
+from sparklet.spark.warm_gateway import WarmRunner
 
 def tell(**event):
     print(json.dumps(event), flush=True)

@@ -14,14 +14,14 @@ import pytest
 
 from sparklet.cli.environment import jar_cache
 from sparklet.clock import SystemClock
-from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.planning.new_run import new_run
-from sparklet.fanout.planning.planner import plan
-from sparklet.fanout.planning.request import RunRequest
-from sparklet.job.object_names import misread
+from sparklet.job.event_objects import misread
 from sparklet.local.jars import ensure_jars
 from sparklet.local.memory import MemoryTaskQueue
 from sparklet.model import RunOptions, RunState, ShardRef, ShardState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
 from tests.functional.worker.conftest import STACK
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
 from tests.unit.worker.test_staging import MISREAD, RIGHT

@@ -21,12 +21,7 @@ from sparklet.aws.dynamodb.items import (
     shard_record,
 )
 from sparklet.errors import LedgerError
-from sparklet.ledger_rules import (
-    ERROR_CLASS_BYTES,
-    ERROR_MESSAGE_BYTES,
-    LOG_STREAM_BYTES,
-    OUTPUTS_BYTES,
-)
+from sparklet.ledger.rules import ERROR_CLASS_BYTES, ERROR_MESSAGE_BYTES, LOG_STREAM_BYTES, OUTPUTS_BYTES
 from sparklet.model import PartRecord, Position, Run, RunOptions, RunState, ScriptRef, ShardRecord, ShardState
 
 TIMES = st.floats(0, 4e9, allow_nan=False)

@@ -9,7 +9,7 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
-from sparklet.aws.remedies import explained, remedy
+from sparklet.aws.clients import explained, remedy
 from sparklet.aws.s3 import _named
 from sparklet.errors import ObjectForbiddenError
 

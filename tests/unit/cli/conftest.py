@@ -13,11 +13,11 @@ from sparklet.cli import main
 from sparklet.cli.commands import changing, elsewhere, looking, starting
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Choice, Environment, WorkerSize
-from sparklet.fanout.planning.planner import plan
 from sparklet.local.memory import MemoryCompute, MemoryOrchestrator
 from sparklet.local.memory.services import Machine
 from sparklet.model import Dispatch, Failure, ShardResult, ShardState
-from tests.unit.fanout.world import World
+from sparklet.planning.planner import plan
+from tests.world import World
 
 RUN = "run-1"
 

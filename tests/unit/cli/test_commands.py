@@ -11,7 +11,7 @@ from sparklet.cli.environment import LocalPaths
 from sparklet.errors import RunNotFoundError
 from sparklet.model import Access, Counts, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, Desk
-from tests.unit.fanout.world import BUCKET, SCRIPT, SOURCE
+from tests.world import BUCKET, SCRIPT, SOURCE
 
 BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
 NO_MEMORY = Failure("OutOfMemoryError", "the JVM ran out of memory: Java heap space", retryable=False)

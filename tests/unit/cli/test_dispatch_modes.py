@@ -11,8 +11,8 @@ from sparklet.cli.dispatch_modes import MachineWatch
 from sparklet.cli.environment import Choice
 from sparklet.model import Counts, Dispatch, ExecutionState, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, Desk, Told
-from tests.unit.fanout.test_listed_once import CountingStore
-from tests.unit.fanout.world import SCRIPT, SOURCE
+from tests.unit.runs.test_listed_once import CountingStore
+from tests.world import SCRIPT, SOURCE
 
 BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
 ONE_A_SHARD = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1")

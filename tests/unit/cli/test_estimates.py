@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.cli.costs import load_prices
 from sparklet.cli.environment import WorkerSize
 from sparklet.cli.estimates import explained
-from sparklet.fanout.choosing.prices import load_prices
 from sparklet.model import RunOptions
 from tests.unit.cli.conftest import RUN, Desk
-from tests.unit.fanout.world import SCRIPT, SOURCE
+from tests.world import SCRIPT, SOURCE
 
 DEAR_PUTS = '[prices.s3_put]\nvalue = 0.01\ndate = "2026-11"\nsource = "a test"\n'
 

@@ -11,16 +11,15 @@ from rich.console import Console
 
 from sparklet.cli import run_view, runs
 from sparklet.cli.console import Screen, usd_text
+from sparklet.cli.costs import Prices
 from sparklet.cli.environment import Environment
-from sparklet.cli.progress import RunDisplay
 from sparklet.cli.run_view import RunView
-from sparklet.cli.runs import poll_s
-from sparklet.fanout.choosing.prices import Prices
+from sparklet.cli.runs import RunDisplay, poll_s
 from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
 from tests.unit.cli.conftest import RUN, Desk
 from tests.unit.cli.test_progress import RUN as SHOWN
-from tests.unit.fanout.world import LEASE_S, SCRIPT, SOURCE
+from tests.world import LEASE_S, SCRIPT, SOURCE
 
 BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
 PLAN = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1")

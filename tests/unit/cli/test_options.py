@@ -12,10 +12,10 @@ import typer
 from sparklet.cli.console import duration_text, size_text
 from sparklet.cli.options import ListOptions, RequestWords, asked, grouped, known_runs, parse_pairs, parse_shards
 from sparklet.errors import PlanError, SettingsError
-from sparklet.fanout.planning.list_requests import ListRequest
-from sparklet.fanout.planning.request import KINDS, RunRequest, places
 from sparklet.model import Access, RunOptions
-from sparklet.quantities import parse_duration_s, parse_size_bytes, parse_time_s, parse_tolerance
+from sparklet.planning.list_requests import ListRequest
+from sparklet.planning.quantities import parse_duration_s, parse_size_bytes, parse_time_s, parse_tolerance
+from sparklet.planning.request import KINDS, RunRequest, places
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from sparklet.cli.console import Screen, exit_code
-from sparklet.cli.progress import RunDisplay
+from sparklet.cli.runs import RunDisplay
 from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, Run, RunState, ScriptRef
 

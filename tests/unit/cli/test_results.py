@@ -3,7 +3,7 @@
 import json
 
 from tests.unit.cli.conftest import RUN, Desk
-from tests.unit.fanout.test_results import work
+from tests.unit.runs.test_results import work
 
 
 def test_results_are_a_table_or_a_line_each(desk: Desk) -> None:

@@ -11,7 +11,7 @@ from sparklet.cli import runs
 from sparklet.errors import LedgerError, LocalStackError
 from sparklet.model import Counts, RunState
 from tests.unit.cli.conftest import RUN, Desk
-from tests.unit.fanout.world import SCRIPT, SOURCE
+from tests.world import SCRIPT, SOURCE
 
 MOMENTS = {"uploading": 1, "planning": 0, "watching": 0}  # and how many calls of it go well before
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.job.s3a import S3A
 from sparklet.job.session import (
     DELTA,
     HUDI,
     ICEBERG,
+    S3A,
+    SMALL_TABLES,
     Surroundings,
     jar_class_path,
     platform,
@@ -18,7 +19,6 @@ from sparklet.job.session import (
     session_conf,
     table_conf,
 )
-from sparklet.job.small_tables import SMALL_TABLES
 
 FUNCTION = {"AWS_LAMBDA_FUNCTION_NAME": "worker"}
 EMR_CLASS_PATH = "/usr/lib/hadoop-lzo/lib/x.jar:/usr/share/aws/emr/emrfs/lib/emrfs.jar"

@@ -40,7 +40,7 @@ def test_a_shim_can_be_pointed_at_another_handler(template: dict[str, Any]) -> N
     local = localise(template, PARAMETERS, {"WorkerFunction": "mine.handle"}, {})
 
     assert "'mine.handle'" in functions(local)["WorkerFunction"]["InlineCode"]
-    assert "'sparklet.fanout.handlers.checker_handler'" in functions(local)["CheckerFunction"]["InlineCode"]
+    assert "'sparklet.runs.handlers.checker_handler'" in functions(local)["CheckerFunction"]["InlineCode"]
 
 
 def test_the_rest_of_the_template_is_deployed_unchanged(template: dict[str, Any], local: dict[str, Any]) -> None:

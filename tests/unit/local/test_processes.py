@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sparklet.local.processes import is_alive, kill_tree, wait_gone
-from sparklet.worker.guards import descendants
+from sparklet.spark.guards import descendants
 
 TREE = """
 import subprocess, sys, time
@@ -99,7 +99,7 @@ def test_a_process_that_ended_uncollected_is_not_alive() -> None:
 ORPHANS = """
 import os, subprocess, sys, time
 from sparklet.local.processes import end_children
-from sparklet.worker.guards import become_subreaper, descendants
+from sparklet.spark.guards import become_subreaper, descendants
 become_subreaper()
 spared = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 orphan = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sparklet.fanout.machines.steps import STEPS
-from sparklet.fanout.planning.request import places
-from sparklet.ledger_rules import LEASE_GRACE_S, LEASE_S
+from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.local.local_template import parse_template
+from sparklet.planning.request import places
+from sparklet.runs.steps import STEPS
 from tests.unit.template.asl import every_state, findings, placeholders
 from tests.unit.template.reading import as_list, of_type, statements
 

@@ -16,10 +16,10 @@ from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, Me
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from sparklet.ports import Message
 from sparklet.settings import WorkerSettings, worker_settings
+from sparklet.spark.guards import Deadline
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.executor import Executor, ScriptCache
-from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 from tests.unit.worker.script_events import check_event

@@ -18,7 +18,7 @@ from sparklet.errors import (
 )
 from sparklet.events import answer
 from sparklet.model import Failure, ShardRef, ShardState
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import Behaviour, Bench
 
 

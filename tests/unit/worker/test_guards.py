@@ -11,14 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import ScratchFullError
-from sparklet.worker.guards import (
-    IN_LAMBDA,
-    Deadline,
-    delete_strays,
-    delete_tree,
-    descendants,
-    task_folder,
-)
+from sparklet.spark.guards import IN_LAMBDA, Deadline, delete_strays, delete_tree, descendants, task_folder
 
 NOBODY = 65534
 
@@ -264,7 +257,7 @@ def test_descendants_are_found_across_sessions(tmp_path: Path) -> None:
 
 ORPHANS = """
 import os, sys, time
-from sparklet.worker.guards import become_subreaper, descendants, end_descendants
+from sparklet.spark.guards import become_subreaper, descendants, end_descendants
 
 become_subreaper()
 ready, tell = os.pipe()
@@ -305,7 +298,7 @@ def test_every_descendant_is_ended_but_the_spared_ones() -> None:
 
 PARENT = """
 import os, sys, time
-from sparklet.worker.guards import die_with_parent
+from sparklet.spark.guards import die_with_parent
 
 own = os.getpid()
 pid = os.fork()

@@ -8,11 +8,11 @@ import pytest
 
 from sparklet.errors import EventError, ScriptError, ScriptFailedError, ScriptNotAllowedError, SettingsError
 from sparklet.events import Source, Task, answer
+from sparklet.spark.guards import Deadline
+from sparklet.spark.runner import ScriptResult
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.executor import Execution, as_it_is_now
-from sparklet.worker.guards import Deadline
 from sparklet.worker.log import Log
-from sparklet.worker.runner import ScriptResult
 from tests.unit.events.samples import every_source, kinesis, s3, sqs, window
 from tests.unit.worker.conftest import BUCKET, Bench
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.model import InputObject, Shard, ShardRecord, ShardResult, ShardState
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.shards import MAX_ANSWER_BYTES
 from tests.unit.worker.conftest import BUCKET, Behaviour, Bench
 

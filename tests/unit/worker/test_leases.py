@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import DeadlineExceededError, LeaseLostError, LedgerError
-from sparklet.ledger_rules import LEASE_GRACE_S, LEASE_S
+from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.local.memory import MemoryLedger, SystemClock
 from sparklet.model import ClaimStatus, Failure, ShardRef, ShardResult, ShardState
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import Bench
 
 SHORT_S = 0.2

@@ -10,8 +10,8 @@ import pytest
 
 from sparklet.errors import DeadlineExceededError, EventError, GatewayLostError, LedgerError
 from sparklet.model import Failure, ShardState
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.one_shard import DONE, FAILED, LATER, WRONG, ShardCommand, container_memory_mb, parse, run_one
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import Bench
 
 COMMAND = ShardCommand("run-1", 0, generation=None, timeout_s=7200, redrive=False)

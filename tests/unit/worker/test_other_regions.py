@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.model import ShardState
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import Bench
 
 

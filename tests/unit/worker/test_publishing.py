@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from sparklet.errors import GatewayLostError, ObjectForbiddenError, ObjectStoreError
-from sparklet.ledger_rules import LEASE_GRACE_S, LEASE_S
+from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import Claim, ClaimStatus, ShardRef, ShardResult, ShardState
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import Bench
 
 PUBLISHED = "s3://out/x/"

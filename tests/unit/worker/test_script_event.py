@@ -6,8 +6,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from sparklet.events.script_event import handed_over, request_event, shard_event, with_local_inputs
 from sparklet.model import InputObject, Run, ScriptRef, Shard, ShardRecord
-from sparklet.worker.script_event import handed_over, request_event, shard_event, with_local_inputs
 from tests.unit.worker.script_events import check_event
 
 RUN = Run("run-1", ("s3://in/",), "s3://out/x", (ScriptRef("s3://b/j.py", "0", "s3://m/j.py"),), (), {"k": 1})

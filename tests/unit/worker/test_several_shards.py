@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError, ShardNotFoundError
 from sparklet.model import ShardRecord, ShardState
 from sparklet.settings import worker_settings
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import BUCKET, Bench, make_bench
 
 RUN = "run-1"

@@ -9,7 +9,7 @@ import pytest
 from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError
 from sparklet.events import Outcome
 from sparklet.model import Failure, ShardState
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import Behaviour, Bench, refusal
 
 

@@ -9,10 +9,10 @@ from urllib.parse import quote
 import pytest
 
 import sparklet
-from sparklet.job.small_tables import SMALL_TABLES
+from sparklet.job.session import SMALL_TABLES
 from sparklet.settings import spark_settings
-from sparklet.worker import spark_options
-from sparklet.worker.spark_options import process_env, spark_defaults
+from sparklet.spark import spark_options
+from sparklet.spark.spark_options import process_env, spark_defaults
 
 
 def test_delta_defaults_reach_scripts_without_sparklet() -> None:
@@ -52,7 +52,7 @@ def test_hudi_defaults_are_given_as_a_uri(tmp_path: Path, monkeypatch: pytest.Mo
 FROM_ELSEWHERE = """
 import os, subprocess
 from sparklet.settings import spark_settings
-from sparklet.worker.spark_options import process_env
+from sparklet.spark.spark_options import process_env
 
 look = ["/bin/sh", "-c", 'echo "$0"; cat "$0/hudi-defaults.conf"', process_env(spark_settings({}), {})["HUDI_CONF_DIR"]]
 subprocess.run(look, check=True)

@@ -12,7 +12,7 @@ import pytest
 from sparklet.errors import SettingsError
 from sparklet.job.session import DELTA
 from sparklet.settings import SparkSettings, spark_settings
-from sparklet.worker.spark_command import SQL_CLASS, normalised, shell, submit
+from sparklet.spark.spark_command import SQL_CLASS, normalised, shell, submit
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 import sparklet
 from sparklet.errors import SettingsError
 from sparklet.settings import SparkSettings, spark_settings, worker_settings
-from sparklet.worker.guards import Deadline
-from sparklet.worker.runner import ScriptCall
-from sparklet.worker.spark_options import (
+from sparklet.spark.guards import Deadline
+from sparklet.spark.runner import ScriptCall
+from sparklet.spark.spark_options import (
     class_path,
     core_count,
     freeze_conf,
@@ -25,8 +25,8 @@ from sparklet.worker.spark_options import (
     task_conf,
     task_env,
 )
-from sparklet.worker.spark_submit import SubmitRunner
-from sparklet.worker.warm_gateway import WarmRunner, runner_for
+from sparklet.spark.spark_submit import SubmitRunner
+from sparklet.spark.warm_gateway import WarmRunner, runner_for
 
 
 def settings(**env: str) -> SparkSettings:

@@ -9,8 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparklet.fanout.inventory import Found
-from sparklet.fanout.planning.slicing import slice_objects
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import (
     Access,
@@ -24,7 +22,9 @@ from sparklet.model import (
     ShardRecord,
     ShardState,
 )
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.planning.found import Found
+from sparklet.planning.slicing import slice_objects
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import BUCKET, SCRIPT, Bench
 
 

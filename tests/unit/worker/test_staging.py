@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import DeadlineExceededError, ObjectChangedError, ObjectStoreError, PlanError, ScratchFullError
-from sparklet.fanout.inventory import Found
-from sparklet.fanout.planning.slicing import slice_objects
-from sparklet.job.object_names import misread
+from sparklet.events.script_event import needs_staging, with_local_inputs
+from sparklet.job.event_objects import misread
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
+from sparklet.planning.found import Found
+from sparklet.planning.slicing import slice_objects
+from sparklet.spark.guards import Deadline
 from sparklet.worker import staging
-from sparklet.worker.guards import Deadline
-from sparklet.worker.script_event import needs_staging, with_local_inputs
 from sparklet.worker.staging import Staging, staged_name
 
 URI = "s3://data/in/a b#1.csv"

@@ -13,7 +13,7 @@ from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.local.memory import MemoryNotifier, MemoryTaskQueue, MemoryTaskStore
 from sparklet.model import ShardResult, ShardState, TaskRecord
 from sparklet.ports import Message
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.task_requests import MAX_ATTEMPTS, RequestClaims
 from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, refusal
 

@@ -18,8 +18,8 @@ from sparklet.errors import (
     ScriptNotAllowedError,
     SettingsError,
 )
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.executor import ScriptCache
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 from tests.unit.events.samples import http_request, s3, s3_test_event, sqs
 from tests.unit.worker.conftest import BUCKET, Bench
 

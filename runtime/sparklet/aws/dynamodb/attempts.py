@@ -9,7 +9,7 @@ from typing import Any
 from sparklet.aws.dynamodb.items import FORMAT, open_value, shard_key, shard_record
 from sparklet.aws.dynamodb.table import OnTable, Written, new_writer
 from sparklet.errors import LedgerError, ShardNotFoundError
-from sparklet.ledger_rules import (
+from sparklet.ledger.rules import (
     LEASE_GRACE_S,
     LOG_STREAM_BYTES,
     bounded_failure,

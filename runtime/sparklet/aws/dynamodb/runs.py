@@ -28,7 +28,7 @@ from sparklet.aws.dynamodb.items import (
 from sparklet.aws.dynamodb.table import OPEN_INDEX, OnTable, Written, new_writer
 from sparklet.aws.parallel import in_parallel
 from sparklet.errors import CheckpointConflictError, LedgerError
-from sparklet.ledger_rules import RUNS_A_PAGE, id_taken, no_generation, no_run, not_ended, not_retired, status_of
+from sparklet.ledger.rules import RUNS_A_PAGE, id_taken, no_generation, no_run, not_ended, not_retired, status_of
 from sparklet.model import PartRecord, Run, RunState, ScriptRef, ledger_bucket_count
 
 POINTERS_A_PAGE = 100

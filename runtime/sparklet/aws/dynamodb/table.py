@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sparklet.aws.clients import AwsClients
+from sparklet.aws.clients import AwsClients, error_code, explained
 from sparklet.aws.dynamodb.items import Attributes, Item, attribute, attributes
-from sparklet.aws.remedies import error_code, explained
 from sparklet.errors import LedgerError
 from sparklet.ports import Clock
 

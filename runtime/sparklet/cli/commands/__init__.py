@@ -1,1 +1,1 @@
-"""The commands, a module for each kind; each opens the stack, calls one function of ``fanout``, shows the result."""
+"""The commands, in the groups that the help shows."""

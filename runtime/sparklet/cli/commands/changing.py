@@ -9,6 +9,7 @@ import typer
 
 from sparklet.cli import options as opt
 from sparklet.cli.console import USAGE, Screen, count_text, size_text
+from sparklet.cli.costs import load_prices
 from sparklet.cli.dispatch_modes import end_waiting
 from sparklet.cli.environment import Environment, LocalPaths, environment
 from sparklet.cli.failures import make_room, redrive_run, refuse_other_size, selected
@@ -16,13 +17,12 @@ from sparklet.cli.options import Prices
 from sparklet.cli.render import counts_document
 from sparklet.cli.runs import finish
 from sparklet.errors import PlanError
-from sparklet.fanout.checking.ending import RunFiles, ended_runs, files_of, folders_of, named_run
-from sparklet.fanout.checking.ending import cancel as cancel_run
-from sparklet.fanout.checking.ending import clean as clean_run
-from sparklet.fanout.checking.redrive import redrivable
-from sparklet.fanout.choosing.prices import load_prices
 from sparklet.model import Counts, Run, ShardState
-from sparklet.quantities import parse_duration_s
+from sparklet.planning.quantities import parse_duration_s
+from sparklet.runs.ending import RunFiles, ended_runs, files_of, folders_of, named_run
+from sparklet.runs.ending import cancel as cancel_run
+from sparklet.runs.ending import clean as clean_run
+from sparklet.runs.redrive import redrivable
 
 
 @dataclass(frozen=True)

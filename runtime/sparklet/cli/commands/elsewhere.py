@@ -8,23 +8,14 @@ import typer
 
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen
+from sparklet.cli.engines import ENGINES, FARGATE, Command, ElsewhereJob, Places, fargate, job_of_run, job_of_shard
+from sparklet.cli.engines import commands as commands_for
 from sparklet.cli.environment import environment
 from sparklet.cli.failures import selected
 from sparklet.errors import PlanError
-from sparklet.fanout.choosing.elsewhere import (
-    ENGINES,
-    FARGATE,
-    Command,
-    ElsewhereJob,
-    Places,
-    fargate,
-    job_of_run,
-    job_of_shard,
-)
-from sparklet.fanout.choosing.elsewhere import commands as commands_for
-from sparklet.fanout.deployment import Deployment
-from sparklet.fanout.plan_parts import planned_shard
 from sparklet.model import Run, ShardState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.parts import planned_shard
 
 JOB, PLACES = "The job", "Where it runs"
 _UNNAMED = Places()

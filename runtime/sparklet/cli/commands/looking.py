@@ -1,10 +1,17 @@
-"""Commands that only look: status, watch, runs, results, explain, logs."""
+"""Lines of workers' logs, each with the attempt it belongs to.
+
+A worker does one task at a time, and its own JSON lines name the attempt; the lines between them are the script's, or
+its JVM's. So each line belongs to the last attempt that was named.
+"""
 
 import json
 import os
+import re
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -12,21 +19,122 @@ from rich.table import Table
 
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, exit_code
+from sparklet.cli.costs import load_prices
 from sparklet.cli.environment import Environment, LocalPaths, environment
 from sparklet.cli.failures import group_document, group_table
-from sparklet.cli.log_lines import LogLine, LogReader
 from sparklet.cli.options import Prices
 from sparklet.cli.render import object_document, object_table, run_document, runs_table
 from sparklet.cli.run_view import look, lost_text, show_summary
 from sparklet.cli.runs import finish
 from sparklet.cli.transfer import stored_uri
 from sparklet.errors import PlanError
-from sparklet.fanout.checking.overview import verify
-from sparklet.fanout.checking.results import results as results_of
-from sparklet.fanout.choosing.prices import load_prices
-from sparklet.fanout.reporting.explain import explain as explain_failures
-from sparklet.fanout.reporting.object_status import ObjectStatus, object_status
-from sparklet.fanout.reporting.observed import observe
+from sparklet.metrics import is_metrics_line
+from sparklet.ports import WorkerLogs
+from sparklet.runs.explain import explain as explain_failures
+from sparklet.runs.manifest import results as results_of
+from sparklet.runs.object_status import ObjectStatus, object_status
+from sparklet.runs.observed import observe
+from sparklet.runs.overview import verify
+
+_OWN = ("time", "level", "message", "attempt")  # what each of a worker's own lines has
+_SHOWN_ELSEWHERE = (*_OWN, "run", "shard", "request_id", "record")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_PLATFORM = re.compile(r"(START|END|REPORT) RequestId: (\S+)")
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of a worker's log."""
+
+    stream: str
+    run: str
+    shard: int
+    attempt: str
+    text: str
+    own: Mapping[str, Any] | None = None  # the fields of a worker's own line; None: the script's output, or the JVM's
+
+    def document(self) -> dict[str, Any]:
+        """For --json; ``line`` is exactly what was written."""
+        return {
+            "run": self.run,
+            "shard": self.shard,
+            "attempt": self.attempt,
+            "stream": self.stream,
+            "line": self.text,
+        }
+
+    def readable(self) -> str:
+        """For people: the worker's lines short, the script's as they are but for what would upset a terminal."""
+        if self.own is None:
+            return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", self.text)
+        time = str(self.own["time"])[11:23]
+        more = " ".join(f"{name}={value}" for name, value in self.own.items() if name not in _SHOWN_ELSEWHERE)
+        line = f"{time} {self.own['level']:<7} {self.own['message']}" + (f" ({more})" if more else "")
+        return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", line)
+
+
+@dataclass
+class Attribution:
+    """Tells, line by line, which attempt the lines of one stream belong to."""
+
+    stream: str
+    _run: str = ""
+    _shard: Any = None
+    _attempt: str = ""
+    _request: str = ""
+
+    def take(self, text: str) -> LogLine | None:
+        """The line with its attempt; None if it belongs to no shard."""
+        if is_metrics_line(text):
+            return None
+        own = _own_fields(text)
+        if own is not None:
+            self._run, self._shard = str(own.get("run", "")), own.get("shard")
+            self._attempt, self._request = str(own["attempt"]), str(own.get("request_id", ""))
+        elif (platform := _PLATFORM.match(text)) and platform[2] != self._request:
+            self._run = ""  # the next invocation has begun
+        if not self._run or type(self._shard) is not int:
+            return None
+        return LogLine(self.stream, self._run, self._shard, self._attempt, text, own)
+
+
+@dataclass
+class LogReader:
+    """Reads a run's lines from all its streams, each from where it was left."""
+
+    logs: WorkerLogs
+    run_id: str
+    shard: int | None = None
+    attempt: str = ""  # how its id begins
+    since_s: float = 0.0
+    _positions: dict[str, str] = field(default_factory=dict)
+    _attributions: dict[str, Attribution] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[LogLine]:
+        """What there is now and was not handed out yet, stream by stream."""
+        for stream, since_s in self.logs.streams(self.run_id, self.shard, self.since_s).items():
+            attribution = self._attributions.setdefault(stream, Attribution(stream))
+            while True:
+                before = self._positions.get(stream, "")
+                texts, self._positions[stream] = self.logs.read(stream, before, since_s)
+                found = filter(None, map(attribution.take, texts))
+                yield from (line for line in found if self._wanted(line))
+                if not texts and self._positions[stream] == before:
+                    break
+
+    def _wanted(self, line: LogLine) -> bool:
+        return line.run == self.run_id and self.shard in (None, line.shard) and line.attempt.startswith(self.attempt)
+
+
+def _own_fields(text: str) -> Mapping[str, Any] | None:
+    if not text.startswith("{"):
+        return None
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) and all(isinstance(fields.get(name), str) for name in _OWN) else None
+
 
 FOLLOW_POLL_S = 1.0
 

@@ -1,7 +1,8 @@
-"""Commands that begin something: run, plan, invoke."""
+"""One event for one script, in a worker."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,19 +13,61 @@ import typer
 from sparklet.cli import doctor as doctoring
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen
+from sparklet.cli.costs import Prices as Figures
+from sparklet.cli.costs import load_prices
 from sparklet.cli.dispatch_modes import chosen_mode, was_driven
-from sparklet.cli.environment import environment
+from sparklet.cli.environment import Environment, environment
 from sparklet.cli.estimates import explain_preview, explain_run, local_size, preview_in, previewed
-from sparklet.cli.invoke import invoke_script
 from sparklet.cli.render import preview_document, preview_table, run_document
 from sparklet.cli.runs import finish, go_on, start
 from sparklet.errors import NothingNewError, PlanError
-from sparklet.fanout.choosing.dispatch_modes import DispatchMode
-from sparklet.fanout.choosing.prices import Prices as Figures
-from sparklet.fanout.choosing.prices import load_prices
-from sparklet.fanout.planning.request import RunRequest
 from sparklet.model.options import ORCHESTRATION
+from sparklet.planning.dispatch_modes import DispatchMode
+from sparklet.planning.new_run import refuse_bad_syntax
+from sparklet.planning.request import RunRequest
 from sparklet.settings import script_environment
+
+
+def invoke_script(
+    env: Environment, script: str, event: Any, arguments: tuple[str, ...], variables: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Hand ``event`` over to the worker function, to be done by ``script`` whatever its source; the worker's answer.
+
+    A local script, and what it is to find in its environment, are put into ``scripts/`` of the bucket first: the
+    invocation only names them.
+
+    Raises
+    ------
+    PlanError
+        If the script is not there or cannot be compiled.
+    RemoteFailureError
+        If the script failed.
+    """
+    wish: dict[str, Any] = {"script": _script_uri(env, script), "args": list(arguments), "event": event}
+    if variables:
+        wish["env"] = _kept(env, "env.json", json.dumps(dict(variables)).encode())
+    answer: Mapping[str, Any] = env.compute.invoke(env.worker_function, {"sparklet": wish})
+    return answer
+
+
+def _script_uri(env: Environment, script: str) -> str:
+    if "://" in script:
+        return script
+    path = Path(script)
+    try:
+        body = path.read_bytes()
+    except OSError as error:
+        raise PlanError(f"the script {script} cannot be read: {error.strerror}") from error
+    refuse_bad_syntax(script, body)
+    return _kept(env, path.name, body)
+
+
+def _kept(env: Environment, name: str, body: bytes) -> str:
+    """Where a file lies in the bucket, under its digest."""
+    uri = f"s3://{env.at.bucket}/scripts/{hashlib.sha256(body).hexdigest()}/{name}"
+    env.at.store.put(uri, body)
+    return uri
+
 
 UNLIMITED_BYTES = 1 << 62  # of scratch, where no worker is asked
 

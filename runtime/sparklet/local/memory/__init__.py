@@ -5,7 +5,7 @@ suite runs over both. Time comes from a ``Clock``, so a test moves leases and vi
 """
 
 from sparklet.clock import SystemClock
-from sparklet.local.memory.ledger import MemoryLedger
+from sparklet.ledger.memory import MemoryLedger
 from sparklet.local.memory.objects import MemoryObjectStore
 from sparklet.local.memory.services import (
     FakeClock,

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from typing import Any
 
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker import handler
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 
 
 class PlainRunner:

@@ -14,8 +14,8 @@ from typing import Any
 from sparklet import errors
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
-from sparklet.worker import warm_gateway
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark import warm_gateway
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 
 SHOWN = Path(os.environ["PROBE_DIR"])
 GOOD = ScriptResult(0)
@@ -69,7 +69,7 @@ def worker(event: Any, context: Any) -> Any:
 
 def planner(event: Any, context: Any) -> Any:
     """The planner's handler, unless it is told to fail."""
-    from sparklet.fanout.handlers import planner_handler
+    from sparklet.runs.handlers import planner_handler
 
     _fail_if_told("plan")
     return planner_handler(event, context)
@@ -77,7 +77,7 @@ def planner(event: Any, context: Any) -> Any:
 
 def step(event: Any, context: Any) -> Any:
     """The steps' handler, unless that step is told to fail."""
-    from sparklet.fanout.handlers import step_handler
+    from sparklet.runs.handlers import step_handler
 
     _fail_if_told(event["step"])
     answer = step_handler(event, context)

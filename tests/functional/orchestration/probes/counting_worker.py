@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import boto3
 
 from sparklet.job import Job
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker import handler
-from sparklet.worker.runner import Output, ScriptCall, ScriptResult
 
 _s3 = boto3.client("s3")
 

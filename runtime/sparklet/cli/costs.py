@@ -1,0 +1,219 @@
+"""The figures that estimates are made of: ``prices.toml``, corrected by a file of the user's (SPARKLET_PRICES).
+
+A file of the user's has the same form and only the figures that differ. What is wrong in it is refused, naming the
+figure; a price that is misspelt must not silently stay as it was.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sparklet.errors import SettingsError
+from sparklet.ledger.rules import LEASE_S
+from sparklet.model import Dispatch, Run, ShardState
+from sparklet.model.options import MIB
+from sparklet.ports import Ledger
+from sparklet.runs.observed import Observation
+
+TABLES = ("prices", "assumptions")
+_SHIPPED = Path(__file__).with_name("prices.toml")
+_DIVISORS = ("assumptions.planned_a_s", "assumptions.task_bytes_a_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number, and where it comes from."""
+
+    value: float
+    date: str  # when it was found: 2026-11, or 2026-11-20
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """All figures, by name."""
+
+    figures: Mapping[str, Figure]
+    corrected: tuple[str, ...] = ()  # the figures that are the user's own
+
+    def __getitem__(self, name: str) -> float:
+        """The value of a figure such as ``prices.transition``."""
+        return self.figures[name].value
+
+    @property
+    def dates(self) -> tuple[str, str]:
+        """The oldest and the newest date of a price."""
+        dates = sorted(figure.date for name, figure in self.figures.items() if name.startswith("prices."))
+        return dates[0], dates[-1]
+
+
+def load_prices(own: Path | None = None) -> Prices:
+    """The figures, those of the file ``own`` in place of Sparklet's; SettingsError says what is wrong in it."""
+    shipped = _figures(_SHIPPED)
+    if own is None:
+        return Prices(shipped)
+    corrected = _figures(own)
+    for name in corrected.keys() - shipped.keys():
+        near = difflib.get_close_matches(name, shipped, 1)
+        remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(shipped)}"
+        raise SettingsError(f"the prices {own} have a figure {name}, which nothing uses; {remedy}")
+    return Prices({**shipped, **corrected}, tuple(corrected))
+
+
+def _figures(path: Path) -> dict[str, Figure]:
+    import tomllib  # only an estimate needs it
+
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"the prices {path} cannot be read: {error.strerror}; see --prices") from error
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise SettingsError(f"the prices {path} are no TOML: {error}") from error
+    if unknown := [name for name in document if name not in TABLES]:
+        raise SettingsError(f"the prices {path} have {unknown[0]!r}; figures belong in [{'.…], ['.join(TABLES)}.…]")
+    found: dict[str, Figure] = {}
+    for table, entries in document.items():
+        for name, entry in entries.items() if isinstance(entries, dict) else [("", entries)]:
+            found[f"{table}.{name}"] = _figure(path, f"{table}.{name}", entry)
+    return found
+
+
+def _figure(path: Path, name: str, entry: Any) -> Figure:
+    if not isinstance(entry, dict) or entry.keys() != {"value", "date", "source"}:
+        raise SettingsError(f"{name} in the prices {path} must have exactly a value, a date and a source")
+    value = entry["value"]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise SettingsError(f"{name} in the prices {path} has the value {value!r}; it must be a number from 0 on")
+    if value == 0 and name in _DIVISORS:
+        raise SettingsError(f"{name} in the prices {path} is 0; it must be above")
+    return Figure(float(value), str(entry["date"]), str(entry["source"]))
+
+
+FREE_SCRATCH_MB = 512
+MAX_RUNS_SEARCHED = 300  # for one of the same name, newest first
+MAX_SHARDS_AVERAGED = 200
+COST_INCLUDES = (
+    "Lambda's seconds and requests of this generation's attempts, their messages or states, ledger and S3 requests"
+)
+COST_EXCLUDES = "cold starts, planner, checker and state machine, earlier generations, storage, transfer, logs"
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What one worker has."""
+
+    memory_mb: int
+    scratch_mb: int = FREE_SCRATCH_MB
+    timeout_s: int = 900
+    architecture: str = "x86_64"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTime:
+    """What one shard takes."""
+
+    seconds: float
+    origin: str  # in words
+    run_id: str = ""  # the run in which it was measured; empty: assumed
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run would cost and when it would end."""
+
+    end_s: float  # from now
+    costs: Mapping[str, float]  # US dollars, by what is paid for
+    workers: int  # at once, at most
+
+    @property
+    def cost(self) -> float:
+        """US dollars, all together."""
+        return sum(self.costs.values())
+
+
+def estimate(
+    dispatch: Dispatch,
+    shards: int,
+    shard_s: float,
+    worker: Worker,
+    concurrency: int,
+    prices: Prices,
+    rate_per_s: float = 0.0,
+) -> Estimate:
+    """Estimate a run of ``shards`` that take ``shard_s`` each, up to ``concurrency`` of them at once.
+
+    A queue's workers begin with the first part of the plan, those of a Map once the whole plan is sealed.
+    """
+    workers = min(shards, concurrency)
+    cold_start_s, planned_a_s = prices["assumptions.cold_start_s"], prices["assumptions.planned_a_s"]
+    work_s = shard_s * math.ceil(shards / workers) if workers else 0.0
+    if dispatch is Dispatch.MAP:
+        end_s = shards / planned_a_s + work_s
+    else:
+        last_sent_s = max(0, shards - 1) / min(planned_a_s, rate_per_s or math.inf)
+        end_s = max(work_s, last_sent_s + shard_s)
+    costs = _costs(dispatch, shards * shard_s + workers * cold_start_s, shards, worker, prices)
+    return Estimate(cold_start_s + end_s, costs, workers)
+
+
+def costs_so_far(found: Observation, dispatch: Dispatch, worker: Worker, prices: Prices) -> dict[str, float]:
+    """US dollars that a run's attempts have cost so far, by what was paid for."""
+    return _costs(dispatch, found.worked_s, found.summary.attempts, worker, prices)
+
+
+def _costs(dispatch: Dispatch, task_s: float, tasks: int, worker: Worker, prices: Prices) -> dict[str, float]:
+    """What so many seconds in so many tasks cost."""
+    scratch_gb = max(0, worker.scratch_mb - FREE_SCRATCH_MB) / 1024
+    gb_s = worker.memory_mb / 1024 * prices[f"prices.lambda_gb_s_{worker.architecture}"]
+    second = gb_s + scratch_gb * prices["prices.scratch_gb_s"]
+    if dispatch is Dispatch.MAP:
+        handed_out = prices["assumptions.states_a_map_shard"] * prices["prices.transition"]
+    else:
+        handed_out = prices["assumptions.sqs_requests_a_shard"] * prices["prices.sqs_request"]
+    ledger_writes = tasks * prices["assumptions.ledger_writes_a_shard"] + task_s / (LEASE_S / 2)
+    ledger_reads = tasks * prices["assumptions.ledger_reads_a_shard"]
+    s3_puts = tasks * prices["assumptions.s3_puts_a_shard"]
+    s3_gets = tasks * prices["assumptions.s3_gets_a_shard"]
+    return {
+        "dispatch": tasks * handed_out,
+        "lambda": task_s * second + tasks * prices["prices.lambda_request"],
+        "ledger": ledger_writes * prices["prices.ledger_write"] + ledger_reads * prices["prices.ledger_read"],
+        "s3": s3_puts * prices["prices.s3_put"] + s3_gets * prices["prices.s3_get"],
+    }
+
+
+# --- what a shard takes -------------------------------------------------------------
+
+
+def shard_time(ledger: Ledger | None, name: str, bytes_a_shard: float, prices: Prices) -> ShardTime:
+    """A shard's time by the newest run of the name that has succeeded shards; else, or without a ledger, assumed."""
+    for run in islice(ledger.runs.list(), MAX_RUNS_SEARCHED) if ledger else ():
+        if ledger and run.name == name and run.sealed and (found := _measured(ledger, run, bytes_a_shard, prices)):
+            return found
+    fixed_s, bytes_a_s = prices["assumptions.task_fixed_s"], prices["assumptions.task_bytes_a_s"]
+    origin = f"assumed: {fixed_s:g} s, and {bytes_a_shard / MIB:,.1f} MiB at {bytes_a_s / 1e6:g} MB/s"
+    return ShardTime(fixed_s + bytes_a_shard / bytes_a_s, origin)
+
+
+def scaled_shard_s(measured_s: float, measured_bytes: float, bytes_a_shard: float, prices: Prices) -> float:
+    """What a shard takes that is larger or smaller than those measured; the part that every task has stays."""
+    if measured_bytes <= 0:
+        return measured_s
+    fixed_s = min(measured_s, prices["assumptions.task_fixed_s"])
+    return fixed_s + (measured_s - fixed_s) * bytes_a_shard / measured_bytes
+
+
+def _measured(ledger: Ledger, run: Run, bytes_a_shard: float, prices: Prices) -> ShardTime | None:
+    records = list(islice(ledger.shards.list(run.run_id, ShardState.SUCCEEDED), MAX_SHARDS_AVERAGED))
+    if not records:
+        return None
+    mean_s = sum(record.took_s for record in records) / len(records)
+    mean_bytes = sum(record.size_bytes for record in records) / len(records)
+    seconds = scaled_shard_s(mean_s, mean_bytes, bytes_a_shard, prices)
+    scaled = f", from {mean_bytes / MIB:,.1f} to {bytes_a_shard / MIB:,.1f} MiB a shard" if seconds != mean_s else ""
+    origin = f"measured: {mean_s:,.1f} s a shard, mean of {len(records)} of {run.run_id}{scaled}"
+    return ShardTime(seconds, origin, run.run_id)

@@ -1,0 +1,307 @@
+"""The exact commands that run a script, or shards of a run, on other engines; nothing is started.
+
+::
+
+    job = ElsewhereJob("etl.py", inputs=("s3://b/in/",), output="s3://b/out", params={"k": "v"})
+    job = job_of_run(run)              # a whole run as one job
+    job = job_of_shard(run, shard)     # exactly one shard: shard is a line of the plan (model.Shard)
+    for command in commands(job, "emr", Places(cluster_id="j-1")):
+        print(shlex.join(command))     # each command is its arguments; join quotes what a shell must not touch
+
+A place that is not named is in capitals in the commands (CLUSTER_ID), see ``Places``. A job that an engine cannot run
+is a PlanError which says why and what to do.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sparklet.errors import PlanError
+from sparklet.job.event_objects import misread
+from sparklet.model import InputObject, Run, Shard
+from sparklet.s3_uri import SCHEME
+
+BUNDLE = "sparklet-job.zip"
+MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument
+MAX_STEP_CHARACTERS = 10_240  # EMR: of all values of a step
+MAX_GLUE_BYTES = 260_000  # Glue: of a job run's arguments
+MAX_SERVERLESS_ARGUMENTS = 1024
+FARGATE = "fargate"  # Sparklet's own image: a worker without Lambda's limits, no other engine
+FARGATE_NAMES = "sparklet-shard"  # of the task definition in docs/guide/image.md, and of its container
+
+Command = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ElsewhereJob:
+    """One execution of a script."""
+
+    script: str
+    inputs: tuple[str, ...] = ()
+    output: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    args: tuple[str, ...] = ()  # the script's own
+    py_files: tuple[str, ...] = ()  # beside sparklet.job, which every job gets
+    event: Mapping[str, Any] | None = None  # of a shard: has inputs, output and params, so that the others are empty
+    name: str = ""  # default: the script's
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the commands send a job."""
+
+    staging: str = "s3://BUCKET/sparklet"  # local files are copied here for AWS's engines
+    master: str = "spark://HOST:7077"
+    cluster_id: str = "CLUSTER_ID"  # EMR
+    application_id: str = "APPLICATION_ID"  # EMR Serverless
+    role_arn: str = "ROLE_ARN"  # EMR Serverless, Glue
+    glue_version: str = "5.0"
+    worker_type: str = "G.1X"  # Glue
+    workers: int = 2  # Glue
+    cluster: str = "CLUSTER"  # ECS
+    subnet: str = "SUBNET_ID"  # ECS
+    security_group: str = "SECURITY_GROUP_ID"  # ECS
+
+
+def job_of_run(run: Run) -> ElsewhereJob:
+    """A whole run as one job, with the script of its last generation.
+
+    Raises
+    ------
+    PlanError
+        If the run's inputs are more than its folders and objects: the same names would be another input there.
+    """
+    options = run.options
+    narrowed = options.include or options.exclude or options.modified_since_s or options.incremental
+    misnamed = any(misread(f"{uri}x" if uri.endswith("/") else uri) for uri in run.inputs)
+    if run.lists or narrowed or misnamed or options.all_versions or run.access.role_arn or run.access.requester_pays:
+        raise PlanError(
+            f"run {run.run_id} takes its input from a list, a filter, another account or names that Spark misreads, "
+            f"which one job over {', '.join(run.inputs) or 'no folder'} would not do; name shards of it"
+        )
+    script = run.scripts[-1]
+    return ElsewhereJob(script.uri, run.inputs, run.output_uri, run.params, run.args, script.py_files, name=run.run_id)
+
+
+def job_of_shard(run: Run, shard: Shard) -> ElsewhereJob:
+    """One shard of a run, with the event that a worker gives the script: the same objects, output and parameters.
+
+    Raises
+    ------
+    PlanError
+        If it holds what only a worker knows how to read: slices, old versions, names that Spark takes for others.
+    """
+    for item in shard.objects:
+        if what := _only_a_worker_reads(run, item):
+            raise PlanError(
+                f"shard {shard.number} of {run.run_id} holds {what} {item.uri}, which Spark alone cannot read; "
+                "run the script on a copy of the object, or on the whole of it, instead"
+            )
+    inputs = shard.inputs
+    event: dict[str, Any] = {
+        "sparklet": {"run": run.run_id, "shard": shard.number, "attempt": None, "generation": run.generation},
+        "inputs": inputs,
+        "input_path": inputs[0] if len(inputs) == 1 else None,
+        "output_path": run.shard_output(shard.number),
+        "params": dict(run.params),
+    }
+    if items := shard.items:
+        event["items"] = items
+    script = run.scripts[-1]
+    name = f"{run.run_id}-{shard.number}"
+    return ElsewhereJob(script.uri, args=run.args, py_files=script.py_files, event=event, name=name)
+
+
+def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple[Command, ...]:
+    """What to run, in this order, so that ``engine`` does the job.
+
+    Raises
+    ------
+    PlanError
+        If the engine is unknown, or cannot run this job.
+    """
+    if engine not in _COMMANDS:
+        raise PlanError(f"there are no commands for {engine!r}; engines known here: {', '.join(ENGINES)}")
+    for uri in (*job.py_files, places.staging):
+        if re.search(r"[\s,'\"]", uri):
+            raise PlanError(f"{uri!r} has a comma, a quote or white space, which --py-files cannot carry; rename it")
+    name = job.name or job.script.rpartition("/")[2].removesuffix(".py")
+    job = replace(job, name=name, py_files=(BUNDLE, *job.py_files))
+    copies: Iterable[Command] = ()
+    if engine != "spark-submit":
+        copies, job = _staged(job, places.staging)
+    return (("python", "-m", "sparklet.job.bundle", BUNDLE), *copies, *_COMMANDS[engine](job, places))
+
+
+def fargate(run_id: str, shard: int, places: Places = Places()) -> Command:
+    """What to run so that a container of its own does a shard that has FAILED in Lambda.
+
+    It reads whatever a worker reads, and reports to the same ledger: it has the same image, plan and ledger.
+    """
+    network = {"subnets": [places.subnet], "securityGroups": [places.security_group], "assignPublicIp": "DISABLED"}
+    container = {"name": FARGATE_NAMES, "command": ["shard", "--run", run_id, "--shard", str(shard), "--redrive"]}
+    return (
+        *("aws", "ecs", "run-task", "--cluster", places.cluster, "--task-definition", FARGATE_NAMES),
+        *("--launch-type", "FARGATE", "--network-configuration", json.dumps({"awsvpcConfiguration": network})),
+        *("--overrides", json.dumps({"containerOverrides": [container]})),
+    )
+
+
+def _spark_submit(job: ElsewhereJob, places: Places) -> Iterable[Command]:
+    arguments = _arguments(job)
+    _refuse_above(
+        MAX_ARGUMENT_BYTES, max((len(each.encode()) for each in arguments), default=0), "bytes in an argument"
+    )
+    s3 = ("--conf", "spark.hadoop.fs.s3.impl=org.apache.hadoop.fs.s3a.S3AFileSystem")  # Hadoop itself says s3a://
+    uses_s3 = any(SCHEME in part for part in (job.script, *job.py_files, *arguments))
+    yield (
+        *("spark-submit", "--master", places.master, "--name", job.name, "--py-files", ",".join(job.py_files)),
+        *(s3 if uses_s3 else ()),
+        *(job.script, *arguments),
+    )
+
+
+def _emr(job: ElsewhereJob, places: Places) -> Iterable[Command]:
+    submit = ["spark-submit", "--deploy-mode", "cluster", "--py-files", ",".join(job.py_files), job.script]
+    submit += _remote_arguments(job)
+    _refuse_above(MAX_STEP_CHARACTERS, sum(map(len, submit)), "characters of arguments in a step of EMR")
+    step = {
+        "Type": "CUSTOM_JAR",
+        "Name": job.name,
+        "ActionOnFailure": "CONTINUE",
+        "Jar": "command-runner.jar",
+        "Args": submit,
+    }
+    yield ("aws", "emr", "add-steps", "--cluster-id", places.cluster_id, "--steps", json.dumps([step]))
+
+
+def _emr_serverless(job: ElsewhereJob, places: Places) -> Iterable[Command]:
+    arguments = _remote_arguments(job)
+    _refuse_above(MAX_SERVERLESS_ARGUMENTS, len(arguments), "arguments in a job of EMR Serverless")
+    if not all(argument.strip() for argument in arguments):
+        raise PlanError("EMR Serverless takes arguments only if none of them is empty; leave the empty ones out")
+    submit = {
+        "entryPoint": job.script,
+        "entryPointArguments": arguments,
+        "sparkSubmitParameters": f"--py-files {','.join(job.py_files)}",
+    }
+    yield (
+        *("aws", "emr-serverless", "start-job-run", "--application-id", places.application_id),
+        *("--execution-role-arn", places.role_arn, "--name", job.name),
+        *("--job-driver", json.dumps({"sparkSubmit": submit})),
+    )
+
+
+def _glue(job: ElsewhereJob, places: Places) -> Iterable[Command]:
+    """A Glue parameter has a key and comes once: all that ``sparklet.job`` reads goes into ``--event``."""
+    _refuse_local(job)
+    arguments = {"--event": _event_text(job), **_keyed(job.args)}
+    _refuse_above(MAX_GLUE_BYTES, len(json.dumps(arguments).encode()), "bytes of arguments in a job of Glue")
+    command = {"Name": "glueetl", "PythonVersion": "3", "ScriptLocation": job.script}
+    yield (
+        *("aws", "glue", "create-job", "--name", job.name, "--role", places.role_arn, "--command", json.dumps(command)),
+        *("--glue-version", places.glue_version, "--worker-type", places.worker_type),
+        *("--number-of-workers", str(places.workers)),
+        *("--default-arguments", json.dumps({"--extra-py-files": ",".join(job.py_files)})),
+    )
+    yield ("aws", "glue", "start-job-run", "--job-name", job.name, "--arguments", json.dumps(arguments))
+
+
+_COMMANDS: Mapping[str, Callable[[ElsewhereJob, Places], Iterable[Command]]] = {
+    "spark-submit": _spark_submit,
+    "emr": _emr,
+    "emr-serverless": _emr_serverless,
+    "glue": _glue,
+}
+ENGINES = tuple(_COMMANDS)
+
+
+def _refuse_above(most: int, size: int, what: str) -> None:
+    if size > most:
+        raise PlanError(
+            f"the job has {size} {what}, at most {most} are possible: name a folder, or fewer objects a shard "
+            "(--max-objects)"
+        )
+
+
+def _only_a_worker_reads(run: Run, item: InputObject) -> str:
+    """Why Spark elsewhere would not read just this object; empty if it would."""
+    if item.item:
+        return ""
+    if item.slice or item.version_id:
+        return "a slice of" if item.slice else "a version of"
+    if run.access.role_arn or run.access.requester_pays:
+        return "an object that another role reads," if run.access.role_arn else "an object that its reader pays for,"
+    return "an object of an odd name," if misread(item.uri) else ""
+
+
+def _arguments(job: ElsewhereJob) -> list[str]:
+    """The script's arguments, as ``Job.from_args`` reads them."""
+    if job.event is not None or not all(isinstance(value, str) for value in job.params.values()):
+        return ["--event", _event_text(job), *job.args]
+    options = [("--input", uri) for uri in job.inputs]
+    options += [("--output", job.output)] if job.output else []
+    options += [("--param", f"{key}={value}") for key, value in job.params.items()]
+    return [*(part for option in options for part in option), *job.args]
+
+
+def _remote_arguments(job: ElsewhereJob) -> list[str]:
+    """The same for an engine on YARN, which expands ``{{`` and ``}}`` wherever it finds them."""
+    _refuse_local(job)
+    arguments = _arguments(job)
+    if any(re.search(r"{{|}}", argument) for argument in arguments):
+        arguments = ["--event", _event_text(job), *job.args]
+    if any(re.search(r"{{|}}", argument) for argument in arguments):
+        raise PlanError("an argument of the script has {{ or }}, which YARN expands; pass it as a parameter (--param)")
+    return arguments
+
+
+def _event_text(job: ElsewhereJob) -> str:
+    """The event as JSON in one line, in which no two braces touch."""
+    event = job.event
+    if event is None:
+        given = {"inputs": list(job.inputs), "output_path": job.output, "params": dict(job.params)}
+        event = {key: value for key, value in given.items() if value}
+    text = json.dumps(event, indent=0).replace("\n", " ")
+    return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: m[0].replace("{", "\\u007b").replace("}", "\\u007d"), text)
+
+
+def _refuse_local(job: ElsewhereJob) -> None:
+    inputs = job.inputs if job.event is None else job.event["inputs"]
+    output = job.output if job.event is None else job.event["output_path"]
+    for uri in (*inputs, *([output] if output else [])):
+        if "://" not in uri or uri.startswith("file:"):
+            raise PlanError(f"{uri} lies on this machine, where that engine cannot read or write it; copy it to S3")
+
+
+def _keyed(args: Sequence[str]) -> dict[str, str]:
+    """A script's own arguments as pairs, the only ones that Glue knows."""
+    keyed: dict[str, str] = {}
+    for key, value in zip(args[::2], args[1::2], strict=False):
+        if not key.startswith("--") or key in keyed or key == "--event":
+            break
+        keyed[key] = value
+    if 2 * len(keyed) != len(args):
+        raise PlanError(f"Glue passes a script pairs of --key value, each key once, but not {' '.join(args)!r}")
+    return keyed
+
+
+def _staged(job: ElsewhereJob, staging: str) -> tuple[list[Command], ElsewhereJob]:
+    """Commands that copy what is local to S3, and the job with the addresses there."""
+    names: dict[str, str] = {}
+    copies: list[Command] = []
+
+    def place(path: str) -> str:
+        if path.startswith(SCHEME):
+            return path
+        name = path.rstrip("/").rpartition("/")[2]
+        if names.setdefault(name, path) != path:
+            raise PlanError(f"{path} and {names[name]} have the same name, and would be copied over each other; rename")
+        uri = f"{staging.rstrip('/')}/{name}"
+        copies.append(("aws", "s3", "cp", path, uri))
+        return uri
+
+    script = place(job.script)
+    return copies, replace(job, script=script, py_files=tuple(place(path) for path in dict.fromkeys(job.py_files)))

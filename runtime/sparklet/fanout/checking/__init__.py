@@ -1,1 +1,0 @@
-"""Every shard to a known end: the checker, dead letters, cancel and redrive, follow-ups, manifests, notices."""

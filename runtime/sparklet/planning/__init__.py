@@ -1,0 +1,1 @@
+"""From a request to shards in the ledger and messages in the queue."""

@@ -1,0 +1,106 @@
+"""What an inventory gives, which patterns choose it, and for which reasons objects are left out."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from sparklet.model import InputObject, Position
+from sparklet.ports import ObjectInfo
+
+FOLDER_MARKER = "an empty object that stands for a folder"
+EMPTY = "empty"
+OLDER = "not modified since the time given"
+ARCHIVED = "archived, to be restored before it can be read"
+DELETE_MARKER = "a delete marker"
+NOT_LATEST = "not the latest version"
+DUPLICATE = "named before in this input"
+MISSING = "named but not there"
+DONE = "done by an earlier run of this name"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object of the input, and how far planning has come once it is in a shard."""
+
+    item: InputObject
+    position: Position
+    skipped: Mapping[str, int] = field(default_factory=dict)  # left out before it by this inventory, by reason
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a source names: an object as it stands, the reason why it cannot be one, or an item."""
+
+    after: str  # how the source names its place, see Position
+    uri: str
+    info: ObjectInfo | None
+    reason: str = ""
+    resumed: bool = False  # slices of it are in shards already: it was taken before and is taken again
+    item: InputObject | None = None  # set: it is taken as it is
+
+
+NOT_INCLUDED = "not matched by any --include"
+EXCLUDED = "matched by --exclude"
+
+
+class Filter:
+    """Decides which keys are input, and counts those that are not.
+
+    ``*``, ``?``, ``[abc]`` and ``[!abc]`` match within one segment of a key, as in ``fnmatch``; the segment ``**``
+    matches any number of segments. A pattern without ``/`` is compared with the file name alone, at any depth:
+    ``*.csv`` finds ``2013/01.csv``.
+
+    Parameters
+    ----------
+    include
+        A key must match one of these; none: every key does.
+    exclude
+        A key that matches one of these is left out.
+    """
+
+    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+        self._include = tuple(include)
+        self._exclude = tuple(exclude)
+        self.skipped: Counter[str] = Counter()
+        """How many keys were left out, by reason."""
+        self._snapshot: Mapping[str, int] = {}
+
+    def keeps(self, name: str) -> bool:
+        """Whether a key, taken below its prefix, is input."""
+        if self._include and not any(matches(name, pattern) for pattern in self._include):
+            return self.skip(NOT_INCLUDED)
+        if any(matches(name, pattern) for pattern in self._exclude):
+            return self.skip(EXCLUDED)
+        return True
+
+    def skip(self, reason: str) -> bool:
+        """Count a key that is left out for another reason; False."""
+        self.skipped[reason] += 1
+        self._snapshot = {}
+        return False
+
+    def snapshot(self) -> Mapping[str, int]:
+        """What was left out until now; the same value as long as nothing more is."""
+        if not self._snapshot:
+            self._snapshot = dict(self.skipped)
+        return self._snapshot
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a key below its prefix matches one pattern."""
+    if "/" not in pattern:
+        return fnmatchcase(name.rsplit("/", 1)[-1], pattern)
+    return _match(name.split("/"), pattern.removeprefix("/").split("/"))
+
+
+def _match(segments: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether the segments of a key match those of a pattern."""
+    if not patterns:
+        return not segments
+    first, *rest = patterns
+    if first == "**":
+        if not rest:
+            return bool(segments)
+        return any(_match(segments[count:], rest) for count in range(len(segments)))
+    return bool(segments) and fnmatchcase(segments[0], first) and _match(segments[1:], rest)

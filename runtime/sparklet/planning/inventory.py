@@ -1,0 +1,290 @@
+"""A run's input: folders and objects made definite, and all of it read as one sequence, what is left out counted."""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from sparklet.errors import ObjectNotFoundError, PlanError
+from sparklet.model import InputObject, Position, Run, RunOptions
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.earlier import Digests, done_before, planned_objects
+from sparklet.planning.found import (
+    ARCHIVED,
+    DELETE_MARKER,
+    DONE,
+    DUPLICATE,
+    EMPTY,
+    FOLDER_MARKER,
+    MISSING,
+    OLDER,
+    Candidate,
+    Filter,
+    Found,
+)
+from sparklet.planning.lists import Listed, ListReader
+from sparklet.ports import ObjectInfo, ObjectStore
+from sparklet.s3_uri import SCHEME, split_uri
+
+NAMES_KEPT = 3
+
+LeftOutCallback = Callable[[str, str, str], None]
+"""Called with address, version and reason of an object that is left out."""
+
+
+def resolve_inputs(store: ObjectStore, inputs: Sequence[str]) -> tuple[str, ...]:
+    """Make inputs definite: ``s3://bucket/name`` is that object if it is there, else the folder ``name/``.
+
+    Raises
+    ------
+    PlanError
+        If an input is no S3 address, if nothing lies there, or if two inputs overlap.
+    """
+    if not inputs:
+        raise PlanError("no input was given; name at least one s3://bucket/folder/ or object")
+    resolved = tuple(_resolve(store, given) for given in inputs)
+    if len(resolved) > 1:
+        refuse_overlap(resolved)
+    return resolved
+
+
+def refuse_overlap(inputs: Sequence[str]) -> None:
+    """PlanError if an object could belong to two inputs: it would be processed twice."""
+    folder = last = None
+    for given in sorted(inputs):
+        if given == last:
+            raise PlanError(f"the input {given} was given twice; its objects would be processed twice")
+        if folder is not None and given.startswith(folder):
+            raise PlanError(
+                f"the input {given} lies inside the input {folder}; its objects would be processed twice: leave one out"
+            )
+        if given.endswith("/"):
+            folder = given
+        last = given
+
+
+def _resolve(store: ObjectStore, given: str) -> str:
+    scheme, separator, rest = given.partition("://")
+    if not separator or scheme not in ("s3", "s3a", "s3n") or not rest.partition("/")[0]:
+        raise PlanError(f"the input {given!r} cannot be listed; it must look like s3://bucket/folder/")
+    uri = f"{SCHEME}{rest}" if "/" in rest else f"{SCHEME}{rest}/"
+    if not uri.endswith("/"):
+        try:
+            return store.head(uri).uri
+        except ObjectNotFoundError:
+            pass  # then it is a folder, or nothing
+    folder = uri if uri.endswith("/") else f"{uri}/"
+    if next(iter(store.list(folder)), None) is None:
+        raise PlanError(
+            f"the input {uri} is empty: there is no object below {folder} "
+            f"(for keys that only begin alike, give their folder and --include 'beginning*')"
+        )
+    return folder
+
+
+def refuse_other_regions(store: ObjectStore, buckets: Collection[str]) -> None:
+    """PlanError naming a bucket that lies in another region: reading it from here is slow and is paid for."""
+    for bucket in sorted(buckets):
+        if region := store.foreign_region(f"{SCHEME}{bucket}/"):
+            raise PlanError(
+                f"the bucket {bucket} lies in {region}, not in this region: run Sparklet there, copy the objects, "
+                f"or allow it (--other-region) and pay for the traffic between regions"
+            )
+
+
+# --- folders and single objects as candidates, the current version of each or every one ---
+
+
+class Source(Protocol):
+    """One of the inputs or lists of a run."""
+
+    def candidates(self, at: Position) -> Iterator[Candidate]:
+        """What it names behind a position; where slices are left to plan, their object first, once more."""
+
+    def relative(self, uri: str) -> str:
+        """What patterns are compared with."""
+
+
+@dataclass(frozen=True)
+class CurrentObjects:
+    """The objects of a folder (``s3://bucket/folder/``), or one object."""
+
+    store: ObjectStore
+    given: str
+
+    def relative(self, uri: str) -> str:
+        """The key below the folder; of a single object its file name."""
+        return uri.removeprefix(self.given if self.given.endswith("/") else f"{self.given.rpartition('/')[0]}/")
+
+    def candidates(self, at: Position) -> Iterator[Candidate]:
+        """What is listed behind ``at.after``, a whole key."""
+        if at.slices:
+            yield self._headed(f"{SCHEME}{split_uri(self.given)[0]}/{at.after}", resumed=True)
+        if self.given.endswith("/"):
+            for info in self.store.list(self.given, at.after):
+                yield Candidate(split_uri(info.uri)[1], info.uri, info)
+        elif not at.after:
+            yield self._headed(self.given)
+
+    def _headed(self, uri: str, resumed: bool = False) -> Candidate:
+        key = split_uri(uri)[1]
+        try:
+            return Candidate(key, uri, self.store.head(uri), resumed=resumed)
+        except ObjectNotFoundError:
+            return Candidate(key, uri, None, MISSING)
+
+
+class AllVersions(CurrentObjects):
+    """Every version of what lies in a folder, or of one object; the newest first."""
+
+    def candidates(self, at: Position) -> Iterator[Candidate]:
+        """What is listed behind ``at.after``, a key and a version of it."""
+        key, version_id = json.loads(at.after) if at.after else ("", "")
+        if at.slices:
+            yield self._version(key, version_id)
+        for info in self.store.list_versions(self.given, key, version_id):
+            if self.given.endswith("/") or info.uri == self.given:
+                yield Candidate(_after(info), info.uri, info, DELETE_MARKER if info.deleted else "")
+            elif info.uri > self.given:
+                return
+
+    def _version(self, key: str, version_id: str) -> Candidate:
+        uri, after = f"{SCHEME}{split_uri(self.given)[0]}/{key}", json.dumps([key, version_id])
+        try:
+            return Candidate(after, uri, self.store.head(uri, version_id), resumed=True)
+        except ObjectNotFoundError:
+            return Candidate(after, uri, None, MISSING)
+
+
+def _after(info: ObjectInfo) -> str:
+    return json.dumps([split_uri(info.uri)[1], info.version_id])
+
+
+# --- the whole input ---
+
+
+class Inventory:
+    """The objects of a run's input, in the order of the inputs and then of the lists.
+
+    Parameters
+    ----------
+    store
+        Where the objects lie.
+    inputs
+        As ``resolve_inputs`` gives them: a folder ends in ``/``, everything else is one object.
+    options
+        What is taken in: patterns on the key below the folder (on the file name of a single object, on the whole key
+        of a listed one), time of change, versions, empty objects.
+    lists
+        An object that is named twice is planned once, an item as often as it is listed.
+    planned
+        What lies in shards already, for whoever continues a plan with lists.
+    done
+        What need not be done again, by address, version and ETag; asked for once for each pass.
+    on_left_out
+        Called for every object that is left out but for those that patterns leave out.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        inputs: Sequence[str],
+        options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+        lists: Sequence[ListReader] = (),
+        *,
+        planned: Callable[[], Iterable[InputObject]] = tuple,
+        done: Callable[[], Digests] | None = None,
+        on_left_out: LeftOutCallback | None = None,
+    ) -> None:
+        folders = AllVersions if options.all_versions else CurrentObjects
+        self._sources: list[Source] = [folders(store, given) for given in inputs]
+        self._sources += [Listed(reader, store, options) for reader in lists]
+        self._finds_duplicates = any(not reader.holds_items for reader in lists)
+        self._options, self._planned, self._done, self._on_left_out = options, planned, done, on_left_out
+        self._filter = Filter(options.include, options.exclude)
+        self.archived_names: list[str] = []
+        """The first objects that were left out because they are archived."""
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """How many objects were left out since this inventory was made, by reason."""
+        return dict(self._filter.skipped)
+
+    def objects(self, position: Position = Position()) -> Iterator[Found]:  # noqa: B008 - frozen
+        """All objects after ``position``, pages fetched as they are needed.
+
+        Where slices of an object are still to be planned, that object comes first, once more and whole.
+        """
+        with ExitStack() as files:
+            seen = files.enter_context(self._seen(position)) if self._finds_duplicates else None
+            done = files.enter_context(self._done()) if self._done else None
+            for number in range(position.source, len(self._sources)):
+                source = self._sources[number]
+                for each in source.candidates(position if number == position.source else Position(number)):
+                    if each.item:
+                        yield Found(each.item, Position(number, each.after), self._filter.snapshot())
+                    elif (info := each.info) and self._takes(source, each, info, seen, done):
+                        item = InputObject(info.uri, info.size_bytes, info.etag, info.version_id)
+                        yield Found(item, Position(number, each.after), self._filter.snapshot())
+                    elif not each.info:
+                        self._leaves_out(each, each.reason)
+
+    def _seen(self, position: Position) -> Digests:
+        seen = Digests()
+        if position != Position():
+            for item in self._planned():
+                seen.add(item.uri, item.version_id)
+        return seen
+
+    def _takes(
+        self, source: Source, each: Candidate, info: ObjectInfo, seen: Digests | None, done: Digests | None
+    ) -> bool:
+        """Whether a candidate is planned; if not, it is counted, with the first reason that there is."""
+        if each.resumed:
+            return True
+        if each.reason or (info.uri.endswith("/") and not info.size_bytes):
+            return self._leaves_out(each, each.reason or FOLDER_MARKER)
+        if not self._filter.keeps(source.relative(info.uri)):
+            return False
+        if info.modified_s < self._options.modified_since_s:
+            return self._leaves_out(each, OLDER)
+        if not info.size_bytes and not self._options.keep_empty:
+            return self._leaves_out(each, EMPTY)
+        if info.archived:
+            self.archived_names += [info.uri] * (len(self.archived_names) < NAMES_KEPT)
+            return self._leaves_out(each, ARCHIVED)
+        if done and done.has(info.uri, info.version_id, info.etag):
+            return self._leaves_out(each, DONE)
+        if seen and not seen.add(info.uri, info.version_id):
+            return self._leaves_out(each, DUPLICATE)
+        return True
+
+    def _leaves_out(self, each: Candidate, reason: str) -> bool:
+        if self._on_left_out:
+            self._on_left_out(each.uri, each.info.version_id if each.info else "", reason)
+        return self._filter.skip(reason)
+
+
+def open_inventory(
+    at: Deployment,
+    run: Run,
+    lists: Sequence[ListReader] | None = None,
+    on_left_out: LeftOutCallback | None = None,
+) -> Inventory:
+    """What a run takes in; read with the run's own access. ``lists`` are its lists where they are not stored yet."""
+    if lists is None:
+        lists = [
+            ListReader(source, at.store if source.uri.startswith(at.runs_uri) else at.inputs(run.access))
+            for source in run.lists  # those that Sparklet stored lie with the run, others where the input lies
+        ]
+    return Inventory(
+        at.inputs(run.access),
+        run.inputs,
+        run.options,
+        lists,
+        planned=partial(planned_objects, at, run.run_id),
+        done=partial(done_before, at, run.name, run.run_id) if run.options.incremental else None,
+        on_left_out=on_left_out,
+    )

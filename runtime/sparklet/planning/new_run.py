@@ -1,0 +1,264 @@
+"""From what a user asks for to a run in the ledger; asking again for the same run continues it."""
+
+import hashlib
+import re
+import secrets
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError, RunExistsError
+from sparklet.model import RUN_ID, Dispatch, NextRun, Run, ScriptRef
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.inventory import open_inventory, refuse_other_regions, resolve_inputs
+from sparklet.planning.list_requests import keep_lists, readers, refuse_mixed, resolve_list, stored_at
+from sparklet.planning.outputs import FOLLOW_UP_ID, refuse_outputs
+from sparklet.planning.packing import refuse_unplannable
+from sparklet.planning.request import RunRequest
+from sparklet.planning.run_lock import refuse_another_open, take_run_lock
+from sparklet.s3_uri import SCHEME, split_uri
+
+RUN_ID_IN_OUTPUT = "{run_id}"  # for who asks for run after run with the same words
+MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id
+PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
+
+
+def new_run(at: Deployment, request: RunRequest) -> Run:
+    """Enter a run into the ledger, its script copied; nothing is written before input and script proved good.
+
+    If the run is there already and is the same one, it is returned as it stands, so that ``plan`` continues it.
+
+    Raises
+    ------
+    PlanError
+        If input, output or script are not usable, also where the output is not empty and the options do not say what
+        becomes of that; or if the run is incremental and another of its name has not ended.
+    RunExistsError
+        If a run of that id has another input, output, script or other options.
+    """
+    if request.dispatch is Dispatch.MAP and request.options.rate_per_s:
+        raise PlanError(
+            "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
+        )
+    if request.lists:
+        refuse_mixed(request.lists, request.inputs, request.options)
+    run_id = run_id_of(request, at.clock.now_s())
+    next_output = request.next_output or f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
+    request = replace(
+        request,
+        run_id=run_id,
+        output_uri=_folder(request.output_uri.replace(RUN_ID_IN_OUTPUT, run_id)),
+        next_output=_folder(next_output.replace(RUN_ID_IN_OUTPUT, run_id)) if request.next else "",
+    )
+    sources = filter(None, (request.script, request.check, request.next))
+    scripts = {source: read_script(at, run_id, source, request.py_files) for source in sources}
+    if known := at.known_run(run_id):
+        return _same_run(known, request, scripts)
+    if request.options.incremental:
+        refuse_another_open(at, request.run_name, run_id)
+    run = _checked_run(at, request, scripts)
+    refuse_outputs(at, run)
+    for script in scripts.values():
+        keep_script(at, script)
+    if request.lists:
+        keep_lists(at, request.lists, run.lists)
+    try:
+        at.ledger.runs.create(run)
+    except RunExistsError:
+        if not (known := at.known_run(run_id)):  # else somebody was quicker
+            raise
+        return _same_run(known, request, scripts)
+    if run.options.incremental:
+        take_run_lock(at, run)
+    return run
+
+
+def run_id_of(request: RunRequest, now_s: float) -> str:
+    """The run's id: the one asked for, that of its name and key, or a new one of its name, the time and a suffix.
+
+    That is ``flights-5f2b8c1d9e07``, or ``flights-20130101t120000-3f9a1c`` (UTC).
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", request.run_name.lower()).strip("-")[:MAX_SLUG].rstrip("-") or "run"
+    if request.idempotency_key:
+        return f"{slug}-{hashlib.sha256(request.idempotency_key.encode()).hexdigest()[:12]}"
+    if not (run_id := request.run_id):
+        return f"{slug}-{datetime.fromtimestamp(now_s, UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
+    if not RUN_ID.fullmatch(run_id):
+        raise PlanError(f"the run id {run_id!r} must be 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit")
+    if FOLLOW_UP_ID.search(run_id):
+        raise PlanError(f"the run id {run_id!r} ends as those of check and next runs do; choose another one")
+    return run_id
+
+
+def _folder(uri: str) -> str:
+    """An output as an S3 folder."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme not in ("s3", "s3a", "s3n") or not rest.partition("/")[0]:
+        raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
+    return f"{SCHEME}{rest.rstrip('/')}/"
+
+
+def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
+    """The run as it enters the ledger, its input shown to be there and plannable."""
+    store, options = at.inputs(request.access), request.options
+    inputs = resolve_inputs(store, request.inputs) if request.inputs or not request.lists else ()
+    _refuse_own_output(at, inputs, request.output_uri)
+    if request.next:
+        _refuse_own_output(at, (*inputs, request.output_uri), request.next_output)
+    if not options.other_region:
+        refuse_other_regions(store, {split_uri(uri)[0] for uri in inputs})
+    sources = [resolve_list(store, given) for given in request.lists]
+    stored = enumerate(zip(request.lists, sources, strict=True))
+    run = Run(
+        run_id=request.run_id,
+        inputs=inputs,
+        output_uri=request.output_uri,
+        scripts=(scripts[request.script].ref,),
+        args=request.args,
+        params=request.params,
+        env=request.env,
+        options=options,
+        name=request.run_name,
+        lists=tuple(stored_at(at, request.run_id, number, *pair) for number, pair in stored),
+        access=request.access,
+        dispatch=request.dispatch,
+        check=scripts[request.check].ref if request.check else None,
+        next=NextRun(scripts[request.next].ref, request.next_output) if request.next else None,
+        created_s=at.clock.now_s(),
+    )
+    lists = list(readers(store, request.lists, sources)) if sources else []
+    name = ", ".join([*inputs, *(given.source for given in request.lists)])
+    refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
+    return run
+
+
+def _refuse_own_output(at: Deployment, inputs: Sequence[str], output_uri: str) -> None:
+    for folder in (given for given in inputs if given.endswith("/")):
+        for written, what in ((output_uri, "the output"), (at.runs_uri, "Sparklet's own folder")):
+            if written.startswith(folder):
+                raise PlanError(
+                    f"{what} {written} lies inside the input {folder}, so what is written there "
+                    f"would be planned as input; choose another input or output"
+                )
+
+
+def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
+    """The run that is known; RunExistsError naming what differs. An input's closing slash does not count."""
+    asked_next = (_content(scripts[request.next].ref), request.next_output) if request.next else None
+    known_next = (_content(known.next.script), known.next.output_uri) if known.next else None
+    differences = {
+        "inputs": _bare(known.inputs) != _bare(request.inputs),
+        "output": known.output_uri != request.output_uri,
+        "script": _content(known.scripts[0]) != _content(scripts[request.script].ref),
+        "arguments": known.args != request.args,
+        "parameters": dict(known.params) != dict(request.params),
+        "environment": dict(known.env) != dict(request.env),
+        "options": known.options != request.options,
+        "name": bool(request.name) and known.name != request.name,
+        "lists": not _same_lists(known, request),
+        "access": known.access != request.access,
+        "dispatch": known.dispatch is not request.dispatch,
+        "check": _content(known.check) != _content(scripts[request.check].ref if request.check else None),
+        "next": known_next != asked_next,
+    }
+    if any(differences.values()):
+        names = " and ".join(name for name, differs in differences.items() if differs)
+        raise RunExistsError(f"the run {known.run_id} exists with other {names}; choose another run id")
+    return known
+
+
+def _content(script: ScriptRef | None) -> ScriptRef | None:
+    """A script by its bytes, wherever the user has it."""
+    return script and replace(script, source_uri="")
+
+
+def _same_lists(known: Run, request: RunRequest) -> bool:
+    """Whether the lists are those of the run; a change of their content is found when they are read."""
+    if len(known.lists) != len(request.lists):
+        return False
+    for source, given in zip(known.lists, request.lists, strict=True):
+        if (source.path, source.items) != (given.path, given.items) or (given.format and given.format != source.format):
+            return False
+        if given.body is None and source.uri != f"{SCHEME}{given.source.partition('://')[2]}":
+            return False
+        if given.body is not None and hashlib.sha256(given.body).hexdigest()[:16] not in source.uri:
+            return False
+    return True
+
+
+def _bare(inputs: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{SCHEME}{given.partition('://')[2].rstrip('/')}" for given in inputs)
+
+
+# --- scripts: copied to runs/<run_id>/script/<sha256>/, so what a generation runs never changes under it ------
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptFiles:
+    """A script and its py-files as they were read: where each will lie, and its bytes."""
+
+    ref: ScriptRef
+    files: tuple[tuple[str, bytes], ...]
+
+
+def read_script(at: Deployment, run_id: str, source: str, py_files: Sequence[str] = ()) -> ScriptFiles:
+    """Read a script and its py-files from ``s3://`` or local disk; nothing is written.
+
+    Raises
+    ------
+    PlanError
+        If one is not there or has the wrong suffix, or if the script cannot be compiled.
+    """
+    if not source.endswith(".py"):
+        raise PlanError(f"the script {source} must be a .py file")
+    files: list[tuple[str, bytes]] = []
+    for given in (source, *py_files):
+        if not given.endswith(PY_FILE_SUFFIXES):
+            raise PlanError(f"the py-file {given} must end in {', '.join(PY_FILE_SUFFIXES)}")
+        what = "py-file" if files else "script"
+        try:
+            body = at.store.get(given) if given.startswith(SCHEME) else Path(given).read_bytes()
+        except (ObjectNotFoundError, FileNotFoundError):
+            raise PlanError(f"the {what} {given} is not there; check its spelling") from None
+        except OSError as error:
+            raise PlanError(f"the {what} {given} cannot be read: {error.strerror}") from error
+        name = given.rstrip("/").rpartition("/")[2]
+        files.append((at.run_uri(run_id, f"script/{hashlib.sha256(body).hexdigest()}/{name}"), body))
+    (uri, body), *others = files
+    refuse_bad_syntax(source, body)
+    whole = source if source.startswith(SCHEME) else str(Path(source).resolve())
+    ref = ScriptRef(uri, hashlib.sha256(body).hexdigest(), whole, tuple(each for each, _ in others))
+    return ScriptFiles(ref, tuple(files))
+
+
+def refuse_bad_syntax(source: str, body: bytes) -> None:
+    """PlanError with file and line if a script cannot be compiled: no shard could ever succeed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(body, source, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        text = f": {error.text.strip()}" if error.text else ""
+        raise PlanError(
+            f"the script {source} cannot be compiled, line {error.lineno or 1}: {error.msg}{text}"
+        ) from error
+    except ValueError as error:
+        raise PlanError(f"the script {source} cannot be compiled: {error}") from error
+
+
+def keep_script(at: Deployment, script: ScriptFiles) -> ScriptRef:
+    """Write the copies; what is there already has the same bytes, since its digest is in its name."""
+    for uri, body in script.files:
+        try:
+            at.store.put(uri, body, create_only=True)
+        except ObjectChangedError:
+            continue
+    return script.ref
+
+
+def repaired_script(at: Deployment, run: Run, source: str) -> ScriptRef:
+    """Copy a repaired script for the next generation of a run; the py-files stay those of the last one."""
+    ref = keep_script(at, read_script(at, run.run_id, source))
+    return replace(ref, py_files=run.scripts[-1].py_files)

@@ -1,0 +1,128 @@
+"""What may be written where: the output of a run, of its check and of its next run."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+
+from sparklet.errors import CheckpointConflictError, PlanError
+from sparklet.model import Run, RunState
+from sparklet.planning.deployment import Deployment
+
+FOLLOW_UP_ID = re.compile(r"-(check|next)-\d{1,6}$")
+MAX_ID = 63  # see model.RUN_ID
+DIGEST_CHARACTERS = 8
+
+
+def check_id(run_id: str, generation: int) -> str:
+    """The id of the run that checks a generation."""
+    return _follow_up_id(run_id, f"-check-{generation}")
+
+
+def next_id(run_id: str, generation: int) -> str:
+    """The id of the run that works on what a generation has left."""
+    return _follow_up_id(run_id, f"-next-{generation}")
+
+
+def earlier_next_ids(parent: str, run_id: str) -> tuple[str, ...]:
+    """The ids of a parent's next runs before this one; none if this is no next run."""
+    found = FOLLOW_UP_ID.search(run_id) if parent else None
+    generation = int(found[0].rpartition("-")[2]) if found and found[1] == "next" else 0
+    return tuple(next_id(parent, earlier) for earlier in range(generation))
+
+
+def is_check(run_id: str) -> bool:
+    """Whether this is the id of a run that checks another."""
+    found = FOLLOW_UP_ID.search(run_id)
+    return found is not None and found[1] == "check"
+
+
+def _follow_up_id(run_id: str, ending: str) -> str:
+    """The parent's id with an ending; one that is too long is cut, with a digest of it in place of the rest."""
+    room = MAX_ID - len(ending)
+    if len(run_id) > room:
+        digest = hashlib.sha256(run_id.encode()).hexdigest()[:DIGEST_CHARACTERS]
+        run_id = f"{run_id[: room - DIGEST_CHARACTERS - 1].rstrip('-')}-{digest}"
+    return run_id + ending
+
+
+PUBLISHED = "shard="  # what the names of folders begin with that Sparklet writes
+
+
+def refuse_outputs(at: Deployment, run: Run) -> None:
+    """PlanError if a run that is not in the ledger yet may not write where it wants to."""
+    open_runs = [other for other in at.ledger.runs.unfinalized() if not other.state.ended]
+    for folder in _folders(run):
+        for other in open_runs:
+            _refuse_beside(run, other, folder)
+        if run.options.existing == "refuse" and (found := next(_held(at, folder), "")):
+            raise PlanError(
+                f"the output {folder} is not empty, it holds {found}: append to it (--append), replace what is there "
+                "(--overwrite), or name another folder"
+            )
+        if run.options.existing == "overwrite":
+            for uri in _held(at, folder):
+                if not uri[len(folder) :].startswith(PUBLISHED):
+                    raise PlanError(
+                        f"the output {folder} holds {uri}, which no Sparklet run wrote; name another folder"
+                    )
+
+
+def _refuse_beside(run: Run, other: Run, folder: str) -> None:
+    """PlanError where one of two open runs would delete what the other one writes, or does not expect it."""
+    shared = _overlap(folder, _folders(other))
+    if not shared or other.run_id == run.run_id:
+        return
+    replacing = other.options.existing == "overwrite" and other.state is RunState.PLANNING
+    if replacing or run.options.existing != "append":
+        remedy = "" if replacing or run.options.existing == "overwrite" else ", or append to it (--append)"
+        raise PlanError(f"the run {other.run_id} writes to {folder} too and has not ended; wait for its end{remedy}")
+
+
+def make_room(at: Deployment, run: Run) -> None:
+    """Delete what a run replaces, before any of its shards is handed out; it may be repeated.
+
+    A next run replaces what those of earlier generations have written, besides what its options say.
+
+    Raises
+    ------
+    CheckpointConflictError
+        If one of those has not ended: the next call may find that it has.
+    """
+    earlier = [found for run_id in earlier_next_ids(run.parent, run.run_id) if (found := at.known_run(run_id))]
+    for other in earlier:
+        if not other.state.ended:
+            raise CheckpointConflictError(f"{run.run_id} is planned once {other.run_id} has ended, which it replaces")
+    if run.options.existing == "overwrite":
+        at.store.delete_all(_held(at, run.output_uri))
+    for other in earlier:
+        at.store.delete_all(info.uri for info in at.store.list(run.output_uri + other.shard_prefix))
+
+
+def overtaken_by(at: Deployment, run: Run) -> str:
+    """Which later run has replaced what this one wrote, or plans again what this one has not done; "" if none."""
+    for other in at.ledger.runs.list():
+        if other.created_s < run.created_s:
+            return ""
+        if other.run_id == run.run_id:
+            continue
+        shared = _overlap(other.output_uri, _folders(run))
+        if shared and other.options.existing == "overwrite" and other.parent != run.run_id:
+            return f"the run {other.run_id} has replaced what it wrote"
+        both_incremental = run.options.incremental and other.options.incremental and other.name == run.name
+        if both_incremental and (not other.state.ended or next(at.ledger.runs.parts(other.run_id), None)):
+            return f"the later run {other.run_id} plans again what it has not done; redrive that one"
+    return ""
+
+
+def _folders(run: Run) -> tuple[str, ...]:
+    return (run.output_uri, run.next.output_uri) if run.next else (run.output_uri,)
+
+
+def _overlap(folder: str, others: tuple[str, ...]) -> bool:
+    """Whether a folder is one of the others, lies in one or holds one."""
+    return any(folder.startswith(other) or other.startswith(folder) for other in others)
+
+
+def _held(at: Deployment, folder: str) -> Iterator[str]:
+    """The objects in a folder, but for the folder itself as a console makes it."""
+    return (info.uri for info in at.store.list(folder) if info.uri != folder)

@@ -1,0 +1,176 @@
+"""Objects, or items, into shards: by bytes, by count, and by group; what cannot become a plan is refused before."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import chain
+
+from sparklet.errors import NothingNewError, PlanError
+from sparklet.model import Failure, Position, RunOptions, Shard
+from sparklet.model.options import MIB
+from sparklet.planning.found import ARCHIVED, DONE, MISSING, OLDER, Found
+from sparklet.planning.inventory import Inventory, refuse_other_regions
+from sparklet.planning.lists import ListReader
+from sparklet.planning.slicing import slice_objects
+from sparklet.ports import ObjectStore
+
+PREFIX = "prefix"
+MAX_ITEMS_BYTES = 1024 * 1024  # of the items of one shard, which a worker hands to the script at once
+TOO_LARGE = "ShardTooLargeError"
+MAX_NAMED = 3  # objects that a refusal names
+ADVICE = (
+    "cut it with --split (CSV, JSON Lines and Parquet that are not compressed as a whole), raise --max-shard-size for "
+    "a function of more memory, or process it with another engine (EMR Serverless, Glue: the same script runs there)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A shard, and how far planning has come once it is in a part."""
+
+    shard: Shard
+    weight: int  # its weighed bytes
+    position: Position
+    skipped: Mapping[str, int]  # objects left out until there, by reason
+
+
+def pack_shards(found: Iterable[Found], options: RunOptions, first_number: int = 0) -> Iterator[Packed]:
+    """Pack objects into shards, in listing order, holding one shard at a time.
+
+    Since only one shard is held, a group that comes back later in the listing begins a new shard.
+
+    Parameters
+    ----------
+    options
+        ``target_bytes``: weighed bytes a shard may hold, a larger object gets its own shard;
+        ``max_objects``: objects or items a shard may hold; ``group_by``: objects of different groups share none.
+    first_number
+        Number of the first shard.
+    """
+    group_of = grouping(options.group_by) if options.group_by else None
+    held: list[Found] = []
+    held_bytes, held_group, number = 0, "", first_number
+    for each in found:
+        weight, group = each.item.weighed_bytes(options.compression_factor), group_of(each.item.uri) if group_of else ""
+        most_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if each.item.item else options.target_bytes
+        full = len(held) == options.max_objects or held_bytes + weight > most_bytes
+        if held and (full or group != held_group):
+            yield _packed(number, held, held_bytes)
+            number, held, held_bytes = number + 1, [], 0
+        held.append(each)
+        held_bytes, held_group = held_bytes + weight, group
+    if held:
+        yield _packed(number, held, held_bytes)
+
+
+def _packed(number: int, held: list[Found], weight: int) -> Packed:
+    return Packed(Shard(number, tuple(each.item for each in held)), weight, held[-1].position, held[-1].skipped)
+
+
+def grouping(group_by: str) -> Callable[[str], str]:
+    """How ``group_by`` makes an object's group of its address.
+
+    ``prefix``: the folder. Otherwise patterns, one for a path segment each, joined by ``/``: ``dt=*`` groups by the
+    first folder of the path that matches, ``dt=*/hour=*`` by both. Of an object without such a folder that part of its
+    group is empty.
+    """
+    if group_by == PREFIX:
+        return lambda uri: uri.rpartition("/")[0]
+    patterns = [pattern for pattern in group_by.split("/") if pattern]
+    return lambda uri: "/".join(_first_match(uri, pattern) for pattern in patterns)
+
+
+def _first_match(uri: str, pattern: str) -> str:
+    folders = uri.partition("://")[2].split("/")[1:-1] if "://" in uri else uri.split("/")[:-1]
+    return next((folder for folder in folders if fnmatchcase(folder, pattern)), "")
+
+
+# --- what cannot become a plan ------------------------------------------------------------
+
+
+def refuse_unplannable(
+    store: ObjectStore, inventory: Inventory, lists: Sequence[ListReader], options: RunOptions, name: str
+) -> None:
+    """Read lists to their end, and where archives or large shards are refused, every object; in constant memory.
+
+    Raises
+    ------
+    PlanError
+        If nothing is left to plan, if a row of a list names no object, if objects are archived or shards too large
+        and the options refuse these, or if a listed bucket lies in another region.
+    """
+    objects = inventory.objects()
+    first = next(objects, None)
+    if first is not None:
+        whole = chain((first,), objects)
+        refuse_oversize(pack_shards(slice_objects(store, whole, options) if options.split else whole, options), options)
+    if options.archived == "refuse":
+        deque(objects, maxlen=0)
+        if inventory.archived_names:
+            raise archived(inventory)
+    if first is None:
+        raise nothing_to_plan(name, inventory.skipped)
+    for reader in () if options.archived == "refuse" else lists:
+        reader.read_all()
+    if lists and not options.other_region:
+        refuse_other_regions(store, {bucket for reader in lists for bucket in reader.buckets})
+
+
+def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
+    """PlanError if a shard is above ``max_shard_bytes`` and the run's options do not say to mark it.
+
+    Packs the whole input to know it, so that nothing is planned of a run that cannot end well. With ``mark`` or
+    without a limit nothing is read.
+    """
+    if options.max_shard_bytes <= 0 or options.oversize == "mark":
+        return
+    count, named = 0, list[str]()
+    for each in packed:
+        if each.weight > options.max_shard_bytes:
+            count += 1
+            if len(named) < MAX_NAMED:
+                named.append(_shown(each.shard, each.weight))
+    if count:
+        more = f" and {count - len(named)} more" if count > len(named) else ""
+        raise PlanError(
+            f"{count} {'shards are' if count > 1 else 'shard is'} above the {options.max_shard_bytes / MIB:,.0f} MiB "
+            f"that one function takes on: {', '.join(named)}{more}; {ADVICE}, or plan the others and mark these "
+            "with --oversize mark"
+        )
+
+
+def archived(inventory: Inventory) -> PlanError:
+    """The error of an inventory that left out archived objects."""
+    count = inventory.skipped[ARCHIVED]
+    named = ", ".join(inventory.archived_names)
+    more = f" and {count - len(inventory.archived_names)} more" if count > len(inventory.archived_names) else ""
+    return PlanError(
+        f"{count} objects of the input are archived and cannot be read: {named}{more}; "
+        "restore them first, or leave them out with --archived skip"
+    )
+
+
+def nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
+    """The error of an input of which nothing is left; NothingNewError if that is as it should be."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
+    if (DONE in skipped or OLDER in skipped) and MISSING not in skipped:
+        return NothingNewError(f"the input {name} holds nothing new; left out: {reasons}")
+    return PlanError(f"the input {name} has nothing to plan; left out: {reasons}")
+
+
+def too_large(shard: Shard, options: RunOptions) -> Failure | None:
+    """The end of a shard that no function should attempt, None if it fits."""
+    if options.max_shard_bytes <= 0:
+        return None
+    weight = sum(item.weighed_bytes(options.compression_factor) for item in shard.objects)
+    if weight <= options.max_shard_bytes:
+        return None
+    limit = f"the {options.max_shard_bytes / MIB:,.0f} MiB that one function takes on"
+    return Failure(TOO_LARGE, f"{_shown(shard, weight)} is above {limit}; {ADVICE}", retryable=False)
+
+
+def _shown(shard: Shard, weight: int) -> str:
+    weighed = f", weighed {weight / MIB:,.0f} MiB" if weight != shard.size_bytes else ""
+    others = f" and {len(shard.objects) - 1} more" if len(shard.objects) > 1 else ""
+    return f"{shard.objects[0].name}{others} ({shard.size_bytes / MIB:,.0f} MiB{weighed})"

@@ -1,0 +1,114 @@
+"""Parts of a plan: immutable files of shards, and beside each what was left out."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+from sparklet.errors import EventError, ObjectNotFoundError, PlanError
+from sparklet.model import PartRecord, Run, Shard, ShardRecord
+from sparklet.planning.deployment import Deployment, scratch_error
+from sparklet.planning.found import EXCLUDED, NOT_INCLUDED
+
+
+def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[bytes]:
+    """A part's lines; PlanError if there are not as many as were sealed: what is looked for could have been on one."""
+    uri = at.part_uri(run_id, part.part)
+    try:
+        lines = at.store.get(uri).splitlines(keepends=True)
+    except ObjectNotFoundError as error:
+        raise PlanError(f"the plan part {uri} is gone, so nobody knows what shards of {run_id} held") from error
+    if len(lines) != part.shard_count:
+        raise PlanError(f"the plan part {uri} is damaged: it holds {len(lines)} lines, {part.shard_count} were sealed")
+    return lines
+
+
+def shard_of(at: Deployment, run_id: str, part: PartRecord, line: bytes) -> Shard:
+    """A line of a part as its shard; PlanError if it is none."""
+    try:
+        return Shard.from_line(line)
+    except EventError as error:
+        raise PlanError(f"the plan part {at.part_uri(run_id, part.part)} is damaged: {error}") from error
+
+
+def planned_shard(at: Deployment, record: ShardRecord) -> Shard:
+    """A shard by its own line alone; PlanError if that is not what was planned."""
+    uri = at.part_uri(record.run_id, record.part)
+    try:
+        return record.planned(at.store.get(uri, record.offset, record.length))
+    except EventError as error:
+        raise PlanError(f"the plan part {uri} is damaged at byte {record.offset}: {error}") from error
+
+
+def shards_of(at: Deployment, run_id: str, part: PartRecord) -> Iterator[Shard]:
+    """The shards of a part, in order."""
+    for line in part_lines(at, run_id, part):
+        yield shard_of(at, run_id, part, line)
+
+
+END = "skipped-end.jsonl"
+IN_MEMORY_BYTES = 1024 * 1024
+MAX_LINES = 100_000  # named beside one part; the counts are complete whatever is named
+
+
+@dataclass
+class LeftOut:
+    """Objects left out since the last part, in the order in which they were met; on disk once they are many."""
+
+    _file: "tempfile.SpooledTemporaryFile[bytes]" = field(
+        default_factory=lambda: tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, prefix="sparklet-skipped-")  # noqa: SIM115
+    )
+    _taken_bytes: int = 0
+
+    def add(self, uri: str, version_id: str, reason: str) -> None:
+        """Note one."""
+        version = {"version_id": version_id} if version_id else {}
+        try:
+            self._file.seek(0, 2)
+            self._file.write(json.dumps({"uri": uri, **version, "reason": reason}).encode() + b"\n")
+        except OSError as error:
+            raise scratch_error("the names of objects left out", error) from error
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` of them, as lines; of very many the first, and how many more there are."""
+        self._file.seek(self._taken_bytes)
+        lines = list(islice(self._file, min(count, MAX_LINES)))
+        more = sum(1 for _ in islice(self._file, count - len(lines)))
+        self._taken_bytes = self._file.tell()
+        if more:
+            lines.append(json.dumps({"more": more}).encode() + b"\n")
+        return b"".join(lines)
+
+    def close(self) -> None:
+        """Forget them."""
+        self._file.close()
+
+
+def named(skipped: Mapping[str, int]) -> int:
+    """How many of those left out are named in files."""
+    return sum(count for reason, count in skipped.items() if reason not in (NOT_INCLUDED, EXCLUDED))
+
+
+def beside(part: str) -> str:
+    """The file beside a plan part."""
+    return part.replace("part-", "skipped-", 1)
+
+
+def reasons_for(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[str]:
+    """Why an object, or a version of it, was left out of a plan."""
+    files = [beside(part.part) for part in parts if named(part.skipped)]
+    if named(run.skipped) > sum(named(part.skipped) for part in parts):
+        files.append(END)
+    wanted = json.dumps(uri).encode()
+    for name in files:
+        for line in _lines(at, run.run_id, name):
+            if wanted in line and (found := json.loads(line)).get("uri") == uri:
+                yield str(found["reason"])
+
+
+def _lines(at: Deployment, run_id: str, name: str) -> list[bytes]:
+    try:
+        return at.store.get(at.part_uri(run_id, name)).splitlines()
+    except ObjectNotFoundError:
+        return []  # planned before there were such files

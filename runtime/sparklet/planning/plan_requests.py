@@ -1,0 +1,169 @@
+"""A run asked for by an event: read, entered, and planned as far as the function's time goes.
+
+The event's keys (``request.places``, docs/guide/run-request.schema.json) are the command line's options, as JSON::
+
+    {"script": "s3://…/job.py", "inputs": ["s3://…/raw/"], "output": "s3://…/clean/", "run_id": "daily-7",
+     "args": ["--day", "2026-11-20"], "shard_size": "64MiB", "tolerate": "2.5%"}
+
+``{run_id}`` in an output stands for the run's id. Asking again for the same run continues it, and so does
+``{"run_id": "daily-7"}`` alone: the answer says whether the plan is sealed, so whoever asks repeats that until it is.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparklet.errors import CheckpointConflictError, EventError
+from sparklet.job.event_objects import event_objects
+from sparklet.model import Run, check_script
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import Sealed, plan
+from sparklet.planning.request import RunRequest, read_request
+from sparklet.settings import PlannerSettings
+
+PART_SHARDS = 250  # smaller than elsewhere: between two parts lies what a planner that is stopped has done for nothing
+PART_S = 60.0  # of sending, where a run has a rate
+OF_EVENT = "of_event"
+SPARE_S = 30.0  # for what comes after the last part, and for an answer
+
+
+def handle_request(
+    at: Deployment, event: Any, settings: PlannerSettings, request_id: str, remaining_s: Callable[[], float]
+) -> dict[str, Any]:
+    """Enter the run that an event asks for, if it is not there yet, and plan it while there is time.
+
+    Parameters
+    ----------
+    request_id
+        Of the invocation: the idempotency key of a run that is given neither key nor id, so that Lambda's own retry
+        finds that run.
+    remaining_s
+        How long this invocation may still take.
+
+    Raises
+    ------
+    EventError, SettingsError, PlanError, ScriptNotAllowedError
+        If it is not to be planned as asked; asking again does not help.
+    CheckpointConflictError
+        If another planner is at work on the run; asking again later continues it.
+    """
+    given = _document(event)
+    with at.listing_once() as once:
+        if given.keys() == {"run_id"} and isinstance(given["run_id"], str):
+            run = at.ledger.runs.get(given["run_id"])
+        else:
+            request = run_request(given, request_id)
+            for uri in filter(None, (request.script, *request.py_files, request.check, request.next)):
+                check_script(uri, settings.script_prefixes)
+            run = new_run(once, request.fitted(settings.worker_memory_mb, settings.worker_scratch_bytes))
+        try:
+            run = _plan(once, run, remaining_s)
+        except CheckpointConflictError:
+            run = at.ledger.runs.get(run.run_id)
+            if run.cancelled_s is None:
+                raise
+    return _answer(at, run)
+
+
+def run_request(event: Any, request_id: str) -> RunRequest:
+    """What an event asks for; the error of one that asks for nothing names the key that is wrong and the remedy."""
+    given = _document(event)
+    if (asked := given.pop(OF_EVENT, None)) is not None:
+        if any(given.pop(key, None) for key in ("inputs", "lists", "items")):
+            raise EventError(f"the request has {OF_EVENT} and other inputs; the object of the event is the input")
+        uri, key = _object_and_key(asked, (given.get("output"), given.get("next_output")))
+        given["inputs"] = [uri]
+        if "run_id" not in given:
+            given["idempotency_key"] = key  # a machine's own key is of its execution
+    if not given.keys() & {"run_id", "idempotency_key"}:
+        given["idempotency_key"] = request_id
+    return read_request(given)
+
+
+def _document(event: Any) -> dict[str, Any]:
+    """An event's keys; null and an empty text are as good as absent."""
+    if not isinstance(event, Mapping):
+        raise EventError(f"a request must be a JSON object, not a {type(event).__name__}")
+    try:
+        json.dumps(event, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise EventError(f"a request holds what is no text in UTF-8, or is nested too deeply: {error}") from error
+    return {key: value for key, value in event.items() if value is not None and value != ""}
+
+
+def _object_and_key(given: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
+    """The object that an event of S3 is about, and the idempotency key of the run that it asks for.
+
+    A rule of EventBridge puts the event whole into the request, as JSON within JSON, so that no key of an object can
+    write into the request: ``"of_event": {"event": <aws.events.event.json>, "below": "s3://bucket/incoming/"}`` (see
+    ``sam/schedule.yaml``). The same event again is the same run: an event is known by the object's address, version,
+    ETag and sequencer.
+
+    Parameters
+    ----------
+    given
+        ``event``, as EventBridge has it, and ``below``, what the rule that passed it on watches.
+    outputs
+        Where the run will write: not below that, or each run would start the next one.
+
+    Raises
+    ------
+    EventError
+        If it names no object, or several, or a folder.
+    """
+    if not isinstance(given, Mapping) or not given.keys() <= {"event", "below"}:
+        raise EventError(f"{OF_EVENT} must be an object of the keys event and below")
+    event, below = given.get("event"), given.get("below", "")
+    found = event_objects(event)
+    if len(found) != 1 or not isinstance(event, dict):
+        raise EventError(
+            f"{OF_EVENT}.event is about {len(found) or 'no'} objects; it must be about one that can be read"
+        )
+    (uri,) = found
+    if uri.endswith("/"):
+        raise EventError(f"{OF_EVENT}.event is about {uri}, which stands for a folder; let the rule watch a suffix")
+    if not isinstance(below, str) or not uri.startswith(below):
+        raise EventError(f"{OF_EVENT}.event is about {uri}, which does not lie below {below!r}")
+    for output in outputs:
+        if below and isinstance(output, str) and output.startswith(below):
+            raise EventError(f"the output {output} lies below {below}: each run would start the next one")
+    found_object = event.get("detail", {}).get("object", {})
+    identity = [uri, *(found_object.get(name) for name in ("version-id", "etag", "sequencer"))]
+    return uri, hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+
+def _plan(at: Deployment, run: Run, remaining_s: Callable[[], float]) -> Run:
+    """Plan part by part; stop while there is time for a part twice as long as the longest one."""
+    last_s, longest_s = remaining_s(), 0.0
+
+    def out_of_time() -> bool:
+        nonlocal last_s, longest_s
+        now_s = remaining_s()
+        longest_s, last_s = max(longest_s, last_s - now_s), now_s
+        return now_s < 2 * longest_s + SPARE_S
+
+    rate_per_s = run.options.rate_per_s
+    part_shards = min(PART_SHARDS, max(1, int(rate_per_s * PART_S))) if rate_per_s else PART_SHARDS
+    return plan(at, run.run_id, part_shards=part_shards, stop=out_of_time)
+
+
+def _answer(at: Deployment, run: Run) -> dict[str, Any]:
+    shards, objects, size_bytes, skipped = run.shard_count, run.object_count, run.size_bytes, run.skipped
+    if shards is None:
+        sealed = Sealed()
+        for part in at.ledger.runs.parts(run.run_id):
+            sealed = sealed.and_part(part)
+        shards, objects, size_bytes, skipped = sealed.shards, sealed.objects, sealed.size_bytes, sealed.skipped
+    return {
+        "run_id": run.run_id,
+        "state": str(run.state),
+        "sealed": run.sealed,
+        "dispatch": str(run.dispatch),
+        "generation": run.generation,
+        "shards": shards,
+        "objects": objects,
+        "bytes": size_bytes,
+        "skipped": dict(skipped),
+    }

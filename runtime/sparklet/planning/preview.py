@@ -1,0 +1,114 @@
+"""What a plan would look like; nothing is written. Local inputs are previewed without being put into a bucket."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, groupby
+from pathlib import Path
+
+from sparklet.model import InputObject, Position, RunOptions
+from sparklet.planning.earlier import Digests
+from sparklet.planning.found import EMPTY, Found
+from sparklet.planning.inventory import Inventory, refuse_overlap, resolve_inputs
+from sparklet.planning.list_requests import ListRequest, readers, refuse_mixed, resolve_list
+from sparklet.planning.local_files import local_files
+from sparklet.planning.packing import archived, nothing_to_plan, pack_shards
+from sparklet.planning.slicing import slice_objects
+from sparklet.ports import ObjectStore
+
+
+@dataclass(slots=True)
+class PlanPreview:
+    """The shards that a plan would have."""
+
+    shards: int = 0
+    objects: int = 0
+    size_bytes: int = 0
+    smallest_shard_bytes: int = 0
+    largest_shard_bytes: int = 0
+    most_objects_in_a_shard: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)  # objects left out, by reason
+    slices: int = 0  # of the objects so many are parts of one that was cut
+    largest_shard: int = 0  # its number
+    largest_object: str = ""  # the first one in it
+    oversize: int = 0  # shards above what one function takes on; a run would refuse or mark them
+
+
+def preview(
+    options: RunOptions,
+    inputs: Sequence[str],
+    store: ObjectStore,
+    lists: Sequence[ListRequest] = (),
+    done: Callable[[], Digests] | None = None,
+) -> PlanPreview:
+    """Pack the input as ``plan`` would; memory does not grow with the number of objects.
+
+    Parameters
+    ----------
+    inputs
+        S3 addresses and local paths, in order.
+    store
+        Where S3 addresses are read, with the access of the run to be.
+    done
+        What earlier runs have done, for an incremental run.
+
+    Raises
+    ------
+    PlanError
+        If an input is not usable, or nothing is left to plan.
+    """
+    refuse_mixed(lists, inputs, options)
+    remote = [given for given in inputs if "://" in given]
+    resolved = iter(resolve_inputs(store, remote) if remote or not (inputs or lists) else ())
+    refuse_overlap([_local_address(given) for given in inputs if "://" not in given])
+    sources = [next(resolved) if "://" in given else given for given in inputs]
+    skipped: Counter[str] = Counter()
+    seen = PlanPreview(skipped=skipped)
+    for packed in pack_shards(_objects(options, sources, store, lists, done, skipped), options):
+        shard, size_bytes = packed.shard, packed.shard.size_bytes
+        seen.smallest_shard_bytes = min(seen.smallest_shard_bytes, size_bytes) if seen.shards else size_bytes
+        if not seen.shards or size_bytes > seen.largest_shard_bytes:
+            seen.largest_shard_bytes, seen.largest_shard = size_bytes, shard.number
+            seen.largest_object = shard.objects[0].name
+        seen.most_objects_in_a_shard = max(seen.most_objects_in_a_shard, len(shard.objects))
+        seen.slices += sum(item.slice is not None for item in shard.objects)
+        seen.oversize += 0 < options.max_shard_bytes < packed.weight
+        seen.shards, seen.objects = seen.shards + 1, seen.objects + len(shard.objects)
+        seen.size_bytes += size_bytes
+    if not seen.shards:
+        raise nothing_to_plan(", ".join([*sources, *(given.source for given in lists)]), skipped)
+    return seen
+
+
+def _objects(
+    options: RunOptions,
+    sources: Sequence[str],
+    store: ObjectStore,
+    lists: Sequence[ListRequest],
+    done: Callable[[], Digests] | None,
+    skipped: Counter[str],
+) -> Iterator[Found]:
+    """Objects in S3, cut as the options say, and files as if they were objects; these are not cut. Lists come last."""
+    groups = [(remote, list(group)) for remote, group in groupby(sources, key=lambda source: "://" in source)]
+    if not groups or not groups[-1][0]:
+        groups.append((True, []))
+    for remote, group in groups:
+        local = () if remote else group
+        for path, _ in chain(*(local_files(Path(one), options.include, options.exclude, skipped) for one in local)):
+            if (size_bytes := path.stat().st_size) or options.keep_empty:
+                yield Found(InputObject(str(path), size_bytes), Position())
+            else:
+                skipped[EMPTY] += 1
+        if remote:
+            given = lists if group is groups[-1][1] else ()
+            listed = list(readers(store, given, [resolve_list(store, each) for each in given]))
+            inventory = Inventory(store, group, options, listed, done=done)
+            yield from slice_objects(store, inventory.objects(), options)
+            if inventory.archived_names and options.archived == "refuse":
+                raise archived(inventory)
+            skipped.update(inventory.skipped)
+
+
+def _local_address(given: str) -> str:
+    path = Path(given).resolve()
+    return f"{path}/" if path.is_dir() else str(path)

@@ -1,0 +1,378 @@
+"""What a run is asked to do, and the one reader of it.
+
+The command line, the planner function, schedules and state machines say the same keys. Each is defined once, where the
+value is kept (``Key``, in the annotations below and in ``model.options``): the command line derives its options from
+that, documents are read by it, and the JSON Schema in ``docs/guide`` is made from it.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cache
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+
+from sparklet.errors import EventError, PlanError, SettingsError
+from sparklet.model import Access, Dispatch, Key, RunOptions
+from sparklet.model.options import BY_WORKER, INPUT, MIB, ORCHESTRATION, RUN
+from sparklet.planning.list_requests import ListRequest, read_items, read_lists
+from sparklet.planning.quantities import parse_size_bytes, parse_time_s, parse_tolerance
+
+ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
+MEMORY_SHARE = 3
+SCRATCH_SHARE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a user asks for.
+
+    ``inputs`` and ``lists`` are planned in their order; ``{run_id}`` in an output stands for the run's id. Of one name
+    and ``idempotency_key`` there is one run. ``env`` is an operator's word, which no document may say, and ``files``
+    are of the machine where the command is typed.
+    """
+
+    script: Annotated[str, Key("script", RUN, "A .py file: local, or s3://.", metavar="SCRIPT", argument=True)]
+    inputs: Annotated[
+        tuple[str, ...],
+        Key(
+            "inputs",
+            INPUT,
+            "s3:// folder or object, or a local path; may be repeated. -: a list of addresses on standard input.",
+            options=("--input", "-i"),
+            metavar="FOLDER|OBJECT",
+        ),
+    ]
+    output_uri: Annotated[
+        str,
+        Key(
+            "output",
+            RUN,
+            "s3:// folder or local folder; each shard has a folder of its own in it. Needed unless --dry-run.",
+            options=("--output", "-o"),
+            metavar="FOLDER",
+        ),
+    ]
+    run_id: Annotated[
+        str, Key("run_id", RUN, "The whole run id; the same request again continues that run.", metavar="ID")
+    ] = ""
+    name: Annotated[
+        str,
+        Key("name", RUN, "The run's id begins with it; runs of one name belong together (default: the script's name)."),
+    ] = ""
+    py_files: Annotated[
+        tuple[str, ...],
+        Key("py_files", RUN, ".py, .zip, .whl or .egg for the script; may be repeated.", metavar="FILE"),
+    ] = ()
+    args: Annotated[
+        tuple[str, ...], Key("args", RUN, "Arguments for the script.", metavar="-- ARGS", argument=True)
+    ] = ()
+    params: Annotated[
+        Mapping[str, Any],
+        Key(
+            "params",
+            RUN,
+            "For the script (job.params); may be repeated.",
+            kind="object",
+            options=("--param", "-p"),
+            metavar="KEY=VALUE",
+        ),
+    ] = field(default_factory=dict)
+    options: RunOptions = field(default_factory=RunOptions)
+    lists: Annotated[
+        tuple[ListRequest, ...],
+        Key(
+            "lists",
+            INPUT,
+            "A list of objects: a local file, s3://, or - for standard input; also an S3 Inventory's manifest.json; "
+            "may be repeated.",
+            kind="lists",
+            options=("--list",),
+            metavar="FILE",
+        ),
+        Key(
+            "items",
+            INPUT,
+            "Plain items, which the script finds in job.items: a file of them (rows of CSV, JSON, JSON Lines or "
+            "Parquet, or lines of text), local, s3:// or -, may be repeated; in a document the list of them itself.",
+            kind="items",
+            metavar="FILE",
+        ),
+    ] = ()
+    access: Access = field(default_factory=Access)
+    dispatch: Annotated[
+        Dispatch,
+        Key(
+            "dispatch",
+            ORCHESTRATION,
+            "Who hands the shards out: queue (messages) or map (a state machine's Map).",
+            kind="dispatch",
+            choices=("queue", "map"),
+            command=False,
+        ),
+    ] = Dispatch.QUEUE
+    check: Annotated[
+        str,
+        Key(
+            "check",
+            ORCHESTRATION,
+            "A script that checks the run when all its shards have ended; if it fails, the run has FAILED.",
+            metavar="SCRIPT",
+        ),
+    ] = ""
+    next: Annotated[
+        str, Key("next", ORCHESTRATION, "A script to run over the output once the run ended well.", metavar="SCRIPT")
+    ] = ""
+    next_output: Annotated[
+        str,
+        Key(
+            "next_output",
+            ORCHESTRATION,
+            "s3:// folder where the next script writes (default: output/RUN-next/ in the stack's bucket).",
+            metavar="FOLDER",
+        ),
+    ] = ""
+    idempotency_key: Annotated[
+        str,
+        Key(
+            "idempotency_key",
+            ORCHESTRATION,
+            "Of one key and name there is one run: starting it again finds that one. Instead of a run id.",
+            metavar="KEY",
+        ),
+    ] = ""
+    env: Annotated[
+        Mapping[str, str],
+        Key(
+            "env",
+            RUN,
+            "For the script's environment, no secrets; may be repeated.",
+            kind="object",
+            metavar="KEY=VALUE",
+            document=False,
+        ),
+    ] = field(default_factory=dict)
+    files: Annotated[
+        Mapping[str, str],
+        Key(
+            "files",
+            RUN,
+            "A local file that every shard needs; the parameter of that key is its address.",
+            kind="object",
+            options=("--file",),
+            metavar="KEY=PATH",
+            document=False,
+        ),
+    ] = field(default_factory=dict)
+
+    @property
+    def run_name(self) -> str:
+        """The run's name: the script's, unless it was given one."""
+        return self.name or self.script.rpartition("/")[2].removesuffix(".py")
+
+    def fitted(self, memory_mb: int, scratch_bytes: int) -> "RunRequest":
+        """The request for workers of this size (0: not known), which bounds a shard if no size was named.
+
+        The bound is a third of the memory, and no more than the scratch. Spark streams what it reads, so a scan alone
+        needs little, however large the input. What grows with it is a cache or a collected frame, in a heap that is
+        two thirds of the memory, and a sort or shuffle, which spills about its input to scratch. So 1,769 MB take 589
+        MiB and 3,008 MB 1,002 MiB, where 128 and 400 MB of CSV must do, and the usual 512 MiB of ``/tmp`` cap both. A
+        script that only streams can do more: raise it. The other bound is the deadline, which nobody can know at
+        planning: 15 minutes at 5 MB/s are 4.5 GB, beyond this limit at every memory size. Measured in containers:
+        docs/decisions/0026.
+
+        Raises
+        ------
+        PlanError
+            If slices are to be longer than half of a worker's ``/tmp``, into which they are fetched.
+        """
+        options, most_bytes = self.options, scratch_bytes // SCRATCH_SHARE
+        if options.max_shard_bytes == BY_WORKER:
+            options = replace(options, max_shard_bytes=min(memory_mb * MIB // MEMORY_SHARE, scratch_bytes))
+        if scratch_bytes and options.split and options.target_bytes > most_bytes:
+            raise PlanError(
+                f"slices of {options.target_bytes / MIB:,.0f} MiB are fetched into /tmp, which has "
+                f"{scratch_bytes / MIB:,.0f} MiB and must keep half for Spark: choose a shard size of "
+                f"{most_bytes // MIB:,} MiB or less, or give the function more ephemeral storage"
+            )
+        return replace(self, options=options)
+
+
+# --- the definition -----------------------------------------------------------------------
+
+
+KIND_OF = {str: "text", bool: "flag", int: "whole", float: "number"}
+
+
+class Place(NamedTuple):
+    """A key, and the field that holds its value."""
+
+    key: Key
+    option: str
+    kind: str
+    default: Any
+    group: str  # the request's own field that holds the value's: options | access; "": the request
+    field: str
+
+
+@cache
+def places() -> Mapping[str, Place]:
+    """Every key of a request by its name, in the order in which the command line shows them."""
+    found: list[Place] = []
+    for group, owner in (("", RunRequest), ("options", RunOptions), ("access", Access)):
+        hints = get_type_hints(owner, include_extras=True)
+        for each in fields(owner):
+            kind, *keys = get_args(hints[each.name]) or (None,)
+            default = None if each.default is MISSING else each.default
+            for key in keys:
+                if isinstance(key, Key):
+                    option = key.options[0] if key.options else f"--{key.name.replace('_', '-')}"
+                    found.append(Place(key, option, key.kind or KIND_OF.get(kind, "texts"), default, group, each.name))
+    return {place.key.name: place for place in found}
+
+
+class Kind(NamedTuple):
+    """Values of one kind: their types in JSON, what to call these, how one is read, and its JSON Schema."""
+
+    types: tuple[type, ...]
+    words: str
+    read: Callable[[Any], Any]
+    schema: Mapping[str, Any]
+
+
+def _texts(value: str | list[Any]) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if wrong := [each for each in texts if not isinstance(each, str)]:
+        raise SettingsError(f"holds a {type(wrong[0]).__name__}; it must be a list of texts")
+    return tuple(texts)
+
+
+def _role(value: str) -> str:
+    if not ROLE.fullmatch(value):
+        raise SettingsError(f"{value!r} must look like arn:aws:iam::123456789012:role/name")
+    return value
+
+
+_TEXT, _SIZE = {"type": "string"}, {"type": ["integer", "string"]}
+KINDS: Mapping[str, Kind] = {
+    "text": Kind((str,), "a text", str, _TEXT),
+    "texts": Kind((str, list), "a list of texts", _texts, {"type": ["string", "array"], "items": _TEXT}),
+    "flag": Kind((bool,), "true or false", bool, {"type": "boolean"}),
+    "whole": Kind((int,), "a whole number", int, {"type": "integer"}),
+    "number": Kind((int, float), "a number", float, {"type": "number"}),
+    "size": Kind((int, str), "a number or a text", lambda value: parse_size_bytes(str(value)), _SIZE),
+    "tolerance": Kind((int, str), "a number or a text", lambda value: parse_tolerance(str(value)), _SIZE),
+    "time": Kind((str,), "a text", parse_time_s, _TEXT),
+    "role": Kind((str,), "a text", _role, _TEXT),
+    "object": Kind((dict,), "an object", dict, {"type": "object"}),
+    "lists": Kind((list,), "a list", read_lists, {"type": "array", "items": {"type": ["string", "object"]}}),
+    "items": Kind((list,), "a list", read_items, {"type": "array"}),
+    "dispatch": Kind((str,), "a text", Dispatch, _TEXT),
+}
+
+
+def request_schema() -> dict[str, Any]:
+    """The JSON Schema of a document that asks for a run."""
+    properties: dict[str, Any] = {}
+    for place in places().values():
+        key = place.key
+        if key.document:
+            limits: dict[str, Any] = {"enum": list(key.choices)} if key.choices else {}
+            limits |= {} if key.minimum is None else {"minimum": key.minimum}
+            properties[key.name] = {**KINDS[place.kind].schema, **limits, "description": key.help}
+    properties["of_event"] = {"type": "object", "description": "Instead of inputs: an event of S3 about the input."}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A run that the planner function is asked for",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+# --- reading ------------------------------------------------------------------------------
+
+
+def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bool = False) -> RunRequest:
+    """The request that a document's keys, or a command line's options, ask for.
+
+    Parameters
+    ----------
+    given
+        What was given, by the keys' names; what was not is absent.
+    command
+        Whether a command line gave them: errors then name its options.
+    dry_run
+        Whether the run is only looked at, so that it needs no output.
+
+    Raises
+    ------
+    EventError
+        If a key is unknown, or its value is of another type.
+    SettingsError, PlanError
+        If a value is not what it must be, two contradict each other, or one is missing.
+    """
+    known = {name: place for name, place in places().items() if (place.key.command if command else place.key.document)}
+    named = {name: place.option if command else name for name, place in known.items()}
+    if unknown := sorted(given.keys() - known):
+        raise EventError(_unknown(unknown[0], sorted(known)))
+    values: dict[str, dict[str, Any]] = {"": {}, "access": {}, "options": {"max_shard_bytes": BY_WORKER}}
+    for name, value in given.items():
+        place, of_group = known[name], values[known[name].group]
+        read = _read_value(place, named[name], value)
+        if place.kind in ("lists", "items"):
+            of_group[place.field] = of_group.get(place.field, ()) + read
+        elif place.kind == "tolerance":
+            of_group["tolerated_failure_count"], of_group["tolerated_failure_percentage"] = read
+        elif not place.key.value:
+            of_group[place.field] = read
+        elif read and of_group.setdefault(place.field, place.key.value) != place.key.value:
+            raise SettingsError(
+                f"{named[of_group[place.field]]} and {named[name]} exclude each other; give one of them"
+            )
+    own = {"script": "", "inputs": (), "output_uri": "", **values[""]}
+    request = RunRequest(**own, options=RunOptions(**values["options"]), access=Access(**values["access"]))
+    _refuse_contradictions(request, named, needs_output=not dry_run)
+    return request
+
+
+def _read_value(place: Place, name: str, value: Any) -> Any:
+    key, kind = place.key, KINDS[place.kind]
+    if not isinstance(value, kind.types) or (isinstance(value, bool) and place.kind != "flag"):
+        raise EventError(f"{name} is a {type(value).__name__}; it must be {kind.words}")
+    if key.choices and value not in key.choices:
+        raise SettingsError(f"{name} is {value!r}; it must be {' or '.join(key.choices)}")
+    try:
+        read = kind.read(value)
+    except SettingsError as error:
+        raise SettingsError(f"{name}: {error}") from error
+    if key.minimum is not None and read < key.minimum:
+        raise SettingsError(f"{name} is {value}; it must be at least {key.minimum:g}")
+    return read
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    import difflib  # only to fail with
+
+    near = difflib.get_close_matches(name, known, 1)
+    remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(known)}"
+    return f"a request has no key {name!r}; {remedy}"
+
+
+def _refuse_contradictions(request: RunRequest, named: Mapping[str, str], *, needs_output: bool) -> None:
+    """What no single value can show: something is missing, or two values do not go together."""
+    if not request.script:
+        raise PlanError(f"{named['script']} is missing: name the script to run")
+    if needs_output and not request.output_uri:
+        raise PlanError(f"{named['output']} is missing: name where the run writes")
+    if not request.inputs and not request.lists:
+        folders, lists, items = named["inputs"], named["lists"], named["items"]
+        raise PlanError(f"no input was given: name folders or objects ({folders}), or a list ({lists}, {items})")
+    if request.run_id and request.idempotency_key:
+        both = f"{named['run_id']} and {named['idempotency_key']}"
+        raise PlanError(f"{both} were given; give one of them: each names one run")
+    if request.next_output and not request.next:
+        raise PlanError(
+            f"{named['next_output']} {request.next_output} has no script that writes there: name it as {named['next']}"
+        )
+    if request.next_output and "://" not in request.next_output:
+        raise PlanError(f"{named['next_output']} {request.next_output} must be an s3:// folder")

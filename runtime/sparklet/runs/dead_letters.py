@@ -1,0 +1,149 @@
+"""Messages of the dead-letter queue: each is brought to a known end.
+
+A message gets there by its receives, and a receive is no attempt: SQS counts it even where workers are throttled and no
+code ran. So the ledger decides, which counts attempts: a shard that has one left gets its message again, at most three
+times in a row (a message that kills each worker before it can claim must end, too). A message of the asynchronous API
+ends its task as FAILED, with the last cause there is.
+"""
+
+import json
+import re
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sparklet.errors import EventError, LeaseLostError, LedgerError, RunNotFoundError, SettingsError, ShardNotFoundError
+from sparklet.events import TaskRequest
+from sparklet.ledger.rules import is_held, task_failure
+from sparklet.model import Dispatch, Failure, Notice, ShardRecord, ShardRef, ShardState, TaskRecord
+from sparklet.planning.deployment import Deployment
+from sparklet.ports import Message
+
+MAX_RESENDS = 3
+CLOCKS_DIFFER_S = 1.0  # the queue's from ours, at most
+MAX_TRIES = 5  # a shard that moves on under us more often is left to the message's next delivery
+
+
+class Disposition(StrEnum):
+    """What became of a dead-letter message; in each case it is done with and may be deleted."""
+
+    DROPPED = "DROPPED"  # the shard has ended, has an owner or is a Map's to hand out; or an older generation is meant
+    SENT_AGAIN = "SENT_AGAIN"  # no attempt came of the message, and one is left: the shard gets a new message
+    FAILED = "FAILED"  # the shard is FAILED now, with its last known cause
+    KEPT = "KEPT"  # it cannot be read: kept under dead-letters/
+
+
+def consume(at: Deployment, message: Message) -> Disposition:
+    """Bring what a dead-letter message asked for to a known end.
+
+    Raises
+    ------
+    LedgerError, ObjectStoreError, QueueError
+        If a port did not answer: the message must come back.
+    """
+    try:
+        ref = _ref(message.body)
+    except EventError as error:
+        return keep(at, message, str(error))
+    for _ in range(MAX_TRIES):
+        try:
+            run, record = at.ledger.runs.get(ref.run_id), at.ledger.shards.get(ref.run_id, ref.shard)
+        except (RunNotFoundError, ShardNotFoundError) as error:
+            return keep(at, message, str(error))
+        if run.dispatch is Dispatch.MAP:
+            return Disposition.DROPPED  # nobody sends messages for such a run; its shards are in the next map batch
+        if run.cancelled_s is not None and record.state is ShardState.PENDING:
+            return Disposition.DROPPED  # nothing of it begins any more; the checker gives it up
+        if _has_newer(message, record):
+            return Disposition.DROPPED
+        if disposition := _decide(at, ref, record, run.options.max_attempts):
+            return disposition
+    raise LedgerError(
+        f"shard {ref.shard} of run {ref.run_id} changed {MAX_TRIES} times while its dead-letter message was read"
+    )
+
+
+def _ref(body: str) -> ShardRef:
+    """The shard that a message is about; EventError if it is about none."""
+    try:
+        ref = ShardRef.from_document(json.loads(body))
+    except (ValueError, RecursionError) as error:
+        raise EventError(f"the message is no JSON: {error}") from error
+    if ref is None:
+        raise EventError("the message names no run and shard")
+    return ref
+
+
+def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, max_attempts: int) -> Disposition | None:
+    """What becomes of the message; None if the shard has moved on since it was read."""
+    if record.state.ended or ref.generation < record.generation:
+        return Disposition.DROPPED
+    if record.state is ShardState.RUNNING:
+        if record.lease_end_s > at.clock.now_s():
+            return Disposition.DROPPED  # if its owner dies, the checker sends a new message
+        lapsed = at.ledger.attempts.lapse(record, max_attempts)
+        if lapsed is None:
+            return None
+        if lapsed.state is ShardState.FAILED:
+            return Disposition.FAILED
+        record = lapsed
+    if record.attempts < max_attempts and record.unrun < MAX_RESENDS:
+        counted = at.ledger.attempts.count_requeue(record, unrun=True)
+        return Disposition.SENT_AGAIN if counted and at.queue.send([counted.ref.to_body()]) else None
+    return Disposition.FAILED if at.ledger.attempts.abandon(record, _last_cause(record)) else None
+
+
+def _has_newer(message: Message, record: ShardRecord) -> bool:
+    """Whether a later message was sent for the shard: this one was delivered twice, or there were two.
+
+    ``changed_s`` says when that was, unless an attempt has ended since. Wrong clocks do no harm: the checker sends a
+    message again that is missing.
+    """
+    waits_since_requeue = record.state is ShardState.PENDING and record.requeues > 0 and record.attempts == 0
+    return waits_since_requeue and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S
+
+
+def _last_cause(record: ShardRecord) -> Failure:
+    if record.attempts == 0:
+        why = f"never started: {record.unrun} messages sent again all came back as dead-letter messages"
+        return Failure("NeverStarted", why, retryable=False)
+    cause = record.error_class or "DeadLetter", record.error_message or "its message came back as a dead letter"
+    return Failure(*cause, retryable=False)
+
+
+def keep(at: Deployment, message: Message, reason: str) -> Disposition:
+    """Put a message where a human finds it; delivered again it replaces itself."""
+    now = datetime.fromtimestamp(at.clock.now_s(), UTC)
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", message.message_id)
+    document = {"message_id": message.message_id, "kept": now.isoformat(), "reason": reason, "body": message.body}
+    at.store.put(f"s3://{at.bucket}/dead-letters/{now:%Y-%m-%d}/{name}.json", json.dumps(document, indent=2).encode())
+    return Disposition.KEPT
+
+
+def consume_task(at: Deployment, request: TaskRequest) -> Disposition:
+    """End the task of a dead-letter message, and send its notice.
+
+    Raises
+    ------
+    LeaseLostError
+        If an attempt still holds the task: the message must come back when it has ended or lapsed.
+    LedgerError
+        If the ledger did not answer.
+    NoticeError
+        If the notice could not be sent; the task has ended nevertheless.
+    """
+    if at.tasks is None:
+        raise SettingsError("a dead-letter message of the asynchronous API came, but this deployment keeps no tasks")
+    for _ in range(MAX_TRIES):
+        was = at.tasks.get_task(request.task_id)
+        record = was or TaskRecord(request.task_id, accepted_s=request.accepted_s)
+        if record.state.ended:
+            return Disposition.DROPPED
+        now_s = at.clock.now_s()
+        if is_held(record, now_s):
+            raise LeaseLostError(f"attempt {record.attempt_id} still holds task {request.task_id}")
+        failed = record.failed(task_failure(record), now_s)
+        if at.tasks.replace_task(failed, was):
+            if at.notifier is not None:
+                at.notifier.notify(Notice.of_task(failed))
+            return Disposition.FAILED
+    raise LedgerError(f"task {request.task_id} changed {MAX_TRIES} times while its dead-letter message was read")

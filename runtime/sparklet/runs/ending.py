@@ -1,0 +1,192 @@
+"""A run that is ended early, and ended runs that are forgotten.
+
+``cancel`` marks the run; what follows may be repeated by anybody, from the beginning::
+
+    enter the shards of parts that are sealed but not dispatched (no messages)
+    seal the plan with what its parts hold
+    end leases that are over, give up what is PENDING
+
+A mark is never overtaken by a planner: the ledger takes no part of a cancelled run. What is RUNNING ends by itself,
+or its lease lapses. A worker that gets a message later finds the shard ended and acknowledges it.
+
+``clean`` retires the run (no redrive opens it any more) → deletes its files → deletes it from the ledger, so that after
+a crash the run is still there, and is cleaned by the next ``clean``.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sparklet.errors import CheckpointConflictError, PlanError
+from sparklet.ledger.rules import LEASE_GRACE_S, last_cause
+from sparklet.model import Counts, Failure, Run, ShardRecord, ShardState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.planner import Sealed, enter_part
+from sparklet.ports import Clock
+from sparklet.runs.follow_ups import open_follow_ups
+
+RUN_CANCELLED = "RunCancelled"
+NOT_PLANNED = "not planned: the run was cancelled before its plan was done"
+"""Among the objects left out, with the number 0: nobody has listed them, so nobody knows how many they are."""
+A_WHILE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What cancelling came to so far."""
+
+    run: Run
+    abandoned: int  # shards given up now
+    counts: Counts
+
+
+def cancel(at: Deployment, run_id: str) -> Cancelled:
+    """Stop a run; asking again goes on where the first asking came to.
+
+    Raises
+    ------
+    PlanError
+        If the run has ended otherwise.
+    """
+    run = at.ledger.runs.cancel(run_id)
+    if run.cancelled_s is None:
+        raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
+    cancel_follow_ups(at, run)
+    if run.state.ended:
+        return Cancelled(run, 0, at.ledger.shards.count(run_id))
+    run = seal_as_it_is(at, run)
+    abandoned = give_up(at, run)
+    return Cancelled(run, abandoned, at.ledger.shards.count(run_id))
+
+
+def cancel_follow_ups(at: Deployment, run: Run) -> None:
+    """Cancel the check run of a cancelled one; and its next run, which a checker entered just before the mark."""
+    for follower in open_follow_ups(at, run):
+        with suppress(PlanError):  # it has ended meanwhile
+            cancel(at, follower.run_id)
+
+
+def seal_as_it_is(at: Deployment, run: Run) -> Run:
+    """Seal a cancelled run's plan with the shards of its sealed parts, all of them in the ledger."""
+    if run.sealed:
+        return run
+    sealed = Sealed()
+    for part in at.ledger.runs.parts(run.run_id):
+        if not part.dispatched:
+            enter_part(at, run, part, at.store.get(at.part_uri(run.run_id, part.part)))
+            at.ledger.runs.mark_dispatched(run.run_id, part.index)
+        sealed = sealed.and_part(part)
+    skipped = {NOT_PLANNED: 0, **sealed.skipped}
+    try:
+        at.ledger.runs.seal_plan(run.run_id, sealed.shards, sealed.objects, sealed.size_bytes, skipped)
+    except CheckpointConflictError:
+        if not at.ledger.runs.get(run.run_id).sealed:
+            raise
+    return at.ledger.runs.get(run.run_id)
+
+
+def give_up(at: Deployment, run: Run) -> int:
+    """PENDING → FAILED for all shards of a cancelled run, leases that are over ended first; how many.
+
+    The index guides: what it does not show yet, or what would take too long, is given up the next time.
+    """
+    abandoned = 0
+    for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
+        at.ledger.attempts.lapse(record, run.options.max_attempts)
+    waiting = at.ledger.shards.expired(run.run_id, ShardState.PENDING, at.clock.now_s() + LEASE_GRACE_S)
+    for record in for_a_while(at.clock, waiting):
+        abandoned += at.ledger.attempts.abandon(record, _cancelled(record))
+    return abandoned
+
+
+def _cancelled(record: ShardRecord) -> Failure:
+    return Failure(
+        RUN_CANCELLED, f"the run was cancelled before this shard was done{last_cause(record)}", retryable=False
+    )
+
+
+def for_a_while(clock: Clock, records: Iterator[ShardRecord]) -> Iterator[ShardRecord]:
+    """The records, until ``A_WHILE_S`` have gone by since the first was asked for; the next check does the rest.
+
+    A write to the ledger takes some 5 ms. To end the leases, or the waiting, of a million shards in one go would take
+    longer than a function lives, and nothing else would be done meanwhile.
+    """
+    until_s = clock.now_s() + A_WHILE_S
+    for record in records:
+        yield record
+        if clock.now_s() >= until_s:
+            return
+
+
+# --- runs that nobody needs any more ---
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """What a run keeps in the bucket."""
+
+    run: Run
+    files: int
+    size_bytes: int
+
+
+def ended_runs(at: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> Iterator[Run]:
+    """Ended runs, newest first, that ended so long ago; never one of the ``keep`` newest, nor one that has an open
+    check or next run, whose scripts lie with it, nor a check or next run whose parent is still there.
+    """
+    now_s, kept = at.clock.now_s(), 0
+    for run in at.ledger.runs.list():
+        if not run.state.ended or _is_needed(at, run):
+            continue
+        kept += 1
+        old = kept > keep and now_s - (run.ended_s or run.created_s) >= older_than_s
+        if old and not any(open_follow_ups(at, run)):
+            yield run
+
+
+def named_run(at: Deployment, run_id: str) -> Run:
+    """One run, if it has ended and so has what follows it; else PlanError."""
+    run = at.ledger.runs.get(run_id)
+    if _is_needed(at, run):
+        raise PlanError(f"the run {run_id} belongs to {run.parent}, which may be redriven; clean that one first")
+    if not run.state.ended:
+        raise PlanError(f"the run {run_id} has not ended, it is {run.state}; cancel it first: sparklet cancel {run_id}")
+    _refuse_open_follow_ups(at, run)
+    return run
+
+
+def _refuse_open_follow_ups(at: Deployment, run: Run) -> None:
+    for follower in open_follow_ups(at, run):
+        raise PlanError(f"the run {follower.run_id} has not ended and needs what {run.run_id} keeps; cancel it first")
+
+
+def _is_needed(at: Deployment, run: Run) -> bool:
+    """Whether a later generation of its parent would ask what became of a check or next run."""
+    return bool(run.parent) and at.known_run(run.parent) is not None
+
+
+def files_of(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
+    """How much a run keeps below ``folders`` (see ``folders_of``)."""
+    files = size_bytes = 0
+    for folder in folders:
+        for info in at.store.list(folder):
+            files, size_bytes = files + 1, size_bytes + info.size_bytes
+    return RunFiles(run, files, size_bytes)
+
+
+def folders_of(at: Deployment, run_id: str) -> tuple[str, ...]:
+    """What belongs to a run alone: its own folder, inputs put into the bucket for it, output that was not published."""
+    return at.run_uri(run_id), f"s3://{at.bucket}/input/{run_id}/", f"s3://{at.bucket}/staged/{run_id}/"
+
+
+def clean(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
+    """Forget an ended run: its files below ``folders``, then its items in the ledger.
+
+    Once it is retired nothing follows it any more; PlanError if what follows it already is open and needs its files.
+    """
+    _refuse_open_follow_ups(at, at.ledger.runs.retire(run.run_id))
+    found = files_of(at, run, folders)
+    for folder in folders:
+        at.store.delete_all(info.uri for info in at.store.list(folder))
+    at.ledger.runs.delete(run.run_id)
+    return found

@@ -1,0 +1,377 @@
+"""Why shards failed: root causes, what they mean, and what helps."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sparklet.errors import ObjectStoreError, PlanError
+from sparklet.model import Run, ShardRecord
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.parts import planned_shard
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Why a shard most likely failed, and what to do before it is redriven."""
+
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """An advice that fits by the class of a failure, or by its message."""
+
+    reason: str
+    remedy: str
+    classes: str = ""  # separated by blanks, without their packages
+    message: str = ""  # a regular expression; case does not count
+
+    def fits(self, error_class: str, message: str) -> bool:
+        by_message = self.message and re.search(self.message, message, re.IGNORECASE)
+        return error_class in self.classes.split() or bool(by_message)
+
+
+_PLACE = re.compile(r"\bline \d+ of [^\s;,:)]+|\b[^\s(;,]+\.py, line \d+")
+_FIX_AND_REDRIVE = "repair it, then sparklet redrive RUN --script REPAIRED.py; finished shards are not done again"
+
+
+def advice(error_class: str, message: str) -> Advice:
+    """What to make of a failure as the ledger keeps it.
+
+    Parameters
+    ----------
+    error_class, message
+        ``error_class`` and ``error_message`` of a shard; the class may come with its package.
+    """
+    name = error_class.rpartition(".")[2]
+    found = next((rule for rule in _RULES if rule.fits(name, message)), None) or _script_error(name)
+    place = _PLACE.search(message)
+    return Advice(f"{found.reason}, at {place[0]}" if place else found.reason, found.remedy)
+
+
+def _script_error(name: str) -> Advice:
+    what = f"raised {name}" if name and name != "ScriptFailedError" else "ended with an exit code other than 0"
+    return Advice(
+        f"the script {what}",
+        "see what it wrote: sparklet logs RUN SHARD; if the script is at fault " + _FIX_AND_REDRIVE,
+    )
+
+
+_RULES = (
+    # what Sparklet itself ended
+    _Rule(
+        "the run was cancelled before the shard was done",
+        "nothing, if that was meant; sparklet redrive RUN does it after all",
+        classes="RunCancelled",
+    ),
+    _Rule(
+        "the run's time limit was over before the shard was done",
+        "see why it took so long (sparklet status RUN), then sparklet redrive RUN: the limit begins anew",
+        classes="RunTimeLimit",
+    ),
+    _Rule(
+        "no worker ever claimed the shard: the functions are throttled, or cannot start at all",
+        "look at the function's log and its reserved concurrency; sparklet doctor; then sparklet redrive RUN",
+        classes="NeverStarted NeverClaimed DeadLetter",
+    ),
+    _Rule(
+        "more shards had failed than the run tolerates, so the state machine stopped before this one was done",
+        "see why those failed (sparklet explain RUN), then sparklet redrive RUN does all of them",
+        classes="ToleranceExceeded",
+    ),
+    _Rule(
+        "the shard is larger than one function can take on",
+        "a new run that cuts it (--split), or another engine for it (EMR Serverless, Glue, ECS Fargate: the same"
+        " script; sparklet commands)",
+        classes="ShardTooLargeError",
+    ),
+    _Rule(
+        "the worker vanished without a word: most often killed for want of memory, or at the function's timeout",
+        "sparklet redrive RUN --memory MB with more, or a new run with smaller shards (--shard-size); the end of the "
+        "log says how far it came: sparklet logs RUN SHARD",
+        classes="LeaseExpired",
+    ),
+    _Rule(
+        "the script needs longer than the function may run",
+        "make shards smaller (--shard-size), give the function more time or memory (CPU comes with it)",
+        classes="DeadlineExceededError",
+    ),
+    _Rule(
+        "another attempt took the shard over while this one was still at work",
+        "nothing: the other attempt's result counts; if it recurs, the function's timeout is too short",
+        classes="LeaseLostError",
+    ),
+    # the deployment around the run
+    _Rule(
+        "the plan in the bucket is not the one that was written: a part was altered, or is gone",
+        "do not touch runs/RUN/plan/; start the run again under another id",
+        message=r"\bplan part\b|/plan/part-",
+    ),
+    _Rule(
+        "the ledger was written by a newer Sparklet than the one that reads it",
+        "upgrade Sparklet here and on the function to the same version",
+        message=r"written by a newer Sparklet",
+    ),
+    _Rule(
+        "the script lies outside the prefixes that the operator allowed",
+        "put it below one of them, or add its prefix to SPARKLET_SCRIPT_PREFIXES",
+        classes="ScriptNotAllowedError",
+    ),
+    _Rule(
+        "the run's copy of the script is not the one that was planned",
+        "do not touch runs/RUN/script/; sparklet redrive RUN --script SCRIPT.py puts a good copy there",
+        message=r"changed after planning",
+    ),
+    _Rule(
+        "the credentials are missing, wrong or have expired",
+        "renew them, or give the function's role what it needs; then sparklet redrive RUN",
+        classes="NoAuthWithAWSException CredentialInitializationException",
+        message=r"wrong credentials|\b(?:ExpiredToken|InvalidAccessKeyId|SignatureDoesNotMatch|UnrecognizedClient)"
+        r"|\bInvalidClientTokenId|unable to load (?:AWS )?credentials|no AWS credentials|unable to locate credentials",
+    ),
+    # memory, disk and the JVM
+    _Rule(
+        "memory was used up",
+        "give the function more memory, make shards smaller (--shard-size), or collect less into the driver",
+        classes="OutOfMemoryError MemoryError",
+        message=r"OutOfMemoryError|Java heap space|GC overhead limit|Cannot allocate memory|SIGKILL|\bexit code -9\b"
+        r"|Python worker exited unexpectedly",
+    ),
+    _Rule(
+        "the scratch space (/tmp) was full",
+        "give the function more ephemeral storage (up to 10 GiB), or start a new run with smaller shards "
+        "(--shard-size)",
+        classes="ScratchFullError",
+        message=r"No space left on device|Disk quota exceeded|Errno 28\b",
+    ),
+    _Rule(
+        "the JVM was lost under the script",
+        "more memory for the function if it was killed; else see its log: sparklet logs RUN SHARD",
+        classes="GatewayLostError Py4JNetworkError",
+        message=r"the JVM (?:was ended|ended|did not start)|Answer from Java side is empty",
+    ),
+    # the input
+    _Rule(
+        "permission was denied",
+        "allow the function's role to read the inputs (s3:GetObject, s3:ListBucket, kms:Decrypt) and to write the "
+        "output; then sparklet redrive RUN",
+        classes="ObjectForbiddenError AccessDeniedException AccessControlException",
+        message=r"Access ?Denied|Status Code: 403|\b403 Forbidden\b|may not be accessed",
+    ),
+    _Rule(
+        "an input (or the bucket) is gone, or was replaced after the run was planned",
+        "put it back and sparklet redrive RUN, or start a new run without it",
+        classes="ObjectNotFoundError ObjectChangedError FileNotFoundException SparkFileNotFoundException "
+        "RemoteFileChangedException UnknownStoreException",
+        message=r"\[PATH_NOT_FOUND\]|NoSuchKey|NoSuchBucket|bucket does not exist"
+        r"|No such file or directory: '?s3|Path does not exist",
+    ),
+    _Rule(
+        "an input is empty",
+        "leave it out (objects of 0 bytes are not planned unless --keep-empty), or let the script give a schema",
+        message=r"UNABLE_TO_INFER_SCHEMA|length is too low: 0\b|\bis empty\b|No columns to parse|EmptyDataError",
+    ),
+    _Rule(
+        "an input is not in the format the script reads",
+        "repair or --exclude that object, or let the script tolerate it; then sparklet redrive RUN",
+        classes="BadRecordException NumberFormatException DateTimeParseException ZipException EOFException "
+        "ParquetDecodingException JSONDecodeError UnicodeDecodeError",
+        message=r"is not a Parquet file|MALFORMED_RECORD|CANNOT_READ_FILE|FAILED_READ_FILE|not in GZIP format"
+        r"|Could not read footer|CSV header does not conform",
+    ),
+    _Rule(
+        "S3 or another service refused for a moment: too many requests, or no answer",
+        "sparklet redrive RUN; if it recurs, fewer workers at a time (--rate, the mapping's concurrency)",
+        classes="ObjectStoreError AWSServiceIOException ThrottlingException ConnectTimeoutException "
+        "SocketTimeoutException UnknownHostException",
+        message=r"Slow ?Down|Status Code: 50[0-9]|\bThrottl|Connection refused|Unable to execute HTTP request"
+        r"|Could not connect to the endpoint|timed? ?out",
+    ),
+    # the script
+    _Rule(
+        "the script does not compile",
+        _FIX_AND_REDRIVE,
+        classes="SyntaxError IndentationError TabError",
+    ),
+    _Rule(
+        "the script asks for a table, column or type that is not there",
+        "compare it with the input's schema and " + _FIX_AND_REDRIVE,
+        classes="AnalysisException ParseException",
+    ),
+    _Rule(
+        "the script imports what is not there",
+        "bring it with --py-files, or put it into the image; then sparklet redrive RUN",
+        classes="ModuleNotFoundError ImportError ClassNotFoundException NoClassDefFoundError",
+    ),
+    _Rule(
+        "the script uses a name that is not there",
+        _FIX_AND_REDRIVE,
+        classes="NameError AttributeError",
+    ),
+    _Rule(
+        "the script could not be fetched",
+        "see that its copy below runs/RUN/script/ is there and may be read; sparklet redrive RUN --script SCRIPT.py",
+        classes="ScriptFetchError",
+    ),
+    _Rule(
+        "the script reported something that is no report, or the event is not what it must be",
+        "let it report through sparklet.job (job.report); then " + _FIX_AND_REDRIVE,
+        classes="EventError",
+    ),
+    _Rule(
+        "what the check script expects of the run is not so",
+        "look at the output; once it is right, redrive the run that was checked: it is checked again",
+        classes="ExpectationError",
+    ),
+    _Rule(
+        "a setting is missing or wrong",
+        "sparklet doctor names it; set it on the function, then sparklet redrive RUN",
+        classes="SettingsError",
+    ),
+)
+
+
+MAX_GROUPS = 200  # what comes after so many different causes is counted together
+MAX_RANGES = 12  # of shard numbers, as far as a person reads or types them
+OTHER = "(other causes)"
+
+_NAMES = (
+    (re.compile(r"\b(?:s3[an]?|file|hdfs|https?)://[^\s'\",;)\]]+"), "<address>"),
+    (re.compile(r"(?<![\w.])/(?:[\w.@%+=~-]+/)+[\w.@%+=~-]*"), "<path>"),
+    (
+        re.compile(r"\b[\w@%+=-]+(?:\.[\w@%+=-]+)*\.(?:csv|jsonl?|ndjson|parquet|avro|orc|txt|gz|bz2|zst|xml)\b"),
+        "<file>",
+    ),
+    (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
+    (re.compile(r"\b(?=[0-9a-f]*\d)(?=\d*[a-f])[0-9a-f]{8,}\b", re.IGNORECASE), "<id>"),
+    (re.compile(r"(?<![\w<])[-+]?\d[\d.,:]*\d|(?<![\w<])\d"), "<n>"),
+)
+_SCRIPT_LINE = re.compile(r"\bline (\d+) of [\w.-]+\.py\b|\b[\w.-]+\.py, line (\d+)")  # in a script: part of the cause
+_PLACEHOLDER = re.compile(r"<(?:address|path|file|id|n)>")
+
+
+@dataclass(slots=True)
+class Numbers:
+    """Shard numbers in ascending order, as ranges; only the first ones are kept."""
+
+    ranges: list[list[int]] = field(default_factory=list)
+    whole: bool = True  # whether none was left out
+
+    def add(self, number: int) -> None:
+        """Take one more."""
+        if self.ranges and self.whole and self.ranges[-1][1] == number - 1:
+            self.ranges[-1][1] = number
+        elif len(self.ranges) < MAX_RANGES:
+            self.ranges.append([number, number])
+        else:
+            self.whole = False
+
+    def text(self) -> str:
+        """As ``--shards`` takes them: ``3,17,20-25``."""
+        return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in self.ranges)
+
+
+@dataclass(slots=True)
+class FailureGroup:
+    """Failed shards with one cause."""
+
+    error_class: str
+    pattern: str  # of the message: what differs from shard to shard is <n>, <file>, <address>, …
+    example: ShardRecord
+    count: int = 0
+    unrun: int = 0  # messages of these shards that came back as dead letters though no attempt had come of them
+    shards: Numbers = field(default_factory=Numbers)
+    example_object: str = ""  # the first input of the example; "" if its plan part cannot be read
+    advice: Advice = field(default_factory=lambda: Advice("", ""))
+    redrive: tuple[str, ...] = ()  # options of `sparklet redrive RUN` that choose exactly these shards
+
+    @property
+    def line(self) -> int | None:
+        """The script's line, where the message names one."""
+        match = _SCRIPT_LINE.search(self.example.error_message)
+        return int(match[1] or match[2]) if match else None
+
+
+@dataclass(slots=True)
+class FailureTally:
+    """Groups failed shards one by one."""
+
+    groups: dict[tuple[str, str], FailureGroup] = field(default_factory=dict)
+
+    def add(self, record: ShardRecord) -> None:
+        """Count one failed shard."""
+        key = record.error_class, pattern_of(record.error_message)
+        if key not in self.groups and len(self.groups) >= MAX_GROUPS:
+            key = OTHER, ""
+        group = self.groups.setdefault(key, FailureGroup(*key, record))
+        group.count += 1
+        group.unrun += record.unrun
+        group.shards.add(record.number)
+
+
+def explain(at: Deployment, run: Run, failures: FailureTally) -> tuple[FailureGroup, ...]:
+    """The causes of a run's failures, the most frequent first, each with what to do about it."""
+    found = sorted(failures.groups.values(), key=lambda group: (-group.count, group.error_class, group.pattern))
+    for group in found:
+        advised = advice(group.example.error_class, group.example.error_message)
+        names = {"RUN": run.run_id, "SHARD": str(group.example.number)}
+        group.advice = Advice(_named(advised.reason, names), _named(advised.remedy, names))
+        group.example_object = _first_object(at, group.example)
+        group.redrive = _options(group, found)
+    return tuple(found)
+
+
+def pattern_of(message: str) -> str:
+    """A message without what names one thing among many."""
+    places = [match[0] for match in _SCRIPT_LINE.finditer(message)]
+    rest = _SCRIPT_LINE.split(message)[:: 1 + _SCRIPT_LINE.groups]
+    for expression, placeholder in _NAMES:
+        rest = [expression.sub(placeholder, piece) for piece in rest]
+    return "".join(piece for pair in zip(rest, [*places, ""], strict=True) for piece in pair)
+
+
+def matches_cause(record: ShardRecord, cause: str) -> bool:
+    """Whether ``--cause`` means this failure: its class, with or without package, or words of its message."""
+    text = f"{record.error_class}: {record.error_message}"
+    return cause in (record.error_class, record.error_class.rpartition(".")[2]) or cause.casefold() in text.casefold()
+
+
+def _named(text: str, names: Mapping[str, str]) -> str:
+    """An advice with this run and shard in it."""
+    return re.sub(r"\b(?:RUN|SHARD)\b", lambda match: names[match[0]], text)
+
+
+def _first_object(at: Deployment, record: ShardRecord) -> str:
+    try:
+        return planned_shard(at, record).objects[0].name
+    except (ObjectStoreError, PlanError, IndexError):
+        return ""
+
+
+def _options(group: FailureGroup, all_groups: Sequence[FailureGroup]) -> tuple[str, ...]:
+    """What chooses a group and no other: nothing if it is alone, its class, a piece of its message, its numbers."""
+    others = [each for each in all_groups if each is not group]
+    if not others:
+        return ()
+    for cause in () if group.error_class == OTHER else _candidates(group):
+        if not any(_could_match(other, cause) for other in others):
+            return ("--cause", cause)
+    return ("--shards", group.shards.text())
+
+
+def _candidates(group: FailureGroup) -> Iterator[str]:
+    """What names the cause, the shortest first: its class, then the fixed pieces of its message."""
+    if group.error_class:
+        yield group.error_class
+    pieces = [piece.strip(" '\":,;()[]") for piece in _PLACEHOLDER.split(group.pattern)]
+    yield from sorted((piece for piece in pieces if len(piece) >= 4), key=len, reverse=True)
+
+
+def _could_match(group: FailureGroup, cause: str) -> bool:
+    """Whether ``--cause`` would choose shards of this group too; a group of many causes could always be."""
+    return (
+        group.error_class == OTHER
+        or matches_cause(group.example, cause)
+        or cause.casefold() in group.pattern.casefold()
+    )

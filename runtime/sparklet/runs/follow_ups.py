@@ -1,0 +1,199 @@
+"""Runs that follow a run: one that checks it before it ends, one that works on what it wrote.
+
+Both are runs like any other, with ids of their own (see ``follow_up_ids``), and each may be entered by any checker that
+finds it due; the second one finds it there. So a checker that dies between any two steps is made good by the next::
+
+    all shards have ended, within what the run tolerates
+      → figures to runs/<run_id>/_summary-<generation>.json → the check run, one shard whose input that is → its end
+      → the next run, whose input is what this run wrote → the end of this run
+
+The summary's name begins with an underscore, so the worker fetches it (see ``worker.staging``): the script gets it as a
+file, and its role need not list what lies below ``runs/``.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from sparklet.errors import ObjectChangedError, RunExistsError
+from sparklet.model import Counts, Dispatch, Run, RunOptions, RunState, ShardState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.outputs import check_id, next_id
+from sparklet.runs.summary import figures, summarize
+
+MIN_CHECK_S = 3600.0  # so long a check run has at least, also one that begins when its run's time is over
+TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
+MAX_LEFT_OUT = 500  # of these, which a next run leaves out, each by a pattern
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """A check or next run, as it is now."""
+
+    run_id: str
+    state: RunState
+    error_class: str = ""  # why it failed
+    message: str = ""
+
+    def to_document(self) -> dict[str, Any]:
+        """What manifest, notices and status documents say of it."""
+        error = {"class": self.error_class, "message": self.message} if self.error_class else None
+        return {"run_id": self.run_id, "state": str(self.state), "error": error}
+
+
+# --- the check run --------------------------------------------------------------------
+
+
+def check_run(at: Deployment, run: Run) -> Run | None:
+    """The run that checks this one's generation, if it was entered."""
+    return at.known_run(check_id(run.run_id, run.generation)) if run.check else None
+
+
+def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
+    """Enter the run that checks this one, whose shards have all ended.
+
+    Parameters
+    ----------
+    state
+        How this run ends if the check says nothing else.
+    """
+    if run.check is None:
+        raise ValueError(f"the run {run.run_id} has no check")
+    made_id, uri = check_id(run.run_id, run.generation), summary_uri(at, run)
+    with suppress(ObjectChangedError):  # somebody was quicker; the shards have ended, so it says the same
+        at.store.put(uri, _summary(at, run, state), create_only=True)
+    now_s, options = at.clock.now_s(), run.options
+    left_s = run.created_s + options.time_limit_s - now_s
+    return _enter(
+        at,
+        Run(
+            run_id=made_id,
+            inputs=(uri,),
+            output_uri=f"s3://{at.bucket}/output/{made_id}/",
+            scripts=(run.check,),
+            params=run.params,
+            env=run.env,
+            options=RunOptions(max_attempts=options.max_attempts, time_limit_s=max(left_s, MIN_CHECK_S)),
+            name=f"{run.name}-check",
+            dispatch=Dispatch.QUEUE,
+            parent=run.run_id,
+            created_s=now_s,
+        ),
+    )
+
+
+def summary_uri(at: Deployment, run: Run) -> str:
+    """Where a check script finds the figures of this generation."""
+    return at.run_uri(run.run_id, f"_summary-{run.generation}.json")
+
+
+def checked(at: Deployment, run: Run) -> FollowUp | None:
+    """The check run of this generation with its verdict; None if there is none."""
+    found = check_run(at, run)
+    return _as_follow_up(at, found) if found else None
+
+
+# --- the next run -----------------------------------------------------------------------
+
+
+def next_run(at: Deployment, run: Run) -> Run | None:
+    """The run that works on what this generation wrote, if it was entered."""
+    return at.known_run(next_id(run.run_id, run.generation)) if run.next else None
+
+
+def followed(at: Deployment, run: Run) -> FollowUp | None:
+    """The next run of this generation as it is now; None if there is none."""
+    found = next_run(at, run)
+    return _as_follow_up(at, found) if found else None
+
+
+def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
+    """Enter the run that works on what this one wrote; its driver plans it.
+
+    Its input is what this run has published, not what lies beside that; of a shard that FAILED nothing is. If more
+    than ``MAX_LEFT_OUT`` have failed while they were published there is no next run: None. An open next run of an
+    earlier generation is cancelled, since this one replaces what it wrote.
+    """
+    if run.next is None:
+        raise ValueError(f"nothing follows the run {run.run_id}")
+    half_published = _half_published(at, run, counts)
+    if len(half_published) > MAX_LEFT_OUT:
+        return None
+    earlier = [at.known_run(next_id(run.run_id, generation)) for generation in range(run.generation)]
+    for each in filter(None, earlier):
+        at.ledger.runs.cancel(each.run_id)
+    options = run.options
+    return _enter(
+        at,
+        Run(
+            run_id=next_id(run.run_id, run.generation),
+            inputs=(run.output_uri,),
+            output_uri=run.next.output_uri,
+            scripts=(run.next.script,),
+            params=run.params,
+            env=run.env,
+            options=RunOptions(
+                target_bytes=options.target_bytes,
+                include=(f"{run.shard_prefix}*/**",),
+                exclude=half_published,
+                max_shard_bytes=options.max_shard_bytes,
+                oversize=options.oversize,
+                other_region=options.other_region,
+                max_attempts=options.max_attempts,
+                tolerated_failure_count=options.tolerated_failure_count,
+                tolerated_failure_percentage=options.tolerated_failure_percentage,
+                time_limit_s=options.time_limit_s,
+                rate_per_s=options.rate_per_s,
+                existing="append" if any(earlier) else options.existing,
+            ),
+            name=f"{run.name}-next",
+            dispatch=run.dispatch,
+            parent=run.run_id,
+            created_s=at.clock.now_s(),
+        ),
+    )
+
+
+def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]:
+    """Patterns of what FAILED shards have published, at most ``MAX_LEFT_OUT`` + 1; the others publish nothing."""
+    if not counts.failed:
+        return ()
+    won = (record.number for record in at.ledger.shards.list(run.run_id, ShardState.FAILED) if record.winner)
+    return tuple(f"{run.shard_prefix}{number:06d}/**" for number in islice(won, MAX_LEFT_OUT + 1))
+
+
+# --- both ---------------------------------------------------------------------------------
+
+
+def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:
+    """The check and next run of this generation, those that have not ended."""
+    for found in (check_run(at, run), next_run(at, run)):
+        if found and not found.state.ended:
+            yield found
+
+
+def _enter(at: Deployment, run: Run) -> Run:
+    try:
+        at.ledger.runs.create(run)
+    except RunExistsError:  # somebody was quicker
+        return at.ledger.runs.get(run.run_id)
+    return run
+
+
+def _summary(at: Deployment, run: Run, state: RunState) -> bytes:
+    """The figures, with what else a check script may want to know of the run."""
+    document = figures(run, summarize(run, at.ledger.shards, state))
+    more = {"inputs": list(run.inputs), "args": list(run.args), "params": dict(run.params)}
+    return json.dumps({**document, **more}, indent=2).encode() + b"\n"
+
+
+def _as_follow_up(at: Deployment, run: Run) -> FollowUp:
+    if run.state not in (RunState.FAILED, RunState.CANCELLED):
+        return FollowUp(run.run_id, run.state)
+    failed = next(at.ledger.shards.list(run.run_id, ShardState.FAILED), None)
+    if failed is None:  # it could not be planned in time, or was cancelled when its work was done
+        return FollowUp(run.run_id, run.state, str(run.state), f"the run {run.run_id} has ended as {run.state}")
+    return FollowUp(run.run_id, run.state, failed.error_class, failed.error_message)

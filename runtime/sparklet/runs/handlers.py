@@ -1,0 +1,178 @@
+"""Lambda entry points of what plans and watches runs, and their composition root."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
+from sparklet.aws.messaging import SqsQueue, notifier_for
+from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.clock import SystemClock
+from sparklet.errors import EventError, NoticeError, SparkletError
+from sparklet.events.sqs import task_request_of
+from sparklet.metrics import (
+    LETTERS_DROPPED,
+    LETTERS_FAILED,
+    LETTERS_KEPT,
+    LETTERS_SENT_AGAIN,
+    RUNS_UNCHECKED,
+    SHARDS_FAILED,
+    Emitter,
+    Meter,
+)
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.plan_requests import handle_request
+from sparklet.ports import Message
+from sparklet.runs.checker import CheckReport, check, log_unnotified
+from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
+from sparklet.runs.log import log, write_line
+from sparklet.runs.notices import due, find_forgotten
+from sparklet.runs.overview import Watch, look_over
+from sparklet.runs.steps import Answer, take_step
+from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
+
+METRIC_OF_DISPOSITION = {
+    Disposition.DROPPED: LETTERS_DROPPED,
+    Disposition.SENT_AGAIN: LETTERS_SENT_AGAIN,
+    Disposition.FAILED: LETTERS_FAILED,
+    Disposition.KEPT: LETTERS_KEPT,
+}
+"""What is measured of a dead-letter message."""
+
+
+def planner_handler(event: Any, context: Any) -> dict[str, Any]:
+    """Enter a run (see ``plan_requests``) and plan it as far as the time goes; called again it goes on."""
+    answer = handle_request(
+        _deployment(),
+        event,
+        planner_settings(),
+        context.aws_request_id,
+        lambda: context.get_remaining_time_in_millis() / 1000,
+    )
+    log("INFO", "planned" if answer["sealed"] else "not all planned yet", answer["run_id"], shards=answer["shards"])
+    return answer
+
+
+def dlq_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
+    """Consume dead-letter messages (SQS event); those that could not be dealt with come back."""
+    with _measured(Emitter.DLQ_CONSUMER) as at:
+        return handle_dead_letters(at, event)
+
+
+def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
+    """Check every open run (scheduled event)."""
+    with _measured(Emitter.CHECKER) as at:
+        return handle_check(at, _watch())
+
+
+def step_handler(event: Any, context: object) -> Answer:
+    """Do one step of a state machine, see ``steps``; what cannot be done is raised, for its ``Retry`` and ``Catch``."""
+    with _measured(Emitter.CHECKER) as at:
+        return take_step(at, map_concurrency(), event)
+
+
+def handle_dead_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
+    """Consume each dead-letter message of an SQS event; the batch response names those that must come back."""
+    failures = []
+    for record in event["Records"]:
+        sent_s = int(record.get("attributes", {}).get("SentTimestamp", 0)) / 1000
+        message = Message(record["messageId"], record["body"], record.get("receiptHandle", ""), sent_s=sent_s)
+        try:
+            disposition = _dispose(at, message, record)
+        except SparkletError as error:
+            failures.append({"itemIdentifier": message.message_id})
+            log(
+                "ERROR",
+                "a dead-letter message could not be dealt with and comes back",
+                message.message_id,
+                error=str(error),
+            )
+        else:
+            at.measure(METRIC_OF_DISPOSITION[disposition])
+            at.measure(SHARDS_FAILED, disposition is Disposition.FAILED)
+            level = "ERROR" if disposition is Disposition.KEPT else "INFO"
+            log(level, "dead-letter message", message.message_id, disposition=disposition)
+    return {"batchItemFailures": failures}
+
+
+def _dispose(at: Deployment, message: Message, record: Mapping[str, Any]) -> Disposition:
+    """Consume a message about a run's shard, or a task of the asynchronous API; keep one about neither."""
+    try:
+        request = task_request_of(record)
+    except EventError as error:
+        return keep(at, message, str(error))
+    if request is None:
+        return consume(at, message)
+    try:
+        return consume_task(at, request)
+    except NoticeError as error:  # the task has ended: if the message came back there would be nothing to do
+        log("ERROR", "a notice was not sent", request.task_id, error=str(error))
+        return Disposition.FAILED
+
+
+def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
+    """Check every open run; one that cannot be checked does not hold up the others, but fails the invocation.
+
+    Then look for differences between queue, ledger and results, those that last by what ``watch`` remembers, and for
+    open runs that are not marked as such.
+    """
+    answers: dict[str, Any] = {}
+    reports: list[CheckReport] = []
+    problem: SparkletError | None = None
+    unfinalized = tuple(at.ledger.runs.unfinalized())
+    for run in due(at, unfinalized):
+        try:
+            reports.append(check(at, run.run_id))
+            answers[run.run_id] = _response(reports[-1])
+        except SparkletError as error:
+            problem = error
+            at.measure(RUNS_UNCHECKED)
+            log("ERROR", "a run could not be checked", run.run_id, error=str(error))
+    look_over(at, unfinalized, reports, watch or Watch())
+    find_forgotten(at)
+    if problem:
+        raise problem
+    return {"runs": answers}
+
+
+def _response(report: CheckReport) -> dict[str, Any]:
+    log_unnotified(report)
+    done = {name: getattr(report, name) for name in ("lapsed", "requeued", "abandoned", "planned")}
+    return {"state": str(report.run.state), "pending": report.counts.pending, "running": report.counts.running, **done}
+
+
+@contextmanager
+def _measured(emitter: Emitter) -> Iterator[Deployment]:
+    """The deployment with a meter, whose line is written at the end of the invocation, however that ends."""
+    meter = Meter(metrics_namespace(), emitter, write_line)
+    try:
+        yield replace(_deployment(), meter=meter)
+    finally:
+        meter.emit()
+
+
+@cache
+def _watch() -> Watch:
+    """What earlier invocations of this environment saw."""
+    return Watch()
+
+
+@cache
+def _deployment() -> Deployment:
+    """The deployed ports, made at the first event: an import must not fail for a missing variable."""
+    settings = fanout_settings()
+    clients = AwsClients()
+    return Deployment(
+        bucket=settings.bucket,
+        store=S3Store(clients),
+        ledger=DynamoLedger(clients, settings.ledger_table),
+        queue=SqsQueue(clients, settings.queue_url),
+        clock=SystemClock(),
+        open_inputs=input_stores(clients),
+        tasks=DynamoTasks(clients, settings.ledger_table),
+        notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
+        dead_letters=SqsQueue(clients, settings.dlq_url),
+    )

@@ -1,0 +1,255 @@
+"""The answers of a run's shards (``job.answer``), and the file of them that the run's end leaves.
+
+An attempt writes its answer under its own name, below ``runs/<run_id>/answers/``, before the ledger hears of its
+success. Only the attempt whose output is the shard's counts, so what a retry or a zombie wrote is never read.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sparklet.errors import ObjectNotFoundError
+from sparklet.model import ANSWERS, Run, RunState, ShardRecord, ShardState
+from sparklet.planning.deployment import Deployment, scratch_error
+from sparklet.runs.follow_ups import TOO_MANY_FAILED, checked, next_run
+from sparklet.runs.log import log
+from sparklet.runs.summary import Summary
+from sparklet.s3_uri import split_uri
+
+RESULTS = "results.jsonl"
+MAX_RESULTS_BYTES = 128 * 1024 * 1024  # of the file, which a function's /tmp must hold
+MAX_COLLECTING_S = 120.0  # the end of a run does not wait longer for it
+
+
+def results(at: Deployment, run: Run) -> Iterator[bytes]:
+    """The answers of the shards that have SUCCEEDED, in order, each ``{"shard": 7, "answer": …}`` as JSON.
+
+    They come from the file once the run has ended, else from the shards as they stand now.
+    """
+    if run.state.ended:
+        try:
+            yield from at.store.get(at.run_uri(run.run_id, RESULTS)).splitlines()
+            return
+        except ObjectNotFoundError:
+            pass  # there are no answers, or too many for one file
+    yield from _answers(at, run.run_id)
+
+
+def write_results(at: Deployment, run_id: str) -> dict[str, Any] | None:
+    """Write ``results.jsonl`` as it is now; what a manifest says of it, None if there are no answers.
+
+    The file holds every answer, or it is not there: of too many, the manifest names the folder that holds them.
+    """
+    uri, until_s, count = at.run_uri(run_id, RESULTS), at.clock.now_s() + MAX_COLLECTING_S, 0
+    with TemporaryDirectory(prefix="sparklet-results-") as folder:
+        path = Path(folder, RESULTS)
+        try:
+            with path.open("wb") as file:
+                for answer in _answers(at, run_id):
+                    count += 1
+                    file.write(answer + b"\n")
+                    if file.tell() > MAX_RESULTS_BYTES or at.clock.now_s() > until_s:
+                        log("WARN", "answers are too many for one file; sparklet results reads them", run_id)
+                        at.store.delete(uri)
+                        return {"Folder": split_uri(at.run_uri(run_id, ANSWERS))[1]}
+        except OSError as error:
+            raise scratch_error("the answers of shards", error) from error
+        if not count:
+            return None
+        size_bytes = path.stat().st_size
+        at.store.upload(path, uri)
+    return {"Key": split_uri(uri)[1], "Size": size_bytes, "Answers": count}
+
+
+def _answers(at: Deployment, run_id: str) -> Iterator[bytes]:
+    return at.store.get_all(_uris(at, run_id))
+
+
+def _uris(at: Deployment, run_id: str) -> Iterator[str]:
+    """The answers that count, by the ledger; it is read only if there are any."""
+    listed = (info.uri for info in at.store.list(at.run_uri(run_id, ANSWERS)))  # in order of the shards
+    found = next(listed, "")
+    for record in at.ledger.shards.list(run_id, ShardState.SUCCEEDED) if found else ():
+        uri = at.run_uri(run_id, record.answer_file)
+        while found and found < uri:
+            found = next(listed, "")
+        if found == uri:
+            yield uri
+
+
+MANIFEST = "manifest.json"
+SHARDS_PER_FILE = 10_000
+_FILE_OF_STATE = {
+    ShardState.SUCCEEDED: "SUCCEEDED",
+    ShardState.FAILED: "FAILED",
+    ShardState.PENDING: "PENDING",
+    ShardState.RUNNING: "PENDING",  # Step Functions has no other file for what has not ended
+}
+
+
+def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_file: int = SHARDS_PER_FILE) -> Summary:
+    """Write the result files, then the manifest that names them, and remove what an earlier end left behind.
+
+    Parameters
+    ----------
+    state
+        How the run ends; the ledger records it only once the files are there.
+    """
+    summary = Summary.of(run, state)
+    files = {name: _ResultFiles(at, run.run_id, name, shards_per_file) for name in ("SUCCEEDED", "FAILED", "PENDING")}
+    for record in at.ledger.shards.list(run.run_id):
+        summary.add(record)
+        files[_FILE_OF_STATE[record.state]].add(record)
+    written = {name: result.close() for name, result in sorted(files.items())}
+    document = {**_manifest(at, run, summary, written), **_follow_ups(at, run, state)}
+    if found := write_results(at, run.run_id):
+        document["Results"] = found
+    at.store.put(at.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
+    for name, entries in written.items():
+        _delete_others(at, run.run_id, name, {entry["Key"] for entry in entries})
+    return summary
+
+
+def has_manifest(at: Deployment, run_id: str) -> bool:
+    """Whether the manifest of a run is there."""
+    try:
+        at.store.head(at.run_uri(run_id, MANIFEST))
+    except ObjectNotFoundError:
+        return False
+    return True
+
+
+@dataclass(slots=True)
+class _ResultFiles:
+    """Shards of one state on their way into files; holds one file's worth."""
+
+    at: Deployment
+    run_id: str
+    name: str
+    shards_per_file: int
+    lines: list[str] = field(default_factory=list)
+    written: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, record: ShardRecord) -> None:
+        self.lines.append(json.dumps(_entry(record), separators=(",", ":")))
+        if len(self.lines) == self.shards_per_file:
+            self._write()
+
+    def close(self) -> list[dict[str, Any]]:
+        """Write what is left; all files, as the manifest names them."""
+        if self.lines:
+            self._write()
+        return self.written
+
+    def _write(self) -> None:
+        uri = self.at.run_uri(self.run_id, f"{self.name}_{len(self.written)}.json")
+        body = ("[\n" + ",\n".join(self.lines) + "\n]\n").encode()
+        self.at.store.put(uri, body)
+        self.written.append({"Key": split_uri(uri)[1], "Size": len(body)})
+        self.lines.clear()
+
+
+def _delete_others(at: Deployment, run_id: str, name: str, keys: set[str]) -> None:
+    for info in at.store.list(at.run_uri(run_id, f"{name}_")):
+        if split_uri(info.uri)[1] not in keys:
+            at.store.delete(info.uri)
+
+
+def _entry(record: ShardRecord) -> dict[str, Any]:
+    """One shard in Step Functions' names, ours behind them."""
+    entry: dict[str, Any] = {
+        "Name": f"{record.number:06d}",
+        "Status": _FILE_OF_STATE[record.state],
+        "Input": record.ref.to_body(),
+        "InputDetails": {"Included": True},
+        "RedriveCount": record.generation,
+        "RedriveStatus": "REDRIVABLE" if record.state is ShardState.FAILED else "NOT_REDRIVABLE",
+    }
+    if record.state is ShardState.SUCCEEDED:
+        output = {"rows": record.rows, "output_bytes": record.output_bytes, "outputs": record.outputs}
+        entry |= {"Output": json.dumps(output, separators=(",", ":")), "OutputDetails": {"Included": True}}
+    if record.state is ShardState.FAILED:
+        entry |= {"Error": record.error_class, "Cause": record.error_message}
+    if record.attempts:
+        entry |= {"StartDate": _date(record.started_s)}
+    if record.state.ended:
+        entry |= {"StopDate": _date(record.changed_s)}
+    return entry | _own_fields(record)
+
+
+def _own_fields(record: ShardRecord) -> dict[str, Any]:
+    ended = record.state.ended and record.attempts
+    return {
+        "Shard": record.number,
+        "Attempts": record.attempts,
+        "AttemptId": record.attempt_id,
+        "Objects": record.object_count,
+        "InputBytes": record.size_bytes,
+        "OutputBytes": record.output_bytes,
+        "Rows": record.rows,
+        "DurationSeconds": round(record.took_s, 3) if ended else None,
+        "LogStream": record.log_stream,
+    }
+
+
+def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    counts = summary.counts
+    return {
+        "DestinationBucket": at.bucket,
+        "RunId": run.run_id,
+        "Status": summary.state,
+        "RedriveCount": run.generation,
+        "StartDate": _date(run.created_s),
+        "StopDate": _date(summary.changed_s),
+        "ResultFiles": files,
+        "ItemCounts": {
+            "Pending": counts.pending,
+            "Running": counts.running,
+            "Succeeded": counts.succeeded,
+            "Failed": counts.failed,
+            "Total": counts.total,
+        },
+        "Inputs": run.inputs,
+        "Output": run.output_uri,
+        "Scripts": [{"Uri": s.uri, "Sha256": s.sha256, "Source": s.source_uri} for s in run.scripts],
+        "Objects": summary.objects,
+        "InputBytes": summary.input_bytes,
+        "OutputBytes": summary.output_bytes,
+        "Rows": summary.rows,
+        "Attempts": summary.attempts,
+        "CameBackUnrun": summary.unrun,
+        "DurationSeconds": round(summary.duration_s, 3),
+        "TaskSeconds": round(summary.task_s, 3),
+        "FailureCauses": [
+            {
+                "Error": c.error_class,
+                "Count": c.count,
+                "ExampleShard": c.example_shard,
+                "ExampleCause": c.example_message,
+            }
+            for c in summary.causes
+        ],
+    }
+
+
+def _follow_ups(at: Deployment, run: Run, state: RunState) -> dict[str, Any]:
+    """The run's check and its next run, where it has such."""
+    found: dict[str, Any] = {}
+    if check := checked(at, run):
+        found["Check"] = {"RunId": check.run_id, "Status": check.state}
+        if check.error_class:
+            found["Check"] |= {"Error": check.error_class, "Cause": check.message}
+    if follower := next_run(at, run):
+        found["Next"] = {"RunId": follower.run_id, "Output": follower.output_uri}
+    elif run.next and state is RunState.SUCCEEDED_WITH_FAILURES:
+        found["Next"] = {"RunId": "", "Output": run.next.output_uri, "Cause": TOO_MANY_FAILED}
+    return found
+
+
+def _date(time_s: float) -> str:
+    """ISO 8601 in UTC with milliseconds, as Step Functions writes it."""
+    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

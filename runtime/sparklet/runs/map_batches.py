@@ -1,0 +1,124 @@
+"""Map batches: the shards that a Map state hands out of a run whose dispatch is a map. Such a run never has messages.
+
+A batch is every shard that is PENDING now, by the base table (strongly consistent), as JSON Lines of references::
+
+    runs/<run_id>/batches/<generation>-<batch>-<last shard>-<milliseconds>.jsonl
+
+Batches follow one another until the run has ended. A shard that a batch lost (its child was aborted, its worker was
+killed) is PENDING again once its lease is over, and in a later batch; a shard that two batches hand out is turned away
+by a claim. So nothing depends on what Step Functions reports of a child.
+
+A shard that was handed out and never claimed (its child was throttled, or its worker died before the claim) is handed
+out again ever more seldom, and counted as a requeue, as the checker does with messages. After ``MAX_UNCLAIMED`` times
+it has FAILED if no other shard of the run has changed since the last batch either: workers that refuse every shard must
+not be asked for ever. The names of the files tell which shards were handed out before, and when.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from sparklet.ledger.rules import last_cause
+from sparklet.metrics import SHARDS_FAILED
+from sparklet.model import INLINE_MOST, Failure, Run, ShardRecord, ShardRef, ShardState
+from sparklet.planning.deployment import Deployment, scratch_error
+from sparklet.s3_uri import split_uri
+
+MAX_SHARDS = 250_000  # of one batch: 40 MB of lines, and less than a Map run may have
+MAX_UNCLAIMED = 5
+UNCLAIMED_S = 60.0
+
+_NAME = re.compile(r"\d+-\d+-(\d+)-(\d+)\.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class MapBatch:
+    """What was handed out."""
+
+    count: int = 0
+    key: str = ""  # of the file, in the deployment's bucket; "" if there was nothing to hand out
+    items: tuple[ShardRef, ...] = ()  # all of them, if they are few enough for an inline Map
+
+
+def hand_out(
+    at: Deployment, run: Run, number: int, *, between_s: float = 0.0, max_shards: int = MAX_SHARDS
+) -> MapBatch:
+    """Write batch ``number`` of a run; memory does not grow with it.
+
+    Doing it again is harmless: it writes another file, of what is PENDING then.
+
+    Parameters
+    ----------
+    between_s
+        A batch that would follow the last one of this generation sooner is not handed out; the first one always is.
+    """
+    pending = _PendingShards(at, run)
+    if number and at.clock.now_s() - pending.last_batch_s < between_s:
+        return MapBatch()
+    count, last, items = 0, -1, list[ShardRef]()
+    with tempfile.TemporaryDirectory(prefix="sparklet-batch-") as folder:
+        path = Path(folder, "batch.jsonl")
+        try:
+            with path.open("w", encoding="utf-8") as file:
+                for record in islice(pending.shards(), max_shards):
+                    file.write(record.ref.to_body() + "\n")
+                    count, last = count + 1, max(last, record.number)
+                    if count <= INLINE_MOST:
+                        items.append(record.ref)
+        except OSError as error:
+            raise scratch_error("a map batch", error) from error
+        if not count:
+            return MapBatch()
+        name = f"{run.generation}-{number}-{last}-{int(at.clock.now_s() * 1000)}.jsonl"
+        uri = at.run_uri(run.run_id, f"batches/{name}")
+        at.store.upload(path, uri)
+    return MapBatch(count, split_uri(uri)[1], tuple(items) if count <= INLINE_MOST else ())
+
+
+class _PendingShards:
+    """The shards of a run that are to be handed out now."""
+
+    def __init__(self, at: Deployment, run: Run) -> None:
+        self._at, self._run = at, run
+        self._last_shard = -1  # every shard up to this one was handed out at least once in this generation
+        self.last_batch_s = 0.0  # when the last batch of this generation was written
+        self._run_stalls: bool | None = None
+        for info in at.store.list(at.run_uri(run.run_id, f"batches/{run.generation}-")):
+            if found := _NAME.fullmatch(info.uri.rpartition("/")[2]):
+                self._last_shard = max(self._last_shard, int(found[1]))
+                self.last_batch_s = max(self.last_batch_s, int(found[2]) / 1000)
+
+    def shards(self) -> Iterator[ShardRecord]:
+        """PENDING shards in order of number, but for those that were handed out in vain not long ago."""
+        for record in self._at.ledger.shards.list(self._run.run_id, ShardState.PENDING):
+            if record.number > self._last_shard or record.changed_s > self.last_batch_s:
+                yield record
+            elif again := self._again(record):
+                yield again
+
+    def _again(self, record: ShardRecord) -> ShardRecord | None:
+        """A shard that was handed out and never claimed: once more, later (None), or FAILED (None)."""
+        if self._at.clock.now_s() - record.changed_s < UNCLAIMED_S * 2 ** min(record.requeues, MAX_UNCLAIMED):
+            return None
+        if record.requeues >= MAX_UNCLAIMED and self._stalled():
+            self._at.measure(SHARDS_FAILED, self._at.ledger.attempts.abandon(record, _unclaimed(record)))
+            return None
+        return self._at.ledger.attempts.count_requeue(record)
+
+    def _stalled(self) -> bool:
+        """Whether no shard of the run is RUNNING or has changed since the last batch; read once a batch at most."""
+        if self._run_stalls is None:
+            self._run_stalls = all(
+                record.state is not ShardState.RUNNING and record.changed_s <= self.last_batch_s
+                for record in self._at.ledger.shards.list(self._run.run_id)
+            )
+        return self._run_stalls
+
+
+def _unclaimed(record: ShardRecord) -> Failure:
+    name = "NeverClaimed" if record.attempts else "NeverStarted"
+    message = f"handed out {record.requeues + 1} times, but no worker claimed it{last_cause(record)}"
+    return Failure(name, message, retryable=False)

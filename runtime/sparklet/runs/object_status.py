@@ -1,0 +1,65 @@
+"""Which shards an input object went into, and their states."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sparklet.errors import PlanError, ShardNotFoundError
+from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.parts import part_lines, reasons_for, shard_of
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingShard:
+    """One shard that holds the object, or a slice or a version of it."""
+
+    shard: Shard
+    items: tuple[InputObject, ...]  # what of the object it holds
+    record: ShardRecord | None  # None: the shard is not in the ledger yet
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStatus:
+    """In which shards an input object is, and their states."""
+
+    uri: str
+    shards: tuple[HoldingShard, ...]  # in order; none: it was left out, or not there when the run was planned
+    left_out: tuple[str, ...] = ()  # why it, or a version of it, was left out; not known of what patterns left out
+
+
+def object_status(at: Deployment, run_id: str, uri: str) -> ObjectStatus:
+    """Find the shards of an object in the parts of the plan, one part in memory at a time.
+
+    Raises
+    ------
+    PlanError
+        If the object lies under no input of the run, and no list could have named it.
+    """
+    run = at.ledger.runs.get(run_id)
+    if not run.lists and not any(_lies_under(uri, given) for given in run.inputs):
+        raise PlanError(f"{uri} lies under no input of {run_id}; its inputs are {', '.join(run.inputs)}")
+    parts = list(at.ledger.runs.parts(run_id))
+    return ObjectStatus(uri, tuple(_holding(at, run, parts, uri)), tuple(reasons_for(at, run, parts, uri)))
+
+
+def _holding(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[HoldingShard]:
+    wanted = json.dumps(uri).encode()
+    for part in parts:
+        for line in part_lines(at, run.run_id, part):
+            if wanted not in line:  # the cheap question first
+                continue
+            shard = shard_of(at, run.run_id, part, line)
+            if items := tuple(item for item in shard.objects if item.uri == uri):
+                yield HoldingShard(shard, items, _record(at, run.run_id, shard.number))
+
+
+def _lies_under(uri: str, given: str) -> bool:
+    return uri.startswith(given) if given.endswith("/") else uri == given
+
+
+def _record(at: Deployment, run_id: str, number: int) -> ShardRecord | None:
+    try:
+        return at.ledger.shards.get(run_id, number)
+    except ShardNotFoundError:
+        return None

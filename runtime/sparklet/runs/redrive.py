@@ -1,0 +1,165 @@
+"""A further generation of a run: FAILED shards are PENDING again, with the same script or a repaired one.
+
+The order decides what a crash leaves behind: open the generation → move the shards → send their messages.
+Redriving again moves what is still FAILED and sends what has no message; the checker's stall rule sends it too.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sparklet.errors import PlanError, ShardNotFoundError
+from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.outputs import overtaken_by
+from sparklet.planning.planner import Outbox
+from sparklet.runs.ending import NOT_PLANNED
+from sparklet.runs.explain import matches_cause
+from sparklet.runs.follow_ups import check_run
+
+MAX_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """What a redrive did."""
+
+    run: Run
+    shards: int  # FAILED before, PENDING now
+    messages: int  # sent, also for shards that an interrupted redrive had moved; 0 where a Map hands them out
+    unplanned: bool = False  # the plan was cut short by cancelling: objects that were never planned stay so
+
+
+def redrive(
+    at: Deployment, run_id: str, shards: Sequence[int] | None = None, script: ScriptRef | None = None
+) -> Redriven:
+    """Do FAILED shards again in a new generation; no finished shard is done again.
+
+    A run of which nothing has FAILED but its check is checked again.
+
+    Parameters
+    ----------
+    shards
+        The shards to do again; None: all that have FAILED.
+    script
+        The script of the new generation (see ``scripts.repaired_script``); None: that of the last one.
+
+    Raises
+    ------
+    PlanError
+        If the run is still being planned or cancelled, if a chosen shard is not there or has not FAILED, or if
+        nothing is left to do again.
+    """
+    run = redrivable(at, run_id)
+    _refuse_unfit(at, run_id, shards)
+    moved = 0
+    again = _any_failed(at, run_id, shards)
+    checked_again = not again and shards is None and _only_its_check_failed(at, run)
+    if again or checked_again:
+        run = at.ledger.runs.start_generation(run_id, run.generation + 1, script or run.scripts[-1])
+        moved = sum(
+            at.ledger.attempts.redrive(run_id, n, run.generation) is not None for n in _failed(at, run_id, shards)
+        )
+    run = _reopened(at, run_id, run.generation if moved else None)
+    unstarted = 0
+
+    def bodies() -> Iterator[str]:
+        nonlocal unstarted
+        for record in _unstarted(at, run):
+            unstarted += 1
+            yield record.ref.to_body()
+
+    messages = Outbox(at, run).send(bodies())
+    if not (moved or unstarted or checked_again) and run.cancelled_s is None:
+        raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
+    return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
+
+
+def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The FAILED shards whose cause is meant by ``cause``: a class, or words of the message.
+
+    Parameters
+    ----------
+    among
+        Only these shards; None: all of the run.
+
+    Raises
+    ------
+    PlanError
+        If there are none; it names the causes that there are.
+    """
+    chosen, seen = [], set()
+    for record in at.ledger.shards.list(run_id, ShardState.FAILED):
+        seen.add(record.error_class or "(no cause given)")
+        if (among is None or record.number in among) and matches_cause(record, cause):
+            chosen.append(record.number)
+    if not chosen:
+        there = ", ".join(sorted(seen)[:MAX_NAMED]) or "none"
+        raise PlanError(f"no FAILED shard of {run_id} has the cause {cause!r}; the causes there are: {there}")
+    return tuple(chosen)
+
+
+def redrivable(at: Deployment, run_id: str) -> Run:
+    """The run, if its failed shards can be done again now; else PlanError."""
+    run = at.ledger.runs.get(run_id)
+    if run.cancelled_s is not None and not run.state.ended:
+        raise PlanError(f"the run {run_id} is being cancelled; redrive it once it has ended (sparklet watch {run_id})")
+    if not run.sealed:
+        raise PlanError(f"the run {run_id} is still being planned; redrive it once its plan is sealed")
+    if why := overtaken_by(at, run):
+        raise PlanError(f"the run {run_id} cannot be redriven any more: {why}")
+    return run
+
+
+def _refuse_unfit(at: Deployment, run_id: str, shards: Sequence[int] | None) -> None:
+    """PlanError that names the chosen shards which cannot be done again."""
+    unfit = []
+    for number in shards or ():
+        try:
+            state: str = at.ledger.shards.get(run_id, number).state
+        except ShardNotFoundError:
+            state = "unknown"
+        if state != ShardState.FAILED:
+            unfit.append(f"{number} ({state})")
+    if unfit:
+        named = ", ".join(unfit[:MAX_NAMED]) + (f" and {len(unfit) - MAX_NAMED} more" if unfit[MAX_NAMED:] else "")
+        raise PlanError(f"only FAILED shards of {run_id} can be redriven, not {named}")
+
+
+def _failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> Iterator[int]:
+    if shards is not None:
+        return iter(shards)
+    return (record.number for record in at.ledger.shards.list(run_id, ShardState.FAILED))
+
+
+def _any_failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> bool:
+    return next(_failed(at, run_id, shards), None) is not None
+
+
+def _only_its_check_failed(at: Deployment, run: Run) -> bool:
+    """Whether every shard of a FAILED run has succeeded."""
+    checking = check_run(at, run) if run.state is RunState.FAILED else None
+    return checking is not None and checking.state.ended and checking.state is not RunState.SUCCEEDED
+
+
+def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:
+    """The run, open as long as it has open shards; ``opened`` is the generation that this redrive began.
+
+    A checker that came between the new generation and its first shard has ended the run; so does a crash
+    there. One more generation with the same script opens it again; and if somebody cancelled the run
+    meanwhile, it is cancelled again, so that the next check gives up the shards moved since.
+    """
+    run = at.ledger.runs.get(run_id)
+    if run.state.ended and next(at.ledger.shards.list(run_id, ShardState.PENDING), None):
+        meant = run.state is RunState.CANCELLED and run.generation == opened
+        run = at.ledger.runs.start_generation(run_id, run.generation + 1, run.scripts[-1])
+        return at.ledger.runs.cancel(run_id) if meant else run
+    return run
+
+
+def _unstarted(at: Deployment, run: Run) -> Iterator[ShardRecord]:
+    """Redriven shards that nobody has claimed yet: none of them may be left without a message, if it needs one."""
+    if run.state.ended or run.cancelled_s is not None:
+        return
+    for record in at.ledger.shards.list(run.run_id, ShardState.PENDING):
+        if record.generation and not record.attempts:
+            yield record

@@ -1,0 +1,207 @@
+"""The worker's end of a script host: what it asks for, what it hears, and the pipes it reads meanwhile.
+
+There is no thread: pipes are read while somebody listens. What is started gets pipes of ours and never
+the worker's own standard input or output, which may be somebody's protocol.
+"""
+
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sparklet.errors import GatewayLostError
+from sparklet.spark.guards import delete_tree, end_marked
+from sparklet.spark.script_host import END_LIMIT_S, receive, send
+from sparklet.spark.script_output import LineFeed
+
+CHUNK_BYTES = 64 * 1024
+MAX_WAIT_S = 1.0  # the deadline is a time of day: look at the clock after every thaw
+DRAIN_ROUNDS = 64  # so much of a pipe that never ends is read before an answer
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The script of that name runs; what comes now is its own doing."""
+
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """How a script under spark-submit ended."""
+
+    name: str
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A child of the host, by the name it was asked for with, has ended, or the ``host`` itself."""
+
+    name: str
+    code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """All that was to be ended has ended, but for these."""
+
+    survivors: tuple[int, ...]
+
+
+Event = Started | Exited | Gone | Ended
+Sink = Callable[[bytes], None]
+
+
+class HostProcess:
+    """A script host, started by exec, in a folder of its own under scratch."""
+
+    def __init__(self, scratch: Path, env: Mapping[str, str]) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="sparklet-", dir=scratch))
+        self.mark = {"SPARKLET_HOST": str(self.home)}  # in the environment of all that it starts
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "sparklet.spark.script_host", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                cwd=self.home,
+                env=env,
+                start_new_session=True,  # Ctrl-C is the worker's business
+            )
+        self.pid = self._process.pid
+        self.alive = True
+        self._heard: list[Event] = []
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._control, selectors.EVENT_READ)
+
+    def pipe(self, sink: Sink) -> int:
+        """A pipe to be passed to ``ask``; what comes through it goes line by line into ``sink``."""
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        self._selector.register(ours, selectors.EVENT_READ, LineFeed(sink))
+        return theirs
+
+    def status_pipe(self, name: str) -> int:
+        """A pipe whose lines become the events Started and Exited of a script."""
+        return self.pipe(partial(self._hear_script, name))
+
+    def ask(self, what: str, fds: Sequence[int] = (), **details: Any) -> None:
+        """Ask the host for something; the descriptors become its own.
+
+        What is started needs a ``name`` that nothing else has: news of it may come late.
+
+        Raises
+        ------
+        GatewayLostError
+            If the host has ended.
+        """
+        try:
+            send(self._control, {"do": what, **details}, fds)
+        except OSError as error:
+            self.alive = False
+            raise GatewayLostError("the script host has ended; the next task gets a new one") from error
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def events(self, until_s: float | Callable[[], float]) -> Iterator[Event]:
+        """What happens, as it happens, reading all pipes, until the clock says ``until_s``, which may move."""
+        while True:
+            while self._heard:
+                yield self._heard.pop(0)
+            wait_s = min(MAX_WAIT_S, (until_s() if callable(until_s) else until_s) - time.time())
+            self._read(max(0.0, wait_s))
+            if wait_s <= 0 and not self._heard:
+                return
+
+    def end(self, spare: str = "", dump: int = 0) -> tuple[int, ...]:
+        """Kill all that was started, but for what is spared; who is still alive after a few seconds.
+
+        Parameters
+        ----------
+        spare
+            ``jvm``, or ``jvm tree`` for the JVM with Spark's Python workers.
+        dump
+            Pid of the script, if it is to write first where it is.
+        """
+        self.ask("end", spare=spare, dump=dump)
+        meanwhile: list[Event] = []
+        for event in self.events(time.time() + 2 * END_LIMIT_S):
+            if isinstance(event, Ended):
+                self.drain()
+                self._heard[:0] = meanwhile
+                return event.survivors
+            if event == Gone("host"):
+                break
+            meanwhile.append(event)
+        self.alive = False
+        raise GatewayLostError("the script host does not answer; the next task gets a new one")
+
+    def drain(self) -> None:
+        """Read what is in the pipes by now."""
+        for _ in range(DRAIN_ROUNDS):
+            if not self._read(0):
+                return
+
+    def close(self) -> None:
+        """End the host and all that it started."""
+        self.alive = False
+        self._control.close()  # it ends when it reads this
+        try:
+            code = self._process.wait(2 * END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        if code != 0:  # it could not see to its own
+            end_marked(next(iter(self.mark.items())))
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None:
+                os.close(key.fd)
+        self._selector.close()
+        delete_tree(self.home)
+
+    def _read(self, wait_s: float) -> bool:
+        """Wait for something and take it in; whether there was anything."""
+        ready = self._selector.select(wait_s)
+        for key, _ in ready:
+            if key.data is None:
+                self._hear_host()
+            else:
+                self._read_pipe(key.fd, key.data)
+        return bool(ready)
+
+    def _read_pipe(self, fd: int, lines: LineFeed) -> None:
+        chunk = os.read(fd, CHUNK_BYTES)
+        if not chunk:
+            self._selector.unregister(fd)
+            os.close(fd)
+        lines.feed(chunk)
+
+    def _hear_host(self) -> None:
+        received = receive(self._control)
+        if received is None:
+            self._selector.unregister(self._control)
+            self.alive = False
+            self._heard.append(Gone("host"))
+            return
+        message, _ = received
+        if "gone" in message:
+            self._heard.append(Gone(message["gone"], message["code"]))
+        else:
+            self._heard.append(Ended(tuple(message["ended"])))
+
+    def _hear_script(self, name: str, line: bytes) -> None:
+        for what, value in json.loads(line).items():
+            self._heard.append(Started(name, value) if what == "started" else Exited(name, value))

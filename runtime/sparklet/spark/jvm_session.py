@@ -1,0 +1,177 @@
+"""What is done to a warm JVM before a task and after it, through Py4J, each from a process of its own.
+
+``prepare`` runs in the script's process before the script, ``clean`` in a process that the script cannot have
+touched. What is to be done inside the JVM is done there, by ``WarmJvm.java``, Py4J's entry point: from the first
+``prepare`` on where it was compiled ahead, else from the first ``clean`` on, which compiles it.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
+
+from sparklet.spark.guards import NAMELESS, has_name
+from sparklet.spark.java_classes import KEPT_SPARK, are_ahead, can_keep, class_loader, compiled
+
+BOOT_PROPERTIES = "sparklet:properties"
+BOOT_LOCALE = "sparklet:locale"
+BOOT_THREADS = "sparklet:threads"
+MIN_SHARED = 0.5  # three quarters of a JVM's classes come from an archive that is used, a sixth if only Java's own do
+
+_SPECIAL = re.compile(r"[\\ \t\n\r\f=:#!]")
+_COUNTED = re.compile(r"(\d+) classes \((\d+) shared\)")
+_NAMES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"}
+
+
+@contextlib.contextmanager
+def _connected(port: int, secret: str) -> Iterator[JavaGateway]:
+    client = JavaGateway(  # not PySpark's ClientServer, which would leave a thread in the script
+        gateway_parameters=GatewayParameters(
+            port=port, auth_token=secret, auto_convert=True, enable_memory_management=False
+        )
+    )
+    try:
+        yield client
+    finally:
+        client.close()  # our side only: shutdown() would end the JVM's
+
+
+def prepare(port: int, secret: str, properties: Mapping[str, str], *, first: bool, keep: bool) -> bool:
+    """Set the task's system properties, from which a SparkConf is made; before the first remember what was there.
+
+    Returns
+    -------
+    bool
+        Whether the task's context can be a kept one.
+    """
+    with _connected(port, secret) as client:
+        if first:
+            _log_in(client)
+            bindings, java = _kept(client, "GATEWAY_SERVER").getGateway().getBindings(), client.jvm.java
+            bindings.put(BOOT_PROPERTIES, java.lang.System.getProperties().clone())
+            bindings.put(BOOT_LOCALE, java.util.Locale.getDefault())
+            threads = java.lang.management.ManagementFactory.getThreadMXBean().getThreadCount()
+            bindings.put(BOOT_THREADS, threads)
+            if not are_ahead(client.jvm):
+                java.lang.System.getProperties().load(java.io.StringReader(_encoded(properties)))
+                return False
+            _install(client, keep, ahead=True)
+        client.entry_point.prepare(_encoded(properties))
+        return keep
+
+
+def log_in(port: int, secret: str) -> None:
+    """Tell Hadoop who it is where it cannot find out; the first ``prepare`` does so too."""
+    with _connected(port, secret) as client:
+        _log_in(client)
+
+
+def clean(port: int, secret: str, *, first: bool, keep: bool, may_keep: bool, count: bool) -> tuple[str, str]:
+    """Bring the JVM back to what it was before the task.
+
+    Parameters
+    ----------
+    first
+        Whether this is the first task of this JVM.
+    keep
+        Whether contexts are kept at all.
+    may_keep
+        Whether this task's may be.
+    count
+        Whether to count classes, which takes 4 ms.
+
+    Returns
+    -------
+    tuple[str, str]
+        Why the JVM should be replaced all the same; and how few classes came from its archive: "2932 of 17846", or "".
+    """
+    with _connected(port, secret) as client:
+        if first and not are_ahead(client.jvm):
+            _install(client, keep, ahead=False)
+        problem = str(client.entry_point.clean(may_keep))
+        counted = _COUNTED.search(str(client.entry_point.loaded())) if count else None
+        loaded, shared = map(int, counted.groups()) if counted else (0, 0)
+        return problem, f"{shared} of {loaded}" if shared < MIN_SHARED * loaded else ""
+
+
+def keep_contexts() -> None:
+    """Let this process's contexts be kept ones, where Java's can be.
+
+    Python's SparkContext is new for each script, Java's need not be: what PySpark calls to make a context and to stop
+    it goes to ``WarmJvm.java``. Everything else in PySpark's SparkContext, as the environment of Python's workers, is
+    made anew by PySpark itself.
+    """
+    import pyspark
+    from pyspark import SparkContext, accumulators
+
+    if not pyspark.__version__.startswith(KEPT_SPARK):
+        return
+    stop = SparkContext.stop
+
+    def acquire(self: SparkContext, jconf: Any) -> Any:
+        assert self._gateway is not None
+        return self._gateway.entry_point.context(jconf)
+
+    def release(self: SparkContext) -> None:
+        if getattr(self, "_jsc", None):
+            assert self._gateway is not None
+            self._gateway.entry_point.release()
+            self._jsc = None
+        stop(self)  # has nothing to do in the JVM any more
+
+    def shutdown(self: Any) -> None:
+        """Do not wait for a thread that looks up every half second, or every second while it reads."""
+        self.server_shutdown = True
+        self._BaseServer__shutdown_request = True
+        self.server_close()  # the thread dies with this process
+
+    SparkContext._initialize_context = acquire
+    SparkContext.stop = release
+    accumulators.AccumulatorServer.shutdown = shutdown
+
+
+def _install(client: JavaGateway, keep: bool, *, ahead: bool) -> None:
+    """Make what works inside the JVM Py4J's entry point; it is compiled if it was not ahead."""
+    jvm: Any = client.jvm
+    loader = class_loader(jvm)
+    loader = loader if ahead else compiled(jvm, "WarmJvm", loader).getClassLoader()
+    user = "" if has_name() else NAMELESS
+    properties, locale, threads = (_kept(client, name) for name in (BOOT_PROPERTIES, BOOT_LOCALE, BOOT_THREADS))
+    server = _kept(client, "GATEWAY_SERVER")
+    warm_jvm = _made(client, loader.loadClass("WarmJvm"), server, user, properties, locale, threads)
+    if keep and can_keep(jvm):
+        for name in () if ahead else ("SparkInsides", "KeptContext"):
+            loader = compiled(jvm, name, loader).getClassLoader()
+        kind = loader.loadClass("KeptContext")
+        warm_jvm.keep(_made(client, kind, properties.getProperty("java.io.tmpdir")))
+
+
+def _made(client: JavaGateway, kind: Any, *values: Any) -> Any:
+    """An object of a class that Py4J cannot find by its name."""
+    arguments = client.new_array(client.jvm.java.lang.Object, len(values))
+    for place, value in enumerate(values):
+        arguments[place] = value
+    return kind.getConstructors()[0].newInstance(arguments)
+
+
+def _log_in(client: JavaGateway) -> None:
+    if not has_name():  # its own login would fail: ``LoginException: invalid null input: name``
+        users: Any = client.jvm.org.apache.hadoop.security.UserGroupInformation
+        users.setLoginUser(users.createRemoteUser(NAMELESS))
+
+
+def _kept(client: JavaGateway, name: str) -> Any:
+    """An object that lives in the JVM under a name."""
+    return JavaObject(name, client._gateway_client)
+
+
+def _encoded(properties: Mapping[str, str]) -> str:
+    """As ``java.util.Properties`` reads them: one call, however many there are."""
+    pairs = (f"{_escaped(key)}={_escaped(value)}" for key, value in properties.items())
+    return "\n".join(pairs)
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(lambda match: _NAMES.get(match[0], "\\" + match[0]), text)

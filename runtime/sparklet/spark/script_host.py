@@ -1,0 +1,301 @@
+"""The process that owns what a task starts: the JVM, the scripts and all they start in turn.
+
+::
+
+    worker ──control socket── host ─┬─ JVM ── Spark's Python workers
+                                    └─ script, forked from the host ── whatever it starts
+
+It is started by exec and stays single-threaded, so that it can be forked; it has pyspark imported,
+without numpy, so that a script need not. As a subreaper it inherits every orphan below it, so it can end them
+all. It ends itself, and them, when the control socket closes: when the worker does, however that ends.
+"""
+
+import array
+import atexit
+import contextlib
+import fcntl
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from select import POLLIN, poll
+from types import ModuleType
+from typing import Any
+
+from sparklet.spark.guards import become_subreaper, delete_tree, descendants, die_with_parent, end_descendants
+from sparklet.spark.script_main import DUMP_SIGNAL, enter, execute, place_fds
+
+Message = dict[str, Any]
+Afterwards = Callable[[], None]
+MAX_FDS = 8
+END_LIMIT_S = 5.0
+_ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
+DUMP_PAUSE_S = 0.25  # for a script to write where it is, before it is ended
+_NEEDED_TO_THE_END = ("sys", "builtins", "io", "_io", "codecs", "encodings", "threading", "_thread", "atexit")
+
+
+def send(control: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
+    """Send a message and descriptors through a stream socket."""
+    body = json.dumps(message).encode()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    control.sendmsg([len(body).to_bytes(4, "big")], rights)
+    control.sendall(body)
+
+
+def receive(control: socket.socket) -> tuple[Message, list[int]] | None:
+    """The next message with its descriptors; None when the other side has ended."""
+    try:
+        head, fds, _, _ = socket.recv_fds(control, 4, MAX_FDS)
+        body = bytearray()
+        while head and len(body) < (size := int.from_bytes(head, "big")):
+            chunk = control.recv(size - len(body))
+            if not chunk:
+                return None
+            body += chunk
+    except ConnectionResetError:
+        return None
+    return (json.loads(body), fds) if head else None
+
+
+def conf_apart(command: Sequence[str], place: int = 0) -> tuple[list[str], int]:
+    """Java's command with main class and settings in an argument file, since every user can read a command line.
+
+    The file is a pipe, which comes with it; ``place``: its number in Java, if it is another one there.
+    """
+    start = end = command.index("--conf")
+    while command[end : end + 1] == ["--conf"]:
+        end += 2
+    words = os.fsencode("".join(f'"{word.translate(_ESCAPED)}"\n' for word in command[start - 1 : end]))
+    held, fill = os.pipe()
+    fcntl.fcntl(fill, fcntl.F_SETPIPE_SZ, len(words))  # by itself it holds 64 KiB
+    os.write(fill, words)
+    os.close(fill)
+    return [*command[: start - 1], f"@/proc/self/fd/{place or held}", *command[end:]], held
+
+
+class Host:
+    """Does what the worker asks, one message after the other."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._worker_pid = os.getppid()
+        self._children: dict[int, str] = {}  # by pid, as the worker calls them
+        self._jvm_name = ""
+        self._jvm_stdin: int | None = None
+        self._wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(wake_end)
+
+    def serve(self) -> Afterwards | None:
+        """Serve until the worker ends; in a fork, return what the fork is to do."""
+        waiting = poll()
+        waiting.register(self._control, POLLIN)
+        waiting.register(self._wake, POLLIN)
+        while os.getppid() == self._worker_pid:
+            ready = {fd for fd, _ in waiting.poll(1000)}
+            if self._wake in ready:
+                os.read(self._wake, 4096)
+            self._reap()
+            if self._control.fileno() in ready:
+                request = receive(self._control)
+                if request is None:
+                    break
+                afterwards = self._do(*request)
+                if afterwards is not None:
+                    return afterwards
+        return None
+
+    def end_all(self) -> None:
+        """End everything that was started here."""
+        end_descendants(lambda: (), self._reap, END_LIMIT_S)
+
+    def _do(self, message: Message, fds: list[int]) -> Afterwards | None:
+        afterwards: Afterwards | None = None
+        match message["do"]:
+            case "jvm":
+                self._start_jvm(message, fds)
+            case "preload":
+                import_pyspark()
+            case "script":
+                afterwards = self._fork(message["name"], lambda: run_script(message, fds))
+            case "clean":
+                afterwards = self._fork(message["name"], lambda: clean_jvm(message, fds))
+            case "end":
+                self._end(message)
+        if afterwards is None:
+            for fd in fds:
+                os.close(fd)
+        return afterwards
+
+    def _start_jvm(self, message: Message, fds: list[int]) -> None:
+        """Start Java with its standard streams, and further descriptors, at their places."""
+        if self._jvm_stdin is not None:
+            os.close(self._jvm_stdin)
+        stdin, self._jvm_stdin = os.pipe()  # both close-on-exec: only this process keeps the JVM's stdin open
+        own_pid, (command, conf) = os.getpid(), conf_apart(message["command"], len(fds) + 1)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                die_with_parent(own_pid)
+                os.setsid()
+                os.chdir(message["cwd"])
+                place_fds([stdin, *fds, conf])
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+                os.execve(command[0], command, message["env"])  # noqa: S606 - no shell is the point
+            except (OSError, ValueError) as error:  # such as an argument that is no text
+                os.write(2, f"{command[0]} cannot be started: {error}\n".encode())
+            finally:
+                os._exit(127)
+        os.close(stdin)
+        os.close(conf)
+        self._children[pid] = self._jvm_name = message["name"]
+
+    def _fork(self, name: str, afterwards: Afterwards) -> Afterwards | None:
+        pid = os.fork()
+        if pid == 0:
+            self._control.detach()  # or collecting it would close whatever the fork has opened under its number
+            return afterwards
+        self._children[pid] = name
+        return None
+
+    def _end(self, message: Message) -> None:
+        """Kill all but what is to be spared: nothing, the ``jvm``, or the ``jvm tree`` with Spark's Python workers."""
+        script = message["dump"]
+        if script in descendants(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(script, DUMP_SIGNAL)
+            time.sleep(DUMP_PAUSE_S)
+        survivors = end_descendants(lambda: self._spared(message["spare"]), self._reap, END_LIMIT_S)
+        self._tell({"ended": sorted(survivors)})
+
+    def _spared(self, what: str) -> set[int]:
+        jvm = {pid for pid, name in self._children.items() if name == self._jvm_name}
+        if what == "jvm tree":
+            return jvm.union(*(descendants(pid) for pid in jvm))
+        return jvm if what == "jvm" else set()
+
+    def _reap(self) -> None:
+        """Collect who has ended, orphans included, and tell the worker of its own."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            name = self._children.pop(pid, None)
+            if name is not None:
+                self._tell({"gone": name, "code": os.waitstatus_to_exitcode(status)})
+
+    def _tell(self, event: Message) -> None:
+        with contextlib.suppress(OSError):  # the worker has ended; serve() sees it next
+            send(self._control, event)
+
+
+def run_script(message: Message, fds: list[int]) -> None:
+    """In a fork: become the script's interpreter."""
+    status = enter(*fds, parent_pid=message["host"])
+    os.environ.clear()
+    os.environ.update(message["env"])
+    time.tzset()
+    tempfile.tempdir = None
+    os.chdir(message["cwd"])
+    sys.path[:0] = [part for part in os.environ["PYTHONPATH"].split(os.pathsep) if part not in sys.path]
+    importlib.invalidate_caches()
+    details = {key: message[key] for key in ("properties", "first", "keep")}
+    if jvm_session().prepare(message["port"], message["secret"], **details):
+        jvm_session().keep_contexts()
+    atexit.register(_leave_as_they_are, list(sys.modules.items()))
+    status.started()
+    execute(message["script"], message["args"])
+
+
+def _leave_as_they_are(modules: Sequence[tuple[str, ModuleType]]) -> None:
+    """The last of the script's exit: take apart what it imported itself, not what it found imported.
+
+    Halves the time that the interpreter needs to end, since most of that memory was still the host's.
+    """
+    import ctypes  # the fork has it already; the host, which starts the JVM, has no time for it
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(modules))  # for ever
+    for name, module in modules:
+        if name not in _NEEDED_TO_THE_END and sys.modules.get(name) is module:
+            del sys.modules[name]
+
+
+def clean_jvm(message: Message, fds: list[int]) -> None:
+    """In a fork: clean the JVM; write why it should be replaced, if it should, then a line of what was counted."""
+    die_with_parent(message["host"])
+    place_fds([os.open(os.devnull, os.O_RDONLY), fds[0], fds[0]])
+    details = {key: message[key] for key in ("first", "keep", "may_keep", "count")}
+    print(*jvm_session().clean(message["port"], message["secret"], **details), sep="\n", flush=True)
+    os._exit(0)  # nothing is left to do, for which an interpreter would take its time
+
+
+def jvm_session() -> ModuleType:
+    """Needs Py4J, which a host without warm JVM may not have."""
+    return importlib.import_module("sparklet.spark.jvm_session")
+
+
+def import_pyspark() -> None:
+    """Import what nearly every script needs, for all forks at once, and without numpy.
+
+    Importing numpy starts threads, and forks would share its random state. PySpark imports it wherever it is
+    installed, so a stand-in is imported, which turns to the real one when something is wanted of it.
+    """
+    if importlib.util.find_spec("numpy") is not None:
+        sys.modules["numpy"] = _NumpyLater("numpy")
+    try:
+        for name in ("pyspark.sql.functions", "pyspark.sql.types", "py4j.clientserver"):
+            importlib.import_module(name)
+    finally:
+        sys.modules.pop("numpy", None)
+    jvm_session()
+    gc.collect()
+    gc.freeze()
+
+
+class _NumpyLater(ModuleType):
+    """What PySpark's modules hold as ``np``.
+
+    Until somebody has imported the real numpy nothing can be an instance of its classes.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get("numpy") is self:  # ``from numpy import …``, while PySpark is imported
+            return lambda *args, **kwargs: getattr(importlib.import_module("numpy"), name)(*args, **kwargs)
+        if name in ("generic", "ndarray") and "numpy" not in sys.modules:
+            return _Nothing
+        return getattr(importlib.import_module("numpy"), name)
+
+
+class _Nothing:
+    """Has no instances."""
+
+
+def main() -> None:
+    """``python -P -m sparklet.spark.script_host CONTROL_FD``, in a folder that goes when it ends."""
+    home = Path.cwd()
+    become_subreaper()
+    host = Host(socket.socket(fileno=int(sys.argv[1])))
+    afterwards = host.serve()
+    if afterwards is not None:
+        afterwards()
+        return
+    host.end_all()
+    delete_tree(home)
+
+
+if __name__ == "__main__":
+    main()

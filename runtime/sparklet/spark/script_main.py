@@ -1,0 +1,147 @@
+"""What a script's interpreter executes: the script, as ``python script.py arguments`` would.
+
+Both runners come here in a process forked for one script. Under ``submit`` this file is what
+spark-submit is told to run (see ``main``); under ``warm`` the script host calls ``enter`` and ``execute``.
+"""
+
+import faulthandler
+import fcntl
+import json
+import os
+import signal
+import stat
+import sys
+import types
+from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import TracebackType
+
+STDOUT, STDERR, STATUS = 3, 4, 5
+"""Where the JVM of ``submit`` holds the script's own pipes; Java closes them for its children."""
+
+DUMP_SIGNAL = signal.SIGRTMAX - 1
+"""Makes a script write where it is; sent before it is ended at its deadline."""
+
+
+class Status:
+    """The pipe on which the worker learns that the script runs and how it ended."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def started(self) -> None:
+        """Say that what comes now is the script's doing; no more can be said."""
+        self._write("started", os.getpid())
+        os.close(self._fd)
+
+    def exited(self, code: int) -> None:
+        """Say how the script ended: its exit code, or minus the signal's number."""
+        self._write("exited", code)
+
+    def _write(self, what: str, value: int) -> None:
+        os.write(self._fd, json.dumps({what: value}).encode() + b"\n")
+
+
+def enter(stdout: int, stderr: int, status: int, *, parent_pid: int) -> Status:
+    """Make this fork the script's process: its session, signals and standard streams.
+
+    Nothing else of the process it was forked from stays open.
+    """
+    from sparklet.spark.guards import die_with_parent
+
+    die_with_parent(parent_pid)
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    place_fds([os.open(os.devnull, os.O_RDONLY), stdout, stderr, status])
+    os.set_inheritable(3, False)
+    faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)
+    return Status(3)
+
+
+def place_fds(fds: Sequence[int]) -> None:
+    """Make ``fds`` the descriptors 0, 1, 2, …, inheritable; close all others."""
+    out_of_the_way = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(fds)) for fd in fds]
+    for number, fd in enumerate(out_of_the_way):
+        os.dup2(fd, number, inheritable=True)
+    os.closerange(len(fds), os.sysconf("SC_OPEN_MAX"))
+
+
+def execute(script: str, args: Sequence[str]) -> None:
+    """Run a script as ``__main__`` and leave the interpreter as the script would: by SystemExit.
+
+    What is left to do, joining threads, atexit handlers and flushing, is done by the interpreter itself on
+    its way out.
+    """
+    path = Path(script).absolute()
+    sys.path.insert(0, str((path.resolve() if path.is_symlink() else path).parent))
+    sys.argv = [script, *args]
+    module = types.ModuleType("__main__")
+    module.__dict__.update(
+        __file__=script, __cached__=None, __loader__=SourceFileLoader("__main__", script), __annotations__={}
+    )
+    sys.modules["__main__"] = module
+    try:
+        code = compile(Path(script).read_bytes(), script, "exec", dont_inherit=True)
+        exec(code, module.__dict__)  # noqa: S102 - this is what a runner is for
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the script's outermost boundary: what the interpreter would do
+        error.with_traceback(_without_ours(error.__traceback__))
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _without_ours(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace
+
+
+def main() -> None:
+    """Under spark-submit: ``script_main.py SCRIPT ARGUMENTS…``, its parent being the JVM.
+
+    The script gets a process of its own, so that however it ends somebody can tell, and the pipes that the JVM
+    holds for it: through Java's own pipe standard error would be mixed into standard output.
+    """
+    jvm = os.getppid()
+    stdout, stderr, status = (_open_pipe(f"/proc/{jvm}/fd/{number}") for number in (STDOUT, STDERR, STATUS))
+    _log_in()
+    own_pid = os.getpid()
+    script_pid = os.fork()
+    if script_pid == 0:
+        del sys.path[0]  # this file's folder
+        enter(stdout, stderr, status, parent_pid=own_pid).started()
+        execute(sys.argv[1], sys.argv[2:])
+    code = os.waitstatus_to_exitcode(os.waitpid(script_pid, 0)[1])
+    Status(status).exited(code)
+    os._exit(jvm_code(code))
+
+
+def jvm_code(script_code: int) -> int:
+    """What spark-submit's JVM ends with if it outlives its script: the script's code, 128 and more for a signal."""
+    return script_code if script_code >= 0 else 128 - script_code
+
+
+def _log_in() -> None:
+    """Do for spark-submit's JVM what the warm one gets in its ``prepare``."""
+    from sparklet.spark.guards import has_name
+
+    if not has_name():
+        from sparklet.spark.jvm_session import log_in
+
+        log_in(int(os.environ["PYSPARK_GATEWAY_PORT"]), os.environ["PYSPARK_GATEWAY_SECRET"])
+
+
+def _open_pipe(path: str) -> int:
+    fd = os.open(path, os.O_WRONLY)
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        raise SystemExit(f"{path} is not the pipe that the worker made")
+    return fd
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""``pyspark``, ``spark-submit`` and ``spark-sql`` in the image, for trying things out: Sparklet's jars, S3A, archive.
+
+Java is started directly, with the command line of the worker's runners; neither bash nor ``/dev/fd`` is needed. How
+Spark reads its options is asked of Spark's own launcher. The image has this under Spark's names in ``/opt/spark/bin``,
+so that a plain ``python`` in which PySpark starts its JVM gets the same.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from sparklet.errors import SettingsError, SparkletError
+from sparklet.job.session import table_conf
+from sparklet.settings import SparkSettings, check_names, spark_settings
+from sparklet.spark.script_host import conf_apart
+from sparklet.spark.spark_options import (
+    SHELL,
+    SUBMIT,
+    class_path,
+    java_command,
+    java_path,
+    process_env,
+    spark_defaults,
+    spark_home,
+)
+
+LAUNCHER = "org.apache.spark.launcher.Main"
+SQL_CLASS = "org.apache.spark.sql.hive.thriftserver.SparkSQLCLIDriver"
+SHELL_VARIABLE = "SPARKLET_SHELL"  # tells the spark-submit that PySpark starts that it is for a shell
+SWITCHES = ("--help", "--supervise", "--usage-error", "--verbose", "--version")  # options without a value
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Become the command that the first argument names; does not return."""
+    command, *rest = sys.argv[1:] if arguments is None else arguments
+    try:
+        if command == "pyspark" and not {"--help", "-h", "--version"}.intersection(rest):
+            _become(*shell(rest, os.environ))
+        settings = spark_settings()
+        scratch = Path(os.environ.get("SPARKLET_SCRATCH") or "/tmp")  # noqa: S108 - the image's only writable place
+        asked = ["--class", SQL_CLASS, *rest] if command == "spark-sql" else rest
+        interactive = command == "spark-sql" or SHELL_VARIABLE in os.environ
+        _become(submit(settings, scratch, normalised(settings, asked), interactive), process_env(settings, os.environ))
+    except SparkletError as error:
+        sys.exit(f"{command}: {error}")
+
+
+def shell(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Python as PySpark's shell, whatever its standard input is, and its environment."""
+    check_names(env)
+    home = spark_home(spark_settings(env))
+    startup = next(path for path in (home / "python/pyspark/shell.py", home / "shell.py") if path.is_file())
+    ours = {"PYTHONSTARTUP": str(startup), "PYSPARK_SUBMIT_ARGS": shlex.join([*arguments, SHELL])}
+    return [sys.executable, "-i"], {**env, **ours, SHELL_VARIABLE: "1", "SPARK_HOME": str(home)}
+
+
+def normalised(settings: SparkSettings, arguments: Sequence[str]) -> list[str]:
+    """The arguments as Spark's launcher orders them: options first, each setting as ``--conf``.
+
+    Raises
+    ------
+    SettingsError
+        If Spark does not understand them; in its own words.
+    """
+    home = spark_home(settings)
+    java = [java_path(settings), "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
+    answer = subprocess.run(
+        [*java, "-cp", f"{home / 'jars'}{os.sep}*", LAUNCHER, SUBMIT, *arguments],
+        env={**os.environ, "SPARK_HOME": str(home), "SPARK_SCALA_VERSION": "any"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        lines = answer.stderr.strip().splitlines() or ["Spark's launcher ended without a word"]
+        raise SettingsError(lines[-1])
+    words = answer.stdout.split("\0\n", 1)[-1].split("\0")
+    return words[words.index(SUBMIT) + 1 : -1]
+
+
+def submit(settings: SparkSettings, scratch: Path, arguments: Sequence[str], interactive: bool) -> list[str]:
+    """Java's command line for arguments in the launcher's order.
+
+    ``interactive``: with the extensions and catalogs of the table formats, and no Hive metastore unless SQL needs it.
+    A script is run as the worker would run it.
+    """
+    given = _conf(arguments)
+    jars = class_path(settings)
+    conf = spark_defaults(settings, scratch, jars)
+    if interactive:
+        there = _class_names(settings)
+        formats = table_conf(lambda name: f"{name.replace('.', '/')}.class" in there, str(scratch / "warehouse"))
+        conf = {"spark.sql.catalogImplementation": "in-memory", **formats, **conf}
+    first = [part for part in given.get("spark.driver.extraClassPath", "").split(os.pathsep) if part]
+    command = java_command(
+        settings,
+        [*jars, *first],  # behind ours: an archive is bound to the beginning of the class path
+        tmp=scratch,
+        properties={"derby.system.home": str(scratch)},
+        conf=conf,
+        options=shlex.split(given.get("spark.driver.extraJavaOptions", "")),
+        heap=given.get("spark.driver.memory", ""),
+    )
+    return [*command, *arguments]
+
+
+def _conf(arguments: Sequence[str]) -> dict[str, str]:
+    """The settings among arguments in the launcher's order."""
+    conf, words = {}, iter(arguments)
+    for word in words:
+        if not word.startswith("--"):
+            break  # what Spark is to run; the rest is its own
+        if word not in SWITCHES and (value := next(words, "")) and word == "--conf":
+            key, _, said = value.partition("=")
+            conf[key] = said
+    return conf
+
+
+def _class_names(settings: SparkSettings) -> frozenset[str]:
+    """The files in the jars that pyspark does not bring."""
+    own, names = spark_home(settings) / "jars", set()
+    for jar in (jar for jar in class_path(settings) if Path(jar).parent != own):
+        with zipfile.ZipFile(jar) as content:
+            names.update(content.namelist())
+    return frozenset(names)
+
+
+def _become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    if SUBMIT in command:
+        command, conf = conf_apart(command)
+        os.set_inheritable(conf, True)
+    os.execve(command[0], list(command), dict(env))  # noqa: S606 - no shell is what we want
+
+
+if __name__ == "__main__":
+    main()

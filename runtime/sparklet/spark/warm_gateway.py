@@ -1,0 +1,386 @@
+"""The warm runner: the JVM is kept; every task gets a new Python process and a JVM cleaned of the last one.
+
+A task goes: wait for the JVM, fork the script from the host, end whatever it left, clean the JVM from a
+fork of its own, end whatever Spark left. A JVM that cannot be trusted is replaced; the new one boots while nobody
+waits for it.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntimeError
+from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
+from sparklet.spark.guards import delete_tree
+from sparklet.spark.host_process import Gone, HostProcess, Started
+from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
+from sparklet.spark.script_output import Tail, TaskOutput, root_cause
+from sparklet.spark.spark_options import (
+    SHELL,
+    class_path,
+    java_command,
+    java_path,
+    process_env,
+    spark_defaults,
+    task_conf,
+    task_env,
+)
+from sparklet.spark.spark_submit import SubmitRunner, deadline_exceeded, read_options
+
+CLEAN_LIMIT_S = 10.0
+COMPILE_LIMIT_S = 20.0  # beside it, for the first one, which compiles what it needs; on a crowded machine
+UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
+MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
+BOOT_POLL_S = 0.005
+TASK_DAEMON = "sparklet.spark.task_daemon"
+
+_log = logging.getLogger(__name__)
+
+
+def runner_for(settings: WorkerSettings, spark: SparkSettings | None = None) -> Runner:
+    """The runner that the settings ask for; ``start`` it early."""
+    spark = spark or spark_settings()
+    if settings.runner == "submit":
+        return SubmitRunner(spark, settings.scratch)
+    return WarmRunner(spark, settings.scratch, settings.tasks_per_jvm, keep_context=settings.keep_context)
+
+
+@dataclass(slots=True)
+class _Jvm:
+    """A JVM that boots, is up, or has ended."""
+
+    name: str
+    folder: Path  # its java.io.tmpdir, deleted with it
+    aws: Mapping[str, str]  # as it was when the JVM started: Java does not see what changes later
+    archived: bool = False  # whether it was given a class-data archive
+    log: Tail = field(default_factory=lambda: Tail(8 * 1024))  # what it writes while it boots
+    port: int = 0
+    secret: str = ""
+    tasks: int = 0
+    exit_code: int | None = None
+
+    def kept_conf(self) -> dict[str, str]:
+        """The folder of a kept context. Hadoop's stays the task's: S3A makes its buffers' folder where that changes."""
+        return {"spark.local.dir": str(self.folder)}
+
+    @property
+    def connection_file(self) -> Path:
+        """Where it writes port and secret once it is up."""
+        return self.folder / "connection"
+
+    def is_up(self) -> bool:
+        """Whether it can be reached; reads how."""
+        if not self.port and self.connection_file.exists():
+            content = self.connection_file.read_bytes()
+            self.port = int.from_bytes(content[:4], "big")
+            self.secret = content[8:].decode()
+        return bool(self.port)
+
+
+class WarmRunner:
+    """Runs scripts in new processes against one JVM.
+
+    Parameters
+    ----------
+    spark
+        Where Spark and Java are.
+    scratch
+        The only writable place.
+    tasks_per_jvm
+        After so many tasks the JVM is replaced; 0 = never for that reason.
+    keep_context
+        Whether the SparkContext may outlive a task.
+    """
+
+    def __init__(
+        self, spark: SparkSettings, scratch: Path, tasks_per_jvm: int = 0, *, keep_context: bool = True
+    ) -> None:
+        self._spark, self._scratch, self._tasks_per_jvm = spark, scratch, tasks_per_jvm
+        self._keep_context = keep_context
+        self._submit = SubmitRunner(spark, scratch)
+        self._host: HostProcess | None = None
+        self._jvm: _Jvm | None = None
+        self._task: TaskOutput | None = None  # the one that what the JVM writes belongs to
+        self.jvm_starts = 0
+
+    def start(self) -> None:
+        """Begin to boot the JVM and to import pyspark; never waits."""
+        if self._jvm is None:
+            self._boot()
+
+    def run(self, call: ScriptCall, output: Output) -> ScriptResult:
+        """Run one script to its end; see ``Runner``."""
+        call.refuse_if_over()
+        options = read_options(call.script)
+        if options.submit:
+            self._drop_jvm()  # the function's memory is made for one; the next warm task boots another
+            return self._submit.run(call, output)
+        try:
+            return self._attempt(call, options.conf, output)
+        except _NotStartedError:  # the JVM had died since the last task: nothing has been done yet
+            return self._attempt(call, options.conf, output)
+
+    def _attempt(self, call: ScriptCall, conf: Mapping[str, str], output: Output) -> ScriptResult:
+        host, jvm = self._ready(call)
+        self._task = task = TaskOutput(output, call)
+        try:
+            message = self._message(call, conf, host, jvm)
+            code = _ScriptRun(call, host, jvm, task).code(message)
+            problem = _clean(call, host, jvm, keep=self._keep_context, may_keep=code >= 0)
+            if jvm.exit_code is not None and (code != 0 or jvm.exit_code < 0):  # a kill may be seen late
+                raise task.jvm_failure(jvm.exit_code)
+            result = task.result(code)
+        except BaseException:  # whatever it was, nothing of this task may stay
+            self._replace()
+            raise
+        finally:
+            self._task = None
+        self._replace_if(jvm, problem)
+        return result
+
+    def close(self) -> None:
+        """End the JVM and every process there is."""
+        if self._host is not None:
+            self._host.close()
+        self._host = self._jvm = None
+
+    def _ready(self, call: ScriptCall) -> tuple[HostProcess, _Jvm]:
+        """A host and a JVM that is up."""
+        host, jvm = self._booting()
+        while not jvm.is_up():
+            for event in host.events(min(call.deadline.guard_s, time.time() + BOOT_POLL_S)):
+                self._notice(event)
+            if jvm.exit_code is not None or not host.alive:
+                self._drop_jvm()
+                raise GatewayLostError(f"the JVM did not start: {' '.join(jvm.log.text().split())[-500:]}")
+            if not call.deadline.remaining_s():
+                self._replace()
+                raise DeadlineExceededError(f"{call.script.name} was not started: the JVM was not up by its deadline")
+        return host, jvm
+
+    def _booting(self) -> tuple[HostProcess, _Jvm]:
+        """The host and the JVM there are, or new ones where the old ones are of no use any more."""
+        if self._host is not None:
+            for event in self._host.events(0):
+                self._notice(event)
+            if not self._host.alive:
+                self._forget_host()
+        if self._jvm is not None and (self._jvm.exit_code is not None or self._jvm.aws != _aws_environment()):
+            self._drop_jvm()
+        if self._host is None or self._jvm is None:
+            return self._boot()
+        return self._host, self._jvm
+
+    def _boot(self) -> tuple[HostProcess, _Jvm]:
+        """Start a JVM; the first thing that a new host does."""
+        env, jars = process_env(self._spark, os.environ), class_path(self._spark)
+        java_path(self._spark)  # refuses settings that lead nowhere before anything is started
+        is_new = self._host is None
+        if self._host is None:
+            self._host = HostProcess(self._scratch, env)
+        host = self._host
+        self.jvm_starts += 1
+        name = f"jvm-{self.jvm_starts}"
+        jvm = _Jvm(name, host.home / name, _aws_environment())
+        jvm.folder.mkdir()
+        _point(host.home / "cwd", jvm.folder)
+        conf = {**spark_defaults(self._spark, self._scratch, jars), "spark.python.daemon.module": TASK_DAEMON}
+        command = java_command(
+            self._spark, jars, tmp=jvm.folder, properties={"user.dir": str(host.home / "cwd")}, conf=conf
+        )
+        jvm.archived = any(word.startswith("-XX:SharedArchiveFile=") for word in command)
+        fds = [host.pipe(partial(self._hear_jvm, jvm, stream)) for stream in ("stdout", "stderr")]
+        host.ask(
+            "jvm",
+            fds,
+            name=name,
+            command=[*command, SHELL],
+            env={**env, **host.mark, "_PYSPARK_DRIVER_CONN_INFO_PATH": str(jvm.connection_file)},
+            cwd=str(host.home),
+        )
+        if is_new:
+            host.ask("preload")
+        self._jvm = jvm
+        return host, jvm
+
+    def _message(self, call: ScriptCall, conf: Mapping[str, str], host: HostProcess, jvm: _Jvm) -> dict[str, Any]:
+        """All that the script's process needs to know."""
+        _point(host.home / "cwd", call.work_dir)
+        jvm.tasks += 1
+        env = task_env(call, self._spark)
+        folder = str(call.work_dir)
+        gateway = {"PYSPARK_GATEWAY_PORT": str(jvm.port), "PYSPARK_GATEWAY_SECRET": jvm.secret}
+        return {
+            "host": host.pid,
+            "script": str(call.script),
+            "args": call.args,
+            "cwd": folder,
+            "env": {**process_env(self._spark, os.environ), **env, **gateway, **host.mark},
+            "port": jvm.port,
+            "secret": jvm.secret,
+            "first": jvm.tasks == 1,
+            "keep": self._keep_context,
+            "properties": {
+                **task_conf(call, env, self._spark),
+                **(jvm.kept_conf() if self._keep_context else {}),
+                **conf,
+                "user.dir": folder,
+                "derby.system.home": folder,
+            },
+        }
+
+    def _hear_jvm(self, jvm: _Jvm, stream: Stream, line: bytes) -> None:
+        if self._task is not None:
+            self._task.add("jvm", stream, line)
+        else:
+            jvm.log.add(line)
+
+    def _notice(self, event: object) -> None:
+        """What happened while no script ran."""
+        match event:
+            case Gone(name, code) if self._jvm is not None and name == self._jvm.name:
+                self._jvm.exit_code = code
+
+    def _replace_if(self, jvm: _Jvm, problem: str) -> None:
+        if not problem and self._tasks_per_jvm and jvm.tasks >= self._tasks_per_jvm:
+            problem = f"it has done {jvm.tasks} tasks"
+        if problem:
+            _log.info("the JVM is replaced: %s", problem)
+            self._replace()
+
+    def _replace(self) -> None:
+        """End the JVM with all else that is there, and begin to boot another."""
+        self._drop_jvm()
+        self._boot()
+
+    def _drop_jvm(self) -> None:
+        if self._host is None or self._jvm is None:
+            return
+        try:
+            survivors = self._host.end()
+        except GatewayLostError:  # its host is gone, and with it all that it had started
+            survivors = ()
+        delete_tree(self._jvm.folder)
+        self._jvm = None
+        if survivors or not self._host.alive:
+            self._forget_host()
+
+    def _forget_host(self) -> None:
+        if self._host is not None:
+            self._host.close()
+        self._host = self._jvm = None
+
+
+class _NotStartedError(GatewayLostError):
+    """The JVM was lost before the script's first line: it can be run again at once."""
+
+
+@dataclass(slots=True)
+class _ScriptRun:
+    """One script, from its fork until nothing of it is left."""
+
+    call: ScriptCall
+    host: HostProcess
+    jvm: _Jvm
+    task: TaskOutput
+    pid: int = 0
+
+    def code(self, message: Mapping[str, Any]) -> int:
+        """Run it; its exit code."""
+        fds = [self.host.pipe(self.task.sink("script", stream)) for stream in ("stdout", "stderr")]
+        name = f"script {self.jvm.tasks} on {self.jvm.name}"
+        self.host.ask("script", [*fds, self.host.status_pipe(name)], name=name, **message)
+        for event in self.host.events(lambda: self.call.deadline.guard_s):
+            match event:
+                case Started(script, pid) if script == name:
+                    self.pid = pid
+                case Gone(gone, code) if gone == name:
+                    return self._ended(name, code)
+                case Gone(gone, code) if gone == self.jvm.name:
+                    self.jvm.exit_code = code
+                    self.host.end()
+                    raise self._lost(self.task.jvm_failure(code))
+                case Gone("host"):
+                    killed = f"the process that ran {self.call.script.name} was killed from outside"
+                    raise self._lost(GatewayLostError(killed))
+        self.host.end(dump=self.pid)
+        raise deadline_exceeded(self.call, self.task)
+
+    def _ended(self, name: str, code: int) -> int:
+        self.host.end(spare="jvm tree")
+        for event in self.host.events(0):
+            match event:
+                case Started(script, pid) if script == name:
+                    self.pid = pid
+                case Gone(gone, jvm_code) if gone == self.jvm.name:
+                    self.jvm.exit_code = jvm_code
+        if not self.pid:
+            said = ": ".join(part for part in root_cause(self.task.script_stderr()) if part)
+            raise _NotStartedError(f"the JVM could not be made ready for {self.call.script.name}: {said}")
+        if self.jvm.exit_code is not None:  # whatever the script says of itself
+            raise self.task.jvm_failure(self.jvm.exit_code)
+        return code
+
+    def _lost(self, error: SparkRuntimeError) -> SparkRuntimeError:
+        return error if self.pid else _NotStartedError(str(error))
+
+
+def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm, *, keep: bool, may_keep: bool) -> str:
+    """Bring the JVM back to what it was; why it should be replaced all the same, or ""."""
+    if jvm.exit_code is not None:
+        return "it has ended"
+    said = Tail(4096)
+    name = f"clean {jvm.tasks} on {jvm.name}"
+    host.ask(
+        "clean",
+        [host.pipe(said.add)],
+        name=name,
+        host=host.pid,
+        port=jvm.port,
+        secret=jvm.secret,
+        first=jvm.tasks == 1,
+        keep=keep,
+        may_keep=may_keep,
+        count=jvm.tasks == 1 and jvm.archived,
+    )
+    now_s = time.time()
+    limit_s = CLEAN_LIMIT_S + (COMPILE_LIMIT_S if jvm.tasks == 1 else 0)
+    code = None
+    for event in host.events(max(now_s + MIN_CLEAN_S, min(now_s + limit_s, call.deadline.guard_s))):
+        match event:
+            case Gone(gone, clean_code) if gone == name:
+                code = clean_code
+                break
+            case Gone(gone, jvm_code) if gone == jvm.name:
+                jvm.exit_code = jvm_code
+                break
+            case Gone("host"):
+                raise GatewayLostError("the script host was killed from outside")
+    survivors = host.end(spare="jvm")
+    if survivors:
+        return f"processes {', '.join(map(str, survivors))} do not end"
+    if code != 0:
+        return f"it could not be cleaned: {root_cause(said.text())[1] if code else 'no end in sight'}"
+    problem, _, counted = said.text().removesuffix("\n").rpartition("\n")
+    if counted:
+        _log.warning(UNUSED, counted)
+    return problem.strip()
+
+
+def _point(link: Path, folder: Path) -> None:
+    """Let ``link`` lead to ``folder``, whatever it led to before.
+
+    Java resolves relative paths against the folder it was started with, for ever: against this link.
+    """
+    new = link.with_name("new")
+    new.symlink_to(folder)
+    new.replace(link)
+
+
+def _aws_environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key.startswith("AWS_")}

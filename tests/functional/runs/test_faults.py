@@ -1,0 +1,334 @@
+"""Planner, checker and redrive killed at every single port call, before and after its effect, then started again."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from sparklet.errors import CheckpointConflictError
+from sparklet.ledger.rules import LEASE_GRACE_S
+from sparklet.model import Failure, RunOptions, RunState, ShardResult, ShardState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.ports import Message
+from sparklet.runs.checker import check
+from sparklet.runs.dead_letters import consume
+from sparklet.runs.ending import cancel
+from sparklet.runs.redrive import redrive
+from tests.world import LEASE_S, SOURCE, Fault, KilledError, World
+
+BROKEN = Failure("ValueError", "bad", retryable=False)
+AFTER = pytest.mark.parametrize("after_effect", [False, True], ids=["before the effect", "after the effect"])
+
+
+def kill_everywhere(
+    world_of: Callable[[], World], act: Callable[[Deployment], object], after_effect: bool
+) -> Iterator[World]:
+    """A fresh world for every port call of ``act``, in which ``act`` was killed at just that call."""
+    at_call = 0
+    while True:
+        at_call += 1
+        world, fault = world_of(), Fault(at_call, after_effect)
+        try:
+            act(fault.deployment(world.at))
+        except KilledError:
+            yield world
+        else:
+            if fault.calls < at_call:
+                return  # otherwise it would have died at an item behind which it asked for no other
+
+
+def assert_whole(world: World, uris: list[str]) -> None:
+    """Every object in exactly one shard, every shard entered and asked for by at least one message."""
+    run = world.ledger.runs.get("run-1")
+    assert [item.uri for shard in world.planned() for item in shard.objects] == uris
+    assert (run.state, run.object_count, run.size_bytes) == (RunState.RUNNING, len(uris), 10 * len(uris))
+    assert run.shard_count == len(world.shards()) == sum(p.shard_count for p in world.ledger.runs.parts("run-1"))
+    assert all(part.dispatched for part in world.ledger.runs.parts("run-1"))
+    assert {ref.shard for ref in world.bodies()} == {record.number for record in world.shards()}
+
+
+def plan_it(at: Deployment) -> object:
+    request = World().request(options=RunOptions(max_objects=2))
+    return plan(at, new_run(at, request).run_id, part_shards=2)
+
+
+@AFTER
+def test_a_killed_planner_resumes_and_plans_everything_once(after_effect: bool) -> None:
+    uris: list[str] = []
+
+    def fresh() -> World:
+        world = World()
+        uris[:] = world.put(11)
+        return world
+
+    killed = 0
+    for world in kill_everywhere(fresh, plan_it, after_effect):
+        killed += 1
+        plan_it(world.at)
+        assert_whole(world, uris)
+        assert world.work() == 6
+        assert world.check().run.state is RunState.SUCCEEDED
+    assert killed > 45
+
+
+def test_a_planner_killed_again_and_again_gets_there(world: World) -> None:
+    uris = world.put(11)
+    for at_call in range(1, 500):
+        try:
+            plan_it(Fault(at_call, after_effect=bool(at_call % 2)).deployment(world.at))
+        except KilledError:
+            continue
+        break
+    assert_whole(world, uris)
+
+
+@AFTER
+def test_a_planner_killed_during_input_changes_keeps_its_parts(after_effect: bool) -> None:
+    def fresh() -> World:
+        world = World()
+        world.put(11)
+        return world
+
+    for world in kill_everywhere(fresh, plan_it, after_effect):
+        entered = any(run.run_id == "run-1" for run in world.ledger.runs.list())
+        sealed = list(world.ledger.runs.parts("run-1")) if entered else []
+        before = {p.part: world.store.get(world.at.part_uri("run-1", p.part)) for p in sealed}
+        world.store.put(f"{SOURCE}00000a.csv", b"0123456789")
+        world.store.put(f"{SOURCE}99999.csv", b"0123456789")
+
+        plan_it(world.at)
+
+        after = {p.part: world.store.get(world.at.part_uri("run-1", p.part)) for p in world.ledger.runs.parts("run-1")}
+        assert before.items() <= after.items()
+        planned = [item.uri for shard in world.planned() for item in shard.objects]
+        assert len(planned) == len(set(planned))
+        assert f"{SOURCE}99999.csv" in planned or world.ledger.runs.get("run-1").object_count == 11
+        assert {ref.shard for ref in world.bodies()} == {record.number for record in world.shards()}
+
+
+@AFTER
+def test_the_checker_takes_over_from_a_killed_planner(after_effect: bool) -> None:
+    uris: list[str] = []
+
+    def fresh() -> World:
+        world = World()
+        uris[:] = world.put(11)
+        new_run(world.at, world.request())
+        return world
+
+    for world in kill_everywhere(fresh, lambda at: plan(at, "run-1", part_shards=2), after_effect):
+        world.clock.advance(3600)
+        world.check()
+        assert_whole(world, uris)
+
+
+@pytest.mark.parametrize("second_at", range(1, 30, 2))
+def test_two_planners_at_once_double_nothing(second_at: int) -> None:
+    """The second planner comes, and finishes, at the first one's n-th port call."""
+    world = World()
+    uris = world.put(11)
+    new_run(world.at, world.request())
+    fault = Fault(second_at)
+    step = fault.step
+
+    def come(*_: object) -> bool:
+        if step():
+            plan(world.at, "run-1", part_shards=3)
+        return False
+
+    fault.step = come  # type: ignore[method-assign]
+    stopped = False
+    try:
+        plan(fault.deployment(world.at), "run-1", part_shards=2)
+    except CheckpointConflictError:
+        stopped = True
+    assert stopped or world.ledger.runs.get("run-1").sealed
+    assert_whole(world, uris)
+
+
+# --- cancelling ---
+
+
+def assert_cancelled(world: World) -> None:
+    """The run has ended as CANCELLED, each shard of its sealed parts with a cause, and no message does anything."""
+    run, counts = world.ledger.runs.get("run-1"), world.ledger.shards.count("run-1")
+    assert run.state is RunState.CANCELLED
+    assert counts.open == 0
+    assert counts.total == run.shard_count == sum(p.shard_count for p in world.ledger.runs.parts("run-1"))
+    assert all(record.error_class for record in world.shards() if record.state is ShardState.FAILED)
+    assert world.json("manifest.json")["ItemCounts"]["Total"] == counts.total
+    assert world.work() == 0
+
+
+def cancel_and_check(at: Deployment) -> None:
+    cancel(at, "run-1")
+    check(at, "run-1")
+
+
+@AFTER
+def test_a_planner_killed_anywhere_can_be_cancelled(after_effect: bool) -> None:
+    def fresh() -> World:
+        world = World()
+        world.put(11)
+        new_run(world.at, world.request())
+        return world
+
+    for world in kill_everywhere(fresh, lambda at: plan(at, "run-1", part_shards=2), after_effect):
+        if not world.ledger.runs.get("run-1").state.ended:
+            cancel_and_check(world.at)
+            assert_cancelled(world)
+
+
+@AFTER
+def test_a_killed_cancel_is_finished_by_the_checker_or_a_repeat(after_effect: bool) -> None:
+    def half_planned() -> World:
+        """The planner died when its second part was sealed, and no shard of it entered."""
+        world = World()
+        world.put(11)
+        new_run(world.at, world.request())
+
+        def die(shards: object) -> int:
+            raise KilledError
+
+        enter = world.ledger.shards.add
+        with pytest.raises(KilledError):
+            plan(world.at, "run-1", lambda _: setattr(world.ledger.shards, "add", die), part_shards=2)
+        world.ledger.shards.add = enter  # type: ignore[method-assign]
+        assert [p.dispatched for p in world.ledger.runs.parts("run-1")] == [True, False]
+        return world
+
+    killed = 0
+    for number, world in enumerate(kill_everywhere(half_planned, cancel_and_check, after_effect)):
+        killed += 1
+        if number % 2 or world.ledger.runs.get("run-1").cancelled_s is None:
+            cancel(world.at, "run-1")
+        world.check()
+        assert_cancelled(world)
+    assert killed > 20
+
+
+def troubled() -> World:
+    """A run with one shard of each kind: lost, succeeded, failed, released with its message lost, never asked for."""
+    world = World()
+    world.run(5, max_attempts=2)
+    messages = list(world.queue.receive(4))
+    owners = [world.claim(message)[0] for message in messages]
+    world.ledger.attempts.succeed("run-1", 1, owners[1], ShardResult(rows=1))
+    world.ledger.attempts.fail("run-1", 2, owners[2], BROKEN)
+    world.ledger.attempts.release("run-1", 3, owners[3], Failure("OSError", "503"))
+    world.queue._entries.clear()
+    world.clock.advance(LEASE_S + 61)
+    return world
+
+
+def settle(world: World, act: Callable[[], object] = lambda: None) -> None:
+    """Check and work until the run has ended."""
+    for _ in range(20):
+        act()
+        if world.check().run.state.ended:
+            return
+        world.work()
+        world.clock.advance(61)
+    raise AssertionError(f"the run did not end: {world.shards()}")
+
+
+def check_twice(at: Deployment) -> None:
+    """The first check finds the lost shard; by the second the run is stalled."""
+    assert check(at, "run-1").lapsed == 1
+    at.clock.sleep(61)
+    assert check(at, "run-1").requeued == 3
+
+
+@AFTER
+def test_a_checker_killed_anywhere_loses_no_shard(after_effect: bool) -> None:
+    killed = 0
+    for world in kill_everywhere(troubled, check_twice, after_effect):
+        killed += 1
+        settle(world)
+        assert [r.state for r in world.shards()].count(ShardState.SUCCEEDED) == 4
+        assert [r.attempts for r in world.shards()] == [2, 1, 1, 2, 1]
+    assert killed > 30
+
+
+@AFTER
+def test_a_checker_killed_at_the_end_ends_the_run_next_time(after_effect: bool) -> None:
+    def ready() -> World:
+        world = World()
+        world.run(3)
+        world.work(lambda n: BROKEN if n == 1 else ShardResult(rows=1))
+        return world
+
+    whole = ready()
+    whole.check()
+    files = [f"{name}" for name in ("manifest.json", "SUCCEEDED_0.json", "FAILED_0.json")]
+    for world in kill_everywhere(ready, lambda at: check(at, "run-1"), after_effect):
+        ended = world.ledger.runs.get("run-1").state.ended
+        assert not ended or world.json("manifest.json")["Status"] == "FAILED"  # manifests first
+        assert world.check().run.state is RunState.FAILED
+        assert [name for name in files if world.json(name)] == files
+        assert world.json("FAILED_0.json")[0]["Cause"] == "bad"
+
+
+@AFTER
+@pytest.mark.parametrize("again", ["redriven again", "left to the checker"])
+def test_a_redrive_killed_anywhere_is_made_good(after_effect: bool, again: str) -> None:
+    def failed() -> World:
+        world = World()
+        world.run(5)
+        world.work(lambda n: BROKEN if n in (0, 2, 3) else ShardResult(rows=1))
+        world.check()
+        return world
+
+    for world in kill_everywhere(failed, lambda at: redrive(at, "run-1"), after_effect):
+        if again == "redriven again":
+            redrive(world.at, "run-1")
+        run = world.ledger.runs.get("run-1")
+        if run.state.ended:
+            assert run.generation == 0  # it was killed before anything happened
+            continue
+        settle(world)
+        states = [r.state for r in world.shards()]
+        assert states[1] is states[4] is ShardState.SUCCEEDED
+        assert world.shards()[1].generation == 0
+        if again == "redriven again":
+            assert set(states) == {ShardState.SUCCEEDED}
+        else:
+            moved = [r for r in world.shards() if r.generation]
+            assert all(r.state is ShardState.SUCCEEDED for r in moved)
+        assert world.ledger.shards.count("run-1").total == 5
+
+
+@AFTER
+@pytest.mark.parametrize("claimed", [False, True])
+def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool, claimed: bool) -> None:
+    def lettered() -> World:
+        world = World()
+        world.run(1)
+        message = world.receive()
+        assert message is not None
+        if claimed:
+            world.claim(message)
+            world.clock.advance(LEASE_S + 1)
+        world.queue._entries.clear()
+        world.letters.send([message.body])
+        return world
+
+    def read(at: Deployment) -> object:
+        (letter,) = letters
+        return consume(at, letter)
+
+    letters: list[Message] = []
+
+    def fresh() -> World:
+        world = lettered()
+        letters[:] = [replace(m, receipt="r") for m in world.letters.receive()]
+        return world
+
+    for world in kill_everywhere(fresh, read, after_effect):
+        consume(world.at, letters[0])
+        world.clock.advance(LEASE_GRACE_S)
+        assert len(world.queue) >= 1, "an attempt is left, so the shard has a message"
+        assert world.work() == 1
+        assert world.shards()[0].state is ShardState.SUCCEEDED

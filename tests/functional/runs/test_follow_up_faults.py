@@ -1,0 +1,148 @@
+"""The end of a run with follow-ups, its checker killed at every port call, before and after its effect; then again."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from sparklet.local.memory import MemoryNotifier
+from sparklet.model import RunState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.planner import plan
+from sparklet.runs.checker import check
+from sparklet.runs.ending import cancel
+from sparklet.runs.redrive import redrive
+from tests.functional.runs.test_faults import AFTER
+from tests.unit.runs.test_follow_ups import WRONG, start
+from tests.world import Fault, KilledError, World
+
+FOLLOWING = {"run-1", "run-1-check-0", "run-1-next-0"}
+
+
+class Followed(World):
+    """A world in which one run with check and next script is about to end, and somebody listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ear = MemoryNotifier()
+        run = start(self, shards=2)
+        self.work()
+        for number in range(2):
+            self.store.put(f"{run.shard_output(number)}/part-0.parquet", b"rows")
+
+    @property
+    def at(self) -> Deployment:
+        return replace(super().at, notifier=self.ear)
+
+
+def to_the_end(world: World, at: Deployment) -> None:
+    """All that happens from the last shard's end to that of the run: its check is entered, done, and judges."""
+    check(at, "run-1")
+    world.work()
+    check(at, "run-1")
+
+
+def until_ended(world: World) -> RunState:
+    """Checks as the schedule makes them, and workers, until nothing is open but what follows."""
+    for _ in range(10):
+        report = check(world.at, "run-1")
+        if report.run.state.ended and not report.unnotified and report.run.notified_s is not None:
+            return report.run.state
+        world.work()
+        world.clock.advance(60)
+    raise AssertionError(f"run-1 is still {report.run.state}")
+
+
+def killed_everywhere(act: Callable[[World, Deployment], object], after_effect: bool) -> list[Followed]:
+    """A fresh world for every port call of ``act``, killed at just that call."""
+    worlds: list[Followed] = []
+    while True:
+        world, fault = Followed(), Fault(len(worlds) + 1, after_effect)
+        try:
+            act(world, fault.deployment(world.at))
+        except KilledError:
+            worlds.append(world)
+        else:
+            if fault.calls <= len(worlds):
+                return worlds
+            worlds.append(world)  # it would have died at an item behind which it asked for no other
+
+
+def assert_followed(world: Followed) -> None:
+    """One check run, one next run that works on all outputs, one manifest that says so, and it was told."""
+    assert {run.run_id for run in world.ledger.runs.list()} == FOLLOWING
+    (judged,) = world.shards("run-1-check-0")
+    assert judged.attempts == 1
+    plan(world.at, "run-1-next-0")
+    assert sum(record.object_count for record in world.shards("run-1-next-0")) == 2
+    manifest = world.json("manifest.json")
+    assert (manifest["Status"], manifest["Check"]["Status"]) == ("SUCCEEDED", "SUCCEEDED")
+    assert manifest["Next"]["RunId"] == "run-1-next-0"
+    assert {(notice.kind, notice.state, notice.document["next_run_id"]) for notice in world.ear.told} == {
+        ("run", "SUCCEEDED", "run-1-next-0")
+    }
+
+
+@AFTER
+def test_the_end_of_a_run_is_made_good_by_the_next_check(after_effect: bool) -> None:
+    worlds = killed_everywhere(to_the_end, after_effect)
+    for world in worlds:
+        assert until_ended(world) is RunState.SUCCEEDED
+        assert_followed(world)
+    assert len(worlds) > 50
+
+
+@AFTER
+def test_a_failed_check_fails_the_run_wherever_the_checker_dies(after_effect: bool) -> None:
+    def judged(world: World, at: Deployment) -> None:
+        check(at, "run-1")
+        world.work(lambda _: WRONG)
+        check(at, "run-1")
+
+    for world in killed_everywhere(judged, after_effect):
+        for _ in range(10):
+            if check(world.at, "run-1").run.state.ended:
+                break
+            world.work(lambda _: WRONG)
+            world.clock.advance(60)
+        assert world.ledger.runs.get("run-1").state is RunState.FAILED
+        assert world.json("manifest.json")["Check"]["Error"] == WRONG.error_class
+        assert {run.run_id for run in world.ledger.runs.list()} == {"run-1", "run-1-check-0"}
+        assert {notice.document["check"]["state"] for notice in world.ear.told} <= {"FAILED"}
+
+
+@AFTER
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_cancelled_run_leaves_nothing_open(after_effect: bool, steps: int) -> None:
+    def cancelled(world: World, at: Deployment) -> None:
+        for _ in range(steps):
+            check(world.at, "run-1")
+        cancel(at, "run-1")
+        check(at, "run-1")
+
+    for world in killed_everywhere(cancelled, after_effect):
+        if world.ledger.runs.get("run-1").cancelled_s is None:
+            continue  # killed before it began
+        for _ in range(3):
+            for run in list(world.ledger.runs.list()):
+                check(world.at, run.run_id)
+            world.clock.advance(60)
+        assert {run.state for run in world.ledger.runs.list()} == {RunState.CANCELLED}
+        assert world.work() == 0
+        assert [notice.state for notice in world.ear.told if notice.document["id"] == "run-1"] != []
+
+
+@AFTER
+def test_a_killed_repeated_check_is_made_good_by_a_repeat(after_effect: bool) -> None:
+    def again(world: World, at: Deployment) -> None:
+        check(world.at, "run-1")
+        world.work(lambda _: WRONG)
+        check(world.at, "run-1")
+        redrive(at, "run-1")
+
+    for world in killed_everywhere(again, after_effect):
+        if world.ledger.runs.get("run-1").state is RunState.FAILED:
+            redrive(world.at, "run-1")
+        assert until_ended(world) is RunState.SUCCEEDED
+        run = world.ledger.runs.get("run-1")
+        assert run.generation == 1 and world.json("manifest.json")["Check"]["RunId"] == "run-1-check-1"

@@ -1,0 +1,324 @@
+"""Objects of every odd kind through real S3 calls: each is planned and read back as it was, counted, or refused.
+
+From the listing, or a list in each format, through ledger and plan part to the object again.
+"""
+
+import csv
+import io
+import json
+import unicodedata
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.errors import ObjectForbiddenError, PlanError
+from sparklet.local.memory import FakeClock
+from sparklet.model import Access, InputObject, Run, RunOptions, RunState, Shard, ShardResult
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.found import ARCHIVED, DELETE_MARKER, DONE, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING, OLDER
+from sparklet.planning.list_requests import ListRequest
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from sparklet.runs.object_status import object_status
+from tests.stand_ins.ministack import ministack
+from tests.unit.runs.inventories import inventory_row, write_inventory
+
+pytestmark = pytest.mark.stack
+
+PREFIX = "in/"
+ODD = {
+    "space": "with space.csv",
+    "spaces at both ends": " x ",
+    "plus": "plus+plus.csv",
+    "percent": "100%.csv",
+    "looks encoded": "a%20b%2Fc.csv",
+    "hash": "hash#tag.csv",
+    "question mark": "what?x=1&y=2",
+    "newline": "new\nline.csv",
+    "carriage return": "cr\r.csv",
+    "NFC": unicodedata.normalize("NFC", "Zürich.csv"),
+    "NFD": unicodedata.normalize("NFD", "Zürich.csv"),
+    "emoji": "🎈/日本語.csv",
+    "quotes": "quote\"and'apostrophe,comma;.csv",
+    "longest": "k" * (1024 - len(PREFIX)),
+    "slash at the end, with content": "trailing/",
+    "double slash": "double//slash.csv",
+    "slash first": "/first.csv",
+    "dots": "x/../../y/./z.csv",
+    "hidden with underscore": "_x.csv",
+    "hidden with dot": ".x.csv",
+    "glob": "[a-z]*{b}.csv",
+    "backslash": "back\\slash.csv",
+}
+
+
+@pytest.fixture(scope="module")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsClients]:
+    folder: Path = tmp_path_factory.mktemp("ministack")
+    with pytest.MonkeyPatch.context() as patch, ministack(folder) as endpoint:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        made = AwsClients(8, endpoint_url=endpoint, region="us-east-1")
+        made.dynamodb.create_table(**table_definition("ledger"))
+        made.sqs.create_queue(QueueName="shards")
+        yield made
+
+
+@pytest.fixture
+def at(clients: AwsClients) -> Deployment:
+    """A bucket of the test's own, with a script."""
+    bucket = f"odd-{uuid.uuid4().hex[:8]}"
+    clients.s3.create_bucket(Bucket=bucket)
+    store, clock = S3Store(clients), FakeClock()
+    store.put(f"s3://{bucket}/job.py", b"print('x')\n")
+    queue_url = clients.sqs.get_queue_url(QueueName="shards")["QueueUrl"]
+    ledger = DynamoLedger(clients, "ledger", clock)
+    return Deployment(bucket, store, ledger, SqsQueue(clients, queue_url), clock, input_stores(clients))
+
+
+def entered(
+    at: Deployment, *lists: ListRequest, inputs: tuple[str, ...] | None = None, name: str = "", **options: object
+) -> Run:
+    """Enter and plan a run over the bucket's ``in/``, or over lists."""
+    given = inputs if inputs is not None else () if lists else (f"s3://{at.bucket}/{PREFIX}",)
+    request = RunRequest(
+        f"s3://{at.bucket}/job.py",
+        given,
+        f"s3://{at.bucket}/out/{{run_id}}/",
+        name=name,
+        options=RunOptions(max_objects=3, **options),  # type: ignore[arg-type]
+        lists=lists,
+    )
+    return plan(at, new_run(at, request).run_id, part_shards=3)
+
+
+def planned(at: Deployment, run: Run) -> list[InputObject]:
+    """What the shards hold, each read as a worker reads it."""
+    records = at.ledger.shards.list(run.run_id)
+    lines = (at.store.get(at.part_uri(run.run_id, r.part), r.offset, r.length) for r in records)
+    return [item for line in lines for item in Shard.from_line(line).objects]
+
+
+def put_all(at: Deployment) -> dict[str, bytes]:
+    """Every odd object; bytes by address."""
+    objects = {f"s3://{at.bucket}/{PREFIX}{key}": f"{kind}: {key}".encode() for kind, key in ODD.items()}
+    for uri, body in objects.items():
+        at.store.put(uri, body)
+    return objects
+
+
+def assert_read_back(at: Deployment, run: Run, objects: Mapping[str, bytes]) -> None:
+    items = planned(at, run)
+    assert {item.uri: at.store.get(item.uri, etag=item.etag) for item in items} == objects
+    assert len(items) == len(objects) == run.object_count
+    assert {item.uri: item.size_bytes for item in items} == {uri: len(body) for uri, body in objects.items()}
+
+
+def test_odd_names_from_a_listing_are_read_back(at: Deployment) -> None:
+    objects = put_all(at)
+    run = entered(at)
+    assert_read_back(at, run, objects)
+    assert run.skipped == {}
+    for uri in objects:
+        assert [item.uri for found in object_status(at, run.run_id, uri).shards for item in found.items] == [uri]
+
+
+def csv_list(uris: list[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows([["uri"], *([uri] for uri in uris)])
+    return text.getvalue().encode()
+
+
+def parquet_list(uris: list[str]) -> bytes:
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    sink = pa.BufferOutputStream()
+    write_table(pa.table({"uri": uris}), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("files.csv", csv_list),
+        ("files.json", lambda uris: json.dumps(uris).encode()),
+        ("files.jsonl", lambda uris: "\n".join(map(json.dumps, uris)).encode()),
+        ("files.parquet", parquet_list),
+    ],
+)
+def test_odd_names_from_a_list_are_read_back(at: Deployment, name: str, write: Callable[[list[str]], bytes]) -> None:
+    objects = put_all(at)
+    body = write([*objects, next(iter(objects)), f"s3://{at.bucket}/in/nowhere"])
+    at.store.put(f"s3://{at.bucket}/lists/{name}", body)
+    for given in (ListRequest(f"s3://{at.bucket}/lists/{name}"), ListRequest(name, body)):
+        run = entered(at, given)
+        assert_read_back(at, run, objects)
+        assert run.skipped == {DUPLICATE: 1, MISSING: 1}
+
+
+@pytest.mark.parametrize("form", ["CSV", "ORC", "Parquet"])
+def test_odd_names_from_an_s3_inventory_are_read_back(at: Deployment, form: str) -> None:
+    objects = put_all(at)
+    rows = []
+    for uri, body in objects.items():
+        key = uri.split("/", 3)[3]
+        rows.append(inventory_row(key, len(body), Bucket=at.bucket, ETag=at.store.head(uri).etag))
+    manifest = write_inventory(at.store, form, [rows[:9], rows[9:]], bucket=at.bucket)
+
+    run = entered(at, ListRequest(manifest))
+
+    assert_read_back(at, run, objects)
+    assert run.skipped == {}
+
+
+def test_every_skipped_object_is_counted_with_its_reason(at: Deployment, clients: AwsClients) -> None:
+    base = f"s3://{at.bucket}/{PREFIX}"
+    for key in ("a", "b.tmp", "_SUCCESS", "empty.csv", "folder/"):
+        at.store.put(base + key, b"" if key[0] in "_ef" else b"x")
+    clients.s3.put_object(Bucket=at.bucket, Key=f"{PREFIX}cold", Body=b"x", StorageClass="GLACIER")
+    clients.s3.put_object(Bucket=at.bucket, Key=f"{PREFIX}colder", Body=b"x", StorageClass="DEEP_ARCHIVE")
+    clients.s3.put_object(Bucket=at.bucket, Key=f"{PREFIX}now", Body=b"x", StorageClass="GLACIER_IR")
+
+    with pytest.raises(PlanError, match=rf"2 objects of the input are archived .*: {base}cold, {base}colder; restore"):
+        entered(at, exclude=("*.tmp",))
+    run = entered(at, exclude=("*.tmp",), archived="skip")
+    kept = entered(at, exclude=("*.tmp",), archived="skip", keep_empty=True)
+
+    assert [item.uri.removeprefix(base) for item in planned(at, run)] == ["a", "now"]
+    assert {run.skipped[reason] for reason in (EMPTY, ARCHIVED)} == {2} and run.skipped[FOLDER_MARKER] == 1
+    assert run.object_count + sum(run.skipped.values()) == 8
+    assert [item.uri.removeprefix(base) for item in planned(at, kept)] == ["_SUCCESS", "a", "empty.csv", "now"]
+
+
+def test_an_object_being_restored_is_not_readable_yet(at: Deployment, clients: AwsClients) -> None:
+    clients.s3.put_object(Bucket=at.bucket, Key=f"{PREFIX}cold", Body=b"x", StorageClass="GLACIER")
+    clients.s3.restore_object(Bucket=at.bucket, Key=f"{PREFIX}cold", RestoreRequest={"Days": 1})
+    listed = ListRequest("-", f"{at.bucket}/{PREFIX}cold".encode())
+    for lists in ((), (listed,)):
+        with pytest.raises(PlanError, match="1 objects of the input are archived"):
+            entered(at, *lists)
+
+
+def test_every_version_is_planned_and_read_back(at: Deployment, clients: AwsClients) -> None:
+    clients.s3.put_bucket_versioning(Bucket=at.bucket, VersioningConfiguration={"Status": "Enabled"})
+    for body in (b"1", b"22", b"333"):
+        for key in ("a b+", "z"):
+            at.store.put(f"s3://{at.bucket}/{PREFIX}{key}", body)
+    at.store.delete(f"s3://{at.bucket}/{PREFIX}z")
+
+    run = entered(at, all_versions=True)
+    items = planned(at, run)
+
+    assert [at.store.get(item.uri, etag=item.etag, version_id=item.version_id) for item in items] == [
+        *(b"333", b"22", b"1") * 2
+    ]
+    assert run.skipped == {DELETE_MARKER: 1}
+    named = [{"uri": item.uri, "version_id": item.version_id} for item in items[::2]]
+    body = "\n".join(map(json.dumps, named)).encode()
+    assert planned(at, entered(at, ListRequest("some.jsonl", body))) == items[::2]
+
+
+def test_an_incremental_run_takes_what_the_last_one_has_not_done(at: Deployment) -> None:
+    base = f"s3://{at.bucket}/{PREFIX}"
+    for number in range(7):
+        at.store.put(f"{base}{number}", b"x")
+    first = entered(at, name="nightly", incremental=True)
+    with pytest.raises(PlanError, match=f"the run {first.run_id}, also named 'nightly', has not ended"):
+        entered(at, name="nightly", incremental=True)
+    for record in at.ledger.shards.list(first.run_id):
+        if record.number != 1:
+            at.ledger.attempts.claim(record.ref, "a", 100, 3)
+            at.ledger.attempts.succeed(first.run_id, record.number, "a", ShardResult())
+    at.ledger.runs.finish(first.run_id, 0, RunState.FAILED)
+    at.store.put(f"{base}7", b"new")
+    at.store.put(f"{base}0", b"changed")
+
+    second = entered(at, name="nightly", incremental=True)
+
+    assert [item.uri.removeprefix(base) for item in planned(at, second)] == ["0", "3", "4", "5", "7"]
+    assert second.skipped == {DONE: 3}
+
+
+def test_unmodified_objects_are_counted(at: Deployment) -> None:
+    at.store.put(f"s3://{at.bucket}/{PREFIX}a", b"x")
+    modified_s = at.store.head(f"s3://{at.bucket}/{PREFIX}a").modified_s
+    assert entered(at, modified_since_s=modified_s).object_count == 1
+    with pytest.raises(PlanError, match=f"nothing new; left out: 1 {OLDER}"):
+        entered(at, modified_since_s=modified_s + 5)
+
+
+def test_a_bucket_of_another_region_and_another_access(at: Deployment, clients: AwsClients) -> None:
+    far = f"far-{uuid.uuid4().hex[:8]}"
+    clients.s3.create_bucket(Bucket=far, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    at.store.put(f"s3://{far}/in/1", b"x")
+    with pytest.raises(PlanError, match=f"the bucket {far} lies in eu-west-1"):
+        entered(at, inputs=(f"s3://{far}/in/",))
+    with pytest.raises(PlanError, match=f"the bucket {far} lies in eu-west-1"):
+        entered(at, ListRequest("-", f"{far}/in/1".encode()))
+    access = Access(requester_pays=True, role_arn="arn:aws:iam::000000000000:role/reader")
+    request = RunRequest(
+        f"s3://{at.bucket}/job.py",
+        (f"s3://{far}/in/",),
+        f"s3://{at.bucket}/out/{{run_id}}/",
+        options=RunOptions(other_region=True),
+        access=access,
+    )
+    run = plan(at, new_run(at, request).run_id)
+    assert (run.object_count, run.access) == (1, access)
+    assert replace(at, open_inputs=None).store.get(planned(at, run)[0].uri) == b"x"
+
+
+def test_an_unreadable_object_refuses_the_run_by_name(at: Deployment) -> None:
+    """GIVEN a role of another account that the bucket does not know, THEN its 403 is told and nothing is entered."""
+    at.store.put(f"s3://{at.bucket}/{PREFIX}a", b"x")
+    before = [info.uri for info in at.store.list(f"s3://{at.bucket}/")]
+    stranger = Access(role_arn="arn:aws:iam::111122223333:role/stranger")
+    listed = ListRequest("-", f"{at.bucket}/{PREFIX}a".encode())
+    for inputs, lists in (
+        ((f"s3://{at.bucket}/{PREFIX}",), ()),
+        ((f"s3://{at.bucket}/{PREFIX}a",), ()),
+        ((), (listed,)),
+    ):
+        request = RunRequest(
+            f"s3://{at.bucket}/job.py",
+            inputs,
+            f"s3://{at.bucket}/out/{{run_id}}/",
+            lists=lists,
+            access=stranger,
+            run_id="run-403",
+        )
+        with pytest.raises(ObjectForbiddenError, match=f"s3://{at.bucket}/{PREFIX}a? may not be accessed"):
+            new_run(at, request)
+    assert [info.uri for info in at.store.list(f"s3://{at.bucket}/")] == before
+    assert "run-403" not in [run.run_id for run in at.ledger.runs.list()]
+
+
+def test_exactly_one_of_concurrent_incremental_runs_proceeds(at: Deployment) -> None:
+    for number in range(5):
+        at.store.put(f"s3://{at.bucket}/{PREFIX}{number}", b"x")
+
+    def start(_: int) -> Run | str:
+        try:
+            return entered(at, name="at once", incremental=True)
+        except PlanError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        ended = list(pool.map(start, range(4)))
+
+    (winner,) = [each for each in ended if isinstance(each, Run)]
+    assert all(winner.run_id in each for each in ended if isinstance(each, str))
+    states = {run.run_id: run.state for run in at.ledger.runs.list() if run.name == "at once"}
+    assert states.pop(winner.run_id) is RunState.RUNNING
+    assert set(states.values()) <= {RunState.FAILED}
+    assert all(list(at.ledger.runs.parts(run_id)) == [] for run_id in states)

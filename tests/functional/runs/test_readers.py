@@ -1,0 +1,372 @@
+"""What a reader of an output folder sees, under any sequence of commands, compared with a simple model.
+
+Hypothesis runs, runs incrementally, repeats commands, redrives, cancels, cleans, with check and next runs, in any
+order; planner, checker and commands are killed between two port calls; workers go on call by call, and are killed or
+frozen. After every step each folder is read. It must hold every row of each shard that SUCCEEDED once, of a shard whose
+winner is being published each row at most once, and nothing else.
+"""
+
+import tempfile
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from sparklet.errors import (
+    CheckpointConflictError,
+    LeaseLostError,
+    LedgerError,
+    NothingNewError,
+    PlanError,
+    RunExistsError,
+    RunNotFoundError,
+    ScriptFailedError,
+)
+from sparklet.model import Run, RunOptions, RunState, ShardResult, ShardState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run, repaired_script
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from sparklet.runs.checker import check
+from sparklet.runs.dead_letters import consume
+from sparklet.runs.ending import cancel, clean, folders_of, named_run
+from sparklet.runs.redrive import redrive
+from sparklet.worker.executor import Execution
+from tests.functional.runs.readers import Worker, event_of, rows_below, write_rows
+from tests.world import SCRIPT, SOURCE, Fault, KilledError, World
+
+OUT, NEXT_OUT = "s3://data/out/", "s3://data/next/"
+NIGHTLY = "nightly"
+REPAIRED, CHECK, NEXT = "s3://data/jobs/repaired.py", "s3://data/jobs/check.py", "s3://data/jobs/next.py"
+MAX_ROUNDS = 80
+DIES = st.none() | st.integers(1, 60)
+WHICH = st.integers(0, 50)
+
+
+@dataclass
+class Known:
+    """A run that somebody asked for, and what the model remembers of it."""
+
+    request: RunRequest
+    run: Run
+    began: bool = False  # some of its plan is sealed: what it replaces is gone
+    rows: Counter[str] | None = None  # what it left to readers when it was cleaned away
+
+
+@dataclass
+class Expected:
+    """Rows that a folder must hold, and those that it may hold besides."""
+
+    must: Counter[str] = field(default_factory=Counter)
+    may: Counter[str] = field(default_factory=Counter)
+
+
+class Readers(RuleBasedStateMachine):
+    """Commands, workers and time; the model is ``_expected``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.folder = tempfile.TemporaryDirectory(prefix="readers-")
+        for uri in (SCRIPT, REPAIRED, CHECK, NEXT):
+            self.world.store.put(uri, f"print({uri!r})\n".encode())
+        self.known: dict[str, Known] = {}
+        self.wrote: dict[tuple[str, int, str], list[str]] = {}  # by run, shard and attempt
+        self.seen: list[Run] = []  # what slow commands have read, however long ago
+        self.objects = 0
+        self.fails = False
+        self.workers = [Worker(self.world, self._script, Path(self.folder.name, str(n))) for n in range(2)]
+        self.forgot = self.replaced = False
+
+    # --- scripts ---
+
+    def _script(self, execution: Execution, path: Path) -> ShardResult:
+        """Each row says which run, which script and which input it is of."""
+        event = event_of(execution)
+        run_id, number = event["sparklet"]["run"], event["sparklet"]["shard"]
+        run = self.world.ledger.runs.get(run_id)
+        source = run.scripts[event["sparklet"]["generation"]].source_uri
+        assert path.read_bytes() == f"print({source!r})\n".encode(), "another run's script"
+        if self.fails:
+            raise ScriptFailedError(source, 1, cause_class="ValueError", cause="bad input", permanent=True)
+        if source == CHECK:
+            return ShardResult()
+        rows = []
+        for uri in event["inputs"]:
+            read = self.world.store.get(uri).decode().splitlines()
+            if source == NEXT:
+                assert all(row.split("|")[0] == run.parent for row in read), "what another run wrote"
+            rows += [f"{run_id}|{source}|{row}" for row in read]
+        self.wrote[run_id, number, event["sparklet"]["attempt"]] = rows
+        return write_rows(self.world, execution, rows)
+
+    @rule(fails=st.booleans())
+    def inputs_are_good_or_bad(self, fails: bool) -> None:
+        self.fails = fails
+
+    # --- commands ---
+
+    def _at(self, dies_at: int | None) -> Deployment:
+        at = self.world.at
+        return Fault(dies_at, after_effect=dies_at % 2 == 0).deployment(at) if dies_at else at
+
+    @rule(count=st.integers(1, 3))
+    def new_objects_arrive(self, count: int) -> None:
+        for _ in range(count):
+            self.objects += 1
+            self.world.store.put(f"{SOURCE}{self.objects:05d}.csv", f"input {self.objects}".encode())
+
+    @precondition(lambda self: self.objects and len(self.known) < 6)
+    @rule(
+        existing=st.sampled_from(["incremental", "incremental", "refuse", "append", "overwrite"]),
+        follow_ups=st.booleans(),
+        max_attempts=st.integers(1, 3),
+        dies_at=DIES,
+    )
+    def somebody_starts_a_run(self, existing: str, follow_ups: bool, max_attempts: int, dies_at: int | None) -> None:
+        number, incremental = len(self.known), existing == "incremental"
+        options: dict[str, Any] = {"incremental": True} if incremental else {"existing": existing}
+        request = self.world.request(
+            run_id=f"run-{number}",
+            name=NIGHTLY if incremental else f"name-{number}",
+            output_uri=OUT,
+            options=RunOptions(max_objects=2, max_attempts=max_attempts, tolerated_failure_count=1, **options),
+            **({"check": CHECK, "next": NEXT, "next_output": NEXT_OUT} if follow_ups else {}),
+        )
+        held = bool(rows_below(self.world, OUT) or (follow_ups and rows_below(self.world, NEXT_OUT)))
+        with suppress(KilledError):
+            try:
+                self._enter(request, dies_at)
+                assert not (held and existing == "refuse"), "a run that does not append was let in"
+            except NothingNewError:
+                assert incremental
+            except PlanError:
+                assert existing in ("refuse", "overwrite") or self._somebody_is_at_work() or self.forgot
+
+    def _enter(self, request: RunRequest, dies_at: int | None) -> None:
+        try:
+            new_run(self._at(dies_at), request)
+        finally:
+            if run := self.world.at.known_run(request.run_id):
+                self.known.setdefault(request.run_id, Known(request, run))
+                self.replaced |= request.options.existing == "overwrite"
+
+    def _somebody_is_at_work(self) -> bool:
+        return any(not run.state.ended for run in self.world.ledger.runs.list())
+
+    @precondition(lambda self: self.known)
+    @rule(which=WHICH, dies_at=DIES)
+    def somebody_types_the_same_command_again(self, which: int, dies_at: int | None) -> None:
+        known = self._one(which)
+        try:
+            self._enter(known.request, dies_at)
+            plan(self._at(dies_at), known.run.run_id, part_shards=2)
+        except RunExistsError:
+            assert known.rows is not None, "the same command is the same run, unless that was cleaned away"
+        except (KilledError, CheckpointConflictError, PlanError, RunNotFoundError):
+            pass
+
+    @rule(dies_at=DIES)
+    def a_checker_looks_at_every_run(self, dies_at: int | None) -> None:
+        at = self._at(dies_at)
+        for run in list(self.world.ledger.runs.list()):
+            with suppress(KilledError, PlanError):
+                check(at, run.run_id, planner_silent_s=0.0)
+
+    @precondition(lambda self: self.known)
+    @rule(which=WHICH, repaired=st.booleans(), dies_at=DIES)
+    def somebody_redrives(self, which: int, repaired: bool, dies_at: int | None) -> None:
+        run = self._one(which).run
+        at = self._at(dies_at)
+        with suppress(KilledError, PlanError, LedgerError):
+            redrive(at, run.run_id, script=repaired_script(at, run, REPAIRED) if repaired else None)
+
+    @precondition(lambda self: self.known)
+    @rule(which=WHICH, dies_at=DIES)
+    def somebody_cancels(self, which: int, dies_at: int | None) -> None:
+        with suppress(KilledError, PlanError, RunNotFoundError):
+            cancel(self._at(dies_at), self._one(which).run.run_id)
+
+    @rule(which=WHICH, dies_at=DIES, slow=st.booleans())
+    def somebody_cleans(self, which: int, dies_at: int | None, slow: bool) -> None:
+        """Perhaps by what was read long ago; the run may have been cleaned, or redriven, since."""
+        runs = self.seen if slow else list(self.world.ledger.runs.list())
+        if not runs:
+            return
+        run = runs[which % len(runs)]
+        with suppress(PlanError, RunNotFoundError):
+            self.seen.append(named_run(self.world.at, run.run_id))
+        with suppress(PlanError, RunNotFoundError, LedgerError, KilledError):
+            if not slow:
+                named_run(self.world.at, run.run_id)
+            self._remember_before_it_is_gone(run.run_id)
+            clean(self._at(dies_at), run, folders_of(self.world.at, run.run_id))
+
+    def _remember_before_it_is_gone(self, run_id: str) -> None:
+        run = self.world.ledger.runs.get(run_id)
+        known = self.known.setdefault(run_id, Known(self.world.request(run_id=run_id), run))
+        if run.state.ended and known.rows is None:
+            must, may = self._rows_of(run)
+            known.run, known.rows = run, must
+            self.half_published = may
+            self.forgot = True
+
+    def _one(self, which: int) -> Known:
+        return list(self.known.values())[which % len(self.known)]
+
+    # --- workers, letters, time ---
+
+    @rule(which=WHICH)
+    def a_worker_takes_a_message(self, which: int) -> None:
+        worker = self.workers[which % len(self.workers)]
+        if not worker.busy and (message := self.world.receive()):
+            worker.take(message)
+
+    @rule(which=WHICH, calls=st.integers(1, 12))
+    def a_worker_goes_on(self, which: int, calls: int) -> None:
+        worker = self.workers[which % len(self.workers)]
+        if worker.attempt:
+            worker.attempt.step(calls)
+
+    @rule(which=WHICH)
+    def a_worker_is_killed(self, which: int) -> None:
+        worker = self.workers[which % len(self.workers)]
+        if worker.attempt:
+            worker.attempt.kill()
+
+    @rule(duration_s=st.sampled_from([1, 9, 22, 61, 700]))
+    def time_passes(self, duration_s: int) -> None:
+        self.world.clock.advance(duration_s)
+
+    # --- the model ---
+
+    def _rows_of(self, run: Run) -> tuple[Counter[str], Counter[str]]:
+        """Rows that readers must find of a run in the ledger, and those that are being published."""
+        must, may = Counter[str](), Counter[str]()
+        for record in self.world.ledger.shards.list(run.run_id):
+            rows = self.wrote.get((run.run_id, record.number, record.winner), [])
+            (must if record.state is ShardState.SUCCEEDED else may).update(rows)
+        return must, may
+
+    def _all_runs(self) -> list[tuple[Run, Counter[str], Counter[str]]]:
+        """Every run there ever was, the cleaned ones too, in the order in which they were entered."""
+        there = {run.run_id: run for run in self.world.ledger.runs.list()}
+        for run_id, run in there.items():
+            known = self.known.get(run_id)
+            if known and known.rows is None:
+                known.run = run
+                known.began |= bool(list(self.world.ledger.runs.parts(run_id)))
+        found = [(known.run, known.rows, Counter[str]()) for known in self.known.values() if known.rows is not None]
+        gone = {run.run_id for run, _, _ in found}
+        found += [(run, *self._rows_of(run)) for run in there.values() if run.run_id not in gone]
+        return sorted(found, key=lambda each: (each[0].created_s, each[0].run_id))
+
+    def _expected(self, folder: str) -> Expected:
+        runs = [each for each in self._all_runs() if each[0].output_uri == folder]
+        expected = Expected()
+        for place, (run, must, may) in enumerate(runs):
+            fate = self._fate(run, [later for later, _, _ in runs[place + 1 :]])
+            if fate == "stays":
+                expected.must.update(must)
+                expected.may.update(may)
+            elif fate == "goes":
+                expected.may.update(must + may)
+        return expected
+
+    def _fate(self, run: Run, later: list[Run]) -> str:
+        """Whether what a run wrote stays, is gone, or goes just now since another run replaces it."""
+        fate = "stays"
+        for other in later:
+            same_parent = run.parent and other.parent == run.parent
+            if not same_parent and other.options.existing != "overwrite":
+                continue
+            known = self.known.get(other.run_id)
+            began = known.began if known else bool(list(self.world.ledger.runs.parts(other.run_id)))
+            if began:
+                return "gone"
+            fate = "goes"
+        return fate
+
+    @invariant()
+    def readers_see_each_row_once(self) -> None:
+        for folder in (OUT, NEXT_OUT):
+            seen, expected = Counter(rows_below(self.world, folder)), self._expected(folder)
+            assert not expected.must - seen, f"lost: {expected.must - seen}"
+            assert not seen - expected.must - expected.may, f"too much: {seen - expected.must - expected.may}"
+
+    # --- the end ---
+
+    def teardown(self) -> None:
+        """Nothing bad happens any more; one more night, and all is there."""
+        try:
+            self.fails = False
+            self._work_to_the_end()
+            self.world.clock.advance(86_400)
+            self.new_objects_arrive(1)
+            self._last_night()
+        finally:
+            for worker in self.workers:
+                if worker.attempt:
+                    worker.attempt.kill()
+            self.folder.cleanup()
+
+    def _clean_what_is_half_cleaned(self) -> None:
+        """Until then no increment is planned: nobody knows what those runs have done."""
+        for run_id, known in self.known.items():
+            if known.rows is not None and self.world.at.known_run(run_id):
+                clean(self.world.at, known.run, folders_of(self.world.at, run_id))
+
+    def _last_night(self) -> None:
+        self._clean_what_is_half_cleaned()
+        request = self.world.request(
+            run_id="last-night",
+            name=NIGHTLY,
+            output_uri=OUT,
+            options=RunOptions(max_objects=2, incremental=True),
+        )
+        self._enter(request, None)
+        self._work_to_the_end()
+        assert self.world.ledger.runs.get("last-night").state is RunState.SUCCEEDED
+        self.readers_see_each_row_once()
+        if not (self.forgot or self.replaced):
+            nightly = {run_id for run_id, known in self.known.items() if known.request.name == NIGHTLY}
+            rows = [row.split("|") for row in rows_below(self.world, OUT)]
+            inputs = Counter(text for run_id, _, text in rows if run_id in nightly)
+            wanted = Counter(f"input {number}" for number in range(1, self.objects + 1))
+            assert (wanted - inputs, inputs - wanted) == (Counter(), Counter()), "each night's rows, each of them once"
+
+    def _work_to_the_end(self) -> None:
+        for _ in range(MAX_ROUNDS):
+            for worker in self.workers:
+                worker.finish()
+            while message := self.world.receive():
+                worker.take(message)
+                worker.finish()
+            for letter in self.world.letters.receive():
+                consume(self.world.at, letter)
+                self.world.letters.delete(letter.receipt)
+            for run in list(self.world.ledger.runs.list()):
+                with suppress(PlanError, CheckpointConflictError, LeaseLostError):
+                    check(self.world.at, run.run_id, planner_silent_s=0.0)
+            busy = any(worker.busy for worker in self.workers)
+            if not busy and all(run.state.ended for run in self.world.ledger.runs.list()):
+                return
+            self.world.clock.advance(30)
+        raise AssertionError(f"still open: {[r for r in self.world.ledger.runs.list() if not r.state.ended]}")
+
+
+Readers.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestReaders = Readers.TestCase
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+def test_readers_see_each_row_once_at_full_size() -> None:
+    """``make pytest ARGS='-n 0 -m campaign tests/functional/runs/test_readers.py'``: minutes."""
+    run_state_machine_as_test(Readers, settings=settings(max_examples=3_000, stateful_step_count=60, deadline=None))

@@ -1,0 +1,227 @@
+"""The published throttling, on the stand-in: receives that no run follows use up a message's receives.
+
+15,000 messages of two minutes, a visibility of ten, one receive allowed: 103 of them were received while workers were
+throttled, landed in the dead-letter queue though no code had run, and the dashboard showed 100 % success.
+"""
+
+import io
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.s3 import S3Store
+from sparklet.cli.run_view import summary_document, summary_table
+from sparklet.clock import SystemClock
+from sparklet.events import parse_event
+from sparklet.metrics import METRICS, Emitter, Meter
+from sparklet.model import Counts, RunOptions, RunState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from sparklet.ports import Message
+from sparklet.runs.checker import check
+from sparklet.runs.handlers import handle_check, handle_dead_letters
+from sparklet.runs.overview import verify
+from sparklet.runs.summary import summarize
+from sparklet.settings import worker_settings
+from sparklet.spark.guards import Deadline
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.worker.executor import Executor, ScriptCache
+from sparklet.worker.log import Log, Measuring
+from sparklet.worker.shards import ShardClaims
+from sparklet.worker.worker import Worker
+from tests.stand_ins.ministack import ministack
+from tests.unit.test_metrics import check_emf
+
+pytestmark = pytest.mark.stack
+
+SHARDS = 103  # as many as were lost
+RECEIVES = 2
+WORKERS = 3
+
+
+@dataclass
+class Account:
+    """A queue that throttling uses up quickly, its dead letters, and everything that functions say of themselves."""
+
+    at: Deployment
+    letters: SqsQueue
+    repair: Callable[[], object]  # the settings that the experiment should have had
+    sent_ms: int = field(default_factory=lambda: int(time.time() * 1000))  # when the messages there are were sent
+    lines: list[str] = field(default_factory=list)
+    runs: Counter[int] = field(default_factory=Counter)  # how often each shard's script ran
+
+    def measured(self, name: str) -> float:
+        """All that was said of a metric so far, added up."""
+        assert name in METRICS
+        documents = [check_emf(line) for line in self.lines]
+        return sum(sum(v) if isinstance(v := each.get(name, 0), list) else v for each in documents)
+
+    def meter(self, emitter: Emitter) -> Meter:
+        return Meter("Sparklet/test", emitter, self.lines.append)
+
+    def check(self) -> dict[str, Any]:
+        """The last line of a scheduled check."""
+        meter = self.meter(Emitter.CHECKER)
+        handle_check(replace(self.at, meter=meter))
+        meter.emit()
+        return check_emf(self.lines[-1])
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Iterator[Account]:
+    name = f"throttled-{uuid.uuid4().hex[:8]}"
+    with pytest.MonkeyPatch.context() as patch, ministack(tmp_path) as endpoint:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        clients = AwsClients(8, endpoint_url=endpoint, region="us-east-1")
+        clients.s3.create_bucket(Bucket=name)
+        clients.dynamodb.create_table(**table_definition(name))
+        dead_url = clients.sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
+        arn = clients.sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": RECEIVES})
+        attributes: Any = {"VisibilityTimeout": "1", "RedrivePolicy": policy}
+        url = clients.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+        store, letters = S3Store(clients), SqsQueue(clients, dead_url)
+        at = Deployment(
+            name, store, DynamoLedger(clients, name), SqsQueue(clients, url), SystemClock(), dead_letters=letters
+        )
+        store.put(f"s3://{name}/job.py", b"print('x')\n")
+        for number in range(SHARDS):
+            store.put(f"s3://{name}/in/{number:03d}.csv", b"0123456789")
+        request = RunRequest(
+            f"s3://{name}/job.py",
+            (f"s3://{name}/in/",),
+            f"s3://{name}/out/",
+            run_id="run-1",
+            options=RunOptions(max_objects=1),
+        )
+        plan(at, new_run(at, request).run_id)
+        repaired: Any = {"VisibilityTimeout": "60", "RedrivePolicy": policy.replace(f": {RECEIVES}", ": 20")}
+        yield Account(at, letters, lambda: clients.sqs.set_queue_attributes(QueueUrl=url, Attributes=repaired))
+
+
+def record_of(message: Message, sent_ms: int) -> dict[str, Any]:
+    """A message as a mapping hands it to a function; a dead letter has the time of its message."""
+    attributes = {"ApproximateReceiveCount": str(message.receive_count), "SentTimestamp": str(sent_ms)}
+    record = {"messageId": message.message_id, "receiptHandle": message.receipt, "body": message.body}
+    return {**record, "attributes": attributes, "eventSource": "aws:sqs"}
+
+
+def throttle(account: Account) -> int:
+    """Receive as Lambda's pollers do while no worker may run, until nothing is left to receive; how many receives."""
+    receives = 0
+    while account.at.queue.depth().total:
+        receives += len(account.at.queue.receive(10, wait_s=1))
+    return receives
+
+
+def consume(account: Account, twice: int = 0) -> int:
+    """Invoke the dead letters' consumer as Lambda does, the first letters ``twice``; how many letters there were."""
+    consumed = 0
+    while found := account.letters.receive(10):
+        again = list(found[: max(0, twice - consumed)])
+        records = [record_of(m, account.sent_ms) for m in [*found, *again]]
+        meter = account.meter(Emitter.DLQ_CONSUMER)
+        assert handle_dead_letters(replace(account.at, meter=meter), {"Records": records}) == {"batchItemFailures": []}
+        meter.emit()
+        for letter in found:
+            account.letters.delete(letter.receipt)
+        consumed += len(found)
+    account.sent_ms = int(time.time() * 1000)
+    return consumed
+
+
+@dataclass
+class Scripts:
+    """A runner whose script writes one object of one row, and counts."""
+
+    account: Account
+
+    def start(self) -> None:
+        pass
+
+    def run(self, call: ScriptCall, output: Output) -> ScriptResult:
+        event = json.loads(call.args[1])
+        self.account.at.store.put(f"{event['output_path']}/part-0.csv", b"1\n")
+        self.account.runs[event["sparklet"]["shard"]] += 1
+        Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text('{"rows": 1, "output_bytes": 2}')
+        return ScriptResult(0)
+
+    def close(self) -> None:
+        pass
+
+
+def work(account: Account, folder: Path) -> None:
+    """One worker, the real one but for Spark, until the queue has nothing more."""
+    at, runner = account.at, Scripts(account)
+    env = {"SPARKLET_BUCKET": at.bucket, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": str(folder / "scratch")}
+    settings = worker_settings(env)
+    settings.scratch.mkdir(parents=True)
+    scripts = ScriptCache(at.store, settings.scratch / "scripts", settings.script_prefixes)
+    executor, measuring = Executor(settings, runner, scripts), Measuring(account.meter(Emitter.WORKER))
+    shards = ShardClaims(at.ledger, at.store, at.queue, executor, at.bucket, at.clock, meter=measuring.meter)
+    worker = Worker(executor, shards, None, Log(io.BytesIO()))
+    while found := at.queue.receive(1):
+        (message,) = found
+        tasks = parse_event({"Records": [record_of(message, account.sent_ms)]})
+        outcomes = [worker.run(task, Deadline.within(60, now_s=at.clock.now_s()), "r") for task in tasks]
+        if all(outcome.acknowledged for outcome in outcomes):
+            at.queue.delete(message.receipt)
+        measuring.invocation(outcomes, runner, "r")
+
+
+def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, tmp_path: Path) -> None:
+    """GIVEN every message received too often while no worker ran, THEN each shard runs once and all of it is told."""
+    assert throttle(account) == SHARDS * RECEIVES
+    assert account.letters.depth().total == SHARDS
+    assert account.at.ledger.shards.count("run-1") == Counts(pending=SHARDS)
+    assert all(record.attempts == 0 for record in account.at.ledger.shards.list("run-1"))
+    during = account.check()
+    assert (during["ShardsPending"], during["RunsOpen"]) == (SHARDS, 1)  # nobody shows success
+
+    assert consume(account, twice=3) == SHARDS
+    assert account.at.queue.depth().visible == SHARDS
+    assert throttle(account) == SHARDS * RECEIVES  # it is not over yet
+    assert consume(account) == SHARDS
+    assert (account.measured("LettersSentAgain"), account.measured("LettersDropped")) == (2 * SHARDS, 3)
+    assert account.measured("ShardsFailed") == account.measured("LettersFailed") == 0
+
+    account.repair()
+    account.at.queue.send(
+        record.ref.to_body() for record in islice(account.at.ledger.shards.list("run-1"), 5)
+    )  # doubled
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(lambda n: work(account, tmp_path / f"worker-{n}"), range(WORKERS)))
+
+    assert account.runs == Counter(range(SHARDS))  # each once
+    assert check(account.at, "run-1").run.state is RunState.SUCCEEDED
+    assert account.at.ledger.shards.count("run-1") == Counts(succeeded=SHARDS)
+    assert account.at.queue.depth().total == account.letters.depth().total == 0
+    assert account.measured("ShardsSucceeded") == account.measured("RowsWritten") == SHARDS
+    assert account.measured("ShardsTurnedAway") == 5
+    assert list(verify(account.at, "run-1")) == []
+
+    run = account.at.ledger.runs.get("run-1")
+    summary = summarize(run, account.at.ledger.shards)
+    assert summary.unrun == 2 * SHARDS
+    assert summary_document(run, summary, "out", "manifest")["came_back_unrun"] == summary.unrun
+    shown = Console(file=io.StringIO(), width=200)
+    shown.print(summary_table(run, summary, "out", "manifest"))
+    assert f"{summary.unrun} messages" in shown.file.getvalue()  # type: ignore[attr-defined]
+    manifest = json.loads(account.at.store.get(account.at.run_uri("run-1", "manifest.json")))
+    assert (manifest["CameBackUnrun"], manifest["ItemCounts"]["Succeeded"]) == (summary.unrun, SHARDS)

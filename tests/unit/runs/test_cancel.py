@@ -1,0 +1,277 @@
+"""Cancelling: nothing new is begun, every shard has a known end, and the sums are right at every moment."""
+
+import pytest
+
+from sparklet.errors import CheckpointConflictError, PlanError
+from sparklet.model import Counts, Failure, Run, RunOptions, RunState, ScriptRef, ShardResult, ShardState
+from sparklet.planning.new_run import new_run
+from sparklet.planning.packing import TOO_LARGE
+from sparklet.planning.planner import PlanProgress, plan
+from sparklet.runs.checker import STALL_S, UNCLAIMED_S
+from sparklet.runs.ending import NOT_PLANNED, RUN_CANCELLED, cancel
+from sparklet.runs.redrive import redrive
+from tests.world import LEASE_S, World
+
+BROKEN = Failure("ValueError", "bad", retryable=False)
+
+
+def claim_one(world: World) -> str:
+    message = world.receive()
+    assert message is not None
+    owner, _ = world.claim(message)
+    world.queue.delete(message.receipt)
+    return owner
+
+
+def test_pending_shards_are_given_up_and_running_ones_may_end(world: World) -> None:
+    world.run(4)
+    first, second = claim_one(world), claim_one(world)
+    world.ledger.attempts.succeed("run-1", 0, first, ShardResult(rows=7))
+
+    done = cancel(world.at, "run-1")
+
+    assert (done.abandoned, done.counts) == (2, Counts(running=1, succeeded=1, failed=2))
+    assert {r.error_class for r in world.shards() if r.state is ShardState.FAILED} == {RUN_CANCELLED}
+    assert world.check().run.state is RunState.RUNNING
+    world.ledger.attempts.succeed("run-1", 1, second, ShardResult(rows=1))
+    report = world.check()
+    assert (report.run.state, report.counts) == (RunState.CANCELLED, Counts(succeeded=2, failed=2))
+    assert world.json("manifest.json")["Status"] == "CANCELLED"
+
+
+def test_a_worker_that_gets_a_message_afterwards_acknowledges_it(world: World) -> None:
+    world.run(3)
+    cancel(world.at, "run-1")
+    assert world.check().run.state is RunState.CANCELLED
+
+    assert world.work() == 0
+    assert len(world.queue) == 0
+    assert world.ledger.shards.count("run-1") == Counts(failed=3)
+
+
+def test_cancelling_twice_is_fine_and_the_first_time_counts(world: World) -> None:
+    world.run(2)
+    claim_one(world)
+    first = cancel(world.at, "run-1").run
+    world.clock.advance(10)
+
+    assert cancel(world.at, "run-1").run.cancelled_s == first.cancelled_s
+    world.clock.advance(LEASE_S)
+    ended = world.check().run
+    assert cancel(world.at, "run-1").run == ended
+
+
+def test_a_run_that_has_ended_is_not_cancelled(world: World) -> None:
+    world.run(1)
+    world.work()
+    world.check()
+    with pytest.raises(PlanError, match="SUCCEEDED"):
+        cancel(world.at, "run-1")
+
+
+def test_a_dead_workers_shard_is_given_up_without_a_message(world: World) -> None:
+    world.run(1)
+    claim_one(world)
+    cancel(world.at, "run-1")
+    world.clock.advance(LEASE_S + 1)
+
+    report = world.check()
+
+    assert report.run.state is RunState.CANCELLED and len(world.queue) == 0
+    (record,) = world.shards()
+    assert record.error_class == RUN_CANCELLED and "LeaseExpired" in record.error_message
+
+
+def test_a_released_shard_is_given_up_with_its_cause(world: World) -> None:
+    world.run(1)
+    owner = claim_one(world)
+    cancel(world.at, "run-1")
+    world.ledger.attempts.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
+
+    assert world.check().run.state is RunState.CANCELLED
+    assert "OSError: 503 Slow Down" in world.shards()[0].error_message
+
+
+def test_a_cancelled_run_is_sent_no_message_again(world: World) -> None:
+    world.run(2, max_attempts=1)
+    message = world.receive()
+    assert message is not None
+    world.ledger.attempts.claim(world.bodies()[0], "busy", lease_s=10 * 3600, max_attempts=1)
+    world.queue._entries.clear()
+    world.ledger.runs.cancel("run-1")
+    for wait_s in (STALL_S + 1, UNCLAIMED_S + 1):
+        world.clock.advance(wait_s)
+        assert world.check().requeued == 0
+    assert len(world.queue) == 0
+
+
+# --- while it is planned ---
+
+
+def half_planned(world: World, options: RunOptions = RunOptions(max_objects=1)) -> None:  # noqa: B008 - frozen
+    """Two parts of two shards; the second is sealed, but neither entered nor dispatched."""
+    world.put(6)
+    new_run(world.at, world.request(options=options))
+    enter = world.ledger.shards.add
+
+    def die(shards: object) -> int:
+        if len(list(world.ledger.runs.parts("run-1"))) == 2:
+            raise KeyboardInterrupt
+        return enter(shards)  # type: ignore[arg-type]
+
+    world.ledger.shards.add = die  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        plan(world.at, "run-1", part_shards=2)
+    world.ledger.shards.add = enter  # type: ignore[method-assign]
+
+
+def test_a_partial_plan_is_sealed_and_entered_without_messages(world: World) -> None:
+    half_planned(world)
+    messages = len(world.queue)
+
+    done = cancel(world.at, "run-1")
+
+    assert (done.run.shard_count, done.run.object_count, done.run.size_bytes) == (4, 4, 40)
+    assert done.counts == Counts(failed=4) and len(world.queue) == messages == 2
+    assert NOT_PLANNED in done.run.skipped
+    assert world.check().run.state is RunState.CANCELLED
+
+
+def test_oversized_shards_keep_their_cause(world: World) -> None:
+    half_planned(world, RunOptions(max_objects=1, max_shard_bytes=5, oversize="mark"))
+
+    cancel(world.at, "run-1")
+
+    assert {record.error_class for record in world.shards()} == {TOO_LARGE}
+    assert world.check().run.state is RunState.CANCELLED
+
+
+def test_the_checker_does_all_of_it_alone(world: World) -> None:
+    half_planned(world)
+    world.ledger.runs.cancel("run-1")
+
+    report = world.check()
+
+    assert (report.run.state, report.counts, report.abandoned) == (RunState.CANCELLED, Counts(failed=4), 4)
+
+
+def test_a_planner_at_work_stops_at_its_next_part(world: World) -> None:
+    world.put(6)
+    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+
+    def somebody_cancels(progress: PlanProgress) -> None:
+        if progress.shards == 2:
+            cancel(world.at, "run-1")
+
+    with pytest.raises(CheckpointConflictError, match="cancelled"):
+        plan(world.at, "run-1", somebody_cancels, part_shards=2)
+
+    assert world.check().run.shard_count == 2
+    assert world.ledger.shards.count("run-1") == Counts(failed=2)
+
+
+def test_a_planner_that_sends_slowly_stops_within_a_part(world: World) -> None:
+    world.put(100)
+    new_run(world.at, world.request(options=RunOptions(max_objects=1, rate_per_s=1.0)))
+    send = world.queue.send
+
+    def cancelled_after_five(bodies: object, delay_s: int = 0) -> int:
+        if len(world.queue) == 5:
+            world.ledger.runs.cancel("run-1")
+        return send(bodies, delay_s)  # type: ignore[arg-type]
+
+    world.queue.send = cancelled_after_five  # type: ignore[method-assign]
+    with pytest.raises(CheckpointConflictError, match="cancelled"):
+        plan(world.at, "run-1")
+    assert len(world.queue) < 30
+
+
+def test_nobody_plans_a_cancelled_run_any_further(world: World) -> None:
+    half_planned(world)
+    world.ledger.runs.cancel("run-1")
+    with pytest.raises(CheckpointConflictError, match="cancelled"):
+        plan(world.at, "run-1")
+    ended = world.check().run
+    assert plan(world.at, "run-1") == ended
+
+
+def test_a_run_cancelled_before_its_first_part_has_no_shard(world: World) -> None:
+    world.put(2)
+    new_run(world.at, world.request())
+    assert cancel(world.at, "run-1").counts == Counts()
+    assert world.check().run.state is RunState.CANCELLED
+
+
+def test_a_cancelled_run_with_a_lost_part_ends_at_its_limit(world: World) -> None:
+    half_planned(world)
+    for part in world.ledger.runs.parts("run-1"):
+        world.store.delete(world.at.part_uri("run-1", part.part))
+    world.ledger.runs.cancel("run-1")
+    world.work()
+    with pytest.raises(Exception, match="is not there"):
+        world.check()
+    world.clock.advance(4 * 24 * 3600)
+    assert world.check().run.state is RunState.CANCELLED
+
+
+def test_cancelling_wins_over_a_checker_about_to_end_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(1)
+    world.work()
+    finish = world.ledger.runs.finish
+
+    def cancelled_just_before(run_id: str, generation: int, state: RunState) -> Run:
+        monkeypatch.undo()
+        world.ledger.runs.cancel(run_id)
+        return finish(run_id, generation, state)
+
+    monkeypatch.setattr(world.ledger.runs, "finish", cancelled_just_before)
+    assert not world.check().run.state.ended
+    assert world.check().run.state is RunState.CANCELLED
+    assert world.json("manifest.json")["Status"] == "CANCELLED"
+
+
+# --- redrive ---
+
+
+def test_a_redrive_reopens_cancelled_shards_and_names_the_rest(world: World) -> None:
+    half_planned(world)
+    cancel(world.at, "run-1")
+    world.check()
+
+    done = redrive(world.at, "run-1")
+
+    assert (done.shards, done.messages, done.unplanned) == (4, 4, True)
+    assert (done.run.state, done.run.cancelled_s) == (RunState.RUNNING, None)
+    assert world.work() == 4
+    assert world.check().run.state is RunState.SUCCEEDED
+
+
+def test_a_run_that_is_being_cancelled_is_not_redriven(world: World) -> None:
+    world.run(2)
+    claim_one(world)
+    cancel(world.at, "run-1")
+    with pytest.raises(PlanError, match="being cancelled"):
+        redrive(world.at, "run-1")
+    assert world.ledger.runs.get("run-1").generation == 0
+
+
+def test_a_cancel_that_comes_during_a_redrive_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(3)
+    world.work(lambda _: BROKEN)
+    world.check()
+    start = world.ledger.runs.start_generation
+
+    def cancelled_and_ended_at_once(run_id: str, generation: int, script: ScriptRef) -> Run:
+        monkeypatch.undo()
+        run = start(run_id, generation, script)
+        cancel(world.at, run_id)
+        world.check()
+        return run
+
+    monkeypatch.setattr(world.ledger.runs, "start_generation", cancelled_and_ended_at_once)
+
+    done = redrive(world.at, "run-1")
+
+    assert done.run.cancelled_s is not None and done.messages == 0
+    assert world.check().run.state is RunState.CANCELLED
+    assert world.ledger.shards.count("run-1") == Counts(failed=3)

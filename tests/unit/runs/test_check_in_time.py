@@ -1,0 +1,125 @@
+"""A check of a run with ever so many shards ends in time, and the checks together do what one alone would have done."""
+
+from collections.abc import Callable
+
+import pytest
+
+from sparklet.local.memory import FakeClock
+from sparklet.model import Counts, RunState, ShardState
+from sparklet.runs import checker
+from sparklet.runs.ending import A_WHILE_S, cancel
+from tests.world import LEASE_S, World
+
+SHARDS, WRITE_S = 10, 30.0
+
+
+def slow(write: Callable[..., object], clock: FakeClock) -> Callable[..., object]:
+    def slowly(*args: object) -> object:
+        clock.advance(WRITE_S)
+        return write(*args)
+
+    return slowly
+
+
+@pytest.fixture
+def world() -> World:
+    """Writes that end something take half a minute each, as if there were thousands of them."""
+    world = World()
+    attempts = world.ledger.attempts
+    for name in ("lapse", "count_requeue", "abandon"):
+        setattr(attempts, name, slow(getattr(attempts, name), world.clock))
+    return world
+
+
+def checked(world: World) -> tuple[float, checker.CheckReport]:
+    """A check, and how long it took."""
+    before_s = world.clock.now_s()
+    report = world.check()
+    return world.clock.now_s() - before_s, report
+
+
+def test_lost_workers_are_made_good_by_several_checks(world: World) -> None:
+    world.run(SHARDS)
+    for _ in range(SHARDS):
+        message = world.receive()
+        assert message is not None
+        world.claim(message)
+    world.clock.advance(LEASE_S + 1)
+
+    lapsed = []
+    while world.ledger.shards.count("run-1").running:
+        took_s, report = checked(world)
+        assert took_s <= A_WHILE_S
+        lapsed.append(report.lapsed)
+
+    assert len(lapsed) > 1
+    assert sum(lapsed) == SHARDS
+    assert world.ledger.shards.count("run-1") == Counts(pending=SHARDS)
+    assert len(world.bodies()) == 2 * SHARDS  # those that are invisible, and the new ones
+
+
+def test_a_lost_queue_is_refilled_over_several_checks(world: World) -> None:
+    world.run(SHARDS)
+    world.queue._entries.clear()
+    world.clock.advance(checker.STALL_S + 1)
+
+    took_s, report = checked(world)
+
+    assert took_s <= A_WHILE_S
+    assert 0 < report.requeued < SHARDS
+    for _ in range(20):
+        world.clock.advance(checker.STALL_S)
+        world.check()
+    assert {body.shard for body in world.bodies()} == set(range(SHARDS))
+
+
+@pytest.mark.parametrize("how", ["cancelled", "overdue"])
+def test_waiting_shards_are_given_up_over_several_checks(world: World, how: str) -> None:
+    run = world.run(SHARDS)
+    world.queue._entries.clear()
+    if how == "cancelled":
+        assert cancel(world.at, "run-1").abandoned < SHARDS
+    else:
+        world.clock.advance(run.options.time_limit_s + 1)
+
+    for _ in range(20):
+        took_s, report = checked(world)
+        assert took_s <= 2 * A_WHILE_S
+        if report.run.state.ended:
+            break
+
+    assert report.run.state is (RunState.CANCELLED if how == "cancelled" else RunState.FAILED)
+    assert world.ledger.shards.count("run-1") == Counts(failed=SHARDS)
+
+
+def test_no_message_is_resent_while_many_shards_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else, six hours on, every check would read all that waits, and send it again."""
+    monkeypatch.setattr(checker, "MAX_UNCLAIMED", SHARDS - 2)
+    world.run(SHARDS)
+    message = world.receive()
+    assert message is not None
+    world.clock.advance(checker.UNCLAIMED_S + 1)
+    world.claim(message)  # somebody works: nothing is stalled
+
+    assert world.ledger.shards.count("run-1") == Counts(pending=SHARDS - 1, running=1)
+    assert world.check().requeued == 0
+
+
+def test_messages_are_looked_for_once_few_shards_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker, "MAX_UNCLAIMED", SHARDS - 1)
+    world.run(SHARDS)
+    message = world.receive()
+    assert message is not None
+    world.clock.advance(checker.UNCLAIMED_S + 1)
+    world.claim(message)
+
+    assert world.check().requeued > 0
+    assert world.ledger.shards.get("run-1", 9).state is ShardState.PENDING
+
+
+def test_a_large_run_without_any_message_is_stalled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker, "MAX_UNCLAIMED", 1)
+    world.run(SHARDS)
+    world.clock.advance(checker.STALL_S + 1)
+
+    assert world.check().requeued > 0

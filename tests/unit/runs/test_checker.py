@@ -1,0 +1,319 @@
+"""The checker: lost shards come back, every run ends, and only the strongly consistent count ends it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from sparklet.errors import ObjectForbiddenError
+from sparklet.model import Counts, Failure, PartRecord, RunOptions, RunState, ShardResult, ShardState
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.ports import ObjectInfo
+from sparklet.runs.checker import PLANNER_SILENT_S, STALL_S, UNCLAIMED_S, check
+from tests.world import LEASE_S, World
+
+BROKEN = Failure("ValueError", "bad line 7", retryable=False)
+PASSING = Failure("OSError", "503 Slow Down", retryable=True)
+
+
+def fails(*numbers: int) -> object:
+    return lambda number: BROKEN if number in numbers else ShardResult(rows=number)
+
+
+def claim_one(world: World) -> str:
+    message = world.receive()
+    assert message is not None
+    return world.claim(message)[0]
+
+
+# --- lost shards ---
+
+
+def test_a_running_run_is_left_alone(world: World) -> None:
+    world.run(3)
+    claim_one(world)
+    report = world.check()
+    assert (report.lapsed, report.requeued, report.abandoned, report.planned) == (0, 0, 0, False)
+    assert report.counts == Counts(pending=2, running=1)
+    assert report.run.state is RunState.RUNNING and report.summary is None
+
+
+def test_a_killed_workers_shard_is_pending_with_a_new_message(world: World) -> None:
+    world.run(1)
+    claim_one(world)
+    world.clock.advance(LEASE_S + 1)
+
+    assert world.check().lapsed == 1
+
+    (record,) = world.shards()
+    assert (record.state, record.attempts, record.error_class) == (ShardState.PENDING, 1, "LeaseExpired")
+    assert len(world.queue) == 2  # the old message is invisible for long yet
+    assert world.work() == 1
+
+
+def test_a_lease_that_lapses_for_the_last_time_fails_the_shard(world: World) -> None:
+    world.run(1, max_attempts=1)
+    claim_one(world)
+    world.clock.advance(LEASE_S + 1)
+
+    report = world.check()
+
+    assert report.lapsed == 1 and len(world.queue) == 1
+    assert report.run.state is RunState.FAILED
+
+
+def test_a_stalled_runs_messages_are_resent_ever_less_often(world: World) -> None:
+    world.run(2)
+    world.queue._entries.clear()  # the messages are lost
+    sent_at = []
+    for _ in range(100):
+        if world.check().requeued:
+            sent_at.append(round(world.clock.now_s() - world.ledger.runs.get("run-1").created_s))
+        world.clock.advance(30)
+
+    assert len(sent_at) == 5  # after 60, then 120, 240, 480, 960 s more, give or take a step
+    gaps = [later - earlier for earlier, later in zip([0, *sent_at], sent_at, strict=False)]
+    assert all(60 * 2**n <= gap <= 60 * 2**n + 60 for n, gap in enumerate(gaps))
+    assert world.work() == 2
+    assert world.check().run.state is RunState.SUCCEEDED
+
+
+def test_a_run_with_work_or_recent_change_is_not_stalled(world: World) -> None:
+    world.run(3)
+    world.clock.advance(STALL_S + 1)
+    owner = claim_one(world)
+    assert world.check().requeued == 0
+    world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
+    assert world.check().requeued == 0  # that was just now
+    world.clock.advance(STALL_S + 1)
+    assert world.check().requeued == 2
+
+
+def test_stall_is_never_taken_below_a_minute(world: World) -> None:
+    world.run(1)
+    world.clock.advance(30)
+    assert check(world.at, "run-1", stall_s=1).requeued == 0
+    world.clock.advance(31)
+    assert check(world.at, "run-1", stall_s=1).requeued == 1
+
+
+def test_a_shard_waiting_for_hours_gets_another_message(world: World) -> None:
+    world.run(2, max_attempts=1)
+    world.queue._entries.popitem()
+    message = world.receive()
+    assert message is not None
+    world.ledger.attempts.claim(world.bodies()[0], "busy", lease_s=10 * 3600, max_attempts=1)
+    world.clock.advance(UNCLAIMED_S - 10)
+    assert world.check().requeued == 0
+    world.clock.advance(20)
+    assert world.check().requeued == 1
+
+
+# --- planning ---
+
+
+def half_planned(world: World, **options: float) -> None:
+    """A planner that died after its first part."""
+    world.put(4)
+    new_run(world.at, world.request(options=RunOptions(max_objects=1, **options)))  # type: ignore[arg-type]
+    seal = world.ledger.runs.add_part
+
+    def die(run_id: str, part: PartRecord) -> None:
+        if part.index:
+            raise KeyboardInterrupt
+        seal(run_id, part)
+
+    world.ledger.runs.add_part = die  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        plan(world.at, "run-1", part_shards=2)
+    world.ledger.runs.add_part = seal  # type: ignore[method-assign]
+
+
+def test_a_silent_planners_work_is_continued(world: World) -> None:
+    half_planned(world)
+    assert not world.check().planned
+
+    world.clock.advance(PLANNER_SILENT_S + 1)
+    report = world.check()
+
+    assert report.planned and report.run.shard_count == 4
+    assert world.work() == 4
+    assert world.check().run.state is RunState.SUCCEEDED
+
+
+def test_a_run_that_is_still_planned_does_not_end(world: World) -> None:
+    half_planned(world)
+    world.work()
+    assert world.check().run.state is RunState.PLANNING
+
+
+def test_a_paced_planner_gets_the_time_it_needs(world: World) -> None:
+    half_planned(world, rate_per_s=0.001)  # 2 shards in 2,000 s
+    world.clock.advance(PLANNER_SILENT_S + 1)
+    assert not world.check().planned
+    world.clock.advance(4000)
+    assert world.check().planned
+
+
+def test_shards_still_to_be_dispatched_are_not_requeued(world: World) -> None:
+    world.put(2)
+    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+    send = world.queue.send
+
+    def die(bodies: object, delay_s: int = 0) -> int:
+        raise KeyboardInterrupt
+
+    world.queue.send = die  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        plan(world.at, "run-1")
+    world.queue.send = send  # type: ignore[method-assign]
+    world.clock.advance(STALL_S + 1)
+    assert (world.check().requeued, len(world.queue)) == (0, 0)
+    world.clock.advance(PLANNER_SILENT_S)
+    report = world.check()
+    assert report.planned and len(world.queue) == 2
+
+
+def test_a_planner_that_lives_after_all_wins(world: World) -> None:
+    half_planned(world)
+    world.clock.advance(PLANNER_SILENT_S + 1)
+    seal = world.ledger.runs.add_part
+
+    def the_other_is_quicker(run_id: str, part: PartRecord) -> None:
+        world.ledger.runs.add_part = seal  # type: ignore[method-assign]
+        plan(world.at, "run-1")
+        seal(run_id, part)
+
+    world.ledger.runs.add_part = the_other_is_quicker  # type: ignore[method-assign]
+    assert not world.check().planned
+    assert world.ledger.runs.get("run-1").shard_count == 4
+
+
+def test_an_unfinishable_plan_fails_the_run_at_its_time_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    half_planned(world, time_limit_s=3600.0)
+    world.work()
+
+    listing = world.store.list
+
+    def forbidden(prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
+        if prefix_uri.startswith("s3://data/"):
+            raise ObjectForbiddenError(f"{prefix_uri} may not be listed")
+        return listing(prefix_uri, start_after)
+
+    monkeypatch.setattr(world.store, "list", forbidden)
+    world.clock.advance(PLANNER_SILENT_S + 1)
+    with pytest.raises(ObjectForbiddenError):
+        world.check()
+    world.clock.advance(3600)
+
+    assert world.check().run.state is RunState.FAILED
+    assert world.json("manifest.json")["ItemCounts"]["Succeeded"] == 2
+
+
+# --- the time limit ---
+
+
+def test_at_the_time_limit_pending_fails_and_running_may_end(world: World) -> None:
+    world.run(3, time_limit_s=1000.0)
+    world.clock.advance(990)
+    owner = claim_one(world)
+    world.clock.advance(20)
+
+    report = world.check()
+
+    assert report.abandoned == 2 and report.run.state is RunState.RUNNING
+    world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
+    report = world.check()
+    assert report.run.state is RunState.FAILED
+    assert report.counts == Counts(succeeded=1, failed=2)
+    assert world.shards()[1].error_class == "RunTimeLimit"
+
+
+def test_the_last_cause_is_kept_at_the_time_limit(world: World) -> None:
+    world.run(1, time_limit_s=1000.0)
+    owner = claim_one(world)
+    world.ledger.attempts.release("run-1", 0, owner, PASSING)
+    world.clock.advance(1001)
+    world.check()
+    assert "OSError: 503 Slow Down" in world.shards()[0].error_message
+
+
+# --- the end ---
+
+
+@pytest.mark.parametrize(
+    ("options", "failed", "state"),
+    [
+        ({}, (), RunState.SUCCEEDED),
+        ({}, (3,), RunState.FAILED),
+        ({"tolerated_failure_count": 1}, (3,), RunState.SUCCEEDED_WITH_FAILURES),
+        ({"tolerated_failure_count": 1}, (3, 4), RunState.FAILED),
+        ({"tolerated_failure_percentage": 20.0}, (3, 4), RunState.SUCCEEDED_WITH_FAILURES),
+        ({"tolerated_failure_percentage": 19.9}, (3, 4), RunState.FAILED),
+        ({"tolerated_failure_percentage": 50.0, "tolerated_failure_count": 1}, (3, 4), RunState.FAILED),
+        ({"tolerated_failure_percentage": 5.0, "tolerated_failure_count": 5}, (3,), RunState.FAILED),
+    ],
+)
+def test_a_run_ends_by_its_failure_tolerance(
+    world: World, options: dict[str, float], failed: tuple[int, ...], state: RunState
+) -> None:
+    world.run(10, **options)
+    world.work(fails(*failed))  # type: ignore[arg-type]
+
+    report = world.check()
+
+    assert report.run.state is state and report.run.ended_s == world.clock.now_s()
+    assert report.summary is not None
+    assert report.summary.counts == report.counts == Counts(succeeded=10 - len(failed), failed=len(failed))
+
+
+def test_an_index_that_lags_does_not_end_a_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(2)
+    monkeypatch.setattr(world.ledger.shards, "glance", lambda run_id: Counts(succeeded=2))
+    assert world.check().run.state is RunState.RUNNING
+
+
+def test_shards_that_are_not_in_the_ledger_yet_hold_the_run_open(world: World) -> None:
+    world.run(2)
+    world.work()
+    del world.ledger.shards._shards["run-1"][1]
+    assert world.check().run.state is RunState.RUNNING
+
+
+def test_a_run_ends_once_and_a_lost_manifest_is_rewritten(world: World) -> None:
+    world.run(2)
+    world.work()
+    ended = world.check().run
+    body = world.store.get(world.at.run_uri("run-1", "manifest.json"))
+    world.clock.advance(100)
+
+    again = world.check()
+
+    assert again.run == ended and again.summary is None and again.counts == Counts(succeeded=2)
+    world.store.delete(world.at.run_uri("run-1", "manifest.json"))
+    assert world.check().summary is not None
+    assert world.store.get(world.at.run_uri("run-1", "manifest.json")) == body
+
+
+def test_a_redrive_that_comes_while_the_run_is_ended_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(2)
+    world.work(fails(1))  # type: ignore[arg-type]
+    finish = world.ledger.runs.finish
+
+    def redriven_and_done_meanwhile(run_id: str, generation: int, state: RunState) -> object:
+        monkeypatch.undo()
+        world.ledger.runs.start_generation(run_id, 1, world.ledger.runs.get(run_id).scripts[0])
+        record = world.ledger.attempts.redrive(run_id, 1, 1)
+        assert record is not None
+        world.queue.send([record.ref.to_body()])
+        world.work()
+        world.check()
+        return finish(run_id, generation, state)
+
+    monkeypatch.setattr(world.ledger.runs, "finish", redriven_and_done_meanwhile)
+
+    report = world.check()
+
+    assert (report.run.state, report.run.generation) == (RunState.SUCCEEDED, 1)
+    assert world.json("manifest.json")["Status"] == "SUCCEEDED"
+    assert world.keys(world.at.run_uri("run-1", "FAILED_")) == []

@@ -1,0 +1,214 @@
+"""Settings that contradict each other: none in the template, whatever is chosen; each is told where a hand made one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+
+from sparklet.cli.doctor import contradictions, too_small_an_account
+from sparklet.local.local_template import load_template
+from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
+from tests.deploy.templates import resolved
+
+
+def deployed(template: dict[str, Any], **parameters: str) -> StackSettings:
+    """The settings that a deployment of the template with these parameters has."""
+    resources = {name: body.get("Properties", {}) for name, body in template["Resources"].items()}
+
+    def value(written: Any) -> Any:
+        return resolved(written, template, parameters)
+
+    def queue(name: str) -> QueueSettings:
+        policy = resources[name].get("RedrivePolicy", {})
+        receives = policy.get("maxReceiveCount")
+        return QueueSettings(
+            int(value(resources[name]["VisibilityTimeout"])),
+            int(value(resources[name]["MessageRetentionPeriod"])),
+            None if receives is None else int(value(receives)),
+            policy["deadLetterTargetArn"]["Fn::GetAtt"][0] if policy else "",
+        )
+
+    def mapping(function: str, event: str) -> MappingSettings:
+        given = resources[function]["Events"][event]["Properties"]
+        return MappingSettings(
+            given.get("Enabled", True),
+            given["FunctionResponseTypes"] == ["ReportBatchItemFailures"],
+            int(value(given["ScalingConfig"]["MaximumConcurrency"])),
+        )
+
+    worker = resources["WorkerFunction"]
+    reserved = value(worker["ReservedConcurrentExecutions"])
+    return StackSettings(
+        queue=queue("Queue"),
+        dead_letters=queue("DeadLetterQueue"),
+        dead_letters_arn="DeadLetterQueue",
+        worker_timeout_s=int(value(worker["Timeout"])),
+        worker_grace_s=float(value(worker["Environment"]["Variables"]["SPARKLET_GRACE_S"])),
+        consumer_timeout_s=int(resources["DlqConsumerFunction"]["Timeout"]),
+        worker_mapping=mapping("WorkerFunction", "Shards"),
+        consumer_mapping=mapping("DlqConsumerFunction", "Letters"),
+        checker_scheduled=resources["CheckerFunction"]["Events"]["EveryMinute"]["Type"] == "Schedule",
+        reserved=int(reserved) if isinstance(reserved, int | str) else None,
+        unreserved=1000,
+    )
+
+
+@pytest.fixture(scope="module")
+def template() -> dict[str, Any]:
+    return load_template()
+
+
+@pytest.fixture(scope="module")
+def stack(template: dict[str, Any]) -> StackSettings:
+    return deployed(template)
+
+
+def test_no_choice_of_parameters_contradicts_itself(template: dict[str, Any]) -> None:
+    """Every combination of the smallest, the usual and the largest value that the template takes."""
+    parameters = template["Parameters"]
+
+    def choices(name: str) -> set[str]:
+        given = parameters[name]
+        bounds = {given.get("MinValue"), given.get("MaxValue"), given["Default"]} - {None}
+        return {str(each) for each in given.get("AllowedValues", bounds)}
+
+    names = ("FunctionTimeoutS", "MaxReceiveCount", "MaximumConcurrency", "ReserveConcurrency", "GraceS")
+    for name in ("MaxReceiveCount", "MaximumConcurrency", "GraceS"):
+        assert {"MinValue", "MaxValue"} <= parameters[name].keys(), f"{name} has no bounds"
+    tried = 0
+    for values in product(*map(choices, names)):
+        chosen = dict(zip(names, values, strict=True))
+        assert list(contradictions(deployed(template, **chosen))) == [], chosen
+        tried += 1
+    assert tried > 300
+
+
+def mapped(stack: StackSettings, **changes: Any) -> StackSettings:
+    assert stack.worker_mapping
+    return replace(stack, worker_mapping=replace(stack.worker_mapping, **changes))
+
+
+BY_HAND: dict[
+    str, tuple[Callable[[StackSettings], StackSettings], str, str]
+] = {  # what somebody changed → how the contradiction is called, and part of its remedy
+    "the published experiment: one receive": (
+        lambda s: replace(s, queue=replace(s.queue, max_receive_count=1)),
+        "maxReceiveCount of Queue, throttling",
+        "maxReceiveCount to 20",
+    ),
+    "a timeout raised without the queue": (
+        lambda s: replace(s, queue=replace(s.queue, visibility_s=600)),
+        "visibility of Queue, timeout of the worker",
+        "VisibilityTimeout to 5400",
+    ),
+    "another queue of the worker's, such as the asynchronous API's": (
+        lambda s: replace(s, further_queues={"tasks": replace(s.queue, visibility_s=360)}),
+        "visibility of tasks, timeout of the worker",
+        "VisibilityTimeout to 5400",
+    ),
+    "the consumer's likewise": (
+        lambda s: replace(s, consumer_timeout_s=300),
+        "visibility of DeadLetterQueue, timeout of the dead-letter consumer",
+        "1800",
+    ),
+    "more receives than the retention has time for": (
+        lambda s: replace(s, queue=replace(s.queue, max_receive_count=100)),
+        "maxReceiveCount × visibility of Queue, its retention",
+        "maxReceiveCount to 63 or less",
+    ),
+    "no dead-letter queue": (
+        lambda s: replace(s, queue=replace(s.queue, max_receive_count=None, dead_letters_arn="")),
+        "redrive policy of Queue, DeadLetterQueue",
+        "deadLetterTargetArn to DeadLetterQueue",
+    ),
+    "another dead-letter queue": (
+        lambda s: replace(s, queue=replace(s.queue, dead_letters_arn="mine")),
+        "redrive policy of Queue, DeadLetterQueue",
+        "deadLetterTargetArn to DeadLetterQueue",
+    ),
+    "a message that expires before its run": (
+        lambda s: replace(s, queue=replace(s.queue, retention_s=3 * 86_400)),
+        "retention of Queue, time limit of a run",
+        "345600",
+    ),
+    "dead letters that expire as they arrive": (
+        lambda s: replace(s, dead_letters=replace(s.dead_letters, retention_s=345_600)),
+        "retention of DeadLetterQueue and of Queue",
+        "1209600",
+    ),
+    "a reserve below what the mapping receives": (
+        lambda s: replace(s, reserved=10),
+        "reserved concurrency of the worker, MaximumConcurrency of its mapping",
+        "reserve 50",
+    ),
+    "a function that is stopped": (
+        lambda s: replace(s, reserved=0),
+        "reserved concurrency of the worker, MaximumConcurrency of its mapping",
+        "reserve 50",
+    ),
+    "a new account": (
+        lambda s: replace(s, unreserved=10),
+        "concurrency of the account, MaximumConcurrency of the worker's mapping",
+        "higher limit",
+    ),
+    "a mapping without a limit": (
+        lambda s: mapped(s, most_at_once=None),
+        "MaximumConcurrency of the worker's mapping",
+        "ScalingConfig",
+    ),
+    "a mapping that is disabled": (
+        lambda s: mapped(s, enabled=False),
+        "mapping of the worker",
+        "--enabled",
+    ),
+    "a mapping that is gone": (
+        lambda s: replace(s, consumer_mapping=None),
+        "mapping of the dead-letter consumer",
+        "deploy again",
+    ),
+    "a mapping that takes a report for success": (
+        lambda s: mapped(s, reports_failures=False),
+        "mapping of the worker, ReportBatchItemFailures",
+        "--function-response-types",
+    ),
+    "a checker that nobody calls": (
+        lambda s: replace(s, checker_scheduled=False),
+        "schedule of the checker",
+        "enable-rule",
+    ),
+    "a script that has no time": (
+        lambda s: replace(s, worker_grace_s=600.0),
+        "SPARKLET_GRACE_S, timeout of the worker",
+        "GraceS to 10",
+    ),
+}
+
+
+@pytest.mark.parametrize("changed", BY_HAND)
+def test_a_manual_change_is_named_with_its_remedy(stack: StackSettings, changed: str) -> None:
+    change, between, remedy = BY_HAND[changed]
+
+    (found,) = contradictions(change(stack))
+
+    assert found.between == between
+    assert remedy in found.remedy
+    assert found.found
+
+
+@pytest.mark.parametrize(("unreserved", "most"), [(10, 5), (6, 2)])
+def test_a_small_account_gets_the_parameters_to_deploy_with(
+    template: dict[str, Any], unreserved: int, most: int
+) -> None:
+    usual = int(template["Parameters"]["MaximumConcurrency"]["Default"])
+
+    (found,) = too_small_an_account(unreserved, usual)
+
+    assert str(unreserved) in found.found
+    assert f"MaximumConcurrency={most} MapConcurrency={most}" in found.remedy
+
+
+@pytest.mark.parametrize("unreserved", [None, 55, 1000])
+def test_an_account_with_room_gets_no_advice(template: dict[str, Any], unreserved: int | None) -> None:
+    assert list(too_small_an_account(unreserved, int(template["Parameters"]["MaximumConcurrency"]["Default"]))) == []

@@ -1,0 +1,138 @@
+"""What a run costs and when it ends: figures computed by hand, and what holds for any plan."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparklet.cli.costs import Estimate, Worker, estimate, load_prices, scaled_shard_s, shard_time
+from sparklet.model import Dispatch
+from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode, inline_refusal
+
+PRICES = load_prices()
+TWO_GB = Worker(memory_mb=2048)
+WORKERS = st.builds(
+    Worker,
+    st.integers(512, 10240),
+    st.integers(512, 10240),
+    st.sampled_from([60, 120, 900]),
+    st.sampled_from(["x86_64", "arm64"]),
+)
+
+
+def of_100(dispatch: Dispatch, worker: Worker = TWO_GB, **more: float) -> Estimate:
+    """100 shards of 20 s each, 50 at once."""
+    return estimate(dispatch, 100, 20.0, worker, 50, PRICES, **more)
+
+
+# --- by hand ---
+
+
+def test_a_queue_by_hand() -> None:
+    found = of_100(Dispatch.QUEUE)
+
+    # a cold start of 10 s, then 50 workers do 2 shards each, of which the first arrive while the plan is still written:
+    assert found.end_s == pytest.approx(10 + 40) and found.workers == 50
+    # 2,000 s of work and 50 cold starts of 10 s in 2 GB, and 100 requests:
+    assert found.costs["lambda"] == pytest.approx(2500 * 2 * 0.0000166667 + 100 * 0.0000002)
+    # 100 × 2.1 requests to the queue:
+    assert found.costs["dispatch"] == pytest.approx(210 * 0.0000004)
+    # a lease is renewed every 8 s of 2,500:
+    assert found.costs["ledger"] == pytest.approx((100 * 8 + 2500 / 8) * 0.000000625 + 100 * 4 * 0.000000125)
+    assert found.costs["s3"] == pytest.approx(100 * (63 * 0.000005 + 60 * 0.0000004))
+    assert found.cost == pytest.approx(0.0833535 + 0.000084 + 0.0007453125 + 0.0339)
+
+
+def test_a_map_by_hand() -> None:
+    found = of_100(Dispatch.MAP)
+
+    # a cold start, 100 shards planned at 250 a second, then 2,000 s of work with 50 at once:
+    assert found.end_s == pytest.approx(10 + 0.4 + 40)
+    assert found.costs["dispatch"] == pytest.approx(100 * 0.000025)  # a state for each child
+    assert found.costs["lambda"] == of_100(Dispatch.QUEUE).costs["lambda"]
+
+
+def test_a_paced_run_ends_after_its_last_message() -> None:
+    # the last of 100 messages is sent after 198 s, its shard takes 20 s
+    assert of_100(Dispatch.QUEUE, rate_per_s=0.5).end_s == pytest.approx(10 + 198 + 20)
+
+
+def test_scratch_and_arm_by_hand() -> None:
+    found = of_100(Dispatch.QUEUE, Worker(2048, scratch_mb=4608, architecture="arm64"))
+    # 2,500 s with 4 GB of /tmp above the free 512 MB
+    wanted = 2500 * (2 * 0.0000133334 + 4 * 0.0000000309) + 100 * 0.0000002
+    assert found.costs["lambda"] == pytest.approx(wanted)
+
+
+def test_a_shards_time_by_hand() -> None:
+    assert shard_time(None, "daily", 100_000_000, PRICES).seconds == pytest.approx(2 + 20)
+    assert scaled_shard_s(12.0, 1000, 3000, PRICES) == pytest.approx(2 + 10 * 3)
+    assert scaled_shard_s(1.5, 1000, 3000, PRICES) == 1.5  # all of it is the part that every task has
+    assert scaled_shard_s(12.0, 0, 3000, PRICES) == 12.0
+
+
+# --- the rule for auto ---
+
+
+@pytest.mark.parametrize(
+    ("shards", "rate_per_s", "mode"),
+    [
+        (1, 0.0, DispatchMode.INLINE),
+        (40, 0.0, DispatchMode.INLINE),
+        (41, 0.0, DispatchMode.LOOP),
+        (1_000_000, 0.0, DispatchMode.LOOP),
+        (1, 0.5, DispatchMode.LOOP),
+    ],
+)
+def test_auto_takes_inline_up_to_40_shards_else_the_loop(shards: int, rate_per_s: float, mode: DispatchMode) -> None:
+    assert automatic_mode(shards, rate_per_s)[0] is mode
+
+
+def test_inline_is_refused_from_41_shards_on() -> None:
+    assert inline_refusal(40) == ""
+    assert "41 shards are more than the 40" in inline_refusal(41)
+
+
+# --- what is assumed of the state machines is so ---
+
+
+def states_of(machine: str) -> dict[str, Any]:
+    path = Path(__file__).parents[3] / "sam" / "statemachines" / f"{machine}.asl.json"
+    states: dict[str, Any] = json.loads(path.read_text())["States"]
+    return states
+
+
+def test_a_child_of_the_map_enters_the_priced_states() -> None:
+    maps = [state for state in states_of("map").values() if state["Type"] == "Map"]
+    assert len(maps) == 2
+    for state in maps:
+        states, name, entered = state["ItemProcessor"]["States"], state["ItemProcessor"]["StartAt"], 1
+        while not states[name].get("End"):
+            name, entered = states[name]["Next"], entered + 1
+        assert entered == PRICES["assumptions.states_a_map_shard"]
+
+
+# --- whatever the plan ---
+
+
+@given(
+    st.sampled_from(Dispatch),
+    st.integers(0, 3_000_000),
+    st.integers(0, 100_000),
+    st.floats(0.01, 900),
+    WORKERS,
+    st.integers(1, 20_000),
+    st.sampled_from([0.0, 0.5, 50.0]),
+)
+def test_more_shards_never_end_sooner_nor_cost_less(
+    dispatch: Dispatch, shards: int, more: int, shard_s: float, worker: Worker, concurrency: int, rate_per_s: float
+) -> None:
+    fewer, larger = (
+        estimate(dispatch, count, shard_s, worker, concurrency, PRICES, rate_per_s) for count in (shards, shards + more)
+    )
+    assert fewer.end_s >= 0 and min(fewer.costs.values()) >= 0 and fewer.workers <= shards
+    assert larger.end_s >= fewer.end_s * (1 - 1e-12)
+    assert larger.cost >= fewer.cost * (1 - 1e-12)

@@ -1,0 +1,116 @@
+"""Failures grouped by cause, each with what to do, and with options that redrive exactly its shards."""
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.model import Failure, Run, ShardResult
+from sparklet.runs.explain import FailureGroup, Numbers, explain, matches_cause, pattern_of
+from sparklet.runs.observed import observe
+from sparklet.runs.redrive import failed_with
+from tests.world import SOURCE, World
+
+
+def explained(world: World, run: Run) -> tuple[FailureGroup, ...]:
+    found = observe(run, world.ledger.shards.list(run.run_id), world.clock.now_s())
+    return explain(world.at, run, found.failures)
+
+
+def failed(world: World, *failures: Failure) -> tuple[FailureGroup, ...]:
+    """A run whose shards end so; one more succeeds."""
+    run = world.run(len(failures) + 1)
+    world.work(lambda n: failures[n] if n < len(failures) else ShardResult())
+    world.check()
+    return explained(world, run)
+
+
+def broken(error_class: str, message: str) -> Failure:
+    return Failure(error_class, message, retryable=False)
+
+
+@pytest.mark.parametrize(
+    ("message", "pattern"),
+    [
+        ("002.csv is not to my taste", "<file> is not to my taste"),
+        ("s3://b/in/ü b.csv: there is none, at 17 of 23", "<address> <file>: there is none, at <n> of <n>"),
+        ("no such file: /tmp/task-4f2a/inputs/x.parquet", "no such file: <path>"),
+        ("attempt 3f9a1c22ab10 was not heard of", "attempt <id> was not heard of"),
+        ("bad row at line 7: 'x1' in -3.5", "bad row at line <n>: 'x1' in <n>"),
+        ("no such column: größe", "no such column: größe"),
+        ("'x' is 3, line 7 of job_2.py (exit code 1)", "'x' is <n>, line 7 of job_2.py (exit code <n>)"),
+        ("invalid syntax (job.py, line 12)", "invalid syntax (job.py, line 12)"),
+    ],
+)
+def test_names_of_single_objects_do_not_split_a_cause(message: str, pattern: str) -> None:
+    assert pattern_of(message) == pattern
+    assert pattern_of(pattern) == pattern
+
+
+def test_one_cause_in_many_files_is_one_group_with_one_example(world: World) -> None:
+    (group,) = failed(world, *(broken("ValueError", f"{n:05d}.csv is bad, line 31 of job.py") for n in range(7)))
+
+    assert (group.count, group.shards.text(), group.error_class) == (7, "0-6", "ValueError")
+    assert (group.example.number, group.example_object, group.line) == (0, f"{SOURCE}00000.csv", 31)
+    assert group.redrive == ()
+
+
+def test_groups_come_by_count_and_advice_names_run_and_shard(world: World) -> None:
+    lonely, common = broken("OutOfMemoryError", "Java heap space"), broken("ValueError", "bad")
+    many, few = failed(world, lonely, common, common)
+
+    assert (many.error_class, few.error_class) == ("ValueError", "OutOfMemoryError")
+    assert "sparklet logs run-1 1" in many.advice.remedy
+    assert "memory" in few.advice.reason
+
+
+def test_the_options_redrive_exactly_the_groups_shards(world: World) -> None:
+    failures = [
+        broken("ValueError", "column 3 is not a number"),
+        broken("ValueError", "column 7 is not a number"),
+        broken("ValueError", "the header is wrong"),
+        broken("KeyError", "'day'"),
+        broken("java.lang.OutOfMemoryError", "Java heap space"),
+        broken("Odd", "1"),
+        broken("Odder", "Odd: 1"),
+    ]
+    groups = failed(world, *failures)
+
+    for group in groups:
+        option, value = group.redrive
+        numbers = failed_with(world.at, "run-1", value) if option == "--cause" else tuple(map(int, value.split(",")))
+        assert [failures[n] for n in numbers] == [f for f in failures if pattern_of(f.message) == group.pattern]
+        assert len(numbers) == group.count
+
+
+def test_a_cause_is_a_class_or_words_of_the_message(world: World) -> None:
+    failed(world, broken("a.b.ParseException", "Syntax error near 'FORM'"), broken("ValueError", "bad"))
+    first, second, _ = world.shards()
+
+    assert matches_cause(first, "ParseException") and matches_cause(first, "a.b.ParseException")
+    assert matches_cause(first, "syntax ERROR near") and not matches_cause(second, "syntax")
+    assert failed_with(world.at, "run-1", "ValueError") == (1,)
+    with pytest.raises(PlanError, match=r"ValueError.*there are: ValueError, a\.b\.ParseException"):
+        failed_with(world.at, "run-1", "ValueError", among=[0])
+
+
+def test_an_example_with_a_lost_plan_part_is_still_explained(world: World) -> None:
+    run = world.run(1)
+    world.work(lambda _: broken("ValueError", "bad"))
+    for part in world.ledger.runs.parts("run-1"):
+        world.store.delete(world.at.part_uri("run-1", part.part))
+    (group,) = explained(world, run)
+    assert (group.example_object, group.count) == ("", 1)
+
+
+def test_a_run_without_failures_has_no_cause(world: World) -> None:
+    assert failed(world) == ()
+
+
+def test_shard_numbers_are_shown_as_ranges_and_shortened() -> None:
+    numbers = Numbers()
+    for number in [1, 2, 3, 7, 9, 10]:
+        numbers.add(number)
+    assert (numbers.text(), numbers.whole) == ("1-3,7,9-10", True)
+
+    for number in range(100, 1000, 2):
+        numbers.add(number)
+    assert not numbers.whole and len(numbers.ranges) == 12

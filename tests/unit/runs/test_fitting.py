@@ -1,0 +1,135 @@
+"""Fitting: what no function can take on is refused before a plan, or ends at once with its cause."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.model import InputObject, Position, RunOptions, RunState, ShardState
+from sparklet.model.options import BY_WORKER
+from sparklet.planning.found import Found
+from sparklet.planning.new_run import new_run
+from sparklet.planning.packing import TOO_LARGE, Packed, pack_shards, refuse_oversize
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from tests.world import SOURCE, Fault, KilledError, World
+
+MIB = 1024 * 1024
+
+
+def packed(sizes_mib: Iterable[int], options: RunOptions, name: str = "{}.csv") -> Iterator[Packed]:
+    objects = [InputObject(f"s3://b/{name.format(n)}", size * MIB) for n, size in enumerate(sizes_mib)]
+    return pack_shards((Found(item, Position()) for item in objects), options)
+
+
+def options_of(**changes: Any) -> RunOptions:
+    return RunOptions(**{"target_bytes": 10 * MIB, "max_shard_bytes": 10 * MIB, **changes})
+
+
+def test_an_oversized_shard_refuses_the_run_with_advice() -> None:
+    options = options_of()
+    with pytest.raises(PlanError) as refused:
+        refuse_oversize(packed([5, 20, 30, 40, 5, 50], options), options)
+
+    told = str(refused.value)
+    assert "4 shards are above the 10 MiB" in told
+    assert "s3://b/1.csv (20 MiB), s3://b/2.csv (30 MiB), s3://b/3.csv (40 MiB) and 1 more" in told
+    assert all(word in told for word in ("--split", "--max-shard-size", "another engine", "--oversize mark"))
+
+
+def test_a_compressed_object_is_measured_by_its_weight() -> None:
+    options = options_of(compression_factor=3.0)
+    refuse_oversize(packed([3], options, "{}.csv.gz"), options)
+    with pytest.raises(PlanError, match=r"1 shard is above .* s3://b/0\.csv\.gz \(4 MiB, weighed 12 MiB\)"):
+        refuse_oversize(packed([4], options, "{}.csv.gz"), options)
+
+
+@pytest.mark.parametrize("changes", [{"max_shard_bytes": 0}, {"oversize": "mark"}])
+def test_without_a_limit_or_with_mark_nothing_is_packed(changes: dict[str, Any]) -> None:
+    unread = packed([50], options_of())
+
+    refuse_oversize(unread, options_of(**changes))
+
+    assert len(list(unread)) == 1
+
+
+def test_an_exact_fit_is_no_excess() -> None:
+    options = options_of()
+    refuse_oversize(packed([10, 10], options), options)
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "scratch_mib", "least_mib", "most_mib"),
+    [(3008, 512, 400, 512), (1769, 512, 128, 512), (3008, 10240, 400, 1100), (10240, 10240, 3000, 3500)],
+)
+def test_the_default_limit_lets_pass_what_must_work(
+    memory_mb: int, scratch_mib: int, least_mib: int, most_mib: int
+) -> None:
+    asked = RunRequest("job.py", (SOURCE,), "s3://out/", options=RunOptions(max_shard_bytes=BY_WORKER))
+    fitted = asked.fitted(memory_mb, scratch_mib * MIB)
+    assert least_mib * MIB <= fitted.options.max_shard_bytes <= most_mib * MIB
+
+
+def test_slices_that_do_not_fit_into_scratch_are_refused() -> None:
+    def fit(**options: Any) -> RunRequest:
+        return RunRequest("job.py", (SOURCE,), "s3://out/", options=RunOptions(**options)).fitted(3008, 512 * MIB)
+
+    fit(split="auto", target_bytes=256 * MIB)
+    fit(target_bytes=1024 * MIB)  # nothing is fetched
+    with pytest.raises(PlanError, match="256 MiB or less"):
+        fit(split="auto", target_bytes=257 * MIB)
+
+
+# --- marked ---
+
+MARK = RunOptions(max_objects=1, target_bytes=100, max_shard_bytes=100, oversize="mark")
+
+
+def put(world: World) -> None:
+    for name, size in (("a", 10), ("b", 500), ("c", 20), ("d", 101)):
+        world.store.put(f"{SOURCE}{name}.csv", b"x" * size)
+
+
+def test_marked_shards_end_at_once_without_a_message(world: World) -> None:
+    put(world)
+    new_run(world.at, world.request(options=MARK))
+    run = plan(world.at, "run-1")
+
+    states = [record.state for record in world.shards()]
+    assert states == [ShardState.PENDING, ShardState.FAILED, ShardState.PENDING, ShardState.FAILED]
+    large = world.shards()[1]
+    assert (large.error_class, large.attempts) == (TOO_LARGE, 0)
+    assert f"{SOURCE}b.csv" in large.error_message
+    assert [ref.shard for ref in world.bodies()] == [0, 2]
+    assert run.shard_count == 4
+
+
+def test_the_other_shards_do_their_work_and_the_run_ends(world: World) -> None:
+    put(world)
+    new_run(world.at, world.request(options=MARK))
+    plan(world.at, "run-1")
+    assert world.work() == 2
+
+    report = world.check()
+
+    assert (report.counts.succeeded, report.counts.failed) == (2, 2)
+    assert report.run.state is RunState.FAILED
+
+
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_a_planner_killed_anywhere_leaves_the_same_end(after_effect: bool) -> None:
+    for at_call in range(1, 100):
+        world = World()
+        put(world)
+        new_run(world.at, world.request(options=MARK))
+        fault = Fault(at_call, after_effect)
+        try:
+            plan(fault.deployment(world.at), "run-1", part_shards=2)
+        except KilledError:
+            plan(world.at, "run-1", part_shards=2)
+        assert [record.state for record in world.shards()] == 2 * [ShardState.PENDING, ShardState.FAILED]
+        assert {ref.shard for ref in world.bodies()} == {0, 2}
+        if fault.calls < at_call:
+            break
+    assert at_call > 15

@@ -1,0 +1,34 @@
+"""Ids of check and next runs: valid, always the same ones, and nobody else's."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparklet.model import RUN_ID
+from sparklet.planning.new_run import run_id_of
+from sparklet.planning.outputs import FOLLOW_UP_ID, check_id, is_check, next_id
+from sparklet.planning.request import RunRequest
+
+RUN_IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
+
+
+@given(RUN_IDS, st.integers(0, 999_999))
+def test_every_run_has_valid_follow_ups(run_id: str, generation: int) -> None:
+    for made in (check_id(run_id, generation), next_id(run_id, generation)):
+        assert RUN_ID.fullmatch(made) and FOLLOW_UP_ID.search(made)
+    assert check_id(run_id, generation) != next_id(run_id, generation)
+    assert is_check(check_id(run_id, generation)) and not is_check(next_id(run_id, generation))
+
+
+def test_ids_contain_short_run_ids_and_tell_long_ones_apart() -> None:
+    assert check_id("daily-7", 2) == "daily-7-check-2"
+    assert next_id("daily-7", 0) == "daily-7-next-0"
+    assert check_id("a" * 62, 0) != check_id("a" * 63, 0)
+    assert check_id("a" * 63, 0) == check_id("a" * 63, 0)
+
+
+@pytest.mark.parametrize("name", ["daily", "daily-check", "next", "check-1"])
+def test_an_id_that_sparklet_makes_for_a_user_is_none_of_them(name: str) -> None:
+    requests = [RunRequest("job.py", (), "", name=name, idempotency_key=str(key)) for key in range(500)]
+    made = [run_id_of(each, 0.0) for each in (RunRequest("job.py", (), "", name=name), *requests)]
+    assert not any(FOLLOW_UP_ID.search(run_id) for run_id in made)

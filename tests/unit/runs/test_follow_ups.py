@@ -1,0 +1,347 @@
+"""Check and next runs: what judges a run decides how it ends, and what follows it works on what it wrote."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.model import Counts, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, ShardState
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.runs import follow_ups
+from sparklet.runs.checker import NOBODY_PLANS_S, check
+from sparklet.runs.ending import cancel, clean, ended_runs, folders_of, named_run
+from sparklet.runs.follow_ups import MIN_CHECK_S, TOO_MANY_FAILED, checked, followed
+from sparklet.runs.notices import due
+from sparklet.runs.redrive import redrive
+from sparklet.s3_uri import split_uri
+from tests.world import BUCKET, LEASE_S, World
+
+CHECK, NEXT, NEXT_OUTPUT = "s3://data/jobs/check.py", "s3://data/jobs/next.py", "s3://data/next/"
+WRONG = Failure("ExpectationError", "3 rows, at least 4 were expected", retryable=False)
+BROKEN = Failure("ValueError", "bad", retryable=False)
+FOLLOWED = {"check": CHECK, "next": NEXT, "next_output": NEXT_OUTPUT}
+
+
+def start(world: World, shards: int = 3, options: dict[str, Any] | None = None, **changes: Any) -> Run:
+    """A run with follow-ups, its plan sealed."""
+    for uri in (CHECK, NEXT):
+        world.store.put(uri, b"print()\n")
+    world.put(shards)
+    asked = world.request(options=RunOptions(max_objects=1, **(options or {})), **{**FOLLOWED, **changes})
+    return plan(world.at, new_run(world.at, asked).run_id)
+
+
+def all_but(*failing: int) -> Any:
+    return lambda number: BROKEN if number in failing else ShardResult(rows=1)
+
+
+def run_of(world: World, run_id: str) -> Run:
+    return world.ledger.runs.get(run_id)
+
+
+def ids(world: World) -> set[str]:
+    return {run.run_id for run in world.ledger.runs.list()}
+
+
+# --- the check run ---
+
+
+def test_a_run_waits_for_its_check_and_ends_well_if_that_does(world: World) -> None:
+    start(world)
+    world.work()
+
+    waiting = world.check()
+    assert waiting.run.state is RunState.RUNNING and waiting.check_run is not None
+    assert waiting.check_run.run_id == "run-1-check-0" and waiting.check_run.state is RunState.RUNNING
+    assert world.check().run.state is RunState.RUNNING and len(world.queue) == 1
+    world.work()
+
+    assert world.check().run.state is RunState.SUCCEEDED
+    judge = run_of(world, "run-1-check-0")
+    assert (judge.state, judge.parent, judge.dispatch) == (RunState.SUCCEEDED, "run-1", Dispatch.QUEUE)
+    assert world.json("manifest.json")["Check"] == {"RunId": "run-1-check-0", "Status": "SUCCEEDED"}
+
+
+def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
+    run = start(world, params={"least": 4}, options={"tolerated_failure_count": 1})
+    world.work(all_but(1))
+    world.check()
+
+    (shard,) = world.planned("run-1-check-0")
+    (item,) = shard.objects
+    judge = run_of(world, "run-1-check-0")
+    assert item.uri == world.at.run_uri("run-1", "_summary-0.json") == judge.inputs[0]
+    assert judge.scripts == (run.check,) and judge.params == {"least": 4}
+    told = json.loads(world.store.get(item.uri))
+    assert (told["id"], told["state"], told["output"]) == ("run-1", "SUCCEEDED_WITH_FAILURES", "s3://data/out/")
+    assert told["counts"] == {"pending": 0, "running": 0, "succeeded": 2, "failed": 1, "total": 3}
+    assert (told["rows"], told["inputs"], told["params"]) == (2, ["s3://data/in/"], {"least": 4})
+    assert told["causes"][0]["class"] == "ValueError"
+    assert split_uri(judge.output_uri) == (
+        BUCKET,
+        "output/run-1-check-0/",
+    )  # a worker may write there, and harms nothing
+
+
+def test_a_check_that_fails_fails_the_run_and_nothing_follows_it(world: World) -> None:
+    start(world)
+    world.work()
+    world.check()
+    world.work(lambda _: WRONG)
+
+    report = world.check()
+
+    assert report.run.state is RunState.FAILED and report.counts == Counts(succeeded=3)
+    manifest = world.json("manifest.json")
+    assert manifest["Status"] == "FAILED" and "Next" not in manifest
+    assert manifest["Check"] == {
+        "RunId": "run-1-check-0",
+        "Status": "FAILED",
+        "Error": "ExpectationError",
+        "Cause": "3 rows, at least 4 were expected",
+    }
+    assert ids(world) == {"run-1", "run-1-check-0"}
+
+
+def test_a_failed_run_is_not_checked(world: World) -> None:
+    start(world)
+    world.work(all_but(1))
+
+    assert world.check().run.state is RunState.FAILED
+    assert ids(world) == {"run-1"} and "Check" not in world.json("manifest.json")
+
+
+def test_tolerated_failures_stay_in_a_passed_runs_result(world: World) -> None:
+    start(world, options={"tolerated_failure_count": 1})
+    world.work(all_but(1))
+    world.check()
+    world.work()
+
+    assert world.check().run.state is RunState.SUCCEEDED_WITH_FAILURES
+
+
+def test_a_runs_shards_are_not_recounted_during_its_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(world)
+    world.work()
+    world.check()
+    counted: list[str] = []
+    count = world.ledger.shards.count
+
+    def counting(run_id: str) -> Counts:
+        counted.append(run_id)
+        return count(run_id)
+
+    monkeypatch.setattr(world.ledger.shards, "glance", count)  # in memory it is the same
+    monkeypatch.setattr(world.ledger.shards, "count", counting)
+
+    world.check()
+
+    assert "run-1" not in counted
+
+
+def test_a_check_nobody_runs_fails_at_its_own_time_limit(world: World) -> None:
+    start(world, options={"time_limit_s": 1000.0})
+    world.clock.advance(990)
+    world.work()
+    world.check()
+    world.queue._entries.clear()
+    world.clock.advance(MIN_CHECK_S - 1)
+    assert world.check().run.state is RunState.RUNNING
+    world.clock.advance(2)
+
+    assert world.check().run.state is RunState.FAILED
+    assert world.json("manifest.json")["Check"]["Error"] == "RunTimeLimit"
+
+
+def test_a_check_that_is_cancelled_fails_the_run(world: World) -> None:
+    start(world)
+    world.work()
+    world.check()
+    cancel(world.at, "run-1-check-0")
+
+    assert world.check().run.state is RunState.FAILED
+    assert world.json("manifest.json")["Check"]["Error"] == "RunCancelled"
+
+
+def test_a_runs_cancelling_cancels_its_check(world: World) -> None:
+    start(world)
+    world.work()
+    world.check()
+
+    cancel(world.at, "run-1")
+    check(world.at, "run-1-check-0")
+
+    assert world.check().run.state is RunState.CANCELLED
+    assert run_of(world, "run-1-check-0").state is RunState.CANCELLED
+    assert ids(world) == {"run-1", "run-1-check-0"}
+
+
+# --- the next run ---
+
+
+def test_a_next_run_reads_the_output_of_its_run(world: World) -> None:
+    run = start(world, check="", params={"k": 1}, dispatch=Dispatch.QUEUE)
+    for number in range(3):
+        world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"rows")
+        world.store.put(f"{run.shard_output(number)}/_SUCCESS", b"")
+    world.store.put("s3://data/out/shard=000000/part-0.parquet", b"another run's, of an earlier version")
+    world.store.put("s3://data/out/shard=run-1b_0_000000/part-0.parquet", b"another run's")
+    world.work()
+
+    assert world.check().run.state is RunState.SUCCEEDED
+    follower = run_of(world, "run-1-next-0")
+    assert (follower.parent, follower.inputs, follower.output_uri) == ("run-1", ("s3://data/out/",), NEXT_OUTPUT)
+    assert run.next and follower.scripts == (run.next.script,) and follower.params == {"k": 1}
+    assert world.json("manifest.json")["Next"] == {"RunId": "run-1-next-0", "Output": NEXT_OUTPUT}
+    plan(world.at, "run-1-next-0")
+    inputs = [item.uri for shard in world.planned("run-1-next-0") for item in shard.objects]
+    assert inputs == [f"{run.shard_output(number)}/part-0.parquet" for number in range(3)]
+    stands = followed(world.at, run_of(world, "run-1"))
+    assert stands and stands.to_document() == {"run_id": "run-1-next-0", "state": "RUNNING", "error": None}
+    world.work()
+    assert check(world.at, "run-1-next-0").run.state is RunState.SUCCEEDED
+
+
+def fail_while_published(world: World, *numbers: int) -> None:
+    """Shards whose script has succeeded, and whose output could not be published as a whole."""
+    for record in world.shards():
+        if record.number in numbers:
+            world.ledger.attempts.claim(record.ref, f"won-{record.number}", LEASE_S, 3)
+            world.ledger.attempts.renew("run-1", record.number, f"won-{record.number}", LEASE_S, ShardResult(rows=1))
+            world.ledger.attempts.fail("run-1", record.number, f"won-{record.number}", WRONG)
+
+
+def test_half_published_output_is_no_input_of_the_next_run(world: World) -> None:
+    run = start(world, check="", options={"tolerated_failure_count": 1})
+    for number in range(3):
+        world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"rows")
+    fail_while_published(world, 1)
+    world.work()
+    world.check()
+
+    plan(world.at, "run-1-next-0")
+
+    inputs = [item.uri for shard in world.planned("run-1-next-0") for item in shard.objects]
+    assert inputs == [f"{run.shard_output(number)}/part-0.parquet" for number in (0, 2)]
+
+
+def test_too_many_half_published_shards_stop_the_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow_ups, "MAX_LEFT_OUT", 1)
+    start(world, check="", options={"tolerated_failure_count": 2})
+    fail_while_published(world, 0, 1)
+    world.work()
+
+    assert world.check().run.state is RunState.SUCCEEDED_WITH_FAILURES
+    assert ids(world) == {"run-1"}
+    assert world.json("manifest.json")["Next"] == {"RunId": "", "Output": NEXT_OUTPUT, "Cause": TOO_MANY_FAILED}
+
+
+def test_the_checker_plans_an_undriven_next_run_in_minutes(world: World) -> None:
+    run = start(world, check="")
+    world.store.put(f"{run.shard_output(0)}/part-0.parquet", b"rows")
+    world.work()
+    world.check()
+
+    assert not check(world.at, "run-1-next-0").planned
+    world.clock.advance(NOBODY_PLANS_S + 1)
+    assert check(world.at, "run-1-next-0").planned
+    assert [each.run_id for each in due(world.at, world.ledger.runs.unfinalized())] == ["run-1-next-0"]
+
+
+def test_a_next_run_has_its_runs_mode_and_a_check_the_queue(world: World) -> None:
+    start(world, dispatch=Dispatch.MAP)
+    for record in world.shards():
+        claim = world.ledger.attempts.claim(record.ref, f"a{record.number}", 60.0, 3)
+        world.ledger.attempts.succeed("run-1", claim.record.number, f"a{record.number}", ShardResult())
+    world.queue._entries.clear()
+    world.check()
+    assert len(world.queue) == 1
+    world.work()
+    world.check()
+
+    assert run_of(world, "run-1-check-0").dispatch is Dispatch.QUEUE
+    assert run_of(world, "run-1-next-0").dispatch is Dispatch.MAP
+
+
+def test_a_cancelled_run_has_no_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(world, check="")
+    world.work()
+    finish = world.ledger.runs.finish
+
+    def cancelled_just_before(run_id: str, generation: int, state: RunState) -> Run:
+        monkeypatch.undo()
+        world.ledger.runs.cancel(run_id)
+        return finish(run_id, generation, state)
+
+    monkeypatch.setattr(world.ledger.runs, "finish", cancelled_just_before)
+    world.check()
+
+    assert world.check().run.state is RunState.CANCELLED
+    assert run_of(world, "run-1-next-0").cancelled_s is not None
+
+
+# --- redrive, clean ---
+
+
+def test_a_redrive_has_check_and_next_runs_of_its_own(world: World) -> None:
+    start(world, options={"tolerated_failure_count": 1})
+    world.work(all_but(1))
+    world.check()
+    world.work()
+    assert world.check().run.state is RunState.SUCCEEDED_WITH_FAILURES
+    redrive(world.at, "run-1")
+    world.work()
+    world.check()
+    world.work()
+
+    report = world.check()
+
+    assert (report.run.state, report.run.generation) == (RunState.SUCCEEDED, 1)
+    assert world.json("manifest.json")["Check"]["RunId"] == "run-1-check-1"
+    assert run_of(world, "run-1-next-0").cancelled_s is not None  # it would write to the same place
+    assert run_of(world, "run-1-next-1").state is RunState.PLANNING
+
+
+def test_a_run_that_failed_by_its_check_alone_is_checked_again(world: World) -> None:
+    start(world)
+    world.work()
+    world.check()
+    world.work(lambda _: WRONG)
+    world.check()
+
+    done = redrive(world.at, "run-1")
+    world.check()
+    world.work()
+
+    assert (done.shards, done.messages, done.run.state) == (0, 0, RunState.RUNNING)
+    assert world.check().run.state is RunState.SUCCEEDED
+    assert {record.state for record in world.shards()} == {ShardState.SUCCEEDED}
+    with pytest.raises(PlanError, match="nothing to redrive"):
+        redrive(world.at, "run-1")
+
+
+def test_a_run_with_an_open_follow_up_is_not_cleaned(world: World) -> None:
+    start(world, check="")
+    world.work()
+    world.check()
+
+    assert list(ended_runs(world.at)) == []
+    with pytest.raises(PlanError, match="run-1-next-0 has not ended"):
+        named_run(world.at, "run-1")
+    cancel(world.at, "run-1-next-0")
+    check(world.at, "run-1-next-0")
+    assert [run.run_id for run in ended_runs(world.at)] == ["run-1"]
+    with pytest.raises(PlanError, match="belongs to run-1"):
+        named_run(world.at, "run-1-next-0")
+    clean(world.at, named_run(world.at, "run-1"), folders_of(world.at, "run-1"))
+    assert [run.run_id for run in ended_runs(world.at)] == ["run-1-next-0"]
+
+
+def test_a_run_without_a_check_has_no_check_result(world: World) -> None:
+    run = start(world, check="")
+
+    assert checked(world.at, run) is None
+    assert checked(world.at, replace(run, check=run.scripts[0])) is None  # nor before it was entered

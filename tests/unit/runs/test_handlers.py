@@ -1,0 +1,137 @@
+"""The Lambda entry points, over the ports in memory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparklet.aws.dynamodb import DynamoLedger
+from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.s3 import S3Store
+from sparklet.errors import LedgerError, RunNotFoundError, SettingsError
+from sparklet.model import RunState
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.runs import handlers
+from sparklet.runs.checker import check
+from tests.world import BUCKET, World
+
+RUNTIME = str(Path(__file__).resolve().parents[3] / "runtime")
+
+
+def event_of(*bodies: str) -> dict[str, object]:
+    records = [
+        {"messageId": f"id-{n}", "receiptHandle": "r", "body": body, "eventSource": "aws:sqs"}
+        for n, body in enumerate(bodies)
+    ]
+    return {"Records": records}
+
+
+def test_only_dead_letters_that_failed_return(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.run(3)
+    refs = [record.ref for record in world.shards()]
+    get_shard = world.ledger.shards.get
+
+    def down_for_one(run_id: str, number: int) -> object:
+        if number == 1:
+            raise LedgerError("the ledger does not answer")
+        return get_shard(run_id, number)
+
+    monkeypatch.setattr(world.ledger.shards, "get", down_for_one)
+
+    answer = handlers.handle_dead_letters(
+        world.at, event_of(refs[0].to_body(), refs[1].to_body(), "garbage", refs[2].to_body())
+    )
+
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "id-1"}]}
+    assert len(world.keys(f"s3://{BUCKET}/dead-letters/")) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.get("disposition") for line in lines] == ["SENT_AGAIN", None, "KEPT", "SENT_AGAIN"]
+    assert [line["level"] for line in lines] == ["INFO", "ERROR", "ERROR", "INFO"]
+    assert "does not answer" in lines[1]["error"]
+
+
+def test_every_open_run_is_checked(world: World) -> None:
+    world.run(1)
+    for run_id in ("run-2", "run-3", "run-4"):
+        new_run(world.at, world.request(run_id=run_id))
+    plan(world.at, "run-2")
+    plan(world.at, "run-3")
+    world.work()
+    check(world.at, "run-3")
+
+    answer = handlers.handle_check(world.at)
+
+    assert list(answer["runs"]) == ["run-2", "run-1", "run-4"]  # what is still planned comes last
+    assert answer["runs"]["run-1"]["state"] == "SUCCEEDED"
+    assert answer["runs"]["run-4"]["state"] == "PLANNING"
+    json.dumps(answer)
+    assert list(handlers.handle_check(world.at)["runs"]) == ["run-4"]
+
+
+def test_a_failing_check_of_one_run_stops_no_other_and_is_raised(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(1)
+    new_run(world.at, world.request(run_id="run-2"))
+    plan(world.at, "run-2")
+    world.work()
+    glance = world.ledger.shards.glance
+
+    def gone(run_id: str) -> object:
+        if run_id == "run-2":
+            raise RunNotFoundError("there is no run run-2")
+        return glance(run_id)
+
+    monkeypatch.setattr(world.ledger.shards, "glance", gone)
+
+    with pytest.raises(RunNotFoundError):
+        handlers.handle_check(world.at)
+
+    assert world.ledger.runs.get("run-1").state is RunState.SUCCEEDED
+
+
+def test_the_entry_points_use_the_deployed_ports(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(1)
+    world.work()
+    monkeypatch.setattr(handlers, "_deployment", lambda: world.at)
+    assert handlers.checker_handler({}, None)["runs"]["run-1"]["state"] == "SUCCEEDED"
+    assert handlers.dlq_handler(event_of(), None) == {"batchItemFailures": []}
+
+
+def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPARKLET_LEDGER_TABLE", raising=False)
+    with pytest.raises(SettingsError, match="SPARKLET_LEDGER_TABLE is not set"):
+        handlers.checker_handler({}, None)
+
+
+def test_the_deployed_ports_are_those_that_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARKLET_LEDGER_TABLE", "ledger")
+    monkeypatch.setenv("SPARKLET_BUCKET", "bucket-1")
+    monkeypatch.setenv("SPARKLET_QUEUE_URL", "http://queue")
+    monkeypatch.setenv("SPARKLET_DLQ_URL", "http://letters")
+    handlers._deployment.cache_clear()
+    try:
+        at = handlers._deployment()
+        assert at is handlers._deployment()
+    finally:
+        handlers._deployment.cache_clear()
+    assert at.run_uri("r", "x") == "s3://bucket-1/runs/r/x"
+    assert (type(at.ledger), type(at.queue), type(at.store)) == (DynamoLedger, SqsQueue, S3Store)
+
+
+def test_zip_functions_import_only_what_lambdas_python_has() -> None:
+    code = f"""if True:
+        import json, sys
+        sys.path.insert(0, {RUNTIME!r})
+        before = set(sys.modules)
+        import sparklet.runs.handlers
+        print(json.dumps(sorted(set(sys.modules) - before)))
+    """
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+
+    imported = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert "sparklet" in imported
+    assert imported - set(sys.stdlib_module_names) <= {"sparklet", "boto3", "botocore"}

@@ -1,0 +1,285 @@
+"""Incremental runs: only what no earlier run of the name has done, and one run of a name at a time."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import NothingNewError, PlanError, ScratchFullError
+from sparklet.model import (
+    Failure,
+    InputObject,
+    PartRecord,
+    Position,
+    RunOptions,
+    RunState,
+    Shard,
+    ShardRecord,
+    ShardResult,
+    Slice,
+    SliceKind,
+)
+from sparklet.planning.earlier import Digests, done_before
+from sparklet.planning.found import DONE
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.preview import preview
+from sparklet.planning.run_lock import take_run_lock
+from sparklet.runs.checker import check
+from tests.world import SCRIPT, SOURCE, World
+
+OPTIONS = RunOptions(max_objects=2, incremental=True)
+BAD = Failure("ValueError", "bad", retryable=False)
+
+
+def nightly(world: World, run_id: str, **changes: object) -> list[str]:
+    """Enter and plan the next run; what it took in."""
+    run = new_run(world.at, world.request(run_id=run_id, name="nightly", options=OPTIONS, **changes))
+    plan(world.at, run.run_id)
+    return [item.uri for shard in world.planned(run_id) for item in shard.objects]
+
+
+def end(world: World, run_id: str, *failing: int) -> None:
+    """Do all shards of a run, some without success, and end it."""
+    while message := world.receive():
+        attempt_id, claim = world.claim(message)
+        number = claim.record.number
+        if number in failing:
+            world.ledger.attempts.fail(run_id, number, attempt_id, BAD)
+        else:
+            world.ledger.attempts.succeed(run_id, number, attempt_id, ShardResult())
+        world.queue.delete(message.receipt)
+    assert check(world.at, run_id).run.state.ended
+
+
+def test_a_run_takes_what_no_earlier_one_of_its_name_has_done(world: World) -> None:
+    uris = world.put(5)
+    assert nightly(world, "run-1") == uris
+    end(world, "run-1", 1)  # shard 1 holds the third and fourth
+
+    more = [f"{SOURCE}00009.csv"]
+    world.store.put(more[0], b"new")
+    world.store.put(uris[0], b"other bytes")
+    assert nightly(world, "run-2") == [uris[0], *uris[2:4], *more]
+    assert world.ledger.runs.get("run-2").skipped == {DONE: 2}
+    end(world, "run-2")
+
+    with pytest.raises(NothingNewError, match=r"nothing new; left out: 6 done by an earlier run of this name"):
+        nightly(world, "run-3")
+
+
+def test_only_incremental_runs_of_the_name_skip_objects(world: World) -> None:
+    uris = world.put(3)
+    nightly(world, "run-1")
+    end(world, "run-1")
+    for run_id, name, options in (("run-2", "other", OPTIONS), ("run-3", "nightly", RunOptions())):
+        new_run(world.at, world.request(run_id=run_id, name=name, options=options))
+        plan(world.at, run_id)
+        assert [item.uri for shard in world.planned(run_id) for item in shard.objects] == uris
+
+
+def test_a_run_without_a_name_has_its_scripts(world: World) -> None:
+    uris = world.put(2)
+    assert new_run(world.at, world.request(options=OPTIONS)).name == "daily"
+    plan(world.at, "run-1")
+    end(world, "run-1")
+    world.store.put(f"{SOURCE}9", b"x")
+    new_run(world.at, world.request(run_id="run-2", script=SCRIPT, options=OPTIONS))
+    assert plan(world.at, "run-2").skipped == {DONE: len(uris)}
+
+
+def test_objects_that_a_redrive_finished_count_as_done(world: World) -> None:
+    from sparklet.runs.redrive import redrive
+
+    world.put(4)
+    nightly(world, "run-1")
+    end(world, "run-1", 0, 1)
+    redrive(world.at, "run-1", [1])
+    end(world, "run-1")
+    assert nightly(world, "run-2") == [f"{SOURCE}00000.csv", f"{SOURCE}00001.csv"]
+
+
+def test_a_preview_can_know_what_was_done(world: World) -> None:
+    uris = world.put(4)
+    nightly(world, "run-1")
+    end(world, "run-1", 0)
+    seen = preview(OPTIONS, [SOURCE], world.store, done=lambda: done_before(world.at, "nightly"))
+    assert (seen.objects, seen.skipped) == (2, {DONE: len(uris) - 2})
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "overwritten"])
+def test_a_damaged_plan_is_not_guessed_around(world: World, how: str) -> None:
+    world.put(4)
+    nightly(world, "run-1")
+    end(world, "run-1", 1)
+    (part,) = world.ledger.runs.parts("run-1")
+    uri = world.at.part_uri("run-1", part.part)
+    body = world.store.get(uri)
+    if how == "gone":
+        world.store.delete(uri)
+    else:
+        world.store.put(uri, body.splitlines(keepends=True)[0] if how == "cut" else b"x\n" * part.shard_count)
+    with pytest.raises(PlanError, match=f"the plan part {uri} is (gone|damaged)"):
+        nightly(world, "run-2")
+
+
+# --- slices ---
+
+
+def sliced(world: World, *, cut_off: bool = False) -> list[InputObject]:
+    """A run whose plan holds a whole object and one in three slices, a shard each."""
+    uri = f"{SOURCE}00001.csv"
+    world.put(2)
+    etag = world.store.head(uri).etag
+    new_run(world.at, world.request(name="nightly", options=OPTIONS))
+    whole = InputObject(f"{SOURCE}00000.csv", 10, world.store.head(f"{SOURCE}00000.csv").etag)
+    items = [whole, *(InputObject(uri, 3, etag, slice=Slice(SliceKind.LINES, 3 * n, 3 * n + 3)) for n in range(3))]
+    lines = [Shard(number, (item,)).to_line() for number, item in enumerate(items)]
+    world.store.put(world.at.part_uri("run-1", "p"), b"".join(lines))
+    position = Position(0, "in/00001.csv", slices=3 if cut_off else 0, etag=etag if cut_off else "")
+    world.ledger.runs.add_part("run-1", PartRecord(0, "p", 0, 4, 4, 19, position))
+    offsets = [sum(map(len, lines[:number])) for number in range(4)]
+    world.ledger.shards.add(
+        ShardRecord("run-1", number, "p", offsets[number], len(line), 1, 3) for number, line in enumerate(lines)
+    )
+    return items
+
+
+def succeed(world: World, *numbers: int) -> None:
+    for number in numbers:
+        ref = world.ledger.shards.get("run-1", number).ref
+        world.ledger.attempts.claim(ref, f"a{number}", 100, 3)
+        world.ledger.attempts.succeed("run-1", number, f"a{number}", ShardResult())
+
+
+def is_done(world: World, item: InputObject) -> bool:
+    with done_before(world.at, "nightly") as done:
+        return done.has(item.uri, "", item.etag)
+
+
+@pytest.mark.parametrize("failing", [None, 1, 2, 3])
+def test_an_object_is_done_once_all_its_slices_are(world: World, failing: int | None) -> None:
+    items = sliced(world)
+    succeed(world, *(number for number in range(4) if number != failing))
+    assert is_done(world, items[0])
+    assert is_done(world, items[1]) == (failing is None)
+
+
+def test_an_object_with_unplanned_slices_is_not_done(world: World) -> None:
+    items = sliced(world, cut_off=True)
+    succeed(world, 0, 1, 2, 3)
+    assert is_done(world, items[0])
+    assert not is_done(world, items[1])
+
+
+# --- one at a time ---
+
+
+def test_an_open_run_of_the_name_is_named_and_nothing_written(world: World) -> None:
+    world.put(1)
+    nightly(world, "run-1")
+    before = world.keys("s3://sparklet/")
+    with pytest.raises(PlanError, match=r"the run run-1, also named 'nightly', has not ended: wait for it, or stop it"):
+        nightly(world, "run-2")
+    assert world.keys("s3://sparklet/") == before
+    assert [run.run_id for run in world.ledger.runs.list()] == ["run-1"]
+    assert new_run(world.at, world.request(name="nightly", options=OPTIONS)).run_id == "run-1"
+
+
+def entered(world: World, run_id: str, created_s: float = 0.0) -> None:
+    """A run in the ledger that has not taken its turn yet."""
+    from dataclasses import replace
+
+    run = new_run(world.at, world.request(run_id=run_id, name="nightly", options=RunOptions(max_objects=2)))
+    world.ledger.runs._runs[run_id] = replace(
+        world.ledger.runs._runs[run_id], options=OPTIONS, created_s=created_s or run.created_s
+    )
+
+
+@pytest.mark.parametrize("created", [(10.0, 20.0), (20.0, 10.0)], ids=["in order", "with clocks that differ"])
+def test_the_second_of_two_concurrent_runs_plans_nothing(world: World, created: tuple[float, float]) -> None:
+    uris = world.put(3)
+    entered(world, "run-1", created[0])
+    entered(world, "run-2", created[1])
+
+    plan(world.at, "run-1")
+    with pytest.raises(
+        PlanError, match=r"the run run-1, also named 'nightly', has not ended.*run-2 has ended with noth"
+    ):
+        plan(world.at, "run-2")
+
+    assert [item.uri for shard in world.planned("run-1") for item in shard.objects] == uris
+    assert world.ledger.runs.get("run-2").state is RunState.FAILED
+    assert list(world.ledger.runs.parts("run-2")) == []
+    assert plan(world.at, "run-2").state is RunState.FAILED
+    end(world, "run-1")
+    world.store.put(f"{SOURCE}9", b"x")
+    assert nightly(world, "run-3") == [f"{SOURCE}9"]
+
+
+def test_exactly_one_of_eight_concurrent_runs_proceeds(world: World) -> None:
+    world.put(3)
+    ids = [f"run-{n}" for n in range(8)]
+    for run_id in ids:
+        entered(world, run_id)
+
+    def start(run_id: str) -> bool:
+        try:
+            take_run_lock(world.at, world.ledger.runs.get(run_id))
+        except PlanError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        started = list(pool.map(start, ids))
+
+    assert sum(started) == 1
+    states = [world.ledger.runs.get(run_id).state for run_id in ids]
+    assert [state is RunState.PLANNING for state in states] == started
+    assert {state for state, went_on in zip(states, started, strict=True) if not went_on} == {RunState.FAILED}
+
+
+def test_a_resuming_planner_keeps_its_run_lock(world: World) -> None:
+    world.put(3)
+    entered(world, "run-1")
+    take_run_lock(world.at, world.ledger.runs.get("run-1"))
+    take_run_lock(world.at, world.ledger.runs.get("run-1"))
+    assert plan(world.at, "run-1").sealed
+    assert len(world.keys("s3://sparklet/runs/_locks/nightly/")) == 1
+
+
+def test_names_with_any_character_have_run_locks_of_their_own(world: World) -> None:
+    world.put(2)
+    for number, name in enumerate(["a/b", "a", "ü%2F", "..", "a b"]):
+        new_run(world.at, world.request(run_id=f"run-{number}", name=name, options=OPTIONS))
+    assert len(world.keys("s3://sparklet/runs/_locks/")) == 5
+
+
+# --- digests ---
+
+
+def test_digests_depend_on_every_part_of_a_name() -> None:
+    with Digests() as met:
+        assert met.add("ab", "c") and not met.add("ab", "c")
+        assert not met.has("a", "bc") and not met.has("abc") and not met.has("ab")
+        met.discard("ab", "c")
+        assert not met.has("ab", "c")
+
+
+def test_digests_beyond_the_cache_go_to_an_unlinked_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparklet.planning.earlier.CACHE_KIB", 64)
+    names = [f"s3://data/part-{n:08d}.csv" for n in range(20_000)]
+
+    with Digests() as met:
+        assert all(met.add(name) for name in names)
+        files = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+        assert any("etilqs" in file and file.endswith("(deleted)") for file in files)
+        assert not any(met.add(name) for name in names)
+
+
+def test_a_full_disk_is_reported_with_its_remedy() -> None:
+    with Digests() as met:
+        met._file.execute("COMMIT")
+        met._file.execute("PRAGMA max_page_count = 3")
+        with pytest.raises(ScratchFullError, match=r"the digests of objects could not be kept in .* full; free space"):
+            all(met.add(str(number)) for number in range(10_000))

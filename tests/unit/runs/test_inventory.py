@@ -1,0 +1,193 @@
+"""The inventory: every object once, in order, from any position on, and clear words where there is none."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparklet.errors import PlanError
+from sparklet.local.memory import FakeClock, MemoryObjectStore
+from sparklet.model import Position, RunOptions
+from sparklet.planning.found import DELETE_MARKER, EMPTY, FOLDER_MARKER, MISSING, NOT_INCLUDED, OLDER
+from sparklet.planning.inventory import Inventory, resolve_inputs
+
+
+def store_of(*uris: str) -> MemoryObjectStore:
+    store = MemoryObjectStore()
+    for uri in uris:
+        store.put(uri, b"" if uri.endswith("/") else b"data")
+    return store
+
+
+def uris(inventory: Inventory, position: Position | None = None) -> list[str]:
+    return [found.item.uri for found in inventory.objects(position or Position())]
+
+
+def test_inputs_keep_their_order_and_keys_that_of_s3() -> None:
+    store = store_of("s3://b/z/1", "s3://b/a/2", "s3://b/a/10", "s3://b/single.csv")
+
+    found = uris(Inventory(store, ("s3://b/z/", "s3://b/single.csv", "s3://b/a/")))
+
+    assert found == ["s3://b/z/1", "s3://b/single.csv", "s3://b/a/10", "s3://b/a/2"]
+
+
+def test_an_object_has_size_and_etag() -> None:
+    store = store_of("s3://b/a/1")
+    (found,) = Inventory(store, ("s3://b/a/",)).objects()
+    assert (found.item.size_bytes, found.item.etag) == (4, store.head("s3://b/a/1").etag)
+
+
+@given(cut=st.integers(0, 11))
+def test_a_listing_goes_on_behind_any_object(cut: int) -> None:
+    store = store_of(*(f"s3://b/a/{n}" for n in range(5)), "s3://b/one", *(f"s3://b/c/{n}" for n in range(5)))
+    inventory = Inventory(store, ("s3://b/c/", "s3://b/one", "s3://b/a/"))
+    whole = list(inventory.objects())
+    position = whole[cut - 1].position if cut else Position()
+
+    assert list(inventory.objects(position)) == whole[cut:]
+
+
+def test_folder_markers_are_skipped_and_counted() -> None:
+    store = store_of("s3://b/a/", "s3://b/a/x/", "s3://b/a/_SUCCESS", "s3://b/a/.hidden", "s3://b/a/x/1.csv")
+    store.put("s3://b/a/empty.csv", b"")
+    store.put("s3://b/a/y/", b"data under a name like a folder's")
+    inventory = Inventory(store, ("s3://b/a/",))
+
+    found = uris(inventory)
+
+    assert found == [f"s3://b/a/{n}" for n in (".hidden", "_SUCCESS", "x/1.csv", "y/")]
+    assert inventory.skipped == {FOLDER_MARKER: 2, EMPTY: 1}
+    kept = Inventory(store, ("s3://b/a/",), RunOptions(keep_empty=True))
+    assert "s3://b/a/empty.csv" in uris(kept)
+    assert kept.skipped == {FOLDER_MARKER: 2}
+
+
+def test_patterns_see_the_key_below_the_folder() -> None:
+    store = store_of("s3://b/2013/01/a.csv", "s3://b/2013/02/a.csv", "s3://b/2013/a.json")
+    inventory = Inventory(store, ("s3://b/2013/",), RunOptions(include=("01/*",)))
+
+    assert uris(inventory) == ["s3://b/2013/01/a.csv"]
+    assert inventory.skipped == {NOT_INCLUDED: 2}
+
+
+def test_odd_keys_are_taken_literally() -> None:
+    names = ["a b.csv", "a%20b.csv", "ü.csv", "a+b.csv", "q?x=1#f", "x//y.csv"]
+    store = store_of(*(f"s3://b/a/{name}" for name in names))
+    inventory = Inventory(store, ("s3://b/a/",))
+
+    found = list(inventory.objects())
+
+    assert sorted(each.item.uri for each in found) == sorted(f"s3://b/a/{name}" for name in names)
+    for index, each in enumerate(found):
+        assert list(inventory.objects(each.position)) == found[index + 1 :]
+
+
+# --- resolving ---
+
+
+def test_a_name_without_slash_is_the_object_or_else_the_folder() -> None:
+    store = store_of("s3://b/a", "s3://b/a/1", "s3://b/c/1")
+    assert resolve_inputs(store, ["s3://b/a", "s3://b/c"]) == ("s3://b/a", "s3://b/c/")
+
+
+def test_a_whole_bucket_and_hadoops_schemes_are_inputs() -> None:
+    store = store_of("s3://b/a", "s3://c/x/1")
+    assert resolve_inputs(store, ["s3://b", "s3a://c/x"]) == ("s3://b/", "s3://c/x/")
+
+
+@pytest.mark.parametrize(
+    "given_inputs", [("s3://b/a/", "s3://b/a/x/"), ("s3://b/a/x/1", "s3://b/a/"), ("s3://b/a", "s3://b/a/")]
+)
+def test_inputs_that_overlap_are_refused(given_inputs: tuple[str, str]) -> None:
+    store = store_of("s3://b/a/x/1", "s3://b/a/y")
+    with pytest.raises(PlanError, match=r"processed twice"):
+        resolve_inputs(store, given_inputs)
+
+
+def test_folders_with_a_common_beginning_do_not_overlap() -> None:
+    store = store_of("s3://b/a/1", "s3://b/ab/1", "s3://b/a.csv")
+    assert len(resolve_inputs(store, ["s3://b/a/", "s3://b/ab/", "s3://b/a.csv"])) == 3
+
+
+@pytest.mark.parametrize(
+    ("given_inputs", "message"),
+    [
+        ([], "no input was given"),
+        (["./data"], "must look like s3://bucket/folder/"),
+        (["http://b/a"], "must look like"),
+        (["s3:///a"], "must look like"),
+        (["s3://b/nothing/"], r"s3://b/nothing/ is empty"),
+        (["s3://b/a/1", "s3://b/typo"], r"s3://b/typo is empty"),
+        (["s3://b/a/1x"], "is empty"),
+    ],
+)
+def test_an_invalid_input_is_named(given_inputs: list[str], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        resolve_inputs(store_of("s3://b/a/1", "s3://b/a/1xy"), given_inputs)
+
+
+# --- versions, archives, time ---
+
+
+def versions_of(store: MemoryObjectStore) -> list[tuple[str, str]]:
+    return [(info.uri, info.version_id) for info in store.list_versions("s3://b/a/") if not info.deleted]
+
+
+def versioned() -> MemoryObjectStore:
+    store = MemoryObjectStore(versioned=["b"])
+    for body in (b"1", b"22", b""):
+        for key in ("a/1", "a/1x", "a/2 ü"):
+            store.put(f"s3://b/{key}", body + b"x" * (key != "a/1x"))
+    store.delete("s3://b/a/2 ü")
+    return store
+
+
+def test_every_version_is_planned_and_delete_markers_counted() -> None:
+    store = versioned()
+    inventory = Inventory(store, ("s3://b/a/",), RunOptions(all_versions=True))
+
+    found = [(each.item.uri, each.item.version_id) for each in inventory.objects()]
+
+    assert found == [each for each in versions_of(store) if store.head(*each).size_bytes]
+    assert len(found) == 8
+    assert inventory.skipped == {DELETE_MARKER: 1, EMPTY: 1}
+    one = Inventory(store, ("s3://b/a/1",), RunOptions(all_versions=True))
+    assert [each.item.uri for each in one.objects()] == ["s3://b/a/1"] * 3
+
+
+@pytest.mark.parametrize("given_input", ["s3://b/a/", "s3://b/a/1"])
+def test_a_listing_of_versions_goes_on_behind_any_of_them(given_input: str) -> None:
+    inventory = Inventory(versioned(), (given_input,), RunOptions(all_versions=True))
+    whole = list(inventory.objects())
+    for index, each in enumerate(whole):
+        rest = [(other.item, other.position) for other in inventory.objects(each.position)]
+        assert rest == [(other.item, other.position) for other in whole[index + 1 :]]
+        again = next(inventory.objects(Position(0, each.position.after, slices=1)))
+        assert (again.item, again.position) == (each.item, each.position)
+
+
+def test_an_object_with_open_slices_is_planned_again_whole() -> None:
+    store = store_of("s3://b/a/1", "s3://b/a/2")
+    store.archive("s3://b/a/1")
+    inventory = Inventory(store, ("s3://b/a/",), RunOptions(modified_since_s=1e12))
+    assert uris(inventory, Position(0, "a/1", slices=2)) == ["s3://b/a/1"]
+    store.delete("s3://b/a/1")
+    assert uris(inventory, Position(0, "a/1", slices=2)) == []
+    assert inventory.skipped[MISSING] == 1
+
+
+def test_a_single_object_that_vanished_is_counted() -> None:
+    inventory = Inventory(store_of("s3://b/2"), ("s3://b/1", "s3://b/2"))
+    assert uris(inventory) == ["s3://b/2"]
+    assert inventory.skipped == {MISSING: 1}
+
+
+def test_unmodified_objects_are_skipped() -> None:
+    clock = FakeClock()
+    store = MemoryObjectStore(clock)
+    store.put("s3://b/a/old", b"1")
+    clock.advance(10)
+    since_s = clock.now_s()
+    store.put("s3://b/a/new", b"1")
+    inventory = Inventory(store, ("s3://b/a/",), RunOptions(modified_since_s=since_s))
+    assert uris(inventory) == ["s3://b/a/new"]
+    assert inventory.skipped == {OLDER: 1}

@@ -1,0 +1,295 @@
+"""Runs of items: each row of a list is in exactly one shard, as often as it is listed, or the run is refused."""
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparklet.errors import EventError, PlanError, RunExistsError, SettingsError
+from sparklet.local.memory import MemoryObjectStore
+from sparklet.model import Dispatch, InputObject, ListSource, RunOptions, Shard
+from sparklet.planning.list_requests import ListRequest
+from sparklet.planning.lists import MAX_ITEM_BYTES, MAX_ITEM_DEPTH, ListReader
+from sparklet.planning.new_run import new_run
+from sparklet.planning.packing import MAX_ITEMS_BYTES
+from sparklet.planning.plan_requests import handle_request
+from sparklet.planning.planner import plan
+from sparklet.planning.preview import preview
+from sparklet.settings import PlannerSettings
+from tests.unit.runs.test_list_formats import parquet
+from tests.world import SCRIPT, SOURCE, World
+
+LIST = "s3://lists/cities"
+CITIES = [{"city": "Ulm", "since": "854"}, {"city": "Köln, am Rhein", "since": ""}, {"city": "Ulm", "since": "854"}]
+CSV = 'city,since\nUlm,854\n"Köln, am Rhein",\n\nUlm,854\n'.encode()
+
+
+def items(body: bytes, form: str, path: str = "") -> list[Any]:
+    """Every item of a list, and the same whichever item reading begins behind."""
+    store = MemoryObjectStore()
+    store.put(LIST, body)
+    reader = ListReader(ListSource(LIST, form, path, items=True), store)
+    found = list(reader.items())
+    for index in {0, len(found) // 2, len(found) - 1} if found else ():
+        assert list(reader.items(found[index][0])) == found[index + 1 :]
+    return [json.loads(item.item) for _, item in found]
+
+
+def request(world: World, *lists: ListRequest, **changes: Any) -> Any:
+    return world.request(**{"inputs": (), "lists": lists, "options": RunOptions(max_objects=1), **changes})
+
+
+def of(values: list[Any]) -> ListRequest:
+    return ListRequest("-", json.dumps(values).encode(), "json", items=True)
+
+
+def planned(world: World, *lists: ListRequest, **changes: Any) -> list[list[Any]]:
+    run = new_run(world.at, request(world, *lists, **changes))
+    plan(world.at, run.run_id)
+    return [shard.items for shard in world.planned(run.run_id)]
+
+
+# --- formats ---
+
+
+@pytest.mark.parametrize(
+    ("form", "body", "path", "expected"),
+    [
+        ("lines", "Ulm\n\nKöln\r\nUlm".encode(), "", ["Ulm", "Köln", "Ulm"]),
+        ("csv", CSV, "", CITIES),
+        ("csv", b"\xef\xbb\xbf" + CSV, "city", ["Ulm", "Köln, am Rhein", "Ulm"]),
+        ("csv", b"uri,bucket,key\na,b,c\n", "", [{"uri": "a", "bucket": "b", "key": "c"}]),
+        ("json", json.dumps([1, "a", None, {"b": [True]}]).encode(), "", [1, "a", None, {"b": [True]}]),
+        ("json", json.dumps({"days": [{"day": 1}, {"day": 2}]}).encode(), "days[*].day", [1, 2]),
+        ("jsonl", b'{"id": 1.5}\n\n7\n[8, 9]\n', "", [{"id": 1.5}, 7, 8, 9]),
+        ("jsonl", b'{"id": {"n": 1}}\n', "id", [{"n": 1}]),
+    ],
+)
+def test_each_row_is_an_item(form: str, body: bytes, path: str, expected: list[Any]) -> None:
+    assert items(body, form, path) == expected
+
+
+def test_all_columns_of_parquet_are_in_an_item() -> None:
+    rows = [
+        {
+            "uri": "no",
+            "day": date(2026, 11, n),
+            "price": Decimal("1.10"),
+            "at": datetime(2026, 1, 1, tzinfo=UTC),
+        }
+        for n in (1, 2, 3)
+    ]
+
+    found = items(parquet(rows), "parquet")
+
+    assert found[0] == {"uri": "no", "day": "2026-11-01", "price": "1.10", "at": "2026-01-01T00:00:00+00:00"}
+    assert items(parquet(rows), "parquet", "day") == ["2026-11-01", "2026-11-02", "2026-11-03"]
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.dictionaries(st.text(), inner, max_size=4) | st.lists(inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(JSON_VALUES, max_size=4))
+def test_any_item_comes_back_from_its_plan_part(values: list[Any]) -> None:
+    shard = Shard(3, tuple(InputObject.of_item(value) for value in values))
+
+    read = Shard.from_line(shard.to_line())
+
+    assert (read, read.items, read.inputs) == (shard, values, [])
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("form", "body", "words"),
+    [
+        ("csv", b"city\nUlm\n\xff\n", "not UTF-8"),
+        ("csv", b"a,b\n1,2\n1,2,3\n", "row 3: it has 3 columns"),
+        ("csv", b"a,a\n1,2\n", "row 1: each column needs a name"),
+        ("csv", b"a,\n1,2\n", "row 1: each column needs a name"),
+        ("lines", b"ok\n\xff\n", "not UTF-8"),
+        ("jsonl", b"1\n{\n", "row 2: it is no JSON"),
+        ("jsonl", b"1\nNaN\n", "row 2: the item cannot be written as JSON"),
+        ("jsonl", b'1\n"\\ud800"\n', "row 2: the item cannot be written as JSON"),
+        ("jsonl", b"1\n" + b'{"a":' * (MAX_ITEM_DEPTH + 1) + b"1" + b"}" * (MAX_ITEM_DEPTH + 1), "row 2: .* deeper"),
+        ("jsonl", b'{"a":' * 100_000, "row 1: it is no JSON"),
+        ("lines", b"ok\n" + b"x" * MAX_ITEM_BYTES, "row 2: the item has 65,538 bytes"),
+        ("json", b'{"a": 1}', "no array"),
+    ],
+)
+def test_a_bad_list_is_refused_before_any_work(form: str, body: bytes, words: str) -> None:
+    world = World()
+    world.store.put(LIST, body)
+
+    with pytest.raises(PlanError, match=f"the list {LIST}.*{words}") as refused:
+        new_run(world.at, request(world, ListRequest(LIST, format=form, items=True)))
+
+    assert len(str(refused.value)) < 400
+    assert not list(world.ledger.runs.list()) and not world.keys("s3://sparklet/")
+
+
+def test_a_column_that_is_not_there_is_refused_by_name() -> None:
+    with pytest.raises(PlanError, match="no column 'town', only city, since"):
+        items(CSV, "csv", "town")
+
+
+def test_bytes_of_parquet_are_refused() -> None:
+    with pytest.raises(PlanError, match="row 1: the item holds a bytes"):
+        items(parquet([{"b": b"\x00"}]), "parquet")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        RunOptions(incremental=True),
+        RunOptions(include=("*.csv",)),
+        RunOptions(exclude=("*.csv",)),
+        RunOptions(modified_since_s=1.0),
+        RunOptions(all_versions=True),
+        RunOptions(group_by="prefix"),
+        RunOptions(split="csv"),
+    ],
+)
+def test_options_that_choose_among_objects_are_refused(options: RunOptions) -> None:
+    world = World()
+    with pytest.raises(PlanError, match="items are no objects"):
+        new_run(world.at, request(world, of([1]), options=options))
+    with pytest.raises(PlanError, match="items are no objects"):
+        preview(options, (), world.store, (of([1]),))
+
+
+def test_items_and_objects_are_not_mixed() -> None:
+    world = World()
+    uri = world.put(1)[0]
+    for changes in ({"inputs": (SOURCE,)}, {"lists": (of([1]), ListRequest("-", uri.encode()))}):
+        with pytest.raises(PlanError, match="items or objects, not both"):
+            new_run(world.at, request(world, of([1]), **changes))
+
+
+def test_an_inventory_holds_no_items() -> None:
+    with pytest.raises(PlanError, match="lists objects"):
+        new_run(World().at, request(World(), ListRequest("s3://inv/manifest.json", items=True)))
+
+
+def test_an_empty_list_has_nothing_to_plan() -> None:
+    with pytest.raises(PlanError, match="nothing to plan"):
+        new_run(World().at, request(World(), of([])))
+
+
+# --- planning ---
+
+
+def test_items_are_packed_by_number_and_each_is_planned() -> None:
+    world = World()
+
+    assert planned(world, of([1, 2, 2, 1, 5]), options=RunOptions(max_objects=2)) == [[1, 2], [2, 1], [5]]
+    assert [record.object_count for record in world.shards()] == [2, 2, 1]
+    assert world.ledger.runs.get("run-1").object_count == 5
+    assert all("items" not in body.to_body() for body in world.bodies())
+
+
+def test_the_items_of_a_shard_are_bounded_in_bytes() -> None:
+    value = "x" * (MAX_ITEM_BYTES - 2)
+
+    shards = planned(World(), of([value] * 20), options=RunOptions())
+
+    assert [len(shard) for shard in shards] == [16, 4] and 16 * MAX_ITEM_BYTES == MAX_ITEMS_BYTES
+
+
+def test_several_lists_follow_each_other() -> None:
+    world = World()
+    world.store.put(f"{LIST}.csv", CSV)
+
+    assert planned(world, of(["a"]), ListRequest(f"{LIST}.csv", items=True)) == [["a"], *[[city] for city in CITIES]]
+
+
+def test_a_plan_that_was_broken_off_goes_on_behind_its_last_item() -> None:
+    world = World()
+    run = new_run(world.at, request(world, of([1, 1, 2]), of([2, 3])))
+    while not plan(world.at, run.run_id, part_shards=1, stop=lambda: True).sealed:
+        pass
+
+    assert [shard.items for shard in world.planned()] == [[1], [1], [2], [2], [3]]
+
+
+def test_a_list_that_changed_stops_a_plan() -> None:
+    world = World()
+    world.store.put(f"{LIST}.csv", CSV)
+    run = new_run(world.at, request(world, ListRequest(f"{LIST}.csv", items=True)))
+    world.store.put(f"{LIST}.csv", b"city\nBonn\n")
+
+    with pytest.raises(PlanError, match="was changed"):
+        plan(world.at, run.run_id)
+
+
+def test_the_same_items_are_the_same_run_unlike_objects() -> None:
+    world = World()
+    uri = world.put(1)[0]
+    run = new_run(world.at, request(world, of([uri])))
+
+    assert new_run(world.at, request(world, of([uri]))).created_s == run.created_s
+    with pytest.raises(RunExistsError, match="other lists"):
+        new_run(world.at, request(world, ListRequest("-", json.dumps([uri]).encode(), "json")))
+
+
+def test_a_damaged_item_is_never_handed_to_a_script() -> None:
+    world = World()
+    planned(world, of(["Ulm"]))
+    record = world.shards()[0]
+    line = world.store.get(world.at.part_uri("run-1", record.part))
+
+    with pytest.raises(EventError, match="was planned"):
+        record.planned(line.replace(b"Ulm", b"Bonn"))
+
+
+def test_a_preview_counts_items_and_their_bytes() -> None:
+    found = preview(RunOptions(max_objects=2), (), MemoryObjectStore(), (of(["Ulm", "Ulm", "Bonn"]),))
+
+    assert (found.shards, found.objects, found.size_bytes) == (2, 3, 16)
+    assert found.largest_object == 'item "Ulm"'
+
+
+# --- the planner function ---
+
+
+def ask(world: World, **keys: Any) -> Any:
+    event = {"script": SCRIPT, "output": "s3://data/out/", "run_id": "run-1", "max_objects": 1, **keys}
+    return handle_request(world.at, event, PlannerSettings((SCRIPT,), 0, 0), "r-1", lambda: 900.0)
+
+
+def test_a_request_carries_items_or_names_a_list_of_them() -> None:
+    world = World()
+    world.store.put(f"{LIST}.csv", CSV)
+    lists = [{"source": f"{LIST}.csv", "path": "city", "items": True}]
+
+    answer = ask(world, lists=lists, items=[{"city": "Bonn"}, 7])
+
+    assert (answer["shards"], answer["sealed"]) == (5, True)
+    shards = [shard.items for shard in world.planned()]
+    assert shards == [["Ulm"], ["Köln, am Rhein"], ["Ulm"], [{"city": "Bonn"}], [7]]
+
+
+@pytest.mark.parametrize("keys", [{"items": "Ulm"}, {"lists": [{"source": LIST, "items": "yes"}]}, {"items": []}])
+def test_a_request_with_odd_items_is_refused(keys: dict[str, Any]) -> None:
+    with pytest.raises((EventError, SettingsError, PlanError)):
+        ask(World(), **keys)
+
+
+def test_a_map_hands_items_out_as_it_does_objects() -> None:
+    world = World(dispatch=Dispatch.MAP)
+    ask(world, items=["Ulm", "Bonn"], dispatch="map")
+
+    refs = world.handed_out(world.step("batch", batch=0))
+
+    assert len(refs) == 2 and world.children(refs) == 2
+    assert world.step("check")["state"] == "SUCCEEDED"

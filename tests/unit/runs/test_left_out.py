@@ -1,0 +1,80 @@
+"""What a plan leaves out is named, with its reason, wherever its planner was when it died."""
+
+import json
+from contextlib import closing
+
+import pytest
+
+from sparklet.model import RunOptions
+from sparklet.planning.found import DELETE_MARKER, DUPLICATE, EMPTY, EXCLUDED, FOLDER_MARKER, MISSING
+from sparklet.planning.list_requests import ListRequest
+from sparklet.planning.new_run import new_run
+from sparklet.planning.parts import LeftOut
+from sparklet.planning.planner import plan
+from sparklet.runs.object_status import object_status
+from tests.world import SOURCE, World
+
+PLAN = "s3://sparklet/runs/run-1/plan/"
+
+
+def named(world: World) -> list[tuple[str, str]]:
+    """Every object in the files beside sealed parts, and behind the last."""
+    parts = [part.part.replace("part-", "skipped-") for part in world.ledger.runs.parts("run-1")]
+    there = world.keys(f"{PLAN}skipped-")
+    lines = [
+        json.loads(line)
+        for name in (*parts, "skipped-end.jsonl")
+        if f"{PLAN}{name}" in there
+        for line in world.store.get(f"{PLAN}{name}").splitlines()
+    ]
+    return [(line["uri"].removeprefix(SOURCE), line["reason"]) for line in lines]
+
+
+def test_skipped_objects_are_named_beside_their_part(world: World) -> None:
+    world.put(6)
+    for key in ("00000x", "00003x", "00003y/", "zz"):
+        world.store.put(f"{SOURCE}{key}", b"")
+    world.store.put(f"{SOURCE}no.tmp", b"1")
+    request = world.request(
+        options=RunOptions(max_objects=1, exclude=("*.tmp",)),
+        lists=(ListRequest("-", f"{SOURCE}00001.csv\n{SOURCE}gone".encode()),),
+    )
+    new_run(world.at, request)
+
+    run = plan(world.at, "run-1", part_shards=2)
+
+    assert named(world) == [
+        ("00000x", EMPTY),
+        ("00003x", EMPTY),
+        ("00003y/", FOLDER_MARKER),
+        ("zz", EMPTY),
+        ("00001.csv", DUPLICATE),
+        ("gone", MISSING),
+    ]
+    assert run.skipped == {EMPTY: 3, FOLDER_MARKER: 1, DUPLICATE: 1, MISSING: 1, EXCLUDED: 1}
+    assert len(world.keys(f"{PLAN}skipped-")) == 3
+    fate = object_status(world.at, "run-1", f"{SOURCE}00003x")
+    assert (fate.shards, fate.left_out) == ((), (EMPTY,))
+    assert object_status(world.at, "run-1", f"{SOURCE}zz").left_out == (EMPTY,)
+    twice = object_status(world.at, "run-1", f"{SOURCE}00001.csv")
+    assert (len(twice.shards), twice.left_out) == (1, (DUPLICATE,))
+    assert object_status(world.at, "run-1", f"{SOURCE}no.tmp").left_out == ()
+
+
+def test_a_run_that_leaves_nothing_out_has_no_such_file(world: World) -> None:
+    world.run(3)
+    assert world.keys(f"{PLAN}skipped-") == []
+
+
+def test_only_the_first_skipped_objects_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparklet.planning.parts.MAX_LINES", 2)
+    monkeypatch.setattr("sparklet.planning.parts.IN_MEMORY_BYTES", 100)
+    with closing(LeftOut()) as left_out:
+        for number in range(7):
+            left_out.add(f"s3://b/{number}", "v" if number == 4 else "", DELETE_MARKER)
+        first = [json.loads(line) for line in left_out.take(4).splitlines()]
+        second = [json.loads(line) for line in left_out.take(3).splitlines()]
+        assert left_out.take(5) == b""
+    assert [line.get("uri", line) for line in first] == ["s3://b/0", "s3://b/1", {"more": 2}]
+    assert second[0] == {"uri": "s3://b/4", "version_id": "v", "reason": DELETE_MARKER}
+    assert second[-1] == {"more": 1}

@@ -1,0 +1,296 @@
+"""Lists as input: each object once, what a list does not say asked for, from any row on, never a changed list."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparklet.errors import ObjectForbiddenError, PlanError, RunExistsError, SettingsError
+from sparklet.local.memory import FakeClock, MemoryObjectStore
+from sparklet.model import Access, InputObject, ListSource, Position, RunOptions
+from sparklet.planning.found import ARCHIVED, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING, OLDER
+from sparklet.planning.inventory import Inventory
+from sparklet.planning.list_requests import ListRequest
+from sparklet.planning.lists import ListReader
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.preview import preview
+from tests.world import BUCKET, SOURCE, World
+
+LIST = "s3://lists/files.jsonl"
+
+
+def reader(store: MemoryObjectStore, *rows: object, name: str = LIST) -> ListReader:
+    etag = store.put(name, "\n".join(map(json.dumps, rows)).encode())
+    return ListReader(ListSource(name, "jsonl", etag=etag), store)
+
+
+def store_with(*keys: str) -> MemoryObjectStore:
+    store = MemoryObjectStore(versioned=["data"])
+    for key in keys:
+        store.put(f"s3://data/{key}", b"" if key.endswith("0") else b"data")
+    return store
+
+
+def names(inventory: Inventory, position: Position = Position()) -> list[str]:  # noqa: B008
+    return [each.item.uri.removeprefix("s3://data/") for each in inventory.objects(position)]
+
+
+def test_listed_objects_follow_the_inputs_in_list_order() -> None:
+    store = store_with("z", "in/1", "in/2", "a", "b")
+    lists = [reader(store, "data/z", "data/a"), reader(store, "data/b", name="s3://lists/2.jsonl")]
+    assert names(Inventory(store, ("s3://data/in/",), lists=lists)) == ["in/1", "in/2", "z", "a", "b"]
+
+
+def test_facts_missing_from_a_list_are_requested() -> None:
+    store = store_with("a", "b")
+    told = {"uri": "s3://data/b", "size": 99, "etag": '"mine"'}
+    found = [each.item for each in Inventory(store, (), lists=[reader(store, "data/a", told)]).objects()]
+    assert found == [
+        InputObject("s3://data/a", 4, store.head("s3://data/a").etag),
+        InputObject("s3://data/b", 99, "mine"),
+    ]
+
+
+def test_an_object_named_twice_is_planned_once() -> None:
+    store = store_with("in/1", "a", "b")
+    lists = [reader(store, "data/a", "data/in/1", "data/a", "data/b"), reader(store, "data/b", name="s3://lists/2")]
+    lists[1] = ListReader(ListSource("s3://lists/2", "jsonl"), store)
+    inventory = Inventory(store, ("s3://data/in/",), lists=lists)
+    assert names(inventory) == ["in/1", "a", "b"]
+    assert inventory.skipped == {DUPLICATE: 3}
+
+
+def test_versions_that_a_list_names_are_objects_of_their_own() -> None:
+    store = store_with("a")
+    store.put("s3://data/a", b"newer")
+    old = list(store.list_versions("s3://data/a"))[1]
+    rows = [
+        {"uri": "s3://data/a", "version_id": old.version_id},
+        {"uri": "s3://data/a"},
+        {"bucket": "data", "key": "a", "versionId": old.version_id},
+        {"uri": "s3://data/a", "version_id": "gone"},
+    ]
+    inventory = Inventory(store, (), lists=[reader(store, *rows)])
+    assert [(each.item.size_bytes, each.item.version_id) for each in inventory.objects()] == [
+        (4, old.version_id),
+        (5, ""),
+    ]
+    assert inventory.skipped == {DUPLICATE: 1, MISSING: 1}
+
+
+def test_every_listed_object_is_planned_or_counted() -> None:
+    store = store_with("a", "empty0", "cold", "not.csv")
+    store.put("s3://data/folder/", b"")
+    store.archive("s3://data/cold")
+    rows = ["data/a", "data/gone", "data/empty0", "data/cold", "data/folder/", "data/a", "data/not.csv"]
+    options = RunOptions(exclude=("*.csv",), archived="skip")
+    inventory = Inventory(store, (), options, [reader(store, *rows)])
+    assert names(inventory) == ["a"]
+    assert sum(inventory.skipped.values()) + 1 == len(rows)
+    assert {inventory.skipped[r] for r in (MISSING, EMPTY, ARCHIVED, FOLDER_MARKER, DUPLICATE)} == {1}
+
+
+def test_an_object_that_may_not_be_read_stops_planning_by_name() -> None:
+    class Closed(MemoryObjectStore):
+        def head_all(self, addresses: Any) -> Any:
+            raise ObjectForbiddenError(f"{addresses[0][0]} may not be accessed")
+
+    store = Closed()
+    with pytest.raises(ObjectForbiddenError, match="s3://data/secret may not be accessed"):
+        list(Inventory(store, (), lists=[reader(store, "data/secret")]).objects())
+
+
+def test_times_are_requested_only_where_they_decide() -> None:
+    clock = FakeClock()
+    store = MemoryObjectStore(clock)
+    store.put("s3://data/old", b"1")
+    clock.advance(100)
+    store.put("s3://data/new", b"1")
+    told = {"uri": "s3://data/told", "size": 1, "last_modified": "2001-01-01T00:00:00Z"}
+    rows = [{"uri": "s3://data/old", "size": 1}, {"uri": "s3://data/new", "size": 1}, told]
+    inventory = Inventory(store, (), RunOptions(modified_since_s=clock.now_s() - 50), [reader(store, *rows)])
+    assert names(inventory) == ["new"]
+    assert inventory.skipped == {OLDER: 2}
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(st.integers(0, 12), max_size=40), cut=st.integers(0, 40), slices=st.booleans(), folder=st.booleans()
+)
+def test_a_plan_goes_on_behind_any_row_and_nothing_comes_twice(
+    rows: list[int], cut: int, slices: bool, folder: bool
+) -> None:
+    store = store_with(*(f"k{n}" for n in range(11)))  # 0 and 10 are empty, 11 and 12 are not there
+    inputs = ("s3://data/k1",) if folder else ()
+    planned: list[InputObject] = []
+
+    def inventory() -> Inventory:
+        lists = [reader(store, *(f"data/k{n}" for n in rows))]
+        return Inventory(store, inputs, lists=lists, planned=lambda: iter(planned))
+
+    first = inventory()
+    whole = list(first.objects())
+    cut = min(cut, len(whole))
+    planned.extend(each.item for each in whole[:cut])
+    at = whole[cut - 1].position if cut else Position()
+    again, expected = inventory(), whole[cut:]
+    if slices and cut:
+        at, expected = Position(at.source, at.after, slices=2), whole[cut - 1 :]
+
+    found = list(again.objects(at))
+
+    assert [(each.item, each.position) for each in found] == [(each.item, each.position) for each in expected]
+    before = sum(whole[cut - 1].skipped.values()) if cut else 0
+    assert before + sum(again.skipped.values()) == sum(first.skipped.values())
+    assert len(whole) + sum(first.skipped.values()) == len(rows) + len(inputs)
+
+
+# --- runs ---
+
+
+def listed(world: World, *uris: str, name: str = "s3://data/lists/files.txt") -> ListRequest:
+    world.store.put(name, "\n".join(uris).encode())
+    return ListRequest(name)
+
+
+def planned(world: World, run_id: str = "run-1") -> list[str]:
+    return [item.uri for shard in world.planned(run_id) for item in shard.objects]
+
+
+def test_a_run_over_a_list_is_planned_like_any_other(world: World) -> None:
+    uris = world.put(7)
+    request = world.request(inputs=(), lists=(listed(world, *reversed(uris), uris[0], "s3://data/gone"),))
+
+    new_run(world.at, request)
+    run = plan(world.at, "run-1", part_shards=2)
+
+    assert planned(world) == uris[::-1]
+    assert (run.object_count, run.skipped) == (7, {DUPLICATE: 1, MISSING: 1})
+    assert run.lists == (
+        ListSource("s3://data/lists/files.txt", "lines", "", world.store.head(request.lists[0].source).etag),
+    )
+    seen = preview(request.options, (), world.store, request.lists)
+    assert (seen.shards, seen.objects, seen.skipped) == (run.shard_count, 7, run.skipped)
+
+
+def test_a_list_from_a_file_or_stdin_is_stored_with_the_run(world: World) -> None:
+    uris = world.put(3)
+    body = "\n".join(uris).encode()
+    request = world.request(inputs=(), lists=(ListRequest("-", body),))
+
+    run = new_run(world.at, request)
+    plan(world.at, "run-1")
+
+    (source,) = run.lists
+    assert source.uri.startswith(f"s3://{BUCKET}/runs/run-1/lists/0-") and world.store.get(source.uri) == body
+    assert planned(world) == uris
+    assert new_run(world.at, request).run_id == "run-1"
+    with pytest.raises(RunExistsError, match="with other lists"):
+        new_run(world.at, world.request(inputs=(), lists=(ListRequest("-", body + b"\n"),)))
+    assert preview(request.options, (), world.store, request.lists).objects == 3
+
+
+def test_a_list_changed_after_the_runs_entry_is_refused(world: World) -> None:
+    uris = world.put(3)
+    request = world.request(inputs=(), lists=(listed(world, *uris),))
+    new_run(world.at, request)
+    listed(world, *uris[:2])
+    with pytest.raises(
+        PlanError, match=r"files.txt was changed since the run was entered, so its plan cannot go on; put"
+    ):
+        plan(world.at, "run-1")
+    listed(world, *uris)
+    plan(world.at, "run-1")
+    assert planned(world) == uris
+
+
+@pytest.mark.parametrize(
+    ("lists", "error", "message"),
+    [
+        ((ListRequest("s3://data/none.csv"),), PlanError, "the list s3://data/none.csv is not there"),
+        ((ListRequest("./files.csv"),), PlanError, "can only be read from s3:// here"),
+        ((ListRequest("s3://data/jobs/daily.py"),), PlanError, "does not say its format"),
+        (
+            (ListRequest("-", b"x", format="xml"),),
+            SettingsError,
+            "the list format 'xml' is none; it must be one of lines",
+        ),
+        ((ListRequest("manifest.json", b"{}"),), PlanError, "apart from its checksum; give its s3:// address"),
+        ((ListRequest("-", b"data/in/00000.csv\nhello"),), PlanError, "the list -, row 2: 'hello' names no object"),
+        ((ListRequest("-", b"data/gone\n"),), PlanError, "the input - has nothing to plan; left out: 1 named but not"),
+        ((ListRequest("-", b""),), PlanError, "the input - has nothing to plan; left out: nothing"),
+    ],
+)
+@pytest.mark.parametrize("archived", ["refuse", "skip"])
+def test_an_invalid_list_is_refused_before_the_run_is_entered(
+    world: World, lists: tuple[ListRequest, ...], error: type[Exception], message: str, archived: str
+) -> None:
+    world.put(1)
+    with pytest.raises(error, match=message):
+        new_run(world.at, world.request(inputs=(), lists=lists, options=RunOptions(archived=archived)))
+    assert world.keys(f"s3://{BUCKET}/") == []
+    assert list(world.ledger.runs.list()) == []
+
+
+def test_archived_objects_are_refused_with_count_and_examples(world: World) -> None:
+    uris = world.put(9)
+    for uri in uris[2:7]:
+        world.store.archive(uri)
+    with pytest.raises(
+        PlanError, match=rf"5 objects .* archived .*{uris[2]}, {uris[3]}, {uris[4]} and 2 more; restore"
+    ):
+        new_run(world.at, world.request())
+    assert list(world.ledger.runs.list()) == []
+    with pytest.raises(PlanError, match="5 objects of the input are archived"):
+        preview(RunOptions(), [SOURCE], world.store)
+
+    new_run(world.at, world.request(options=RunOptions(archived="skip")))
+    run = plan(world.at, "run-1")
+    assert planned(world) == uris[:2] + uris[7:]
+    assert run.skipped == {ARCHIVED: 5}
+
+
+def test_an_object_archived_during_planning_is_skipped(world: World) -> None:
+    uris = world.put(4)
+    new_run(world.at, world.request())
+    world.store.archive(uris[2])
+    assert plan(world.at, "run-1").skipped == {ARCHIVED: 1}
+
+
+@pytest.mark.parametrize("by", ["input", "list"])
+def test_a_bucket_of_another_region_is_refused_unless_allowed(world: World, by: str) -> None:
+    world.store._regions = {"far": "eu-west-1"}
+    world.store.put("s3://far/in/1", b"x")
+    more = {"inputs": ("s3://far/in/",)} if by == "input" else {"inputs": (), "lists": (ListRequest("-", b"far/in/1"),)}
+    with pytest.raises(PlanError, match=r"the bucket far lies in eu-west-1, not in this region: run Sparklet there"):
+        new_run(world.at, world.request(**more))
+    assert list(world.ledger.runs.list()) == []
+    assert new_run(world.at, world.request(**more, options=RunOptions(other_region=True))).run_id == "run-1"
+
+
+def test_inputs_alone_are_read_with_the_requested_access(world: World) -> None:
+    from dataclasses import replace
+
+    theirs = MemoryObjectStore(world.clock)
+    theirs.put("s3://theirs/in/1", b"x")
+    theirs.put("s3://theirs/list.txt", b"theirs/in/2")
+    theirs.put("s3://theirs/in/2", b"xy")
+    access = Access(requester_pays=True, role_arn="arn:aws:iam::111122223333:role/reader")
+    at = replace(world.at, open_inputs={access: theirs}.__getitem__)
+    request = world.request(
+        inputs=("s3://theirs/in/1",),
+        lists=(ListRequest("s3://theirs/list.txt"), ListRequest("-", b"theirs/in/2\ntheirs/in/1")),
+        access=access,
+    )
+
+    run = new_run(at, request)
+    plan(at, "run-1")
+
+    assert run.access == access == world.ledger.runs.get("run-1").access
+    assert planned(world) == ["s3://theirs/in/1", "s3://theirs/in/2"]
+    assert [info.uri for info in theirs.list("s3://sparklet/")] == []
+    with pytest.raises(SettingsError, match="with its own access only"):
+        new_run(world.at, replace(request, run_id="run-2"))

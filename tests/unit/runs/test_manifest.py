@@ -1,0 +1,169 @@
+"""Manifests: Step Functions' names, the ledger's truth, the same bytes for the same ledger."""
+
+import json
+
+from sparklet.model import Counts, Failure, RunState, ShardRecord, ShardResult, ShardState
+from sparklet.runs.manifest import write_manifests
+from sparklet.runs.summary import MAX_CAUSES, OTHER_CAUSES, Summary, summarize
+from tests.world import BUCKET, World
+
+
+def outcome(number: int) -> ShardResult | Failure:
+    if number % 3 == 2:
+        return Failure("ValueError", f"bad line in {number}", retryable=False)
+    return ShardResult(rows=10 * number, output_bytes=100, outputs=(f"s3://data/out/shard={number:06d}",))
+
+
+def test_the_manifest_names_every_result_file_with_its_size(world: World) -> None:
+    run = world.run(8)
+    world.work(outcome)
+
+    summary = write_manifests(world.at, run, RunState.FAILED, shards_per_file=2)
+
+    manifest = world.json("manifest.json")
+    assert manifest["DestinationBucket"] == BUCKET
+    assert {name: len(files) for name, files in manifest["ResultFiles"].items()} == {
+        "SUCCEEDED": 3,
+        "FAILED": 1,
+        "PENDING": 0,
+    }
+    for files in manifest["ResultFiles"].values():
+        for file in files:
+            assert len(world.store.get(f"s3://{BUCKET}/{file['Key']}")) == file["Size"]
+    assert manifest["Status"] == "FAILED"
+    assert manifest["ItemCounts"] == {"Pending": 0, "Running": 0, "Succeeded": 6, "Failed": 2, "Total": 8}
+    assert (manifest["Rows"], manifest["OutputBytes"], manifest["InputBytes"]) == (
+        10 * (0 + 1 + 3 + 4 + 6 + 7),
+        600,
+        80,
+    )
+    assert manifest["FailureCauses"] == [
+        {"Error": "ValueError", "Count": 2, "ExampleShard": 2, "ExampleCause": "bad line in 2"}
+    ]
+    assert summary.counts == Counts(succeeded=6, failed=2)
+
+
+def test_every_shard_is_in_one_file_in_order(world: World) -> None:
+    run = world.run(8)
+    world.work(outcome)
+    write_manifests(world.at, run, RunState.FAILED, shards_per_file=2)
+
+    succeeded = [entry for n in range(3) for entry in world.json(f"SUCCEEDED_{n}.json")]
+    failed = world.json("FAILED_0.json")
+
+    assert [entry["Shard"] for entry in succeeded] == [0, 1, 3, 4, 6, 7]
+    assert [entry["Shard"] for entry in failed] == [2, 5]
+
+
+def test_an_entry_has_step_functions_names_and_ours(world: World) -> None:
+    run = world.run(3)
+    first = world.receive()
+    assert first is not None
+    owner, claim = world.claim(first)
+    world.clock.advance(2.5)
+    world.ledger.attempts.succeed("run-1", 0, owner, ShardResult(7, 70, ("s3://data/out/shard=000000",)))
+    world.queue.delete(first.receipt)
+    world.work(lambda number: Failure("ValueError", "bad", retryable=False) if number == 2 else ShardResult())
+    write_manifests(world.at, run, RunState.FAILED)
+
+    entry = world.json("SUCCEEDED_0.json")[0]
+    assert json.loads(entry.pop("Input"))["shard"] == 0
+    assert json.loads(entry.pop("Output")) == {"rows": 7, "output_bytes": 70, "outputs": ["s3://data/out/shard=000000"]}
+    assert entry == {
+        "Name": "000000",
+        "Status": "SUCCEEDED",
+        "InputDetails": {"Included": True},
+        "OutputDetails": {"Included": True},
+        "RedriveCount": 0,
+        "RedriveStatus": "NOT_REDRIVABLE",
+        "StartDate": "2023-11-14T22:13:20.000Z",
+        "StopDate": "2023-11-14T22:13:22.500Z",
+        "Shard": 0,
+        "Attempts": 1,
+        "AttemptId": owner,
+        "Objects": 1,
+        "InputBytes": 10,
+        "OutputBytes": 70,
+        "Rows": 7,
+        "DurationSeconds": 2.5,
+        "LogStream": "",
+    }
+    failed = world.json("FAILED_0.json")[0]
+    assert (failed["Error"], failed["Cause"], failed["RedriveStatus"]) == ("ValueError", "bad", "REDRIVABLE")
+    assert "Output" not in failed
+    assert claim.record.number == 0
+
+
+def test_open_shards_are_pending_in_the_files(world: World) -> None:
+    run = world.run(2)
+    message = world.receive()
+    assert message is not None
+    world.claim(message)
+    write_manifests(world.at, run, RunState.FAILED)
+    pending = world.json("PENDING_0.json")
+    assert [entry["Status"] for entry in pending] == ["PENDING", "PENDING"]
+    assert "StopDate" not in pending[0] and "StartDate" not in pending[1]
+
+
+def test_the_same_ledger_gives_the_same_bytes(world: World) -> None:
+    run = world.run(5)
+    world.work(outcome)
+
+    def files() -> dict[str, bytes]:
+        write_manifests(world.at, run, RunState.FAILED)
+        return {uri: world.store.get(uri) for uri in world.keys(world.at.run_uri("run-1"))}
+
+    first = files()
+    world.clock.advance(1000)
+    assert files() == first
+
+
+def test_files_of_an_earlier_end_are_removed(world: World) -> None:
+    run = world.run(6)
+    world.work(lambda _: Failure("ValueError", "bad", retryable=False))
+    write_manifests(world.at, run, RunState.FAILED, shards_per_file=2)
+    assert len(world.keys(world.at.run_uri("run-1", "FAILED_"))) == 3
+    for number in range(6):
+        record = world.ledger.attempts.redrive("run-1", number, 1)
+        assert record is not None
+
+    write_manifests(world.at, run, RunState.FAILED)
+
+    assert world.keys(world.at.run_uri("run-1", "FAILED_")) == []
+    assert len(world.keys(world.at.run_uri("run-1", "PENDING_"))) == 1
+
+
+def test_a_summary_adds_up_the_shards_results(world: World) -> None:
+    run = world.run(4)
+    world.clock.advance(60)
+    world.work(lambda n: ShardResult(rows=5) if n < 2 else ShardResult())
+
+    summary = summarize(run, world.ledger.shards)
+
+    assert (summary.rows, summary.silent_shards, summary.output_bytes) == (10, 2, None)
+    assert (summary.objects, summary.input_bytes, summary.attempts) == (4, 40, 4)
+    assert summary.duration_s == 60.0
+    assert summary.counts == Counts(succeeded=4)
+
+
+def test_a_run_without_reports_has_unknown_rows_not_zero(world: World) -> None:
+    run = world.run(1)
+    assert summarize(run, world.ledger.shards).rows is None
+
+
+def test_causes_are_counted_with_an_example_and_bounded() -> None:
+    tally = Summary("r", RunState.FAILED, 0, 0.0, 0.0)
+    for number in range(2 * MAX_CAUSES):
+        name = "Common" if number % 2 else f"Rare{number}"
+        tally.add(
+            ShardRecord(
+                "r", number, "p", 0, 1, 1, 1, state=ShardState.FAILED, error_class=name, error_message=f"m{number}"
+            )
+        )
+    tally.add(ShardRecord("r", 10**6, "p", 0, 1, 1, 1, state=ShardState.FAILED, error_class="OneMore"))
+
+    assert len(tally.all_causes) == MAX_CAUSES + 1
+    assert tally.all_causes["Common"].count == MAX_CAUSES
+    assert (tally.all_causes["Common"].example_shard, tally.all_causes["Common"].example_message) == (1, "m1")
+    assert sum(cause.count for cause in tally.all_causes.values()) == 2 * MAX_CAUSES + 1
+    assert tally.all_causes[OTHER_CAUSES].count == 2

@@ -1,0 +1,294 @@
+"""Map batches hand out all that is PENDING until the run has ended; nothing is ever put into the queue."""
+
+import itertools
+import tracemalloc
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sparklet.errors import PlanError, ScratchFullError
+from sparklet.model import (
+    INLINE_MOST,
+    Counts,
+    Dispatch,
+    Failure,
+    RunOptions,
+    RunState,
+    ShardRecord,
+    ShardResult,
+    ShardState,
+)
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.runs.map_batches import MAX_UNCLAIMED, UNCLAIMED_S, hand_out
+from sparklet.runs.redrive import redrive
+from sparklet.runs.steps import BATCHES_PER_AGE
+from tests.world import LEASE_S, World
+
+BROKEN = Failure("ValueError", "bad line 7", retryable=False)
+PASSING = Failure("OSError", "503 Slow Down", retryable=True)
+
+
+@pytest.fixture
+def world() -> World:
+    return World(dispatch=Dispatch.MAP)
+
+
+def test_a_batch_is_every_pending_shard_in_order(world: World) -> None:
+    world.run(45)
+    world.children(world.handed_out(world.step("batch", batch=0))[:3])
+    world.clock.advance(1)
+
+    answer = world.step("batch", batch=1)
+
+    # handed out by the batch before, and nobody has claimed them: not yet again
+    assert (answer["how"], answer["count"]) == ("none", 0)
+    world.clock.advance(UNCLAIMED_S)
+    refs = world.handed_out(world.step("batch", batch=2))
+    assert [ref.shard for ref in refs] == list(range(3, 45))
+    assert len(world.queue) == 0
+
+
+@pytest.mark.parametrize(
+    ("shards", "batch", "how"),
+    [(1, 0, "inline"), (INLINE_MOST, 1, "inline"), (INLINE_MOST + 1, 0, "map"), (1, 2, "map")],
+)
+def test_few_shards_are_inlined_in_the_first_map_batches_only(world: World, shards: int, batch: int, how: str) -> None:
+    world.run(shards)
+    answer = world.step("batch", batch=batch)
+    assert (answer["how"], answer["count"], answer["batch"]) == (how, shards, batch + 1)
+    assert len(answer["items"]) == (shards if how == "inline" else 0)
+    assert len(world.handed_out(answer)) == shards
+
+
+def test_a_run_ends_by_batches_alone(world: World) -> None:
+    world.run(3)
+    world.children(world.handed_out(world.step("batch", batch=0)))
+
+    answer = world.step("batch", batch=1)
+
+    assert (answer["ended"], answer["state"], answer["how"]) == (True, "SUCCEEDED", "none")
+    assert world.json("manifest.json")["ItemCounts"]["Succeeded"] == 3
+
+
+def test_a_killed_workers_shard_is_in_a_later_map_batch(world: World) -> None:
+    world.run(2)
+    killed, done = world.handed_out(world.step("batch", batch=0))
+    world.claim_ref(killed)
+    world.children([done])
+
+    assert world.step("batch", batch=1)["how"] == "none"  # it is RUNNING for all that anybody knows
+    world.clock.advance(LEASE_S + 1)
+    refs = world.handed_out(world.step("batch", batch=2))
+
+    assert refs == [killed]
+    assert world.children(refs) == 1
+    assert world.step("check")["state"] == "SUCCEEDED" and len(world.queue) == 0
+
+
+def test_a_shard_that_was_released_is_in_the_next_batch_at_once(world: World) -> None:
+    world.run(1)
+    refs = world.handed_out(world.step("batch", batch=0))
+    world.clock.advance(5)
+    world.children(refs, lambda _: PASSING)
+    assert world.handed_out(world.step("batch", batch=1)) == refs
+    assert world.shards()[0].requeues == 0
+
+
+def test_unclaimed_shards_are_handed_out_less_and_less_and_fail(world: World) -> None:
+    world.run(2)
+    handed_out_s, batch = [], itertools.count()
+    answer: Any = {"ended": False}
+    while not answer["ended"]:
+        answer = world.step("batch", batch=next(batch))
+        if answer["count"]:
+            handed_out_s.append(world.clock.now_s())
+        world.clock.advance(20)
+
+    gaps = [later - earlier for earlier, later in itertools.pairwise([*handed_out_s, world.clock.now_s() - 20])]
+    assert len(handed_out_s) == 1 + MAX_UNCLAIMED
+    assert all(UNCLAIMED_S * 2**n <= gap <= UNCLAIMED_S * 2**n + 40 for n, gap in enumerate(gaps))
+    assert {record.error_class for record in world.shards()} == {"NeverStarted"}
+    assert answer["state"] == "FAILED"
+
+
+def test_throttled_shards_are_handed_out_until_done(world: World) -> None:
+    """One shard of the run is done in each batch: slow, but no reason to give the others up."""
+    world.run(20)
+    claimed, batches = 0, itertools.count()
+    while not (answer := world.step("batch", batch=next(batches)))["ended"]:
+        world.clock.advance(30)
+        if refs := world.handed_out(answer):
+            claimed += world.children(refs[:1])
+        world.clock.advance(600)
+    assert (answer["state"], claimed) == ("SUCCEEDED", 20)
+    assert max(record.requeues for record in world.shards()) > MAX_UNCLAIMED
+
+
+def test_a_shard_that_workers_stop_claiming_keeps_its_cause(world: World) -> None:
+    world.run(1)
+    world.children(world.handed_out(world.step("batch", batch=0)), lambda _: PASSING)
+    for batch in range(1, 200):
+        world.clock.advance(100)
+        world.step("batch", batch=batch)
+    (record,) = world.shards()
+    assert (record.state, record.error_class) == (ShardState.FAILED, "NeverClaimed")
+    assert "503 Slow Down" in record.error_message
+
+
+def test_what_no_batch_has_held_yet_does_not_count_as_unclaimed(world: World) -> None:
+    """A run of more shards than a batch takes: the rest waits for its first batch, however long that is."""
+    run = world.run(10)
+    first = hand_out(world.at, run, 0, max_shards=4)
+    world.children(list(first.items))
+    world.clock.advance(10_000)
+
+    second = hand_out(world.at, run, 1, max_shards=4)
+    third = hand_out(world.at, run, 2, max_shards=4)
+
+    assert [ref.shard for ref in second.items] == [4, 5, 6, 7]
+    assert [ref.shard for ref in third.items] == [4, 5, 6, 7]  # unclaimed, and long ago
+    assert [record.requeues for record in world.shards()[4:]] == [1, 1, 1, 1, 0, 0]
+
+
+def test_a_batch_keeps_its_distance_to_the_one_before(world: World) -> None:
+    """A tenth of a day after the beginning the next batch may follow in 432 s: a lost shard waits for that."""
+    world.run(41)
+    world.clock.advance(8640)
+    refs = world.handed_out(world.step("batch", batch=0))
+    world.clock.advance(1)
+    world.children(refs, lambda _: PASSING)
+    distance_s = 8640 / BATCHES_PER_AGE
+
+    world.clock.advance(distance_s - 10)
+    assert world.step("batch", batch=1)["how"] == "none"
+    world.clock.advance(40)
+    assert world.step("batch", batch=2)["count"] == 41
+
+
+def test_the_first_batch_of_an_execution_waits_for_nobody(world: World) -> None:
+    world.run(41)
+    world.clock.advance(86_400)
+    refs = world.handed_out(world.step("batch", batch=0))
+    world.clock.advance(1)
+    world.children(refs[:1], lambda _: PASSING)
+    assert world.step("batch", batch=0)["count"] == 1 + 40  # the others were handed out in vain, and entered long ago
+
+
+def test_two_executions_do_not_overwrite_each_others_batches(world: World) -> None:
+    world.run(2)
+    one = world.step("batch", batch=0)
+    world.children(world.handed_out(one)[:1])
+    world.clock.advance(UNCLAIMED_S + 1)
+    other = world.step("batch", batch=0)
+
+    assert one["key"] != other["key"]
+    assert [ref.shard for ref in world.handed_out(one)] == [0, 1]
+    assert [ref.shard for ref in world.handed_out(other)] == [1]
+
+
+def test_a_redriven_generation_hands_out_failed_shards_only(world: World) -> None:
+    world.run(3)
+    world.children(world.handed_out(world.step("batch", batch=0)), lambda n: BROKEN if n == 1 else ShardResult())
+    assert world.step("check")["state"] == "FAILED"
+
+    done = redrive(world.at, "run-1")
+
+    assert (done.shards, done.messages, len(world.queue)) == (1, 0, 0)
+    (ref,) = world.handed_out(world.step("batch", batch=0))
+    assert (ref.shard, ref.generation) == (1, 1)
+    assert world.children([ref]) == 1
+    assert world.step("check")["state"] == "SUCCEEDED"
+
+
+def test_nothing_is_handed_out_before_the_plan_is_sealed(world: World) -> None:
+    world.put(2)
+    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+    plan(world.at, "run-1", part_shards=1, stop=lambda: True)
+    assert (len(world.shards()), world.step("batch", batch=0)["how"]) == (1, "none")
+
+    plan(world.at, "run-1")
+
+    assert world.step("batch", batch=1)["count"] == 2
+
+
+def test_nothing_is_handed_out_once_the_run_is_cancelled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(2)
+    world.ledger.runs.cancel("run-1")
+    with monkeypatch.context() as lagging:  # the index does not show the checker what to give up
+        lagging.setattr(world.ledger.shards, "expired", lambda *_: iter(()))
+        answer = world.step("batch", batch=0)
+    assert (answer["how"], answer["counts"]["pending"]) == ("none", 2)
+
+    assert world.step("batch", batch=1)["state"] == "CANCELLED"
+
+
+def test_the_checker_requeues_nothing_of_a_map(world: World) -> None:
+    world.run(2)
+    for _ in range(20):
+        world.clock.advance(3600)
+        assert world.check().requeued == 0
+    assert [record.requeues for record in world.shards()] == [0, 0]
+
+
+def test_a_redrive_that_was_cut_short_goes_on(world: World) -> None:
+    world.run(3)
+    world.children(world.handed_out(world.step("batch", batch=0)), lambda _: BROKEN)
+    world.step("check")
+    run = world.ledger.runs.start_generation("run-1", 1, world.ledger.runs.get("run-1").scripts[0])
+    for number in range(3):
+        world.ledger.attempts.redrive("run-1", number, run.generation)
+
+    assert redrive(world.at, "run-1").shards == 0  # nothing left to move, and that is no error
+
+    assert world.children(world.handed_out(world.step("batch", batch=0))) == 3
+    with pytest.raises(PlanError, match="nothing to redrive"):
+        redrive(world.at, "run-1")
+
+
+def test_an_empty_index_is_believed_for_one_loop_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(2)
+    with monkeypatch.context() as lagging:
+        lagging.setattr(world.ledger.shards, "glance", lambda run_id: Counts(running=2))
+        assert world.step("batch", batch=0)["how"] == "none"
+    assert world.step("batch", batch=1)["count"] == 2
+
+
+def test_memory_does_not_grow_with_a_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = world.run(1)
+    (record,) = world.shards()
+    peaks = []
+    for shards in (1_000, 8_000):
+        records = (replace(record, number=n) for n in range(shards))
+        monkeypatch.setattr(world.ledger.shards, "list", lambda *_, records=records: records)
+        monkeypatch.setattr(world.store, "upload", lambda path, uri: None)
+        tracemalloc.start()
+        assert hand_out(world.at, run, 0).count == shards
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 100_000
+
+
+def test_a_full_disk_is_reported_with_its_remedy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = world.run(1)
+
+    def full(run_id: str, state: ShardState) -> list[ShardRecord]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(world.ledger.shards, "list", full)
+    with pytest.raises(ScratchFullError, match="TMPDIR"):
+        hand_out(world.at, run, 0)
+
+
+def test_a_cancelled_run_ends_however_many_children_still_ask(world: World) -> None:
+    world.run(3)
+    refs = world.handed_out(world.step("batch", batch=0))
+    owner, _ = world.claim_ref(refs[0])
+    world.ledger.runs.cancel("run-1")
+    assert world.step("batch", batch=1)["counts"] == {"pending": 0, "running": 1, "succeeded": 0, "failed": 2}
+
+    assert world.children(refs[1:]) == 0
+    world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
+
+    assert world.check().run.state is RunState.CANCELLED

@@ -1,0 +1,258 @@
+"""A run enters the ledger once its input and script proved good, and only once."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.errors import ObjectNotFoundError, PlanError, RunExistsError, RunNotFoundError
+from sparklet.model import RUN_ID, Dispatch, RunOptions, RunState
+from sparklet.planning.new_run import new_run, repaired_script, run_id_of
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from tests.world import BUCKET, SCRIPT, SOURCE, World
+
+CHECK, NEXT = "s3://data/jobs/check.py", "s3://data/jobs/next.py"
+
+
+def test_a_run_holds_what_was_requested(world: World) -> None:
+    world.put(3)
+    options = RunOptions(max_objects=7)
+
+    run = new_run(world.at, world.request(args=("--x",), params={"year": 2013}, options=options))
+
+    assert run == world.ledger.runs.get("run-1")
+    assert (run.state, run.shard_count, run.generation) == (RunState.PLANNING, None, 0)
+    assert (run.inputs, run.output_uri) == ((SOURCE,), "s3://data/out/")
+    assert (run.args, run.params, run.options) == (("--x",), {"year": 2013}, options)
+    assert run.created_s == world.clock.now_s()
+
+
+def test_the_script_is_copied_by_digest_under_its_own_name(world: World, tmp_path: Path) -> None:
+    world.put(1)
+    wheel = tmp_path / "lib-1.0.whl"
+    wheel.write_bytes(b"PK")
+
+    run = new_run(world.at, world.request(py_files=(str(wheel),)))
+
+    (script,) = run.scripts
+    digest = hashlib.sha256(b"print('daily')\n").hexdigest()
+    assert (script.uri, script.sha256) == (f"s3://{BUCKET}/runs/run-1/script/{digest}/daily.py", digest)
+    assert script.source_uri == SCRIPT
+    assert world.store.get(script.uri) == b"print('daily')\n"
+    (copy,) = script.py_files
+    assert copy.endswith("/lib-1.0.whl") and world.store.get(copy) == b"PK"
+
+
+def test_a_local_script_is_copied_as_well(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put(1)
+    (tmp_path / "my job.py").write_text("x = 1\n")
+    monkeypatch.chdir(tmp_path)
+
+    (script,) = new_run(world.at, world.request(script="my job.py")).scripts
+
+    assert world.store.get(script.uri) == b"x = 1\n"
+    assert script.uri.endswith("/my job.py")
+    assert script.source_uri == str(tmp_path / "my job.py")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": ("s3://data/none/",)}, "is empty"),
+        ({"options": RunOptions(include=("*.json",))}, r"nothing to plan; left out: 3 not matched by any --include"),
+        ({"script": "s3://data/jobs/typo.py"}, r"the script s3://data/jobs/typo.py is not there"),
+        ({"script": "nowhere.py"}, "the script nowhere.py is not there"),
+        ({"script": "s3://data/jobs/daily.jar"}, "must be a .py file"),
+        ({"py_files": ("lib.tar.gz",)}, r"lib.tar.gz must end in .py, .zip"),
+        ({"py_files": ("s3://data/lib.zip",)}, r"the py-file s3://data/lib.zip is not there"),
+        ({"output_uri": "s3://data/in/out/"}, "lies inside the input s3://data/in/"),
+        ({"inputs": ("s3://data/",)}, "the output s3://data/out/ lies inside the input"),
+        ({"output_uri": "./out"}, "must look like s3://bucket/folder/"),
+        ({"output_uri": "s3:///out"}, "must look like s3://bucket/folder/"),
+        ({"run_id": "Run 1"}, "must be 1 to 63 of a-z"),
+        ({"run_id": "a" * 64}, "must be 1 to 63"),
+    ],
+)
+def test_nothing_is_created_for_a_request_that_cannot_be_planned(
+    world: World, changes: dict[str, object], message: str
+) -> None:
+    world.put(3)
+    with pytest.raises(PlanError, match=message):
+        new_run(world.at, world.request(**changes))
+    assert world.keys(f"s3://{BUCKET}/") == []
+    assert list(world.ledger.runs.list()) == []
+
+
+def test_sparklets_own_folder_is_no_input(world: World) -> None:
+    world.put(1, folder=f"s3://{BUCKET}/in/")
+    with pytest.raises(PlanError, match="Sparklet's own folder s3://sparklet/runs/ lies inside the input"):
+        new_run(world.at, world.request(inputs=(f"s3://{BUCKET}/",)))
+
+
+def test_a_syntax_error_is_found_before_anything_runs(world: World) -> None:
+    world.put(1)
+    world.store.put(SCRIPT, b"import os\n\ndef f(:\n    pass\n")
+
+    with pytest.raises(PlanError, match=r"daily.py cannot be compiled, line 3: invalid syntax: def f\(:"):
+        new_run(world.at, world.request())
+
+
+def test_null_bytes_and_bad_encodings_are_refused(world: World) -> None:
+    world.put(1)
+    for body in (b"x = 1\0", b"# coding: nonsense\nx = 1\n"):
+        world.store.put(SCRIPT, body)
+        with pytest.raises(PlanError, match="cannot be compiled"):
+            new_run(world.at, world.request())
+    world.store.put(SCRIPT, b"x = '\\d'\n")
+    assert new_run(world.at, world.request()).state is RunState.PLANNING
+
+
+def test_the_same_request_again_is_the_same_run(world: World) -> None:
+    world.put(3)
+    first = new_run(world.at, world.request(inputs=("s3://data/in",)))
+    world.clock.advance(100)
+    world.store.put("s3://data/jobs/moved.py", world.store.get(SCRIPT))
+
+    assert new_run(world.at, world.request(inputs=("s3://data/in/",))) == first
+    assert new_run(world.at, world.request(output_uri="s3://data/out")) == first
+    plan(world.at, "run-1")
+    assert new_run(world.at, world.request()).state is RunState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"inputs": ("s3://data/other/",)}, "inputs"),
+        ({"output_uri": "s3://data/out2/"}, "output"),
+        ({"args": ("x",)}, "arguments"),
+        ({"params": {"x": 1}}, "parameters"),
+        ({"options": RunOptions(max_objects=3)}, "options"),
+        ({"script": "s3://data/jobs/other.py"}, "script"),
+        ({"args": ("x",), "params": {"x": 1}}, "arguments and parameters"),
+    ],
+)
+def test_another_request_under_a_used_id_is_refused(world: World, changes: dict[str, object], differing: str) -> None:
+    world.put(3)
+    world.put(1, folder="s3://data/other/")
+    world.store.put("s3://data/jobs/other.py", b"print('other')\n")
+    new_run(world.at, world.request())
+    with pytest.raises(RunExistsError, match=f"run-1 exists with other {differing}; choose another run id"):
+        new_run(world.at, world.request(**changes))
+    assert len(world.keys(world.at.run_uri("run-1", "script/"))) == 1
+
+
+def test_check_and_next_script_are_copied_as_the_main_one_is(world: World) -> None:
+    world.put(1)
+    world.store.put(CHECK, b"print('check')\n")
+    world.store.put(NEXT, b"print('next')\n")
+    asked = world.request(check=CHECK, next=NEXT, next_output="s3://data/next", dispatch=Dispatch.MAP)
+
+    run = new_run(world.at, asked)
+
+    assert run.check and run.next and run.dispatch is Dispatch.MAP
+    assert (run.check.source_uri, run.next.script.source_uri, run.next.output_uri) == (CHECK, NEXT, "s3://data/next/")
+    for ref, body in ((run.check, b"print('check')\n"), (run.next.script, b"print('next')\n")):
+        assert ref.uri.startswith(world.at.run_uri("run-1", f"script/{ref.sha256}/"))
+        assert world.store.get(ref.uri) == body
+    assert new_run(world.at, asked) == run
+
+
+def test_a_next_script_without_a_folder_writes_beside_its_run(world: World) -> None:
+    world.put(1)
+    world.store.put(NEXT, b"print('next')\n")
+
+    run = new_run(world.at, world.request(next=NEXT))
+
+    assert run.next and run.next.output_uri == f"s3://{world.at.bucket}/output/run-1-next/"
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"dispatch": Dispatch.MAP}, "dispatch"),
+        ({"check": NEXT}, "check"),
+        ({"check": ""}, "check"),
+        ({"next": CHECK}, "next"),
+        ({"next_output": "s3://data/other/"}, "next"),
+        ({"next": "", "next_output": ""}, "next"),
+    ],
+)
+def test_other_follow_ups_make_another_request(world: World, changes: dict[str, Any], differing: str) -> None:
+    world.put(1)
+    world.store.put(CHECK, b"print('check')\n")
+    world.store.put(NEXT, b"print('next')\n")
+    asked = world.request(check=CHECK, next=NEXT, next_output="s3://data/next/")
+    new_run(world.at, asked)
+
+    with pytest.raises(RunExistsError, match=f"exists with other {differing};"):
+        new_run(world.at, replace(asked, **changes))
+
+
+def test_a_follow_up_script_is_compiled_before_any_write(world: World) -> None:
+    world.put(1)
+    world.store.put(CHECK, b"def f(:\n")
+
+    with pytest.raises(PlanError, match=r"check.py cannot be compiled"):
+        new_run(world.at, world.request(check=CHECK))
+
+    assert world.keys(world.at.runs_uri) == []
+
+
+def test_concurrent_starts_of_one_run_both_get_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put(1)
+    first = new_run(world.at, world.request())
+
+    def not_there_yet(run_id: str) -> object:
+        monkeypatch.undo()
+        raise RunNotFoundError(run_id)
+
+    monkeypatch.setattr(world.ledger.runs, "get", not_there_yet)
+
+    assert new_run(world.at, world.request()) == first
+
+
+def test_a_run_id_is_made_from_the_scripts_name(world: World) -> None:
+    world.put(1)
+    world.store.put("s3://data/jobs/Flights Daily_2.py", b"")
+    run = new_run(world.at, world.request(run_id="", script="s3://data/jobs/Flights Daily_2.py"))
+    assert run.run_id.startswith("flights-daily-2-20231114t221320-")
+    assert new_run(world.at, world.request(run_id="", name="Nightly")).run_id.startswith("nightly-2023")
+
+
+@pytest.mark.parametrize("name", ["", "---", "a" * 200, "Ünïcode Näme", "x" * 39 + "-y"])
+def test_any_name_gives_a_valid_id_that_is_its_own(name: str) -> None:
+    ids = {run_id_of(RunRequest(f"{name}.py", (), ""), 1_700_000_000.0) for _ in range(20)}
+    assert len(ids) == 20
+    assert all(RUN_ID.fullmatch(run_id) for run_id in ids)
+
+
+def test_a_repaired_script_keeps_the_py_files(world: World) -> None:
+    world.put(1)
+    world.store.put("s3://data/lib.zip", b"PK")
+    run = new_run(world.at, world.request(py_files=("s3://data/lib.zip",)))
+    world.store.put(SCRIPT, b"print('repaired')\n")
+
+    repaired = repaired_script(world.at, run, SCRIPT)
+
+    assert replace(repaired, uri="", sha256="") == replace(run.scripts[0], uri="", sha256="")
+    assert repaired.sha256 != run.scripts[0].sha256
+    assert world.store.get(repaired.uri) == b"print('repaired')\n"
+    assert world.store.get(run.scripts[0].uri) == b"print('daily')\n"
+
+
+def test_a_missing_bucket_is_named(world: World) -> None:
+    world.store._buckets = frozenset({"data"})
+    world.put(1)
+    with pytest.raises(ObjectNotFoundError, match="no bucket other"):
+        new_run(world.at, world.request(inputs=("s3://other/in/",)))
+
+
+def test_a_run_that_a_map_hands_out_takes_no_rate(world: World) -> None:
+    world.put(1)
+    options = RunOptions(rate_per_s=5.0)
+    with pytest.raises(PlanError, match=r"takes no rate.*MaxConcurrency paces a map"):
+        new_run(world.at, world.request(dispatch=Dispatch.MAP, options=options))
+    assert new_run(world.at, world.request(dispatch=Dispatch.MAP)).dispatch is Dispatch.MAP

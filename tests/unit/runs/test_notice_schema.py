@@ -1,0 +1,139 @@
+"""Real notices of every kind are what the one schema says, and it would notice if they were not."""
+
+import json
+import re
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from sparklet.local.memory import MemoryNotifier
+from sparklet.model import Failure, Notice, ShardResult, TaskRecord
+from sparklet.runs.checker import check
+from sparklet.runs.ending import cancel
+from sparklet.runs.redrive import redrive
+from tests.unit.runs.test_follow_ups import WRONG, all_but, start
+from tests.world import World
+
+SCHEMA: dict[str, Any] = json.loads((files("sparklet.model") / "notice.schema.json").read_text())
+GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guide" / "notifications.md"
+
+
+def valid(notice: Notice) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(notice.to_json())
+    jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
+    return document
+
+
+def notices_of_runs() -> list[Notice]:
+    """Of every end that a run can have, told by the checker itself."""
+    world, ear = World(), MemoryNotifier()
+    at = replace(world.at, notifier=ear)
+    start(world, options={"tolerated_failure_count": 1})
+    world.work(all_but(1))
+    check(at, "run-1")
+    world.work(lambda _: WRONG)
+    check(at, "run-1")
+    redrive(at, "run-1")
+    world.work(lambda _: ShardResult(rows=1, output_bytes=10, outputs=("s3://data/out/x",)))
+    check(at, "run-1")
+    world.work()
+    check(at, "run-1")
+    start(world, run_id="run-2", check="", next_output="s3://data/next-2/")
+    cancel(at, "run-2")
+    check(at, "run-2")
+    check(at, "run-1-next-1", planner_silent_s=0)
+    check(at, "run-1-next-1")
+    start(world, run_id="run-3", check="", next="", next_output="", options={"tolerated_failure_count": 1})
+    world.work(all_but(2))
+    check(at, "run-3")
+    return ear.told
+
+
+def test_notices_of_runs_match_the_schema() -> None:
+    told = [valid(notice) for notice in notices_of_runs()]
+
+    assert {each["state"] for each in told} == {"SUCCEEDED", "SUCCEEDED_WITH_FAILURES", "FAILED", "CANCELLED"}
+    assert {each["run"]["check"]["state"] for each in told if each["run"]["check"]} == {"SUCCEEDED", "FAILED"}
+    assert any(each["run"]["next_run_id"] for each in told) and any(each["run"]["causes"] for each in told)
+
+
+def test_notices_of_tasks_match_the_schema() -> None:
+    running = TaskRecord("t-1").claimed("a", 1.5, 60.0, "log")
+    for ended in (
+        running.succeeded(ShardResult(1, 2, ("s3://x/y",), answer=({"k": "é"},)), 2.5),
+        running.succeeded(ShardResult(), 2.5),
+        running.failed(Failure("E", "why"), 2.5),
+        TaskRecord("t-2").failed(Failure("NeverStarted", "why"), 2.5),
+    ):
+        valid(Notice.of_task(ended))
+
+
+def test_notices_of_executions_match_the_schema() -> None:
+    cause = "x" * 40_000
+    valid(Notice.of_execution("e-1", "LoopMachine", "Plan", "States.TaskFailed", cause, "run-1", "s3://b/runs/run-1/x"))
+    document = valid(Notice.of_execution("e-2", "LoopMachine", "Plan", "States.Timeout", ""))
+
+    assert (document["execution"]["run_id"], document["execution"]["recorded"]) == ("", "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"kind": "task"},
+        {"kind": "other"},
+        {"state": "RUNNING"},
+        {"run": None},
+        {"run": {"rows": -1}},
+        {"run": {"rows": "1"}},
+        {"run": {"id": "No Such"}},
+        {"run": {"inputs": ["s3://x"] * 21}},
+        {"run": {"check": {"run_id": "x"}}},
+        {"run": {"counts": {}}},
+    ],
+)
+def test_anything_but_a_notice_is_refused(change: dict[str, Any]) -> None:
+    document = valid(notices_of_runs()[0])
+    for key, value in change.items():
+        document[key] = {**document[key], **value} if isinstance(value, dict) else value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
+
+
+def test_the_schema_and_the_notices_have_the_same_fields() -> None:
+    run = valid(notices_of_runs()[0])["run"]
+    task = valid(Notice.of_task(TaskRecord("t").failed(Failure("E", "w"), 1.0)))["task"]
+    execution = valid(Notice.of_execution("e", "m", "w", "E", "c"))["execution"]
+
+    for kind, document in (("run", run), ("task", task), ("execution", execution)):
+        assert document.keys() == SCHEMA["$defs"][kind]["properties"].keys() - {"answer"}
+
+
+def test_a_subject_is_one_that_sns_takes() -> None:
+    for name in ("run-1", "ä\nb", "x" * 200):
+        subject = replace(Notice.of_execution(name, "m", "w", "E", "c"), state="SUCCEEDED_WITH_FAILURES").subject
+        assert len(subject) <= 100 and subject.isascii() and subject.isprintable()
+        assert subject.startswith("Sparklet: execution ") and subject.endswith(" ended as SUCCEEDED_WITH_FAILURES")
+
+
+def examples() -> list[Any]:
+    blocks = re.findall(r"```json\n(.*?)\n```", GUIDE.read_text(), re.DOTALL)
+    return [json.loads(block) for block in blocks]
+
+
+def test_the_guides_examples_and_patterns_match_notices() -> None:
+    notices = [each for each in examples() if "version" in each]
+    (by_attributes, pattern) = (each for each in examples() if "version" not in each)
+
+    assert {each["kind"] for each in notices} == {"run", "execution"}
+    for each in notices:
+        jsonschema.validate(each, SCHEMA, cls=jsonschema.Draft202012Validator)
+        assert each[each["kind"]].keys() == SCHEMA["$defs"][each["kind"]]["properties"].keys()
+    states = {state for way in SCHEMA["oneOf"] for state in way["properties"]["state"].get("enum", ["FAILED"])}
+    assert {*by_attributes["state"], *pattern["detail"]["state"]} <= states
+    assert pattern["detail"]["run"].keys() <= SCHEMA["$defs"]["run"]["properties"].keys()
+    assert pattern["detail-type"] == ["Sparklet Run Ended"]

@@ -1,0 +1,115 @@
+"""What an operator sees of a run comes from the ledger alone: pace, the end, the slow ones, the seconds."""
+
+from dataclasses import replace
+
+import pytest
+
+from sparklet.cli.costs import load_prices, shard_time
+from sparklet.model import Failure, Run, ScriptRef, ShardRecord, ShardResult, ShardState
+from sparklet.runs.observed import Observation, observe
+from tests.world import World
+
+PRICES = load_prices()
+NOW_S = 10_000.0
+RUN = Run("run-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/s.py", "0" * 64, "s.py"),), created_s=9_000.0)
+
+
+def shard(number: int, state: ShardState, began_s: float = 0.0, took_s: float = 0.0, attempts: int = 1) -> ShardRecord:
+    record = ShardRecord("run-1", number, "part", 0, 10, 1, 100, state=state, log_stream=f"log-{number}")
+    return replace(record, started_s=began_s, changed_s=began_s + took_s, attempts=attempts)
+
+
+def seen(*shards: ShardRecord) -> Observation:
+    return observe(RUN, shards, NOW_S)
+
+
+def test_the_pace_is_the_last_minutes_and_gives_the_end() -> None:
+    # from 9,400 on: 10 in the first 60 s, nothing for long, 30 in the last minute; 60 are open
+    early = [shard(n, ShardState.SUCCEEDED, 9_400, 1 + n) for n in range(10)]
+    late = [shard(10 + n, ShardState.SUCCEEDED, 9_980, 1 + n / 2) for n in range(30)]
+    waiting = [shard(40 + n, ShardState.PENDING, attempts=0) for n in range(60)]
+
+    pace = seen(*early, *late, *waiting).pace
+
+    assert (pace.now, pace.average, pace.remaining_s or 0) == (30.0, 40 / 600 * 60, 120.0)
+
+
+def test_slow_shards_are_found_over_the_time_three_need() -> None:
+    # 10 minutes a shard: in the last minute none has ended, in the last half hour three have
+    ended = [shard(n, ShardState.SUCCEEDED, 10_000 - 3_000 + 790 * n, 600) for n in range(4)]
+
+    pace = seen(*ended, shard(4, ShardState.RUNNING, 9_400)).pace
+
+    assert pace.now == pytest.approx(3 / 30)
+    assert pace.remaining_s == pytest.approx(600)
+
+
+def test_without_recent_results_the_average_gives_the_end() -> None:
+    pace = seen(shard(0, ShardState.SUCCEEDED, 9_000, 10), shard(1, ShardState.RUNNING, 9_010)).pace
+    assert (pace.now, pace.average, pace.remaining_s or 0) == pytest.approx((0.0, 60 / 1000, 1000.0))
+
+
+def test_no_end_is_shown_before_the_first_or_after_the_last() -> None:
+    assert seen(shard(0, ShardState.RUNNING, 9_900)).pace.remaining_s is None
+    over = seen(shard(0, ShardState.SUCCEEDED, 9_000, 30), shard(1, ShardState.FAILED, attempts=0)).pace
+    assert (over.now, over.average, over.remaining_s) == (0.0, 2.0, None)
+
+
+def test_the_slowest_of_all_and_those_longest_at_work_are_named() -> None:
+    ended = [shard(n, ShardState.SUCCEEDED, 9_000, n % 50) for n in range(100)]
+    running = [shard(200 + n, ShardState.RUNNING, 9_900 + n) for n in range(20)]
+
+    found = seen(*running, *ended)
+
+    assert [record.number for record in found.slowest] == [49, 99, 48, 98, 47]
+    assert [record.number for record in found.longest] == [200, 201, 202, 203, 204]
+    assert found.longest[0].log_stream == "log-200"
+
+
+def test_unknown_attempt_times_count_as_average_ones() -> None:
+    # two ended in 10 and 30 s, the second at its third attempt; one has run for 20 s: 60 s known of 5 attempts' worth
+    found = seen(
+        shard(0, ShardState.SUCCEEDED, 9_000, 10),
+        shard(1, ShardState.FAILED, 9_000, 30, attempts=3),
+        shard(2, ShardState.RUNNING, 9_980),
+        shard(3, ShardState.FAILED, attempts=0),
+    )
+    assert found.mean_s == 20 and found.running_s == 20
+    assert found.worked_s == pytest.approx(60 * 5 / 3)
+
+
+def test_an_empty_run_has_nothing_to_show() -> None:
+    found = seen()
+    assert (found.worked_s, found.mean_s, found.slowest, found.pace.remaining_s) == (0.0, 0.0, [], None)
+
+
+# --- what a shard takes ---
+
+
+def test_a_shards_time_is_that_of_the_newest_run_of_the_name() -> None:
+    world = World()
+    world.run(4)
+    while (message := world.receive()) is not None:
+        attempt_id, claim = world.claim(message)
+        world.clock.advance(12.0)
+        if claim.record.number == 3:  # a failure's time says nothing
+            world.ledger.attempts.fail("run-1", 3, attempt_id, Failure("ValueError", "bad"))
+        else:
+            world.ledger.attempts.succeed("run-1", claim.record.number, attempt_id, ShardResult())
+
+    found = shard_time(world.ledger, "daily", 10, PRICES)
+    larger = shard_time(world.ledger, "daily", 20, PRICES)
+
+    assert found.seconds == pytest.approx(12) and found.run_id == "run-1"
+    assert found.origin == "measured: 12.0 s a shard, mean of 3 of run-1"
+    assert larger.seconds == pytest.approx(2 + 10 * 2) and "MiB a shard" in larger.origin
+
+
+def test_without_such_a_run_the_time_is_marked_as_assumed() -> None:
+    world = World()
+    world.run(1)  # of the name, but nothing has succeeded
+
+    for name in ("daily", "hourly"):
+        found = shard_time(world.ledger, name, 5_000_000, PRICES)
+        assert found == shard_time(None, name, 5_000_000, PRICES) and found.run_id == ""
+        assert found.seconds == pytest.approx(3) and found.origin == "assumed: 2 s, and 4.8 MiB at 5 MB/s"

@@ -1,0 +1,152 @@
+"""Packing: nothing lost, nothing doubled, order kept, limits and groups kept."""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby, pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparklet.model import InputObject, Position, RunOptions, Shard
+from sparklet.planning.found import Found
+from sparklet.planning.packing import grouping, pack_shards
+
+SIZES = st.lists(st.integers(0, 300), max_size=60)
+
+
+def found(sizes: Iterable[int], names: str = "s3://b/{}") -> list[Found]:
+    return [
+        Found(InputObject(names.format(n), size), Position(0, str(n)), {"left out": n}) for n, size in enumerate(sizes)
+    ]
+
+
+def limits(target: int, most: int) -> RunOptions:
+    return RunOptions(target_bytes=target, max_objects=most)
+
+
+def shards_of(objects: Iterable[Found], options: RunOptions, first: int = 0) -> list[Shard]:
+    return [packed.shard for packed in pack_shards(objects, options, first)]
+
+
+@settings(deadline=None)
+@given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12), first=st.integers(0, 5))
+def test_every_object_is_in_one_shard_in_order(sizes: list[int], target: int, most: int, first: int) -> None:
+    shards = shards_of(found(sizes), limits(target, most), first)
+
+    assert [item for shard in shards for item in shard.objects] == [each.item for each in found(sizes)]
+    assert [shard.number for shard in shards] == list(range(first, first + len(shards)))
+
+
+@settings(deadline=None)
+@given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12))
+def test_a_shard_is_over_its_bytes_only_if_it_is_one_object(sizes: list[int], target: int, most: int) -> None:
+    for shard in shards_of(found(sizes), limits(target, most)):
+        assert 1 <= len(shard.objects) <= most
+        assert shard.size_bytes <= target or len(shard.objects) == 1
+
+
+@settings(deadline=None)
+@given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12))
+def test_no_shard_ends_before_it_is_full(sizes: list[int], target: int, most: int) -> None:
+    for shard, following in pairwise(shards_of(found(sizes), limits(target, most))):
+        full = len(shard.objects) == most
+        assert full or shard.size_bytes + following.objects[0].size_bytes > target
+
+
+@settings(deadline=None)
+@given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12), data=st.data())
+def test_packing_again_from_a_shards_end_gives_the_same_shards(
+    sizes: list[int], target: int, most: int, data: st.DataObject
+) -> None:
+    shards = shards_of(found(sizes), limits(target, most))
+    kept = data.draw(st.integers(0, len(shards)))
+    rest = found(sizes)[sum(len(s.objects) for s in shards[:kept]) :]
+
+    assert shards[:kept] + shards_of(rest, limits(target, most), kept) == shards
+
+
+def test_a_shard_records_how_far_planning_has_come() -> None:
+    packed = list(pack_shards(found([5] * 5), limits(100, 2)))
+
+    assert [p.position.after for p in packed] == ["1", "3", "4"]
+    assert [p.skipped["left out"] for p in packed] == [1, 3, 4]
+
+
+def test_it_looks_at_no_more_objects_than_it_needs() -> None:
+    seen = []
+
+    def listing() -> Iterator[Found]:
+        for item in found([5] * 100):
+            seen.append(item)
+            yield item
+
+    next(pack_shards(listing(), limits(20, 10)))
+
+    assert len(seen) == 5  # four fit, the fifth did not
+
+
+# --- weight ---
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "zst", "snappy", "lz4", "xz", "deflate", "GZ"])
+def test_a_compressed_object_weighs_more_than_it_stores(suffix: str) -> None:
+    assert InputObject(f"s3://b/a.csv.{suffix}", 11).weighed_bytes(2.5) == 28
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.gz.parquet", "a.snappy.orc", "a.avro", "gz", "x.gz/a"])
+def test_others_weigh_what_they_store(name: str) -> None:
+    assert not InputObject(f"s3://b/{name}", 11).is_compressed
+    assert InputObject(f"s3://b/{name}", 11).weighed_bytes(4.0) == 11
+
+
+def test_packing_counts_weights_and_shards_hold_stored_bytes() -> None:
+    shards = shards_of(found([10, 10, 10, 60], "s3://b/{}.csv.gz"), limits(100, 10))
+
+    assert [len(shard.objects) for shard in shards] == [2, 1, 1]
+    assert [shard.size_bytes for shard in shards] == [20, 10, 60]
+
+
+# --- groups ---
+
+GROUPS = {
+    "": ("", ""),
+    "prefix": ("s3://b/t/dt=1/hour=2", "s3://b/t/dt=1/hour=3"),
+    "dt=*": ("dt=1", "dt=1"),
+    "hour=*": ("hour=2", "hour=3"),
+    "dt=*/hour=*": ("dt=1/hour=2", "dt=1/hour=3"),
+    "/dt=?/": ("dt=1", "dt=1"),
+    "region=*": ("", ""),
+    "*.csv": ("", ""),  # a file's name is no folder
+    "b": ("", ""),  # nor is the bucket
+}
+
+
+@pytest.mark.parametrize("group_by", GROUPS)
+def test_the_group_of_an_object_is_in_its_path(group_by: str) -> None:
+    uris = ("s3://b/t/dt=1/hour=2/a.csv", "s3://b/t/dt=1/hour=3/a.csv")
+
+    assert tuple(map(grouping(group_by), uris)) == GROUPS[group_by]
+
+
+@settings(deadline=None)
+@given(
+    days=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.integers(0, 50)), max_size=40),
+    target=st.integers(1, 150),
+    most=st.integers(1, 6),
+    group_by=st.sampled_from(["prefix", "dt=*", "h=*", "dt=*/h=*"]),
+)
+def test_objects_of_different_groups_share_no_shard(
+    days: list[tuple[str, str, int]], target: int, most: int, group_by: str
+) -> None:
+    objects = [
+        Found(InputObject(f"s3://b/dt={day}/h={hour}/{n}", size), Position())
+        for n, (day, hour, size) in enumerate(days)
+    ]
+    shards = shards_of(objects, RunOptions(target_bytes=target, max_objects=most, group_by=group_by))
+
+    group_of = grouping(group_by)
+    assert [item for shard in shards for item in shard.objects] == [each.item for each in objects]
+    assert all(len({group_of(item.uri) for item in shard.objects}) == 1 for shard in shards)
+    runs = [[e.item for e in run] for _, run in groupby(objects, key=lambda each: group_of(each.item.uri))]
+    separately = [s for run in runs for s in shards_of([Found(i, Position()) for i in run], limits(target, most))]
+    assert [shard.objects for shard in shards] == [shard.objects for shard in separately]

@@ -1,0 +1,394 @@
+"""The planner function: what a request may say, and that asking until the plan is sealed loses and doubles nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema
+import pytest
+
+from sparklet.errors import (
+    CheckpointConflictError,
+    EventError,
+    PlanError,
+    RunExistsError,
+    RunNotFoundError,
+    ScriptNotAllowedError,
+    SettingsError,
+)
+from sparklet.model import Access, Dispatch, RunState
+from sparklet.planning import plan_requests
+from sparklet.planning.new_run import new_run
+from sparklet.planning.plan_requests import handle_request, run_request
+from sparklet.planning.request import places, request_schema
+from sparklet.settings import PlannerSettings
+from tests.world import BUCKET, SCRIPT, SOURCE, World
+
+SETTINGS = PlannerSettings(("s3://data/jobs/",), worker_memory_mb=3008, worker_scratch_bytes=2**32)
+MIB = 2**20
+DOCUMENT_KEYS = {name for name, place in places().items() if place.key.document}
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    return {"script": SCRIPT, "inputs": [SOURCE], "output": "s3://data/out/", "run_id": "run-1", **changes}
+
+
+def ask(world: World, event: Any, remaining_s: Callable[[], float] = lambda: 900.0, **settings: Any) -> dict[str, Any]:
+    return handle_request(world.at, event, settings.get("settings", SETTINGS), "request-1", remaining_s)
+
+
+def steps(*values: float) -> Callable[[], float]:
+    """Remaining seconds, one value a look; the last one stays."""
+    left = list(values)
+    return lambda: left.pop(0) if len(left) > 1 else left[0]
+
+
+# --- planning ---
+
+
+def test_a_request_becomes_a_sealed_run_with_messages(world: World) -> None:
+    world.put(3)
+
+    answer = ask(world, request(max_objects=1))
+
+    assert answer == {
+        "run_id": "run-1",
+        "state": "RUNNING",
+        "sealed": True,
+        "dispatch": "queue",
+        "generation": 0,
+        "shards": 3,
+        "objects": 3,
+        "bytes": 30,
+        "skipped": {},
+    }
+    assert len(world.queue.receive(10)) == 3
+
+
+def test_the_same_request_again_changes_nothing(world: World) -> None:
+    world.put(3)
+    first = ask(world, request(max_objects=1))
+
+    assert ask(world, request(max_objects=1)) == first
+    assert ask(world, {"run_id": "run-1"}) == first
+    assert len(world.queue.receive(10)) == 3
+
+
+def test_an_unfinished_plan_is_continued_by_the_next_calls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # GIVEN five parts, and time for two of them: each takes 40 s of the 120
+    monkeypatch.setattr(plan_requests, "PART_SHARDS", 1)
+    world.put(5)
+
+    first = ask(world, request(max_objects=1), steps(150, 110, 70, 30))
+    second = ask(world, {"run_id": "run-1"}, steps(150, 110, 70, 30))
+    third = ask(world, {"run_id": "run-1"})
+
+    assert [(each["sealed"], each["shards"]) for each in (first, second, third)] == [(False, 2), (False, 4), (True, 5)]
+    assert first["state"] == "PLANNING"
+    assert [record.number for record in world.shards()] == [0, 1, 2, 3, 4]
+
+
+def test_a_planner_stops_while_a_twice_as_long_part_still_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_requests, "PART_SHARDS", 1)
+    world.put(9)
+
+    answer = ask(world, request(max_objects=1), steps(200, 190, 160, 155, 91, 20))  # parts of 10, 30, 5 and 64 s
+
+    assert answer["shards"] == 4
+
+
+def test_parts_of_a_paced_run_take_at_most_a_minute_to_send(world: World) -> None:
+    world.put(9)
+
+    ask(world, request(max_objects=1, rate=0.1))
+
+    assert [part.shard_count for part in world.ledger.runs.parts("run-1")] == [6, 3]
+
+
+def test_a_run_without_an_id_is_found_again_by_lambdas_own_retry(world: World) -> None:
+    world.put(1)
+    event = request(run_id=None)
+
+    first, second = ask(world, event), ask(world, event)
+
+    assert first["run_id"] == second["run_id"]
+    assert first["run_id"].startswith("daily-")
+
+
+def test_a_second_planner_is_refused_and_a_cancelled_run_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put(1)
+
+    def conflict(*_: Any, **__: Any) -> None:
+        raise CheckpointConflictError("another planner")
+
+    monkeypatch.setattr(plan_requests, "plan", conflict)
+    with pytest.raises(CheckpointConflictError):
+        ask(world, request())
+
+    world.ledger.runs.cancel("run-1")
+    assert ask(world, {"run_id": "run-1"})["sealed"] is False
+
+
+def test_one_key_and_name_are_one_run(world: World) -> None:
+    world.put(1)
+    event = request(run_id=None, idempotency_key="2026-11-20")
+
+    first, second = ask(world, event), handle_request(world.at, event, SETTINGS, "another invocation", lambda: 900.0)
+    other_name = ask(world, {**event, "name": "weather", "output": "s3://data/weather/"})
+
+    assert first == second and first["run_id"].startswith("daily-")
+    assert other_name["run_id"].startswith("weather-")
+    with pytest.raises(RunExistsError, match="arguments"):
+        ask(world, {**event, "args": ["--other"]})
+
+
+# --- requests ---
+
+
+def test_every_option_reaches_the_run(world: World) -> None:
+    world.put(2)
+    world.put(1, folder="s3://other/list/")
+    options = {
+        "include": "*.csv",
+        "exclude": ["*.tmp"],
+        "since": "1970-01-01",
+        "incremental": True,
+        "keep_empty": True,
+        "archived": "skip",
+        "other_region": True,
+        "shard_size": "64MiB",
+        "max_objects": 7,
+        "group_by": "prefix",
+        "compression_factor": 2,
+        "split": "csv",
+        "max_shard_size": 10**9,
+        "oversize": "mark",
+        "max_attempts": 2,
+        "tolerate": "2.5%",
+        "rate": 1000,
+        "versions": False,
+    }
+
+    run = run_request(
+        request(
+            name="daily",
+            args=["--day", "1"],
+            params={"a": [1]},
+            requester_pays=True,
+            role="arn:aws:iam::123456789012:role/x",
+            py_files=["s3://data/jobs/lib.zip"],
+            dispatch="map",
+            check="s3://data/jobs/check.py",
+            next="s3://data/jobs/next.py",
+            next_output="s3://data/next/",
+            lists=["s3://l/a.txt", {"source": "s3://l/b", "format": "csv", "path": "key"}],
+            **options,
+        ),
+        "request-1",
+    )
+
+    given = run.options
+    assert (given.include, given.exclude, given.modified_since_s) == (("*.csv",), ("*.tmp",), 0.0)
+    assert (given.incremental, given.keep_empty, given.archived, given.other_region) == (True, True, "skip", True)
+    assert (given.target_bytes, given.max_objects, given.group_by) == (64 * MIB, 7, "prefix")
+    assert (given.compression_factor, given.split, given.max_shard_bytes, given.oversize) == (2, "csv", 10**9, "mark")
+    assert (given.max_attempts, given.tolerated_failure_percentage, given.rate_per_s) == (2, 2.5, 1000)
+    assert (run.name, run.args, run.params, run.py_files) == (
+        *("daily", ("--day", "1"), {"a": [1]}),
+        ("s3://data/jobs/lib.zip",),
+    )
+    assert run.access == Access(True, "arn:aws:iam::123456789012:role/x")
+    assert (run.dispatch, run.check, run.next, run.next_output) == (
+        *(Dispatch.MAP, "s3://data/jobs/check.py"),
+        *("s3://data/jobs/next.py", "s3://data/next/"),
+    )
+    assert [(each.source, each.format, each.path) for each in run.lists] == [
+        ("s3://l/a.txt", "", ""),
+        ("s3://l/b", "csv", "key"),
+    ]
+
+
+def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
+    validator = jsonschema.Draft202012Validator(request_schema())
+    validator.check_schema(request_schema())
+    full = request(lists=["s3://b/l.csv"], items=[1, {"a": 2}], tolerate="2%", rate=1.5, params={"a": [1]}, split="csv")
+
+    assert validator.is_valid(full) and run_request(full, "x").lists
+    odd: list[dict[str, Any]] = [{"imput": "x"}, {"max_objects": 0}, {"split": "xml"}, {"versions": "yes"}, {"env": {}}]
+    for wrong in odd:
+        assert not validator.is_valid(request(**wrong))
+        with pytest.raises((EventError, SettingsError)):
+            run_request(request(**wrong), "x")
+
+
+@pytest.mark.parametrize(
+    ("event", "error", "told"),
+    [
+        ([], EventError, "JSON object"),
+        ({}, PlanError, "script is missing"),
+        (request(output=None), PlanError, "output is missing"),
+        (request(inputs=[]), PlanError, "no input was given"),
+        (request(imput="x"), EventError, "'imput'; is inputs meant"),
+        (request(inputs=[1]), SettingsError, "inputs: holds a int"),
+        (request(args="--day 1", params=[]), EventError, "params is a list"),
+        (request(max_objects="2"), EventError, "max_objects is a str; it must be a whole number"),
+        (request(max_objects=True), EventError, "max_objects is a bool"),
+        (request(max_objects=0), SettingsError, "max_objects is 0; it must be at least 1"),
+        (request(shard_size="0"), SettingsError, "shard_size is 0; it must be at least 1"),
+        (request(max_attempts=0), SettingsError, "max_attempts is 0"),
+        (request(compression_factor=0.5), SettingsError, "compression_factor is 0.5"),
+        (request(archived="maybe"), SettingsError, "archived is 'maybe'; it must be refuse or skip"),
+        (request(role="readers"), SettingsError, "role: 'readers' must look like arn:aws:iam"),
+        (request(append=True, overwrite=True), SettingsError, "append and overwrite exclude each other"),
+        (request(incremental=True, overwrite=True), SettingsError, "never be planned again"),
+        (request(incremental="yes"), EventError, "true or false"),
+        (request(shard_size="big"), SettingsError, "'big' is no size"),
+        (request(tolerate="some"), SettingsError, "tolerate: 'some'"),
+        (request(tolerate=-1), SettingsError, "tolerate: '-1'"),
+        (request(tolerate="100.1%"), SettingsError, "tolerate: '100.1%'"),
+        (request(rate=-1), SettingsError, "rate is -1; it must be at least 0"),
+        (request(since="36h"), SettingsError, "since: '36h'"),
+        (request(lists=["/etc/passwd"]), SettingsError, "must lie in S3"),
+        (request(lists=[{"uri": "s3://x/y"}]), SettingsError, "source, format and path"),
+        (request(inputs=["/var/task/"]), PlanError, "/var/task/"),
+        (request(output="/tmp/out"), PlanError, "must look like s3://"),
+        (request(run_id="No Such"), PlanError, "run id"),
+        (request(run_id="daily-check-0"), PlanError, "choose another"),
+        (request(dispatch="maps"), SettingsError, "dispatch is 'maps'; it must be queue or map"),
+        (request(next_output="s3://data/next/"), PlanError, "name it as next"),
+        (request(next=SCRIPT, next_output="s3://data/out/next/"), PlanError, "lies inside the input s3://data/out/"),
+        (request(next=SCRIPT, next_output="s3://data/in/next/"), PlanError, "lies inside the input"),
+        (request(check="s3://data/jobs/gone.py"), PlanError, "gone.py is not there"),
+        (request(idempotency_key="k"), PlanError, "give one of them"),
+        ({"run_id": "unknown"}, RunNotFoundError, "unknown"),
+        ({"run_id": 5}, EventError, "run_id is a int"),
+        *((request(**{key: "\ud800"}), EventError, "no text") for key in sorted(DOCUMENT_KEYS)),
+        (request(inputs=["s3://data/\udfff/"]), EventError, "no text"),
+        (request(params={"\ud800": 1}), EventError, "no text"),
+    ],
+)
+def test_a_bad_request_is_refused_by_the_key_that_is_wrong(
+    world: World, event: Any, error: type[Exception], told: str
+) -> None:
+    world.put(1)
+
+    with pytest.raises(error) as caught:
+        ask(world, event)
+
+    assert told in str(caught.value)
+    assert list(world.ledger.runs.list()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"script": "s3://data/in/evil.py"},
+        {"script": "/var/task/sparklet/clock.py"},
+        {"script": "s3://data/jobs/../in/evil.py"},
+        {"py_files": ["s3://data/in/evil.zip"]},
+        {"check": "s3://data/in/evil.py"},
+        {"next": "s3://data/in/evil.py", "next_output": "s3://data/next/"},
+    ],
+)
+def test_a_script_runs_only_from_where_the_operator_allows(world: World, changes: dict[str, Any]) -> None:
+    world.put(1)
+    world.store.put("s3://data/in/evil.py", b"print()")
+
+    with pytest.raises(ScriptNotAllowedError, match="outside the prefixes"):
+        ask(world, request(**changes))
+
+    assert world.keys(f"s3://{BUCKET}/runs/") == []
+
+
+def test_another_request_of_the_same_id_is_refused(world: World) -> None:
+    world.put(1)
+    ask(world, request())
+
+    with pytest.raises(RunExistsError, match="arguments"):
+        ask(world, request(args=["--other"]))
+
+
+def test_shards_are_limited_to_the_workers_size_by_default(world: World) -> None:
+    world.put(1, size_bytes=4 * MIB)
+    small = PlannerSettings(SETTINGS.script_prefixes, worker_memory_mb=9, worker_scratch_bytes=512 * MIB)
+
+    with pytest.raises(PlanError, match="above the 3 MiB"):
+        ask(world, request(), settings=small)
+    with pytest.raises(PlanError, match="must keep half for Spark"):
+        ask(world, request(split="lines", shard_size="300MiB"), settings=small)
+
+    assert ask(world, request(max_shard_size="1GiB"), settings=small)["sealed"]
+    assert world.ledger.runs.get("run-1").state is RunState.RUNNING
+    no_limit = request(run_id="run-2", max_shard_size=0, append=True)
+    assert ask(world, no_limit, settings=small)["sealed"], "0 is no limit"
+
+
+# --- asked for by an event of S3 ---
+
+
+def object_created(key: str = 'incoming/a "b".csv', **told: Any) -> dict[str, Any]:
+    """As EventBridge has it; https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html."""
+    item = {"key": key, "size": 5, "etag": "b1946ac9", "version-id": "v1", "sequencer": "00617F08299329D189", **told}
+    return {
+        "version": "0",
+        "id": "17793124-05d4-b198-2fde-7ededc63b103",
+        "detail-type": "Object Created",
+        "source": "aws.s3",
+        "account": "111122223333",
+        "time": "2021-11-12T00:00:00Z",
+        "region": "us-east-1",
+        "resources": ["arn:aws:s3:::data"],
+        "detail": {"version": "0", "bucket": {"name": "data"}, "object": item, "reason": "PutObject"},
+    }
+
+
+def of_event(event: Any = None, **changes: Any) -> dict[str, Any]:
+    asked = {"event": event or object_created(), "below": "s3://data/incoming/"}
+    return {"script": SCRIPT, "output": "s3://data/out/{run_id}/", "of_event": asked, **changes}
+
+
+def test_the_object_of_an_event_is_the_runs_input() -> None:
+    request = run_request(of_event(), "ignored")
+
+    assert request.inputs == ('s3://data/incoming/a "b".csv',)
+
+
+def test_a_repeated_event_is_the_same_run_unlike_a_new_version() -> None:
+    again, later = (run_request(of_event(object_created(**told)), "x") for told in ({}, {"sequencer": "1"}))
+
+    assert run_request(of_event(), "y").idempotency_key == again.idempotency_key != later.idempotency_key
+    by_a_machine = run_request(of_event(idempotency_key="name of its execution"), "z")
+    assert by_a_machine.idempotency_key == again.idempotency_key
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"inputs": ["s3://data/in/"]}, "other inputs"),
+        ({"output": "s3://data/incoming/out/"}, "start the next one"),
+        ({"next": SCRIPT, "next_output": "s3://data/incoming/"}, "start the next one"),
+        ({"of_event": {"event": object_created("incoming/folder/"), "below": "s3://data/"}}, "folder"),
+        ({"of_event": {"event": object_created("else/a.csv"), "below": "s3://data/incoming/"}}, "does not lie below"),
+        ({"of_event": {"event": {**object_created(), "detail-type": "Object Deleted"}}}, "no objects"),
+        ({"of_event": {"event": "s3://data/x"}}, "no objects"),
+        ({"of_event": {"what": 1}}, "event and below"),
+        ({"of_event": "s3://data/x"}, "must be an object"),
+    ],
+)
+def test_an_event_that_is_no_request_is_refused(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(EventError, match=says):
+        run_request(of_event(**change), "x")
+
+
+def test_a_repeatedly_requested_run_has_outputs_of_its_own(world: World) -> None:
+    world.put(1)
+    asked = {"script": SCRIPT, "inputs": [SOURCE], "output": "s3://data/out/{run_id}/", "idempotency_key": "monday"}
+
+    run = new_run(world.at, run_request(asked, "x"))
+
+    assert run.output_uri.rstrip("/") == f"s3://data/out/{run.run_id}"
+    assert new_run(world.at, run_request(asked, "y")) == run
+
+
+def test_no_event_sets_a_scripts_environment(world: World) -> None:
+    with pytest.raises(EventError, match="env"):
+        ask(world, request(env={"output_path": "s3://elsewhere/"}))

@@ -1,0 +1,102 @@
+"""Plans with slices: the planner's checkpoint may lie within an object."""
+
+from itertools import count, pairwise
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.model import InputObject, Position, RunOptions
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import PlanProgress, plan
+from tests.world import SOURCE, Fault, KilledError, World
+
+HEADER, ROW = b"a,b\n", b"1,2\n"
+OPTIONS = RunOptions(split="auto", target_bytes=12)
+SMALL, BIG = HEADER + ROW, HEADER + 10 * ROW
+
+
+def put(world: World) -> None:
+    for name, body in (("a.csv", SMALL), ("b.csv", BIG), ("c.csv", SMALL), ("d.txt", BIG)):
+        world.store.put(f"{SOURCE}{name}", body)
+
+
+def planned(world: World) -> list[InputObject]:
+    return [item for shard in world.planned() for item in shard.objects]
+
+
+def check(world: World) -> None:
+    """Every byte behind the headers is planned once, in order."""
+    items = planned(world)
+    assert list(dict.fromkeys(item.uri.removeprefix(SOURCE) for item in items)) == ["a.csv", "b.csv", "c.csv", "d.txt"]
+    slices = [item.slice for item in items if item.slice]
+    assert len(items) == 3 + len(slices)
+    assert (slices[0].start, slices[-1].end) == (len(HEADER), len(BIG))
+    assert all(one.end == following.start for one, following in pairwise(slices))
+    assert world.ledger.runs.get("run-1").size_bytes == 2 * len(SMALL) + 2 * len(BIG)
+
+
+def test_large_objects_are_cut_into_shards_of_their_own(world: World) -> None:
+    put(world)
+    new_run(world.at, world.request(options=OPTIONS))
+    told: list[PlanProgress] = []
+
+    run = plan(world.at, "run-1", told.append)
+
+    check(world)
+    assert run.shard_count == 7
+    assert told[-1].whole == {}
+
+
+def test_objects_that_could_not_be_cut_are_reported(world: World) -> None:
+    world.store.put(f"{SOURCE}a.csv.gz", b"x" * 50)
+    world.store.put(f"{SOURCE}b.csv", b"x" * 50)
+    new_run(world.at, world.request(options=RunOptions(split="csv", target_bytes=12)))
+    told: list[PlanProgress] = []
+
+    plan(world.at, "run-1", told.append)
+
+    assert told[-1].whole == {"compressed as a whole": 1, "no line feed ends its header within 1 MiB": 1}
+
+
+@pytest.mark.parametrize("part_shards", [1, 2])
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_a_planner_killed_anywhere_goes_on_within_the_object(part_shards: int, after_effect: bool) -> None:
+    within = 0
+    for at_call in count(1):
+        world = World()
+        put(world)
+        new_run(world.at, world.request(options=OPTIONS))
+        fault = Fault(at_call, after_effect)
+        try:
+            plan(fault.deployment(world.at), "run-1", part_shards=part_shards)
+        except KilledError:
+            within += any(part.position.slices for part in list(world.ledger.runs.parts("run-1"))[-1:])
+            plan(world.at, "run-1", part_shards=part_shards)
+        check(world)
+        if fault.calls < at_call:
+            break
+    assert within > 5
+
+
+def stopped_within_an_object() -> World:
+    """A plan whose planner died between two slices of an object."""
+    for at_call in count(1):
+        world = World()
+        put(world)
+        new_run(world.at, world.request(options=OPTIONS))
+        with pytest.raises(KilledError):
+            plan(Fault(at_call).deployment(world.at), "run-1", part_shards=1)
+        if any(part.position.slices for part in world.ledger.runs.parts("run-1")):
+            return world
+    raise AssertionError
+
+
+def test_an_object_replaced_while_nobody_plans_stops_the_plan() -> None:
+    world = stopped_within_an_object()
+    *_, last = world.ledger.runs.parts("run-1")
+    assert last.position == Position(0, "in/b.csv", 1, world.store.head(f"{SOURCE}b.csv").etag)
+
+    world.store.put(f"{SOURCE}b.csv", BIG.replace(b"1", b"9"))
+
+    with pytest.raises(PlanError, match=r"b\.csv was replaced"):
+        plan(world.at, "run-1", part_shards=1)

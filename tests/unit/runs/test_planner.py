@@ -1,0 +1,199 @@
+"""Planning: every object in one shard, every shard in the ledger and in the queue, the plan sealed last."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from sparklet.errors import CheckpointConflictError, RunNotFoundError
+from sparklet.local.memory import FakeClock, MemoryTaskQueue
+from sparklet.model import PartRecord, Position, Run, RunOptions, RunState, ShardState
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import Outbox, PlanProgress, plan
+from tests.world import SOURCE, World, ref_of
+
+
+def test_a_plan_puts_every_object_into_one_shard_in_order(world: World) -> None:
+    uris = world.put(7)
+    new_run(world.at, world.request())
+
+    run = plan(world.at, "run-1", part_shards=3)
+
+    assert [item.uri for shard in world.planned() for item in shard.objects] == uris
+    assert [shard.number for shard in world.planned()] == [0, 1, 2, 3]
+    assert (run.state, run.shard_count, run.object_count, run.size_bytes) == (RunState.RUNNING, 4, 7, 70)
+
+
+def test_every_shard_is_pending_and_has_its_message(world: World) -> None:
+    world.run(5)
+    assert {r.state for r in world.shards()} == {ShardState.PENDING}
+    assert world.bodies() == [r.ref for r in world.shards()]
+    assert [r.object_count for r in world.shards()] == [1] * 5
+    assert [r.size_bytes for r in world.shards()] == [10] * 5
+
+
+def test_parts_are_cut_by_shards_and_by_bytes(world: World) -> None:
+    world.put(10)
+    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+    plan(world.at, "run-1", part_shards=4, part_bytes=10_000)
+    assert [p.shard_count for p in world.ledger.runs.parts("run-1")] == [4, 4, 2]
+
+    new_run(world.at, world.request(run_id="run-2", options=RunOptions(max_objects=1)))
+    plan(world.at, "run-2", part_shards=100, part_bytes=200)
+    assert [p.shard_count for p in world.ledger.runs.parts("run-2")] == [3, 3, 3, 1]
+
+
+def test_a_part_is_a_checkpoint(world: World) -> None:
+    world.put(5)
+    new_run(world.at, world.request())
+    plan(world.at, "run-1", part_shards=2)
+
+    first, second = world.ledger.runs.parts("run-1")
+
+    assert (first.first_shard, first.next_shard, first.object_count, first.size_bytes) == (0, 2, 4, 40)
+    assert first.position == Position(0, "in/00003.csv")
+    assert (second.first_shard, second.next_shard, second.position) == (2, 3, Position(0, "in/00004.csv"))
+    assert first.dispatched and second.dispatched
+
+
+def test_progress_is_reported_after_each_part(world: World) -> None:
+    world.put(5)
+    world.store.put(f"{SOURCE}marker/", b"")
+    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+    told: list[PlanProgress] = []
+
+    plan(world.at, "run-1", told.append, part_shards=2)
+
+    assert [(p.shards, p.objects, p.size_bytes, p.sealed) for p in told] == [
+        (2, 2, 20, False),
+        (4, 4, 40, False),
+        (5, 5, 50, False),
+        (5, 5, 50, True),
+    ]
+    assert sum(told[-1].skipped.values()) == 1
+
+
+def test_planning_a_sealed_run_again_changes_nothing(world: World) -> None:
+    run = world.run(3)
+    messages = len(world.queue)
+    assert plan(world.at, "run-1") == run
+    assert len(world.queue) == messages
+
+
+def test_an_unknown_run_cannot_be_planned(world: World) -> None:
+    with pytest.raises(RunNotFoundError):
+        plan(world.at, "run-9")
+
+
+def test_messages_are_sent_only_for_sealed_and_entered_shards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put(7)
+    new_run(world.at, world.request())
+    send = world.queue.send
+
+    def checked(bodies: Iterable[str], delay_s: int = 0) -> int:
+        bodies = list(bodies)
+        known = {record.ref for record in world.shards()}
+        parts = {part.part for part in world.ledger.runs.parts("run-1")}
+        assert all(ref_of(body) in known and ref_of(body).part in parts for body in bodies)
+        return send(bodies, delay_s)
+
+    monkeypatch.setattr(world.queue, "send", checked)
+    plan(world.at, "run-1", part_shards=2)
+    assert len(world.queue) == 4
+
+
+def test_input_changes_during_planning_change_no_planned_shard(world: World) -> None:
+    world.put(6)
+    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+
+    def disturb(progress: PlanProgress) -> None:
+        if progress.shards == 2:
+            world.store.put(f"{SOURCE}00000a.csv", b"late, before the checkpoint")
+            world.store.delete(f"{SOURCE}00001.csv")
+            world.store.put(f"{SOURCE}99999.csv", b"late, behind it")
+
+    run = plan(world.at, "run-1", disturb, part_shards=2)
+
+    names = [item.uri.removeprefix(SOURCE) for shard in world.planned() for item in shard.objects]
+    assert names == ["00000.csv", "00001.csv", "00002.csv", "00003.csv", "00004.csv", "00005.csv", "99999.csv"]
+    assert run.shard_count == 7
+
+
+def test_a_vanished_input_fails_the_run_at_the_first_check(world: World) -> None:
+    uris = world.put(2)
+    new_run(world.at, world.request())
+    for uri in uris:
+        world.store.delete(uri)
+    assert plan(world.at, "run-1").shard_count == 0
+    assert world.check().run.state is RunState.FAILED
+
+
+def test_the_second_of_two_planners_stops_and_doubles_nothing(world: World) -> None:
+    uris = world.put(10)
+    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+
+    def the_other_comes(progress: PlanProgress) -> None:
+        if progress.shards == 4:
+            plan(world.at, "run-1", part_shards=3)
+
+    with pytest.raises(CheckpointConflictError):
+        plan(world.at, "run-1", the_other_comes, part_shards=2)
+
+    assert [item.uri for shard in world.planned() for item in shard.objects] == uris
+    assert world.ledger.runs.get("run-1").shard_count == 10
+
+
+def test_planners_that_see_different_ends_agree_on_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN one that listed the end, and another that saw an object come after it, THEN the one stops."""
+    world.put(2)
+    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+    add_part, seal_plan = world.ledger.runs.add_part, world.ledger.runs.seal_plan
+
+    def one_more_part_and_no_further(run_id: str, shard_count: int, *rest: Any) -> None:
+        monkeypatch.undo()
+        add_part(run_id, PartRecord(1, "late", 2, 1, 1, 4, Position(0, "in/99999.csv")))
+        seal_plan(run_id, shard_count, *rest)
+
+    monkeypatch.setattr(world.ledger.runs, "seal_plan", one_more_part_and_no_further)
+    with pytest.raises(CheckpointConflictError):
+        plan(world.at, "run-1")
+    assert not world.ledger.runs.get("run-1").sealed
+
+
+# --- pace ---
+
+
+def paced(rate: float) -> tuple[FakeClock, MemoryTaskQueue, Outbox]:
+    world = World(clock=FakeClock(0.0))
+    run = Run("run-1", (SOURCE,), "s3://out/", (), options=RunOptions(rate_per_s=rate))
+    return world.clock, world.queue, Outbox(world.at, run)
+
+
+@pytest.mark.parametrize("rate", [0.5, 3.0, 25.0])
+def test_messages_are_paced(rate: float) -> None:
+    clock, queue, outbox = paced(rate)
+
+    sent = outbox.send("x" for _ in range(40)) + outbox.send(["y"] * 35)
+
+    assert sent == len(queue) == 75
+    at_least_s = (75 - max(1, min(10, int(rate)))) / rate
+    assert at_least_s - 1e-6 <= clock.now_s() <= 75 / rate
+
+
+def test_without_a_rate_nothing_waits() -> None:
+    clock, _, outbox = paced(0.0)
+    assert outbox.send(["x"] * 100) == 100
+    assert clock.now_s() == 0.0
+
+
+def test_a_pause_is_not_made_up_for() -> None:
+    clock, _, outbox = paced(1.0)
+    clock.advance(1000)
+    outbox.send(["x"] * 10)
+    assert clock.now_s() == 1009.0
+
+
+def test_a_run_is_dispatched_at_its_rate(world: World) -> None:
+    start_s = world.clock.now_s()
+    world.run(21, rate_per_s=10.0)
+    assert world.clock.now_s() - start_s == pytest.approx(2.0)

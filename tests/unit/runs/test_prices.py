@@ -1,0 +1,74 @@
+"""The figures of estimates: each with its date and source, and only what is right may replace them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sparklet.cli import costs as module
+from sparklet.cli.costs import load_prices
+from sparklet.errors import SettingsError
+
+OWN = """
+[prices.transition]
+value = 0.00003
+date = "2027-01"
+source = "our contract"
+"""
+
+
+def own(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "prices.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_figure_has_a_date_and_a_source() -> None:
+    for name, figure in load_prices().figures.items():
+        assert re.fullmatch(r"20\d\d-\d\d(-\d\d)?", figure.date), name
+        assert len(figure.source) > 5, name
+
+
+def test_every_figure_is_used_and_every_one_used_is_there() -> None:
+    code = "".join(path.read_text() for path in Path(module.__file__).parents[1].rglob("*.py"))
+    used = set(re.findall(r'"((?:prices|assumptions)\.[a-z0-9_]+)"', code))
+    used |= {f"prices.lambda_gb_s_{architecture}" for architecture in ("x86_64", "arm64")}  # named by the worker's
+    used -= {"prices.toml"}
+
+    assert used == set(load_prices().figures)
+
+
+def test_a_custom_price_file_changes_only_what_it_names(tmp_path: Path) -> None:
+    usual, corrected = load_prices(), load_prices(own(tmp_path, OWN))
+
+    assert corrected["prices.transition"] == 0.00003 and corrected.corrected == ("prices.transition",)
+    assert corrected.figures["prices.transition"].source == "our contract"
+    assert {n: f for n, f in corrected.figures.items() if n != "prices.transition"} == {
+        n: f for n, f in usual.figures.items() if n != "prices.transition"
+    }
+    assert usual.corrected == () and corrected.dates == ("2026-11", "2027-01")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[prices", "are no TOML"),
+        (OWN.replace("transition", "transitions"), "figure prices.transitions, which nothing uses; is prices.transi"),
+        (OWN.replace("prices.", "price."), r"'price'; figures belong in \[prices.…\], \[assum"),
+        (OWN.replace('date = "2027-01"\n', ""), "prices.transition .* must have exactly a value, a date and a source"),
+        (OWN.replace("0.00003", '"cheap"'), "has the value 'cheap'; it must be a number from 0 on"),
+        (OWN.replace("0.00003", "-1"), "the value -1"),
+        (OWN.replace("0.00003", "nan"), "the value nan"),
+        (OWN.replace("0.00003", "true"), "the value True"),
+        ("prices = 3", "must have exactly a value"),
+        (OWN.replace("prices.transition", "assumptions.planned_a_s").replace("0.00003", "0"), "is 0; it must be above"),
+    ],
+)
+def test_a_wrong_price_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load_prices(own(tmp_path, text))
+
+
+def test_a_missing_price_file_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="No such file"):
+        load_prices(tmp_path / "none.toml")

@@ -1,0 +1,231 @@
+"""Dead letters: each ends somewhere known, and none takes a shard away from who has it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from sparklet.errors import LedgerError, QueueError
+from sparklet.model import Dispatch, Failure, RunState, ShardRecord, ShardRef, ShardResult, ShardState
+from sparklet.ports import Message
+from sparklet.runs.dead_letters import Disposition, consume
+from sparklet.runs.summary import summarize
+from tests.world import BUCKET, LEASE_S, World
+
+
+def letter(ref: ShardRef | str) -> Message:
+    return Message("id-1", ref if isinstance(ref, str) else ref.to_body(), "receipt")
+
+
+def claimed(world: World, **options: int) -> tuple[str, ShardRecord]:
+    world.run(1, **options)
+    message = world.receive()
+    assert message is not None
+    attempt_id, claim = world.claim(message)
+    return attempt_id, claim.record
+
+
+def kept(world: World) -> list[str]:
+    return world.keys(f"s3://{BUCKET}/dead-letters/")
+
+
+def test_a_dead_letter_of_an_ended_shard_is_dropped(world: World) -> None:
+    owner, record = claimed(world)
+    world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
+    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
+
+
+def test_a_dead_letter_of_an_older_generation_is_dropped(world: World) -> None:
+    owner, record = claimed(world)
+    world.ledger.attempts.fail("run-1", 0, owner, Failure("X", "y"))
+    world.ledger.attempts.redrive("run-1", 0, 1)
+    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
+    assert world.shards()[0].state is ShardState.PENDING
+
+
+def test_a_dead_letter_of_a_leased_shard_is_dropped(world: World) -> None:
+    _, record = claimed(world)
+    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
+    assert world.shards()[0].state is ShardState.RUNNING
+
+
+def test_an_unclaimed_shard_gets_three_messages_then_fails(world: World) -> None:
+    run = world.run(1)
+    ref = world.shards()[0].ref
+    world.queue._entries.clear()
+
+    fates = [consume(world.at, letter(ref)) for _ in range(4)]
+
+    assert fates == [Disposition.SENT_AGAIN] * 3 + [Disposition.FAILED]
+    assert world.bodies() == [ref] * 3
+    (record,) = world.shards()
+    assert (record.state, record.error_class) == (ShardState.FAILED, "NeverStarted")
+    assert "never started" in record.error_message
+    assert run.shard_count == 1
+
+
+def test_a_shard_with_an_attempt_left_gets_it_before_it_fails(world: World) -> None:
+    owner, record = claimed(world, max_attempts=2)
+    world.ledger.attempts.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
+
+    fates = [consume(world.at, letter(record.ref)) for _ in range(4)]
+
+    assert fates == [Disposition.SENT_AGAIN] * 3 + [Disposition.FAILED]
+
+    (record,) = world.shards()
+    assert (record.state, record.error_class, record.error_message) == (ShardState.FAILED, "OSError", "503 Slow Down")
+
+
+@pytest.mark.parametrize(
+    ("max_attempts", "fate", "state"),
+    [(1, Disposition.FAILED, ShardState.FAILED), (3, Disposition.SENT_AGAIN, ShardState.PENDING)],
+)
+def test_a_lease_that_is_over_lapses_first(
+    world: World, max_attempts: int, fate: Disposition, state: ShardState
+) -> None:
+    _, record = claimed(world, max_attempts=max_attempts)
+    world.clock.advance(LEASE_S + 1)
+
+    assert consume(world.at, letter(record.ref)) is fate
+
+    (record,) = world.shards()
+    assert (record.state, record.error_class) == (state, "LeaseExpired")
+
+
+def test_the_checkers_resends_do_not_use_up_redeliveries(world: World) -> None:
+    world.run(1)
+    for _ in range(5):
+        assert world.ledger.attempts.count_requeue(world.shards()[0])
+
+    assert consume(world.at, letter(world.shards()[0].ref)) is Disposition.SENT_AGAIN
+    (record,) = world.shards()
+    assert (record.requeues, record.unrun) == (6, 1)
+
+
+@pytest.mark.parametrize(
+    ("sent_before_s", "fate"),
+    [(600.0, Disposition.DROPPED), (0.5, Disposition.SENT_AGAIN), (-5.0, Disposition.SENT_AGAIN)],
+)
+def test_only_the_newest_dead_letter_of_a_shard_counts(world: World, sent_before_s: float, fate: Disposition) -> None:
+    """GIVEN a letter that was sent again, THEN the same letter delivered twice uses up nothing."""
+    world.run(1)
+    ref = world.shards()[0].ref
+    world.clock.advance(1000)
+    assert consume(world.at, replace(letter(ref), sent_s=world.clock.now_s() - 900)) is Disposition.SENT_AGAIN
+    requeued_s = world.clock.now_s()
+    world.clock.advance(30)
+
+    assert consume(world.at, replace(letter(ref), sent_s=requeued_s - sent_before_s)) is fate
+    assert world.shards()[0].unrun == (1 if fate is Disposition.DROPPED else 2)
+
+
+def test_an_old_dead_letter_of_an_attempted_shard_is_kept(world: World) -> None:
+    """Its message was given back after the attempt, and is all that the shard has."""
+    owner, record = claimed(world)
+    world.clock.advance(50)
+    world.ledger.attempts.release("run-1", 0, owner, Failure("OSError", "503 Slow Down"))
+    assert world.ledger.attempts.count_requeue(world.shards()[0])
+
+    sent_s = world.clock.now_s() - 40
+    assert consume(world.at, replace(letter(record.ref), sent_s=sent_s)) is Disposition.SENT_AGAIN
+
+
+def test_a_cancelled_runs_dead_letters_are_not_resent(world: World) -> None:
+    world.run(1)
+    (record,) = world.shards()
+    world.queue._entries.clear()
+    world.ledger.runs.cancel("run-1")
+
+    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
+    assert world.bodies() == []
+    assert world.check().run.state is RunState.CANCELLED
+
+
+def test_a_map_runs_dead_letters_are_not_resent(world: World) -> None:
+    world.run(1)
+    (record,) = world.shards()
+    world.queue._entries.clear()
+    run = world.ledger.runs.get("run-1")
+    world.ledger.runs._runs["run-1"] = replace(run, dispatch=Dispatch.MAP)
+
+    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
+    assert world.bodies() == []
+    assert world.shards()[0].state is ShardState.PENDING
+
+
+def test_thousands_of_dead_letters_are_each_resent_once(world: World) -> None:
+    """Visibility over, nobody ran: every message of a run dies at once."""
+    world.run(2_000)
+    refs = [record.ref for record in world.shards()]
+    world.queue._entries.clear()
+
+    assert {consume(world.at, letter(ref)) for ref in refs} == {Disposition.SENT_AGAIN}
+
+    assert sorted(ref.shard for ref in world.bodies()) == list(range(2_000))
+    summary = summarize(world.ledger.runs.get("run-1"), world.ledger.shards)
+    assert (summary.unrun, summary.attempts, summary.counts.pending) == (2_000, 0, 2_000)
+    assert world.work() == 2_000
+    assert world.check().run.state is RunState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "not json",
+        "[]",
+        "{}",
+        '{"run_id": "run-1", "shard": 0}',
+        '{"Records": []}',
+        "[" * 100_000,
+        ShardRef("run-9", 0, 0, "part", 0, 1).to_body(),
+        ShardRef("run-1", 77, 0, "part", 0, 1).to_body(),
+    ],
+)
+def test_an_unknown_dead_letter_is_kept(world: World, body: str) -> None:
+    world.run(1)
+
+    assert consume(world.at, letter(body)) is Disposition.KEPT
+    assert consume(world.at, letter(body)) is Disposition.KEPT
+
+    (uri,) = kept(world)
+    assert uri == f"s3://{BUCKET}/dead-letters/2023-11-14/id-1.json"
+    document = json.loads(world.store.get(uri))
+    assert (document["message_id"], document["body"]) == ("id-1", body)
+    assert document["reason"]
+
+
+def test_a_message_id_cannot_leave_the_folder(world: World) -> None:
+    consume(world.at, replace(letter("x"), message_id="../../runs/run-1/manifest"))
+    assert kept(world) == [f"s3://{BUCKET}/dead-letters/2023-11-14/______runs_run-1_manifest.json"]
+
+
+def test_a_shard_that_moves_on_meanwhile_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(1)
+    (stale,) = world.shards()
+    world.work()
+    answers = iter([stale])
+    get_shard = world.ledger.shards.get
+    # count_requeue finds another shard than was read; the second reading is the ledger's
+    monkeypatch.setattr(world.ledger.attempts, "count_requeue", lambda record, unrun: None)
+    monkeypatch.setattr(
+        world.ledger.shards, "get", lambda run_id, number: next(answers, None) or get_shard(run_id, number)
+    )
+    assert consume(world.at, letter(stale.ref)) is Disposition.DROPPED
+
+
+def test_a_dead_letter_of_an_ever_changing_shard_returns(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(1)
+    monkeypatch.setattr(world.ledger.attempts, "count_requeue", lambda record, unrun: None)
+    with pytest.raises(LedgerError, match="changed 5 times"):
+        consume(world.at, letter(world.shards()[0].ref))
+
+
+def test_a_dead_letter_returns_while_the_queue_is_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(1)
+
+    def down(bodies: object, delay_s: int = 0) -> int:
+        raise QueueError("the queue is down")
+
+    monkeypatch.setattr(world.queue, "send", down)
+    with pytest.raises(QueueError):
+        consume(world.at, letter(world.shards()[0].ref))

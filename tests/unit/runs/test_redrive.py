@@ -1,0 +1,159 @@
+"""Redrive: what FAILED is done again, with the script that was asked for, and nothing else is."""
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.model import Failure, Run, RunState, ShardResult, ShardState
+from sparklet.planning.new_run import new_run, repaired_script
+from sparklet.runs.redrive import redrive
+from tests.world import SCRIPT, World
+
+BROKEN = Failure("ValueError", "bad", retryable=False)
+
+
+def ended_with(world: World, *failed: int, shards: int = 4) -> None:
+    world.run(shards)
+    world.work(lambda n: BROKEN if n in failed else ShardResult(rows=1))
+    assert world.check().run.state is RunState.FAILED
+
+
+def test_all_failed_shards_are_done_again_and_no_other(world: World) -> None:
+    ended_with(world, 1, 3)
+    before = world.shards()
+
+    done = redrive(world.at, "run-1")
+
+    assert (done.shards, done.messages, done.run.generation, done.run.state) == (2, 2, 1, RunState.RUNNING)
+    assert [(r.number, r.generation, r.attempts) for r in world.shards()] == [
+        (0, 0, 1),
+        (1, 1, 0),
+        (2, 0, 1),
+        (3, 1, 0),
+    ]
+    seen: list[int] = []
+
+    def remember(number: int) -> ShardResult:
+        seen.append(number)
+        return ShardResult(rows=1)
+
+    world.work(remember)
+    assert seen == [1, 3]
+    report = world.check()
+    assert report.run.state is RunState.SUCCEEDED and report.run.generation == 1
+    assert [world.shards()[n] for n in (0, 2)] == [before[0], before[2]]
+
+
+def test_chosen_shards_only(world: World) -> None:
+    ended_with(world, 0, 1, 3)
+    assert redrive(world.at, "run-1", [3]).shards == 1
+    world.work()
+    assert [r.state for r in world.shards()] == [
+        ShardState.FAILED,
+        ShardState.FAILED,
+        ShardState.SUCCEEDED,
+        ShardState.SUCCEEDED,
+    ]
+    assert world.check().run.state is RunState.FAILED
+
+
+def test_a_repaired_script_is_that_of_the_new_generation(world: World) -> None:
+    ended_with(world, 0)
+    run = world.ledger.runs.get("run-1")
+    world.store.put(SCRIPT, b"print('repaired')\n")
+    script = repaired_script(world.at, run, SCRIPT)
+
+    redriven = redrive(world.at, "run-1", script=script).run
+
+    assert redriven.scripts == (run.scripts[0], script)
+    assert redrive_again(world).scripts == (run.scripts[0], script, script)
+
+
+def redrive_again(world: World) -> Run:
+    world.work(lambda _: BROKEN)
+    world.check()
+    return redrive(world.at, "run-1").run
+
+
+def test_a_run_may_be_redriven_while_it_runs(world: World) -> None:
+    world.run(3)
+    message = world.receive()
+    assert message is not None
+    owner, _ = world.claim(message)
+    world.ledger.attempts.fail("run-1", 0, owner, BROKEN)
+    world.queue.delete(message.receipt)
+
+    redrive(world.at, "run-1")
+
+    assert world.work() == 3
+    assert world.check().run.state is RunState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        ([0], r"not 0 \(SUCCEEDED\)"),
+        ([1, 0, 99], r"not 0 \(SUCCEEDED\), 99 \(unknown\)"),
+        (list(range(50, 75)), r"59 \(unknown\) and 15 more"),
+    ],
+)
+def test_shards_that_cannot_be_redriven_are_named_and_kept(world: World, shards: list[int], message: str) -> None:
+    ended_with(world, 1)
+    with pytest.raises(PlanError, match=message):
+        redrive(world.at, "run-1", shards)
+    assert world.ledger.runs.get("run-1").generation == 0
+
+
+def test_a_run_without_failures_or_a_plan_is_not_redriven(world: World) -> None:
+    world.run(2)
+    with pytest.raises(PlanError, match="has no FAILED shard"):
+        redrive(world.at, "run-1")
+    world.work()
+    world.check()
+    with pytest.raises(PlanError, match="has no FAILED shard"):
+        redrive(world.at, "run-1")
+    assert world.ledger.runs.get("run-1").generation == 0
+    new_run(world.at, world.request(run_id="run-2"))
+    with pytest.raises(PlanError, match="still being planned"):
+        redrive(world.at, "run-2")
+
+
+def test_a_redrive_that_died_before_its_messages_is_continued(world: World) -> None:
+    ended_with(world, 1)
+    run = world.ledger.runs.get("run-1")
+    world.ledger.runs.start_generation("run-1", 1, run.scripts[0])
+    world.ledger.attempts.redrive("run-1", 1, 1)
+
+    done = redrive(world.at, "run-1")
+
+    assert (done.shards, done.messages, done.run.generation) == (0, 1, 1)
+    assert world.work() == 1
+
+
+def test_a_redriven_run_ended_by_a_stale_checker_is_reopened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended_with(world, 1, 2)
+    start = world.ledger.runs.start_generation
+
+    def and_a_check(*args: object) -> object:
+        monkeypatch.undo()
+        run = start(*args)  # type: ignore[arg-type]
+        world.check()
+        return run
+
+    monkeypatch.setattr(world.ledger.runs, "start_generation", and_a_check)
+
+    done = redrive(world.at, "run-1")
+
+    assert (done.run.state, done.run.generation, done.shards, done.messages) == (RunState.RUNNING, 2, 2, 2)
+    assert world.work() == 2
+    assert world.check().run.state is RunState.SUCCEEDED
+
+
+def test_time_limit_counts_anew_for_redriven_shards(world: World) -> None:
+    world.run(1, time_limit_s=1000.0)
+    world.work(lambda _: BROKEN)
+    world.check()
+    world.clock.advance(5000)
+    redrive(world.at, "run-1")
+    assert world.check().abandoned == 0
+    world.clock.advance(1001)
+    assert world.check().abandoned == 1

@@ -1,0 +1,149 @@
+"""The answers of a run's shards become one file, in the order of the shards, and only those that count."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sparklet.model import ClaimStatus, Failure, RunState, ShardResult
+from sparklet.runs import manifest as module
+from sparklet.runs.manifest import results
+from sparklet.runs.redrive import redrive
+from tests.world import World
+
+BAD = Failure("ValueError", "bad", retryable=False)
+
+
+def answered(world: World, shard: int, attempt_id: str, value: Any) -> None:
+    """What a worker stores before it tells the ledger."""
+    uri = f"s3://sparklet/runs/run-1/answers/{shard:09d}-{attempt_id}.json"
+    world.store.put(uri, json.dumps({"shard": shard, "answer": value}).encode())
+
+
+def work(world: World, *fails: int) -> None:
+    """Do every message; each shard that works answers with its number."""
+    while message := world.receive():
+        attempt_id, claim = world.claim(message)
+        number = claim.record.number
+        if number in fails:
+            world.ledger.attempts.fail("run-1", number, attempt_id, BAD)
+        else:
+            answered(world, number, attempt_id, {"n": number})
+            world.ledger.attempts.succeed("run-1", number, attempt_id, ShardResult())
+        world.queue.delete(message.receipt)
+
+
+def lines(world: World) -> list[Any]:
+    return [json.loads(line) for line in world.store.get("s3://sparklet/runs/run-1/results.jsonl").splitlines()]
+
+
+def now(world: World) -> list[Any]:
+    return [json.loads(line) for line in results(world.at, world.ledger.runs.get("run-1"))]
+
+
+def expected(*shards: int) -> list[Any]:
+    return [{"shard": n, "answer": {"n": n}} for n in shards]
+
+
+def test_the_end_of_a_run_writes_its_answers_in_order() -> None:
+    world = World()
+    world.run(12)
+    work(world)
+
+    assert world.check().run.state is RunState.SUCCEEDED
+
+    assert lines(world) == now(world) == expected(*range(12))
+    found = world.json("manifest.json")["Results"]
+    assert (found["Key"], found["Answers"]) == ("runs/run-1/results.jsonl", 12)
+    assert found["Size"] == len(world.store.get("s3://sparklet/runs/run-1/results.jsonl"))
+
+
+def test_a_run_without_answers_has_no_results() -> None:
+    world = World()
+    world.run(2)
+    world.work()
+    world.check()
+
+    assert "Results" not in world.json("manifest.json")
+    assert not world.keys("s3://sparklet/runs/run-1/results") and now(world) == []
+
+
+def test_what_other_attempts_answered_does_not_count() -> None:
+    world = World()
+    world.run(2)
+    answered(world, 0, "zombie", "wrong")
+    answered(world, 1, "aaa", "wrong")
+    work(world)
+    answered(world, 0, "zzz", "late")
+    world.check()
+
+    assert lines(world) == expected(0, 1)
+
+
+def test_the_winners_answer_counts_whoever_publishes_it() -> None:
+    world = World()
+    world.run(1)
+    ref = world.shards()[0].ref
+    first, _ = world.claim_ref(ref)
+    answered(world, 0, first, {"n": 0})
+    world.ledger.attempts.renew("run-1", 0, first, 1, ShardResult(rows=1))
+    world.clock.advance(3600)
+    second, claim = world.claim_ref(ref)
+    assert claim.status is ClaimStatus.GRANTED
+    world.ledger.attempts.succeed("run-1", 0, second, ShardResult(rows=1))
+    world.check()
+
+    assert lines(world) == expected(0)
+
+
+def test_a_redrive_completes_the_results() -> None:
+    world = World()
+    world.run(4)
+    work(world, 1, 3)
+    world.check()
+    assert lines(world) == expected(0, 2)
+
+    redrive(world.at, "run-1")
+    assert now(world) == expected(0, 2)
+    work(world)
+    world.check()
+
+    assert lines(world) == now(world) == expected(0, 1, 2, 3)
+
+
+def test_an_open_run_shows_the_answers_so_far() -> None:
+    world = World()
+    world.run(2)
+    attempt_id, _ = world.claim_ref(world.shards()[1].ref)
+    answered(world, 1, attempt_id, {"n": 1})
+    assert now(world) == []
+
+    world.ledger.attempts.succeed("run-1", 1, attempt_id, ShardResult())
+
+    assert now(world) == expected(1)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_RESULTS_BYTES", 40), ("MAX_COLLECTING_S", -1.0)])
+def test_too_many_answers_do_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch, limit: str, value: float) -> None:
+    world = World()
+    world.run(3)
+    work(world)
+    monkeypatch.setattr(module, limit, value)
+
+    assert world.check().run.state is RunState.SUCCEEDED
+
+    assert world.json("manifest.json")["Results"] == {"Folder": "runs/run-1/answers/"}
+    assert not world.keys("s3://sparklet/runs/run-1/results") and now(world) == expected(0, 1, 2)
+
+
+def test_results_are_the_same_each_time_they_are_written() -> None:
+    world = World()
+    world.run(2)
+    work(world)
+    world.check()
+    before = world.store.get("s3://sparklet/runs/run-1/results.jsonl")
+    world.store.delete("s3://sparklet/runs/run-1/manifest.json")
+
+    world.check()
+
+    assert world.store.get("s3://sparklet/runs/run-1/results.jsonl") == before

@@ -1,0 +1,177 @@
+"""S3 Inventory in each of its formats: verified, decoded as AWS documents, read without asking S3 for an object."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.local.memory import MemoryObjectStore
+from sparklet.model import InputObject, ListSource, Position, RunOptions
+from sparklet.planning.found import ARCHIVED, DELETE_MARKER, EMPTY, FOLDER_MARKER, NOT_LATEST, OLDER
+from sparklet.planning.inventory import Inventory
+from sparklet.planning.lists import ListReader
+from tests.unit.runs.inventories import MANIFEST, SCHEMA, inventory_row, write_inventory, write_manifest
+
+FORMS = ["CSV", "ORC", "Parquet"]
+KEYS = ["a b+c%20.csv", "ü/日本?#.csv", 'quote",.csv', "new\nline", "//x/../y", "+", "plain.csv", "tr/"]
+
+
+class NoHeads(MemoryObjectStore):
+    """A store of which no object is asked for."""
+
+    def head_all(self, addresses: Any) -> Any:
+        assert not addresses
+        return iter(())
+
+
+def inventory(store: MemoryObjectStore, **options: Any) -> Inventory:
+    reader = ListReader(ListSource(MANIFEST, "s3-inventory"), store)
+    return Inventory(store, (), RunOptions(**options), [reader])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_inventory_gives_all_that_planning_needs(form: str) -> None:
+    store = NoHeads()
+    rows = [inventory_row(key, n + 1) for n, key in enumerate(KEYS)]
+    write_inventory(store, form, [rows[:5], [], rows[5:]])
+
+    found = list(inventory(store).objects())
+
+    assert [each.item for each in found] == [
+        InputObject(f"s3://data/{key}", n + 1, f"etag-{key}") for n, key in enumerate(KEYS)
+    ]
+    for index, each in enumerate(found):
+        assert list(inventory(store).objects(each.position)) == found[index + 1 :]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_versions_and_delete_markers_are_told_apart(form: str) -> None:
+    store = NoHeads()
+    rows = [
+        inventory_row("a", VersionId="v2"),
+        inventory_row("a", VersionId="v1", IsLatest=False),
+        inventory_row("gone", None, VersionId="v9", IsDeleteMarker=True, ETag="", StorageClass=""),
+        inventory_row("gone", VersionId="v8", IsLatest=False),
+    ]
+    write_inventory(store, form, [rows])
+
+    current, every = inventory(store), inventory(store, all_versions=True)
+
+    assert [(each.item.uri, each.item.version_id) for each in current.objects()] == [("s3://data/a", "")]
+    assert current.skipped == {NOT_LATEST: 2, DELETE_MARKER: 1}
+    assert [(each.item.uri, each.item.version_id) for each in every.objects()] == [
+        ("s3://data/a", "v2"),
+        ("s3://data/a", "v1"),
+        ("s3://data/gone", "v8"),
+    ]
+    assert every.skipped == {DELETE_MARKER: 1}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_markers_and_empty_or_old_objects_are_skipped(form: str) -> None:
+    store = NoHeads()
+    old = inventory_row("old", LastModifiedDate=datetime(2020, 1, 1, tzinfo=UTC))
+    write_inventory(store, form, [[inventory_row("folder/", 0), inventory_row("empty", 0), old, inventory_row("new")]])
+    found = inventory(store, modified_since_s=datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+
+    assert [each.item.uri for each in found.objects()] == ["s3://data/new"]
+    assert found.skipped == {FOLDER_MARKER: 1, EMPTY: 1, OLDER: 1}
+
+
+def test_an_archived_object_is_checked_for_its_restoration() -> None:
+    store = MemoryObjectStore()
+    rows = [inventory_row("cold", StorageClass="GLACIER"), inventory_row("back", StorageClass="DEEP_ARCHIVE")]
+    tier = [inventory_row("tier", StorageClass="INTELLIGENT_TIERING", IntelligentTieringAccessTier="ARCHIVE")]
+    instant = [inventory_row("now", StorageClass="GLACIER_IR", IntelligentTieringAccessTier="")]
+    every = [{"IntelligentTieringAccessTier": "", **row} for row in rows] + tier + instant
+    write_inventory(store, "CSV", [every], f"{SCHEMA}, IntelligentTieringAccessTier")
+    for key in ("cold", "back", "tier"):
+        store.put(f"s3://data/{key}", b"cold")
+    store.archive("s3://data/cold")
+    store.archive("s3://data/tier")
+    found = inventory(store, archived="skip")
+
+    assert [each.item.uri for each in found.objects()] == ["s3://data/back", "s3://data/now"]
+    assert found.skipped == {ARCHIVED: 2}
+    assert found.archived_names == ["s3://data/cold", "s3://data/tier"]
+
+
+def test_missing_sizes_are_requested_from_the_objects() -> None:
+    store = MemoryObjectStore()
+    store.put("s3://data/a b", b"12345")
+    write_inventory(store, "CSV", [[inventory_row("a b")]], "Bucket, Key")
+    (found,) = inventory(store).objects()
+    assert (found.item.size_bytes, found.item.etag) == (5, store.head("s3://data/a b").etag)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_data_file_that_was_changed_is_refused(form: str) -> None:
+    store = NoHeads()
+    write_inventory(store, form, [[inventory_row("a")], [inventory_row("b")]])
+    (name,) = [info.uri for info in store.list("s3://lists/inv/data/daily/data/1")]
+    store.put(name, store.get(name) + b"\0")
+    with pytest.raises(PlanError, match=rf"data file {name} has the MD5 \w+, the manifest says \w+: it was changed"):
+        list(inventory(store).objects())
+
+
+def test_a_missing_data_file_is_reported() -> None:
+    store = NoHeads()
+    write_inventory(store, "CSV", [[inventory_row("a")]])
+    store.delete("s3://lists/inv/data/daily/data/0.csv.gz")
+    with pytest.raises(PlanError, match="is not there any more; give a younger manifest"):
+        list(inventory(store).objects())
+
+
+def test_a_manifest_must_match_its_checksum_and_have_one() -> None:
+    store = NoHeads()
+    write_inventory(store, "CSV", [[inventory_row("a")]])
+    body = store.get(MANIFEST)
+    store.put(MANIFEST, body + b" ")
+    with pytest.raises(PlanError, match=r"has the MD5 \w+, its checksum file says '\w+': it was changed"):
+        list(inventory(store).objects())
+    store.put(MANIFEST, body)
+    store.delete(MANIFEST.replace("manifest.json", "manifest.checksum"))
+    with pytest.raises(PlanError, match=r"has no manifest.checksum beside it, so it is not whole yet"):
+        list(inventory(store).objects())
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ([], "is no manifest of S3 Inventory"),
+        ({"fileFormat": "CSV"}, "is no manifest of S3 Inventory .*fileSchema.*; name its manifest.json"),
+        ({"fileFormat": "CSV", "fileSchema": "", "destinationBucket": "b", "files": [1]}, "is no manifest"),
+        (
+            {"fileFormat": "XML", "fileSchema": "", "destinationBucket": "b", "files": []},
+            "is in XML; Sparklet reads CSV",
+        ),
+        (
+            {"fileFormat": "CSV", "fileSchema": "Key", "destinationBucket": "b", "files": []},
+            "no columns Bucket and Key",
+        ),
+    ],
+)
+def test_an_invalid_manifest_is_refused(manifest: Any, message: str) -> None:
+    store = NoHeads()
+    write_manifest(store, MANIFEST, manifest)
+    with pytest.raises(PlanError, match=message):
+        list(inventory(store).objects())
+
+
+def test_a_row_outside_the_schema_is_refused() -> None:
+    store = NoHeads()
+    write_inventory(store, "CSV", [[inventory_row("a")]])
+    manifest = {
+        "fileFormat": "CSV",
+        "fileSchema": "Bucket, Key",
+        "destinationBucket": "arn:aws:s3:::lists",
+        "files": [],
+    }
+    import hashlib
+
+    key = "inv/data/daily/data/0.csv.gz"
+    md5 = hashlib.md5(store.get(f"s3://lists/{key}")).hexdigest()
+    write_manifest(store, MANIFEST, {**manifest, "files": [{"key": key, "MD5checksum": md5}]})
+    with pytest.raises(PlanError, match=r"0.csv.gz, row 1: it has 9 columns, not 2 \(Bucket, Key\)"):
+        list(inventory(store).objects(Position()))

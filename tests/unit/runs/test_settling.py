@@ -1,0 +1,150 @@
+"""A scheduled check looks at what is open or has just ended; whoever dies in it, nothing is forgotten."""
+
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from sparklet.local.memory import MemoryNotifier
+from sparklet.model import Failure, RunState
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.runs.checker import STALL_S
+from sparklet.runs.handlers import handle_check
+from sparklet.runs.notices import MAX_FINALIZED, NOTIFY_WITHIN_S
+from sparklet.runs.overview import COMPARED_FOR_S
+from sparklet.runs.redrive import redrive
+from tests.world import Fault, KilledError, World
+
+
+def unsettled(world: World) -> set[str]:
+    return {run.run_id for run in world.ledger.runs.unfinalized()}
+
+
+def entered(world: World, run_id: str) -> None:
+    world.put(2)
+    plan(world.at, new_run(world.at, world.request(run_id=run_id)).run_id)
+
+
+def test_a_run_is_left_alone_once_its_manifest_was_found_right(world: World) -> None:
+    world.run(2)
+    handle_check(world.at)
+    world.work()
+    handle_check(world.at)  # ends it
+    assert unsettled(world) == {"run-1"}
+
+    handle_check(world.at)
+
+    assert unsettled(world) == set()
+    assert handle_check(world.at) == {"runs": {}}
+
+
+def test_a_run_with_a_wrong_manifest_is_checked_for_an_hour(world: World) -> None:
+    world.run(1)
+    world.work()
+    handle_check(world.at)
+    world.store.put(world.at.run_uri("run-1", "manifest.json"), b"[]")
+
+    handle_check(world.at)
+    assert unsettled(world) == {"run-1"}
+
+    world.clock.advance(COMPARED_FOR_S + 1)
+    handle_check(world.at)
+    assert unsettled(world) == set()
+
+
+def test_a_run_with_an_unsent_notice_is_checked_for_a_day(world: World) -> None:
+    ear = MemoryNotifier()
+    ear.down = True
+    at = replace(world.at, notifier=ear)
+    world.run(1)
+    world.work()
+    for _ in range(3):
+        handle_check(at)
+        world.clock.advance(NOTIFY_WITHIN_S / 4)
+    assert unsettled(world) == {"run-1"}
+
+    world.clock.advance(NOTIFY_WITHIN_S)
+    handle_check(at)
+
+    assert unsettled(world) == set()
+
+
+def test_many_ended_runs_are_finalized_over_several_checks(world: World) -> None:
+    for number in range(MAX_FINALIZED + 3):
+        entered(world, f"run-{number}")
+    world.work()
+
+    left = []
+    for _ in range(3):
+        handle_check(world.at)
+        left.append(len(unsettled(world)))
+
+    assert left == [MAX_FINALIZED + 3, 3, 0]
+
+
+def test_a_redriven_run_is_checked_again(world: World) -> None:
+    world.run(1)
+    world.work(lambda _: Failure("X", "y", retryable=False))
+    for _ in range(2):
+        handle_check(world.at)
+    assert unsettled(world) == set()
+
+    redrive(world.at, "run-1")
+    world.work()
+    handle_check(world.at)
+
+    assert world.ledger.runs.get("run-1").state is RunState.SUCCEEDED
+
+
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bool) -> None:
+    """Of a run that goes on, one that was lost, one that nobody was told of, and two that an older Sparklet entered."""
+    for at_call in range(1, 400):
+        world, ear = World(), MemoryNotifier()
+        at = replace(world.at, notifier=ear)
+        entered(world, "told")
+        entered(world, "untold")
+        world.work()
+        handle_check(at)
+        handle_check(world.at)
+        entered(world, "open")
+        entered(world, "older")
+        world.queue._entries.popitem()
+        world.ledger.runs._unfinalized.discard("older")
+        world.clock.advance(STALL_S + 1)
+        fault = Fault(at_call, after_effect)
+
+        with suppress(KilledError):
+            handle_check(fault.deployment(at))
+        for _ in range(6):
+            handle_check(at)
+            world.work()
+            world.clock.advance(STALL_S + 1)
+
+        assert unsettled(world) == set()
+        assert {run.state for run in world.ledger.runs.list()} == {RunState.SUCCEEDED}
+        assert {notice.document["id"] for notice in ear.told} == {"told", "untold", "open", "older"}
+        if fault.calls < at_call:
+            assert at_call > 20
+            return
+    pytest.fail("the check makes more calls than were tried")
+
+
+def test_a_waiting_runs_shards_are_read_ever_less_often(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run behind another has no shard RUNNING and many that wait: that is no reason to read it once a minute."""
+    passes, read = [], world.ledger.shards.list
+
+    def counted(*args: object) -> object:
+        if args == ("run-1",):
+            passes.append(world.clock.now_s())
+        return read(*args)  # type: ignore[arg-type]
+
+    world.run(4)
+    monkeypatch.setattr(world.ledger.shards, "list", counted)
+    for _ in range(6 * 60):
+        world.check()
+        world.clock.advance(60)
+
+    assert len(passes) < 12
+    assert len(world.bodies()) > 4  # messages were sent again for them, as before

@@ -1,0 +1,269 @@
+"""The steps that state machines call: the same keys each time, small answers, errors that a retry list can name."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sparklet.errors import EventError, NoticeError, ObjectStoreError, PlanError, RunNotFoundError
+from sparklet.model import INLINE_MOST, Counts, Dispatch, Failure, Notice, RunOptions, ShardResult, ShardState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.runs import handlers
+from sparklet.runs.steps import STEPS, TOLERANCE_EXCEEDED
+from tests.world import World
+
+BROKEN = Failure("ValueError", "bad line 7", retryable=False)
+MAX_STATE_BYTES = 256 * 1024
+RECORD = {
+    "execution": "arn:aws:states:eu-west-1:123456789012:execution:Map:run-1-g0",
+    "machine": "arn:aws:states:eu-west-1:123456789012:stateMachine:Map",
+    "where": "Plan",
+    "error": "PlanError",
+    "cause": "the input is empty",
+}
+
+
+@pytest.fixture
+def world() -> World:
+    return World(dispatch=Dispatch.MAP)
+
+
+class Listener:
+    """A notifier that remembers what it was told, or cannot be reached."""
+
+    def __init__(self, error: NoticeError | None = None) -> None:
+        self.told: list[Notice] = []
+        self.error = error
+
+    def notify(self, notice: Notice) -> None:
+        if self.error:
+            raise self.error
+        self.told.append(notice)
+
+
+def listened(world: World, listener: Listener) -> Deployment:
+    return replace(world.at, notifier=listener)
+
+
+# --- check ---
+
+
+def test_a_check_reports_a_runs_status_until_it_has_ended(world: World) -> None:
+    world.run(2)
+    refs = world.handed_out(world.step("batch", batch=0))
+    world.claim_ref(refs[0])
+    world.children(refs[1:])
+
+    assert world.step("check") == {
+        "run_id": "run-1",
+        "state": "RUNNING",
+        "ended": False,
+        "wait_s": 1,
+        "generation": 0,
+        "counts": {"pending": 0, "running": 1, "succeeded": 1, "failed": 0},
+        "next_run_id": "",
+    }
+    world.clock.advance(1000)
+    world.children(world.handed_out(world.step("batch", batch=1)))
+    answer = world.step("check")
+    assert (answer["state"], answer["ended"]) == ("SUCCEEDED", True)
+    assert world.step("check") == answer
+
+
+def test_a_run_by_the_queue_is_checked_as_well(world: World) -> None:
+    world.dispatch = Dispatch.QUEUE
+    world.run(2)
+    assert world.step("check")["counts"]["pending"] == 2
+    world.work()
+    assert world.step("check")["state"] == "SUCCEEDED"
+
+
+def test_the_wait_is_bounded_by_the_executions_own_age(world: World) -> None:
+    world.run(100)
+    world.clock.advance(86_400)
+    started = "2023-11-15T22:03:20.000Z"  # 600 s before the clock's day is over
+    assert world.step("check")["wait_s"] == 300
+    assert world.step("check", started=started)["wait_s"] == 15
+    with pytest.raises(EventError, match="started must be a time"):
+        world.step("check", started="yesterday")
+
+
+# --- batch ---
+
+
+def test_every_batch_has_the_same_keys(world: World) -> None:
+    world.run(2)
+    first = world.step("batch", batch=0)
+    world.children(world.handed_out(first))
+    last = world.step("batch", batch=1)
+
+    assert first.keys() == last.keys()
+    assert (first["max_concurrency"], first["bucket"]) == (7, "sparklet")
+    assert (last["key"], last["items"], last["count"]) == ("", [], 0)
+
+
+def test_an_answer_fits_into_a_state_whatever_the_run_is_called(world: World) -> None:
+    run_id = "r" * 63
+    world.put(INLINE_MOST)
+    new_run(world.at, world.request(run_id=run_id, options=RunOptions(max_objects=1)))
+    plan(world.at, run_id)
+    answer = world.step("batch", batch=0, run_id=run_id)
+    assert len(answer["items"]) == INLINE_MOST
+    assert len(json.dumps(answer)) < MAX_STATE_BYTES / 10
+
+
+def test_a_run_by_the_queue_is_not_handed_out_twice(world: World) -> None:
+    world.dispatch = Dispatch.QUEUE
+    world.run(2)
+    with pytest.raises(PlanError, match="handed out by queue; the loop machine drives such a run"):
+        world.step("batch", batch=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "failed", "left"),
+    [
+        ({}, 2, 8),  # no limit: as many as the batch has
+        ({"tolerated_failure_count": 3}, 2, 1),
+        ({"tolerated_failure_count": 1}, 2, 0),
+        ({"tolerated_failure_percentage": 59.9}, 2, 3),
+        ({"tolerated_failure_percentage": 90.0, "tolerated_failure_count": 4}, 2, 2),
+    ],
+)
+def test_a_map_batch_has_the_number_of_tolerated_failures(
+    world: World, options: dict[str, float], failed: int, left: int
+) -> None:
+    world.run(10, **options)
+    world.children(world.handed_out(world.step("batch", batch=0))[:failed], lambda _: BROKEN)
+    world.clock.advance(1000)
+    assert world.step("batch", batch=1)["tolerated_failures"] == left
+
+
+# --- give_up ---
+
+
+def test_pending_shards_are_given_up_after_too_many_failures(world: World) -> None:
+    world.run(5, tolerated_failure_count=1)
+    refs = world.handed_out(world.step("batch", batch=0))
+    world.children(refs[:2], lambda _: BROKEN)
+    owner, _ = world.claim_ref(refs[2])
+
+    answer = world.step("give_up", reason="States.ExceedToleratedFailureThreshold")
+
+    assert answer["counts"] == {"pending": 0, "running": 1, "succeeded": 0, "failed": 4} and not answer["ended"]
+    assert {r.error_class for r in world.shards()[3:]} == {TOLERANCE_EXCEEDED}
+    world.ledger.attempts.succeed("run-1", 2, owner, ShardResult())
+    assert world.step("check")["state"] == "FAILED"
+    assert world.step("give_up", reason="again")["state"] == "FAILED"
+
+
+@pytest.mark.parametrize("options", [{}, {"tolerated_failure_count": 2}, {"tolerated_failure_percentage": 40.0}])
+def test_nothing_is_given_up_within_the_tolerance(world: World, options: dict[str, float]) -> None:
+    """Step Functions counts children that were killed or aborted as well: the ledger decides."""
+    world.run(5, **options)
+    world.children(world.handed_out(world.step("batch", batch=0))[:2], lambda _: BROKEN)
+    assert world.step("give_up", reason="x")["counts"] == {"pending": 3, "running": 0, "succeeded": 0, "failed": 2}
+
+
+# --- record ---
+
+
+def test_a_failed_execution_is_recorded_and_its_run_goes_on(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.run(1)
+    listener = Listener()
+
+    answer = world.step("record", listened(world, listener), **RECORD, request={"script": "s3://x.py"})
+
+    assert answer == {"run_id": "run-1", "recorded": "s3://sparklet/runs/run-1/executions/run-1-g0.json"}
+    written = world.json("executions/run-1-g0.json")
+    assert (written["where"], written["cause"], written["request"]) == (
+        "Plan",
+        RECORD["cause"],
+        {"script": "s3://x.py"},
+    )
+    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (line["level"], line["error"], line["subject"]) == ("ERROR", "PlanError", "run-1")
+    (notice,) = listener.told
+    assert (notice.kind, notice.state, notice.document["recorded"]) == ("execution", "FAILED", answer["recorded"])
+    assert world.ledger.shards.count("run-1") == Counts(pending=1)
+
+
+def test_an_execution_that_failed_before_its_run_is_recorded(world: World) -> None:
+    answer = world.step("record", run_id=None, **RECORD)
+    assert answer == {"run_id": "", "recorded": "s3://sparklet/executions/run-1-g0.json"}
+
+
+def test_a_failing_notifier_does_not_prevent_the_record(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    at = listened(world, Listener(NoticeError("the topic took no notice")))
+    assert world.step("record", at, run_id="run-9", **RECORD)["recorded"].endswith(
+        "runs/run-9/executions/run-1-g0.json"
+    )
+    assert "the topic took no notice" in capsys.readouterr().out
+
+
+def test_no_name_of_an_execution_leaves_its_folder(world: World) -> None:
+    for name in ("../../../x", "", "ü/%2e", "x" * 300):
+        uri = world.step("record", **RECORD | {"execution": name})["recorded"]
+        folder, _, file = uri.rpartition("/")
+        assert folder == "s3://sparklet/runs/run-1/executions" and 5 < len(file) < 130 and not file.startswith(".json")
+
+
+def test_the_whole_cause_is_kept_and_a_notice_has_its_beginning(world: World) -> None:
+    listener = Listener()
+    world.step("record", listened(world, listener), **RECORD | {"cause": "c" * 100_000})
+    assert len(world.json("executions/run-1-g0.json")["cause"]) == 32_768
+    assert len(listener.told[0].to_json()) < 10_000
+
+
+# --- what is asked wrongly ---
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ([], "must be a JSON object, not a list"),
+        ({}, "there is no step ''; there are check, batch"),
+        ({"step": "chekc"}, "there is no step 'chekc'"),
+        ({"step": 3}, "step is a int; it must be a string"),
+        ({"step": "check"}, "run_id is ''; it must be a run's id"),
+        ({"step": "check", "run_id": "../etc"}, "must be a run's id"),
+        ({"step": "batch", "run_id": "run-1", "batch": -1}, "batch is a int; it must be a whole number from 0"),
+        ({"step": "batch", "run_id": "run-1", "batch": "1"}, "batch is a str"),
+        ({"step": "record", "run_id": "run-1/../x"}, "must be a run's id"),
+    ],
+)
+def test_a_wrongly_called_step_reports_what_is_wrong(
+    world: World, monkeypatch: pytest.MonkeyPatch, event: Any, words: str
+) -> None:
+    monkeypatch.setattr(handlers, "_deployment", lambda: world.at)
+    with pytest.raises(EventError, match=words):
+        handlers.step_handler(event, None)
+
+
+def test_an_unknown_run_has_a_name_of_its_own(world: World) -> None:
+    for step in ("check", "batch", "give_up"):
+        with pytest.raises(RunNotFoundError):
+            world.step(step, batch=0)
+
+
+def test_a_store_that_does_not_answer_is_worth_a_retry(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(1)
+
+    def down(*args: object) -> None:
+        raise ObjectStoreError("S3 does not answer")
+
+    monkeypatch.setattr(world.store, "upload", down)
+    with pytest.raises(ObjectStoreError):
+        world.step("batch", batch=0)
+    assert world.ledger.shards.count("run-1") == Counts(pending=1)
+
+
+def test_every_step_is_one_that_the_handler_knows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run(1)
+    monkeypatch.setattr(handlers, "_deployment", lambda: world.at)
+    for step in ("check", "batch", "give_up"):
+        assert handlers.step_handler({"step": step, "run_id": "run-1"}, None)["run_id"] == "run-1"
+    assert {"check", "batch", "record", "give_up"} <= STEPS.keys()
+    assert world.shards()[0].state is ShardState.PENDING

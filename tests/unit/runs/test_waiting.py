@@ -1,0 +1,107 @@
+"""How long a machine waits: no history overflows, no end is seen much too late."""
+
+import json
+import math
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparklet.model import INLINE_MOST, Counts, Run, RunOptions, ScriptRef
+from sparklet.runs.steps import MAX_INLINE_BATCHES, MAX_S, MIN_OF_SMALL_S, MIN_S, between_batches_s, wait_s
+
+THREE_DAYS_S = RunOptions().time_limit_s
+EVENTS_A_TURN = 10
+EVENTS_A_BATCH = 15
+MACHINE = Path(__file__).parents[3] / "sam" / "statemachines" / "map.asl.json"
+STEP_S = 2.0  # what the step itself takes
+SCRIPT = ScriptRef("s3://b/x.py", "0" * 64, "s3://b/x.py")
+
+
+def events_of_an_inline_child() -> int:
+    """Begun, entered, left, ended, two more if it is caught; three for each try that its ``Retry`` allows."""
+    (shard,) = (
+        state
+        for state in json.loads(MACHINE.read_text())["States"]["Inline"]["ItemProcessor"]["States"].values()
+        if state["Type"] == "Task"
+    )
+    return 6 + 3 * (1 + sum(retry["MaxAttempts"] for retry in shard["Retry"]))
+
+
+def run_of(shards: int | None, created_s: float = 0.0, generations: int = 1) -> Run:
+    return Run(
+        "run-1", ("s3://b/in/",), "s3://b/out/", (SCRIPT,) * generations, shard_count=shards, created_s=created_s
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shards=st.integers(1, 2_000_000),
+    ends_s=st.floats(1.0, THREE_DAYS_S),
+    stuck=st.floats(0.0, 1.0),
+    generations=st.integers(1, 3),
+    older_s=st.floats(0.0, 30 * 86_400.0),
+)
+def test_three_days_of_any_run_make_less_than_20_000_events(
+    shards: int, ends_s: float, stuck: float, generations: int, older_s: float
+) -> None:
+    """Shards end evenly until ``ends_s``, then a part of them is stuck; the run is older than the execution."""
+    run = run_of(shards, created_s=-older_s, generations=generations)
+    now_s, events = 0.0, 0
+    while now_s < THREE_DAYS_S:
+        ended = int(shards * (1 - stuck) * min(1.0, now_s / ends_s))
+        counts = Counts(pending=shards - ended, succeeded=ended)
+        now_s += wait_s(run, counts, now_s, since_s=0.0)
+        events += EVENTS_A_TURN
+    assert events < 12_000
+
+
+@settings(max_examples=40, deadline=None)
+@given(shards=st.integers(1, 100_000), batch_s=st.floats(0.5, 30.0), lost=st.floats(0.0, 1.0))
+def test_three_days_of_map_batches_make_under_20_000_events(shards: int, batch_s: float, lost: float) -> None:
+    """Something is PENDING at every moment, and each batch is over as soon as it can be: as bad as it gets."""
+    run, now_s, events, batches, last_s = run_of(shards), 0.0, 0, 0, -math.inf
+    inline_events = INLINE_MOST * events_of_an_inline_child()
+    counts = Counts(pending=1, running=int(lost * shards), succeeded=shards - 1 - int(lost * (shards - 1)))
+    while now_s < THREE_DAYS_S:
+        if not batches or now_s - last_s >= between_batches_s(run, counts, now_s, since_s=0.0):
+            inline = batches < MAX_INLINE_BATCHES and shards <= INLINE_MOST
+            events += EVENTS_A_BATCH + (inline_events if inline else 0)
+            batches, last_s, now_s = batches + 1, now_s, now_s + batch_s
+        else:
+            events += EVENTS_A_TURN
+            now_s += wait_s(run, counts, now_s, since_s=0.0)
+    assert events < 20_000
+    assert batches < 450
+
+
+@settings(max_examples=100, deadline=None)
+@given(shards=st.integers(1, 100_000), takes_s=st.floats(1.0, THREE_DAYS_S), generation=st.integers(1, 2))
+def test_an_end_is_noticed_within_a_tenth_or_five_minutes(shards: int, takes_s: float, generation: int) -> None:
+    run, now_s = run_of(shards, generations=generation), 0.0
+    while now_s < takes_s:
+        ended = int(shards * now_s / takes_s)
+        now_s += wait_s(run, Counts(running=shards - ended, succeeded=ended), now_s) + STEP_S
+    assert now_s - takes_s <= max(MIN_S, min(MAX_S, takes_s / 10)) + 1 + STEP_S
+
+
+def test_a_small_run_is_looked_at_each_second_at_first() -> None:
+    assert wait_s(run_of(40), Counts(running=40), now_s=1.0) == MIN_OF_SMALL_S
+    assert wait_s(run_of(41), Counts(running=41), now_s=1.0) == MIN_S
+    assert wait_s(run_of(None), Counts(pending=3), now_s=1.0) == MIN_S  # who knows how many it will have
+
+
+def test_the_wait_is_longer_while_the_end_is_far() -> None:
+    run = run_of(1000)
+    far = wait_s(run, Counts(pending=900, succeeded=100), now_s=600.0)  # 5,400 s to go
+    near = wait_s(run, Counts(pending=10, succeeded=990), now_s=600.0)  # 6 s to go
+    assert (far, near) == (60, 15)
+
+
+def test_earlier_generations_do_not_shorten_the_estimate() -> None:
+    counts = Counts(pending=100, succeeded=900)
+    assert wait_s(run_of(1000, generations=2), counts, now_s=86_400.0, since_s=86_300.0) == MIN_S
+
+
+def test_a_clock_that_is_behind_does_no_harm() -> None:
+    assert wait_s(run_of(1000, created_s=500.0), Counts(pending=1000), now_s=400.0, since_s=600.0) == MIN_S

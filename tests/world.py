@@ -1,0 +1,242 @@
+"""A whole deployment in memory, moved by hand: what the fan-out's tests live in."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
+from sparklet.model import (
+    Claim,
+    ClaimStatus,
+    Dispatch,
+    Failure,
+    Run,
+    RunOptions,
+    Shard,
+    ShardRecord,
+    ShardRef,
+    ShardResult,
+)
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.planning.request import RunRequest
+from sparklet.ports import Ledger, Message
+from sparklet.runs.checker import CheckReport, check
+from sparklet.runs.steps import take_step
+
+BUCKET = "sparklet"
+SOURCE = "s3://data/in/"
+SCRIPT = "s3://data/jobs/daily.py"
+LEASE_S = 100.0
+
+
+@dataclass
+class World:
+    """Store, ledger, queue and clock, and what a user and workers do with them."""
+
+    dispatch: Dispatch = Dispatch.QUEUE  # of the runs that are asked for
+    clock: FakeClock = field(default_factory=FakeClock)
+    store: MemoryObjectStore = field(init=False)
+    ledger: MemoryLedger = field(init=False)
+    letters: MemoryTaskQueue = field(init=False)
+    queue: MemoryTaskQueue = field(init=False)
+    attempts: int = 0
+
+    def __post_init__(self) -> None:
+        self.store = MemoryObjectStore(self.clock)
+        self.ledger = MemoryLedger(self.clock)
+        self.letters = MemoryTaskQueue(self.clock)
+        self.queue = MemoryTaskQueue(self.clock, visibility_s=600.0, dead_letters=self.letters, max_receive_count=20)
+        self.store.put(SCRIPT, b"print('daily')\n")
+
+    @property
+    def at(self) -> Deployment:
+        return Deployment(BUCKET, self.store, self.ledger, self.queue, self.clock)
+
+    def put(self, count: int, size_bytes: int = 10, folder: str = SOURCE) -> list[str]:
+        """Put ``count`` objects into a folder; their addresses in order."""
+        uris = [f"{folder}{n:05d}.csv" for n in range(count)]
+        for uri in uris:
+            self.store.put(uri, b"x" * size_bytes)
+        return uris
+
+    def request(self, **changes: Any) -> RunRequest:
+        """A request; runs of other ids write to folders of their own."""
+        run_id = changes.get("run_id", "run-1")
+        request = RunRequest(
+            script=SCRIPT,
+            inputs=(SOURCE,),
+            output_uri="s3://data/out/" if run_id == "run-1" else f"s3://data/out-{run_id or '{run_id}'}/",
+            run_id=run_id,
+            options=RunOptions(max_objects=2),
+            dispatch=self.dispatch,
+        )
+        return replace(request, **changes)
+
+    def run(self, shards: int, **options: Any) -> Run:
+        """A run with its plan sealed, one object a shard, messages sent."""
+        self.put(shards)
+        run = new_run(self.at, self.request(options=RunOptions(max_objects=1, **options)))
+        return plan(self.at, run.run_id)
+
+    def check(self) -> CheckReport:
+        return check(self.at, "run-1")
+
+    # --- a state machine ---
+
+    def step(self, step: str, at: Deployment | None = None, /, **event: Any) -> Any:
+        """What a step answers, through JSON as a state machine has it."""
+        event = {"run_id": "run-1", **event, "step": step}
+        return json.loads(json.dumps(take_step(at or self.at, 7, event)))
+
+    def handed_out(self, answer: Any) -> list[ShardRef]:
+        """The references that a batch's answer stands for, as a Distributed Map reads them."""
+        if not answer["count"]:
+            return []
+        lines = self.store.get(f"s3://{answer['bucket']}/{answer['key']}").decode().splitlines()
+        refs = [ref_of(line) for line in lines]
+        assert len(refs) == answer["count"]
+        assert answer["how"] == "map" or [json.dumps(item, separators=(",", ":")) for item in answer["items"]] == lines
+        return refs
+
+    def children(
+        self, refs: list[ShardRef], do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)
+    ) -> int:
+        """Each reference done by a child of a Map, once; how many shards ended."""
+        ended = 0
+        for ref in refs:
+            attempt_id, claim = self.claim_ref(ref)
+            if claim.status is ClaimStatus.GRANTED:
+                ended += self._finish(claim.record, attempt_id, do(ref.shard))
+        return ended
+
+    # --- a worker ---
+
+    def receive(self) -> Message | None:
+        return next(iter(self.queue.receive(1)), None)
+
+    def claim(self, message: Message) -> tuple[str, Claim]:
+        return self.claim_ref(ref_of(message.body))
+
+    def claim_ref(self, ref: ShardRef) -> tuple[str, Claim]:
+        self.attempts += 1
+        attempt_id = f"attempt-{self.attempts}"
+        max_attempts = self.ledger.runs.get(ref.run_id).options.max_attempts
+        return attempt_id, self.ledger.attempts.claim(ref, attempt_id, LEASE_S, max_attempts)
+
+    def work(self, do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)) -> int:
+        """Do every message that is visible now, as a worker would; how many shards ended."""
+        ended = 0
+        while message := self.receive():
+            attempt_id, claim = self.claim(message)
+            if claim.status is ClaimStatus.HELD:
+                continue
+            if claim.status is ClaimStatus.GRANTED:
+                ended += self._finish(claim.record, attempt_id, do(claim.record.number))
+            self.queue.delete(message.receipt)
+        return ended
+
+    def _finish(self, record: ShardRecord, attempt_id: str, outcome: ShardResult | Failure) -> int:
+        if isinstance(outcome, ShardResult):
+            self.ledger.attempts.succeed(record.run_id, record.number, attempt_id, outcome)
+        elif outcome.retryable:
+            self.ledger.attempts.release(record.run_id, record.number, attempt_id, outcome)
+            if self.dispatch is Dispatch.QUEUE:
+                self.queue.send([record.ref.to_body()])
+            return 0
+        else:
+            self.ledger.attempts.fail(record.run_id, record.number, attempt_id, outcome)
+        return 1
+
+    # --- what there is ---
+
+    def bodies(self) -> list[ShardRef]:
+        """The messages in the queue, visible or not."""
+        return [ref_of(entry.body) for entry in self.queue._entries.values()]
+
+    def shards(self, run_id: str = "run-1") -> list[ShardRecord]:
+        return list(self.ledger.shards.list(run_id))
+
+    def planned(self, run_id: str = "run-1") -> Iterator[Shard]:
+        """The shards of all sealed parts, each read as a worker reads it."""
+        for record in self.shards(run_id):
+            line = self.store.get(self.at.part_uri(run_id, record.part), record.offset, record.length)
+            yield Shard.from_line(line)
+
+    def json(self, name: str, run_id: str = "run-1") -> Any:
+        return json.loads(self.store.get(self.at.run_uri(run_id, name)))
+
+    def keys(self, prefix: str) -> list[str]:
+        return [info.uri for info in self.store.list(prefix)]
+
+
+def ref_of(body: str) -> ShardRef:
+    ref = ShardRef.from_document(json.loads(body))
+    assert ref is not None
+    return ref
+
+
+# --- faults ---
+
+
+class KilledError(BaseException):
+    """The process is gone: nothing may catch this."""
+
+
+@dataclass
+class Fault:
+    """Kills whoever makes the ``at_call``-th call through the ports it is set into."""
+
+    at_call: int
+    after_effect: bool = False
+    calls: int = 0
+
+    def deployment(self, at: Deployment) -> Deployment:
+        names = ("store", "queue", *(["notifier"] if at.notifier else []))
+        ports: dict[str, Any] = {name: _Faulty(getattr(at, name), self) for name in names}
+        ports["ledger"] = ledger_of(at.ledger, lambda port: _Faulty(port, self))
+        return replace(at, **ports)
+
+    def step(self) -> bool:
+        self.calls += 1
+        return self.calls == self.at_call
+
+
+def ledger_of(ledger: Ledger, wrapped: Callable[[object], object]) -> Any:
+    """A ledger whose three ports are wrapped."""
+    return SimpleNamespace(**{name: wrapped(getattr(ledger, name)) for name in ("runs", "attempts", "shards")})
+
+
+class _Faulty:
+    def __init__(self, port: object, fault: Fault) -> None:
+        self._port, self._fault = port, fault
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._port, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            hit = self._fault.step()
+            if hit and not self._fault.after_effect:
+                raise KilledError(name)
+            if name in ("send", "add"):
+                args = (self._each(args[0]), *args[1:])
+            try:
+                answer = method(*args, **kwargs)
+            finally:
+                if hit:
+                    raise KilledError(name)
+            return self._each(answer) if isinstance(answer, Iterator) else answer
+
+        return call
+
+    def _each(self, items: Any) -> Iterator[Any]:
+        for item in items:
+            hit = self._fault.step()
+            if hit and not self._fault.after_effect:
+                raise KilledError("before an item")
+            yield item
+            if hit:
+                raise KilledError("after an item")
