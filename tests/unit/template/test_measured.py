@@ -22,7 +22,7 @@ OF_AWS = {  # what the dashboard and the alarms show of AWS's own
     *("NumberOfMessagesSent", "NumberOfMessagesReceived", "IncomingBytes"),
     *("ConsumedReadCapacityUnits", "ConsumedWriteCapacityUnits"),
 }
-WHERE = {Emitter.WORKER: ("worker",), Emitter.CHECKER: ("fanout",), Emitter.DLQ_CONSUMER: ("fanout",)}
+WHERE = {Emitter.WORKER: ("worker",), Emitter.CHECKER: ("runs",), Emitter.DLQ_CONSUMER: ("runs",)}
 
 
 @pytest.fixture(scope="module")
