@@ -95,16 +95,24 @@ SHARDS_ABANDONED: Final = Metric(
 DIFFERENCES: Final = Metric(
     "Differences", Unit.COUNT, _CHECKER, "lasting differences between queue, ledger and results", "Maximum"
 )
-LETTERS_IN_KEEPING: Final = Metric(
-    "LettersInKeeping", Unit.COUNT, _CHECKER, "letters under dead-letters/ that somebody must look at", "Maximum"
+DEAD_LETTERS_STORED: Final = Metric(
+    "DeadLettersStored",
+    Unit.COUNT,
+    _CHECKER,
+    "dead-letter messages under dead-letters/ that an operator must look at",
+    "Maximum",
 )
 
-LETTERS_SENT_AGAIN: Final = Metric(
-    "LettersSentAgain", Unit.COUNT, _CONSUMER, "dead letters of shards that had not run: they came back and go again"
+DEAD_LETTERS_RESENT: Final = Metric(
+    "DeadLettersResent", Unit.COUNT, _CONSUMER, "dead-letter messages of shards that had not run: they were sent again"
 )
-LETTERS_DROPPED: Final = Metric("LettersDropped", Unit.COUNT, _CONSUMER, "dead letters that nobody needs any more")
-LETTERS_FAILED: Final = Metric("LettersFailed", Unit.COUNT, _CONSUMER, "dead letters whose shard or task is FAILED now")
-LETTERS_KEPT: Final = Metric("LettersKept", Unit.COUNT, _CONSUMER, "dead letters that nobody can read")
+DEAD_LETTERS_DROPPED: Final = Metric(
+    "DeadLettersDropped", Unit.COUNT, _CONSUMER, "dead-letter messages that are not needed any more"
+)
+DEAD_LETTERS_FAILED: Final = Metric(
+    "DeadLettersFailed", Unit.COUNT, _CONSUMER, "dead-letter messages whose shard or task is FAILED now"
+)
+DEAD_LETTERS_KEPT: Final = Metric("DeadLettersKept", Unit.COUNT, _CONSUMER, "dead-letter messages that cannot be read")
 
 METRICS: Final[Mapping[str, Metric]] = {
     metric.name: metric for metric in tuple(globals().values()) if isinstance(metric, Metric)

@@ -198,8 +198,8 @@ def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, t
     assert account.at.queue.depth().visible == SHARDS
     assert throttle(account) == SHARDS * RECEIVES  # it is not over yet
     assert consume(account) == SHARDS
-    assert (account.measured("LettersSentAgain"), account.measured("LettersDropped")) == (2 * SHARDS, 3)
-    assert account.measured("ShardsFailed") == account.measured("LettersFailed") == 0
+    assert (account.measured("DeadLettersResent"), account.measured("DeadLettersDropped")) == (2 * SHARDS, 3)
+    assert account.measured("ShardsFailed") == account.measured("DeadLettersFailed") == 0
 
     account.repair()
     account.at.queue.send(
