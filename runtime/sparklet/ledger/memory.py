@@ -125,17 +125,8 @@ class MemoryAttempts:
             record = self._get(run_id, number)
             if record.state is not ShardState.FAILED or record.generation >= generation:
                 return None
-            return self._put(
-                replace(
-                    record,
-                    state=ShardState.PENDING,
-                    generation=generation,
-                    attempts=0,
-                    requeues=0,
-                    unrun=0,
-                    changed_s=self._clock.now_s(),
-                )
-            )
+            fresh = replace(record, state=ShardState.PENDING, generation=generation, attempts=0, requeues=0, unrun=0)
+            return self._put(replace(fresh, changed_s=self._clock.now_s()))
 
     def _unmoved(self, record: ShardRecord, state: ShardState) -> bool:
         """Whether the shard still is as it was read, and in ``state``."""
@@ -143,15 +134,8 @@ class MemoryAttempts:
 
     def _end(self, record: ShardRecord, state: ShardState, failure: Failure) -> ShardRecord:
         kept = bounded_failure(failure)
-        return self._put(
-            replace(
-                record,
-                state=state,
-                changed_s=self._clock.now_s(),
-                error_class=kept.error_class,
-                error_message=kept.message,
-            )
-        )
+        ended = replace(record, state=state, error_class=kept.error_class, error_message=kept.message)
+        return self._put(replace(ended, changed_s=self._clock.now_s()))
 
     def _put(self, record: ShardRecord) -> ShardRecord:
         self._shards[record.run_id][record.number] = record
@@ -181,17 +165,9 @@ class MemoryShards:
         return new
 
     def _fresh(self, record: ShardRecord) -> ShardRecord:
-        return ShardRecord(
-            run_id=record.run_id,
-            number=record.number,
-            part=record.part,
-            offset=record.offset,
-            length=record.length,
-            object_count=record.object_count,
-            size_bytes=record.size_bytes,
-            generation=record.generation,
-            changed_s=self._clock.now_s(),
-        )
+        place = record.run_id, record.number, record.part, record.offset, record.length
+        size = record.object_count, record.size_bytes
+        return ShardRecord(*place, *size, record.generation, changed_s=self._clock.now_s())
 
     def get(self, run_id: str, number: int) -> ShardRecord:
         """One shard."""
@@ -231,13 +207,7 @@ class MemoryShards:
 
 
 class MemoryLedger:
-    """A ``Ledger`` in memory.
-
-    Parameters
-    ----------
-    clock
-        Decides when leases end.
-    """
+    """A ``Ledger`` in memory; ``clock`` decides when leases end."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         time, lock = clock or SystemClock(), threading.RLock()

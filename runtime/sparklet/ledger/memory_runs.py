@@ -117,14 +117,8 @@ class MemoryRuns:
                     f"the plan of run {run_id} cannot be sealed with {shard_count} shards: "
                     f"it is {run.state} with {run.shard_count}, its parts hold {planned}"
                 )
-            self._runs[run_id] = replace(
-                run,
-                state=RunState.RUNNING,
-                shard_count=shard_count,
-                object_count=object_count,
-                size_bytes=size_bytes,
-                skipped=dict(skipped),
-            )
+            sealed = replace(run, state=RunState.RUNNING, shard_count=shard_count, skipped=dict(skipped))
+            self._runs[run_id] = replace(sealed, object_count=object_count, size_bytes=size_bytes)
 
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
         """Open the next generation."""
@@ -133,14 +127,8 @@ class MemoryRuns:
             cancelling = run.cancelled_s is not None and not run.state.ended
             if run.generation != generation - 1 or not run.sealed or cancelling or run_id in self._retired:
                 raise no_generation(run, generation, run_id in self._retired)
-            self._runs[run_id] = replace(
-                run,
-                scripts=(*run.scripts, script),
-                state=RunState.RUNNING,
-                ended_s=None,
-                cancelled_s=None,
-                notified_s=None,
-            )
+            opened = replace(run, scripts=(*run.scripts, script), state=RunState.RUNNING)
+            self._runs[run_id] = replace(opened, ended_s=None, cancelled_s=None, notified_s=None)
             self._unfinalized.add(run_id)
             return self._runs[run_id]
 
@@ -163,7 +151,7 @@ class MemoryRuns:
                 self._runs[run_id] = replace(run, notified_s=self._clock.now_s())
 
     def cancel(self, run_id: str) -> Run:
-        """Note that somebody wants the run's end."""
+        """Note that the run is to end."""
         with self._lock:
             run = self.get(run_id)
             if run.cancelled_s is None and not run.state.ended:

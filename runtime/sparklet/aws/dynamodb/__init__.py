@@ -30,14 +30,7 @@ __all__ = ["OPEN_INDEX", "DynamoLedger", "DynamoTasks", "table_definition"]
 class DynamoLedger:
     """A ``Ledger`` in a DynamoDB table (see ``table_definition``).
 
-    Parameters
-    ----------
-    clients
-        Where its client comes from; their ``threads`` is how many calls a bulk operation makes at one time.
-    table
-        The table's name.
-    clock
-        Decides when leases end.
+    A bulk operation makes as many calls at one time as ``clients`` have threads; ``clock`` decides when leases end.
     """
 
     def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:
