@@ -167,7 +167,7 @@ class LeaseLostError(SparkletError, retryable=True):
 class ShardNotDoneError(SparkletError, retryable=True):
     """The requested shard has not ended, and no attempt holds it: try again after a while.
 
-    A state machine distinguishes it from ``ShardFailedError`` and ``LeaseLostError`` (try again once the lease is over).
+    A state machine handles ``ShardFailedError`` and ``LeaseLostError`` (try again once the lease is over) otherwise.
     """
 
 
