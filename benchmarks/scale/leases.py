@@ -24,7 +24,6 @@ from benchmarks.scale.faults import throttled
 from benchmarks.scale.world import BUCKET, SCRIPT, World, set_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.ledger.rules import LEASE_S
-from sparklet.local.memory import SystemClock
 from sparklet.model import ShardRecord, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -32,6 +31,7 @@ from sparklet.runs.checker import check
 from sparklet.spark.guards import Deadline
 from sparklet.worker.attempt import Lease
 from sparklet.worker.log import Log
+from tests.stand_ins.memory import SystemClock
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest

@@ -1,4 +1,4 @@
-"""What Sparklet's core needs from the outside; ``sparklet.aws`` and ``sparklet.local.memory`` provide it.
+"""What Sparklet's core needs from the outside; ``sparklet.aws`` provides it, and ports in memory do for tests.
 
 Adapters raise the errors of ``sparklet.errors`` only: no botocore exception passes a port.
 """

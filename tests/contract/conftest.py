@@ -17,11 +17,11 @@ from sparklet.aws.dynamodb import DynamoLedger, table_definition
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.errors import LocalStackError
-from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from tests.contract.samples import planned
 from tests.stand_ins.dynamodb_local import dynamodb_local
 from tests.stand_ins.elasticmq import elasticmq
+from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from tests.stand_ins.ministack import ministack
 
 THREADS = 8

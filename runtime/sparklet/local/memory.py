@@ -1,4 +1,4 @@
-"""Objects in a dictionary."""
+"""An object store in memory, for previews of local paths and for tests."""
 
 import hashlib
 import threading
