@@ -1,9 +1,8 @@
-"""What a deployment measures of itself: the only place for names, units and meanings of its metrics.
+"""A deployment's metrics: the only place for their names, units and meanings.
 
 A metric leaves as one JSON line on standard output, in CloudWatch's embedded metric format, one line an invocation;
-there is no call to make and nothing to wait for. All metrics of a stack lie in one namespace and have no dimensions:
-each is one series, whatever a stack does, and an alarm needs to know nothing but its name. What belongs to one
-invocation only (its request id) stands beside them in the line, for queries over the logs.
+nothing is called or waited for. All metrics of a stack lie in one namespace and have no dimensions: each is one series,
+and an alarm needs only its name. Properties of one invocation (its request id) are in the same line, for queries.
 """
 
 import json
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-MARK = "sparklet_metrics"  # the first member of each line: whoever reads logs can leave it out
+MARK = "sparklet_metrics"  # the first member of each line, so that readers of logs can leave the line out
 MAX_VALUES = 100  # of one metric in one line
 
 
@@ -27,7 +26,7 @@ class Unit(StrEnum):
 
 
 class Emitter(StrEnum):
-    """Which function says it."""
+    """The functions that write metrics."""
 
     WORKER = "worker"
     CHECKER = "checker"
@@ -36,13 +35,13 @@ class Emitter(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Something that is measured."""
+    """A metric."""
 
     name: str
     unit: Unit
     emitters: tuple[Emitter, ...]
     description: str
-    statistic: str = "Sum"  # the one that means something: Sum of what happened, Maximum of what stands
+    statistic: str = "Sum"  # for graphs and alarms: Sum of events, Maximum of a state
 
 
 _WORKER, _CHECKER, _CONSUMER = (Emitter.WORKER,), (Emitter.CHECKER,), (Emitter.DLQ_CONSUMER,)
@@ -121,17 +120,7 @@ METRICS: Final[Mapping[str, Metric]] = {
 
 
 class Meter:
-    """Collects what one invocation measures and writes it as one line.
-
-    Parameters
-    ----------
-    namespace
-        Where the metrics belong; "" writes nothing.
-    emitter
-        Who measures.
-    write
-        Takes the line, without its newline.
-    """
+    """Collects what one invocation measures and writes it as one line; nothing if the ``namespace`` is ""."""
 
     def __init__(self, namespace: str, emitter: Emitter, write: Callable[[str], None]) -> None:
         self._namespace, self._emitter, self._write = namespace, emitter, write
@@ -139,12 +128,12 @@ class Meter:
 
     @property
     def on(self) -> bool:
-        """Whether anything is written at all: what is costly to measure need not be measured otherwise."""
+        """Whether anything is written: if not, skip what is costly to measure."""
         return bool(self._namespace)
 
     def add(self, metric: Metric, value: float = 1) -> None:
         """Measure something: values of one invocation are added up, but of seconds each is kept."""
-        assert self._emitter in metric.emitters, f"{metric.name} is not said to come from the {self._emitter}"
+        assert self._emitter in metric.emitters, f"{metric.name} is not declared for the {self._emitter}"
         values = self._values.setdefault(metric, [])
         if metric.unit is Unit.SECONDS or not values:
             values.append(value + 0)  # True is no number to CloudWatch

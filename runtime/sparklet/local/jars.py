@@ -96,14 +96,14 @@ def ensure_jars(
     Parameters
     ----------
     progress
-        Gets what happens, a line at a time; never called when all are there.
+        Gets a line for each step; never called when all are there.
     offline
         Do not touch the network: a missing jar is an error.
 
     Raises
     ------
     LocalStackError
-        If a jar cannot be had, or is not what the stack file says it is; names the jar, the cause and the remedy.
+        If a jar cannot be fetched, or has another sha256; names the jar, the cause and the remedy.
     """
     stack = load_stack(stack_file)
     if unknown := sorted(set(groups) - set(stack.groups)):

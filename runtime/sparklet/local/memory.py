@@ -28,14 +28,12 @@ class MemoryObjectStore:
 
     Parameters
     ----------
-    clock
-        Gives objects their time.
     buckets
-        The buckets there are; None: every bucket is there.
+        The buckets there are; None: every bucket.
     versioned
         Buckets that keep every version of an object.
     regions
-        Regions of buckets that are not in this store's own.
+        Regions of buckets outside this store's own.
     """
 
     def __init__(
