@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.model import ClaimStatus, Counts, Dispatch, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
@@ -22,6 +22,7 @@ from sparklet.runs.checker import check
 from sparklet.runs.object_status import object_status
 from sparklet.runs.redrive import redrive
 from sparklet.runs.steps import take_step
+from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.memory import FakeClock, MemoryNotifier
 from tests.stand_ins.ministack import ministack
 from tests.world import Fault, KilledError

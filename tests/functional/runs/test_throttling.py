@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.cli.run_view import summary_document, summary_table
@@ -44,6 +44,7 @@ from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.log import Log, Measuring
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
+from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.ministack import ministack
 from tests.unit.test_metrics import check_emf
 

@@ -19,16 +19,16 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb.attempts import DynamoAttempts
 from sparklet.aws.dynamodb.runs import DynamoRuns
 from sparklet.aws.dynamodb.shards import DynamoShards
-from sparklet.aws.dynamodb.table import OPEN_INDEX, LedgerTable, table_definition
+from sparklet.aws.dynamodb.table import OPEN_INDEX, LedgerTable
 from sparklet.aws.dynamodb.tasks import DynamoTasks
 from sparklet.clock import SystemClock
 from sparklet.ports import Clock
 
-__all__ = ["OPEN_INDEX", "DynamoLedger", "DynamoTasks", "table_definition"]
+__all__ = ["OPEN_INDEX", "DynamoLedger", "DynamoTasks"]
 
 
 class DynamoLedger:
-    """A ``Ledger`` in a DynamoDB table (see ``table_definition``).
+    """A ``Ledger`` in a DynamoDB table; sam/template.yaml defines it.
 
     A bulk operation makes as many calls at one time as ``clients`` have threads; ``clock`` decides when leases end.
     """

@@ -1,4 +1,4 @@
-"""The ledger's table: its definition, and calls to it whose outcome is always known.
+"""Calls to the ledger's table, whose outcome is always known.
 
 A conditional write has one of three outcomes, see ``Written``: applied, refused (with the item that refused it), or
 unknown, because the answer was lost. After an unknown one the item is read again, strongly consistent, so that the
@@ -50,33 +50,6 @@ _NEVER = {  # codes of requests that would be refused again, and what they mean
     "ValidationException": "",
 }
 _ALL_OLD = "ALL_OLD"
-
-
-def table_definition(name: str) -> dict[str, Any]:
-    """CreateTable's parameters for the ledger's table, the same as in the deployed template."""
-    return {
-        "TableName": name,
-        "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": [
-            {"AttributeName": "pk", "AttributeType": "S"},
-            {"AttributeName": "sk", "AttributeType": "S"},
-            {"AttributeName": "open", "AttributeType": "S"},
-        ],
-        "KeySchema": [
-            {"AttributeName": "pk", "KeyType": "HASH"},
-            {"AttributeName": "sk", "KeyType": "RANGE"},
-        ],
-        "GlobalSecondaryIndexes": [
-            {
-                "IndexName": OPEN_INDEX,
-                "KeySchema": [
-                    {"AttributeName": "pk", "KeyType": "HASH"},
-                    {"AttributeName": "open", "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": "KEYS_ONLY"},
-            }
-        ],
-    }
 
 
 @dataclass(frozen=True, slots=True)
