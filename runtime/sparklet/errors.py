@@ -18,7 +18,7 @@ class NotDeployedError(SettingsError):
 
 
 class ObjectStoreError(SparkletError, retryable=True):
-    """The object store did not do what it was asked to; trying again may help."""
+    """A request to the object store failed; another try may help."""
 
 
 class ObjectNotFoundError(ObjectStoreError, retryable=False):
@@ -26,7 +26,7 @@ class ObjectNotFoundError(ObjectStoreError, retryable=False):
 
 
 class ObjectChangedError(ObjectStoreError, retryable=False):
-    """The object is not the version (ETag) that was asked for, or exists already."""
+    """The object is not the requested version (ETag), or exists already."""
 
 
 class ObjectForbiddenError(ObjectStoreError, retryable=False):
@@ -34,7 +34,7 @@ class ObjectForbiddenError(ObjectStoreError, retryable=False):
 
 
 class LedgerError(SparkletError, retryable=True):
-    """The ledger did not do what it was asked to; trying again may help."""
+    """A request to the ledger failed; another try may help."""
 
 
 class RunNotFoundError(LedgerError, retryable=False):
@@ -54,7 +54,7 @@ class CheckpointConflictError(LedgerError, retryable=False):
 
 
 class QueueError(SparkletError, retryable=True):
-    """The queue did not do what it was asked to; trying again may help."""
+    """A request to the queue failed; another try may help."""
 
 
 class NoticeError(SparkletError, retryable=True):
@@ -62,7 +62,7 @@ class NoticeError(SparkletError, retryable=True):
 
 
 class OrchestrationError(SparkletError, retryable=True):
-    """A state machine did not do what it was asked to; trying again may help."""
+    """A request to a state machine failed; another try may help."""
 
 
 class ExecutionExistsError(OrchestrationError, retryable=False):
@@ -74,7 +74,7 @@ class LogsError(SparkletError):
 
 
 class PlanError(SparkletError):
-    """The input cannot be planned as asked."""
+    """The input cannot be planned as requested."""
 
 
 class NothingNewError(PlanError):
