@@ -1,7 +1,7 @@
 """Every error Sparklet raises on purpose.
 
-A ``retryable`` one (a class with that mark, or below one, unless it says otherwise) sends the record back to its source
-and releases the shard. The others end a shard as FAILED, with their message as its cause.
+A ``retryable`` one sends the record back to its source and releases the shard; a class inherits this unless it sets it.
+The others end a shard as FAILED, with their message as its cause.
 """
 
 from sparklet.job.errors import EventError as EventError

@@ -51,7 +51,7 @@ SHARDS_FAILED: Final = Metric(
     "ShardsFailed",
     Unit.COUNT,
     (Emitter.WORKER, Emitter.CHECKER, Emitter.DLQ_CONSUMER),
-    "shards, and tasks of the asynchronous API, that became FAILED, whoever found out; cancelled ones are none",
+    "shards, and tasks of the asynchronous API, that became FAILED; cancelled ones do not count",
 )
 SHARDS_RETRIED: Final = Metric("ShardsRetried", Unit.COUNT, _WORKER, "attempts that failed and will be made again")
 SHARDS_TURNED_AWAY: Final = Metric(
@@ -75,7 +75,7 @@ RUNS_OPEN: Final = Metric("RunsOpen", Unit.COUNT, _CHECKER, "runs that have not 
 RUNS_SUCCEEDED: Final = Metric("RunsSucceeded", Unit.COUNT, _CHECKER, "runs that ended well, tolerated failures or not")
 RUNS_FAILED: Final = Metric("RunsFailed", Unit.COUNT, _CHECKER, "runs that ended as FAILED")
 RUNS_UNCHECKED: Final = Metric("RunsUnchecked", Unit.COUNT, _CHECKER, "runs that could not be checked this time")
-SHARDS_PENDING: Final = Metric("ShardsPending", Unit.COUNT, _CHECKER, "shards of open runs nobody has", "Maximum")
+SHARDS_PENDING: Final = Metric("ShardsPending", Unit.COUNT, _CHECKER, "shards of open runs without a worker", "Maximum")
 SHARDS_RUNNING: Final = Metric("ShardsRunning", Unit.COUNT, _CHECKER, "shards of open runs in work", "Maximum")
 OLDEST_OPEN_SHARD: Final = Metric(
     "OldestOpenShardSeconds",

@@ -45,7 +45,7 @@ class ObjectInfo:
     size_bytes: int
     etag: str
     modified_s: float
-    version_id: str = ""  # of a listing of versions, or the one asked for; "": whatever is current
+    version_id: str = ""  # of a listing of versions, or the requested one; "": the current one
     archived: bool = False  # must be restored before it can be read
     deleted: bool = False  # a delete marker: only a listing of versions has them
 
@@ -70,7 +70,7 @@ class ObjectStore(Protocol):
         """Size and ETag of an object."""
 
     def head_all(self, addresses: Sequence[tuple[str, str]]) -> Iterator[ObjectInfo | None]:
-        """``head`` of each URI and version id, in order, several at a time; None for what is not there."""
+        """``head`` of each URI and version id, in order, several at a time; None for each that is not there."""
 
     def foreign_region(self, uri: str) -> str:
         """The region of a URI's bucket if it is not this store's own; "" if it is, or if that cannot be known."""
@@ -79,7 +79,7 @@ class ObjectStore(Protocol):
         """An object's bytes, or a range; ObjectChangedError if it has another ETag than ``etag``."""
 
     def get_all(self, uris: Iterable[str]) -> Iterator[bytes]:
-        """The bytes of each object, in order, several at a time; URIs are drawn as they can be asked for."""
+        """The bytes of each object, in order, several at a time; URIs are drawn as requests begin."""
 
     def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
         """Write an object; its ETag. With ``create_only`` ObjectChangedError if it is there already."""

@@ -132,7 +132,7 @@ def script_environment(given: Mapping[str, str], source: str) -> Mapping[str, st
     for name in given:
         if not VARIABLE_OF_A_SCRIPT.fullmatch(name):
             raise SettingsError(
-                f"{source} cannot set {_shown(given, name)}: it must be a variable's name, and none of the reserved ones: "
+                f"{source} cannot set {_shown(given, name)}: it must be a variable's name that is not reserved: "
                 "AWS_*, SPARKLET_*, SPARK_*, HADOOP_*, JAVA_*, PYTHON*, LD_*, PATH and the like; choose another name"
             )
     return given

@@ -38,7 +38,7 @@ class S3Store:
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """All objects below a prefix in key order, 1,000 a request.
 
-        botocore asks for URL-encoded keys, since XML holds not every character, and decodes them again.
+        botocore requests URL-encoded keys, since XML cannot hold every character, and decodes them.
         """
         bucket, prefix = split_uri(prefix_uri)
         with _faults(prefix_uri):
@@ -221,7 +221,7 @@ class S3Store:
 
 
 def input_stores(clients: AwsClients) -> Callable[[Access], S3Store]:
-    """Stores by the access that a run asks for; the same one for the same access."""
+    """Stores by the access that a run needs; the same one for the same access."""
 
     @cache
     def store(access: Access) -> S3Store:

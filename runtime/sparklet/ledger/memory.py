@@ -343,7 +343,7 @@ class MemoryShards:
             return _found(self._shards, run_id, number)
 
     def list(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
-        """All shards, or those in one state, in order of number; each page as it is when it is asked for."""
+        """All shards, or those in one state, in order of number; each page as it is when it is read."""
         with self._lock:
             self._runs.get(run_id)
             numbers = sorted(self._shards.get(run_id, {}))

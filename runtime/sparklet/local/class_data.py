@@ -41,7 +41,7 @@ class ClassArchive:
         """The one of this Java and class path.
 
         Its name is made of whatever Java compares before it accepts one (its own build; each jar's path, size and
-        date) and of what is in it.
+        date) and of the list of classes.
         """
         home = java.resolve().parent.parent
         digest = hashlib.sha256()
@@ -176,7 +176,7 @@ def _alone(folder: Path) -> Iterator[int | None]:
 
 @contextlib.contextmanager
 def _incoming(folder: Path) -> Iterator[Path]:
-    """A folder for what is being made; those of makers that were killed are deleted."""
+    """A folder for an archive that is being made; those of killed makers are deleted."""
     for left_over in folder.glob(".incoming-*"):
         shutil.rmtree(left_over, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder, ignore_cleanup_errors=True) as name:

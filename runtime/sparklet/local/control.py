@@ -1,6 +1,6 @@
 """The host's requests to the stand-in, in plain HTTP, so that its process loads no AWS library.
 
-Requests carry the token that the stand-in's guard asks for; the signature is never looked at.
+Requests carry the token that the stand-in's guard requires; signatures are not verified.
 """
 
 import json

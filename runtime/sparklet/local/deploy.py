@@ -130,8 +130,8 @@ def _failures(control: Control) -> Iterator[str]:
 def restart_executions(control: Control, machines: Iterable[str]) -> None:
     """Start anew the executions of state machines that a stop of the local stack cut off, each for the same run.
 
-    The stand-in keeps no thread of an execution beyond its own end: what was RUNNING then has FAILED when it comes up
-    again, and Step Functions' redrive it lacks. A run is driven from where its ledger stands, so a new execution with
+    The stand-in keeps no thread of an execution beyond its own end: a RUNNING one has FAILED when it comes up
+    again, and it has no redrive. A run is driven from where its ledger stands, so a new execution with
     the same run goes on, and one too many does no harm.
     """
     for machine in machines:

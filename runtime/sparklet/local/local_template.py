@@ -70,7 +70,7 @@ def localise(
         body.pop("Metadata", None)  # how it would be built
         for key in _CODE:
             properties.pop(key, None)
-        properties["Runtime"] = "python3.12"  # the stand-in runs its own Python, whatever this says
+        properties["Runtime"] = "python3.12"  # ignored: the stand-in runs its own Python
         properties["Handler"] = "index.handler"
         properties["InlineCode"] = _SHIM.format(target=target, name=log_name(name))
         _number_scaling(properties, parameters)

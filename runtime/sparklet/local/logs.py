@@ -39,7 +39,7 @@ class FileLogs:
         return lines, str(start + whole)
 
     def _mentions(self, path: Path, run_id: str, since_s: float) -> bool:
-        """Whether a file that was written to since mentions a run; what was searched is not searched again."""
+        """Whether a file that was written to since mentions a run; no part is searched twice."""
         wanted, searched = f'"{run_id}"'.encode(), self._searched.get(path, 0)
         if searched < 0:
             return True

@@ -5,7 +5,7 @@
   brings two such: its compiler of generated code, janino, which every query of a cold start waits for. These signatures
   verify nothing here: fetched jars are verified by their sha256.
 - Links on plain paths: Java 17 compares the path of a jar with the one in the jar's URL. Where the URL spells it
-  otherwise, a space as ``%20``, Java takes none of the jar's classes from an archive, and does not say so. Java
+  otherwise, a space as ``%20``, Java silently takes none of the jar's classes from an archive. Java
   resolves symbolic links first, so hard links are made of such jars, or copies where they lie on another file system,
   in a folder whose path needs no spelling.
 

@@ -1,4 +1,4 @@
-"""The embedded local default: start the stand-in for AWS or attach to it, and use what is deployed in it.
+"""The embedded local default: start the stand-in for AWS or attach to it, and use its deployment.
 
 ::
 
@@ -78,7 +78,7 @@ class StackOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackInfo(Deployed):
-    """A stack that runs: what is deployed in it, and how it is reached."""
+    """A running stack: its resources and its addresses."""
 
     endpoint_url: str
     region: str

@@ -91,7 +91,7 @@ class Room:
         self._parts: Counter[str] = Counter()  # bytes of uploads whose parts are in memory still, by their id
 
     def refusal(self, method: str, query: str, headers: Mapping[str, str]) -> str:
-        """Why a request cannot be taken, as S3 would say it (XML); "" if it can."""
+        """The error, in S3's XML, of a request that there is no room for; "" if there is room."""
         if method not in ("PUT", "POST", "DELETE") or "/s3/aws4_request" not in headers.get("authorization", ""):
             return ""
         upload = parse_qs(query, keep_blank_values=True).get("uploadId", [""])[0]

@@ -84,7 +84,7 @@ class InputObject:
 
     @property
     def is_compressed(self) -> bool:
-        """Whether the name says that it is compressed as a whole."""
+        """Whether it is compressed as a whole, by its name."""
         return self.uri.lower().endswith(COMPRESSED)
 
     def weighed_bytes(self, compression_factor: float) -> int:
@@ -291,12 +291,12 @@ class ShardRecord:
 
     @property
     def answer_file(self) -> str:
-        """The file in the run's folder with the script's answer, if there is one: of the winner, or of the last attempt."""
+        """The file in the run's folder with the script's answer, if there is one: the winner's, or the last one's."""
         return f"{ANSWERS}{self.number:09d}-{self.winner or self.attempt_id}.json"
 
     @property
     def ref(self) -> ShardRef:
-        """The message that asks for this shard."""
+        """The message for this shard."""
         return ShardRef(self.run_id, self.number, self.generation, self.part, self.offset, self.length)
 
     def planned(self, line: bytes) -> Shard:

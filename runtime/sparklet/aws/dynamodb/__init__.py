@@ -5,7 +5,7 @@ partition key  sort key                item
 ============== ======================= ======================================================
 run_id#bucket  shard#000000007         a shard; in the index ``open-index`` until it succeeds
 run_id#meta    run                     a run
-run_id#meta    deleted                 what is left of a run that was deleted: its id is never used again
+run_id#meta    deleted                 the mark of a deleted run: its id is never used again
 run_id#meta    part#000003             a sealed plan part; the last one is the checkpoint
 runs           created#run_id          a pointer, by which runs are listed; in the index until its run is finalized
 settled-runs   turn                    the cursor of the repeated pass over finalized runs

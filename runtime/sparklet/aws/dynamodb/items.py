@@ -1,6 +1,6 @@
 """Values of the model ↔ items of the ledger's table.
 
-Numbers are stored as Python writes them, so that a float comes back as the same float; what is empty is left out.
+Numbers are stored as Python writes them, so that a float comes back as the same float; empty values are left out.
 
 Items of runs and shards carry the version of this format (``fmt``). It is raised when an older Sparklet could
 misread or spoil what a newer one wrote; a reader that meets a higher one than its own refuses the item.
