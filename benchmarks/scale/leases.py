@@ -23,6 +23,7 @@ from benchmarks.planning_rate import stand_in
 from benchmarks.scale.faults import throttled
 from benchmarks.scale.world import BUCKET, SCRIPT, World, set_environment
 from sparklet.aws.clients import AwsClients
+from sparklet.clock import SystemClock
 from sparklet.ledger.rules import LEASE_S
 from sparklet.model import ShardRecord, ShardResult
 from sparklet.planning.new_run import new_run
@@ -31,7 +32,6 @@ from sparklet.runs.checker import check
 from sparklet.spark.guards import Deadline
 from sparklet.worker.attempt import Lease
 from sparklet.worker.log import Log
-from tests.stand_ins.memory import SystemClock
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
