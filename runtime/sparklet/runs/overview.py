@@ -15,8 +15,8 @@ from itertools import islice
 
 from sparklet.errors import ObjectNotFoundError, SparkletError
 from sparklet.metrics import (
+    DEAD_LETTERS_STORED,
     DIFFERENCES,
-    LETTERS_IN_KEEPING,
     OLDEST_OPEN_SHARD,
     RUNS_OPEN,
     SHARDS_PENDING,
@@ -88,7 +88,7 @@ def look_over(at: Deployment, unsettled: Sequence[Run], reports: Sequence[CheckR
     at.measure(SHARDS_RUNNING, sum(report.counts.running for report in still_open))
     try:
         at.measure(OLDEST_OPEN_SHARD, max((_waiting_s(at, report) for report in still_open), default=0.0))
-        at.measure(LETTERS_IN_KEEPING, letters_in_keeping(at))
+        at.measure(DEAD_LETTERS_STORED, stored_dead_letters(at))
         ended = finalizable(at, unsettled)
         found = [*queue_differences(at, [(report.run, report.counts) for report in still_open])]
         for run in ended:
@@ -115,7 +115,7 @@ def verify(at: Deployment, run_id: str) -> Iterator[Difference]:
     yield from _in_output(at, run)
 
 
-def letters_in_keeping(at: Deployment) -> int:
+def stored_dead_letters(at: Deployment) -> int:
     """Dead-letter messages kept under ``dead-letters/`` as unreadable, as far as one page of the listing goes."""
     return sum(1 for _ in islice(at.store.list(f"{SCHEME}{at.bucket}/dead-letters/"), MAX_LETTERS))
 
