@@ -100,7 +100,7 @@ def test_doctor_passes_a_fresh_stack_and_names_manual_changes(
     plain: Deployed,
 ) -> None:
     def found() -> list[str]:
-        return [each.between for each in contradictions(stack_settings(AwsClients(), plain.outputs))]
+        return [each.what for each in contradictions(stack_settings(AwsClients(), plain.outputs))]
 
     assert found() == []
     assert [finding.good for finding in examine_stack("plain")] == [True]

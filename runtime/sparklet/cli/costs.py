@@ -93,7 +93,7 @@ def _figure(path: Path, name: str, entry: Any) -> Figure:
     return Figure(float(value), str(entry["date"]), str(entry["source"]))
 
 
-FREE_SCRATCH_MB = 512
+FREE_SCRATCH_BYTES = 512 * MIB
 MAX_RUNS_SEARCHED = 300  # for one of the same name, newest first
 MAX_SHARDS_AVERAGED = 200
 COST_INCLUDES = (
@@ -102,14 +102,17 @@ COST_INCLUDES = (
 COST_EXCLUDES = "cold starts, planner, checker and state machine, earlier generations, storage, transfer, logs"
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """What one worker has."""
+@dataclass(frozen=True, kw_only=True)
+class WorkerSize:
+    """What one worker has, and how many work at once; the defaults are the template's."""
 
-    memory_mb: int
-    scratch_mb: int = FREE_SCRATCH_MB
+    memory_mb: int = 3008
     timeout_s: int = 900
+    scratch_bytes: int = 4096 * MIB
+    concurrency: int = 50  # shards of a queue at once
+    map_concurrency: int = 100  # shards of a map at once
     architecture: str = "x86_64"
+    is_local: bool = False  # on this machine, whose disk costs nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +142,15 @@ def estimate(
     dispatch: Dispatch,
     shards: int,
     shard_s: float,
-    worker: Worker,
-    concurrency: int,
+    size: WorkerSize,
     prices: Prices,
     rate_per_s: float = 0.0,
 ) -> Estimate:
-    """Estimate a run of ``shards`` that take ``shard_s`` each, up to ``concurrency`` of them at once.
+    """Estimate a run of ``shards`` that take ``shard_s`` each, on workers of this size.
 
     A queue's workers begin with the first part of the plan, those of a Map once the whole plan is sealed.
     """
-    workers = min(shards, concurrency)
+    workers = min(shards, size.map_concurrency if dispatch is Dispatch.MAP else size.concurrency)
     cold_start_s, planned_a_s = prices["assumptions.cold_start_s"], prices["assumptions.planned_a_s"]
     work_s = shard_s * math.ceil(shards / workers) if workers else 0.0
     if dispatch is Dispatch.MAP:
@@ -156,19 +158,19 @@ def estimate(
     else:
         last_sent_s = max(0, shards - 1) / min(planned_a_s, rate_per_s or math.inf)
         end_s = max(work_s, last_sent_s + shard_s)
-    costs = _costs(dispatch, shards * shard_s + workers * cold_start_s, shards, worker, prices)
+    costs = _costs(dispatch, shards * shard_s + workers * cold_start_s, shards, size, prices)
     return Estimate(cold_start_s + end_s, costs, workers)
 
 
-def costs_so_far(found: Observation, dispatch: Dispatch, worker: Worker, prices: Prices) -> dict[str, float]:
+def costs_so_far(found: Observation, dispatch: Dispatch, size: WorkerSize, prices: Prices) -> dict[str, float]:
     """US dollars that a run's attempts have cost so far, by what was paid for."""
-    return _costs(dispatch, found.worked_s, found.summary.attempts, worker, prices)
+    return _costs(dispatch, found.worked_s, found.summary.attempts, size, prices)
 
 
-def _costs(dispatch: Dispatch, task_s: float, tasks: int, worker: Worker, prices: Prices) -> dict[str, float]:
+def _costs(dispatch: Dispatch, task_s: float, tasks: int, size: WorkerSize, prices: Prices) -> dict[str, float]:
     """What so many seconds in so many tasks cost."""
-    scratch_gb = max(0, worker.scratch_mb - FREE_SCRATCH_MB) / 1024
-    gb_s = worker.memory_mb / 1024 * prices[f"prices.lambda_gb_s_{worker.architecture}"]
+    scratch_gb = 0.0 if size.is_local else max(0, size.scratch_bytes - FREE_SCRATCH_BYTES) / 2**30
+    gb_s = size.memory_mb / 1024 * prices[f"prices.lambda_gb_s_{size.architecture}"]
     second = gb_s + scratch_gb * prices["prices.scratch_gb_s"]
     if dispatch is Dispatch.MAP:
         handed_out = prices["assumptions.states_a_map_shard"] * prices["prices.transition"]

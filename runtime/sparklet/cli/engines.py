@@ -1,13 +1,5 @@
 """The exact commands that run a script, or shards of a run, on other engines; nothing is started.
 
-::
-
-    job = ElsewhereJob("etl.py", inputs=("s3://b/in/",), output="s3://b/out", params={"k": "v"})
-    job = job_of_run(run)              # a whole run as one job
-    job = job_of_shard(run, shard)     # exactly one shard: shard is a line of the plan (model.Shard)
-    for command in commands(job, "emr", Places(cluster_id="j-1")):
-        print(shlex.join(command))     # each command is its arguments; join quotes what a shell must not touch
-
 A place that is not named is in capitals in the commands (CLUSTER_ID), see ``Places``. A job that an engine cannot run
 is a PlanError which says why and what to do.
 """
@@ -19,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparklet.errors import PlanError
+from sparklet.events.script_event import MAX_ARGUMENT_BYTES, shard_event
 from sparklet.job.event_objects import misread
-from sparklet.model import InputObject, Run, Shard
+from sparklet.model import InputObject, Run, Shard, ShardRecord
 from sparklet.s3_uri import SCHEME
 
 BUNDLE = "sparklet-job.zip"
-MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument
 MAX_STEP_CHARACTERS = 10_240  # EMR: of all values of a step
 MAX_GLUE_BYTES = 260_000  # Glue: of a job run's arguments
 MAX_SERVERLESS_ARGUMENTS = 1024
@@ -85,7 +77,7 @@ def job_of_run(run: Run) -> ElsewhereJob:
     return ElsewhereJob(script.uri, run.inputs, run.output_uri, run.params, run.args, script.py_files, name=run.run_id)
 
 
-def job_of_shard(run: Run, shard: Shard) -> ElsewhereJob:
+def job_of_shard(run: Run, record: ShardRecord, shard: Shard) -> ElsewhereJob:
     """One shard of a run, with the event that a worker gives the script: the same objects, output and parameters.
 
     Raises
@@ -99,16 +91,8 @@ def job_of_shard(run: Run, shard: Shard) -> ElsewhereJob:
                 f"shard {shard.number} of {run.run_id} holds {what} {item.uri}, which Spark alone cannot read; "
                 "run the script on a copy of the object, or on the whole of it, instead"
             )
-    inputs = shard.inputs
-    event: dict[str, Any] = {
-        "sparklet": {"run": run.run_id, "shard": shard.number, "attempt": None, "generation": run.generation},
-        "inputs": inputs,
-        "input_path": inputs[0] if len(inputs) == 1 else None,
-        "output_path": run.shard_output(shard.number),
-        "params": dict(run.params),
-    }
-    if items := shard.items:
-        event["items"] = items
+    event = shard_event(run, record, shard, run.shard_output(shard.number))
+    event["sparklet"]["attempt"] = None
     script = run.scripts[-1]
     name = f"{run.run_id}-{shard.number}"
     return ElsewhereJob(script.uri, args=run.args, py_files=script.py_files, event=event, name=name)

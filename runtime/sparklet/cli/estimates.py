@@ -1,8 +1,7 @@
 """What a plan would be, what it would cost and when it would end, before anything is put anywhere."""
 
 import math
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,14 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import Screen, duration_text, usd_text
-from sparklet.cli.costs import Estimate, Prices, ShardTime, Worker, estimate, scaled_shard_s, shard_time
-from sparklet.cli.environment import MIB, Environment, WorkerSize
-from sparklet.model import Dispatch, Run, RunOptions
+from sparklet.cli.costs import Estimate, Prices, ShardTime, WorkerSize, estimate, scaled_shard_s, shard_time
+from sparklet.cli.environment import Environment
+from sparklet.model import Run, RunOptions
+from sparklet.model.options import MIB
 from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode
-from sparklet.planning.earlier import Digests, done_before
+from sparklet.planning.earlier import done_before
 from sparklet.planning.preview import PlanPreview, preview
 from sparklet.planning.request import RunRequest
-from sparklet.ports import Ledger, ObjectStore
+from sparklet.ports import Ledger
 
 MIN_TIMES_DEARER, MIN_SAVED_USD = 3.0, 1.0  # than packed shards: what is worth a warning
 FILE_S = 0.04  # one more file in a shard: 365 of them in one spark-submit took 15 s
@@ -73,67 +73,44 @@ class Explanation:
             screen.warn(warning)
 
 
-def local_size() -> WorkerSize:
-    """The workers that the local stack would have, where none need be started to know it."""
-    cores = os.cpu_count() or 1
-    return WorkerSize(concurrency=cores, map_concurrency=cores)
-
-
-def previewed(request: RunRequest, store: ObjectStore, done: Callable[[], Digests] | None) -> PlanPreview:
-    """What the plan of a request would be; nothing is written."""
-    return preview(request.options, request.inputs, store, request.lists, done)
-
-
 def preview_in(env: Environment, request: RunRequest) -> PlanPreview:
-    """The same with what a stack knows."""
+    """Preview the plan of a request in a stack; nothing is written."""
     done = partial(done_before, env.at, request.run_name) if request.options.incremental else None
-    return previewed(request, env.at.inputs(request.access), done)
-
-
-def explain_preview(
-    size: WorkerSize, ledger: Ledger | None, request: RunRequest, found: PlanPreview, prices: Prices, *, local: bool
-) -> Explanation:
-    """Explain a plan in the dispatch mode that ``auto`` would take; without a ledger nothing was measured."""
-    counts = found.shards, found.objects, found.size_bytes
-    return explained(size, ledger, request.run_name, request.options, *counts, prices, local=local)
+    return preview(request.options, request.inputs, env.at.inputs(request.access), request.lists, done)
 
 
 def explain_run(env: Environment, run: Run, prices: Prices, ledger: Ledger | None = None) -> Explanation:
-    """Explain a planned run that was sent to the queue; without a ledger nothing was measured."""
+    """Explain a planned run that was sent to the queue; without a ledger no earlier run is looked up."""
     counts = run.shard_count or 0, run.object_count, run.size_bytes
-    return explained(env.size, ledger, run.name, run.options, *counts, prices, local=env.local, mode=DispatchMode.QUEUE)
+    return explain(env.size, run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE)
 
 
-def explained(
+def explain(
     size: WorkerSize,
-    ledger: Ledger | None,
     name: str,
     options: RunOptions,
     shards: int,
     objects: int,
     size_bytes: int,
     prices: Prices,
-    *,
-    local: bool,
+    ledger: Ledger | None = None,
     mode: DispatchMode | None = None,
 ) -> Explanation:
-    """Estimate a plan of so many shards, in the mode that ``auto`` takes where none is given."""
+    """Estimate a plan, in the dispatch mode that ``auto`` takes unless one is given."""
     reason = "a plan that is sent goes to the queue"
     if mode is None:
         mode, reason = automatic_mode(shards, options.rate_per_s)
-    worker = worker_of(size, local=local)
-    concurrency = size.map_concurrency if mode.dispatch is Dispatch.MAP else size.concurrency
 
     def estimated(shards: int, shard_s: float) -> Estimate:
-        return estimate(mode.dispatch, shards, shard_s, worker, concurrency, prices, options.rate_per_s)
+        return estimate(mode.dispatch, shards, shard_s, size, prices, options.rate_per_s)
 
     time = shard_time(ledger, name, size_bytes / shards if shards else 0.0, prices)
     found = estimated(shards, time.seconds)
     too_slow = ""
-    if time.seconds >= worker.timeout_s:
+    if time.seconds >= size.timeout_s:
         too_slow = (
             f"a shard would take {duration_text(time.seconds)}, but the workers have "
-            f"{duration_text(worker.timeout_s)}: make shards smaller (--shard-size), or workers larger"
+            f"{duration_text(size.timeout_s)}: make shards smaller (--shard-size), or workers larger"
         )
     dear = ""
     if not options.group_by:
@@ -160,12 +137,6 @@ def _dear(shards: int, objects: int, cost: float, fewest: int, packed_cost: floa
         f"{usd_text(packed_cost)}: --max-objects {usual.max_objects} --shard-size {usual.target_bytes // MIB}MiB "
         f"save {usd_text(saved)}"
     )
-
-
-def worker_of(size: WorkerSize, *, local: bool) -> Worker:
-    """A worker as prices know it; the local stack's /tmp is the machine's own and free."""
-    scratch_mb = 0 if local else size.scratch_bytes // MIB
-    return Worker(size.memory_mb, scratch_mb, size.timeout_s, size.architecture)
 
 
 def costs_text(costs: Mapping[str, float]) -> str:

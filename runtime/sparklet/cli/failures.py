@@ -13,8 +13,8 @@ from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text
 from sparklet.cli.dispatch_modes import drive, driver_of, machine_name, machine_of, was_driven
-from sparklet.cli.environment import Choice, Environment, LocalPaths
-from sparklet.cli.transfer import changed, local_part, upload
+from sparklet.cli.environment import Environment, StackSelection
+from sparklet.cli.transfer import LocalPaths, changed, local_part, upload
 from sparklet.errors import PlanError
 from sparklet.model import Run, ShardState
 from sparklet.planning.deployment import Deployment
@@ -94,20 +94,22 @@ def selected(at: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) 
     return failed_with(at, run_id, cause, numbers or None) if cause else numbers
 
 
-def make_room(choice: Choice, screen: Screen) -> Choice:
+def make_room(selection: StackSelection, screen: Screen) -> StackSelection:
     """End a kept local stack of another size that nobody uses, so that it is started anew with the wanted one."""
     from sparklet.local.stack import end_if_unused, running
 
-    info = None if choice.stack else running(choice.state)
-    if info is None or (choice.memory_mb in (None, info.memory_mb) and choice.timeout_s in (None, info.timeout_s)):
-        return choice
+    info = None if selection.stack else running(selection.state)
+    if info is None or (
+        selection.memory_mb in (None, info.memory_mb) and selection.timeout_s in (None, info.timeout_s)
+    ):
+        return selection
     same = replace(
-        choice,
+        selection,
         workers=info.workers,
-        memory_mb=choice.memory_mb or info.memory_mb,
-        timeout_s=choice.timeout_s or info.timeout_s,
+        memory_mb=selection.memory_mb or info.memory_mb,
+        timeout_s=selection.timeout_s or info.timeout_s,
     )
-    if not end_if_unused(choice.state, screen.say):
+    if not end_if_unused(selection.state, screen.say):
         return same
     screen.say(f"the local stack is started anew with {same.memory_mb} MB and {same.timeout_s} s a worker")
     return replace(same, keep=True)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from sparklet.cli.environment import LOCAL_PATHS, Choice
+from sparklet.cli.environment import LOCAL_PATHS
 from sparklet.errors import PlanError, SettingsError
 from sparklet.local.state import default_state_dir
 from sparklet.model.options import FAILURES, INPUT, ORCHESTRATION, RUN, SHARDS
@@ -24,7 +24,6 @@ from sparklet.planning.quantities import parse_duration_s
 from sparklet.planning.request import RunRequest, places, read_request
 from sparklet.settings import script_environment
 
-WHERE, WORKERS = "Where and how", "Local workers"
 STANDARD_INPUT = "-"
 
 
@@ -88,70 +87,6 @@ Prices = Annotated[
         help="Prices and limits of your own (TOML) that correct Sparklet's; docs/guide/costs.md says how.",
     ),
 ]
-
-
-@dataclass(frozen=True)
-class Where:
-    """Which stack, and how a command speaks."""
-
-    PANEL: ClassVar[str] = WHERE
-
-    stack: Annotated[
-        str,
-        typer.Option(
-            "--stack",
-            envvar="SPARKLET_STACK",
-            metavar="NAME",
-            help="A deployed CloudFormation stack instead of the local one.",
-        ),
-    ] = ""
-    state_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--state-dir",
-            envvar="SPARKLET_STATE_DIR",
-            metavar="FOLDER",
-            help="Folder of the local stack (default: the user's state folder).",
-        ),
-    ] = None
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on standard output; progress goes to standard error.")
-    ] = False
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
-
-    def choice(
-        self, *, reading: bool = False, keep: bool = False, memory_mb: int | None = None, timeout_s: int | None = None
-    ) -> Choice:
-        """The stack, with workers as they are by default but for these."""
-        return Choice(self.stack, self.state_dir, timeout_s=timeout_s, memory_mb=memory_mb, keep=keep, reading=reading)
-
-
-@dataclass(frozen=True)
-class LocalWorkers:
-    """How the local stack's workers are, if it is not running yet or nobody else uses it."""
-
-    PANEL: ClassVar[str] = WORKERS
-
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, metavar="N", help="Worker processes (default: one a core).")
-    ] = None
-    timeout: Annotated[
-        int | None, typer.Option("--timeout", min=1, metavar="SECONDS", help="What one shard may take (default: 900).")
-    ] = None
-    memory: Annotated[
-        int | None, typer.Option("--memory", min=512, max=10240, metavar="MB", help="Of one worker (default: 3008).")
-    ] = None
-    runner: Annotated[
-        Literal["warm", "submit"] | None,
-        typer.Option("--runner", help="warm: one JVM, kept (default); submit: one spark-submit a shard."),
-    ] = None
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the local stack running until `sparklet stop`.")] = False
-
-    def choice(self, where: Where, workers: int | None = None) -> Choice:
-        """The stack, with these workers."""
-        return Choice(
-            where.stack, where.state_dir, workers or self.workers, self.timeout, self.memory, self.runner, self.keep
-        )
 
 
 Env = Annotated[
@@ -321,9 +256,11 @@ def _fields(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     parameters = []
     for each in fields(group):
+        if get_origin(hints[each.name]) is not Annotated:
+            continue  # not an option of this group
         kind, option = get_args(hints[each.name])
         option = copy.copy(option)
-        option.rich_help_panel = getattr(group, "PANEL", None)
+        option.rich_help_panel = option.rich_help_panel or getattr(group, "PANEL", None)
         option.show_default = option.show_default and each.default not in (None, "")
         default = inspect.Parameter.empty if each.default is MISSING else each.default
         annotation = Annotated[kind, option]  # type: ignore[valid-type]  # a type known only now

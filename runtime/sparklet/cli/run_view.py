@@ -14,9 +14,10 @@ from rich.text import Text
 from sparklet.cli.console import Screen, count_text, duration_text, exit_code, size_text, time_text, usd_text
 from sparklet.cli.costs import COST_EXCLUDES, COST_INCLUDES, Prices, costs_so_far
 from sparklet.cli.dispatch_modes import Driver, driver_of, recorded_failures
-from sparklet.cli.environment import Environment, LocalPaths
-from sparklet.cli.estimates import costs_text, rounded, worker_of
+from sparklet.cli.environment import Environment
+from sparklet.cli.estimates import costs_text, rounded
 from sparklet.cli.render import STYLES, add_skipped, counts_document, shard_document, shards_table
+from sparklet.cli.transfer import LocalPaths
 from sparklet.errors import OrchestrationError
 from sparklet.model import Dispatch, Run, RunState, ShardRecord
 from sparklet.planning.outputs import check_id, next_id
@@ -149,7 +150,7 @@ def look(env: Environment, run: Run, prices: Prices) -> RunView:
     return RunView(
         run=run,
         found=found,
-        costs=costs_so_far(found, run.dispatch, worker_of(env.size, local=env.local), prices),
+        costs=costs_so_far(found, run.dispatch, env.size, prices),
         local=env.local,
         driver=driver,
         failed_executions=tuple(islice(recorded_failures(env, run), MAX_FAILED_EXECUTIONS)),

@@ -18,9 +18,9 @@ from rich.text import Text
 from sparklet.cli.console import Screen, count_text, duration_text, size_text
 from sparklet.cli.costs import Prices
 from sparklet.cli.dispatch_modes import MachineWatch, drive, machine_of
-from sparklet.cli.environment import Environment, LocalPaths
+from sparklet.cli.environment import Environment
 from sparklet.cli.run_view import look, show_finished
-from sparklet.cli.transfer import check_output, fill, give_up_output, refuse_remote_only, upload
+from sparklet.cli.transfer import LocalPaths, check_output, fill, give_up_output, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SparkletError
 from sparklet.model import Counts, Run, ShardState
 from sparklet.planning.dispatch_modes import DispatchMode
@@ -169,7 +169,7 @@ def go_on(env: Environment, run: Run, screen: Screen, *, by_machine: bool, here:
 
     With ``here`` the run is planned before the machine is started.
     """
-    with resumable(env, screen, lambda: ["sparklet", "resume", run.run_id, *env.words]):
+    with resumable(env, screen, lambda: ["sparklet", "resume", run.run_id, *env.command_options]):
         if here or not by_machine:
             run = _planned(env, run, screen)
         if by_machine:
@@ -302,7 +302,7 @@ def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summ
 
 def finish(env: Environment, run_id: str, screen: Screen, prices: Prices) -> None:
     """Watch a run to its end, show what came of it, and exit with its code."""
-    with resumable(env, screen, lambda: ["sparklet", "resume", run_id, *env.words]):
+    with resumable(env, screen, lambda: ["sparklet", "resume", run_id, *env.command_options]):
         summary = watch(env, run_id, screen, prices)
     show_finished(env, run_id, screen, summary)
 

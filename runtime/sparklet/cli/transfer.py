@@ -1,16 +1,16 @@
 """Local folders to and from the bucket, with progress: nothing is read or written behind the worker's back."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from sparklet.cli.console import size_text
-from sparklet.cli.environment import LocalPaths
 from sparklet.errors import PlanError, SettingsError
 from sparklet.model import Run
 from sparklet.ports import ObjectInfo, ObjectStore
@@ -20,6 +20,30 @@ THREADS = 8
 SAY_EVERY = 100  # files
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LocalPaths:
+    """Which local folders belong to a run; kept beside the local stack's state, so that a redrive finds them."""
+
+    inputs: Mapping[str, str] = field(default_factory=dict)  # S3 folder or object → local path
+    output: str = ""  # local folder to be filled; "" = none
+    replaces: Sequence[str] = ()  # names in it of what earlier runs wrote, to be deleted when it is filled
+
+    def save(self, folder: Path, run_id: str) -> None:
+        """Keep them for ``run_id``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        new = folder / f".{run_id}.json"
+        new.write_text(json.dumps(asdict(self), indent=2))
+        new.replace(folder / f"{run_id}.json")
+
+    @classmethod
+    def load(cls, folder: Path, run_id: str) -> "LocalPaths":
+        """Those kept for ``run_id``; none if it was not started from local paths."""
+        path = folder / f"{run_id}.json"
+        if not path.exists():
+            return cls()
+        return cls(**json.loads(path.read_text()))
 
 
 def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.cli.environment import LocalPaths
+from sparklet.cli.transfer import LocalPaths
 from sparklet.errors import RunNotFoundError
 from sparklet.model import Access, Counts, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, Desk
@@ -109,7 +109,7 @@ def test_a_dry_run_lists_shards_slices_and_reasons_only(desk: Desk) -> None:
 def test_incremental_is_refused_for_local_folders_at_once(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     told = desk.types("plan", SCRIPT, "-i", str(tmp_path / "in"), "--incremental", "--dry-run")
-    assert told.code == 1 and "--since" in told.err and not desk.choices
+    assert told.code == 1 and "--since" in told.err and not desk.selections
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_incremental_is_refused_for_local_folders_at_once(desk: Desk, tmp_path: 
 def test_wrong_words_are_refused_before_anything_starts(desk: Desk, words: tuple[str, ...], told: str) -> None:
     answer = desk.types(*words)
     assert answer.code == 1 and told in answer.err
-    assert not desk.choices and "Traceback" not in answer.err
+    assert not desk.selections and "Traceback" not in answer.err
 
 
 # --- explain and redrive ---
@@ -182,7 +182,7 @@ def test_memory_is_raised_on_the_local_stack_unless_in_use(desk: Desk) -> None:
 
     told = desk.types("redrive", RUN, "--memory", "6016", "--timeout", "1800")
 
-    assert (desk.choices[-1].memory_mb, desk.choices[-1].timeout_s) == (6016, 1800)
+    assert (desk.selections[-1].memory_mb, desk.selections[-1].timeout_s) == (6016, 1800)
     assert told.code == 1 and "sparklet stop" in told.err and "--memory 6016" in told.err
     assert desk.world.ledger.runs.get(RUN).generation == 0
 

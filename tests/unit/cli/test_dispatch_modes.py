@@ -8,7 +8,7 @@ import pytest
 
 from sparklet.cli.console import Screen
 from sparklet.cli.dispatch_modes import MachineWatch
-from sparklet.cli.environment import Choice
+from sparklet.cli.environment import StackSelection
 from sparklet.model import Counts, Dispatch, ExecutionState, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, Desk, Told
 from tests.unit.runs.test_listed_once import CountingStore
@@ -145,7 +145,7 @@ def test_one_key_is_one_run_whatever_drives_it(driven: Desk) -> None:
 )
 def test_impossible_options_are_refused_before_anything_starts(desk: Desk, words: tuple[str, ...], said: str) -> None:
     told = run(desk, *words)
-    assert told.code == 1 and said in told.err and not desk.choices
+    assert told.code == 1 and said in told.err and not desk.selections
 
 
 def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Desk) -> None:
@@ -206,7 +206,7 @@ def test_an_older_executions_failure_is_not_reported(desk: Desk) -> None:
     desk.world.clock.advance(60)
     desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
 
-    with desk.environment(Choice(), Screen()) as env:
+    with desk.environment(StackSelection(), Screen()) as env:
         assert MachineWatch(env).news(desk.world.ledger.runs.get(RUN)) == []
 
 
@@ -219,7 +219,7 @@ def test_an_execution_that_fails_because_its_run_did_is_no_news(desk: Desk, monk
     desk.world.check()
     desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
 
-    with desk.environment(Choice(), Screen()) as env:
+    with desk.environment(StackSelection(), Screen()) as env:
         assert not stale.state.ended and MachineWatch(env).news(stale) == []
 
 

@@ -88,7 +88,7 @@ def test_a_plan_that_is_made_is_explained_too(desk: Desk) -> None:
 def test_local_files_are_explained_without_a_stack(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("1\n")
     told = desk.types("plan", SCRIPT, "-i", str(tmp_path), "--dry-run", "--explain", "--json")
-    assert told.document["estimate"]["workers"] == 1 and not desk.choices
+    assert told.document["estimate"]["workers"] == 1 and not desk.selections
 
 
 def test_shards_that_no_worker_could_do_in_time_are_warned_of(desk: Desk) -> None:

@@ -11,11 +11,12 @@ from sparklet.cli import options as opt
 from sparklet.cli.console import USAGE, Screen, count_text, size_text
 from sparklet.cli.costs import load_prices
 from sparklet.cli.dispatch_modes import end_waiting
-from sparklet.cli.environment import Environment, LocalPaths, environment
+from sparklet.cli.environment import Environment, StackSelection, environment
 from sparklet.cli.failures import make_room, redrive_run, refuse_other_size, selected
 from sparklet.cli.options import Prices
 from sparklet.cli.render import counts_document
 from sparklet.cli.runs import finish
+from sparklet.cli.transfer import LocalPaths
 from sparklet.errors import PlanError
 from sparklet.model import Counts, Run, ShardState
 from sparklet.planning.quantities import parse_duration_s
@@ -26,28 +27,35 @@ from sparklet.runs.redrive import redrivable
 
 
 @dataclass(frozen=True)
-class _Size:
-    """What a worker has for the shards that are done again."""
+class _RedriveSelection(StackSelection):
+    """The same, with the size of the workers for the shards that are redriven."""
 
-    memory: Annotated[
+    memory_mb: Annotated[
         int | None,
         typer.Option(
             "--memory",
             min=512,
             max=10240,
             metavar="MB",
-            help="More memory for each worker; the local stack is deployed anew with it.",
+            rich_help_panel="Options",
+            help="More memory for each worker; the local stack is restarted with it.",
         ),
     ] = None
-    timeout: Annotated[
-        int | None, typer.Option("--timeout", min=1, metavar="SECONDS", help="More time for each shard, likewise.")
+    timeout_s: Annotated[
+        int | None,
+        typer.Option(
+            "--timeout",
+            min=1,
+            metavar="SECONDS",
+            rich_help_panel="Options",
+            help="More time for each shard; the local stack is restarted with it.",
+        ),
     ] = None
 
 
 def redrive(
     run_id: opt.RunId,
-    where: opt.Where,
-    size: _Size,
+    selection: _RedriveSelection,
     shards: opt.Shards = "",
     cause: opt.Cause = "",
     script: Annotated[
@@ -61,12 +69,12 @@ def redrive(
     Repaired local inputs are put into the bucket first. A cancelled run is opened again by this. A run that a state
     machine drove is driven by it again; so is an open one whose execution broke off.
     """
-    screen, figures = Screen(where.as_json), load_prices(prices)
+    screen, figures = Screen(selection.as_json), load_prices(prices)
     wanted = opt.parse_shards(shards)
-    chosen = where.choice(reading=dry_run, memory_mb=size.memory, timeout_s=size.timeout)
-    with environment(chosen if dry_run else make_room(chosen, screen), screen) as env:
-        if not (dry_run and env.local):  # only looking changes no local stack
-            refuse_other_size(env, size.memory, size.timeout)
+    fitting = selection if dry_run else make_room(selection, screen)
+    with environment(fitting, screen, reading=dry_run) as env:
+        if not (dry_run and env.local):  # a dry run changes no local stack
+            refuse_other_size(env, selection.memory_mb, selection.timeout_s)
         numbers = selected(env.at, run_id, wanted, cause)
         if dry_run:
             redrivable(env.at, run_id)
@@ -77,14 +85,14 @@ def redrive(
         finish(env, run_id, screen, figures)
 
 
-def cancel(run_id: opt.RunId, where: opt.Where, dry_run: opt.DryRun = False) -> None:
+def cancel(run_id: opt.RunId, selection: StackSelection, dry_run: opt.DryRun = False) -> None:
     """End a run early: nothing new is begun, what waits is given up, what runs may end.
 
     A state machine that was started for it from a command line is stopped: there is nothing to wait for.
     `sparklet watch RUN` waits until it has ended; `sparklet redrive RUN` takes it up again.
     """
-    screen = Screen(where.as_json)
-    with environment(where.choice(reading=True), screen) as env:
+    screen = Screen(selection.as_json)
+    with environment(selection, screen, reading=True) as env:
         if dry_run:
             _show_cancel(screen, run_id, env.at.ledger.shards.count(run_id), _refuse_ended(env, run_id))
             return
@@ -94,7 +102,7 @@ def cancel(run_id: opt.RunId, where: opt.Where, dry_run: opt.DryRun = False) -> 
 
 
 def clean(
-    where: opt.Where,
+    selection: StackSelection,
     run_ids: Annotated[
         list[str] | None,
         typer.Option("--run", metavar="RUN", help="This run; may be repeated.", show_default=False),
@@ -115,11 +123,11 @@ def clean(
     Output is never touched, neither yours nor in S3; only the bucket's copy of what is whole in a local --output goes.
     What only a forgotten run has done, --incremental does again.
     """
-    screen = Screen(where.as_json)
+    screen = Screen(selection.as_json)
     if not run_ids and not older_than and keep is None:
         raise PlanError("name what to clean: --run RUN, --older-than 30d or --keep 10")
     older_than_s = parse_duration_s(older_than) if older_than else 0.0
-    with environment(where.choice(reading=True), screen) as env:
+    with environment(selection, screen, reading=True) as env:
         ended = ended_runs(env.at, older_than_s=older_than_s, keep=keep or 0)
         chosen = [named_run(env.at, run_id) for run_id in run_ids] if run_ids else list(ended)
         _warn_of_increments(env, chosen, screen)
@@ -137,21 +145,21 @@ def clean(
         screen.say(f"{count_text(len(found), 'run')} forgotten")
 
 
-def stop(where: opt.Where, dry_run: opt.DryRun = False) -> None:
+def stop(selection: StackSelection, dry_run: opt.DryRun = False) -> None:
     """End the local stack and everything it started; its runs are kept."""
     from sparklet.local.stack import running
     from sparklet.local.stack import stop as stop_stack
 
-    screen = Screen(where.as_json)
-    if where.stack:
-        raise PlanError(f"the stack {where.stack} is deployed; `stop` ends the local one only")
-    state = where.choice().state
+    screen = Screen(selection.as_json)
+    if selection.stack:
+        raise PlanError(f"the stack {selection.stack} is deployed; `stop` ends the local one only")
+    state = selection.state
     if dry_run:
         info = running(state)
         _say_dry(screen, {"running": info is not None, "endpoint": info and info.endpoint_url}, "would be ended")
         return
     stopped = stop_stack(state)
-    if where.as_json:
+    if selection.as_json:
         screen.document({"stopped": stopped})
     else:
         screen.say("the local stack has ended" if stopped else "no local stack was running")

@@ -10,7 +10,7 @@ from sparklet.cli import options as opt
 from sparklet.cli.console import Screen
 from sparklet.cli.engines import ENGINES, FARGATE, Command, ElsewhereJob, Places, fargate, job_of_run, job_of_shard
 from sparklet.cli.engines import commands as commands_for
-from sparklet.cli.environment import environment
+from sparklet.cli.environment import StackSelection, environment
 from sparklet.cli.failures import selected
 from sparklet.errors import PlanError
 from sparklet.model import Run, ShardState
@@ -73,7 +73,7 @@ class _Engine:
 def commands(
     job: _Job,
     engine: _Engine,
-    where: opt.Where,
+    selection: StackSelection,
     script: Annotated[
         str, typer.Argument(metavar="SCRIPT", help="A .py file; or name a run with --run.", show_default=False)
     ] = "",
@@ -89,7 +89,7 @@ def commands(
     Nothing is started; what you have not named is in capitals. For FAILED shards also the command that does them in
     Sparklet's own image on ECS Fargate, without Lambda's 15 minutes and into the same ledger.
     """
-    screen, places = Screen(where.as_json), engine.places()
+    screen, places = Screen(selection.as_json), engine.places()
     if bool(script) is bool(run_id):
         raise PlanError("name either a SCRIPT or a run (--run RUN)")
     if script and engine.engine == FARGATE:
@@ -99,7 +99,7 @@ def commands(
         params, files = opt.parse_pairs("--param", job.params), tuple(job.py_files or ())
         jobs = [ElsewhereJob(script, tuple(job.inputs or ()), job.output, params, tuple(arguments or ()), files)]
     else:
-        with environment(where.choice(reading=True), screen) as env:
+        with environment(selection, screen, reading=True) as env:
             numbers = selected(env.at, run_id, opt.parse_shards(shards), cause)
             if engine.engine == FARGATE or (engine.engine == "all" and numbers):
                 tasks = _fargate_tasks(env.at, run_id, numbers, places)
@@ -107,7 +107,7 @@ def commands(
     found = {name: [command for each in jobs for command in _commands(each, name, places)] for name in engine.engines()}
     if tasks:
         found[FARGATE] = tasks
-    if where.as_json:
+    if selection.as_json:
         screen.document(found)
         return
     for name, answers in found.items():
@@ -127,7 +127,8 @@ def _jobs(at: Deployment, run: Run, numbers: tuple[int, ...]) -> list[ElsewhereJ
     """The shards, or the whole run if none is named."""
     if not numbers:
         return [job_of_run(run)]
-    return [job_of_shard(run, planned_shard(at, at.ledger.shards.get(run.run_id, number))) for number in numbers]
+    records = [at.ledger.shards.get(run.run_id, number) for number in numbers]
+    return [job_of_shard(run, record, planned_shard(at, record)) for record in records]
 
 
 def _commands(job: ElsewhereJob, engine: str, places: Places) -> list[Command | str]:

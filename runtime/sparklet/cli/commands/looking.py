@@ -20,13 +20,13 @@ from rich.table import Table
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, exit_code
 from sparklet.cli.costs import load_prices
-from sparklet.cli.environment import Environment, LocalPaths, environment
+from sparklet.cli.environment import Environment, StackSelection, environment
 from sparklet.cli.failures import group_document, group_table
 from sparklet.cli.options import Prices
 from sparklet.cli.render import object_document, object_table, run_document, runs_table
 from sparklet.cli.run_view import look, lost_text, show_summary
 from sparklet.cli.runs import finish
-from sparklet.cli.transfer import stored_uri
+from sparklet.cli.transfer import LocalPaths, stored_uri
 from sparklet.errors import PlanError
 from sparklet.metrics import is_metrics_line
 from sparklet.ports import WorkerLogs
@@ -141,7 +141,7 @@ FOLLOW_POLL_S = 1.0
 
 def status(
     run_id: opt.RunId,
-    where: opt.Where,
+    selection: StackSelection,
     object_uri: Annotated[
         str,
         typer.Option(
@@ -161,8 +161,8 @@ def status(
 
     Counts, pace and estimated end, cost so far, slow shards, causes of failure, what drives it and what follows.
     """
-    screen, figures = Screen(where.as_json), load_prices(prices)
-    with environment(where.choice(reading=True), screen) as env:
+    screen, figures = Screen(selection.as_json), load_prices(prices)
+    with environment(selection, screen, reading=True) as env:
         if object_uri:
             _show_object(screen, run_id, object_status(env.at, run_id, _stored(env, run_id, object_uri)))
             return
@@ -174,22 +174,22 @@ def status(
     raise typer.Exit(exit_code(view.found.summary.state))
 
 
-def watch(run_id: opt.RunId, where: opt.Where, prices: Prices = None) -> None:
+def watch(run_id: opt.RunId, selection: StackSelection, prices: Prices = None) -> None:
     """Watch a run to its end and bring its output home; `sparklet resume RUN` plans the rest of it, too.
 
     A terminal shows cost so far, slow shards and causes below the counts; `sparklet status RUN` shows them once.
     """
-    screen, figures = Screen(where.as_json), load_prices(prices)
-    with environment(where.choice(), screen) as env:
+    screen, figures = Screen(selection.as_json), load_prices(prices)
+    with environment(selection, screen) as env:
         finish(env, run_id, screen, figures)
 
 
-def runs(where: opt.Where) -> None:
+def runs(selection: StackSelection) -> None:
     """List all runs, newest first."""
-    screen = Screen(where.as_json)
-    with environment(where.choice(reading=True), screen) as env:
+    screen = Screen(selection.as_json)
+    with environment(selection, screen, reading=True) as env:
         found = list(env.at.ledger.runs.list())
-    if where.as_json:
+    if selection.as_json:
         screen.document([run_document(each) for each in found])
     elif found:
         screen.out.print(runs_table(found))
@@ -197,32 +197,32 @@ def runs(where: opt.Where) -> None:
         screen.say("no runs yet; sparklet run SCRIPT --input … --output … starts one")
 
 
-def results(run_id: opt.RunId, where: opt.Where) -> None:
+def results(run_id: opt.RunId, selection: StackSelection) -> None:
     """Show what the script answered for each shard (job.answer), in order; --json: a line each."""
-    screen = Screen(where.as_json)
-    with environment(where.choice(reading=True), screen) as env:
+    screen = Screen(selection.as_json)
+    with environment(selection, screen, reading=True) as env:
         table, count = Table("shard", "answer"), 0
         for line in results_of(env.at, env.at.ledger.runs.get(run_id)):
             count += 1
-            if where.as_json:
+            if selection.as_json:
                 sys.stdout.write(line.decode() + "\n")
             else:
                 answer = json.loads(line)
                 table.add_row(str(answer["shard"]), escape(json.dumps(answer["answer"], ensure_ascii=False)))
     if not count:
         screen.say(f"no shard of {run_id} has given an answer; a script gives one with job.answer(value)")
-    elif not where.as_json:
+    elif not selection.as_json:
         screen.out.print(table)
 
 
-def explain(run_id: opt.RunId, where: opt.Where) -> None:
+def explain(run_id: opt.RunId, selection: StackSelection) -> None:
     """Group a run's failures by cause: an example, the likely reason, what to do, and the command to type."""
-    screen = Screen(where.as_json)
-    with environment(where.choice(reading=True), screen) as env:
+    screen = Screen(selection.as_json)
+    with environment(selection, screen, reading=True) as env:
         run = env.at.ledger.runs.get(run_id)
         found = observe(run, env.at.ledger.shards.list(run_id), env.at.clock.now_s())
         groups = explain_failures(env.at, run, found.failures)
-        if where.as_json:
+        if selection.as_json:
             screen.document([group_document(env, run_id, group) for group in groups])
             return
         for group in groups:
@@ -235,7 +235,7 @@ def explain(run_id: opt.RunId, where: opt.Where) -> None:
 
 def logs(
     run_id: opt.RunId,
-    where: opt.Where,
+    selection: StackSelection,
     shard: Annotated[
         int | None, typer.Argument(metavar="SHARD", min=0, help="Only this shard.", show_default=False)
     ] = None,
@@ -246,14 +246,14 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
 ) -> None:
     """Show what the workers and the script wrote, each line with its shard and attempt; --json: a line each, raw."""
-    screen = Screen(where.as_json)
-    with environment(where.choice(reading=True), screen) as env:
+    screen = Screen(selection.as_json)
+    with environment(selection, screen, reading=True) as env:
         run = env.at.ledger.runs.get(run_id)
         if shard is not None:
             env.at.ledger.shards.get(run_id, shard)
         reader = LogReader(env.logs, run_id, shard, attempt, run.created_s)
         try:
-            shown = _show_lines(env, reader, where.as_json, follow)
+            shown = _show_lines(env, reader, selection.as_json, follow)
         except BrokenPipeError:  # `| head` has seen enough; nothing more may be written, not even at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return
