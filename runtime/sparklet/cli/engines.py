@@ -1,14 +1,15 @@
 """The exact commands that run a script, or shards of a run, on other engines; nothing is started.
 
-A place that is not named is in capitals in the commands (CLUSTER_ID), see ``Places``. A job that an engine cannot run
-is a PlanError which says why and what to do.
+A job that an engine cannot run is a PlanError with the reason and the remedy.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+import typer
 
 from sparklet.errors import PlanError
 from sparklet.events.script_event import MAX_ARGUMENT_BYTES, shard_event
@@ -40,21 +41,23 @@ class ElsewhereJob:
     name: str = ""  # default: the script's
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Places:
-    """Where the commands send a job."""
+    """Where the commands send a job; what the user does not name is in capitals."""
 
-    staging: str = "s3://BUCKET/sparklet"  # local files are copied here for AWS's engines
-    master: str = "spark://HOST:7077"
-    cluster_id: str = "CLUSTER_ID"  # EMR
-    application_id: str = "APPLICATION_ID"  # EMR Serverless
-    role_arn: str = "ROLE_ARN"  # EMR Serverless, Glue
-    glue_version: str = "5.0"
-    worker_type: str = "G.1X"  # Glue
-    workers: int = 2  # Glue
-    cluster: str = "CLUSTER"  # ECS
-    subnet: str = "SUBNET_ID"  # ECS
-    security_group: str = "SECURITY_GROUP_ID"  # ECS
+    PANEL: ClassVar[str] = "Where it runs"
+
+    staging: Annotated[str, typer.Option("--staging", metavar="S3-FOLDER", help="Where local files are copied to.")] = (
+        "s3://BUCKET/sparklet"
+    )
+    master: Annotated[str, typer.Option("--master", metavar="URL", help="For spark-submit.")] = "spark://HOST:7077"
+    cluster_id: Annotated[str, typer.Option("--cluster-id", metavar="ID", help="For EMR.")] = "CLUSTER_ID"
+    application_id: Annotated[str, typer.Option("--application-id", metavar="ID", help="For EMR Serverless.")] = (
+        "APPLICATION_ID"
+    )
+    role_arn: Annotated[str, typer.Option("--role-arn", metavar="ARN", help="For EMR Serverless and Glue.")] = (
+        "ROLE_ARN"
+    )
 
 
 def job_of_run(run: Run) -> ElsewhereJob:
@@ -63,7 +66,7 @@ def job_of_run(run: Run) -> ElsewhereJob:
     Raises
     ------
     PlanError
-        If the run's inputs are more than its folders and objects: the same names would be another input there.
+        If Spark would read other objects than the run did under the names of its folders and objects.
     """
     options = run.options
     narrowed = options.include or options.exclude or options.modified_since_s or options.incremental
@@ -78,12 +81,12 @@ def job_of_run(run: Run) -> ElsewhereJob:
 
 
 def job_of_shard(run: Run, record: ShardRecord, shard: Shard) -> ElsewhereJob:
-    """One shard of a run, with the event that a worker gives the script: the same objects, output and parameters.
+    """One shard of a run, with the event that a worker gives the script.
 
     Raises
     ------
     PlanError
-        If it holds what only a worker knows how to read: slices, old versions, names that Spark takes for others.
+        If it holds what only a worker can read: slices, old versions, names that Spark misreads.
     """
     for item in shard.objects:
         if what := _only_a_worker_reads(run, item):
@@ -99,7 +102,7 @@ def job_of_shard(run: Run, record: ShardRecord, shard: Shard) -> ElsewhereJob:
 
 
 def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple[Command, ...]:
-    """What to run, in this order, so that ``engine`` does the job.
+    """The commands that run the job on ``engine``, in order.
 
     Raises
     ------
@@ -119,15 +122,12 @@ def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple
     return (("python", "-m", "sparklet.job.bundle", BUNDLE), *copies, *_COMMANDS[engine](job, places))
 
 
-def fargate(run_id: str, shard: int, places: Places = Places()) -> Command:
-    """What to run so that a container of its own does a shard that has FAILED in Lambda.
-
-    It reads whatever a worker reads, and reports to the same ledger: it has the same image, plan and ledger.
-    """
-    network = {"subnets": [places.subnet], "securityGroups": [places.security_group], "assignPublicIp": "DISABLED"}
+def fargate(run_id: str, shard: int) -> Command:
+    """The command that runs a FAILED shard in a container on ECS, with the same image, plan and ledger."""
+    network = {"subnets": ["SUBNET_ID"], "securityGroups": ["SECURITY_GROUP_ID"], "assignPublicIp": "DISABLED"}
     container = {"name": FARGATE_NAMES, "command": ["shard", "--run", run_id, "--shard", str(shard), "--redrive"]}
     return (
-        *("aws", "ecs", "run-task", "--cluster", places.cluster, "--task-definition", FARGATE_NAMES),
+        *("aws", "ecs", "run-task", "--cluster", "CLUSTER", "--task-definition", FARGATE_NAMES),
         *("--launch-type", "FARGATE", "--network-configuration", json.dumps({"awsvpcConfiguration": network})),
         *("--overrides", json.dumps({"containerOverrides": [container]})),
     )
@@ -186,8 +186,7 @@ def _glue(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     command = {"Name": "glueetl", "PythonVersion": "3", "ScriptLocation": job.script}
     yield (
         *("aws", "glue", "create-job", "--name", job.name, "--role", places.role_arn, "--command", json.dumps(command)),
-        *("--glue-version", places.glue_version, "--worker-type", places.worker_type),
-        *("--number-of-workers", str(places.workers)),
+        *("--glue-version", "5.0", "--worker-type", "G.1X", "--number-of-workers", "2"),
         *("--default-arguments", json.dumps({"--extra-py-files": ",".join(job.py_files)})),
     )
     yield ("aws", "glue", "start-job-run", "--job-name", job.name, "--arguments", json.dumps(arguments))
@@ -211,7 +210,7 @@ def _refuse_above(most: int, size: int, what: str) -> None:
 
 
 def _only_a_worker_reads(run: Run, item: InputObject) -> str:
-    """Why Spark elsewhere would not read just this object; empty if it would."""
+    """What of the object Spark cannot read without a worker; empty if it can."""
     if item.item:
         return ""
     if item.slice or item.version_id:

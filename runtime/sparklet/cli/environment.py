@@ -39,7 +39,7 @@ PASSED = (  # from the user's shell
 )
 WORKERS = "Local workers"
 LOCAL_PATHS = "local-paths"  # a file for each run that was started from here
-STACK_ENDS_S = 2.0  # so long the host may take to notice that the stand-in is gone
+STACK_ENDS_S = 2.0  # the host may take this long to notice that the stand-in has ended
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class WorkerSelection(StackSelection):
 
 @dataclass(frozen=True)
 class Environment:
-    """What commands work on."""
+    """A stack, opened for a command."""
 
     at: Deployment
     compute: Compute
@@ -151,11 +151,10 @@ class Environment:
     size: WorkerSize
     stack: str = ""  # a deployed stack's name
     state: Path | None = None  # the local stack's folder; None: a deployed stack
-    command_options: tuple[str, ...] = ()  # those that select this stack
-    differences: tuple[str, ...] = ()  # what was asked of the local stack, but others use it as it is
+    command_options: tuple[str, ...] = ()  # that select this stack
     parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
-    orchestrator: Orchestrator | None = None  # None: no state machines here
-    machines: Mapping[str, str] = field(default_factory=dict)  # by what they are called here: loop, map
+    orchestrator: Orchestrator | None = None  # None: no state machines
+    machines: Mapping[str, str] = field(default_factory=dict)  # ARNs by name: loop, map
     check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended under this command
 
     @property
@@ -199,7 +198,6 @@ def environment(selection: StackSelection, screen: Screen, *, reading: bool = Fa
             ),
             state=selection.state,
             command_options=selection.command_options,
-            differences=stack.differences,
             orchestrator=stack.orchestrator(),
             machines={"loop": stack.info.loop_machine, "map": stack.info.map_machine},
             check=partial(stack.check, STACK_ENDS_S),
@@ -207,10 +205,7 @@ def environment(selection: StackSelection, screen: Screen, *, reading: bool = Fa
 
 
 def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
-    """What local workers need to find Java, Spark and the jars; what is missing is fetched, with progress.
-
-    Each gets its part of the machine's cores.
-    """
+    """The variables by which local workers find Java, Spark and the jars; fetches what is missing, with progress."""
     from importlib.util import find_spec
 
     from sparklet.local.java import find_java
@@ -218,7 +213,7 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
     spark = find_spec("pyspark")
     if spark is None or spark.origin is None:
         raise LocalStackError(missing("pyspark"))
-    spark_settings()  # what is wrong in the user's shell is reported here, not by workers that do not start
+    spark_settings()  # report a mistake in the user's shell here, not by workers that do not start
     java = find_java()
     offline = bool(os.environ.get("SPARKLET_OFFLINE"))
     jars = worker_jars(java, screen.say, offline)
@@ -237,7 +232,7 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
 
 
 def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[Path]:
-    """The jars of local workers beside Spark's own; what is missing is fetched, or made."""
+    """The jars of local workers beside Spark's own; fetches or makes what is missing."""
     from sparklet.local.jars import ensure_jars
 
     fetched = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
@@ -246,11 +241,11 @@ def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[P
     jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
     if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
         return jars
-    return linked_jars(_class_path(jars), jar_cache().with_name("linked"))  # Spark's own, too, in the places of these
+    return linked_jars(_class_path(jars), jar_cache().with_name("linked"))  # includes Spark's own
 
 
 def worker_archive(java: Path, jars: Sequence[Path]) -> ClassArchive:
-    """The class-data archive of local workers: where it is or will be, and what for."""
+    """The class-data archive of local workers, whether it exists yet or not."""
     return ClassArchive.of(jar_cache().with_name("class-data"), resource(CLASSES), java, _class_path(jars))
 
 

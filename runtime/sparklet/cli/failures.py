@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text
-from sparklet.cli.dispatch_modes import drive, driver_of, machine_name, machine_of, was_driven
+from sparklet.cli.dispatch_modes import drive, driver_of, machine_of, was_driven
 from sparklet.cli.environment import Environment, StackSelection
 from sparklet.cli.transfer import LocalPaths, changed, local_part, upload
 from sparklet.errors import PlanError
@@ -165,7 +165,7 @@ def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: 
         drive(env, run, screen)
         return
     if driven:
-        machine_of(env, machine_name(run.dispatch))
+        machine_of(env, run.dispatch)
     if env.local:
         _upload_repaired(env, run, screen)
     ref = repaired_script(env.at, run, script) if script else None

@@ -1,9 +1,9 @@
-"""Local folders to and from the bucket, with progress: nothing is read or written behind the worker's back."""
+"""Local inputs copied to the bucket, and a run's output copied to a local folder, with progress."""
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -31,7 +31,7 @@ class LocalPaths:
     replaces: Sequence[str] = ()  # names in it of what earlier runs wrote, to be deleted when it is filled
 
     def save(self, folder: Path, run_id: str) -> None:
-        """Keep them for ``run_id``."""
+        """Save them for ``run_id``."""
         folder.mkdir(parents=True, exist_ok=True)
         new = folder / f".{run_id}.json"
         new.write_text(json.dumps(asdict(self), indent=2))
@@ -39,7 +39,7 @@ class LocalPaths:
 
     @classmethod
     def load(cls, folder: Path, run_id: str) -> "LocalPaths":
-        """Those kept for ``run_id``; none if it was not started from local paths."""
+        """The paths of ``run_id``; empty if it was not started from local paths."""
         path = folder / f"{run_id}.json"
         if not path.exists():
             return cls()
@@ -48,23 +48,17 @@ class LocalPaths:
 
 def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> int:
     """Put local files into the bucket, each under its URI; how many."""
-    count = size_bytes = 0
 
     def put(file: tuple[Path, str]) -> int:
         path, uri = file
         store.upload(path, uri)
         return path.stat().st_size
 
-    for file_bytes in _in_threads(put, files):
-        count, size_bytes = count + 1, size_bytes + file_bytes
-        if count % SAY_EVERY == 0:
-            say(f"  {count} files, {size_text(size_bytes)} put into the bucket")
-    say(f"  {count} files, {size_text(size_bytes)} are in the bucket")
-    return count
+    return _transfer(put, files, say, "in the bucket")
 
 
 def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
-    """Those files that the bucket does not have, or has with other bytes."""
+    """The files that the bucket lacks, or has with other content."""
     there: dict[str, str] = {}
     listed: set[str] = set()
     result = []
@@ -101,13 +95,13 @@ def check_output(folder: Path, existing: str) -> Sequence[str]:
         )
     if existing != "overwrite":
         return ()
-    if any(not _is_ours(entry) for entry in held):
+    if not all(entry.is_dir() and entry.name.startswith("shard=") for entry in held):
         raise SettingsError(f"--output {folder} holds files that no Sparklet run wrote; name another folder")
     return [entry.name for entry in held]
 
 
 def give_up_output(paths_dir: Path, output: str) -> None:
-    """Let no earlier run fill a local folder again: another one replaces what they wrote there."""
+    """Let no earlier run fill a local folder again, since a new run replaces its files."""
     for path in paths_dir.glob("*.json"):
         paths = LocalPaths.load(paths_dir, path.stem)
         if paths.output == output:
@@ -117,7 +111,7 @@ def give_up_output(paths_dir: Path, output: str) -> None:
 def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int], say: Say) -> int:
     """Make a run's folders below its local output hold what ``shards`` have written; then delete what it replaces.
 
-    What is there already is not fetched again, and what other runs have written there stays.
+    Files that are there already are not downloaded again; files of other runs stay.
     """
     folder, prefix = Path(paths.output), run.output_uri.rstrip("/") + "/"
     wanted = {f"{run.shard_prefix}{number:06d}" for number in shards}
@@ -126,17 +120,13 @@ def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int
     folder.mkdir(parents=True, exist_ok=True)
     for path in [p for p in folder.glob(f"{run.shard_prefix}*/**/*") if p.is_file() and p not in keep]:
         path.unlink()
-    size_bytes = count = 0
-    for file_bytes in _in_threads(lambda info: _download(store, info, folder / info.uri.removeprefix(prefix)), infos):
-        count, size_bytes = count + 1, size_bytes + file_bytes
-        if count % SAY_EVERY == 0:
-            say(f"  {count} of {len(infos)} files, {size_text(size_bytes)} written to {folder}")
+    where = f"in {folder}"
+    count = _transfer(lambda info: _download(store, info, folder / info.uri.removeprefix(prefix)), infos, say, where)
     for name in paths.replaces:
         shutil.rmtree(folder / name, ignore_errors=True)
     for path in sorted((p for p in folder.glob(f"{run.shard_prefix}*/**/") if p.is_dir()), reverse=True):
         if not any(path.iterdir()):
             path.rmdir()
-    say(f"  {count} files, {size_text(size_bytes)} are in {folder}")
     return count
 
 
@@ -149,22 +139,23 @@ def _download(store: ObjectStore, info: ObjectInfo, path: Path) -> int:
     return info.size_bytes
 
 
-def _is_ours(entry: Path) -> bool:
-    return entry.is_dir() and entry.name.startswith("shard=")
-
-
 def _md5(path: Path) -> str:
-    """What the ETag of an object written in one part is."""
+    """The ETag of an object that was written in one part."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _in_threads(work: Callable[[T], int], items: Iterable[T]) -> Iterator[int]:
-    """Results in order, a bounded number of items in hand at a time."""
-    waiting = iter(items)
+def _transfer(work: Callable[[T], int], items: Iterable[T], say: Say, where: str) -> int:
+    """Copy files in threads, a bounded number in memory at a time; ``work`` returns a file's bytes. How many files."""
+    waiting, count, size_bytes = iter(items), 0, 0
     with ThreadPoolExecutor(THREADS) as pool:
         while batch := list(islice(waiting, SAY_EVERY)):
-            yield from pool.map(work, batch)
+            size_bytes += sum(pool.map(work, batch))
+            count += len(batch)
+            if len(batch) == SAY_EVERY:
+                say(f"  {count} files, {size_text(size_bytes)} are {where} so far")
+    say(f"  {count} files, {size_text(size_bytes)} are {where}")
+    return count
 
 
 def local_part(uri: str, inputs: Mapping[str, str]) -> Path | None:

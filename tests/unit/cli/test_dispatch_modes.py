@@ -128,7 +128,7 @@ def test_one_key_is_one_run_whatever_drives_it(driven: Desk) -> None:
     driven.world.clock.advance(10)
     second = driven.types(*words)
 
-    assert first.startswith("daily-") and f"run {first} is there already, SUCCEEDED; this is the same run" in second.out
+    assert first.startswith("daily-") and f"run {first} exists already, SUCCEEDED; this is the same run" in second.out
     assert [each.run_id for each in driven.world.ledger.runs.list()] == [first]
     both = driven.types(*words, "--run-id", "x")
     assert both.code == 1 and "give one of them" in both.err

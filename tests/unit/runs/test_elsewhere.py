@@ -220,7 +220,7 @@ def test_local_files_are_copied_where_aws_reads_them() -> None:
 
 
 def test_fargate_is_sent_a_task_of_sparklets_own_image() -> None:
-    command = fargate("etl-1", 7, replace(AT, cluster="c", subnet="subnet-1", security_group="sg-1"))
+    command = fargate("etl-1", 7)
 
     given = options(command)
     asked = {

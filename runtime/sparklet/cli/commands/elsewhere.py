@@ -17,15 +17,12 @@ from sparklet.model import Run, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.parts import planned_shard
 
-JOB, PLACES = "The job", "Where it runs"
-_UNNAMED = Places()
-
 
 @dataclass(frozen=True)
 class _Job:
-    """What is to be run: a script on inputs of its own."""
+    """A script and its own inputs."""
 
-    PANEL: ClassVar[str] = JOB
+    PANEL: ClassVar[str] = "The job"
 
     inputs: Annotated[
         list[str] | None, typer.Option("--input", "-i", metavar="FOLDER|OBJECT", help="What it reads; may be repeated.")
@@ -39,40 +36,9 @@ class _Job:
     ] = None
 
 
-@dataclass(frozen=True)
-class _Engine:
-    """Which engine, and where it is; what is not named is in capitals."""
-
-    PANEL: ClassVar[str] = PLACES
-
-    engine: Annotated[
-        Literal["all", "spark-submit", "emr", "emr-serverless", "glue", "fargate"],
-        typer.Option("--engine", help="For which engine."),
-    ] = "all"
-    staging: Annotated[str, typer.Option("--staging", metavar="S3-FOLDER", help="Where local files are copied to.")] = (
-        _UNNAMED.staging
-    )
-    master: Annotated[str, typer.Option("--master", metavar="URL", help="For spark-submit.")] = _UNNAMED.master
-    cluster_id: Annotated[str, typer.Option("--cluster-id", metavar="ID", help="For EMR.")] = _UNNAMED.cluster_id
-    application_id: Annotated[str, typer.Option("--application-id", metavar="ID", help="For EMR Serverless.")] = (
-        _UNNAMED.application_id
-    )
-    role_arn: Annotated[str, typer.Option("--role-arn", metavar="ARN", help="For EMR Serverless and Glue.")] = (
-        _UNNAMED.role_arn
-    )
-
-    def engines(self) -> tuple[str, ...]:
-        """The chosen engines but Fargate, which does shards of a run only."""
-        return ENGINES if self.engine == "all" else () if self.engine == FARGATE else (self.engine,)
-
-    def places(self) -> Places:
-        """Where they are."""
-        return Places(self.staging, self.master, self.cluster_id, self.application_id, self.role_arn)
-
-
 def commands(
     job: _Job,
-    engine: _Engine,
+    places: Places,
     selection: StackSelection,
     script: Annotated[
         str, typer.Argument(metavar="SCRIPT", help="A .py file; or name a run with --run.", show_default=False)
@@ -83,17 +49,22 @@ def commands(
     ] = "",
     shards: opt.Shards = "",
     cause: opt.Cause = "",
+    engine: Annotated[
+        Literal["all", "spark-submit", "emr", "emr-serverless", "glue", "fargate"],
+        typer.Option("--engine", rich_help_panel=Places.PANEL, help="For which engine."),
+    ] = "all",
 ) -> None:
     """Print the exact commands that run a script, or shards of a run, on EMR, EMR Serverless, Glue or spark-submit.
 
-    Nothing is started; what you have not named is in capitals. For FAILED shards also the command that does them in
-    Sparklet's own image on ECS Fargate, without Lambda's 15 minutes and into the same ledger.
+    Nothing is started; what you have not named is in capitals. For FAILED shards also the command that runs them in
+    Sparklet's own image on ECS Fargate, without Lambda's limit of 15 minutes and with the same ledger.
     """
-    screen, places = Screen(selection.as_json), engine.places()
+    screen = Screen(selection.as_json)
+    engines = ENGINES if engine == "all" else () if engine == FARGATE else (engine,)
     if bool(script) is bool(run_id):
         raise PlanError("name either a SCRIPT or a run (--run RUN)")
-    if script and engine.engine == FARGATE:
-        raise PlanError("Fargate does shards of a run: name the run (--run RUN) and --shards or --cause")
+    if script and engine == FARGATE:
+        raise PlanError("Fargate runs shards of a run only: name the run (--run RUN) and --shards or --cause")
     tasks: list[Command | str] = []
     if script:
         params, files = opt.parse_pairs("--param", job.params), tuple(job.py_files or ())
@@ -101,10 +72,10 @@ def commands(
     else:
         with environment(selection, screen, reading=True) as env:
             numbers = selected(env.at, run_id, opt.parse_shards(shards), cause)
-            if engine.engine == FARGATE or (engine.engine == "all" and numbers):
-                tasks = _fargate_tasks(env.at, run_id, numbers, places)
-            jobs = _jobs(env.at, env.at.ledger.runs.get(run_id), numbers) if engine.engines() else []
-    found = {name: [command for each in jobs for command in _commands(each, name, places)] for name in engine.engines()}
+            if engine == FARGATE or (engine == "all" and numbers):
+                tasks = _fargate_tasks(env.at, run_id, numbers)
+            jobs = _jobs(env.at, env.at.ledger.runs.get(run_id), numbers) if engines else []
+    found = {name: [command for each in jobs for command in _commands(each, name, places)] for name in engines}
     if tasks:
         found[FARGATE] = tasks
     if selection.as_json:
@@ -116,10 +87,10 @@ def commands(
             typer.echo(command if isinstance(command, str) else shlex.join(command))
 
 
-def _fargate_tasks(at: Deployment, run_id: str, numbers: tuple[int, ...], places: Places) -> list[Command | str]:
-    """A task of ECS for each of these shards that has FAILED; of all, if none is named."""
+def _fargate_tasks(at: Deployment, run_id: str, numbers: tuple[int, ...]) -> list[Command | str]:
+    """An ECS task for each of these shards that has FAILED; of all, if none is named."""
     failed = [record.number for record in at.ledger.shards.list(run_id, ShardState.FAILED)]
-    tasks: list[Command | str] = [fargate(run_id, n, places) for n in failed if not numbers or n in numbers]
+    tasks: list[Command | str] = [fargate(run_id, n) for n in failed if not numbers or n in numbers]
     return tasks or ["# none of these shards has FAILED"]
 
 

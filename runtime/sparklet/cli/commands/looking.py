@@ -169,8 +169,8 @@ def status(
         found = env.at.ledger.runs.get(run_id)
         view = look(env, found, figures)
         records = list(env.at.ledger.shards.list(run_id)) if shards else None
-        differences = tuple(verify(env.at, run_id)) if compare else None
-        show_summary(env, screen, run_id, view.found.summary, records, view, differences)
+        differences = list(verify(env.at, run_id)) if compare else None
+        show_summary(env, screen, found, view.found.summary, records, view, differences)
     raise typer.Exit(exit_code(view.found.summary.state))
 
 
