@@ -1,4 +1,4 @@
-"""What a plan would be, what it would cost and when it would end, before anything is put anywhere."""
+"""The preview of a plan, and the estimate of its cost and end; nothing is written."""
 
 import math
 from collections.abc import Mapping
@@ -21,22 +21,22 @@ from sparklet.planning.preview import PlanPreview, preview
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Ledger
 
-MIN_TIMES_DEARER, MIN_SAVED_USD = 3.0, 1.0  # than packed shards: what is worth a warning
+MIN_TIMES_DEARER, MIN_SAVED_USD = 3.0, 1.0  # than packed shards: worth a warning
 FILE_S = 0.04  # one more file in a shard: 365 of them in one spark-submit took 15 s
 EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A plan's dispatch mode, its cost and its end, and what the estimate rests on."""
+    """A plan's dispatch mode, cost and end, and the basis of the estimate."""
 
     mode: DispatchMode
     reason: str
     estimate: Estimate
     time: ShardTime
     prices: Prices
-    too_slow: str  # a warning if shards would not be done in time
-    dear: str  # a warning if packing the files would cost a fraction
+    too_slow: str  # a warning if shards would exceed the timeout
+    dear: str  # a warning if packing the files would save much
 
     def document(self) -> dict[str, Any]:
         """For --json."""
@@ -120,7 +120,7 @@ def explain(
 
 
 def _packed(shards: int, shard_s: float, objects: int, size_bytes: int, prices: Prices) -> tuple[int, float]:
-    """How many shards the same files would be with the default options, and what one of them would take."""
+    """The number of shards of the same files with the default options, and the time of one of them."""
     usual = RunOptions()
     fewest = max(1, math.ceil(size_bytes / usual.target_bytes), math.ceil(objects / usual.max_objects))
     packed_s = scaled_shard_s(shard_s, size_bytes / max(1, shards), size_bytes / fewest, prices)
@@ -128,7 +128,7 @@ def _packed(shards: int, shard_s: float, objects: int, size_bytes: int, prices: 
 
 
 def _dear(shards: int, objects: int, cost: float, fewest: int, packed_cost: float) -> str:
-    """What packing would save, if it is much."""
+    """A warning with the saving by packing, if it is large."""
     usual, saved = RunOptions(), cost - packed_cost
     if cost < MIN_TIMES_DEARER * packed_cost or saved < MIN_SAVED_USD:
         return ""
@@ -140,7 +140,7 @@ def _dear(shards: int, objects: int, cost: float, fewest: int, packed_cost: floa
 
 
 def costs_text(costs: Mapping[str, float]) -> str:
-    """What was paid for, in a line."""
+    """Costs by item, in a line."""
     return ", ".join(f"{what} {usd_text(cost)}" for what, cost in costs.items())
 
 

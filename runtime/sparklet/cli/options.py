@@ -1,7 +1,7 @@
-"""The options that several commands share, in the groups in which help shows them, and the request of a run.
+"""The options that several commands share, and the request of a run made of them.
 
 A command takes options that belong together as one parameter: a dataclass, whose fields typer sees, or
-``RequestWords``, which stands for an option of each key of a run's request (``planning.request``).
+``RequestOptions``, which stands for the options of all keys of a run's request (``planning.request``).
 """
 
 import copy
@@ -28,7 +28,7 @@ STANDARD_INPUT = "-"
 
 
 def known_runs(incomplete: str) -> list[str]:
-    """Runs for shell completion: those started from here, by the files they left; no stack is asked."""
+    """Runs for shell completion: those started from this machine; no stack is read."""
     folder = default_state_dir() / LOCAL_PATHS
     try:
         files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -57,11 +57,11 @@ Cause = Annotated[
     typer.Option(
         "--cause",
         metavar="CLASS|TEXT",
-        help="Only shards that failed so: a class, or words of the message; `sparklet explain RUN` names them.",
+        help="Only shards that failed with this class, or these words in the message; see `sparklet explain RUN`.",
         show_default=False,
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing: only say what would be done.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing, only show what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
 
 
@@ -72,8 +72,8 @@ DispatchModeOption = Annotated[
         "--dispatch-mode",
         rich_help_panel=ORCHESTRATION,
         help="How shards reach workers. queue: this command plans the run and fills the queue, and the stack's checker "
-        "looks after it. loop: a state machine does so. map: a state machine hands all shards out at once, in a "
-        "Distributed Map. inline: likewise in an inline Map, for up to 40 shards. auto: inline for up to 40 shards, "
+        "completes it. loop: a state machine does both. map: a state machine dispatches all shards at once, in a "
+        "Distributed Map. inline: the same in an inline Map, for up to 40 shards. auto: inline for up to 40 shards, "
         "loop for more or with --rate.",
     ),
 ]
@@ -134,8 +134,8 @@ def parse_shards(text: str) -> tuple[int, ...]:
 # --- the request of a run -----------------------------------------------------------------
 
 
-class RequestWords(dict[str, Any]):
-    """What was given of a run's request, by its keys."""
+class RequestOptions(dict[str, Any]):
+    """The options of a run's request, by its keys."""
 
 
 @dataclass(frozen=True)
@@ -158,15 +158,15 @@ class ListOptions:
     ] = ""
 
 
-def asked(words: RequestWords, lists: ListOptions, *, dry_run: bool = False) -> RunRequest:
-    """The request that a command's words ask for; what is wrong with it is reported before anything is started.
+def run_request(options: RequestOptions, lists: ListOptions, *, dry_run: bool = False) -> RunRequest:
+    """The request that a command's options make; mistakes are reported before anything is started.
 
     Raises
     ------
     SettingsError, PlanError
-        Naming the option, and the remedy.
+        With the option and the remedy.
     """
-    given: dict[str, Any] = dict(words)
+    given: dict[str, Any] = dict(options)
     for name in ("params", "env", "files"):
         if name in given:
             given[name] = parse_pairs(places()[name].option, given[name])
@@ -180,21 +180,21 @@ def asked(words: RequestWords, lists: ListOptions, *, dry_run: bool = False) -> 
     if sources := [*objects, *given.pop("items", [])]:
         given["lists"] = [_read_list(each, lists, items=n >= len(objects)) for n, each in enumerate(sources)]
     elif lists.list_format or lists.list_path:
-        raise PlanError("--list-format and --list-path say how a list is read, but there is none: add --list FILE")
+        raise PlanError("--list-format and --list-path need a list: add --list FILE")
     if sources.count(STANDARD_INPUT) > 1:
         raise PlanError("standard input (-) can be read once only; name it once")
     request = read_request(given, command=True, dry_run=dry_run)
     local = [each for each in request.inputs if "://" not in each]
     if request.options.incremental and local:
         raise PlanError(
-            f"--incremental needs inputs in S3: {local[0]} is put into the bucket anew for each run; "
+            f"--incremental needs inputs in S3: {local[0]} is copied to the bucket for each run; "
             "use --since for local files"
         )
     return request
 
 
 def _absolute(since: str) -> str:
-    """The time of ``36h``, as a request says it; anything else as it is."""
+    """The time that is ``36h`` ago, in the form of a request; other text unchanged."""
     try:
         return (datetime.now(UTC) - timedelta(seconds=parse_duration_s(since))).isoformat()
     except SettingsError:
@@ -202,7 +202,7 @@ def _absolute(since: str) -> str:
 
 
 def _read_list(source: str, options: ListOptions, *, items: bool) -> ListRequest:
-    """A list; one that lies on this machine is read."""
+    """A list, with its content if it is local."""
     body, form = None, options.list_format or ("lines" if source == STANDARD_INPUT else "")
     if "://" not in source:
         try:
@@ -222,14 +222,14 @@ TYPES: Mapping[str, Any] = {"flag": bool, "whole": int | None, "number": float |
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace each parameter that stands for several options by these; the command gets what was made of them."""
+    """Replace each parameter that stands for several options by these; the command gets the object made of them."""
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
     groups: dict[str, tuple[Callable[..., Any], list[inspect.Parameter]]] = {}
     for name, parameter in inspect.signature(command).parameters.items():
         hint = hints[name]
-        if hint is RequestWords:
-            groups[name] = RequestWords, _request_parameters()
+        if hint is RequestOptions:
+            groups[name] = RequestOptions, _request_parameters()
         elif inspect.isclass(hint) and is_dataclass(hint):
             groups[name] = hint, _fields(hint)
         else:
@@ -247,12 +247,12 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__
     called.__annotations__ = {each.name: each.annotation for each in parameters}
-    setattr(called, "__signature__", inspect.Signature(parameters))  # noqa: B010 - what typer reads; mypy knows it not
+    setattr(called, "__signature__", inspect.Signature(parameters))  # noqa: B010 - typer reads it; mypy does not know it
     return called
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
-    """The options of a dataclass, in its ``PANEL``; help shows no default where that is nothing or empty."""
+    """The options of a dataclass, in its ``PANEL``; help shows no empty default."""
     hints = get_type_hints(group, include_extras=True)
     parameters = []
     for each in fields(group):
@@ -263,13 +263,13 @@ def _fields(group: Any) -> list[inspect.Parameter]:
         option.rich_help_panel = option.rich_help_panel or getattr(group, "PANEL", None)
         option.show_default = option.show_default and each.default not in (None, "")
         default = inspect.Parameter.empty if each.default is MISSING else each.default
-        annotation = Annotated[kind, option]  # type: ignore[valid-type]  # a type known only now
+        annotation = Annotated[kind, option]  # type: ignore[valid-type]  # a type known at run time only
         parameters.append(inspect.Parameter(each.name, KEYWORD, default=default, annotation=annotation))
     return parameters
 
 
 def _request_parameters() -> list[inspect.Parameter]:
-    """An option, or argument, of each key of a run's request."""
+    """The option or argument of each key of a run's request."""
     parameters = []
     for key, name, kind, default, *_ in sorted(places().values(), key=lambda place: PANELS.index(place.key.panel)):
         if not key.command:

@@ -115,7 +115,7 @@ def test_custom_prices_may_come_from_the_environment(desk: Desk, monkeypatch: py
     assert told["costs_usd"]["lambda"] > 30  # 12 s of 2.9 GB, a dollar each
     path.write_text(OWN.replace("gb_s_x86_64", "gb_s_x86"))
     refused = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
-    assert refused.code == 1 and "is prices.lambda_gb_s_x86_64 meant?" in refused.err
+    assert refused.code == 1 and "did you mean prices.lambda_gb_s_x86_64?" in refused.err
 
 
 # --- where a run stands ---

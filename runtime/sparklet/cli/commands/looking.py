@@ -1,7 +1,7 @@
-"""Lines of workers' logs, each with the attempt it belongs to.
+"""Commands that only read: status, watch, runs, results, explain, logs.
 
-A worker does one task at a time, and its own JSON lines name the attempt; the lines between them are the script's, or
-its JVM's. So each line belongs to the last attempt that was named.
+A worker runs one task at a time, and its own JSON log lines name the attempt; the lines between them are the script's,
+or its JVM's. So each log line belongs to the attempt that was named last.
 """
 
 import json
@@ -36,107 +36,11 @@ from sparklet.runs.object_status import ObjectStatus, object_status
 from sparklet.runs.observed import observe
 from sparklet.runs.overview import verify
 
+FOLLOW_POLL_S = 1.0
 _OWN = ("time", "level", "message", "attempt")  # what each of a worker's own lines has
 _SHOWN_ELSEWHERE = (*_OWN, "run", "shard", "request_id", "record")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _PLATFORM = re.compile(r"(START|END|REPORT) RequestId: (\S+)")
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """A line of a worker's log."""
-
-    stream: str
-    run: str
-    shard: int
-    attempt: str
-    text: str
-    own: Mapping[str, Any] | None = None  # the fields of a worker's own line; None: the script's output, or the JVM's
-
-    def document(self) -> dict[str, Any]:
-        """For --json; ``line`` is exactly what was written."""
-        return {
-            "run": self.run,
-            "shard": self.shard,
-            "attempt": self.attempt,
-            "stream": self.stream,
-            "line": self.text,
-        }
-
-    def readable(self) -> str:
-        """For people: the worker's lines short, the script's as they are but for what would upset a terminal."""
-        if self.own is None:
-            return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", self.text)
-        time = str(self.own["time"])[11:23]
-        more = " ".join(f"{name}={value}" for name, value in self.own.items() if name not in _SHOWN_ELSEWHERE)
-        line = f"{time} {self.own['level']:<7} {self.own['message']}" + (f" ({more})" if more else "")
-        return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", line)
-
-
-@dataclass
-class Attribution:
-    """Tells, line by line, which attempt the lines of one stream belong to."""
-
-    stream: str
-    _run: str = ""
-    _shard: Any = None
-    _attempt: str = ""
-    _request: str = ""
-
-    def take(self, text: str) -> LogLine | None:
-        """The line with its attempt; None if it belongs to no shard."""
-        if is_metrics_line(text):
-            return None
-        own = _own_fields(text)
-        if own is not None:
-            self._run, self._shard = str(own.get("run", "")), own.get("shard")
-            self._attempt, self._request = str(own["attempt"]), str(own.get("request_id", ""))
-        elif (platform := _PLATFORM.match(text)) and platform[2] != self._request:
-            self._run = ""  # the next invocation has begun
-        if not self._run or type(self._shard) is not int:
-            return None
-        return LogLine(self.stream, self._run, self._shard, self._attempt, text, own)
-
-
-@dataclass
-class LogReader:
-    """Reads a run's lines from all its streams, each from where it was left."""
-
-    logs: WorkerLogs
-    run_id: str
-    shard: int | None = None
-    attempt: str = ""  # how its id begins
-    since_s: float = 0.0
-    _positions: dict[str, str] = field(default_factory=dict)
-    _attributions: dict[str, Attribution] = field(default_factory=dict)
-
-    def lines(self) -> Iterator[LogLine]:
-        """What there is now and was not handed out yet, stream by stream."""
-        for stream, since_s in self.logs.streams(self.run_id, self.shard, self.since_s).items():
-            attribution = self._attributions.setdefault(stream, Attribution(stream))
-            while True:
-                before = self._positions.get(stream, "")
-                texts, self._positions[stream] = self.logs.read(stream, before, since_s)
-                found = filter(None, map(attribution.take, texts))
-                yield from (line for line in found if self._wanted(line))
-                if not texts and self._positions[stream] == before:
-                    break
-
-    def _wanted(self, line: LogLine) -> bool:
-        return line.run == self.run_id and self.shard in (None, line.shard) and line.attempt.startswith(self.attempt)
-
-
-def _own_fields(text: str) -> Mapping[str, Any] | None:
-    if not text.startswith("{"):
-        return None
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return fields if isinstance(fields, dict) and all(isinstance(fields.get(name), str) for name in _OWN) else None
-
-
-FOLLOW_POLL_S = 1.0
 
 
 def status(
@@ -147,7 +51,7 @@ def status(
         typer.Option(
             "--object",
             metavar="URI|FILE",
-            help="Only this input: its address, or the local file that was put into the bucket.",
+            help="Only this input: its address, or the local file that was copied to the bucket.",
             show_default=False,
         ),
     ] = "",
@@ -175,7 +79,7 @@ def status(
 
 
 def watch(run_id: opt.RunId, selection: StackSelection, prices: Prices = None) -> None:
-    """Watch a run to its end and bring its output home; `sparklet resume RUN` plans the rest of it, too.
+    """Watch a run until it ends and download its output; `sparklet resume RUN` plans the rest of it, too.
 
     A terminal shows cost so far, slow shards and causes below the counts; `sparklet status RUN` shows them once.
     """
@@ -198,7 +102,7 @@ def runs(selection: StackSelection) -> None:
 
 
 def results(run_id: opt.RunId, selection: StackSelection) -> None:
-    """Show what the script answered for each shard (job.answer), in order; --json: a line each."""
+    """Show the script's answer for each shard (job.answer), in order; --json: one line for each."""
     screen = Screen(selection.as_json)
     with environment(selection, screen, reading=True) as env:
         table, count = Table("shard", "answer"), 0
@@ -241,11 +145,11 @@ def logs(
     ] = None,
     attempt: Annotated[
         str,
-        typer.Option("--attempt", metavar="ID", help="Only attempts whose id begins so.", show_default=False),
+        typer.Option("--attempt", metavar="ID", help="Only attempts whose id begins with this.", show_default=False),
     ] = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")] = False,
 ) -> None:
-    """Show what the workers and the script wrote, each line with its shard and attempt; --json: a line each, raw."""
+    """Show the logs of workers and script, with shard and attempt; --json: one object for each unchanged line."""
     screen = Screen(selection.as_json)
     with environment(selection, screen, reading=True) as env:
         run = env.at.ledger.runs.get(run_id)
@@ -254,15 +158,133 @@ def logs(
         reader = LogReader(env.logs, run_id, shard, attempt, run.created_s)
         try:
             shown = _show_lines(env, reader, selection.as_json, follow)
-        except BrokenPipeError:  # `| head` has seen enough; nothing more may be written, not even at exit
+        except BrokenPipeError:  # `| head` has ended; write nothing more, not even at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return
     if not shown:
-        screen.warn(f"nothing was written for {_named(run_id, shard)} yet, or its logs are no longer kept")
+        named = run_id if shard is None else f"shard {shard} of {run_id}"
+        screen.warn(f"nothing was written for {named} yet, or its logs are no longer kept")
+
+
+def _stored(env: Environment, run_id: str, given: str) -> str:
+    """The address of an input that is named by it, or by the local file that was copied there."""
+    if "://" in given or not env.local:
+        return given
+    return stored_uri(Path(given).resolve(), LocalPaths.load(env.paths_dir, run_id).inputs) or given
+
+
+def _show_object(screen: Screen, run_id: str, found: ObjectStatus) -> None:
+    if not found.shards and not found.left_out:
+        why = "it did not exist when the run was planned, or a pattern left it out"
+        raise PlanError(f"{found.uri} is in no shard of {run_id}; {why}")
+    if screen.as_json:
+        screen.document(object_document(found))
+    elif found.shards:
+        screen.out.print(object_table(found))
+    else:
+        reasons = "; ".join(dict.fromkeys(found.left_out))
+        screen.out.print(f"{found.uri} was left out of {run_id}: {reasons}", markup=False)
+
+
+# --- log lines ---
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of a worker's log."""
+
+    stream: str
+    run: str
+    shard: int
+    attempt: str
+    text: str
+    own: Mapping[str, Any] | None = None  # the fields of a worker's own line; None: a line of the script or JVM
+
+    def document(self) -> dict[str, Any]:
+        """For --json, with the line unchanged."""
+        return {
+            "run": self.run,
+            "shard": self.shard,
+            "attempt": self.attempt,
+            "stream": self.stream,
+            "line": self.text,
+        }
+
+    def readable(self) -> str:
+        """For people: a worker's line short, any other without control characters."""
+        if self.own is None:
+            return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", self.text)
+        time = str(self.own["time"])[11:23]
+        more = " ".join(f"{name}={value}" for name, value in self.own.items() if name not in _SHOWN_ELSEWHERE)
+        line = f"{time} {self.own['level']:<7} {self.own['message']}" + (f" ({more})" if more else "")
+        return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", line)
+
+
+@dataclass
+class Attribution:
+    """Assigns the lines of one stream to attempts."""
+
+    stream: str
+    _run: str = ""
+    _shard: Any = None
+    _attempt: str = ""
+    _request: str = ""
+
+    def take(self, text: str) -> LogLine | None:
+        """The line with its attempt; None if it belongs to no shard."""
+        if is_metrics_line(text):
+            return None
+        own = _own_fields(text)
+        if own is not None:
+            self._run, self._shard = str(own.get("run", "")), own.get("shard")
+            self._attempt, self._request = str(own["attempt"]), str(own.get("request_id", ""))
+        elif (platform := _PLATFORM.match(text)) and platform[2] != self._request:
+            self._run = ""  # the next invocation has begun
+        if not self._run or type(self._shard) is not int:
+            return None
+        return LogLine(self.stream, self._run, self._shard, self._attempt, text, own)
+
+
+@dataclass
+class LogReader:
+    """Reads a run's lines from all its streams, each from its last position."""
+
+    logs: WorkerLogs
+    run_id: str
+    shard: int | None = None
+    attempt: str = ""  # the beginning of its id
+    since_s: float = 0.0
+    _positions: dict[str, str] = field(default_factory=dict)
+    _attributions: dict[str, Attribution] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[LogLine]:
+        """The lines since the last call, stream by stream."""
+        for stream, since_s in self.logs.streams(self.run_id, self.shard, self.since_s).items():
+            attribution = self._attributions.setdefault(stream, Attribution(stream))
+            while True:
+                before = self._positions.get(stream, "")
+                texts, self._positions[stream] = self.logs.read(stream, before, since_s)
+                found = filter(None, map(attribution.take, texts))
+                yield from (line for line in found if self._wanted(line))
+                if not texts and self._positions[stream] == before:
+                    break
+
+    def _wanted(self, line: LogLine) -> bool:
+        return line.run == self.run_id and self.shard in (None, line.shard) and line.attempt.startswith(self.attempt)
+
+
+def _own_fields(text: str) -> Mapping[str, Any] | None:
+    if not text.startswith("{"):
+        return None
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) and all(isinstance(fields.get(name), str) for name in _OWN) else None
 
 
 def _show_lines(env: Environment, reader: LogReader, as_json: bool, follow: bool) -> int:
-    """Write the lines there are; with ``follow`` until the run has ended. How many."""
+    """Print the lines, with ``follow`` until the run has ended; how many."""
     shown, last = 0, None
     while True:
         ended = not follow or env.at.ledger.runs.get(reader.run_id).state.ended
@@ -277,32 +299,8 @@ def _show_lines(env: Environment, reader: LogReader, as_json: bool, follow: bool
 
 
 def _text(line: LogLine, last: LogLine | None) -> str:
-    """A line for people, below its attempt's name where that changes."""
+    """A line for people, below its attempt's name if that changes."""
     head = ""
     if last is None or (last.stream, last.shard, last.attempt) != (line.stream, line.shard, line.attempt):
         head = f"{'' if last is None else chr(10)}── shard {line.shard}, attempt {line.attempt} ({line.stream})\n"
     return f"{head}{line.readable()}\n"
-
-
-def _named(run_id: str, shard: int | None) -> str:
-    return run_id if shard is None else f"shard {shard} of {run_id}"
-
-
-def _stored(env: Environment, run_id: str, given: str) -> str:
-    """The address of an input that a user names by it, or by the local file it was made from."""
-    if "://" in given or not env.local:
-        return given
-    return stored_uri(Path(given).resolve(), LocalPaths.load(env.paths_dir, run_id).inputs) or given
-
-
-def _show_object(screen: Screen, run_id: str, found: ObjectStatus) -> None:
-    if not found.shards and not found.left_out:
-        why = "it was not there when the run was planned, or a pattern left it out"
-        raise PlanError(f"{found.uri} is in no shard of {run_id}; {why}")
-    if screen.as_json:
-        screen.document(object_document(found))
-    elif found.shards:
-        screen.out.print(object_table(found))
-    else:
-        reasons = "; ".join(dict.fromkeys(found.left_out))
-        screen.out.print(f"{found.uri} was left out of {run_id}: {reasons}", markup=False)
