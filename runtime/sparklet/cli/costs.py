@@ -137,12 +137,7 @@ class Estimate:
 
 
 def estimate(
-    dispatch: Dispatch,
-    shards: int,
-    shard_s: float,
-    size: WorkerSize,
-    prices: Prices,
-    rate_per_s: float = 0.0,
+    dispatch: Dispatch, shards: int, shard_s: float, size: WorkerSize, prices: Prices, rate_per_s: float = 0.0
 ) -> Estimate:
     """Estimate a run of ``shards`` that take ``shard_s`` each, on workers of this size.
 

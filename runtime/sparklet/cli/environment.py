@@ -37,7 +37,6 @@ PASSED = (  # from the user's shell
     *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES", "SPARKLET_CDS_ARCHIVE"),
     "SPARKLET_METRICS_NAMESPACE",
 )
-WORKERS = "Local workers"
 LOCAL_PATHS = "local-paths"  # a file for each run that was started from here
 STACK_ENDS_S = 2.0  # the host may take this long to notice that the stand-in has ended
 
@@ -95,49 +94,23 @@ class StackSelection:
 class WorkerSelection(StackSelection):
     """The same, with the local stack's workers; they apply if it is not running, or no other command uses it."""
 
+    PANEL: ClassVar[str] = "Local workers"
+
     workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            min=1,
-            metavar="N",
-            rich_help_panel=WORKERS,
-            help="Worker processes (default: one for each core).",
-        ),
+        int | None, typer.Option("--workers", min=1, metavar="N", help="Worker processes (default: one for each core).")
     ] = None
     timeout_s: Annotated[
-        int | None,
-        typer.Option(
-            "--timeout",
-            min=1,
-            metavar="SECONDS",
-            rich_help_panel=WORKERS,
-            help="Time limit of one shard (default: 900).",
-        ),
+        int | None, typer.Option("--timeout", min=1, metavar="SECONDS", help="Time limit of one shard (default: 900).")
     ] = None
     memory_mb: Annotated[
         int | None,
-        typer.Option(
-            "--memory",
-            min=512,
-            max=10240,
-            metavar="MB",
-            rich_help_panel=WORKERS,
-            help="Memory of one worker (default: 3008).",
-        ),
+        typer.Option("--memory", min=512, max=10240, metavar="MB", help="Memory of one worker (default: 3008)."),
     ] = None
     runner: Annotated[
         Literal["warm", "submit"] | None,
-        typer.Option(
-            "--runner",
-            rich_help_panel=WORKERS,
-            help="warm: one JVM that is kept (default); submit: one spark-submit for each shard.",
-        ),
+        typer.Option("--runner", help="warm: one JVM that is kept (default); submit: one spark-submit for each shard."),
     ] = None
-    keep: Annotated[
-        bool,
-        typer.Option("--keep", rich_help_panel=WORKERS, help="Leave the local stack running until `sparklet stop`."),
-    ] = False
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the local stack running until `sparklet stop`.")] = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import copy
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -38,27 +38,16 @@ def known_runs(incomplete: str) -> list[str]:
 
 
 RunId = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN",
-        help="The run's id; `sparklet runs` lists them.",
-        show_default=False,
-        autocompletion=known_runs,
-    ),
+    str, typer.Argument(metavar="RUN", help="The run's id; `sparklet runs` lists them.", autocompletion=known_runs)
 ]
-Arguments = Annotated[
-    list[str] | None, typer.Argument(metavar="-- ARGS", help="Arguments for the script.", show_default=False)
-]
-Shards = Annotated[
-    str, typer.Option("--shards", metavar="NUMBERS", help="Only these, as in 3,17,20-25.", show_default=False)
-]
+Arguments = Annotated[list[str] | None, typer.Argument(metavar="-- ARGS", help="Arguments for the script.")]
+Shards = Annotated[str, typer.Option("--shards", metavar="NUMBERS", help="Only these, as in 3,17,20-25.")]
 Cause = Annotated[
     str,
     typer.Option(
         "--cause",
         metavar="CLASS|TEXT",
         help="Only shards that failed with this class, or these words in the message; see `sparklet explain RUN`.",
-        show_default=False,
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing, only show what would be done.")]
@@ -233,7 +222,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         elif inspect.isclass(hint) and is_dataclass(hint):
             groups[name] = hint, _fields(hint)
         else:
-            parameters.append(parameter.replace(annotation=hint, kind=KEYWORD))
+            parameters.append(_parameter(name, hint, parameter.default))
             continue
         parameters += groups[name][1]
 
@@ -252,20 +241,22 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
-    """The options of a dataclass, in its ``PANEL``; help shows no empty default."""
+    """The options of a dataclass, in the ``PANEL`` of the class that declares them."""
+    panels = {name: each.PANEL for each in reversed(group.mro()) for name in inspect.get_annotations(each)}
     hints = get_type_hints(group, include_extras=True)
-    parameters = []
-    for each in fields(group):
-        if get_origin(hints[each.name]) is not Annotated:
-            continue  # not an option of this group
-        kind, option = get_args(hints[each.name])
+    options = [each for each in fields(group) if get_origin(hints[each.name]) is Annotated]
+    return [_parameter(each.name, hints[each.name], each.default, panels[each.name]) for each in options]
+
+
+def _parameter(name: str, hint: Any, default: Any, panel: str | None = None) -> inspect.Parameter:
+    """An option or argument of a command; help shows no empty default."""
+    if get_origin(hint) is Annotated:
+        kind, option = get_args(hint)
         option = copy.copy(option)
-        option.rich_help_panel = option.rich_help_panel or getattr(group, "PANEL", None)
-        option.show_default = option.show_default and each.default not in (None, "")
-        default = inspect.Parameter.empty if each.default is MISSING else each.default
-        annotation = Annotated[kind, option]  # type: ignore[valid-type]  # a type known at run time only
-        parameters.append(inspect.Parameter(each.name, KEYWORD, default=default, annotation=annotation))
-    return parameters
+        option.rich_help_panel = option.rich_help_panel or panel
+        option.show_default = default not in (None, "", False, inspect.Parameter.empty)
+        hint = Annotated[kind, option]
+    return inspect.Parameter(name, KEYWORD, default=default, annotation=hint)
 
 
 def _request_parameters() -> list[inspect.Parameter]:
@@ -282,13 +273,11 @@ def _request_parameters() -> list[inspect.Parameter]:
             min=key.minimum if kind in ("whole", "number") else None,
             help=key.help,
             rich_help_panel=key.panel,
-            show_default=bool(shown),
         )
         if key.argument:
-            option = typer.Argument(metavar=key.metavar, help=key.help, show_default=False)
+            option = typer.Argument(metavar=key.metavar, help=key.help)
         without: Any = False if kind == "flag" else shown
         if key.name == "script":
             of, without = str, inspect.Parameter.empty
-        annotation = Annotated[of, option]
-        parameters.append(inspect.Parameter(key.name, KEYWORD, default=without, annotation=annotation))
+        parameters.append(_parameter(key.name, Annotated[of, option], without))
     return parameters

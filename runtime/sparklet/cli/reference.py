@@ -77,14 +77,7 @@ def _contents(commands: Iterable[Any]) -> str:
 def _command(group: Any, command: Any, panels: list[Panel], shared: list[Panel]) -> str:
     context = typer.Context(command, info_name=command.name, parent=typer.Context(group, info_name="sparklet"))
     usage = command.get_usage(context).removeprefix("Usage: ").replace("{", "").replace("}", "")
-    lines = [
-        f"## sparklet {command.name}",
-        "",
-        _prose(command.help),
-        "",
-        f"    {' '.join(usage.split())}",
-        "",
-    ]
+    lines = [f"## sparklet {command.name}", "", _prose(command.help), "", f"    {' '.join(usage.split())}", ""]
     lines += _arguments([each for each in command.get_params(context) if each.param_type_name == "argument"])
     lines += [_list(rows) for title, rows in panels if (title, rows) not in shared]
     if links := [f"[{title}](#{title.lower().replace(' ', '-')})" for title, rows in panels if (title, rows) in shared]:

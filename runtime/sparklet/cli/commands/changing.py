@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -30,6 +30,8 @@ from sparklet.runs.redrive import redrivable
 class _RedriveSelection(StackSelection):
     """The same, with the size of the workers for the shards that are redriven."""
 
+    PANEL: ClassVar[str] = "Options"
+
     memory_mb: Annotated[
         int | None,
         typer.Option(
@@ -37,7 +39,6 @@ class _RedriveSelection(StackSelection):
             min=512,
             max=10240,
             metavar="MB",
-            rich_help_panel="Options",
             help="More memory for each worker; the local stack is restarted with it.",
         ),
     ] = None
@@ -47,7 +48,6 @@ class _RedriveSelection(StackSelection):
             "--timeout",
             min=1,
             metavar="SECONDS",
-            rich_help_panel="Options",
             help="More time for each shard; the local stack is restarted with it.",
         ),
     ] = None
@@ -58,9 +58,7 @@ def redrive(
     selection: _RedriveSelection,
     shards: opt.Shards = "",
     cause: opt.Cause = "",
-    script: Annotated[
-        str, typer.Option("--script", metavar="FILE", help="A repaired script for these shards.", show_default=False)
-    ] = "",
+    script: Annotated[str, typer.Option("--script", metavar="FILE", help="A repaired script for these shards.")] = "",
     dry_run: opt.DryRun = False,
     prices: Prices = None,
 ) -> None:
@@ -106,17 +104,12 @@ def cancel(run_id: opt.RunId, selection: StackSelection, dry_run: opt.DryRun = F
 def clean(
     selection: StackSelection,
     run_ids: Annotated[
-        list[str] | None,
-        typer.Option("--run", metavar="RUN", help="This run; may be repeated.", show_default=False),
+        list[str] | None, typer.Option("--run", metavar="RUN", help="This run; may be repeated.")
     ] = None,
     older_than: Annotated[
-        str,
-        typer.Option("--older-than", metavar="TIME", help="All that ended longer ago: 36h, 30d.", show_default=False),
+        str, typer.Option("--older-than", metavar="TIME", help="All that ended longer ago: 36h, 30d.")
     ] = "",
-    keep: Annotated[
-        int | None,
-        typer.Option("--keep", min=0, metavar="N", help="All but the N newest.", show_default=False),
-    ] = None,
+    keep: Annotated[int | None, typer.Option("--keep", min=0, metavar="N", help="All but the N newest.")] = None,
     dry_run: opt.DryRun = False,
     yes: opt.Yes = False,
 ) -> None:

@@ -40,13 +40,9 @@ def commands(
     job: _Job,
     places: Places,
     selection: StackSelection,
-    script: Annotated[
-        str, typer.Argument(metavar="SCRIPT", help="A .py file; or name a run with --run.", show_default=False)
-    ] = "",
+    script: Annotated[str, typer.Argument(metavar="SCRIPT", help="A .py file; or name a run with --run.")] = "",
     arguments: opt.Arguments = None,
-    run_id: Annotated[
-        str, typer.Option("--run", metavar="RUN", help="A run as one job, or shards of it.", show_default=False)
-    ] = "",
+    run_id: Annotated[str, typer.Option("--run", metavar="RUN", help="A run as one job, or shards of it.")] = "",
     shards: opt.Shards = "",
     cause: opt.Cause = "",
     engine: Annotated[

@@ -52,7 +52,6 @@ def status(
             "--object",
             metavar="URI|FILE",
             help="Only this input: its address, or the local file that was copied to the bucket.",
-            show_default=False,
         ),
     ] = "",
     shards: Annotated[bool, typer.Option("--shards", help="List every shard too.")] = False,
@@ -140,12 +139,9 @@ def explain(run_id: opt.RunId, selection: StackSelection) -> None:
 def logs(
     run_id: opt.RunId,
     selection: StackSelection,
-    shard: Annotated[
-        int | None, typer.Argument(metavar="SHARD", min=0, help="Only this shard.", show_default=False)
-    ] = None,
+    shard: Annotated[int | None, typer.Argument(metavar="SHARD", min=0, help="Only this shard.")] = None,
     attempt: Annotated[
-        str,
-        typer.Option("--attempt", metavar="ID", help="Only attempts whose id begins with this.", show_default=False),
+        str, typer.Option("--attempt", metavar="ID", help="Only attempts whose id begins with this.")
     ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")] = False,
 ) -> None:
@@ -202,13 +198,7 @@ class LogLine:
 
     def document(self) -> dict[str, Any]:
         """For --json, with the line unchanged."""
-        return {
-            "run": self.run,
-            "shard": self.shard,
-            "attempt": self.attempt,
-            "stream": self.stream,
-            "line": self.text,
-        }
+        return {"run": self.run, "shard": self.shard, "attempt": self.attempt, "stream": self.stream, "line": self.text}
 
     def readable(self) -> str:
         """For people: a worker's line short, any other without control characters."""

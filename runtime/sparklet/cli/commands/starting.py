@@ -113,11 +113,8 @@ def resume(run_id: opt.RunId, selection: WorkerSelection, prices: opt.Prices = N
 
 
 def invoke(
-    script: Annotated[str, typer.Argument(metavar="SCRIPT", help="A .py file: local, or s3://.", show_default=False)],
-    event: Annotated[
-        Path,
-        typer.Option("--event", help="File with the event as JSON.", exists=True, dir_okay=False, show_default=False),
-    ],
+    script: Annotated[str, typer.Argument(metavar="SCRIPT", help="A .py file: local, or s3://.")],
+    event: Annotated[Path, typer.Option("--event", help="File with the event as JSON.", exists=True, dir_okay=False)],
     selection: WorkerSelection,
     arguments: opt.Arguments = None,
     env_pairs: opt.Env = None,
