@@ -15,6 +15,7 @@ from platformdirs import user_cache_path
 
 from sparklet.cli.console import Screen
 from sparklet.cli.costs import WorkerSize
+from sparklet.cli.transfer import LocalPaths
 from sparklet.clock import SystemClock
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local.class_data import ClassArchive
@@ -141,6 +142,10 @@ class Environment:
         if self.state is None:
             raise SettingsError("a deployed stack has no local paths")
         return self.state / LOCAL_PATHS
+
+    def local_paths(self, run_id: str) -> LocalPaths:
+        """The local paths of a run; none if it was not started from local paths, or in a deployed stack."""
+        return LocalPaths.load(self.paths_dir, run_id) if self.local else LocalPaths()
 
 
 @contextmanager

@@ -46,8 +46,8 @@ class Explanation:
             "warning": self.too_slow or self.dear or None,
             "end_s": round(self.estimate.end_s, 1),
             "workers": self.estimate.workers,
-            "cost_usd": rounded(self.estimate.cost),
-            "costs_usd": {what: rounded(cost) for what, cost in self.estimate.costs.items()},
+            "cost_usd": round(self.estimate.cost, 6),
+            "costs_usd": {what: round(cost, 6) for what, cost in self.estimate.costs.items()},
             "shard_s": round(self.time.seconds, 3),
             "shard_s_origin": self.time.origin,
             "measured_in": self.time.run_id or None,
@@ -142,8 +142,3 @@ def _dear(shards: int, objects: int, cost: float, fewest: int, packed_cost: floa
 def costs_text(costs: Mapping[str, float]) -> str:
     """Costs by item, in a line."""
     return ", ".join(f"{what} {usd_text(cost)}" for what, cost in costs.items())
-
-
-def rounded(cost: float) -> float:
-    """US dollars to a millionth."""
-    return round(cost, 6)

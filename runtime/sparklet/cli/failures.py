@@ -14,7 +14,7 @@ from rich.text import Text
 from sparklet.cli.console import Screen, count_text
 from sparklet.cli.dispatch_modes import drive, driver_of, machine_of, was_driven
 from sparklet.cli.environment import Environment, StackSelection
-from sparklet.cli.transfer import LocalPaths, changed, local_part, upload
+from sparklet.cli.transfer import changed, local_part, upload
 from sparklet.errors import PlanError
 from sparklet.model import Run, ShardState
 from sparklet.planning.deployment import Deployment
@@ -44,9 +44,7 @@ def redrive_command(env: Environment, run_id: str, group: FailureGroup) -> str:
 
 def local_file(env: Environment, run_id: str, group: FailureGroup) -> str:
     """The local file that was copied to the example's object; "" if there is none."""
-    if not env.local:
-        return ""
-    path = local_part(group.example_object, LocalPaths.load(env.paths_dir, run_id).inputs)
+    path = local_part(group.example_object, env.local_paths(run_id).inputs)
     return "" if path is None else str(path)
 
 
@@ -121,14 +119,17 @@ def refuse_other_size(env: Environment, memory_mb: int | None, timeout_s: int | 
     The local stack restarts with that size unless another command uses it. A deployed stack is not changed from here:
     that needs permission to change its functions, and affects every run on it.
     """
-    wrong = {
-        "memory": (memory_mb, env.size.memory_mb, "FunctionMemoryMB"),
-        "timeout": (timeout_s, env.size.timeout_s, "FunctionTimeoutS"),
-    }
-    changes = {name: (wanted, key) for name, (wanted, has, key) in wrong.items() if wanted not in (None, has)}
+    changes: dict[str, str] = {}  # parameters of the stack
+    options: list[str] = []
+    if memory_mb not in (None, env.size.memory_mb):
+        changes["FunctionMemoryMB"] = str(memory_mb)
+        options.append(f"--memory {memory_mb}")
+    if timeout_s not in (None, env.size.timeout_s):
+        changes["FunctionTimeoutS"] = str(timeout_s)
+        options.append(f"--timeout {timeout_s}")
     if not changes:
         return
-    asked = " and ".join(f"--{name} {wanted}" for name, (wanted, _) in changes.items())
+    asked = " and ".join(options)
     if env.local:
         raise PlanError(
             f"{asked} is not possible: another command uses the local stack as it is "
@@ -136,20 +137,18 @@ def refuse_other_size(env: Environment, memory_mb: int | None, timeout_s: int | 
         )
     if timeout_s is not None and timeout_s not in TIMEOUTS_S:
         raise PlanError(f"--timeout {timeout_s} must be one of {', '.join(map(str, TIMEOUTS_S))} on a deployed stack")
-    parameters = {**env.parameters, **{key: str(wanted) for wanted, key in changes.values()}}
-    without = " and ".join(f"--{name}" for name in changes)
     raise PlanError(
         f"{asked}: the workers of {env.stack} have {env.size.memory_mb} MB and {env.size.timeout_s} s, and a redrive "
-        f"does not change a deployed stack. Change it, then redrive without {without}:\n"
-        f"{_update_command(env, parameters, {key for _, key in changes.values()})}"
+        f"does not change a deployed stack. Change it, then redrive without {asked}:\n"
+        f"{_update_command(env, changes)}"
     )
 
 
-def _update_command(env: Environment, parameters: dict[str, str], changed: set[str]) -> str:
+def _update_command(env: Environment, changes: Mapping[str, str]) -> str:
     """The command that changes only these parameters, and waits until the stack is updated."""
     given = [
-        f"ParameterKey={key},ParameterValue={value}" if key in changed else f"ParameterKey={key},UsePreviousValue=true"
-        for key, value in sorted(parameters.items())
+        f"ParameterKey={key}," + (f"ParameterValue={changes[key]}" if key in changes else "UsePreviousValue=true")
+        for key in sorted({*env.parameters, *changes})
     ]
     update = ["aws", "cloudformation", "update-stack", "--stack-name", env.stack, "--use-previous-template"]
     capabilities = ["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
@@ -166,8 +165,7 @@ def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: 
         return
     if driven:
         machine_of(env, run.dispatch)
-    if env.local:
-        _upload_repaired(env, run, screen)
+    _upload_repaired(env, run, screen)
     ref = repaired_script(env.at, run, script) if script else None
     redriven = redrive_shards(env.at, run_id, shards or None, ref)
     sent = count_text(max(redriven.messages, redriven.shards), "shard")
@@ -193,7 +191,7 @@ def _only_its_machine_is_gone(env: Environment, run: Run) -> bool:
 
 def _upload_repaired(env: Environment, run: Run, screen: Screen) -> None:
     """Copy the inputs of failed shards that were repaired locally."""
-    inputs = LocalPaths.load(env.paths_dir, run.run_id).inputs
+    inputs = env.local_paths(run.run_id).inputs
     if not inputs:
         return
     repaired = changed(env.at.store, _failed_inputs(env, run, inputs))

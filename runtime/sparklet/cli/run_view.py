@@ -14,9 +14,8 @@ from sparklet.cli.console import Screen, count_text, duration_text, size_text, t
 from sparklet.cli.costs import COST_EXCLUDES, COST_INCLUDES, Prices, costs_so_far
 from sparklet.cli.dispatch_modes import Driver, driver_of, driver_text, recorded_failures
 from sparklet.cli.environment import Environment
-from sparklet.cli.estimates import costs_text, rounded
+from sparklet.cli.estimates import costs_text
 from sparklet.cli.render import STYLES, add_skipped, counts_document, shard_document, shards_table
-from sparklet.cli.transfer import LocalPaths
 from sparklet.errors import OrchestrationError
 from sparklet.model import Dispatch, Run, RunState, ShardRecord
 from sparklet.planning.outputs import check_id, next_id
@@ -73,8 +72,8 @@ class RunView:
             "slowest": [_slow_document(record, now_s) for record in self.found.slowest],
             "longest_running": [_slow_document(record, now_s) for record in self.found.longest],
             "lost_workers": [{"shard": number, "since": since} for number, since in self.found.lost],
-            "cost_usd": rounded(sum(self.costs.values())),
-            "costs_usd": {what: rounded(cost) for what, cost in self.costs.items()},
+            "cost_usd": round(sum(self.costs.values()), 6),
+            "costs_usd": {what: round(cost, 6) for what, cost in self.costs.items()},
             "cost_includes": COST_INCLUDES,
             "cost_excludes": COST_EXCLUDES,
             "dispatch": str(self.run.dispatch),
@@ -187,7 +186,7 @@ def show_summary(
     differences: list[Difference] | None = None,
 ) -> None:
     """Show a run's result; where given also all shards, an operator's view, and differences that were found."""
-    output = (LocalPaths.load(env.paths_dir, run.run_id).output if env.local else "") or run.output_uri
+    output = env.local_paths(run.run_id).output or run.output_uri
     manifest = env.at.run_uri(run.run_id, "manifest.json")
     if screen.as_json:
         document = summary_document(run, summary, output, manifest) | (view.document() if view else {})

@@ -129,7 +129,7 @@ def _with_local_files(env: Environment, request: RunRequest, screen: Screen) -> 
 def _output_paths(env: Environment, request: RunRequest) -> LocalPaths:
     """The local output and what is replaced there; a run that is started again keeps its own."""
     output, existing = str(Path(request.output_uri).resolve()), request.options.existing
-    known = LocalPaths.load(env.paths_dir, request.run_id)
+    known = env.local_paths(request.run_id)
     if known.output == output:
         return known
     paths = LocalPaths(output=output, replaces=check_output(Path(output), existing))
@@ -201,8 +201,7 @@ def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summ
                 break
             env.at.clock.sleep(poll_s(report.counts))
     summary = report.summary or summarize(report.run, env.at.ledger.shards)
-    if env.local:
-        fill_output(env, report.run, screen)
+    fill_output(env, report.run, screen)
     return summary
 
 
@@ -224,7 +223,7 @@ def poll_s(counts: Counts) -> float:
 
 def fill_output(env: Environment, run: Run, screen: Screen) -> None:
     """Download the output of succeeded shards to the run's local output folder, if it has one."""
-    paths = LocalPaths.load(env.paths_dir, run.run_id)
+    paths = env.local_paths(run.run_id)
     if paths.output:
         screen.say(f"filling {paths.output}")
         succeeded = {record.number for record in env.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)}

@@ -113,15 +113,12 @@ def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int
 
     Files that are there already are not downloaded again; files of other runs stay.
     """
-    folder, prefix = Path(paths.output), run.output_uri.rstrip("/") + "/"
-    wanted = {f"{run.shard_prefix}{number:06d}" for number in shards}
-    infos = [info for info in store.list(prefix) if info.uri.removeprefix(prefix).split("/", 1)[0] in wanted]
-    keep = {folder / info.uri.removeprefix(prefix) for info in infos if not info.uri.endswith("/")}
+    folder = Path(paths.output)
+    keep = {folder / name: info for name, info in output_files(store, run, shards).items()}
     folder.mkdir(parents=True, exist_ok=True)
     for path in [p for p in folder.glob(f"{run.shard_prefix}*/**/*") if p.is_file() and p not in keep]:
         path.unlink()
-    where = f"in {folder}"
-    count = _transfer(lambda info: _download(store, info, folder / info.uri.removeprefix(prefix)), infos, say, where)
+    count = _transfer(lambda item: _download(store, *item), keep.items(), say, f"in {folder}")
     for name in paths.replaces:
         shutil.rmtree(folder / name, ignore_errors=True)
     for path in sorted((p for p in folder.glob(f"{run.shard_prefix}*/**/") if p.is_dir()), reverse=True):
@@ -130,9 +127,14 @@ def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int
     return count
 
 
-def _download(store: ObjectStore, info: ObjectInfo, path: Path) -> int:
-    if info.uri.endswith("/"):
-        return 0
+def output_files(store: ObjectStore, run: Run, shards: Iterable[int]) -> dict[str, ObjectInfo]:
+    """The files that ``shards`` have written, by their names below the run's output."""
+    prefix, wanted = run.output_uri.rstrip("/") + "/", {f"{run.shard_prefix}{number:06d}" for number in shards}
+    named = ((info.uri.removeprefix(prefix), info) for info in store.list(prefix))
+    return {name: info for name, info in named if name.split("/", 1)[0] in wanted and not name.endswith("/")}
+
+
+def _download(store: ObjectStore, path: Path, info: ObjectInfo) -> int:
     if not (path.exists() and path.stat().st_size == info.size_bytes and _md5(path) == info.etag.strip('"')):
         path.parent.mkdir(parents=True, exist_ok=True)
         store.download(info.uri, path, etag=info.etag)

@@ -16,7 +16,7 @@ from sparklet.cli.failures import make_room, redrive_run, refuse_other_size, sel
 from sparklet.cli.options import Prices
 from sparklet.cli.render import counts_document
 from sparklet.cli.runs import finish
-from sparklet.cli.transfer import LocalPaths
+from sparklet.cli.transfer import output_files
 from sparklet.errors import PlanError
 from sparklet.model import Counts, Run, ShardState
 from sparklet.planning.quantities import parse_duration_s
@@ -194,7 +194,7 @@ def _warn_of_increments(env: Environment, runs: Sequence[Run], screen: Screen) -
 def _folders(env: Environment, run: Run, screen: Screen) -> tuple[str, ...]:
     """The folders to delete with a run: its own, and the bucket's copy of its output if the local one is complete."""
     own = folders_of(env.at, run.run_id)
-    output = LocalPaths.load(env.paths_dir, run.run_id).output if env.local else ""
+    output = env.local_paths(run.run_id).output
     if not output:
         return own
     if _is_whole(env, run, Path(output)):
@@ -205,16 +205,9 @@ def _folders(env: Environment, run: Run, screen: Screen) -> tuple[str, ...]:
 
 def _is_whole(env: Environment, run: Run, folder: Path) -> bool:
     """Whether a local folder has every file that succeeded shards wrote, by name and size."""
-    records = env.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
-    succeeded = {run.shard_output(record.number).rpartition("/")[2] for record in records}
-    for info in env.at.store.list(run.output_uri):
-        name = info.uri.removeprefix(run.output_uri)
-        if name.partition("/")[0] not in succeeded or name.endswith("/"):
-            continue
-        path = folder / name
-        if not (path.is_file() and path.stat().st_size == info.size_bytes):
-            return False
-    return True
+    succeeded = [record.number for record in env.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)]
+    files = {folder / name: info.size_bytes for name, info in output_files(env.at.store, run, succeeded).items()}
+    return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in files.items())
 
 
 def _show_found(screen: Screen, found: list[RunFiles], dry_run: bool) -> None:

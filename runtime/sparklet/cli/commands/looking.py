@@ -26,7 +26,7 @@ from sparklet.cli.options import Prices
 from sparklet.cli.render import object_document, object_table, run_document, runs_table
 from sparklet.cli.run_view import look, lost_text, show_summary
 from sparklet.cli.runs import finish
-from sparklet.cli.transfer import LocalPaths, stored_uri
+from sparklet.cli.transfer import stored_uri
 from sparklet.errors import PlanError
 from sparklet.metrics import is_metrics_line
 from sparklet.ports import WorkerLogs
@@ -164,9 +164,9 @@ def logs(
 
 def _stored(env: Environment, run_id: str, given: str) -> str:
     """The address of an input that is named by it, or by the local file that was copied there."""
-    if "://" in given or not env.local:
+    if "://" in given:
         return given
-    return stored_uri(Path(given).resolve(), LocalPaths.load(env.paths_dir, run_id).inputs) or given
+    return stored_uri(Path(given).resolve(), env.local_paths(run_id).inputs) or given
 
 
 def _show_object(screen: Screen, run_id: str, found: ObjectStatus) -> None:
