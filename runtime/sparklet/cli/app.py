@@ -37,7 +37,7 @@ def sparklet(
 
 
 def _add(panel: str, command: Callable[..., None], *examples: str) -> None:
-    """Register a command; in the epilog only blank lines part lines."""
+    """Register a command; in the epilog only blank lines separate lines."""
     lines = ("Examples:", *examples, EXIT_CODES)
     app.command(rich_help_panel=panel, epilog="\n\n".join(lines))(grouped(command))
 

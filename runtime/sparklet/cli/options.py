@@ -85,13 +85,7 @@ Env = Annotated[
 
 
 def parse_pairs(option: str, given: list[str] | None) -> dict[str, str]:
-    """``key=value`` pairs; values stay text.
-
-    Raises
-    ------
-    SettingsError
-        If a pair has no ``=``, or a key comes twice.
-    """
+    """``key=value`` pairs; SettingsError if a pair has no ``=``, or a key comes twice."""
     pairs: dict[str, str] = {}
     for pair in given or ():
         key, equals, value = pair.partition("=")
@@ -104,13 +98,7 @@ def parse_pairs(option: str, given: list[str] | None) -> dict[str, str]:
 
 
 def parse_shards(text: str) -> tuple[int, ...]:
-    """``3,17,20-25`` as numbers.
-
-    Raises
-    ------
-    SettingsError
-        If it is no such list.
-    """
+    """``3,17,20-25`` as numbers; SettingsError if it is no such list."""
     numbers: list[int] = []
     for item in filter(None, text.replace(" ", "").split(",")):
         first, dash, last = item.partition("-")
@@ -148,13 +136,7 @@ class ListOptions:
 
 
 def run_request(options: RequestOptions, lists: ListOptions, *, dry_run: bool = False) -> RunRequest:
-    """The request that a command's options make; mistakes are reported before anything is started.
-
-    Raises
-    ------
-    SettingsError, PlanError
-        With the option and the remedy.
-    """
+    """The request that a command's options make; SettingsError or PlanError with the option and the remedy."""
     given: dict[str, Any] = dict(options)
     for name in ("params", "env", "files"):
         if name in given:

@@ -73,17 +73,9 @@ def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple
 
 
 def check_output(folder: Path, existing: str) -> Sequence[str]:
-    """What a run replaces in a local folder, by name: nothing, or all of it.
+    """The names that a run replaces in a local folder: none, or all.
 
-    Parameters
-    ----------
-    existing
-        See ``RunOptions.existing``.
-
-    Raises
-    ------
-    SettingsError
-        If the folder holds something that the run may neither keep nor replace, or is no folder.
+    SettingsError if the folder is a file, or if ``existing`` (see ``RunOptions``) forbids what it holds.
     """
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--output {folder} is a file; name a folder")
@@ -182,13 +174,7 @@ def stored_uri(path: Path, inputs: Mapping[str, str]) -> str:
 
 
 def refuse_remote_only(inputs: Collection[str], output: str) -> None:
-    """Local paths need the local stack: a deployed one cannot see this machine.
-
-    Raises
-    ------
-    PlanError
-        Naming the first local path.
-    """
+    """PlanError if there is a local path, which a deployed stack cannot read."""
     for path in (*inputs, output):
         if path and "://" not in path:
             raise PlanError(

@@ -247,7 +247,6 @@ def test_placeholders_of_unnamed_values_are_in_capitals() -> None:
 @pytest.mark.parametrize(
     ("engine", "changes", "cause"),
     [
-        ("k8s", {}, "engines known here: spark-submit, emr"),
         ("emr", {"py_files": ("s3://b/a,b.zip",)}, "rename"),
         ("emr", {"inputs": ("data/in.csv",)}, "copy it to S3"),
         ("glue", {"output": "file:///out"}, "copy it to S3"),

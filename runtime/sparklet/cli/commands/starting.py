@@ -184,14 +184,7 @@ def invoke_script(
     """Invoke the worker function with ``event`` for ``script``; the worker's answer.
 
     A local script and its environment variables are copied to ``scripts/`` of the bucket first; the invocation only
-    names them.
-
-    Raises
-    ------
-    PlanError
-        If the script is not there or cannot be compiled.
-    RemoteFailureError
-        If the script failed.
+    names them. PlanError if the script cannot be read or compiled, RemoteFailureError if it failed.
     """
     task: dict[str, Any] = {"script": _script_uri(env, script), "args": list(arguments), "event": event}
     if variables:
