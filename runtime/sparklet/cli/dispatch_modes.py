@@ -30,7 +30,7 @@ class Driver:
     status: ExecutionStatus
 
     @property
-    def broken_off(self) -> bool:
+    def ended_early(self) -> bool:
         """Whether it failed, timed out or was stopped."""
         return self.status.state.ended and self.status.state is not ExecutionState.SUCCEEDED
 
@@ -128,12 +128,12 @@ def recorded_failures(env: Environment, run: Run) -> Iterator[Mapping[str, str]]
 
 def driver_text(run: Run, driver: Driver) -> str:
     """An execution by its name and state, and if it ended before its run, why and how to continue."""
-    if not driver.broken_off or run.state.ended:
+    if not driver.ended_early or run.state.ended:
         return f"{driver.name}: {driver.status.state}"
-    return broken_off_text(run, driver.name, str(driver.status.state), driver.status.error, driver.status.cause)
+    return ended_early_text(run, driver.name, str(driver.status.state), driver.status.error, driver.status.cause)
 
 
-def broken_off_text(run: Run, name: str, state: str, error: str, cause: str) -> str:
+def ended_early_text(run: Run, name: str, state: str, error: str, cause: str) -> str:
     """Why an execution ended before its run, and how to continue."""
     why = ": ".join(filter(None, (error, cause[:CAUSE_CHARACTERS]))) or "no cause was given"
     if run.dispatch is Dispatch.MAP:
@@ -151,28 +151,28 @@ class MachineWatch:
     _looked_s: float = float("-inf")
     _reported: set[str] = field(default_factory=set)
 
-    def news(self, run: Run) -> list[str]:
+    def reports(self, run: Run) -> list[str]:
         """New reports, usually none; after an error the next look tries again."""
         now_s = self.env.at.clock.now_s()
         if run.state.ended or run.cancelled_s is not None or now_s - self._looked_s < LOOK_EVERY_S:
             return []
         self._looked_s = now_s
         try:
-            found = dict(self._broken(run))
+            found = dict(self._ended_early(run))
         except (OrchestrationError, ObjectStoreError):
             return []
         if not found or self.env.at.ledger.runs.get(run.run_id).state.ended:  # it has just ended with its run
             return []
-        news = [text for name, text in found.items() if name not in self._reported]
+        reports = [text for name, text in found.items() if name not in self._reported]
         self._reported |= found.keys()
-        return news
+        return reports
 
-    def _broken(self, run: Run) -> Iterator[tuple[str, str]]:
+    def _ended_early(self, run: Run) -> Iterator[tuple[str, str]]:
         """By name: the newest from a command line, and those recorded since it began."""
         driver = driver_of(self.env, run)
-        if driver and driver.broken_off:
+        if driver and driver.ended_early:
             yield driver.name, driver_text(run, driver)
         for each in recorded_failures(self.env, run):
             name = each["execution"].rpartition(":")[2]
             if driver is None or (name != driver.name and each["recorded"] >= time_text(driver.status.started_s)):
-                yield name, broken_off_text(run, name, f"FAILED in {each['where']}", each["error"], each["cause"])
+                yield name, ended_early_text(run, name, f"FAILED in {each['where']}", each["error"], each["cause"])

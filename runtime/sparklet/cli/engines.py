@@ -36,7 +36,7 @@ class ElsewhereJob:
     output: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     args: tuple[str, ...] = ()  # the script's own
-    py_files: tuple[str, ...] = ()  # beside sparklet.job, which every job gets
+    py_files: tuple[str, ...] = ()  # in addition to sparklet.job, which every job gets
     event: Mapping[str, Any] | None = None  # of a shard: has inputs, output and params, so that the others are empty
     name: str = ""  # default: the script's
 
@@ -127,7 +127,7 @@ def _spark_submit(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     _refuse_above(
         MAX_ARGUMENT_BYTES, max((len(each.encode()) for each in arguments), default=0), "bytes in an argument"
     )
-    s3 = ("--conf", "spark.hadoop.fs.s3.impl=org.apache.hadoop.fs.s3a.S3AFileSystem")  # Hadoop itself says s3a://
+    s3 = ("--conf", "spark.hadoop.fs.s3.impl=org.apache.hadoop.fs.s3a.S3AFileSystem")  # Hadoop's own scheme is s3a://
     uses_s3 = any(SCHEME in part for part in (job.script, *job.py_files, *arguments))
     yield (
         *("spark-submit", "--master", places.master, "--name", job.name, "--py-files", ",".join(job.py_files)),

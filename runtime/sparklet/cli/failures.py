@@ -1,4 +1,4 @@
-"""Failures as ``explain`` shows them, and the redrive of failed shards, on workers of another size where asked for."""
+"""Failures as ``explain`` shows them, and the redrive of failed shards, if need be on workers of another size."""
 
 import os
 import shlex
@@ -97,20 +97,16 @@ def make_room(selection: StackSelection, screen: Screen) -> StackSelection:
     from sparklet.local.stack import end_if_unused, running
 
     info = None if selection.stack else running(selection.state)
-    if info is None or (
-        selection.memory_mb in (None, info.memory_mb) and selection.timeout_s in (None, info.timeout_s)
-    ):
+    if info is None:
         return selection
-    same = replace(
-        selection,
-        workers=info.workers,
-        memory_mb=selection.memory_mb or info.memory_mb,
-        timeout_s=selection.timeout_s or info.timeout_s,
-    )
+    memory_mb, timeout_s = selection.memory_mb or info.memory_mb, selection.timeout_s or info.timeout_s
+    if (memory_mb, timeout_s) == (info.memory_mb, info.timeout_s):
+        return selection
+    fitting = replace(selection, workers=info.workers, memory_mb=memory_mb, timeout_s=timeout_s)
     if not end_if_unused(selection.state, screen.say):
-        return same
-    screen.say(f"the local stack restarts with {same.memory_mb} MB and {same.timeout_s} s for each worker")
-    return replace(same, keep=True)
+        return fitting
+    screen.say(f"the local stack restarts with {memory_mb} MB and {timeout_s} s for each worker")
+    return replace(fitting, keep=True)
 
 
 def refuse_other_size(env: Environment, memory_mb: int | None, timeout_s: int | None) -> None:
@@ -129,17 +125,17 @@ def refuse_other_size(env: Environment, memory_mb: int | None, timeout_s: int | 
         options.append(f"--timeout {timeout_s}")
     if not changes:
         return
-    asked = " and ".join(options)
+    wanted = " and ".join(options)
     if env.local:
         raise PlanError(
-            f"{asked} is not possible: another command uses the local stack as it is "
+            f"{wanted} is not possible: another command uses the local stack as it is "
             f"({env.size.memory_mb} MB, {env.size.timeout_s} s); wait for its end, or stop the stack: sparklet stop"
         )
     if timeout_s is not None and timeout_s not in TIMEOUTS_S:
         raise PlanError(f"--timeout {timeout_s} must be one of {', '.join(map(str, TIMEOUTS_S))} on a deployed stack")
     raise PlanError(
-        f"{asked}: the workers of {env.stack} have {env.size.memory_mb} MB and {env.size.timeout_s} s, and a redrive "
-        f"does not change a deployed stack. Change it, then redrive without {asked}:\n"
+        f"{wanted}: the workers of {env.stack} have {env.size.memory_mb} MB and {env.size.timeout_s} s, and a redrive "
+        f"does not change a deployed stack. Change it, then redrive without {wanted}:\n"
         f"{_update_command(env, changes)}"
     )
 

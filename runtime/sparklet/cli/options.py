@@ -73,7 +73,7 @@ Prices = Annotated[
         envvar="SPARKLET_PRICES",
         metavar="FILE",
         rich_help_panel=ORCHESTRATION,
-        help="Prices and limits of your own (TOML) that correct Sparklet's; docs/guide/costs.md says how.",
+        help="Prices and limits of your own (TOML) that correct Sparklet's; see docs/guide/costs.md.",
     ),
 ]
 

@@ -61,7 +61,7 @@ class RunView:
     follow_ups: tuple[Follower, ...]
 
     def document(self) -> dict[str, Any]:
-        """For --json, beside the summary."""
+        """For --json, in addition to the summary."""
         pace, now_s = self.found.pace, self.found.now_s
         left_s = pace.remaining_s
         return {
@@ -98,13 +98,13 @@ class RunView:
         if self.run.parent:
             facts.add_row("follows", Text(self.run.parent))
         if driver := self.driver:
-            broken = driver.broken_off and not self.run.state.ended
+            broken = driver.ended_early and not self.run.state.ended
             facts.add_row("driven by", Text(driver_text(self.run, driver), style="red" if broken else ""))
         elif self.run.dispatch is Dispatch.MAP:
             facts.add_row("driven by", "a state machine that was not started from here")
         for each in self.failed_executions:
             text = f"{each['execution']} in {each['where']}: {each['error']}: {each['cause']}"
-            facts.add_row("broke off", Text(text))
+            facts.add_row("failed execution", Text(text))
         for follower in self.follow_ups:
             facts.add_row(follower.what, Text(f"{follower.script} → {follower.status}"))
 

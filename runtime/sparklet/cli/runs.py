@@ -195,8 +195,8 @@ def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summ
             if report.lapsed:
                 lost = count_text(report.lapsed, "worker")
                 display.warn(f"{lost} lost: their shards are retried (since when: sparklet status {run_id})")
-            for news in machine.news(report.run):
-                display.warn(news)
+            for text in machine.reports(report.run):
+                display.warn(text)
             if report.run.state.ended:
                 break
             env.at.clock.sleep(poll_s(report.counts))

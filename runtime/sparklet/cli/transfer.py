@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LocalPaths:
-    """Which local folders belong to a run; kept beside the local stack's state, so that a redrive finds them."""
+    """Which local folders belong to a run; kept in the local stack's folder for later redrives."""
 
     inputs: Mapping[str, str] = field(default_factory=dict)  # S3 folder or object → local path
     output: str = ""  # local folder to be filled; "" = none

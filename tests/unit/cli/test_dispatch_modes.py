@@ -207,7 +207,7 @@ def test_an_older_executions_failure_is_not_reported(desk: Desk) -> None:
     desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
 
     with desk.environment(StackSelection(), Screen()) as env:
-        assert MachineWatch(env).news(desk.world.ledger.runs.get(RUN)) == []
+        assert MachineWatch(env).reports(desk.world.ledger.runs.get(RUN)) == []
 
 
 def test_an_execution_that_fails_because_its_run_did_is_no_news(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,7 @@ def test_an_execution_that_fails_because_its_run_did_is_no_news(desk: Desk, monk
     desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
 
     with desk.environment(StackSelection(), Screen()) as env:
-        assert not stale.state.ended and MachineWatch(env).news(stale) == []
+        assert not stale.state.ended and MachineWatch(env).reports(stale) == []
 
 
 def test_an_aborted_machine_resumes_in_the_same_generation(desk: Desk) -> None:

@@ -179,7 +179,9 @@ def test_executions_are_shown_whoever_started_them(desk: Desk) -> None:
 
     assert document["execution"]["name"] == f"{RUN}-g0" and document["execution"]["state"] == "RUNNING"
     assert document["failed_executions"] == [{**recorded, "recorded": "2023-11-14 22:13:20"}]
-    assert f"driven by {RUN}-g0: RUNNING" in words and "broke off nightly-7 in Plan: PlanError: no input" in words
+    assert (
+        f"driven by {RUN}-g0: RUNNING" in words and "failed execution nightly-7 in Plan: PlanError: no input" in words
+    )
 
 
 def test_a_status_reads_the_ledgers_shards_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
