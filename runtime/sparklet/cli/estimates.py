@@ -23,6 +23,7 @@ from sparklet.ports import Ledger
 
 MIN_TIMES_DEARER, MIN_SAVED_USD = 3.0, 1.0  # than packed shards: worth a warning
 FILE_S = 0.04  # one more file in a shard: 365 of them in one spark-submit took 15 s
+PACKED = RunOptions()  # shards as they are packed by default
 EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
 
 
@@ -115,28 +116,21 @@ def explain(
     dear = ""
     if not options.group_by:
         fewest, packed_s = _packed(shards, time.seconds, objects, size_bytes, prices)
-        dear = _dear(shards, objects, found.cost, fewest, estimated(fewest, packed_s).cost)
+        packed_cost = estimated(fewest, packed_s).cost
+        if found.cost >= MIN_TIMES_DEARER * packed_cost and found.cost - packed_cost >= MIN_SAVED_USD:
+            dear = (
+                f"{shards:,} shards for {objects:,} files cost about {usd_text(found.cost)} on AWS, packed into "
+                f"{fewest:,} about {usd_text(packed_cost)}: --max-objects {PACKED.max_objects} --shard-size "
+                f"{PACKED.target_bytes // MIB}MiB save {usd_text(found.cost - packed_cost)}"
+            )
     return Explanation(mode, reason, found, time, prices, too_slow, dear)
 
 
 def _packed(shards: int, shard_s: float, objects: int, size_bytes: int, prices: Prices) -> tuple[int, float]:
     """The number of shards of the same files with the default options, and the time of one of them."""
-    usual = RunOptions()
-    fewest = max(1, math.ceil(size_bytes / usual.target_bytes), math.ceil(objects / usual.max_objects))
+    fewest = max(1, math.ceil(size_bytes / PACKED.target_bytes), math.ceil(objects / PACKED.max_objects))
     packed_s = scaled_shard_s(shard_s, size_bytes / max(1, shards), size_bytes / fewest, prices)
     return fewest, packed_s + FILE_S * objects / fewest
-
-
-def _dear(shards: int, objects: int, cost: float, fewest: int, packed_cost: float) -> str:
-    """A warning with the saving by packing, if it is large."""
-    usual, saved = RunOptions(), cost - packed_cost
-    if cost < MIN_TIMES_DEARER * packed_cost or saved < MIN_SAVED_USD:
-        return ""
-    return (
-        f"{shards:,} shards for {objects:,} files cost about {usd_text(cost)} on AWS, packed into {fewest:,} about "
-        f"{usd_text(packed_cost)}: --max-objects {usual.max_objects} --shard-size {usual.target_bytes // MIB}MiB "
-        f"save {usd_text(saved)}"
-    )
 
 
 def costs_text(costs: Mapping[str, float]) -> str:

@@ -124,7 +124,7 @@ def object_document(found: ObjectStatus) -> dict[str, Any]:
         "shards": [
             {
                 **({"shard": each.shard.number, "state": None} if each.record is None else shard_document(each.record)),
-                "slices": [list(item_range(item)) for item in each.items if item.slice],
+                "slices": [[str(of.kind), of.start, of.end] for item in each.items if (of := item.slice)],
                 "versions": [item.version_id for item in each.items if item.version_id],
             }
             for each in found.shards
@@ -154,18 +154,12 @@ def _cause_text(record: ShardRecord) -> Text:
     return Text(f"{record.error_class}: {record.error_message}" if record.error_class else "")
 
 
-def item_range(item: InputObject) -> tuple[str, int, int]:
-    """The part of an object that a slice is: its kind, start and end."""
-    assert item.slice is not None
-    return str(item.slice.kind), item.slice.start, item.slice.end
-
-
 def _part_text(item: InputObject) -> str:
     version = f" of version {item.version_id}" if item.version_id else ""
     if item.slice is None:
         return f"all{version}"
-    kind, start, end = item_range(item)
-    what = f"bytes {start} to {end}" if kind == SliceKind.LINES else f"row groups {start} to {end - 1}"
+    kind, start, end = item.slice.kind, item.slice.start, item.slice.end
+    what = f"bytes {start} to {end}" if kind is SliceKind.LINES else f"row groups {start} to {end - 1}"
     return f"{what}{version}"
 
 
