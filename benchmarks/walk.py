@@ -18,7 +18,8 @@ from typing import Any
 
 import sparklet
 from sparklet.cli import main as sparklet_command
-from sparklet.cli.environment import Environment, WorkerSize
+from sparklet.cli.costs import WorkerSize
+from sparklet.cli.environment import Environment
 from sparklet.cli.environment import environment as real_environment
 from sparklet.model import ShardState
 from sparklet.settings import worker_settings
@@ -91,7 +92,7 @@ def walk_run(walk: Walk, folder: Path) -> None:
     world.put(3)
 
     @contextmanager
-    def environment(*_: Any) -> Iterator[Environment]:
+    def environment(*_: Any, **__: Any) -> Iterator[Environment]:
         yield Environment(world.at, MemoryCompute({}), "worker", Lines(), WorkerSize(), state=folder)
 
     for name, module in list(sys.modules.items()):

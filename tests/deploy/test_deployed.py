@@ -92,7 +92,7 @@ def test_without_a_stream_nothing_outside_is_allowed(plain: Deployed) -> None:
         plain.queue(name)["QueueArn"] for name in ("Queue", "DeadLetterQueue")
     }
     # What machines may do to themselves stands apart from their roles; all else would be about what lies outside.
-    assert set(plain.of_type("AWS::IAM::Policy")) == {f"{name}MachinePolicy" for name in ("Loop", "Map", "Objects")}
+    assert set(plain.of_type("AWS::IAM::Policy")) == {f"{name}MachinePolicy" for name in ("Loop", "Map")}
     assert int(plain.queue("Queue")["VisibilityTimeout"]) == 5400
 
 
@@ -100,7 +100,7 @@ def test_doctor_passes_a_fresh_stack_and_names_manual_changes(
     plain: Deployed,
 ) -> None:
     def found() -> list[str]:
-        return [each.between for each in contradictions(stack_settings(AwsClients(), plain.outputs))]
+        return [each.what for each in contradictions(stack_settings(AwsClients(), plain.outputs))]
 
     assert found() == []
     assert [finding.good for finding in examine_stack("plain")] == [True]

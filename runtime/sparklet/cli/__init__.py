@@ -10,10 +10,9 @@ from typing import Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code (see ``exits``).
+    """Run one command; its exit code (see ``console``).
 
-    An error that Sparklet raises on purpose is shown in a line or two, whatever the command; ``--debug`` adds
-    where it came from.
+    Sparklet's own errors are shown in a line or two; ``--debug`` adds the traceback.
     """
     import typer
 
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _usage_message(error: Any) -> str:
-    """What was wrong with the words of a command, with the nearest right one, and where its help is."""
+    """The mistake in a command line, with the nearest option and the command for help."""
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     if nearest := get_close_matches(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or (), 1):
         message = f"{error.message}. Did you mean {nearest[0]}?"
@@ -51,7 +50,7 @@ def _usage_message(error: Any) -> str:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a command as Ctrl-C does: in order, with exit code 130."""
+    """End a command on SIGTERM and SIGHUP as on Ctrl-C: cleanly, with exit code 130."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

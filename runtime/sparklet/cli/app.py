@@ -37,7 +37,7 @@ def sparklet(
 
 
 def _add(panel: str, command: Callable[..., None], *examples: str) -> None:
-    """Register a command; in the epilog only blank lines part lines."""
+    """Register a command; in the epilog only blank lines separate lines."""
     lines = ("Examples:", *examples, EXIT_CODES)
     app.command(rich_help_panel=panel, epilog="\n\n".join(lines))(grouped(command))
 
@@ -89,12 +89,7 @@ _add(
     "sparklet redrive RUN --cause OutOfMemoryError --memory 6016",
 )
 _add("Change", changing.cancel, "sparklet cancel RUN", "sparklet cancel RUN --dry-run")
-_add(
-    "Change",
-    changing.clean,
-    "sparklet clean --older-than 30d --keep 10 --dry-run",
-    "sparklet clean --run RUN --yes",
-)
+_add("Change", changing.clean, "sparklet clean --older-than 30d --keep 10 --dry-run", "sparklet clean --run RUN --yes")
 _add("Change", changing.stop, "sparklet stop")
 _add(
     "Elsewhere",

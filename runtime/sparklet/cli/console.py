@@ -1,4 +1,4 @@
-"""What every command prints: its results, its progress, numbers as people read them, and its exit code."""
+"""What every command prints: results, progress, numbers for people, and its exit code."""
 
 import json
 import sys
@@ -30,12 +30,12 @@ _OF_STATE = {
     RunState.SUCCEEDED: ALL_WELL,
     RunState.SUCCEEDED_WITH_FAILURES: ALL_WELL,
     RunState.FAILED: FAILURES,
-    RunState.CANCELLED: INCOMPLETE,  # on purpose: what is missing is not a failure
+    RunState.CANCELLED: INCOMPLETE,  # on purpose, no failure
 }
 
 
 def exit_code(state: RunState) -> int:
-    """The exit code for a run's state; one that is still open is incomplete."""
+    """The exit code for a run's state; an open run is incomplete."""
     return _OF_STATE.get(state, INCOMPLETE)
 
 
@@ -62,17 +62,25 @@ class Screen:
         self.side.print(escape(text))
 
     def warn(self, text: str) -> None:
-        """Something the user should know but need not act on at once."""
+        """A warning; the command continues."""
         self.err.print(f"[yellow]warning:[/yellow] {escape(text)}")
 
     def fail(self, text: str) -> None:
-        """Why a command did not do what it was asked for."""
+        """Why a command failed."""
         self.err.print(f"[red]error:[/red] {escape(text)}")
 
     def document(self, document: Mapping[str, Any] | list[Any]) -> None:
         """The command's result as JSON."""
         sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         sys.stdout.flush()
+
+    def result(self, document: Mapping[str, Any], *lines: str) -> None:
+        """The command's result: as JSON, or in lines for people."""
+        if self.as_json:
+            self.document(document)
+            return
+        for line in lines:
+            self.say(line)
 
 
 def count_text(count: int, what: str) -> str:

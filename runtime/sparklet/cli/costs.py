@@ -1,7 +1,7 @@
-"""The figures that estimates are made of: ``prices.toml``, corrected by a file of the user's (SPARKLET_PRICES).
+"""What a run costs and when it ends, from the figures in ``prices.toml``, corrected by a user's file (SPARKLET_PRICES).
 
-A file of the user's has the same form and only the figures that differ. What is wrong in it is refused, naming the
-figure; a price that is misspelt must not silently stay as it was.
+A user's file has the same form and only the figures that differ. A misspelt figure is refused: it must not silently
+keep its value.
 """
 
 import difflib
@@ -20,16 +20,23 @@ from sparklet.ports import Ledger
 from sparklet.runs.observed import Observation
 
 TABLES = ("prices", "assumptions")
+FREE_SCRATCH_BYTES = 512 * MIB
+MAX_RUNS_SEARCHED = 300  # for one of the same name, newest first
+MAX_SHARDS_AVERAGED = 200
+COST_INCLUDES = (
+    "Lambda's seconds and requests of this generation's attempts, their messages or states, ledger and S3 requests"
+)
+COST_EXCLUDES = "cold starts, planner, checker and state machine, earlier generations, storage, transfer, logs"
 _SHIPPED = Path(__file__).with_name("prices.toml")
 _DIVISORS = ("assumptions.planned_a_s", "assumptions.task_bytes_a_s")
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number, and where it comes from."""
+    """A number and its source."""
 
     value: float
-    date: str  # when it was found: 2026-11, or 2026-11-20
+    date: str  # 2026-11, or 2026-11-20
     source: str
 
 
@@ -38,7 +45,7 @@ class Prices:
     """All figures, by name."""
 
     figures: Mapping[str, Figure]
-    corrected: tuple[str, ...] = ()  # the figures that are the user's own
+    corrected: tuple[str, ...] = ()  # the names of the user's figures
 
     def __getitem__(self, name: str) -> float:
         """The value of a figure such as ``prices.transition``."""
@@ -52,15 +59,15 @@ class Prices:
 
 
 def load_prices(own: Path | None = None) -> Prices:
-    """The figures, those of the file ``own`` in place of Sparklet's; SettingsError says what is wrong in it."""
+    """The figures, with those of the file ``own`` in place of Sparklet's; SettingsError if that has a mistake."""
     shipped = _figures(_SHIPPED)
     if own is None:
         return Prices(shipped)
     corrected = _figures(own)
     for name in corrected.keys() - shipped.keys():
         near = difflib.get_close_matches(name, shipped, 1)
-        remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(shipped)}"
-        raise SettingsError(f"the prices {own} have a figure {name}, which nothing uses; {remedy}")
+        remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(shipped)}"
+        raise SettingsError(f"the prices {own} have an unknown figure {name}; {remedy}")
     return Prices({**shipped, **corrected}, tuple(corrected))
 
 
@@ -93,62 +100,50 @@ def _figure(path: Path, name: str, entry: Any) -> Figure:
     return Figure(float(value), str(entry["date"]), str(entry["source"]))
 
 
-FREE_SCRATCH_MB = 512
-MAX_RUNS_SEARCHED = 300  # for one of the same name, newest first
-MAX_SHARDS_AVERAGED = 200
-COST_INCLUDES = (
-    "Lambda's seconds and requests of this generation's attempts, their messages or states, ledger and S3 requests"
-)
-COST_EXCLUDES = "cold starts, planner, checker and state machine, earlier generations, storage, transfer, logs"
+@dataclass(frozen=True, kw_only=True)
+class WorkerSize:
+    """What one worker has, and how many work at once; the defaults are the template's."""
 
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """What one worker has."""
-
-    memory_mb: int
-    scratch_mb: int = FREE_SCRATCH_MB
+    memory_mb: int = 3008
     timeout_s: int = 900
+    scratch_bytes: int = 4096 * MIB
+    concurrency: int = 50  # shards of a queue at once
+    map_concurrency: int = 100  # shards of a map at once
     architecture: str = "x86_64"
+    is_local: bool = False  # on this machine, whose disk costs nothing
 
 
 @dataclass(frozen=True, slots=True)
 class ShardTime:
-    """What one shard takes."""
+    """The time that one shard takes."""
 
     seconds: float
-    origin: str  # in words
+    origin: str  # for people
     run_id: str = ""  # the run in which it was measured; empty: assumed
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run would cost and when it would end."""
+    """A run's estimated cost and end."""
 
     end_s: float  # from now
-    costs: Mapping[str, float]  # US dollars, by what is paid for
+    costs: Mapping[str, float]  # US dollars, by item
     workers: int  # at once, at most
 
     @property
     def cost(self) -> float:
-        """US dollars, all together."""
+        """US dollars in total."""
         return sum(self.costs.values())
 
 
 def estimate(
-    dispatch: Dispatch,
-    shards: int,
-    shard_s: float,
-    worker: Worker,
-    concurrency: int,
-    prices: Prices,
-    rate_per_s: float = 0.0,
+    dispatch: Dispatch, shards: int, shard_s: float, size: WorkerSize, prices: Prices, rate_per_s: float = 0.0
 ) -> Estimate:
-    """Estimate a run of ``shards`` that take ``shard_s`` each, up to ``concurrency`` of them at once.
+    """Estimate a run of ``shards`` that take ``shard_s`` each, on workers of this size.
 
-    A queue's workers begin with the first part of the plan, those of a Map once the whole plan is sealed.
+    A queue's workers begin with the first part of the plan, those of a Map after the last.
     """
-    workers = min(shards, concurrency)
+    workers = min(shards, size.map_concurrency if dispatch is Dispatch.MAP else size.concurrency)
     cold_start_s, planned_a_s = prices["assumptions.cold_start_s"], prices["assumptions.planned_a_s"]
     work_s = shard_s * math.ceil(shards / workers) if workers else 0.0
     if dispatch is Dispatch.MAP:
@@ -156,19 +151,19 @@ def estimate(
     else:
         last_sent_s = max(0, shards - 1) / min(planned_a_s, rate_per_s or math.inf)
         end_s = max(work_s, last_sent_s + shard_s)
-    costs = _costs(dispatch, shards * shard_s + workers * cold_start_s, shards, worker, prices)
+    costs = _costs(dispatch, shards * shard_s + workers * cold_start_s, shards, size, prices)
     return Estimate(cold_start_s + end_s, costs, workers)
 
 
-def costs_so_far(found: Observation, dispatch: Dispatch, worker: Worker, prices: Prices) -> dict[str, float]:
-    """US dollars that a run's attempts have cost so far, by what was paid for."""
-    return _costs(dispatch, found.worked_s, found.summary.attempts, worker, prices)
+def costs_so_far(found: Observation, dispatch: Dispatch, size: WorkerSize, prices: Prices) -> dict[str, float]:
+    """US dollars that a run's attempts have cost so far, by item."""
+    return _costs(dispatch, found.worked_s, found.summary.attempts, size, prices)
 
 
-def _costs(dispatch: Dispatch, task_s: float, tasks: int, worker: Worker, prices: Prices) -> dict[str, float]:
-    """What so many seconds in so many tasks cost."""
-    scratch_gb = max(0, worker.scratch_mb - FREE_SCRATCH_MB) / 1024
-    gb_s = worker.memory_mb / 1024 * prices[f"prices.lambda_gb_s_{worker.architecture}"]
+def _costs(dispatch: Dispatch, task_s: float, tasks: int, size: WorkerSize, prices: Prices) -> dict[str, float]:
+    """US dollars for so many seconds in so many tasks, by item."""
+    scratch_gb = 0.0 if size.is_local else max(0, size.scratch_bytes - FREE_SCRATCH_BYTES) / 2**30
+    gb_s = size.memory_mb / 1024 * prices[f"prices.lambda_gb_s_{size.architecture}"]
     second = gb_s + scratch_gb * prices["prices.scratch_gb_s"]
     if dispatch is Dispatch.MAP:
         handed_out = prices["assumptions.states_a_map_shard"] * prices["prices.transition"]
@@ -186,11 +181,8 @@ def _costs(dispatch: Dispatch, task_s: float, tasks: int, worker: Worker, prices
     }
 
 
-# --- what a shard takes -------------------------------------------------------------
-
-
 def shard_time(ledger: Ledger | None, name: str, bytes_a_shard: float, prices: Prices) -> ShardTime:
-    """A shard's time by the newest run of the name that has succeeded shards; else, or without a ledger, assumed."""
+    """A shard's time in the newest run of the name that has succeeded shards; else, or without a ledger, assumed."""
     for run in islice(ledger.runs.list(), MAX_RUNS_SEARCHED) if ledger else ():
         if ledger and run.name == name and run.sealed and (found := _measured(ledger, run, bytes_a_shard, prices)):
             return found
@@ -200,7 +192,7 @@ def shard_time(ledger: Ledger | None, name: str, bytes_a_shard: float, prices: P
 
 
 def scaled_shard_s(measured_s: float, measured_bytes: float, bytes_a_shard: float, prices: Prices) -> float:
-    """What a shard takes that is larger or smaller than those measured; the part that every task has stays."""
+    """The time of a shard of another size than measured; a task's fixed part stays the same."""
     if measured_bytes <= 0:
         return measured_s
     fixed_s = min(measured_s, prices["assumptions.task_fixed_s"])

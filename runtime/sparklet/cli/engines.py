@@ -1,30 +1,23 @@
 """The exact commands that run a script, or shards of a run, on other engines; nothing is started.
 
-::
-
-    job = ElsewhereJob("etl.py", inputs=("s3://b/in/",), output="s3://b/out", params={"k": "v"})
-    job = job_of_run(run)              # a whole run as one job
-    job = job_of_shard(run, shard)     # exactly one shard: shard is a line of the plan (model.Shard)
-    for command in commands(job, "emr", Places(cluster_id="j-1")):
-        print(shlex.join(command))     # each command is its arguments; join quotes what a shell must not touch
-
-A place that is not named is in capitals in the commands (CLUSTER_ID), see ``Places``. A job that an engine cannot run
-is a PlanError which says why and what to do.
+A job that an engine cannot run is a PlanError with the reason and the remedy.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+import typer
 
 from sparklet.errors import PlanError
+from sparklet.events.script_event import MAX_ARGUMENT_BYTES, shard_event
 from sparklet.job.event_objects import misread
-from sparklet.model import InputObject, Run, Shard
+from sparklet.model import InputObject, Run, Shard, ShardRecord
 from sparklet.s3_uri import SCHEME
 
 BUNDLE = "sparklet-job.zip"
-MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument
 MAX_STEP_CHARACTERS = 10_240  # EMR: of all values of a step
 MAX_GLUE_BYTES = 260_000  # Glue: of a job run's arguments
 MAX_SERVERLESS_ARGUMENTS = 1024
@@ -43,36 +36,38 @@ class ElsewhereJob:
     output: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     args: tuple[str, ...] = ()  # the script's own
-    py_files: tuple[str, ...] = ()  # beside sparklet.job, which every job gets
+    py_files: tuple[str, ...] = ()  # in addition to sparklet.job, which every job gets
     event: Mapping[str, Any] | None = None  # of a shard: has inputs, output and params, so that the others are empty
     name: str = ""  # default: the script's
 
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """The event that the script gets; only what there is."""
+        given = {"inputs": list(self.inputs), "output_path": self.output, "params": dict(self.params)}
+        return self.event or {key: value for key, value in given.items() if value}
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Places:
-    """Where the commands send a job."""
+    """Where the commands send a job; what the user does not name is in capitals."""
 
-    staging: str = "s3://BUCKET/sparklet"  # local files are copied here for AWS's engines
-    master: str = "spark://HOST:7077"
-    cluster_id: str = "CLUSTER_ID"  # EMR
-    application_id: str = "APPLICATION_ID"  # EMR Serverless
-    role_arn: str = "ROLE_ARN"  # EMR Serverless, Glue
-    glue_version: str = "5.0"
-    worker_type: str = "G.1X"  # Glue
-    workers: int = 2  # Glue
-    cluster: str = "CLUSTER"  # ECS
-    subnet: str = "SUBNET_ID"  # ECS
-    security_group: str = "SECURITY_GROUP_ID"  # ECS
+    PANEL: ClassVar[str] = "Where it runs"
+
+    staging: Annotated[str, typer.Option("--staging", metavar="S3-FOLDER", help="Where local files are copied to.")] = (
+        "s3://BUCKET/sparklet"
+    )
+    master: Annotated[str, typer.Option("--master", metavar="URL", help="For spark-submit.")] = "spark://HOST:7077"
+    cluster_id: Annotated[str, typer.Option("--cluster-id", metavar="ID", help="For EMR.")] = "CLUSTER_ID"
+    application_id: Annotated[str, typer.Option("--application-id", metavar="ID", help="For EMR Serverless.")] = (
+        "APPLICATION_ID"
+    )
+    role_arn: Annotated[str, typer.Option("--role-arn", metavar="ARN", help="For EMR Serverless and Glue.")] = (
+        "ROLE_ARN"
+    )
 
 
 def job_of_run(run: Run) -> ElsewhereJob:
-    """A whole run as one job, with the script of its last generation.
-
-    Raises
-    ------
-    PlanError
-        If the run's inputs are more than its folders and objects: the same names would be another input there.
-    """
+    """A whole run as one job, with the script of its last generation; PlanError if Spark would read other objects."""
     options = run.options
     narrowed = options.include or options.exclude or options.modified_since_s or options.incremental
     misnamed = any(misread(f"{uri}x" if uri.endswith("/") else uri) for uri in run.inputs)
@@ -85,13 +80,10 @@ def job_of_run(run: Run) -> ElsewhereJob:
     return ElsewhereJob(script.uri, run.inputs, run.output_uri, run.params, run.args, script.py_files, name=run.run_id)
 
 
-def job_of_shard(run: Run, shard: Shard) -> ElsewhereJob:
-    """One shard of a run, with the event that a worker gives the script: the same objects, output and parameters.
+def job_of_shard(run: Run, record: ShardRecord, shard: Shard) -> ElsewhereJob:
+    """One shard of a run, with the event that a worker gives the script.
 
-    Raises
-    ------
-    PlanError
-        If it holds what only a worker knows how to read: slices, old versions, names that Spark takes for others.
+    PlanError if it holds what only a worker can read: slices, old versions, names that Spark misreads.
     """
     for item in shard.objects:
         if what := _only_a_worker_reads(run, item):
@@ -99,31 +91,15 @@ def job_of_shard(run: Run, shard: Shard) -> ElsewhereJob:
                 f"shard {shard.number} of {run.run_id} holds {what} {item.uri}, which Spark alone cannot read; "
                 "run the script on a copy of the object, or on the whole of it, instead"
             )
-    inputs = shard.inputs
-    event: dict[str, Any] = {
-        "sparklet": {"run": run.run_id, "shard": shard.number, "attempt": None, "generation": run.generation},
-        "inputs": inputs,
-        "input_path": inputs[0] if len(inputs) == 1 else None,
-        "output_path": run.shard_output(shard.number),
-        "params": dict(run.params),
-    }
-    if items := shard.items:
-        event["items"] = items
+    event = shard_event(run, record, shard, run.shard_output(shard.number))
+    event["sparklet"]["attempt"] = None
     script = run.scripts[-1]
     name = f"{run.run_id}-{shard.number}"
     return ElsewhereJob(script.uri, args=run.args, py_files=script.py_files, event=event, name=name)
 
 
 def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple[Command, ...]:
-    """What to run, in this order, so that ``engine`` does the job.
-
-    Raises
-    ------
-    PlanError
-        If the engine is unknown, or cannot run this job.
-    """
-    if engine not in _COMMANDS:
-        raise PlanError(f"there are no commands for {engine!r}; engines known here: {', '.join(ENGINES)}")
+    """The commands that run the job on ``engine``, in order; PlanError if it cannot run this job."""
     for uri in (*job.py_files, places.staging):
         if re.search(r"[\s,'\"]", uri):
             raise PlanError(f"{uri!r} has a comma, a quote or white space, which --py-files cannot carry; rename it")
@@ -135,15 +111,12 @@ def commands(job: ElsewhereJob, engine: str, places: Places = Places()) -> tuple
     return (("python", "-m", "sparklet.job.bundle", BUNDLE), *copies, *_COMMANDS[engine](job, places))
 
 
-def fargate(run_id: str, shard: int, places: Places = Places()) -> Command:
-    """What to run so that a container of its own does a shard that has FAILED in Lambda.
-
-    It reads whatever a worker reads, and reports to the same ledger: it has the same image, plan and ledger.
-    """
-    network = {"subnets": [places.subnet], "securityGroups": [places.security_group], "assignPublicIp": "DISABLED"}
+def fargate(run_id: str, shard: int) -> Command:
+    """The command that runs a FAILED shard in a container on ECS, with the same image, plan and ledger."""
+    network = {"subnets": ["SUBNET_ID"], "securityGroups": ["SECURITY_GROUP_ID"], "assignPublicIp": "DISABLED"}
     container = {"name": FARGATE_NAMES, "command": ["shard", "--run", run_id, "--shard", str(shard), "--redrive"]}
     return (
-        *("aws", "ecs", "run-task", "--cluster", places.cluster, "--task-definition", FARGATE_NAMES),
+        *("aws", "ecs", "run-task", "--cluster", "CLUSTER", "--task-definition", FARGATE_NAMES),
         *("--launch-type", "FARGATE", "--network-configuration", json.dumps({"awsvpcConfiguration": network})),
         *("--overrides", json.dumps({"containerOverrides": [container]})),
     )
@@ -154,7 +127,7 @@ def _spark_submit(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     _refuse_above(
         MAX_ARGUMENT_BYTES, max((len(each.encode()) for each in arguments), default=0), "bytes in an argument"
     )
-    s3 = ("--conf", "spark.hadoop.fs.s3.impl=org.apache.hadoop.fs.s3a.S3AFileSystem")  # Hadoop itself says s3a://
+    s3 = ("--conf", "spark.hadoop.fs.s3.impl=org.apache.hadoop.fs.s3a.S3AFileSystem")  # Hadoop's own scheme is s3a://
     uses_s3 = any(SCHEME in part for part in (job.script, *job.py_files, *arguments))
     yield (
         *("spark-submit", "--master", places.master, "--name", job.name, "--py-files", ",".join(job.py_files)),
@@ -202,8 +175,7 @@ def _glue(job: ElsewhereJob, places: Places) -> Iterable[Command]:
     command = {"Name": "glueetl", "PythonVersion": "3", "ScriptLocation": job.script}
     yield (
         *("aws", "glue", "create-job", "--name", job.name, "--role", places.role_arn, "--command", json.dumps(command)),
-        *("--glue-version", places.glue_version, "--worker-type", places.worker_type),
-        *("--number-of-workers", str(places.workers)),
+        *("--glue-version", "5.0", "--worker-type", "G.1X", "--number-of-workers", "2"),
         *("--default-arguments", json.dumps({"--extra-py-files": ",".join(job.py_files)})),
     )
     yield ("aws", "glue", "start-job-run", "--job-name", job.name, "--arguments", json.dumps(arguments))
@@ -227,7 +199,7 @@ def _refuse_above(most: int, size: int, what: str) -> None:
 
 
 def _only_a_worker_reads(run: Run, item: InputObject) -> str:
-    """Why Spark elsewhere would not read just this object; empty if it would."""
+    """What of the object Spark cannot read without a worker; empty if it can."""
     if item.item:
         return ""
     if item.slice or item.version_id:
@@ -260,18 +232,12 @@ def _remote_arguments(job: ElsewhereJob) -> list[str]:
 
 def _event_text(job: ElsewhereJob) -> str:
     """The event as JSON in one line, in which no two braces touch."""
-    event = job.event
-    if event is None:
-        given = {"inputs": list(job.inputs), "output_path": job.output, "params": dict(job.params)}
-        event = {key: value for key, value in given.items() if value}
-    text = json.dumps(event, indent=0).replace("\n", " ")
+    text = json.dumps(job.document, indent=0).replace("\n", " ")
     return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: m[0].replace("{", "\\u007b").replace("}", "\\u007d"), text)
 
 
 def _refuse_local(job: ElsewhereJob) -> None:
-    inputs = job.inputs if job.event is None else job.event["inputs"]
-    output = job.output if job.event is None else job.event["output_path"]
-    for uri in (*inputs, *([output] if output else [])):
+    for uri in (*job.document.get("inputs", ()), job.document.get("output_path", "s3://")):
         if "://" not in uri or uri.startswith("file:"):
             raise PlanError(f"{uri} lies on this machine, where that engine cannot read or write it; copy it to S3")
 

@@ -1,25 +1,28 @@
-"""Where a command works: the embedded local stack, or a deployed one. One composition root of the command line."""
+"""The stack that a command works on: the embedded local one, or a deployed one. The command line's composition root."""
 
-import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+import typer
 from platformdirs import user_cache_path
 
 from sparklet.cli.console import Screen
+from sparklet.cli.costs import WorkerSize
+from sparklet.cli.transfer import LocalPaths
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_host
 from sparklet.local.installation import missing, resource
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
 from sparklet.local.state import default_state_dir
+from sparklet.model.options import MIB
 from sparklet.planning.deployment import Deployment
 from sparklet.ports import Compute, Orchestrator, WorkerLogs
 from sparklet.settings import spark_settings
@@ -34,27 +37,44 @@ PASSED = (  # from the user's shell
     *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES", "SPARKLET_CDS_ARCHIVE"),
     "SPARKLET_METRICS_NAMESPACE",
 )
-DEFAULT_TIMEOUT_S = 900
-DEFAULT_MEMORY_MB = 3008
-DEFAULT_CONCURRENCY = 50  # of a deployed stack's queue, as in the template
-DEFAULT_MAP_CONCURRENCY = 100  # of a deployed stack's maps
-MIB = 1024 * 1024
 LOCAL_PATHS = "local-paths"  # a file for each run that was started from here
-STACK_ENDS_S = 2.0  # so long the host may take to notice that the stand-in is gone
+STACK_ENDS_S = 2.0  # the host may take this long to notice that the stand-in has ended
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which stack, and how the local one is started if it is not running yet."""
+class StackSelection:
+    """Options of every command: which stack it works on, and how it prints."""
 
-    stack: str = ""  # name of a deployed CloudFormation stack; "" = the local one
-    state_dir: Path | None = None
+    PANEL: ClassVar[str] = "Where and how"
+
+    stack: Annotated[
+        str,
+        typer.Option(
+            "--stack",
+            envvar="SPARKLET_STACK",
+            metavar="NAME",
+            help="A deployed CloudFormation stack instead of the local one.",
+        ),
+    ] = ""
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--state-dir",
+            envvar="SPARKLET_STATE_DIR",
+            metavar="FOLDER",
+            help="Folder of the local stack (default: the user's state folder).",
+        ),
+    ] = None
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on standard output; progress goes to standard error.")
+    ] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
+    # How the local stack is started if it is not running; options of some commands only.
     workers: int | None = None
     timeout_s: int | None = None
     memory_mb: int | None = None
     runner: str | None = None
     keep: bool = False
-    reading: bool = False  # only look: a stack started for this begins no work
 
     @property
     def state(self) -> Path:
@@ -62,8 +82,8 @@ class Choice:
         return self.state_dir.expanduser().absolute() if self.state_dir else default_state_dir()
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """The options that lead to the same stack, with the same workers."""
+    def command_options(self) -> tuple[str, ...]:
+        """The options that select the same stack, with the same workers."""
         given = {"--stack": self.stack, "--state-dir": self.state_dir, "--workers": self.workers}
         given |= {"--timeout": self.timeout_s, "--memory": self.memory_mb, "--runner": self.runner}
         named = (str(word) for option, value in given.items() if value for word in (option, value))
@@ -71,20 +91,31 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class WorkerSize:
-    """What one worker has, and how many work at once."""
+class WorkerSelection(StackSelection):
+    """The same, with the local stack's workers; they apply if it is not running, or no other command uses it."""
 
-    memory_mb: int = DEFAULT_MEMORY_MB
-    timeout_s: int = DEFAULT_TIMEOUT_S
-    scratch_bytes: int = 4096 * MIB
-    concurrency: int = DEFAULT_CONCURRENCY  # shards that the queue may have in work
-    map_concurrency: int = DEFAULT_MAP_CONCURRENCY  # shards that a map may
-    architecture: str = "x86_64"
+    PANEL: ClassVar[str] = "Local workers"
+
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, metavar="N", help="Worker processes (default: one for each core).")
+    ] = None
+    timeout_s: Annotated[
+        int | None, typer.Option("--timeout", min=1, metavar="SECONDS", help="Time limit of one shard (default: 900).")
+    ] = None
+    memory_mb: Annotated[
+        int | None,
+        typer.Option("--memory", min=512, max=10240, metavar="MB", help="Memory of one worker (default: 3008)."),
+    ] = None
+    runner: Annotated[
+        Literal["warm", "submit"] | None,
+        typer.Option("--runner", help="warm: one JVM that is kept (default); submit: one spark-submit for each shard."),
+    ] = None
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the local stack running until `sparklet stop`.")] = False
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What commands work on."""
+    """A stack, opened for a command."""
 
     at: Deployment
     compute: Compute
@@ -93,11 +124,10 @@ class Environment:
     size: WorkerSize
     stack: str = ""  # a deployed stack's name
     state: Path | None = None  # the local stack's folder; None: a deployed stack
-    words: tuple[str, ...] = ()  # the options that lead here
-    differences: tuple[str, ...] = ()  # what was asked of the local stack, but others use it as it is
+    command_options: tuple[str, ...] = ()  # that select this stack
     parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
-    orchestrator: Orchestrator | None = None  # None: no state machines here
-    machines: Mapping[str, str] = field(default_factory=dict)  # by what they are called here: loop, map
+    orchestrator: Orchestrator | None = None  # None: no state machines
+    machines: Mapping[str, str] = field(default_factory=dict)  # ARNs by name: loop, map
     check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended under this command
 
     @property
@@ -112,56 +142,39 @@ class Environment:
             raise SettingsError("a deployed stack has no local paths")
         return self.state / LOCAL_PATHS
 
-
-@dataclass(frozen=True)
-class LocalPaths:
-    """Which local folders belong to a run; kept beside the local stack's state, so that a redrive finds them."""
-
-    inputs: Mapping[str, str] = field(default_factory=dict)  # S3 folder or object → local path
-    output: str = ""  # local folder to be filled; "" = none
-    replaces: Sequence[str] = ()  # names in it of what earlier runs wrote, to be deleted when it is filled
-
-    def save(self, folder: Path, run_id: str) -> None:
-        """Keep them for ``run_id``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        new = folder / f".{run_id}.json"
-        new.write_text(json.dumps(asdict(self), indent=2))
-        new.replace(folder / f"{run_id}.json")
-
-    @classmethod
-    def load(cls, folder: Path, run_id: str) -> "LocalPaths":
-        """Those kept for ``run_id``; none if it was not started from local paths."""
-        path = folder / f"{run_id}.json"
-        if not path.exists():
-            return cls()
-        return cls(**json.loads(path.read_text()))
+    def local_paths(self, run_id: str) -> LocalPaths:
+        """The local paths of a run; none if it was not started from local paths, or in a deployed stack."""
+        return LocalPaths.load(self.paths_dir, run_id) if self.local else LocalPaths()
 
 
 @contextmanager
-def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
-    """Open the chosen stack; the local one is started if need be, and ends with its last user."""
-    if choice.stack:
-        yield replace(_deployed(choice.stack), words=choice.words)
+def environment(selection: StackSelection, screen: Screen, *, reading: bool = False) -> Iterator[Environment]:
+    """Open the selected stack; the local one is started if need be, and ends with its last user.
+
+    A local stack that is started only for ``reading`` does no work.
+    """
+    if selection.stack:
+        yield replace(_deployed(selection.stack), command_options=selection.command_options)
         return
     from sparklet.local.logs import FileLogs
     from sparklet.local.stack import LocalStack
 
-    with LocalStack.attach(_stack_options(choice, screen), screen.say) as stack:
+    with LocalStack.attach(_stack_options(selection, screen, reading), screen.say) as stack:
         yield Environment(
             stack.deployment(),
             stack.compute(),
             stack.info.worker_function,
             FileLogs(stack.info.log_dir),
             WorkerSize(
-                stack.info.memory_mb,
-                stack.info.timeout_s,
-                shutil.disk_usage(choice.state).free,
-                stack.info.workers,
-                stack.info.workers,
+                memory_mb=stack.info.memory_mb,
+                timeout_s=stack.info.timeout_s,
+                scratch_bytes=shutil.disk_usage(selection.state).free,
+                concurrency=stack.info.workers,
+                map_concurrency=stack.info.workers,
+                is_local=True,
             ),
-            state=choice.state,
-            words=choice.words,
-            differences=stack.differences,
+            state=selection.state,
+            command_options=selection.command_options,
             orchestrator=stack.orchestrator(),
             machines={"loop": stack.info.loop_machine, "map": stack.info.map_machine},
             check=partial(stack.check, STACK_ENDS_S),
@@ -169,10 +182,7 @@ def environment(choice: Choice, screen: Screen) -> Iterator[Environment]:
 
 
 def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
-    """What local workers need to find Java, Spark and the jars; what is missing is fetched, with progress.
-
-    Each gets its part of the machine's cores.
-    """
+    """The variables by which local workers find Java, Spark and the jars; fetches what is missing, with progress."""
     from importlib.util import find_spec
 
     from sparklet.local.java import find_java
@@ -180,7 +190,7 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
     spark = find_spec("pyspark")
     if spark is None or spark.origin is None:
         raise LocalStackError(missing("pyspark"))
-    spark_settings()  # what is wrong in the user's shell is reported here, not by workers that do not start
+    spark_settings()  # report a mistake in the user's shell here, not by workers that do not start
     java = find_java()
     offline = bool(os.environ.get("SPARKLET_OFFLINE"))
     jars = worker_jars(java, screen.say, offline)
@@ -199,7 +209,7 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
 
 
 def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[Path]:
-    """The jars of local workers beside Spark's own; what is missing is fetched, or made."""
+    """The jars of local workers beside Spark's own; fetches or makes what is missing."""
     from sparklet.local.jars import ensure_jars
 
     fetched = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
@@ -208,11 +218,11 @@ def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[P
     jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
     if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
         return jars
-    return linked_jars(_class_path(jars), jar_cache().with_name("linked"))  # Spark's own, too, in the places of these
+    return linked_jars(_class_path(jars), jar_cache().with_name("linked"))  # includes Spark's own
 
 
 def worker_archive(java: Path, jars: Sequence[Path]) -> ClassArchive:
-    """The class-data archive of local workers: where it is or will be, and what for."""
+    """The class-data archive of local workers, whether it exists yet or not."""
     return ClassArchive.of(jar_cache().with_name("class-data"), resource(CLASSES), java, _class_path(jars))
 
 
@@ -225,19 +235,19 @@ def jar_cache() -> Path:
     return Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / "jars"
 
 
-def _stack_options(choice: Choice, screen: Screen) -> "StackOptions":
+def _stack_options(selection: StackSelection, screen: Screen, reading: bool) -> "StackOptions":
     from sparklet.local.stack import StackOptions
 
-    workers = choice.workers or os.cpu_count() or 1
+    workers = selection.workers or os.cpu_count() or 1
     return StackOptions(
-        state_dir=choice.state,
+        state_dir=selection.state,
         workers=workers,
-        timeout_s=choice.timeout_s or DEFAULT_TIMEOUT_S,
-        memory_mb=choice.memory_mb or DEFAULT_MEMORY_MB,
-        runner=choice.runner or "warm",
-        processing=not choice.reading,
-        keep=choice.keep,
-        worker_env={} if choice.reading else worker_environment(screen, workers),
+        timeout_s=selection.timeout_s or WorkerSize.timeout_s,
+        memory_mb=selection.memory_mb or WorkerSize.memory_mb,
+        runner=selection.runner or "warm",
+        processing=not reading,
+        keep=selection.keep,
+        worker_env={} if reading else worker_environment(screen, workers),
     )
 
 
@@ -267,15 +277,19 @@ def _deployed(name: str) -> Environment:
 
 
 def _deployed_size(given: Mapping[str, str]) -> WorkerSize:
-    """What a stack's parameters say; a concurrency that is reserved is a ceiling for maps, too."""
-    concurrency = int(given.get("MaximumConcurrency") or DEFAULT_CONCURRENCY)
-    map_concurrency = int(given.get("MapConcurrency") or DEFAULT_MAP_CONCURRENCY)
-    reserved = given.get("ReserveConcurrency") == "yes"
+    """The size that a stack's parameters say; reserved concurrency is also a ceiling for maps."""
+    usual = WorkerSize()
+    concurrency = int(given.get("MaximumConcurrency") or usual.concurrency)
+    map_concurrency = int(given.get("MapConcurrency") or usual.map_concurrency)
     return WorkerSize(
-        int(given.get("FunctionMemoryMB") or DEFAULT_MEMORY_MB),
-        int(given.get("FunctionTimeoutS") or DEFAULT_TIMEOUT_S),
-        int(given.get("EphemeralStorageMB") or 4096) * MIB,
-        concurrency,
-        min(concurrency, map_concurrency) if reserved else map_concurrency,
-        given.get("Architecture") or "x86_64",
+        memory_mb=int(given.get("FunctionMemoryMB") or usual.memory_mb),
+        timeout_s=int(given.get("FunctionTimeoutS") or usual.timeout_s),
+        scratch_bytes=int(given["EphemeralStorageMB"]) * MIB
+        if given.get("EphemeralStorageMB")
+        else usual.scratch_bytes,
+        concurrency=concurrency,
+        map_concurrency=min(concurrency, map_concurrency)
+        if given.get("ReserveConcurrency") == "yes"
+        else map_concurrency,
+        architecture=given.get("Architecture") or usual.architecture,
     )

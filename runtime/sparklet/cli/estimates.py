@@ -1,8 +1,7 @@
-"""What a plan would be, what it would cost and when it would end, before anything is put anywhere."""
+"""The preview of a plan, and the estimate of its cost and end; nothing is written."""
 
 import math
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,31 +11,33 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import Screen, duration_text, usd_text
-from sparklet.cli.costs import Estimate, Prices, ShardTime, Worker, estimate, scaled_shard_s, shard_time
-from sparklet.cli.environment import MIB, Environment, WorkerSize
-from sparklet.model import Dispatch, Run, RunOptions
+from sparklet.cli.costs import Estimate, Prices, ShardTime, WorkerSize, estimate, scaled_shard_s, shard_time
+from sparklet.cli.environment import Environment
+from sparklet.model import Run, RunOptions
+from sparklet.model.options import MIB
 from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode
-from sparklet.planning.earlier import Digests, done_before
+from sparklet.planning.earlier import done_before
 from sparklet.planning.preview import PlanPreview, preview
 from sparklet.planning.request import RunRequest
-from sparklet.ports import Ledger, ObjectStore
+from sparklet.ports import Ledger
 
-MIN_TIMES_DEARER, MIN_SAVED_USD = 3.0, 1.0  # than packed shards: what is worth a warning
+MIN_TIMES_DEARER, MIN_SAVED_USD = 3.0, 1.0  # than packed shards: worth a warning
 FILE_S = 0.04  # one more file in a shard: 365 of them in one spark-submit took 15 s
+PACKED = RunOptions()  # shards as they are packed by default
 EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A plan's dispatch mode, its cost and its end, and what the estimate rests on."""
+    """A plan's dispatch mode, cost and end, and the basis of the estimate."""
 
     mode: DispatchMode
     reason: str
     estimate: Estimate
     time: ShardTime
     prices: Prices
-    too_slow: str  # a warning if shards would not be done in time
-    dear: str  # a warning if packing the files would cost a fraction
+    too_slow: str  # a warning if shards would exceed the timeout
+    dear: str  # a warning if packing the files would save much
 
     def document(self) -> dict[str, Any]:
         """For --json."""
@@ -46,8 +47,8 @@ class Explanation:
             "warning": self.too_slow or self.dear or None,
             "end_s": round(self.estimate.end_s, 1),
             "workers": self.estimate.workers,
-            "cost_usd": rounded(self.estimate.cost),
-            "costs_usd": {what: rounded(cost) for what, cost in self.estimate.costs.items()},
+            "cost_usd": round(self.estimate.cost, 6),
+            "costs_usd": {what: round(cost, 6) for what, cost in self.estimate.costs.items()},
             "shard_s": round(self.time.seconds, 3),
             "shard_s_origin": self.time.origin,
             "measured_in": self.time.run_id or None,
@@ -73,106 +74,65 @@ class Explanation:
             screen.warn(warning)
 
 
-def local_size() -> WorkerSize:
-    """The workers that the local stack would have, where none need be started to know it."""
-    cores = os.cpu_count() or 1
-    return WorkerSize(concurrency=cores, map_concurrency=cores)
-
-
-def previewed(request: RunRequest, store: ObjectStore, done: Callable[[], Digests] | None) -> PlanPreview:
-    """What the plan of a request would be; nothing is written."""
-    return preview(request.options, request.inputs, store, request.lists, done)
-
-
 def preview_in(env: Environment, request: RunRequest) -> PlanPreview:
-    """The same with what a stack knows."""
+    """Preview the plan of a request in a stack; nothing is written."""
     done = partial(done_before, env.at, request.run_name) if request.options.incremental else None
-    return previewed(request, env.at.inputs(request.access), done)
-
-
-def explain_preview(
-    size: WorkerSize, ledger: Ledger | None, request: RunRequest, found: PlanPreview, prices: Prices, *, local: bool
-) -> Explanation:
-    """Explain a plan in the dispatch mode that ``auto`` would take; without a ledger nothing was measured."""
-    counts = found.shards, found.objects, found.size_bytes
-    return explained(size, ledger, request.run_name, request.options, *counts, prices, local=local)
+    return preview(request.options, request.inputs, env.at.inputs(request.access), request.lists, done)
 
 
 def explain_run(env: Environment, run: Run, prices: Prices, ledger: Ledger | None = None) -> Explanation:
-    """Explain a planned run that was sent to the queue; without a ledger nothing was measured."""
+    """Explain a planned run that was sent to the queue; without a ledger no earlier run is looked up."""
     counts = run.shard_count or 0, run.object_count, run.size_bytes
-    return explained(env.size, ledger, run.name, run.options, *counts, prices, local=env.local, mode=DispatchMode.QUEUE)
+    return explain(env.size, run.name, run.options, *counts, prices, ledger, DispatchMode.QUEUE)
 
 
-def explained(
+def explain(
     size: WorkerSize,
-    ledger: Ledger | None,
     name: str,
     options: RunOptions,
     shards: int,
     objects: int,
     size_bytes: int,
     prices: Prices,
-    *,
-    local: bool,
+    ledger: Ledger | None = None,
     mode: DispatchMode | None = None,
 ) -> Explanation:
-    """Estimate a plan of so many shards, in the mode that ``auto`` takes where none is given."""
+    """Estimate a plan, in the dispatch mode that ``auto`` takes unless one is given."""
     reason = "a plan that is sent goes to the queue"
     if mode is None:
         mode, reason = automatic_mode(shards, options.rate_per_s)
-    worker = worker_of(size, local=local)
-    concurrency = size.map_concurrency if mode.dispatch is Dispatch.MAP else size.concurrency
 
     def estimated(shards: int, shard_s: float) -> Estimate:
-        return estimate(mode.dispatch, shards, shard_s, worker, concurrency, prices, options.rate_per_s)
+        return estimate(mode.dispatch, shards, shard_s, size, prices, options.rate_per_s)
 
     time = shard_time(ledger, name, size_bytes / shards if shards else 0.0, prices)
     found = estimated(shards, time.seconds)
     too_slow = ""
-    if time.seconds >= worker.timeout_s:
+    if time.seconds >= size.timeout_s:
         too_slow = (
             f"a shard would take {duration_text(time.seconds)}, but the workers have "
-            f"{duration_text(worker.timeout_s)}: make shards smaller (--shard-size), or workers larger"
+            f"{duration_text(size.timeout_s)}: make shards smaller (--shard-size), or workers larger"
         )
     dear = ""
     if not options.group_by:
         fewest, packed_s = _packed(shards, time.seconds, objects, size_bytes, prices)
-        dear = _dear(shards, objects, found.cost, fewest, estimated(fewest, packed_s).cost)
+        packed_cost = estimated(fewest, packed_s).cost
+        if found.cost >= MIN_TIMES_DEARER * packed_cost and found.cost - packed_cost >= MIN_SAVED_USD:
+            dear = (
+                f"{shards:,} shards for {objects:,} files cost about {usd_text(found.cost)} on AWS, packed into "
+                f"{fewest:,} about {usd_text(packed_cost)}: --max-objects {PACKED.max_objects} --shard-size "
+                f"{PACKED.target_bytes // MIB}MiB save {usd_text(found.cost - packed_cost)}"
+            )
     return Explanation(mode, reason, found, time, prices, too_slow, dear)
 
 
 def _packed(shards: int, shard_s: float, objects: int, size_bytes: int, prices: Prices) -> tuple[int, float]:
-    """How many shards the same files would be with the default options, and what one of them would take."""
-    usual = RunOptions()
-    fewest = max(1, math.ceil(size_bytes / usual.target_bytes), math.ceil(objects / usual.max_objects))
+    """The number of shards of the same files with the default options, and the time of one of them."""
+    fewest = max(1, math.ceil(size_bytes / PACKED.target_bytes), math.ceil(objects / PACKED.max_objects))
     packed_s = scaled_shard_s(shard_s, size_bytes / max(1, shards), size_bytes / fewest, prices)
     return fewest, packed_s + FILE_S * objects / fewest
 
 
-def _dear(shards: int, objects: int, cost: float, fewest: int, packed_cost: float) -> str:
-    """What packing would save, if it is much."""
-    usual, saved = RunOptions(), cost - packed_cost
-    if cost < MIN_TIMES_DEARER * packed_cost or saved < MIN_SAVED_USD:
-        return ""
-    return (
-        f"{shards:,} shards for {objects:,} files cost about {usd_text(cost)} on AWS, packed into {fewest:,} about "
-        f"{usd_text(packed_cost)}: --max-objects {usual.max_objects} --shard-size {usual.target_bytes // MIB}MiB "
-        f"save {usd_text(saved)}"
-    )
-
-
-def worker_of(size: WorkerSize, *, local: bool) -> Worker:
-    """A worker as prices know it; the local stack's /tmp is the machine's own and free."""
-    scratch_mb = 0 if local else size.scratch_bytes // MIB
-    return Worker(size.memory_mb, scratch_mb, size.timeout_s, size.architecture)
-
-
 def costs_text(costs: Mapping[str, float]) -> str:
-    """What was paid for, in a line."""
+    """Costs by item, in a line."""
     return ", ".join(f"{what} {usd_text(cost)}" for what, cost in costs.items())
-
-
-def rounded(cost: float) -> float:
-    """US dollars to a millionth."""
-    return round(cost, 6)

@@ -1,4 +1,4 @@
-"""What ``explain`` shows of failures, and what ``redrive`` needs: which shards to redrive, workers of another size."""
+"""Failures as ``explain`` shows them, and the redrive of failed shards, if need be on workers of another size."""
 
 import os
 import shlex
@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text
-from sparklet.cli.dispatch_modes import drive, driver_of, machine_name, machine_of, was_driven
-from sparklet.cli.environment import Choice, Environment, LocalPaths
+from sparklet.cli.dispatch_modes import drive, driver_of, machine_of, was_driven
+from sparklet.cli.environment import Environment, StackSelection
 from sparklet.cli.transfer import changed, local_part, upload
 from sparklet.errors import PlanError
 from sparklet.model import Run, ShardState
@@ -31,7 +31,7 @@ TIMEOUTS_S = (60, 120, 180, 300, 600, 900)  # that the template's queue has a vi
 
 
 def redrive_command(env: Environment, run_id: str, group: FailureGroup) -> str:
-    """The exact command that does this group's shards again, with larger workers where size was the cause."""
+    """The exact command that redrives this group's shards, with larger workers if size was the cause."""
     words = ["sparklet", "redrive", run_id, *group.redrive]
     name = group.error_class.rpartition(".")[2]
     if name in OUT_OF_MEMORY and env.size.memory_mb < MAX_MEMORY_MB:
@@ -43,10 +43,8 @@ def redrive_command(env: Environment, run_id: str, group: FailureGroup) -> str:
 
 
 def local_file(env: Environment, run_id: str, group: FailureGroup) -> str:
-    """The file on this machine that the example's object was made from; "" if it was not."""
-    if not env.local:
-        return ""
-    path = local_part(group.example_object, LocalPaths.load(env.paths_dir, run_id).inputs)
+    """The local file that was copied to the example's object; "" if there is none."""
+    path = local_part(group.example_object, env.local_paths(run_id).inputs)
     return "" if path is None else str(path)
 
 
@@ -90,64 +88,63 @@ def group_table(env: Environment, run_id: str, group: FailureGroup) -> Renderabl
 
 
 def selected(at: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) -> tuple[int, ...]:
-    """The shards that both options mean; none: all that failed."""
+    """The shards that --shards and --cause select; empty: all failed ones."""
     return failed_with(at, run_id, cause, numbers or None) if cause else numbers
 
 
-def make_room(choice: Choice, screen: Screen) -> Choice:
-    """End a kept local stack of another size that nobody uses, so that it is started anew with the wanted one."""
+def make_room(selection: StackSelection, screen: Screen) -> StackSelection:
+    """Stop an unused local stack whose workers have another size, so that it is restarted with the selected one."""
     from sparklet.local.stack import end_if_unused, running
 
-    info = None if choice.stack else running(choice.state)
-    if info is None or (choice.memory_mb in (None, info.memory_mb) and choice.timeout_s in (None, info.timeout_s)):
-        return choice
-    same = replace(
-        choice,
-        workers=info.workers,
-        memory_mb=choice.memory_mb or info.memory_mb,
-        timeout_s=choice.timeout_s or info.timeout_s,
-    )
-    if not end_if_unused(choice.state, screen.say):
-        return same
-    screen.say(f"the local stack is started anew with {same.memory_mb} MB and {same.timeout_s} s a worker")
-    return replace(same, keep=True)
+    info = None if selection.stack else running(selection.state)
+    if info is None:
+        return selection
+    memory_mb, timeout_s = selection.memory_mb or info.memory_mb, selection.timeout_s or info.timeout_s
+    if (memory_mb, timeout_s) == (info.memory_mb, info.timeout_s):
+        return selection
+    fitting = replace(selection, workers=info.workers, memory_mb=memory_mb, timeout_s=timeout_s)
+    if not end_if_unused(selection.state, screen.say):
+        return fitting
+    screen.say(f"the local stack restarts with {memory_mb} MB and {timeout_s} s for each worker")
+    return replace(fitting, keep=True)
 
 
 def refuse_other_size(env: Environment, memory_mb: int | None, timeout_s: int | None) -> None:
-    """PlanError with the remedy if the workers have not the size that was asked for.
+    """PlanError with the remedy if the workers have another size than --memory and --timeout select.
 
-    The local stack is deployed with it, unless others use it. A deployed stack is not changed from here: that needs
-    permission to change its functions, and affects every run on it.
+    The local stack restarts with that size unless another command uses it. A deployed stack is not changed from here:
+    that needs permission to change its functions, and affects every run on it.
     """
-    wrong = {
-        "memory": (memory_mb, env.size.memory_mb, "FunctionMemoryMB"),
-        "timeout": (timeout_s, env.size.timeout_s, "FunctionTimeoutS"),
-    }
-    changes = {name: (wanted, key) for name, (wanted, has, key) in wrong.items() if wanted not in (None, has)}
+    changes: dict[str, str] = {}  # parameters of the stack
+    options: list[str] = []
+    if memory_mb not in (None, env.size.memory_mb):
+        changes["FunctionMemoryMB"] = str(memory_mb)
+        options.append(f"--memory {memory_mb}")
+    if timeout_s not in (None, env.size.timeout_s):
+        changes["FunctionTimeoutS"] = str(timeout_s)
+        options.append(f"--timeout {timeout_s}")
     if not changes:
         return
-    asked = " and ".join(f"--{name} {wanted}" for name, (wanted, _) in changes.items())
+    wanted = " and ".join(options)
     if env.local:
         raise PlanError(
-            f"{asked} cannot be had: another sparklet uses the local stack as it is "
-            f"({env.size.memory_mb} MB, {env.size.timeout_s} s); wait for its end, or end it: sparklet stop"
+            f"{wanted} is not possible: another command uses the local stack as it is "
+            f"({env.size.memory_mb} MB, {env.size.timeout_s} s); wait for its end, or stop the stack: sparklet stop"
         )
     if timeout_s is not None and timeout_s not in TIMEOUTS_S:
         raise PlanError(f"--timeout {timeout_s} must be one of {', '.join(map(str, TIMEOUTS_S))} on a deployed stack")
-    parameters = {**env.parameters, **{key: str(wanted) for wanted, key in changes.values()}}
-    without = " and ".join(f"--{name}" for name in changes)
     raise PlanError(
-        f"{asked}: the workers of {env.stack} have {env.size.memory_mb} MB and {env.size.timeout_s} s, and a redrive "
-        f"does not change a deployed stack. Change it, then redrive without {without}:\n"
-        f"{_update_command(env, parameters, {key for _, key in changes.values()})}"
+        f"{wanted}: the workers of {env.stack} have {env.size.memory_mb} MB and {env.size.timeout_s} s, and a redrive "
+        f"does not change a deployed stack. Change it, then redrive without {wanted}:\n"
+        f"{_update_command(env, changes)}"
     )
 
 
-def _update_command(env: Environment, parameters: dict[str, str], changed: set[str]) -> str:
-    """The one command that changes these parameters and no other, and waits for it."""
+def _update_command(env: Environment, changes: Mapping[str, str]) -> str:
+    """The command that changes only these parameters, and waits until the stack is updated."""
     given = [
-        f"ParameterKey={key},ParameterValue={value}" if key in changed else f"ParameterKey={key},UsePreviousValue=true"
-        for key, value in sorted(parameters.items())
+        f"ParameterKey={key}," + (f"ParameterValue={changes[key]}" if key in changes else "UsePreviousValue=true")
+        for key in sorted({*env.parameters, *changes})
     ]
     update = ["aws", "cloudformation", "update-stack", "--stack-name", env.stack, "--use-previous-template"]
     capabilities = ["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
@@ -156,16 +153,15 @@ def _update_command(env: Environment, parameters: dict[str, str], changed: set[s
 
 
 def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: str, screen: Screen) -> None:
-    """Send failed shards again, repaired local inputs put into the bucket first; a run of a machine's gets it anew."""
+    """Copy repaired local inputs and dispatch failed shards again, through the state machine if one drove the run."""
     run = env.at.ledger.runs.get(run_id)
     driven = was_driven(env, run)
     if driven and not shards and _only_its_machine_is_gone(env, run):
         drive(env, run, screen)
         return
     if driven:
-        machine_of(env, machine_name(run.dispatch))
-    if env.local:
-        _upload_repaired(env, run, screen)
+        machine_of(env, run.dispatch)
+    _upload_repaired(env, run, screen)
     ref = repaired_script(env.at, run, script) if script else None
     redriven = redrive_shards(env.at, run_id, shards or None, ref)
     sent = count_text(max(redriven.messages, redriven.shards), "shard")
@@ -174,13 +170,13 @@ def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: 
         drive(env, redriven.run, screen)
     if redriven.unplanned:
         screen.warn(
-            f"{run_id} was cancelled before its plan was done: objects that were never planned stay so; "
-            "start another run for them (--incremental leaves out what this one does)"
+            f"{run_id} was cancelled before its plan was complete: the rest of its objects is not planned; "
+            "start another run for them (--incremental leaves out what this run processes)"
         )
 
 
 def _only_its_machine_is_gone(env: Environment, run: Run) -> bool:
-    """Whether the run is open and none of its shards has failed, but nobody drives it any more."""
+    """Whether the run is open and no shard has failed, but its execution has ended."""
     if run.state.ended or run.cancelled_s is not None:
         return False
     driver = driver_of(env, run)
@@ -190,13 +186,13 @@ def _only_its_machine_is_gone(env: Environment, run: Run) -> bool:
 
 
 def _upload_repaired(env: Environment, run: Run, screen: Screen) -> None:
-    """Put those inputs of failed shards again that were repaired locally since."""
-    inputs = LocalPaths.load(env.paths_dir, run.run_id).inputs
+    """Copy the inputs of failed shards that were repaired locally."""
+    inputs = env.local_paths(run.run_id).inputs
     if not inputs:
         return
     repaired = changed(env.at.store, _failed_inputs(env, run, inputs))
     if repaired:
-        screen.say(f"putting {len(repaired)} repaired files into the bucket")
+        screen.say(f"copying {count_text(len(repaired), 'repaired file')} to the bucket")
         upload(env.at.store, repaired, screen.say)
 
 

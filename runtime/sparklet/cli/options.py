@@ -1,21 +1,21 @@
-"""The options that several commands share, in the groups in which help shows them, and the request of a run.
+"""The options that several commands share, and the request of a run made of them.
 
 A command takes options that belong together as one parameter: a dataclass, whose fields typer sees, or
-``RequestWords``, which stands for an option of each key of a run's request (``planning.request``).
+``RequestOptions``, which stands for the options of all keys of a run's request (``planning.request``).
 """
 
 import copy
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from sparklet.cli.environment import LOCAL_PATHS, Choice
+from sparklet.cli.environment import LOCAL_PATHS
 from sparklet.errors import PlanError, SettingsError
 from sparklet.local.state import default_state_dir
 from sparklet.model.options import FAILURES, INPUT, ORCHESTRATION, RUN, SHARDS
@@ -24,12 +24,11 @@ from sparklet.planning.quantities import parse_duration_s
 from sparklet.planning.request import RunRequest, places, read_request
 from sparklet.settings import script_environment
 
-WHERE, WORKERS = "Where and how", "Local workers"
 STANDARD_INPUT = "-"
 
 
 def known_runs(incomplete: str) -> list[str]:
-    """Runs for shell completion: those started from here, by the files they left; no stack is asked."""
+    """Runs for shell completion: those started from this machine; no stack is read."""
     folder = default_state_dir() / LOCAL_PATHS
     try:
         files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -39,30 +38,19 @@ def known_runs(incomplete: str) -> list[str]:
 
 
 RunId = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN",
-        help="The run's id; `sparklet runs` lists them.",
-        show_default=False,
-        autocompletion=known_runs,
-    ),
+    str, typer.Argument(metavar="RUN", help="The run's id; `sparklet runs` lists them.", autocompletion=known_runs)
 ]
-Arguments = Annotated[
-    list[str] | None, typer.Argument(metavar="-- ARGS", help="Arguments for the script.", show_default=False)
-]
-Shards = Annotated[
-    str, typer.Option("--shards", metavar="NUMBERS", help="Only these, as in 3,17,20-25.", show_default=False)
-]
+Arguments = Annotated[list[str] | None, typer.Argument(metavar="-- ARGS", help="Arguments for the script.")]
+Shards = Annotated[str, typer.Option("--shards", metavar="NUMBERS", help="Only these, as in 3,17,20-25.")]
 Cause = Annotated[
     str,
     typer.Option(
         "--cause",
         metavar="CLASS|TEXT",
-        help="Only shards that failed so: a class, or words of the message; `sparklet explain RUN` names them.",
-        show_default=False,
+        help="Only shards that failed with this class, or these words in the message; see `sparklet explain RUN`.",
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing: only say what would be done.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing, only show what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
 
 
@@ -73,8 +61,8 @@ DispatchModeOption = Annotated[
         "--dispatch-mode",
         rich_help_panel=ORCHESTRATION,
         help="How shards reach workers. queue: this command plans the run and fills the queue, and the stack's checker "
-        "looks after it. loop: a state machine does so. map: a state machine hands all shards out at once, in a "
-        "Distributed Map. inline: likewise in an inline Map, for up to 40 shards. auto: inline for up to 40 shards, "
+        "completes it. loop: a state machine does both. map: a state machine dispatches all shards at once, in a "
+        "Distributed Map. inline: the same in an inline Map, for up to 40 shards. auto: inline for up to 40 shards, "
         "loop for more or with --rate.",
     ),
 ]
@@ -85,73 +73,9 @@ Prices = Annotated[
         envvar="SPARKLET_PRICES",
         metavar="FILE",
         rich_help_panel=ORCHESTRATION,
-        help="Prices and limits of your own (TOML) that correct Sparklet's; docs/guide/costs.md says how.",
+        help="Prices and limits of your own (TOML) that correct Sparklet's; see docs/guide/costs.md.",
     ),
 ]
-
-
-@dataclass(frozen=True)
-class Where:
-    """Which stack, and how a command speaks."""
-
-    PANEL: ClassVar[str] = WHERE
-
-    stack: Annotated[
-        str,
-        typer.Option(
-            "--stack",
-            envvar="SPARKLET_STACK",
-            metavar="NAME",
-            help="A deployed CloudFormation stack instead of the local one.",
-        ),
-    ] = ""
-    state_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--state-dir",
-            envvar="SPARKLET_STATE_DIR",
-            metavar="FOLDER",
-            help="Folder of the local stack (default: the user's state folder).",
-        ),
-    ] = None
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on standard output; progress goes to standard error.")
-    ] = False
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
-
-    def choice(
-        self, *, reading: bool = False, keep: bool = False, memory_mb: int | None = None, timeout_s: int | None = None
-    ) -> Choice:
-        """The stack, with workers as they are by default but for these."""
-        return Choice(self.stack, self.state_dir, timeout_s=timeout_s, memory_mb=memory_mb, keep=keep, reading=reading)
-
-
-@dataclass(frozen=True)
-class LocalWorkers:
-    """How the local stack's workers are, if it is not running yet or nobody else uses it."""
-
-    PANEL: ClassVar[str] = WORKERS
-
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, metavar="N", help="Worker processes (default: one a core).")
-    ] = None
-    timeout: Annotated[
-        int | None, typer.Option("--timeout", min=1, metavar="SECONDS", help="What one shard may take (default: 900).")
-    ] = None
-    memory: Annotated[
-        int | None, typer.Option("--memory", min=512, max=10240, metavar="MB", help="Of one worker (default: 3008).")
-    ] = None
-    runner: Annotated[
-        Literal["warm", "submit"] | None,
-        typer.Option("--runner", help="warm: one JVM, kept (default); submit: one spark-submit a shard."),
-    ] = None
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the local stack running until `sparklet stop`.")] = False
-
-    def choice(self, where: Where, workers: int | None = None) -> Choice:
-        """The stack, with these workers."""
-        return Choice(
-            where.stack, where.state_dir, workers or self.workers, self.timeout, self.memory, self.runner, self.keep
-        )
 
 
 Env = Annotated[
@@ -161,13 +85,7 @@ Env = Annotated[
 
 
 def parse_pairs(option: str, given: list[str] | None) -> dict[str, str]:
-    """``key=value`` pairs; values stay text.
-
-    Raises
-    ------
-    SettingsError
-        If a pair has no ``=``, or a key comes twice.
-    """
+    """``key=value`` pairs; SettingsError if a pair has no ``=``, or a key comes twice."""
     pairs: dict[str, str] = {}
     for pair in given or ():
         key, equals, value = pair.partition("=")
@@ -180,13 +98,7 @@ def parse_pairs(option: str, given: list[str] | None) -> dict[str, str]:
 
 
 def parse_shards(text: str) -> tuple[int, ...]:
-    """``3,17,20-25`` as numbers.
-
-    Raises
-    ------
-    SettingsError
-        If it is no such list.
-    """
+    """``3,17,20-25`` as numbers; SettingsError if it is no such list."""
     numbers: list[int] = []
     for item in filter(None, text.replace(" ", "").split(",")):
         first, dash, last = item.partition("-")
@@ -199,8 +111,8 @@ def parse_shards(text: str) -> tuple[int, ...]:
 # --- the request of a run -----------------------------------------------------------------
 
 
-class RequestWords(dict[str, Any]):
-    """What was given of a run's request, by its keys."""
+class RequestOptions(dict[str, Any]):
+    """The options of a run's request, by its keys."""
 
 
 @dataclass(frozen=True)
@@ -223,15 +135,9 @@ class ListOptions:
     ] = ""
 
 
-def asked(words: RequestWords, lists: ListOptions, *, dry_run: bool = False) -> RunRequest:
-    """The request that a command's words ask for; what is wrong with it is reported before anything is started.
-
-    Raises
-    ------
-    SettingsError, PlanError
-        Naming the option, and the remedy.
-    """
-    given: dict[str, Any] = dict(words)
+def run_request(options: RequestOptions, lists: ListOptions, *, dry_run: bool = False) -> RunRequest:
+    """The request that a command's options make; SettingsError or PlanError with the option and the remedy."""
+    given: dict[str, Any] = dict(options)
     for name in ("params", "env", "files"):
         if name in given:
             given[name] = parse_pairs(places()[name].option, given[name])
@@ -245,21 +151,21 @@ def asked(words: RequestWords, lists: ListOptions, *, dry_run: bool = False) -> 
     if sources := [*objects, *given.pop("items", [])]:
         given["lists"] = [_read_list(each, lists, items=n >= len(objects)) for n, each in enumerate(sources)]
     elif lists.list_format or lists.list_path:
-        raise PlanError("--list-format and --list-path say how a list is read, but there is none: add --list FILE")
+        raise PlanError("--list-format and --list-path need a list: add --list FILE")
     if sources.count(STANDARD_INPUT) > 1:
         raise PlanError("standard input (-) can be read once only; name it once")
     request = read_request(given, command=True, dry_run=dry_run)
     local = [each for each in request.inputs if "://" not in each]
     if request.options.incremental and local:
         raise PlanError(
-            f"--incremental needs inputs in S3: {local[0]} is put into the bucket anew for each run; "
+            f"--incremental needs inputs in S3: {local[0]} is copied to the bucket for each run; "
             "use --since for local files"
         )
     return request
 
 
 def _absolute(since: str) -> str:
-    """The time of ``36h``, as a request says it; anything else as it is."""
+    """The time that is ``36h`` ago, in the form of a request; other text unchanged."""
     try:
         return (datetime.now(UTC) - timedelta(seconds=parse_duration_s(since))).isoformat()
     except SettingsError:
@@ -267,7 +173,7 @@ def _absolute(since: str) -> str:
 
 
 def _read_list(source: str, options: ListOptions, *, items: bool) -> ListRequest:
-    """A list; one that lies on this machine is read."""
+    """A list, with its content if it is local."""
     body, form = None, options.list_format or ("lines" if source == STANDARD_INPUT else "")
     if "://" not in source:
         try:
@@ -287,18 +193,18 @@ TYPES: Mapping[str, Any] = {"flag": bool, "whole": int | None, "number": float |
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace each parameter that stands for several options by these; the command gets what was made of them."""
+    """Replace each parameter that stands for several options by these; the command gets the object made of them."""
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
     groups: dict[str, tuple[Callable[..., Any], list[inspect.Parameter]]] = {}
     for name, parameter in inspect.signature(command).parameters.items():
         hint = hints[name]
-        if hint is RequestWords:
-            groups[name] = RequestWords, _request_parameters()
+        if hint is RequestOptions:
+            groups[name] = RequestOptions, _request_parameters()
         elif inspect.isclass(hint) and is_dataclass(hint):
             groups[name] = hint, _fields(hint)
         else:
-            parameters.append(parameter.replace(annotation=hint, kind=KEYWORD))
+            parameters.append(_parameter(name, hint, parameter.default))
             continue
         parameters += groups[name][1]
 
@@ -312,27 +218,31 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__
     called.__annotations__ = {each.name: each.annotation for each in parameters}
-    setattr(called, "__signature__", inspect.Signature(parameters))  # noqa: B010 - what typer reads; mypy knows it not
+    setattr(called, "__signature__", inspect.Signature(parameters))  # noqa: B010 - typer reads it; mypy does not know it
     return called
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
-    """The options of a dataclass, in its ``PANEL``; help shows no default where that is nothing or empty."""
+    """The options of a dataclass, in the ``PANEL`` of the class that declares them."""
+    panels = {name: each.PANEL for each in reversed(group.mro()) for name in inspect.get_annotations(each)}
     hints = get_type_hints(group, include_extras=True)
-    parameters = []
-    for each in fields(group):
-        kind, option = get_args(hints[each.name])
+    options = [each for each in fields(group) if get_origin(hints[each.name]) is Annotated]
+    return [_parameter(each.name, hints[each.name], each.default, panels[each.name]) for each in options]
+
+
+def _parameter(name: str, hint: Any, default: Any, panel: str | None = None) -> inspect.Parameter:
+    """An option or argument of a command; help shows no empty default."""
+    if get_origin(hint) is Annotated:
+        kind, option = get_args(hint)
         option = copy.copy(option)
-        option.rich_help_panel = getattr(group, "PANEL", None)
-        option.show_default = option.show_default and each.default not in (None, "")
-        default = inspect.Parameter.empty if each.default is MISSING else each.default
-        annotation = Annotated[kind, option]  # type: ignore[valid-type]  # a type known only now
-        parameters.append(inspect.Parameter(each.name, KEYWORD, default=default, annotation=annotation))
-    return parameters
+        option.rich_help_panel = option.rich_help_panel or panel
+        option.show_default = default not in (None, "", False, inspect.Parameter.empty)
+        hint = Annotated[kind, option]
+    return inspect.Parameter(name, KEYWORD, default=default, annotation=hint)
 
 
 def _request_parameters() -> list[inspect.Parameter]:
-    """An option, or argument, of each key of a run's request."""
+    """The option or argument of each key of a run's request."""
     parameters = []
     for key, name, kind, default, *_ in sorted(places().values(), key=lambda place: PANELS.index(place.key.panel)):
         if not key.command:
@@ -345,13 +255,11 @@ def _request_parameters() -> list[inspect.Parameter]:
             min=key.minimum if kind in ("whole", "number") else None,
             help=key.help,
             rich_help_panel=key.panel,
-            show_default=bool(shown),
         )
         if key.argument:
-            option = typer.Argument(metavar=key.metavar, help=key.help, show_default=False)
+            option = typer.Argument(metavar=key.metavar, help=key.help)
         without: Any = False if kind == "flag" else shown
         if key.name == "script":
             of, without = str, inspect.Parameter.empty
-        annotation = Annotated[of, option]
-        parameters.append(inspect.Parameter(key.name, KEYWORD, default=without, annotation=annotation))
+        parameters.append(_parameter(key.name, Annotated[of, option], without))
     return parameters

@@ -24,18 +24,14 @@ HEAD = """# The command line
 
 <!-- Made from the help of the commands by `make docs`; change it there. -->
 
-`sparklet COMMAND --help` shows the same in the terminal. `sparklet --install-completion` teaches your shell the
-commands and options and, for `RUN`, the runs that you started from this machine. Options may stand before or after
-arguments; what follows `--` goes to the script.
+`sparklet COMMAND --help` shows the same in the terminal. `sparklet --install-completion` adds completion of
+commands, options and, for `RUN`, the runs that you started from this machine. Options may stand before or after
+arguments; arguments after `--` go to the script.
 
 Results go to standard output, progress and errors to standard error. `--json` writes one JSON document to standard
 output. `--debug` adds the traceback of an error.
 """
-
-
-SHARED_HEAD = """## Options of several commands
-"""
-
+SHARED_HEAD = "## Options of several commands\n"
 MIN_SHARED_OPTIONS = 3
 PROSE_WIDTH = 120
 
@@ -48,7 +44,7 @@ def schema() -> str:
 
 
 def reference() -> str:
-    """The whole page. Groups of options that several commands have are written once, before the commands."""
+    """The whole page. Groups of options that several commands share come once, before the commands."""
     group: Any = typer.main.get_command(app)
     commands = group.commands.values()
     contexts = {command.name: typer.Context(command, info_name=command.name) for command in commands}
@@ -77,14 +73,7 @@ def _contents(commands: Iterable[Any]) -> str:
 def _command(group: Any, command: Any, panels: list[Panel], shared: list[Panel]) -> str:
     context = typer.Context(command, info_name=command.name, parent=typer.Context(group, info_name="sparklet"))
     usage = command.get_usage(context).removeprefix("Usage: ").replace("{", "").replace("}", "")
-    lines = [
-        f"## sparklet {command.name}",
-        "",
-        _prose(command.help),
-        "",
-        f"    {' '.join(usage.split())}",
-        "",
-    ]
+    lines = [f"## sparklet {command.name}", "", _prose(command.help), "", f"    {' '.join(usage.split())}", ""]
     lines += _arguments([each for each in command.get_params(context) if each.param_type_name == "argument"])
     lines += [_list(rows) for title, rows in panels if (title, rows) not in shared]
     if links := [f"[{title}](#{title.lower().replace(' ', '-')})" for title, rows in panels if (title, rows) in shared]:
@@ -123,7 +112,7 @@ def _list(rows: Iterable[str]) -> str:
 
 def _value(option: Any) -> str:
     wanted = option.type_descriptor.annotation
-    kinds = [wanted, *get_args(wanted)]  # of an optional one the kind is within
+    kinds = [wanted, *get_args(wanted)]  # an optional one has its kind within
     choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
     return "|".join(choices) if choices else (option.metavar or "TEXT")
 

@@ -30,18 +30,18 @@ def counts_document(counts: Counts) -> dict[str, int]:
 
 
 def add_skipped(facts: Table, skipped: Mapping[str, int]) -> None:
-    """What was left out, by reason; 0 where the number is not known."""
+    """Add the objects left out, by reason; 0: the number is not known."""
     for reason, count in sorted(skipped.items()):
         facts.add_row("left out", Text(f"{count} {reason}" if count else reason))
 
 
 def preview_document(preview: PlanPreview) -> dict[str, Any]:
-    """What a plan would look like."""
+    """A plan's preview."""
     return asdict(preview) | {"skipped": dict(preview.skipped)}
 
 
 def preview_table(preview: PlanPreview) -> RenderableType:
-    """What a plan would look like, for people."""
+    """A plan's preview, for people."""
     facts = Table.grid(padding=(0, 2))
     facts.add_row("shards", str(preview.shards))
     sliced = f", {preview.slices} of them slices of larger ones" if preview.slices else ""
@@ -50,7 +50,9 @@ def preview_table(preview: PlanPreview) -> RenderableType:
     facts.add_row("a shard", f"{sizes}, at most {count_text(preview.most_objects_in_a_shard, 'object')}")
     facts.add_row("the largest", Text(f"shard {preview.largest_shard}, from {preview.largest_object} on"))
     if preview.oversize:
-        facts.add_row("too large", f"{preview.oversize} shards are more than one function takes on (--max-shard-size)")
+        facts.add_row(
+            "too large", f"{preview.oversize} shards are larger than one function can take (--max-shard-size)"
+        )
     add_skipped(facts, preview.skipped)
     return facts
 
@@ -73,13 +75,13 @@ def run_document(run: Run) -> dict[str, Any]:
 def runs_table(runs: list[Run]) -> RenderableType:
     """Runs, newest first, for people."""
     table = Table(show_edge=False)
-    table.add_column("run", overflow="fold", min_width=20, ratio=1)  # whole, so that it can be copied
+    table.add_column("run", overflow="fold", min_width=20, ratio=1)  # never truncated, so that it can be copied
     for column in ("state", "shards", "script", "created (UTC)"):
         table.add_column(column, overflow="fold")
     for run in runs:
         state = Text(str(run.state), style=STYLES.get(run.state, "cyan"))
         shards = "?" if run.shard_count is None else str(run.shard_count)
-        script = run.scripts[-1].source_uri.rpartition("/")[2]  # its place is in --json
+        script = run.scripts[-1].source_uri.rpartition("/")[2]  # the whole URI is in --json
         table.add_row(Text(run.run_id), state, shards, Text(script), time_text(run.created_s))
     return table
 
@@ -114,7 +116,7 @@ def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
 
 
 def object_document(found: ObjectStatus) -> dict[str, Any]:
-    """What became of an object: as a whole, and in each shard that holds it or a part of it."""
+    """An object's state: as a whole, and in each shard that holds it or a part of it."""
     return {
         "object": found.uri,
         "state": _whole_state(found) if found.shards else "LEFT_OUT",
@@ -122,7 +124,7 @@ def object_document(found: ObjectStatus) -> dict[str, Any]:
         "shards": [
             {
                 **({"shard": each.shard.number, "state": None} if each.record is None else shard_document(each.record)),
-                "slices": [list(item_range(item)) for item in each.items if item.slice],
+                "slices": [[str(of.kind), of.start, of.end] for item in each.items if (of := item.slice)],
                 "versions": [item.version_id for item in each.items if item.version_id],
             }
             for each in found.shards
@@ -131,12 +133,12 @@ def object_document(found: ObjectStatus) -> dict[str, Any]:
 
 
 def object_table(found: ObjectStatus) -> RenderableType:
-    """What became of an object, for people: in full where one shard holds it, else a line a shard."""
+    """An object's state for people: in full if one shard holds it, else a line for each shard."""
     if len(found.shards) == 1 and found.shards[0].record:
         return _shard_facts(found.shards[0].record)
     table = Table("shard", "holds", "state", "attempts", "cause", show_edge=False)
     for each in found.shards:
-        state, attempts, cause = Text("not entered yet"), 0, Text()
+        state, attempts, cause = Text("not in the ledger yet"), 0, Text()
         if each.record:
             state, attempts, cause = _state_text(each.record), each.record.attempts, _cause_text(each.record)
         holds = ", ".join(_part_text(item) for item in each.items)
@@ -152,18 +154,12 @@ def _cause_text(record: ShardRecord) -> Text:
     return Text(f"{record.error_class}: {record.error_message}" if record.error_class else "")
 
 
-def item_range(item: InputObject) -> tuple[str, int, int]:
-    """What of an object a slice is: its kind, from, to."""
-    assert item.slice is not None
-    return str(item.slice.kind), item.slice.start, item.slice.end
-
-
 def _part_text(item: InputObject) -> str:
     version = f" of version {item.version_id}" if item.version_id else ""
     if item.slice is None:
         return f"all{version}"
-    kind, start, end = item_range(item)
-    what = f"bytes {start} to {end}" if kind == SliceKind.LINES else f"row groups {start} to {end - 1}"
+    kind, start, end = item.slice.kind, item.slice.start, item.slice.end
+    what = f"bytes {start} to {end}" if kind is SliceKind.LINES else f"row groups {start} to {end - 1}"
     return f"{what}{version}"
 
 

@@ -1,21 +1,20 @@
-"""What is shown of one run: its summary, and for an operator pace, end, cost, slow shards, driver and follow-ups."""
+"""A run as ``status`` shows it: its summary; for an operator also pace, cost, slow shards, driver and follow-ups."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-import typer
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sparklet.cli.console import Screen, count_text, duration_text, exit_code, size_text, time_text, usd_text
+from sparklet.cli.console import Screen, count_text, duration_text, size_text, time_text, usd_text
 from sparklet.cli.costs import COST_EXCLUDES, COST_INCLUDES, Prices, costs_so_far
-from sparklet.cli.dispatch_modes import Driver, driver_of, recorded_failures
-from sparklet.cli.environment import Environment, LocalPaths
-from sparklet.cli.estimates import costs_text, rounded, worker_of
+from sparklet.cli.dispatch_modes import Driver, driver_of, driver_text, recorded_failures
+from sparklet.cli.environment import Environment
+from sparklet.cli.estimates import costs_text
 from sparklet.cli.render import STYLES, add_skipped, counts_document, shard_document, shards_table
 from sparklet.errors import OrchestrationError
 from sparklet.model import Dispatch, Run, RunState, ShardRecord
@@ -32,7 +31,7 @@ OPEN_STATES = tuple(state for state in RunState if not state.ended)
 
 @dataclass(frozen=True)
 class Follower:
-    """A run that checks this run's result, or works on what it wrote."""
+    """A run that checks this run's result, or processes its output."""
 
     what: str  # check or next
     script: str
@@ -43,26 +42,26 @@ class Follower:
 
     @property
     def status(self) -> str:
-        """Its run and state, in words."""
+        """Its run and state for people."""
         cause = f": {self.error_class}: {self.message}" if self.error_class else ""
-        more = f"; sparklet watch {self.run_id} shows it" if self.state in OPEN_STATES else ""
+        more = f"; to watch it: sparklet watch {self.run_id}" if self.state in OPEN_STATES else ""
         return f"{self.run_id} {self.state}{cause}{more}"
 
 
 @dataclass(frozen=True)
 class RunView:
-    """A run, looked at once."""
+    """A run at one moment, for an operator."""
 
     run: Run
     found: Observation
     costs: Mapping[str, float]  # so far, US dollars
     local: bool
-    driver: Driver | None  # what was started from a command line to drive it, if that can be known
-    failed_executions: tuple[Mapping[str, Any], ...]  # of any starter, as they were recorded
+    driver: Driver | None  # its newest execution from a command line, if known
+    failed_executions: tuple[Mapping[str, Any], ...]  # as the state machines recorded them
     follow_ups: tuple[Follower, ...]
 
     def document(self) -> dict[str, Any]:
-        """For --json, beside the summary."""
+        """For --json, in addition to the summary."""
         pace, now_s = self.found.pace, self.found.now_s
         left_s = pace.remaining_s
         return {
@@ -73,8 +72,8 @@ class RunView:
             "slowest": [_slow_document(record, now_s) for record in self.found.slowest],
             "longest_running": [_slow_document(record, now_s) for record in self.found.longest],
             "lost_workers": [{"shard": number, "since": since} for number, since in self.found.lost],
-            "cost_usd": rounded(sum(self.costs.values())),
-            "costs_usd": {what: rounded(cost) for what, cost in self.costs.items()},
+            "cost_usd": round(sum(self.costs.values()), 6),
+            "costs_usd": {what: round(cost, 6) for what, cost in self.costs.items()},
             "cost_includes": COST_INCLUDES,
             "cost_excludes": COST_EXCLUDES,
             "dispatch": str(self.run.dispatch),
@@ -85,7 +84,7 @@ class RunView:
         }
 
     def add_rows(self, facts: Table, *, brief: bool = False) -> None:
-        """The same for people, below the summary's facts; ``brief``: without what a display shows itself."""
+        """The same for people, below the summary; ``brief`` leaves out what the live display shows itself."""
         pace = self.found.pace
         if pace.average and not brief:
             now = f"{_rate(pace.now)} now, " if self.found.summary.counts.open else ""
@@ -99,19 +98,18 @@ class RunView:
         if self.run.parent:
             facts.add_row("follows", Text(self.run.parent))
         if driver := self.driver:
-            broken = driver.broken_off and not self.run.state.ended
-            text = driver.broken_off_text(self.run) if broken else f"{driver.name}: {driver.status.state}"
-            facts.add_row("driven by", Text(text, style="red" if broken else ""))
+            broken = driver.ended_early and not self.run.state.ended
+            facts.add_row("driven by", Text(driver_text(self.run, driver), style="red" if broken else ""))
         elif self.run.dispatch is Dispatch.MAP:
             facts.add_row("driven by", "a state machine that was not started from here")
         for each in self.failed_executions:
             text = f"{each['execution']} in {each['where']}: {each['error']}: {each['cause']}"
-            facts.add_row("broke off", Text(text))
+            facts.add_row("failed execution", Text(text))
         for follower in self.follow_ups:
             facts.add_row(follower.what, Text(f"{follower.script} → {follower.status}"))
 
     def details(self) -> RenderableType:
-        """What is shown below the counts while a run is watched."""
+        """The details below the counts while a run is watched."""
         facts = Table.grid(padding=(0, 2))
         self.add_rows(facts, brief=True)
         for cause in self.found.summary.causes[:MAX_CAUSES_WATCHED]:
@@ -120,7 +118,7 @@ class RunView:
         return Group(facts, *self.slow_shards())
 
     def slow_shards(self) -> Iterator[RenderableType]:
-        """A table of the shards that take longest, those still running first; nothing if none was begun."""
+        """A table of the slowest shards, running ones first; nothing if none has begun."""
         shown = [*self.found.longest, *self.found.slowest]
         if not shown:
             return
@@ -140,16 +138,16 @@ class RunView:
 
 
 def look(env: Environment, run: Run, prices: Prices) -> RunView:
-    """Look at a run: one pass over its shards, and a few more reads."""
+    """Read a run's view: one pass over its shards, and a few more reads."""
     found = observe(run, env.at.ledger.shards.list(run.run_id), env.at.clock.now_s())
     try:
         driver = driver_of(env, run)
-    except OrchestrationError:  # a view without it is better than none; the ledger has the rest
+    except OrchestrationError:  # show the rest
         driver = None
     return RunView(
         run=run,
         found=found,
-        costs=costs_so_far(found, run.dispatch, worker_of(env.size, local=env.local), prices),
+        costs=costs_so_far(found, run.dispatch, env.size, prices),
         local=env.local,
         driver=driver,
         failed_executions=tuple(islice(recorded_failures(env, run), MAX_FAILED_EXECUTIONS)),
@@ -158,12 +156,12 @@ def look(env: Environment, run: Run, prices: Prices) -> RunView:
 
 
 def lost_text(number: int, since: str) -> str:
-    """An open shard whose worker was lost."""
-    return f"shard {number}: {since}; the shard is done again"
+    """An open shard whose worker was lost, for people."""
+    return f"shard {number}: {since}; the shard is retried"
 
 
 def follow_ups(env: Environment, run: Run) -> Iterator[Follower]:
-    """The run's check and the next run, as far as they have come."""
+    """The states of the run's check and next run."""
     if run.check:
         run_id = check_id(run.run_id, run.generation)
         yield _follower("check", run.check.source_uri, run_id, checked(env.at, run))
@@ -178,39 +176,20 @@ def _follower(what: str, script: str, run_id: str, found: FollowUp | None) -> Fo
     return Follower(what, script, run_id, str(found.state), found.error_class, found.message)
 
 
-def show_finished(env: Environment, run_id: str, screen: Screen, summary: Summary) -> None:
-    """Show what came of a run that was watched to its end, and exit with its code."""
-    show_summary(env, screen, run_id, summary)
-    for follower in follow_ups(env, env.at.ledger.runs.get(run_id)):
-        screen.say(f"{follower.what}: {follower.status}")
-    raise typer.Exit(exit_code(summary.state))
-
-
 def show_summary(
     env: Environment,
     screen: Screen,
-    run_id: str,
+    run: Run,
     summary: Summary,
     records: list[ShardRecord] | None = None,
     view: RunView | None = None,
-    differences: tuple[Difference, ...] | None = None,
+    differences: list[Difference] | None = None,
 ) -> None:
-    """Show a run's result.
-
-    Parameters
-    ----------
-    records
-        Every shard, where all are to be listed.
-    view
-        What an operator sees beyond the result.
-    differences
-        Between ledger, manifest and output, where they were compared.
-    """
-    found = env.at.ledger.runs.get(run_id)
-    output = (LocalPaths.load(env.paths_dir, run_id).output if env.local else "") or found.output_uri
-    manifest = env.at.run_uri(run_id, "manifest.json")
+    """Show a run's result; where given also all shards, an operator's view, and differences that were found."""
+    output = env.local_paths(run.run_id).output or run.output_uri
+    manifest = env.at.run_uri(run.run_id, "manifest.json")
     if screen.as_json:
-        document = summary_document(found, summary, output, manifest) | (view.document() if view else {})
+        document = summary_document(run, summary, output, manifest) | (view.document() if view else {})
         if differences is not None:
             document["differences"] = [asdict(each) for each in differences]
         if records is not None:
@@ -218,17 +197,17 @@ def show_summary(
         screen.document(document)
         return
     logs = str(env.state / "log") if env.state else ""
-    screen.out.print(summary_table(found, summary, output, manifest, logs, view))
+    screen.out.print(summary_table(run, summary, output, manifest, logs, view))
     if records is not None:
         screen.out.print(shards_table(records))
-    if differences == ():
+    if differences == []:
         screen.out.print("verified: ledger, manifest and output agree")
     for each in differences or ():
         screen.warn(f"{each.kind}: {each.found}")
 
 
 def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> dict[str, Any]:
-    """What a run has to show."""
+    """A run's result."""
     return {
         "run_id": run.run_id,
         "state": str(summary.state),
@@ -255,7 +234,7 @@ def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> 
 def summary_table(
     run: Run, summary: Summary, output: str, manifest: str, logs: str = "", view: RunView | None = None
 ) -> RenderableType:
-    """What a run has to show, for people; ``logs`` is the folder of the workers' logs, ``view`` what more there is."""
+    """A run's result for people; ``logs`` is the folder of the workers' logs."""
     counts = summary.counts
     facts = Table.grid(padding=(0, 2))
     facts.add_row("run", Text(run.run_id, style="bold"))
@@ -283,14 +262,14 @@ def summary_table(
 
 
 def _causes(run: Run, summary: Summary) -> Iterator[RenderableType]:
-    """Why shards failed, and what to do about it; nothing where none has."""
+    """Why shards failed, and the next command; nothing if none has."""
     if not summary.causes:
         return
     causes = Table("shards", "cause", "example", title="failures", title_justify="left", show_edge=False)
     for cause in summary.causes:
         example = f"shard {cause.example_shard}: {cause.example_message}"
         causes.add_row(str(cause.count), escape(cause.error_class), escape(example))
-    next_step = f"sparklet explain {run.run_id} says what to do; then: sparklet redrive {run.run_id}"
+    next_step = f"for remedies: sparklet explain {run.run_id}; then: sparklet redrive {run.run_id}"
     yield from (Text(""), causes, Text(next_step, style="dim"))
 
 

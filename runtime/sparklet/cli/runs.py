@@ -1,4 +1,4 @@
-"""A run's progress: a live display on a terminal, plain lines elsewhere."""
+"""A run from its command to its end: local files copied, planned, dispatched, watched, its output downloaded."""
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -15,12 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
-from sparklet.cli.console import Screen, count_text, duration_text, size_text
+from sparklet.cli.console import Screen, count_text, duration_text, exit_code, size_text
 from sparklet.cli.costs import Prices
 from sparklet.cli.dispatch_modes import MachineWatch, drive, machine_of
-from sparklet.cli.environment import Environment, LocalPaths
-from sparklet.cli.run_view import look, show_finished
-from sparklet.cli.transfer import check_output, fill, give_up_output, refuse_remote_only, upload
+from sparklet.cli.environment import Environment
+from sparklet.cli.run_view import follow_ups, look, show_summary
+from sparklet.cli.transfer import LocalPaths, check_output, fill, give_up_output, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SparkletError
 from sparklet.model import Counts, Run, ShardState
 from sparklet.planning.dispatch_modes import DispatchMode
@@ -32,12 +33,205 @@ from sparklet.ports import Clock
 from sparklet.runs.checker import CheckReport, check
 from sparklet.runs.summary import Summary, summarize
 
-PLAIN_EVERY_S = 5.0
+PLAIN_EVERY_S = 5.0  # lines, where the output is no terminal
 WINDOW_S = 60.0  # the estimated end follows from the last minute
+POLL_S = 1.0
+SHARDS_A_SECOND = 10_000  # open shards that lengthen the polling interval by a second: a check reads them all
+MAX_POLL_S = 15.0
+DETAILS_EVERY_S = 20.0  # at least; they need a whole pass over the ledger, which may take a twentieth of the time
+LEDGER_PATIENCE_S = 60.0  # a watch tolerates a ledger or queue that does not respond for this long
+
+
+def start(
+    env: Environment,
+    request: RunRequest,
+    screen: Screen,
+    *,
+    mode: DispatchMode = DispatchMode.QUEUE,
+    here: bool = False,
+    words: Sequence[str] = (),
+) -> Run:
+    """Copy local files to the bucket, enter the run, plan and dispatch it; the sealed run.
+
+    In a ``mode`` with a state machine that one plans and dispatches the run; with ``here`` the run is planned first.
+    ``words`` are the command's arguments.
+    """
+    by_machine = mode is not DispatchMode.QUEUE
+    if by_machine:
+        machine_of(env, mode.dispatch)  # report a missing one before anything is copied
+        request = replace(request, dispatch=mode.dispatch)
+    asked_s = env.at.clock.now_s()
+    request = replace(request, run_id=run_id_of(request, asked_s), idempotency_key="")
+    with resumable(env, screen, lambda: again(words, request.run_id)):
+        if env.local:
+            request = _with_local_files(env, request, screen)
+        else:
+            refuse_remote_only((*request.inputs, *request.files.values()), request.output_uri)
+        run = new_run(env.at, request)
+    if not by_machine and run.created_s < asked_s:
+        screen.say(f"run {run.run_id} exists already, {run.state}; this is the same run")
+    return go_on(env, run, screen, by_machine=by_machine, here=here)
+
+
+def go_on(env: Environment, run: Run, screen: Screen, *, by_machine: bool, here: bool = False) -> Run:
+    """Plan the rest of an entered run, or start its state machine if it does not run; with ``here`` do both."""
+    with resumable(env, screen, lambda: ["sparklet", "resume", run.run_id, *env.command_options]):
+        if here or not by_machine:
+            run = _planned(env, run, screen)
+        if by_machine:
+            drive(env, run, screen)
+        return run
+
+
+def again(words: Sequence[str], run_id: str) -> list[str]:
+    """The command that starts the same run again, while the ledger does not know the run."""
+    if any(word.partition("=")[0] in ("--run-id", "--idempotency-key") for word in words):
+        return ["sparklet", *words]
+    return ["sparklet", *words[:1], "--run-id", run_id, *words[1:]]
+
+
+@contextmanager
+def resumable(env: Environment, screen: Screen, command: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """Print ``command``, which continues the run, after an interruption, the end of the stack or a transient error."""
+    try:
+        try:
+            yield
+        except SparkletError:
+            env.check()  # if the local stack has ended, that is the cause
+            raise
+    except (KeyboardInterrupt, SparkletError) as error:
+        if isinstance(error, KeyboardInterrupt | LocalStackError) or error.retryable:
+            screen.warn(f"interrupted, and nothing is lost; this continues the run:\n  {shlex.join(command())}")
+        raise
+
+
+def _with_local_files(env: Environment, request: RunRequest, screen: Screen) -> RunRequest:
+    """Copy a request's local files to the bucket; the request with their addresses, its output in the bucket."""
+    paths = LocalPaths() if "://" in request.output_uri else _output_paths(env, request)
+    inputs: list[str] = []
+    for index, given in enumerate(request.inputs):
+        inputs.append(given if "://" in given else _upload_input(env, request, index, Path(given), screen))
+        if "://" not in given:
+            paths = replace(paths, inputs={**paths.inputs, inputs[-1]: str(Path(given).resolve())})
+    paths.save(env.paths_dir, request.run_id)
+    files = {}
+    for name, given in request.files.items():
+        path = Path(given)
+        if not path.is_file():
+            raise PlanError(f"--file {name}={given}: there is no such file (you are in {Path.cwd()})")
+        files[name] = f"s3://{env.at.bucket}/input/{request.run_id}/files/{name}/{path.name}"
+        screen.say(f"copying {path} to the bucket")
+        env.at.store.upload(path, files[name])
+    output_uri = f"s3://{env.at.bucket}/output/{request.run_id}/" if paths.output else request.output_uri
+    return replace(request, inputs=tuple(inputs), output_uri=output_uri, params={**request.params, **files})
+
+
+def _output_paths(env: Environment, request: RunRequest) -> LocalPaths:
+    """The local output and what is replaced there; a run that is started again keeps its own."""
+    output, existing = str(Path(request.output_uri).resolve()), request.options.existing
+    known = env.local_paths(request.run_id)
+    if known.output == output:
+        return known
+    paths = LocalPaths(output=output, replaces=check_output(Path(output), existing))
+    if existing == "overwrite":
+        give_up_output(env.paths_dir, output)
+    return paths
+
+
+def _upload_input(env: Environment, request: RunRequest, index: int, path: Path, screen: Screen) -> str:
+    """Copy one local input; the S3 folder or object of the copy."""
+    base = f"s3://{env.at.bucket}/input/{request.run_id}/{index}/"
+    screen.say(f"copying {path} to the bucket")
+    since_s = request.options.modified_since_s
+    found = local_files(path, request.options.include, request.options.exclude)
+    files = ((file, base + key) for file, key in found if not since_s or file.stat().st_mtime >= since_s)
+    if upload(env.at.store, files, screen.say) == 0:
+        raise PlanError(f"the input {path} holds no file to plan; check the folder, --include, --exclude and --since")
+    return base if path.is_dir() else base + path.name
+
+
+def _planned(env: Environment, run: Run, screen: Screen) -> Run:
+    screen.say(f"run {run.run_id}: planning")
+
+    def show(progress: PlanProgress) -> None:
+        skipped = "".join(f", {count} {reason} left out" for reason, count in sorted(progress.skipped.items()))
+        planned = f"{count_text(progress.shards, 'shard')} of {count_text(progress.objects, 'object')}"
+        text = f"  {planned}, {size_text(progress.size_bytes)}{skipped}"
+        screen.say(f"{text}, all sent" if progress.sealed else text)
+        if progress.sealed and progress.whole:
+            reasons = ", ".join(f"{count} ({reason})" for reason, count in sorted(progress.whole.items()))
+            screen.warn(f"large objects that could not be sliced and are planned whole: {reasons}")
+
+    try:
+        return plan(env.at, run.run_id, show)
+    except CheckpointConflictError:
+        run = env.at.ledger.runs.get(run.run_id)
+        if run.cancelled_s is None:
+            raise
+        screen.warn(f"run {run.run_id} was cancelled during planning")
+        return run
+
+
+def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summary:
+    """Check and show a run until it has ended, then fill its local output; its summary."""
+    silent_since_s: float | None = None
+    machine, details = MachineWatch(env), _Details(env, prices)
+    with RunDisplay(screen, run_id, env.at.clock) as display:
+        while True:
+            try:
+                report = check(env.at, run_id)
+                if display.live:
+                    details.refresh(report, display)
+                silent_since_s = None
+            except SparkletError as error:
+                env.check()
+                now_s = env.at.clock.now_s()
+                silent_since_s = silent_since_s or now_s
+                if not error.retryable or now_s - silent_since_s > LEDGER_PATIENCE_S:
+                    raise
+                env.at.clock.sleep(POLL_S)
+                continue
+            display.show(report.run, report.counts)
+            if report.lapsed:
+                lost = count_text(report.lapsed, "worker")
+                display.warn(f"{lost} lost: their shards are retried (since when: sparklet status {run_id})")
+            for text in machine.reports(report.run):
+                display.warn(text)
+            if report.run.state.ended:
+                break
+            env.at.clock.sleep(poll_s(report.counts))
+    summary = report.summary or summarize(report.run, env.at.ledger.shards)
+    fill_output(env, report.run, screen)
+    return summary
+
+
+def finish(env: Environment, run_id: str, screen: Screen, prices: Prices) -> None:
+    """Watch a run until it ends, show its result and its follow-ups, and exit with its code."""
+    with resumable(env, screen, lambda: ["sparklet", "resume", run_id, *env.command_options]):
+        summary = watch(env, run_id, screen, prices)
+    run = env.at.ledger.runs.get(run_id)
+    show_summary(env, screen, run, summary)
+    for follower in follow_ups(env, run):
+        screen.say(f"{follower.what}: {follower.status}")
+    raise typer.Exit(exit_code(summary.state))
+
+
+def poll_s(counts: Counts) -> float:
+    """The polling interval; a check costs in proportion to the open shards."""
+    return min(MAX_POLL_S, POLL_S + counts.open / SHARDS_A_SECOND)
+
+
+def fill_output(env: Environment, run: Run, screen: Screen) -> None:
+    """Download the output of succeeded shards to the run's local output folder, if it has one."""
+    paths = env.local_paths(run.run_id)
+    if paths.output:
+        screen.say(f"filling {paths.output}")
+        succeeded = {record.number for record in env.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)}
+        fill(env.at.store, run, paths, succeeded, screen.say)
 
 
 class RunDisplay:
-    """Shows a run's counts, from its first shard to its last."""
+    """Shows a run's progress: live on a terminal, elsewhere in plain lines."""
 
     def __init__(self, screen: Screen, run_id: str, clock: Clock) -> None:
         self._screen = screen
@@ -54,7 +248,7 @@ class RunDisplay:
 
     @property
     def live(self) -> bool:
-        """Whether the display is a terminal's, which changes in place."""
+        """Whether this is a terminal, where the display changes in place."""
         return self._live is not None
 
     def __enter__(self) -> Self:
@@ -81,11 +275,11 @@ class RunDisplay:
             self._last_line, self._line_s = line, now_s
 
     def detail(self, details: RenderableType) -> None:
-        """Show this below the counts from now on; on a terminal only."""
+        """Show this below the counts, on a terminal only."""
         self._details = details
 
     def warn(self, text: str) -> None:
-        """A warning that stays above the picture."""
+        """A warning, on a terminal above the display."""
         if self._live:
             self._live.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
         else:
@@ -120,200 +314,14 @@ class RunDisplay:
 
 
 def _stage(run: Run) -> str:
-    """What goes on beside the work, if anything does."""
+    """Whether the run is being planned or cancelled."""
     if run.cancelled_s is not None and not run.state.ended:
         return "being cancelled …"
     return "" if run.sealed else "planning …"
 
 
-POLL_S = 1.0
-SLOWER_BY = 10_000  # open shards: so many more, and the ledger is asked a second later, since it reads them all
-MAX_POLL_S = 15.0
-DETAILS_EVERY_S = 20.0  # the whole pass that details need; and no more often than takes a twentieth of the time
-LEDGER_PATIENCE_S = 60.0  # so long a watch puts up with a ledger or queue that does not answer
-
-
-def start(
-    env: Environment,
-    request: RunRequest,
-    screen: Screen,
-    *,
-    mode: DispatchMode = DispatchMode.QUEUE,
-    here: bool = False,
-    words: Sequence[str] = (),
-) -> Run:
-    """Put what is local into the bucket, enter the run, plan and dispatch it; the sealed run.
-
-    A ``mode`` with a state machine leaves it to that to plan and dispatch the run; the run is planned ``here`` before
-    where the input was listed to choose the mode. ``words`` are those of the command.
-    """
-    by_machine = mode is not DispatchMode.QUEUE
-    if by_machine:
-        machine_of(env, mode.machine)  # a machine that is not there is reported before anything is put anywhere
-        request = replace(request, dispatch=mode.dispatch)
-    asked_s = env.at.clock.now_s()
-    request = replace(request, run_id=run_id_of(request, asked_s), idempotency_key="")
-    with resumable(env, screen, lambda: again(words, request.run_id)):
-        if env.local:
-            request = _with_local_files(env, request, screen)
-        else:
-            refuse_remote_only((*request.inputs, *request.files.values()), request.output_uri)
-        run = new_run(env.at, request)
-    if not by_machine and run.created_s < asked_s:
-        screen.say(f"run {run.run_id} is there already, {run.state}; this is the same run")
-    return go_on(env, run, screen, by_machine=by_machine, here=here)
-
-
-def go_on(env: Environment, run: Run, screen: Screen, *, by_machine: bool, here: bool = False) -> Run:
-    """Plan the rest of a run that the ledger knows, or leave it to its state machine, which is started if need be.
-
-    With ``here`` the run is planned before the machine is started.
-    """
-    with resumable(env, screen, lambda: ["sparklet", "resume", run.run_id, *env.words]):
-        if here or not by_machine:
-            run = _planned(env, run, screen)
-        if by_machine:
-            drive(env, run, screen)
-        return run
-
-
-def again(words: Sequence[str], run_id: str) -> list[str]:
-    """The command that begins a run, typed once more for the same run: until the ledger knows it."""
-    if any(word.partition("=")[0] in ("--run-id", "--idempotency-key") for word in words):
-        return ["sparklet", *words]
-    return ["sparklet", *words[:1], "--run-id", run_id, *words[1:]]
-
-
-@contextmanager
-def resumable(env: Environment, screen: Screen, command: Callable[[], Sequence[str]]) -> Iterator[None]:
-    """Print ``command`` if what is done here is interrupted, loses its stack, or meets an error that may pass."""
-    try:
-        try:
-            yield
-        except SparkletError:
-            env.check()  # a local stack that has ended makes all fail that asks it
-            raise
-    except (KeyboardInterrupt, SparkletError) as error:
-        if isinstance(error, KeyboardInterrupt | LocalStackError) or error.retryable:
-            screen.warn(f"broken off, and nothing is lost; this goes on with the run:\n  {shlex.join(command())}")
-        raise
-
-
-def _with_local_files(env: Environment, request: RunRequest, screen: Screen) -> RunRequest:
-    """The request with what lies on this machine put into the bucket, and its output there if that is a local one."""
-    paths = LocalPaths() if "://" in request.output_uri else _output_paths(env, request)
-    inputs: list[str] = []
-    for index, given in enumerate(request.inputs):
-        inputs.append(given if "://" in given else _upload_input(env, request, index, Path(given), screen))
-        if "://" not in given:
-            paths = replace(paths, inputs={**paths.inputs, inputs[-1]: str(Path(given).resolve())})
-    paths.save(env.paths_dir, request.run_id)
-    files = {}
-    for name, given in request.files.items():
-        path = Path(given)
-        if not path.is_file():
-            raise PlanError(f"--file {name}={given}: there is no such file (you are in {Path.cwd()})")
-        files[name] = f"s3://{env.at.bucket}/input/{request.run_id}/files/{name}/{path.name}"
-        screen.say(f"putting {path} into the bucket")
-        env.at.store.upload(path, files[name])
-    output_uri = f"s3://{env.at.bucket}/output/{request.run_id}/" if paths.output else request.output_uri
-    return replace(request, inputs=tuple(inputs), output_uri=output_uri, params={**request.params, **files})
-
-
-def _output_paths(env: Environment, request: RunRequest) -> LocalPaths:
-    """The local output and what is replaced there; that of a run which is asked for again stays as it is."""
-    output, existing = str(Path(request.output_uri).resolve()), request.options.existing
-    known = LocalPaths.load(env.paths_dir, request.run_id)
-    if known.output == output:
-        return known
-    paths = LocalPaths(output=output, replaces=check_output(Path(output), existing))
-    if existing == "overwrite":
-        give_up_output(env.paths_dir, output)
-    return paths
-
-
-def _upload_input(env: Environment, request: RunRequest, index: int, path: Path, screen: Screen) -> str:
-    """Copy one local input; the S3 folder, or object, that it became."""
-    base = f"s3://{env.at.bucket}/input/{request.run_id}/{index}/"
-    screen.say(f"putting {path} into the bucket")
-    since_s = request.options.modified_since_s
-    found = local_files(path, request.options.include, request.options.exclude)
-    files = ((file, base + key) for file, key in found if not since_s or file.stat().st_mtime >= since_s)
-    if upload(env.at.store, files, screen.say) == 0:
-        raise PlanError(f"the input {path} holds no file to plan; check the folder, --include, --exclude and --since")
-    return base if path.is_dir() else base + path.name
-
-
-def _planned(env: Environment, run: Run, screen: Screen) -> Run:
-    screen.say(f"run {run.run_id}: planning")
-
-    def show(progress: PlanProgress) -> None:
-        skipped = "".join(f", {count} {reason} left out" for reason, count in sorted(progress.skipped.items()))
-        planned = f"{count_text(progress.shards, 'shard')} of {count_text(progress.objects, 'object')}"
-        text = f"  {planned}, {size_text(progress.size_bytes)}{skipped}"
-        screen.say(f"{text}, all sent" if progress.sealed else text)
-        if progress.sealed and progress.whole:
-            reasons = ", ".join(f"{count} ({reason})" for reason, count in sorted(progress.whole.items()))
-            screen.warn(f"large objects that could not be cut and are planned whole: {reasons}")
-
-    try:
-        return plan(env.at, run.run_id, show)
-    except CheckpointConflictError:
-        run = env.at.ledger.runs.get(run.run_id)
-        if run.cancelled_s is None:
-            raise
-        screen.warn(f"run {run.run_id} was cancelled while it was planned")
-        return run
-
-
-def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summary:
-    """Check and show a run until it has ended, then fill its local output; what it has to show."""
-    silent_since_s: float | None = None
-    machine, details = MachineWatch(env), _Details(env, prices)
-    with RunDisplay(screen, run_id, env.at.clock) as display:
-        while True:
-            try:
-                report = check(env.at, run_id)
-                if display.live:
-                    details.refresh(report, display)
-                silent_since_s = None
-            except SparkletError as error:
-                env.check()
-                now_s = env.at.clock.now_s()
-                silent_since_s = silent_since_s or now_s
-                if not error.retryable or now_s - silent_since_s > LEDGER_PATIENCE_S:
-                    raise
-                env.at.clock.sleep(POLL_S)
-                continue
-            display.show(report.run, report.counts)
-            if report.lapsed:
-                lost = count_text(report.lapsed, "worker")
-                display.warn(f"{lost} lost: what they did is done again (sparklet status {run_id} says since when)")
-            for news in machine.news(report.run):
-                display.warn(news)
-            if report.run.state.ended:
-                break
-            env.at.clock.sleep(poll_s(report.counts))
-    summary = report.summary or summarize(report.run, env.at.ledger.shards)
-    if env.local:
-        fill_output(env, report.run, screen)
-    return summary
-
-
-def finish(env: Environment, run_id: str, screen: Screen, prices: Prices) -> None:
-    """Watch a run to its end, show what came of it, and exit with its code."""
-    with resumable(env, screen, lambda: ["sparklet", "resume", run_id, *env.words]):
-        summary = watch(env, run_id, screen, prices)
-    show_finished(env, run_id, screen, summary)
-
-
-def poll_s(counts: Counts) -> float:
-    """How long to wait before the next look: it costs as much as there are open shards."""
-    return min(MAX_POLL_S, POLL_S + counts.open / SLOWER_BY)
-
-
 class _Details:
-    """Below the counts: slow shards, pace, cost. They need a whole pass over the ledger, so they come seldom."""
+    """Slow shards and cost, shown below the counts; seldom, since they need a whole pass over the ledger."""
 
     def __init__(self, env: Environment, prices: Prices) -> None:
         self._env, self._prices = env, prices
@@ -326,12 +334,3 @@ class _Details:
         display.detail(look(self._env, report.run, self._prices).details())
         ended_s = self._env.at.clock.now_s()
         self._next_s = ended_s + max(DETAILS_EVERY_S, 20 * (ended_s - began_s))
-
-
-def fill_output(env: Environment, run: Run, screen: Screen) -> None:
-    """Bring what succeeded shards wrote to the run's local output folder, if it has one."""
-    paths = LocalPaths.load(env.paths_dir, run.run_id)
-    if paths.output:
-        screen.say(f"filling {paths.output}")
-        succeeded = {record.number for record in env.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)}
-        fill(env.at.store, run, paths, succeeded, screen.say)

@@ -1,16 +1,16 @@
-"""Local folders to and from the bucket, with progress: nothing is read or written behind the worker's back."""
+"""Local inputs copied to the bucket, and a run's output copied to a local folder, with progress."""
 
 import hashlib
+import json
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from sparklet.cli.console import size_text
-from sparklet.cli.environment import LocalPaths
 from sparklet.errors import PlanError, SettingsError
 from sparklet.model import Run
 from sparklet.ports import ObjectInfo, ObjectStore
@@ -22,25 +22,43 @@ SAY_EVERY = 100  # files
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class LocalPaths:
+    """Which local folders belong to a run; kept in the local stack's folder for later redrives."""
+
+    inputs: Mapping[str, str] = field(default_factory=dict)  # S3 folder or object → local path
+    output: str = ""  # local folder to be filled; "" = none
+    replaces: Sequence[str] = ()  # names in it of what earlier runs wrote, to be deleted when it is filled
+
+    def save(self, folder: Path, run_id: str) -> None:
+        """Save them for ``run_id``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        new = folder / f".{run_id}.json"
+        new.write_text(json.dumps(asdict(self), indent=2))
+        new.replace(folder / f"{run_id}.json")
+
+    @classmethod
+    def load(cls, folder: Path, run_id: str) -> "LocalPaths":
+        """The paths of ``run_id``; empty if it was not started from local paths."""
+        path = folder / f"{run_id}.json"
+        if not path.exists():
+            return cls()
+        return cls(**json.loads(path.read_text()))
+
+
 def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> int:
     """Put local files into the bucket, each under its URI; how many."""
-    count = size_bytes = 0
 
     def put(file: tuple[Path, str]) -> int:
         path, uri = file
         store.upload(path, uri)
         return path.stat().st_size
 
-    for file_bytes in _in_threads(put, files):
-        count, size_bytes = count + 1, size_bytes + file_bytes
-        if count % SAY_EVERY == 0:
-            say(f"  {count} files, {size_text(size_bytes)} put into the bucket")
-    say(f"  {count} files, {size_text(size_bytes)} are in the bucket")
-    return count
+    return _transfer(put, files, say, "in the bucket")
 
 
 def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
-    """Those files that the bucket does not have, or has with other bytes."""
+    """The files that the bucket lacks, or has with other content."""
     there: dict[str, str] = {}
     listed: set[str] = set()
     result = []
@@ -55,17 +73,9 @@ def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple
 
 
 def check_output(folder: Path, existing: str) -> Sequence[str]:
-    """What a run replaces in a local folder, by name: nothing, or all of it.
+    """The names that a run replaces in a local folder: none, or all.
 
-    Parameters
-    ----------
-    existing
-        See ``RunOptions.existing``.
-
-    Raises
-    ------
-    SettingsError
-        If the folder holds something that the run may neither keep nor replace, or is no folder.
+    SettingsError if the folder is a file, or if ``existing`` (see ``RunOptions``) forbids what it holds.
     """
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--output {folder} is a file; name a folder")
@@ -77,13 +87,13 @@ def check_output(folder: Path, existing: str) -> Sequence[str]:
         )
     if existing != "overwrite":
         return ()
-    if any(not _is_ours(entry) for entry in held):
+    if not all(entry.is_dir() and entry.name.startswith("shard=") for entry in held):
         raise SettingsError(f"--output {folder} holds files that no Sparklet run wrote; name another folder")
     return [entry.name for entry in held]
 
 
 def give_up_output(paths_dir: Path, output: str) -> None:
-    """Let no earlier run fill a local folder again: another one replaces what they wrote there."""
+    """Let no earlier run fill a local folder again, since a new run replaces its files."""
     for path in paths_dir.glob("*.json"):
         paths = LocalPaths.load(paths_dir, path.stem)
         if paths.output == output:
@@ -93,54 +103,53 @@ def give_up_output(paths_dir: Path, output: str) -> None:
 def fill(store: ObjectStore, run: Run, paths: LocalPaths, shards: Collection[int], say: Say) -> int:
     """Make a run's folders below its local output hold what ``shards`` have written; then delete what it replaces.
 
-    What is there already is not fetched again, and what other runs have written there stays.
+    Files that are there already are not downloaded again; files of other runs stay.
     """
-    folder, prefix = Path(paths.output), run.output_uri.rstrip("/") + "/"
-    wanted = {f"{run.shard_prefix}{number:06d}" for number in shards}
-    infos = [info for info in store.list(prefix) if info.uri.removeprefix(prefix).split("/", 1)[0] in wanted]
-    keep = {folder / info.uri.removeprefix(prefix) for info in infos if not info.uri.endswith("/")}
+    folder = Path(paths.output)
+    keep = {folder / name: info for name, info in output_files(store, run, shards).items()}
     folder.mkdir(parents=True, exist_ok=True)
     for path in [p for p in folder.glob(f"{run.shard_prefix}*/**/*") if p.is_file() and p not in keep]:
         path.unlink()
-    size_bytes = count = 0
-    for file_bytes in _in_threads(lambda info: _download(store, info, folder / info.uri.removeprefix(prefix)), infos):
-        count, size_bytes = count + 1, size_bytes + file_bytes
-        if count % SAY_EVERY == 0:
-            say(f"  {count} of {len(infos)} files, {size_text(size_bytes)} written to {folder}")
+    count = _transfer(lambda item: _download(store, *item), keep.items(), say, f"in {folder}")
     for name in paths.replaces:
         shutil.rmtree(folder / name, ignore_errors=True)
     for path in sorted((p for p in folder.glob(f"{run.shard_prefix}*/**/") if p.is_dir()), reverse=True):
         if not any(path.iterdir()):
             path.rmdir()
-    say(f"  {count} files, {size_text(size_bytes)} are in {folder}")
     return count
 
 
-def _download(store: ObjectStore, info: ObjectInfo, path: Path) -> int:
-    if info.uri.endswith("/"):
-        return 0
+def output_files(store: ObjectStore, run: Run, shards: Iterable[int]) -> dict[str, ObjectInfo]:
+    """The files that ``shards`` have written, by their names below the run's output."""
+    prefix, wanted = run.output_uri.rstrip("/") + "/", {f"{run.shard_prefix}{number:06d}" for number in shards}
+    named = ((info.uri.removeprefix(prefix), info) for info in store.list(prefix))
+    return {name: info for name, info in named if name.split("/", 1)[0] in wanted and not name.endswith("/")}
+
+
+def _download(store: ObjectStore, path: Path, info: ObjectInfo) -> int:
     if not (path.exists() and path.stat().st_size == info.size_bytes and _md5(path) == info.etag.strip('"')):
         path.parent.mkdir(parents=True, exist_ok=True)
         store.download(info.uri, path, etag=info.etag)
     return info.size_bytes
 
 
-def _is_ours(entry: Path) -> bool:
-    return entry.is_dir() and entry.name.startswith("shard=")
-
-
 def _md5(path: Path) -> str:
-    """What the ETag of an object written in one part is."""
+    """The ETag of an object that was written in one part."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _in_threads(work: Callable[[T], int], items: Iterable[T]) -> Iterator[int]:
-    """Results in order, a bounded number of items in hand at a time."""
-    waiting = iter(items)
+def _transfer(work: Callable[[T], int], items: Iterable[T], say: Say, where: str) -> int:
+    """Copy files in threads, a bounded number in memory at a time; ``work`` returns a file's bytes. How many files."""
+    waiting, count, size_bytes = iter(items), 0, 0
     with ThreadPoolExecutor(THREADS) as pool:
         while batch := list(islice(waiting, SAY_EVERY)):
-            yield from pool.map(work, batch)
+            size_bytes += sum(pool.map(work, batch))
+            count += len(batch)
+            if len(batch) == SAY_EVERY:
+                say(f"  {count} files, {size_text(size_bytes)} are {where} so far")
+    say(f"  {count} files, {size_text(size_bytes)} are {where}")
+    return count
 
 
 def local_part(uri: str, inputs: Mapping[str, str]) -> Path | None:
@@ -165,13 +174,7 @@ def stored_uri(path: Path, inputs: Mapping[str, str]) -> str:
 
 
 def refuse_remote_only(inputs: Collection[str], output: str) -> None:
-    """Local paths need the local stack: a deployed one cannot see this machine.
-
-    Raises
-    ------
-    PlanError
-        Naming the first local path.
-    """
+    """PlanError if there is a local path, which a deployed stack cannot read."""
     for path in (*inputs, output):
         if path and "://" not in path:
             raise PlanError(

@@ -12,7 +12,8 @@ import pytest
 from sparklet.cli import main
 from sparklet.cli.commands import changing, elsewhere, looking, starting
 from sparklet.cli.console import Screen
-from sparklet.cli.environment import Choice, Environment, WorkerSize
+from sparklet.cli.costs import WorkerSize
+from sparklet.cli.environment import Environment, StackSelection
 from sparklet.model import Dispatch, Failure, ShardResult, ShardState
 from sparklet.planning.planner import plan
 from tests.stand_ins.memory import Machine, MemoryCompute, MemoryOrchestrator
@@ -56,7 +57,7 @@ class Desk:
     state: Path
     world: World = field(default_factory=World)
     logs: Lines = field(default_factory=Lines)
-    choices: list[Choice] = field(default_factory=list)
+    selections: list[StackSelection] = field(default_factory=list)
     change: Callable[[Environment], Environment] = lambda env: env
     do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)
     work_from_s: float = 0.0  # nobody works before
@@ -91,17 +92,17 @@ class Desk:
         return Told(code, *self.capsys.readouterr())
 
     @contextmanager
-    def environment(self, choice: Choice, screen: Screen) -> Iterator[Environment]:
+    def environment(self, selection: StackSelection, screen: Screen, *, reading: bool = False) -> Iterator[Environment]:
         """In place of ``sparklet.cli.environment.environment``."""
-        self.choices.append(choice)
+        self.selections.append(selection)
         env = Environment(
             self.world.at,
             MemoryCompute({}),
             "worker",
             self.logs,
-            WorkerSize(),
+            WorkerSize(is_local=True),
             state=self.state,
-            words=choice.words,
+            command_options=selection.command_options,
             orchestrator=self.orchestrator,
             machines={name: name for name in self.machines},
         )

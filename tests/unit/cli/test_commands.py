@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.cli.environment import LocalPaths
+from sparklet.cli.transfer import LocalPaths
 from sparklet.errors import RunNotFoundError
 from sparklet.model import Access, Counts, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, Desk
@@ -109,7 +109,7 @@ def test_a_dry_run_lists_shards_slices_and_reasons_only(desk: Desk) -> None:
 def test_incremental_is_refused_for_local_folders_at_once(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     told = desk.types("plan", SCRIPT, "-i", str(tmp_path / "in"), "--incremental", "--dry-run")
-    assert told.code == 1 and "--since" in told.err and not desk.choices
+    assert told.code == 1 and "--since" in told.err and not desk.selections
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_incremental_is_refused_for_local_folders_at_once(desk: Desk, tmp_path: 
 def test_wrong_words_are_refused_before_anything_starts(desk: Desk, words: tuple[str, ...], told: str) -> None:
     answer = desk.types(*words)
     assert answer.code == 1 and told in answer.err
-    assert not desk.choices and "Traceback" not in answer.err
+    assert not desk.selections and "Traceback" not in answer.err
 
 
 # --- explain and redrive ---
@@ -182,7 +182,7 @@ def test_memory_is_raised_on_the_local_stack_unless_in_use(desk: Desk) -> None:
 
     told = desk.types("redrive", RUN, "--memory", "6016", "--timeout", "1800")
 
-    assert (desk.choices[-1].memory_mb, desk.choices[-1].timeout_s) == (6016, 1800)
+    assert (desk.selections[-1].memory_mb, desk.selections[-1].timeout_s) == (6016, 1800)
     assert told.code == 1 and "sparklet stop" in told.err and "--memory 6016" in told.err
     assert desk.world.ledger.runs.get(RUN).generation == 0
 
@@ -241,7 +241,7 @@ def test_clean_asks_deletes_and_reports(desk: Desk, monkeypatch: pytest.MonkeyPa
 
     told = desk.types("clean", "--run", RUN, "--yes")
 
-    assert told.code == 0 and "1 run forgotten" in told.out
+    assert told.code == 0 and "1 run deleted" in told.out
     with pytest.raises(RunNotFoundError):
         desk.world.ledger.runs.get(RUN)
     assert desk.types("clean", "--older-than", "1d", "--yes").code == 0
@@ -252,7 +252,7 @@ def test_clean_warns_when_incremental_runs_would_lose_history(desk: Desk) -> Non
     desk.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, "--incremental")
     desk.world.work()
     desk.world.check()
-    assert "of the name daily will do again" in desk.types("clean", "--run", RUN, "--dry-run").err
+    assert "of the name daily will process again" in desk.types("clean", "--run", RUN, "--dry-run").err
 
 
 def test_objects_that_could_not_be_cut_are_listed(desk: Desk) -> None:
@@ -260,7 +260,7 @@ def test_objects_that_could_not_be_cut_are_listed(desk: Desk) -> None:
     told = desk.types(
         "plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--split", "lines", "--shard-size", "100", "--run-id", RUN
     )
-    assert told.code == 0 and "could not be cut" in told.err and "one line" in told.err
+    assert told.code == 0 and "could not be sliced" in told.err and "one line" in told.err
 
 
 def test_clean_without_a_terminal_names_the_option(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,12 +283,12 @@ def test_the_buckets_copy_is_deleted_only_once_complete_locally(desk: Desk, tmp_
     paths = LocalPaths.load(desk.state / "local-paths", RUN)
     assert paths.output == str(tmp_path / "out")
 
-    assert "is not whole" in desk.types("clean", "--run", RUN, "--dry-run").err
+    assert "is not complete" in desk.types("clean", "--run", RUN, "--dry-run").err
     out.mkdir(parents=True)
     (out / "part-0").write_bytes(b"rows")
     told = desk.types("clean", "--run", RUN, "--yes")
 
-    assert told.code == 0 and "is not whole" not in told.err
+    assert told.code == 0 and "is not complete" not in told.err
     assert desk.world.keys(copy) == [] and (out / "part-0").read_bytes() == b"rows"
     assert not (desk.state / "local-paths" / f"{RUN}.json").exists()
 

@@ -8,7 +8,7 @@ import pytest
 
 from sparklet.cli.console import Screen
 from sparklet.cli.dispatch_modes import MachineWatch
-from sparklet.cli.environment import Choice
+from sparklet.cli.environment import StackSelection
 from sparklet.model import Counts, Dispatch, ExecutionState, Failure, RunState, ShardResult
 from tests.unit.cli.conftest import RUN, Desk, Told
 from tests.unit.runs.test_listed_once import CountingStore
@@ -128,7 +128,7 @@ def test_one_key_is_one_run_whatever_drives_it(driven: Desk) -> None:
     driven.world.clock.advance(10)
     second = driven.types(*words)
 
-    assert first.startswith("daily-") and f"run {first} is there already, SUCCEEDED; this is the same run" in second.out
+    assert first.startswith("daily-") and f"run {first} exists already, SUCCEEDED; this is the same run" in second.out
     assert [each.run_id for each in driven.world.ledger.runs.list()] == [first]
     both = driven.types(*words, "--run-id", "x")
     assert both.code == 1 and "give one of them" in both.err
@@ -145,7 +145,7 @@ def test_one_key_is_one_run_whatever_drives_it(driven: Desk) -> None:
 )
 def test_impossible_options_are_refused_before_anything_starts(desk: Desk, words: tuple[str, ...], said: str) -> None:
     told = run(desk, *words)
-    assert told.code == 1 and said in told.err and not desk.choices
+    assert told.code == 1 and said in told.err and not desk.selections
 
 
 def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Desk) -> None:
@@ -206,8 +206,8 @@ def test_an_older_executions_failure_is_not_reported(desk: Desk) -> None:
     desk.world.clock.advance(60)
     desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
 
-    with desk.environment(Choice(), Screen()) as env:
-        assert MachineWatch(env).news(desk.world.ledger.runs.get(RUN)) == []
+    with desk.environment(StackSelection(), Screen()) as env:
+        assert MachineWatch(env).reports(desk.world.ledger.runs.get(RUN)) == []
 
 
 def test_an_execution_that_fails_because_its_run_did_is_no_news(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,8 +219,8 @@ def test_an_execution_that_fails_because_its_run_did_is_no_news(desk: Desk, monk
     desk.world.check()
     desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
 
-    with desk.environment(Choice(), Screen()) as env:
-        assert not stale.state.ended and MachineWatch(env).news(stale) == []
+    with desk.environment(StackSelection(), Screen()) as env:
+        assert not stale.state.ended and MachineWatch(env).reports(stale) == []
 
 
 def test_an_aborted_machine_resumes_in_the_same_generation(desk: Desk) -> None:

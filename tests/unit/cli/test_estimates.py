@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.cli.costs import load_prices
-from sparklet.cli.environment import WorkerSize
-from sparklet.cli.estimates import explained
+from sparklet.cli.costs import WorkerSize, load_prices
+from sparklet.cli.estimates import explain
 from sparklet.model import RunOptions
 from tests.unit.cli.conftest import RUN, Desk
 from tests.world import SCRIPT, SOURCE
@@ -17,9 +16,7 @@ DEAR_PUTS = '[prices.s3_put]\nvalue = 0.01\ndate = "2026-11"\nsource = "a test"\
 def dear(shards: int, objects: int, object_bytes: int, **options: object) -> str:
     chosen = RunOptions(**options)  # type: ignore[arg-type]
     prices = load_prices()
-    return explained(
-        WorkerSize(), None, "daily", chosen, shards, objects, objects * object_bytes, prices, local=False
-    ).dear
+    return explain(WorkerSize(), "daily", chosen, shards, objects, objects * object_bytes, prices).dear
 
 
 def test_the_saving_by_packing_small_files_is_shown() -> None:

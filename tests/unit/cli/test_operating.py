@@ -88,7 +88,7 @@ def test_a_plan_that_is_made_is_explained_too(desk: Desk) -> None:
 def test_local_files_are_explained_without_a_stack(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("1\n")
     told = desk.types("plan", SCRIPT, "-i", str(tmp_path), "--dry-run", "--explain", "--json")
-    assert told.document["estimate"]["workers"] == 1 and not desk.choices
+    assert told.document["estimate"]["workers"] == 1 and not desk.selections
 
 
 def test_shards_that_no_worker_could_do_in_time_are_warned_of(desk: Desk) -> None:
@@ -115,7 +115,7 @@ def test_custom_prices_may_come_from_the_environment(desk: Desk, monkeypatch: py
     assert told["costs_usd"]["lambda"] > 30  # 12 s of 2.9 GB, a dollar each
     path.write_text(OWN.replace("gb_s_x86_64", "gb_s_x86"))
     refused = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
-    assert refused.code == 1 and "is prices.lambda_gb_s_x86_64 meant?" in refused.err
+    assert refused.code == 1 and "did you mean prices.lambda_gb_s_x86_64?" in refused.err
 
 
 # --- where a run stands ---
@@ -179,7 +179,9 @@ def test_executions_are_shown_whoever_started_them(desk: Desk) -> None:
 
     assert document["execution"]["name"] == f"{RUN}-g0" and document["execution"]["state"] == "RUNNING"
     assert document["failed_executions"] == [{**recorded, "recorded": "2023-11-14 22:13:20"}]
-    assert f"driven by {RUN}-g0: RUNNING" in words and "broke off nightly-7 in Plan: PlanError: no input" in words
+    assert (
+        f"driven by {RUN}-g0: RUNNING" in words and "failed execution nightly-7 in Plan: PlanError: no input" in words
+    )
 
 
 def test_a_status_reads_the_ledgers_shards_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

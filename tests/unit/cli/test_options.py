@@ -10,7 +10,15 @@ import pytest
 import typer
 
 from sparklet.cli.console import duration_text, size_text
-from sparklet.cli.options import ListOptions, RequestWords, asked, grouped, known_runs, parse_pairs, parse_shards
+from sparklet.cli.options import (
+    ListOptions,
+    RequestOptions,
+    grouped,
+    known_runs,
+    parse_pairs,
+    parse_shards,
+    run_request,
+)
 from sparklet.errors import PlanError, SettingsError
 from sparklet.model import Access, RunOptions
 from sparklet.planning.list_requests import ListRequest
@@ -59,8 +67,8 @@ def request(*options: str, dry_run: bool = True) -> RunRequest:
     """What ``sparklet run job.py`` with these options asks for."""
     found: list[RunRequest] = []
 
-    def command(words: RequestWords, lists: ListOptions) -> None:
-        found.append(asked(words, lists, dry_run=dry_run))
+    def command(words: RequestOptions, lists: ListOptions) -> None:
+        found.append(run_request(words, lists, dry_run=dry_run))
 
     app = typer.Typer()
     app.command()(grouped(command))
@@ -211,7 +219,7 @@ def test_standard_input_is_a_list_of_addresses(option: str, monkeypatch: pytest.
         ("--input - --list -", "once only"),
         ("--items - --list -", "once only"),
         ("--list nowhere.csv", "nowhere.csv cannot be read"),
-        ("--input s3://b/ --list-path key", "there is none"),
+        ("--input s3://b/ --list-path key", "add --list"),
     ],
 )
 def test_wrong_lists_are_reported_with_the_remedy(words: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:

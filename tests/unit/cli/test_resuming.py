@@ -75,7 +75,7 @@ def test_the_command_that_is_printed_goes_on(
     (run,) = desk.world.ledger.runs.list()
     assert run.state is RunState.SUCCEEDED and run.args == ("--day", "2013-01-01")
     assert desk.world.ledger.shards.count(run.run_id) == Counts(succeeded=3)
-    assert [(choice.workers, choice.timeout_s) for choice in desk.choices] == [(2, 60)] * 2
+    assert [(selection.workers, selection.timeout_s) for selection in desk.selections] == [(2, 60)] * 2
 
 
 def test_a_dead_stack_is_reported_before_its_consequences(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.cli.environment import LocalPaths
 from sparklet.cli.transfer import (
+    LocalPaths,
     changed,
     check_output,
     fill,

@@ -192,7 +192,7 @@ def test_a_manual_change_is_named_with_its_remedy(stack: StackSettings, changed:
 
     (found,) = contradictions(change(stack))
 
-    assert found.between == between
+    assert found.what == between
     assert remedy in found.remedy
     assert found.found
 

@@ -1,6 +1,7 @@
 """What a run costs and when it ends: figures computed by hand, and what holds for any plan."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.cli.costs import Estimate, Worker, estimate, load_prices, scaled_shard_s, shard_time
+from sparklet.cli.costs import Estimate, WorkerSize, estimate, load_prices, scaled_shard_s, shard_time
 from sparklet.model import Dispatch
 from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode, inline_refusal
 
 PRICES = load_prices()
-TWO_GB = Worker(memory_mb=2048)
-WORKERS = st.builds(
-    Worker,
-    st.integers(512, 10240),
-    st.integers(512, 10240),
-    st.sampled_from([60, 120, 900]),
-    st.sampled_from(["x86_64", "arm64"]),
+TWO_GB = WorkerSize(memory_mb=2048, scratch_bytes=512 * 2**20, concurrency=50, map_concurrency=50)
+CONCURRENCY = st.integers(1, 20_000)
+SIZES = st.builds(
+    WorkerSize,
+    memory_mb=st.integers(512, 10240),
+    timeout_s=st.sampled_from([60, 120, 900]),
+    scratch_bytes=st.integers(512, 10240).map(lambda mb: mb * 2**20),
+    concurrency=CONCURRENCY,
+    map_concurrency=CONCURRENCY,
+    architecture=st.sampled_from(["x86_64", "arm64"]),
 )
 
 
-def of_100(dispatch: Dispatch, worker: Worker = TWO_GB, **more: float) -> Estimate:
+def of_100(dispatch: Dispatch, size: WorkerSize = TWO_GB, **more: float) -> Estimate:
     """100 shards of 20 s each, 50 at once."""
-    return estimate(dispatch, 100, 20.0, worker, 50, PRICES, **more)
+    return estimate(dispatch, 100, 20.0, size, PRICES, **more)
 
 
 # --- by hand ---
@@ -61,7 +65,7 @@ def test_a_paced_run_ends_after_its_last_message() -> None:
 
 
 def test_scratch_and_arm_by_hand() -> None:
-    found = of_100(Dispatch.QUEUE, Worker(2048, scratch_mb=4608, architecture="arm64"))
+    found = of_100(Dispatch.QUEUE, replace(TWO_GB, scratch_bytes=4608 * 2**20, architecture="arm64"))
     # 2,500 s with 4 GB of /tmp above the free 512 MB
     wanted = 2500 * (2 * 0.0000133334 + 4 * 0.0000000309) + 100 * 0.0000002
     assert found.costs["lambda"] == pytest.approx(wanted)
@@ -123,16 +127,13 @@ def test_a_child_of_the_map_enters_the_priced_states() -> None:
     st.integers(0, 3_000_000),
     st.integers(0, 100_000),
     st.floats(0.01, 900),
-    WORKERS,
-    st.integers(1, 20_000),
+    SIZES,
     st.sampled_from([0.0, 0.5, 50.0]),
 )
 def test_more_shards_never_end_sooner_nor_cost_less(
-    dispatch: Dispatch, shards: int, more: int, shard_s: float, worker: Worker, concurrency: int, rate_per_s: float
+    dispatch: Dispatch, shards: int, more: int, shard_s: float, size: WorkerSize, rate_per_s: float
 ) -> None:
-    fewer, larger = (
-        estimate(dispatch, count, shard_s, worker, concurrency, PRICES, rate_per_s) for count in (shards, shards + more)
-    )
+    fewer, larger = (estimate(dispatch, count, shard_s, size, PRICES, rate_per_s) for count in (shards, shards + more))
     assert fewer.end_s >= 0 and min(fewer.costs.values()) >= 0 and fewer.workers <= shards
     assert larger.end_s >= fewer.end_s * (1 - 1e-12)
     assert larger.cost >= fewer.cost * (1 - 1e-12)

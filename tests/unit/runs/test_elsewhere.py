@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from sparklet.cli.engines import ENGINES, Command, ElsewhereJob, Places, commands, fargate, job_of_run, job_of_shard
 from sparklet.errors import PlanError
 from sparklet.job import Job
-from sparklet.model import Access, InputObject, ListSource, Run, RunOptions, ScriptRef, Shard, Slice, SliceKind
+from sparklet.model import (
+    Access,
+    InputObject,
+    ListSource,
+    Run,
+    RunOptions,
+    ScriptRef,
+    Shard,
+    ShardRecord,
+    Slice,
+    SliceKind,
+)
 from sparklet.worker.one_shard import DEFAULT_TIMEOUT_S, ShardCommand, parse
 from tests.unit.worker.test_staging import MISREAD
 
@@ -33,6 +44,9 @@ RUN = Run(
 )
 READABLE = (*AWKWARD[:2], "s3://b/in/$x späte,r.csv")
 SHARD = Shard(7, tuple(InputObject(uri, 1) for uri in READABLE))
+
+
+RECORD = ShardRecord(RUN.run_id, SHARD.number, "part", 0, 1, 1, 1)
 
 
 def through_a_shell(command: Command) -> list[str]:
@@ -81,7 +95,7 @@ def test_a_script_gets_the_same_input_on_every_engine(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_shard_elsewhere_is_the_same_shard(engine: str) -> None:
-    job = Job.from_args(told(last(job_of_shard(RUN, SHARD), engine)), {})
+    job = Job.from_args(told(last(job_of_shard(RUN, RECORD, SHARD), engine)), {})
 
     assert (job.run_id, job.shard, job.generation) == ("etl-1", 7, 0)
     assert job.inputs == READABLE
@@ -99,7 +113,9 @@ def test_a_whole_run_elsewhere_reads_its_folders(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["emr", "emr-serverless"])
-@pytest.mark.parametrize("job", [PLAIN, job_of_run(RUN), job_of_shard(RUN, SHARD)], ids=["plain", "run", "shard"])
+@pytest.mark.parametrize(
+    "job", [PLAIN, job_of_run(RUN), job_of_shard(RUN, RECORD, SHARD)], ids=["plain", "run", "shard"]
+)
 def test_yarn_finds_no_braces_to_expand(job: ElsewhereJob, engine: str) -> None:
     assert not any("{{" in word or "}}" in word for word in told(last(job, engine)))
 
@@ -204,7 +220,7 @@ def test_local_files_are_copied_where_aws_reads_them() -> None:
 
 
 def test_fargate_is_sent_a_task_of_sparklets_own_image() -> None:
-    command = fargate("etl-1", 7, replace(AT, cluster="c", subnet="subnet-1", security_group="sg-1"))
+    command = fargate("etl-1", 7)
 
     given = options(command)
     asked = {
@@ -231,7 +247,6 @@ def test_placeholders_of_unnamed_values_are_in_capitals() -> None:
 @pytest.mark.parametrize(
     ("engine", "changes", "cause"),
     [
-        ("k8s", {}, "engines known here: spark-submit, emr"),
         ("emr", {"py_files": ("s3://b/a,b.zip",)}, "rename"),
         ("emr", {"inputs": ("data/in.csv",)}, "copy it to S3"),
         ("glue", {"output": "file:///out"}, "copy it to S3"),
@@ -279,4 +294,4 @@ def test_a_run_of_a_filtered_input_is_not_taken_for_all_of_it(narrowed: Run) -> 
 )
 def test_options_only_a_worker_reads_are_not_sent_elsewhere(item: InputObject, access: Access) -> None:
     with pytest.raises(PlanError, match=r"(?s)shard 3 of etl-1 holds .* which Spark alone cannot read"):
-        job_of_shard(replace(RUN, access=access), Shard(3, (SHARD.objects[0], item)))
+        job_of_shard(replace(RUN, access=access), RECORD, Shard(3, (SHARD.objects[0], item)))

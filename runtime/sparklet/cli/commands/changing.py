@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -11,11 +11,12 @@ from sparklet.cli import options as opt
 from sparklet.cli.console import USAGE, Screen, count_text, size_text
 from sparklet.cli.costs import load_prices
 from sparklet.cli.dispatch_modes import end_waiting
-from sparklet.cli.environment import Environment, LocalPaths, environment
+from sparklet.cli.environment import Environment, StackSelection, environment
 from sparklet.cli.failures import make_room, redrive_run, refuse_other_size, selected
 from sparklet.cli.options import Prices
 from sparklet.cli.render import counts_document
 from sparklet.cli.runs import finish
+from sparklet.cli.transfer import output_files
 from sparklet.errors import PlanError
 from sparklet.model import Counts, Run, ShardState
 from sparklet.planning.quantities import parse_duration_s
@@ -26,65 +27,72 @@ from sparklet.runs.redrive import redrivable
 
 
 @dataclass(frozen=True)
-class _Size:
-    """What a worker has for the shards that are done again."""
+class _RedriveSelection(StackSelection):
+    """The same, with the size of the workers for the shards that are redriven."""
 
-    memory: Annotated[
+    PANEL: ClassVar[str] = "Options"
+
+    memory_mb: Annotated[
         int | None,
         typer.Option(
             "--memory",
             min=512,
             max=10240,
             metavar="MB",
-            help="More memory for each worker; the local stack is deployed anew with it.",
+            help="More memory for each worker; the local stack is restarted with it.",
         ),
     ] = None
-    timeout: Annotated[
-        int | None, typer.Option("--timeout", min=1, metavar="SECONDS", help="More time for each shard, likewise.")
+    timeout_s: Annotated[
+        int | None,
+        typer.Option(
+            "--timeout",
+            min=1,
+            metavar="SECONDS",
+            help="More time for each shard; the local stack is restarted with it.",
+        ),
     ] = None
 
 
 def redrive(
     run_id: opt.RunId,
-    where: opt.Where,
-    size: _Size,
+    selection: _RedriveSelection,
     shards: opt.Shards = "",
     cause: opt.Cause = "",
-    script: Annotated[
-        str, typer.Option("--script", metavar="FILE", help="A repaired script for these shards.", show_default=False)
-    ] = "",
+    script: Annotated[str, typer.Option("--script", metavar="FILE", help="A repaired script for these shards.")] = "",
     dry_run: opt.DryRun = False,
     prices: Prices = None,
 ) -> None:
-    """Do failed shards of a run again, all or chosen ones, and no other.
+    """Redrive failed shards of a run, all or chosen ones, and no other.
 
-    Repaired local inputs are put into the bucket first. A cancelled run is opened again by this. A run that a state
-    machine drove is driven by it again; so is an open one whose execution broke off.
+    Repaired local inputs are copied to the bucket first. A cancelled run is reopened. A run that a state machine drove
+    is driven by it again; so is an open one whose execution failed.
     """
-    screen, figures = Screen(where.as_json), load_prices(prices)
+    screen, figures = Screen(selection.as_json), load_prices(prices)
     wanted = opt.parse_shards(shards)
-    chosen = where.choice(reading=dry_run, memory_mb=size.memory, timeout_s=size.timeout)
-    with environment(chosen if dry_run else make_room(chosen, screen), screen) as env:
-        if not (dry_run and env.local):  # only looking changes no local stack
-            refuse_other_size(env, size.memory, size.timeout)
+    fitting = selection if dry_run else make_room(selection, screen)
+    with environment(fitting, screen, reading=dry_run) as env:
+        if not (dry_run and env.local):  # a dry run changes no local stack
+            refuse_other_size(env, selection.memory_mb, selection.timeout_s)
         numbers = selected(env.at, run_id, wanted, cause)
         if dry_run:
             redrivable(env.at, run_id)
             would = [record.number for record in env.at.ledger.shards.list(run_id, ShardState.FAILED)]
-            _say_dry(screen, {"run_id": run_id, "redriven": list(numbers) or would}, "shards would be done again")
+            shown = list(numbers) or would
+            document = {"dry_run": True, "run_id": run_id, "redriven": shown}
+            screen.result(document, f"run id: {run_id}, redriven: {shown} (shards would be redriven)")
             return
         redrive_run(env, run_id, numbers, script, screen)
         finish(env, run_id, screen, figures)
 
 
-def cancel(run_id: opt.RunId, where: opt.Where, dry_run: opt.DryRun = False) -> None:
-    """End a run early: nothing new is begun, what waits is given up, what runs may end.
+def cancel(run_id: opt.RunId, selection: StackSelection, dry_run: opt.DryRun = False) -> None:
+    """End a run early: pending shards are given up, running ones may end.
 
-    A state machine that was started for it from a command line is stopped: there is nothing to wait for.
-    `sparklet watch RUN` waits until it has ended; `sparklet redrive RUN` takes it up again.
+    A state machine that a command line started for it is stopped. `sparklet watch RUN` waits until the run has ended;
+    `sparklet redrive RUN` reopens it.
     """
-    screen = Screen(where.as_json)
-    with environment(where.choice(reading=True), screen) as env:
+    screen = Screen(selection.as_json)
+    with environment(selection, screen, reading=True) as env:
         if dry_run:
             _show_cancel(screen, run_id, env.at.ledger.shards.count(run_id), _refuse_ended(env, run_id))
             return
@@ -94,67 +102,61 @@ def cancel(run_id: opt.RunId, where: opt.Where, dry_run: opt.DryRun = False) -> 
 
 
 def clean(
-    where: opt.Where,
+    selection: StackSelection,
     run_ids: Annotated[
-        list[str] | None,
-        typer.Option("--run", metavar="RUN", help="This run; may be repeated.", show_default=False),
+        list[str] | None, typer.Option("--run", metavar="RUN", help="This run; may be repeated.")
     ] = None,
     older_than: Annotated[
-        str,
-        typer.Option("--older-than", metavar="TIME", help="All that ended so long ago: 36h, 30d.", show_default=False),
+        str, typer.Option("--older-than", metavar="TIME", help="All that ended longer ago: 36h, 30d.")
     ] = "",
-    keep: Annotated[
-        int | None,
-        typer.Option("--keep", min=0, metavar="N", help="All but the N newest.", show_default=False),
-    ] = None,
+    keep: Annotated[int | None, typer.Option("--keep", min=0, metavar="N", help="All but the N newest.")] = None,
     dry_run: opt.DryRun = False,
     yes: opt.Yes = False,
 ) -> None:
-    """Forget ended runs: plans, scripts, manifests, inputs that were put into the bucket, and the ledger's items.
+    """Delete ended runs: plans, scripts, manifests, inputs that were copied to the bucket, and the ledger's items.
 
-    Output is never touched, neither yours nor in S3; only the bucket's copy of what is whole in a local --output goes.
-    What only a forgotten run has done, --incremental does again.
+    Output is kept; only the bucket's copy of an output that is complete in a local --output is deleted. --incremental
+    processes again what only a deleted run has processed.
     """
-    screen = Screen(where.as_json)
+    screen = Screen(selection.as_json)
     if not run_ids and not older_than and keep is None:
         raise PlanError("name what to clean: --run RUN, --older-than 30d or --keep 10")
     older_than_s = parse_duration_s(older_than) if older_than else 0.0
-    with environment(where.choice(reading=True), screen) as env:
+    with environment(selection, screen, reading=True) as env:
         ended = ended_runs(env.at, older_than_s=older_than_s, keep=keep or 0)
         chosen = [named_run(env.at, run_id) for run_id in run_ids] if run_ids else list(ended)
         _warn_of_increments(env, chosen, screen)
-        found = [files_of(env.at, run, _folders(env, run, screen)) for run in chosen]
+        folders = [_folders(env, run, screen) for run in chosen]
+        found = [files_of(env.at, run, own) for run, own in zip(chosen, folders, strict=True)]
         _show_found(screen, found, dry_run)
         if dry_run or not found:
             return
         if not yes and not _confirmed(f"Delete {count_text(len(found), 'run')} for good?"):
             screen.say("nothing was deleted")
             raise typer.Exit(USAGE)
-        for run in chosen:
-            clean_run(env.at, run, _folders(env, run, screen))
+        for run, own in zip(chosen, folders, strict=True):
+            clean_run(env.at, run, own)
             if env.local:
                 (env.paths_dir / f"{run.run_id}.json").unlink(missing_ok=True)
-        screen.say(f"{count_text(len(found), 'run')} forgotten")
+        screen.say(f"{count_text(len(found), 'run')} deleted")
 
 
-def stop(where: opt.Where, dry_run: opt.DryRun = False) -> None:
-    """End the local stack and everything it started; its runs are kept."""
+def stop(selection: StackSelection, dry_run: opt.DryRun = False) -> None:
+    """Stop the local stack and everything it started; its runs are kept."""
     from sparklet.local.stack import running
     from sparklet.local.stack import stop as stop_stack
 
-    screen = Screen(where.as_json)
-    if where.stack:
-        raise PlanError(f"the stack {where.stack} is deployed; `stop` ends the local one only")
-    state = where.choice().state
+    screen = Screen(selection.as_json)
+    if selection.stack:
+        raise PlanError(f"the stack {selection.stack} is deployed; `stop` ends the local one only")
+    state = selection.state
     if dry_run:
         info = running(state)
-        _say_dry(screen, {"running": info is not None, "endpoint": info and info.endpoint_url}, "would be ended")
+        found = f"the local stack at {info.endpoint_url} would be stopped" if info else "no local stack is running"
+        screen.result({"dry_run": True, "running": info is not None, "endpoint": info and info.endpoint_url}, found)
         return
     stopped = stop_stack(state)
-    if where.as_json:
-        screen.document({"stopped": stopped})
-    else:
-        screen.say("the local stack has ended" if stopped else "no local stack was running")
+    screen.result({"stopped": stopped}, "the local stack has ended" if stopped else "no local stack was running")
 
 
 def _confirmed(question: str) -> bool:
@@ -162,7 +164,7 @@ def _confirmed(question: str) -> bool:
     try:
         return typer.confirm(question, err=True)
     except typer.Abort:
-        raise PlanError("nobody answered, so nothing was deleted; add --yes") from None
+        raise PlanError("the question was not answered, so nothing was deleted; add --yes") from None
 
 
 def _refuse_ended(env: Environment, run_id: str) -> int:
@@ -174,64 +176,48 @@ def _refuse_ended(env: Environment, run_id: str) -> int:
 
 
 def _show_cancel(screen: Screen, run_id: str, counts: Counts, abandoned: int) -> None:
-    if screen.as_json:
-        screen.document({"run_id": run_id, "given_up": abandoned, "shards": counts_document(counts)})
-        return
     left = f", {counts.running} still running end by themselves" if counts.running else ""
-    screen.say(f"run {run_id}: {abandoned} shards given up, {counts.succeeded} had succeeded{left}")
-    screen.say(f"sparklet watch {run_id} waits for its end; sparklet redrive {run_id} takes it up again")
+    screen.result(
+        {"run_id": run_id, "given_up": abandoned, "shards": counts_document(counts)},
+        f"run {run_id}: {abandoned} shards given up, {counts.succeeded} had succeeded{left}",
+        f"sparklet watch {run_id} waits for its end; sparklet redrive {run_id} reopens it",
+    )
 
 
 def _warn_of_increments(env: Environment, runs: Sequence[Run], screen: Screen) -> None:
-    """Warn of what an incremental run will do again: it knows what is done from the runs there are."""
+    """Warn that incremental runs will process again what only deleted runs have processed."""
     incremental = {run.name for run in env.at.ledger.runs.list() if run.options.incremental}
     for name in sorted({run.name for run in runs} & incremental):
-        screen.warn(f"--incremental runs of the name {name} will do again what only forgotten runs have done")
+        screen.warn(f"--incremental runs of the name {name} will process again what only deleted runs have processed")
 
 
 def _folders(env: Environment, run: Run, screen: Screen) -> tuple[str, ...]:
-    """The folders that go with a run: its own, and the bucket's copy of its output if the local one is whole."""
+    """The folders to delete with a run: its own, and the bucket's copy of its output if the local one is complete."""
     own = folders_of(env.at, run.run_id)
-    output = LocalPaths.load(env.paths_dir, run.run_id).output if env.local else ""
+    output = env.local_paths(run.run_id).output
     if not output:
         return own
     if _is_whole(env, run, Path(output)):
         return *own, run.output_uri
-    screen.warn(f"the output of {run.run_id} is not whole in {output}; the bucket's copy is kept")
+    screen.warn(f"the output of {run.run_id} is not complete in {output}; the bucket's copy is kept")
     return own
 
 
 def _is_whole(env: Environment, run: Run, folder: Path) -> bool:
     """Whether a local folder has every file that succeeded shards wrote, by name and size."""
-    records = env.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
-    succeeded = {run.shard_output(record.number).rpartition("/")[2] for record in records}
-    for info in env.at.store.list(run.output_uri):
-        name = info.uri.removeprefix(run.output_uri)
-        if name.partition("/")[0] not in succeeded or name.endswith("/"):
-            continue
-        path = folder / name
-        if not (path.is_file() and path.stat().st_size == info.size_bytes):
-            return False
-    return True
+    succeeded = [record.number for record in env.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)]
+    files = {folder / name: info.size_bytes for name, info in output_files(env.at.store, run, succeeded).items()}
+    return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in files.items())
 
 
 def _show_found(screen: Screen, found: list[RunFiles], dry_run: bool) -> None:
-    if screen.as_json:
-        runs = [{"run_id": f.run.run_id, "files": f.files, "bytes": f.size_bytes} for f in found]
-        screen.document({"dry_run": dry_run, "runs": runs})
-        return
-    for each in found:
-        screen.say(
-            f"{each.run.run_id}: {each.run.state}, {count_text(each.files, 'file')}, {size_text(each.size_bytes)}"
-        )
-    if dry_run or not found:
-        screen.say(
-            f"{count_text(len(found), 'run')} would be forgotten" if found else "there is no such run that has ended"
-        )
-
-
-def _say_dry(screen: Screen, document: dict[str, Any], what: str) -> None:
-    if screen.as_json:
-        screen.document({"dry_run": True, **document})
-    else:
-        screen.say(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in document.items()) + f" ({what})")
+    runs = [{"run_id": each.run.run_id, "files": each.files, "bytes": each.size_bytes} for each in found]
+    lines = [
+        f"{each.run.run_id}: {each.run.state}, {count_text(each.files, 'file')}, {size_text(each.size_bytes)}"
+        for each in found
+    ]
+    if not found:
+        lines = ["no such run has ended"]
+    elif dry_run:
+        lines.append(f"{count_text(len(found), 'run')} would be deleted")
+    screen.result({"dry_run": dry_run, "runs": runs}, *lines)

@@ -1,7 +1,7 @@
-"""Lines of workers' logs, each with the attempt it belongs to.
+"""Commands that only read: status, watch, runs, results, explain, logs.
 
-A worker does one task at a time, and its own JSON lines name the attempt; the lines between them are the script's, or
-its JVM's. So each line belongs to the last attempt that was named.
+A worker runs one task at a time, and its own JSON log lines name the attempt; the lines between them are the script's,
+or its JVM's. So each log line belongs to the attempt that was named last.
 """
 
 import json
@@ -20,7 +20,7 @@ from rich.table import Table
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, exit_code
 from sparklet.cli.costs import load_prices
-from sparklet.cli.environment import Environment, LocalPaths, environment
+from sparklet.cli.environment import Environment, StackSelection, environment
 from sparklet.cli.failures import group_document, group_table
 from sparklet.cli.options import Prices
 from sparklet.cli.render import object_document, object_table, run_document, runs_table
@@ -36,10 +36,153 @@ from sparklet.runs.object_status import ObjectStatus, object_status
 from sparklet.runs.observed import observe
 from sparklet.runs.overview import verify
 
+FOLLOW_POLL_S = 1.0
 _OWN = ("time", "level", "message", "attempt")  # what each of a worker's own lines has
 _SHOWN_ELSEWHERE = (*_OWN, "run", "shard", "request_id", "record")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _PLATFORM = re.compile(r"(START|END|REPORT) RequestId: (\S+)")
+
+
+def status(
+    run_id: opt.RunId,
+    selection: StackSelection,
+    object_uri: Annotated[
+        str,
+        typer.Option(
+            "--object",
+            metavar="URI|FILE",
+            help="Only this input: its address, or the local file that was copied to the bucket.",
+        ),
+    ] = "",
+    shards: Annotated[bool, typer.Option("--shards", help="List every shard too.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--verify", help="Compare ledger, manifest and output too: lists the whole output.")
+    ] = False,
+    prices: Prices = None,
+) -> None:
+    """Show the status of a run, or of one of its input objects.
+
+    Counts, pace and estimated end, cost so far, slow shards, causes of failure, what drives it and what follows.
+    """
+    screen, figures = Screen(selection.as_json), load_prices(prices)
+    with environment(selection, screen, reading=True) as env:
+        if object_uri:
+            _show_object(screen, run_id, object_status(env.at, run_id, _stored(env, run_id, object_uri)))
+            return
+        found = env.at.ledger.runs.get(run_id)
+        view = look(env, found, figures)
+        records = list(env.at.ledger.shards.list(run_id)) if shards else None
+        differences = list(verify(env.at, run_id)) if compare else None
+        show_summary(env, screen, found, view.found.summary, records, view, differences)
+    raise typer.Exit(exit_code(view.found.summary.state))
+
+
+def watch(run_id: opt.RunId, selection: StackSelection, prices: Prices = None) -> None:
+    """Watch a run until it ends and download its output; `sparklet resume RUN` plans the rest of it, too.
+
+    A terminal shows cost so far, slow shards and causes below the counts; `sparklet status RUN` shows them once.
+    """
+    screen, figures = Screen(selection.as_json), load_prices(prices)
+    with environment(selection, screen) as env:
+        finish(env, run_id, screen, figures)
+
+
+def runs(selection: StackSelection) -> None:
+    """List all runs, newest first."""
+    screen = Screen(selection.as_json)
+    with environment(selection, screen, reading=True) as env:
+        found = list(env.at.ledger.runs.list())
+    if selection.as_json:
+        screen.document([run_document(each) for each in found])
+    elif found:
+        screen.out.print(runs_table(found))
+    else:
+        screen.say("no runs yet; sparklet run SCRIPT --input … --output … starts one")
+
+
+def results(run_id: opt.RunId, selection: StackSelection) -> None:
+    """Show the script's answer for each shard (job.answer), in order; --json: one line for each."""
+    screen = Screen(selection.as_json)
+    with environment(selection, screen, reading=True) as env:
+        table, count = Table("shard", "answer"), 0
+        for line in results_of(env.at, env.at.ledger.runs.get(run_id)):
+            count += 1
+            if selection.as_json:
+                sys.stdout.write(line.decode() + "\n")
+            else:
+                answer = json.loads(line)
+                table.add_row(str(answer["shard"]), escape(json.dumps(answer["answer"], ensure_ascii=False)))
+    if not count:
+        screen.say(f"no shard of {run_id} has given an answer; a script gives one with job.answer(value)")
+    elif not selection.as_json:
+        screen.out.print(table)
+
+
+def explain(run_id: opt.RunId, selection: StackSelection) -> None:
+    """Group a run's failures by cause: an example, the likely reason, what to do, and the command to type."""
+    screen = Screen(selection.as_json)
+    with environment(selection, screen, reading=True) as env:
+        run = env.at.ledger.runs.get(run_id)
+        found = observe(run, env.at.ledger.shards.list(run_id), env.at.clock.now_s())
+        groups = explain_failures(env.at, run, found.failures)
+        if selection.as_json:
+            screen.document([group_document(env, run_id, group) for group in groups])
+            return
+        for group in groups:
+            screen.out.print(group_table(env, run_id, group))
+        for number, since in found.lost:
+            screen.say(lost_text(number, since))
+    if not groups:
+        screen.say(f"no shard of {run_id} has failed" + ("" if run.state.ended else " so far"))
+
+
+def logs(
+    run_id: opt.RunId,
+    selection: StackSelection,
+    shard: Annotated[int | None, typer.Argument(metavar="SHARD", min=0, help="Only this shard.")] = None,
+    attempt: Annotated[
+        str, typer.Option("--attempt", metavar="ID", help="Only attempts whose id begins with this.")
+    ] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the run has ended.")] = False,
+) -> None:
+    """Show the logs of workers and script, with shard and attempt; --json: one object for each unchanged line."""
+    screen = Screen(selection.as_json)
+    with environment(selection, screen, reading=True) as env:
+        run = env.at.ledger.runs.get(run_id)
+        if shard is not None:
+            env.at.ledger.shards.get(run_id, shard)
+        reader = LogReader(env.logs, run_id, shard, attempt, run.created_s)
+        try:
+            shown = _show_lines(env, reader, selection.as_json, follow)
+        except BrokenPipeError:  # `| head` has ended; write nothing more, not even at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
+    if not shown:
+        named = run_id if shard is None else f"shard {shard} of {run_id}"
+        screen.warn(f"nothing was written for {named} yet, or its logs are no longer kept")
+
+
+def _stored(env: Environment, run_id: str, given: str) -> str:
+    """The address of an input that is named by it, or by the local file that was copied there."""
+    if "://" in given:
+        return given
+    return stored_uri(Path(given).resolve(), env.local_paths(run_id).inputs) or given
+
+
+def _show_object(screen: Screen, run_id: str, found: ObjectStatus) -> None:
+    if not found.shards and not found.left_out:
+        why = "it did not exist when the run was planned, or a pattern left it out"
+        raise PlanError(f"{found.uri} is in no shard of {run_id}; {why}")
+    if screen.as_json:
+        screen.document(object_document(found))
+    elif found.shards:
+        screen.out.print(object_table(found))
+    else:
+        reasons = "; ".join(dict.fromkeys(found.left_out))
+        screen.out.print(f"{found.uri} was left out of {run_id}: {reasons}", markup=False)
+
+
+# --- log lines ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +194,14 @@ class LogLine:
     shard: int
     attempt: str
     text: str
-    own: Mapping[str, Any] | None = None  # the fields of a worker's own line; None: the script's output, or the JVM's
+    own: Mapping[str, Any] | None = None  # the fields of a worker's own line; None: a line of the script or JVM
 
     def document(self) -> dict[str, Any]:
-        """For --json; ``line`` is exactly what was written."""
-        return {
-            "run": self.run,
-            "shard": self.shard,
-            "attempt": self.attempt,
-            "stream": self.stream,
-            "line": self.text,
-        }
+        """For --json, with the line unchanged."""
+        return {"run": self.run, "shard": self.shard, "attempt": self.attempt, "stream": self.stream, "line": self.text}
 
     def readable(self) -> str:
-        """For people: the worker's lines short, the script's as they are but for what would upset a terminal."""
+        """For people: a worker's line short, any other without control characters."""
         if self.own is None:
             return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", self.text)
         time = str(self.own["time"])[11:23]
@@ -75,7 +212,7 @@ class LogLine:
 
 @dataclass
 class Attribution:
-    """Tells, line by line, which attempt the lines of one stream belong to."""
+    """Assigns the lines of one stream to attempts."""
 
     stream: str
     _run: str = ""
@@ -100,18 +237,18 @@ class Attribution:
 
 @dataclass
 class LogReader:
-    """Reads a run's lines from all its streams, each from where it was left."""
+    """Reads a run's lines from all its streams, each from its last position."""
 
     logs: WorkerLogs
     run_id: str
     shard: int | None = None
-    attempt: str = ""  # how its id begins
+    attempt: str = ""  # the beginning of its id
     since_s: float = 0.0
     _positions: dict[str, str] = field(default_factory=dict)
     _attributions: dict[str, Attribution] = field(default_factory=dict)
 
     def lines(self) -> Iterator[LogLine]:
-        """What there is now and was not handed out yet, stream by stream."""
+        """The lines since the last call, stream by stream."""
         for stream, since_s in self.logs.streams(self.run_id, self.shard, self.since_s).items():
             attribution = self._attributions.setdefault(stream, Attribution(stream))
             while True:
@@ -136,133 +273,8 @@ def _own_fields(text: str) -> Mapping[str, Any] | None:
     return fields if isinstance(fields, dict) and all(isinstance(fields.get(name), str) for name in _OWN) else None
 
 
-FOLLOW_POLL_S = 1.0
-
-
-def status(
-    run_id: opt.RunId,
-    where: opt.Where,
-    object_uri: Annotated[
-        str,
-        typer.Option(
-            "--object",
-            metavar="URI|FILE",
-            help="Only this input: its address, or the local file that was put into the bucket.",
-            show_default=False,
-        ),
-    ] = "",
-    shards: Annotated[bool, typer.Option("--shards", help="List every shard too.")] = False,
-    compare: Annotated[
-        bool, typer.Option("--verify", help="Compare ledger, manifest and output too: lists the whole output.")
-    ] = False,
-    prices: Prices = None,
-) -> None:
-    """Show the status of a run, or of one of its input objects.
-
-    Counts, pace and estimated end, cost so far, slow shards, causes of failure, what drives it and what follows.
-    """
-    screen, figures = Screen(where.as_json), load_prices(prices)
-    with environment(where.choice(reading=True), screen) as env:
-        if object_uri:
-            _show_object(screen, run_id, object_status(env.at, run_id, _stored(env, run_id, object_uri)))
-            return
-        found = env.at.ledger.runs.get(run_id)
-        view = look(env, found, figures)
-        records = list(env.at.ledger.shards.list(run_id)) if shards else None
-        differences = tuple(verify(env.at, run_id)) if compare else None
-        show_summary(env, screen, run_id, view.found.summary, records, view, differences)
-    raise typer.Exit(exit_code(view.found.summary.state))
-
-
-def watch(run_id: opt.RunId, where: opt.Where, prices: Prices = None) -> None:
-    """Watch a run to its end and bring its output home; `sparklet resume RUN` plans the rest of it, too.
-
-    A terminal shows cost so far, slow shards and causes below the counts; `sparklet status RUN` shows them once.
-    """
-    screen, figures = Screen(where.as_json), load_prices(prices)
-    with environment(where.choice(), screen) as env:
-        finish(env, run_id, screen, figures)
-
-
-def runs(where: opt.Where) -> None:
-    """List all runs, newest first."""
-    screen = Screen(where.as_json)
-    with environment(where.choice(reading=True), screen) as env:
-        found = list(env.at.ledger.runs.list())
-    if where.as_json:
-        screen.document([run_document(each) for each in found])
-    elif found:
-        screen.out.print(runs_table(found))
-    else:
-        screen.say("no runs yet; sparklet run SCRIPT --input … --output … starts one")
-
-
-def results(run_id: opt.RunId, where: opt.Where) -> None:
-    """Show what the script answered for each shard (job.answer), in order; --json: a line each."""
-    screen = Screen(where.as_json)
-    with environment(where.choice(reading=True), screen) as env:
-        table, count = Table("shard", "answer"), 0
-        for line in results_of(env.at, env.at.ledger.runs.get(run_id)):
-            count += 1
-            if where.as_json:
-                sys.stdout.write(line.decode() + "\n")
-            else:
-                answer = json.loads(line)
-                table.add_row(str(answer["shard"]), escape(json.dumps(answer["answer"], ensure_ascii=False)))
-    if not count:
-        screen.say(f"no shard of {run_id} has given an answer; a script gives one with job.answer(value)")
-    elif not where.as_json:
-        screen.out.print(table)
-
-
-def explain(run_id: opt.RunId, where: opt.Where) -> None:
-    """Group a run's failures by cause: an example, the likely reason, what to do, and the command to type."""
-    screen = Screen(where.as_json)
-    with environment(where.choice(reading=True), screen) as env:
-        run = env.at.ledger.runs.get(run_id)
-        found = observe(run, env.at.ledger.shards.list(run_id), env.at.clock.now_s())
-        groups = explain_failures(env.at, run, found.failures)
-        if where.as_json:
-            screen.document([group_document(env, run_id, group) for group in groups])
-            return
-        for group in groups:
-            screen.out.print(group_table(env, run_id, group))
-        for number, since in found.lost:
-            screen.say(lost_text(number, since))
-    if not groups:
-        screen.say(f"no shard of {run_id} has failed" + ("" if run.state.ended else " so far"))
-
-
-def logs(
-    run_id: opt.RunId,
-    where: opt.Where,
-    shard: Annotated[
-        int | None, typer.Argument(metavar="SHARD", min=0, help="Only this shard.", show_default=False)
-    ] = None,
-    attempt: Annotated[
-        str,
-        typer.Option("--attempt", metavar="ID", help="Only attempts whose id begins so.", show_default=False),
-    ] = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
-) -> None:
-    """Show what the workers and the script wrote, each line with its shard and attempt; --json: a line each, raw."""
-    screen = Screen(where.as_json)
-    with environment(where.choice(reading=True), screen) as env:
-        run = env.at.ledger.runs.get(run_id)
-        if shard is not None:
-            env.at.ledger.shards.get(run_id, shard)
-        reader = LogReader(env.logs, run_id, shard, attempt, run.created_s)
-        try:
-            shown = _show_lines(env, reader, where.as_json, follow)
-        except BrokenPipeError:  # `| head` has seen enough; nothing more may be written, not even at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return
-    if not shown:
-        screen.warn(f"nothing was written for {_named(run_id, shard)} yet, or its logs are no longer kept")
-
-
 def _show_lines(env: Environment, reader: LogReader, as_json: bool, follow: bool) -> int:
-    """Write the lines there are; with ``follow`` until the run has ended. How many."""
+    """Print the lines, with ``follow`` until the run has ended; how many."""
     shown, last = 0, None
     while True:
         ended = not follow or env.at.ledger.runs.get(reader.run_id).state.ended
@@ -277,32 +289,8 @@ def _show_lines(env: Environment, reader: LogReader, as_json: bool, follow: bool
 
 
 def _text(line: LogLine, last: LogLine | None) -> str:
-    """A line for people, below its attempt's name where that changes."""
+    """A line for people, below its attempt's name if that changes."""
     head = ""
     if last is None or (last.stream, last.shard, last.attempt) != (line.stream, line.shard, line.attempt):
         head = f"{'' if last is None else chr(10)}── shard {line.shard}, attempt {line.attempt} ({line.stream})\n"
     return f"{head}{line.readable()}\n"
-
-
-def _named(run_id: str, shard: int | None) -> str:
-    return run_id if shard is None else f"shard {shard} of {run_id}"
-
-
-def _stored(env: Environment, run_id: str, given: str) -> str:
-    """The address of an input that a user names by it, or by the local file it was made from."""
-    if "://" in given or not env.local:
-        return given
-    return stored_uri(Path(given).resolve(), LocalPaths.load(env.paths_dir, run_id).inputs) or given
-
-
-def _show_object(screen: Screen, run_id: str, found: ObjectStatus) -> None:
-    if not found.shards and not found.left_out:
-        why = "it was not there when the run was planned, or a pattern left it out"
-        raise PlanError(f"{found.uri} is in no shard of {run_id}; {why}")
-    if screen.as_json:
-        screen.document(object_document(found))
-    elif found.shards:
-        screen.out.print(object_table(found))
-    else:
-        reasons = "; ".join(dict.fromkeys(found.left_out))
-        screen.out.print(f"{found.uri} was left out of {run_id}: {reasons}", markup=False)
