@@ -85,12 +85,9 @@ def _source_of(event: Event) -> Source:
 def _unknown_source(sources: Sequence[object], first_record: Mapping[str, Any]) -> EventError:
     names = sorted({_shown(name) for name in sources})
     if len(names) > 1:
-        some = ", ".join(names[:5])
-        return EventError(f"the event mixes records of several sources: {some}; a mapping sends one source's")
-    return EventError(
-        f"records come from {names[0]}; sources known here: {', '.join(_OF_RECORDS)}, or an event without Records; "
-        f"the first has {seen(first_record)}"
-    )
+        return EventError(f"the event mixes records of several sources: {', '.join(names[:5])}; a mapping has one")
+    known = ", ".join(_OF_RECORDS)
+    return EventError(f"records come from {names[0]}, not from {known}; the first has {seen(first_record)}")
 
 
 def _shown(name: object) -> str:

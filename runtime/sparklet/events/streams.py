@@ -39,9 +39,9 @@ def _split(source: Source, part: str, number_key: str, wrong: Callable[[Any], st
 
 def _sequence_number(source: Source, part: str, key: str, record: Mapping[str, Any]) -> str:
     inner = record.get(part)
-    number = inner.get(key) if isinstance(inner, dict) else None
-    if not isinstance(number, str) or not number.isdecimal():
-        found = seen(inner) if isinstance(inner, dict) else seen(record)
+    number = text_of(inner.get(key)) if isinstance(inner, dict) else ""
+    if not number.isdecimal():
+        found = seen(inner if isinstance(inner, dict) else record)
         raise EventError(f"a record of {source} has no {key}, so its failure could not be reported; it has {found}")
     return number
 
@@ -105,9 +105,8 @@ def respond_to_kafka(event: Event, outcomes: Sequence[Outcome]) -> Any:
     """No failures, or every partition with its first offset in the batch."""
     if all(outcome.acknowledged for outcome in outcomes):
         return {"batchItemFailures": []}
-    starts = _starts(event["records"])
-    identifiers = [{"partition": name, "offset": offset} for name, offset in starts.items()]
-    return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in identifiers]}
+    starts = _starts(event["records"]).items()
+    return {"batchItemFailures": [{"itemIdentifier": {"partition": name, "offset": at}} for name, at in starts]}
 
 
 def _starts(records: object) -> dict[str, int]:

@@ -67,14 +67,9 @@ def opened(aggregate: bytes | None) -> tuple[str | None, list[UserRecord]] | Non
 
 
 def _user_record(record: bytes, keys: list[str]) -> UserRecord:
-    index: int | None = None
-    data: bytes | None = None
-    for number, value in _fields(record):
-        if number == KEY_INDEX:
-            index = _number(value)
-        elif number == DATA:
-            data = _bytes(value)
-    if index is None or data is None or index >= len(keys):
+    fields = dict(_fields(record))  # of a repeated field the last one counts
+    index, data = fields.get(KEY_INDEX), fields.get(DATA)
+    if not isinstance(index, int) or not isinstance(data, bytes) or index >= len(keys):
         raise AggregateError("the aggregate holds a record without partition key or data")
     return keys[index], data
 
@@ -125,10 +120,4 @@ def _key(value: Value) -> str:
 def _bytes(value: Value) -> bytes:
     if isinstance(value, int):
         raise AggregateError("the aggregate has a number where bytes must be")
-    return value
-
-
-def _number(value: Value) -> int:
-    if isinstance(value, bytes):
-        raise AggregateError("the aggregate has bytes where a number must be")
     return value

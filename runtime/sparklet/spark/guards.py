@@ -63,12 +63,8 @@ class Deadline:
 def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iterator[Path]:
     """A task's own folder, ``<scratch>/task-<attempt>``, deleted afterwards with all its content.
 
-    Only that folder: the rest of scratch holds native libraries that the JVM unpacked.
-
-    Raises
-    ------
-    ScratchFullError
-        Before anything else, unless ``min_free_bytes`` are free under ``scratch``.
+    Only that folder: the rest of scratch holds native libraries that the JVM unpacked. Raises ScratchFullError unless
+    ``min_free_bytes`` are free under ``scratch`` at first.
     """
     if not attempt_id or Path(attempt_id).name != attempt_id:
         raise ValueError(f"{attempt_id!r} cannot name a folder")
@@ -177,14 +173,7 @@ def end_descendants(spared: Callable[[], Collection[int]], reap: Callable[[], No
     """Kill all descendants of this process, which must be a subreaper; returns those still alive after ``limit_s``.
 
     In rounds, until none is left, since a process may fork while it is being killed; one in an uninterruptible call
-    does not end.
-
-    Parameters
-    ----------
-    spared
-        Returns, before each round, the processes that may live.
-    reap
-        Collects ended children.
+    does not end. Before each round ``spared`` returns the processes that may live; ``reap`` collects ended children.
     """
     give_up_s = time.monotonic() + limit_s
     pause_s = 0.001

@@ -122,14 +122,10 @@ class HostProcess:
                 return
 
     def end(self, spare: str = "", dump: int = 0) -> tuple[int, ...]:
-        """Kill all started processes that are not spared; returns those still alive after a few seconds.
+        """Kill all started processes; returns those still alive after a few seconds.
 
-        Parameters
-        ----------
-        spare
-            ``jvm``, or ``jvm tree`` for the JVM with Spark's Python workers.
-        dump
-            Pid of the script, if it must first write its stacks.
+        ``spare``: ``jvm``, or ``jvm tree`` for the JVM with Spark's Python workers, lives. ``dump``: the script with
+        this pid first writes its stacks.
         """
         self.ask("end", spare=spare, dump=dump)
         meanwhile: list[Event] = []

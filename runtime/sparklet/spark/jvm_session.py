@@ -77,10 +77,7 @@ def clean(port: int, secret: str, *, first: bool, keep: bool, may_keep: bool, co
     count
         Whether to count classes, which takes 4 ms.
 
-    Returns
-    -------
-    tuple[str, str]
-        Why the JVM should be replaced, or ""; how many classes came from its archive if too few: "2932 of 17846".
+    Returns why the JVM should be replaced, or "", and, if too few classes came from its archive, "2932 of 17846".
     """
     with _connected(port, secret) as client:
         if first and not are_ahead(client.jvm):

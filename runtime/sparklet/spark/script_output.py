@@ -122,14 +122,8 @@ class TaskOutput:
     def result(self, exit_code: int, *, started: bool = True) -> ScriptResult:
         """The script's result; its cause comes from the script's own output, else from the JVM's.
 
-        ``started``: whether the script reached its first line; if not, the JVM's output is about that.
-
-        Raises
-        ------
-        OutOfMemoryError
-            If Python ran out of memory, or the JVM did and survived it.
-        ScratchFullError
-            If there was no space left.
+        ``started``: whether the script reached its first line; if not, the JVM's output is about that. Raises
+        OutOfMemoryError if Python ran out of memory, or the JVM did and survived it, ScratchFullError without space.
         """
         if exit_code == 0:
             return ScriptResult(0, self._tail.text())

@@ -108,8 +108,7 @@ class SubmitRunner:
         """Do nothing: a task leaves no process."""
 
     def _submit(self, call: ScriptCall, options: ScriptOptions, host: HostProcess, task: TaskOutput) -> None:
-        env = task_env(call, self.spark)
-        jars = class_path(self.spark)
+        env, jars = task_env(call, self.spark), class_path(self.spark)
         conf = {**spark_defaults(self.spark, self.scratch, jars), **task_conf(call, env, self.spark), **options.conf}
         command = java_command(
             self.spark,
@@ -120,16 +119,10 @@ class SubmitRunner:
             options=options.java_options,
             heap=options.heap,
         )
-        fds = [
-            host.pipe(task.sink("jvm", "stdout")),
-            host.pipe(task.sink("jvm", "stderr")),
-            host.pipe(task.sink("script", "stdout")),
-            host.pipe(task.sink("script", "stderr")),
-            host.status_pipe(SCRIPT),
-        ]
+        sinks = [task.sink(source, stream) for source in ("jvm", "script") for stream in ("stdout", "stderr")]
         host.ask(
             "jvm",
-            fds,
+            [*map(host.pipe, sinks), host.status_pipe(SCRIPT)],
             name=JVM,
             command=[*command, script_main.__file__, str(call.script), *call.args],
             env={**process_env(self.spark, os.environ), **env, **host.mark},
@@ -211,13 +204,7 @@ def read_options(script: Path) -> ScriptOptions:
 
 
 def script_options(source: str) -> ScriptOptions:
-    """The options in a script's text.
-
-    Raises
-    ------
-    ScriptError
-        If a ``# sparklet:`` comment holds neither a runner nor a ``spark.`` option, or two comments contradict.
-    """
+    """The options in a script's text; raises ScriptError if a ``# sparklet:`` comment is wrong or two contradict."""
     asked = dict(_commented(source))
     runner = asked.pop("runner", "")
     jvm_options = sorted(IN_A_COMMENT.intersection(asked))
@@ -250,8 +237,8 @@ def _written_out(source: str) -> Iterator[tuple[str, str | None]]:
     for node in ast.walk(tree):
         for key, value in _pairs(node):
             if isinstance(key, ast.Constant) and key.value in JVM_OPTIONS:
-                plain = isinstance(value, ast.Constant) and isinstance(value.value, str)
-                yield str(key.value), str(value.value) if plain and isinstance(value, ast.Constant) else None
+                literal = value.value if isinstance(value, ast.Constant) else None
+                yield str(key.value), literal if isinstance(literal, str) else None
 
 
 def _pairs(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:

@@ -82,18 +82,9 @@ class _Jvm:
 
 
 class WarmRunner:
-    """Runs scripts in new processes against one JVM.
+    """Runs scripts in new processes against one JVM, which is replaced after ``tasks_per_jvm`` tasks (0: never).
 
-    Parameters
-    ----------
-    spark
-        The settings of Spark and Java.
-    scratch
-        The only writable folder.
-    tasks_per_jvm
-        The JVM is replaced after so many tasks; 0: never for that reason.
-    keep_context
-        Whether the SparkContext may outlive a task.
+    ``scratch`` is the only writable folder; ``keep_context``: whether the SparkContext may outlive a task.
     """
 
     def __init__(

@@ -77,18 +77,10 @@ class Executor:
     def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
         """Run a script to its end in its own folder and read its outcome.
 
-        Raises
-        ------
-        ScriptNotAllowedError, ScriptFetchError
-            If the script is not allowed or cannot be fetched.
-        ScratchFullError
-            Before any work, if less than ``min_free_bytes`` is left, or would be after fetching the inputs.
-        ScriptFailedError
-            If the script exits with another code than 0.
-        DeadlineExceededError, GatewayLostError, OutOfMemoryError
-            From the runner.
-        ObjectStoreError, PlanError
-            From fetching inputs.
+        Raises the errors of fetching script and inputs and of the runner, and
+
+        - ScratchFullError before any work, if less than ``min_free_bytes`` is left, or would be with the inputs;
+        - ScriptFailedError if the script exits with another code than 0.
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
         script, py_files = self.scripts.fetch(execution.script)
@@ -136,9 +128,7 @@ class Executor:
                 raise EventError("the event's sparklet.script must be a URI and sparklet.args a list of strings")
             return as_it_is_now(uri), tuple(args)
         if not self.settings.default_script:
-            raise SettingsError(
-                "no script to run: set SCRIPT_LOCATION (or SCRIPT_BUCKET and SPARK_SCRIPT) on the function"
-            )
+            raise SettingsError("no script to run: set SCRIPT_LOCATION (or SCRIPT_BUCKET and SPARK_SCRIPT)")
         return as_it_is_now(self.settings.default_script), ()
 
     def _environment(self, choice: Mapping[str, Any]) -> Mapping[str, str]:
@@ -167,13 +157,7 @@ def _failed(execution: Execution, result: ScriptResult, folder: Path) -> ScriptF
 
 
 def read_outcome(path: Path) -> ShardResult:
-    """The script's report through ``sparklet.job``; empty if it made none.
-
-    Raises
-    ------
-    EventError
-        If ``sparklet.job`` did not write the file: the worker does not guess a result.
-    """
+    """The script's report through ``sparklet.job``, or an empty one; raises EventError if the file is malformed."""
     size_bytes = path.stat().st_size if path.exists() else 0
     if not size_bytes:
         return ShardResult()
@@ -215,38 +199,31 @@ class ScriptCache:
         """A script and its py-files.
 
         Those of a run are exactly the planned ones: their digests are in the run or in the URI. Without a digest it is
-        the current script, pinned by its ETag.
-
-        Raises
-        ------
-        ScriptNotAllowedError, ScriptFetchError
+        the current script, pinned by its ETag. Raises ScriptNotAllowedError or ScriptFetchError.
         """
         check_script(script.uri, self._allowed)
         if not script.sha256:
             return self._current(script.uri), ()
         path = self._file(script.uri, script.sha256, sha256=script.sha256)
-        extra = [
-            self._file(uri, hashlib.sha256(uri.encode()).hexdigest(), sha256=_digest_in(uri)) for uri in script.py_files
-        ]
-        return path, tuple(extra)
+        return path, tuple(self._file(uri, _sha256(uri.encode()), sha256=_digest_in(uri)) for uri in script.py_files)
 
     def _current(self, uri: str) -> Path:
         try:
             etag = self._store.head(uri).etag
         except ObjectStoreError as error:
             raise _fetch_error(uri, error) from error
-        return self._file(uri, hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest(), etag=etag)
+        return self._file(uri, _sha256(f"{uri}\n{etag}".encode()), etag=etag)
 
     def _file(self, uri: str, key: str, *, etag: str = "", sha256: str = "") -> Path:
         path = self._folder / key / uri.rsplit("/", 1)[-1]
-        if path in self._digests and path.exists() and _digest(path) == self._digests[path]:
+        if path in self._digests and path.exists() and _sha256(path.read_bytes()) == self._digests[path]:
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._store.download(uri, path, etag=etag)
         except ObjectStoreError as error:
             raise _fetch_error(uri, error) from error
-        digest = _digest(path)
+        digest = _sha256(path.read_bytes())
         if sha256 and digest != sha256:
             path.unlink()
             raise ScriptFetchError(
@@ -263,8 +240,8 @@ def _digest_in(uri: str) -> str:
     return found[1] if found else ""
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _fetch_error(uri: str, error: ObjectStoreError) -> ScriptFetchError:

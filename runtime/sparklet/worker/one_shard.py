@@ -49,13 +49,7 @@ class ShardCommand:
 
 
 def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
-    """Read the command line; ``message`` is the environment's, used without arguments.
-
-    Raises
-    ------
-    EventError
-        If neither names a shard, or the message is not one of Sparklet's.
-    """
+    """Read the command line, or the environment's ``message``; raises EventError if they name no shard."""
     parser = argparse.ArgumentParser(prog="shard", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--run", default="", help="the run's id")
     parser.add_argument("--shard", type=int, metavar="N", help="the shard's number")

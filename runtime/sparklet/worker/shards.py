@@ -269,13 +269,7 @@ class StagedOutput:
         return [uri for uri in found if not uri.endswith("/") and f"/{UNFINISHED}/" not in uri]
 
     def publish(self, files: Sequence[str], check: Callable[[], None]) -> None:
-        """Copy staged files; ``check`` is called before each one and may stop it with an error.
-
-        Raises
-        ------
-        PlanError
-            If a staged file is gone: no attempt can restore it.
-        """
+        """Copy staged files, after ``check`` for each; raises PlanError if one is gone: no attempt can restore it."""
 
         def checked(uri: str) -> tuple[str, str]:
             check()

@@ -57,19 +57,15 @@ class Staging:
     def fetch(self, folder: Path, deadline: Deadline, min_free_bytes: int) -> list[str]:
         """Fetch inputs, several at a time; returns the script's addresses of all inputs, in order.
 
-        Raises
-        ------
-        ScratchFullError
-            Before anything is fetched, if it would leave less than ``min_free_bytes``.
-        ObjectNotFoundError, ObjectChangedError, ObjectForbiddenError
-            If an object is not the planned one.
-        PlanError
-            If a split CSV file has rows of several lines.
+        Raises ScratchFullError before anything is fetched, if that would leave less than ``min_free_bytes``; the
+        store's errors if an object is not the planned one; PlanError if a split CSV file has rows over several lines.
         """
         from concurrent.futures import ThreadPoolExecutor  # here, to keep cold starts fast
 
         paths = self._paths(folder)
-        self._check_space(folder, sum(_fetched_bytes(self.items[n]) for n in paths), min_free_bytes)
+        items = [self.items[number] for number in paths]
+        needed_bytes = sum(item.size_bytes + (item.slice.header_bytes if item.slice else 0) for item in items)
+        _check_space(folder, needed_bytes, min_free_bytes)
         (folder / FOLDER).mkdir()
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             fetched = [pool.submit(_fetch, self.store, self.items[n], path, deadline) for n, path in paths.items()]
@@ -94,14 +90,15 @@ class Staging:
             if needs_staging(item, self.access, self.cross_region)
         }
 
-    def _check_space(self, folder: Path, needed_bytes: int, min_free_bytes: int) -> None:
-        free = shutil.disk_usage(folder).free
-        if free < needed_bytes + min_free_bytes:
-            raise ScratchFullError(
-                f"{folder.parent} has {free / MIB:.0f} MiB free, the shard's inputs that must be fetched have "
-                f"{needed_bytes / MIB:.0f} MiB and {min_free_bytes / MIB:.0f} MiB must stay free: "
-                "give the function more ephemeral storage or make shards smaller"
-            )
+
+def _check_space(folder: Path, needed_bytes: int, min_free_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes + min_free_bytes:
+        raise ScratchFullError(
+            f"{folder.parent} has {free / MIB:.0f} MiB free, the shard's inputs that must be fetched have "
+            f"{needed_bytes / MIB:.0f} MiB and {min_free_bytes / MIB:.0f} MiB must stay free: "
+            "give the function more ephemeral storage or make shards smaller"
+        )
 
 
 def described(item: InputObject) -> str:
@@ -111,10 +108,6 @@ def described(item: InputObject) -> str:
         return f"{item.uri}{version}"
     what = "bytes" if item.slice.kind is SliceKind.LINES else "row groups"
     return f"{item.uri}{version} ({what} {item.slice.start} to {item.slice.end - 1})"
-
-
-def _fetched_bytes(item: InputObject) -> int:
-    return item.size_bytes + (item.slice.header_bytes if item.slice else 0)
 
 
 def _fetch(store: ObjectStore, item: InputObject, path: Path, deadline: Deadline) -> None:

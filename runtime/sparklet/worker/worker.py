@@ -30,14 +30,9 @@ MAX_GROWTHS = 10
 
 
 def share_s(task: Task, place: int, count: int, left_s: float, whole_s: float) -> float:
-    """Seconds of a task of a batch; 0: it does not start.
+    """Seconds of task ``place`` of ``count`` in a batch; 0: it does not start.
 
-    Parameters
-    ----------
-    place, count
-        The task's index in the batch, and the batch's length.
-    left_s, whole_s
-        The invocation's remaining seconds now, and before the first task.
+    ``left_s`` and ``whole_s`` are the invocation's remaining seconds now and before the first task.
     """
     min_s = min(MIN_SHARE_S * GROWTH ** min(task.receive_count - 1, MAX_GROWTHS), whole_s / 2)
     if place > 0 and left_s < min_s:

@@ -51,7 +51,7 @@ def test_the_test_event_of_s3_is_not_run(event: Any) -> None:
     [
         ({"Records": [{"eventSource": "aws:s3", "body": "secret"}]}, "has no s3; it has the keys body, eventSource"),
         ({"Records": [{"EventSource": "aws:sns", "Sns": "secret"}]}, "a record of aws:sns has no Sns"),
-        ({"Records": [{"eventSource": "aws:ses"}]}, "records come from aws:ses; sources known here: aws:sqs,"),
+        ({"Records": [{"eventSource": "aws:ses"}]}, "records come from aws:ses, not from aws:sqs,"),
         ({"Records": [{"eventSource": ["secret"]}]}, "an eventSource that is a list"),
         ({"Records": [{"eventSource": "secret " * 1000}]}, "an eventSource that is a str"),
         ({"eventSource": "aws:mq", "messages": []}, "comes from the unknown source aws:mq"),
