@@ -70,12 +70,8 @@ class Job:
     def from_args(cls, argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> Job:
         """Read ``argv`` (default: the process's own arguments) and the environment.
 
-        Unknown arguments, such as Glue's ``--JOB_NAME``, end up in ``args``.
-
-        Raises
-        ------
-        EventError
-            If ``--event`` is malformed, or event and arguments name different inputs or outputs.
+        Unknown arguments, such as Glue's ``--JOB_NAME``, end up in ``args``. Raises EventError if ``--event`` is
+        malformed, or event and arguments name different inputs or outputs.
         """
         known, rest = _command_line().parse_known_args(sys.argv[1:] if argv is None else list(argv))
         event = {} if known.event is None else _read_event(known.event)
@@ -117,10 +113,7 @@ class Job:
     def output(self) -> str:
         """The uri to write to; in a run the attempt's own folder, published once the script has succeeded.
 
-        Raises
-        ------
-        EventError
-            If neither event, arguments nor environment name an output.
+        Raises EventError if neither event, arguments nor environment name an output.
         """
         if not self.output_path:
             raise EventError("no output: pass --output URI, or output_path in the event or the environment")
@@ -130,12 +123,8 @@ class Job:
         """The inputs for ``spark.read``, which takes a list and reads globs.
 
         The inputs of a shard or of an event of S3 are names of objects, so ``*?[]{}`` in them are escaped; an
-        ``--input 'folder/*.csv'`` stays a glob.
-
-        Raises
-        ------
-        EventError
-            If there are no inputs, or if Spark would skip an object or read another one.
+        ``--input 'folder/*.csv'`` stays a glob. Raises EventError if there are no inputs, or if Spark would skip an
+        object or read another one.
         """
         if not self.inputs:
             raise EventError("no inputs: pass --input URI (as often as you like), or inputs in the event")
@@ -149,12 +138,8 @@ class Job:
     def figures(self, spark: SparkSession | None = None) -> dict[str, Any]:
         """For a check script: the figures of the run that it checks, such as ``output``, ``rows`` and ``counts``.
 
-        The session is needed only outside a run, where no worker has fetched the document.
-
-        Raises
-        ------
-        EventError
-            If the input is no such document.
+        The session is needed only outside a run, where no worker has fetched the document. Raises EventError if the
+        input is no such document.
         """
         return read_figures(self.input_path, spark)
 
@@ -241,32 +226,16 @@ class Job:
         """Set the answer: the output of a Step Functions task, of a direct invocation, of an API request.
 
         In a run the answers of all shards are its results (``sparklet results``). The last call counts. For an API the
-        document is the response's JSON body, or the whole response if it has a ``statusCode``.
-
-        Parameters
-        ----------
-        document
-            Any JSON value of at most 6 MB; in a run 256 KiB.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If it is larger, or no JSON.
+        document is the response's JSON body, or the whole response if it has a ``statusCode``. It is any JSON value of
+        at most 6 MB, in a run 256 KiB; raises ValueError or TypeError for others.
         """
         self.outcome.answer(document)
 
     def keep_state(self, state: Mapping[str, Any]) -> None:
         """Keep a state for the next call of the same tumbling window, which finds it in ``state``.
 
-        Parameters
-        ----------
-        state
-            A JSON object of at most 1 MB. Without a call the state does not change.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If it is larger, or no JSON object.
+        It is a JSON object of at most 1 MB; raises ValueError or TypeError for others. Without a call the state does
+        not change.
         """
         self.outcome.keep_state(state)
 

@@ -36,9 +36,8 @@ Provides-Extra: spark
 Requires-Dist: pyspark>=3.3; extra == "spark"
 Description-Content-Type: text/plain
 
-The package sparklet.job alone, for where the whole of Sparklet is not installed. It needs pyspark, which a Spark
-brings: nothing is installed beside it unless you ask for sparklet-job[spark]. Do not install it beside sparklet, which
-has the same files.
+The package sparklet.job alone. It needs pyspark, which a Spark brings; sparklet-job[spark] installs it, too. Do not
+install it together with sparklet, which has the same files.
 """
 
 

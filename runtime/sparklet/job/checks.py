@@ -17,15 +17,8 @@ FILE_SCHEME = "file://"
 def expect(condition: bool, what: str) -> None:
     """Fail the script, and with it the run that it checks, unless ``condition`` holds.
 
-    Parameters
-    ----------
-    what
-        The expected and the actual result, for the run's manifest and notice.
-
-    Raises
-    ------
-    ExpectationError
-        If it does not hold; the check is not tried again.
+    ``what`` describes the expected and the actual result, for the run's manifest and notice. Raises ExpectationError
+    if the condition does not hold; the check is not tried again.
     """
     if not condition:
         raise ExpectationError(what)

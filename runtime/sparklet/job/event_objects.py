@@ -38,10 +38,7 @@ _KEY = re.compile(r"(?!file:)[^:/]+://[^/]*/(.*)", re.DOTALL)  # in a file syste
 def event_objects(event: Any) -> tuple[str, ...]:
     """The s3:// uris that an event names, each once, in order, without deleted objects; none for any other event.
 
-    Raises
-    ------
-    EventError
-        If a notification of S3 names no object.
+    Raises EventError if a notification of S3 names no object.
     """
     return tuple(dict.fromkeys(_found(event, 0)))
 

@@ -33,10 +33,7 @@ class Outcome:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._rows: int | None = None
-        self._output_bytes: int | None = None
-        self._outputs: list[str] = []
-        self._given: dict[str, Any] = {}  # answer, state
+        self._totals: dict[str, Any] = {"rows": None, "output_bytes": None, "outputs": []}
 
     @classmethod
     def of_environment(cls, env: Mapping[str, str] = os.environ) -> Outcome:
@@ -48,11 +45,12 @@ class Outcome:
         if isinstance(outputs, str):
             raise TypeError(f"outputs is the text {outputs!r}; it must be a list of uris: [{outputs!r}]")
         new = [str(uri) for uri in outputs]
-        rows, output_bytes = _count("rows", rows), _count("output_bytes", output_bytes)
+        counts = {"rows": _count("rows", rows), "output_bytes": _count("output_bytes", output_bytes)}
         with self._lock:
-            self._rows = _sum(self._rows, rows)
-            self._output_bytes = _sum(self._output_bytes, output_bytes)
-            self._outputs = list(dict.fromkeys(self._outputs + new))
+            for name, count in counts.items():
+                if count is not None:
+                    self._totals[name] = (self._totals[name] or 0) + count
+            self._totals["outputs"] = list(dict.fromkeys(self._totals["outputs"] + new))
             self._write()
 
     def answer(self, document: Any) -> None:
@@ -65,12 +63,11 @@ class Outcome:
 
     def _give(self, name: str, value: Any) -> None:
         with self._lock:
-            self._given[name] = value
+            self._totals[name] = value
             self._write()
 
     def _write(self) -> None:
-        totals = {"rows": self._rows, "output_bytes": self._output_bytes, "outputs": self._outputs}
-        text = json.dumps({**totals, **self._given})
+        text = json.dumps(self._totals)
         if self._path is None:
             print(f"sparklet.job report: {text}", file=sys.stderr, flush=True)
             return
@@ -98,7 +95,3 @@ def _count(name: str, value: int | None) -> int | None:
     if number < 0:
         raise ValueError(f"{name} is {number}; it must not be negative")
     return number
-
-
-def _sum(total: int | None, more: int | None) -> int | None:
-    return total if more is None else (total or 0) + more

@@ -43,9 +43,8 @@ _AFTERMATH = re.compile(r"^(?:Error in atexit\._run_exitfuncs|Exception ignored 
 _FROM = "The above exception was the direct cause of the following exception:"
 _MEANWHILE = "During handling of the above exception, another exception occurred:"
 
-_FRAME = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+), in ", re.MULTILINE)
+_FRAME = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+),? in ", re.MULTILINE)  # a dump has no comma
 _DUMP = re.compile(r"^(?P<current>Current thread|Thread) .*\n(?P<frames>(?:  File .*\n)+)", re.MULTILINE)
-_DUMP_FRAME = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+) in ", re.MULTILINE)
 
 Cause = tuple[str, str]
 
@@ -59,20 +58,15 @@ class LineFeed:
 
     def feed(self, chunk: bytes) -> None:
         """Pass on the lines that are complete now; an empty chunk is the end, and flushes."""
-        if not chunk:
-            self._pass_on(self._rest)
-            self._rest = b""
-            return
-        lines = (self._rest + chunk).split(b"\n")
-        for line in lines[:-1]:
-            self._pass_on(line + b"\n")
-        self._rest = lines[-1]
-        if len(self._rest) >= MAX_PIECE_BYTES:
-            self.feed(b"")
-
-    def _pass_on(self, line: bytes) -> None:
-        for start in range(0, len(line), MAX_PIECE_BYTES):
-            self._sink(line[start : start + MAX_PIECE_BYTES])
+        *complete, rest = (self._rest + chunk).split(b"\n")
+        lines = [line + b"\n" for line in complete]
+        if not chunk or len(rest) >= MAX_PIECE_BYTES:
+            lines.append(rest)
+            rest = b""
+        self._rest = rest
+        for line in lines:
+            for start in range(0, len(line), MAX_PIECE_BYTES):
+                self._sink(line[start : start + MAX_PIECE_BYTES])
 
 
 class Tail:
@@ -197,7 +191,7 @@ def where_it_was(stderr: str, files: Iterable[str]) -> str:
     ends = [match for match in _DUMP.finditer(stderr) if match["current"] == "Current thread"]
     since = ends[-2].end() if len(ends) > 1 else 0
     threads = sorted(_DUMP.finditer(stderr, since), key=lambda match: match["current"])  # the current one first
-    places = (_place(_DUMP_FRAME.finditer(match["frames"]), files) for match in threads)
+    places = (_place(_FRAME.finditer(match["frames"]), files) for match in threads)
     return next(filter(None, places), "")
 
 
