@@ -31,11 +31,8 @@ _OF_RECORDS = (Source.SQS, Source.KINESIS, Source.DYNAMODB, Source.S3, Source.SN
 def parse_event(event: Event) -> tuple[Task, ...]:
     """Split an event into its tasks, in order; an event that a direct invocation hands over, as its source's are.
 
-    Raises
-    ------
-    EventError
-        If its records come from an unknown source or from several sources. A single record that cannot be read does
-        not raise: its task has the ``problem``, so that the others are done.
+    Raises EventError if its records come from an unknown source or from several sources. A single record that cannot
+    be read does not raise: its task has the ``problem``, so that the others are done.
     """
     source = _source_of(event)
     if source is Source.DIRECT and (chosen := direct.chosen(event)):

@@ -66,18 +66,11 @@ def log_in(port: int, secret: str) -> None:
 
 
 def clean(port: int, secret: str, *, first: bool, keep: bool, may_keep: bool, count: bool) -> tuple[str, str]:
-    """Restore the JVM's state from before the task.
+    """Restore the JVM's state from before the task; ``first``: its first one.
 
-    Parameters
-    ----------
-    first
-        Whether this is the first task of this JVM.
-    keep, may_keep
-        Whether contexts are kept at all, and whether this task's may be.
-    count
-        Whether to count classes, which takes 4 ms.
-
-    Returns why the JVM should be replaced, or "", and, if too few classes came from its archive, "2932 of 17846".
+    ``keep``: whether contexts are kept at all; ``may_keep``: whether this task's may be; ``count``: whether to count
+    classes, which takes 4 ms. Returns why the JVM should be replaced, or "", and, if too few classes came from its
+    archive, "2932 of 17846".
     """
     with _connected(port, secret) as client:
         if first and not are_ahead(client.jvm):

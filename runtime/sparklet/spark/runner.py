@@ -54,14 +54,8 @@ class Runner(Protocol):
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end.
 
-        Raises
-        ------
-        DeadlineExceededError
-            If its deadline ended it, or was over before it began.
-        GatewayLostError
-            If the JVM, not the script, failed.
-        OutOfMemoryError, ScratchFullError
-            If memory or space was used up, in the script or in the JVM.
+        Raises DeadlineExceededError if its deadline ended it, or was over before it began; GatewayLostError if the JVM,
+        not the script, failed; OutOfMemoryError or ScratchFullError if either used up memory or space.
         """
 
     def close(self) -> None:

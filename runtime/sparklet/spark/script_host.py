@@ -175,7 +175,7 @@ class Host:
                 os.kill(script, DUMP_SIGNAL)
             time.sleep(DUMP_PAUSE_S)
         survivors = end_descendants(lambda: self._spared(message["spare"]), self._reap, END_LIMIT_S)
-        self._tell({"ended": sorted(survivors)})
+        self._report({"ended": sorted(survivors)})
 
     def _spared(self, what: str) -> set[int]:
         jvm = {pid for pid, name in self._children.items() if name == self._jvm_name}
@@ -194,9 +194,9 @@ class Host:
                 return
             name = self._children.pop(pid, None)
             if name is not None:
-                self._tell({"gone": name, "code": os.waitstatus_to_exitcode(status)})
+                self._report({"gone": name, "code": os.waitstatus_to_exitcode(status)})
 
-    def _tell(self, event: Message) -> None:
+    def _report(self, event: Message) -> None:
         with contextlib.suppress(OSError):  # the worker has ended; serve() sees it next
             send(self._control, event)
 

@@ -57,10 +57,7 @@ _JAR = re.compile(r"(?P<artifact>.+)-\d(?:[^-]*)(?P<platform>-(?:linux|osx|windo
 
 
 def heap_mb(settings: SparkSettings) -> int:
-    """The JVM's heap in MB: the function's memory less ``max(512, 35 %)``, at least 512.
-
-    512 of 1,024, 1,150 of 1,769, 1,955 of 3,008, 6,656 of 10,240.
-    """
+    """The JVM's heap in MB: the function's memory less ``max(512, 35 %)``, at least 512; 1,955 of 3,008."""
     rest = max(MIN_REST_MB, REST_SHARE * settings.memory_mb)
     return settings.heap_mb or max(MIN_HEAP_MB, int(settings.memory_mb - rest))
 
@@ -139,12 +136,14 @@ def java_command(
     heap: str = "",
 ) -> list[str]:
     """Java with SparkSubmit, without the launcher's scripts, which need ``/dev/fd``; the caller appends what to run."""
-    options = list(options)
+    options, cores = list(options), core_count(settings)
     return [
         java_path(settings),
         f"-Xmx{heap or f'{heap_mb(settings)}m'}",
-        *(["-XX:+UseSerialGC"] if core_count(settings) < 4 else []),
-        *_compilers(settings),
+        *(["-XX:+UseSerialGC"] if cores < 4 else []),
+        # The optimizing compiler and its profiles nearly double the CPU time of a start (docs/startup.md), and only a
+        # second whole vCPU can run them in parallel: 3,008 MB buy 1.7, which Spark's task slots round to two.
+        *(["-XX:TieredStopAtLevel=1"] if min(cores, settings.memory_mb / MB_PER_CORE) < 2 else []),
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
         "-XX:+IgnoreUnrecognizedVMOptions",
@@ -163,16 +162,6 @@ def java_command(
         SUBMIT,
         *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
     ]
-
-
-def _compilers(settings: SparkSettings) -> list[str]:
-    """The quick compiler alone where there are fewer than two whole vCPUs.
-
-    The optimizing compiler and its profiles nearly double the CPU time of a start (docs/startup.md), and only a second
-    vCPU can run them in parallel: 3,008 MB buy 1.7, which Spark's task slots round to two.
-    """
-    vcpus = min(core_count(settings), settings.memory_mb / MB_PER_CORE)
-    return ["-XX:TieredStopAtLevel=1"] if vcpus < 2 else []
 
 
 def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:

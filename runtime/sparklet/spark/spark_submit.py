@@ -63,11 +63,6 @@ class ScriptOptions:
     conf: dict[str, str] = field(default_factory=dict)
 
     @property
-    def heap(self) -> str:
-        """The heap it wants, as Java takes it; "" = the usual one."""
-        return self.conf.get("spark.driver.memory", "")
-
-    @property
     def java_options(self) -> list[str]:
         """Further options for Java."""
         names = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
@@ -117,7 +112,7 @@ class SubmitRunner:
             properties={"derby.system.home": str(call.work_dir)},
             conf=conf,
             options=options.java_options,
-            heap=options.heap,
+            heap=options.conf.get("spark.driver.memory", ""),
         )
         sinks = [task.sink(source, stream) for source in ("jvm", "script") for stream in ("stdout", "stderr")]
         host.ask(

@@ -63,10 +63,6 @@ class _Jvm:
     tasks: int = 0
     exit_code: int | None = None
 
-    def kept_conf(self) -> dict[str, str]:
-        """The folder of a kept context. Hadoop's stays the task's: S3A makes its buffers' folder where that changes."""
-        return {"spark.local.dir": str(self.folder)}
-
     @property
     def connection_file(self) -> Path:
         """The file to which it writes port and secret once it is up."""
@@ -217,7 +213,8 @@ class WarmRunner:
             "keep": self._keep_context,
             "properties": {
                 **task_conf(call, env, self._spark),
-                **(jvm.kept_conf() if self._keep_context else {}),
+                # A kept context's folder; Hadoop's stays the task's: S3A makes its buffers' folder where that changes.
+                **({"spark.local.dir": str(jvm.folder)} if self._keep_context else {}),
                 **conf,
                 "user.dir": folder,
                 "derby.system.home": folder,

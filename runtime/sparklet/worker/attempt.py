@@ -159,10 +159,6 @@ def back_off_s(tries: int) -> float:
     return random.uniform(max_s / 2, max_s)
 
 
-Renew = Callable[[ShardResult | None], None]
-"""Renews the lease in the ledger; given the result of a script, it also makes this attempt the shard's winner."""
-
-
 @dataclass
 class Lease:
     """Holds a shard while the block runs, renewed in the background at half of its length.
@@ -173,7 +169,7 @@ class Lease:
     LeaseLostError.
     """
 
-    renew: Renew  # raises LeaseLostError if the shard has another owner
+    renew: Callable[[ShardResult | None], None]  # a result makes this attempt the winner; may raise LeaseLostError
     clock: Clock
     deadline: Deadline
     log: Log

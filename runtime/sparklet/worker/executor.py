@@ -226,10 +226,8 @@ class ScriptCache:
         digest = _sha256(path.read_bytes())
         if sha256 and digest != sha256:
             path.unlink()
-            raise ScriptFetchError(
-                f"a script changed after planning: {uri} has the digest {digest[:12]}…, not {sha256[:12]}…",
-                retryable=False,
-            )
+            changed = f"a script changed after planning: {uri} has the digest {digest[:12]}…, not {sha256[:12]}…"
+            raise ScriptFetchError(changed, retryable=False)
         self._digests[path] = digest
         return path
 

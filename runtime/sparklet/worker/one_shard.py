@@ -54,9 +54,8 @@ def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
     parser.add_argument("--run", default="", help="the run's id")
     parser.add_argument("--shard", type=int, metavar="N", help="the shard's number")
     parser.add_argument("--generation", type=int, metavar="G", help="only if the shard is at this generation")
-    parser.add_argument(
-        "--message", default=message, metavar="JSON", help=f"a shard's message instead; default: ${MESSAGE_VARIABLE}"
-    )
+    default = f"a shard's message instead; default: ${MESSAGE_VARIABLE}"
+    parser.add_argument("--message", default=message, metavar="JSON", help=default)
     limit = f"the script's time limit; default {DEFAULT_TIMEOUT_S:.0f}"
     parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, metavar="SECONDS", help=limit)
     parser.add_argument("--redrive", action="store_true", help="first reopen a FAILED shard in a new generation")
@@ -70,9 +69,7 @@ def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
     except (ValueError, RecursionError) as error:
         raise EventError("--message is not JSON") from error
     if ref is None:
-        raise EventError(
-            f"no shard is named: give --run and --shard, or a shard's message (--message, {MESSAGE_VARIABLE})"
-        )
+        raise EventError(f"no shard is named: use --run and --shard, or --message, or {MESSAGE_VARIABLE}")
     return ShardCommand(ref.run_id, ref.shard, ref.generation, found.timeout, found.redrive)
 
 

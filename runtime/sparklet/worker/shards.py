@@ -199,9 +199,7 @@ class ClaimedShard:
         record = self.record
         self.attempt.log.info("an earlier attempt has won; its output is published", winner=record.winner)
         if not (files := self.output.files()):
-            raise PlanError(
-                f"what the winning attempt wrote is gone from {self.output.staged}; start another run for it"
-            )
+            raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
         return ShardResult(record.rows, record.output_bytes, record.outputs), files
 
     def _execution(self) -> Execution:
@@ -236,7 +234,7 @@ class ClaimedShard:
         write(self.record.run_id, self.record.number, self.attempt.attempt_id, failure)
 
     def succeeded(self, result: ShardResult) -> Outcome:
-        """Delete what was staged and measure."""
+        """Delete the staged files and measure."""
         self.output.discard(self._files)
         measure = self.claims.measure
         measure(SHARDS_SUCCEEDED)
@@ -278,7 +276,7 @@ class StagedOutput:
         try:
             self.store.copy_all(map(checked, files))
         except ObjectNotFoundError as error:
-            raise PlanError(f"what the winning attempt wrote is gone, start another run for it: {error}") from error
+            raise PlanError(f"the winner's output is gone, start another run for it: {error}") from error
 
     def discard(self, files: Sequence[str] | None = None) -> None:
         """Delete all staged files or the given ones; ``clean`` deletes the rest later if this fails."""
