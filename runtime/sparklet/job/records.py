@@ -98,11 +98,9 @@ def source_of(event: Any) -> StreamSource:
     name = _source_name(event) if isinstance(event, dict) else None
     if name in SOURCES:
         return SOURCES[str(name)]
-    what = f"the keys {', '.join(sorted(map(str, event))[:20]) or '(none)'}" if isinstance(event, dict) else "no object"
-    seen = f"its source is {name}" if name else f"it has {what}"
-    raise EventError(
-        f"the event holds no records of a stream: {seen}; job.records() reads the events of {', '.join(SOURCES)}"
-    )
+    keys = f"it has the keys {', '.join(sorted(map(str, event))[:20])}" if isinstance(event, dict) else "no object"
+    seen = f"its source is {name}" if name else keys
+    raise EventError(f"the event holds no records of a stream: {seen}; job.records() reads {', '.join(SOURCES)}")
 
 
 def _source_name(event: dict[str, Any]) -> Any:
@@ -172,9 +170,7 @@ def _found(spark: SparkSession, event: Any, source: StreamSource) -> DataFrame:
         .selectExpr(source.rows)
         .selectExpr(f"{source.data} AS _data", f"{source.record} AS _record", "CAST(NULL AS STRING) AS _fault")
     )
-    if source.aggregated and MAGIC_IN_BASE64 in text:  # else no Python worker is started
-        rows = _opened(rows)
-    return rows
+    return _opened(rows) if source.aggregated and MAGIC_IN_BASE64 in text else rows  # the former needs Python workers
 
 
 def _one_text(spark: SparkSession, text: str) -> DataFrame:
@@ -206,7 +202,7 @@ def _shaped(decoded: DataFrame, names: list[str] | None, source: StreamSource, m
     """The columns for the caller, ``names`` of ``_parsed`` or the bytes; FAILFAST fails at the first corrupt record."""
     from pyspark.sql import functions as F  # noqa: N812 - as above
 
-    if mode == "FAILFAST":  # a filter, which Spark never leaves out, as it may a column
+    if mode == "FAILFAST":  # a filter: Spark may drop an unused column, but never a filter
         failure = f"concat({source.label}, ' is corrupt: ', _fault, '; mode PERMISSIVE keeps such records')"
         decoded = decoded.where(f"CASE WHEN _fault IS NULL THEN true ELSE CAST(raise_error({failure}) AS BOOLEAN) END")
     good = F.col("_fault").isNull()
@@ -263,10 +259,8 @@ def _avro(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple
 
     spark = found.sparkSession
     if not has_class(spark._jvm, AVRO):
-        raise EventError(
-            "Avro records need spark-avro, which is missing: put its jar into SPARKLET_JARS, or on a cluster use "
-            f"--packages org.apache.spark:spark-avro_2.12:{spark.version}"
-        )
+        package = f"--packages org.apache.spark:spark-avro_2.12:{spark.version}"
+        raise EventError(f"Avro records need spark-avro: put its jar into SPARKLET_JARS, or on a cluster use {package}")
     end = {"type": "fixed", "name": "sparklet_end", "size": len(AVRO_END)}
     ended = F.concat("_data", F.lit(AVRO_END))
     parsed = from_avro(ended, _avro_pair(schema, end), {**options, "mode": "PERMISSIVE"})
