@@ -98,8 +98,9 @@ def source_of(event: Any) -> StreamSource:
     name = _source_name(event) if isinstance(event, dict) else None
     if name in SOURCES:
         return SOURCES[str(name)]
-    keys = f"it has the keys {', '.join(sorted(map(str, event))[:20])}" if isinstance(event, dict) else "no object"
-    seen = f"its source is {name}" if name else keys
+    keys = ", ".join(sorted(map(str, event))[:20]) if isinstance(event, dict) else ""
+    what = f"the keys {keys or '(none)'}" if isinstance(event, dict) else "no object"
+    seen = f"its source is {name}" if name else f"it has {what}"
     raise EventError(f"the event holds no records of a stream: {seen}; job.records() reads {', '.join(SOURCES)}")
 
 

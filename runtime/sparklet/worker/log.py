@@ -70,16 +70,16 @@ class Measuring:
     """Measures each invocation of one environment."""
 
     meter: Meter
-    _invocations: int = 0
+    _cold: bool = True
     _jvm_starts: int = 1  # the first one is no restart
 
     def invocation(self, outcomes: Iterable[Outcome], runner: Runner, request_id: str) -> None:
         """Emit the metrics of one invocation in one line; ``ShardClaims`` has added those of shards."""
         if not self.meter.on:
             return
-        self._invocations += 1
-        if self._invocations == 1:
+        if self._cold:
             self.meter.add(COLD_STARTS)
+        self._cold = False
         for outcome in outcomes:
             self._task(outcome)
         starts = getattr(runner, "jvm_starts", 0)  # only the warm runner counts them
