@@ -1,8 +1,7 @@
-"""Lambda event → tasks, and what became of them → the response that the event's source wants.
+"""Lambda event → tasks, and their outcomes → the response for the event's source.
 
-A task is what one script execution is asked for: one SQS message, one batch of a stream, or one event. Each
-source has a module that reads its events and knows how it learns of failures; a new source is one more
-entry in ``_FORMATS``.
+A task is one script execution: for one SQS message, one batch of a stream, or one event. Each source has a module that
+splits its events and builds its response; a new source is one more entry in ``_FORMATS``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,15 +29,10 @@ _OF_RECORDS = (Source.SQS, Source.KINESIS, Source.DYNAMODB, Source.S3, Source.SN
 
 
 def parse_event(event: Event) -> tuple[Task, ...]:
-    """Split an event into its tasks, in order.
+    """Split an event into its tasks, in order; an event that a direct invocation hands over, as its source's are.
 
-    Raises
-    ------
-    EventError
-        If it has records of a source that is not known here, or of several sources. A single record that
-        cannot be read does not raise: its task carries the ``problem``, so that the others are done.
-
-    An event that a direct invocation hands over is split as its source's are.
+    Raises EventError if its records come from an unknown source or from several sources. A single record that cannot
+    be read does not raise: its task has the ``problem``, so that the others are done.
     """
     source = _source_of(event)
     if source is Source.DIRECT and (chosen := direct.chosen(event)):
@@ -48,7 +42,7 @@ def parse_event(event: Event) -> tuple[Task, ...]:
 
 
 def answer(event: Event, outcomes: Sequence[Outcome], *, kafka_failures: KafkaFailures = "raise") -> Any:
-    """What the handler returns, as the event's source wants it; see the source's module.
+    """The handler's response for the event's source; see the source's module.
 
     SQS: the ids of the messages that come back. Streams: the first sequence number that was not done. API:
     a response. All others: the task's own answer, or its error, raised.
@@ -81,23 +75,20 @@ def _source_of(event: Event) -> Source:
         return Source.API
     named = event.get("eventSource")
     if isinstance(named, str) and named.startswith("aws:"):
-        raise EventError(f"the event comes from {_shown(named)}, which is not known here; it has {seen(event)}")
+        raise EventError(f"the event comes from the unknown source {_shown(named)}; it has {seen(event)}")
     return Source.DIRECT
 
 
 def _unknown_source(sources: Sequence[object], first_record: Mapping[str, Any]) -> EventError:
     names = sorted({_shown(name) for name in sources})
     if len(names) > 1:
-        some = ", ".join(names[:5])
-        return EventError(f"the event mixes records of several sources: {some}; a mapping sends one source's")
-    return EventError(
-        f"records come from {names[0]}; sources known here: {', '.join(_OF_RECORDS)}, or an event without Records; "
-        f"the first has {seen(first_record)}"
-    )
+        return EventError(f"the event mixes records of several sources: {', '.join(names[:5])}; a mapping has one")
+    known = ", ".join(_OF_RECORDS)
+    return EventError(f"records come from {names[0]}, not from {known}; the first has {seen(first_record)}")
 
 
 def _shown(name: object) -> str:
-    """A source's name, unless it is no name at all."""
+    """A source's name if it is one, else its type."""
     if name is None:
         return "no eventSource"
     return name if isinstance(name, str) and NAME.fullmatch(name) else f"an eventSource that is {seen(name)}"

@@ -1,8 +1,7 @@
 """API Gateway (REST and HTTP APIs, payload versions 1.0 and 2.0) and function URLs: a request is one task.
 
-Every outcome is a response: 200 with the script's answer as JSON, 4xx for a request that cannot be read or
-that the script refuses with ``EventError``, 5xx for everything else. A body never says more than that: what
-went wrong is in the log, under the request's id.
+Every outcome is a response: 200 with the script's answer as JSON, 4xx for a request that cannot be read or that the
+script refuses with ``EventError``, 5xx for other failures. Their causes are only in the log, under the request's id.
 """
 
 import binascii
@@ -14,8 +13,8 @@ from typing import Any
 from sparklet.errors import DeadlineExceededError, EventError, ScriptFailedError, SparkletError
 from sparklet.events.task import Outcome, Source, Task, seen, text_of
 
-MAX_CHECKED_BODY = 1024 * 1024  # characters; a longer JSON body is read by the script alone
-MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024  # Lambda's limit, less what is around the response
+MAX_CHECKED_BODY = 1024 * 1024  # characters; only the script reads a longer JSON body
+MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024  # Lambda's limit, less the response's envelope
 _REQUEST_ID = re.compile(r"[A-Za-z0-9=_-]{1,64}")  # AWS's; nothing else from the event goes back to the client
 RESPONSE_KEYS = ("statusCode", "headers", "multiValueHeaders", "cookies", "body", "isBase64Encoded")
 
@@ -29,7 +28,7 @@ def is_request(event: Mapping[str, Any]) -> bool:
 
 
 def split(event: Mapping[str, Any]) -> tuple[Task, ...]:
-    """One task; a body that is not what the request says it is, is a problem."""
+    """One task; a body that contradicts the request's headers is its problem."""
     try:
         _check_body(event)
     except EventError as problem:
@@ -64,12 +63,12 @@ def _check_body(event: Mapping[str, Any]) -> None:
         try:
             text = binascii.a2b_base64(body.encode("ascii"), strict_mode=True)
         except ValueError:
-            raise EventError(f"the request's body is said to be base64 and is not ({len(body)} characters)") from None
+            raise EventError(f"the request's body should be base64 and is not ({len(body)} characters)") from None
     if text and len(text) <= MAX_CHECKED_BODY and _is_json(event.get("headers")):
         try:
             json.loads(text)
         except (ValueError, RecursionError):
-            raise EventError(f"the request's body is said to be JSON and is not ({len(body)} characters)") from None
+            raise EventError(f"the request's body should be JSON and is not ({len(body)} characters)") from None
 
 
 def _is_json(headers: object) -> bool:
@@ -80,7 +79,7 @@ def _is_json(headers: object) -> bool:
 
 
 def _status(task: Task, error: SparkletError) -> tuple[int, str]:
-    """What a client may know of a failure."""
+    """The status and message of a failure for the client."""
     if task.problem is not None:
         return 400, str(task.problem)
     if isinstance(error, ScriptFailedError):
@@ -100,7 +99,7 @@ def _failure(event: Mapping[str, Any], status: int, message: str) -> dict[str, A
 
 
 def _response(document: Any) -> dict[str, Any]:
-    """A script's answer as a response: one that has a ``statusCode`` is meant to be one."""
+    """A script's answer as a response; with a ``statusCode`` it is a response already."""
     if not isinstance(document, dict) or "statusCode" not in document:
         return _json_response(200, document)
     status, body = document["statusCode"], document.get("body", "")

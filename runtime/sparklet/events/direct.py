@@ -1,16 +1,16 @@
 """Direct invocations and Step Functions tasks: the event is one task; its answer is the output.
 
-A failure is raised, so that ``Retry`` and ``Catch`` of a state machine can name its class. Only three of a shard's
-failures matter to them, whatever went wrong in it (its cause is in the message and in the ledger):
+A failure is raised, so that ``Retry`` and ``Catch`` of a state machine can name its class. A shard has only three, with
+the cause in the message and in the ledger:
 
-- ShardFailedError: FAILED, and each further asking says so again;
-- ShardNotDoneError: it may be asked for again after a while;
-- LeaseLostError: it may be asked for again once the lease of another attempt is over.
+- ShardFailedError: FAILED, also for each further invocation;
+- ShardNotDoneError: the caller may retry after a while;
+- LeaseLostError: the caller may retry once the lease of another attempt is over.
 
-Anything else that is raised says that this worker can do no shard at all.
+Any other error means that this worker cannot do any shard.
 
-``{"sparklet": {"script": …, "event": …}}`` hands over an event of any source, to be done by that script. The caller
-gets the response to a direct event. Nothing within an event can say so, wherever it comes from.
+``{"sparklet": {"script": …, "event": …}}`` hands over an event of any source to that script. The caller gets the
+response to a direct event. Only the direct invocation itself can do so, never an event inside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,21 +36,21 @@ def split(event: Event) -> tuple[Task, ...]:
 
 
 def chosen(event: Event) -> Mapping[str, Any] | None:
-    """What a direct invocation says of the event that it hands over; None if it is an event itself."""
-    wish = event.get("sparklet") if isinstance(event, dict) and len(event) == 1 else None
-    return wish if isinstance(wish, dict) and {"script", "event"} <= wish.keys() else None
+    """The script and event that a direct invocation hands over; None if it is an event itself."""
+    choice = event.get("sparklet") if isinstance(event, dict) and len(event) == 1 else None
+    return choice if isinstance(choice, dict) and {"script", "event"} <= choice.keys() else None
 
 
-def handed_over(task: Task, wish: Mapping[str, Any]) -> Task:
-    """A task of an event that was handed over: nobody's shard, and no task request."""
+def handed_over(task: Task, choice: Mapping[str, Any]) -> Task:
+    """A task of an event that was handed over: it is neither a shard nor a task request."""
     if task.shard:
         other = EventError("the event names a shard, which has its run's script: sparklet redrive RUN --script FILE")
         return replace(task, shard=None, problem=other)
-    return replace(task, request=None, skip="", chosen=wish)
+    return replace(task, request=None, skip="", chosen=choice)
 
 
 def _respond_to_all(outcomes: Sequence[Outcome]) -> Any:
-    """The answers of several tasks, in order; what failed is raised, with the records that it was reported by."""
+    """The answers of several tasks, in order; raises one error with the records of all failed tasks."""
     failed = [f"{', '.join(each.task.record_ids[:1])}: {_shown(each.error)}" for each in outcomes if each.error]
     if failed:
         raise ScriptError(f"{len(failed)} of {len(outcomes)} tasks failed; {'; '.join(failed[:MAX_FAILURES_SHOWN])}")
@@ -68,7 +68,7 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
 
 
 def _respond_of_shard(ref: ShardRef, outcome: Outcome) -> Any:
-    """A shard's answer, the same each time it is asked for: a shard that was FAILED before is a failure, too."""
+    """A shard's answer, the same each time: a shard that was FAILED before is a failure, too."""
     error, answer, name = outcome.error, outcome.answer, f"shard {ref.shard} of run {ref.run_id}"
     if error is None:
         if answer.get("state") == ShardState.FAILED and answer.get("claim") != ClaimStatus.STALE:

@@ -1,7 +1,7 @@
 """S3 notifications, SNS and EventBridge: asynchronous, so one task an event, and a failure is raised.
 
-Lambda then tries the event twice more and hands it to the function's failure destination or dead-letter
-queue. Nobody reads an answer, except where one of these events is the input of a Step Functions task.
+Lambda then tries the event twice more and sends it to the function's failure destination or dead-letter queue. Only a
+Step Functions task, of which such an event is the input, reads the answer.
 """
 
 import json
@@ -14,7 +14,7 @@ from sparklet.events.task import Event, Format, Outcome, Source, Task, seen
 
 TEST_EVENT = "s3:TestEvent"
 MAX_TEST_MESSAGE = 16 * 1024  # characters; S3's has some 300, in an SNS envelope some 1,500
-NO_OBJECT = f"{TEST_EVENT}: S3 tries out a notification that was set up; there is no object"
+NO_OBJECT = f"{TEST_EVENT}: S3 tests a new notification; there is no object"
 MAX_DEPTH = 3  # S3 → SNS → SQS
 
 
@@ -35,17 +35,13 @@ def _one_task(source: Source, part: str, event: Mapping[str, Any]) -> tuple[Task
     return (Task(source, event, skip=reasons[0] if reasons and all(reasons) else ""),)
 
 
-def _eventbridge(event: Event) -> tuple[Task, ...]:
-    return (Task(Source.EVENTBRIDGE, event),)
-
-
 def is_eventbridge(event: Mapping[str, Any]) -> bool:
-    """Whether this is an event of EventBridge: scheduled, custom, or a service's."""
+    """Whether this is an event of EventBridge: scheduled, custom, or of an AWS service."""
     return isinstance(event.get("detail-type"), str) and isinstance(event.get("source"), str) and "detail" in event
 
 
 def found_test_event(text: object) -> str:
-    """What to log if this is what S3 sends when a notification is set up; "" if it is anything else."""
+    """The log's reason if this is the message by which S3 tests a new notification; "" for other texts."""
     if not isinstance(text, str) or TEST_EVENT not in text or len(text) > MAX_TEST_MESSAGE:
         return ""
     inner: object = text
@@ -69,4 +65,4 @@ def is_test_event(document: object) -> bool:
 
 S3 = Format(partial(_one_task, Source.S3, "s3"), respond)
 SNS = Format(partial(_one_task, Source.SNS, "Sns"), respond)
-EVENTBRIDGE = Format(_eventbridge, respond)
+EVENTBRIDGE = Format(lambda event: (Task(Source.EVENTBRIDGE, event),), respond)

@@ -1,7 +1,6 @@
-"""The event that a script gets: our contract with every script, built here and nowhere else.
+"""The event of a script: our contract with every script; ``docs/schemas/event.json`` describes it.
 
-``docs/schemas/event.json`` describes it, and tests hold every event that is built to it. An event of a source (S3,
-SQS, Kinesis, …) that is not a shard's and no task request's reaches the script as Lambda received it.
+An event of a source (S3, SQS, Kinesis, …) without a shard or a task request reaches the script as Lambda received it.
 """
 
 import json
@@ -18,7 +17,7 @@ MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_
 
 
 def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) -> dict[str, Any]:
-    """The event of a shard; ``output_uri`` is a folder of the attempt's own."""
+    """The event of a shard; ``output_uri`` is the attempt's own folder."""
     uris = shard.inputs
     items = [] if uris else shard.items  # a shard has either
     return {
@@ -37,7 +36,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
 
 
 def with_local_inputs(event: Mapping[str, Any], uris: Sequence[str]) -> dict[str, Any]:
-    """A shard's event after some inputs were fetched; ``origins`` are what they were fetched from."""
+    """A shard's event after some inputs were fetched; ``origins`` are their original addresses."""
     one = uris[0] if len(uris) == 1 else None
     return {**event, "inputs": list(uris), "input_path": one, "origins": event["inputs"]}
 
@@ -48,10 +47,7 @@ def request_event(body: Mapping[str, Any], task_id: str) -> dict[str, Any]:
 
 
 def needs_staging(item: InputObject, access: Access, cross_region: Collection[str] = ()) -> bool:
-    """Whether Spark would not read just this input by its object's name, so that the event names a local copy.
-
-    ``cross_region`` are buckets of other regions.
-    """
+    """Whether Spark cannot read just this input by its object's name; ``cross_region``: buckets of other regions."""
     if item.item:
         return False
     if item.slice or item.version_id or access.requester_pays or access.role_arn or misread(item.uri):
@@ -60,11 +56,10 @@ def needs_staging(item: InputObject, access: Access, cross_region: Collection[st
 
 
 def handed_over(event: Any, folder: Path, *, is_shard: bool) -> tuple[str, dict[str, str]]:
-    """The event as a command line's argument, and what of it a script finds in its environment.
+    """The event as an argument of the command line, and its variables for the script's environment.
 
-    An event that is too long for an argument goes through a file, ``@<path>``. Scripts that look for ``input_path`` and
-    ``output_path`` in the environment find those of the shard there: "" where no one path says it, or they would take
-    the function's own for the shard's.
+    An event that is too long for an argument goes into a file, ``@<path>``. For scripts that read ``input_path`` and
+    ``output_path`` from the environment, the shard's replace the function's own, with "" if there is no single path.
     """
     env = {name: event[name] or "" for name in ("input_path", "output_path")} if is_shard else {}
     try:

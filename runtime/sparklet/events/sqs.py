@@ -1,13 +1,11 @@
-"""SQS, standard and FIFO: one task a message; the ids of those that come back are reported.
+"""SQS, standard and FIFO: one task a message; the response has the ids of the messages that come back.
 
-The mapping must have ``FunctionResponseTypes: [ReportBatchItemFailures]``: without it Lambda reads no answer
-and deletes every message of the batch. What a message carries (a shard, an S3 notification, an SNS or
-EventBridge envelope, anything else) is the script's to read; here only Sparklet's own messages and
-S3's test messages are told apart.
+The mapping must have ``FunctionResponseTypes: [ReportBatchItemFailures]``: without it Lambda ignores the response and
+deletes every message of the batch. This module recognizes only Sparklet's own messages and S3's test messages; the
+script reads all others.
 
-A message with the attribute ``sparklet-task`` is a task request of the asynchronous API (sam/api.yaml sends it): its
-body is an event as in a direct invocation. The attribute is the id that the client chose, or ``*`` for the message's
-own.
+A message with the attribute ``sparklet-task`` is a task request of the asynchronous API (sam/api.yaml): its body is an
+event as in a direct invocation. The attribute is the id that the client chose, or ``*`` for the message's own.
 """
 
 import json
@@ -26,7 +24,7 @@ MAX_KEYS = 100  # of the event beside its records: they are in every task's even
 
 
 def split(event: Mapping[str, Any]) -> tuple[Task, ...]:
-    """One task a message; a message that cannot be read is a problem of its own only."""
+    """One task a message; a message that cannot be read becomes a task with a problem."""
     if len(event) > MAX_KEYS:
         raise EventError(f"an SQS event has {len(event)} keys beside its records; Lambda sends none")
     return tuple(_task({**event, "Records": [record]}, record) for record in event["Records"])
@@ -67,13 +65,7 @@ def _task(event: Event, record: Mapping[str, Any]) -> Task:
 
 
 def task_request_of(record: Mapping[str, Any]) -> TaskRequest | None:
-    """The task request that a message, or a dead-letter message, is about; None if it is about none.
-
-    Raises
-    ------
-    EventError
-        If its id is none.
-    """
+    """The task request of a message or a dead-letter message, or None; raises EventError if its id is malformed."""
     attributes = record.get("messageAttributes")
     if not isinstance(attributes, dict) or TASK_ATTRIBUTE not in attributes:
         return None
@@ -97,7 +89,7 @@ def _request_body(body: object) -> dict[str, Any]:
 
 
 def _shard_ref(body: object) -> ShardRef | None:
-    """The shard a message names; None for a message of anybody else."""
+    """The shard that a message names; None if it is not one of Sparklet's messages."""
     if not isinstance(body, str):
         raise EventError(f"an SQS message's body must be text, not {seen(body)}")
     if len(body) > MAX_SHARD_BODY or '"run_id"' not in body:
@@ -110,7 +102,7 @@ def _shard_ref(body: object) -> ShardRef | None:
 
 
 def _text(record: Mapping[str, Any], *names: str) -> str:
-    """The text that a record has under these names, one within the other; "" if there is none."""
+    """The text at a path of names in a record; "" if there is none."""
     found: Any = record
     for name in names:
         found = found.get(name) if isinstance(found, dict) else None

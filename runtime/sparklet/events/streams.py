@@ -1,19 +1,16 @@
 """Kinesis, DynamoDB Streams and Kafka: one task a batch, since a stream is read in order.
 
-Kinesis and DynamoDB: a failure is reported by the first sequence number that was not done; the mapping must have
-``FunctionResponseTypes: [ReportBatchItemFailures]``, or Lambda takes any answer for success. An aggregated
-(KPL) record is one record here: its sequence number is what Kinesis knows, whatever it holds.
+Kinesis and DynamoDB: the response has the first sequence number that was not done; the mapping must have
+``FunctionResponseTypes: [ReportBatchItemFailures]``, or Lambda takes any response for success. An aggregated (KPL)
+record is one record here, since it has one sequence number. For a mapping with a tumbling window the event has the
+window's state, and every response must return it.
 
-A mapping with a tumbling window hands over the window's state, and wants it back in every answer.
-
-Amazon MSK and self-managed Kafka: one task a batch, of all its partitions.
-
-Most mappings know no partial failure: whatever the function answers is success, so a failure must be raised,
-and the whole batch comes again. In *provisioned mode* a mapping may have
-``FunctionResponseTypes: [ReportBatchItemFailures]``; it wants, for each partition to be read again, its name
-in the event and an offset of the event: ``{"itemIdentifier": {"partition": "topic-0", "offset": 15}}``.
-Nothing in an event says which mapping it is, so the operator does (``SPARKLET_KAFKA_FAILURES``); reporting to
-one that does not listen would lose the batch, so raising is the default.
+Amazon MSK and self-managed Kafka: one task a batch, of all its partitions. For most mappings any response is success,
+so a failure is raised, and the whole batch comes again. In *provisioned mode* a mapping may have
+``FunctionResponseTypes: [ReportBatchItemFailures]``; then the response names each partition that Lambda must read
+again, with an offset: ``{"itemIdentifier": {"partition": "topic-0", "offset": 15}}``. The event does not name its
+mapping, so the operator does (``SPARKLET_KAFKA_FAILURES``). Without provisioned mode such a response would lose the
+batch, so raising is the default.
 """
 
 import binascii
@@ -26,14 +23,14 @@ from sparklet.events.task import Event, Format, Outcome, Source, Task, seen, tex
 
 
 def _split(source: Source, part: str, number_key: str, wrong: Callable[[Any], str], event: Event) -> tuple[Task, ...]:
-    """One task up to the first record that cannot be read, and a problem that is reported from there on."""
+    """One task up to the first record that cannot be read, and one with the problem for the rest."""
     records = event["Records"]
     numbers = tuple(_sequence_number(source, part, number_key, record) for record in records)
     reasons = (wrong(record[part]) for record in records)
     bad, reason = next(((index, reason) for index, reason in enumerate(reasons) if reason), (len(records), ""))
     if not reason:
         return (Task(source, event, numbers),)
-    # The last call for a window must see all of it: there, what is before the bad record waits as well.
+    # The last call for a window must have all its records: then those before the bad record wait as well.
     done = 0 if event.get("isFinalInvokeForWindow") else bad
     problem = EventError(f"record {bad + 1} of {len(records)} of {source} cannot be read: {reason}")
     rest = Task(source, {**event, "Records": records[done:]}, numbers[done:], problem=problem)
@@ -42,9 +39,9 @@ def _split(source: Source, part: str, number_key: str, wrong: Callable[[Any], st
 
 def _sequence_number(source: Source, part: str, key: str, record: Mapping[str, Any]) -> str:
     inner = record.get(part)
-    number = inner.get(key) if isinstance(inner, dict) else None
-    if not isinstance(number, str) or not number.isdecimal():
-        found = seen(inner) if isinstance(inner, dict) else seen(record)
+    number = text_of(inner.get(key)) if isinstance(inner, dict) else ""
+    if not number.isdecimal():
+        found = seen(inner if isinstance(inner, dict) else record)
         raise EventError(f"a record of {source} has no {key}, so its failure could not be reported; it has {found}")
     return number
 
@@ -53,7 +50,7 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
     """The first sequence number that was not done, and the window's state if there is a window."""
     failed = next((outcome for outcome in outcomes if not outcome.acknowledged), None)
     if failed is not None and not failed.task.record_ids:
-        failed.raise_failure()  # the end of a window without records: nothing else tells Lambda to try again
+        failed.raise_failure()  # the end of a window without records: only an error makes Lambda try again
     numbers = failed.task.record_ids[:1] if failed is not None else ()
     response: dict[str, Any] = {"batchItemFailures": [{"itemIdentifier": number} for number in numbers]}
     if "window" in event:
@@ -62,14 +59,14 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
 
 
 def _state(event: Event, outcomes: Sequence[Outcome]) -> Mapping[str, Any]:
-    """What the script wants to keep, else what it found: without a state Lambda takes the call for failed."""
+    """The state that the script keeps, else the event's: without a state Lambda takes the call for failed."""
     kept = [outcome.state for outcome in outcomes if outcome.acknowledged and outcome.state is not None]
     before = event.get("state")
     return dict(kept[-1]) if kept else before if isinstance(before, dict) else {}
 
 
 def source_of_window(event: Mapping[str, Any]) -> Source | None:
-    """Whose window this is, where it has no records that say so; None if there is no window."""
+    """The source of a window without records; None if there is no window."""
     if "window" not in event:
         return None
     return Source.DYNAMODB if ":dynamodb:" in text_of(event.get("eventSourceARN")) else Source.KINESIS
@@ -95,7 +92,7 @@ DYNAMODB = Format(partial(_split, Source.DYNAMODB, "dynamodb", "SequenceNumber",
 
 
 def is_kafka(event: Mapping[str, Any]) -> bool:
-    """Whether this is a batch of MSK or of a cluster of one's own."""
+    """Whether this is a batch of MSK or of a self-managed cluster."""
     return event.get("eventSource") in (Source.MSK, Source.KAFKA) and "records" in event
 
 
@@ -105,12 +102,11 @@ def _split_kafka(source: Source, event: Event) -> tuple[Task, ...]:
 
 
 def respond_to_kafka(event: Event, outcomes: Sequence[Outcome]) -> Any:
-    """Nothing failed, or every partition from its first offset in the batch."""
+    """No failures, or every partition with its first offset in the batch."""
     if all(outcome.acknowledged for outcome in outcomes):
         return {"batchItemFailures": []}
-    starts = _starts(event["records"])
-    identifiers = [{"partition": name, "offset": offset} for name, offset in starts.items()]
-    return {"batchItemFailures": [{"itemIdentifier": identifier} for identifier in identifiers]}
+    starts = _starts(event["records"]).items()
+    return {"batchItemFailures": [{"itemIdentifier": {"partition": name, "offset": at}} for name, at in starts]}
 
 
 def _starts(records: object) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What flows between an event's source and a worker: the task, and what became of it."""
+"""The task of an event, and its outcome."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ Event = Any
 """An event as Lambda decoded it: any JSON value."""
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._:-]{0,31}")
-"""A key or a source that an error may show: anything else may be data that is used as a key."""
+"""Keys and sources that an error may quote: others may be data that is used as a key."""
 MAX_NAMES = 20
 
 KafkaFailures = Literal["raise", "report"]
@@ -22,7 +22,7 @@ KafkaFailures = Literal["raise", "report"]
 
 
 class Source(StrEnum):
-    """Where an event came from; decides how failures are reported."""
+    """The source of an event; decides how failures are reported."""
 
     SQS = "aws:sqs"
     KINESIS = "aws:kinesis"
@@ -38,42 +38,42 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
-    """A task of the asynchronous API: its id there, and the queue its message came by."""
+    """A task of the asynchronous API: its id and the queue of its message."""
 
     task_id: str
     queue_arn: str
-    accepted_s: float = 0.0  # when the queue took the message; 0: it does not say
+    accepted_s: float = 0.0  # when the queue received the message; 0: unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one event, or one record of it, asks a worker to do."""
+    """The work for one event, or for one record of it."""
 
     source: Source
-    event: Event  # exactly what Lambda received, cut to the records of this task; of a task request: its body
-    record_ids: tuple[str, ...] = ()  # what a failure is reported by: message id, sequence numbers, offsets
+    event: Event  # exactly what Lambda received, with the records of this task only; of a task request: its body
+    record_ids: tuple[str, ...] = ()  # for reporting a failure: message id, sequence numbers, offsets
     receipt: str = ""  # SQS: changes the message's visibility
     receive_count: int = 1  # SQS: how often the message was delivered
     group: str = ""  # SQS FIFO: tasks of one group are done in order, and none after one that failed
     shard: ShardRef | None = None  # set if the task is a shard of a run
-    request: TaskRequest | None = None  # set if the asynchronous API asked for it: its state is kept under its id
-    problem: EventError | None = None  # set if the record cannot be a task at all
+    request: TaskRequest | None = None  # set if it comes from the asynchronous API
+    problem: EventError | None = None  # set if the record cannot be read
     chosen: Mapping[str, Any] | None = None  # script, args and env of a direct invocation that hands over this event
-    skip: str = ""  # why there is nothing to run for it: it is logged and acknowledged
+    skip: str = ""  # why no script runs for it: logged and acknowledged
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a task."""
+    """The outcome of a task."""
 
     task: Task
     error: SparkletError | None = None
-    acknowledged: bool = True  # the source may forget the record
-    answer: Mapping[str, Any] = field(default_factory=dict)  # for a caller that waits; the script's own in "answer"
-    state: Mapping[str, Any] | None = None  # of a stream's window, as the script wants to find it next time
+    acknowledged: bool = True  # the source may delete the record
+    answer: Mapping[str, Any] = field(default_factory=dict)  # for a synchronous caller; "answer" in it is the script's
+    state: Mapping[str, Any] | None = None  # of a stream's window, for its next call
 
     def raise_failure(self) -> None:
-        """Raise what went wrong, if something did: for sources that learn of failures in no other way."""
+        """Raise the task's error, if there is one: for sources whose responses cannot report failures."""
         if self.error is not None:
             raise self.error
         if not self.acknowledged:
@@ -82,19 +82,19 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How the events of one source are read, and what response it wants."""
+    """Splits the events of one source and builds its response."""
 
     split: Callable[[Event], tuple[Task, ...]]
     respond: Callable[[Event, Sequence[Outcome]], Any]
 
 
 def text_of(value: object) -> str:
-    """A text, "" for anything else: even the ``str`` of a value from outside may fail, if it is deep or huge."""
+    """A text, "" for other values: ``str`` of a deep or huge value may fail."""
     return value if isinstance(value, str) else ""
 
 
 def seen(value: object) -> str:
-    """What was found instead, for an error: names and types, never contents."""
+    """A wrong value in an error: names and types, never contents."""
     if isinstance(value, dict):
         names = sorted(key for key in islice(value, MAX_NAMES) if isinstance(key, str) and NAME.fullmatch(key))
         others = f" and {len(value) - len(names)} more" if len(value) > len(names) else ""

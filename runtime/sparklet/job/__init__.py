@@ -1,4 +1,4 @@
-"""What a PySpark script imports from Sparklet; the same script runs on Lambda, a laptop, EMR and Glue.
+"""The library for PySpark scripts; the same script runs on Lambda, a laptop, EMR and Glue.
 
 ::
 
@@ -10,8 +10,8 @@
     frame.write.mode("overwrite").parquet(job.output)
     job.report(outputs=[job.output])
 
-The package needs the standard library and pyspark only, and keeps to the syntax of
-Python 3.9, EMR's default: ``python -m sparklet.job.bundle`` packs it for ``--py-files``.
+The package needs the standard library and pyspark only, and keeps to the syntax of Python 3.9, EMR's default.
+``python -m sparklet.job.bundle`` packs it for ``--py-files``.
 """
 
 from sparklet.job.arguments import Job
@@ -20,12 +20,4 @@ from sparklet.job.errors import EventError, ExpectationError, SparkletError
 from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.job.session import stored_bytes
 
-__all__ = [
-    "OUTCOME_FILE",
-    "EventError",
-    "ExpectationError",
-    "Job",
-    "SparkletError",
-    "expect",
-    "stored_bytes",
-]
+__all__ = ["OUTCOME_FILE", "EventError", "ExpectationError", "Job", "SparkletError", "expect", "stored_bytes"]

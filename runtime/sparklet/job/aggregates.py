@@ -1,4 +1,4 @@
-"""Kinesis records that hold several: what the Kinesis Producer Library (KPL) makes of many small ones.
+"""Aggregated Kinesis records, which the Kinesis Producer Library (KPL) makes of many small ones.
 
 ::
 
@@ -10,7 +10,7 @@
     message Record { required uint64 partition_key_index = 1; optional uint64 explicit_hash_key_index = 2;
                      required bytes data = 3; repeated Tag tags = 4; }
 
-Everything here is the standard library's: it runs in Spark's Python workers, which may have nothing else.
+Only the standard library is used: this runs in Spark's Python workers, which may have nothing else.
 """
 
 from __future__ import annotations
@@ -31,25 +31,20 @@ PARTITION_KEYS, RECORDS = 1, 3  # fields of AggregatedRecord
 KEY_INDEX, DATA = 1, 3  # fields of Record
 
 UserRecord = tuple[str, bytes]  # partition key, data
-Value = Union[int, bytes]  # noqa: UP007 - evaluated, and Python 3.9 knows no other way
+Value = Union[int, bytes]  # noqa: UP007 - evaluated, and Python 3.9 knows no other syntax
 
 
 class AggregateError(ValueError):
-    """A record begins as an aggregated one does and is none."""
+    """A record begins like an aggregated one but is malformed."""
 
 
 def user_records(aggregate: bytes) -> list[UserRecord]:
-    """The records in an aggregated one, in order.
-
-    Raises
-    ------
-    AggregateError
-        If its digest is not that of its message, or the message is not what it must be.
-    """
+    """The records in an aggregated one, in order; raises AggregateError if its digest or its message is wrong."""
     if not aggregate.startswith(MAGIC):
         raise AggregateError("it does not begin as an aggregated record does")
     message, digest = aggregate[len(MAGIC) : -DIGEST_BYTES], aggregate[-DIGEST_BYTES:]
-    if len(aggregate) < len(MAGIC) + DIGEST_BYTES or _md5(message) != digest:
+    md5 = hashlib.md5(message, usedforsecurity=False)  # the format's checksum
+    if len(aggregate) < len(MAGIC) + DIGEST_BYTES or md5.digest() != digest:
         raise AggregateError("the aggregate's digest is wrong")
     keys: list[str] = []
     records: list[bytes] = []
@@ -62,7 +57,7 @@ def user_records(aggregate: bytes) -> list[UserRecord]:
 
 
 def opened(aggregate: bytes | None) -> tuple[str | None, list[UserRecord]] | None:
-    """``user_records`` for Spark: what is wrong with the aggregate or None, and its records; None for None."""
+    """``user_records`` for Spark: the aggregate's fault or None, and its records; None for None."""
     if aggregate is None:
         return None
     try:
@@ -71,25 +66,16 @@ def opened(aggregate: bytes | None) -> tuple[str | None, list[UserRecord]] | Non
         return str(error), []
 
 
-def _md5(message: bytes) -> bytes:
-    return hashlib.md5(message, usedforsecurity=False).digest()  # the format's checksum
-
-
 def _user_record(record: bytes, keys: list[str]) -> UserRecord:
-    index: int | None = None
-    data: bytes | None = None
-    for number, value in _fields(record):
-        if number == KEY_INDEX:
-            index = _number(value)
-        elif number == DATA:
-            data = _bytes(value)
-    if index is None or data is None or index >= len(keys):
+    fields = dict(_fields(record))  # of a repeated field the last one counts
+    index, data = fields.get(KEY_INDEX), fields.get(DATA)
+    if not isinstance(index, int) or not isinstance(data, bytes) or index >= len(keys):
         raise AggregateError("the aggregate holds a record without partition key or data")
     return keys[index], data
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Value]]:
-    """Number and value of each field; those of fixed size, which this format has not, as 0."""
+    """Number and value of each field; 0 for fields of fixed size, which this format does not use."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -134,10 +120,4 @@ def _key(value: Value) -> str:
 def _bytes(value: Value) -> bytes:
     if isinstance(value, int):
         raise AggregateError("the aggregate has a number where bytes must be")
-    return value
-
-
-def _number(value: Value) -> int:
-    if isinstance(value, bytes):
-        raise AggregateError("the aggregate has bytes where a number must be")
     return value

@@ -1,4 +1,4 @@
-"""The arguments that every script may be given."""
+"""``Job``: a script's arguments, its event, and what it reports."""
 
 from __future__ import annotations
 
@@ -23,57 +23,30 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are Sparklet's."""
-
-    def error(self, message: str) -> NoReturn:
-        raise EventError(f"the script's arguments: {message}")
-
-
-def command_line() -> argparse.ArgumentParser:
-    """The parser of one job's arguments."""
-    parser = _Parser(allow_abbrev=False, description="Arguments that sparklet.job reads; others are the script's own.")
-    parser.add_argument("--event", metavar="JSON|@FILE", help="the event, or the file that holds it")
-    parser.add_argument("--input", action="append", default=[], metavar="URI", help="read this; may be repeated")
-    parser.add_argument("--output", metavar="URI", help="write here")
-    parser.add_argument("--param", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="a parameter")
-    return parser
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} must look like key=value")
-    return key, value
-
-
-SHOWN = 120  # characters of a wrong document that an error quotes
+MAX_QUOTED = 120  # characters of a wrong document, in an error
 
 
 @dataclass(frozen=True)
 class Job:
-    """One script's task, and what it needs to do it.
+    """One script's task.
 
     Parameters
     ----------
     event
-        The event, as the worker or ``--event`` gave it; ``{}`` without one.
+        The event, from the worker or from ``--event``; ``{}`` without one.
     inputs
-        Uris to read: the event's ``inputs`` (of a shard: its objects, by their exact
-        names), its ``input_path``, the objects that an event of S3 is about, however it
-        was passed on, or every ``--input``. Empty for other events.
+        Uris to read: the event's ``inputs`` (in a shard: the exact names of its objects), its ``input_path``, the
+        objects of an event of S3, also inside SNS, SQS or EventBridge, or every ``--input``. Empty for other events.
     input_path
-        The event's ``input_path``, the first ``--input``, or the environment's
-        ``input_path``: what the run reads as a whole.
+        The event's ``input_path``, the first ``--input``, or the environment's ``input_path``.
     output_path
         The event's ``output_path``, ``--output`` or the environment's ``output_path``.
     params
-        The event's ``params``; ``--param k=v`` adds to them and wins. Values from the
-        command line are text.
+        The event's ``params``; ``--param k=v`` adds to them and wins. Values from the command line are text.
     args
-        Every other argument, in order: for the script's own use.
+        All other arguments, in order, for the script's own use.
     run_id, shard, attempt, generation
-        What the event says in ``sparklet``; None outside a run.
+        From the event's ``sparklet``; None outside a run.
     exact_names
         Whether ``inputs`` are names of objects: ``*`` in them means itself.
     outcome
@@ -97,59 +70,50 @@ class Job:
     def from_args(cls, argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> Job:
         """Read ``argv`` (default: the process's own arguments) and the environment.
 
-        Unknown arguments, such as Glue's ``--JOB_NAME``, end up in ``args``.
-
-        Raises
-        ------
-        EventError
-            If ``--event`` is not what it must be, or event and arguments name different inputs or outputs.
+        Unknown arguments, such as Glue's ``--JOB_NAME``, end up in ``args``. Raises EventError if ``--event`` is
+        malformed, or event and arguments name different inputs or outputs.
         """
-        known, rest = command_line().parse_known_args(sys.argv[1:] if argv is None else list(argv))
+        known, rest = _command_line().parse_known_args(sys.argv[1:] if argv is None else list(argv))
         event = {} if known.event is None else _read_event(known.event)
-        told = event if isinstance(event, Mapping) else {}
-        objects = () if _names_inputs(told) else event_objects(event)
-        inputs = _one_source("input", objects or _event_inputs(told), tuple(known.input))
-        place = _place_in_run(_table(told, "sparklet"))
+        fields = event if isinstance(event, Mapping) else {}
+        named = fields.get("inputs") is not None or bool(fields.get("input_path"))
+        objects = () if named else event_objects(event)
+        inputs = _one_source("input", objects or _event_inputs(fields), tuple(known.input))
+        input_path = _text(fields, "input_path") or (inputs[0] if known.input else None) or env.get("input_path")
+        output_path = _one_source("output", _text(fields, "output_path"), known.output) or env.get("output_path")
+        shard = _shard_of(_table(fields, "sparklet"))
         return cls(
             event=event,
             inputs=inputs,
-            input_path=_text(told, "input_path")
-            or (inputs[0] if known.input else None)
-            or env.get("input_path")
-            or None,
-            output_path=_one_source("output", _text(told, "output_path"), known.output)
-            or env.get("output_path")
-            or None,
-            params={**_table(told, "params"), **dict(known.param)},
+            input_path=input_path or None,
+            output_path=output_path or None,
+            params={**_table(fields, "params"), **dict(known.param)},
             args=tuple(rest),
-            exact_names=bool(objects) or "run_id" in place,
+            exact_names=bool(objects) or "run_id" in shard,
             outcome=Outcome.of_environment(env),
-            **place,
+            **shard,
         )
 
     @property
     def state(self) -> dict[str, Any]:
-        """What ``keep_state`` kept in the call before for this tumbling window of a stream; ``{}`` at first.
+        """The state that the last call for this tumbling window of a stream kept with ``keep_state``; ``{}`` at first.
 
-        ``event["window"]`` says which window it is, ``event["isFinalInvokeForWindow"]`` whether this is its end.
+        ``event["window"]`` names the window, ``event["isFinalInvokeForWindow"]`` is true at its end.
         """
         held = self.event.get("state") if isinstance(self.event, Mapping) else None
         return dict(held) if isinstance(held, Mapping) else {}
 
     @property
     def items(self) -> list[Any]:
-        """In a run of items: those of this shard, as the list has them (a row of CSV is a dict); else ``[]``."""
+        """In a run of items: this shard's items, as in the list (a row of CSV is a dict); else ``[]``."""
         items = self.event.get("items") if isinstance(self.event, Mapping) else None
         return list(items) if isinstance(items, list) else []
 
     @property
     def output(self) -> str:
-        """Where to write; in a run a folder of the attempt's own, published once the script has succeeded.
+        """The uri to write to; in a run the attempt's own folder, published once the script has succeeded.
 
-        Raises
-        ------
-        EventError
-            If neither event, arguments nor environment name an output.
+        Raises EventError if neither event, arguments nor environment name an output.
         """
         if not self.output_path:
             raise EventError("no output: pass --output URI, or output_path in the event or the environment")
@@ -158,13 +122,9 @@ class Job:
     def input_list(self) -> list[str]:
         """The inputs for ``spark.read``, which takes a list and reads globs.
 
-        A shard's inputs, and what an event of S3 is about, are names of objects, so
-        ``*?[]{}`` in them are escaped; an ``--input 'folder/*.csv'`` stays a glob.
-
-        Raises
-        ------
-        EventError
-            If there are no inputs, or if Spark would take one of those names for another, or pass over it.
+        The inputs of a shard or of an event of S3 are names of objects, so ``*?[]{}`` in them are escaped; an
+        ``--input 'folder/*.csv'`` stays a glob. Raises EventError if there are no inputs, or if Spark would skip an
+        object or read another one.
         """
         if not self.inputs:
             raise EventError("no inputs: pass --input URI (as often as you like), or inputs in the event")
@@ -176,30 +136,20 @@ class Job:
         return [escaped(uri) for uri in self.inputs]
 
     def figures(self, spark: SparkSession | None = None) -> dict[str, Any]:
-        """Of a check script: what the run that it judges has to show, its ``output``, ``rows`` and ``counts`` among it.
+        """For a check script: the figures of the run that it checks, such as ``output``, ``rows`` and ``counts``.
 
-        The session is needed only outside a run, where no worker has fetched the document.
-
-        Raises
-        ------
-        EventError
-            If the input is no such document.
+        The session is needed only outside a run, where no worker has fetched the document. Raises EventError if the
+        input is no such document.
         """
         return read_figures(self.input_path, spark)
 
-    @property
-    def _warehouse(self) -> str | None:
-        """Where Iceberg's catalog lies; not in a shard's output, which is moved: Iceberg's files name their places."""
-        return self.params.get("warehouse") or (self.output_path if self.shard is None else None)
-
     def spark(self, app_name: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
-        """A SparkSession that is right where the script runs.
+        """A SparkSession with the right settings where the script runs.
 
-        What ``conf`` says wins over what spark-submit, spark-defaults.conf or the cluster
-        say, and that over Sparklet's defaults: UTC as the session's time zone, S3A for
-        ``s3://`` on Lambda and on a laptop, and extensions and catalogs of the table
-        formats whose jars are there (Iceberg's catalog ``iceberg`` lies in
-        ``params["warehouse"]``, else in the output; in a run only in the former).
+        ``conf`` wins over spark-submit, spark-defaults.conf or the cluster, and these over Sparklet's defaults: UTC as
+        the session's time zone, S3A for ``s3://`` on Lambda and on a laptop, and extensions and catalogs of the table
+        formats whose jars are on the class path. Iceberg's catalog ``iceberg`` is in ``params["warehouse"]``, else in
+        the output; in a run only in the former.
 
         Parameters
         ----------
@@ -210,7 +160,9 @@ class Job:
         """
         from sparklet.job.session import spark_session  # needs pyspark: only a script that calls this does
 
-        return spark_session(app_name or self._app_name(), conf or {}, self._warehouse)
+        # A shard's output is moved when it is published, but Iceberg's files hold their own addresses.
+        warehouse = self.params.get("warehouse") or (self.output_path if self.shard is None else None)
+        return spark_session(app_name or self._app_name(), conf or {}, warehouse)
 
     def records(
         self,
@@ -224,40 +176,40 @@ class Job:
     ) -> DataFrame:
         """The records of the event: a batch of Kinesis, of Kafka (MSK) or of DynamoDB Streams.
 
-        Lazy, as every DataFrame: Spark decodes the records when they are used. Aggregated Kinesis records (the Kinesis
-        Producer Library's) become the records they hold.
+        Lazy, as every DataFrame: Spark decodes the records when they are used. Aggregated Kinesis records (from the
+        Kinesis Producer Library) are opened.
 
         Parameters
         ----------
         format
-            ``json`` or ``csv``, a document or a line a record; ``avro``, a datum a record without a header (needs
-            spark-avro); ``raw``, the bytes, in the column ``value``.
+            ``json`` or ``csv``: each record is one document or line. ``avro``: each record is one datum without a
+            header (needs spark-avro). ``raw``: the bytes, in the column ``value``.
         schema
-            In Spark's words or as a StructType; for ``avro`` the writer's schema, as JSON text; for ``raw`` None.
+            As DDL text or a StructType; for ``avro`` the writer's schema, as JSON text; for ``raw`` None.
         mode
-            ``FAILFAST``: a record that cannot be read fails the job and is named by its sequence number or offset.
-            ``PERMISSIVE``: its columns are null and its bytes stand in a column more, ``_corrupt_record``.
+            ``FAILFAST``: a record that cannot be read fails the job; the error has its sequence number or offset.
+            ``PERMISSIVE``: its columns are null and its bytes are in an additional column, ``_corrupt_record``.
         metadata
-            A column more, ``_record``: a struct of sequence number, partition key and the like, see the guide.
+            Add a column ``_record``: a struct with sequence number, partition key and so on, see the guide.
         options
-            Of Spark's reader of that format, such as ``timestampFormat`` or ``sep``.
+            Options of Spark's reader of that format, such as ``timestampFormat`` or ``sep``.
 
         Raises
         ------
         EventError
-            If the event is no batch of a stream, or spark-avro is needed and not there.
+            If the event is no batch of a stream, or spark-avro is needed and missing.
         ValueError
-            If format, schema and mode do not go together.
+            If format, schema and mode do not fit each other.
         """
-        from sparklet.job.records import stream_records  # with what a script without a stream need not load
+        from sparklet.job.records import stream_records  # other scripts need not load it
 
         return stream_records(spark, self.event, format, schema, mode, metadata, options)
 
     def report(self, *, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
-        """Tell the worker what was done; the ledger keeps it with the shard.
+        """Report written data to the worker; the ledger keeps the totals with the shard.
 
-        Reports add up: call it once for each thing written. Uris named twice count once.
-        Outside a worker the totals are printed to standard error.
+        Call it once for each thing written: reports add up, and the same uri counts once. Outside a worker the totals
+        are printed to standard error.
 
         Parameters
         ----------
@@ -271,35 +223,19 @@ class Job:
         self.outcome.add(rows, output_bytes, outputs)
 
     def answer(self, document: Any) -> None:
-        """Answer whoever waits: the output of a Step Functions task, of a direct invocation, of an API request.
+        """Set the answer: the output of a Step Functions task, of a direct invocation, of an API request.
 
         In a run the answers of all shards are its results (``sparklet results``). The last call counts. For an API the
-        document is the response's JSON body, or the whole response if it has a ``statusCode``.
-
-        Parameters
-        ----------
-        document
-            Any JSON value of at most 6 MB; in a run 256 KiB.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If it is larger, or no JSON.
+        document is the response's JSON body, or the whole response if it has a ``statusCode``. It is any JSON value of
+        at most 6 MB, in a run 256 KiB; raises ValueError or TypeError for others.
         """
         self.outcome.answer(document)
 
     def keep_state(self, state: Mapping[str, Any]) -> None:
-        """Keep this for the next call of the same tumbling window, which finds it in ``state``.
+        """Keep a state for the next call of the same tumbling window, which finds it in ``state``.
 
-        Parameters
-        ----------
-        state
-            A JSON object of at most 1 MB. What is never kept stays as it was.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If it is larger, or no JSON object.
+        It is a JSON object of at most 1 MB; raises ValueError or TypeError for others. Without a call the state does
+        not change.
         """
         self.outcome.keep_state(state)
 
@@ -308,6 +244,27 @@ class Job:
         if self.run_id is None:
             return name
         return f"{name} {self.run_id}" if self.shard is None else f"{name} {self.run_id}/{self.shard}"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise EventError(f"the script's arguments: {message}")
+
+
+def _command_line() -> argparse.ArgumentParser:
+    parser = _Parser(allow_abbrev=False, description="Arguments that sparklet.job reads; others are the script's own.")
+    parser.add_argument("--event", metavar="JSON|@FILE", help="the event, or the file that holds it")
+    parser.add_argument("--input", action="append", default=[], metavar="URI", help="read this; may be repeated")
+    parser.add_argument("--output", metavar="URI", help="write here")
+    parser.add_argument("--param", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="a parameter")
+    return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} must look like key=value")
+    return key, value
 
 
 def _read_event(argument: str) -> Any:
@@ -321,13 +278,10 @@ def _read_event(argument: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise EventError(f"{source}: no JSON ({error}): {text[:SHOWN]!r}; pass a JSON document or @file") from error
+        quoted = text[:MAX_QUOTED]
+        raise EventError(f"{source}: no JSON ({error}): {quoted!r}; pass a JSON document or @file") from error
     except RecursionError as error:
         raise EventError(f"{source}: nested too deeply to be read ({len(text)} characters)") from error
-
-
-def _names_inputs(event: Mapping[str, Any]) -> bool:
-    return event.get("inputs") is not None or bool(event.get("input_path"))
 
 
 def _event_inputs(event: Mapping[str, Any]) -> tuple[str, ...]:
@@ -366,21 +320,17 @@ def _table(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value
 
 
-def _place_in_run(told: Mapping[str, Any]) -> dict[str, Any]:
-    if told.keys() <= {"script", "args"}:  # empty, or what made a worker choose this script: no shard of a run
+def _shard_of(names: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a job that name the shard; none outside a run."""
+    if names.keys() <= {"script", "args"}:  # empty, or a direct event that chose this script
         return {}
-    run_id, shard, generation = told.get("run"), told.get("shard"), told.get("generation")
+    run_id, shard, generation = names.get("run"), names.get("shard"), names.get("generation")
     if not (isinstance(run_id, str) and run_id) or type(shard) is not int or type(generation) not in (int, type(None)):
-        raise EventError(f"the event's sparklet is {_shown(told)}; it must hold run, shard, attempt and generation")
-    attempt = told.get("attempt")
-    return {
-        "run_id": run_id,
-        "shard": shard,
-        "attempt": None if attempt is None else str(attempt),
-        "generation": generation,
-    }
+        raise EventError(f"the event's sparklet is {_shown(names)}; it must hold run, shard, attempt and generation")
+    attempt = None if names.get("attempt") is None else str(names["attempt"])
+    return {"run_id": run_id, "shard": shard, "attempt": attempt, "generation": generation}
 
 
 def _shown(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"

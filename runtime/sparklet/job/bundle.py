@@ -1,8 +1,8 @@
-"""Pack what scripts import into files of its own: ``python -m sparklet.job.bundle [sparklet-job.zip | FOLDER/]``.
+"""Pack ``sparklet.job`` into a zip or a wheel: ``python -m sparklet.job.bundle [sparklet-job.zip | FOLDER/]``.
 
-The zip goes to ``spark-submit --py-files``, to EMR or to Glue's ``--extra-py-files``; nothing else of Sparklet needs to
-be installed there. A folder (a name that ends in ``/``, or one that is there) gets the same as a wheel for pip,
-``sparklet-job``. The same sources give the same bytes.
+The zip is for ``spark-submit --py-files``, EMR or Glue's ``--extra-py-files``; nothing else of Sparklet needs to be
+installed there. For a folder (a name that ends in ``/``, or one that exists) it is the wheel ``sparklet-job`` instead.
+The same sources give the same bytes.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ Provides-Extra: spark
 Requires-Dist: pyspark>=3.3; extra == "spark"
 Description-Content-Type: text/plain
 
-The package sparklet.job alone, for where the whole of Sparklet is not installed. It needs pyspark, which a Spark
-brings: nothing is installed beside it unless you ask for sparklet-job[spark]. Do not install it beside sparklet, which
-has the same files.
+The package sparklet.job alone. It needs pyspark, which a Spark brings; sparklet-job[spark] installs it, too. Do not
+install it together with sparklet, which has the same files.
 """
 
 
@@ -50,7 +49,7 @@ def write_bundle(target: Path) -> list[str]:
 
 
 def write_wheel(folder: Path) -> Path:
-    """Write the wheel into ``folder``, which is made if it is not there; returns its path."""
+    """Write the wheel into ``folder``, which is made if it is missing; returns its path."""
     version = sparklet.__version__
     info = f"{DISTRIBUTION}-{version}.dist-info"
     files = {
@@ -67,7 +66,7 @@ def write_wheel(folder: Path) -> Path:
 
 
 def _files() -> dict[str, bytes]:
-    """What is packed, by its name in the package."""
+    """The packed files by their names in the package."""
     package = Path(sparklet.__file__).parent
     paths = sorted(path for pattern in SOURCES for path in package.glob(pattern))
     return {f"sparklet/{path.relative_to(package).as_posix()}": path.read_bytes() for path in paths}
@@ -77,7 +76,7 @@ def _write_zip(target: Path, files: dict[str, bytes]) -> None:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as bundle:
         for name, content in files.items():
             entry = zipfile.ZipInfo(name, EARLIEST)
-            entry.external_attr = 0o644 << 16  # unpacked, everybody may read it
+            entry.external_attr = 0o644 << 16
             bundle.writestr(entry, content, zipfile.ZIP_DEFLATED)
 
 

@@ -1,4 +1,4 @@
-"""What a check script works with: the figures of the run that it judges, and words for what is not as expected."""
+"""For check scripts: the figures of the run, and ``expect``."""
 
 from __future__ import annotations
 
@@ -15,24 +15,17 @@ FILE_SCHEME = "file://"
 
 
 def expect(condition: bool, what: str) -> None:
-    """Fail the script, and with it the run that it judges, unless ``condition`` holds.
+    """Fail the script, and with it the run that it checks, unless ``condition`` holds.
 
-    Parameters
-    ----------
-    what
-        What was found and what was expected: the run's manifest and notice quote it.
-
-    Raises
-    ------
-    ExpectationError
-        If it does not hold; the check is not tried again.
+    ``what`` describes the expected and the actual result, for the run's manifest and notice. Raises ExpectationError
+    if the condition does not hold; the check is not tried again.
     """
     if not condition:
         raise ExpectationError(what)
 
 
 def read_figures(uri: str | None, spark: SparkSession | None) -> dict[str, Any]:
-    """The figures of a run, from the file that a worker has fetched or, through Spark, from where they lie."""
+    """The figures of a run, from the file that a worker has fetched or, through Spark, from their own address."""
     if not uri:
         raise EventError(
             "no figures of a run: this is the input of a check script (--check); pass --input FILE to try it"
@@ -51,7 +44,7 @@ def _text(uri: str, spark: SparkSession | None) -> bytes | str:
     if "://" not in path:
         return Path(path).read_bytes()
     if spark is None:
-        raise EventError(f"{uri} is no file of this machine: pass the session, job.figures(spark)")
+        raise EventError(f"{uri} is not on this machine: pass the session, job.figures(spark)")
     from sparklet.job.session import stored_text
 
     return stored_text(spark, uri)

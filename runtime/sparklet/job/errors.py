@@ -1,7 +1,6 @@
-"""What a script can raise or catch, and the base of every Sparklet error.
+"""The errors that a script can raise or catch, and the base of every Sparklet error; ``sparklet.errors`` has the tree.
 
-This module ships with ``sparklet.job`` to clusters where nothing else of Sparklet
-is installed, so it imports nothing. The whole tree is drawn in ``sparklet.errors``.
+This module ships with ``sparklet.job`` to clusters where nothing else of Sparklet is installed.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from __future__ import annotations
 class SparkletError(Exception):
     """Base of all errors that Sparklet raises on purpose.
 
-    ``retryable`` says whether the same task may succeed when it is tried again;
-    the ledger releases the shard then instead of failing it.
+    ``retryable``: another attempt may succeed, so the ledger releases the shard instead of failing it.
     """
 
     retryable = False
@@ -25,8 +23,8 @@ class SparkletError(Exception):
 
 
 class EventError(SparkletError):
-    """An event, a message or a ``--event`` argument has not the shape it must have."""
+    """An event, a message or a ``--event`` argument is malformed."""
 
 
 class ExpectationError(SparkletError):
-    """What a check script expects of a run is not so."""
+    """A run does not meet an expectation of its check script."""

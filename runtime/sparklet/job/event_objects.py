@@ -1,13 +1,12 @@
-"""The objects that an event speaks of: S3's notifications, however they were passed on.
+"""The objects that an event names: S3's notifications, also inside messages of SNS and SQS, and EventBridge's events.
 
-S3 writes keys as in a form (``a+b%2B.csv`` is the object ``a b+.csv``) into its own notifications, and as they
-are into the events that it gives to EventBridge. Either comes alone, or as text within a message of SNS or
-SQS, or of both.
+S3 URL-encodes keys in its own notifications (``a+b%2B.csv`` is the object ``a b+.csv``), but not for EventBridge.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
@@ -15,7 +14,6 @@ from sparklet.job.errors import EventError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-import re
 
 MAX_DEPTH = 4  # S3 → SNS → SQS is three
 MAX_TEXT = 1024 * 1024  # characters, of a message that could hold a notification; SQS allows no more
@@ -31,16 +29,16 @@ UNREADABLE = (
 UNREADABLE_DETAILS = ("Object Deleted", "Object Restore Initiated", "Object Restore Expired")
 """The same through EventBridge."""
 
+_GLOB = re.compile(r"([\\{}\[\]*?])")
+_SKIPPED = re.compile(r"\.|_(?!SUCCESS$|metadata$|common_metadata$)|.*\._COPYING_$", re.DOTALL)  # those three: no rows
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_KEY = re.compile(r"(?!file:)[^:/]+://[^/]*/(.*)", re.DOTALL)  # in a file system ``a//b`` and ``a/b`` are one file
+
 
 def event_objects(event: Any) -> tuple[str, ...]:
-    """The s3:// uris that an event names, each once, in order; none for any other event.
+    """The s3:// uris that an event names, each once, in order, without deleted objects; none for any other event.
 
-    An object that was deleted is not named: there is nothing to read.
-
-    Raises
-    ------
-    EventError
-        If a notification of S3 does not say which object it is about.
+    Raises EventError if a notification of S3 names no object.
     """
     return tuple(dict.fromkeys(_found(event, 0)))
 
@@ -96,7 +94,7 @@ def _text(value: Any) -> str:
 
 
 def _document(text: Any) -> Any:
-    """The JSON in a message; None if there is none that could speak of S3."""
+    """The JSON in a message; None if there is none that could be about S3."""
     if not isinstance(text, str) or len(text) > MAX_TEXT or "s3" not in text:
         return None
     try:
@@ -105,26 +103,18 @@ def _document(text: Any) -> Any:
         return None
 
 
-_GLOB = re.compile(r"([\\{}\[\]*?])")
-_PASSED_OVER = re.compile(
-    r"\.|_(?!SUCCESS$|metadata$|common_metadata$)|.*\._COPYING_$", re.DOTALL
-)  # those three: no rows
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_KEY = re.compile(r"(?!file:)[^:/]+://[^/]*/(.*)", re.DOTALL)  # in a file system ``a//b`` and ``a/b`` are one file
-
-
 def escaped(uri: str) -> str:
-    """A name for ``spark.read``, so that ``*?[]{}`` and backslashes in it mean themselves."""
+    """A name for ``spark.read`` in which ``*?[]{}`` and backslashes mean themselves."""
     return _GLOB.sub(r"\\\1", uri)
 
 
 def misread(uri: str, *, escapes: bool = False) -> str:
-    """Why ``spark.read`` would not read just this object; ``escapes``: if it is given the name ``escaped``."""
+    """Why ``spark.read`` would not read just this object; ``escapes``: if its name is ``escaped``."""
     key = _KEY.match(uri)
     if key and not {"", ".", ".."}.isdisjoint(key[1].split("/")):
         return "Hadoop's paths leave empty segments, . and .. out of a name"
-    if _PASSED_OVER.match(uri.rpartition("/")[2]):
-        return "Spark passes over names that begin with _ or . or end in ._COPYING_"
+    if _SKIPPED.match(uri.rpartition("/")[2]):
+        return "Spark skips names that begin with _ or . or end in ._COPYING_"
     if _CONTROL.search(uri):
         return "Spark does not find names with control characters"
     return "" if escapes or not _GLOB.search(uri) else "Spark takes * ? [ ] { } and \\ in a name for a pattern"

@@ -1,13 +1,12 @@
-"""What a script did, written where the worker finds it.
+"""The outcome of a script, in a file for the worker.
 
-The worker sets ``SPARKLET_OUTCOME_FILE`` to a path that does not exist yet, one for
-each attempt, and reads the file after the script's exit. It holds one JSON object::
+The worker sets ``SPARKLET_OUTCOME_FILE`` to a new path for each attempt, and reads the file after the script's exit.
+It holds one JSON object::
 
     {"rows": 842, "output_bytes": 51200, "outputs": ["s3://bucket/out/shard=000007"]}
 
-``rows`` and ``output_bytes`` are null as long as the script has not said them.
-``answer`` (any value) and ``state`` (an object) are there once it has given them. A
-script that never reports leaves no file.
+``rows`` and ``output_bytes`` are null until the script reports them; then it may add ``answer`` (any value) and
+``state`` (an object). A script that never reports leaves no file.
 """
 
 from __future__ import annotations
@@ -24,26 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 OUTCOME_FILE = "SPARKLET_OUTCOME_FILE"
-MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB; the rest is for what is around it
+MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB, this and the rest of the response
 MAX_STATE_BYTES = 1_000_000  # above that Lambda ends a window early
 
 
 class Outcome:
-    """The totals of one script; every report adds to them and writes them anew.
-
-    Parameters
-    ----------
-    path
-        The outcome file; None prints the totals to standard error instead.
-    """
+    """The totals of one script, written after every report to ``path``, or to standard error if that is None."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._rows: int | None = None
-        self._output_bytes: int | None = None
-        self._outputs: list[str] = []
-        self._given: dict[str, Any] = {}  # answer, state
+        self._totals: dict[str, Any] = {"rows": None, "output_bytes": None, "outputs": []}
 
     @classmethod
     def of_environment(cls, env: Mapping[str, str] = os.environ) -> Outcome:
@@ -55,11 +45,12 @@ class Outcome:
         if isinstance(outputs, str):
             raise TypeError(f"outputs is the text {outputs!r}; it must be a list of uris: [{outputs!r}]")
         new = [str(uri) for uri in outputs]
-        rows, output_bytes = _count("rows", rows), _count("output_bytes", output_bytes)
+        counts = {"rows": _count("rows", rows), "output_bytes": _count("output_bytes", output_bytes)}
         with self._lock:
-            self._rows = _sum(self._rows, rows)
-            self._output_bytes = _sum(self._output_bytes, output_bytes)
-            self._outputs = list(dict.fromkeys(self._outputs + new))
+            for name, count in counts.items():
+                if count is not None:
+                    self._totals[name] = (self._totals[name] or 0) + count
+            self._totals["outputs"] = list(dict.fromkeys(self._totals["outputs"] + new))
             self._write()
 
     def answer(self, document: Any) -> None:
@@ -68,17 +59,15 @@ class Outcome:
 
     def keep_state(self, state: Mapping[str, Any]) -> None:
         """Set the window's state and write it; see ``Job.keep_state``."""
-        value = _json_value("a window's state", dict(state), MAX_STATE_BYTES)
-        self._give("state", value)
+        self._give("state", _json_value("a window's state", dict(state), MAX_STATE_BYTES))
 
     def _give(self, name: str, value: Any) -> None:
         with self._lock:
-            self._given[name] = value
+            self._totals[name] = value
             self._write()
 
     def _write(self) -> None:
-        totals = {"rows": self._rows, "output_bytes": self._output_bytes, "outputs": self._outputs}
-        text = json.dumps({**totals, **self._given})
+        text = json.dumps(self._totals)
         if self._path is None:
             print(f"sparklet.job report: {text}", file=sys.stderr, flush=True)
             return
@@ -91,14 +80,11 @@ class Outcome:
         partial.replace(self._path)
 
 
-def _json_value(what: str, value: Any, most_bytes: int) -> Any:
-    """A copy of the value, as who gets it will read it."""
+def _json_value(what: str, value: Any, max_bytes: int) -> Any:
+    """A copy of the value, as its reader will decode it."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    size_bytes = len(text.encode())
-    if size_bytes > most_bytes:
-        raise ValueError(
-            f"{what} has {size_bytes} bytes as JSON and at most {most_bytes} can be returned; write it to S3"
-        )
+    if (size_bytes := len(text.encode())) > max_bytes:
+        raise ValueError(f"{what} has {size_bytes} bytes as JSON; at most {max_bytes} can be returned: write it to S3")
     return json.loads(text)
 
 
@@ -109,7 +95,3 @@ def _count(name: str, value: int | None) -> int | None:
     if number < 0:
         raise ValueError(f"{name} is {number}; it must not be negative")
     return number
-
-
-def _sum(total: int | None, more: int | None) -> int | None:
-    return total if more is None else (total or 0) + more

@@ -1,6 +1,6 @@
-"""Where the records of a stream's event lie, told to Spark, which reads the event by itself.
+"""The records of a stream's event as a DataFrame.
 
-Each source is SQL over the event as one JSON text: which part of the event to read, which rows to make of it.
+Spark reads the event itself, as one JSON text; each source is SQL over that text.
 """
 
 from __future__ import annotations
@@ -24,27 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StreamSource:
-    """How the records of one kind of stream are read.
+    """The SQL that reads the records of one kind of stream."""
 
-    Parameters
-    ----------
-    schema
-        What is read of the event; the rest of it is passed over.
-    rows
-        SQL that makes a row ``r`` of each record.
-    data
-        SQL for a record's bytes.
-    record
-        SQL for what is known of a record beside its bytes, a struct.
-    label
-        SQL that names a record of this source in an error; ``_record`` is the struct.
-    """
-
-    schema: str
-    rows: str
-    data: str
-    record: str
-    label: str
+    schema: str  # of the part of the event that is read
+    rows: str  # makes a row ``r`` of each record
+    data: str  # a record's bytes
+    record: str  # a struct of a record's metadata
+    label: str  # names a record in an error; ``_record`` is the struct
     aggregated: bool = False  # a record may hold several, see ``aggregates``
 
 
@@ -108,21 +94,14 @@ SOURCES: dict[str, StreamSource] = {
 
 
 def source_of(event: Any) -> StreamSource:
-    """The source that an event's batch of records comes from; depends on nothing else.
-
-    Raises
-    ------
-    EventError
-        If it is no event of a stream.
-    """
+    """The source of an event's batch of records; raises EventError if it is no event of a stream."""
     name = _source_name(event) if isinstance(event, dict) else None
     if name in SOURCES:
         return SOURCES[str(name)]
-    what = f"the keys {', '.join(sorted(map(str, event))[:20]) or '(none)'}" if isinstance(event, dict) else "no object"
+    keys = ", ".join(sorted(map(str, event))[:20]) if isinstance(event, dict) else ""
+    what = f"the keys {keys or '(none)'}" if isinstance(event, dict) else "no object"
     seen = f"its source is {name}" if name else f"it has {what}"
-    raise EventError(
-        f"the event holds no records of a stream: {seen}; job.records() reads the events of {', '.join(SOURCES)}"
-    )
+    raise EventError(f"the event holds no records of a stream: {seen}; job.records() reads {', '.join(SOURCES)}")
 
 
 def _source_name(event: dict[str, Any]) -> Any:
@@ -137,12 +116,12 @@ def _source_name(event: dict[str, Any]) -> Any:
 
 CORRUPT, RECORD = "_corrupt_record", "_record"
 MODES = ("FAILFAST", "PERMISSIVE")
-MALFORMED = "_malformed"  # where Spark's own readers put what they cannot read
+MALFORMED = "_malformed"  # the column in which Spark's own readers put what they cannot read
 AVRO = "org.apache.spark.sql.avro.AvroDataToCatalyst"
 AVRO_END = bytes(8 * [0xFF])
 
 OPENED_TYPE = "STRUCT<fault: STRING, records: ARRAY<STRUCT<partition_key: STRING, data: BINARY>>>"
-WHOLE = "array(named_struct('data', _data, 'record', _record, 'fault', fault))"
+WHOLE = "array(named_struct('data', _data, 'record', _record, 'fault', _fault))"
 PARTS = """transform(opened.records, (part, i) -> named_struct(
     'data', part.data,
     'record', named_struct('stream', _record.stream, 'shard_id', _record.shard_id,
@@ -153,7 +132,7 @@ PARTS = """transform(opened.records, (part, i) -> named_struct(
 NO_UTF_8 = "WHEN _text IS NULL THEN 'it is not UTF-8'"
 NO_FIT = f"WHEN _parsed IS NULL OR _parsed.{MALFORMED} IS NOT NULL THEN 'it does not fit the schema'"
 
-# Closed as an array and as an object: what is more than one document cannot be right in both.
+# The text as part of an array and of an object: several documents cannot be valid in both.
 ONE_IN_ARRAY = "json_array_length(concat('[', _text, ',1]')) <=> 2"
 ONE_IN_OBJECT = """json_object_keys(concat('{"a":', _text, ',"b":1}')) <=> array('a', 'b')"""
 NO_ONE_JSON = f"WHEN NOT ({ONE_IN_ARRAY} AND {ONE_IN_OBJECT}) THEN 'it is not one JSON document'"
@@ -190,11 +169,9 @@ def _found(spark: SparkSession, event: Any, source: StreamSource) -> DataFrame:
         _one_text(spark, text)
         .selectExpr(f"from_json(event, '{source.schema}', map('mode', 'FAILFAST')) AS event")
         .selectExpr(source.rows)
-        .selectExpr(f"{source.data} AS _data", f"{source.record} AS _record", "CAST(NULL AS STRING) AS fault")
+        .selectExpr(f"{source.data} AS _data", f"{source.record} AS _record", "CAST(NULL AS STRING) AS _fault")
     )
-    if source.aggregated and MAGIC_IN_BASE64 in text:  # else no Python worker is started
-        rows = _opened(rows)
-    return rows.withColumnRenamed("fault", "_fault")
+    return _opened(rows) if source.aggregated and MAGIC_IN_BASE64 in text else rows  # the former needs Python workers
 
 
 def _one_text(spark: SparkSession, text: str) -> DataFrame:
@@ -209,26 +186,24 @@ def _one_text(spark: SparkSession, text: str) -> DataFrame:
 
 def _opened(rows: DataFrame) -> DataFrame:
     """Records that hold several, as several."""
-    from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows it by
+    from pyspark.sql import functions as F  # noqa: N812 - its usual name
 
     aggregate = F.expr(f"IF(startswith(_data, X'{MAGIC.hex()}'), _data, NULL)")
-    # Not deterministic, in the optimizer's sense: it must not be computed once for each use.
+    # Not deterministic, in the optimizer's sense, so it is computed only once.
     opening = F.udf(opened, OPENED_TYPE).asNondeterministic()
     return (
         rows.withColumn("opened", opening(aggregate))
-        .selectExpr("*", "opened.fault AS opening_fault")
-        .drop("fault")
-        .withColumnRenamed("opening_fault", "fault")
-        .selectExpr(f"explode(IF(opened IS NULL OR fault IS NOT NULL, {WHOLE}, {PARTS})) AS one")
-        .selectExpr("one.data AS _data", "one.record AS _record", "one.fault AS fault")
+        .withColumn("_fault", F.col("opened.fault"))
+        .selectExpr(f"explode(IF(opened IS NULL OR _fault IS NOT NULL, {WHOLE}, {PARTS})) AS one")
+        .selectExpr("one.data AS _data", "one.record AS _record", "one.fault AS _fault")
     )
 
 
 def _shaped(decoded: DataFrame, names: list[str] | None, source: StreamSource, mode: str, metadata: bool) -> DataFrame:
-    """The columns a caller sees, ``names`` of ``_parsed`` or the bytes; FAILFAST fails at the first corrupt record."""
+    """The columns for the caller, ``names`` of ``_parsed`` or the bytes; FAILFAST fails at the first corrupt record."""
     from pyspark.sql import functions as F  # noqa: N812 - as above
 
-    if mode == "FAILFAST":  # a filter: what no column needs may be left out, a filter never
+    if mode == "FAILFAST":  # a filter: Spark may drop an unused column, but never a filter
         failure = f"concat({source.label}, ' is corrupt: ', _fault, '; mode PERMISSIVE keeps such records')"
         decoded = decoded.where(f"CASE WHEN _fault IS NULL THEN true ELSE CAST(raise_error({failure}) AS BOOLEAN) END")
     good = F.col("_fault").isNull()
@@ -253,7 +228,7 @@ def _json(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple
 
     fields, names = _fields(found, schema)
     parsed = F.from_json("_text", fields, _reading(options))
-    return _judged(_with_text(found).withColumn("_parsed", parsed), f"{NO_UTF_8} {NO_ONE_JSON} {NO_FIT}"), names
+    return _checked(_with_text(found).withColumn("_parsed", parsed), f"{NO_UTF_8} {NO_ONE_JSON} {NO_FIT}"), names
 
 
 def _csv(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
@@ -268,15 +243,15 @@ def _csv(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[
     frame = frame.withColumn("_parsed", F.from_csv("_line", columns, _reading(options)))
     frame = frame.withColumn("_several", F.regexp_replace("_line", quoted, "").rlike("[\r\n]"))
     one = "WHEN _several THEN 'it is more than one line' WHEN trim(_line) = '' THEN 'it is empty'"
-    return _judged(frame, f"{NO_UTF_8} {one} {NO_FIT}"), names
+    return _checked(frame, f"{NO_UTF_8} {one} {NO_FIT}"), names
 
 
 def _avro(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
-    """One Avro datum a record, without a header, as the schema says.
+    """One Avro datum a record, without a header.
 
-    It is read as the first field of a record whose second are eight known bytes, put behind it (Avro writes a record's
-    fields one after the other and nothing else): so a datum that ends too early or too late is seen, and one that
-    cannot be read is null as a whole, where ``from_avro`` alone makes all its fields null.
+    Eight known bytes are appended, and both are read as the two fields of a record (Avro writes a record's fields one
+    after the other and nothing else). So a datum that ends too early or too late is found, and one that cannot be read
+    is null as a whole, where ``from_avro`` alone makes all its fields null.
     """
     from pyspark.sql import functions as F  # noqa: N812 - as above
     from pyspark.sql.avro.functions import from_avro
@@ -285,21 +260,19 @@ def _avro(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple
 
     spark = found.sparkSession
     if not has_class(spark._jvm, AVRO):
-        raise EventError(
-            "Avro records need spark-avro, which is not there: put its jar into SPARKLET_JARS, or on a cluster say "
-            f"--packages org.apache.spark:spark-avro_2.12:{spark.version}"
-        )
+        package = f"--packages org.apache.spark:spark-avro_2.12:{spark.version}"
+        raise EventError(f"Avro records need spark-avro: put its jar into SPARKLET_JARS, or on a cluster use {package}")
     end = {"type": "fixed", "name": "sparklet_end", "size": len(AVRO_END)}
     ended = F.concat("_data", F.lit(AVRO_END))
     parsed = from_avro(ended, _avro_pair(schema, end), {**options, "mode": "PERMISSIVE"})
     frame = found.withColumn("_pair", parsed).selectExpr("*", "_pair.datum AS _parsed")
     whole = f"_pair.end <=> X'{AVRO_END.hex()}'"
-    judged = _judged(frame, f"WHEN _parsed IS NULL OR NOT {whole} THEN 'it does not fit the schema'")
-    return judged, judged.select("_parsed.*").columns
+    checked = _checked(frame, f"WHEN _parsed IS NULL OR NOT {whole} THEN 'it does not fit the schema'")
+    return checked, checked.select("_parsed.*").columns
 
 
 def _avro_pair(schema: Schema, end: Mapping[str, Any]) -> str:
-    """The schema of a datum and what is put behind it."""
+    """The schema of a datum and the bytes after it."""
     try:
         datum = json.loads(schema) if isinstance(schema, str) else None
     except ValueError as error:
@@ -311,16 +284,17 @@ def _avro_pair(schema: Schema, end: Mapping[str, Any]) -> str:
 
 
 def _with_text(found: DataFrame) -> DataFrame:
-    """The bytes as text, null if they are not UTF-8: no character is replaced in silence."""
+    """The bytes as text, null if they are not UTF-8: no character is replaced silently."""
     return found.selectExpr(
         "*", "IF(encode(decode(_data, 'UTF-8'), 'UTF-8') = _data, decode(_data, 'UTF-8'), NULL) AS _text"
     )
 
 
-def _judged(frame: DataFrame, cases: str) -> DataFrame:
-    """With ``_fault``, as the cases say; no fault in what is not there, as Kafka's values that mark a deletion."""
-    fault = f"coalesce(_fault, CASE WHEN _data IS NULL THEN NULL {cases} END)"
-    return frame.selectExpr("*", f"{fault} AS _judged").drop("_fault").withColumnRenamed("_judged", "_fault")
+def _checked(frame: DataFrame, cases: str) -> DataFrame:
+    """The records with the first fault that the cases find; a null value, Kafka's mark of a deletion, has none."""
+    from pyspark.sql.functions import expr
+
+    return frame.withColumn("_fault", expr(f"coalesce(_fault, CASE WHEN _data IS NULL THEN NULL {cases} END)"))
 
 
 def _fields(found: DataFrame, schema: Schema) -> tuple[StructType, list[str]]:

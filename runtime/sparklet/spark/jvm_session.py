@@ -1,8 +1,8 @@
-"""What is done to a warm JVM before a task and after it, through Py4J, each from a process of its own.
+"""Prepares a warm JVM before a task and cleans it afterwards, through Py4J.
 
-``prepare`` runs in the script's process before the script, ``clean`` in a process that the script cannot have
-touched. What is to be done inside the JVM is done there, by ``WarmJvm.java``, Py4J's entry point: from the first
-``prepare`` on where it was compiled ahead, else from the first ``clean`` on, which compiles it.
+``prepare`` runs in the script's process before the script, ``clean`` in a process that the script cannot have touched.
+Inside the JVM ``WarmJvm.java``, Py4J's entry point, does the work: from the first ``prepare`` if it was compiled ahead,
+else from the first ``clean``, which compiles it.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from sparklet.spark.java_classes import KEPT_SPARK, are_ahead, can_keep, class_l
 BOOT_PROPERTIES = "sparklet:properties"
 BOOT_LOCALE = "sparklet:locale"
 BOOT_THREADS = "sparklet:threads"
-MIN_SHARED = 0.5  # three quarters of a JVM's classes come from an archive that is used, a sixth if only Java's own do
+MIN_SHARED = 0.5  # an archive holds three quarters of a JVM's classes, Java's own archive a sixth
 
 _SPECIAL = re.compile(r"[\\ \t\n\r\f=:#!]")
 _COUNTED = re.compile(r"(\d+) classes \((\d+) shared\)")
@@ -39,12 +39,9 @@ def _connected(port: int, secret: str) -> Iterator[JavaGateway]:
 
 
 def prepare(port: int, secret: str, properties: Mapping[str, str], *, first: bool, keep: bool) -> bool:
-    """Set the task's system properties, from which a SparkConf is made; before the first remember what was there.
+    """Set the task's system properties, the source of its SparkConf; returns whether its context can be a kept one.
 
-    Returns
-    -------
-    bool
-        Whether the task's context can be a kept one.
+    The first call also keeps the JVM's original properties, locale and number of threads.
     """
     with _connected(port, secret) as client:
         if first:
@@ -63,29 +60,17 @@ def prepare(port: int, secret: str, properties: Mapping[str, str], *, first: boo
 
 
 def log_in(port: int, secret: str) -> None:
-    """Tell Hadoop who it is where it cannot find out; the first ``prepare`` does so too."""
+    """Log in to Hadoop with a name if passwd has none; the first ``prepare`` does so, too."""
     with _connected(port, secret) as client:
         _log_in(client)
 
 
 def clean(port: int, secret: str, *, first: bool, keep: bool, may_keep: bool, count: bool) -> tuple[str, str]:
-    """Bring the JVM back to what it was before the task.
+    """Restore the JVM's state from before the task; ``first``: its first one.
 
-    Parameters
-    ----------
-    first
-        Whether this is the first task of this JVM.
-    keep
-        Whether contexts are kept at all.
-    may_keep
-        Whether this task's may be.
-    count
-        Whether to count classes, which takes 4 ms.
-
-    Returns
-    -------
-    tuple[str, str]
-        Why the JVM should be replaced all the same; and how few classes came from its archive: "2932 of 17846", or "".
+    ``keep``: whether contexts are kept at all; ``may_keep``: whether this task's may be; ``count``: whether to count
+    classes, which takes 4 ms. Returns why the JVM should be replaced, or "", and, if too few classes came from its
+    archive, "2932 of 17846".
     """
     with _connected(port, secret) as client:
         if first and not are_ahead(client.jvm):
@@ -97,11 +82,10 @@ def clean(port: int, secret: str, *, first: bool, keep: bool, may_keep: bool, co
 
 
 def keep_contexts() -> None:
-    """Let this process's contexts be kept ones, where Java's can be.
+    """Let this process use the kept context of Java.
 
-    Python's SparkContext is new for each script, Java's need not be: what PySpark calls to make a context and to stop
-    it goes to ``WarmJvm.java``. Everything else in PySpark's SparkContext, as the environment of Python's workers, is
-    made anew by PySpark itself.
+    Python's SparkContext is new for each script, Java's need not be: ``WarmJvm.java`` replaces PySpark's calls that
+    make and stop it. PySpark itself renews everything else, such as the environment of Python's workers.
     """
     import pyspark
     from pyspark import SparkContext, accumulators
@@ -119,10 +103,10 @@ def keep_contexts() -> None:
             assert self._gateway is not None
             self._gateway.entry_point.release()
             self._jsc = None
-        stop(self)  # has nothing to do in the JVM any more
+        stop(self)  # now without effect in the JVM
 
     def shutdown(self: Any) -> None:
-        """Do not wait for a thread that looks up every half second, or every second while it reads."""
+        """Do not wait for a thread that checks only every half second, or every second while it reads."""
         self.server_shutdown = True
         self._BaseServer__shutdown_request = True
         self.server_close()  # the thread dies with this process
@@ -133,7 +117,7 @@ def keep_contexts() -> None:
 
 
 def _install(client: JavaGateway, keep: bool, *, ahead: bool) -> None:
-    """Make what works inside the JVM Py4J's entry point; it is compiled if it was not ahead."""
+    """Make ``WarmJvm`` Py4J's entry point, and compile it unless that was done ahead."""
     jvm: Any = client.jvm
     loader = class_loader(jvm)
     loader = loader if ahead else compiled(jvm, "WarmJvm", loader).getClassLoader()
@@ -168,7 +152,7 @@ def _kept(client: JavaGateway, name: str) -> Any:
 
 
 def _encoded(properties: Mapping[str, str]) -> str:
-    """As ``java.util.Properties`` reads them: one call, however many there are."""
+    """Properties in the format of ``java.util.Properties``, for a single call."""
     pairs = (f"{_escaped(key)}={_escaped(value)}" for key, value in properties.items())
     return "\n".join(pairs)
 

@@ -1,4 +1,4 @@
-"""What both runners share: the call, its result and the contract."""
+"""The contract of both runners: the call, its result and the protocol."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from sparklet.spark.guards import Deadline
 
 Stream = Literal["stdout", "stderr"]
 Output = Callable[[Stream, bytes], None]
-"""Receives the script's output line by line while it runs, from any thread; lines keep their newline."""
+"""Receives the script's output line by line while it runs; lines keep their newline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +19,16 @@ class ScriptCall:
     """One execution of a script."""
 
     script: Path
-    args: tuple[str, ...]  # all of argv after the script
+    args: tuple[str, ...]
     work_dir: Path  # the task's own folder; the current directory, TMPDIR, spark.local.dir, warehouse
     deadline: Deadline  # the guard ends the script at ``guard_s``, which may come earlier while it runs
-    env: Mapping[str, str] = field(default_factory=dict)  # beside the worker's own environment
+    env: Mapping[str, str] = field(default_factory=dict)  # added to the worker's own environment
     py_files: tuple[Path, ...] = ()  # .py, .zip, .whl, .egg: importable by driver and Python workers
-    inputs: tuple[InputObject, ...] = ()  # as far as they are known: their sizes decide how Spark reads
+    inputs: tuple[InputObject, ...] = ()  # if known: their sizes decide how Spark reads
     compression_factor: float = RunOptions().compression_factor
 
     def refuse_if_over(self) -> None:
-        """Start nothing that would have to be ended at once."""
+        """Raise DeadlineExceededError if the deadline is over."""
         if not self.deadline.remaining_s():
             reason = self.deadline.reason or "its deadline is over"
             raise DeadlineExceededError(f"{self.script.name} was not started: {reason}")
@@ -40,28 +40,22 @@ class ScriptResult:
 
     exit_code: int  # minus the signal's number if a signal ended it
     stderr_tail: str = ""  # the last lines, at most 8 KiB
-    cause_class: str = ""  # root-cause exception as far as the output names it, e.g. "AnalysisException"
+    cause_class: str = ""  # the root cause's exception if the output names it, e.g. "AnalysisException"
     cause: str = ""
-    place: str = ""  # the script's line it came through, e.g. "line 7 of job.py"
+    place: str = ""  # the script's line in its traceback, e.g. "line 7 of job.py"
 
 
 class Runner(Protocol):
-    """Runs scripts, one after the other. After ``run`` nothing of the script is left, however it ended."""
+    """Runs scripts, one after the other. No process or file of a script is left after ``run``."""
 
     def start(self) -> None:
-        """Begin what can begin before the first task (the JVM); never waits."""
+        """Begin to start the JVM, if it can start before the first task; never waits."""
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end.
 
-        Raises
-        ------
-        DeadlineExceededError
-            If the guard had to end it, or its deadline was over before it began.
-        GatewayLostError
-            If the JVM, not the script, failed.
-        OutOfMemoryError, ScratchFullError
-            If memory or space was used up, whoever met that.
+        Raises DeadlineExceededError if its deadline ended it, or was over before it began; GatewayLostError if the JVM,
+        not the script, failed; OutOfMemoryError or ScratchFullError if either used up memory or space.
         """
 
     def close(self) -> None:

@@ -1,13 +1,13 @@
-"""The process that owns what a task starts: the JVM, the scripts and all they start in turn.
+"""The process that owns the JVM, the scripts and all processes that these start.
 
 ::
 
     worker ──control socket── host ─┬─ JVM ── Spark's Python workers
                                     └─ script, forked from the host ── whatever it starts
 
-It is started by exec and stays single-threaded, so that it can be forked; it has pyspark imported,
-without numpy, so that a script need not. As a subreaper it inherits every orphan below it, so it can end them
-all. It ends itself, and them, when the control socket closes: when the worker does, however that ends.
+It is started by exec and stays single-threaded, so that it can be forked; it has imported pyspark, without numpy, so
+that a script need not. As a subreaper it inherits every orphan below it, so it can end them all. It ends itself, and
+them, when the control socket closes because the worker has ended.
 """
 
 import array
@@ -38,7 +38,7 @@ Afterwards = Callable[[], None]
 MAX_FDS = 8
 END_LIMIT_S = 5.0
 _ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
-DUMP_PAUSE_S = 0.25  # for a script to write where it is, before it is ended
+DUMP_PAUSE_S = 0.25  # for a script to write its stacks before it is ended
 _NEEDED_TO_THE_END = ("sys", "builtins", "io", "_io", "codecs", "encodings", "threading", "_thread", "atexit")
 
 
@@ -82,7 +82,7 @@ def conf_apart(command: Sequence[str], place: int = 0) -> tuple[list[str], int]:
 
 
 class Host:
-    """Does what the worker asks, one message after the other."""
+    """Serves the worker's requests, one after the other."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -95,7 +95,7 @@ class Host:
         signal.set_wakeup_fd(wake_end)
 
     def serve(self) -> Afterwards | None:
-        """Serve until the worker ends; in a fork, return what the fork is to do."""
+        """Serve until the worker ends; in a fork, return the fork's work."""
         waiting = poll()
         waiting.register(self._control, POLLIN)
         waiting.register(self._wake, POLLIN)
@@ -151,7 +151,7 @@ class Host:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
                 os.execve(command[0], command, message["env"])  # noqa: S606 - no shell is the point
-            except (OSError, ValueError) as error:  # such as an argument that is no text
+            except (OSError, ValueError) as error:  # such as an argument with a null character
                 os.write(2, f"{command[0]} cannot be started: {error}\n".encode())
             finally:
                 os._exit(127)
@@ -168,14 +168,14 @@ class Host:
         return None
 
     def _end(self, message: Message) -> None:
-        """Kill all but what is to be spared: nothing, the ``jvm``, or the ``jvm tree`` with Spark's Python workers."""
+        """Kill all processes, but spare the ``jvm``, or the ``jvm tree`` with Spark's Python workers, if asked."""
         script = message["dump"]
         if script in descendants(os.getpid()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(script, DUMP_SIGNAL)
             time.sleep(DUMP_PAUSE_S)
         survivors = end_descendants(lambda: self._spared(message["spare"]), self._reap, END_LIMIT_S)
-        self._tell({"ended": sorted(survivors)})
+        self._report({"ended": sorted(survivors)})
 
     def _spared(self, what: str) -> set[int]:
         jvm = {pid for pid, name in self._children.items() if name == self._jvm_name}
@@ -184,7 +184,7 @@ class Host:
         return jvm if what == "jvm" else set()
 
     def _reap(self) -> None:
-        """Collect who has ended, orphans included, and tell the worker of its own."""
+        """Collect ended processes, orphans included, and report the worker's own."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -194,9 +194,9 @@ class Host:
                 return
             name = self._children.pop(pid, None)
             if name is not None:
-                self._tell({"gone": name, "code": os.waitstatus_to_exitcode(status)})
+                self._report({"gone": name, "code": os.waitstatus_to_exitcode(status)})
 
-    def _tell(self, event: Message) -> None:
+    def _report(self, event: Message) -> None:
         with contextlib.suppress(OSError):  # the worker has ended; serve() sees it next
             send(self._control, event)
 
@@ -220,11 +220,11 @@ def run_script(message: Message, fds: list[int]) -> None:
 
 
 def _leave_as_they_are(modules: Sequence[tuple[str, ModuleType]]) -> None:
-    """The last of the script's exit: take apart what it imported itself, not what it found imported.
+    """At the end of the script's exit, keep the interpreter from unloading the modules that the host had imported.
 
-    Halves the time that the interpreter needs to end, since most of that memory was still the host's.
+    Halves the time that the interpreter needs to end, since most of that memory is still shared with the host.
     """
-    import ctypes  # the fork has it already; the host, which starts the JVM, has no time for it
+    import ctypes  # the fork has it already; it would delay the host, which starts the JVM
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(modules))  # for ever
     for name, module in modules:
@@ -233,24 +233,24 @@ def _leave_as_they_are(modules: Sequence[tuple[str, ModuleType]]) -> None:
 
 
 def clean_jvm(message: Message, fds: list[int]) -> None:
-    """In a fork: clean the JVM; write why it should be replaced, if it should, then a line of what was counted."""
+    """In a fork: clean the JVM; write why it should be replaced, if it should, then a line with the counted classes."""
     die_with_parent(message["host"])
     place_fds([os.open(os.devnull, os.O_RDONLY), fds[0], fds[0]])
     details = {key: message[key] for key in ("first", "keep", "may_keep", "count")}
     print(*jvm_session().clean(message["port"], message["secret"], **details), sep="\n", flush=True)
-    os._exit(0)  # nothing is left to do, for which an interpreter would take its time
+    os._exit(0)  # faster than the interpreter's own exit
 
 
 def jvm_session() -> ModuleType:
-    """Needs Py4J, which a host without warm JVM may not have."""
+    """The module, imported late: it needs Py4J, which a host without warm JVM may not have."""
     return importlib.import_module("sparklet.spark.jvm_session")
 
 
 def import_pyspark() -> None:
-    """Import what nearly every script needs, for all forks at once, and without numpy.
+    """Import the modules that nearly every script needs, for all forks at once, and without numpy.
 
-    Importing numpy starts threads, and forks would share its random state. PySpark imports it wherever it is
-    installed, so a stand-in is imported, which turns to the real one when something is wanted of it.
+    Importing numpy starts threads, and forks would share its random state. PySpark imports it if it is installed, so it
+    gets a stand-in, which imports the real one when it is used.
     """
     if importlib.util.find_spec("numpy") is not None:
         sys.modules["numpy"] = _NumpyLater("numpy")
@@ -265,10 +265,7 @@ def import_pyspark() -> None:
 
 
 class _NumpyLater(ModuleType):
-    """What PySpark's modules hold as ``np``.
-
-    Until somebody has imported the real numpy nothing can be an instance of its classes.
-    """
+    """PySpark's ``np``: until a script imports the real numpy, nothing can be an instance of its classes."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

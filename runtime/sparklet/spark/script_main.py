@@ -1,7 +1,6 @@
-"""What a script's interpreter executes: the script, as ``python script.py arguments`` would.
+"""Runs a script in a process forked for it, as ``python script.py arguments`` would.
 
-Both runners come here in a process forked for one script. Under ``submit`` this file is what
-spark-submit is told to run (see ``main``); under ``warm`` the script host calls ``enter`` and ``execute``.
+Under ``submit`` spark-submit runs ``main``; under ``warm`` the script host uses ``enter`` and ``execute``.
 """
 
 import faulthandler
@@ -18,25 +17,25 @@ from pathlib import Path
 from types import TracebackType
 
 STDOUT, STDERR, STATUS = 3, 4, 5
-"""Where the JVM of ``submit`` holds the script's own pipes; Java closes them for its children."""
+"""The script's own pipes in the JVM of ``submit``; Java closes them for its children."""
 
 DUMP_SIGNAL = signal.SIGRTMAX - 1
-"""Makes a script write where it is; sent before it is ended at its deadline."""
+"""Makes a script write its stacks; sent before it is ended at its deadline."""
 
 
 class Status:
-    """The pipe on which the worker learns that the script runs and how it ended."""
+    """The pipe that reports the script's start and end to the worker."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def started(self) -> None:
-        """Say that what comes now is the script's doing; no more can be said."""
+        """Report that the script starts now, and close the pipe."""
         self._write("started", os.getpid())
         os.close(self._fd)
 
     def exited(self, code: int) -> None:
-        """Say how the script ended: its exit code, or minus the signal's number."""
+        """Report how the script ended: its exit code, or minus the signal's number."""
         self._write("exited", code)
 
     def _write(self, what: str, value: int) -> None:
@@ -44,10 +43,7 @@ class Status:
 
 
 def enter(stdout: int, stderr: int, status: int, *, parent_pid: int) -> Status:
-    """Make this fork the script's process: its session, signals and standard streams.
-
-    Nothing else of the process it was forked from stays open.
-    """
+    """Make this fork the script's process: session, signals and standard streams; all other descriptors are closed."""
     from sparklet.spark.guards import die_with_parent
 
     die_with_parent(parent_pid)
@@ -70,11 +66,7 @@ def place_fds(fds: Sequence[int]) -> None:
 
 
 def execute(script: str, args: Sequence[str]) -> None:
-    """Run a script as ``__main__`` and leave the interpreter as the script would: by SystemExit.
-
-    What is left to do, joining threads, atexit handlers and flushing, is done by the interpreter itself on
-    its way out.
-    """
+    """Run a script as ``__main__`` and raise SystemExit, so that the interpreter ends as usual."""
     path = Path(script).absolute()
     sys.path.insert(0, str((path.resolve() if path.is_symlink() else path).parent))
     sys.argv = [script, *args]
@@ -102,10 +94,10 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
 
 
 def main() -> None:
-    """Under spark-submit: ``script_main.py SCRIPT ARGUMENTS…``, its parent being the JVM.
+    """Under spark-submit: ``script_main.py SCRIPT ARGUMENTS…``; its parent is the JVM.
 
-    The script gets a process of its own, so that however it ends somebody can tell, and the pipes that the JVM
-    holds for it: through Java's own pipe standard error would be mixed into standard output.
+    The script gets its own process, so that any end of it is reported, and the pipes that the JVM holds for it: Java's
+    own pipe would mix standard error into standard output.
     """
     jvm = os.getppid()
     stdout, stderr, status = (_open_pipe(f"/proc/{jvm}/fd/{number}") for number in (STDOUT, STDERR, STATUS))
@@ -122,12 +114,12 @@ def main() -> None:
 
 
 def jvm_code(script_code: int) -> int:
-    """What spark-submit's JVM ends with if it outlives its script: the script's code, 128 and more for a signal."""
+    """The exit code of spark-submit's JVM after its script: the script's, or 128 plus the signal's number."""
     return script_code if script_code >= 0 else 128 - script_code
 
 
 def _log_in() -> None:
-    """Do for spark-submit's JVM what the warm one gets in its ``prepare``."""
+    """Log in to Hadoop, as ``prepare`` does for the warm JVM."""
     from sparklet.spark.guards import has_name
 
     if not has_name():

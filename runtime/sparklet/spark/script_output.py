@@ -1,4 +1,4 @@
-"""What a script writes: passed on line by line, its last lines kept, its root cause found."""
+"""The output of a script: passed on line by line, its last lines kept for the root cause of a failure."""
 
 import re
 import signal
@@ -10,12 +10,20 @@ from typing import Literal
 from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError, SparkRuntimeError
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult, Stream
 
-MAX_MESSAGE = 1000
+MAX_MESSAGE = 1000  # characters
+MAX_PIECE_BYTES = 64 * 1024  # a longer line is passed on in pieces
+TAIL_BYTES = 8 * 1024
+OUT_OF_MEMORY = b"Terminating due to java.lang.OutOfMemoryError"  # the message of Java's ExitOnOutOfMemoryError
+CAUSE_WINDOW_BYTES = 128 * 1024  # a Spark failure prints its stack three times
+MORE_MEMORY = "give the function more memory, or make shards smaller"
+MORE_SPACE = "give the function more ephemeral storage, or make shards smaller"
+KILLED = "killed from outside, as the kernel does when memory is used up"
+JAVAS_MEMORY = frozenset({"OutOfMemoryError", "SparkOutOfMemoryError"})  # the JVM survives Spark's own
+PYTHONS_MEMORY = frozenset({"MemoryError", "_ArrayMemoryError", "ArrowMemoryError"})
+NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
 
 _NAME = r"(?P<name>(?:(?:[A-Za-z_$][\w$]*|<locals>)\.)*[A-Za-z_$][\w$]*)(?:: ?(?P<message>.*))?$"
-_HEADER = re.compile(
-    r"(?<!: )Traceback \(most recent call last\):$", re.MULTILINE
-)  # a progress bar may stand before it
+_HEADER = re.compile(r"(?<!: )Traceback \(most recent call last\):$", re.MULTILINE)  # maybe after a progress bar
 _ERROR = re.compile(f"^{_NAME}", re.MULTILINE)  # frames are indented, the error is not
 _SYNTAX_ERROR = re.compile(r"^(?:SyntaxError|IndentationError|TabError): ", re.MULTILINE)
 _SYNTAX_PLACE = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+)$", re.MULTILINE)
@@ -23,7 +31,7 @@ _GROUP_EDGE = re.compile(r"^  (?:\| |\+ Exception Group (?=Traceback))", re.MULT
 _CAUSED_BY = re.compile(f"^Caused by: {_NAME}", re.MULTILINE)
 _JAVA_TOP = re.compile(rf"^(?:: |Exception in thread \"[^\"]*\" ){_NAME}", re.MULTILINE)
 _OF_S3A = re.compile(
-    r"`?(?P<uri>s3[an]?://[^\s']+)'?: .*?(?P<said>[^:]*) \(Service: [^;]*; Status Code: (?P<status>\d+); "
+    r"`?(?P<uri>s3[an]?://[^\s']+)'?: .*?(?P<text>[^:]*) \(Service: [^;]*; Status Code: (?P<status>\d+); "
     r"Error Code: (?P<code>[^;)]*)"
 )
 _CREDENTIALS = ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch")
@@ -35,49 +43,160 @@ _AFTERMATH = re.compile(r"^(?:Error in atexit\._run_exitfuncs|Exception ignored 
 _FROM = "The above exception was the direct cause of the following exception:"
 _MEANWHILE = "During handling of the above exception, another exception occurred:"
 
-_FRAME = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+), in ", re.MULTILINE)
+_FRAME = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+),? in ", re.MULTILINE)  # a dump has no comma
 _DUMP = re.compile(r"^(?P<current>Current thread|Thread) .*\n(?P<frames>(?:  File .*\n)+)", re.MULTILINE)
-_DUMP_FRAME = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+) in ", re.MULTILINE)
 
 Cause = tuple[str, str]
 
 
-def root_cause(stderr: str) -> Cause:
-    """Class (without its package) and message of the innermost exception.
+class LineFeed:
+    """Splits the bytes of a pipe into lines."""
 
-    Where no exception is told of, the class is empty and the message the last line.
-    """
+    def __init__(self, sink: Callable[[bytes], None]) -> None:
+        self._sink = sink
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> None:
+        """Pass on the lines that are complete now; an empty chunk is the end, and flushes."""
+        *complete, rest = (self._rest + chunk).split(b"\n")
+        lines = [line + b"\n" for line in complete]
+        if not chunk or len(rest) >= MAX_PIECE_BYTES:
+            lines.append(rest)
+            rest = b""
+        self._rest = rest
+        for line in lines:
+            for start in range(0, len(line), MAX_PIECE_BYTES):
+                self._sink(line[start : start + MAX_PIECE_BYTES])
+
+
+class Tail:
+    """The last bytes of a stream."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._bytes = bytearray()
+
+    def add(self, line: bytes) -> None:
+        """Append a line; older ones are dropped."""
+        self._bytes += line
+        if len(self._bytes) > 2 * self._size:
+            del self._bytes[: -self._size]
+
+    def text(self) -> str:
+        """The kept lines, without one whose beginning is lost."""
+        kept = bytes(self._bytes[-self._size :])
+        if len(self._bytes) > self._size and b"\n" in kept[:-1]:
+            kept = kept[kept.index(b"\n") + 1 :]
+        return kept.decode(errors="replace")
+
+
+class TaskOutput:
+    """The output of one task, from the script and from the JVM."""
+
+    def __init__(self, output: Output, call: ScriptCall) -> None:
+        self._output = output
+        self.files = tuple(str(path) for path in (call.script, *call.py_files))  # whose lines a cause may name
+        self.out_of_memory = ""  # Java's message
+        self._tail = Tail(TAIL_BYTES)
+        self._windows = {"script": Tail(CAUSE_WINDOW_BYTES), "jvm": Tail(CAUSE_WINDOW_BYTES)}
+
+    def sink(self, source: Literal["script", "jvm"], stream: Stream) -> Callable[[bytes], None]:
+        """The function for the lines of one pipe."""
+        return partial(self.add, source, stream)
+
+    def add(self, source: Literal["script", "jvm"], stream: Stream, line: bytes) -> None:
+        """Pass a line on and keep it if a cause may need it."""
+        if stream == "stderr":
+            self._tail.add(line)
+            self._windows[source].add(line)
+        if source == "jvm" and line.startswith(OUT_OF_MEMORY):
+            self.out_of_memory = line.decode(errors="replace").rpartition(": ")[2].strip()
+        self._output(stream, line)
+
+    def result(self, exit_code: int, *, started: bool = True) -> ScriptResult:
+        """The script's result; its cause comes from the script's own output, else from the JVM's.
+
+        ``started``: whether the script reached its first line; if not, the JVM's output is about that. Raises
+        OutOfMemoryError if Python ran out of memory, or the JVM did and survived it, ScratchFullError without space.
+        """
+        if exit_code == 0:
+            return ScriptResult(0, self._tail.text())
+        own = self._windows["script"].text()
+        cause_class, cause = root_cause(own)
+        if not own.strip():
+            jvms = root_cause(self._windows["jvm"].text())
+            cause_class, cause = jvms if jvms[0] or not started else ("", "")  # a log's last line is no cause
+        place = script_line(own, self.files)
+        _raise_if_used_up(cause_class, cause, place)
+        if exit_code < 0 and not cause_class:
+            killed = f": {KILLED}" if exit_code == -signal.SIGKILL else ""
+            cause = f"ended by {signal_name(-exit_code)}{killed}"
+        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, place)
+
+    def jvm_failure(self, code: int) -> SparkRuntimeError:
+        """The error for a JVM that ended before the script did."""
+        if self.out_of_memory:
+            return OutOfMemoryError(f"the JVM ran out of memory: {self.out_of_memory}; {MORE_MEMORY}")
+        how = f"was ended by {signal_name(-code)}" if code < 0 else f"ended with {code}"
+        hint = "; is the function's memory too small?" if code == -signal.SIGKILL else ""
+        cause = ": ".join(filter(None, root_cause(self._windows["jvm"].text())))
+        return GatewayLostError(f"the JVM {how} under the script{hint}" + (f"; its output: {cause}" if cause else ""))
+
+    def script_stderr(self) -> str:
+        """The kept part of the script's standard error."""
+        return self._windows["script"].text()
+
+
+def _raise_if_used_up(cause_class: str, cause: str, place: str) -> None:
+    """Raise OutOfMemoryError or ScratchFullError if that is the cause of a script's failure."""
+    at = f" at {place}" if place else ""
+    if cause_class in JAVAS_MEMORY:
+        raise OutOfMemoryError(f"the JVM ran out of memory{at}: {cause}; {MORE_MEMORY}")
+    if cause_class in PYTHONS_MEMORY:
+        message = f": {cause}" if cause else ""
+        raise OutOfMemoryError(f"the script's Python ran out of memory{at}{message}; {MORE_MEMORY}")
+    if NO_SPACE.search(cause):
+        raise ScratchFullError(f"there was no space left{at}: {cause}; {MORE_SPACE}")
+
+
+def signal_name(number: int) -> str:
+    """``SIGKILL`` for 9."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def root_cause(stderr: str) -> Cause:
+    """Class (without its package) and message of the innermost exception; without one "" and the last line."""
     found = _cleaned(stderr)
     name, message = _python_cause(found) or _java_cause(found) or ("", _last_line(found))
     return name.rpartition(".")[2], message.strip().rstrip(";")[:MAX_MESSAGE]
 
 
 def script_line(stderr: str, files: Iterable[str]) -> str:
-    """The script's line that the innermost exception came through, as ``line 7 of job.py``; "" if none shows.
+    """The script's line in the innermost exception's traceback, as ``line 7 of job.py``; "" if there is none.
 
-    Parameters
-    ----------
-    files
-        The script and its py-files; a module within an archive counts as its file.
+    ``files``: the script and its py-files; a module within an archive counts as its file.
     """
     frames = list(_FRAME.finditer(_report(_cleaned(stderr)) or ""))
     return _place(reversed(frames), files)
 
 
 def where_it_was(stderr: str, files: Iterable[str]) -> str:
-    """The line of the script that the last stack dump shows, as ``line 7 of job.py``; "" if it shows none.
+    """The script's line in the last stack dump, as ``line 7 of job.py``; "" if there is none.
 
-    That of the main thread, else of another: a script that ends waits for the threads it left.
+    The main thread's, else another's: a script that ends waits for its threads.
     """
     ends = [match for match in _DUMP.finditer(stderr) if match["current"] == "Current thread"]
     since = ends[-2].end() if len(ends) > 1 else 0
     threads = sorted(_DUMP.finditer(stderr, since), key=lambda match: match["current"])  # the current one first
-    places = (_place(_DUMP_FRAME.finditer(match["frames"]), files) for match in threads)
+    places = (_place(_FRAME.finditer(match["frames"]), files) for match in threads)
     return next(filter(None, places), "")
 
 
 def _place(frames: Iterable[re.Match[str]], files: Iterable[str]) -> str:
-    """The first of these frames that lies in one of these files."""
+    """The line of the first frame that is in one of these files."""
     known = tuple(files)
     for frame in frames:
         if any(frame["file"] == file or frame["file"].startswith(f"{file}/") for file in known):
@@ -98,7 +217,7 @@ def _python_cause(text: str) -> Cause | None:
 
 
 def _report(text: str) -> str | None:
-    """The last traceback, or that of the error it was raised ``from``, and what follows it."""
+    """The last traceback, or that of the error it was raised ``from``, and the text after it."""
     headers = [match.end() for match in _HEADER.finditer(text)]
     if not headers:
         return None
@@ -125,13 +244,13 @@ def _error_in(report: str) -> Cause | None:
 
 
 def _java_cause(text: str) -> Cause | None:
-    """The last ``Caused by``; without one, what the lost task or the exception itself says."""
+    """The last ``Caused by``, else the lost task's error or the exception itself."""
     outer = [match for match in (_LOST_TASK.search(text), _JAVA_TOP.search(text)) if match]
     chain = [*reversed(list(_CAUSED_BY.finditer(text))), *outer]  # the innermost first
     if not chain:
         return None
-    if told := _told_outside(chain):
-        return told
+    if outside := _outer_cause(chain):
+        return outside
     name, message = chain[0]["name"], chain[0]["message"] or ""
     if message.startswith("Traceback "):  # a Python exception that passed through the JVM
         return _error_in(text[chain[0].end() :]) or (name, message)
@@ -139,8 +258,8 @@ def _java_cause(text: str) -> Cause | None:
     return name, f"{reading['file']}: {message}" if reading and reading["file"] not in message else message
 
 
-def _told_outside(chain: Iterable[re.Match[str]]) -> Cause | None:
-    """What an outer exception tells better than the innermost: S3A which object, Spark that a Python worker died."""
+def _outer_cause(chain: Iterable[re.Match[str]]) -> Cause | None:
+    """An outer exception that says more than the innermost: S3A's names the object, Spark's a dead Python worker."""
     for match in chain:
         message = match["message"] or ""
         if message.startswith(_CRASHED):
@@ -149,12 +268,12 @@ def _told_outside(chain: Iterable[re.Match[str]]) -> Cause | None:
             code = of_s3a["code"].removeprefix(of_s3a["status"]).strip()
             denied = "permission denied: " if of_s3a["status"] == "403" else ""
             what = "wrong credentials: " if code in _CREDENTIALS else denied
-            return match["name"], f"{what}{of_s3a['uri']}: {of_s3a['said'].strip()} ({of_s3a['status']} {code})"
+            return match["name"], f"{what}{of_s3a['uri']}: {of_s3a['text'].strip()} ({of_s3a['status']} {code})"
     return None
 
 
 def _aftermath_cut(text: str) -> str:
-    """Without what failed only because of the failure, on the way out."""
+    """Without later failures that the first one caused while the interpreter ended."""
     aftermath = _AFTERMATH.search(text)
     return text[: aftermath.start()] if aftermath and _HEADER.search(text, 0, aftermath.start()) else text
 
@@ -164,152 +283,5 @@ def _first_line(text: str) -> str:
 
 
 def _last_line(text: str) -> str:
-    text = text.partition(_NO_JVM)[0] or text  # Java says before it what is wrong
+    text = text.partition(_NO_JVM)[0] or text  # the line before it names the reason
     return _first_line("\n".join(reversed(text.splitlines())))
-
-
-MAX_PIECE_BYTES = 64 * 1024  # a longer line is passed on in pieces
-TAIL_BYTES = 8 * 1024
-OUT_OF_MEMORY = b"Terminating due to java.lang.OutOfMemoryError"  # what Java's ExitOnOutOfMemoryError says
-CAUSE_WINDOW_BYTES = 128 * 1024  # a Spark failure tells its stack three times
-
-
-MORE_MEMORY = "give the function more memory, or make shards smaller"
-MORE_SPACE = "give the function more ephemeral storage, or make shards smaller"
-KILLED = "killed from outside, as the kernel does when memory is used up"
-JAVAS_MEMORY = frozenset({"OutOfMemoryError", "SparkOutOfMemoryError"})  # the JVM survives Spark's own
-PYTHONS_MEMORY = frozenset({"MemoryError", "_ArrayMemoryError", "ArrowMemoryError"})
-NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
-
-
-class LineFeed:
-    """Cuts what comes from a pipe into lines."""
-
-    def __init__(self, sink: Callable[[bytes], None]) -> None:
-        self._sink = sink
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> None:
-        """Pass on the lines that are complete now; an empty chunk is the end, and flushes."""
-        if not chunk:
-            self._pass_on(self._rest)
-            self._rest = b""
-            return
-        lines = (self._rest + chunk).split(b"\n")
-        for line in lines[:-1]:
-            self._pass_on(line + b"\n")
-        self._rest = lines[-1]
-        if len(self._rest) >= MAX_PIECE_BYTES:
-            self.feed(b"")
-
-    def _pass_on(self, line: bytes) -> None:
-        for start in range(0, len(line), MAX_PIECE_BYTES):
-            self._sink(line[start : start + MAX_PIECE_BYTES])
-
-
-class Tail:
-    """The last bytes of a stream."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._bytes = bytearray()
-
-    def add(self, line: bytes) -> None:
-        """Take more in; what is too old goes."""
-        self._bytes += line
-        if len(self._bytes) > 2 * self._size:
-            del self._bytes[: -self._size]
-
-    def text(self) -> str:
-        """What is kept, without a line that is cut off at its beginning."""
-        kept = bytes(self._bytes[-self._size :])
-        if len(self._bytes) > self._size and b"\n" in kept[:-1]:
-            kept = kept[kept.index(b"\n") + 1 :]
-        return kept.decode(errors="replace")
-
-
-class TaskOutput:
-    """All that is written during one task, by the script and by the JVM."""
-
-    def __init__(self, output: Output, call: ScriptCall) -> None:
-        self._output = output
-        self.files = tuple(str(path) for path in (call.script, *call.py_files))  # whose lines a cause may name
-        self.out_of_memory = ""  # what Java says of it
-        self._tail = Tail(TAIL_BYTES)
-        self._windows = {"script": Tail(CAUSE_WINDOW_BYTES), "jvm": Tail(CAUSE_WINDOW_BYTES)}
-
-    def sink(self, source: Literal["script", "jvm"], stream: Stream) -> Callable[[bytes], None]:
-        """Where lines of one pipe go."""
-        return partial(self.add, source, stream)
-
-    def add(self, source: Literal["script", "jvm"], stream: Stream, line: bytes) -> None:
-        """Pass a line on and remember what may be needed of it."""
-        if stream == "stderr":
-            self._tail.add(line)
-            self._windows[source].add(line)
-        if source == "jvm" and line.startswith(OUT_OF_MEMORY):
-            self.out_of_memory = line.decode(errors="replace").rpartition(": ")[2].strip()
-        self._output(stream, line)
-
-    def result(self, exit_code: int, *, started: bool = True) -> ScriptResult:
-        """The script's result; its own words name the cause before the JVM's log does.
-
-        Parameters
-        ----------
-        started
-            Whether the script came to its first line; if not, all that the JVM said is about that.
-
-        Raises
-        ------
-        OutOfMemoryError
-            If it failed because memory was used up: Python's, or the JVM's though the JVM outlived that.
-        ScratchFullError
-            If it failed because there was no space left.
-        """
-        if exit_code == 0:
-            return ScriptResult(0, self._tail.text())
-        own = self._windows["script"].text()
-        cause_class, cause = root_cause(own)
-        if not own.strip():
-            told = root_cause(self._windows["jvm"].text())
-            cause_class, cause = told if told[0] or not started else ("", "")  # a log's last line is no cause
-        place = script_line(own, self.files)
-        _refuse_want(cause_class, cause, place)
-        if exit_code < 0 and not cause_class:
-            killed = f": {KILLED}" if exit_code == -signal.SIGKILL else ""
-            cause = f"ended by {signal_name(-exit_code)}{killed}"
-        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, place)
-
-    def jvm_failure(self, code: int) -> SparkRuntimeError:
-        """What to raise when the JVM ended under the script."""
-        if self.out_of_memory:
-            return OutOfMemoryError(f"the JVM ran out of memory: {self.out_of_memory}; {MORE_MEMORY}")
-        how = f"was ended by {signal_name(-code)}" if code < 0 else f"ended with {code}"
-        hint = "; is the function's memory too small?" if code == -signal.SIGKILL else ""
-        last = root_cause(self._windows["jvm"].text())
-        said = ": ".join(part for part in last if part)
-        return GatewayLostError(f"the JVM {how} under the script{hint}" + (f"; it said: {said}" if said else ""))
-
-    def script_stderr(self) -> str:
-        """What the script itself wrote, as far as it is kept."""
-        return self._windows["script"].text()
-
-
-def _refuse_want(cause_class: str, cause: str, place: str) -> None:
-    """Raise what a script's failure comes from if memory or space was used up."""
-    at = f" at {place}" if place else ""
-    if cause_class in JAVAS_MEMORY:
-        raise OutOfMemoryError(f"the JVM ran out of memory{at}: {cause}; {MORE_MEMORY}")
-    if cause_class in PYTHONS_MEMORY:
-        said = f": {cause}" if cause else ""
-        raise OutOfMemoryError(f"the script's Python ran out of memory{at}{said}; {MORE_MEMORY}")
-    if NO_SPACE.search(cause):
-        raise ScratchFullError(f"there was no space left{at}: {cause}; {MORE_SPACE}")
-
-
-def signal_name(number: int) -> str:
-    """``SIGKILL`` for 9."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -1,8 +1,8 @@
-"""``pyspark``, ``spark-submit`` and ``spark-sql`` in the image, for trying things out: Sparklet's jars, S3A, archive.
+"""``pyspark``, ``spark-submit`` and ``spark-sql`` in the image, with Sparklet's jars, S3A and class-data archive.
 
-Java is started directly, with the command line of the worker's runners; neither bash nor ``/dev/fd`` is needed. How
-Spark reads its options is asked of Spark's own launcher. The image has this under Spark's names in ``/opt/spark/bin``,
-so that a plain ``python`` in which PySpark starts its JVM gets the same.
+Java starts directly, with the command line of the worker's runners, without bash and ``/dev/fd``; Spark's own launcher
+parses the options. The image has this under Spark's names in ``/opt/spark/bin``, so that a plain ``python`` in which
+PySpark starts its JVM gets the same.
 """
 
 import os
@@ -31,12 +31,12 @@ from sparklet.spark.spark_options import (
 
 LAUNCHER = "org.apache.spark.launcher.Main"
 SQL_CLASS = "org.apache.spark.sql.hive.thriftserver.SparkSQLCLIDriver"
-SHELL_VARIABLE = "SPARKLET_SHELL"  # tells the spark-submit that PySpark starts that it is for a shell
+SHELL_VARIABLE = "SPARKLET_SHELL"  # set if PySpark's shell starts spark-submit
 SWITCHES = ("--help", "--supervise", "--usage-error", "--verbose", "--version")  # options without a value
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Become the command that the first argument names; does not return."""
+    """Replace this process by the command that the first argument names."""
     command, *rest = sys.argv[1:] if arguments is None else arguments
     try:
         if command == "pyspark" and not {"--help", "-h", "--version"}.intersection(rest):
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def shell(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Python as PySpark's shell, whatever its standard input is, and its environment."""
+    """The command and environment of PySpark's shell, whatever its standard input is."""
     check_names(env)
     home = spark_home(spark_settings(env))
     startup = next(path for path in (home / "python/pyspark/shell.py", home / "shell.py") if path.is_file())
@@ -60,13 +60,7 @@ def shell(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[list[str], 
 
 
 def normalised(settings: SparkSettings, arguments: Sequence[str]) -> list[str]:
-    """The arguments as Spark's launcher orders them: options first, each setting as ``--conf``.
-
-    Raises
-    ------
-    SettingsError
-        If Spark does not understand them; in its own words.
-    """
+    """The arguments from Spark's launcher: options first, each setting as ``--conf``; its errors are SettingsErrors."""
     home = spark_home(settings)
     java = [java_path(settings), "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
     answer = subprocess.run(
@@ -77,17 +71,16 @@ def normalised(settings: SparkSettings, arguments: Sequence[str]) -> list[str]:
         check=False,
     )
     if answer.returncode:
-        lines = answer.stderr.strip().splitlines() or ["Spark's launcher ended without a word"]
+        lines = answer.stderr.strip().splitlines() or ["Spark's launcher failed without a message"]
         raise SettingsError(lines[-1])
     words = answer.stdout.split("\0\n", 1)[-1].split("\0")
     return words[words.index(SUBMIT) + 1 : -1]
 
 
 def submit(settings: SparkSettings, scratch: Path, arguments: Sequence[str], interactive: bool) -> list[str]:
-    """Java's command line for arguments in the launcher's order.
+    """Java's command line for arguments from the launcher; a script runs as in the worker.
 
     ``interactive``: with the extensions and catalogs of the table formats, and no Hive metastore unless SQL needs it.
-    A script is run as the worker would run it.
     """
     given = _conf(arguments)
     jars = class_path(settings)
@@ -99,7 +92,7 @@ def submit(settings: SparkSettings, scratch: Path, arguments: Sequence[str], int
     first = [part for part in given.get("spark.driver.extraClassPath", "").split(os.pathsep) if part]
     command = java_command(
         settings,
-        [*jars, *first],  # behind ours: an archive is bound to the beginning of the class path
+        [*jars, *first],  # after ours: an archive is bound to the beginning of the class path
         tmp=scratch,
         properties={"derby.system.home": str(scratch)},
         conf=conf,
@@ -114,10 +107,10 @@ def _conf(arguments: Sequence[str]) -> dict[str, str]:
     conf, words = {}, iter(arguments)
     for word in words:
         if not word.startswith("--"):
-            break  # what Spark is to run; the rest is its own
-        if word not in SWITCHES and (value := next(words, "")) and word == "--conf":
-            key, _, said = value.partition("=")
-            conf[key] = said
+            break  # the script and its own arguments
+        if word not in SWITCHES and (option := next(words, "")) and word == "--conf":
+            key, _, value = option.partition("=")
+            conf[key] = value
     return conf
 
 

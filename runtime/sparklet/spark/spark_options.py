@@ -1,7 +1,6 @@
-"""What both runners tell Java, Spark and Python, computed from the settings alone.
+"""The options of Java, Spark and Python, the same for both runners.
 
-One set of options, so that a script meets the same Spark whichever runner starts it. Who wins, from
-the weakest: ``spark_defaults``, the operator's ``SPARKLET_SPARK_CONF``, ``task_conf``, the script.
+Later ones win: ``spark_defaults``, the operator's ``SPARKLET_SPARK_CONF``, ``task_conf``, the script's own.
 """
 
 import functools
@@ -19,19 +18,19 @@ from urllib.parse import quote
 
 import sparklet
 from sparklet.errors import SettingsError
-from sparklet.job.session import S3A, SMALL_TABLES, credentials_chain
+from sparklet.job.session import S3A, SMALL_TABLES, s3a_options
 from sparklet.settings import SparkSettings
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.shard_conf import InputSize, shard_conf
 
 MB_PER_CORE = 1769  # AWS: one vCPU at 1,769 MB
 MIN_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
-MIN_REST_MB = 512  # the JVM beside its heap: metaspace, code, threads, buffers; Python's worker and script
+MIN_REST_MB = 512  # the JVM outside its heap (metaspace, code, threads, buffers), Python's worker and script
 REST_SHARE = 0.35  # what Python and native memory get of a large function
-FREEZE_S = 24 * 3600  # a timeout that no freeze outlasts: the environment is gone before
+FREEZE_S = 24 * 3600  # a timeout longer than any freeze: Lambda ends the environment before
 
 HUDI_DEFAULTS = Path(__file__).with_name("hudi")  # the folder of a hudi-defaults.conf
-HUDI_OF_THE_MACHINE = Path("/etc/hudi/conf/hudi-defaults.conf")  # read before, so that ours would win
+HUDI_OF_THE_MACHINE = Path("/etc/hudi/conf/hudi-defaults.conf")  # Hudi reads it first, so ours would override it
 
 SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 SHELL = "pyspark-shell"
@@ -58,11 +57,7 @@ _JAR = re.compile(r"(?P<artifact>.+)-\d(?:[^-]*)(?P<platform>-(?:linux|osx|windo
 
 
 def heap_mb(settings: SparkSettings) -> int:
-    """The JVM's heap: the function's memory without what everything else needs.
-
-    ``memory - max(512, 35 %)``, at least 512 MB: 512 of 1,024, 1,150 of 1,769, 1,955 of 3,008,
-    6,656 of 10,240.
-    """
+    """The JVM's heap in MB: the function's memory less ``max(512, 35 %)``, at least 512; 1,955 of 3,008."""
     rest = max(MIN_REST_MB, REST_SHARE * settings.memory_mb)
     return settings.heap_mb or max(MIN_HEAP_MB, int(settings.memory_mb - rest))
 
@@ -74,7 +69,7 @@ def core_count(settings: SparkSettings, cpus: int | None = None) -> int:
 
 
 def spark_home(settings: SparkSettings) -> Path:
-    """Where Spark's jars are; pyspark is found, not imported."""
+    """The folder of the Spark installation; pyspark is located, not imported."""
     home = settings.spark_home
     if home is None:
         found = importlib.util.find_spec("pyspark")
@@ -114,7 +109,7 @@ def class_path(settings: SparkSettings) -> list[str]:
 
 
 def _jars_in(path: Path) -> list[Path]:
-    """A jar, or a folder's jars: in the order that its file ORDER gives (the image's has one), else by name."""
+    """A jar, or a folder's jars: in the order of its file ORDER (the image has one), else by name."""
     if not path.is_dir():
         return [path]
     order = path / "ORDER"
@@ -122,7 +117,7 @@ def _jars_in(path: Path) -> list[Path]:
 
 
 def _artifact(jar: Path) -> tuple[str, str]:
-    """Name without version, and platform: ``netty-…-4.1.118.Final-linux-x86_64.jar`` is not that of another one."""
+    """A jar's name without the version, and its platform (``netty-…-4.1.118.Final-linux-x86_64.jar`` has one)."""
     match = _JAR.fullmatch(jar.name)
     if match is None:
         return jar.name, ""
@@ -140,16 +135,15 @@ def java_command(
     options: Iterable[str] = (),
     heap: str = "",
 ) -> list[str]:
-    """Java with SparkSubmit, started without the launcher's scripts, which need ``/dev/fd``.
-
-    The caller appends what SparkSubmit is to run.
-    """
-    options = list(options)
+    """Java with SparkSubmit, without the launcher's scripts, which need ``/dev/fd``; the caller appends what to run."""
+    options, cores = list(options), core_count(settings)
     return [
         java_path(settings),
         f"-Xmx{heap or f'{heap_mb(settings)}m'}",
-        *(["-XX:+UseSerialGC"] if core_count(settings) < 4 else []),
-        *_compilers(settings),
+        *(["-XX:+UseSerialGC"] if cores < 4 else []),
+        # The optimizing compiler and its profiles nearly double the CPU time of a start (docs/startup.md), and only a
+        # second whole vCPU can run them in parallel: 3,008 MB buy 1.7, which Spark's task slots round to two.
+        *(["-XX:TieredStopAtLevel=1"] if min(cores, settings.memory_mb / MB_PER_CORE) < 2 else []),
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
         "-XX:+IgnoreUnrecognizedVMOptions",
@@ -170,21 +164,11 @@ def java_command(
     ]
 
 
-def _compilers(settings: SparkSettings) -> list[str]:
-    """The quick compiler alone where there are not two whole vCPUs.
-
-    The other one, with the profiles that it wants, nearly doubles the CPU of a start (docs/startup.md) and runs beside
-    it only on a second vCPU: 3,008 MB buy 1.7, which Spark's task slots round to two.
-    """
-    vcpus = min(core_count(settings), settings.memory_mb / MB_PER_CORE)
-    return ["-XX:TieredStopAtLevel=1"] if vcpus < 2 else []
-
-
 def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
-    """Map the archive of classes, if it has been made, to the address for which it was made.
+    """Map the class-data archive, if it exists, to the address for which it was made.
 
-    Without a file Java would do without its own archive, too; one that does not fit it passes over in silence. At
-    another address, Java 17's default, it would read and change nearly the whole archive (docs/decisions/0011).
+    If the file is missing, Java ignores its own archive, too; it silently ignores one that does not fit. At another
+    address, Java 17's default, it would read and change nearly the whole archive (docs/decisions/0011).
     """
     archive = settings.cds_archive
     if archive is None or not archive.is_file():
@@ -196,7 +180,7 @@ def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
 
 
 def spark_defaults(settings: SparkSettings, scratch: Path, jars: Sequence[str] = ()) -> dict[str, str]:
-    """Spark's configuration where nobody says otherwise, with the operator's own on top."""
+    """Spark's default configuration, with the operator's own on top."""
     cores = core_count(settings)
     return {
         "spark.master": f"local[{cores}]",
@@ -207,58 +191,43 @@ def spark_defaults(settings: SparkSettings, scratch: Path, jars: Sequence[str] =
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": str(max(2, cores)),
         "spark.jars.ivy": str(scratch / ".ivy2"),
-        **freeze_conf(),
+        # These compare wall clocks: a frozen and thawed environment must not be taken for a dead executor.
+        "spark.network.timeout": f"{FREEZE_S}s",
+        "spark.executor.heartbeatInterval": f"{FREEZE_S // 24}s",
+        "spark.storage.blockManagerHeartbeatTimeoutMs": f"{FREEZE_S * 1000}ms",
+        "spark.rpc.askTimeout": f"{FREEZE_S}s",
+        "spark.sql.broadcastTimeout": f"{FREEZE_S}",
         **SMALL_TABLES,
         **s3a_conf(settings, jars),
         **settings.conf,
     }
 
 
-def freeze_conf() -> dict[str, str]:
-    """Timeouts that compare wall clocks: a frozen and thawed environment must not be taken for a dead executor."""
-    return {
-        "spark.network.timeout": f"{FREEZE_S}s",
-        "spark.executor.heartbeatInterval": f"{FREEZE_S // 24}s",
-        "spark.storage.blockManagerHeartbeatTimeoutMs": f"{FREEZE_S * 1000}ms",
-        "spark.rpc.askTimeout": f"{FREEZE_S}s",
-        "spark.sql.broadcastTimeout": f"{FREEZE_S}",
-    }
-
-
 def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str]:
-    """S3A for every scheme of S3, with credentials where Lambda has them, never in the configuration.
+    """S3A for every scheme of S3; the credentials are never in the configuration.
 
-    The committer
-    stays Hadoop's own, version 1: the magic one would need spark-hadoop-cloud for Parquet.
+    The committer is Hadoop's own, version 1: the magic one would need spark-hadoop-cloud for Parquet.
     """
     named = (re.match(r"hadoop-aws-(\d+\.\d+)", Path(jar).name) for jar in jars)
     hadoop_version = next((match[1] for match in named if match), "3.3")
-    conf = {
-        "fs.s3.impl": S3A,
-        "fs.s3n.impl": S3A,
-        "fs.s3a.impl": S3A,
-        "fs.s3a.aws.credentials.provider": credentials_chain(hadoop_version, settings.temporary_keys),
-        "mapreduce.fileoutputcommitter.algorithm.version": "1",
+    return {
+        **s3a_options(hadoop_version, settings.temporary_keys, settings.region, settings.s3_endpoint),
+        "spark.hadoop.fs.s3n.impl": S3A,
+        "spark.hadoop.fs.s3a.impl": S3A,
+        "spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version": "1",
     }
-    if settings.region:
-        conf["fs.s3a.endpoint.region"] = settings.region
-    if settings.s3_endpoint:
-        conf["fs.s3a.endpoint"] = settings.s3_endpoint
-        conf["fs.s3a.path.style.access"] = "true"
-        conf["fs.s3a.connection.ssl.enabled"] = str(settings.s3_endpoint.startswith("https")).lower()
-    return {f"spark.hadoop.{key}": value for key, value in conf.items()}
 
 
 def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings) -> dict[str, str]:
-    """What belongs to one task: its name, its folder, how its input is cut, what its Python workers find around them.
+    """The options of one task: its name, its folder, how Spark splits its input, the environment of Python workers.
 
-    How the input is cut is as the operator says, where they say it.
+    The operator's own options for splitting the input win.
     """
     folder = call.work_dir
     size = InputSize.of(call.inputs, call.compression_factor)
-    cutting = shard_conf(size, heap_mb(settings), core_count(settings))
+    splitting = shard_conf(size, heap_mb(settings), core_count(settings))
     return {
-        **{key: value for key, value in cutting.items() if key not in settings.conf},
+        **{key: value for key, value in splitting.items() if key not in settings.conf},
         "spark.app.name": call.script.name,
         "spark.local.dir": str(folder),
         "spark.sql.warehouse.dir": str(folder / "spark-warehouse"),
@@ -270,14 +239,14 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
 
 
 def task_env(call: ScriptCall, settings: SparkSettings) -> dict[str, str]:
-    """What a task's processes find in their environment beside the worker's own."""
+    """The variables that a task's processes have besides the worker's own."""
     path = [*python_path(call.py_files, call.work_dir / "py-files"), *base_python_path(settings)]
     folder = str(call.work_dir)
     return {**call.env, "PYTHONPATH": os.pathsep.join(path), "PWD": folder, "TMPDIR": folder}
 
 
 def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, str]:
-    """The worker's environment as Java, Spark and its Pythons are to see it."""
+    """The worker's environment, changed for Java, Spark and Spark's Python processes."""
     dropped = {"PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET", "PYSPARK_SUBMIT_ARGS", "SPARK_LOCAL_DIRS"}
     if settings.spark_home is None or _is_installed_pyspark(settings.spark_home):
         dropped.add("SPARK_HOME")  # with it Spark's Pythons import pyspark from a zip, uncompiled
@@ -295,10 +264,7 @@ def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, st
 
 
 def _hudi_env() -> dict[str, str]:
-    """Where Hudi finds our defaults.
-
-    It parses what it is told as a URI and opens it undecoded: no spelling of a path with a space will do.
-    """
+    """Where Hudi finds our defaults. It parses the path as a URI and opens it undecoded, so a space breaks it."""
     if HUDI_OF_THE_MACHINE.exists():
         return {}
     folder = str(HUDI_DEFAULTS)
@@ -309,17 +275,14 @@ def _hudi_env() -> dict[str, str]:
 
 @functools.cache
 def _held_open(folder: Path) -> int:
-    """A folder's descriptor for as long as this process lives, which is longer than any JVM that it starts.
-
-    Nothing to be copied, and cleaned up after whatever end: scratch may have a space in its name, too.
-    """
+    """A folder's descriptor, open as long as this process lives, which is longer than any JVM that it starts."""
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    os.set_inheritable(descriptor, True)  # for who becomes Java (spark_command); nobody else passes it on
+    os.set_inheritable(descriptor, True)  # spark_command becomes Java; other processes do not pass it on
     return descriptor
 
 
 def base_python_path(settings: SparkSettings) -> list[str]:
-    """PYTHONPATH as it is, after a Spark that is not installed as a package, before Sparklet likewise."""
+    """PYTHONPATH, with Spark before it and Sparklet after it where they are not installed as packages."""
     path = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     home = settings.spark_home
     if home is not None and (home / "python").is_dir() and not _is_installed_pyspark(home):
@@ -334,10 +297,9 @@ def _is_installed_pyspark(home: Path) -> bool:
 
 
 def python_path(py_files: Iterable[Path], folder: Path) -> list[str]:
-    """What to put on Python's path for ``--py-files``; copies and unpacked wheels go below ``folder``.
+    """The entries of Python's path for ``--py-files``; copied modules and unpacked wheels go below ``folder``.
 
-    Archives stay as they are. A single module goes into a folder of its own, so that nothing beside it is
-    importable. A wheel is unpacked: its data files are then files, and Spark itself knows no wheels.
+    A module has a folder of its own, so that only it is importable. Spark itself does not know wheels.
     """
     path = []
     for number, file in enumerate(py_files):

@@ -1,15 +1,15 @@
-"""What a script asks of its JVM: the one thing a JVM that runs already cannot give.
+"""The submit runner, which starts a JVM for each script, and the options by which a script asks for it.
 
-A script says so in a comment of its own, anywhere, at the start of a line::
+A script has them in comments, anywhere, at the start of a line::
 
     # sparklet: runner=submit
     # sparklet: spark.driver.memory=3g
     # sparklet: spark.driver.extraJavaOptions=-Duser.language=de
 
-Or it is seen to: options that only a new JVM can take, written out in the code, as in
-``.config("spark.jars.packages", "group:artifact:1.0")``. Such a script is run by ``submit``, with
-those options, so that they have the effect that is meant. Other options in comments are given to either
-runner, and ``runner=warm`` keeps a script on the warm JVM whatever its code says.
+A script needs its own JVM if a comment, or a literal in its code such as
+``.config("spark.jars.packages", "group:artifact:1.0")``, has an option that only a new JVM can take. It then gets one
+with those options. Both runners use the other options in comments, and with ``runner=warm`` a script stays on the warm
+JVM whatever its code has.
 """
 
 import ast
@@ -44,26 +44,23 @@ JVM_OPTIONS = frozenset(
         "spark.jars.repositories",
     }
 )
-"""Not ``spark.driver.memory``: spark-submit ignores it in code as well, and the JVM has all the memory the
-function can give. In a comment it is followed."""
+"""Not ``spark.driver.memory``: spark-submit, too, ignores it in code, and the JVM has all the function's memory."""
 
 IN_A_COMMENT = JVM_OPTIONS | {"spark.driver.memory"}
 SETTERS = frozenset({"config", "set", "setIfMissing"})
+
+JVM, SCRIPT = "jvm", "script"  # a host of its own runs one of each
+SHUTDOWN_LIMIT_S = 5.0  # for the JVM to follow a script that has ended
 
 _COMMENT = re.compile(r"^#\s*sparklet:\s*(.*?)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptOptions:
-    """What a script asks for."""
+    """The options of a script."""
 
-    submit: bool = False  # only a JVM of its own will do
+    submit: bool = False  # it needs its own JVM
     conf: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def heap(self) -> str:
-        """The heap it wants, as Java takes it; "" = the usual one."""
-        return self.conf.get("spark.driver.memory", "")
 
     @property
     def java_options(self) -> list[str]:
@@ -75,68 +72,9 @@ class ScriptOptions:
 
     @property
     def jars(self) -> list[str]:
-        """What goes before Spark's own jars."""
+        """The entries of the class path before Spark's own jars."""
         path = self.conf.get("spark.driver.extraClassPath")
         return [path] if path else []
-
-
-def script_options(source: str) -> ScriptOptions:
-    """What a script's text asks for; depends on nothing else.
-
-    Raises
-    ------
-    ScriptError
-        If a ``# sparklet:`` comment says something else than a runner or a ``spark.`` option, or contradicts itself.
-    """
-    asked = dict(_commented(source))
-    runner = asked.pop("runner", "")
-    jvm_options = sorted(IN_A_COMMENT.intersection(asked))
-    if runner == "warm":
-        if jvm_options:
-            raise ScriptError(f"the script's comments ask for runner=warm and for {jvm_options[0]}, which needs submit")
-        return ScriptOptions(conf=asked)
-    seen = dict(_written_out(source)) if any(option in source for option in JVM_OPTIONS) else {}
-    conf = {**{key: value for key, value in seen.items() if value is not None}, **asked}
-    return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(seen), conf)
-
-
-def _commented(source: str) -> Iterator[tuple[str, str]]:
-    for match in _COMMENT.finditer(source):
-        key, equals, value = (part.strip() for part in match[1].partition("="))
-        if not (equals and (key.startswith("spark.") or (key == "runner" and value in ("warm", "submit")))):
-            line = source.count("\n", 0, match.start()) + 1
-            raise ScriptError(
-                f"line {line} of the script: '# sparklet: {match[1]}' must be runner=submit, runner=warm or spark.…=…"
-            )
-        yield key, value
-
-
-def _written_out(source: str) -> Iterator[tuple[str, str | None]]:
-    """JVM options in the code, each with its value if that is a plain string."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # it fails when it is run, with a better message
-        return
-    for node in ast.walk(tree):
-        for key, value in _pairs(node):
-            if isinstance(key, ast.Constant) and key.value in JVM_OPTIONS:
-                plain = isinstance(value, ast.Constant) and isinstance(value.value, str)
-                yield str(key.value), str(value.value) if plain and isinstance(value, ast.Constant) else None
-
-
-def _pairs(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:
-    """Where code names an option and its value: ``.config(k, v)``, ``(k, v)``, ``{k: v}``."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and len(node.args) == 2:
-        if node.func.attr in SETTERS:
-            yield node.args[0], node.args[1]
-    elif isinstance(node, ast.Tuple) and len(node.elts) == 2:
-        yield node.elts[0], node.elts[1]
-    elif isinstance(node, ast.Dict):
-        yield from zip(node.keys, node.values, strict=True)
-
-
-JVM, SCRIPT = "jvm", "script"  # a host of its own runs one of each
-SHUTDOWN_LIMIT_S = 5.0  # for the JVM to follow a script that has ended
 
 
 @dataclass(slots=True)
@@ -147,7 +85,7 @@ class SubmitRunner:
     scratch: Path
 
     def start(self) -> None:
-        """There is nothing to begin: Java starts with the script."""
+        """Do nothing: Java starts with the script."""
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``."""
@@ -162,11 +100,10 @@ class SubmitRunner:
             host.close()
 
     def close(self) -> None:
-        """Nothing is left after a task."""
+        """Do nothing: a task leaves no process."""
 
     def _submit(self, call: ScriptCall, options: ScriptOptions, host: HostProcess, task: TaskOutput) -> None:
-        env = task_env(call, self.spark)
-        jars = class_path(self.spark)
+        env, jars = task_env(call, self.spark), class_path(self.spark)
         conf = {**spark_defaults(self.spark, self.scratch, jars), **task_conf(call, env, self.spark), **options.conf}
         command = java_command(
             self.spark,
@@ -175,18 +112,12 @@ class SubmitRunner:
             properties={"derby.system.home": str(call.work_dir)},
             conf=conf,
             options=options.java_options,
-            heap=options.heap,
+            heap=options.conf.get("spark.driver.memory", ""),
         )
-        fds = [
-            host.pipe(task.sink("jvm", "stdout")),
-            host.pipe(task.sink("jvm", "stderr")),
-            host.pipe(task.sink("script", "stdout")),
-            host.pipe(task.sink("script", "stderr")),
-            host.status_pipe(SCRIPT),
-        ]
+        sinks = [task.sink(source, stream) for source in ("jvm", "script") for stream in ("stdout", "stderr")]
         host.ask(
             "jvm",
-            fds,
+            [*map(host.pipe, sinks), host.status_pipe(SCRIPT)],
             name=JVM,
             command=[*command, script_main.__file__, str(call.script), *call.args],
             env={**process_env(self.spark, os.environ), **env, **host.mark},
@@ -206,18 +137,18 @@ class _Watch:
     jvm_code: int | None = None
 
     def result(self) -> ScriptResult:
-        """The script's end; the JVM's where there was none."""
+        """The result of the script, or of the JVM if the script never started."""
         self._listen(lambda: self.call.deadline.guard_s)
         if self.script_code is not None:
             self._listen(min(self.call.deadline.guard_s, time.time() + SHUTDOWN_LIMIT_S))
         over = self.jvm_code is None and self.script_code is None
-        jvm_code = self.jvm_code  # None: it ends by our doing
+        jvm_code = self.jvm_code  # None: we end it
         self.host.end(dump=self.script_pid if over else 0)
         for event in self.host.events(0):
             self._take(event)
-        if over and self.script_code in (None, -SIGKILL):  # by our doing, though the script's end was still heard
+        if over and self.script_code in (None, -SIGKILL):  # we killed it, even if its end was reported after that
             raise deadline_exceeded(self.call, self.task)
-        if self.script_code is not None:  # whatever it says of itself; which of the two is seen to end first is chance
+        if self.script_code is not None:  # even 0: which of the two ends is reported first is chance
             if self.task.out_of_memory or jvm_code not in (None, script_main.jvm_code(self.script_code)):
                 raise self.task.jvm_failure(jvm_code or 0)
             return self.task.result(self.script_code)
@@ -249,25 +180,68 @@ class _Watch:
         return self.task.result(code, started=False)
 
 
-def read_options(script: Path) -> ScriptOptions:
-    """What a script asks of its JVM.
-
-    Raises
-    ------
-    ScriptError
-        If there is no such file, or its comments cannot be followed.
-    """
-    try:
-        return script_options(script.read_text(encoding="utf-8", errors="replace"))
-    except OSError as error:
-        raise ScriptError(f"{script} cannot be read: {error.strerror}") from error
-
-
 def deadline_exceeded(call: ScriptCall, task: TaskOutput) -> DeadlineExceededError:
-    """What to raise after a script was ended, saying where it was."""
+    """The error for a script that was ended, with the line it had reached."""
     place = where_it_was(task.script_stderr(), task.files)
     return DeadlineExceededError(
         f"{call.script.name} was ended {'early' if call.deadline.reason else 'at its deadline'}"
         + (f", at {place}: " if place else ": ")
         + (call.deadline.reason or "make its shards smaller or give the function more time")
     )
+
+
+def read_options(script: Path) -> ScriptOptions:
+    """The options of a script file; raises ScriptError if it cannot be read or its comments are wrong."""
+    try:
+        return script_options(script.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise ScriptError(f"{script} cannot be read: {error.strerror}") from error
+
+
+def script_options(source: str) -> ScriptOptions:
+    """The options in a script's text; raises ScriptError if a ``# sparklet:`` comment is wrong or two contradict."""
+    asked = dict(_commented(source))
+    runner = asked.pop("runner", "")
+    jvm_options = sorted(IN_A_COMMENT.intersection(asked))
+    if runner == "warm":
+        if jvm_options:
+            raise ScriptError(f"the script's comments ask for runner=warm and for {jvm_options[0]}, which needs submit")
+        return ScriptOptions(conf=asked)
+    seen = dict(_written_out(source)) if any(option in source for option in JVM_OPTIONS) else {}
+    conf = {**{key: value for key, value in seen.items() if value is not None}, **asked}
+    return ScriptOptions(runner == "submit" or bool(jvm_options) or bool(seen), conf)
+
+
+def _commented(source: str) -> Iterator[tuple[str, str]]:
+    for match in _COMMENT.finditer(source):
+        key, equals, value = (part.strip() for part in match[1].partition("="))
+        if not (equals and (key.startswith("spark.") or (key == "runner" and value in ("warm", "submit")))):
+            line = source.count("\n", 0, match.start()) + 1
+            raise ScriptError(
+                f"line {line} of the script: '# sparklet: {match[1]}' must be runner=submit, runner=warm or spark.…=…"
+            )
+        yield key, value
+
+
+def _written_out(source: str) -> Iterator[tuple[str, str | None]]:
+    """JVM options in the code, each with its value if that is a plain string."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # running it fails with a better message
+        return
+    for node in ast.walk(tree):
+        for key, value in _pairs(node):
+            if isinstance(key, ast.Constant) and key.value in JVM_OPTIONS:
+                literal = value.value if isinstance(value, ast.Constant) else None
+                yield str(key.value), literal if isinstance(literal, str) else None
+
+
+def _pairs(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:
+    """Where code names an option and its value: ``.config(k, v)``, ``(k, v)``, ``{k: v}``."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and len(node.args) == 2:
+        if node.func.attr in SETTERS:
+            yield node.args[0], node.args[1]
+    elif isinstance(node, ast.Tuple) and len(node.elts) == 2:
+        yield node.elts[0], node.elts[1]
+    elif isinstance(node, ast.Dict):
+        yield from zip(node.keys, node.values, strict=True)

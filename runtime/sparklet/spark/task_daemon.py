@@ -1,7 +1,7 @@
-"""Starts Spark's Python workers in the task's folder, as they do under spark-submit.
+"""Starts Spark's Python workers in the task's folder, as under spark-submit.
 
-They are children of the JVM, and a JVM that is kept cannot change its own folder. Spark
-runs this module in place of ``pyspark.daemon`` (``spark.python.daemon.module``).
+They are children of the JVM, and a kept JVM cannot change its own folder. Spark runs this module in place of
+``pyspark.daemon`` (``spark.python.daemon.module``).
 """
 
 import os

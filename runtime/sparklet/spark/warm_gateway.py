@@ -1,8 +1,7 @@
-"""The warm runner: the JVM is kept; every task gets a new Python process and a JVM cleaned of the last one.
+"""The warm runner: it keeps the JVM; every task gets a new Python process and a JVM cleaned of the last task.
 
-A task goes: wait for the JVM, fork the script from the host, end whatever it left, clean the JVM from a
-fork of its own, end whatever Spark left. A JVM that cannot be trusted is replaced; the new one boots while nobody
-waits for it.
+A task: wait for the JVM, fork the script from the host, end its remaining processes, clean the JVM from another fork,
+end Spark's remaining processes. A JVM that cannot be trusted is replaced; the new one boots between two tasks.
 """
 
 import logging
@@ -33,7 +32,7 @@ from sparklet.spark.spark_options import (
 from sparklet.spark.spark_submit import SubmitRunner, deadline_exceeded, read_options
 
 CLEAN_LIMIT_S = 10.0
-COMPILE_LIMIT_S = 20.0  # beside it, for the first one, which compiles what it needs; on a crowded machine
+COMPILE_LIMIT_S = 20.0  # in addition, for the first task, which compiles; on a crowded machine
 UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
 MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
 BOOT_POLL_S = 0.005
@@ -52,29 +51,25 @@ def runner_for(settings: WorkerSettings, spark: SparkSettings | None = None) -> 
 
 @dataclass(slots=True)
 class _Jvm:
-    """A JVM that boots, is up, or has ended."""
+    """A JVM that is booting, up, or has ended."""
 
     name: str
     folder: Path  # its java.io.tmpdir, deleted with it
-    aws: Mapping[str, str]  # as it was when the JVM started: Java does not see what changes later
-    archived: bool = False  # whether it was given a class-data archive
-    log: Tail = field(default_factory=lambda: Tail(8 * 1024))  # what it writes while it boots
+    aws: Mapping[str, str]  # when the JVM started: Java does not see later changes
+    archived: bool = False  # whether it has a class-data archive
+    log: Tail = field(default_factory=lambda: Tail(8 * 1024))  # its output while it boots
     port: int = 0
     secret: str = ""
     tasks: int = 0
     exit_code: int | None = None
 
-    def kept_conf(self) -> dict[str, str]:
-        """The folder of a kept context. Hadoop's stays the task's: S3A makes its buffers' folder where that changes."""
-        return {"spark.local.dir": str(self.folder)}
-
     @property
     def connection_file(self) -> Path:
-        """Where it writes port and secret once it is up."""
+        """The file to which it writes port and secret once it is up."""
         return self.folder / "connection"
 
     def is_up(self) -> bool:
-        """Whether it can be reached; reads how."""
+        """Whether it can be reached; reads port and secret."""
         if not self.port and self.connection_file.exists():
             content = self.connection_file.read_bytes()
             self.port = int.from_bytes(content[:4], "big")
@@ -83,18 +78,9 @@ class _Jvm:
 
 
 class WarmRunner:
-    """Runs scripts in new processes against one JVM.
+    """Runs scripts in new processes against one JVM, which is replaced after ``tasks_per_jvm`` tasks (0: never).
 
-    Parameters
-    ----------
-    spark
-        Where Spark and Java are.
-    scratch
-        The only writable place.
-    tasks_per_jvm
-        After so many tasks the JVM is replaced; 0 = never for that reason.
-    keep_context
-        Whether the SparkContext may outlive a task.
+    ``scratch`` is the only writable folder; ``keep_context``: whether the SparkContext may outlive a task.
     """
 
     def __init__(
@@ -105,7 +91,7 @@ class WarmRunner:
         self._submit = SubmitRunner(spark, scratch)
         self._host: HostProcess | None = None
         self._jvm: _Jvm | None = None
-        self._task: TaskOutput | None = None  # the one that what the JVM writes belongs to
+        self._task: TaskOutput | None = None  # it gets the JVM's output
         self.jvm_starts = 0
 
     def start(self) -> None:
@@ -135,7 +121,7 @@ class WarmRunner:
             if jvm.exit_code is not None and (code != 0 or jvm.exit_code < 0):  # a kill may be seen late
                 raise task.jvm_failure(jvm.exit_code)
             result = task.result(code)
-        except BaseException:  # whatever it was, nothing of this task may stay
+        except BaseException:  # nothing of this task may stay
             self._replace()
             raise
         finally:
@@ -164,7 +150,7 @@ class WarmRunner:
         return host, jvm
 
     def _booting(self) -> tuple[HostProcess, _Jvm]:
-        """The host and the JVM there are, or new ones where the old ones are of no use any more."""
+        """The current host and JVM, or new ones if they have ended or the credentials have changed."""
         if self._host is not None:
             for event in self._host.events(0):
                 self._notice(event)
@@ -179,7 +165,7 @@ class WarmRunner:
     def _boot(self) -> tuple[HostProcess, _Jvm]:
         """Start a JVM; the first thing that a new host does."""
         env, jars = process_env(self._spark, os.environ), class_path(self._spark)
-        java_path(self._spark)  # refuses settings that lead nowhere before anything is started
+        java_path(self._spark)  # raises SettingsError before any process starts
         is_new = self._host is None
         if self._host is None:
             self._host = HostProcess(self._scratch, env)
@@ -209,7 +195,7 @@ class WarmRunner:
         return host, jvm
 
     def _message(self, call: ScriptCall, conf: Mapping[str, str], host: HostProcess, jvm: _Jvm) -> dict[str, Any]:
-        """All that the script's process needs to know."""
+        """The request for the script's process."""
         _point(host.home / "cwd", call.work_dir)
         jvm.tasks += 1
         env = task_env(call, self._spark)
@@ -227,7 +213,8 @@ class WarmRunner:
             "keep": self._keep_context,
             "properties": {
                 **task_conf(call, env, self._spark),
-                **(jvm.kept_conf() if self._keep_context else {}),
+                # A kept context's folder; Hadoop's stays the task's: S3A makes its buffers' folder where that changes.
+                **({"spark.local.dir": str(jvm.folder)} if self._keep_context else {}),
                 **conf,
                 "user.dir": folder,
                 "derby.system.home": folder,
@@ -241,7 +228,7 @@ class WarmRunner:
             jvm.log.add(line)
 
     def _notice(self, event: object) -> None:
-        """What happened while no script ran."""
+        """Take in an event while no script runs."""
         match event:
             case Gone(name, code) if self._jvm is not None and name == self._jvm.name:
                 self._jvm.exit_code = code
@@ -254,7 +241,7 @@ class WarmRunner:
             self._replace()
 
     def _replace(self) -> None:
-        """End the JVM with all else that is there, and begin to boot another."""
+        """End the JVM and all other processes, and begin to boot another JVM."""
         self._drop_jvm()
         self._boot()
 
@@ -263,7 +250,7 @@ class WarmRunner:
             return
         try:
             survivors = self._host.end()
-        except GatewayLostError:  # its host is gone, and with it all that it had started
+        except GatewayLostError:  # its host has ended, and with it all processes
             survivors = ()
         delete_tree(self._jvm.folder)
         self._jvm = None
@@ -320,9 +307,9 @@ class _ScriptRun:
                 case Gone(gone, jvm_code) if gone == self.jvm.name:
                     self.jvm.exit_code = jvm_code
         if not self.pid:
-            said = ": ".join(part for part in root_cause(self.task.script_stderr()) if part)
-            raise _NotStartedError(f"the JVM could not be made ready for {self.call.script.name}: {said}")
-        if self.jvm.exit_code is not None:  # whatever the script says of itself
+            cause = ": ".join(part for part in root_cause(self.task.script_stderr()) if part)
+            raise _NotStartedError(f"the JVM could not be made ready for {self.call.script.name}: {cause}")
+        if self.jvm.exit_code is not None:  # even if the script succeeded
             raise self.task.jvm_failure(self.jvm.exit_code)
         return code
 
@@ -331,14 +318,14 @@ class _ScriptRun:
 
 
 def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm, *, keep: bool, may_keep: bool) -> str:
-    """Bring the JVM back to what it was; why it should be replaced all the same, or ""."""
+    """Clean the JVM; returns why it should be replaced, or ""."""
     if jvm.exit_code is not None:
         return "it has ended"
-    said = Tail(4096)
+    output = Tail(4096)
     name = f"clean {jvm.tasks} on {jvm.name}"
     host.ask(
         "clean",
-        [host.pipe(said.add)],
+        [host.pipe(output.add)],
         name=name,
         host=host.pid,
         port=jvm.port,
@@ -365,18 +352,15 @@ def _clean(call: ScriptCall, host: HostProcess, jvm: _Jvm, *, keep: bool, may_ke
     if survivors:
         return f"processes {', '.join(map(str, survivors))} do not end"
     if code != 0:
-        return f"it could not be cleaned: {root_cause(said.text())[1] if code else 'no end in sight'}"
-    problem, _, counted = said.text().removesuffix("\n").rpartition("\n")
+        return f"it could not be cleaned: {root_cause(output.text())[1] if code else 'it took too long'}"
+    problem, _, counted = output.text().removesuffix("\n").rpartition("\n")
     if counted:
         _log.warning(UNUSED, counted)
     return problem.strip()
 
 
 def _point(link: Path, folder: Path) -> None:
-    """Let ``link`` lead to ``folder``, whatever it led to before.
-
-    Java resolves relative paths against the folder it was started with, for ever: against this link.
-    """
+    """Make ``link`` point to ``folder``: Java always resolves relative paths against its first folder, this link."""
     new = link.with_name("new")
     new.symlink_to(folder)
     new.replace(link)

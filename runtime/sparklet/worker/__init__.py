@@ -1,1 +1,1 @@
-"""From an event of Lambda to the outcome of each of its tasks."""
+"""From a Lambda event to the outcome of each of its tasks."""

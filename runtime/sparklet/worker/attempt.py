@@ -1,7 +1,7 @@
-"""One attempt at what a message asks for: claim → execute → conclude, alike for shards of runs and task requests.
+"""One attempt at a task: claim → execute → conclude, the same for shards of runs and task requests.
 
-``shards`` and ``task_requests`` say how each is claimed, executed and recorded. Every step is fenced by the ledger: an
-attempt that lost its claim changes nothing.
+``shards`` and ``task_requests`` implement the steps. The ledger fences every step: an attempt that lost its claim
+changes nothing.
 """
 
 import random
@@ -23,12 +23,12 @@ from sparklet.worker.log import Log
 BACK_OFF_S, MAX_BACK_OFF_S = 5.0, 300.0
 LEDGER_RETRY_S = 1.0
 MAX_VISIBILITY_S = 12 * 3600
-RENEWAL_ENDS_WITHIN_S = 1.0  # one that is under way, which a throttled ledger may hold up for a minute
+RENEWAL_ENDS_WITHIN_S = 1.0  # a throttled ledger may delay a running renewal for a minute
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at a task: its id, its end, and the log of what it does."""
+    """One attempt at a task: its id, its deadline and its log."""
 
     attempt_id: str
     task: Task
@@ -37,10 +37,10 @@ class Attempt:
 
 
 class Claimed(Protocol):
-    """What an attempt owns: a shard, or a task request."""
+    """A shard or a task request that an attempt owns."""
 
     kind: str  # "shard" or "task", for the log
-    attempts: int  # so many were made, this one included
+    attempts: int  # including this one
     max_attempts: int
 
     @property
@@ -48,7 +48,7 @@ class Claimed(Protocol):
         """Holds the claim while the attempt works."""
 
     def execute(self) -> ShardResult:
-        """Do the work; a SparkletError says why it could not be done."""
+        """Do the work; raises SparkletError if it fails."""
 
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED. Raises LedgerError, or LeaseLostError if the attempt owns it no more."""
@@ -57,26 +57,26 @@ class Claimed(Protocol):
         """Record FAILED, or, if another attempt may help, PENDING; raises the same."""
 
     def succeeded(self, result: ShardResult) -> Outcome:
-        """Do what follows once success is recorded; the answer."""
+        """Follow up a recorded success; returns the outcome with the answer."""
 
     def failed(self, *, final: bool) -> None:
-        """Do what follows once a failure is recorded."""
+        """Follow up a recorded failure."""
 
 
 class Claims(Protocol):
-    """Gives out shards, or task requests, of one ledger."""
+    """Claims shards, or task requests, of one ledger."""
 
     clock: Clock
 
     def claim(self, attempt: Attempt) -> Claimed | Outcome:
-        """What the attempt owns from now on; the outcome if there is nothing to do. Raises LedgerError."""
+        """The claimed shard or request; the outcome if there is nothing to do. Raises LedgerError."""
 
     def queue_of(self, task: Task) -> TaskQueue | None:
-        """The queue that the task's message came by; None if none is known. Raises QueueError."""
+        """The queue of the task's message; None if it is unknown. Raises QueueError."""
 
 
 def make_attempt(claims: Claims, attempt: Attempt) -> Outcome:
-    """Bring what the task names to its end, or say when it should come back."""
+    """Claim, execute and record the task's shard or request; return its message if another attempt may help."""
     task, log = attempt.task, attempt.log
     try:
         claimed = claims.claim(attempt)
@@ -97,7 +97,7 @@ def make_attempt(claims: Claims, attempt: Attempt) -> Outcome:
 
 
 def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error: SparkletError) -> Outcome:
-    """FAILED if no attempt can help or none is left, else PENDING and the message back after a while."""
+    """Record FAILED if no attempt can help or none is left, else PENDING, and delay the message."""
     task, log = attempt.task, attempt.log
     if isinstance(error, LeaseLostError):
         log.error("the lease was lost; what this attempt did does not count", error=str(error))
@@ -122,7 +122,7 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
 
 
 def persist(write: Callable[[], None], clock: Clock, attempt: Attempt) -> None:
-    """Write to the ledger; while it does not answer, again until shortly before the attempt's end."""
+    """Write to the ledger; retry while it does not answer, until shortly before the attempt's end."""
     while True:
         try:
             return write()
@@ -145,7 +145,7 @@ def return_message(claims: Claims, attempt: Attempt, delay_s: float) -> None:
 
 
 def failure_of(error: SparkletError) -> Failure:
-    """What the ledger keeps of an error: the script's root cause where there is one, and the line it came through."""
+    """The ledger's record of an error: the script's root cause with its line, or the error itself."""
     if isinstance(error, ScriptFailedError) and error.cause_class:
         where = f" ({error.place}; exit code {error.exit_code})" if error.place else f" (exit code {error.exit_code})"
         cause = cut(error.cause, ERROR_MESSAGE_BYTES - len(where.encode()))
@@ -159,33 +159,22 @@ def back_off_s(tries: int) -> float:
     return random.uniform(max_s / 2, max_s)
 
 
-Renew = Callable[[ShardResult | None], None]
-"""Renews the lease in the ledger; given the result of a script, it also makes this attempt the shard's winner."""
-
-
 @dataclass
 class Lease:
     """Holds a shard while the block runs, renewed in the background at half of its length.
 
-    A worker that is killed renews nothing, so its shard is somebody else's after seconds, whatever the function's
-    timeout. A ledger that is slow or throttled ends nothing: only its refusal does, which says that another attempt
+    A killed worker renews nothing, so another attempt can claim its shard after seconds, whatever the function's
+    timeout. A slow or throttled ledger does not end the lease; only its refusal does, which means that another attempt
     owns the shard. Then the attempt's deadline expires, which stops its script, and an error of the block becomes
     LeaseLostError.
-
-    Parameters
-    ----------
-    renew
-        See ``Renew``; raises LeaseLostError if the shard has another owner.
-    lease_s, end_s
-        How long the lease is, and when the one that the claim gave ends.
     """
 
-    renew: Renew
+    renew: Callable[[ShardResult | None], None]  # a result makes this attempt the winner; may raise LeaseLostError
     clock: Clock
     deadline: Deadline
     log: Log
-    lease_s: float
-    end_s: float
+    lease_s: float  # the lease's length
+    end_s: float  # when the current lease ends
     lost: LeaseLostError | None = None
     _done: threading.Event = field(default_factory=threading.Event, init=False)
 
@@ -203,14 +192,14 @@ class Lease:
             raise self.lost from error
 
     def check(self) -> None:
-        """Raise LeaseLostError if the shard is somebody else's; after a freeze the ledger is asked."""
+        """Raise LeaseLostError if another attempt owns the shard; after a freeze, ask the ledger."""
         if self.clock.now_s() >= self.end_s:
             self._renew()
         if self.lost:
             raise self.lost
 
     def win(self, staged: ShardResult) -> None:
-        """Name this attempt's staged output as the shard's, for good; LeaseLostError if it owns the shard no more."""
+        """Make this attempt the shard's winner, for good; raises LeaseLostError if it owns the shard no more."""
         begun_s = self.clock.now_s()
         self.renew(staged)
         self.end_s = begun_s + self.lease_s

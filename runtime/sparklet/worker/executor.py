@@ -1,4 +1,4 @@
-"""What runs a script: it fetches the script and its inputs, gives it a folder, and reads what came of it."""
+"""Runs a script: fetches it and its inputs, makes its folder, and reads its outcome."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.staging import Staging
 
-MAX_OUTCOME_BYTES = 64 * 1024 * 1024  # an answer of 6 MB grows sixfold where all of it is escaped
+MAX_OUTCOME_BYTES = 64 * 1024 * 1024  # escaping may make an answer of 6 MB six times as long
 
 PERMANENT_CAUSES = frozenset(
     {
@@ -46,57 +46,51 @@ PERMANENT_CAUSES = frozenset(
         "UnknownStoreException",
     }
 )
-"""Root causes that another attempt on the same input must meet again. Whatever else makes a script exit is
-retried: one S3 503 inside a script must not end a shard."""
-
+"""Root causes that every attempt on the same input must meet. All others are retried: one S3 503 inside a script must
+not end a shard."""
 
 _COPY = re.compile(r"/([0-9a-f]{64})/[^/]+$")
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """A script and what it is given."""
+    """A script, its event and its options."""
 
     script: ScriptRef
     event: Event
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)  # beside the function's own; never of an event
+    env: Mapping[str, str] = field(default_factory=dict)  # added to the function's own; never from an event
     is_shard: bool = False  # the event's input_path and output_path are the worker's own, and go into the environment
-    inputs: tuple[InputObject, ...] = ()  # a shard's: how much there is decides how Spark reads it
+    inputs: tuple[InputObject, ...] = ()  # a shard's: their sizes decide how Spark reads them
     compression_factor: float = RunOptions().compression_factor
-    staging: Staging | None = None  # inputs of the event of which some must be fetched first
+    staging: Staging | None = None  # fetches some of the event's inputs first
 
 
 @dataclass
 class Executor:
-    """Runs scripts with one runner, in one scratch space, one after the other."""
+    """Runs scripts with one runner, one after the other."""
 
     settings: WorkerSettings
     runner: Runner
     scripts: "ScriptCache"
 
     def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
-        """Run a script to its end in a folder of its own and read what it reported.
+        """Run a script to its end in its own folder and read its outcome.
 
-        Raises
-        ------
-        ScriptNotAllowedError, ScriptFetchError
-            If the script cannot be had.
-        ScratchFullError
-            Before any work, if less than ``min_free_bytes`` is left, or would be with what must be fetched.
-        ScriptFailedError
-            If the script exits with another code than 0.
-        DeadlineExceededError, GatewayLostError, OutOfMemoryError
-            From the runner.
-        ObjectStoreError, PlanError
-            From fetching inputs.
+        Raises the errors of fetching script and inputs and of the runner, and
+
+        - ScratchFullError before any work, if less than ``min_free_bytes`` is left, or would be with the inputs;
+        - ScriptFailedError if the script exits with another code than 0.
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
         script, py_files = self.scripts.fetch(execution.script)
         with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as folder:
             event, outcome_file = execution.event, folder / "outcome.json"
+            started_s = time.monotonic()
             if execution.staging is not None:
-                event = self._with_local_inputs(event, execution.staging, attempt, folder)
+                uris = execution.staging.fetch(folder, deadline, min_free_bytes)
+                event = with_local_inputs(event, uris)
+                log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
             argument, paths = handed_over(event, folder, is_shard=execution.is_shard)
             call = ScriptCall(
                 script=script,
@@ -117,20 +111,14 @@ class Executor:
             return read_outcome(outcome_file)
 
     def execute_task(self, attempt: Attempt) -> ShardResult:
-        """Run the script that a task of no run is for."""
+        """Run the script of a task that belongs to no run."""
         task = attempt.task
         script, args = self._choose_script(task)
         event = request_event(task.event, task.request.task_id) if task.request else task.event
         return self.execute(Execution(script, event, args, self._environment(task.chosen or {})), attempt)
 
-    def _with_local_inputs(self, event: Event, staging: Staging, attempt: Attempt, folder: Path) -> Event:
-        started_s = time.monotonic()
-        uris = staging.fetch(folder, attempt.deadline, self.settings.min_free_bytes)
-        attempt.log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
-        return with_local_inputs(event, uris)
-
     def _choose_script(self, task: Task) -> tuple[ScriptRef, tuple[str, ...]]:
-        """The function's own script, or the one that a direct event or the API names under an allowed prefix."""
+        """The function's own script, or the one that a direct event or a task request names under an allowed prefix."""
         choice: Any = task.chosen
         if choice is None and isinstance(task.event, dict) and (task.source is Source.DIRECT or task.request):
             choice = task.event.get("sparklet")
@@ -140,13 +128,11 @@ class Executor:
                 raise EventError("the event's sparklet.script must be a URI and sparklet.args a list of strings")
             return as_it_is_now(uri), tuple(args)
         if not self.settings.default_script:
-            raise SettingsError(
-                "no script to run: set SCRIPT_LOCATION (or SCRIPT_BUCKET and SPARK_SCRIPT) on the function"
-            )
+            raise SettingsError("no script to run: set SCRIPT_LOCATION (or SCRIPT_BUCKET and SPARK_SCRIPT)")
         return as_it_is_now(self.settings.default_script), ()
 
     def _environment(self, choice: Mapping[str, Any]) -> Mapping[str, str]:
-        """What the operator put beside scripts for this invocation: the event only says where it lies."""
+        """The variables for this invocation, in the operator's file that the event names."""
         if "env" not in choice:
             return {}
         uri = str(choice["env"])
@@ -157,7 +143,7 @@ class Executor:
 
 def _failed(execution: Execution, result: ScriptResult, folder: Path) -> ScriptFailedError:
     cause, stderr_tail, staging = result.cause, result.stderr_tail, execution.staging
-    if staging is not None:  # nobody knows the fetched files, and they are gone
+    if staging is not None:  # the user does not know the fetched files
         cause, stderr_tail = (staging.with_origins(text, folder) for text in (cause, stderr_tail))
     return ScriptFailedError(
         execution.script.source_uri,
@@ -171,17 +157,12 @@ def _failed(execution: Execution, result: ScriptResult, folder: Path) -> ScriptF
 
 
 def read_outcome(path: Path) -> ShardResult:
-    """What the script reported through ``sparklet.job``; nothing if it knows nothing of Sparklet.
-
-    Raises
-    ------
-    EventError
-        If the file is not what ``sparklet.job`` writes: what a shard did must not be guessed.
-    """
-    if not path.exists() or path.stat().st_size == 0:
+    """The script's report through ``sparklet.job``, or an empty one; raises EventError if the file is malformed."""
+    size_bytes = path.stat().st_size if path.exists() else 0
+    if not size_bytes:
         return ShardResult()
-    if path.stat().st_size > MAX_OUTCOME_BYTES:
-        raise EventError(f"the script's outcome file has {path.stat().st_size} bytes; give large results to S3")
+    if size_bytes > MAX_OUTCOME_BYTES:
+        raise EventError(f"the script's outcome file has {size_bytes} bytes; write large results to S3")
     try:
         document: Any = json.loads(path.read_bytes())
         rows, size, state = document.get("rows"), document.get("output_bytes"), document.get("state")
@@ -202,15 +183,10 @@ def as_it_is_now(uri: str) -> ScriptRef:
 
 
 class ScriptCache:
-    """Scripts on local disk, by content.
+    """Keeps scripts in a local folder between tasks.
 
-    Parameters
-    ----------
-    folder
-        Where scripts are kept between tasks. A file is used again only if its bytes still have the digest
-        they were fetched with, so that no task can leave another script behind under that name.
-    allowed
-        Prefixes (``s3://bucket/folder/``) that a script may come from.
+    A file is used again only if its digest has not changed since it was fetched, so that no task can replace it.
+    ``allowed``: the prefixes (``s3://bucket/folder/``) of scripts.
     """
 
     def __init__(self, store: ObjectStore, folder: Path, allowed: tuple[str, ...]) -> None:
@@ -222,57 +198,48 @@ class ScriptCache:
     def fetch(self, script: ScriptRef) -> tuple[Path, tuple[Path, ...]]:
         """A script and its py-files.
 
-        Those of a run are exactly what was planned: their digests are kept, or in the URI. A script without a digest
-        is the one that is there now, pinned by its ETag.
-
-        Raises
-        ------
-        ScriptNotAllowedError, ScriptFetchError
+        Those of a run are exactly the planned ones: their digests are in the run or in the URI. Without a digest it is
+        the current script, pinned by its ETag. Raises ScriptNotAllowedError or ScriptFetchError.
         """
         check_script(script.uri, self._allowed)
         if not script.sha256:
             return self._current(script.uri), ()
         path = self._file(script.uri, script.sha256, sha256=script.sha256)
-        extra = [
-            self._file(uri, hashlib.sha256(uri.encode()).hexdigest(), sha256=_digest_in(uri)) for uri in script.py_files
-        ]
-        return path, tuple(extra)
+        return path, tuple(self._file(uri, _sha256(uri.encode()), sha256=_digest_in(uri)) for uri in script.py_files)
 
     def _current(self, uri: str) -> Path:
         try:
             etag = self._store.head(uri).etag
         except ObjectStoreError as error:
             raise _fetch_error(uri, error) from error
-        return self._file(uri, hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest(), etag=etag)
+        return self._file(uri, _sha256(f"{uri}\n{etag}".encode()), etag=etag)
 
     def _file(self, uri: str, key: str, *, etag: str = "", sha256: str = "") -> Path:
         path = self._folder / key / uri.rsplit("/", 1)[-1]
-        if path in self._digests and path.exists() and _digest(path) == self._digests[path]:
+        if path in self._digests and path.exists() and _sha256(path.read_bytes()) == self._digests[path]:
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._store.download(uri, path, etag=etag)
         except ObjectStoreError as error:
             raise _fetch_error(uri, error) from error
-        digest = _digest(path)
+        digest = _sha256(path.read_bytes())
         if sha256 and digest != sha256:
             path.unlink()
-            raise ScriptFetchError(
-                f"a script changed after planning: {uri} has the digest {digest[:12]}…, not {sha256[:12]}…",
-                retryable=False,
-            )
+            changed = f"a script changed after planning: {uri} has the digest {digest[:12]}…, not {sha256[:12]}…"
+            raise ScriptFetchError(changed, retryable=False)
         self._digests[path] = digest
         return path
 
 
 def _digest_in(uri: str) -> str:
-    """The digest under which planning put a copy, ``…/<sha256>/<name>``; "" if it lies elsewhere."""
+    """The digest in the name of a copy that planning made, ``…/<sha256>/<name>``; "" for other names."""
     found = _COPY.search(uri)
     return found[1] if found else ""
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _fetch_error(uri: str, error: ObjectStoreError) -> ScriptFetchError:

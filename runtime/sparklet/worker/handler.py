@@ -1,7 +1,7 @@
 """Lambda entry point and composition root of the worker.
 
-Read from here: an event becomes tasks, a worker does each, their outcomes become the response. The JVM is
-started before anything else is imported or connected, and never waited for: init has 10 s.
+Read from here: an event becomes tasks, a worker does each, their outcomes become the response. The JVM starts before
+anything else is connected, and init, which has 10 s, does not wait for it.
 """
 
 import functools
@@ -23,7 +23,7 @@ from sparklet.worker.worker import Worker
 
 
 def lambda_handler(event: Event, context: Any) -> Any:
-    """Do what the event asks for; see ``sparklet.events.answer`` for what comes back."""
+    """Do the event's tasks; ``sparklet.events.answer`` describes the response."""
     worker, measuring, settings = _worker(), _measuring(), _settings()
     deadline = Deadline.within(context.get_remaining_time_in_millis() / 1000, settings.grace_s)
     outcomes = worker.do(parse_event(event), deadline, context.aws_request_id)
@@ -34,7 +34,7 @@ def lambda_handler(event: Event, context: Any) -> Any:
 @functools.cache
 def _settings() -> WorkerSettings:
     settings = worker_settings()
-    os.environ.update(settings.script_env)  # the function's own from here on, for all that is started
+    os.environ.update(settings.script_env)  # for all processes that are started
     return settings
 
 
@@ -53,8 +53,7 @@ def _measuring() -> Measuring:
 @functools.cache
 def _worker() -> Worker:
     """The worker of this environment, made while the JVM boots."""
-    settings = _settings()
-    return worker_over_aws(settings, _runner(), _measuring().meter)
+    return worker_over_aws(_settings(), _runner(), _measuring().meter)
 
 
 def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | None = None) -> Worker:

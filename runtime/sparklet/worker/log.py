@@ -1,4 +1,4 @@
-"""What a worker writes: one JSON object a line, and the metrics of each invocation."""
+"""A worker's log, one JSON object a line, and the metrics of each invocation."""
 
 import json
 import os
@@ -17,14 +17,12 @@ from sparklet.spark.guards import descendants
 from sparklet.spark.runner import Runner, Stream
 
 _LOCK = threading.Lock()
+_PEAK = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Writes one JSON object a line, with the fields bound to it (run, shard, attempt, request id).
-
-    Lines are written whole, whichever thread they come from.
-    """
+    """Writes whole lines, from any thread, with the fields bound to it (run, shard, attempt, request id)."""
 
     sink: BinaryIO | None = None  # None: standard output, which Lambda collects
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -34,15 +32,15 @@ class Log:
         return Log(self.sink, {**self.fields, **fields})
 
     def info(self, message: str, **fields: Any) -> None:
-        """Something went as it should."""
+        """Write a line of level INFO."""
         self._write("INFO", message, fields)
 
     def warning(self, message: str, **fields: Any) -> None:
-        """Something went wrong and is dealt with."""
+        """Write a line of level WARNING: something failed, but the work continues."""
         self._write("WARNING", message, fields)
 
     def error(self, message: str, **fields: Any) -> None:
-        """Something went wrong for good."""
+        """Write a line of level ERROR: something failed for good."""
         self._write("ERROR", message, fields)
 
     def line(self, text: str) -> None:
@@ -67,27 +65,24 @@ class Log:
         self.output("stdout", json.dumps(line, default=str).encode())
 
 
-_PEAK = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
-
-
 @dataclass
 class Measuring:
     """Measures each invocation of one environment."""
 
     meter: Meter
-    _invocations: int = 0
+    _cold: bool = True
     _jvm_starts: int = 1  # the first one is no restart
 
     def invocation(self, outcomes: Iterable[Outcome], runner: Runner, request_id: str) -> None:
-        """Say what one invocation has done, in one line; shards were measured where they were done."""
+        """Emit the metrics of one invocation in one line; ``ShardClaims`` has added those of shards."""
         if not self.meter.on:
             return
-        self._invocations += 1
-        if self._invocations == 1:
+        if self._cold:
             self.meter.add(COLD_STARTS)
+        self._cold = False
         for outcome in outcomes:
             self._task(outcome)
-        starts = getattr(runner, "jvm_starts", 0)  # a runner that keeps no JVM does not count any
+        starts = getattr(runner, "jvm_starts", 0)  # only the warm runner counts them
         if starts > self._jvm_starts:
             self.meter.add(JVM_RESTARTS, starts - self._jvm_starts)
             self._jvm_starts = starts
@@ -95,7 +90,7 @@ class Measuring:
         self.meter.emit(request_id=request_id)
 
     def _task(self, outcome: Outcome) -> None:
-        """Count a task of no run; nothing was done for one that was skipped, or is another's."""
+        """Count a task that belongs to no run, unless it was skipped or another attempt has it."""
         if outcome.task.shard is not None:
             return
         if outcome.error is not None:
@@ -107,9 +102,9 @@ class Measuring:
 
 
 def memory_peak_mb() -> float:
-    """The peaks of this process and of those below it, added up; of those that have ended, the largest counts alone.
+    """The sum of the peaks of this process and its descendants: an upper bound, since they may peak at different times.
 
-    More than was ever needed at one time, if they peaked one after the other: a bound, not a reading.
+    Of descendants that have ended, only the largest counts.
     """
     ended_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     living_kb = sum(map(_peak_kb, descendants(os.getpid())))

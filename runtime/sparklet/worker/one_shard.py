@@ -1,9 +1,8 @@
-"""One shard in a container of its own, where nobody ends it after 15 minutes: ``shard --run RUN --shard N``.
+"""Run one shard in its own container, without the limit of 15 minutes: ``shard --run RUN --shard N``.
 
-For ECS Fargate, or any machine with the image. It makes one attempt exactly as the Lambda
-worker does, in the same ledger. The lease is short, too, and renewed while it works, whatever ``--timeout`` says.
-SIGTERM (Fargate gives 30 s) ends the script and releases the shard. The loss of a container that is killed is noticed
-once its lease has lapsed.
+For ECS Fargate, or any machine with the image. It makes one attempt exactly as the Lambda worker does, in the same
+ledger, with the same short lease, which it renews while it works. SIGTERM (Fargate gives 30 s) ends the script and
+releases the shard. If the container is killed, another attempt can claim the shard once the lease has lapsed.
 
 Exit codes: 0 the shard has SUCCEEDED, 1 it has FAILED, 2 there is no such shard, 75 it is not done: try again later.
 """
@@ -22,7 +21,7 @@ from sparklet.errors import EventError, LedgerError, SettingsError, SparkletErro
 from sparklet.events import Outcome, Source, Task
 from sparklet.model import ShardRef, ShardState
 from sparklet.ports import Clock, Ledger
-from sparklet.settings import SparkSettings, spark_settings, worker_settings
+from sparklet.settings import spark_settings, worker_settings
 from sparklet.spark.guards import MIB, Deadline
 from sparklet.spark.warm_gateway import runner_for
 from sparklet.worker.handler import worker_over_aws
@@ -34,44 +33,32 @@ DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75: EX_TEMPFAIL
 MESSAGE_VARIABLE = "SPARKLET_SHARD_MESSAGE"
 DEFAULT_TIMEOUT_S = 4 * 3600.0
 GENERATION_TRIES = 5
-STOPPED = "the container was told to stop (SIGTERM) before the script had ended"
+STOPPED = "the container received SIGTERM before the script had ended"
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True, slots=True)
 class ShardCommand:
-    """Which shard, and for how long."""
+    """The command line."""
 
     run_id: str
     shard: int
     generation: int | None  # None: the shard's own
     timeout_s: float
-    redrive: bool  # a FAILED shard is opened again first
+    redrive: bool  # first reopen a FAILED shard
 
 
 def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
-    """Read the command line; ``message`` is the environment's, for those who cannot give arguments.
-
-    Raises
-    ------
-    EventError
-        If neither names a shard, or the message is not one of Sparklet's.
-    """
+    """Read the command line, or the environment's ``message``; raises EventError if they name no shard."""
     parser = argparse.ArgumentParser(prog="shard", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--run", default="", help="the run's id")
     parser.add_argument("--shard", type=int, metavar="N", help="the shard's number")
     parser.add_argument("--generation", type=int, metavar="G", help="only if the shard is at this generation")
-    parser.add_argument(
-        "--message", default=message, metavar="JSON", help=f"a shard's message instead; default: ${MESSAGE_VARIABLE}"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=DEFAULT_TIMEOUT_S,
-        metavar="SECONDS",
-        help=f"what the script may take; default {DEFAULT_TIMEOUT_S:.0f}",
-    )
-    parser.add_argument("--redrive", action="store_true", help="open a FAILED shard in a new generation first")
+    default = f"a shard's message instead; default: ${MESSAGE_VARIABLE}"
+    parser.add_argument("--message", default=message, metavar="JSON", help=default)
+    limit = f"the script's time limit; default {DEFAULT_TIMEOUT_S:.0f}"
+    parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, metavar="SECONDS", help=limit)
+    parser.add_argument("--redrive", action="store_true", help="first reopen a FAILED shard in a new generation")
     found = parser.parse_args(arguments)
     if found.timeout <= 0:
         raise EventError(f"--timeout is {found.timeout:g}; it must be more than 0 seconds")
@@ -82,14 +69,12 @@ def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
     except (ValueError, RecursionError) as error:
         raise EventError("--message is not JSON") from error
     if ref is None:
-        raise EventError(
-            f"no shard is named: give --run and --shard, or a shard's message (--message, {MESSAGE_VARIABLE})"
-        )
+        raise EventError(f"no shard is named: use --run and --shard, or --message, or {MESSAGE_VARIABLE}")
     return ShardCommand(ref.run_id, ref.shard, ref.generation, found.timeout, found.redrive)
 
 
 def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:
-    """Do the shard; the exit code. SIGTERM ends its script, but cuts no call to the ledger in two."""
+    """Make one attempt at the shard and return the exit code. SIGTERM ends the script, but no call to the ledger."""
     log = worker.log.bind(run=command.run_id, shard=command.shard)
     grace_s = worker.executor.settings.grace_s
     deadline = Deadline.within(command.timeout_s + grace_s, grace_s, shards.clock.now_s())
@@ -103,7 +88,7 @@ def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:
 
 
 def exit_code(outcome: Outcome) -> int:
-    """What a container says with its end."""
+    """The container's exit code."""
     if outcome.error is not None:
         return FAILED if outcome.acknowledged else LATER
     return {str(ShardState.SUCCEEDED): DONE, str(ShardState.FAILED): FAILED}.get(outcome.answer.get("state", ""), LATER)
@@ -114,7 +99,7 @@ def _reference(ledger: Ledger, clock: Clock, command: ShardCommand, log: Log) ->
     for _ in range(GENERATION_TRIES if command.redrive else 0):
         if record.state is not ShardState.FAILED:
             break
-        with suppress(LedgerError):  # somebody else opened a generation: the next try is one later
+        with suppress(LedgerError):  # another worker opened a generation: the next try opens a later one
             run = ledger.runs.get(command.run_id)
             run = ledger.runs.start_generation(command.run_id, run.generation + 1, run.scripts[-1])
             ledger.attempts.redrive(command.run_id, command.shard, run.generation)
@@ -127,16 +112,10 @@ def _reference(ledger: Ledger, clock: Clock, command: ShardCommand, log: Log) ->
 
 
 def container_memory_mb(limits: Sequence[Path] = CGROUP_LIMITS) -> int:
-    """What this container may use, the machine's memory at most: Lambda would have said so in its environment."""
+    """The container's memory limit, at most the machine's memory."""
     machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     texts = [limit.read_text().strip() for limit in limits if limit.is_file()]
     return min([machine_bytes, *(int(text) for text in texts if text.isdigit())]) // MIB
-
-
-def _spark_settings() -> SparkSettings:
-    settings = spark_settings()
-    known = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-    return settings if known else replace(settings, memory_mb=container_memory_mb())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,9 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log = Log()
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments, os.environ.get(MESSAGE_VARIABLE, ""))
-        settings = worker_settings()
+        settings, spark = worker_settings(), spark_settings()
         os.environ.update(settings.script_env)
-        runner = runner_for(settings, _spark_settings())
+        if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" not in os.environ:
+            spark = replace(spark, memory_mb=container_memory_mb())
+        runner = runner_for(settings, spark)
         worker = worker_over_aws(settings, runner)
         if worker.shards is None:
             raise SettingsError("SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set: the stack's outputs name both")

@@ -1,11 +1,11 @@
-"""Shards of runs: how one is claimed, executed and recorded, and where its output is staged and published.
+"""Shards of runs: how an attempt claims, executes, publishes and records one.
 
 claim → execute → win → publish → succeed; else fail or release. The lease is renewed from the claim to the end.
 
-An attempt writes below a folder of its own that no reader looks at. So two attempts never write one path, and one that
-wakes up late writes where nobody reads. Once the ledger has named the winner its files are copied, one by one, to what
-readers see. Any attempt may publish again: it copies the same files to the same places. What is staged is deleted last,
-so a late copy finds nothing to copy. See ``docs/decisions/0029``.
+Each attempt writes below its own folder, which has no readers. So two attempts never write the same path, and an
+attempt that was frozen does no harm. Once the ledger has recorded the winner, its files are copied, one by one, to the
+run's output. Any attempt may publish again: it copies the same files to the same places. The staged files are deleted
+last, so a late copy finds nothing to copy. See ``docs/decisions/0029``.
 """
 
 import json
@@ -58,12 +58,12 @@ from sparklet.worker.executor import Execution, Executor
 from sparklet.worker.staging import Staging
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
-UNFINISHED = "_temporary"  # what Hadoop's committers leave behind of tasks that were killed
+UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks here
 
 
 @dataclass
 class ShardClaims:
-    """Claims shards, and has what they are executed with."""
+    """Claims shards."""
 
     ledger: Ledger
     store: ObjectStore
@@ -79,7 +79,7 @@ class ShardClaims:
     _regions: dict[str, str] = field(default_factory=dict)  # of buckets: "" where it is the worker's own
 
     def claim(self, attempt: Attempt) -> "ClaimedShard | Outcome":
-        """The shard that the task names; the outcome if it has ended, or somebody else has it."""
+        """The task's shard; the outcome if it has ended or another attempt has it."""
         ref = attempt.task.shard
         assert ref is not None
         run = self._run(ref)
@@ -101,7 +101,7 @@ class ShardClaims:
         return self.queue
 
     def _run(self, ref: ShardRef) -> Run:
-        """The shard's run; read again when a generation is named that was not there yet."""
+        """The shard's run; read again if the message names a newer generation."""
         run = self._runs.get(ref.run_id)
         if run is None or len(run.scripts) <= ref.generation:
             run = self._runs[ref.run_id] = self.ledger.runs.get(ref.run_id)
@@ -112,9 +112,9 @@ class ShardClaims:
         return run
 
     def _turn_away(self, task: Task, claim: Claim) -> Outcome:
-        """Acknowledge a message, also one of a shard that is in work: if its worker is lost, the checker sends another.
+        """Acknowledge a message, even if another attempt has the shard: if that is lost, the checker sends another.
 
-        Only a caller without a message, a Map's child, has to ask again.
+        Only a caller without a message, a Map's child, must retry.
         """
         record = claim.record
         self.measure(SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else SHARDS_TURNED_AWAY)
@@ -140,7 +140,7 @@ class ShardClaims:
         if access == Access():
             return self.store
         if self.open_inputs is None:
-            raise SettingsError("this worker reads inputs with its own access only, not with another role or payer")
+            raise SettingsError("this worker cannot read inputs with another role or payer")
         return self.open_inputs(access)
 
     def measure(self, metric: Metric, value: float = 1) -> None:
@@ -165,7 +165,7 @@ class ClaimedShard:
     _files: Sequence[str] = ()  # of the winner, as they are staged
 
     def execute(self) -> ShardResult:
-        """Run the script, unless an earlier attempt has won, and publish what the winner has staged."""
+        """Run the script, unless an earlier attempt has won, and publish the winner's output."""
         if self.record.winner:
             result, self._files = self._won_before()
         else:
@@ -199,9 +199,7 @@ class ClaimedShard:
         record = self.record
         self.attempt.log.info("an earlier attempt has won; its output is published", winner=record.winner)
         if not (files := self.output.files()):
-            raise PlanError(
-                f"what the winning attempt wrote is gone from {self.output.staged}; start another run for it"
-            )
+            raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
         return ShardResult(record.rows, record.output_bytes, record.outputs), files
 
     def _execution(self) -> Execution:
@@ -209,7 +207,7 @@ class ClaimedShard:
         part_uri = f"s3://{self.claims.bucket}/runs/{run.run_id}/plan/{record.part}"
         try:
             shard = record.planned(self.claims.store.get(part_uri, record.offset, record.length))
-        except EventError as error:  # not what was planned, which no retry changes
+        except EventError as error:  # a retry does not change it
             raise PlanError(f"the plan part {part_uri} is damaged at byte {record.offset}: {error}") from error
         cross_region = self.claims.cross_region(shard, run) if run.options.other_region else frozenset()
         staging = None  # Spark reads all inputs itself
@@ -236,15 +234,16 @@ class ClaimedShard:
         write(self.record.run_id, self.record.number, self.attempt.attempt_id, failure)
 
     def succeeded(self, result: ShardResult) -> Outcome:
-        """Delete what was staged and measure."""
+        """Delete the staged files and measure."""
         self.output.discard(self._files)
         measure = self.claims.measure
         measure(SHARDS_SUCCEEDED)
         measure(ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
         measure(BYTES_READ, self.record.size_bytes)
-        for metric, value in ((ROWS_WRITTEN, result.rows), (BYTES_WRITTEN, result.output_bytes)):
-            if value is not None:
-                measure(metric, value)
+        if result.rows is not None:
+            measure(ROWS_WRITTEN, result.rows)
+        if result.output_bytes is not None:
+            measure(BYTES_WRITTEN, result.output_bytes)
         answer = {"shard": self.record.number, "state": str(ShardState.SUCCEEDED), "rows": result.rows}
         return Outcome(self.attempt.task, answer=answer)
 
@@ -256,28 +255,19 @@ class ClaimedShard:
 
 @dataclass(frozen=True, slots=True)
 class StagedOutput:
-    """What one attempt writes, and where it is published.
-
-    ``staged`` and ``published`` are folders, as URIs without a slash at the end.
-    """
+    """The output of one attempt: its staging folder and the published one, as URIs without a slash at the end."""
 
     store: ObjectStore
     staged: str
     published: str
 
     def files(self) -> Sequence[str]:
-        """URIs of what is staged, but for folder markers and what tasks left unfinished."""
+        """URIs of the staged files, without folder markers and unfinished files."""
         found = (info.uri for info in self.store.list(f"{self.staged}/"))
         return [uri for uri in found if not uri.endswith("/") and f"/{UNFINISHED}/" not in uri]
 
     def publish(self, files: Sequence[str], check: Callable[[], None]) -> None:
-        """Copy staged files; ``check`` is called before each one and may stop it with an error.
-
-        Raises
-        ------
-        PlanError
-            If nothing is staged, or some of it is gone: no attempt can bring it back.
-        """
+        """Copy staged files, after ``check`` for each; raises PlanError if one is gone: no attempt can restore it."""
 
         def checked(uri: str) -> tuple[str, str]:
             check()
@@ -286,14 +276,14 @@ class StagedOutput:
         try:
             self.store.copy_all(map(checked, files))
         except ObjectNotFoundError as error:
-            raise PlanError(f"what the winning attempt wrote is gone, start another run for it: {error}") from error
+            raise PlanError(f"the winner's output is gone, start another run for it: {error}") from error
 
     def discard(self, files: Sequence[str] | None = None) -> None:
-        """Delete what is staged, all of it or these files; ``clean`` finds what cannot be deleted now."""
+        """Delete all staged files or the given ones; ``clean`` deletes the rest later if this fails."""
         with suppress(ObjectStoreError):
             self.store.delete_all(self.files() if files is None else files)
 
     def published_uri(self, uri: str) -> str:
-        """Where readers find what was staged under this address; any other address stays as it is."""
+        """The published address of a staged file; other addresses do not change."""
         inside = uri == self.staged or uri.startswith(f"{self.staged}/")
         return self.published + uri[len(self.staged) :] if inside else uri

@@ -1,13 +1,12 @@
-"""Inputs that Spark cannot read by their names, fetched into the task's own folder.
+"""Fetches inputs that Spark cannot read by their names into the task's folder.
 
-A slice of an object, an old version, an object that somebody else pays for or another role may read, a name that
-Hadoop's paths or Spark would misread: the script gets a ``file://`` address of it, so that any script, also one that
-knows nothing of Sparklet, runs unchanged. Everything else Spark reads itself.
+Such inputs are slices, old versions, objects that need another role or payer, and names that Hadoop or Spark misread.
+The script gets their ``file://`` addresses, so it needs no change and no Sparklet. Spark reads all other inputs itself.
 """
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +28,7 @@ from sparklet.spark.guards import MIB, Deadline
 FOLDER = "inputs"
 CHUNK_BYTES = 8 * MIB
 BLOCK_BYTES = MIB // 2
-MIN_GAP_BYTES = 256 * 1024  # between ranges of a Parquet file: reading on is cheaper than another request
+MIN_GAP_BYTES = 256 * 1024  # between ranges of a Parquet file: reading a smaller gap is cheaper than a request
 AT_A_TIME = 4
 MAX_STEM = 80
 
@@ -38,7 +37,7 @@ _ESCAPED = re.compile(rb'\\[\\"]')
 
 
 def staged_name(number: int, uri: str) -> str:
-    """A plain and unique file name with the object's own suffix."""
+    """A plain, unique file name with the object's own suffix."""
     name = uri.rstrip("/").rpartition("/")[2]
     found = _SUFFIX.search(name)
     suffix = found[0] if found and found.start() else ""
@@ -48,7 +47,7 @@ def staged_name(number: int, uri: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Staging:
-    """A shard's inputs of which some must be fetched."""
+    """A shard's inputs; some of them must be fetched."""
 
     items: tuple[InputObject, ...]
     access: Access
@@ -56,21 +55,17 @@ class Staging:
     cross_region: frozenset[str] = frozenset()  # buckets of other regions, which S3A does not follow
 
     def fetch(self, folder: Path, deadline: Deadline, min_free_bytes: int) -> list[str]:
-        """Fetch what must be, several at a time; the addresses of all inputs for the script, in order.
+        """Fetch inputs, several at a time; returns the script's addresses of all inputs, in order.
 
-        Raises
-        ------
-        ScratchFullError
-            Before anything is fetched, if it would leave less than ``min_free_bytes``.
-        ObjectNotFoundError, ObjectChangedError, ObjectForbiddenError
-            If an object is not what was planned; they name it.
-        PlanError
-            If rows of a CSV file that was cut go over several lines.
+        Raises ScratchFullError before anything is fetched, if that would leave less than ``min_free_bytes``; the
+        store's errors if an object is not the planned one; PlanError if a split CSV file has rows over several lines.
         """
-        from concurrent.futures import ThreadPoolExecutor  # no cold start pays for it
+        from concurrent.futures import ThreadPoolExecutor  # here, to keep cold starts fast
 
         paths = self._paths(folder)
-        self._check_space(folder, sum(_fetched_bytes(self.items[n]) for n in paths), min_free_bytes)
+        items = [self.items[number] for number in paths]
+        needed_bytes = sum(item.size_bytes + (item.slice.header_bytes if item.slice else 0) for item in items)
+        _check_space(folder, needed_bytes, min_free_bytes)
         (folder / FOLDER).mkdir()
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             fetched = [pool.submit(_fetch, self.store, self.items[n], path, deadline) for n, path in paths.items()]
@@ -82,7 +77,7 @@ class Staging:
         return [f"file://{paths[n]}" if n in paths else item.uri for n, item in enumerate(self.items)]
 
     def with_origins(self, text: str, folder: Path) -> str:
-        """A text of the script's with the objects' own names instead of the files'."""
+        """The script's text with the names of the objects instead of the files'."""
         if f"{folder / FOLDER}" in text:
             for number, path in self._paths(folder).items():
                 text = described(self.items[number]).join(re.split(rf"(?:file:(?://)?)?{re.escape(str(path))}", text))
@@ -95,18 +90,19 @@ class Staging:
             if needs_staging(item, self.access, self.cross_region)
         }
 
-    def _check_space(self, folder: Path, needed_bytes: int, min_free_bytes: int) -> None:
-        free = shutil.disk_usage(folder).free
-        if free < needed_bytes + min_free_bytes:
-            raise ScratchFullError(
-                f"{folder.parent} has {free / MIB:.0f} MiB free, the shard's inputs that must be fetched have "
-                f"{needed_bytes / MIB:.0f} MiB and {min_free_bytes / MIB:.0f} MiB must stay free: "
-                "give the function more ephemeral storage or make shards smaller"
-            )
+
+def _check_space(folder: Path, needed_bytes: int, min_free_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes + min_free_bytes:
+        raise ScratchFullError(
+            f"{folder.parent} has {free / MIB:.0f} MiB free, the shard's inputs that must be fetched have "
+            f"{needed_bytes / MIB:.0f} MiB and {min_free_bytes / MIB:.0f} MiB must stay free: "
+            "give the function more ephemeral storage or make shards smaller"
+        )
 
 
 def described(item: InputObject) -> str:
-    """An input for a person: the object, and what of it."""
+    """An input in an error: the object, its version and its slice."""
     version = f" version {item.version_id}" if item.version_id else ""
     if item.slice is None:
         return f"{item.uri}{version}"
@@ -114,13 +110,9 @@ def described(item: InputObject) -> str:
     return f"{item.uri}{version} ({what} {item.slice.start} to {item.slice.end - 1})"
 
 
-def _fetched_bytes(item: InputObject) -> int:
-    return item.size_bytes + (item.slice.header_bytes if item.slice else 0)
-
-
 def _fetch(store: ObjectStore, item: InputObject, path: Path, deadline: Deadline) -> None:
     try:
-        if item.slice is None:  # as it is now, as Spark would read it; an old version does not change
+        if item.slice is None:  # the current object, as Spark would read it, or an old version, which does not change
             _check_time(item, deadline)
             store.download(item.uri, path, version_id=item.version_id)
             return
@@ -129,7 +121,7 @@ def _fetch(store: ObjectStore, item: InputObject, path: Path, deadline: Deadline
             write(_Reader(store, item, deadline), item.slice, file)
     except ObjectChangedError as error:
         raise ObjectChangedError(
-            f"{described(item)} was replaced after it was planned; begin a new run for what it holds now"
+            f"{described(item)} was replaced after it was planned; start a new run for its new content"
         ) from error
     except OSError as error:
         raise ObjectStoreError(f"{item.uri} could not be written to {path}: {error}") from error
@@ -137,12 +129,12 @@ def _fetch(store: ObjectStore, item: InputObject, path: Path, deadline: Deadline
 
 def _check_time(item: InputObject, deadline: Deadline) -> None:
     if deadline.remaining_s() <= 0:
-        raise DeadlineExceededError(f"the deadline came while {described(item)} was fetched: make shards smaller")
+        raise DeadlineExceededError(f"the deadline passed while {described(item)} was fetched: make shards smaller")
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads ranges of an object, as long as it is the one that was planned and there is time."""
+    """Reads ranges of an object while it is the planned one and before the deadline."""
 
     store: ObjectStore
     item: InputObject
@@ -161,31 +153,25 @@ class _Reader:
 
 
 def _write_lines(reader: _Reader, part: Slice, file: BinaryIO) -> None:
-    """Header and lines; of CSV, which alone has a header, each line must be whole rows."""
+    """Write header and lines; in CSV, the only format with a header, no row may have several lines."""
     file.writelines(reader.chunks(0, part.header_bytes))
-    quotes = _Quotes() if part.header_bytes else None
+    quotes, closed = _Quotes(), True
     for chunk in reader.chunks(part.start, part.end):
         file.write(chunk)
-        if quotes and not all(quotes.closed_in(block) for block in _blocks(chunk)):
-            raise _several_lines(reader.item)
-    if quotes and quotes.open:
-        raise _several_lines(reader.item)
-
-
-def _blocks(chunk: bytes) -> Iterator[bytes]:
-    """A chunk in pieces: its lines become objects, and of short lines those of a whole chunk would be 300 MB."""
-    return (chunk[at : at + BLOCK_BYTES] for at in range(0, len(chunk), BLOCK_BYTES))
-
-
-def _several_lines(item: InputObject) -> PlanError:
-    return PlanError(
-        f"{described(item)} has a line with an odd number of quotes, so rows over several lines: "
-        "plan without --split csv"
-    )
+        if part.header_bytes:  # in blocks, because the objects of all short lines of a chunk could have 300 MB
+            blocks = (chunk[at : at + BLOCK_BYTES] for at in range(0, len(chunk), BLOCK_BYTES))
+            closed = all(map(quotes.closed_in, blocks))
+        if not closed:
+            break
+    if not closed or quotes.open:
+        raise PlanError(
+            f"{described(reader.item)} has a line with an odd number of quotes, so rows over several lines: "
+            "plan without --split csv"
+        )
 
 
 class _Quotes:
-    """Counts the quotes of each line; those behind a backslash do not count."""
+    """Counts the quotes of each line, without those after a backslash."""
 
     def __init__(self) -> None:
         self.open = False  # whether the line so far has an odd number
@@ -195,7 +181,7 @@ class _Quotes:
         """Whether every line that ends in this chunk has an even number."""
         chunk = self._held + chunk
         behind = len(chunk) - len(chunk.rstrip(b"\\"))
-        self._held = b"\\" * (behind % 2)  # what it escapes comes with the next chunk
+        self._held = b"\\" * (behind % 2)  # the escaped character is in the next chunk
         chunk = chunk.removesuffix(self._held)
         if b"\\" in chunk:
             chunk = _ESCAPED.sub(b"", chunk)
@@ -211,31 +197,21 @@ class _Quotes:
 
 
 def _write_row_groups(reader: _Reader, part: Slice, file: BinaryIO) -> None:
-    """A sparse file: what belongs to the row groups where it was, and a footer that knows of no others."""
+    """Write a sparse file: the row groups at their places, and a footer with only those."""
     try:
         size_bytes = reader.store.head(reader.item.uri, reader.item.version_id).size_bytes
         footer = load_footer(reader.read, size_bytes)
     except FooterError as error:
-        raise EventError(f"{reader.item.uri} cannot be cut: {error}") from error
+        raise EventError(f"{reader.item.uri} cannot be split: {error}") from error
     if part.end > len(footer.row_groups):
         raise EventError(f"{reader.item.uri} has {len(footer.row_groups)} row groups, the plan names {part.end}")
     file.write(MAGIC)
-    for start, end in _with_gaps(footer.ranges(part.start, part.end)):
+    merged: list[tuple[int, int]] = []  # ranges with small gaps between them become one
+    for start, end in footer.ranges(part.start, part.end):
+        begin = merged.pop()[0] if merged and start - merged[-1][1] <= MIN_GAP_BYTES else start
+        merged.append((begin, end))
+    for start, end in merged:
         file.seek(start)
         file.writelines(reader.chunks(start, end))
     file.seek(footer.start)
     file.write(footer.shortened(part.start, part.end))
-
-
-def _with_gaps(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The ranges, those joined between which there is little."""
-    held: tuple[int, int] | None = None
-    for start, end in ranges:
-        if held and start - held[1] <= MIN_GAP_BYTES:
-            held = (held[0], end)
-        else:
-            if held:
-                yield held
-            held = (start, end)
-    if held:
-        yield held

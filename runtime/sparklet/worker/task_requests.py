@@ -1,8 +1,8 @@
-"""Task requests of the asynchronous API: how one is claimed, executed and recorded, and who is notified of its end.
+"""Task requests of the asynchronous API: how an attempt claims, executes and records one, and sends its notice.
 
-Each step is fenced by the record's revision, so a message that is delivered twice, also to two workers at one time, is
-done once: what has succeeded is never run again, and what another attempt holds comes back when its lease is over. The
-lease reaches to the end of the invocation, and nobody renews it.
+The record's revision fences each step, so a message that is delivered twice, also to two workers at once, runs once: a
+request that succeeded never runs again, and one that another attempt holds comes back after its lease. The lease lasts
+to the end of the invocation and is not renewed.
 """
 
 import random
@@ -24,10 +24,10 @@ CLAIM_TRIES = 5
 
 @dataclass
 class RequestClaims:
-    """Claims task requests, and has what they are executed with."""
+    """Claims task requests."""
 
     tasks: TaskStore
-    notifier: Notifier | None  # None: nobody wants to be notified
+    notifier: Notifier | None  # None: notices are not configured
     open_queue: Callable[[str], TaskQueue]  # by ARN: each API has a queue of its own
     executor: Executor
     clock: Clock
@@ -35,7 +35,7 @@ class RequestClaims:
     _queues: dict[str, TaskQueue] = field(default_factory=dict)
 
     def claim(self, attempt: Attempt) -> "ClaimedRequest | Outcome":
-        """The request that the task is; the outcome if it has ended, or another attempt has it."""
+        """The task's request; the outcome if it has ended or another attempt has it."""
         status, record = self._claim(attempt)
         attempt.log.info("claim answered", status=status, attempts=record.attempts)
         if status is ClaimStatus.GRANTED:
@@ -48,7 +48,7 @@ class RequestClaims:
         return Outcome(attempt.task, answer=answer)
 
     def queue_of(self, task: Task) -> TaskQueue | None:
-        """The queue that the message says it came by."""
+        """The queue that the message names."""
         arn = task.request.queue_arn if task.request else ""
         if arn and arn not in self._queues:
             self._queues[arn] = self.open_queue(arn)
@@ -75,14 +75,14 @@ class RequestClaims:
         raise LedgerError(f"task {request.task_id} changed under {CLAIM_TRIES} claims; try again")
 
     def _turn_away(self, attempt: Attempt, record: TaskRecord) -> Outcome:
-        """Another attempt has it: the message comes back once its lease, and the grace after it, are over."""
+        """Delay the message until the other attempt's lease and grace are over."""
         wait_s = record.lease_end_s + LEASE_GRACE_S - self.clock.now_s()
         return_message(self, attempt, max(1.0, wait_s) + random.uniform(0, 5))
         held = LeaseLostError(f"task {record.task_id} is held by attempt {record.attempt_id}")
         return Outcome(attempt.task, held, acknowledged=False)
 
     def notify(self, record: TaskRecord, attempt: Attempt) -> None:
-        """Say how a request ended; what is recorded stands, whether the notice could be sent or not."""
+        """Send the notice of a request's end; a notice that cannot be sent is only logged."""
         if self.notifier is None:
             return
         try:

@@ -1,9 +1,9 @@
-"""From an event's tasks to their outcomes: each has its share of the invocation, none is done before its turn.
+"""From an event's tasks to their outcomes, in order; each task has a share of the invocation's time.
 
-No task can use up the time of those behind it. Each has an equal share of what is left of the invocation, so that what
-one leaves is there for all behind it, and at least ``MIN_SHARE_S``. For a message that comes again the least is four
-times as much each time, up to half of the invocation, since its share may have been too short for it. Where less than
-its least is left a task is not begun: it goes back untouched. The first one is begun in any case.
+No task can use up the time of later ones. Each has an equal share of the remaining time, but at least ``MIN_SHARE_S``.
+Each time a message comes again this minimum is four times as long, up to half of the invocation, since its share may
+have been too short. A task for which less than its minimum remains does not start: its message comes back. The first
+task always starts.
 """
 
 import time
@@ -22,22 +22,17 @@ from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.task_requests import RequestClaims
 
-OF_OBJECTS = (Source.S3, Source.SNS, Source.SQS, Source.EVENTBRIDGE)  # what events of S3 come by
-MIN_TIME_S = 1.0  # with less than this before the deadline no further task of a batch is begun
+OF_OBJECTS = (Source.S3, Source.SNS, Source.SQS, Source.EVENTBRIDGE)  # they deliver events of S3
+MIN_TIME_S = 1.0  # no task starts with less time than this before its deadline
 MIN_SHARE_S = 60.0  # enough for a cold JVM and a small record
-GROWTH = 4.0  # of the least share, each time that a message comes back
+GROWTH = 4.0  # of the minimum share, each time that a message comes back
 MAX_GROWTHS = 10
 
 
 def share_s(task: Task, place: int, count: int, left_s: float, whole_s: float) -> float:
-    """Seconds that a task of a batch has; 0: it is not begun.
+    """Seconds of task ``place`` of ``count`` in a batch; 0: it does not start.
 
-    Parameters
-    ----------
-    place, count
-        Of the task in the batch, from 0, and of how many.
-    left_s, whole_s
-        Seconds of the invocation now, and before its first task.
+    ``left_s`` and ``whole_s`` are the invocation's remaining seconds now and before the first task.
     """
     min_s = min(MIN_SHARE_S * GROWTH ** min(task.receive_count - 1, MAX_GROWTHS), whole_s / 2)
     if place > 0 and left_s < min_s:
@@ -47,7 +42,7 @@ def share_s(task: Task, place: int, count: int, left_s: float, whole_s: float) -
 
 @dataclass
 class Worker:
-    """Does tasks one after the other; one outcome for each, whatever happens."""
+    """Does tasks one after the other; each has one outcome."""
 
     executor: Executor
     shards: ShardClaims | None  # None: no ledger is configured
@@ -57,19 +52,15 @@ class Worker:
     def do(
         self, tasks: Sequence[Task], deadline: Deadline, request_id: str, now_s: Callable[[], float] = time.time
     ) -> list[Outcome]:
-        """Do the tasks of one event, but none after one of its group that comes back.
-
-        A FIFO queue delivers the messages of a group in order and counts on it that none is done before the one
-        ahead of it. So the rest of the group goes back undone, in order; other groups go on.
-        """
+        """Do the tasks of one event; if a message comes back, so does the rest of its FIFO group, undone."""
         outcomes: list[Outcome] = []
         held: dict[str, Outcome] = {}  # by group: what came back
         whole_s = deadline.remaining_s(now_s())
         for place, task in enumerate(tasks):
             if task.group and task.group in held:
                 outcomes.append(Outcome(task, held[task.group].error, acknowledged=False))
-                ahead = "not run: a message ahead of it comes back"
-                self.log.warning(ahead, record=task.record_ids[0], group=task.group)
+                reason = "not run: an earlier message of its group comes back"
+                self.log.warning(reason, record=task.record_ids[0], group=task.group)
                 continue
             own_s = share_s(task, place, len(tasks), deadline.remaining_s(now_s()), whole_s)
             outcome = self.run(task, deadline.share(own_s, now_s()), request_id)
@@ -79,7 +70,7 @@ class Worker:
         return outcomes
 
     def run(self, task: Task, deadline: Deadline, request_id: str) -> Outcome:
-        """Do one task; a SparkletError becomes part of the outcome, anything else is a bug and passes."""
+        """Do one task; a SparkletError becomes part of the outcome, any other error is a bug and is raised."""
         fields: dict[str, Any] = {"request_id": request_id, "attempt": uuid.uuid4().hex[:12]}
         claims: Claims | None = None
         if task.record_ids:
@@ -106,7 +97,7 @@ class Worker:
         return make_attempt(claims, attempt)
 
     def _put_back(self, attempt: Attempt, claims: Claims | None) -> Outcome:
-        """Let somebody else have the task at once: nothing was begun, no attempt is counted."""
+        """Make the message visible at once; no attempt is counted."""
         error = DeadlineExceededError("too little time was left in this invocation; the record goes back untouched")
         attempt.log.warning(str(error))
         if claims is not None:
@@ -114,7 +105,7 @@ class Worker:
         return Outcome(attempt.task, error, acknowledged=False)
 
     def _without_ledger(self, attempt: Attempt) -> Outcome:
-        """Without a ledger every failure goes back to the source."""
+        """Do a task that has no claim: every failure goes back to the source."""
         task, log = attempt.task, attempt.log
         if task.problem is not None:
             log.error("the record cannot be read", error=str(task.problem))
@@ -125,25 +116,20 @@ class Worker:
             log.error("task failed", error_class=type(error).__name__, error=str(error))
             return Outcome(task, error, acknowledged=False)
         log.info("task succeeded", rows=result.rows)
-        answer = {
-            "state": "SUCCEEDED",
-            "attempt": attempt.attempt_id,
-            "rows": result.rows,
-            "output_bytes": result.output_bytes,
-            "outputs": list(result.outputs),
-        }
+        answer: dict[str, Any] = {"state": "SUCCEEDED", "attempt": attempt.attempt_id, "rows": result.rows}
+        answer |= {"output_bytes": result.output_bytes, "outputs": list(result.outputs)}
         if result.answer:
             answer["answer"] = result.answer[0]
         return Outcome(task, answer=answer, state=result.state)
 
     def _own_output(self, task: Task) -> str:
-        """Why an event of S3 is not followed: about nothing but what this function writes, it would never end."""
+        """Why an event of S3 runs no script: if all its objects are this function's own output, it would never end."""
         if task.source not in OF_OBJECTS or task.chosen:
             return ""
         try:
             uris = event_objects(task.event)
         except EventError:
-            return ""  # the script sees for itself what is wrong with it
+            return ""  # the script will report it
         if uris and all(uri.startswith(self.executor.settings.output_prefixes) for uri in uris):
-            return f"it is about an object that this function writes: {uris[0][:200]}"
+            return f"its object is an output of this function: {uris[0][:200]}"
         return ""

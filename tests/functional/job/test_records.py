@@ -352,5 +352,5 @@ def test_arguments_that_do_not_go_together_are_refused(
 def test_without_spark_avro_the_remedy_is_named(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "AVRO", "org.example.NotThere")
 
-    with pytest.raises(EventError, match="put its jar into SPARKLET_JARS, or on a cluster say --packages"):
+    with pytest.raises(EventError, match="put its jar into SPARKLET_JARS, or on a cluster use --packages"):
         kinesis(b"x").records(spark, "avro", AVRO)

@@ -106,7 +106,7 @@ def test_an_s3_event_in_a_queue_gives_the_object_to_the_script(function: Functio
     assert inputs == [[f"s3://jobs/{KEY}"]]  # neither S3's test message nor what the function wrote has run
     assert store.get(inputs[0][0]) == b"1,2\n"
     assert "s3:TestEvent" in said
-    assert "an object that this function writes: s3://jobs/output/part-0.csv" in said
+    assert "is an output of this function: s3://jobs/output/part-0.csv" in said
 
 
 def test_a_fifo_group_waits_behind_its_failure_and_others_go_on(function: Function) -> None:

@@ -116,10 +116,10 @@ def test_a_failure_is_a_status_and_nothing_of_the_inside(error: SparkletError, s
     ("body", "more", "why"),
     [
         ({"a": SECRET}, {}, "must be text, not the keys a"),
-        (f"{{{SECRET}", {}, "said to be JSON and is not"),
-        ("[" * 10_000, {}, "said to be JSON and is not"),
-        (f"{SECRET}!", {"isBase64Encoded": True}, "said to be base64 and is not"),
-        (base64.b64encode(b"{").decode(), {"isBase64Encoded": True}, "said to be JSON and is not"),
+        (f"{{{SECRET}", {}, "should be JSON and is not"),
+        ("[" * 10_000, {}, "should be JSON and is not"),
+        (f"{SECRET}!", {"isBase64Encoded": True}, "should be base64 and is not"),
+        (base64.b64encode(b"{").decode(), {"isBase64Encoded": True}, "should be JSON and is not"),
     ],
 )
 @pytest.mark.parametrize("request_of", [rest_request, http_request])

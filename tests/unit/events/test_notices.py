@@ -43,7 +43,7 @@ def test_a_step_functions_task_returns_the_scripts_answer() -> None:
 def test_the_test_event_of_s3_is_not_run(event: Any) -> None:
     (task,) = parse_event(event)
 
-    assert task.skip.startswith("s3:TestEvent: S3 tries out a notification")
+    assert task.skip.startswith("s3:TestEvent: S3 tests a new notification")
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_the_test_event_of_s3_is_not_run(event: Any) -> None:
     [
         ({"Records": [{"eventSource": "aws:s3", "body": "secret"}]}, "has no s3; it has the keys body, eventSource"),
         ({"Records": [{"EventSource": "aws:sns", "Sns": "secret"}]}, "a record of aws:sns has no Sns"),
-        ({"Records": [{"eventSource": "aws:ses"}]}, "records come from aws:ses; sources known here: aws:sqs,"),
+        ({"Records": [{"eventSource": "aws:ses"}]}, "records come from aws:ses, not from aws:sqs,"),
         ({"Records": [{"eventSource": ["secret"]}]}, "an eventSource that is a list"),
         ({"Records": [{"eventSource": "secret " * 1000}]}, "an eventSource that is a str"),
-        ({"eventSource": "aws:mq", "messages": []}, "comes from aws:mq, which is not known here"),
+        ({"eventSource": "aws:mq", "messages": []}, "comes from the unknown source aws:mq"),
     ],
 )
 def test_an_unknown_shape_is_refused_with_what_was_seen(event: Any, seen: str) -> None:

@@ -248,12 +248,14 @@ def test_an_event_that_chose_its_script_is_no_shard() -> None:
     assert (job.run_id, job.shard) == (None, None)
 
 
-def test_no_iceberg_table_is_created_in_a_staged_folder() -> None:
+def test_no_iceberg_table_is_created_in_a_staged_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     event: dict[str, Any] = {"output_path": "s3://b/staged/1", "params": {}}
     shard = {"sparklet": {"run": "r", "shard": 1, "attempt": "a", "generation": 0}}
 
-    def warehouse(event: dict[str, Any]) -> str | None:
-        return Job.from_args(["--event", json.dumps(event)], {})._warehouse
+    monkeypatch.setattr("sparklet.job.session.spark_session", lambda name, conf, warehouse: warehouse)
+
+    def warehouse(event: dict[str, Any]) -> Any:
+        return Job.from_args(["--event", json.dumps(event)], {}).spark()
 
     assert warehouse(event) == "s3://b/staged/1"
     assert warehouse({**event, **shard}) is None

@@ -38,5 +38,5 @@ def test_a_script_without_figures_learns_what_they_are() -> None:
 
 
 def test_expectations_on_remote_data_need_the_session() -> None:
-    with pytest.raises(EventError, match=r"s3://b/_summary-0.json is no file of this machine: pass the session"):
+    with pytest.raises(EventError, match=r"s3://b/_summary-0.json is not on this machine: pass the session"):
         Job.from_args(["--input", "s3://b/_summary-0.json"], {}).figures()

@@ -157,7 +157,7 @@ def test_an_answer_that_lambda_could_not_return_is_refused(job: Job, file: Path,
 
 
 def test_the_error_names_the_largest_answer(job: Job) -> None:
-    with pytest.raises(ValueError, match="an answer has 7000002 bytes as JSON and at most 6225920 can be returned"):
+    with pytest.raises(ValueError, match="an answer has 7000002 bytes as JSON; at most 6225920 can be returned"):
         job.answer("x" * 7_000_000)
     with pytest.raises(ValueError, match=r"a window's state has .* at most 1000000"):
         job.keep_state({"x": "y" * 1_000_000})

@@ -23,7 +23,7 @@ def test_jvm_options_in_a_comment_need_a_jvm_of_their_own() -> None:
     )
 
     assert options.submit
-    assert options.heap == "3g"
+    assert options.conf["spark.driver.memory"] == "3g"
     assert options.java_options == ["-Djava.library.path=/opt/lib", "-Da=b c", "-Dd=e"]
     assert options.jars == ["/opt/a.jar"]
 

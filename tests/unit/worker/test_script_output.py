@@ -236,5 +236,5 @@ def test_a_jvm_that_ends_is_reported_with_its_reason() -> None:
     task = task_output()
     task.add("jvm", "stderr", b"Error: Could not find or load main class X\n")
     assert str(task.jvm_failure(1)).endswith(
-        "ended with 1 under the script; it said: Error: Could not find or load main class X"
+        "ended with 1 under the script; its output: Error: Could not find or load main class X"
     )

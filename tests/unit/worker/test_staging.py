@@ -249,7 +249,7 @@ def test_a_slice_of_an_object_that_was_replaced_is_refused() -> None:
     store = MemoryObjectStore()
     item = sliced(store)
     store.put(URI, b"xyz\n" * 10)
-    with pytest.raises(ObjectChangedError, match=r"a b#1\.csv \(bytes 8 to 15\) was replaced .* begin a new run"):
+    with pytest.raises(ObjectChangedError, match=r"a b#1\.csv \(bytes 8 to 15\) was replaced .* start a new run"):
         fetched(store, [item])
 
 
