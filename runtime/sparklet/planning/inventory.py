@@ -1,8 +1,8 @@
-"""A run's input: folders and objects made definite, and all of it read as one sequence, what is left out counted."""
+"""A run's input: inputs are resolved, then read as one sequence of objects; what is left out is counted."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -35,12 +35,12 @@ LeftOutCallback = Callable[[str, str, str], None]
 
 
 def resolve_inputs(store: ObjectStore, inputs: Sequence[str]) -> tuple[str, ...]:
-    """Make inputs definite: ``s3://bucket/name`` is that object if it is there, else the folder ``name/``.
+    """Resolve inputs: ``s3://bucket/name`` is that object if it exists, else the folder ``name/``.
 
     Raises
     ------
     PlanError
-        If an input is no S3 address, if nothing lies there, or if two inputs overlap.
+        If an input is no S3 address, if there is nothing at it, or if two inputs overlap.
     """
     if not inputs:
         raise PlanError("no input was given; name at least one s3://bucket/folder/ or object")
@@ -85,7 +85,7 @@ def _resolve(store: ObjectStore, given: str) -> str:
 
 
 def refuse_other_regions(store: ObjectStore, buckets: Collection[str]) -> None:
-    """PlanError naming a bucket that lies in another region: reading it from here is slow and is paid for."""
+    """PlanError if a bucket lies in another region: reading it from here is slow and costs money."""
     for bucket in sorted(buckets):
         if region := store.foreign_region(f"{SCHEME}{bucket}/"):
             raise PlanError(
@@ -101,10 +101,10 @@ class Source(Protocol):
     """One of the inputs or lists of a run."""
 
     def candidates(self, at: Position) -> Iterator[Candidate]:
-        """What it names behind a position; where slices are left to plan, their object first, once more."""
+        """What it names after a position; if slices of an object remain to be planned, that object first."""
 
     def relative(self, uri: str) -> str:
-        """What patterns are compared with."""
+        """The name that patterns are compared with."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ class CurrentObjects:
     given: str
 
     def relative(self, uri: str) -> str:
-        """The key below the folder; of a single object its file name."""
+        """The key below the folder; the file name of a single object."""
         return uri.removeprefix(self.given if self.given.endswith("/") else f"{self.given.rpartition('/')[0]}/")
 
     def candidates(self, at: Position) -> Iterator[Candidate]:
-        """What is listed behind ``at.after``, a whole key."""
+        """The objects after ``at.after``, a whole key."""
         if at.slices:
             yield self._headed(f"{SCHEME}{split_uri(self.given)[0]}/{at.after}", resumed=True)
         if self.given.endswith("/"):
@@ -137,16 +137,17 @@ class CurrentObjects:
 
 
 class AllVersions(CurrentObjects):
-    """Every version of what lies in a folder, or of one object; the newest first."""
+    """Every version of the objects of a folder, or of one object; the newest first."""
 
     def candidates(self, at: Position) -> Iterator[Candidate]:
-        """What is listed behind ``at.after``, a key and a version of it."""
+        """The versions after ``at.after``, a key and one of its versions."""
         key, version_id = json.loads(at.after) if at.after else ("", "")
         if at.slices:
             yield self._version(key, version_id)
         for info in self.store.list_versions(self.given, key, version_id):
             if self.given.endswith("/") or info.uri == self.given:
-                yield Candidate(_after(info), info.uri, info, DELETE_MARKER if info.deleted else "")
+                after = json.dumps([split_uri(info.uri)[1], info.version_id])
+                yield Candidate(after, info.uri, info, DELETE_MARKER if info.deleted else "")
             elif info.uri > self.given:
                 return
 
@@ -156,10 +157,6 @@ class AllVersions(CurrentObjects):
             return Candidate(after, uri, self.store.head(uri, version_id), resumed=True)
         except ObjectNotFoundError:
             return Candidate(after, uri, None, MISSING)
-
-
-def _after(info: ObjectInfo) -> str:
-    return json.dumps([split_uri(info.uri)[1], info.version_id])
 
 
 # --- the whole input ---
@@ -175,16 +172,16 @@ class Inventory:
     inputs
         As ``resolve_inputs`` gives them: a folder ends in ``/``, everything else is one object.
     options
-        What is taken in: patterns on the key below the folder (on the file name of a single object, on the whole key
-        of a listed one), time of change, versions, empty objects.
+        Which objects are input: patterns on the key below the folder (on the file name of a single object, on the whole
+        key of a listed one), time of change, versions, empty objects.
     lists
-        An object that is named twice is planned once, an item as often as it is listed.
+        An object that is listed twice is planned once, an item as often as it is listed.
     planned
-        What lies in shards already, for whoever continues a plan with lists.
+        The objects that are in shards already, for a plan with lists that is continued.
     done
-        What need not be done again, by address, version and ETag; asked for once for each pass.
+        What need not be done again, by address, version and ETag; called once for each pass.
     on_left_out
-        Called for every object that is left out but for those that patterns leave out.
+        Called for every object that is left out for another reason than a pattern.
     """
 
     def __init__(
@@ -201,7 +198,7 @@ class Inventory:
         folders = AllVersions if options.all_versions else CurrentObjects
         self._sources: list[Source] = [folders(store, given) for given in inputs]
         self._sources += [Listed(reader, store, options) for reader in lists]
-        self._finds_duplicates = any(not reader.holds_items for reader in lists)
+        self._finds_duplicates = any(not reader.source.items for reader in lists)
         self._options, self._planned, self._done, self._on_left_out = options, planned, done, on_left_out
         self._filter = Filter(options.include, options.exclude)
         self.archived_names: list[str] = []
@@ -213,13 +210,13 @@ class Inventory:
         return dict(self._filter.skipped)
 
     def objects(self, position: Position = Position()) -> Iterator[Found]:  # noqa: B008 - frozen
-        """All objects after ``position``, pages fetched as they are needed.
+        """All objects after ``position``; pages are fetched as they are needed.
 
-        Where slices of an object are still to be planned, that object comes first, once more and whole.
+        If slices of an object remain to be planned, that object comes first again, whole.
         """
         with ExitStack() as files:
-            seen = files.enter_context(self._seen(position)) if self._finds_duplicates else None
-            done = files.enter_context(self._done()) if self._done else None
+            seen = files.enter_context(closing(self._seen(position))) if self._finds_duplicates else None
+            done = files.enter_context(closing(self._done())) if self._done else None
             for number in range(position.source, len(self._sources)):
                 source = self._sources[number]
                 for each in source.candidates(position if number == position.source else Position(number)):
@@ -241,7 +238,7 @@ class Inventory:
     def _takes(
         self, source: Source, each: Candidate, info: ObjectInfo, seen: Digests | None, done: Digests | None
     ) -> bool:
-        """Whether a candidate is planned; if not, it is counted, with the first reason that there is."""
+        """Whether a candidate is planned; if not, it is counted under the first reason that applies."""
         if each.resumed:
             return True
         if each.reason or (info.uri.endswith("/") and not info.size_bytes):
@@ -273,11 +270,11 @@ def open_inventory(
     lists: Sequence[ListReader] | None = None,
     on_left_out: LeftOutCallback | None = None,
 ) -> Inventory:
-    """What a run takes in; read with the run's own access. ``lists`` are its lists where they are not stored yet."""
+    """A run's input, read with the run's own access. ``lists`` are its lists if they are not stored yet."""
     if lists is None:
         lists = [
             ListReader(source, at.store if source.uri.startswith(at.runs_uri) else at.inputs(run.access))
-            for source in run.lists  # those that Sparklet stored lie with the run, others where the input lies
+            for source in run.lists  # lists that Sparklet stored lie with the run
         ]
     return Inventory(
         at.inputs(run.access),

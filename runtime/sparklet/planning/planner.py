@@ -21,11 +21,11 @@ from typing import Self
 from sparklet.errors import CheckpointConflictError, EventError, PlanError
 from sparklet.model import Dispatch, Failure, PartRecord, Position, Run, RunState, Shard, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
+from sparklet.planning.earlier import take_run_lock
 from sparklet.planning.inventory import open_inventory
 from sparklet.planning.outputs import make_room
 from sparklet.planning.packing import Packed, pack_shards, too_large
 from sparklet.planning.parts import END, LeftOut, beside, named
-from sparklet.planning.run_lock import take_run_lock
 from sparklet.planning.slicing import slice_objects
 
 PART_SHARDS = 1000
