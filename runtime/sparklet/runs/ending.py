@@ -21,7 +21,7 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.ledger.rules import LEASE_GRACE_S, last_cause
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
-from sparklet.planning.planner import Sealed, enter_part
+from sparklet.planning.planner import PlanProgress, enter_part
 from sparklet.ports import Clock
 from sparklet.runs.follow_ups import open_follow_ups
 
@@ -70,15 +70,15 @@ def seal_as_it_is(at: Deployment, run: Run) -> Run:
     """Seal a cancelled run's plan with the shards of its sealed parts, all of them in the ledger."""
     if run.sealed:
         return run
-    sealed = Sealed()
+    done = PlanProgress()
     for part in at.ledger.runs.parts(run.run_id):
         if not part.dispatched:
             enter_part(at, run, part, at.store.get(at.part_uri(run.run_id, part.part)))
             at.ledger.runs.mark_dispatched(run.run_id, part.index)
-        sealed = sealed.and_part(part)
-    skipped = {NOT_PLANNED: 0, **sealed.skipped}
+        done = done.and_part(part)
+    skipped = {NOT_PLANNED: 0, **done.skipped}
     try:
-        at.ledger.runs.seal_plan(run.run_id, sealed.shards, sealed.objects, sealed.size_bytes, skipped)
+        at.ledger.runs.seal_plan(run.run_id, done.shards, done.objects, done.size_bytes, skipped)
     except CheckpointConflictError:
         if not at.ledger.runs.get(run.run_id).sealed:
             raise
