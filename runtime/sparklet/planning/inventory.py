@@ -37,10 +37,7 @@ LeftOutCallback = Callable[[str, str, str], None]
 def resolve_inputs(store: ObjectStore, inputs: Sequence[str]) -> tuple[str, ...]:
     """Resolve inputs: ``s3://bucket/name`` is that object if it exists, else the folder ``name/``.
 
-    Raises
-    ------
-    PlanError
-        If an input is no S3 address, if there is nothing at it, or if two inputs overlap.
+    PlanError if an input is no S3 address, if there is nothing at it, or if two inputs overlap.
     """
     if not inputs:
         raise PlanError("no input was given; name at least one s3://bucket/folder/ or object")

@@ -56,19 +56,9 @@ class Entry:
 
 
 def entry_of(value: object, address: str = "") -> Entry:
-    """The object that a row names.
+    """The object that a row names, an address or a mapping of columns; RowError if a value is not possible.
 
-    Parameters
-    ----------
-    value
-        An address, or a mapping of columns.
-    address
-        The column that holds the address; "": found by its name.
-
-    Raises
-    ------
-    RowError
-        If the row names none, or one of its values is not possible.
+    ``address`` is the column that holds the address; "": found by its name.
     """
     if isinstance(value, str):
         return Entry(address_of(value))

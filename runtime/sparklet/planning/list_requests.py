@@ -41,13 +41,7 @@ class ListRequest:
 
 
 def read_lists(given: Sequence[Any]) -> tuple[ListRequest, ...]:
-    """Lists of a document: ``"s3://…"``, or ``{"source": "s3://…", "format", "path", "items": false}``.
-
-    Raises
-    ------
-    SettingsError
-        If one is neither, or is not in S3.
-    """
+    """Lists of a document: ``"s3://…"``, or ``{"source": "s3://…", "format", "path", "items": false}``."""
     kinds = {"source": str, "format": str, "path": str, "items": bool}
     lists = []
     for each in given:
@@ -58,8 +52,7 @@ def read_lists(given: Sequence[Any]) -> tuple[ListRequest, ...]:
         fits = isinstance(document, Mapping) and all(type(value) is kinds.get(key) for key, value in document.items())
         if not fits or "source" not in document:
             raise SettingsError(
-                "each must be an s3:// address, or an object of the texts source, format and path, and items "
-                "(true or false)"
+                "each must be an s3:// address, or an object of source, format and path (texts) and items (a boolean)"
             )
         if not document["source"].startswith(SCHEME):
             raise SettingsError(f"{document['source']!r} must lie in S3: s3://…")
@@ -92,13 +85,7 @@ def refuse_mixed(lists: Sequence[ListRequest], inputs: Sequence[str], options: R
 
 
 def resolve_list(store: ObjectStore, given: ListRequest) -> ListSource:
-    """A list with its format and, if it is in S3, the ETag of the version to read.
-
-    Raises
-    ------
-    PlanError, SettingsError
-        If the list is not there, or its format is not known.
-    """
+    """A list with its format and, if it is in S3, the ETag to read; PlanError if it does not exist."""
     form = given.format or ("lines" if given.source == "-" else list_format(given.source))
     if form not in FORMATS:
         raise SettingsError(f"the list format {form!r} is unknown; it must be one of {', '.join(FORMATS)}")

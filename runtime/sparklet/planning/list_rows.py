@@ -21,13 +21,7 @@ Row = tuple[int, Any]  # number, counted from 1, and the row: an address or a ma
 
 
 def text_rows(file: Path, form: str, path: str, zipped: bool) -> Iterator[Row]:
-    """The rows of a list in one of the text formats.
-
-    Raises
-    ------
-    RowError
-        If the text is not in that format.
-    """
+    """The rows of a list in one of the text formats; RowError if it is not in that format."""
     reader = {"lines": _lines, "csv": _csv, "json": _json, "jsonl": _jsonl}[form]
     row = 0
     try:
@@ -181,14 +175,7 @@ def table_rows(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a Parquet or ORC file after ``after_row``, with only the known columns that describe an object.
 
-    ``address`` names one more, that of the address; None: all columns.
-
-    Raises
-    ------
-    PlanError
-        If pyarrow is not installed.
-    RowError
-        If the file is not in that format.
+    ``address`` names one more, that of the address; None: all columns. RowError if the file is not in that format.
     """
     try:
         import pyarrow

@@ -48,13 +48,7 @@ def list_format(name: str) -> str:
 
 
 def item_of(value: Any) -> InputObject:
-    """A row's value as an item; dates, times and decimals of Parquet become texts.
-
-    Raises
-    ------
-    RowError
-        If it is not JSON in UTF-8, nested too deeply or too large.
-    """
+    """A row's value as an item; dates, times and decimals become texts. RowError if it does not fit into JSON."""
     try:
         item = InputObject.of_item(_json_value(value, MAX_ITEM_DEPTH))
     except ValueError as error:  # NaN, infinity, half of a surrogate pair
@@ -139,13 +133,7 @@ def _decoded(key: str, row: int) -> str:
 
 
 def data_files(store: ObjectStore, uri: str, body: bytes) -> tuple[DataFile, ...]:
-    """The data files of a manifest, once its own checksum is verified.
-
-    Raises
-    ------
-    PlanError
-        If it is no manifest, is incomplete, or names a format that S3 Inventory does not have.
-    """
+    """The data files of a manifest, once its own checksum is verified; PlanError if it cannot be read."""
     _verify(store, uri, body)
     try:
         manifest = json.loads(body)
@@ -206,13 +194,7 @@ class ListReader:
         deque(self.items() if self.source.items else self.entries(), maxlen=0)
 
     def entries(self, after: Place = (0, 0)) -> Iterator[tuple[Place, Entry]]:
-        """The objects that the list names after a place.
-
-        Raises
-        ------
-        PlanError
-            If a row names no object (with list, row and remedy), or if the list was changed.
-        """
+        """The objects that the list names after a place; PlanError with list, row and remedy if a row names none."""
         column = self.source.path if self.source.format in ("csv", "parquet") else ""
         for place, entry in self._each(after, lambda value: entry_of(value, column)):
             self.buckets.add(split_uri(entry.uri)[0])

@@ -201,13 +201,7 @@ class ScriptFiles:
 
 
 def read_script(at: Deployment, run_id: str, source: str, py_files: Sequence[str] = ()) -> ScriptFiles:
-    """Read a script and its py-files from ``s3://`` or local disk; nothing is written.
-
-    Raises
-    ------
-    PlanError
-        If one is not there or has the wrong suffix, or if the script cannot be compiled.
-    """
+    """Read a script and its py-files from ``s3://`` or local disk; PlanError if one is not usable."""
     if not source.endswith(".py"):
         raise PlanError(f"the script {source} must be a .py file")
     files: list[tuple[str, bytes]] = []

@@ -74,7 +74,7 @@ def plan(
 ) -> Run:
     """Plan a run to its end, after what earlier planners have sealed; the run with its plan sealed.
 
-    ``stop`` is called after each part: if it returns True, the rest is left to the next call, and the run is not sealed.
+    ``stop`` is called after each part: if it returns True, the rest is left to the next call, the plan not sealed.
 
     Raises
     ------

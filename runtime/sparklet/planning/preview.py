@@ -41,21 +41,10 @@ def preview(
     lists: Sequence[ListRequest] = (),
     done: Callable[[], Digests] | None = None,
 ) -> PlanPreview:
-    """Pack the input as ``plan`` would; memory does not grow with the number of objects.
+    """Pack the input as ``plan`` would, in constant memory; PlanError if it is not usable, or nothing is left to plan.
 
-    Parameters
-    ----------
-    inputs
-        S3 addresses and local paths, in order.
-    store
-        Where S3 addresses are read, with the access of the future run.
-    done
-        Returns what earlier runs have done, for an incremental run.
-
-    Raises
-    ------
-    PlanError
-        If an input is not usable, or nothing is left to plan.
+    ``inputs`` are S3 addresses, read from ``store``, and local paths. ``done`` returns what earlier runs have done, for
+    an incremental run.
     """
     refuse_mixed(lists, inputs, options)
     remote = [given for given in inputs if "://" in given]
