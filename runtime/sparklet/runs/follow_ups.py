@@ -1,7 +1,7 @@
 """Runs that follow a run: one that checks it before it ends, one that processes its output.
 
-Both are runs like any other, with ids of their own (see ``planning.outputs``). Any checker that finds one due enters it;
-a second checker finds it in the ledger. So after a crash between any two steps the next check continues::
+Both are runs like any other, with ids of their own (see ``planning.outputs``). Any checker that finds one due enters
+it; a second checker finds it in the ledger. So after a crash between any two steps the next check continues::
 
     all shards have ended, within what the run tolerates
       → figures to runs/<run_id>/_summary-<generation>.json → the check run, one shard whose input that is → its end
@@ -53,7 +53,7 @@ def check_run(at: Deployment, run: Run) -> Run | None:
 
 
 def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
-    """Enter the run that checks this one, whose shards have all ended; ``state`` is how this run ends if that succeeds."""
+    """Enter the run that checks this one, whose shards have all ended; ``state``: how this run ends if it succeeds."""
     if run.check is None:
         raise ValueError(f"the run {run.run_id} has no check")
     made_id, uri = check_id(run.run_id, run.generation), summary_uri(at, run)
