@@ -89,8 +89,8 @@ def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, max_attempts: in
 def _has_newer(message: Message, record: ShardRecord) -> bool:
     """Whether a later message was sent for the shard: this one was delivered twice, or there were two.
 
-    ``changed_s`` is the time of that, unless an attempt has ended since. Wrong clocks do no harm: the checker replaces a
-    missing message.
+    ``changed_s`` is the time of that, unless an attempt has ended since. Wrong clocks do no harm: the checker replaces
+    a missing message.
     """
     waits_since_requeue = record.state is ShardState.PENDING and record.requeues > 0 and record.attempts == 0
     return waits_since_requeue and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S

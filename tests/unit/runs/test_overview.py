@@ -17,10 +17,10 @@ from sparklet.runs.overview import (
     Difference,
     Kind,
     Watch,
-    letters_in_keeping,
     missing_messages,
     queue_differences,
     recent_manifest_differences,
+    stored_dead_letters,
     verify,
 )
 from tests.unit.test_metrics import check_emf
@@ -236,7 +236,7 @@ def test_the_checker_measures_open_work_and_its_own_actions(world: World, capsys
     keep(world.at, Message("id-9", "?", "r"), "nobody can read it")
     told = measured(world, watch)
     assert (told["RunsOpen"], told["RunsFailed"], told["RunsSucceeded"]) == (0, 1, 0)
-    assert told["LettersInKeeping"] == letters_in_keeping(world.at) == 1
+    assert told["LettersInKeeping"] == stored_dead_letters(world.at) == 1
     assert "RunsFailed" not in measured(world, watch)  # it was counted once
     assert "differ" not in capsys.readouterr().out
 
