@@ -123,10 +123,7 @@ def refuse_another_open(at: Deployment, name: str, run_id: str) -> None:
 def take_run_lock(at: Deployment, run: Run) -> None:
     """Take the lock on the run's name, unless the run has it already.
 
-    Raises
-    ------
-    PlanError
-        If another run has it. This run has then ended as FAILED with nothing planned.
+    If another run has it, this one ends as FAILED with nothing planned, and PlanError.
     """
     folder = f"{at.runs_uri}_locks/{quote(run.name, safe='')}/"  # no run id begins with an underscore
     while True:

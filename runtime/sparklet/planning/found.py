@@ -49,14 +49,7 @@ class Filter:
 
     ``*``, ``?``, ``[abc]`` and ``[!abc]`` match within one segment of a key, as in ``fnmatch``; the segment ``**``
     matches any number of segments. A pattern without ``/`` is compared with the file name alone, at any depth:
-    ``*.csv`` finds ``2013/01.csv``.
-
-    Parameters
-    ----------
-    include
-        A key must match one of these; none: every key does.
-    exclude
-        A key that matches one of these is left out.
+    ``*.csv`` finds ``2013/01.csv``. A key must match one of ``include``, unless there is none, and none of ``exclude``.
     """
 
     def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from sparklet.errors import ObjectNotFoundError, PlanError
 from sparklet.model import InputObject, Position, Run, RunOptions
@@ -94,16 +93,6 @@ def refuse_other_regions(store: ObjectStore, buckets: Collection[str]) -> None:
 # --- folders and single objects as candidates, the current version of each or every one ---
 
 
-class Source(Protocol):
-    """One of the inputs or lists of a run."""
-
-    def candidates(self, at: Position) -> Iterator[Candidate]:
-        """What it names after a position; if slices of an object remain to be planned, that object first."""
-
-    def relative(self, uri: str) -> str:
-        """The name that patterns are compared with."""
-
-
 @dataclass(frozen=True)
 class CurrentObjects:
     """The objects of a folder (``s3://bucket/folder/``), or one object."""
@@ -112,11 +101,11 @@ class CurrentObjects:
     given: str
 
     def relative(self, uri: str) -> str:
-        """The key below the folder; the file name of a single object."""
+        """The name for patterns: the key below the folder; the file name of a single object."""
         return uri.removeprefix(self.given if self.given.endswith("/") else f"{self.given.rpartition('/')[0]}/")
 
     def candidates(self, at: Position) -> Iterator[Candidate]:
-        """The objects after ``at.after``, a whole key."""
+        """The objects after ``at.after``, a whole key; if slices of one remain to be planned, that one first."""
         if at.slices:
             yield self._headed(f"{SCHEME}{split_uri(self.given)[0]}/{at.after}", resumed=True)
         if self.given.endswith("/"):
@@ -193,7 +182,7 @@ class Inventory:
         on_left_out: LeftOutCallback | None = None,
     ) -> None:
         folders = AllVersions if options.all_versions else CurrentObjects
-        self._sources: list[Source] = [folders(store, given) for given in inputs]
+        self._sources: list[CurrentObjects | Listed] = [folders(store, given) for given in inputs]
         self._sources += [Listed(reader, store, options) for reader in lists]
         self._finds_duplicates = any(not reader.source.items for reader in lists)
         self._options, self._planned, self._done, self._on_left_out = options, planned, done, on_left_out
@@ -219,7 +208,7 @@ class Inventory:
                 for each in source.candidates(position if number == position.source else Position(number)):
                     if each.item:
                         yield Found(each.item, Position(number, each.after), self._filter.snapshot())
-                    elif (info := each.info) and self._takes(source, each, info, seen, done):
+                    elif (info := each.info) and self._takes(source.relative(info.uri), each, info, seen, done):
                         item = InputObject(info.uri, info.size_bytes, info.etag, info.version_id)
                         yield Found(item, Position(number, each.after), self._filter.snapshot())
                     elif not each.info:
@@ -233,14 +222,19 @@ class Inventory:
         return seen
 
     def _takes(
-        self, source: Source, each: Candidate, info: ObjectInfo, seen: Digests | None, done: Digests | None
+        self,
+        source: CurrentObjects | Listed,
+        each: Candidate,
+        info: ObjectInfo,
+        seen: Digests | None,
+        done: Digests | None,
     ) -> bool:
         """Whether a candidate is planned; if not, it is counted under the first reason that applies."""
         if each.resumed:
             return True
         if each.reason or (info.uri.endswith("/") and not info.size_bytes):
             return self._leaves_out(each, each.reason or FOLDER_MARKER)
-        if not self._filter.keeps(source.relative(info.uri)):
+        if not self._filter.keeps(name):
             return False
         if info.modified_s < self._options.modified_since_s:
             return self._leaves_out(each, OLDER)

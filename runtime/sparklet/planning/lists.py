@@ -269,7 +269,7 @@ class Listed:
         self._reader, self._store, self._options = reader, store, options
 
     def relative(self, uri: str) -> str:
-        """The whole key, which patterns are compared with."""
+        """The name for patterns: the whole key."""
         return split_uri(uri)[1]
 
     def candidates(self, at: Position) -> Iterator[Candidate]:

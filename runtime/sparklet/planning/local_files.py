@@ -16,12 +16,7 @@ def local_files(
     """The files below a folder, or the file itself, each with its key relative to the folder.
 
     The order is that of an S3 listing of those keys. Links are followed. Files that the patterns (see ``Filter``)
-    leave out are not opened but counted in ``skipped``.
-
-    Raises
-    ------
-    PlanError
-        If the path is not there, or something below it cannot be read as a file.
+    leave out are not opened but counted in ``skipped``. PlanError if the path is not there, or a file cannot be read.
     """
     try:
         mode = path.stat().st_mode

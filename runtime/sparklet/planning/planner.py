@@ -236,13 +236,8 @@ class Outbox:
 def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbox: Outbox) -> None:
     """Enter a sealed part's shards, send their messages and note that this is done.
 
-    It may be repeated: an existing shard stays as it is, and a second message is rejected by the claim.
-    A shard that is too large for a function is FAILED at once and has no message.
-
-    Raises
-    ------
-    CheckpointConflictError
-        If messages are sent at a rate and the run is cancelled meanwhile.
+    It may be repeated: an existing shard stays as it is, and the claim rejects a second message.
+    CheckpointConflictError if the run is cancelled while messages are sent at a rate.
     """
     records = enter_part(at, run, part, body)
     outbox.send(_until_cancelled(at, run.run_id, records))
@@ -252,12 +247,7 @@ def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbo
 def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[ShardRecord]:
     """Enter a sealed part's shards into the ledger; those that may get a message.
 
-    The others are too large for a function, and FAILED for that reason.
-
-    Raises
-    ------
-    PlanError
-        If the part is not what was sealed.
+    The others are too large for a function, and FAILED for that reason. PlanError if the part is not what was sealed.
     """
     now_s = at.clock.now_s()
     records: list[ShardRecord] = []

@@ -29,7 +29,7 @@ from sparklet.runs.manifest import has_manifest, write_manifests
 from sparklet.runs.notices import notify, owes_notice
 from sparklet.runs.summary import Summary, verdict
 
-STALL_S = 60.0
+STALL_S = 60.0  # without a change of any shard; then messages are sent again
 UNCLAIMED_S = 6 * 3600.0  # how long a message may wait in a busy queue before it is sent again
 WAITING_LOOKED_AT = 100  # PENDING shards, the longest waiting ones, before all shards are read
 MAX_UNCLAIMED = 10_000  # while more shards are PENDING, their messages are taken to wait for workers
@@ -54,24 +54,14 @@ class CheckReport:
     unnotified: str = ""  # why the notice of its end was not sent; later checks try again
 
 
-def check(
-    at: Deployment, run_id: str, *, stall_s: float = STALL_S, planner_silent_s: float = PLANNER_SILENT_S
-) -> CheckReport:
-    """Do what a run needs now.
-
-    Parameters
-    ----------
-    stall_s
-        Messages are sent again if no shard has changed for so long; at least 60 s.
-    planner_silent_s
-        The plan is continued here if the planner has sealed no part for so long.
-    """
-    report = _checked(at, at.ledger.runs.get(run_id), max(stall_s, STALL_S), planner_silent_s)
+def check(at: Deployment, run_id: str, *, planner_silent_s: float = PLANNER_SILENT_S) -> CheckReport:
+    """Do what a run needs now; its plan is continued if no part was sealed for ``planner_silent_s``."""
+    report = _checked(at, at.ledger.runs.get(run_id), planner_silent_s)
     _measure(at, report)
     return report
 
 
-def _checked(at: Deployment, run: Run, stall_s: float, planner_silent_s: float) -> CheckReport:
+def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
     if run.state.ended:
         return _ended(at, run)
     if run.cancelled_s is not None:
@@ -81,7 +71,7 @@ def _checked(at: Deployment, run: Run, stall_s: float, planner_silent_s: float) 
     lapsed, exhausted = _lapse(at, run, outbox)
     abandoned = _abandon_overdue(at, run)
     counts = at.ledger.shards.glance(run.run_id)
-    requeued = _requeue(at, run, counts, stall_s, _undispatched_from(parts), outbox)
+    requeued = _requeue(at, run, counts, _undispatched_from(parts), outbox)
     report = CheckReport(run, counts, lapsed, exhausted, requeued, abandoned)
     if not run.sealed:
         return _continue_planning(at, report, parts, planner_silent_s)
@@ -149,13 +139,13 @@ def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
     return lapsed, exhausted
 
 
-def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_from: int | None, outbox: Outbox) -> int:
+def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None, outbox: Outbox) -> int:
     """Send messages again for shards whose message must be lost, at growing intervals for the same shard."""
     if run.dispatch is Dispatch.MAP:
         return 0  # such a run has no messages: see runs.map_batches
     now_s, age_s = at.clock.now_s(), UNCLAIMED_S
-    if counts.pending and not counts.running and _stalled(at, run, now_s, stall_s):
-        age_s = stall_s
+    if counts.pending and not counts.running and _stalled(at, run, now_s):
+        age_s = STALL_S
     elif counts.pending > MAX_UNCLAIMED:
         return 0
 
@@ -174,15 +164,15 @@ def _is_due(record: ShardRecord, now_s: float, age_s: float) -> bool:
     return now_s - record.changed_s >= age_s * (1 << record.requeues)
 
 
-def _stalled(at: Deployment, run: Run, now_s: float, stall_s: float) -> bool:
-    """Whether no shard is RUNNING and none has changed for ``stall_s``.
+def _stalled(at: Deployment, run: Run, now_s: float) -> bool:
+    """Whether no shard is RUNNING and none has changed for ``STALL_S``.
 
     That reads all shards, so only if a message would follow: if one of the longest waiting shards is due. Since that
     time doubles with each message, a run that waits for another one is read a few times in hours.
     """
-    since_s = now_s - stall_s
+    since_s = now_s - STALL_S
     waiting = islice(at.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s), WAITING_LOOKED_AT)
-    if not any(_is_due(record, now_s, stall_s) for record in waiting):
+    if not any(_is_due(record, now_s, STALL_S) for record in waiting):
         return False
     return all(r.state is not ShardState.RUNNING and r.changed_s < since_s for r in at.ledger.shards.list(run.run_id))
 

@@ -114,14 +114,9 @@ def keep(at: Deployment, message: Message, reason: str) -> Disposition:
 
 
 def consume_task(at: Deployment, request: TaskRequest) -> Disposition:
-    """End the task of a dead-letter message, and send its notice.
+    """End the task of a dead-letter message, and send its notice (NoticeError: the task has ended nevertheless).
 
-    Raises
-    ------
-    LeaseLostError
-        If an attempt still holds the task: the message must come back later.
-    NoticeError
-        If the notice could not be sent; the task has ended nevertheless.
+    LeaseLostError if an attempt still holds the task: the message must come back later.
     """
     if at.tasks is None:
         raise SettingsError("a dead-letter message of the asynchronous API came, but this deployment keeps no tasks")

@@ -31,7 +31,7 @@ from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
 from sparklet.runs.log import log, write_line
 from sparklet.runs.notices import due, find_forgotten
 from sparklet.runs.overview import Watch, look_over
-from sparklet.runs.steps import Answer, take_step
+from sparklet.runs.steps import Response, take_step
 from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
 
 METRIC_OF_DISPOSITION = {
@@ -69,7 +69,7 @@ def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]
         return handle_check(at, _watch())
 
 
-def step_handler(event: Any, context: object) -> Answer:
+def step_handler(event: Any, context: object) -> Response:
     """Do one step of a state machine, see ``steps``; errors are raised, for its ``Retry`` and ``Catch``."""
     with _measured(Emitter.CHECKER) as at:
         return take_step(at, map_concurrency(), event)

@@ -32,20 +32,10 @@ class Redriven:
 def redrive(
     at: Deployment, run_id: str, shards: Sequence[int] | None = None, script: ScriptRef | None = None
 ) -> Redriven:
-    """Repeat FAILED shards in a new generation; if only the check run has FAILED, the run is checked again.
+    """Repeat FAILED shards (None: all) in a new generation; if only the check run has FAILED, the run is checked again.
 
-    Parameters
-    ----------
-    shards
-        The shards to repeat; None: all that have FAILED.
-    script
-        The script of the new generation (see ``new_run.repaired_script``); None: that of the last one.
-
-    Raises
-    ------
-    PlanError
-        If the run is still being planned or cancelled, if one of ``shards`` has not FAILED, or if there is nothing to
-        repeat.
+    ``script`` is that of the new generation (see ``new_run.repaired_script``); None: the last one's. PlanError if the
+    run is being planned or cancelled, if one of ``shards`` has not FAILED, or if there is nothing to repeat.
     """
     run = redrivable(at, run_id)
     _refuse_unfit(at, run_id, shards)
