@@ -35,7 +35,7 @@ class Deployment:
     A composition root makes one: ``runs.handlers`` in Lambda, ``local.stack`` and the command line elsewhere.
     """
 
-    bucket: str  # runs/<run_id>/ and dead-letters/ lie in it
+    bucket: str  # holds runs/<run_id>/ and dead-letters/
     store: ObjectStore
     ledger: Ledger
     queue: TaskQueue  # of shard messages

@@ -81,7 +81,7 @@ def _resolve(store: ObjectStore, given: str) -> str:
 
 
 def refuse_other_regions(store: ObjectStore, buckets: Collection[str]) -> None:
-    """PlanError if a bucket lies in another region: reading it from here is slow and costs money."""
+    """PlanError if a bucket is in another region: reading it from here is slow and costs money."""
     for bucket in sorted(buckets):
         if region := store.foreign_region(f"{SCHEME}{bucket}/"):
             raise PlanError(
@@ -221,14 +221,7 @@ class Inventory:
                 seen.add(item.uri, item.version_id)
         return seen
 
-    def _takes(
-        self,
-        source: CurrentObjects | Listed,
-        each: Candidate,
-        info: ObjectInfo,
-        seen: Digests | None,
-        done: Digests | None,
-    ) -> bool:
+    def _takes(self, name: str, each: Candidate, info: ObjectInfo, seen: Digests | None, done: Digests | None) -> bool:
         """Whether a candidate is planned; if not, it is counted under the first reason that applies."""
         if each.resumed:
             return True
@@ -265,7 +258,7 @@ def open_inventory(
     if lists is None:
         lists = [
             ListReader(source, at.store if source.uri.startswith(at.runs_uri) else at.inputs(run.access))
-            for source in run.lists  # lists that Sparklet stored lie with the run
+            for source in run.lists  # Sparklet stores lists with the run
         ]
     return Inventory(
         at.inputs(run.access),

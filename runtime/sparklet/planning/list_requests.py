@@ -55,7 +55,7 @@ def read_lists(given: Sequence[Any]) -> tuple[ListRequest, ...]:
                 "each must be an s3:// address, or an object of source, format and path (texts) and items (a boolean)"
             )
         if not document["source"].startswith(SCHEME):
-            raise SettingsError(f"{document['source']!r} must lie in S3: s3://…")
+            raise SettingsError(f"{document['source']!r} must be in S3: s3://…")
         lists.append(ListRequest(**document))
     return tuple(lists)
 

@@ -179,7 +179,7 @@ class ListReader:
     source
         The list; with an ``etag`` it is read in that version only.
     store
-        Where the list lies, and an inventory's data files.
+        Where the list and an inventory's data files are.
     body
         The list itself, if it is not stored yet.
     """

@@ -75,7 +75,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
 
 
 def run_id_of(request: RunRequest, now_s: float) -> str:
-    """The run's id: the one asked for, that of its name and key, or a new one of its name, the time and a suffix.
+    """The run's id: the given one, that of its name and key, or a new one of its name, the time and a suffix.
 
     That is ``flights-5f2b8c1d9e07``, or ``flights-20130101t120000-3f9a1c`` (UTC).
     """

@@ -31,7 +31,7 @@ from sparklet.planning.slicing import slice_objects
 PART_SHARDS = 1000
 PART_BYTES = 4 * 1024 * 1024
 MAX_AT_ONCE = 10  # messages: one batch of the queue
-ASK_EVERY_S = 10.0  # how often a planner that sends slowly checks whether the run was cancelled
+CHECK_EVERY_S = 10.0  # how often a planner that sends slowly checks whether the run was cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,10 +286,10 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
 
 def _until_cancelled(at: Deployment, run_id: str, records: list[ShardRecord]) -> Iterator[str]:
     """The shards' messages; while they are sent slowly, the run is read now and then."""
-    asked_s = at.clock.now_s()
+    checked_s = at.clock.now_s()
     for record in records:
-        if at.clock.now_s() - asked_s > ASK_EVERY_S:
+        if at.clock.now_s() - checked_s > CHECK_EVERY_S:
             if at.ledger.runs.get(run_id).cancelled_s is not None:
                 raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is dispatched")
-            asked_s = at.clock.now_s()
+            checked_s = at.clock.now_s()
         yield record.ref.to_body()

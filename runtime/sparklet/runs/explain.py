@@ -106,7 +106,7 @@ _RULES = (
         message=r"written by a newer Sparklet",
     ),
     _Rule(
-        "the script lies outside the prefixes that the operator allowed",
+        "the script is outside the prefixes that the operator allowed",
         "put it below one of them, or add its prefix to SPARKLET_SCRIPT_PREFIXES",
         classes="ScriptNotAllowedError",
     ),
@@ -187,7 +187,7 @@ _RULES = (
         classes="SyntaxError IndentationError TabError",
     ),
     _Rule(
-        "the script asks for a table, column or type that is not there",
+        "the script uses a table, column or type that is not there",
         "compare it with the input's schema and " + _FIX_AND_REDRIVE,
         classes="AnalysisException ParseException",
     ),

@@ -36,9 +36,7 @@ CHECKS_PER_REST = 10
 LATEST_SHARE = 10
 BATCHES_PER_AGE = 20
 MAX_BETWEEN_BATCHES_S = 900
-MAX_INLINE_BATCHES = (
-    2  # an inline Map adds some ten events for each shard and try to the history, a distributed one six
-)
+MAX_INLINE_BATCHES = 2  # an inline Map adds some ten events for each shard and try, a distributed one six in all
 TOLERANCE_EXCEEDED = "ToleranceExceeded"
 CAUSE_CHARACTERS = 32_768  # as many as Step Functions keeps of a cause
 
