@@ -14,12 +14,12 @@ file, and its role need not list ``runs/``.
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from sparklet.errors import ObjectChangedError, RunExistsError
-from sparklet.model import Counts, Dispatch, Run, RunOptions, RunState, ShardState
+from sparklet.model import Counts, Run, RunOptions, RunState, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.outputs import check_id, next_id
 from sparklet.runs.summary import figures, summarize
@@ -27,6 +27,10 @@ from sparklet.runs.summary import figures, summarize
 MIN_CHECK_S = 3600.0  # time limit of a check run, at least, even if its run's time is over
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
 MAX_LEFT_OUT = 500  # such shards, which a next run leaves out, each by a pattern
+INHERITED = (  # options of a next run
+    *("target_bytes", "max_shard_bytes", "oversize", "other_region", "max_attempts", "time_limit_s", "rate_per_s"),
+    *("tolerated_failure_count", "tolerated_failure_percentage"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +63,10 @@ def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
     made_id, uri = check_id(run.run_id, run.generation), summary_uri(at, run)
     with suppress(ObjectChangedError):  # another checker was faster; the shards have ended, so its summary is the same
         at.store.put(uri, _summary(at, run, state), create_only=True)
-    now_s, options = at.clock.now_s(), run.options
-    left_s = run.created_s + options.time_limit_s - now_s
-    return _enter(
-        at,
-        Run(
-            run_id=made_id,
-            inputs=(uri,),
-            output_uri=f"s3://{at.bucket}/output/{made_id}/",
-            scripts=(run.check,),
-            params=run.params,
-            env=run.env,
-            options=RunOptions(max_attempts=options.max_attempts, time_limit_s=max(left_s, MIN_CHECK_S)),
-            name=f"{run.name}-check",
-            dispatch=Dispatch.QUEUE,
-            parent=run.run_id,
-            created_s=now_s,
-        ),
-    )
+    left_s = run.created_s + run.options.time_limit_s - at.clock.now_s()
+    options = RunOptions(max_attempts=run.options.max_attempts, time_limit_s=max(left_s, MIN_CHECK_S))
+    follower = Run(made_id, (uri,), f"s3://{at.bucket}/output/{made_id}/", (run.check,), options=options)
+    return _enter(at, run, replace(follower, name=f"{run.name}-check"))
 
 
 def summary_uri(at: Deployment, run: Run) -> str:
@@ -119,36 +109,15 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
     earlier = [at.known_run(next_id(run.run_id, generation)) for generation in range(run.generation)]
     for each in filter(None, earlier):
         at.ledger.runs.cancel(each.run_id)
-    options = run.options
-    return _enter(
-        at,
-        Run(
-            run_id=next_id(run.run_id, run.generation),
-            inputs=(run.output_uri,),
-            output_uri=run.next.output_uri,
-            scripts=(run.next.script,),
-            params=run.params,
-            env=run.env,
-            options=RunOptions(
-                target_bytes=options.target_bytes,
-                include=(f"{run.shard_prefix}*/**",),
-                exclude=half_published,
-                max_shard_bytes=options.max_shard_bytes,
-                oversize=options.oversize,
-                other_region=options.other_region,
-                max_attempts=options.max_attempts,
-                tolerated_failure_count=options.tolerated_failure_count,
-                tolerated_failure_percentage=options.tolerated_failure_percentage,
-                time_limit_s=options.time_limit_s,
-                rate_per_s=options.rate_per_s,
-                existing="append" if any(earlier) else options.existing,
-            ),
-            name=f"{run.name}-next",
-            dispatch=run.dispatch,
-            parent=run.run_id,
-            created_s=at.clock.now_s(),
-        ),
+    options = RunOptions(
+        include=(f"{run.shard_prefix}*/**",),
+        exclude=half_published,
+        existing="append" if any(earlier) else run.options.existing,
+        **{name: getattr(run.options, name) for name in INHERITED},
     )
+    run_id, output_uri = next_id(run.run_id, run.generation), run.next.output_uri
+    follower = Run(run_id, (run.output_uri,), output_uri, (run.next.script,), options=options)
+    return _enter(at, run, replace(follower, name=f"{run.name}-next", dispatch=run.dispatch))
 
 
 def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]:
@@ -169,7 +138,9 @@ def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:
             yield found
 
 
-def _enter(at: Deployment, run: Run) -> Run:
+def _enter(at: Deployment, parent: Run, follower: Run) -> Run:
+    now_s = at.clock.now_s()
+    run = replace(follower, params=parent.params, env=parent.env, parent=parent.run_id, created_s=now_s)
     try:
         at.ledger.runs.create(run)
     except RunExistsError:  # another checker was faster
