@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 MAX_NAME = 80  # characters
-INLINE_MOST = 40  # iterations that an inline Map has at once; a Distributed Map takes what is more
+MAX_INLINE = 40  # iterations that an inline Map has at once; a Distributed Map takes what is more
 
 _SUCCESSOR = re.compile(r"(.+-g\d+)-(\d+)")
 

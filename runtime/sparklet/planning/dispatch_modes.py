@@ -16,7 +16,7 @@ The ledger stores only what hands the shards out (``model.Dispatch``).
 
 from enum import StrEnum
 
-from sparklet.model import INLINE_MOST, Dispatch
+from sparklet.model import MAX_INLINE, Dispatch
 
 
 class DispatchMode(StrEnum):
@@ -44,13 +44,13 @@ def automatic_mode(shards: int, rate_per_s: float) -> tuple[DispatchMode, str]:
     """The mode that ``auto`` takes for a plan, and why."""
     if rate_per_s:
         return DispatchMode.LOOP, "only messages can be paced (--rate)"
-    if shards <= INLINE_MOST:
-        return DispatchMode.INLINE, f"the plan has no more than {INLINE_MOST} shards"
-    return DispatchMode.LOOP, f"the plan has more than {INLINE_MOST} shards"
+    if shards <= MAX_INLINE:
+        return DispatchMode.INLINE, f"the plan has no more than {MAX_INLINE} shards"
+    return DispatchMode.LOOP, f"the plan has more than {MAX_INLINE} shards"
 
 
 def inline_refusal(shards: int) -> str:
     """Why a plan of so many shards cannot be dispatched inline; "" if it can."""
-    if shards <= INLINE_MOST:
+    if shards <= MAX_INLINE:
         return ""
-    return f"{shards:,} shards are more than the {INLINE_MOST} that run at once in an inline Map; use map or loop"
+    return f"{shards:,} shards are more than the {MAX_INLINE} that run at once in an inline Map; use map or loop"

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sparklet.ledger.rules import last_cause
 from sparklet.metrics import SHARDS_FAILED
-from sparklet.model import INLINE_MOST, Failure, Run, ShardRecord, ShardRef, ShardState
+from sparklet.model import MAX_INLINE, Failure, Run, ShardRecord, ShardRef, ShardState
 from sparklet.planning.deployment import Deployment, scratch_error
 from sparklet.s3_uri import split_uri
 
@@ -61,7 +61,7 @@ def hand_out(
                 for record in islice(pending.shards(), max_shards):
                     file.write(record.ref.to_body() + "\n")
                     count, last = count + 1, max(last, record.number)
-                    if count <= INLINE_MOST:
+                    if count <= MAX_INLINE:
                         items.append(record.ref)
         except OSError as error:
             raise scratch_error("a map batch", error) from error
@@ -70,7 +70,7 @@ def hand_out(
         name = f"{run.generation}-{number}-{last}-{int(at.clock.now_s() * 1000)}.jsonl"
         uri = at.run_uri(run.run_id, f"batches/{name}")
         at.store.upload(path, uri)
-    return MapBatch(count, split_uri(uri)[1], tuple(items) if count <= INLINE_MOST else ())
+    return MapBatch(count, split_uri(uri)[1], tuple(items) if count <= MAX_INLINE else ())
 
 
 class _PendingShards:
