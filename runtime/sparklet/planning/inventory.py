@@ -25,7 +25,7 @@ from sparklet.planning.found import (
 )
 from sparklet.planning.lists import Listed, ListReader
 from sparklet.ports import ObjectInfo, ObjectStore
-from sparklet.s3_uri import SCHEME, split_uri
+from sparklet.s3_uri import SCHEME, s3_address, split_uri
 
 NAMES_KEPT = 3
 
@@ -62,16 +62,14 @@ def refuse_overlap(inputs: Sequence[str]) -> None:
 
 
 def _resolve(store: ObjectStore, given: str) -> str:
-    scheme, separator, rest = given.partition("://")
-    if not separator or scheme not in ("s3", "s3a", "s3n") or not rest.partition("/")[0]:
+    if not (uri := s3_address(given)):
         raise PlanError(f"the input {given!r} cannot be listed; it must look like s3://bucket/folder/")
-    uri = f"{SCHEME}{rest}" if "/" in rest else f"{SCHEME}{rest}/"
-    if not uri.endswith("/"):
+    folder = uri if uri.endswith("/") else f"{uri}/"
+    if folder != uri and "/" in uri.removeprefix(SCHEME):
         try:
             return store.head(uri).uri
         except ObjectNotFoundError:
             pass  # then it is a folder, or nothing
-    folder = uri if uri.endswith("/") else f"{uri}/"
     if next(iter(store.list(folder)), None) is None:
         raise PlanError(
             f"the input {uri} is empty: there is no object below {folder} "

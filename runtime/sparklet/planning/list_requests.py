@@ -11,7 +11,7 @@ from sparklet.model import ListSource, RunOptions
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.lists import FORMATS, ListReader, list_format
 from sparklet.ports import ObjectStore
-from sparklet.s3_uri import SCHEME
+from sparklet.s3_uri import SCHEME, s3_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,10 @@ def resolve_list(store: ObjectStore, given: ListRequest) -> ListSource:
                 f"the manifest {given.source} is a local copy without its checksum; give its s3:// address instead"
             )
         return ListSource(given.source, form, given.path, items=given.items)
-    scheme, _, rest = given.source.partition("://")
-    if scheme not in ("s3", "s3a", "s3n"):
+    if not (uri := s3_address(given.source)):
         raise PlanError(f"the list {given.source} must be in S3: s3://…")
     try:
-        info = store.head(f"{SCHEME}{rest}")
+        info = store.head(uri)
     except ObjectNotFoundError as error:
         raise PlanError(f"the list {given.source} is not there; check its spelling") from error
     return ListSource(info.uri, form, given.path, info.etag, given.items)

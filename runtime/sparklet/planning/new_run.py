@@ -19,7 +19,7 @@ from sparklet.planning.list_requests import open_lists, refuse_mixed, stored_sou
 from sparklet.planning.outputs import FOLLOW_UP_ID, refuse_outputs
 from sparklet.planning.packing import refuse_unplannable
 from sparklet.planning.request import RunRequest
-from sparklet.s3_uri import SCHEME, split_uri
+from sparklet.s3_uri import SCHEME, s3_address, split_uri
 
 RUN_ID_IN_OUTPUT = "{run_id}"  # for a request that is repeated for run after run
 MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id
@@ -93,10 +93,9 @@ def run_id_of(request: RunRequest, now_s: float) -> str:
 
 def _folder(uri: str) -> str:
     """An output as an S3 folder."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator or scheme not in ("s3", "s3a", "s3n") or not rest.partition("/")[0]:
-        raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
-    return f"{SCHEME}{rest.rstrip('/')}/"
+    if address := s3_address(uri):
+        return f"{address.rstrip('/')}/"
+    raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
 
 
 def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
