@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator
 from benchmarks.comparison import SPARKLET, Case, Run, document, publish
 from benchmarks.facts import ROOT
 from sparklet.aws.dynamodb.items import new_shard_item
-from sparklet.local.memory import MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from sparklet.model import RunOptions, ShardRecord
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
@@ -27,6 +26,7 @@ from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectInfo
 from sparklet.worker.log import memory_peak_mb
+from tests.stand_ins.memory import MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 
 RAW = "raw"
 QUESTION = "How much memory does planning take, and does it grow with the number of objects?"

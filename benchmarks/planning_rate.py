@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.comparison import SPARKLET, Case, Run, document, publish, say
 from benchmarks.facts import ROOT
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.dynamodb.items import new_shard_item
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
@@ -35,6 +35,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.worker.log import memory_peak_mb
+from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.ministack import ministack
 
 RAW = "raw"

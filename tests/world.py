@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
-from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import (
     Claim,
     ClaimStatus,
@@ -26,6 +25,7 @@ from sparklet.planning.request import RunRequest
 from sparklet.ports import Ledger, Message
 from sparklet.runs.checker import CheckReport, check
 from sparklet.runs.steps import take_step
+from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 
 BUCKET = "sparklet"
 SOURCE = "s3://data/in/"

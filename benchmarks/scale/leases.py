@@ -23,8 +23,8 @@ from benchmarks.planning_rate import stand_in
 from benchmarks.scale.faults import throttled
 from benchmarks.scale.world import BUCKET, SCRIPT, World, set_environment
 from sparklet.aws.clients import AwsClients
+from sparklet.clock import SystemClock
 from sparklet.ledger.rules import LEASE_S
-from sparklet.local.memory import SystemClock
 from sparklet.model import ShardRecord, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
 from sparklet.model import Dispatch, RunOptions
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.request import RunRequest
+from tests.stand_ins.ledger_table import table_definition
 
 BUCKET, DATA, REGION = "scale", "scale-data", "us-east-1"
 OUTPUT, SCRIPT = f"s3://{DATA}/out/", f"s3://{DATA}/job.py"

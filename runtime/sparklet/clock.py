@@ -1,4 +1,4 @@
-"""The real clock; ``sparklet.local.memory.FakeClock`` is the one that tests move."""
+"""The real clock; tests move one of their own."""
 
 import time
 

@@ -1,47 +1,7 @@
 """Every error Sparklet raises on purpose.
 
-::
-
-    SparkletError                    base; `retryable` is False unless starred
-    ├── SettingsError                an environment variable or option is missing or wrong
-    │   └── NotDeployedError         there is no such stack
-    ├── EventError                   an event or message has not the shape it must have
-    ├── ExpectationError             what a check script expects of a run is not so
-    ├── ObjectStoreError*            S3 did not do what it was asked to
-    │   ├── ObjectNotFoundError      the object is not there
-    │   ├── ObjectChangedError       the object is not the version that was asked for
-    │   └── ObjectForbiddenError     the object may not be read or written
-    ├── LedgerError*                 the ledger did not do what it was asked to
-    │   ├── RunNotFoundError         no run of that id
-    │   ├── RunExistsError           a run of that id is there already
-    │   ├── ShardNotFoundError       the run has no such shard
-    │   └── CheckpointConflictError  another planner moved this run's checkpoint
-    ├── QueueError*                  the queue did not do what it was asked to
-    ├── NoticeError*                 a notice could not be sent
-    ├── OrchestrationError*          a state machine did not do what it was asked to
-    │   └── ExecutionExistsError     an execution of that name has ended, or has another input
-    ├── LogsError                    the workers' logs could not be read
-    ├── PlanError                    the input cannot be planned as asked
-    │   └── NothingNewError          everything in it was done before, or is too old: no failure of anybody
-    ├── ScriptError
-    │   ├── ScriptNotAllowedError    the script lies outside the allowed prefixes
-    │   ├── ScriptFetchError*        the script could not be fetched
-    │   └── ScriptFailedError        the script ran and exited with a code other than 0
-    ├── SparkRuntimeError*           Spark, not the script, failed
-    │   ├── GatewayLostError*        the JVM went away under the script
-    │   ├── OutOfMemoryError*        the JVM or Python ran out of memory
-    │   └── ScratchFullError*        too little space in /tmp
-    ├── DeadlineExceededError*       the guard ended the script before the function's deadline
-    ├── LeaseLostError*              another attempt owns the shard, or it has ended
-    ├── ShardNotDoneError*           a shard that was asked for directly has not ended
-    ├── ShardFailedError             a shard that was asked for directly has FAILED for good
-    ├── RemoteTaskError              a function could not be invoked
-    │   └── RemoteFailureError       it answered with an error of its own
-    └── LocalStackError              the embedded stack could not be started or used
-
-Starred errors are ``retryable``: the record goes back to its source, and a shard is
-released. The others end a shard as FAILED with their message as its cause. (A
-``ScriptFailedError`` decides for itself, see its docstring.)
+A ``retryable`` one sends the record back to its source and releases the shard; a class inherits this unless it sets it.
+The others end a shard as FAILED, with their message as its cause.
 """
 
 from sparklet.job.errors import EventError as EventError
@@ -58,7 +18,7 @@ class NotDeployedError(SettingsError):
 
 
 class ObjectStoreError(SparkletError, retryable=True):
-    """The object store did not do what it was asked to; trying again may help."""
+    """A request to the object store failed; another try may help."""
 
 
 class ObjectNotFoundError(ObjectStoreError, retryable=False):
@@ -66,7 +26,7 @@ class ObjectNotFoundError(ObjectStoreError, retryable=False):
 
 
 class ObjectChangedError(ObjectStoreError, retryable=False):
-    """The object is not the version (ETag) that was asked for, or exists already."""
+    """The object is not the requested version (ETag), or exists already."""
 
 
 class ObjectForbiddenError(ObjectStoreError, retryable=False):
@@ -74,7 +34,7 @@ class ObjectForbiddenError(ObjectStoreError, retryable=False):
 
 
 class LedgerError(SparkletError, retryable=True):
-    """The ledger did not do what it was asked to; trying again may help."""
+    """A request to the ledger failed; another try may help."""
 
 
 class RunNotFoundError(LedgerError, retryable=False):
@@ -94,15 +54,15 @@ class CheckpointConflictError(LedgerError, retryable=False):
 
 
 class QueueError(SparkletError, retryable=True):
-    """The queue did not do what it was asked to; trying again may help."""
+    """A request to the queue failed; another try may help."""
 
 
 class NoticeError(SparkletError, retryable=True):
-    """A notice could not be sent; what it is about is not changed by that."""
+    """A notice could not be sent; its run or task is as it was."""
 
 
 class OrchestrationError(SparkletError, retryable=True):
-    """A state machine did not do what it was asked to; trying again may help."""
+    """A request to a state machine failed; another try may help."""
 
 
 class ExecutionExistsError(OrchestrationError, retryable=False):
@@ -114,11 +74,11 @@ class LogsError(SparkletError):
 
 
 class PlanError(SparkletError):
-    """The input cannot be planned as asked."""
+    """The input cannot be planned as requested."""
 
 
 class NothingNewError(PlanError):
-    """What is in the input was done by an earlier run, or is older than asked for: there is nothing to do."""
+    """Earlier runs have done everything in the input, or it is older than requested: there is nothing to do."""
 
 
 class ScriptError(SparkletError):
@@ -205,19 +165,18 @@ class LeaseLostError(SparkletError, retryable=True):
 
 
 class ShardNotDoneError(SparkletError, retryable=True):
-    """The shard that was asked for has not ended, and nobody holds it: ask again after a while.
+    """The requested shard has not ended, and no attempt holds it: try again after a while.
 
-    With ``ShardFailedError`` and ``LeaseLostError`` (ask again once the lease is over) all that a state machine
-    which asks for a shard needs to tell apart.
+    A state machine handles ``ShardFailedError`` and ``LeaseLostError`` (try again once the lease is over) otherwise.
     """
 
 
 class ShardFailedError(SparkletError):
-    """The shard that was asked for has FAILED: asking again does not help, a redrive may."""
+    """The requested shard has FAILED: another request does not help, a redrive may."""
 
 
 class RemoteTaskError(SparkletError):
-    """A function could not be invoked, or answered with what nobody can read."""
+    """A function could not be invoked, or its answer cannot be read."""
 
 
 class RemoteFailureError(RemoteTaskError):

@@ -1,9 +1,8 @@
-"""What a deployment measures of itself: the only place for names, units and meanings of its metrics.
+"""A deployment's metrics: the only place for their names, units and meanings.
 
 A metric leaves as one JSON line on standard output, in CloudWatch's embedded metric format, one line an invocation;
-there is no call to make and nothing to wait for. All metrics of a stack lie in one namespace and have no dimensions:
-each is one series, whatever a stack does, and an alarm needs to know nothing but its name. What belongs to one
-invocation only (its request id) stands beside them in the line, for queries over the logs.
+nothing is called or waited for. All metrics of a stack lie in one namespace and have no dimensions: each is one series,
+and an alarm needs only its name. Properties of one invocation (its request id) are in the same line, for queries.
 """
 
 import json
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-MARK = "sparklet_metrics"  # the first member of each line: whoever reads logs can leave it out
+MARK = "sparklet_metrics"  # the first member of each line, so that readers of logs can leave the line out
 MAX_VALUES = 100  # of one metric in one line
 
 
@@ -27,7 +26,7 @@ class Unit(StrEnum):
 
 
 class Emitter(StrEnum):
-    """Which function says it."""
+    """The functions that write metrics."""
 
     WORKER = "worker"
     CHECKER = "checker"
@@ -36,13 +35,13 @@ class Emitter(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Something that is measured."""
+    """A metric."""
 
     name: str
     unit: Unit
     emitters: tuple[Emitter, ...]
     description: str
-    statistic: str = "Sum"  # the one that means something: Sum of what happened, Maximum of what stands
+    statistic: str = "Sum"  # for graphs and alarms: Sum of events, Maximum of a state
 
 
 _WORKER, _CHECKER, _CONSUMER = (Emitter.WORKER,), (Emitter.CHECKER,), (Emitter.DLQ_CONSUMER,)
@@ -52,7 +51,7 @@ SHARDS_FAILED: Final = Metric(
     "ShardsFailed",
     Unit.COUNT,
     (Emitter.WORKER, Emitter.CHECKER, Emitter.DLQ_CONSUMER),
-    "shards, and tasks of the asynchronous API, that became FAILED, whoever found out; cancelled ones are none",
+    "shards, and tasks of the asynchronous API, that became FAILED; cancelled ones do not count",
 )
 SHARDS_RETRIED: Final = Metric("ShardsRetried", Unit.COUNT, _WORKER, "attempts that failed and will be made again")
 SHARDS_TURNED_AWAY: Final = Metric(
@@ -76,7 +75,7 @@ RUNS_OPEN: Final = Metric("RunsOpen", Unit.COUNT, _CHECKER, "runs that have not 
 RUNS_SUCCEEDED: Final = Metric("RunsSucceeded", Unit.COUNT, _CHECKER, "runs that ended well, tolerated failures or not")
 RUNS_FAILED: Final = Metric("RunsFailed", Unit.COUNT, _CHECKER, "runs that ended as FAILED")
 RUNS_UNCHECKED: Final = Metric("RunsUnchecked", Unit.COUNT, _CHECKER, "runs that could not be checked this time")
-SHARDS_PENDING: Final = Metric("ShardsPending", Unit.COUNT, _CHECKER, "shards of open runs nobody has", "Maximum")
+SHARDS_PENDING: Final = Metric("ShardsPending", Unit.COUNT, _CHECKER, "shards of open runs without a worker", "Maximum")
 SHARDS_RUNNING: Final = Metric("ShardsRunning", Unit.COUNT, _CHECKER, "shards of open runs in work", "Maximum")
 OLDEST_OPEN_SHARD: Final = Metric(
     "OldestOpenShardSeconds",
@@ -95,16 +94,24 @@ SHARDS_ABANDONED: Final = Metric(
 DIFFERENCES: Final = Metric(
     "Differences", Unit.COUNT, _CHECKER, "lasting differences between queue, ledger and results", "Maximum"
 )
-LETTERS_IN_KEEPING: Final = Metric(
-    "LettersInKeeping", Unit.COUNT, _CHECKER, "letters under dead-letters/ that somebody must look at", "Maximum"
+DEAD_LETTERS_STORED: Final = Metric(
+    "DeadLettersStored",
+    Unit.COUNT,
+    _CHECKER,
+    "dead-letter messages under dead-letters/ that an operator must look at",
+    "Maximum",
 )
 
-LETTERS_SENT_AGAIN: Final = Metric(
-    "LettersSentAgain", Unit.COUNT, _CONSUMER, "dead letters of shards that had not run: they came back and go again"
+DEAD_LETTERS_RESENT: Final = Metric(
+    "DeadLettersResent", Unit.COUNT, _CONSUMER, "dead-letter messages of shards that had not run: they were sent again"
 )
-LETTERS_DROPPED: Final = Metric("LettersDropped", Unit.COUNT, _CONSUMER, "dead letters that nobody needs any more")
-LETTERS_FAILED: Final = Metric("LettersFailed", Unit.COUNT, _CONSUMER, "dead letters whose shard or task is FAILED now")
-LETTERS_KEPT: Final = Metric("LettersKept", Unit.COUNT, _CONSUMER, "dead letters that nobody can read")
+DEAD_LETTERS_DROPPED: Final = Metric(
+    "DeadLettersDropped", Unit.COUNT, _CONSUMER, "dead-letter messages that are not needed any more"
+)
+DEAD_LETTERS_FAILED: Final = Metric(
+    "DeadLettersFailed", Unit.COUNT, _CONSUMER, "dead-letter messages whose shard or task is FAILED now"
+)
+DEAD_LETTERS_KEPT: Final = Metric("DeadLettersKept", Unit.COUNT, _CONSUMER, "dead-letter messages that cannot be read")
 
 METRICS: Final[Mapping[str, Metric]] = {
     metric.name: metric for metric in tuple(globals().values()) if isinstance(metric, Metric)
@@ -113,17 +120,7 @@ METRICS: Final[Mapping[str, Metric]] = {
 
 
 class Meter:
-    """Collects what one invocation measures and writes it as one line.
-
-    Parameters
-    ----------
-    namespace
-        Where the metrics belong; "" writes nothing.
-    emitter
-        Who measures.
-    write
-        Takes the line, without its newline.
-    """
+    """Collects what one invocation measures and writes it as one line; nothing if the ``namespace`` is ""."""
 
     def __init__(self, namespace: str, emitter: Emitter, write: Callable[[str], None]) -> None:
         self._namespace, self._emitter, self._write = namespace, emitter, write
@@ -131,12 +128,12 @@ class Meter:
 
     @property
     def on(self) -> bool:
-        """Whether anything is written at all: what is costly to measure need not be measured otherwise."""
+        """Whether anything is written: if not, skip what is costly to measure."""
         return bool(self._namespace)
 
     def add(self, metric: Metric, value: float = 1) -> None:
         """Measure something: values of one invocation are added up, but of seconds each is kept."""
-        assert self._emitter in metric.emitters, f"{metric.name} is not said to come from the {self._emitter}"
+        assert self._emitter in metric.emitters, f"{metric.name} is not declared for the {self._emitter}"
         values = self._values.setdefault(metric, [])
         if metric.unit is Unit.SECONDS or not values:
             values.append(value + 0)  # True is no number to CloudWatch

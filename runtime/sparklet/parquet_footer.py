@@ -33,7 +33,7 @@ Read = Callable[[int, int], bytes]
 
 
 class FooterError(ValueError):
-    """The file is no Parquet, or of a kind that cannot be taken apart; the message fits behind 'because'."""
+    """The file is not Parquet, or of a kind that cannot be cut; the message fits behind 'because'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class RowGroup:
     """A row group, as the footer describes it."""
 
     rows: int
-    size_bytes: int  # stored: pages, and indexes and filters as far as their lengths are said
-    pieces: tuple[tuple[int, int | None], ...]  # offset and length of pages, indexes, filters; None: not said
+    size_bytes: int  # stored: pages, and indexes and filters whose lengths are given
+    pieces: tuple[tuple[int, int | None], ...]  # offset and length of pages, indexes, filters; None: not given
     document: bytes  # itself, within the footer
 
 
@@ -80,7 +80,7 @@ def load_footer(read: Read, size_bytes: int) -> Footer:
     Raises
     ------
     FooterError
-        If the file is no Parquet, or of a kind that cannot be cut.
+        If the file is not Parquet, or of a kind that cannot be cut.
     """
     tail_bytes = min(TAIL_BYTES, size_bytes)
     tail = read(size_bytes - tail_bytes, tail_bytes)
@@ -222,7 +222,7 @@ class _Compact:
         return (number >> 1) ^ -(number & 1)
 
     def fields(self) -> Iterator[tuple[int, int]]:
-        """Number and kind of each field of a struct; whoever asks reads its value before the next."""
+        """Number and kind of each field of a struct; the caller reads its value before the next."""
         number = 0
         while head := self.data[self.at]:
             self.at += 1

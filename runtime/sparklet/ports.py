@@ -1,4 +1,4 @@
-"""What Sparklet's core needs from the outside; ``sparklet.aws`` and ``sparklet.local.memory`` provide it.
+"""What Sparklet's core needs from the outside; ``sparklet.aws`` provides it, and ports in memory do for tests.
 
 Adapters raise the errors of ``sparklet.errors`` only: no botocore exception passes a port.
 """
@@ -45,7 +45,7 @@ class ObjectInfo:
     size_bytes: int
     etag: str
     modified_s: float
-    version_id: str = ""  # of a listing of versions, or the one asked for; "": whatever is current
+    version_id: str = ""  # of a listing of versions, or the requested one; "": the current one
     archived: bool = False  # must be restored before it can be read
     deleted: bool = False  # a delete marker: only a listing of versions has them
 
@@ -70,7 +70,7 @@ class ObjectStore(Protocol):
         """Size and ETag of an object."""
 
     def head_all(self, addresses: Sequence[tuple[str, str]]) -> Iterator[ObjectInfo | None]:
-        """``head`` of each URI and version id, in order, several at a time; None for what is not there."""
+        """``head`` of each URI and version id, in order, several at a time; None for each that is not there."""
 
     def foreign_region(self, uri: str) -> str:
         """The region of a URI's bucket if it is not this store's own; "" if it is, or if that cannot be known."""
@@ -79,7 +79,7 @@ class ObjectStore(Protocol):
         """An object's bytes, or a range; ObjectChangedError if it has another ETag than ``etag``."""
 
     def get_all(self, uris: Iterable[str]) -> Iterator[bytes]:
-        """The bytes of each object, in order, several at a time; URIs are drawn as they can be asked for."""
+        """The bytes of each object, in order, several at a time; URIs are drawn as requests begin."""
 
     def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
         """Write an object; its ETag. With ``create_only`` ObjectChangedError if it is there already."""
@@ -113,7 +113,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """How many messages a queue holds, about: no real queue tells exactly."""
+    """About how many messages a queue holds: no real queue counts exactly."""
 
     visible: int
     in_flight: int  # received, neither deleted nor visible again
@@ -145,12 +145,12 @@ class TaskQueue(Protocol):
 
 
 class WorkerLogs(Protocol):
-    """What the workers wrote, a stream for each of their environments. Every method raises LogsError."""
+    """The workers' logs, a stream for each of their environments. Every method raises LogsError."""
 
     def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
-        """Streams that mention a run (and a shard), oldest first, each with the time from which on it does.
+        """Streams that mention a run (and a shard), oldest first, each with the time of the first mention.
 
-        It may be one too many. ``since_s``: when the run was created, or 0.
+        Others may be among them. ``since_s``: when the run was created, or 0.
         """
 
     def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
@@ -203,7 +203,7 @@ class TaskStore(Protocol):
 class Runs(Protocol):
     """Runs and their plans. Every write is conditional.
 
-    After a write whose result is unknown an adapter reads again: what it wrote itself it knows by a sign.
+    After a write whose result is unknown an adapter reads again; it knows its own write by a sign in the item.
     Every method raises LedgerError, and RunNotFoundError where it names a run.
     """
 
@@ -263,7 +263,7 @@ class Runs(Protocol):
         """
 
     def cancel(self, run_id: str) -> Run:
-        """Note that somebody wants the run's end (``cancelled_s``); the run as it is then.
+        """Note that the run is to end (``cancelled_s``); the run as it is then.
 
         From now on it takes no part and no generation. Nothing happens if it was cancelled before or has ended.
         """
@@ -280,22 +280,22 @@ class Runs(Protocol):
     # --- finalized runs ---
 
     def unfinalized(self) -> Iterator[Run]:
-        """Runs about which something may still have to be done, newest first: each that has not ended is one.
+        """Runs that may still need work, newest first; every run that has not ended is one.
 
-        A run is one when it is entered, and again with each generation. Found by an index (it may lag), then read
+        A new run is one, and each generation makes its run one again. Found by an index (it may lag), then read
         from the base table: the cost follows the number of these runs, not of all.
         """
 
     def finalize(self, run: Run) -> bool:
-        """Note that nothing is left to be done about an ended run; False if a later generation was opened since."""
+        """Note that an ended run needs no more work; False if a later generation was opened since."""
 
     def unfinalize(self, run: Run) -> None:
-        """Note that something is left to be done about a run; nothing happens if it is gone."""
+        """Note that a run needs work again; nothing happens if it is gone."""
 
     def next_finalized(self) -> Iterator[Run]:
         """The next few of the finalized runs: once all of them were taken, the next call goes on after them.
 
-        For runs that an older Sparklet entered or redrove, which knows nothing of finalizing.
+        For runs that an older Sparklet entered or redrove, before there was finalizing.
         """
 
 
@@ -345,12 +345,12 @@ class Attempts(Protocol):
     def count_requeue(self, record: ShardRecord, *, unrun: bool = False) -> ShardRecord | None:
         """Count a message sent again for a PENDING shard, whose waiting (``changed_s``) begins anew.
 
-        ``unrun``: because the last one came back as a dead-letter message though no attempt had come of it.
+        ``unrun``: because the last one became a dead-letter message before any attempt.
         None if it has moved on since ``record`` was read.
         """
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
-        """PENDING → FAILED for a shard that nobody will claim; False if it has moved on since ``record`` was read."""
+        """PENDING → FAILED for a shard that will not be claimed; False if it has moved on since ``record`` was read."""
 
     def redrive(self, run_id: str, number: int, generation: int) -> ShardRecord | None:
         """FAILED → PENDING in ``generation``, nothing counted yet; None if it is not FAILED in an older one."""

@@ -1,7 +1,7 @@
 """Environment variables → frozen settings; every name Sparklet reads is in this module.
 
-Nothing from an event ends up here: what the operator sets on the function decides. What is wrong is refused
-before work starts, in an error that names the variable; its value is shown only if it cannot be a secret.
+Only the operator sets them, no event does. A wrong value is refused before work starts, in an error that names the
+variable and shows the value only if it cannot be a secret.
 """
 
 import json
@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from sparklet.errors import SettingsError
 
@@ -32,7 +32,7 @@ OF_FUNCTIONS = frozenset(
         *("SPARKLET_WORKER_SCRATCH_MB",),
     }
 )
-"""What is set on functions; the template does."""
+"""The variables that the template sets on functions."""
 NAMES = OF_FUNCTIONS | frozenset(
     {
         # of the command line
@@ -55,26 +55,26 @@ NOT_A_SCRIPTS = (
     r"(AWS|SPARKLET|SPARK|PYSPARK|HADOOP|HUDI|JAVA|JDK|LD|LAMBDA)_|PYTHON|(PATH|HOME|PWD|TMPDIR|CLASSPATH|TZ)$"
 )
 VARIABLE_OF_A_SCRIPT = re.compile(rf"(?!{NOT_A_SCRIPTS})[A-Za-z][A-Za-z0-9_]*")
-"""Not what the worker, Spark, Python, Java or Lambda live by."""
+"""Names that a script's variables may have: none that the worker, Spark, Python, Java or Lambda use."""
 MIN_SECRET = 6  # characters; a credential variable with less in it hides nothing
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """What a worker function is configured with."""
+    """A worker function's settings."""
 
     ledger_table: str  # SPARKLET_LEDGER_TABLE; "" = shard messages are refused
     bucket: str  # SPARKLET_BUCKET: runs/<run_id>/ lie in it
     queue_url: str  # SPARKLET_QUEUE_URL
     runner: RunnerName  # SPARKLET_RUNNER: warm | submit
     default_script: str  # SCRIPT_LOCATION, or s3://SCRIPT_BUCKET/SPARK_SCRIPT; "" = none
-    script_prefixes: tuple[str, ...]  # SPARKLET_SCRIPT_PREFIXES, comma-separated: what an event may choose from
+    script_prefixes: tuple[str, ...]  # SPARKLET_SCRIPT_PREFIXES, comma-separated: where an event may choose a script
     scratch: Path  # SPARKLET_SCRATCH, default /tmp
     min_free_bytes: int  # SPARKLET_MIN_FREE_BYTES that must be free in scratch before work starts
     grace_s: float  # SPARKLET_GRACE_S: the guard acts so long before the function's deadline
     tasks_per_jvm: int  # SPARKLET_TASKS_PER_JVM: a warm JVM is replaced after so many
-    kafka_failures: KafkaFailures = "raise"  # SPARKLET_KAFKA_FAILURES: report, if the mapping reads reports
-    output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES, and what is known: this function writes there
+    kafka_failures: KafkaFailures = "raise"  # SPARKLET_KAFKA_FAILURES: report, if the mapping reads responses
+    output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES, and the known ones: this function writes there
     notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic for notices of ended tasks and runs
     notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus for them, by name or ARN
     keep_context: bool = True  # SPARKLET_KEEP_CONTEXT: on | off: whether a SparkContext may outlive its task
@@ -83,7 +83,7 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class FanoutSettings:
-    """What the functions and commands that plan and watch runs are configured with."""
+    """Settings of the functions that plan and watch runs."""
 
     ledger_table: str  # SPARKLET_LEDGER_TABLE
     bucket: str  # SPARKLET_BUCKET
@@ -95,7 +95,7 @@ class FanoutSettings:
 
 @dataclass(frozen=True, slots=True)
 class PlannerSettings:
-    """What the planner function knows of the workers; sizes of 0 are not known."""
+    """What the planner function knows of the workers; a size of 0 is not known."""
 
     script_prefixes: tuple[str, ...]  # as for workers: what a request may choose its script from
     worker_memory_mb: int  # SPARKLET_WORKER_MEMORY_MB
@@ -111,14 +111,14 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         ledger_table=env.get("SPARKLET_LEDGER_TABLE", ""),
         bucket=bucket,
         queue_url=env.get("SPARKLET_QUEUE_URL", ""),
-        runner="submit" if _one_of(env, "SPARKLET_RUNNER", "warm", "submit") == "submit" else "warm",
+        runner=cast(RunnerName, _one_of(env, "SPARKLET_RUNNER", *get_args(RunnerName))),
         default_script=_default_script(env),
         script_prefixes=_script_prefixes(env),
         scratch=Path(env.get("SPARKLET_SCRATCH") or "/tmp"),  # noqa: S108 - Lambda's only writable place
         min_free_bytes=_number(env, "SPARKLET_MIN_FREE_BYTES", 64 * 1024 * 1024, int),
         grace_s=_number(env, "SPARKLET_GRACE_S", 10.0, float, most=MAX_GRACE_S),
         tasks_per_jvm=_number(env, "SPARKLET_TASKS_PER_JVM", 200, int, least=1),
-        kafka_failures="report" if _one_of(env, "SPARKLET_KAFKA_FAILURES", "raise", "report") == "report" else "raise",
+        kafka_failures=cast(KafkaFailures, _one_of(env, "SPARKLET_KAFKA_FAILURES", *get_args(KafkaFailures))),
         output_prefixes=_output_prefixes({**env, **script_env}, bucket),
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
@@ -132,7 +132,7 @@ def script_environment(given: Mapping[str, str], source: str) -> Mapping[str, st
     for name in given:
         if not VARIABLE_OF_A_SCRIPT.fullmatch(name):
             raise SettingsError(
-                f"{source} cannot set {_shown(given, name)}: it must be a variable's name, and none others live by: "
+                f"{source} cannot set {_shown(given, name)}: it must be a variable's name that is not reserved: "
                 "AWS_*, SPARKLET_*, SPARK_*, HADOOP_*, JAVA_*, PYTHON*, LD_*, PATH and the like; choose another name"
             )
     return given
@@ -163,12 +163,12 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
 
 
 def metrics_namespace(env: Mapping[str, str] = os.environ) -> str:
-    """SPARKLET_METRICS_NAMESPACE: where what is measured belongs; "" = nothing is."""
+    """SPARKLET_METRICS_NAMESPACE: the namespace of the metrics; "": nothing is measured."""
     return env.get("SPARKLET_METRICS_NAMESPACE", "")
 
 
 def planner_settings(env: Mapping[str, str] = os.environ) -> PlannerSettings:
-    """Read what the planner function needs beside them; SettingsError names the variable and what it may be."""
+    """Read the planner function's further settings; SettingsError names the variable and what it may be."""
     check_names(env)
     return PlannerSettings(
         script_prefixes=_script_prefixes(env),
@@ -253,7 +253,7 @@ def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
 
 
 def _shown(env: Mapping[str, str], text: str) -> str:
-    """A wrong value for an error, unless it is a credential, or looks like one."""
+    """A wrong value, for an error; its length alone if it is a credential, or looks like one."""
     held = (value for name, value in env.items() if CREDENTIAL_NAME.search(name) and len(value) >= MIN_SECRET)
     if CREDENTIAL_VALUE.search(text) or any(
         value in text or (len(text) >= MIN_SECRET and text in value) for value in held
@@ -269,7 +269,7 @@ class SparkSettings:
     spark_home: Path | None  # SPARK_HOME; None: the folder of the installed pyspark
     java_home: Path | None  # JAVA_HOME; None: java on the PATH
     jars: tuple[Path, ...]  # SPARKLET_JARS: files, or folders of jars, separated as in PATH
-    memory_mb: int  # AWS_LAMBDA_FUNCTION_MEMORY_SIZE, 2048 where nobody says
+    memory_mb: int  # AWS_LAMBDA_FUNCTION_MEMORY_SIZE, 2048 where it is not set
     heap_mb: int  # SPARKLET_HEAP_MB; 0: as much as the memory allows
     cores: int  # SPARKLET_CORES; 0: as many as the memory buys
     java_options: tuple[str, ...]  # SPARKLET_JAVA_OPTIONS, quoted as for a shell
@@ -281,7 +281,7 @@ class SparkSettings:
 
 
 def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
-    """Read what the runners need; SettingsError names the variable, its value and what it may be."""
+    """Read the runners' settings; SettingsError names the variable, its value and what it may be."""
     check_names(env)
     memory_mb = _number(env, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 2048, int, least=1)
     heap_mb = _number(env, "SPARKLET_HEAP_MB", 0, int)
@@ -319,7 +319,7 @@ def _words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 
 def strings(env: Mapping[str, str], name: str, begin: str = "") -> Mapping[str, str]:
-    """A JSON object of strings. Values may be credentials: an error names the key at most."""
+    """A JSON object of strings. Values may be credentials: an error names at most the key."""
     text = env.get(name, "")
     try:
         document = json.loads(text or "{}")

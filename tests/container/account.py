@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
@@ -21,6 +21,7 @@ from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.runs.checker import CheckReport, check
 from tests.container.container import Answer, Container
+from tests.stand_ins.ledger_table import table_definition
 
 TOKEN = "session-token"  # Lambda's credentials have one
 EXAMPLES = Path(__file__).parents[2] / "spark_scripts"

@@ -20,7 +20,7 @@ DELTA_JOB = """
 import os, subprocess, sys
 from pathlib import Path
 from sparklet.settings import spark_settings
-from sparklet.worker import spark_options as options
+from sparklet.spark import spark_options as options
 
 settings, tmp = spark_settings(), Path("/tmp")
 jars = options.class_path(settings)
@@ -133,7 +133,7 @@ def test_java_accepts_the_archive_and_does_not_pass_over_it(image: BuiltImage, d
         "import subprocess\n"
         "from pathlib import Path\n"
         "from sparklet.settings import spark_settings\n"
-        "from sparklet.worker import spark_options as options\n"
+        "from sparklet.spark import spark_options as options\n"
         "settings = spark_settings()\n"
         "jars = options.class_path(settings)\n"
         "command = options.java_command(settings, jars, Path('/tmp'), {}, {}, options=['-Xshare:on'])\n"

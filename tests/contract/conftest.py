@@ -13,15 +13,16 @@ from dataclasses import dataclass
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.errors import LocalStackError
-from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from tests.contract.samples import planned
 from tests.stand_ins.dynamodb_local import dynamodb_local
 from tests.stand_ins.elasticmq import elasticmq
+from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from tests.stand_ins.ministack import ministack
 
 THREADS = 8

@@ -8,10 +8,10 @@ import pytest
 
 from sparklet.errors import LeaseLostError
 from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.local.memory import FakeClock
 from sparklet.model import ClaimStatus, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.samples import FLAKY, LEASE_S, MAX_ATTEMPTS, claim
+from tests.stand_ins.memory import FakeClock
 
 HOUR_S = 3600.0
 

@@ -10,9 +10,9 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.functions import MAX_PAYLOAD_BYTES, LambdaCompute
 from sparklet.errors import RemoteTaskError
-from sparklet.local.memory import MemoryCompute
 from sparklet.ports import Compute
 from tests.contract.conftest import ON_STACK
+from tests.stand_ins.memory import MemoryCompute
 
 SOURCE = """
 def handler(event, context=None):

@@ -6,7 +6,6 @@ import pytest
 
 from sparklet.errors import LeaseLostError, LedgerError, ShardNotFoundError
 from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.local.memory import FakeClock
 from sparklet.model import Claim, ClaimStatus, Failure, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.samples import (
@@ -21,6 +20,7 @@ from tests.contract.samples import (
     shard,
     use_up,
 )
+from tests.stand_ins.memory import FakeClock
 
 
 def test_a_claim_is_granted_and_counted(one: Ledger, run_id: str, clock: FakeClock) -> None:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError, RunNotFoundError
-from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, RunState
 from sparklet.ports import Ledger
 from tests.contract.samples import FLAKY, claim, part, planned, ref, run, script
+from tests.stand_ins.memory import FakeClock
 
 
 def test_a_run_is_cancelled_once(ledger: Ledger, run_id: str, clock: FakeClock) -> None:

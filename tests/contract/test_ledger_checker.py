@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.local.memory import FakeClock
 from sparklet.model import ClaimStatus, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.samples import BROKEN, FLAKY, LEASE_S, MAX_ATTEMPTS, claim, use_up
+from tests.stand_ins.memory import FakeClock
 
 
 def test_a_lease_that_still_runs_does_not_lapse(one: Ledger, run_id: str, clock: FakeClock) -> None:

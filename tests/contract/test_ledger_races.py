@@ -11,10 +11,10 @@ import pytest
 
 from sparklet.errors import CheckpointConflictError, LeaseLostError, RunExistsError
 from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.local.memory import FakeClock
 from sparklet.model import Claim, ClaimStatus, Failure, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, script, shard
+from tests.stand_ins.memory import FakeClock
 
 T = TypeVar("T")
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, Failure, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, shard
+from tests.stand_ins.memory import FakeClock
 
 BROKEN = Failure("AnalysisException", "no such column", retryable=False)
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError, RunNotFoundError
-from sparklet.local.memory import FakeClock
 from sparklet.model import Run, RunState
 from sparklet.ports import Ledger
 from tests.contract.samples import part, planned, run, script
+from tests.stand_ins.memory import FakeClock
 
 
 def test_a_run_comes_back_as_it_was_entered(ledger: Ledger, run_id: str) -> None:

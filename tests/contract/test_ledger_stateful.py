@@ -24,11 +24,11 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import LeaseLostError, LedgerError
 from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.local.memory import FakeClock, MemoryLedger
 from sparklet.model import ClaimStatus, Counts, Failure, ShardRecord, ShardResult, ShardState
 from sparklet.ports import Ledger
 from tests.contract.conftest import TABLE
 from tests.contract.samples import planned, ref, script
+from tests.stand_ins.memory import FakeClock, MemoryLedger
 
 SHARDS = 3
 MAX_ATTEMPTS = 2

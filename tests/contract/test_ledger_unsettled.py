@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.dynamodb.items import pointer_key
 from sparklet.errors import LedgerError
-from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import Run, RunState, ShardResult
 from sparklet.planning.deployment import Deployment
 from sparklet.ports import Ledger
@@ -23,6 +22,8 @@ from sparklet.runs.notices import find_forgotten
 from tests.contract.conftest import ON_STACK
 from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, script, shard
 from tests.contract.test_ledger_races import at_once
+from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 
 ADAPTERS = [
     "memory",

@@ -17,11 +17,11 @@ from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.errors import LeaseLostError, LedgerError, ObjectChangedError, QueueError
 from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.local.memory import FakeClock
 from sparklet.model import ClaimStatus, Failure, RunState, ShardResult, ShardState
 from tests.contract.conftest import ON_STACK, TABLE
 from tests.contract.lossy_proxy import LossyProxy, lossy_proxy
 from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, script, shard
+from tests.stand_ins.memory import FakeClock
 
 ATTEMPTS = 2
 ONE, ALL = 1, ATTEMPTS

@@ -9,10 +9,10 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.messaging import EventBridgeNotifier, SnsNotifier, SqsQueue, notifier_for
 from sparklet.errors import NoticeError
-from sparklet.local.memory import MemoryNotifier
 from sparklet.model import Failure, Notice, Run, RunState, ScriptRef, ShardResult, TaskRecord
 from sparklet.ports import Notifier
 from tests.contract.conftest import ON_STACK
+from tests.stand_ins.memory import MemoryNotifier
 
 Ears = tuple[Notifier, Callable[[], list[Any]]]
 """A notifier, and what arrived at the other end."""
@@ -77,7 +77,7 @@ def over_eventbridge(clients: AwsClients, name: str) -> Ears:
 def ears(request: pytest.FixtureRequest, run_id: str) -> Ears:
     if request.param == "memory":
         notifier = MemoryNotifier()
-        return notifier, lambda: [json.loads(notice.to_json()) for notice in notifier.told]
+        return notifier, lambda: [json.loads(notice.to_json()) for notice in notifier.notices]
     clients: AwsClients = request.getfixturevalue("ministack_clients")
     return (over_sns if request.param == "sns" else over_eventbridge)(clients, run_id)
 

@@ -7,9 +7,9 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.errors import ObjectForbiddenError, ObjectNotFoundError
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import Access
 from sparklet.ports import ObjectInfo, ObjectStore
+from tests.stand_ins.memory import MemoryObjectStore
 
 KEYS = ["a", "a b+%.csv", "z", "ü/1"]
 

@@ -10,10 +10,10 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.orchestration import MAX_INPUT_BYTES, StepFunctions
 from sparklet.errors import ExecutionExistsError, OrchestrationError
-from sparklet.local.memory import MemoryOrchestrator
 from sparklet.model import ExecutionState, ExecutionStatus
 from sparklet.ports import Orchestrator
 from tests.contract.conftest import ON_STACK
+from tests.stand_ins.memory import MemoryOrchestrator
 
 Stage = tuple[Orchestrator, Mapping[str, str]]
 """An orchestrator, and what its machines are called there: ``repeat``, ``refuse`` and ``wait``."""

@@ -10,10 +10,10 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoTasks
 from sparklet.errors import LedgerError
-from sparklet.local.memory import MemoryTaskStore
 from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
 from sparklet.ports import TaskStore
 from tests.contract.conftest import ON_STACK, TABLE
+from tests.stand_ins.memory import MemoryTaskStore
 
 NOW_S = 1_700_000_000.25
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.cli import main
 from sparklet.errors import LedgerError, ObjectForbiddenError, QueueError
+from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.ministack import ministack
 
 pytestmark = pytest.mark.stack

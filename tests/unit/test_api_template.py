@@ -280,7 +280,7 @@ def test_tasks_wait_as_long_as_the_worker_may_take_six_times(template: dict[str,
 
 
 def test_both_mappings_report_failures_singly_and_are_bounded(template: dict[str, Any]) -> None:
-    tasks, letters = (properties(template, name) for name in ("TaskMapping", "LetterMapping"))
+    tasks, letters = (properties(template, name) for name in ("TaskMapping", "DeadLetterMapping"))
 
     assert all(m["FunctionResponseTypes"] == ["ReportBatchItemFailures"] for m in (tasks, letters))
     assert tasks["BatchSize"] == 1

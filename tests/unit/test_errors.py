@@ -1,27 +1,12 @@
-"""The error tree: what its docstring draws is what there is, and what a star promises is kept."""
-
-import re
+"""What every error promises."""
 
 from sparklet import errors
-from sparklet.errors import ScriptFailedError, ScriptFetchError, SparkletError
-
-DRAWN = dict(re.findall(r"[├└]── (\w+)(\*?)", errors.__doc__ or ""))
+from sparklet.errors import ScriptFailedError, SparkletError
 
 
 def everything() -> dict[str, type[SparkletError]]:
     classes = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
     return {name: value for name, value in classes.items() if name != "SparkletError"}
-
-
-def test_the_docstring_draws_every_error_and_no_other() -> None:
-    assert DRAWN.keys() == everything().keys()
-
-
-def test_a_star_means_that_another_try_may_help() -> None:
-    for name, error in everything().items():
-        if issubclass(error, ScriptFetchError | ScriptFailedError):
-            continue  # they are told by whoever raises them
-        assert error.retryable is (DRAWN[name] == "*"), name
 
 
 def test_every_error_is_one_that_sparklet_raises_on_purpose() -> None:

@@ -66,7 +66,7 @@ _NOT_THERE = """
         (_REFUSED, "Connection refused"),
         (_NOT_THERE, "the repository has no com.example:no-such-thing:1.0"),
         ("Error: could not create the Java Virtual Machine.", "could not create the Java Virtual Machine"),
-        ("", "without a word"),
+        ("", "without output"),
     ],
 )
 def test_the_true_cause_is_reported(log: str, cause: str) -> None:

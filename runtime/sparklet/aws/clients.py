@@ -1,4 +1,4 @@
-"""What to do about a call to AWS that failed for a reason outside Sparklet: credentials, network, the clock."""
+"""AWS clients, and remedies for calls that fail for a reason outside Sparklet: credentials, network, the clock."""
 
 import os
 import threading
@@ -18,7 +18,23 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
 
+CONNECT_TIMEOUT_S = 3.0
+READ_TIMEOUT_S = 30.0  # longer than SQS's longest poll of 20 s
+ROLE_S = 3600  # the maximum for a role that another role assumes; fresh credentials are fetched before it is over
 
+SERVICES = {
+    **{name: name for name in ("s3", "dynamodb", "sqs", "sns", "events", "cloudformation", "logs")},
+    "states": "stepfunctions",
+    "functions": "lambda",
+}
+"""Names of ``AwsClients``' attributes → boto3's names of services."""
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    # botocore's check of parameters costs a third of a small write; items are small, so answers come soon
+    "dynamodb": {"read_timeout": 5.0, "parameter_validation": False},
+    "cloudformation": {"read_timeout": 10.0, "max_attempts": 3},  # a command's first call: its user waits
+    # never tried twice, since a call whose answer was lost may have run; a function runs for at most 900 s
+    "lambda": {"read_timeout": 910.0, "max_attempts": 1, "tcp_keepalive": True},
+}
 WRONG_KEYS = frozenset(
     {
         "AuthFailure",
@@ -49,75 +65,13 @@ _NO_NETWORK = frozenset(
 )
 
 
-def remedy(error: Exception) -> str:
-    """What the user can do about it, as the end of a sentence; "" if the error itself is all there is to say."""
-    code, kind = error_code(error), type(error).__name__
-    if code in WRONG_KEYS:
-        return "the credentials are wrong: check AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if code in EXPIRED or kind in _NO_LOGIN:
-        return "the credentials have expired: log in again, or set new ones"
-    if code in _BAD_CLOCK:
-        return "this machine's clock is wrong: set it"
-    if kind in _NO_CREDENTIALS:
-        return "there are no credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if kind in _NO_NETWORK:
-        return "check the network, the region, HTTPS_PROXY and AWS_ENDPOINT_URL"
-    return ""
-
-
-@contextmanager
-def failing_as(kind: type[SparkletError], what: str) -> Iterator[None]:
-    """Turn botocore's errors into ours: ``what`` failed, why, and the remedy where there is one."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (BotoCoreError, ClientError) as error:
-        raise kind(f"{what}: {explained(error)}") from error
-
-
-def explained(error: Exception) -> str:
-    """The error in its own words, with the remedy where there is one."""
-    what_to_do = remedy(error)
-    return f"{str(error).rstrip('.')}; {what_to_do}" if what_to_do else str(error)
-
-
-def error_code(error: Exception) -> str:
-    """The service's code; "" if it did not answer."""
-    response: Any = getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
-
-
-CONNECT_TIMEOUT_S = 3.0
-READ_TIMEOUT_S = 30.0  # longer than SQS's longest poll of 20 s
-ROLE_S = 3600  # the maximum for a role that another role assumes; fresh credentials are fetched before it is over
-
-SERVICES = {
-    **{name: name for name in ("s3", "dynamodb", "sqs", "sns", "events", "cloudformation", "logs")},
-    "states": "stepfunctions",
-    "functions": "lambda",
-}
-"""Names of ``AwsClients``' attributes → boto3's names of services."""
-OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    # botocore's check of parameters costs a third of a small write; items are small: a later answer is lost
-    "dynamodb": {"read_timeout": 5.0, "parameter_validation": False},
-    "cloudformation": {"read_timeout": 10.0, "max_attempts": 3},  # the first to be asked, and a user waits for it
-    # never tried twice, since a call whose answer is lost may have run; a function runs for 900 s at most
-    "lambda": {"read_timeout": 910.0, "max_attempts": 1, "tcp_keepalive": True},
-}
-
-
 class AwsClients:
-    """The clients of one process: each made when it is first asked for, then shared by all threads.
+    """The clients of one process: each made at its first use, then shared by all threads.
 
     Parameters
     ----------
     threads
         How many threads call at one time; each client keeps as many connections.
-    endpoint_url
-        Where all services are, if not where botocore looks by itself.
-    region
-        The region, if not the one of the environment.
     attempts
         How often a call is tried in all, with botocore's ``standard`` back-off.
     role_arn
@@ -162,11 +116,11 @@ class AwsClients:
         )
 
     def __getattr__(self, name: str) -> Any:
-        """The client of a service, made when it is first asked for."""
+        """The client of a service, made at its first use."""
         if name not in SERVICES:
             raise AttributeError(name)
         if name not in self._made:
-            with self._lock:  # a session is not made for several threads
+            with self._lock:  # sessions are not thread-safe
                 if name not in self._made:
                     self._made[name] = self._client(SERVICES[name])
         return self._made[name]
@@ -189,16 +143,14 @@ class AwsClients:
 
     def _session(self) -> "boto3.Session":
         if "session" not in self._made:
-            self._made["session"] = self._role_session() if self._role_arn else self._plain_session()
+            import boto3  # 0.2 s: only where AWS is really called
+
+            plain = boto3.Session(region_name=self._region or os.environ.get("AWS_REGION"))  # not read by boto3
+            self._made["session"] = self._with_role(plain) if self._role_arn else plain
         session: boto3.Session = self._made["session"]
         return session
 
-    def _plain_session(self) -> "boto3.Session":
-        import boto3  # 0.2 s: only where AWS is really called
-
-        return boto3.Session(region_name=self._region_name())
-
-    def _role_session(self) -> "boto3.Session":
+    def _with_role(self, plain: "boto3.Session") -> "boto3.Session":
         """A session whose credentials are the role's."""
         import boto3
         from botocore.credentials import (
@@ -209,8 +161,7 @@ class AwsClients:
         )
         from botocore.session import get_session
 
-        sts = self._plain_session().client("sts", **self._options())
-
+        sts = plain.client("sts", **self._options())
         role = {"RoleArn": self._role_arn, "RoleSessionName": "sparklet", "DurationSeconds": ROLE_S}
         fresh = create_assume_role_refresher(sts, role)
 
@@ -222,10 +173,7 @@ class AwsClients:
 
         session = get_session()
         session.register_component("credential_provider", CredentialResolver([Role()]))
-        return boto3.Session(botocore_session=session, region_name=self._region_name())
-
-    def _region_name(self) -> str | None:
-        return self._region or os.environ.get("AWS_REGION")  # boto3 reads AWS_DEFAULT_REGION only
+        return boto3.Session(botocore_session=session, region_name=plain.region_name)
 
     def _options(self, *, max_attempts: int = 99, **config: Any) -> dict[str, Any]:
         from botocore.config import Config
@@ -234,3 +182,45 @@ class AwsClients:
         timeouts = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
         options = {**timeouts, "max_pool_connections": self.threads, **config}
         return {"endpoint_url": self._endpoint_url, "config": Config(retries=retries, **options)}
+
+
+# --- errors ---
+
+
+def remedy(error: Exception) -> str:
+    """What the user can do about an error, as the end of a sentence; "" if there is no general remedy."""
+    code, kind = error_code(error), type(error).__name__
+    if code in WRONG_KEYS:
+        return "the credentials are wrong: check AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if code in EXPIRED or kind in _NO_LOGIN:
+        return "the credentials have expired: log in again, or set new ones"
+    if code in _BAD_CLOCK:
+        return "this machine's clock is wrong: set it"
+    if kind in _NO_CREDENTIALS:
+        return "there are no credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if kind in _NO_NETWORK:
+        return "check the network, the region, HTTPS_PROXY and AWS_ENDPOINT_URL"
+    return ""
+
+
+@contextmanager
+def failing_as(kind: type[SparkletError], what: str) -> Iterator[None]:
+    """Raise botocore's errors as ``kind``: ``what`` failed, why, and the remedy where there is one."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise kind(f"{what}: {explained(error)}") from error
+
+
+def explained(error: Exception) -> str:
+    """The error's message, with the remedy where there is one."""
+    what_to_do = remedy(error)
+    return f"{str(error).rstrip('.')}; {what_to_do}" if what_to_do else str(error)
+
+
+def error_code(error: Exception) -> str:
+    """The service's code; "" if it did not answer."""
+    response: Any = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))

@@ -9,26 +9,20 @@ from sparklet.aws.clients import AwsClients, error_code, failing_as
 from sparklet.errors import LogsError, RemoteFailureError, RemoteTaskError
 
 LOG_REMEDIES = {
-    "ResourceNotFoundException": "there is no such group or stream any more (its retention may be over)",
+    "ResourceNotFoundException": "the group or stream is not there (its retention may be over)",
     "AccessDeniedException": "you need logs:FilterLogEvents and logs:GetLogEvents on it",
 }
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 
 
 class LambdaCompute:
-    """A ``Compute`` over deployed functions.
-
-    Parameters
-    ----------
-    clients
-        Where its client comes from.
-    """
+    """A ``Compute`` over deployed functions."""
 
     def __init__(self, clients: AwsClients) -> None:
         self._clients = clients
 
     def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
-        """Invoke synchronously, once: a call whose answer is lost may have run.
+        """Invoke synchronously, and never twice: a call whose answer was lost may have run.
 
         Raises
         ------
@@ -38,7 +32,7 @@ class LambdaCompute:
         payload = json.dumps(event, ensure_ascii=False).encode()
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise RemoteTaskError(
-                f"{function} cannot be given {len(payload)} bytes: Lambda takes {MAX_PAYLOAD_BYTES}. "
+                f"{function} cannot take {len(payload)} bytes: Lambda's limit is {MAX_PAYLOAD_BYTES}. "
                 "Put the data into S3 and pass its URI"
             )
         with failing_as(RemoteTaskError, f"{function} could not be invoked"):
@@ -48,11 +42,14 @@ class LambdaCompute:
             body = answer["Payload"].read()
         if answer.get("FunctionError"):
             raise RemoteFailureError(f"{function} failed: {_cause(body)}")
-        return _decoded(function, body)
+        try:
+            return json.loads(body) if body else None
+        except ValueError as error:
+            raise RemoteTaskError(f"{function} answered with text that is not JSON: {body[:200]!r}") from error
 
 
 def _cause(body: bytes) -> str:
-    """Type and message of a function's error; what came instead if it is none."""
+    """Type and message of a function's error; the answer's beginning if it names none."""
     try:
         document = json.loads(body)
         return f"{document.get('errorType', 'Error')}: {document['errorMessage']}"
@@ -60,23 +57,8 @@ def _cause(body: bytes) -> str:
         return body[:500].decode(errors="replace")
 
 
-def _decoded(function: str, body: bytes) -> Any:
-    try:
-        return json.loads(body) if body else None
-    except ValueError as error:
-        raise RemoteTaskError(f"{function} answered with what is no JSON: {body[:200]!r}") from error
-
-
 class CloudWatchLogs:
-    """``WorkerLogs`` in a log group.
-
-    Parameters
-    ----------
-    clients
-        Where its client comes from.
-    group
-        The worker function's log group.
-    """
+    """``WorkerLogs`` in the worker function's log group."""
 
     def __init__(self, clients: AwsClients, group: str) -> None:
         self._clients = clients

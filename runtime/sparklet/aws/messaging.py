@@ -2,12 +2,12 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparklet.aws.clients import AwsClients, error_code, failing_as
-from sparklet.aws.parallel import Intake
+from sparklet.aws.parallel import in_parallel
 from sparklet.clock import SystemClock
 from sparklet.errors import NoticeError, QueueError
 from sparklet.model import Notice
@@ -29,22 +29,12 @@ DEPTH_ATTRIBUTES: tuple[Any, ...] = (  # in the order of QueueDepth
     "ApproximateNumberOfMessagesDelayed",
 )
 EVENT_SOURCE = "sparklet"  # of notices on EventBridge
-# What SQS says of an expired receipt, and what stand-ins say of one whose message is gone.
+# SQS's code for an expired receipt, and the stand-in's for one whose message is gone.
 OUTDATED_RECEIPT = ("InvalidParameterValue", "ReceiptHandleIsInvalid")
 
 
 class SqsQueue:
-    """A ``TaskQueue`` in a standard SQS queue.
-
-    Parameters
-    ----------
-    clients
-        Where its client comes from.
-    queue_url
-        The queue's URL.
-    clock
-        Waits between tries.
-    """
+    """A ``TaskQueue`` in a standard SQS queue."""
 
     def __init__(self, clients: AwsClients, queue_url: str, clock: Clock | None = None) -> None:
         self._clients = clients
@@ -54,23 +44,12 @@ class SqsQueue:
     def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
         """Send every body, a few batches at one time; how many were sent.
 
-        A batch whose answer is lost is sent again: a message may then be there twice, which the ledger bears.
+        A batch whose answer is lost is sent again: a message may then be there twice, which the ledger tolerates.
         """
-        intake = Intake(batches(bodies), chunk=1)
-        senders = min(SENDERS, self._clients.threads)
-        with ThreadPoolExecutor(senders) as pool:
-            sending = [pool.submit(self._send_batches, intake, delay_s) for _ in range(senders)]
-        return sum(future.result() for future in sending)
+        send = partial(self._send_batch, delay_s=delay_s)
+        return sum(in_parallel(send, batches(bodies), min(SENDERS, self._clients.threads)))
 
-    def _send_batches(self, intake: "Intake[list[str]]", delay_s: int) -> int:
-        sent = 0
-        with intake:
-            for batch in intake:
-                self._send_batch(batch, delay_s)
-                sent += len(batch)
-        return sent
-
-    def _send_batch(self, batch: Sequence[str], delay_s: int) -> None:
+    def _send_batch(self, batch: Sequence[str], delay_s: int) -> int:
         """Send a batch; entries that the queue could not take are sent again, those that are wrong are an error."""
         entries: list[SendMessageBatchRequestEntryTypeDef] = [
             {"Id": str(place), "MessageBody": body, "DelaySeconds": delay_s} for place, body in enumerate(batch)
@@ -80,7 +59,7 @@ class SqsQueue:
                 answer = self._clients.sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
             refused = {entry["Id"]: entry for entry in answer.get("Failed", [])}
             if not refused:
-                return
+                return len(batch)
             last = next(iter(refused.values()))
             why = f"{last['Code']}: {last.get('Message', '')}"
             if any(entry["SenderFault"] for entry in refused.values()):
@@ -116,8 +95,7 @@ class SqsQueue:
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
         """Make a received message visible again in ``visibility_s`` seconds.
 
-        Nothing happens if it is visible already, was received by another, or is gone: what was wanted is then
-        either so or no longer this receiver's business.
+        Nothing happens if it is visible already, was received by another, or is gone.
         """
         if not 0 <= visibility_s <= MAX_VISIBILITY_S:
             raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MAX_VISIBILITY_S} can")
@@ -136,7 +114,7 @@ class SqsQueue:
 
     @contextmanager
     def _calling(self, what: str, outdated: tuple[str, ...] = ()) -> Iterator[None]:
-        """Turn botocore's errors into ours, but ignore those that say a receipt is ``outdated``."""
+        """Turn botocore's errors into ours, but ignore those for an ``outdated`` receipt."""
         from botocore.exceptions import ClientError
 
         with failing_as(QueueError, f"could not {what} queue {self._queue_url}"):

@@ -12,13 +12,7 @@ MAX_INPUT_BYTES = 256 * 1024
 
 
 class StepFunctions:
-    """An ``Orchestrator`` over deployed state machines, named by their ARNs.
-
-    Parameters
-    ----------
-    clients
-        Where its client comes from.
-    """
+    """An ``Orchestrator`` over deployed state machines, named by their ARNs."""
 
     def __init__(self, clients: AwsClients) -> None:
         self._clients = clients
@@ -85,8 +79,9 @@ class StepFunctions:
                 raise
 
     def _same(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
-        """The execution of that name, if it is the one that was to be started: Step Functions itself finds it only
-        where the input is the same byte for byte, and a stand-in not at all.
+        """The running execution of that name, if it has this input.
+
+        Step Functions compares inputs byte for byte, and the local stand-in does not compare them at all.
         """
         execution = _named(machine, name)
         there = self.status(execution)

@@ -25,18 +25,11 @@ RESTORED: Sequence[Literal["RestoreStatus"]] = ["RestoreStatus"]
 CHUNK_BYTES = 1024 * 1024
 CREATE_TRIES = 4
 MAX_KEYS_A_DELETE = 1000
+NO_VERSION = ("400", "404", "405", "InvalidArgument", "MethodNotAllowed", "NoSuchKey", "NoSuchVersion")
 
 
 class S3Store:
-    """An ``ObjectStore`` in S3.
-
-    Parameters
-    ----------
-    clients
-        Where its client comes from.
-    requester_pays
-        Read from buckets whose reader pays, and agree to it.
-    """
+    """An ``ObjectStore`` in S3; with ``requester_pays`` it agrees to pay for what it reads."""
 
     def __init__(self, clients: AwsClients, *, requester_pays: bool = False) -> None:
         self._clients = clients
@@ -45,7 +38,7 @@ class S3Store:
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """All objects below a prefix in key order, 1,000 a request.
 
-        botocore asks for URL-encoded keys, since XML holds not every character, and decodes them again.
+        botocore requests URL-encoded keys, since XML cannot hold every character, and decodes them.
         """
         bucket, prefix = split_uri(prefix_uri)
         with _faults(prefix_uri):
@@ -84,7 +77,7 @@ class S3Store:
             return None
 
     def foreign_region(self, uri: str) -> str:
-        """The region of a URI's bucket, as S3 tells it even with a refusal, if it is not the client's own."""
+        """The region of a URI's bucket, if it is not the client's own; S3 names it even in a refusal."""
         from botocore.exceptions import ClientError
 
         bucket, _ = split_uri(uri)
@@ -100,7 +93,7 @@ class S3Store:
 
     def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "", version_id: str = "") -> bytes:
         """An object's bytes, or a range; a range that begins behind the end is empty."""
-        request = {**self._read(uri, version_id), **_match(etag)}
+        request = self._read(uri, version_id, etag)
         if length == 0:
             self.head(uri, version_id)
             return b""
@@ -119,9 +112,10 @@ class S3Store:
                     return b""
                 raise
 
-    def _read(self, uri: str, version_id: str) -> dict[str, Any]:
+    def _read(self, uri: str, version_id: str, etag: str = "") -> dict[str, Any]:
         version = {"VersionId": version_id} if version_id else {}
-        return {**_place(uri), **version, **self._payer}
+        match = {"IfMatch": f'"{etag}"'} if etag else {}
+        return {**_place(uri), **version, **match, **self._payer}
 
     def get_all(self, uris: Iterable[str]) -> Iterator[bytes]:
         """``get`` of each, as many at a time as the client has connections."""
@@ -153,14 +147,14 @@ class S3Store:
                     if tried_again and error_code(error) == "PreconditionFailed" and self.get(uri) == body:
                         return self.head(uri).etag
                     raise
-            raise ObjectChangedError(f"{uri} is being written by others, {CREATE_TRIES} tries met them")
+            raise ObjectChangedError(f"{uri} is being written by others; {CREATE_TRIES} tries failed")
 
     def download(self, uri: str, path: Path, etag: str = "", version_id: str = "") -> None:
         """Write an object to a file; the file appears whole or not at all."""
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
             with _faults(uri, version_id), partial.open("xb") as file:
-                body = self._clients.s3.get_object(**self._read(uri, version_id), **_match(etag))["Body"]
+                body = self._clients.s3.get_object(**self._read(uri, version_id, etag))["Body"]
                 for chunk in body.iter_chunks(CHUNK_BYTES):
                     file.write(chunk)
             partial.replace(path)
@@ -227,7 +221,7 @@ class S3Store:
 
 
 def input_stores(clients: AwsClients) -> Callable[[Access], S3Store]:
-    """Stores by the access that a run asks for; the same one for the same access."""
+    """Stores by the access that a run needs; the same one for the same access."""
 
     @cache
     def store(access: Access) -> S3Store:
@@ -237,11 +231,11 @@ def input_stores(clients: AwsClients) -> Callable[[Access], S3Store]:
     return store
 
 
-# --- what S3's answers say of an object ---
+# --- S3's descriptions of objects ---
 
 
 def _listed(bucket: str, found: Mapping[str, Any], version_id: str = "") -> ObjectInfo:
-    """An entry of a listing. Of Intelligent-Tiering it does not say whether the object was moved to an archive."""
+    """An entry of a listing, which does not show whether Intelligent-Tiering has moved the object to an archive."""
     return ObjectInfo(
         f"s3://{bucket}/{found['Key']}",
         found["Size"],
@@ -257,7 +251,7 @@ def _restored(status: Mapping[str, Any]) -> bool:
 
 
 def _versions(bucket: str, page: Mapping[str, Any]) -> Iterator[ObjectInfo]:
-    """Versions and delete markers of a page, which S3 gives apart, in the order in which they lie in the bucket."""
+    """Versions and delete markers of a page, which S3 gives apart, in the bucket's order."""
     markers = ((True, found) for found in page.get("DeleteMarkers", ()))
     every = chain(((False, found) for found in page.get("Versions", ())), markers)
     for deleted, found in sorted(
@@ -291,10 +285,6 @@ def _place(uri: str) -> dict[str, Any]:
     return {"Bucket": bucket, "Key": key}
 
 
-def _match(etag: str) -> dict[str, Any]:
-    return {"IfMatch": f'"{etag}"'} if etag else {}
-
-
 @contextmanager
 def _faults(uri: str, version_id: str = "") -> Iterator[None]:
     """Turn botocore's errors into ours, which name the object."""
@@ -315,15 +305,7 @@ def _named(uri: str, error: "ClientError", version_id: str = "") -> ObjectStoreE
         return ObjectForbiddenError(
             f"{uri}: the role to read it with could not be assumed: {error}; check its name and its trust policy"
         )
-    if version_id and code in (
-        "400",
-        "404",
-        "405",
-        "InvalidArgument",
-        "MethodNotAllowed",
-        "NoSuchKey",
-        "NoSuchVersion",
-    ):
+    if version_id and code in NO_VERSION:
         return ObjectNotFoundError(f"{uri} has no version {version_id} that can be read")
     if code in ("404", "NoSuchKey", "NotFound"):
         return ObjectNotFoundError(f"{uri} is not there")
@@ -332,12 +314,12 @@ def _named(uri: str, error: "ClientError", version_id: str = "") -> ObjectStoreE
     if code in ("403", "AccessDenied", "AllAccessDisabled"):
         return ObjectForbiddenError(
             f"{uri} may not be accessed with these credentials, or is not there: "
-            "S3 says which only to those who may list the bucket"
+            "S3 shows which only to those who may list the bucket"
         )
     if code in WRONG_KEYS:
         return ObjectForbiddenError(f"{uri} may not be accessed: {explained(error)}")
     if code == "InvalidObjectState":
         return ObjectForbiddenError(f"{uri} is archived: restore it, then try again")
     if code in ("412", "PreconditionFailed"):
-        return ObjectChangedError(f"{uri} was replaced, or is there already: it has not the ETag that was asked for")
+        return ObjectChangedError(f"{uri} was replaced, or is there already: its ETag is not the expected one")
     return ObjectStoreError(f"{uri}: S3 answered {code}: {explained(error)}")

@@ -1,6 +1,6 @@
 """A deployed CloudFormation stack: its outputs and parameters, and its settings as the services have them now.
 
-The settings are read from the services themselves, since somebody may have changed them by hand.
+The settings are read from the services themselves, since they may have been changed by hand.
 """
 
 import json
@@ -27,12 +27,7 @@ def stack_parameters(clients: AwsClients, name: str) -> Mapping[str, str]:
 def stack_outputs(clients: AwsClients, name: str) -> Mapping[str, str]:
     """The outputs of a stack made from ``sam/template.yaml``.
 
-    Raises
-    ------
-    NotDeployedError
-        If there is no such stack.
-    SettingsError
-        If it may not be described, or it lacks an output.
+    NotDeployedError if there is no such stack, SettingsError if it may not be described or lacks an output.
     """
     outputs = {output["OutputKey"]: output["OutputValue"] for output in _described(clients, name).get("Outputs", [])}
     if missing := [key for key in OUTPUTS if key not in outputs]:
@@ -58,18 +53,7 @@ def _described(clients: AwsClients, name: str) -> Any:
 
 
 def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSettings:
-    """Read what a stack's outputs lead to.
-
-    Parameters
-    ----------
-    outputs
-        Of a stack made from ``sam/template.yaml``.
-
-    Raises
-    ------
-    SettingsError
-        If something cannot be read; its message names what.
-    """
+    """The settings of a stack with these outputs; SettingsError, which names what, if some cannot be read."""
     worker = _function(clients, outputs["WorkerAliasArn"])
     environment = worker.get("Environment", {}).get("Variables", {})
     queue, dead_letters = (_queue(clients, outputs[name]) for name in ("QueueUrl", "DlqUrl"))
@@ -112,11 +96,11 @@ def _mapping(clients: AwsClients, queue_arn: str, function: str) -> MappingSetti
     with _reading(f"the mappings of {function}"):
         found: Any = clients.functions.list_event_source_mappings(EventSourceArn=queue_arn, FunctionName=function)
     for mapping in found["EventSourceMappings"]:
-        most = mapping.get("ScalingConfig", {}).get("MaximumConcurrency")
+        maximum = mapping.get("ScalingConfig", {}).get("MaximumConcurrency")
         return MappingSettings(
             enabled=mapping.get("State", "Enabled") in ("Enabled", "Enabling", "Updating", "Creating"),
             reports_failures="ReportBatchItemFailures" in (mapping.get("FunctionResponseTypes") or ()),
-            most_at_once=None if most is None else int(most),
+            most_at_once=None if maximum is None else int(maximum),
         )
     return None
 
@@ -134,7 +118,7 @@ def _reserved(clients: AwsClients, name: str) -> int | None:
 
 
 def _further_queues(clients: AwsClients, outputs: Mapping[str, str]) -> dict[str, QueueSettings]:
-    """Those of this account that the worker reads beside the stack's own, such as the asynchronous API's."""
+    """Other queues of this account that the worker reads, such as the asynchronous API's."""
     with _reading("the mappings of the worker"):
         found: Any = clients.functions.list_event_source_mappings(FunctionName=outputs["WorkerAliasArn"])
     account, _, own = outputs["QueueArn"].rpartition(":")
@@ -144,7 +128,7 @@ def _further_queues(clients: AwsClients, outputs: Mapping[str, str]) -> dict[str
 
 
 def unreserved_concurrency(clients: AwsClients) -> int | None:
-    """What functions without a reserve share; None: not known."""
+    """The concurrency that functions without a reserve share; None: not known."""
     with _reading("the account's concurrency"):
         limit: Any = clients.functions.get_account_settings().get("AccountLimit", {})
     unreserved: int | None = limit.get("UnreservedConcurrentExecutions")

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from platformdirs import user_cache_path
 
 from sparklet.cli.console import Screen
-from sparklet.clock import SystemClock
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local.class_data import ClassArchive
 from sparklet.local.environment import of_host
@@ -245,23 +244,14 @@ def _stack_options(choice: Choice, screen: Screen) -> "StackOptions":
 def _deployed(name: str) -> Environment:
     """The stack that CloudFormation knows under ``name``, by its outputs."""
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.dynamodb import DynamoLedger
     from sparklet.aws.functions import CloudWatchLogs, LambdaCompute
-    from sparklet.aws.messaging import SqsQueue
     from sparklet.aws.orchestration import StepFunctions
-    from sparklet.aws.s3 import S3Store, input_stores
     from sparklet.aws.stacks import stack_outputs, stack_parameters
+    from sparklet.local.stack import deployment
 
     clients = AwsClients()
     outputs, given = stack_outputs(clients, name), stack_parameters(clients, name)
-    at = Deployment(
-        outputs["BucketName"],
-        S3Store(clients),
-        DynamoLedger(clients, outputs["LedgerTable"]),
-        SqsQueue(clients, outputs["QueueUrl"]),
-        SystemClock(),
-        input_stores(clients),
-    )
+    at = deployment(clients, outputs["BucketName"], outputs["LedgerTable"], outputs["QueueUrl"])
     machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
     return Environment(
         at,

@@ -3,24 +3,198 @@
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from sparklet.clock import SystemClock
-from sparklet.errors import ShardNotFoundError
-from sparklet.ledger.memory_runs import MemoryRuns
-from sparklet.ledger.rules import (
-    LOG_STREAM_BYTES,
-    bounded_failure,
-    bounded_result,
-    cut,
-    exhausted_failure,
-    lapse_failure,
-    not_owned,
-    refusal,
+from sparklet.errors import CheckpointConflictError, LedgerError, ShardNotFoundError
+from sparklet.ledger import rules
+from sparklet.model import (
+    Claim,
+    ClaimStatus,
+    Counts,
+    Failure,
+    PartRecord,
+    Run,
+    RunState,
+    ScriptRef,
+    ShardRecord,
+    ShardRef,
+    ShardResult,
+    ShardState,
 )
-from sparklet.model import Claim, ClaimStatus, Counts, Failure, ShardRecord, ShardRef, ShardResult, ShardState
 from sparklet.ports import Clock
 
 PAGE_SHARDS = 1000
+
+
+class MemoryRuns:
+    """``Runs`` in dictionaries."""
+
+    def __init__(self, clock: Clock, lock: threading.RLock, shards: dict[str, dict[int, ShardRecord]]) -> None:
+        self._clock, self._lock, self._shards = clock, lock, shards
+        self._runs: dict[str, Run] = {}
+        self._parts: dict[str, dict[int, PartRecord]] = {}
+        self._retired: set[str] = set()
+        self._deleted: set[str] = set()
+        self._unfinalized: set[str] = set()
+        self._looked_at: tuple[str, ...] = ()  # finalized runs of this pass
+
+    def create(self, run: Run) -> None:
+        """Enter a run."""
+        with self._lock:
+            if run.run_id in self._runs or run.run_id in self._deleted:
+                raise rules.id_taken(run.run_id, run.run_id in self._deleted)
+            self._runs[run.run_id] = run
+            self._parts[run.run_id] = {}
+            self._unfinalized.add(run.run_id)
+
+    def get(self, run_id: str) -> Run:
+        """The run."""
+        with self._lock:
+            if run_id not in self._runs:
+                raise rules.no_run(run_id)
+            return self._runs[run_id]
+
+    def list(self) -> Iterator[Run]:
+        """All runs, newest first."""
+        with self._lock:
+            runs = sorted(self._runs.values(), key=lambda r: (r.created_s, r.run_id), reverse=True)
+        return iter(runs)
+
+    def unfinalized(self) -> Iterator[Run]:
+        """Runs that may still need work, newest first."""
+        return (run for run in self.list() if run.run_id in self._unfinalized)
+
+    def finalize(self, run: Run) -> bool:
+        """Note that an ended run needs no more work."""
+        with self._lock:
+            stands = self._runs.get(run.run_id)
+            if stands and stands.state.ended and stands.generation == run.generation:
+                self._unfinalized.discard(run.run_id)
+            return run.run_id not in self._unfinalized
+
+    def unfinalize(self, run: Run) -> None:
+        """Note that a run needs work again."""
+        with self._lock:
+            if run.run_id in self._runs:
+                self._unfinalized.add(run.run_id)
+
+    def next_finalized(self) -> Iterator[Run]:
+        """The next few of the finalized runs."""
+        with self._lock:
+            finalized = [run for run in self.list() if run.run_id not in self._unfinalized]
+            page = [run for run in finalized if run.run_id not in self._looked_at][: rules.RUNS_A_PAGE]
+        yield from page
+        with self._lock:
+            seen = (*self._looked_at, *(run.run_id for run in page))
+            self._looked_at = seen if len(page) == rules.RUNS_A_PAGE else ()
+
+    def add_part(self, run_id: str, part: PartRecord) -> None:
+        """Seal a plan part."""
+        with self._lock:
+            run = self.get(run_id)
+            if run.state is not RunState.PLANNING or run.cancelled_s is not None:
+                raise CheckpointConflictError(
+                    f"the plan of run {run_id} takes no more parts: it is {rules.status_of(run)}"
+                )
+            if part.index in self._parts[run_id]:
+                raise CheckpointConflictError(f"part {part.index} of run {run_id} was sealed by another planner")
+            self._parts[run_id][part.index] = part
+
+    def parts(self, run_id: str) -> Iterator[PartRecord]:
+        """Sealed parts in order."""
+        with self._lock:
+            self.get(run_id)
+            parts = sorted(self._parts[run_id].values(), key=lambda p: p.index)
+        return iter(parts)
+
+    def mark_dispatched(self, run_id: str, index: int) -> None:
+        """Note that a part's shards are entered and their messages sent."""
+        with self._lock:
+            self.get(run_id)
+            if index not in self._parts[run_id]:
+                raise LedgerError(f"run {run_id} has no sealed part {index}")
+            self._parts[run_id][index] = replace(self._parts[run_id][index], dispatched=True)
+
+    def seal_plan(
+        self,
+        run_id: str,
+        shard_count: int,
+        object_count: int,
+        size_bytes: int,
+        skipped: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """No shard will be added any more."""
+        with self._lock:
+            run = self.get(run_id)
+            if run.sealed and run.shard_count == shard_count:
+                return
+            planned = max((p.next_shard for p in self._parts[run_id].values()), default=shard_count)
+            if run.state is not RunState.PLANNING or planned != shard_count:
+                raise CheckpointConflictError(
+                    f"the plan of run {run_id} cannot be sealed with {shard_count} shards: "
+                    f"it is {run.state} with {run.shard_count}, its parts hold {planned}"
+                )
+            sealed = replace(run, state=RunState.RUNNING, shard_count=shard_count, skipped=dict(skipped))
+            self._runs[run_id] = replace(sealed, object_count=object_count, size_bytes=size_bytes)
+
+    def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
+        """Open the next generation."""
+        with self._lock:
+            run = self.get(run_id)
+            cancelling = run.cancelled_s is not None and not run.state.ended
+            if run.generation != generation - 1 or not run.sealed or cancelling or run_id in self._retired:
+                raise rules.no_generation(run, generation, run_id in self._retired)
+            opened = replace(run, scripts=(*run.scripts, script), state=RunState.RUNNING)
+            self._runs[run_id] = replace(opened, ended_s=None, cancelled_s=None, notified_s=None)
+            self._unfinalized.add(run_id)
+            return self._runs[run_id]
+
+    def finish(self, run_id: str, generation: int, state: RunState) -> Run:
+        """Record how a run ended."""
+        if not state.ended:
+            raise ValueError(f"a run does not end as {state}")
+        with self._lock:
+            run = self.get(run_id)
+            fits = (run.cancelled_s is not None) is (state is RunState.CANCELLED)
+            if run.generation == generation and not run.state.ended and fits:
+                self._runs[run_id] = replace(run, state=state, ended_s=self._clock.now_s())
+            return self._runs[run_id]
+
+    def mark_notified(self, run_id: str, generation: int) -> None:
+        """Note that the notice of a generation's end was sent."""
+        with self._lock:
+            run = self.get(run_id)
+            if run.generation == generation and run.state.ended:
+                self._runs[run_id] = replace(run, notified_s=self._clock.now_s())
+
+    def cancel(self, run_id: str) -> Run:
+        """Note that the run is to end."""
+        with self._lock:
+            run = self.get(run_id)
+            if run.cancelled_s is None and not run.state.ended:
+                self._runs[run_id] = replace(run, cancelled_s=self._clock.now_s())
+            return self._runs[run_id]
+
+    def retire(self, run_id: str) -> Run:
+        """Close an ended run for good."""
+        with self._lock:
+            run = self.get(run_id)
+            if not run.state.ended:
+                raise rules.not_ended(run)
+            self._retired.add(run_id)
+            return run
+
+    def delete(self, run_id: str) -> int:
+        """Forget a retired run."""
+        with self._lock:
+            if run_id not in self._retired:
+                raise rules.not_retired(self.get(run_id))
+            self._retired.remove(run_id)
+            self._deleted.add(run_id)
+            self._unfinalized.discard(run_id)
+            del self._runs[run_id]
+            return len(self._shards.pop(run_id, {})) + len(self._parts.pop(run_id, {})) + 1
 
 
 class MemoryAttempts:
@@ -35,20 +209,14 @@ class MemoryAttempts:
         """Take the shard and count the attempt."""
         with self._lock:
             record, now_s = self._get(ref.run_id, ref.shard), self._clock.now_s()
-            if answer := refusal(record, ref, attempt_id, now_s):
+            if answer := rules.refusal(record, ref, attempt_id, now_s):
                 return answer
             if record.attempts >= max_attempts:
-                return Claim(ClaimStatus.EXHAUSTED, self._end(record, ShardState.FAILED, exhausted_failure(record)))
-            claimed = replace(
-                record,
-                state=ShardState.RUNNING,
-                attempts=record.attempts + 1,
-                attempt_id=attempt_id,
-                lease_end_s=now_s + lease_s,
-                changed_s=now_s,
-                started_s=now_s,
-                log_stream=cut(log_stream, LOG_STREAM_BYTES),
-            )
+                ended = self._end(record, ShardState.FAILED, rules.exhausted_failure(record))
+                return Claim(ClaimStatus.EXHAUSTED, ended)
+            log = rules.cut(log_stream, rules.LOG_STREAM_BYTES)
+            record = replace(record, state=ShardState.RUNNING, attempts=record.attempts + 1, attempt_id=attempt_id)
+            claimed = replace(record, lease_end_s=now_s + lease_s, changed_s=now_s, started_s=now_s, log_stream=log)
             return Claim(ClaimStatus.GRANTED, self._put(claimed))
 
     def renew(
@@ -58,10 +226,10 @@ class MemoryAttempts:
         with self._lock:
             record = self._get(run_id, number)
             if record.attempt_id != attempt_id or record.state is not ShardState.RUNNING:
-                raise not_owned(record, attempt_id)
+                raise rules.not_owned(record, attempt_id)
             if staged is not None:
                 if record.winner not in ("", attempt_id):
-                    raise not_owned(record, attempt_id)
+                    raise rules.not_owned(record, attempt_id)
                 record = _with_result(replace(record, winner=attempt_id), staged)
             self._put(replace(record, lease_end_s=self._clock.now_s() + lease_s))
 
@@ -91,7 +259,7 @@ class MemoryAttempts:
             return record
         if record.attempt_id == attempt_id and record.state is wanted:
             return None
-        raise not_owned(record, attempt_id)
+        raise rules.not_owned(record, attempt_id)
 
     # --- checker, dead-letter messages, redrive ---
 
@@ -101,7 +269,7 @@ class MemoryAttempts:
             if not self._unmoved(record, ShardState.RUNNING) or record.lease_end_s > self._clock.now_s():
                 return None
             state = ShardState.PENDING if record.attempts < max_attempts else ShardState.FAILED
-            return self._end(record, state, lapse_failure(record))
+            return self._end(record, state, rules.lapse_failure(record))
 
     def count_requeue(self, record: ShardRecord, *, unrun: bool = False) -> ShardRecord | None:
         """Count a message sent again for a PENDING shard."""
@@ -112,7 +280,7 @@ class MemoryAttempts:
             return self._put(replace(record, requeues=requeues, unrun=record.unrun + unrun, changed_s=now_s))
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
-        """PENDING → FAILED for a shard that nobody will claim."""
+        """PENDING → FAILED for a shard that will not be claimed."""
         with self._lock:
             if not self._unmoved(record, ShardState.PENDING):
                 return False
@@ -125,33 +293,17 @@ class MemoryAttempts:
             record = self._get(run_id, number)
             if record.state is not ShardState.FAILED or record.generation >= generation:
                 return None
-            return self._put(
-                replace(
-                    record,
-                    state=ShardState.PENDING,
-                    generation=generation,
-                    attempts=0,
-                    requeues=0,
-                    unrun=0,
-                    changed_s=self._clock.now_s(),
-                )
-            )
+            fresh = replace(record, state=ShardState.PENDING, generation=generation, attempts=0, requeues=0, unrun=0)
+            return self._put(replace(fresh, changed_s=self._clock.now_s()))
 
     def _unmoved(self, record: ShardRecord, state: ShardState) -> bool:
         """Whether the shard still is as it was read, and in ``state``."""
         return record.state is state and self._get(record.run_id, record.number) == record
 
     def _end(self, record: ShardRecord, state: ShardState, failure: Failure) -> ShardRecord:
-        kept = bounded_failure(failure)
-        return self._put(
-            replace(
-                record,
-                state=state,
-                changed_s=self._clock.now_s(),
-                error_class=kept.error_class,
-                error_message=kept.message,
-            )
-        )
+        kept = rules.bounded_failure(failure)
+        ended = replace(record, state=state, error_class=kept.error_class, error_message=kept.message)
+        return self._put(replace(ended, changed_s=self._clock.now_s()))
 
     def _put(self, record: ShardRecord) -> ShardRecord:
         self._shards[record.run_id][record.number] = record
@@ -181,17 +333,9 @@ class MemoryShards:
         return new
 
     def _fresh(self, record: ShardRecord) -> ShardRecord:
-        return ShardRecord(
-            run_id=record.run_id,
-            number=record.number,
-            part=record.part,
-            offset=record.offset,
-            length=record.length,
-            object_count=record.object_count,
-            size_bytes=record.size_bytes,
-            generation=record.generation,
-            changed_s=self._clock.now_s(),
-        )
+        place = record.run_id, record.number, record.part, record.offset, record.length
+        size = record.object_count, record.size_bytes
+        return ShardRecord(*place, *size, record.generation, changed_s=self._clock.now_s())
 
     def get(self, run_id: str, number: int) -> ShardRecord:
         """One shard."""
@@ -199,7 +343,7 @@ class MemoryShards:
             return _found(self._shards, run_id, number)
 
     def list(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
-        """All shards, or those in one state, in order of number; each page as it is when it is asked for."""
+        """All shards, or those in one state, in order of number; each page as it is when it is read."""
         with self._lock:
             self._runs.get(run_id)
             numbers = sorted(self._shards.get(run_id, {}))
@@ -231,13 +375,7 @@ class MemoryShards:
 
 
 class MemoryLedger:
-    """A ``Ledger`` in memory.
-
-    Parameters
-    ----------
-    clock
-        Decides when leases end.
-    """
+    """A ``Ledger`` in memory; ``clock`` decides when leases end."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         time, lock = clock or SystemClock(), threading.RLock()
@@ -255,5 +393,5 @@ def _found(shards: Mapping[str, Mapping[int, ShardRecord]], run_id: str, number:
 
 
 def _with_result(record: ShardRecord, result: ShardResult) -> ShardRecord:
-    kept = bounded_result(result)
+    kept = rules.bounded_result(result)
     return replace(record, rows=kept.rows, output_bytes=kept.output_bytes, outputs=kept.outputs)

@@ -1,11 +1,11 @@
-"""What every ledger adapter does alike: how long a lease binds, what fits into an item, how a refusal is named."""
+"""Rules that all ledger adapters share: how long a lease binds, what fits into an item, the texts of refusals."""
 
 from datetime import UTC, datetime
 
 from sparklet.errors import LeaseLostError, LedgerError, RunExistsError, RunNotFoundError
 from sparklet.model import Claim, ClaimStatus, Failure, Run, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
 
-LEASE_S = 16.0  # so long an attempt owns a shard without a sign of life; see docs/decisions/0030
+LEASE_S = 16.0  # an attempt owns a shard so long without a renewal; see docs/decisions/0030
 LEASE_GRACE_S = 5.0  # clocks differ: a claim takes a lease over only so long after its end
 LEASE_EXPIRED = "LeaseExpired"  # the cause of an attempt whose worker was lost
 RUNS_A_PAGE = 25  # finalized runs that a check looks at again
@@ -45,7 +45,7 @@ def bounded_result(result: ShardResult) -> ShardResult:
 
 
 def is_held(record: ShardRecord | TaskRecord, now_s: float) -> bool:
-    """Whether an attempt's lease still binds: nobody else may take over or end what it works on."""
+    """Whether an attempt's lease still binds: no other attempt may take its shard over or end it."""
     return record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S
 
 
@@ -81,7 +81,7 @@ def exhausted_failure(record: ShardRecord) -> Failure:
 
 
 def lapse_failure(record: ShardRecord) -> Failure:
-    """Why an attempt counts as lost whose lease ended before it said anything; an earlier cause is kept behind it."""
+    """Why an attempt counts as lost whose lease ended without a result; an earlier cause is kept behind it."""
     message = _unheard(record)
     if record.error_class and record.error_class != LEASE_EXPIRED:
         message += f"; the attempt before it: {record.error_class}: {record.error_message}"
@@ -96,17 +96,17 @@ def lost_worker(record: ShardRecord, now_s: float) -> str:
 
 
 def last_cause(record: ShardRecord) -> str:
-    """What the last attempt that failed said, to go behind another reason; "" if none did."""
+    """The cause of the last failed attempt, to go behind another reason; "" if none failed."""
     return f"; its last attempt: {record.error_class}: {record.error_message}" if record.error_class else ""
 
 
 def task_failure(record: TaskRecord) -> Failure:
-    """Why a task ends if there is no further attempt, as far as anybody knows."""
+    """Why a task ends if there is no further attempt, as far as its record shows."""
     if record.attempts == 0:
-        return Failure("NeverStarted", "its message came back as a dead letter before any attempt", retryable=False)
+        return Failure("NeverStarted", "its message became a dead-letter message before any attempt", retryable=False)
     if record.state is ShardState.RUNNING:
         return Failure(LEASE_EXPIRED, _unheard(record), retryable=False)
-    return record.failure or Failure("DeadLetter", "its message came back as a dead letter", retryable=False)
+    return record.failure or Failure("DeadLetter", "its message became a dead-letter message", retryable=False)
 
 
 def _unheard(record: ShardRecord | TaskRecord) -> str:

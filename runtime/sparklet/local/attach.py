@@ -26,7 +26,7 @@ _POLL_S = 0.05
 
 @contextmanager
 def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
-    """Let nobody else start, attach to or stop the stack meanwhile."""
+    """Keep other clients from starting, attaching to or stopping the stack meanwhile."""
     with Lock(state.start_lock) as lock:
         if not lock.exclusive():
             progress("waiting for another sparklet that starts or stops the local stack")
@@ -38,7 +38,7 @@ def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
 def attach_or_start(state: StateDir, request: Mapping[str, Any], keep: bool, hold: Lock, progress: Progress) -> Any:
     """Hold the clients' lock with others while a stack runs; what its host published.
 
-    A stack that nobody else uses, and that differs from the request, is ended and started anew.
+    A stack that has no other client, and differs from the request, is ended and started anew.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def _start(state: StateDir, request: Mapping[str, Any], progress: Progress) -> A
 
 
 def _next_request(request: Mapping[str, Any], last: Any) -> Mapping[str, Any]:
-    """What the host is to deploy; a client that only reads leaves the deployment as it was."""
+    """The host's next request; a client that only reads leaves the deployment as it was."""
     if request["processing"] or last is None or last.get("version") != request["version"]:
         return request
     return {**last, "processing": False}
@@ -155,7 +155,7 @@ def end_host(state: StateDir) -> bool:
 
 
 def differences_between(wanted: Mapping[str, Any], runs: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a client wants that differs from what runs, in words."""
+    """The differences between a client's request and the running stack, in words."""
     names = [name for name in wanted if name != "processing" and wanted[name] != runs.get(name)]
     return tuple(
         f"{name} differs" if isinstance(wanted[name], dict) else f"{name}: {runs.get(name)} instead of {wanted[name]}"
@@ -164,7 +164,7 @@ def differences_between(wanted: Mapping[str, Any], runs: Mapping[str, Any]) -> t
 
 
 def why_it_ended(state: StateDir) -> str:
-    """What the last host left as its reason, with the remedy."""
+    """The reason that the last host left, with the remedy."""
     try:
         return state.failure_file.read_text(encoding="utf-8")
     except FileNotFoundError:

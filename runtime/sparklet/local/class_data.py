@@ -2,7 +2,7 @@
 
 The image is built with one (``docker/archive.py``). Elsewhere it is made once for the Java and the class path that
 there are, in the background and at the lowest priority, and kept beside the jars under a name made of both. Java passes
-over an archive that does not fit, so nothing ever waits for one or fails for want of one.
+over an archive that does not fit, so nothing ever waits for an archive or fails without one.
 
 Only the standard library: the image's builder loads this file alone. As a program it makes the archive that its
 arguments describe: ``class_data.py ARCHIVE CLASSES JAVA CLASS_PATH``.
@@ -41,7 +41,7 @@ class ClassArchive:
         """The one of this Java and class path.
 
         Its name is made of whatever Java compares before it accepts one (its own build; each jar's path, size and
-        date) and of what is in it.
+        date) and of the list of classes.
         """
         home = java.resolve().parent.parent
         digest = hashlib.sha256()
@@ -52,7 +52,7 @@ class ClassArchive:
         return cls(folder / f"{digest.hexdigest()[:32]}.jsa", classes, java, tuple(jars))
 
     def begin(self, env: Mapping[str, str]) -> bool:
-        """Begin to make it if it is not there, unless somebody does; whether it was begun. Never waits for it.
+        """Begin to make it unless it is there or being made; whether it was begun. Never waits for it.
 
         The maker outlives this process, in the session of its terminal (priorities count within one), but not in its
         group: Ctrl-C is not meant for it.
@@ -98,7 +98,7 @@ class ClassArchive:
                 made = incoming / "archive"
                 java = [str(self.java), "-Xmx1g", "-XX:+UseSerialGC", "-cp", os.pathsep.join(self.jars)]
                 command = dump_command(java, read_names(self.classes, incoming), made)
-                # Java holds the lock as well: should this process be killed, nobody begins a second beside it.
+                # Java holds the lock as well: if this process is killed, no second maker begins meanwhile.
                 ended = subprocess.run(command, capture_output=True, text=True, pass_fds=[lock], check=False)
                 if ended.returncode > 0:
                     self._failure_file.write_text((ended.stderr + ended.stdout)[-2000:] or f"code {ended.returncode}")
@@ -127,7 +127,7 @@ class ClassArchive:
         return " ".join(lines[:2])
 
     def failure(self) -> str:
-        """Why it could not be made; "" if nobody has failed to."""
+        """Why it could not be made; "" if no try has failed."""
         try:
             return self._failure_file.read_text()
         except FileNotFoundError:
@@ -161,7 +161,7 @@ def read_names(classes: Path, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[int | None]:
-    """The descriptor of the lock that makers hold; None while somebody else has it."""
+    """The descriptor of the lock that makers hold; None while another maker has it."""
     lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -176,7 +176,7 @@ def _alone(folder: Path) -> Iterator[int | None]:
 
 @contextlib.contextmanager
 def _incoming(folder: Path) -> Iterator[Path]:
-    """A folder for what is being made; those of makers that were killed are deleted."""
+    """A folder for an archive that is being made; those of killed makers are deleted."""
     for left_over in folder.glob(".incoming-*"):
         shutil.rmtree(left_over, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder, ignore_cleanup_errors=True) as name:

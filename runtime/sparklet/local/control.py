@@ -1,6 +1,6 @@
-"""The host's requests to the stand-in, in plain HTTP: its process needs no AWS library for them.
+"""The host's requests to the stand-in, in plain HTTP, so that its process loads no AWS library.
 
-Requests carry the token that the stand-in's guard asks for; the signature is never looked at.
+Requests carry the token that the stand-in's guard requires; signatures are not verified.
 """
 
 import json
@@ -51,14 +51,14 @@ class Control:
         self._send("POST", PROCESSING_PATH)
 
     def formation(self, action: str, parameters: Mapping[str, str]) -> ElementTree.Element:
-        """Call CloudFormation; RefusedError with its message if it does not do it."""
+        """Call CloudFormation; RefusedError with its message if it refuses."""
         form = {"Action": action, "Version": "2010-05-15", **parameters}
         body = urllib.parse.urlencode(form).encode()
         answer = self._send("POST", "/", body, "cloudformation", "application/x-www-form-urlencoded")
         return _without_namespaces(ElementTree.fromstring(answer))  # noqa: S314 - of our own child
 
     def states(self, action: str, parameters: Mapping[str, Any]) -> Any:
-        """Call Step Functions; RefusedError with its message if it does not do it."""
+        """Call Step Functions; RefusedError with its message if it refuses."""
         body = json.dumps(parameters).encode()
         target = {"X-Amz-Target": f"AWSStepFunctions.{action}"}
         return json.loads(self._send("POST", "/", body, "states", "application/x-amz-json-1.0", headers=target))

@@ -20,7 +20,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployed:
-    """What the stack's outputs name."""
+    """The resources that the stack's outputs name."""
 
     bucket: str
     ledger_table: str
@@ -52,7 +52,7 @@ def deploy(control: Control, template_body: str, parameters: Mapping[str, str], 
     Raises
     ------
     LocalStackError
-        With the reasons that the stand-in gives.
+        With the stand-in's reasons.
     """
     existing = _status(control)
     action = "UpdateStack" if existing and not existing.startswith("DELETE") else "CreateStack"
@@ -130,8 +130,8 @@ def _failures(control: Control) -> Iterator[str]:
 def restart_executions(control: Control, machines: Iterable[str]) -> None:
     """Start anew the executions of state machines that a stop of the local stack cut off, each for the same run.
 
-    The stand-in keeps no thread of an execution beyond its own end: what was RUNNING then has FAILED when it comes up
-    again, and Step Functions' redrive it lacks. A run is driven from where its ledger stands, so a new execution with
+    The stand-in keeps no thread of an execution beyond its own end: a RUNNING one has FAILED when it comes up
+    again, and it has no redrive. A run is driven from where its ledger stands, so a new execution with
     the same run goes on, and one too many does no harm.
     """
     for machine in machines:
@@ -143,7 +143,7 @@ def restart_executions(control: Control, machines: Iterable[str]) -> None:
 
 
 def same_run(name: str, given: Any) -> Any:
-    """An execution's input, so that another execution asks for the same run: the first one's name was its key."""
+    """An execution's input, so that another execution requests the same run: the first one's name was its key."""
     if not isinstance(given, dict) or "run_id" in given or "idempotency_key" in given:
         return given
     return {**given, "idempotency_key": name}

@@ -1,6 +1,6 @@
-"""The environments of the stand-in, its workers and its clients: nothing of the user's own AWS gets in.
+"""The environments of the stand-in, its workers and its clients.
 
-Real credentials, profiles, endpoints and proxies of the user's shell are never used by the local mode.
+The local mode never uses credentials, profiles, endpoints or proxies of the user's shell.
 """
 
 import os
@@ -19,7 +19,7 @@ _FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 def of_host(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What the host, the stand-in and the workers get of the user's environment."""
+    """The part of the user's environment that the host, the stand-in and the workers get."""
     passed = {name: value for name, value in environ.items() if name in _PASSED or name.startswith("LC_")}
     home = str(Path(sparklet.__file__).resolve().parents[1])
     if home not in (*site.getsitepackages(), site.getusersitepackages()):  # a checkout: nothing else lies beside it
@@ -28,7 +28,7 @@ def of_host(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def of_client(endpoint_url: str, token: str) -> dict[str, str]:
-    """What makes any AWS library speak to the stand-in and to nothing else."""
+    """Variables that direct every AWS library to the stand-in and to nothing else."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ACCESS_KEY_ID": ACCOUNT,
@@ -43,10 +43,10 @@ def of_client(endpoint_url: str, token: str) -> dict[str, str]:
 
 
 def of_workers(state: StateDir, worker_env: Mapping[str, str]) -> dict[str, str]:
-    """What every function's process finds, beside the stand-in's address, in place of the template's values."""
+    """Variables of every function's process, in place of the template's values."""
     return {
         "SPARKLET_SCRATCH": str(state.scratch),
-        "SPARKLET_METRICS_NAMESPACE": "",  # nobody collects them here, and logs are read by people
+        "SPARKLET_METRICS_NAMESPACE": "",  # no service collects them here, and people read the logs
         LOG_DIR_VARIABLE: str(state.log),
         **worker_env,
     }

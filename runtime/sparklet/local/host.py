@@ -1,7 +1,7 @@
-"""The host: a small process that starts the stand-in, deploys into it, and ends both when nobody needs them.
+"""The host: a small process that starts the stand-in, deploys into it, and ends both when no client is left.
 
-It outlives no client: clients hold a shared lock, which the kernel takes back however they die. It adopts
-every orphan below it, so that a worker's JVM cannot survive the worker, nor a worker the stand-in.
+Clients hold a shared lock, which the kernel takes back however they die. The host adopts every orphan below it, so that
+a worker's JVM cannot survive the worker, nor a worker the stand-in.
 
 Started by a client as ``python -m sparklet.local.host STATE_DIR``.
 """
@@ -36,7 +36,7 @@ REMEDY = "see {log}; the next `sparklet run` starts from the state saved last"
 
 
 class Host:
-    """A stand-in, what is deployed in it, and the decision to end."""
+    """A stand-in and its deployment, from start to end."""
 
     def __init__(self, state: StateDir) -> None:
         self._state = state
@@ -103,14 +103,14 @@ class Host:
 
     def _watch(self) -> None:
         assert self._server is not None
-        while not self._ending and not self._nobody_left():
+        while not self._ending and not self._unused():
             time.sleep(WATCH_S)
             processes.end_children(spared=self._server.pid)  # orphans of dead workers: they are the host's now
             if (code := self._server.poll()) is not None:
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
                 raise LocalStackError(f"the stand-in for AWS {how}; {REMEDY.format(log=self._state.aws_log)}")
 
-    def _nobody_left(self) -> bool:
+    def _unused(self) -> bool:
         """Whether no client holds the lock and the stack is not to be kept; the host then has the lock to its end."""
         if self._state.keep_file.exists() or not self._clients.exclusive():
             return False
@@ -133,10 +133,10 @@ class Host:
 
 
 def main() -> None:
-    """Be the host of a state folder, if there is none."""
+    """Run as the host of a state folder, if there is none."""
     state = StateDir(Path(sys.argv[1]))
     lock = Lock(state.host_lock)
-    if not lock.exclusive(within_s=5):  # somebody may be looking whether it is taken
+    if not lock.exclusive(within_s=5):  # a client may test the lock just now
         return
     lock.write(str(os.getpid()))
     os.chdir(state.root)
@@ -149,7 +149,7 @@ def main() -> None:
         host.run(read_json(state.request_file))
     except LocalStackError as error:
         print(error, file=sys.stderr)
-    except BaseException as error:  # the clients must learn of it, whatever it is
+    except BaseException as error:  # the clients must get the reason
         reason = f"the local stack's host failed: {error!r}; see {state.log / 'host.log'}"
         state.failure_file.write_text(reason, encoding="utf-8")
         traceback.print_exc()

@@ -1,4 +1,4 @@
-"""What this installation of Sparklet has: files of the project, and packages; what to type if one is missing."""
+"""Files and packages of this installation of Sparklet, and the command that installs a missing one."""
 
 import json
 import shlex

@@ -1,6 +1,6 @@
-"""Fetch jars by Maven coordinates with the Ivy inside pyspark, which knows where Maven Central is.
+"""Fetch jars by Maven coordinates with the Ivy inside pyspark, which knows Maven Central's address.
 
-So no registry's address stands in this project. A mirror of the user's own comes from SPARKLET_MAVEN_MIRROR.
+So this project names no registry. SPARKLET_MAVEN_MIRROR names a mirror of the user's own.
 """
 
 import importlib.util
@@ -55,7 +55,7 @@ def fetch(wanted: Collection[Coordinate], folder: Path, progress: Callable[[str]
     folder
         A folder of the caller's: Ivy's own cache lives there too, so that a second try goes on where the first ended.
     progress
-        Gets a line for each jar that has come, and for each try that failed.
+        Gets a line for each jar that was fetched, and for each try that failed.
     """
     java = find_java()
     (folder / "settings.xml").write_text(settings_xml(mirror()))
@@ -69,7 +69,7 @@ def fetch(wanted: Collection[Coordinate], folder: Path, progress: Callable[[str]
         missing = [jar for jar in missing if not (folder / "out" / jar.file_name).exists()]
         if not missing:
             return ""
-        progress(f"  try {attempt} of {_MAX_TRIES}, {len(missing)} jars have not come: {cause}")
+        progress(f"  try {attempt} of {_MAX_TRIES}, {len(missing)} jars are missing: {cause}")
         time.sleep(_PAUSE_S if attempt < _MAX_TRIES else 0)
     return cause
 
@@ -137,7 +137,7 @@ def why_failed(log: str) -> str:
     if missing := re.search(r"module not found: (\S+)#(\S+);(\S+)", log):
         return f"the repository has no {missing[1]}:{missing[2]}:{missing[3]}"
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1] if lines else "Java ended without a word"
+    return lines[-1] if lines else "Java ended without output"
 
 
 def proxy_options(proxies: dict[str, str]) -> list[str]:

@@ -1,7 +1,7 @@
 """The jars pyspark does not bring: fetched once, verified, kept in the user's cache.
 
 A stack file (``docker/stacks/spark-3.5.toml``) names each with its sha256 and size; the image is built from the same
-file. A jar is in the cache under its own name, beside a marker that says which sha256 was verified. Once all are there,
+file. A jar is in the cache under its own name, beside a marker with the sha256 that was verified. Once all are there,
 neither network nor Java is needed.
 """
 
@@ -46,7 +46,7 @@ class StackJar:
             return False
 
     def marker(self, cache_dir: Path) -> Path:
-        """The file that says which sha256 was verified."""
+        """The file with the sha256 that was verified."""
         return cache_dir / f"{self.file_name}.sha256"
 
 
@@ -96,14 +96,14 @@ def ensure_jars(
     Parameters
     ----------
     progress
-        Gets what happens, a line at a time; never called when all are there.
+        Gets a line for each step; never called when all are there.
     offline
         Do not touch the network: a missing jar is an error.
 
     Raises
     ------
     LocalStackError
-        If a jar cannot be had, or is not what the stack file says it is; names the jar, the cause and the remedy.
+        If a jar cannot be fetched, or has another sha256; names the jar, the cause and the remedy.
     """
     stack = load_stack(stack_file)
     if unknown := sorted(set(groups) - set(stack.groups)):

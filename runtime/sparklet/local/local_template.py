@@ -57,11 +57,11 @@ def localise(
     Parameters
     ----------
     parameters
-        What it is deployed with. The function's timeout need not be one of those that the template foresees.
+        Those of the deployment. The function's timeout need not be one of the template's allowed values.
     handlers
         Dotted handlers by logical id, in place of the template's own.
     worker_env
-        What the stand-in hands to every function by its own environment, so no function may say otherwise.
+        What every function inherits from the stand-in's environment, so that no function may set it otherwise.
     """
     local = _unpublished(template)
     for name, body in _functions(local).items():
@@ -70,7 +70,7 @@ def localise(
         body.pop("Metadata", None)  # how it would be built
         for key in _CODE:
             properties.pop(key, None)
-        properties["Runtime"] = "python3.12"  # the stand-in runs its own Python, whatever this says
+        properties["Runtime"] = "python3.12"  # ignored: the stand-in runs its own Python
         properties["Handler"] = "index.handler"
         properties["InlineCode"] = _SHIM.format(target=target, name=log_name(name))
         _number_scaling(properties, parameters)

@@ -1,4 +1,4 @@
-"""What the local stack's workers wrote: a file for each worker process, and one earlier stretch of a long one."""
+"""The logs of the local stack's workers: a file for each worker process, and one earlier part of a long one."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,11 @@ WORKER_LOGS = ("worker-*.log.1", "worker-*.log")
 
 
 class FileLogs:
-    """``WorkerLogs`` in a folder of files.
-
-    Parameters
-    ----------
-    folder
-        The stack's log folder.
-    """
+    """``WorkerLogs`` in the local stack's log folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._searched: dict[Path, int] = {}  # so many bytes of a file do not mention the run
+        self._searched: dict[Path, int] = {}  # how many bytes of a file do not mention the run; -1: it does
 
     def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
         """Names of the files that mention a run, oldest first; all are read from their beginning."""
@@ -45,7 +39,7 @@ class FileLogs:
         return lines, str(start + whole)
 
     def _mentions(self, path: Path, run_id: str, since_s: float) -> bool:
-        """Whether a file that was written to since mentions a run; what was searched is not searched again."""
+        """Whether a file that was written to since mentions a run; no part is searched twice."""
         wanted, searched = f'"{run_id}"'.encode(), self._searched.get(path, 0)
         if searched < 0:
             return True

@@ -2,10 +2,10 @@
 
 - The worker's own Java, compiled once: see ``worker.java_classes``.
 - Copies without signatures: Java archives no class of a signed jar, and checks the signature anew in every JVM. Spark
-  brings two such: its compiler of generated code, janino, which every query of a cold start waits for. Nobody verifies
-  jars by these signatures here: what is fetched is verified by its sha256 before.
+  brings two such: its compiler of generated code, janino, which every query of a cold start waits for. These signatures
+  verify nothing here: fetched jars are verified by their sha256.
 - Links on plain paths: Java 17 compares the path of a jar with the one in the jar's URL. Where the URL spells it
-  otherwise, a space as ``%20``, Java takes none of the jar's classes from an archive, and does not say so. Java
+  otherwise, a space as ``%20``, Java silently takes none of the jar's classes from an archive. Java
   resolves symbolic links first, so hard links are made of such jars, or copies where they lie on another file system,
   in a folder whose path needs no spelling.
 
@@ -100,7 +100,7 @@ def _main_section(lines: Iterable[bytes]) -> Iterable[bytes]:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a URL spells the path as it is."""
+    """Whether a URL spells the path without escapes."""
     return quote(str(path), safe="/@+,=~") == str(path)
 
 
@@ -120,7 +120,7 @@ def linked_jars(jars: Sequence[Path | str], folder: Path, otherwise: Path = OTHE
 
 
 def _own(folder: Path) -> Path:
-    """The folder, which nobody else may write to; OSError if somebody might."""
+    """The folder, if only this user may write to it; else OSError."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()

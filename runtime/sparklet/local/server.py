@@ -1,8 +1,8 @@
 """The stand-in's own process: ministack behind a guard, with its state saved while it runs.
 
-ministack starts its event source mappings as soon as its state is loaded, and lets everyone in who reaches the port.
-Here mappings and schedules wait until a client wants them, and requests need a token: whoever may create a
-function may run code as this user, and loopback is open to other users and to web pages.
+ministack starts its event source mappings as soon as its state is loaded, and serves everyone who reaches the port.
+Here mappings and schedules wait until a client wants them, and requests need a token: a caller that can create a
+function can run code as this user, and loopback is open to other users and to web pages.
 
 Started by the host as ``python -m sparklet.local.server``.
 """
@@ -31,7 +31,7 @@ from sparklet.spark.guards import signal_process
 
 WORKERS_END_WITHIN_S = 2.5
 STARTS_WITHIN_S = 120.0
-END_WITHIN_S = 300.0  # then it ends unsaved: nobody may be left to end it
+END_WITHIN_S = 300.0  # then it ends unsaved: no other process may be left to end it
 
 Message = MutableMapping[str, Any]
 Application = Callable[[Message, Any, Any], Awaitable[None]]
@@ -44,7 +44,7 @@ def guarded(inner: Application, token: str, saver: Saver, processing: Processing
         if scope["type"] == "lifespan":
             await inner(scope, receive, _saved_from_then_on(saver, send))
         elif not _knows(token, scope):
-            await _answer(scope, send, 403, b"This stand-in belongs to somebody's `sparklet run`.")
+            await _answer(scope, send, 403, b"This stand-in belongs to another user's `sparklet run`.")
         elif scope["path"] == SAVE_PATH:
             await _save(saver, scope, send)
         elif scope["path"] == PROCESSING_PATH:
@@ -134,7 +134,7 @@ def _config(listening: int) -> hypercorn.config.Config:
 
 
 def _end_at_last() -> None:
-    """Should the orderly end hang: nobody else may be left to end this process."""
+    """End this process even if the orderly end hangs: no other process may be left to do so."""
     timer = threading.Timer(END_WITHIN_S, os._exit, [1])
     timer.daemon = True
     timer.start()

@@ -1,9 +1,8 @@
 """The shim between the stand-in's worker process and the real handler.
 
-The stand-in talks to a worker by JSON lines on its standard input and output. The shim moves that
-conversation to descriptors of its own, so that no print of a script, a library or the JVM breaks it, gives the
-process a log file, and sees to it that the process never leaves anything behind: however the stand-in
-ends or ends it, the whole tree below it ends as well.
+The stand-in and a worker exchange JSON lines on standard input and output. The shim moves these to descriptors of its
+own, so that no print of a script, a library or the JVM breaks them, gives the process a log file, and ends the whole
+process tree below it however the stand-in or the worker ends.
 
 Only the standard library: this is on a worker's cold path.
 """
@@ -33,7 +32,7 @@ Handler = Callable[[Any, Any], Any]
 
 
 class WorkerStoppedError(SparkletError):
-    """The worker has to end: the function's time is over, or the local stack ends."""
+    """The worker must end: the function's time is over, or the local stack ends."""
 
     retryable = True
 
@@ -146,10 +145,10 @@ def _open_log(name: str) -> Path | None:
 
 
 def _bound(log: Path) -> None:
-    """Keep one earlier stretch of a log that grows too long; all write by appending, so it may be cut under them."""
+    """Keep one earlier part of a log that grows too long; all writers append, so it can be cut meanwhile."""
     try:
         if log.stat().st_size > MAX_LOG_BYTES:
             shutil.copyfile(log, log.with_suffix(".log.1"))
             os.truncate(log, 0)
     except OSError:
-        return  # somebody deleted it
+        return  # it was deleted

@@ -1,4 +1,4 @@
-"""The embedded local default: start the stand-in for AWS or attach to it, and use what is deployed in it.
+"""The embedded local default: start the stand-in for AWS or attach to it, and use its deployment.
 
 ::
 
@@ -6,19 +6,26 @@
                                                        └─ stand-in (ministack, 127.0.0.1, own state folder)
                                                             └─ worker processes ─ JVMs, scripts
 
-However a client ends, the kernel takes its lock back; when nobody holds it the host ends everything below it.
+However a client ends, the kernel takes its lock back; when no client holds it the host ends everything below it.
 """
 
 import hashlib
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from sparklet import __version__
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoLedger
+from sparklet.aws.functions import LambdaCompute
+from sparklet.aws.messaging import SqsQueue
+from sparklet.aws.orchestration import StepFunctions
+from sparklet.aws.s3 import S3Store, input_stores
+from sparklet.clock import SystemClock
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local import environment
 from sparklet.local.attach import (
@@ -33,25 +40,21 @@ from sparklet.local.attach import (
 from sparklet.local.control import REGION, Control
 from sparklet.local.deploy import Deployed
 from sparklet.local.state import Lock, StateDir
-
-if TYPE_CHECKING:
-    from sparklet.aws.clients import AwsClients
-    from sparklet.planning.deployment import Deployment
-    from sparklet.ports import Compute, Orchestrator
+from sparklet.planning.deployment import Deployment
 
 _POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """What a client wants of the stack; what runs already wins, see ``LocalStack.differences``."""
+    """What a client wants of the stack; a running one is used as it is, see ``LocalStack.differences``."""
 
     state_dir: Path
     workers: int = 2
     timeout_s: int = 900  # of one shard
     memory_mb: int = 3008  # of one worker
     runner: str = "warm"
-    processing: bool = True  # False: only read; messages and schedules wait unless somebody else processes them
+    processing: bool = True  # False: only read; messages and schedules wait until another client processes them
     keep: bool = False  # the stack outlives its clients, until it is stopped
     max_receive_count: int = 20
     worker_env: Mapping[str, str] = field(default_factory=dict)
@@ -68,22 +71,14 @@ class StackOptions:
         """What the host deploys, and what two clients must agree on to share a stack."""
         from sparklet.local.local_template import load_template, to_json
 
-        return {
-            "workers": self.workers,
-            "timeout_s": self.timeout_s,
-            "memory_mb": self.memory_mb,
-            "runner": self.runner,
-            "processing": self.processing,
-            "max_receive_count": self.max_receive_count,
-            "worker_env": dict(self.worker_env),
-            "handlers": dict(self.handlers),
-            "version": f"{__version__}, template {hashlib.sha256(to_json(load_template()).encode()).hexdigest()[:12]}",
-        }
+        template = hashlib.sha256(to_json(load_template()).encode()).hexdigest()[:12]
+        wanted = {name: value for name, value in asdict(self).items() if name not in ("state_dir", "keep")}
+        return {**wanted, "version": f"{__version__}, template {template}"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackInfo(Deployed):
-    """A stack that runs: what is deployed in it, and how it is reached."""
+    """A running stack: its resources and its addresses."""
 
     endpoint_url: str
     region: str
@@ -99,14 +94,14 @@ class StackInfo(Deployed):
 class LocalStack:
     """A client's hold on the running stack; leaving it gives the hold back.
 
-    While it is held, this process' AWS settings and proxies are those of the stack: no credentials of the
-    user's can be used by mistake. ``info`` says what runs; ``differences`` what this client wanted otherwise.
+    While it is held, this process' AWS settings and proxies are those of the stack: the user's own credentials
+    cannot be used by mistake. ``info`` describes the stack; ``differences`` names what this client wanted otherwise.
     """
 
     def __init__(self, state: StateDir, info: StackInfo, differences: tuple[str, ...], holding: ExitStack) -> None:
         self._state = state
         self._holding = holding
-        self._clients: AwsClients | None = None
+        self._clients = AwsClients(endpoint_url=info.endpoint_url, region=info.region)
         self.info = info
         self.differences = differences
 
@@ -114,8 +109,8 @@ class LocalStack:
     def attach(cls, options: StackOptions, progress: Progress = lambda text: None) -> Self:
         """Attach to the stack of a state folder; start it first if it does not run.
 
-        Clients that come at the same time share one stack. One that comes alone and wants it
-        otherwise has it deployed anew; with others there, what runs is used, and ``progress`` gets the differences.
+        Clients share one stack. A client that is alone and wants it otherwise has it deployed anew; beside others it
+        uses the stack as it is, and ``progress`` gets the differences.
 
         Raises
         ------
@@ -141,7 +136,7 @@ class LocalStack:
     def check(self, within_s: float = 0.0) -> None:
         """Raise LocalStackError, with cause and remedy, if the stack has ended under this client.
 
-        Whoever just met a refused connection should wait two seconds ``within_s``: so long the host may take to notice.
+        After a refused connection wait two seconds (``within_s``): the host may take so long to notice.
         """
         end_s = time.monotonic() + within_s
         while published(self._state) is not None:
@@ -150,35 +145,17 @@ class LocalStack:
             time.sleep(_POLL_S)
         raise LocalStackError(why_it_ended(self._state))
 
-    def compute(self) -> "Compute":
+    def compute(self) -> LambdaCompute:
         """The stack's functions."""
-        from sparklet.aws.functions import LambdaCompute
+        return LambdaCompute(self._clients)
 
-        return LambdaCompute(self._aws())
-
-    def orchestrator(self) -> "Orchestrator":
+    def orchestrator(self) -> StepFunctions:
         """The stack's state machines; ``info`` names them."""
-        from sparklet.aws.orchestration import StepFunctions
+        return StepFunctions(self._clients)
 
-        return StepFunctions(self._aws())
-
-    def deployment(self) -> "Deployment":
+    def deployment(self) -> Deployment:
         """Everything that planning, checking and recovery work on: the stack's S3, ledger and queue."""
-        from sparklet.aws.dynamodb import DynamoLedger
-        from sparklet.aws.messaging import SqsQueue
-        from sparklet.aws.s3 import S3Store, input_stores
-        from sparklet.clock import SystemClock
-        from sparklet.planning.deployment import Deployment
-
-        clients = self._aws()
-        return Deployment(
-            self.info.bucket,
-            S3Store(clients),
-            DynamoLedger(clients, self.info.ledger_table),
-            SqsQueue(clients, self.info.queue_url),
-            SystemClock(),
-            input_stores(clients),
-        )
+        return deployment(self._clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
 
     def close(self) -> None:
         """Give the hold back; the host ends the stack if it was the last."""
@@ -192,12 +169,11 @@ class LocalStack:
     ) -> None:
         self.close()
 
-    def _aws(self) -> "AwsClients":
-        from sparklet.aws.clients import AwsClients
 
-        if self._clients is None:
-            self._clients = AwsClients(endpoint_url=self.info.endpoint_url, region=self.info.region)
-        return self._clients
+def deployment(clients: AwsClients, bucket: str, ledger_table: str, queue_url: str) -> Deployment:
+    """The ports for a command line's work on a stack, a local or a deployed one."""
+    ledger, queue = DynamoLedger(clients, ledger_table), SqsQueue(clients, queue_url)
+    return Deployment(bucket, S3Store(clients), ledger, queue, SystemClock(), input_stores(clients))
 
 
 def running(state_dir: Path) -> StackInfo | None:
@@ -208,7 +184,7 @@ def running(state_dir: Path) -> StackInfo | None:
 
 
 def stop(state_dir: Path, progress: Progress = lambda text: None) -> bool:
-    """End the stack of a state folder, whoever uses it; False if none ran. Its state is saved."""
+    """End the stack of a state folder, even while clients use it; False if none ran. Its state is saved."""
     state = _state(state_dir)
     if not state.root.is_dir():
         return False
@@ -218,14 +194,14 @@ def stop(state_dir: Path, progress: Progress = lambda text: None) -> bool:
 
 
 def end_if_unused(state_dir: Path, progress: Progress = lambda text: None) -> bool:
-    """End a stack that is kept though nobody uses it just now; False if somebody does, or none runs."""
+    """End a stack that is kept but has no client now; False if it has one, or none runs."""
     state = _state(state_dir)
     if not state.root.is_dir():
         return False
     with start_lock(state, progress), Lock(state.clients_lock) as clients:
         if not clients.exclusive():
             return False
-        clients.release()  # the host needs it to its end; nobody comes in meanwhile
+        clients.release()  # the host needs it to its end; the start lock keeps new clients out
         state.keep_file.unlink(missing_ok=True)
         return end_host(state)
 
@@ -235,7 +211,7 @@ def _state(state_dir: Path) -> StateDir:
 
 
 def _make(state: StateDir) -> None:
-    """Make the state folder, if there is room for it, and nobody needs more of it already."""
+    """Make the state folder; refuse a full disk, unless a stack runs there already."""
     try:
         if published(state) is None:
             state.refuse_full_disk()

@@ -1,4 +1,4 @@
-"""The state folder: what lies where, and the locks that say who uses it.
+"""The state folder: its files, and the locks of its users.
 
 The kernel gives a lock back however its holder ends, also by SIGKILL, so the locks, not the files, are
 the truth: ``host.lock`` is held while a stack runs, ``clients.lock`` (shared) by everyone who uses it.
@@ -32,11 +32,11 @@ class StateDir:
         self.root = root
         self.host_lock = root / "host.lock"  # held by the host for its whole life; its text is the host's pid
         self.clients_lock = root / "clients.lock"  # held, shared, by every client
-        self.start_lock = root / "start.lock"  # held while somebody starts, attaches to or stops the stack
+        self.start_lock = root / "start.lock"  # held by a client that starts, attaches to or stops the stack
         self.info_file = root / "stack.json"  # written when the stack is ready, deleted when it ends
         self.request_file = root / "request.json"  # what the next host is to start and deploy
         self.keep_file = root / "keep"  # while it is there, the stack outlives its clients
-        self.failure_file = root / "failure.txt"  # why the last host ended, if it did not end because it should
+        self.failure_file = root / "failure.txt"  # why the last host ended, unless it ended as it should
         # Empty: AWS's SDK for Java complains of /dev/null, with a stack trace, in every worker's log.
         self.no_config = root / "no-aws-config"
         self.services = root / "services"  # what the stand-in keeps: ledger, queues, functions, the deployment
@@ -65,7 +65,7 @@ class StateDir:
         self.no_config.touch()
 
     def sweep(self) -> None:
-        """Delete what an earlier host left in passing; only the host may, while it holds its lock."""
+        """Delete an earlier host's temporary files; only for the host, while it holds its lock."""
         for folder in (self.scratch, self.tmp):
             delete_tree(folder)
             folder.mkdir(exist_ok=True)
@@ -115,7 +115,7 @@ class Lock:
         return self._take(fcntl.LOCK_EX, within_s)
 
     def shared(self, within_s: float = 0.0) -> bool:
-        """Take it together with others; False if somebody still has it alone by then."""
+        """Take it together with others; False if another process still has it alone by then."""
         return self._take(fcntl.LOCK_SH, within_s)
 
     def release(self) -> None:
@@ -123,7 +123,7 @@ class Lock:
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def write(self, text: str) -> None:
-        """Write a text into the file, for those who find it locked."""
+        """Write a text into the file, for processes that find it locked."""
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, text.encode(), 0)
 
@@ -154,7 +154,7 @@ class Lock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock on this file alone."""
+    """Whether a process holds the lock on this file alone."""
     if not path.exists():
         return False
     with Lock(path) as lock:

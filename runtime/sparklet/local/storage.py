@@ -15,26 +15,15 @@ from urllib.parse import parse_qs, unquote
 from sparklet.local import ministack_patches, processes
 from sparklet.local.state import DISK_REMEDY, MIB
 
-CHANGING = (
-    "sqs",
-    "dynamodb",
-    "s3",
-    "stepfunctions",
-)  # objects are on disk at once; of S3 this is what it knows of buckets
+CHANGING = ("sqs", "dynamodb", "s3", "stepfunctions")  # of S3 the buckets only: objects are on disk at once
 EVERY_S = 3.0
-SHARE = 4  # of five seconds at most one is spent saving
-RESERVE_BYTES = 64 * MIB  # never given to objects: what the ledger and the queues say has to be kept as well
+SHARE = 4  # saving takes at most one of five seconds
+RESERVE_BYTES = 64 * MIB  # kept free of objects, for the ledger and the queues
 _POLL_S = 0.01
 
 
 class Saver:
-    """Saves what changes now and then, from a forked child: one instant of the state, and nobody waits for it.
-
-    Parameters
-    ----------
-    folder
-        Where the state is kept.
-    """
+    """Saves changes every few seconds from a forked child: one instant of the state, while requests go on."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -77,7 +66,7 @@ class Saver:
 
 
 def _write(services: Collection[str]) -> None:
-    """What the child does: write its copy of the state, and end. It takes no lock that another thread may have held."""
+    """In the child: write its copy of the state, and end. It takes no lock that another thread may have held."""
     try:
         logging.disable()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -85,22 +74,16 @@ def _write(services: Collection[str]) -> None:
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the server's sockets: its port must not stay open here
         ministack_patches.write_state(services)
         os._exit(0)
-    except BaseException:  # noqa: BLE001 - nobody above may go on in this copy of the process
+    except BaseException:  # noqa: BLE001 - no caller may go on in this copy of the process
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(1)
 
 
 class Room:
-    """Says which requests to S3 there is room for.
+    """Refuses requests to S3 that the disk has no room for.
 
-    The stand-in keeps an object in memory and only logs it if the disk has no room for it: it would be there until the
-    stack ends, then gone. So whoever would write more than there is room for is refused before.
-
-    Parameters
-    ----------
-    folder
-        Where objects are kept.
+    The stand-in would keep such an object in memory and only log the failure: it would be lost when the stack ends.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -108,7 +91,7 @@ class Room:
         self._parts: Counter[str] = Counter()  # bytes of uploads whose parts are in memory still, by their id
 
     def refusal(self, method: str, query: str, headers: Mapping[str, str]) -> str:
-        """Why a request cannot be taken, as S3 would say it (XML); "" if it can."""
+        """The error, in S3's XML, of a request that there is no room for; "" if there is room."""
         if method not in ("PUT", "POST", "DELETE") or "/s3/aws4_request" not in headers.get("authorization", ""):
             return ""
         upload = parse_qs(query, keep_blank_values=True).get("uploadId", [""])[0]

@@ -1,7 +1,7 @@
-"""What a run takes in, how it packs its shards and how much failure it tolerates; and how people write each of these.
+"""A run's options: its input, the packing of its shards, the failures it tolerates; and how users write each of them.
 
-A field that users set carries a ``Key``: its name in a document (the planner function's event), its option on the
-command line, its unit, its bounds and its help. ``planning.request`` reads both by these, and nothing else.
+A field that users set has a ``Key``: its name in a document (the planner function's event), its option on the command
+line, its unit, its bounds and its help. ``planning.request`` reads documents and command lines by these alone.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from sparklet.errors import SettingsError
 
 RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION = "The run", "Input", "Shards", "Failures and pace", "Orchestration"
 MIB = 1024 * 1024
-BY_WORKER = -1  # of max_shard_bytes: by what a worker of the stack takes on, see RunRequest.fitted
+BY_WORKER = -1  # of max_shard_bytes: by the size of the stack's workers, see RunRequest.fitted
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """How people write one value of a run's request."""
+    """How users write one value of a run's request."""
 
     name: str  # in a document; with dashes the option of the command line
     panel: str  # the group in which help shows it
@@ -35,7 +35,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How the input is read, where it is not simply the function's own."""
+    """How the input is read, where the function's own permissions do not suffice."""
 
     requester_pays: Annotated[bool, Key("requester_pays", INPUT, "You pay for reading the input.")] = False
     role_arn: Annotated[
@@ -48,7 +48,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a run takes in, how it packs its shards and how much failure it tolerates."""
+    """A run's input, the packing of its shards and the failures it tolerates."""
 
     target_bytes: Annotated[
         int,

@@ -17,7 +17,7 @@ class RunState(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     SUCCEEDED_WITH_FAILURES = "SUCCEEDED_WITH_FAILURES"  # within what the run tolerates
     FAILED = "FAILED"
-    CANCELLED = "CANCELLED"  # somebody stopped it; what was PENDING has FAILED as cancelled
+    CANCELLED = "CANCELLED"  # a user stopped it; what was PENDING has FAILED as cancelled
 
     @property
     def ended(self) -> bool:
@@ -26,7 +26,7 @@ class RunState(StrEnum):
 
 
 class Dispatch(StrEnum):
-    """Who hands a run's shards to the workers."""
+    """A run's dispatch mode: how its shards reach the workers."""
 
     QUEUE = "queue"  # a message for each shard
     MAP = "map"  # a Map state, in batches of those that are PENDING in the ledger; no message is ever sent
@@ -97,9 +97,9 @@ class Run:
     skipped: Mapping[str, int] = field(default_factory=dict)  # objects left out, by reason; known once sealed
     created_s: float = 0.0
     ended_s: float | None = None
-    cancelled_s: float | None = None  # when somebody asked for its end
+    cancelled_s: float | None = None  # when its end was requested
     notified_s: float | None = None  # when the end of its last generation was notified
-    env: Mapping[str, str] = field(default_factory=dict)  # what the script finds in its environment
+    env: Mapping[str, str] = field(default_factory=dict)  # variables of the script's environment
 
     @property
     def generation(self) -> int:
@@ -113,9 +113,9 @@ class Run:
 
     @property
     def shard_prefix(self) -> str:
-        """What the name of every output folder of this run begins with, and of no other run.
+        """The beginning of the names of this run's output folders, and of no other run's.
 
-        A ledger never has two runs of one id; the time, in milliseconds, tells runs of different ledgers apart.
+        A ledger never has two runs of one id; the time, in milliseconds, distinguishes runs of different ledgers.
         """
         return f"shard={self.run_id}_{int(self.created_s * 1000):x}_"
 

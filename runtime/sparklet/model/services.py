@@ -1,4 +1,4 @@
-"""What services say: of a state machine's execution, and of a deployed stack's settings that depend on one another."""
+"""Executions of state machines, and the settings of a deployed stack that depend on one another."""
 
 import re
 from collections.abc import Mapping
@@ -7,18 +7,18 @@ from enum import StrEnum
 from typing import Any
 
 MAX_NAME = 80  # characters
-MAX_INLINE = 40  # iterations that an inline Map has at once; a Distributed Map takes what is more
+MAX_INLINE = 40  # iterations that an inline Map has at once; larger batches go to a Distributed Map
 
 _SUCCESSOR = re.compile(r"(.+-g\d+)-(\d+)")
 
 
 def execution_name(run_id: str, generation: int) -> str:
-    """What the first execution is called that a command line starts for a run's generation."""
+    """The name of the first execution that a command line starts for a run's generation."""
     return f"{run_id}-g{generation}"
 
 
 def successor(name: str) -> str:
-    """What an execution is called that goes on with another one's run: ``-2`` behind the first's name, and so on."""
+    """The name of an execution that goes on with another one's run: ``-2`` behind the first's name, and so on."""
     if numbered := _SUCCESSOR.fullmatch(name):
         return f"{numbered[1]}-{int(numbered[2]) + 1}"
     return f"{name}-2"
@@ -31,7 +31,7 @@ class ExecutionState(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     TIMED_OUT = "TIMED_OUT"
-    ABORTED = "ABORTED"  # somebody stopped it
+    ABORTED = "ABORTED"  # a user stopped it
     PENDING_REDRIVE = "PENDING_REDRIVE"  # of a map's children only
 
     @property
@@ -42,7 +42,7 @@ class ExecutionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStatus:
-    """An execution; it drives a run, but what has become of the run only the ledger knows."""
+    """An execution; it drives a run, whose state only the ledger knows."""
 
     execution: str  # its id
     state: ExecutionState
@@ -56,7 +56,7 @@ class ExecutionStatus:
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
-    """What a queue is set to."""
+    """A queue's settings."""
 
     visibility_s: int
     retention_s: int

@@ -1,4 +1,4 @@
-"""Input objects, shards, and what becomes of them."""
+"""Input objects, shards and their states."""
 
 import json
 import math
@@ -34,7 +34,7 @@ class ShardState(StrEnum):
 
 
 class ClaimStatus(StrEnum):
-    """What the ledger answers to a worker that wants a shard."""
+    """The ledger's answer to a worker that claims a shard."""
 
     GRANTED = "GRANTED"  # the shard is mine for as long as I renew the lease
     HELD = "HELD"  # another attempt has it: acknowledge; the checker sends another message if that is lost
@@ -79,12 +79,12 @@ class InputObject:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return self.uri or f"item {self.item if len(self.item) <= SHOWN_ITEM else self.item[:SHOWN_ITEM] + '…'}"
 
     @property
     def is_compressed(self) -> bool:
-        """Whether the name says that it is compressed as a whole."""
+        """Whether it is compressed as a whole, by its name."""
         return self.uri.lower().endswith(COMPRESSED)
 
     def weighed_bytes(self, compression_factor: float) -> int:
@@ -194,7 +194,7 @@ class ShardRef:
             numbers = [document[name] for name in ("shard", "generation", "offset", "length")]
         except KeyError as error:
             raise EventError(f"a shard message lacks {error}") from error
-        # Errors say fields and types, never contents: anybody may have sent this.
+        # Errors name fields and types, never contents: the sender is not known.
         if not (isinstance(run_id, str) and RUN_ID.fullmatch(run_id)):
             raise EventError(f"a shard message has a wrong run_id, a {type(run_id).__name__}")
         if not isinstance(part, str) or "/" in part:
@@ -247,9 +247,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What a successful attempt has to show."""
+    """A successful attempt's result."""
 
-    rows: int | None = None  # None: the script does not say
+    rows: int | None = None  # None: not reported by the script
     output_bytes: int | None = None
     outputs: tuple[str, ...] = ()
     answer: tuple[Any, ...] = ()  # one value, if the script gave one; not for the ledger, see ``answer_file``
@@ -291,12 +291,12 @@ class ShardRecord:
 
     @property
     def answer_file(self) -> str:
-        """Where in the run's folder the script's answer lies, if it gave one: of the winner, or of who ran it last."""
+        """The file in the run's folder with the script's answer, if there is one: the winner's, or the last one's."""
         return f"{ANSWERS}{self.number:09d}-{self.winner or self.attempt_id}.json"
 
     @property
     def ref(self) -> ShardRef:
-        """The message that asks for this shard."""
+        """The message for this shard."""
         return ShardRef(self.run_id, self.number, self.generation, self.part, self.offset, self.length)
 
     def planned(self, line: bytes) -> Shard:
@@ -345,8 +345,8 @@ def ledger_bucket(number: int) -> int:
     """The bucket of shard ``number``, from the number alone.
 
     The first 10,000 shards share bucket 0; with each doubling of the run the new shards spread over
-    twice as many buckets, up to 256: about one bucket for 10,000 shards, though nobody knows at planning
-    how many there will be, and the shards written at one time spread over all buckets there are.
+    twice as many buckets, up to 256: about one bucket for 10,000 shards, though their number is not known
+    while they are planned, and the shards written at one time spread over all buckets there are.
     """
     buckets = ledger_bucket_count(number + 1)
     return (number * 0x9E3779B1 & 0xFFFFFFFF) * buckets >> 32

@@ -34,7 +34,7 @@ class TaskRecord:
     revision: int = 0
     attempts: int = 0
     attempt_id: str = ""  # of the last attempt
-    accepted_s: float = 0.0  # when the queue took its message; 0: nobody knows
+    accepted_s: float = 0.0  # when the queue took its message; 0: not known
     started_s: float = 0.0  # when the last attempt began
     changed_s: float = 0.0
     lease_end_s: float = 0.0
@@ -80,7 +80,7 @@ class TaskRecord:
         return int(self.changed_s) + TASK_KEPT_S
 
     def to_document(self) -> dict[str, Any]:
-        """What the API shows, and notices carry: times in seconds since the epoch."""
+        """The document of the API and of notices: times in seconds since the epoch."""
         result, failure = self.result, self.failure
         document: dict[str, Any] = {
             "id": self.task_id,
@@ -133,7 +133,7 @@ def _fitting(answer: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """That something came to its end."""
+    """That a task, a run or an execution has ended."""
 
     kind: str  # task | run | execution
     state: str
@@ -146,13 +146,7 @@ class Notice:
 
     @classmethod
     def of_run(cls, run: Run, figures: Mapping[str, Any]) -> Self:
-        """That a run has ended.
-
-        Parameters
-        ----------
-        figures
-            What it has to show: see ``runs.summary.figures``.
-        """
+        """That a run has ended, with the ``figures`` of ``runs.summary``."""
         return cls("run", str(run.state), {**figures, "ended_s": run.ended_s})
 
     @classmethod
@@ -161,18 +155,8 @@ class Notice:
     ) -> Self:
         """That an execution of a state machine ended by an error of its own; its run goes on without it.
 
-        Parameters
-        ----------
-        execution, machine
-            Names or ARNs.
-        where
-            The state that failed.
-        error, cause
-            As Step Functions has them.
-        run_id
-            The run that it drove; "": it had not come so far.
-        recorded
-            The file that says the same.
+        ``execution`` and ``machine`` are names or ARNs, ``where`` is the state that failed, ``recorded`` the file with
+        the same text. Without ``run_id`` it failed before it had a run.
         """
         document = {
             "id": execution,
@@ -192,6 +176,6 @@ class Notice:
         return f"{before}{name[-(MAX_SUBJECT - len(before) - len(after)) :]}{after}"
 
     def to_json(self) -> str:
-        """The message, alike on every way: ``{"version": 1, "kind": "run", "state": …, "run": {…}}``."""
+        """The message, the same for every notifier: ``{"version": 1, "kind": "run", "state": …, "run": {…}}``."""
         document = {"version": NOTICE_VERSION, "kind": self.kind, "state": self.state}
         return json.dumps({**document, self.kind: dict(self.document)})

@@ -14,10 +14,10 @@ from sparklet.clock import SystemClock
 from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import task_request_of
 from sparklet.metrics import (
-    LETTERS_DROPPED,
-    LETTERS_FAILED,
-    LETTERS_KEPT,
-    LETTERS_SENT_AGAIN,
+    DEAD_LETTERS_DROPPED,
+    DEAD_LETTERS_FAILED,
+    DEAD_LETTERS_KEPT,
+    DEAD_LETTERS_RESENT,
     RUNS_UNCHECKED,
     SHARDS_FAILED,
     Emitter,
@@ -35,10 +35,10 @@ from sparklet.runs.steps import Response, take_step
 from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
 
 METRIC_OF_DISPOSITION = {
-    Disposition.DROPPED: LETTERS_DROPPED,
-    Disposition.SENT_AGAIN: LETTERS_SENT_AGAIN,
-    Disposition.FAILED: LETTERS_FAILED,
-    Disposition.KEPT: LETTERS_KEPT,
+    Disposition.DROPPED: DEAD_LETTERS_DROPPED,
+    Disposition.SENT_AGAIN: DEAD_LETTERS_RESENT,
+    Disposition.FAILED: DEAD_LETTERS_FAILED,
+    Disposition.KEPT: DEAD_LETTERS_KEPT,
 }
 """What is measured of a dead-letter message."""
 

@@ -15,8 +15,8 @@ from itertools import islice
 
 from sparklet.errors import ObjectNotFoundError, SparkletError
 from sparklet.metrics import (
+    DEAD_LETTERS_STORED,
     DIFFERENCES,
-    LETTERS_IN_KEEPING,
     OLDEST_OPEN_SHARD,
     RUNS_OPEN,
     SHARDS_PENDING,
@@ -82,7 +82,7 @@ def look_over(at: Deployment, unfinalized: Sequence[Run], reports: Sequence[Chec
     at.measure(SHARDS_RUNNING, sum(report.counts.running for report in still_open))
     try:
         at.measure(OLDEST_OPEN_SHARD, max((_waiting_s(at, report) for report in still_open), default=0.0))
-        at.measure(LETTERS_IN_KEEPING, stored_dead_letters(at))
+        at.measure(DEAD_LETTERS_STORED, stored_dead_letters(at))
         found = [*queue_differences(at, [(report.run, report.counts) for report in still_open])]
         for run in finalizable(at, unfinalized):
             differences = [*recent_manifest_differences(at, run)]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sparklet.errors import CheckpointConflictError, LeaseLostError, PlanError
-from sparklet.local.memory import MemoryTaskQueue
 from sparklet.model import Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
@@ -20,6 +19,7 @@ from sparklet.ports import Message
 from sparklet.runs.checker import check
 from sparklet.runs.ending import NOT_PLANNED, cancel
 from sparklet.runs.redrive import redrive
+from tests.stand_ins.memory import MemoryTaskQueue
 from tests.world import Fault, KilledError, World
 
 OBJECTS = 9

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.local.memory import MemoryNotifier
 from sparklet.model import RunState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.planner import plan
@@ -13,6 +12,7 @@ from sparklet.runs.checker import check
 from sparklet.runs.ending import cancel
 from sparklet.runs.redrive import redrive
 from tests.functional.runs.test_faults import AFTER
+from tests.stand_ins.memory import MemoryNotifier
 from tests.unit.runs.test_follow_ups import WRONG, start
 from tests.world import Fault, KilledError, World
 
@@ -78,7 +78,7 @@ def assert_followed(world: Followed) -> None:
     manifest = world.json("manifest.json")
     assert (manifest["Status"], manifest["Check"]["Status"]) == ("SUCCEEDED", "SUCCEEDED")
     assert manifest["Next"]["RunId"] == "run-1-next-0"
-    assert {(notice.kind, notice.state, notice.document["next_run_id"]) for notice in world.ear.told} == {
+    assert {(notice.kind, notice.state, notice.document["next_run_id"]) for notice in world.ear.notices} == {
         ("run", "SUCCEEDED", "run-1-next-0")
     }
 
@@ -108,7 +108,7 @@ def test_a_failed_check_fails_the_run_wherever_the_checker_dies(after_effect: bo
         assert world.ledger.runs.get("run-1").state is RunState.FAILED
         assert world.json("manifest.json")["Check"]["Error"] == WRONG.error_class
         assert {run.run_id for run in world.ledger.runs.list()} == {"run-1", "run-1-check-0"}
-        assert {notice.document["check"]["state"] for notice in world.ear.told} <= {"FAILED"}
+        assert {notice.document["check"]["state"] for notice in world.ear.notices} <= {"FAILED"}
 
 
 @AFTER
@@ -129,7 +129,7 @@ def test_a_cancelled_run_leaves_nothing_open(after_effect: bool, steps: int) -> 
             world.clock.advance(60)
         assert {run.state for run in world.ledger.runs.list()} == {RunState.CANCELLED}
         assert world.work() == 0
-        assert [notice.state for notice in world.ear.told if notice.document["id"] == "run-1"] != []
+        assert [notice.state for notice in world.ear.notices if notice.document["id"] == "run-1"] != []
 
 
 @AFTER

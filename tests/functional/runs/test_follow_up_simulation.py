@@ -6,12 +6,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from sparklet.local.memory import MemoryTaskQueue
 from sparklet.model import ClaimStatus, RunState, ShardResult
 from sparklet.planning.request import RunRequest
 from sparklet.runs.follow_ups import check_run, next_run
 from tests.functional.runs import test_simulation
 from tests.functional.runs.one_run import Attempt
+from tests.stand_ins.memory import MemoryTaskQueue
 from tests.unit.runs.test_follow_ups import CHECK, FOLLOWED, NEXT, WRONG
 from tests.world import World
 

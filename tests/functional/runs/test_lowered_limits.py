@@ -19,10 +19,9 @@ from hypothesis import strategies as st
 
 from benchmarks.scale.faults import throttled
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.errors import QueueError
 from sparklet.events import parse_event
-from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import Counts, RunOptions, RunState, ShardState, ledger_bucket, ledger_bucket_count
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
@@ -37,6 +36,8 @@ from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
+from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from tests.stand_ins.ministack import ministack
 
 BUCKET, SOURCE, SCRIPT = "sparklet", "s3://data/in/", "s3://data/job.py"

@@ -16,11 +16,10 @@ from pathlib import Path
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.errors import ObjectForbiddenError, PlanError
-from sparklet.local.memory import FakeClock
 from sparklet.model import Access, InputObject, Run, RunOptions, RunState, Shard, ShardResult
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.found import ARCHIVED, DELETE_MARKER, DONE, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING, OLDER
@@ -29,6 +28,8 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.runs.object_status import object_status
+from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.memory import FakeClock
 from tests.stand_ins.ministack import ministack
 from tests.unit.runs.inventories import inventory_row, write_inventory
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
-from sparklet.local.memory import FakeClock, MemoryNotifier
 from sparklet.model import ClaimStatus, Counts, Dispatch, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
@@ -23,6 +22,8 @@ from sparklet.runs.checker import check
 from sparklet.runs.object_status import object_status
 from sparklet.runs.redrive import redrive
 from sparklet.runs.steps import take_step
+from tests.stand_ins.ledger_table import table_definition
+from tests.stand_ins.memory import FakeClock, MemoryNotifier
 from tests.stand_ins.ministack import ministack
 from tests.world import Fault, KilledError
 
@@ -128,7 +129,7 @@ def test_checks_follow_ups_and_notices_survive_a_dying_checker(at: Deployment) -
         if at.ledger.runs.get("run-1").notified_s is not None:
             break
 
-    assert {notice.state for notice in ear.told} == {"SUCCEEDED"}
+    assert {notice.state for notice in ear.notices} == {"SUCCEEDED"}
     manifest = json.loads(at.store.get(at.run_uri("run-1", "manifest.json")))
     assert manifest["Check"] == {"RunId": "run-1-check-0", "Status": "SUCCEEDED"}
     (judged,) = at.ledger.shards.list("run-1-check-0")

@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.cli.run_view import summary_document, summary_table
@@ -44,6 +44,7 @@ from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.log import Log, Measuring
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
+from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.ministack import ministack
 from tests.unit.test_metrics import check_emf
 
@@ -198,8 +199,8 @@ def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, t
     assert account.at.queue.depth().visible == SHARDS
     assert throttle(account) == SHARDS * RECEIVES  # it is not over yet
     assert consume(account) == SHARDS
-    assert (account.measured("LettersSentAgain"), account.measured("LettersDropped")) == (2 * SHARDS, 3)
-    assert account.measured("ShardsFailed") == account.measured("LettersFailed") == 0
+    assert (account.measured("DeadLettersResent"), account.measured("DeadLettersDropped")) == (2 * SHARDS, 3)
+    assert account.measured("ShardsFailed") == account.measured("DeadLettersFailed") == 0
 
     account.repair()
     account.at.queue.send(

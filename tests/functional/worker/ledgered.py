@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.dynamodb import DynamoLedger, table_definition
+from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.s3 import S3Store
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from tests.functional.worker.conftest import MARK, marked
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
+from tests.stand_ins.ledger_table import table_definition
 
 BUCKET, TABLE, OTHERS = "sparklet-runs", "ledger", "somebody-elses"
 GRACE_S = 2.0

@@ -16,7 +16,6 @@ from sparklet.cli.environment import jar_cache
 from sparklet.clock import SystemClock
 from sparklet.job.event_objects import misread
 from sparklet.local.jars import ensure_jars
-from sparklet.local.memory import MemoryTaskQueue
 from sparklet.model import RunOptions, RunState, ShardRef, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
@@ -24,6 +23,7 @@ from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from tests.functional.worker.conftest import STACK
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
+from tests.stand_ins.memory import MemoryTaskQueue
 from tests.unit.worker.test_staging import MISREAD, RIGHT
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]

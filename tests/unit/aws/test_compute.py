@@ -48,5 +48,5 @@ def test_an_empty_answer_is_none() -> None:
 
 
 def test_an_answer_that_is_no_json_is_an_error() -> None:
-    with pytest.raises(RemoteTaskError, match="no JSON"):
+    with pytest.raises(RemoteTaskError, match="not JSON"):
         invoke(b"<html>", None)

@@ -10,8 +10,8 @@ from sparklet.aws.dynamodb import OPEN_INDEX, DynamoLedger
 from sparklet.aws.dynamodb.items import new_shard_item, part_item, run_item, shard_key
 from sparklet.aws.dynamodb.table import THROTTLED_S
 from sparklet.errors import CheckpointConflictError, LedgerError
-from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, PartRecord, Position, Run, ScriptRef, ShardRecord, ShardState
+from tests.stand_ins.memory import FakeClock
 
 RUN = Run("run-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/s", "0", "s3://m/s"),), shard_count=2)
 PART = PartRecord(0, "part-000000.jsonl", 0, 2, 2, 2, Position(0, "k"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.messaging import MAX_BATCH_BYTES, MAX_ENTRIES, SEND_TRIES, SqsQueue, batches
 from sparklet.errors import QueueError
-from sparklet.local.memory import FakeClock
+from tests.stand_ins.memory import FakeClock
 
 URL = "https://sqs.us-east-1.amazonaws.com/123456789012/q"
 

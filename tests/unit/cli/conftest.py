@@ -13,10 +13,9 @@ from sparklet.cli import main
 from sparklet.cli.commands import changing, elsewhere, looking, starting
 from sparklet.cli.console import Screen
 from sparklet.cli.environment import Choice, Environment, WorkerSize
-from sparklet.local.memory import MemoryCompute, MemoryOrchestrator
-from sparklet.local.memory.services import Machine
 from sparklet.model import Dispatch, Failure, ShardResult, ShardState
 from sparklet.planning.planner import plan
+from tests.stand_ins.memory import Machine, MemoryCompute, MemoryOrchestrator
 from tests.world import World
 
 RUN = "run-1"

@@ -15,8 +15,8 @@ from sparklet.cli.costs import Prices
 from sparklet.cli.environment import Environment
 from sparklet.cli.run_view import RunView
 from sparklet.cli.runs import RunDisplay, poll_s
-from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
+from tests.stand_ins.memory import FakeClock
 from tests.unit.cli.conftest import RUN, Desk
 from tests.unit.cli.test_progress import RUN as SHOWN
 from tests.world import LEASE_S, SCRIPT, SOURCE

@@ -7,8 +7,8 @@ from rich.console import Console
 
 from sparklet.cli.console import Screen, exit_code
 from sparklet.cli.runs import RunDisplay
-from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, Run, RunState, ScriptRef
+from tests.stand_ins.memory import FakeClock
 
 RUN = Run("flights-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/s.py", "0" * 64, "s.py"),), shard_count=10)
 

@@ -16,8 +16,8 @@ from sparklet.cli.transfer import (
     upload,
 )
 from sparklet.errors import PlanError, SettingsError
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import Run
+from tests.stand_ins.memory import MemoryObjectStore
 
 OUT = "s3://bucket/output/run/"
 RUN = Run("run", ("s3://bucket/in/",), OUT, (), created_s=1.0)

@@ -1,7 +1,7 @@
 """What the clock of the tests promises."""
 
-from sparklet.local.memory import FakeClock, SystemClock
 from sparklet.ports import Clock
+from tests.stand_ins.memory import FakeClock, SystemClock
 
 
 def test_only_sleeping_and_advancing_move_it() -> None:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from sparklet.local.memory import FakeClock
 from sparklet.model import Counts, RunState, ShardState
 from sparklet.runs import checker
 from sparklet.runs.ending import A_WHILE_S, cancel
+from tests.stand_ins.memory import FakeClock
 from tests.world import LEASE_S, World
 
 SHARDS, WRITE_S = 10, 30.0

@@ -48,7 +48,7 @@ def deployed(template: dict[str, Any], **parameters: str) -> StackSettings:
         worker_grace_s=float(value(worker["Environment"]["Variables"]["SPARKLET_GRACE_S"])),
         consumer_timeout_s=int(resources["DlqConsumerFunction"]["Timeout"]),
         worker_mapping=mapping("WorkerFunction", "Shards"),
-        consumer_mapping=mapping("DlqConsumerFunction", "Letters"),
+        consumer_mapping=mapping("DlqConsumerFunction", "DeadLetters"),
         checker_scheduled=resources["CheckerFunction"]["Events"]["EveryMinute"]["Type"] == "Schedule",
         reserved=int(reserved) if isinstance(reserved, int | str) else None,
         unreserved=1000,

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
-from sparklet.local.memory import FakeClock, MemoryObjectStore
 from sparklet.model import Position, RunOptions
 from sparklet.planning.found import DELETE_MARKER, EMPTY, FOLDER_MARKER, MISSING, NOT_INCLUDED, OLDER
 from sparklet.planning.inventory import Inventory, resolve_inputs
+from tests.stand_ins.memory import FakeClock, MemoryObjectStore
 
 
 def store_of(*uris: str) -> MemoryObjectStore:

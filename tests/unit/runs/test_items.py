@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import EventError, PlanError, RunExistsError, SettingsError
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import Dispatch, InputObject, ListSource, RunOptions, Shard
 from sparklet.planning.list_requests import ListRequest
 from sparklet.planning.lists import MAX_ITEM_BYTES, MAX_ITEM_DEPTH, ListReader
@@ -20,6 +19,7 @@ from sparklet.planning.plan_requests import handle_request
 from sparklet.planning.planner import plan
 from sparklet.planning.preview import preview
 from sparklet.settings import PlannerSettings
+from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.runs.test_list_formats import parquet
 from tests.world import SCRIPT, SOURCE, World
 

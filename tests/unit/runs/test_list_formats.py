@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import ListSource
 from sparklet.planning.list_entries import Entry
 from sparklet.planning.lists import ListReader, list_format
+from tests.stand_ins.memory import MemoryObjectStore
 
 KEYS = ["a.csv", "a b+%20.csv", "ü/ü#?.csv", "tr/", "//x", ".hidden", 'k,e"y']
 URIS = [f"s3://data/{key}" for key in KEYS]

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from sparklet.errors import ObjectStoreError
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import Access
 from sparklet.planning import deployment
 from sparklet.planning.new_run import new_run
@@ -13,6 +12,7 @@ from sparklet.planning.plan_requests import handle_request
 from sparklet.planning.planner import plan
 from sparklet.ports import ObjectInfo
 from sparklet.settings import PlannerSettings
+from tests.stand_ins.memory import MemoryObjectStore
 from tests.world import SCRIPT, SOURCE, World
 
 

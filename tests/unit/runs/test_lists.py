@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, PlanError, RunExistsError, SettingsError
-from sparklet.local.memory import FakeClock, MemoryObjectStore
 from sparklet.model import Access, InputObject, ListSource, Position, RunOptions
 from sparklet.planning.found import ARCHIVED, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING, OLDER
 from sparklet.planning.inventory import Inventory
@@ -17,6 +16,7 @@ from sparklet.planning.lists import ListReader
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.preview import preview
+from tests.stand_ins.memory import FakeClock, MemoryObjectStore
 from tests.world import BUCKET, SOURCE, World
 
 LIST = "s3://lists/files.jsonl"

@@ -10,11 +10,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sparklet.local.memory import MemoryNotifier
 from sparklet.model import Failure, Notice, ShardResult, TaskRecord
 from sparklet.runs.checker import check
 from sparklet.runs.ending import cancel
 from sparklet.runs.redrive import redrive
+from tests.stand_ins.memory import MemoryNotifier
 from tests.unit.runs.test_follow_ups import WRONG, all_but, start
 from tests.world import World
 
@@ -50,7 +50,7 @@ def notices_of_runs() -> list[Notice]:
     start(world, run_id="run-3", check="", next="", next_output="", options={"tolerated_failure_count": 1})
     world.work(all_but(2))
     check(at, "run-3")
-    return ear.told
+    return ear.notices
 
 
 def test_notices_of_runs_match_the_schema() -> None:

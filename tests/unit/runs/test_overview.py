@@ -227,7 +227,7 @@ def test_the_checker_measures_open_work_and_its_own_actions(world: World, capsys
 
     told = measured(world, watch)
     assert (told["RunsOpen"], told["ShardsPending"], told["ShardsRunning"]) == (1, 3, 1)
-    assert (told["OldestOpenShardSeconds"], told["Differences"], told["LettersInKeeping"]) == (40, 0, 0)
+    assert (told["OldestOpenShardSeconds"], told["Differences"], told["DeadLettersStored"]) == (40, 0, 0)
 
     world.clock.advance(100)
     told = measured(world, watch)
@@ -236,7 +236,7 @@ def test_the_checker_measures_open_work_and_its_own_actions(world: World, capsys
     keep(world.at, Message("id-9", "?", "r"), "nobody can read it")
     told = measured(world, watch)
     assert (told["RunsOpen"], told["RunsFailed"], told["RunsSucceeded"]) == (0, 1, 0)
-    assert told["LettersInKeeping"] == stored_dead_letters(world.at) == 1
+    assert told["DeadLettersStored"] == stored_dead_letters(world.at) == 1
     assert "RunsFailed" not in measured(world, watch)  # it was counted once
     assert "differ" not in capsys.readouterr().out
 

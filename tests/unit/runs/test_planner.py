@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from sparklet.errors import CheckpointConflictError, RunNotFoundError
-from sparklet.local.memory import FakeClock, MemoryTaskQueue
 from sparklet.model import PartRecord, Position, Run, RunOptions, RunState, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import Outbox, PlanProgress, plan
+from tests.stand_ins.memory import FakeClock, MemoryTaskQueue
 from tests.world import SOURCE, World, ref_of
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import InputObject, ListSource, Position, RunOptions
 from sparklet.planning.found import ARCHIVED, DELETE_MARKER, EMPTY, FOLDER_MARKER, NOT_LATEST, OLDER
 from sparklet.planning.inventory import Inventory
 from sparklet.planning.lists import ListReader
+from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.runs.inventories import MANIFEST, SCHEMA, inventory_row, write_inventory, write_manifest
 
 FORMS = ["CSV", "ORC", "Parquet"]

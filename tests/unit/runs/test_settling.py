@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.local.memory import MemoryNotifier
 from sparklet.model import Failure, RunState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -14,6 +13,7 @@ from sparklet.runs.handlers import handle_check
 from sparklet.runs.notices import MAX_FINALIZED, NOTIFY_WITHIN_S
 from sparklet.runs.overview import COMPARED_FOR_S
 from sparklet.runs.redrive import redrive
+from tests.stand_ins.memory import MemoryNotifier
 from tests.world import Fault, KilledError, World
 
 
@@ -124,7 +124,7 @@ def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bo
 
         assert unsettled(world) == set()
         assert {run.state for run in world.ledger.runs.list()} == {RunState.SUCCEEDED}
-        assert {notice.document["id"] for notice in ear.told} == {"told", "untold", "open", "older"}
+        assert {notice.document["id"] for notice in ear.notices} == {"told", "untold", "open", "older"}
         if fault.calls < at_call:
             assert at_call > 20
             return

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError, PlanError
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import InputObject, Position, RunOptions, SliceKind
 from sparklet.planning import slicing as line_cuts
 from sparklet.planning.found import Found
 from sparklet.planning.packing import pack_shards
 from sparklet.planning.slicing import slice_objects, split_kind
 from sparklet.ports import ObjectInfo
+from tests.stand_ins.memory import MemoryObjectStore
 
 URI = "s3://data/in/big.csv"
 BREAKS = st.sampled_from([b"\n", b"\r\n"])

@@ -6,7 +6,11 @@ import pytest
 
 from sparklet.errors import LeaseLostError
 from sparklet.events import TaskRequest
-from sparklet.local.memory import (
+from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
+from sparklet.planning.deployment import Deployment
+from sparklet.runs import handlers
+from sparklet.runs.dead_letters import Disposition, consume_task
+from tests.stand_ins.memory import (
     FakeClock,
     MemoryLedger,
     MemoryNotifier,
@@ -14,10 +18,6 @@ from sparklet.local.memory import (
     MemoryTaskQueue,
     MemoryTaskStore,
 )
-from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
-from sparklet.planning.deployment import Deployment
-from sparklet.runs import handlers
-from sparklet.runs.dead_letters import Disposition, consume_task
 
 REQUEST = TaskRequest("t", "arn:aws:sqs:eu-west-1:123456789012:dead", accepted_s=5.0)
 
@@ -58,7 +58,7 @@ def test_a_task_that_no_worker_began_ends_as_never_started(
 
     document = ended(tasks)
     assert (document["error"]["class"], document["attempts"], document["accepted_s"]) == ("NeverStarted", 0, 5.0)
-    assert [notice.document for notice in notifier.told] == [document]
+    assert [notice.document for notice in notifier.notices] == [document]
 
 
 def test_a_released_task_ends_with_the_cause_of_its_last_attempt(at: Deployment, tasks: MemoryTaskStore) -> None:
@@ -88,7 +88,7 @@ def test_an_ended_task_is_kept_and_not_announced_again(
 
     assert consume_task(at, REQUEST) is Disposition.DROPPED
     assert consume_task(at, REQUEST) is Disposition.DROPPED
-    assert notifier.told == []
+    assert notifier.notices == []
 
 
 def letter(task_id: Any, message_id: str = "m-1") -> dict[str, Any]:

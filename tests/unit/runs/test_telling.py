@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from sparklet.local.memory import MemoryNotifier
 from sparklet.model import Failure, RunState
 from sparklet.planning.deployment import Deployment
 from sparklet.runs import handlers
@@ -14,6 +13,7 @@ from sparklet.runs.checker import check, log_unnotified
 from sparklet.runs.ending import cancel
 from sparklet.runs.notices import NOTIFY_WITHIN_S, due
 from sparklet.runs.redrive import redrive
+from tests.stand_ins.memory import MemoryNotifier
 from tests.unit.runs.test_follow_ups import BROKEN, WRONG, all_but, start
 from tests.world import World
 
@@ -29,7 +29,7 @@ def at(world: World, ear: MemoryNotifier) -> Deployment:
 
 
 def heard(ear: MemoryNotifier) -> list[tuple[str, str, str]]:
-    return [(notice.kind, notice.document["id"], notice.state) for notice in ear.told]
+    return [(notice.kind, notice.document["id"], notice.state) for notice in ear.notices]
 
 
 def test_a_runs_end_is_announced_once_with_its_figures(world: World, at: Deployment, ear: MemoryNotifier) -> None:
@@ -39,7 +39,7 @@ def test_a_runs_end_is_announced_once_with_its_figures(world: World, at: Deploym
     check(at, "run-1")
 
     assert heard(ear) == [("run", "run-1", "SUCCEEDED_WITH_FAILURES")]
-    told: dict[str, Any] = json.loads(ear.told[0].to_json())
+    told: dict[str, Any] = json.loads(ear.notices[0].to_json())
     assert (told["version"], told["kind"], told["state"]) == (1, "run", "SUCCEEDED_WITH_FAILURES")
     run = told["run"]
     assert run["counts"] == {"pending": 0, "running": 0, "succeeded": 2, "failed": 1, "total": 3}
@@ -97,7 +97,7 @@ def test_an_unsent_notice_is_dropped_after_a_day(world: World, at: Deployment, e
 
     assert list(due(at, world.ledger.runs.unfinalized())) == []
     check(at, "run-1")
-    assert ear.told == []
+    assert ear.notices == []
 
 
 def test_an_unsent_notice_is_retried_ever_less_often(world: World, at: Deployment, ear: MemoryNotifier) -> None:
@@ -112,7 +112,7 @@ def test_an_unsent_notice_is_retried_ever_less_often(world: World, at: Deploymen
     assert tried[:5] == [0, 1, 2, 3, 4] and len(tried) < 20
 
     ear.down = False
-    while not ear.told:
+    while not ear.notices:
         handlers.handle_check(at)
         world.clock.advance(60.5)
     assert world.clock.now_s() - (world.ledger.runs.get("run-1").ended_s or 0) < 600 * 60
@@ -126,7 +126,7 @@ def test_every_generation_is_announced(world: World, at: Deployment, ear: Memory
     world.work()
     check(at, "run-1")
 
-    assert [(n.state, n.document["generation"]) for n in ear.told] == [("FAILED", 0), ("SUCCEEDED", 1)]
+    assert [(n.state, n.document["generation"]) for n in ear.notices] == [("FAILED", 0), ("SUCCEEDED", 1)]
 
 
 def test_a_cancelled_run_is_announced(world: World, at: Deployment, ear: MemoryNotifier) -> None:
@@ -145,7 +145,7 @@ def test_a_failed_check_is_announced_with_its_run(world: World, at: Deployment, 
     check(at, "run-1")
 
     assert heard(ear) == [("run", "run-1", "FAILED")]
-    assert ear.told[0].document["check"] == {
+    assert ear.notices[0].document["check"] == {
         "run_id": "run-1-check-0",
         "state": "FAILED",
         "error": {"class": WRONG.error_class, "message": WRONG.message},
@@ -161,7 +161,7 @@ def test_a_next_run_is_named_and_announced_itself(world: World, at: Deployment, 
     check(at, "run-1-next-0")  # nothing was written, so there is nothing to work on
 
     assert heard(ear) == [("run", "run-1", "SUCCEEDED")]
-    assert ear.told[0].document["next_run_id"] == "run-1-next-0"
+    assert ear.notices[0].document["next_run_id"] == "run-1-next-0"
     check(at, "run-1-next-0")
     assert heard(ear)[1:] == [("run", "run-1-next-0", "FAILED")]
 
@@ -177,4 +177,4 @@ def test_a_failure_keeps_its_words(world: World, at: Deployment, ear: MemoryNoti
     world.work(lambda _: Failure("E", "é\n" + "x" * 100, retryable=False))
     check(at, "run-1")
 
-    assert json.loads(ear.told[0].to_json())["run"]["causes"][0]["message"] == "é\n" + "x" * 100
+    assert json.loads(ear.notices[0].to_json())["run"]["causes"][0]["message"] == "é\n" + "x" * 100

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sparklet.aws.dynamodb import OPEN_INDEX
 from tests.unit.template.reading import ROLES, as_list, of_type, statements
 
 # --- what lasts ---
@@ -17,14 +18,10 @@ def test_bucket_and_ledger_outlive_the_stack(template: dict[str, Any]) -> None:
         assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
 
 
-def test_the_table_is_the_one_that_the_ledger_creates_in_tests(template: dict[str, Any]) -> None:
-    from sparklet.aws.dynamodb import table_definition
-
-    expected = table_definition("any")
-    del expected["TableName"]
+def test_the_ledgers_table_has_its_index_and_can_be_restored(template: dict[str, Any]) -> None:
     ledger = template["Resources"]["Ledger"]["Properties"]
 
-    assert {key: ledger[key] for key in expected} == expected
+    assert [index["IndexName"] for index in ledger["GlobalSecondaryIndexes"]] == [OPEN_INDEX]
     assert ledger["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
 
 

@@ -71,8 +71,8 @@ def test_alarms_watch_written_metrics_by_their_own_statistic(alarms: dict[str, d
     assert watched == {
         "ShardsFailAlarm": ("ShardsFailed", "Sum"),
         "RunsFailAlarm": ("RunsFailed", "Sum"),
-        "KeptLettersAlarm": ("LettersKept", "Sum"),
-        "UnrunLettersAlarm": ("LettersSentAgain", "Sum"),
+        "KeptDeadLettersAlarm": ("DeadLettersKept", "Sum"),
+        "UnrunDeadLettersAlarm": ("DeadLettersResent", "Sum"),
         "DifferencesAlarm": ("Differences", "Maximum"),
         "CheckerSilentAlarm": ("RunsOpen", "SampleCount"),
     }

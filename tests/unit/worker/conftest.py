@@ -12,7 +12,6 @@ import pytest
 
 from sparklet.errors import DeadlineExceededError, LedgerError
 from sparklet.events import Outcome, Task, answer, parse_event
-from sparklet.local.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
 from sparklet.ports import Message
 from sparklet.settings import WorkerSettings, worker_settings
@@ -22,6 +21,7 @@ from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
+from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from tests.unit.worker.script_events import check_event
 
 BUCKET = "bucket"

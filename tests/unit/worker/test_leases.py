@@ -11,9 +11,9 @@ import pytest
 
 from sparklet.errors import DeadlineExceededError, LeaseLostError, LedgerError
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
-from sparklet.local.memory import MemoryLedger, SystemClock
 from sparklet.model import ClaimStatus, Failure, ShardRef, ShardResult, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from tests.stand_ins.memory import MemoryLedger, SystemClock
 from tests.unit.worker.conftest import Bench
 
 SHORT_S = 0.2

@@ -6,9 +6,9 @@ import pytest
 
 from sparklet.errors import GatewayLostError, ObjectForbiddenError, ObjectStoreError
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import Claim, ClaimStatus, ShardRef, ShardResult, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.worker.conftest import Bench
 
 PUBLISHED = "s3://out/x/"

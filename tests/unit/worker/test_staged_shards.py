@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import (
     Access,
     InputObject,
@@ -25,6 +24,7 @@ from sparklet.model import (
 from sparklet.planning.found import Found
 from sparklet.planning.slicing import slice_objects
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.worker.conftest import BUCKET, SCRIPT, Bench
 
 

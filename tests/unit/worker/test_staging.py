@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from sparklet.errors import DeadlineExceededError, ObjectChangedError, ObjectStoreError, PlanError, ScratchFullError
 from sparklet.events.script_event import needs_staging, with_local_inputs
 from sparklet.job.event_objects import misread
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.planning.found import Found
 from sparklet.planning.slicing import slice_objects
 from sparklet.spark.guards import Deadline
 from sparklet.worker import staging
 from sparklet.worker.staging import Staging, staged_name
+from tests.stand_ins.memory import MemoryObjectStore
 
 URI = "s3://data/in/a b#1.csv"
 LATER = Deadline(4e9, 4e9)

@@ -10,11 +10,11 @@ import pytest
 from sparklet.errors import GatewayLostError, LedgerError, ScriptNotAllowedError, SettingsError
 from sparklet.events import Outcome
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
-from sparklet.local.memory import MemoryNotifier, MemoryTaskQueue, MemoryTaskStore
 from sparklet.model import ShardResult, ShardState, TaskRecord
 from sparklet.ports import Message
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.task_requests import MAX_ATTEMPTS, RequestClaims
+from tests.stand_ins.memory import MemoryNotifier, MemoryTaskQueue, MemoryTaskStore
 from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, refusal
 
 QUEUE_ARN = "arn:aws:sqs:eu-west-1:123456789012:tasks"
@@ -120,7 +120,7 @@ def test_a_message_delivered_twice_runs_once(api: Api) -> None:
 
     assert all(outcome.acknowledged for outcome in outcomes)
     assert len(api.bench.runner.calls) == 1
-    assert len(api.notifier.told) == 1
+    assert len(api.notifier.notices) == 1
 
 
 def test_a_message_of_a_held_task_returns_after_the_lease(api: Api) -> None:
@@ -150,7 +150,7 @@ def test_a_transient_failure_is_retried_and_the_last_is_final(api: Api) -> None:
         assert not api.deliver(record).acknowledged
         task = api.state("t")
         assert (task.state, task.attempts) == (ShardState.PENDING, attempt)
-        assert api.notifier.told == []
+        assert api.notifier.notices == []
         api.bench.clock.advance(10 * attempt)
         (message,) = api.queue.receive()  # long before the visibility timeout
         record = api.record(message, "t")
@@ -159,7 +159,7 @@ def test_a_transient_failure_is_retried_and_the_last_is_final(api: Api) -> None:
     document = api.state("t").to_document()
     assert document["state"] == "FAILED"
     assert document["error"] == {"class": "ValueError", "message": "bad value (exit code 1)"}
-    (notice,) = api.notifier.told
+    (notice,) = api.notifier.notices
     assert json.loads(notice.to_json()) == {"version": 1, "kind": "task", "state": "FAILED", "task": document}
 
 
@@ -190,7 +190,7 @@ def test_a_killed_workers_task_is_retried_and_finally_failed(api: Api) -> None:
     assert api.deliver(record).acknowledged
     failure = api.state("t").failure
     assert failure and failure.error_class == "LeaseExpired"
-    assert [notice.state for notice in api.notifier.told] == ["FAILED"]
+    assert [notice.state for notice in api.notifier.notices] == ["FAILED"]
 
 
 def test_a_worker_that_lost_its_lease_does_not_count(api: Api) -> None:
@@ -206,7 +206,7 @@ def test_a_worker_that_lost_its_lease_does_not_count(api: Api) -> None:
 
     assert not api.deliver(record).acknowledged
     assert api.state("t").to_document()["rows"] == 2
-    assert len(api.notifier.told) == 1
+    assert len(api.notifier.notices) == 1
 
 
 @pytest.mark.parametrize("body", ["no json", "[1]", '"text"', "[" * 100_000, "", '{"sparklet": 1}'])

@@ -5,7 +5,7 @@ partition key  sort key                item
 ============== ======================= ======================================================
 run_id#bucket  shard#000000007         a shard; in the index ``open-index`` until it succeeds
 run_id#meta    run                     a run
-run_id#meta    deleted                 what is left of a run that was deleted: its id is never used again
+run_id#meta    deleted                 the mark of a deleted run: its id is never used again
 run_id#meta    part#000003             a sealed plan part; the last one is the checkpoint
 runs           created#run_id          a pointer, by which runs are listed; in the index until its run is finalized
 settled-runs   turn                    the cursor of the repeated pass over finalized runs
@@ -19,25 +19,18 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb.attempts import DynamoAttempts
 from sparklet.aws.dynamodb.runs import DynamoRuns
 from sparklet.aws.dynamodb.shards import DynamoShards
-from sparklet.aws.dynamodb.table import OPEN_INDEX, LedgerTable, table_definition
+from sparklet.aws.dynamodb.table import OPEN_INDEX, LedgerTable
 from sparklet.aws.dynamodb.tasks import DynamoTasks
 from sparklet.clock import SystemClock
 from sparklet.ports import Clock
 
-__all__ = ["OPEN_INDEX", "DynamoLedger", "DynamoTasks", "table_definition"]
+__all__ = ["OPEN_INDEX", "DynamoLedger", "DynamoTasks"]
 
 
 class DynamoLedger:
-    """A ``Ledger`` in a DynamoDB table (see ``table_definition``).
+    """A ``Ledger`` in a DynamoDB table; sam/template.yaml defines it.
 
-    Parameters
-    ----------
-    clients
-        Where its client comes from; their ``threads`` is how many calls a bulk operation makes at one time.
-    table
-        The table's name.
-    clock
-        Decides when leases end.
+    A bulk operation makes as many calls at one time as ``clients`` have threads; ``clock`` decides when leases end.
     """
 
     def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:

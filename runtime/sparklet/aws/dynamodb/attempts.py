@@ -1,9 +1,10 @@
-"""What happens to a shard in the ledger's table: each transition is one conditional write.
+"""A shard's transitions in the ledger's table: each is one conditional write.
 
-The condition names everything the transition rests on, so a write that comes late, twice or from a zombie is
-refused by the item itself. A refusal comes with the item, which shows what the refusal means.
+The condition names everything that the transition depends on, so the item itself refuses a write that is late,
+repeated, or from an attempt that has lost its lease. A refusal comes with the item, which shows its reason.
 """
 
+from operator import attrgetter
 from typing import Any
 
 from sparklet.aws.dynamodb.items import FORMAT, open_value, shard_key, shard_record
@@ -87,7 +88,7 @@ class DynamoAttempts(OnTable):
     ) -> None:
         """Let the lease end ``lease_s`` from now; with ``staged`` this attempt has won.
 
-        The index keeps the end that the claim gave: it guides, and a write to it costs as much as one to the table.
+        The index keeps the end that the claim set: readers look into the table anyway, and each write to it costs.
         """
         update, condition, end_s = "SET lease_end_s = :end", _OWNED, self._clock.now_s() + lease_s
         values: Values = {":end": end_s, ":me": attempt_id, ":running": ShardState.RUNNING}
@@ -156,7 +157,7 @@ class DynamoAttempts(OnTable):
         return self._end_unmoved(record, state, lapse_failure(record))
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
-        """PENDING → FAILED for a shard that nobody will claim."""
+        """PENDING → FAILED for a shard that will not be claimed."""
         if record.state is not ShardState.PENDING:
             return False
         return self._end_unmoved(record, ShardState.FAILED, failure) is not None
@@ -251,13 +252,9 @@ def _existing(run_id: str, number: int, outcome: Written) -> ShardRecord:
     return shard_record(outcome.item)
 
 
+_version = attrgetter("state", "generation", "attempts", "requeues", "attempt_id", "lease_end_s")
+
+
 def _same(found: ShardRecord, record: ShardRecord) -> bool:
-    """Whether a write that rests on ``record`` would still be taken."""
-    return (found.state, found.generation, found.attempts, found.requeues, found.attempt_id, found.lease_end_s) == (
-        record.state,
-        record.generation,
-        record.attempts,
-        record.requeues,
-        record.attempt_id,
-        record.lease_end_s,
-    )
+    """Whether a write that depends on ``record`` would still be applied."""
+    return _version(found) == _version(record)

@@ -119,7 +119,7 @@ class DynamoRuns(OnTable):
         return self._table.pages("pk = :pk AND begins_with(sk, :part)", values, **query)
 
     def shard_partitions(self, run: Run) -> Sequence[str]:
-        """The partitions that a run's shards can be in, by what is planned so far."""
+        """The partitions that a run's shards can be in, as far as it is planned."""
         planned = run.shard_count
         if planned is None:
             last = self._last_part(run.run_id)
@@ -151,18 +151,13 @@ class DynamoRuns(OnTable):
                 f"the plan of run {run_id} cannot be sealed with {shard_count} shards: its parts hold {last.next_shard}"
             )
         nothing_since = self._table.condition(part_key(run_id, last.index + 1 if last else 0), _ABSENT, {})
+        totals = {":shards": shard_count, ":objects": object_count, ":bytes": size_bytes, ":skipped": skipped}
         sealing = self._table.change(
             run_key(run_id),
             "SET #state = :running, shard_count = :shards, object_count = :objects, size_bytes = :bytes, "
             "skipped = :skipped",
             "#state = :planning",
-            {
-                **OPEN_STATES,
-                ":shards": shard_count,
-                ":objects": object_count,
-                ":bytes": size_bytes,
-                ":skipped": skipped,
-            },
+            {**OPEN_STATES, **totals},
         )
         outcome = self._table.transact(run_key(run_id), [nothing_since, sealing])
         if outcome.applied:
@@ -227,23 +222,15 @@ class DynamoRuns(OnTable):
 
     def mark_notified(self, run_id: str, generation: int) -> None:
         """Note that the notice of a generation's end was sent; noting it twice does no harm."""
-        outcome, run = self._change(
-            run_id,
-            "SET notified_s = :now",
-            "generation = :generation AND attribute_exists(ended_s)",
-            {":generation": generation},
-        )
+        condition = "generation = :generation AND attribute_exists(ended_s)"
+        outcome, run = self._change(run_id, "SET notified_s = :now", condition, {":generation": generation})
         if outcome.lost and run.generation == generation and run.state.ended and run.notified_s is None:
             raise outcome.lost
 
     def cancel(self, run_id: str) -> Run:
-        """Note that somebody wants the run's end."""
-        outcome, run = self._change(
-            run_id,
-            "SET cancelled_s = :now",
-            "attribute_not_exists(cancelled_s) AND #state IN (:planning, :running)",
-            OPEN_STATES,
-        )
+        """Note that the run is to end."""
+        condition = "attribute_not_exists(cancelled_s) AND #state IN (:planning, :running)"
+        outcome, run = self._change(run_id, "SET cancelled_s = :now", condition, OPEN_STATES)
         if outcome.lost and run.cancelled_s is None and not run.state.ended:
             raise outcome.lost
         return run
@@ -253,10 +240,10 @@ class DynamoRuns(OnTable):
         outcome = self._table.update(run_key(run_id), update, condition, {**values, ":now": self._clock.now_s()})
         return outcome, _run(run_id, outcome.item)
 
-    # --- finalized runs: those whose pointer carries no place in the index, see docs/decisions/0025 ---
+    # --- finalized runs: those whose pointer is not in the index, see docs/decisions/0025 ---
 
     def unfinalized(self) -> Iterator[Run]:
-        """Runs about which something may still have to be done, newest first: found by the index."""
+        """Runs that may still need work, newest first: found by the index."""
         return self._newest_first(IndexName=OPEN_INDEX)
 
     def finalize(self, run: Run) -> bool:
@@ -297,16 +284,12 @@ class DynamoRuns(OnTable):
             moved = {":last": last, ":was": after}  # unless another checker has moved it
             self._table.update(CURSOR_KEY, "SET place = :last", f"{_ABSENT} OR place = :was", moved)
 
-    # --- runs that are forgotten: retired first, so that nobody opens them again; themselves deleted last ---
+    # --- deletion: a run is retired first, so that it is not opened again; its own item is deleted last ---
 
     def retire(self, run_id: str) -> Run:
         """Close an ended run for good; closing it twice does no harm."""
-        outcome, run = self._change(
-            run_id,
-            "SET retired = :now",
-            f"{_THERE} AND NOT #state IN (:planning, :running)",
-            OPEN_STATES,
-        )
+        condition = f"{_THERE} AND NOT #state IN (:planning, :running)"
+        outcome, run = self._change(run_id, "SET retired = :now", condition, OPEN_STATES)
         if outcome.applied or "retired" in (outcome.item or {}):
             return run
         raise outcome.lost or not_ended(run)

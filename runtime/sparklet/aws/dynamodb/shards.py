@@ -4,18 +4,21 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from sparklet.aws.dynamodb.items import new_shard_item, open_value, shard_key, shard_record
 from sparklet.aws.dynamodb.runs import DynamoRuns
 from sparklet.aws.dynamodb.table import MAX_KEYS_A_BATCH, OPEN_INDEX, LedgerTable, OnTable, new_writer
-from sparklet.aws.parallel import Intake, in_parallel
+from sparklet.aws.parallel import in_parallel
 from sparklet.errors import ShardNotFoundError
 from sparklet.model import Counts, ShardRecord, ShardState
 from sparklet.ports import Clock
 
 WRITERS = 8  # a put is 1 ms of Python and some 5 ms of waiting: more threads would only wait for one another
-# While the pages of up to 256 buckets are merged: so many shards are asked for at a time, but no shorter pages. Bounds
+SHARDS_A_CALL = 16  # that one of them enters
+# While the pages of up to 256 buckets are merged: so many shards are read at a time, but no shorter pages. Bounds
 # memory: botocore needs 10 KB for an item while it reads it.
 SHARDS_AHEAD, MIN_PAGE = 4_000, 100
 
@@ -29,21 +32,18 @@ class DynamoShards(OnTable):
 
     def add(self, shards: Iterable[ShardRecord]) -> int:
         """Enter shards as PENDING, taken from the iterable as fast as they can be written; how many were new."""
-        intake, writer = Intake(shards), new_writer()
-        threads = min(WRITERS, self._table.threads)
-        with ThreadPoolExecutor(threads) as pool:
-            entering = [pool.submit(self._enter, intake, writer) for _ in range(threads)]
-        return sum(future.result() for future in entering)
+        source = iter(shards)
+        chunks = iter(lambda: list(islice(source, SHARDS_A_CALL)), [])
+        return sum(in_parallel(partial(self._enter, new_writer()), chunks, min(WRITERS, self._table.threads)))
 
-    def _enter(self, intake: Intake[ShardRecord], writer: str) -> int:
+    def _enter(self, writer: str, shards: Sequence[ShardRecord]) -> int:
         new = 0
-        with intake:
-            for record in intake:
-                outcome = self._table.put_new(new_shard_item(record, self._clock.now_s(), writer))
-                if outcome.carries(writer):
-                    new += 1
-                elif outcome.lost and outcome.item is None:
-                    raise outcome.lost
+        for record in shards:
+            outcome = self._table.put_new(new_shard_item(record, self._clock.now_s(), writer))
+            if outcome.carries(writer):
+                new += 1
+            elif outcome.lost and outcome.item is None:
+                raise outcome.lost
         return new
 
     def get(self, run_id: str, number: int) -> ShardRecord:
@@ -111,7 +111,7 @@ class DynamoShards(OnTable):
                         yield record
 
     def _expired_pages(self, partition: str, state: ShardState, before_s: float) -> Iterator[Sequence[ShardRecord]]:
-        """What the index says is expired, as the base table has it: the oldest on the first page."""
+        """Shards that have expired by the index, as the base table has them: the oldest on the first page."""
         values = {":pk": partition, ":first": f"{state}#", ":last": open_value(state, before_s)}
         pages = self._table.pages(
             "pk = :pk AND #open BETWEEN :first AND :last", values, IndexName=OPEN_INDEX, Limit=MAX_KEYS_A_BATCH
@@ -125,10 +125,7 @@ class DynamoShards(OnTable):
 
 
 def _ahead(pool: ThreadPoolExecutor, pages: Iterator[Mapping[str, Any]]) -> Iterator[ShardRecord]:
-    """The shards of these pages; while one page is handed out, the next is on its way.
-
-    What waits are records: items as they come take much more memory.
-    """
+    """The shards of these pages, each read while the one before is consumed; records need less memory than items."""
 
     def read() -> list[ShardRecord] | None:
         page = next(pages, None)

@@ -1,14 +1,14 @@
-"""The ledger's table: what it looks like, and calls to it whose outcome is always known.
+"""Calls to the ledger's table, whose outcome is always known.
 
-A conditional write ends in one of three ways, and ``Written`` says which: applied, refused (with the item that
-refused it), or unknown: the answer was lost on its way. After an unknown one the item is read again, strongly
-consistent, so that the caller can see in both cases whether the item carries a sign of its own write.
-botocore tries again by itself after a lost answer: a write that had been applied is then *refused* by what it
-wrote itself, which is why callers look for their own sign before they believe a refusal.
+A conditional write has one of three outcomes, see ``Written``: applied, refused (with the item that refused it), or
+unknown, because the answer was lost. After an unknown one the item is read again, strongly consistent, so that the
+caller sees whether the item carries a sign of its own write. botocore itself repeats a write after a lost answer: if
+the first try was applied, the second is *refused* by it. So callers look for their own sign before they trust a
+refusal.
 
-A request that is refused for its rate was not applied. botocore asks three times more, but not even that once many
-of a process's requests are refused; a partition that is too hot stays so for minutes. So it is asked again from here,
-ever more slowly, which takes the heat out: whoever writes slows down to what the partition takes.
+A request that is refused for its rate was not applied. botocore repeats it three times, and less often once many of
+a process's requests are refused; but a partition can stay too hot for minutes. So this module repeats it, more and more
+slowly: the writers slow down to what the partition takes.
 """
 
 import random
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 OPEN_INDEX = "open-index"
 MAX_KEYS_A_BATCH = 100
 MAX_DELETES_A_BATCH = 25
-THROTTLED_S = 60.0  # so long a request is asked again that is refused for now
+THROTTLED_S = 60.0  # how long a request is repeated that is refused for now
 _CANCELED = "TransactionCanceledException"
 _CONDITION = {"ConditionalCheckFailed"}  # what a transaction was cancelled for, if it gives no reasons
 _NOT_NOW = frozenset(
@@ -43,7 +43,7 @@ _NOT_NOW = frozenset(
     }
 )
 _PASSING = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"})  # of a transaction
-_NEVER = {  # with what a request is refused that would be refused again, and what to say of it
+_NEVER = {  # codes of requests that would be refused again, and what they mean
     "AccessDeniedException": ": its policy does not allow it",
     "ResourceNotFoundException": ": there is no such table or index (SPARKLET_LEDGER_TABLE, and the region)",
     _CANCELED: "",  # where it is not for a condition, nor for now
@@ -52,39 +52,12 @@ _NEVER = {  # with what a request is refused that would be refused again, and wh
 _ALL_OLD = "ALL_OLD"
 
 
-def table_definition(name: str) -> dict[str, Any]:
-    """What CreateTable is given for the ledger's table; the deployed template says the same."""
-    return {
-        "TableName": name,
-        "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": [
-            {"AttributeName": "pk", "AttributeType": "S"},
-            {"AttributeName": "sk", "AttributeType": "S"},
-            {"AttributeName": "open", "AttributeType": "S"},
-        ],
-        "KeySchema": [
-            {"AttributeName": "pk", "KeyType": "HASH"},
-            {"AttributeName": "sk", "KeyType": "RANGE"},
-        ],
-        "GlobalSecondaryIndexes": [
-            {
-                "IndexName": OPEN_INDEX,
-                "KeySchema": [
-                    {"AttributeName": "pk", "KeyType": "HASH"},
-                    {"AttributeName": "open", "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": "KEYS_ONLY"},
-            }
-        ],
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How a conditional write ended.
+    """The outcome of a conditional write.
 
-    ``item`` is the item afterwards where it was applied, else as it stands: None if there is none.
-    ``lost`` is the fault that hides whether it was applied; None if that is known.
+    ``item`` is the item as it is now; None if there is none. ``lost`` is the fault that hides whether the write was
+    applied; None if that is known.
     """
 
     applied: bool
@@ -198,7 +171,7 @@ class LedgerTable:
         return {"Update": self._conditional(key, condition, values, UpdateExpression=update)}
 
     def condition(self, key: Attributes, condition: str, values: Mapping[str, Any]) -> "TransactWriteItemTypeDef":
-        """What must hold of an item that a transaction leaves alone."""
+        """A condition on an item that a transaction does not change."""
         return {"ConditionCheck": self._conditional(key, condition, values)}
 
     def _conditional(self, key: Attributes, condition: str, values: Mapping[str, Any], **update: str) -> Any:
@@ -261,7 +234,7 @@ class LedgerTable:
             raise self._fault(what, error) from error
 
     def _patiently(self, operation: Callable[..., Any], **request: Any) -> Any:
-        """Call; as long as the request is refused for its rate or for a transaction, again after a while."""
+        """Call, and repeat a request that is refused for its rate or for a transaction, for up to ``THROTTLED_S``."""
         from botocore.exceptions import ClientError
 
         until_s, tries = self._clock.now_s() + THROTTLED_S, 0
@@ -285,7 +258,7 @@ class LedgerTable:
 
 
 class OnTable:
-    """What the parts of the ledger have in common."""
+    """A part of the ledger: the table and a clock."""
 
     def __init__(self, table: LedgerTable, clock: Clock) -> None:
         self._table = table
@@ -300,7 +273,7 @@ def names_in(expression: str) -> dict[str, Any]:
 
 
 def _hides_the_outcome(error: "BotoCoreError | ClientError") -> bool:
-    """Whether a write may have been applied in spite of this: no answer, or one that the service is in trouble."""
+    """Whether a write may have been applied in spite of this error: no answer, or an error of the service's own."""
     response: Any = getattr(error, "response", None)
     if not response or error_code(error) == "TransactionInProgressException":
         return True

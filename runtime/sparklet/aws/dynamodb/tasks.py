@@ -1,7 +1,6 @@
 """Tasks of the asynchronous API in the ledger's table: one item each, ``task#<id>``.
 
-The item holds the status as JSON text, which API Gateway hands out as it is; beside it only what a condition or the
-table itself needs.
+The item holds the status as JSON text, which API Gateway returns unchanged, and what conditions and the table need.
 """
 
 import json
@@ -19,17 +18,7 @@ TASK_SORT_KEY = "task"
 
 
 class DynamoTasks(OnTable):
-    """A ``TaskStore`` in the ledger's table.
-
-    Parameters
-    ----------
-    clients
-        Where its client comes from.
-    table
-        The table's name.
-    clock
-        Waits between tries.
-    """
+    """A ``TaskStore`` in the ledger's table."""
 
     def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:
         time: Clock = clock or SystemClock()
@@ -66,12 +55,12 @@ class DynamoTasks(OnTable):
 
 
 def task_key(task_id: str) -> Attributes:
-    """Key of a task's item; sam/api.yaml's mapping template says the same."""
+    """Key of a task's item; sam/api.yaml's mapping template builds the same."""
     return attributes({"pk": f"{TASK_PREFIX}{task_id}", "sk": TASK_SORT_KEY})
 
 
 def _sign(record: TaskRecord) -> tuple[object, ...]:
-    """By what a record is known again: attempts have ids of their own."""
+    """What identifies a record: attempts have ids of their own."""
     return record.revision, record.state, record.attempt_id
 
 

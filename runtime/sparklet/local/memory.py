@@ -1,4 +1,4 @@
-"""Objects in a dictionary."""
+"""An object store in memory, for previews of local paths and for tests."""
 
 import hashlib
 import threading
@@ -28,14 +28,12 @@ class MemoryObjectStore:
 
     Parameters
     ----------
-    clock
-        Gives objects their time.
     buckets
-        The buckets there are; None: every bucket is there.
+        The buckets there are; None: every bucket.
     versioned
         Buckets that keep every version of an object.
     regions
-        Regions of buckets that are not in this store's own.
+        Regions of buckets outside this store's own.
     """
 
     def __init__(
@@ -55,7 +53,7 @@ class MemoryObjectStore:
         self._lock = threading.RLock()
 
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
-        """All objects below a prefix in key order; each page sees what is there when it is asked for."""
+        """All objects below a prefix in key order; each page as it is when it is read."""
         bucket, _ = self._checked(prefix_uri)
         last = f"s3://{bucket}/{start_after}" if start_after else ""
         while page := self._page(_whole(prefix_uri), last):
@@ -69,7 +67,7 @@ class MemoryObjectStore:
             return [self._objects[uri].info for uri in uris if uri.startswith(prefix)]
 
     def list_versions(self, prefix_uri: str, after_key: str = "", after_version: str = "") -> Iterator[ObjectInfo]:
-        """All versions below a prefix, as they are when the first is asked for."""
+        """All versions below a prefix, as they are when the first is read."""
         bucket, _ = self._checked(prefix_uri)
         after = f"s3://{bucket}/{after_key}" if after_key else ""
         with self._lock:
@@ -91,7 +89,7 @@ class MemoryObjectStore:
         return self._object(uri, version_id).info
 
     def head_all(self, addresses: Sequence[tuple[str, str]]) -> Iterator[ObjectInfo | None]:
-        """``head`` of each; None for what is not there."""
+        """``head`` of each; None for each that is not there."""
         for address in addresses:
             try:
                 yield self.head(*address)

@@ -1,4 +1,8 @@
-"""A clock, a queue, a task store, a notifier, functions and state machines in memory."""
+"""Ports in memory: a clock, a queue, a task store, a notifier, functions and state machines.
+
+They keep the promises of ``sparklet.ports`` as the adapters in ``sparklet.aws`` do: one contract suite runs over both.
+Time comes from a ``Clock``, so a test moves leases and visibility by hand.
+"""
 
 import json
 import threading
@@ -16,8 +20,22 @@ from sparklet.errors import (
     RemoteFailureError,
     RemoteTaskError,
 )
+from sparklet.ledger.memory import MemoryLedger
+from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import ExecutionState, ExecutionStatus, Notice, TaskRecord
 from sparklet.ports import Clock, Message, QueueDepth
+
+__all__ = [
+    "FakeClock",
+    "MemoryCompute",
+    "MemoryLedger",
+    "MemoryNotifier",
+    "MemoryObjectStore",
+    "MemoryOrchestrator",
+    "MemoryTaskQueue",
+    "MemoryTaskStore",
+    "SystemClock",
+]
 
 MAX_VISIBILITY_S = 12 * 3600
 MAX_BODY_BYTES = 1024 * 1024
@@ -194,14 +212,14 @@ class MemoryNotifier:
     """A ``Notifier`` that keeps the notices; with ``down`` set it cannot be reached."""
 
     def __init__(self) -> None:
-        self.told: list[Notice] = []
+        self.notices: list[Notice] = []
         self.down = False
 
     def notify(self, notice: Notice) -> None:
         """Keep a notice."""
         if self.down:
             raise NoticeError("the notifier is down")
-        self.told.append(notice)
+        self.notices.append(notice)
 
 
 class MemoryCompute:

@@ -1,0 +1,19 @@
+"""The ledger's table, as sam/template.yaml defines it, for the stand-ins."""
+
+from functools import cache
+from typing import Any
+
+from sparklet.local.local_template import load_template
+
+COPIED = ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
+
+
+@cache
+def _properties() -> dict[str, Any]:
+    properties: dict[str, Any] = load_template()["Resources"]["Ledger"]["Properties"]
+    return properties
+
+
+def table_definition(name: str) -> dict[str, Any]:
+    """CreateTable's parameters for a ledger's table."""
+    return {"TableName": name, **{key: _properties()[key] for key in COPIED}}
