@@ -5,6 +5,12 @@ from sparklet.errors import ObjectNotFoundError
 SCHEME = "s3://"
 
 
+def s3_address(given: str) -> str:
+    """``s3://…`` of an address with the scheme s3, s3a or s3n; "" if it has none of them, or no bucket."""
+    scheme, _, rest = given.partition("://")
+    return f"{SCHEME}{rest}" if scheme in ("s3", "s3a", "s3n") and rest.partition("/")[0] else ""
+
+
 def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and key of an object's or a prefix's URI; the key may be empty.
 

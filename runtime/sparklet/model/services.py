@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 MAX_NAME = 80  # characters
-INLINE_MOST = 40  # iterations that an inline Map has at once; larger batches go to a Distributed Map
+MAX_INLINE = 40  # iterations that an inline Map has at once; larger batches go to a Distributed Map
 
 _SUCCESSOR = re.compile(r"(.+-g\d+)-(\d+)")
 

@@ -1,4 +1,4 @@
-"""Temporary files of a planner: what is wrong with the disk, told with its remedy."""
+"""The ports that planning, checking and recovery work on, and a store that lists each folder once."""
 
 import json
 import tempfile
@@ -16,17 +16,16 @@ from sparklet.model import Access, Run
 from sparklet.ports import Clock, Ledger, Notifier, ObjectInfo, ObjectStore, TaskQueue, TaskStore
 from sparklet.s3_uri import split_uri
 
+IN_MEMORY_BYTES = 8 * 2**20
+MAX_KEPT_BYTES = 256 * 2**20  # a million objects and more; those after them are listed again
+_fields = attrgetter(*(each.name for each in fields(ObjectInfo)))
+
 
 def scratch_error(what: str, error: Exception) -> ScratchFullError:
     """The error of a temporary file that could not be written."""
     return ScratchFullError(
         f"{what} could not be kept in {tempfile.gettempdir()}: {error}; free space there, or set TMPDIR"
     )
-
-
-IN_MEMORY_BYTES = 8 * 2**20
-MAX_KEPT_BYTES = 256 * 2**20  # a million objects and more; those behind them are listed anew
-_fields = attrgetter(*(each.name for each in fields(ObjectInfo)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Deployment:
     A composition root makes one: ``runs.handlers`` in Lambda, ``local.stack`` and the command line elsewhere.
     """
 
-    bucket: str  # runs/<run_id>/ and dead-letters/ lie in it
+    bucket: str  # holds runs/<run_id>/ and dead-letters/
     store: ObjectStore
     ledger: Ledger
     queue: TaskQueue  # of shard messages
@@ -46,7 +45,7 @@ class Deployment:
     tasks: TaskStore | None = None  # of the asynchronous API; only its dead-letter messages need them
     notifier: Notifier | None = None  # of the ends of runs, and of tasks of the API
     dead_letters: TaskQueue | None = None  # the dead-letter queue; only its depth is read
-    meter: Meter | None = None  # None: nobody collects what is measured
+    meter: Meter | None = None  # None: nothing is measured
     listed: Callable[[Access], ObjectStore] | None = None  # see ``listing_once``
 
     def inputs(self, access: Access) -> ObjectStore:
@@ -61,7 +60,7 @@ class Deployment:
 
     @contextmanager
     def listing_once(self) -> Iterator[Self]:
-        """The same for one request, which looks at its input and then plans it: folders are listed for both at once."""
+        """The same deployment for one request, whose check of the input and plan share one listing of each folder."""
         with ExitStack() as files:
             yield replace(self, listed=cache(lambda access: cast(ObjectStore, ListedOnce(self.inputs(access), files))))
 
@@ -73,13 +72,13 @@ class Deployment:
             return None
 
     def measure(self, metric: Metric, value: float = 1) -> None:
-        """Measure something, where it is collected."""
+        """Add to a metric, if there is a meter."""
         if self.meter is not None:
             self.meter.add(metric, value)
 
     @property
     def runs_uri(self) -> str:
-        """Below this every run keeps its own files."""
+        """The folder in which every run has one of its own."""
         return f"s3://{self.bucket}/runs/"
 
     def run_uri(self, run_id: str, name: str = "") -> str:
@@ -87,13 +86,13 @@ class Deployment:
         return f"{self.runs_uri}{run_id}/{name}"
 
     def part_uri(self, run_id: str, part: str) -> str:
-        """A plan part; the worker reads its shard from there."""
+        """A plan part, from which the worker reads its shard."""
         return self.run_uri(run_id, f"plan/{part}")
 
 
 @dataclass(frozen=True)
 class ListedOnce:
-    """A store of which whole folders are listed once, kept in ``files``; all else is asked of it each time."""
+    """A store that lists each folder once and keeps the listing in ``files``; it forwards everything else."""
 
     _store: ObjectStore
     _files: ExitStack
@@ -103,7 +102,7 @@ class ListedOnce:
         return getattr(self._store, name)
 
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
-        """The objects as they were when each was listed first; those after a key, as they are."""
+        """The objects as they were at the first listing; those after a key as they are now."""
         read_bytes = MAX_KEPT_BYTES if start_after else 0
         if prefix_uri not in self._listings:
             file = self._files.enter_context(SpooledTemporaryFile(IN_MEMORY_BYTES))  # noqa: SIM115 - it does
@@ -125,7 +124,7 @@ class ListedOnce:
                 line = json.dumps(_fields(info)).encode() + b"\n"
                 file.write(line)
         except ObjectStoreError:
-            del self._listings[prefix_uri]  # nobody may take what was listed until now for all of it
+            del self._listings[prefix_uri]  # what was listed until now is not all of it
             raise
         except OSError as error:
             raise scratch_error("what was listed", error) from error

@@ -1,7 +1,7 @@
 """How a run's shards reach the workers, and the rule that ``auto`` follows.
 
 ========  ==========================================  =======================================================
-mode      who hands the shards out                    who plans the run and brings it to its end
+mode      what hands the shards out                   what plans the run and brings it to its end
 ========  ==========================================  =======================================================
 queue     the queue, a message for each shard         the command, or else the checker that runs every minute
 loop      the queue, a message for each shard         the ``loop`` state machine
@@ -9,14 +9,14 @@ map       a Distributed Map, a child for each shard   the ``map`` state machine
 inline    the same machine's inline Map               the ``map`` state machine; up to 40 shards
 ========  ==========================================  =======================================================
 
-``auto`` takes ``inline`` for up to 40 shards and ``loop`` for more, or wherever ``--rate`` paces the messages.
-``map`` is for a run whose shards must all begin at once: its workers begin within seconds, once the plan is sealed.
-The ledger keeps only who hands the shards out (``model.Dispatch``).
+``auto`` takes ``inline`` for up to 40 shards and ``loop`` for more, or if ``--rate`` paces the messages.
+``map`` is for a run whose shards must all start at once: its workers start within seconds after the plan is sealed.
+The ledger stores only what hands the shards out (``model.Dispatch``).
 """
 
 from enum import StrEnum
 
-from sparklet.model import INLINE_MOST, Dispatch
+from sparklet.model import MAX_INLINE, Dispatch
 
 
 class DispatchMode(StrEnum):
@@ -29,14 +29,14 @@ class DispatchMode(StrEnum):
 
     @property
     def machine(self) -> str:
-        """The state machine that drives such a run; empty: none does."""
+        """The state machine that drives such a run; "": none."""
         if self is DispatchMode.QUEUE:
             return ""
         return "loop" if self is DispatchMode.LOOP else "map"
 
     @property
     def dispatch(self) -> Dispatch:
-        """Who hands the shards out, as the ledger keeps it."""
+        """What hands the shards out, as the ledger stores it."""
         return Dispatch.MAP if self.machine == "map" else Dispatch.QUEUE
 
 
@@ -44,13 +44,13 @@ def automatic_mode(shards: int, rate_per_s: float) -> tuple[DispatchMode, str]:
     """The mode that ``auto`` takes for a plan, and why."""
     if rate_per_s:
         return DispatchMode.LOOP, "only messages can be paced (--rate)"
-    if shards <= INLINE_MOST:
-        return DispatchMode.INLINE, f"the plan has no more than {INLINE_MOST} shards"
-    return DispatchMode.LOOP, f"the plan has more than {INLINE_MOST} shards"
+    if shards <= MAX_INLINE:
+        return DispatchMode.INLINE, f"the plan has no more than {MAX_INLINE} shards"
+    return DispatchMode.LOOP, f"the plan has more than {MAX_INLINE} shards"
 
 
 def inline_refusal(shards: int) -> str:
-    """Why a plan of so many shards cannot be dispatched inline; empty if it can."""
-    if shards <= INLINE_MOST:
+    """Why a plan of so many shards cannot be dispatched inline; "" if it can."""
+    if shards <= MAX_INLINE:
         return ""
-    return f"{shards:,} shards are more than the {INLINE_MOST} that run at once in an inline Map; use map or loop"
+    return f"{shards:,} shards are more than the {MAX_INLINE} that run at once in an inline Map; use map or loop"

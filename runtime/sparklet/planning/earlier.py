@@ -1,14 +1,20 @@
-"""What earlier runs of a name have done, and what an input names twice: digests, on disk where they are many."""
+"""What earlier runs of a name have done, what an input names twice, and the lock on the name of incremental runs.
+
+An incremental run asks what earlier runs of its name have done, so only one run of a name is open at a time. A name's
+locks are numbered files, each created once and never deleted; each holds the id of the run that took it. The next lock
+can be taken once that run has ended; if two runs try, the conditional put lets one succeed. No clock decides, and a
+planner that dies keeps its run's lock until that run ends.
+"""
 
 import hashlib
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
 from itertools import groupby
-from types import TracebackType
-from typing import Self
+from urllib.parse import quote
 
-from sparklet.model import InputObject, Run, ShardState
+from sparklet.errors import ObjectChangedError, PlanError
+from sparklet.model import InputObject, Run, RunState, ShardState
 from sparklet.planning.deployment import Deployment, scratch_error
 from sparklet.planning.parts import shards_of
 
@@ -16,7 +22,7 @@ CACHE_KIB = 64 * 1024  # holds about two million
 
 
 class Digests:
-    """Objects that were met already."""
+    """Names of objects that were met already; a file holds them once they are many."""
 
     def __init__(self) -> None:
         # "": a private file, created when the cache is full, gone with the connection or the process
@@ -30,7 +36,7 @@ class Digests:
             self._file.execute(statement)
 
     def add(self, *name: str) -> bool:
-        """Note an object, named by its address, version and the like; whether it is new."""
+        """Add an object, named by its address, version and the like; whether it is new."""
         return self._do("INSERT OR IGNORE INTO met VALUES (?)", name).rowcount == 1
 
     def discard(self, *name: str) -> None:
@@ -38,7 +44,7 @@ class Digests:
         self._do("DELETE FROM met WHERE digest = ?", name)
 
     def has(self, *name: str) -> bool:
-        """Whether an object was noted."""
+        """Whether an object was added."""
         return self._do("SELECT 1 FROM met WHERE digest = ?", name).fetchone() is not None
 
     def _do(self, statement: str, name: tuple[str, ...]) -> sqlite3.Cursor:
@@ -51,17 +57,9 @@ class Digests:
         """Delete the file."""
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def _digest(name: tuple[str, ...]) -> bytes:
-    """Of all parts, each with its length, so that no two names run into the same bytes."""
+    """The digest of all parts, each with its length, so that no two names make the same bytes."""
     text = "".join(f"{len(part)}:{part}" for part in name)
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
 
@@ -74,7 +72,7 @@ def planned_objects(at: Deployment, run_id: str) -> Iterator[InputObject]:
 
 
 def done_before(at: Deployment, name: str, run_id: str = "") -> Digests:
-    """What runs of a name, but for ``run_id`` itself, have done, by address, version and ETag.
+    """What runs of a name, except ``run_id`` itself, have done, by address, version and ETag.
 
     An object that was cut into slices is done once all of them are; memory does not grow with the runs.
     """
@@ -86,7 +84,7 @@ def done_before(at: Deployment, name: str, run_id: str = "") -> Digests:
 
 
 def _add(at: Deployment, run: Run, done: Digests) -> None:
-    """Note what a run has done. Slices of an object follow each other in the plan."""
+    """Add what a run has done. Slices of an object follow each other in the plan."""
     name: tuple[str, ...] = ()
     for name, items in groupby(_outcomes(at, run), key=lambda each: _name(each[0])):
         if all(succeeded for _, succeeded in items):
@@ -110,3 +108,39 @@ def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[InputObject, bool]]:
 
 def _name(item: InputObject) -> tuple[str, str, str]:
     return item.uri, item.version_id, item.etag
+
+
+# --- the lock on a name ---
+
+
+def refuse_another_open(at: Deployment, name: str, run_id: str) -> None:
+    """PlanError if an earlier run of the name is open: what it will have done is not known yet."""
+    for run in at.ledger.runs.list():
+        if run.name == name and run.run_id != run_id and not run.state.ended:
+            raise PlanError(_busy(name, run.run_id))
+
+
+def take_run_lock(at: Deployment, run: Run) -> None:
+    """Take the lock on the run's name, unless the run has it already.
+
+    If another run has it, this one ends as FAILED with nothing planned, and PlanError.
+    """
+    folder = f"{at.runs_uri}_locks/{quote(run.name, safe='')}/"  # no run id begins with an underscore
+    while True:
+        number, holder = 0, ""
+        if last := deque(at.store.list(folder), maxlen=1):
+            number, holder = int(last[0].uri.rpartition("/")[2]), at.store.get(last[0].uri).decode()
+        if holder == run.run_id:
+            return
+        known = at.known_run(holder) if holder else None  # an unknown holder was deleted
+        if known and not known.state.ended:
+            at.ledger.runs.finish(run.run_id, run.generation, RunState.FAILED)
+            raise PlanError(f"{_busy(run.name, holder)}; {run.run_id} has ended with nothing planned")
+        try:
+            at.store.put(f"{folder}{number + 1:08d}", run.run_id.encode(), create_only=True)
+        except ObjectChangedError:
+            continue  # another run was faster
+
+
+def _busy(name: str, run_id: str) -> str:
+    return f"the run {run_id}, also named {name!r}, has not ended: wait for it, or stop it (sparklet cancel {run_id})"

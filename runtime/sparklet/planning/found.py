@@ -1,4 +1,4 @@
-"""What an inventory gives, which patterns choose it, and for which reasons objects are left out."""
+"""Objects of an inventory, the patterns that select them, and the reasons for which objects are left out."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,8 @@ NOT_LATEST = "not the latest version"
 DUPLICATE = "named before in this input"
 MISSING = "named but not there"
 DONE = "done by an earlier run of this name"
+NOT_INCLUDED = "not matched by any --include"
+EXCLUDED = "matched by --exclude"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +27,21 @@ class Found:
 
     item: InputObject
     position: Position
-    skipped: Mapping[str, int] = field(default_factory=dict)  # left out before it by this inventory, by reason
+    skipped: Mapping[str, int] = field(
+        default_factory=dict
+    )  # objects that this inventory left out before it, by reason
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a source names: an object as it stands, the reason why it cannot be one, or an item."""
+    """What a source names: an object, an object with the reason why it is left out, or an item."""
 
-    after: str  # how the source names its place, see Position
+    after: str  # its place in the source, see Position
     uri: str
     info: ObjectInfo | None
     reason: str = ""
-    resumed: bool = False  # slices of it are in shards already: it was taken before and is taken again
-    item: InputObject | None = None  # set: it is taken as it is
-
-
-NOT_INCLUDED = "not matched by any --include"
-EXCLUDED = "matched by --exclude"
+    resumed: bool = False  # slices of it are in shards already: it was accepted before
+    item: InputObject | None = None  # always planned
 
 
 class Filter:
@@ -49,14 +49,7 @@ class Filter:
 
     ``*``, ``?``, ``[abc]`` and ``[!abc]`` match within one segment of a key, as in ``fnmatch``; the segment ``**``
     matches any number of segments. A pattern without ``/`` is compared with the file name alone, at any depth:
-    ``*.csv`` finds ``2013/01.csv``.
-
-    Parameters
-    ----------
-    include
-        A key must match one of these; none: every key does.
-    exclude
-        A key that matches one of these is left out.
+    ``*.csv`` finds ``2013/01.csv``. A key must match one of ``include``, unless there is none, and none of ``exclude``.
     """
 
     def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
@@ -81,7 +74,7 @@ class Filter:
         return False
 
     def snapshot(self) -> Mapping[str, int]:
-        """What was left out until now; the same value as long as nothing more is."""
+        """A copy of ``skipped``; the same object until more is left out."""
         if not self._snapshot:
             self._snapshot = dict(self.skipped)
         return self._snapshot

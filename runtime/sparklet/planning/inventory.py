@@ -1,11 +1,10 @@
-"""A run's input: folders and objects made definite, and all of it read as one sequence, what is left out counted."""
+"""A run's input: inputs are resolved, then read as one sequence of objects; what is left out is counted."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from sparklet.errors import ObjectNotFoundError, PlanError
 from sparklet.model import InputObject, Position, Run, RunOptions
@@ -26,7 +25,7 @@ from sparklet.planning.found import (
 )
 from sparklet.planning.lists import Listed, ListReader
 from sparklet.ports import ObjectInfo, ObjectStore
-from sparklet.s3_uri import SCHEME, split_uri
+from sparklet.s3_uri import SCHEME, s3_address, split_uri
 
 NAMES_KEPT = 3
 
@@ -35,12 +34,9 @@ LeftOutCallback = Callable[[str, str, str], None]
 
 
 def resolve_inputs(store: ObjectStore, inputs: Sequence[str]) -> tuple[str, ...]:
-    """Make inputs definite: ``s3://bucket/name`` is that object if it is there, else the folder ``name/``.
+    """Resolve inputs: ``s3://bucket/name`` is that object if it exists, else the folder ``name/``.
 
-    Raises
-    ------
-    PlanError
-        If an input is no S3 address, if nothing lies there, or if two inputs overlap.
+    PlanError if an input is no S3 address, if there is nothing at it, or if two inputs overlap.
     """
     if not inputs:
         raise PlanError("no input was given; name at least one s3://bucket/folder/ or object")
@@ -66,16 +62,14 @@ def refuse_overlap(inputs: Sequence[str]) -> None:
 
 
 def _resolve(store: ObjectStore, given: str) -> str:
-    scheme, separator, rest = given.partition("://")
-    if not separator or scheme not in ("s3", "s3a", "s3n") or not rest.partition("/")[0]:
+    if not (uri := s3_address(given)):
         raise PlanError(f"the input {given!r} cannot be listed; it must look like s3://bucket/folder/")
-    uri = f"{SCHEME}{rest}" if "/" in rest else f"{SCHEME}{rest}/"
-    if not uri.endswith("/"):
+    folder = uri if uri.endswith("/") else f"{uri}/"
+    if folder != uri and "/" in uri.removeprefix(SCHEME):
         try:
             return store.head(uri).uri
         except ObjectNotFoundError:
             pass  # then it is a folder, or nothing
-    folder = uri if uri.endswith("/") else f"{uri}/"
     if next(iter(store.list(folder)), None) is None:
         raise PlanError(
             f"the input {uri} is empty: there is no object below {folder} "
@@ -85,7 +79,7 @@ def _resolve(store: ObjectStore, given: str) -> str:
 
 
 def refuse_other_regions(store: ObjectStore, buckets: Collection[str]) -> None:
-    """PlanError naming a bucket that lies in another region: reading it from here is slow and is paid for."""
+    """PlanError if a bucket is in another region: reading it from here is slow and costs money."""
     for bucket in sorted(buckets):
         if region := store.foreign_region(f"{SCHEME}{bucket}/"):
             raise PlanError(
@@ -97,16 +91,6 @@ def refuse_other_regions(store: ObjectStore, buckets: Collection[str]) -> None:
 # --- folders and single objects as candidates, the current version of each or every one ---
 
 
-class Source(Protocol):
-    """One of the inputs or lists of a run."""
-
-    def candidates(self, at: Position) -> Iterator[Candidate]:
-        """What it names behind a position; where slices are left to plan, their object first, once more."""
-
-    def relative(self, uri: str) -> str:
-        """What patterns are compared with."""
-
-
 @dataclass(frozen=True)
 class CurrentObjects:
     """The objects of a folder (``s3://bucket/folder/``), or one object."""
@@ -115,11 +99,11 @@ class CurrentObjects:
     given: str
 
     def relative(self, uri: str) -> str:
-        """The key below the folder; of a single object its file name."""
+        """The name for patterns: the key below the folder; the file name of a single object."""
         return uri.removeprefix(self.given if self.given.endswith("/") else f"{self.given.rpartition('/')[0]}/")
 
     def candidates(self, at: Position) -> Iterator[Candidate]:
-        """What is listed behind ``at.after``, a whole key."""
+        """The objects after ``at.after``, a whole key; if slices of one remain to be planned, that one first."""
         if at.slices:
             yield self._headed(f"{SCHEME}{split_uri(self.given)[0]}/{at.after}", resumed=True)
         if self.given.endswith("/"):
@@ -137,16 +121,17 @@ class CurrentObjects:
 
 
 class AllVersions(CurrentObjects):
-    """Every version of what lies in a folder, or of one object; the newest first."""
+    """Every version of the objects of a folder, or of one object; the newest first."""
 
     def candidates(self, at: Position) -> Iterator[Candidate]:
-        """What is listed behind ``at.after``, a key and a version of it."""
+        """The versions after ``at.after``, a key and one of its versions."""
         key, version_id = json.loads(at.after) if at.after else ("", "")
         if at.slices:
             yield self._version(key, version_id)
         for info in self.store.list_versions(self.given, key, version_id):
             if self.given.endswith("/") or info.uri == self.given:
-                yield Candidate(_after(info), info.uri, info, DELETE_MARKER if info.deleted else "")
+                after = json.dumps([split_uri(info.uri)[1], info.version_id])
+                yield Candidate(after, info.uri, info, DELETE_MARKER if info.deleted else "")
             elif info.uri > self.given:
                 return
 
@@ -156,10 +141,6 @@ class AllVersions(CurrentObjects):
             return Candidate(after, uri, self.store.head(uri, version_id), resumed=True)
         except ObjectNotFoundError:
             return Candidate(after, uri, None, MISSING)
-
-
-def _after(info: ObjectInfo) -> str:
-    return json.dumps([split_uri(info.uri)[1], info.version_id])
 
 
 # --- the whole input ---
@@ -175,16 +156,16 @@ class Inventory:
     inputs
         As ``resolve_inputs`` gives them: a folder ends in ``/``, everything else is one object.
     options
-        What is taken in: patterns on the key below the folder (on the file name of a single object, on the whole key
-        of a listed one), time of change, versions, empty objects.
+        Which objects are input: patterns on the key below the folder (on the file name of a single object, on the whole
+        key of a listed one), time of change, versions, empty objects.
     lists
-        An object that is named twice is planned once, an item as often as it is listed.
+        An object that is listed twice is planned once, an item as often as it is listed.
     planned
-        What lies in shards already, for whoever continues a plan with lists.
+        The objects that are in shards already, for a plan with lists that is continued.
     done
-        What need not be done again, by address, version and ETag; asked for once for each pass.
+        What need not be done again, by address, version and ETag; called once for each pass.
     on_left_out
-        Called for every object that is left out but for those that patterns leave out.
+        Called for every object that is left out for another reason than a pattern.
     """
 
     def __init__(
@@ -199,9 +180,9 @@ class Inventory:
         on_left_out: LeftOutCallback | None = None,
     ) -> None:
         folders = AllVersions if options.all_versions else CurrentObjects
-        self._sources: list[Source] = [folders(store, given) for given in inputs]
+        self._sources: list[CurrentObjects | Listed] = [folders(store, given) for given in inputs]
         self._sources += [Listed(reader, store, options) for reader in lists]
-        self._finds_duplicates = any(not reader.holds_items for reader in lists)
+        self._finds_duplicates = any(not reader.source.items for reader in lists)
         self._options, self._planned, self._done, self._on_left_out = options, planned, done, on_left_out
         self._filter = Filter(options.include, options.exclude)
         self.archived_names: list[str] = []
@@ -213,19 +194,19 @@ class Inventory:
         return dict(self._filter.skipped)
 
     def objects(self, position: Position = Position()) -> Iterator[Found]:  # noqa: B008 - frozen
-        """All objects after ``position``, pages fetched as they are needed.
+        """All objects after ``position``; pages are fetched as they are needed.
 
-        Where slices of an object are still to be planned, that object comes first, once more and whole.
+        If slices of an object remain to be planned, that object comes first again, whole.
         """
         with ExitStack() as files:
-            seen = files.enter_context(self._seen(position)) if self._finds_duplicates else None
-            done = files.enter_context(self._done()) if self._done else None
+            seen = files.enter_context(closing(self._seen(position))) if self._finds_duplicates else None
+            done = files.enter_context(closing(self._done())) if self._done else None
             for number in range(position.source, len(self._sources)):
                 source = self._sources[number]
                 for each in source.candidates(position if number == position.source else Position(number)):
                     if each.item:
                         yield Found(each.item, Position(number, each.after), self._filter.snapshot())
-                    elif (info := each.info) and self._takes(source, each, info, seen, done):
+                    elif (info := each.info) and self._takes(source.relative(info.uri), each, info, seen, done):
                         item = InputObject(info.uri, info.size_bytes, info.etag, info.version_id)
                         yield Found(item, Position(number, each.after), self._filter.snapshot())
                     elif not each.info:
@@ -238,15 +219,13 @@ class Inventory:
                 seen.add(item.uri, item.version_id)
         return seen
 
-    def _takes(
-        self, source: Source, each: Candidate, info: ObjectInfo, seen: Digests | None, done: Digests | None
-    ) -> bool:
-        """Whether a candidate is planned; if not, it is counted, with the first reason that there is."""
+    def _takes(self, name: str, each: Candidate, info: ObjectInfo, seen: Digests | None, done: Digests | None) -> bool:
+        """Whether a candidate is planned; if not, it is counted under the first reason that applies."""
         if each.resumed:
             return True
         if each.reason or (info.uri.endswith("/") and not info.size_bytes):
             return self._leaves_out(each, each.reason or FOLDER_MARKER)
-        if not self._filter.keeps(source.relative(info.uri)):
+        if not self._filter.keeps(name):
             return False
         if info.modified_s < self._options.modified_since_s:
             return self._leaves_out(each, OLDER)
@@ -273,11 +252,11 @@ def open_inventory(
     lists: Sequence[ListReader] | None = None,
     on_left_out: LeftOutCallback | None = None,
 ) -> Inventory:
-    """What a run takes in; read with the run's own access. ``lists`` are its lists where they are not stored yet."""
+    """A run's input, read with the run's own access. ``lists`` are its lists if they are not stored yet."""
     if lists is None:
         lists = [
             ListReader(source, at.store if source.uri.startswith(at.runs_uri) else at.inputs(run.access))
-            for source in run.lists  # those that Sparklet stored lie with the run, others where the input lies
+            for source in run.lists  # Sparklet stores lists with the run
         ]
     return Inventory(
         at.inputs(run.access),

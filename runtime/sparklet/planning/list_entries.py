@@ -1,4 +1,4 @@
-"""A row of a list → the object that it names."""
+"""The object that a row of a list names."""
 
 import re
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ TIERS = frozenset({"ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE", "DEEP_ARCHIVE_AC
 
 
 class RowError(SparkletError):
-    """A row names no object; ``row`` counts from 1 as the list's own format does."""
+    """A row is wrong; ``row`` counts from 1 as the list's own format does."""
 
     def __init__(self, problem: str, row: int = 0) -> None:
         super().__init__(problem)
@@ -43,37 +43,27 @@ class RowError(SparkletError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object as a list names it; None: the list does not say."""
+    """An object as a list names it; None: not in the list."""
 
     uri: str
     version_id: str = ""
     size_bytes: int | None = None
     etag: str | None = None
     modified_s: float | None = None
-    archived: bool = False  # it lies in an archive, but may have been restored since
+    archived: bool = False  # when the list was written; it may have been restored since
     deleted: bool = False
     latest: bool | None = None
 
 
 def entry_of(value: object, address: str = "") -> Entry:
-    """The object that a row names.
+    """The object that a row names, an address or a mapping of columns; RowError if a value is not possible.
 
-    Parameters
-    ----------
-    value
-        An address, or a mapping of columns.
-    address
-        The column that holds the address; "": found by its name.
-
-    Raises
-    ------
-    RowError
-        If the row names none, or says something of it that cannot be.
+    ``address`` is the column that holds the address; "": found by its name.
     """
     if isinstance(value, str):
         return Entry(address_of(value))
     if not isinstance(value, Mapping):
-        raise RowError(f"{_short(value)} is no address and has no columns; write s3://bucket/key")
+        raise RowError(f"{_short(value)} is neither an address nor has it columns; write s3://bucket/key")
     row = {plain(str(name)): each for name, each in value.items()}
     tier = _text(row, "intelligenttieringaccesstier")
     return Entry(
@@ -90,12 +80,12 @@ def entry_of(value: object, address: str = "") -> Entry:
 
 @lru_cache(maxsize=256)
 def plain(name: str) -> str:
-    """A column's name without case and punctuation: LastModified and last_modified are one."""
+    """A column's name without case and punctuation: LastModified and last_modified are the same."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def address_of(text: str) -> str:
-    """``s3://bucket/key`` of what a list writes: with or without the scheme, the key taken literally."""
+    """``s3://bucket/key`` of an address with or without the scheme; the key is taken literally."""
     scheme, separator, rest = text.partition("://")
     if separator and scheme in ("s3", "s3a", "s3n"):
         text = rest

@@ -14,18 +14,14 @@ from sparklet.errors import PlanError
 from sparklet.planning.list_entries import ADDRESS_NAMES, KNOWN_NAMES, RowError, plain
 
 MAX_JSON_BYTES = 64 * 1024 * 1024  # a document is held in memory as a whole
+BATCH_ROWS = 8192  # of a table
+_STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\*|\d+)\]")
 
 Row = tuple[int, Any]  # number, counted from 1, and the row: an address or a mapping of columns
 
 
 def text_rows(file: Path, form: str, path: str, zipped: bool) -> Iterator[Row]:
-    """The rows of a list in one of the text formats.
-
-    Raises
-    ------
-    RowError
-        If the text is not what the format asks for.
-    """
+    """The rows of a list in one of the text formats; RowError if it is not in that format."""
     reader = {"lines": _lines, "csv": _csv, "json": _json, "jsonl": _jsonl}[form]
     row = 0
     try:
@@ -34,13 +30,13 @@ def text_rows(file: Path, form: str, path: str, zipped: bool) -> Iterator[Row]:
             for row, value in reader(text, path):
                 yield row, value
     except UnicodeDecodeError as error:
-        raise RowError(f"it is not UTF-8 behind this row: {error.reason}; save the list as UTF-8", row) from error
+        raise RowError(f"it is not UTF-8 after this row: {error.reason}; save the list as UTF-8", row) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RowError(f"it cannot be unzipped behind this row: {error}; write the list anew", row) from error
+        raise RowError(f"it cannot be decompressed after this row: {error}; write the list again", row) from error
 
 
 def csv_rows(file: Path, columns: Sequence[str] | None, zipped: bool) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file without a header; with ``columns`` None its first row names them."""
+    """The rows of a CSV file with these columns; None: its first row names them."""
     for row, cells in text_rows(file, "csv", "*", zipped):
         if columns is None:
             columns = cells
@@ -59,7 +55,7 @@ def _lines(text: TextIO, _: str) -> Iterator[Row]:
 
 
 def _csv(text: TextIO, path: str) -> Iterator[Row]:
-    """Rows as mappings; as they are for the path ``*``, which S3 Inventory's own schema needs."""
+    """Rows as mappings; with the path ``*``, for ``csv_rows``, as lists of cells."""
     reader = csv.reader(text, strict=True)
     names: list[str] | None = None
     try:
@@ -80,7 +76,7 @@ def _csv(text: TextIO, path: str) -> Iterator[Row]:
 
 
 def _is_header(cells: Sequence[str], path: str) -> bool:
-    """Whether a first row names columns: one of them is known, or is the one that was asked for."""
+    """Whether a first row names columns: one of them is known, or is ``path``."""
     if path.isdecimal():
         return any(plain(cell) in KNOWN_NAMES for cell in cells)
     return any(cell == path or plain(cell) in KNOWN_NAMES for cell in cells)
@@ -126,7 +122,9 @@ def _json(text: TextIO, path: str) -> Iterator[Row]:
         )
     document = _decoded(content, 0)
     if not path and not isinstance(document, list):
-        raise RowError("the document is no array; say where the addresses are, as in --list-path 'data.files[*].uri'")
+        raise RowError(
+            "the document is no array; give the path of the addresses, as in --list-path 'data.files[*].uri'"
+        )
     yield from enumerate(_within(document, _steps(path), "", 0), start=1)
 
 
@@ -137,9 +135,6 @@ def _decoded(text: str, row: int) -> Any:
         raise RowError(f"it is no JSON: {error}", row) from error
 
 
-_STEP = re.compile(r"\.?(?P<name>[^.\[\]]+)|\[(?P<index>\*|\d+)\]")
-
-
 def _steps(path: str) -> list[str | int]:
     """``data.files[*].uri`` as its steps; ``*`` is every element."""
     steps: list[str | int] = []
@@ -147,7 +142,7 @@ def _steps(path: str) -> list[str | int]:
     while end < len(path):
         step = _STEP.match(path, end)
         if step is None:
-            raise PlanError(f"the path {path!r} is none from {path[end:]!r} on; write it as in data.files[*].uri")
+            raise PlanError(f"the path {path!r} is wrong from {path[end:]!r} on; write it as in data.files[*].uri")
         index = step["index"]
         steps.append(step["name"] if index is None else -1 if index == "*" else int(index))
         end = step.end()
@@ -155,7 +150,7 @@ def _steps(path: str) -> list[str | int]:
 
 
 def _within(value: Any, steps: Sequence[str | int], walked: str, row: int) -> Iterator[Any]:
-    """What lies at the end of a path; an array there is taken apart."""
+    """The value at the end of a path; of an array, each element."""
     if not steps:
         yield from value if isinstance(value, list) else (value,)
         return
@@ -172,22 +167,15 @@ def _within(value: Any, steps: Sequence[str | int], walked: str, row: int) -> It
         raise RowError(f"{walked or 'it'} {names}; write the path as in data.files[*].uri", row)
 
 
-BATCH_ROWS = 8192
+# --- Parquet and ORC ---
 
 
 def table_rows(
     file: Path, form: str, address: str | None = "", after_row: int = 0
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a Parquet or ORC file behind ``after_row``, with only the columns that say something of an object.
+    """The rows of a Parquet or ORC file after ``after_row``, with only the known columns that describe an object.
 
-    ``address`` names one more that says where it is; None: all columns.
-
-    Raises
-    ------
-    PlanError
-        If pyarrow is not installed.
-    RowError
-        If the file is not what it should be.
+    ``address`` names one more, that of the address; None: all columns. RowError if the file is not in that format.
     """
     try:
         import pyarrow
@@ -207,7 +195,7 @@ def table_rows(
 
 
 def _parquet(file: Path, address: str | None, after_row: int) -> Iterator[tuple[int, Any]]:
-    """Batches, each with the number of rows before it; row groups that lie before ``after_row`` are not read."""
+    """Batches, each with the number of rows before it; row groups that end before ``after_row`` are not read."""
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(file) as table:
@@ -224,7 +212,7 @@ def _parquet(file: Path, address: str | None, after_row: int) -> Iterator[tuple[
 
 
 def _orc(file: Path, address: str | None, after_row: int) -> Iterator[tuple[int, Any]]:
-    """Batches in the same way, stripe by stripe."""
+    """Batches, each with the number of rows before it; all stripes are read."""
     from pyarrow.orc import ORCFile
 
     table = ORCFile(str(file))
@@ -243,4 +231,4 @@ def _columns(names: list[str], address: str | None) -> list[str]:
     if address is None:
         return names
     wanted = [name for name in names if plain(name) in {*KNOWN_NAMES, plain(address)}]
-    return wanted or names  # so that the error can say which there are
+    return wanted or names  # so that the error can name the columns

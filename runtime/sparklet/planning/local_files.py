@@ -1,4 +1,4 @@
-"""Local files as input: what the command line puts into a bucket before a run is planned."""
+"""Local files as input: the command line uploads them before a run is planned."""
 
 import os
 import stat
@@ -15,13 +15,8 @@ def local_files(
 ) -> Iterator[tuple[Path, str]]:
     """The files below a folder, or the file itself, each with its key relative to the folder.
 
-    The order is that of an S3 listing of those keys. Links are followed; include and exclude are the
-    patterns of ``globs``, and what they leave out is not looked at but counted in ``skipped``.
-
-    Raises
-    ------
-    PlanError
-        If the path is not there, or something below it cannot be read as a file.
+    The order is that of an S3 listing of those keys. Links are followed. Files that the patterns (see ``Filter``)
+    leave out are not opened but counted in ``skipped``. PlanError if the path is not there, or a file cannot be read.
     """
     try:
         mode = path.stat().st_mode
@@ -52,7 +47,7 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], wanted:
 
 
 def _names(folder: Path) -> list[str]:
-    """A folder's entries, folders with a slash behind: sorted so, the walk follows the order of whole keys."""
+    """A folder's entries, folders with a slash at the end, so that their order is that of whole keys."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name + "/" * _is_folder(entry) for entry in entries)

@@ -1,10 +1,11 @@
-"""From what a user asks for to a run in the ledger; asking again for the same run continues it."""
+"""From a request to a run in the ledger; the same request again continues the run."""
 
 import hashlib
 import re
 import secrets
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,29 +13,29 @@ from pathlib import Path
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError, RunExistsError
 from sparklet.model import RUN_ID, Dispatch, NextRun, Run, ScriptRef
 from sparklet.planning.deployment import Deployment
+from sparklet.planning.earlier import refuse_another_open, take_run_lock
 from sparklet.planning.inventory import open_inventory, refuse_other_regions, resolve_inputs
-from sparklet.planning.list_requests import keep_lists, readers, refuse_mixed, resolve_list, stored_at
+from sparklet.planning.list_requests import open_lists, refuse_mixed, stored_source
 from sparklet.planning.outputs import FOLLOW_UP_ID, refuse_outputs
 from sparklet.planning.packing import refuse_unplannable
 from sparklet.planning.request import RunRequest
-from sparklet.planning.run_lock import refuse_another_open, take_run_lock
-from sparklet.s3_uri import SCHEME, split_uri
+from sparklet.s3_uri import SCHEME, s3_address, split_uri
 
-RUN_ID_IN_OUTPUT = "{run_id}"  # for who asks for run after run with the same words
+RUN_ID_IN_OUTPUT = "{run_id}"  # for a request that is repeated for run after run
 MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id
 PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
 
 
 def new_run(at: Deployment, request: RunRequest) -> Run:
-    """Enter a run into the ledger, its script copied; nothing is written before input and script proved good.
+    """Copy a run's scripts and lists, and enter the run into the ledger, once input and script are found usable.
 
-    If the run is there already and is the same one, it is returned as it stands, so that ``plan`` continues it.
+    If the ledger has the same run already, that one is returned, so that ``plan`` continues it.
 
     Raises
     ------
     PlanError
-        If input, output or script are not usable, also where the output is not empty and the options do not say what
-        becomes of that; or if the run is incremental and another of its name has not ended.
+        If input, output or script are not usable, or the output is not empty and the options neither append to nor
+        overwrite it; or if the run is incremental and another of its name has not ended.
     RunExistsError
         If a run of that id has another input, output, script or other options.
     """
@@ -42,8 +43,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         raise PlanError(
             "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
         )
-    if request.lists:
-        refuse_mixed(request.lists, request.inputs, request.options)
+    refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())
     next_output = request.next_output or f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
@@ -60,14 +60,13 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         refuse_another_open(at, request.run_name, run_id)
     run = _checked_run(at, request, scripts)
     refuse_outputs(at, run)
-    for script in scripts.values():
-        keep_script(at, script)
-    if request.lists:
-        keep_lists(at, request.lists, run.lists)
+    lists = zip(run.lists, request.lists, strict=True)
+    _store(at, (file for script in scripts.values() for file in script.files))
+    _store(at, ((source.uri, given.body) for source, given in lists if given.body is not None))
     try:
         at.ledger.runs.create(run)
     except RunExistsError:
-        if not (known := at.known_run(run_id)):  # else somebody was quicker
+        if not (known := at.known_run(run_id)):  # else another request was faster
             raise
         return _same_run(known, request, scripts)
     if run.options.incremental:
@@ -76,7 +75,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
 
 
 def run_id_of(request: RunRequest, now_s: float) -> str:
-    """The run's id: the one asked for, that of its name and key, or a new one of its name, the time and a suffix.
+    """The run's id: the given one, that of its name and key, or a new one of its name, the time and a suffix.
 
     That is ``flights-5f2b8c1d9e07``, or ``flights-20130101t120000-3f9a1c`` (UTC).
     """
@@ -94,14 +93,13 @@ def run_id_of(request: RunRequest, now_s: float) -> str:
 
 def _folder(uri: str) -> str:
     """An output as an S3 folder."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator or scheme not in ("s3", "s3a", "s3n") or not rest.partition("/")[0]:
-        raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
-    return f"{SCHEME}{rest.rstrip('/')}/"
+    if address := s3_address(uri):
+        return f"{address.rstrip('/')}/"
+    raise PlanError(f"the output {uri!r} must look like s3://bucket/folder/")
 
 
 def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
-    """The run as it enters the ledger, its input shown to be there and plannable."""
+    """The run as it enters the ledger, once its input is found plannable."""
     store, options = at.inputs(request.access), request.options
     inputs = resolve_inputs(store, request.inputs) if request.inputs or not request.lists else ()
     _refuse_own_output(at, inputs, request.output_uri)
@@ -109,8 +107,7 @@ def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, Script
         _refuse_own_output(at, (*inputs, request.output_uri), request.next_output)
     if not options.other_region:
         refuse_other_regions(store, {split_uri(uri)[0] for uri in inputs})
-    sources = [resolve_list(store, given) for given in request.lists]
-    stored = enumerate(zip(request.lists, sources, strict=True))
+    lists = open_lists(store, request.lists)
     run = Run(
         run_id=request.run_id,
         inputs=inputs,
@@ -121,14 +118,13 @@ def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, Script
         env=request.env,
         options=options,
         name=request.run_name,
-        lists=tuple(stored_at(at, request.run_id, number, *pair) for number, pair in stored),
+        lists=tuple(stored_source(at, request.run_id, number, each) for number, each in enumerate(lists)),
         access=request.access,
         dispatch=request.dispatch,
         check=scripts[request.check].ref if request.check else None,
         next=NextRun(scripts[request.next].ref, request.next_output) if request.next else None,
         created_s=at.clock.now_s(),
     )
-    lists = list(readers(store, request.lists, sources)) if sources else []
     name = ", ".join([*inputs, *(given.source for given in request.lists)])
     refuse_unplannable(store, open_inventory(at, run, lists), lists, options, name)
     return run
@@ -145,8 +141,8 @@ def _refuse_own_output(at: Deployment, inputs: Sequence[str], output_uri: str) -
 
 
 def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
-    """The run that is known; RunExistsError naming what differs. An input's closing slash does not count."""
-    asked_next = (_content(scripts[request.next].ref), request.next_output) if request.next else None
+    """The known run; RunExistsError naming what differs from the request. An input's closing slash does not count."""
+    requested_next = (_content(scripts[request.next].ref), request.next_output) if request.next else None
     known_next = (_content(known.next.script), known.next.output_uri) if known.next else None
     differences = {
         "inputs": _bare(known.inputs) != _bare(request.inputs),
@@ -161,7 +157,7 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
         "access": known.access != request.access,
         "dispatch": known.dispatch is not request.dispatch,
         "check": _content(known.check) != _content(scripts[request.check].ref if request.check else None),
-        "next": known_next != asked_next,
+        "next": known_next != requested_next,
     }
     if any(differences.values()):
         names = " and ".join(name for name, differs in differences.items() if differs)
@@ -170,12 +166,12 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
 
 
 def _content(script: ScriptRef | None) -> ScriptRef | None:
-    """A script by its bytes, wherever the user has it."""
+    """A script without the address at which the user has it."""
     return script and replace(script, source_uri="")
 
 
 def _same_lists(known: Run, request: RunRequest) -> bool:
-    """Whether the lists are those of the run; a change of their content is found when they are read."""
+    """Whether the lists are those of the run; a change of their content is detected when they are read."""
     if len(known.lists) != len(request.lists):
         return False
     for source, given in zip(known.lists, request.lists, strict=True):
@@ -192,25 +188,19 @@ def _bare(inputs: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{SCHEME}{given.partition('://')[2].rstrip('/')}" for given in inputs)
 
 
-# --- scripts: copied to runs/<run_id>/script/<sha256>/, so what a generation runs never changes under it ------
+# --- scripts: copied to runs/<run_id>/script/<sha256>/, so that the script of a generation never changes ---
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptFiles:
-    """A script and its py-files as they were read: where each will lie, and its bytes."""
+    """A script and its py-files as they were read: the address and the bytes of each copy."""
 
     ref: ScriptRef
     files: tuple[tuple[str, bytes], ...]
 
 
 def read_script(at: Deployment, run_id: str, source: str, py_files: Sequence[str] = ()) -> ScriptFiles:
-    """Read a script and its py-files from ``s3://`` or local disk; nothing is written.
-
-    Raises
-    ------
-    PlanError
-        If one is not there or has the wrong suffix, or if the script cannot be compiled.
-    """
+    """Read a script and its py-files from ``s3://`` or local disk; PlanError if one is not usable."""
     if not source.endswith(".py"):
         raise PlanError(f"the script {source} must be a .py file")
     files: list[tuple[str, bytes]] = []
@@ -228,8 +218,8 @@ def read_script(at: Deployment, run_id: str, source: str, py_files: Sequence[str
         files.append((at.run_uri(run_id, f"script/{hashlib.sha256(body).hexdigest()}/{name}"), body))
     (uri, body), *others = files
     refuse_bad_syntax(source, body)
-    whole = source if source.startswith(SCHEME) else str(Path(source).resolve())
-    ref = ScriptRef(uri, hashlib.sha256(body).hexdigest(), whole, tuple(each for each, _ in others))
+    address = source if source.startswith(SCHEME) else str(Path(source).resolve())
+    ref = ScriptRef(uri, hashlib.sha256(body).hexdigest(), address, tuple(each for each, _ in others))
     return ScriptFiles(ref, tuple(files))
 
 
@@ -248,17 +238,15 @@ def refuse_bad_syntax(source: str, body: bytes) -> None:
         raise PlanError(f"the script {source} cannot be compiled: {error}") from error
 
 
-def keep_script(at: Deployment, script: ScriptFiles) -> ScriptRef:
-    """Write the copies; what is there already has the same bytes, since its digest is in its name."""
-    for uri, body in script.files:
-        try:
+def _store(at: Deployment, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write files whose names contain their digests; one that exists has the same bytes."""
+    for uri, body in files:
+        with suppress(ObjectChangedError):
             at.store.put(uri, body, create_only=True)
-        except ObjectChangedError:
-            continue
-    return script.ref
 
 
 def repaired_script(at: Deployment, run: Run, source: str) -> ScriptRef:
-    """Copy a repaired script for the next generation of a run; the py-files stay those of the last one."""
-    ref = keep_script(at, read_script(at, run.run_id, source))
-    return replace(ref, py_files=run.scripts[-1].py_files)
+    """Copy a repaired script for the next generation of a run; the py-files are those of the last one."""
+    script = read_script(at, run.run_id, source)
+    _store(at, script.files)
+    return replace(script.ref, py_files=run.scripts[-1].py_files)

@@ -1,4 +1,4 @@
-"""What may be written where: the output of a run, of its check and of its next run."""
+"""Ids of check and next runs, and which output a run may write to or replace."""
 
 import hashlib
 import re
@@ -11,6 +11,7 @@ from sparklet.planning.deployment import Deployment
 FOLLOW_UP_ID = re.compile(r"-(check|next)-\d{1,6}$")
 MAX_ID = 63  # see model.RUN_ID
 DIGEST_CHARACTERS = 8
+PUBLISHED = "shard="  # the beginning of the names of folders that Sparklet writes
 
 
 def check_id(run_id: str, generation: int) -> str:
@@ -19,7 +20,7 @@ def check_id(run_id: str, generation: int) -> str:
 
 
 def next_id(run_id: str, generation: int) -> str:
-    """The id of the run that works on what a generation has left."""
+    """The id of the run that processes the output of a generation."""
     return _follow_up_id(run_id, f"-next-{generation}")
 
 
@@ -37,7 +38,7 @@ def is_check(run_id: str) -> bool:
 
 
 def _follow_up_id(run_id: str, ending: str) -> str:
-    """The parent's id with an ending; one that is too long is cut, with a digest of it in place of the rest."""
+    """The parent's id with an ending; one that is too long is cut and ends with its digest."""
     room = MAX_ID - len(ending)
     if len(run_id) > room:
         digest = hashlib.sha256(run_id.encode()).hexdigest()[:DIGEST_CHARACTERS]
@@ -45,11 +46,8 @@ def _follow_up_id(run_id: str, ending: str) -> str:
     return run_id + ending
 
 
-PUBLISHED = "shard="  # what the names of folders begin with that Sparklet writes
-
-
 def refuse_outputs(at: Deployment, run: Run) -> None:
-    """PlanError if a run that is not in the ledger yet may not write where it wants to."""
+    """PlanError if a run that is not in the ledger yet may not write to its outputs."""
     open_runs = [other for other in at.ledger.runs.unfinalized() if not other.state.ended]
     for folder in _folders(run):
         for other in open_runs:
@@ -68,7 +66,7 @@ def refuse_outputs(at: Deployment, run: Run) -> None:
 
 
 def _refuse_beside(run: Run, other: Run, folder: str) -> None:
-    """PlanError where one of two open runs would delete what the other one writes, or does not expect it."""
+    """PlanError if one of two open runs would delete what the other one writes, or does not append to it."""
     shared = _overlap(folder, _folders(other))
     if not shared or other.run_id == run.run_id:
         return
@@ -81,17 +79,13 @@ def _refuse_beside(run: Run, other: Run, folder: str) -> None:
 def make_room(at: Deployment, run: Run) -> None:
     """Delete what a run replaces, before any of its shards is handed out; it may be repeated.
 
-    A next run replaces what those of earlier generations have written, besides what its options say.
-
-    Raises
-    ------
-    CheckpointConflictError
-        If one of those has not ended: the next call may find that it has.
+    A next run also replaces what next runs of earlier generations have written; CheckpointConflictError if one of them
+    has not ended yet.
     """
     earlier = [found for run_id in earlier_next_ids(run.parent, run.run_id) if (found := at.known_run(run_id))]
     for other in earlier:
         if not other.state.ended:
-            raise CheckpointConflictError(f"{run.run_id} is planned once {other.run_id} has ended, which it replaces")
+            raise CheckpointConflictError(f"{run.run_id} is planned once {other.run_id}, which it replaces, has ended")
     if run.options.existing == "overwrite":
         at.store.delete_all(_held(at, run.output_uri))
     for other in earlier:
@@ -99,7 +93,7 @@ def make_room(at: Deployment, run: Run) -> None:
 
 
 def overtaken_by(at: Deployment, run: Run) -> str:
-    """Which later run has replaced what this one wrote, or plans again what this one has not done; "" if none."""
+    """Which later run has replaced the output of this one, or plans again what it has not done; "" if none."""
     for other in at.ledger.runs.list():
         if other.created_s < run.created_s:
             return ""
@@ -119,10 +113,10 @@ def _folders(run: Run) -> tuple[str, ...]:
 
 
 def _overlap(folder: str, others: tuple[str, ...]) -> bool:
-    """Whether a folder is one of the others, lies in one or holds one."""
+    """Whether a folder equals one of the others, is in one or contains one."""
     return any(folder.startswith(other) or other.startswith(folder) for other in others)
 
 
 def _held(at: Deployment, folder: str) -> Iterator[str]:
-    """The objects in a folder, but for the folder itself as a console makes it."""
+    """The objects in a folder, except the marker of the folder itself."""
     return (info.uri for info in at.store.list(folder) if info.uri != folder)

@@ -1,10 +1,10 @@
-"""Objects, or items, into shards: by bytes, by count, and by group; what cannot become a plan is refused before."""
+"""Objects, or items, into shards by bytes, count and group; and the checks that refuse an input before its plan."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import chain
+from itertools import chain, islice
 
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.model import Failure, Position, RunOptions, Shard
@@ -27,7 +27,7 @@ ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A shard, and how far planning has come once it is in a part."""
+    """A shard, and where planning continues after it."""
 
     shard: Shard
     weight: int  # its weighed bytes
@@ -36,15 +36,13 @@ class Packed:
 
 
 def pack_shards(found: Iterable[Found], options: RunOptions, first_number: int = 0) -> Iterator[Packed]:
-    """Pack objects into shards, in listing order, holding one shard at a time.
-
-    Since only one shard is held, a group that comes back later in the listing begins a new shard.
+    """Pack objects into shards in the order of the listing; a group that appears again later begins a new shard.
 
     Parameters
     ----------
     options
-        ``target_bytes``: weighed bytes a shard may hold, a larger object gets its own shard;
-        ``max_objects``: objects or items a shard may hold; ``group_by``: objects of different groups share none.
+        ``target_bytes``: weighed bytes of a shard, unless one object has more; ``max_objects``: objects or items of a
+        shard; ``group_by``: objects of different groups are in different shards.
     first_number
         Number of the first shard.
     """
@@ -53,8 +51,8 @@ def pack_shards(found: Iterable[Found], options: RunOptions, first_number: int =
     held_bytes, held_group, number = 0, "", first_number
     for each in found:
         weight, group = each.item.weighed_bytes(options.compression_factor), group_of(each.item.uri) if group_of else ""
-        most_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if each.item.item else options.target_bytes
-        full = len(held) == options.max_objects or held_bytes + weight > most_bytes
+        max_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if each.item.item else options.target_bytes
+        full = len(held) == options.max_objects or held_bytes + weight > max_bytes
         if held and (full or group != held_group):
             yield _packed(number, held, held_bytes)
             number, held, held_bytes = number + 1, [], 0
@@ -69,11 +67,10 @@ def _packed(number: int, held: list[Found], weight: int) -> Packed:
 
 
 def grouping(group_by: str) -> Callable[[str], str]:
-    """How ``group_by`` makes an object's group of its address.
+    """The function from an object's address to its group.
 
-    ``prefix``: the folder. Otherwise patterns, one for a path segment each, joined by ``/``: ``dt=*`` groups by the
-    first folder of the path that matches, ``dt=*/hour=*`` by both. Of an object without such a folder that part of its
-    group is empty.
+    ``prefix``: the folder. Otherwise patterns of folders, separated by ``/``: ``dt=*`` groups by the first folder that
+    matches, ``dt=*/hour=*`` by both. If an object has no such folder, that part of its group is empty.
     """
     if group_by == PREFIX:
         return lambda uri: uri.rpartition("/")[0]
@@ -86,19 +83,16 @@ def _first_match(uri: str, pattern: str) -> str:
     return next((folder for folder in folders if fnmatchcase(folder, pattern)), "")
 
 
-# --- what cannot become a plan ------------------------------------------------------------
+# --- checks before a plan ---
 
 
 def refuse_unplannable(
     store: ObjectStore, inventory: Inventory, lists: Sequence[ListReader], options: RunOptions, name: str
 ) -> None:
-    """Read lists to their end, and where archives or large shards are refused, every object; in constant memory.
+    """Read lists to their end and, if the options refuse archives or large shards, every object; in constant memory.
 
-    Raises
-    ------
-    PlanError
-        If nothing is left to plan, if a row of a list names no object, if objects are archived or shards too large
-        and the options refuse these, or if a listed bucket lies in another region.
+    PlanError if nothing is left to plan, if a row of a list is wrong, if the options refuse archived objects or large
+    shards and there are some, or if a listed bucket is in another region.
     """
     objects = inventory.objects()
     first = next(objects, None)
@@ -118,20 +112,13 @@ def refuse_unplannable(
 
 
 def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
-    """PlanError if a shard is above ``max_shard_bytes`` and the run's options do not say to mark it.
-
-    Packs the whole input to know it, so that nothing is planned of a run that cannot end well. With ``mark`` or
-    without a limit nothing is read.
-    """
+    """PlanError if a shard is above ``max_shard_bytes``; with ``oversize="mark"`` or no limit nothing is read."""
     if options.max_shard_bytes <= 0 or options.oversize == "mark":
         return
-    count, named = 0, list[str]()
-    for each in packed:
-        if each.weight > options.max_shard_bytes:
-            count += 1
-            if len(named) < MAX_NAMED:
-                named.append(_shown(each.shard, each.weight))
-    if count:
+    large = (each for each in packed if each.weight > options.max_shard_bytes)
+    named = [_shown(each.shard, each.weight) for each in islice(large, MAX_NAMED)]
+    if named:
+        count = len(named) + sum(1 for _ in large)
         more = f" and {count - len(named)} more" if count > len(named) else ""
         raise PlanError(
             f"{count} {'shards are' if count > 1 else 'shard is'} above the {options.max_shard_bytes / MIB:,.0f} MiB "
@@ -152,7 +139,7 @@ def archived(inventory: Inventory) -> PlanError:
 
 
 def nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
-    """The error of an input of which nothing is left; NothingNewError if that is as it should be."""
+    """The error of an input without an object to plan; NothingNewError if earlier runs have done everything."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
     if (DONE in skipped or OLDER in skipped) and MISSING not in skipped:
         return NothingNewError(f"the input {name} holds nothing new; left out: {reasons}")
@@ -160,7 +147,7 @@ def nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
 
 
 def too_large(shard: Shard, options: RunOptions) -> Failure | None:
-    """The end of a shard that no function should attempt, None if it fits."""
+    """The failure of a shard that is too large for a function; None if it fits."""
     if options.max_shard_bytes <= 0:
         return None
     weight = sum(item.weighed_bytes(options.compression_factor) for item in shard.objects)

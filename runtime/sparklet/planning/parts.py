@@ -1,4 +1,4 @@
-"""Parts of a plan: immutable files of shards, and beside each what was left out."""
+"""Parts of a plan: immutable files of shards, each with a file that names what was left out."""
 
 import json
 import tempfile
@@ -11,14 +11,19 @@ from sparklet.model import PartRecord, Run, Shard, ShardRecord
 from sparklet.planning.deployment import Deployment, scratch_error
 from sparklet.planning.found import EXCLUDED, NOT_INCLUDED
 
+ANOTHER_RUN = "start the run again under another id"
+END = "skipped-end.jsonl"
+IN_MEMORY_BYTES = 1024 * 1024
+MAX_LINES = 100_000  # objects named in one file; the counts are always complete
+
 
 def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[bytes]:
-    """A part's lines; PlanError if there are not as many as were sealed: what is looked for could have been on one."""
+    """A part's lines; PlanError if there are not as many as were sealed."""
     uri = at.part_uri(run_id, part.part)
     try:
         lines = at.store.get(uri).splitlines(keepends=True)
     except ObjectNotFoundError as error:
-        raise PlanError(f"the plan part {uri} is gone, so nobody knows what shards of {run_id} held") from error
+        raise PlanError(f"the plan part {uri} is gone, and with it the objects of shards of {run_id}") from error
     if len(lines) != part.shard_count:
         raise PlanError(f"the plan part {uri} is damaged: it holds {len(lines)} lines, {part.shard_count} were sealed")
     return lines
@@ -29,11 +34,11 @@ def shard_of(at: Deployment, run_id: str, part: PartRecord, line: bytes) -> Shar
     try:
         return Shard.from_line(line)
     except EventError as error:
-        raise PlanError(f"the plan part {at.part_uri(run_id, part.part)} is damaged: {error}") from error
+        raise PlanError(f"the plan part {at.part_uri(run_id, part.part)} is damaged: {error}; {ANOTHER_RUN}") from error
 
 
 def planned_shard(at: Deployment, record: ShardRecord) -> Shard:
-    """A shard by its own line alone; PlanError if that is not what was planned."""
+    """A shard, read by its own line alone; PlanError if that is not what was planned."""
     uri = at.part_uri(record.run_id, record.part)
     try:
         return record.planned(at.store.get(uri, record.offset, record.length))
@@ -47,14 +52,12 @@ def shards_of(at: Deployment, run_id: str, part: PartRecord) -> Iterator[Shard]:
         yield shard_of(at, run_id, part, line)
 
 
-END = "skipped-end.jsonl"
-IN_MEMORY_BYTES = 1024 * 1024
-MAX_LINES = 100_000  # named beside one part; the counts are complete whatever is named
+# --- what was left out ---
 
 
 @dataclass
 class LeftOut:
-    """Objects left out since the last part, in the order in which they were met; on disk once they are many."""
+    """Objects left out since the last part, in the order in which they were found; on disk once they are many."""
 
     _file: "tempfile.SpooledTemporaryFile[bytes]" = field(
         default_factory=lambda: tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, prefix="sparklet-skipped-")  # noqa: SIM115
@@ -62,7 +65,7 @@ class LeftOut:
     _taken_bytes: int = 0
 
     def add(self, uri: str, version_id: str, reason: str) -> None:
-        """Note one."""
+        """Add one."""
         version = {"version_id": version_id} if version_id else {}
         try:
             self._file.seek(0, 2)
@@ -71,7 +74,7 @@ class LeftOut:
             raise scratch_error("the names of objects left out", error) from error
 
     def take(self, count: int) -> bytes:
-        """The next ``count`` of them, as lines; of very many the first, and how many more there are."""
+        """The next ``count`` of them, as lines; of very many only the first, and the number of the others."""
         self._file.seek(self._taken_bytes)
         lines = list(islice(self._file, min(count, MAX_LINES)))
         more = sum(1 for _ in islice(self._file, count - len(lines)))
@@ -86,12 +89,12 @@ class LeftOut:
 
 
 def named(skipped: Mapping[str, int]) -> int:
-    """How many of those left out are named in files."""
+    """How many of these are named in files: all but those that patterns leave out."""
     return sum(count for reason, count in skipped.items() if reason not in (NOT_INCLUDED, EXCLUDED))
 
 
 def beside(part: str) -> str:
-    """The file beside a plan part."""
+    """The file of what was left out before a plan part."""
     return part.replace("part-", "skipped-", 1)
 
 

@@ -1,12 +1,12 @@
-"""A run asked for by an event: read, entered, and planned as far as the function's time goes.
+"""A run requested by an event: read, entered, and planned as far as the function's time allows.
 
 The event's keys (``request.places``, docs/guide/run-request.schema.json) are the command line's options, as JSON::
 
     {"script": "s3://…/job.py", "inputs": ["s3://…/raw/"], "output": "s3://…/clean/", "run_id": "daily-7",
      "args": ["--day", "2026-11-20"], "shard_size": "64MiB", "tolerate": "2.5%"}
 
-``{run_id}`` in an output stands for the run's id. Asking again for the same run continues it, and so does
-``{"run_id": "daily-7"}`` alone: the answer says whether the plan is sealed, so whoever asks repeats that until it is.
+``{run_id}`` in an output stands for the run's id. The same request again continues the run, and so does
+``{"run_id": "daily-7"}`` alone: the caller repeats that until the response says that the plan is sealed.
 """
 
 import hashlib
@@ -19,35 +19,34 @@ from sparklet.job.event_objects import event_objects
 from sparklet.model import Run, check_script
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
-from sparklet.planning.planner import Sealed, plan
+from sparklet.planning.planner import PlanProgress, plan
 from sparklet.planning.request import RunRequest, read_request
 from sparklet.settings import PlannerSettings
 
-PART_SHARDS = 250  # smaller than elsewhere: between two parts lies what a planner that is stopped has done for nothing
+PART_SHARDS = 250  # fewer than elsewhere: what is done since the last part is lost when the function's time is over
 PART_S = 60.0  # of sending, where a run has a rate
 OF_EVENT = "of_event"
-SPARE_S = 30.0  # for what comes after the last part, and for an answer
+SPARE_S = 30.0  # for what comes after the last part, and for the response
 
 
 def handle_request(
     at: Deployment, event: Any, settings: PlannerSettings, request_id: str, remaining_s: Callable[[], float]
 ) -> dict[str, Any]:
-    """Enter the run that an event asks for, if it is not there yet, and plan it while there is time.
+    """Enter the run that an event requests, unless it exists, and plan it while there is time.
 
     Parameters
     ----------
     request_id
-        Of the invocation: the idempotency key of a run that is given neither key nor id, so that Lambda's own retry
-        finds that run.
+        Of the invocation: the idempotency key of a run without key and id, so that Lambda's own retry finds that run.
     remaining_s
         How long this invocation may still take.
 
     Raises
     ------
     EventError, SettingsError, PlanError, ScriptNotAllowedError
-        If it is not to be planned as asked; asking again does not help.
+        If the request is wrong; repeating it does not help.
     CheckpointConflictError
-        If another planner is at work on the run; asking again later continues it.
+        If another planner works on the run; the same request later continues it.
     """
     given = _document(event)
     with at.listing_once() as once:
@@ -64,26 +63,26 @@ def handle_request(
             run = at.ledger.runs.get(run.run_id)
             if run.cancelled_s is None:
                 raise
-    return _answer(at, run)
+    return _response(at, run)
 
 
 def run_request(event: Any, request_id: str) -> RunRequest:
-    """What an event asks for; the error of one that asks for nothing names the key that is wrong and the remedy."""
+    """The request of an event; errors name the wrong key and the remedy."""
     given = _document(event)
-    if (asked := given.pop(OF_EVENT, None)) is not None:
+    if (of_event := given.pop(OF_EVENT, None)) is not None:
         if any(given.pop(key, None) for key in ("inputs", "lists", "items")):
             raise EventError(f"the request has {OF_EVENT} and other inputs; the object of the event is the input")
-        uri, key = _object_and_key(asked, (given.get("output"), given.get("next_output")))
+        uri, key = _object_and_key(of_event, (given.get("output"), given.get("next_output")))
         given["inputs"] = [uri]
         if "run_id" not in given:
-            given["idempotency_key"] = key  # a machine's own key is of its execution
+            given["idempotency_key"] = key  # instead of a state machine's key, which is of its execution
     if not given.keys() & {"run_id", "idempotency_key"}:
         given["idempotency_key"] = request_id
     return read_request(given)
 
 
 def _document(event: Any) -> dict[str, Any]:
-    """An event's keys; null and an empty text are as good as absent."""
+    """An event's keys; null and an empty text count as absent."""
     if not isinstance(event, Mapping):
         raise EventError(f"a request must be a JSON object, not a {type(event).__name__}")
     try:
@@ -94,19 +93,19 @@ def _document(event: Any) -> dict[str, Any]:
 
 
 def _object_and_key(given: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
-    """The object that an event of S3 is about, and the idempotency key of the run that it asks for.
+    """The object of an S3 event, and the idempotency key of the run for it.
 
-    A rule of EventBridge puts the event whole into the request, as JSON within JSON, so that no key of an object can
-    write into the request: ``"of_event": {"event": <aws.events.event.json>, "below": "s3://bucket/incoming/"}`` (see
-    ``sam/schedule.yaml``). The same event again is the same run: an event is known by the object's address, version,
-    ETag and sequencer.
+    A rule of EventBridge puts the whole event into the request, as JSON within JSON, so that no key of an object can
+    inject anything into the request: ``"of_event": {"event": <aws.events.event.json>, "below": "s3://bucket/incoming/"}``
+    (see ``sam/schedule.yaml``). The same event again is the same run: the object's address, version, ETag and sequencer
+    identify an event.
 
     Parameters
     ----------
     given
-        ``event``, as EventBridge has it, and ``below``, what the rule that passed it on watches.
+        ``event``, as EventBridge has it, and ``below``, the folder that the rule watches.
     outputs
-        Where the run will write: not below that, or each run would start the next one.
+        Where the run will write: not into that folder, or each run would start the next one.
 
     Raises
     ------
@@ -149,13 +148,13 @@ def _plan(at: Deployment, run: Run, remaining_s: Callable[[], float]) -> Run:
     return plan(at, run.run_id, part_shards=part_shards, stop=out_of_time)
 
 
-def _answer(at: Deployment, run: Run) -> dict[str, Any]:
+def _response(at: Deployment, run: Run) -> dict[str, Any]:
     shards, objects, size_bytes, skipped = run.shard_count, run.object_count, run.size_bytes, run.skipped
     if shards is None:
-        sealed = Sealed()
+        done = PlanProgress()
         for part in at.ledger.runs.parts(run.run_id):
-            sealed = sealed.and_part(part)
-        shards, objects, size_bytes, skipped = sealed.shards, sealed.objects, sealed.size_bytes, sealed.skipped
+            done = done.and_part(part)
+        shards, objects, size_bytes, skipped = done.shards, done.objects, done.size_bytes, done.skipped
     return {
         "run_id": run.run_id,
         "state": str(run.state),

@@ -1,54 +1,56 @@
 """Plans a run: input → shards → plan parts → ledger → messages; streaming, and restartable at every step.
 
-One round for each part, each step once the one before is done::
+For each part, one step after the other::
 
-    write the part to S3, and what was left out (under names of this planner's own: unsealed they are only garbage)
-    seal it in the ledger (conditional: the checkpoint; the first planner wins, another must stop)
+    write the part and the list of what was left out to S3 (under names of this planner's own: garbage until sealed)
+    seal it in the ledger (conditional: the checkpoint; the first planner wins, any other must stop)
     enter its shards (conditional) → send their messages → mark it dispatched
 
-A planner that dies continues after the last sealed part, at a shard's boundary, once the parts that are not
-marked were dispatched again. The plan is sealed with the number of shards that all its parts hold, or not at all.
+After a crash the next planner dispatches the sealed parts that are not marked, and continues after the last one, at a
+shard's boundary. The plan is sealed with the number of shards that all its parts hold, or not at all.
 """
 
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Self
 
-from sparklet.errors import CheckpointConflictError, EventError, PlanError
-from sparklet.model import Dispatch, Failure, PartRecord, Position, Run, RunState, Shard, ShardRecord, ShardState
+from sparklet.errors import CheckpointConflictError, PlanError
+from sparklet.model import Dispatch, Failure, PartRecord, Position, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
+from sparklet.planning.earlier import take_run_lock
 from sparklet.planning.inventory import open_inventory
 from sparklet.planning.outputs import make_room
 from sparklet.planning.packing import Packed, pack_shards, too_large
-from sparklet.planning.parts import END, LeftOut, beside, named
-from sparklet.planning.run_lock import take_run_lock
+from sparklet.planning.parts import ANOTHER_RUN, END, LeftOut, beside, named, shard_of
 from sparklet.planning.slicing import slice_objects
 
 PART_SHARDS = 1000
 PART_BYTES = 4 * 1024 * 1024
 MAX_AT_ONCE = 10  # messages: one batch of the queue
-ASK_EVERY_S = 10.0  # so often somebody who sends slowly looks whether the run was cancelled
-ANOTHER_RUN = "start the run again under another id"
+CHECK_EVERY_S = 10.0  # how often a planner that sends slowly checks whether the run was cancelled
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
-    """What the sealed parts hold together; the last one says where to go on."""
+class PlanProgress:
+    """What the sealed parts hold together, and where the last one ends."""
 
     parts: int = 0
     shards: int = 0
     objects: int = 0
     size_bytes: int = 0
     position: Position = field(default_factory=Position)
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)  # left out, by reason
+    sealed: bool = False
+    whole: Mapping[str, int] = field(default_factory=dict)  # large objects that this planner could not cut, by reason
 
     def and_part(self, part: PartRecord) -> Self:
         """With one part more."""
-        return type(self)(
+        return replace(
+            self,
             parts=self.parts + 1,
             shards=self.shards + part.shard_count,
             objects=self.objects + part.object_count,
@@ -56,18 +58,6 @@ class Sealed:
             position=part.position,
             skipped=dict(Counter(self.skipped) + Counter(part.skipped)),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class PlanProgress:
-    """How far planning has come, after each part."""
-
-    shards: int
-    objects: int
-    size_bytes: int
-    skipped: Mapping[str, int]  # left out, by reason
-    sealed: bool = False
-    whole: Mapping[str, int] = field(default_factory=dict)  # large objects that this planner could not cut, by reason
 
 
 Progress = Callable[[PlanProgress], None]
@@ -82,15 +72,15 @@ def plan(
     part_bytes: int = PART_BYTES,
     stop: Callable[[], bool] = lambda: False,
 ) -> Run:
-    """Plan a run to its end, from wherever an earlier planner left off; the run with its plan sealed.
+    """Plan a run to its end, after what earlier planners have sealed; the run with its plan sealed.
 
-    ``stop`` is asked after each part: if it says so, the rest is left to the next call, and the run is not sealed.
+    ``stop`` is called after each part: if it returns True, the rest is left to the next call, the plan not sealed.
 
     Raises
     ------
     CheckpointConflictError
-        If another planner is at work on this run, the run was cancelled, or a run that it replaces has not ended: this
-        planner has stopped, and nothing is lost or doubled.
+        If another planner works on this run, the run was cancelled, or a run that it replaces has not ended: this
+        planner stops, and nothing is lost or planned twice.
     PlanError
         If the run is incremental and another of its name has not ended; or if one of its lists was changed.
     """
@@ -100,19 +90,19 @@ def plan(
             return run
         raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is planned")
     outbox = Outbox(at, run)
-    sealed = Sealed()
+    done = PlanProgress()
     for part in at.ledger.runs.parts(run_id):
         if not part.dispatched:
             dispatch_part(at, run, part, at.store.get(at.part_uri(run_id, part.part)), outbox)
-        sealed = sealed.and_part(part)
+        done = done.and_part(part)
     if run.state is not RunState.PLANNING:
         return run
     if run.options.incremental:
         take_run_lock(at, run)
-    if not sealed.parts and (run.parent or run.options.existing == "overwrite"):
+    if not done.parts and (run.parent or run.options.existing == "overwrite"):
         make_room(at, run)
     with closing(LeftOut()) as left_out:
-        planning = _Planning(at, run, sealed, outbox, progress, left_out)
+        planning = _Planning(at, run, done, outbox, progress, left_out)
         for each in _parts(planning.shards, part_shards, part_bytes):
             planning.add(each)
             if stop():
@@ -122,7 +112,7 @@ def plan(
 
 @dataclass(slots=True)
 class _Part:
-    """The lines of shards that become one part, and what the shards hold together."""
+    """The lines of the shards of one part, and what these hold together."""
 
     lines: list[bytes] = field(default_factory=list)
     line_bytes: int = 0
@@ -153,30 +143,30 @@ class _Planning:
     """One planner at work: what it has sealed, and what it has left out."""
 
     def __init__(
-        self, at: Deployment, run: Run, sealed: Sealed, outbox: "Outbox", progress: Progress, left_out: LeftOut
+        self, at: Deployment, run: Run, done: PlanProgress, outbox: "Outbox", progress: Progress, left_out: LeftOut
     ) -> None:
-        self._at, self._run, self._sealed, self._outbox, self._progress = at, run, sealed, outbox, progress
+        self._at, self._run, self._done, self._outbox, self._progress = at, run, done, outbox, progress
         self._left_out = left_out
         self._planner_id = secrets.token_hex(4)
         self._whole: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()  # by this planner, until its last sealed part
         self._inventory = open_inventory(at, run, on_left_out=left_out.add)
-        options, position = run.options, sealed.position
+        options, position = run.options, done.position
         objects = self._inventory.objects(position)
         if options.split:
             store = at.inputs(run.access)
             objects = slice_objects(store, objects, options, position, lambda _, why: self._whole.update([why]))
-        self.shards = pack_shards(objects, options, sealed.shards)
+        self.shards = pack_shards(objects, options, done.shards)
         """The shards after the last sealed part."""
 
     def add(self, made: _Part) -> None:
         """Write, seal and dispatch one part."""
-        name, body = f"part-{self._sealed.parts:05d}-{self._planner_id}.jsonl", b"".join(made.lines)
+        name, body = f"part-{self._done.parts:05d}-{self._planner_id}.jsonl", b"".join(made.lines)
         skipped = dict(Counter(made.skipped) - self._skipped)
         part = PartRecord(
-            index=self._sealed.parts,
+            index=self._done.parts,
             part=name,
-            first_shard=self._sealed.shards,
+            first_shard=self._done.shards,
             shard_count=len(made.lines),
             object_count=made.objects,
             size_bytes=made.size_bytes,
@@ -185,42 +175,41 @@ class _Planning:
         )
         self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
         if skipped:
-            self._name_left_out(beside(name), skipped)
+            self._write_left_out(beside(name), skipped)
         self._at.ledger.runs.add_part(self._run.run_id, part)
-        self._sealed, self._skipped = self._sealed.and_part(part), Counter(made.skipped)
+        self._done, self._skipped = self._done.and_part(part), Counter(made.skipped)
         dispatch_part(self._at, self._run, part, body, self._outbox)
         self._notify()
 
     def seal(self) -> Run:
         """Seal the plan with what all parts hold."""
-        done = self._sealed
-        self._name_left_out(END, Counter(self._inventory.skipped) - self._skipped)
-        self._at.ledger.runs.seal_plan(
-            self._run.run_id, done.shards, done.objects, done.size_bytes, self._all_skipped()
-        )
+        done, run_id = self._done, self._run.run_id
+        self._write_left_out(END, self._skipped_since())
+        self._at.ledger.runs.seal_plan(run_id, done.shards, done.objects, done.size_bytes, self._all_skipped())
         self._notify(sealed=True)
-        return self._at.ledger.runs.get(self._run.run_id)
+        return self._at.ledger.runs.get(run_id)
 
-    def _name_left_out(self, name: str, skipped: Mapping[str, int]) -> None:
+    def _write_left_out(self, name: str, skipped: Mapping[str, int]) -> None:
         if lines := self._left_out.take(named(skipped)):
             self._at.store.put(self._at.part_uri(self._run.run_id, name), lines)
 
     def _notify(self, sealed: bool = False) -> None:
-        done = self._sealed
-        whole = dict(self._whole)
-        self._progress(PlanProgress(done.shards, done.objects, done.size_bytes, self._all_skipped(), sealed, whole))
+        self._progress(replace(self._done, skipped=self._all_skipped(), sealed=sealed, whole=dict(self._whole)))
+
+    def _skipped_since(self) -> Counter[str]:
+        """What was left out after the last sealed part."""
+        return Counter(self._inventory.skipped) - self._skipped
 
     def _all_skipped(self) -> dict[str, int]:
-        """What is left out until now, by all planners of this run: in the sealed parts, and since the last of them."""
-        since = Counter(self._inventory.skipped) - self._skipped
-        return dict(Counter(self._sealed.skipped) + since)
+        """What all planners of this run have left out until now."""
+        return dict(Counter(self._done.skipped) + self._skipped_since())
 
 
-# --- a sealed part: its shards into the ledger, then messages into the queue; so no message names an unknown shard ----
+# --- a sealed part: its shards are entered before their messages are sent, so no message names an unknown shard ---
 
 
 class Outbox:
-    """Sends a run's messages at the run's rate, over all that is sent; none if a Map state hands its shards out."""
+    """Sends a run's messages, all of them together at the run's rate; none if a Map state hands its shards out."""
 
     def __init__(self, at: Deployment, run: Run) -> None:
         self._queue = at.queue if run.dispatch is Dispatch.QUEUE else None
@@ -228,18 +217,18 @@ class Outbox:
         self._next_s = at.clock.now_s()
 
     def send(self, bodies: Iterable[str]) -> int:
-        """Send every body; how many were sent. They are drawn in either case, since drawing one may be the work."""
+        """Send every body; how many were sent. All bodies are drawn in any case, since the iterator may do work."""
         if self._queue is None:
             deque(bodies, maxlen=0)
             return 0
         if not self._rate_per_s:
             return self._queue.send(bodies)
-        sent, waiting = 0, iter(bodies)
-        while batch := list(islice(waiting, max(1, min(MAX_AT_ONCE, int(self._rate_per_s))))):
+        sent, unsent = 0, iter(bodies)
+        while batch := list(islice(unsent, max(1, min(MAX_AT_ONCE, int(self._rate_per_s))))):
             now_s = self._clock.now_s()
             if self._next_s > now_s:
                 self._clock.sleep(self._next_s - now_s)
-            self._next_s = max(self._next_s, now_s) + len(batch) / self._rate_per_s  # idle time is not made up for
+            self._next_s = max(self._next_s, now_s) + len(batch) / self._rate_per_s  # no catching up after idle time
             sent += self._queue.send(batch)
         return sent
 
@@ -247,13 +236,8 @@ class Outbox:
 def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbox: Outbox) -> None:
     """Enter a sealed part's shards, send their messages and note that this is done.
 
-    Doing it again is harmless: a shard that is there stays as it is, and a second message is turned away.
-    A shard that is too large for a function is FAILED at once and has no message.
-
-    Raises
-    ------
-    CheckpointConflictError
-        If messages are sent at a rate and the run is cancelled meanwhile.
+    It may be repeated: an existing shard stays as it is, and the claim rejects a second message.
+    CheckpointConflictError if the run is cancelled while messages are sent at a rate.
     """
     records = enter_part(at, run, part, body)
     outbox.send(_until_cancelled(at, run.run_id, records))
@@ -261,24 +245,16 @@ def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbo
 
 
 def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[ShardRecord]:
-    """Enter a sealed part's shards into the ledger; those that a message may be sent for.
+    """Enter a sealed part's shards into the ledger; those that may get a message.
 
-    The others are too large for a function, and have ended with that.
-
-    Raises
-    ------
-    PlanError
-        If the part is not what was sealed.
+    The others are too large for a function, and FAILED for that reason. PlanError if the part is not what was sealed.
     """
-    uri, now_s = at.part_uri(run.run_id, part.part), at.clock.now_s()
+    now_s = at.clock.now_s()
     records: list[ShardRecord] = []
     oversize: dict[int, Failure] = {}
     offset = 0
     for line in body.splitlines(keepends=True):
-        try:
-            shard = Shard.from_line(line)
-        except EventError as error:
-            raise PlanError(f"the plan part {uri} is damaged: {error}; {ANOTHER_RUN}") from error
+        shard = shard_of(at, run.run_id, part, line)
         records.append(
             ShardRecord(
                 run_id=run.run_id,
@@ -297,24 +273,23 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
     if [record.number for record in records] != list(range(part.first_shard, part.next_shard)):
         planned = f"{part.shard_count} shards from {part.first_shard} on"
         raise PlanError(
-            f"the plan part {uri} is damaged: it holds {len(records)} shards, {planned} were sealed; {ANOTHER_RUN}"
+            f"the plan part {at.part_uri(run.run_id, part.part)} is damaged: it holds {len(records)} shards, {planned} "
+            f"were sealed; {ANOTHER_RUN}"
         )
     at.ledger.shards.add(records)
     for number, failure in oversize.items():
         record = at.ledger.shards.get(run.run_id, number)
-        while record.state is ShardState.PENDING and not at.ledger.attempts.abandon(
-            record, failure
-        ):  # ended: it stays so
+        while record.state is ShardState.PENDING and not at.ledger.attempts.abandon(record, failure):
             record = at.ledger.shards.get(run.run_id, number)
     return [record for record in records if record.number not in oversize]
 
 
 def _until_cancelled(at: Deployment, run_id: str, records: list[ShardRecord]) -> Iterator[str]:
-    """The shards' messages; where sending them takes long the run is looked at in between."""
-    asked_s = at.clock.now_s()
+    """The shards' messages; while they are sent slowly, the run is read now and then."""
+    checked_s = at.clock.now_s()
     for record in records:
-        if at.clock.now_s() - asked_s > ASK_EVERY_S:
+        if at.clock.now_s() - checked_s > CHECK_EVERY_S:
             if at.ledger.runs.get(run_id).cancelled_s is not None:
                 raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is dispatched")
-            asked_s = at.clock.now_s()
+            checked_s = at.clock.now_s()
         yield record.ref.to_body()

@@ -1,4 +1,4 @@
-"""What a plan would look like; nothing is written. Local inputs are previewed without being put into a bucket."""
+"""What a plan would look like; nothing is written. Local inputs are previewed where they are."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from sparklet.model import InputObject, Position, RunOptions
 from sparklet.planning.earlier import Digests
 from sparklet.planning.found import EMPTY, Found
 from sparklet.planning.inventory import Inventory, refuse_overlap, resolve_inputs
-from sparklet.planning.list_requests import ListRequest, readers, refuse_mixed, resolve_list
+from sparklet.planning.list_requests import ListRequest, open_lists, refuse_mixed
 from sparklet.planning.local_files import local_files
 from sparklet.planning.packing import archived, nothing_to_plan, pack_shards
 from sparklet.planning.slicing import slice_objects
@@ -28,10 +28,10 @@ class PlanPreview:
     largest_shard_bytes: int = 0
     most_objects_in_a_shard: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)  # objects left out, by reason
-    slices: int = 0  # of the objects so many are parts of one that was cut
+    slices: int = 0  # objects that are parts of a larger one
     largest_shard: int = 0  # its number
     largest_object: str = ""  # the first one in it
-    oversize: int = 0  # shards above what one function takes on; a run would refuse or mark them
+    oversize: int = 0  # shards too large for one function; a run would refuse or mark them
 
 
 def preview(
@@ -41,21 +41,10 @@ def preview(
     lists: Sequence[ListRequest] = (),
     done: Callable[[], Digests] | None = None,
 ) -> PlanPreview:
-    """Pack the input as ``plan`` would; memory does not grow with the number of objects.
+    """Pack the input as ``plan`` would, in constant memory; PlanError if it is not usable, or nothing is left to plan.
 
-    Parameters
-    ----------
-    inputs
-        S3 addresses and local paths, in order.
-    store
-        Where S3 addresses are read, with the access of the run to be.
-    done
-        What earlier runs have done, for an incremental run.
-
-    Raises
-    ------
-    PlanError
-        If an input is not usable, or nothing is left to plan.
+    ``inputs`` are S3 addresses, read from ``store``, and local paths. ``done`` returns what earlier runs have done, for
+    an incremental run.
     """
     refuse_mixed(lists, inputs, options)
     remote = [given for given in inputs if "://" in given]
@@ -88,7 +77,7 @@ def _objects(
     done: Callable[[], Digests] | None,
     skipped: Counter[str],
 ) -> Iterator[Found]:
-    """Objects in S3, cut as the options say, and files as if they were objects; these are not cut. Lists come last."""
+    """Objects in S3, sliced as the options say, and local files, which are never sliced. Lists come last."""
     groups = [(remote, list(group)) for remote, group in groupby(sources, key=lambda source: "://" in source)]
     if not groups or not groups[-1][0]:
         groups.append((True, []))
@@ -100,8 +89,7 @@ def _objects(
             else:
                 skipped[EMPTY] += 1
         if remote:
-            given = lists if group is groups[-1][1] else ()
-            listed = list(readers(store, given, [resolve_list(store, each) for each in given]))
+            listed = open_lists(store, lists if group is groups[-1][1] else ())
             inventory = Inventory(store, group, options, listed, done=done)
             yield from slice_objects(store, inventory.objects(), options)
             if inventory.archived_names and options.archived == "refuse":

@@ -1,8 +1,8 @@
-"""What a run is asked to do, and the one reader of it.
+"""The request for a run, and its only reader.
 
-The command line, the planner function, schedules and state machines say the same keys. Each is defined once, where the
-value is kept (``Key``, in the annotations below and in ``model.options``): the command line derives its options from
-that, documents are read by it, and the JSON Schema in ``docs/guide`` is made from it.
+The command line, the planner function, schedules and state machines use the same keys. Each is defined once (``Key``,
+in the annotations below and in ``model.options``): from that come the command line's options, the reader of documents,
+and the JSON Schema in ``docs/guide``.
 """
 
 import re
@@ -24,11 +24,10 @@ SCRATCH_SHARE = 2
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a user asks for.
+    """What a user requests.
 
-    ``inputs`` and ``lists`` are planned in their order; ``{run_id}`` in an output stands for the run's id. Of one name
-    and ``idempotency_key`` there is one run. ``env`` is an operator's word, which no document may say, and ``files``
-    are of the machine where the command is typed.
+    ``inputs`` and ``lists`` are planned in their order; ``{run_id}`` in an output stands for the run's id. There is one
+    run for a name and ``idempotency_key``. ``env`` and ``files``, of the user's machine, are for the command line only.
     """
 
     script: Annotated[str, Key("script", RUN, "A .py file: local, or s3://.", metavar="SCRIPT", argument=True)]
@@ -166,33 +165,25 @@ class RunRequest:
 
     @property
     def run_name(self) -> str:
-        """The run's name: the script's, unless it was given one."""
+        """The run's name; that of the script, unless one was given."""
         return self.name or self.script.rpartition("/")[2].removesuffix(".py")
 
     def fitted(self, memory_mb: int, scratch_bytes: int) -> "RunRequest":
-        """The request for workers of this size (0: not known), which bounds a shard if no size was named.
+        """The request with the largest shard for workers of this size (0: not known), if the user named no limit.
 
-        The bound is a third of the memory, and no more than the scratch. Spark streams what it reads, so a scan alone
-        needs little, however large the input. What grows with it is a cache or a collected frame, in a heap that is
-        two thirds of the memory, and a sort or shuffle, which spills about its input to scratch. So 1,769 MB take 589
-        MiB and 3,008 MB 1,002 MiB, where 128 and 400 MB of CSV must do, and the usual 512 MiB of ``/tmp`` cap both. A
-        script that only streams can do more: raise it. The other bound is the deadline, which nobody can know at
-        planning: 15 minutes at 5 MB/s are 4.5 GB, beyond this limit at every memory size. Measured in containers:
-        docs/decisions/0026.
-
-        Raises
-        ------
-        PlanError
-            If slices are to be longer than half of a worker's ``/tmp``, into which they are fetched.
+        The limit is a third of the memory, and at most the scratch space: a cache or a collected frame lies in a heap
+        of two thirds of the memory, and a sort or shuffle spills about its input to scratch (docs/decisions/0026).
+        A script that only streams can do more: raise it. PlanError if slices would be longer than half of a worker's
+        ``/tmp``, into which they are fetched.
         """
-        options, most_bytes = self.options, scratch_bytes // SCRATCH_SHARE
+        options, max_bytes = self.options, scratch_bytes // SCRATCH_SHARE
         if options.max_shard_bytes == BY_WORKER:
             options = replace(options, max_shard_bytes=min(memory_mb * MIB // MEMORY_SHARE, scratch_bytes))
-        if scratch_bytes and options.split and options.target_bytes > most_bytes:
+        if scratch_bytes and options.split and options.target_bytes > max_bytes:
             raise PlanError(
                 f"slices of {options.target_bytes / MIB:,.0f} MiB are fetched into /tmp, which has "
                 f"{scratch_bytes / MIB:,.0f} MiB and must keep half for Spark: choose a shard size of "
-                f"{most_bytes // MIB:,} MiB or less, or give the function more ephemeral storage"
+                f"{max_bytes // MIB:,} MiB or less, or give the function more ephemeral storage"
             )
         return replace(self, options=options)
 
@@ -210,13 +201,13 @@ class Place(NamedTuple):
     option: str
     kind: str
     default: Any
-    group: str  # the request's own field that holds the value's: options | access; "": the request
+    group: str  # the request's field that holds ``field``: options | access; "": the request itself
     field: str
 
 
 @cache
 def places() -> Mapping[str, Place]:
-    """Every key of a request by its name, in the order in which the command line shows them."""
+    """Every key of a request by its name, in the order of the command line's help."""
     found: list[Place] = []
     for group, owner in (("", RunRequest), ("options", RunOptions), ("access", Access)):
         hints = get_type_hints(owner, include_extras=True)
@@ -231,7 +222,7 @@ def places() -> Mapping[str, Place]:
 
 
 class Kind(NamedTuple):
-    """Values of one kind: their types in JSON, what to call these, how one is read, and its JSON Schema."""
+    """Values of one kind: their types in JSON, these in words, the reader of a value, and its JSON Schema."""
 
     types: tuple[type, ...]
     words: str
@@ -271,7 +262,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def request_schema() -> dict[str, Any]:
-    """The JSON Schema of a document that asks for a run."""
+    """The JSON Schema of a document that requests a run."""
     properties: dict[str, Any] = {}
     for place in places().values():
         key = place.key
@@ -293,23 +284,16 @@ def request_schema() -> dict[str, Any]:
 
 
 def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bool = False) -> RunRequest:
-    """The request that a document's keys, or a command line's options, ask for.
+    """The request of a document's keys, or of a command line's options (``command``), which errors then name.
 
-    Parameters
-    ----------
-    given
-        What was given, by the keys' names; what was not is absent.
-    command
-        Whether a command line gave them: errors then name its options.
-    dry_run
-        Whether the run is only looked at, so that it needs no output.
+    A dry run needs no output.
 
     Raises
     ------
     EventError
         If a key is unknown, or its value is of another type.
     SettingsError, PlanError
-        If a value is not what it must be, two contradict each other, or one is missing.
+        If a value is wrong, two contradict each other, or one is missing.
     """
     known = {name: place for name, place in places().items() if (place.key.command if command else place.key.document)}
     named = {name: place.option if command else name for name, place in known.items()}
@@ -351,7 +335,7 @@ def _read_value(place: Place, name: str, value: Any) -> Any:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    import difflib  # only to fail with
+    import difflib  # needed for this error only
 
     near = difflib.get_close_matches(name, known, 1)
     remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(known)}"
@@ -359,7 +343,7 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _refuse_contradictions(request: RunRequest, named: Mapping[str, str], *, needs_output: bool) -> None:
-    """What no single value can show: something is missing, or two values do not go together."""
+    """PlanError if a value is missing, or two values exclude each other."""
     if not request.script:
         raise PlanError(f"{named['script']} is missing: name the script to run")
     if needs_output and not request.output_uri:

@@ -1,4 +1,4 @@
-"""Large objects cut into slices: at line breaks, or between row groups of Parquet."""
+"""Large objects cut into slices at line breaks or between row groups of Parquet."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -11,40 +11,41 @@ from sparklet.planning.found import Found
 from sparklet.ports import ObjectStore
 
 HEAD_BYTES = 64 * 1024
-WINDOW_BYTES = 64 * 1024  # the first look around a cut; doubled until a line feed is in it
+WINDOW_BYTES = 64 * 1024  # read first around a cut; doubled until it contains a line feed
 MAX_WINDOW_BYTES = 1024 * 1024
-MAX_DISTANCE_BYTES = 8 * 1024 * 1024  # how far from a wanted cut a line feed is looked for, in each direction
+MAX_DISTANCE_BYTES = 8 * 1024 * 1024  # from a wanted cut to a line feed, in each direction
 MAX_HEADER_BYTES = 1024 * 1024
 
 UTF8_MARK = b"\xef\xbb\xbf"
-OTHERS = {  # how a file begins that is none of lines, or whose line breaks are not one byte
+SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "parquet"}
+TRIES = 3  # for an object that changes while it is read
+COMPRESSED = "compressed as a whole"
+OTHERS = {  # first bytes of files without lines, or whose line breaks are not one byte
     b"\xff\xfe": "UTF-16 or UTF-32",
     b"\xfe\xff": "UTF-16",
     b"\x00\x00\xfe\xff": "UTF-32",
-    b"\x1f\x8b": "compressed as a whole",
-    b"BZh": "compressed as a whole",
-    b"\x28\xb5\x2f\xfd": "compressed as a whole",
-    b"\xfd7zXZ\x00": "compressed as a whole",
-    b"\x04\x22\x4d\x18": "compressed as a whole",
-    b"PK\x03\x04": "compressed as a whole",
+    **dict.fromkeys((b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"), COMPRESSED),
+    **dict.fromkeys((b"\x04\x22\x4d\x18", b"PK\x03\x04"), COMPRESSED),
     b"PAR1": "Parquet, not lines",
     b"ORC": "ORC, not lines",
     b"Obj\x01": "Avro, not lines",
 }
 
 Read = Callable[[int, int], bytes]
-"""Bytes of the file from an offset, so many at most."""
+"""Reads at most so many bytes of the file from an offset."""
+Whole = Callable[[InputObject, str], None]
+"""Called with a large object that is planned whole, and the reason: the same text for all objects of a kind."""
 
 
 class CannotCutError(Exception):
-    """The object has to be planned whole; the message says why."""
+    """The object is planned whole; the message is the reason."""
 
 
 def cut_lines(read: Read, size_bytes: int, target_bytes: int, *, with_header: bool) -> tuple[int, list[int]]:
-    """How many bytes the header has (0 without one), and where to cut behind it.
+    """The length of the header in bytes (0 without one), and the offsets of the cuts after it.
 
-    No part is longer than ``target_bytes``, unless a line is, or much shorter than half of it. Where lines are longer
-    than 8 MiB a part may take in several targets: it still begins and ends with a line.
+    No part is longer than ``target_bytes``, unless a line is, or much shorter than half of it. If lines are longer than
+    8 MiB, a part may be several times as long; it still begins and ends with a line.
     """
     head = read(0, min(HEAD_BYTES, size_bytes))
     for mark, what in OTHERS.items():
@@ -68,14 +69,14 @@ def cut_lines(read: Read, size_bytes: int, target_bytes: int, *, with_header: bo
 
 
 def _even(start: int, size_bytes: int, target_bytes: int) -> int:
-    """Where the next part should end if all that follow are to be alike: no sliver is left at the end."""
+    """Where the next part should end for all parts from here on to have the same length."""
     rest = size_bytes - start
     parts = -(-rest // target_bytes)
     return start + -(-rest // parts)
 
 
 def _header_bytes(read: Read, head: bytes, size_bytes: int) -> int:
-    """Up to and with the first line that is not blank, as Spark finds the header; byte order mark included."""
+    """The bytes up to the end of the first line that is not blank, which is Spark's header; with a byte order mark."""
     if _header_end(head) is None and len(head) < size_bytes:
         head = read(0, min(MAX_HEADER_BYTES, size_bytes))
     end = _header_end(head)
@@ -96,7 +97,7 @@ def _header_end(head: bytes) -> int | None:
 
 
 def _before(read: Read, start: int, wanted: int) -> int:
-    """The last beginning of a line in ``start < place <= wanted``; 0 if there is none near."""
+    """The last start of a line in ``start < place <= wanted``; 0 if there is none near."""
     window, end, farthest = WINDOW_BYTES, wanted, max(start, wanted - MAX_DISTANCE_BYTES)
     while end > farthest:
         begin = max(farthest, end - window)
@@ -108,7 +109,7 @@ def _before(read: Read, start: int, wanted: int) -> int:
 
 
 def _after(read: Read, wanted: int, size_bytes: int) -> int:
-    """The first beginning of a line behind ``wanted``, or the file's end; 0 if there is none near."""
+    """The first start of a line after ``wanted``, or the file's end; 0 if there is none near."""
     window, begin, farthest = WINDOW_BYTES, wanted, min(size_bytes, wanted + MAX_DISTANCE_BYTES)
     while begin < farthest:
         found = read(begin, min(window, farthest - begin)).find(b"\n")
@@ -118,11 +119,7 @@ def _after(read: Read, wanted: int, size_bytes: int) -> int:
     return size_bytes if farthest == size_bytes else 0
 
 
-SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "parquet"}
-TRIES = 3  # an object that changes while it is looked at
-
-Whole = Callable[[InputObject, str], None]
-"""Called with a large object that is planned whole, and why: a text that is the same for all of its kind."""
+# --- objects into slices ---
 
 
 def slice_objects(
@@ -132,40 +129,27 @@ def slice_objects(
     position: Position = Position(),  # noqa: B008 - frozen
     whole: Whole = lambda item, why: None,
 ) -> Iterator[Found]:
-    """Pass objects on, those above ``target_bytes`` cut into slices as ``options.split`` says.
+    """The objects, those above ``target_bytes`` cut into slices as ``options.split`` demands.
 
-    Parameters
-    ----------
-    store
-        Where the objects are read, with the run's own access.
-    position
-        Where ``found`` begins: of its first object so many slices are left out.
-
-    Raises
-    ------
-    PlanError
-        If an object of which slices are planned already was replaced in between.
+    ``store`` reads them with the run's own access. ``found`` begins at ``position``: the planned slices of its first
+    object are left out; PlanError if that object was replaced since.
     """
     for each in found:
-        done = position.slices if _is_at(each.position, position) else 0
+        here = each.position
+        done = position.slices if (here.source, here.after) == (position.source, position.after) else 0
         slices = _slices(store, each.item, options, whole)
         if done and position.etag != slices[0].etag:
             raise PlanError(
                 f"{each.item.uri} was replaced while its slices were planned: those of its former content are in "
-                "shards already and will fail; cancel this run and begin a new one"
+                "shards already and will fail; cancel this run and start a new one"
             )
         for count, item in enumerate(slices[done:], done + 1):
-            last = count == len(slices)
-            place = each.position if last else replace(each.position, slices=count, etag=item.etag)
+            place = here if count == len(slices) else replace(here, slices=count, etag=item.etag)
             yield replace(each, item=item, position=place)
 
 
-def _is_at(here: Position, position: Position) -> bool:
-    return (here.source, here.after) == (position.source, position.after)
-
-
 def split_kind(uri: str, split: str) -> str:
-    """What an object is cut as: ``csv``, ``lines``, ``parquet``, or ``""``."""
+    """As what an object is cut: ``csv``, ``lines``, ``parquet``, or ``""``."""
     if split != "auto":
         return split
     return next((kind for suffix, kind in SUFFIXES.items() if uri.lower().endswith(suffix)), "")
@@ -176,29 +160,25 @@ def _slices(store: ObjectStore, item: InputObject, options: RunOptions, whole: W
     kind = split_kind(item.uri, options.split)
     if not kind or item.size_bytes <= options.target_bytes:
         return [item]
-    if item.is_compressed:
-        whole(item, "compressed as a whole")
-        return [item]
     try:
+        if item.is_compressed:
+            raise CannotCutError(COMPRESSED)
         item, slices = _cut(store, item, kind, options.target_bytes)
+        if len(slices) > 1:
+            return slices
+        reason = "has one row group" if kind == "parquet" else "has one line, or no line break where it could be cut"
     except CannotCutError as error:
-        whole(item, str(error))
-        return [item]
+        reason = str(error)
     except ObjectNotFoundError:
-        whole(item, "no longer there")  # its shard will end with that cause
-        return [item]
+        reason = "no longer there"  # its shard will fail with that cause
     except ObjectForbiddenError:
-        whole(item, "may not be read by the planner")  # perhaps by the workers
-        return [item]
-    if len(slices) < 2:
-        lines = "has one line, or no line break where it could be cut"
-        whole(item, "has one row group" if kind == "parquet" else lines)
-        return [item]
-    return slices
+        reason = "may not be read by the planner"  # the workers may be allowed to
+    whole(item, reason)
+    return [item]
 
 
 def _cut(store: ObjectStore, item: InputObject, kind: str, target_bytes: int) -> tuple[InputObject, list[InputObject]]:
-    """The object as it is now and its slices; once more where it is replaced under our hands, or had no ETag."""
+    """The object as it is now and its slices; read again if it is replaced meanwhile, or had no ETag."""
     for _ in range(TRIES):
         if item.etag:
             try:
@@ -218,9 +198,8 @@ def _reader(store: ObjectStore, item: InputObject) -> Read:
 
 def _line_slices(store: ObjectStore, item: InputObject, target_bytes: int, *, with_header: bool) -> list[InputObject]:
     header_bytes, cuts = cut_lines(_reader(store, item), item.size_bytes, target_bytes, with_header=with_header)
-    bounds = [header_bytes, *cuts, item.size_bytes]
     slices = []
-    for start, end in pairwise(bounds):
+    for start, end in pairwise([header_bytes, *cuts, item.size_bytes]):
         size_bytes = end if start == header_bytes else end - start  # the header counts once
         slices.append(replace(item, size_bytes=size_bytes, slice=Slice(SliceKind.LINES, start, end, header_bytes)))
     return slices

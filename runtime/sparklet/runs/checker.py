@@ -1,8 +1,8 @@
-"""Watches a run, one idempotent step at a time: lost shards, a silent planner, the time limit, cancelling, the end.
+"""Checks a run, one idempotent step at a time: lost shards, a silent planner, the time limit, cancelling, the end.
 
-It never asks the queue what is in it: the ledger says which shard is owed a message, and one message too many
-is turned away by a claim. The index guides, conditional writes decide, and only a strongly consistent count
-ends a run. A checker that dies between any two steps is made good by the next check.
+It never reads the queue: the ledger shows which shard needs a message, and the claim rejects a superfluous one. The
+index finds shards, conditional writes decide, and only a strongly consistent count ends a run. After a crash between
+any two steps the next check continues.
 """
 
 from collections.abc import Iterator
@@ -29,12 +29,12 @@ from sparklet.runs.manifest import has_manifest, write_manifests
 from sparklet.runs.notices import notify, owes_notice
 from sparklet.runs.summary import Summary, verdict
 
-STALL_S = 60.0
-UNCLAIMED_S = 6 * 3600.0  # a message may wait so long in a busy queue before it is sent again
-WAITING_LOOKED_AT = 100  # of the longest waiting shards, before all are read
-MAX_UNCLAIMED = 10_000  # while more shards are PENDING, their messages wait for workers and are not looked for
-PLANNER_SILENT_S = 600.0  # after that a planner is taken for dead: two of them do no harm
-NOBODY_PLANS_S = 60.0  # likewise for a next run that was entered, whose driver should have begun at once
+STALL_S = 60.0  # without a change of any shard; then messages are sent again
+UNCLAIMED_S = 6 * 3600.0  # how long a message may wait in a busy queue before it is sent again
+WAITING_LOOKED_AT = 100  # PENDING shards, the longest waiting ones, before all shards are read
+MAX_UNCLAIMED = 10_000  # while more shards are PENDING, their messages are taken to wait for workers
+PLANNER_SILENT_S = 600.0  # then a planner is presumed dead; two planners do no harm
+NOBODY_PLANS_S = 60.0  # the same for a new next run, whose driver should have started at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +43,25 @@ class CheckReport:
 
     run: Run  # as it is after the check
     counts: Counts  # of the index before the check; of the base table once the run has ended
-    lapsed: int = 0  # leases that were over
-    exhausted: int = 0  # of these, shards that had no attempt left and are FAILED
-    requeued: int = 0  # messages sent again for shards that had none left
-    abandoned: int = 0  # shards given up at the run's time limit, or because it was cancelled
+    lapsed: int = 0  # leases that had expired
+    exhausted: int = 0  # of these, shards without a further attempt, now FAILED
+    requeued: int = 0  # messages sent again for shards whose message was lost
+    abandoned: int = 0  # shards FAILED at the run's time limit, or because it was cancelled
     planned: bool = False  # a dead planner's work was continued
     summary: Summary | None = None  # set by the check that wrote the manifests
-    check_run: Run | None = None  # the run of its check script, which the end of this run waits for
+    check_run: Run | None = None  # the check run that this run's end waits for
     just_ended: bool = False  # by this check
-    unnotified: str = ""  # why the notice of its end could not be sent; later checks try again
+    unnotified: str = ""  # why the notice of its end was not sent; later checks try again
 
 
-def check(
-    at: Deployment, run_id: str, *, stall_s: float = STALL_S, planner_silent_s: float = PLANNER_SILENT_S
-) -> CheckReport:
-    """Do what a run needs now.
-
-    Parameters
-    ----------
-    stall_s
-        How long nothing at all may happen before messages are sent again; at least 60 s.
-    planner_silent_s
-        How long a planner may seal no part before its work is continued here.
-    """
-    report = _checked(at, at.ledger.runs.get(run_id), max(stall_s, STALL_S), planner_silent_s)
+def check(at: Deployment, run_id: str, *, planner_silent_s: float = PLANNER_SILENT_S) -> CheckReport:
+    """Do what a run needs now; its plan is continued if no part was sealed for ``planner_silent_s``."""
+    report = _checked(at, at.ledger.runs.get(run_id), planner_silent_s)
     _measure(at, report)
     return report
 
 
-def _checked(at: Deployment, run: Run, stall_s: float, planner_silent_s: float) -> CheckReport:
+def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
     if run.state.ended:
         return _ended(at, run)
     if run.cancelled_s is not None:
@@ -81,7 +71,7 @@ def _checked(at: Deployment, run: Run, stall_s: float, planner_silent_s: float) 
     lapsed, exhausted = _lapse(at, run, outbox)
     abandoned = _abandon_overdue(at, run)
     counts = at.ledger.shards.glance(run.run_id)
-    requeued = _requeue(at, run, counts, stall_s, _undispatched_from(parts), outbox)
+    requeued = _requeue(at, run, counts, _undispatched_from(parts), outbox)
     report = CheckReport(run, counts, lapsed, exhausted, requeued, abandoned)
     if not run.sealed:
         return _continue_planning(at, report, parts, planner_silent_s)
@@ -89,7 +79,7 @@ def _checked(at: Deployment, run: Run, stall_s: float, planner_silent_s: float) 
 
 
 def _ended(at: Deployment, run: Run) -> CheckReport:
-    """An ended run needs nothing, unless its manifests were lost, or its notice was not sent."""
+    """Write lost manifests of an ended run, and send its notice if that is still due."""
     summary = None if has_manifest(at, run.run_id) else write_manifests(at, run, run.state)
     unnotified = notify(at, run, summary) if owes_notice(at, run) else ""
     return CheckReport(
@@ -98,7 +88,7 @@ def _ended(at: Deployment, run: Run) -> CheckReport:
 
 
 def _finish_cancelled(at: Deployment, run: Run) -> CheckReport:
-    """Begin nothing, give up what is PENDING, and end the run once nothing is RUNNING."""
+    """Fail all PENDING shards, and end the run once none is RUNNING."""
     cancel_follow_ups(at, run)
     try:
         run = seal_as_it_is(at, run)
@@ -130,9 +120,9 @@ def _measure(at: Deployment, report: CheckReport) -> None:
 
 
 def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
-    """End leases that are over: how many, and how many shards had no attempt left.
+    """End expired leases; how many, and how many shards are FAILED then.
 
-    Whoever is PENDING then gets a message at once, or is in the next map batch.
+    The other shards are PENDING and get a message at once, or are in the next map batch.
     """
     lapsed = exhausted = 0
 
@@ -149,20 +139,20 @@ def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
     return lapsed, exhausted
 
 
-def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_from: int | None, outbox: Outbox) -> int:
-    """Send messages again for shards whose message is surely gone; ever more seldom for the same shard."""
+def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None, outbox: Outbox) -> int:
+    """Send messages again for shards whose message must be lost, at growing intervals for the same shard."""
     if run.dispatch is Dispatch.MAP:
-        return 0  # it has none: see runs.map_batches
+        return 0  # such a run has no messages: see runs.map_batches
     now_s, age_s = at.clock.now_s(), UNCLAIMED_S
-    if counts.pending and not counts.running and _stalled(at, run, now_s, stall_s):
-        age_s = stall_s
+    if counts.pending and not counts.running and _stalled(at, run, now_s):
+        age_s = STALL_S
     elif counts.pending > MAX_UNCLAIMED:
         return 0
 
     def owed() -> Iterator[str]:
         for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s - age_s)):
             if planner_from is not None and record.number >= planner_from:
-                continue  # its planner sends the message, or who continues its plan
+                continue  # a planner will send the message
             if _is_due(record, now_s, age_s) and (counted := at.ledger.attempts.count_requeue(record)):
                 yield counted.ref.to_body()
 
@@ -170,19 +160,19 @@ def _requeue(at: Deployment, run: Run, counts: Counts, stall_s: float, planner_f
 
 
 def _is_due(record: ShardRecord, now_s: float, age_s: float) -> bool:
-    """Whether a PENDING shard has waited for long enough after its last message, ever longer."""
+    """Whether a PENDING shard has waited for long enough; twice as long after each message."""
     return now_s - record.changed_s >= age_s * (1 << record.requeues)
 
 
-def _stalled(at: Deployment, run: Run, now_s: float, stall_s: float) -> bool:
-    """Whether no shard is RUNNING and none has changed for ``stall_s``.
+def _stalled(at: Deployment, run: Run, now_s: float) -> bool:
+    """Whether no shard is RUNNING and none has changed for ``STALL_S``.
 
-    All shards are read for that, so only if a message would follow: one of the longest waiting is due. They all wait
-    for as long behind another run, and the back-off doubles: a few passes in hours.
+    That reads all shards, so only if a message would follow: if one of the longest waiting shards is due. Since that
+    time doubles with each message, a run that waits for another one is read a few times in hours.
     """
-    since_s = now_s - stall_s
+    since_s = now_s - STALL_S
     waiting = islice(at.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s), WAITING_LOOKED_AT)
-    if not any(_is_due(record, now_s, stall_s) for record in waiting):
+    if not any(_is_due(record, now_s, STALL_S) for record in waiting):
         return False
     return all(r.state is not ShardState.RUNNING and r.changed_s < since_s for r in at.ledger.shards.list(run.run_id))
 
@@ -198,7 +188,7 @@ def _undispatched_from(parts: tuple[PartRecord, ...]) -> int | None:
 def _continue_planning(
     at: Deployment, report: CheckReport, parts: tuple[PartRecord, ...], planner_silent_s: float
 ) -> CheckReport:
-    """Continue the work of a planner that has sealed nothing for long."""
+    """Continue the plan if its planner has sealed no part for long."""
     run = report.run
     if run.parent and not parts:
         planner_silent_s = min(planner_silent_s, NOBODY_PLANS_S)
@@ -207,7 +197,7 @@ def _continue_planning(
     try:
         return replace(report, run=plan(at, run.run_id), planned=True)
     except CheckpointConflictError:
-        return report  # it was not dead
+        return report  # the planner is alive
     except SparkletError:
         if not _overdue(at, run) or at.ledger.shards.count(run.run_id).open:
             raise
@@ -215,7 +205,7 @@ def _continue_planning(
 
 
 def _last_sign_s(at: Deployment, run: Run, parts: tuple[PartRecord, ...]) -> float:
-    """When the planner last showed that it lives: when its last part was written."""
+    """When the planner's last part was written."""
     if not parts:
         return run.created_s
     try:
@@ -226,7 +216,7 @@ def _last_sign_s(at: Deployment, run: Run, parts: tuple[PartRecord, ...]) -> flo
 
 
 def _paced_s(run: Run, parts: tuple[PartRecord, ...]) -> float:
-    """How long a living planner takes to send the messages of its last part."""
+    """How long the messages of the last part take at the run's rate, twice."""
     rate_per_s = run.options.rate_per_s
     return 2 * parts[-1].shard_count / rate_per_s if rate_per_s and parts else 0.0
 
@@ -239,9 +229,9 @@ def _overdue(at: Deployment, run: Run) -> bool:
 
 
 def _abandon_overdue(at: Deployment, run: Run) -> int:
-    """Give up what is PENDING once the time limit is over; what is RUNNING ends or lapses by itself.
+    """Fail PENDING shards once the time limit is over; RUNNING ones end, or their leases expire.
 
-    The limit counts from the run's creation; for a shard that was redriven, from its last change.
+    The limit counts from the run's creation; for a redriven shard, from its last change.
     """
     if not _overdue(at, run):
         return 0
@@ -250,25 +240,20 @@ def _abandon_overdue(at: Deployment, run: Run) -> int:
     for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s)):
         if record.generation and now_s < record.changed_s + limit_s:
             continue
-        abandoned += at.ledger.attempts.abandon(record, _time_is_over(record, limit_s))
+        why = f"not done within the run's time limit of {limit_s:.0f} s{last_cause(record)}"
+        abandoned += at.ledger.attempts.abandon(record, Failure("RunTimeLimit", why, retryable=False))
     return abandoned
-
-
-def _time_is_over(record: ShardRecord, limit_s: float) -> Failure:
-    return Failure(
-        "RunTimeLimit", f"not done within the run's time limit of {limit_s:.0f} s{last_cause(record)}", retryable=False
-    )
 
 
 # --- the end ------------------------------------------------------------------------
 
 
 def _finish(at: Deployment, report: CheckReport) -> CheckReport:
-    """End the run if a strongly consistent count says that every shard has ended, and its check that all is well."""
+    """End the run if, by a strongly consistent count, every shard has ended, and its check run too."""
     run = report.run
     checking = check_run(at, run) if run.cancelled_s is None else None
     if checking and not (checking := _driven(at, checking)).state.ended:
-        return replace(report, check_run=checking)  # it was entered once all shards had ended: no need to count again
+        return replace(report, check_run=checking)  # entered after all shards had ended: no need to count again
     counts = at.ledger.shards.count(run.run_id)
     if counts.open or counts.total != run.shard_count:
         return report
@@ -286,22 +271,22 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
 
 
 def _driven(at: Deployment, checking: Run) -> Run:
-    """A check run after a check of its own; nobody else plans it."""
+    """A check run after a check of its own, which also plans it."""
     return checking if checking.state.ended else check(at, checking.run_id, planner_silent_s=0.0).run
 
 
 def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:
-    """Manifests first: a checker that dies between the two leaves an open run, and the next one writes them again."""
+    """Write the manifests, then end the run: after a crash in between, the next check writes them again."""
     run = report.run
     summary = write_manifests(at, run, state)
     ended = at.ledger.runs.finish(run.run_id, run.generation, state)
     if ended.generation != run.generation and ended.state.ended:
-        summary = write_manifests(at, ended, ended.state)  # a redrive came and went between: ours are out of date
+        summary = write_manifests(at, ended, ended.state)  # a redrive began and ended meanwhile: ours are outdated
     unnotified = notify(at, ended, summary) if owes_notice(at, ended) else ""
     return replace(report, run=ended, counts=summary.counts, summary=summary, just_ended=True, unnotified=unnotified)
 
 
 def log_unnotified(report: CheckReport) -> None:
-    """Log that the notice of a run's end could not be sent; an alarm counts these lines."""
+    """Log that the notice of a run's end was not sent; an alarm counts these lines."""
     if report.unnotified:
         log("ERROR", "a notice was not sent", report.run.run_id, error=report.unnotified)

@@ -1,9 +1,9 @@
-"""Messages of the dead-letter queue: each is brought to a known end.
+"""Messages of the dead-letter queue: each gets a disposition.
 
-A message gets there by its receives, and a receive is no attempt: SQS counts it even where workers are throttled and no
-code ran. So the ledger decides, which counts attempts: a shard that has one left gets its message again, at most three
-times in a row (a message that kills each worker before it can claim must end, too). A message of the asynchronous API
-ends its task as FAILED, with the last cause there is.
+A message gets there after too many receives, and a receive is no attempt: SQS counts it even if workers are throttled
+and no code ran. So the ledger, which counts attempts, decides: a shard with an attempt left gets its message again, at
+most three times in a row (a message that kills each worker before its claim must end, too). A message of the
+asynchronous API ends its task as FAILED, with the last known cause.
 """
 
 import json
@@ -19,27 +19,21 @@ from sparklet.planning.deployment import Deployment
 from sparklet.ports import Message
 
 MAX_RESENDS = 3
-CLOCKS_DIFFER_S = 1.0  # the queue's from ours, at most
-MAX_TRIES = 5  # a shard that moves on under us more often is left to the message's next delivery
+CLOCKS_DIFFER_S = 1.0  # the queue's and ours, at most
+MAX_TRIES = 5  # for a record that others change meanwhile; then the message comes back
 
 
 class Disposition(StrEnum):
-    """What became of a dead-letter message; in each case it is done with and may be deleted."""
+    """What became of a dead-letter message, which may be deleted then."""
 
-    DROPPED = "DROPPED"  # the shard has ended, has an owner or is a Map's to hand out; or an older generation is meant
-    SENT_AGAIN = "SENT_AGAIN"  # no attempt came of the message, and one is left: the shard gets a new message
+    DROPPED = "DROPPED"  # the shard has ended, is RUNNING, is handed out by a Map, or has a later generation
+    SENT_AGAIN = "SENT_AGAIN"  # the shard has an attempt left and got a new message
     FAILED = "FAILED"  # the shard is FAILED now, with its last known cause
     KEPT = "KEPT"  # it cannot be read: kept under dead-letters/
 
 
 def consume(at: Deployment, message: Message) -> Disposition:
-    """Bring what a dead-letter message asked for to a known end.
-
-    Raises
-    ------
-    LedgerError, ObjectStoreError, QueueError
-        If a port did not answer: the message must come back.
-    """
+    """Dispose of a dead-letter message about a shard; if a port fails, the message must come back."""
     try:
         ref = _ref(message.body)
     except EventError as error:
@@ -50,9 +44,9 @@ def consume(at: Deployment, message: Message) -> Disposition:
         except (RunNotFoundError, ShardNotFoundError) as error:
             return keep(at, message, str(error))
         if run.dispatch is Dispatch.MAP:
-            return Disposition.DROPPED  # nobody sends messages for such a run; its shards are in the next map batch
+            return Disposition.DROPPED  # such a run has no messages; its shards are in the next map batch
         if run.cancelled_s is not None and record.state is ShardState.PENDING:
-            return Disposition.DROPPED  # nothing of it begins any more; the checker gives it up
+            return Disposition.DROPPED  # the checker fails it
         if _has_newer(message, record):
             return Disposition.DROPPED
         if disposition := _decide(at, ref, record, run.options.max_attempts):
@@ -63,7 +57,7 @@ def consume(at: Deployment, message: Message) -> Disposition:
 
 
 def _ref(body: str) -> ShardRef:
-    """The shard that a message is about; EventError if it is about none."""
+    """The shard of a message; EventError if it names none."""
     try:
         ref = ShardRef.from_document(json.loads(body))
     except (ValueError, RecursionError) as error:
@@ -74,12 +68,12 @@ def _ref(body: str) -> ShardRef:
 
 
 def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, max_attempts: int) -> Disposition | None:
-    """What becomes of the message; None if the shard has moved on since it was read."""
+    """Dispose of the message; None if the shard has changed since it was read."""
     if record.state.ended or ref.generation < record.generation:
         return Disposition.DROPPED
     if record.state is ShardState.RUNNING:
         if record.lease_end_s > at.clock.now_s():
-            return Disposition.DROPPED  # if its owner dies, the checker sends a new message
+            return Disposition.DROPPED  # if its worker dies, the checker sends a new message
         lapsed = at.ledger.attempts.lapse(record, max_attempts)
         if lapsed is None:
             return None
@@ -95,8 +89,8 @@ def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, max_attempts: in
 def _has_newer(message: Message, record: ShardRecord) -> bool:
     """Whether a later message was sent for the shard: this one was delivered twice, or there were two.
 
-    ``changed_s`` says when that was, unless an attempt has ended since. Wrong clocks do no harm: the checker sends a
-    message again that is missing.
+    ``changed_s`` is the time of that, unless an attempt has ended since. Wrong clocks do no harm: the checker replaces
+    a missing message.
     """
     waits_since_requeue = record.state is ShardState.PENDING and record.requeues > 0 and record.attempts == 0
     return waits_since_requeue and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S
@@ -111,7 +105,7 @@ def _last_cause(record: ShardRecord) -> Failure:
 
 
 def keep(at: Deployment, message: Message, reason: str) -> Disposition:
-    """Put a message where a human finds it; delivered again it replaces itself."""
+    """Store a message under ``dead-letters/`` for an operator; a second delivery replaces it."""
     now = datetime.fromtimestamp(at.clock.now_s(), UTC)
     name = re.sub(r"[^A-Za-z0-9_-]", "_", message.message_id)
     document = {"message_id": message.message_id, "kept": now.isoformat(), "reason": reason, "body": message.body}
@@ -120,16 +114,9 @@ def keep(at: Deployment, message: Message, reason: str) -> Disposition:
 
 
 def consume_task(at: Deployment, request: TaskRequest) -> Disposition:
-    """End the task of a dead-letter message, and send its notice.
+    """End the task of a dead-letter message, and send its notice (NoticeError: the task has ended nevertheless).
 
-    Raises
-    ------
-    LeaseLostError
-        If an attempt still holds the task: the message must come back when it has ended or lapsed.
-    LedgerError
-        If the ledger did not answer.
-    NoticeError
-        If the notice could not be sent; the task has ended nevertheless.
+    LeaseLostError if an attempt still holds the task: the message must come back later.
     """
     if at.tasks is None:
         raise SettingsError("a dead-letter message of the asynchronous API came, but this deployment keeps no tasks")

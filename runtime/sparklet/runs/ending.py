@@ -1,16 +1,16 @@
-"""A run that is ended early, and ended runs that are forgotten.
+"""Cancelling a run, and cleaning ended runs.
 
-``cancel`` marks the run; what follows may be repeated by anybody, from the beginning::
+``cancel`` marks the run; after that the ledger refuses further plan parts. The next steps may be repeated from the
+beginning, by another caller too::
 
     enter the shards of parts that are sealed but not dispatched (no messages)
     seal the plan with what its parts hold
-    end leases that are over, give up what is PENDING
+    end expired leases, fail PENDING shards
 
-A mark is never overtaken by a planner: the ledger takes no part of a cancelled run. What is RUNNING ends by itself,
-or its lease lapses. A worker that gets a message later finds the shard ended and acknowledges it.
+RUNNING shards end, or their leases expire. A worker that gets a message later finds that the shard has ended.
 
 ``clean`` retires the run (no redrive opens it any more) → deletes its files → deletes it from the ledger, so that after
-a crash the run is still there, and is cleaned by the next ``clean``.
+a crash the run is still there, and the next ``clean`` deletes it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,33 +21,27 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.ledger.rules import LEASE_GRACE_S, last_cause
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
-from sparklet.planning.planner import Sealed, enter_part
+from sparklet.planning.planner import PlanProgress, enter_part
 from sparklet.ports import Clock
 from sparklet.runs.follow_ups import open_follow_ups
 
 RUN_CANCELLED = "RunCancelled"
 NOT_PLANNED = "not planned: the run was cancelled before its plan was done"
-"""Among the objects left out, with the number 0: nobody has listed them, so nobody knows how many they are."""
+"""A reason among those for left-out objects, with the number 0: how many there are is unknown."""
 A_WHILE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What cancelling came to so far."""
+    """A cancelled run until now."""
 
     run: Run
-    abandoned: int  # shards given up now
+    abandoned: int  # shards failed now
     counts: Counts
 
 
 def cancel(at: Deployment, run_id: str) -> Cancelled:
-    """Stop a run; asking again goes on where the first asking came to.
-
-    Raises
-    ------
-    PlanError
-        If the run has ended otherwise.
-    """
+    """Stop a run; a second call continues an interrupted one. PlanError if the run has ended otherwise."""
     run = at.ledger.runs.cancel(run_id)
     if run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
@@ -60,7 +54,7 @@ def cancel(at: Deployment, run_id: str) -> Cancelled:
 
 
 def cancel_follow_ups(at: Deployment, run: Run) -> None:
-    """Cancel the check run of a cancelled one; and its next run, which a checker entered just before the mark."""
+    """Cancel the check run of a cancelled run, and the next run that a checker entered just before the mark."""
     for follower in open_follow_ups(at, run):
         with suppress(PlanError):  # it has ended meanwhile
             cancel(at, follower.run_id)
@@ -70,15 +64,15 @@ def seal_as_it_is(at: Deployment, run: Run) -> Run:
     """Seal a cancelled run's plan with the shards of its sealed parts, all of them in the ledger."""
     if run.sealed:
         return run
-    sealed = Sealed()
+    done = PlanProgress()
     for part in at.ledger.runs.parts(run.run_id):
         if not part.dispatched:
             enter_part(at, run, part, at.store.get(at.part_uri(run.run_id, part.part)))
             at.ledger.runs.mark_dispatched(run.run_id, part.index)
-        sealed = sealed.and_part(part)
-    skipped = {NOT_PLANNED: 0, **sealed.skipped}
+        done = done.and_part(part)
+    skipped = {NOT_PLANNED: 0, **done.skipped}
     try:
-        at.ledger.runs.seal_plan(run.run_id, sealed.shards, sealed.objects, sealed.size_bytes, skipped)
+        at.ledger.runs.seal_plan(run.run_id, done.shards, done.objects, done.size_bytes, skipped)
     except CheckpointConflictError:
         if not at.ledger.runs.get(run.run_id).sealed:
             raise
@@ -86,30 +80,24 @@ def seal_as_it_is(at: Deployment, run: Run) -> Run:
 
 
 def give_up(at: Deployment, run: Run) -> int:
-    """PENDING → FAILED for all shards of a cancelled run, leases that are over ended first; how many.
+    """End expired leases of a cancelled run, then PENDING → FAILED for its shards; how many.
 
-    The index guides: what it does not show yet, or what would take too long, is given up the next time.
+    What the index does not show yet, or would take too long, is left to the next check.
     """
     abandoned = 0
     for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
         at.ledger.attempts.lapse(record, run.options.max_attempts)
     waiting = at.ledger.shards.expired(run.run_id, ShardState.PENDING, at.clock.now_s() + LEASE_GRACE_S)
     for record in for_a_while(at.clock, waiting):
-        abandoned += at.ledger.attempts.abandon(record, _cancelled(record))
+        why = f"the run was cancelled before this shard was done{last_cause(record)}"
+        abandoned += at.ledger.attempts.abandon(record, Failure(RUN_CANCELLED, why, retryable=False))
     return abandoned
 
 
-def _cancelled(record: ShardRecord) -> Failure:
-    return Failure(
-        RUN_CANCELLED, f"the run was cancelled before this shard was done{last_cause(record)}", retryable=False
-    )
-
-
 def for_a_while(clock: Clock, records: Iterator[ShardRecord]) -> Iterator[ShardRecord]:
-    """The records, until ``A_WHILE_S`` have gone by since the first was asked for; the next check does the rest.
+    """The records for ``A_WHILE_S``; the next check continues.
 
-    A write to the ledger takes some 5 ms. To end the leases, or the waiting, of a million shards in one go would take
-    longer than a function lives, and nothing else would be done meanwhile.
+    A write to the ledger takes some 5 ms: for a million shards that is longer than a function may run.
     """
     until_s = clock.now_s() + A_WHILE_S
     for record in records:
@@ -118,12 +106,12 @@ def for_a_while(clock: Clock, records: Iterator[ShardRecord]) -> Iterator[ShardR
             return
 
 
-# --- runs that nobody needs any more ---
+# --- cleaning ended runs ---
 
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """What a run keeps in the bucket."""
+    """How much a run keeps in the bucket."""
 
     run: Run
     files: int
@@ -131,8 +119,10 @@ class RunFiles:
 
 
 def ended_runs(at: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> Iterator[Run]:
-    """Ended runs, newest first, that ended so long ago; never one of the ``keep`` newest, nor one that has an open
-    check or next run, whose scripts lie with it, nor a check or next run whose parent is still there.
+    """Runs that ended so long ago, newest first, without the ``keep`` newest.
+
+    Left out are runs with an open check or next run, whose scripts they keep, and check and next runs whose parent is
+    still in the ledger.
     """
     now_s, kept = at.clock.now_s(), 0
     for run in at.ledger.runs.list():
@@ -145,7 +135,7 @@ def ended_runs(at: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> I
 
 
 def named_run(at: Deployment, run_id: str) -> Run:
-    """One run, if it has ended and so has what follows it; else PlanError."""
+    """One run; PlanError unless it, its check and its next run have ended."""
     run = at.ledger.runs.get(run_id)
     if _is_needed(at, run):
         raise PlanError(f"the run {run_id} belongs to {run.parent}, which may be redriven; clean that one first")
@@ -157,11 +147,11 @@ def named_run(at: Deployment, run_id: str) -> Run:
 
 def _refuse_open_follow_ups(at: Deployment, run: Run) -> None:
     for follower in open_follow_ups(at, run):
-        raise PlanError(f"the run {follower.run_id} has not ended and needs what {run.run_id} keeps; cancel it first")
+        raise PlanError(f"the run {follower.run_id} has not ended and needs the files of {run.run_id}; cancel it first")
 
 
 def _is_needed(at: Deployment, run: Run) -> bool:
-    """Whether a later generation of its parent would ask what became of a check or next run."""
+    """Whether this is a check or next run whose parent may have a later generation."""
     return bool(run.parent) and at.known_run(run.parent) is not None
 
 
@@ -175,14 +165,14 @@ def files_of(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
 
 
 def folders_of(at: Deployment, run_id: str) -> tuple[str, ...]:
-    """What belongs to a run alone: its own folder, inputs put into the bucket for it, output that was not published."""
+    """The folders that belong to a run alone: its files, its uploaded inputs, and output that was not published."""
     return at.run_uri(run_id), f"s3://{at.bucket}/input/{run_id}/", f"s3://{at.bucket}/staged/{run_id}/"
 
 
 def clean(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
-    """Forget an ended run: its files below ``folders``, then its items in the ledger.
+    """Delete an ended run: its files below ``folders``, then its items in the ledger.
 
-    Once it is retired nothing follows it any more; PlanError if what follows it already is open and needs its files.
+    It is retired first, so that no further run follows it; PlanError if its check or next run is open.
     """
     _refuse_open_follow_ups(at, at.ledger.runs.retire(run.run_id))
     found = files_of(at, run, folders)

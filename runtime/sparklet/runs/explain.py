@@ -1,4 +1,4 @@
-"""Why shards failed: root causes, what they mean, and what helps."""
+"""Why shards failed: failures grouped by cause, the likely reason of each, and a remedy."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +8,26 @@ from sparklet.errors import ObjectStoreError, PlanError
 from sparklet.model import Run, ShardRecord
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.parts import planned_shard
+
+MAX_GROUPS = 200  # further causes are counted together
+MAX_RANGES = 12  # of shard numbers, as many as a person reads or types
+OTHER = "(other causes)"
+
+_NAMES = (
+    (re.compile(r"\b(?:s3[an]?|file|hdfs|https?)://[^\s'\",;)\]]+"), "<address>"),
+    (re.compile(r"(?<![\w.])/(?:[\w.@%+=~-]+/)+[\w.@%+=~-]*"), "<path>"),
+    (
+        re.compile(r"\b[\w@%+=-]+(?:\.[\w@%+=-]+)*\.(?:csv|jsonl?|ndjson|parquet|avro|orc|txt|gz|bz2|zst|xml)\b"),
+        "<file>",
+    ),
+    (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
+    (re.compile(r"\b(?=[0-9a-f]*\d)(?=\d*[a-f])[0-9a-f]{8,}\b", re.IGNORECASE), "<id>"),
+    (re.compile(r"(?<![\w<])[-+]?\d[\d.,:]*\d|(?<![\w<])\d"), "<n>"),
+)
+_SCRIPT_LINE = re.compile(r"\bline (\d+) of [\w.-]+\.py\b|\b[\w.-]+\.py, line (\d+)")  # stays in a pattern
+_PLACEHOLDER = re.compile(r"<(?:address|path|file|id|n)>")
+_PLACE = re.compile(r"\bline \d+ of [^\s;,:)]+|\b[^\s(;,]+\.py, line \d+")
+_FIX_AND_REDRIVE = "repair it, then sparklet redrive RUN --script REPAIRED.py; finished shards are not repeated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,55 +39,27 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
-    """An advice that fits by the class of a failure, or by its message."""
+class _Rule(Advice):
+    """Advice for failures of some classes, or with some messages."""
 
-    reason: str
-    remedy: str
-    classes: str = ""  # separated by blanks, without their packages
-    message: str = ""  # a regular expression; case does not count
+    classes: str = ""  # separated by spaces, without their packages
+    message: str = ""  # a regular expression, case-insensitive
 
     def fits(self, error_class: str, message: str) -> bool:
         by_message = self.message and re.search(self.message, message, re.IGNORECASE)
         return error_class in self.classes.split() or bool(by_message)
 
 
-_PLACE = re.compile(r"\bline \d+ of [^\s;,:)]+|\b[^\s(;,]+\.py, line \d+")
-_FIX_AND_REDRIVE = "repair it, then sparklet redrive RUN --script REPAIRED.py; finished shards are not done again"
-
-
-def advice(error_class: str, message: str) -> Advice:
-    """What to make of a failure as the ledger keeps it.
-
-    Parameters
-    ----------
-    error_class, message
-        ``error_class`` and ``error_message`` of a shard; the class may come with its package.
-    """
-    name = error_class.rpartition(".")[2]
-    found = next((rule for rule in _RULES if rule.fits(name, message)), None) or _script_error(name)
-    place = _PLACE.search(message)
-    return Advice(f"{found.reason}, at {place[0]}" if place else found.reason, found.remedy)
-
-
-def _script_error(name: str) -> Advice:
-    what = f"raised {name}" if name and name != "ScriptFailedError" else "ended with an exit code other than 0"
-    return Advice(
-        f"the script {what}",
-        "see what it wrote: sparklet logs RUN SHARD; if the script is at fault " + _FIX_AND_REDRIVE,
-    )
-
-
 _RULES = (
     # what Sparklet itself ended
     _Rule(
         "the run was cancelled before the shard was done",
-        "nothing, if that was meant; sparklet redrive RUN does it after all",
+        "nothing, if that was intended; else sparklet redrive RUN",
         classes="RunCancelled",
     ),
     _Rule(
         "the run's time limit was over before the shard was done",
-        "see why it took so long (sparklet status RUN), then sparklet redrive RUN: the limit begins anew",
+        "see why it took so long (sparklet status RUN), then sparklet redrive RUN: the limit starts again",
         classes="RunTimeLimit",
     ),
     _Rule(
@@ -87,9 +79,9 @@ _RULES = (
         classes="ShardTooLargeError",
     ),
     _Rule(
-        "the worker vanished without a word: most often killed for want of memory, or at the function's timeout",
+        "the worker was lost: most often killed for lack of memory, or at the function's timeout",
         "sparklet redrive RUN --memory MB with more, or a new run with smaller shards (--shard-size); the end of the "
-        "log says how far it came: sparklet logs RUN SHARD",
+        "log shows how far it came: sparklet logs RUN SHARD",
         classes="LeaseExpired",
     ),
     _Rule(
@@ -114,7 +106,7 @@ _RULES = (
         message=r"written by a newer Sparklet",
     ),
     _Rule(
-        "the script lies outside the prefixes that the operator allowed",
+        "the script is outside the prefixes that the operator allowed",
         "put it below one of them, or add its prefix to SPARKLET_SCRIPT_PREFIXES",
         classes="ScriptNotAllowedError",
     ),
@@ -181,7 +173,7 @@ _RULES = (
         r"|Could not read footer|CSV header does not conform",
     ),
     _Rule(
-        "S3 or another service refused for a moment: too many requests, or no answer",
+        "S3 or another service failed for a moment: too many requests, or no response",
         "sparklet redrive RUN; if it recurs, fewer workers at a time (--rate, the mapping's concurrency)",
         classes="ObjectStoreError AWSServiceIOException ThrottlingException ConnectTimeoutException "
         "SocketTimeoutException UnknownHostException",
@@ -195,19 +187,14 @@ _RULES = (
         classes="SyntaxError IndentationError TabError",
     ),
     _Rule(
-        "the script asks for a table, column or type that is not there",
+        "the script uses a table, column or type that is not there",
         "compare it with the input's schema and " + _FIX_AND_REDRIVE,
         classes="AnalysisException ParseException",
     ),
     _Rule(
-        "the script imports what is not there",
-        "bring it with --py-files, or put it into the image; then sparklet redrive RUN",
+        "the script imports a module that is not there",
+        "add it with --py-files, or put it into the image; then sparklet redrive RUN",
         classes="ModuleNotFoundError ImportError ClassNotFoundException NoClassDefFoundError",
-    ),
-    _Rule(
-        "the script uses a name that is not there",
-        _FIX_AND_REDRIVE,
-        classes="NameError AttributeError",
     ),
     _Rule(
         "the script could not be fetched",
@@ -215,13 +202,13 @@ _RULES = (
         classes="ScriptFetchError",
     ),
     _Rule(
-        "the script reported something that is no report, or the event is not what it must be",
-        "let it report through sparklet.job (job.report); then " + _FIX_AND_REDRIVE,
+        "the script's report, or the event, is not valid",
+        "report through sparklet.job (job.report); " + _FIX_AND_REDRIVE,
         classes="EventError",
     ),
     _Rule(
-        "what the check script expects of the run is not so",
-        "look at the output; once it is right, redrive the run that was checked: it is checked again",
+        "the run does not meet the check script's expectations",
+        "look at the output; once it is right, redrive the run that was checked: that checks it again",
         classes="ExpectationError",
     ),
     _Rule(
@@ -232,34 +219,34 @@ _RULES = (
 )
 
 
-MAX_GROUPS = 200  # what comes after so many different causes is counted together
-MAX_RANGES = 12  # of shard numbers, as far as a person reads or types them
-OTHER = "(other causes)"
+def advice(error_class: str, message: str) -> Advice:
+    """The likely reason of a shard's failure, and the remedy; the class may include its package."""
+    name = error_class.rpartition(".")[2]
+    found = next((rule for rule in _RULES if rule.fits(name, message)), None) or _script_error(name)
+    place = _PLACE.search(message)
+    return Advice(f"{found.reason}, at {place[0]}" if place else found.reason, found.remedy)
 
-_NAMES = (
-    (re.compile(r"\b(?:s3[an]?|file|hdfs|https?)://[^\s'\",;)\]]+"), "<address>"),
-    (re.compile(r"(?<![\w.])/(?:[\w.@%+=~-]+/)+[\w.@%+=~-]*"), "<path>"),
-    (
-        re.compile(r"\b[\w@%+=-]+(?:\.[\w@%+=-]+)*\.(?:csv|jsonl?|ndjson|parquet|avro|orc|txt|gz|bz2|zst|xml)\b"),
-        "<file>",
-    ),
-    (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
-    (re.compile(r"\b(?=[0-9a-f]*\d)(?=\d*[a-f])[0-9a-f]{8,}\b", re.IGNORECASE), "<id>"),
-    (re.compile(r"(?<![\w<])[-+]?\d[\d.,:]*\d|(?<![\w<])\d"), "<n>"),
-)
-_SCRIPT_LINE = re.compile(r"\bline (\d+) of [\w.-]+\.py\b|\b[\w.-]+\.py, line (\d+)")  # in a script: part of the cause
-_PLACEHOLDER = re.compile(r"<(?:address|path|file|id|n)>")
+
+def _script_error(name: str) -> Advice:
+    what = f"raised {name}" if name and name != "ScriptFailedError" else "ended with an exit code other than 0"
+    return Advice(
+        f"the script {what}",
+        "see what it wrote: sparklet logs RUN SHARD; if the script is at fault " + _FIX_AND_REDRIVE,
+    )
+
+
+# --- failures in groups ---
 
 
 @dataclass(slots=True)
 class Numbers:
-    """Shard numbers in ascending order, as ranges; only the first ones are kept."""
+    """Shard numbers in ascending order, as ranges; only the first ranges are kept."""
 
     ranges: list[list[int]] = field(default_factory=list)
-    whole: bool = True  # whether none was left out
+    whole: bool = True  # no number was left out
 
     def add(self, number: int) -> None:
-        """Take one more."""
+        """Add one."""
         if self.ranges and self.whole and self.ranges[-1][1] == number - 1:
             self.ranges[-1][1] = number
         elif len(self.ranges) < MAX_RANGES:
@@ -277,10 +264,10 @@ class FailureGroup:
     """Failed shards with one cause."""
 
     error_class: str
-    pattern: str  # of the message: what differs from shard to shard is <n>, <file>, <address>, …
+    pattern: str  # the message with <n>, <file>, <address>, … for what differs from shard to shard
     example: ShardRecord
     count: int = 0
-    unrun: int = 0  # messages of these shards that came back as dead letters though no attempt had come of them
+    unrun: int = 0  # dead-letter messages of these shards without an attempt
     shards: Numbers = field(default_factory=Numbers)
     example_object: str = ""  # the first input of the example; "" if its plan part cannot be read
     advice: Advice = field(default_factory=lambda: Advice("", ""))
@@ -311,7 +298,7 @@ class FailureTally:
 
 
 def explain(at: Deployment, run: Run, failures: FailureTally) -> tuple[FailureGroup, ...]:
-    """The causes of a run's failures, the most frequent first, each with what to do about it."""
+    """The causes of a run's failures, the most frequent first, each with advice."""
     found = sorted(failures.groups.values(), key=lambda group: (-group.count, group.error_class, group.pattern))
     for group in found:
         advised = advice(group.example.error_class, group.example.error_message)
@@ -323,7 +310,7 @@ def explain(at: Deployment, run: Run, failures: FailureTally) -> tuple[FailureGr
 
 
 def pattern_of(message: str) -> str:
-    """A message without what names one thing among many."""
+    """A message with placeholders for addresses, files, ids and numbers."""
     places = [match[0] for match in _SCRIPT_LINE.finditer(message)]
     rest = _SCRIPT_LINE.split(message)[:: 1 + _SCRIPT_LINE.groups]
     for expression, placeholder in _NAMES:
@@ -332,13 +319,13 @@ def pattern_of(message: str) -> str:
 
 
 def matches_cause(record: ShardRecord, cause: str) -> bool:
-    """Whether ``--cause`` means this failure: its class, with or without package, or words of its message."""
+    """Whether ``--cause`` matches this failure: its class, with or without package, or words of its message."""
     text = f"{record.error_class}: {record.error_message}"
     return cause in (record.error_class, record.error_class.rpartition(".")[2]) or cause.casefold() in text.casefold()
 
 
 def _named(text: str, names: Mapping[str, str]) -> str:
-    """An advice with this run and shard in it."""
+    """A text with this run and shard filled in."""
     return re.sub(r"\b(?:RUN|SHARD)\b", lambda match: names[match[0]], text)
 
 
@@ -350,7 +337,7 @@ def _first_object(at: Deployment, record: ShardRecord) -> str:
 
 
 def _options(group: FailureGroup, all_groups: Sequence[FailureGroup]) -> tuple[str, ...]:
-    """What chooses a group and no other: nothing if it is alone, its class, a piece of its message, its numbers."""
+    """Options that select only this group: none if it is alone, its class, a piece of its message, or its numbers."""
     others = [each for each in all_groups if each is not group]
     if not others:
         return ()
@@ -361,7 +348,7 @@ def _options(group: FailureGroup, all_groups: Sequence[FailureGroup]) -> tuple[s
 
 
 def _candidates(group: FailureGroup) -> Iterator[str]:
-    """What names the cause, the shortest first: its class, then the fixed pieces of its message."""
+    """Words for ``--cause``: the class, then the fixed pieces of the message, the longest first."""
     if group.error_class:
         yield group.error_class
     pieces = [piece.strip(" '\":,;()[]") for piece in _PLACEHOLDER.split(group.pattern)]
@@ -369,7 +356,7 @@ def _candidates(group: FailureGroup) -> Iterator[str]:
 
 
 def _could_match(group: FailureGroup, cause: str) -> bool:
-    """Whether ``--cause`` would choose shards of this group too; a group of many causes could always be."""
+    """Whether ``--cause`` might select shards of this group; a group of many causes always might."""
     return (
         group.error_class == OTHER
         or matches_cause(group.example, cause)

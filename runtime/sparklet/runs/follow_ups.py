@@ -1,32 +1,36 @@
-"""Runs that follow a run: one that checks it before it ends, one that works on what it wrote.
+"""Runs that follow a run: one that checks it before it ends, one that processes its output.
 
-Both are runs like any other, with ids of their own (see ``follow_up_ids``), and each may be entered by any checker that
-finds it due; the second one finds it there. So a checker that dies between any two steps is made good by the next::
+Both are runs like any other, with ids of their own (see ``planning.outputs``). Any checker that finds one due enters
+it; a second checker finds it in the ledger. So after a crash between any two steps the next check continues::
 
     all shards have ended, within what the run tolerates
       → figures to runs/<run_id>/_summary-<generation>.json → the check run, one shard whose input that is → its end
       → the next run, whose input is what this run wrote → the end of this run
 
 The summary's name begins with an underscore, so the worker fetches it (see ``worker.staging``): the script gets it as a
-file, and its role need not list what lies below ``runs/``.
+file, and its role need not list ``runs/``.
 """
 
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from sparklet.errors import ObjectChangedError, RunExistsError
-from sparklet.model import Counts, Dispatch, Run, RunOptions, RunState, ShardState
+from sparklet.model import Counts, Run, RunOptions, RunState, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.outputs import check_id, next_id
 from sparklet.runs.summary import figures, summarize
 
-MIN_CHECK_S = 3600.0  # so long a check run has at least, also one that begins when its run's time is over
+MIN_CHECK_S = 3600.0  # time limit of a check run, at least, even if its run's time is over
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
-MAX_LEFT_OUT = 500  # of these, which a next run leaves out, each by a pattern
+MAX_LEFT_OUT = 500  # such shards, which a next run leaves out, each by a pattern
+INHERITED = (  # options of a next run
+    *("target_bytes", "max_shard_bytes", "oversize", "other_region", "max_attempts", "time_limit_s", "rate_per_s"),
+    *("tolerated_failure_count", "tolerated_failure_percentage"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class FollowUp:
     message: str = ""
 
     def to_document(self) -> dict[str, Any]:
-        """What manifest, notices and status documents say of it."""
+        """Its entry in notices and status documents."""
         error = {"class": self.error_class, "message": self.message} if self.error_class else None
         return {"run_id": self.run_id, "state": str(self.state), "error": error}
 
@@ -53,45 +57,25 @@ def check_run(at: Deployment, run: Run) -> Run | None:
 
 
 def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
-    """Enter the run that checks this one, whose shards have all ended.
-
-    Parameters
-    ----------
-    state
-        How this run ends if the check says nothing else.
-    """
+    """Enter the run that checks this one, whose shards have all ended; ``state``: how this run ends if it succeeds."""
     if run.check is None:
         raise ValueError(f"the run {run.run_id} has no check")
     made_id, uri = check_id(run.run_id, run.generation), summary_uri(at, run)
-    with suppress(ObjectChangedError):  # somebody was quicker; the shards have ended, so it says the same
+    with suppress(ObjectChangedError):  # another checker was faster; the shards have ended, so its summary is the same
         at.store.put(uri, _summary(at, run, state), create_only=True)
-    now_s, options = at.clock.now_s(), run.options
-    left_s = run.created_s + options.time_limit_s - now_s
-    return _enter(
-        at,
-        Run(
-            run_id=made_id,
-            inputs=(uri,),
-            output_uri=f"s3://{at.bucket}/output/{made_id}/",
-            scripts=(run.check,),
-            params=run.params,
-            env=run.env,
-            options=RunOptions(max_attempts=options.max_attempts, time_limit_s=max(left_s, MIN_CHECK_S)),
-            name=f"{run.name}-check",
-            dispatch=Dispatch.QUEUE,
-            parent=run.run_id,
-            created_s=now_s,
-        ),
-    )
+    left_s = run.created_s + run.options.time_limit_s - at.clock.now_s()
+    options = RunOptions(max_attempts=run.options.max_attempts, time_limit_s=max(left_s, MIN_CHECK_S))
+    follower = Run(made_id, (uri,), f"s3://{at.bucket}/output/{made_id}/", (run.check,), options=options)
+    return _enter(at, run, replace(follower, name=f"{run.name}-check"))
 
 
 def summary_uri(at: Deployment, run: Run) -> str:
-    """Where a check script finds the figures of this generation."""
+    """The address of this generation's figures, the input of a check script."""
     return at.run_uri(run.run_id, f"_summary-{run.generation}.json")
 
 
 def checked(at: Deployment, run: Run) -> FollowUp | None:
-    """The check run of this generation with its verdict; None if there is none."""
+    """The check run of this generation with its state; None if there is none."""
     found = check_run(at, run)
     return _as_follow_up(at, found) if found else None
 
@@ -100,22 +84,22 @@ def checked(at: Deployment, run: Run) -> FollowUp | None:
 
 
 def next_run(at: Deployment, run: Run) -> Run | None:
-    """The run that works on what this generation wrote, if it was entered."""
+    """The run that processes this generation's output, if it was entered."""
     return at.known_run(next_id(run.run_id, run.generation)) if run.next else None
 
 
 def followed(at: Deployment, run: Run) -> FollowUp | None:
-    """The next run of this generation as it is now; None if there is none."""
+    """The next run of this generation with its state; None if there is none."""
     found = next_run(at, run)
     return _as_follow_up(at, found) if found else None
 
 
 def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
-    """Enter the run that works on what this one wrote; its driver plans it.
+    """Enter the run that processes this one's output; its driver plans it.
 
-    Its input is what this run has published, not what lies beside that; of a shard that FAILED nothing is. If more
-    than ``MAX_LEFT_OUT`` have failed while they were published there is no next run: None. An open next run of an
-    earlier generation is cancelled, since this one replaces what it wrote.
+    Its input is what SUCCEEDED shards of this run have published, and no other file of the folder. If more than
+    ``MAX_LEFT_OUT`` shards failed while they were published there is no next run: None. Open next runs of earlier
+    generations are cancelled, since this one replaces their output.
     """
     if run.next is None:
         raise ValueError(f"nothing follows the run {run.run_id}")
@@ -125,40 +109,19 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
     earlier = [at.known_run(next_id(run.run_id, generation)) for generation in range(run.generation)]
     for each in filter(None, earlier):
         at.ledger.runs.cancel(each.run_id)
-    options = run.options
-    return _enter(
-        at,
-        Run(
-            run_id=next_id(run.run_id, run.generation),
-            inputs=(run.output_uri,),
-            output_uri=run.next.output_uri,
-            scripts=(run.next.script,),
-            params=run.params,
-            env=run.env,
-            options=RunOptions(
-                target_bytes=options.target_bytes,
-                include=(f"{run.shard_prefix}*/**",),
-                exclude=half_published,
-                max_shard_bytes=options.max_shard_bytes,
-                oversize=options.oversize,
-                other_region=options.other_region,
-                max_attempts=options.max_attempts,
-                tolerated_failure_count=options.tolerated_failure_count,
-                tolerated_failure_percentage=options.tolerated_failure_percentage,
-                time_limit_s=options.time_limit_s,
-                rate_per_s=options.rate_per_s,
-                existing="append" if any(earlier) else options.existing,
-            ),
-            name=f"{run.name}-next",
-            dispatch=run.dispatch,
-            parent=run.run_id,
-            created_s=at.clock.now_s(),
-        ),
+    options = RunOptions(
+        include=(f"{run.shard_prefix}*/**",),
+        exclude=half_published,
+        existing="append" if any(earlier) else run.options.existing,
+        **{name: getattr(run.options, name) for name in INHERITED},
     )
+    run_id, output_uri = next_id(run.run_id, run.generation), run.next.output_uri
+    follower = Run(run_id, (run.output_uri,), output_uri, (run.next.script,), options=options)
+    return _enter(at, run, replace(follower, name=f"{run.name}-next", dispatch=run.dispatch))
 
 
 def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]:
-    """Patterns of what FAILED shards have published, at most ``MAX_LEFT_OUT`` + 1; the others publish nothing."""
+    """Patterns of what shards published that FAILED while publishing, at most ``MAX_LEFT_OUT`` + 1."""
     if not counts.failed:
         return ()
     won = (record.number for record in at.ledger.shards.list(run.run_id, ShardState.FAILED) if record.winner)
@@ -169,22 +132,24 @@ def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]
 
 
 def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:
-    """The check and next run of this generation, those that have not ended."""
+    """The check and next run of this generation that have not ended."""
     for found in (check_run(at, run), next_run(at, run)):
         if found and not found.state.ended:
             yield found
 
 
-def _enter(at: Deployment, run: Run) -> Run:
+def _enter(at: Deployment, parent: Run, follower: Run) -> Run:
+    now_s = at.clock.now_s()
+    run = replace(follower, params=parent.params, env=parent.env, parent=parent.run_id, created_s=now_s)
     try:
         at.ledger.runs.create(run)
-    except RunExistsError:  # somebody was quicker
+    except RunExistsError:  # another checker was faster
         return at.ledger.runs.get(run.run_id)
     return run
 
 
 def _summary(at: Deployment, run: Run, state: RunState) -> bytes:
-    """The figures, with what else a check script may want to know of the run."""
+    """The figures, and more of the run for the check script."""
     document = figures(run, summarize(run, at.ledger.shards, state))
     more = {"inputs": list(run.inputs), "args": list(run.args), "params": dict(run.params)}
     return json.dumps({**document, **more}, indent=2).encode() + b"\n"
@@ -194,6 +159,6 @@ def _as_follow_up(at: Deployment, run: Run) -> FollowUp:
     if run.state not in (RunState.FAILED, RunState.CANCELLED):
         return FollowUp(run.run_id, run.state)
     failed = next(at.ledger.shards.list(run.run_id, ShardState.FAILED), None)
-    if failed is None:  # it could not be planned in time, or was cancelled when its work was done
+    if failed is None:  # it was not planned in time, or cancelled when all its shards had succeeded
         return FollowUp(run.run_id, run.state, str(run.state), f"the run {run.run_id} has ended as {run.state}")
     return FollowUp(run.run_id, run.state, failed.error_class, failed.error_message)

@@ -1,4 +1,4 @@
-"""Lambda entry points of what plans and watches runs, and their composition root."""
+"""Lambda entry points of planner, checker, steps and the consumer of dead letters, and their composition root."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
 from sparklet.runs.log import log, write_line
 from sparklet.runs.notices import due, find_forgotten
 from sparklet.runs.overview import Watch, look_over
-from sparklet.runs.steps import Answer, take_step
+from sparklet.runs.steps import Response, take_step
 from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
 
 METRIC_OF_DISPOSITION = {
@@ -44,20 +44,21 @@ METRIC_OF_DISPOSITION = {
 
 
 def planner_handler(event: Any, context: Any) -> dict[str, Any]:
-    """Enter a run (see ``plan_requests``) and plan it as far as the time goes; called again it goes on."""
-    answer = handle_request(
+    """Enter a run (see ``plan_requests``) and plan it as far as the time allows; a second call continues."""
+    response = handle_request(
         _deployment(),
         event,
         planner_settings(),
         context.aws_request_id,
         lambda: context.get_remaining_time_in_millis() / 1000,
     )
-    log("INFO", "planned" if answer["sealed"] else "not all planned yet", answer["run_id"], shards=answer["shards"])
-    return answer
+    message = "planned" if response["sealed"] else "not all planned yet"
+    log("INFO", message, response["run_id"], shards=response["shards"])
+    return response
 
 
 def dlq_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
-    """Consume dead-letter messages (SQS event); those that could not be dealt with come back."""
+    """Consume dead-letter messages (SQS event)."""
     with _measured(Emitter.DLQ_CONSUMER) as at:
         return handle_dead_letters(at, event)
 
@@ -68,8 +69,8 @@ def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]
         return handle_check(at, _watch())
 
 
-def step_handler(event: Any, context: object) -> Answer:
-    """Do one step of a state machine, see ``steps``; what cannot be done is raised, for its ``Retry`` and ``Catch``."""
+def step_handler(event: Any, context: object) -> Response:
+    """Do one step of a state machine, see ``steps``; errors are raised, for its ``Retry`` and ``Catch``."""
     with _measured(Emitter.CHECKER) as at:
         return take_step(at, map_concurrency(), event)
 
@@ -84,12 +85,7 @@ def handle_dead_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, A
             disposition = _dispose(at, message, record)
         except SparkletError as error:
             failures.append({"itemIdentifier": message.message_id})
-            log(
-                "ERROR",
-                "a dead-letter message could not be dealt with and comes back",
-                message.message_id,
-                error=str(error),
-            )
+            log("ERROR", "a dead-letter message failed and comes back", message.message_id, error=str(error))
         else:
             at.measure(METRIC_OF_DISPOSITION[disposition])
             at.measure(SHARDS_FAILED, disposition is Disposition.FAILED)
@@ -99,7 +95,7 @@ def handle_dead_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, A
 
 
 def _dispose(at: Deployment, message: Message, record: Mapping[str, Any]) -> Disposition:
-    """Consume a message about a run's shard, or a task of the asynchronous API; keep one about neither."""
+    """Consume a message about a run's shard or a task of the asynchronous API; keep any other."""
     try:
         request = task_request_of(record)
     except EventError as error:
@@ -108,25 +104,24 @@ def _dispose(at: Deployment, message: Message, record: Mapping[str, Any]) -> Dis
         return consume(at, message)
     try:
         return consume_task(at, request)
-    except NoticeError as error:  # the task has ended: if the message came back there would be nothing to do
+    except NoticeError as error:  # the task has ended: there is nothing to repeat
         log("ERROR", "a notice was not sent", request.task_id, error=str(error))
         return Disposition.FAILED
 
 
 def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
-    """Check every open run; one that cannot be checked does not hold up the others, but fails the invocation.
+    """Check every open run; one that cannot be checked fails the invocation, after the others.
 
-    Then look for differences between queue, ledger and results, those that last by what ``watch`` remembers, and for
-    open runs that are not marked as such.
+    Then compare queue, ledger and results, and look for runs that were wrongly finalized.
     """
-    answers: dict[str, Any] = {}
+    responses: dict[str, Any] = {}
     reports: list[CheckReport] = []
     problem: SparkletError | None = None
     unfinalized = tuple(at.ledger.runs.unfinalized())
     for run in due(at, unfinalized):
         try:
             reports.append(check(at, run.run_id))
-            answers[run.run_id] = _response(reports[-1])
+            responses[run.run_id] = _response(reports[-1])
         except SparkletError as error:
             problem = error
             at.measure(RUNS_UNCHECKED)
@@ -135,7 +130,7 @@ def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
     find_forgotten(at)
     if problem:
         raise problem
-    return {"runs": answers}
+    return {"runs": responses}
 
 
 def _response(report: CheckReport) -> dict[str, Any]:
@@ -146,7 +141,7 @@ def _response(report: CheckReport) -> dict[str, Any]:
 
 @contextmanager
 def _measured(emitter: Emitter) -> Iterator[Deployment]:
-    """The deployment with a meter, whose line is written at the end of the invocation, however that ends."""
+    """The deployment with a meter, whose line is written at the end of the invocation, also if that fails."""
     meter = Meter(metrics_namespace(), emitter, write_line)
     try:
         yield replace(_deployment(), meter=meter)
@@ -156,13 +151,13 @@ def _measured(emitter: Emitter) -> Iterator[Deployment]:
 
 @cache
 def _watch() -> Watch:
-    """What earlier invocations of this environment saw."""
+    """The differences that earlier invocations of this environment found."""
     return Watch()
 
 
 @cache
 def _deployment() -> Deployment:
-    """The deployed ports, made at the first event: an import must not fail for a missing variable."""
+    """The deployed ports, made at the first event: an import must not fail because of a missing variable."""
     settings = fanout_settings()
     clients = AwsClients()
     return Deployment(

@@ -1,4 +1,4 @@
-"""What the functions of the fan-out log: one JSON object a line."""
+"""The log of planner, checker and the consumer of dead letters: one JSON object a line."""
 
 import json
 import sys

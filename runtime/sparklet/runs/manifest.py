@@ -1,12 +1,12 @@
-"""The answers of a run's shards (``job.answer``), and the file of them that the run's end leaves.
+"""What the end of a run writes: the manifest, the result files it names, and the file of the shards' answers.
 
-An attempt writes its answer under its own name, below ``runs/<run_id>/answers/``, before the ledger hears of its
-success. Only the attempt whose output is the shard's counts, so what a retry or a zombie wrote is never read.
+An attempt writes its answer (``job.answer``) under its own name, below ``runs/<run_id>/answers/``, before it reports
+success to the ledger. Only the answer of the attempt that succeeded is read, never that of a retry or a zombie.
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,15 +20,26 @@ from sparklet.runs.log import log
 from sparklet.runs.summary import Summary
 from sparklet.s3_uri import split_uri
 
+MANIFEST = "manifest.json"
+SHARDS_PER_FILE = 10_000
+_FILE_OF_STATE = {
+    ShardState.SUCCEEDED: "SUCCEEDED",
+    ShardState.FAILED: "FAILED",
+    ShardState.PENDING: "PENDING",
+    ShardState.RUNNING: "PENDING",  # Step Functions has one file for all that has not ended
+}
 RESULTS = "results.jsonl"
-MAX_RESULTS_BYTES = 128 * 1024 * 1024  # of the file, which a function's /tmp must hold
-MAX_COLLECTING_S = 120.0  # the end of a run does not wait longer for it
+MAX_RESULTS_BYTES = 128 * 1024 * 1024  # of the file, which must fit into a function's /tmp
+MAX_COLLECTING_S = 120.0  # then the run ends without the file
+
+
+# --- answers ---
 
 
 def results(at: Deployment, run: Run) -> Iterator[bytes]:
     """The answers of the shards that have SUCCEEDED, in order, each ``{"shard": 7, "answer": …}`` as JSON.
 
-    They come from the file once the run has ended, else from the shards as they stand now.
+    They come from the file once the run has ended, before that from the shards that have SUCCEEDED until now.
     """
     if run.state.ended:
         try:
@@ -40,9 +51,9 @@ def results(at: Deployment, run: Run) -> Iterator[bytes]:
 
 
 def write_results(at: Deployment, run_id: str) -> dict[str, Any] | None:
-    """Write ``results.jsonl`` as it is now; what a manifest says of it, None if there are no answers.
+    """Write ``results.jsonl``; its entry in the manifest, None if there are no answers.
 
-    The file holds every answer, or it is not there: of too many, the manifest names the folder that holds them.
+    The file holds every answer or does not exist: if there are too many, the manifest names their folder.
     """
     uri, until_s, count = at.run_uri(run_id, RESULTS), at.clock.now_s() + MAX_COLLECTING_S, 0
     with TemporaryDirectory(prefix="sparklet-results-") as folder:
@@ -70,7 +81,7 @@ def _answers(at: Deployment, run_id: str) -> Iterator[bytes]:
 
 
 def _uris(at: Deployment, run_id: str) -> Iterator[str]:
-    """The answers that count, by the ledger; it is read only if there are any."""
+    """The answers of the attempts that succeeded; the ledger is read only if there are answers."""
     listed = (info.uri for info in at.store.list(at.run_uri(run_id, ANSWERS)))  # in order of the shards
     found = next(listed, "")
     for record in at.ledger.shards.list(run_id, ShardState.SUCCEEDED) if found else ():
@@ -81,23 +92,13 @@ def _uris(at: Deployment, run_id: str) -> Iterator[str]:
             yield uri
 
 
-MANIFEST = "manifest.json"
-SHARDS_PER_FILE = 10_000
-_FILE_OF_STATE = {
-    ShardState.SUCCEEDED: "SUCCEEDED",
-    ShardState.FAILED: "FAILED",
-    ShardState.PENDING: "PENDING",
-    ShardState.RUNNING: "PENDING",  # Step Functions has no other file for what has not ended
-}
+# --- the manifest and its result files ---
 
 
 def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_file: int = SHARDS_PER_FILE) -> Summary:
-    """Write the result files, then the manifest that names them, and remove what an earlier end left behind.
+    """Write the result files, then the manifest that names them; delete the other files of an earlier end.
 
-    Parameters
-    ----------
-    state
-        How the run ends; the ledger records it only once the files are there.
+    ``state`` is how the run ends; the ledger records it once the files exist.
     """
     summary = Summary.of(run, state)
     files = {name: _ResultFiles(at, run.run_id, name, shards_per_file) for name in ("SUCCEEDED", "FAILED", "PENDING")}
@@ -115,7 +116,7 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
 
 
 def has_manifest(at: Deployment, run_id: str) -> bool:
-    """Whether the manifest of a run is there."""
+    """Whether a run has a manifest."""
     try:
         at.store.head(at.run_uri(run_id, MANIFEST))
     except ObjectNotFoundError:
@@ -125,7 +126,7 @@ def has_manifest(at: Deployment, run_id: str) -> bool:
 
 @dataclass(slots=True)
 class _ResultFiles:
-    """Shards of one state on their way into files; holds one file's worth."""
+    """Writes the shards of one state into files; holds the entries of one file."""
 
     at: Deployment
     run_id: str
@@ -140,7 +141,7 @@ class _ResultFiles:
             self._write()
 
     def close(self) -> list[dict[str, Any]]:
-        """Write what is left; all files, as the manifest names them."""
+        """Write the last file; all files, as the manifest names them."""
         if self.lines:
             self._write()
         return self.written
@@ -160,7 +161,7 @@ def _delete_others(at: Deployment, run_id: str, name: str, keys: set[str]) -> No
 
 
 def _entry(record: ShardRecord) -> dict[str, Any]:
-    """One shard in Step Functions' names, ours behind them."""
+    """A shard with Step Functions' keys, then our own."""
     entry: dict[str, Any] = {
         "Name": f"{record.number:06d}",
         "Status": _FILE_OF_STATE[record.state],
@@ -178,12 +179,8 @@ def _entry(record: ShardRecord) -> dict[str, Any]:
         entry |= {"StartDate": _date(record.started_s)}
     if record.state.ended:
         entry |= {"StopDate": _date(record.changed_s)}
-    return entry | _own_fields(record)
-
-
-def _own_fields(record: ShardRecord) -> dict[str, Any]:
     ended = record.state.ended and record.attempts
-    return {
+    return entry | {
         "Shard": record.number,
         "Attempts": record.attempts,
         "AttemptId": record.attempt_id,
@@ -225,13 +222,8 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
         "DurationSeconds": round(summary.duration_s, 3),
         "TaskSeconds": round(summary.task_s, 3),
         "FailureCauses": [
-            {
-                "Error": c.error_class,
-                "Count": c.count,
-                "ExampleShard": c.example_shard,
-                "ExampleCause": c.example_message,
-            }
-            for c in summary.causes
+            dict(zip(("Error", "Count", "ExampleShard", "ExampleCause"), astuple(cause), strict=True))
+            for cause in summary.causes
         ],
     }
 

@@ -1,17 +1,17 @@
-"""Map batches: the shards that a Map state hands out of a run whose dispatch is a map. Such a run never has messages.
+"""Map batches: shards that a Map state hands out, for a run whose dispatch is ``map`` and which has no messages.
 
-A batch is every shard that is PENDING now, by the base table (strongly consistent), as JSON Lines of references::
+A batch is a file of references, as JSON Lines, to all shards that are PENDING now (strongly consistent)::
 
     runs/<run_id>/batches/<generation>-<batch>-<last shard>-<milliseconds>.jsonl
 
 Batches follow one another until the run has ended. A shard that a batch lost (its child was aborted, its worker was
-killed) is PENDING again once its lease is over, and in a later batch; a shard that two batches hand out is turned away
-by a claim. So nothing depends on what Step Functions reports of a child.
+killed) is PENDING again once its lease has expired, and in a later batch; if two batches hand out a shard, the claim
+rejects one. So nothing depends on what Step Functions reports of a child.
 
 A shard that was handed out and never claimed (its child was throttled, or its worker died before the claim) is handed
-out again ever more seldom, and counted as a requeue, as the checker does with messages. After ``MAX_UNCLAIMED`` times
-it has FAILED if no other shard of the run has changed since the last batch either: workers that refuse every shard must
-not be asked for ever. The names of the files tell which shards were handed out before, and when.
+out again at growing intervals, each time counted as a requeue, as the checker does with messages. After
+``MAX_UNCLAIMED`` times it is FAILED if no other shard of the run has changed since the last batch either: a run whose
+workers reject every shard must end. The names of the files show which shards were handed out before, and when.
 """
 
 import re
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sparklet.ledger.rules import last_cause
 from sparklet.metrics import SHARDS_FAILED
-from sparklet.model import INLINE_MOST, Failure, Run, ShardRecord, ShardRef, ShardState
+from sparklet.model import MAX_INLINE, Failure, Run, ShardRecord, ShardRef, ShardState
 from sparklet.planning.deployment import Deployment, scratch_error
 from sparklet.s3_uri import split_uri
 
@@ -46,14 +46,9 @@ class MapBatch:
 def hand_out(
     at: Deployment, run: Run, number: int, *, between_s: float = 0.0, max_shards: int = MAX_SHARDS
 ) -> MapBatch:
-    """Write batch ``number`` of a run; memory does not grow with it.
+    """Write batch ``number`` of a run, in constant memory; a repeated call writes another file.
 
-    Doing it again is harmless: it writes another file, of what is PENDING then.
-
-    Parameters
-    ----------
-    between_s
-        A batch that would follow the last one of this generation sooner is not handed out; the first one always is.
+    There is no batch until ``between_s`` after the last one of this generation.
     """
     pending = _PendingShards(at, run)
     if number and at.clock.now_s() - pending.last_batch_s < between_s:
@@ -66,7 +61,7 @@ def hand_out(
                 for record in islice(pending.shards(), max_shards):
                     file.write(record.ref.to_body() + "\n")
                     count, last = count + 1, max(last, record.number)
-                    if count <= INLINE_MOST:
+                    if count <= MAX_INLINE:
                         items.append(record.ref)
         except OSError as error:
             raise scratch_error("a map batch", error) from error
@@ -75,7 +70,7 @@ def hand_out(
         name = f"{run.generation}-{number}-{last}-{int(at.clock.now_s() * 1000)}.jsonl"
         uri = at.run_uri(run.run_id, f"batches/{name}")
         at.store.upload(path, uri)
-    return MapBatch(count, split_uri(uri)[1], tuple(items) if count <= INLINE_MOST else ())
+    return MapBatch(count, split_uri(uri)[1], tuple(items) if count <= MAX_INLINE else ())
 
 
 class _PendingShards:
@@ -92,7 +87,7 @@ class _PendingShards:
                 self.last_batch_s = max(self.last_batch_s, int(found[2]) / 1000)
 
     def shards(self) -> Iterator[ShardRecord]:
-        """PENDING shards in order of number, but for those that were handed out in vain not long ago."""
+        """PENDING shards in order of number, except those that were handed out recently."""
         for record in self._at.ledger.shards.list(self._run.run_id, ShardState.PENDING):
             if record.number > self._last_shard or record.changed_s > self.last_batch_s:
                 yield record
@@ -100,25 +95,22 @@ class _PendingShards:
                 yield again
 
     def _again(self, record: ShardRecord) -> ShardRecord | None:
-        """A shard that was handed out and never claimed: once more, later (None), or FAILED (None)."""
+        """A shard that was handed out and never claimed: again now; None if later, or FAILED."""
         if self._at.clock.now_s() - record.changed_s < UNCLAIMED_S * 2 ** min(record.requeues, MAX_UNCLAIMED):
             return None
         if record.requeues >= MAX_UNCLAIMED and self._stalled():
-            self._at.measure(SHARDS_FAILED, self._at.ledger.attempts.abandon(record, _unclaimed(record)))
+            name = "NeverClaimed" if record.attempts else "NeverStarted"
+            why = f"handed out {record.requeues + 1} times, but no worker claimed it{last_cause(record)}"
+            failed = self._at.ledger.attempts.abandon(record, Failure(name, why, retryable=False))
+            self._at.measure(SHARDS_FAILED, failed)
             return None
         return self._at.ledger.attempts.count_requeue(record)
 
     def _stalled(self) -> bool:
-        """Whether no shard of the run is RUNNING or has changed since the last batch; read once a batch at most."""
+        """Whether no shard of the run is RUNNING or has changed since the last batch; read at most once a batch."""
         if self._run_stalls is None:
             self._run_stalls = all(
                 record.state is not ShardState.RUNNING and record.changed_s <= self.last_batch_s
                 for record in self._at.ledger.shards.list(self._run.run_id)
             )
         return self._run_stalls
-
-
-def _unclaimed(record: ShardRecord) -> Failure:
-    name = "NeverClaimed" if record.attempts else "NeverStarted"
-    message = f"handed out {record.requeues + 1} times, but no worker claimed it{last_cause(record)}"
-    return Failure(name, message, retryable=False)

@@ -12,29 +12,26 @@ from sparklet.planning.parts import part_lines, reasons_for, shard_of
 
 @dataclass(frozen=True, slots=True)
 class HoldingShard:
-    """One shard that holds the object, or a slice or a version of it."""
+    """A shard that holds the object, or slices or versions of it."""
 
     shard: Shard
-    items: tuple[InputObject, ...]  # what of the object it holds
+    items: tuple[InputObject, ...]  # the object, its slices or versions in this shard
     record: ShardRecord | None  # None: the shard is not in the ledger yet
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectStatus:
-    """In which shards an input object is, and their states."""
+    """The shards of an input object."""
 
     uri: str
-    shards: tuple[HoldingShard, ...]  # in order; none: it was left out, or not there when the run was planned
-    left_out: tuple[str, ...] = ()  # why it, or a version of it, was left out; not known of what patterns left out
+    shards: tuple[HoldingShard, ...]  # in order; none if it was left out, or did not exist when the run was planned
+    left_out: tuple[str, ...] = ()  # why it, or a version of it, was left out; unknown if a pattern left it out
 
 
 def object_status(at: Deployment, run_id: str, uri: str) -> ObjectStatus:
     """Find the shards of an object in the parts of the plan, one part in memory at a time.
 
-    Raises
-    ------
-    PlanError
-        If the object lies under no input of the run, and no list could have named it.
+    PlanError if the object is below no input of the run, and no list could have named it.
     """
     run = at.ledger.runs.get(run_id)
     if not run.lists and not any(_lies_under(uri, given) for given in run.inputs):
@@ -47,7 +44,7 @@ def _holding(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Ite
     wanted = json.dumps(uri).encode()
     for part in parts:
         for line in part_lines(at, run.run_id, part):
-            if wanted not in line:  # the cheap question first
+            if wanted not in line:  # faster than parsing it
                 continue
             shard = shard_of(at, run.run_id, part, line)
             if items := tuple(item for item in shard.objects if item.uri == uri):

@@ -1,8 +1,7 @@
-"""One look at a run: summary, pace, estimated end, slow shards, lost workers, causes of failure, seconds paid for.
+"""What ``status``, ``watch`` and ``explain`` show: summary, pace, slow shards, lost workers, causes, worker seconds.
 
-``status``, ``watch`` and ``explain`` show parts of it. Everything comes from one pass over the ledger, whose memory
-does not grow with the run. For 100,000 shards of 0.6 KB that is some 60 MB of strongly consistent reads: 60 pages,
-15,000 read units, 0.002 USD.
+Everything comes from one pass over the ledger in constant memory. For 100,000 shards of 0.6 KB that is some 60 MB of
+strongly consistent reads: 60 pages, 15,000 read units, 0.002 USD.
 """
 
 import heapq
@@ -16,7 +15,7 @@ from sparklet.runs.explain import FailureTally
 from sparklet.runs.summary import Summary
 
 SLOWEST = 5
-PACE_S = 60.0  # the current pace is that of so long, or of three shards' time
+PACE_S = 60.0  # the current pace is that of the last minute, or of the time of three shards
 PACE_SHARDS = 3
 MAX_PACE_S = 3600.0
 
@@ -32,7 +31,7 @@ class Pace:
 
 @dataclass(slots=True)
 class Observation:
-    """A run as an operator looks at it; shards are added one by one."""
+    """A run as an operator sees it; shards are added one by one."""
 
     summary: Summary
     now_s: float
@@ -47,7 +46,7 @@ class Observation:
     _ended: Counter[int] = field(default_factory=Counter)  # shards by the minutes ago when they ended, the last hour
 
     def add(self, record: ShardRecord) -> None:
-        """Take one shard into account."""
+        """Count one shard."""
         self.summary.add(record)
         if record.state is ShardState.FAILED:
             self.failures.add(record)
@@ -71,12 +70,12 @@ class Observation:
     @property
     def slowest(self) -> list[ShardRecord]:
         """The ended shards that took longest, the slowest first."""
-        return [record for _, _, record in sorted(self._slowest, reverse=True, key=lambda entry: entry[:2])]
+        return [record for _, _, record in sorted(self._slowest, reverse=True)]
 
     @property
     def longest(self) -> list[ShardRecord]:
-        """The running shards that have taken longest so far, the slowest first."""
-        return [record for _, _, record in sorted(self._longest, reverse=True, key=lambda entry: entry[:2])]
+        """The RUNNING shards that have taken longest until now, the slowest first."""
+        return [record for _, _, record in sorted(self._longest, reverse=True)]
 
     @property
     def mean_s(self) -> float:
@@ -85,7 +84,7 @@ class Observation:
 
     @property
     def worked_s(self) -> float:
-        """Seconds of all attempts of this generation; those before a shard's last one are taken for average ones."""
+        """Seconds of all attempts of this generation; attempts before a shard's last one count as average ones."""
         known_s, timed = self.summary.task_s + self.running_s, self.finished + self.running
         return known_s * self.summary.attempts / timed if timed else 0.0
 

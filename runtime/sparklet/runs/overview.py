@@ -1,9 +1,9 @@
-"""One look at queue, ledger and results: what the scheduled checker measures, and where the three disagree.
+"""Comparison of queue, ledger and results: what the scheduled checker measures, and where the three differ.
 
-The ledger is the only truth and the checker replaces what is lost without asking the queue, so nothing here changes a
-shard, and nothing rests on it. A queue's numbers are approximate and a minute old, and the index lags, so one sight of
-a difference says nothing: ``Watch`` reports what was there several checks in a row. ``verify`` (``status --verify``)
-takes the same look at one whole run: it reads all its shards and lists its output.
+The ledger is the only truth, and the checker replaces what is lost without reading the queue, so nothing depends on
+this. A queue's numbers are approximate and a minute old, and the index lags, so ``Watch`` reports only differences that
+last for several checks. ``verify`` (``status --verify``) compares one whole run: it reads all its shards and lists its
+output.
 """
 
 import json
@@ -28,17 +28,17 @@ from sparklet.ports import QueueDepth
 from sparklet.runs.checker import CheckReport
 from sparklet.runs.log import log
 from sparklet.runs.manifest import MANIFEST
-from sparklet.runs.notices import finalizable, finalize
+from sparklet.runs.notices import finalizable
 from sparklet.s3_uri import SCHEME
 
 LASTING = 3  # checks in a row, so minutes
 MAX_EXAMPLES = 5
-MAX_LETTERS = 1000  # one page of a listing
-COMPARED_FOR_S = 3600.0  # runs that ended so lately are compared with their manifests
+MAX_STORED = 1000  # dead-letter messages, one page of a listing
+COMPARED_FOR_S = 3600.0  # after a run's end its manifest is compared for so long
 
 
 class Kind(StrEnum):
-    """What can differ."""
+    """Kinds of differences."""
 
     NO_MESSAGE = "NO_MESSAGE"  # PENDING shards without a message
     NOT_TAKEN = "NOT_TAKEN"  # messages wait and no worker takes any
@@ -49,7 +49,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A disagreement of two of the three."""
+    """A difference between two of queue, ledger and results."""
 
     kind: Kind
     subject: str  # a run, or "queue"
@@ -59,28 +59,22 @@ class Difference:
 
 @dataclass(slots=True)
 class Watch:
-    """Remembers, as long as its process lives, for how many checks in a row each difference was there."""
+    """Counts, within this process, for how many checks in a row each difference has lasted."""
 
     _seen: Counter[tuple[Kind, str]] = field(default_factory=Counter)
 
     def look(self, found: Iterable[Difference]) -> tuple[Difference, ...]:
-        """Take what one check found; what has been there for long enough."""
+        """Add the differences of one check; those that have lasted long enough."""
         now = {(each.kind, each.subject): each for each in found}
         self._seen = Counter({key: self._seen[key] + 1 for key in now})
         return tuple(each for key, each in now.items() if self._seen[key] >= LASTING)
 
 
-def look_over(at: Deployment, unsettled: Sequence[Run], reports: Sequence[CheckReport], watch: Watch) -> None:
-    """Measure the whole deployment, report differences that last, and settle ended runs that show none.
+def look_over(at: Deployment, unfinalized: Sequence[Run], reports: Sequence[CheckReport], watch: Watch) -> None:
+    """Measure the whole deployment, report differences that last, and finalize ended runs that have none.
 
-    No open run depends on it, so a failure is only logged.
-
-    Parameters
-    ----------
-    unsettled
-        The runs as they were before they were checked.
-    reports
-        What the checks of those that needed one have found.
+    ``unfinalized`` are runs as they were before this round of checks, ``reports`` those of its checks. No open run
+    depends on this, so a failure is only logged.
     """
     still_open = [report for report in reports if not report.run.state.ended]
     at.measure(RUNS_OPEN, len(still_open))
@@ -89,11 +83,12 @@ def look_over(at: Deployment, unsettled: Sequence[Run], reports: Sequence[CheckR
     try:
         at.measure(OLDEST_OPEN_SHARD, max((_waiting_s(at, report) for report in still_open), default=0.0))
         at.measure(DEAD_LETTERS_STORED, stored_dead_letters(at))
-        ended = finalizable(at, unsettled)
         found = [*queue_differences(at, [(report.run, report.counts) for report in still_open])]
-        for run in ended:
-            found += recent_manifest_differences(at, run)
-        finalize(at, ended, {each.subject for each in found})
+        for run in finalizable(at, unfinalized):
+            differences = [*recent_manifest_differences(at, run)]
+            found += differences
+            if not differences:
+                at.ledger.runs.finalize(run)
         lasting = watch.look(found)
     except SparkletError as error:
         log("WARNING", "queue, ledger and results could not be compared", "deployment", error=str(error))
@@ -104,7 +99,7 @@ def look_over(at: Deployment, unsettled: Sequence[Run], reports: Sequence[CheckR
 
 
 def verify(at: Deployment, run_id: str) -> Iterator[Difference]:
-    """Everything that can be compared of one run: a whole pass over its shards, and a listing of its output."""
+    """All differences of one run, by a whole pass over its shards and a listing of its output."""
     run = at.ledger.runs.get(run_id)
     counts = at.ledger.shards.count(run_id)
     if run.shard_count is not None and counts.total != run.shard_count:
@@ -116,12 +111,12 @@ def verify(at: Deployment, run_id: str) -> Iterator[Difference]:
 
 
 def stored_dead_letters(at: Deployment) -> int:
-    """Dead-letter messages kept under ``dead-letters/`` as unreadable, as far as one page of the listing goes."""
-    return sum(1 for _ in islice(at.store.list(f"{SCHEME}{at.bucket}/dead-letters/"), MAX_LETTERS))
+    """How many unreadable messages are under ``dead-letters/``, by one page of a listing."""
+    return sum(1 for _ in islice(at.store.list(f"{SCHEME}{at.bucket}/dead-letters/"), MAX_STORED))
 
 
 def _waiting_s(at: Deployment, report: CheckReport) -> float:
-    """How long the longest-waiting PENDING shard has waited: of the index's first bucket, a sample of a large run."""
+    """How long the longest-waiting PENDING shard has waited, by the index's first bucket: a sample of a large run."""
     if not report.counts.pending:
         return 0.0
     now_s = at.clock.now_s()
@@ -133,14 +128,14 @@ def _waiting_s(at: Deployment, report: CheckReport) -> float:
 
 
 def queue_differences(at: Deployment, checked: Iterable[tuple[Run, Counts]]) -> Iterator[Difference]:
-    """What the queue's numbers show of open runs and their counts; each may be gone with the next look."""
+    """Differences between the queue's numbers and open runs; they may be gone at the next check."""
     sealed = [
         counts for run, counts in checked if run.dispatch is Dispatch.QUEUE and run.sealed and run.cancelled_s is None
     ]
     pending, running = sum(c.pending for c in sealed), sum(c.running for c in sealed)
     queue = at.queue.depth()
-    letters = at.dead_letters.depth().total if at.dead_letters else 0
-    if missing := missing_messages(pending, running, queue, letters):
+    dead_letters = at.dead_letters.depth().total if at.dead_letters else 0
+    if missing := missing_messages(pending, running, queue, dead_letters):
         found = (
             f"{missing} of {pending} PENDING shards have no message: the queue holds {queue.visible} visible, "
             f"{queue.in_flight} in flight, {queue.delayed} delayed, {running} shards are RUNNING; the checker sends "
@@ -149,19 +144,19 @@ def queue_differences(at: Deployment, checked: Iterable[tuple[Run, Counts]]) -> 
         yield Difference(Kind.NO_MESSAGE, "queue", found, missing)
     if queue.visible and not queue.in_flight and not running:
         found = (
-            f"{queue.visible} messages wait and no worker takes any: look whether the worker's mapping is enabled, "
+            f"{queue.visible} messages wait and no worker receives any: check whether the worker's mapping is enabled, "
             "and for throttling (sparklet doctor --stack names contradicting settings)"
         )
         yield Difference(Kind.NOT_TAKEN, "queue", found, queue.visible)
 
 
-def missing_messages(pending: int, running: int, queue: QueueDepth, letters: int = 0) -> int:
-    """How many PENDING shards have no message, at the least.
+def missing_messages(pending: int, running: int, queue: QueueDepth, dead_letters: int = 0) -> int:
+    """How many PENDING shards have no message, at least.
 
-    Each RUNNING shard is taken to hold one of the messages in flight, and a dead-letter message is still a message.
-    Messages of ended shards, or of none, hide missing ones; up to 2 % are put down to the numbers being approximate.
+    Each RUNNING shard is taken to hold one of the messages in flight; a dead-letter message counts, too. Messages
+    of ended or unknown shards hide missing ones; up to 2 % are ignored, since the numbers are approximate.
     """
-    free = queue.visible + queue.delayed + max(0, queue.in_flight - running) + letters
+    free = queue.visible + queue.delayed + max(0, queue.in_flight - running) + dead_letters
     missing = pending - free
     return missing if missing > pending // 50 else 0
 
@@ -170,13 +165,13 @@ def missing_messages(pending: int, running: int, queue: QueueDepth, letters: int
 
 
 def recent_manifest_differences(at: Deployment, run: Run) -> Iterator[Difference]:
-    """How the manifest of a run that ended within the hour differs from the ledger."""
+    """Differences between ledger and manifest of a run that ended within the hour."""
     if run.ended_s and run.ended_s > at.clock.now_s() - COMPARED_FOR_S and run.shard_count is not None:
         yield from _in_manifest(at, run, at.ledger.shards.glance(run.run_id))
 
 
 def _in_manifest(at: Deployment, run: Run, counts: Counts) -> Iterator[Difference]:
-    remedy = f"sparklet watch {run.run_id} writes it anew"
+    remedy = f"sparklet watch {run.run_id} writes it again"
     try:
         document = json.loads(at.store.get(at.run_uri(run.run_id, MANIFEST)))
         items = document["ItemCounts"]
@@ -198,7 +193,7 @@ def _numbers(counts: Counts) -> str:
 
 
 def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
-    """One listing of the output, then one pass over the shards; a byte of memory a shard."""
+    """One listing of the output, then one pass over the shards; one byte of memory for each shard."""
     if not run.output_uri.startswith(SCHEME) or run.shard_count is None:
         return
     has_data, folder = bytearray(run.shard_count), f"{run.output_uri.rstrip('/')}/{run.shard_prefix}"
@@ -216,13 +211,13 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
         named = ", ".join([*examples, "…"] if lacking > MAX_EXAMPLES else examples)
         found = (
             f"{lacking} SUCCEEDED shards reported rows and nothing lies in {folder}… "
-            f"(shards {named}): deleted since, or written elsewhere without being reported (job.report outputs=…)"
+            f"(shards {named}): deleted since, or written elsewhere and not reported (job.report outputs=…)"
         )
         yield Difference(Kind.NO_OUTPUT, run.run_id, found, lacking)
 
 
 def _elsewhere(at: Deployment, run: Run, record: ShardRecord) -> bool:
-    """Whether something lies at one of the places that the script reported, outside the shard's own folder."""
+    """Whether there is an object at an address that the script reported, outside the shard's own folder."""
     own = run.shard_output(record.number)
-    places = [uri for uri in record.outputs if uri.startswith(SCHEME) and not uri.startswith(own)]
-    return any(next(iter(at.store.list(uri)), None) is not None for uri in places)
+    reported = [uri for uri in record.outputs if uri.startswith(SCHEME) and not uri.startswith(own)]
+    return any(next(iter(at.store.list(uri)), None) is not None for uri in reported)

@@ -1,7 +1,7 @@
 """A further generation of a run: FAILED shards are PENDING again, with the same script or a repaired one.
 
-The order decides what a crash leaves behind: open the generation → move the shards → send their messages.
-Redriving again moves what is still FAILED and sends what has no message; the checker's stall rule sends it too.
+The steps are: open the generation → move the shards → send their messages. After a crash a second redrive moves the
+shards that are still FAILED and sends missing messages, as the checker's stall rule does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,22 +32,10 @@ class Redriven:
 def redrive(
     at: Deployment, run_id: str, shards: Sequence[int] | None = None, script: ScriptRef | None = None
 ) -> Redriven:
-    """Do FAILED shards again in a new generation; no finished shard is done again.
+    """Repeat FAILED shards (None: all) in a new generation; if only the check run has FAILED, the run is checked again.
 
-    A run of which nothing has FAILED but its check is checked again.
-
-    Parameters
-    ----------
-    shards
-        The shards to do again; None: all that have FAILED.
-    script
-        The script of the new generation (see ``scripts.repaired_script``); None: that of the last one.
-
-    Raises
-    ------
-    PlanError
-        If the run is still being planned or cancelled, if a chosen shard is not there or has not FAILED, or if
-        nothing is left to do again.
+    ``script`` is that of the new generation (see ``new_run.repaired_script``); None: the last one's. PlanError if the
+    run is being planned or cancelled, if one of ``shards`` has not FAILED, or if there is nothing to repeat.
     """
     run = redrivable(at, run_id)
     _refuse_unfit(at, run_id, shards)
@@ -75,17 +63,9 @@ def redrive(
 
 
 def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | None = None) -> tuple[int, ...]:
-    """The FAILED shards whose cause is meant by ``cause``: a class, or words of the message.
+    """The FAILED shards, all or ``among`` these, that match ``cause``: a class, or words of the message.
 
-    Parameters
-    ----------
-    among
-        Only these shards; None: all of the run.
-
-    Raises
-    ------
-    PlanError
-        If there are none; it names the causes that there are.
+    If there are none, PlanError names the run's causes.
     """
     chosen, seen = [], set()
     for record in at.ledger.shards.list(run_id, ShardState.FAILED):
@@ -99,7 +79,7 @@ def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | 
 
 
 def redrivable(at: Deployment, run_id: str) -> Run:
-    """The run, if its failed shards can be done again now; else PlanError."""
+    """The run; PlanError if it cannot be redriven now."""
     run = at.ledger.runs.get(run_id)
     if run.cancelled_s is not None and not run.state.ended:
         raise PlanError(f"the run {run_id} is being cancelled; redrive it once it has ended (sparklet watch {run_id})")
@@ -111,7 +91,7 @@ def redrivable(at: Deployment, run_id: str) -> Run:
 
 
 def _refuse_unfit(at: Deployment, run_id: str, shards: Sequence[int] | None) -> None:
-    """PlanError that names the chosen shards which cannot be done again."""
+    """PlanError that names the chosen shards that have not FAILED."""
     unfit = []
     for number in shards or ():
         try:
@@ -142,22 +122,22 @@ def _only_its_check_failed(at: Deployment, run: Run) -> bool:
 
 
 def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:
-    """The run, open as long as it has open shards; ``opened`` is the generation that this redrive began.
+    """The run, opened again if it has ended with PENDING shards; ``opened`` is the generation that this redrive began.
 
-    A checker that came between the new generation and its first shard has ended the run; so does a crash
-    there. One more generation with the same script opens it again; and if somebody cancelled the run
-    meanwhile, it is cancelled again, so that the next check gives up the shards moved since.
+    A check between the new generation and its first shard ends the run, and so does one after a crash there. One more
+    generation with the same script opens it; if the run was cancelled meanwhile, it is cancelled again, so that the
+    next check fails the shards moved since.
     """
     run = at.ledger.runs.get(run_id)
     if run.state.ended and next(at.ledger.shards.list(run_id, ShardState.PENDING), None):
-        meant = run.state is RunState.CANCELLED and run.generation == opened
+        cancelled = run.state is RunState.CANCELLED and run.generation == opened
         run = at.ledger.runs.start_generation(run_id, run.generation + 1, run.scripts[-1])
-        return at.ledger.runs.cancel(run_id) if meant else run
+        return at.ledger.runs.cancel(run_id) if cancelled else run
     return run
 
 
 def _unstarted(at: Deployment, run: Run) -> Iterator[ShardRecord]:
-    """Redriven shards that nobody has claimed yet: none of them may be left without a message, if it needs one."""
+    """Redriven shards that were not claimed yet, which may need a message."""
     if run.state.ended or run.cancelled_s is not None:
         return
     for record in at.ledger.shards.list(run.run_id, ShardState.PENDING):

@@ -1,17 +1,15 @@
-"""How long a state machine waits between two looks at a run: soon enough for its end, seldom enough for its history.
+"""The steps that a run's state machine calls, each of which may be repeated, and its waits between two checks.
 
-An execution may have 25,000 events. A look (check, choose, wait) makes some ten, a map batch some fifteen. Three bounds
-make a wait:
+An execution may have 25,000 events. A check (check, choose, wait) makes some ten, a map batch some fifteen. A wait is
 
-- at least a fortieth of the time since the execution began. So looks become rare like a geometric series: 40 of them
-  while the wait is at its least, 40 more for each e-fold of time until it is 300 s, then one every 300 s. In three days
-  that is at most 40 × ln(300) + 864 = 1,100 looks, whatever the run does (a test counts them);
-- longer while the end is far: a tenth of the estimated rest, from the run's throughput so far;
-- but no more than a tenth of the run's age, since an estimate from its first shards is worth little. So an end is seen
-  late by a tenth of the run's own time at most.
+- at least a fortieth of the execution's age, at most 300 s: in three days that makes at most 40 × ln(300) + 864 = 1,100
+  checks, whatever the run does (a test counts them);
+- longer while the end is far: a tenth of the remaining time, estimated from the run's throughput so far;
+- but then at most a tenth of the run's age, since an estimate from its first shards is worth little: an end is noticed
+  late by at most a tenth of the run's own time.
 
-Map batches are a twentieth of the execution's age apart, 900 s at most: some 400 in three days. A batch lasts as long
-as its children, so hardly any waits for that; but shards that are lost one by one must not make a batch each.
+Map batches are a twentieth of the execution's age apart, at most 900 s: some 400 in three days. Few batches wait for
+that, since a batch lasts as long as its children; but shards that are lost one by one must not make a batch each.
 """
 
 import json
@@ -33,24 +31,26 @@ from sparklet.runs.summary import tolerated_failures
 
 SMALL_RUN_SHARDS = 40
 MIN_OF_SMALL_S, MIN_S, MAX_S = 1, 5, 300
-LOOKS_PER_AGE = 40
-LOOKS_PER_REST = 10
+CHECKS_PER_AGE = 40
+CHECKS_PER_REST = 10
 LATEST_SHARE = 10
 BATCHES_PER_AGE = 20
 MAX_BETWEEN_BATCHES_S = 900
+MAX_INLINE_BATCHES = 2  # an inline Map adds some ten events for each shard and try, a distributed one six in all
+TOLERANCE_EXCEEDED = "ToleranceExceeded"
+CAUSE_CHARACTERS = 32_768  # as many as Step Functions keeps of a cause
+
+Response = dict[str, Any]
+
+
+# --- waits ---
 
 
 def wait_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None) -> int:
-    """How long to wait before the next look.
-
-    Parameters
-    ----------
-    since_s
-        When the execution began whose history is to be spared; None: with the run.
-    """
+    """How long to wait before the next check; ``since_s`` is the execution's start, None: the run's creation."""
     run_age_s = max(0.0, now_s - run.created_s)
-    far_s = min(_rest_s(run, counts, run_age_s) / LOOKS_PER_REST, run_age_s / LATEST_SHARE)
-    return math.ceil(min(MAX_S, max(_min_s(run, counts), _age_s(run, now_s, since_s) / LOOKS_PER_AGE, far_s)))
+    far_s = min(_rest_s(run, counts, run_age_s) / CHECKS_PER_REST, run_age_s / LATEST_SHARE)
+    return math.ceil(min(MAX_S, max(_min_s(run, counts), _age_s(run, now_s, since_s) / CHECKS_PER_AGE, far_s)))
 
 
 def between_batches_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None) -> float:
@@ -67,44 +67,32 @@ def _age_s(run: Run, now_s: float, since_s: float | None) -> float:
 
 
 def _rest_s(run: Run, counts: Counts, age_s: float) -> float:
-    """The estimated time until the run's end, from its throughput since it began; 0 if it is unknown.
-
-    It is unknown for a redriven run: shards that ended in earlier generations say nothing about this one.
-    """
+    """The estimated time until the run's end, by its throughput; 0 if unknown, as after a redrive."""
     ended = counts.total - counts.open
     return age_s * counts.open / ended if ended and not run.generation else 0.0
 
 
-TOLERANCE_EXCEEDED = "ToleranceExceeded"
-MAX_INLINE_BATCHES = 2  # an inline Map adds some ten events a shard and try to the history, a distributed one six
-CAUSE_CHARACTERS = 32_768  # what Step Functions keeps of a cause
-
-Answer = dict[str, Any]
+# --- steps ---
 
 
-def take_step(at: Deployment, map_concurrency: int, event: Any) -> Answer:
-    """Do the step that an event names; a Map that it hands shards out to has ``map_concurrency`` children at once.
+def take_step(at: Deployment, map_concurrency: int, event: Any) -> Response:
+    """Do the step that an event names; the Map of a batch has ``map_concurrency`` children at once.
 
-    Raises
-    ------
-    EventError
-        If it names none, or lacks what that step needs: asking again does not help.
-    PlanError
-        If the step does not fit the run.
-    RunNotFoundError
-        If there is no such run.
+    EventError if the event is wrong, PlanError if the step does not fit the run: repeating it does not help.
     """
+    if not isinstance(event, Mapping):
+        raise EventError(f"a step's event must be a JSON object, not a {type(event).__name__}")
     step = STEPS.get(_text(event, "step"))
     if step is None:
         raise EventError(f"there is no step {_text(event, 'step')[:40]!r}; there are {', '.join(STEPS)}")
     return step(at, map_concurrency, event)
 
 
-def _check(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
+def _check(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
     return _status(at, check(at, _run_id(event)), event)
 
 
-def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
+def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
     """Check, then hand out what is PENDING."""
     run_id, number = _run_id(event), _count(event, "batch")
     if (run := at.ledger.runs.get(run_id)).dispatch is not Dispatch.MAP:
@@ -115,6 +103,7 @@ def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> An
     if counts.pending and run.sealed and not run.state.ended and run.cancelled_s is None:
         between_s = between_batches_s(run, counts, at.clock.now_s(), _started_s(event))
         batch = hand_out(at, run, number, between_s=between_s)
+    tolerated = tolerated_failures(run.options, counts.total)  # None: no limit stops the batch
     how = "none"
     if batch.count:
         how = "inline" if batch.items and number < MAX_INLINE_BATCHES else "map"
@@ -126,18 +115,12 @@ def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> An
         "items": [json.loads(ref.to_body()) for ref in batch.items] if how == "inline" else [],
         "batch": number + 1,
         "max_concurrency": map_concurrency,
-        "tolerated_failures": _failures_left(run, counts, batch),
+        "tolerated_failures": batch.count if tolerated is None else max(0, tolerated - counts.failed),
     }
 
 
-def _failures_left(run: Run, counts: Counts, batch: MapBatch) -> int:
-    """After how many more failures the run has failed anyway; where it sets no limit, more than the batch can have."""
-    tolerated = tolerated_failures(run.options, counts.total)
-    return batch.count if tolerated is None else max(0, tolerated - counts.failed)
-
-
-def _record(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
-    """Record why an execution failed, and notify; the run goes on without it."""
+def _record(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
+    """Record why an execution failed, and notify; the run continues without it."""
     run_id = _run_id(event) if event.get("run_id") else ""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", _text(event, "execution").rpartition(":")[2])[-120:] or "unnamed"
     named = {key: _text(event, key) for key in ("execution", "machine", "where", "error")}
@@ -149,13 +132,13 @@ def _record(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> A
     if at.notifier is not None:
         try:
             at.notifier.notify(Notice.of_execution(**named, cause=cause, run_id=run_id, recorded=uri))
-        except NoticeError as error:  # the file is written, which is what the step promises
+        except NoticeError as error:  # the file is written, as the step promises
             log("ERROR", "a notice was not sent", run_id or named["execution"], error=str(error))
     return {"run_id": run_id, "recorded": uri}
 
 
-def _give_up(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Answer:
-    """PENDING → FAILED, if by the ledger too more shards have failed than the run tolerates."""
+def _give_up(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
+    """PENDING → FAILED, if the ledger confirms that more shards failed than the run tolerates."""
     run_id, reason = _run_id(event), _text(event, "reason")
     counts, run = at.ledger.shards.count(run_id), at.ledger.runs.get(run_id)
     tolerated = tolerated_failures(run.options, counts.total)
@@ -166,21 +149,20 @@ def _give_up(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> 
     return _check(at, map_concurrency, event)
 
 
-STEPS: Mapping[str, Callable[[Deployment, int, Mapping[str, Any]], Answer]] = {
+STEPS: Mapping[str, Callable[[Deployment, int, Mapping[str, Any]], Response]] = {
     "check": _check,
     "batch": _batch,
     "record": _record,
     "give_up": _give_up,
 }
-"""Every step by its name."""
 
 
-def _status(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Answer:
-    """A run's status, as machines read it."""
+def _status(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Response:
+    """A run's status for a state machine."""
     run = report.run
-    counts = (
-        at.ledger.shards.glance(run.run_id) if report.planned else report.counts
-    )  # which are those before it was planned
+    # a report has the counts before the check planned the rest of the run
+    counts = at.ledger.shards.glance(run.run_id) if report.planned else report.counts
+    follower = next_run(at, run) if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES) else None
     log_unnotified(report)
     return {
         "run_id": run.run_id,
@@ -189,14 +171,8 @@ def _status(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> An
         "wait_s": wait_s(run, counts, at.clock.now_s(), _started_s(event)),
         "generation": run.generation,
         "counts": counts.by_state(),
-        "next_run_id": _next_run_id(at, run),
+        "next_run_id": follower.run_id if follower else "",
     }
-
-
-def _next_run_id(at: Deployment, run: Run) -> str:
-    """The run to start now that this one has ended well, "" if there is none."""
-    follower = next_run(at, run) if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES) else None
-    return follower.run_id if follower else ""
 
 
 def _started_s(event: Mapping[str, Any]) -> float | None:
@@ -224,9 +200,7 @@ def _count(event: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _text(event: Any, key: str) -> str:
-    if not isinstance(event, Mapping):
-        raise EventError(f"a step's event must be a JSON object, not a {type(event).__name__}")
+def _text(event: Mapping[str, Any], key: str) -> str:
     value = event.get(key)
     if value is not None and not isinstance(value, str):
         raise EventError(f"{key} is a {type(value).__name__}; it must be a string")

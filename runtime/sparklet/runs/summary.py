@@ -1,4 +1,4 @@
-"""What a run has to show: counts, rows, bytes, time, and why shards failed; read from the ledger in one pass."""
+"""A run's figures: counts, rows, bytes, time, and causes of failure; read from the ledger in one pass."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,14 +7,14 @@ from sparklet.model import Counts, Run, RunOptions, RunState, ShardRecord, Shard
 from sparklet.ports import Shards
 
 TOP_CAUSES = 10
-MAX_CAUSES = 1000  # classes told apart while counting; the rest is counted together
+MAX_CAUSES = 1000  # classes counted one by one; the others are counted together
 MAX_NAMED = 20  # inputs, and lists: SNS and EventBridge take 256 KiB
 OTHER_CAUSES = "(other causes)"
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """A class of failure, with the first shard that shows it."""
+    """A class of failure, with its first shard."""
 
     error_class: str
     count: int
@@ -24,7 +24,7 @@ class Cause:
 
 @dataclass(slots=True)
 class Summary:
-    """What a run has to show; its shards are added one by one, and its size does not grow with their number."""
+    """A run's figures; its shards are added one by one, and its size does not grow with their number."""
 
     run_id: str
     state: RunState
@@ -38,7 +38,7 @@ class Summary:
     output_bytes: int | None = None  # likewise
     silent_shards: int = 0  # succeeded shards that reported no rows
     attempts: int = 0  # in the last generation of each shard
-    unrun: int = 0  # messages that came back as dead letters though no attempt had come of them, and were sent again
+    unrun: int = 0  # dead-letter messages without an attempt, which were sent again
     task_s: float = 0.0  # time of the last attempts of ended shards, added up
     all_causes: dict[str, Cause] = field(default_factory=dict)
 
@@ -88,7 +88,7 @@ class Summary:
 
 
 def summarize(run: Run, shards: Shards, state: RunState | None = None) -> Summary:
-    """Add up a run's shards as they are now (strongly consistent, a whole pass), for a run that is in ``state``."""
+    """Add up a run's shards as they are now (strongly consistent, a whole pass)."""
     summary = Summary.of(run, state)
     for record in shards.list(run.run_id):
         summary.add(record)
@@ -127,10 +127,10 @@ def figures(run: Run, summary: Summary) -> dict[str, Any]:
 
 
 def verdict(options: RunOptions, counts: Counts) -> RunState:
-    """How a run ends whose shards have all ended.
+    """The final state of a run whose shards have all ended.
 
-    As in Step Functions, each limit that was set must be kept; where none is set no failure is tolerated.
-    A run without a single shard has failed: its input was gone before it was planned.
+    As in Step Functions, every limit that is set must be kept; without a limit no failure is tolerated. A run without
+    a shard has FAILED: its input was gone before it was planned.
     """
     if not counts.total:
         return RunState.FAILED
@@ -141,7 +141,7 @@ def verdict(options: RunOptions, counts: Counts) -> RunState:
 
 
 def tolerated_failures(options: RunOptions, shards: int) -> int | None:
-    """How many of a run's shards may fail; None where it sets no limit: then none may, but none stops it."""
+    """How many of a run's shards may fail; None without a limit: then none may, but a failure does not stop the run."""
     count, percentage = options.tolerated_failure_count, options.tolerated_failure_percentage
     limits = [count] if count else []
     if percentage:
@@ -150,5 +150,5 @@ def tolerated_failures(options: RunOptions, shards: int) -> int | None:
 
 
 def plus(total: int | None, more: int | None) -> int | None:
-    """Add what may be unknown; None until anything is known."""
+    """The sum of what is known; None if nothing is."""
     return total if more is None else (total or 0) + more

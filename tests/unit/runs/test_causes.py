@@ -30,7 +30,7 @@ EXPECTED = [
     ("SyntaxError", "'(' was never closed (job.py, line 1)", "does not compile, at job.py, line 1", "--script"),
     ("AnalysisException", "[UNRESOLVED_COLUMN] A column", "table, column or type", "--script"),
     ("org.apache.spark.sql.AnalysisException", "[UNRESOLVED_COLUMN] A column", "table, column or type", "--script"),
-    ("ModuleNotFoundError", "No module named 'x'", "imports what is not there", "--py-files"),
+    ("ModuleNotFoundError", "No module named 'x'", "imports a module that is not there", "--py-files"),
     ("ValueError", "bad value 7 (line 6 of job.py; exit code 1)", "raised ValueError, at line 6 of job.py", "logs"),
     ("ScriptFailedError", "s3://b/j.py exited with 3", "ended with an exit code other than 0", "logs"),
     ("", "", "ended with an exit code other than 0", "logs"),
@@ -41,7 +41,7 @@ EXPECTED = [
     (TOLERANCE_EXCEEDED, "not done: more shards failed", "stopped before this one was done", "redrive"),
     (RUN_CANCELLED, "the run was cancelled", "cancelled", "redrive"),
     (TOO_LARGE, "weighs 12 GiB", "larger than one function", "--split"),
-    ("LeaseExpired", "attempt a was not heard of before its lease ended", "vanished without a word", "memory"),
+    ("LeaseExpired", "attempt a was not heard of before its lease ended", "the worker was lost", "memory"),
     ("SparkException", "Python worker exited unexpectedly (crashed) (line 9 of job.py", "memory was used up", "memory"),
     ("GatewayLostError", "the JVM ended with 5 under the script", "the JVM was lost", "logs"),
     (

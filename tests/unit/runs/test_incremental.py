@@ -1,6 +1,7 @@
 """Incremental runs: only what no earlier run of the name has done, and one run of a name at a time."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,11 @@ from sparklet.model import (
     Slice,
     SliceKind,
 )
-from sparklet.planning.earlier import Digests, done_before
+from sparklet.planning.earlier import Digests, done_before, take_run_lock
 from sparklet.planning.found import DONE
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.preview import preview
-from sparklet.planning.run_lock import take_run_lock
 from sparklet.runs.checker import check
 from tests.world import SCRIPT, SOURCE, World
 
@@ -153,7 +153,7 @@ def succeed(world: World, *numbers: int) -> None:
 
 
 def is_done(world: World, item: InputObject) -> bool:
-    with done_before(world.at, "nightly") as done:
+    with closing(done_before(world.at, "nightly")) as done:
         return done.has(item.uri, "", item.etag)
 
 
@@ -259,7 +259,7 @@ def test_names_with_any_character_have_run_locks_of_their_own(world: World) -> N
 
 
 def test_digests_depend_on_every_part_of_a_name() -> None:
-    with Digests() as met:
+    with closing(Digests()) as met:
         assert met.add("ab", "c") and not met.add("ab", "c")
         assert not met.has("a", "bc") and not met.has("abc") and not met.has("ab")
         met.discard("ab", "c")
@@ -270,7 +270,7 @@ def test_digests_beyond_the_cache_go_to_an_unlinked_file(monkeypatch: pytest.Mon
     monkeypatch.setattr("sparklet.planning.earlier.CACHE_KIB", 64)
     names = [f"s3://data/part-{n:08d}.csv" for n in range(20_000)]
 
-    with Digests() as met:
+    with closing(Digests()) as met:
         assert all(met.add(name) for name in names)
         files = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
         assert any("etilqs" in file and file.endswith("(deleted)") for file in files)
@@ -278,7 +278,7 @@ def test_digests_beyond_the_cache_go_to_an_unlinked_file(monkeypatch: pytest.Mon
 
 
 def test_a_full_disk_is_reported_with_its_remedy() -> None:
-    with Digests() as met:
+    with closing(Digests()) as met:
         met._file.execute("COMMIT")
         met._file.execute("PRAGMA max_page_count = 3")
         with pytest.raises(ScratchFullError, match=r"the digests of objects could not be kept in .* full; free space"):

@@ -199,7 +199,7 @@ def test_a_list_changed_after_the_runs_entry_is_refused(world: World) -> None:
     new_run(world.at, request)
     listed(world, *uris[:2])
     with pytest.raises(
-        PlanError, match=r"files.txt was changed since the run was entered, so its plan cannot go on; put"
+        PlanError, match=r"files.txt was changed since the run was created, so its plan cannot continue; put"
     ):
         plan(world.at, "run-1")
     listed(world, *uris)
@@ -211,14 +211,18 @@ def test_a_list_changed_after_the_runs_entry_is_refused(world: World) -> None:
     ("lists", "error", "message"),
     [
         ((ListRequest("s3://data/none.csv"),), PlanError, "the list s3://data/none.csv is not there"),
-        ((ListRequest("./files.csv"),), PlanError, "can only be read from s3:// here"),
-        ((ListRequest("s3://data/jobs/daily.py"),), PlanError, "does not say its format"),
+        ((ListRequest("./files.csv"),), PlanError, "must be in S3"),
+        ((ListRequest("s3://data/jobs/daily.py"),), PlanError, "does not show its format"),
         (
             (ListRequest("-", b"x", format="xml"),),
             SettingsError,
-            "the list format 'xml' is none; it must be one of lines",
+            "the list format 'xml' is unknown; it must be one of lines",
         ),
-        ((ListRequest("manifest.json", b"{}"),), PlanError, "apart from its checksum; give its s3:// address"),
+        (
+            (ListRequest("manifest.json", b"{}"),),
+            PlanError,
+            "a local copy without its checksum; give its s3:// address",
+        ),
         ((ListRequest("-", b"data/in/00000.csv\nhello"),), PlanError, "the list -, row 2: 'hello' names no object"),
         ((ListRequest("-", b"data/gone\n"),), PlanError, "the input - has nothing to plan; left out: 1 named but not"),
         ((ListRequest("-", b""),), PlanError, "the input - has nothing to plan; left out: nothing"),

@@ -9,7 +9,7 @@ import pytest
 
 from sparklet.errors import PlanError, ScratchFullError
 from sparklet.model import (
-    INLINE_MOST,
+    MAX_INLINE,
     Counts,
     Dispatch,
     Failure,
@@ -52,7 +52,7 @@ def test_a_batch_is_every_pending_shard_in_order(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("shards", "batch", "how"),
-    [(1, 0, "inline"), (INLINE_MOST, 1, "inline"), (INLINE_MOST + 1, 0, "map"), (1, 2, "map")],
+    [(1, 0, "inline"), (MAX_INLINE, 1, "inline"), (MAX_INLINE + 1, 0, "map"), (1, 2, "map")],
 )
 def test_few_shards_are_inlined_in_the_first_map_batches_only(world: World, shards: int, batch: int, how: str) -> None:
     world.run(shards)

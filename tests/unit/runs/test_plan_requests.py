@@ -247,7 +247,7 @@ def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
         (request(tolerate="100.1%"), SettingsError, "tolerate: '100.1%'"),
         (request(rate=-1), SettingsError, "rate is -1; it must be at least 0"),
         (request(since="36h"), SettingsError, "since: '36h'"),
-        (request(lists=["/etc/passwd"]), SettingsError, "must lie in S3"),
+        (request(lists=["/etc/passwd"]), SettingsError, "must be in S3"),
         (request(lists=[{"uri": "s3://x/y"}]), SettingsError, "source, format and path"),
         (request(inputs=["/var/task/"]), PlanError, "/var/task/"),
         (request(output="/tmp/out"), PlanError, "must look like s3://"),

@@ -111,7 +111,7 @@ def test_a_data_file_that_was_changed_is_refused(form: str) -> None:
     write_inventory(store, form, [[inventory_row("a")], [inventory_row("b")]])
     (name,) = [info.uri for info in store.list("s3://lists/inv/data/daily/data/1")]
     store.put(name, store.get(name) + b"\0")
-    with pytest.raises(PlanError, match=rf"data file {name} has the MD5 \w+, the manifest says \w+: it was changed"):
+    with pytest.raises(PlanError, match=rf"data file {name} has the MD5 \w+, its manifest has \w+: it was changed"):
         list(inventory(store).objects())
 
 
@@ -119,7 +119,7 @@ def test_a_missing_data_file_is_reported() -> None:
     store = NoHeads()
     write_inventory(store, "CSV", [[inventory_row("a")]])
     store.delete("s3://lists/inv/data/daily/data/0.csv.gz")
-    with pytest.raises(PlanError, match="is not there any more; give a younger manifest"):
+    with pytest.raises(PlanError, match="does not exist any more; give a newer manifest"):
         list(inventory(store).objects())
 
 
@@ -128,11 +128,11 @@ def test_a_manifest_must_match_its_checksum_and_have_one() -> None:
     write_inventory(store, "CSV", [[inventory_row("a")]])
     body = store.get(MANIFEST)
     store.put(MANIFEST, body + b" ")
-    with pytest.raises(PlanError, match=r"has the MD5 \w+, its checksum file says '\w+': it was changed"):
+    with pytest.raises(PlanError, match=r"has the MD5 \w+, its checksum file has '\w+': it was changed"):
         list(inventory(store).objects())
     store.put(MANIFEST, body)
     store.delete(MANIFEST.replace("manifest.json", "manifest.checksum"))
-    with pytest.raises(PlanError, match=r"has no manifest.checksum beside it, so it is not whole yet"):
+    with pytest.raises(PlanError, match=r"has no manifest.checksum next to it: it is incomplete"):
         list(inventory(store).objects())
 
 

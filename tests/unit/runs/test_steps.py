@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import EventError, NoticeError, ObjectStoreError, PlanError, RunNotFoundError
-from sparklet.model import INLINE_MOST, Counts, Dispatch, Failure, Notice, RunOptions, ShardResult, ShardState
+from sparklet.model import MAX_INLINE, Counts, Dispatch, Failure, Notice, RunOptions, ShardResult, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -107,11 +107,11 @@ def test_every_batch_has_the_same_keys(world: World) -> None:
 
 def test_an_answer_fits_into_a_state_whatever_the_run_is_called(world: World) -> None:
     run_id = "r" * 63
-    world.put(INLINE_MOST)
+    world.put(MAX_INLINE)
     new_run(world.at, world.request(run_id=run_id, options=RunOptions(max_objects=1)))
     plan(world.at, run_id)
     answer = world.step("batch", batch=0, run_id=run_id)
-    assert len(answer["items"]) == INLINE_MOST
+    assert len(answer["items"]) == MAX_INLINE
     assert len(json.dumps(answer)) < MAX_STATE_BYTES / 10
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparklet.model import INLINE_MOST, Counts, Run, RunOptions, ScriptRef
+from sparklet.model import MAX_INLINE, Counts, Run, RunOptions, ScriptRef
 from sparklet.runs.steps import MAX_INLINE_BATCHES, MAX_S, MIN_OF_SMALL_S, MIN_S, between_batches_s, wait_s
 
 THREE_DAYS_S = RunOptions().time_limit_s
@@ -61,11 +61,11 @@ def test_three_days_of_any_run_make_less_than_20_000_events(
 def test_three_days_of_map_batches_make_under_20_000_events(shards: int, batch_s: float, lost: float) -> None:
     """Something is PENDING at every moment, and each batch is over as soon as it can be: as bad as it gets."""
     run, now_s, events, batches, last_s = run_of(shards), 0.0, 0, 0, -math.inf
-    inline_events = INLINE_MOST * events_of_an_inline_child()
+    inline_events = MAX_INLINE * events_of_an_inline_child()
     counts = Counts(pending=1, running=int(lost * shards), succeeded=shards - 1 - int(lost * (shards - 1)))
     while now_s < THREE_DAYS_S:
         if not batches or now_s - last_s >= between_batches_s(run, counts, now_s, since_s=0.0):
-            inline = batches < MAX_INLINE_BATCHES and shards <= INLINE_MOST
+            inline = batches < MAX_INLINE_BATCHES and shards <= MAX_INLINE
             events += EVENTS_A_BATCH + (inline_events if inline else 0)
             batches, last_s, now_s = batches + 1, now_s, now_s + batch_s
         else:
