@@ -17,6 +17,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import sparklet
+import sparklet.cli.app  # so that nothing is imported on the way
 from sparklet.cli import main as sparklet_command
 from sparklet.cli.costs import WorkerSize
 from sparklet.cli.environment import Environment

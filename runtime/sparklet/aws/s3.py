@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from sparklet.aws.clients import WRONG_KEYS, AwsClients, error_code, explained
 from sparklet.aws.parallel import in_parallel
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
-from sparklet.model import Access
+from sparklet.model import Access, split_uri
 from sparklet.ports import ObjectInfo
-from sparklet.s3_uri import split_uri
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError

@@ -14,8 +14,7 @@ import typer
 from sparklet.errors import PlanError
 from sparklet.events.script_event import MAX_ARGUMENT_BYTES, shard_event
 from sparklet.job.event_objects import misread
-from sparklet.model import InputObject, Run, Shard, ShardRecord
-from sparklet.s3_uri import SCHEME
+from sparklet.model import SCHEME, InputObject, Run, Shard, ShardRecord
 
 BUNDLE = "sparklet-job.zip"
 MAX_STEP_CHARACTERS = 10_240  # EMR: of all values of a step

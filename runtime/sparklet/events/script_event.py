@@ -10,8 +10,7 @@ from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.job.event_objects import misread
-from sparklet.model import Access, InputObject, Run, Shard, ShardRecord
-from sparklet.s3_uri import split_uri
+from sparklet.model import Access, InputObject, Run, Shard, ShardRecord, split_uri
 
 MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_STRLEN)
 

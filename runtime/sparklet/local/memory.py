@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 from sparklet.clock import SystemClock
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
+from sparklet.model import SCHEME, split_uri
 from sparklet.ports import Clock, ObjectInfo
-from sparklet.s3_uri import SCHEME, split_uri
 
 PAGE_KEYS = 1000
 

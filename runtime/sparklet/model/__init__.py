@@ -15,6 +15,7 @@ from sparklet.model.services import MAX_INLINE, MAX_NAME, ExecutionState, Execut
 from sparklet.model.shards import (
     ANSWERS,
     RUN_ID,
+    SCHEME,
     SHARDS_PER_BUCKET,
     Claim,
     ClaimStatus,
@@ -32,5 +33,7 @@ from sparklet.model.shards import (
     SliceKind,
     ledger_bucket,
     ledger_bucket_count,
+    s3_address,
+    split_uri,
 )
 from sparklet.model.tasks import TASK_ID, Notice, TaskRecord

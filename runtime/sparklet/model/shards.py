@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
-from sparklet.errors import EventError
+from sparklet.errors import EventError, ObjectNotFoundError
 
+SCHEME = "s3://"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET = 10_000
 MAX_BUCKETS = 256
@@ -356,3 +357,23 @@ def ledger_bucket_count(shard_count: int) -> int:
     """How many buckets the shards 0 to ``shard_count - 1`` lie in, at most; a power of two."""
     full = max(0, shard_count - 1) // SHARDS_PER_BUCKET
     return min(MAX_BUCKETS, 1 << full.bit_length())
+
+
+def s3_address(given: str) -> str:
+    """``s3://…`` of an address with the scheme s3, s3a or s3n; "" if it has none of them, or no bucket."""
+    scheme, _, rest = given.partition("://")
+    return f"{SCHEME}{rest}" if scheme in ("s3", "s3a", "s3n") and rest.partition("/")[0] else ""
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of an object's or a prefix's URI; the key may be empty.
+
+    Raises
+    ------
+    ObjectNotFoundError
+        If ``uri`` names no bucket, or is no text that UTF-8 holds: no object can be there.
+    """
+    bucket, _, key = uri.removeprefix(SCHEME).partition("/")
+    if not uri.startswith(SCHEME) or not bucket or uri.encode(errors="ignore").decode() != uri:  # a lone surrogate
+        raise ObjectNotFoundError(f"{uri!r} is no object's address; it must look like s3://bucket/key, in UTF-8")
+    return bucket, key

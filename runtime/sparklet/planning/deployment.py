@@ -12,9 +12,8 @@ from typing import IO, Any, Self, cast
 
 from sparklet.errors import ObjectStoreError, RunNotFoundError, ScratchFullError, SettingsError
 from sparklet.metrics import Meter, Metric
-from sparklet.model import Access, Run
+from sparklet.model import Access, Run, split_uri
 from sparklet.ports import Clock, Ledger, Notifier, ObjectInfo, ObjectStore, TaskQueue, TaskStore
-from sparklet.s3_uri import split_uri
 
 IN_MEMORY_BYTES = 8 * 2**20
 MAX_KEPT_BYTES = 256 * 2**20  # a million objects and more; those after them are listed again

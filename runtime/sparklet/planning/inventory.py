@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from sparklet.errors import ObjectNotFoundError, PlanError
-from sparklet.model import InputObject, Position, Run, RunOptions
+from sparklet.model import SCHEME, InputObject, Position, Run, RunOptions, s3_address, split_uri
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.earlier import Digests, done_before, planned_objects
 from sparklet.planning.found import (
@@ -25,7 +25,6 @@ from sparklet.planning.found import (
 )
 from sparklet.planning.lists import Listed, ListReader
 from sparklet.ports import ObjectInfo, ObjectStore
-from sparklet.s3_uri import SCHEME, s3_address, split_uri
 
 NAMES_KEPT = 3
 

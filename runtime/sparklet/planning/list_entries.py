@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from sparklet.errors import SparkletError
-from sparklet.s3_uri import SCHEME
+from sparklet.model import SCHEME
 
 ADDRESS_NAMES = ("uri", "s3uri", "url", "address", "location")
 KNOWN_NAMES = frozenset(

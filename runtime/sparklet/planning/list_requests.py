@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sparklet.errors import ObjectNotFoundError, PlanError, SettingsError
-from sparklet.model import ListSource, RunOptions
+from sparklet.model import SCHEME, ListSource, RunOptions, s3_address
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.lists import FORMATS, ListReader, list_format
 from sparklet.ports import ObjectStore
-from sparklet.s3_uri import SCHEME, s3_address
 
 
 @dataclass(frozen=True, slots=True)

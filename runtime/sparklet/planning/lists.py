@@ -14,13 +14,12 @@ from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError
-from sparklet.model import InputObject, ListSource, Position, RunOptions
+from sparklet.model import SCHEME, InputObject, ListSource, Position, RunOptions, split_uri
 from sparklet.planning.deployment import scratch_error
 from sparklet.planning.found import DELETE_MARKER, MISSING, NOT_LATEST, Candidate
 from sparklet.planning.list_entries import Entry, RowError, entry_of
 from sparklet.planning.list_rows import Row, csv_rows, table_rows, text_rows
 from sparklet.ports import ObjectInfo, ObjectStore
-from sparklet.s3_uri import SCHEME, split_uri
 
 FORMATS = ("lines", "csv", "json", "jsonl", "parquet", "s3-inventory")
 FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}

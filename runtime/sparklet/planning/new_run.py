@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError, RunExistsError
-from sparklet.model import RUN_ID, Dispatch, NextRun, Run, ScriptRef
+from sparklet.model import RUN_ID, SCHEME, Dispatch, NextRun, Run, ScriptRef, s3_address, split_uri
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.earlier import refuse_another_open, take_run_lock
 from sparklet.planning.inventory import open_inventory, refuse_other_regions, resolve_inputs
@@ -19,7 +19,6 @@ from sparklet.planning.list_requests import open_lists, refuse_mixed, stored_sou
 from sparklet.planning.outputs import FOLLOW_UP_ID, refuse_outputs
 from sparklet.planning.packing import refuse_unplannable
 from sparklet.planning.request import RunRequest
-from sparklet.s3_uri import SCHEME, s3_address, split_uri
 
 RUN_ID_IN_OUTPUT = "{run_id}"  # for a request that is repeated for run after run
 MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id

@@ -13,12 +13,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sparklet.errors import ObjectNotFoundError
-from sparklet.model import ANSWERS, Run, RunState, ShardRecord, ShardState
+from sparklet.model import ANSWERS, Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.planning.deployment import Deployment, scratch_error
 from sparklet.runs.follow_ups import TOO_MANY_FAILED, checked, next_run
 from sparklet.runs.log import log
 from sparklet.runs.summary import Summary
-from sparklet.s3_uri import split_uri
 
 MANIFEST = "manifest.json"
 SHARDS_PER_FILE = 10_000

@@ -22,14 +22,13 @@ from sparklet.metrics import (
     SHARDS_PENDING,
     SHARDS_RUNNING,
 )
-from sparklet.model import Counts, Dispatch, Run, ShardRecord, ShardState
+from sparklet.model import SCHEME, Counts, Dispatch, Run, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.ports import QueueDepth
 from sparklet.runs.checker import CheckReport
 from sparklet.runs.log import log
 from sparklet.runs.manifest import MANIFEST
 from sparklet.runs.notices import finalizable
-from sparklet.s3_uri import SCHEME
 
 LASTING = 3  # checks in a row, so minutes
 MAX_EXAMPLES = 5

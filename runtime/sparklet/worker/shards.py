@@ -40,6 +40,7 @@ from sparklet.metrics import (
     Metric,
 )
 from sparklet.model import (
+    SCHEME,
     Access,
     Claim,
     ClaimStatus,
@@ -50,9 +51,9 @@ from sparklet.model import (
     ShardRef,
     ShardResult,
     ShardState,
+    split_uri,
 )
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
-from sparklet.s3_uri import SCHEME, split_uri
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
 from sparklet.worker.staging import Staging

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from sparklet.local.stack import LocalStack
-from sparklet.model import Dispatch, ExecutionStatus, Run, RunOptions, ShardState
+from sparklet.model import Dispatch, ExecutionStatus, Run, RunOptions, ShardState, split_uri
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
-from sparklet.s3_uri import split_uri
 from tests.functional.local.conftest import Lab, make_lab
 
 PROBES = Path(__file__).with_name("probes")

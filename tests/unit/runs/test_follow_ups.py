@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.model import Counts, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, ShardState
+from sparklet.model import Counts, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, ShardState, split_uri
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs import follow_ups
@@ -16,7 +16,6 @@ from sparklet.runs.ending import cancel, clean, ended_runs, folders_of, named_ru
 from sparklet.runs.follow_ups import MIN_CHECK_S, TOO_MANY_FAILED, checked, followed
 from sparklet.runs.notices import due
 from sparklet.runs.redrive import redrive
-from sparklet.s3_uri import split_uri
 from tests.world import BUCKET, LEASE_S, World
 
 CHECK, NEXT, NEXT_OUTPUT = "s3://data/jobs/check.py", "s3://data/jobs/next.py", "s3://data/next/"

@@ -3,7 +3,7 @@
 import pytest
 
 from sparklet.errors import ObjectNotFoundError
-from sparklet.s3_uri import split_uri
+from sparklet.model import split_uri
 
 
 @pytest.mark.parametrize(
