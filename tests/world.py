@@ -41,15 +41,17 @@ class World:
     clock: FakeClock = field(default_factory=FakeClock)
     store: MemoryObjectStore = field(init=False)
     ledger: MemoryLedger = field(init=False)
-    letters: MemoryTaskQueue = field(init=False)
+    dead_letters: MemoryTaskQueue = field(init=False)
     queue: MemoryTaskQueue = field(init=False)
     attempts: int = 0
 
     def __post_init__(self) -> None:
         self.store = MemoryObjectStore(self.clock)
         self.ledger = MemoryLedger(self.clock)
-        self.letters = MemoryTaskQueue(self.clock)
-        self.queue = MemoryTaskQueue(self.clock, visibility_s=600.0, dead_letters=self.letters, max_receive_count=20)
+        self.dead_letters = MemoryTaskQueue(self.clock)
+        self.queue = MemoryTaskQueue(
+            self.clock, visibility_s=600.0, dead_letters=self.dead_letters, max_receive_count=20
+        )
         self.store.put(SCRIPT, b"print('daily')\n")
 
     @property

@@ -43,7 +43,7 @@ class OneRun(RuleBasedStateMachine):
         super().__init__()
         self.world = World(dispatch=self.DISPATCH)
         self.world.queue = MemoryTaskQueue(
-            self.world.clock, visibility_s=600.0, dead_letters=self.world.letters, max_receive_count=3
+            self.world.clock, visibility_s=600.0, dead_letters=self.world.dead_letters, max_receive_count=3
         )
         self.attempts: list[Attempt] = []
         self.winners: dict[int, str] = {}

@@ -312,7 +312,7 @@ def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool,
             world.claim(message)
             world.clock.advance(LEASE_S + 1)
         world.queue._entries.clear()
-        world.letters.send([message.body])
+        world.dead_letters.send([message.body])
         return world
 
     def read(at: Deployment) -> object:
@@ -323,7 +323,7 @@ def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool,
 
     def fresh() -> World:
         world = lettered()
-        letters[:] = [replace(m, receipt="r") for m in world.letters.receive()]
+        letters[:] = [replace(m, receipt="r") for m in world.dead_letters.receive()]
         return world
 
     for world in kill_everywhere(fresh, read, after_effect):

@@ -34,7 +34,7 @@ class FollowedRun(test_simulation.RunByQueue):
         super().__init__()
         self.world = FollowedWorld(dispatch=self.DISPATCH)
         self.world.queue = MemoryTaskQueue(
-            self.world.clock, visibility_s=600.0, dead_letters=self.world.letters, max_receive_count=3
+            self.world.clock, visibility_s=600.0, dead_letters=self.world.dead_letters, max_receive_count=3
         )
         self.content = True
 

@@ -77,11 +77,11 @@ class RunByMap(OneRun):
     def somebody_sends_a_message_that_dies(self, which: int) -> None:
         (letter,) = self._dead(self.children[which % len(self.children)].to_body())
         assert consume(self.world.at, letter) is Disposition.DROPPED
-        self.world.letters.delete(letter.receipt)
+        self.world.dead_letters.delete(letter.receipt)
 
     def _dead(self, body: str) -> Any:
-        self.world.letters.send([body])
-        return self.world.letters.receive(1)
+        self.world.dead_letters.send([body])
+        return self.world.dead_letters.receive(1)
 
     # --- what always holds ---
 

@@ -348,9 +348,9 @@ class Readers(RuleBasedStateMachine):
             while message := self.world.receive():
                 worker.take(message)
                 worker.finish()
-            for letter in self.world.letters.receive():
+            for letter in self.world.dead_letters.receive():
                 consume(self.world.at, letter)
-                self.world.letters.delete(letter.receipt)
+                self.world.dead_letters.delete(letter.receipt)
             for run in list(self.world.ledger.runs.list()):
                 with suppress(PlanError, CheckpointConflictError, LeaseLostError):
                     check(self.world.at, run.run_id, planner_silent_s=0.0)

@@ -22,12 +22,12 @@ class RunByQueue(OneRun):
 
     @rule(dies_at=st.none() | st.integers(1, 12))
     def a_letter_is_read(self, dies_at: int | None) -> None:
-        for letter in self.world.letters.receive(1):
+        for letter in self.world.dead_letters.receive(1):
             try:
                 consume(self._at(dies_at), letter)
-                self.world.letters.delete(letter.receipt)
+                self.world.dead_letters.delete(letter.receipt)
             except KilledError:
-                self.world.letters.set_visibility(letter.receipt, 0)
+                self.world.dead_letters.set_visibility(letter.receipt, 0)
 
     @rule(slots=st.integers(1, 3))
     def workers_take_messages(self, slots: int) -> None:
@@ -68,9 +68,9 @@ class RunByQueue(OneRun):
 
     def _honest_work(self) -> None:
         self.world.work(lambda _: ShardResult(rows=1))
-        for letter in self.world.letters.receive():
+        for letter in self.world.dead_letters.receive():
             consume(self.world.at, letter)
-            self.world.letters.delete(letter.receipt)
+            self.world.dead_letters.delete(letter.receipt)
 
 
 RunByQueue.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)

@@ -37,7 +37,7 @@ class Lines:
 
 
 @dataclass
-class Told:
+class CommandResult:
     """What a command answered."""
 
     code: int
@@ -50,7 +50,7 @@ class Told:
 
 
 @dataclass
-class Desk:
+class Terminal:
     """Somebody at a terminal in front of a deployment in memory."""
 
     capsys: pytest.CaptureFixture[str]
@@ -85,11 +85,11 @@ class Desk:
         self.plans(given)
         self.world.children(self.world.handed_out(self.world.step("batch", batch=0, **given)), self.do)
 
-    def types(self, *words: str) -> Told:
+    def types(self, *words: str) -> CommandResult:
         """Type a command."""
         self.capsys.readouterr()
         code = main(list(words))
-        return Told(code, *self.capsys.readouterr())
+        return CommandResult(code, *self.capsys.readouterr())
 
     @contextmanager
     def environment(self, selection: StackSelection, screen: Screen, *, reading: bool = False) -> Iterator[Environment]:
@@ -115,17 +115,17 @@ class Desk:
 
 
 @pytest.fixture
-def desk(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("SPARKLET_STACK", raising=False)
-    desk = Desk(capsys, tmp_path / "state")
+    terminal = Terminal(capsys, tmp_path / "state")
     for module in (starting, looking, changing, elsewhere):
-        monkeypatch.setattr(module, "environment", desk.environment)
+        monkeypatch.setattr(module, "environment", terminal.environment)
 
     def meanwhile(duration_s: float) -> None:  # workers work while a command waits
-        desk.world.clock.advance(duration_s)
-        desk.meanwhile()
+        terminal.world.clock.advance(duration_s)
+        terminal.meanwhile()
 
-    monkeypatch.setattr(desk.world.clock, "sleep", meanwhile)
-    return desk
+    monkeypatch.setattr(terminal.world.clock, "sleep", meanwhile)
+    return terminal

@@ -10,7 +10,7 @@ from sparklet.cli.console import Screen
 from sparklet.cli.dispatch_modes import MachineWatch
 from sparklet.cli.environment import StackSelection
 from sparklet.model import Counts, Dispatch, ExecutionState, Failure, RunState, ShardResult
-from tests.unit.cli.conftest import RUN, Desk, Told
+from tests.unit.cli.conftest import RUN, CommandResult, Terminal
 from tests.unit.runs.test_listed_once import CountingStore
 from tests.world import SCRIPT, SOURCE
 
@@ -19,14 +19,14 @@ ONE_A_SHARD = ("-i", SOURCE, "-o", "s3://data/out/", "--max-objects", "1")
 
 
 @pytest.fixture
-def driven(desk: Desk) -> Desk:
+def driven(terminal: Terminal) -> Terminal:
     """A stack with both machines, which do their work at once."""
-    desk.machines |= {"loop": desk.plans, "map": desk.hands_out}
-    return desk
+    terminal.machines |= {"loop": terminal.plans, "map": terminal.hands_out}
+    return terminal
 
 
-def run(desk: Desk, *words: str, run_id: str = RUN) -> Told:
-    return desk.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", run_id, *words)
+def run(terminal: Terminal, *words: str, run_id: str = RUN) -> CommandResult:
+    return terminal.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", run_id, *words)
 
 
 def refuses(given: Any) -> None:
@@ -36,7 +36,7 @@ def refuses(given: Any) -> None:
 # --- run ---
 
 
-def test_the_loop_is_started_for_the_run_and_plans_it(driven: Desk) -> None:
+def test_the_loop_is_started_for_the_run_and_plans_it(driven: Terminal) -> None:
     driven.world.put(3)
 
     told = run(driven, "--dispatch-mode", "loop", "--json")
@@ -48,7 +48,7 @@ def test_the_loop_is_started_for_the_run_and_plans_it(driven: Desk) -> None:
     assert driven.world.ledger.runs.get(RUN).dispatch is Dispatch.QUEUE
 
 
-def test_a_map_hands_the_shards_out_without_a_message(driven: Desk) -> None:
+def test_a_map_hands_the_shards_out_without_a_message(driven: Terminal) -> None:
     driven.world.put(50)
 
     told = run(driven, "--dispatch-mode", "map", "--json")
@@ -58,7 +58,7 @@ def test_a_map_hands_the_shards_out_without_a_message(driven: Desk) -> None:
     assert list(driven.orchestrator.executions) == [f"map:{RUN}-g0"]
 
 
-def test_inline_takes_40_shards_and_refuses_more_before_any_work(driven: Desk) -> None:
+def test_inline_takes_40_shards_and_refuses_more_before_any_work(driven: Terminal) -> None:
     driven.world.put(40)
     assert run(driven, "--dispatch-mode", "inline", "--json").document["shards"]["succeeded"] == 40
     driven.world.put(41)
@@ -71,7 +71,7 @@ def test_inline_takes_40_shards_and_refuses_more_before_any_work(driven: Desk) -
     assert [each.run_id for each in driven.world.ledger.runs.list()] == [RUN]
 
 
-def test_auto_takes_inline_up_to_40_shards_else_the_loop(driven: Desk) -> None:
+def test_auto_takes_inline_up_to_40_shards_else_the_loop(driven: Terminal) -> None:
     driven.world.put(40)
     few = run(driven, "--dispatch-mode", "auto")
     driven.world.put(41)
@@ -83,7 +83,7 @@ def test_auto_takes_inline_up_to_40_shards_else_the_loop(driven: Desk) -> None:
 
 
 @pytest.mark.parametrize("mode", ["queue", "auto"])
-def test_a_run_lists_its_input_once(driven: Desk, mode: str) -> None:
+def test_a_run_lists_its_input_once(driven: Terminal, mode: str) -> None:
     driven.world.store = CountingStore(driven.world.clock)
     driven.world.store.put(SCRIPT, b"")
     driven.world.put(60)
@@ -94,18 +94,18 @@ def test_a_run_lists_its_input_once(driven: Desk, mode: str) -> None:
     assert driven.world.store.listed == 60
 
 
-def test_without_a_machine_nothing_is_put_anywhere(desk: Desk, tmp_path: Path) -> None:
+def test_without_a_machine_nothing_is_put_anywhere(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.csv").write_text("1\n")
-    before = desk.world.keys("s3://sparklet/")
+    before = terminal.world.keys("s3://sparklet/")
 
-    told = desk.types("run", SCRIPT, "-i", str(tmp_path / "in"), "-o", "s3://data/out/", "--dispatch-mode", "map")
+    told = terminal.types("run", SCRIPT, "-i", str(tmp_path / "in"), "-o", "s3://data/out/", "--dispatch-mode", "map")
 
     assert told.code == 1 and "no state machine for map" in told.err and "--dispatch-mode queue" in told.err
-    assert desk.world.keys("s3://sparklet/") == before
+    assert terminal.world.keys("s3://sparklet/") == before
 
 
-def test_starting_a_run_twice_is_one_run_and_one_execution(driven: Desk) -> None:
+def test_starting_a_run_twice_is_one_run_and_one_execution(driven: Terminal) -> None:
     driven.world.put(2)
     driven.machines["loop"] = None  # it waits for long
     assert driven.types("plan", SCRIPT, *ONE_A_SHARD, "--run-id", RUN).code == 0
@@ -120,7 +120,7 @@ def test_starting_a_run_twice_is_one_run_and_one_execution(driven: Desk) -> None
     assert list(driven.orchestrator.executions) == [begun]
 
 
-def test_one_key_is_one_run_whatever_drives_it(driven: Desk) -> None:
+def test_one_key_is_one_run_whatever_drives_it(driven: Terminal) -> None:
     driven.world.put(2)
     words = ("run", SCRIPT, *ONE_A_SHARD, "--idempotency-key", "2026-11-20")
 
@@ -143,12 +143,14 @@ def test_one_key_is_one_run_whatever_drives_it(driven: Desk) -> None:
         (("--prices", "/no/such/file"), "the prices /no/such/file cannot be read"),
     ],
 )
-def test_impossible_options_are_refused_before_anything_starts(desk: Desk, words: tuple[str, ...], said: str) -> None:
-    told = run(desk, *words)
-    assert told.code == 1 and said in told.err and not desk.selections
+def test_impossible_options_are_refused_before_anything_starts(
+    terminal: Terminal, words: tuple[str, ...], said: str
+) -> None:
+    told = run(terminal, *words)
+    assert told.code == 1 and said in told.err and not terminal.selections
 
 
-def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Desk) -> None:
+def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Terminal) -> None:
     driven.world.put(1)
 
     told = run(driven, "--check", SCRIPT, "--next", SCRIPT, "--next-output", "s3://data/2/")
@@ -171,76 +173,81 @@ def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Desk) -> Non
     ("mode", "remedy"),
     [("loop", "nothing need be done"), ("map", f"sparklet redrive {RUN} starts a machine for it")],
 )
-def test_watch_reports_an_aborted_execution_and_the_remedy(desk: Desk, mode: str, remedy: str) -> None:
-    desk.machines |= {mode: refuses}
-    desk.world.put(2)
-    desk.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
-    desk.world.run(2)
-    desk.orchestrator.start(mode, f"{RUN}-g0", {"run_id": RUN})
-    desk.work_from_s, desk.children = desk.world.clock.now_s() + 40, True  # looked at three times before the end
+def test_watch_reports_an_aborted_execution_and_the_remedy(terminal: Terminal, mode: str, remedy: str) -> None:
+    terminal.machines |= {mode: refuses}
+    terminal.world.put(2)
+    terminal.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
+    terminal.world.run(2)
+    terminal.orchestrator.start(mode, f"{RUN}-g0", {"run_id": RUN})
+    terminal.work_from_s, terminal.children = (
+        terminal.world.clock.now_s() + 40,
+        True,
+    )  # looked at three times before the end
 
-    told = desk.types("watch", RUN)
+    told = terminal.types("watch", RUN)
 
     words = " ".join(told.err.split())
     assert f"{RUN}-g0 has FAILED while {RUN} is open (RuntimeError: the planner is not there)" in words
     assert remedy in words and words.count("has FAILED") == 1
 
 
-def test_watch_reports_an_execution_started_by_someone_else(desk: Desk) -> None:
-    desk.world.run(2)
+def test_watch_reports_an_execution_started_by_someone_else(terminal: Terminal) -> None:
+    terminal.world.run(2)
     recorded = {"execution": "arn:x:nightly-7", "where": "Check", "error": "LedgerError", "cause": "no answer"}
-    desk.world.store.put(f"s3://sparklet/runs/{RUN}/executions/nightly-7.json", json.dumps(recorded).encode())
-    desk.work_from_s = desk.world.clock.now_s() + 40
+    terminal.world.store.put(f"s3://sparklet/runs/{RUN}/executions/nightly-7.json", json.dumps(recorded).encode())
+    terminal.work_from_s = terminal.world.clock.now_s() + 40
 
-    words = " ".join(desk.types("watch", RUN).err.split())
+    words = " ".join(terminal.types("watch", RUN).err.split())
 
     assert f"nightly-7 has FAILED in Check while {RUN} is open (LedgerError: no answer)" in words
     assert words.count("nightly-7") == 1
 
 
-def test_an_older_executions_failure_is_not_reported(desk: Desk) -> None:
-    desk.machines |= {"loop": None}
-    desk.world.run(1)
+def test_an_older_executions_failure_is_not_reported(terminal: Terminal) -> None:
+    terminal.machines |= {"loop": None}
+    terminal.world.run(1)
     recorded = json.dumps({"execution": "nightly-7", "where": "Check", "error": "E", "cause": "c"}).encode()
-    desk.world.store.put(f"s3://sparklet/runs/{RUN}/executions/nightly-7.json", recorded)
-    desk.world.clock.advance(60)
-    desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
+    terminal.world.store.put(f"s3://sparklet/runs/{RUN}/executions/nightly-7.json", recorded)
+    terminal.world.clock.advance(60)
+    terminal.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
 
-    with desk.environment(StackSelection(), Screen()) as env:
-        assert MachineWatch(env).reports(desk.world.ledger.runs.get(RUN)) == []
+    with terminal.environment(StackSelection(), Screen()) as env:
+        assert MachineWatch(env).reports(terminal.world.ledger.runs.get(RUN)) == []
 
 
-def test_an_execution_that_fails_because_its_run_did_is_no_news(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_execution_that_fails_because_its_run_did_is_no_news(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The machine sees the end between two looks of a watch, and ends as its run did."""
-    desk.machines |= {"loop": refuses}
-    desk.world.run(1)
-    desk.world.work(lambda n: BROKEN)
-    stale = desk.world.ledger.runs.get(RUN)
-    desk.world.check()
-    desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
+    terminal.machines |= {"loop": refuses}
+    terminal.world.run(1)
+    terminal.world.work(lambda n: BROKEN)
+    stale = terminal.world.ledger.runs.get(RUN)
+    terminal.world.check()
+    terminal.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
 
-    with desk.environment(StackSelection(), Screen()) as env:
+    with terminal.environment(StackSelection(), Screen()) as env:
         assert not stale.state.ended and MachineWatch(env).reports(stale) == []
 
 
-def test_an_aborted_machine_resumes_in_the_same_generation(desk: Desk) -> None:
-    desk.machines |= {"map": refuses}
-    desk.world.put(3)
-    desk.world.dispatch = Dispatch.MAP
-    desk.world.run(3)
-    desk.orchestrator.start("map", f"{RUN}-g0", {"run_id": RUN})
-    desk.machines["map"] = desk.hands_out
+def test_an_aborted_machine_resumes_in_the_same_generation(terminal: Terminal) -> None:
+    terminal.machines |= {"map": refuses}
+    terminal.world.put(3)
+    terminal.world.dispatch = Dispatch.MAP
+    terminal.world.run(3)
+    terminal.orchestrator.start("map", f"{RUN}-g0", {"run_id": RUN})
+    terminal.machines["map"] = terminal.hands_out
 
-    told = desk.types("redrive", RUN, "--json")
+    told = terminal.types("redrive", RUN, "--json")
 
     assert told.code == 0, told.err
     assert told.document["shards"]["succeeded"] == 3
-    assert list(desk.orchestrator.executions) == [f"map:{RUN}-g0", f"map:{RUN}-g0-2"]
-    assert desk.world.ledger.runs.get(RUN).generation == 0
+    assert list(terminal.orchestrator.executions) == [f"map:{RUN}-g0", f"map:{RUN}-g0-2"]
+    assert terminal.world.ledger.runs.get(RUN).generation == 0
 
 
 @pytest.mark.parametrize("mode", ["loop", "map"])
-def test_redrive_starts_the_runs_own_machine(driven: Desk, mode: str) -> None:
+def test_redrive_starts_the_runs_own_machine(driven: Terminal, mode: str) -> None:
     driven.world.put(3)
     driven.do = lambda n: BROKEN if n == 1 else ShardResult()
     assert run(driven, "--dispatch-mode", mode).code == 2
@@ -255,7 +262,7 @@ def test_redrive_starts_the_runs_own_machine(driven: Desk, mode: str) -> None:
     assert (len(driven.world.bodies()) == 0) and driven.world.ledger.runs.get(RUN).state is RunState.SUCCEEDED
 
 
-def test_redrive_of_a_run_that_no_machine_drove_starts_none(driven: Desk) -> None:
+def test_redrive_of_a_run_that_no_machine_drove_starts_none(driven: Terminal) -> None:
     driven.world.put(2)
     driven.do = lambda n: BROKEN if n else ShardResult()
     assert run(driven).code == 2
@@ -265,45 +272,45 @@ def test_redrive_of_a_run_that_no_machine_drove_starts_none(driven: Desk) -> Non
     assert driven.orchestrator.executions == {}
 
 
-def test_a_map_run_is_not_redriven_without_its_machine(desk: Desk) -> None:
-    desk.machines |= {"map": desk.hands_out}
-    desk.world.put(2)
-    desk.do = lambda n: BROKEN
-    run(desk, "--dispatch-mode", "map")
-    del desk.machines["map"]
+def test_a_map_run_is_not_redriven_without_its_machine(terminal: Terminal) -> None:
+    terminal.machines |= {"map": terminal.hands_out}
+    terminal.world.put(2)
+    terminal.do = lambda n: BROKEN
+    run(terminal, "--dispatch-mode", "map")
+    del terminal.machines["map"]
 
-    told = desk.types("redrive", RUN)
+    told = terminal.types("redrive", RUN)
 
     assert told.code == 1 and "no state machine for map" in told.err
-    assert desk.world.ledger.runs.get(RUN).generation == 0
+    assert terminal.world.ledger.runs.get(RUN).generation == 0
 
 
 @pytest.mark.parametrize("mode", ["loop", "map"])
-def test_cancel_ends_the_waiting_of_a_machine(desk: Desk, mode: str) -> None:
-    desk.machines |= {mode: None}
-    desk.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
-    desk.world.run(3)
-    execution = desk.orchestrator.start(mode, f"{RUN}-g0", {"run_id": RUN})
+def test_cancel_ends_the_waiting_of_a_machine(terminal: Terminal, mode: str) -> None:
+    terminal.machines |= {mode: None}
+    terminal.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
+    terminal.world.run(3)
+    execution = terminal.orchestrator.start(mode, f"{RUN}-g0", {"run_id": RUN})
 
-    told = desk.types("cancel", RUN)
+    told = terminal.types("cancel", RUN)
 
     assert told.code == 0 and "3 shards given up" in told.out and f"{RUN}-g0 was stopped" in told.out
-    stopped = desk.orchestrator.status(execution)
+    stopped = terminal.orchestrator.status(execution)
     assert (stopped.state, stopped.cause) == (ExecutionState.ABORTED, f"the run {RUN} was cancelled")
-    assert desk.types("watch", RUN).code == 3
-    assert "has ABORTED" not in desk.types("watch", RUN).err
+    assert terminal.types("watch", RUN).code == 3
+    assert "has ABORTED" not in terminal.types("watch", RUN).err
 
 
-def test_a_cancelled_map_run_is_resumed_by_its_machine(desk: Desk) -> None:
-    desk.machines |= {"map": None}
-    desk.world.dispatch = Dispatch.MAP
-    desk.world.run(3)
-    desk.orchestrator.start("map", f"{RUN}-g0", {"run_id": RUN})
-    desk.types("cancel", RUN)
-    desk.types("watch", RUN)
-    desk.machines["map"] = desk.hands_out
+def test_a_cancelled_map_run_is_resumed_by_its_machine(terminal: Terminal) -> None:
+    terminal.machines |= {"map": None}
+    terminal.world.dispatch = Dispatch.MAP
+    terminal.world.run(3)
+    terminal.orchestrator.start("map", f"{RUN}-g0", {"run_id": RUN})
+    terminal.types("cancel", RUN)
+    terminal.types("watch", RUN)
+    terminal.machines["map"] = terminal.hands_out
 
-    told = desk.types("redrive", RUN)
+    told = terminal.types("redrive", RUN)
 
     assert told.code == 0, told.err
-    assert desk.world.ledger.shards.count(RUN) == Counts(succeeded=3)
+    assert terminal.world.ledger.shards.count(RUN) == Counts(succeeded=3)

@@ -7,7 +7,7 @@ import pytest
 from sparklet.cli.costs import WorkerSize, load_prices
 from sparklet.cli.estimates import explain
 from sparklet.model import RunOptions
-from tests.unit.cli.conftest import RUN, Desk
+from tests.unit.cli.conftest import RUN, Terminal
 from tests.world import SCRIPT, SOURCE
 
 DEAR_PUTS = '[prices.s3_put]\nvalue = 0.01\ndate = "2026-11"\nsource = "a test"\n'
@@ -43,8 +43,8 @@ def test_a_small_saving_by_packing_is_not_shown(
 
 
 @pytest.mark.parametrize("words", [("run",), ("plan", "--explain"), ("plan", "--explain", "--dry-run")])
-def test_run_and_plan_warn_of_a_dear_plan(desk: Desk, tmp_path: Path, words: tuple[str, ...]) -> None:
-    desk.world.put(50)
+def test_run_and_plan_warn_of_a_dear_plan(terminal: Terminal, tmp_path: Path, words: tuple[str, ...]) -> None:
+    terminal.world.put(50)
     (tmp_path / "prices.toml").write_text(DEAR_PUTS)
     arguments = (
         "-i",
@@ -57,8 +57,8 @@ def test_run_and_plan_warn_of_a_dear_plan(desk: Desk, tmp_path: Path, words: tup
         str(tmp_path / "prices.toml"),
     )
 
-    packed = desk.types(words[0], SCRIPT, *words[1:], *arguments[:-3], "packed", *arguments[-2:])
-    alone = desk.types(words[0], SCRIPT, *words[1:], *arguments, "--max-objects", "1")
+    packed = terminal.types(words[0], SCRIPT, *words[1:], *arguments[:-3], "packed", *arguments[-2:])
+    alone = terminal.types(words[0], SCRIPT, *words[1:], *arguments, "--max-objects", "1")
 
     assert (packed.code, alone.code) == (0, 0), packed.err + alone.err
     assert "--max-objects 1000" in alone.err + alone.out

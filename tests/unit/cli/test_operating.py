@@ -17,7 +17,7 @@ from sparklet.cli.run_view import RunView
 from sparklet.cli.runs import RunDisplay, poll_s
 from sparklet.model import Counts, Failure, Run, ShardRecord, ShardResult, ShardState
 from tests.stand_ins.memory import FakeClock
-from tests.unit.cli.conftest import RUN, Desk
+from tests.unit.cli.conftest import RUN, Terminal
 from tests.unit.cli.test_progress import RUN as SHOWN
 from tests.world import LEASE_S, SCRIPT, SOURCE
 
@@ -31,30 +31,30 @@ source = "ours"
 """
 
 
-def slow_run(desk: Desk) -> None:
+def slow_run(terminal: Terminal) -> None:
     """Ten shards: four done in 10, 20, 30 and 40 s, one failed after 5, two at work, three waiting."""
-    desk.world.run(10)
+    terminal.world.run(10)
     for number in range(7):
-        message = desk.world.receive()
+        message = terminal.world.receive()
         assert message
-        attempt_id, claim = desk.world.claim(message)
+        attempt_id, claim = terminal.world.claim(message)
         if number >= 5:
             continue
-        desk.world.clock.advance(5 if number == 4 else 10 * (number + 1))
+        terminal.world.clock.advance(5 if number == 4 else 10 * (number + 1))
         if number == 4:
-            desk.world.ledger.attempts.fail(RUN, claim.record.number, attempt_id, BROKEN)
+            terminal.world.ledger.attempts.fail(RUN, claim.record.number, attempt_id, BROKEN)
         else:
-            desk.world.ledger.attempts.succeed(RUN, claim.record.number, attempt_id, ShardResult(rows=1))
-    desk.world.clock.advance(15)
+            terminal.world.ledger.attempts.succeed(RUN, claim.record.number, attempt_id, ShardResult(rows=1))
+    terminal.world.clock.advance(15)
 
 
 # --- the estimate of a plan ---
 
 
-def test_a_dry_run_explains_mode_end_and_cost_for_people(desk: Desk) -> None:
-    desk.world.put(41)
+def test_a_dry_run_explains_mode_end_and_cost_for_people(terminal: Terminal) -> None:
+    terminal.world.put(41)
 
-    told = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
+    told = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
 
     assert told.code == 0, told.err
     words = " ".join(told.out.split())
@@ -63,14 +63,14 @@ def test_a_dry_run_explains_mode_end_and_cost_for_people(desk: Desk) -> None:
     assert "cost on AWS" in words and "dispatch < 0.0001 USD, lambda" in words
     assert "a shard 2.0 s; assumed: 2 s, and 0.0 MiB at 5 MB/s" in words
     assert "us-east-1, of 2026-11" in words
-    assert not list(desk.world.ledger.runs.list())
+    assert not list(terminal.world.ledger.runs.list())
 
 
-def test_its_document_has_the_same_and_what_was_measured(desk: Desk) -> None:
-    desk.world.put(3)
-    desk.types("run", SCRIPT, *PLAN, "--run-id", RUN)
+def test_its_document_has_the_same_and_what_was_measured(terminal: Terminal) -> None:
+    terminal.world.put(3)
+    terminal.types("run", SCRIPT, *PLAN, "--run-id", RUN)
 
-    found = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["estimate"]
+    found = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["estimate"]
 
     assert found["dispatch_mode"] == "inline" and found["measured_in"] == RUN and "measured:" in found["shard_s_origin"]
     assert found["cost_usd"] == pytest.approx(sum(found["costs_usd"].values()), abs=1e-5)
@@ -78,53 +78,53 @@ def test_its_document_has_the_same_and_what_was_measured(desk: Desk) -> None:
     assert found["prices"]["corrected"] == []
 
 
-def test_a_plan_that_is_made_is_explained_too(desk: Desk) -> None:
-    desk.world.put(3)
-    document = desk.types("plan", SCRIPT, *PLAN, "--explain", "--json", "--run-id", RUN).document
+def test_a_plan_that_is_made_is_explained_too(terminal: Terminal) -> None:
+    terminal.world.put(3)
+    document = terminal.types("plan", SCRIPT, *PLAN, "--explain", "--json", "--run-id", RUN).document
     assert document["run_id"] == RUN and document["estimate"]["dispatch_mode"] == "queue"
-    assert "estimate" not in desk.types("plan", SCRIPT, *PLAN, "--append", "--json", "--run-id", "run-2").document
+    assert "estimate" not in terminal.types("plan", SCRIPT, *PLAN, "--append", "--json", "--run-id", "run-2").document
 
 
-def test_local_files_are_explained_without_a_stack(desk: Desk, tmp_path: Path) -> None:
+def test_local_files_are_explained_without_a_stack(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("1\n")
-    told = desk.types("plan", SCRIPT, "-i", str(tmp_path), "--dry-run", "--explain", "--json")
-    assert told.document["estimate"]["workers"] == 1 and not desk.selections
+    told = terminal.types("plan", SCRIPT, "-i", str(tmp_path), "--dry-run", "--explain", "--json")
+    assert told.document["estimate"]["workers"] == 1 and not terminal.selections
 
 
-def test_shards_that_no_worker_could_do_in_time_are_warned_of(desk: Desk) -> None:
-    desk.world.put(1)
+def test_shards_that_no_worker_could_do_in_time_are_warned_of(terminal: Terminal) -> None:
+    terminal.world.put(1)
     slow = '[assumptions.task_fixed_s]\nvalue = 1000\ndate = "2027-01"\nsource = "ours"\n'
-    desk.state.mkdir(parents=True)
-    (desk.state / "own.toml").write_text(slow)
+    terminal.state.mkdir(parents=True)
+    (terminal.state / "own.toml").write_text(slow)
 
-    told = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--prices", str(desk.state / "own.toml"))
+    told = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--prices", str(terminal.state / "own.toml"))
 
     assert "a shard would take 16 min 40 s, but the workers have 15 min 00 s" in " ".join(told.err.split())
 
 
-def test_custom_prices_may_come_from_the_environment(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.world.put(1)
-    desk.state.mkdir(parents=True)
-    path = desk.state / "own.toml"
+def test_custom_prices_may_come_from_the_environment(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal.world.put(1)
+    terminal.state.mkdir(parents=True)
+    path = terminal.state / "own.toml"
     path.write_text(OWN)
     monkeypatch.setenv("SPARKLET_PRICES", str(path))
 
-    told = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["estimate"]
+    told = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain", "--json").document["estimate"]
 
     assert told["prices"]["corrected"] == ["prices.lambda_gb_s_x86_64"]
     assert told["costs_usd"]["lambda"] > 30  # 12 s of 2.9 GB, a dollar each
     path.write_text(OWN.replace("gb_s_x86_64", "gb_s_x86"))
-    refused = desk.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
+    refused = terminal.types("plan", SCRIPT, *PLAN, "--dry-run", "--explain")
     assert refused.code == 1 and "did you mean prices.lambda_gb_s_x86_64?" in refused.err
 
 
 # --- where a run stands ---
 
 
-def test_status_shows_pace_end_cost_slow_shards_and_causes(desk: Desk) -> None:
-    slow_run(desk)
+def test_status_shows_pace_end_cost_slow_shards_and_causes(terminal: Terminal) -> None:
+    slow_run(terminal)
 
-    told = desk.types("status", RUN, "--json")
+    told = terminal.types("status", RUN, "--json")
     document = told.document
 
     assert told.code == 3 and document["shards"]["running"] == 2
@@ -148,10 +148,10 @@ def test_status_shows_pace_end_cost_slow_shards_and_causes(desk: Desk) -> None:
     assert document["execution"] is None and document["follow_ups"] == []
 
 
-def test_status_for_people_has_all_of_it(desk: Desk) -> None:
-    slow_run(desk)
+def test_status_for_people_has_all_of_it(terminal: Terminal) -> None:
+    slow_run(terminal)
 
-    words = " ".join(desk.types("status", RUN).out.split())
+    words = " ".join(terminal.types("status", RUN).out.split())
 
     for part in (
         "pace 2 now, 2.5 shards/min on average; about 2 min 30 s left, until",
@@ -166,16 +166,16 @@ def test_status_for_people_has_all_of_it(desk: Desk) -> None:
         assert part in words, part
 
 
-def test_executions_are_shown_whoever_started_them(desk: Desk) -> None:
-    desk.machines |= {"loop": None}
-    desk.world.run(1)
-    desk.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
+def test_executions_are_shown_whoever_started_them(terminal: Terminal) -> None:
+    terminal.machines |= {"loop": None}
+    terminal.world.run(1)
+    terminal.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
     recorded = {"execution": "nightly-7", "machine": "m", "where": "Plan", "error": "PlanError", "cause": "no input"}
-    desk.world.store.put(f"s3://sparklet/runs/{RUN}/executions/nightly-7.json", json.dumps(recorded).encode())
-    desk.world.store.put(f"s3://sparklet/runs/{RUN}/executions/torn.json", b"{")
+    terminal.world.store.put(f"s3://sparklet/runs/{RUN}/executions/nightly-7.json", json.dumps(recorded).encode())
+    terminal.world.store.put(f"s3://sparklet/runs/{RUN}/executions/torn.json", b"{")
 
-    document = desk.types("status", RUN, "--json").document
-    words = " ".join(desk.types("status", RUN).out.split())
+    document = terminal.types("status", RUN, "--json").document
+    words = " ".join(terminal.types("status", RUN).out.split())
 
     assert document["execution"]["name"] == f"{RUN}-g0" and document["execution"]["state"] == "RUNNING"
     assert document["failed_executions"] == [{**recorded, "recorded": "2023-11-14 22:13:20"}]
@@ -184,37 +184,37 @@ def test_executions_are_shown_whoever_started_them(desk: Desk) -> None:
     )
 
 
-def test_a_status_reads_the_ledgers_shards_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.world.run(3)
+def test_a_status_reads_the_ledgers_shards_once(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal.world.run(3)
     passes: list[ShardState | None] = []
-    shards = desk.world.ledger.shards.list
+    shards = terminal.world.ledger.shards.list
 
     def counted(run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
         passes.append(state)
         return shards(run_id, state)
 
-    monkeypatch.setattr(desk.world.ledger.shards, "list", counted)
+    monkeypatch.setattr(terminal.world.ledger.shards, "list", counted)
 
-    desk.types("status", RUN)
+    terminal.types("status", RUN)
 
     assert passes == [None]
 
 
-def test_watching_into_a_pipe_reads_no_shard_details(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.world.run(3)
-    desk.work_from_s = desk.world.clock.now_s() + 50
+def test_watching_into_a_pipe_reads_no_shard_details(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal.world.run(3)
+    terminal.work_from_s = terminal.world.clock.now_s() + 50
     passes: list[str] = []
     monkeypatch.setattr(runs, "look", lambda env, run, prices: passes.append(run.run_id))
 
-    assert desk.types("watch", RUN).code == 0
+    assert terminal.types("watch", RUN).code == 0
     assert passes == []
 
 
-def test_a_terminal_is_shown_details_every_so_often(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.world.run(3)
-    desk.work_from_s = desk.world.clock.now_s() + 50
+def test_a_terminal_is_shown_details_every_so_often(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal.world.run(3)
+    terminal.work_from_s = terminal.world.clock.now_s() + 50
     monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
-    began_s, looks = desk.world.clock.now_s(), list[float]()
+    began_s, looks = terminal.world.clock.now_s(), list[float]()
 
     def look(env: Environment, run: Run, prices: Prices) -> RunView:
         looks.append(env.at.clock.now_s() - began_s)
@@ -222,7 +222,7 @@ def test_a_terminal_is_shown_details_every_so_often(desk: Desk, monkeypatch: pyt
 
     monkeypatch.setattr(runs, "look", look)
 
-    assert desk.types("watch", RUN).code == 0
+    assert terminal.types("watch", RUN).code == 0
     assert [round(look_s) for look_s in looks] == [10, 30]
 
 
@@ -253,20 +253,20 @@ def test_dollars_are_shown_as_people_need_them() -> None:
     ]
 
 
-def test_a_lost_worker_is_named_with_the_time_of_its_loss(desk: Desk) -> None:
-    desk.world.run(2)
+def test_a_lost_worker_is_named_with_the_time_of_its_loss(terminal: Terminal) -> None:
+    terminal.world.run(2)
     for _ in range(2):
-        message = desk.world.receive()
+        message = terminal.world.receive()
         assert message is not None
-        desk.world.claim(message)
-    desk.world.clock.advance(LEASE_S + 1)
-    first = next(iter(desk.world.ledger.shards.expired(RUN, ShardState.RUNNING, desk.world.clock.now_s())))
-    desk.world.ledger.attempts.lapse(first, 3)  # one is noticed already, the other is not
+        terminal.world.claim(message)
+    terminal.world.clock.advance(LEASE_S + 1)
+    first = next(iter(terminal.world.ledger.shards.expired(RUN, ShardState.RUNNING, terminal.world.clock.now_s())))
+    terminal.world.ledger.attempts.lapse(first, 3)  # one is noticed already, the other is not
 
-    lost = desk.types("status", RUN, "--json").document["lost_workers"]
+    lost = terminal.types("status", RUN, "--json").document["lost_workers"]
 
     since = f"{datetime.fromtimestamp(first.lease_end_s, UTC):%H:%M:%S} UTC"
     assert [each["shard"] for each in lost] == [0, 1] and all(since in each["since"] for each in lost)
     for command in ("status", "explain"):
-        told = desk.types(command, RUN)
+        told = terminal.types(command, RUN)
         assert since in " ".join((told.out + told.err).split())

@@ -10,17 +10,17 @@ import pytest
 from sparklet.cli import runs
 from sparklet.errors import LedgerError, LocalStackError
 from sparklet.model import Counts, RunState
-from tests.unit.cli.conftest import RUN, Desk
+from tests.unit.cli.conftest import RUN, Terminal
 from tests.world import SCRIPT, SOURCE
 
 MOMENTS = {"uploading": 1, "planning": 0, "watching": 0}  # and how many calls of it go well before
 
 
-def breaks_off(desk: Desk, monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException) -> None:
+def breaks_off(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException) -> None:
     """Let a call of that moment fail, once."""
     calls_of: dict[str, tuple[Any, str]] = {
-        "uploading": (desk.world.store, "upload"),
-        "planning": (desk.world.ledger.runs, "add_part"),
+        "uploading": (terminal.world.store, "upload"),
+        "planning": (terminal.world.ledger.runs, "add_part"),
         "watching": (runs, "check"),
     }
     owner, name = calls_of[moment]
@@ -43,7 +43,7 @@ def command_in(text: str) -> list[str]:
 
 
 @pytest.fixture
-def words(desk: Desk, tmp_path: Path) -> list[str]:
+def words(terminal: Terminal, tmp_path: Path) -> list[str]:
     """A run of local files into a local folder, whose id nobody chose."""
     (tmp_path / "my in").mkdir()
     for number in range(3):
@@ -61,54 +61,54 @@ def words(desk: Desk, tmp_path: Path) -> list[str]:
     ],
 )
 def test_the_command_that_is_printed_goes_on(
-    desk: Desk, words: list[str], monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException
+    terminal: Terminal, words: list[str], monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException
 ) -> None:
-    breaks_off(desk, monkeypatch, moment, error)
+    breaks_off(terminal, monkeypatch, moment, error)
 
-    broken = desk.types(*words)
+    broken = terminal.types(*words)
     command = command_in(broken.err)
-    done = desk.types(*command[1:])
+    done = terminal.types(*command[1:])
 
     assert broken.code == (130 if isinstance(error, KeyboardInterrupt) else 1)
     assert command[0] == "sparklet"
     assert done.code == 0, done.err
-    (run,) = desk.world.ledger.runs.list()
+    (run,) = terminal.world.ledger.runs.list()
     assert run.state is RunState.SUCCEEDED and run.args == ("--day", "2013-01-01")
-    assert desk.world.ledger.shards.count(run.run_id) == Counts(succeeded=3)
-    assert [(selection.workers, selection.timeout_s) for selection in desk.selections] == [(2, 60)] * 2
+    assert terminal.world.ledger.shards.count(run.run_id) == Counts(succeeded=3)
+    assert [(selection.workers, selection.timeout_s) for selection in terminal.selections] == [(2, 60)] * 2
 
 
 def test_a_dead_stack_is_reported_before_its_consequences(
-    desk: Desk, words: list[str], monkeypatch: pytest.MonkeyPatch
+    terminal: Terminal, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ended() -> None:
         raise LocalStackError("the local stack was ended from outside")
 
-    desk.change = lambda env: replace(env, check=ended)
-    breaks_off(desk, monkeypatch, "planning", LedgerError("127.0.0.1 refused the connection"))
+    terminal.change = lambda env: replace(env, check=ended)
+    breaks_off(terminal, monkeypatch, "planning", LedgerError("127.0.0.1 refused the connection"))
 
-    told = desk.types(*words)
+    told = terminal.types(*words)
 
     assert "ended from outside" in told.err and "127.0.0.1" not in told.err
     assert command_in(told.err)[1] == "resume"
 
 
-def test_a_run_that_cannot_resume_prints_no_command(desk: Desk, words: list[str], tmp_path: Path) -> None:
+def test_a_run_that_cannot_resume_prints_no_command(terminal: Terminal, words: list[str], tmp_path: Path) -> None:
     for each in (tmp_path / "my in").iterdir():
         each.unlink()
 
-    told = desk.types(*words)
+    told = terminal.types(*words)
 
     assert told.code == 1
     assert "sparklet run" not in told.err and "sparklet resume" not in told.err
 
 
-def test_a_run_that_a_machine_drives_is_resumed_by_its_machine(desk: Desk) -> None:
-    desk.world.put(2)
-    desk.machines["map"], desk.children = desk.hands_out, True
-    desk.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, "--dispatch-mode", "inline")
+def test_a_run_that_a_machine_drives_is_resumed_by_its_machine(terminal: Terminal) -> None:
+    terminal.world.put(2)
+    terminal.machines["map"], terminal.children = terminal.hands_out, True
+    terminal.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, "--dispatch-mode", "inline")
 
-    told = desk.types("resume", RUN)
+    told = terminal.types("resume", RUN)
 
     assert told.code == 0, told.err
-    assert list(desk.orchestrator.executions) == [f"map:{RUN}-g0"]
+    assert list(terminal.orchestrator.executions) == [f"map:{RUN}-g0"]

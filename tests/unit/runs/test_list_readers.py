@@ -8,8 +8,8 @@ import pytest
 
 from sparklet.planning.plan_requests import handle_request
 from sparklet.settings import PlannerSettings
-from tests.unit.cli.conftest import RUN, Desk
-from tests.unit.cli.conftest import desk as desk
+from tests.unit.cli.conftest import RUN, Terminal
+from tests.unit.cli.conftest import terminal as terminal
 from tests.unit.runs.inventories import inventory_row, write_inventory
 from tests.unit.runs.test_list_formats import parquet
 from tests.world import SCRIPT, SOURCE, World
@@ -60,11 +60,11 @@ def test_a_request_for_a_map_reads_each_format(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["s3-list", *LISTS])
-def test_the_command_line_reads_each_format(desk: Desk, form: str, tmp_path: Path) -> None:
-    uris = desk.world.put(2)
-    given = ("-i", SOURCE) if form == "s3-list" else ("--list", LISTS[form](desk.world, uris))
+def test_the_command_line_reads_each_format(terminal: Terminal, form: str, tmp_path: Path) -> None:
+    uris = terminal.world.put(2)
+    given = ("-i", SOURCE) if form == "s3-list" else ("--list", LISTS[form](terminal.world, uris))
 
-    told = desk.types("run", SCRIPT, *given, "-o", "s3://data/out/", "--run-id", RUN, "--json")
+    told = terminal.types("run", SCRIPT, *given, "-o", "s3://data/out/", "--run-id", RUN, "--json")
 
     assert told.code == 0, told.err
-    assert objects_of(desk.world) == uris
+    assert objects_of(terminal.world) == uris

@@ -71,11 +71,11 @@ def test_pending_shards_without_messages_are_found_and_counted(world: World) -> 
 
 def test_a_message_in_the_dead_letter_queue_is_not_missing(world: World) -> None:
     world.run(30)
-    world.letters.send(entry.body for entry in world.queue._entries.values())
+    world.dead_letters.send(entry.body for entry in world.queue._entries.values())
     world.queue._entries.clear()
 
     assert kinds(list(queue_differences(world.at, glanced(world)))) == [Kind.NO_MESSAGE]
-    assert list(queue_differences(replace(world.at, dead_letters=world.letters), glanced(world))) == []
+    assert list(queue_differences(replace(world.at, dead_letters=world.dead_letters), glanced(world))) == []
 
 
 def glanced(world: World) -> list[tuple[Any, Counts]]:
@@ -211,7 +211,7 @@ def measured(world: World, watch: Watch) -> dict[str, Any]:
     """The metrics of a scheduled check."""
     lines: list[str] = []
     meter = Meter("Sparklet/test", Emitter.CHECKER, lines.append)
-    handle_check(replace(world.at, dead_letters=world.letters, meter=meter), watch)
+    handle_check(replace(world.at, dead_letters=world.dead_letters, meter=meter), watch)
     meter.emit()
     (line,) = lines
     return {name: value for name, value in check_emf(line).items() if name in METRICS}
