@@ -30,7 +30,7 @@ UNSEEN = (
     (r"logs:.*", r"Log", "Lambda writes a function's log with the function's role"),
     (
         r"sqs:(ReceiveMessage|DeleteMessage|GetQueueAttributes)",
-        r"Take(Shards|Letters)",
+        r"Take(Shards|DeadLetters)",
         "Lambda polls for the mapping, with the function's role; the stand-in polls with nobody's",
     ),
     (r"kinesis:.*", r"ReadTheStream", "Lambda reads the stream for the mapping, with the function's role"),
