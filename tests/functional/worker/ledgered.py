@@ -1,6 +1,7 @@
 """A deployed worker function with a ledger: the real handler in a process of its own, shards entered by hand."""
 
 import hashlib
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,8 +84,15 @@ class Function:
     def left(self) -> dict[int, str]:
         """Whatever scripts left running beside the worker, its host and its JVM, of which there is one each.
 
-        A forked daemon bears the host's own command line.
+        A forked daemon bears the host's own command line; so does, for an instant, the JVM that the host starts in
+        place of a lost one. What is there for two seconds was left.
         """
+        end_s = time.monotonic() + 2
+        while (found := self._beside_our_own()) and time.monotonic() < end_s:
+            time.sleep(0.05)
+        return found
+
+    def _beside_our_own(self) -> dict[int, str]:
         found = {pid: line for pid, line in sorted(marked(self.mark).items()) if pid != self.worker.process.pid}
         for own in ("-m sparklet.spark.script_host", "pyspark-shell"):
             first = next((pid for pid, line in found.items() if own in line), None)

@@ -224,7 +224,7 @@ runner = {"warm": WarmRunner, "submit": SubmitRunner}[sys.argv[1]](spark_setting
 starting = threading.Thread(target=runner.start)  # as a host like Lambda's: from a thread that ends
 starting.start()
 starting.join()
-call = ScriptCall(scratch / "job.py", (), scratch, time.time() + 300)
+call = ScriptCall(scratch / "job.py", (), scratch, Deadline.within(300))
 running = threading.Thread(target=runner.run, args=(call, lambda stream, line: sys.stderr.write(line.decode())))
 running.start()
 running.join()
