@@ -7,14 +7,14 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do $$python -c \
 	'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; done; echo python3)
 RUN := .venv/bin/python
 
-.PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick scale scale-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv clean
+.PHONY: help venv demo test pytest image test-image validate check format docs bench bench-quick scale scale-quick chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv reader-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
 	@echo "  Another Python: make PYTHON=python3.12 …; pytest's arguments: make test ARGS='-k planner'"
 	@echo "  make demo POISON=1: with faults; ONE_FILE=1: one large CSV, cut; INPUT=inventory: through an S3 Inventory;"
 	@echo "  EACH=1: one day file a shard, not five; DAYS=90: about 90 days of the year instead of all;"
-	@echo "  DISPATCH_MODE=loop|map|inline: driven by a state machine, manifests compared"
+	@echo "  DISPATCH_MODE=loop|map|inline: driven by a state machine, manifests compared; TABLE=iceberg|delta|hudi: one table"
 
 venv: ## Build or update .venv from the lock files (with a Java 17, for machines that have none)
 	@command -v "$(PYTHON)" >/dev/null || { echo "no $(PYTHON) here: Sparklet needs Python 3.11 or newer"; exit 1; }
@@ -22,7 +22,8 @@ venv: ## Build or update .venv from the lock files (with a Java 17, for machines
 
 demo: venv ## The real NYC flights of 2013 through the whole path, checked independently; further demos: below
 	@$(RUN) spark_scripts/demo/run_demo.py $(if $(POISON),--poison) $(if $(ONE_FILE),--one-file) $(if $(INPUT),--input $(INPUT)) \
-		$(if $(DAYS),--days $(DAYS)) $(if $(EACH),--each $(EACH)) $(if $(DISPATCH_MODE),--dispatch-mode $(DISPATCH_MODE))
+		$(if $(DAYS),--days $(DAYS)) $(if $(EACH),--each $(EACH)) $(if $(DISPATCH_MODE),--dispatch-mode $(DISPATCH_MODE)) \
+		$(if $(TABLE),--table $(TABLE))
 
 test: check pytest ## check, then every test; ARGS goes to pytest
 
@@ -75,6 +76,12 @@ scale-quick: venv ## The same with 5,000 shards, in two minutes
 	@$(RUN) -m benchmarks.scale.leases --workers 200 --hold-s 18
 	@$(RUN) -m benchmarks.scale --shards 5000 --passes map:500 faults --out build/scale-quick.json $(ARGS)
 
+chaos: reader-venv ## Tables under kills, double deliveries, zombies and network faults; hours (ARGS='--seeds 0:200')
+	@$(RUN) -m benchmarks.chaos $(ARGS)
+
+chaos-quick: reader-venv ## The same with a few dozen trials, in eight minutes
+	@$(RUN) -m benchmarks.chaos --quick $(ARGS)
+
 fuzz: venv ## Try over 100,000 events and environments; figures in build/fuzz.json
 	@$(RUN) -m pytest -q -m campaign tests/fuzz $(ARGS)
 
@@ -91,6 +98,7 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 	@$(LOCK) $(LOCK_ARGS) -o requirements/sbom.lock requirements/sbom.in
 	@$(LOCK) $(LOCK_ARGS) -c requirements/sbom.lock -o requirements/audit.lock requirements/audit.in
 	@$(LOCK) $(LOCK_ARGS) -c requirements/dev.lock -o requirements/bench.lock requirements/bench.in
+	@$(LOCK) $(LOCK_ARGS) -o requirements/reader.lock requirements/reader.in
 	@! grep -nE '://|index' requirements/*.lock || { echo "a lock file names a registry"; exit 1; }
 
 lock-stacks: venv ## Fetch what docker/stacks names and note its hashes there (ARGS=docker/stacks/x.toml: one of them)
@@ -121,5 +129,9 @@ bench-venv: venv ## Build .venv-bench with what benchmarks compare and draw with
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv/bin/python --require-hashes \
 		--target .venv-bench/lambda .venv-bench/lambda.txt
 
+reader-venv: venv ## Build .venv-reader: DuckDB with its extensions, PyIceberg and delta-rs, to read tables independently
+	@[ -x .venv-reader/bin/python ] || "$(PYTHON)" -m venv .venv-reader
+	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-reader/bin/python --require-hashes requirements/reader.lock
+
 clean: ## Delete what was built here (not the cache of jars)
-	rm -rf .venv .venv-audit .venv-bench .venv-deploy build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-audit .venv-bench .venv-deploy .venv-reader build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

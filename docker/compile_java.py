@@ -9,13 +9,14 @@ from pathlib import Path
 
 from sparklet.local.prepared_jars import compiled_jar
 
-ORDER = Path("/opt/sparklet/jars/ORDER")
+JARS = Path("/opt/sparklet/jars")
+ORDER = JARS / "ORDER"
 
 
 def main(target: Path) -> None:
     """Write both, dated 0: the archive is bound to the dates of jars."""
     java, spark_jars = Path(os.environ["JAVA_HOME"], "bin", "java"), Path(os.environ["SPARK_HOME"], "jars")
-    jar = compiled_jar(java, spark_jars, target)
+    jar = compiled_jar(java, [spark_jars, JARS], target)
     order = target / ORDER.name
     order.write_text(f"{ORDER.read_text()}{jar.name}\n")
     for path in (jar, order):

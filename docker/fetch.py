@@ -84,6 +84,8 @@ JARS_WITH_NATIVES = (
     "leveldbjni-all-*",
     "commons-crypto-*",
 )
+# Of pyarrow: headers, its own tests, and the remote protocol that nothing here speaks. 39 MB.
+UNUSED = ("include", "tests", "libarrow_flight*", "libarrow_python_flight*", "_flight*")
 OTHER_CPU = {"x86_64": ("*aarch64*", "*arm64*", "*aarch_64*"), "aarch64": ("*x86_64*", "*linux64.so", "*amd64*")}
 
 
@@ -207,7 +209,9 @@ def wheels(asked: argparse.Namespace) -> None:
     wanted = [line for line in distributions(asked) if not line.startswith(PYSPARK)]
     target = OUT / "python"
     install(wanted, target, "--no-compile")
-    shutil.rmtree(target / "bin", ignore_errors=True)
+    unused = [path for pattern in UNUSED for path in target.glob(f"pyarrow/{pattern}")]
+    for path in (target / "bin", *unused):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     precompile(target)
     finish(target)
 

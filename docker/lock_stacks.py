@@ -20,7 +20,12 @@ from sparklet.errors import LocalStackError
 from sparklet.local import ivy
 
 STACKS = Path(__file__).parent / "stacks"
-GLIBCS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")  # what Amazon Linux 2023 (2.34) and Debian 12 can load
+GLIBCS = (
+    "manylinux_2_28",
+    "manylinux_2_24",
+    "manylinux_2_17",
+    "manylinux2014",
+)  # what Amazon Linux 2023 (2.34) and Debian 12 can load
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -12,7 +12,7 @@ With a schema, a file with another header or a line that does not fit fails the 
 from pyspark.sql import Observation
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows it by
 
-from sparklet.job import Job, stored_bytes
+from sparklet.job import Job
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     )
     written = Observation("written")
     table.observe(written, F.count(F.lit(1)).alias("rows")).write.mode("overwrite").parquet(job.output)
-    job.report(rows=written.get["rows"], output_bytes=stored_bytes(spark, job.output), outputs=[job.output])
+    job.report(rows=written.get["rows"], outputs=[job.output])
 
 
 if __name__ == "__main__":

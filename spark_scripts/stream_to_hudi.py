@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def load_early(spark: SparkSession) -> None:
-    """Load the class of the metadata table's records: see hudi_append.py. Hudi 1.2.0 may load it too late and fail."""
+    """Load the class of the metadata table's records: Hudi 1.2.0 may load it too late, and fails then."""
     jvm: Any = spark._jvm
     loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
     jvm.java.lang.Class.forName("org.apache.hudi.metadata.HoodieMetadataPayload", True, loader)

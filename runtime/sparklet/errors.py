@@ -4,9 +4,12 @@ A ``retryable`` one sends the record back to its source and releases the shard; 
 The others end a shard as FAILED, with their message as its cause.
 """
 
+from sparklet.job.errors import CommitConflictError as CommitConflictError
+from sparklet.job.errors import CommitStateUnknownError as CommitStateUnknownError
 from sparklet.job.errors import EventError as EventError
 from sparklet.job.errors import ExpectationError as ExpectationError
 from sparklet.job.errors import SparkletError as SparkletError
+from sparklet.job.errors import TableError as TableError
 
 
 class SettingsError(SparkletError):

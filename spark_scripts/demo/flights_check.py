@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,18 +81,28 @@ class Comparison:
 
 def compare(output: Path, data: FlightsData, console: Console | None = None) -> Comparison:
     """Compare the Parquet files below ``output`` with the original, and print what came of it."""
-    comparison = Comparison(0, (Check("Parquet files", "readable", "none there"),))
     files = [str(path) for path in sorted(output.rglob("*.parquet")) if not _is_hidden(path.relative_to(output))]
+    return compare_files(files, data, console)
+
+
+def compare_files(
+    files: Sequence[str], data: FlightsData, console: Console | None = None, first: Sequence[Check] = ()
+) -> Comparison:
+    """Compare these Parquet files with the original; ``first``: what was checked before."""
+    comparison = Comparison(0, (*first, Check("Parquet files", "readable", "none there")))
     if files:
         with duckdb.connect() as db:
             db.execute("SET TimeZone = 'UTC'")
             _load_expected(db, data.original)
             try:
-                db.execute("CREATE TABLE found AS FROM read_parquet(?, hive_partitioning = false)", [files])
+                columns = "COLUMNS(lambda name: NOT starts_with(name, '_hoodie_'))"
+                db.execute(
+                    f"CREATE TABLE found AS SELECT {columns} FROM read_parquet(?, hive_partitioning = false)", [files]
+                )
             except duckdb.Error as error:
-                comparison = Comparison(0, (Check("Parquet files", "readable", str(error)),))
+                comparison = Comparison(0, (*first, Check("Parquet files", "readable", str(error))))
             else:
-                comparison = Comparison(_rows(db, "found"), tuple(_checks(db)))
+                comparison = Comparison(_rows(db, "found"), (*first, *_checks(db)))
     (console or Console()).print(_table(comparison))
     return comparison
 

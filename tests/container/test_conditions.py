@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.spark.java_classes import SOURCES
+from sparklet.spark.java_classes import FOR_ALL, SOURCES
 from tests.container.account import EXAMPLES, Account
 from tests.container.built_image import BuiltImage
 from tests.container.cell import Cell
@@ -28,6 +28,8 @@ from sparklet.job import Job
 from sparklet.spark.java_classes import are_ahead, mark
 job = Job.from_args()
 spark = job.spark()
+for name in {FOR_ALL}:
+    spark._jvm.java.lang.Class.forName(name)
 [jar] = Path("/opt/sparklet/jars").glob("sparklet-java-*.jar")
 held = {{name.removesuffix(".class") for name in zipfile.ZipFile(jar).namelist()}} - {{mark()}}
 lines = [line.split(" source: ") for line in Path("{LOADED}").read_text().splitlines()]

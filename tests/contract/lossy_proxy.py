@@ -18,7 +18,8 @@ class LossyProxy:
 
     def __init__(self, backend: str) -> None:
         self.lost = 0
-        self._backend = urlsplit(backend)
+        self.asked: list[str] = []  # all requests: "GET /bucket/key?query"
+        self.backend = backend
         self._to_lose: dict[str, int] = {}
         self._before: Callable[[], None] | None = None
         self._lock = threading.Lock()
@@ -34,7 +35,8 @@ class LossyProxy:
         self, method: str, path: str, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, list[tuple[str, str]], bytes]:
         """The backend's answer: status, headers, content."""
-        connection = http.client.HTTPConnection(str(self._backend.hostname), self._backend.port, timeout=30)
+        backend = urlsplit(self.backend)
+        connection = http.client.HTTPConnection(str(backend.hostname), backend.port, timeout=30)
         with closing(connection):
             connection.request(method, path, body, dict(headers))
             answer = connection.getresponse()
@@ -63,6 +65,7 @@ def lossy_proxy(backend: str) -> Iterator[tuple[LossyProxy, str]]:
 
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            proxy.asked.append(f"{self.command} {self.path}")
             status, headers, content = proxy.ask(self.command, self.path, dict(self.headers.items()), body)
             operation = (self.headers.get("X-Amz-Target") or self.command).rpartition(".")[2]
             if proxy.loses(operation):
@@ -77,7 +80,7 @@ def lossy_proxy(backend: str) -> Iterator[tuple[LossyProxy, str]]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_POST = do_PUT = do_GET = do_HEAD = handle_any  # noqa: N815 - the names that the base class looks for
+        do_POST = do_PUT = do_GET = do_HEAD = do_DELETE = handle_any  # noqa: N815 - the names that the base class looks for
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -34,6 +34,7 @@ def test_a_claim_is_granted_and_counted(one: Ledger, run_id: str, clock: FakeClo
         state=ShardState.RUNNING,
         attempts=1,
         attempt_id="a",
+        taken_from="PENDING",
         lease_end_s=clock.now_s() + LEASE_S,
         changed_s=clock.now_s(),
         started_s=clock.now_s(),
@@ -210,8 +211,18 @@ def test_a_lease_is_taken_over_only_when_clocks_cannot_disagree(one: Ledger, run
     answer = claim(one, run_id, "b")
 
     assert (answer.status, answer.record.attempts, answer.record.attempt_id) == (ClaimStatus.GRANTED, 2, "b")
+    assert answer.record.taken_from == ShardState.RUNNING
     with pytest.raises(LeaseLostError):
         one.attempts.succeed(run_id, 0, "a", ShardResult(1))
+
+
+def test_a_released_shard_is_not_taken_from_a_lost_attempt(one: Ledger, run_id: str) -> None:
+    claim(one, run_id, "a")
+    one.attempts.release(run_id, 0, "a", FLAKY)
+
+    record = claim(one, run_id, "b").record
+
+    assert (record.taken_from, record.error_class) == (ShardState.PENDING, FLAKY.error_class)
 
 
 def test_a_renewed_lease_begins_anew(one: Ledger, run_id: str, clock: FakeClock) -> None:

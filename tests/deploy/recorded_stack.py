@@ -50,6 +50,9 @@ PARAMETERS = {
     "KmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555",
     "SubnetIds": "subnet-1",
     "SecurityGroupIds": "sg-1",
+    "IcebergCatalogType": "glue",
+    "IcebergWarehouse": f"s3://{OUTSIDE}/out/lake",
+    "GlueDatabaseArns": f"arn:aws:glue:{REGION}:{ACCOUNT}:database/lake",
     "StreamArn": f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/events",
 }
 
@@ -148,6 +151,7 @@ def _prepare() -> None:
         s3.create_bucket(Bucket=bucket)
     s3.put_bucket_versioning(Bucket=OUTSIDE, VersioningConfiguration={"Status": "Enabled"})
     boto3.Session().client("kinesis").create_stream(StreamName="events", ShardCount=1)
+    boto3.Session().client("glue").create_database(DatabaseInput={"Name": "lake"})
     boto3.Session().client("sns").create_topic(Name="notices")
     boto3.Session().client("events").create_event_bus(Name="notices")
     trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}}

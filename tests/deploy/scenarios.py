@@ -18,7 +18,7 @@ from sparklet.model import (
     ShardState,
 )
 from sparklet.planning.new_run import new_run
-from sparklet.planning.outputs import is_check
+from sparklet.planning.outputs import is_check_or_commit
 from sparklet.planning.request import RunRequest
 from sparklet.runs.redrive import redrive
 from tests.deploy.recorded_stack import OUTSIDE, ROLE, THEIRS, Earlier, RecordedStack
@@ -67,7 +67,7 @@ def place_inputs(stack: RecordedStack) -> None:
 
 
 def do_tasks(stack: RecordedStack) -> None:
-    """A plain event that names a script and reads outside the stack's bucket; an API's task; a batch of a stream."""
+    """A plain event that names a script and reads outside the stack's bucket; a table; a task; a stream's batch."""
     event = {
         "sparklet": {"script": f"s3://{stack.bucket}/scripts/job.py"},
         "inputs": [f"s3://{OUTSIDE}/in/data/work.csv"],
@@ -77,6 +77,8 @@ def do_tasks(stack: RecordedStack) -> None:
     for bucket in (stack.bucket, OUTSIDE):
         answer = stack.invoke("WorkerFunction", {**event, "output_path": f"s3://{bucket}/output/plain"})
         assert answer["state"] == "SUCCEEDED", answer
+    answer = stack.invoke("WorkerFunction", {**event, "params": {"table": "lake.rows"}})
+    assert answer["state"] == "SUCCEEDED", answer
     event["sparklet"] = {"script": f"s3://{stack.bucket}/scripts/mistyped.py"}
     assert "is not there" in stack.failure("WorkerFunction", event)
     body = json.dumps({"sparklet": {"script": f"s3://{stack.bucket}/scripts/job.py"}})
@@ -246,4 +248,4 @@ def end_runs(stack: RecordedStack) -> None:
     stack.invoke("CheckerFunction", {})
     ended = {run.run_id: str(run.state) for run in at.ledger.runs.list()}
     assert ended == {**RUNS, **FOLLOWING, **dict.fromkeys(ASKED, "CANCELLED")}
-    assert all(run.notified_s is not None for run in at.ledger.runs.list() if not is_check(run.run_id))
+    assert all(run.notified_s is not None for run in at.ledger.runs.list() if not is_check_or_commit(run.run_id))

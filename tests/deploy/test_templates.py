@@ -95,12 +95,14 @@ def test_no_statement_allows_wildcard_actions_or_resources(deployed: Template) -
             assert set(actions) <= WITHOUT_RESOURCE, (name, statement)
 
 
-def test_every_function_has_its_own_role_and_no_managed_policy(deployed: Template) -> None:
+def test_only_a_user_attaches_managed_policies_and_to_workers(deployed: Template) -> None:
     roles = [json.dumps(body["Role"]) for body in of_type(deployed, "AWS::Lambda::Function").values()]
 
-    assert len(set(roles)) == len(roles)
+    assert len(set(roles)) == len(roles), "two functions share a role"
     for name, role in of_type(deployed, "AWS::IAM::Role").items():
-        assert "ManagedPolicyArns" not in role, name
+        attached = resolved(role.get("ManagedPolicyArns"), deployed, {})
+        assert attached in (None, {"Ref": "AWS::NoValue"}), name
+        assert "ManagedPolicyArns" not in role or name == "WorkerRole", name
 
 
 def test_roles_trust_services_only_and_in_their_name_alone(deployed: Template) -> None:

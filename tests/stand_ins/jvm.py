@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,15 +16,15 @@ OPTIONS = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m"]
 
 
 @contextmanager
-def jvm(stack: Path) -> Iterator[JavaGateway]:
-    """A JVM with the jars of a stack file, fetched on first use; LocalStackError where they cannot be had.
+def jvm(stack: Path, more: Iterable[Path] = ()) -> Iterator[JavaGateway]:
+    """A JVM with ``more`` and the jars of a stack file, fetched on first use; LocalStackError if they cannot be had.
 
     It listens on the loopback interface only, and ends when its standard input does: however this process ends.
     """
     cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / stack.stem
     jars = ensure_jars(stack, cache, ["server"], progress=print)
     port, token = launch_gateway(
-        classpath=os.pathsep.join(map(str, jars)),
+        classpath=os.pathsep.join(map(str, [*jars, *more])),
         javaopts=OPTIONS,
         die_on_exit=True,
         enable_auth=True,

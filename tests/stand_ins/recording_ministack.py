@@ -1,10 +1,11 @@
 """ministack with policies enforced and every decision written down: who asked for which action on what.
 
 Started with the file that takes the records, a JSON line each. The stand-in derives action and resource from any
-request, whoever sends it: botocore, the JVM's S3A, a service on a role's behalf. In three things it is brought nearer
-to AWS: batches of messages are authorized as the action on one; a missing key is a 404 only for who may list it (by
-its name as the prefix, as S3 seems to ask), and a 403 for anybody else; and though it answers over plain HTTP it
-takes requests for TLS, so that the policies which refuse anything else are deployed as they are.
+request, whoever sends it: botocore, the JVM's S3A, a service on a role's behalf. In four things it is brought nearer
+to AWS: batches of messages are authorized as the action on one; Glue's requests are on the catalog and the database; a
+missing key is a 404 only for who may list it (by its name as the prefix, as S3 seems to ask), and a 403 for anybody
+else; and though it answers over plain HTTP it takes requests for TLS, so that the policies which refuse anything else
+are deployed as they are.
 """
 
 import json
@@ -38,6 +39,11 @@ class Recorder:
 
     def enforce(self, access_key: str, action: str, *rest: Any, **more: Any) -> Any:
         """Decide, and write it down; None if it is allowed."""
+        if action.startswith("glue:") and "/" in more["resource_arn"]:
+            arn, _, database = more["resource_arn"].replace(":table/", ":database/").partition("database/")
+            if refusal := self._recorded(access_key, action, *rest, **{**more, "resource_arn": f"{arn}catalog"}):
+                return refusal
+            more["resource_arn"] = f"{arn}database/{database}"
         refusal = self._recorded(access_key, BATCHES.get(action, action), *rest, **more)
         if refusal is None and action == "s3:GetObject":
             bucket, _, key = more.get("resource_arn", "").removeprefix("arn:aws:s3:::").partition("/")

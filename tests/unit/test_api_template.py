@@ -233,6 +233,7 @@ def test_the_model_accepts_the_planners_requests_and_all_keys(template: dict[str
     good: list[Any] = [
         RUN,
         RUN | {"dispatch": "map", "tolerate": "2%", "max_attempts": 2, "params": {"a": 1}, "idempotency_key": "k"},
+        {key: value for key, value in RUN.items() if key != "output"} | {"table": "iceberg:db.t", "commit_every": "9m"},
         {**RUN, "inputs": "s3://b/raw/", "next": "s3://b/scripts/y.py", "next_output": "s3://b/next/{run_id}/"},
         {key: value for key, value in RUN.items() if key != "inputs"} | {"lists": [{"source": "s3://b/today.csv"}]},
     ]
@@ -241,6 +242,8 @@ def test_the_model_accepts_the_planners_requests_and_all_keys(template: dict[str
         RUN | {"script": "/etc/x.py"},
         RUN | {"inputs": []},
         RUN | {"dispatch": "loop"},
+        RUN | {"table": "delta:/data/t"},
+        {key: value for key, value in RUN.items() if key != "output"},
         RUN | {"shard": 1},
         RUN | {"of_event": {"event": {}}},
         {key: value for key, value in RUN.items() if key != "inputs"},

@@ -12,9 +12,10 @@ def test_a_coordinate_names_its_file() -> None:
 
     assert (jar.organisation, jar.artifact, jar.version) == ("io.delta", "delta-spark_2.12", "3.3.3")
     assert jar.file_name == "delta-spark_2.12-3.3.3.jar"
+    assert Coordinate.parse("org:one:1:tests").file_name == "one-1-tests.jar"
 
 
-@pytest.mark.parametrize("text", ["", "a:b", "a:b:c:d", "a::c", "a:../../b:c", 'a:b"/>:c', "a b:c:d"])
+@pytest.mark.parametrize("text", ["", "a:b", "a:b:c:", "a:b:c:d:e", "a::c", "a:../../b:c", 'a:b"/>:c', "a b:c:d"])
 def test_anything_else_is_no_coordinate(text: str) -> None:
     with pytest.raises(ValueError, match="is not organisation:artifact:version"):
         Coordinate.parse(text)
@@ -25,6 +26,14 @@ def test_only_the_jars_themselves_are_requested() -> None:
 
     asked = [(d.get("org"), d.get("name"), d.get("rev"), d.get("transitive")) for d in module.iter("dependency")]
     assert asked == [("org", "one", "1", "false"), ("org", "two", "2", "false")]
+
+
+def test_a_module_is_requested_once_with_all_its_jars() -> None:
+    module = ElementTree.fromstring(module_xml([Coordinate("org", "one", "1"), Coordinate("org", "one", "1", "tests")]))
+
+    (dependency,) = module.iter("dependency")
+    classifier = "{http://ant.apache.org/ivy/maven}classifier"
+    assert [artifact.get(classifier) for artifact in dependency] == ["", "tests"]
 
 
 def test_without_a_mirror_no_address_is_written() -> None:

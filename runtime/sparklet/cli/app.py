@@ -89,7 +89,13 @@ _add(
     "sparklet redrive RUN --cause OutOfMemoryError --memory 6016",
 )
 _add("Change", changing.cancel, "sparklet cancel RUN", "sparklet cancel RUN --dry-run")
-_add("Change", changing.clean, "sparklet clean --older-than 30d --keep 10 --dry-run", "sparklet clean --run RUN --yes")
+_add(
+    "Change",
+    changing.clean,
+    "sparklet clean --older-than 30d --keep 10 --dry-run",
+    "sparklet clean --run RUN --yes",
+    "sparklet clean --orphans --older-than 7d --table delta:s3://bucket/flights",
+)
 _add("Change", changing.stop, "sparklet stop")
 _add(
     "Elsewhere",

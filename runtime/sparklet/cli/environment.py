@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sparklet.local.stack import StackOptions
 
 CLASSES = "docker/stacks/spark-3.5.classes.gz"
-JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro")
+JAR_GROUPS = ("s3a", "delta", "iceberg", "hudi", "avro", "sqlite")
 PASSED = (  # from the user's shell
     *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES", "SPARKLET_CDS_ARCHIVE"),
     "SPARKLET_METRICS_NAMESPACE",
@@ -214,7 +214,7 @@ def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[P
 
     fetched = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
     spark = spark_home(spark_settings({})) / "jars"
-    own = compiled_jar(java, spark, jar_cache().with_name("compiled"))
+    own = compiled_jar(java, [spark, *fetched], jar_cache().with_name("compiled"))
     jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
     if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
         return jars

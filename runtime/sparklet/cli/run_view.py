@@ -19,7 +19,8 @@ from sparklet.cli.render import STYLES, add_skipped, counts_document, shard_docu
 from sparklet.errors import OrchestrationError
 from sparklet.model import Dispatch, Run, RunState, ShardRecord
 from sparklet.planning.outputs import check_id, next_id
-from sparklet.runs.follow_ups import FollowUp, checked, followed
+from sparklet.runs.commits import SOURCE
+from sparklet.runs.follow_ups import FollowUp, checked, committed, followed
 from sparklet.runs.observed import Observation, observe, seconds_of
 from sparklet.runs.overview import Difference
 from sparklet.runs.summary import Summary
@@ -31,9 +32,9 @@ OPEN_STATES = tuple(state for state in RunState if not state.ended)
 
 @dataclass(frozen=True)
 class Follower:
-    """A run that checks this run's result, or processes its output."""
+    """A run that checks this run's result, commits it to tables, or processes its output."""
 
-    what: str  # check or next
+    what: str  # check, commit or next
     script: str
     run_id: str
     state: str
@@ -161,10 +162,12 @@ def lost_text(number: int, since: str) -> str:
 
 
 def follow_ups(env: Environment, run: Run) -> Iterator[Follower]:
-    """The states of the run's check and next run."""
+    """The states of the run's check, its last commit and its next run."""
     if run.check:
         run_id = check_id(run.run_id, run.generation)
         yield _follower("check", run.check.source_uri, run_id, checked(env.at, run))
+    if found := committed(env.at, run):
+        yield _follower("commit", SOURCE, found.run_id, found)
     if run.next:
         run_id = next_id(run.run_id, run.generation)
         yield _follower("next", run.next.script.source_uri, run_id, followed(env.at, run))

@@ -1,7 +1,8 @@
 """A run from its command to its end: local files copied, planned, dispatched, watched, its output downloaded."""
 
+import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from sparklet.ports import Clock
 from sparklet.runs.checker import CheckReport, check
 from sparklet.runs.summary import Summary, summarize
 
+CATALOG = "PYICEBERG_CATALOG__ICEBERG__"  # the names of pyiceberg's variables begin so
 PLAIN_EVERY_S = 5.0  # lines, where the output is no terminal
 WINDOW_S = 60.0  # the estimated end follows from the last minute
 POLL_S = 1.0
@@ -66,7 +68,8 @@ def start(
         if env.local:
             request = _with_local_files(env, request, screen)
         else:
-            refuse_remote_only((*request.inputs, *request.files.values()), request.output_uri)
+            table = request.table.partition("file://")[2]
+            refuse_remote_only((*request.inputs, *request.files.values(), table), request.output_uri)
         run = new_run(env.at, request)
     if not by_machine and run.created_s < asked_s:
         screen.say(f"run {run.run_id} exists already, {run.state}; this is the same run")
@@ -107,7 +110,8 @@ def resumable(env: Environment, screen: Screen, command: Callable[[], Sequence[s
 
 def _with_local_files(env: Environment, request: RunRequest, screen: Screen) -> RunRequest:
     """Copy a request's local files to the bucket; the request with their addresses, its output in the bucket."""
-    paths = LocalPaths() if "://" in request.output_uri else _output_paths(env, request)
+    is_local = request.output_uri and "://" not in request.output_uri
+    paths = _output_paths(env, request) if is_local else LocalPaths()
     inputs: list[str] = []
     for index, given in enumerate(request.inputs):
         inputs.append(given if "://" in given else _upload_input(env, request, index, Path(given), screen))
@@ -123,7 +127,24 @@ def _with_local_files(env: Environment, request: RunRequest, screen: Screen) -> 
         screen.say(f"copying {path} to the bucket")
         env.at.store.upload(path, files[name])
     output_uri = f"s3://{env.at.bucket}/output/{request.run_id}/" if paths.output else request.output_uri
+    if paths.output and request.table.startswith("iceberg:"):
+        request = replace(request, env={**_catalog(Path(paths.output), request.env), **request.env})
     return replace(request, inputs=tuple(inputs), output_uri=output_uri, params={**request.params, **files})
+
+
+def _catalog(output: Path, given: Mapping[str, str]) -> Mapping[str, str]:
+    """A catalog of Iceberg's below a local output, in SQLite; nothing if one is configured.
+
+    The warehouse is a ``file://`` folder, since Iceberg's metadata holds absolute addresses.
+    """
+    if f"{CATALOG}TYPE" in {**os.environ, **given}:
+        return {}
+    output.mkdir(parents=True, exist_ok=True)
+    return {
+        f"{CATALOG}TYPE": "sql",
+        f"{CATALOG}URI": f"sqlite:///{output / 'catalog.sqlite'}",
+        f"{CATALOG}WAREHOUSE": f"file://{output}/warehouse",
+    }
 
 
 def _output_paths(env: Environment, request: RunRequest) -> LocalPaths:

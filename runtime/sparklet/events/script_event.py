@@ -10,8 +10,11 @@ from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.job.event_objects import misread
-from sparklet.model import Access, InputObject, Run, Shard, ShardRecord, split_uri
+from sparklet.model import Access, InputObject, Run, Shard, ShardRecord, ShardState, split_uri
 
+LOST = "LeaseExpired"
+STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
+"""Ends of attempts whose scripts were stopped from outside, at any line."""
 MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_STRLEN)
 
 
@@ -22,16 +25,30 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
     return {
         "sparklet": {
             "run": run.run_id,
+            "identity": run.identity,
             "shard": record.number,
             "attempt": record.attempt_id,
             "generation": record.generation,
+            **(_previous_attempt(record) if record.attempts > 1 or record.error_class else {}),
         },
         "inputs": uris,
         "input_path": uris[0] if len(uris) == 1 else None,
         "output_path": output_uri,
         "params": dict(run.params),
+        **({"table": run.table} if run.table else {}),
         **({"items": items} if items else {}),
     }
+
+
+def _previous_attempt(record: ShardRecord) -> dict[str, Any]:
+    """What the ledger knows of the attempt before: one that was stopped may have committed to a table, or not."""
+    error_class, message = record.error_class, record.error_message
+    if record.taken_from == ShardState.RUNNING:  # it left no error; what is there is an earlier attempt's
+        error_class, message = LOST, "its worker was lost"
+    state = "unknown" if error_class in STOPPED else None
+    number = record.attempts - 1  # 0: of an earlier generation
+    previous = {"number": number, "error_class": error_class, "message": message, "commit_state": state}
+    return {"previous_attempt": previous}
 
 
 def with_local_inputs(event: Mapping[str, Any], uris: Sequence[str]) -> dict[str, Any]:

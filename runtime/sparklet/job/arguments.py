@@ -9,12 +9,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from sparklet.job.checks import read_figures
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import escaped, event_objects, misread
 from sparklet.job.outcome import Outcome
+from sparklet.job.table_writes import TableWrites
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,8 +27,21 @@ if TYPE_CHECKING:
 MAX_QUOTED = 120  # characters of a wrong document, in an error
 
 
+class PreviousAttempt(NamedTuple):
+    """How the attempt at a shard before this one ended; ``number`` 0: it was in an earlier generation of the run.
+
+    ``commit_state`` is ``"unknown"`` if it was stopped at its deadline or lost: what the script itself committed to a
+    table may be there, or not. Else it is None.
+    """
+
+    number: int
+    error_class: str
+    message: str
+    commit_state: str | None
+
+
 @dataclass(frozen=True)
-class Job:
+class Job(TableWrites):
     """One script's task.
 
     Parameters
@@ -43,6 +57,8 @@ class Job:
         The event's ``output_path``, ``--output`` or the environment's ``output_path``.
     params
         The event's ``params``; ``--param k=v`` adds to them and wins. Values from the command line are text.
+    table
+        Where ``append`` and its like write to by default, as FORMAT:PLACE: the run's table, or ``--table``.
     args
         All other arguments, in order, for the script's own use.
     run_id, shard, attempt, generation
@@ -58,6 +74,7 @@ class Job:
     input_path: str | None = None
     output_path: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    table: str | None = None
     args: tuple[str, ...] = ()
     run_id: str | None = None
     shard: int | None = None
@@ -88,6 +105,7 @@ class Job:
             input_path=input_path or None,
             output_path=output_path or None,
             params={**_table(fields, "params"), **dict(known.param)},
+            table=_one_source("table", _text(fields, "table") if shard else None, known.table),
             args=tuple(rest),
             exact_names=bool(objects) or "run_id" in shard,
             outcome=Outcome.of_environment(env),
@@ -108,6 +126,13 @@ class Job:
         """In a run of items: this shard's items, as in the list (a row of CSV is a dict); else ``[]``."""
         items = self.event.get("items") if isinstance(self.event, Mapping) else None
         return list(items) if isinstance(items, list) else []
+
+    @property
+    def previous_attempt(self) -> PreviousAttempt | None:
+        """How the attempt at this shard before this one ended; None if there was none."""
+        names = self.event.get("sparklet") if isinstance(self.event, Mapping) else None
+        before = names.get("previous_attempt") if isinstance(names, Mapping) else None
+        return PreviousAttempt(**before) if before else None
 
     @property
     def output(self) -> str:
@@ -148,8 +173,9 @@ class Job:
 
         ``conf`` wins over spark-submit, spark-defaults.conf or the cluster, and these over Sparklet's defaults: UTC as
         the session's time zone, S3A for ``s3://`` on Lambda and on a laptop, and extensions and catalogs of the table
-        formats whose jars are on the class path. Iceberg's catalog ``iceberg`` is in ``params["warehouse"]``, else in
-        the output; in a run only in the former.
+        formats whose jars are on the class path. Iceberg's catalog ``iceberg`` is the one that pyiceberg's variables
+        name (``PYICEBERG_CATALOG__ICEBERG__TYPE``, …); without them it is in ``params["warehouse"]``, else in the
+        output, and in a run only in the former.
 
         Parameters
         ----------
@@ -256,6 +282,7 @@ def _command_line() -> argparse.ArgumentParser:
     parser.add_argument("--event", metavar="JSON|@FILE", help="the event, or the file that holds it")
     parser.add_argument("--input", action="append", default=[], metavar="URI", help="read this; may be repeated")
     parser.add_argument("--output", metavar="URI", help="write here")
+    parser.add_argument("--table", metavar="FORMAT:PLACE", help="append to this table")
     parser.add_argument("--param", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="a parameter")
     return parser
 

@@ -28,3 +28,15 @@ class EventError(SparkletError):
 
 class ExpectationError(SparkletError):
     """A run does not meet an expectation of its check script."""
+
+
+class TableError(SparkletError):
+    """A table cannot take what was staged for it; the message says why."""
+
+
+class CommitConflictError(SparkletError, retryable=True):
+    """Other writers changed the table first, each time; nothing was committed."""
+
+
+class CommitStateUnknownError(SparkletError):
+    """Nobody can tell any more whether a commit was made: the table no longer keeps ids of that time."""

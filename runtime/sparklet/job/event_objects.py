@@ -40,10 +40,27 @@ def event_objects(event: Any) -> tuple[str, ...]:
 
     Raises EventError if a notification of S3 names no object.
     """
-    return tuple(dict.fromkeys(_found(event, 0)))
+    return tuple(dict.fromkeys(uri for uri, _ in _found(event, 0)))
 
 
-def _found(event: Any, depth: int) -> Iterator[str]:
+def object_versions(event: Any) -> list[tuple[str, ...]]:
+    """Of each object that an event names: its uri, what happened, and which content it then had.
+
+    Empty if that is not known of all of them. A notification that S3 or a queue delivers twice says the same twice.
+    """
+    versions = []
+    for uri, (happened, item) in _found(event, 0):
+        content = [_text(item.get(name)) for name in ("versionId", "version-id", "sequencer", "eTag", "etag")]
+        if not any(content):
+            return []
+        versions.append((uri, happened, *content))
+    return versions
+
+
+_Found = tuple[str, tuple[str, dict[str, Any]]]  # a uri; the event's name, and what it says of the object
+
+
+def _found(event: Any, depth: int) -> Iterator[_Found]:
     if not isinstance(event, dict) or depth > MAX_DEPTH:
         return
     records = event.get("Records")
@@ -57,14 +74,14 @@ def _found(event: Any, depth: int) -> Iterator[str]:
         yield from _found(_document(event.get("Message")), depth + 1)
 
 
-def _of_record(record: dict[str, Any], depth: int) -> Iterator[str]:
+def _of_record(record: dict[str, Any], depth: int) -> Iterator[_Found]:
     source = record.get("eventSource", record.get("EventSource"))
     if source == "aws:s3":
         name = _text(record.get("eventName"))
         name = name[3:] if name.startswith("s3:") else name
         if not name.startswith(UNREADABLE):
-            bucket, key = _address(record.get("s3"), "a notification of S3")
-            yield f"s3://{bucket}/{unquote_plus(key)}"
+            bucket, key, item = _address(record.get("s3"), "a notification of S3")
+            yield f"s3://{bucket}/{unquote_plus(key)}", (name, item)
     elif source == "aws:sqs":
         yield from _found(_document(record.get("body")), depth + 1)
     elif source == "aws:sns":
@@ -72,21 +89,20 @@ def _of_record(record: dict[str, Any], depth: int) -> Iterator[str]:
         yield from _found(_document(sns.get("Message") if isinstance(sns, dict) else None), depth + 1)
 
 
-def _of_eventbridge(event: dict[str, Any]) -> Iterator[str]:
+def _of_eventbridge(event: dict[str, Any]) -> Iterator[_Found]:
     kind = _text(event.get("detail-type"))
     if kind.startswith("Object ") and kind not in UNREADABLE_DETAILS:  # not, for example, CloudTrail's of S3
-        bucket, key = _address(event.get("detail"), "an event of S3 through EventBridge")
-        yield f"s3://{bucket}/{key}"
+        bucket, key, item = _address(event.get("detail"), "an event of S3 through EventBridge")
+        yield f"s3://{bucket}/{key}", (kind, item)
 
 
-def _address(part: Any, what: str) -> tuple[str, str]:
+def _address(part: Any, what: str) -> tuple[str, str, dict[str, Any]]:
     held = part if isinstance(part, dict) else {}
-    bucket, item = held.get("bucket"), held.get("object")
-    name = bucket.get("name") if isinstance(bucket, dict) else None
-    key = item.get("key") if isinstance(item, dict) else None
-    if not (isinstance(name, str) and name and isinstance(key, str) and key):
+    bucket, found = held.get("bucket"), held.get("object")
+    name, item = _text(bucket.get("name")) if isinstance(bucket, dict) else "", found if isinstance(found, dict) else {}
+    if not name or not (key := _text(item.get("key"))):
         raise EventError(f"{what} names no object: it must have bucket.name and object.key, both text")
-    return name, key
+    return name, key, item
 
 
 def _text(value: Any) -> str:

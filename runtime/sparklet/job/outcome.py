@@ -5,22 +5,25 @@ It holds one JSON object::
 
     {"rows": 842, "output_bytes": 51200, "outputs": ["s3://bucket/out/shard=000007"]}
 
-``rows`` and ``output_bytes`` are null until the script reports them; then it may add ``answer`` (any value) and
-``state`` (an object). A script that never reports leaves no file.
+``rows`` and ``output_bytes`` are null until the script reports them; then it may add ``answer`` (any value),
+``state`` (an object) and ``writes`` (declared writes to tables, see ``sparklet.job.tables.declaration``). A script that
+never reports leaves no file.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import operator
 import os
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 OUTCOME_FILE = "SPARKLET_OUTCOME_FILE"
 MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB, this and the rest of the response
@@ -34,11 +37,44 @@ class Outcome:
         self._path = path
         self._lock = threading.Lock()
         self._totals: dict[str, Any] = {"rows": None, "output_bytes": None, "outputs": []}
+        self._labels: set[str] = set()  # of writes to tables, made or under way
 
     @classmethod
     def of_environment(cls, env: Mapping[str, str] = os.environ) -> Outcome:
-        """The outcome that ``SPARKLET_OUTCOME_FILE`` asks for."""
-        return cls(Path(env[OUTCOME_FILE]) if env.get(OUTCOME_FILE) else None)
+        """The outcome that ``SPARKLET_OUTCOME_FILE`` asks for; one for each file, or writes would be lost."""
+        if not (name := env.get(OUTCOME_FILE)):
+            return cls()
+        return _OF_FILES.setdefault(name, cls(Path(name)))
+
+    @property
+    def has_reader(self) -> bool:
+        """Whether a worker reads it."""
+        return self._path is not None
+
+    @contextmanager
+    def labelled(self, label: str | None) -> Iterator[str]:
+        """A label that no other write of this script has, for the block; free again if the block fails.
+
+        Without a wish it is the lowest number that is free: a script's writes have the same labels in every attempt.
+        """
+        with self._lock:
+            label = label or next(str(n) for n in itertools.count(1) if str(n) not in self._labels)
+            if label in self._labels:
+                raise ValueError(
+                    f"this script has made a write with the label {label!r} already; name each differently"
+                )
+            self._labels.add(label)
+        try:
+            yield label
+        except BaseException:
+            self._labels.discard(label)
+            raise
+
+    def declare(self, write: Mapping[str, Any]) -> None:
+        """Add a staged write and write the file; see ``sparklet.job.tables.declaration``."""
+        with self._lock:
+            self._totals.setdefault("writes", []).append(write)
+            self._write()
 
     def add(self, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
         """Add to the totals and write them; see ``Job.report``."""
@@ -78,6 +114,9 @@ class Outcome:
         partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
         partial.write_text(text, encoding="ascii")
         partial.replace(self._path)
+
+
+_OF_FILES: dict[str, Outcome] = {}
 
 
 def _json_value(what: str, value: Any, max_bytes: int) -> Any:

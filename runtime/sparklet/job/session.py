@@ -9,7 +9,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
+
+from sparklet.job.catalogs import iceberg_catalog
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -21,7 +24,6 @@ JARS = "SPARKLET_JARS"
 
 OWN = "org.apache.hadoop.fs.s3a"
 S3A = f"{OWN}.S3AFileSystem"
-ICEBERG_CATALOG = "iceberg"
 DELTA = "io.delta.sql.DeltaSparkSessionExtension"
 ICEBERG = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 HUDI = "org.apache.spark.sql.hudi.HoodieSparkSessionExtension"
@@ -125,7 +127,7 @@ def platform(here: Surroundings) -> Platform:
 def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, str]:
     """The options that Sparklet adds; given options do not change, except that ``spark.sql.extensions`` grows.
 
-    ``warehouse`` holds the tables of the catalog ``iceberg``; None leaves that catalog out.
+    ``warehouse`` holds the tables of the catalog ``iceberg``, unless the environment names another; None: it has none.
     """
     place = platform(here)
     conf = {"spark.sql.session.timeZone": "UTC"}  # the same script, the same result wherever it runs
@@ -135,7 +137,7 @@ def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, 
         conf.update(s3a_conf(here.env, here.hadoop_version))
     if place in ("lambda", "laptop") and here.has_class(DELTA):
         conf.update(SMALL_TABLES)
-    conf.update(table_conf(here.has_class, warehouse))
+    conf.update(table_conf(here.has_class, warehouse, here.env))
     added = {key: value for key, value in conf.items() if key not in here.given}
     if extensions := conf.get("spark.sql.extensions"):
         names = [name.strip() for name in f"{here.given.get('spark.sql.extensions', '')},{extensions}".split(",")]
@@ -183,15 +185,14 @@ def _credentials_chain(hadoop_version: str, temporary_keys: bool) -> str:
     return ",".join([f"{OWN}.TemporaryAWSCredentialsProvider", *between, f"{sdk}.{chain}"])
 
 
-def table_conf(has_class: Callable[[str], bool], warehouse: str | None = None) -> dict[str, str]:
+def table_conf(
+    has_class: Callable[[str], bool], warehouse: str | None = None, env: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
     """Extensions and catalogs of the table formats whose jars are on the class path."""
     present = [extension for extension in (DELTA, ICEBERG, HUDI) if has_class(extension)]
     conf = {"spark.sql.extensions": ",".join(present)} if present else {}
-    if ICEBERG in present and warehouse:
-        catalog = f"spark.sql.catalog.{ICEBERG_CATALOG}"
-        conf[catalog] = "org.apache.iceberg.spark.SparkCatalog"
-        conf[f"{catalog}.type"] = "hadoop"
-        conf[f"{catalog}.warehouse"] = warehouse
+    if ICEBERG in present:
+        conf.update(iceberg_catalog(env, has_class, warehouse))
     if HUDI in present:
         conf["spark.serializer"] = "org.apache.spark.serializer.KryoSerializer"
         conf["spark.kryo.registrator"] = "org.apache.spark.HoodieSparkKryoRegistrar"

@@ -215,7 +215,8 @@ class MemoryAttempts:
                 ended = self._end(record, ShardState.FAILED, rules.exhausted_failure(record))
                 return Claim(ClaimStatus.EXHAUSTED, ended)
             log = rules.cut(log_stream, rules.LOG_STREAM_BYTES)
-            record = replace(record, state=ShardState.RUNNING, attempts=record.attempts + 1, attempt_id=attempt_id)
+            record = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, taken_from=record.state)
+            record = replace(record, state=ShardState.RUNNING)
             claimed = replace(record, lease_end_s=now_s + lease_s, changed_s=now_s, started_s=now_s, log_stream=log)
             return Claim(ClaimStatus.GRANTED, self._put(claimed))
 

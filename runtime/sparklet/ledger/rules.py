@@ -12,7 +12,7 @@ RUNS_A_PAGE = 25  # finalized runs that a check looks at again
 
 ERROR_CLASS_BYTES = 64
 ERROR_MESSAGE_BYTES = 240
-OUTPUTS_BYTES = 190
+OUTPUTS_BYTES = 170
 LOG_STREAM_BYTES = 64
 
 

@@ -32,19 +32,20 @@ class Coordinate:
     organisation: str
     artifact: str
     version: str
+    classifier: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "Coordinate":
-        """From ``organisation:artifact:version``; ValueError if it is anything else."""
+        """From ``organisation:artifact:version``, or with ``:classifier``; ValueError if it is anything else."""
         parts = text.split(":")
-        if len(parts) != 3 or not all(re.fullmatch(r"[A-Za-z0-9._-]+", part) for part in parts):
+        if len(parts) not in (3, 4) or not all(re.fullmatch(r"[A-Za-z0-9._-]+", part) for part in parts):
             raise ValueError(f"{text!r} is not organisation:artifact:version")
         return cls(*parts)
 
     @property
     def file_name(self) -> str:
         """The jar's name, here as there."""
-        return f"{self.artifact}-{self.version}.jar"
+        return f"{self.artifact}-{self.version}{self.classifier and '-'}{self.classifier}.jar"
 
 
 def fetch(wanted: Collection[Coordinate], folder: Path, progress: Callable[[str], None]) -> str:
@@ -61,7 +62,7 @@ def fetch(wanted: Collection[Coordinate], folder: Path, progress: Callable[[str]
     (folder / "settings.xml").write_text(settings_xml(mirror()))
     command = [str(java), *network_options(java, folder), "-jar", str(ivy_jar())]
     command += ["-settings", "settings.xml", "-cache", "cache", "-ivy", "ivy.xml"]
-    command += ["-retrieve", "out/[artifact]-[revision].[ext]"]
+    command += ["-retrieve", "out/[artifact]-[revision](-[classifier]).[ext]"]
     missing, cause = list(wanted), ""
     for attempt in range(1, _MAX_TRIES + 1):
         (folder / "ivy.xml").write_text(module_xml(missing))
@@ -114,13 +115,19 @@ def settings_xml(mirror: str | None, poms: bool = False) -> str:
 
 def module_xml(wanted: Collection[Coordinate]) -> str:
     """An Ivy module that depends on exactly these jars."""
+    modules: dict[tuple[str, str, str], str] = {}
+    for jar in wanted:  # Ivy takes only the first of two dependencies on one module
+        artifact = f'<artifact name="{jar.artifact}" type="jar" m:classifier="{jar.classifier}"/>'
+        module = jar.organisation, jar.artifact, jar.version
+        modules[module] = modules.get(module, "") + artifact
     dependencies = "".join(
-        f'<dependency org="{jar.organisation}" name="{jar.artifact}" rev="{jar.version}" transitive="false"'
-        ' conf="default->default"/>'
-        for jar in wanted
+        f'<dependency org="{organisation}" name="{name}" rev="{version}" transitive="false"'
+        f' conf="default->default">{artifacts}</dependency>'
+        for (organisation, name, version), artifacts in modules.items()
     )
     return (
-        '<ivy-module version="2.0"><info organisation="sparklet" module="jars"/>'
+        '<ivy-module version="2.0" xmlns:m="http://ant.apache.org/ivy/maven">'
+        '<info organisation="sparklet" module="jars"/>'
         '<configurations><conf name="default"/></configurations>'
         f"<dependencies>{dependencies}</dependencies></ivy-module>"
     )

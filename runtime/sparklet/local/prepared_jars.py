@@ -29,8 +29,10 @@ MIN_FREE_BYTES = 2 * 2**30
 OTHERWISE = Path("/var/tmp")  # noqa: S108 - a folder of the user's own in it
 
 
-def compiled_jar(java: Path, spark_jars: Path, folder: Path) -> Path:
+def compiled_jar(java: Path, jars: Iterable[Path], folder: Path) -> Path:
     """A jar of the worker's Java, made in ``folder`` if it is not there; its date is always the same.
+
+    ``jars``: Spark's and S3A's, or folders of them.
 
     Two may make it at a time: each writes a file of its own, and all are alike.
     """
@@ -42,9 +44,8 @@ def compiled_jar(java: Path, spark_jars: Path, folder: Path) -> Path:
     from py4j.java_gateway import JavaGateway
 
     folder.mkdir(parents=True, exist_ok=True)
-    gateway = JavaGateway.launch_gateway(
-        classpath=f"{spark_jars}{os.sep}*", java_path=str(java), die_on_exit=True, enable_auth=True
-    )
+    class_path = os.pathsep.join(f"{path}{os.sep}*" if path.is_dir() else str(path) for path in jars)
+    gateway = JavaGateway.launch_gateway(classpath=class_path, java_path=str(java), die_on_exit=True, enable_auth=True)
     try:
         content = list(files(gateway.jvm))
     finally:

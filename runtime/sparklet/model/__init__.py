@@ -17,6 +17,7 @@ from sparklet.model.shards import (
     RUN_ID,
     SCHEME,
     SHARDS_PER_BUCKET,
+    WRITES,
     Claim,
     ClaimStatus,
     Counts,

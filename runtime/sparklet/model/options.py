@@ -170,6 +170,17 @@ class RunOptions:
             minimum=0,
         ),
     ] = 0.0
+    commit_every: Annotated[
+        str,
+        Key(
+            "commit_every",
+            RUN,
+            "Commit to tables whenever so many shards have succeeded (500), or so much time has passed (10m), not only "
+            "at the run's end.",
+            kind="every",
+            metavar="N|TIME",
+        ),
+    ] = ""
     existing: Annotated[
         str,
         Key(

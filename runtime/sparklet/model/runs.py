@@ -100,6 +100,7 @@ class Run:
     cancelled_s: float | None = None  # when its end was requested
     notified_s: float | None = None  # when the end of its last generation was notified
     env: Mapping[str, str] = field(default_factory=dict)  # variables of the script's environment
+    table: str = ""  # FORMAT:PLACE, where ``job.append`` writes to if the script names no table
 
     @property
     def generation(self) -> int:
@@ -112,13 +113,18 @@ class Run:
         return self.shard_count is not None
 
     @property
-    def shard_prefix(self) -> str:
-        """The beginning of the names of this run's output folders, and of no other run's.
+    def identity(self) -> str:
+        """A name that no other run has, of no ledger: commits to tables and output folders are known by it.
 
         A ledger never has two runs of one id; the time, in milliseconds, distinguishes runs of different ledgers.
         """
-        return f"shard={self.run_id}_{int(self.created_s * 1000):x}_"
+        return f"{self.run_id}_{int(self.created_s * 1000):x}"
+
+    @property
+    def shard_prefix(self) -> str:
+        """The beginning of the names of this run's output folders, and of no other run's."""
+        return f"shard={self.identity}_"
 
     def shard_output(self, number: int) -> str:
         """Where readers find what shard ``number`` has written: published there once an attempt has won."""
-        return f"{self.output_uri.rstrip('/')}/{self.shard_prefix}{number:06d}"
+        return f"{self.output_uri.rstrip('/')}/shard={self.identity}_{number:06d}"

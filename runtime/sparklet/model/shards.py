@@ -14,7 +14,7 @@ SCHEME = "s3://"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET = 10_000
 MAX_BUCKETS = 256
-ANSWERS = "answers/"
+ANSWERS, WRITES = "answers/", "writes/"
 SHOWN_ITEM = 100  # characters
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
 """Names of objects that are compressed as a whole. Parquet, ORC and Avro compress inside: they weigh what they have."""
@@ -255,6 +255,8 @@ class ShardResult:
     outputs: tuple[str, ...] = ()
     answer: tuple[Any, ...] = ()  # one value, if the script gave one; not for the ledger, see ``answer_file``
     state: Mapping[str, Any] | None = None  # of a stream's window, for the call after this one
+    writes: tuple[Mapping[str, Any], ...] = ()  # declared ones, to tables; not for the ledger, see ``writes_file``
+    uncommitted: tuple[str, ...] = ()  # ids of Spark's write jobs whose files do not count; not for the ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +276,7 @@ class ShardRecord:
     requeues: int = 0  # messages sent again in this generation because none was left
     unrun: int = 0  # of these, the ones for a dead-letter message that no attempt had come of
     attempt_id: str = ""  # of the last attempt
+    taken_from: str = ""  # the state in which it found the shard: RUNNING if the attempt before it was lost
     winner: str = ""  # the attempt whose staged output is published; named once, for good
     lease_end_s: float = 0.0
     changed_s: float = 0.0  # when the state last changed, or a message was last sent again
@@ -294,6 +297,11 @@ class ShardRecord:
     def answer_file(self) -> str:
         """The file in the run's folder with the script's answer, if there is one: the winner's, or the last one's."""
         return f"{ANSWERS}{self.number:09d}-{self.winner or self.attempt_id}.json"
+
+    @property
+    def writes_file(self) -> str:
+        """The file in the run's folder with the writes to tables that the script declared, if it declared any."""
+        return f"{WRITES}{self.answer_file.removeprefix(ANSWERS)}"
 
     @property
     def ref(self) -> ShardRef:

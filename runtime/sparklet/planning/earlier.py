@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from sparklet.errors import ObjectChangedError, PlanError
 from sparklet.model import InputObject, Run, RunState, ShardState
+from sparklet.planning.commit_files import uncommitted
 from sparklet.planning.deployment import Deployment, scratch_error
 from sparklet.planning.parts import shards_of
 
@@ -95,8 +96,13 @@ def _add(at: Deployment, run: Run, done: Digests) -> None:
 
 
 def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[InputObject, bool]]:
-    """Every object and slice of a run's plan, and whether its shard SUCCEEDED; both are read in order, side by side."""
-    succeeded = (record.number for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED))
+    """Every object and slice of a run's plan, and whether its shard SUCCEEDED; both are read in order, side by side.
+
+    What a shard has written for a table is not done before it is committed.
+    """
+    left_out = uncommitted(at, run)
+    records = at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
+    succeeded = (record.number for record in records if record.number not in left_out)
     number = next(succeeded, None)
     for part in at.ledger.runs.parts(run.run_id):
         for shard in shards_of(at, run.run_id, part):

@@ -44,11 +44,12 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         )
     refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())
+    output = request.output_uri or (f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
     next_output = request.next_output or f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
         request,
         run_id=run_id,
-        output_uri=_folder(request.output_uri.replace(RUN_ID_IN_OUTPUT, run_id)),
+        output_uri=_folder(output.replace(RUN_ID_IN_OUTPUT, run_id)),
         next_output=_folder(next_output.replace(RUN_ID_IN_OUTPUT, run_id)) if request.next else "",
     )
     sources = filter(None, (request.script, request.check, request.next))
@@ -120,6 +121,7 @@ def _checked_run(at: Deployment, request: RunRequest, scripts: "dict[str, Script
         lists=tuple(stored_source(at, request.run_id, number, each) for number, each in enumerate(lists)),
         access=request.access,
         dispatch=request.dispatch,
+        table=request.table,
         check=scripts[request.check].ref if request.check else None,
         next=NextRun(scripts[request.next].ref, request.next_output) if request.next else None,
         created_s=at.clock.now_s(),
@@ -155,6 +157,7 @@ def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]"
         "lists": not _same_lists(known, request),
         "access": known.access != request.access,
         "dispatch": known.dispatch is not request.dispatch,
+        "table": known.table != request.table,
         "check": _content(known.check) != _content(scripts[request.check].ref if request.check else None),
         "next": known_next != requested_next,
     }

@@ -1,4 +1,4 @@
-"""Ids of check and next runs, and which output a run may write to or replace."""
+"""Ids of check, commit and next runs, and which output a run may write to or replace."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Run, RunState
 from sparklet.planning.deployment import Deployment
 
-FOLLOW_UP_ID = re.compile(r"-(check|next)-\d{1,6}$")
+FOLLOW_UP_ID = re.compile(r"-(check|commit|next)-\d{1,6}$")
 MAX_ID = 63  # see model.RUN_ID
 DIGEST_CHARACTERS = 8
 PUBLISHED = "shard="  # the beginning of the names of folders that Sparklet writes
@@ -17,6 +17,11 @@ PUBLISHED = "shard="  # the beginning of the names of folders that Sparklet writ
 def check_id(run_id: str, generation: int) -> str:
     """The id of the run that checks a generation."""
     return _follow_up_id(run_id, f"-check-{generation}")
+
+
+def commit_id(run_id: str, number: int) -> str:
+    """The id of the run that makes a run's commits to tables up to this one."""
+    return _follow_up_id(run_id, f"-commit-{number}")
 
 
 def next_id(run_id: str, generation: int) -> str:
@@ -31,10 +36,10 @@ def earlier_next_ids(parent: str, run_id: str) -> tuple[str, ...]:
     return tuple(next_id(parent, earlier) for earlier in range(generation))
 
 
-def is_check(run_id: str) -> bool:
-    """Whether this is the id of a run that checks another."""
+def is_check_or_commit(run_id: str) -> bool:
+    """Whether this is the id of a run that another one's end waits for."""
     found = FOLLOW_UP_ID.search(run_id)
-    return found is not None and found[1] == "check"
+    return found is not None and found[1] != "next"
 
 
 def _follow_up_id(run_id: str, ending: str) -> str:

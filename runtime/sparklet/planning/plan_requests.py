@@ -78,7 +78,10 @@ def run_request(event: Any, request_id: str) -> RunRequest:
             given["idempotency_key"] = key  # instead of a state machine's key, which is of its execution
     if not given.keys() & {"run_id", "idempotency_key"}:
         given["idempotency_key"] = request_id
-    return read_request(given)
+    request = read_request(given)
+    if ":file:" in request.table:
+        raise EventError(f"the table {request.table} is on a local disk, which functions do not share; name s3://")
+    return request
 
 
 def _document(event: Any) -> dict[str, Any]:

@@ -39,6 +39,15 @@ def parse_time_s(text: str) -> float:
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
+def parse_every(text: str) -> tuple[int, float]:
+    """``500`` shards or ``10m``, as a number of shards and seconds: one of them is 0."""
+    if text.isdecimal() and int(text):
+        return int(text), 0.0
+    if text.isdecimal() or not (every_s := parse_duration_s(text)):
+        raise SettingsError(f"{text!r} must be a number of shards from 1, or a time like 10m")
+    return 0, every_s
+
+
 def parse_tolerance(text: str) -> tuple[int, float]:
     """``5`` shards or ``2.5%`` of them, as count and percentage."""
     try:

@@ -10,14 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+from urllib.parse import unquote
 
 from sparklet.errors import EventError, PlanError, SettingsError
+from sparklet.job.tables.declaration import Table
 from sparklet.model import Access, Dispatch, Key, RunOptions
 from sparklet.model.options import BY_WORKER, INPUT, MIB, ORCHESTRATION, RUN
 from sparklet.planning.list_requests import ListRequest, read_items, read_lists
-from sparklet.planning.quantities import parse_size_bytes, parse_time_s, parse_tolerance
+from sparklet.planning.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance
 
 ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
+PARQUET = "parquet:"  # a table of this format is the run's output
 MEMORY_SHARE = 3
 SCRATCH_SHARE = 2
 
@@ -46,7 +49,8 @@ class RunRequest:
         Key(
             "output",
             RUN,
-            "s3:// folder or local folder; each shard has a folder of its own in it. Needed unless --dry-run.",
+            "s3:// folder or local folder; each shard has a folder of its own in it. Needed unless --dry-run or "
+            "--table.",
             options=("--output", "-o"),
             metavar="FOLDER",
         ),
@@ -57,6 +61,17 @@ class RunRequest:
     name: Annotated[
         str,
         Key("name", RUN, "The run's id begins with it; runs of one name belong together (default: the script's name)."),
+    ] = ""
+    table: Annotated[
+        str,
+        Key(
+            "table",
+            RUN,
+            "The table for job.append and the like: iceberg:DB.NAME, or delta:, hudi: or parquet: and a folder. What "
+            "all shards write to it is committed once, at the run's end; parquet: is the output itself.",
+            kind="table",
+            metavar="FORMAT:PLACE",
+        ),
     ] = ""
     py_files: Annotated[
         tuple[str, ...],
@@ -243,6 +258,11 @@ def _role(value: str) -> str:
     return value
 
 
+def _every(value: int | str) -> str:
+    parse_every(str(value))
+    return str(value)
+
+
 _TEXT, _SIZE = {"type": "string"}, {"type": ["integer", "string"]}
 KINDS: Mapping[str, Kind] = {
     "text": Kind((str,), "a text", str, _TEXT),
@@ -253,6 +273,8 @@ KINDS: Mapping[str, Kind] = {
     "size": Kind((int, str), "a number or a text", lambda value: parse_size_bytes(str(value)), _SIZE),
     "tolerance": Kind((int, str), "a number or a text", lambda value: parse_tolerance(str(value)), _SIZE),
     "time": Kind((str,), "a text", parse_time_s, _TEXT),
+    "every": Kind((int, str), "a number or a text", _every, _SIZE),
+    "table": Kind((str,), "a text", lambda value: str(Table.parse(value)), _TEXT),
     "role": Kind((str,), "a text", _role, _TEXT),
     "object": Kind((dict,), "an object", dict, {"type": "object"}),
     "lists": Kind((list,), "a list", read_lists, {"type": "array", "items": {"type": ["string", "object"]}}),
@@ -315,6 +337,10 @@ def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bo
             )
     own = {"script": "", "inputs": (), "output_uri": "", **values[""]}
     request = RunRequest(**own, options=RunOptions(**values["options"]), access=Access(**values["access"]))
+    if request.table.startswith(PARQUET):
+        if request.output_uri:
+            raise PlanError(f"{named['table']} {request.table} is the output: leave out {named['output']}")
+        request = replace(request, output_uri=unquote(request.table.removeprefix(PARQUET).removeprefix("file://")))
     _refuse_contradictions(request, named, needs_output=not dry_run)
     return request
 
@@ -346,8 +372,8 @@ def _refuse_contradictions(request: RunRequest, named: Mapping[str, str], *, nee
     """PlanError if a value is missing, or two values exclude each other."""
     if not request.script:
         raise PlanError(f"{named['script']} is missing: name the script to run")
-    if needs_output and not request.output_uri:
-        raise PlanError(f"{named['output']} is missing: name where the run writes")
+    if needs_output and not (request.output_uri or request.table):
+        raise PlanError(f"{named['output']} is missing: name where the run writes (or {named['table']})")
     if not request.inputs and not request.lists:
         folders, lists, items = named["inputs"], named["lists"], named["items"]
         raise PlanError(f"no input was given: name folders or objects ({folders}), or a list ({lists}, {items})")

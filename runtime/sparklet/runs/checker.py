@@ -7,6 +7,7 @@ any two steps the next check continues.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
@@ -22,6 +23,7 @@ from sparklet.metrics import (
 from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.planner import Outbox, plan
+from sparklet.runs.commits import commit_at_end, commit_early, end_commit
 from sparklet.runs.ending import cancel_follow_ups, for_a_while, give_up, seal_as_it_is
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
 from sparklet.runs.log import log
@@ -50,6 +52,7 @@ class CheckReport:
     planned: bool = False  # a dead planner's work was continued
     summary: Summary | None = None  # set by the check that wrote the manifests
     check_run: Run | None = None  # the check run that this run's end waits for
+    commit_run: Run | None = None  # the commit run that it waits for, or the last one of a run that is not done
     just_ended: bool = False  # by this check
     unnotified: str = ""  # why the notice of its end was not sent; later checks try again
 
@@ -73,6 +76,8 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
     counts = at.ledger.shards.glance(run.run_id)
     requeued = _requeue(at, run, counts, _undispatched_from(parts), outbox)
     report = CheckReport(run, counts, lapsed, exhausted, requeued, abandoned)
+    if (counts.open or not run.sealed) and (early := commit_early(at, run, counts)):
+        report = replace(report, commit_run=_driven(at, early))
     if not run.sealed:
         return _continue_planning(at, report, parts, planner_silent_s)
     return report if counts.open else _finish(at, report)
@@ -249,11 +254,13 @@ def _abandon_overdue(at: Deployment, run: Run) -> int:
 
 
 def _finish(at: Deployment, report: CheckReport) -> CheckReport:
-    """End the run if, by a strongly consistent count, every shard has ended, and its check run too."""
+    """End the run if, by a strongly consistent count, every shard has ended, and its check and commit runs too."""
     run = report.run
-    checking = check_run(at, run) if run.cancelled_s is None else None
+    checking, committing = (check_run(at, run), end_commit(at, run)) if run.cancelled_s is None else (None, None)
     if checking and not (checking := _driven(at, checking)).state.ended:
         return replace(report, check_run=checking)  # entered after all shards had ended: no need to count again
+    if committing and not (committing := _driven(at, committing)).state.ended:
+        return replace(report, commit_run=committing)
     counts = at.ledger.shards.count(run.run_id)
     if counts.open or counts.total != run.shard_count:
         return report
@@ -265,14 +272,18 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
         if not checking.state.ended:
             return replace(report, check_run=checking)
         state = state if checking.state is RunState.SUCCEEDED else RunState.FAILED
+    if state is not RunState.FAILED and (committing := commit_at_end(at, run, counts, partial(_driven, at))):
+        if not committing.state.ended:
+            return replace(report, commit_run=committing)
+        state = state if committing.state is RunState.SUCCEEDED else RunState.FAILED
     if state is not RunState.FAILED and run.next:
         enter_next(at, run, counts)
     return _end(at, report, state)
 
 
-def _driven(at: Deployment, checking: Run) -> Run:
-    """A check run after a check of its own, which also plans it."""
-    return checking if checking.state.ended else check(at, checking.run_id, planner_silent_s=0.0).run
+def _driven(at: Deployment, follower: Run) -> Run:
+    """A check or commit run after a check of its own, which also plans it."""
+    return follower if follower.state.ended else check(at, follower.run_id, planner_silent_s=0.0).run
 
 
 def _end(at: Deployment, report: CheckReport, state: RunState) -> CheckReport:

@@ -1,10 +1,11 @@
-"""Runs that follow a run: one that checks it before it ends, one that processes its output.
+"""Runs that follow a run: one that checks it before it ends, those that commit to tables, one for its output.
 
-Both are runs like any other, with ids of their own (see ``planning.outputs``). Any checker that finds one due enters
+All are runs like any other, with ids of their own (see ``planning.outputs``). Any checker that finds one due enters
 it; a second checker finds it in the ledger. So after a crash between any two steps the next check continues::
 
     all shards have ended, within what the run tolerates
       → figures to runs/<run_id>/_summary-<generation>.json → the check run, one shard whose input that is → its end
+      → the commit runs, if shards have declared writes to tables (see ``runs.commits``) → their end
       → the next run, whose input is what this run wrote → the end of this run
 
 The summary's name begins with an underscore, so the worker fetches it (see ``worker.staging``): the script gets it as a
@@ -20,11 +21,12 @@ from typing import Any
 
 from sparklet.errors import ObjectChangedError, RunExistsError
 from sparklet.model import Counts, Run, RunOptions, RunState, ShardState
+from sparklet.planning.commit_files import commit_files
 from sparklet.planning.deployment import Deployment
-from sparklet.planning.outputs import check_id, next_id
+from sparklet.planning.outputs import check_id, commit_id, next_id
 from sparklet.runs.summary import figures, summarize
 
-MIN_CHECK_S = 3600.0  # time limit of a check run, at least, even if its run's time is over
+MIN_CHECK_S = 3600.0  # time limit of a check or commit run, at least, even if its run's time is over
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
 MAX_LEFT_OUT = 500  # such shards, which a next run leaves out, each by a pattern
 INHERITED = (  # options of a next run
@@ -35,7 +37,7 @@ INHERITED = (  # options of a next run
 
 @dataclass(frozen=True, slots=True)
 class FollowUp:
-    """A check or next run, as it is now."""
+    """A check, commit or next run, as it is now."""
 
     run_id: str
     state: RunState
@@ -63,10 +65,9 @@ def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
     made_id, uri = check_id(run.run_id, run.generation), summary_uri(at, run)
     with suppress(ObjectChangedError):  # another checker was faster; the shards have ended, so its summary is the same
         at.store.put(uri, _summary(at, run, state), create_only=True)
-    left_s = run.created_s + run.options.time_limit_s - at.clock.now_s()
-    options = RunOptions(max_attempts=run.options.max_attempts, time_limit_s=max(left_s, MIN_CHECK_S))
+    options = RunOptions(max_attempts=run.options.max_attempts, time_limit_s=time_left_s(at, run))
     follower = Run(made_id, (uri,), f"s3://{at.bucket}/output/{made_id}/", (run.check,), options=options)
-    return _enter(at, run, replace(follower, name=f"{run.name}-check"))
+    return entered(at, run, replace(follower, name=f"{run.name}-check", params=run.params))
 
 
 def summary_uri(at: Deployment, run: Run) -> str:
@@ -77,6 +78,24 @@ def summary_uri(at: Deployment, run: Run) -> str:
 def checked(at: Deployment, run: Run) -> FollowUp | None:
     """The check run of this generation with its state; None if there is none."""
     found = check_run(at, run)
+    return _as_follow_up(at, found) if found else None
+
+
+# --- the commit runs ---------------------------------------------------------------------
+
+
+def last_commit_run(at: Deployment, run: Run) -> Run | None:
+    """The last commit run that was entered: it also makes the commits that those before it did not."""
+    first = at.known_run(commit_id(run.run_id, 0))
+    if first is None:
+        return None
+    last = len(commit_files(at, run.run_id)) - 1  # written before its run is entered
+    return at.known_run(commit_id(run.run_id, last)) or at.known_run(commit_id(run.run_id, last - 1)) or first
+
+
+def committed(at: Deployment, run: Run) -> FollowUp | None:
+    """The last commit run with its state; None if there is none."""
+    found = last_commit_run(at, run)
     return _as_follow_up(at, found) if found else None
 
 
@@ -117,7 +136,7 @@ def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
     )
     run_id, output_uri = next_id(run.run_id, run.generation), run.next.output_uri
     follower = Run(run_id, (run.output_uri,), output_uri, (run.next.script,), options=options)
-    return _enter(at, run, replace(follower, name=f"{run.name}-next", dispatch=run.dispatch))
+    return entered(at, run, replace(follower, name=f"{run.name}-next", params=run.params, dispatch=run.dispatch))
 
 
 def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]:
@@ -128,19 +147,24 @@ def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]
     return tuple(f"{run.shard_prefix}{number:06d}/**" for number in islice(won, MAX_LEFT_OUT + 1))
 
 
-# --- both ---------------------------------------------------------------------------------
+# --- all ---------------------------------------------------------------------------------
 
 
 def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:
-    """The check and next run of this generation that have not ended."""
-    for found in (check_run(at, run), next_run(at, run)):
+    """The check and next run of this generation and the last commit run, those that have not ended."""
+    for found in (check_run(at, run), last_commit_run(at, run), next_run(at, run)):
         if found and not found.state.ended:
             yield found
 
 
-def _enter(at: Deployment, parent: Run, follower: Run) -> Run:
-    now_s = at.clock.now_s()
-    run = replace(follower, params=parent.params, env=parent.env, parent=parent.run_id, created_s=now_s)
+def time_left_s(at: Deployment, run: Run) -> float:
+    """The time limit of a check or commit run that is entered now: what is left of its run's."""
+    return max(run.created_s + run.options.time_limit_s - at.clock.now_s(), MIN_CHECK_S)
+
+
+def entered(at: Deployment, parent: Run, follower: Run) -> Run:
+    """Enter a run that follows another, with its environment; the known one if another checker was faster."""
+    run = replace(follower, env=parent.env, parent=parent.run_id, created_s=at.clock.now_s())
     try:
         at.ledger.runs.create(run)
     except RunExistsError:  # another checker was faster

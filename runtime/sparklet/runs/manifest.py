@@ -5,7 +5,7 @@ success to the ledger. Only the answer of the attempt that succeeded is read, ne
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from sparklet.errors import ObjectNotFoundError
 from sparklet.model import ANSWERS, Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.planning.deployment import Deployment, scratch_error
-from sparklet.runs.follow_ups import TOO_MANY_FAILED, checked, next_run
+from sparklet.runs.follow_ups import TOO_MANY_FAILED, checked, committed, next_run
 from sparklet.runs.log import log
 from sparklet.runs.summary import Summary
 
@@ -76,19 +76,24 @@ def write_results(at: Deployment, run_id: str) -> dict[str, Any] | None:
 
 
 def _answers(at: Deployment, run_id: str) -> Iterator[bytes]:
-    return at.store.get_all(_uris(at, run_id))
+    return at.store.get_all(uri for _, uri in kept_files(at, run_id, ANSWERS, lambda record: record.answer_file))
 
 
-def _uris(at: Deployment, run_id: str) -> Iterator[str]:
-    """The answers of the attempts that succeeded; the ledger is read only if there are answers."""
-    listed = (info.uri for info in at.store.list(at.run_uri(run_id, ANSWERS)))  # in order of the shards
+def kept_files(
+    at: Deployment, run_id: str, folder: str, file_of: Callable[[ShardRecord], str]
+) -> Iterator[tuple[ShardRecord, str]]:
+    """Each shard that has SUCCEEDED with its attempt's file in ``folder``; the ledger is read only if there are files.
+
+    The files of other attempts are left out.
+    """
+    listed = (info.uri for info in at.store.list(at.run_uri(run_id, folder)))  # in order of the shards
     found = next(listed, "")
     for record in at.ledger.shards.list(run_id, ShardState.SUCCEEDED) if found else ():
-        uri = at.run_uri(run_id, record.answer_file)
+        uri = at.run_uri(run_id, file_of(record))
         while found and found < uri:
             found = next(listed, "")
         if found == uri:
-            yield uri
+            yield record, uri
 
 
 # --- the manifest and its result files ---
@@ -228,12 +233,13 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
 
 
 def _follow_ups(at: Deployment, run: Run, state: RunState) -> dict[str, Any]:
-    """The run's check and its next run, where it has such."""
+    """The run's check, its last commit to tables and its next run, where it has such."""
     found: dict[str, Any] = {}
-    if check := checked(at, run):
-        found["Check"] = {"RunId": check.run_id, "Status": check.state}
-        if check.error_class:
-            found["Check"] |= {"Error": check.error_class, "Cause": check.message}
+    for what, each in (("Check", checked(at, run)), ("Commit", committed(at, run))):
+        if each:
+            found[what] = {"RunId": each.run_id, "Status": each.state}
+            if each.error_class:
+                found[what] |= {"Error": each.error_class, "Cause": each.message}
     if follower := next_run(at, run):
         found["Next"] = {"RunId": follower.run_id, "Output": follower.output_uri}
     elif run.next and state is RunState.SUCCEEDED_WITH_FAILURES:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from sparklet.errors import NoticeError
 from sparklet.model import Notice, Run
 from sparklet.planning.deployment import Deployment
-from sparklet.planning.outputs import is_check
-from sparklet.runs.follow_ups import checked, next_run
+from sparklet.planning.outputs import is_check_or_commit
+from sparklet.runs.follow_ups import checked, committed, next_run
 from sparklet.runs.manifest import MANIFEST
 from sparklet.runs.summary import Summary, figures, summarize
 
@@ -20,8 +20,8 @@ MAX_FINALIZED = 20  # a check
 
 
 def owes_notice(at: Deployment, run: Run) -> bool:
-    """Whether the notice of a run's end must still be sent; a check run has none, its parent's covers it."""
-    if at.notifier is None or not run.state.ended or run.notified_s is not None or is_check(run.run_id):
+    """Whether the notice of a run's end must still be sent; that of a check or commit run is its parent's."""
+    if at.notifier is None or not run.state.ended or run.notified_s is not None or is_check_or_commit(run.run_id):
         return False
     return at.clock.now_s() - (run.ended_s or run.created_s) <= NOTIFY_WITHIN_S
 
@@ -42,9 +42,10 @@ def notify(at: Deployment, run: Run, summary: Summary | None = None) -> str:
     if at.notifier is None:
         return ""
     summary = summary or summarize(run, at.ledger.shards)
-    check, follower = checked(at, run), next_run(at, run)
+    check, commit, follower = checked(at, run), committed(at, run), next_run(at, run)
     follow_ups = {
         "check": check.to_document() if check else None,
+        "commit": commit.to_document() if commit else None,
         "next_run_id": follower.run_id if follower else "",
         "manifest": at.run_uri(run.run_id, MANIFEST),
     }

@@ -12,9 +12,10 @@ from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.outputs import overtaken_by
 from sparklet.planning.planner import Outbox
+from sparklet.runs.commits import has_declared
 from sparklet.runs.ending import NOT_PLANNED
 from sparklet.runs.explain import matches_cause
-from sparklet.runs.follow_ups import check_run
+from sparklet.runs.follow_ups import check_run, last_commit_run
 
 MAX_NAMED = 10
 
@@ -32,7 +33,7 @@ class Redriven:
 def redrive(
     at: Deployment, run_id: str, shards: Sequence[int] | None = None, script: ScriptRef | None = None
 ) -> Redriven:
-    """Repeat FAILED shards (None: all) in a new generation; if only the check run has FAILED, the run is checked again.
+    """Repeat FAILED shards (None: all) in a new generation; if only the check or commit run has FAILED, repeat the end.
 
     ``script`` is that of the new generation (see ``new_run.repaired_script``); None: the last one's. PlanError if the
     run is being planned or cancelled, if one of ``shards`` has not FAILED, or if there is nothing to repeat.
@@ -41,8 +42,8 @@ def redrive(
     _refuse_unfit(at, run_id, shards)
     moved = 0
     again = _any_failed(at, run_id, shards)
-    checked_again = not again and shards is None and _only_its_check_failed(at, run)
-    if again or checked_again:
+    ends_again = not again and shards is None and _only_its_end_failed(at, run)
+    if again or ends_again:
         run = at.ledger.runs.start_generation(run_id, run.generation + 1, script or run.scripts[-1])
         moved = sum(
             at.ledger.attempts.redrive(run_id, n, run.generation) is not None for n in _failed(at, run_id, shards)
@@ -57,7 +58,7 @@ def redrive(
             yield record.ref.to_body()
 
     messages = Outbox(at, run).send(bodies())
-    if not (moved or unstarted or checked_again) and run.cancelled_s is None:
+    if not (moved or unstarted or ends_again) and run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
 
@@ -115,10 +116,12 @@ def _any_failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> bo
     return next(_failed(at, run_id, shards), None) is not None
 
 
-def _only_its_check_failed(at: Deployment, run: Run) -> bool:
-    """Whether every shard of a FAILED run has succeeded."""
-    checking = check_run(at, run) if run.state is RunState.FAILED else None
-    return checking is not None and checking.state.ended and checking.state is not RunState.SUCCEEDED
+def _only_its_end_failed(at: Deployment, run: Run) -> bool:
+    """Whether a run without a FAILED shard was not checked well, or what it declared may not be in its tables."""
+    if run.state is RunState.CANCELLED:
+        return has_declared(at, run)
+    followers = (check_run(at, run), last_commit_run(at, run)) if run.state is RunState.FAILED else ()
+    return any(each and each.state.ended and each.state is not RunState.SUCCEEDED for each in followers)
 
 
 def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:

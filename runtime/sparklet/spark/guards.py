@@ -20,6 +20,7 @@ from sparklet.errors import ScratchFullError
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MIB = 1024 * 1024
+MAX_SCRIPT_GRACE_S = 3.0  # for a commit that is being written: an object of a few KiB
 NAMELESS = "sparklet"  # Hadoop's name for a user whom passwd does not know: it does not start without one
 IN_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set where Lambda itself starts a function
 _OURS = ("sparklet-", "task-", ".ivy2")
@@ -53,9 +54,18 @@ class Deadline:
         """Seconds until the guard acts; never negative."""
         return max(0.0, self.guard_s - (time.time() if now_s is None else now_s))
 
-    def expire(self, reason: str) -> None:
-        """Let the guard act at once; runners look at least once a second. Any thread may call this."""
+    def grace_end_s(self, since_s: float) -> float:
+        """Until when a script that the guard interrupted at ``since_s`` may end by itself; the rest is the worker's."""
+        return min(since_s + MAX_SCRIPT_GRACE_S, (since_s + self.end_s) / 2)
+
+    def expire(self, reason: str, *, at_once: bool = False) -> None:
+        """Let the guard act now; runners look at least once a second. Any thread may call this.
+
+        ``at_once``: the script is killed without grace, since it must not commit anything any more.
+        """
         self.reason = reason
+        if at_once:
+            self.end_s = 0.0
         self.guard_s = 0.0
 
 
@@ -191,10 +201,9 @@ def end_descendants(spared: Callable[[], Collection[int]], reap: Callable[[], No
 
 def end_marked(mark: tuple[str, str], limit_s: float = 5.0) -> None:
     """Kill all processes with that variable in their environment: they have no parent that could."""
-    wanted = f"{mark[0]}={mark[1]}\0".encode()
     give_up_s = time.monotonic() + limit_s
     while time.monotonic() < give_up_s:
-        found = [pid for pid, _ in _living() if wanted in _environment(pid)]
+        found = [pid for pid, _ in _living() if environment(pid).get(mark[0]) == mark[1]]
         if not found:
             return
         for pid in found:
@@ -202,11 +211,13 @@ def end_marked(mark: tuple[str, str], limit_s: float = 5.0) -> None:
         time.sleep(0.01)
 
 
-def _environment(pid: int) -> bytes:
+def environment(pid: int) -> dict[str, str]:
+    """The environment that a process was started with; empty if it has ended, or is another user's."""
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # ended meanwhile, or another user's
-        return b""
+        words = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return {}
+    return dict(word.partition("=")[::2] for word in words)
 
 
 def signal_process(pid: int, number: int) -> None:

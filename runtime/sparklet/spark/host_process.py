@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.errors import GatewayLostError
-from sparklet.spark.guards import delete_tree, end_marked
+from sparklet.spark.guards import Deadline, delete_tree, end_marked
 from sparklet.spark.script_host import END_LIMIT_S, receive, send
 from sparklet.spark.script_output import LineFeed
 
 CHUNK_BYTES = 64 * 1024
+INTERRUPT = "interrupt"
 MAX_WAIT_S = 1.0  # the deadline is a time of day: look at the clock after every thaw
 DRAIN_ROUNDS = 64  # a pipe may never end
 
@@ -139,6 +140,21 @@ class HostProcess:
             meanwhile.append(event)
         self.alive = False
         raise GatewayLostError("the script host does not answer; the next task gets a new one")
+
+    def end_script(self, pid: int, deadline: Deadline, port: int, secret: str) -> None:
+        """End a script whose deadline is over, and all else: first cancel Spark's jobs and let it end by itself.
+
+        So a commit that its driver is writing is finished, and one whose data is still being written does not begin.
+        ``port`` and ``secret``: its JVM's.
+        """
+        since_s = time.time()
+        if pid and deadline.grace_end_s(since_s) > since_s:
+            self.ask("interrupt", name=INTERRUPT, host=self.pid, script=pid, port=port, secret=secret)
+            for event in self.events(lambda: deadline.grace_end_s(since_s)):
+                if isinstance(event, Exited) or (isinstance(event, Gone) and event.name != INTERRUPT):
+                    break
+            pid = 0  # its stacks have been written
+        self.end(dump=pid)
 
     def drain(self) -> None:
         """Read the current content of the pipes."""

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SOURCES = ("WarmJvm", "SparkInsides", "KeptContext")
+SOURCES = ("WarmJvm", "AttemptCommit", "TaskS3A", "SparkInsides", "KeptContext")
 """Each may use those before it."""
-KEPT_SPARK = "3.5."  # all but the first class use this version's internals
+FOR_ALL = SOURCES[:3]
+KEPT_SPARK = "3.5."  # the other classes use this version's internals
 
 
 def mark() -> str:
@@ -47,10 +48,10 @@ def compiled(jvm: Any, name: str, parent: Any) -> Any:
 
 
 def files(jvm: Any) -> Iterator[tuple[str, bytes]]:
-    """The jar's files by name; only the first class if the Spark's contexts cannot be kept."""
+    """The jar's files by name; without those for kept contexts if the Spark's cannot be kept."""
     yield mark(), b""
     loader = class_loader(jvm)
-    for name in SOURCES if can_keep(jvm) else SOURCES[:1]:
+    for name in SOURCES if can_keep(jvm) else FOR_ALL:
         compiler = compiled(jvm, name, loader)
         loader = compiler.getClassLoader()
         bytecodes = compiler.getBytecodes()

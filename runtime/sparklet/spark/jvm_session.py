@@ -7,10 +7,12 @@ else from the first ``clean``, which compiles it.
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject
+from py4j.protocol import Py4JError
 
 from sparklet.spark.guards import NAMELESS, has_name
 from sparklet.spark.java_classes import KEPT_SPARK, are_ahead, can_keep, class_loader, compiled
@@ -18,6 +20,7 @@ from sparklet.spark.java_classes import KEPT_SPARK, are_ahead, can_keep, class_l
 BOOT_PROPERTIES = "sparklet:properties"
 BOOT_LOCALE = "sparklet:locale"
 BOOT_THREADS = "sparklet:threads"
+CANCEL_POLL_S = 0.1
 MIN_SHARED = 0.5  # an archive holds three quarters of a JVM's classes, Java's own archive a sixth
 
 _SPECIAL = re.compile(r"[\\ \t\n\r\f=:#!]")
@@ -63,6 +66,21 @@ def log_in(port: int, secret: str) -> None:
     """Log in to Hadoop with a name if passwd has none; the first ``prepare`` does so, too."""
     with _connected(port, secret) as client:
         _log_in(client)
+
+
+def cancel_jobs(port: int, secret: str) -> None:
+    """Cancel Spark's jobs, and those that begin later, until this process is ended.
+
+    What runs in the driver's own thread, such as the commit to a table after its job, goes on.
+    """
+    with _connected(port, secret) as client:
+        while True:
+            with contextlib.suppress(Py4JError):  # the context or the JVM ends meanwhile
+                contexts = getattr(getattr(client.jvm.org.apache.spark, "SparkContext$"), "MODULE$")
+                active = contexts.getActive()
+                if active.isDefined():
+                    active.get().cancelAllJobs()
+            time.sleep(CANCEL_POLL_S)
 
 
 def clean(port: int, secret: str, *, first: bool, keep: bool, may_keep: bool, count: bool) -> tuple[str, str]:

@@ -26,6 +26,7 @@ class ScriptCall:
     py_files: tuple[Path, ...] = ()  # .py, .zip, .whl, .egg: importable by driver and Python workers
     inputs: tuple[InputObject, ...] = ()  # if known: their sizes decide how Spark reads
     compression_factor: float = RunOptions().compression_factor
+    output: str = ""  # a folder, of this attempt alone, that nobody reads before the attempt has won
 
     def refuse_if_over(self) -> None:
         """Raise DeadlineExceededError if the deadline is over."""

@@ -128,6 +128,9 @@ class Host:
                 afterwards = self._fork(message["name"], lambda: run_script(message, fds))
             case "clean":
                 afterwards = self._fork(message["name"], lambda: clean_jvm(message, fds))
+            case "interrupt":
+                self._dump(message["script"])
+                afterwards = self._fork(message["name"], lambda: cancel_jobs(message))
             case "end":
                 self._end(message)
         if afterwards is None:
@@ -169,13 +172,16 @@ class Host:
 
     def _end(self, message: Message) -> None:
         """Kill all processes, but spare the ``jvm``, or the ``jvm tree`` with Spark's Python workers, if asked."""
-        script = message["dump"]
+        self._dump(message["dump"])
+        survivors = end_descendants(lambda: self._spared(message["spare"]), self._reap, END_LIMIT_S)
+        self._report({"ended": sorted(survivors)})
+
+    def _dump(self, script: int) -> None:
+        """Let a script write its stacks, if it lives."""
         if script in descendants(os.getpid()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(script, DUMP_SIGNAL)
             time.sleep(DUMP_PAUSE_S)
-        survivors = end_descendants(lambda: self._spared(message["spare"]), self._reap, END_LIMIT_S)
-        self._report({"ended": sorted(survivors)})
 
     def _spared(self, what: str) -> set[int]:
         jvm = {pid for pid, name in self._children.items() if name == self._jvm_name}
@@ -230,6 +236,12 @@ def _leave_as_they_are(modules: Sequence[tuple[str, ModuleType]]) -> None:
     for name, module in modules:
         if name not in _NEEDED_TO_THE_END and sys.modules.get(name) is module:
             del sys.modules[name]
+
+
+def cancel_jobs(message: Message) -> None:
+    """In a fork: cancel Spark's jobs until the host ends this process with all others."""
+    die_with_parent(message["host"])
+    jvm_session().cancel_jobs(message["port"], message["secret"])
 
 
 def clean_jvm(message: Message, fds: list[int]) -> None:

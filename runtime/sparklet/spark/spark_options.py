@@ -20,6 +20,7 @@ import sparklet
 from sparklet.errors import SettingsError
 from sparklet.job.session import S3A, SMALL_TABLES, s3a_options
 from sparklet.settings import SparkSettings
+from sparklet.spark.java_classes import mark
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.shard_conf import InputSize, shard_conf
 
@@ -34,6 +35,8 @@ HUDI_OF_THE_MACHINE = Path("/etc/hudi/conf/hudi-defaults.conf")  # Hudi reads it
 
 SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 SHELL = "pyspark-shell"
+TASK_S3A, ATTEMPT_COMMIT = "TaskS3A", "AttemptCommit"  # our Java classes
+INPUTS, UNCOMMITTED = ".inputs", ".uncommitted"  # in a task's folder, known to them
 
 OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
     "java.base/java.lang",
@@ -206,15 +209,19 @@ def spark_defaults(settings: SparkSettings, scratch: Path, jars: Sequence[str] =
 def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str]:
     """S3A for every scheme of S3; the credentials are never in the configuration.
 
-    The committer is Hadoop's own, version 1: the magic one would need spark-hadoop-cloud for Parquet.
+    With our Java on the class path it makes fewer requests for inputs and for an attempt's own folder
+    (docs/decisions/0035-requests-to-s3.md). Elsewhere the committer is Hadoop's, version 1.
     """
     named = (re.match(r"hadoop-aws-(\d+\.\d+)", Path(jar).name) for jar in jars)
     hadoop_version = next((match[1] for match in named if match), "3.3")
+    own = mark() in {Path(jar).stem for jar in jars}
     return {
         **s3a_options(hadoop_version, settings.temporary_keys, settings.region, settings.s3_endpoint),
-        "spark.hadoop.fs.s3n.impl": S3A,
-        "spark.hadoop.fs.s3a.impl": S3A,
+        **{f"spark.hadoop.fs.{scheme}.impl": TASK_S3A if own else S3A for scheme in ("s3", "s3n", "s3a")},
         "spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version": "1",
+        **({"spark.sql.sources.commitProtocolClass": ATTEMPT_COMMIT} if own else {}),
+        # Hadoop 3.4 keeps all markers; 3.3 asks S3 after each write to delete those above, which our folder never has.
+        **({"spark.hadoop.fs.s3a.directory.marker.retention": "authoritative"} if hadoop_version < "3.4" else {}),
     }
 
 
@@ -234,7 +241,19 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         "spark.hadoop.hadoop.tmp.dir": str(folder / "hadoop"),
         "spark.hadoop.hive.exec.scratchdir": str(folder / "hive"),
         "spark.hadoop.hive.exec.local.scratchdir": str(folder / "hive-local"),
+        "spark.hadoop.sparklet.task": str(folder),
+        **_own_folder(call.output),
         **{f"spark.executorEnv.{key}": value for key, value in env.items()},
+    }
+
+
+def _own_folder(output: str) -> dict[str, str]:
+    """Let Spark write directly below the attempt's own folders: all that end like ``output``, RUN/SHARD-ATTEMPT."""
+    if not output:
+        return {}
+    return {
+        "spark.hadoop.sparklet.attempt": "/" + "/".join(output.split("/")[-2:]),
+        "spark.hadoop.fs.s3a.authoritative.path": output,  # there S3A keeps its markers of folders
     }
 
 

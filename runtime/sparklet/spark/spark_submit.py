@@ -25,6 +25,7 @@ from signal import SIGKILL
 from sparklet.errors import DeadlineExceededError, GatewayLostError, ScriptError
 from sparklet.settings import SparkSettings
 from sparklet.spark import script_main
+from sparklet.spark.guards import environment
 from sparklet.spark.host_process import Event, Exited, Gone, HostProcess, Started
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.script_output import TaskOutput, where_it_was
@@ -143,7 +144,8 @@ class _Watch:
             self._listen(min(self.call.deadline.guard_s, time.time() + SHUTDOWN_LIMIT_S))
         over = self.jvm_code is None and self.script_code is None
         jvm_code = self.jvm_code  # None: we end it
-        self.host.end(dump=self.script_pid if over else 0)
+        port, secret = map(environment(self.script_pid).get, ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"))
+        self.host.end_script(self.script_pid if over else 0, self.call.deadline, int(port or 0), secret or "")
         for event in self.host.events(0):
             self._take(event)
         if over and self.script_code in (None, -SIGKILL):  # we killed it, even if its end was reported after that
@@ -187,6 +189,7 @@ def deadline_exceeded(call: ScriptCall, task: TaskOutput) -> DeadlineExceededErr
         f"{call.script.name} was ended {'early' if call.deadline.reason else 'at its deadline'}"
         + (f", at {place}: " if place else ": ")
         + (call.deadline.reason or "make its shards smaller or give the function more time")
+        + "; commit state unknown: its own writes to tables may be there"
     )
 
 

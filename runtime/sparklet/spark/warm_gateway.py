@@ -295,7 +295,7 @@ class _ScriptRun:
                 case Gone("host"):
                     killed = f"the process that ran {self.call.script.name} was killed from outside"
                     raise self._lost(GatewayLostError(killed))
-        self.host.end(dump=self.pid)
+        self.host.end_script(self.pid, self.call.deadline, self.jvm.port, self.jvm.secret)
         raise deadline_exceeded(self.call, self.task)
 
     def _ended(self, name: str, code: int) -> int:

@@ -215,7 +215,7 @@ class Lease:
             self.end_s = begun_s + self.lease_s
         except LeaseLostError as error:
             self.lost = error
-            self.deadline.expire(str(error))
+            self.deadline.expire(str(error), at_once=True)
             self.log.error("the lease is lost; the script is stopped", error=str(error))
         except LedgerError as error:
             self.log.warning("the lease could not be renewed; the work goes on", error=str(error))

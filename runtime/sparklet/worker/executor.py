@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.spark.guards import task_folder
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
+from sparklet.spark.spark_options import INPUTS, UNCOMMITTED
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.staging import Staging
 
@@ -35,6 +36,7 @@ PERMANENT_CAUSES = frozenset(
         "AccessDeniedException",
         "AnalysisException",
         "AttributeError",
+        "CommitStateUnknownError",
         "ExpectationError",
         "ImportError",
         "IndentationError",
@@ -43,6 +45,7 @@ PERMANENT_CAUSES = frozenset(
         "ParseException",
         "SyntaxError",
         "TabError",
+        "TableError",
         "UnknownStoreException",
     }
 )
@@ -92,6 +95,8 @@ class Executor:
                 event = with_local_inputs(event, uris)
                 log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
             argument, paths = handed_over(event, folder, is_shard=execution.is_shard)
+            names = (item.uri.partition("://")[2] for item in execution.inputs)
+            (folder / INPUTS).write_text("\0".join(names), encoding="utf-8")
             call = ScriptCall(
                 script=script,
                 args=("--event", argument, *execution.args),
@@ -101,6 +106,7 @@ class Executor:
                 py_files=py_files,
                 inputs=execution.inputs,
                 compression_factor=execution.compression_factor,
+                output=event["output_path"] if execution.is_shard else "",
             )
             started_s = time.monotonic()
             log.info("script started", script=execution.script.source_uri)
@@ -108,7 +114,9 @@ class Executor:
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
             if result.exit_code != 0:
                 raise _failed(execution, result, folder)
-            return read_outcome(outcome_file)
+            begun = folder / UNCOMMITTED
+            uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
+            return replace(read_outcome(outcome_file), uncommitted=uncommitted)
 
     def execute_task(self, attempt: Attempt) -> ShardResult:
         """Run the script of a task that belongs to no run."""
@@ -172,6 +180,7 @@ def read_outcome(path: Path) -> ShardResult:
             outputs=tuple(str(uri) for uri in document.get("outputs") or ()),
             answer=(document["answer"],) if "answer" in document else (),
             state=None if state is None else dict(state),
+            writes=tuple(dict(each) for each in document.get("writes") or ()),
         )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise EventError(f"the script's outcome file is not what sparklet.job writes: {error}") from error

@@ -1,6 +1,7 @@
 """Shards of runs: how an attempt claims, executes, publishes and records one.
 
 claim → execute → win → publish → succeed; else fail or release. The lease is renewed from the claim to the end.
+What the script declares of writes to tables is stored before the win: a run's commit takes it from the winner.
 
 Each attempt writes below its own folder, which has no readers. So two attempts never write the same path, and an
 attempt that was frozen does no harm. Once the ledger has recorded the winner, its files are copied, one by one, to the
@@ -9,15 +10,17 @@ last, so a late copy finds nothing to copy. See ``docs/decisions/0029``.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from sparklet.errors import (
     EventError,
     LeaseLostError,
     LedgerError,
+    ObjectForbiddenError,
     ObjectNotFoundError,
     ObjectStoreError,
     PlanError,
@@ -53,12 +56,13 @@ from sparklet.model import (
     ShardState,
     split_uri,
 )
-from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
+from sparklet.ports import Clock, Ledger, ObjectInfo, ObjectStore, TaskQueue
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
 from sparklet.worker.staging import Staging
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
+CHANGES = "_changes"  # files below this folder are for a table's commit, not for readers: see docs/tables.md
 UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks here
 
 
@@ -172,36 +176,52 @@ class ClaimedShard:
         else:
             try:
                 result = self.claims.executor.execute(self._execution(), self.attempt)
-                if result.answer:
-                    self._store_answer(result)
+                if result.answer or result.writes:
+                    self._store(result)
                 result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
+                staged = self.output.files(result.uncommitted)
             except SparkletError:
                 self.output.discard()
                 raise
-            if files := self.output.files():
-                self._files = files
+            self._files = [info.uri for info in staged]
+            if staged and result.output_bytes is None:
+                result = replace(result, output_bytes=sum(info.size_bytes for info in staged))
+            if staged or result.writes:
                 persist(lambda: self.lease.win(result), self.claims.clock, self.attempt)
         self.lease.check()
         self.output.publish(self._files, self.lease.check)
         return result
 
-    def _store_answer(self, result: ShardResult) -> None:
-        """Store the script's answer under this attempt's name: it counts once the ledger names the attempt."""
+    def _store(self, result: ShardResult) -> None:
+        """Store answer and declared writes under this attempt's name: they count once the ledger names the attempt."""
         record = self.record
-        body = json.dumps({"shard": record.number, "answer": result.answer[0]}, separators=(",", ":")).encode()
-        if len(body) > MAX_ANSWER_BYTES:
-            raise EventError(
-                f"the script's answer has {len(body):,} bytes as JSON, and a run keeps at most {MAX_ANSWER_BYTES:,} of "
-                "each shard: write it to job.output"
-            )
-        self.claims.store.put(f"s3://{self.claims.bucket}/runs/{record.run_id}/{record.answer_file}", body)
+        if result.answer:
+            body = _json({"shard": record.number, "answer": result.answer[0]})
+            if len(body) > MAX_ANSWER_BYTES:
+                raise EventError(
+                    f"the script's answer has {len(body):,} bytes as JSON, and a run keeps at most "
+                    f"{MAX_ANSWER_BYTES:,} of each shard: write it to job.output"
+                )
+            self.claims.store.put(self._run_file(record.answer_file), body)
+        if result.writes:
+            document = {"shard": record.number, "attempt": record.attempt_id, "writes": result.writes}
+            self.claims.store.put(self._run_file(record.writes_file), _json(document))
+
+    def _run_file(self, name: str) -> str:
+        return f"s3://{self.claims.bucket}/runs/{self.record.run_id}/{name}"
 
     def _won_before(self) -> tuple[ShardResult, Sequence[str]]:
         record = self.record
         self.attempt.log.info("an earlier attempt has won; its output is published", winner=record.winner)
-        if not (files := self.output.files()):
+        if not (files := self.output.files()) and not self._has_declared():
             raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
-        return ShardResult(record.rows, record.output_bytes, record.outputs), files
+        return ShardResult(record.rows, record.output_bytes, record.outputs), [info.uri for info in files]
+
+    def _has_declared(self) -> bool:
+        """Whether the winner declared writes to tables: then it may have staged nothing to publish."""
+        with suppress(ObjectNotFoundError, ObjectForbiddenError):  # forbidden: the worker's role lists no runs
+            return bool(self.claims.store.head(self._run_file(self.record.writes_file)))
+        return False
 
     def _execution(self) -> Execution:
         run, record = self.run, self.record
@@ -262,10 +282,22 @@ class StagedOutput:
     staged: str
     published: str
 
-    def files(self) -> Sequence[str]:
-        """URIs of the staged files, without folder markers and unfinished files."""
-        found = (info.uri for info in self.store.list(f"{self.staged}/"))
-        return [uri for uri in found if not uri.endswith("/") and f"/{UNFINISHED}/" not in uri]
+    def files(self, uncommitted: Sequence[str] = (), *, changes: bool = False) -> Sequence[ObjectInfo]:
+        """The staged files, without folder markers and unfinished files; with those of ``changes`` or not.
+
+        Those of ``uncommitted`` write jobs are deleted, so that no attempt publishes them.
+        """
+        left_out = () if changes else (f"{self.staged}/{CHANGES}/",)
+        found: list[ObjectInfo] = []
+        dropped: list[ObjectInfo] = []
+        for info in self.store.list(f"{self.staged}/"):
+            if info.uri.endswith("/") or f"/{UNFINISHED}/" in info.uri or info.uri.startswith(left_out):
+                continue
+            counts = not any(job in info.uri.rpartition("/")[2] for job in uncommitted)
+            (found if counts else dropped).append(info)
+        if dropped:
+            self.store.delete_all(info.uri for info in dropped)
+        return found
 
     def publish(self, files: Sequence[str], check: Callable[[], None]) -> None:
         """Copy staged files, after ``check`` for each; raises PlanError if one is gone: no attempt can restore it."""
@@ -282,9 +314,13 @@ class StagedOutput:
     def discard(self, files: Sequence[str] | None = None) -> None:
         """Delete all staged files or the given ones; ``clean`` deletes the rest later if this fails."""
         with suppress(ObjectStoreError):
-            self.store.delete_all(self.files() if files is None else files)
+            self.store.delete_all([info.uri for info in self.files(changes=True)] if files is None else files)
 
     def published_uri(self, uri: str) -> str:
         """The published address of a staged file; other addresses do not change."""
         inside = uri == self.staged or uri.startswith(f"{self.staged}/")
         return self.published + uri[len(self.staged) :] if inside else uri
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()

@@ -1,6 +1,8 @@
-"""What scripts do to S3, in one: read files and a folder, write, overwrite, upload in parts, give an upload up.
+"""What scripts do to S3 and Glue, in one.
 
-They also answer, which the worker keeps for a run's results.
+Read files and a folder, write, overwrite, upload in parts, give an upload up, make a table and append to it.
+
+They also answer, which the worker keeps for a run's results, and one run's declare a write to a table.
 """
 
 import json
@@ -8,7 +10,9 @@ import os
 import sys
 from pathlib import Path
 
+import pyarrow
 from py4j.java_gateway import JavaObject
+from pyiceberg.catalog import load_catalog
 from pyspark.sql import SparkSession
 
 PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes
@@ -19,6 +23,9 @@ def main() -> None:
     event = json.loads(sys.argv[sys.argv.index("--event") + 1])
     if "inputs" not in event:  # a batch of a stream
         return
+    if "table" in event["params"]:
+        append(event["params"]["table"])
+        return
     name = event["inputs"][0].rpartition("/")[2]
     spark = SparkSession.builder.getOrCreate()
     if name.startswith("released"):
@@ -26,12 +33,20 @@ def main() -> None:
     if name.startswith("failed") and event["sparklet"]["generation"] == 0:
         spark.sql("SELECT no_such_column")
     rows = spark.read.csv(event["inputs"])
-    Path(os.environ["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps({"answer": rows.count()}))
+    writes = [{"table": "delta:s3://lake/rows"}] if event["sparklet"].get("run") == "work" else []
+    Path(os.environ["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps({"answer": rows.count(), "writes": writes}))
     if "work" in name:
         spark.read.csv(event["params"]["folder"]).count()
         rows.write.mode("overwrite").parquet(event["output_path"])
         spark.read.parquet(event["output_path"]).count()
         upload(spark, event["output_path"] + "/large")
+
+
+def append(name: str) -> None:
+    """Make a table in the worker's catalog and append to it."""
+    rows = pyarrow.table({"id": [1]})
+    catalog = load_catalog("iceberg", **{"s3.endpoint": os.environ["AWS_ENDPOINT_URL"]})  # Arrow does not look there
+    catalog.create_table(name, rows.schema).append(rows)
 
 
 def upload(spark: SparkSession, uri: str) -> None:

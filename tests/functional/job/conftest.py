@@ -18,7 +18,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 @pytest.fixture(scope="session")
 def jars() -> list[Path]:
     """S3A and the table formats, from the user's cache; fetched on first use."""
-    return ensure_jars(STACK, jar_cache(), ["s3a", "delta", "iceberg", "hudi", "avro"], progress=print)
+    return ensure_jars(STACK, jar_cache(), ["s3a", "delta", "iceberg", "hudi", "avro", "sqlite"], progress=print)
 
 
 @pytest.fixture(scope="module")

@@ -210,8 +210,9 @@ print(json.dumps([spark.sparkContext.appName, spark.conf.get("spark.sql.shuffle.
 
 def test_an_ahead_of_time_compiled_java_keeps_the_first_context(tmp_path: Path) -> None:
     spark_jars = spark_home(spark_settings({})) / "jars"
-    jar = compiled_jar(find_java(), spark_jars, tmp_path / "compiled")
-    assert compiled_jar(find_java(), spark_jars, tmp_path / "compiled") == jar
+    jars = [spark_jars, *ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)]
+    jar = compiled_jar(find_java(), jars, tmp_path / "compiled")
+    assert compiled_jar(find_java(), jars, tmp_path / "compiled") == jar
     runner = make("warm", tmp_path, SPARKLET_JARS=str(jar))
     bench = Bench(runner, tmp_path)
     try:

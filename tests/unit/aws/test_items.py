@@ -56,6 +56,7 @@ def test_the_largest_item_of_a_shard_is_below_1_kb() -> None:
         "requeues": attribute(1000),
         "unrun": attribute(3),  # its most: see fanout.checking.dead_letters
         "attempt_id": attribute("a" * 36),
+        "taken_from": attribute(ShardState.RUNNING),
         "lease_end_s": attribute(1_763_625_600.123456),
         "started_s": attribute(1_763_625_600.123456),
         "error_class": attribute("e" * ERROR_CLASS_BYTES),

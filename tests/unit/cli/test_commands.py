@@ -127,6 +127,9 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         (("redrive", RUN, "--shards", "1-"), "--shards '1-'"),
         (("clean",), "--older-than"),
         (("clean", "--older-than", "month"), "no duration"),
+        (("clean", "--orphans", "--older-than", "1h"), "at least 1d"),
+        (("clean", "--table", "delta:/lake", "--older-than", "7d"), "--orphans takes"),
+        (("clean", "--orphans", "--older-than", "7d", "--table", "lake"), "names no table"),
         (("commands",), "either a SCRIPT or a run"),
     ],
 )
@@ -247,6 +250,18 @@ def test_clean_asks_deletes_and_reports(terminal: Terminal, monkeypatch: pytest.
     assert terminal.types("clean", "--older-than", "1d", "--yes").code == 0
 
 
+def test_orphans_are_shown_first_and_deleted_when_confirmed(terminal: Terminal) -> None:
+    world, words = terminal.world, ("clean", "--orphans", "--older-than", "7d")
+    folder = f"s3://{BUCKET}/staged/gone/000000-killed/"
+    world.store.put(f"{folder}part-0", b"rows")
+    world.clock.advance(8 * 24 * 3600.0)
+
+    assert f"{folder}: 1 file" in terminal.types(*words, "--dry-run").out
+    assert world.keys(folder)
+    assert "1 file deleted" in terminal.types(*words, "--yes").out
+    assert not world.keys(folder) and "no orphans" in terminal.types(*words).out
+
+
 def test_clean_warns_when_incremental_runs_would_lose_history(terminal: Terminal) -> None:
     terminal.world.put(1)
     terminal.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, "--incremental")
@@ -291,6 +306,44 @@ def test_the_buckets_copy_is_deleted_only_once_complete_locally(terminal: Termin
     assert told.code == 0 and "is not complete" not in told.err
     assert terminal.world.keys(copy) == [] and (out / "part-0").read_bytes() == b"rows"
     assert not (terminal.state / "local-paths" / f"{RUN}.json").exists()
+
+
+def test_a_local_iceberg_table_gets_a_catalog(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.world.put(1)
+    out, words = tmp_path / "out", ("plan", SCRIPT, "-i", SOURCE, "--table", "iceberg:db.t", "--run-id", RUN)
+
+    assert terminal.types(*words, "-o", str(out)).code == 0
+
+    run = terminal.world.ledger.runs.get(RUN)
+    assert run.table == "iceberg:db.t" and out.is_dir()
+    assert run.env == {
+        "PYICEBERG_CATALOG__ICEBERG__TYPE": "sql",
+        "PYICEBERG_CATALOG__ICEBERG__URI": f"sqlite:///{out}/catalog.sqlite",
+        "PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": f"file://{out}/warehouse",
+    }
+    assert terminal.types(*words, "-o", str(out)).code == 0  # the same run
+
+
+def test_a_catalog_of_the_users_own_is_kept(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.world.put(1)
+    mine = "PYICEBERG_CATALOG__ICEBERG__TYPE=rest"
+    words = ("plan", SCRIPT, "-i", SOURCE, "--table", "iceberg:db.t", "--run-id", RUN, "--env", mine)
+
+    assert terminal.types(*words, "-o", str(tmp_path / "out")).code == 0
+
+    assert terminal.world.ledger.runs.get(RUN).env == {"PYICEBERG_CATALOG__ICEBERG__TYPE": "rest"}
+
+
+def test_local_tables_have_absolute_places(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal.world.put(1)
+    monkeypatch.chdir(tmp_path)
+    for run_id, table in ((RUN, "delta:t"), ("run-2", "parquet:my out")):
+        told = terminal.types("plan", SCRIPT, "-i", SOURCE, "--table", table, "--run-id", run_id)
+        assert told.code == 0, told.err
+
+    assert terminal.world.ledger.runs.get(RUN).table == f"delta:file://{tmp_path}/t"
+    assert LocalPaths.load(terminal.state / "local-paths", RUN).output == ""
+    assert LocalPaths.load(terminal.state / "local-paths", "run-2").output == str(tmp_path / "my out")
 
 
 # --- status of an object, logs, commands ---

@@ -270,3 +270,26 @@ def test_a_lost_worker_is_named_with_the_time_of_its_loss(terminal: Terminal) ->
     for command in ("status", "explain"):
         told = terminal.types(command, RUN)
         assert since in " ".join((told.out + told.err).split())
+
+
+def test_a_runs_commit_is_shown_with_its_state(terminal: Terminal) -> None:
+    world = terminal.world
+    world.run(1)
+    message = world.receive()
+    assert message
+    attempt, _ = world.claim(message)
+    writes = json.dumps({"shard": 0, "attempt": attempt, "writes": [{}]}).encode()
+    world.store.put(world.at.run_uri(RUN, f"writes/000000000-{attempt}.json"), writes)
+    world.ledger.attempts.renew(RUN, 0, attempt, LEASE_S, ShardResult(rows=1))
+    world.ledger.attempts.succeed(RUN, 0, attempt, ShardResult(rows=1))
+    world.queue.delete(message.receipt)
+    world.check()
+
+    (follower,) = terminal.types("status", RUN, "--json").document["follow_ups"]
+    told = terminal.types("status", RUN).out
+
+    assert (follower["what"], follower["run_id"], follower["state"]) == ("commit", f"{RUN}-commit-0", "RUNNING")
+    assert f"{RUN}-commit-0 RUNNING" in told
+    world.work()
+    world.check()
+    assert terminal.types("status", RUN, "--json").document["follow_ups"][0]["state"] == "SUCCEEDED"

@@ -260,3 +260,25 @@ def test_no_iceberg_table_is_created_in_a_staged_folder(monkeypatch: pytest.Monk
     assert warehouse(event) == "s3://b/staged/1"
     assert warehouse({**event, **shard}) is None
     assert warehouse({**event, **shard, "params": {"warehouse": "s3://b/lake"}}) == "s3://b/lake"
+
+
+# --- tables ---
+
+
+def in_run(**names: object) -> Job:
+    shard = {"run": "r", "identity": "r_1", "shard": 1, "attempt": "a", "generation": 0, **names}
+    return Job.from_args(["--event", json.dumps({"sparklet": shard, "table": "iceberg:db.t"})], {})
+
+
+def test_the_table_is_the_runs_or_an_argument() -> None:
+    assert in_run().table == "iceberg:db.t"
+    assert Job.from_args(["--table", "delta:/data/t"], {}).table == "delta:/data/t"
+    assert Job.from_args(["--event", '{"table": {"of": "a client"}}'], {}).table is None
+
+
+def test_the_attempt_before_is_known_to_the_script() -> None:
+    before = {"number": 1, "error_class": "LeaseExpired", "message": "its worker was lost", "commit_state": "unknown"}
+
+    assert in_run().previous_attempt is None
+    assert in_run(previous_attempt=before).previous_attempt == tuple(before.values())
+    assert Job.from_args([], {}).previous_attempt is None

@@ -67,7 +67,7 @@ def test_it_can_be_made_from_the_command_line(tmp_path: Path, bundle: Path) -> N
     assert (tmp_path / "sparklet-job.zip").read_bytes() == bundle.read_bytes()
 
 
-@pytest.mark.parametrize("path", [JOB.parent / "__init__.py", *sorted(JOB.glob("*.py"))], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [JOB.parent / "__init__.py", *sorted(JOB.rglob("*.py"))], ids=lambda path: path.name)
 def test_it_keeps_to_the_syntax_of_python_3_9(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
 

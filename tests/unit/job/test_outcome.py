@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from sparklet.job import OUTCOME_FILE, Job
+from sparklet.job import OUTCOME_FILE, EventError, Job
 
 
 @pytest.fixture
@@ -178,3 +178,40 @@ def test_values_outside_json_are_refused(job: Job, file: Path) -> None:
 )
 def test_a_script_finds_what_was_kept(event: object, state: object) -> None:
     assert Job(event=event).state == state
+
+
+# --- writes to tables ---
+
+
+def test_declared_writes_are_beside_the_totals_in_order(job: Job, file: Path) -> None:
+    job.outcome.declare({"label": "1"})
+    job.report(rows=1)
+    job.outcome.declare({"label": "2"})
+
+    document = read(file)
+    assert isinstance(document, dict)
+    assert (document["rows"], document["writes"]) == (1, [{"label": "1"}, {"label": "2"}])
+
+
+def test_a_second_job_of_a_script_loses_no_write(job: Job, file: Path) -> None:
+    job.outcome.declare({"label": "1"})
+    Job.from_args([], {OUTCOME_FILE: str(file)}).outcome.declare({"label": "2"})
+
+    document = read(file)
+    assert isinstance(document, dict)
+    assert len(document["writes"]) == 2
+
+
+@pytest.mark.parametrize("label", ["", "a/b", "..", "x" * 65, "ä"])
+def test_a_label_is_part_of_a_folders_name(job: Job, label: str) -> None:
+    with pytest.raises(ValueError, match="must be up to 64 letters"):
+        job.append(None, "delta:/data/t", label=label)
+
+
+def test_a_write_needs_a_table_and_a_way_to_commit(job: Job) -> None:
+    with pytest.raises(EventError, match="no table: name one"):
+        job.append(None)
+    with pytest.raises(EventError, match="names no table"):
+        job.append(None, "s3://b/t")
+    with pytest.raises(ValueError, match="commit is 'later'"):
+        job.append(None, "delta:/data/t", commit="later")

@@ -1,4 +1,4 @@
-"""Ids of check and next runs: valid, always the same ones, and nobody else's."""
+"""Ids of check, commit and next runs: valid, always the same ones, and nobody else's."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sparklet.model import RUN_ID
 from sparklet.planning.new_run import run_id_of
-from sparklet.planning.outputs import FOLLOW_UP_ID, check_id, is_check, next_id
+from sparklet.planning.outputs import FOLLOW_UP_ID, check_id, commit_id, is_check_or_commit, next_id
 from sparklet.planning.request import RunRequest
 
 RUN_IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
@@ -14,10 +14,11 @@ RUN_IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
 
 @given(RUN_IDS, st.integers(0, 999_999))
 def test_every_run_has_valid_follow_ups(run_id: str, generation: int) -> None:
-    for made in (check_id(run_id, generation), next_id(run_id, generation)):
+    ids = {make(run_id, generation) for make in (check_id, commit_id, next_id)}
+    for made in ids:
         assert RUN_ID.fullmatch(made) and FOLLOW_UP_ID.search(made)
-    assert check_id(run_id, generation) != next_id(run_id, generation)
-    assert is_check(check_id(run_id, generation)) and not is_check(next_id(run_id, generation))
+    assert len(ids) == 3
+    assert {made for made in ids if is_check_or_commit(made)} == ids - {next_id(run_id, generation)}
 
 
 def test_ids_contain_short_run_ids_and_tell_long_ones_apart() -> None:

@@ -392,3 +392,64 @@ def test_a_repeatedly_requested_run_has_outputs_of_its_own(world: World) -> None
 def test_no_event_sets_a_scripts_environment(world: World) -> None:
     with pytest.raises(EventError, match="env"):
         ask(world, request(env={"output_path": "s3://elsewhere/"}))
+
+
+# --- a table ---
+
+
+def tabled(**changes: Any) -> dict[str, Any]:
+    return {key: value for key, value in request(**changes).items() if value is not None}
+
+
+def test_a_runs_table_needs_no_output(world: World) -> None:
+    world.put(1)
+
+    ask(world, tabled(table="iceberg:db.flights", output=None, commit_every=500))
+
+    run = world.ledger.runs.get("run-1")
+    assert (run.table, run.output_uri) == ("iceberg:db.flights", f"s3://{BUCKET}/output/run-1/")
+    assert run.options.commit_every == "500"
+
+
+def test_a_parquet_table_is_the_output(world: World) -> None:
+    world.put(1)
+
+    ask(world, tabled(table="parquet:s3://data/flights", output=None))
+
+    run = world.ledger.runs.get("run-1")
+    assert (run.table, run.output_uri) == ("parquet:s3://data/flights", "s3://data/flights/")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"table": "flights"}, "FORMAT:PLACE"),
+        ({"table": "iceberg:flights"}, "DATABASE.TABLE"),
+        ({"table": "delta:/data/flights"}, "local disk"),
+        ({"table": "parquet:s3://data/flights"}, "leave out output"),
+        ({"table": 7}, "a text"),
+        ({"commit_every": "often"}, "duration"),
+        ({"commit_every": 0}, "from 1"),
+        ({"commit_every": "0m"}, "from 1"),
+    ],
+)
+def test_a_wrong_table_is_refused_before_any_work(world: World, changes: dict[str, Any], told: str) -> None:
+    world.put(1)
+    with pytest.raises((EventError, PlanError, SettingsError), match=told):
+        ask(world, request(**changes))
+    assert not list(world.ledger.runs.list())
+
+
+def test_another_table_is_another_run(world: World) -> None:
+    world.put(1)
+    ask(world, request(table="delta:s3://lake/a"))
+    with pytest.raises(RunExistsError, match="other table"):
+        ask(world, request(table="delta:s3://lake/b"))
+    assert ask(world, request(table="delta:s3://lake/a/"))["run_id"] == "run-1"
+
+
+def test_two_open_runs_may_write_to_one_table(world: World) -> None:
+    world.put(1)
+    for run_id in ("run-1", "run-2"):
+        ask(world, tabled(table="delta:s3://lake/a", output=None, run_id=run_id))
+    assert {run.table for run in world.ledger.runs.unfinalized()} == {"delta:s3://lake/a"}

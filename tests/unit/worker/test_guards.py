@@ -49,6 +49,20 @@ def test_a_deadline_that_expires_is_over_at_once_with_its_reason() -> None:
     assert deadline.end_s > time.time()
 
 
+def test_an_interrupted_script_has_a_part_of_the_grace() -> None:
+    assert Deadline(1000.0, 1010.0).grace_end_s(1000.0) == 1003.0
+    assert Deadline(1000.0, 1002.0).grace_end_s(1000.0) == 1001.0
+    assert Deadline(1000.0, 1002.0).grace_end_s(1010.0) < 1010.0  # woken after a freeze
+
+
+def test_who_must_end_at_once_has_no_grace() -> None:
+    deadline = Deadline.within(60, grace_s=10)
+    deadline.expire("the lease was lost", at_once=True)
+
+    assert deadline.remaining_s() == 0
+    assert deadline.grace_end_s(time.time()) < time.time()
+
+
 def test_a_task_has_an_empty_folder_of_its_own_that_goes_with_it(tmp_path: Path) -> None:
     with task_folder(tmp_path, "a1") as folder:
         assert folder == tmp_path / "task-a1"

@@ -8,6 +8,7 @@ from sparklet.errors import GatewayLostError, ObjectForbiddenError, ObjectStoreE
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
 from sparklet.model import Claim, ClaimStatus, ShardRef, ShardResult, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from sparklet.spark.spark_options import UNCOMMITTED
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.worker.conftest import Bench
 
@@ -68,6 +69,22 @@ def test_reported_outputs_are_where_readers_find_them(bench: Bench) -> None:
 
     run, record = bench.ledger.runs.get("run-1"), bench.ledger.shards.get("run-1", 0)
     assert (record.rows, record.outputs) == (3, (run.shard_output(0), "s3://else/table"))
+
+
+def test_files_of_uncommitted_jobs_are_not_published(bench: Bench) -> None:
+    bench.plan()
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        (call.work_dir / UNCOMMITTED).mkdir()
+        (call.work_dir / UNCOMMITTED / "5ba1").touch()
+        return writes(bench, "part-0-5ba1.parquet", "day=1/part-1-5ba1.parquet", "part-0-77.parquet")(call, output)
+
+    bench.runner.behaviour = work
+
+    assert bench.deliver().error is None
+
+    assert published(bench) == {"part-0-77.parquet": b"rows"}
+    assert staged(bench) == []
 
 
 def test_nothing_of_an_attempt_that_failed_is_published(bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """The event that a script gets is what docs/schemas/event.json says; every test of a worker holds it to that, too."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from sparklet.events.script_event import handed_over, request_event, shard_event
 from sparklet.model import InputObject, Run, ScriptRef, Shard, ShardRecord
 from tests.unit.worker.script_events import check_event
 
-RUN = Run("run-1", ("s3://in/",), "s3://out/x", (ScriptRef("s3://b/j.py", "0", "s3://m/j.py"),), (), {"k": 1})
+RUN = Run(
+    "run-1", ("s3://in/",), "s3://out/x", (ScriptRef("s3://b/j.py", "0", "s3://m/j.py"),), (), {"k": 1}, created_s=1.7e9
+)
 RECORD = ShardRecord("run-1", 7, "part", 0, 9, 1, 10, generation=2, attempt_id="a1")
 OUTPUT = "s3://b/staged/run-1/000007-a1"
 
@@ -27,7 +30,60 @@ def test_a_shards_event_is_what_the_schema_says(uris: tuple[str, ...]) -> None:
     check_event(event)
     assert event["inputs"] == list(uris)
     assert event["input_path"] == (uris[0] if len(uris) == 1 else None)
-    assert event["sparklet"] == {"run": "run-1", "shard": 7, "attempt": "a1", "generation": 2}
+    assert event["sparklet"] == {
+        "run": "run-1",
+        "identity": "run-1_18bcfe56800",
+        "shard": 7,
+        "attempt": "a1",
+        "generation": 2,
+    }
+    assert "table" not in event
+
+
+def test_the_identity_tells_runs_of_two_ledgers_apart() -> None:
+    other = replace(RUN, created_s=RUN.created_s + 0.001)
+
+    assert other.identity != RUN.identity
+    assert RUN.shard_output(7) == f"s3://out/x/shard={RUN.identity}_000007"
+
+
+def test_the_runs_table_is_in_the_event() -> None:
+    event = shard_event(replace(RUN, table="iceberg:db.flights"), RECORD, Shard(7, ()), OUTPUT)
+
+    check_event(event)
+    assert event["table"] == "iceberg:db.flights"
+
+
+@pytest.mark.parametrize(
+    ("record", "previous"),
+    [
+        (RECORD, None),
+        (
+            replace(RECORD, attempts=2, error_class="ValueError", error_message="x", taken_from="PENDING"),
+            (1, "ValueError", "x", None),
+        ),
+        (
+            replace(RECORD, attempts=2, error_class="DeadlineExceededError", taken_from="PENDING"),
+            (1, "DeadlineExceededError", "", "unknown"),
+        ),
+        (
+            replace(RECORD, attempts=3, error_class="ValueError", error_message="x", taken_from="RUNNING"),
+            (2, "LeaseExpired", "its worker was lost", "unknown"),
+        ),
+        (
+            replace(RECORD, attempts=1, error_class="LeaseExpired", taken_from="PENDING"),
+            (0, "LeaseExpired", "", "unknown"),
+        ),
+    ],
+    ids=["first", "failed", "deadline", "lost after a failure", "earlier generation"],
+)
+def test_an_attempt_is_told_how_the_one_before_it_ended(record: ShardRecord, previous: tuple | None) -> None:
+    event = shard_event(RUN, record, Shard(7, ()), OUTPUT)
+
+    check_event(event)
+    names = ("number", "error_class", "message", "commit_state")
+    expected = None if previous is None else dict(zip(names, previous, strict=True))
+    assert event["sparklet"].get("previous_attempt") == expected
 
 
 def test_local_copies_keep_the_names_they_come_from() -> None:

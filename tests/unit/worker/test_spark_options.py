@@ -9,6 +9,7 @@ import sparklet
 from sparklet.errors import SettingsError
 from sparklet.settings import SparkSettings, spark_settings, worker_settings
 from sparklet.spark.guards import Deadline
+from sparklet.spark.java_classes import mark
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.spark_options import (
     class_path,
@@ -30,6 +31,22 @@ from sparklet.spark.warm_gateway import WarmRunner, runner_for
 
 def settings(**env: str) -> SparkSettings:
     return spark_settings(env)
+
+
+def test_fewer_requests_need_our_java_on_the_class_path() -> None:
+    without, ours = s3a_conf(settings(), ["/jars/hadoop-aws-3.3.4.jar"]), s3a_conf(settings(), [f"/x/{mark()}.jar"])
+
+    assert "spark.sql.sources.commitProtocolClass" not in without
+    assert ours["spark.sql.sources.commitProtocolClass"] == "AttemptCommit"
+    assert {ours[f"spark.hadoop.fs.{scheme}.impl"] for scheme in ("s3", "s3a", "s3n")} == {"TaskS3A"}
+
+
+def test_only_an_attempts_own_folders_are_written_directly() -> None:
+    def conf(output: str) -> dict[str, str]:
+        return task_conf(ScriptCall(Path("j.py"), (), Path("/t"), Deadline.within(1), output=output), {}, settings())
+
+    assert conf("s3://b/staged/run-1/000007-ab")["spark.hadoop.sparklet.attempt"] == "/run-1/000007-ab"
+    assert "spark.hadoop.sparklet.attempt" not in conf("")
 
 
 def test_settings_name_the_variable_that_is_wrong() -> None:

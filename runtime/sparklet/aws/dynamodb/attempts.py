@@ -62,8 +62,8 @@ class DynamoAttempts(OnTable):
         lease_end_s = now_s + lease_s
         return self._table.update(
             shard_key(ref.run_id, ref.shard),
-            "SET #state = :running, #open = :open, attempts = attempts + :one, attempt_id = :me, lease_end_s = :end, "
-            "changed_s = :now, started_s = :now, log_stream = :log",
+            "SET taken_from = #state, #state = :running, #open = :open, attempts = attempts + :one, attempt_id = :me, "
+            "lease_end_s = :end, changed_s = :now, started_s = :now, log_stream = :log",
             "generation = :generation AND attempts < :most AND attempt_id <> :me "
             "AND (attribute_not_exists(fmt) OR fmt <= :format) "
             "AND (#state = :pending OR (#state = :running AND lease_end_s < :lapsed))",

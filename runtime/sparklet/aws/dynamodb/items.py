@@ -43,7 +43,7 @@ PART_ATTRIBUTES = tuple({each.name for each in fields(PartRecord)} - {"index", "
 POSITION_ATTRIBUTES = tuple(each.name for each in fields(Position))
 RUN_CONSTANTS = (  # one JSON document
     *("inputs", "output_uri", "args", "params", "env", "options", "name", "lists", "access", "dispatch", "check"),
-    *("next", "parent"),
+    *("next", "parent", "table"),
 )
 RUN_ATTRIBUTES = (
     *("shard_count", "object_count", "size_bytes", "skipped"),
@@ -215,6 +215,7 @@ def run_value(item: Item) -> Run:
         check=_script(constant["check"]) if constant.get("check") else None,
         next=NextRun(_script(follower["script"]), follower["output_uri"]) if follower else None,
         parent=constant.get("parent", ""),
+        table=constant.get("table", ""),
         state=RunState(item["state"]["S"]),
         **_plain(item, RUN_ATTRIBUTES),
     )

@@ -18,12 +18,15 @@ from sparklet.cli.render import counts_document
 from sparklet.cli.runs import finish
 from sparklet.cli.transfer import output_files
 from sparklet.errors import PlanError
+from sparklet.job.tables.declaration import Table
 from sparklet.model import Counts, Run, ShardState
 from sparklet.planning.quantities import parse_duration_s
 from sparklet.runs.ending import RunFiles, ended_runs, files_of, folders_of, named_run
 from sparklet.runs.ending import cancel as cancel_run
 from sparklet.runs.ending import clean as clean_run
 from sparklet.runs.redrive import redrivable
+from sparklet.runs.sweep import MIN_AGE_S, files_at
+from sparklet.runs.sweep import orphans as find_orphans
 
 
 @dataclass(frozen=True)
@@ -110,18 +113,36 @@ def clean(
         str, typer.Option("--older-than", metavar="TIME", help="All that ended longer ago: 36h, 30d.")
     ] = "",
     keep: Annotated[int | None, typer.Option("--keep", min=0, metavar="N", help="All but the N newest.")] = None,
+    orphans: Annotated[
+        bool, typer.Option("--orphans", help="No runs, but files that killed attempts staged and nothing refers to.")
+    ] = False,
+    tables: Annotated[
+        list[str] | None,
+        typer.Option("--table", metavar="FORMAT:PLACE", help="Of --orphans: in this table's folder too; repeatable."),
+    ] = None,
     dry_run: opt.DryRun = False,
     yes: opt.Yes = False,
 ) -> None:
     """Delete ended runs: plans, scripts, manifests, inputs that were copied to the bucket, and the ledger's items.
 
     Output is kept; only the bucket's copy of an output that is complete in a local --output is deleted. --incremental
-    processes again what only a deleted run has processed.
+    processes again what only a deleted run has processed. --orphans deletes what killed attempts have staged, in
+    Sparklet's bucket and in the folders of Delta and Iceberg tables. What a table refers to, and what a run may still
+    commit or publish, is kept.
     """
     screen = Screen(selection.as_json)
-    if not run_ids and not older_than and keep is None:
-        raise PlanError("name what to clean: --run RUN, --older-than 30d or --keep 10")
     older_than_s = parse_duration_s(older_than) if older_than else 0.0
+    if orphans or tables:
+        if not orphans or run_ids or keep is not None or older_than_s < MIN_AGE_S:
+            raise PlanError(
+                "--orphans takes an --older-than of at least 1d, any number of --table, and not --run, --keep"
+            )
+        places = [None, *map(Table.parse, tables or ())]
+        with environment(selection, screen, reading=True) as env:
+            _sweep(env, places, older_than_s, screen, dry_run=dry_run, yes=yes)
+        return
+    if not run_ids and not older_than and keep is None:
+        raise PlanError("name what to clean: --run RUN, --older-than 30d, --keep 10 or --orphans")
     with environment(selection, screen, reading=True) as env:
         ended = ended_runs(env.at, older_than_s=older_than_s, keep=keep or 0)
         chosen = [named_run(env.at, run_id) for run_id in run_ids] if run_ids else list(ended)
@@ -131,14 +152,29 @@ def clean(
         _show_found(screen, found, dry_run)
         if dry_run or not found:
             return
-        if not yes and not _confirmed(f"Delete {count_text(len(found), 'run')} for good?"):
-            screen.say("nothing was deleted")
-            raise typer.Exit(USAGE)
+        _confirm(screen, f"Delete {count_text(len(found), 'run')} for good?", yes=yes)
         for run, own in zip(chosen, folders, strict=True):
             clean_run(env.at, run, own)
             if env.local:
                 (env.paths_dir / f"{run.run_id}.json").unlink(missing_ok=True)
         screen.say(f"{count_text(len(found), 'run')} deleted")
+
+
+def _sweep(
+    env: Environment, places: Sequence[Table | None], older_than_s: float, screen: Screen, *, dry_run: bool, yes: bool
+) -> None:
+    """Show and delete what killed attempts have staged, in Sparklet's bucket (None) and for tables."""
+    found = [each for place in places for each in find_orphans(env.at, place, older_than_s)]
+    documents = [{"folder": each.folder, "files": len(each.files), "bytes": each.size_bytes} for each in found]
+    lines = [f"{each.folder}: {count_text(len(each.files), 'file')}, {size_text(each.size_bytes)}" for each in found]
+    screen.result({"dry_run": dry_run, "orphans": documents}, *(lines or ["no orphans"]))
+    if dry_run or not found:
+        return
+    files = count_text(sum(len(each.files) for each in found), "file")
+    _confirm(screen, f"Delete {files} for good?", yes=yes)
+    for each in found:
+        files_at(env.at, each.folder).delete_all(each.files)
+    screen.say(f"{files} deleted")
 
 
 def stop(selection: StackSelection, dry_run: opt.DryRun = False) -> None:
@@ -159,12 +195,15 @@ def stop(selection: StackSelection, dry_run: opt.DryRun = False) -> None:
     screen.result({"stopped": stopped}, "the local stack has ended" if stopped else "no local stack was running")
 
 
-def _confirmed(question: str) -> bool:
-    """Whether the user answered yes; PlanError with the remedy where no user can answer."""
+def _confirm(screen: Screen, question: str, *, yes: bool) -> None:
+    """End the command unless the user answers yes; PlanError with the remedy where no user can answer."""
     try:
-        return typer.confirm(question, err=True)
+        if yes or typer.confirm(question, err=True):
+            return
     except typer.Abort:
         raise PlanError("the question was not answered, so nothing was deleted; add --yes") from None
+    screen.say("nothing was deleted")
+    raise typer.Exit(USAGE)
 
 
 def _refuse_ended(env: Environment, run_id: str) -> int:

@@ -1,0 +1,46 @@
+"""What a shard of a trial does: append its rows to the one table; the parameter ``way`` says how."""
+
+from pyspark.sql import DataFrame, SparkSession
+
+from sparklet.job import Job
+
+HUDI = {
+    "hoodie.table.name": "rows",
+    "hoodie.table.timeline.timezone": "UTC",
+    "hoodie.datasource.write.operation": "bulk_insert",
+    "hoodie.datasource.write.recordkey.field": "id",
+    "hoodie.datasource.write.precombine.field": "id",
+    "hoodie.datasource.write.keygenerator.class": "org.apache.hudi.keygen.NonpartitionedKeyGenerator",
+}
+
+
+def main() -> None:
+    """Do the job."""
+    job = Job.from_args()
+    spark = job.spark()
+    rows = spark.read.csv(job.input_list(), header=True, schema="id INT, name STRING")
+    way, table = job.params["way"], job.params["table"]
+    if way == "plain":
+        append(spark, rows, table)
+    elif way == "direct":
+        job.append(rows, table, commit="direct")
+    else:
+        job.append(rows, table)
+    job.report(rows=rows.count())
+
+
+def append(spark: SparkSession, rows: DataFrame, table: str) -> None:
+    """As most scripts do it."""
+    format_, _, place = table.partition(":")
+    if format_ == "delta":
+        rows.write.format("delta").mode("append").save(place)
+    elif format_ == "hudi":
+        rows.write.format("hudi").options(**HUDI).mode("append").save(place)
+    elif spark.catalog.tableExists(f"iceberg.{place}"):
+        rows.writeTo(f"iceberg.{place}").append()
+    else:
+        rows.writeTo(f"iceberg.{place}").using("iceberg").create()
+
+
+if __name__ == "__main__":
+    main()

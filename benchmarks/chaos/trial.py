@@ -1,0 +1,273 @@
+"""One trial: enter a run, deliver its messages, let go wrong what its plan says, wait for its end, and judge."""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.chaos.plans import Plan
+from benchmarks.chaos.readers import ENGINES, CannotReadError, Readers, Row
+from benchmarks.chaos.strikes import Strikes
+from benchmarks.chaos.workers import ENDED, STOPPED, Pool, Worker
+from benchmarks.chaos.world import DATA, World
+from sparklet.errors import SparkletError
+from sparklet.model import RunOptions, RunState, ShardState
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan as plan_run
+from sparklet.planning.request import RunRequest
+from sparklet.ports import Message
+from sparklet.runs.checker import check
+from sparklet.runs.redrive import redrive
+
+SCRIPT = Path(__file__).with_name("jobs") / "into_one_table.py"
+ROWS = (3, 25)  # of a shard, at least and at most
+CHECK_S, POLL_S = 0.7, 1.0
+PATIENCE_S, SHARD_S = 600.0, 5.0  # for a run's end, and for each of its shards
+MAX_ATTEMPTS, MAX_REDRIVES = 12, 4
+ZOMBIE_S = 60.0  # for the answer of a worker that is awake again
+GOOD = (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
+
+
+@dataclass
+class Trial:
+    """A run under its plan's faults."""
+
+    plan: Plan
+    world: World
+    pool: Pool
+    readers: Readers
+    again: Callable[["Trial", Message], None]  # delivers a message once more
+    rows: dict[int, Counter[Row]] = field(default_factory=dict)  # the truth, by shard
+    problems: list[str] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)  # why attempts failed, as the ledger has it
+    partial: int = 0
+    polls: int = 0
+    redrives: int = 0
+    invocations: int = 0
+    _zombies: "list[tuple[Worker, str]]" = field(default_factory=list)
+    _doubled: set[str] = field(default_factory=set)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _busy: int = 0
+
+    def __post_init__(self) -> None:
+        self.strikes = Strikes(self.plan, self._stopped)
+        name = self.plan.name
+        self.catalog = f"sqlite:///{self.world.folder}/{name}.db" if self.plan.format == "iceberg" else ""
+        self.place = f"db.{name.replace('-', '_')}" if self.catalog else f"s3://{DATA}/{name}/table"
+
+    # --- the run ---
+
+    def run(self) -> dict[str, Any]:
+        """The trial's result."""
+        started_s = time.monotonic()
+        self._enter()
+        poller = threading.Thread(target=self._poll, daemon=True)
+        poller.start()
+        state = self._watch(started_s + PATIENCE_S + SHARD_S * self.plan.shards)
+        self._ended.set()
+        poller.join()
+        self._settle()
+        result = self._judged(state)
+        result["seconds"] = round(time.monotonic() - started_s, 1)
+        return result
+
+    def _enter(self) -> None:
+        """Put the inputs there, and plan."""
+        at, dice = self.world.at, random.Random(f"{self.plan.seed}/rows")
+        for shard in range(self.plan.shards):
+            found = [(1000 * shard + number, f"row {number} of {shard}") for number in range(dice.randint(*ROWS))]
+            self.rows[shard] = Counter(found)
+            lines = "".join(f"{id_},{name}\n" for id_, name in found)
+            at.store.put(f"s3://{DATA}/{self.plan.name}/in/{shard:03d}.csv", f"id,name\n{lines}".encode())
+        request = RunRequest(
+            script=str(SCRIPT),
+            inputs=(f"s3://{DATA}/{self.plan.name}/in/",),
+            output_uri=f"s3://{DATA}/{self.plan.name}/out/",
+            run_id=self.plan.name,
+            params={"way": self.plan.way, "table": f"{self.plan.format}:{self.place}"},
+            env=self._catalog_env(),
+            options=RunOptions(max_objects=1, max_attempts=MAX_ATTEMPTS),
+        )
+        plan_run(at, new_run(at, request).run_id)
+
+    def _catalog_env(self) -> Mapping[str, str]:
+        if not self.catalog:
+            return {}
+        prefix, warehouse = "PYICEBERG_CATALOG__ICEBERG__", f"s3://{DATA}/{self.plan.name}/warehouse"
+        return {f"{prefix}TYPE": "sql", f"{prefix}URI": self.catalog, f"{prefix}WAREHOUSE": warehouse}
+
+    def _watch(self, until_s: float) -> str:
+        """Check the run until it has ended well; its last state."""
+        if self.plan.kind in ("kill the checker", "record"):
+            self._check_elsewhere(until_s)
+        while time.monotonic() < until_s:
+            self._wake_zombies()
+            try:
+                run = check(self.world.at, self.plan.name).run
+                if run.state in GOOD:
+                    return str(run.state)
+                if run.state.ended and self.redrives >= MAX_REDRIVES:
+                    break
+                if run.state.ended:
+                    self.redrives += 1
+                    redrive(self.world.at, self.plan.name)
+            except SparkletError as error:
+                self.problems.append(f"check: {error}")
+            time.sleep(CHECK_S)
+        state = str(self.world.at.ledger.runs.get(self.plan.name).state)
+        self.problems.append(f"the run is {state} after {self.redrives} redrives")
+        return state
+
+    def _check_elsewhere(self, until_s: float) -> None:
+        """Have a process of its own check the run, until it has ended, or was killed."""
+        checker = self.pool.checker(self.plan.name, lambda each, request: self.strikes.decide("checker", each, request))
+        while checker.alive and time.monotonic() < until_s:
+            time.sleep(CHECK_S)
+        self.pool.dispose(checker)
+
+    def _settle(self) -> None:
+        """Wake who sleeps, and wait for whoever still works on this run."""
+        self._wake_zombies(at_once=True)
+        end_s = time.monotonic() + ZOMBIE_S
+        while self._busy and time.monotonic() < end_s:
+            time.sleep(0.1)
+
+    # --- its messages ---
+
+    def deliver(self, message: Message, role: str) -> None:
+        """Invoke a worker with a message, and delete it if the worker says so; a mapping's part."""
+        with self._lock:
+            self._busy += 1
+            double = self.plan.kind.startswith("twice") and message.body not in self._doubled
+            self._doubled.add(message.body)
+        try:
+            if double and self.plan.kind == "twice at once":
+                self._note_double(role)
+                self.again(self, message)
+            done = self._invoke(message, role)
+            if done and double and self.plan.kind == "twice, later":
+                self._note_double(role)
+                threading.Timer(self.plan.delay_s, self.again, [self, message]).start()
+        finally:
+            with self._lock:
+                self._busy -= 1
+
+    def _note_double(self, role: str) -> None:
+        self.strikes.struck.append(f"{role}: {self.plan.kind}")
+
+    def _invoke(self, message: Message, role: str) -> bool:
+        worker = self.pool.take()
+        worker.decide = lambda each, request: self.strikes.decide(role, each, request)
+        cancel = self.strikes.kill_at_a_time(role, worker)
+        record = {
+            "eventSource": "aws:sqs",
+            "messageId": message.message_id,
+            "receiptHandle": message.receipt,
+            "body": message.body,
+            "attributes": {"ApproximateReceiveCount": str(message.receive_count)},
+        }
+        self.invocations += 1
+        answer = worker.invoke({"Records": [record]})
+        cancel()
+        self.pool.give_back(worker, answer)
+        if answer in (ENDED, STOPPED) or "error" in answer or answer["answer"]["batchItemFailures"]:
+            return False
+        self.world.at.queue.delete(message.receipt)
+        return True
+
+    # --- zombies ---
+
+    def _stopped(self, worker: Worker) -> None:
+        attempt = self.world.at.ledger.shards.get(*self.strikes.victim).attempt_id
+        with self._lock:
+            self._zombies.append((worker, attempt))
+
+    def _wake_zombies(self, *, at_once: bool = False) -> None:
+        """Wake each whose time has come: another attempt has its shard, or has ended it, or the run has ended."""
+        for worker, attempt in list(self._zombies):
+            record = self.world.at.ledger.shards.get(*self.strikes.victim)
+            another = record.attempt_id != attempt
+            ready = {"claimed": another, "succeeded": another and record.state is ShardState.SUCCEEDED, "ended": False}
+            if at_once or ready[self.plan.wake]:
+                self._zombies.remove((worker, attempt))
+                self._busy += 1
+                threading.Thread(target=self._wake, args=[worker], daemon=True).start()
+
+    def _wake(self, worker: Worker) -> None:
+        worker.wake()
+        worker.answer(ZOMBIE_S)
+        self.pool.dispose(worker)
+        with self._lock:
+            self._busy -= 1
+
+    # --- the readers ---
+
+    def _poll(self) -> None:
+        """Read the table while the run lasts: half a commit must never be seen."""
+        engine = ENGINES[self.plan.format][0]
+        while not self._ended.wait(POLL_S):
+            try:
+                found = self.readers.read(engine, self.plan.format, self.place, self.catalog)
+            except CannotReadError as error:
+                self.problems.append(f"while it ran: {error}"[:500])
+                continue
+            self.polls += 1
+            if found and not self._whole(found):
+                self.partial += 1
+                self.problems.append(
+                    f"a reader saw {found.total()} rows of {sum(self.rows.values(), Counter()).total()}"
+                )
+
+    def _whole(self, found: Counter[Row]) -> bool:
+        """Whether only whole commits are seen: of each shard all rows, or none; staged: of all shards."""
+        if self.plan.way == "staged":
+            return all(rows <= found for rows in self.rows.values())
+        return all(rows <= found or not rows & found for rows in self.rows.values())
+
+    def _judged(self, state: str) -> dict[str, Any]:
+        """Compare table and ledger with the truth."""
+        truth = sum(self.rows.values(), Counter())
+        lost = duplicated = 0
+        for engine in ENGINES[self.plan.format]:
+            try:
+                found = self.readers.read(engine, self.plan.format, self.place, self.catalog) or Counter()
+            except CannotReadError as error:
+                self.problems.append(f"at the end: {error}"[:500])
+                found = Counter()
+            missing, extra = (truth - found).total(), (found - truth).total()
+            if missing or extra:
+                self.problems.append(f"{engine}: {missing} rows are missing, {extra} are there too often")
+            lost, duplicated = max(lost, missing), max(duplicated, extra)
+        return {
+            **{name: getattr(self.plan, name) for name in ("seed", "format", "way", "kind")},
+            "struck": self.strikes.struck,
+            "lost": lost,
+            "duplicated": duplicated,
+            "partial": self.partial,
+            "unaccounted": self._unaccounted(state, truth.total()),
+            "state": state,
+            "redrives": self.redrives,
+            "invocations": self.invocations,
+            "polls": self.polls,
+            "problems": self.problems,
+            "causes": self.causes,
+        }
+
+    def _unaccounted(self, state: str, rows: int) -> int:
+        """Shards of which the ledger does not say what became of them, or says what is not so."""
+        records = list(self.world.at.ledger.shards.list(self.plan.name))
+        committed = self.world.at.ledger.shards.list(f"{self.plan.name}-commit-0") if self.plan.way == "staged" else ()
+        causes = {f"{each.error_class}: {each.error_message}"[:500] for each in (*records, *committed)}
+        self.causes += sorted(causes - {": "})
+        ended = [record for record in records if record.state is ShardState.SUCCEEDED]
+        if state in map(str, GOOD) and len(ended) == self.plan.shards:
+            told = sum(record.rows or 0 for record in ended)
+            if told != rows:
+                self.problems.append(f"the ledger says {told} rows, and there are {rows}")
+                return 1
+        return self.plan.shards - len(ended)

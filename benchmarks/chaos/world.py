@@ -1,0 +1,74 @@
+"""Where trials take place: a local stack of their own, the ports on it, and the environment of its workers."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparklet.aws.clients import AwsClients
+from sparklet.cli.environment import worker_environment
+from sparklet.local.environment import of_host
+from sparklet.local.stack import LocalStack, StackInfo, StackOptions, stop
+from sparklet.planning.deployment import Deployment
+
+DATA = "chaos-data"  # inputs and tables
+HEAP_MB = 512
+TIMEOUT_S = 900  # of the worker function, as users have it locally
+
+
+@dataclass(frozen=True)
+class World:
+    """A running stack."""
+
+    folder: Path
+    at: Deployment
+    info: StackInfo
+    worker_env: Mapping[str, str]
+
+    def environment(self, endpoint: str, scratch: Path) -> dict[str, str]:
+        """The variables of a worker function that reaches AWS at ``endpoint``."""
+        return {
+            **of_host(),
+            **self.info.env,
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_LAMBDA_FUNCTION_NAME": "chaos",
+            "SPARKLET_LEDGER_TABLE": self.info.ledger_table,
+            "SPARKLET_BUCKET": self.info.bucket,
+            "SPARKLET_QUEUE_URL": endpoint + self.info.queue_url.removeprefix(self.info.endpoint_url),
+            "SPARKLET_SCRATCH": str(scratch),
+            "SPARKLET_METRICS_NAMESPACE": "",
+            "SPARKLET_HEAP_MB": str(HEAP_MB),
+            **self.worker_env,
+        }
+
+
+@contextmanager
+def world(folder: Path, workers: int) -> Iterator[World]:
+    """Start a stack whose queue nobody but the trials reads."""
+    env = worker_environment(_Screen(), workers)  # type: ignore[arg-type]  # only ``say`` is called
+    options = StackOptions(state_dir=folder / "state", workers=workers, timeout_s=TIMEOUT_S, processing=False)
+    try:
+        with LocalStack.attach(options, say) as stack:
+            AwsClients(endpoint_url=stack.info.endpoint_url, region=stack.info.region).s3.create_bucket(Bucket=DATA)
+            yield World(folder, stack.deployment(), stack.info, env)
+    finally:
+        stop(options.state_dir)
+
+
+class _Screen:
+    def say(self, text: str) -> None:
+        """Progress."""
+        say(text)
+
+
+def say(text: str) -> None:
+    """Progress, to standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def free_of_aws() -> None:
+    """Nothing of the caller's own account."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "SPARKLET_STACK"))]:
+        del os.environ[name]

@@ -1,0 +1,74 @@
+"""Spark's catalog ``iceberg``, made from the variables that pyiceberg reads: both then know the same tables.
+
+``PYICEBERG_CATALOG__ICEBERG__TYPE`` (``sql``, ``rest``, ``glue``, ``hive``, ``hadoop``), ``__URI``, ``__WAREHOUSE`` and
+so on: ``__`` in a name stands for a dot, ``_`` for a hyphen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ICEBERG_CATALOG = "iceberg"
+VARIABLES = f"PYICEBERG_CATALOG__{ICEBERG_CATALOG.upper()}__"
+BUSY_TIMEOUT_MS = 30_000  # several processes share a file of SQLite
+KEYS_OF_AWS = tuple(f"{client}.{key}-" for client in ("client", "glue") for key in ("access", "secret", "session"))
+OF_PYICEBERG = ("s3.", "py-", "gcs.", "adls.", "init-", "echo", "pool-", *KEYS_OF_AWS)  # Spark has others
+AWS_BUNDLE = "software.amazon.awssdk.services.glue.GlueClient"  # S3A of Hadoop 3.4 brings S3's client alone
+DATABASES = ("sqlite", "postgresql", "mysql")
+
+
+def iceberg_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], warehouse: str | None) -> dict[str, str]:
+    """The options of Spark's catalog; without variables that name one it is of files in ``warehouse``, if given."""
+    named = _properties(env)
+    kind = _kind(named)
+    if not kind and not warehouse:
+        return {}
+    own = {"type": kind or "hadoop", "warehouse": named.get("warehouse", "") if kind else warehouse or ""}
+    if kind == "sql":
+        own = {"warehouse": own["warehouse"], **_jdbc(named["uri"])}
+    elif kind in ("rest", "glue", "hive"):
+        own = {key: value for key, value in {**named, **own}.items() if not key.startswith(OF_PYICEBERG)}
+        if kind == "rest" and not has_class(AWS_BUNDLE):  # S3A then, which reads the same addresses
+            own["io-impl"] = "org.apache.iceberg.hadoop.HadoopFileIO"
+    if kind:
+        own["cache-enabled"] = "false"  # what pyiceberg commits for a script, its Spark shall see
+    prefix = f"spark.sql.catalog.{ICEBERG_CATALOG}"
+    options = {f"{prefix}.{key}": value for key, value in own.items() if value}
+    return {prefix: "org.apache.iceberg.spark.SparkCatalog", **options}
+
+
+def _properties(env: Mapping[str, str]) -> dict[str, str]:
+    """Pyiceberg's names of what the environment sets."""
+    return {
+        key[len(VARIABLES) :].lower().replace("__", ".").replace("_", "-"): value
+        for key, value in env.items()
+        if key.upper().startswith(VARIABLES)
+    }
+
+
+def _kind(named: Mapping[str, str]) -> str:
+    """The catalog's type, as pyiceberg infers it from the address if none is set; "" for one that Spark has not."""
+    scheme = urlsplit(named.get("uri", "")).scheme.partition("+")[0]
+    inferred = {"http": "rest", "https": "rest", "thrift": "hive", **dict.fromkeys(DATABASES, "sql")}.get(scheme, "")
+    kind = named.get("type", inferred).lower()
+    known = scheme in DATABASES if kind == "sql" else kind in ("rest", "glue", "hive", "hadoop")
+    return kind if known else ""
+
+
+def _jdbc(uri: str) -> dict[str, str]:
+    """Options of Iceberg's catalog in a database, from SQLAlchemy's address of it."""
+    address = urlsplit(uri)
+    dialect = address.scheme.partition("+")[0]
+    own = {"catalog-impl": "org.apache.iceberg.jdbc.JdbcCatalog", "jdbc.schema-version": "V1"}
+    if dialect == "sqlite":  # sqlite:////absolute/path
+        return {**own, "uri": f"jdbc:sqlite:{address.path[1:]}", "jdbc.busy_timeout": str(BUSY_TIMEOUT_MS)}
+    return {
+        **own,
+        "uri": f"jdbc:{dialect}://{address.netloc.rpartition('@')[2]}{address.path}",
+        "jdbc.user": address.username or "",
+        "jdbc.password": address.password or "",
+    }

@@ -1,0 +1,1 @@
+"""Writes to tables: staged by shards, committed once. See ``docs/tables.md``."""

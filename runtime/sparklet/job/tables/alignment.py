@@ -1,0 +1,118 @@
+"""A frame's rows in the columns of a table: by name, without loss, or an error that says what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sparklet.job.errors import TableError
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+    from pyspark.sql.types import DataType, StructField, StructType
+
+_DIGITS = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 19}  # of the greatest value
+_EXACT_IN = {"float": ("tinyint", "smallint"), "double": ("tinyint", "smallint", "int", "float")}
+
+
+def aligned(frame: DataFrame, wanted: StructType, merge_schema: bool) -> DataFrame:
+    """The frame with exactly the table's columns, and with ``merge_schema`` its own new ones behind them."""
+    from pyspark.sql import functions
+
+    exact = frame.sparkSession.conf.get("spark.sql.caseSensitive", "false") == "true"
+    pairs = matched(frame.schema, wanted, merge_schema, exact)
+    columns: list[Column] = []
+    for given, field in pairs:
+        column = functions.lit(None) if given is None else functions.col(quoted(given.name))
+        if given is None or given.dataType.simpleString() != field.dataType.simpleString():
+            column = column.cast(field.dataType)
+        columns.append(column.alias(field.name, metadata={}))
+    return required(frame.select(*columns), [field for _, field in pairs])
+
+
+def widened(frame: DataFrame) -> DataFrame:
+    """The frame for a new Iceberg table, which knows no integers below 32 bits."""
+    short = [field.name for field in frame.schema.fields if field.dataType.simpleString() in ("tinyint", "smallint")]
+    for name in short:
+        frame = frame.withColumn(name, frame[quoted(name)].cast("int"))
+    return frame
+
+
+def matched(
+    given: StructType, wanted: StructType, merge_schema: bool = False, exact: bool = False
+) -> list[tuple[StructField | None, StructField]]:
+    """For each column of the files the frame's own, or None. ``exact``: upper and lower case differ.
+
+    Raises TableError if a column is too much, lacks values that the table requires, or is of a type that does not fit.
+    """
+    from pyspark.sql.types import StructField
+
+    fields = {_key(field.name, exact): field for field in given.fields}
+    if len(fields) < len(given.fields):
+        raise TableError(f"the frame has two columns of one name among {', '.join(given.fieldNames())}")
+    pairs: list[tuple[StructField | None, StructField]] = []
+    for field in wanted.fields:
+        own = fields.pop(_key(field.name, exact), None)
+        if own is None and not field.nullable:
+            raise TableError(f"the frame lacks the column {field.name!r}, which the table requires")
+        if own is not None and not fits(own.dataType, field.dataType):
+            told = f"{own.dataType.simpleString()} in the frame and {field.dataType.simpleString()} in the table"
+            raise TableError(f"the column {field.name!r} is {told}: cast it in the script")
+        pairs.append((own, field))
+    if fields and not merge_schema:
+        more = ", ".join(repr(field.name) for field in fields.values())
+        raise TableError(f"the table has no column {more}: drop it, or pass merge_schema=True to add it to the table")
+    return [*pairs, *((own, StructField(own.name, own.dataType)) for own in fields.values())]
+
+
+def fits(given: DataType, wanted: DataType) -> bool:
+    """Whether every value of one type is one of the other. Structs, lists and maps must have the same types inside."""
+    one, other = given.simpleString(), wanted.simpleString()
+    if one in (other, "void"):
+        return True
+    if other.startswith("decimal"):
+        whole, scale = _places(given)
+        room, places = _places(wanted)
+        return whole + scale > 0 and whole <= room and scale <= places
+    if one in _DIGITS and other in _DIGITS:
+        return _DIGITS[one] <= _DIGITS[other]
+    return one in _EXACT_IN.get(other, ())
+
+
+def _places(of: Any) -> tuple[int, int]:
+    """The digits before and after the point; none of a type that is no exact number."""
+    if of.simpleString().startswith("decimal"):
+        return of.precision - of.scale, of.scale
+    return _DIGITS.get(of.simpleString(), 0), 0
+
+
+def required(frame: DataFrame, fields: list[StructField]) -> DataFrame:
+    """The frame with these nullabilities; a null where the table allows none ends the write with an error."""
+    from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructField, StructType
+
+    schema = StructType([StructField(field.name, field.dataType, field.nullable) for field in fields])
+    if "false" not in _nullabilities(schema.jsonValue()):
+        return frame
+    spark = frame.sparkSession
+    declared = spark._jsparkSession.parseDataType(schema.json())
+    return DataFrame(spark._jsparkSession.createDataFrame(frame._jdf.toJavaRDD(), declared), spark)
+
+
+def _nullabilities(document: Any) -> set[str]:
+    """Which nullabilities a schema's JSON has, at any depth."""
+    if isinstance(document, list):
+        return set().union(*map(_nullabilities, document))
+    if not isinstance(document, dict):
+        return set()
+    names = ("nullable", "containsNull", "valueContainsNull")
+    own = {str(document[name]).lower() for name in names if name in document}
+    return own.union(*(_nullabilities(value) for name, value in document.items() if name != "metadata"))
+
+
+def quoted(name: str) -> str:
+    """A column's name in an expression."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _key(name: str, exact: bool) -> str:
+    return name if exact else name.lower()

@@ -1,0 +1,170 @@
+"""The committer: all staged writes to a table become one atomic commit, made once however often this runs.
+
+``main`` is the script of a commit run: its inputs are the run's commit files, which say what is to be committed.
+
+A commit is known by its id, which is written into the table with it. Whoever commits looks the id up in the state of
+the table that the commit is then based on; the table refuses it if that state is no longer the last one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
+from sparklet.job.tables.declaration import Commit, Committed, Declaration, StagedWrite, Table
+from sparklet.job.tables.files import StagedFile, read_footers, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pyspark.sql import SparkSession
+
+    Declared = tuple[int, Declaration]  # a shard's write
+
+MAX_CONFLICTS_S = 120.0  # then another attempt may go on
+MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 5.0
+SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by", "partition_types")  # in all writes to a table
+MAX_UNCERTAIN_S = 4 * 24 * 3600  # Iceberg's snapshots, and the ids in them, expire after 5 days unless told otherwise
+
+
+class OpenTable(Protocol):
+    """A table in the state in which it was loaded; it may not exist yet."""
+
+    def made(self, commit_id: str) -> tuple[str, int] | None:
+        """The version that a commit made, and its maker; None if this state does not hold the commit."""
+
+    def write(self, commit: Commit, staged: Sequence[StagedFile], maker: int) -> str:
+        """Commit on top of this state, and return the new version.
+
+        CommitConflictError if it is not the last one, or if the answer was lost: load and look again.
+        """
+
+
+def commit(commit: Commit, spark: Callable[[], SparkSession]) -> Committed:
+    """Make a commit, unless the table holds it already.
+
+    Raises
+    ------
+    TableError
+        If the table cannot take the files: another schema, a missing file, a feature that is not supported.
+    CommitConflictError
+        If other writers were faster for two minutes.
+    CommitStateUnknownError
+        If the table does not hold the commit, but may have forgotten it.
+    """
+    maker = random.getrandbits(60)  # tells this commit from another's whose answer looks the same
+    staged: list[StagedFile] | None = None
+    files = sum(len(write.files) for write in commit.writes)
+    end_s, pause_s = time.monotonic() + MAX_CONFLICTS_S, MIN_PAUSE_S
+    while True:
+        table = _open(commit, spark)
+        if made := table.made(commit.commit_id):
+            return Committed(made[0], _rows_left(commit), files, already=made[1] != maker)
+        _check_age(commit)
+        staged = read_footers(commit.writes) if staged is None else staged
+        if not any(file.rows for file in staged):
+            return Committed("", 0, files, already=False)  # there is nothing that could be added twice
+        try:
+            version = table.write(commit, staged, maker)
+        except CommitConflictError:
+            if time.monotonic() > end_s:
+                raise
+        else:
+            return Committed(version, sum(file.rows for file in staged), files, already=False)
+        time.sleep(random.uniform(pause_s / 2, pause_s))
+        pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+
+def main() -> None:
+    """Make a run's commits, in order; those in the parameter ``commits_made`` are in the tables already."""
+    from sparklet.job import Job
+
+    job = Job.from_args()
+    commits = [_read_commit(uri) for uri in job.inputs]
+    answers: list[dict[str, Any]] = []
+    for number, (header, _) in enumerate(commits):
+        if header["commit"] in job.params.get("commits_made", ()):
+            continue
+        for planned in plan(header, [declared for _, declared in commits[: number + 1]]):
+            done = commit(planned, job.spark)
+            job.report(rows=done.rows, outputs=[str(planned.table)])
+            answers.append({"table": str(planned.table), "commit_id": planned.commit_id, **asdict(done)})
+            job.answer(answers)
+
+
+def _read_commit(uri: str) -> tuple[dict[str, Any], list[Declared]]:
+    """A commit file: its first line, and what each shard's winner declared."""
+    header, *shards = map(json.loads, read_text(uri).splitlines())
+    return header, [
+        (int(shard["shard"]), Declaration.from_document(write)) for shard in shards for write in shard["writes"]
+    ]
+
+
+def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declared]]) -> list[Commit]:
+    """The commits, one a table, of the last of a run's commit files; ``commits``: what is declared in each of them.
+
+    Partitions are overwritten with what all of these declare: one that is there by an earlier commit is the run's, too.
+    TableError if shards want different things of a table.
+    """
+    declared: dict[Table, list[Declared]] = {}
+    for shard, write in commits[-1]:
+        declared.setdefault(write.table, []).append((shard, write))
+    planned = []
+    for table, writes in declared.items():
+        (first, model), mode = writes[0], writes[0][1].mode
+        if mode == "overwrite_partitions":
+            earlier = [one for commit in commits[:-1] for one in commit if one[1].table == table]
+            writes = earlier + writes
+        for shard, write in writes:
+            for name in SHARED:
+                if (got := getattr(write, name)) != (want := getattr(model, name)):
+                    raise TableError(f"{table}: shard {shard} has {name}={got!r}, shard {first} {want!r}: pick one")
+        planned.append(
+            Commit(
+                f"{header['identity']}/commit-{header['commit']}",
+                table,
+                writes=tuple(StagedWrite(shard, write.folder, write.files) for shard, write in writes),
+                fixed_at_s=header.get("fixed_at_s"),
+                **{name: getattr(model, name) for name in SHARED},
+            )
+        )
+    return planned
+
+
+def _open(commit: Commit, spark: Callable[[], SparkSession]) -> OpenTable:
+    """Load the table; a format's libraries are imported only for its own tables."""
+    if commit.table.format == "iceberg":
+        from sparklet.job.tables.iceberg import IcebergTable
+
+        return IcebergTable(commit.table.place)
+    if commit.table.format == "delta":
+        from sparklet.job.tables.delta import DeltaLakeTable
+
+        return DeltaLakeTable(commit.table.place)
+    if commit.table.format == "hudi":
+        from sparklet.job.tables.hudi import HudiTable
+
+        return HudiTable(commit.table.place, spark())
+    raise TableError(f"{commit.table} cannot be committed to")
+
+
+def _rows_left(commit: Commit) -> int:
+    """The rows of a commit that was made before: its files may have been compacted since, and then nobody knows."""
+    try:
+        return sum(file.rows for file in read_footers(commit.writes))
+    except TableError:
+        return 0
+
+
+def _check_age(commit: Commit) -> None:
+    if commit.table.format != "iceberg" or commit.fixed_at_s is None:
+        return
+    if (age_s := time.time() - commit.fixed_at_s) > MAX_UNCERTAIN_S:
+        raise CommitStateUnknownError(
+            f"{commit.table} does not hold the commit {commit.commit_id}, but it was due {age_s / 86400:.0f} days ago, "
+            "and the snapshot may have expired: look whether the table has the run's rows, then start a new run"
+        )

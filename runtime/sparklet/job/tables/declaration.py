@@ -1,0 +1,137 @@
+"""What a script declares of a write to a table, and what a committer makes of the declarations of many shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparklet.job.errors import EventError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMATS = ("iceberg", "delta", "hudi", "parquet")
+MODES = ("append", "upsert", "overwrite_partitions")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's format, and its place: ``db.name`` in the catalog for Iceberg, else the URI of its folder."""
+
+    format: str
+    place: str
+
+    @classmethod
+    def parse(cls, name: str) -> Table:
+        """Read ``iceberg:db.flights``, ``delta:s3://bucket/flights`` or ``hudi:/data/flights``; else EventError."""
+        format_, _, place = name.partition(":")
+        if format_ not in FORMATS or not place:
+            raise EventError(f"{name!r} names no table: write FORMAT:PLACE, with the format {', '.join(FORMATS)}")
+        if format_ == "iceberg":
+            if "://" in place or "." not in place.strip("."):
+                raise EventError(
+                    f"{name!r} names no Iceberg table: write iceberg:DATABASE.TABLE, as the catalog knows it"
+                )
+            return cls(format_, place)
+        if "://" not in place:
+            place = f"file://{Path(place).absolute()}"  # as Hadoop writes it: nothing is escaped
+        return cls(format_, place.rstrip("/"))
+
+    def __str__(self) -> str:
+        return f"{self.format}:{self.place}"
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One write of one attempt: which files it has staged, and what is to become of them.
+
+    ``files``: their paths below ``folder``, and their sizes in bytes. ``label`` distinguishes the writes of one script.
+    ``partition_types``: the types of ``partition_by``, as Spark's JSON has them; files of Delta lack these columns.
+    """
+
+    table: Table
+    mode: str
+    label: str
+    folder: str
+    files: tuple[tuple[str, int], ...]
+    keys: tuple[str, ...] = ()
+    order_by: str | None = None
+    merge_schema: bool = False
+    partition_by: tuple[str, ...] = ()
+    partition_types: tuple[str, ...] = ()
+
+    def to_document(self) -> dict[str, Any]:
+        """This declaration as JSON."""
+        return {
+            "table": str(self.table),
+            "mode": self.mode,
+            "label": self.label,
+            "folder": self.folder,
+            "files": [list(file) for file in self.files],
+            "keys": list(self.keys),
+            "order_by": self.order_by,
+            "merge_schema": self.merge_schema,
+            "partition_by": list(self.partition_by),
+            "partition_types": list(self.partition_types),
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Declaration:
+        """Read ``to_document``'s JSON; EventError if it is none."""
+        try:
+            order_by, mode = document["order_by"], str(document["mode"])
+            if mode not in MODES:
+                raise ValueError(mode)
+            return cls(
+                Table.parse(str(document["table"])),
+                mode,
+                str(document["label"]),
+                str(document["folder"]),
+                tuple((str(path), int(size_bytes)) for path, size_bytes in document["files"]),
+                tuple(map(str, document["keys"])),
+                None if order_by is None else str(order_by),
+                bool(document["merge_schema"]),
+                tuple(map(str, document["partition_by"])),
+                tuple(map(str, document.get("partition_types") or ())),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise EventError(f"a declared write is not what sparklet.job writes: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class StagedWrite:
+    """A shard's part of a commit; ``shard`` is -1 outside of runs."""
+
+    shard: int
+    folder: str
+    files: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """All staged writes to one table that become one atomic commit, known by its id for ever.
+
+    ``fixed_at_s``: when its writes were fixed, in seconds since 1970; None: just now.
+    """
+
+    commit_id: str
+    table: Table
+    mode: str
+    writes: tuple[StagedWrite, ...]
+    keys: tuple[str, ...] = ()
+    order_by: str | None = None
+    merge_schema: bool = False
+    partition_by: tuple[str, ...] = ()
+    partition_types: tuple[str, ...] = ()
+    fixed_at_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A commit that is in the table."""
+
+    version: str  # the table's snapshot, version or instant
+    rows: int
+    files: int
+    already: bool  # an earlier attempt had made it

@@ -1,0 +1,251 @@
+"""Commits to Delta tables, with delta-rs. The id of a commit is an application's transaction in the table's log."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.tables.changes import read_changes
+from sparklet.job.tables.files import agreed_schema, batches, delta_place, read_rows, shard_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sparklet.job.tables.declaration import Commit
+    from sparklet.job.tables.files import StagedFile
+
+MAX_BOUND_CHARACTERS = 64  # of a text's minimum and maximum in the log
+AFTER_ALL = "\U0010ffff"
+DEMANDING = ("delta.invariants", "delta.generationExpression", "delta.identity.start")
+DEMANDING_FEATURES = ("rowTracking", "icebergCompatV1", "icebergCompatV2")
+
+
+class DeltaLakeTable:
+    """A table at a URI, as it was when this was made."""
+
+    def __init__(self, uri: str) -> None:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        self._uri = uri
+        self._place, self._options = delta_place(uri)
+        try:
+            self._table: Any = DeltaTable(self._place, storage_options=self._options)
+        except TableNotFoundError:
+            self._table = None
+
+    def made(self, commit_id: str) -> tuple[str, int] | None:
+        """A version that holds a commit (its own, or a later one), and the commit's maker."""
+        maker = None if self._table is None else self._table.transaction_version(commit_id)
+        return None if maker is None else (str(self._table.version()), maker)
+
+    def write(self, commit: Commit, staged: Sequence[StagedFile], maker: int) -> str:
+        """Commit the files in one version; see ``OpenTable``."""
+        from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolError, SchemaMismatchError
+
+        schema, partition_by = self._columns(commit, staged)
+        change = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}[commit.mode]
+        try:
+            change(commit, staged, schema, partition_by, _properties(commit, maker))
+        except CommitFailedError as error:
+            raise CommitConflictError(f"{commit.table}: {error}") from error
+        except (DeltaProtocolError, SchemaMismatchError) as error:
+            raise TableError(f"{commit.table}: {error}") from error
+        except DeltaError as error:
+            if self._table is None and type(self)(self._uri)._table is not None:
+                raise CommitConflictError(f"{commit.table} was made by another writer meanwhile") from error
+            raise
+        return str(type(self)(self._uri)._table.version())
+
+    def _columns(self, commit: Commit, staged: Sequence[StagedFile]) -> tuple[Any, list[str]]:
+        """The table's columns with the files in it, and those it is partitioned by."""
+        import pyarrow as pa
+        from deltalake import Schema
+
+        if self._table is not None:
+            partition_by = self._table.metadata().partition_columns
+            return agreed_schema(commit, staged, pa.schema(self._table.schema())), partition_by
+        schema, partition_by = agreed_schema(commit, staged, None), list(commit.partition_by)
+        fields = [
+            {"name": partition_by[number], "type": type_, "nullable": True, "metadata": {}}
+            for number, type_ in enumerate(commit.partition_types)
+            if partition_by[number] not in schema.names
+        ]
+        schema = pa.schema([*schema, *pa.schema(Schema.from_json(json.dumps({"type": "struct", "fields": fields})))])
+        if unknown := [name for name in partition_by if name not in schema.names]:
+            raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}: nobody says of which type it is")
+        return schema, partition_by
+
+    def _append(
+        self, commit: Commit, staged: Sequence[StagedFile], schema: Any, partition_by: list[str], properties: Any
+    ) -> None:
+        """Add the staged files themselves."""
+        from deltalake import Schema
+        from deltalake.transaction import create_table_with_add_actions
+
+        place = f"{commit.table.place}/"
+        for file in staged:
+            if not file.uri.startswith(place):
+                raise TableError(f"{shard_name(file.shard)} staged {file.uri}, which is not below {commit.table}")
+            if missing := set(partition_by) - set(file.partition_values):
+                raise TableError(
+                    f"{shard_name(file.shard)} staged {file.uri} outside of the partitions by {missing.pop()!r}"
+                )
+        actions = [_add_action(file, file.uri[len(place) :], partition_by) for file in staged if file.rows]
+        if self._table is None:
+            create_table_with_add_actions(
+                self._place,
+                Schema.from_arrow(schema),
+                actions,
+                mode="error",
+                partition_by=partition_by,
+                storage_options=self._options,
+                commit_properties=properties,
+            )
+            return
+        self._check_demands(commit)
+        self._add_columns(schema)
+        self._table.create_write_transaction(
+            actions, "append", self._table.schema(), partition_by=partition_by, commit_properties=properties
+        )
+
+    def _upsert(
+        self, commit: Commit, staged: Sequence[StagedFile], schema: Any, partition_by: list[str], properties: Any
+    ) -> None:
+        """Merge the staged rows, one for each key."""
+        changes = read_changes(commit, staged, schema)
+        if self._table is None:
+            self._write(changes, "error", partition_by, properties)
+            return
+        keys = (name.replace("`", "``") for name in commit.keys)
+        merge = self._table.merge(
+            changes,
+            " AND ".join(f"target.`{name}` = source.`{name}`" for name in keys),
+            source_alias="source",
+            target_alias="target",
+            merge_schema=commit.merge_schema,
+            commit_properties=properties,
+        )
+        merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+    def _overwrite(
+        self, commit: Commit, staged: Sequence[StagedFile], schema: Any, partition_by: list[str], properties: Any
+    ) -> None:
+        """Replace the partitions of the staged rows by these."""
+        import pyarrow as pa
+
+        if not partition_by:
+            raise TableError(f"{commit.table} has no partitions that could be overwritten")
+        read = (batch for group in batches(staged) for batch in read_rows(group, schema).to_batches())
+        rows = pa.RecordBatchReader.from_batches(schema, read)
+        if self._table is None:
+            self._write(rows, "error", partition_by, properties)
+            return
+        values = read_rows(staged, schema, partition_by).group_by(partition_by).aggregate([]).to_pylist()
+        touched = (" AND ".join(f"`{name}` {_equals(value)}" for name, value in row.items()) for row in values)
+        predicate = " OR ".join(f"({each})" for each in touched)
+        grown = {"schema_mode": "merge"} if commit.merge_schema else {}
+        self._write(rows, "overwrite", partition_by, properties, predicate=predicate, **grown)
+
+    def _write(self, rows: Any, mode: str, partition_by: list[str], properties: Any, **options: Any) -> None:
+        from deltalake import write_deltalake
+
+        target = self._place if self._table is None else self._table
+        storage = {"storage_options": self._options} if self._table is None else {}
+        given = {"partition_by": partition_by or None, "commit_properties": properties, **storage, **options}
+        write_deltalake(target, rows, mode=mode, **given)
+
+    def _add_columns(self, schema: Any) -> None:
+        """Add new columns, in a version of its own: delta-rs cannot change the schema while it adds files."""
+        from deltalake import Schema
+
+        names = {field.name for field in self._table.schema().fields}
+        if new := [field for field in Schema.from_arrow(schema).fields if field.name not in names]:
+            self._table.alter.add_columns(new)
+
+    def _check_demands(self, commit: Commit) -> None:
+        """Refuse tables that make demands on their rows or files: Spark has not written these for this table."""
+        settings = self._table.metadata().configuration
+        demands = [name for name in settings if name.startswith("delta.constraints.")]
+        if settings.get("delta.columnMapping.mode", "none") != "none":
+            demands.append("delta.columnMapping.mode")
+        demands += [name for field in self._table.schema().fields for name in DEMANDING if name in field.metadata]
+        demands += [name for name in DEMANDING_FEATURES if name in (self._table.protocol().writer_features or ())]
+        if demands:
+            raise TableError(f"{commit.table} has {demands[0]}, which Sparklet's append does not support")
+
+
+def _properties(commit: Commit, maker: int) -> Any:
+    from deltalake import CommitProperties, Transaction
+
+    transaction = Transaction(commit.commit_id, maker)  # a number for Spark's streams to count with; here it tells who
+    return CommitProperties(app_transactions=[transaction], custom_metadata={"sparklet.commit-id": commit.commit_id})
+
+
+def _add_action(file: StagedFile, path: str, partition_by: Sequence[str]) -> Any:
+    from deltalake.transaction import AddAction
+
+    values = {name: file.partition_values[name] for name in partition_by}
+    statistics = json.dumps(_statistics(file, partition_by))
+    return AddAction(path, file.size_bytes, values, int(time.time() * 1000), data_change=True, stats=statistics)
+
+
+def _equals(value: Any) -> str:
+    """A comparison with a partition's value, in SQL."""
+    if value is None:
+        return "IS NULL"
+    if isinstance(value, (bool, int, float, Decimal)):
+        return f"= {value}".lower()
+    if isinstance(value, (str, date)):  # a datetime is a date, too
+        return "= '{}'".format(str(value).replace("'", "''"))
+    raise TableError(f"a partition's value is {value!r}, which cannot be overwritten")
+
+
+def _statistics(file: StagedFile, partition_by: Sequence[str]) -> dict[str, Any]:
+    """What the log says of a file's columns, for readers to skip it.
+
+    Nothing of any column if one has no bounds: delta-rs 1.6 then skips the file for any condition on that column.
+    """
+    import pyarrow as pa
+
+    statistics: dict[str, Any] = {"numRecords": file.rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
+    for number in range(file.footer.num_columns):
+        column = file.footer.schema.column(number)
+        if column.path not in file.schema.names or column.path in partition_by:
+            continue  # a nested column, or one that readers take from the path
+        if pa.types.is_binary(file.schema.field(column.path).type):
+            continue  # without an order
+        groups = [file.footer.row_group(group).column(number).statistics for group in range(file.footer.num_row_groups)]
+        if not all(group is not None and group.has_null_count for group in groups):
+            return {"numRecords": file.rows}
+        statistics["nullCount"][column.path] = nulls = sum(group.null_count for group in groups)
+        if nulls == file.rows:
+            continue
+        valued = [group for group in groups if group.num_values]  # others hold nulls alone
+        try:
+            statistics["minValues"][column.path] = _bound(min(group.min for group in valued), "")
+            statistics["maxValues"][column.path] = _bound(max(group.max for group in valued), AFTER_ALL)
+        except (TypeError, ValueError):  # there is none, or one that JSON does not hold exactly
+            return {"numRecords": file.rows}
+    return statistics
+
+
+def _bound(value: Any, end: str) -> Any:
+    """A minimum or maximum as JSON; ``end`` follows where a long text is cut."""
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, str):
+        return value if len(value) <= MAX_BOUND_CHARACTERS else value[:MAX_BOUND_CHARACTERS] + end
+    if isinstance(value, Decimal) and len(value.as_tuple().digits) <= sys.float_info.dig:
+        return float(value)
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(value)
+    return value

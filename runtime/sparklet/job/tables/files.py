@@ -1,0 +1,230 @@
+"""Staged Parquet files: what their footers say, and whether the files of all shards and the table fit each other."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from sparklet.job.errors import TableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from sparklet.job.tables.declaration import Commit, StagedWrite
+
+MAX_READERS = 16  # footers read at a time: each waits for the store, not for the processor
+MAX_BATCH_BYTES = 256 * 1024 * 1024  # of staged files that are in memory at a time, where not all need to be
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file that a shard staged, as its footer describes it."""
+
+    shard: int
+    uri: str
+    path: str  # below the write's folder
+    size_bytes: int
+    footer: Any  # pyarrow.parquet.FileMetaData
+    schema: Any  # pyarrow.Schema, without metadata
+
+    @property
+    def rows(self) -> int:
+        """Rows in the file."""
+        return int(self.footer.num_rows)
+
+    @property
+    def partition_values(self) -> dict[str, str | None]:
+        """The values in the file's path: ``day=2013-01-01/part-0.parquet``."""
+        named = (folder.partition("=") for folder in self.path.split("/")[:-1])
+        return {unquote(name): None if value == NULL_PARTITION else unquote(value) for name, equals, value in named}
+
+
+def s3_environment() -> tuple[str, str]:
+    """S3's endpoint and region as AWS's own tools find them in the environment; "" for AWS's own."""
+    ignored = os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
+    endpoint = "" if ignored else os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    return endpoint, os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "")
+
+
+def delta_place(uri: str) -> tuple[str, dict[str, str]]:
+    """A table's place for delta-rs, which would decode ``file://``, and what it does not find in the environment."""
+    options = {"aws_allow_http": str(s3_environment()[0].startswith("http://")).lower()}
+    return uri[len("file://") :] if uri.startswith("file://") else uri, options
+
+
+def file_system(uri: str) -> tuple[Any, str]:
+    """The file system for ``file://`` and ``s3://``, and the path in it; as Hadoop, it decodes nothing."""
+    from pyarrow import fs
+
+    scheme, separator, path = uri.partition("://")
+    if not separator or scheme == "file":
+        return fs.LocalFileSystem(), path if separator else uri.partition(":")[2] or uri
+    if scheme not in ("s3", "s3a"):
+        raise TableError(f"{uri}: staged files lie at s3:// or file://")
+    return _s3(*s3_environment()), path
+
+
+@cache
+def _s3(endpoint: str, region: str) -> Any:
+    """One for all files: each has connections of its own."""
+    from pyarrow import fs
+
+    return fs.S3FileSystem(endpoint_override=endpoint or None, region=region or None)
+
+
+def read_text(uri: str) -> str:
+    """A small file's text."""
+    system, path = file_system(uri)
+    with system.open_input_stream(path) as stream:
+        return str(stream.read().decode())
+
+
+def read_footers(writes: Iterable[StagedWrite]) -> list[StagedFile]:
+    """Read the footer of each staged file; TableError if one is missing, or is not the file that was staged."""
+    named = [(write, path, size_bytes) for write in writes for path, size_bytes in write.files]
+    with ThreadPoolExecutor(MAX_READERS) as readers:
+        return list(readers.map(lambda file: _read_footer(*file), named))
+
+
+def _read_footer(write: StagedWrite, path: str, size_bytes: int) -> StagedFile:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    uri = f"{write.folder.rstrip('/')}/{path}"
+    system, place = file_system(uri)
+    try:
+        with system.open_input_file(place) as file:
+            found_bytes = file.size()
+            footer = parquet.read_metadata(file) if found_bytes == size_bytes else None
+    except FileNotFoundError as error:
+        raise TableError(f"{shard_name(write.shard)} staged {uri}, which is not there any more") from error
+    except pa.ArrowInvalid as error:
+        raise TableError(f"{shard_name(write.shard)} staged {uri}, which is no Parquet file: {error}") from error
+    if footer is None:
+        raise TableError(f"{shard_name(write.shard)} staged {uri} with {size_bytes} bytes; now it has {found_bytes}")
+    return StagedFile(write.shard, uri, path, size_bytes, footer, footer.schema.to_arrow_schema().remove_metadata())
+
+
+def agreed_schema(commit: Commit, staged: Sequence[StagedFile], table: Any | None) -> Any:
+    """The schema (pyarrow's, all nullable) of the table with the files in it.
+
+    Parameters
+    ----------
+    table
+        The table's columns as pyarrow.Schema; None if the table is still to be made.
+
+    Raises
+    ------
+    TableError
+        If a column has another type than in the table or in another shard, or if only some files have it and
+        ``merge_schema`` is off; the message names shard and column.
+    """
+    import pyarrow as pa
+
+    fields = {} if table is None else {field.name: field for field in table}
+    origin = dict.fromkeys(fields, f"the table {commit.table}")
+    grows = table is None or commit.merge_schema
+    for number, file in enumerate(staged):
+        for field in file.schema:
+            if type_name(field.type) == "timestamp[ns]":
+                raise TableError(
+                    f"{shard_name(file.shard)} has the column {field.name!r} with nanoseconds, as Spark's INT96: set "
+                    f"spark.sql.parquet.outputTimestampType=TIMESTAMP_MICROS ({file.uri})"
+                )
+            if field.name not in fields:
+                if not grows or (number and not commit.merge_schema):
+                    raise TableError(_additional(commit, file, field, staged[0] if table is None else None))
+                fields[field.name], origin[field.name] = field.with_nullable(True), shard_name(file.shard)
+            elif (have := type_name(field.type)) != (want := type_name(fields[field.name].type)):
+                differ = f"as {have}, {origin[field.name]} as {want}: cast it in the script ({file.uri})"
+                raise TableError(f"{shard_name(file.shard)} has the column {field.name!r} {differ}")
+        if missing := _missing(commit, file, fields, table):
+            raise TableError(f"{shard_name(file.shard)} lacks the column {missing!r} ({file.uri})")
+    return pa.schema(list(fields.values()))
+
+
+def _additional(commit: Commit, file: StagedFile, field: Any, first: StagedFile | None) -> str:
+    other = f"the table {commit.table}" if first is None else shard_name(first.shard)
+    return (
+        f"{shard_name(file.shard)} has the column {field.name!r} ({type_name(field.type)}), which {other} has not: "
+        f"select the table's columns, or write with merge_schema=True ({file.uri})"
+    )
+
+
+def _missing(commit: Commit, file: StagedFile, fields: Mapping[str, Any], table: Any | None) -> str | None:
+    """A column that the file must have, and has not."""
+    held = {*file.schema.names, *file.partition_values}
+    if table is None and not commit.merge_schema:
+        return next((name for name in fields if name not in held), None)
+    return next((name for name, field in fields.items() if not field.nullable and name not in held), None)
+
+
+def type_name(type_: Any) -> str:
+    """A type's name, the same for types that hold the same values: where it is read, not how it lies in memory."""
+    from pyarrow import types
+
+    if types.is_dictionary(type_):
+        return type_name(type_.value_type)
+    if types.is_struct(type_):
+        return f"struct<{', '.join(f'{field.name}: {type_name(field.type)}' for field in type_)}>"
+    if types.is_map(type_):
+        return f"map<{type_name(type_.key_type)}, {type_name(type_.item_type)}>"
+    if types.is_list(type_) or types.is_large_list(type_) or types.is_list_view(type_):
+        return f"list<{type_name(type_.value_type)}>"
+    return str(type_).replace("large_", "").replace("_view", "")
+
+
+def batches(staged: Iterable[StagedFile]) -> Iterator[list[StagedFile]]:
+    """The files in groups that fit into memory together."""
+    group: list[StagedFile] = []
+    size_bytes = 0
+    for file in staged:
+        uncompressed = sum(
+            file.footer.row_group(number).total_byte_size for number in range(file.footer.num_row_groups)
+        )
+        if group and size_bytes + uncompressed > MAX_BATCH_BYTES:
+            yield group
+            group, size_bytes = [], 0
+        group.append(file)
+        size_bytes += uncompressed
+    if group:
+        yield group
+
+
+def read_rows(staged: Sequence[StagedFile], schema: Any, columns: Sequence[str] | None = None) -> Any:
+    """The files' rows as a pyarrow.Table with this schema; a column that a file lacks is null."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+    def read(file: StagedFile) -> Any:
+        system, path = file_system(file.uri)
+        names = [name for name in wanted.names if name in file.schema.names]
+        with system.open_input_file(path) as source:
+            rows = parquet.ParquetFile(source).read(columns=names)
+        arrays = [_column(rows, field, file) for field in wanted]
+        return pa.Table.from_arrays(arrays, schema=wanted)
+
+    with ThreadPoolExecutor(MAX_READERS) as readers:
+        tables = list(readers.map(read, staged))
+    return pa.concat_tables(tables) if tables else wanted.empty_table()
+
+
+def _column(rows: Any, field: Any, file: StagedFile) -> Any:
+    import pyarrow as pa
+
+    if field.name in rows.column_names:
+        return rows[field.name].cast(field.type)
+    value = file.partition_values.get(field.name)
+    return pa.chunked_array([pa.array([value] * file.rows, pa.string()).cast(field.type)])
+
+
+def shard_name(number: int) -> str:
+    """How messages call a shard."""
+    return f"shard {number}" if number >= 0 else "the script"

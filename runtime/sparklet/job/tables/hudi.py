@@ -1,0 +1,209 @@
+"""Commits to Hudi tables, with Spark. The id of a commit is in the metadata of its completed instant.
+
+Hudi lets two writers complete the same inserts, and the jars for Spark have no lock for S3. So Sparklet's writers take
+turns, by a lease in the table, and look the id up again once they hold it. Others must not write at that time.
+
+A writer may be stopped for longer than its lease, and then write as if it had it. So each looks, between the last of
+its files and the completion of its instant, for instants of others that it has not seen under its lease. Its own was
+on the timeline before: of two writers, one finds the other's and refuses. Whoever starts deletes the files of all
+pending instants, so one that is completed later has no rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.tables.changes import read_changes
+from sparklet.job.tables.files import agreed_schema
+from sparklet.job.tables.lease import lease
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyspark.sql import SparkSession
+
+    from sparklet.job.tables.declaration import Commit
+    from sparklet.job.tables.files import StagedFile
+
+COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"
+OPERATIONS = {"append": "bulk_insert", "upsert": "upsert", "overwrite_partitions": "insert_overwrite"}
+
+
+class HudiTable:
+    """A table at a URI; what it holds is asked each time."""
+
+    def __init__(self, uri: str, spark: SparkSession) -> None:
+        self._uri = uri
+        self._spark = spark
+
+    def made(self, commit_id: str) -> tuple[str, int] | None:
+        """The instant that completed a commit, and its maker; also one that was archived."""
+        if (table := self._metadata()) is None:
+            return None
+        timeline = table.getActiveTimeline().getCommitsTimeline().filterCompletedInstants()
+        if made := _find(timeline, commit_id):
+            return made
+        archived = table.getArchivedTimeline()
+        archived.loadCompletedInstantDetailsInMemory()
+        return _find(archived.getCommitsTimeline().filterCompletedInstants(), commit_id)
+
+    def write(self, commit: Commit, staged: Sequence[StagedFile], maker: int) -> str:
+        """Write the files' rows in one instant; see ``OpenTable``."""
+        from pyspark.sql.pandas.types import to_arrow_schema
+
+        with lease(f"{self._uri}/_sparklet_lease"):
+            table, columns = self._metadata(), None
+            check = _Check(self, set(_instants(table)))
+            if self.made(commit.commit_id):
+                raise CommitConflictError(f"{commit.table}: another committer was faster")
+            if table is None:
+                self._half_made(delete=True)
+            else:
+                frame = self._spark.read.format("hudi").load(self._uri)
+                frame = frame.drop(*(name for name in frame.columns if name.startswith("_hoodie_")))
+                columns = to_arrow_schema(frame.schema) if frame.columns else None  # made, but its writer was killed
+            schema = agreed_schema(commit, staged, columns)
+            rows = self._rows(commit, staged, schema)
+            options = {**_options(commit, table), COMMIT_ID: commit.commit_id, MAKER: str(maker)}
+            self._load_early()
+            self._save(rows, options, check)
+            made = self.made(commit.commit_id)
+        return made[0] if made else ""
+
+    def _save(self, rows: Any, options: dict[str, str], check: _Check) -> None:
+        """Write an instant, as ``rows.write`` does, and complete it after the check."""
+        from py4j.protocol import Py4JJavaError
+        from pyspark.errors import PySparkException
+        from pyspark.java_gateway import ensure_callback_server_started
+
+        jvm: Any = self._spark._jvm
+        ensure_callback_server_started(self._spark.sparkContext._gateway)
+        some, nothing, hudi = jvm.scala.Option.apply, jvm.scala.Option.empty(), jvm.org.apache.hudi
+        hooks = getattr(hudi, "HoodieSparkSqlWriter$StreamingWriteParams")(nothing, nothing, nothing, some(check))
+        writer = getattr(getattr(hudi, "HoodieSparkSqlWriter$"), "MODULE$")
+        scala_options = jvm.PythonUtils.toScalaMap({**options, "path": self._uri})
+        mode = jvm.org.apache.spark.sql.SaveMode.Append
+        context = self._spark._jsparkSession.sqlContext()
+        try:
+            answer = writer.write(context, mode, scala_options, rows._jdf, some(hooks), nothing, nothing)
+        except (Py4JJavaError, PySparkException) as error:
+            if other := self.other_writer(check.seen):
+                raise CommitConflictError(other) from error
+            raise
+        finally:
+            writer.cleanup()
+        if not answer._1():
+            raise TableError(f"{self._uri}: Hudi could not write all rows")
+
+    def other_writer(self, seen: set[str]) -> str:
+        """What another writer has begun since these instants were all; empty if one is pending alone, ours."""
+        new = {time: state for time, state in _instants(self._metadata()).items() if time not in seen}
+        return "" if list(new.values()) == [False] else f"{self._uri}: another writer was there: {new}"
+
+    def _rows(self, commit: Commit, staged: Sequence[StagedFile], schema: Any) -> Any:
+        """The staged rows as a DataFrame, of several with one key the one whose ``order_by`` is the greatest."""
+        from pyspark.sql import Window, functions
+        from pyspark.sql.pandas.types import from_arrow_schema
+
+        files = [file.uri for file in staged if file.rows]
+        rows = self._spark.read.schema(from_arrow_schema(schema)).parquet(*files)
+        if commit.mode == "upsert":
+            named = [name for name in (*commit.keys, commit.order_by) if name]
+            read_changes(commit, staged, schema.empty_table().select(named).schema)  # an error if a key is there twice
+        if commit.order_by is None:
+            return rows
+        window = Window.partitionBy(*commit.keys).orderBy(functions.desc_nulls_last(commit.order_by))
+        number = functions.row_number().over(window)
+        return rows.withColumn("_sparklet_row", number).where("_sparklet_row = 1").drop("_sparklet_row")
+
+    def _metadata(self) -> Any | None:
+        """Hudi's view of the table; None if there is none."""
+        from py4j.protocol import Py4JJavaError
+
+        hudi = self._spark._jvm.org.apache.hudi
+        conf = hudi.hadoop.fs.HadoopFSUtils.getStorageConf(self._spark._jsc.hadoopConfiguration())
+        try:
+            return hudi.common.table.HoodieTableMetaClient.builder().setConf(conf).setBasePath(self._uri).build()
+        except Py4JJavaError as error:
+            if error.java_exception.getClass().getSimpleName() != "TableNotFoundException" and not self._half_made():
+                raise
+            return None
+
+    def _half_made(self, *, delete: bool = False) -> bool:
+        """Whether there are the folders of a table, and no file in them: whoever made them was killed."""
+        path = self._spark._jvm.org.apache.hadoop.fs.Path(f"{self._uri}/.hoodie")
+        files = path.getFileSystem(self._spark._jsc.hadoopConfiguration())
+        if not files.exists(path) or files.listFiles(path, True).hasNext():
+            return False
+        return bool(files.delete(path, True)) if delete else True
+
+    def _load_early(self) -> None:
+        """Load a class that Hudi 1.2.0 may load too late: every tenth commit in a fresh JVM fails without it."""
+        jvm: Any = self._spark._jvm
+        loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+        jvm.java.lang.Class.forName("org.apache.hudi.metadata.HoodieMetadataPayload", True, loader)
+
+
+class _Check:
+    """Called by Hudi before it completes an instant."""
+
+    def __init__(self, table: HudiTable, seen: set[str]) -> None:
+        self._table = table
+        self.seen = seen
+
+    def accept(self, _client: Any, _metadata: Any) -> None:
+        """Refuse the instant by an error, if there was another writer."""
+        if other := self._table.other_writer(self.seen):
+            raise CommitConflictError(other)
+
+    class Java:
+        """What py4j asks for."""
+
+        implements = ("java.util.function.BiConsumer",)
+
+
+def _instants(table: Any | None) -> dict[str, bool]:
+    """The commits on a timeline: whether each is completed."""
+    if table is None:
+        return {}
+    timeline = table.getActiveTimeline().getCommitsTimeline()
+    return {str(instant.requestedTime()): bool(instant.isCompleted()) for instant in timeline.getInstants()}
+
+
+def _find(timeline: Any, commit_id: str) -> tuple[str, int] | None:
+    for instant in timeline.getInstants():
+        metadata = timeline.readCommitMetadata(instant)
+        if metadata.getMetadata(COMMIT_ID) == commit_id:
+            return str(instant.requestedTime()), int(metadata.getMetadata(MAKER) or 0)
+    return None
+
+
+def _options(commit: Commit, table: Any | None) -> dict[str, str]:
+    """The options of one write; those of the table itself are in the table, once it exists."""
+    options = {
+        "hoodie.datasource.write.operation": OPERATIONS[commit.mode],
+        "hoodie.datasource.write.row.writer.enable": "false",  # it completes its instants without asking us
+        "hoodie.datasource.write.commitmeta.key.prefix": "sparklet.",
+        # Hudi sleeps so long whenever it takes the time, 200 ms unless told: for writers at once on unequal clocks.
+        "hoodie.time.generator.max_expected_clock_skew_ms": "20",
+    }
+    if table is not None:
+        config = table.getTableConfig()
+        has_metadata = not config.getMetadataPartitions().isEmpty()
+        return {
+            **options,
+            "hoodie.table.name": str(config.getTableName()),
+            "hoodie.metadata.enable": str(has_metadata).lower(),
+            "hoodie.datasource.write.reconcile.schema": "true",
+            "hoodie.compact.inline": str(config.getTableType().name() == "MERGE_ON_READ").lower(),
+        }
+    return {
+        **options,
+        "hoodie.table.name": commit.table.place.rpartition("/")[2],
+        "hoodie.table.timeline.timezone": "UTC",  # commits are in order wherever their writers are
+        "hoodie.metadata.enable": "false",
+        **({"hoodie.datasource.write.recordkey.field": ",".join(commit.keys)} if commit.keys else {}),
+        "hoodie.datasource.write.partitionpath.field": ",".join(commit.partition_by),
+        "hoodie.datasource.write.hive_style_partitioning": "true",
+    }

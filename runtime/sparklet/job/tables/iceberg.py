@@ -1,0 +1,231 @@
+"""Commits to Iceberg tables, with pyiceberg. The id of a commit is in its snapshot's summary."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.tables.changes import read_changes, without
+from sparklet.job.tables.files import agreed_schema, batches, read_rows, s3_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table, Transaction
+
+    from sparklet.job.tables.declaration import Commit
+    from sparklet.job.tables.files import StagedFile
+
+    Replaced = tuple[list[DataFile], list[DataFile]]  # the new files, and those that are no longer in the table
+
+CATALOG = "iceberg"
+COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"
+
+
+class IcebergTable:
+    """A table of the catalog ``iceberg``, as it was when this was made."""
+
+    def __init__(self, name: str) -> None:
+        from pyiceberg.catalog import load_catalog
+        from pyiceberg.exceptions import NoSuchTableError
+
+        self._name = name
+        self._catalog = load_catalog(CATALOG, **_s3_properties())
+        try:
+            self._table: Table | None = self._catalog.load_table(name)
+        except NoSuchTableError:
+            self._table = None
+
+    def made(self, commit_id: str) -> tuple[str, int] | None:
+        """The snapshot that a commit made, and its maker."""
+        for snapshot in self._table.metadata.snapshots if self._table else ():
+            if (summary := snapshot.summary) and summary.get(COMMIT_ID) == commit_id:
+                return str(snapshot.snapshot_id), int(summary.get(MAKER) or 0)
+        return None
+
+    def write(self, commit: Commit, staged: Sequence[StagedFile], maker: int) -> str:
+        """Add the files in one snapshot; see ``OpenTable``."""
+        from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ServiceUnavailableError
+        from requests import RequestException  # of a REST catalog whose answer was lost
+
+        schema = agreed_schema(commit, staged, self._table.schema().as_arrow() if self._table else None)
+        table = self._table or self._create(commit, schema)
+        _check_partitioning(commit, table)
+        # pyiceberg would commit a refused append again, on top of snapshots that nobody has searched for the id. Only
+        # this copy of the metadata says that it must not; what is committed are the changes alone.
+        properties = {**table.metadata.properties, "commit.retry.num-retries": "0"}
+        table.metadata = table.metadata.model_copy(update={"properties": properties})
+        try:
+            with table.transaction() as transaction:
+                if not set(schema.names) <= set(table.schema().column_names):
+                    with transaction.update_schema() as update:
+                        update.union_by_name(schema)
+                _change(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: str(maker)})
+        except (
+            CommitFailedException,
+            CommitStateUnknownException,
+            ServiceUnavailableError,
+            RequestException,
+        ) as error:
+            raise CommitConflictError(f"{commit.table}: {error}") from error
+        snapshot = table.current_snapshot()
+        return str(snapshot.snapshot_id) if snapshot else ""
+
+    def _create(self, commit: Commit, schema: Any) -> Table:
+        """Make the table, without rows; or load the one that another writer has made meanwhile."""
+        from pyiceberg.exceptions import NoSuchNamespaceError, TableAlreadyExistsError
+        from pyiceberg.partitioning import PartitionField, PartitionSpec
+        from pyiceberg.schema import assign_fresh_schema_ids
+        from pyiceberg.transforms import IdentityTransform
+
+        columns = assign_fresh_schema_ids(self._catalog._convert_schema_if_needed(schema))
+        if unknown := [name for name in commit.partition_by if name not in schema.names]:
+            raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}: the files have no such column")
+        fields = [
+            PartitionField(columns.find_field(name).field_id, 1000 + number, IdentityTransform(), name)
+            for number, name in enumerate(commit.partition_by)
+        ]
+        try:
+            try:
+                return self._catalog.create_table(self._name, columns, partition_spec=PartitionSpec(*fields))
+            except NoSuchNamespaceError:
+                self._catalog.create_namespace_if_not_exists(self._name.rpartition(".")[0])
+                return self._catalog.create_table(self._name, columns, partition_spec=PartitionSpec(*fields))
+        except TableAlreadyExistsError as error:
+            raise CommitConflictError(f"{commit.table} was made by another writer meanwhile") from error
+
+
+def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile], summary: dict[str, str]) -> None:
+    """Add one snapshot to the transaction."""
+    update = transaction.update_snapshot(snapshot_properties=summary)
+    change = {"append": _appended, "upsert": _upserted, "overwrite_partitions": _overwritten}[commit.mode]
+    added, removed = change(transaction, commit, staged)
+    with update.overwrite() if removed else update.fast_append() as snapshot:
+        for file in removed:
+            snapshot.delete_data_file(file)
+        for file in added:
+            snapshot.append_data_file(file)
+
+
+def _appended(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
+    """The staged files as the table's own, as ``add_files`` does; but the footers are read already."""
+    metadata = transaction.table_metadata
+    if metadata.name_mapping() is None:  # the staged files name their columns and have no field ids
+        mapping = metadata.schema().name_mapping.model_dump_json()
+        transaction.set_properties({"schema.name-mapping.default": mapping})
+    return [_data_file(metadata, file) for file in staged if file.rows], []
+
+
+def _upserted(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
+    """Files with the changes and with what stays beside them, and the files that these replace."""
+    import pyarrow.compute as pc
+    from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThanOrEqual
+    from pyiceberg.io.pyarrow import ArrowScan
+
+    table, metadata = transaction._table, transaction.table_metadata
+    changes = read_changes(commit, staged, _arrow_schema(metadata))
+    added, removed = _new_files(transaction, changes), []
+    at_least, at_most, near = cast(Any, GreaterThanOrEqual), cast(Any, LessThanOrEqual), cast(Any, AlwaysTrue())
+    for name in commit.keys if added else ():
+        least, greatest = pc.min_max(changes[name]).as_py().values()
+        near = And(near, at_least(name, least), at_most(name, greatest))
+    for task in table.scan(row_filter=near).plan_files() if added else ():
+        rows = ArrowScan(metadata, table.io, metadata.schema(), AlwaysTrue()).to_table([task])
+        kept = without(rows, commit.keys, changes)
+        if len(kept) < len(rows):
+            removed.append(task.file)
+            added += _new_files(transaction, kept)
+    return added, removed
+
+
+def _overwritten(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
+    """Files with the staged rows, and all files of their partitions."""
+    metadata = transaction.table_metadata
+    if metadata.spec().is_unpartitioned():
+        raise TableError(f"{commit.table} has no partitions that could be overwritten")
+    schema = _arrow_schema(metadata)
+    added = [file for group in batches(staged) for file in _new_files(transaction, read_rows(group, schema))]
+    partitions, removed = {file.partition for file in added}, []
+    for task in transaction._table.scan().plan_files():
+        if task.file.spec_id != metadata.default_spec_id:
+            raise TableError(f"{commit.table} has files of an earlier partitioning: rewrite them, then overwrite again")
+        if task.file.partition in partitions:
+            removed.append(task.file)
+    return added, removed
+
+
+def _new_files(transaction: Transaction, rows: Any) -> list[DataFile]:
+    """Write rows as files of the table."""
+    from pyiceberg.exceptions import NotInstalledError
+    from pyiceberg.io.pyarrow import _dataframe_to_data_files
+
+    try:
+        return list(_dataframe_to_data_files(transaction.table_metadata, rows, transaction._table.io)) if rows else []
+    except NotInstalledError as error:  # of transforms; values of columns are known without it
+        raise TableError(f"the table is partitioned by {transaction.table_metadata.spec()}: {error}") from error
+
+
+def _arrow_schema(metadata: Any) -> Any:
+    from pyiceberg.io.pyarrow import schema_to_pyarrow
+
+    return schema_to_pyarrow(metadata.schema(), include_field_ids=False)
+
+
+def _check_partitioning(commit: Commit, table: Table) -> None:
+    for field in table.spec().fields:
+        if not field.transform.preserves_order:
+            raise TableError(
+                f"{commit.table} is partitioned by {field.transform} ({field.name}), which Sparklet cannot commit to: "
+                "partition by columns, or by year, month, day or hour"
+            )
+
+
+def _data_file(metadata: Any, file: StagedFile) -> DataFile:
+    from pyiceberg.io import pyarrow as io
+    from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+
+    schema, spec = metadata.schema(), metadata.spec()
+    try:
+        statistics = io.data_file_statistics_from_parquet_metadata(
+            parquet_metadata=file.footer,
+            stats_columns=io.compute_statistics_plan(schema, metadata.properties),
+            parquet_column_mapping=io.parquet_path_to_id_mapping(schema),
+        )
+        for field in spec.fields:
+            absent = field.source_id not in statistics.column_sizes  # so all of it is null
+            nulls = file.rows if absent else statistics.null_value_counts.get(field.source_id)
+            values = statistics.column_aggregates.get(field.source_id)
+            if nulls != (0 if values and values.current_min is not None else file.rows):
+                raise ValueError(f"null and other values are mixed in {field.name}, or its statistics are missing")
+        partition = statistics.partition(spec, schema)
+    except (KeyError, ValueError) as error:  # of the pyiceberg functions, too
+        raise TableError(f"shard {file.shard} staged {file.uri}, which Iceberg cannot add: {error}") from error
+    return DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=file.uri,
+        file_format=FileFormat.PARQUET,
+        partition=partition,
+        file_size_in_bytes=file.size_bytes,
+        sort_order_id=None,
+        spec_id=metadata.default_spec_id,
+        equality_ids=None,
+        key_metadata=None,
+        **statistics.to_serialized_dict(),
+    )
+
+
+def _s3_properties() -> dict[str, str]:
+    """Endpoint and region for pyiceberg's files, unless the catalog's own variables name them.
+
+    The region is that of catalogs in AWS, too: boto3 does not read ``AWS_REGION``.
+    """
+    endpoint, region = s3_environment()
+    found = {"s3.endpoint": endpoint, "client.region": region}
+    variable = f"PYICEBERG_CATALOG__{CATALOG.upper()}__"
+    return {
+        name: value
+        for name, value in found.items()
+        if value and f"{variable}{name.upper().replace('.', '__')}" not in os.environ
+    }

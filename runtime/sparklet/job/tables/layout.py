@@ -1,0 +1,157 @@
+"""Where a table's files lie, and how they are partitioned: asked of the JVM, since Spark is there anyway.
+
+pyiceberg and deltalake know it as well, but importing them takes a second of every process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG
+from sparklet.job.errors import TableError
+from sparklet.job.session import DELTA, ICEBERG, has_class
+from sparklet.job.tables.alignment import quoted
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+    from sparklet.job.tables.declaration import Table
+
+CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"
+NO_CATALOG = (
+    "name one that several writers may use, for Spark and for the commit, with PYICEBERG_CATALOG__ICEBERG__TYPE (sql, "
+    "rest, glue), __URI and __WAREHOUSE in the environment"
+)
+_FUNCTIONS = {"year": "years", "month": "months", "day": "days", "hour": "hours"}  # Iceberg's own, in its catalog
+
+
+class Partition(NamedTuple):
+    """A part of a table's partitioning: ``identity``, ``day``, ``truncate[4]``, … of a column."""
+
+    column: str
+    transform: str = "identity"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """``root``: below it the table's data files lie. ``schema``: None if there is no such table yet."""
+
+    root: str
+    schema: StructType | None
+    partitions: tuple[Partition, ...] = ()
+
+
+def layout_of(frame: DataFrame, table: Table, partition_by: tuple[str, ...]) -> Layout:
+    """The table's, or what it gets from this frame.
+
+    Raises TableError if its format is not there, or it is partitioned by something else than ``partition_by``.
+    """
+    spark = frame.sparkSession
+    if table.format == "hudi":  # its rows are written by the commit, which asks for more
+        return Layout(table.place, None)
+    needed = {"delta": DELTA, "iceberg": ICEBERG}[table.format]
+    if not has_class(spark._jvm, needed):
+        raise TableError(f"{table} needs the jars of {table.format} on Spark's class path: see the guide to tables")
+    found = (_delta if table.format == "delta" else _iceberg)(spark, table.place, frame)
+    if found.schema is None:
+        return Layout(found.root, None, tuple(map(Partition, partition_by)))
+    if partition_by and found.partitions != tuple(map(Partition, partition_by)):
+        by = ", ".join(f"{each.transform}({each.column})" for each in found.partitions) or "nothing"
+        raise TableError(f"{table} is partitioned by {by}, not by {', '.join(partition_by)}: leave partition_by away")
+    return found
+
+
+def _delta(spark: SparkSession, uri: str, frame: DataFrame) -> Layout:
+    log = spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, uri)
+    snapshot = log._2()
+    if snapshot.version() < 0:
+        return Layout(uri, None)
+    columns = snapshot.metadata().partitionColumns()
+    names = [columns.apply(index) for index in range(columns.length())]
+    return Layout(uri, _python_schema(snapshot.schema()), tuple(map(Partition, names)))
+
+
+def _iceberg(spark: SparkSession, name: str, frame: DataFrame) -> Layout:
+    from py4j.protocol import Py4JJavaError
+
+    if spark.conf.get(CATALOG, None) is None:
+        raise TableError(f"there is no Iceberg catalog {ICEBERG_CATALOG!r} for {name}: {NO_CATALOG}")
+    if spark.conf.get(f"{CATALOG}.type", None) == "hadoop":
+        raise TableError(f"the Iceberg catalog of {name} is of type hadoop, which allows one writer: {NO_CATALOG}")
+    in_aws = (spark.conf.get(f"{CATALOG}.{key}", None) for key in ("type", "rest.sigv4-enabled"))
+    if {"glue", "true"} & set(in_aws) and not has_class(spark._jvm, AWS_BUNDLE):
+        raise TableError(f"the Iceberg catalog of {name} needs the jar iceberg-aws-bundle on Spark's class path")
+    iceberg = spark._jvm.org.apache.iceberg
+    catalog = iceberg.spark.Spark3Util.loadIcebergCatalog(spark._jsparkSession, ICEBERG_CATALOG)
+    identifier = iceberg.catalog.TableIdentifier.parse(name)
+    try:
+        table = catalog.loadTable(identifier)
+        is_new = False
+    except Py4JJavaError as error:
+        if error.java_exception.getClass().getSimpleName() != "NoSuchTableException":
+            raise
+        table, is_new = _unmade(iceberg, catalog, identifier, frame), True
+    root = table.properties().get("write.data.path") or f"{table.location().rstrip('/')}/data"
+    if is_new:
+        return Layout(root, None)
+    schema = table.schema()
+    partitions = [
+        Partition(schema.findColumnName(field.sourceId()), field.transform().toString())
+        for field in table.spec().fields()
+        if field.transform().toString() != "void"
+    ]
+    return Layout(root, _python_schema(iceberg.spark.SparkSchemaUtil.convert(schema)), tuple(partitions))
+
+
+def _unmade(iceberg: Any, catalog: Any, identifier: Any, frame: DataFrame) -> Any:
+    """A table as the catalog would make it, so that the files lie where the commit makes it."""
+    from py4j.protocol import Py4JJavaError
+
+    try:
+        schema = iceberg.spark.SparkSchemaUtil.convert(frame._jdf.schema())
+        return catalog.buildTable(identifier, schema).createTransaction().table()
+    except Py4JJavaError as error:
+        raise TableError(
+            f"{identifier} does not exist, and its catalog does not say where it would be: {error.java_exception}; "
+            "make the table, or its database, before"
+        ) from error
+
+
+def _python_schema(schema: Any) -> StructType:
+    import json
+
+    from pyspark.sql.types import StructType
+
+    return StructType.fromJson(json.loads(schema.json()))
+
+
+def separated(frame: DataFrame, partitions: tuple[Partition, ...]) -> tuple[DataFrame, list[str]]:
+    """The frame for Iceberg with a further column for each partition, whose values get folders; and their names.
+
+    Iceberg's files keep the partitions' own columns, and each file must lie in one partition; the folders' names mean
+    nothing. Null and "" would share a folder, so texts get a letter in front.
+    """
+    from pyspark.sql import functions
+
+    names = []
+    for number, (column, transform) in enumerate(partitions):
+        (kind,) = [field.dataType.simpleString() for field in frame.select(functions.col(column)).schema.fields]
+        value = ".".join(map(quoted, [column] if column in frame.columns else column.split(".")))
+        name, _, width = transform.rstrip("]").partition("[")
+        if name in _FUNCTIONS:
+            value = f"{ICEBERG_CATALOG}.system.{_FUNCTIONS[name]}({value})"
+        elif name == "truncate":
+            value = f"{ICEBERG_CATALOG}.system.truncate({width}, {value})"
+        elif name != "identity" or kind in ("float", "double"):
+            raise TableError(
+                f"the table is partitioned by {transform}({column}), and files cannot be added to such partitions: "
+                "use upsert or overwrite_partitions, or another partitioning"
+            )
+        if name in ("identity", "truncate") and kind in ("string", "binary", "timestamp", "timestamp_ntz"):
+            exact = {"binary": f"hex({value})", "timestamp": f"unix_micros({value})"}.get(kind, value)
+            value = f"concat('v', {exact})"
+        names.append(f"_sparklet_{number}")
+        frame = frame.withColumn(names[-1], functions.expr(value))
+    return frame, names

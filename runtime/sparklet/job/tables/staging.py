@@ -1,0 +1,225 @@
+"""A write to a table, on the script's side: the rows go into Parquet files, which a commit then takes.
+
+What is appended to Iceberg and Delta is written where the table keeps its data, below a folder that only this attempt
+has: the commit names the files and copies nothing. Rows that the commit must look at (``upsert``,
+``overwrite_partitions``, all of Hudi) go below ``_changes`` in the output, which is never published.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import threading
+import uuid
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparklet.job.errors import EventError, TableError
+from sparklet.job.tables.alignment import aligned, widened
+from sparklet.job.tables.declaration import Commit, Declaration, StagedWrite, Table
+from sparklet.job.tables.identity import commit_id
+from sparklet.job.tables.layout import Layout, layout_of, separated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pyspark.sql import DataFrame, SparkSession
+
+
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+LIBRARIES = {"iceberg": ("pyiceberg", "pyarrow"), "delta": ("deltalake", "pyarrow")}
+PARQUET = {
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # Spark's default, INT96, is not Iceberg's
+    "spark.sql.parquet.writeLegacyFormat": "false",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.fieldId.write.enabled": "false",  # of another table, where the rows were read
+}
+OPTIONS = {
+    "timeZone": "UTC",  # of timestamps in the names of folders
+    "partitionOverwriteMode": "static",
+    "mapreduce.fileoutputcommitter.algorithm.version": "2",  # nobody reads the folder before the script declares it
+    "mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
+}
+_writing = threading.Lock()  # the session's options are for one write at a time
+_made: set[str] = set()  # ids of the commits that this process has made
+
+
+def write(
+    job: Any,
+    frame: DataFrame,
+    table: str | None,
+    mode: str,
+    label: str | None,
+    commit: str | None,
+    *,
+    keys: str | Sequence[str] = (),
+    order_by: str | None = None,
+    merge_schema: bool = False,
+    partition_by: str | Sequence[str] = (),
+) -> int:
+    """Make one write, see ``TableWrites``; the number of its rows."""
+    draft = Declaration(
+        _table(job, table), mode, "", "", (), _names(keys), order_by, merge_schema, _names(partition_by)
+    )
+    if label is not None and not LABEL.fullmatch(label):
+        raise ValueError(f"the label {label!r} must be up to 64 letters, digits, '-' and '_'")
+    direct = _is_direct(job, commit)
+    if draft.table.format == "parquet":
+        return _write_parquet(job, frame, draft, label)
+    if direct:
+        _check_libraries(draft.table.format)
+    layout = layout_of(frame, draft.table, draft.partition_by)
+    if layout.schema is not None:
+        frame = aligned(frame, layout.schema, merge_schema)
+    elif draft.table.format == "iceberg":
+        frame = widened(frame)
+    if missing := [each for each in (*draft.partition_by, *draft.keys, order_by) if each and each not in frame.columns]:
+        raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by, keys or order_by names")
+    types = tuple(str(frame.schema[name].dataType.jsonValue()) for name in draft.partition_by)
+    with job.outcome.labelled(label) as named:
+        folder = _folder(job, draft, layout, named)
+        rows, files = _store(*_placed(frame, draft, layout), folder)
+        draft = replace(draft, label=named, folder=folder, files=files, partition_types=types)
+        if direct:
+            _commit(job, draft, frame.sparkSession)
+        else:
+            job.outcome.declare(draft.to_document())
+    return rows
+
+
+def _table(job: Any, name: str | None) -> Table:
+    if not (name := name or job.table):
+        raise EventError("no table: name one (iceberg:DATABASE.TABLE, delta:URI, hudi:URI), or pass --table")
+    return Table.parse(name)
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _is_direct(job: Any, commit: str | None) -> bool:
+    if commit not in (None, "direct"):
+        raise ValueError(f"commit is {commit!r}; it may be 'direct', or left away")
+    if job.shard is None or commit == "direct":
+        return True
+    if not job.outcome.has_reader:
+        raise EventError("no worker commits what this shard stages: pass commit='direct', or an event without a run")
+    return False
+
+
+def _check_libraries(format_: str) -> None:
+    if missing := [name for name in LIBRARIES.get(format_, ()) if importlib.util.find_spec(name) is None]:
+        raise TableError(
+            f"a direct commit to {format_} needs {' and '.join(missing)} in the script's Python: pip install "
+            f"{' '.join(missing)}. In a run a write without commit='direct' needs neither: the run's end commits it"
+        )
+
+
+def _write_parquet(job: Any, frame: DataFrame, draft: Declaration, label: str | None) -> int:
+    """Append to a folder of Parquet files; in a run it is the output, which is published as every shard's is.
+
+    Elsewhere each write has a folder of its own there, named by its id: a second delivery replaces the first one's.
+    """
+    if draft.mode != "append":
+        raise TableError(f"{draft.table} can only be appended to; Delta, Iceberg and Hudi know {draft.mode}")
+    if job.shard is not None and (job.table is None or Table.parse(job.table) != draft.table):
+        raise TableError(f"in a run parquet: is the run's output: start it with --table {draft.table}")
+    by = list(draft.partition_by)
+    with job.outcome.labelled(label) as named:
+        if job.shard is not None:
+            return _store(frame, by, job.output, "append")[0]
+        identity = _once(commit_id(job, named))
+        rows, _ = _store(frame, by, f"{draft.table.place}/shard={identity.replace('/', '_')}", "overwrite")
+        _made.add(identity)
+        return rows
+
+
+def _once(identity: str) -> str:
+    """A commit's id that this process has not used."""
+    if identity in _made:
+        raise TableError(f"this process has made the commit {identity} already: give the second write a label")
+    return identity
+
+
+def _folder(job: Any, draft: Declaration, layout: Layout, label: str) -> str:
+    """Where the write's files go: a folder of its own; tasks of a write that failed before may still be writing."""
+    label, owner = f"{label}-{uuid.uuid4().hex[:8]}", f"direct/{uuid.uuid4().hex}"
+    if job.shard is not None and job.attempt:
+        owner = f"{job.run_id}/{job.shard:06d}-{job.attempt}"
+    if draft.mode == "append" and draft.table.format in LIBRARIES:
+        return f"{layout.root}/sparklet/{owner}/{label}"
+    if job.shard is not None:
+        return f"{job.output}/_changes/{label}"
+    base = job.output_path or layout.root
+    return f"{base if '://' in base else f'file://{Path(base).absolute()}'}/_changes/{owner}/{label}"
+
+
+def _placed(frame: DataFrame, draft: Declaration, layout: Layout) -> tuple[DataFrame, list[str]]:
+    """The frame, and the columns by which its files are put into folders."""
+    if draft.mode != "append" or draft.table.format not in LIBRARIES:
+        return frame, []
+    if draft.table.format == "iceberg":
+        return separated(frame, layout.partitions)
+    return frame, [each.column for each in layout.partitions]
+
+
+def _store(
+    frame: DataFrame, partition_by: list[str], folder: str, mode: str = "error"
+) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """Write the files; the number of rows, and the files with their sizes. Without rows there are no files."""
+    from pyspark.sql import Observation, functions
+
+    spark, observed = frame.sparkSession, Observation()
+    counted = frame.observe(observed, functions.count(functions.lit(1)).alias("rows"))
+    with _writing, _options(spark, PARQUET):
+        counted.write.options(**OPTIONS).mode(mode).partitionBy(*partition_by).parquet(folder)
+    rows = int(observed.get["rows"])
+    path, files = _path(spark, folder)
+    if not rows:
+        files.delete(path, True)
+        return 0, ()
+    start = len(path.toUri().getPath().rstrip("/")) + 1
+    found, stored = files.listFiles(path, True), []
+    while found.hasNext():
+        status = found.next()
+        name = status.getPath().toUri().getPath()[start:]
+        if not name.rpartition("/")[2].startswith(("_", ".")):
+            stored.append((name, int(status.getLen())))
+    return rows, tuple(sorted(stored))
+
+
+@contextmanager
+def _options(spark: SparkSession, options: Mapping[str, str]) -> Iterator[None]:
+    """Options of the session for one block."""
+    before = {key: spark.conf.get(key, None) for key in options}
+    for key, value in options.items():
+        spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        for key, old in before.items():
+            spark.conf.unset(key) if old is None else spark.conf.set(key, old)
+
+
+def _path(spark: SparkSession, folder: str) -> tuple[Any, Any]:
+    """A folder and its file system, of Hadoop."""
+    path = spark._jvm.org.apache.hadoop.fs.Path(folder)
+    return path, path.getFileSystem(spark._jsc.hadoopConfiguration())
+
+
+def _commit(job: Any, draft: Declaration, spark: SparkSession) -> None:
+    """Commit one write under its own id; delete its files if they are not needed (any more)."""
+    from sparklet.job.tables.commit import commit
+
+    if not draft.files:
+        return
+    identity = _once(commit_id(job, draft.label))
+    staged = StagedWrite(-1 if job.shard is None else job.shard, draft.folder, draft.files)
+    how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by, draft.partition_types)
+    done = commit(Commit(identity, draft.table, draft.mode, (staged,), *how), lambda: spark)
+    _made.add(identity)
+    if done.already or "/_changes/" in draft.folder:
+        path, files = _path(spark, draft.folder)
+        files.delete(path, True)

@@ -1,0 +1,124 @@
+import java.io.File;
+import java.io.FileNotFoundException;
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.FileStatus;
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.RemoteIterator;
+import org.apache.hadoop.mapreduce.JobContext;
+import org.apache.hadoop.mapreduce.JobStatus;
+import org.apache.hadoop.mapreduce.OutputCommitter;
+import org.apache.hadoop.mapreduce.TaskAttemptContext;
+import org.apache.spark.SparkEnv;
+import org.apache.spark.internal.io.FileNameSpec;
+import org.apache.spark.sql.execution.datasources.SQLHadoopMapReduceCommitProtocol;
+
+/**
+ * Writes files of an attempt's own folder under their final names, which hold the id of Spark's write job.
+ *
+ * Nobody reads there before the attempt has won, so files need not be hidden first and then renamed, which S3 does by
+ * listing, copying and deleting. A job that is not committed has a file of its id in the task's folder: the worker
+ * deletes what such a job has written. Anywhere else, and where more is asked for, this is Spark's own protocol.
+ */
+public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
+    private static final String USUAL = "org.apache.parquet.hadoop.ParquetOutputCommitter";
+    private static final Set WITH_FILES = ConcurrentHashMap.newKeySet(); // jobs of this JVM
+    private static final Set ELSEWHERE = ConcurrentHashMap.newKeySet(); // jobs that write to a partition's own location
+    private final String job, folder;
+    private final boolean dynamic;
+    private transient boolean direct;
+    private transient List files; // of this task
+
+    public AttemptCommit(String job, String folder, boolean dynamic) {
+        super(job, folder, dynamic);
+        this.job = job;
+        this.folder = folder;
+        this.dynamic = dynamic;
+    }
+
+    public OutputCommitter setupCommitter(TaskAttemptContext context) {
+        Configuration conf = context.getConfiguration();
+        String own = conf.get("sparklet.attempt", "/");
+        direct = (folder + "/").contains(own + "/") && !dynamic
+                && !SparkEnv.get().conf().get("spark.master", "").contains(",") // tasks are not tried again
+                && USUAL.equals(conf.get("spark.sql.sources.outputCommitterClass", USUAL))
+                && "file".equals(conf.get("fs.s3a.committer.name", "file"))
+                && "NONE".equalsIgnoreCase(conf.get("parquet.summary.metadata.level", "NONE"));
+        files = new ArrayList();
+        return direct ? new Direct() : super.setupCommitter(context);
+    }
+
+    public String newTaskTempFile(TaskAttemptContext context, scala.Option dir, FileNameSpec spec) {
+        String file = super.newTaskTempFile(context, dir, spec);
+        if (direct) {
+            WITH_FILES.add(job);
+            files.add(new Path(file));
+        }
+        return file;
+    }
+
+    public String newTaskTempFileAbsPath(TaskAttemptContext context, String dir, FileNameSpec spec) {
+        ELSEWHERE.add(job);
+        return super.newTaskTempFileAbsPath(context, dir, spec);
+    }
+
+    /** Spark deletes it at a job's end, for two requests. */
+    public Path stagingDir() {
+        return direct && !ELSEWHERE.contains(job) ? new Path("file:///proc/none") : super.stagingDir();
+    }
+
+    private class Direct extends OutputCommitter {
+        public void setupJob(JobContext context) throws IOException {
+            uncommitted(context).getParentFile().mkdirs();
+            uncommitted(context).createNewFile();
+        }
+
+        public void commitJob(JobContext context) throws IOException {
+            if (!WITH_FILES.remove(job)) { // a script still finds the folder
+                system(context).mkdirs(new Path(folder));
+            }
+            uncommitted(context).delete();
+        }
+
+        public void abortJob(JobContext context, JobStatus.State state) throws IOException {
+            try {
+                for (RemoteIterator each = system(context).listFiles(new Path(folder), true); each.hasNext();) {
+                    Path file = ((FileStatus) each.next()).getPath();
+                    if (file.getName().contains(job)) {
+                        system(context).delete(file, false);
+                    }
+                }
+            } catch (FileNotFoundException nothing) {
+                return;
+            }
+        }
+
+        public void setupTask(TaskAttemptContext context) { }
+
+        public boolean needsTaskCommit(TaskAttemptContext context) {
+            return false;
+        }
+
+        public void commitTask(TaskAttemptContext context) { }
+
+        /** Its files have just appeared, when its writers were closed; the job may have ended before. */
+        public void abortTask(TaskAttemptContext context) throws IOException {
+            for (int place = 0; place < files.size(); place++) {
+                system(context).delete((Path) files.get(place), false);
+            }
+        }
+
+        private FileSystem system(JobContext context) throws IOException {
+            return new Path(folder).getFileSystem(context.getConfiguration());
+        }
+
+        private File uncommitted(JobContext context) {
+            return new File(context.getConfiguration().get("sparklet.task"), ".uncommitted/" + job);
+        }
+    }
+}

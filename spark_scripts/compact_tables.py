@@ -1,0 +1,39 @@
+"""Maintenance: the small files of tables → few large ones. What the tables hold does not change.
+
+Readers go on meanwhile, and so do appends to Delta and Iceberg; a Hudi table has one writer at a time. ::
+
+    python spark_scripts/compact_tables.py --table delta:s3://bucket/people
+    sparklet run spark_scripts/compact_tables.py --items tables.txt …       # a table a line, FORMAT:PLACE
+
+For Delta the package ``deltalake`` does it, without Spark: its commits are safe on S3 beside those of other writers.
+"""
+
+from sparklet.job import Job
+
+
+def main() -> None:
+    """Do the job."""
+    job = Job.from_args()
+    job.answer({table: compact(job, table) for table in job.items or [job.table]})
+
+
+def compact(job: Job, table: str) -> int:
+    """Compact one table; how many files fewer it has."""
+    form, _, place = table.partition(":")
+    if form == "delta":
+        from deltalake import DeltaTable
+
+        done = DeltaTable(place).optimize.compact()
+        return int(done["numFilesRemoved"]) - int(done["numFilesAdded"])
+    spark = job.spark()
+    if form == "iceberg":
+        arguments = f"table => '{place}', options => map('min-input-files', '2')"  # not 5, as Iceberg would have it
+        [counts] = spark.sql(f"CALL iceberg.system.rewrite_data_files({arguments})").collect()
+        return int(counts.rewritten_data_files_count) - int(counts.added_data_files_count)
+    before = len(spark.read.format("hudi").load(place).inputFiles())
+    spark.sql(f"CALL run_clustering(path => '{place}', op => 'scheduleAndExecute')")
+    return before - len(spark.read.format("hudi").load(place).inputFiles())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The demo's table: where it is, and what a reader of it finds, read by the formats' own Python libraries."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ICEBERG_NAME = "demo.flights"
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """How many snapshots (versions, commits) a table has, and the Parquet files of the last one."""
+
+    count: int
+    files: Sequence[str]
+
+
+@dataclass(frozen=True)
+class FlightsTable:
+    """A table of one of the formats iceberg, delta and hudi below a local folder."""
+
+    format: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The table's name for ``--table``."""
+        return f"iceberg:{ICEBERG_NAME}" if self.format == "iceberg" else f"{self.format}:{self.folder / 'flights'}"
+
+    @property
+    def catalog(self) -> Mapping[str, str]:
+        """Iceberg's catalog as pyiceberg's properties: a file of SQLite beside the warehouse."""
+        uri = f"sqlite:///{self.folder / 'catalog.sqlite'}"
+        return {"type": "sql", "uri": uri, "warehouse": f"file://{self.folder}/warehouse"}
+
+    def clear(self) -> None:
+        """Delete the table of an earlier demo."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def snapshots(self) -> Snapshots:
+        """What is in the table now."""
+        if self.format == "delta":
+            from deltalake import DeltaTable
+
+            delta = DeltaTable(self.folder / "flights")
+            return Snapshots(delta.version() + 1, delta.file_uris())
+        if self.format == "iceberg":
+            from pyiceberg.catalog import load_catalog
+
+            iceberg = load_catalog("iceberg", **self.catalog).load_table(ICEBERG_NAME)
+            files = [task.file.file_path.removeprefix("file://") for task in iceberg.scan().plan_files()]
+            return Snapshots(len(iceberg.metadata.snapshots), files)
+        root = self.folder / "flights"
+        files = [str(path) for path in sorted(root.rglob("*.parquet")) if ".hoodie" not in path.parts]
+        return Snapshots(len(list(root.glob(".hoodie/timeline/*.commit"))), files)

@@ -1,0 +1,48 @@
+"""Maintenance: forget old versions of tables, and delete the files that only those refer to.
+
+Parameter ``days`` (default 7): versions that are younger can still be read. Not less than 5: Sparklet looks its commits
+up in the versions that are there, and a run may be committed again for four days. ::
+
+    python spark_scripts/expire_snapshots.py --table iceberg:db.people --param days=30
+    sparklet run spark_scripts/expire_snapshots.py --items tables.txt …     # a table a line, FORMAT:PLACE
+
+``sparklet clean --orphans`` deletes what no version has ever referred to.
+"""
+
+import hashlib
+import time
+
+from sparklet.job import Job, expect
+
+MIN_DAYS = 5
+
+
+def main() -> None:
+    """Do the job."""
+    job = Job.from_args()
+    days = int(job.params.get("days", 7))
+    expect(days >= MIN_DAYS, f"days is {days}; it must be at least {MIN_DAYS}")
+    job.answer({table: expire(job, table, days) for table in job.items or [job.table]})
+
+
+def expire(job: Job, table: str, days: int) -> int:
+    """Clean one table; how many files were deleted."""
+    form, _, place = table.partition(":")
+    if form == "delta":
+        from deltalake import DeltaTable
+
+        return len(DeltaTable(place).vacuum(days * 24, dry_run=False, enforce_retention_duration=False))
+    spark = job.spark()
+    if form == "iceberg":
+        before = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time.time() - days * 24 * 3600))
+        arguments = f"table => '{place}', older_than => TIMESTAMP '{before}'"
+        [done] = spark.sql(f"CALL iceberg.system.expire_snapshots({arguments})").collect()
+        return sum(int(done[name]) for name in done.asDict() if name.endswith("files_count"))
+    name = f"hudi_{hashlib.sha256(place.encode()).hexdigest()[:8]}"  # this procedure takes no path
+    spark.sql(f"CREATE TABLE IF NOT EXISTS {name} USING hudi LOCATION '{place}'")
+    arguments = f"table => '{name}', clean_policy => 'KEEP_LATEST_BY_HOURS', hours_retained => {days * 24}"
+    return sum(int(row.total_files_deleted) for row in spark.sql(f"CALL run_clean({arguments})").collect())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,488 @@
+"""What a script stages for a table: real Spark, real tables, in a folder and in the stand-in for S3."""
+
+import importlib.util
+import json
+import os
+import re
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+import pyarrow.parquet as pq
+import pytest
+from py4j.protocol import Py4JJavaError
+from pyarrow import fs
+from pyiceberg.catalog.sql import SqlCatalog
+from pyspark import SparkContext
+from pyspark.sql import DataFrame, SparkSession, functions
+
+from sparklet.job import Job
+from sparklet.job.errors import EventError, TableError
+from sparklet.job.tables import staging
+from sparklet.job.tables.declaration import Commit, Committed, Declaration
+from tests.functional.job.conftest import CREDENTIALS
+from tests.functional.job.warm_jvm import WarmJvm
+from tests.unit.events import samples
+
+# pyspark leaves its sockets to the garbage collector.
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+ROWS = [
+    "id",
+    "timestamp'2013-01-01 05:00:00' + make_dt_interval(cast(id AS INT)) AS ts",
+    "elt(cast(1 + id % 3 AS INT), NULL, '', 'abc') AS name",
+]
+
+
+def path_of(uri: str) -> str:
+    """The path in the file system; Spark writes file:/a for file:///a."""
+    return "/" + uri[5:].lstrip("/") if uri.startswith("file:") else uri.partition("://")[2]
+
+
+@dataclass
+class Place:
+    """Where tables lie: a folder, or a bucket."""
+
+    root: str
+    system: fs.FileSystem
+    outcome: Path
+    job: Job = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = {"run": "r", "identity": "r_1", "shard": 3, "attempt": "a1", "generation": 0}
+        event = {"sparklet": names, "inputs": [], "params": {}, "output_path": f"{self.root}/staged/r/000003-a1"}
+        self.job = Job.from_args(["--event", json.dumps(event)], {"SPARKLET_OUTCOME_FILE": str(self.outcome)})
+
+    def declared(self) -> list[Declaration]:
+        if not self.outcome.exists():
+            return []
+        return [Declaration.from_document(each) for each in json.loads(self.outcome.read_text())["writes"]]
+
+    def open(self, declared: Declaration) -> list[pq.ParquetFile]:
+        return [pq.ParquetFile(self.system.open_input_file(path)) for path, _ in self.stored(declared.folder)]
+
+    def stored(self, folder: str) -> list[tuple[str, int]]:
+        """What really is in a folder."""
+        selector = fs.FileSelector(path_of(folder), allow_not_found=True, recursive=True)
+        found = self.system.get_file_info(selector)
+        return [(info.path, info.size) for info in found if info.is_file and not info.base_name.endswith(".crc")]
+
+    def rows(self, spark: SparkSession, declared: Declaration) -> DataFrame:
+        return spark.read.option("basePath", declared.folder).parquet(declared.folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("a lake")
+
+
+@pytest.fixture(scope="module")
+def spark(jars: list[Path], aws: str, folder: Path) -> Iterator[SparkSession]:
+    """A session in this process; its JVM has ended afterwards."""
+    conf = {"spark.master": "local[2]", "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
+    conf |= {"spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1", "spark.driver.memory": "768m"}
+    env = {**CREDENTIALS, "AWS_ENDPOINT_URL": aws, "PYSPARK_PYTHON": sys.executable}
+    env |= {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "PYICEBERG_CATALOG__ICEBERG__TYPE": "sql"}
+    env |= {"PYICEBERG_CATALOG__ICEBERG__URI": f"sqlite:///{folder}/catalog.db"}
+    env |= {"PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": f"file://{folder}/warehouse"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        session = Job().spark("staging", conf)
+        session.sparkContext.setLogLevel("OFF")  # the errors here are meant
+        yield session
+        gateway = SparkContext._gateway
+        session.stop()
+        assert gateway is not None
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        gateway.proc.wait(timeout=60)
+        SparkContext._gateway = SparkContext._jvm = None
+
+
+@pytest.fixture
+def local(folder: Path, tmp_path: Path) -> Place:
+    return Place(f"file://{folder}/{uuid.uuid4().hex}", fs.LocalFileSystem(), tmp_path / "outcome.json")
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, local: Place, aws: str, tmp_path: Path) -> Place:
+    if request.param == "folder":
+        return local
+    session = boto3.Session("test", "test", region_name="us-east-1")
+    session.client("s3", endpoint_url=aws).create_bucket(Bucket=(bucket := f"b{uuid.uuid4().hex}"))
+    system = fs.S3FileSystem(access_key="test", secret_key="test", endpoint_override=aws, region="us-east-1")
+    return Place(f"s3://{bucket}", system, tmp_path / "outcome.json")
+
+
+@pytest.fixture
+def rows(spark: SparkSession) -> DataFrame:
+    return spark.range(10).selectExpr(*ROWS)
+
+
+def make_table(spark: SparkSession, place: Place, format_: str, columns: str, partitioned_by: str = "") -> str:
+    """A table without rows; its name for ``job.append``."""
+    name = f"t{uuid.uuid4().hex}"
+    by = f"PARTITIONED BY ({partitioned_by})" if partitioned_by else ""
+    if format_ == "delta":
+        spark.sql(f"CREATE TABLE delta.`{place.root}/{name}` ({columns}) USING delta {by}")
+        return f"delta:{place.root}/{name}"
+    spark.sql(f"CREATE TABLE iceberg.db.{name} ({columns}) {by} LOCATION '{place.root}/{name}'")
+    return f"iceberg:db.{name}"
+
+
+@pytest.mark.parametrize("format_", ["iceberg", "delta"])
+def test_rows_get_the_tables_columns_below_its_root(
+    spark: SparkSession, place: Place, rows: DataFrame, format_: str
+) -> None:
+    """GIVEN a table, WHEN rows in another order and of smaller types are appended, THEN the files fit the table."""
+    table = make_table(spark, place, format_, "ID BIGINT, name STRING, ts TIMESTAMP, more DOUBLE")
+    given = rows.selectExpr("name", "ts", "cast(id AS SMALLINT) AS id")
+
+    assert place.job.append(given, table) == 10
+
+    (declared,) = place.declared()
+    assert path_of(declared.folder).startswith(f"{path_of(place.root)}/t")
+    assert re.search(r"/sparklet/r/000003-a1/1-[0-9a-f]{8}$", declared.folder)
+    assert sorted(place.stored(declared.folder)) == sorted(
+        (f"{path_of(declared.folder)}/{path}", size_bytes) for path, size_bytes in declared.files
+    )
+    stored = place.rows(spark, declared)
+    assert [(f.name, f.dataType.simpleString()) for f in stored.schema] == [
+        ("ID", "bigint"),
+        ("name", "string"),
+        ("ts", "timestamp"),
+        ("more", "double"),
+    ]
+    assert sorted(stored.selectExpr("id", "ts", "name").collect(), key=str) == sorted(rows.collect(), key=str)
+
+
+@pytest.mark.parametrize(
+    ("partitioned_by", "parts"),
+    [
+        ("name", ["name"]),
+        ("years(ts), name", ["year(ts)", "name"]),
+        ("months(ts)", ["year(ts)", "month(ts)"]),
+        ("days(ts), truncate(2, name)", ["date(ts)", "left(name, 2)"]),
+        ("hours(ts)", ["date(ts)", "hour(ts)"]),
+        ("ts, truncate(3, id)", ["ts", "floor(id / 3)"]),
+    ],
+)
+def test_each_file_lies_in_one_partition_of_iceberg(
+    spark: SparkSession, local: Place, rows: DataFrame, partitioned_by: str, parts: list[str]
+) -> None:
+    """Null and "" are two partitions, and time is UTC's whatever the session's zone."""
+    table = make_table(spark, local, "iceberg", "id BIGINT, ts TIMESTAMP, name STRING", partitioned_by)
+    spark.conf.set("spark.sql.session.timeZone", "Asia/Kolkata")
+    try:
+        local.job.append(rows, table)
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
+
+    (declared,) = local.declared()
+    stored = local.rows(spark, declared).select("*", functions.input_file_name().alias("file"))
+    by_file = stored.selectExpr("file", f"to_json(struct({', '.join(f'{p} AS p{n}' for n, p in enumerate(parts))})) p")
+    assert by_file.groupBy("file").agg(functions.countDistinct("p").alias("n")).where("n > 1").count() == 0
+    assert stored.count() == 10
+    assert {"id", "ts", "name"} <= set(stored.columns)
+    assert all({"id", "ts", "name"} == set(file.schema_arrow.names) for file in local.open(declared))
+
+
+def test_a_delta_tables_partitions_are_folders(spark: SparkSession, place: Place, rows: DataFrame) -> None:
+    table = make_table(spark, place, "delta", "id BIGINT, ts TIMESTAMP, name STRING", "ts, name")
+    spark.conf.set("spark.sql.session.timeZone", "Asia/Kolkata")
+    try:
+        place.job.append(rows, table)
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
+
+    (declared,) = place.declared()
+    folders = {path.rpartition("/")[0] for path, _ in declared.files}
+    assert "ts=2013-01-02 05%3A00%3A00/name=__HIVE_DEFAULT_PARTITION__" in folders  # UTC, as the protocol has it
+    assert len(folders) == 10
+    assert all(file.schema_arrow.names == ["id"] for file in place.open(declared))
+
+
+def test_timestamps_are_microseconds_and_nothing_else_changes(spark: SparkSession, local: Place) -> None:
+    options = {key: spark.conf.get(key, None) for key in staging.PARQUET}
+    early = spark.sql("SELECT timestamp'0001-01-01 00:00:00' AS ts, cast(1.5 AS DECIMAL(5,2)) AS price")
+
+    local.job.append(early, f"delta:{local.root}/t")
+
+    (declared,) = local.declared()
+    (file,) = local.open(declared)
+    types = [file.schema.column(n) for n in range(2)]
+    assert [str(each.logical_type).split(",")[0] for each in types] == [
+        "Timestamp(isAdjustedToUTC=true",
+        "Decimal(precision=5",
+    ]
+    assert [each.physical_type for each in types] == ["INT64", "INT32"]
+    assert file.read()["ts"][0].as_py() == datetime(1, 1, 1, tzinfo=UTC)
+    assert {key: spark.conf.get(key, None) for key in staging.PARQUET} == options
+
+
+@pytest.mark.parametrize("format_", ["iceberg", "delta"])
+def test_no_rows_are_declared_without_files(spark: SparkSession, place: Place, rows: DataFrame, format_: str) -> None:
+    table = make_table(spark, place, format_, "id BIGINT, ts TIMESTAMP, name STRING")
+
+    assert place.job.append(rows.where("id < 0"), table) == 0
+    assert place.job.append(rows, table) == 10
+
+    empty, full = place.declared()
+    assert (empty.label, empty.files, place.stored(empty.folder)) == ("1", (), [])
+    assert full.label == "2" and full.files
+
+
+@pytest.mark.parametrize("format_", ["iceberg", "delta"])
+def test_rows_that_do_not_fit_leave_nothing(spark: SparkSession, local: Place, rows: DataFrame, format_: str) -> None:
+    table = make_table(spark, local, format_, "id INT, name STRING NOT NULL")
+    for frame, why in [
+        (rows, "'id' is bigint in the frame and int in the table: cast it"),
+        (rows.selectExpr("cast(id AS INT) AS id"), "lacks the column 'name', which the table requires"),
+        (rows.selectExpr("cast(id AS INT) AS id", "'x' AS name", "ts"), "no column 'ts'"),
+    ]:
+        with pytest.raises(TableError, match=why):
+            local.job.append(frame, table)
+    with pytest.raises(Py4JJavaError, match="field 'name' of input row cannot be null"):
+        local.job.append(rows.selectExpr("cast(id AS INT) AS id", "name"), table)
+    assert local.declared() == []
+
+    local.job.append(rows.selectExpr("cast(id AS INT) AS id", "'x' AS name"), table)
+
+    (declared,) = local.declared()
+    assert declared.label == "1"
+    assert [field.nullable for field in local.open(declared)[0].schema_arrow] == [True, False]
+
+
+def test_a_new_column_comes_with_merge_schema(spark: SparkSession, local: Place, rows: DataFrame) -> None:
+    table = make_table(spark, local, "iceberg", "id BIGINT")
+
+    local.job.append(rows, table, merge_schema=True)
+
+    (declared,) = local.declared()
+    assert declared.merge_schema
+    assert local.open(declared)[0].schema_arrow.names == ["id", "ts", "name"]
+
+
+def test_a_table_that_is_not_there_yet_gets_its_place(spark: SparkSession, local: Place, rows: DataFrame) -> None:
+    short = rows.selectExpr("cast(id AS SMALLINT) AS id", "name")
+    local.job.append(short, f"delta:{local.root}/new", partition_by="name")
+    local.job.append(short, f"iceberg:db.new{local.root[-8:]}", partition_by=["name"])
+
+    delta, iceberg = local.declared()
+    assert [each.partition_types for each in (delta, iceberg)] == [("string",), ("string",)]  # Delta's files lack them
+    assert delta.folder.startswith(f"{local.root}/new/sparklet/r/000003-a1/1-")
+    assert f"/warehouse/db/new{local.root[-8:]}/data/sparklet/r/000003-a1/2-" in iceberg.folder
+    assert {len(path.split("/")) for declared in (delta, iceberg) for path, _ in declared.files} == {2}
+    kinds = [str(local.open(declared)[0].schema_arrow.field("id").type) for declared in (delta, iceberg)]
+    assert kinds == ["int16", "int32"]  # Iceberg has no smaller integers
+
+
+def test_partitions_that_cannot_be_served_are_refused(spark: SparkSession, local: Place, rows: DataFrame) -> None:
+    bucketed = make_table(spark, local, "iceberg", "id BIGINT, ts TIMESTAMP, name STRING", "bucket(4, id)")
+    by_day = make_table(spark, local, "iceberg", "id BIGINT, ts TIMESTAMP, name STRING", "days(ts)")
+
+    with pytest.raises(TableError, match=r"partitioned by bucket\[4\]\(id\)"):
+        local.job.append(rows, bucketed)
+    with pytest.raises(TableError, match=r"partitioned by day\(ts\), not by name: leave partition_by away"):
+        local.job.append(rows, by_day, partition_by="name")
+    with pytest.raises(TableError, match="no column day, which partition_by"):
+        local.job.append(rows, f"delta:{local.root}/new", partition_by="day")
+
+
+@pytest.mark.parametrize("format_", ["iceberg", "delta", "hudi"])
+def test_changes_go_into_the_attempts_own_output(
+    spark: SparkSession, local: Place, rows: DataFrame, format_: str
+) -> None:
+    """GIVEN rows that the commit must look at, THEN they are in the output, whatever partitions the table."""
+    table = f"hudi:{local.root}/t"
+    if format_ != "hudi":
+        table = make_table(spark, local, format_, "id BIGINT, ts TIMESTAMP, name STRING", "name")
+
+    local.job.upsert(rows, table, keys="id", order_by="ts")
+    local.job.overwrite_partitions(rows, table, label="days")
+
+    changes, days = local.declared()
+    assert (changes.mode, changes.keys, changes.order_by) == ("upsert", ("id",), "ts")
+    assert changes.folder.startswith(f"{local.job.output}/_changes/1-")
+    assert days.mode == "overwrite_partitions"
+    assert days.folder.startswith(f"{local.job.output}/_changes/days-")
+    assert all("/" not in path for declared in (changes, days) for path, _ in declared.files)
+    with pytest.raises(TableError, match="no column nr"):
+        local.job.upsert(rows, table, keys=["id", "nr"])
+
+
+# --- direct commits ---
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[Commit]:
+    """The commits that were asked for; the module that makes them is a recorder, which knows them by their ids."""
+    made: list[Commit] = []
+
+    def commit(wanted: Commit, spark: Callable[[], SparkSession]) -> Committed:
+        already = wanted.commit_id in [each.commit_id for each in made]
+        made.append(wanted)
+        return Committed("1", 0, len(wanted.writes[0].files), already)
+
+    recorder: Any = ModuleType("sparklet.job.tables.commit")
+    recorder.commit = commit
+    monkeypatch.setitem(sys.modules, "sparklet.job.tables.commit", recorder)
+    monkeypatch.setattr(staging, "_made", set())
+    return made
+
+
+def test_a_second_delivery_deletes_what_it_staged(
+    place: Place, rows: DataFrame, commits: list[Commit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = {"Records": [samples.sqs("m1", "{}")]}
+    for _ in range(2):
+        monkeypatch.setattr(staging, "_made", set())  # each delivery is a process
+        assert Job(event=event).append(rows, f"delta:{place.root}/t") == 10
+
+    first, second = commits
+    assert first.commit_id == second.commit_id
+    assert first.commit_id.startswith("sqs/") and first.commit_id.endswith("/1")
+    assert first.writes[0].folder.startswith(f"{place.root}/t/sparklet/direct/")
+    assert place.stored(first.writes[0].folder)
+    assert place.stored(second.writes[0].folder) == []
+
+
+def test_a_direct_commit_in_a_run_is_known_by_its_shard(local: Place, rows: DataFrame, commits: list[Commit]) -> None:
+    local.job.append(rows, f"delta:{local.root}/t", commit="direct", label="raw")
+
+    (commit,) = commits
+    assert (commit.commit_id, commit.writes[0].shard) == ("r_1/3/raw", 3)
+    assert local.declared() == []
+
+
+def test_changes_are_deleted_once_they_are_committed(local: Place, rows: DataFrame, commits: list[Commit]) -> None:
+    Job(output_path=f"{local.root}/out").upsert(rows, f"delta:{local.root}/t", keys="id")
+
+    (commit,) = commits
+    assert commit.writes[0].folder.startswith(f"{local.root}/out/_changes/direct/")
+    assert commit.writes[0].files
+    assert local.stored(commit.writes[0].folder) == []
+
+
+def test_two_jobs_of_one_process_cannot_make_one_commit(local: Place, rows: DataFrame, commits: list[Commit]) -> None:
+    event = {"Records": [samples.sqs("m1", "{}")]}
+    Job(event=event).append(rows, f"delta:{local.root}/t")
+
+    with pytest.raises(TableError, match="give the second write a label"):
+        Job(event=event).append(rows, f"delta:{local.root}/t")
+
+
+def test_nothing_to_commit_is_not_committed(local: Place, rows: DataFrame, commits: list[Commit]) -> None:
+    assert Job().append(rows.where("id < 0"), f"delta:{local.root}/t") == 0
+    assert commits == []
+
+
+def test_a_missing_library_is_named_before_any_work(
+    local: Place, rows: DataFrame, commits: list[Commit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    with pytest.raises(TableError, match="needs deltalake and pyarrow in the script's Python: pip install deltalake"):
+        Job().append(rows, f"delta:{local.root}/t")
+    local.job.append(rows, f"delta:{local.root}/t")  # staging needs none
+
+    assert commits == []
+    assert len(local.declared()) == 1
+
+
+def test_without_a_worker_nothing_is_staged_in_vain(local: Place, rows: DataFrame) -> None:
+    job = Job(event=local.job.event, run_id="r", shard=3, attempt="a1", output_path=local.job.output)
+
+    with pytest.raises(EventError, match="pass commit='direct'"):
+        job.append(rows, f"delta:{local.root}/t")
+
+
+# --- plain folders ---
+
+
+def test_parquet_is_the_runs_output(local: Place, rows: DataFrame) -> None:
+    job = replace(local.job, table=f"parquet:{local.root}/out")
+
+    assert job.append(rows) + job.append(rows) == 20
+
+    assert pq.read_table(path_of(job.output)).num_rows == 20
+    assert not local.outcome.exists()
+    with pytest.raises(TableError, match=f"start it with --table parquet:{local.root}/other"):
+        job.append(rows, f"parquet:{local.root}/other")
+
+
+def test_a_second_delivery_replaces_its_parquet(
+    spark: SparkSession, local: Place, rows: DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 1, 2):
+        monkeypatch.setattr(staging, "_made", set())  # each delivery is a process
+        Job(event={"Records": [samples.sqs(f"m{number}", "{}")]}).append(rows, f"parquet:{local.root}/out")
+
+    assert spark.read.parquet(f"{local.root}/out").count() == 20
+    with pytest.raises(TableError, match="can only be appended to"):
+        Job().upsert(rows, f"parquet:{local.root}/out", keys="id")
+
+
+# --- catalogs, processes ---
+
+
+def test_spark_and_pyiceberg_know_the_same_tables(spark: SparkSession, local: Place, folder: Path) -> None:
+    mine = make_table(spark, local, "iceberg", "id BIGINT").partition(":")[2]
+    catalog = SqlCatalog("iceberg", uri=f"sqlite:///{folder}/catalog.db", warehouse=f"file://{folder}/warehouse")
+    catalog.create_namespace_if_not_exists("theirs")
+    name = f"t{uuid.uuid4().hex}"
+    catalog.create_table(f"theirs.{name}", catalog.load_table(mine).schema())
+
+    assert spark.sql(f"SELECT * FROM iceberg.theirs.{name}").columns == ["id"]
+    in_spark = {row.tableName for row in spark.sql("SHOW TABLES IN iceberg.db").collect()}
+    assert in_spark == {name for _, name in catalog.list_tables("db")}
+
+
+@pytest.mark.parametrize(("option", "value"), [("type", "glue"), ("rest.sigv4-enabled", "true")])
+def test_catalogs_of_aws_need_icebergs_bundle(
+    spark: SparkSession, local: Place, rows: DataFrame, option: str, value: str
+) -> None:
+    spark.conf.set(f"spark.sql.catalog.iceberg.{option}", value)
+    try:
+        with pytest.raises(TableError, match=r"of db.t needs the jar iceberg-aws-bundle"):
+            local.job.append(rows, "iceberg:db.t")
+    finally:
+        spark.conf.unset(f"spark.sql.catalog.iceberg.{option}")
+
+
+SCRIPT = """
+import sys
+from sparklet.job import Job
+
+job = Job.from_args()
+spark = job.spark()
+spark.sql("CREATE TABLE iceberg.db.t (id BIGINT, ts TIMESTAMP) PARTITIONED BY (days(ts))")
+rows = spark.range(3).selectExpr("id", "current_timestamp() AS ts")
+print(job.append(rows, "iceberg:db.t") + job.append(rows, sys.argv[-1]))
+print({"pyarrow", "pyiceberg", "deltalake"} & set(sys.modules))
+"""
+
+
+def test_staging_imports_no_committers_libraries(table_jvm: WarmJvm, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    names = {"run": "r", "identity": "r_1", "shard": 0, "attempt": "a", "generation": 0}
+    event = {"sparklet": names, "inputs": [], "params": {}, "output_path": f"file://{tmp_path}/staged"}
+    env = {
+        "SPARKLET_OUTCOME_FILE": str(tmp_path / "outcome.json"),
+        "PYICEBERG_CATALOG__ICEBERG__URI": f"sqlite:///{tmp_path}/catalog.db",
+        "PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": f"file://{tmp_path}/warehouse",
+    }
+
+    done = table_jvm.run(str(script), "--event", json.dumps(event), f"delta:{tmp_path}/delta", **env)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["6", "set()"]
+    assert len(json.loads((tmp_path / "outcome.json").read_text())["writes"]) == 2

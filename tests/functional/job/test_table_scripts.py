@@ -1,0 +1,200 @@
+"""The scripts that write to tables and look after them, outside of runs; read back by others' libraries."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from pyiceberg.catalog import load_catalog
+from pyiceberg.table import Table
+
+from tests.functional.job.readers import hudi
+from tests.functional.job.warm_jvm import WarmJvm
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+PEOPLE = "id,name,born\n1,Ada,1815\n2,Émilie,1706\n3,,1906\n"
+LATER = "id,name,born\n3,Grace,1906\n4,Alan,1912\n"
+Rows = list[tuple[Any, ...]]
+
+
+class Lake:
+    """A folder of tables, a catalog among them, and scripts that are run beside it."""
+
+    def __init__(self, folder: Path, jvm: WarmJvm) -> None:
+        self.folder, self.jvm = folder, jvm
+        self.catalog = {"type": "sql", "uri": f"sqlite:///{folder}/catalog.db", "warehouse": f"file://{folder}/lake"}
+
+    def run(
+        self, script: str, table: str, *inputs: str | Path, event: dict[str, Any] | None = None, **params: object
+    ) -> Any:
+        """Run a script to its good end, as on a laptop; its outcome. Texts among the inputs are files' contents."""
+        arguments: list[object] = ["--table", self.name(table)]
+        if event is not None:
+            arguments = ["--event", json.dumps({**event, "table": self.name(table)})]
+        for number, content in enumerate(inputs):
+            path = content if isinstance(content, Path) else self.folder / f"{script}-{number}.csv"
+            if isinstance(content, str):
+                path.write_text(content, encoding="utf-8")
+            arguments += ["--input", path]
+        arguments += [word for name, value in params.items() for word in ("--param", f"{name}={value}")]
+        variables = {f"PYICEBERG_CATALOG__ICEBERG__{name.upper()}": value for name, value in self.catalog.items()}
+        outcome = self.folder / "outcome.json"
+        done = self.jvm.run(script, *arguments, **variables, SPARKLET_OUTCOME_FILE=str(outcome))
+        assert done.returncode == 0, done.stderr
+        return json.loads(outcome.read_text())
+
+    def name(self, table: str) -> str:
+        return table if table.startswith("iceberg:") else f"{table}:{self.folder}/rows"
+
+    def append(self, table: str) -> None:
+        """Append three rows; to Hudi with a script, for it has no other writer."""
+        rows = pa.table({"id": [1, 2, 3], "name": ["Ada", "Émilie", "Grace"]})
+        if table == "hudi":
+            self.run("csv_to_iceberg.py", table, PEOPLE)
+        elif table == "delta":
+            write_deltalake(str(self.folder / "rows"), rows, mode="append")
+        else:
+            catalog = load_catalog("iceberg", **self.catalog)
+            catalog.create_namespace_if_not_exists("db")
+            catalog.create_table_if_not_exists("db.people", rows.schema).append(rows)
+
+    def iceberg(self, name: str) -> Table:
+        return load_catalog("iceberg", **self.catalog).load_table(name)
+
+    def rows(self, table: str, columns: str = "*") -> Rows:
+        if table == "hudi":
+            return hudi(self.folder / "rows", columns)
+        if table.startswith("iceberg:"):
+            found = self.iceberg(table.partition(":")[2]).scan().to_arrow()
+        else:
+            found = DeltaTable(str(self.folder / "rows")).to_pyarrow_table()  # noqa: F841 - duckdb finds it by its name
+        return duckdb.sql(f"SELECT {columns} FROM found ORDER BY ALL").fetchall()
+
+
+@pytest.fixture
+def lake(tmp_path: Path, table_jvm: WarmJvm) -> Lake:
+    return Lake(tmp_path, table_jvm)
+
+
+def test_rows_are_appended_to_iceberg_in_partitions(lake: Lake) -> None:
+    for content in (PEOPLE, LATER):
+        told = lake.run(
+            "csv_to_iceberg.py",
+            "iceberg:db.people",
+            content,
+            schema="id INT, name STRING, born INT",
+            partition_by="born",
+        )
+
+    assert told["rows"] == 2
+    assert [row[0] for row in lake.rows("iceberg:db.people")] == [1, 2, 3, 3, 4]
+    assert len(lake.iceberg("db.people").snapshots()) == 2
+
+
+def test_rows_replace_those_of_their_key_in_delta(lake: Lake) -> None:
+    for content in (PEOPLE, LATER):
+        lake.run("csv_to_delta_merge.py", "delta", content)
+
+    assert lake.rows("delta") == [
+        ("1", "Ada", "1815"),
+        ("2", "Émilie", "1706"),
+        ("3", "Grace", "1906"),
+        ("4", "Alan", "1912"),
+    ]
+
+
+def test_hudi_keeps_a_metadata_table_that_is_there(lake: Lake) -> None:
+    """A new table has none: half of a small commit would be spent on it. Whoever wants one makes it."""
+    defaults = Path(__file__).with_name("hudi_defaults.py")
+
+    def put_by_default(content: str) -> str:
+        (lake.folder / "in.csv").write_text(content)
+        done = lake.jvm.run(str(defaults), "--input", lake.folder / "in.csv", "--output", lake.folder / "rows")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    lake.run("csv_to_hudi.py", "hudi", PEOPLE)
+    assert not (lake.folder / "rows" / ".hoodie" / "metadata").exists()
+    lake.run("csv_to_hudi.py", "hudi", LATER)
+    assert lake.rows("hudi", "id, name") == [("1", "Ada"), ("2", "Émilie"), ("3", "Grace"), ("4", "Alan")]
+    assert put_by_default(LATER) == "4\n"
+    lake.run("csv_to_hudi.py", "hudi", "id,name,born\n5,Edsger,1930\n")
+    assert put_by_default(LATER) == "5\n"  # the metadata table leads to every row
+
+
+@pytest.mark.parametrize(
+    ("script", "table", "mode"),
+    [
+        ("csv_to_iceberg.py", "iceberg:db.people", "append"),
+        ("csv_to_delta_merge.py", "delta", "upsert"),
+        ("csv_to_hudi.py", "hudi", "upsert"),
+    ],
+)
+def test_in_a_run_the_same_script_only_declares(lake: Lake, script: str, table: str, mode: str) -> None:
+    (lake.folder / "in.csv").write_text(PEOPLE)
+    shard = {"run": "run-1", "shard": 0, "attempt": "a1", "generation": 0, "identity": "run-1_1"}
+    event = {"sparklet": shard, "inputs": [f"file://{lake.folder}/in.csv"], "output_path": f"{lake.folder}/out"}
+    told = lake.run(script, table, event=event)
+
+    assert [(write["mode"], len(write["files"]) > 0) for write in told["writes"]] == [(mode, True)]
+    assert not (lake.folder / "rows" / "_delta_log").exists() and not (lake.folder / "rows" / ".hoodie").exists()
+
+
+def test_of_duplicates_the_newest_is_kept(lake: Lake) -> None:
+    days = pa.table({"id": [1, 1, 2, 1, 2], "name": ["a", "b", "c", "d", "c"], "changed_at": [1, 3, 2, 2, 2]})
+    for name, rows in (("1.parquet", days), ("2.parquet", days.slice(1, 2))):
+        pq.write_table(rows, lake.folder / name)
+    told = lake.run("deduplicate.py", "delta", lake.folder / "*.parquet", order_by="changed_at")
+
+    assert lake.rows("delta") == [(1, "b", 3), (2, "c", 2)] and told["rows"] == 2
+
+
+def test_a_new_column_comes_into_the_table_with_its_rows(lake: Lake) -> None:
+    for content in ("id,name\n1,Ada\n", "id,born\n2,1706-12-17\n"):
+        lake.run("evolve_schema.py", "iceberg:db.people", content, schema="id INT, born DATE")
+
+    rows = lake.rows("iceberg:db.people", "id, name, born::VARCHAR")
+    assert rows == [(1, "Ada", None), (2, None, "1706-12-17")]
+
+
+@pytest.mark.parametrize("table", ["delta", "iceberg:db.customers"])
+def test_each_change_closes_the_row_before_it(lake: Lake, table: str) -> None:
+    header, schema = "id,city,changed_at\n", "id INT, city STRING, changed_at TIMESTAMP"
+    first = f"{header}1,Oslo,2020-01-01 00:00:00\n2,Rome,2020-01-01 00:00:00\n1,Bergen,2021-01-01 00:00:00\n"
+    late = f"{header}1,Bodø,2020-06-01 00:00:00\n2,Rome,2022-01-01 00:00:00\n"
+    for content in (first, first, late):
+        lake.run("slowly_changing.py", table, content, schema=schema)
+
+    columns = "id, city, strftime(valid_from, '%Y-%m'), strftime(valid_to, '%Y-%m'), is_current"
+    assert lake.rows(table, columns) == [
+        (1, "Bergen", "2021-01", None, True),
+        (1, "Bodø", "2020-06", "2021-01", False),
+        (1, "Oslo", "2020-01", "2020-06", False),
+        (2, "Rome", "2020-01", None, True),
+    ]
+
+
+@pytest.mark.parametrize("table", ["delta", "iceberg:db.people", "hudi"])
+def test_small_files_are_compacted_and_old_versions_kept(lake: Lake, table: str) -> None:
+    for _ in range(3):
+        lake.append(table)
+    before, rows = lake.run("file_sizes.py", table)["answer"][lake.name(table)], lake.rows(table, "id, name")
+
+    fewer = lake.run("compact_tables.py", table)["answer"]
+    after = lake.run("file_sizes.py", table)["answer"][lake.name(table)]
+    kept = lake.run("expire_snapshots.py", table)["answer"]
+
+    assert (before["files"], before["small_files"], after["files"]) == (3, 3, 1)
+    assert after["bytes"] == after["largest_bytes"] == after["median_bytes"] > 0
+    assert fewer == {lake.name(table): 2} and kept == {lake.name(table): 0}
+    if table == "hudi":  # replaced files are still there, but not in the last version
+        newest = max((lake.folder / "rows").glob("*.parquet"), key=lambda file: file.stem.rsplit("_", 1)[-1])
+        found = duckdb.execute("SELECT id, name FROM read_parquet(?) ORDER BY ALL", [str(newest)]).fetchall()
+    else:
+        found = lake.rows(table, "id, name")
+    assert found == rows and len(rows) == 9

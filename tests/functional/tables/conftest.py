@@ -1,0 +1,94 @@
+"""Places for tables: a folder, and a bucket of the stand-in for S3; with a catalog for Iceberg's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from py4j.java_gateway import JavaGateway
+from pyiceberg.utils.config import Config
+
+from tests.functional.job.conftest import jars, table_jvm
+from tests.functional.tables.lakes import Lake
+from tests.stand_ins.iceberg_rest import iceberg_rest, iceberg_rest_jvm
+from tests.stand_ins.ministack import ministack
+
+__all__ = ["jars", "table_jvm"]  # fixtures
+REGION = "us-east-1"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of an empty AWS, in the environment."""
+    with ministack(tmp_path_factory.mktemp("aws")) as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}.items():
+            patch.setenv(name, value)
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def rest_jvm() -> Iterator[JavaGateway]:
+    """Where REST catalogs run."""
+    with iceberg_rest_jvm() as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    """A folder with a space in its name; delta-rs 1.6 itself mistakes one with %."""
+    place = f"file://{tmp_path}/a b"
+    _configure_catalog(place, monkeypatch, **_sqlite(tmp_path))
+    return Lake("", place, {})
+
+
+@pytest.fixture
+def rest(rest_jvm: JavaGateway, local: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
+    """An Iceberg table that does not exist yet, in a folder, known to a REST catalog."""
+    local.format = "iceberg"
+    with iceberg_rest(rest_jvm, f"{local.place}/warehouse") as uri:
+        _configure_catalog(local.place, monkeypatch, TYPE="rest", URI=uri)
+        yield local
+
+
+@pytest.fixture
+def in_s3(aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    """A bucket of its own."""
+    bucket = f"lake-{abs(hash(tmp_path))}"
+    boto3.client("s3", endpoint_url=aws, region_name=REGION).create_bucket(Bucket=bucket)
+    _configure_catalog(f"s3://{bucket}", monkeypatch, **_sqlite(tmp_path))
+    options = {"aws_allow_http": "true", "s3.endpoint": aws, "s3.region": REGION}
+    return Lake("", f"s3://{bucket}", options)
+
+
+@pytest.fixture(params=["iceberg", "iceberg-rest", "delta"])
+def lake(request: pytest.FixtureRequest, local: Lake) -> Lake:
+    """A table that does not exist yet, in a folder."""
+    if request.param == "iceberg-rest":
+        request.getfixturevalue("rest")
+    else:
+        local.format = request.param
+    return local
+
+
+@pytest.fixture(params=["iceberg", "iceberg-glue", "delta"])
+def lake_in_s3(request: pytest.FixtureRequest, in_s3: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
+    """A table that does not exist yet, in S3."""
+    in_s3.format, _, catalog = request.param.partition("-")
+    if catalog:
+        monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)  # the only one that boto3 reads
+        _configure_catalog(in_s3.place, monkeypatch, TYPE=catalog, URI="")
+        in_s3.options["client.region"] = REGION
+    yield in_s3
+    if catalog:  # of the whole account
+        in_s3.catalog().drop_table("db.t")
+
+
+def _sqlite(folder: Path) -> dict[str, str]:
+    return {"TYPE": "sql", "URI": f"sqlite:///{folder}/catalog.db"}
+
+
+def _configure_catalog(place: str, monkeypatch: pytest.MonkeyPatch, **properties: str) -> None:
+    for name, value in {"WAREHOUSE": f"{place}/warehouse", **properties}.items():
+        monkeypatch.setenv(f"PYICEBERG_CATALOG__ICEBERG__{name}", value)
+    monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())  # pyiceberg reads the environment at import

@@ -1,0 +1,111 @@
+"""Tables for the committer's tests: what shards stage, what other writers do, and what a reader finds."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+from pyarrow import parquet
+from pyiceberg.catalog import Catalog, load_catalog
+
+from sparklet.job.tables.declaration import Commit, StagedWrite, Table
+from sparklet.job.tables.files import delta_place, file_system
+
+_numbers = count()
+
+
+def rows_of(**columns: Sequence[Any]) -> pa.Table:
+    return pa.table({name: list(values) for name, values in columns.items()})
+
+
+@dataclass
+class Lake:
+    """A table of a format, below a place; ``place`` and ``options`` are for its independent reader."""
+
+    format: str
+    place: str
+    options: dict[str, str]
+
+    @property
+    def table(self) -> Table:
+        return Table("iceberg", "db.t") if self.format == "iceberg" else Table(self.format, f"{self.place}/t")
+
+    @property
+    def delta(self) -> str:
+        """The table's place, for delta-rs."""
+        return delta_place(self.table.place)[0]
+
+    def stage(
+        self, shard: int, rows: pa.Table, by: Sequence[str] = (), files: int = 1, mode: str = "append"
+    ) -> StagedWrite:
+        """What an attempt at a shard leaves: ``files`` files for each partition."""
+        inside = mode == "append" and self.format == "delta"
+        folder = f"{self.place}/{'t/sparklet' if inside else 'staged'}/run/{shard:06d}-{next(_numbers)}/1"
+        named = []
+        for path, part in _parts(rows, by, drop=self.format == "delta"):
+            for number in range(files):
+                share = part.take(list(range(number, part.num_rows, files)))
+                named.append((f"{path}part-{number}.parquet", _write(share, f"{folder}/{path}part-{number}.parquet")))
+        return StagedWrite(shard, folder, tuple(named))
+
+    def commit(self, commit_id: str, *writes: StagedWrite, **options: Any) -> Commit:
+        return replace(Commit(commit_id, self.table, "append", writes), **options)
+
+    def create(self, rows: pa.Table, by: Sequence[str] = ()) -> None:
+        """Make the table, by its own library."""
+        if self.format == "delta":
+            write_deltalake(self.delta, rows, partition_by=list(by) or None, storage_options=self.options)
+            return
+        catalog = self.catalog()
+        catalog.create_namespace_if_not_exists("db")
+        with catalog.create_table_transaction("db.t", rows.schema) as creation, creation.update_spec() as spec:
+            for column in by:
+                spec.add_identity(column)
+        catalog.load_table("db.t").append(rows)
+
+    def append(self, rows: pa.Table) -> None:
+        """What another writer does, with its own library."""
+        if self.format == "delta":
+            write_deltalake(self.delta, rows, mode="append", storage_options=self.options)
+        else:
+            self.catalog().load_table("db.t").append(rows)
+
+    def read(self) -> pa.Table:
+        """What a reader finds now."""
+        if self.format == "delta":
+            return DeltaTable(self.delta, storage_options=self.options).to_pyarrow_table()
+        return self.catalog().load_table("db.t").scan().to_arrow()
+
+    def rows(self, *columns: str) -> list[tuple[Any, ...]]:
+        """The rows, in order; nulls first."""
+        found = self.read()
+        tuples = zip(*(found[name].to_pylist() for name in columns or found.column_names), strict=True)
+        return sorted(tuples, key=lambda row: [(value is not None, value) for value in row])
+
+    def versions(self) -> int:
+        """How often the table was changed."""
+        if self.format == "delta":
+            return int(DeltaTable(self.delta, storage_options=self.options).version()) + 1
+        return len(self.catalog().load_table("db.t").metadata.snapshots)
+
+    def catalog(self) -> Catalog:
+        return load_catalog("iceberg", **self.options)
+
+
+def _parts(rows: pa.Table, by: Sequence[str], drop: bool) -> Iterator[tuple[str, pa.Table]]:
+    keys = list(zip(*(rows[name].to_pylist() for name in by), strict=True)) if by else [()] * rows.num_rows
+    for key in dict.fromkeys(keys):
+        part = rows.take([number for number, found in enumerate(keys) if found == key])
+        values = ["__HIVE_DEFAULT_PARTITION__" if value is None else quote(str(value), safe=" ") for value in key]
+        path = "".join(f"{name}={value}/" for name, value in zip(by, values, strict=True))
+        yield path, part.drop_columns(list(by)) if drop and by else part
+
+
+def _write(rows: pa.Table, uri: str) -> int:
+    system, path = file_system(uri)
+    system.create_dir(path.rpartition("/")[0], recursive=True)
+    parquet.write_table(rows, path, filesystem=system)
+    return int(system.get_file_info(path).size)

@@ -1,0 +1,118 @@
+"""The script of a commit run: it makes the commits that a run's commit files ask for."""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.job.errors import TableError
+from sparklet.job.tables.commit import main, plan
+from sparklet.job.tables.declaration import Declaration, StagedWrite, Table
+from tests.functional.tables.lakes import Lake, rows_of
+
+
+def declaration(table: Table, write: StagedWrite, **options: Any) -> Declaration:
+    given = {"mode": "append", "label": "1", **options}
+    return Declaration(table, folder=write.folder, files=write.files, **given)
+
+
+class CommitRun:
+    """The commit files of a run so far, and the outcome of the last commit run."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._folder = folder
+        self._monkeypatch = monkeypatch
+        self._inputs: list[str] = []
+
+    def fix(self, *shards: tuple[StagedWrite, Declaration]) -> None:
+        header = {"identity": "flights_18c", "run_id": "flights", "commit": len(self._inputs)}
+        lines: list[Any] = [header]
+        for write, declared in shards:
+            lines.append({"shard": write.shard, "attempt": "a", "writes": [declared.to_document()]})
+        file = self._folder / f"_commit-{len(self._inputs)}.jsonl"
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        self._inputs.append(f"file://{file}")
+
+    def run(self, made: Sequence[int] = ()) -> dict[str, Any]:
+        outcome = self._folder / "outcome.json"
+        outcome.unlink(missing_ok=True)
+        event = {"inputs": self._inputs, "params": {"commits_made": list(made)}}
+        self._monkeypatch.setenv("SPARKLET_OUTCOME_FILE", str(outcome))
+        self._monkeypatch.setattr(sys, "argv", ["commit.py", "--event", json.dumps(event)])
+        main()
+        return dict(json.loads(outcome.read_text())) if outcome.exists() else {}
+
+
+@pytest.fixture
+def commit_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommitRun:
+    return CommitRun(tmp_path, monkeypatch)
+
+
+def test_the_missing_commits_are_made_in_order(lake: Lake, commit_run: CommitRun) -> None:
+    for number in range(3):
+        write = lake.stage(number, rows_of(id=[number]))
+        commit_run.fix((write, declaration(lake.table, write)))
+
+    first = commit_run.run()
+    second = commit_run.run(made=[0, 1])
+
+    assert [made["commit_id"] for made in first["answer"]] == [f"flights_18c/commit-{number}" for number in range(3)]
+    assert (first["rows"], first["outputs"]) == (3, [str(lake.table)])
+    assert [(made["commit_id"], made["already"]) for made in second["answer"]] == [("flights_18c/commit-2", True)]
+    assert lake.rows() == [(0,), (1,), (2,)]
+    assert lake.versions() == 3
+
+
+def test_two_writes_of_a_shard_are_one_commit(lake: Lake, commit_run: CommitRun) -> None:
+    writes = [lake.stage(0, rows_of(id=[number])) for number in range(2)]
+    commit_run.fix(*((write, declaration(lake.table, write, label=write.folder)) for write in writes))
+
+    assert commit_run.run()["answer"][0]["files"] == 2
+    assert lake.rows() == [(0,), (1,)]
+
+
+def test_each_table_gets_a_commit(local: Lake, commit_run: CommitRun) -> None:
+    local.format = "delta"
+    other = Table("delta", f"{local.place}/other")
+    write = local.stage(0, rows_of(id=[1]))
+    copy = StagedWrite(0, f"{other.place}/staged", write.files)
+    shutil.copytree(write.folder.removeprefix("file://"), copy.folder.removeprefix("file://"))
+    commit_run.fix((write, declaration(local.table, write)), (copy, declaration(other, copy)))
+
+    outcome = commit_run.run()
+
+    assert outcome["outputs"] == [str(local.table), str(other)]
+    assert outcome["rows"] == 2
+
+
+def test_nothing_to_do_reports_nothing(lake: Lake, commit_run: CommitRun) -> None:
+    write = lake.stage(0, rows_of(id=[1]))
+    commit_run.fix((write, declaration(lake.table, write)))
+
+    assert commit_run.run(made=[0]) == {}
+
+
+def test_shards_must_agree_on_what_they_do_to_a_table() -> None:
+    table, write = Table("iceberg", "db.t"), StagedWrite(0, "file:///f", ())
+    upsert = declaration(table, write, mode="upsert", keys=("id",))
+    other = declaration(table, write, mode="upsert", keys=("day",))
+
+    with pytest.raises(TableError, match=r"db.t: shard 4 has keys=\('day',\), shard 2 \('id',\)"):
+        plan({"identity": "i", "commit": 0}, [[(2, upsert), (4, other)]])
+
+
+def test_overwritten_partitions_are_those_of_all_commits() -> None:
+    table, other = Table("iceberg", "db.t"), Table("iceberg", "db.o")
+    writes = [StagedWrite(shard, f"file:///{shard}", ()) for shard in range(3)]
+    overwrites = [declaration(table, write, mode="overwrite_partitions") for write in writes]
+    appends = [declaration(other, write) for write in writes]
+
+    planned = plan(
+        {"identity": "i", "commit": 1}, [[(0, overwrites[0]), (1, appends[1])], [(2, overwrites[2]), (2, appends[2])]]
+    )
+
+    assert [(one.table, [write.shard for write in one.writes]) for one in planned] == [(table, [0, 2]), (other, [2])]

@@ -1,0 +1,102 @@
+"""What is Delta's own: a log with values of partitions and bounds of columns, and tables with demands."""
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from sparklet.job.errors import TableError
+from tests.functional.tables.lakes import Lake, rows_of
+from tests.functional.tables.making import make
+
+
+@pytest.fixture
+def delta(local: Lake) -> Lake:
+    local.format = "delta"
+    return local
+
+
+def added(lake: Lake, version: int) -> list[dict[str, Any]]:
+    log = Path(lake.table.place.removeprefix("file://"), "_delta_log", f"{version:020d}.json")
+    actions = [json.loads(line) for line in log.read_text().splitlines()]
+    return [action["add"] for action in actions if "add" in action]
+
+
+def test_a_new_table_is_partitioned(delta: Lake) -> None:
+    rows = rows_of(id=[1, 2, 3], day=[date(2013, 1, 1), None, date(2013, 1, 1)])
+    planned = delta.commit(
+        "run/commit-0", delta.stage(0, rows, ["day"]), partition_by=("day",), partition_types=("date",)
+    )
+
+    make(planned)
+
+    assert make(planned).already
+    assert delta.read().schema.field("day").type == pa.date32()
+    assert delta.rows("id", "day") == [(1, date(2013, 1, 1)), (2, None), (3, date(2013, 1, 1))]
+
+
+def test_nobody_guesses_the_type_of_a_partition(delta: Lake) -> None:
+    write = delta.stage(0, rows_of(id=[1], day=["007"]), ["day"])
+
+    with pytest.raises(TableError, match="cannot be partitioned by 'day': nobody says of which type it is"):
+        make(delta.commit("run/commit-0", write, partition_by=("day",)))
+
+
+def test_the_log_has_bounds_of_columns(delta: Lake) -> None:
+    time = datetime(2013, 1, 1, 5, 0, 0, 123456, UTC)
+    rows = pa.table(
+        {
+            "id": [3, 1, None],
+            "name": ["b", "a" * 65, "z" * 65],
+            "at": pa.array([time, None, time], pa.timestamp("us", "UTC")),
+            "price": [Decimal("-1.20"), Decimal("2.50"), None],
+            "late": [True, None, False],
+            "nothing": pa.array([None, None, None], pa.string()),
+            "raw": [b"x", None, b"y"],
+            "inner": [{"x": 1}, None, None],
+        }
+    )
+
+    make(delta.commit("run/commit-0", delta.stage(0, rows)))
+
+    (file,) = added(delta, 0)
+    known = json.loads(file["stats"])
+    stamp = "2013-01-01T05:00:00.123456Z"
+    assert known["minValues"] == {"id": 1, "name": "a" * 64, "at": stamp, "price": -1.2, "late": False}
+    assert known["maxValues"] == {"id": 3, "name": "z" * 64 + "\U0010ffff", "at": stamp, "price": 2.5, "late": True}
+    assert known["nullCount"] == {"id": 1, "name": 0, "at": 1, "price": 1, "late": 1, "nothing": 3}
+
+
+@pytest.mark.parametrize("name", ["share", "price"])
+def test_a_column_without_bounds_skips_no_file(delta: Lake, name: str) -> None:
+    prices = pa.array([Decimal("12345678901234567.89"), Decimal("1.00"), None], pa.decimal128(20, 2))
+    rows = {"share": pa.array([0.5, float("inf"), None]), "price": prices}
+
+    make(delta.commit("run/commit-0", delta.stage(0, pa.table({"id": [1, 2, 3], name: rows[name]}))))
+
+    found = DeltaTable(delta.delta).to_pyarrow_table(filters=[(name, ">=", rows[name][1].as_py())])
+    assert found.num_rows >= 1
+    assert json.loads(added(delta, 0)[0]["stats"]) == {"numRecords": 3}
+
+
+@pytest.mark.parametrize("demand", ["constraint", "columnMapping"])
+def test_tables_with_demands_are_not_appended_to(delta: Lake, demand: str) -> None:
+    mapping = {"delta.columnMapping.mode": "name"} if demand == "columnMapping" else {}
+    write_deltalake(delta.delta, rows_of(id=[1]), configuration=mapping)
+    if demand == "constraint":
+        DeltaTable(delta.delta).alter.add_constraint({"positive": "id > 0"})
+
+    with pytest.raises(TableError, match=rf"has delta\..*{demand}.*, which Sparklet's append does not support"):
+        make(delta.commit("run/commit-0", delta.stage(0, rows_of(id=[2]))))
+
+
+def test_files_lie_below_the_table(delta: Lake) -> None:
+    outside = delta.stage(2, rows_of(id=[1]), mode="upsert")
+
+    with pytest.raises(TableError, match=r"shard 2 staged .*, which is not below delta:"):
+        make(delta.commit("run/commit-0", outside))

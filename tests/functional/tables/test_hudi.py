@@ -1,0 +1,187 @@
+"""Commits to Hudi tables: Spark writes them, the id is found in active and archived instants."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.job.tables.declaration import Commit
+from tests.functional.job.warm_jvm import WarmJvm, run_script
+from tests.functional.tables.lakes import Lake, rows_of
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+SCRIPT = str(Path(__file__).with_name("with_spark.py"))
+
+
+def steps(jvm: WarmJvm, *planned: tuple[Any, ...]) -> list[Any]:
+    """What the script told of each step."""
+    done = jvm.run(SCRIPT, json.dumps([[kind, *map(_plain, arguments)] for kind, *arguments in planned]))
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+def in_a_jvm_of_its_own(jars: list[Path], *planned: tuple[Any, ...]) -> list[Any]:
+    """The same, as another worker does it."""
+    jars_path = os.pathsep.join(map(str, jars))
+    document = json.dumps([[kind, *map(_plain, arguments)] for kind, *arguments in planned])
+    done = run_script(Path(SCRIPT), [document], {"SPARKLET_JARS": jars_path})
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _plain(argument: Any) -> Any:
+    return asdict(argument) if isinstance(argument, Commit) else argument
+
+
+@pytest.fixture
+def hudi(local: Lake) -> Lake:
+    local.format = "hudi"
+    return local
+
+
+def test_appends_are_made_once(table_jvm: WarmJvm, hudi: Lake) -> None:
+    shards = rows_of(id=[1, 2], day=["a", None]), rows_of(id=[3], day=["c"])
+    first = hudi.commit("run/commit-0", *(hudi.stage(number, rows) for number, rows in enumerate(shards)))
+    second = hudi.commit("run/commit-1", hudi.stage(0, rows_of(id=[4], day=["d"])))
+    other = hudi.commit("run/commit-2", hudi.stage(6, rows_of(id=["5"], day=["d"])))
+
+    told = steps(
+        table_jvm,
+        ("commit", first),
+        ("commit", first),
+        ("race", second),
+        ("commit", other),
+        ("read", "hudi", hudi.table.place, "true", "id", "day"),
+    )
+
+    assert [(one["rows"], one["already"]) for one in told[:3]] == [(3, False), (3, True), (1, True)]
+    assert "TableError" in told[3] and "shard 6 has the column 'id' as string" in told[3]
+    assert sorted(told[4]) == [[1, "a"], [2, None], [3, "c"], [4, "d"]]
+    assert told[0]["version"] == told[1]["version"]
+
+
+def test_a_table_whose_first_writer_died_is_written(table_jvm: WarmJvm, hudi: Lake) -> None:
+    died, next_ = (hudi.commit(f"run/commit-{number}", hudi.stage(0, rows_of(id=[number]))) for number in (0, 1))
+    steps(table_jvm, ("commit", died))
+    folder = Path(hudi.place.removeprefix("file://"), "t")
+    for file in (*(folder / ".hoodie" / "timeline").iterdir(), *folder.rglob("*.parquet")):
+        if file.is_file():
+            file.unlink()
+
+    told = steps(table_jvm, ("commit", next_), ("read", "hudi", hudi.table.place, "true", "id"))
+
+    assert told[1] == [[1]]
+
+
+def test_a_table_of_folders_alone_is_made(table_jvm: WarmJvm, hudi: Lake) -> None:
+    """Its first writer was killed before it had written the table's properties."""
+    Path(hudi.place.removeprefix("file://"), "t", ".hoodie", "timeline", "history").mkdir(parents=True)
+    first = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1])))
+
+    told = steps(table_jvm, ("commit", first), ("read", "hudi", hudi.table.place, "true", "id"))
+
+    assert told[1] == [[1]]
+
+
+@pytest.mark.parametrize("method", ["_load_early", "other_writer", "other_writer!"])
+@pytest.mark.parametrize("exists", [False, True], ids=["new table", "table"])
+def test_a_stopped_committer_adds_nothing(table_jvm: WarmJvm, hudi: Lake, method: str, *, exists: bool) -> None:
+    """Stopped before its instant is on the timeline, after all files are there, and after it has looked for others."""
+    before = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1])))
+    ours = hudi.commit("run/commit-1", hudi.stage(0, rows_of(id=[2, 3])))
+    after = hudi.commit("run/commit-2", hudi.stage(0, rows_of(id=[4])))
+
+    told = steps(
+        table_jvm,
+        *((("commit", before),) if exists else ()),
+        ("stopped", method, ours),
+        ("read", "hudi", hudi.table.place, "true", "id"),
+        ("commit", after),
+        ("read", "hudi", hudi.table.place, "true", "id"),
+    )[exists:]
+
+    assert (told[0]["already"], told[0]["rows"]) == (True, 2)
+    there = [[1]] if exists else []
+    assert sorted(told[1]) == [*there, [2], [3]]
+    assert sorted(told[3]) == [*there, [2], [3], [4]]
+
+
+def test_an_archived_commit_is_found(table_jvm: WarmJvm, hudi: Lake) -> None:
+    ours = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1], day=["a"])))
+    theirs = hudi.stage(0, rows_of(id=[2], day=["b"]))
+    archiving = {
+        "hoodie.table.name": "t",
+        "hoodie.datasource.write.operation": "bulk_insert",
+        "hoodie.metadata.enable": "false",
+        "hoodie.clean.commits.retained": "1",
+        "hoodie.keep.min.commits": "2",
+        "hoodie.keep.max.commits": "3",
+    }
+
+    told = steps(
+        table_jvm,
+        ("commit", ours),
+        ("hudi", hudi.table.place, theirs.folder, archiving, 4),
+        ("commit", ours),
+        ("read", "hudi", hudi.table.place, "true", "id"),
+    )
+
+    instants = [path.name for path in Path(hudi.place.removeprefix("file://"), "t/.hoodie/timeline").glob("*.commit")]
+    assert not [name for name in instants if name.startswith(told[0]["version"])], "not archived yet"
+    assert (told[1]["already"], told[1]["version"]) == (True, told[0]["version"])
+    assert sorted(told[2]) == [[1], [2], [2], [2], [2]]
+
+
+def test_upserts_and_overwritten_partitions(table_jvm: WarmJvm, hudi: Lake) -> None:
+    keyed: dict[str, Any] = {"mode": "upsert", "keys": ("id",), "order_by": "version", "partition_by": ("day",)}
+    first = rows_of(id=[1, 2, 3], day=["a", "a", "b"], version=[1, 1, 1])
+    again = rows_of(id=[2, 4], day=["a", "b"], version=[3, 1]), rows_of(id=[2, 4], day=["a", "b"], version=[2, 2])
+    make = hudi.commit("run/commit-0", hudi.stage(0, first), **keyed)
+    merge = hudi.commit("run/commit-1", *(hudi.stage(number, rows) for number, rows in enumerate(again)), **keyed)
+    twice = hudi.commit("run/commit-2", *merge.writes, **{**keyed, "order_by": None})
+    overwrite = hudi.stage(0, rows_of(id=[9], day=["b"], version=[9]))
+    replaced = hudi.commit("run/commit-3", overwrite, mode="overwrite_partitions", partition_by=("day",))
+    columns = "id", "day", "version"
+
+    told = steps(
+        table_jvm,
+        ("commit", make),
+        ("race", merge),
+        ("read", "hudi", hudi.table.place, "true", *columns),
+        ("commit", twice),
+        ("commit", replaced),
+        ("commit", replaced),
+        ("read", "hudi", hudi.table.place, "true", *columns),
+    )
+
+    assert sorted(told[2]) == [[1, "a", 1], [2, "a", 3], [3, "b", 1], [4, "b", 2]]
+    assert "the key id=2 is twice in shard 0 and shard 1: pass order_by=" in told[3]
+    assert [one["already"] for one in told[4:6]] == [False, True]
+    assert sorted(told[6]) == [[1, "a", 1], [2, "a", 3], [9, "b", 9]]
+
+
+def test_the_same_in_s3(table_jvm: WarmJvm, in_s3: Lake) -> None:
+    in_s3.format = "hudi"
+    planned = in_s3.commit("run/commit-0", in_s3.stage(0, rows_of(id=[1])))
+
+    told = steps(table_jvm, ("race", planned), ("read", "hudi", in_s3.table.place, "true", "id"))
+
+    assert told[0]["already"]
+    assert told[1] == [[1]]
+
+
+def test_two_workers_write_at_once(table_jvm: WarmJvm, jars: list[Path], hudi: Lake) -> None:
+    both = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1])))
+    ones = [hudi.commit(f"direct/{number}", hudi.stage(number, rows_of(id=[number]))) for number in (2, 3)]
+
+    with ThreadPoolExecutor(2) as workers:
+        other = workers.submit(in_a_jvm_of_its_own, jars, ("commit", both), ("commit", ones[0]))
+        told = steps(table_jvm, ("commit", ones[1]), ("commit", both))
+        told += other.result()
+
+    assert sorted(one["already"] for one in told) == [False, False, False, True]
+    assert sorted(steps(table_jvm, ("read", "hudi", hudi.table.place, "true", "id"))[0]) == [[1], [2], [3]]

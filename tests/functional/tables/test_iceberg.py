@@ -1,0 +1,145 @@
+"""What is Iceberg's own: partitions by transforms, the table's properties, files that Iceberg cannot add."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import requests
+from pyarrow import parquet
+from pyiceberg.exceptions import CommitStateUnknownException
+from pyiceberg.table import Table
+from pyiceberg.transforms import BucketTransform, DayTransform, Transform
+
+from sparklet.job.errors import TableError
+from sparklet.job.tables.declaration import StagedWrite
+from tests.functional.tables.lakes import Lake, rows_of
+from tests.functional.tables.making import make
+
+SCHEMA = pa.schema([("id", pa.int64()), ("at", pa.timestamp("us", "UTC"))])
+
+
+def at(day: int, hour: int) -> datetime:
+    return datetime(2013, 1, day, hour, tzinfo=UTC)
+
+
+def readings(*rows: tuple[int, datetime | None]) -> pa.Table:
+    return pa.Table.from_pylist([{"id": id_, "at": time} for id_, time in rows], SCHEMA)
+
+
+@pytest.fixture(params=["sql", "rest"])
+def iceberg(request: pytest.FixtureRequest, local: Lake) -> Lake:
+    if request.param == "rest":
+        request.getfixturevalue("rest")
+    local.format = "iceberg"
+    return local
+
+
+def partitioned(lake: Lake, column: str, transform: Transform, **properties: str) -> Table:
+    catalog = lake.catalog()
+    catalog.create_namespace("db")
+    creation = catalog.create_table_transaction("db.t", SCHEMA, properties=properties)
+    with creation, creation.update_spec() as spec:
+        spec.add_field(column, transform)
+    return catalog.load_table("db.t")
+
+
+def test_partitions_by_day(iceberg: Lake) -> None:
+    table = partitioned(iceberg, "at", DayTransform())
+    shards = readings((1, at(1, 0)), (2, at(1, 23))), readings((3, at(2, 0))), readings((4, None))
+
+    make(iceberg.commit("run/commit-0", *(iceberg.stage(number, rows) for number, rows in enumerate(shards))))
+
+    files = table.refresh().inspect.files().to_pylist()
+    days = {str(one["partition"]["at_day"]): one["record_count"] for one in files}
+    assert days == {"2013-01-01": 2, "2013-01-02": 1, "None": 1}
+    found = table.scan(row_filter="at >= '2013-01-02T00:00:00+00:00'").to_arrow()
+    assert found["id"].to_pylist() == [3]
+
+
+@pytest.mark.parametrize("second", [at(2, 0), None])
+def test_a_file_of_two_partitions_is_refused(iceberg: Lake, second: datetime | None) -> None:
+    partitioned(iceberg, "at", DayTransform())
+    write = iceberg.stage(4, readings((1, at(1, 0)), (2, second)))
+
+    with pytest.raises(TableError, match=r"shard 4 staged .*, which Iceberg cannot add: .*at_day"):
+        make(iceberg.commit("run/commit-0", write))
+
+    assert iceberg.rows() == []
+
+
+def test_overwritten_days(iceberg: Lake) -> None:
+    pytest.importorskip("pyiceberg_core", reason="pyiceberg needs it to write into partitions by transforms")
+    partitioned(iceberg, "at", DayTransform()).append(readings((1, at(1, 0)), (2, at(2, 0)), (3, None)))
+    write = iceberg.stage(0, readings((11, at(1, 5)), (12, at(1, 7)), (13, None)))
+
+    make(iceberg.commit("run/commit-0", write, mode="overwrite_partitions"))
+
+    assert iceberg.rows("id") == [(2,), (11,), (12,), (13,)]
+
+
+def test_overwritten_days_need_another_library(iceberg: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    partitioned(iceberg, "at", DayTransform())
+    monkeypatch.setitem(sys.modules, "pyiceberg_core", None)
+
+    with pytest.raises(TableError, match="pyiceberg_core needs to be installed"):
+        make(iceberg.commit("run/commit-0", iceberg.stage(0, readings((1, at(1, 0)))), mode="overwrite_partitions"))
+
+
+def test_buckets_are_refused(iceberg: Lake) -> None:
+    partitioned(iceberg, "id", BucketTransform(4))
+
+    with pytest.raises(TableError, match=r"db.t is partitioned by bucket\[4\]"):
+        make(iceberg.commit("run/commit-0", iceberg.stage(0, readings((1, None)))))
+
+
+@pytest.mark.parametrize("given", [{}, {"commit.retry.num-retries": "7"}])
+def test_the_tables_retries_stay_as_they_are(iceberg: Lake, given: dict[str, str]) -> None:
+    table = partitioned(iceberg, "at", DayTransform(), **given)
+
+    make(iceberg.commit("run/commit-0", iceberg.stage(0, readings((1, at(1, 0))))))
+
+    kept = {name: value for name, value in table.refresh().properties.items() if name.startswith("commit.")}
+    assert kept == given
+
+
+def test_timestamps_as_int96_are_refused(iceberg: Lake) -> None:
+    write = iceberg.stage(3, readings((1, at(1, 0))))
+    file = Path(write.folder.removeprefix("file://"), "part-0.parquet")
+    parquet.write_table(readings((1, at(1, 0))), file, use_deprecated_int96_timestamps=True)
+    staged = StagedWrite(3, write.folder, ((file.name, file.stat().st_size),))
+
+    with pytest.raises(TableError, match="shard 3 has the column 'at' with nanoseconds, as Spark's INT96: set"):
+        make(iceberg.commit("run/commit-0", staged))
+
+
+def test_a_file_of_another_size_is_refused(iceberg: Lake) -> None:
+    write = iceberg.stage(3, rows_of(id=[1]))
+    name, size_bytes = write.files[0]
+
+    with pytest.raises(TableError, match=rf"shard 3 staged .* with {size_bytes + 1} bytes; now it has {size_bytes}"):
+        make(iceberg.commit("run/commit-0", StagedWrite(3, write.folder, ((name, size_bytes + 1),))))
+
+
+@pytest.mark.parametrize("error", [CommitStateUnknownException("502"), requests.ConnectionError("reset")])
+@pytest.mark.parametrize("landed", [True, False])
+def test_a_commit_of_unknown_state_is_looked_up(
+    iceberg: Lake, monkeypatch: pytest.MonkeyPatch, landed: bool, error: Exception
+) -> None:
+    iceberg.create(readings((1, at(1, 0))))
+    catalog = type(iceberg.catalog())
+    commit_table, answers = catalog.commit_table, [error]
+
+    def lossy(*arguments: Any) -> Any:
+        answer = commit_table(*arguments) if landed or not answers else None
+        if answers:
+            raise answers.pop()
+        return answer
+
+    monkeypatch.setattr(catalog, "commit_table", lossy)
+    done = make(iceberg.commit("run/commit-0", iceberg.stage(0, readings((2, at(1, 0))))))
+
+    assert (done.rows, done.already) == (1, False)
+    assert iceberg.rows("id") == [(1,), (2,)]

@@ -1,0 +1,183 @@
+"""Upserts and overwritten partitions: what is replaced, once, and what stays."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sparklet.job.errors import TableError
+from tests.functional.tables.lakes import Lake
+from tests.functional.tables.making import after_loading, make
+
+__all__ = ["after_loading"]
+KEYED: dict[str, Any] = {"mode": "upsert", "keys": ("id",)}
+OVERWRITE = {"mode": "overwrite_partitions"}
+
+
+def people(*rows: tuple[Any, ...]) -> Any:
+    schema = pa.schema([("id", pa.int64()), ("name", pa.string()), ("version", pa.int64())])
+    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
+
+
+def days(*rows: tuple[int, str | None]) -> Any:
+    schema = pa.schema([("id", pa.int64()), ("day", pa.string())])
+    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
+
+
+def test_an_upsert_replaces_and_adds(lake: Lake) -> None:
+    lake.create(people((1, "Ada", 1), (2, "Grace", 1), (3, None, 1)))
+    lake.append(people((4, "Alan", 1)))
+    planned = lake.commit(
+        "run/commit-0",
+        lake.stage(0, people((2, "GRACE", 2), (9, "Edsger", 2)), mode="upsert"),
+        lake.stage(1, people((4, None, 2)), mode="upsert"),
+        **KEYED,
+    )
+    before = lake.versions()
+
+    assert [make(planned).already, make(planned).already] == [False, True]
+
+    assert lake.rows() == [(1, "Ada", 1), (2, "GRACE", 2), (3, None, 1), (4, None, 2), (9, "Edsger", 2)]
+    assert lake.versions() == before + 1
+
+
+@pytest.mark.parametrize("by", [[], ["name"]])
+def test_an_upsert_makes_the_table(lake: Lake, by: list[str]) -> None:
+    planned = lake.commit(
+        "run/commit-0",
+        lake.stage(0, people((1, "Ada", 1), (2, None, 1)), mode="upsert"),
+        partition_by=tuple(by),
+        **KEYED,
+    )
+
+    make(planned)
+
+    assert make(planned).already
+    assert lake.rows("id", "name") == [(1, "Ada"), (2, None)]
+
+
+def test_a_key_of_two_shards_is_refused_without_an_order(lake: Lake) -> None:
+    lake.create(people((1, "Ada", 1)))
+    writes = [lake.stage(shard, people((shard, "x", 1), (7, "y", shard)), mode="upsert") for shard in (2, 3, 5)]
+
+    with pytest.raises(TableError, match="the key id=7 is twice in shard 2 and shard 3 and shard 5: pass order_by="):
+        make(lake.commit("run/commit-0", *writes, **KEYED))
+
+    assert lake.rows() == [(1, "Ada", 1)]
+
+
+def test_a_key_twice_in_one_shard_is_refused_as_well(lake: Lake) -> None:
+    write = lake.stage(2, people((7, "x", 1), (7, "y", 1)), mode="upsert")
+
+    with pytest.raises(TableError, match="the key id=7 is twice in shard 2:"):
+        make(lake.commit("run/commit-0", write, **KEYED))
+
+
+def test_with_an_order_the_greatest_wins(lake: Lake) -> None:
+    lake.create(people((7, "old", 9)))
+    writes = [
+        lake.stage(0, people((7, "greatest", 5), (8, "a", None)), mode="upsert"),
+        lake.stage(1, people((7, "less", 4), (7, "null", None), (8, "b", -1)), mode="upsert"),
+    ]
+
+    make(lake.commit("run/commit-0", *writes, order_by="version", **KEYED))
+
+    assert lake.rows() == [(7, "greatest", 5), (8, "b", -1)]
+
+
+def test_a_null_in_a_key_is_refused(lake: Lake) -> None:
+    with pytest.raises(TableError, match="the key 'id' is null in 1 rows"):
+        make(lake.commit("run/commit-0", lake.stage(0, people((None, "x", 1), (1, "y", 1)), mode="upsert"), **KEYED))
+
+
+def test_keys_of_several_columns(lake: Lake) -> None:
+    lake.create(people((1, "a", 1), (1, "b", 1), (2, "a", 1)))
+    write = lake.stage(0, people((1, "b", 2), (2, "b", 2)), mode="upsert")
+
+    make(lake.commit("run/commit-0", write, mode="upsert", keys=("id", "name")))
+
+    assert lake.rows() == [(1, "a", 1), (1, "b", 2), (2, "a", 1), (2, "b", 2)]
+
+
+def test_two_committers_of_an_upsert(lake: Lake, after_loading: Callable[..., None]) -> None:
+    lake.create(people((1, "Ada", 1)))
+    planned = lake.commit("run/commit-0", lake.stage(0, people((1, "ADA", 2), (2, "new", 2)), mode="upsert"), **KEYED)
+    after_loading(lambda: make(planned))
+
+    assert make(planned).already
+
+    assert lake.rows() == [(1, "ADA", 2), (2, "new", 2)]
+
+
+def test_an_upsert_sees_what_another_writer_added(lake: Lake, after_loading: Callable[..., None]) -> None:
+    lake.create(people((1, "Ada", 1)))
+    after_loading(lambda: lake.append(people((2, "other", 1), (3, "other", 1))))
+
+    make(lake.commit("run/commit-0", lake.stage(0, people((2, "ours", 2)), mode="upsert"), **KEYED))
+
+    assert lake.rows() == [(1, "Ada", 1), (2, "ours", 2), (3, "other", 1)]
+
+
+def test_an_upsert_with_a_new_column(lake: Lake) -> None:
+    lake.create(people((1, "Ada", 1), (2, "Grace", 1)))
+    write = lake.stage(0, people((2, "GRACE", 2)).append_column("late", [[1.5]]), mode="upsert")
+
+    make(lake.commit("run/commit-0", write, merge_schema=True, **KEYED))
+
+    assert lake.rows("id", "name", "late") == [(1, "Ada", None), (2, "GRACE", 1.5)]
+
+
+def test_only_touched_partitions_are_overwritten(lake: Lake) -> None:
+    lake.create(days((1, "mon"), (2, "tue"), (3, None), (4, "it's")), by=["day"])
+    write = lake.stage(0, days((11, "mon"), (13, None)), mode="overwrite_partitions")
+    planned = lake.commit(
+        "run/commit-0", write, lake.stage(1, days((14, "it's")), mode="overwrite_partitions"), **OVERWRITE
+    )
+    before = lake.versions()
+
+    assert [make(planned).already, make(planned).already] == [False, True]
+
+    assert lake.rows("id", "day") == [(2, "tue"), (11, "mon"), (13, None), (14, "it's")]
+    assert lake.versions() == before + 1
+
+
+def test_a_redrive_keeps_what_the_run_wrote_before(lake: Lake) -> None:
+    lake.create(days((1, "mon")), by=["day"])
+    first = lake.stage(0, days((11, "mon")), mode="overwrite_partitions")
+    make(lake.commit("run/commit-0", first, **OVERWRITE))
+
+    make(lake.commit("run/commit-1", first, lake.stage(1, days((12, "mon")), mode="overwrite_partitions"), **OVERWRITE))
+
+    assert lake.rows("id", "day") == [(11, "mon"), (12, "mon")]
+
+
+def test_overwriting_makes_the_table(lake: Lake) -> None:
+    write = lake.stage(0, days((1, "mon"), (2, None)), mode="overwrite_partitions")
+    planned = lake.commit("run/commit-0", write, partition_by=("day",), **OVERWRITE)
+
+    assert [make(planned).already, make(planned).already] == [False, True]
+    assert lake.rows("id", "day") == [(1, "mon"), (2, None)]
+
+
+def test_two_committers_of_an_overwrite(lake: Lake, after_loading: Callable[..., None]) -> None:
+    lake.create(days((1, "mon"), (2, "tue")), by=["day"])
+    planned = lake.commit("run/commit-0", lake.stage(0, days((11, "mon")), mode="overwrite_partitions"), **OVERWRITE)
+
+    def both() -> None:
+        make(planned)
+        lake.append(days((12, "mon")))
+
+    after_loading(both)
+
+    assert make(planned).already
+    assert lake.rows("id", "day") == [(2, "tue"), (11, "mon"), (12, "mon")], "what was added later stays"
+
+
+def test_a_table_without_partitions_is_not_overwritten(lake: Lake) -> None:
+    lake.create(days((1, "mon")))
+
+    with pytest.raises(TableError, match="has no partitions that could be overwritten"):
+        make(lake.commit("run/commit-0", lake.stage(0, days((2, "mon")), mode="overwrite_partitions"), **OVERWRITE))
+
+    assert lake.rows() == [(1, "mon")]

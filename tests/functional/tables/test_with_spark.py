@@ -1,0 +1,67 @@
+"""Spark reads what the committer wrote, with conditions that skip files."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.functional.job.warm_jvm import WarmJvm
+from tests.functional.tables.lakes import Lake
+from tests.functional.tables.making import make
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+SCHEMA = pa.schema([("id", pa.int64()), ("day", pa.string()), ("at", pa.timestamp("us", "UTC")), ("name", pa.string())])
+
+
+def flights(*rows: tuple[Any, ...]) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(SCHEMA.names, row, strict=True)) for row in rows], SCHEMA)
+
+
+def at(microsecond: int) -> datetime:
+    return datetime(2013, 1, 1, 5, 0, 0, microsecond, UTC)
+
+
+@pytest.mark.parametrize("lake", ["iceberg", "delta"], indirect=True)
+def test_spark_reads_the_same_rows(table_jvm: WarmJvm, lake: Lake) -> None:
+    lake.create(flights((0, "mon", at(0), "a")), by=["day"])
+    shards = flights((1, "mon", at(999_999), "b" * 70), (2, None, None, None)), flights((3, "a b/c:%", at(1), "c"))
+    make(lake.commit("run/commit-0", *(lake.stage(number, rows, ["day"]) for number, rows in enumerate(shards))))
+    changes = lake.stage(0, flights((1, "tue", at(5), "d"), (4, None, at(5), "e")), mode="upsert")
+    make(lake.commit("run/commit-1", changes, mode="upsert", keys=("id",)))
+    place = lake.table.place
+    if lake.format == "iceberg":
+        place = lake.catalog().load_table("db.t").metadata_location
+    conditions = {
+        "true": [0, 1, 2, 3, 4],
+        "day is null": [2, 4],
+        "day = 'a b/c:%'": [3],
+        "name > 'c'": [1, 4],
+        "at >= timestamp'2013-01-01 05:00:00.000001Z'": [1, 3, 4],
+        "at is null": [2],
+    }
+
+    reads = [["read", lake.format, place, condition, "id"] for condition in conditions]
+    done = table_jvm.run(str(Path(__file__).with_name("with_spark.py")), json.dumps(reads))
+
+    assert done.returncode == 0, done.stderr
+    found = [sorted(id_ for (id_,) in rows) for rows in json.loads(done.stdout.splitlines()[-1])]
+    assert dict(zip(conditions, found, strict=True)) == conditions
+
+
+def test_spark_and_commits_use_one_rest_catalog(table_jvm: WarmJvm, rest: Lake) -> None:
+    folder = rest.stage(0, flights((1, "mon", at(0), "a"), (2, None, at(1), "b"))).folder
+    rest.catalog().create_namespace("db")
+    appended = ["append", "iceberg:db.t", folder]
+    read = ["read", "iceberg", "iceberg.db.t", "day = 'mon'", "id"]
+
+    done = table_jvm.run(str(Path(__file__).with_name("with_spark.py")), json.dumps([appended, appended, read]))
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [2, 2, [[1], [1]]]
+    table = rest.catalog().load_table("db.t")
+    assert rest.rows("id") == [(1,), (1,), (2,), (2,)]
+    files = table.inspect.files()["file_path"].to_pylist()
+    assert all(file.startswith(f"{table.location()}/data/sparklet/") for file in files)

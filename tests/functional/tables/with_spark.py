@@ -1,0 +1,111 @@
+"""Makes commits with Spark, and prints what it was told of each and what the tables then hold, as JSON.
+
+The argument is a list of steps, as JSON: ``["commit", commit]``, ``["race", commit]`` with another committer that is
+faster, ``["stopped", method, commit]`` with a Hudi committer that is stopped before a method of its own (after it, if
+``method`` ends with ``!``) until another has committed, ``["hudi", place, folder, options, times]`` for commits of
+another writer, ``["read", format, place, condition, column, …]``, ``["append", table, folder]`` as a script outside of
+runs does.
+"""
+
+import json
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from sparklet.job import Job
+from sparklet.job.errors import SparkletError
+from sparklet.job.tables import commit as committer
+from sparklet.job.tables.declaration import Commit, StagedWrite, Table
+
+
+def commit_of(document: dict[str, Any]) -> Commit:
+    """A commit, from ``dataclasses.asdict``."""
+    writes = tuple(
+        StagedWrite(one["shard"], one["folder"], tuple(map(tuple, one["files"]))) for one in document["writes"]
+    )
+    table, keys = Table(**document["table"]), tuple(document["keys"])
+    return Commit(**{**document, "table": table, "keys": keys, "writes": writes})
+
+
+def raced(planned: Commit, spark: SparkSession) -> Any:
+    """Another committer makes the same commit after this one has loaded the table."""
+    load, waiting = committer._open, [True]
+
+    def load_and_be_late(*args: Any) -> Any:
+        table = load(*args)
+        if waiting and waiting.pop():
+            committer.commit(planned, lambda: spark)
+        return table
+
+    setattr(committer, "_open", load_and_be_late)  # noqa: B010 - as a test's monkeypatch does
+    try:
+        return committer.commit(planned, lambda: spark)
+    finally:
+        setattr(committer, "_open", load)  # noqa: B010
+
+
+def stopped(method: str, planned: Commit, spark: SparkSession) -> Any:
+    """Another committer makes the same commit while this one is stopped, in the middle of its write."""
+    from sparklet.job.tables import hudi
+
+    name, waiting = method.rstrip("!"), [True]
+    go_on, lease = getattr(hudi.HudiTable, name), getattr(hudi, "lease")  # noqa: B009
+
+    def commit_at_once() -> None:
+        setattr(hudi, "lease", lambda _uri: nullcontext())  # noqa: B010 - the other's has expired
+        try:
+            committer.commit(planned, lambda: spark)
+        finally:
+            setattr(hudi, "lease", lease)  # noqa: B010
+
+    def be_stopped(*args: Any) -> Any:
+        found = go_on(*args) if method != name else None
+        if waiting and waiting.pop():
+            commit_at_once()
+        return found if method != name else go_on(*args)
+
+    setattr(hudi.HudiTable, name, be_stopped)
+    try:
+        return committer.commit(planned, lambda: spark)
+    finally:
+        setattr(hudi.HudiTable, name, go_on)
+
+
+def main() -> None:
+    """Do the steps."""
+    job = Job.from_args([])
+    spark = job.spark()
+    told: list[Any] = []
+    for kind, *arguments in json.loads(sys.argv[1]):
+        if kind == "read":
+            format_, place, condition, *columns = arguments
+            rows = spark.read.format(format_).load(place).where(condition).select(*columns).collect()
+            told.append([list(row) for row in rows])
+            continue
+        if kind == "append":
+            table, folder = arguments
+            told.append(job.append(spark.read.parquet(folder), table))
+            continue
+        if kind == "hudi":
+            place, folder, options, times = arguments
+            for _ in range(times):
+                spark.read.parquet(folder).write.format("hudi").options(**options).mode("append").save(place)
+            continue
+        planned = commit_of(arguments[-1])
+        try:
+            if kind == "stopped":
+                told.append(asdict(stopped(arguments[0], planned, spark)))
+                continue
+            done = raced(planned, spark) if kind == "race" else committer.commit(planned, lambda: spark)
+            told.append(asdict(done))
+        except SparkletError as error:
+            told.append(f"{type(error).__name__}: {error}")
+    print(json.dumps(told))
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""A script that writes to a table by itself, at its deadline: its commit is finished, or it does not begin."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import DeadlineExceededError
+from sparklet.spark.guards import Deadline, task_folder
+from sparklet.spark.runner import ScriptCall, Stream
+from tests.functional.worker.conftest import Bench, make
+
+pytestmark = pytest.mark.spark
+
+DELTA = """
+import sys, threading, time
+from pyspark.sql import SparkSession
+spark = (SparkSession.builder.config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
+    .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
+    .config("spark.delta.logStore.file.impl", "SlowStore").getOrCreate())
+compiler = spark._jvm.org.codehaus.janino.SimpleCompiler()
+thread = spark._jvm.java.lang.Thread.currentThread()
+compiler.setParentClassLoader(thread.getContextClassLoader())
+compiler.cook('''
+    import org.apache.hadoop.conf.Configuration;
+    import org.apache.hadoop.fs.Path;
+    public class SlowStore extends io.delta.storage.HDFSLogStore {
+        public SlowStore(Configuration conf) { super(conf); }
+        public void write(Path path, java.util.Iterator actions, Boolean overwrite, Configuration conf)
+                throws java.io.IOException {
+            System.out.println("committing");
+            try { Thread.sleep(Long.getLong("commit.ms", 0).longValue()); } catch (InterruptedException e) { }
+            super.write(path, actions, overwrite, conf);
+        }
+    }''')
+thread.setContextClassLoader(compiler.getClassLoader())
+
+def append(rows):
+    spark.range(rows).selectExpr("sum(id) AS total").write.format("delta").mode("append").save(sys.argv[1])
+
+"""
+LONG_JOB = """
+append(10)
+def tell():
+    while not spark.sparkContext.statusTracker().getActiveJobsIds():
+        time.sleep(0.01)
+    print("working", flush=True)
+threading.Thread(target=tell, daemon=True).start()
+for _ in range(2):  # the second is what a script does that tries again
+    try:
+        append(10**15)
+    except Exception as error:
+        print("failed:", "cancelled" in str(error), flush=True)
+"""
+COMMIT = """
+spark._jvm.java.lang.System.setProperty("commit.ms", sys.argv[2])
+append(10)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a commit fits into the grace is not asked here: a script that ends uses up no more of it."""
+    monkeypatch.setattr("sparklet.spark.guards.MAX_SCRIPT_GRACE_S", 60.0)
+
+
+@pytest.fixture(scope="module", params=["warm", "submit"])
+def delta(
+    request: pytest.FixtureRequest, jars: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
+    scratch = tmp_path_factory.mktemp(request.param)
+    runner = make(request.param, scratch, SPARKLET_JARS=os.pathsep.join(map(str, jars)))
+    yield Bench(runner, scratch)
+    runner.close()
+
+
+def ended_at(bench: Bench, line: bytes, code: str, *args: str, at_once: bool = False) -> str:
+    """The error of a script whose deadline comes with a line of its output."""
+    script, deadline = bench.scratch / "job.py", Deadline.within(240, grace_s=10)
+    script.write_text(DELTA + code)
+    bench.lines.clear()
+
+    def hear(stream: Stream, heard: bytes) -> None:
+        bench.lines.append((stream, heard))
+        if heard == line:
+            deadline.expire("its time is over", at_once=at_once)
+
+    with (
+        task_folder(bench.scratch, "attempt") as folder,
+        pytest.raises(DeadlineExceededError, match="commit state unknown") as ended,
+    ):
+        bench.runner.run(ScriptCall(script, args, folder, deadline), hear)
+    return str(ended.value)
+
+
+def rows_of(bench: Bench, table: Path) -> str:
+    read = f"print(spark.read.format('delta').load({str(table)!r}).collect())"
+    return bench.run(DELTA + read).text("stdout").strip()
+
+
+def test_a_job_is_cancelled_and_commits_nothing(delta: Bench, tmp_path: Path) -> None:
+    error = ended_at(delta, b"working\n", LONG_JOB, str(tmp_path / "table"))
+
+    assert delta.lines.count(("stdout", b"failed: True\n")) == 2, delta.lines
+    assert "at line 25 of job.py: its time is over" in error
+    assert rows_of(delta, tmp_path / "table") == "[Row(total=45)]"
+    assert len(list((tmp_path / "table" / "_delta_log").glob("*.json"))) == 1
+
+
+def test_a_commit_that_is_being_written_is_finished(delta: Bench, tmp_path: Path) -> None:
+    ended_at(delta, b"committing\n", COMMIT, str(tmp_path / "table"), "500")
+
+    assert rows_of(delta, tmp_path / "table") == "[Row(total=45)]"
+
+
+def test_who_must_not_commit_any_more_does_not(delta: Bench, tmp_path: Path) -> None:
+    ended_at(delta, b"committing\n", COMMIT, str(tmp_path / "table"), "30000", at_once=True)
+
+    assert list((tmp_path / "table").glob("*.parquet"))  # its data was there
+    assert not list((tmp_path / "table" / "_delta_log").glob("*.json"))

@@ -1,0 +1,216 @@
+"""What a shard asks of S3, counted by a proxy, and that what it leaves there is right all the same."""
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from sparklet.cli.environment import worker_jars
+from sparklet.local.java import find_java
+from sparklet.model import ShardState
+from tests.contract.lossy_proxy import LossyProxy, lossy_proxy
+from tests.functional.worker.ledgered import BUCKET, Function, deployed
+
+pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
+
+CSV_TO_PARQUET = (Path(__file__).parents[3] / "spark_scripts" / "csv_to_parquet.py").read_bytes()
+MAX_REQUESTS = 13  # docs/decisions/0035-requests-to-s3.md says for what
+HEAD = b"""
+import threading, time
+from pyspark.sql import functions as F
+from sparklet.job import Job, stored_bytes
+
+job = Job.from_args()
+spark = job.spark()
+rows = spark.range(100).withColumn("day", F.col("id") % 3)
+FAILS = F.udf(lambda id: 1 // (70 - id), "long")  # in the second of two tasks
+
+
+def fails(write):
+    try:
+        write()
+    except Exception as error:
+        return type(error).__name__
+    raise AssertionError("it did not fail")
+
+
+def is_there(uri):
+    path = spark._jvm.org.apache.hadoop.fs.Path(uri)
+    return path.getFileSystem(spark._jsc.hadoopConfiguration()).exists(path)
+
+"""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A worker whose requests to S3 pass through a proxy."""
+
+    function: Function
+    proxy: LossyProxy
+
+    def run(self, script: bytes, *inputs: str) -> list[str]:
+        """One shard; what was asked meanwhile."""
+        ref = self.function.plan(script, inputs)
+        self.function.said()
+        del self.proxy.asked[:]
+        assert self.function.deliver(ref) == [], self.function.said().decode()[-3000:]
+        return list(self.proxy.asked)
+
+    def put(self, name: str, rows: int) -> str:
+        uri = f"s3://{BUCKET}/in/{name}"
+        self.function.store.put(uri, b"id,name\n" + b"".join(b"%d,n%d\n" % (n, n) for n in range(rows)))
+        return uri
+
+    def published(self, script: bytes) -> dict[str, bytes]:
+        """What a script that begins with HEAD leaves in the output, by its path without its name."""
+        ref = self.function.plan(HEAD + script)
+        self.function.said()
+        assert self.function.deliver(ref) == [], self.function.said().decode()[-3000:]
+        record = self.function.shard(ref)
+        assert record.state is ShardState.SUCCEEDED, record.error_message
+        folder = self.function.ledger.runs.get(ref.run_id).shard_output(0)
+        staged = [info.uri for info in self.function.store.list(f"s3://{BUCKET}/staged/{ref.run_id}/")]
+        assert [uri for uri in staged if not uri.endswith("/")] == []
+        found = self.function.store.list(f"{folder}/")
+        return {info.uri.removeprefix(f"{folder}/"): self.function.store.get(info.uri) for info in found}
+
+
+@contextmanager
+def counting(runner: str, temporary: pytest.TempPathFactory) -> Iterator[Counted]:
+    jars = os.pathsep.join(map(str, worker_jars(find_java(), print, offline=False)))
+    with lossy_proxy("") as (proxy, endpoint):
+        env = {"AWS_ENDPOINT_URL_S3": endpoint, "SPARKLET_RUNNER": runner, "SPARKLET_JARS": jars}
+        with deployed(temporary.mktemp("function"), temporary.mktemp("scratch"), **env) as function:
+            proxy.backend = function.clients.s3.meta.endpoint_url
+            yield Counted(function, proxy)
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
+    with counting("warm", tmp_path_factory) as counted:
+        yield counted
+
+
+def rows(files: dict[str, bytes], folder: str = "") -> int:
+    return sum(pq.read_table(io.BytesIO(body)).num_rows for name, body in files.items() if name.startswith(folder))
+
+
+def check_count(counted: Counted) -> None:
+    counted.run(CSV_TO_PARQUET, counted.put("first.csv", 1))  # fetches the script
+
+    asked = counted.run(CSV_TO_PARQUET, counted.put("a.csv", 1000))
+
+    assert len(asked) <= MAX_REQUESTS, json.dumps(asked, indent=1)
+    assert sum(each.startswith("PUT") for each in asked) == 2  # the file, its copy
+    assert sum("/in/a.csv" in each and each.startswith("HEAD") for each in asked) == 1
+
+
+def test_a_csv_shard_makes_few_requests(counted: Counted) -> None:
+    check_count(counted)
+
+
+@pytest.mark.parametrize("writer", ["parquet", "orc", "json", "csv", "text"])
+def test_files_are_published_alone(counted: Counted, writer: str) -> None:
+    frame = "rows.selectExpr('string(id)')" if writer == "text" else "rows"
+    found = counted.published(f"{frame}.repartition(3).write.format('{writer}').save(job.output)".encode())
+
+    assert len(found) == 3
+    assert all(name.startswith("part-0000") for name in found)
+    assert writer != "parquet" or rows(found) == 100
+
+
+def test_save_modes_are_sparks_own(counted: Counted) -> None:
+    found = counted.published(b"""
+rows.write.mode("overwrite").parquet(job.output + "/over")
+rows.limit(7).write.mode("overwrite").parquet(job.output + "/over")
+rows.write.mode("append").parquet(job.output + "/more")
+rows.write.mode("append").parquet(job.output + "/more")
+rows.write.parquet(job.output + "/one")
+assert fails(lambda: rows.write.parquet(job.output + "/one")) == "AnalysisException"
+rows.write.mode("ignore").parquet(job.output + "/one")
+""")
+    assert (rows(found, "over/"), rows(found, "more/"), rows(found, "one/")) == (7, 200, 100)
+
+
+def test_partitions_are_replaced_as_spark_does(counted: Counted) -> None:
+    found = counted.published(b"""
+rows.write.partitionBy("day").parquet(job.output)
+spark.conf.set("spark.sql.sources.partitionOverwriteMode", "dynamic")
+rows.where("day = 1").limit(5).write.partitionBy("day").mode("overwrite").parquet(job.output)
+""")
+    parts = {name: rows(found, name) for name in ("day=0/", "day=1/", "day=2/")}
+    assert parts == {"day=0/": 34, "day=1/": 5, "day=2/": 33}
+
+
+def test_a_failed_write_leaves_nothing(counted: Counted) -> None:
+    found = counted.published(b"""
+bad = rows.repartitionByRange(2, "id").select(FAILS("id").alias("x"), "day")
+fails(lambda: bad.write.parquet(job.output))
+rows.write.mode("append").parquet(job.output)  # the other task may end late, and then leave its file
+""")
+    assert rows(found) == 100
+
+
+UNAWAITED = b"""
+SLOW = F.udf(lambda id: time.sleep(60 if id > 70 else 0) or id, "long")
+slow = rows.repartitionByRange(2, "id").select(SLOW("id").alias("x"))
+threading.Thread(target=lambda: slow.write.parquet(job.output + "/slow"), daemon=True).start()
+rows.write.parquet(job.output + "/done")
+end_s = time.time() + 60
+while not stored_bytes(spark, job.output) > stored_bytes(spark, job.output + "/done") and time.time() < end_s:
+    time.sleep(0.2)  # until the first of the two tasks has written its file
+"""
+
+
+def test_a_write_that_the_script_does_not_await_is_none(counted: Counted) -> None:
+    found = counted.published(UNAWAITED)
+
+    assert {name.partition("/")[0] for name in found} == {"done"}
+
+
+def test_a_jvm_of_the_scripts_own_does_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with counting("submit", tmp_path_factory) as counted:
+        check_count(counted)
+        assert {name.partition("/")[0] for name in counted.published(UNAWAITED)} == {"done"}
+
+
+def test_a_write_without_rows_leaves_a_folder_to_the_script(counted: Counted) -> None:
+    found = counted.published(b"""
+rows.where("id < 0").write.partitionBy("day").parquet(job.output)
+assert stored_bytes(spark, job.output) == 0
+""")
+    assert found == {}
+
+
+def test_other_places_keep_sparks_own_protocol(counted: Counted) -> None:
+    counted.published(b"""
+rows.write.parquet("s3://sparklet-runs/elsewhere/" + job.event["sparklet"]["run"])
+rows.write.saveAsTable("here")
+assert spark.table("here").count() == 100
+""")
+    names = [info.uri.rpartition("/")[2] for info in counted.function.store.list(f"s3://{BUCKET}/elsewhere/")]
+    assert "_SUCCESS" in names
+
+
+def test_an_input_replaced_while_it_is_read_is_an_error(counted: Counted) -> None:
+    uri = counted.put("changing.csv", 10)
+    found = counted.function.plan(
+        HEAD
+        + b"""
+import boto3
+frame = spark.read.csv(job.input_list(), header=True)
+assert frame.count() == 10
+boto3.client("s3").put_object(Bucket="sparklet-runs", Key="in/changing.csv", Body=b"id,name\\n1,other\\n2,more\\n")
+print("FAILED WITH", fails(frame.collect))
+""",
+        [uri],
+    )
+    counted.function.said()
+    counted.function.deliver(found)
+    assert b"FAILED WITH Py4JJavaError" in counted.function.said()

@@ -1,0 +1,132 @@
+"""Spark's Iceberg catalog is the one that pyiceberg's variables name."""
+
+import pytest
+from pyiceberg.utils.config import Config
+
+from sparklet.job.catalogs import AWS_BUNDLE, iceberg_catalog
+from sparklet.job.session import ICEBERG, table_conf
+
+SQL = {
+    "PYICEBERG_CATALOG__ICEBERG__TYPE": "sql",
+    "PYICEBERG_CATALOG__ICEBERG__URI": "sqlite:////data/my catalog.db",
+    "PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": "s3://b/w",
+}
+PREFIX = "spark.sql.catalog.iceberg"
+
+
+def catalog(env: dict[str, str], warehouse: str | None = None, *classes: str) -> dict[str, str]:
+    options = iceberg_catalog(env, lambda name: name in classes, warehouse)
+    return {key.removeprefix(PREFIX).lstrip("."): value for key, value in options.items()}
+
+
+def rest(**more: str) -> dict[str, str]:
+    named = {"TYPE": "rest", "URI": "http://h:8181", "WAREHOUSE": "s3://b/w", **more}
+    return {f"PYICEBERG_CATALOG__ICEBERG__{name}": value for name, value in named.items()}
+
+
+def test_a_catalog_in_sqlite_is_the_same_file() -> None:
+    assert catalog(SQL) == {
+        "": "org.apache.iceberg.spark.SparkCatalog",
+        "catalog-impl": "org.apache.iceberg.jdbc.JdbcCatalog",
+        "jdbc.schema-version": "V1",
+        "jdbc.busy_timeout": "30000",
+        "uri": "jdbc:sqlite:/data/my catalog.db",
+        "warehouse": "s3://b/w",
+        "cache-enabled": "false",
+    }
+
+
+def test_a_databases_user_is_not_part_of_its_address() -> None:
+    env = {**SQL, "PYICEBERG_CATALOG__ICEBERG__URI": "postgresql+psycopg2://ann:pw@db:5432/lake"}
+
+    options = catalog(env)
+
+    assert (options["uri"], options["jdbc.user"], options["jdbc.password"]) == (
+        "jdbc:postgresql://db:5432/lake",
+        "ann",
+        "pw",
+    )
+
+
+def test_properties_have_the_names_that_pyiceberg_gives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = rest(REST__SIGV4_ENABLED="true", HEADER__X_TENANT="a", TOKEN="t")
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    theirs = Config().get_catalog_config("iceberg")
+    assert theirs is not None
+
+    ours = catalog(env, None, AWS_BUNDLE)
+
+    assert {key: value for key, value in ours.items() if key not in ("", "cache-enabled")} == theirs
+
+
+def test_s3_tables_are_a_rest_catalog_with_signed_requests() -> None:
+    address = {"URI": "https://s3tables.eu-west-1.amazonaws.com/iceberg", "WAREHOUSE": "arn:aws:s3tables:…:bucket/lake"}
+    signed = {"SIGV4_ENABLED": "true", "SIGNING_NAME": "s3tables", "SIGNING_REGION": "eu-west-1"}
+
+    options = catalog(rest(**address, **{f"REST__{name}": value for name, value in signed.items()}), None, AWS_BUNDLE)
+
+    assert options == {
+        "": "org.apache.iceberg.spark.SparkCatalog",
+        "type": "rest",
+        "uri": address["URI"],
+        "warehouse": address["WAREHOUSE"],
+        "rest.sigv4-enabled": "true",
+        "rest.signing-name": "s3tables",
+        "rest.signing-region": "eu-west-1",
+        "cache-enabled": "false",
+    }
+
+
+def test_glue_needs_its_type_and_a_warehouse() -> None:
+    named = {"TYPE": "glue", "WAREHOUSE": "s3://b/w", "CLIENT__REGION": "eu-west-1", "GLUE__ID": "123456789012"}
+
+    assert catalog({f"PYICEBERG_CATALOG__ICEBERG__{name}": value for name, value in named.items()}) == {
+        "": "org.apache.iceberg.spark.SparkCatalog",
+        "type": "glue",
+        "warehouse": "s3://b/w",
+        "client.region": "eu-west-1",
+        "glue.id": "123456789012",
+        "cache-enabled": "false",
+    }
+
+
+@pytest.mark.parametrize("client", ["S3", "CLIENT", "GLUE"])
+def test_pyicebergs_own_files_and_keys_stay_its_own(client: str) -> None:
+    keys = {f"{client}__{key}": "SECRET" for key in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")}
+
+    assert "SECRET" not in str(catalog(rest(**keys)))
+
+
+def test_without_its_s3_client_iceberg_reads_through_s3a() -> None:
+    assert catalog(rest())["io-impl"].endswith("HadoopFileIO")
+    assert "io-impl" not in catalog(rest(), None, AWS_BUNDLE)
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind"), [("https://h", "rest"), ("thrift://h:9083", "hive"), ("sqlite:////x", None), ("gopher://h", None)]
+)
+def test_a_type_that_is_not_set_is_inferred(uri: str, kind: str | None) -> None:
+    options = catalog({"PYICEBERG_CATALOG__ICEBERG__URI": uri})
+
+    assert options.get("type") == kind
+    assert ("catalog-impl" in options) == uri.startswith("sqlite")
+
+
+def test_the_named_catalog_wins_over_a_warehouse() -> None:
+    assert catalog(SQL, "s3://other")["warehouse"] == "s3://b/w"
+
+
+@pytest.mark.parametrize("env", [{}, {"PYICEBERG_CATALOG__ICEBERG__TYPE": "bigquery"}])
+def test_without_a_catalog_that_spark_knows_it_is_files(env: dict[str, str]) -> None:
+    assert catalog(env, "s3://b/w") == {
+        "": "org.apache.iceberg.spark.SparkCatalog",
+        "type": "hadoop",
+        "warehouse": "s3://b/w",
+    }
+    assert catalog(env) == {}
+
+
+def test_without_icebergs_jar_there_is_no_catalog() -> None:
+    assert table_conf(lambda name: False, "w", SQL) == {}
+    assert PREFIX in table_conf(lambda name: name == ICEBERG, None, SQL)

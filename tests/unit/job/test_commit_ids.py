@@ -1,0 +1,182 @@
+"""A commit's id: one for each piece of work, the same however often it is delivered."""
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparklet.job import EventError, Job
+from sparklet.job.tables.identity import commit_id, named_work
+from tests.unit.events import samples
+
+IN_A_RUN = {"run": "r", "identity": "r_18bcfe56800", "shard": 7, "attempt": "a1", "generation": 0}
+
+
+def id_of(event: Any, label: str = "1", **fields: Any) -> str:
+    return commit_id(Job(event=event, **fields), label)
+
+
+def in_run(**names: Any) -> str:
+    event = {"sparklet": {**IN_A_RUN, **names}}
+    return commit_id(Job.from_args(["--event", json.dumps(event)], {}), "1")
+
+
+def test_in_a_run_it_is_run_shard_and_label() -> None:
+    assert in_run() == "r_18bcfe56800/7/1"
+
+
+def test_neither_attempt_nor_generation_change_it() -> None:
+    assert in_run(attempt="a2", generation=3) == in_run()
+    assert in_run(shard=8) != in_run() != in_run(identity="r_18bcfe56801")
+
+
+def message(number: int, body: str = "{}") -> dict[str, Any]:
+    return {"Records": [samples.sqs(f"m{number}", body)]}
+
+
+def s3(number: int) -> dict[str, Any]:
+    event = samples.s3()
+    written = {"sequencer": f"{number:018X}", "versionId": f"v{number}", "eTag": f"{number:032x}"}
+    event["Records"][0]["s3"]["object"].update(written)
+    return event
+
+
+def eventbridge(number: int) -> dict[str, Any]:
+    return {**samples.scheduled(), "id": f"e{number}"}
+
+
+def window(number: int) -> dict[str, Any]:
+    last = samples.window(state={"sum": 1}, final=True)
+    return {**last, "window": {"start": f"{number}", "end": f"{number + 1}"}}
+
+
+def sns(number: int) -> dict[str, Any]:
+    event = samples.sns("hello")
+    event["Records"][0]["Sns"]["MessageId"] = f"m{number}"
+    return event
+
+
+def http(number: int) -> dict[str, Any]:
+    event = samples.http_request("{}")
+    event["requestContext"]["requestId"] = f"r{number}"
+    return event
+
+
+def from_object_store(number: int) -> dict[str, Any]:
+    event = samples.eventbridge()
+    event["detail"]["object"].update({"sequencer": f"{number:012X}", "etag": f"{number:032x}"})
+    event["id"] = f"e{number}"
+    return event
+
+
+SOURCES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "sqs": message,
+    "s3": s3,
+    "s3 in sqs": lambda n: message(n, json.dumps(s3(n))),
+    "s3 through eventbridge": from_object_store,
+    "sns": sns,
+    "kinesis": lambda n: {"Records": [samples.kinesis(str(10 * n)), samples.kinesis(str(10 * n + 9))]},
+    "dynamodb": lambda n: {"Records": [samples.dynamodb(str(10 * n)), samples.dynamodb(str(10 * n + 9))]},
+    "window": window,
+    "msk": lambda n: samples.kafka({"t-0": [10 * n, 10 * n + 9], "t-1": [3]}),
+    "eventbridge": eventbridge,
+    "api": http,
+    "task": lambda n: {"day": "2013-01-01", "sparklet": {"task": f"t{n}"}},
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@given(number=st.integers(0, 10**6), other=st.integers(0, 10**6))
+def test_one_id_for_each_event_however_often_it_comes(source: str, number: int, other: int) -> None:
+    event = SOURCES[source](number)
+    again = json.loads(json.dumps(dict(reversed(event.items()))))
+    if "Records" in again:
+        for record in again["Records"]:  # what a later delivery may change
+            record.pop("receiptHandle", None)
+            record.get("attributes", {})["ApproximateReceiveCount"] = "9"
+
+    assert id_of(event) == id_of(again)
+    assert (id_of(event) == id_of(SOURCES[source](other))) == (number == other)
+    assert id_of(event, "1") != id_of(event, "2")
+
+
+@given(st.sets(st.tuples(st.sampled_from(sorted(SOURCES)), st.integers(0, 99), st.sampled_from("12")), min_size=2))
+def test_different_writes_never_share_an_id(writes: set[tuple[str, int, str]]) -> None:
+    same_object = {
+        (source, n, label) for source, n, label in writes if source == "s3 in sqs" and ("s3", n, label) in writes
+    }
+
+    ids = {id_of(SOURCES[source](n), label) for source, n, label in writes}
+
+    assert len(ids) == len(writes) - len(same_object)
+
+
+def test_an_object_that_comes_in_two_messages_is_one_work() -> None:
+    assert id_of(message(1, json.dumps(s3(5)))) == id_of(message(2, json.dumps(s3(5)))) == id_of(s3(5))
+
+
+def test_what_is_made_of_an_event_distinguishes_its_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = message(1)
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "one")
+    one = id_of(event)
+    others = [id_of(event, args=("--raw",)), id_of(event, params={"level": 2})]
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "two")
+    others.append(id_of(event))
+    monkeypatch.setattr("sys.argv", ["/tmp/cache/other.py"])
+    others.append(id_of(event))
+
+    assert len({one, *others}) == 5
+
+
+def test_a_task_of_the_same_name_with_another_body_is_other_work() -> None:
+    assert id_of({"day": 1, "sparklet": {"task": "t"}}) != id_of({"day": 2, "sparklet": {"task": "t"}})
+
+
+@pytest.mark.parametrize(
+    "event", [{}, None, [1], {"orders": [1]}, {"Records": []}, {"Records": [{"eventSource": "x"}]}]
+)
+def test_work_without_a_name_is_new_each_time(event: Any) -> None:
+    assert named_work(event) is None
+    assert id_of(event) != id_of(event)
+
+
+def _without(event: Any) -> list[Any]:
+    """Copies of an event, each without one of its values."""
+    if isinstance(event, dict):
+        found = [{k: v for k, v in event.items() if k != name} for name in event]
+        return found + [{**event, name: less} for name in event for less in _without(event[name])]
+    if isinstance(event, list):
+        return [[*event[:i], less, *event[i + 1 :]] for i in range(len(event)) for less in _without(event[i])]
+    return []
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_event_that_lacks_something_shares_no_id(source: str) -> None:
+    """Whatever is missing: two different events never get one id because of it."""
+    for one, other in zip(_without(SOURCES[source](1)), _without(SOURCES[source](2)), strict=True):
+        with contextlib.suppress(EventError):  # a notification of no object
+            assert one == other or id_of(copy.deepcopy(one)) != id_of(other), one
+
+
+def test_labels_count_the_writes_of_a_script() -> None:
+    outcome = Job().outcome
+    with outcome.labelled(None) as first, outcome.labelled(None) as second, outcome.labelled("late") as own:
+        assert (first, second, own) == ("1", "2", "late")
+    with pytest.raises(ValueError, match="'late' already"), outcome.labelled("late"):
+        pass
+
+
+def test_a_label_is_free_again_once_its_write_has_failed() -> None:
+    def fail() -> None:
+        with outcome.labelled(None) as label:
+            raise OSError(label)
+
+    outcome = Job().outcome
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"^1$"):
+            fail()

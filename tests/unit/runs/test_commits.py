@@ -1,0 +1,319 @@
+"""Commits to tables: what shards declare is fixed once, committed once, and decides how the run ends."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.errors import CheckpointConflictError, NothingNewError, PlanError
+from sparklet.model import Dispatch, RunOptions, RunState, ShardResult, ShardState
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.ports import ObjectInfo
+from sparklet.runs.checker import check
+from sparklet.runs.ending import cancel, clean, folders_of, named_run
+from sparklet.runs.follow_ups import committed
+from sparklet.runs.redrive import redrive
+from sparklet.spark.runner import ScriptResult
+from tests.stand_ins.memory import MemoryNotifier
+from tests.unit.runs.one_table import RUN, Trial
+
+BROKEN = ScriptResult(1, cause_class="ValueError", cause="bad")
+
+
+def failing(*shards: int) -> Any:
+    return lambda shard: BROKEN if shard in shards else None
+
+
+def test_a_run_waits_for_its_commit_and_ends_well(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.enter(3)
+    trial.look()
+    trial.work()
+    trial.look()
+
+    waiting = trial.run_now
+    assert waiting.state is RunState.RUNNING and trial.table.commits == {}
+    assert trial.go_on().state is RunState.SUCCEEDED
+
+    assert trial.table.commits == {f"{waiting.identity}/commit-0": trial.winners()} and len(trial.winners()) == 3
+    run = trial.world.ledger.runs.get(f"{RUN}-commit-0")
+    assert (run.state, run.parent, run.params, run.shard_count) == (RunState.SUCCEEDED, RUN, {"commits_made": []}, 1)
+    assert trial.world.json("manifest.json")["Commit"] == {"RunId": run.run_id, "Status": "SUCCEEDED"}
+
+
+def test_a_commit_file_names_the_run_then_the_winners(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    run = trial.enter(2)
+    trial.go_on()
+
+    header, *lines = map(json.loads, trial.world.store.get(trial.at.run_uri(RUN, "_commit-0.jsonl")).splitlines())
+
+    assert (header["identity"], header["run_id"], header["commit"]) == (run.identity, RUN, 0)
+    assert [line["shard"] for line in lines] == [0, 1]
+    assert {(line["shard"], line["attempt"]) for line in lines} == trial.winners()
+    assert lines[0]["writes"][0]["files"] == [["a.parquet", 4]]
+
+
+def test_a_run_without_a_table_lists_once_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Trial(tmp_path)
+    trial.world.put(2)
+    trial.world.run(2)
+    trial.world.work()
+    listed: list[str] = []
+    store_list = trial.world.store.list
+
+    def listing(uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
+        listed.append(uri)
+        return store_list(uri, start_after)
+
+    monkeypatch.setattr(trial.world.store, "list", listing)
+    trial.look()
+
+    assert trial.run_now.state is RunState.SUCCEEDED
+    assert {run.run_id for run in trial.world.ledger.runs.list()} == {RUN}
+    mine = [uri for uri in listed if "writes" in uri or "_commit" in uri]
+    assert mine == [trial.world.at.run_uri(RUN, "writes/")]
+
+
+def test_a_failed_run_commits_nothing_until_its_redrive(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, fails=failing(1))
+    trial.enter(3)
+    assert trial.go_on().state is RunState.FAILED
+    assert trial.table.commits == {}
+
+    trial.fails = failing()
+    redrive(trial.at, RUN)
+
+    assert trial.go_on().state is RunState.SUCCEEDED
+    assert list(trial.table.commits.values()) == [trial.winners()] and len(trial.winners()) == 3
+
+
+def test_tolerated_failures_are_committed_by_a_redrive(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, fails=failing(1))
+    run = trial.enter(3, tolerated_failure_count=1)
+    assert trial.go_on().state is RunState.SUCCEEDED_WITH_FAILURES
+    first = trial.winners()
+
+    trial.fails = failing()
+    redrive(trial.at, RUN)
+    assert trial.go_on().state is RunState.SUCCEEDED
+
+    assert trial.table.commits == {
+        f"{run.identity}/commit-0": first,
+        f"{run.identity}/commit-1": trial.winners() - first,
+    }
+    assert trial.world.ledger.runs.get(f"{RUN}-commit-1").params == {"commits_made": [0]}
+
+
+def test_a_failed_commit_fails_the_run_with_its_cause(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, fails=failing(-1))
+    trial.enter(2)
+
+    assert trial.go_on().state is RunState.FAILED
+
+    found = committed(trial.at, trial.run_now)
+    assert found is not None and (found.error_class, found.state) == ("ValueError", RunState.FAILED)
+    assert trial.world.json("manifest.json")["Commit"]["Error"] == "ValueError"
+    assert trial.table.commits == {} and len(trial.winners()) == 2
+
+
+def test_a_redrive_after_a_failed_commit_makes_it(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, fails=failing(-1))
+    run = trial.enter(2)
+    trial.go_on()
+    scripts = trial.scripts
+
+    trial.fails = failing()
+    redriven = redrive(trial.at, RUN)
+
+    assert redriven.shards == 0 and trial.go_on().state is RunState.SUCCEEDED
+    assert trial.table.commits == {f"{run.identity}/commit-0": trial.winners()}
+    assert trial.scripts == scripts and trial.commit_sets() == [trial.winners(), frozenset()]
+
+
+def test_a_cancelled_run_commits_once_it_is_redriven(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.enter(2)
+    trial.look()
+    trial.work()
+    trial.look()  # the commit run is open now
+    cancel(trial.at, RUN)
+    assert trial.go_on().state is RunState.CANCELLED
+    assert trial.world.ledger.runs.get(f"{RUN}-commit-0").state is RunState.CANCELLED and trial.table.commits == {}
+
+    redrive(trial.at, RUN)
+
+    assert trial.go_on().state is RunState.SUCCEEDED
+    assert trial.table.rows == trial.winners() and len(trial.table.commits) == 1
+
+
+@pytest.mark.parametrize(("every", "commits"), [("2", 2), ("1", 2), ("1s", 2), ("1h", 1), ("5", 1), ("", 1)])
+def test_commit_every_commits_earlier(tmp_path: Path, every: str, commits: int) -> None:
+    """Two, since the first commit run's message comes after those of all shards."""
+    trial = Trial(tmp_path, at_once=1)
+    trial.enter(5, commit_every=every)
+
+    assert trial.go_on().state is RunState.SUCCEEDED
+
+    assert len(trial.table.commits) == commits and trial.table.rows == trial.winners()
+
+
+def test_untolerated_failures_stop_early_commits(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, fails=lambda shard: replace(BROKEN, cause_class="SyntaxError") if shard == 0 else None)
+    trial.enter(3, commit_every="1")
+
+    assert trial.go_on().state is RunState.FAILED and trial.table.commits == {}
+
+
+def test_cleaning_a_run_removes_what_its_commits_needed(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.enter(2)
+    trial.go_on()
+
+    clean(trial.at, named_run(trial.at, RUN), folders_of(trial.at, RUN))
+    clean(trial.at, named_run(trial.at, f"{RUN}-commit-0"), folders_of(trial.at, f"{RUN}-commit-0"))
+
+    assert trial.world.keys(trial.at.runs_uri) == [] and len(trial.table.rows) == 2
+
+
+def test_a_commit_runs_end_is_notified_with_its_parents(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    notifier = MemoryNotifier()
+    trial.at = replace(trial.at, notifier=notifier)
+    trial.enter(1)
+    trial.go_on()
+
+    (notice,) = notifier.notices
+    assert notice.document["id"] == RUN
+    assert notice.document["commit"] == {"run_id": f"{RUN}-commit-0", "state": "SUCCEEDED", "error": None}
+
+
+def test_only_declared_shards_are_in_a_commit(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.enter(2)
+    trial.look()
+    messages = list(trial.world.queue.receive(10))
+    attempt, claim = trial.world.claim(messages[0])  # a shard whose script writes to no table
+    trial.world.ledger.attempts.succeed(RUN, claim.record.number, attempt, ShardResult(rows=1))
+    trial.world.queue.delete(messages[0].receipt)
+
+    assert trial.go_on().state is RunState.SUCCEEDED
+    assert {shard for shard, _ in trial.table.rows} == {1}
+    assert trial.world.ledger.shards.get(RUN, 0).state is ShardState.SUCCEEDED
+
+
+# --- what a next incremental run takes ---
+
+
+def nightly(trial: Trial, run_id: str) -> list[int]:
+    """The inputs that another incremental run of the name takes, by their numbers."""
+    options = RunOptions(max_objects=1, max_attempts=2, incremental=True)
+    asked = trial.world.request(run_id=run_id, name="nightly", options=options, output_uri=f"s3://data/{run_id}/")
+    plan(trial.world.at, new_run(trial.world.at, asked).run_id)
+    inputs = (shard.objects[0].uri for shard in trial.world.planned(run_id))
+    return [int(uri.removesuffix(".csv")[-5:]) for uri in inputs]
+
+
+def test_what_was_not_committed_is_planned_again(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, fails=failing(1))
+    trial.world.put(3)
+    assert nightly(trial, RUN) == [0, 1, 2]
+    assert trial.go_on().state is RunState.FAILED  # two shards have SUCCEEDED, and are in no table
+
+    assert nightly(trial, "run-2") == [0, 1, 2]
+
+
+def test_what_was_committed_is_not_planned_again(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.world.put(3)
+    nightly(trial, RUN)
+    trial.go_on()
+    trial.world.put(4)
+
+    assert nightly(trial, "run-2") == [3]
+
+
+def test_an_unknown_commit_stops_the_next_run(tmp_path: Path) -> None:
+    """The commit run may have committed before it failed: another run could double its rows, or lose them."""
+    trial = Trial(tmp_path, fails=failing(-1))
+    trial.world.put(3)
+    nightly(trial, RUN)
+    assert trial.go_on().state is RunState.FAILED
+
+    with pytest.raises(PlanError, match="sparklet redrive run-1"):
+        nightly(trial, "run-2")
+
+    trial.fails = failing()
+    redrive(trial.at, RUN)
+    assert trial.go_on().state is RunState.SUCCEEDED and len(trial.table.rows) == 3
+    with pytest.raises(NothingNewError):
+        nightly(trial, "run-3")
+
+
+def test_no_commit_begins_for_a_run_cancelled_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN a checker that sleeps, WHEN the run is cancelled and the next one plans its rows, THEN it commits none."""
+    trial = Trial(tmp_path)
+    trial.world.put(2)
+    nightly(trial, RUN)
+    trial.work()
+    put, planned = trial.world.store.put, list[int]()
+
+    def sleeping(uri: str, body: bytes, create_only: bool = False) -> str:
+        if "_commit-" in uri and not planned:
+            cancel(trial.world.at, RUN)
+            check(trial.world.at, RUN)
+            planned.extend(nightly(trial, "run-2"))
+        return put(uri, body, create_only)
+
+    monkeypatch.setattr(trial.world.store, "put", sleeping)
+    with pytest.raises(CheckpointConflictError):
+        check(trial.at, RUN)
+
+    assert trial.run_now.state is RunState.CANCELLED and planned == [0, 1]
+    assert trial.at.known_run(f"{RUN}-commit-0") is None and trial.table.commits == {}
+
+
+# --- state machines ---
+
+
+def test_a_map_runs_commit_comes_by_the_queue(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.world.dispatch = Dispatch.MAP
+    trial.enter(2)
+    number, ended = 0, False
+    while not ended and number < 10:
+        answer = trial.world.step("batch", trial.at, batch=number, started="2026-11-20T00:00:00Z")
+        trial.world.queue.send([ref.to_body() for ref in trial.world.handed_out(answer)])  # its children, each once
+        trial.work()
+        trial.world.clock.advance(1000)
+        number, ended = number + 1, answer["ended"]
+
+    assert ended and trial.run_now.state is RunState.SUCCEEDED
+    assert trial.table.rows == trial.winners() and len(trial.table.commits) == 1
+
+
+def test_a_waiting_run_is_still_running_for_a_machine(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.enter(1)
+    trial.work()
+
+    answer = trial.world.step("check", trial.at)
+
+    assert (answer["state"], answer["ended"], answer["counts"]["succeeded"]) == ("RUNNING", False, 1)
+
+
+def test_shards_are_not_recounted_while_a_run_commits(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.enter(1)
+    trial.work()
+    trial.look()
+    before = trial.seam.names.count("count")
+    trial.world.queue._entries.clear()
+
+    check(trial.at, RUN)
+
+    assert trial.run_now.state is RunState.RUNNING and trial.seam.names.count("count") == before

@@ -1,0 +1,187 @@
+"""Exactly once, by trying: at every call through a port of every actor a fault, then the run goes on to its end.
+
+The actors are the real checker, planner of follow-ups and worker; script and committer are short ones of the test (see
+``one_table``). A fault is the actor's death, a sleep during which all others go on
+to the run's end, a message that is delivered again, or a user who cancels. After each trial every row of a SUCCEEDED
+shard is in the table once, and none of another attempt; no version of the table shows a part of a commit's set.
+"""
+
+import itertools
+import random
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.errors import SparkletError
+from sparklet.model import RunState
+from sparklet.runs.ending import cancel
+from sparklet.runs.redrive import redrive
+from sparklet.spark.runner import ScriptResult
+from sparklet.worker.attempt import Lease
+from tests.unit.runs.one_table import RUN, Seam, Trial
+from tests.world import KilledError
+
+BROKEN = ScriptResult(1, cause_class="SyntaxError", cause="bad")
+KINDS = ("dies", "sleeps", "again", "cancel")
+MAX_ENDS = 8
+ENDED_WELL = (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A run, and whose script fails for good until the first redrive (-1: the committer's)."""
+
+    shards: int
+    failing: int | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+    twice: bool = False
+    at_once: int = 10  # messages that workers take between two checks
+
+
+SCENARIOS = {
+    "plain": Scenario(2),
+    "twice": Scenario(2, twice=True),
+    "tolerated": Scenario(3, 1, (("tolerated_failure_count", 1),)),
+    "failed": Scenario(2, 1),
+    "commit fails": Scenario(2, -1),
+    "early": Scenario(3, None, (("commit_every", "1"),), at_once=1),
+}
+
+
+class Played:
+    """One trial from the run's start to its good end, with redrives; the table is compared after each of its ends."""
+
+    def __init__(self, scratch: Path, scenario: Scenario, faults: tuple[tuple[int, str], ...] = ()) -> None:
+        self.scenario, self.redriven = scenario, False
+        self.trial = Trial(scratch, Seam(), fails=self._fails, twice=scenario.twice, at_once=scenario.at_once)
+        for call, kind in faults:
+            self.trial.seam.faults[call] = self._act_of(kind)
+
+    def play(self) -> "Played":
+        self.trial.enter(self.scenario.shards, **dict(self.scenario.options))
+        for _ in range(MAX_ENDS):
+            self.go_on()
+            if self.trial.run_now.state is RunState.SUCCEEDED:
+                return self
+            self.redriven = True
+            self.trial.repeat(lambda at: redrive(at, RUN))
+        raise AssertionError(f"{self.trial.run_now.state} after {MAX_ENDS} ends")
+
+    def go_on(self) -> None:
+        self.trial.go_on()
+        self.compare()
+
+    def compare(self) -> None:
+        """The table against the ledger, once the run has ended."""
+        table, run = self.trial.table, self.trial.run_now
+        whole = self.trial.commit_sets()
+        assert all(rows in whole for rows in table.commits.values()), "a part of a commit is visible"
+        assert table.rows <= self.trial.winners(), "a row of an attempt that does not count"
+        if run.state in ENDED_WELL:
+            assert table.rows == self.trial.winners(), "a row is missing"
+        if self.scenario.failing is not None and not self.scenario.options and not self.redriven:
+            assert not table.commits, "a run that FAILED by a shard, or whose committer did nothing, has committed"
+
+    def _fails(self, shard: int) -> ScriptResult | None:
+        return BROKEN if shard == self.scenario.failing and not self.redriven else None
+
+    def _act_of(self, kind: str) -> Callable[[], None]:
+        return {"dies": _die, "sleeps": self._sleep, "again": self._again, "cancel": self._cancel}[kind]
+
+    def _sleep(self) -> None:
+        """The others go on, to the end if they can without the one that sleeps."""
+        for _ in range(6):
+            self.trial.world.clock.advance(120)
+            self.trial.look()
+            self.trial.work()
+
+    def _again(self) -> None:
+        """All messages there were, delivered once more."""
+        raw = self.trial.world
+        raw.queue.send([r.ref.to_body() for run in raw.ledger.runs.list() for r in raw.shards(run.run_id)])
+
+    def _cancel(self) -> None:
+        with suppress(SparkletError):  # it has ended
+            cancel(self.trial.world.at, RUN)
+
+
+def _die() -> None:
+    raise KilledError
+
+
+def calls_of(scratch: Path, scenario: Scenario) -> int:
+    return Played(scratch, scenario).play().trial.seam.calls
+
+
+def try_all(scratch: Path, name: str, faults: Iterator[tuple[tuple[int, str], ...]]) -> int:
+    """Play each; a failure names its faults."""
+    count = 0
+    for each in faults:
+        count += 1
+        try:
+            Played(scratch, SCENARIOS[name], each).play()
+        except BaseException as error:
+            error.add_note(f"the run {name!r} with the faults {each}")
+            raise
+    return count
+
+
+@pytest.fixture
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in memory, where there is one; and leases that nobody renews in the background: a trial takes 10 ms."""
+    monkeypatch.setattr(Lease, "__enter__", _held)
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/shm" if Path("/dev/shm").is_dir() else None)
+    with tempfile.TemporaryDirectory(prefix="sparklet-") as folder:
+        yield Path(folder)
+
+
+def _held(lease: Lease) -> Lease:
+    lease._thread = threading.Thread(target=_die)
+    lease._thread.join = lambda timeout=None: None  # type: ignore[method-assign]
+    return lease
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_row_is_there_once_whatever_fails(scratch: Path, kind: str) -> None:
+    """Every call of the plain run. To die after a call is to die before the next one of the same actor."""
+    calls = calls_of(scratch, SCENARIOS["plain"])
+
+    assert try_all(scratch, "plain", (((call, kind),) for call in range(1, calls + 1))) == calls > 100
+
+
+@pytest.mark.parametrize("kind", ["dies", "sleeps"])
+@pytest.mark.parametrize("name", list(SCENARIOS)[1:])
+def test_each_row_is_there_once_after_a_redrive_too(scratch: Path, name: str, kind: str) -> None:
+    """Every seventh call, and all sleeps where commits are early; the campaign takes all."""
+    calls, step = calls_of(scratch, SCENARIOS[name]), 1 if (name, kind) == ("early", "sleeps") else 7
+
+    assert try_all(scratch, name, (((call, kind),) for call in range(1, calls + 1, step))) > 20
+
+
+def test_each_row_is_there_once_whatever_fails_twice(scratch: Path) -> None:
+    assert try_some(scratch, random.Random(16), 40) == 40
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+def test_each_row_is_there_once_in_the_campaign(scratch: Path) -> None:
+    for name, scenario in SCENARIOS.items():
+        calls = range(1, calls_of(scratch, scenario) + 1)
+        try_all(scratch, name, (((call, kind),) for call, kind in itertools.product(calls, KINDS)))
+    assert try_some(scratch, random.Random(2026), 20_000, most=4) == 20_000
+
+
+def try_some(scratch: Path, chance: random.Random, trials: int, most: int = 2) -> int:
+    """Random faults, several in one trial, over all scenarios."""
+    calls = {name: calls_of(scratch, scenario) for name, scenario in SCENARIOS.items()}
+    for _ in range(trials):
+        name = chance.choice(list(SCENARIOS))
+        faults = tuple((chance.randint(1, calls[name]), chance.choice(KINDS)) for _ in range(chance.randint(2, most)))
+        try_all(scratch, name, iter([faults]))
+    return trials

@@ -1,0 +1,142 @@
+"""What ``make chaos`` rests on: the proxy's faults, plans by seed, and the sums."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import pytest
+
+from benchmarks.chaos.plans import COMMITTERS, FORMATS, KINDS, plan
+from benchmarks.chaos.proxy import Fault, Fine, Mishap, Proxy, Request, Strike
+from benchmarks.chaos.steps import label
+from benchmarks.chaos.table import line
+
+
+class Upstream(BaseHTTPRequestHandler):
+    """Remembers bodies, answers with their lengths."""
+
+    protocol_version = "HTTP/1.1"
+    done: list[bytes]
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.done.append(body)
+        told = str(len(body)).encode()
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(told), told))
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+class Proxied:
+    """A server behind a proxy; ``faults`` are what its next requests meet."""
+
+    def __init__(self, address: str, done: list[bytes]) -> None:
+        self.faults: list[Fault] = []
+        self.done, self._at = done, urlsplit(address).netloc
+        self.address = ""
+
+    def decide(self, request: Request) -> Fault:
+        return self.faults.pop(0) if self.faults else Fine()
+
+    def put(self, body: bytes, **headers: str) -> tuple[int, bytes]:
+        with closing(HTTPConnection(urlsplit(self.address).netloc, timeout=10)) as connection:
+            connection.request("PUT", "/bucket/key", body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+
+@pytest.fixture
+def proxied() -> Iterator[Proxied]:
+    handler = type("Handler", (Upstream,), {"done": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+    proxy = Proxy(f"http://127.0.0.1:{server.server_port}")
+    world = Proxied(proxy.upstream, handler.done)  # type: ignore[attr-defined]
+    world.address = proxy.listen(world.decide)
+    yield world
+    proxy.close()
+    server.shutdown()
+    server.server_close()
+
+
+def test_requests_and_answers_pass_unchanged(proxied: Proxied) -> None:
+    body = bytes(range(256)) * 2000
+
+    assert proxied.put(body) == (200, b"512000")
+    assert proxied.put(b"small", Expect="100-continue") == (200, b"5")
+    assert proxied.done == [body, b"small"]
+
+
+@pytest.mark.parametrize("kind", ["reset", "drop"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_lost_answer_comes_before_or_after_the_effect(proxied: Proxied, kind: str, after: bool) -> None:
+    proxied.faults = [Mishap(kind, after, 0.05)]
+
+    with pytest.raises(ConnectionError):
+        proxied.put(b"x")
+
+    assert proxied.done == ([b"x"] if after else [])
+
+
+def test_a_refusal_has_no_effect(proxied: Proxied) -> None:
+    proxied.faults = [Mishap("error", after_effect=False)]
+
+    status, _ = proxied.put(b"x")
+
+    assert (status, proxied.done) == (503, [])
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_killed_workers_request_goes_no_further(proxied: Proxied, after: bool) -> None:
+    done_then: list[int] = []
+    proxied.faults = [Strike(lambda: done_then.append(len(proxied.done)), after, kills=True)]
+
+    with pytest.raises(ConnectionError):
+        proxied.put(b"x")
+
+    assert (done_then, len(proxied.done)) == ([int(after)], int(after))
+
+
+def test_a_stopped_workers_request_goes_on_when_it_wakes(proxied: Proxied) -> None:
+    proxied.faults = [Strike(lambda: None, after_effect=False, kills=False)]
+
+    assert proxied.put(b"x") == (200, b"1")
+
+
+def test_a_block_of_seeds_has_every_combination() -> None:
+    plans = [plan(seed) for seed in range(400)]
+    tried = Counter((each.format, each.way, each.kind) for each in plans)
+
+    assert plan(7) == plan(7)
+    for format_ in FORMATS:
+        for kind in KINDS:
+            ways = ["staged"] if kind in COMMITTERS else ["staged", "direct", "plain"]
+            assert all(tried[format_, way, kind] for way in ways)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "name"),
+    [
+        ("PUT", "/sparklet/runs/r/writes/000000001-abc.json", b"", "PUT declaration"),
+        ("GET", "/data/t?list-type=2&prefix=t%2F_delta_log%2F", b"", "LIST Delta log"),
+        ("POST", "/sparklet?delete=", b"<Key>staged/r/000001-abc/part.parquet</Key>", "DELETE staged file"),
+        ("PUT", "/data/w/db/t/metadata/00001-a.metadata.json", b"", "PUT Iceberg metadata"),
+    ],
+)
+def test_a_request_has_its_steps_name(method: str, path: str, body: bytes, name: str) -> None:
+    assert label(Request(method, path, {}, b"", body)) == name
+
+
+def test_the_last_line_leaves_the_control_out() -> None:
+    sums = {"lost": 1, "duplicated": 0, "partial": 0, "unaccounted": 0}
+    results = [{"way": way, **sums} for way in ("plain", "staged", "plain", "direct")]
+
+    assert line(results) == "trials=2 lost=2 duplicated=0 partial=0 unaccounted=0"

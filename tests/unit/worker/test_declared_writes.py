@@ -1,0 +1,115 @@
+"""Writes to tables that a script declares: stored before the win, and kept out of what readers find."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
+from sparklet.model import ShardState
+from sparklet.spark.runner import Output, ScriptCall, ScriptResult
+from tests.unit.worker.conftest import BUCKET, Behaviour, Bench
+
+STAGED = f"s3://{BUCKET}/staged/run-1/"
+WRITES = f"s3://{BUCKET}/runs/run-1/writes/"
+DECLARED = [{"table": "delta:s3://t", "files": [["a.parquet", 3]]}]
+
+
+class KilledError(BaseException):
+    """The worker is gone: nothing may catch this."""
+
+
+def declares(bench: Bench, *names: str, code: int = 0) -> Behaviour:
+    """A script that stages these files and declares a write."""
+
+    def behave(call: ScriptCall, output: Output) -> ScriptResult:
+        for name in names:
+            bench.store.put(f"{bench.runner.event()['output_path']}/{name}", b"rows")
+        (call.work_dir / "outcome.json").write_text(json.dumps({"rows": 3, "writes": DECLARED}))
+        return ScriptResult(code)
+
+    return behave
+
+
+def below(bench: Bench, folder: str) -> dict[str, bytes]:
+    return {info.uri.removeprefix(folder): bench.store.get(info.uri) for info in bench.store.list(folder)}
+
+
+def test_declared_writes_are_stored_and_the_attempt_wins(bench: Bench) -> None:
+    bench.plan()
+    bench.runner.behaviour = declares(bench)
+
+    assert bench.deliver().error is None
+
+    record = bench.ledger.shards.get("run-1", 0)
+    assert (record.state, record.winner, record.rows) == (ShardState.SUCCEEDED, record.attempt_id, 3)
+    ((name, body),) = below(bench, WRITES).items()
+    assert name == f"000000000-{record.winner}.json" and record.writes_file == f"writes/{name}"
+    assert json.loads(body) == {"shard": 0, "attempt": record.winner, "writes": DECLARED}
+
+
+def test_a_script_that_declares_nothing_names_no_winner(bench: Bench) -> None:
+    bench.plan()
+
+    assert bench.deliver().error is None
+
+    assert bench.ledger.shards.get("run-1", 0).winner == "" and below(bench, WRITES) == {}
+
+
+def test_changes_are_neither_published_nor_deleted(bench: Bench) -> None:
+    bench.plan()
+    bench.runner.behaviour = declares(bench, "part-0", "_changes/1/a.parquet", "deep/_changes/b")
+
+    assert bench.deliver().error is None
+
+    run, winner = bench.ledger.runs.get("run-1"), bench.ledger.shards.get("run-1", 0).winner
+    assert below(bench, f"{run.shard_output(0)}/") == {"part-0": b"rows", "deep/_changes/b": b"rows"}
+    assert below(bench, STAGED) == {f"000000-{winner}/_changes/1/a.parquet": b"rows"}
+
+
+def test_a_failed_attempt_leaves_neither_changes_nor_writes(bench: Bench) -> None:
+    bench.plan()
+    bench.runner.behaviour = declares(bench, "_changes/1/a.parquet", code=1)
+
+    bench.deliver()
+
+    assert below(bench, STAGED) == {} == below(bench, WRITES)
+
+
+@pytest.mark.parametrize("names", [(), ("_changes/1/a.parquet",), ("part-0",)])
+def test_an_attempt_after_the_win_succeeds_without_script(
+    bench: Bench, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A winner that only declared has staged nothing to publish: that is not a loss."""
+    (ref,) = bench.plan()
+    bench.runner.behaviour = declares(bench, *names)
+
+    def dies(*_: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.ledger.attempts, "succeed", dies)
+        with pytest.raises(KilledError):
+            bench.deliver()
+    winner = bench.ledger.shards.get("run-1", 0).winner
+    bench.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
+    bench.queue.send([ref.to_body()])
+
+    assert bench.deliver().error is None
+
+    record = bench.ledger.shards.get("run-1", 0)
+    assert (record.state, record.winner) == (ShardState.SUCCEEDED, winner) and record.attempt_id != winner
+    assert len(bench.runner.calls) == 1 and record.writes_file == f"writes/000000000-{winner}.json"
+
+
+def test_an_outcome_whose_writes_are_no_objects_is_refused(bench: Bench) -> None:
+    bench.plan()
+
+    def behave(call: ScriptCall, output: Output) -> ScriptResult:
+        (call.work_dir / "outcome.json").write_text('{"writes": [7]}')
+        return ScriptResult(0)
+
+    bench.runner.behaviour = behave
+    bench.deliver()
+
+    assert bench.ledger.shards.get("run-1", 0).error_class == "EventError"
