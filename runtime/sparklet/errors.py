@@ -4,12 +4,17 @@ A ``retryable`` one sends the record back to its source and releases the shard; 
 The others end a shard as FAILED, with their message as its cause.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from sparklet.job.errors import CommitConflictError as CommitConflictError
 from sparklet.job.errors import CommitStateUnknownError as CommitStateUnknownError
 from sparklet.job.errors import EventError as EventError
 from sparklet.job.errors import ExpectationError as ExpectationError
 from sparklet.job.errors import SparkletError as SparkletError
 from sparklet.job.errors import TableError as TableError
+
+KNOWN_OF_WORKERS = ("request_id", "memory_mb", "log_stream", "pid")
 
 
 class SettingsError(SparkletError):
@@ -178,8 +183,33 @@ class ShardFailedError(SparkletError):
     """The requested shard has FAILED: another request does not help, a redrive may."""
 
 
+class PayloadError(SparkletError):
+    """A call or its answer cannot be encoded, is not allowed, or was not signed with the deployment's key."""
+
+
 class RemoteTaskError(SparkletError):
-    """A function could not be invoked, or its answer cannot be read."""
+    """A function could not be invoked, ended without an answer, or its answer cannot be read.
+
+    Parameters
+    ----------
+    reason
+        ``killed``, ``memory``, ``timeout``, ``throttled``, ``refused`` (it was not begun) or "".
+    log_tail
+        The last lines that the worker wrote.
+    facts
+        What is known of the worker: ``request_id``, ``memory_mb``, ``log_stream``, ``pid``.
+    """
+
+    def __init__(
+        self, message: str, reason: str = "", *, log_tail: str = "", facts: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason, self.log_tail, self.facts = reason, log_tail, dict(facts or {})
+
+    def __str__(self) -> str:
+        known = ", ".join(f"{name} {self.facts[name]}" for name in KNOWN_OF_WORKERS if self.facts.get(name))
+        tail = f"\nthe end of its log:\n{self.log_tail}" if self.log_tail else ""
+        return super().__str__() + (f" ({known})" if known else "") + tail
 
 
 class RemoteFailureError(RemoteTaskError):

@@ -1,0 +1,61 @@
+"""The port behind ``LambdaExecutor``: where calls are performed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.functions.calls import Answer, Call, Contents
+
+End = Answer | RemoteTaskError
+"""How a try ended: with a worker's answer, or without one."""
+
+
+class Backend(Protocol):
+    """Performs calls, several at a time. Its methods may be called from any thread."""
+
+    key: bytes  # signs calls and answers
+    contents: Contents | None  # where large ones lie
+    inline_bytes: int  # of a content in a call or in an answer
+    slots: int  # calls that it takes at a time
+    sizes: Sequence[int]  # memory of its workers in MB, from small to large; at least one
+    max_timeout_s: float  # of a call
+
+    def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
+        """Begin a call on a worker of ``sizes[size]``; ``done`` gets its end once, from any thread.
+
+        An end that is a RemoteTaskError has one of the reasons ``killed``, ``memory``, ``timeout``, ``throttled``.
+        """
+
+    def patience_s(self, call: Call) -> float:
+        """Seconds after ``start`` for which an answer may be waited for; then its caller gives it up."""
+
+    def give_up(self, call: Call) -> None:
+        """Nobody waits for this call any more: end it if that is possible; ``done`` is not called."""
+
+    def close(self) -> None:
+        """End all workers, at once; nothing runs any more for the caller."""
+
+
+@dataclass(frozen=True)
+class FolderContents:
+    """``Contents`` in a local folder."""
+
+    folder: Path
+
+    def put(self, name: str, content: bytes) -> str:
+        """Write it, unless it is there."""
+        path = self.folder / name
+        if not path.exists():
+            draft = path.with_suffix(f".{id(content)}")
+            draft.write_bytes(content)
+            draft.rename(path)
+        return path.as_uri()
+
+    def get(self, uri: str) -> bytes:
+        """Read it."""
+        path = self.folder / uri.rpartition("/")[2]
+        if uri != path.as_uri() or not path.exists():
+            raise PayloadError(f"{uri} is not there")
+        return path.read_bytes()

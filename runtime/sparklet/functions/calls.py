@@ -1,0 +1,206 @@
+"""A call of a function and its answer as they travel: signed JSON documents, with large contents by reference.
+
+The caller and the worker share a key. A worker reads nothing that the key did not sign, and unpickles only what its
+operator allows; a caller reads only answers to its own calls. Contents that lie in a folder are pinned by their
+SHA-256, which the signed document holds.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import pickle
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+from sparklet.errors import PayloadError
+
+Codec = Literal["json", "pickle", "cloudpickle"]
+Envelope = Mapping[str, str]
+"""``{"sparklet_call": document, "signature": hex}``, or ``sparklet_answer``: what a transport carries."""
+
+CODECS: tuple[Codec, ...] = ("json", "pickle", "cloudpickle")  # each allows what the ones before it allow
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+REPEATED_BYTES = 64 * 1024  # from this size on an argument is stored once, however many calls have it
+MAX_CONTENT_BYTES = 5 * 1024**3  # of one object, as S3 takes it in one request
+
+
+class Contents(Protocol):
+    """Where large contents lie."""
+
+    def put(self, name: str, content: bytes) -> str:
+        """Store a content, its name being its digest; its URI. Twice does no harm."""
+
+    def get(self, uri: str) -> bytes:
+        """A content. Raises PayloadError if it is not there, or lies where no caller's contents lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """An encoded value: in the document itself, or at a URI."""
+
+    codec: Codec
+    size_bytes: int
+    text: str = ""  # JSON, or base64 of a pickle
+    uri: str = ""
+    sha256: str = ""  # of what lies at the URI
+
+    @classmethod
+    def of(cls, codec: Codec, encoded: bytes, inline_bytes: int, contents: Contents | None) -> Self:
+        """A content; one of more than ``inline_bytes`` goes into ``contents``. Raises PayloadError if it cannot."""
+        size_bytes = len(encoded)
+        if size_bytes <= inline_bytes:
+            text = encoded.decode() if codec == "json" else base64.b64encode(encoded).decode("ascii")
+            return cls(codec, size_bytes, text)
+        if contents is None or size_bytes > MAX_CONTENT_BYTES:
+            most_bytes = MAX_CONTENT_BYTES if contents else inline_bytes
+            raise PayloadError(f"{size_bytes} bytes are too many for a call or an answer: at most {most_bytes}")
+        digest = hashlib.sha256(encoded).hexdigest()
+        return cls(codec, size_bytes, uri=contents.put(digest, encoded), sha256=digest)
+
+    def read(self, contents: Contents | None) -> bytes:
+        """The encoded value; PayloadError if it is not there, or not what was signed."""
+        if not self.uri:
+            return self.text.encode() if self.codec == "json" else base64.b64decode(self.text)
+        if contents is None:
+            raise PayloadError(f"{self.uri} cannot be read: this worker has no folder for contents")
+        encoded = contents.get(self.uri)
+        if hashlib.sha256(encoded).hexdigest() != self.sha256:
+            raise PayloadError(f"{self.uri} is not what was sent")
+        return encoded
+
+
+class Signed:
+    """A document that travels with a signature over its very text."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+    content: Content | None
+
+    def sealed(self, key: bytes) -> dict[str, str]:
+        """The signed document."""
+        text = json.dumps(_document(self), separators=(",", ":"))
+        return {self.kind: text, "signature": _signature(self.kind, text, key)}
+
+    @classmethod
+    def opened(cls, envelope: Any, key: bytes) -> Self:
+        """Check and read a signed document; PayloadError if it is malformed, or not signed with this key."""
+        try:
+            text, signature = envelope[cls.kind], envelope["signature"]
+            if not hmac.compare_digest(signature, _signature(cls.kind, text, key)):
+                raise PayloadError(f"the {cls.kind} was not signed with this deployment's key")
+            document = json.loads(text)
+            content = document.pop("content")
+            return cls(**document, content=content and Content(**content))
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise PayloadError(f"this is no {cls.kind}: {type(error).__name__}") from error
+
+
+def _document(value: Any) -> dict[str, Any]:
+    found = {each.name: getattr(value, each.name) for each in fields(value)}
+    return {name: _document(each) if isinstance(each, Content) else each for name, each in found.items()}
+
+
+def _signature(kind: str, text: str, key: bytes) -> str:
+    return hmac.new(key, f"{kind}\n{text}".encode(), "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Signed):
+    """One try of a task.
+
+    ``function`` is ``module:qualified.name``; "" where the content holds the function itself. ``each``: the content is
+    a list of positional arguments, one tuple a call, and the value the list of their results.
+    """
+
+    kind = "sparklet_call"
+    task_id: str
+    function: str
+    content: Content
+    timeout_s: float  # for the function's work
+    expires_s: float  # from then on it is not begun any more, by the caller's clock
+    answer_inline_bytes: int  # a larger answer goes into the contents
+    each: bool = False
+    attempt: int = 1
+    python: str = PYTHON
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Signed):
+    """What became of a try.
+
+    A value, or what the function raised (``raised``; the content holds the exception, if it could be encoded), or the
+    reason why it could not be called (no content, not ``raised``).
+    """
+
+    kind = "sparklet_answer"
+    task_id: str
+    content: Content | None
+    raised: bool = False
+    error: str = ""  # class and message, for people
+    trace: str = ""  # the formatted traceback
+    facts: Mapping[str, Any] = field(default_factory=dict)  # started_s, ended_s, memory_mb, cold, pid, log_stream, …
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Stands for a large argument, which is stored once for all calls that have it."""
+
+    content: Content
+
+
+def encode(codec: Codec, value: Any) -> bytes:
+    """A value's bytes; PayloadError if the codec cannot encode it."""
+    try:
+        if codec == "json":
+            encoded = json.dumps(value, separators=(",", ":")).encode()
+            if json.loads(encoded) != value:
+                raise TypeError("it comes back as another value, as tuples and keys that are no texts do")
+            return encoded
+        if codec == "cloudpickle":
+            import cloudpickle
+
+            return bytes(cloudpickle.dumps(value))
+        return pickle.dumps(value)
+    except Exception as error:
+        raise PayloadError(f"a {type(value).__name__} cannot be encoded as {codec}: {error}") from error
+
+
+def decode(codec: Codec, encoded: bytes) -> Any:
+    """The value; raises what a class that is not importable here raises."""
+    return json.loads(encoded) if codec == "json" else pickle.loads(encoded)  # noqa: S301 - its signature was checked
+
+
+def encode_arguments(codec: Codec, function: Any, arguments: Any, contents: Contents | None) -> bytes:
+    """``function`` (None: the call names it) with its arguments: ``(args, kwargs)``, or a list of args.
+
+    Large arguments go into ``contents``, each once.
+    """
+    encoded = encode(codec, [function, arguments] if function else arguments)
+    if len(encoded) <= REPEATED_BYTES or contents is None or codec == "json" or isinstance(arguments, list):
+        return encoded
+    args, kwargs = arguments
+    args = [_stored(codec, each, contents) for each in args]
+    kwargs = {name: _stored(codec, each, contents) for name, each in kwargs.items()}
+    return encode(codec, [function, (args, kwargs)] if function else (args, kwargs))
+
+
+def _stored(codec: Codec, argument: Any, contents: Contents) -> Any:
+    encoded = encode(codec, argument)
+    return argument if len(encoded) <= REPEATED_BYTES else Stored(Content.of(codec, encoded, 0, contents))
+
+
+def restored(arguments: Any, contents: Contents | None) -> Any:
+    """Arguments with what is stored elsewhere."""
+
+    def one(argument: Any) -> Any:
+        if not isinstance(argument, Stored):
+            return argument
+        return decode(argument.content.codec, argument.content.read(contents))
+
+    if isinstance(arguments, list):
+        return arguments
+    args, kwargs = arguments
+    return [one(each) for each in args], {name: one(each) for name, each in kwargs.items()}

@@ -1,0 +1,236 @@
+"""Backends on this machine: processes, and threads for debugging. Both perform the same calls as Lambda does."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import queue
+import resource
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any
+
+from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.functions.backend import End, FolderContents
+from sparklet.functions.calls import Answer, Call, Codec, Contents
+from sparklet.functions.perform import Performer
+
+INLINE_BYTES = 1024 * 1024
+MAX_TIMEOUT_S = 7 * 86_400.0
+LOG_TAIL_BYTES = 4096
+UNBOUNDED_MB = 0  # a worker's memory that nobody bounds
+
+
+class _Slots:
+    """What both backends share: a queue of calls, a thread for each slot, a folder for large contents."""
+
+    inline_bytes = INLINE_BYTES
+    max_timeout_s = MAX_TIMEOUT_S
+
+    def __init__(self, slots: int | None, sizes: Sequence[int], codec: Codec) -> None:
+        self.slots = slots or os.cpu_count() or 1
+        self.sizes, self.codec = sizes, codec
+        self.key = secrets.token_bytes(32)
+        self.folder = Path(tempfile.mkdtemp(prefix="sparklet-functions-"))
+        self.contents: Contents | None = FolderContents(self.folder)
+        self.closed = False
+        self._calls: queue.SimpleQueue[tuple[Call, int, Callable[[End], None]] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._busy = 0
+
+    def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
+        """Queue it; threads are started as they are needed."""
+        with self._lock:
+            self._busy += 1
+            if len(self._threads) < min(self._busy, self.slots) and not self.closed:
+                thread = threading.Thread(target=self._serve, name="sparklet-functions", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        self._calls.put((call, size, done))
+
+    def patience_s(self, call: Call) -> float:
+        """A slot is free when a call is started, and ends it in time."""
+        return call.timeout_s + 10.0
+
+    def _serve(self) -> None:
+        with contextlib.ExitStack() as stack:
+            perform = self._performing(stack)
+            while taken := self._calls.get():
+                call, size, done = taken
+                try:
+                    end: End = Answer.opened(perform(call, size), self.key)
+                except RemoteTaskError as error:
+                    end = error
+                except PayloadError as error:
+                    end = RemoteTaskError(str(error), "refused")
+                with self._lock:
+                    self._busy -= 1
+                del taken
+                done(end)
+                del end, done, call
+
+    def _performing(self, stack: contextlib.ExitStack) -> Callable[[Call, int], Any]:
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """Let all threads end, and delete the folder."""
+        self.closed = True
+        for _ in self._threads:
+            self._calls.put(None)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Threads(_Slots):
+    """Calls in threads of this process, for debugging: breakpoints work; nothing ends a call that hangs."""
+
+    def __init__(self, slots: int | None = None, codec: Codec = "cloudpickle") -> None:
+        super().__init__(slots, (UNBOUNDED_MB,), codec)
+
+    def _performing(self, stack: contextlib.ExitStack) -> Callable[[Call, int], Any]:
+        performer = Performer(self.key, self.codec, contents=self.contents)
+        return lambda call, size: performer.perform(call.sealed(self.key))
+
+    def give_up(self, call: Call) -> None:
+        """A thread cannot be ended."""
+
+    def close(self) -> None:
+        """Take no call any more."""
+        self._end()
+
+
+class Processes(_Slots):
+    """Calls in processes of this machine, each of which performs one at a time.
+
+    Parameters
+    ----------
+    slots
+        How many processes; None: one for each processor.
+    sizes
+        The memory of a process in MB (of its data: RLIMIT_DATA), from small to large; 0: not bounded.
+    codec
+        The most that calls may hold.
+    context
+        How processes start (``multiprocessing.get_context``); by default they are spawned.
+    """
+
+    def __init__(
+        self,
+        slots: int | None = None,
+        sizes: Sequence[int] = (UNBOUNDED_MB,),
+        codec: Codec = "cloudpickle",
+        context: BaseContext | None = None,
+    ) -> None:
+        super().__init__(slots, sizes, codec)
+        self._context: Any = context or multiprocessing.get_context("spawn")
+        self._workers: dict[str, _Process] = {}  # by the task that each performs
+
+    def _performing(self, stack: contextlib.ExitStack) -> Callable[[Call, int], Any]:
+        worker: _Process | None = None
+
+        def perform(call: Call, size: int) -> Any:
+            nonlocal worker
+            if worker is None or worker.size != size or not worker.process.is_alive():
+                if worker:
+                    worker.end()
+                worker = _Process(self, size)
+            with self._lock:
+                self._workers[call.task_id] = worker
+            try:
+                return worker.perform(call)
+            finally:
+                with self._lock:
+                    del self._workers[call.task_id]
+
+        @stack.callback
+        def end() -> None:
+            if worker:
+                worker.end()
+
+        return perform
+
+    def give_up(self, call: Call) -> None:
+        """Kill its process."""
+        with self._lock:
+            if worker := self._workers.get(call.task_id):
+                worker.process.kill()
+
+    def close(self) -> None:
+        """Kill all that are at work; the others end by themselves."""
+        with self._lock:
+            for worker in self._workers.values():
+                worker.process.kill()
+        self._end()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(1.0)
+
+
+class _Process:
+    """One process, and the pipe to it."""
+
+    def __init__(self, backend: Processes, size: int) -> None:
+        self.size, self._backend = size, backend
+        handle, path = tempfile.mkstemp(".log", dir=backend.folder)
+        os.close(handle)
+        self.log = Path(path)
+        self._pipe, theirs = backend._context.Pipe()
+        performer = Performer(backend.key, backend.codec, contents=backend.contents, facts={"log_stream": path})
+        self.process = backend._context.Process(
+            target=_work, args=(theirs, self._pipe, performer, path, backend.sizes[size]), name="sparklet-function"
+        )
+        self.process.start()
+        theirs.close()
+
+    def perform(self, call: Call) -> Any:
+        """The envelope of its answer. Raises RemoteTaskError if there is none, the process being dead then."""
+        try:
+            self._pipe.send_bytes(json.dumps(call.sealed(self._backend.key)).encode())
+            if self._pipe.poll(call.timeout_s):
+                return json.loads(self._pipe.recv_bytes())
+            reason, cause = "timeout", f"took longer than {call.timeout_s:g} s"
+        except (EOFError, OSError):
+            reason, cause = "killed", "its process ended"
+        self.end()
+        code = self.process.exitcode
+        if reason == "killed" and code is not None:
+            how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+            cause = f"its process ended {how}"
+        facts = {"pid": self.process.pid, "log_stream": str(self.log)}
+        raise RemoteTaskError(f"{call.function or 'a call'}: {cause}", reason, log_tail=self._log_tail(), facts=facts)
+
+    def end(self) -> None:
+        """Kill it, at once."""
+        self._pipe.close()
+        self.process.kill()
+        self.process.join()
+
+    def _log_tail(self) -> str:
+        with contextlib.suppress(OSError), self.log.open("rb") as log:
+            log.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace")
+        return ""
+
+
+def _work(pipe: Connection, parents: Connection, performer: Performer, log: str, memory_mb: int) -> None:
+    """A worker process: calls come through the pipe until it is closed."""
+    parents.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, who ends this process
+    with Path(log).open("ab", buffering=0) as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    if memory_mb:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_mb * 1024 * 1024,) * 2)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            answer = performer.perform(json.loads(pipe.recv_bytes()))
+            sys.stdout.flush()
+            pipe.send_bytes(json.dumps(answer).encode())

@@ -1,0 +1,166 @@
+"""What a worker does with a call: check it, find its function, call it, and sign the answer."""
+
+import importlib
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from sparklet.errors import PayloadError
+from sparklet.functions.calls import CODECS, PYTHON, Answer, Call, Codec, Content, Contents, decode, encode, restored
+
+ERROR_CHARACTERS = 2_000
+TRACE_CHARACTERS = 8_000
+
+
+@dataclass
+class Performer:
+    """Performs calls, one at a time, as its operator allows.
+
+    Parameters
+    ----------
+    key
+        Shared with the callers that may use this worker.
+    codec
+        The most that callers may send: JSON, pickles of what is importable here, or code itself (cloudpickle).
+    modules
+        Patterns of the modules whose functions may be called by name; a pickle can name any.
+    contents
+        Where large arguments and answers lie; None: everything must fit into the call.
+    facts
+        What each answer tells of the worker: its log stream, its memory.
+    """
+
+    key: bytes
+    codec: Codec
+    modules: tuple[str, ...] = ("*",)
+    contents: Contents | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
+    done: int = 0
+
+    def perform(self, envelope: Any) -> dict[str, str]:
+        """The signed answer to a signed call; PayloadError if it was not signed with this worker's key."""
+        call = Call.opened(envelope, self.key)
+        started_s = self.clock()
+        answer = self._answer(call)
+        facts = {
+            **self.facts,
+            **answer.facts,
+            "started_s": started_s,
+            "ended_s": self.clock(),
+            "cold": self.done == 0,
+            "pid": os.getpid(),
+            "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        }
+        self.done += 1
+        fields = (answer.task_id, answer.content, answer.raised, answer.error, answer.trace)
+        return Answer(*fields, facts=facts).sealed(self.key)
+
+    def _answer(self, call: Call) -> Answer:
+        try:
+            function, arguments = self._loaded(call)
+        except Exception as error:  # noqa: BLE001 - unpickling and importing raise anything
+            return Answer(call.task_id, None, error=_short(error), trace=_trace(error))
+        try:
+            if call.each:
+                value = [function(*args) for args in arguments]
+            else:
+                args, kwargs = arguments
+                value = function(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - sys.exit in a task is that task's error
+            return self._raised(call, error)
+        finally:
+            arguments = args = kwargs = None
+        try:
+            content = self._content(call, value)
+        except PayloadError as error:
+            return self._raised(call, error)
+        return Answer(call.task_id, content)
+
+    def _loaded(self, call: Call) -> tuple[Callable[..., Any], Any]:
+        codec = call.content.codec
+        if CODECS.index(codec) > CODECS.index(self.codec):
+            raise PayloadError(f"this worker does not take {codec}, only {self.codec}: its operator decides")
+        if codec == "cloudpickle" and call.python != PYTHON:
+            raise PayloadError(f"code of Python {call.python} does not run in this worker's {PYTHON}")
+        if self.clock() >= call.expires_s:
+            raise PayloadError("the call came too late: nobody waits for its answer any more")
+        encoded = call.content.read(self.contents)
+        found = decode(codec, encoded)
+        function, arguments = (resolve(call.function, self.modules), found) if call.function else found
+        return function, restored(arguments, self.contents)
+
+    def _raised(self, call: Call, error: BaseException) -> Answer:
+        """The exception with its traceback below this module's frames, as far as both can be encoded."""
+        content = None
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__ and trace.tb_next is not None:
+            trace = trace.tb_next
+        error = error.with_traceback(trace)
+        if call.content.codec != "json":
+            from tblib import Traceback
+
+            try:
+                content = self._content(call, (error, Traceback(trace).to_dict() if trace else None))
+                decode(content.codec, content.read(self.contents))  # some exceptions can be pickled, but not unpickled
+            except Exception:  # noqa: BLE001 - then its text must do
+                content = None
+        return Answer(call.task_id, content, raised=True, error=_short(error), trace=_trace(error))
+
+    def _content(self, call: Call, value: Any) -> Content:
+        codec = call.content.codec
+        return Content.of(codec, encode(codec, value), call.answer_inline_bytes, self.contents)
+
+
+def resolve(name: str, modules: tuple[str, ...] = ("*",)) -> Callable[..., Any]:
+    """The function ``module:qualified.name``.
+
+    Raises
+    ------
+    PayloadError
+        If the operator does not allow its module, or it is not a function.
+    ImportError, AttributeError
+        If it is not there.
+    """
+    module, _, path = name.partition(":")
+    if not any(fnmatchcase(module, pattern) for pattern in modules):
+        raise PayloadError(f"functions of {module} may not be called here: its operator decides")
+    found: Any = sys.modules.get(module) or importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    function = getattr(found, "__wrapped__", found) if getattr(found, "is_remote", False) else found
+    if not callable(function):
+        raise PayloadError(f"{name} is no function")
+    return function  # type: ignore[no-any-return]
+
+
+def reference(function: Any) -> str:
+    """``module:qualified.name`` if importing that gives the function, also of what ``remote`` decorates; else ""."""
+    module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    found: Any = sys.modules.get(module or "")
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    same = found is function or (getattr(found, "is_remote", False) and found.__wrapped__ is function)
+    return f"{module}:{path}" if same and found is not None else ""
+
+
+def _short(error: BaseException) -> str:
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        return f"{name}: {error}"[:ERROR_CHARACTERS]
+    except Exception:  # noqa: BLE001 - its own __str__
+        return name
+
+
+def _trace(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))[-TRACE_CHARACTERS:]
+    except Exception:  # noqa: BLE001 - its own __str__
+        return ""
