@@ -7,6 +7,7 @@ import os
 import queue
 import resource
 import secrets
+import select
 import shutil
 import signal
 import sys
@@ -183,6 +184,8 @@ class _Process:
         os.close(handle)
         self.log = Path(path)
         self._pipe, theirs = backend._context.Pipe()
+        self._answered = select.poll()  # Connection.poll makes one at each call
+        self._answered.register(self._pipe, select.POLLIN)
         performer = Performer(backend.key, backend.codec, contents=backend.contents, facts={"log_stream": path})
         self.process = backend._context.Process(
             target=_work, args=(theirs, self._pipe, performer, path, backend.sizes[size]), name="sparklet-function"
@@ -194,7 +197,7 @@ class _Process:
         """The envelope of its answer. Raises RemoteTaskError if there is none, the process being dead then."""
         try:
             self._pipe.send_bytes(json.dumps(call.sealed(self._backend.key)).encode())
-            if self._pipe.poll(call.timeout_s):
+            if self._answered.poll(call.timeout_s * 1000):
                 return json.loads(self._pipe.recv_bytes())
             reason, cause = "timeout", f"took longer than {call.timeout_s:g} s"
         except (EOFError, OSError):
