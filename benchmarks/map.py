@@ -1,9 +1,9 @@
 """What does a call of a Python function in another process cost? About ten minutes; ``make bench-map``.
 
-``LambdaExecutor("processes")``, whose calls travel as those to Lambda do (signed, answered, perhaps tried again), beside
-``ProcessPoolExecutor`` and Lithops on its localhost backend, version 1, which is its faster one. Each turn is a process
-of its own, each side begins as often as the others, the workers are warm. The overhead of a call is the time of a map,
-less what its calls sleep on so many workers, divided by the calls. The last line on standard output:
+``LambdaExecutor("processes")``, whose calls travel as those to Lambda do (signed, answered, perhaps tried again),
+beside ``ProcessPoolExecutor`` and Lithops on its localhost backend, version 1, which is its faster one. Each turn is a
+process of its own, each side begins as often as the others, the workers are warm. The overhead of a call is the time of
+a map, less what its calls sleep on so many workers, divided by the calls. The last line on standard output:
 ``overhead_vs_lithops=…``, ours by that of Lithops, for calls that do nothing.
 
     python -m benchmarks.map [--rounds 3] [--calls 1000] [--naps 200]

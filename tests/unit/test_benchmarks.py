@@ -91,7 +91,7 @@ def test_frequent_samples_see_a_short_peak_of_memory() -> None:
 # --- maps of Python functions ---
 
 
-def test_overhead_is_what_a_call_takes_beside_its_own_work_on_two_workers() -> None:
+def test_the_overhead_of_a_call_is_without_its_own_work() -> None:
     found = Case("nap", ["lithops"])
     found.add(SPARKLET, Run(5.1, 1, 0), Run(5.2, 1, 0), Run(90.0, 1, 0))  # one map that the machine held up
     found.add("lithops", Run(6.0, 1, 0))
