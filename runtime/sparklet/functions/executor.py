@@ -104,7 +104,7 @@ class LambdaExecutor(Executor):
         self._waiting: deque[_Task] = deque()
         self._open: dict[str, _Task] = {}  # by the try's id
         self._later = 0  # tasks whose next try waits for its time
-        self._closing = False
+        self._closing = self._aborted = False
         self._timer = Timer()
         self._counts: Counter[str] = Counter()
         self._seconds = dict.fromkeys(("waiting_s", "working_s", "travelling_s"), 0.0)
@@ -188,8 +188,11 @@ class LambdaExecutor(Executor):
 
     def abort(self) -> None:
         """Cancel what waits, and end the workers at once: what they were doing is lost."""
+        self._aborted = True
         self.shutdown(wait=False, cancel_futures=True)
         self.backend.close()
+        for task in list(self._open.values()):
+            self._done(task, task.call, RemoteTaskError(f"{_named(task.call)} was given up", "killed"))
 
     def stats(self) -> dict[str, float]:
         """Tasks by their ends, tries, cold starts; seconds in all of waiting, working and travelling."""
@@ -295,6 +298,8 @@ class LambdaExecutor(Executor):
 
     def _delay_s(self, task: _Task, error: BaseException) -> float | None:
         """Seconds until the next try; None if there is none."""
+        if self._aborted:
+            return None
         reason = error.reason if isinstance(error, RemoteTaskError) else ""
         attempt = task.call.attempt + 1
         if reason == "throttled" and task.throttled < MAX_THROTTLED:
