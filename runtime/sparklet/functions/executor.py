@@ -259,12 +259,12 @@ class LambdaExecutor(Executor):
             if not task.open or task.call is not call:
                 return
             task.open = False
-            del self._open[call.task_id]
         self._measure(task, end)
         value, error = self._read(end)
         delay_s = self._delay_s(task, error) if error else None
         if delay_s is not None:
             with self._lock:
+                del self._open[call.task_id]
                 self._later += 1
                 self._counts["retried"] += 1
             self._timer.at(time.monotonic() + delay_s, lambda: self._again(task))
@@ -274,6 +274,8 @@ class LambdaExecutor(Executor):
                 task.future.set_exception(error)
             else:
                 task.future.set_result(value)
+            with self._lock:
+                del self._open[call.task_id]  # last: who waits for the shutdown finds each future done
         self._pump()
 
     def _again(self, task: _Task) -> None:
