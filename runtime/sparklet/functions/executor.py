@@ -240,15 +240,15 @@ class LambdaExecutor(Executor):
     def _start(self, task: _Task) -> None:
         patience_s = self.backend.patience_s(task.call)
         task.call = call = replace(task.call, expires_s=time.time() + patience_s)
-        self._timer.at(task.started_s + patience_s, functools.partial(self._give_up, call.task_id, call.attempt))
+        self._timer.at(task.started_s + patience_s, functools.partial(self._give_up, call.task_id, call.expires_s))
         try:
             self.backend.start(call, task.sizes[0], lambda end: self._done(task, call, end))
         except Exception as error:  # noqa: BLE001 - whatever a backend raises, the task must end
             self._done(task, call, error if isinstance(error, RemoteTaskError) else RemoteTaskError(str(error)))
 
-    def _give_up(self, task_id: str, attempt: int) -> None:
+    def _give_up(self, task_id: str, expires_s: float) -> None:
         task = self._open.get(task_id)
-        if task and task.call.attempt == attempt:
+        if task and task.call.expires_s == expires_s:  # else a later try is under way
             call = task.call
             self.backend.give_up(call)
             self._done(task, call, RemoteTaskError(f"{_named(call)}: no answer came in time", "timeout"))
