@@ -1,18 +1,31 @@
 """Deployed functions: invoked in AWS Lambda, their logs read from a CloudWatch log group."""
 
+import base64
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sparklet.aws.clients import AwsClients, error_code, failing_as
-from sparklet.errors import LogsError, RemoteFailureError, RemoteTaskError
+from sparklet.aws.clients import AwsClients, error_code, explained, failing_as
+from sparklet.errors import LogsError, RemoteFailureError, RemoteTaskError, SettingsError
 
 LOG_REMEDIES = {
     "ResourceNotFoundException": "the group or stream is not there (its retention may be over)",
     "AccessDeniedException": "you need logs:FilterLogEvents and logs:GetLogEvents on it",
 }
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
+TIMED_OUT = 124  # exit status of a worker that ends itself when a call's time is over, as of coreutils' timeout
+NOT_NOW = frozenset(
+    {
+        *("TooManyRequestsException", "ThrottlingException", "EC2ThrottledException", "ENILimitReachedException"),
+        *("ResourceConflictException", "ResourceNotReadyException", "SnapStartNotReadyException"),
+    }
+)
+"""Lambda's refusals of an invocation that another try may overcome."""
+NOT_SENT = frozenset({"ConnectTimeoutError", "EndpointConnectionError"})
+NOT_BEGUN = ("PayloadError", "EventError", "SettingsError", "NeverStarted", "EventAgeExceeded", "ImportModuleError")
+REPORT = re.compile(r"Memory Size: (\d+) MB\s+Max Memory Used: (\d+) MB")
 
 
 class LambdaCompute:
@@ -46,6 +59,61 @@ class LambdaCompute:
             return json.loads(body) if body else None
         except ValueError as error:
             raise RemoteTaskError(f"{function} answered with text that is not JSON: {body[:200]!r}") from error
+
+    def call(self, function: str, envelope: Mapping[str, Any], *, wait: bool = True) -> Any:
+        """Invoke a worker of Python functions; its answer, None without ``wait``.
+
+        Raises
+        ------
+        RemoteTaskError
+            With the reason, what Lambda logged and the request's id.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        kind: Any = {"LogType": "Tail"} if wait else {"InvocationType": "Event"}
+        try:
+            answer: Any = self._clients.functions.invoke(
+                FunctionName=function, Payload=json.dumps(envelope).encode(), **kind
+            )
+            body = answer["Payload"].read()
+        except (BotoCoreError, ClientError) as error:
+            not_begun = error_code(error) in NOT_NOW or type(error).__name__ in NOT_SENT
+            lost = "" if isinstance(error, ClientError) else "killed" if wait else "throttled"  # the ledger sees twice the same
+            what = f"{function} could not be invoked: {explained(error)}"
+            raise RemoteTaskError(what, "throttled" if not_begun else lost) from error
+        if not answer.get("FunctionError"):
+            return json.loads(body) if wait else None
+        found = json.loads(body)
+        named = found.get("errorType", ""), found.get("errorMessage", "")
+        log_tail = base64.b64decode(answer.get("LogResult", "")).decode(errors="replace")
+        facts = {"request_id": answer["ResponseMetadata"]["RequestId"]}
+        if used := REPORT.search(log_tail):
+            facts["memory_mb"] = int(used[2])
+        what = f"{function} failed: {': '.join(filter(None, named))}"
+        raise RemoteTaskError(what, reason_of(*named, log_tail), log_tail=log_tail, facts=facts)
+
+
+def reason_of(error_type: str, message: str, log_tail: str = "") -> str:
+    """Why a function gave no answer, as ``RemoteTaskError`` names it.
+
+    Lambda calls it ``signal: killed`` when a function is out of memory, too; its report of the memory used tells.
+    """
+    text = f"{error_type}: {message}"
+    if "Timedout" in text or "timed out after" in text or text.endswith(f"exit status {TIMED_OUT}"):
+        return "timeout"
+    used = REPORT.search(log_tail)
+    full = used is None or int(used[2]) >= 0.95 * int(used[1])
+    if "OutOfMemory" in text or ("signal: killed" in text and full):
+        return "memory"
+    if "ExitError" in error_type or error_type.startswith(("Sandbox.", "LeaseExpired", "Extension.")):
+        return "killed"
+    return "refused" if error_type.endswith(NOT_BEGUN) else ""
+
+
+def read_secret(clients: AwsClients, secret: str) -> bytes:
+    """A secret of Secrets Manager; SettingsError if it cannot be read."""
+    with failing_as(SettingsError, f"the secret {secret} cannot be read"):
+        return str(clients.secrets.get_secret_value(SecretId=secret)["SecretString"]).encode()
 
 
 def _cause(body: bytes) -> str:

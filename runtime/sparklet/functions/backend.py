@@ -1,12 +1,16 @@
 """The port behind ``LambdaExecutor``: where calls are performed."""
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.errors import ObjectStoreError, PayloadError, RemoteTaskError
 from sparklet.functions.calls import Answer, Call, Contents
+from sparklet.ports import ObjectStore
+
+STORED_S = 3600.0  # a content that is stored again so soon is there
 
 End = Answer | RemoteTaskError
 """How a try ended: with a worker's answer, or without one."""
@@ -59,3 +63,32 @@ class FolderContents:
         if uri != path.as_uri() or not path.exists():
             raise PayloadError(f"{uri} is not there")
         return path.read_bytes()
+
+
+@dataclass(frozen=True)
+class StoredContents:
+    """``Contents`` in a folder of an object store, which an operator lets expire."""
+
+    store: ObjectStore
+    folder_uri: str  # ends in "/"
+    _put_s: dict[str, float] = field(default_factory=dict)  # when this process stored what
+
+    def put(self, name: str, content: bytes) -> str:
+        """Write it, unless this process did so a short while ago."""
+        uri = f"{self.folder_uri}{name}"
+        if time.monotonic() - self._put_s.get(name, -STORED_S) >= STORED_S:
+            try:
+                self.store.put(uri, content)
+            except ObjectStoreError as error:
+                raise PayloadError(f"{len(content)} bytes could not be stored: {error}") from error
+            self._put_s[name] = time.monotonic()
+        return uri
+
+    def get(self, uri: str) -> bytes:
+        """Read it."""
+        if not uri.startswith(self.folder_uri) or "/" in uri.removeprefix(self.folder_uri):
+            raise PayloadError(f"{uri} lies outside {self.folder_uri}")
+        try:
+            return self.store.get(uri)
+        except ObjectStoreError as error:
+            raise PayloadError(str(error)) from error

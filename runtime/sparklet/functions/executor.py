@@ -80,9 +80,11 @@ class LambdaExecutor(Executor):
     Parameters
     ----------
     backend
-        ``"processes"`` or ``"threads"`` of this machine, or a ``Backend``.
+        ``"processes"`` or ``"threads"`` of this machine, ``"lambda"``, or a ``Backend``.
     max_workers
         Tasks under way at a time; None: as many as the backend takes.
+    stack
+        For ``"lambda"``: the stack that was made from ``sam/functions.yaml``.
     options
         Fields of ``Options``, for all tasks that say nothing else.
 
@@ -92,10 +94,17 @@ class LambdaExecutor(Executor):
         If ``max_workers`` is below 1.
     """
 
-    def __init__(self, backend: str | Backend = "processes", *, max_workers: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        backend: str | Backend = "processes",
+        *,
+        max_workers: int | None = None,
+        stack: str = "sparklet-functions",
+        **options: Any,
+    ) -> None:
         if max_workers is not None and max_workers < 1:
             raise ValueError("max_workers must be at least 1")
-        self.backend = _backend(backend, max_workers) if isinstance(backend, str) else backend
+        self.backend = _backend(backend, max_workers, stack) if isinstance(backend, str) else backend
         self.options = Options(**options)
         self._caller, self._numbers = secrets.token_hex(8), itertools.count()
         self._slots = min(max_workers or self.backend.slots, self.backend.slots)
@@ -104,7 +113,7 @@ class LambdaExecutor(Executor):
         self._waiting: deque[_Task] = deque()
         self._open: dict[str, _Task] = {}  # by the try's id
         self._later = 0  # tasks whose next try waits for its time
-        self._closing = False
+        self._closing = self._aborted = False
         self._timer = Timer()
         self._counts: Counter[str] = Counter()
         self._seconds = dict.fromkeys(("waiting_s", "working_s", "travelling_s"), 0.0)
@@ -188,8 +197,11 @@ class LambdaExecutor(Executor):
 
     def abort(self) -> None:
         """Cancel what waits, and end the workers at once: what they were doing is lost."""
+        self._aborted = True
         self.shutdown(wait=False, cancel_futures=True)
         self.backend.close()
+        for task in list(self._open.values()):
+            self._done(task, task.call, RemoteTaskError(f"{_named(task.call)} was given up", "killed"))
 
     def stats(self) -> dict[str, float]:
         """Tasks by their ends, tries, cold starts; seconds in all of waiting, working and travelling."""
@@ -237,15 +249,15 @@ class LambdaExecutor(Executor):
     def _start(self, task: _Task) -> None:
         patience_s = self.backend.patience_s(task.call)
         task.call = call = replace(task.call, expires_s=time.time() + patience_s)
-        self._timer.at(task.started_s + patience_s, functools.partial(self._give_up, call.task_id, call.attempt))
+        self._timer.at(task.started_s + patience_s, functools.partial(self._give_up, call.task_id, call.expires_s))
         try:
             self.backend.start(call, task.sizes[0], lambda end: self._done(task, call, end))
         except Exception as error:  # noqa: BLE001 - whatever a backend raises, the task must end
             self._done(task, call, error if isinstance(error, RemoteTaskError) else RemoteTaskError(str(error)))
 
-    def _give_up(self, task_id: str, attempt: int) -> None:
+    def _give_up(self, task_id: str, expires_s: float) -> None:
         task = self._open.get(task_id)
-        if task and task.call.attempt == attempt:
+        if task and task.call.expires_s == expires_s:  # else a later try is under way
             call = task.call
             self.backend.give_up(call)
             self._done(task, call, RemoteTaskError(f"{_named(call)}: no answer came in time", "timeout"))
@@ -256,12 +268,12 @@ class LambdaExecutor(Executor):
             if not task.open or task.call is not call:
                 return
             task.open = False
-            del self._open[call.task_id]
         self._measure(task, end)
         value, error = self._read(end)
         delay_s = self._delay_s(task, error) if error else None
         if delay_s is not None:
             with self._lock:
+                del self._open[call.task_id]
                 self._later += 1
                 self._counts["retried"] += 1
             self._timer.at(time.monotonic() + delay_s, lambda: self._again(task))
@@ -271,6 +283,8 @@ class LambdaExecutor(Executor):
                 task.future.set_exception(error)
             else:
                 task.future.set_result(value)
+            with self._lock:
+                del self._open[call.task_id]  # last: who waits for the shutdown finds each future done
         self._pump()
 
     def _again(self, task: _Task) -> None:
@@ -295,6 +309,8 @@ class LambdaExecutor(Executor):
 
     def _delay_s(self, task: _Task, error: BaseException) -> float | None:
         """Seconds until the next try; None if there is none."""
+        if self._aborted:
+            return None
         reason = error.reason if isinstance(error, RemoteTaskError) else ""
         attempt = task.call.attempt + 1
         if reason == "throttled" and task.throttled < MAX_THROTTLED:
@@ -333,10 +349,14 @@ class LambdaExecutor(Executor):
             self.backend.close()
 
 
-def _backend(name: str, slots: int | None) -> Backend:
+def _backend(name: str, slots: int | None, stack: str) -> Backend:
+    if name == "lambda":
+        from sparklet.functions.deployed import LambdaFunctions
+
+        return LambdaFunctions(stack, slots)
     makers: dict[str, Callable[..., Backend]] = {"processes": Processes, "threads": Threads}
     if name not in makers:
-        raise ValueError(f"there is no backend {name!r}: choose one of {', '.join(makers)}")
+        raise ValueError(f"there is no backend {name!r}: choose one of lambda, {', '.join(makers)}")
     return makers[name](slots)
 
 
