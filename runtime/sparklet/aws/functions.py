@@ -24,7 +24,15 @@ NOT_NOW = frozenset(
 )
 """Lambda's refusals of an invocation that another try may overcome."""
 NOT_SENT = frozenset({"ConnectTimeoutError", "EndpointConnectionError"})
-NOT_BEGUN = ("PayloadError", "EventError", "SettingsError", "NeverStarted", "EventAgeExceeded", "ImportModuleError")
+NOT_BEGUN = (
+    "PayloadError",
+    "EventError",
+    "SettingsError",
+    "NeverStarted",
+    "EventAgeExceeded",
+    "ImportModuleError",
+    "TaskFailedToStart",
+)
 REPORT = re.compile(r"Memory Size: (\d+) MB\s+Max Memory Used: (\d+) MB")
 
 
@@ -78,7 +86,9 @@ class LambdaCompute:
             body = answer["Payload"].read()
         except (BotoCoreError, ClientError) as error:
             not_begun = error_code(error) in NOT_NOW or type(error).__name__ in NOT_SENT
-            lost = "" if isinstance(error, ClientError) else "killed" if wait else "throttled"  # the ledger sees twice the same
+            lost = (
+                "" if isinstance(error, ClientError) else "killed" if wait else "throttled"
+            )  # the ledger sees twice the same
             what = f"{function} could not be invoked: {explained(error)}"
             raise RemoteTaskError(what, "throttled" if not_begun else lost) from error
         if not answer.get("FunctionError"):
@@ -105,7 +115,7 @@ def reason_of(error_type: str, message: str, log_tail: str = "") -> str:
     full = used is None or int(used[2]) >= 0.95 * int(used[1])
     if "OutOfMemory" in text or ("signal: killed" in text and full):
         return "memory"
-    if "ExitError" in error_type or error_type.startswith(("Sandbox.", "LeaseExpired", "Extension.")):
+    if "ExitError" in error_type or error_type.startswith(("Sandbox.", "LeaseExpired", "Extension.", "Stopped.")):
         return "killed"
     return "refused" if error_type.endswith(NOT_BEGUN) else ""
 

@@ -83,7 +83,8 @@ class LambdaFunctions:
         self.slots = slots or (threads if transport == "invoke" else self._concurrency)
         self._compute, self._open_queue = LambdaCompute(clients), queue_opener(clients)
         self._queues: dict[str, SqsQueue] = {}
-        self._poller = Poller(DynamoTasks(clients, outputs["LedgerTable"]).get_tasks)
+        self._tasks = DynamoTasks(clients, outputs["LedgerTable"])
+        self._poller = Poller(self._tasks.get_tasks)
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._started = self._invoking = self._underway = 0
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ from sparklet.model import ShardState, TaskRecord
 
 MIN_POLL_S, MAX_POLL_S = 0.05, 2.0
 POLL_SHARE = 0.2  # of the time that a call has been open for
-LOST_S = LEASE_S + LEASE_GRACE_S  # without a renewal: its worker does not live any more
+LOST_S = LEASE_S + LEASE_GRACE_S
 
 
 @dataclass(slots=True)
@@ -30,10 +30,12 @@ class Poller:
     ----------
     read
         Those of many records that are there; raises LedgerError.
+    lost_s
+        Without a renewal a worker does not live any more.
     """
 
-    def __init__(self, read: Callable[[Sequence[str]], Iterable[TaskRecord]]) -> None:
-        self._read = read
+    def __init__(self, read: Callable[[Sequence[str]], Iterable[TaskRecord]], lost_s: float = LOST_S) -> None:
+        self._read, self._lost_s = read, lost_s
         self._open: dict[str, _Watched] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -90,7 +92,7 @@ class Poller:
             return
         if record.revision != watched.revision:
             watched.revision, watched.changed_s = record.revision, now_s
-        lost = record.state is ShardState.RUNNING and now_s - watched.changed_s > LOST_S
+        lost = record.state is ShardState.RUNNING and now_s - watched.changed_s > self._lost_s
         if record.state.ended or lost:
             with self._changed:
                 mine = self._open.pop(record_id, None)
