@@ -1,5 +1,6 @@
 """The port behind ``LambdaExecutor``: where calls are performed."""
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ class FolderContents:
         """Write it, unless it is there."""
         path = self.folder / name
         if not path.exists():
-            draft = path.with_suffix(f".{id(content)}")
+            draft = path.with_suffix(f".{secrets.token_hex(8)}")
             draft.write_bytes(content)
             draft.rename(path)
         return path.as_uri()
