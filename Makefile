@@ -91,8 +91,8 @@ LOCK := $(RUN) -m uv pip compile --quiet --system-certs --universal --python-ver
 lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 	@[ -x .venv/bin/uv ] || { echo "make lock needs the environment: make venv first"; exit 1; }
 	@$(LOCK) $(LOCK_ARGS) -o requirements/bootstrap.lock requirements/bootstrap.in
-	@$(LOCK) $(LOCK_ARGS) --extra functions --extra local --extra tables -o requirements/local.lock pyproject.toml
-	@$(LOCK) $(LOCK_ARGS) --extra functions --extra local --extra tables --extra dev -c requirements/bootstrap.lock \
+	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables -o requirements/local.lock pyproject.toml
+	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables --extra dev -c requirements/bootstrap.lock \
 		-c requirements/local.lock -o requirements/dev.lock pyproject.toml requirements/bootstrap.in
 	@$(LOCK) $(LOCK_ARGS) --extra deploy -o requirements/deploy.lock pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) -o requirements/sbom.lock requirements/sbom.in
