@@ -67,7 +67,7 @@ class Performer:
             function, arguments = self._loaded(call)
         except MemoryError as error:
             return self._raised(call, error)
-        except Exception as error:  # noqa: BLE001 - unpickling and importing raise anything
+        except BaseException as error:  # noqa: BLE001 - unpickling and importing raise anything
             return Answer(call.task_id, None, error=_short(error), trace=_trace(error))
         try:
             if call.each:
