@@ -1,7 +1,8 @@
 """The port behind ``LambdaExecutor``: where calls are performed."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -77,18 +78,22 @@ class StoredContents:
         """Write it, unless this process did so a short while ago."""
         uri = f"{self.folder_uri}{name}"
         if time.monotonic() - self._put_s.get(name, -STORED_S) >= STORED_S:
-            try:
+            with _as_payload_error():
                 self.store.put(uri, content)
-            except ObjectStoreError as error:
-                raise PayloadError(f"{len(content)} bytes could not be stored: {error}") from error
             self._put_s[name] = time.monotonic()
         return uri
 
     def get(self, uri: str) -> bytes:
         """Read it."""
-        if not uri.startswith(self.folder_uri) or "/" in uri.removeprefix(self.folder_uri):
+        if uri.rpartition("/")[0] != self.folder_uri.rstrip("/"):
             raise PayloadError(f"{uri} lies outside {self.folder_uri}")
-        try:
+        with _as_payload_error():
             return self.store.get(uri)
-        except ObjectStoreError as error:
-            raise PayloadError(str(error)) from error
+
+
+@contextmanager
+def _as_payload_error() -> Iterator[None]:
+    try:
+        yield
+    except ObjectStoreError as error:
+        raise PayloadError(str(error)) from error
