@@ -83,9 +83,11 @@ class LambdaExecutor(Executor):
     Parameters
     ----------
     backend
-        ``"processes"`` or ``"threads"`` of this machine, or a ``Backend``.
+        ``"processes"`` or ``"threads"`` of this machine, ``"lambda"``, or a ``Backend``.
     max_workers
         Tasks under way at a time; None: as many as the backend takes.
+    stack
+        For ``"lambda"``: the stack that was made from ``sam/functions.yaml``.
     options
         Fields of ``Options``, for all tasks that say nothing else.
 
@@ -95,10 +97,17 @@ class LambdaExecutor(Executor):
         If ``max_workers`` is below 1.
     """
 
-    def __init__(self, backend: str | Backend = "processes", *, max_workers: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        backend: str | Backend = "processes",
+        *,
+        max_workers: int | None = None,
+        stack: str = "sparklet-functions",
+        **options: Any,
+    ) -> None:
         if max_workers is not None and max_workers < 1:
             raise ValueError("max_workers must be greater than 0")
-        self.backend = _backend(backend, max_workers) if isinstance(backend, str) else backend
+        self.backend = _backend(backend, max_workers, stack) if isinstance(backend, str) else backend
         self.options = Options(**options)
         self._caller, self._numbers = secrets.token_hex(8), itertools.count()
         self._slots = min(max_workers or self.backend.slots, self.backend.slots)
@@ -341,10 +350,14 @@ def _end(timer: Timer, backend: Backend) -> None:
     backend.close()
 
 
-def _backend(name: str, slots: int | None) -> Backend:
+def _backend(name: str, slots: int | None, stack: str) -> Backend:
+    if name == "lambda":
+        from sparklet.functions.deployed import LambdaFunctions
+
+        return LambdaFunctions(stack, slots)
     makers: dict[str, Callable[..., Backend]] = {"processes": Processes, "threads": Threads}
     if name not in makers:
-        raise ValueError(f"there is no backend {name!r}: choose one of {', '.join(makers)}")
+        raise ValueError(f"there is no backend {name!r}: choose one of lambda, {', '.join(makers)}")
     return makers[name](slots)
 
 
