@@ -195,7 +195,12 @@ def run(
     of_stack = {
         name: options.pop(name) for name in ("state_dir", "workers", "timeout_s", "memory_mb") if name in options
     }
-    return Stack(stack, quiet=quiet, **of_stack).run(script, input, output, **options)
+    held = Stack(stack, quiet=quiet, **of_stack)
+    try:
+        return held.run(script, input, output, **options)
+    except BaseException:
+        held.close()
+        raise
 
 
 def _texts(given: StrPath | Sequence[StrPath]) -> list[str]:
