@@ -110,7 +110,7 @@ def test_a_wrong_request_is_refused(person: Terminal) -> None:
 
 def test_a_refused_run_lets_its_stack_go(person: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[Stack] = []
-    monkeypatch.setattr(Stack, "close", closed.append)
+    monkeypatch.setattr(Stack, "close", lambda stack: closed.append(stack))
 
     with pytest.raises(PlanError):
         sparklet.run(SCRIPT, SOURCE)
