@@ -46,7 +46,7 @@ validate: deploy-venv ## The templates: rules, sam validate, policies, sam build
 
 check: venv ## Format, lint, types, import rules, templates: the same as CI
 	@failed=; \
-	$(RUN) -m mypy $(wildcard requirements runtime spark_scripts benchmarks tests) & types=$$!; \
+	$(RUN) -m mypy $(wildcard requirements runtime spark_scripts examples benchmarks tests) & types=$$!; \
 	$(RUN) -m ruff format --check . || failed+=" format"; \
 	$(RUN) -m ruff check . || failed+=" lint"; \
 	$(RUN) -c 'from importlinter.cli import lint_imports_command as run; run()' --no-cache || failed+=" imports"; \

@@ -116,20 +116,19 @@ class FunctionSettings:
 
 
 def ledger_table(env: Mapping[str, str] = os.environ) -> str:
-    """SPARKLET_LEDGER_TABLE alone, for the consumer of failed calls."""
+    """SPARKLET_LEDGER_TABLE alone."""
     check_names(env)
     return _required(env, "SPARKLET_LEDGER_TABLE")
 
 
 def function_settings(env: Mapping[str, str] = os.environ) -> FunctionSettings:
     """Read the settings of a worker of functions; SettingsError names what is missing or wrong."""
-    check_names(env)
     return FunctionSettings(
-        ledger_table=_required(env, "SPARKLET_LEDGER_TABLE"),
+        ledger_table=ledger_table(env),
         bucket=_required(env, "SPARKLET_BUCKET"),
         secret=_required(env, "SPARKLET_FUNCTION_SECRET"),
         codec=cast(Codec, _one_of(env, "SPARKLET_FUNCTION_CODEC", *get_args(Codec))),
-        modules=tuple(part.strip() for part in env.get("SPARKLET_FUNCTION_MODULES", "").split(",") if part.strip()),
+        modules=tuple(env.get("SPARKLET_FUNCTION_MODULES", "").split(",")),
     )
 
 

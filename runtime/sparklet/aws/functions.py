@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sparklet.aws.clients import AwsClients, error_code, explained, failing_as
+from sparklet.aws.clients import AwsClients, error_code, failing_as
 from sparklet.errors import LogsError, RemoteFailureError, RemoteTaskError, SettingsError
 
 LOG_REMEDIES = {
@@ -15,24 +15,11 @@ LOG_REMEDIES = {
     "AccessDeniedException": "you need logs:FilterLogEvents and logs:GetLogEvents on it",
 }
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
-TIMED_OUT = 124  # exit status of a worker that ends itself when a call's time is over, as of coreutils' timeout
-NOT_NOW = frozenset(
-    {
-        *("TooManyRequestsException", "ThrottlingException", "EC2ThrottledException", "ENILimitReachedException"),
-        *("ResourceConflictException", "ResourceNotReadyException", "SnapStartNotReadyException"),
-    }
-)
-"""Lambda's refusals of an invocation that another try may overcome."""
-NOT_SENT = frozenset({"ConnectTimeoutError", "EndpointConnectionError"})
-NOT_BEGUN = (
-    "PayloadError",
-    "EventError",
-    "SettingsError",
-    "NeverStarted",
-    "EventAgeExceeded",
-    "ImportModuleError",
-    "TaskFailedToStart",
-)
+TIMED_OUT = 124  # exit status of a worker that ends itself since a call's time is over, as of coreutils' timeout
+NOT_NOW = ("TooManyRequests", "Throttling", "EC2Throttled", "ENILimitReached", "ResourceConflict")
+NOT_SENT = ("ConnectTimeoutError", "EndpointConnectionError")
+NOT_BEGUN: tuple[str, ...] = ("PayloadError", "EventError", "SettingsError", "ImportModuleError")
+NOT_BEGUN += ("NeverStarted", "EventAgeExceeded", "TaskFailedToStart")
 REPORT = re.compile(r"Memory Size: (\d+) MB\s+Max Memory Used: (\d+) MB")
 
 
@@ -42,13 +29,14 @@ class LambdaCompute:
     def __init__(self, clients: AwsClients) -> None:
         self._clients = clients
 
-    def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
-        """Invoke synchronously, and never twice: a call whose answer was lost may have run.
+    def invoke(self, function: str, event: Mapping[str, Any], *, wait: bool = True) -> Any:
+        """Invoke, and never twice: a call whose answer was lost may have run. Without ``wait`` there is no answer.
 
         Raises
         ------
         RemoteTaskError
-            If the event is too large, the function cannot be invoked, or failed: with its error's type and message.
+            If the event is too large, the function cannot be invoked, or failed: with its error's type and message,
+            and the reason if its worker was lost.
         """
         payload = json.dumps(event, ensure_ascii=False).encode()
         if len(payload) > MAX_PAYLOAD_BYTES:
@@ -56,83 +44,64 @@ class LambdaCompute:
                 f"{function} cannot take {len(payload)} bytes: Lambda's limit is {MAX_PAYLOAD_BYTES}. "
                 "Put the data into S3 and pass its URI"
             )
-        with failing_as(RemoteTaskError, f"{function} could not be invoked"):
-            answer = self._clients.functions.invoke(
-                FunctionName=function, InvocationType="RequestResponse", Payload=payload
-            )
-            body = answer["Payload"].read()
+        kind: Any = {"LogType": "Tail"} if wait else {"InvocationType": "Event"}
+        try:
+            with failing_as(RemoteTaskError, f"{function} could not be invoked"):
+                answer: Any = self._clients.functions.invoke(FunctionName=function, Payload=payload, **kind)
+                body = answer["Payload"].read()
+        except RemoteTaskError as error:
+            error.reason = _reason_of_refusal(error.__cause__)
+            raise
         if answer.get("FunctionError"):
-            raise RemoteFailureError(f"{function} failed: {_cause(body)}")
+            raise _failure(function, answer, body)
         try:
             return json.loads(body) if body else None
         except ValueError as error:
             raise RemoteTaskError(f"{function} answered with text that is not JSON: {body[:200]!r}") from error
 
-    def call(self, function: str, envelope: Mapping[str, Any], *, wait: bool = True) -> Any:
-        """Invoke a worker of Python functions; its answer, None without ``wait``.
 
-        Raises
-        ------
-        RemoteTaskError
-            With the reason, what Lambda logged and the request's id.
-        """
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        kind: Any = {"LogType": "Tail"} if wait else {"InvocationType": "Event"}
-        try:
-            answer: Any = self._clients.functions.invoke(
-                FunctionName=function, Payload=json.dumps(envelope).encode(), **kind
-            )
-            body = answer["Payload"].read()
-        except (BotoCoreError, ClientError) as error:
-            not_begun = error_code(error) in NOT_NOW or type(error).__name__ in NOT_SENT
-            lost = (
-                "" if isinstance(error, ClientError) else "killed" if wait else "throttled"
-            )  # the ledger sees twice the same
-            what = f"{function} could not be invoked: {explained(error)}"
-            raise RemoteTaskError(what, "throttled" if not_begun else lost) from error
-        if not answer.get("FunctionError"):
-            return json.loads(body) if wait else None
-        found = json.loads(body)
-        named = found.get("errorType", ""), found.get("errorMessage", "")
-        log_tail = base64.b64decode(answer.get("LogResult", "")).decode(errors="replace")
-        facts = {"request_id": answer["ResponseMetadata"]["RequestId"]}
-        if used := REPORT.search(log_tail):
-            facts["memory_mb"] = int(used[2])
-        what = f"{function} failed: {': '.join(filter(None, named))}"
-        raise RemoteTaskError(what, reason_of(*named, log_tail), log_tail=log_tail, facts=facts)
+def _failure(function: str, answer: Any, body: bytes) -> RemoteFailureError:
+    """Type and message of a function's error, the answer's beginning if it names none; more if its worker was lost."""
+    try:
+        document = json.loads(body)
+        cause = f"{document.get('errorType', 'Error')}: {document['errorMessage']}"
+    except (ValueError, KeyError, AttributeError, TypeError):
+        cause = body[:500].decode(errors="replace")
+    log_tail = base64.b64decode(answer.get("LogResult", "")).decode(errors="replace")
+    if not (reason := reason_of(cause, log_tail)):
+        return RemoteFailureError(f"{function} failed: {cause}")
+    used, facts = REPORT.search(log_tail), {"request_id": answer["ResponseMetadata"]["RequestId"]}
+    facts |= {"memory_mb": used[2]} if used else {}
+    return RemoteFailureError(f"{function} failed: {cause}", reason, log_tail=log_tail, facts=facts)
 
 
-def reason_of(error_type: str, message: str, log_tail: str = "") -> str:
-    """Why a function gave no answer, as ``RemoteTaskError`` names it.
+def reason_of(cause: str, log_tail: str = "") -> str:
+    """Why a function gave no answer, in the words of ``RemoteTaskError``; ``cause`` is an error's type and message.
 
-    Lambda calls it ``signal: killed`` when a function is out of memory, too; its report of the memory used tells.
+    Lambda's ``signal: killed`` means out of memory, unless its report says that there was enough.
     """
-    text = f"{error_type}: {message}"
-    if "Timedout" in text or "timed out after" in text or text.endswith(f"exit status {TIMED_OUT}"):
+    if "Sandbox.Timedout" in cause or "timed out after" in cause or cause.endswith(f"exit status {TIMED_OUT}"):
         return "timeout"
     used = REPORT.search(log_tail)
-    full = used is None or int(used[2]) >= 0.95 * int(used[1])
-    if "OutOfMemory" in text or ("signal: killed" in text and full):
+    if "OutOfMemory" in cause or ("signal: killed" in cause and (not used or int(used[2]) >= 0.95 * int(used[1]))):
         return "memory"
-    if "ExitError" in error_type or error_type.startswith(("Sandbox.", "LeaseExpired", "Extension.", "Stopped.")):
+    if "ExitError" in cause or cause.startswith(("Sandbox.", "Extension.", "LeaseExpired", "Stopped.")):
         return "killed"
-    return "refused" if error_type.endswith(NOT_BEGUN) else ""
+    return "refused" if cause.partition(":")[0].endswith(NOT_BEGUN) else ""
+
+
+def _reason_of_refusal(error: Any) -> str:
+    """Why Lambda's API did not do it; ``killed``: whether it did is not known."""
+    code = error_code(error) or type(error).__name__
+    if code.startswith(NOT_NOW) or code in NOT_SENT or "NotReady" in code:
+        return "throttled"
+    return "" if error_code(error) else "killed"
 
 
 def read_secret(clients: AwsClients, secret: str) -> bytes:
-    """A secret of Secrets Manager; SettingsError if it cannot be read."""
+    """A secret's text; SettingsError if it cannot be read."""
     with failing_as(SettingsError, f"the secret {secret} cannot be read"):
         return str(clients.secrets.get_secret_value(SecretId=secret)["SecretString"]).encode()
-
-
-def _cause(body: bytes) -> str:
-    """Type and message of a function's error; the answer's beginning if it names none."""
-    try:
-        document = json.loads(body)
-        return f"{document.get('errorType', 'Error')}: {document['errorMessage']}"
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return body[:500].decode(errors="replace")
 
 
 class CloudWatchLogs:

@@ -1,7 +1,9 @@
 """The port behind ``LambdaExecutor``: where calls are performed."""
 
+import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -30,16 +32,17 @@ class Backend(Protocol):
         """Begin a call on a worker of ``sizes[size]``; ``done`` gets its end once, from any thread.
 
         An end that is a RemoteTaskError has one of the reasons ``killed``, ``memory``, ``timeout``, ``throttled``.
+        Raises RemoteTaskError after ``close``.
         """
 
     def patience_s(self, call: Call) -> float:
         """Seconds after ``start`` for which an answer may be waited for; then its caller gives it up."""
 
     def give_up(self, call: Call) -> None:
-        """Nobody waits for this call any more: end it if that is possible; ``done`` is not called."""
+        """Nobody waits for this call any more: end it if that is possible. What ``done`` gets then is ignored."""
 
     def close(self) -> None:
-        """End all workers, at once; nothing runs any more for the caller."""
+        """End all workers, at once; nothing runs any more for the caller. Twice does no harm."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class FolderContents:
         """Write it, unless it is there."""
         path = self.folder / name
         if not path.exists():
-            draft = path.with_suffix(f".{id(content)}")
+            draft = path.with_suffix(f".{secrets.token_hex(8)}")
             draft.write_bytes(content)
             draft.rename(path)
         return path.as_uri()
@@ -77,18 +80,22 @@ class StoredContents:
         """Write it, unless this process did so a short while ago."""
         uri = f"{self.folder_uri}{name}"
         if time.monotonic() - self._put_s.get(name, -STORED_S) >= STORED_S:
-            try:
+            with _as_payload_error():
                 self.store.put(uri, content)
-            except ObjectStoreError as error:
-                raise PayloadError(f"{len(content)} bytes could not be stored: {error}") from error
             self._put_s[name] = time.monotonic()
         return uri
 
     def get(self, uri: str) -> bytes:
         """Read it."""
-        if not uri.startswith(self.folder_uri) or "/" in uri.removeprefix(self.folder_uri):
+        if uri.rpartition("/")[0] != self.folder_uri.rstrip("/"):
             raise PayloadError(f"{uri} lies outside {self.folder_uri}")
-        try:
+        with _as_payload_error():
             return self.store.get(uri)
-        except ObjectStoreError as error:
-            raise PayloadError(str(error)) from error
+
+
+@contextmanager
+def _as_payload_error() -> Iterator[None]:
+    try:
+        yield
+    except ObjectStoreError as error:
+        raise PayloadError(str(error)) from error

@@ -165,6 +165,8 @@ def encode(codec: Codec, value: Any) -> bytes:
 
             return bytes(cloudpickle.dumps(value))
         return pickle.dumps(value)
+    except MemoryError:
+        raise  # a larger worker may help
     except Exception as error:
         raise PayloadError(f"a {type(value).__name__} cannot be encoded as {codec}: {error}") from error
 
@@ -179,6 +181,8 @@ def encode_arguments(codec: Codec, function: Any, arguments: Any, contents: Cont
 
     Large arguments go into ``contents``, each once.
     """
+    if codec == "json":  # which knows no tuples
+        arguments = [list(each) if isinstance(each, tuple) else each for each in arguments]
     encoded = encode(codec, [function, arguments] if function else arguments)
     if len(encoded) <= REPEATED_BYTES or contents is None or codec == "json" or isinstance(arguments, list):
         return encoded

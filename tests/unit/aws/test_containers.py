@@ -28,7 +28,7 @@ OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 def test_the_reason_for_a_stop_is_one_of_the_executors(task: dict[str, Any], reason: str) -> None:
     cause = stop_cause(task)
 
-    assert reason_of(cause.error_class, cause.message) == reason
+    assert reason_of(f"{cause.error_class}: {cause.message}") == reason
     assert task.get("stoppedReason", "") in cause.message
 
 
