@@ -54,6 +54,7 @@ class LambdaAndFargate(LambdaFunctions):
         self._workers += [{"container_mb": size_mb} for size_mb in sizes_mb]
         self._containers, self._asked_s = containers, 0.0
         self._arns: dict[str, str] = {}  # of tasks under way, by the calls' records
+        self._stopped: Mapping[str, Failure] = {}  # of them, when ECS was last asked
         self._container_poller = Poller(self._records, lost_s=math.inf)  # ECS says which containers live
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
@@ -111,14 +112,13 @@ class LambdaAndFargate(LambdaFunctions):
 
     def _records(self, names: Sequence[str]) -> Iterable[TaskRecord]:
         """What the ledger says; where a container has stopped without an answer, what ECS says."""
-        stopped: Mapping[str, Failure] = {}
         if time.monotonic() - self._asked_s >= ASK_EVERY_S:
             self._asked_s = time.monotonic()
             with suppress(RemoteTaskError):
-                stopped = self._containers.stopped(list(self._arns.values()))
+                self._stopped = self._containers.stopped(list(self._arns.values()))
         found = {record.task_id: record for record in self._tasks.get_tasks(names)}  # after ECS: an answer came before
         for name in names:
-            record, why = found.get(name, TaskRecord(name)), stopped.get(self._arns.get(name, ""))
+            record, why = found.get(name, TaskRecord(name)), self._stopped.get(self._arns.get(name, ""))
             if why and not record.state.ended:
                 found[name] = record.failed(why, time.time())
         return found.values()
