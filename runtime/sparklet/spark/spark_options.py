@@ -36,7 +36,7 @@ HUDI_OF_THE_MACHINE = Path("/etc/hudi/conf/hudi-defaults.conf")  # Hudi reads it
 SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 SHELL = "pyspark-shell"
 TASK_S3A, ATTEMPT_COMMIT = "TaskS3A", "AttemptCommit"  # our Java classes
-INPUTS, UNCOMMITTED = ".inputs", ".uncommitted"  # in a task's folder, known to them
+INPUTS, UNCOMMITTED = "inputs", "uncommitted"  # beside a script's folder, known to our Java
 
 OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
     "java.base/java.lang",
@@ -241,7 +241,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         "spark.hadoop.hadoop.tmp.dir": str(folder / "hadoop"),
         "spark.hadoop.hive.exec.scratchdir": str(folder / "hive"),
         "spark.hadoop.hive.exec.local.scratchdir": str(folder / "hive-local"),
-        "spark.hadoop.sparklet.task": str(folder),
+        "spark.hadoop.sparklet.task": str(folder.parent),
         **_own_folder(call.output),
         **{f"spark.executorEnv.{key}": value for key, value in env.items()},
     }

@@ -87,7 +87,9 @@ class Executor:
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
         script, py_files = self.scripts.fetch(execution.script)
-        with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as folder:
+        with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as own:
+            folder = own / "work"  # the script finds nothing there
+            folder.mkdir()
             event, outcome_file = execution.event, folder / "outcome.json"
             started_s = time.monotonic()
             if execution.staging is not None:
@@ -96,7 +98,7 @@ class Executor:
                 log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
             argument, paths = handed_over(event, folder, is_shard=execution.is_shard)
             names = (item.uri.partition("://")[2] for item in execution.inputs)
-            (folder / INPUTS).write_text("\0".join(names), encoding="utf-8")
+            (own / INPUTS).write_text("\0".join(names), encoding="utf-8")
             call = ScriptCall(
                 script=script,
                 args=("--event", argument, *execution.args),
@@ -114,7 +116,7 @@ class Executor:
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
             if result.exit_code != 0:
                 raise _failed(execution, result, folder)
-            begun = folder / UNCOMMITTED
+            begun = own / UNCOMMITTED
             uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
             return replace(read_outcome(outcome_file), uncommitted=uncommitted)
 
