@@ -29,6 +29,7 @@ from sparklet.errors import (
 )
 from sparklet.events import Outcome, Task
 from sparklet.events.script_event import needs_staging, shard_event
+from sparklet.job.tables.declaration import CHANGES
 from sparklet.ledger.rules import LEASE_S
 from sparklet.metrics import (
     ATTEMPT_SECONDS,
@@ -62,7 +63,6 @@ from sparklet.worker.executor import Execution, Executor
 from sparklet.worker.staging import Staging
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
-CHANGES = "_changes"  # files below this folder are for a table's commit, not for readers: see docs/tables.md
 UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks here
 
 
