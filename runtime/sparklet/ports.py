@@ -289,15 +289,6 @@ class Runs(Protocol):
     def finalize(self, run: Run) -> bool:
         """Note that an ended run needs no more work; False if a later generation was opened since."""
 
-    def unfinalize(self, run: Run) -> None:
-        """Note that a run needs work again; nothing happens if it is gone."""
-
-    def next_finalized(self) -> Iterator[Run]:
-        """The next few of the finalized runs: once all of them were taken, the next call goes on after them.
-
-        For runs that an older Sparklet entered or redrove, before there was finalizing.
-        """
-
 
 class Attempts(Protocol):
     """Changes of a shard's state. Every write is conditional.

@@ -5,7 +5,6 @@ from types import MappingProxyType
 from typing import Any
 
 from sparklet.aws.dynamodb.items import (
-    CURSOR_KEY,
     PART_PREFIX,
     RUNS_PARTITION,
     Attributes,
@@ -28,7 +27,7 @@ from sparklet.aws.dynamodb.items import (
 from sparklet.aws.dynamodb.table import OPEN_INDEX, OnTable, Written, new_writer
 from sparklet.aws.parallel import in_parallel
 from sparklet.errors import CheckpointConflictError, LedgerError
-from sparklet.ledger.rules import RUNS_A_PAGE, id_taken, no_generation, no_run, not_ended, not_retired, status_of
+from sparklet.ledger.rules import id_taken, no_generation, no_run, not_ended, not_retired, status_of
 from sparklet.model import PartRecord, Run, RunState, ScriptRef, ledger_bucket_count
 
 POINTERS_A_PAGE = 100
@@ -262,27 +261,6 @@ class DynamoRuns(OnTable):
         if outcome.lost:
             raise outcome.lost
         return False
-
-    def unfinalize(self, run: Run) -> None:
-        """Mark a run; marking it twice does no harm."""
-        values = {":open": unfinalized_value(run)}
-        outcome = self._table.update(pointer_key(run), "SET #open = :open", _THERE, values)
-        if outcome.lost and outcome.item and "open" not in outcome.item:
-            raise outcome.lost
-
-    def next_finalized(self) -> Iterator[Run]:
-        """The next few of the finalized runs; the cursor is an item of its own."""
-        cursor = self._table.get(CURSOR_KEY)
-        after = cursor["place"]["S"] if cursor else ""
-        condition, values = "pk = :pk", {":pk": RUNS_PARTITION}
-        if after:
-            condition, values = f"{condition} AND sk < :after", {**values, ":after": after}
-        page = next(self._table.pages(condition, values, ScanIndexForward=False, Limit=RUNS_A_PAGE))
-        yield from self._runs_of([pointer for pointer in page["Items"] if "open" not in pointer])
-        last = page["Items"][-1]["sk"]["S"] if len(page["Items"]) == RUNS_A_PAGE else ""
-        if last != after:
-            moved = {":last": last, ":was": after}  # unless another checker has moved it
-            self._table.update(CURSOR_KEY, "SET place = :last", f"{_ABSENT} OR place = :was", moved)
 
     # --- deletion: a run is retired first, so that it is not opened again; its own item is deleted last ---
 
