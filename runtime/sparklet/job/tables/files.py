@@ -105,18 +105,10 @@ def _read_footer(write: StagedWrite, path: str, size_bytes: int) -> StagedFile:
 
 
 def agreed_schema(commit: Commit, staged: Sequence[StagedFile], table: Any | None) -> Any:
-    """The schema (pyarrow's, all nullable) of the table with the files in it.
+    """The schema (pyarrow's, all nullable) of the table with the files in it; ``table``: its columns, if it is there.
 
-    Parameters
-    ----------
-    table
-        The table's columns as pyarrow.Schema; None if the table is still to be made.
-
-    Raises
-    ------
-    TableError
-        If a column has another type than in the table or in another shard, or if only some files have it and
-        ``merge_schema`` is off; the message names shard and column.
+    TableError, naming shard and column, if a column has another type than in the table or in another shard, or if only
+    some files have it and ``merge_schema`` is off.
     """
     import pyarrow as pa
 
