@@ -1,12 +1,6 @@
 """Commits to tables: what the winners of all shards have declared is fixed in a file, then a commit run makes it.
 
-::
-
-    attempts → runs/<run_id>/writes/<shard>-<attempt>.json, before they win
-    the end of all shards (or --commit-every) → the winners' declarations that are in no commit file yet
-      → runs/<run_id>/_commit-<k>.jsonl, created only if it is not there → the commit run <run_id>-commit-<k>
-      → its script makes the commits 0 … k that are not known to be made, each at most once
-
+``docs/tables.md`` has the protocol and its promises, ``planning.commit_files`` the files.
 A commit run is a follow-up run of one shard, with lease and attempts; its inputs are the commit files. If it fails, so
 does its run. A redrive's end fixes one more commit, maybe an empty one, and its commit run begins with what is missing.
 """

@@ -33,20 +33,10 @@ MAX_OUTCOME_BYTES = 64 * 1024 * 1024  # escaping may make an answer of 6 MB six 
 
 PERMANENT_CAUSES = frozenset(
     {
-        "AccessDeniedException",
-        "AnalysisException",
-        "AttributeError",
-        "CommitStateUnknownError",
-        "ExpectationError",
-        "ImportError",
-        "IndentationError",
-        "ModuleNotFoundError",
-        "NameError",
-        "ParseException",
-        "SyntaxError",
-        "TabError",
-        "TableError",
-        "UnknownStoreException",
+        *("AttributeError", "ImportError", "IndentationError", "ModuleNotFoundError", "NameError"),  # Python
+        *("SyntaxError", "TabError"),
+        *("AccessDeniedException", "AnalysisException", "ParseException", "UnknownStoreException"),  # Spark, S3A
+        *("CommitStateUnknownError", "ExpectationError", "TableError"),
     }
 )
 """Root causes that every attempt on the same input must meet. All others are retried: one S3 503 inside a script must

@@ -37,22 +37,11 @@ class _RedriveSelection(StackSelection):
 
     memory_mb: Annotated[
         int | None,
-        typer.Option(
-            "--memory",
-            min=512,
-            max=10240,
-            metavar="MB",
-            help="More memory for each worker; the local stack is restarted with it.",
-        ),
+        typer.Option("--memory", min=512, max=10240, metavar="MB", help="More for workers; restarts the local stack."),
     ] = None
     timeout_s: Annotated[
         int | None,
-        typer.Option(
-            "--timeout",
-            min=1,
-            metavar="SECONDS",
-            help="More time for each shard; the local stack is restarted with it.",
-        ),
+        typer.Option("--timeout", min=1, metavar="SECONDS", help="More for each shard; restarts the local stack."),
     ] = None
 
 
