@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
@@ -195,6 +196,7 @@ class Fault:
     at_call: int
     after_effect: bool = False
     calls: int = 0
+    _counting: Any = field(default_factory=Lock, repr=False)  # the checker lists objects in threads
 
     def deployment(self, at: Deployment) -> Deployment:
         names = ("store", "queue", *(["notifier"] if at.notifier else []))
@@ -203,8 +205,9 @@ class Fault:
         return replace(at, **ports)
 
     def step(self) -> bool:
-        self.calls += 1
-        return self.calls == self.at_call
+        with self._counting:
+            self.calls += 1
+            return self.calls == self.at_call
 
 
 def ledger_of(ledger: Ledger, wrapped: Callable[[object], object]) -> Any:
