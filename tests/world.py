@@ -227,20 +227,21 @@ class _Faulty:
             if hit and not self._fault.after_effect:
                 raise KilledError(name)
             if name in ("send", "add"):
-                args = (self._each(args[0]), *args[1:])
+                args = (self._each(args[0], self._fault.after_effect), *args[1:])
             try:
                 answer = method(*args, **kwargs)
             finally:
                 if hit:
                     raise KilledError(name)
-            return self._each(answer) if isinstance(answer, Iterator) else answer
+            return self._each(answer, False) if isinstance(answer, Iterator) else answer
 
         return call
 
-    def _each(self, items: Any) -> Iterator[Any]:
+    def _each(self, items: Any, after: bool) -> Iterator[Any]:
+        """Items that a port is given, or (never ``after``: its reader may want no further one) that it gives."""
         for item in items:
             hit = self._fault.step()
-            if hit and not self._fault.after_effect:
+            if hit and not after:
                 raise KilledError("before an item")
             yield item
             if hit:
