@@ -300,10 +300,9 @@ class Attempts(Protocol):
     def claim(self, ref: ShardRef, attempt_id: str, lease_s: float, max_attempts: int, log_stream: str = "") -> Claim:
         """Take the shard for ``lease_s`` seconds and count the attempt.
 
-        A lease that ended more than 5 s ago (clocks differ) is taken over. Claiming again with the same
-        attempt id is GRANTED again without counting; an id whose attempt has ended is refused with a
-        LedgerError: one id, one attempt. Where no attempt is left the shard becomes FAILED, its
-        last cause kept, and the answer is EXHAUSTED.
+        A lease that ended more than 5 s ago (clocks differ) is taken over. Claiming again with the same attempt id is
+        GRANTED again without counting; an id whose attempt has ended is refused with a LedgerError: one id, one
+        attempt. Where no attempt is left the shard becomes FAILED, its last cause kept, and the answer is EXHAUSTED.
         """
 
     def renew(

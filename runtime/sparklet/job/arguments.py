@@ -169,13 +169,14 @@ class Job(TableWrites):
         return read_figures(self.input_path, spark)
 
     def spark(self, app_name: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
-        """A SparkSession with the right settings where the script runs; its name is the script's, with run and shard.
+        """A SparkSession with the right settings where the script runs.
 
-        ``conf``, static options too, wins over spark-submit, spark-defaults.conf or the cluster, and these over
-        Sparklet's defaults: UTC as the session's time zone, S3A for ``s3://`` on Lambda and on a laptop, and extensions
-        and catalogs of the table formats whose jars are on the class path. Iceberg's catalog ``iceberg`` is the one
-        that pyiceberg's variables name (``PYICEBERG_CATALOG__ICEBERG__TYPE``, …); without them it is in
-        ``params["warehouse"]``, else in the output, and in a run only in the former.
+        ``app_name`` is by default the script's, with run and shard. ``conf``, static options too, wins over
+        spark-submit, spark-defaults.conf or the cluster, and these over Sparklet's defaults: UTC as the session's time
+        zone, S3A for ``s3://`` on Lambda and on a laptop, and extensions and catalogs of the table formats whose jars
+        are on the class path. Iceberg's catalog ``iceberg`` is the one that pyiceberg's variables name
+        (``PYICEBERG_CATALOG__ICEBERG__TYPE``, …); without them it is in ``params["warehouse"]``, else in the output,
+        and in a run only in the former.
         """
         from sparklet.job.session import spark_session  # needs pyspark: only a script that calls this does
 

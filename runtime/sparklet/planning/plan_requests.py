@@ -86,14 +86,13 @@ def _document(event: Any) -> dict[str, Any]:
 
 
 def _object_and_key(given: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
-    """The object of an S3 event, and the idempotency key of the run for it; EventError if it names no object, or
-    several.
+    """The object of an S3 event, and the idempotency key of the run for it.
 
     A rule of EventBridge puts the whole event into the request, as JSON within JSON, so that no key of an object can
-    inject anything into the request: ``"of_event": {"event": <aws.events.event.json>, "below":
-    "s3://bucket/incoming/"}`` (see ``sam/schedule.yaml``); the rule watches the folder ``below``. The same event again
-    is the same run: the object's address, version, ETag and sequencer identify an event. ``outputs`` are where the run
-    will write: not into that folder, or each run would start the next one.
+    inject anything into the request: the ``event``, and the folder that the rule watches, ``below`` (see
+    ``sam/schedule.yaml``). The same event again is the same run: the object's address, version, ETag and sequencer
+    identify an event. EventError if it names no object, or several, or a folder, or if one of ``outputs`` lies in the
+    watched folder: each run would start the next one.
     """
     if not isinstance(given, Mapping) or not given.keys() <= {"event", "below"}:
         raise EventError(f"{OF_EVENT} must be an object of the keys event and below")
