@@ -51,7 +51,7 @@ class IcebergTable:
         from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ServiceUnavailableError
         from requests import RequestException  # of a REST catalog whose answer was lost
 
-        refusals = (CommitFailedException, CommitStateUnknownException, ServiceUnavailableError, RequestException)
+        look_again = (CommitFailedException, CommitStateUnknownException, ServiceUnavailableError, RequestException)
         schema = agreed_schema(commit, staged, self._table.schema().as_arrow() if self._table else None)
         table = self._table or self._create(commit, schema)
         _check_partitioning(commit, table)
@@ -65,7 +65,7 @@ class IcebergTable:
                     with transaction.update_schema() as update:
                         update.union_by_name(schema)
                 _change(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: str(maker)})
-        except refusals as error:
+        except look_again as error:
             raise CommitConflictError(f"{commit.table}: {error}") from error
         snapshot = table.current_snapshot()
         return str(snapshot.snapshot_id) if snapshot else ""
