@@ -119,8 +119,7 @@ def clean(
     Sparklet's bucket and in the folders of Delta and Iceberg tables. What a table refers to, and what a run may still
     commit or publish, is kept.
     """
-    screen = Screen(selection.as_json)
-    older_than_s = parse_duration_s(older_than) if older_than else 0.0
+    screen, older_than_s = Screen(selection.as_json), parse_duration_s(older_than) if older_than else 0.0
     if (orphans or tables) and (not orphans or run_ids or keep is not None or older_than_s < MIN_AGE_S):
         raise PlanError("--orphans takes an --older-than of at least 1d, any number of --table, and not --run, --keep")
     if not (orphans or run_ids or older_than or keep is not None):
