@@ -5,6 +5,7 @@ import queue
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_a_result_that_does_not_unpickle_is_an_error(backend: Backend) -> None:
 
 @pytest.mark.parametrize(
     ("function", "words"),
-    [(called.raise_unpicklable, "Unpicklable: holds a lock"), (called.raise_one_way, "OneWay: one way")],
+    [(called.raise_unpicklable, "UnpicklableError: holds a lock"), (called.raise_one_way, "OneWayError: one way")],
 )
 def test_any_exception_is_told_as_text(backend: Backend, function: Callable[[], None], words: str) -> None:
     error = begin(backend, function).error()
@@ -288,11 +289,12 @@ def test_out_of_memory_everywhere_is_the_tasks_error(sized: Backend) -> None:
 
 def test_one_failure_hides_no_other_result(isolated: Backend) -> None:
     with LambdaExecutor(isolated) as executor:
-        futures = [executor.submit(called.vanish), executor.submit(called.refuse, "x"), executor.submit(called.lock)]
+        bad: list[Future[Any]] = [executor.submit(called.vanish), executor.submit(called.refuse, "x")]
+        bad.append(executor.submit(called.lock))
         good = [executor.submit(called.double, number) for number in range(10)]
 
         assert [each.result(END_S) for each in good] == [2 * number for number in range(10)]
-        assert [type(each.exception(END_S)) for each in futures] == [RemoteTaskError, KeyError, PayloadError]
+        assert [type(each.exception(END_S)) for each in bad] == [RemoteTaskError, KeyError, PayloadError]
 
 
 def test_an_argument_that_does_not_pickle_is_an_error(backend: Backend) -> None:
