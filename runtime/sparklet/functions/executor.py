@@ -18,15 +18,17 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.backend import Backend, End
-from sparklet.functions.calls import Call, Codec, Content, encode_arguments
+from sparklet.functions.calls import Call, Content, encode_arguments
 from sparklet.functions.ends import read
 from sparklet.functions.local import Processes, Threads
+from sparklet.functions.options import Options as Options
 from sparklet.functions.perform import reference
 from sparklet.functions.timer import Timer
 
@@ -36,32 +38,6 @@ T = TypeVar("T")
 BACK_OFF_S, MAX_BACK_OFF_S = 0.2, 20.0
 MAX_THROTTLED = 12  # tries that did not begin: some two minutes of back-off
 LARGER_HELPS = ("memory", "timeout")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How tasks are done.
-
-    Parameters
-    ----------
-    codec
-        ``json``; ``pickle``: functions by name, arguments pickled; ``cloudpickle``: functions by value, too.
-    timeout_s
-        Of one try; None: the most that the backend allows.
-    memory_mb
-        Of the first try's worker, at least; 0: the smallest.
-    sizes
-        The workers' sizes in MB that may be tried; empty: all from the first on.
-    retries
-        Further tries after an exception of ``retry_on``. RemoteTaskError there means a worker that was killed.
-    """
-
-    codec: Codec = "pickle"
-    timeout_s: float | None = None
-    memory_mb: int = 0
-    sizes: tuple[int, ...] = ()
-    retries: int = 2
-    retry_on: tuple[type[BaseException], ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -83,9 +59,11 @@ class LambdaExecutor(Executor):
     Parameters
     ----------
     backend
-        ``"processes"`` or ``"threads"`` of this machine, or a ``Backend``.
+        ``"processes"`` or ``"threads"`` of this machine, ``"lambda"``, or a ``Backend``.
     max_workers
         Tasks under way at a time; None: as many as the backend takes.
+    stack
+        For ``"lambda"``: the stack that was made from ``sam/functions.yaml``.
     options
         Fields of ``Options``, for all tasks that say nothing else.
 
@@ -95,10 +73,17 @@ class LambdaExecutor(Executor):
         If ``max_workers`` is below 1.
     """
 
-    def __init__(self, backend: str | Backend = "processes", *, max_workers: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        backend: str | Backend = "processes",
+        *,
+        max_workers: int | None = None,
+        stack: str = "sparklet-functions",
+        **options: Any,
+    ) -> None:
         if max_workers is not None and max_workers < 1:
             raise ValueError("max_workers must be greater than 0")
-        self.backend = _backend(backend, max_workers) if isinstance(backend, str) else backend
+        self.backend = _backend(backend, max_workers, stack) if isinstance(backend, str) else backend
         self.options = Options(**options)
         self._caller, self._numbers = secrets.token_hex(8), itertools.count()
         self._slots = min(max_workers or self.backend.slots, self.backend.slots)
@@ -109,6 +94,7 @@ class LambdaExecutor(Executor):
         self._later: set[_Task] = set()  # the next try waits for its time
         self._unfinished = 0
         self._pumping = self._closing = self._aborted = False
+        self._outer: LambdaExecutor | None = None
         self._timer = Timer()
         self._counts: Counter[str] = Counter()
         self._seconds = dict.fromkeys(("waiting_s", "working_s", "travelling_s"), 0.0)
@@ -119,12 +105,15 @@ class LambdaExecutor(Executor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Have a call performed; its future. An argument that cannot be encoded is the future's error."""
-        return self.submit_with(self.options, fn, (args, kwargs))
+        return self.submit_with(self.options.of(fn), fn, (args, kwargs))
 
     def submit_with(
-        self, options: Options, fn: Callable[..., Any], arguments: Any, each: bool = False
+        self, options: Options, fn: Callable[..., Any] | str, arguments: Any, each: bool = False
     ) -> "Future[Any]":
-        """The same with options of its own; ``arguments`` is ``(args, kwargs)``, or with ``each`` a list of args."""
+        """The same with options of its own, and of a function that only its workers have (``module:name``).
+
+        ``arguments`` is ``(args, kwargs)``, or with ``each`` a list of args.
+        """
         future: Future[Any] = Future()
         task = None
         if not self._closing:
@@ -166,7 +155,8 @@ class LambdaExecutor(Executor):
         end_s = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
         chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
-        begun = (self.submit_with(self.options, fn, chunk, each=True) for chunk in chunks)
+        options = self.options.of(fn)
+        begun = (self.submit_with(options, fn, chunk, each=True) for chunk in chunks)
         return _results(deque(itertools.islice(begun, buffersize)), begun, end_s)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -182,9 +172,16 @@ class LambdaExecutor(Executor):
                 self._ended.wait_for(lambda: not self._unfinished)
             self.backend.close()
 
+    def __enter__(self) -> Self:
+        """From here to the block's end it is the executor of what ``remote`` decorates and of ``gather``."""
+        self._outer = entered.get()
+        entered.set(self)
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        entered.set(self._outer)
         if kind is not None and not issubclass(kind, Exception):
             return self.abort()  # Ctrl-C
         return self.shutdown()
@@ -209,23 +206,19 @@ class LambdaExecutor(Executor):
     # --- a task's way ---
 
     def _task(self, future: "Future[Any]", options: Options, fn: Any, arguments: Any, each: bool) -> _Task:
-        options = getattr(fn, "options", None) or options
+        backend = self.backend
         function = getattr(fn, "__wrapped__", fn) if getattr(fn, "is_remote", False) else fn
-        name = "" if options.codec == "cloudpickle" else reference(function)
+        name = "" if options.codec == "cloudpickle" and not isinstance(fn, str) else reference(function)
         if not name and options.codec == "json":
             raise PayloadError(f"{function!r} has no name that a worker could import: put it into a module")
-        sizes = [
-            index
-            for index, size_mb in enumerate(self.backend.sizes)
-            if (size_mb in options.sizes if options.sizes else size_mb >= options.memory_mb or not size_mb)
-        ]
-        if not sizes:
-            raise PayloadError(f"no worker has {options.sizes or options.memory_mb} MB: there are {self.backend.sizes}")
-        timeout_s = min(options.timeout_s or self.backend.max_timeout_s, self.backend.max_timeout_s)
-        encoded = encode_arguments(options.codec, None if name else function, arguments, self.backend.contents)
-        content = Content.of(options.codec, encoded, self.backend.inline_bytes, self.backend.contents)
+        sizes = options.sizes_of(backend.sizes)
+        timeout_s = min(options.timeout_s or backend.max_timeout_s, backend.max_timeout_s)
+        encoded = encode_arguments(options.codec, None if name else function, arguments, backend.contents)
+        inline_bytes = 0 if options.offload_arguments else backend.inline_bytes
+        content = Content.of(options.codec, encoded, inline_bytes, backend.contents)
         task_id = f"{self._caller}-{next(self._numbers):06}"
-        call = Call(task_id, name, content, timeout_s, 0.0, self.backend.inline_bytes, each)
+        answer_inline_bytes = 0 if options.offload_result else backend.inline_bytes
+        call = Call(task_id, name, content, timeout_s, 0.0, answer_inline_bytes, each)
         return _Task(future, call, options, sizes, time.monotonic())
 
     def _pump(self) -> None:
@@ -341,10 +334,14 @@ def _end(timer: Timer, backend: Backend) -> None:
     backend.close()
 
 
-def _backend(name: str, slots: int | None) -> Backend:
+def _backend(name: str, slots: int | None, stack: str) -> Backend:
+    if name == "lambda":
+        from sparklet.functions.deployed import LambdaFunctions
+
+        return LambdaFunctions(stack, slots)
     makers: dict[str, Callable[..., Backend]] = {"processes": Processes, "threads": Threads}
     if name not in makers:
-        raise ValueError(f"there is no backend {name!r}: choose one of {', '.join(makers)}")
+        raise ValueError(f"there is no backend {name!r}: choose one of lambda, {', '.join(makers)}")
     return makers[name](slots)
 
 
@@ -372,6 +369,9 @@ def _results(begun: deque[Future[list[T]]], further: Iterator[Future[list[T]]], 
         for future in begun:
             future.cancel()
 
+
+entered: "ContextVar[LambdaExecutor | None]" = ContextVar("sparklet_executor", default=None)
+"""The executor of the innermost ``with`` block."""
 
 _executors: "weakref.WeakSet[LambdaExecutor]" = weakref.WeakSet()
 os.register_at_fork(after_in_child=_executors.clear)  # a fork has none of their threads

@@ -143,7 +143,12 @@ def resolve(name: str, modules: tuple[str, ...] = ("*",)) -> Callable[..., Any]:
 
 
 def reference(function: Any) -> str:
-    """``module:qualified.name`` if importing that gives the function, also of what ``remote`` decorates; else ""."""
+    """``module:qualified.name`` if importing that gives the function, also of what ``remote`` decorates; else "".
+
+    A text is that name itself; ``module.name`` will do.
+    """
+    if isinstance(function, str):
+        return function if ":" in function else ":".join(function.rpartition(".")[::2])
     module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     found: Any = sys.modules.get(module or "")
     for part in path.split("."):
