@@ -77,11 +77,13 @@ class LambdaFunctions:
         self._poller = Poller(DynamoTasks(clients, outputs["LedgerTable"]).get_tasks)
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = self._invoking = self._underway = 0
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """Hand it to a thread, by the transport that suits it now."""
         with self._lock:
+            if self._closed:
+                raise RemoteTaskError("the executor was shut down", "refused")
             transport: str = self._transport
             if transport == "auto":
                 short = call.timeout_s <= SHORT_S and self._invoking < THREADS
@@ -111,8 +113,10 @@ class LambdaFunctions:
     def close(self) -> None:
         """Wait for nothing any more. Lambda ends what it has begun, unseen; what waits in the queue expires there."""
         self._poller.open.clear()
-        for _ in range(self._threads):
-            self._jobs.put(None)
+        with self._lock:
+            self._closed = True
+            for _ in range(self._threads):
+                self._jobs.put(None)
 
     def _count(self, transport: str, change: int) -> None:
         self._underway += change

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,13 @@ def functions_template(parameters: Mapping[str, str]) -> str:
 
 @pytest.fixture(scope="package")
 def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
-    folder = tmp_path_factory.mktemp("functions")
+    with deployed_functions(tmp_path_factory.mktemp("functions"), "tests.functional.functions.*") as deployed:
+        yield deployed
+
+
+@contextmanager
+def deployed_functions(folder: Path, modules: str) -> Iterator[Functions]:
+    """A stack of functions for calls of these modules, which ends with the block."""
     with pytest.MonkeyPatch.context() as patch, make_lab(folder) as lab:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]))  # for ``called``
         with lab.attach() as stack:
@@ -43,7 +50,7 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
                 "FunctionTimeoutS": str(TIMEOUT_S),
                 "MaximumConcurrency": "4",
                 "Codec": "pickle",
-                "ModulePatterns": "tests.functional.functions.*",
+                "ModulePatterns": modules,
                 "ExistingBucketName": stack.info.bucket,
                 "ExistingLedgerTable": stack.info.ledger_table,
             }

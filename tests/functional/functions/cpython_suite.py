@@ -150,13 +150,15 @@ EXECUTORS: dict[str, tuple[Any, dict[str, Any]]] = {
     "spawn": (Local, {"ctx": "spawn"}),
     "fork": (Local, {"ctx": "fork"}),
     "threads": (partial(LambdaExecutor, "threads"), {}),
+    "lambda": (partial(LambdaExecutor, "lambda"), {}),
 }
 """What makes a backend's executors, and further attributes of its tests' classes."""
 
 
 def classes(backend: str) -> list[str]:
     """The suite's classes that a backend's tests come from."""
-    return [*GENERIC, *(OF_PROCESSES if "ctx" in EXECUTORS[backend][1] else ["FutureTests"])]
+    more = {"threads": ["FutureTests"], "lambda": []}
+    return [*GENERIC, *more.get(backend, OF_PROCESSES)]
 
 
 def cases(backend: str, name: str) -> unittest.TestSuite:
