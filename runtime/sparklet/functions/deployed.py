@@ -10,7 +10,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -65,7 +65,7 @@ class LambdaFunctions:
         clients = clients or AwsClients(THREADS + SENDERS + 1)
         outputs = stack_outputs(clients, stack, OUTPUTS, "functions.yaml")
         self._workers = sorted(json.loads(outputs["Workers"]), key=lambda worker: int(worker["memory_mb"]))
-        self.sizes = [int(worker["memory_mb"]) for worker in self._workers]
+        self.sizes: Sequence[int] = [int(worker["memory_mb"]) for worker in self._workers]
         self.key = read_secret(clients, outputs["SecretArn"])
         self.contents: Contents | None = StoredContents(S3Store(clients), f"s3://{outputs['BucketName']}/functions/")
         self.max_timeout_s = float(outputs["FunctionTimeoutS"]) - 1

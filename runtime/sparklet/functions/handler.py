@@ -44,8 +44,7 @@ MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 64 * 1024  # of a synchronous invocation;
 
 def lambda_handler(event: Event, context: Any) -> Any:
     """Perform a call, or those of an SQS event."""
-    claims = _claims()
-    worker: FunctionWorker = claims.executor
+    claims, worker = _ports()
     worker.performer.facts = {**worker.facts, "request_id": context.aws_request_id}
     if not isinstance(event, dict) or not event.keys() & {"Records", RECORDED}:
         return worker.answer(event, MAX_RESPONSE_BYTES)
@@ -146,8 +145,8 @@ class ClaimedCall(ClaimedRequest):
 
 
 @functools.cache
-def _claims() -> CallClaims:
-    """This environment's ports and its worker, made once."""
+def _ports() -> "tuple[CallClaims, FunctionWorker]":
+    """This environment's ports, made once."""
     settings, clients, log_stream = function_settings(), AwsClients(), os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
     contents = StoredContents(S3Store(clients), f"s3://{settings.bucket}/functions/")
     performer = Performer(read_secret(clients, settings.secret), settings.codec, settings.modules, contents)
@@ -155,8 +154,8 @@ def _claims() -> CallClaims:
         DynamoTasks(clients, settings.ledger_table),
         FunctionWorker(performer, contents, {"log_stream": log_stream}),
     )
-    return CallClaims(tasks, None, queue_opener(clients), worker, SystemClock(), log_stream, max_attempts=1)
+    return CallClaims(tasks, None, queue_opener(clients), worker, SystemClock(), log_stream, max_attempts=1), worker
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:  # in Lambda, not in a test that imports this module
-    _claims()
+    _ports()

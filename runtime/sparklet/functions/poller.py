@@ -65,5 +65,5 @@ class Poller:
         if record.revision != watched.revision:
             watched.revision, watched.changed_s = record.revision, now_s
         lost = record.state is ShardState.RUNNING and now_s - watched.changed_s > LOST_S
-        if (record.state.ended or lost) and self.open.pop(name, None):
+        if (record.state.ended or lost) and self.open.pop(name, None) is not None:
             watched.ended(record)
