@@ -48,15 +48,12 @@ def lambda_handler(event: Event, context: Any) -> Any:
     worker.performer.facts = {**worker.facts, "request_id": context.aws_request_id}
     if not isinstance(event, dict) or not event.keys() & {"Records", RECORDED}:
         return worker.answer(event, MAX_RESPONSE_BYTES)
-    deadline, outcomes = Deadline.within(context.get_remaining_time_in_millis() / 1000), []
-    for task in _tasks(event):
-        attempt_id = f"{context.aws_request_id}.{uuid.uuid4().hex[:8]}"
-        log = Log().bind(request_id=context.aws_request_id, task=task.request and task.request.task_id)
-        outcomes.append(make_attempt(claims, Attempt(attempt_id, task, deadline, log)))
+    deadline = Deadline.within(context.get_remaining_time_in_millis() / 1000)
+    outcomes = [_record(claims, task, context.aws_request_id, deadline) for task in _tasks(event)]
     if "Records" in event:
         return respond(event, outcomes)
     for outcome in outcomes:
-        if not outcome.acknowledged and not isinstance(outcome.error, LeaseLostError):  # another delivery has it
+        if not outcome.acknowledged:
             outcome.raise_failure()
     return None
 
@@ -64,11 +61,14 @@ def lambda_handler(event: Event, context: Any) -> Any:
 def _tasks(event: Event) -> Iterator[Task]:
     """The calls of an event; each task's event is an envelope."""
     for task in parse_event(event) if "Records" in event else (Task(Source.DIRECT, event),):
-        envelope, queue_arn = task.event, ""
-        if task.record_ids:
-            (message,) = task.event["Records"]
-            envelope, queue_arn = json.loads(message["body"]), message["eventSourceARN"]
-        yield replace(task, event=envelope, request=TaskRequest(claimed_id(envelope), queue_arn))
+        envelope = json.loads(task.event["Records"][0]["body"]) if task.record_ids else task.event
+        yield replace(task, event=envelope, request=TaskRequest(claimed_id(envelope), queue_arn=""))
+
+
+def _record(claims: RequestClaims, task: Task, request_id: str, deadline: Deadline) -> Outcome:
+    log = Log().bind(request_id=request_id, task=task.request and task.request.task_id)
+    outcome = make_attempt(claims, Attempt(f"{request_id}.{uuid.uuid4().hex[:8]}", task, deadline, log))
+    return replace(outcome, acknowledged=outcome.acknowledged or isinstance(outcome.error, LeaseLostError))  # another's
 
 
 @dataclass
