@@ -1,23 +1,54 @@
 """Sparklet: ordinary PySpark scripts inside AWS Lambda containers, fanned out over small files.
 
-The public names are those of ``sparklet.job``, which scripts import, and ``__version__``. They load on first use.
+The public names are those of ``sparklet.job``, which scripts import; Python functions in parallel
+(``sparklet.functions``); and runs from Python programs (``sparklet.client``). They load on first use.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sparklet.client import Run, Stack, run
+    from sparklet.errors import RemoteTaskError, RunFailedError
+    from sparklet.functions.executor import LambdaExecutor
+    from sparklet.functions.progress import progress
+    from sparklet.functions.remote import Invocation, gather, remote
     from sparklet.job import EventError, ExpectationError, Job, SparkletError, expect, stored_bytes
 
 __version__ = "0.1.0"
 
-__all__ = ["EventError", "ExpectationError", "Job", "SparkletError", "__version__", "expect", "stored_bytes"]
+__all__ = [
+    "EventError",
+    "ExpectationError",
+    "Invocation",
+    "Job",
+    "LambdaExecutor",
+    "RemoteTaskError",
+    "Run",
+    "RunFailedError",
+    "SparkletError",
+    "Stack",
+    "__version__",
+    "expect",
+    "gather",
+    "progress",
+    "remote",
+    "run",
+    "stored_bytes",
+]
+
+_MODULES = {
+    **dict.fromkeys(("Run", "Stack", "run"), "client"),
+    **dict.fromkeys(("RemoteTaskError", "RunFailedError"), "errors"),
+    **dict.fromkeys(("Invocation", "gather", "remote"), "functions.remote"),
+    "LambdaExecutor": "functions.executor",
+    "progress": "functions.progress",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'sparklet' has no attribute {name!r}")
-    import sparklet.job
-
-    return getattr(sparklet.job, name)
+    return getattr(import_module(f"sparklet.{_MODULES.get(name, 'job')}"), name)

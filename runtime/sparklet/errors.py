@@ -212,6 +212,17 @@ class RemoteTaskError(SparkletError):
         return super().__str__() + (f" ({known})" if known else "") + tail
 
 
+class RunFailedError(SparkletError):
+    """A run has ended FAILED or CANCELLED; ``document`` is its result, as ``sparklet status --json`` shows it."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        shards, causes = document["shards"], document["failures"]
+        told = "".join(f"; {each['count']} × {each['error_class']}: {each['example_message']}" for each in causes)
+        failed = f"{shards['failed']} of {shards['total']} shards failed"
+        super().__init__(f"the run {document['run_id']} is {document['state']}: {failed}{told}")
+        self.document = document
+
+
 class RemoteFailureError(RemoteTaskError):
     """An invoked function answered with an error of its own."""
 

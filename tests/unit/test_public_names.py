@@ -5,18 +5,32 @@ import sys
 
 import sparklet
 
+NAMES = {
+    *("EventError", "ExpectationError", "Job", "SparkletError", "expect", "stored_bytes"),
+    *("Invocation", "LambdaExecutor", "RemoteTaskError", "gather", "progress", "remote"),
+    *("Run", "RunFailedError", "Stack", "run"),
+    "__version__",
+}
+
 
 def test_the_public_names_are_pinned_and_are_there() -> None:
-    names = ["EventError", "ExpectationError", "Job", "SparkletError", "__version__", "expect", "stored_bytes"]
-
-    assert sorted(sparklet.__all__) == names
-    assert all(hasattr(sparklet, name) for name in names)
+    assert set(sparklet.__all__) == NAMES and len(sparklet.__all__) == len(NAMES)
+    assert all(hasattr(sparklet, name) for name in NAMES)
     assert not hasattr(sparklet, "Worker")
 
 
 def test_importing_sparklet_loads_nothing_else_of_it() -> None:
-    program = "import sys, sparklet; print([name for name in sys.modules if name.startswith('sparklet.')])"
+    assert loaded("import sparklet", "sparklet.") == []
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
 
-    assert done.stdout == "[]\n"
+def test_functions_load_no_library_that_they_do_not_need() -> None:
+    program = "from sparklet import LambdaExecutor, gather, remote"
+
+    assert not {"boto3", "botocore", "rich", "typer", "cloudpickle"} & set(loaded(program))
+
+
+def loaded(program: str, prefix: str = "") -> list[str]:
+    """The modules that a fresh interpreter has loaded after a program."""
+    told = f"{program}; import sys; print(*(name for name in sys.modules if name.startswith({prefix!r})))"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.split()

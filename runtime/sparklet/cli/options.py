@@ -139,7 +139,7 @@ def run_request(options: RequestOptions, lists: ListOptions, *, dry_run: bool = 
     """The request that a command's options make; SettingsError or PlanError with the option and the remedy."""
     given: dict[str, Any] = dict(options)
     for name in ("params", "env", "files"):
-        if name in given:
+        if isinstance(given.get(name), list):  # of a command line
             given[name] = parse_pairs(places()[name].option, given[name])
     if "env" in given:
         script_environment(given["env"], "--env")
@@ -172,8 +172,10 @@ def _absolute(since: str) -> str:
         return since
 
 
-def _read_list(source: str, options: ListOptions, *, items: bool) -> ListRequest:
+def _read_list(source: str | ListRequest, options: ListOptions, *, items: bool) -> ListRequest:
     """A list, with its content if it is local."""
+    if isinstance(source, ListRequest):
+        return source
     body, form = None, options.list_format or ("lines" if source == STANDARD_INPUT else "")
     if "://" not in source:
         try:

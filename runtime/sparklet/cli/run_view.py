@@ -189,10 +189,8 @@ def show_summary(
     differences: list[Difference] | None = None,
 ) -> None:
     """Show a run's result; where given also all shards, an operator's view, and differences that were found."""
-    output = env.local_paths(run.run_id).output or run.output_uri
-    manifest = env.at.run_uri(run.run_id, "manifest.json")
     if screen.as_json:
-        document = summary_document(run, summary, output, manifest) | (view.document() if view else {})
+        document = result_document(env, run, summary) | (view.document() if view else {})
         if differences is not None:
             document["differences"] = [asdict(each) for each in differences]
         if records is not None:
@@ -200,13 +198,23 @@ def show_summary(
         screen.document(document)
         return
     logs = str(env.state / "log") if env.state else ""
-    screen.out.print(summary_table(run, summary, output, manifest, logs, view))
+    screen.out.print(summary_table(run, summary, *_places(env, run), logs, view))
     if records is not None:
         screen.out.print(shards_table(records))
     if differences == []:
         screen.out.print("verified: ledger, manifest and output agree")
     for each in differences or ():
         screen.warn(f"{each.kind}: {each.found}")
+
+
+def result_document(env: Environment, run: Run, summary: Summary) -> dict[str, Any]:
+    """A run's result, with where its output and manifest are."""
+    return summary_document(run, summary, *_places(env, run))
+
+
+def _places(env: Environment, run: Run) -> tuple[str, str]:
+    output = env.local_paths(run.run_id).output or run.output_uri
+    return output, env.at.run_uri(run.run_id, "manifest.json")
 
 
 def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text, duration_text, exit_code, size_text
 from sparklet.cli.costs import Prices
-from sparklet.cli.dispatch_modes import MachineWatch, drive, machine_of
+from sparklet.cli.dispatch_modes import MachineWatch, chosen_mode, drive, machine_of
 from sparklet.cli.environment import Environment
+from sparklet.cli.options import WantedMode
 from sparklet.cli.run_view import follow_ups, look, show_summary
 from sparklet.cli.transfer import LocalPaths, check_output, fill, give_up_output, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SparkletError
@@ -44,6 +45,18 @@ DETAILS_EVERY_S = 20.0  # at least; they need a whole pass over the ledger, whic
 LEDGER_PATIENCE_S = 60.0  # a watch tolerates a ledger or queue that does not respond for this long
 
 
+def begin(
+    env: Environment, request: RunRequest, dispatch_mode: WantedMode, screen: Screen, words: Sequence[str] = ()
+) -> Run:
+    """Start a run whose shards fit the stack's workers, in the wanted mode; its inputs are listed once."""
+    request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)
+    with env.at.listing_once() as at:
+        once, mode = replace(env, at=at), DispatchMode.QUEUE
+        if dispatch_mode != mode:
+            mode = chosen_mode(once, request, dispatch_mode, screen)
+        return start(once, request, screen, mode=mode, here=dispatch_mode == "auto", words=words)
+
+
 def start(
     env: Environment,
     request: RunRequest,
@@ -56,7 +69,7 @@ def start(
     """Copy local files to the bucket, enter the run, plan and dispatch it; the sealed run.
 
     In a ``mode`` with a state machine that one plans and dispatches the run; with ``here`` the run is planned first.
-    ``words`` are the command's arguments.
+    ``words`` are the command's arguments; without them an interrupted start names no command that continues it.
     """
     by_machine = mode is not DispatchMode.QUEUE
     if by_machine:
@@ -90,7 +103,7 @@ def again(words: Sequence[str], run_id: str) -> list[str]:
     """The command that starts the same run again, while the ledger does not know the run."""
     if any(word.partition("=")[0] in ("--run-id", "--idempotency-key") for word in words):
         return ["sparklet", *words]
-    return ["sparklet", *words[:1], "--run-id", run_id, *words[1:]]
+    return [] if not words else ["sparklet", *words[:1], "--run-id", run_id, *words[1:]]
 
 
 @contextmanager
@@ -103,8 +116,8 @@ def resumable(env: Environment, screen: Screen, command: Callable[[], Sequence[s
             env.check()  # if the local stack has ended, that is the cause
             raise
     except (KeyboardInterrupt, SparkletError) as error:
-        if isinstance(error, KeyboardInterrupt | LocalStackError) or error.retryable:
-            screen.warn(f"interrupted, and nothing is lost; this continues the run:\n  {shlex.join(command())}")
+        if (isinstance(error, KeyboardInterrupt | LocalStackError) or error.retryable) and (words := command()):
+            screen.warn(f"interrupted, and nothing is lost; this continues the run:\n  {shlex.join(words)}")
         raise
 
 

@@ -1,5 +1,6 @@
 """The port behind ``LambdaExecutor``: where calls are performed."""
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,16 +32,17 @@ class Backend(Protocol):
         """Begin a call on a worker of ``sizes[size]``; ``done`` gets its end once, from any thread.
 
         An end that is a RemoteTaskError has one of the reasons ``killed``, ``memory``, ``timeout``, ``throttled``.
+        Raises RemoteTaskError after ``close``.
         """
 
     def patience_s(self, call: Call) -> float:
         """Seconds after ``start`` for which an answer may be waited for; then its caller gives it up."""
 
     def give_up(self, call: Call) -> None:
-        """Nobody waits for this call any more: end it if that is possible; ``done`` is not called."""
+        """Nobody waits for this call any more: end it if that is possible. What ``done`` gets then is ignored."""
 
     def close(self) -> None:
-        """End all workers, at once; nothing runs any more for the caller."""
+        """End all workers, at once; nothing runs any more for the caller. Twice does no harm."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class FolderContents:
         """Write it, unless it is there."""
         path = self.folder / name
         if not path.exists():
-            draft = path.with_suffix(f".{id(content)}")
+            draft = path.with_suffix(f".{secrets.token_hex(8)}")
             draft.write_bytes(content)
             draft.rename(path)
         return path.as_uri()

@@ -5,8 +5,10 @@ for past its deadline, whatever the backend does.
 """
 
 import atexit
+import contextlib
 import functools
 import itertools
+import os
 import random
 import secrets
 import sys
@@ -14,16 +16,19 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.backend import Backend, End
-from sparklet.functions.calls import Answer, Call, Codec, Content, decode, encode_arguments
+from sparklet.functions.calls import Call, Content, encode_arguments
+from sparklet.functions.ends import read
 from sparklet.functions.local import Processes, Threads
+from sparklet.functions.options import Options as Options
 from sparklet.functions.perform import reference
 from sparklet.functions.timer import Timer
 
@@ -33,32 +38,6 @@ T = TypeVar("T")
 BACK_OFF_S, MAX_BACK_OFF_S = 0.2, 20.0
 MAX_THROTTLED = 12  # tries that did not begin: some two minutes of back-off
 LARGER_HELPS = ("memory", "timeout")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How tasks are done.
-
-    Parameters
-    ----------
-    codec
-        ``json``; ``pickle``: functions by name, arguments pickled; ``cloudpickle``: functions by value, too.
-    timeout_s
-        Of one try; None: the most that the backend allows.
-    memory_mb
-        Of the first try's worker, at least; 0: the smallest.
-    sizes
-        The workers' sizes in MB that may be tried; empty: all from the first on.
-    retries
-        Further tries after an exception of ``retry_on``. RemoteTaskError there means a worker that was killed.
-    """
-
-    codec: Codec = "pickle"
-    timeout_s: float | None = None
-    memory_mb: int = 0
-    sizes: tuple[int, ...] = ()
-    retries: int = 2
-    retry_on: tuple[type[BaseException], ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -71,7 +50,7 @@ class _Task:
     failures: int = 0
     throttled: int = 0
     started_s: float = 0.0
-    open: bool = False  # whether a try is under way
+    deadline: list[Any] | None = None  # the timer's entry for this try
 
 
 class LambdaExecutor(Executor):
@@ -103,7 +82,7 @@ class LambdaExecutor(Executor):
         **options: Any,
     ) -> None:
         if max_workers is not None and max_workers < 1:
-            raise ValueError("max_workers must be at least 1")
+            raise ValueError("max_workers must be greater than 0")
         self.backend = _backend(backend, max_workers, stack) if isinstance(backend, str) else backend
         self.options = Options(**options)
         self._caller, self._numbers = secrets.token_hex(8), itertools.count()
@@ -112,36 +91,45 @@ class LambdaExecutor(Executor):
         self._ended = threading.Condition(self._lock)
         self._waiting: deque[_Task] = deque()
         self._open: dict[str, _Task] = {}  # by the try's id
-        self._later = 0  # tasks whose next try waits for its time
-        self._closing = self._aborted = False
+        self._later: set[_Task] = set()  # the next try waits for its time
+        self._unfinished = 0
+        self._pumping = self._closing = self._aborted = False
+        self._outer: LambdaExecutor | None = None
         self._timer = Timer()
         self._counts: Counter[str] = Counter()
         self._seconds = dict.fromkeys(("waiting_s", "working_s", "travelling_s"), 0.0)
         _executors.add(self)
+        weakref.finalize(self, _end, self._timer, self.backend).atexit = False
 
     # --- what the standard library's executors do ---
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Have a call performed; its future. An argument that cannot be encoded is the future's error."""
-        return self.submit_with(self.options, fn, (args, kwargs))
+        return self.submit_with(self.options.of(fn), fn, (args, kwargs))
 
     def submit_with(
-        self, options: Options, fn: Callable[..., Any], arguments: Any, each: bool = False
+        self, options: Options, fn: Callable[..., Any] | str, arguments: Any, each: bool = False
     ) -> "Future[Any]":
-        """The same with options of its own; ``arguments`` is ``(args, kwargs)``, or with ``each`` a list of args."""
+        """The same with options of its own, and of a function that only its workers have (``module:name``).
+
+        ``arguments`` is ``(args, kwargs)``, or with ``each`` a list of args.
+        """
         future: Future[Any] = Future()
+        task = None
+        if not self._closing:
+            try:
+                task = self._task(future, options, fn, arguments, each)
+            except PayloadError as error:
+                future.set_exception(error)
         with self._lock:
             if self._closing:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-        try:
-            task = self._task(future, options, fn, arguments, each)
-        except PayloadError as error:
-            future.set_running_or_notify_cancel()
-            future.set_exception(error)
-            return future
-        with self._lock:
-            self._waiting.append(task)
             self._counts["submitted"] += 1
+            if task:
+                self._waiting.append(task)
+                self._unfinished += 1
+            else:
+                self._counts["failed"] += 1
         self._pump()
         return future
 
@@ -167,30 +155,33 @@ class LambdaExecutor(Executor):
         end_s = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
         chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
-        begun = (self.submit_with(self.options, fn, chunk, each=True) for chunk in chunks)
+        options = self.options.of(fn)
+        begun = (self.submit_with(options, fn, chunk, each=True) for chunk in chunks)
         return _results(deque(itertools.islice(begun, buffersize)), begun, end_s)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; end the workers when all are done."""
         with self._lock:
             self._closing = True
-            cancelled = list(self._waiting) if cancel_futures else []
-            if cancel_futures:
-                self._waiting.clear()
-        for task in cancelled:
-            if task.future.cancel():
-                task.future.set_running_or_notify_cancel()
-            self._counts["cancelled"] += 1
-        self._close_if_done()
+            waiting = list(self._waiting) if cancel_futures else []
+        for task in waiting:
+            task.future.cancel()
+        self._pump()
         if wait:
             with self._ended:
-                while self._unfinished():
-                    self._ended.wait()
+                self._ended.wait_for(lambda: not self._unfinished)
             self.backend.close()
+
+    def __enter__(self) -> Self:
+        """From here to the block's end it is the executor of what ``remote`` decorates and of ``gather``."""
+        self._outer = entered.get()
+        entered.set(self)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        entered.set(self._outer)
         if kind is not None and not issubclass(kind, Exception):
             return self.abort()  # Ctrl-C
         return self.shutdown()
@@ -200,8 +191,12 @@ class LambdaExecutor(Executor):
         self._aborted = True
         self.shutdown(wait=False, cancel_futures=True)
         self.backend.close()
-        for task in list(self._open.values()):
-            self._done(task, task.call, RemoteTaskError(f"{_named(task.call)} was given up", "killed"))
+        with self._lock:
+            under_way, later = list(self._open.values()), list(self._later)
+        for task in under_way:
+            self._done(task, task.call, RemoteTaskError(f"{_named(task.call)}: its caller ended it", "killed"))
+        for task in later:
+            self._again(task)
 
     def stats(self) -> dict[str, float]:
         """Tasks by their ends, tries, cold starts; seconds in all of waiting, working and travelling."""
@@ -211,106 +206,105 @@ class LambdaExecutor(Executor):
     # --- a task's way ---
 
     def _task(self, future: "Future[Any]", options: Options, fn: Any, arguments: Any, each: bool) -> _Task:
-        options = getattr(fn, "options", None) or options
+        backend = self.backend
         function = getattr(fn, "__wrapped__", fn) if getattr(fn, "is_remote", False) else fn
-        name = "" if options.codec == "cloudpickle" else reference(function)
+        name = "" if options.codec == "cloudpickle" and not isinstance(fn, str) else reference(function)
         if not name and options.codec == "json":
             raise PayloadError(f"{function!r} has no name that a worker could import: put it into a module")
-        sizes = [
-            index
-            for index, size_mb in enumerate(self.backend.sizes)
-            if (size_mb in options.sizes if options.sizes else size_mb >= options.memory_mb or not size_mb)
-        ]
-        if not sizes:
-            raise PayloadError(f"no worker has {options.sizes or options.memory_mb} MB: there are {self.backend.sizes}")
-        timeout_s = min(options.timeout_s or self.backend.max_timeout_s, self.backend.max_timeout_s)
-        encoded = encode_arguments(options.codec, None if name else function, arguments, self.backend.contents)
-        content = Content.of(options.codec, encoded, self.backend.inline_bytes, self.backend.contents)
+        sizes = options.sizes_of(backend.sizes)
+        timeout_s = min(options.timeout_s or backend.max_timeout_s, backend.max_timeout_s)
+        encoded = encode_arguments(options.codec, None if name else function, arguments, backend.contents)
+        inline_bytes = 0 if options.offload_arguments else backend.inline_bytes
+        content = Content.of(options.codec, encoded, inline_bytes, backend.contents)
         task_id = f"{self._caller}-{next(self._numbers):06}"
-        call = Call(task_id, name, content, timeout_s, 0.0, self.backend.inline_bytes, each)
+        answer_inline_bytes = 0 if options.offload_result else backend.inline_bytes
+        call = Call(task_id, name, content, timeout_s, 0.0, answer_inline_bytes, each)
         return _Task(future, call, options, sizes, time.monotonic())
 
     def _pump(self) -> None:
-        """Start waiting tasks while slots are free."""
-        while True:
-            with self._lock:
-                if not self._waiting or len(self._open) >= self._slots:
-                    break
+        """Start waiting tasks while slots are free; one thread does at a time, for all."""
+        with self._lock:
+            if self._pumping:
+                return
+            self._pumping = True
+        try:
+            while task := self._next():
+                self._start(task)
+        finally:
+            self._pumping = False
+        with self._lock:
+            done = self._closing and not self._unfinished
+            if done:
+                self._ended.notify_all()
+        if done:
+            _end(self._timer, self.backend)
+
+    def _next(self) -> _Task | None:
+        with self._lock:
+            while self._waiting and (len(self._open) < self._slots or self._waiting[0].future.cancelled()):
                 task = self._waiting.popleft()
-                if task.call.attempt == 1 and not task.throttled and not task.future.set_running_or_notify_cancel():
-                    self._counts["cancelled"] += 1
-                    continue
-                task.started_s, task.open = time.monotonic(), True
-                self._counts["tries"] += 1
-                self._open[task.call.task_id] = task
-            self._start(task)
-        self._close_if_done()
+                if task.future.running() or task.future.set_running_or_notify_cancel():
+                    task.started_s = time.monotonic()
+                    self._counts["tries"] += 1
+                    self._open[task.call.task_id] = task
+                    return task
+                self._counts["cancelled"] += 1
+                self._unfinished -= 1
+            self._pumping = False
+            return None
 
     def _start(self, task: _Task) -> None:
-        patience_s = self.backend.patience_s(task.call)
-        task.call = call = replace(task.call, expires_s=time.time() + patience_s)
-        self._timer.at(task.started_s + patience_s, functools.partial(self._give_up, call.task_id, call.expires_s))
         try:
+            patience_s = self.backend.patience_s(task.call)
+            task.call = call = replace(task.call, expires_s=time.time() + patience_s)
+            task.deadline = self._timer.at(task.started_s + patience_s, functools.partial(self._give_up, task, call))
             self.backend.start(call, task.sizes[0], lambda end: self._done(task, call, end))
         except Exception as error:  # noqa: BLE001 - whatever a backend raises, the task must end
-            self._done(task, call, error if isinstance(error, RemoteTaskError) else RemoteTaskError(str(error)))
+            end = error if isinstance(error, RemoteTaskError) else RemoteTaskError(f"{type(error).__name__}: {error}")
+            self._done(task, task.call, end)
 
-    def _give_up(self, task_id: str, expires_s: float) -> None:
-        task = self._open.get(task_id)
-        if task and task.call.expires_s == expires_s:  # else a later try is under way
-            call = task.call
-            self.backend.give_up(call)
+    def _give_up(self, task: _Task, call: Call) -> None:
+        if self._open.get(call.task_id) is task and task.call is call:
+            with contextlib.suppress(Exception):
+                self.backend.give_up(call)
             self._done(task, call, RemoteTaskError(f"{_named(call)}: no answer came in time", "timeout"))
 
     def _done(self, task: _Task, call: Call, end: End) -> None:
         """One try has ended; anything that comes later for it is ignored."""
         with self._lock:
-            if not task.open or task.call is not call:
-                return
-            task.open = False
-        self._measure(task, end)
-        value, error = self._read(end)
-        delay_s = self._delay_s(task, error) if error else None
+            if self._open.get(call.task_id) is not task or task.call is not call:
+                return None
+            del self._open[call.task_id]
+        if task.deadline:
+            self._timer.cancel(task.deadline)
+        with contextlib.suppress(TypeError, AttributeError):  # facts are what a worker says
+            self._measure(task, end.facts)
+        value, error = read(call, end, self.backend.contents)
+        delay_s = self._delay_s(task, error) if error and not self._aborted else None
+        with self._lock:
+            self._counts["retried" if delay_s is not None else "failed" if error else "succeeded"] += 1
+            if delay_s is not None:
+                self._later.add(task)
         if delay_s is not None:
-            with self._lock:
-                del self._open[call.task_id]
-                self._later += 1
-                self._counts["retried"] += 1
-            self._timer.at(time.monotonic() + delay_s, lambda: self._again(task))
+            self._timer.at(time.monotonic() + delay_s, functools.partial(self._again, task))
+            return self._pump()
+        if error:
+            task.future.set_exception(error)
         else:
-            self._counts["failed" if error else "succeeded"] += 1
-            if error:
-                task.future.set_exception(error)
-            else:
-                task.future.set_result(value)
-            with self._lock:
-                del self._open[call.task_id]  # last: who waits for the shutdown finds each future done
-        self._pump()
+            task.future.set_result(value)
+        with self._lock:
+            self._unfinished -= 1
+        return self._pump()
 
     def _again(self, task: _Task) -> None:
         with self._lock:
-            self._later -= 1
-            self._waiting.appendleft(task)
+            if task in self._later:
+                self._later.remove(task)
+                self._waiting.appendleft(task)
         self._pump()
-
-    def _read(self, end: End) -> tuple[Any, BaseException | None]:
-        """The value, or the error to raise."""
-        if isinstance(end, RemoteTaskError):
-            return None, end
-        try:
-            found = decode(end.content.codec, end.content.read(self.backend.contents)) if end.content else None
-        except Exception as error:  # noqa: BLE001 - unpickling raises anything
-            return None, RemoteTaskError(f"the answer cannot be read: {type(error).__name__}: {error}")
-        if end.content and not end.raised:
-            return found, None
-        if end.content:
-            return None, _raised(found, end)
-        return None, RemoteTaskError(end.error, "" if end.raised else "refused", log_tail=end.trace, facts=end.facts)
 
     def _delay_s(self, task: _Task, error: BaseException) -> float | None:
         """Seconds until the next try; None if there is none."""
-        if self._aborted:
-            return None
         reason = error.reason if isinstance(error, RemoteTaskError) else ""
         attempt = task.call.attempt + 1
         if reason == "throttled" and task.throttled < MAX_THROTTLED:
@@ -326,27 +320,18 @@ class LambdaExecutor(Executor):
         task.call = replace(task.call, attempt=attempt)
         return _back_off_s(max(task.failures, 1))
 
-    def _measure(self, task: _Task, end: End) -> None:
-        now_s = time.monotonic()
-        facts = end.facts
+    def _measure(self, task: _Task, facts: Mapping[str, Any]) -> None:
         worked_s = facts.get("ended_s", 0.0) - facts.get("started_s", 0.0)
         with self._lock:
             self._counts["cold"] += bool(facts.get("cold"))
             self._seconds["waiting_s"] += task.started_s - task.submitted_s
             self._seconds["working_s"] += worked_s
-            self._seconds["travelling_s"] += max(0.0, now_s - task.started_s - worked_s)
+            self._seconds["travelling_s"] += max(0.0, time.monotonic() - task.started_s - worked_s)
 
-    def _unfinished(self) -> int:
-        return len(self._waiting) + len(self._open) + self._later
 
-    def _close_if_done(self) -> None:
-        with self._lock:
-            done = self._closing and not self._unfinished()
-            if done:
-                self._ended.notify_all()
-        if done:
-            self._timer.stop()
-            self.backend.close()
+def _end(timer: Timer, backend: Backend) -> None:
+    timer.stop()
+    backend.close()
 
 
 def _backend(name: str, slots: int | None, stack: str) -> Backend:
@@ -370,30 +355,13 @@ def _back_off_s(tries: int) -> float:
     return random.uniform(max_s / 2, max_s)
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it is a cause, never raised
-    """Where an exception was raised in its worker; its traceback has the remote frames."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
-
-
-def _raised(found: Any, end: Answer) -> BaseException:
-    error, frames = found
-    cause = RemoteTraceback(end.trace)
-    if frames:
-        from tblib import Traceback
-
-        cause.__traceback__ = Traceback.from_dict(frames).as_traceback()
-    error.__cause__ = cause
-    return error  # type: ignore[no-any-return]
-
-
 def _results(begun: deque[Future[list[T]]], further: Iterator[Future[list[T]]], end_s: float | None) -> Iterator[T]:
     """The results in order; one of ``further`` begins before each that is taken."""
     try:
         while begun:
             begun.extend(itertools.islice(further, 1))
-            found = begun.popleft().result(None if end_s is None else end_s - time.monotonic())
+            found = begun[0].result(None if end_s is None else end_s - time.monotonic())
+            begun.popleft()
             found.reverse()
             while found:
                 yield found.pop()
@@ -402,7 +370,11 @@ def _results(begun: deque[Future[list[T]]], further: Iterator[Future[list[T]]], 
             future.cancel()
 
 
+entered: "ContextVar[LambdaExecutor | None]" = ContextVar("sparklet_executor", default=None)
+"""The executor of the innermost ``with`` block."""
+
 _executors: "weakref.WeakSet[LambdaExecutor]" = weakref.WeakSet()
+os.register_at_fork(after_in_child=_executors.clear)  # a fork has none of their threads
 
 
 @atexit.register

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sparklet import client
 from sparklet.cli import main
 from sparklet.cli.commands import changing, elsewhere, looking, starting
 from sparklet.cli.console import Screen
@@ -120,7 +121,7 @@ def terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("SPARKLET_STACK", raising=False)
     terminal = Terminal(capsys, tmp_path / "state")
-    for module in (starting, looking, changing, elsewhere):
+    for module in (starting, looking, changing, elsewhere, client):
         monkeypatch.setattr(module, "environment", terminal.environment)
 
     def meanwhile(duration_s: float) -> None:  # workers work while a command waits

@@ -1,9 +1,8 @@
 """Commands that start work: run, plan, resume, invoke."""
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +13,15 @@ import typer
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen
 from sparklet.cli.costs import Prices, WorkerSize, load_prices
-from sparklet.cli.dispatch_modes import chosen_mode, was_driven
-from sparklet.cli.environment import Environment, StackSelection, WorkerSelection, environment
+from sparklet.cli.dispatch_modes import was_driven
+from sparklet.cli.environment import StackSelection, WorkerSelection, environment
 from sparklet.cli.estimates import Explanation, explain, explain_run, preview_in
 from sparklet.cli.render import preview_document, preview_table, run_document
-from sparklet.cli.runs import finish, go_on, start
+from sparklet.cli.runs import begin, finish, go_on
+from sparklet.cli.scripts import invoke_script
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.local.memory import MemoryObjectStore
 from sparklet.model.options import ORCHESTRATION
-from sparklet.planning.dispatch_modes import DispatchMode
-from sparklet.planning.new_run import refuse_bad_syntax
 from sparklet.planning.preview import PlanPreview, preview
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Ledger
@@ -54,12 +52,7 @@ def run(
         _show_preview(request, selection, screen, None)
         return
     with environment(selection, screen) as env, nothing_new_is_well(screen):
-        request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)
-        with env.at.listing_once() as at:
-            once, mode = replace(env, at=at), DispatchMode.QUEUE
-            if dispatch_mode != mode:
-                mode = chosen_mode(once, request, dispatch_mode, screen)
-            started = start(once, request, screen, mode=mode, here=dispatch_mode == "auto", words=context.obj)
+        started = begin(env, request, dispatch_mode, screen, context.obj)
         figures = load_prices(prices)
         if dear := explain_run(env, started, figures).dear:
             screen.warn(dear)
@@ -89,9 +82,7 @@ def plan(
         _show_preview(request, selection, screen, figures if explain else None)
         return
     with environment(replace(selection, keep=True), screen) as env, nothing_new_is_well(screen):
-        request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)
-        with env.at.listing_once() as at:
-            planned = start(replace(env, at=at), request, screen, words=context.obj)
+        planned = begin(env, request, "queue", screen, context.obj)
         screen.say(f"the run continues by itself; to watch it: sparklet watch {planned.run_id}")
         found = explain_run(env, planned, figures, env.at.ledger) if explain and planned.shard_count else None
         if selection.as_json:
@@ -176,37 +167,3 @@ def _preview(
         request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)
         found = preview_in(env, request)
         return found, estimate(env.size, env.at.ledger)
-
-
-def invoke_script(
-    env: Environment, script: str, event: Any, arguments: tuple[str, ...], variables: Mapping[str, str]
-) -> Mapping[str, Any]:
-    """Invoke the worker function with ``event`` for ``script``; the worker's answer.
-
-    A local script and its environment variables are copied to ``scripts/`` of the bucket first; the invocation only
-    names them. PlanError if the script cannot be read or compiled, RemoteFailureError if it failed.
-    """
-    task: dict[str, Any] = {"script": _script_uri(env, script), "args": list(arguments), "event": event}
-    if variables:
-        task["env"] = _stored(env, "env.json", json.dumps(dict(variables)).encode())
-    answer: Mapping[str, Any] = env.compute.invoke(env.worker_function, {"sparklet": task})
-    return answer
-
-
-def _script_uri(env: Environment, script: str) -> str:
-    if "://" in script:
-        return script
-    path = Path(script)
-    try:
-        body = path.read_bytes()
-    except OSError as error:
-        raise PlanError(f"the script {script} cannot be read: {error.strerror}") from error
-    refuse_bad_syntax(script, body)
-    return _stored(env, path.name, body)
-
-
-def _stored(env: Environment, name: str, body: bytes) -> str:
-    """Store a file in the bucket under its digest; its URI."""
-    uri = f"s3://{env.at.bucket}/scripts/{hashlib.sha256(body).hexdigest()}/{name}"
-    env.at.store.put(uri, body)
-    return uri

@@ -1,0 +1,216 @@
+"""Runs and scripts from Python programs: notebooks, Airflow, Dagster, Prefect.
+
+It does what the command line does, on the same stacks: the local one, or one that is deployed.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+
+from sparklet.cli.console import Screen
+from sparklet.cli.costs import load_prices
+from sparklet.cli.dispatch_modes import end_waiting
+from sparklet.cli.environment import WorkerSelection, environment
+from sparklet.cli.failures import group_document, redrive_run, selected
+from sparklet.cli.options import ListOptions, RequestOptions, WantedMode, run_request
+from sparklet.cli.run_view import look, result_document
+from sparklet.cli.runs import begin, watch
+from sparklet.cli.scripts import invoke_script
+from sparklet.errors import RunFailedError
+from sparklet.model import RunState
+from sparklet.planning.list_requests import read_items
+from sparklet.runs.ending import cancel
+from sparklet.runs.explain import explain
+from sparklet.runs.observed import observe
+
+StrPath = str | PathLike[str]
+
+
+class Stack:
+    """A stack that is held until ``close``, or the end of the ``with`` block.
+
+    While the local stack is held, this process' AWS settings are the stack's: other clients of AWS work on it, too. It
+    is started if need be, and ends with its last user.
+
+    Parameters
+    ----------
+    name
+        A deployed stack's; "": the local one.
+    state_dir, workers, timeout_s, memory_mb
+        Of the local stack, as the command line's options.
+    quiet
+        Print no progress on standard error.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        state_dir: StrPath | None = None,
+        workers: int | None = None,
+        timeout_s: int | None = None,
+        memory_mb: int | None = None,
+        quiet: bool = False,
+    ) -> None:
+        folder = Path(state_dir) if state_dir else None
+        selection = WorkerSelection(name, folder, workers=workers, timeout_s=timeout_s, memory_mb=memory_mb)
+        self.screen = Screen(as_json=True, err=Console(highlight=False, stderr=True, soft_wrap=True, quiet=quiet))
+        self._held = ExitStack()
+        self.env = self._held.enter_context(environment(selection, self.screen))
+        self._slots = threading.BoundedSemaphore(self.env.size.concurrency)
+
+    def run(
+        self,
+        script: StrPath,
+        input: StrPath | Sequence[StrPath] = (),  # noqa: A002 - the command line's word
+        output: StrPath = "",
+        *,
+        dispatch_mode: WantedMode = "queue",
+        **options: Any,
+    ) -> "Run":
+        """Plan and dispatch a run.
+
+        Parameters
+        ----------
+        options
+            Those of ``sparklet run``, with underscores: ``max_objects=5``, ``tolerate="2%"``, ``run_id=…``. ``params``,
+            ``env`` and ``files`` are mappings; ``items`` is the list of items itself. The same ``run_id``, or
+            ``idempotency_key``, with the same request: the same run.
+
+        Raises
+        ------
+        SettingsError, EventError, PlanError
+            If the request is wrong; NothingNewError if there is nothing to do.
+        """
+        lists = [*options.pop("lists", ()), *read_items(options.pop("items", ()))]
+        given = {"script": script, "inputs": _texts(input), "output": output, "lists": lists, **options}
+        own = {name: given.pop(name) for name in ("list_format", "list_path") if name in given}
+        given = {name: _plain(value) for name, value in given.items() if value not in ("", [], ())}
+        request = run_request(RequestOptions(given), ListOptions(**own))
+        return self.find(begin(self.env, request, dispatch_mode, self.screen).run_id)
+
+    def find(self, run_id: str) -> "Run":
+        """A run that was started before; RunNotFoundError if there is none."""
+        return Run(self, self.env.at.ledger.runs.get(run_id).run_id)
+
+    def submit_script(
+        self, script: StrPath, event: Any, args: Iterable[str] = (), env: Mapping[str, str] | None = None
+    ) -> "Future[Mapping[str, Any]]":
+        """Run a script on one event, in a Spark worker; the future of the worker's answer.
+
+        RemoteFailureError if the script failed. As many are under way as the stack has workers.
+        """
+        future: Future[Mapping[str, Any]] = Future()
+
+        def invoke() -> None:
+            with self._slots:
+                if future.set_running_or_notify_cancel():
+                    try:
+                        future.set_result(invoke_script(self.env, str(script), event, tuple(args), env or {}))
+                    except BaseException as error:  # noqa: BLE001 - the future's
+                        future.set_exception(error)
+
+        threading.Thread(target=invoke, name="sparklet-script", daemon=True).start()
+        return future
+
+    def close(self) -> None:
+        """Let the stack go; a local one ends with its last user."""
+        self._held.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run; documents are those of the command line's ``--json``."""
+
+    stack: Stack
+    run_id: str
+
+    def status(self) -> dict[str, Any]:
+        """How it stands, as ``sparklet status RUN``."""
+        run = self.stack.env.at.ledger.runs.get(self.run_id)
+        view = look(self.stack.env, run, load_prices(None))
+        return result_document(self.stack.env, run, view.found.summary) | view.document()
+
+    def result(self) -> dict[str, Any]:
+        """Its figures once it has ended; a local output folder is filled then.
+
+        RunFailedError if it has failed or was cancelled.
+        """
+        env = self.stack.env
+        summary = watch(env, self.run_id, self.stack.screen, load_prices(None))
+        document = result_document(env, env.at.ledger.runs.get(self.run_id), summary)
+        if summary.state in (RunState.FAILED, RunState.CANCELLED):
+            raise RunFailedError(document)
+        return document
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Its failed shards by cause, each with reason and remedy, as ``sparklet explain RUN``."""
+        env = self.stack.env
+        run = env.at.ledger.runs.get(self.run_id)
+        found = observe(run, env.at.ledger.shards.list(self.run_id), env.at.clock.now_s())
+        return [group_document(env, self.run_id, group) for group in explain(env.at, run, found.failures)]
+
+    def redrive(self, shards: Iterable[int] = (), cause: str = "", script: StrPath = "") -> Self:
+        """Send failed shards again, all or chosen ones, if need be with a repaired script; the run itself."""
+        env = self.stack.env
+        redrive_run(
+            env, self.run_id, selected(env.at, self.run_id, tuple(shards), cause), str(script), self.stack.screen
+        )
+        return self
+
+    def cancel(self) -> None:
+        """Give up what has not begun; what runs may end."""
+        end_waiting(self.stack.env, cancel(self.stack.env.at, self.run_id).run, self.stack.screen)
+
+
+def run(
+    script: StrPath,
+    input: StrPath | Sequence[StrPath] = (),  # noqa: A002 - the command line's word
+    output: StrPath = "",
+    *,
+    stack: str = "",
+    quiet: bool = False,
+    **options: Any,
+) -> Run:
+    """Plan and dispatch a run on a deployed stack, or on the local one; see ``Stack.run``.
+
+    The stack is held as long as the run's object is there.
+    """
+    of_stack = {
+        name: options.pop(name) for name in ("state_dir", "workers", "timeout_s", "memory_mb") if name in options
+    }
+    held = Stack(stack, quiet=quiet, **of_stack)
+    try:
+        return held.run(script, input, output, **options)
+    except BaseException:
+        held.close()
+        raise
+
+
+def _texts(given: StrPath | Sequence[StrPath]) -> list[str]:
+    return [str(each) for each in ([given] if isinstance(given, str | PathLike) else given)]
+
+
+def _plain(value: Any) -> Any:
+    """A value as a request has it: paths are texts, and tuples lists."""
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return str(value) if isinstance(value, PathLike) else value

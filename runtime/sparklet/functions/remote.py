@@ -1,0 +1,147 @@
+"""Functions that are called in place, remotely or mapped; and lists of different calls."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, wait
+from dataclasses import dataclass, field
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from sparklet.functions.executor import LambdaExecutor, entered
+from sparklet.functions.options import Options
+from sparklet.functions.perform import reference
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class RemoteFunction(Generic[P, T]):
+    """What ``remote`` makes of a function; ``options`` are those that it was given."""
+
+    is_remote = True
+    __wrapped__: Callable[P, T]
+
+    def __init__(self, function: Callable[P, T], options: Mapping[str, Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.options = options
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function in place."""
+        return self.__wrapped__(*args, **kwargs)
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Have it called by the executor of the ``with`` block; RuntimeError outside one."""
+        return _executor().submit(self, *args, **kwargs)
+
+    def map(self, *iterables: Iterable[Any], **how: Any) -> Iterator[T]:
+        """Results in order; ``how`` is what ``LambdaExecutor.map`` takes."""
+        return _executor().map(self, *iterables, **how)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        module, _, name = reference(self).partition(":")
+        return name if module not in ("", "__main__") else (RemoteFunction, (self.__wrapped__, self.options))
+
+
+@overload
+def remote(function: Callable[P, T], /) -> RemoteFunction[P, T]: ...
+@overload
+def remote(**options: Any) -> Callable[[Callable[P, T]], RemoteFunction[P, T]]: ...
+def remote(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Let a function be called in place (``f(x)``), remotely (``f.submit(x)``) and mapped (``f.map(xs)``).
+
+    The last two need a ``with LambdaExecutor(…):`` around them. ``executor.submit(f, x)`` works anywhere.
+
+    Parameters
+    ----------
+    options
+        Fields of ``Options``, over those of the executor: ``memory_mb``, ``timeout_s``, ``retries``, ``retry_on``,
+        ``sizes``, ``codec``, …
+    """
+    Options(**options)  # report a mistake where it is made
+    return functools.partial(RemoteFunction, options=options) if function is None else RemoteFunction(function, options)
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One of the different calls of ``gather``.
+
+    Parameters
+    ----------
+    function
+        A function, or ``module:name`` (``module.name``) of one that only its workers need to have.
+    executor
+        Where it runs; None: in the executor of the ``with`` block.
+    options
+        Fields of ``Options``, over those of the executor and of ``remote``: the size, time-outs, retries, what travels
+        through S3.
+    wait
+        Whether its answer is wanted; False: the result is None at once, and the executor's ``stats`` tell its end.
+    """
+
+    function: Callable[..., Any] | str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    executor: LambdaExecutor | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    wait: bool = True
+
+    def begin(self) -> "Future[Any]":
+        """Submit it."""
+        executor = self.executor or _executor()
+        options = executor.options.of(self.function, **self.options)
+        return executor.submit_with(options, self.function, (tuple(self.args), dict(self.kwargs)))
+
+
+def gather(
+    invocations: Iterable[Invocation],
+    *,
+    timeout: float | None = None,
+    fail_on_timeout: bool = False,
+    return_exceptions: bool = True,
+) -> list[Any]:
+    """Run different calls at once; their results in order.
+
+    Parameters
+    ----------
+    timeout
+        Seconds to wait for all of them. Calls that wait for a worker then are cancelled.
+    fail_on_timeout
+        Whether a missing answer is raised (TimeoutError), instead of standing in the list.
+    return_exceptions
+        Whether what calls raised stands in the list, so that it hides no other's result. If not, the first of them is
+        raised when all have ended.
+    """
+    calls = list(invocations)
+    futures = [call.begin() for call in calls]
+    awaited = [future for call, future in zip(calls, futures, strict=True) if call.wait]
+    try:
+        late = wait(awaited, timeout).not_done
+    except BaseException:
+        for future in awaited:
+            future.cancel()
+        raise
+    for future in late:
+        future.cancel()
+    missing = TimeoutError(f"{len(late)} of {len(awaited)} calls gave no answer within {timeout} s")
+    if late and fail_on_timeout:
+        raise missing
+    ends = [
+        (None, None) if not call.wait else (None, missing) if future in late else _end(future)
+        for call, future in zip(calls, futures, strict=True)
+    ]
+    for _, error in ends:
+        if error is not None and not return_exceptions:
+            raise error
+    return [value if error is None else error for value, error in ends]
+
+
+def _executor() -> LambdaExecutor:
+    if (executor := entered.get()) is None:
+        raise RuntimeError("there is no executor here: call this within `with LambdaExecutor(...):`")
+    return executor
+
+
+def _end(future: "Future[Any]") -> tuple[Any, BaseException | None]:
+    if future.cancelled():
+        return None, CancelledError()
+    error = future.exception()
+    return (None, error) if error is not None else (future.result(), None)

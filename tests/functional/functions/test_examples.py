@@ -1,0 +1,51 @@
+"""The examples of functions, as a user runs them: programs of their own, whose functions are in ``__main__``."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples.nested_map import primes_between
+from examples.thumbnails import thumbnail
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+def run(name: str, *arguments: str, within_s: float = 120) -> str:
+    """Run an example; what it printed."""
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=within_s, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("backend", ["processes", "threads"])
+def test_pi_comes_from_many_workers(backend: str) -> None:
+    told = run("monte_carlo_pi.py", "--tasks", "4", "--points", "20000", "--backend", backend)
+
+    assert abs(float(told.split()[3]) - math.pi) < 0.05
+    assert "'succeeded': 4" in told
+
+
+def test_tasks_map_themselves() -> None:
+    told = run("nested_map.py", "--ranges", "2", "--length", "1000")
+
+    assert told.split() == ["0:", "168", "1000:", "135"]  # π(1000), π(2000) - π(1000)
+    assert primes_between(0, 1000) == 168
+
+
+def test_a_thumbnails_pixels_are_means() -> None:
+    import zlib
+
+    ppm = b"P6 4 2 255\n" + bytes([0, 10, 20] * 2 + [100, 0, 0] * 2) + bytes([2, 10, 20] * 2 + [50, 0, 0] * 2)
+
+    made = thumbnail(ppm, width=2)
+
+    body = zlib.decompress(made[made.index(b"IDAT") + 4 : made.index(b"IEND") - 8])
+    assert (made[:8], made[16:24]) == (b"\x89PNG\r\n\x1a\n", bytes([0, 0, 0, 2, 0, 0, 0, 1]))
+    assert body == bytes([0, 1, 10, 20, 75, 0, 0])
+    with pytest.raises(ValueError, match="PPM"):
+        thumbnail(b"GIF89a", 2)

@@ -1,0 +1,179 @@
+"""Runs and scripts from Python, over the ports in memory: the same runs that the command line has."""
+
+import threading
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sparklet
+from sparklet import RunFailedError, Stack
+from sparklet.cli.environment import WorkerSelection
+from sparklet.errors import EventError, NothingNewError, PlanError, RemoteFailureError, RunNotFoundError
+from sparklet.model import Failure, ShardResult
+from tests.stand_ins.memory import MemoryCompute
+from tests.unit.cli.conftest import RUN, Terminal
+from tests.world import SCRIPT, SOURCE
+
+
+@pytest.fixture
+def person(terminal: Terminal, tmp_path: Path) -> Terminal:
+    """Somebody with three files in S3, a script and a folder of their own."""
+    for number in range(3):
+        terminal.world.store.put(f"{SOURCE}{number}.csv", b"x" * 100)
+    (tmp_path / "job.py").write_text("print('job')\n")
+    return terminal
+
+
+def fails_on(*numbers: int) -> Any:
+    return lambda number: Failure("KeyError", "'day'") if number in numbers else ShardResult(rows=7)
+
+
+def test_a_run_is_started_looked_at_and_waited_for(person: Terminal, tmp_path: Path) -> None:
+    run = sparklet.run(
+        tmp_path / "job.py", SOURCE, "s3://out/daily/", run_id=RUN, max_objects=1, params={"day": "1"}, quiet=True
+    )
+    before = run.status()
+    result = run.result()
+
+    assert run.run_id == RUN
+    assert (before["state"], before["shards"]["total"], before["shards"]["succeeded"]) == ("RUNNING", 3, 0)
+    assert (result["state"], result["rows"], result["shards"]["succeeded"]) == ("SUCCEEDED", 3, 3)
+    assert person.world.ledger.runs.get(RUN).params == {"day": "1"}
+    assert person.types("status", RUN, "--json").document["shards"] == result["shards"]
+    assert run.failures() == []
+
+
+def test_local_inputs_and_outputs_are_copied(person: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("1\n")
+
+    result = sparklet.run(tmp_path / "job.py", tmp_path / "in", tmp_path / "out", run_id=RUN).result()
+
+    assert (result["state"], result["output"]) == ("SUCCEEDED", str(tmp_path / "out"))
+    assert (tmp_path / "out").is_dir()
+
+
+def test_items_are_the_list_itself(person: Terminal) -> None:
+    run = sparklet.run(SCRIPT, output="s3://out/items/", items=[{"city": "Rome"}, {"city": "Oslo"}], max_objects=1)
+
+    assert run.status()["shards"]["total"] == 2
+
+
+def test_a_failed_run_is_raised_explained_and_redriven(person: Terminal) -> None:
+    person.do = fails_on(1)
+    run = sparklet.run(SCRIPT, [SOURCE], "s3://out/daily/", run_id=RUN, max_objects=1)
+
+    with pytest.raises(RunFailedError, match=r"1 of 3 shards failed.*KeyError") as failed:
+        run.result()
+    (cause,) = run.failures()
+    person.do = fails_on()
+    again = run.redrive(cause="KeyError").result()
+
+    assert failed.value.document["state"] == "FAILED"
+    assert (cause["error_class"], cause["count"], cause["example_shard"]) == ("KeyError", 1, 1)
+    assert (again["state"], again["generation"], again["shards"]["succeeded"]) == ("SUCCEEDED", 1, 3)
+
+
+def test_a_run_is_cancelled(person: Terminal) -> None:
+    person.work_from_s = float("inf")
+    run = sparklet.run(SCRIPT, SOURCE, "s3://out/daily/", run_id=RUN, max_objects=1)
+
+    run.cancel()
+
+    with pytest.raises(RunFailedError, match="CANCELLED"):
+        run.result()
+
+
+def test_the_same_request_finds_the_same_run(person: Terminal) -> None:
+    with Stack() as stack:
+        first = stack.run(SCRIPT, SOURCE, "s3://out/daily/", idempotency_key="monday")
+        second = stack.run(SCRIPT, SOURCE, "s3://out/daily/", idempotency_key="monday")
+
+        assert first.run_id == second.run_id == stack.find(first.run_id).run_id
+        with pytest.raises(RunNotFoundError):
+            stack.find("no-such-run")
+
+
+def test_a_wrong_request_is_refused(person: Terminal) -> None:
+    with Stack(quiet=True) as stack:
+        with pytest.raises(EventError, match="max_objects"):
+            stack.run(SCRIPT, SOURCE, "s3://out/", max_object=1)
+        with pytest.raises(PlanError, match="input"):
+            stack.run(SCRIPT, output="s3://out/")
+        stack.run(SCRIPT, SOURCE, "s3://out/", name="daily", incremental=True).result()
+        with pytest.raises(NothingNewError):
+            stack.run(SCRIPT, SOURCE, "s3://out/2/", name="daily", incremental=True)
+
+
+def test_a_refused_run_lets_its_stack_go(person: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Stack] = []
+    monkeypatch.setattr(Stack, "close", lambda stack: closed.append(stack))
+
+    with pytest.raises(PlanError):
+        sparklet.run(SCRIPT, SOURCE)
+    held = sparklet.run(SCRIPT, SOURCE, "s3://out/")
+
+    assert len(closed) == 1 and held.stack not in closed
+
+
+def test_a_stack_is_opened_with_its_options(person: Terminal, tmp_path: Path) -> None:
+    sparklet.run(SCRIPT, SOURCE, "s3://out/", stack="prod")
+    sparklet.run(SCRIPT, SOURCE, "s3://other/", state_dir=tmp_path, workers=3)
+
+    assert person.selections == [WorkerSelection("prod"), WorkerSelection("", tmp_path, workers=3)]
+
+
+def test_an_interrupted_start_prints_no_command(person: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    person.world.store.get = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        sparklet.run(SCRIPT, SOURCE, "s3://out/")
+
+    assert "sparklet" not in capsys.readouterr().err
+
+
+def test_scripts_are_futures_of_their_workers_answers(person: Terminal, tmp_path: Path) -> None:
+    def worker(event: Any) -> Any:
+        if event["sparklet"]["event"] == "poison":
+            raise ValueError("poison")
+        return {"got": event["sparklet"]["event"], "args": event["sparklet"]["args"]}
+
+    person.change = lambda env: replace(env, compute=MemoryCompute({"worker": worker}))
+    with Stack(quiet=True) as stack:
+        futures = [stack.submit_script(tmp_path / "job.py", number, args=["--x"]) for number in range(20)]
+        bad = stack.submit_script(tmp_path / "job.py", "poison")
+        missing = stack.submit_script(tmp_path / "no.py", 1)
+
+        assert [future.result(30) for future in futures] == [{"got": number, "args": ["--x"]} for number in range(20)]
+        assert isinstance(bad.exception(30), RemoteFailureError)
+        assert isinstance(missing.exception(30), PlanError)
+
+
+def test_no_more_scripts_run_than_there_are_workers(person: Terminal) -> None:
+    under_way: list[int] = []
+    most: list[int] = []
+    lock, let_go = threading.Lock(), threading.Event()
+
+    def worker(event: Any) -> None:
+        with lock:
+            under_way.append(1)
+            most.append(len(under_way))
+        let_go.wait(30)
+        with lock:
+            under_way.pop()
+
+    person.change = lambda env: replace(
+        env, compute=MemoryCompute({"worker": worker}), size=replace(env.size, concurrency=2)
+    )
+    with Stack(quiet=True) as stack:
+        futures: list[Future[Any]] = [stack.submit_script(SCRIPT, number) for number in range(6)]
+        cancelled = [future for future in futures if future.cancel()]
+        let_go.set()
+        ended = [future.result(30) for future in futures if future not in cancelled]
+
+    assert len(cancelled) >= 4 and len(ended) <= 2 and max(most, default=0) <= 2
