@@ -18,14 +18,18 @@ from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.errors import LocalStackError
 from sparklet.functions.backend import Backend
+from sparklet.functions.deployed import LambdaFunctions
 from sparklet.functions.local import Processes, Threads
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from tests.contract.samples import planned
+from tests.functional.functions.conftest import STACK, Functions, deployed_functions
 from tests.stand_ins.dynamodb_local import dynamodb_local
 from tests.stand_ins.elasticmq import elasticmq
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from tests.stand_ins.ministack import ministack
+
+WAYS = ("invoke", "event")  # of calls to Lambda
 
 THREADS = 8
 TABLE = "contract-ledger"
@@ -169,10 +173,22 @@ def queues(request: pytest.FixtureRequest, run_id: str) -> Queues:
     return Queues(SqsQueue(clients, url), SqsQueue(clients, dead_url), SystemClock())
 
 
-@pytest.fixture(params=["threads", "processes"])
+@pytest.fixture(scope="module")
+def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
+    """Deployed workers of functions."""
+    with deployed_functions(tmp_path_factory.mktemp("functions")) as functions:
+        yield functions
+
+
+@pytest.fixture(params=["threads", "processes", *(pytest.param(way, marks=pytest.mark.stack) for way in WAYS)])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """What performs calls, two at a time."""
-    made = {"threads": Threads, "processes": Processes}[request.param](2)
+    made: Backend
+    if request.param in WAYS:
+        request.getfixturevalue("functions")
+        made = LambdaFunctions(STACK, 2, request.param)
+    else:
+        made = {"threads": Threads, "processes": Processes}[request.param](2)
     yield made
     made.close()
 

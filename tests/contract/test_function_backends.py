@@ -15,6 +15,7 @@ import pytest
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.backend import Backend, End
 from sparklet.functions.calls import Answer, Call, Content, Contents, encode_arguments
+from sparklet.functions.deployed import LambdaFunctions
 from sparklet.functions.ends import RemoteTraceback, read
 from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.perform import reference
@@ -215,9 +216,10 @@ def test_as_many_as_slots_run_at_a_time(backend: Backend, tmp_path: Path) -> Non
 
 
 def test_each_call_gets_its_own_answer(backend: Backend) -> None:
-    begun = [begin(backend, called.double, number) for number in range(100)]
+    numbers = range(20 if isinstance(backend, LambdaFunctions) else 100)  # Lambda's stand-in has a process for each
+    begun = [begin(backend, called.double, number) for number in numbers]
 
-    assert [each.value() for each in begun] == [2 * number for number in range(100)]
+    assert [each.value() for each in begun] == [2 * number for number in numbers]
 
 
 @pytest.mark.slow

@@ -147,14 +147,14 @@ class ClaimedCall(ClaimedRequest):
 @functools.cache
 def _ports() -> "tuple[CallClaims, FunctionWorker]":
     """This environment's ports, made once."""
-    settings, clients, log_stream = function_settings(), AwsClients(), os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
+    settings, clients, stream = function_settings(), AwsClients(), os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
     contents = StoredContents(S3Store(clients), f"s3://{settings.bucket}/functions/")
     performer = Performer(read_secret(clients, settings.secret), settings.codec, settings.modules, contents)
     tasks, worker = (
         DynamoTasks(clients, settings.ledger_table),
-        FunctionWorker(performer, contents, {"log_stream": log_stream}),
+        FunctionWorker(performer, contents, {"log_stream": stream}),
     )
-    return CallClaims(tasks, None, queue_opener(clients), worker, SystemClock(), log_stream, max_attempts=1), worker
+    return CallClaims(tasks, None, queue_opener(clients), worker, SystemClock(), stream, max_attempts=1), worker
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:  # in Lambda, not in a test that imports this module

@@ -240,7 +240,7 @@ RUNNING = TaskRecord("a").claimed("x", NOW_S, 60, "")
 
 
 def test_a_record_that_has_ended_is_handed_over_once() -> None:
-    table, ended = Table(), list[TaskRecord]()
+    table, ended = Table(), list[Any]()
     waiting = Poller(table)
     waiting.watch("a", ended.append)
     eventually(table.read.is_set)
@@ -255,17 +255,29 @@ def test_a_record_that_has_ended_is_handed_over_once() -> None:
 
 def test_a_record_that_nobody_renews_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poller, "LOST_S", 0.3)
-    table, ended = Table(), list[TaskRecord]()
+    table, ended = Table(), list[Any]()
     table.records["a"] = RUNNING
     Poller(table).watch("a", ended.append)
 
     assert eventually(lambda: ended) == [RUNNING]
 
 
+def test_a_ledger_that_may_not_be_read_ends_the_waiting() -> None:
+    refusal, ended = LedgerError("denied"), list[Any]()
+    refusal.retryable = False
+
+    def refused(names: Sequence[str]) -> Iterable[TaskRecord]:
+        raise refusal
+
+    Poller(refused).watch("a", ended.append)
+
+    assert eventually(lambda: ended) == [refusal]
+
+
 def test_a_ledger_that_is_down_makes_nobody_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poller, "LOST_S", 0.3)
     monkeypatch.setattr(poller, "MAX_POLL_S", 0.05)
-    table, ended = Table(), list[TaskRecord]()
+    table, ended = Table(), list[Any]()
     table.records["a"] = RUNNING
     Poller(table).watch("a", ended.append)
     eventually(table.read.is_set)
