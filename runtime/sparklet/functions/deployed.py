@@ -109,7 +109,7 @@ class LambdaFunctions:
 
     def give_up(self, call: Call) -> None:
         """Ask for it no more. It expires; if it has begun, its worker ends it when its time is over."""
-        if self._poller.open.pop(claimed_id(call.sealed(self.key)), None):
+        if self._poller.forget(claimed_id(call.sealed(self.key))):
             with self._lock:
                 self._underway -= 1
 
@@ -148,7 +148,7 @@ class LambdaFunctions:
                 self._queue(worker["queue"]).send([json.dumps(envelope)])
         except (RemoteTaskError, QueueError) as error:  # sent twice does no harm: the ledger decides
             again = error.retryable or getattr(error, "reason", "") in ("throttled", "killed")
-            if self._poller.open.pop(name, None):
+            if self._poller.forget(name):
                 ended(RemoteTaskError(str(error), "throttled" if again else ""))
 
     def _end(self, call: Call, record: TaskRecord | LedgerError, begun_s: float) -> End:

@@ -40,6 +40,10 @@ class Poller:
                 self._running = True
                 threading.Thread(target=self._run, name="sparklet-functions-poller", daemon=True).start()
 
+    def forget(self, record_id: str) -> bool:
+        """Ask for it no more; whether it was waited for."""
+        return self.open.pop(record_id, None) is not None
+
     def _run(self) -> None:
         while True:
             time.sleep(MIN_POLL_S)
@@ -55,7 +59,7 @@ class Poller:
                 found = {}
                 for name, each in watched:
                     each.changed_s = time.monotonic()
-                    if not error.retryable and self.open.pop(name, None):
+                    if not error.retryable and self.forget(name):
                         each.ended(error)
             for name, each in due.items():
                 self._look(each, name, found.get(name))
@@ -68,5 +72,5 @@ class Poller:
         if record.revision != watched.revision:
             watched.revision, watched.changed_s = record.revision, now_s
         lost = record.state is ShardState.RUNNING and now_s - watched.changed_s > LOST_S
-        if (record.state.ended or lost) and self.open.pop(name, None):
+        if (record.state.ended or lost) and self.forget(name):
             watched.ended(record)
