@@ -4,7 +4,7 @@ import os
 import queue
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -16,16 +16,13 @@ import pytest
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.backend import Backend, End
 from sparklet.functions.calls import Answer, Call, Content, Contents, encode_arguments
-from sparklet.functions.deployed import LambdaFunctions
 from sparklet.functions.ends import RemoteTraceback, read
 from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.local import Processes, Threads
 from sparklet.functions.perform import reference
-from tests.functional.functions.conftest import STACK, Functions, deployed_functions
 from tests.stand_ins import called
 
 MB = 1024 * 1024
-ON_LAMBDA = pytest.param("lambda", marks=pytest.mark.stack)
 END_S = 60.0  # until then whatever is promised has come
 _numbers = count()
 
@@ -52,48 +49,6 @@ class Try:
 
     def error(self) -> Any:
         return self.read()[1]
-
-
-@pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
-    with deployed_functions(tmp_path_factory.mktemp("deployed"), "tests.stand_ins.*") as functions:
-        yield functions
-
-
-def made(name: str, request: pytest.FixtureRequest) -> Iterator[Backend]:
-    if name == "lambda":
-        request.getfixturevalue("deployed")
-        backend: Backend = LambdaFunctions(STACK)
-    else:
-        backend = {"threads": Threads, "processes": Processes}[name](2)
-    yield backend
-    backend.close()
-
-
-@pytest.fixture(params=["threads", "processes", ON_LAMBDA])
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """What performs calls, at least two at a time."""
-    yield from made(request.param, request)
-
-
-@pytest.fixture(params=["processes", ON_LAMBDA])
-def isolated(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Those whose workers are processes of their own."""
-    yield from made(request.param, request)
-
-
-@pytest.fixture(params=["processes"])
-def ended(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Those that can end what they have begun."""
-    yield from made(request.param, request)
-
-
-@pytest.fixture(params=["processes"])
-def sized(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Those that bound memory here: workers of 256 and of 2,048 MB."""
-    backend = Processes(2, sizes=(256, 2048))
-    yield backend
-    backend.close()
 
 
 def begin(

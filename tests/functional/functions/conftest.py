@@ -33,15 +33,15 @@ def functions_template(parameters: Mapping[str, str]) -> str:
     return to_json(localise(template, parameters, {}, {}))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
-    with deployed_functions(tmp_path_factory.mktemp("functions"), "tests.functional.functions.*") as deployed:
-        yield deployed
+    with deployed_functions(tmp_path_factory.mktemp("functions")) as functions:
+        yield functions
 
 
 @contextmanager
-def deployed_functions(folder: Path, modules: str) -> Iterator[Functions]:
-    """A stack of functions for calls of these modules, which ends with the block."""
+def deployed_functions(folder: Path, modules: str = "tests.*") -> Iterator[Functions]:
+    """Both stacks, as long as the block runs; this process' AWS is theirs meanwhile."""
     with pytest.MonkeyPatch.context() as patch, make_lab(folder) as lab:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]))  # for ``called``
         with lab.attach() as stack:
