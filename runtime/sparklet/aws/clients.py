@@ -23,7 +23,7 @@ READ_TIMEOUT_S = 30.0  # longer than SQS's longest poll of 20 s
 ROLE_S = 3600  # the maximum for a role that another role assumes; fresh credentials are fetched before it is over
 
 SERVICES = {
-    **{name: name for name in ("s3", "dynamodb", "sqs", "sns", "events", "cloudformation", "logs")},
+    **{name: name for name in ("s3", "dynamodb", "sqs", "sns", "events", "cloudformation", "logs", "ecs")},
     "states": "stepfunctions",
     "functions": "lambda",
     "secrets": "secretsmanager",
@@ -71,6 +71,7 @@ class AwsClients:
     events: "EventBridgeClient"
     cloudformation: "CloudFormationClient"
     functions: "LambdaClient"
+    ecs: Any
     logs: Any
     secrets: Any
     states: Any
