@@ -19,11 +19,13 @@ from sparklet.errors import SettingsError
 T = TypeVar("T")
 RunnerName = Literal["warm", "submit"]
 KafkaFailures = Literal["raise", "report"]
+Codec = Literal["json", "pickle", "cloudpickle"]
 
 PREFIX = "SPARKLET_"
 OF_FUNCTIONS = frozenset(
     {
-        *("SPARKLET_BUCKET", "SPARKLET_CORES", "SPARKLET_DLQ_URL", "SPARKLET_GRACE_S", "SPARKLET_HEAP_MB"),
+        *("SPARKLET_BUCKET", "SPARKLET_CORES", "SPARKLET_DLQ_URL", "SPARKLET_FUNCTION_CODEC"),
+        *("SPARKLET_FUNCTION_MODULES", "SPARKLET_FUNCTION_SECRET", "SPARKLET_GRACE_S", "SPARKLET_HEAP_MB"),
         *("SPARKLET_JARS", "SPARKLET_JAVA_OPTIONS", "SPARKLET_KAFKA_FAILURES", "SPARKLET_KEEP_CONTEXT"),
         *("SPARKLET_LEDGER_TABLE", "SPARKLET_MAP_CONCURRENCY", "SPARKLET_METRICS_NAMESPACE"),
         *("SPARKLET_MIN_FREE_BYTES", "SPARKLET_NOTICE_BUS", "SPARKLET_NOTICE_TOPIC_ARN", "SPARKLET_OUTPUT_PREFIXES"),
@@ -100,6 +102,34 @@ class PlannerSettings:
     script_prefixes: tuple[str, ...]  # as for workers: what a request may choose its script from
     worker_memory_mb: int  # SPARKLET_WORKER_MEMORY_MB
     worker_scratch_bytes: int  # SPARKLET_WORKER_SCRATCH_MB
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSettings:
+    """Settings of the workers of Python functions."""
+
+    ledger_table: str  # SPARKLET_LEDGER_TABLE: answers to asynchronous calls
+    bucket: str  # SPARKLET_BUCKET: large contents lie in its functions/
+    secret: str  # SPARKLET_FUNCTION_SECRET: the secret, by name or ARN, whose text is the deployment's key
+    codec: Codec  # SPARKLET_FUNCTION_CODEC: the most that calls may hold
+    modules: tuple[str, ...]  # SPARKLET_FUNCTION_MODULES: patterns of modules whose functions may be called by name
+
+
+def ledger_table(env: Mapping[str, str] = os.environ) -> str:
+    """SPARKLET_LEDGER_TABLE alone."""
+    check_names(env)
+    return _required(env, "SPARKLET_LEDGER_TABLE")
+
+
+def function_settings(env: Mapping[str, str] = os.environ) -> FunctionSettings:
+    """Read the settings of a worker of functions; SettingsError names what is missing or wrong."""
+    return FunctionSettings(
+        ledger_table=ledger_table(env),
+        bucket=_required(env, "SPARKLET_BUCKET"),
+        secret=_required(env, "SPARKLET_FUNCTION_SECRET"),
+        codec=cast(Codec, _one_of(env, "SPARKLET_FUNCTION_CODEC", *get_args(Codec))),
+        modules=tuple(env.get("SPARKLET_FUNCTION_MODULES", "").split(",")),
+    )
 
 
 def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:

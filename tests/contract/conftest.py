@@ -17,6 +17,8 @@ from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.errors import LocalStackError
+from sparklet.functions.backend import Backend
+from sparklet.functions.local import Processes, Threads
 from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
 from tests.contract.samples import planned
 from tests.stand_ins.dynamodb_local import dynamodb_local
@@ -165,3 +167,27 @@ def queues(request: pytest.FixtureRequest, run_id: str) -> Queues:
         "QueueUrl"
     ]
     return Queues(SqsQueue(clients, url), SqsQueue(clients, dead_url), SystemClock())
+
+
+@pytest.fixture(params=["threads", "processes"])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """What performs calls, two at a time."""
+    made = {"threads": Threads, "processes": Processes}[request.param](2)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["processes"])
+def isolated(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """The same, of those whose workers can be ended."""
+    made = Processes(2)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["processes"])
+def sized(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """The same, of those that bound memory: workers of 256 and of 2,048 MB."""
+    made = Processes(2, sizes=(256, 2048))
+    yield made
+    made.close()

@@ -1,6 +1,7 @@
 """Published figures: every cost of a run counts, wrong output is no result, page and README show the results."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from benchmarks import process_tree
 from benchmarks.comparison import SPARKLET, Case, Run, as_text, document
 from benchmarks.facts import ROOT
+from benchmarks.map import overheads_ms
 from benchmarks.process_tree import MemoryPeak
 from benchmarks.readme import with_speed
 from benchmarks.report import PAGE, README, committed, page
@@ -84,6 +86,28 @@ def test_frequent_samples_see_a_short_peak_of_memory() -> None:
         process.wait(20)
 
     assert peak.mb > 100
+
+
+# --- maps of Python functions ---
+
+
+def test_the_overhead_of_a_call_is_without_its_own_work() -> None:
+    found = Case("nap", ["lithops"])
+    found.add(SPARKLET, Run(5.1, 1, 0), Run(5.2, 1, 0), Run(90.0, 1, 0))  # one map that the machine held up
+    found.add("lithops", Run(6.0, 1, 0))
+
+    assert overheads_ms(found, 20, 0.5) == {SPARKLET: 10.0, "lithops": 50.0}
+
+
+@pytest.mark.parametrize("side", [SPARKLET, "process_pool"])
+def test_a_sides_turn_times_every_case(side: str) -> None:
+    command = [sys.executable, "benchmarks/jobs/map_calls.py", side, "2", "no_op=20", "nap=2"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "runtime")])}
+    done = subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE, text=True)
+
+    found = json.loads(done.stdout)
+    assert set(found) == {"no_op", "nap"}
+    assert found["nap"]["wall_s"] >= 0.5
 
 
 # --- wrong output is no result ---

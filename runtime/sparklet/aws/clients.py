@@ -26,6 +26,7 @@ SERVICES = {
     **{name: name for name in ("s3", "dynamodb", "sqs", "sns", "events", "cloudformation", "logs")},
     "states": "stepfunctions",
     "functions": "lambda",
+    "secrets": "secretsmanager",
 }
 """Names of ``AwsClients``' attributes → boto3's names of services."""
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -86,6 +87,7 @@ class AwsClients:
     cloudformation: "CloudFormationClient"
     functions: "LambdaClient"
     logs: Any
+    secrets: Any
     states: Any
 
     def __init__(

@@ -4,7 +4,7 @@ The settings are read from the services themselves, since they may have been cha
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -24,15 +24,17 @@ def stack_parameters(clients: AwsClients, name: str) -> Mapping[str, str]:
     }
 
 
-def stack_outputs(clients: AwsClients, name: str) -> Mapping[str, str]:
-    """The outputs of a stack made from ``sam/template.yaml``.
+def stack_outputs(
+    clients: AwsClients, name: str, needed: Sequence[str] = OUTPUTS, template: str = "template.yaml"
+) -> Mapping[str, str]:
+    """The outputs of a stack made from a template of ``sam/``.
 
     NotDeployedError if there is no such stack, SettingsError if it may not be described or lacks an output.
     """
     outputs = {output["OutputKey"]: output["OutputValue"] for output in _described(clients, name).get("Outputs", [])}
-    if missing := [key for key in OUTPUTS if key not in outputs]:
+    if missing := [key for key in needed if key not in outputs]:
         raise SettingsError(
-            f"the stack {name} lacks the outputs {', '.join(missing)}: was it made from sam/template.yaml?"
+            f"the stack {name} lacks the outputs {', '.join(missing)}: was it made from sam/{template}?"
         )
     return outputs
 

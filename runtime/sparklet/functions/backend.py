@@ -1,12 +1,18 @@
 """The port behind ``LambdaExecutor``: where calls are performed."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.errors import ObjectStoreError, PayloadError, RemoteTaskError
 from sparklet.functions.calls import Answer, Call, Contents
+from sparklet.ports import ObjectStore
+
+STORED_S = 3600.0  # a content that is stored again so soon is there
 
 End = Answer | RemoteTaskError
 """How a try ended: with a worker's answer, or without one."""
@@ -26,16 +32,17 @@ class Backend(Protocol):
         """Begin a call on a worker of ``sizes[size]``; ``done`` gets its end once, from any thread.
 
         An end that is a RemoteTaskError has one of the reasons ``killed``, ``memory``, ``timeout``, ``throttled``.
+        Raises RemoteTaskError after ``close``.
         """
 
     def patience_s(self, call: Call) -> float:
         """Seconds after ``start`` for which an answer may be waited for; then its caller gives it up."""
 
     def give_up(self, call: Call) -> None:
-        """Nobody waits for this call any more: end it if that is possible; ``done`` is not called."""
+        """Nobody waits for this call any more: end it if that is possible. What ``done`` gets then is ignored."""
 
     def close(self) -> None:
-        """End all workers, at once; nothing runs any more for the caller."""
+        """End all workers, at once; nothing runs any more for the caller. Twice does no harm."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class FolderContents:
         """Write it, unless it is there."""
         path = self.folder / name
         if not path.exists():
-            draft = path.with_suffix(f".{id(content)}")
+            draft = path.with_suffix(f".{secrets.token_hex(8)}")
             draft.write_bytes(content)
             draft.rename(path)
         return path.as_uri()
@@ -59,3 +66,36 @@ class FolderContents:
         if uri != path.as_uri() or not path.exists():
             raise PayloadError(f"{uri} is not there")
         return path.read_bytes()
+
+
+@dataclass(frozen=True)
+class StoredContents:
+    """``Contents`` in a folder of an object store, which an operator lets expire."""
+
+    store: ObjectStore
+    folder_uri: str  # ends in "/"
+    _put_s: dict[str, float] = field(default_factory=dict)  # when this process stored what
+
+    def put(self, name: str, content: bytes) -> str:
+        """Write it, unless this process did so a short while ago."""
+        uri = f"{self.folder_uri}{name}"
+        if time.monotonic() - self._put_s.get(name, -STORED_S) >= STORED_S:
+            with _as_payload_error():
+                self.store.put(uri, content)
+            self._put_s[name] = time.monotonic()
+        return uri
+
+    def get(self, uri: str) -> bytes:
+        """Read it."""
+        if uri.rpartition("/")[0] != self.folder_uri.rstrip("/"):
+            raise PayloadError(f"{uri} lies outside {self.folder_uri}")
+        with _as_payload_error():
+            return self.store.get(uri)
+
+
+@contextmanager
+def _as_payload_error() -> Iterator[None]:
+    try:
+        yield
+    except ObjectStoreError as error:
+        raise PayloadError(str(error)) from error

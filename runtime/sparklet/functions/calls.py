@@ -24,6 +24,7 @@ Envelope = Mapping[str, str]
 CODECS: tuple[Codec, ...] = ("json", "pickle", "cloudpickle")  # each allows what the ones before it allow
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 REPEATED_BYTES = 64 * 1024  # from this size on an argument is stored once, however many calls have it
+COMPACT = json.JSONEncoder(separators=(",", ":"))
 MAX_CONTENT_BYTES = 5 * 1024**3  # of one object, as S3 takes it in one request
 
 
@@ -81,7 +82,7 @@ class Signed:
 
     def sealed(self, key: bytes) -> dict[str, str]:
         """The signed document."""
-        text = json.dumps(_document(self), separators=(",", ":"))
+        text = COMPACT.encode(_document(self))
         return {self.kind: text, "signature": _signature(self.kind, text, key)}
 
     @classmethod
@@ -104,7 +105,7 @@ def _document(value: Any) -> dict[str, Any]:
 
 
 def _signature(kind: str, text: str, key: bytes) -> str:
-    return hmac.new(key, f"{kind}\n{text}".encode(), "sha256").hexdigest()
+    return hmac.digest(key, f"{kind}\n{text}".encode(), "sha256").hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ def encode(codec: Codec, value: Any) -> bytes:
     """A value's bytes; PayloadError if the codec cannot encode it."""
     try:
         if codec == "json":
-            encoded = json.dumps(value, separators=(",", ":")).encode()
+            encoded = COMPACT.encode(value).encode()
             if json.loads(encoded) != value:
                 raise TypeError("it comes back as another value, as tuples and keys that are no texts do")
             return encoded
@@ -164,6 +165,8 @@ def encode(codec: Codec, value: Any) -> bytes:
 
             return bytes(cloudpickle.dumps(value))
         return pickle.dumps(value)
+    except MemoryError:
+        raise  # a larger worker may help
     except Exception as error:
         raise PayloadError(f"a {type(value).__name__} cannot be encoded as {codec}: {error}") from error
 

@@ -5,8 +5,10 @@ for past its deadline, whatever the backend does.
 """
 
 import atexit
+import contextlib
 import functools
 import itertools
+import os
 import random
 import secrets
 import sys
@@ -14,7 +16,7 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -23,7 +25,8 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.backend import Backend, End
-from sparklet.functions.calls import Answer, Call, Content, decode, encode_arguments
+from sparklet.functions.calls import Call, Content, encode_arguments
+from sparklet.functions.ends import read
 from sparklet.functions.local import Processes, Threads
 from sparklet.functions.options import Options as Options
 from sparklet.functions.perform import reference
@@ -47,7 +50,7 @@ class _Task:
     failures: int = 0
     throttled: int = 0
     started_s: float = 0.0
-    open: bool = False  # whether a try is under way
+    deadline: list[Any] | None = None  # the timer's entry for this try
 
 
 class LambdaExecutor(Executor):
@@ -56,9 +59,11 @@ class LambdaExecutor(Executor):
     Parameters
     ----------
     backend
-        ``"processes"`` or ``"threads"`` of this machine, or a ``Backend``.
+        ``"processes"`` or ``"threads"`` of this machine, ``"lambda"``, or a ``Backend``.
     max_workers
         Tasks under way at a time; None: as many as the backend takes.
+    stack
+        For ``"lambda"``: the stack that was made from ``sam/functions.yaml``.
     options
         Fields of ``Options``, for all tasks that say nothing else.
 
@@ -68,10 +73,17 @@ class LambdaExecutor(Executor):
         If ``max_workers`` is below 1.
     """
 
-    def __init__(self, backend: str | Backend = "processes", *, max_workers: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        backend: str | Backend = "processes",
+        *,
+        max_workers: int | None = None,
+        stack: str = "sparklet-functions",
+        **options: Any,
+    ) -> None:
         if max_workers is not None and max_workers < 1:
-            raise ValueError("max_workers must be at least 1")
-        self.backend = _backend(backend, max_workers) if isinstance(backend, str) else backend
+            raise ValueError("max_workers must be greater than 0")
+        self.backend = _backend(backend, max_workers, stack) if isinstance(backend, str) else backend
         self.options = Options(**options)
         self._caller, self._numbers = secrets.token_hex(8), itertools.count()
         self._slots = min(max_workers or self.backend.slots, self.backend.slots)
@@ -79,13 +91,15 @@ class LambdaExecutor(Executor):
         self._ended = threading.Condition(self._lock)
         self._waiting: deque[_Task] = deque()
         self._open: dict[str, _Task] = {}  # by the try's id
-        self._later = 0  # tasks whose next try waits for its time
-        self._closing = self._aborted = False
+        self._later: set[_Task] = set()  # the next try waits for its time
+        self._unfinished = 0
+        self._pumping = self._closing = self._aborted = False
         self._outer: LambdaExecutor | None = None
         self._timer = Timer()
         self._counts: Counter[str] = Counter()
         self._seconds = dict.fromkeys(("waiting_s", "working_s", "travelling_s"), 0.0)
         _executors.add(self)
+        weakref.finalize(self, _end, self._timer, self.backend).atexit = False
 
     # --- what the standard library's executors do ---
 
@@ -101,18 +115,21 @@ class LambdaExecutor(Executor):
         ``arguments`` is ``(args, kwargs)``, or with ``each`` a list of args.
         """
         future: Future[Any] = Future()
+        task = None
+        if not self._closing:
+            try:
+                task = self._task(future, options, fn, arguments, each)
+            except PayloadError as error:
+                future.set_exception(error)
         with self._lock:
             if self._closing:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-        try:
-            task = self._task(future, options, fn, arguments, each)
-        except PayloadError as error:
-            future.set_running_or_notify_cancel()
-            future.set_exception(error)
-            return future
-        with self._lock:
-            self._waiting.append(task)
             self._counts["submitted"] += 1
+            if task:
+                self._waiting.append(task)
+                self._unfinished += 1
+            else:
+                self._counts["failed"] += 1
         self._pump()
         return future
 
@@ -146,18 +163,13 @@ class LambdaExecutor(Executor):
         """Take no more calls; end the workers when all are done."""
         with self._lock:
             self._closing = True
-            cancelled = list(self._waiting) if cancel_futures else []
-            if cancel_futures:
-                self._waiting.clear()
-        for task in cancelled:
-            if task.future.cancel():
-                task.future.set_running_or_notify_cancel()
-            self._counts["cancelled"] += 1
-        self._close_if_done()
+            waiting = list(self._waiting) if cancel_futures else []
+        for task in waiting:
+            task.future.cancel()
+        self._pump()
         if wait:
             with self._ended:
-                while self._unfinished():
-                    self._ended.wait()
+                self._ended.wait_for(lambda: not self._unfinished)
             self.backend.close()
 
     def __enter__(self) -> Self:
@@ -179,8 +191,12 @@ class LambdaExecutor(Executor):
         self._aborted = True
         self.shutdown(wait=False, cancel_futures=True)
         self.backend.close()
-        for task in list(self._open.values()):
-            self._done(task, task.call, RemoteTaskError(f"{_named(task.call)} was given up", "killed"))
+        with self._lock:
+            under_way, later = list(self._open.values()), list(self._later)
+        for task in under_way:
+            self._done(task, task.call, RemoteTaskError(f"{_named(task.call)}: its caller ended it", "killed"))
+        for task in later:
+            self._again(task)
 
     def stats(self) -> dict[str, float]:
         """Tasks by their ends, tries, cold starts; seconds in all of waiting, working and travelling."""
@@ -206,86 +222,89 @@ class LambdaExecutor(Executor):
         return _Task(future, call, options, sizes, time.monotonic())
 
     def _pump(self) -> None:
-        """Start waiting tasks while slots are free."""
-        while True:
-            with self._lock:
-                if not self._waiting or len(self._open) >= self._slots:
-                    break
+        """Start waiting tasks while slots are free; one thread does at a time, for all."""
+        with self._lock:
+            if self._pumping:
+                return
+            self._pumping = True
+        try:
+            while task := self._next():
+                self._start(task)
+        finally:
+            self._pumping = False
+        with self._lock:
+            done = self._closing and not self._unfinished
+            if done:
+                self._ended.notify_all()
+        if done:
+            _end(self._timer, self.backend)
+
+    def _next(self) -> _Task | None:
+        with self._lock:
+            while self._waiting and (len(self._open) < self._slots or self._waiting[0].future.cancelled()):
                 task = self._waiting.popleft()
-                if task.call.attempt == 1 and not task.throttled and not task.future.set_running_or_notify_cancel():
-                    self._counts["cancelled"] += 1
-                    continue
-                task.started_s, task.open = time.monotonic(), True
-                self._counts["tries"] += 1
-                self._open[task.call.task_id] = task
-            self._start(task)
-        self._close_if_done()
+                if task.future.running() or task.future.set_running_or_notify_cancel():
+                    task.started_s = time.monotonic()
+                    self._counts["tries"] += 1
+                    self._open[task.call.task_id] = task
+                    return task
+                self._counts["cancelled"] += 1
+                self._unfinished -= 1
+            self._pumping = False
+            return None
 
     def _start(self, task: _Task) -> None:
-        patience_s = self.backend.patience_s(task.call)
-        task.call = call = replace(task.call, expires_s=time.time() + patience_s)
-        self._timer.at(task.started_s + patience_s, functools.partial(self._give_up, call.task_id, call.expires_s))
         try:
+            patience_s = self.backend.patience_s(task.call)
+            task.call = call = replace(task.call, expires_s=time.time() + patience_s)
+            task.deadline = self._timer.at(task.started_s + patience_s, functools.partial(self._give_up, task, call))
             self.backend.start(call, task.sizes[0], lambda end: self._done(task, call, end))
         except Exception as error:  # noqa: BLE001 - whatever a backend raises, the task must end
-            self._done(task, call, error if isinstance(error, RemoteTaskError) else RemoteTaskError(str(error)))
+            end = error if isinstance(error, RemoteTaskError) else RemoteTaskError(f"{type(error).__name__}: {error}")
+            self._done(task, task.call, end)
 
-    def _give_up(self, task_id: str, expires_s: float) -> None:
-        task = self._open.get(task_id)
-        if task and task.call.expires_s == expires_s:  # else a later try is under way
-            call = task.call
-            self.backend.give_up(call)
+    def _give_up(self, task: _Task, call: Call) -> None:
+        if self._open.get(call.task_id) is task and task.call is call:
+            with contextlib.suppress(Exception):
+                self.backend.give_up(call)
             self._done(task, call, RemoteTaskError(f"{_named(call)}: no answer came in time", "timeout"))
 
     def _done(self, task: _Task, call: Call, end: End) -> None:
         """One try has ended; anything that comes later for it is ignored."""
         with self._lock:
-            if not task.open or task.call is not call:
-                return
-            task.open = False
-        self._measure(task, end)
-        value, error = self._read(end)
-        delay_s = self._delay_s(task, error) if error else None
+            if self._open.get(call.task_id) is not task or task.call is not call:
+                return None
+            del self._open[call.task_id]
+        if task.deadline:
+            self._timer.cancel(task.deadline)
+        with contextlib.suppress(TypeError, AttributeError):  # facts are what a worker says
+            self._measure(task, end.facts)
+        value, error = read(call, end, self.backend.contents)
+        delay_s = self._delay_s(task, error) if error and not self._aborted else None
+        with self._lock:
+            self._counts["retried" if delay_s is not None else "failed" if error else "succeeded"] += 1
+            if delay_s is not None:
+                self._later.add(task)
         if delay_s is not None:
-            with self._lock:
-                del self._open[call.task_id]
-                self._later += 1
-                self._counts["retried"] += 1
-            self._timer.at(time.monotonic() + delay_s, lambda: self._again(task))
+            self._timer.at(time.monotonic() + delay_s, functools.partial(self._again, task))
+            return self._pump()
+        if error:
+            task.future.set_exception(error)
         else:
-            self._counts["failed" if error else "succeeded"] += 1
-            if error:
-                task.future.set_exception(error)
-            else:
-                task.future.set_result(value)
-            with self._lock:
-                del self._open[call.task_id]  # last: who waits for the shutdown finds each future done
-        self._pump()
+            task.future.set_result(value)
+        with self._lock:
+            self._unfinished -= 1
+        return self._pump()
 
     def _again(self, task: _Task) -> None:
         with self._lock:
-            self._later -= 1
-            self._waiting.appendleft(task)
+            if task in self._later:
+                self._later.remove(task)
+                self._waiting.appendleft(task)
         self._pump()
-
-    def _read(self, end: End) -> tuple[Any, BaseException | None]:
-        """The value, or the error to raise."""
-        if isinstance(end, RemoteTaskError):
-            return None, end
-        try:
-            found = decode(end.content.codec, end.content.read(self.backend.contents)) if end.content else None
-        except Exception as error:  # noqa: BLE001 - unpickling raises anything
-            return None, RemoteTaskError(f"the answer cannot be read: {type(error).__name__}: {error}")
-        if end.content and not end.raised:
-            return found, None
-        if end.content:
-            return None, _raised(found, end)
-        return None, RemoteTaskError(end.error, "" if end.raised else "refused", log_tail=end.trace, facts=end.facts)
 
     def _delay_s(self, task: _Task, error: BaseException) -> float | None:
         """Seconds until the next try; None if there is none."""
-        if self._aborted:
-            return None
         reason = error.reason if isinstance(error, RemoteTaskError) else ""
         attempt = task.call.attempt + 1
         if reason == "throttled" and task.throttled < MAX_THROTTLED:
@@ -301,33 +320,28 @@ class LambdaExecutor(Executor):
         task.call = replace(task.call, attempt=attempt)
         return _back_off_s(max(task.failures, 1))
 
-    def _measure(self, task: _Task, end: End) -> None:
-        now_s = time.monotonic()
-        facts = end.facts
+    def _measure(self, task: _Task, facts: Mapping[str, Any]) -> None:
         worked_s = facts.get("ended_s", 0.0) - facts.get("started_s", 0.0)
         with self._lock:
             self._counts["cold"] += bool(facts.get("cold"))
             self._seconds["waiting_s"] += task.started_s - task.submitted_s
             self._seconds["working_s"] += worked_s
-            self._seconds["travelling_s"] += max(0.0, now_s - task.started_s - worked_s)
-
-    def _unfinished(self) -> int:
-        return len(self._waiting) + len(self._open) + self._later
-
-    def _close_if_done(self) -> None:
-        with self._lock:
-            done = self._closing and not self._unfinished()
-            if done:
-                self._ended.notify_all()
-        if done:
-            self._timer.stop()
-            self.backend.close()
+            self._seconds["travelling_s"] += max(0.0, time.monotonic() - task.started_s - worked_s)
 
 
-def _backend(name: str, slots: int | None) -> Backend:
+def _end(timer: Timer, backend: Backend) -> None:
+    timer.stop()
+    backend.close()
+
+
+def _backend(name: str, slots: int | None, stack: str) -> Backend:
+    if name == "lambda":
+        from sparklet.functions.deployed import LambdaFunctions
+
+        return LambdaFunctions(stack, slots)
     makers: dict[str, Callable[..., Backend]] = {"processes": Processes, "threads": Threads}
     if name not in makers:
-        raise ValueError(f"there is no backend {name!r}: choose one of {', '.join(makers)}")
+        raise ValueError(f"there is no backend {name!r}: choose one of lambda, {', '.join(makers)}")
     return makers[name](slots)
 
 
@@ -341,30 +355,13 @@ def _back_off_s(tries: int) -> float:
     return random.uniform(max_s / 2, max_s)
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it is a cause, never raised
-    """Where an exception was raised in its worker; its traceback has the remote frames."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
-
-
-def _raised(found: Any, end: Answer) -> BaseException:
-    error, frames = found
-    cause = RemoteTraceback(end.trace)
-    if frames:
-        from tblib import Traceback
-
-        cause.__traceback__ = Traceback.from_dict(frames).as_traceback()
-    error.__cause__ = cause
-    return error  # type: ignore[no-any-return]
-
-
 def _results(begun: deque[Future[list[T]]], further: Iterator[Future[list[T]]], end_s: float | None) -> Iterator[T]:
     """The results in order; one of ``further`` begins before each that is taken."""
     try:
         while begun:
             begun.extend(itertools.islice(further, 1))
-            found = begun.popleft().result(None if end_s is None else end_s - time.monotonic())
+            found = begun[0].result(None if end_s is None else end_s - time.monotonic())
+            begun.popleft()
             found.reverse()
             while found:
                 yield found.pop()
@@ -377,6 +374,7 @@ entered: "ContextVar[LambdaExecutor | None]" = ContextVar("sparklet_executor", d
 """The executor of the innermost ``with`` block."""
 
 _executors: "weakref.WeakSet[LambdaExecutor]" = weakref.WeakSet()
+os.register_at_fork(after_in_child=_executors.clear)  # a fork has none of their threads
 
 
 @atexit.register

@@ -7,6 +7,7 @@ import os
 import queue
 import resource
 import secrets
+import select
 import shutil
 import signal
 import sys
@@ -18,13 +19,14 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.errors import RemoteTaskError
 from sparklet.functions.backend import End, FolderContents
 from sparklet.functions.calls import Answer, Call, Codec, Contents
 from sparklet.functions.perform import Performer
 
 INLINE_BYTES = 1024 * 1024
 MAX_TIMEOUT_S = 7 * 86_400.0
+START_S = 60.0  # many processes at once, on a busy machine
 LOG_TAIL_BYTES = 4096
 UNBOUNDED_MB = 0  # a worker's memory that nobody bounds
 
@@ -44,22 +46,24 @@ class _Slots:
         self.closed = False
         self._calls: queue.SimpleQueue[tuple[Call, int, Callable[[End], None]] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collected executor closes its backend, in whatever thread
         self._busy = 0
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """Queue it; threads are started as they are needed."""
         with self._lock:
+            if self.closed:
+                raise RemoteTaskError("the workers were ended", "refused")
             self._busy += 1
-            if len(self._threads) < min(self._busy, self.slots) and not self.closed:
+            if len(self._threads) < min(self._busy, self.slots):
                 thread = threading.Thread(target=self._serve, name="sparklet-functions", daemon=True)
                 self._threads.append(thread)
                 thread.start()
         self._calls.put((call, size, done))
 
     def patience_s(self, call: Call) -> float:
-        """A slot is free when a call is started, and ends it in time."""
-        return call.timeout_s + 10.0
+        """A slot is free when a call is started, and ends it in time; its process may have to start first."""
+        return call.timeout_s + START_S
 
     def _serve(self) -> None:
         with contextlib.ExitStack() as stack:
@@ -70,8 +74,8 @@ class _Slots:
                     end: End = Answer.opened(perform(call, size), self.key)
                 except RemoteTaskError as error:
                     end = error
-                except PayloadError as error:
-                    end = RemoteTaskError(str(error), "refused")
+                except Exception as error:  # noqa: BLE001 - a process that cannot be started: the call must end
+                    end = RemoteTaskError(f"{type(error).__name__}: {error}", "refused")
                 with self._lock:
                     self._busy -= 1
                 del taken
@@ -83,9 +87,10 @@ class _Slots:
 
     def _end(self) -> None:
         """Let all threads end, and delete the folder."""
-        self.closed = True
-        for _ in self._threads:
-            self._calls.put(None)
+        with self._lock:
+            self.closed = True
+            for _ in self._threads:
+                self._calls.put(None)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -143,6 +148,8 @@ class Processes(_Slots):
                     worker.end()
                 worker = _Process(self, size)
             with self._lock:
+                if self.closed:
+                    raise RemoteTaskError("the workers were ended", "killed")
                 self._workers[call.task_id] = worker
             try:
                 return worker.perform(call)
@@ -166,12 +173,15 @@ class Processes(_Slots):
     def close(self) -> None:
         """Kill all that are at work; the others end by themselves."""
         with self._lock:
+            self._end()
             for worker in self._workers.values():
                 worker.process.kill()
-        self._end()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(1.0)
+
+
+_starting = threading.Lock()  # a process forked meanwhile would hold the other's end of the pipe open
 
 
 class _Process:
@@ -182,19 +192,25 @@ class _Process:
         handle, path = tempfile.mkstemp(".log", dir=backend.folder)
         os.close(handle)
         self.log = Path(path)
-        self._pipe, theirs = backend._context.Pipe()
         performer = Performer(backend.key, backend.codec, contents=backend.contents, facts={"log_stream": path})
-        self.process = backend._context.Process(
-            target=_work, args=(theirs, self._pipe, performer, path, backend.sizes[size]), name="sparklet-function"
-        )
-        self.process.start()
-        theirs.close()
+        with _starting:
+            self._pipe, theirs = backend._context.Pipe()
+            self.process = backend._context.Process(
+                target=_work, args=(theirs, self._pipe, performer, path, backend.sizes[size]), name="sparklet-function"
+            )
+            self.process.start()
+            theirs.close()
+        self._answered = select.poll()  # Connection.poll makes one at each call
+        self._answered.register(self._pipe, select.POLLIN)
+        self._ready = False
 
     def perform(self, call: Call) -> Any:
         """The envelope of its answer. Raises RemoteTaskError if there is none, the process being dead then."""
         try:
+            if not self._ready:
+                self._ready = not self._pipe.recv_bytes()
             self._pipe.send_bytes(json.dumps(call.sealed(self._backend.key)).encode())
-            if self._pipe.poll(call.timeout_s):
+            if self._answered.poll(call.timeout_s * 1000):
                 return json.loads(self._pipe.recv_bytes())
             reason, cause = "timeout", f"took longer than {call.timeout_s:g} s"
         except (EOFError, OSError):
@@ -230,6 +246,7 @@ def _work(pipe: Connection, parents: Connection, performer: Performer, log: str,
     if memory_mb:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_mb * 1024 * 1024,) * 2)
     with contextlib.suppress(EOFError, OSError):
+        pipe.send_bytes(b"")  # ready: only now does the call's time begin
         while True:
             answer = performer.perform(json.loads(pipe.recv_bytes()))
             sys.stdout.flush()

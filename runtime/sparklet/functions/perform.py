@@ -65,7 +65,9 @@ class Performer:
     def _answer(self, call: Call) -> Answer:
         try:
             function, arguments = self._loaded(call)
-        except Exception as error:  # noqa: BLE001 - unpickling and importing raise anything
+        except MemoryError as error:
+            return self._raised(call, error)
+        except BaseException as error:  # noqa: BLE001 - unpickling and importing raise anything
             return Answer(call.task_id, None, error=_short(error), trace=_trace(error))
         try:
             if call.each:
@@ -79,7 +81,7 @@ class Performer:
             arguments = args = kwargs = None
         try:
             content = self._content(call, value)
-        except PayloadError as error:
+        except BaseException as error:  # noqa: BLE001 - so can a value's own way into a pickle
             return self._raised(call, error)
         return Answer(call.task_id, content)
 
@@ -109,7 +111,7 @@ class Performer:
             try:
                 content = self._content(call, (error, Traceback(trace).to_dict() if trace else None))
                 decode(content.codec, content.read(self.contents))  # some exceptions can be pickled, but not unpickled
-            except Exception:  # noqa: BLE001 - then its text must do
+            except BaseException:  # noqa: BLE001 - then its text must do
                 content = None
         return Answer(call.task_id, content, raised=True, error=_short(error), trace=_trace(error))
 

@@ -6,28 +6,42 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
 class Timer:
     """Calls functions at their times, in one thread, which is started with the first."""
 
-    _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _due: list[list[Any]] = field(default_factory=list)  # time, order, action or None; a heap
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _thread: threading.Thread | None = None
     _stopped: bool = False
+    _cancelled: int = 0
     _order: Iterator[int] = field(default_factory=itertools.count)
 
-    def at(self, when_s: float, action: Callable[[], None]) -> None:
-        """Call ``action`` at a time of the monotonic clock."""
+    def at(self, when_s: float, action: Callable[[], None]) -> list[Any]:
+        """Call ``action`` at a time of the monotonic clock; what ``cancel`` takes."""
+        entry = [when_s, next(self._order), action]
         with self._changed:
             first = not self._due or when_s < self._due[0][0]
-            heapq.heappush(self._due, (when_s, next(self._order), action))
+            heapq.heappush(self._due, entry)
             if self._thread is None and not self._stopped:
                 self._thread = threading.Thread(target=self._run, name="sparklet-functions-timer", daemon=True)
                 self._thread.start()
             elif first:
                 self._changed.notify()
+        return entry
+
+    def cancel(self, entry: list[Any]) -> None:
+        """Do not call it; the heap is made anew when most of it was cancelled."""
+        with self._changed:
+            entry[2] = None
+            self._cancelled += 1
+            if self._cancelled > 100 + len(self._due) // 2:
+                self._due = [each for each in self._due if each[2]]
+                heapq.heapify(self._due)
+                self._cancelled = 0
 
     def stop(self) -> None:
         """Forget all."""
@@ -44,5 +58,6 @@ class Timer:
                 if self._stopped:
                     return
                 action = heapq.heappop(self._due)[2]
-            action()
+            if action:
+                action()
             del action

@@ -72,7 +72,7 @@ class Processing:
 
 
 def _name_errors() -> None:
-    execute = lambda_svc._execute_function_with_config_scope
+    execute = lambda_svc._execute_function
 
     def named(*arguments: Any, **keywords: Any) -> Any:
         result = execute(*arguments, **keywords)
@@ -81,7 +81,7 @@ def _name_errors() -> None:
             body["errorType"] = error_class(str(result.get("log", ""))) or "Runtime.ExitError"
         return result
 
-    lambda_svc._execute_function_with_config_scope = named
+    lambda_svc._execute_function = named
 
 
 def error_class(log: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from sparklet.errors import LeaseLostError, LedgerError, QueueError, ScriptFailedError, SparkletError
 from sparklet.events import Outcome, Task
@@ -19,6 +19,8 @@ from sparklet.model import Failure, ShardResult
 from sparklet.ports import Clock, TaskQueue
 from sparklet.spark.guards import Deadline
 from sparklet.worker.log import Log
+
+T = TypeVar("T")
 
 BACK_OFF_S, MAX_BACK_OFF_S = 5.0, 300.0
 LEDGER_RETRY_S = 1.0
@@ -121,7 +123,7 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
     return Outcome(task, error, acknowledged=final)
 
 
-def persist(write: Callable[[], None], clock: Clock, attempt: Attempt) -> None:
+def persist(write: Callable[[], T], clock: Clock, attempt: Attempt) -> T:
     """Write to the ledger; retry while it does not answer, until shortly before the attempt's end."""
     while True:
         try:

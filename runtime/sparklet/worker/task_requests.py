@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sparklet.errors import LeaseLostError, LedgerError, NoticeError
 from sparklet.events import Outcome, Task
@@ -16,10 +17,16 @@ from sparklet.ledger.rules import LEASE_GRACE_S, LOG_STREAM_BYTES, bounded_failu
 from sparklet.model import ClaimStatus, Failure, Notice, ShardResult, TaskRecord
 from sparklet.ports import Clock, Notifier, TaskQueue, TaskStore
 from sparklet.worker.attempt import Attempt, return_message
-from sparklet.worker.executor import Executor
 
 MAX_ATTEMPTS = 3
 CLAIM_TRIES = 5
+
+
+class TaskExecutor(Protocol):
+    """Does what a task request asks for."""
+
+    def execute_task(self, attempt: Attempt) -> ShardResult:
+        """The result; raises SparkletError if it fails."""
 
 
 @dataclass
@@ -29,9 +36,10 @@ class RequestClaims:
     tasks: TaskStore
     notifier: Notifier | None  # None: notices are not configured
     open_queue: Callable[[str], TaskQueue]  # by ARN: each API has a queue of its own
-    executor: Executor
+    executor: TaskExecutor
     clock: Clock
     log_stream: str = ""
+    max_attempts: int = MAX_ATTEMPTS
     _queues: dict[str, TaskQueue] = field(default_factory=dict)
 
     def claim(self, attempt: Attempt) -> "ClaimedRequest | Outcome":
@@ -64,8 +72,9 @@ class RequestClaims:
             if record.state.ended:
                 return ClaimStatus.DONE, record
             if is_held(record, now_s):
-                return ClaimStatus.HELD, record
-            if record.attempts >= MAX_ATTEMPTS:
+                mine = record.attempt_id == attempt.attempt_id  # claimed by a write whose answer was lost
+                return ClaimStatus.GRANTED if mine else ClaimStatus.HELD, record
+            if record.attempts >= self.max_attempts:
                 status, record = ClaimStatus.EXHAUSTED, record.failed(task_failure(record), now_s)
             else:
                 lease_s, stream = attempt.deadline.end_s - now_s, cut(self.log_stream, LOG_STREAM_BYTES)
@@ -100,10 +109,9 @@ class ClaimedRequest:
     record: TaskRecord
     kind: str = "task"
     lease: AbstractContextManager[None] = field(default_factory=nullcontext)
-    max_attempts: int = MAX_ATTEMPTS
 
     def __post_init__(self) -> None:
-        self.attempts = self.record.attempts
+        self.attempts, self.max_attempts = self.record.attempts, self.claims.max_attempts
 
     def execute(self) -> ShardResult:
         """Run its script."""

@@ -4,6 +4,7 @@ The item holds the status as JSON text, which API Gateway returns unchanged, and
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sparklet.aws.clients import AwsClients
@@ -28,6 +29,10 @@ class DynamoTasks(OnTable):
         """A task (strongly consistent)."""
         item = self._table.get(task_key(task_id))
         return _record(item) if item else None
+
+    def get_tasks(self, task_ids: Sequence[str]) -> Iterator[TaskRecord]:
+        """Those of these tasks that were ever recorded (strongly consistent), in any order."""
+        return map(_record, self._table.get_many([task_key(task_id) for task_id in task_ids]))
 
     def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
         """Put ``record`` where ``was`` stands, by one conditional write."""

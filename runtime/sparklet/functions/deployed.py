@@ -1,0 +1,176 @@
+"""The backend over deployed Lambda functions (``sam/functions.yaml``).
+
+A call takes one of three ways. ``invoke``: a thread waits for the answer. ``event``: Lambda queues the call, and the
+answer comes from the ledger's table, or from S3 if it is large. ``queue``: a flood waits in SQS.
+"""
+
+import contextlib
+import functools
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, get_args
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoTasks
+from sparklet.aws.functions import LambdaCompute, read_secret, reason_of
+from sparklet.aws.messaging import queue_opener
+from sparklet.aws.s3 import S3Store
+from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
+from sparklet.errors import PayloadError, QueueError, RemoteTaskError, SettingsError
+from sparklet.functions.backend import End, StoredContents
+from sparklet.functions.calls import Answer, Call, Contents
+from sparklet.functions.poller import Poller
+from sparklet.functions.records import RECORDED, claimed_id
+from sparklet.ledger.rules import LEASE_EXPIRED
+from sparklet.model import Failure, TaskRecord
+
+Transport = Literal["auto", "invoke", "event", "queue"]
+
+OUTPUTS = ("BucketName", "FunctionTimeoutS", "LedgerTable", "SecretArn", "Workers")
+INLINE_BYTES = 180 * 1024  # as base64 within 256 KiB, which every transport takes
+THREADS, SENDERS = 64, 8  # that wait for answers; that do not
+SHORT_S = 300.0  # a longer silence may end a connection on its way
+UNKNOWN_CONCURRENCY = 100
+WAITING_S = {"invoke": 60.0, "event": 360.0, "queue": 6 * 3600.0}  # until a call begins; then it has expired
+
+
+class LambdaFunctions:
+    """A ``Backend`` over a stack's functions.
+
+    Parameters
+    ----------
+    slots
+        Calls under way at a time; None: as many as the account's concurrency allows.
+    transport
+        ``auto``: ``invoke`` for calls of up to five minutes while threads are free, else ``event``; ``queue`` for what
+        exceeds the account's concurrency, if ``slots`` does.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such stack, or its outputs or its secret cannot be read.
+    """
+
+    inline_bytes = INLINE_BYTES
+
+    def __init__(
+        self, stack: str, slots: int | None = None, transport: Transport = "auto", clients: AwsClients | None = None
+    ) -> None:
+        if transport not in get_args(Transport):
+            raise ValueError(f"transport must be one of {', '.join(get_args(Transport))}")
+        clients = clients or AwsClients(THREADS + SENDERS + 1)
+        outputs = stack_outputs(clients, stack, OUTPUTS, "functions.yaml")
+        self._workers = sorted(json.loads(outputs["Workers"]), key=lambda worker: int(worker["memory_mb"]))
+        self.sizes = [int(worker["memory_mb"]) for worker in self._workers]
+        self.key = read_secret(clients, outputs["SecretArn"])
+        self.contents: Contents | None = StoredContents(S3Store(clients), f"s3://{outputs['BucketName']}/functions/")
+        self.max_timeout_s = float(outputs["FunctionTimeoutS"]) - 1
+        self._concurrency = UNKNOWN_CONCURRENCY
+        with contextlib.suppress(SettingsError):  # not everybody may ask
+            self._concurrency = unreserved_concurrency(clients) or UNKNOWN_CONCURRENCY
+        self._transport, self.slots = transport, slots or (THREADS if transport == "invoke" else self._concurrency)
+        self._compute, self._queue = LambdaCompute(clients), functools.cache(queue_opener(clients))
+        self._poller = Poller(DynamoTasks(clients, outputs["LedgerTable"]).get_tasks)
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = self._invoking = self._underway = 0
+        self._lock = threading.Lock()
+
+    def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
+        """Hand it to a thread, by the transport that suits it now."""
+        with self._lock:
+            transport: str = self._transport
+            if transport == "auto":
+                short = call.timeout_s <= SHORT_S and self._invoking < THREADS
+                transport = "queue" if self._underway >= self._concurrency else "invoke" if short else "event"
+            self._count(transport, 1)
+            if self._threads < min(THREADS + SENDERS, self._underway + 1):
+                self._threads += 1
+                threading.Thread(target=self._serve, name="sparklet-functions", daemon=True).start()
+
+        def ended(end: End) -> None:
+            with self._lock:
+                self._count(transport, -1)
+            done(end)
+
+        way = self._invoke if transport == "invoke" else partial(self._send, transport)
+        self._jobs.put(partial(way, call, self._workers[size], ended))
+
+    def patience_s(self, call: Call) -> float:
+        """Its own time, and what it may wait for a worker."""
+        floods: str = "queue" if self.slots > self._concurrency else "event"
+        return call.timeout_s + WAITING_S[floods if self._transport == "auto" else self._transport]
+
+    def give_up(self, call: Call) -> None:
+        """Ask for it no more. It expires; if it has begun, its worker ends it when its time is over."""
+        self._poller.open.pop(claimed_id(call.sealed(self.key)), None)
+
+    def close(self) -> None:
+        """Wait for nothing any more. Lambda ends what it has begun, unseen; what waits in the queue expires there."""
+        self._poller.open.clear()
+        for _ in range(self._threads):
+            self._jobs.put(None)
+
+    def _count(self, transport: str, change: int) -> None:
+        self._underway += change
+        self._invoking += change if transport == "invoke" else 0
+
+    def _serve(self) -> None:
+        while job := self._jobs.get():
+            job()
+            del job
+
+    def _invoke(self, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
+        begun_s = time.monotonic()
+        try:
+            end = self._opened(call, self._compute.invoke(worker["function"], call.sealed(self.key)))
+        except RemoteTaskError as error:
+            end = _timed(error, call, begun_s)
+        ended(end)
+
+    def _send(self, transport: str, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
+        envelope = {**call.sealed(self.key), RECORDED: "yes"}
+        name, begun_s = claimed_id(envelope), time.monotonic()
+        self._poller.watch(name, lambda record: self._jobs.put(lambda: ended(self._end(call, record, begun_s))))
+        try:
+            if transport == "event":
+                self._compute.invoke(worker["function"], envelope, wait=False)
+            else:
+                self._queue(worker["queue"]).send([json.dumps(envelope)])
+        except (RemoteTaskError, QueueError) as error:  # sent twice does no harm: the ledger decides
+            again = error.retryable or getattr(error, "reason", "") in ("throttled", "killed")
+            if self._poller.open.pop(name, None):
+                ended(RemoteTaskError(str(error), "throttled" if again else ""))
+
+    def _end(self, call: Call, record: TaskRecord, begun_s: float) -> End:
+        """What a record says that has ended, or is not renewed any more."""
+        if record.result:
+            return self._opened(call, record.result.answer[0])
+        failure = record.failure or Failure(LEASE_EXPIRED, "its worker was lost", retryable=False)
+        cause = f"{failure.error_class}: {failure.message}"
+        error = RemoteTaskError(
+            f"{call.function or call.task_id}: {cause}", reason_of(cause), facts={"log_stream": record.log_stream}
+        )
+        return _timed(error, call, begun_s)
+
+    def _opened(self, call: Call, envelope: Any) -> End:
+        """The answer, which may be stored."""
+        try:
+            if self.contents and isinstance(envelope, dict) and "stored" in envelope:
+                envelope = json.loads(self.contents.get(envelope["stored"]))
+            answer = Answer.opened(envelope, self.key)
+        except (PayloadError, ValueError) as error:
+            return RemoteTaskError(f"{call.function or call.task_id}: its answer cannot be read: {error}")
+        if answer.task_id != call.task_id:
+            return RemoteTaskError(f"{call.function or call.task_id}: an answer came to {answer.task_id}")
+        return answer
+
+
+def _timed(error: RemoteTaskError, call: Call, begun_s: float) -> RemoteTaskError:
+    """A worker ends itself when a call's time is over; not every transport tells how it ended."""
+    if error.reason == "killed" and time.monotonic() - begun_s >= call.timeout_s:
+        error.reason = "timeout"
+    return error

@@ -1,0 +1,162 @@
+"""Lambda entry point and composition root of the workers of Python functions.
+
+A synchronous event is a call's envelope, and its answer's envelope is returned. Asynchronous events and messages of the
+queue are marked: they are claimed in the ledger, so that a call that is delivered twice is performed and answered once,
+and their answers are recorded there.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import sys
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.dynamodb import DynamoTasks
+from sparklet.aws.functions import TIMED_OUT, read_secret
+from sparklet.aws.messaging import queue_opener
+from sparklet.aws.s3 import S3Store
+from sparklet.clock import SystemClock
+from sparklet.errors import LeaseLostError, LedgerError
+from sparklet.events import Event, Outcome, Source, Task, TaskRequest, parse_event
+from sparklet.events.sqs import respond
+from sparklet.functions.backend import StoredContents
+from sparklet.functions.calls import Call, Contents
+from sparklet.functions.perform import Performer
+from sparklet.functions.records import RECORDED, claimed_id
+from sparklet.ledger.rules import LEASE_S
+from sparklet.model import ShardResult, ShardState, TaskRecord
+from sparklet.model.tasks import ANSWER_BYTES
+from sparklet.settings import function_settings
+from sparklet.spark.guards import Deadline
+from sparklet.worker.attempt import Attempt, make_attempt, persist
+from sparklet.worker.log import Log
+from sparklet.worker.task_requests import ClaimedRequest, RequestClaims
+
+MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 64 * 1024  # of a synchronous invocation; Lambda's limit is 6 MiB
+
+
+def lambda_handler(event: Event, context: Any) -> Any:
+    """Perform a call, or those of an SQS event."""
+    claims = _claims()
+    worker: FunctionWorker = claims.executor
+    worker.performer.facts = {**worker.facts, "request_id": context.aws_request_id}
+    if not isinstance(event, dict) or not event.keys() & {"Records", RECORDED}:
+        return worker.answer(event, MAX_RESPONSE_BYTES)
+    deadline, outcomes = Deadline.within(context.get_remaining_time_in_millis() / 1000), []
+    for task in _tasks(event):
+        attempt_id = f"{context.aws_request_id}.{uuid.uuid4().hex[:8]}"
+        log = Log().bind(request_id=context.aws_request_id, task=task.request and task.request.task_id)
+        outcomes.append(make_attempt(claims, Attempt(attempt_id, task, deadline, log)))
+    if "Records" in event:
+        return respond(event, outcomes)
+    for outcome in outcomes:
+        if not outcome.acknowledged and not isinstance(outcome.error, LeaseLostError):  # another delivery has it
+            outcome.raise_failure()
+    return None
+
+
+def _tasks(event: Event) -> Iterator[Task]:
+    """The calls of an event; each task's event is an envelope."""
+    for task in parse_event(event) if "Records" in event else (Task(Source.DIRECT, event),):
+        envelope, queue_arn = task.event, ""
+        if task.record_ids:
+            (message,) = task.event["Records"]
+            envelope, queue_arn = json.loads(message["body"]), message["eventSourceARN"]
+        yield replace(task, event=envelope, request=TaskRequest(claimed_id(envelope), queue_arn))
+
+
+@dataclass
+class FunctionWorker:
+    """Performs calls. When a call's time is over the process ends: nothing else stops any Python code."""
+
+    performer: Performer
+    contents: Contents
+    facts: Mapping[str, Any]  # beside the request's id
+
+    def answer(self, envelope: Any, max_bytes: int) -> dict[str, str]:
+        """The signed answer's envelope, or ``{"stored": URI}`` if that is larger; PayloadError as a Performer."""
+        call = Call.opened(envelope, self.performer.key)
+        timer = threading.Timer(call.timeout_s, _end, [call])
+        timer.daemon = True
+        timer.start()
+        try:
+            found = self.performer.perform(envelope)
+        finally:
+            timer.cancel()
+            sys.stdout.flush()
+        encoded = json.dumps(found).encode()
+        if len(encoded) <= max_bytes:
+            return found
+        return {"stored": self.contents.put(hashlib.sha256(encoded).hexdigest(), encoded)}
+
+    def execute_task(self, attempt: Attempt) -> ShardResult:
+        """Perform a claimed call; its answer is what the ledger keeps."""
+        return ShardResult(answer=(self.answer(attempt.task.event, ANSWER_BYTES),))
+
+
+def _end(call: Call) -> None:
+    print(f"{call.function or call.task_id} took longer than {call.timeout_s:g} s: its worker ends", flush=True)
+    os._exit(TIMED_OUT)
+
+
+class CallClaims(RequestClaims):
+    """Claims calls. A ledger that does not answer for a while delays a call, and does not fail it."""
+
+    def claim(self, attempt: Attempt) -> "ClaimedRequest | Outcome":
+        """The call, if it is not another invocation's."""
+        claimed = persist(lambda: super(CallClaims, self).claim(attempt), self.clock, attempt)
+        return ClaimedCall(self, attempt, claimed.record) if isinstance(claimed, ClaimedRequest) else claimed
+
+
+class ClaimedCall(ClaimedRequest):
+    """A call that this invocation owns. Its lease is renewed: who polls sees whether its worker lives."""
+
+    def execute(self) -> ShardResult:
+        """Perform it."""
+        done = threading.Event()
+        keeper = threading.Thread(target=self._keep, args=(done,), name="lease", daemon=True)
+        keeper.start()
+        try:
+            return super().execute()
+        finally:
+            done.set()
+            keeper.join()
+
+    def _keep(self, done: threading.Event) -> None:
+        while not done.wait(LEASE_S / 2):
+            with contextlib.suppress(LedgerError, LeaseLostError):
+                self._replace(self.record.renewed(self.claims.clock.now_s(), LEASE_S))
+
+    def _replace(self, after: TaskRecord) -> None:
+        try:
+            super()._replace(after)
+        except LeaseLostError:  # or a renewal was written whose answer was lost
+            stands = self.claims.tasks.get_task(self.record.task_id)
+            if not stands or (stands.attempt_id, stands.state) != (self.record.attempt_id, ShardState.RUNNING):
+                raise
+            self.record = stands
+            super()._replace(replace(after, revision=stands.revision + 1))
+
+
+@functools.cache
+def _claims() -> CallClaims:
+    """This environment's ports and its worker, made once."""
+    settings, clients, log_stream = function_settings(), AwsClients(), os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
+    contents = StoredContents(S3Store(clients), f"s3://{settings.bucket}/functions/")
+    performer = Performer(read_secret(clients, settings.secret), settings.codec, settings.modules, contents)
+    tasks, worker = (
+        DynamoTasks(clients, settings.ledger_table),
+        FunctionWorker(performer, contents, {"log_stream": log_stream}),
+    )
+    return CallClaims(tasks, None, queue_opener(clients), worker, SystemClock(), log_stream, max_attempts=1)
+
+
+if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:  # in Lambda, not in a test that imports this module
+    _claims()

@@ -1,0 +1,311 @@
+"""The port that performs calls: what each backend promises, by itself and below an executor."""
+
+import os
+import queue
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.functions.backend import Backend, End
+from sparklet.functions.calls import Answer, Call, Content, Contents, encode_arguments
+from sparklet.functions.ends import RemoteTraceback, read
+from sparklet.functions.executor import LambdaExecutor
+from sparklet.functions.perform import reference
+from tests.stand_ins import called
+
+MB = 1024 * 1024
+END_S = 60.0  # until then whatever is promised has come
+_numbers = count()
+
+
+@dataclass
+class Try:
+    """A call that was given to a backend."""
+
+    backend: Backend
+    call: Call
+    size: int = 0
+    ends: "queue.Queue[End]" = field(default_factory=queue.Queue)
+
+    def end(self) -> End:
+        return self.ends.get(timeout=END_S)
+
+    def read(self) -> tuple[Any, Any]:
+        return read(self.call, self.end(), self.backend.contents)
+
+    def value(self) -> Any:
+        value, error = self.read()
+        assert error is None
+        return value
+
+    def error(self) -> Any:
+        return self.read()[1]
+
+
+def begin(
+    backend: Backend, called_: Callable[..., Any], *args: Any, size: int = 0, timeout_s: float = 40.0, **changes: Any
+) -> Try:
+    encoded = encode_arguments("pickle", None, (args, {}), backend.contents)
+    content = Content.of("pickle", encoded, backend.inline_bytes, backend.contents)
+    task_id = f"contract-{os.getpid()}-{next(_numbers)}"
+    call = Call(task_id, reference(called_), content, timeout_s, time.time() + END_S, backend.inline_bytes)
+    begun = Try(backend, replace(call, **changes), size)
+    backend.start(begun.call, size, begun.ends.put)
+    return begun
+
+
+# --- a call and its end ---
+
+
+def test_a_value_comes_back(backend: Backend) -> None:
+    assert begin(backend, called.double, 21).value() == 42
+
+
+def test_an_answer_tells_of_its_worker(backend: Backend) -> None:
+    answer = begin(backend, called.double, 21).end()
+
+    assert isinstance(answer, Answer)
+    assert answer.facts["started_s"] <= answer.facts["ended_s"]
+    assert {"cold", "pid", "memory_mb"} <= set(answer.facts)
+
+
+def test_calls_run_in_another_process(isolated: Backend) -> None:
+    assert begin(isolated, called.pid).value() != os.getpid()
+
+
+def test_an_exception_comes_back_with_its_frames(backend: Backend) -> None:
+    error = begin(backend, called.refuse, "apple").error()
+
+    assert type(error) is KeyError and error.args == ("apple",)
+    assert type(error.__cause__) is RemoteTraceback
+    assert "_refuse_deeper" in str(error.__cause__)
+    frames = traceback.extract_tb(error.__cause__.__traceback__)
+    assert [frame.name for frame in frames] == ["refuse", "_refuse_deeper"]
+
+
+def test_leaving_is_the_tasks_error(backend: Backend) -> None:
+    error = begin(backend, called.leave, 3).error()
+
+    assert type(error) is SystemExit and error.code == 3
+    assert begin(backend, called.double, 4).value() == 8
+
+
+def test_a_result_that_does_not_pickle_is_an_error(backend: Backend) -> None:
+    assert isinstance(begin(backend, called.lock).error(), PayloadError)
+
+
+def test_a_result_that_does_not_unpickle_is_an_error(backend: Backend) -> None:
+    assert isinstance(begin(backend, called.read_wrong).error(), RemoteTaskError)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [(called.raise_unpicklable, "Unpicklable: holds a lock"), (called.raise_one_way, "OneWay: one way")],
+)
+def test_any_exception_is_told_as_text(backend: Backend, function: Callable[[], None], words: str) -> None:
+    error = begin(backend, function).error()
+
+    assert isinstance(error, RemoteTaskError)
+    assert words in str(error)
+    assert function.__name__ in error.log_tail
+
+
+def test_what_cannot_be_found_is_an_error(backend: Backend) -> None:
+    error = begin(backend, called.double, 1, function="tests.stand_ins.called:nothing").error()
+
+    assert isinstance(error, RemoteTaskError) and error.reason == "refused"
+
+
+def test_a_late_call_is_not_performed(backend: Backend, tmp_path: Path) -> None:
+    error = begin(backend, called.write, str(tmp_path / "late"), expires_s=time.time() - 1).error()
+
+    assert isinstance(error, RemoteTaskError) and error.reason == "refused"
+    assert not (tmp_path / "late").exists()
+
+
+def test_a_talkative_call_is_answered(backend: Backend, capfd: pytest.CaptureFixture[str]) -> None:
+    assert begin(backend, called.chatter, 20_000).value() == 20_000
+
+
+# --- workers that end ---
+
+
+def test_a_killed_worker_is_an_error(isolated: Backend) -> None:
+    error = begin(isolated, called.vanish, "my last words").error()
+
+    assert isinstance(error, RemoteTaskError) and error.reason == "killed"
+    assert "my last words" in error.log_tail
+    assert begin(isolated, called.double, 4).value() == 8
+
+
+def test_a_call_that_takes_too_long_is_ended(isolated: Backend, tmp_path: Path) -> None:
+    error = begin(isolated, called.sleep, 50.0, timeout_s=0.5).error()
+
+    assert isinstance(error, RemoteTaskError) and error.reason == "timeout"
+    assert begin(isolated, called.double, 4).value() == 8
+
+
+def test_too_little_memory_is_told_as_such(sized: Backend) -> None:
+    error = begin(sized, called.hold, 400, size=0).error()
+
+    assert isinstance(error, MemoryError) or error.reason == "memory"
+    assert begin(sized, called.hold, 400, size=1).value() == 400 * MB
+
+
+def test_a_given_up_call_frees_its_worker(isolated: Backend, tmp_path: Path) -> None:
+    for number in range(isolated.slots):
+        isolated.give_up(_hanging(isolated, tmp_path / f"{number}").call)
+
+    assert begin(isolated, called.double, 4).value() == 8
+
+
+def test_giving_up_an_answered_call_does_nothing(backend: Backend) -> None:
+    answered = begin(backend, called.double, 1)
+    assert answered.value() == 2
+
+    backend.give_up(answered.call)
+
+    assert begin(backend, called.double, 4).value() == 8
+    assert answered.ends.empty()
+
+
+def test_a_close_ends_what_is_under_way(isolated: Backend, tmp_path: Path) -> None:
+    hanging = _hanging(isolated, tmp_path / "begun")
+
+    isolated.close()
+
+    end = hanging.end()
+    assert isinstance(end, RemoteTaskError) and end.reason == "killed"
+
+
+def test_nothing_starts_after_a_close(backend: Backend) -> None:
+    assert begin(backend, called.double, 1).value() == 2
+
+    backend.close()
+    backend.close()
+
+    with pytest.raises(RemoteTaskError):
+        begin(backend, called.double, 1)
+
+
+def _hanging(backend: Backend, mark: Path) -> Try:
+    """A call that is being performed, and does not end."""
+    begun = begin(backend, called.meet, str(mark), "never", END_S)
+    while not mark.exists():
+        time.sleep(0.01)
+    return begun
+
+
+# --- many, and large ones ---
+
+
+def test_as_many_as_slots_run_at_a_time(backend: Backend, tmp_path: Path) -> None:
+    one, other = str(tmp_path / "one"), str(tmp_path / "other")
+
+    met = [begin(backend, called.meet, one, other, 30.0), begin(backend, called.meet, other, one, 30.0)]
+
+    assert [each.value() for each in met] == [True, True]
+
+
+def test_each_call_gets_its_own_answer(backend: Backend) -> None:
+    begun = [begin(backend, called.double, number) for number in range(100)]
+
+    assert [each.value() for each in begun] == [2 * number for number in range(100)]
+
+
+@pytest.mark.slow
+def test_a_result_of_200_mb_comes_back(backend: Backend) -> None:
+    value = begin(backend, called.large, 200 * MB).value()
+
+    assert len(value) == 200 * MB
+    assert value.count(1) == len(value)
+
+
+@dataclass
+class Counted:
+    """Contents that note what is stored."""
+
+    inner: Contents
+    names: list[str] = field(default_factory=list)
+
+    def put(self, name: str, content: bytes) -> str:
+        self.names.append(name)
+        return self.inner.put(name, content)
+
+    def get(self, uri: str) -> bytes:
+        return self.inner.get(uri)
+
+
+def test_an_argument_of_many_calls_is_stored_once(backend: Backend) -> None:
+    assert backend.contents
+    backend.contents = counted = Counted(backend.contents)
+    shared = os.urandom(20 * MB)
+
+    with LambdaExecutor(backend) as executor:
+        sizes = [executor.submit(called.size, shared, number) for number in range(10)]
+
+        assert [each.result(END_S) for each in sizes] == [20 * MB] * 10
+    assert len(set(counted.names)) == 1  # the argument; the calls themselves were small
+
+
+@pytest.mark.slow
+def test_ten_thousand_tasks_are_answered(backend: Backend) -> None:
+    with LambdaExecutor(backend) as executor:
+        assert sum(executor.map(called.double, range(10_000), timeout=250)) == 2 * sum(range(10_000))
+
+        stats = executor.stats()
+    assert stats["submitted"] == stats["succeeded"] == stats["tries"] == 10_000
+
+
+# --- below an executor ---
+
+
+def test_out_of_memory_goes_to_a_larger_worker(sized: Backend) -> None:
+    with LambdaExecutor(sized) as executor:
+        assert executor.submit(called.hold, 400).result(END_S) == 400 * MB
+        assert executor.stats()["escalated"] == 1
+
+
+def test_a_result_too_large_for_a_worker_does_too(sized: Backend) -> None:
+    with LambdaExecutor(sized) as executor:
+        assert len(executor.submit(called.large, 150 * MB).result(END_S)) == 150 * MB
+        assert executor.stats()["escalated"] >= 1
+
+
+def test_out_of_memory_everywhere_is_the_tasks_error(sized: Backend) -> None:
+    with LambdaExecutor(sized) as executor:
+        error = executor.submit(called.hold, 100_000).exception(END_S)
+
+    assert isinstance(error, MemoryError | RemoteTaskError)
+
+
+def test_one_failure_hides_no_other_result(isolated: Backend) -> None:
+    with LambdaExecutor(isolated) as executor:
+        futures = [executor.submit(called.vanish), executor.submit(called.refuse, "x"), executor.submit(called.lock)]
+        good = [executor.submit(called.double, number) for number in range(10)]
+
+        assert [each.result(END_S) for each in good] == [2 * number for number in range(10)]
+        assert [type(each.exception(END_S)) for each in futures] == [RemoteTaskError, KeyError, PayloadError]
+
+
+def test_an_argument_that_does_not_pickle_is_an_error(backend: Backend) -> None:
+    with LambdaExecutor(backend) as executor:
+        failed = executor.submit(called.keep, called.lock())
+
+        assert isinstance(failed.exception(END_S), PayloadError)
+        assert executor.submit(called.double, 4).result(END_S) == 8
+
+
+def test_an_argument_that_does_not_unpickle_is_an_error(backend: Backend) -> None:
+    with LambdaExecutor(backend) as executor:
+        error = executor.submit(called.keep, called.ReadWrong()).exception(END_S)
+
+        assert isinstance(error, RemoteTaskError) and error.reason == "refused"
+        assert "ZeroDivisionError" in str(error)

@@ -1,0 +1,51 @@
+"""sam/functions.yaml beside the main template, deployed in a local stack."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sparklet.local.local_template import localise, parse_template, to_json
+from tests.functional.local.conftest import Lab, make_lab
+from tests.stand_ins.formation import deploy
+
+ROOT = Path(__file__).resolve().parents[3]
+STACK = "sparklet-functions"
+TIMEOUT_S = 60
+
+
+@dataclass
+class Functions:
+    """The deployed functions, and a folder that they may write into."""
+
+    lab: Lab
+    outputs: Mapping[str, str]
+    ids: Mapping[str, str]
+    shown: Path
+
+
+def functions_template(parameters: Mapping[str, str]) -> str:
+    """As the stand-in gets it; it would compare text with numbers."""
+    template = parse_template((ROOT / "sam" / "functions.yaml").read_text())
+    return to_json(localise(template, parameters, {}, {}))
+
+
+@pytest.fixture(scope="package")
+def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
+    folder = tmp_path_factory.mktemp("functions")
+    with pytest.MonkeyPatch.context() as patch, make_lab(folder) as lab:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]))  # for ``called``
+        with lab.attach() as stack:
+            parameters = {
+                "ImageUri": "local",
+                "FunctionTimeoutS": str(TIMEOUT_S),
+                "MaximumConcurrency": "4",
+                "Codec": "pickle",
+                "ModulePatterns": "tests.functional.functions.*",
+                "ExistingBucketName": stack.info.bucket,
+                "ExistingLedgerTable": stack.info.ledger_table,
+            }
+            made = deploy(STACK, functions_template(parameters), parameters)
+            yield Functions(lab, made.outputs, made.ids, lab.shown)

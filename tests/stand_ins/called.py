@@ -1,0 +1,123 @@
+"""Functions that tests call in workers, by their names."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def keep(value: object, *_: object, **__: object) -> object:
+    return value
+
+
+def size(content: bytes, _: int = 0) -> int:
+    return len(content)
+
+
+def pid(_: object = None) -> int:
+    return os.getpid()
+
+
+def refuse(word: str) -> None:
+    deep = {"word": word}
+    _refuse_deeper(deep)
+
+
+def _refuse_deeper(deep: dict[str, str]) -> None:
+    raise KeyError(deep["word"])
+
+
+def leave(code: int) -> None:
+    sys.exit(code)
+
+
+def vanish(last_words: str = "") -> None:
+    print(last_words, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep(duration_s: float, then: object = None) -> object:
+    time.sleep(duration_s)
+    return then
+
+
+def hold(memory_mb: int) -> int:
+    return len(bytearray(memory_mb * 1024 * 1024))
+
+
+def large(size_bytes: int) -> bytes:
+    return b"\x01" * size_bytes
+
+
+def write(path: str, text: str = "was here") -> str:
+    Path(path).write_text(text)
+    return text
+
+
+def meet(own: str, other: str, within_s: float) -> bool:
+    """Whether another call, which does the same, is under way at the same time."""
+    Path(own).touch()
+    end_s = time.monotonic() + within_s
+    while time.monotonic() < end_s:
+        if Path(other).exists():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def chatter(lines: int) -> int:
+    for number in range(lines):
+        print("x" * 100, number)
+    return lines
+
+
+def lock() -> object:
+    return threading.Lock()
+
+
+class Unpicklable(Exception):
+    def __init__(self) -> None:
+        super().__init__("holds a lock")
+        self.lock = threading.Lock()
+
+
+class OneWay(Exception):
+    """Can be pickled, but not unpickled."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+def raise_unpicklable() -> None:
+    raise Unpicklable
+
+
+def raise_one_way() -> None:
+    raise OneWay("one", "way")
+
+
+class ReadWrong:
+    """Can be pickled; raises when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[int, int]]:
+        return divmod, (1, 0)
+
+
+def read_wrong() -> ReadWrong:
+    return ReadWrong()
+
+
+class Spy:
+    """Unpickling it leaves a trace."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return write, (self.path,)

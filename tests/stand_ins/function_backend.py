@@ -1,0 +1,131 @@
+"""A ``Backend`` in memory that a test moves by hand, and a timer that goes off when the test says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.functions.backend import End
+from sparklet.functions.calls import Answer, Call, Contents
+from sparklet.functions.perform import Performer
+
+KEY = b"a test's key"
+
+
+@dataclass
+class MemoryContents:
+    """``Contents`` in a dictionary."""
+
+    stored: dict[str, bytes] = field(default_factory=dict)
+    puts: int = 0
+
+    def put(self, name: str, content: bytes) -> str:
+        self.puts += 1
+        self.stored[f"memory:{name}"] = content
+        return f"memory:{name}"
+
+    def get(self, uri: str) -> bytes:
+        if uri not in self.stored:
+            raise PayloadError(f"{uri} is not there")
+        return self.stored[uri]
+
+
+@dataclass(eq=False)
+class Try:
+    """A call that was given to the backend."""
+
+    call: Call
+    size: int
+    done: Callable[[End], None]
+
+
+@dataclass
+class MemoryBackend:
+    """Holds calls until its test answers them, loses them, or fails them; with ``at_once`` it answers in ``start``."""
+
+    slots: int = 2
+    sizes: tuple[int, ...] = (128, 1024)
+    codec: Any = "pickle"
+    at_once: bool = False
+    key: bytes = KEY
+    inline_bytes: int = 100_000
+    max_timeout_s: float = 900.0
+    wait_s: float = 60.0
+    contents: Contents | None = field(default_factory=MemoryContents)
+    under_way: list[Try] = field(default_factory=list)
+    given_up: list[Call] = field(default_factory=list)
+    closed: int = 0
+    most: int = 0  # under way at a time
+    refusals: list[Exception] = field(default_factory=list)  # what the next starts raise
+
+    def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
+        if self.closed:
+            raise RemoteTaskError("closed", "refused")
+        if self.refusals:
+            raise self.refusals.pop()
+        begun = Try(call, size, done)
+        self.under_way.append(begun)
+        self.most = max(self.most, len(self.under_way))
+        if self.at_once:
+            self.answer(begun)
+
+    def patience_s(self, call: Call) -> float:
+        return self.wait_s
+
+    def give_up(self, call: Call) -> None:
+        self.given_up.append(call)
+        self.under_way = [each for each in self.under_way if each.call is not call]
+
+    def close(self) -> None:
+        self.closed += 1
+
+    # --- what a test does ---
+
+    def take(self, begun: Try | None = None) -> Try:
+        """One that is under way no more: the first."""
+        begun = begun or self.under_way[0]
+        self.under_way.remove(begun)
+        return begun
+
+    def performed(self, begun: Try) -> Answer:
+        """What a worker answers."""
+        performer = Performer(self.key, self.codec, contents=self.contents)
+        return Answer.opened(performer.perform(begun.call.sealed(self.key)), self.key)
+
+    def answer(self, begun: Try | None = None) -> Try:
+        taken = self.take(begun)
+        taken.done(self.performed(taken))
+        return taken
+
+    def fail(self, reason: str, begun: Try | None = None) -> Try:
+        taken = self.take(begun)
+        taken.done(RemoteTaskError(reason, reason))
+        return taken
+
+
+class HandTimer:
+    """``Timer`` whose actions a test lets happen."""
+
+    def __init__(self) -> None:
+        self.due: list[list[Any]] = []
+        self.stopped = False
+        self._order = count()
+
+    def at(self, when_s: float, action: Callable[[], None]) -> list[Any]:
+        entry = [when_s, next(self._order), action]
+        if not self.stopped:
+            self.due.append(entry)
+            self.due.sort()
+        return entry
+
+    def cancel(self, entry: list[Any]) -> None:
+        self.due = [each for each in self.due if each is not entry]
+
+    def stop(self) -> None:
+        self.stopped = True
+        self.due.clear()
+
+    def go(self, index: int = 0) -> None:
+        """Let the time of one come: of the first, unless said otherwise."""
+        self.due.pop(index)[2]()

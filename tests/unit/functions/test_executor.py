@@ -1,0 +1,448 @@
+"""What an executor makes of its backend's ends: in memory, moved by hand."""
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future, as_completed, wait
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.functions.executor import MAX_THROTTLED, LambdaExecutor
+from tests.stand_ins import called
+from tests.stand_ins.function_backend import HandTimer, MemoryBackend
+
+
+@pytest.fixture
+def executor(timer: HandTimer, backend: MemoryBackend) -> Iterator[LambdaExecutor]:
+    made = LambdaExecutor(backend)
+    yield made
+    made.abort()
+
+
+def ends(executor: LambdaExecutor) -> dict[str, float]:
+    return {name: count for name, count in executor.stats().items() if not name.endswith("_s") and count}
+
+
+# --- one answer, whatever comes ---
+
+
+def test_a_second_answer_is_ignored(executor: LambdaExecutor, backend: MemoryBackend) -> None:
+    future = executor.submit(called.double, 1)
+    begun = backend.answer()
+    begun.done(replace(backend.performed(begun), content=None, error="another", raised=True))
+
+    assert future.result(0) == 2
+    assert ends(executor) == {"submitted": 1, "tries": 1, "cold": 1, "succeeded": 1}
+
+
+def test_an_answer_to_an_earlier_try_is_ignored(
+    executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer
+) -> None:
+    future = executor.submit(called.double, 1)
+    first = backend.fail("timeout")
+    timer.go()
+
+    first.done(backend.performed(first))
+
+    assert not future.done() and len(backend.under_way) == 1
+    backend.answer()
+    assert future.result(0) == 2
+
+
+def test_another_tasks_answer_is_not_taken(executor: LambdaExecutor, backend: MemoryBackend) -> None:
+    one, other = executor.submit(called.double, 1), executor.submit(called.double, 2)
+    first = backend.take()
+    first.done(backend.performed(backend.under_way[0]))
+
+    assert isinstance(one.exception(0), RemoteTaskError)
+    assert not other.done()
+
+
+def test_an_answer_in_another_codec_is_not_read(backend: MemoryBackend, timer: HandTimer, tmp_path: Any) -> None:
+    with LambdaExecutor(backend, codec="json") as executor:
+        future = executor.submit(called.double, 1)
+        begun = backend.take()
+        pickled = LambdaExecutor(backend, codec="pickle")
+        pickled.submit(called.keep, called.Spy(str(tmp_path / "trace")))
+        spying = backend.take().call.content
+        begun.done(replace(backend.performed(begun), content=spying))
+
+        assert isinstance(future.exception(0), RemoteTaskError)
+    assert not (tmp_path / "trace").exists()
+    pickled.abort()
+
+
+def test_an_answer_after_a_cancel_is_ignored(executor: LambdaExecutor, backend: MemoryBackend) -> None:
+    futures = [executor.submit(called.double, number) for number in range(3)]  # two slots
+    assert [future.cancel() for future in futures] == [False, False, True]
+    for _ in range(2):
+        backend.answer()
+
+    assert [future.result(0) for future in futures[:2]] == [0, 2]
+    assert futures[2].cancelled() and not backend.under_way
+    assert wait(futures, 0).not_done == set()
+
+
+def test_a_lost_answer_ends_at_its_deadline(executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer) -> None:
+    future = executor.submit(called.double, 1)
+    begun = backend.under_way[0]
+    for _ in backend.sizes:
+        timer.go()  # the deadline
+        assert backend.given_up[-1].task_id == begun.call.task_id
+        if not future.done():
+            timer.go()  # the next try's time
+    begun.done(backend.performed(begun))
+
+    error = future.exception(0)
+    assert isinstance(error, RemoteTaskError) and error.reason == "timeout"
+    assert ends(executor) == {"submitted": 1, "tries": 2, "escalated": 1, "retried": 1, "failed": 1}
+
+
+def test_a_failing_give_up_ends_the_task_too(
+    executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "sizes", (128,))
+    monkeypatch.setattr(backend, "give_up", lambda call: 1 / 0)
+    future = executor.submit(called.double, 1)
+    timer.go()
+
+    assert isinstance(future.exception(0), RemoteTaskError)
+
+
+def test_an_answered_try_has_no_deadline_any_more(
+    executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer
+) -> None:
+    future = executor.submit(called.double, 1)
+    assert len(timer.due) == 1
+    backend.answer()
+
+    assert future.result(0) == 2
+    assert not timer.due
+
+
+# --- tries ---
+
+
+@pytest.mark.parametrize("raised", [RemoteTaskError("no", "killed"), OSError("no"), ValueError("no")])
+def test_a_backend_that_raises_ends_the_task(
+    executor: LambdaExecutor, backend: MemoryBackend, raised: Exception
+) -> None:
+    backend.refusals = [raised]
+
+    assert isinstance(executor.submit(called.double, 1).exception(0), RemoteTaskError)
+    executor.submit(called.double, 1)
+    backend.answer()
+
+
+def test_throttled_calls_begin_later(executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer) -> None:
+    future = executor.submit(called.double, 1)
+    for _ in range(MAX_THROTTLED):
+        backend.fail("throttled")
+        timer.go()
+    backend.answer()
+
+    assert future.result(0) == 2
+    assert ends(executor)["tries"] == MAX_THROTTLED + 1
+
+
+def test_a_start_that_is_throttled_begins_later(
+    executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer
+) -> None:
+    backend.refusals = [RemoteTaskError("no", "throttled") for _ in range(3)]
+    future = executor.submit(called.double, 1)
+    for _ in range(3):
+        timer.go()
+    backend.answer()
+
+    assert future.result(0) == 2
+
+
+def test_throttled_for_ever_ends(executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer) -> None:
+    future = executor.submit(called.double, 1)
+    while not future.done():
+        backend.fail("throttled")
+        if timer.due:
+            timer.go()
+
+    error = future.exception(0)
+    assert isinstance(error, RemoteTaskError) and error.reason == "throttled"
+
+
+def test_a_declared_exception_is_tried_again(timer: HandTimer, backend: MemoryBackend) -> None:
+    with LambdaExecutor(backend, retries=2, retry_on=(KeyError,)) as executor:
+        future = executor.submit(called.refuse, "x")
+        for _ in range(2):
+            backend.answer()
+            assert not future.done()
+            timer.go()
+        backend.answer()
+
+        assert isinstance(future.exception(0), KeyError)
+        assert [ends(executor)[name] for name in ("tries", "retried", "failed")] == [3, 2, 1]
+
+
+def test_other_exceptions_are_not(timer: HandTimer, backend: MemoryBackend) -> None:
+    with LambdaExecutor(backend, retries=2, retry_on=(ValueError,)) as executor:
+        future = executor.submit(called.refuse, "x")
+        backend.answer()
+
+        assert isinstance(future.exception(0), KeyError)
+
+
+def test_a_killed_worker_is_tried_again_only_if_asked(timer: HandTimer, backend: MemoryBackend) -> None:
+    with LambdaExecutor(backend) as once, LambdaExecutor(backend, retry_on=(RemoteTaskError,)) as again:
+        one, other = once.submit(called.double, 1), again.submit(called.double, 1)
+        backend.fail("killed")
+        backend.fail("killed")
+        assert one.done() and not other.done()
+        timer.go()
+        backend.answer()
+
+        assert other.result(0) == 2
+
+
+@pytest.mark.parametrize("reason", ["memory", "timeout"])
+def test_the_next_larger_size_is_tried(timer: HandTimer, backend: MemoryBackend, reason: str) -> None:
+    backend.sizes = (128, 512, 1024)
+    with LambdaExecutor(backend, retries=0) as executor:
+        future = executor.submit(called.double, 1)
+        sizes = []
+        while not future.done():
+            sizes.append(backend.under_way[0].size)
+            backend.fail(reason)
+            if timer.due:
+                timer.go()
+
+    assert sizes == [0, 1, 2]
+    assert getattr(future.exception(0), "reason", None) == reason
+
+
+def test_sizes_begin_where_asked(timer: HandTimer, backend: MemoryBackend) -> None:
+    with LambdaExecutor(backend, memory_mb=200) as executor:
+        executor.submit(called.double, 1)
+        assert backend.answer().size == 1
+    with LambdaExecutor(MemoryBackend(), sizes=(999,)) as executor:
+        assert isinstance(executor.submit(called.double, 1).exception(0), PayloadError)
+
+
+# --- slots, order, many ---
+
+
+def test_no_more_than_slots_are_under_way(timer: HandTimer) -> None:
+    backend = MemoryBackend(slots=10)
+    with LambdaExecutor(backend, max_workers=3) as executor:
+        futures = [executor.submit(called.double, number) for number in range(20)]
+        while backend.under_way:
+            assert len(backend.under_way) <= 3
+            backend.answer()
+
+    assert [future.result(0) for future in futures] == [2 * number for number in range(20)]
+
+
+def test_a_backend_that_answers_at_once_is_no_recursion(timer: HandTimer) -> None:
+    with LambdaExecutor(MemoryBackend(slots=1, at_once=True)) as executor:
+        assert list(executor.map(called.double, range(5000))) == [2 * number for number in range(5000)]
+
+
+def test_a_backend_that_refuses_all_is_no_recursion(timer: HandTimer, backend: MemoryBackend) -> None:
+    with LambdaExecutor(backend) as executor:
+        futures = [executor.submit(called.double, 0) for _ in range(3000)]
+        backend.refusals = [OSError("no") for _ in range(3000)]
+        backend.answer()
+        backend.answer()
+
+        assert all(future.done() for future in futures)
+
+
+# --- the standard library's interface ---
+
+
+def test_map_is_eager(executor: LambdaExecutor, backend: MemoryBackend) -> None:
+    taken: list[int] = []
+    results = executor.map(called.double, (taken.append(number) or number for number in range(5)))  # type: ignore[func-returns-value]
+
+    assert taken == [0, 1, 2, 3, 4]
+    while backend.under_way:
+        backend.answer()
+    assert list(results) == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(("chunksize", "buffersize"), [(1, 1), (1, 3), (2, 2)])
+def test_map_with_a_buffer_is_lazy(timer: HandTimer, chunksize: int, buffersize: int) -> None:
+    taken: list[int] = []
+    numbers = (taken.append(number) or number for number in range(20))  # type: ignore[func-returns-value]
+    with LambdaExecutor(MemoryBackend(slots=1, at_once=True)) as executor:
+        results = executor.map(called.double, numbers, chunksize=chunksize, buffersize=buffersize)
+        assert len(taken) == chunksize * buffersize
+
+        found = []
+        for result in results:
+            found.append(result)
+            chunks = -(-len(found) // chunksize)
+            assert len(taken) == min(20, chunksize * (buffersize + chunks))
+    assert found == [2 * number for number in range(20)]
+
+
+@pytest.mark.parametrize("wrong", [{"chunksize": 0}, {"buffersize": 0}, {"buffersize": -1}])
+def test_map_refuses_sizes_below_one(executor: LambdaExecutor, wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError):
+        executor.map(called.double, [1], **wrong)  # type: ignore[arg-type]
+
+
+def test_map_stops_at_its_timeout_and_cancels(executor: LambdaExecutor, backend: MemoryBackend) -> None:
+    executor.submit(called.double, 1)
+    executor.submit(called.double, 1)  # both slots
+    results = executor.map(called.double, range(3), timeout=0)
+    with pytest.raises(TimeoutError):
+        next(results)
+    while backend.under_way:
+        backend.answer()
+
+    assert ends(executor)["cancelled"] == 3
+    assert ends(executor)["tries"] == 2
+
+
+def test_map_gives_results_before_the_first_error(timer: HandTimer) -> None:
+    with LambdaExecutor(MemoryBackend(at_once=True)) as executor:
+        results = executor.map(divmod, [1, 2, 3], [1, 1, 0])
+
+        assert [next(results), next(results)] == [(1, 0), (2, 0)]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+def test_as_completed_wait_and_callbacks_work(executor: LambdaExecutor, backend: MemoryBackend) -> None:
+    futures = [executor.submit(called.double, number) for number in range(2)]
+    told: list[Future[int]] = []
+    futures[1].add_done_callback(told.append)
+    backend.answer(backend.under_way[1])
+
+    assert told == [futures[1]]
+    assert next(as_completed(futures, 0)) is futures[1]
+    assert wait(futures, 0).not_done == {futures[0]}
+
+
+def test_asyncio_can_wait_for_a_future(executor: LambdaExecutor, backend: MemoryBackend) -> None:
+    async def both() -> list[int]:
+        one = asyncio.wrap_future(executor.submit(called.double, 1))
+        other = asyncio.get_running_loop().run_in_executor(executor, called.double, 2)
+        for _ in range(2):
+            threading.Thread(target=backend.answer, args=[backend.under_way[-1]]).start()
+            await asyncio.sleep(0)
+            while len(backend.under_way) == 2:
+                await asyncio.sleep(0.001)
+        return list(await asyncio.gather(one, other))
+
+    assert asyncio.run(both()) == [2, 4]
+
+
+def test_an_unpicklable_argument_counts_as_failed(executor: LambdaExecutor) -> None:
+    assert isinstance(executor.submit(called.keep, called.lock()).exception(0), PayloadError)
+    assert ends(executor) == {"submitted": 1, "failed": 1}
+
+
+@pytest.mark.parametrize("value", [None, 1, "text", [1, [2]], {"name": [1.5, True]}])
+def test_json_calls_take_and_give_json(timer: HandTimer, value: object) -> None:
+    with LambdaExecutor(MemoryBackend(codec="json", at_once=True), codec="json") as executor:
+        assert executor.submit(called.keep, value, value, named=value).result(0) == value
+        assert list(executor.map(called.keep, [value], [value])) == [value]
+
+
+@pytest.mark.parametrize("value", [(1, 2), {1: 2}, b"bytes", float("nan"), [(1,)]])
+def test_json_calls_refuse_what_json_changes(timer: HandTimer, value: object) -> None:
+    with LambdaExecutor(MemoryBackend(codec="json", at_once=True), codec="json") as executor:
+        assert isinstance(executor.submit(called.keep, value).exception(0), PayloadError)
+
+
+# --- its end ---
+
+
+def test_a_shutdown_waits_for_a_next_try(timer: HandTimer, backend: MemoryBackend) -> None:
+    executor = LambdaExecutor(backend)
+    future = executor.submit(called.double, 1)
+    backend.fail("memory")
+    waiting = threading.Thread(target=executor.shutdown)
+    waiting.start()
+    while not executor._closing:
+        pass
+
+    assert not backend.closed
+    timer.go()
+    backend.answer()
+    waiting.join(60)
+    assert future.result(0) == 2 and backend.closed and not waiting.is_alive()
+
+
+def test_a_cancelling_shutdown_drops_only_what_waits(timer: HandTimer, backend: MemoryBackend) -> None:
+    executor = LambdaExecutor(backend)
+    futures = [executor.submit(called.double, number) for number in range(4)]
+    backend.fail("memory")
+    timer.go()  # the first waits for a slot again: it was begun, so it cannot be cancelled
+    executor.shutdown(wait=False, cancel_futures=True)
+    while backend.under_way:
+        backend.answer()
+
+    assert [future.cancelled() for future in futures] == [False, False, False, True]
+    assert [future.result(0) for future in futures[:3]] == [0, 2, 4]
+    assert ends(executor)["cancelled"] == 1
+    assert backend.closed
+
+
+def test_nothing_is_taken_after_a_shutdown(executor: LambdaExecutor) -> None:
+    executor.shutdown()
+
+    with pytest.raises(RuntimeError):
+        executor.submit(called.double, 1)
+    with pytest.raises(RuntimeError):
+        executor.map(called.double, [1])
+
+
+def test_ctrl_c_ends_each_task(timer: HandTimer, backend: MemoryBackend) -> None:
+    with pytest.raises(KeyboardInterrupt), LambdaExecutor(backend, retry_on=(RemoteTaskError,)) as executor:
+        futures = [executor.submit(called.double, number) for number in range(4)]
+        backend.fail("killed")  # it waits for its next try
+        raise KeyboardInterrupt
+
+    assert all(future.done() for future in futures)
+    assert isinstance(futures[0].exception(0), RemoteTaskError)
+    with pytest.raises(CancelledError):
+        futures[3].result(0)
+    assert backend.closed
+
+
+def test_an_error_in_the_block_waits_for_all(timer: HandTimer) -> None:
+    with pytest.raises(LookupError), LambdaExecutor(MemoryBackend(at_once=True)) as executor:
+        future = executor.submit(called.double, 1)
+        raise LookupError
+
+    assert future.result(0) == 2
+
+
+def test_a_collected_executor_closes_its_backend(timer: HandTimer, backend: MemoryBackend) -> None:
+    executor = LambdaExecutor(backend)
+    future = executor.submit(called.double, 1)
+    gone = weakref.ref(executor)
+    del executor
+    gc.collect()
+    assert gone() and not backend.closed  # its task is under way
+    backend.answer()
+    gc.collect()
+
+    assert future.result(0) == 2
+    assert gone() is None and backend.closed and timer.stopped
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_at_least_one_worker(workers: int) -> None:
+    with pytest.raises(ValueError):
+        LambdaExecutor(max_workers=workers)
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(ValueError):
+        LambdaExecutor("nowhere")
