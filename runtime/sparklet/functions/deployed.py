@@ -20,7 +20,7 @@ from sparklet.aws.functions import LambdaCompute, read_secret, reason_of
 from sparklet.aws.messaging import queue_opener
 from sparklet.aws.s3 import S3Store
 from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
-from sparklet.errors import PayloadError, QueueError, RemoteTaskError, SettingsError
+from sparklet.errors import LedgerError, PayloadError, QueueError, RemoteTaskError, SettingsError
 from sparklet.functions.backend import End, StoredContents
 from sparklet.functions.calls import Answer, Call, Contents
 from sparklet.functions.poller import Poller
@@ -78,10 +78,13 @@ class LambdaFunctions:
         self._poller = Poller(self._tasks.get_tasks)
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = self._invoking = self._underway = 0
+        self._closed = False
         self._lock = threading.Lock()
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """Hand it to a thread, by the transport that suits it now."""
+        if self._closed:
+            raise RemoteTaskError("the backend was closed", "killed")
         with self._lock:
             transport: str = self._transport
             if transport == "auto":
@@ -106,10 +109,13 @@ class LambdaFunctions:
 
     def give_up(self, call: Call) -> None:
         """Ask for it no more. It expires; if it has begun, its worker ends it when its time is over."""
-        self._poller.open.pop(claimed_id(call.sealed(self.key)), None)
+        if self._poller.forget(claimed_id(call.sealed(self.key))):
+            with self._lock:
+                self._underway -= 1
 
     def close(self) -> None:
         """Wait for nothing any more. Lambda ends what it has begun, unseen; what waits in the queue expires there."""
+        self._closed = True
         self._poller.open.clear()
         for _ in range(self._threads):
             self._jobs.put(None)
@@ -119,7 +125,7 @@ class LambdaFunctions:
         self._invoking += change if transport == "invoke" else 0
 
     def _serve(self) -> None:
-        while job := self._jobs.get():
+        while (job := self._jobs.get()) and not self._closed:
             job()
             del job
 
@@ -146,11 +152,13 @@ class LambdaFunctions:
                 self._queue(worker["queue"]).send([json.dumps(envelope)])
         except (RemoteTaskError, QueueError) as error:  # sent twice does no harm: the ledger decides
             again = error.retryable or getattr(error, "reason", "") in ("throttled", "killed")
-            if self._poller.open.pop(name, None):
+            if self._poller.forget(name):
                 ended(RemoteTaskError(str(error), "throttled" if again else ""))
 
-    def _end(self, call: Call, record: TaskRecord, begun_s: float) -> End:
+    def _end(self, call: Call, record: TaskRecord | LedgerError, begun_s: float) -> End:
         """What a record says that has ended, or is not renewed any more."""
+        if isinstance(record, LedgerError):
+            return RemoteTaskError(f"{call.function or call.task_id}: {record}")
         if record.result:
             return self._opened(call, record.result.answer[0])
         failure = record.failure or Failure(LEASE_EXPIRED, "its worker was lost", retryable=False)

@@ -44,20 +44,16 @@ MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 64 * 1024  # of a synchronous invocation;
 
 def lambda_handler(event: Event, context: Any) -> Any:
     """Perform a call, or those of an SQS event."""
-    claims = _claims()
-    worker: FunctionWorker = claims.executor
+    claims, worker = _ports()
     worker.performer.facts = {**worker.facts, "request_id": context.aws_request_id}
     if not isinstance(event, dict) or not event.keys() & {"Records", RECORDED}:
         return worker.answer(event, MAX_RESPONSE_BYTES)
-    deadline, outcomes = Deadline.within(context.get_remaining_time_in_millis() / 1000), []
-    for task in _tasks(event):
-        attempt_id = f"{context.aws_request_id}.{uuid.uuid4().hex[:8]}"
-        log = Log().bind(request_id=context.aws_request_id, task=task.request and task.request.task_id)
-        outcomes.append(make_attempt(claims, Attempt(attempt_id, task, deadline, log)))
+    deadline = Deadline.within(context.get_remaining_time_in_millis() / 1000)
+    outcomes = [_record(claims, task, context.aws_request_id, deadline) for task in _tasks(event)]
     if "Records" in event:
         return respond(event, outcomes)
     for outcome in outcomes:
-        if not outcome.acknowledged and not isinstance(outcome.error, LeaseLostError):  # another delivery has it
+        if not outcome.acknowledged:
             outcome.raise_failure()
     return None
 
@@ -65,11 +61,14 @@ def lambda_handler(event: Event, context: Any) -> Any:
 def _tasks(event: Event) -> Iterator[Task]:
     """The calls of an event; each task's event is an envelope."""
     for task in parse_event(event) if "Records" in event else (Task(Source.DIRECT, event),):
-        envelope, queue_arn = task.event, ""
-        if task.record_ids:
-            (message,) = task.event["Records"]
-            envelope, queue_arn = json.loads(message["body"]), message["eventSourceARN"]
-        yield replace(task, event=envelope, request=TaskRequest(claimed_id(envelope), queue_arn))
+        envelope = json.loads(task.event["Records"][0]["body"]) if task.record_ids else task.event
+        yield replace(task, event=envelope, request=TaskRequest(claimed_id(envelope), queue_arn=""))
+
+
+def _record(claims: RequestClaims, task: Task, request_id: str, deadline: Deadline) -> Outcome:
+    log = Log().bind(request_id=request_id, task=task.request and task.request.task_id)
+    outcome = make_attempt(claims, Attempt(f"{request_id}.{uuid.uuid4().hex[:8]}", task, deadline, log))
+    return replace(outcome, acknowledged=outcome.acknowledged or isinstance(outcome.error, LeaseLostError))  # another's
 
 
 @dataclass
@@ -146,17 +145,17 @@ class ClaimedCall(ClaimedRequest):
 
 
 @functools.cache
-def _claims() -> CallClaims:
-    """This environment's ports and its worker, made once."""
-    settings, clients, log_stream = function_settings(), AwsClients(), os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
+def _ports() -> "tuple[CallClaims, FunctionWorker]":
+    """This environment's ports, made once."""
+    settings, clients, stream = function_settings(), AwsClients(), os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
     contents = StoredContents(S3Store(clients), f"s3://{settings.bucket}/functions/")
     performer = Performer(read_secret(clients, settings.secret), settings.codec, settings.modules, contents)
     tasks, worker = (
         DynamoTasks(clients, settings.ledger_table),
-        FunctionWorker(performer, contents, {"log_stream": log_stream}),
+        FunctionWorker(performer, contents, {"log_stream": stream}),
     )
-    return CallClaims(tasks, None, queue_opener(clients), worker, SystemClock(), log_stream, max_attempts=1)
+    return CallClaims(tasks, None, queue_opener(clients), worker, SystemClock(), stream, max_attempts=1), worker
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:  # in Lambda, not in a test that imports this module
-    _claims()
+    _ports()

@@ -16,7 +16,7 @@ LOST_S = LEASE_S + LEASE_GRACE_S  # a worker that lives renews its lease earlier
 
 @dataclass(slots=True)
 class _Watched:
-    ended: Callable[[TaskRecord], None]
+    ended: "Callable[[TaskRecord | LedgerError], None]"
     began_s: float = field(default_factory=time.monotonic)
     due_s: float = 0.0
     revision: int = -1
@@ -33,30 +33,37 @@ class Poller:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _running: bool = False
 
-    def watch(self, record_id: str, ended: Callable[[TaskRecord], None]) -> None:
-        """Call ``ended`` once, in the poller's thread, which must not be held up."""
+    def watch(self, record_id: str, ended: "Callable[[TaskRecord | LedgerError], None]") -> None:
+        """Call ``ended`` once, in the poller's thread, which must not be held up; with an error that does not pass."""
         with self._lock:
             self.open[record_id] = _Watched(ended)
             if not self._running:
                 self._running = True
                 threading.Thread(target=self._run, name="sparklet-functions-poller", daemon=True).start()
 
+    def forget(self, record_id: str) -> bool:
+        """Ask for it no more; whether it was waited for."""
+        return self.open.pop(record_id, None) is not None
+
     def _run(self) -> None:
         while True:
             time.sleep(MIN_POLL_S)
             with self._lock:
                 self._running = bool(self.open)
-                due = {name: each for name, each in self.open.items() if each.due_s <= time.monotonic()}
+                now_s, watched = time.monotonic(), list(self.open.items())  # at once: others take out of it
+            due = {name: each for name, each in watched if each.due_s <= now_s}
             if not self._running:
                 return
             try:
                 found = {record.task_id: record for record in self.read(list(due))}
-            except LedgerError:  # renewals fail, too: nobody is lost therefore
+            except LedgerError as error:  # renewals fail, too: nobody is lost therefore
                 found = {}
-                for each in list(self.open.values()):
+                for name, each in watched:
                     each.changed_s = time.monotonic()
-            for name, watched in due.items():
-                self._look(watched, name, found.get(name))
+                    if not error.retryable and self.forget(name):
+                        each.ended(error)
+            for name, each in due.items():
+                self._look(each, name, found.get(name))
 
     def _look(self, watched: _Watched, name: str, record: TaskRecord | None) -> None:
         now_s = time.monotonic()
@@ -66,5 +73,5 @@ class Poller:
         if record.revision != watched.revision:
             watched.revision, watched.changed_s = record.revision, now_s
         lost = record.state is ShardState.RUNNING and now_s - watched.changed_s > self.lost_s
-        if (record.state.ended or lost) and self.open.pop(name, None):
+        if (record.state.ended or lost) and self.forget(name):
             watched.ended(record)

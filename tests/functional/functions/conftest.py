@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +33,15 @@ def functions_template(parameters: Mapping[str, str]) -> str:
     return to_json(localise(template, parameters, {}, {}))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
-    folder = tmp_path_factory.mktemp("functions")
+    with deployed_functions(tmp_path_factory.mktemp("functions")) as functions:
+        yield functions
+
+
+@contextmanager
+def deployed_functions(folder: Path, modules: str = "tests.*") -> Iterator[Functions]:
+    """Both stacks, as long as the block runs; this process' AWS is theirs meanwhile."""
     with pytest.MonkeyPatch.context() as patch, make_lab(folder) as lab:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]))  # for ``called``
         with lab.attach() as stack:
@@ -43,7 +50,7 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
                 "FunctionTimeoutS": str(TIMEOUT_S),
                 "MaximumConcurrency": "4",
                 "Codec": "pickle",
-                "ModulePatterns": "tests.functional.functions.*",
+                "ModulePatterns": modules,
                 "ExistingBucketName": stack.info.bucket,
                 "ExistingLedgerTable": stack.info.ledger_table,
             }

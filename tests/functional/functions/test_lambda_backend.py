@@ -128,7 +128,8 @@ def test_what_the_operator_does_not_allow_is_refused(functions: Functions) -> No
 
 def test_a_malformed_event_is_refused_and_leaves_nothing(functions: Functions) -> None:
     client = boto3.Session().client("lambda")
-    for event in ({}, [], None, {"sparklet_call": 3, "signature": []}, {RECORDED: "yes"}):
+    events: list[Any] = [{}, [], None, {"sparklet_call": 3, "signature": []}, {RECORDED: "yes"}]
+    for event in events:
         payload = json.dumps(event)
         answer: Any = client.invoke(FunctionName=worker_of(functions)["function"], Payload=payload)
         assert json.loads(answer["Payload"].read())["errorType"] == PayloadError.__name__, event

@@ -1,0 +1,67 @@
+"""Workers of Python functions ask for what their roles allow, and are allowed nothing that they never ask for."""
+
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from sparklet.functions.deployed import LambdaFunctions
+from sparklet.functions.executor import LambdaExecutor
+from sparklet.local.local_template import localise, parse_template, to_json
+from tests.deploy.policies import grants
+from tests.deploy.recorded_stack import ROOT, RecordedStack
+from tests.functional.functions import called
+from tests.stand_ins.enforcing import enforcing_ministack
+from tests.stand_ins.formation import deploy
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+STACK = "sparklet-functions"
+PARAMETERS = {"ImageUri": "local", "FunctionTimeoutS": "60", "MaximumConcurrency": "2", "ModulePatterns": "tests.*"}
+ROLES = ("SmallWorkerRole", "MediumWorkerRole", "LargeWorkerRole", "FailuresRole")
+UNSEEN = (  # action and statement, as in test_least_privilege
+    (r"logs:.*", "Log"),
+    (r"sqs:(ReceiveMessage|DeleteMessage|GetQueueAttributes)", "Take(Calls|DeadLetters)"),
+    (r"sqs:SendMessage", "ReportLostCalls"),  # Lambda sends them, with the function's role
+)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedStack]:
+    """The stack after calls by all transports to all sizes, one of which is killed."""
+    folder = tmp_path_factory.mktemp("functions")
+    template = parse_template((ROOT / "sam" / "functions.yaml").read_text())
+    with enforcing_ministack(folder, {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'runtime'}"}) as (_, records):
+        made = deploy(STACK, to_json(localise(template, PARAMETERS, {}, {})), PARAMETERS)
+        stack = RecordedStack(template, made.outputs, made.ids, records)
+        _call()
+        yield stack
+
+
+def _call() -> None:
+    for transport in ("invoke", "event", "queue"):
+        with LambdaExecutor(LambdaFunctions(STACK, transport=transport)) as pool:
+            for size in pool.backend.sizes:
+                pool.options = type(pool.options)(sizes=(size,))
+                assert len(pool.submit(called.tail, b"x" * 500_000).result(60)) == 2
+    with LambdaExecutor(LambdaFunctions(STACK, transport="event"), sizes=(10240,)) as pool:
+        assert pool.submit(called.die).exception(60) is not None
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_allows_what_is_asked_for_and_nothing_else(stack: RecordedStack, role: str) -> None:
+    name = stack.names[role]
+    calls = [call for call in stack.calls() if call.role == name]
+    allowed = [grant for statement in stack.statements(name) for grant in grants(name, statement)]
+
+    assert calls
+    refused = {(call.action, call.resource) for call in calls if not call.allowed}
+    assert not refused
+    idle = [
+        str(grant)
+        for grant in allowed
+        if not any(grant.covers(call) for call in calls)
+        and not any(re.fullmatch(action, grant.action) and re.fullmatch(sid, grant.sid) for action, sid in UNSEEN)
+    ]
+    assert not idle

@@ -1,0 +1,290 @@
+"""Calls that the ledger records: performed once, answered once, whoever does not answer in between."""
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet.errors import LedgerError, PayloadError
+from sparklet.events import Outcome, Source, Task, TaskRequest
+from sparklet.functions import handler, poller
+from sparklet.functions.backend import FolderContents
+from sparklet.functions.calls import Answer, Call, Content, encode
+from sparklet.functions.handler import CallClaims, FunctionWorker
+from sparklet.functions.perform import Performer
+from sparklet.functions.poller import Poller
+from sparklet.functions.records import claimed_id, fail
+from sparklet.model import Failure, ShardResult, ShardState, TaskRecord
+from sparklet.spark.guards import Deadline
+from sparklet.worker.attempt import Attempt, make_attempt
+from sparklet.worker.log import Log
+from tests.functional.local.conftest import eventually
+from tests.stand_ins.memory import FakeClock, MemoryTaskStore
+
+KEY = b"k" * 32
+NOW_S = 1_700_000_000.0
+TIMED_OUT = {"errorType": "Sandbox.Timedout", "errorMessage": "Task timed out after 3.00 seconds"}
+performed: list[Any] = []
+
+
+def perform(value: Any, seconds: float = 0.0) -> Any:
+    performed.append(value)
+    time.sleep(seconds)
+    return value
+
+
+class Ledger(MemoryTaskStore):
+    """Does not answer until a moment; loses answers to writes. As the table's adapter, it knows its own write again."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self.clock, self.down_until_s, self.lose = clock, 0.0, 0
+
+    def get_task(self, task_id: str) -> TaskRecord | None:
+        self._ask()
+        return super().get_task(task_id)
+
+    def replace_task(self, record: TaskRecord, was: TaskRecord | None) -> bool:
+        self._ask()
+        stands = super().get_task(record.task_id)
+        replaced = super().replace_task(record, was) or bool(stands and signs(stands) == signs(record))
+        if self.lose:
+            self.lose -= 1
+            raise LedgerError("the answer was lost")
+        return replaced
+
+    def _ask(self) -> None:
+        if self.clock.now_s() < self.down_until_s:
+            raise LedgerError("nobody is there")
+
+
+def signs(record: TaskRecord) -> tuple[object, ...]:
+    return record.revision, record.state, record.attempt_id
+
+
+class World:
+    """A worker's claims over a ledger in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        performed.clear()
+        self.clock = FakeClock(NOW_S)
+        self.ledger = Ledger(self.clock)
+        self.contents = FolderContents(folder)
+        performer = Performer(KEY, "pickle", contents=self.contents)
+        worker = FunctionWorker(performer, self.contents, {})
+        queues: dict[str, Any] = {}
+        self.claims = CallClaims(self.ledger, None, queues.__getitem__, worker, self.clock, max_attempts=1)
+
+    def deliver(self, envelope: Any) -> Outcome:
+        task = Task(Source.DIRECT, envelope, request=TaskRequest(claimed_id(envelope), ""))
+        attempt_id = f"request.{time.monotonic_ns()}"
+        return make_attempt(
+            self.claims, Attempt(attempt_id, task, Deadline.within(60, now_s=self.clock.now_s()), Log())
+        )
+
+    def record(self) -> TaskRecord:
+        found = super(Ledger, self.ledger).get_task("task.1")
+        assert found is not None
+        return found
+
+    def value(self) -> Any:
+        record = self.record()
+        assert record.result
+        (envelope,) = record.result.answer
+        envelope = json.loads(self.contents.get(envelope["stored"])) if "stored" in envelope else envelope
+        content = Answer.opened(envelope, KEY).content
+        assert content is not None
+        return json.loads(content.read(self.contents))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def call(*args: Any, key: bytes = KEY) -> dict[str, str]:
+    content = Content.of("json", encode("json", [list(args), {}]), 10**6, None)
+    return Call("task", f"{__name__}:perform", content, 30.0, time.time() + 600, 10**6).sealed(key)
+
+
+def test_a_call_delivered_twice_is_performed_once(world: World) -> None:
+    first, again = world.deliver(call(1)), world.deliver(call(1))
+
+    assert (first.acknowledged, again.acknowledged) == (True, True)
+    assert performed == [1]
+    assert world.value() == 1
+
+
+def test_a_call_whose_worker_was_killed_is_not_performed_again(world: World) -> None:
+    """It may have had effects; its caller decides."""
+    world.ledger.replace_task(TaskRecord("task.1").claimed("lost", NOW_S, 60, ""), None)
+    held = world.deliver(call(1))
+    world.clock.advance(3600)
+
+    ended = world.deliver(call(1))
+
+    assert (held.acknowledged, ended.acknowledged) == (False, True)
+    assert world.record().state is ShardState.FAILED
+    assert performed == []
+
+
+def test_a_ledger_that_is_down_for_ten_seconds_delays_a_call(world: World) -> None:
+    world.ledger.down_until_s = NOW_S + 10
+
+    assert world.deliver(call(2)).acknowledged
+    assert world.value() == 2
+    assert performed == [2]
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_lost_answers_of_the_ledger_do_not_repeat_a_call(world: World, lost: int) -> None:
+    world.ledger.lose = lost
+
+    assert world.deliver(call(3)).acknowledged
+    assert world.value() == 3
+    assert performed == [3]
+
+
+def test_a_lease_is_renewed_while_a_call_is_performed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "LEASE_S", 0.02)
+
+    world.deliver(call(4, 0.3))
+
+    assert world.record().revision > 3  # claimed, renewed more than once, ended
+    assert world.value() == 4
+
+
+def test_an_answer_too_large_for_a_record_is_stored(world: World) -> None:
+    world.deliver(call("x" * 100_000))
+
+    assert world.value() == "x" * 100_000
+
+
+def test_a_call_with_another_key_fails_and_is_not_performed(world: World) -> None:
+    assert world.deliver(call(5, key=b"another")).acknowledged
+
+    failure = world.record().failure
+    assert failure and failure.error_class == PayloadError.__name__
+    assert performed == []
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"task_id": "a/b", "attempt": 1}', '{"task_id": "a"}'])
+def test_an_envelope_without_an_id_is_refused(text: str) -> None:
+    with pytest.raises(PayloadError):
+        claimed_id({"sparklet_call": text})
+
+
+# --- given up ---
+
+
+def test_lambdas_report_ends_a_call_that_its_worker_held(world: World) -> None:
+    world.ledger.replace_task(TaskRecord("task.1").claimed("request.x", NOW_S, 900, ""), None)
+    context = {"requestId": "request", "condition": "RetriesExhausted"}
+    report = {"requestContext": context, "requestPayload": call(1), "responsePayload": TIMED_OUT}
+
+    fail(world.ledger, report, NOW_S + 3)
+
+    failure = world.record().failure
+    assert failure and [failure.error_class, failure.message] == list(TIMED_OUT.values())
+
+
+def test_a_report_about_another_delivery_must_come_back(world: World) -> None:
+    world.ledger.replace_task(TaskRecord("task.1").claimed("request.x", NOW_S, 900, ""), None)
+    report = {"requestContext": {"requestId": "other"}, "requestPayload": call(1), "responsePayload": TIMED_OUT}
+
+    with pytest.raises(LedgerError):
+        fail(world.ledger, report, NOW_S + 3)
+
+
+def test_a_call_that_lambda_never_began_fails(world: World) -> None:
+    context = {"requestId": "request", "condition": "EventAgeExceeded"}
+
+    fail(world.ledger, {"requestContext": context, "requestPayload": call(1)}, NOW_S)
+
+    failure = world.record().failure
+    assert failure and failure.error_class == "EventAgeExceeded"
+
+
+def test_a_dead_letter_of_the_queue_ends_its_call_once(world: World) -> None:
+    fail(world.ledger, call(1), NOW_S)
+    ended = world.record()
+    fail(world.ledger, call(1), NOW_S + 9)
+
+    assert ended.state is ShardState.FAILED
+    assert world.record() == ended
+
+
+# --- waited for ---
+
+
+class Table:
+    """What a poller reads."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, TaskRecord] = {}
+        self.down, self.read = False, threading.Event()
+
+    def __call__(self, names: Sequence[str]) -> Iterable[TaskRecord]:
+        self.read.set()
+        if self.down:
+            raise LedgerError("nobody is there")
+        return [self.records[name] for name in names if name in self.records]
+
+
+RUNNING = TaskRecord("a").claimed("x", NOW_S, 60, "")
+
+
+def test_a_record_that_has_ended_is_handed_over_once() -> None:
+    table, ended = Table(), list[Any]()
+    waiting = Poller(table)
+    waiting.watch("a", ended.append)
+    eventually(table.read.is_set)
+    assert ended == []
+
+    table.records["a"] = RUNNING.succeeded(ShardResult(answer=(1,)), NOW_S)
+
+    eventually(lambda: ended)
+    eventually(lambda: not waiting.open)
+    assert ended == [table.records["a"]]
+
+
+def test_a_record_that_nobody_renews_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poller, "LOST_S", 0.3)
+    table, ended = Table(), list[Any]()
+    table.records["a"] = RUNNING
+    Poller(table).watch("a", ended.append)
+
+    assert eventually(lambda: ended) == [RUNNING]
+
+
+def test_a_ledger_that_may_not_be_read_ends_the_waiting() -> None:
+    refusal, ended = LedgerError("denied"), list[Any]()
+    refusal.retryable = False
+
+    def refused(names: Sequence[str]) -> Iterable[TaskRecord]:
+        raise refusal
+
+    Poller(refused).watch("a", ended.append)
+
+    assert eventually(lambda: ended) == [refusal]
+
+
+def test_a_ledger_that_is_down_makes_nobody_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poller, "LOST_S", 0.3)
+    monkeypatch.setattr(poller, "MAX_POLL_S", 0.05)
+    table, ended = Table(), list[Any]()
+    table.records["a"] = RUNNING
+    Poller(table).watch("a", ended.append)
+    eventually(table.read.is_set)
+    table.down = True
+    time.sleep(1.0)
+
+    table.records["a"] = done = replace(RUNNING, revision=9).failed(Failure("x", "y", retryable=False), NOW_S)
+    table.down = False
+
+    assert eventually(lambda: ended) == [done]
