@@ -31,11 +31,8 @@ class LambdaCompute:
     def invoke(self, function: str, event: Mapping[str, Any], *, wait: bool = True) -> Any:
         """Invoke, and never twice: a call whose answer was lost may have run. Without ``wait`` there is no answer.
 
-        Raises
-        ------
-        RemoteTaskError
-            If the event is too large, the function cannot be invoked, or failed: with its error's type and message,
-            and the reason if its worker was lost.
+        RemoteTaskError, with its error's type and message, if the function failed, and the reason if its worker was
+        lost; also if the event is too large.
         """
         payload = json.dumps(event, ensure_ascii=False).encode()
         if len(payload) > MAX_PAYLOAD_BYTES:
