@@ -19,7 +19,7 @@ from typing import Any
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.containers import FargateTasks
 from sparklet.aws.s3 import S3Store
-from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.errors import LedgerError, PayloadError, RemoteTaskError
 from sparklet.functions.backend import End
 from sparklet.functions.calls import Call
 from sparklet.functions.deployed import LambdaFunctions
@@ -73,7 +73,7 @@ class LambdaAndFargate(LambdaFunctions):
         """Stop its container."""
         super().give_up(call)
         name = f"{call.task_id}.{call.attempt}"
-        if self._container_poller.open.pop(name, None):
+        if self._container_poller.forget(name):
             self._jobs.put(lambda: self._stop(name))
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class LambdaAndFargate(LambdaFunctions):
             return super()._perform(transport, call, worker, ended)
         name, begun_s = f"{call.task_id}.{call.attempt}", time.monotonic()
 
-        def recorded(record: TaskRecord) -> None:
+        def recorded(record: TaskRecord | LedgerError) -> None:
             self._arns.pop(name, None)
             self._jobs.put(lambda: ended(self._end(call, record, begun_s)))
 
@@ -103,7 +103,7 @@ class LambdaAndFargate(LambdaFunctions):
             uri = self.contents.put(f"{name}.call", json.dumps({**call.sealed(self.key), RECORDED: "yes"}).encode())
             self._arns[name] = self._containers.start(name, (*ENTRY, uri), worker["container_mb"])
         except (PayloadError, RemoteTaskError) as error:
-            if self._container_poller.open.pop(name, None):
+            if self._container_poller.forget(name):
                 ended(error if isinstance(error, RemoteTaskError) else RemoteTaskError(str(error)))
             return None
         if name not in self._container_poller.open:  # given up meanwhile
