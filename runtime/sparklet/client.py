@@ -86,7 +86,7 @@ class Stack(AbstractContextManager["Stack"]):
         inputs = [input] if isinstance(input, str | PathLike) else input
         lists = [*options.pop("lists", ()), *read_items(options.pop("items", ()))]
         given = {"script": script, "inputs": inputs, "output": output, "lists": lists, **options}
-        given = {name: _plain(value) for name, value in given.items() if value not in ("", [], ())}
+        given = {name: _plain(value) for name, value in given.items() if value not in (None, "", [], ())}
         own = {name: given.pop(name) for name in ("list_format", "list_path") if name in given}
         request = run_request(RequestOptions(given), ListOptions(**own))
         return self.find(begin(self.env, request, dispatch_mode, self.screen).run_id)

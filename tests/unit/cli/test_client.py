@@ -60,7 +60,9 @@ def test_local_inputs_and_outputs_are_copied(person: Terminal, tmp_path: Path) -
 
 
 def test_items_are_the_list_itself(person: Terminal) -> None:
-    run = sparklet.run(SCRIPT, output="s3://out/items/", items=[{"city": "Rome"}, {"city": "Oslo"}], max_objects=1)
+    run = sparklet.run(
+        SCRIPT, output="s3://out/items/", items=[{"city": "Rome"}, {"city": "Oslo"}], max_objects=1, name=None
+    )
 
     assert run.status()["shards"]["total"] == 2
 
