@@ -260,10 +260,11 @@ def test_an_argument_of_many_calls_is_stored_once(backend: Backend) -> None:
 @pytest.mark.slow
 def test_ten_thousand_tasks_are_answered(backend: Backend) -> None:
     with LambdaExecutor(backend) as executor:
-        assert sum(executor.map(called.double, range(10_000), timeout=250)) == 2 * sum(range(10_000))
+        numbers = range(1_000 if isinstance(backend, LambdaFunctions) else 10_000)
+        assert sum(executor.map(called.double, numbers, timeout=250)) == 2 * sum(numbers)
 
         stats = executor.stats()
-    assert stats["submitted"] == stats["succeeded"] == stats["tries"] == 10_000
+    assert stats["submitted"] == stats["succeeded"] == stats["tries"] == len(numbers)
 
 
 # --- below an executor ---
