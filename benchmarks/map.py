@@ -73,7 +73,7 @@ def _turned(sides: Sequence[str], number: int) -> Sequence[str]:
 
 def _turn(side: str, python: str, calls: Mapping[str, int]) -> dict[str, Run]:
     """A side's maps in a process of its own, whose temporary files are deleted."""
-    with tempfile.TemporaryDirectory(prefix="sparklet-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sparklet-bench-", ignore_cleanup_errors=True) as folder:
         paths = os.pathsep.join([str(ROOT), str(ROOT / "runtime")])
         env = {**os.environ, "PYTHONPATH": paths, "TMPDIR": folder, "HOME": folder}
         command = [python, str(SCRIPT), side, str(WORKERS), *(f"{case}={count}" for case, count in calls.items())]

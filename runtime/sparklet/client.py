@@ -6,19 +6,19 @@ It does what the command line does, on the same stacks: the local one, or one th
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 
+from sparklet import model
 from sparklet.cli.console import Screen
 from sparklet.cli.costs import load_prices
 from sparklet.cli.dispatch_modes import end_waiting
-from sparklet.cli.environment import WorkerSelection, environment
+from sparklet.cli.environment import Environment, WorkerSelection, environment
 from sparklet.cli.failures import group_document, redrive_run, selected
 from sparklet.cli.options import ListOptions, RequestOptions, WantedMode, run_request
 from sparklet.cli.run_view import look, result_document
@@ -32,9 +32,10 @@ from sparklet.runs.explain import explain
 from sparklet.runs.observed import observe
 
 StrPath = str | PathLike[str]
+OF_STACK = {"state_dir", "quiet", "workers", "timeout_s", "memory_mb", "runner", "keep"}
 
 
-class Stack:
+class Stack(AbstractContextManager["Stack"]):
     """A stack that is held until ``close``, or the end of the ``with`` block.
 
     While the local stack is held, this process' AWS settings are the stack's: other clients of AWS work on it, too. It
@@ -44,24 +45,16 @@ class Stack:
     ----------
     name
         A deployed stack's; "": the local one.
-    state_dir, workers, timeout_s, memory_mb
-        Of the local stack, as the command line's options.
     quiet
         Print no progress on standard error.
+    of_local
+        ``workers``, ``timeout_s``, ``memory_mb``, ``runner`` and ``keep``, as the command line's options.
     """
 
     def __init__(
-        self,
-        name: str = "",
-        *,
-        state_dir: StrPath | None = None,
-        workers: int | None = None,
-        timeout_s: int | None = None,
-        memory_mb: int | None = None,
-        quiet: bool = False,
+        self, name: str = "", *, state_dir: StrPath | None = None, quiet: bool = False, **of_local: Any
     ) -> None:
-        folder = Path(state_dir) if state_dir else None
-        selection = WorkerSelection(name, folder, workers=workers, timeout_s=timeout_s, memory_mb=memory_mb)
+        selection = WorkerSelection(name, Path(state_dir) if state_dir else None, **of_local)
         self.screen = Screen(as_json=True, err=Console(highlight=False, stderr=True, soft_wrap=True, quiet=quiet))
         self._held = ExitStack()
         self.env = self._held.enter_context(environment(selection, self.screen))
@@ -90,10 +83,11 @@ class Stack:
         SettingsError, EventError, PlanError
             If the request is wrong; NothingNewError if there is nothing to do.
         """
+        inputs = [input] if isinstance(input, str | PathLike) else input
         lists = [*options.pop("lists", ()), *read_items(options.pop("items", ()))]
-        given = {"script": script, "inputs": _texts(input), "output": output, "lists": lists, **options}
+        given = {"script": script, "inputs": inputs, "output": output, "lists": lists, **options}
+        given = {name: _plain(value) for name, value in given.items() if value not in (None, "", [], ())}
         own = {name: given.pop(name) for name in ("list_format", "list_path") if name in given}
-        given = {name: _plain(value) for name, value in given.items() if value not in ("", [], ())}
         request = run_request(RequestOptions(given), ListOptions(**own))
         return self.find(begin(self.env, request, dispatch_mode, self.screen).run_id)
 
@@ -125,12 +119,7 @@ class Stack:
         """Let the stack go; a local one ends with its last user."""
         self._held.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -143,40 +132,39 @@ class Run:
 
     def status(self) -> dict[str, Any]:
         """How it stands, as ``sparklet status RUN``."""
-        run = self.stack.env.at.ledger.runs.get(self.run_id)
-        view = look(self.stack.env, run, load_prices(None))
-        return result_document(self.stack.env, run, view.found.summary) | view.document()
+        env, run = self._found()
+        view = look(env, run, load_prices(None))
+        return result_document(env, run, view.found.summary) | view.document()
 
     def result(self) -> dict[str, Any]:
         """Its figures once it has ended; a local output folder is filled then.
 
         RunFailedError if it has failed or was cancelled.
         """
-        env = self.stack.env
-        summary = watch(env, self.run_id, self.stack.screen, load_prices(None))
-        document = result_document(env, env.at.ledger.runs.get(self.run_id), summary)
+        summary = watch(self.stack.env, self.run_id, self.stack.screen, load_prices(None))
+        document = result_document(*self._found(), summary)
         if summary.state in (RunState.FAILED, RunState.CANCELLED):
             raise RunFailedError(document)
         return document
 
     def failures(self) -> list[dict[str, Any]]:
         """Its failed shards by cause, each with reason and remedy, as ``sparklet explain RUN``."""
-        env = self.stack.env
-        run = env.at.ledger.runs.get(self.run_id)
+        env, run = self._found()
         found = observe(run, env.at.ledger.shards.list(self.run_id), env.at.clock.now_s())
         return [group_document(env, self.run_id, group) for group in explain(env.at, run, found.failures)]
 
     def redrive(self, shards: Iterable[int] = (), cause: str = "", script: StrPath = "") -> Self:
         """Send failed shards again, all or chosen ones, if need be with a repaired script; the run itself."""
-        env = self.stack.env
-        redrive_run(
-            env, self.run_id, selected(env.at, self.run_id, tuple(shards), cause), str(script), self.stack.screen
-        )
+        numbers = selected(self.stack.env.at, self.run_id, tuple(shards), cause)
+        redrive_run(self.stack.env, self.run_id, numbers, str(script), self.stack.screen)
         return self
 
     def cancel(self) -> None:
         """Give up what has not begun; what runs may end."""
         end_waiting(self.stack.env, cancel(self.stack.env.at, self.run_id).run, self.stack.screen)
+
+    def _found(self) -> tuple[Environment, model.Run]:
+        return self.stack.env, self.stack.env.at.ledger.runs.get(self.run_id)
 
 
 def run(
@@ -185,17 +173,13 @@ def run(
     output: StrPath = "",
     *,
     stack: str = "",
-    quiet: bool = False,
     **options: Any,
 ) -> Run:
-    """Plan and dispatch a run on a deployed stack, or on the local one; see ``Stack.run``.
+    """Plan and dispatch a run; ``options`` are those of ``Stack`` and of ``Stack.run``.
 
     The stack is held as long as the run's object is there.
     """
-    of_stack = {
-        name: options.pop(name) for name in ("state_dir", "workers", "timeout_s", "memory_mb") if name in options
-    }
-    held = Stack(stack, quiet=quiet, **of_stack)
+    held = Stack(stack, **{name: options.pop(name) for name in OF_STACK & options.keys()})
     try:
         return held.run(script, input, output, **options)
     except BaseException:
@@ -203,14 +187,10 @@ def run(
         raise
 
 
-def _texts(given: StrPath | Sequence[StrPath]) -> list[str]:
-    return [str(each) for each in ([given] if isinstance(given, str | PathLike) else given)]
-
-
 def _plain(value: Any) -> Any:
     """A value as a request has it: paths are texts, and tuples lists."""
-    if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
     if isinstance(value, Mapping):
         return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
     return str(value) if isinstance(value, PathLike) else value

@@ -30,6 +30,7 @@ from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, M
 from tests.stand_ins.ministack import ministack
 
 WAYS = ("invoke", "event")  # of calls to Lambda
+ON_LAMBDA = [pytest.param(way, marks=pytest.mark.stack) for way in WAYS]
 
 THREADS = 8
 TABLE = "contract-ledger"
@@ -180,30 +181,38 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
         yield functions
 
 
-@pytest.fixture(params=["threads", "processes", *(pytest.param(way, marks=pytest.mark.stack) for way in WAYS)])
+def made(way: str, request: pytest.FixtureRequest) -> Iterator[Backend]:
+    backend: Backend
+    if way in WAYS:
+        request.getfixturevalue("functions")
+        backend = LambdaFunctions(STACK, 2, way)  # type: ignore[arg-type]
+    else:
+        backend = {"threads": Threads, "processes": Processes}[way](2)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(params=["threads", "processes", *ON_LAMBDA])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """What performs calls, two at a time."""
-    made: Backend
-    if request.param in WAYS:
-        request.getfixturevalue("functions")
-        made = LambdaFunctions(STACK, 2, request.param)
-    else:
-        made = {"threads": Threads, "processes": Processes}[request.param](2)
-    yield made
-    made.close()
+    yield from made(request.param, request)
 
 
-@pytest.fixture(params=["processes"])
+@pytest.fixture(params=["processes", *ON_LAMBDA])
 def isolated(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """The same, of those whose workers can be ended."""
-    made = Processes(2)
-    yield made
-    made.close()
+    """Those whose workers are processes of their own."""
+    yield from made(request.param, request)
 
 
 @pytest.fixture(params=["processes"])
-def sized(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """The same, of those that bound memory: workers of 256 and of 2,048 MB."""
-    made = Processes(2, sizes=(256, 2048))
-    yield made
-    made.close()
+def ended(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Those that can end what they have begun."""
+    yield from made(request.param, request)
+
+
+@pytest.fixture
+def sized() -> Iterator[Backend]:
+    """Those that bound memory here: workers of 256 and of 2,048 MB."""
+    backend = Processes(2, sizes=(256, 2048))
+    yield backend
+    backend.close()

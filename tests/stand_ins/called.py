@@ -81,13 +81,13 @@ def lock() -> object:
     return threading.Lock()
 
 
-class Unpicklable(Exception):
+class UnpicklableError(Exception):
     def __init__(self) -> None:
         super().__init__("holds a lock")
         self.lock = threading.Lock()
 
 
-class OneWay(Exception):
+class OneWayError(Exception):
     """Can be pickled, but not unpickled."""
 
     def __init__(self, first: str, second: str) -> None:
@@ -95,11 +95,11 @@ class OneWay(Exception):
 
 
 def raise_unpicklable() -> None:
-    raise Unpicklable
+    raise UnpicklableError
 
 
 def raise_one_way() -> None:
-    raise OneWay("one", "way")
+    raise OneWayError("one", "way")
 
 
 class ReadWrong:

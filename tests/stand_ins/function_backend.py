@@ -1,6 +1,6 @@
 """A ``Backend`` in memory that a test moves by hand, and a timer that goes off when the test says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -45,7 +45,7 @@ class MemoryBackend:
     """Holds calls until its test answers them, loses them, or fails them; with ``at_once`` it answers in ``start``."""
 
     slots: int = 2
-    sizes: tuple[int, ...] = (128, 1024)
+    sizes: Sequence[int] = (128, 1024)
     codec: Any = "pickle"
     at_once: bool = False
     key: bytes = KEY

@@ -18,7 +18,8 @@ MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 TIMED_OUT = 124  # exit status of a worker that ends itself since a call's time is over, as of coreutils' timeout
 NOT_NOW = ("TooManyRequests", "Throttling", "EC2Throttled", "ENILimitReached", "ResourceConflict")
 NOT_SENT = ("ConnectTimeoutError", "EndpointConnectionError")
-NOT_BEGUN = ("PayloadError", "EventError", "SettingsError", "NeverStarted", "EventAgeExceeded", "ImportModuleError")
+NOT_BEGUN: tuple[str, ...] = ("PayloadError", "EventError", "SettingsError", "ImportModuleError")
+NOT_BEGUN += ("NeverStarted", "EventAgeExceeded", "TaskFailedToStart")
 REPORT = re.compile(r"Memory Size: (\d+) MB\s+Max Memory Used: (\d+) MB")
 
 
@@ -31,11 +32,8 @@ class LambdaCompute:
     def invoke(self, function: str, event: Mapping[str, Any], *, wait: bool = True) -> Any:
         """Invoke, and never twice: a call whose answer was lost may have run. Without ``wait`` there is no answer.
 
-        Raises
-        ------
-        RemoteTaskError
-            If the event is too large, the function cannot be invoked, or failed: with its error's type and message,
-            and the reason if its worker was lost.
+        RemoteTaskError, with its error's type and message, if the function failed, and with the reason if its worker
+        was lost; also if the event is too large.
         """
         payload = json.dumps(event, ensure_ascii=False).encode()
         if len(payload) > MAX_PAYLOAD_BYTES:
@@ -84,7 +82,7 @@ def reason_of(cause: str, log_tail: str = "") -> str:
     used = REPORT.search(log_tail)
     if "OutOfMemory" in cause or ("signal: killed" in cause and (not used or int(used[2]) >= 0.95 * int(used[1]))):
         return "memory"
-    if "ExitError" in cause or cause.startswith(("Sandbox.", "Extension.", "LeaseExpired")):
+    if "ExitError" in cause or cause.startswith(("Sandbox.", "Extension.", "LeaseExpired", "Stopped.")):
         return "killed"
     return "refused" if cause.partition(":")[0].endswith(NOT_BEGUN) else ""
 

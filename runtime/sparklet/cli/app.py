@@ -7,7 +7,7 @@ import typer
 
 from sparklet import __version__
 from sparklet.cli import doctor
-from sparklet.cli.commands import changing, elsewhere, looking, starting
+from sparklet.cli.commands import changing, elsewhere, looking, packaging, starting
 from sparklet.cli.console import EXIT_MEANINGS
 from sparklet.cli.options import grouped
 
@@ -102,5 +102,11 @@ _add(
     elsewhere.commands,
     "sparklet commands job.py -i s3://bucket/raw/ -o s3://bucket/clean/ --engine emr-serverless",
     "sparklet commands --run RUN --cause ShardTooLargeError --engine glue",
+)
+_add(
+    "Functions",
+    packaging.package,
+    "sparklet package src/ -r requirements.txt",
+    "sparklet package shop/ -r requirements.txt --as layer --architecture arm64 --json | jq -r .next",
 )
 _add("This machine", doctor.doctor, "sparklet doctor")

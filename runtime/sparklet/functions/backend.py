@@ -25,8 +25,11 @@ class Backend(Protocol):
     contents: Contents | None  # where large ones lie
     inline_bytes: int  # of a content in a call or in an answer
     slots: int  # calls that it takes at a time
-    sizes: Sequence[int]  # memory of its workers in MB, from small to large; at least one
     max_timeout_s: float  # of a call
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Memory of its workers in MB, from small to large; at least one."""
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """Begin a call on a worker of ``sizes[size]``; ``done`` gets its end once, from any thread.

@@ -94,7 +94,7 @@ class Signed:
                 raise PayloadError(f"the {cls.kind} was not signed with this deployment's key")
             document = json.loads(text)
             content = document.pop("content")
-            return cls(**document, content=content and Content(**content))
+            return cls(**{**document, "content": content and Content(**content)})
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise PayloadError(f"this is no {cls.kind}: {type(error).__name__}") from error
 

@@ -74,7 +74,8 @@ class LambdaFunctions:
             self._concurrency = unreserved_concurrency(clients) or UNKNOWN_CONCURRENCY
         self._transport, self.slots = transport, slots or (THREADS if transport == "invoke" else self._concurrency)
         self._compute, self._queue = LambdaCompute(clients), functools.cache(queue_opener(clients))
-        self._poller = Poller(DynamoTasks(clients, outputs["LedgerTable"]).get_tasks)
+        self._tasks = DynamoTasks(clients, outputs["LedgerTable"])
+        self._poller = Poller(self._tasks.get_tasks)
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = self._invoking = self._underway = 0
         self._closed = False
@@ -99,8 +100,7 @@ class LambdaFunctions:
                 self._count(transport, -1)
             done(end)
 
-        way = self._invoke if transport == "invoke" else partial(self._send, transport)
-        self._jobs.put(partial(way, call, self._workers[size], ended))
+        self._jobs.put(partial(self._perform, transport, call, self._workers[size], ended))
 
     def patience_s(self, call: Call) -> float:
         """Its own time, and what it may wait for a worker."""
@@ -128,6 +128,10 @@ class LambdaFunctions:
         while (job := self._jobs.get()) and not self._closed:
             job()
             del job
+
+    def _perform(self, transport: str, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
+        way = self._invoke if transport == "invoke" else partial(self._send, transport)
+        way(call, worker, ended)
 
     def _invoke(self, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
         begun_s = time.monotonic()

@@ -86,12 +86,11 @@ class _Slots:
         raise NotImplementedError
 
     def _end(self) -> None:
-        """Let all threads end, and delete the folder."""
+        """Let all threads end."""
         with self._lock:
             self.closed = True
             for _ in self._threads:
                 self._calls.put(None)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Threads(_Slots):
@@ -110,6 +109,7 @@ class Threads(_Slots):
     def close(self) -> None:
         """Take no call any more."""
         self._end()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Processes(_Slots):
@@ -176,9 +176,10 @@ class Processes(_Slots):
             self._end()
             for worker in self._workers.values():
                 worker.process.kill()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
+        if threading.current_thread() not in self._threads:
+            for thread in self._threads:
                 thread.join(1.0)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 _starting = threading.Lock()  # a process forked meanwhile would hold the other's end of the pipe open

@@ -28,6 +28,7 @@ class Poller:
     """Hands over each record that has ended; or is RUNNING, but nobody renews it any more."""
 
     read: Callable[[Sequence[str]], Iterable[TaskRecord]]  # those of many that are there; may raise LedgerError
+    lost_s: float = LOST_S  # without a renewal
     open: dict[str, _Watched] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _running: bool = False
@@ -71,6 +72,6 @@ class Poller:
             return
         if record.revision != watched.revision:
             watched.revision, watched.changed_s = record.revision, now_s
-        lost = record.state is ShardState.RUNNING and now_s - watched.changed_s > LOST_S
+        lost = record.state is ShardState.RUNNING and now_s - watched.changed_s > self.lost_s
         if (record.state.ended or lost) and self.forget(name):
             watched.ended(record)

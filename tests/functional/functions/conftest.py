@@ -40,7 +40,7 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
 
 
 @contextmanager
-def deployed_functions(folder: Path) -> Iterator[Functions]:
+def deployed_functions(folder: Path, modules: str = "tests.*") -> Iterator[Functions]:
     """Both stacks, as long as the block runs; this process' AWS is theirs meanwhile."""
     with pytest.MonkeyPatch.context() as patch, make_lab(folder) as lab:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]))  # for ``called``
@@ -50,7 +50,7 @@ def deployed_functions(folder: Path) -> Iterator[Functions]:
                 "FunctionTimeoutS": str(TIMEOUT_S),
                 "MaximumConcurrency": "4",
                 "Codec": "pickle",
-                "ModulePatterns": "tests.*",
+                "ModulePatterns": modules,
                 "ExistingBucketName": stack.info.bucket,
                 "ExistingLedgerTable": stack.info.ledger_table,
             }

@@ -4,12 +4,15 @@ import math
 import os
 import subprocess
 import sys
+import zlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from examples.nested_map import primes_between
 from examples.thumbnails import thumbnail
+from tests.functional.local.conftest import make_lab
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -38,8 +41,6 @@ def test_tasks_map_themselves() -> None:
 
 
 def test_a_thumbnails_pixels_are_means() -> None:
-    import zlib
-
     ppm = b"P6 4 2 255\n" + bytes([0, 10, 20] * 2 + [100, 0, 0] * 2) + bytes([2, 10, 20] * 2 + [50, 0, 0] * 2)
 
     made = thumbnail(ppm, width=2)
@@ -49,3 +50,13 @@ def test_a_thumbnails_pixels_are_means() -> None:
     assert body == bytes([0, 1, 10, 20, 75, 0, 0])
     with pytest.raises(ValueError, match="PPM"):
         thumbnail(b"GIF89a", 2)
+
+
+@pytest.mark.stack
+@pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed")
+def test_a_model_is_trained_stored_and_used(tmp_path: Path) -> None:
+    with make_lab(tmp_path) as lab, lab.attach() as stack:
+        told = run("train_and_predict.py", f"s3://{stack.info.bucket}/models/iris.pickle")
+
+    right, _, flowers, *_ = told.split()
+    assert int(flowers) == 150 and int(right) > 140

@@ -1,7 +1,10 @@
 """Runs and scripts from Python, over the ports in memory: the same runs that the command line has."""
 
+import gc
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,8 @@ from typing import Any
 import pytest
 
 import sparklet
-from sparklet import RunFailedError, Stack
-from sparklet.cli.environment import WorkerSelection
+from sparklet import RunFailedError, Stack, client
+from sparklet.cli.environment import Environment, WorkerSelection
 from sparklet.errors import EventError, NothingNewError, PlanError, RemoteFailureError, RunNotFoundError
 from sparklet.model import Failure, ShardResult
 from tests.stand_ins.memory import MemoryCompute
@@ -57,7 +60,9 @@ def test_local_inputs_and_outputs_are_copied(person: Terminal, tmp_path: Path) -
 
 
 def test_items_are_the_list_itself(person: Terminal) -> None:
-    run = sparklet.run(SCRIPT, output="s3://out/items/", items=[{"city": "Rome"}, {"city": "Oslo"}], max_objects=1)
+    run = sparklet.run(
+        SCRIPT, output="s3://out/items/", items=[{"city": "Rome"}, {"city": "Oslo"}], max_objects=1, name=None
+    )
 
     assert run.status()["shards"]["total"] == 2
 
@@ -117,6 +122,28 @@ def test_a_refused_run_lets_its_stack_go(person: Terminal, monkeypatch: pytest.M
     held = sparklet.run(SCRIPT, SOURCE, "s3://out/")
 
     assert len(closed) == 1 and held.stack not in closed
+
+
+def test_a_stack_is_held_as_long_as_its_run(person: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[bool] = []
+
+    @contextmanager
+    def watched(*given: Any) -> Iterator[Environment]:
+        with person.environment(*given) as env:
+            held.append(True)
+            try:
+                yield env
+            finally:
+                held.clear()
+
+    monkeypatch.setattr(client, "environment", watched)
+    run = sparklet.run(SCRIPT, SOURCE, "s3://out/")
+    gc.collect()
+    assert held and run.status()["state"] == "RUNNING"
+
+    del run
+    gc.collect()
+    assert not held
 
 
 def test_a_stack_is_opened_with_its_options(person: Terminal, tmp_path: Path) -> None:

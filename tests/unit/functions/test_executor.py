@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future, as_completed, wait
 from dataclasses import replace
 from typing import Any
@@ -262,9 +262,15 @@ def test_a_backend_that_refuses_all_is_no_recursion(timer: HandTimer, backend: M
 # --- the standard library's interface ---
 
 
+def noted(numbers: Iterable[int], taken: list[int]) -> Iterator[int]:
+    for number in numbers:
+        taken.append(number)
+        yield number
+
+
 def test_map_is_eager(executor: LambdaExecutor, backend: MemoryBackend) -> None:
     taken: list[int] = []
-    results = executor.map(called.double, (taken.append(number) or number for number in range(5)))  # type: ignore[func-returns-value]
+    results = executor.map(called.double, noted(range(5), taken))
 
     assert taken == [0, 1, 2, 3, 4]
     while backend.under_way:
@@ -275,7 +281,7 @@ def test_map_is_eager(executor: LambdaExecutor, backend: MemoryBackend) -> None:
 @pytest.mark.parametrize(("chunksize", "buffersize"), [(1, 1), (1, 3), (2, 2)])
 def test_map_with_a_buffer_is_lazy(timer: HandTimer, chunksize: int, buffersize: int) -> None:
     taken: list[int] = []
-    numbers = (taken.append(number) or number for number in range(20))  # type: ignore[func-returns-value]
+    numbers = noted(range(20), taken)
     with LambdaExecutor(MemoryBackend(slots=1, at_once=True)) as executor:
         results = executor.map(called.double, numbers, chunksize=chunksize, buffersize=buffersize)
         assert len(taken) == chunksize * buffersize
@@ -291,7 +297,7 @@ def test_map_with_a_buffer_is_lazy(timer: HandTimer, chunksize: int, buffersize:
 @pytest.mark.parametrize("wrong", [{"chunksize": 0}, {"buffersize": 0}, {"buffersize": -1}])
 def test_map_refuses_sizes_below_one(executor: LambdaExecutor, wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError):
-        executor.map(called.double, [1], **wrong)  # type: ignore[arg-type]
+        executor.map(called.double, [1], **wrong)
 
 
 def test_map_stops_at_its_timeout_and_cancels(executor: LambdaExecutor, backend: MemoryBackend) -> None:
@@ -371,11 +377,13 @@ def test_a_shutdown_waits_for_a_next_try(timer: HandTimer, backend: MemoryBacken
     while not executor._closing:
         pass
 
-    assert not backend.closed
+    too_early = backend.closed
     timer.go()
     backend.answer()
     waiting.join(60)
-    assert future.result(0) == 2 and backend.closed and not waiting.is_alive()
+    assert future.result(0) == 2
+    assert not waiting.is_alive()
+    assert not too_early and backend.closed
 
 
 def test_a_cancelling_shutdown_drops_only_what_waits(timer: HandTimer, backend: MemoryBackend) -> None:
@@ -403,9 +411,10 @@ def test_nothing_is_taken_after_a_shutdown(executor: LambdaExecutor) -> None:
 
 
 def test_ctrl_c_ends_each_task(timer: HandTimer, backend: MemoryBackend) -> None:
-    with pytest.raises(KeyboardInterrupt), LambdaExecutor(backend, retry_on=(RemoteTaskError,)) as executor:
-        futures = [executor.submit(called.double, number) for number in range(4)]
-        backend.fail("killed")  # it waits for its next try
+    executor = LambdaExecutor(backend, retry_on=(RemoteTaskError,))
+    futures = [executor.submit(called.double, number) for number in range(4)]
+    backend.fail("killed")  # it waits for its next try
+    with pytest.raises(KeyboardInterrupt), executor:
         raise KeyboardInterrupt
 
     assert all(future.done() for future in futures)
@@ -415,9 +424,11 @@ def test_ctrl_c_ends_each_task(timer: HandTimer, backend: MemoryBackend) -> None
     assert backend.closed
 
 
-def test_an_error_in_the_block_waits_for_all(timer: HandTimer) -> None:
-    with pytest.raises(LookupError), LambdaExecutor(MemoryBackend(at_once=True)) as executor:
-        future = executor.submit(called.double, 1)
+def test_an_error_in_the_block_waits_for_all(timer: HandTimer, backend: MemoryBackend) -> None:
+    executor = LambdaExecutor(backend)
+    future = executor.submit(called.double, 1)
+    threading.Thread(target=backend.answer).start()
+    with pytest.raises(LookupError), executor:
         raise LookupError
 
     assert future.result(0) == 2
@@ -429,12 +440,12 @@ def test_a_collected_executor_closes_its_backend(timer: HandTimer, backend: Memo
     gone = weakref.ref(executor)
     del executor
     gc.collect()
-    assert gone() and not backend.closed  # its task is under way
+    too_early = backend.closed  # its task is under way
     backend.answer()
     gc.collect()
 
     assert future.result(0) == 2
-    assert gone() is None and backend.closed and timer.stopped
+    assert gone() is None and not too_early and backend.closed and timer.stopped
 
 
 @pytest.mark.parametrize("workers", [0, -1])

@@ -83,7 +83,7 @@ class AnyOrder(RuleBasedStateMachine):
         again = self.ended[which % len(self.ended)]
         again.done(self.backend.performed(again) if well else RemoteTaskError("late", "killed"))
 
-    @precondition(lambda self: [each for each in self.lost if each not in self.backend.under_way])
+    @precondition(lambda self: any(each not in self.backend.under_way for each in self.lost))
     @rule(which=ANY)
     def answer_late(self, which: int) -> None:
         late = [each for each in self.lost if each not in self.backend.under_way]

@@ -1,0 +1,71 @@
+"""Tasks of ECS Fargate, each a container of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparklet.aws.clients import AwsClients, explained, failing_as
+from sparklet.errors import RemoteTaskError
+from sparklet.model import Failure
+
+CPU_UNITS = {8: 1024, 16: 2048, 30: 4096, 60: 8192, 120: 16384}  # by the most GiB that they may have
+MAX_DESCRIBED = 100  # tasks a request
+NO_ROOM = ("Capacity is unavailable", "reached the limit", "RESOURCE:", "Throttling", "ServerException")
+NOT_STARTED = "TaskFailedToStart"
+
+
+@dataclass(frozen=True)
+class FargateTasks:
+    """Starts, watches and stops tasks of a definition, whose one container is named ``container``."""
+
+    clients: AwsClients
+    cluster: str
+    task_definition: str
+    container: str
+    network: Mapping[str, Any]  # ECS's awsvpcConfiguration: subnets, securityGroups, assignPublicIp
+
+    def start(self, token: str, command: Sequence[str], memory_mb: int) -> str:
+        """Start a task, once for each ``token``; its ARN. RemoteTaskError, ``throttled`` if there is no room now."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        cpu = next((units for gib, units in CPU_UNITS.items() if memory_mb <= gib * 1024), max(CPU_UNITS.values()))
+        container = {"name": self.container, "command": list(command)}
+        try:
+            answer = self.clients.ecs.run_task(
+                cluster=self.cluster,
+                taskDefinition=self.task_definition,
+                launchType="FARGATE",
+                clientToken=token,
+                networkConfiguration={"awsvpcConfiguration": self.network},
+                overrides={"cpu": str(cpu), "memory": str(memory_mb), "containerOverrides": [container]},
+            )
+            if answer["tasks"]:
+                return str(answer["tasks"][0]["taskArn"])
+            why = "; ".join(each.get("reason", "") for each in answer["failures"])
+        except (BotoCoreError, ClientError) as error:
+            why = explained(error)
+        reason = "throttled" if any(words in why for words in NO_ROOM) else ""
+        raise RemoteTaskError(f"no task of {self.task_definition} could be started: {why}", reason)
+
+    def stopped(self, arns: Sequence[str]) -> Mapping[str, Failure]:
+        """Those of these tasks that have stopped, and why. RemoteTaskError if they cannot be described."""
+        tasks = []
+        with failing_as(RemoteTaskError, "the tasks cannot be described"):
+            for first in range(0, len(arns), MAX_DESCRIBED):
+                some = arns[first : first + MAX_DESCRIBED]
+                tasks += self.clients.ecs.describe_tasks(cluster=self.cluster, tasks=some)["tasks"]
+        return {task["taskArn"]: stop_cause(task) for task in tasks if task["lastStatus"] == "STOPPED"}
+
+    def stop(self, arn: str) -> None:
+        """Stop a task. RemoteTaskError if that cannot be asked for."""
+        with failing_as(RemoteTaskError, f"{arn} cannot be stopped"):
+            self.clients.ecs.stop_task(cluster=self.cluster, task=arn, reason="its caller waits no more")
+
+
+def stop_cause(task: Mapping[str, Any]) -> Failure:
+    """Why a task has stopped: ECS's code and reason, those of its containers, the exit status at the end."""
+    code, containers = task.get("stopCode") or "Stopped", task.get("containers", ())
+    words = [task.get("stoppedReason"), *(container.get("reason") for container in containers)]
+    words += [f"exit status {found['exitCode']}" for found in containers if found.get("exitCode") is not None]
+    kind = code if code == NOT_STARTED else f"Stopped.{code}"
+    return Failure(kind, "; ".join(filter(None, words)), retryable=False)

@@ -1,0 +1,81 @@
+"""The user's own code and requirements for the workers of Python functions: the ``package`` command."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sparklet.cli.console import Screen, size_text
+from sparklet.errors import SettingsError
+
+MAX_LAYER_BYTES = 250 * 1024 * 1024  # unzipped, all layers and the function's own code together
+TAGS = {"x86_64": "x86_64", "arm64": "aarch64"}
+GLIBC = 34  # 2.34: Amazon Linux 2023, as the worker's image
+WRITTEN = {"python", "Dockerfile", "layer.zip"}
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".git", ".venv")
+DOCKERFILE = "ARG IMAGE\nFROM ${IMAGE}\nCOPY python/ /opt/python/\nENV PYTHONPATH=${PYTHONPATH}:/opt/python\n"
+
+
+def package(
+    code: Annotated[list[Path], typer.Argument(metavar="CODE", help="A module, a package, or a folder of such.")],
+    requirements: Annotated[Path | None, typer.Option("--requirements", "-r", metavar="FILE", help="For pip.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to.")] = Path("build/package"),
+    kind: Annotated[
+        Literal["image", "layer"],
+        typer.Option("--as", help="For workers from an image, as those of sam/functions.yaml, or from a zip."),
+    ] = "image",
+    architecture: Annotated[Literal["x86_64", "arm64"], typer.Option(help="The workers' processor.")] = "x86_64",
+    python: Annotated[str, typer.Option(metavar="VERSION", help="The workers' Python.")] = "3.11",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """Package your own code and its requirements for workers of Python functions; nothing is deployed.
+
+    Wheels of the workers' platform are fetched, whatever this machine is. FOLDER is made anew.
+    """
+    if output.exists() and not {path.name for path in output.iterdir()} <= WRITTEN:
+        raise SettingsError(f"--output {output} holds other files; name another folder")
+    shutil.rmtree(output, ignore_errors=True)
+    target = output / "python"
+    target.mkdir(parents=True)
+    if requirements:
+        _install(target, requirements, TAGS[architecture], python)
+    for each in code:
+        if each.is_dir():
+            within = target / each.resolve().name if (each / "__init__.py").is_file() else target
+            shutil.copytree(each, within, dirs_exist_ok=True, ignore=LEFT_OUT)
+        elif each.is_file():
+            shutil.copy2(each, target)
+        else:
+            raise SettingsError(f"{each} is not there")
+    size_bytes, path = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()), output
+    if kind == "image":
+        (output / "Dockerfile").write_text(DOCKERFILE)
+        further = f"docker build --build-arg IMAGE=IMAGE_URI -t NEW_IMAGE_URI {shlex.quote(str(path))}"
+    elif size_bytes > MAX_LAYER_BYTES:
+        raise SettingsError(f"{size_text(size_bytes)} are more than layers hold ({size_text(MAX_LAYER_BYTES)})")
+    else:
+        path = Path(shutil.make_archive(str(output / "layer"), "zip", output, "python"))
+        further = f"aws lambda publish-layer-version --layer-name NAME --zip-file {shlex.quote(f'fileb://{path}')}"
+    document = {"path": str(path), "size_bytes": size_bytes, "next": further}
+    Screen(as_json).result(document, f"{path}: {size_text(size_bytes)} unzipped; next:", f"  {further}")
+
+
+def _install(target: Path, requirements: Path, machine: str, python: str) -> None:
+    """The requirements as the workers need them; SettingsError with pip's last words."""
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(GLIBC, 16, -1)]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target)]
+    command += [
+        "--requirement",
+        str(requirements),
+        "--only-binary=:all:",
+        f"--python-version={python}",
+        "--implementation=cp",
+    ]
+    command += [f"--platform={tag}" for tag in (*tags, f"manylinux2014_{machine}")]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SettingsError(f"pip could not install {requirements}: {done.stderr.strip()[-1000:]}")

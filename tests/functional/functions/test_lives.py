@@ -1,0 +1,341 @@
+"""Real workers on this machine: how executors, their processes and their interpreters begin and end."""
+
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, as_completed
+from pathlib import Path
+from textwrap import dedent
+
+import psutil
+import pytest
+
+from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.functions.executor import LambdaExecutor
+from sparklet.functions.local import Processes
+from tests.stand_ins import called
+
+END_S = 60.0
+HEAD = (
+    "import os, sys, time\nfrom sparklet.functions.executor import LambdaExecutor\nfrom tests.stand_ins import called\n"
+)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start a script whose main block is given."""
+    started = []
+
+    def run(block: str, *, defined: str = "", as_module: bool = False) -> "subprocess.Popen[str]":
+        block = "".join(f"    {line}\n" for line in dedent(block).strip().splitlines())
+        script = tmp_path / "user_script.py"
+        script.write_text(f'{HEAD}{dedent(defined)}\nif __name__ == "__main__":\n{block}')
+        command = ["-m", "user_script"] if as_module else [str(script)]
+        path = os.pathsep.join([str(tmp_path), *sys.path] if as_module else sys.path)
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """What a script printed, once it has ended."""
+    return process.communicate(timeout=END_S)
+
+
+def exists(path: Path) -> None:
+    end_s = time.monotonic() + END_S
+    while not path.exists():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def gone(pid: int) -> bool:
+    end_s = time.monotonic() + END_S
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+# --- what runs there ---
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+def test_any_way_of_starting_processes_works(method: str) -> None:
+    with LambdaExecutor(Processes(2, context=multiprocessing.get_context(method))) as executor:
+        killed = executor.submit(called.vanish)
+        pids = set(executor.map(called.pid, range(10)))
+
+        assert isinstance(killed.exception(END_S), RemoteTaskError)
+        assert pids and os.getpid() not in pids
+
+
+@pytest.mark.parametrize("as_module", [False, True])
+def test_functions_of_the_main_module_work(start: Callable[..., "subprocess.Popen[str]"], as_module: bool) -> None:
+    defined = """
+        class Point:
+            def __init__(self, x):
+                self.x = x
+            def moved(self, by):
+                return Point(self.x + by)
+        def double(point):
+            return Point(2 * point.x)
+        def wrong(point):
+            raise LookupError(point.x)
+    """
+    block = """
+        with LambdaExecutor(max_workers=2) as executor:
+            print(executor.submit(double, Point(4)).result().x, executor.submit(Point(1).moved, by=2).result().x)
+            print([point.x for point in executor.map(double, map(Point, range(3)))])
+            print(repr(executor.submit(wrong, Point(5)).exception()))
+    """
+    printed, errors = ended(start(block, defined=defined, as_module=as_module))
+
+    assert not errors
+    assert printed.splitlines() == ["8 3", "[0, 2, 4]", "LookupError(5)"]
+
+
+def test_a_script_without_a_main_guard_ends(start: Callable[..., "subprocess.Popen[str]"]) -> None:
+    process = start("pass", defined="LambdaExecutor(max_workers=1).submit(called.double, 1).result()")
+    _, errors = ended(process)
+
+    assert process.returncode == 1
+    assert "importing of main module" in errors
+
+
+def test_code_travels_by_value_only_if_asked() -> None:
+    factor = 3
+    with LambdaExecutor(max_workers=1, codec="cloudpickle") as executor:
+        assert executor.submit(lambda number: number * factor, 4).result(END_S) == 12
+        assert list(executor.map(lambda number: number * factor, [1, 2])) == [3, 6]
+    with LambdaExecutor(max_workers=1) as executor:
+        assert isinstance(executor.submit(lambda: 1).exception(END_S), PayloadError)
+
+
+def map_inside(numbers: list[int]) -> int:
+    with LambdaExecutor(max_workers=2) as executor:
+        return sum(executor.map(called.double, numbers))
+
+
+def test_a_task_can_map_itself() -> None:
+    with LambdaExecutor(max_workers=2) as executor:
+        assert list(executor.map(map_inside, [[1, 2], [3, 4]])) == [6, 14]
+
+
+def test_threads_share_an_executor() -> None:
+    with LambdaExecutor(max_workers=2) as executor:
+        found: list[int] = []
+
+        def submit(first: int) -> None:
+            futures = [executor.submit(called.double, number) for number in range(first, first + 100)]
+            found.extend(future.result(END_S) for future in as_completed(futures, END_S))
+
+        threads = [threading.Thread(target=submit, args=[100 * each]) for each in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(END_S)
+
+    assert sorted(found) == [2 * number for number in range(800)]
+    assert executor.stats()["succeeded"] == 800
+
+
+def test_a_waiting_task_can_be_cancelled(tmp_path: Path) -> None:
+    with LambdaExecutor(max_workers=1) as executor:
+        running = executor.submit(called.meet, str(tmp_path / "one"), str(tmp_path / "other"), END_S)
+        exists(tmp_path / "one")
+        waiting = executor.submit(called.write, str(tmp_path / "waiting"))
+
+        assert waiting.cancel() and not running.cancel()
+        (tmp_path / "other").touch()
+        assert running.result(END_S) is True
+        with pytest.raises(CancelledError):
+            waiting.result(END_S)
+    assert not (tmp_path / "waiting").exists()
+
+
+# --- how they end ---
+
+
+def test_a_shutdown_leaves_nothing_behind() -> None:
+    before = set(threading.enumerate())
+    with LambdaExecutor(max_workers=2) as executor:
+        pids = set(executor.map(called.pid, range(20)))
+        folder = executor.backend.folder  # type: ignore[attr-defined]
+
+    assert all(gone(pid) for pid in pids)
+    assert not folder.exists()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(END_S)
+        assert not thread.is_alive()
+
+
+def test_an_abort_ends_running_tasks(tmp_path: Path) -> None:
+    executor = LambdaExecutor(max_workers=1)
+    futures = [executor.submit(called.meet, str(tmp_path / "mark"), "never", 600.0) for _ in range(3)]
+    exists(tmp_path / "mark")
+
+    executor.abort()
+
+    error = futures[0].exception(END_S)
+    assert isinstance(error, RemoteTaskError) and error.reason == "killed"
+    assert all(future.cancelled() for future in futures[1:])
+
+
+def test_a_collected_executor_ends_its_workers() -> None:
+    executor = LambdaExecutor(max_workers=1)
+    pid = executor.submit(called.pid).result(END_S)
+    results = executor.map(called.double, range(10))
+    collected = weakref.ref(executor)
+    del executor
+
+    assert list(results) == [2 * number for number in range(10)]
+    del results
+    gc.collect()
+    assert gone(pid)
+    assert collected() is None
+
+
+def test_workers_end_with_a_killed_caller(start: Callable[..., "subprocess.Popen[str]"]) -> None:
+    block = """
+        executor = LambdaExecutor(max_workers=2)
+        print(executor.submit(called.pid).result(), flush=True)
+        time.sleep(600)
+    """
+    process = start(block)
+    assert process.stdout
+    pid = int(process.stdout.readline())
+
+    process.kill()
+
+    assert gone(pid)
+
+
+@pytest.mark.parametrize("last", ["", "executor.shutdown(wait=False)"])
+def test_an_interpreter_waits_for_its_tasks(
+    start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, last: str
+) -> None:
+    block = f"""
+        executor = LambdaExecutor(max_workers=1)
+        executor.submit(called.sleep, 0.5)
+        executor.submit(called.write, {str(tmp_path / "done")!r})
+        {last}
+    """
+    process = start(block)
+
+    assert ended(process) == ("", "")
+    assert process.returncode == 0
+    assert (tmp_path / "done").exists()
+
+
+def test_a_cancelling_shutdown_waits_only_for_what_runs(
+    start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
+    block = f"""
+        executor = LambdaExecutor(max_workers=1)
+        running = executor.submit(called.meet, {str(tmp_path / "one")!r}, {str(tmp_path / "other")!r}, 60.0)
+        executor.submit(called.write, {str(tmp_path / "waiting")!r})
+        running.add_done_callback(lambda future: print(future.result()))
+        while not os.path.exists({str(tmp_path / "one")!r}):
+            time.sleep(0.01)
+        executor.shutdown(wait=False, cancel_futures=True)
+    """
+    process = start(block)
+    exists(tmp_path / "one")
+    (tmp_path / "other").touch()
+
+    assert ended(process) == ("True\n", "")
+    assert not (tmp_path / "waiting").exists()
+
+
+def test_nothing_is_taken_at_the_interpreters_end(start: Callable[..., "subprocess.Popen[str]"]) -> None:
+    defined = """
+        import atexit
+        def late():
+            try:
+                executor.submit(called.double, 1)
+            except RuntimeError as error:
+                print(type(error).__name__)
+    """
+    block = """
+        atexit.register(late)
+        import sparklet.functions.executor as module
+        atexit.unregister(module._end_all)
+        atexit.register(module._end_all)  # as if it had been imported after this
+        executor = LambdaExecutor(max_workers=1)
+        print(executor.submit(called.double, 4).result())
+    """
+    assert ended(start(block, defined=defined)) == ("8\nRuntimeError\n", "")
+
+
+def test_a_fork_of_the_caller_ends(start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path) -> None:
+    block = f"""
+        executor = LambdaExecutor(max_workers=1)
+        running = executor.submit(called.meet, {str(tmp_path / "one")!r}, {str(tmp_path / "other")!r}, 60.0)
+        while not os.path.exists({str(tmp_path / "one")!r}):
+            time.sleep(0.01)
+        child = os.fork()
+        if child:
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            open({str(tmp_path / "other")!r}, "w").close()
+            print(running.result())
+    """
+    assert ended(start(block))[0] == "0\nTrue\n"
+
+
+HANGING = """
+executor = LambdaExecutor(max_workers=2, retry_on=(Exception,))
+futures = [executor.submit(called.meet, {mark!r}, "never", 600.0) for _ in range(5)]
+"""
+
+
+@pytest.mark.parametrize("whom", ["the caller alone", "its process group, as a terminal does"])
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "with executor:\n    futures[0].result()",
+        "futures[0].result()",
+        "list(executor.map(called.sleep, [600.0] * 5))",
+        "try:\n    futures[0].result()\nexcept KeyboardInterrupt:\n    executor.abort()\n    raise",
+    ],
+)
+def test_ctrl_c_ends_a_caller_and_its_workers(
+    start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, wait: str, whom: str
+) -> None:
+    process = start(HANGING.format(mark=str(tmp_path / "mark")) + wait)
+    exists(tmp_path / "mark")
+    time.sleep(0.2)  # until it waits
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert workers
+
+    began_s = time.monotonic()
+    if whom == "the caller alone":
+        process.send_signal(signal.SIGINT)
+    else:
+        os.killpg(process.pid, signal.SIGINT)
+    _, errors = ended(process)
+
+    print(f"ended after {time.monotonic() - began_s:.2f} s")
+    assert process.returncode == -signal.SIGINT
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert not psutil.wait_procs(workers, END_S)[1]

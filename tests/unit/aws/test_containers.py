@@ -1,0 +1,112 @@
+"""Tasks of ECS Fargate: what is said of those that stopped, and of those that could not be started."""
+
+from typing import Any
+
+import pytest
+from botocore.stub import Stubber
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.containers import FargateTasks, stop_cause
+from sparklet.aws.functions import reason_of
+from sparklet.errors import RemoteTaskError
+
+EXITED = {"stopCode": "EssentialContainerExited", "stoppedReason": "Essential container in task exited"}
+OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        ({**EXITED, "containers": [{"exitCode": 137, "reason": OUT_OF_MEMORY}]}, "memory"),
+        ({**EXITED, "containers": [{"exitCode": 137}]}, "killed"),
+        ({**EXITED, "containers": [{"exitCode": 124}]}, "timeout"),
+        ({"stopCode": "SpotInterruption", "stoppedReason": "Your Spot Task was interrupted."}, "killed"),
+        ({"stopCode": "TaskFailedToStart", "stoppedReason": "CannotPullContainerError: no such image"}, "refused"),
+        ({}, "killed"),
+    ],
+)
+def test_the_reason_for_a_stop_is_one_of_the_executors(task: dict[str, Any], reason: str) -> None:
+    cause = stop_cause(task)
+
+    assert reason_of(f"{cause.error_class}: {cause.message}") == reason
+    assert task.get("stoppedReason", "") in cause.message
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> AwsClients:
+    for name, value in (("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test"), ("REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    return AwsClients()
+
+
+@pytest.fixture
+def tasks(clients: AwsClients) -> FargateTasks:
+    return FargateTasks(clients, "cluster", "definition:1", "function", {"subnets": ["subnet-1"]})
+
+
+def asked(memory_mb: int, cpu: int) -> dict[str, Any]:
+    """What ECS must be asked for; the stubber also checks it against the service's own model."""
+    return {
+        "cluster": "cluster",
+        "taskDefinition": "definition:1",
+        "launchType": "FARGATE",
+        "clientToken": "abc-1.1",
+        "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
+        "overrides": {
+            "cpu": str(cpu),
+            "memory": str(memory_mb),
+            "containerOverrides": [{"name": "function", "command": ["python"]}],
+        },
+    }
+
+
+@pytest.mark.parametrize(("memory_mb", "cpu"), [(2048, 1024), (16384, 2048), (30720, 4096), (61440, 8192)])
+def test_a_task_has_the_fewest_processors_for_its_memory(
+    clients: AwsClients, tasks: FargateTasks, memory_mb: int, cpu: int
+) -> None:
+    with Stubber(clients.ecs) as ecs:
+        ecs.add_response("run_task", {"tasks": [{"taskArn": "arn:1"}], "failures": []}, asked(memory_mb, cpu))
+
+        assert tasks.start("abc-1.1", ["python"], memory_mb) == "arn:1"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "reason"),
+    [
+        ("ClientException", "Capacity is unavailable at this time. Please try again later", "throttled"),
+        ("ClientException", "You've reached the limit on the number of vCPUs you can run concurrently", "throttled"),
+        ("ThrottlingException", "Rate exceeded", "throttled"),
+        ("InvalidParameterException", "No Container Instances were found in your cluster.", ""),
+    ],
+)
+def test_only_want_of_room_is_worth_another_try(
+    clients: AwsClients, tasks: FargateTasks, code: str, message: str, reason: str
+) -> None:
+    with Stubber(clients.ecs) as ecs:
+        for _ in range(4):  # botocore's own tries
+            ecs.add_client_error("run_task", code, message)
+
+        with pytest.raises(RemoteTaskError, match=message[:20]) as raised:
+            tasks.start("abc-1.1", ["python"], 2048)
+
+    assert raised.value.reason == reason
+
+
+def test_a_failure_without_an_exception_is_an_error(clients: AwsClients, tasks: FargateTasks) -> None:
+    with Stubber(clients.ecs) as ecs:
+        ecs.add_response("run_task", {"tasks": [], "failures": [{"reason": "RESOURCE:MEMORY"}]})
+
+        with pytest.raises(RemoteTaskError, match="RESOURCE:MEMORY") as raised:
+            tasks.start("abc-1.1", ["python"], 2048)
+
+    assert raised.value.reason == "throttled"
+
+
+def test_all_tasks_are_described_a_hundred_a_request(clients: AwsClients, tasks: FargateTasks) -> None:
+    arns = [f"arn:{n}" for n in range(150)]
+    with Stubber(clients.ecs) as ecs:
+        for some in (arns[:100], arns[100:]):
+            states = [{"taskArn": arn, "lastStatus": "STOPPED" if arn == "arn:120" else "RUNNING"} for arn in some]
+            ecs.add_response("describe_tasks", {"tasks": states}, {"cluster": "cluster", "tasks": some})
+
+        assert set(tasks.stopped(arns)) == {"arn:120"}

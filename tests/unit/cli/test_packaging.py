@@ -1,0 +1,105 @@
+"""``sparklet package``: what a worker will be able to import, and how large it is."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sparklet.cli import main
+from sparklet.cli.commands import packaging
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    """A package, a module beside it, and what must stay behind."""
+    folder = tmp_path / "src"
+    (folder / "shop" / "__pycache__").mkdir(parents=True)
+    (folder / "shop" / "__init__.py").write_text("from shop.prices import price\n")
+    (folder / "shop" / "prices.py").write_text("def price(): return 7\n")
+    (folder / "shop" / "__pycache__" / "old.pyc").write_bytes(b"old")
+    (folder / "tool.py").write_text("NAME = 'tool'\n")
+    return folder
+
+
+def imported(folder: Path, expression: str) -> str:
+    """What a fresh Python says that has this folder only."""
+    module = expression.partition(".")[0]
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        f"import sys; sys.path = [{str(folder)!r}, *sys.path]; import {module}; print({expression})",
+    ]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("which", ["folder", "package and module"])
+def test_the_code_can_be_imported_from_the_package(code: Path, tmp_path: Path, which: str) -> None:
+    given = [code] if which == "folder" else [code / "shop", code / "tool.py"]
+
+    assert main(["package", *map(str, given), "-o", str(tmp_path / "out")]) == 0
+
+    assert imported(tmp_path / "out" / "python", "shop.price()") == "7"
+    assert imported(tmp_path / "out" / "python", "tool.NAME") == "tool"
+    assert not list((tmp_path / "out").rglob("old.pyc"))
+    assert "COPY python/ /opt/python/" in (tmp_path / "out" / "Dockerfile").read_text()
+
+
+def test_a_layer_is_a_zip_with_lambdas_folder(code: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["package", str(code), "--as", "layer", "-o", str(tmp_path / "out"), "--json"]) == 0
+
+    document = json.loads(capsys.readouterr().out)
+    with zipfile.ZipFile(document["path"]) as layer:
+        files = [info for info in layer.infolist() if not info.is_dir()]
+    assert {"python/shop/prices.py", "python/tool.py"} <= {info.filename for info in files}
+    assert document["size_bytes"] == sum(info.file_size for info in files)
+    assert document["path"] in document["next"]
+
+
+def test_requirements_are_those_of_the_workers_platform(tmp_path: Path) -> None:
+    """Offline, from a wheel that only an ARM machine with Python 3.13 can use."""
+    wheel = tmp_path / "stones-1.0-cp313-cp313-manylinux_2_28_aarch64.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("stones.py", "COLOUR = 'grey'\n")
+        file.writestr("stones-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: stones\nVersion: 1.0\n")
+        tag = "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp313-cp313-manylinux_2_28_aarch64\n"
+        file.writestr("stones-1.0.dist-info/WHEEL", tag)
+        file.writestr("stones-1.0.dist-info/RECORD", "")
+    (tmp_path / "requirements.txt").write_text(f"--no-index\n--find-links {tmp_path.as_uri()}\nstones==1.0\n")
+    (tmp_path / "own.py").touch()
+    command = [
+        "package",
+        str(tmp_path / "own.py"),
+        "-r",
+        str(tmp_path / "requirements.txt"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
+
+    assert main([*command, "--architecture", "x86_64", "--python", "3.13"]) == 1
+    assert main([*command, "--architecture", "arm64", "--python", "3.11"]) == 1
+    assert main([*command, "--architecture", "arm64", "--python", "3.13"]) == 0
+    assert imported(tmp_path / "out" / "python", "stones.COLOUR") == "grey"
+
+
+def test_what_lambda_would_refuse_is_refused(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaging, "MAX_LAYER_BYTES", 10)
+
+    assert main(["package", str(code), "--as", "layer", "-o", str(tmp_path / "out")]) == 1
+    assert main(["package", str(code), "-o", str(tmp_path / "out")]) == 0
+
+
+def test_a_folder_of_somebody_elses_is_not_replaced(code: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+
+    assert main(["package", str(code), "-o", str(tmp_path / "mine")]) == 1
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def test_code_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["package", str(tmp_path / "none"), "-o", str(tmp_path / "out")]) == 1
+    assert "none" in capsys.readouterr().err

@@ -1,0 +1,78 @@
+"""The timer of deadlines and next tries, on the real clock."""
+
+import threading
+import time
+
+import pytest
+
+from sparklet.errors import RemoteTaskError
+from sparklet.functions import executor as module
+from sparklet.functions.executor import LambdaExecutor
+from sparklet.functions.timer import Timer
+from tests.stand_ins import called
+from tests.stand_ins.function_backend import MemoryBackend
+
+END_S = 60.0
+
+
+def test_actions_happen_in_the_order_of_their_times() -> None:
+    timer, happened, over = Timer(), list[str](), threading.Event()
+    now_s = time.monotonic()
+    timer.at(now_s + 0.2, over.set)
+    timer.at(now_s + 0.1, lambda: happened.append("second"))
+    timer.at(now_s, lambda: happened.append("first"))
+
+    assert over.wait(END_S)
+    assert happened == ["first", "second"]
+    timer.stop()
+
+
+def test_a_cancelled_action_does_not_happen() -> None:
+    timer, happened, over = Timer(), list[int](), threading.Event()
+    now_s = time.monotonic()
+    entries = [timer.at(now_s + 0.2, lambda number=number: happened.append(number)) for number in range(1000)]  # type: ignore[misc]
+    timer.at(now_s + 0.2, over.set)
+    for entry in entries[1:]:
+        timer.cancel(entry)
+
+    assert over.wait(END_S)
+    assert happened == [0]
+    timer.stop()
+
+
+def test_cancelled_actions_are_forgotten() -> None:
+    timer = Timer()
+    for _ in range(10_000):
+        timer.cancel(timer.at(time.monotonic() + 3600, timer.stop))
+
+    assert len(timer._due) < 300
+    timer.stop()
+
+
+def test_a_stopped_timer_does_nothing_more() -> None:
+    timer, happened = Timer(), list[int]()
+    timer.at(time.monotonic() + 0.1, lambda: happened.append(1))
+    timer.stop()
+    timer.at(time.monotonic(), lambda: happened.append(2))
+    assert timer._thread
+    timer._thread.join(END_S)
+
+    assert not timer._thread.is_alive() and not happened
+
+
+def test_a_lost_answer_ends_by_the_clock() -> None:
+    backend = MemoryBackend(wait_s=0.05, sizes=(128,))
+    with LambdaExecutor(backend) as executor:
+        error = executor.submit(called.double, 1).exception(END_S)
+
+    assert isinstance(error, RemoteTaskError) and error.reason == "timeout"
+    assert len(backend.given_up) == 1
+
+
+def test_throttled_calls_are_answered_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACK_OFF_S", 0.001)
+    backend = MemoryBackend(at_once=True)
+    backend.refusals = [RemoteTaskError("no", "throttled") for _ in range(5)]
+    with LambdaExecutor(backend) as executor:
+        assert list(executor.map(called.double, range(10), timeout=END_S)) == [2 * number for number in range(10)]
+        assert executor.stats()["retried"] == 5
