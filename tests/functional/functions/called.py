@@ -33,3 +33,7 @@ def count(folder: str, name: str, seconds: float = 0.0) -> int:
         file.write("x\n")
     time.sleep(seconds)
     return len((Path(folder) / name).read_text().splitlines())
+
+
+def tail(content: bytes) -> tuple[int, bytes]:
+    return len(content), content[-10:]
