@@ -75,6 +75,7 @@ def _lithops(workers: int) -> Iterator[Map]:
         yield mapped
 
 
+# A further side, such as LambdaExecutor("lambda") over the stand-in, is a line here and one in benchmarks.map.PYTHONS.
 SIDES = {"sparklet": _sparklet, "process_pool": _process_pool, "lithops": _lithops}
 
 

@@ -86,9 +86,9 @@ class LambdaFunctions:
         if self._closed:
             raise RemoteTaskError("the backend was closed", "killed")
         with self._lock:
-            transport: str = self._transport
+            transport, worker = str(self._transport), self._workers[size]
             if transport == "auto":
-                short = call.timeout_s <= SHORT_S and self._invoking < THREADS
+                short = call.timeout_s <= SHORT_S and self._invoking < THREADS and "function" in worker
                 transport = "queue" if self._underway >= self._concurrency else "invoke" if short else "event"
             self._count(transport, 1)
             if self._threads < min(THREADS + SENDERS, self._underway + 1):
@@ -100,7 +100,7 @@ class LambdaFunctions:
                 self._count(transport, -1)
             done(end)
 
-        self._jobs.put(partial(self._perform, transport, call, self._workers[size], ended))
+        self._jobs.put(partial(self._perform, transport, call, worker, ended))
 
     def patience_s(self, call: Call) -> float:
         """Its own time, and what it may wait for a worker."""

@@ -45,12 +45,8 @@ class LambdaAndFargate(LambdaFunctions):
 
     def __init__(self, containers: FargateTasks, sizes_mb: Sequence[int] = SIZES_MB, **options: Any) -> None:
         super().__init__(**options)
-        self._functions, self._function_timeout_s, self.max_timeout_s = (
-            len(self.sizes),
-            self.max_timeout_s,
-            MAX_TIMEOUT_S,
-        )
-        self.sizes = [*self.sizes, *sizes_mb]
+        self._functions, self._function_timeout_s = len(self.sizes), self.max_timeout_s
+        self.sizes, self.max_timeout_s = [*self.sizes, *sizes_mb], MAX_TIMEOUT_S
         self._workers += [{"container_mb": size_mb} for size_mb in sizes_mb]
         self._containers, self._asked_s = containers, 0.0
         self._arns: dict[str, str] = {}  # of tasks under way, by the calls' records
@@ -74,6 +70,8 @@ class LambdaAndFargate(LambdaFunctions):
         super().give_up(call)
         name = f"{call.task_id}.{call.attempt}"
         if self._container_poller.forget(name):
+            with self._lock:
+                self._underway -= 1
             self._jobs.put(lambda: self._stop(name))
 
     def close(self) -> None:
@@ -106,7 +104,7 @@ class LambdaAndFargate(LambdaFunctions):
             if self._container_poller.forget(name):
                 ended(error if isinstance(error, RemoteTaskError) else RemoteTaskError(str(error)))
             return None
-        if name not in self._container_poller.open:  # given up meanwhile
+        if self._closed or name not in self._container_poller.open:  # given up meanwhile
             self._stop(name)
         return None
 

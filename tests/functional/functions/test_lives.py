@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, as_completed
+from concurrent.futures import CancelledError, as_completed, wait
 from pathlib import Path
 from textwrap import dedent
 
@@ -88,6 +88,15 @@ def test_any_way_of_starting_processes_works(method: str) -> None:
 
         assert isinstance(killed.exception(END_S), RemoteTaskError)
         assert pids and os.getpid() not in pids
+
+
+def test_forks_at_the_same_time_do_not_hide_each_others_end() -> None:
+    for _ in range(3):  # a sibling that held the other end of a pipe would keep its caller waiting
+        with LambdaExecutor(Processes(8, context=multiprocessing.get_context("fork"))) as executor:
+            executor.submit(called.sleep, 1.0)
+            done, not_done = wait([executor.submit(called.vanish) for _ in range(7)], END_S)
+            assert not not_done
+            assert {getattr(future.exception(), "reason", "") for future in done} == {"killed"}
 
 
 @pytest.mark.parametrize("as_module", [False, True])

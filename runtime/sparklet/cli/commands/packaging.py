@@ -68,13 +68,7 @@ def _install(target: Path, requirements: Path, machine: str, python: str) -> Non
     """The requirements as the workers need them; SettingsError with pip's last words."""
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(GLIBC, 16, -1)]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target)]
-    command += [
-        "--requirement",
-        str(requirements),
-        "--only-binary=:all:",
-        f"--python-version={python}",
-        "--implementation=cp",
-    ]
+    command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", "-r", str(requirements)]
     command += [f"--platform={tag}" for tag in (*tags, f"manylinux2014_{machine}")]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
