@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos import steps
-from benchmarks.chaos.plans import FORMATS, KINDS, WAYS, Plan, plan
+from benchmarks.chaos.plans import FORMATS, FULL_SIZE_BLOCKS, KINDS, WAYS, Plan, plan, seeds
 from benchmarks.chaos.proxy import Proxy
 from benchmarks.chaos.readers import Readers
 from benchmarks.chaos.table import line, table
@@ -65,7 +65,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=_seeds, default=range(2000), metavar="FIRST:END")
+    parser.add_argument("--seeds", type=_seeds, default=seeds(FULL_SIZE_BLOCKS), metavar="FIRST:END")
     parser.add_argument("--formats", type=names(FORMATS), default=FORMATS, metavar="NAME,…")
     parser.add_argument("--ways", type=names(WAYS), default=WAYS, metavar="NAME,…")
     parser.add_argument("--kinds", type=names(tuple(KINDS)), default=tuple(KINDS), metavar="NAME,…")
@@ -151,7 +151,7 @@ def _trials(in_flight: int) -> Iterator[ThreadPoolExecutor]:
 
 def _record(options: argparse.Namespace) -> None:
     """Do a run of each format and way in peace, one after the other, and note the steps."""
-    with stage(options.workers) as at:
+    with stage(1) as at:  # workers in turn: none waits for a lease
         for number, (format_, way) in enumerate((f, w) for f in options.formats for w in options.ways):
             peace = replace(plan(0), seed=10_000_000 + number, format=format_, way=way, kind="record")
             trial = at.trial(peace)
