@@ -86,5 +86,5 @@ def _block(formats: tuple[str, ...], ways: tuple[str, ...]) -> Iterator[tuple[st
     for format_ in formats:
         for way in ways:
             for kind, times in KINDS.items():
-                if way == "staged" or kind not in COMMITTERS:
-                    yield from [(format_, way, kind)] * (times if way != "plain" else max(1, times // 4))
+                if way == "staged" or (kind not in COMMITTERS and (way == "direct" or kind not in NETWORK)):
+                    yield from [(format_, way, kind)] * (times if way != "plain" else 1)

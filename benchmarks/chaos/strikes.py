@@ -16,7 +16,7 @@ SHARE = 0.12  # of requests that the network's faults meet
 MAX_MET = 8  # of a shard's, and of the commit run's: a run must end
 LAST = "succeed"  # where it strikes if the worker has taken fewer steps than in peace
 WAKES = ("claimed", "succeeded", "ended")  # when a zombie does
-MAX_TIME_S = 5.0  # until a kill at a time
+MAX_TIME_S = 3.0  # until a kill at a time
 MET_S = {"reset": (0.0, 0.0), "drop": (1.0, 4.0), "delay": (0.2, 4.0), "error": (0.0, 0.0)}
 
 
