@@ -71,9 +71,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kinds", type=names(tuple(KINDS)), default=tuple(KINDS), metavar="NAME,…")
     parser.add_argument("--at", type=_step, metavar="STEP:NUMBER", help="strike there, e.g. 'PUT Hudi timeline:12'")
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="no trial begins later")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=(os.cpu_count() or 1) + 1, help="some wait, for leases of Hudi")
     parser.add_argument(
-        "--in-flight", type=int, default=6, help="trials at once: most of a trial is waiting for leases"
+        "--in-flight", type=int, default=10, help="trials at once: most of a trial is waiting for leases"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="results are appended")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_MIN} minutes, results anew")

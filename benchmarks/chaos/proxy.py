@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 MAX_HEAD_BYTES = 256 * 1024
@@ -102,6 +103,7 @@ class Proxy:
     upstream: str  # the stand-in's address
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _servers: list[asyncio.Server] = field(default_factory=list)
+    _conversations: set[Any] = field(default_factory=set)  # or those whose worker has gone end before a held request
 
     def __post_init__(self) -> None:
         self._loop.set_default_executor(ThreadPoolExecutor(64))  # a stopped worker's requests each hold a thread
@@ -114,8 +116,10 @@ class Proxy:
 
         async def start() -> asyncio.Server:
             async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                self._conversations.add(asyncio.current_task())
                 with suppress(asyncio.CancelledError):  # the end
                     await _Conversation(reader, writer, str(at.hostname), int(at.port or 80), decide).hold()
+                self._conversations.discard(asyncio.current_task())
 
             return await asyncio.start_server(serve, "127.0.0.1", 0, limit=MAX_HEAD_BYTES)
 
