@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
@@ -195,6 +196,7 @@ class Fault:
     at_call: int
     after_effect: bool = False
     calls: int = 0
+    _counting: Any = field(default_factory=Lock, repr=False)  # the checker lists objects in threads
 
     def deployment(self, at: Deployment) -> Deployment:
         names = ("store", "queue", *(["notifier"] if at.notifier else []))
@@ -203,8 +205,9 @@ class Fault:
         return replace(at, **ports)
 
     def step(self) -> bool:
-        self.calls += 1
-        return self.calls == self.at_call
+        with self._counting:
+            self.calls += 1
+            return self.calls == self.at_call
 
 
 def ledger_of(ledger: Ledger, wrapped: Callable[[object], object]) -> Any:
@@ -224,20 +227,21 @@ class _Faulty:
             if hit and not self._fault.after_effect:
                 raise KilledError(name)
             if name in ("send", "add"):
-                args = (self._each(args[0]), *args[1:])
+                args = (self._each(args[0], self._fault.after_effect), *args[1:])
             try:
                 answer = method(*args, **kwargs)
             finally:
                 if hit:
                     raise KilledError(name)
-            return self._each(answer) if isinstance(answer, Iterator) else answer
+            return self._each(answer, False) if isinstance(answer, Iterator) else answer
 
         return call
 
-    def _each(self, items: Any) -> Iterator[Any]:
+    def _each(self, items: Any, after: bool) -> Iterator[Any]:
+        """Items that a port is given, or (never ``after``: its reader may want no further one) that it gives."""
         for item in items:
             hit = self._fault.step()
-            if hit and not self._fault.after_effect:
+            if hit and not after:
                 raise KilledError("before an item")
             yield item
             if hit:

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ class FlightsTable:
             from deltalake import DeltaTable
 
             delta = DeltaTable(self.folder / "flights")
-            return Snapshots(delta.version() + 1, delta.file_uris())
+            return Snapshots(delta.version() + 1, [unquote(path) for path in delta.file_uris()])
         if self.format == "iceberg":
             from pyiceberg.catalog import load_catalog
 

@@ -10,8 +10,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_parallel(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """``function`` of every item, in order, ``threads`` at a time; when the caller stops, no further call begins."""
+def in_parallel(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = 2) -> Iterator[R]:
+    """``function`` of every item, in order, ``threads`` at a time; when the caller stops, no further call begins.
+
+    ``ahead``: items for each thread that are begun before the oldest has ended. While one call waits for a lost answer,
+    the others have that much to do.
+    """
     waiting = iter(items)
     first = list(islice(waiting, 2))
     if len(first) < 2:
@@ -19,12 +23,12 @@ def in_parallel(function: Callable[[T], R], items: Iterable[T], threads: int) ->
         return
     pool = ThreadPoolExecutor(threads)
     try:
-        ahead: deque[Future[R]] = deque()
+        begun: deque[Future[R]] = deque()
         for item in chain(first, waiting):
-            ahead.append(pool.submit(function, item))
-            if len(ahead) >= 2 * threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+            begun.append(pool.submit(function, item))
+            if len(begun) >= ahead * threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

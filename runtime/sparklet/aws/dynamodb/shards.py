@@ -18,6 +18,7 @@ from sparklet.ports import Clock
 
 WRITERS = 8  # a put is 1 ms of Python and some 5 ms of waiting: more threads would only wait for one another
 SHARDS_A_CALL = 16  # that one of them enters
+CALLS_AHEAD = 8  # for each of them: a thousand shards, which are a plan part
 # While the pages of up to 256 buckets are merged: so many shards are read at a time, but no shorter pages. Bounds
 # memory: botocore needs 10 KB for an item while it reads it.
 SHARDS_AHEAD, MIN_PAGE = 4_000, 100
@@ -34,7 +35,7 @@ class DynamoShards(OnTable):
         """Enter shards as PENDING, taken from the iterable as fast as they can be written; how many were new."""
         source = iter(shards)
         chunks = iter(lambda: list(islice(source, SHARDS_A_CALL)), [])
-        return sum(in_parallel(partial(self._enter, new_writer()), chunks, min(WRITERS, self._table.threads)))
+        return sum(in_parallel(partial(self._enter, new_writer()), chunks, min(WRITERS, self._table.threads), CALLS_AHEAD))
 
     def _enter(self, writer: str, shards: Sequence[ShardRecord]) -> int:
         new = 0
