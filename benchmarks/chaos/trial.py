@@ -25,7 +25,7 @@ from sparklet.runs.redrive import redrive
 
 SCRIPT = Path(__file__).with_name("jobs") / "into_one_table.py"
 ROWS = (3, 25)  # of a shard, at least and at most
-CHECK_S, POLL_S = 1.0, 1.0
+CHECK_S, POLL_S = 2.0, 1.0
 QUIET_S = 2.5  # after the last write
 PATIENCE_S, SHARD_S = 600.0, 5.0  # for a run's end, and for each of its shards
 MAX_ATTEMPTS, MAX_REDRIVES = 12, 4
