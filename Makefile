@@ -60,7 +60,7 @@ format: venv ## Format the code and repair what ruff can
 	@$(RUN) -m ruff check --fix .
 
 docs: venv ## Write docs/guide/cli.md from the commands' help, and the request's JSON Schema
-	@$(RUN) -m sparklet.cli.reference docs/guide/cli.md
+	@$(RUN) -m docs.cli_reference docs/guide/cli.md
 
 # The image's part needs `make image` and root, as the tests of the image do.
 bench: bench-venv deploy-venv ## Measure everything, write docs/benchmarks.md; 15 min on two idle cores (ARGS='--only cold')

@@ -30,7 +30,7 @@ from tests.unit.worker.conftest import BUCKET, make_bench
 from tests.world import SCRIPT, World
 
 ROOT = Path(sparklet.__file__).parent
-ADAPTERS = ("local/memory.py", "ledger/memory.py", "stand_ins/memory.py")
+ADAPTERS = ("stand_ins/memory_store.py", "stand_ins/memory_ledger.py", "stand_ins/memory.py")
 SOURCE = "s3://data/in/"
 
 

@@ -101,24 +101,12 @@ class ScriptFetchError(ScriptError):
 
 
 class ScriptFailedError(ScriptError):
-    """The script ran and exited with a code other than 0.
+    """The script ran and exited with a code other than 0, or minus the signal's number if a signal ended it.
 
-    Parameters
-    ----------
-    script_uri
-        Where the script came from.
-    exit_code
-        Its exit code; minus the signal's number if a signal ended it.
-    cause_class, cause
-        Class and message of the root-cause exception, as far as the script's
-        output names it; without a class, the last line or the signal.
-    place
-        The script's line it came through, as ``line 7 of job.py``.
-    stderr_tail
-        The last lines the script wrote to standard error.
-    permanent
-        Whether another attempt must fail in the same way (a syntax error, an
-        ``AnalysisException``): such a shard is not retried.
+    ``cause_class`` and ``cause``: class and message of the root-cause exception, as far as the script's output names
+    it; without a class, the last line or the signal. ``place``: the script's line it came through, as ``line 7 of
+    job.py``. ``permanent``: another attempt must fail in the same way (a syntax error, an ``AnalysisException``), so
+    the shard is not retried.
     """
 
     def __init__(

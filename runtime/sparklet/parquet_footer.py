@@ -77,10 +77,7 @@ class Footer:
 def load_footer(read: Read, size_bytes: int) -> Footer:
     """Read a file's footer and take it apart, mostly with one read.
 
-    Raises
-    ------
-    FooterError
-        If the file is not Parquet, or of a kind that cannot be cut.
+    FooterError if the file is not Parquet, or of a kind that cannot be cut.
     """
     tail_bytes = min(TAIL_BYTES, size_bytes)
     tail = read(size_bytes - tail_bytes, tail_bytes)
@@ -106,15 +103,7 @@ def _footer_bytes(tail: bytes, size_bytes: int) -> int:
 
 
 def read_footer(document: bytes, start: int) -> Footer:
-    """Take a footer apart.
-
-    Parameters
-    ----------
-    document
-        Its bytes without length and magic.
-    start
-        Where they lie in the file.
-    """
+    """Take a footer apart: its bytes without length and magic, and where they lie in the file."""
     try:
         return _read_footer(document, start)
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:

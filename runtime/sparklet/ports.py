@@ -289,15 +289,6 @@ class Runs(Protocol):
     def finalize(self, run: Run) -> bool:
         """Note that an ended run needs no more work; False if a later generation was opened since."""
 
-    def unfinalize(self, run: Run) -> None:
-        """Note that a run needs work again; nothing happens if it is gone."""
-
-    def next_finalized(self) -> Iterator[Run]:
-        """The next few of the finalized runs: once all of them were taken, the next call goes on after them.
-
-        For runs that an older Sparklet entered or redrove, before there was finalizing.
-        """
-
 
 class Attempts(Protocol):
     """Changes of a shard's state. Every write is conditional.
@@ -309,10 +300,9 @@ class Attempts(Protocol):
     def claim(self, ref: ShardRef, attempt_id: str, lease_s: float, max_attempts: int, log_stream: str = "") -> Claim:
         """Take the shard for ``lease_s`` seconds and count the attempt.
 
-        A lease that ended more than 5 s ago (clocks differ) is taken over. Claiming again with the same
-        attempt id is GRANTED again without counting; an id whose attempt has ended is refused with a
-        LedgerError: one id, one attempt. Where no attempt is left the shard becomes FAILED, its
-        last cause kept, and the answer is EXHAUSTED.
+        A lease that ended more than 5 s ago (clocks differ) is taken over. Claiming again with the same attempt id is
+        GRANTED again without counting; an id whose attempt has ended is refused with a LedgerError: one id, one
+        attempt. Where no attempt is left the shard becomes FAILED, its last cause kept, and the answer is EXHAUSTED.
         """
 
     def renew(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from sparklet.errors import SettingsError
+from sparklet.job.session import s3_environment
 
 T = TypeVar("T")
 RunnerName = Literal["warm", "submit"]
@@ -289,8 +290,7 @@ def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
         raise SettingsError(
             f"SPARKLET_HEAP_MB is {heap_mb}, but the function has {memory_mb} MB; leave it to Sparklet: 0"
         )
-    endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", "")
-    ignored = env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
+    s3_endpoint, region = s3_environment(env)
     return SparkSettings(
         spark_home=_path(env, "SPARK_HOME"),
         java_home=_path(env, "JAVA_HOME"),
@@ -300,8 +300,8 @@ def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
         cores=_number(env, "SPARKLET_CORES", 0, int),
         java_options=_words(env, "SPARKLET_JAVA_OPTIONS"),
         conf=strings(env, "SPARKLET_SPARK_CONF", "spark."),
-        s3_endpoint="" if ignored else endpoint,
-        region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION", ""),
+        s3_endpoint=s3_endpoint,
+        region=region,
         temporary_keys=bool(env.get("AWS_SESSION_TOKEN")),
         cds_archive=_path(env, "SPARKLET_CDS_ARCHIVE"),
     )

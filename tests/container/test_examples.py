@@ -135,7 +135,7 @@ def test_flights_daily(account: Account, function: Container, inputs: dict[str, 
 def tables(account: Account, function: Container, inputs: dict[str, str]) -> dict[str, str]:
     """A table of each format: the people."""
     found = {kind: account.uri(f"out/{kind}") for kind in ("delta", "iceberg", "hudi")}
-    scripts = {"delta": "csv_to_delta_merge", "iceberg": str(APPEND_TO_ICEBERG), "hudi": "csv_to_hudi"}
+    scripts = {"delta": "csv_upsert", "iceberg": str(APPEND_TO_ICEBERG), "hudi": "csv_upsert"}
     for kind, output in found.items():
         event = {"inputs": [inputs["people"]], "output_path": output}
         args = () if kind == "iceberg" else ("--table", f"{kind}:{output}")
@@ -157,16 +157,13 @@ def test_tables_of_three_formats_are_read_back_through_s3a(
         assert [tuple(row) for row in rows] == PEOPLE, kind
 
 
-def test_csv_to_delta_merge(account: Account, tables: dict[str, str], tmp_path: Path) -> None:
-    assert delta(account.download(tables["delta"], tmp_path)) == PEOPLE
+def test_csv_upsert(account: Account, tables: dict[str, str], tmp_path: Path) -> None:
+    assert delta(account.download(tables["delta"], tmp_path / "delta")) == PEOPLE
+    assert hudi(account.download(tables["hudi"], tmp_path / "hudi"), "id, name, born") == PEOPLE
 
 
 def test_append_to_iceberg(account: Account, tables: dict[str, str]) -> None:
     assert iceberg_on_s3(account, f"{tables['iceberg']}/lake/rows") == PEOPLE
-
-
-def test_csv_to_hudi(account: Account, tables: dict[str, str], tmp_path: Path) -> None:
-    assert hudi(account.download(tables["hudi"], tmp_path), "id, name, born") == PEOPLE
 
 
 def iceberg_on_s3(account: Account, table: str, columns: str = "*") -> list[tuple[Any, ...]]:

@@ -12,13 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.dynamodb.items import pointer_key
 from sparklet.errors import LedgerError
 from sparklet.model import Run, RunState, ShardResult
 from sparklet.planning.deployment import Deployment
 from sparklet.ports import Ledger
 from sparklet.runs.handlers import handle_check
-from sparklet.runs.notices import find_forgotten
 from tests.contract.conftest import ON_STACK
 from tests.contract.samples import LEASE_S, MAX_ATTEMPTS, part, planned, ref, run, script, shard
 from tests.contract.test_ledger_races import at_once
@@ -48,19 +46,6 @@ class Place:
 
     def unsettled(self) -> list[str]:
         return [each.run_id for each in self.ledger.runs.unfinalized()]
-
-    def as_an_older_sparklet_would(self, entered: Run) -> None:
-        """Take the mark away, as if it had never been written."""
-        if isinstance(self.ledger, MemoryLedger):
-            self.ledger.runs._unfinalized.discard(entered.run_id)
-            return
-        assert self.clients
-        self.clients.dynamodb.update_item(
-            TableName=self.table,
-            Key=pointer_key(entered),
-            UpdateExpression="REMOVE #open",
-            ExpressionAttributeNames={"#open": "open"},
-        )
 
 
 def in_dynamodb(clients: AwsClients, clock: FakeClock) -> Place:
@@ -150,44 +135,10 @@ def test_a_deleted_run_is_gone_from_everywhere(place: Place) -> None:
         gone = ended(place.ledger, name, settled=settled)
         place.ledger.runs.retire(name)
         place.ledger.runs.delete(name)
-        place.ledger.runs.unfinalize(gone)
         place.ledger.runs.finalize(gone)
 
     assert place.unsettled() == []
-    assert list(place.ledger.runs.list()) == list(place.ledger.runs.next_finalized()) == []
-
-
-# --- what nobody said ---
-
-
-def test_every_finalized_run_is_visited_after_an_interruption(place: Place) -> None:
-    names = {f"r{number:02d}" for number in range(60)}
-    for number, name in enumerate(sorted(names)):
-        ended(place.ledger, name, float(number))
-    place.ledger.runs.create(run("open", 99.0))
-    next(iter(place.ledger.runs.next_finalized()))
-
-    turns = [{each.run_id for each in place.ledger.runs.next_finalized()} for _ in range(3)]
-
-    assert set.union(*turns) == names
-    assert all(len(turn) <= 25 for turn in turns)
-    again = [{each.run_id for each in place.ledger.runs.next_finalized()} for _ in range(4)]
-    assert set.union(*again) == names
-
-
-def test_runs_written_by_an_older_sparklet_are_found(place: Place) -> None:
-    for number in range(40):
-        ended(place.ledger, f"r{number}", float(number))
-    place.ledger.runs.create(run("entered", 0.5))
-    redriven = place.ledger.runs.start_generation("r3", 1, script())
-    for each in (place.ledger.runs.get("entered"), redriven):
-        place.as_an_older_sparklet_would(each)
-    assert place.unsettled() == []
-
-    assert sum(find_forgotten(place.at) for _ in range(2)) == 2
-
-    assert sorted(place.unsettled()) == ["entered", "r3"]
-    assert sum(find_forgotten(place.at) for _ in range(3)) == 0
+    assert list(place.ledger.runs.list()) == []
 
 
 # --- what a poll costs ---
@@ -254,7 +205,7 @@ def test_a_poll_does_not_read_more_for_shards_that_are_done(ministack_clients: A
 
 
 class SettlingMachine(RuleBasedStateMachine):
-    """Planners, checkers that hold old values, operators of this and of older versions."""
+    """Planners, checkers that hold old values, operators."""
 
     make: Callable[[], Place]
 
@@ -262,7 +213,6 @@ class SettlingMachine(RuleBasedStateMachine):
         super().__init__()
         self.place = type(self).make()
         self.seen: list[Run] = []
-        self.unmarked: set[str] = set()  # by an older Sparklet
         self.entered = 0
 
     @rule()
@@ -284,13 +234,10 @@ class SettlingMachine(RuleBasedStateMachine):
         if self.seen:
             self.place.ledger.runs.finalize(data.draw(st.sampled_from(self.seen)))
 
-    @rule(data=st.data(), older=st.booleans())
-    def an_operator_redrives(self, data: st.DataObject, older: bool) -> None:
+    @rule(data=st.data())
+    def an_operator_redrives(self, data: st.DataObject) -> None:
         for each in self._one(data):
             self.place.ledger.runs.start_generation(each.run_id, each.generation + 1, script())
-            if older:
-                self.place.as_an_older_sparklet_would(each)
-                self.unmarked.add(each.run_id)
 
     @rule(data=st.data())
     def an_operator_deletes(self, data: st.DataObject) -> None:
@@ -298,11 +245,6 @@ class SettlingMachine(RuleBasedStateMachine):
             if each.state.ended:
                 self.place.ledger.runs.retire(each.run_id)
                 self.place.ledger.runs.delete(each.run_id)
-
-    @rule()
-    def a_checker_looks_for_the_forgotten(self) -> None:
-        find_forgotten(self.place.at)
-        self.unmarked.clear()  # there are less runs than one turn takes
 
     def _one(self, data: st.DataObject) -> list[Run]:
         runs = list(self.place.ledger.runs.list())
@@ -313,7 +255,7 @@ class SettlingMachine(RuleBasedStateMachine):
         unsettled = {each.run_id: each for each in self.place.ledger.runs.unfinalized()}
         runs = {each.run_id: each for each in self.place.ledger.runs.list()}
         still_open = {run_id for run_id, each in runs.items() if not each.state.ended}
-        assert still_open - self.unmarked <= unsettled.keys() <= runs.keys()
+        assert still_open <= unsettled.keys() <= runs.keys()
         assert all(runs[run_id] == each for run_id, each in unsettled.items())
 
 

@@ -267,11 +267,6 @@ def test_a_finalized_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, a
     assert proxy.lost == answers
     assert run_id not in [r.run_id for r in ledger.runs.unfinalized()]
 
-    proxy.lose(UPDATE, answers)
-    ledger.runs.unfinalize(ended)
-    assert proxy.lost == answers
-    assert run_id in [r.run_id for r in ledger.runs.unfinalized()]
-
 
 def test_the_end_of_a_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
     planned(ledger, run_id)

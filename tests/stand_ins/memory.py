@@ -20,10 +20,10 @@ from sparklet.errors import (
     RemoteFailureError,
     RemoteTaskError,
 )
-from sparklet.ledger.memory import MemoryLedger
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model import ExecutionState, ExecutionStatus, Notice, TaskRecord
 from sparklet.ports import Clock, Message, QueueDepth
+from tests.stand_ins.memory_ledger import MemoryLedger
+from tests.stand_ins.memory_store import MemoryObjectStore
 
 __all__ = [
     "FakeClock",

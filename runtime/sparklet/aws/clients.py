@@ -37,14 +37,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 WRONG_KEYS = frozenset(
     {
-        "AuthFailure",
-        "IncompleteSignature",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "InvalidToken",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
+        *("AuthFailure", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "UnrecognizedClientException"),
+        *("IncompleteSignature", "InvalidSignatureException", "SignatureDoesNotMatch"),
     }
 )
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
@@ -55,12 +49,8 @@ _NO_CREDENTIALS = frozenset(
 _NO_LOGIN = frozenset({"SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError"})
 _NO_NETWORK = frozenset(
     {
-        "ConnectTimeoutError",
-        "ConnectionClosedError",
-        "EndpointConnectionError",
-        "ProxyConnectionError",
-        "ReadTimeoutError",
-        "SSLError",
+        *("ConnectTimeoutError", "ConnectionClosedError", "EndpointConnectionError", "ProxyConnectionError"),
+        *("ReadTimeoutError", "SSLError"),
     }
 )
 
@@ -68,14 +58,9 @@ _NO_NETWORK = frozenset(
 class AwsClients:
     """The clients of one process: each made at its first use, then shared by all threads.
 
-    Parameters
-    ----------
-    threads
-        How many threads call at one time; each client keeps as many connections.
-    attempts
-        How often a call is tried in all, with botocore's ``standard`` back-off.
-    role_arn
-        A role whose credentials all clients but STS use; assumed at the first call, and again before they expire.
+    ``threads`` call at one time, and each client keeps as many connections. ``attempts``: how often a call is tried in
+    all, with botocore's ``standard`` back-off. ``role_arn``: a role whose credentials all clients but STS use; assumed
+    at the first call, and again before they expire.
     """
 
     s3: "S3Client"
@@ -107,13 +92,8 @@ class AwsClients:
 
     def with_role(self, role_arn: str) -> "AwsClients":
         """Clients of the same services that use another role's credentials."""
-        return AwsClients(
-            self.threads,
-            endpoint_url=self._endpoint_url,
-            region=self._region,
-            attempts=self._attempts,
-            role_arn=role_arn,
-        )
+        where = {"endpoint_url": self._endpoint_url, "region": self._region}
+        return AwsClients(self.threads, **where, attempts=self._attempts, role_arn=role_arn)
 
     def __getattr__(self, name: str) -> Any:
         """The client of a service, made at its first use."""

@@ -24,10 +24,7 @@ class LambdaCompute:
     def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
         """Invoke synchronously, and never twice: a call whose answer was lost may have run.
 
-        Raises
-        ------
-        RemoteTaskError
-            If the event is too large, the function cannot be invoked, or failed: with its error's type and message.
+        RemoteTaskError, with its error's type and message, if the function failed; also if the event is too large.
         """
         payload = json.dumps(event, ensure_ascii=False).encode()
         if len(payload) > MAX_PAYLOAD_BYTES:

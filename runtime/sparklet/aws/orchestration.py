@@ -18,15 +18,7 @@ class StepFunctions:
         self._clients = clients
 
     def start(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
-        """Start an execution, or find the one of that name and input that runs; its ARN.
-
-        Raises
-        ------
-        ExecutionExistsError
-            If one of that name has ended, or was given another input.
-        OrchestrationError
-            If name or input is too long, or the machine cannot be started.
-        """
+        """Start an execution, or find the one of that name and input that runs; its ARN."""
         body = json.dumps(input, ensure_ascii=False, sort_keys=True)
         if (size_bytes := len(body.encode())) > MAX_INPUT_BYTES or not 0 < len(name) <= MAX_NAME:
             raise OrchestrationError(

@@ -49,12 +49,7 @@ class StackSelection:
 
     stack: Annotated[
         str,
-        typer.Option(
-            "--stack",
-            envvar="SPARKLET_STACK",
-            metavar="NAME",
-            help="A deployed CloudFormation stack instead of the local one.",
-        ),
+        typer.Option("--stack", envvar="SPARKLET_STACK", metavar="NAME", help="A deployed stack, not the local one."),
     ] = ""
     state_dir: Annotated[
         Path | None,

@@ -192,6 +192,10 @@ TYPES: Mapping[str, Any] = {"flag": bool, "whole": int | None, "number": float |
 )
 
 
+METAVARS = {"size": "SIZE", "time": "TIME", "every": "N|TIME", "tolerance": "N|P%", "whole": "N", "role": "ARN"}
+METAVARS |= {"object": "KEY=VALUE", "table": "FORMAT:PLACE"}
+
+
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each parameter that stands for several options by these; the command gets the object made of them."""
     hints = get_type_hints(command, include_extras=True)
@@ -251,7 +255,7 @@ def _request_parameters() -> list[inspect.Parameter]:
         shown = key.shown or (default if default and kind in ("text", "whole", "number") else None)
         option: Any = typer.Option(
             *(key.options or (name,)),
-            metavar=key.metavar or None,
+            metavar=key.metavar or METAVARS.get(kind),
             min=key.minimum if kind in ("whole", "number") else None,
             help=key.help,
             rich_help_panel=key.panel,

@@ -20,7 +20,7 @@ from sparklet.errors import OrchestrationError
 from sparklet.model import Dispatch, Run, RunState, ShardRecord
 from sparklet.planning.outputs import check_id, next_id
 from sparklet.runs.commits import SOURCE
-from sparklet.runs.follow_ups import FollowUp, checked, committed, followed
+from sparklet.runs.follow_ups import as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.observed import Observation, observe, seconds_of
 from sparklet.runs.overview import Difference
 from sparklet.runs.summary import Summary
@@ -165,16 +165,16 @@ def follow_ups(env: Environment, run: Run) -> Iterator[Follower]:
     """The states of the run's check, its last commit and its next run."""
     if run.check:
         run_id = check_id(run.run_id, run.generation)
-        yield _follower("check", run.check.source_uri, run_id, checked(env.at, run))
-    if found := committed(env.at, run):
-        yield _follower("commit", SOURCE, found.run_id, found)
+        yield _follower(env, "check", run.check.source_uri, run_id, check_run(env.at, run))
+    if found := last_commit_run(env.at, run):
+        yield _follower(env, "commit", SOURCE, found.run_id, found)
     if run.next:
         run_id = next_id(run.run_id, run.generation)
-        yield _follower("next", run.next.script.source_uri, run_id, followed(env.at, run))
+        yield _follower(env, "next", run.next.script.source_uri, run_id, next_run(env.at, run))
 
 
-def _follower(what: str, script: str, run_id: str, found: FollowUp | None) -> Follower:
-    if found is None:
+def _follower(env: Environment, what: str, script: str, run_id: str, entered: Run | None) -> Follower:
+    if (found := as_follow_up(env.at, entered)) is None:
         return Follower(what, script, run_id, "not begun")
     return Follower(what, script, run_id, str(found.state), found.error_class, found.message)
 

@@ -24,6 +24,7 @@ from sparklet.cli.environment import Environment
 from sparklet.cli.run_view import follow_ups, look, show_summary
 from sparklet.cli.transfer import LocalPaths, check_output, fill, give_up_output, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SparkletError
+from sparklet.job.catalogs import VARIABLES
 from sparklet.model import Counts, Run, ShardState
 from sparklet.planning.dispatch_modes import DispatchMode
 from sparklet.planning.local_files import local_files
@@ -34,7 +35,6 @@ from sparklet.ports import Clock
 from sparklet.runs.checker import CheckReport, check
 from sparklet.runs.summary import Summary, summarize
 
-CATALOG = "PYICEBERG_CATALOG__ICEBERG__"  # the names of pyiceberg's variables begin so
 PLAIN_EVERY_S = 5.0  # lines, where the output is no terminal
 WINDOW_S = 60.0  # the estimated end follows from the last minute
 POLL_S = 1.0
@@ -137,13 +137,13 @@ def _catalog(output: Path, given: Mapping[str, str]) -> Mapping[str, str]:
 
     The warehouse is a ``file://`` folder, since Iceberg's metadata holds absolute addresses.
     """
-    if f"{CATALOG}TYPE" in {**os.environ, **given}:
+    if f"{VARIABLES}TYPE" in {**os.environ, **given}:
         return {}
     output.mkdir(parents=True, exist_ok=True)
     return {
-        f"{CATALOG}TYPE": "sql",
-        f"{CATALOG}URI": f"sqlite:///{output / 'catalog.sqlite'}",
-        f"{CATALOG}WAREHOUSE": f"file://{output}/warehouse",
+        f"{VARIABLES}TYPE": "sql",
+        f"{VARIABLES}URI": f"sqlite:///{output / 'catalog.sqlite'}",
+        f"{VARIABLES}WAREHOUSE": f"file://{output}/warehouse",
     }
 
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparklet.errors import DeadlineExceededError, EventError, ScriptFailedError, SparkletError
-from sparklet.events.task import Outcome, Source, Task, seen, text_of
+from sparklet.events.task import Outcome, Source, Task, seen
+from sparklet.job.event_objects import text_at
 
 MAX_CHECKED_BODY = 1024 * 1024  # characters; only the script reads a longer JSON body
 MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 1024  # Lambda's limit, less the response's envelope
@@ -75,7 +76,7 @@ def _is_json(headers: object) -> bool:
     if not isinstance(headers, dict):
         return False
     kinds = [value for name, value in headers.items() if name.lower() == "content-type"]
-    return bool(kinds) and text_of(kinds[0]).split(";")[0].strip().lower() == "application/json"
+    return bool(kinds) and text_at(kinds[0]).split(";")[0].strip().lower() == "application/json"
 
 
 def _status(task: Task, error: SparkletError) -> tuple[int, str]:
@@ -93,7 +94,7 @@ def _status(task: Task, error: SparkletError) -> tuple[int, str]:
 
 def _failure(event: Mapping[str, Any], status: int, message: str) -> dict[str, Any]:
     context = event.get("requestContext")
-    request_id = text_of(context.get("requestId")) if isinstance(context, dict) else ""
+    request_id = text_at(context, "requestId")
     known = request_id if _REQUEST_ID.fullmatch(request_id) else ""
     return _json_response(status, {"message": message, "requestId": known})
 

@@ -15,6 +15,7 @@ from typing import Any
 from sparklet.errors import EventError
 from sparklet.events.notices import found_test_event
 from sparklet.events.task import Event, Outcome, Source, Task, TaskRequest, seen
+from sparklet.job.event_objects import text_at
 from sparklet.model import TASK_ID, ShardRef
 
 MAX_SHARD_BODY = 4096  # characters; a shard message has a few hundred, so nothing longer is decoded
@@ -37,7 +38,7 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
 
 
 def _task(event: Event, record: Mapping[str, Any]) -> Task:
-    message_id, body = _text(record, "messageId"), record.get("body")
+    message_id, body = text_at(record, "messageId"), record.get("body")
     if not message_id:
         raise EventError(f"an SQS record has no messageId, so its failure could not be reported; it has {seen(record)}")
     shard, request, problem, skip = None, None, None, ""
@@ -49,14 +50,14 @@ def _task(event: Event, record: Mapping[str, Any]) -> Task:
             skip = "" if shard else found_test_event(body)
     except EventError as error:
         problem = error
-    is_fifo = _text(record, "eventSourceARN").endswith(".fifo")
+    is_fifo = text_at(record, "eventSourceARN").endswith(".fifo")
     return Task(
         Source.SQS,
         event,
         record_ids=(message_id,),
-        receipt=_text(record, "receiptHandle"),
+        receipt=text_at(record, "receiptHandle"),
         receive_count=_count(record, "ApproximateReceiveCount"),
-        group=_text(record, "attributes", "MessageGroupId") if is_fifo else "",  # elsewhere it promises no order
+        group=text_at(record, "attributes", "MessageGroupId") if is_fifo else "",  # elsewhere it promises no order
         shard=shard,
         request=request,
         problem=problem,
@@ -69,12 +70,12 @@ def task_request_of(record: Mapping[str, Any]) -> TaskRequest | None:
     attributes = record.get("messageAttributes")
     if not isinstance(attributes, dict) or TASK_ATTRIBUTE not in attributes:
         return None
-    chosen = _text(record, "messageAttributes", TASK_ATTRIBUTE, "stringValue")
-    task_id = _text(record, "messageId") if chosen == OWN_ID else chosen
+    chosen = text_at(record, "messageAttributes", TASK_ATTRIBUTE, "stringValue")
+    task_id = text_at(record, "messageId") if chosen == OWN_ID else chosen
     if not TASK_ID.fullmatch(task_id):
         raise EventError("a task's id must be 1 to 128 letters, digits, '.', '_' or '-'")
     sent_ms = _count(record, "SentTimestamp", max_digits=15)
-    return TaskRequest(task_id, _text(record, "eventSourceARN"), sent_ms / 1000 if sent_ms > 1 else 0.0)
+    return TaskRequest(task_id, text_at(record, "eventSourceARN"), sent_ms / 1000 if sent_ms > 1 else 0.0)
 
 
 def _request_body(body: object) -> dict[str, Any]:
@@ -101,14 +102,6 @@ def _shard_ref(body: object) -> ShardRef | None:
     return ShardRef.from_document(document)
 
 
-def _text(record: Mapping[str, Any], *names: str) -> str:
-    """The text at a path of names in a record; "" if there is none."""
-    found: Any = record
-    for name in names:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found if isinstance(found, str) else ""
-
-
 def _count(record: Mapping[str, Any], name: str, max_digits: int = 9) -> int:
-    text = _text(record, "attributes", name)
+    text = text_at(record, "attributes", name)
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= max_digits else 1

@@ -19,7 +19,8 @@ from functools import partial
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.events.task import Event, Format, Outcome, Source, Task, seen, text_of
+from sparklet.events.task import Event, Format, Outcome, Source, Task, seen
+from sparklet.job.event_objects import text_at
 
 
 def _split(source: Source, part: str, number_key: str, wrong: Callable[[Any], str], event: Event) -> tuple[Task, ...]:
@@ -39,7 +40,7 @@ def _split(source: Source, part: str, number_key: str, wrong: Callable[[Any], st
 
 def _sequence_number(source: Source, part: str, key: str, record: Mapping[str, Any]) -> str:
     inner = record.get(part)
-    number = text_of(inner.get(key)) if isinstance(inner, dict) else ""
+    number = text_at(inner, key)
     if not number.isdecimal():
         found = seen(inner if isinstance(inner, dict) else record)
         raise EventError(f"a record of {source} has no {key}, so its failure could not be reported; it has {found}")
@@ -69,7 +70,7 @@ def source_of_window(event: Mapping[str, Any]) -> Source | None:
     """The source of a window without records; None if there is no window."""
     if "window" not in event:
         return None
-    return Source.DYNAMODB if ":dynamodb:" in text_of(event.get("eventSourceARN")) else Source.KINESIS
+    return Source.DYNAMODB if ":dynamodb:" in text_at(event, "eventSourceARN") else Source.KINESIS
 
 
 def _wrong_data(kinesis: Mapping[str, Any]) -> str:

@@ -88,11 +88,6 @@ class Format:
     respond: Callable[[Event, Sequence[Outcome]], Any]
 
 
-def text_of(value: object) -> str:
-    """A text, "" for other values: ``str`` of a deep or huge value may fail."""
-    return value if isinstance(value, str) else ""
-
-
 def seen(value: object) -> str:
     """A wrong value in an error: names and types, never contents."""
     if isinstance(value, dict):

@@ -171,18 +171,12 @@ class Job(TableWrites):
     def spark(self, app_name: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
         """A SparkSession with the right settings where the script runs.
 
-        ``conf`` wins over spark-submit, spark-defaults.conf or the cluster, and these over Sparklet's defaults: UTC as
-        the session's time zone, S3A for ``s3://`` on Lambda and on a laptop, and extensions and catalogs of the table
-        formats whose jars are on the class path. Iceberg's catalog ``iceberg`` is the one that pyiceberg's variables
-        name (``PYICEBERG_CATALOG__ICEBERG__TYPE``, …); without them it is in ``params["warehouse"]``, else in the
-        output, and in a run only in the former.
-
-        Parameters
-        ----------
-        app_name
-            Default: the script's name, with run and shard inside a run.
-        conf
-            Spark options, static ones too.
+        ``app_name`` is by default the script's, with run and shard. ``conf``, static options too, wins over
+        spark-submit, spark-defaults.conf or the cluster, and these over Sparklet's defaults: UTC as the session's time
+        zone, S3A for ``s3://`` on Lambda and on a laptop, and extensions and catalogs of the table formats whose jars
+        are on the class path. Iceberg's catalog ``iceberg`` is the one that pyiceberg's variables name
+        (``PYICEBERG_CATALOG__ICEBERG__TYPE``, …); without them it is in ``params["warehouse"]``, else in the output,
+        and in a run only in the former.
         """
         from sparklet.job.session import spark_session  # needs pyspark: only a script that calls this does
 
@@ -234,17 +228,8 @@ class Job(TableWrites):
     def report(self, *, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
         """Report written data to the worker; the ledger keeps the totals with the shard.
 
-        Call it once for each thing written: reports add up, and the same uri counts once. Outside a worker the totals
-        are printed to standard error.
-
-        Parameters
-        ----------
-        rows
-            Rows written.
-        output_bytes
-            Stored bytes written; see ``stored_bytes``.
-        outputs
-            Uris written.
+        Call it once for each thing written: reports add up, and the same uri counts once. ``output_bytes`` are stored
+        ones, see ``stored_bytes``. Outside a worker the totals are printed to standard error.
         """
         self.outcome.add(rows, output_bytes, outputs)
 

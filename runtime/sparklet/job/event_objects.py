@@ -50,7 +50,7 @@ def object_versions(event: Any) -> list[tuple[str, ...]]:
     """
     versions = []
     for uri, (happened, item) in _found(event, 0):
-        content = [_text(item.get(name)) for name in ("versionId", "version-id", "sequencer", "eTag", "etag")]
+        content = [text_at(item, name) for name in ("versionId", "version-id", "sequencer", "eTag", "etag")]
         if not any(content):
             return []
         versions.append((uri, happened, *content))
@@ -77,7 +77,7 @@ def _found(event: Any, depth: int) -> Iterator[_Found]:
 def _of_record(record: dict[str, Any], depth: int) -> Iterator[_Found]:
     source = record.get("eventSource", record.get("EventSource"))
     if source == "aws:s3":
-        name = _text(record.get("eventName"))
+        name = text_at(record, "eventName")
         name = name[3:] if name.startswith("s3:") else name
         if not name.startswith(UNREADABLE):
             bucket, key, item = _address(record.get("s3"), "a notification of S3")
@@ -90,23 +90,24 @@ def _of_record(record: dict[str, Any], depth: int) -> Iterator[_Found]:
 
 
 def _of_eventbridge(event: dict[str, Any]) -> Iterator[_Found]:
-    kind = _text(event.get("detail-type"))
+    kind = text_at(event, "detail-type")
     if kind.startswith("Object ") and kind not in UNREADABLE_DETAILS:  # not, for example, CloudTrail's of S3
         bucket, key, item = _address(event.get("detail"), "an event of S3 through EventBridge")
         yield f"s3://{bucket}/{key}", (kind, item)
 
 
 def _address(part: Any, what: str) -> tuple[str, str, dict[str, Any]]:
-    held = part if isinstance(part, dict) else {}
-    bucket, found = held.get("bucket"), held.get("object")
-    name, item = _text(bucket.get("name")) if isinstance(bucket, dict) else "", found if isinstance(found, dict) else {}
-    if not name or not (key := _text(item.get("key"))):
+    name, key = text_at(part, "bucket", "name"), text_at(part, "object", "key")
+    if not name or not key:
         raise EventError(f"{what} names no object: it must have bucket.name and object.key, both text")
-    return name, key, item
+    return name, key, part["object"]
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""  # the ``str`` of a deep or huge value may fail
+def text_at(value: Any, *path: str) -> str:
+    """The text at a path of names; "" if there is none: the ``str`` of a deep or huge value may fail."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def _document(text: Any) -> Any:

@@ -147,13 +147,18 @@ def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, 
 
 def s3a_conf(env: Mapping[str, str], hadoop_version: str) -> dict[str, str]:
     """S3A for ``s3://``, with credentials, endpoint and region as AWS's own tools find them in the environment."""
-    ignored = env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
-    endpoint = "" if ignored else env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", "")
-    region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION", "")
+    endpoint, region = s3_environment(env)
     return {
         "spark.hadoop.fs.AbstractFileSystem.s3.impl": f"{OWN}.S3A",
         **s3a_options(hadoop_version, bool(env.get("AWS_SESSION_TOKEN")), region, endpoint),
     }
+
+
+def s3_environment(env: Mapping[str, str]) -> tuple[str, str]:
+    """S3's endpoint and region as AWS's own tools find them in the environment; "" for AWS's own."""
+    ignored = env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
+    endpoint = "" if ignored else env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", "")
+    return endpoint, env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION", "")
 
 
 def s3a_options(hadoop_version: str, temporary_keys: bool, region: str, endpoint: str) -> dict[str, str]:

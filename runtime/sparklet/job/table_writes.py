@@ -17,25 +17,12 @@ class TableWrites:
     once. Columns are matched by name; a type that does not fit the table's without loss is an error. Each method
     returns the number of rows, for ``report``.
 
-    Parameters of all methods
-    -------------------------
-    df
-        The rows.
-    table
-        ``iceberg:DATABASE.TABLE``, ``delta:URI``, ``hudi:URI`` or ``parquet:URI``; default: the job's ``table``.
-    merge_schema
-        Add columns to the table that it does not have; without it they are an error.
-    partition_by
-        Columns that partition the table, if this write makes it.
-    label
-        Tells the writes of one script apart, in every attempt; default: their numbers, from 1.
-    commit
-        ``direct``: commit at once, also in a run.
+    ``table`` is ``iceberg:DATABASE.TABLE``, ``delta:URI``, ``hudi:URI`` or ``parquet:URI``; default: the job's.
+    ``merge_schema`` adds columns to the table that it does not have; without it they are an error. ``partition_by``
+    names columns that partition the table, if this write makes it. ``label`` tells the writes of one script apart, in
+    every attempt; default: their numbers, from 1. ``commit="direct"`` commits at once, also in a run.
 
-    Raises
-    ------
-    EventError
-        If no table is named, the rows do not fit it, or a library for a direct commit is missing.
+    EventError if no table is named; TableError if the rows do not fit it, or a direct commit lacks a library.
     """
 
     def append(

@@ -8,7 +8,6 @@ from sparklet.model import Claim, ClaimStatus, Failure, Run, ShardRecord, ShardR
 LEASE_S = 16.0  # an attempt owns a shard so long without a renewal; see docs/decisions/0030
 LEASE_GRACE_S = 5.0  # clocks differ: a claim takes a lease over only so long after its end
 LEASE_EXPIRED = "LeaseExpired"  # the cause of an attempt whose worker was lost
-RUNS_A_PAGE = 25  # finalized runs that a check looks at again
 
 ERROR_CLASS_BYTES = 64
 ERROR_MESSAGE_BYTES = 240
@@ -52,10 +51,7 @@ def is_held(record: ShardRecord | TaskRecord, now_s: float) -> bool:
 def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float) -> Claim | None:
     """The answer to a claim that changes nothing; None if the shard can be taken, or has no attempt left.
 
-    Raises
-    ------
-    LedgerError
-        If the message is of a generation that is not open yet, or an attempt that has ended claims again.
+    LedgerError if the message is of a generation that is not open yet, or an attempt that has ended claims again.
     """
     if ref.generation > record.generation:
         raise LedgerError(

@@ -38,17 +38,8 @@ def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
 def attach_or_start(state: StateDir, request: Mapping[str, Any], keep: bool, hold: Lock, progress: Progress) -> Any:
     """Hold the clients' lock with others while a stack runs; what its host published.
 
-    A stack that has no other client, and differs from the request, is ended and started anew.
-
-    Parameters
-    ----------
-    keep
-        The stack outlives its clients.
-
-    Raises
-    ------
-    LocalStackError
-        If it does not start, or an earlier one does not end.
+    A stack that has no other client, and differs from the request, is ended and started anew. With ``keep`` it outlives
+    its clients. LocalStackError if it does not start, or an earlier one does not end.
     """
     alone = hold.exclusive()
     if not is_locked(state.host_lock):

@@ -139,12 +139,9 @@ class ClassArchive:
 
 
 def dump_command(command: Sequence[str], names: Path | None, archive: Path) -> list[str]:
-    """Java's command, which ends with the class path, as one that writes an archive.
+    """Java's command, which ends with the class path, as one that writes an archive of the classes in ``names``.
 
-    Parameters
-    ----------
-    names
-        The list of classes; one that is not there, of a format left out, is passed over. None: those that Java names.
+    A class that is not there, of a format left out, is passed over. None: those that Java names.
     """
     chosen = ["-Xshare:dump", f"-XX:SharedArchiveFile={archive}", "-Xlog:cds=error", "-Xlog:class+path=error"]
     if names is not None:

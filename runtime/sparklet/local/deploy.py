@@ -47,13 +47,7 @@ def parameters_of(request: Mapping[str, Any]) -> dict[str, str]:
 
 
 def deploy(control: Control, template_body: str, parameters: Mapping[str, str], workers: int) -> Deployed:
-    """Create or update the stack and wait for it.
-
-    Raises
-    ------
-    LocalStackError
-        With the stand-in's reasons.
-    """
+    """Create or update the stack and wait for it; LocalStackError with the stand-in's reasons."""
     existing = _status(control)
     action = "UpdateStack" if existing and not existing.startswith("DELETE") else "CreateStack"
     try:

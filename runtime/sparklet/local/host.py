@@ -51,10 +51,7 @@ class Host:
     def run(self, request: Mapping[str, Any]) -> None:
         """Start, deploy, publish; return when the stack has ended.
 
-        Raises
-        ------
-        LocalStackError
-            If it cannot be started, or the stand-in ends by itself.
+        LocalStackError if it cannot be started, or the stand-in ends by itself.
         """
         try:
             control = self._start(request["worker_env"])

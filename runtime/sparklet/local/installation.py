@@ -11,10 +11,7 @@ from sparklet.errors import LocalStackError
 def resource(path: str) -> Path:
     """The file that lies at ``path`` in a checkout, such as ``sam/template.yaml``; a wheel has it beside this module.
 
-    Raises
-    ------
-    LocalStackError
-        If neither this installation nor a checkout has it.
+    LocalStackError if neither this installation nor a checkout has it.
     """
     beside = Path(__file__).with_name(Path(path).name)
     in_checkout = Path(__file__).resolve().parents[3] / path

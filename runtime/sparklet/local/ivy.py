@@ -51,12 +51,7 @@ class Coordinate:
 def fetch(wanted: Collection[Coordinate], folder: Path, progress: Callable[[str], None]) -> str:
     """Fetch jars into ``folder/out``, in several tries; an empty answer, or why some could not be had.
 
-    Parameters
-    ----------
-    folder
-        A folder of the caller's: Ivy's own cache lives there too, so that a second try goes on where the first ended.
-    progress
-        Gets a line for each jar that was fetched, and for each try that failed.
+    Ivy's own cache lives in the folder too, so a second try goes on where the first ended.
     """
     java = find_java()
     (folder / "settings.xml").write_text(settings_xml(mirror()))

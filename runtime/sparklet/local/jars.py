@@ -91,19 +91,8 @@ def ensure_jars(
     """Paths of the jars of ``groups`` in class-path order, fetched into ``cache_dir`` where they are not there yet.
 
     Safe in several processes at once: one fetches, the others wait. Set SPARKLET_MAVEN_MIRROR to the root of a Maven
-    repository to have them from there.
-
-    Parameters
-    ----------
-    progress
-        Gets a line for each step; never called when all are there.
-    offline
-        Do not touch the network: a missing jar is an error.
-
-    Raises
-    ------
-    LocalStackError
-        If a jar cannot be fetched, or has another sha256; names the jar, the cause and the remedy.
+    repository to have them from there. LocalStackError, naming the jar, the cause and the remedy, if one cannot be
+    fetched (``offline``: is not there) or has another sha256.
     """
     stack = load_stack(stack_file)
     if unknown := sorted(set(groups) - set(stack.groups)):

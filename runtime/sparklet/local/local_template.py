@@ -54,14 +54,9 @@ def localise(
 ) -> Template:
     """The template as the stand-in gets it.
 
-    Parameters
-    ----------
-    parameters
-        Those of the deployment. The function's timeout need not be one of the template's allowed values.
-    handlers
-        Dotted handlers by logical id, in place of the template's own.
-    worker_env
-        What every function inherits from the stand-in's environment, so that no function may set it otherwise.
+    The function's timeout in ``parameters`` need not be one of the template's allowed values. ``handlers`` are dotted,
+    by logical id, in place of the template's own. ``worker_env`` is what every function inherits from the stand-in's
+    environment, so that no function may set it otherwise.
     """
     local = _unpublished(template)
     for name, body in _functions(local).items():
@@ -74,10 +69,7 @@ def localise(
         properties["Handler"] = "index.handler"
         properties["InlineCode"] = _SHIM.format(target=target, name=log_name(name))
         _number_scaling(properties, parameters)
-    for settings in (
-        local.get("Globals", {}).get("Function", {}),
-        *(f["Properties"] for f in _functions(local).values()),
-    ):
+    for settings in _settings(local):
         variables = settings.get("Environment", {}).get("Variables", {})
         for key in variables.keys() & worker_env.keys():
             del variables[key]
@@ -122,10 +114,7 @@ def _unpublished(template: Template) -> Template:
         return {key: rewritten(value) for key, value in node.items()}
 
     local: Template = rewritten(template)
-    for settings in (
-        local.get("Globals", {}).get("Function", {}),
-        *(f["Properties"] for f in _functions(local).values()),
-    ):
+    for settings in _settings(local):
         for key in _PUBLISHING:
             settings.pop(key, None)
     for output in local.get("Outputs", {}).values():
@@ -156,6 +145,12 @@ def _number_scaling(properties: Any, parameters: Mapping[str, str]) -> None:
 
 def _functions(template: Template) -> dict[str, Any]:
     return {name: body for name, body in template["Resources"].items() if body["Type"] == _FUNCTION}
+
+
+def _settings(template: Template) -> list[Any]:
+    """The properties of all functions, those of ``Globals`` first."""
+    shared = template.get("Globals", {}).get("Function", {})
+    return [shared, *(body["Properties"] for body in _functions(template).values())]
 
 
 _FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every start reads the template twice

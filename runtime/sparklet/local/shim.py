@@ -38,14 +38,9 @@ class WorkerStoppedError(SparkletError):
 
 
 def adopt(target: str, name: str) -> Handler:
-    """Prepare this worker process and give it its real handler; called once, by the function's inline code.
+    """Prepare this worker process and give it its real handler (``target``, dotted); its log file begins with ``name``.
 
-    Parameters
-    ----------
-    target
-        The handler, dotted.
-    name
-        How the process' log file begins.
+    Called once, by the function's inline code.
     """
     _private_conversation()
     log = _open_log(name)

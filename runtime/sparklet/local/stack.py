@@ -107,15 +107,10 @@ class LocalStack:
 
     @classmethod
     def attach(cls, options: StackOptions, progress: Progress = lambda text: None) -> Self:
-        """Attach to the stack of a state folder; start it first if it does not run.
+        """Attach to the stack of a state folder; start it first if it does not run, else LocalStackError.
 
         Clients share one stack. A client that is alone and wants it otherwise has it deployed anew; beside others it
         uses the stack as it is, and ``progress`` gets the differences.
-
-        Raises
-        ------
-        LocalStackError
-            If it cannot be started; names the cause and the log.
         """
         state, request = _state(options.state_dir), options.request()
         _make(state)

@@ -23,11 +23,11 @@ class Key:
     help: str
     kind: str = ""  # see request.KINDS; "": by the field's type
     options: tuple[str, ...] = ()  # where the option has another name or a short one
-    metavar: str = ""
+    metavar: str = ""  # "": by the kind
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     shown: str = ""  # the default as help shows it, where it has a unit
-    value: str = ""  # of a flag: what it sets the field to
+    value: str = ""  # it is a flag, and sets the field to this
     argument: bool = False  # an argument of the command, no option
     document: bool = True  # False: on the command line only
     command: bool = True  # False: in documents only
@@ -39,10 +39,7 @@ class Access:
 
     requester_pays: Annotated[bool, Key("requester_pays", INPUT, "You pay for reading the input.")] = False
     role_arn: Annotated[
-        str,
-        Key(
-            "role", INPUT, "Role that is assumed to read the input, as in another account.", kind="role", metavar="ARN"
-        ),
+        str, Key("role", INPUT, "Role that is assumed to read the input, as in another account.", kind="role")
     ] = ""
 
 
@@ -51,19 +48,10 @@ class RunOptions:
     """A run's input, the packing of its shards and the failures it tolerates."""
 
     target_bytes: Annotated[
-        int,
-        Key(
-            "shard_size",
-            SHARDS,
-            "Stored bytes a shard is packed up to.",
-            kind="size",
-            metavar="SIZE",
-            minimum=1,
-            shown="128MiB",
-        ),
+        int, Key("shard_size", SHARDS, "Stored bytes a shard is packed up to.", kind="size", minimum=1, shown="128MiB")
     ] = 128 * MIB  # compressed ones weighed
     max_objects: Annotated[
-        int, Key("max_objects", SHARDS, "Objects a shard may hold; 1: one file a shard.", metavar="N", minimum=1)
+        int, Key("max_objects", SHARDS, "Objects a shard may hold; 1: one file a shard.", minimum=1)
     ] = 1000
     include: Annotated[
         tuple[str, ...],
@@ -79,7 +67,6 @@ class RunOptions:
             INPUT,
             "Only objects written since: 2026-11-20, 2026-11-20T08:30 (UTC); on the command line also 36h, 7d ago.",
             kind="time",
-            metavar="TIME",
         ),
     ] = 0.0
     incremental: Annotated[
@@ -132,7 +119,6 @@ class RunOptions:
             SHARDS,
             "The largest shard one function takes on; 0: no limit (default: by its memory and /tmp).",
             kind="size",
-            metavar="SIZE",
         ),
     ] = 0  # weighed
     oversize: Annotated[
@@ -145,7 +131,7 @@ class RunOptions:
         ),
     ] = "refuse"
     max_attempts: Annotated[
-        int, Key("max_attempts", FAILURES, "Attempts a shard has before it is FAILED.", metavar="N", minimum=1)
+        int, Key("max_attempts", FAILURES, "Attempts a shard has before it is FAILED.", minimum=1)
     ] = 3
     tolerated_failure_count: Annotated[
         int,
@@ -154,7 +140,6 @@ class RunOptions:
             FAILURES,
             "Failed shards that still let the run succeed: 5, or 2.5%.",
             kind="tolerance",
-            metavar="N|P%",
             shown="0",
         ),
     ] = 0
@@ -178,19 +163,12 @@ class RunOptions:
             "Commit to tables whenever so many shards have succeeded (500), or so much time has passed (10m), not only "
             "at the run's end.",
             kind="every",
-            metavar="N|TIME",
         ),
     ] = ""
     existing: Annotated[
         str,
-        Key(
-            "append",
-            RUN,
-            "Write beside what the output holds already; --incremental does so, too.",
-            kind="flag",
-            value="append",
-        ),
-        Key("overwrite", RUN, "Replace what earlier runs wrote to the output.", kind="flag", value="overwrite"),
+        Key("append", RUN, "Write beside what the output holds already; --incremental does so, too.", value="append"),
+        Key("overwrite", RUN, "Replace what earlier runs wrote to the output.", value="overwrite"),
     ] = "refuse"
 
     def __post_init__(self) -> None:

@@ -183,10 +183,7 @@ class ShardRef:
     def from_document(cls, document: object) -> Self | None:
         """Read a decoded message body; None if it is not a shard reference at all.
 
-        Raises
-        ------
-        EventError
-            If it is meant to be one (it has ``run_id`` and ``shard``) but a field is missing or wrong.
+        EventError if it is meant to be one (it has ``run_id`` and ``shard``) but a field is missing or wrong.
         """
         if not isinstance(document, dict) or not {"run_id", "shard"} <= document.keys():
             return None
@@ -376,10 +373,7 @@ def s3_address(given: str) -> str:
 def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and key of an object's or a prefix's URI; the key may be empty.
 
-    Raises
-    ------
-    ObjectNotFoundError
-        If ``uri`` names no bucket, or is no text that UTF-8 holds: no object can be there.
+    ObjectNotFoundError if ``uri`` names no bucket, or is no text that UTF-8 holds: no object can be there.
     """
     bucket, _, key = uri.removeprefix(SCHEME).partition("/")
     if not uri.startswith(SCHEME) or not bucket or uri.encode(errors="ignore").decode() != uri:  # a lone surrogate

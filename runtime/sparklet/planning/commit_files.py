@@ -19,6 +19,13 @@ FOLDER, ENDING = "_commit-", ".jsonl"  # the worker fetches names that begin wit
 HEADER_BYTES = 1024  # at most
 
 
+def declared(at: Deployment, run_id: str) -> Iterator[tuple[int, str]]:
+    """The attempts that have declared writes to tables, with their shards' numbers."""
+    for info in at.store.list(at.run_uri(run_id, WRITES)):
+        number, _, attempt = info.uri.rpartition("/")[2].removesuffix(".json").partition("-")
+        yield int(number), attempt
+
+
 @dataclass(frozen=True, slots=True)
 class CommitFile:
     """One commit's file."""
@@ -26,6 +33,11 @@ class CommitFile:
     number: int
     uri: str
     written_s: float
+
+    def header(self, at: Deployment) -> Mapping[str, Any]:
+        """Its first line."""
+        header: Mapping[str, Any] = json.loads(at.store.get(self.uri, 0, HEADER_BYTES).partition(b"\n")[0])
+        return header
 
 
 def commit_uri(at: Deployment, run_id: str, number: int) -> str:
@@ -41,12 +53,6 @@ def commit_files(at: Deployment, run_id: str) -> Sequence[CommitFile]:
         for info in at.store.list(prefix)
     ]
     return sorted(found, key=lambda file: file.number)
-
-
-def header_of(at: Deployment, file: CommitFile) -> Mapping[str, Any]:
-    """A commit file's first line."""
-    header: Mapping[str, Any] = json.loads(at.store.get(file.uri, 0, HEADER_BYTES).partition(b"\n")[0])
-    return header
 
 
 def shards_in(at: Deployment, files: Sequence[CommitFile]) -> Iterator[int]:
@@ -75,13 +81,11 @@ def uncommitted(at: Deployment, run: Run) -> frozenset[int]:
     """
     if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
         return frozenset()
-    declared = frozenset(
-        int(info.uri.rpartition("/")[2].partition("-")[0]) for info in at.store.list(at.run_uri(run.run_id, WRITES))
-    )
-    files = commit_files(at, run.run_id) if declared else ()
+    shards = frozenset(number for number, _ in declared(at, run.run_id))
+    files = commit_files(at, run.run_id) if shards else ()
     if len(files) > commits_made(at, run.run_id, len(files)):
         raise PlanError(
             f"the run {run.run_id}, also named {run.name!r}, has ended as {run.state} while it committed to a table: "
             f"what it has done is unknown until it is redriven (sparklet redrive {run.run_id})"
         )
-    return declared - frozenset(shards_in(at, files))
+    return shards - frozenset(shards_in(at, files))

@@ -148,23 +148,11 @@ class AllVersions(CurrentObjects):
 class Inventory:
     """The objects of a run's input, in the order of the inputs and then of the lists.
 
-    Parameters
-    ----------
-    store
-        Where the objects lie.
-    inputs
-        As ``resolve_inputs`` gives them: a folder ends in ``/``, everything else is one object.
-    options
-        Which objects are input: patterns on the key below the folder (on the file name of a single object, on the whole
-        key of a listed one), time of change, versions, empty objects.
-    lists
-        An object that is listed twice is planned once, an item as often as it is listed.
-    planned
-        The objects that are in shards already, for a plan with lists that is continued.
-    done
-        What need not be done again, by address, version and ETag; called once for each pass.
-    on_left_out
-        Called for every object that is left out for another reason than a pattern.
+    ``inputs`` are as ``resolve_inputs`` gives them: a folder ends in ``/``, everything else is one object. An object
+    that ``lists`` name twice is planned once, an item as often as it is listed; ``planned`` are the objects that are in
+    shards already, for a plan with lists that is continued. ``done``: what need not be done again, by address, version
+    and ETag; called once for each pass. ``on_left_out`` is called for every object that is left out for another reason
+    than a pattern.
     """
 
     def __init__(

@@ -13,18 +13,8 @@ ADDRESS_NAMES = ("uri", "s3uri", "url", "address", "location")
 KNOWN_NAMES = frozenset(
     {
         *ADDRESS_NAMES,
-        "bucket",
-        "key",
-        "versionid",
-        "islatest",
-        "isdeletemarker",
-        "size",
-        "sizebytes",
-        "etag",
-        "lastmodified",
-        "lastmodifieddate",
-        "storageclass",
-        "intelligenttieringaccesstier",
+        *("bucket", "key", "versionid", "islatest", "isdeletemarker", "size", "sizebytes", "etag"),
+        *("lastmodified", "lastmodifieddate", "storageclass", "intelligenttieringaccesstier"),
     }
 )
 MAX_KEY_BYTES = 1024

@@ -17,19 +17,9 @@ from sparklet.ports import ObjectStore
 class ListRequest:
     """A list of objects, or of plain items, that a user gives as input.
 
-    Parameters
-    ----------
-    source
-        ``s3://`` address of the list; with ``body``, its name in messages (a path, ``-``).
-    body
-        The list itself, from a local file or standard input: it is stored with the run.
-    format
-        lines | csv | json | jsonl | parquet | s3-inventory; "": chosen by the name of ``source``.
-    path
-        Where the addresses are: a column's name or number, or a path such as ``data.files[*].uri``; "": found by name.
-        Of items: the column or path of their values; "": whole rows.
-    items
-        Whether each row is an item, which a script finds in ``job.items``, instead of the name of an object.
+    ``source`` is its ``s3://`` address; with ``body``, the list itself from a local file or standard input, its name in
+    messages. ``format`` "": chosen by that name. ``path``: where the addresses are, a column's name or number, or a
+    path such as ``data.files[*].uri`` ("": found by name); of ``items``, where their values are ("": whole rows).
     """
 
     source: str

@@ -171,16 +171,9 @@ def _verify(store: ObjectStore, uri: str, body: bytes) -> None:
 
 
 class ListReader:
-    """One list of a run's input.
+    """One list of a run's input; with an ``etag`` it is read in that version only.
 
-    Parameters
-    ----------
-    source
-        The list; with an ``etag`` it is read in that version only.
-    store
-        Where the list and an inventory's data files are.
-    body
-        The list itself, if it is not stored yet.
+    ``store`` has the list and an inventory's data files; ``body`` is a list that is not stored yet.
     """
 
     def __init__(self, source: ListSource, store: ObjectStore, body: bytes | None = None) -> None:

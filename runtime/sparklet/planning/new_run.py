@@ -28,15 +28,10 @@ PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
 def new_run(at: Deployment, request: RunRequest) -> Run:
     """Copy a run's scripts and lists, and enter the run into the ledger, once input and script are found usable.
 
-    If the ledger has the same run already, that one is returned, so that ``plan`` continues it.
-
-    Raises
-    ------
-    PlanError
-        If input, output or script are not usable, or the output is not empty and the options neither append to nor
-        overwrite it; or if the run is incremental and another of its name has not ended.
-    RunExistsError
-        If a run of that id has another input, output, script or other options.
+    If the ledger has the same run already, that one is returned, so that ``plan`` continues it; RunExistsError if a run
+    of that id has another input, output, script or other options. PlanError if input, output or script are not usable,
+    or the output is not empty and the options neither append to nor overwrite it; or if the run is incremental and
+    another of its name has not ended.
     """
     if request.dispatch is Dispatch.MAP and request.options.rate_per_s:
         raise PlanError(

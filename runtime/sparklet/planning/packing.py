@@ -38,13 +38,8 @@ class Packed:
 def pack_shards(found: Iterable[Found], options: RunOptions, first_number: int = 0) -> Iterator[Packed]:
     """Pack objects into shards in the order of the listing; a group that appears again later begins a new shard.
 
-    Parameters
-    ----------
-    options
-        ``target_bytes``: weighed bytes of a shard, unless one object has more; ``max_objects``: objects or items of a
-        shard; ``group_by``: objects of different groups are in different shards.
-    first_number
-        Number of the first shard.
+    ``options.target_bytes``: weighed bytes of a shard, unless one object has more; ``max_objects``: objects or items of
+    a shard; ``group_by``: objects of different groups are in different shards.
     """
     group_of = grouping(options.group_by) if options.group_by else None
     held: list[Found] = []

@@ -34,19 +34,9 @@ def handle_request(
 ) -> dict[str, Any]:
     """Enter the run that an event requests, unless it exists, and plan it while there is time.
 
-    Parameters
-    ----------
-    request_id
-        Of the invocation: the idempotency key of a run without key and id, so that Lambda's own retry finds that run.
-    remaining_s
-        How long this invocation may still take.
-
-    Raises
-    ------
-    EventError, SettingsError, PlanError, ScriptNotAllowedError
-        If the request is wrong; repeating it does not help.
-    CheckpointConflictError
-        If another planner works on the run; the same request later continues it.
+    ``request_id`` of the invocation is the idempotency key of a run without key and id, so that Lambda's own retry
+    finds that run. ``remaining_s``: how long this invocation may still take. CheckpointConflictError if another planner
+    works on the run: the same request later continues it. Any other error means that the request is wrong.
     """
     given = _document(event)
     with at.listing_once() as once:
@@ -99,21 +89,10 @@ def _object_and_key(given: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
     """The object of an S3 event, and the idempotency key of the run for it.
 
     A rule of EventBridge puts the whole event into the request, as JSON within JSON, so that no key of an object can
-    inject anything into the request: ``"of_event": {"event": <aws.events.event.json>, "below": "s3://bucket/incoming/"}``
-    (see ``sam/schedule.yaml``). The same event again is the same run: the object's address, version, ETag and sequencer
-    identify an event.
-
-    Parameters
-    ----------
-    given
-        ``event``, as EventBridge has it, and ``below``, the folder that the rule watches.
-    outputs
-        Where the run will write: not into that folder, or each run would start the next one.
-
-    Raises
-    ------
-    EventError
-        If it names no object, or several, or a folder.
+    inject anything into the request: the ``event``, and the folder that the rule watches, ``below`` (see
+    ``sam/schedule.yaml``). The same event again is the same run: the object's address, version, ETag and sequencer
+    identify an event. EventError if it names no object, or several, or a folder, or if one of ``outputs`` lies in the
+    watched folder: each run would start the next one.
     """
     if not isinstance(given, Mapping) or not given.keys() <= {"event", "below"}:
         raise EventError(f"{OF_EVENT} must be an object of the keys event and below")

@@ -75,14 +75,9 @@ def plan(
     """Plan a run to its end, after what earlier planners have sealed; the run with its plan sealed.
 
     ``stop`` is called after each part: if it returns True, the rest is left to the next call, the plan not sealed.
-
-    Raises
-    ------
-    CheckpointConflictError
-        If another planner works on this run, the run was cancelled, or a run that it replaces has not ended: this
-        planner stops, and nothing is lost or planned twice.
-    PlanError
-        If the run is incremental and another of its name has not ended; or if one of its lists was changed.
+    CheckpointConflictError if another planner works on this run, the run was cancelled, or a run that it replaces has
+    not ended: this planner stops, and nothing is lost or planned twice. PlanError if the run is incremental and another
+    of its name has not ended; or if one of its lists was changed.
     """
     run = at.ledger.runs.get(run_id)
     if run.cancelled_s is not None:

@@ -37,18 +37,18 @@ class PlanPreview:
 def preview(
     options: RunOptions,
     inputs: Sequence[str],
-    store: ObjectStore,
+    store: ObjectStore | None,
     lists: Sequence[ListRequest] = (),
     done: Callable[[], Digests] | None = None,
 ) -> PlanPreview:
     """Pack the input as ``plan`` would, in constant memory; PlanError if it is not usable, or nothing is left to plan.
 
-    ``inputs`` are S3 addresses, read from ``store``, and local paths. ``done`` returns what earlier runs have done, for
-    an incremental run.
+    ``inputs`` are S3 addresses, read from ``store``, and local paths; without a store all are local. ``done`` returns
+    what earlier runs have done, for an incremental run.
     """
     refuse_mixed(lists, inputs, options)
     remote = [given for given in inputs if "://" in given]
-    resolved = iter(resolve_inputs(store, remote) if remote or not (inputs or lists) else ())
+    resolved = iter(resolve_inputs(store, remote) if store and (remote or not (inputs or lists)) else ())
     refuse_overlap([_local_address(given) for given in inputs if "://" not in given])
     sources = [next(resolved) if "://" in given else given for given in inputs]
     skipped: Counter[str] = Counter()
@@ -72,7 +72,7 @@ def preview(
 def _objects(
     options: RunOptions,
     sources: Sequence[str],
-    store: ObjectStore,
+    store: ObjectStore | None,
     lists: Sequence[ListRequest],
     done: Callable[[], Digests] | None,
     skipped: Counter[str],
@@ -88,7 +88,7 @@ def _objects(
                 yield Found(InputObject(str(path), size_bytes), Position())
             else:
                 skipped[EMPTY] += 1
-        if remote:
+        if remote and store:
             listed = open_lists(store, lists if group is groups[-1][1] else ())
             inventory = Inventory(store, group, options, listed, done=done)
             yield from slice_objects(store, inventory.objects(), options)

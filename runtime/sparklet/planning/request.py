@@ -70,7 +70,6 @@ class RunRequest:
             "The table for job.append and the like: iceberg:DB.NAME, or delta:, hudi: or parquet: and a folder. What "
             "all shards write to it is committed once, at the run's end; parquet: is the output itself.",
             kind="table",
-            metavar="FORMAT:PLACE",
         ),
     ] = ""
     py_files: Annotated[
@@ -82,14 +81,7 @@ class RunRequest:
     ] = ()
     params: Annotated[
         Mapping[str, Any],
-        Key(
-            "params",
-            RUN,
-            "For the script (job.params); may be repeated.",
-            kind="object",
-            options=("--param", "-p"),
-            metavar="KEY=VALUE",
-        ),
+        Key("params", RUN, "For the script (job.params); may be repeated.", kind="object", options=("--param", "-p")),
     ] = field(default_factory=dict)
     options: RunOptions = field(default_factory=RunOptions)
     lists: Annotated[
@@ -156,14 +148,7 @@ class RunRequest:
     ] = ""
     env: Annotated[
         Mapping[str, str],
-        Key(
-            "env",
-            RUN,
-            "For the script's environment, no secrets; may be repeated.",
-            kind="object",
-            metavar="KEY=VALUE",
-            document=False,
-        ),
+        Key("env", RUN, "For the script's environment, no secrets; may be repeated.", kind="object", document=False),
     ] = field(default_factory=dict)
     files: Annotated[
         Mapping[str, str],
@@ -232,7 +217,8 @@ def places() -> Mapping[str, Place]:
             for key in keys:
                 if isinstance(key, Key):
                     option = key.options[0] if key.options else f"--{key.name.replace('_', '-')}"
-                    found.append(Place(key, option, key.kind or KIND_OF.get(kind, "texts"), default, group, each.name))
+                    named = key.kind or ("flag" if key.value else KIND_OF.get(kind, "texts"))
+                    found.append(Place(key, option, named, default, group, each.name))
     return {place.key.name: place for place in found}
 
 
@@ -308,14 +294,8 @@ def request_schema() -> dict[str, Any]:
 def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bool = False) -> RunRequest:
     """The request of a document's keys, or of a command line's options (``command``), which errors then name.
 
-    A dry run needs no output.
-
-    Raises
-    ------
-    EventError
-        If a key is unknown, or its value is of another type.
-    SettingsError, PlanError
-        If a value is wrong, two contradict each other, or one is missing.
+    A dry run needs no output. EventError if a key is unknown, or its value is of another type; SettingsError or
+    PlanError if a value is wrong, two contradict each other, or one is missing.
     """
     known = {name: place for name, place in places().items() if (place.key.command if command else place.key.document)}
     named = {name: place.option if command else name for name, place in known.items()}

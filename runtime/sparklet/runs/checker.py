@@ -10,16 +10,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
+from sparklet import metrics
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, SparkletError
 from sparklet.ledger.rules import last_cause
-from sparklet.metrics import (
-    LEASES_LAPSED,
-    MESSAGES_REQUEUED,
-    RUNS_FAILED,
-    RUNS_SUCCEEDED,
-    SHARDS_ABANDONED,
-    SHARDS_FAILED,
-)
 from sparklet.model import Counts, Dispatch, Failure, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.planner import Outbox, plan
@@ -111,12 +104,12 @@ def _measure(at: Deployment, report: CheckReport) -> None:
     given_up = 0 if report.run.cancelled_s else report.abandoned
     ended_well = report.run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
     for metric, value in (
-        (LEASES_LAPSED, report.lapsed),
-        (MESSAGES_REQUEUED, report.requeued),
-        (SHARDS_ABANDONED, report.abandoned),
-        (SHARDS_FAILED, report.exhausted + given_up),
-        (RUNS_SUCCEEDED, report.just_ended and ended_well),
-        (RUNS_FAILED, report.just_ended and report.run.state is RunState.FAILED),
+        (metrics.LEASES_LAPSED, report.lapsed),
+        (metrics.MESSAGES_REQUEUED, report.requeued),
+        (metrics.SHARDS_ABANDONED, report.abandoned),
+        (metrics.SHARDS_FAILED, report.exhausted + given_up),
+        (metrics.RUNS_SUCCEEDED, report.just_ended and ended_well),
+        (metrics.RUNS_FAILED, report.just_ended and report.run.state is RunState.FAILED),
     ):
         at.measure(metric, value)
 

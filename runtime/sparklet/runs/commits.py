@@ -1,12 +1,6 @@
 """Commits to tables: what the winners of all shards have declared is fixed in a file, then a commit run makes it.
 
-::
-
-    attempts → runs/<run_id>/writes/<shard>-<attempt>.json, before they win
-    the end of all shards (or --commit-every) → the winners' declarations that are in no commit file yet
-      → runs/<run_id>/_commit-<k>.jsonl, created only if it is not there → the commit run <run_id>-commit-<k>
-      → its script makes the commits 0 … k that are not known to be made, each at most once
-
+``docs/tables.md`` has the protocol and its promises, ``planning.commit_files`` the files.
 A commit run is a follow-up run of one shard, with lease and attempts; its inputs are the commit files. If it fails, so
 does its run. A redrive's end fixes one more commit, maybe an empty one, and its commit run begins with what is missing.
 """
@@ -20,7 +14,7 @@ from operator import attrgetter
 
 from sparklet.errors import CheckpointConflictError, ObjectChangedError
 from sparklet.model import WRITES, Counts, Run, RunOptions, RunState, ScriptRef
-from sparklet.planning.commit_files import CommitFile, commit_files, commit_uri, commits_made, header_of, shards_in
+from sparklet.planning.commit_files import CommitFile, commit_files, commit_uri, commits_made, declared, shards_in
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.outputs import commit_id
 from sparklet.planning.quantities import parse_every
@@ -71,7 +65,7 @@ def commit_early(at: Deployment, run: Run, counts: Counts) -> Run | None:
     if last and last.state is not RunState.SUCCEEDED:
         return last
     shards, every_s = parse_every(every)
-    fresh = counts.succeeded - (header_of(at, files[-1])["succeeded"] if files else 0)
+    fresh = counts.succeeded - (files[-1].header(at)["succeeded"] if files else 0)
     since_s = files[-1].written_s if files else run.created_s
     due = fresh >= shards if shards else fresh > 0 and at.clock.now_s() - since_s >= every_s
     if due and _fix(at, run, files, counts, at_end=False, even_empty=False):
@@ -81,11 +75,11 @@ def commit_early(at: Deployment, run: Run, counts: Counts) -> Run | None:
 
 def has_declared(at: Deployment, run: Run) -> bool:
     """Whether any attempt at a shard has declared writes to tables."""
-    return next(at.store.list(at.run_uri(run.run_id, WRITES)), None) is not None
+    return next(declared(at, run.run_id), None) is not None
 
 
 def _is_end(at: Deployment, run: Run, file: CommitFile) -> bool:
-    return bool(header_of(at, file)["ends"] == run.generation)
+    return bool(file.header(at)["ends"] == run.generation)
 
 
 def _fix(

@@ -75,12 +75,6 @@ def summary_uri(at: Deployment, run: Run) -> str:
     return at.run_uri(run.run_id, f"_summary-{run.generation}.json")
 
 
-def checked(at: Deployment, run: Run) -> FollowUp | None:
-    """The check run of this generation with its state; None if there is none."""
-    found = check_run(at, run)
-    return _as_follow_up(at, found) if found else None
-
-
 # --- the commit runs ---------------------------------------------------------------------
 
 
@@ -93,24 +87,12 @@ def last_commit_run(at: Deployment, run: Run) -> Run | None:
     return at.known_run(commit_id(run.run_id, last)) or at.known_run(commit_id(run.run_id, last - 1)) or first
 
 
-def committed(at: Deployment, run: Run) -> FollowUp | None:
-    """The last commit run with its state; None if there is none."""
-    found = last_commit_run(at, run)
-    return _as_follow_up(at, found) if found else None
-
-
 # --- the next run -----------------------------------------------------------------------
 
 
 def next_run(at: Deployment, run: Run) -> Run | None:
     """The run that processes this generation's output, if it was entered."""
     return at.known_run(next_id(run.run_id, run.generation)) if run.next else None
-
-
-def followed(at: Deployment, run: Run) -> FollowUp | None:
-    """The next run of this generation with its state; None if there is none."""
-    found = next_run(at, run)
-    return _as_follow_up(at, found) if found else None
 
 
 def enter_next(at: Deployment, run: Run, counts: Counts) -> Run | None:
@@ -179,7 +161,10 @@ def _summary(at: Deployment, run: Run, state: RunState) -> bytes:
     return json.dumps({**document, **more}, indent=2).encode() + b"\n"
 
 
-def _as_follow_up(at: Deployment, run: Run) -> FollowUp:
+def as_follow_up(at: Deployment, run: Run | None) -> FollowUp | None:
+    """A check, commit or next run with its state and why it failed; None if there is none."""
+    if run is None:
+        return None
     if run.state not in (RunState.FAILED, RunState.CANCELLED):
         return FollowUp(run.run_id, run.state)
     failed = next(at.ledger.shards.list(run.run_id, ShardState.FAILED), None)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from sparklet import metrics
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
 from sparklet.aws.messaging import SqsQueue, notifier_for
@@ -13,32 +14,23 @@ from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
 from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import task_request_of
-from sparklet.metrics import (
-    DEAD_LETTERS_DROPPED,
-    DEAD_LETTERS_FAILED,
-    DEAD_LETTERS_KEPT,
-    DEAD_LETTERS_RESENT,
-    RUNS_UNCHECKED,
-    SHARDS_FAILED,
-    Emitter,
-    Meter,
-)
+from sparklet.metrics import Emitter, Meter
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.plan_requests import handle_request
 from sparklet.ports import Message
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
 from sparklet.runs.log import log, write_line
-from sparklet.runs.notices import due, find_forgotten
+from sparklet.runs.notices import due
 from sparklet.runs.overview import Watch, look_over
 from sparklet.runs.steps import Response, take_step
 from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
 
 METRIC_OF_DISPOSITION = {
-    Disposition.DROPPED: DEAD_LETTERS_DROPPED,
-    Disposition.SENT_AGAIN: DEAD_LETTERS_RESENT,
-    Disposition.FAILED: DEAD_LETTERS_FAILED,
-    Disposition.KEPT: DEAD_LETTERS_KEPT,
+    Disposition.DROPPED: metrics.DEAD_LETTERS_DROPPED,
+    Disposition.SENT_AGAIN: metrics.DEAD_LETTERS_RESENT,
+    Disposition.FAILED: metrics.DEAD_LETTERS_FAILED,
+    Disposition.KEPT: metrics.DEAD_LETTERS_KEPT,
 }
 """What is measured of a dead-letter message."""
 
@@ -88,7 +80,7 @@ def handle_dead_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, A
             log("ERROR", "a dead-letter message failed and comes back", message.message_id, error=str(error))
         else:
             at.measure(METRIC_OF_DISPOSITION[disposition])
-            at.measure(SHARDS_FAILED, disposition is Disposition.FAILED)
+            at.measure(metrics.SHARDS_FAILED, disposition is Disposition.FAILED)
             level = "ERROR" if disposition is Disposition.KEPT else "INFO"
             log(level, "dead-letter message", message.message_id, disposition=disposition)
     return {"batchItemFailures": failures}
@@ -112,7 +104,7 @@ def _dispose(at: Deployment, message: Message, record: Mapping[str, Any]) -> Dis
 def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
     """Check every open run; one that cannot be checked fails the invocation, after the others.
 
-    Then compare queue, ledger and results, and look for runs that were wrongly finalized.
+    Then compare queue, ledger and results.
     """
     responses: dict[str, Any] = {}
     reports: list[CheckReport] = []
@@ -124,10 +116,9 @@ def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
             responses[run.run_id] = _response(reports[-1])
         except SparkletError as error:
             problem = error
-            at.measure(RUNS_UNCHECKED)
+            at.measure(metrics.RUNS_UNCHECKED)
             log("ERROR", "a run could not be checked", run.run_id, error=str(error))
     look_over(at, unfinalized, reports, watch or Watch())
-    find_forgotten(at)
     if problem:
         raise problem
     return {"runs": responses}

@@ -15,7 +15,7 @@ from typing import Any
 from sparklet.errors import ObjectNotFoundError
 from sparklet.model import ANSWERS, Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.planning.deployment import Deployment, scratch_error
-from sparklet.runs.follow_ups import TOO_MANY_FAILED, checked, committed, next_run
+from sparklet.runs.follow_ups import TOO_MANY_FAILED, as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.log import log
 from sparklet.runs.summary import Summary
 
@@ -207,13 +207,7 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
         "StartDate": _date(run.created_s),
         "StopDate": _date(summary.changed_s),
         "ResultFiles": files,
-        "ItemCounts": {
-            "Pending": counts.pending,
-            "Running": counts.running,
-            "Succeeded": counts.succeeded,
-            "Failed": counts.failed,
-            "Total": counts.total,
-        },
+        "ItemCounts": {state.title(): n for state, n in {**counts.by_state(), "total": counts.total}.items()},
         "Inputs": run.inputs,
         "Output": run.output_uri,
         "Scripts": [{"Uri": s.uri, "Sha256": s.sha256, "Source": s.source_uri} for s in run.scripts],
@@ -235,8 +229,8 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
 def _follow_ups(at: Deployment, run: Run, state: RunState) -> dict[str, Any]:
     """The run's check, its last commit to tables and its next run, where it has such."""
     found: dict[str, Any] = {}
-    for what, each in (("Check", checked(at, run)), ("Commit", committed(at, run))):
-        if each:
+    for what, entered in (("Check", check_run(at, run)), ("Commit", last_commit_run(at, run))):
+        if each := as_follow_up(at, entered):
             found[what] = {"RunId": each.run_id, "Status": each.state}
             if each.error_class:
                 found[what] |= {"Error": each.error_class, "Cause": each.message}

@@ -11,7 +11,7 @@ from sparklet.errors import NoticeError
 from sparklet.model import Notice, Run
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.outputs import is_check_or_commit
-from sparklet.runs.follow_ups import checked, committed, next_run
+from sparklet.runs.follow_ups import as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.manifest import MANIFEST
 from sparklet.runs.summary import Summary, figures, summarize
 
@@ -42,7 +42,8 @@ def notify(at: Deployment, run: Run, summary: Summary | None = None) -> str:
     if at.notifier is None:
         return ""
     summary = summary or summarize(run, at.ledger.shards)
-    check, commit, follower = checked(at, run), committed(at, run), next_run(at, run)
+    check, commit = as_follow_up(at, check_run(at, run)), as_follow_up(at, last_commit_run(at, run))
+    follower = next_run(at, run)
     follow_ups = {
         "check": check.to_document() if check else None,
         "commit": commit.to_document() if commit else None,
@@ -70,16 +71,3 @@ def finalizable(at: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
     """Ended runs whose notice is not due any more, the oldest end first, at most ``MAX_FINALIZED``."""
     ended = [run for run in unfinalized if run.state.ended and not owes_notice(at, run)]
     return sorted(ended, key=lambda run: run.ended_s or run.created_s)[:MAX_FINALIZED]
-
-
-def find_forgotten(at: Deployment) -> int:
-    """Unfinalize those of the next few finalized runs that have not ended or owe a notice; how many.
-
-    Another version of Sparklet may have entered or redriven a run without marking it.
-    """
-    found = 0
-    for run in at.ledger.runs.next_finalized():
-        if not run.state.ended or owes_notice(at, run):
-            at.ledger.runs.unfinalize(run)
-            found += 1
-    return found

@@ -13,15 +13,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import islice
 
+from sparklet import metrics
 from sparklet.errors import ObjectNotFoundError, SparkletError
-from sparklet.metrics import (
-    DEAD_LETTERS_STORED,
-    DIFFERENCES,
-    OLDEST_OPEN_SHARD,
-    RUNS_OPEN,
-    SHARDS_PENDING,
-    SHARDS_RUNNING,
-)
 from sparklet.model import SCHEME, Counts, Dispatch, Run, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.ports import QueueDepth
@@ -76,12 +69,12 @@ def look_over(at: Deployment, unfinalized: Sequence[Run], reports: Sequence[Chec
     depends on this, so a failure is only logged.
     """
     still_open = [report for report in reports if not report.run.state.ended]
-    at.measure(RUNS_OPEN, len(still_open))
-    at.measure(SHARDS_PENDING, sum(report.counts.pending for report in still_open))
-    at.measure(SHARDS_RUNNING, sum(report.counts.running for report in still_open))
+    at.measure(metrics.RUNS_OPEN, len(still_open))
+    at.measure(metrics.SHARDS_PENDING, sum(report.counts.pending for report in still_open))
+    at.measure(metrics.SHARDS_RUNNING, sum(report.counts.running for report in still_open))
     try:
-        at.measure(OLDEST_OPEN_SHARD, max((_waiting_s(at, report) for report in still_open), default=0.0))
-        at.measure(DEAD_LETTERS_STORED, stored_dead_letters(at))
+        at.measure(metrics.OLDEST_OPEN_SHARD, max((_waiting_s(at, report) for report in still_open), default=0.0))
+        at.measure(metrics.DEAD_LETTERS_STORED, stored_dead_letters(at))
         found = [*queue_differences(at, [(report.run, report.counts) for report in still_open])]
         for run in finalizable(at, unfinalized):
             differences = [*recent_manifest_differences(at, run)]
@@ -92,7 +85,7 @@ def look_over(at: Deployment, unfinalized: Sequence[Run], reports: Sequence[Chec
     except SparkletError as error:
         log("WARNING", "queue, ledger and results could not be compared", "deployment", error=str(error))
         return
-    at.measure(DIFFERENCES, len(lasting))
+    at.measure(metrics.DIFFERENCES, len(lasting))
     for each in lasting:
         log("WARNING", "queue, ledger and results differ", **asdict(each))
 

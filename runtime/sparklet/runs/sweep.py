@@ -23,14 +23,15 @@ from typing import Any
 from urllib.parse import unquote
 
 from sparklet.errors import PlanError
-from sparklet.job.tables.declaration import Table
+from sparklet.job.tables.declaration import CHANGES, DATA, Table
 from sparklet.model import ShardState
+from sparklet.planning.commit_files import declared
 from sparklet.planning.deployment import Deployment
 from sparklet.ports import ObjectInfo, ObjectStore
 
 MIN_AGE_S = 24 * 3600.0  # an attempt outside of Lambda may take hours
 # Hudi's tables refer to no file that was staged, and Parquet's output is the run's own.
-STAGING = {"delta": ("sparklet", "_changes"), "iceberg": ("sparklet", "_changes"), "hudi": ("_changes",), "parquet": ()}
+STAGING = {"delta": (DATA, CHANGES), "iceberg": (DATA, CHANGES), "hudi": (CHANGES,), "parquet": ()}
 _REMEDY = "pip install 'sparklet[tables]'"
 _FILE = "file://"
 _ABSOLUTE = re.compile(r"(?:s3[an]?|file):/+|/+")  # writers spell addresses differently
@@ -81,10 +82,7 @@ def _needed(at: Deployment, run_id: str) -> set[str] | None:
         return None
     failed = (record for record in at.ledger.shards.list(run_id, ShardState.FAILED) if record.winner)
     needed = {f"{record.number:06d}-{record.winner}" for record in failed}
-    for info in at.store.list(at.run_uri(run_id, "writes/")):
-        number, _, attempt = info.uri.rpartition("/")[2].removesuffix(".json").partition("-")
-        needed.add(f"{int(number):06d}-{attempt}")
-    return needed
+    return needed.union(f"{number:06d}-{attempt}" for number, attempt in declared(at, run_id))
 
 
 def _plain(address: str) -> str:
@@ -119,7 +117,7 @@ def _root_and_paths(at: Deployment, table: Table) -> tuple[str, Iterator[str]]:
         loaded = _iceberg_table(table.place)
         root = loaded.properties.get("write.data.path") or f"{loaded.location().rstrip('/')}/data"
         return _plain(root), _iceberg_paths(loaded)
-    root = _plain(unquote(table.place) if table.place.startswith(_FILE) else table.place)
+    root = _plain(table.place)
     return root, _delta_paths(files_at(at, root), root) if table.format == "delta" else iter(())
 
 

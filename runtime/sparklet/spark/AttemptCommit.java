@@ -118,7 +118,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         }
 
         private File uncommitted(JobContext context) {
-            return new File(context.getConfiguration().get("sparklet.task"), ".uncommitted/" + job);
+            return new File(context.getConfiguration().get("sparklet.task"), "uncommitted/" + job);
         }
     }
 }

@@ -27,7 +27,7 @@ public class TaskS3A extends S3AFileSystem {
 
     public void initialize(URI uri, Configuration conf) throws IOException {
         super.initialize(uri, conf);
-        java.io.File list = new java.io.File(conf.get("sparklet.task", "/proc/none"), ".inputs");
+        java.io.File list = new java.io.File(conf.get("sparklet.task", "/proc/none"), "inputs");
         if (list.exists()) {
             inputs.addAll(Arrays.asList((Object[]) new String(Files.readAllBytes(list.toPath()), "UTF-8").split("\0")));
         }

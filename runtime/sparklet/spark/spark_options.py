@@ -36,23 +36,13 @@ HUDI_OF_THE_MACHINE = Path("/etc/hudi/conf/hudi-defaults.conf")  # Hudi reads it
 SUBMIT = "org.apache.spark.deploy.SparkSubmit"
 SHELL = "pyspark-shell"
 TASK_S3A, ATTEMPT_COMMIT = "TaskS3A", "AttemptCommit"  # our Java classes
-INPUTS, UNCOMMITTED = ".inputs", ".uncommitted"  # in a task's folder, known to them
+INPUTS, UNCOMMITTED = "inputs", "uncommitted"  # beside a script's folder, known to our Java
 
 OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
-    "java.base/java.lang",
-    "java.base/java.lang.invoke",
-    "java.base/java.lang.reflect",
-    "java.base/java.io",
-    "java.base/java.net",
-    "java.base/java.nio",
-    "java.base/java.util",
-    "java.base/java.util.concurrent",
-    "java.base/java.util.concurrent.atomic",
-    "java.base/jdk.internal.ref",
-    "java.base/sun.nio.ch",
-    "java.base/sun.nio.cs",
-    "java.base/sun.security.action",
-    "java.base/sun.util.calendar",
+    *("java.base/java.lang", "java.base/java.lang.invoke", "java.base/java.lang.reflect", "java.base/java.io"),
+    *("java.base/java.net", "java.base/java.nio", "java.base/java.util", "java.base/java.util.concurrent"),
+    *("java.base/java.util.concurrent.atomic", "java.base/jdk.internal.ref", "java.base/sun.nio.ch"),
+    *("java.base/sun.nio.cs", "java.base/sun.security.action", "java.base/sun.util.calendar"),
     "java.security.jgss/sun.security.krb5",
 )
 
@@ -241,7 +231,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         "spark.hadoop.hadoop.tmp.dir": str(folder / "hadoop"),
         "spark.hadoop.hive.exec.scratchdir": str(folder / "hive"),
         "spark.hadoop.hive.exec.local.scratchdir": str(folder / "hive-local"),
-        "spark.hadoop.sparklet.task": str(folder),
+        "spark.hadoop.sparklet.task": str(folder.parent),
         **_own_folder(call.output),
         **{f"spark.executorEnv.{key}": value for key, value in env.items()},
     }

@@ -33,16 +33,9 @@ from sparklet.spark.spark_options import class_path, java_command, process_env, 
 
 JVM_OPTIONS = frozenset(
     {
-        "spark.driver.defaultJavaOptions",
-        "spark.driver.extraClassPath",
-        "spark.driver.extraJavaOptions",
-        "spark.driver.extraLibraryPath",
-        "spark.driver.userClassPathFirst",
-        "spark.jars",
-        "spark.jars.excludes",
-        "spark.jars.ivySettings",
-        "spark.jars.packages",
-        "spark.jars.repositories",
+        *("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions", "spark.driver.extraLibraryPath"),
+        *("spark.driver.extraClassPath", "spark.driver.userClassPathFirst", "spark.jars", "spark.jars.excludes"),
+        *("spark.jars.ivySettings", "spark.jars.packages", "spark.jars.repositories"),
     }
 )
 """Not ``spark.driver.memory``: spark-submit, too, ignores it in code, and the JVM has all the function's memory."""

@@ -33,20 +33,10 @@ MAX_OUTCOME_BYTES = 64 * 1024 * 1024  # escaping may make an answer of 6 MB six 
 
 PERMANENT_CAUSES = frozenset(
     {
-        "AccessDeniedException",
-        "AnalysisException",
-        "AttributeError",
-        "CommitStateUnknownError",
-        "ExpectationError",
-        "ImportError",
-        "IndentationError",
-        "ModuleNotFoundError",
-        "NameError",
-        "ParseException",
-        "SyntaxError",
-        "TabError",
-        "TableError",
-        "UnknownStoreException",
+        *("AttributeError", "ImportError", "IndentationError", "ModuleNotFoundError", "NameError"),  # Python
+        *("SyntaxError", "TabError"),
+        *("AccessDeniedException", "AnalysisException", "ParseException", "UnknownStoreException"),  # Spark, S3A
+        *("CommitStateUnknownError", "ExpectationError", "TableError"),
     }
 )
 """Root causes that every attempt on the same input must meet. All others are retried: one S3 503 inside a script must
@@ -87,7 +77,9 @@ class Executor:
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
         script, py_files = self.scripts.fetch(execution.script)
-        with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as folder:
+        with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as own:
+            folder = own / "work"  # the script finds nothing there
+            folder.mkdir()
             event, outcome_file = execution.event, folder / "outcome.json"
             started_s = time.monotonic()
             if execution.staging is not None:
@@ -96,7 +88,7 @@ class Executor:
                 log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
             argument, paths = handed_over(event, folder, is_shard=execution.is_shard)
             names = (item.uri.partition("://")[2] for item in execution.inputs)
-            (folder / INPUTS).write_text("\0".join(names), encoding="utf-8")
+            (own / INPUTS).write_text("\0".join(names), encoding="utf-8")
             call = ScriptCall(
                 script=script,
                 args=("--event", argument, *execution.args),
@@ -114,7 +106,7 @@ class Executor:
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
             if result.exit_code != 0:
                 raise _failed(execution, result, folder)
-            begun = folder / UNCOMMITTED
+            begun = own / UNCOMMITTED
             uncommitted = tuple(path.name for path in begun.iterdir()) if begun.exists() else ()
             return replace(read_outcome(outcome_file), uncommitted=uncommitted)
 

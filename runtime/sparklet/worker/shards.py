@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from sparklet import metrics
 from sparklet.errors import (
     EventError,
     LeaseLostError,
@@ -29,19 +30,9 @@ from sparklet.errors import (
 )
 from sparklet.events import Outcome, Task
 from sparklet.events.script_event import needs_staging, shard_event
+from sparklet.job.tables.declaration import CHANGES
 from sparklet.ledger.rules import LEASE_S
-from sparklet.metrics import (
-    ATTEMPT_SECONDS,
-    BYTES_READ,
-    BYTES_WRITTEN,
-    ROWS_WRITTEN,
-    SHARDS_FAILED,
-    SHARDS_RETRIED,
-    SHARDS_SUCCEEDED,
-    SHARDS_TURNED_AWAY,
-    Meter,
-    Metric,
-)
+from sparklet.metrics import Meter, Metric
 from sparklet.model import (
     SCHEME,
     Access,
@@ -62,7 +53,6 @@ from sparklet.worker.executor import Execution, Executor
 from sparklet.worker.staging import Staging
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
-CHANGES = "_changes"  # files below this folder are for a table's commit, not for readers: see docs/tables.md
 UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks here
 
 
@@ -122,7 +112,7 @@ class ShardClaims:
         Only a caller without a message, a Map's child, must retry.
         """
         record = claim.record
-        self.measure(SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else SHARDS_TURNED_AWAY)
+        self.measure(metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_TURNED_AWAY)
         if claim.status is ClaimStatus.HELD and not task.receipt:
             held = LeaseLostError(
                 f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"
@@ -258,20 +248,20 @@ class ClaimedShard:
         """Delete the staged files and measure."""
         self.output.discard(self._files)
         measure = self.claims.measure
-        measure(SHARDS_SUCCEEDED)
-        measure(ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
-        measure(BYTES_READ, self.record.size_bytes)
+        measure(metrics.SHARDS_SUCCEEDED)
+        measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
+        measure(metrics.BYTES_READ, self.record.size_bytes)
         if result.rows is not None:
-            measure(ROWS_WRITTEN, result.rows)
+            measure(metrics.ROWS_WRITTEN, result.rows)
         if result.output_bytes is not None:
-            measure(BYTES_WRITTEN, result.output_bytes)
+            measure(metrics.BYTES_WRITTEN, result.output_bytes)
         answer = {"shard": self.record.number, "state": str(ShardState.SUCCEEDED), "rows": result.rows}
         return Outcome(self.attempt.task, answer=answer)
 
     def failed(self, *, final: bool) -> None:
         """Measure."""
-        self.claims.measure(SHARDS_FAILED if final else SHARDS_RETRIED)
-        self.claims.measure(ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
+        self.claims.measure(metrics.SHARDS_FAILED if final else metrics.SHARDS_RETRIED)
+        self.claims.measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
 
 
 @dataclass(frozen=True, slots=True)

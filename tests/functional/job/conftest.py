@@ -1,18 +1,43 @@
 """Real jars and a stand-in for S3, for what scripts do."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
 
 from sparklet.cli.environment import jar_cache
+from sparklet.job import Job
 from sparklet.local.jars import ensure_jars
 from tests.functional.job.warm_jvm import WarmJvm, warm_jvm
 from tests.stand_ins.ministack import ministack
 
 STACK = Path(__file__).parents[3] / "docker" / "stacks" / "spark-3.5.toml"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@contextmanager
+def session_here(name: str, conf: Mapping[str, str], env: Mapping[str, str]) -> Iterator[SparkSession]:
+    """A session in this process, and in its environment; its JVM has ended afterwards."""
+    small = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
+    small["spark.driver.extraJavaOptions"] = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in {"PYSPARK_PYTHON": sys.executable, **env}.items():
+            patch.setenv(variable, value)
+        session = Job().spark(name, {**small, **conf})
+        session.sparkContext.setLogLevel("OFF")  # the errors here are meant
+        yield session
+        gateway = SparkContext._gateway
+        session.stop()
+        assert gateway is not None
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        gateway.proc.wait(timeout=60)
+        SparkContext._gateway = SparkContext._jvm = None
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def test_a_fresh_process_compacts_the_metadata_table_and_commits(
     (tmp_path / "hudi-defaults.conf").write_text(f"hoodie.metadata.compact.max.delta.commits={MADE_BY}\n")
 
     env = {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "HUDI_CONF_DIR": str(tmp_path)}
-    done = run_script(SCRIPTS / "csv_to_hudi.py", ["--input", later, "--table", f"hudi:{table}"], env)
+    done = run_script(SCRIPTS / "csv_upsert.py", ["--input", later, "--table", f"hudi:{table}"], env)
 
     assert done.returncode == 0, done.stderr
     assert compactions(table) == 1

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 import pytest
 from py4j.protocol import Py4JJavaError
-from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 
 from sparklet.job import EventError, Job, records
 from tests.aggregated import AWS_MADE, AWS_MADE_OF, MAGIC, aggregate
+from tests.functional.job.conftest import session_here
 
 # pyspark leaves its sockets to the garbage collector.
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -34,21 +33,8 @@ AVRO = json.dumps(
 def spark(jars: list[Path]) -> Iterator[SparkSession]:
     """A session in this process; its JVM has ended afterwards."""
     (avro,) = [jar for jar in jars if "avro" in jar.name]
-    conf = {"spark.master": "local[1]", "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
-    conf["spark.driver.extraJavaOptions"] = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYSPARK_PYTHON", sys.executable)
-        patch.setenv("SPARKLET_JARS", str(avro))
-        session = Job().spark("records", conf)
-        session.sparkContext.setLogLevel("OFF")  # the errors here are meant
+    with session_here("records", {"spark.master": "local[1]"}, {"SPARKLET_JARS": str(avro)}) as session:
         yield session
-        gateway = SparkContext._gateway
-        session.stop()
-        assert gateway is not None
-        gateway.shutdown()
-        gateway.proc.stdin.close()
-        gateway.proc.wait(timeout=60)
-        SparkContext._gateway = SparkContext._jvm = None
 
 
 def encoded(data: bytes) -> str:

@@ -19,14 +19,14 @@ import pytest
 from py4j.protocol import Py4JJavaError
 from pyarrow import fs
 from pyiceberg.catalog.sql import SqlCatalog
-from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession, functions
 
 from sparklet.job import Job
+from sparklet.job.catalogs import VARIABLES
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.tables import layout, staging
 from sparklet.job.tables.declaration import Commit, Committed, Declaration
-from tests.functional.job.conftest import CREDENTIALS
+from tests.functional.job.conftest import CREDENTIALS, session_here
 from tests.functional.job.warm_jvm import WarmJvm
 from tests.unit.events import samples
 
@@ -85,25 +85,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def spark(jars: list[Path], aws: str, folder: Path) -> Iterator[SparkSession]:
     """A session in this process; its JVM has ended afterwards."""
-    conf = {"spark.master": "local[2]", "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
-    conf |= {"spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1", "spark.driver.memory": "768m"}
-    env = {**CREDENTIALS, "AWS_ENDPOINT_URL": aws, "PYSPARK_PYTHON": sys.executable}
-    env |= {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "PYICEBERG_CATALOG__ICEBERG__TYPE": "sql"}
-    env |= {"PYICEBERG_CATALOG__ICEBERG__URI": f"sqlite:///{folder}/catalog.db"}
-    env |= {"PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": f"file://{folder}/warehouse"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in env.items():
-            patch.setenv(name, value)
-        session = Job().spark("staging", conf)
-        session.sparkContext.setLogLevel("OFF")  # the errors here are meant
+    conf = {"spark.master": "local[2]", "spark.driver.memory": "768m"}
+    env = {**CREDENTIALS, "AWS_ENDPOINT_URL": aws, "SPARKLET_JARS": os.pathsep.join(map(str, jars))}
+    env |= {f"{VARIABLES}TYPE": "sql", f"{VARIABLES}URI": f"sqlite:///{folder}/catalog.db"}
+    env[f"{VARIABLES}WAREHOUSE"] = f"file://{folder}/warehouse"
+    with session_here("staging", conf, env) as session:
         yield session
-        gateway = SparkContext._gateway
-        session.stop()
-        assert gateway is not None
-        gateway.shutdown()
-        gateway.proc.stdin.close()
-        gateway.proc.wait(timeout=60)
-        SparkContext._gateway = SparkContext._jvm = None
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def test_rows_are_appended_to_iceberg_in_partitions(lake: Lake) -> None:
 
 def test_rows_replace_those_of_their_key_in_delta(lake: Lake) -> None:
     for content in (PEOPLE, LATER):
-        lake.run("csv_to_delta_merge.py", "delta", content)
+        lake.run("csv_upsert.py", "delta", content)
 
     assert lake.rows("delta") == [
         ("1", "Ada", "1815"),
@@ -118,12 +118,12 @@ def test_hudi_keeps_a_metadata_table_that_is_there(lake: Lake) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    lake.run("csv_to_hudi.py", "hudi", PEOPLE)
+    lake.run("csv_upsert.py", "hudi", PEOPLE)
     assert not (lake.folder / "rows" / ".hoodie" / "metadata").exists()
-    lake.run("csv_to_hudi.py", "hudi", LATER)
+    lake.run("csv_upsert.py", "hudi", LATER)
     assert lake.rows("hudi", "id, name") == [("1", "Ada"), ("2", "Émilie"), ("3", "Grace"), ("4", "Alan")]
     assert put_by_default(LATER) == "4\n"
-    lake.run("csv_to_hudi.py", "hudi", "id,name,born\n5,Edsger,1930\n")
+    lake.run("csv_upsert.py", "hudi", "id,name,born\n5,Edsger,1930\n")
     assert put_by_default(LATER) == "5\n"  # the metadata table leads to every row
 
 
@@ -131,8 +131,8 @@ def test_hudi_keeps_a_metadata_table_that_is_there(lake: Lake) -> None:
     ("script", "table", "mode"),
     [
         ("csv_to_iceberg.py", "iceberg:db.people", "append"),
-        ("csv_to_delta_merge.py", "delta", "upsert"),
-        ("csv_to_hudi.py", "hudi", "upsert"),
+        ("csv_upsert.py", "delta", "upsert"),
+        ("csv_upsert.py", "hudi", "upsert"),
     ],
 )
 def test_in_a_run_the_same_script_only_declares(lake: Lake, script: str, table: str, mode: str) -> None:

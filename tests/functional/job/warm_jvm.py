@@ -10,6 +10,8 @@ from pathlib import Path
 from pyspark import SparkConf
 from pyspark.java_gateway import launch_gateway
 
+from sparklet.job.session import has_class
+
 SCRIPTS = Path(__file__).parents[3] / "spark_scripts"
 
 
@@ -46,6 +48,10 @@ class WarmJvm:
             active = contexts.getActive()
             if active.isDefined():  # a script that failed did not stop it
                 active.get().stop()
+
+    def has_class(self, name: str) -> bool:
+        """Whether this Java and its jars have a class."""
+        return has_class(self._gateway.jvm, name)
 
     def close(self) -> None:
         """End the JVM."""

@@ -13,7 +13,7 @@ GOOD = b"""
 import os
 from sparklet.job import Job
 job = Job.from_args()
-assert os.getcwd() == os.environ["TMPDIR"] and set(os.listdir()) <= {".inputs"}, os.listdir()
+assert os.getcwd() == os.environ["TMPDIR"] and os.listdir() == [], os.listdir()
 with open("mine", "w") as file:
     file.write("x" * 1_000_000)
 job.report(rows=job.spark().range(10).selectExpr("sum(id)").first()[0])

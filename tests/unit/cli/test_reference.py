@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import typer
 
+from docs.cli_reference import SCHEMA, reference, schema
 from sparklet.cli import main
 from sparklet.cli.app import app
-from sparklet.cli.reference import SCHEMA, reference, schema
 
 PAGE = Path(__file__).parents[3] / "docs" / "guide" / "cli.md"
 GROUP: Any = typer.main.get_command(app)

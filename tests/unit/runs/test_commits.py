@@ -15,7 +15,7 @@ from sparklet.planning.planner import plan
 from sparklet.ports import ObjectInfo
 from sparklet.runs.checker import check
 from sparklet.runs.ending import cancel, clean, folders_of, named_run
-from sparklet.runs.follow_ups import committed
+from sparklet.runs.follow_ups import as_follow_up, last_commit_run
 from sparklet.runs.redrive import redrive
 from sparklet.spark.runner import ScriptResult
 from tests.stand_ins.memory import MemoryNotifier
@@ -115,7 +115,7 @@ def test_a_failed_commit_fails_the_run_with_its_cause(tmp_path: Path) -> None:
 
     assert trial.go_on().state is RunState.FAILED
 
-    found = committed(trial.at, trial.run_now)
+    found = as_follow_up(trial.at, last_commit_run(trial.at, trial.run_now))
     assert found is not None and (found.error_class, found.state) == ("ValueError", RunState.FAILED)
     assert trial.world.json("manifest.json")["Commit"]["Error"] == "ValueError"
     assert trial.table.commits == {} and len(trial.winners()) == 2

@@ -99,7 +99,7 @@ def test_a_redriven_run_is_checked_again(world: World) -> None:
 
 @pytest.mark.parametrize("after_effect", [False, True])
 def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bool) -> None:
-    """Of a run that goes on, one that was lost, one that nobody was told of, and two that an older Sparklet entered."""
+    """Of a run that goes on, one whose message was lost, one that nobody was told of, and one that all is well with."""
     for at_call in range(1, 400):
         world, ear = World(), MemoryNotifier()
         at = replace(world.at, notifier=ear)
@@ -109,9 +109,8 @@ def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bo
         handle_check(at)
         handle_check(world.at)
         entered(world, "open")
-        entered(world, "older")
+        entered(world, "lost")
         world.queue._entries.popitem()
-        world.ledger.runs._unfinalized.discard("older")
         world.clock.advance(STALL_S + 1)
         fault = Fault(at_call, after_effect)
 
@@ -124,7 +123,7 @@ def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bo
 
         assert unsettled(world) == set()
         assert {run.state for run in world.ledger.runs.list()} == {RunState.SUCCEEDED}
-        assert {notice.document["id"] for notice in ear.notices} == {"told", "untold", "open", "older"}
+        assert {notice.document["id"] for notice in ear.notices} == {"told", "untold", "open", "lost"}
         if fault.calls < at_call:
             assert at_call > 20
             return

@@ -13,7 +13,7 @@ from sparklet.planning.planner import plan
 from sparklet.runs import follow_ups
 from sparklet.runs.checker import NOBODY_PLANS_S, check
 from sparklet.runs.ending import cancel, clean, ended_runs, folders_of, named_run
-from sparklet.runs.follow_ups import MIN_CHECK_S, TOO_MANY_FAILED, checked, followed
+from sparklet.runs.follow_ups import MIN_CHECK_S, TOO_MANY_FAILED, as_follow_up, check_run, next_run
 from sparklet.runs.notices import due
 from sparklet.runs.redrive import redrive
 from tests.world import BUCKET, LEASE_S, World
@@ -198,7 +198,7 @@ def test_a_next_run_reads_the_output_of_its_run(world: World) -> None:
     plan(world.at, "run-1-next-0")
     inputs = [item.uri for shard in world.planned("run-1-next-0") for item in shard.objects]
     assert inputs == [f"{run.shard_output(number)}/part-0.parquet" for number in range(3)]
-    stands = followed(world.at, run_of(world, "run-1"))
+    stands = as_follow_up(world.at, next_run(world.at, run_of(world, "run-1")))
     assert stands and stands.to_document() == {"run_id": "run-1-next-0", "state": "RUNNING", "error": None}
     world.work()
     assert check(world.at, "run-1-next-0").run.state is RunState.SUCCEEDED
@@ -342,5 +342,5 @@ def test_a_run_with_an_open_follow_up_is_not_cleaned(world: World) -> None:
 def test_a_run_without_a_check_has_no_check_result(world: World) -> None:
     run = start(world, check="")
 
-    assert checked(world.at, run) is None
-    assert checked(world.at, replace(run, check=run.scripts[0])) is None  # nor before it was entered
+    assert check_run(world.at, run) is None
+    assert check_run(world.at, replace(run, check=run.scripts[0])) is None  # nor before it was entered

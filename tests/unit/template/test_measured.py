@@ -111,9 +111,13 @@ def test_every_metric_is_written_by_its_declared_functions() -> None:
     for path in RUNTIME.rglob("*.py"):
         if path.name != "metrics.py":
             for node in ast.walk(ast.parse(path.read_text())):
+                names: list[str] = []
                 if isinstance(node, ast.ImportFrom) and node.module == "sparklet.metrics":
-                    for alias in node.names:
-                        written[alias.name].add(path.relative_to(RUNTIME).parts[0])
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "metrics":
+                    names = [node.attr]
+                for name in names:
+                    written[name].add(path.relative_to(RUNTIME).parts[0])
 
     for name, metric in constants().items():
         assert written[name] == {folder for emitter in metric.emitters for folder in WHERE[emitter]}, name

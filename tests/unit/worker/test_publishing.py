@@ -75,8 +75,8 @@ def test_files_of_uncommitted_jobs_are_not_published(bench: Bench) -> None:
     bench.plan()
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
-        (call.work_dir / UNCOMMITTED).mkdir()
-        (call.work_dir / UNCOMMITTED / "5ba1").touch()
+        (call.work_dir.parent / UNCOMMITTED).mkdir()
+        (call.work_dir.parent / UNCOMMITTED / "5ba1").touch()
         return writes(bench, "part-0-5ba1.parquet", "day=1/part-1-5ba1.parquet", "part-0-77.parquet")(call, output)
 
     bench.runner.behaviour = work

@@ -8,7 +8,6 @@ run_id#meta    run                     a run
 run_id#meta    deleted                 the mark of a deleted run: its id is never used again
 run_id#meta    part#000003             a sealed plan part; the last one is the checkpoint
 runs           created#run_id          a pointer, by which runs are listed; in the index until its run is finalized
-settled-runs   turn                    the cursor of the repeated pass over finalized runs
 task#task_id   task                    a task of the asynchronous API (``DynamoTasks``)
 ============== ======================= ======================================================
 

@@ -10,17 +10,7 @@ from typing import Any
 from sparklet.aws.dynamodb.items import FORMAT, open_value, shard_key, shard_record
 from sparklet.aws.dynamodb.table import OnTable, Written, new_writer
 from sparklet.errors import LedgerError, ShardNotFoundError
-from sparklet.ledger.rules import (
-    LEASE_GRACE_S,
-    LOG_STREAM_BYTES,
-    bounded_failure,
-    bounded_result,
-    cut,
-    exhausted_failure,
-    lapse_failure,
-    not_owned,
-    refusal,
-)
+from sparklet.ledger import rules
 from sparklet.model import Claim, ClaimStatus, Failure, ShardRecord, ShardRef, ShardResult, ShardState
 
 Values = dict[str, Any]  # Python values by placeholder
@@ -46,13 +36,13 @@ class DynamoAttempts(OnTable):
             record = _existing(ref.run_id, ref.shard, outcome)
             if outcome.applied:
                 return Claim(ClaimStatus.GRANTED, record)
-            if answer := refusal(record, ref, attempt_id, now_s):
+            if answer := rules.refusal(record, ref, attempt_id, now_s):
                 return answer
             if outcome.lost:
                 raise outcome.lost
             if record.attempts < max_attempts:
                 continue
-            if ended := self._end_unmoved(record, ShardState.FAILED, exhausted_failure(record)):
+            if ended := self._end_unmoved(record, ShardState.FAILED, rules.exhausted_failure(record)):
                 return Claim(ClaimStatus.EXHAUSTED, ended)
         raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed under {CLAIM_TRIES} claims; try again")
 
@@ -75,10 +65,10 @@ class DynamoAttempts(OnTable):
                 ":me": attempt_id,
                 ":end": lease_end_s,
                 ":now": now_s,
-                ":log": cut(log_stream, LOG_STREAM_BYTES),
+                ":log": rules.cut(log_stream, rules.LOG_STREAM_BYTES),
                 ":generation": ref.generation,
                 ":most": max_attempts,
-                ":lapsed": now_s - LEASE_GRACE_S,
+                ":lapsed": now_s - rules.LEASE_GRACE_S,
                 ":format": FORMAT,
             },
         )
@@ -105,7 +95,7 @@ class DynamoAttempts(OnTable):
             return  # the answer was lost, not the write
         if mine and outcome.lost:
             raise outcome.lost
-        raise not_owned(record, attempt_id)
+        raise rules.not_owned(record, attempt_id)
 
     def succeed(self, run_id: str, number: int, attempt_id: str, result: ShardResult) -> None:
         """RUNNING → SUCCEEDED."""
@@ -122,7 +112,7 @@ class DynamoAttempts(OnTable):
         self._give_up(run_id, number, attempt_id, ShardState.PENDING, failure)
 
     def _give_up(self, run_id: str, number: int, attempt_id: str, wanted: ShardState, failure: Failure) -> None:
-        kept, now_s = bounded_failure(failure), self._clock.now_s()
+        kept, now_s = rules.bounded_failure(failure), self._clock.now_s()
         values: Values = {":open": open_value(wanted, now_s), ":class": kept.error_class, ":message": kept.message}
         update = "SET #state = :wanted, changed_s = :now, #open = :open, error_class = :class, error_message = :message"
         self._end_owned(run_id, number, attempt_id, wanted, update, values)
@@ -145,7 +135,7 @@ class DynamoAttempts(OnTable):
             return
         if outcome.lost and record.attempt_id == attempt_id and record.state is ShardState.RUNNING:
             raise outcome.lost
-        raise not_owned(record, attempt_id)
+        raise rules.not_owned(record, attempt_id)
 
     # --- checker, dead-letter messages, redrive ---
 
@@ -154,7 +144,7 @@ class DynamoAttempts(OnTable):
         if record.state is not ShardState.RUNNING or record.lease_end_s > self._clock.now_s():
             return None
         state = ShardState.PENDING if record.attempts < max_attempts else ShardState.FAILED
-        return self._end_unmoved(record, state, lapse_failure(record))
+        return self._end_unmoved(record, state, rules.lapse_failure(record))
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
         """PENDING → FAILED for a shard that will not be claimed."""
@@ -173,7 +163,7 @@ class DynamoAttempts(OnTable):
         return self._change_unmoved(record, ShardState.PENDING, update, values)
 
     def _end_unmoved(self, record: ShardRecord, state: ShardState, failure: Failure) -> ShardRecord | None:
-        kept = bounded_failure(failure)
+        kept = rules.bounded_failure(failure)
         update = (
             "SET #state = :state, changed_s = :now, #open = :open, error_class = :class, error_message = :message, "
             "writer = :writer"
@@ -236,7 +226,7 @@ class DynamoAttempts(OnTable):
 
 def _result(result: ShardResult) -> tuple[str, Values]:
     """What a shard's item keeps of a result: assignments, and their values."""
-    kept = bounded_result(result)
+    kept = rules.bounded_result(result)
     values: Values = {":outputs": kept.outputs}
     update = "outputs = :outputs"
     if kept.rows is not None:

@@ -36,7 +36,6 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
-CURSOR_KEY: Attributes = {"pk": {"S": "settled-runs"}, "sk": {"S": "turn"}}
 FORMAT = 3
 SHARD_ATTRIBUTES = tuple({each.name for each in fields(ShardRecord)} - {"run_id", "number", "state"})
 PART_ATTRIBUTES = tuple({each.name for each in fields(PartRecord)} - {"index", "position"})

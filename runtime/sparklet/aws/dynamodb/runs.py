@@ -4,31 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sparklet.aws.dynamodb.items import (
-    CURSOR_KEY,
-    PART_PREFIX,
-    RUNS_PARTITION,
-    Attributes,
-    Item,
-    attributes,
-    bucket_partition,
-    part_item,
-    part_key,
-    part_value,
-    pointer_key,
-    run_id_of,
-    run_item,
-    run_key,
-    run_partition,
-    run_value,
-    script_value,
-    tombstone_key,
-    unfinalized_value,
-)
+from sparklet.aws.dynamodb import items
+from sparklet.aws.dynamodb.items import Attributes, Item
 from sparklet.aws.dynamodb.table import OPEN_INDEX, OnTable, Written, new_writer
 from sparklet.aws.parallel import in_parallel
 from sparklet.errors import CheckpointConflictError, LedgerError
-from sparklet.ledger.rules import RUNS_A_PAGE, id_taken, no_generation, no_run, not_ended, not_retired, status_of
+from sparklet.ledger import rules
 from sparklet.model import PartRecord, Run, RunState, ScriptRef, ledger_bucket_count
 
 POINTERS_A_PAGE = 100
@@ -43,24 +24,27 @@ class DynamoRuns(OnTable):
     def create(self, run: Run) -> None:
         """Enter a run, together with the pointer by which it is listed; it is not finalized."""
         writer = new_writer()
-        pointer = {**pointer_key(run), **attributes({"run_id": run.run_id, "open": unfinalized_value(run)})}
+        pointer = {
+            **items.pointer_key(run),
+            **items.attributes({"run_id": run.run_id, "open": items.unfinalized_value(run)}),
+        }
         outcome = self._table.transact(
-            run_key(run.run_id),
+            items.run_key(run.run_id),
             [
-                self._table.create(run_item(run, writer)),
+                self._table.create(items.run_item(run, writer)),
                 {"Put": {"TableName": self._table.name, "Item": pointer}},
-                self._table.condition(tombstone_key(run.run_id), _ABSENT, {}),
+                self._table.condition(items.tombstone_key(run.run_id), _ABSENT, {}),
             ],
         )
         if outcome.carries(writer):
             return
         if outcome.item is None and outcome.lost:
             raise outcome.lost
-        raise id_taken(run.run_id, deleted=outcome.item is None)
+        raise rules.id_taken(run.run_id, deleted=outcome.item is None)
 
     def get(self, run_id: str) -> Run:
         """The run (strongly consistent)."""
-        return _run(run_id, self._table.get(run_key(run_id)))
+        return _run(run_id, self._table.get(items.run_key(run_id)))
 
     def list(self) -> Iterator[Run]:
         """All runs, newest first."""
@@ -69,15 +53,15 @@ class DynamoRuns(OnTable):
     def _newest_first(self, **index: str) -> Iterator[Run]:
         """The runs whose pointers are in the table, or in an index."""
         pages = self._table.pages(
-            "pk = :pk", {":pk": RUNS_PARTITION}, ScanIndexForward=False, Limit=POINTERS_A_PAGE, **index
+            "pk = :pk", {":pk": items.RUNS_PARTITION}, ScanIndexForward=False, Limit=POINTERS_A_PAGE, **index
         )
         for page in pages:
             yield from self._runs_of(page["Items"])
 
     def _runs_of(self, pointers: Sequence[Item]) -> Iterator[Run]:
         """The runs of these pointers that are there (strongly consistent), in the same order."""
-        ids = [run_id_of(pointer) for pointer in pointers]
-        runs = {r.run_id: r for r in map(run_value, self._table.get_many([run_key(i) for i in ids]))}
+        ids = [items.run_id_of(pointer) for pointer in pointers]
+        runs = {r.run_id: r for r in map(items.run_value, self._table.get_many([items.run_key(i) for i in ids]))}
         yield from (runs[run_id] for run_id in ids if run_id in runs)
 
     # --- the plan ---
@@ -86,12 +70,12 @@ class DynamoRuns(OnTable):
         """Seal a plan part, in one transaction with the check that the plan still takes parts."""
         writer = new_writer()
         planning = self._table.condition(
-            run_key(run_id),
+            items.run_key(run_id),
             "#state = :planning AND attribute_not_exists(cancelled_s)",
             {":planning": RunState.PLANNING},
         )
         outcome = self._table.transact(
-            part_key(run_id, part.index), [planning, self._table.create(part_item(run_id, part, writer))]
+            items.part_key(run_id, part.index), [planning, self._table.create(items.part_item(run_id, part, writer))]
         )
         if outcome.carries(writer):
             return
@@ -100,22 +84,22 @@ class DynamoRuns(OnTable):
         if outcome.lost:
             raise outcome.lost
         raise CheckpointConflictError(
-            f"the plan of run {run_id} takes no more parts: it is {status_of(self.get(run_id))}"
+            f"the plan of run {run_id} takes no more parts: it is {rules.status_of(self.get(run_id))}"
         )
 
     def parts(self, run_id: str) -> Iterator[PartRecord]:
         """Sealed parts in order (strongly consistent)."""
         self.get(run_id)
         for page in self._part_pages(run_id):
-            yield from map(part_value, page["Items"])
+            yield from map(items.part_value, page["Items"])
 
     def _last_part(self, run_id: str) -> PartRecord | None:
         """The last sealed part (strongly consistent)."""
         page = next(self._part_pages(run_id, ScanIndexForward=False, Limit=1))
-        return part_value(page["Items"][0]) if page["Items"] else None
+        return items.part_value(page["Items"][0]) if page["Items"] else None
 
     def _part_pages(self, run_id: str, **query: object) -> Iterator[Mapping[str, Any]]:
-        values = {":pk": run_partition(run_id), ":part": PART_PREFIX}
+        values = {":pk": items.run_partition(run_id), ":part": items.PART_PREFIX}
         return self._table.pages("pk = :pk AND begins_with(sk, :part)", values, **query)
 
     def shard_partitions(self, run: Run) -> Sequence[str]:
@@ -124,12 +108,12 @@ class DynamoRuns(OnTable):
         if planned is None:
             last = self._last_part(run.run_id)
             planned = last.next_shard if last else 0
-        return [bucket_partition(run.run_id, bucket) for bucket in range(ledger_bucket_count(planned))]
+        return [items.bucket_partition(run.run_id, bucket) for bucket in range(ledger_bucket_count(planned))]
 
     def mark_dispatched(self, run_id: str, index: int) -> None:
         """Note that a part's shards are entered and their messages sent; noting it twice does no harm."""
-        outcome = self._table.update(part_key(run_id, index), "SET dispatched = :yes", _THERE, {":yes": True})
-        if outcome.applied or (outcome.item and part_value(outcome.item).dispatched):
+        outcome = self._table.update(items.part_key(run_id, index), "SET dispatched = :yes", _THERE, {":yes": True})
+        if outcome.applied or (outcome.item and items.part_value(outcome.item).dispatched):
             return
         if outcome.lost:
             raise outcome.lost
@@ -150,16 +134,16 @@ class DynamoRuns(OnTable):
             raise CheckpointConflictError(
                 f"the plan of run {run_id} cannot be sealed with {shard_count} shards: its parts hold {last.next_shard}"
             )
-        nothing_since = self._table.condition(part_key(run_id, last.index + 1 if last else 0), _ABSENT, {})
+        nothing_since = self._table.condition(items.part_key(run_id, last.index + 1 if last else 0), _ABSENT, {})
         totals = {":shards": shard_count, ":objects": object_count, ":bytes": size_bytes, ":skipped": skipped}
         sealing = self._table.change(
-            run_key(run_id),
+            items.run_key(run_id),
             "SET #state = :running, shard_count = :shards, object_count = :objects, size_bytes = :bytes, "
             "skipped = :skipped",
             "#state = :planning",
             {**OPEN_STATES, **totals},
         )
-        outcome = self._table.transact(run_key(run_id), [nothing_since, sealing])
+        outcome = self._table.transact(items.run_key(run_id), [nothing_since, sealing])
         if outcome.applied:
             return
         run = _run(run_id, outcome.item)
@@ -178,14 +162,14 @@ class DynamoRuns(OnTable):
         """Open the next generation, in one transaction with the pointer's mark: the run is not finalized any more."""
         writer, before = new_writer(), self.get(run_id)
         opening = self._table.change(
-            run_key(run_id),
+            items.run_key(run_id),
             "SET scripts = list_append(scripts, :script), generation = :next, #state = :running, writer = :writer "
             "REMOVE ended_s, cancelled_s, notified_s",
             "generation = :current AND attribute_exists(shard_count) AND attribute_not_exists(retired) "
             "AND (attribute_not_exists(cancelled_s) OR #state = :cancelled)",
             {
                 ":cancelled": RunState.CANCELLED,
-                ":script": [script_value(script)],
+                ":script": [items.script_value(script)],
                 ":current": generation - 1,
                 ":next": generation,
                 ":running": RunState.RUNNING,
@@ -193,9 +177,9 @@ class DynamoRuns(OnTable):
             },
         )
         marking = self._table.change(
-            pointer_key(before), "SET #open = :open", _THERE, {":open": unfinalized_value(before)}
+            items.pointer_key(before), "SET #open = :open", _THERE, {":open": items.unfinalized_value(before)}
         )
-        outcome = self._table.transact(run_key(run_id), [opening, marking])
+        outcome = self._table.transact(items.run_key(run_id), [opening, marking])
         if outcome.applied:
             return self.get(run_id)
         run = _run(run_id, outcome.item)
@@ -203,7 +187,7 @@ class DynamoRuns(OnTable):
             return run
         if outcome.lost:
             raise outcome.lost
-        raise no_generation(run, generation, "retired" in (outcome.item or {}))
+        raise rules.no_generation(run, generation, "retired" in (outcome.item or {}))
 
     def finish(self, run_id: str, generation: int, state: RunState) -> Run:
         """Record how a run ended."""
@@ -237,7 +221,7 @@ class DynamoRuns(OnTable):
 
     def _change(self, run_id: str, update: str, condition: str, values: Mapping[str, Any]) -> tuple[Written, Run]:
         """Change a run now; the outcome, and the run as it is then."""
-        outcome = self._table.update(run_key(run_id), update, condition, {**values, ":now": self._clock.now_s()})
+        outcome = self._table.update(items.run_key(run_id), update, condition, {**values, ":now": self._clock.now_s()})
         return outcome, _run(run_id, outcome.item)
 
     # --- finalized runs: those whose pointer is not in the index, see docs/decisions/0025 ---
@@ -248,9 +232,9 @@ class DynamoRuns(OnTable):
 
     def finalize(self, run: Run) -> bool:
         """Take the mark away, in one transaction with the check that the run is still ended as it was seen."""
-        key = pointer_key(run)
+        key = items.pointer_key(run)
         still_ended = self._table.condition(
-            run_key(run.run_id),
+            items.run_key(run.run_id),
             "generation = :generation AND NOT #state IN (:planning, :running)",
             {**OPEN_STATES, ":generation": run.generation},
         )
@@ -263,27 +247,6 @@ class DynamoRuns(OnTable):
             raise outcome.lost
         return False
 
-    def unfinalize(self, run: Run) -> None:
-        """Mark a run; marking it twice does no harm."""
-        values = {":open": unfinalized_value(run)}
-        outcome = self._table.update(pointer_key(run), "SET #open = :open", _THERE, values)
-        if outcome.lost and outcome.item and "open" not in outcome.item:
-            raise outcome.lost
-
-    def next_finalized(self) -> Iterator[Run]:
-        """The next few of the finalized runs; the cursor is an item of its own."""
-        cursor = self._table.get(CURSOR_KEY)
-        after = cursor["place"]["S"] if cursor else ""
-        condition, values = "pk = :pk", {":pk": RUNS_PARTITION}
-        if after:
-            condition, values = f"{condition} AND sk < :after", {**values, ":after": after}
-        page = next(self._table.pages(condition, values, ScanIndexForward=False, Limit=RUNS_A_PAGE))
-        yield from self._runs_of([pointer for pointer in page["Items"] if "open" not in pointer])
-        last = page["Items"][-1]["sk"]["S"] if len(page["Items"]) == RUNS_A_PAGE else ""
-        if last != after:
-            moved = {":last": last, ":was": after}  # unless another checker has moved it
-            self._table.update(CURSOR_KEY, "SET place = :last", f"{_ABSENT} OR place = :was", moved)
-
     # --- deletion: a run is retired first, so that it is not opened again; its own item is deleted last ---
 
     def retire(self, run_id: str) -> Run:
@@ -292,21 +255,22 @@ class DynamoRuns(OnTable):
         outcome, run = self._change(run_id, "SET retired = :now", condition, OPEN_STATES)
         if outcome.applied or "retired" in (outcome.item or {}):
             return run
-        raise outcome.lost or not_ended(run)
+        raise outcome.lost or rules.not_ended(run)
 
     def delete(self, run_id: str) -> int:
         """Forget a retired run: its shards, all buckets side by side, its parts, then itself and its pointer."""
-        item = self._table.get(run_key(run_id))
+        item = self._table.get(items.run_key(run_id))
         run = _run(run_id, item)
         if item is None or "retired" not in item:
-            raise not_retired(run)
+            raise rules.not_retired(run)
         deleted = sum(in_parallel(self._empty, self.shard_partitions(run), self._table.threads))
-        deleted += self._empty(run_partition(run_id), run_key(run_id))
-        tombstone = {**tombstone_key(run_id), **attributes({"deleted_s": int(self._clock.now_s())})}
+        deleted += self._empty(items.run_partition(run_id), items.run_key(run_id))
+        tombstone = {**items.tombstone_key(run_id), **items.attributes({"deleted_s": int(self._clock.now_s())})}
         deletes: Any = [
-            {"Delete": {"TableName": self._table.name, "Key": key}} for key in (run_key(run_id), pointer_key(run))
+            {"Delete": {"TableName": self._table.name, "Key": key}}
+            for key in (items.run_key(run_id), items.pointer_key(run))
         ]
-        outcome = self._table.transact(run_key(run_id), [*deletes, self._table.create(tombstone)])
+        outcome = self._table.transact(items.run_key(run_id), [*deletes, self._table.create(tombstone)])
         if not outcome.applied and outcome.item is not None:
             raise outcome.lost or LedgerError(f"the run {run_id} could not be deleted; try again")
         return deleted + 1
@@ -321,5 +285,5 @@ class DynamoRuns(OnTable):
 def _run(run_id: str, item: Item | None) -> Run:
     """The run that an item is; RunNotFoundError if there is none."""
     if item is None:
-        raise no_run(run_id)
-    return run_value(item)
+        raise rules.no_run(run_id)
+    return items.run_value(item)

@@ -35,7 +35,9 @@ class DynamoShards(OnTable):
         """Enter shards as PENDING, taken from the iterable as fast as they can be written; how many were new."""
         source = iter(shards)
         chunks = iter(lambda: list(islice(source, SHARDS_A_CALL)), [])
-        return sum(in_parallel(partial(self._enter, new_writer()), chunks, min(WRITERS, self._table.threads), CALLS_AHEAD))
+        return sum(
+            in_parallel(partial(self._enter, new_writer()), chunks, min(WRITERS, self._table.threads), CALLS_AHEAD)
+        )
 
     def _enter(self, writer: str, shards: Sequence[ShardRecord]) -> int:
         new = 0

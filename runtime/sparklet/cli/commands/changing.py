@@ -37,22 +37,11 @@ class _RedriveSelection(StackSelection):
 
     memory_mb: Annotated[
         int | None,
-        typer.Option(
-            "--memory",
-            min=512,
-            max=10240,
-            metavar="MB",
-            help="More memory for each worker; the local stack is restarted with it.",
-        ),
+        typer.Option("--memory", min=512, max=10240, metavar="MB", help="More for workers; restarts the local stack."),
     ] = None
     timeout_s: Annotated[
         int | None,
-        typer.Option(
-            "--timeout",
-            min=1,
-            metavar="SECONDS",
-            help="More time for each shard; the local stack is restarted with it.",
-        ),
+        typer.Option("--timeout", min=1, metavar="SECONDS", help="More for each shard; restarts the local stack."),
     ] = None
 
 
@@ -130,20 +119,16 @@ def clean(
     Sparklet's bucket and in the folders of Delta and Iceberg tables. What a table refers to, and what a run may still
     commit or publish, is kept.
     """
-    screen = Screen(selection.as_json)
-    older_than_s = parse_duration_s(older_than) if older_than else 0.0
-    if orphans or tables:
-        if not orphans or run_ids or keep is not None or older_than_s < MIN_AGE_S:
-            raise PlanError(
-                "--orphans takes an --older-than of at least 1d, any number of --table, and not --run, --keep"
-            )
-        places = [None, *map(Table.parse, tables or ())]
-        with environment(selection, screen, reading=True) as env:
-            _sweep(env, places, older_than_s, screen, dry_run=dry_run, yes=yes)
-        return
-    if not run_ids and not older_than and keep is None:
+    screen, older_than_s = Screen(selection.as_json), parse_duration_s(older_than) if older_than else 0.0
+    if (orphans or tables) and (not orphans or run_ids or keep is not None or older_than_s < MIN_AGE_S):
+        raise PlanError("--orphans takes an --older-than of at least 1d, any number of --table, and not --run, --keep")
+    if not (orphans or run_ids or older_than or keep is not None):
         raise PlanError("name what to clean: --run RUN, --older-than 30d, --keep 10 or --orphans")
+    places = [None, *map(Table.parse, tables or ())]
     with environment(selection, screen, reading=True) as env:
+        if orphans:
+            _sweep(env, places, older_than_s, screen, dry_run=dry_run, yes=yes)
+            return
         ended = ended_runs(env.at, older_than_s=older_than_s, keep=keep or 0)
         chosen = [named_run(env.at, run_id) for run_id in run_ids] if run_ids else list(ended)
         _warn_of_increments(env, chosen, screen)

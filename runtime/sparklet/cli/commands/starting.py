@@ -20,7 +20,6 @@ from sparklet.cli.estimates import Explanation, explain, explain_run, preview_in
 from sparklet.cli.render import preview_document, preview_table, run_document
 from sparklet.cli.runs import finish, go_on, start
 from sparklet.errors import NothingNewError, PlanError
-from sparklet.local.memory import MemoryObjectStore
 from sparklet.model.options import ORCHESTRATION
 from sparklet.planning.dispatch_modes import DispatchMode
 from sparklet.planning.new_run import refuse_bad_syntax
@@ -170,7 +169,7 @@ def _preview(
         cores = os.cpu_count() or 1
         size = WorkerSize(concurrency=cores, map_concurrency=cores, scratch_bytes=UNLIMITED_BYTES, is_local=True)
         request = request.fitted(size.memory_mb, size.scratch_bytes)
-        found = preview(request.options, request.inputs, MemoryObjectStore())
+        found = preview(request.options, request.inputs, None)
         return found, estimate(size)
     with environment(selection, screen, reading=True) as env:
         request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)

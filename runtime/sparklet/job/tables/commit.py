@@ -47,14 +47,9 @@ class OpenTable(Protocol):
 def commit(commit: Commit, spark: Callable[[], SparkSession]) -> Committed:
     """Make a commit, unless the table holds it already.
 
-    Raises
-    ------
-    TableError
-        If the table cannot take the files: another schema, a missing file, a feature that is not supported.
-    CommitConflictError
-        If other writers were faster for two minutes.
-    CommitStateUnknownError
-        If the table does not hold the commit, but may have forgotten it.
+    TableError if the table cannot take the files: another schema, a missing file, a feature that is not supported.
+    CommitConflictError if other writers were faster for two minutes. CommitStateUnknownError if the table does not hold
+    the commit, but may have forgotten it.
     """
     maker = random.getrandbits(60)  # tells this commit from another's whose answer looks the same
     staged: list[StagedFile] | None = None

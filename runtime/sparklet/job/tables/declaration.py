@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("iceberg", "delta", "hudi", "parquet")
 MODES = ("append", "upsert", "overwrite_partitions")
+# Folders of staged files: in a table, whose own they become; and in an output, for a commit to read, never for readers.
+DATA, CHANGES = "sparklet", "_changes"
 
 
 @dataclass(frozen=True)
@@ -63,18 +65,7 @@ class Declaration:
 
     def to_document(self) -> dict[str, Any]:
         """This declaration as JSON."""
-        return {
-            "table": str(self.table),
-            "mode": self.mode,
-            "label": self.label,
-            "folder": self.folder,
-            "files": [list(file) for file in self.files],
-            "keys": list(self.keys),
-            "order_by": self.order_by,
-            "merge_schema": self.merge_schema,
-            "partition_by": list(self.partition_by),
-            "partition_types": list(self.partition_types),
-        }
+        return {**asdict(self), "table": str(self.table)}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Declaration:

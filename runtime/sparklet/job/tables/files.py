@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from sparklet.job.errors import TableError
+from sparklet.job.session import s3_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,16 +45,9 @@ class StagedFile:
         return {unquote(name): None if value == NULL_PARTITION else unquote(value) for name, equals, value in named}
 
 
-def s3_environment() -> tuple[str, str]:
-    """S3's endpoint and region as AWS's own tools find them in the environment; "" for AWS's own."""
-    ignored = os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
-    endpoint = "" if ignored else os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-    return endpoint, os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "")
-
-
 def delta_place(uri: str) -> tuple[str, dict[str, str]]:
     """A table's place for delta-rs, which would decode ``file://``, and what it does not find in the environment."""
-    options = {"aws_allow_http": str(s3_environment()[0].startswith("http://")).lower()}
+    options = {"aws_allow_http": str(s3_environment(os.environ)[0].startswith("http://")).lower()}
     return uri[len("file://") :] if uri.startswith("file://") else uri, options
 
 
@@ -66,7 +60,7 @@ def file_system(uri: str) -> tuple[Any, str]:
         return fs.LocalFileSystem(), path if separator else uri.partition(":")[2] or uri
     if scheme not in ("s3", "s3a"):
         raise TableError(f"{uri}: staged files lie at s3:// or file://")
-    return _s3(*s3_environment()), path
+    return _s3(*s3_environment(os.environ)), path
 
 
 @cache
@@ -111,18 +105,10 @@ def _read_footer(write: StagedWrite, path: str, size_bytes: int) -> StagedFile:
 
 
 def agreed_schema(commit: Commit, staged: Sequence[StagedFile], table: Any | None) -> Any:
-    """The schema (pyarrow's, all nullable) of the table with the files in it.
+    """The schema (pyarrow's, all nullable) of the table with the files in it; ``table``: its columns, if it is there.
 
-    Parameters
-    ----------
-    table
-        The table's columns as pyarrow.Schema; None if the table is still to be made.
-
-    Raises
-    ------
-    TableError
-        If a column has another type than in the table or in another shard, or if only some files have it and
-        ``merge_schema`` is off; the message names shard and column.
+    TableError, naming shard and column, if a column has another type than in the table or in another shard, or if only
+    some files have it and ``merge_schema`` is off.
     """
     import pyarrow as pa
 

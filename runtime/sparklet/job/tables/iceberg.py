@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, cast
 
+from sparklet.job.catalogs import ICEBERG_CATALOG, VARIABLES
 from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.session import s3_environment
 from sparklet.job.tables.changes import read_changes, without
-from sparklet.job.tables.files import agreed_schema, batches, read_rows, s3_environment
+from sparklet.job.tables.files import agreed_schema, batches, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
     Replaced = tuple[list[DataFile], list[DataFile]]  # the new files, and those that are no longer in the table
 
-CATALOG = "iceberg"
 COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"
 
 
@@ -32,7 +33,7 @@ class IcebergTable:
         from pyiceberg.exceptions import NoSuchTableError
 
         self._name = name
-        self._catalog = load_catalog(CATALOG, **_s3_properties())
+        self._catalog = load_catalog(ICEBERG_CATALOG, **_s3_properties())
         try:
             self._table: Table | None = self._catalog.load_table(name)
         except NoSuchTableError:
@@ -50,6 +51,7 @@ class IcebergTable:
         from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ServiceUnavailableError
         from requests import RequestException  # of a REST catalog whose answer was lost
 
+        look_again = (CommitFailedException, CommitStateUnknownException, ServiceUnavailableError, RequestException)
         schema = agreed_schema(commit, staged, self._table.schema().as_arrow() if self._table else None)
         table = self._table or self._create(commit, schema)
         _check_partitioning(commit, table)
@@ -63,12 +65,7 @@ class IcebergTable:
                     with transaction.update_schema() as update:
                         update.union_by_name(schema)
                 _change(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: str(maker)})
-        except (
-            CommitFailedException,
-            CommitStateUnknownException,
-            ServiceUnavailableError,
-            RequestException,
-        ) as error:
+        except look_again as error:
             raise CommitConflictError(f"{commit.table}: {error}") from error
         snapshot = table.current_snapshot()
         return str(snapshot.snapshot_id) if snapshot else ""
@@ -221,11 +218,7 @@ def _s3_properties() -> dict[str, str]:
 
     The region is that of catalogs in AWS, too: boto3 does not read ``AWS_REGION``.
     """
-    endpoint, region = s3_environment()
+    endpoint, region = s3_environment(os.environ)
     found = {"s3.endpoint": endpoint, "client.region": region}
-    variable = f"PYICEBERG_CATALOG__{CATALOG.upper()}__"
-    return {
-        name: value
-        for name, value in found.items()
-        if value and f"{variable}{name.upper().replace('.', '__')}" not in os.environ
-    }
+    set_already = {name for name in found if f"{VARIABLES}{name.upper().replace('.', '__')}" in os.environ}
+    return {name: value for name, value in found.items() if value and name not in set_already}

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparklet.job.event_objects import object_versions
+from sparklet.job.event_objects import object_versions, text_at
 
 
 def commit_id(job: Any, label: str) -> str:
@@ -37,7 +37,7 @@ def named_work(event: Any) -> tuple[str, Any] | None:
     """The kind of an event's source, and what names the work there; None: it may come twice and be work twice."""
     if not isinstance(event, Mapping):
         return None
-    if task := _at(event, "sparklet", "task"):
+    if task := text_at(event, "sparklet", "task"):
         return "task", [task, event]  # clients choose these ids: another body is other work
     if versions := object_versions(event):
         return "s3", versions
@@ -49,10 +49,10 @@ def named_work(event: Any) -> tuple[str, Any] | None:
         named = _records(records)
     elif "window" in event:
         named = "window", []
-    elif isinstance(event.get("detail-type"), str) and (event_id := _at(event, "id")):
-        named = "eventbridge", [event_id, _at(event, "account"), _at(event, "region")]
-    elif request := _at(event, "requestContext", "requestId"):
-        named = "api", [request, _at(event, "requestContext", "apiId")]
+    elif isinstance(event.get("detail-type"), str) and (event_id := text_at(event, "id")):
+        named = "eventbridge", [event_id, text_at(event, "account"), text_at(event, "region")]
+    elif request := text_at(event, "requestContext", "requestId"):
+        named = "api", [request, text_at(event, "requestContext", "apiId")]
     if named and "window" in event:  # its last call may bring no records
         window = [event.get(name) for name in ("eventSourceARN", "shardId", "window", "isFinalInvokeForWindow")]
         named = named[0], [named[1], window]
@@ -72,14 +72,14 @@ _OF_A_STREAM: dict[str, _Paths] = {
 
 def _records(records: list[Any]) -> tuple[str, Any] | None:
     """Every message, or the first and the last record of a stream's batch."""
-    source = _at(records[0], "eventSource") or _at(records[0], "EventSource")
+    source = text_at(records[0], "eventSource") or text_at(records[0], "EventSource")
     if source in _OF_ONE_RECORD:
         paths, chosen = _OF_ONE_RECORD[source], records
     elif source in _OF_A_STREAM:
         paths, chosen = _OF_A_STREAM[source], [records[0], records[-1]]
     else:
         return None
-    names = [[_at(record, *path) for path in paths] for record in chosen]
+    names = [[text_at(record, *path) for path in paths] for record in chosen]
     return (source[4:], names) if all(map(all, names)) else None
 
 
@@ -91,12 +91,5 @@ def _kafka(event: Mapping[str, Any], records: Mapping[str, Any]) -> tuple[str, A
         if not offsets or not all(type(offset) is int for offset in offsets):
             return None
         ranges[name] = [min(offsets), max(offsets)]
-    cluster = _at(event, "eventSourceArn") or _at(event, "bootstrapServers")
+    cluster = text_at(event, "eventSourceArn") or text_at(event, "bootstrapServers")
     return ("kafka", [cluster, ranges]) if cluster and ranges else None
-
-
-def _at(value: Any, *path: str) -> str:
-    """The text at a path of names; "" if there is none."""
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value if isinstance(value, str) else ""

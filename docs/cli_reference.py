@@ -1,4 +1,4 @@
-"""``docs/guide/cli.md``, made from the commands' own help: ``python -m sparklet.cli.reference FILE``.
+"""``docs/guide/cli.md``, made from the commands' own help: ``python -m docs.cli_reference FILE``.
 
 Beside it ``run-request.schema.json``, the JSON Schema of a document that asks for a run.
 """
