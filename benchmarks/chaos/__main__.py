@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos import steps
-from benchmarks.chaos.plans import FORMATS, KINDS, WAYS, Plan, plan
+from benchmarks.chaos.plans import FORMATS, FULL_SIZE_BLOCKS, KINDS, WAYS, Plan, plan, seeds
 from benchmarks.chaos.proxy import Proxy
 from benchmarks.chaos.readers import Readers
 from benchmarks.chaos.table import line, table
@@ -32,7 +32,7 @@ from benchmarks.facts import ROOT, facts
 from sparklet.ports import Message
 
 TRIALS_A_STACK = 80  # then a new one: the stand-in grows slow with what it holds
-QUICK_MIN = 5.5  # no trial begins later
+QUICK_MIN = 2.0  # no trial begins later
 RESULTS = ROOT / "benchmarks" / "results" / "chaos.jsonl"
 DELIVERIES = 32
 END_S = 20.0  # for the stack's end, if this process is told to end
@@ -65,15 +65,15 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=_seeds, default=range(2000), metavar="FIRST:END")
+    parser.add_argument("--seeds", type=_seeds, default=seeds(FULL_SIZE_BLOCKS), metavar="FIRST:END")
     parser.add_argument("--formats", type=names(FORMATS), default=FORMATS, metavar="NAME,…")
     parser.add_argument("--ways", type=names(WAYS), default=WAYS, metavar="NAME,…")
     parser.add_argument("--kinds", type=names(tuple(KINDS)), default=tuple(KINDS), metavar="NAME,…")
     parser.add_argument("--at", type=_step, metavar="STEP:NUMBER", help="strike there, e.g. 'PUT Hudi timeline:12'")
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="no trial begins later")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=(os.cpu_count() or 1) + 1, help="some wait, for leases of Hudi")
     parser.add_argument(
-        "--in-flight", type=int, default=6, help="trials at once: most of a trial is waiting for leases"
+        "--in-flight", type=int, default=10, help="trials at once: most of a trial is waiting for leases"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="results are appended")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_MIN} minutes, results anew")
@@ -151,7 +151,7 @@ def _trials(in_flight: int) -> Iterator[ThreadPoolExecutor]:
 
 def _record(options: argparse.Namespace) -> None:
     """Do a run of each format and way in peace, one after the other, and note the steps."""
-    with stage(options.workers) as at:
+    with stage(1) as at:  # workers in turn: none waits for a lease
         for number, (format_, way) in enumerate((f, w) for f in options.formats for w in options.ways):
             peace = replace(plan(0), seed=10_000_000 + number, format=format_, way=way, kind="record")
             trial = at.trial(peace)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.__main__ import names
-from benchmarks.chaos.proxy import Fault, Fine, Proxy, Request
+from benchmarks.chaos.proxy import FINE, Fault, Proxy, Request
 from benchmarks.chaos.steps import label
 from benchmarks.chaos.world import DATA, free_of_aws, say
 from benchmarks.facts import ROOT, facts
@@ -72,7 +72,7 @@ class _Place:
 
     def _count(self, request: Request) -> Fault:
         self._steps[label(request)] += 1
-        return Fine()
+        return FINE
 
     def measured(self, format_: str, committers: int, commits: int) -> dict[str, Any]:
         """So many committers at once, and what they needed."""

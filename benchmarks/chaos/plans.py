@@ -1,31 +1,46 @@
 """What goes wrong in a trial: chosen by its seed before anything runs, so that a trial can be repeated."""
 
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 FORMATS = ("delta", "iceberg", "hudi")
 WAYS = ("staged", "direct", "plain")
+SHARDS = 3
 
-# One block of trials has so many of each kind; 1,000 kills and 200 faults of each other kind are 20 blocks a format.
+# A block of trials has so many of each kind for each format and way: 1,000 kills and 200 faults of each other kind are
+# so many blocks.
+FULL_SIZE_BLOCKS = 5
 KINDS = {
-    "kill at a step": 8,  # SIGKILL before or after a named step of the protocol, of the worker of a shard
-    "kill at a request": 4,  # the same at any request
-    "kill at a time": 4,
+    "kill at a step": 5,  # SIGKILL before or after a named step of the protocol
+    "kill at a request": 2,  # the same at any request
+    "kill at a time": 2,
     "kill the committer": 6,  # at any of its steps
-    "kill the checker": 2,
-    "twice at once": 2,  # a message is delivered twice
-    "twice, later": 2,  # again after its shard has succeeded
-    "zombie": 4,  # stopped at a step, waked after its lease is over
-    "zombie committer": 3,
-    "reset": 2,
-    "drop": 2,
-    "delay": 2,
-    "error": 2,
+    "kill the checker": 3,
+    "twice at once": 3,  # each message is delivered twice
+    "twice, later": 3,  # again after its shard has succeeded
+    "zombie": 3,  # stopped at a step, waked after its lease is over
+    "zombie committer": 6,
+    "reset": 1,
+    "drop": 1,
+    "delay": 1,
+    "error": 1,
 }
+KILLS = tuple(kind for kind in KINDS if kind.startswith("kill"))
 NETWORK = ("reset", "drop", "delay", "error")
 COMMITTERS = ("kill the committer", "kill the checker", "zombie committer")  # there is neither without a commit run
-SHARDS_OF = {"staged": 3, "direct": 3, "plain": 3}
+
+# How many workers of each shard, of the commit run and of the checker are struck in a trial, one after the other.
+STRUCK: Mapping[str, Mapping[str, int]] = {
+    "kill at a step": {"shard": 1, "commit": 1},
+    "kill at a request": {"shard": 1, "commit": 1},
+    "kill at a time": {"shard": 1, "commit": 1},
+    "kill the committer": {"commit": 3},
+    "kill the checker": {"checker": 3},
+    "zombie": {"shard": 1},
+    "zombie committer": {"commit": 3},
+}
 
 
 @dataclass(frozen=True)
@@ -36,46 +51,40 @@ class Plan:
     format: str
     way: str
     kind: str
-    shards: int
-    after_effect: bool  # whether it strikes after a request's effect
-    nth: float  # at which of so many requests, or steps: a share
-    delay_s: float  # of a kill at a time; how long a zombie sleeps on
-    wake: str  # when a zombie wakes: claimed | succeeded | ended
-    at: tuple[str, int] | None = None  # a step, and which of its occurrences, in place of ``nth``
+    shards: int = SHARDS
+    at: tuple[str, int] | None = None  # strike at this step and at which of its occurrences
 
     @property
     def name(self) -> str:
         """The trial's run."""
         return f"chaos-{self.seed}"
 
-    @property
-    def dice(self) -> random.Random:
-        """For what is decided on the way."""
-        return random.Random(f"{self.seed}/dice")
+    def dice(self, about: str) -> random.Random:
+        """For one thing that is decided on the way."""
+        return random.Random(f"{self.seed}/{about}")
 
 
 def plan(seed: int, formats: tuple[str, ...] = FORMATS, ways: tuple[str, ...] = WAYS) -> Plan:
-    """The trial of a seed: blocks of all combinations, each shuffled in its own way."""
+    """The trial of a seed: blocks of all combinations, each shuffled in its own way, formats and ways spread evenly."""
     block = list(_block(formats, ways))
     number, place = divmod(seed, len(block))
-    format_, way, kind = random.Random(number).sample(block, len(block))[place]
-    dice = random.Random(seed)
-    return Plan(
-        seed=seed,
-        format=format_,
-        way=way,
-        kind=kind,
-        shards=SHARDS_OF[way],
-        after_effect=dice.random() < 0.5,
-        nth=dice.random(),
-        delay_s=dice.uniform(0, 6),
-        wake=dice.choice(("claimed", "succeeded", "ended")),
-    )
+    shuffled = random.Random(number).sample(block, len(block))
+    sizes, turns = Counter(each[:2] for each in block), Counter[tuple[str, str]]()
+    places = []
+    for each in shuffled:
+        turns[each[:2]] += 1
+        places.append((turns[each[:2]] - 0.5) / sizes[each[:2]])
+    return Plan(seed, *shuffled[sorted(range(len(block)), key=places.__getitem__)[place]])
+
+
+def seeds(blocks: int) -> range:
+    """Those of the first blocks."""
+    return range(blocks * len(list(_block(FORMATS, WAYS))))
 
 
 def _block(formats: tuple[str, ...], ways: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
     for format_ in formats:
         for way in ways:
             for kind, times in KINDS.items():
-                if way == "staged" or kind not in COMMITTERS:
-                    yield from [(format_, way, kind)] * (times if way != "plain" else max(1, times // 4))
+                if way == "staged" or (kind not in COMMITTERS and (way == "direct" or kind not in NETWORK)):
+                    yield from [(format_, way, kind)] * (times if way != "plain" else 1)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 MAX_HEAD_BYTES = 256 * 1024
@@ -40,86 +40,57 @@ class Refusal(Exception):  # noqa: N818 - no error of ours: the worker's connect
     """The worker gets no answer: its connection is reset."""
 
 
-class Fault(Protocol):
-    """What happens to one request; raises Refusal where the worker gets no answer."""
+@dataclass(frozen=True)
+class Fault:
+    """What happens to one request, before its effect or after it; by itself nothing."""
 
-    async def before(self, request: Request) -> bytes | None:
-        """Before the effect; bytes are an answer in the stand-in's place."""
+    after_effect: bool
 
-    async def after(self, request: Request, status: int) -> None:
-        """After the effect, before the worker gets the answer."""
-
-
-class Fine:
-    """Nothing happens."""
-
-    async def before(self, request: Request) -> bytes | None:
-        """The request goes its way."""
+    async def strike(self, request: Request) -> bytes | None:
+        """Let it happen; bytes are an answer in the stand-in's place. Refusal: the worker gets no answer."""
         return None
 
-    async def after(self, request: Request, status: int) -> None:
-        """The answer goes its way."""
+
+FINE = Fault(after_effect=False)
 
 
-@dataclass
-class Mishap:
+@dataclass(frozen=True)
+class Mishap(Fault):
     """Drops, delays, resets and refusals of the network and of AWS.
 
     ``kind``: ``reset`` (RST), ``drop`` (silence for ``time_s``, then RST), ``delay`` (``time_s``), ``error`` (503).
     """
 
     kind: str
-    after_effect: bool
     time_s: float = 0.0
 
-    async def before(self, request: Request) -> bytes | None:
-        """The fault, if it is one before the effect."""
-        if self.after_effect:
-            return None
+    async def strike(self, request: Request) -> bytes | None:
+        """The network's fault."""
         if self.kind == "error":
             return answer(503, b"" if request.method == "HEAD" else SLOW_DOWN)
-        await self._strike()
-        return None
-
-    async def after(self, request: Request, status: int) -> None:
-        """The fault, if it is one after the effect."""
-        if self.after_effect:
-            await self._strike()
-
-    async def _strike(self) -> None:
-        if self.kind in ("drop", "delay"):
-            await asyncio.sleep(self.time_s)
+        await asyncio.sleep(self.time_s)
         if self.kind != "delay":
             raise Refusal
+        return None
 
 
-@dataclass
-class Strike:
+@dataclass(frozen=True)
+class Strike(Fault):
     """Does something to the worker while its request is held: kills it, or stops it until it is waked.
 
-    ``strike`` runs in a thread. Once it has returned, the request of a stopped worker is passed on (before its effect)
+    ``act`` runs in a thread. Once it has returned, the request of a stopped worker is passed on (before its effect)
     or answered (after it); that of a killed one is not.
     """
 
-    strike: Callable[[], None]
-    after_effect: bool
+    act: Callable[[], None]
     kills: bool
 
-    async def before(self, request: Request) -> bytes | None:
-        """Strike, if it is to be before the effect."""
-        if not self.after_effect:
-            await self._strike()
-        return None
-
-    async def after(self, request: Request, status: int) -> None:
-        """Strike, if it is to be after the effect."""
-        if self.after_effect:
-            await self._strike()
-
-    async def _strike(self) -> None:
-        await asyncio.to_thread(self.strike)
+    async def strike(self, request: Request) -> bytes | None:
+        """Kill, or stop."""
+        await asyncio.to_thread(self.act)
         if self.kills:
             raise Refusal
+        return None
 
 
 Decide = Callable[[Request], Fault]
@@ -132,6 +103,7 @@ class Proxy:
     upstream: str  # the stand-in's address
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _servers: list[asyncio.Server] = field(default_factory=list)
+    _conversations: set[Any] = field(default_factory=set)  # or those whose worker has gone end before a held request
 
     def __post_init__(self) -> None:
         self._loop.set_default_executor(ThreadPoolExecutor(64))  # a stopped worker's requests each hold a thread
@@ -144,8 +116,10 @@ class Proxy:
 
         async def start() -> asyncio.Server:
             async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                self._conversations.add(asyncio.current_task())
                 with suppress(asyncio.CancelledError):  # the end
                     await _Conversation(reader, writer, str(at.hostname), int(at.port or 80), decide).hold()
+                self._conversations.discard(asyncio.current_task())
 
             return await asyncio.start_server(serve, "127.0.0.1", 0, limit=MAX_HEAD_BYTES)
 
@@ -208,7 +182,7 @@ class _Conversation:
     async def _pass_on(self, request: Request) -> bool:
         """One request and its answer; False if the connection ends with it."""
         fault = self._decide(request)
-        if (instead := await fault.before(request)) is not None:
+        if not fault.after_effect and (instead := await fault.strike(request)) is not None:
             self._writer.write(instead)
             await self._writer.drain()
             return True
@@ -217,11 +191,11 @@ class _Conversation:
         await writer.drain()
         head = await reader.readuntil(b"\r\n\r\n")
         first, headers = parsed(head)
-        status = int(first.split(" ", 2)[1])
         body = b""
-        if request.method != "HEAD" and status not in NO_BODY:
+        if request.method != "HEAD" and int(first.split(" ", 2)[1]) not in NO_BODY:
             body = await body_of(reader, headers, to_end=True)
-        await fault.after(request, status)
+        if fault.after_effect:
+            await fault.strike(request)
         self._writer.write(head + body)
         await self._writer.drain()
         lasts = "close" not in (headers.get("connection", "").lower(), request.headers.get("connection", "").lower())

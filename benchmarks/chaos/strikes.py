@@ -1,22 +1,48 @@
 """What a trial's plan does to the requests of its workers."""
 
+import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.chaos.plans import NETWORK, Plan
-from benchmarks.chaos.proxy import Fault, Fine, Mishap, Request, Strike
-from benchmarks.chaos.steps import label, to_strike
+from benchmarks.chaos.plans import NETWORK, STRUCK, Plan
+from benchmarks.chaos.proxy import FINE, Fault, Mishap, Request, Strike
+from benchmarks.chaos.steps import WRITES, label, to_strike
 from benchmarks.chaos.workers import Worker
 
-SHARE = 0.06  # of requests that the network's faults meet
-MAX_MET = 6  # of them in a trial: a run must end
-LAST = "succeed"  # where it strikes if the shard has taken fewer steps than in peace
-ROLES = {"kill the committer": "commit", "zombie committer": "commit", "kill the checker": "checker"}
-AT_REQUESTS = ("kill at a request",)
+SHARE = 0.12  # of requests that the network's faults meet
+MAX_MET = 8  # of a shard's, and of the commit run's: a run must end
+LAST = "succeed"  # where it strikes if the worker has taken fewer steps than in peace
+WAKES = ("claimed", "succeeded", "ended")  # when a zombie does
+MAX_TIME_S = 3.0  # until a kill at a time
 MET_S = {"reset": (0.0, 0.0), "drop": (1.0, 4.0), "delay": (0.2, 4.0), "error": (0.0, 0.0)}
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """Where one worker is struck."""
+
+    number: int  # of the strikes at this victim
+    step: str
+    time: int  # at which of the step's occurrences
+    after_effect: bool
+    wake: str  # when it wakes, if it is stopped
+
+
+@dataclass
+class _Invocation:
+    """A worker with its message, or a checker; it is struck once at most."""
+
+    role: str
+    aim: _Aim | None
+    seen: Counter[str] = field(default_factory=Counter)  # its steps
+
+    def meets(self, step: str) -> bool:
+        """Whether it has come to where it is struck."""
+        self.seen[step] += 1
+        return self.aim is not None and (step == LAST or (step, self.seen[step]) == (self.aim.step, self.aim.time))
 
 
 @dataclass
@@ -24,77 +50,85 @@ class Strikes:
     """Decides on each request of a trial; remembers what it did, and what was asked."""
 
     plan: Plan
-    zombie: Callable[[Worker], None]  # told of a worker that is being stopped
+    stopped: Callable[[Worker, str, str], None]  # told of a worker that is being stopped, its role, when it shall wake
     taken: dict[str, list[str]] = field(default_factory=dict)  # steps by role
     struck: list[str] = field(default_factory=list)  # role, step, and where of it
-    _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
+    written_s: float = 0.0  # when a worker last wrote to S3
+    _met: Counter[str] = field(default_factory=Counter)  # faults by victim
+    _dice: dict[str, random.Random] = field(default_factory=dict)  # the network's, by victim
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __post_init__(self) -> None:
-        self._dice, self._left_s = self.plan.dice, self.plan.delay_s
-        kind = self.plan.kind
-        self._role = ROLES.get(kind, "shard")
-        key = f"{self.plan.format}/{self.plan.way}/{self._role}"
-        self._step, self._time = self.plan.at or to_strike(key, self.plan.nth, writes=kind not in AT_REQUESTS)
-        self.shard = self._dice.randrange(self.plan.shards) if self._role == "shard" else 0
+    def of(self, role: str) -> Callable[[Worker, Request], Fault]:
+        """Decides for a worker that begins with a message, or a checker."""
+        with self._lock:
+            invocation = _Invocation(role, self._aim(role))
+        return lambda worker, request: self._decide(invocation, worker, request)
 
-    @property
-    def victim(self) -> tuple[str, int]:
-        """The run and shard whose worker is struck."""
-        return (f"{self.plan.name}-commit-0", 0) if self._role == "commit" else (self.plan.name, self.shard)
-
-    def decide(self, role: str, worker: Worker, request: Request) -> Fault:
-        """What happens to a request."""
-        step, kind = label(request), self.plan.kind
-        who, _, shard = role.partition(" ")
+    def _decide(self, invocation: _Invocation, worker: Worker, request: Request) -> Fault:
+        step, role = label(request), invocation.role
         with self._lock:
             self.taken.setdefault(role, []).append(step)
-            self._seen[role, step] += 1
-            if kind in NETWORK:
+            if step.startswith(WRITES):
+                self.written_s = time.monotonic()
+            if self.plan.kind in NETWORK:
                 return self._mishap(role, step)
-            mine = who == self._role and int(shard or 0) == self.shard
-            due = step == LAST or (step == self._step and self._seen[role, step] == self._time)
-            if self.struck or not mine or not due or kind in ("kill at a time", "none", "record") or "twice" in kind:
-                return Fine()
-            self._note(role, step, self.plan.after_effect)
-        if kind.startswith("zombie"):
-            self.zombie(worker)
-            return Strike(worker.freeze, self.plan.after_effect, kills=False)
-        return Strike(worker.kill, self.plan.after_effect, kills=True)
+            aim = invocation.aim if invocation.meets(step) else None
+            if aim is None or aim.number < self._met[_victim(role)]:
+                return FINE
+            invocation.aim = None
+            self._note(role, step, aim.after_effect)
+        if self.plan.kind.startswith("zombie"):
+            self.stopped(worker, role, aim.wake)
+            return Strike(aim.after_effect, worker.freeze, kills=False)
+        return Strike(aim.after_effect, worker.kill, kills=True)
+
+    def _left(self, role: str) -> bool:
+        """Whether this role's worker is to be struck still."""
+        return self._met[_victim(role)] < STRUCK.get(self.plan.kind, {}).get(role.partition(" ")[0], 0)
+
+    def _aim(self, role: str) -> _Aim | None:
+        """Where the role's next victim is struck."""
+        kind, victim, number = self.plan.kind, _victim(role), self._met[_victim(role)]
+        if kind == "kill at a time" or not self._left(role):
+            return None
+        dice = self.plan.dice(f"{victim}/{number}")
+        key = f"{self.plan.format}/{self.plan.way}/{role.partition(' ')[0]}"
+        drawn = to_strike(key, dice.random(), writes=kind != "kill at a request")
+        return _Aim(number, *(self.plan.at or drawn), dice.random() < 0.5, dice.choice(WAKES))
 
     def _mishap(self, role: str, step: str) -> Fault:
-        if len(self.struck) >= MAX_MET or self._dice.random() > SHARE:
-            return Fine()
-        after = self._dice.random() < 0.5 and self.plan.kind != "error"
+        victim, kind = _victim(role), self.plan.kind
+        dice = self._dice.setdefault(victim, self.plan.dice(victim))
+        if self._met[victim] >= MAX_MET or dice.random() > SHARE:
+            return FINE
+        after = dice.random() < 0.5 and kind != "error"
         self._note(role, step, after)
-        return Mishap(self.plan.kind, after, self._dice.uniform(*MET_S[self.plan.kind]))
+        return Mishap(after, kind, dice.uniform(*MET_S[kind]))
 
     def _note(self, role: str, step: str, after: bool) -> None:
+        self._met[_victim(role)] += 1
         self.struck.append(f"{role}: {'after' if after else 'before'} {step}")
 
     def kill_at_a_time(self, role: str, worker: Worker) -> Callable[[], None]:
-        """For a plan that kills at a time: have this invocation's worker killed then; call the result at its end.
-
-        The time counts while shards are worked on: what one of them leaves of it is the next one's.
-        """
+        """For a plan that kills at a time: have this invocation's worker killed then; call the result at its end."""
         with self._lock:
-            if self.plan.kind != "kill at a time" or self.struck or not role.startswith(self._role):
+            if self.plan.kind != "kill at a time" or not self._left(role):
                 return lambda: None
-            timer = threading.Timer(self._left_s, self._kill, [role, worker])
+        time_s = self.plan.dice(_victim(role)).uniform(0, MAX_TIME_S)
+        timer = threading.Timer(time_s, self._kill, [role, worker, time_s])
         timer.daemon = True
-        started_s = time.monotonic()
         timer.start()
+        return timer.cancel
 
-        def end() -> None:
-            timer.cancel()
-            with self._lock:
-                self._left_s = max(0.0, self._left_s - (time.monotonic() - started_s))
-
-        return end
-
-    def _kill(self, role: str, worker: Worker) -> None:
+    def _kill(self, role: str, worker: Worker, time_s: float) -> None:
         with self._lock:
-            if self.struck:
+            if not self._left(role):
                 return
-            self.struck.append(f"{role}: after {self.plan.delay_s:.2f} s")
+            self._met[_victim(role)] += 1
+            self.struck.append(f"{role}: after {time_s:.2f} s")
         worker.kill()
+
+
+def _victim(role: str) -> str:
+    """Who counts as one: a shard; all shards of commit runs, which come one after the other; the checker."""
+    return role if role.startswith("shard") else role.partition(" ")[0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.plans import Plan
+from benchmarks.chaos.plans import STRUCK, Plan
 from benchmarks.chaos.readers import ENGINES, CannotReadError, Readers, Row
 from benchmarks.chaos.strikes import Strikes
 from benchmarks.chaos.workers import ENDED, STOPPED, Pool, Worker
@@ -25,11 +25,23 @@ from sparklet.runs.redrive import redrive
 
 SCRIPT = Path(__file__).with_name("jobs") / "into_one_table.py"
 ROWS = (3, 25)  # of a shard, at least and at most
-CHECK_S, POLL_S = 0.7, 1.0
+CHECK_S, POLL_S = 2.0, 1.0
+QUIET_S = 2.5  # after the last write
 PATIENCE_S, SHARD_S = 600.0, 5.0  # for a run's end, and for each of its shards
 MAX_ATTEMPTS, MAX_REDRIVES = 12, 4
+MAX_LATER_S = 6.0  # until a message is delivered again
 ZOMBIE_S = 60.0  # for the answer of a worker that is awake again
 GOOD = (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
+
+
+@dataclass(frozen=True)
+class _Zombie:
+    """A worker that is stopped."""
+
+    worker: Worker
+    shard: tuple[str, int]
+    attempt: str
+    wake: str  # when: one of strikes.WAKES
 
 
 @dataclass
@@ -48,7 +60,7 @@ class Trial:
     polls: int = 0
     redrives: int = 0
     invocations: int = 0
-    _zombies: "list[tuple[Worker, str]]" = field(default_factory=list)
+    _zombies: list["_Zombie"] = field(default_factory=list)
     _doubled: set[str] = field(default_factory=set)
     _ended: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -124,11 +136,14 @@ class Trial:
         return state
 
     def _check_elsewhere(self, until_s: float) -> None:
-        """Have a process of its own check the run, until it has ended, or was killed."""
-        checker = self.pool.checker(self.plan.name, lambda each, request: self.strikes.decide("checker", each, request))
-        while checker.alive and time.monotonic() < until_s:
-            time.sleep(CHECK_S)
-        self.pool.dispose(checker)
+        """Have processes of their own check the run, one after the other, until it has ended or enough were killed."""
+        for _ in range(STRUCK.get(self.plan.kind, {}).get("checker", 1)):
+            checker = self.pool.checker(self.plan.name, self.strikes.of("checker"))
+            while checker.alive and time.monotonic() < until_s:
+                time.sleep(CHECK_S)
+            self.pool.dispose(checker)
+            if self.world.at.ledger.runs.get(self.plan.name).state.ended:
+                break
 
     def _settle(self) -> None:
         """Wake who sleeps, and wait for whoever still works on this run."""
@@ -152,7 +167,7 @@ class Trial:
             done = self._invoke(message, role)
             if done and double and self.plan.kind == "twice, later":
                 self._note_double(role)
-                threading.Timer(self.plan.delay_s, self.again, [self, message]).start()
+                threading.Timer(self.plan.dice(role).uniform(0, MAX_LATER_S), self.again, [self, message]).start()
         finally:
             with self._lock:
                 self._busy -= 1
@@ -162,7 +177,7 @@ class Trial:
 
     def _invoke(self, message: Message, role: str) -> bool:
         worker = self.pool.take()
-        worker.decide = lambda each, request: self.strikes.decide(role, each, request)
+        worker.decide = self.strikes.of(role)
         cancel = self.strikes.kill_at_a_time(role, worker)
         record = {
             "eventSource": "aws:sqs",
@@ -182,21 +197,24 @@ class Trial:
 
     # --- zombies ---
 
-    def _stopped(self, worker: Worker) -> None:
-        attempt = self.world.at.ledger.shards.get(*self.strikes.victim).attempt_id
+    def _stopped(self, worker: Worker, role: str, wake: str) -> None:
+        who, _, number = role.partition(" ")
+        shard = (self.plan.name, int(number)) if who == "shard" else (f"{self.plan.name}-commit-{number}", 0)
+        attempt = self.world.at.ledger.shards.get(*shard).attempt_id
         with self._lock:
-            self._zombies.append((worker, attempt))
+            self._zombies.append(_Zombie(worker, shard, attempt, wake))
 
     def _wake_zombies(self, *, at_once: bool = False) -> None:
         """Wake each whose time has come: another attempt has its shard, or has ended it, or the run has ended."""
-        for worker, attempt in list(self._zombies):
-            record = self.world.at.ledger.shards.get(*self.strikes.victim)
-            another = record.attempt_id != attempt
+        for zombie in list(self._zombies):
+            record = self.world.at.ledger.shards.get(*zombie.shard)
+            another = record.attempt_id != zombie.attempt
             ready = {"claimed": another, "succeeded": another and record.state is ShardState.SUCCEEDED, "ended": False}
-            if at_once or ready[self.plan.wake]:
-                self._zombies.remove((worker, attempt))
-                self._busy += 1
-                threading.Thread(target=self._wake, args=[worker], daemon=True).start()
+            if at_once or ready[zombie.wake]:
+                self._zombies.remove(zombie)
+                with self._lock:
+                    self._busy += 1
+                threading.Thread(target=self._wake, args=[zombie.worker], daemon=True).start()
 
     def _wake(self, worker: Worker) -> None:
         worker.wake()
@@ -208,9 +226,11 @@ class Trial:
     # --- the readers ---
 
     def _poll(self) -> None:
-        """Read the table while the run lasts: half a commit must never be seen."""
+        """Read the table whenever something was written: half a commit must never be seen."""
         engine = ENGINES[self.plan.format][0]
         while not self._ended.wait(POLL_S):
+            if time.monotonic() > self.strikes.written_s + QUIET_S:
+                continue
             try:
                 found = self.readers.read(engine, self.plan.format, self.place, self.catalog)
             except CannotReadError as error:

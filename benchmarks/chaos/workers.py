@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.chaos.proxy import Fault, Fine, Proxy, Request
+from benchmarks.chaos.proxy import FINE, Fault, Proxy, Request
 from benchmarks.chaos.world import TIMEOUT_S, World
 from benchmarks.facts import ROOT
 from sparklet.local.processes import kill_tree
@@ -135,12 +135,12 @@ class Pool:
 
     def give_back(self, worker: Worker, answer: Any) -> None:
         """After an invocation: it rests, or another takes its place."""
-        worker.decide = _fine
         if answer is ENDED:
             self.dispose(worker)
         if answer in (ENDED, STOPPED):
             self._add()
         else:
+            worker.decide = _fine
             self._idle.put(worker)
 
     def dispose(self, worker: Worker) -> None:
@@ -167,4 +167,4 @@ class Pool:
 
 
 def _fine(worker: Worker, request: Request) -> Fault:
-    return Fine()
+    return FINE

@@ -24,7 +24,7 @@ from pyspark.sql import DataFrame, SparkSession, functions
 from sparklet.job import Job
 from sparklet.job.catalogs import VARIABLES
 from sparklet.job.errors import EventError, TableError
-from sparklet.job.tables import staging
+from sparklet.job.tables import layout, staging
 from sparklet.job.tables.declaration import Commit, Committed, Declaration
 from tests.functional.job.conftest import CREDENTIALS, session_here
 from tests.functional.job.warm_jvm import WarmJvm
@@ -418,6 +418,23 @@ def test_a_second_delivery_replaces_its_parquet(
 
 
 # --- catalogs, processes ---
+
+
+def test_a_table_that_another_script_makes_meanwhile_is_taken(
+    spark: SparkSession, local: Place, rows: DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"late{uuid.uuid4().hex}"
+    look_on = layout._unmade
+
+    def be_late(*args: Any) -> Any:
+        spark.sql(f"CREATE TABLE iceberg.db.{name} (id BIGINT) LOCATION '{local.root}/{name}'")
+        return look_on(*args)
+
+    monkeypatch.setattr(layout, "_unmade", be_late)
+    local.job.append(rows.select("id"), f"iceberg:db.{name}")
+
+    (declared,) = local.declared()
+    assert path_of(declared.folder).startswith(path_of(f"{local.root}/{name}/data/"))
 
 
 def test_spark_and_pyiceberg_know_the_same_tables(spark: SparkSession, local: Place, folder: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from sparklet.job.tables.declaration import Commit
 from tests.functional.job.warm_jvm import WarmJvm, run_script
+from tests.functional.tables.called_from_java import TIMES
 from tests.functional.tables.lakes import Lake, rows_of
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -62,6 +63,13 @@ def test_appends_are_made_once(table_jvm: WarmJvm, hudi: Lake) -> None:
     assert "TableError" in told[3] and "shard 6 has the column 'id' as string" in told[3]
     assert sorted(told[4]) == [[1, "a"], [2, None], [3, "c"], [4, "d"]]
     assert told[0]["version"] == told[1]["version"]
+
+
+def test_java_calls_the_last_of_many_scripts(table_jvm: WarmJvm) -> None:
+    """Java reports an object of an earlier script that it has collected to whoever is connected then."""
+    called = [table_jvm.run(str(Path(SCRIPT).with_name("called_from_java.py"))) for _ in range(3)]
+
+    assert [done.stdout for done in called] == ["called\n" * TIMES] * 3, called[-1].stderr
 
 
 def test_a_table_whose_first_writer_died_is_written(table_jvm: WarmJvm, hudi: Lake) -> None:

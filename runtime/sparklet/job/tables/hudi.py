@@ -11,6 +11,7 @@ pending instants, so one that is completed later has no rows.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from sparklet.job.errors import CommitConflictError, TableError
@@ -75,10 +76,9 @@ class HudiTable:
         """Write an instant, as ``rows.write`` does, and complete it after the check."""
         from py4j.protocol import Py4JJavaError
         from pyspark.errors import PySparkException
-        from pyspark.java_gateway import ensure_callback_server_started
 
         jvm: Any = self._spark._jvm
-        ensure_callback_server_started(self._spark.sparkContext._gateway)
+        let_java_call(self._spark.sparkContext._gateway)
         some, nothing, hudi = jvm.scala.Option.apply, jvm.scala.Option.empty(), jvm.org.apache.hudi
         hooks = getattr(hudi, "HoodieSparkSqlWriter$StreamingWriteParams")(nothing, nothing, nothing, some(check))
         writer = getattr(getattr(hudi, "HoodieSparkSqlWriter$"), "MODULE$")
@@ -143,6 +143,17 @@ class HudiTable:
         jvm: Any = self._spark._jvm
         loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
         jvm.java.lang.Class.forName("org.apache.hudi.metadata.HoodieMetadataPayload", True, loader)
+
+
+def let_java_call(gateway: Any) -> None:
+    """Let Java call objects of this process, by numbers that no earlier script of a warm JVM has given its own.
+
+    When Java has collected an object of an earlier script, py4j would have this process forget its own of that number.
+    """
+    from pyspark.java_gateway import ensure_callback_server_started
+
+    ensure_callback_server_started(gateway)
+    gateway.gateway_property.pool.next_id = time.time_ns()
 
 
 class _Check:

@@ -97,7 +97,9 @@ def _iceberg(spark: SparkSession, name: str, frame: DataFrame) -> Layout:
     except Py4JJavaError as error:
         if error.java_exception.getClass().getSimpleName() != "NoSuchTableException":
             raise
-        table, is_new = _unmade(iceberg, catalog, identifier, frame), True
+        table = _unmade(iceberg, catalog, identifier, frame)
+        is_new = table is not None
+        table = table or catalog.loadTable(identifier)
     root = table.properties().get("write.data.path") or f"{table.location().rstrip('/')}/data"
     if is_new:
         return Layout(root, None)
@@ -111,13 +113,15 @@ def _iceberg(spark: SparkSession, name: str, frame: DataFrame) -> Layout:
 
 
 def _unmade(iceberg: Any, catalog: Any, identifier: Any, frame: DataFrame) -> Any:
-    """A table as the catalog would make it, so that the files lie where the commit makes it."""
+    """A table as the catalog would make it, so that files lie where the commit makes it; None if it is there by now."""
     from py4j.protocol import Py4JJavaError
 
     try:
         schema = iceberg.spark.SparkSchemaUtil.convert(frame._jdf.schema())
         return catalog.buildTable(identifier, schema).createTransaction().table()
     except Py4JJavaError as error:
+        if error.java_exception.getClass().getSimpleName() == "AlreadyExistsException":
+            return None
         raise TableError(
             f"{identifier} does not exist, and its catalog does not say where it would be: {error.java_exception}; "
             "make the table, or its database, before"
