@@ -142,7 +142,8 @@ def _trials(in_flight: int) -> Iterator[ThreadPoolExecutor]:
     trials = ThreadPoolExecutor(in_flight)
     try:
         yield trials
-    except BaseException:
+    except BaseException as error:
+        say(f"the trials end: {error!r}")
         trials.shutdown(wait=False, cancel_futures=True)
         threading.Timer(END_S, os._exit, [1]).start()
         raise
