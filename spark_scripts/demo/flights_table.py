@@ -60,4 +60,7 @@ class FlightsTable:
             return Snapshots(len(iceberg.metadata.snapshots), files)
         root = self.folder / "flights"
         files = [str(path) for path in sorted(root.rglob("*.parquet")) if ".hoodie" not in path.parts]
-        return Snapshots(len(list(root.glob(".hoodie/timeline/*.commit"))), files)
+        commits = [
+            path for path in root.glob(".hoodie/timeline/*.commit") if b"sparklet.commit-id" in path.read_bytes()
+        ]
+        return Snapshots(len(commits), files)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from sparklet.job.tables.declaration import Commit
@@ -95,10 +96,12 @@ def test_a_table_of_folders_alone_is_made(table_jvm: WarmJvm, hudi: Lake) -> Non
     assert told[1] == [[1]]
 
 
-@pytest.mark.parametrize("method", ["_load_early", "other_writer", "other_writer!"])
-@pytest.mark.parametrize("exists", [False, True], ids=["new table", "table"])
+@pytest.mark.parametrize(
+    ("method", "exists"),
+    [("_load_early", False), ("files", False), ("files", True), ("other_writer", True), ("other_writer!", False)],
+)
 def test_a_stopped_committer_adds_nothing(table_jvm: WarmJvm, hudi: Lake, method: str, *, exists: bool) -> None:
-    """Stopped before its instant is on the timeline, after all files are there, and after it has looked for others."""
+    """Stopped before its instant is on the timeline, before its files are there, before and after its look for others."""
     before = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1])))
     ours = hudi.commit("run/commit-1", hudi.stage(0, rows_of(id=[2, 3])))
     after = hudi.commit("run/commit-2", hudi.stage(0, rows_of(id=[4])))
@@ -116,6 +119,8 @@ def test_a_stopped_committer_adds_nothing(table_jvm: WarmJvm, hudi: Lake, method
     there = [[1]] if exists else []
     assert sorted(told[1]) == [*there, [2], [3]]
     assert sorted(told[3]) == [*there, [2], [3], [4]]
+    files = Path(hudi.place.removeprefix("file://"), "t").glob("*.parquet")
+    assert sum(pq.read_metadata(file).num_rows for file in files) == len(told[3]), "files of no instant were left"
 
 
 def test_an_archived_commit_is_found(table_jvm: WarmJvm, hudi: Lake) -> None:

@@ -2,15 +2,20 @@
 
 The argument is a list of steps, as JSON: ``["commit", commit]``, ``["race", commit]`` with another committer that is
 faster, ``["stopped", method, commit]`` with a Hudi committer that is stopped before a method of its own (after it, if
-``method`` ends with ``!``) until another has committed, ``["hudi", place, folder, options, times]`` for commits of
-another writer, ``["read", format, place, condition, column, …]``, ``["append", table, folder]`` as a script outside of
-runs does.
+``method`` ends with ``!``; ``"files"``: once its instant has begun, before it writes files) until another has
+committed, ``["hudi", place, folder, options, times]`` for commits of another writer, ``["read", format, place,
+condition, column, …]``, ``["append", table, folder]`` as a script outside of runs does.
 """
 
 import json
 import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -74,6 +79,43 @@ def stopped(method: str, planned: Commit, spark: SparkSession) -> Any:
         setattr(hudi.HudiTable, name, go_on)
 
 
+def stopped_in_spark(planned: Commit, spark: SparkSession) -> Any:
+    """The same, while its Spark job reads the rows that it is to write."""
+    from sparklet.job.tables import hudi
+
+    read, folder, waiting = getattr(hudi.HudiTable, "_rows"), tempfile.mkdtemp(), [True]  # noqa: B009
+    begun, go_on = f"{folder}/begun", f"{folder}/go-on"
+
+    def wait(batches: Iterator[Any]) -> Iterator[Any]:
+        Path(begun).touch()
+        while not Path(go_on).exists():
+            time.sleep(0.05)
+        yield from batches
+
+    def read_slowly(*args: Any) -> Any:
+        rows = read(*args)
+        if not waiting or not waiting.pop():
+            return rows
+        other.start()
+        return rows.mapInPandas(wait, rows.schema)
+
+    def commit_at_once() -> None:
+        while not Path(begun).exists():
+            time.sleep(0.05)
+        lease = getattr(hudi, "lease")  # noqa: B009
+        setattr(hudi, "lease", lambda _uri: nullcontext())  # noqa: B010 - the other's has expired
+        committer.commit(planned, lambda: spark)
+        setattr(hudi, "lease", lease)  # noqa: B010
+        Path(go_on).touch()
+
+    other = threading.Thread(target=commit_at_once)
+    setattr(hudi.HudiTable, "_rows", read_slowly)  # noqa: B010
+    try:
+        return committer.commit(planned, lambda: spark)
+    finally:
+        setattr(hudi.HudiTable, "_rows", read)  # noqa: B010
+
+
 def main() -> None:
     """Do the steps."""
     job = Job.from_args([])
@@ -97,7 +139,12 @@ def main() -> None:
         planned = commit_of(arguments[-1])
         try:
             if kind == "stopped":
-                told.append(asdict(stopped(arguments[0], planned, spark)))
+                one = (
+                    stopped_in_spark(planned, spark)
+                    if arguments[0] == "files"
+                    else stopped(arguments[0], planned, spark)
+                )
+                told.append(asdict(one))
                 continue
             done = raced(planned, spark) if kind == "race" else committer.commit(planned, lambda: spark)
             told.append(asdict(done))

@@ -6,7 +6,8 @@ turns, by a lease in the table, and look the id up again once they hold it. Othe
 A writer may be stopped for longer than its lease, and then write as if it had it. So each looks, between the last of
 its files and the completion of its instant, for instants of others that it has not seen under its lease. Its own was
 on the timeline before: of two writers, one finds the other's and refuses. Whoever starts deletes the files of all
-pending instants, so one that is completed later has no rows.
+pending instants, so one that is completed later has no rows. Hudi takes files that are older than a timeline's first
+instant for committed ones, so a new table gets an empty instant first.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sparklet.job.tables.files import StagedFile
 
 COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"
+OPERATION = "hoodie.datasource.write.operation"
 OPERATIONS = {"append": "bulk_insert", "upsert": "upsert", "overwrite_partitions": "insert_overwrite"}
 
 
@@ -66,9 +68,12 @@ class HudiTable:
                 columns = to_arrow_schema(frame.schema) if frame.columns else None  # made, but its writer was killed
             schema = agreed_schema(commit, staged, columns)
             rows = self._rows(commit, staged, schema)
-            options = {**_options(commit, table), COMMIT_ID: commit.commit_id, MAKER: str(maker)}
             self._load_early()
-            self._save(rows, options, check)
+            if not any(_instants(table).values()):
+                self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"}, check)
+                table = self._metadata()
+                check = _Check(self, {*check.seen, *self._alone(check.seen)})
+            self._save(rows, {**_options(commit, table), COMMIT_ID: commit.commit_id, MAKER: str(maker)}, check)
             made = self.made(commit.commit_id)
         return made[0] if made else ""
 
@@ -100,6 +105,17 @@ class HudiTable:
         """What another writer has begun since these instants were all; empty if one is pending alone, ours."""
         new = {time: state for time, state in _instants(self._metadata()).items() if time not in seen}
         return "" if list(new.values()) == [False] else f"{self._uri}: another writer was there: {new}"
+
+    def storage_path(self, path: str) -> Any:
+        """A path as Hudi's storage takes it."""
+        return self._spark._jvm.org.apache.hudi.storage.StoragePath(path)
+
+    def _alone(self, seen: set[str]) -> set[str]:
+        """The instant that this writer has completed; CommitConflictError if another has begun one since ``seen``."""
+        new = _instants(self._metadata()).keys() - seen
+        if len(new) != 1:
+            raise CommitConflictError(f"{self._uri}: another writer was there: {new}")
+        return set(new)
 
     def _rows(self, commit: Commit, staged: Sequence[StagedFile], schema: Any) -> Any:
         """The staged rows as a DataFrame, of several with one key the one whose ``order_by`` is the greatest."""
@@ -163,9 +179,11 @@ class _Check:
         self._table = table
         self.seen = seen
 
-    def accept(self, _client: Any, _metadata: Any) -> None:
-        """Refuse the instant by an error, if there was another writer."""
+    def accept(self, client: Any, metadata: Any) -> None:
+        """Refuse the instant by an error, if there was another writer; delete its files, which nobody else would."""
         if other := self._table.other_writer(self.seen):
+            for path in metadata.getFileIdAndFullPaths(client.getBasePath()).values():
+                client.getStorage().deleteFile(self._table.storage_path(path))
             raise CommitConflictError(other)
 
     class Java:
@@ -193,7 +211,7 @@ def _find(timeline: Any, commit_id: str) -> tuple[str, int] | None:
 def _options(commit: Commit, table: Any | None) -> dict[str, str]:
     """The options of one write; those of the table itself are in the table, once it exists."""
     options = {
-        "hoodie.datasource.write.operation": OPERATIONS[commit.mode],
+        OPERATION: OPERATIONS[commit.mode],
         "hoodie.datasource.write.row.writer.enable": "false",  # it completes its instants without asking us
         "hoodie.datasource.write.commitmeta.key.prefix": "sparklet.",
         # Hudi sleeps so long whenever it takes the time, 200 ms unless told: for writers at once on unequal clocks.
