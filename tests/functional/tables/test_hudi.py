@@ -101,7 +101,7 @@ def test_a_table_of_folders_alone_is_made(table_jvm: WarmJvm, hudi: Lake) -> Non
     [("_load_early", False), ("files", False), ("files", True), ("other_writer", True), ("other_writer!", False)],
 )
 def test_a_stopped_committer_adds_nothing(table_jvm: WarmJvm, hudi: Lake, method: str, *, exists: bool) -> None:
-    """Stopped before its instant is on the timeline, before its files are there, before and after its look for others."""
+    """Stopped before its instant is on the timeline, before its files are there, before and after its look round."""
     before = hudi.commit("run/commit-0", hudi.stage(0, rows_of(id=[1])))
     ours = hudi.commit("run/commit-1", hudi.stage(0, rows_of(id=[2, 3])))
     after = hudi.commit("run/commit-2", hudi.stage(0, rows_of(id=[4])))
