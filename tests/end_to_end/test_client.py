@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.conftest import COPY_ROWS, SCRIPTS, User, eventually, every_row, rows_of
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
@@ -23,7 +25,7 @@ def test_a_program_does_what_the_command_line_does(user: User) -> None:
         text=True,
         timeout=280,
         cwd=user.home,
-        env={**os.environ, "SPARKLET_STATE_DIR": str(user.state)},
+        env={**os.environ, "SPARKLET_STATE_DIR": str(user.state), "PYTHONPATH": str(ROOT)},  # of the examples
     )
 
     assert done.returncode == 0, done.stderr

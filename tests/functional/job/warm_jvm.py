@@ -10,8 +10,6 @@ from pathlib import Path
 from pyspark import SparkConf
 from pyspark.java_gateway import launch_gateway
 
-from sparklet.job.session import has_class
-
 SCRIPTS = Path(__file__).parents[3] / "spark_scripts"
 
 
@@ -49,9 +47,9 @@ class WarmJvm:
             if active.isDefined():  # a script that failed did not stop it
                 active.get().stop()
 
-    def has_class(self, name: str) -> bool:
-        """Whether this Java and its jars have a class."""
-        return has_class(self._gateway.jvm, name)
+    def has_module(self, name: str) -> bool:
+        """Whether this Java has a module; asked in a way that raises nothing, which pyspark would convert."""
+        return bool(self._gateway.jvm.java.lang.ModuleLayer.boot().findModule(name).isPresent())
 
     def close(self) -> None:
         """End the JVM."""
