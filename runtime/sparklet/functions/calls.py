@@ -127,6 +127,16 @@ class Call(Signed):
     attempt: int = 1
     python: str = PYTHON
 
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return self.function or f"task {self.task_id}"
+
+    @property
+    def record_id(self) -> str:
+        """The ledger's record of this try, if it has one."""
+        return f"{self.task_id}.{self.attempt}"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer(Signed):

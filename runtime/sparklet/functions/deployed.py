@@ -24,7 +24,7 @@ from sparklet.errors import LedgerError, PayloadError, QueueError, RemoteTaskErr
 from sparklet.functions.backend import End, StoredContents
 from sparklet.functions.calls import Answer, Call, Contents
 from sparklet.functions.poller import Poller
-from sparklet.functions.records import RECORDED, claimed_id
+from sparklet.functions.records import RECORDED
 from sparklet.ledger.rules import LEASE_EXPIRED
 from sparklet.model import Failure, TaskRecord
 
@@ -109,7 +109,7 @@ class LambdaFunctions:
 
     def give_up(self, call: Call) -> None:
         """Ask for it no more. It expires; if it has begun, its worker ends it when its time is over."""
-        if self._poller.forget(claimed_id(call.sealed(self.key))):
+        if self._poller.forget(call.record_id):
             with self._lock:
                 self._underway -= 1
 
@@ -143,7 +143,7 @@ class LambdaFunctions:
 
     def _send(self, transport: str, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
         envelope = {**call.sealed(self.key), RECORDED: "yes"}
-        name, begun_s = claimed_id(envelope), time.monotonic()
+        name, begun_s = call.record_id, time.monotonic()
         self._poller.watch(name, lambda record: self._jobs.put(lambda: ended(self._end(call, record, begun_s))))
         try:
             if transport == "event":
@@ -158,14 +158,12 @@ class LambdaFunctions:
     def _end(self, call: Call, record: TaskRecord | LedgerError, begun_s: float) -> End:
         """What a record says that has ended, or is not renewed any more."""
         if isinstance(record, LedgerError):
-            return RemoteTaskError(f"{call.function or call.task_id}: {record}")
+            return RemoteTaskError(f"{call.name}: {record}")
         if record.result:
             return self._opened(call, record.result.answer[0])
         failure = record.failure or Failure(LEASE_EXPIRED, "its worker was lost", retryable=False)
         cause = f"{failure.error_class}: {failure.message}"
-        error = RemoteTaskError(
-            f"{call.function or call.task_id}: {cause}", reason_of(cause), facts={"log_stream": record.log_stream}
-        )
+        error = RemoteTaskError(f"{call.name}: {cause}", reason_of(cause), facts={"log_stream": record.log_stream})
         return _timed(error, call, begun_s)
 
     def _opened(self, call: Call, envelope: Any) -> End:
@@ -175,9 +173,9 @@ class LambdaFunctions:
                 envelope = json.loads(self.contents.get(envelope["stored"]))
             answer = Answer.opened(envelope, self.key)
         except (PayloadError, ValueError) as error:
-            return RemoteTaskError(f"{call.function or call.task_id}: its answer cannot be read: {error}")
+            return RemoteTaskError(f"{call.name}: its answer cannot be read: {error}")
         if answer.task_id != call.task_id:
-            return RemoteTaskError(f"{call.function or call.task_id}: an answer came to {answer.task_id}")
+            return RemoteTaskError(f"{call.name}: an answer came to {answer.task_id}")
         return answer
 
 

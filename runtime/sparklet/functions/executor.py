@@ -194,7 +194,7 @@ class LambdaExecutor(Executor):
         with self._lock:
             under_way, later = list(self._open.values()), list(self._later)
         for task in under_way:
-            self._done(task, task.call, RemoteTaskError(f"{_named(task.call)}: its caller ended it", "killed"))
+            self._done(task, task.call, RemoteTaskError(f"{task.call.name}: its caller ended it", "killed"))
         for task in later:
             self._again(task)
 
@@ -267,7 +267,7 @@ class LambdaExecutor(Executor):
         if self._open.get(call.task_id) is task and task.call is call:
             with contextlib.suppress(Exception):
                 self.backend.give_up(call)
-            self._done(task, call, RemoteTaskError(f"{_named(call)}: no answer came in time", "timeout"))
+            self._done(task, call, RemoteTaskError(f"{call.name}: no answer came in time", "timeout"))
 
     def _done(self, task: _Task, call: Call, end: End) -> None:
         """One try has ended; anything that comes later for it is ignored."""
@@ -343,10 +343,6 @@ def _backend(name: str, slots: int | None, stack: str) -> Backend:
     if name not in makers:
         raise ValueError(f"there is no backend {name!r}: choose one of lambda, {', '.join(makers)}")
     return makers[name](slots)
-
-
-def _named(call: Call) -> str:
-    return call.function or f"task {call.task_id}"
 
 
 def _back_off_s(tries: int) -> float:

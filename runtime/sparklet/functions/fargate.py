@@ -68,11 +68,10 @@ class LambdaAndFargate(LambdaFunctions):
     def give_up(self, call: Call) -> None:
         """Stop its container."""
         super().give_up(call)
-        name = f"{call.task_id}.{call.attempt}"
-        if self._container_poller.forget(name):
+        if self._container_poller.forget(call.record_id):
             with self._lock:
                 self._underway -= 1
-            self._jobs.put(lambda: self._stop(name))
+            self._jobs.put(lambda: self._stop(call.record_id))
 
     def close(self) -> None:
         """Stop all containers."""
@@ -89,7 +88,7 @@ class LambdaAndFargate(LambdaFunctions):
         """In a container: its record tells the end, or ECS."""
         if "container_mb" not in worker:
             return super()._perform(transport, call, worker, ended)
-        name, begun_s = f"{call.task_id}.{call.attempt}", time.monotonic()
+        name, begun_s = call.record_id, time.monotonic()
 
         def recorded(record: TaskRecord | LedgerError) -> None:
             self._arns.pop(name, None)

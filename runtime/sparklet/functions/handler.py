@@ -101,7 +101,7 @@ class FunctionWorker:
 
 
 def _end(call: Call) -> None:
-    print(f"{call.function or call.task_id} took longer than {call.timeout_s:g} s: its worker ends", flush=True)
+    print(f"{call.name} took longer than {call.timeout_s:g} s: its worker ends", flush=True)
     os._exit(TIMED_OUT)
 
 

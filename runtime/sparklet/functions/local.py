@@ -222,7 +222,7 @@ class _Process:
             how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             cause = f"its process ended {how}"
         facts = {"pid": self.process.pid, "log_stream": str(self.log)}
-        raise RemoteTaskError(f"{call.function or 'a call'}: {cause}", reason, log_tail=self._log_tail(), facts=facts)
+        raise RemoteTaskError(f"{call.name}: {cause}", reason, log_tail=self._log_tail(), facts=facts)
 
     def end(self) -> None:
         """Kill it, at once."""
