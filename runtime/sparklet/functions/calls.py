@@ -13,15 +13,15 @@ import pickle
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, get_args
 
 from sparklet.errors import PayloadError
+from sparklet.settings import Codec as Codec
 
-Codec = Literal["json", "pickle", "cloudpickle"]
 Envelope = Mapping[str, str]
 """``{"sparklet_call": document, "signature": hex}``, or ``sparklet_answer``: what a transport carries."""
 
-CODECS: tuple[Codec, ...] = ("json", "pickle", "cloudpickle")  # each allows what the ones before it allow
+CODECS: tuple[Codec, ...] = get_args(Codec)  # each allows what the ones before it allow
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 REPEATED_BYTES = 64 * 1024  # from this size on an argument is stored once, however many calls have it
 COMPACT = json.JSONEncoder(separators=(",", ":"))

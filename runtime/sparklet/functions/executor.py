@@ -29,7 +29,7 @@ from sparklet.functions.calls import Call, Content, encode_arguments
 from sparklet.functions.ends import read
 from sparklet.functions.local import Processes, Threads
 from sparklet.functions.options import Options as Options
-from sparklet.functions.perform import reference
+from sparklet.functions.perform import reference, unwrapped
 from sparklet.functions.timer import Timer
 
 P = ParamSpec("P")
@@ -207,7 +207,7 @@ class LambdaExecutor(Executor):
 
     def _task(self, future: "Future[Any]", options: Options, fn: Any, arguments: Any, each: bool) -> _Task:
         backend = self.backend
-        function = getattr(fn, "__wrapped__", fn) if getattr(fn, "is_remote", False) else fn
+        function = unwrapped(fn)
         name = "" if options.codec == "cloudpickle" and not isinstance(fn, str) else reference(function)
         if not name and options.codec == "json":
             raise PayloadError(f"{function!r} has no name that a worker could import: put it into a module")

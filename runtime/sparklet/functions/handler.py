@@ -86,7 +86,7 @@ class FunctionWorker:
         timer.daemon = True
         timer.start()
         try:
-            found = self.performer.perform(envelope)
+            found = self.performer.perform_opened(call)
         finally:
             timer.cancel()
             sys.stdout.flush()

@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -46,12 +46,14 @@ class Performer:
 
     def perform(self, envelope: Any) -> dict[str, str]:
         """The signed answer to a signed call; PayloadError if it was not signed with this worker's key."""
-        call = Call.opened(envelope, self.key)
+        return self.perform_opened(Call.opened(envelope, self.key))
+
+    def perform_opened(self, call: Call) -> dict[str, str]:
+        """The same of a call whose signature was checked."""
         started_s = self.clock()
         answer = self._answer(call)
         facts = {
             **self.facts,
-            **answer.facts,
             "started_s": started_s,
             "ended_s": self.clock(),
             "cold": self.done == 0,
@@ -59,8 +61,7 @@ class Performer:
             "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         }
         self.done += 1
-        fields = (answer.task_id, answer.content, answer.raised, answer.error, answer.trace)
-        return Answer(*fields, facts=facts).sealed(self.key)
+        return replace(answer, facts=facts).sealed(self.key)
 
     def _answer(self, call: Call) -> Answer:
         try:
@@ -136,7 +137,7 @@ def resolve(name: str, modules: tuple[str, ...] = ("*",)) -> Callable[..., Any]:
     found: Any = sys.modules.get(module) or importlib.import_module(module)
     for part in path.split("."):
         found = getattr(found, part)
-    function = getattr(found, "__wrapped__", found) if getattr(found, "is_remote", False) else found
+    function = unwrapped(found)
     if not callable(function):
         raise PayloadError(f"{name} is no function")
     return function  # type: ignore[no-any-return]
@@ -153,8 +154,13 @@ def reference(function: Any) -> str:
     found: Any = sys.modules.get(module or "")
     for part in path.split("."):
         found = getattr(found, part, None)
-    same = found is function or (getattr(found, "is_remote", False) and found.__wrapped__ is function)
+    same = function is found or function is unwrapped(found)
     return f"{module}:{path}" if same and found is not None else ""
+
+
+def unwrapped(function: Any) -> Any:
+    """What ``remote`` decorates, of what it makes of it; anything else as it is."""
+    return getattr(function, "__wrapped__", function) if getattr(function, "is_remote", False) else function
 
 
 def _short(error: BaseException) -> str:
