@@ -27,10 +27,10 @@ demo: venv ## The real NYC flights of 2013 through the whole path, checked indep
 
 test: check pytest ## check, then every test; ARGS goes to pytest
 
-# Two at a time: half of the time tests wait for processes and deadlines. A file's tests stay together, they share a
+# Three at a time: half of the time tests wait for processes and deadlines. A file's tests stay together, they share a
 # stand-in. In the order of their names: the long ones of contract and functional come first, the short ones of unit last.
 pytest: venv ## The tests alone, ARGS as above (ARGS='-n 0' one after the other)
-	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 image: venv ## Build the container image, without a Docker daemon (ARGS=--help: what can be chosen)
 	@$(RUN) docker/build.py $(ARGS)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos import steps
-from benchmarks.chaos.plans import FORMATS, FULL_SIZE_BLOCKS, KINDS, WAYS, Plan, plan, seeds
+from benchmarks.chaos.plans import FORMATS, FULL_SIZE_BLOCKS, KINDS, STRIKES, WAYS, Plan, plan, seeds
 from benchmarks.chaos.proxy import Proxy
 from benchmarks.chaos.readers import Readers
 from benchmarks.chaos.table import line, table
@@ -48,7 +48,7 @@ def main() -> None:
         return
     done = {result["seed"] for result in _results(options.out)}
     plans = [plan(seed, options.formats, options.ways) for seed in options.seeds if seed not in done]
-    plans = [replace(each, at=options.at) for each in plans if each.kind in options.kinds]
+    plans = [replace(each, at=options.at, strikes=options.strikes) for each in plans if each.kind in options.kinds]
     until_s = time.monotonic() + options.minutes * 60
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("a") as out:
@@ -70,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--ways", type=names(WAYS), default=WAYS, metavar="NAME,…")
     parser.add_argument("--kinds", type=names(tuple(KINDS)), default=tuple(KINDS), metavar="NAME,…")
     parser.add_argument("--at", type=_step, metavar="STEP:NUMBER", help="strike there, e.g. 'PUT Hudi timeline:12'")
+    parser.add_argument("--strikes", type=int, default=STRIKES, help="at each shard, the committer and the checker")
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="no trial begins later")
     parser.add_argument("--workers", type=int, default=(os.cpu_count() or 1) + 1, help="some wait, for leases of Hudi")
     parser.add_argument(
@@ -80,7 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--record", action="store_true", help="try nothing, write steps.json")
     options = parser.parse_args()
     if options.quick:
-        options.minutes, options.out = QUICK_MIN, ROOT / "build" / "chaos-quick.jsonl"
+        options.minutes, options.strikes, options.out = QUICK_MIN, 1, ROOT / "build" / "chaos-quick.jsonl"
         options.out.unlink(missing_ok=True)
     return options
 

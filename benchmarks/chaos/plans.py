@@ -11,7 +11,7 @@ SHARDS = 3
 
 # A block of trials has so many of each kind for each format and way: 1,000 kills and 200 faults of each other kind are
 # so many blocks.
-FULL_SIZE_BLOCKS = 5
+FULL_SIZE_BLOCKS = 3
 KINDS = {
     "kill at a step": 5,  # SIGKILL before or after a named step of the protocol
     "kill at a request": 2,  # the same at any request
@@ -31,16 +31,17 @@ KILLS = tuple(kind for kind in KINDS if kind.startswith("kill"))
 NETWORK = ("reset", "drop", "delay", "error")
 COMMITTERS = ("kill the committer", "kill the checker", "zombie committer")  # there is neither without a commit run
 
-# How many workers of each shard, of the commit run and of the checker are struck in a trial, one after the other.
-STRUCK: Mapping[str, Mapping[str, int]] = {
-    "kill at a step": {"shard": 1, "commit": 1},
-    "kill at a request": {"shard": 1, "commit": 1},
-    "kill at a time": {"shard": 1, "commit": 1},
-    "kill the committer": {"commit": 3},
-    "kill the checker": {"checker": 3},
-    "zombie": {"shard": 1},
-    "zombie committer": {"commit": 3},
+# Of whom workers are struck, in each trial so many as its plan says, one after the other.
+STRUCK: Mapping[str, tuple[str, ...]] = {
+    "kill at a step": ("shard", "commit"),
+    "kill at a request": ("shard", "commit"),
+    "kill at a time": ("shard", "commit"),
+    "kill the committer": ("commit",),
+    "kill the checker": ("checker",),
+    "zombie": ("shard",),
+    "zombie committer": ("commit",),
 }
+STRIKES = 3
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Plan:
     way: str
     kind: str
     shards: int = SHARDS
+    strikes: int = STRIKES  # at each shard, the commit run, the checker
     at: tuple[str, int] | None = None  # strike at this step and at which of its occurrences
 
     @property

@@ -13,7 +13,7 @@ from benchmarks.chaos.steps import WRITES, label, to_strike
 from benchmarks.chaos.workers import Worker
 
 SHARE = 0.12  # of requests that the network's faults meet
-MAX_MET = 8  # of a shard's, and of the commit run's: a run must end
+MAX_MET = 12  # of a shard's, and of the commit run's: a run must end
 LAST = "succeed"  # where it strikes if the worker has taken fewer steps than in peace
 WAKES = ("claimed", "succeeded", "ended")  # when a zombie does
 MAX_TIME_S = 3.0  # until a kill at a time
@@ -84,7 +84,8 @@ class Strikes:
 
     def _left(self, role: str) -> bool:
         """Whether this role's worker is to be struck still."""
-        return self._met[_victim(role)] < STRUCK.get(self.plan.kind, {}).get(role.partition(" ")[0], 0)
+        struck = role.partition(" ")[0] in STRUCK.get(self.plan.kind, ())
+        return struck and self._met[_victim(role)] < self.plan.strikes
 
     def _aim(self, role: str) -> _Aim | None:
         """Where the role's next victim is struck."""

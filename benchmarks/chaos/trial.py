@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos.plans import STRUCK, Plan
+from benchmarks.chaos.plans import Plan
 from benchmarks.chaos.readers import ENGINES, CannotReadError, Readers, Row
 from benchmarks.chaos.strikes import Strikes
 from benchmarks.chaos.workers import ENDED, STOPPED, Pool, Worker
@@ -27,7 +27,7 @@ SCRIPT = Path(__file__).with_name("jobs") / "into_one_table.py"
 ROWS = (3, 25)  # of a shard, at least and at most
 CHECK_S, POLL_S = 2.0, 1.0
 QUIET_S = 2.5  # after the last write
-PATIENCE_S, SHARD_S = 600.0, 5.0  # for a run's end, and for each of its shards
+PATIENCE_S, SHARD_S = 1200.0, 5.0  # for a run's end, and for each of its shards
 MAX_ATTEMPTS, MAX_REDRIVES = 12, 4
 MAX_LATER_S = 6.0  # until a message is delivered again
 ZOMBIE_S = 60.0  # for the answer of a worker that is awake again
@@ -137,7 +137,7 @@ class Trial:
 
     def _check_elsewhere(self, until_s: float) -> None:
         """Have processes of their own check the run, one after the other, until it has ended or enough were killed."""
-        for _ in range(STRUCK.get(self.plan.kind, {}).get("checker", 1)):
+        for _ in range(self.plan.strikes):
             checker = self.pool.checker(self.plan.name, self.strikes.of("checker"))
             while checker.alive and time.monotonic() < until_s:
                 time.sleep(CHECK_S)

@@ -142,7 +142,7 @@ def succeeds(strikes: Strikes, role: str) -> Fault:
 @pytest.mark.parametrize(
     ("kind", "times"),
     [
-        ("kill at a step", {"shard 0": 1, "shard 2": 1, "commit 0": 1, "commit 1": 0, "checker": 0}),
+        ("kill at a step", {"shard 0": 3, "shard 2": 3, "commit 0": 3, "commit 1": 0, "checker": 0}),
         ("kill the committer", {"shard 0": 0, "commit 0": 3, "commit 1": 0}),
         ("twice at once", {"shard 0": 0, "commit 0": 0}),
         ("delay", {"shard 0": MAX_MET, "shard 1": MAX_MET, "commit 0": MAX_MET, "commit 1": 0}),
