@@ -278,7 +278,10 @@ def test_ten_thousand_tasks_are_answered(backend: Backend) -> None:
 def test_out_of_memory_goes_to_a_larger_worker(sized: Backend) -> None:
     with LambdaExecutor(sized) as executor:
         assert executor.submit(called.hold, 400).result(END_S) == 400 * MB
-        assert executor.stats()["escalated"] == 1
+        stats = executor.stats()
+    assert stats["escalated"] == 1
+    least_gb, most_gb = min(sized.sizes) / 1024, max(sized.sizes) / 1024
+    assert stats["working_s"] * least_gb < stats["gb_s"] + 0.001 < stats["working_s"] * most_gb + 0.002
 
 
 def test_a_result_too_large_for_a_worker_does_too(sized: Backend) -> None:

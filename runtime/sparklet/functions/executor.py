@@ -97,7 +97,7 @@ class LambdaExecutor(Executor):
         self._outer: LambdaExecutor | None = None
         self._timer = Timer()
         self._counts: Counter[str] = Counter()
-        self._seconds = dict.fromkeys(("waiting_s", "working_s", "travelling_s"), 0.0)
+        self._seconds = dict.fromkeys(("waiting_s", "working_s", "travelling_s", "gb_s"), 0.0)
         _executors.add(self)
         weakref.finalize(self, _end, self._timer, self.backend).atexit = False
 
@@ -199,7 +199,7 @@ class LambdaExecutor(Executor):
             self._again(task)
 
     def stats(self) -> dict[str, float]:
-        """Tasks by their ends, tries, cold starts; seconds in all of waiting, working and travelling."""
+        """Tasks by their ends, tries, cold starts; seconds in all of waiting, working and travelling; GB-seconds."""
         with self._lock:
             return {**self._counts, **{name: round(total, 3) for name, total in self._seconds.items()}}
 
@@ -326,6 +326,7 @@ class LambdaExecutor(Executor):
             self._counts["cold"] += bool(facts.get("cold"))
             self._seconds["waiting_s"] += task.started_s - task.submitted_s
             self._seconds["working_s"] += worked_s
+            self._seconds["gb_s"] += worked_s * self.backend.sizes[task.sizes[0]] / 1024
             self._seconds["travelling_s"] += max(0.0, time.monotonic() - task.started_s - worked_s)
 
 
