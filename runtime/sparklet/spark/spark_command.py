@@ -96,8 +96,7 @@ def submit(settings: SparkSettings, scratch: Path, arguments: Sequence[str], int
         tmp=scratch,
         properties={"derby.system.home": str(scratch)},
         conf=conf,
-        options=shlex.split(given.get("spark.driver.extraJavaOptions", "")),
-        heap=given.get("spark.driver.memory", ""),
+        given=given,
     )
     return [*command, *arguments]
 

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import site
 import sys
@@ -126,13 +127,16 @@ def java_command(
     conf: Mapping[str, str],
     *,
     options: Iterable[str] = (),
-    heap: str = "",
+    given: Mapping[str, str] = {},
 ) -> list[str]:
-    """Java with SparkSubmit, without the launcher's scripts, which need ``/dev/fd``; the caller appends what to run."""
-    options, cores = list(options), core_count(settings)
+    """Java with SparkSubmit, without the launcher's scripts, which need ``/dev/fd``; the caller appends what to run.
+
+    ``given`` are the script's own settings, some of which are Java's.
+    """
+    options, cores = [*options, *_java_options(given)], core_count(settings)
     return [
         java_path(settings),
-        f"-Xmx{heap or f'{heap_mb(settings)}m'}",
+        f"-Xmx{given.get('spark.driver.memory') or f'{heap_mb(settings)}m'}",
         *(["-XX:+UseSerialGC"] if cores < 4 else []),
         # The optimizing compiler and its profiles nearly double the CPU time of a start (docs/startup.md), and only a
         # second whole vCPU can run them in parallel: 3,008 MB buy 1.7, which Spark's task slots round to two.
@@ -155,6 +159,13 @@ def java_command(
         SUBMIT,
         *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
     ]
+
+
+def _java_options(given: Mapping[str, str]) -> list[str]:
+    names = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
+    library = given.get("spark.driver.extraLibraryPath")
+    paths = [f"-Djava.library.path={library}"] if library else []
+    return [*paths, *(option for name in names for option in shlex.split(given.get(name, "")))]
 
 
 def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
