@@ -31,7 +31,7 @@ from types import ModuleType
 from typing import Any
 
 from sparklet.spark.guards import become_subreaper, delete_tree, descendants, die_with_parent, end_descendants
-from sparklet.spark.script_main import DUMP_SIGNAL, enter, execute, place_fds
+from sparklet.spark.script_main import DUMP_SIGNAL, enter, execute, place_fds, report
 
 Message = dict[str, Any]
 Afterwards = Callable[[], None]
@@ -221,7 +221,7 @@ def run_script(message: Message, fds: list[int]) -> None:
     if jvm_session().prepare(message["port"], message["secret"], **details):
         jvm_session().keep_contexts()
     atexit.register(_leave_as_they_are, list(sys.modules.items()))
-    status.started()
+    report(status, "started", os.getpid())
     execute(message["script"], message["args"])
 
 
