@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import unquote_plus
 
 from sparklet.job.errors import EventError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_DEPTH = 4  # S3 → SNS → SQS is three
 MAX_TEXT = 1024 * 1024  # characters, of a message that could hold a notification; SQS allows no more

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import compute
 
 from sparklet.job.errors import TableError
-from sparklet.job.tables.files import read_rows, shard_name
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sparklet.job.tables.declaration import Commit
-    from sparklet.job.tables.files import StagedFile
+from sparklet.job.tables.declaration import Commit
+from sparklet.job.tables.files import StagedFile, read_rows, shard_name
 
 SHARD, POSITION = "_sparklet_shard", "_sparklet_position"  # columns of our own, in memory only
 
@@ -21,9 +20,6 @@ def read_changes(commit: Commit, staged: Sequence[StagedFile], schema: Any) -> A
 
     Raises TableError, naming key and shards, if a key is there twice without ``order_by``, or if a part of it is null.
     """
-    import pyarrow as pa
-    from pyarrow import compute
-
     if missing := [name for name in (*commit.keys, commit.order_by) if name and name not in schema.names]:
         raise TableError(f"{commit.table}: keys or order_by name {missing[0]!r}, which no shard has")
     rows = read_rows(staged, schema)
@@ -50,8 +46,6 @@ def read_changes(commit: Commit, staged: Sequence[StagedFile], schema: Any) -> A
 
 def without(rows: Any, keys: Sequence[str], changes: Any) -> Any:
     """The rows whose key is in no change."""
-    import pyarrow as pa
-
     names = list(keys)
     targets = pa.schema([rows.schema.field(name) for name in names])
     found = rows.select(names).append_column(POSITION, pa.array(range(len(rows))))

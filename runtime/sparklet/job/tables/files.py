@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
+
+import pyarrow as pa
+from pyarrow import fs, parquet, types
 
 from sparklet.job.errors import TableError
 from sparklet.job.session import s3_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from sparklet.job.tables.declaration import Commit, StagedWrite
+from sparklet.job.tables.declaration import Commit, StagedWrite
 
 MAX_READERS = 16  # footers read at a time: each waits for the store, not for the processor
 MAX_BATCH_BYTES = 256 * 1024 * 1024  # of staged files that are in memory at a time, where not all need to be
@@ -53,8 +53,6 @@ def delta_place(uri: str) -> tuple[str, dict[str, str]]:
 
 def file_system(uri: str) -> tuple[Any, str]:
     """The file system for ``file://`` and ``s3://``, and the path in it; as Hadoop, it decodes nothing."""
-    from pyarrow import fs
-
     scheme, separator, path = uri.partition("://")
     if not separator or scheme == "file":
         return fs.LocalFileSystem(), path if separator else uri.partition(":")[2] or uri
@@ -66,8 +64,6 @@ def file_system(uri: str) -> tuple[Any, str]:
 @cache
 def _s3(endpoint: str, region: str) -> Any:
     """One for all files: each has connections of its own."""
-    from pyarrow import fs
-
     return fs.S3FileSystem(endpoint_override=endpoint or None, region=region or None)
 
 
@@ -86,9 +82,6 @@ def read_footers(writes: Iterable[StagedWrite]) -> list[StagedFile]:
 
 
 def _read_footer(write: StagedWrite, path: str, size_bytes: int) -> StagedFile:
-    import pyarrow as pa
-    from pyarrow import parquet
-
     uri = f"{write.folder.rstrip('/')}/{path}"
     system, place = file_system(uri)
     try:
@@ -110,8 +103,6 @@ def agreed_schema(commit: Commit, staged: Sequence[StagedFile], table: Any | Non
     TableError, naming shard and column, if a column has another type than in the table or in another shard, or if only
     some files have it and ``merge_schema`` is off.
     """
-    import pyarrow as pa
-
     fields = {} if table is None else {field.name: field for field in table}
     origin = dict.fromkeys(fields, f"the table {commit.table}")
     grows = table is None or commit.merge_schema
@@ -152,8 +143,6 @@ def _missing(commit: Commit, file: StagedFile, fields: Mapping[str, Any], table:
 
 def type_name(type_: Any) -> str:
     """A type's name, the same for types that hold the same values: where it is read, not how it lies in memory."""
-    from pyarrow import types
-
     if types.is_dictionary(type_):
         return type_name(type_.value_type)
     if types.is_struct(type_):
@@ -184,9 +173,6 @@ def batches(staged: Iterable[StagedFile]) -> Iterator[list[StagedFile]]:
 
 def read_rows(staged: Sequence[StagedFile], schema: Any, columns: Sequence[str] | None = None) -> Any:
     """The files' rows as a pyarrow.Table with this schema; a column that a file lacks is null."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
     def read(file: StagedFile) -> Any:
@@ -203,8 +189,6 @@ def read_rows(staged: Sequence[StagedFile], schema: Any, columns: Sequence[str] 
 
 
 def _column(rows: Any, field: Any, file: StagedFile) -> Any:
-    import pyarrow as pa
-
     if field.name in rows.column_names:
         return rows[field.name].cast(field.type)
     value = file.partition_values.get(field.name)

@@ -13,20 +13,20 @@ instant for committed ones, so a new table gets an empty instant first.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.java_gateway import ensure_callback_server_started
+from pyspark.sql import SparkSession, Window, functions
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.tables.changes import read_changes
-from sparklet.job.tables.files import agreed_schema
+from sparklet.job.tables.declaration import Commit
+from sparklet.job.tables.files import StagedFile, agreed_schema
 from sparklet.job.tables.lease import lease
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pyspark.sql import SparkSession
-
-    from sparklet.job.tables.declaration import Commit
-    from sparklet.job.tables.files import StagedFile
 
 COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"
 OPERATION = "hoodie.datasource.write.operation"
@@ -53,8 +53,6 @@ class HudiTable:
 
     def write(self, commit: Commit, staged: Sequence[StagedFile], maker: int) -> str:
         """Write the files' rows in one instant; see ``OpenTable``."""
-        from pyspark.sql.pandas.types import to_arrow_schema
-
         with lease(f"{self._uri}/_sparklet_lease"):
             table, columns = self._metadata(), None
             check = _Check(self, set(_instants(table)))
@@ -72,16 +70,15 @@ class HudiTable:
             if not any(_instants(table).values()):
                 self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"}, check)
                 table = self._metadata()
-                check = _Check(self, {*check.seen, *self._alone(check.seen)})
+                if len(own := self._new(check.seen)) != 1:
+                    raise CommitConflictError(f"{self._uri}: another writer was there: {own}")
+                check = _Check(self, {*check.seen, *own})
             self._save(rows, {**_options(commit, table), COMMIT_ID: commit.commit_id, MAKER: str(maker)}, check)
             made = self.made(commit.commit_id)
         return made[0] if made else ""
 
     def _save(self, rows: Any, options: dict[str, str], check: _Check) -> None:
         """Write an instant, as ``rows.write`` does, and complete it after the check."""
-        from py4j.protocol import Py4JJavaError
-        from pyspark.errors import PySparkException
-
         jvm: Any = self._spark._jvm
         let_java_call(self._spark.sparkContext._gateway)
         some, nothing, hudi = jvm.scala.Option.apply, jvm.scala.Option.empty(), jvm.org.apache.hudi
@@ -103,25 +100,18 @@ class HudiTable:
 
     def other_writer(self, seen: set[str]) -> str:
         """What another writer has begun since these instants were all; empty if one is pending alone, ours."""
-        new = {time: state for time, state in _instants(self._metadata()).items() if time not in seen}
+        new = self._new(seen)
         return "" if list(new.values()) == [False] else f"{self._uri}: another writer was there: {new}"
+
+    def _new(self, seen: set[str]) -> dict[str, bool]:
+        return {time: state for time, state in _instants(self._metadata()).items() if time not in seen}
 
     def storage_path(self, path: str) -> Any:
         """A path as Hudi's storage takes it."""
         return self._spark._jvm.org.apache.hudi.storage.StoragePath(path)
 
-    def _alone(self, seen: set[str]) -> set[str]:
-        """The instant that this writer has completed; CommitConflictError if another has begun one since ``seen``."""
-        new = _instants(self._metadata()).keys() - seen
-        if len(new) != 1:
-            raise CommitConflictError(f"{self._uri}: another writer was there: {new}")
-        return set(new)
-
     def _rows(self, commit: Commit, staged: Sequence[StagedFile], schema: Any) -> Any:
         """The staged rows as a DataFrame, of several with one key the one whose ``order_by`` is the greatest."""
-        from pyspark.sql import Window, functions
-        from pyspark.sql.pandas.types import from_arrow_schema
-
         files = [file.uri for file in staged if file.rows]
         rows = self._spark.read.schema(from_arrow_schema(schema)).parquet(*files)
         if commit.mode == "upsert":
@@ -135,8 +125,6 @@ class HudiTable:
 
     def _metadata(self) -> Any | None:
         """Hudi's view of the table; None if there is none."""
-        from py4j.protocol import Py4JJavaError
-
         hudi = self._spark._jvm.org.apache.hudi
         conf = hudi.hadoop.fs.HadoopFSUtils.getStorageConf(self._spark._jsc.hadoopConfiguration())
         try:
@@ -166,8 +154,6 @@ def let_java_call(gateway: Any) -> None:
 
     When Java has collected an object of an earlier script, py4j would have this process forget its own of that number.
     """
-    from pyspark.java_gateway import ensure_callback_server_started
-
     ensure_callback_server_started(gateway)
     gateway.gateway_property.pool.next_id = time.time_ns()
 
