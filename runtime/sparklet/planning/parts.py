@@ -9,7 +9,7 @@ from itertools import islice
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 from sparklet.model import PartRecord, Run, Shard, ShardRecord
 from sparklet.planning.deployment import Deployment, scratch_error
-from sparklet.planning.found import EXCLUDED, NOT_INCLUDED
+from sparklet.planning.found import Reason
 
 ANOTHER_RUN = "start the run again under another id"
 END = "skipped-end.jsonl"
@@ -90,7 +90,7 @@ class LeftOut:
 
 def named(skipped: Mapping[str, int]) -> int:
     """How many of these are named in files: all but those that patterns leave out."""
-    return sum(count for reason, count in skipped.items() if reason not in (NOT_INCLUDED, EXCLUDED))
+    return sum(count for reason, count in skipped.items() if reason not in (Reason.NOT_INCLUDED, Reason.EXCLUDED))
 
 
 def beside(part: str) -> str:
