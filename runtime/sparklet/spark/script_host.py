@@ -95,7 +95,7 @@ class Host:
         signal.set_wakeup_fd(wake_end)
 
     def serve(self) -> Afterwards | None:
-        """Serve until the worker ends; in a fork, return the fork's work."""
+        """Serve until the worker ends, and end all that was started; in a fork, return the fork's work."""
         waiting = poll()
         waiting.register(self._control, POLLIN)
         waiting.register(self._wake, POLLIN)
@@ -111,11 +111,8 @@ class Host:
                 afterwards = self._do(*request)
                 if afterwards is not None:
                     return afterwards
-        return None
-
-    def end_all(self) -> None:
-        """End everything that was started here."""
         end_descendants(lambda: (), self._reap, END_LIMIT_S)
+        return None
 
     def _do(self, message: Message, fds: list[int]) -> Afterwards | None:
         afterwards: Afterwards | None = None
@@ -302,7 +299,6 @@ def main() -> None:
     if afterwards is not None:
         afterwards()
         return
-    host.end_all()
     delete_tree(home)
 
 
