@@ -23,9 +23,16 @@ from deltalake.exceptions import (
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.tables.changes import read_changes
 from sparklet.job.tables.declaration import Commit
-from sparklet.job.tables.files import StagedFile, agreed_schema, batches, delta_place, read_rows, shard_name
+from sparklet.job.tables.files import (
+    StagedFile,
+    agreed_schema,
+    batches,
+    delta_place,
+    read_changes,
+    read_rows,
+    shard_name,
+)
 
 MAX_BOUND_CHARACTERS = 64  # of a text's minimum and maximum in the log
 AFTER_ALL = "\U0010ffff"

@@ -29,9 +29,8 @@ from requests import RequestException  # of a REST catalog whose answer was lost
 from sparklet.job.catalogs import ICEBERG_CATALOG, VARIABLES
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import s3_environment
-from sparklet.job.tables.changes import read_changes, without
 from sparklet.job.tables.declaration import Commit
-from sparklet.job.tables.files import StagedFile, agreed_schema, batches, read_rows
+from sparklet.job.tables.files import StagedFile, agreed_schema, batches, read_changes, read_rows, without
 
 Replaced = tuple[list[DataFile], list[DataFile]]  # the new files, and those that are no longer in the table
 LOOK_AGAIN = (CommitFailedException, CommitStateUnknownException, ServiceUnavailableError, RequestException)
