@@ -23,7 +23,7 @@ from sparklet.job.session import S3A, SMALL_TABLES, s3a_options
 from sparklet.settings import SparkSettings
 from sparklet.spark.java_classes import mark
 from sparklet.spark.runner import ScriptCall
-from sparklet.spark.shard_conf import InputSize, shard_conf
+from sparklet.spark.shard_conf import shard_conf
 
 MB_PER_CORE = 1769  # AWS: one vCPU at 1,769 MB
 MIN_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
@@ -232,8 +232,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
     The operator's own options for splitting the input win.
     """
     folder = call.work_dir
-    size = InputSize.of(call.inputs, call.compression_factor)
-    splitting = shard_conf(size, heap_mb(settings), core_count(settings))
+    splitting = shard_conf(call.inputs, call.compression_factor, heap_mb(settings), core_count(settings))
     return {
         **{key: value for key, value in splitting.items() if key not in settings.conf},
         "spark.app.name": call.script.name,
