@@ -180,18 +180,17 @@ def as_it_is_now(uri: str) -> ScriptRef:
     return ScriptRef(uri, sha256="", source_uri=uri)
 
 
+@dataclass
 class ScriptCache:
     """Keeps scripts in a local folder between tasks.
 
     A file is used again only if its digest has not changed since it was fetched, so that no task can replace it.
-    ``allowed``: the prefixes (``s3://bucket/folder/``) of scripts.
     """
 
-    def __init__(self, store: ObjectStore, folder: Path, allowed: tuple[str, ...]) -> None:
-        self._store = store
-        self._folder = folder
-        self._allowed = allowed
-        self._digests: dict[Path, str] = {}
+    _store: ObjectStore
+    _folder: Path
+    _allowed: tuple[str, ...]  # prefixes (``s3://bucket/folder/``) of scripts
+    _digests: dict[Path, str] = field(default_factory=dict)
 
     def fetch(self, script: ScriptRef) -> tuple[Path, tuple[Path, ...]]:
         """A script and its py-files.

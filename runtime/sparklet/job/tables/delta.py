@@ -12,14 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
-from deltalake.exceptions import (
-    CommitFailedError,
-    DeltaError,
-    DeltaProtocolError,
-    SchemaMismatchError,
-    TableNotFoundError,
-)
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, exceptions, write_deltalake
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from sparklet.job.errors import CommitConflictError, TableError
@@ -48,7 +41,7 @@ class DeltaLakeTable:
         self._place, self._options = delta_place(uri)
         try:
             self._table: Any = DeltaTable(self._place, storage_options=self._options)
-        except TableNotFoundError:
+        except exceptions.TableNotFoundError:
             self._table = None
 
     def made(self, commit_id: str) -> tuple[str, int] | None:
@@ -62,11 +55,11 @@ class DeltaLakeTable:
         change = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}[commit.mode]
         try:
             change(commit, staged, schema, partition_by, _properties(commit, maker))
-        except CommitFailedError as error:
+        except exceptions.CommitFailedError as error:
             raise CommitConflictError(f"{commit.table}: {error}") from error
-        except (DeltaProtocolError, SchemaMismatchError) as error:
+        except (exceptions.DeltaProtocolError, exceptions.SchemaMismatchError) as error:
             raise TableError(f"{commit.table}: {error}") from error
-        except DeltaError as error:
+        except exceptions.DeltaError as error:
             if self._table is None and type(self)(self._uri)._table is not None:
                 raise CommitConflictError(f"{commit.table} was made by another writer meanwhile") from error
             raise

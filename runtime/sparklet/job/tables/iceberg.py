@@ -7,16 +7,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pyarrow.compute as pc
+from pyiceberg import exceptions
 from pyiceberg.catalog import load_catalog
-from pyiceberg.exceptions import (
-    CommitFailedException,
-    CommitStateUnknownException,
-    NoSuchNamespaceError,
-    NoSuchTableError,
-    NotInstalledError,
-    ServiceUnavailableError,
-    TableAlreadyExistsError,
-)
 from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThanOrEqual
 from pyiceberg.io import pyarrow as io
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
@@ -24,7 +16,7 @@ from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import assign_fresh_schema_ids
 from pyiceberg.table import Table, Transaction
 from pyiceberg.transforms import IdentityTransform
-from requests import RequestException  # of a REST catalog whose answer was lost
+from requests import RequestException
 
 from sparklet.job.catalogs import ICEBERG_CATALOG, VARIABLES
 from sparklet.job.errors import CommitConflictError, TableError
@@ -33,7 +25,12 @@ from sparklet.job.tables.declaration import Commit
 from sparklet.job.tables.files import StagedFile, agreed_schema, batches, read_changes, read_rows, without
 
 Replaced = tuple[list[DataFile], list[DataFile]]  # the new files, and those that are no longer in the table
-LOOK_AGAIN = (CommitFailedException, CommitStateUnknownException, ServiceUnavailableError, RequestException)
+LOOK_AGAIN = (
+    RequestException,  # of a REST catalog whose answer was lost
+    exceptions.CommitFailedException,
+    exceptions.CommitStateUnknownException,
+    exceptions.ServiceUnavailableError,
+)
 COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"
 
 
@@ -45,7 +42,7 @@ class IcebergTable:
         self._catalog = load_catalog(ICEBERG_CATALOG, **_s3_properties())
         try:
             self._table: Table | None = self._catalog.load_table(name)
-        except NoSuchTableError:
+        except exceptions.NoSuchTableError:
             self._table = None
 
     def made(self, commit_id: str) -> tuple[str, int] | None:
@@ -87,10 +84,10 @@ class IcebergTable:
         try:
             try:
                 return self._catalog.create_table(self._name, columns, partition_spec=PartitionSpec(*fields))
-            except NoSuchNamespaceError:
+            except exceptions.NoSuchNamespaceError:
                 self._catalog.create_namespace_if_not_exists(self._name.rpartition(".")[0])
                 return self._catalog.create_table(self._name, columns, partition_spec=PartitionSpec(*fields))
-        except TableAlreadyExistsError as error:
+        except exceptions.TableAlreadyExistsError as error:
             raise CommitConflictError(f"{commit.table} was made by another writer meanwhile") from error
 
 
@@ -151,12 +148,11 @@ def _overwritten(transaction: Transaction, commit: Commit, staged: Sequence[Stag
 
 def _new_files(transaction: Transaction, rows: Any) -> list[DataFile]:
     """Write rows as files of the table."""
+    metadata = transaction.table_metadata
     try:
-        return (
-            list(io._dataframe_to_data_files(transaction.table_metadata, rows, transaction._table.io)) if rows else []
-        )
-    except NotInstalledError as error:  # of transforms; values of columns are known without it
-        raise TableError(f"the table is partitioned by {transaction.table_metadata.spec()}: {error}") from error
+        return list(io._dataframe_to_data_files(metadata, rows, transaction._table.io)) if rows else []
+    except exceptions.NotInstalledError as error:  # of transforms; values of columns are known without it
+        raise TableError(f"the table is partitioned by {metadata.spec()}: {error}") from error
 
 
 def _arrow_schema(metadata: Any) -> Any:
