@@ -17,8 +17,8 @@ IN_MEMORY_BYTES = 1024 * 1024
 MAX_LINES = 100_000  # objects named in one file; the counts are always complete
 
 
-def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[bytes]:
-    """A part's lines; PlanError if there are not as many as were sealed."""
+def shards_of(at: Deployment, run_id: str, part: PartRecord, naming: bytes = b"") -> Iterator[Shard]:
+    """The shards of a part whose lines hold ``naming``, in order; PlanError if there are not as many as were sealed."""
     uri = at.part_uri(run_id, part.part)
     try:
         lines = at.store.get(uri).splitlines(keepends=True)
@@ -26,7 +26,9 @@ def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[bytes]:
         raise PlanError(f"the plan part {uri} is gone, and with it the objects of shards of {run_id}") from error
     if len(lines) != part.shard_count:
         raise PlanError(f"the plan part {uri} is damaged: it holds {len(lines)} lines, {part.shard_count} were sealed")
-    return lines
+    for line in lines:
+        if naming in line:  # faster than parsing it
+            yield shard_of(at, run_id, part, line)
 
 
 def shard_of(at: Deployment, run_id: str, part: PartRecord, line: bytes) -> Shard:
@@ -44,12 +46,6 @@ def planned_shard(at: Deployment, record: ShardRecord) -> Shard:
         return record.planned(at.store.get(uri, record.offset, record.length))
     except EventError as error:
         raise PlanError(f"the plan part {uri} is damaged at byte {record.offset}: {error}") from error
-
-
-def shards_of(at: Deployment, run_id: str, part: PartRecord) -> Iterator[Shard]:
-    """The shards of a part, in order."""
-    for line in part_lines(at, run_id, part):
-        yield shard_of(at, run_id, part, line)
 
 
 # --- what was left out ---
