@@ -17,7 +17,7 @@ import typer
 from sparklet import __version__
 from sparklet.cli.app import app
 from sparklet.cli.console import EXIT_MEANINGS
-from sparklet.planning.request import request_schema
+from sparklet.planning.request import KINDS, places
 
 SCHEMA = "run-request.schema.json"
 HEAD = """# The command line
@@ -34,6 +34,8 @@ output. `--debug` adds the traceback of an error.
 SHARED_HEAD = "## Options of several commands\n"
 MIN_SHARED_OPTIONS = 3
 PROSE_WIDTH = 120
+JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+ELEMENTS = {"texts": {"items": {"type": "string"}}, "lists": {"items": {"type": ["string", "object"]}}}
 
 Panel = tuple[str, tuple[str, ...]]  # title, and a row for each option
 
@@ -41,6 +43,32 @@ Panel = tuple[str, tuple[str, ...]]  # title, and a row for each option
 def schema() -> str:
     """The JSON Schema, as it is written."""
     return json.dumps(request_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def request_schema() -> dict[str, Any]:
+    """The JSON Schema of a document that requests a run."""
+    properties: dict[str, Any] = {}
+    for place in places().values():
+        key = place.key
+        if key.document:
+            limits: dict[str, Any] = {"enum": list(key.choices)} if key.choices else {}
+            limits |= {} if key.minimum is None else {"minimum": key.minimum}
+            properties[key.name] = {**_type_of(place.kind), **limits, "description": key.help}
+    properties["of_event"] = {"type": "object", "description": "Instead of inputs: an event of S3 about the input."}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A run that the planner function is asked for",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _type_of(kind: str) -> dict[str, Any]:
+    types = [JSON_TYPES[each] for each in KINDS[kind].types]
+    if "number" in types:
+        types = ["number"]  # integers, too
+    return {"type": types[0] if len(types) == 1 else types, **ELEMENTS.get(kind, {})}
 
 
 def reference() -> str:

@@ -224,8 +224,8 @@ def test_a_posted_run_starts_its_machine_with_the_request(template: dict[str, An
 
 
 def test_the_model_accepts_the_planners_requests_and_all_keys(template: dict[str, Any]) -> None:
+    from docs.cli_reference import request_schema
     from sparklet.planning.plan_requests import OF_EVENT, run_request
-    from sparklet.planning.request import request_schema
 
     schema = properties(template, "RunModel")["Schema"]
     jsonschema.Draft4Validator.check_schema(schema)

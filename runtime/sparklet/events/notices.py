@@ -4,13 +4,13 @@ Lambda then tries the event twice more and sends it to the function's failure de
 Step Functions task, of which such an event is the input, reads the answer.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.events.task import Event, Format, Outcome, Source, Task, seen
+from sparklet.job.event_objects import read_json
 
 TEST_EVENT = "s3:TestEvent"
 MAX_TEST_MESSAGE = 16 * 1024  # characters; S3's has some 300, in an SNS envelope some 1,500
@@ -46,12 +46,7 @@ def found_test_event(text: object) -> str:
         return ""
     inner: object = text
     for _ in range(MAX_DEPTH):
-        if not isinstance(inner, str):
-            return ""
-        try:
-            document = json.loads(inner)
-        except (ValueError, RecursionError):
-            return ""
+        document = read_json(inner)
         if is_test_event(document):
             return NO_OBJECT
         inner = document.get("Message") if isinstance(document, dict) else None

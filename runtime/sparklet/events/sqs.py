@@ -8,14 +8,13 @@ A message with the attribute ``sparklet-task`` is a task request of the asynchro
 event as in a direct invocation. The attribute is the id that the client chose, or ``*`` for the message's own.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparklet.errors import EventError
 from sparklet.events.notices import found_test_event
 from sparklet.events.task import Event, Outcome, Source, Task, TaskRequest, seen
-from sparklet.job.event_objects import text_at
+from sparklet.job.event_objects import read_json, text_at
 from sparklet.model import TASK_ID, ShardRef
 
 MAX_SHARD_BODY = 4096  # characters; a shard message has a few hundred, so nothing longer is decoded
@@ -80,12 +79,9 @@ def task_request_of(record: Mapping[str, Any]) -> TaskRequest | None:
 
 def _request_body(body: object) -> dict[str, Any]:
     """The event of a task request."""
-    try:
-        document = json.loads(body) if isinstance(body, str) else None
-    except (ValueError, RecursionError):
-        raise EventError("a task's body is no JSON object") from None
+    document = read_json(body)
     if not isinstance(document, dict) or not isinstance(document.get("sparklet", {}), dict):
-        raise EventError(f"a task's body must be a JSON object, and so its sparklet, not {seen(document)}")
+        raise EventError(f"a task's body must be a JSON object, and so its sparklet, not {seen(document or body)}")
     return document
 
 
@@ -95,11 +91,7 @@ def _shard_ref(body: object) -> ShardRef | None:
         raise EventError(f"an SQS message's body must be text, not {seen(body)}")
     if len(body) > MAX_SHARD_BODY or '"run_id"' not in body:
         return None
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return ShardRef.from_document(document)
+    return ShardRef.from_document(read_json(body))
 
 
 def _count(record: Mapping[str, Any], name: str, max_digits: int = 9) -> int:

@@ -15,8 +15,7 @@ The package needs the standard library and pyspark only, and keeps to the syntax
 """
 
 from sparklet.job.arguments import Job
-from sparklet.job.checks import expect
-from sparklet.job.errors import EventError, ExpectationError, SparkletError
+from sparklet.job.errors import EventError, ExpectationError, SparkletError, expect
 from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.job.session import stored_bytes
 

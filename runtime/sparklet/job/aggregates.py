@@ -16,10 +16,8 @@ Only the standard library is used: this runs in Spark's Python workers, which ma
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Union
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
+from typing import Union
 
 MAGIC = b"\xf3\x89\x9a\xc2"
 MAGIC_IN_BASE64 = "84maw"  # how the base64 of every record that begins with MAGIC begins

@@ -6,25 +6,23 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from sparklet.job.checks import read_figures
 from sparklet.job.errors import EventError
 from sparklet.job.event_objects import escaped, event_objects, misread
 from sparklet.job.outcome import Outcome
 from sparklet.job.table_writes import TableWrites
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
 
 MAX_QUOTED = 120  # characters of a wrong document, in an error
+FILE_SCHEME = "file://"
 
 
 class PreviousAttempt(NamedTuple):
@@ -166,7 +164,17 @@ class Job(TableWrites):
         The session is needed only outside a run, where no worker has fetched the document. Raises EventError if the
         input is no such document.
         """
-        return read_figures(self.input_path, spark)
+        if not (uri := self.input_path):
+            raise EventError(
+                "no figures of a run: this is the input of a check script (--check); pass --input FILE to try it"
+            )
+        try:
+            document = json.loads(_content(uri, spark))
+        except (OSError, ValueError) as error:
+            raise EventError(f"{uri} holds no figures of a run: {error}") from error
+        if not isinstance(document, dict) or not {"id", "output", "counts"} <= document.keys():
+            raise EventError(f"{uri} holds no figures of a run: it has no id, output and counts")
+        return document
 
     def spark(self, app_name: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
         """A SparkSession with the right settings where the script runs.
@@ -294,6 +302,17 @@ def _read_event(argument: str) -> Any:
         raise EventError(f"{source}: no JSON ({error}): {quoted!r}; pass a JSON document or @file") from error
     except RecursionError as error:
         raise EventError(f"{source}: nested too deeply to be read ({len(text)} characters)") from error
+
+
+def _content(uri: str, spark: SparkSession | None) -> bytes | str:
+    path = uri[len(FILE_SCHEME) :] if uri.startswith(FILE_SCHEME) else uri
+    if "://" not in path:
+        return Path(path).read_bytes()
+    if spark is None:
+        raise EventError(f"{uri} is not on this machine: pass the session, job.figures(spark)")
+    from sparklet.job.session import stored_text
+
+    return stored_text(spark, uri)
 
 
 def _event_inputs(event: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,11 +6,8 @@ so on: ``__`` in a name stands for a dot, ``_`` for a hyphen.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 ICEBERG_CATALOG = "iceberg"
 VARIABLES = f"PYICEBERG_CATALOG__{ICEBERG_CATALOG.upper()}__"

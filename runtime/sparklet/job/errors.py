@@ -30,6 +30,16 @@ class ExpectationError(SparkletError):
     """A run does not meet an expectation of its check script."""
 
 
+def expect(condition: bool, what: str) -> None:
+    """Fail the script, and with it the run that it checks, unless ``condition`` holds.
+
+    ``what`` describes the expected and the actual result, for the run's manifest and notice. Raises ExpectationError
+    if the condition does not hold; the check is not tried again.
+    """
+    if not condition:
+        raise ExpectationError(what)
+
+
 class TableError(SparkletError):
     """A table cannot take what was staged for it; the message says why."""
 

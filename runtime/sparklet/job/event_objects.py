@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import unquote_plus
 
 from sparklet.job.errors import EventError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_DEPTH = 4  # S3 → SNS → SQS is three
 MAX_TEXT = 1024 * 1024  # characters, of a message that could hold a notification; SQS allows no more
@@ -112,10 +110,13 @@ def text_at(value: Any, *path: str) -> str:
 
 def _document(text: Any) -> Any:
     """The JSON in a message; None if there is none that could be about S3."""
-    if not isinstance(text, str) or len(text) > MAX_TEXT or "s3" not in text:
-        return None
+    return read_json(text) if isinstance(text, str) and len(text) <= MAX_TEXT and "s3" in text else None
+
+
+def read_json(text: Any) -> Any:
+    """The value of a text; None if it is no text, or no JSON."""
     try:
-        return json.loads(text)
+        return json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
         return None
 

@@ -18,12 +18,10 @@ import operator
 import os
 import sys
 import threading
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 OUTCOME_FILE = "SPARKLET_OUTCOME_FILE"
 MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB, this and the rest of the response

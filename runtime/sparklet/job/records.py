@@ -6,20 +6,21 @@ Spark reads the event itself, as one JSON text; each source is SQL over that tex
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any, Union
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - its usual name
+from pyspark.sql.avro.functions import from_avro
+from pyspark.sql.types import StringType, StructField, StructType
 
 from sparklet.job.aggregates import MAGIC, MAGIC_IN_BASE64, opened
 from sparklet.job.errors import EventError
+from sparklet.job.session import has_class
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
-
-    Schema = Union[str, StructType, None]  # noqa: UP007 - mypy takes no other for an alias here
-    Decode = Callable[[DataFrame, Schema, Mapping[str, str]], tuple[DataFrame, "list[str] | None"]]
+Schema = Union[str, StructType, None]  # noqa: UP007 - evaluated, and Python 3.9 knows no other syntax
+Decode = Callable[[DataFrame, Schema, Mapping[str, str]], tuple[DataFrame, "list[str] | None"]]
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,6 @@ def _found(spark: SparkSession, event: Any, source: StreamSource) -> DataFrame:
 
 def _one_text(spark: SparkSession, text: str) -> DataFrame:
     """One row with one column ``event``; made in the JVM: ``createDataFrame`` would start a Python worker."""
-    from pyspark.sql import DataFrame
-
     jvm: Any = spark._jvm
     rows = jvm.java.util.Collections.singletonList(text)
     made = spark._jsparkSession.createDataset(rows, jvm.org.apache.spark.sql.Encoders.STRING())
@@ -186,8 +185,6 @@ def _one_text(spark: SparkSession, text: str) -> DataFrame:
 
 def _opened(rows: DataFrame) -> DataFrame:
     """Records that hold several, as several."""
-    from pyspark.sql import functions as F  # noqa: N812 - its usual name
-
     aggregate = F.expr(f"IF(startswith(_data, X'{MAGIC.hex()}'), _data, NULL)")
     # Not deterministic, in the optimizer's sense, so it is computed only once.
     opening = F.udf(opened, OPENED_TYPE).asNondeterministic()
@@ -201,8 +198,6 @@ def _opened(rows: DataFrame) -> DataFrame:
 
 def _shaped(decoded: DataFrame, names: list[str] | None, source: StreamSource, mode: str, metadata: bool) -> DataFrame:
     """The columns for the caller, ``names`` of ``_parsed`` or the bytes; FAILFAST fails at the first corrupt record."""
-    from pyspark.sql import functions as F  # noqa: N812 - as above
-
     if mode == "FAILFAST":  # a filter: Spark may drop an unused column, but never a filter
         failure = f"concat({source.label}, ' is corrupt: ', _fault, '; mode PERMISSIVE keeps such records')"
         decoded = decoded.where(f"CASE WHEN _fault IS NULL THEN true ELSE CAST(raise_error({failure}) AS BOOLEAN) END")
@@ -218,14 +213,8 @@ def _shaped(decoded: DataFrame, names: list[str] | None, source: StreamSource, m
     return decoded.select(*columns)
 
 
-def _raw(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, None]:
-    return found, None
-
-
 def _json(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
     """One JSON document a record: ``from_json`` alone reads the first and passes over what follows it."""
-    from pyspark.sql import functions as F  # noqa: N812 - as above
-
     fields, names = _fields(found, schema)
     parsed = F.from_json("_text", fields, _reading(options))
     return _checked(_with_text(found).withColumn("_parsed", parsed), f"{NO_UTF_8} {NO_ONE_JSON} {NO_FIT}"), names
@@ -233,8 +222,6 @@ def _json(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple
 
 def _csv(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
     """One line of CSV a record: ``from_csv`` alone reads the first and passes over the others."""
-    from pyspark.sql import functions as F  # noqa: N812 - as above
-
     fields, names = _fields(found, schema)
     columns = ", ".join(f"`{field.name.replace('`', '``')}` {field.dataType.simpleString()}" for field in fields)
     quote, escape = ("\\" + (options.get(name) or usual) for name, usual in (("quote", '"'), ("escape", "\\")))
@@ -253,11 +240,6 @@ def _avro(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple
     after the other and nothing else). So a datum that ends too early or too late is found, and one that cannot be read
     is null as a whole, where ``from_avro`` alone makes all its fields null.
     """
-    from pyspark.sql import functions as F  # noqa: N812 - as above
-    from pyspark.sql.avro.functions import from_avro
-
-    from sparklet.job.session import has_class
-
     spark = found.sparkSession
     if not has_class(spark._jvm, AVRO):
         package = f"--packages org.apache.spark:spark-avro_2.12:{spark.version}"
@@ -292,15 +274,11 @@ def _with_text(found: DataFrame) -> DataFrame:
 
 def _checked(frame: DataFrame, cases: str) -> DataFrame:
     """The records with the first fault that the cases find; a null value, Kafka's mark of a deletion, has none."""
-    from pyspark.sql.functions import expr
-
-    return frame.withColumn("_fault", expr(f"coalesce(_fault, CASE WHEN _data IS NULL THEN NULL {cases} END)"))
+    return frame.withColumn("_fault", F.expr(f"coalesce(_fault, CASE WHEN _data IS NULL THEN NULL {cases} END)"))
 
 
 def _fields(found: DataFrame, schema: Schema) -> tuple[StructType, list[str]]:
     """The schema with a column for what Spark cannot read, and the names of its own columns."""
-    from pyspark.sql.types import StringType, StructField, StructType
-
     given = found.sparkSession.createDataFrame([], schema).schema
     if reserved := {CORRUPT, RECORD, MALFORMED}.intersection(given.names):
         raise ValueError(f"the schema has a column {sorted(reserved)[0]}, a name that job.records() uses itself")
@@ -311,4 +289,4 @@ def _reading(options: Mapping[str, str]) -> dict[str, str]:
     return {**options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": MALFORMED}
 
 
-FORMATS: Mapping[str, Decode] = {"json": _json, "csv": _csv, "avro": _avro, "raw": _raw}
+FORMATS: Mapping[str, Decode] = {"json": _json, "csv": _csv, "avro": _avro, "raw": lambda found, *_: (found, None)}

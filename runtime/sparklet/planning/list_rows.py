@@ -179,56 +179,23 @@ def table_rows(
     """
     try:
         import pyarrow
+        from pyarrow.dataset import dataset
     except ModuleNotFoundError as error:
         raise PlanError(
             f"a list in {form} needs pyarrow, which is not installed: pip install pyarrow, "
             "or give the list as CSV or JSON Lines"
         ) from error
-    row = after_row
+    row = 0
     try:
-        for row, batch in (_parquet if form == "parquet" else _orc)(file, address, after_row):
-            for number, values in enumerate(batch.to_pylist(), start=row + 1):
-                if number > after_row:
-                    yield number, values
+        table = dataset(file, format=form)
+        wanted = {*KNOWN_NAMES, plain(address or "")}
+        described = [name for name in table.schema.names if address is None or plain(name) in wanted]
+        columns = described or table.schema.names  # so that the error can name the columns
+        for batch in table.to_batches(columns=columns, batch_size=BATCH_ROWS, batch_readahead=0, use_threads=False):
+            if row + batch.num_rows > after_row:
+                for number, values in enumerate(batch.to_pylist(), start=row + 1):
+                    if number > after_row:
+                        yield number, values
+            row += batch.num_rows
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RowError(f"it cannot be read as {form}: {str(error).splitlines()[0]}", row) from error
-
-
-def _parquet(file: Path, address: str | None, after_row: int) -> Iterator[tuple[int, Any]]:
-    """Batches, each with the number of rows before it; row groups that end before ``after_row`` are not read."""
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(file) as table:
-        columns = _columns(table.schema_arrow.names, address)
-        row = 0
-        for group in range(table.num_row_groups):
-            rows = table.metadata.row_group(group).num_rows
-            if row + rows > after_row:
-                read = row
-                for batch in table.iter_batches(BATCH_ROWS, [group], columns):
-                    yield read, batch
-                    read += batch.num_rows
-            row += rows
-
-
-def _orc(file: Path, address: str | None, after_row: int) -> Iterator[tuple[int, Any]]:
-    """Batches, each with the number of rows before it; all stripes are read."""
-    from pyarrow.orc import ORCFile
-
-    table = ORCFile(str(file))
-    columns = _columns(table.schema.names, address)
-    row = 0
-    for number in range(table.nstripes):
-        stripe = table.read_stripe(number, columns)
-        for start in range(0, stripe.num_rows, BATCH_ROWS):
-            batch = stripe.slice(start, BATCH_ROWS)
-            if row + batch.num_rows > after_row:
-                yield row, batch
-            row += batch.num_rows
-
-
-def _columns(names: list[str], address: str | None) -> list[str]:
-    if address is None:
-        return names
-    wanted = [name for name in names if plain(name) in {*KNOWN_NAMES, plain(address)}]
-    return wanted or names  # so that the error can name the columns

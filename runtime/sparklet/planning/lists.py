@@ -16,7 +16,7 @@ from urllib.parse import unquote_plus
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError
 from sparklet.model import SCHEME, InputObject, ListSource, Position, RunOptions, split_uri
 from sparklet.planning.deployment import scratch_error
-from sparklet.planning.found import DELETE_MARKER, MISSING, NOT_LATEST, Candidate
+from sparklet.planning.found import Candidate, Reason
 from sparklet.planning.list_entries import Entry, RowError, entry_of
 from sparklet.planning.list_rows import Row, csv_rows, table_rows, text_rows
 from sparklet.ports import ObjectInfo, ObjectStore
@@ -279,14 +279,14 @@ class Listed:
                 info = next(heads) if self._needs_head(entry) else self._listed(entry)
                 after = f"{file}:{row}"
                 resumed = bool(at.slices) and after == at.after
-                reason = self._unwanted(entry) or ("" if info else MISSING)
+                reason = self._unwanted(entry) or ("" if info else Reason.MISSING)
                 yield Candidate(after, entry.uri, info, reason, resumed)
 
     def _unwanted(self, entry: Entry) -> str:
         """Why an entry is left out by its columns in the list."""
         if entry.deleted:
-            return DELETE_MARKER
-        return NOT_LATEST if entry.latest is False and not self._options.all_versions else ""
+            return Reason.DELETE_MARKER
+        return Reason.NOT_LATEST if entry.latest is False and not self._options.all_versions else ""
 
     def _needs_head(self, entry: Entry) -> bool:
         """Whether the list omits something of the object that planning needs."""

@@ -28,7 +28,7 @@ def local_files(
     if stat.S_ISDIR(mode):
         yield from _walk(path, "", (), wanted)
     elif wanted.keeps(path.name):
-        yield _checked(path), _key(path, path.name)
+        yield _checked(path, path.name)
     if skipped is not None:
         skipped.update(wanted.skipped)
 
@@ -43,7 +43,7 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], wanted:
         if name.endswith("/"):
             yield from _walk(path, key, (*above, identity), wanted)
         elif wanted.keeps(key):
-            yield _checked(path), _key(path, key)
+            yield _checked(path, key)
 
 
 def _names(folder: Path) -> list[str]:
@@ -62,7 +62,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False  # a link to itself: refused as a file, unless it is left out
 
 
-def _checked(path: Path) -> Path:
+def _checked(path: Path, key: str) -> tuple[Path, str]:
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -74,12 +74,8 @@ def _checked(path: Path) -> Path:
         raise PlanError(f"{path} is neither file nor folder; leave it out with --exclude '{path.name}'")
     if not os.access(path, os.R_OK):
         raise PlanError(f"the file {path} may not be read; make it readable or leave it out with --exclude")
-    return path
-
-
-def _key(path: Path, key: str) -> str:
     try:
         key.encode()
     except UnicodeEncodeError as error:
         raise PlanError(f"the name of {os.fsencode(path)!r} is not UTF-8, so it cannot be a key; rename it") from error
-    return key
+    return path, key

@@ -8,7 +8,7 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Run, RunState
 from sparklet.planning.deployment import Deployment
 
-FOLLOW_UP_ID = re.compile(r"-(check|commit|next)-\d{1,6}$")
+FOLLOW_UP_ID = re.compile(r"-(check|commit|next)-(\d{1,6})$")
 MAX_ID = 63  # see model.RUN_ID
 DIGEST_CHARACTERS = 8
 PUBLISHED = "shard="  # the beginning of the names of folders that Sparklet writes
@@ -27,13 +27,6 @@ def commit_id(run_id: str, number: int) -> str:
 def next_id(run_id: str, generation: int) -> str:
     """The id of the run that processes the output of a generation."""
     return _follow_up_id(run_id, f"-next-{generation}")
-
-
-def earlier_next_ids(parent: str, run_id: str) -> tuple[str, ...]:
-    """The ids of a parent's next runs before this one; none if this is no next run."""
-    found = FOLLOW_UP_ID.search(run_id) if parent else None
-    generation = int(found[0].rpartition("-")[2]) if found and found[1] == "next" else 0
-    return tuple(next_id(parent, earlier) for earlier in range(generation))
 
 
 def is_check_or_commit(run_id: str) -> bool:
@@ -87,7 +80,10 @@ def make_room(at: Deployment, run: Run) -> None:
     A next run also replaces what next runs of earlier generations have written; CheckpointConflictError if one of them
     has not ended yet.
     """
-    earlier = [found for run_id in earlier_next_ids(run.parent, run.run_id) if (found := at.known_run(run_id))]
+    named = FOLLOW_UP_ID.search(run.run_id) if run.parent else None
+    generation = int(named[2]) if named and named[1] == "next" else 0
+    known = (at.known_run(next_id(run.parent, number)) for number in range(generation))
+    earlier = [other for other in known if other]
     for other in earlier:
         if not other.state.ended:
             raise CheckpointConflictError(f"{run.run_id} is planned once {other.run_id}, which it replaces, has ended")

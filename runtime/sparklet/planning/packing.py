@@ -9,7 +9,7 @@ from itertools import chain, islice
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.model import Failure, Position, RunOptions, Shard
 from sparklet.model.options import MIB
-from sparklet.planning.found import ARCHIVED, DONE, MISSING, OLDER, Found
+from sparklet.planning.found import Found, Reason
 from sparklet.planning.inventory import Inventory, refuse_other_regions
 from sparklet.planning.lists import ListReader
 from sparklet.planning.slicing import slice_objects
@@ -124,7 +124,7 @@ def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
 
 def archived(inventory: Inventory) -> PlanError:
     """The error of an inventory that left out archived objects."""
-    count = inventory.skipped[ARCHIVED]
+    count = inventory.skipped[Reason.ARCHIVED]
     named = ", ".join(inventory.archived_names)
     more = f" and {count - len(inventory.archived_names)} more" if count > len(inventory.archived_names) else ""
     return PlanError(
@@ -136,7 +136,7 @@ def archived(inventory: Inventory) -> PlanError:
 def nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
     """The error of an input without an object to plan; NothingNewError if earlier runs have done everything."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
-    if (DONE in skipped or OLDER in skipped) and MISSING not in skipped:
+    if (Reason.DONE in skipped or Reason.OLDER in skipped) and Reason.MISSING not in skipped:
         return NothingNewError(f"the input {name} holds nothing new; left out: {reasons}")
     return PlanError(f"the input {name} has nothing to plan; left out: {reasons}")
 

@@ -9,7 +9,7 @@ from itertools import islice
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 from sparklet.model import PartRecord, Run, Shard, ShardRecord
 from sparklet.planning.deployment import Deployment, scratch_error
-from sparklet.planning.found import EXCLUDED, NOT_INCLUDED
+from sparklet.planning.found import Reason
 
 ANOTHER_RUN = "start the run again under another id"
 END = "skipped-end.jsonl"
@@ -17,8 +17,8 @@ IN_MEMORY_BYTES = 1024 * 1024
 MAX_LINES = 100_000  # objects named in one file; the counts are always complete
 
 
-def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[bytes]:
-    """A part's lines; PlanError if there are not as many as were sealed."""
+def shards_of(at: Deployment, run_id: str, part: PartRecord, naming: bytes = b"") -> Iterator[Shard]:
+    """The shards of a part whose lines hold ``naming``, in order; PlanError if there are not as many as were sealed."""
     uri = at.part_uri(run_id, part.part)
     try:
         lines = at.store.get(uri).splitlines(keepends=True)
@@ -26,7 +26,9 @@ def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[bytes]:
         raise PlanError(f"the plan part {uri} is gone, and with it the objects of shards of {run_id}") from error
     if len(lines) != part.shard_count:
         raise PlanError(f"the plan part {uri} is damaged: it holds {len(lines)} lines, {part.shard_count} were sealed")
-    return lines
+    for line in lines:
+        if naming in line:  # faster than parsing it
+            yield shard_of(at, run_id, part, line)
 
 
 def shard_of(at: Deployment, run_id: str, part: PartRecord, line: bytes) -> Shard:
@@ -44,12 +46,6 @@ def planned_shard(at: Deployment, record: ShardRecord) -> Shard:
         return record.planned(at.store.get(uri, record.offset, record.length))
     except EventError as error:
         raise PlanError(f"the plan part {uri} is damaged at byte {record.offset}: {error}") from error
-
-
-def shards_of(at: Deployment, run_id: str, part: PartRecord) -> Iterator[Shard]:
-    """The shards of a part, in order."""
-    for line in part_lines(at, run_id, part):
-        yield shard_of(at, run_id, part, line)
 
 
 # --- what was left out ---
@@ -90,7 +86,7 @@ class LeftOut:
 
 def named(skipped: Mapping[str, int]) -> int:
     """How many of these are named in files: all but those that patterns leave out."""
-    return sum(count for reason, count in skipped.items() if reason not in (NOT_INCLUDED, EXCLUDED))
+    return sum(count for reason, count in skipped.items() if reason not in (Reason.NOT_INCLUDED, Reason.EXCLUDED))
 
 
 def beside(part: str) -> str:

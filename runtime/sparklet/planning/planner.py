@@ -105,32 +105,20 @@ def plan(
         return planning.seal()
 
 
-@dataclass(slots=True)
-class _Part:
-    """The lines of the shards of one part, and what these hold together."""
-
-    lines: list[bytes] = field(default_factory=list)
-    line_bytes: int = 0
-    objects: int = 0
-    size_bytes: int = 0
-    position: Position = field(default_factory=Position)  # after its last shard
-    skipped: Mapping[str, int] = field(default_factory=dict)  # left out until there, since this planner began
+_Part = list[tuple[Packed, bytes]]  # each shard with its line
 
 
 def _parts(shards: Iterator[Packed], max_shards: int, max_bytes: int) -> Iterator[_Part]:
     """Parts of at most ``max_shards``; one is full once its lines have ``max_bytes``."""
-    part = _Part()
+    part: _Part = []
+    line_bytes = 0
     for packed in shards:
-        line = packed.shard.to_line()
-        part.lines.append(line)
-        part.line_bytes += len(line)
-        part.objects += len(packed.shard.objects)
-        part.size_bytes += packed.shard.size_bytes
-        part.position, part.skipped = packed.position, packed.skipped
-        if len(part.lines) == max_shards or part.line_bytes >= max_bytes:
+        part.append((packed, line := packed.shard.to_line()))
+        line_bytes += len(line)
+        if len(part) == max_shards or line_bytes >= max_bytes:
             yield part
-            part = _Part()
-    if part.lines:
+            part, line_bytes = [], 0
+    if part:
         yield part
 
 
@@ -156,23 +144,24 @@ class _Planning:
 
     def add(self, made: _Part) -> None:
         """Write, seal and dispatch one part."""
-        name, body = f"part-{self._done.parts:05d}-{self._planner_id}.jsonl", b"".join(made.lines)
-        skipped = dict(Counter(made.skipped) - self._skipped)
+        name, body = f"part-{self._done.parts:05d}-{self._planner_id}.jsonl", b"".join(line for _, line in made)
+        shards, last = [packed.shard for packed, _ in made], made[-1][0]
+        skipped = dict(Counter(last.skipped) - self._skipped)
         part = PartRecord(
             index=self._done.parts,
             part=name,
             first_shard=self._done.shards,
-            shard_count=len(made.lines),
-            object_count=made.objects,
-            size_bytes=made.size_bytes,
-            position=made.position,
+            shard_count=len(shards),
+            object_count=sum(len(shard.objects) for shard in shards),
+            size_bytes=sum(shard.size_bytes for shard in shards),
+            position=last.position,
             skipped=skipped,
         )
         self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
         if skipped:
             self._write_left_out(beside(name), skipped)
         self._at.ledger.runs.add_part(self._run.run_id, part)
-        self._done, self._skipped = self._done.and_part(part), Counter(made.skipped)
+        self._done, self._skipped = self._done.and_part(part), Counter(last.skipped)
         dispatch_part(self._at, self._run, part, body, self._outbox)
         self._notify()
 

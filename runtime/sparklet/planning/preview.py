@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparklet.model import InputObject, Position, RunOptions
 from sparklet.planning.earlier import Digests
-from sparklet.planning.found import EMPTY, Found
+from sparklet.planning.found import Found, Reason
 from sparklet.planning.inventory import Inventory, refuse_overlap, resolve_inputs
 from sparklet.planning.list_requests import ListRequest, open_lists, refuse_mixed
 from sparklet.planning.local_files import local_files
@@ -87,7 +87,7 @@ def _objects(
             if (size_bytes := path.stat().st_size) or options.keep_empty:
                 yield Found(InputObject(str(path), size_bytes), Position())
             else:
-                skipped[EMPTY] += 1
+                skipped[Reason.EMPTY] += 1
         if remote and store:
             listed = open_lists(store, lists if group is groups[-1][1] else ())
             inventory = Inventory(store, group, options, listed, done=done)

@@ -1,8 +1,8 @@
 """The request for a run, and its only reader.
 
 The command line, the planner function, schedules and state machines use the same keys. Each is defined once (``Key``,
-in the annotations below and in ``model.options``): from that come the command line's options, the reader of documents,
-and the JSON Schema in ``docs/guide``.
+in the annotations below and in ``model.options``): from that come the command line's options, the reader of documents
+and, by ``docs.cli_reference``, the JSON Schema in ``docs/guide``.
 """
 
 import re
@@ -223,12 +223,11 @@ def places() -> Mapping[str, Place]:
 
 
 class Kind(NamedTuple):
-    """Values of one kind: their types in JSON, these in words, the reader of a value, and its JSON Schema."""
+    """Values of one kind: their types in JSON, these in words, and the reader of a value."""
 
     types: tuple[type, ...]
     words: str
     read: Callable[[Any], Any]
-    schema: Mapping[str, Any]
 
 
 def _texts(value: str | list[Any]) -> tuple[str, ...]:
@@ -249,43 +248,23 @@ def _every(value: int | str) -> str:
     return str(value)
 
 
-_TEXT, _SIZE = {"type": "string"}, {"type": ["integer", "string"]}
 KINDS: Mapping[str, Kind] = {
-    "text": Kind((str,), "a text", str, _TEXT),
-    "texts": Kind((str, list), "a list of texts", _texts, {"type": ["string", "array"], "items": _TEXT}),
-    "flag": Kind((bool,), "true or false", bool, {"type": "boolean"}),
-    "whole": Kind((int,), "a whole number", int, {"type": "integer"}),
-    "number": Kind((int, float), "a number", float, {"type": "number"}),
-    "size": Kind((int, str), "a number or a text", lambda value: parse_size_bytes(str(value)), _SIZE),
-    "tolerance": Kind((int, str), "a number or a text", lambda value: parse_tolerance(str(value)), _SIZE),
-    "time": Kind((str,), "a text", parse_time_s, _TEXT),
-    "every": Kind((int, str), "a number or a text", _every, _SIZE),
-    "table": Kind((str,), "a text", lambda value: str(Table.parse(value)), _TEXT),
-    "role": Kind((str,), "a text", _role, _TEXT),
-    "object": Kind((dict,), "an object", dict, {"type": "object"}),
-    "lists": Kind((list,), "a list", read_lists, {"type": "array", "items": {"type": ["string", "object"]}}),
-    "items": Kind((list,), "a list", read_items, {"type": "array"}),
-    "dispatch": Kind((str,), "a text", Dispatch, _TEXT),
+    "text": Kind((str,), "a text", str),
+    "texts": Kind((str, list), "a list of texts", _texts),
+    "flag": Kind((bool,), "true or false", bool),
+    "whole": Kind((int,), "a whole number", int),
+    "number": Kind((int, float), "a number", float),
+    "size": Kind((int, str), "a number or a text", lambda value: parse_size_bytes(str(value))),
+    "tolerance": Kind((int, str), "a number or a text", lambda value: parse_tolerance(str(value))),
+    "time": Kind((str,), "a text", parse_time_s),
+    "every": Kind((int, str), "a number or a text", _every),
+    "table": Kind((str,), "a text", lambda value: str(Table.parse(value))),
+    "role": Kind((str,), "a text", _role),
+    "object": Kind((dict,), "an object", dict),
+    "lists": Kind((list,), "a list", read_lists),
+    "items": Kind((list,), "a list", read_items),
+    "dispatch": Kind((str,), "a text", Dispatch),
 }
-
-
-def request_schema() -> dict[str, Any]:
-    """The JSON Schema of a document that requests a run."""
-    properties: dict[str, Any] = {}
-    for place in places().values():
-        key = place.key
-        if key.document:
-            limits: dict[str, Any] = {"enum": list(key.choices)} if key.choices else {}
-            limits |= {} if key.minimum is None else {"minimum": key.minimum}
-            properties[key.name] = {**KINDS[place.kind].schema, **limits, "description": key.help}
-    properties["of_event"] = {"type": "object", "description": "Instead of inputs: an event of S3 about the input."}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "A run that the planner function is asked for",
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": False,
-    }
 
 
 # --- reading ------------------------------------------------------------------------------

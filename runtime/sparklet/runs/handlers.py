@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from sparklet import metrics
@@ -20,7 +20,7 @@ from sparklet.planning.plan_requests import handle_request
 from sparklet.ports import Message
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
-from sparklet.runs.log import log, write_line
+from sparklet.runs.log import log
 from sparklet.runs.notices import due
 from sparklet.runs.overview import Watch, look_over
 from sparklet.runs.steps import Response, take_step
@@ -133,7 +133,7 @@ def _response(report: CheckReport) -> dict[str, Any]:
 @contextmanager
 def _measured(emitter: Emitter) -> Iterator[Deployment]:
     """The deployment with a meter, whose line is written at the end of the invocation, also if that fails."""
-    meter = Meter(metrics_namespace(), emitter, write_line)
+    meter = Meter(metrics_namespace(), emitter, partial(print, flush=True))
     try:
         yield replace(_deployment(), meter=meter)
     finally:

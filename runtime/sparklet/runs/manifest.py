@@ -115,7 +115,9 @@ def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_fil
         document["Results"] = found
     at.store.put(at.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
     for name, entries in written.items():
-        _delete_others(at, run.run_id, name, {entry["Key"] for entry in entries})
+        kept = {entry["Key"] for entry in entries}
+        found_uris = (info.uri for info in at.store.list(at.run_uri(run.run_id, f"{name}_")))
+        at.store.delete_all(uri for uri in found_uris if split_uri(uri)[1] not in kept)
     return summary
 
 
@@ -156,12 +158,6 @@ class _ResultFiles:
         self.at.store.put(uri, body)
         self.written.append({"Key": split_uri(uri)[1], "Size": len(body)})
         self.lines.clear()
-
-
-def _delete_others(at: Deployment, run_id: str, name: str, keys: set[str]) -> None:
-    for info in at.store.list(at.run_uri(run_id, f"{name}_")):
-        if split_uri(info.uri)[1] not in keys:
-            at.store.delete(info.uri)
 
 
 def _entry(record: ShardRecord) -> dict[str, Any]:

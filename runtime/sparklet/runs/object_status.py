@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import InputObject, PartRecord, Run, Shard, ShardRecord
 from sparklet.planning.deployment import Deployment
-from sparklet.planning.parts import part_lines, reasons_for, shard_of
+from sparklet.planning.parts import reasons_for, shards_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,7 @@ def object_status(at: Deployment, run_id: str, uri: str) -> ObjectStatus:
 def _holding(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[HoldingShard]:
     wanted = json.dumps(uri).encode()
     for part in parts:
-        for line in part_lines(at, run.run_id, part):
-            if wanted not in line:  # faster than parsing it
-                continue
-            shard = shard_of(at, run.run_id, part, line)
+        for shard in shards_of(at, run.run_id, part, wanted):
             if items := tuple(item for item in shard.objects if item.uri == uri):
                 yield HoldingShard(shard, items, _record(at, run.run_id, shard.number))
 

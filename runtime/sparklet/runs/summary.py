@@ -12,7 +12,7 @@ MAX_NAMED = 20  # inputs, and lists: SNS and EventBridge take 256 KiB
 OTHER_CAUSES = "(other causes)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cause:
     """A class of failure, with its first shard."""
 
@@ -68,8 +68,7 @@ class Summary:
         name = record.error_class or "(no cause given)"
         if name not in self.all_causes and len(self.all_causes) >= MAX_CAUSES:
             name = OTHER_CAUSES
-        known = self.all_causes.get(name) or Cause(name, 0, record.number, record.error_message)
-        self.all_causes[name] = Cause(name, known.count + 1, known.example_shard, known.example_message)
+        self.all_causes.setdefault(name, Cause(name, 0, record.number, record.error_message)).count += 1
 
     @property
     def counts(self) -> Counts:

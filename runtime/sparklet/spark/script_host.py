@@ -31,7 +31,7 @@ from types import ModuleType
 from typing import Any
 
 from sparklet.spark.guards import become_subreaper, delete_tree, descendants, die_with_parent, end_descendants
-from sparklet.spark.script_main import DUMP_SIGNAL, enter, execute, place_fds
+from sparklet.spark.script_main import DUMP_SIGNAL, enter, execute, place_fds, report
 
 Message = dict[str, Any]
 Afterwards = Callable[[], None]
@@ -95,7 +95,7 @@ class Host:
         signal.set_wakeup_fd(wake_end)
 
     def serve(self) -> Afterwards | None:
-        """Serve until the worker ends; in a fork, return the fork's work."""
+        """Serve until the worker ends, and end all that was started; in a fork, return the fork's work."""
         waiting = poll()
         waiting.register(self._control, POLLIN)
         waiting.register(self._wake, POLLIN)
@@ -111,11 +111,8 @@ class Host:
                 afterwards = self._do(*request)
                 if afterwards is not None:
                     return afterwards
-        return None
-
-    def end_all(self) -> None:
-        """End everything that was started here."""
         end_descendants(lambda: (), self._reap, END_LIMIT_S)
+        return None
 
     def _do(self, message: Message, fds: list[int]) -> Afterwards | None:
         afterwards: Afterwards | None = None
@@ -221,7 +218,7 @@ def run_script(message: Message, fds: list[int]) -> None:
     if jvm_session().prepare(message["port"], message["secret"], **details):
         jvm_session().keep_contexts()
     atexit.register(_leave_as_they_are, list(sys.modules.items()))
-    status.started()
+    report(status, "started", os.getpid())
     execute(message["script"], message["args"])
 
 
@@ -302,7 +299,6 @@ def main() -> None:
     if afterwards is not None:
         afterwards()
         return
-    host.end_all()
     delete_tree(home)
 
 

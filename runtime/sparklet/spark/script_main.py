@@ -23,27 +23,14 @@ DUMP_SIGNAL = signal.SIGRTMAX - 1
 """Makes a script write its stacks; sent before it is ended at its deadline."""
 
 
-class Status:
-    """The pipe that reports the script's start and end to the worker."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def started(self) -> None:
-        """Report that the script starts now, and close the pipe."""
-        self._write("started", os.getpid())
-        os.close(self._fd)
-
-    def exited(self, code: int) -> None:
-        """Report how the script ended: its exit code, or minus the signal's number."""
-        self._write("exited", code)
-
-    def _write(self, what: str, value: int) -> None:
-        os.write(self._fd, json.dumps({what: value}).encode() + b"\n")
+def report(status: int, what: str, value: int) -> None:
+    """Tell the worker that the script has ``started``, as which process, or ``exited``, with which code; close."""
+    os.write(status, json.dumps({what: value}).encode() + b"\n")
+    os.close(status)
 
 
-def enter(stdout: int, stderr: int, status: int, *, parent_pid: int) -> Status:
-    """Make this fork the script's process: session, signals and standard streams; all other descriptors are closed."""
+def enter(stdout: int, stderr: int, status: int, *, parent_pid: int) -> int:
+    """Make this fork the script's process, with no other descriptors than its streams and the status pipe, returned."""
     from sparklet.spark.guards import die_with_parent
 
     die_with_parent(parent_pid)
@@ -54,7 +41,7 @@ def enter(stdout: int, stderr: int, status: int, *, parent_pid: int) -> Status:
     place_fds([os.open(os.devnull, os.O_RDONLY), stdout, stderr, status])
     os.set_inheritable(3, False)
     faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)
-    return Status(3)
+    return 3
 
 
 def place_fds(fds: Sequence[int]) -> None:
@@ -106,10 +93,10 @@ def main() -> None:
     script_pid = os.fork()
     if script_pid == 0:
         del sys.path[0]  # this file's folder
-        enter(stdout, stderr, status, parent_pid=own_pid).started()
+        report(enter(stdout, stderr, status, parent_pid=own_pid), "started", os.getpid())
         execute(sys.argv[1], sys.argv[2:])
     code = os.waitstatus_to_exitcode(os.waitpid(script_pid, 0)[1])
-    Status(status).exited(code)
+    report(status, "exited", code)
     os._exit(jvm_code(code))
 
 

@@ -205,7 +205,10 @@ def _place(frames: Iterable[re.Match[str]], files: Iterable[str]) -> str:
 
 
 def _cleaned(stderr: str) -> str:
-    return _aftermath_cut(_GROUP_EDGE.sub("", stderr.replace("\r\n", "\n")))
+    """Without the edges of groups, and without failures that the first one caused while the interpreter ended."""
+    text = _GROUP_EDGE.sub("", stderr.replace("\r\n", "\n"))
+    aftermath = _AFTERMATH.search(text)
+    return text[: aftermath.start()] if aftermath and _HEADER.search(text, 0, aftermath.start()) else text
 
 
 def _python_cause(text: str) -> Cause | None:
@@ -270,12 +273,6 @@ def _outer_cause(chain: Iterable[re.Match[str]]) -> Cause | None:
             what = "wrong credentials: " if code in _CREDENTIALS else denied
             return match["name"], f"{what}{of_s3a['uri']}: {of_s3a['text'].strip()} ({of_s3a['status']} {code})"
     return None
-
-
-def _aftermath_cut(text: str) -> str:
-    """Without later failures that the first one caused while the interpreter ended."""
-    aftermath = _AFTERMATH.search(text)
-    return text[: aftermath.start()] if aftermath and _HEADER.search(text, 0, aftermath.start()) else text
 
 
 def _first_line(text: str) -> str:

@@ -4,12 +4,10 @@ Only settings of a session (``spark.sql.…``), so that one SparkContext serves 
 explains the formulas.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import ceil
-from typing import Self
 
-from sparklet.model import InputObject, RunOptions
+from sparklet.model import InputObject
 
 MIB = 1024 * 1024
 RESERVED_BYTES = 300 * MIB  # of a heap, reserved by Spark (UnifiedMemoryManager)
@@ -22,30 +20,21 @@ MIN_SHUFFLE_PARTITIONS = 2
 MAX_SHUFFLE_PARTITIONS = 200  # Spark's own; above it a map task sorts its output instead of writing it directly
 
 
-@dataclass(frozen=True, slots=True)
-class InputSize:
-    """The size of a task's input; all zero if it is not known."""
+def shard_conf(inputs: Sequence[InputObject], compression_factor: float, heap_mb: int, cores: int) -> dict[str, str]:
+    """The settings with which a task slot's share of the heap can hold every partition; ``cores`` are the slots.
 
-    objects: int = 0
-    stored_bytes: int = 0
-    weighed_bytes: int = 0  # objects compressed as a whole count unpacked
-
-    @classmethod
-    def of(cls, objects: Iterable[InputObject], compression_factor: float = RunOptions().compression_factor) -> Self:
-        """The size of these inputs together."""
-        items = tuple(objects)
-        stored_bytes = sum(item.size_bytes for item in items)
-        return cls(len(items), stored_bytes, sum(item.weighed_bytes(compression_factor) for item in items))
-
-
-def shard_conf(size: InputSize, heap_mb: int, cores: int) -> dict[str, str]:
-    """The settings with which a task slot's share of the heap can hold every partition; ``cores`` are the slots."""
+    Objects compressed as a whole are not split and count unpacked: fewer of them go into one partition.
+    """
+    stored_bytes = sum(item.size_bytes for item in inputs)
+    weighed_bytes = sum(item.weighed_bytes(compression_factor) for item in inputs)
+    packed = weighed_bytes / stored_bytes if stored_bytes else 1
     share_bytes = task_memory_bytes(heap_mb, cores)
-    partition_bytes, open_cost_bytes = _reading(size, min(MAX_PARTITION_BYTES, share_bytes // EXPANSION), cores)
+    max_bytes = max(MIN_OPEN_COST_BYTES, int(min(MAX_PARTITION_BYTES, share_bytes // EXPANSION) / packed))
+    partition_bytes, open_cost_bytes = _reading(len(inputs), stored_bytes, max_bytes, cores)
     return {
         "spark.sql.files.maxPartitionBytes": f"{partition_bytes}b",
         "spark.sql.files.openCostInBytes": f"{open_cost_bytes}b",
-        "spark.sql.shuffle.partitions": str(_shuffle_partitions(size, share_bytes, cores)),
+        "spark.sql.shuffle.partitions": str(_shuffle_partitions(weighed_bytes, share_bytes, cores)),
         # more than 32 paths are listed by a job, by default with a task for each path
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(cores),
     }
@@ -56,27 +45,24 @@ def task_memory_bytes(heap_mb: int, cores: int) -> int:
     return max(MIB, int((heap_mb * MIB - RESERVED_BYTES) * MEMORY_FRACTION) // cores)
 
 
-def _reading(size: InputSize, max_bytes: int, cores: int) -> tuple[int, int]:
+def _reading(objects: int, stored_bytes: int, max_bytes: int, cores: int) -> tuple[int, int]:
     """The maximum size of a partition, and the size that opening a file counts as.
 
     The cores read partitions in rounds. All have the same size, so that no core waits for another, and are as large as
-    possible, since the settings also apply to other data that the script reads. Objects compressed as a whole are not
-    split: fewer of them go into one partition.
+    possible, since the settings also apply to other data that the script reads.
     """
-    packed = size.weighed_bytes / size.stored_bytes if size.stored_bytes else 1
-    max_bytes = max(MIN_OPEN_COST_BYTES, int(max_bytes / packed))
-    rounds = max(1, ceil(size.stored_bytes / (max_bytes * cores)))
-    room_bytes = rounds * cores * max_bytes - size.stored_bytes
-    open_cost_bytes = min(MAX_OPEN_COST_BYTES, room_bytes // max(1, size.objects))
+    rounds = max(1, ceil(stored_bytes / (max_bytes * cores)))
+    room_bytes = rounds * cores * max_bytes - stored_bytes
+    open_cost_bytes = min(MAX_OPEN_COST_BYTES, room_bytes // max(1, objects))
     open_cost_bytes = max(MIN_OPEN_COST_BYTES, min(open_cost_bytes, max_bytes))
     if rounds == 1:
         return max_bytes, open_cost_bytes  # Spark itself divides less than one round evenly
-    even_bytes = ceil((size.stored_bytes + size.objects * open_cost_bytes) / (rounds * cores))
+    even_bytes = ceil((stored_bytes + objects * open_cost_bytes) / (rounds * cores))
     return max(open_cost_bytes, min(max_bytes, even_bytes)), open_cost_bytes
 
 
-def _shuffle_partitions(size: InputSize, share_bytes: int, cores: int) -> int:
+def _shuffle_partitions(weighed_bytes: int, share_bytes: int, cores: int) -> int:
     """Enough for the whole input, in whole rounds of the cores; adaptive execution merges small ones."""
-    needed = ceil(EXPANSION * size.weighed_bytes / share_bytes)
+    needed = ceil(EXPANSION * weighed_bytes / share_bytes)
     least = max(MIN_SHUFFLE_PARTITIONS, cores)
     return max(least, min(MAX_SHUFFLE_PARTITIONS, cores * ceil(needed / cores)))

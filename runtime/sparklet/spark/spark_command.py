@@ -89,15 +89,14 @@ def submit(settings: SparkSettings, scratch: Path, arguments: Sequence[str], int
         there = _class_names(settings)
         formats = table_conf(lambda name: f"{name.replace('.', '/')}.class" in there, str(scratch / "warehouse"))
         conf = {"spark.sql.catalogImplementation": "in-memory", **formats, **conf}
-    first = [part for part in given.get("spark.driver.extraClassPath", "").split(os.pathsep) if part]
     command = java_command(
         settings,
-        [*jars, *first],  # after ours: an archive is bound to the beginning of the class path
+        # ours first: an archive is bound to the beginning of the class path
+        [*jars, *filter(None, [given.get("spark.driver.extraClassPath")])],
         tmp=scratch,
         properties={"derby.system.home": str(scratch)},
         conf=conf,
-        options=shlex.split(given.get("spark.driver.extraJavaOptions", "")),
-        heap=given.get("spark.driver.memory", ""),
+        given=given,
     )
     return [*command, *arguments]
 

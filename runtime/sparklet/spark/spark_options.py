@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import site
 import sys
@@ -22,7 +23,7 @@ from sparklet.job.session import S3A, SMALL_TABLES, s3a_options
 from sparklet.settings import SparkSettings
 from sparklet.spark.java_classes import mark
 from sparklet.spark.runner import ScriptCall
-from sparklet.spark.shard_conf import InputSize, shard_conf
+from sparklet.spark.shard_conf import shard_conf
 
 MB_PER_CORE = 1769  # AWS: one vCPU at 1,769 MB
 MIN_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
@@ -126,13 +127,16 @@ def java_command(
     conf: Mapping[str, str],
     *,
     options: Iterable[str] = (),
-    heap: str = "",
+    given: Mapping[str, str] = {},
 ) -> list[str]:
-    """Java with SparkSubmit, without the launcher's scripts, which need ``/dev/fd``; the caller appends what to run."""
-    options, cores = list(options), core_count(settings)
+    """Java with SparkSubmit, without the launcher's scripts, which need ``/dev/fd``; the caller appends what to run.
+
+    ``given`` are the script's own settings, some of which are Java's.
+    """
+    options, cores = [*options, *_java_options(given)], core_count(settings)
     return [
         java_path(settings),
-        f"-Xmx{heap or f'{heap_mb(settings)}m'}",
+        f"-Xmx{given.get('spark.driver.memory') or f'{heap_mb(settings)}m'}",
         *(["-XX:+UseSerialGC"] if cores < 4 else []),
         # The optimizing compiler and its profiles nearly double the CPU time of a start (docs/startup.md), and only a
         # second whole vCPU can run them in parallel: 3,008 MB buy 1.7, which Spark's task slots round to two.
@@ -155,6 +159,13 @@ def java_command(
         SUBMIT,
         *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
     ]
+
+
+def _java_options(given: Mapping[str, str]) -> list[str]:
+    names = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
+    library = given.get("spark.driver.extraLibraryPath")
+    paths = [f"-Djava.library.path={library}"] if library else []
+    return [*paths, *(option for name in names for option in shlex.split(given.get(name, "")))]
 
 
 def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
@@ -221,8 +232,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
     The operator's own options for splitting the input win.
     """
     folder = call.work_dir
-    size = InputSize.of(call.inputs, call.compression_factor)
-    splitting = shard_conf(size, heap_mb(settings), core_count(settings))
+    splitting = shard_conf(call.inputs, call.compression_factor, heap_mb(settings), core_count(settings))
     return {
         **{key: value for key, value in splitting.items() if key not in settings.conf},
         "spark.app.name": call.script.name,

@@ -15,7 +15,6 @@ JVM whatever its code has.
 import ast
 import os
 import re
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -56,20 +55,6 @@ class ScriptOptions:
     submit: bool = False  # it needs its own JVM
     conf: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def java_options(self) -> list[str]:
-        """Further options for Java."""
-        names = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
-        library = self.conf.get("spark.driver.extraLibraryPath")
-        paths = [f"-Djava.library.path={library}"] if library else []
-        return [*paths, *(option for name in names for option in shlex.split(self.conf.get(name, "")))]
-
-    @property
-    def jars(self) -> list[str]:
-        """The entries of the class path before Spark's own jars."""
-        path = self.conf.get("spark.driver.extraClassPath")
-        return [path] if path else []
-
 
 @dataclass(slots=True)
 class SubmitRunner:
@@ -101,12 +86,11 @@ class SubmitRunner:
         conf = {**spark_defaults(self.spark, self.scratch, jars), **task_conf(call, env, self.spark), **options.conf}
         command = java_command(
             self.spark,
-            [*options.jars, *jars],
+            [*filter(None, [options.conf.get("spark.driver.extraClassPath")]), *jars],
             tmp=call.work_dir,
             properties={"derby.system.home": str(call.work_dir)},
             conf=conf,
-            options=options.java_options,
-            heap=options.conf.get("spark.driver.memory", ""),
+            given=options.conf,
         )
         sinks = [task.sink(source, stream) for source in ("jvm", "script") for stream in ("stdout", "stderr")]
         host.ask(
@@ -147,7 +131,10 @@ class _Watch:
             if self.task.out_of_memory or jvm_code not in (None, script_main.jvm_code(self.script_code)):
                 raise self.task.jvm_failure(jvm_code or 0)
             return self.task.result(self.script_code)
-        return self._jvm_result()
+        code = jvm_code or 0  # spark-submit refused its options, or the JVM was lost
+        if self.script_pid or code <= 0 or self.task.out_of_memory:
+            raise self.task.jvm_failure(code)
+        return self.task.result(code, started=False)
 
     def _listen(self, until_s: float | Callable[[], float]) -> None:
         """Wait for the script's end, then for the JVM's."""
@@ -166,13 +153,6 @@ class _Watch:
                 self.jvm_code = code
             case Gone("host"):
                 raise GatewayLostError(f"the process that ran {self.call.script.name} was killed from outside")
-
-    def _jvm_result(self) -> ScriptResult:
-        """The JVM ended before the script did: spark-submit refused its options, or the JVM was lost."""
-        code = self.jvm_code or 0
-        if self.script_pid or code <= 0 or self.task.out_of_memory:
-            raise self.task.jvm_failure(code)
-        return self.task.result(code, started=False)
 
 
 def deadline_exceeded(call: ScriptCall, task: TaskOutput) -> DeadlineExceededError:

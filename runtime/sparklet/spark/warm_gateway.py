@@ -126,7 +126,11 @@ class WarmRunner:
             raise
         finally:
             self._task = None
-        self._replace_if(jvm, problem)
+        if not problem and self._tasks_per_jvm and jvm.tasks >= self._tasks_per_jvm:
+            problem = f"it has done {jvm.tasks} tasks"
+        if problem:
+            _log.info("the JVM is replaced: %s", problem)
+            self._replace()
         return result
 
     def close(self) -> None:
@@ -155,7 +159,7 @@ class WarmRunner:
             for event in self._host.events(0):
                 self._notice(event)
             if not self._host.alive:
-                self._forget_host()
+                self.close()
         if self._jvm is not None and (self._jvm.exit_code is not None or self._jvm.aws != _aws_environment()):
             self._drop_jvm()
         if self._host is None or self._jvm is None:
@@ -233,13 +237,6 @@ class WarmRunner:
             case Gone(name, code) if self._jvm is not None and name == self._jvm.name:
                 self._jvm.exit_code = code
 
-    def _replace_if(self, jvm: _Jvm, problem: str) -> None:
-        if not problem and self._tasks_per_jvm and jvm.tasks >= self._tasks_per_jvm:
-            problem = f"it has done {jvm.tasks} tasks"
-        if problem:
-            _log.info("the JVM is replaced: %s", problem)
-            self._replace()
-
     def _replace(self) -> None:
         """End the JVM and all other processes, and begin to boot another JVM."""
         self._drop_jvm()
@@ -255,12 +252,7 @@ class WarmRunner:
         delete_tree(self._jvm.folder)
         self._jvm = None
         if survivors or not self._host.alive:
-            self._forget_host()
-
-    def _forget_host(self) -> None:
-        if self._host is not None:
-            self._host.close()
-        self._host = self._jvm = None
+            self.close()
 
 
 class _NotStartedError(GatewayLostError):

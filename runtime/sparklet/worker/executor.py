@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -41,8 +40,6 @@ PERMANENT_CAUSES = frozenset(
 )
 """Root causes that every attempt on the same input must meet. All others are retried: one S3 503 inside a script must
 not end a shard."""
-
-_COPY = re.compile(r"/([0-9a-f]{64})/[^/]+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,18 +180,17 @@ def as_it_is_now(uri: str) -> ScriptRef:
     return ScriptRef(uri, sha256="", source_uri=uri)
 
 
+@dataclass
 class ScriptCache:
     """Keeps scripts in a local folder between tasks.
 
     A file is used again only if its digest has not changed since it was fetched, so that no task can replace it.
-    ``allowed``: the prefixes (``s3://bucket/folder/``) of scripts.
     """
 
-    def __init__(self, store: ObjectStore, folder: Path, allowed: tuple[str, ...]) -> None:
-        self._store = store
-        self._folder = folder
-        self._allowed = allowed
-        self._digests: dict[Path, str] = {}
+    _store: ObjectStore
+    _folder: Path
+    _allowed: tuple[str, ...]  # prefixes (``s3://bucket/folder/``) of scripts
+    _digests: dict[Path, str] = field(default_factory=dict)
 
     def fetch(self, script: ScriptRef) -> tuple[Path, tuple[Path, ...]]:
         """A script and its py-files.
@@ -206,7 +202,8 @@ class ScriptCache:
         if not script.sha256:
             return self._current(script.uri), ()
         path = self._file(script.uri, script.sha256, sha256=script.sha256)
-        return path, tuple(self._file(uri, _sha256(uri.encode()), sha256=_digest_in(uri)) for uri in script.py_files)
+        copies = ((uri, uri.split("/")[-2]) for uri in script.py_files)  # …/<sha256>/<name>, made by planning
+        return path, tuple(self._file(uri, _sha256(uri.encode()), sha256=digest) for uri, digest in copies)
 
     def _current(self, uri: str) -> Path:
         try:
@@ -231,12 +228,6 @@ class ScriptCache:
             raise ScriptFetchError(changed, retryable=False)
         self._digests[path] = digest
         return path
-
-
-def _digest_in(uri: str) -> str:
-    """The digest in the name of a copy that planning made, ``…/<sha256>/<name>``; "" for other names."""
-    found = _COPY.search(uri)
-    return found[1] if found else ""
 
 
 def _sha256(content: bytes) -> str:

@@ -9,7 +9,7 @@ import pytest
 from sparklet.errors import PlanError
 from sparklet.model import RunOptions, RunState, ShardResult
 from sparklet.planning.deployment import Deployment
-from sparklet.planning.found import DONE, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING
+from sparklet.planning.found import Reason
 from sparklet.planning.list_requests import ListRequest
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -30,7 +30,7 @@ LIST = "\n".join(
         f"{LISTED}00000.csv",
     ]
 )
-SKIPPED = {DUPLICATE: 4, MISSING: 1, EMPTY: 2, FOLDER_MARKER: 1}
+SKIPPED = {Reason.DUPLICATE: 4, Reason.MISSING: 1, Reason.EMPTY: 2, Reason.FOLDER_MARKER: 1}
 ROWS = LIST.count("\n") + 1
 OPTIONS = RunOptions(max_objects=2)
 
@@ -95,7 +95,7 @@ def test_a_killed_incremental_planner_resumes_with_what_is_new(after_effect: boo
         plan_incremental(world.at)
         planned = [item.uri for shard in world.planned("run-2") for item in shard.objects]
         assert planned == [f"{SOURCE}{n:05d}.csv" for n in range(3, 6)]
-        assert world.ledger.runs.get("run-2").skipped == {DONE: 3, EMPTY: 1, FOLDER_MARKER: 1}
+        assert world.ledger.runs.get("run-2").skipped == {Reason.DONE: 3, Reason.EMPTY: 1, Reason.FOLDER_MARKER: 1}
         turns = world.keys(f"s3://{BUCKET}/runs/_locks/daily/")
         assert [world.store.get(turn) for turn in turns] == [b"run-1", b"run-2"]
     assert killed > 30

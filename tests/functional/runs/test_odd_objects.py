@@ -22,7 +22,7 @@ from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.errors import ObjectForbiddenError, PlanError
 from sparklet.model import Access, InputObject, Run, RunOptions, RunState, Shard, ShardResult
 from sparklet.planning.deployment import Deployment
-from sparklet.planning.found import ARCHIVED, DELETE_MARKER, DONE, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING, OLDER
+from sparklet.planning.found import Reason
 from sparklet.planning.list_requests import ListRequest
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
@@ -164,7 +164,7 @@ def test_odd_names_from_a_list_are_read_back(at: Deployment, name: str, write: C
     for given in (ListRequest(f"s3://{at.bucket}/lists/{name}"), ListRequest(name, body)):
         run = entered(at, given)
         assert_read_back(at, run, objects)
-        assert run.skipped == {DUPLICATE: 1, MISSING: 1}
+        assert run.skipped == {Reason.DUPLICATE: 1, Reason.MISSING: 1}
 
 
 @pytest.mark.parametrize("form", ["CSV", "ORC", "Parquet"])
@@ -196,7 +196,9 @@ def test_every_skipped_object_is_counted_with_its_reason(at: Deployment, clients
     kept = entered(at, exclude=("*.tmp",), archived="skip", keep_empty=True)
 
     assert [item.uri.removeprefix(base) for item in planned(at, run)] == ["a", "now"]
-    assert {run.skipped[reason] for reason in (EMPTY, ARCHIVED)} == {2} and run.skipped[FOLDER_MARKER] == 1
+    assert {run.skipped[reason] for reason in (Reason.EMPTY, Reason.ARCHIVED)} == {2} and run.skipped[
+        Reason.FOLDER_MARKER
+    ] == 1
     assert run.object_count + sum(run.skipped.values()) == 8
     assert [item.uri.removeprefix(base) for item in planned(at, kept)] == ["_SUCCESS", "a", "empty.csv", "now"]
 
@@ -223,7 +225,7 @@ def test_every_version_is_planned_and_read_back(at: Deployment, clients: AwsClie
     assert [at.store.get(item.uri, etag=item.etag, version_id=item.version_id) for item in items] == [
         *(b"333", b"22", b"1") * 2
     ]
-    assert run.skipped == {DELETE_MARKER: 1}
+    assert run.skipped == {Reason.DELETE_MARKER: 1}
     named = [{"uri": item.uri, "version_id": item.version_id} for item in items[::2]]
     body = "\n".join(map(json.dumps, named)).encode()
     assert planned(at, entered(at, ListRequest("some.jsonl", body))) == items[::2]
@@ -247,14 +249,14 @@ def test_an_incremental_run_takes_what_the_last_one_has_not_done(at: Deployment)
     second = entered(at, name="nightly", incremental=True)
 
     assert [item.uri.removeprefix(base) for item in planned(at, second)] == ["0", "3", "4", "5", "7"]
-    assert second.skipped == {DONE: 3}
+    assert second.skipped == {Reason.DONE: 3}
 
 
 def test_unmodified_objects_are_counted(at: Deployment) -> None:
     at.store.put(f"s3://{at.bucket}/{PREFIX}a", b"x")
     modified_s = at.store.head(f"s3://{at.bucket}/{PREFIX}a").modified_s
     assert entered(at, modified_since_s=modified_s).object_count == 1
-    with pytest.raises(PlanError, match=f"nothing new; left out: 1 {OLDER}"):
+    with pytest.raises(PlanError, match=f"nothing new; left out: 1 {Reason.OLDER}"):
         entered(at, modified_since_s=modified_s + 5)
 
 

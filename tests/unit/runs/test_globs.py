@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparklet.planning.found import EXCLUDED, NOT_INCLUDED, Filter, matches
+from sparklet.planning.found import Filter, Reason, matches
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_exclude_wins_over_include_and_both_are_counted() -> None:
     kept = [name for name in ("a.csv", "b.json", "tmp1.csv", "x/tmp2.csv", "tmp.json") if wanted.keeps(name)]
 
     assert kept == ["a.csv"]
-    assert wanted.skipped == {NOT_INCLUDED: 2, EXCLUDED: 2}
+    assert wanted.skipped == {Reason.NOT_INCLUDED: 2, Reason.EXCLUDED: 2}
 
 
 def test_without_patterns_everything_is_kept() -> None:

@@ -21,7 +21,7 @@ from sparklet.model import (
     SliceKind,
 )
 from sparklet.planning.earlier import Digests, done_before, take_run_lock
-from sparklet.planning.found import DONE
+from sparklet.planning.found import Reason
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.preview import preview
@@ -61,7 +61,7 @@ def test_a_run_takes_what_no_earlier_one_of_its_name_has_done(world: World) -> N
     world.store.put(more[0], b"new")
     world.store.put(uris[0], b"other bytes")
     assert nightly(world, "run-2") == [uris[0], *uris[2:4], *more]
-    assert world.ledger.runs.get("run-2").skipped == {DONE: 2}
+    assert world.ledger.runs.get("run-2").skipped == {Reason.DONE: 2}
     end(world, "run-2")
 
     with pytest.raises(NothingNewError, match=r"nothing new; left out: 6 done by an earlier run of this name"):
@@ -85,7 +85,7 @@ def test_a_run_without_a_name_has_its_scripts(world: World) -> None:
     end(world, "run-1")
     world.store.put(f"{SOURCE}9", b"x")
     new_run(world.at, world.request(run_id="run-2", script=SCRIPT, options=OPTIONS))
-    assert plan(world.at, "run-2").skipped == {DONE: len(uris)}
+    assert plan(world.at, "run-2").skipped == {Reason.DONE: len(uris)}
 
 
 def test_objects_that_a_redrive_finished_count_as_done(world: World) -> None:
@@ -104,7 +104,7 @@ def test_a_preview_can_know_what_was_done(world: World) -> None:
     nightly(world, "run-1")
     end(world, "run-1", 0)
     seen = preview(OPTIONS, [SOURCE], world.store, done=lambda: done_before(world.at, "nightly"))
-    assert (seen.objects, seen.skipped) == (2, {DONE: len(uris) - 2})
+    assert (seen.objects, seen.skipped) == (2, {Reason.DONE: len(uris) - 2})
 
 
 @pytest.mark.parametrize("how", ["gone", "cut", "overwritten"])

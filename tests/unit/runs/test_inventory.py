@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
 from sparklet.model import Position, RunOptions
-from sparklet.planning.found import DELETE_MARKER, EMPTY, FOLDER_MARKER, MISSING, NOT_INCLUDED, OLDER
+from sparklet.planning.found import Reason
 from sparklet.planning.inventory import Inventory, resolve_inputs
 from tests.stand_ins.memory import FakeClock, MemoryObjectStore
 
@@ -55,10 +55,10 @@ def test_folder_markers_are_skipped_and_counted() -> None:
     found = uris(inventory)
 
     assert found == [f"s3://b/a/{n}" for n in (".hidden", "_SUCCESS", "x/1.csv", "y/")]
-    assert inventory.skipped == {FOLDER_MARKER: 2, EMPTY: 1}
+    assert inventory.skipped == {Reason.FOLDER_MARKER: 2, Reason.EMPTY: 1}
     kept = Inventory(store, ("s3://b/a/",), RunOptions(keep_empty=True))
     assert "s3://b/a/empty.csv" in uris(kept)
-    assert kept.skipped == {FOLDER_MARKER: 2}
+    assert kept.skipped == {Reason.FOLDER_MARKER: 2}
 
 
 def test_patterns_see_the_key_below_the_folder() -> None:
@@ -66,7 +66,7 @@ def test_patterns_see_the_key_below_the_folder() -> None:
     inventory = Inventory(store, ("s3://b/2013/",), RunOptions(include=("01/*",)))
 
     assert uris(inventory) == ["s3://b/2013/01/a.csv"]
-    assert inventory.skipped == {NOT_INCLUDED: 2}
+    assert inventory.skipped == {Reason.NOT_INCLUDED: 2}
 
 
 def test_odd_keys_are_taken_literally() -> None:
@@ -149,7 +149,7 @@ def test_every_version_is_planned_and_delete_markers_counted() -> None:
 
     assert found == [each for each in versions_of(store) if store.head(*each).size_bytes]
     assert len(found) == 8
-    assert inventory.skipped == {DELETE_MARKER: 1, EMPTY: 1}
+    assert inventory.skipped == {Reason.DELETE_MARKER: 1, Reason.EMPTY: 1}
     one = Inventory(store, ("s3://b/a/1",), RunOptions(all_versions=True))
     assert [each.item.uri for each in one.objects()] == ["s3://b/a/1"] * 3
 
@@ -172,13 +172,13 @@ def test_an_object_with_open_slices_is_planned_again_whole() -> None:
     assert uris(inventory, Position(0, "a/1", slices=2)) == ["s3://b/a/1"]
     store.delete("s3://b/a/1")
     assert uris(inventory, Position(0, "a/1", slices=2)) == []
-    assert inventory.skipped[MISSING] == 1
+    assert inventory.skipped[Reason.MISSING] == 1
 
 
 def test_a_single_object_that_vanished_is_counted() -> None:
     inventory = Inventory(store_of("s3://b/2"), ("s3://b/1", "s3://b/2"))
     assert uris(inventory) == ["s3://b/2"]
-    assert inventory.skipped == {MISSING: 1}
+    assert inventory.skipped == {Reason.MISSING: 1}
 
 
 def test_unmodified_objects_are_skipped() -> None:
@@ -190,4 +190,4 @@ def test_unmodified_objects_are_skipped() -> None:
     store.put("s3://b/a/new", b"1")
     inventory = Inventory(store, ("s3://b/a/",), RunOptions(modified_since_s=since_s))
     assert uris(inventory) == ["s3://b/a/new"]
-    assert inventory.skipped == {OLDER: 1}
+    assert inventory.skipped == {Reason.OLDER: 1}

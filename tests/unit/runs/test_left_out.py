@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from sparklet.model import RunOptions
-from sparklet.planning.found import DELETE_MARKER, DUPLICATE, EMPTY, EXCLUDED, FOLDER_MARKER, MISSING
+from sparklet.planning.found import Reason
 from sparklet.planning.list_requests import ListRequest
 from sparklet.planning.new_run import new_run
 from sparklet.planning.parts import LeftOut
@@ -44,20 +44,26 @@ def test_skipped_objects_are_named_beside_their_part(world: World) -> None:
     run = plan(world.at, "run-1", part_shards=2)
 
     assert named(world) == [
-        ("00000x", EMPTY),
-        ("00003x", EMPTY),
-        ("00003y/", FOLDER_MARKER),
-        ("zz", EMPTY),
-        ("00001.csv", DUPLICATE),
-        ("gone", MISSING),
+        ("00000x", Reason.EMPTY),
+        ("00003x", Reason.EMPTY),
+        ("00003y/", Reason.FOLDER_MARKER),
+        ("zz", Reason.EMPTY),
+        ("00001.csv", Reason.DUPLICATE),
+        ("gone", Reason.MISSING),
     ]
-    assert run.skipped == {EMPTY: 3, FOLDER_MARKER: 1, DUPLICATE: 1, MISSING: 1, EXCLUDED: 1}
+    assert run.skipped == {
+        Reason.EMPTY: 3,
+        Reason.FOLDER_MARKER: 1,
+        Reason.DUPLICATE: 1,
+        Reason.MISSING: 1,
+        Reason.EXCLUDED: 1,
+    }
     assert len(world.keys(f"{PLAN}skipped-")) == 3
     fate = object_status(world.at, "run-1", f"{SOURCE}00003x")
-    assert (fate.shards, fate.left_out) == ((), (EMPTY,))
-    assert object_status(world.at, "run-1", f"{SOURCE}zz").left_out == (EMPTY,)
+    assert (fate.shards, fate.left_out) == ((), (Reason.EMPTY,))
+    assert object_status(world.at, "run-1", f"{SOURCE}zz").left_out == (Reason.EMPTY,)
     twice = object_status(world.at, "run-1", f"{SOURCE}00001.csv")
-    assert (len(twice.shards), twice.left_out) == (1, (DUPLICATE,))
+    assert (len(twice.shards), twice.left_out) == (1, (Reason.DUPLICATE,))
     assert object_status(world.at, "run-1", f"{SOURCE}no.tmp").left_out == ()
 
 
@@ -71,10 +77,10 @@ def test_only_the_first_skipped_objects_are_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sparklet.planning.parts.IN_MEMORY_BYTES", 100)
     with closing(LeftOut()) as left_out:
         for number in range(7):
-            left_out.add(f"s3://b/{number}", "v" if number == 4 else "", DELETE_MARKER)
+            left_out.add(f"s3://b/{number}", "v" if number == 4 else "", Reason.DELETE_MARKER)
         first = [json.loads(line) for line in left_out.take(4).splitlines()]
         second = [json.loads(line) for line in left_out.take(3).splitlines()]
         assert left_out.take(5) == b""
     assert [line.get("uri", line) for line in first] == ["s3://b/0", "s3://b/1", {"more": 2}]
-    assert second[0] == {"uri": "s3://b/4", "version_id": "v", "reason": DELETE_MARKER}
+    assert second[0] == {"uri": "s3://b/4", "version_id": "v", "reason": Reason.DELETE_MARKER}
     assert second[-1] == {"more": 1}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, PlanError, RunExistsError, SettingsError
 from sparklet.model import Access, InputObject, ListSource, Position, RunOptions
-from sparklet.planning.found import ARCHIVED, DUPLICATE, EMPTY, FOLDER_MARKER, MISSING, OLDER
+from sparklet.planning.found import Reason
 from sparklet.planning.inventory import Inventory
 from sparklet.planning.list_requests import ListRequest
 from sparklet.planning.lists import ListReader
@@ -60,7 +60,7 @@ def test_an_object_named_twice_is_planned_once() -> None:
     lists[1] = ListReader(ListSource("s3://lists/2", "jsonl"), store)
     inventory = Inventory(store, ("s3://data/in/",), lists=lists)
     assert names(inventory) == ["in/1", "a", "b"]
-    assert inventory.skipped == {DUPLICATE: 3}
+    assert inventory.skipped == {Reason.DUPLICATE: 3}
 
 
 def test_versions_that_a_list_names_are_objects_of_their_own() -> None:
@@ -78,7 +78,7 @@ def test_versions_that_a_list_names_are_objects_of_their_own() -> None:
         (4, old.version_id),
         (5, ""),
     ]
-    assert inventory.skipped == {DUPLICATE: 1, MISSING: 1}
+    assert inventory.skipped == {Reason.DUPLICATE: 1, Reason.MISSING: 1}
 
 
 def test_every_listed_object_is_planned_or_counted() -> None:
@@ -90,7 +90,10 @@ def test_every_listed_object_is_planned_or_counted() -> None:
     inventory = Inventory(store, (), options, [reader(store, *rows)])
     assert names(inventory) == ["a"]
     assert sum(inventory.skipped.values()) + 1 == len(rows)
-    assert {inventory.skipped[r] for r in (MISSING, EMPTY, ARCHIVED, FOLDER_MARKER, DUPLICATE)} == {1}
+    assert {
+        inventory.skipped[r]
+        for r in (Reason.MISSING, Reason.EMPTY, Reason.ARCHIVED, Reason.FOLDER_MARKER, Reason.DUPLICATE)
+    } == {1}
 
 
 def test_an_object_that_may_not_be_read_stops_planning_by_name() -> None:
@@ -113,7 +116,7 @@ def test_times_are_requested_only_where_they_decide() -> None:
     rows = [{"uri": "s3://data/old", "size": 1}, {"uri": "s3://data/new", "size": 1}, told]
     inventory = Inventory(store, (), RunOptions(modified_since_s=clock.now_s() - 50), [reader(store, *rows)])
     assert names(inventory) == ["new"]
-    assert inventory.skipped == {OLDER: 2}
+    assert inventory.skipped == {Reason.OLDER: 2}
 
 
 @settings(deadline=None)
@@ -168,7 +171,7 @@ def test_a_run_over_a_list_is_planned_like_any_other(world: World) -> None:
     run = plan(world.at, "run-1", part_shards=2)
 
     assert planned(world) == uris[::-1]
-    assert (run.object_count, run.skipped) == (7, {DUPLICATE: 1, MISSING: 1})
+    assert (run.object_count, run.skipped) == (7, {Reason.DUPLICATE: 1, Reason.MISSING: 1})
     assert run.lists == (
         ListSource("s3://data/lists/files.txt", "lines", "", world.store.head(request.lists[0].source).etag),
     )
@@ -254,14 +257,14 @@ def test_archived_objects_are_refused_with_count_and_examples(world: World) -> N
     new_run(world.at, world.request(options=RunOptions(archived="skip")))
     run = plan(world.at, "run-1")
     assert planned(world) == uris[:2] + uris[7:]
-    assert run.skipped == {ARCHIVED: 5}
+    assert run.skipped == {Reason.ARCHIVED: 5}
 
 
 def test_an_object_archived_during_planning_is_skipped(world: World) -> None:
     uris = world.put(4)
     new_run(world.at, world.request())
     world.store.archive(uris[2])
-    assert plan(world.at, "run-1").skipped == {ARCHIVED: 1}
+    assert plan(world.at, "run-1").skipped == {Reason.ARCHIVED: 1}
 
 
 @pytest.mark.parametrize("by", ["input", "list"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.planning.found import EXCLUDED
+from sparklet.planning.found import Reason
 from sparklet.planning.local_files import local_files
 
 
@@ -41,7 +41,7 @@ def test_patterns_apply_and_are_counted(tmp_path: Path) -> None:
     skipped: Counter[str] = Counter()
     found = [key for _, key in local_files(tmp_path, ["*.csv"], ["_*"], skipped)]
     assert found == ["a.csv", "x/b.csv"]
-    assert skipped.total() == 2 and skipped[EXCLUDED] == 1
+    assert skipped.total() == 2 and skipped[Reason.EXCLUDED] == 1
 
 
 def test_links_are_followed(tmp_path: Path) -> None:

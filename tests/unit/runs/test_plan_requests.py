@@ -6,6 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from docs.cli_reference import request_schema
 from sparklet.errors import (
     CheckpointConflictError,
     EventError,
@@ -19,7 +20,7 @@ from sparklet.model import Access, Dispatch, RunState
 from sparklet.planning import plan_requests
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_requests import handle_request, run_request
-from sparklet.planning.request import places, request_schema
+from sparklet.planning.request import places
 from sparklet.settings import PlannerSettings
 from tests.world import BUCKET, SCRIPT, SOURCE, World
 

@@ -7,7 +7,7 @@ import pytest
 
 from sparklet.errors import PlanError
 from sparklet.model import InputObject, ListSource, Position, RunOptions
-from sparklet.planning.found import ARCHIVED, DELETE_MARKER, EMPTY, FOLDER_MARKER, NOT_LATEST, OLDER
+from sparklet.planning.found import Reason
 from sparklet.planning.inventory import Inventory
 from sparklet.planning.lists import ListReader
 from tests.stand_ins.memory import MemoryObjectStore
@@ -59,13 +59,13 @@ def test_versions_and_delete_markers_are_told_apart(form: str) -> None:
     current, every = inventory(store), inventory(store, all_versions=True)
 
     assert [(each.item.uri, each.item.version_id) for each in current.objects()] == [("s3://data/a", "")]
-    assert current.skipped == {NOT_LATEST: 2, DELETE_MARKER: 1}
+    assert current.skipped == {Reason.NOT_LATEST: 2, Reason.DELETE_MARKER: 1}
     assert [(each.item.uri, each.item.version_id) for each in every.objects()] == [
         ("s3://data/a", "v2"),
         ("s3://data/a", "v1"),
         ("s3://data/gone", "v8"),
     ]
-    assert every.skipped == {DELETE_MARKER: 1}
+    assert every.skipped == {Reason.DELETE_MARKER: 1}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -76,7 +76,7 @@ def test_markers_and_empty_or_old_objects_are_skipped(form: str) -> None:
     found = inventory(store, modified_since_s=datetime(2026, 1, 1, tzinfo=UTC).timestamp())
 
     assert [each.item.uri for each in found.objects()] == ["s3://data/new"]
-    assert found.skipped == {FOLDER_MARKER: 1, EMPTY: 1, OLDER: 1}
+    assert found.skipped == {Reason.FOLDER_MARKER: 1, Reason.EMPTY: 1, Reason.OLDER: 1}
 
 
 def test_an_archived_object_is_checked_for_its_restoration() -> None:
@@ -93,7 +93,7 @@ def test_an_archived_object_is_checked_for_its_restoration() -> None:
     found = inventory(store, archived="skip")
 
     assert [each.item.uri for each in found.objects()] == ["s3://data/back", "s3://data/now"]
-    assert found.skipped == {ARCHIVED: 2}
+    assert found.skipped == {Reason.ARCHIVED: 2}
     assert found.archived_names == ["s3://data/cold", "s3://data/tier"]
 
 

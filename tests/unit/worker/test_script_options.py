@@ -23,9 +23,12 @@ def test_jvm_options_in_a_comment_need_a_jvm_of_their_own() -> None:
     )
 
     assert options.submit
-    assert options.conf["spark.driver.memory"] == "3g"
-    assert options.java_options == ["-Djava.library.path=/opt/lib", "-Da=b c", "-Dd=e"]
-    assert options.jars == ["/opt/a.jar"]
+    assert options.conf == {
+        "spark.driver.memory": "3g",
+        "spark.driver.extraJavaOptions": "-Da='b c' -Dd=e",
+        "spark.driver.extraLibraryPath": "/opt/lib",
+        "spark.driver.extraClassPath": "/opt/a.jar",
+    }
 
 
 def test_other_options_in_a_comment_need_no_jvm_of_their_own() -> None:

@@ -11,7 +11,7 @@ from sparklet.model import InputObject
 from sparklet.settings import spark_settings
 from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import ScriptCall
-from sparklet.spark.shard_conf import EXPANSION, InputSize, shard_conf, task_memory_bytes
+from sparklet.spark.shard_conf import EXPANSION, shard_conf, task_memory_bytes
 from sparklet.spark.spark_options import core_count, heap_mb, spark_defaults, task_conf
 from tests.unit.worker.conftest import Bench
 
@@ -34,8 +34,8 @@ class Cut:
     shuffle_partitions: int
 
     @classmethod
-    def of(cls, size: InputSize, memory_mb: int) -> "Cut":
-        conf = shard_conf(size, *function(memory_mb))
+    def of(cls, objects: list[InputObject], memory_mb: int, factor: float = 10.0) -> "Cut":
+        conf = shard_conf(objects, factor, *function(memory_mb))
         assert conf["spark.sql.sources.parallelPartitionDiscovery.parallelism"] == str(function(memory_mb)[1])
         assert all(key.startswith("spark.sql.") for key in conf)  # a kept context can take no others
         return cls(
@@ -63,14 +63,14 @@ def function(memory_mb: int) -> tuple[int, int]:
     return heap_mb(settings), core_count(settings, cpus=6)
 
 
-def plain(*lengths: int) -> InputSize:
-    return InputSize.of([InputObject(f"s3://b/{n}.csv", length) for n, length in enumerate(lengths)])
+def plain(*lengths: int) -> list[InputObject]:
+    return [InputObject(f"s3://b/{n}.csv", length) for n, length in enumerate(lengths)]
 
 
 @given(inputs, factors, memory_mbs)
 @example([InputObject("s3://b/a.csv.gz", 5368709)], 50.0, 2654)  # pieces shorter than opening a file counts as
 def test_each_piece_fits_a_cores_share_of_the_heap(objects: list[InputObject], factor: float, memory_mb: int) -> None:
-    cut = Cut.of(InputSize.of(objects, factor), memory_mb)
+    cut = Cut.of(objects, memory_mb, factor)
     share_bytes = task_memory_bytes(*function(memory_mb))
 
     assert 0 < cut.open_cost_bytes <= cut.partition_bytes <= 128 * MIB
@@ -127,11 +127,10 @@ def test_typical_shards_are_cut_as_documented(memory_mb: int, length: int, tasks
 
 
 def test_compressed_objects_get_smaller_tasks() -> None:
-    packed = InputSize.of([InputObject("s3://b/a.csv.gz", 100 * MIB)], 4.0)
+    packed = Cut.of([InputObject("s3://b/a.csv.gz", 100 * MIB)], 3008, 4.0)
 
-    assert packed == InputSize(1, 100 * MIB, 400 * MIB)
-    assert Cut.of(packed, 3008).partition_bytes <= 32 * MIB
-    assert Cut.of(packed, 3008).shuffle_partitions == Cut.of(plain(400 * MIB), 3008).shuffle_partitions
+    assert packed.partition_bytes <= 32 * MIB
+    assert packed.shuffle_partitions == Cut.of(plain(400 * MIB), 3008).shuffle_partitions
 
 
 def test_the_operators_settings_win_except_over_the_scripts() -> None:
@@ -151,4 +150,4 @@ def test_the_runner_gets_the_size_of_a_shard(bench: Bench) -> None:
 
     bench.deliver()
 
-    assert InputSize.of(bench.runner.calls[0].inputs) == InputSize(1, 10, 10)
+    assert [item.size_bytes for item in bench.runner.calls[0].inputs] == [10]

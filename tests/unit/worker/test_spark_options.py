@@ -217,6 +217,18 @@ def test_the_command_starts_java_directly_with_all_options(spark: Path, tmp_path
     assert Path(logging.partition("=")[2]).is_file()
 
 
+def test_java_takes_the_scripts_own_options_last(tmp_path: Path) -> None:
+    given = {
+        "spark.driver.memory": "3g",
+        "spark.driver.extraJavaOptions": "-Da='b c' -Dd=e",
+        "spark.driver.extraLibraryPath": "/opt/lib",
+    }
+    command = java_command(settings(SPARKLET_HEAP_MB="700"), ["a.jar"], tmp_path, {}, {}, given=given)
+
+    assert [part for part in command if part.startswith("-Xmx")] == ["-Xmx3g"]
+    assert command[: command.index("-cp")][-3:] == ["-Djava.library.path=/opt/lib", "-Da=b c", "-Dd=e"]
+
+
 @pytest.mark.parametrize(
     ("memory_mb", "cores", "quick_alone"), [(1769, 1, True), (3008, 2, True), (3538, 2, False), (10240, 1, True)]
 )

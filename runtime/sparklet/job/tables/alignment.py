@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, functions
+from pyspark.sql.types import DataType, StructField, StructType
 
 from sparklet.job.errors import TableError
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
-    from pyspark.sql.types import DataType, StructField, StructType
 
 _DIGITS = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 19}  # of the greatest value
 _EXACT_IN = {"float": ("tinyint", "smallint"), "double": ("tinyint", "smallint", "int", "float")}
@@ -16,8 +15,6 @@ _EXACT_IN = {"float": ("tinyint", "smallint"), "double": ("tinyint", "smallint",
 
 def aligned(frame: DataFrame, wanted: StructType, merge_schema: bool) -> DataFrame:
     """The frame with exactly the table's columns, and with ``merge_schema`` its own new ones behind them."""
-    from pyspark.sql import functions
-
     exact = frame.sparkSession.conf.get("spark.sql.caseSensitive", "false") == "true"
     pairs = matched(frame.schema, wanted, merge_schema, exact)
     columns: list[Column] = []
@@ -44,8 +41,6 @@ def matched(
 
     Raises TableError if a column is too much, lacks values that the table requires, or is of a type that does not fit.
     """
-    from pyspark.sql.types import StructField
-
     fields = {_key(field.name, exact): field for field in given.fields}
     if len(fields) < len(given.fields):
         raise TableError(f"the frame has two columns of one name among {', '.join(given.fieldNames())}")
@@ -87,9 +82,6 @@ def _places(of: Any) -> tuple[int, int]:
 
 def required(frame: DataFrame, fields: list[StructField]) -> DataFrame:
     """The frame with these nullabilities; a null where the table allows none ends the write with an error."""
-    from pyspark.sql import DataFrame
-    from pyspark.sql.types import StructField, StructType
-
     schema = StructType([StructField(field.name, field.dataType, field.nullable) for field in fields])
     if "false" not in _nullabilities(schema.jsonValue()):
         return frame

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,12 +20,9 @@ from sparklet.job.tables.declaration import Commit, Committed, Declaration, Stag
 from sparklet.job.tables.files import StagedFile, read_footers, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from pyspark.sql import SparkSession
 
-    Declared = tuple[int, Declaration]  # a shard's write
-
+Declared = tuple[int, Declaration]  # a shard's write
 MAX_CONFLICTS_S = 120.0  # then another attempt may go on
 MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 5.0
 SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by", "partition_types")  # in all writes to a table

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sparklet.job.errors import EventError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 FORMATS = ("iceberg", "delta", "hudi", "parquet")
 MODES = ("append", "upsert", "overwrite_partitions")

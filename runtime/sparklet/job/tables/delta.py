@@ -6,19 +6,26 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, exceptions, write_deltalake
+from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.tables.changes import read_changes
-from sparklet.job.tables.files import agreed_schema, batches, delta_place, read_rows, shard_name
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sparklet.job.tables.declaration import Commit
-    from sparklet.job.tables.files import StagedFile
+from sparklet.job.tables.declaration import Commit
+from sparklet.job.tables.files import (
+    StagedFile,
+    agreed_schema,
+    batches,
+    delta_place,
+    read_changes,
+    read_rows,
+    shard_name,
+)
 
 MAX_BOUND_CHARACTERS = 64  # of a text's minimum and maximum in the log
 AFTER_ALL = "\U0010ffff"
@@ -30,14 +37,11 @@ class DeltaLakeTable:
     """A table at a URI, as it was when this was made."""
 
     def __init__(self, uri: str) -> None:
-        from deltalake import DeltaTable
-        from deltalake.exceptions import TableNotFoundError
-
         self._uri = uri
         self._place, self._options = delta_place(uri)
         try:
             self._table: Any = DeltaTable(self._place, storage_options=self._options)
-        except TableNotFoundError:
+        except exceptions.TableNotFoundError:
             self._table = None
 
     def made(self, commit_id: str) -> tuple[str, int] | None:
@@ -47,17 +51,15 @@ class DeltaLakeTable:
 
     def write(self, commit: Commit, staged: Sequence[StagedFile], maker: int) -> str:
         """Commit the files in one version; see ``OpenTable``."""
-        from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolError, SchemaMismatchError
-
         schema, partition_by = self._columns(commit, staged)
         change = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}[commit.mode]
         try:
             change(commit, staged, schema, partition_by, _properties(commit, maker))
-        except CommitFailedError as error:
+        except exceptions.CommitFailedError as error:
             raise CommitConflictError(f"{commit.table}: {error}") from error
-        except (DeltaProtocolError, SchemaMismatchError) as error:
+        except (exceptions.DeltaProtocolError, exceptions.SchemaMismatchError) as error:
             raise TableError(f"{commit.table}: {error}") from error
-        except DeltaError as error:
+        except exceptions.DeltaError as error:
             if self._table is None and type(self)(self._uri)._table is not None:
                 raise CommitConflictError(f"{commit.table} was made by another writer meanwhile") from error
             raise
@@ -65,9 +67,6 @@ class DeltaLakeTable:
 
     def _columns(self, commit: Commit, staged: Sequence[StagedFile]) -> tuple[Any, list[str]]:
         """The table's columns with the files in it, and those it is partitioned by."""
-        import pyarrow as pa
-        from deltalake import Schema
-
         if self._table is not None:
             partition_by = self._table.metadata().partition_columns
             return agreed_schema(commit, staged, pa.schema(self._table.schema())), partition_by
@@ -86,9 +85,6 @@ class DeltaLakeTable:
         self, commit: Commit, staged: Sequence[StagedFile], schema: Any, partition_by: list[str], properties: Any
     ) -> None:
         """Add the staged files themselves."""
-        from deltalake import Schema
-        from deltalake.transaction import create_table_with_add_actions
-
         place = f"{commit.table.place}/"
         for file in staged:
             if not file.uri.startswith(place):
@@ -138,8 +134,6 @@ class DeltaLakeTable:
         self, commit: Commit, staged: Sequence[StagedFile], schema: Any, partition_by: list[str], properties: Any
     ) -> None:
         """Replace the partitions of the staged rows by these."""
-        import pyarrow as pa
-
         if not partition_by:
             raise TableError(f"{commit.table} has no partitions that could be overwritten")
         read = (batch for group in batches(staged) for batch in read_rows(group, schema).to_batches())
@@ -154,8 +148,6 @@ class DeltaLakeTable:
         self._write(rows, "overwrite", partition_by, properties, predicate=predicate, **grown)
 
     def _write(self, rows: Any, mode: str, partition_by: list[str], properties: Any, **options: Any) -> None:
-        from deltalake import write_deltalake
-
         target = self._place if self._table is None else self._table
         storage = {"storage_options": self._options} if self._table is None else {}
         given = {"partition_by": partition_by or None, "commit_properties": properties, **storage, **options}
@@ -163,8 +155,6 @@ class DeltaLakeTable:
 
     def _add_columns(self, schema: Any) -> None:
         """Add new columns, in a version of its own: delta-rs cannot change the schema while it adds files."""
-        from deltalake import Schema
-
         names = {field.name for field in self._table.schema().fields}
         if new := [field for field in Schema.from_arrow(schema).fields if field.name not in names]:
             self._table.alter.add_columns(new)
@@ -182,15 +172,11 @@ class DeltaLakeTable:
 
 
 def _properties(commit: Commit, maker: int) -> Any:
-    from deltalake import CommitProperties, Transaction
-
     transaction = Transaction(commit.commit_id, maker)  # a number for Spark's streams to count with; here it tells who
     return CommitProperties(app_transactions=[transaction], custom_metadata={"sparklet.commit-id": commit.commit_id})
 
 
 def _add_action(file: StagedFile, path: str, partition_by: Sequence[str]) -> Any:
-    from deltalake.transaction import AddAction
-
     values = {name: file.partition_values[name] for name in partition_by}
     statistics = json.dumps(_statistics(file, partition_by))
     return AddAction(path, file.size_bytes, values, int(time.time() * 1000), data_change=True, stats=statistics)
@@ -212,8 +198,6 @@ def _statistics(file: StagedFile, partition_by: Sequence[str]) -> dict[str, Any]
 
     Nothing of any column if one has no bounds: delta-rs 1.6 then skips the file for any condition on that column.
     """
-    import pyarrow as pa
-
     statistics: dict[str, Any] = {"numRecords": file.rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
     for number in range(file.footer.num_columns):
         column = file.footer.schema.column(number)

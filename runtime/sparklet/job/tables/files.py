@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
+
+import pyarrow as pa
+from pyarrow import compute, fs, parquet, types
 
 from sparklet.job.errors import TableError
 from sparklet.job.session import s3_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from sparklet.job.tables.declaration import Commit, StagedWrite
+from sparklet.job.tables.declaration import Commit, StagedWrite
 
 MAX_READERS = 16  # footers read at a time: each waits for the store, not for the processor
 MAX_BATCH_BYTES = 256 * 1024 * 1024  # of staged files that are in memory at a time, where not all need to be
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+SHARD, POSITION = "_sparklet_shard", "_sparklet_position"  # columns of our own, in memory only
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,6 @@ def delta_place(uri: str) -> tuple[str, dict[str, str]]:
 
 def file_system(uri: str) -> tuple[Any, str]:
     """The file system for ``file://`` and ``s3://``, and the path in it; as Hadoop, it decodes nothing."""
-    from pyarrow import fs
-
     scheme, separator, path = uri.partition("://")
     if not separator or scheme == "file":
         return fs.LocalFileSystem(), path if separator else uri.partition(":")[2] or uri
@@ -66,8 +65,6 @@ def file_system(uri: str) -> tuple[Any, str]:
 @cache
 def _s3(endpoint: str, region: str) -> Any:
     """One for all files: each has connections of its own."""
-    from pyarrow import fs
-
     return fs.S3FileSystem(endpoint_override=endpoint or None, region=region or None)
 
 
@@ -86,9 +83,6 @@ def read_footers(writes: Iterable[StagedWrite]) -> list[StagedFile]:
 
 
 def _read_footer(write: StagedWrite, path: str, size_bytes: int) -> StagedFile:
-    import pyarrow as pa
-    from pyarrow import parquet
-
     uri = f"{write.folder.rstrip('/')}/{path}"
     system, place = file_system(uri)
     try:
@@ -110,8 +104,6 @@ def agreed_schema(commit: Commit, staged: Sequence[StagedFile], table: Any | Non
     TableError, naming shard and column, if a column has another type than in the table or in another shard, or if only
     some files have it and ``merge_schema`` is off.
     """
-    import pyarrow as pa
-
     fields = {} if table is None else {field.name: field for field in table}
     origin = dict.fromkeys(fields, f"the table {commit.table}")
     grows = table is None or commit.merge_schema
@@ -152,8 +144,6 @@ def _missing(commit: Commit, file: StagedFile, fields: Mapping[str, Any], table:
 
 def type_name(type_: Any) -> str:
     """A type's name, the same for types that hold the same values: where it is read, not how it lies in memory."""
-    from pyarrow import types
-
     if types.is_dictionary(type_):
         return type_name(type_.value_type)
     if types.is_struct(type_):
@@ -184,9 +174,6 @@ def batches(staged: Iterable[StagedFile]) -> Iterator[list[StagedFile]]:
 
 def read_rows(staged: Sequence[StagedFile], schema: Any, columns: Sequence[str] | None = None) -> Any:
     """The files' rows as a pyarrow.Table with this schema; a column that a file lacks is null."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
 
     def read(file: StagedFile) -> Any:
@@ -203,8 +190,6 @@ def read_rows(staged: Sequence[StagedFile], schema: Any, columns: Sequence[str] 
 
 
 def _column(rows: Any, field: Any, file: StagedFile) -> Any:
-    import pyarrow as pa
-
     if field.name in rows.column_names:
         return rows[field.name].cast(field.type)
     value = file.partition_values.get(field.name)
@@ -214,3 +199,44 @@ def _column(rows: Any, field: Any, file: StagedFile) -> Any:
 def shard_name(number: int) -> str:
     """How messages call a shard."""
     return f"shard {number}" if number >= 0 else "the script"
+
+
+# --- the changes of an upsert: the rows of all shards, one for each key ---
+
+
+def read_changes(commit: Commit, staged: Sequence[StagedFile], schema: Any) -> Any:
+    """The staged rows as a pyarrow.Table; of several with one key the one whose ``order_by`` is the greatest.
+
+    Raises TableError, naming key and shards, if a key is there twice without ``order_by``, or if a part of it is null.
+    """
+    if missing := [name for name in (*commit.keys, commit.order_by) if name and name not in schema.names]:
+        raise TableError(f"{commit.table}: keys or order_by name {missing[0]!r}, which no shard has")
+    rows = read_rows(staged, schema)
+    for name in commit.keys:
+        if nulls := rows[name].null_count:
+            raise TableError(f"{commit.table}: the key {name!r} is null in {nulls} rows: leave them out, or fill it")
+    shards = pa.array([file.shard for file in staged for _ in range(file.rows)], pa.int32())
+    keys = list(commit.keys)
+    found = rows.select(keys).append_column(SHARD, shards).append_column(POSITION, pa.array(range(len(rows))))
+    if commit.order_by is None:
+        counted = found.group_by(keys).aggregate([(SHARD, "count"), (SHARD, "distinct")])
+        twice = counted.filter(compute.greater(counted[f"{SHARD}_count"], 1)).slice(0, 1).to_pylist()
+        if twice:
+            key = ", ".join(f"{name}={twice[0][name]!r}" for name in keys)
+            where = " and ".join(map(shard_name, sorted(twice[0][f"{SHARD}_distinct"])))
+            raise TableError(f"{commit.table}: the key {key} is twice in {where}: pass order_by=, the greatest wins")
+        return rows
+    order = pa.table({"given": rows[commit.order_by].is_valid(), "order": rows[commit.order_by], "at": found[POSITION]})
+    by = [(name, "ascending") for name in order.column_names]  # so a null is the least
+    found = found.take(compute.sort_indices(order, sort_keys=by))
+    last = found.group_by(keys, use_threads=False).aggregate([(POSITION, "last")])
+    return rows.take(last[f"{POSITION}_last"])
+
+
+def without(rows: Any, keys: Sequence[str], changes: Any) -> Any:
+    """The rows whose key is in no change."""
+    names = list(keys)
+    targets = pa.schema([rows.schema.field(name) for name in names])
+    found = rows.select(names).append_column(POSITION, pa.array(range(len(rows))))
+    kept = found.join(changes.select(names).cast(targets), keys=names, join_type="left anti")
+    return rows if len(kept) == len(rows) else rows.take(kept[POSITION].sort())

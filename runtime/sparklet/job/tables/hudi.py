@@ -13,20 +13,19 @@ instant for committed ones, so a new table gets an empty instant first.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.java_gateway import ensure_callback_server_started
+from pyspark.sql import SparkSession, Window, functions
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.tables.changes import read_changes
-from sparklet.job.tables.files import agreed_schema
+from sparklet.job.tables.declaration import Commit
+from sparklet.job.tables.files import StagedFile, agreed_schema, read_changes
 from sparklet.job.tables.lease import lease
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pyspark.sql import SparkSession
-
-    from sparklet.job.tables.declaration import Commit
-    from sparklet.job.tables.files import StagedFile
 
 COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"
 OPERATION = "hoodie.datasource.write.operation"
@@ -34,11 +33,12 @@ OPERATIONS = {"append": "bulk_insert", "upsert": "upsert", "overwrite_partitions
 
 
 class HudiTable:
-    """A table at a URI; what it holds is asked each time."""
+    """A table at a URI; what it holds is asked each time. Hudi calls ``accept`` before it completes an instant."""
 
     def __init__(self, uri: str, spark: SparkSession) -> None:
         self._uri = uri
         self._spark = spark
+        self._seen: set[str] = set()  # the instants of others, and of this writer, that may be there
 
     def made(self, commit_id: str) -> tuple[str, int] | None:
         """The instant that completed a commit, and its maker; also one that was archived."""
@@ -53,11 +53,9 @@ class HudiTable:
 
     def write(self, commit: Commit, staged: Sequence[StagedFile], maker: int) -> str:
         """Write the files' rows in one instant; see ``OpenTable``."""
-        from pyspark.sql.pandas.types import to_arrow_schema
-
         with lease(f"{self._uri}/_sparklet_lease"):
             table, columns = self._metadata(), None
-            check = _Check(self, set(_instants(table)))
+            self._seen = set(_instants(table))
             if self.made(commit.commit_id):
                 raise CommitConflictError(f"{commit.table}: another committer was faster")
             if table is None:
@@ -70,22 +68,21 @@ class HudiTable:
             rows = self._rows(commit, staged, schema)
             self._load_early()
             if not any(_instants(table).values()):
-                self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"}, check)
+                self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
                 table = self._metadata()
-                check = _Check(self, {*check.seen, *self._alone(check.seen)})
-            self._save(rows, {**_options(commit, table), COMMIT_ID: commit.commit_id, MAKER: str(maker)}, check)
+                if len(own := self._new()) != 1:
+                    raise CommitConflictError(f"{self._uri}: another writer was there: {own}")
+                self._seen.update(own)
+            self._save(rows, {**_options(commit, table), COMMIT_ID: commit.commit_id, MAKER: str(maker)})
             made = self.made(commit.commit_id)
         return made[0] if made else ""
 
-    def _save(self, rows: Any, options: dict[str, str], check: _Check) -> None:
-        """Write an instant, as ``rows.write`` does, and complete it after the check."""
-        from py4j.protocol import Py4JJavaError
-        from pyspark.errors import PySparkException
-
+    def _save(self, rows: Any, options: dict[str, str]) -> None:
+        """Write an instant, as ``rows.write`` does, and complete it if it is accepted."""
         jvm: Any = self._spark._jvm
         let_java_call(self._spark.sparkContext._gateway)
         some, nothing, hudi = jvm.scala.Option.apply, jvm.scala.Option.empty(), jvm.org.apache.hudi
-        hooks = getattr(hudi, "HoodieSparkSqlWriter$StreamingWriteParams")(nothing, nothing, nothing, some(check))
+        hooks = getattr(hudi, "HoodieSparkSqlWriter$StreamingWriteParams")(nothing, nothing, nothing, some(self))
         writer = getattr(getattr(hudi, "HoodieSparkSqlWriter$"), "MODULE$")
         scala_options = jvm.PythonUtils.toScalaMap({**options, "path": self._uri})
         mode = jvm.org.apache.spark.sql.SaveMode.Append
@@ -93,7 +90,7 @@ class HudiTable:
         try:
             answer = writer.write(context, mode, scala_options, rows._jdf, some(hooks), nothing, nothing)
         except (Py4JJavaError, PySparkException) as error:
-            if other := self.other_writer(check.seen):
+            if other := self.other_writer():
                 raise CommitConflictError(other) from error
             raise
         finally:
@@ -101,27 +98,29 @@ class HudiTable:
         if not answer._1():
             raise TableError(f"{self._uri}: Hudi could not write all rows")
 
-    def other_writer(self, seen: set[str]) -> str:
-        """What another writer has begun since these instants were all; empty if one is pending alone, ours."""
-        new = {time: state for time, state in _instants(self._metadata()).items() if time not in seen}
+    def accept(self, client: Any, metadata: Any) -> None:
+        """Refuse the instant by an error, if there was another writer; delete its files, which nobody else would."""
+        if other := self.other_writer():
+            storage = self._spark._jvm.org.apache.hudi.storage
+            for path in metadata.getFileIdAndFullPaths(client.getBasePath()).values():
+                client.getStorage().deleteFile(storage.StoragePath(path))
+            raise CommitConflictError(other)
+
+    class Java:
+        """What py4j asks for."""
+
+        implements = ("java.util.function.BiConsumer",)
+
+    def other_writer(self) -> str:
+        """What another writer has begun since the instants seen were all; empty if one is pending alone, ours."""
+        new = self._new()
         return "" if list(new.values()) == [False] else f"{self._uri}: another writer was there: {new}"
 
-    def storage_path(self, path: str) -> Any:
-        """A path as Hudi's storage takes it."""
-        return self._spark._jvm.org.apache.hudi.storage.StoragePath(path)
-
-    def _alone(self, seen: set[str]) -> set[str]:
-        """The instant that this writer has completed; CommitConflictError if another has begun one since ``seen``."""
-        new = _instants(self._metadata()).keys() - seen
-        if len(new) != 1:
-            raise CommitConflictError(f"{self._uri}: another writer was there: {new}")
-        return set(new)
+    def _new(self) -> dict[str, bool]:
+        return {time: state for time, state in _instants(self._metadata()).items() if time not in self._seen}
 
     def _rows(self, commit: Commit, staged: Sequence[StagedFile], schema: Any) -> Any:
         """The staged rows as a DataFrame, of several with one key the one whose ``order_by`` is the greatest."""
-        from pyspark.sql import Window, functions
-        from pyspark.sql.pandas.types import from_arrow_schema
-
         files = [file.uri for file in staged if file.rows]
         rows = self._spark.read.schema(from_arrow_schema(schema)).parquet(*files)
         if commit.mode == "upsert":
@@ -135,8 +134,6 @@ class HudiTable:
 
     def _metadata(self) -> Any | None:
         """Hudi's view of the table; None if there is none."""
-        from py4j.protocol import Py4JJavaError
-
         hudi = self._spark._jvm.org.apache.hudi
         conf = hudi.hadoop.fs.HadoopFSUtils.getStorageConf(self._spark._jsc.hadoopConfiguration())
         try:
@@ -166,30 +163,8 @@ def let_java_call(gateway: Any) -> None:
 
     When Java has collected an object of an earlier script, py4j would have this process forget its own of that number.
     """
-    from pyspark.java_gateway import ensure_callback_server_started
-
     ensure_callback_server_started(gateway)
     gateway.gateway_property.pool.next_id = time.time_ns()
-
-
-class _Check:
-    """Called by Hudi before it completes an instant."""
-
-    def __init__(self, table: HudiTable, seen: set[str]) -> None:
-        self._table = table
-        self.seen = seen
-
-    def accept(self, client: Any, metadata: Any) -> None:
-        """Refuse the instant by an error, if there was another writer; delete its files, which nobody else would."""
-        if other := self._table.other_writer(self.seen):
-            for path in metadata.getFileIdAndFullPaths(client.getBasePath()).values():
-                client.getStorage().deleteFile(self._table.storage_path(path))
-            raise CommitConflictError(other)
-
-    class Java:
-        """What py4j asks for."""
-
-        implements = ("java.util.function.BiConsumer",)
 
 
 def _instants(table: Any | None) -> dict[str, bool]:

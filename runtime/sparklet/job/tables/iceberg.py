@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pyarrow.compute as pc
+from pyiceberg import exceptions
+from pyiceberg.catalog import load_catalog
+from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThanOrEqual
+from pyiceberg.io import pyarrow as io
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import assign_fresh_schema_ids
+from pyiceberg.table import Table, Transaction
+from pyiceberg.transforms import IdentityTransform
+from requests import RequestException
 
 from sparklet.job.catalogs import ICEBERG_CATALOG, VARIABLES
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import s3_environment
-from sparklet.job.tables.changes import read_changes, without
-from sparklet.job.tables.files import agreed_schema, batches, read_rows
+from sparklet.job.tables.declaration import Commit
+from sparklet.job.tables.files import StagedFile, agreed_schema, batches, read_changes, read_rows, without
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pyiceberg.manifest import DataFile
-    from pyiceberg.table import Table, Transaction
-
-    from sparklet.job.tables.declaration import Commit
-    from sparklet.job.tables.files import StagedFile
-
-    Replaced = tuple[list[DataFile], list[DataFile]]  # the new files, and those that are no longer in the table
-
+Replaced = tuple[list[DataFile], list[DataFile]]  # the new files, and those that are no longer in the table
+LOOK_AGAIN = (
+    RequestException,  # of a REST catalog whose answer was lost
+    exceptions.CommitFailedException,
+    exceptions.CommitStateUnknownException,
+    exceptions.ServiceUnavailableError,
+)
 COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"
 
 
@@ -29,14 +38,11 @@ class IcebergTable:
     """A table of the catalog ``iceberg``, as it was when this was made."""
 
     def __init__(self, name: str) -> None:
-        from pyiceberg.catalog import load_catalog
-        from pyiceberg.exceptions import NoSuchTableError
-
         self._name = name
         self._catalog = load_catalog(ICEBERG_CATALOG, **_s3_properties())
         try:
             self._table: Table | None = self._catalog.load_table(name)
-        except NoSuchTableError:
+        except exceptions.NoSuchTableError:
             self._table = None
 
     def made(self, commit_id: str) -> tuple[str, int] | None:
@@ -48,10 +54,6 @@ class IcebergTable:
 
     def write(self, commit: Commit, staged: Sequence[StagedFile], maker: int) -> str:
         """Add the files in one snapshot; see ``OpenTable``."""
-        from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ServiceUnavailableError
-        from requests import RequestException  # of a REST catalog whose answer was lost
-
-        look_again = (CommitFailedException, CommitStateUnknownException, ServiceUnavailableError, RequestException)
         schema = agreed_schema(commit, staged, self._table.schema().as_arrow() if self._table else None)
         table = self._table or self._create(commit, schema)
         _check_partitioning(commit, table)
@@ -65,18 +67,13 @@ class IcebergTable:
                     with transaction.update_schema() as update:
                         update.union_by_name(schema)
                 _change(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: str(maker)})
-        except look_again as error:
+        except LOOK_AGAIN as error:
             raise CommitConflictError(f"{commit.table}: {error}") from error
         snapshot = table.current_snapshot()
         return str(snapshot.snapshot_id) if snapshot else ""
 
     def _create(self, commit: Commit, schema: Any) -> Table:
         """Make the table, without rows; or load the one that another writer has made meanwhile."""
-        from pyiceberg.exceptions import NoSuchNamespaceError, TableAlreadyExistsError
-        from pyiceberg.partitioning import PartitionField, PartitionSpec
-        from pyiceberg.schema import assign_fresh_schema_ids
-        from pyiceberg.transforms import IdentityTransform
-
         columns = assign_fresh_schema_ids(self._catalog._convert_schema_if_needed(schema))
         if unknown := [name for name in commit.partition_by if name not in schema.names]:
             raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}: the files have no such column")
@@ -87,10 +84,10 @@ class IcebergTable:
         try:
             try:
                 return self._catalog.create_table(self._name, columns, partition_spec=PartitionSpec(*fields))
-            except NoSuchNamespaceError:
+            except exceptions.NoSuchNamespaceError:
                 self._catalog.create_namespace_if_not_exists(self._name.rpartition(".")[0])
                 return self._catalog.create_table(self._name, columns, partition_spec=PartitionSpec(*fields))
-        except TableAlreadyExistsError as error:
+        except exceptions.TableAlreadyExistsError as error:
             raise CommitConflictError(f"{commit.table} was made by another writer meanwhile") from error
 
 
@@ -117,10 +114,6 @@ def _appended(transaction: Transaction, commit: Commit, staged: Sequence[StagedF
 
 def _upserted(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile]) -> Replaced:
     """Files with the changes and with what stays beside them, and the files that these replace."""
-    import pyarrow.compute as pc
-    from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThanOrEqual
-    from pyiceberg.io.pyarrow import ArrowScan
-
     table, metadata = transaction._table, transaction.table_metadata
     changes = read_changes(commit, staged, _arrow_schema(metadata))
     added, removed = _new_files(transaction, changes), []
@@ -129,7 +122,7 @@ def _upserted(transaction: Transaction, commit: Commit, staged: Sequence[StagedF
         least, greatest = pc.min_max(changes[name]).as_py().values()
         near = And(near, at_least(name, least), at_most(name, greatest))
     for task in table.scan(row_filter=near).plan_files() if added else ():
-        rows = ArrowScan(metadata, table.io, metadata.schema(), AlwaysTrue()).to_table([task])
+        rows = io.ArrowScan(metadata, table.io, metadata.schema(), AlwaysTrue()).to_table([task])
         kept = without(rows, commit.keys, changes)
         if len(kept) < len(rows):
             removed.append(task.file)
@@ -155,19 +148,15 @@ def _overwritten(transaction: Transaction, commit: Commit, staged: Sequence[Stag
 
 def _new_files(transaction: Transaction, rows: Any) -> list[DataFile]:
     """Write rows as files of the table."""
-    from pyiceberg.exceptions import NotInstalledError
-    from pyiceberg.io.pyarrow import _dataframe_to_data_files
-
+    metadata = transaction.table_metadata
     try:
-        return list(_dataframe_to_data_files(transaction.table_metadata, rows, transaction._table.io)) if rows else []
-    except NotInstalledError as error:  # of transforms; values of columns are known without it
-        raise TableError(f"the table is partitioned by {transaction.table_metadata.spec()}: {error}") from error
+        return list(io._dataframe_to_data_files(metadata, rows, transaction._table.io)) if rows else []
+    except exceptions.NotInstalledError as error:  # of transforms; values of columns are known without it
+        raise TableError(f"the table is partitioned by {metadata.spec()}: {error}") from error
 
 
 def _arrow_schema(metadata: Any) -> Any:
-    from pyiceberg.io.pyarrow import schema_to_pyarrow
-
-    return schema_to_pyarrow(metadata.schema(), include_field_ids=False)
+    return io.schema_to_pyarrow(metadata.schema(), include_field_ids=False)
 
 
 def _check_partitioning(commit: Commit, table: Table) -> None:
@@ -180,9 +169,6 @@ def _check_partitioning(commit: Commit, table: Table) -> None:
 
 
 def _data_file(metadata: Any, file: StagedFile) -> DataFile:
-    from pyiceberg.io import pyarrow as io
-    from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
-
     schema, spec = metadata.schema(), metadata.spec()
     try:
         statistics = io.data_file_statistics_from_parquet_metadata(

@@ -5,19 +5,19 @@ pyiceberg and deltalake know it as well, but importing them takes a second of ev
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import DataFrame, SparkSession, functions
+from pyspark.sql.types import StructType
 
 from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG
 from sparklet.job.errors import TableError
 from sparklet.job.session import DELTA, ICEBERG, has_class
 from sparklet.job.tables.alignment import quoted
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
-
-    from sparklet.job.tables.declaration import Table
+from sparklet.job.tables.declaration import Table
 
 CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"
 NO_CATALOG = (
@@ -74,8 +74,6 @@ def _delta(spark: SparkSession, uri: str, frame: DataFrame) -> Layout:
 
 
 def _iceberg(spark: SparkSession, name: str, frame: DataFrame) -> Layout:
-    from py4j.protocol import Py4JJavaError
-
     if spark.conf.get(CATALOG, None) is None:
         raise TableError(f"there is no Iceberg catalog {ICEBERG_CATALOG!r} for {name}: {NO_CATALOG}")
     kind, signed = (spark.conf.get(f"{CATALOG}.{key}", None) for key in ("type", "rest.sigv4-enabled"))
@@ -114,8 +112,6 @@ def _iceberg(spark: SparkSession, name: str, frame: DataFrame) -> Layout:
 
 def _unmade(iceberg: Any, catalog: Any, identifier: Any, frame: DataFrame) -> Any:
     """A table as the catalog would make it, so that files lie where the commit makes it; None if it is there by now."""
-    from py4j.protocol import Py4JJavaError
-
     try:
         schema = iceberg.spark.SparkSchemaUtil.convert(frame._jdf.schema())
         return catalog.buildTable(identifier, schema).createTransaction().table()
@@ -129,10 +125,6 @@ def _unmade(iceberg: Any, catalog: Any, identifier: Any, frame: DataFrame) -> An
 
 
 def _python_schema(schema: Any) -> StructType:
-    import json
-
-    from pyspark.sql.types import StructType
-
     return StructType.fromJson(json.loads(schema.json()))
 
 
@@ -142,8 +134,6 @@ def separated(frame: DataFrame, partitions: tuple[Partition, ...]) -> tuple[Data
     Iceberg's files keep the partitions' own columns, and each file must lie in one partition; the folders' names mean
     nothing. Null and "" would share a folder, so texts get a letter in front.
     """
-    from pyspark.sql import functions
-
     names = []
     for number, (column, transform) in enumerate(partitions):
         (kind,) = [field.dataType.simpleString() for field in frame.select(functions.col(column)).schema.fields]

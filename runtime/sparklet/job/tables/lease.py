@@ -9,14 +9,15 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+
+from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.schema import PrimitiveType
 
 from sparklet.job.errors import CommitConflictError
 from sparklet.job.tables.files import delta_place
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LEASE_S = 30.0
 MAX_WAIT_S = 300.0
@@ -57,10 +58,6 @@ def lease(uri: str) -> Iterator[None]:
 
 def _set(uri: str, until_ms: int, held_ms: int | None = None) -> bool:
     """Hold the lease until then, if it is free, or the one that this process has set to ``held_ms``."""
-    from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
-    from deltalake.exceptions import CommitFailedError, TableNotFoundError
-    from deltalake.schema import PrimitiveType
-
     place, options = delta_place(uri)
     try:
         try:

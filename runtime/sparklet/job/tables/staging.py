@@ -11,22 +11,19 @@ import importlib.util
 import re
 import threading
 import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pyspark.sql import DataFrame, Observation, SparkSession, functions
 
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.tables.alignment import aligned, widened
 from sparklet.job.tables.declaration import CHANGES, DATA, Commit, Declaration, StagedWrite, Table
 from sparklet.job.tables.identity import commit_id
 from sparklet.job.tables.layout import Layout, layout_of, separated
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from pyspark.sql import DataFrame, SparkSession
-
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 LIBRARIES = {
@@ -174,8 +171,6 @@ def _store(
     frame: DataFrame, partition_by: list[str], folder: str, mode: str = "error"
 ) -> tuple[int, tuple[tuple[str, int], ...]]:
     """Write the files; the number of rows, and the files with their sizes. Without rows there are no files."""
-    from pyspark.sql import Observation, functions
-
     spark, observed = frame.sparkSession, Observation()
     counted = frame.observe(observed, functions.count(functions.lit(1)).alias("rows"))
     with _writing, _options(spark, PARQUET):
