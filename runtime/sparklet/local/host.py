@@ -20,9 +20,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from sparklet.aws.clients import AwsClients
 from sparklet.errors import LocalStackError
 from sparklet.local import environment, processes
-from sparklet.local.control import Control
+from sparklet.local.control import REGION, Control
 from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.state import Lock, StateDir, read_json, write_json
@@ -55,11 +56,12 @@ class Host:
         """
         try:
             control = self._start(request["worker_env"])
-            deployed = self._deploy(control, request)
+            clients = AwsClients(endpoint_url=control.endpoint_url, region=REGION, attempts=1)
+            deployed = self._deploy(clients, request)
             control.save()
             if request["processing"]:
                 control.start_processing()
-                restart_executions(control, (deployed.loop_machine, deployed.map_machine))
+                restart_executions(clients, (deployed.loop_machine, deployed.map_machine))
             self._publish(control, deployed, request)
             self._watch()
         except LocalStackError as error:  # written before the end begins: clients read it as soon as it does
@@ -78,15 +80,16 @@ class Host:
                 self._server = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, pass_fds=[listening.fileno()]
                 )
+        os.environ.update(environment.of_client(endpoint_url, token))
         control = Control(endpoint_url, token)
         control.await_ready(SERVER_STARTS_WITHIN_S)
         return control
 
-    def _deploy(self, control: Control, request: Mapping[str, Any]) -> Deployed:
+    def _deploy(self, clients: AwsClients, request: Mapping[str, Any]) -> Deployed:
         worker_env = environment.of_workers(self._state, request["worker_env"])
         parameters = parameters_of(request)
         template = localise(load_template(), parameters, request["handlers"], worker_env)
-        return deploy(control, to_json(template), parameters, request["workers"])
+        return deploy(clients, to_json(template), parameters, request["workers"])
 
     def _publish(self, control: Control, deployed: Deployed, request: Mapping[str, Any]) -> None:
         document = {
