@@ -20,9 +20,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparklet.cli.console import ALL_WELL, USAGE, Screen, size_text
-from sparklet.cli.environment import JAR_GROUPS, StackSelection, jar_cache, worker_archive, worker_jars
+from sparklet.cli.environment import (
+    JAR_GROUPS,
+    StackSelection,
+    install_command,
+    jar_cache,
+    worker_archive,
+    worker_jars,
+)
 from sparklet.errors import NotDeployedError, SparkletError
-from sparklet.local.installation import install_command, resource
+from sparklet.local.environment import resource
 from sparklet.model import RunOptions
 from sparklet.model.services import StackSettings
 from sparklet.spark.spark_options import SUBMIT

@@ -1,12 +1,15 @@
 """The stack that a command works on: the embedded local one, or a deployed one. The command line's composition root."""
 
+import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -18,8 +21,7 @@ from sparklet.cli.costs import WorkerSize
 from sparklet.cli.transfer import LocalPaths
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local.class_data import ClassArchive
-from sparklet.local.environment import of_host
-from sparklet.local.installation import missing, resource
+from sparklet.local.environment import of_host, resource
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
 from sparklet.local.state import default_state_dir
 from sparklet.model.options import MIB
@@ -174,6 +176,22 @@ def environment(selection: StackSelection, screen: Screen, *, reading: bool = Fa
             machines={"loop": stack.info.loop_machine, "map": stack.info.map_machine},
             check=partial(stack.check, STACK_ENDS_S),
         )
+
+
+def install_command() -> str:
+    """The command that installs the local stack's packages, from where Sparklet came: a file, git, or an index."""
+    try:
+        origin = json.loads(distribution("sparklet").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        origin = {}
+    vcs = origin.get("vcs_info", {}).get("vcs", "")
+    url = f"{vcs}+{origin['url']}" if vcs else origin.get("url", "")
+    return shlex.join(["pip", "install", "sparklet[local]" + (f" @ {url}" if url else "")])
+
+
+def missing(package: str) -> str:
+    """The message for a user who lacks a package of the local mode."""
+    return f"the package {package} is missing, which the local stack needs: {install_command()}"
 
 
 def worker_environment(screen: Screen, workers: int) -> dict[str, str]:

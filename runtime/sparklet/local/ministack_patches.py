@@ -30,7 +30,7 @@ from ministack.core import concurrency, persistence
 from ministack.services import eventbridge, lambda_svc, stepfunctions
 
 MAP_LIMITS = ("MaxConcurrency", "ToleratedFailureCount", "ToleratedFailurePercentage")
-_CLASS = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::|$)")
+_RAISED = re.compile(r"^(?:\w+\.)*(\w+)(?::|$)", re.MULTILINE)  # the lines of a traceback are indented
 
 
 class Processing:
@@ -85,17 +85,10 @@ def _name_errors() -> None:
 
 
 def error_class(log: str) -> str:
-    """The class of the exception that a log's last traceback ends with; "" if there is none.
-
-    Its line is the first one after the traceback's indented ones: a message may have several lines.
-    """
+    """The class of the exception that a log's last traceback ends with; "" if there is none."""
     _, found, trace = log.rpartition("Traceback (most recent call last):")
-    if not found:
-        return ""
-    for line in trace.splitlines()[1:]:
-        if line and not line[0].isspace() and (named := _CLASS.match(line)):
-            return named[1]
-    return ""
+    raised = _RAISED.search(trace) if found else None
+    return raised[1] if raised else ""
 
 
 def _read_map_limits() -> None:
