@@ -72,6 +72,7 @@ class StackSelection:
     memory_mb: int | None = None
     runner: str | None = None
     keep: bool = False
+    replace_kept: bool = False
 
     @property
     def state(self) -> Path:
@@ -260,6 +261,7 @@ def _stack_options(selection: StackSelection, screen: Screen, reading: bool) -> 
         runner=selection.runner or "warm",
         processing=not reading,
         keep=selection.keep,
+        replace_kept=selection.replace_kept,
         worker_env={} if reading else worker_environment(screen, workers),
     )
 

@@ -1,6 +1,6 @@
 """Deploy the localised template into the stand-in, read its outputs, and restart executions that were cut off."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -60,16 +60,11 @@ def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str
             clients.s3.create_bucket(Bucket=TEMPLATE_BUCKET)
             clients.s3.put_object(Bucket=TEMPLATE_BUCKET, Key=TEMPLATE, Body=template_body)
             getattr(formation, f"{change}_stack")(**wanted)
-            formation.get_waiter(f"stack_{change}_complete").wait(StackName=STACK_NAME, WaiterConfig=WAITING)
     except LocalStackError as error:
         if "No updates are to be performed" not in str(error):
-            if not (reasons := "; ".join(dict.fromkeys(_failures(clients)))):
-                raise
-            if change == "update":
-                reasons += (
-                    "; should its kept state be at fault: name another folder with --state-dir, or delete this one"
-                )
-            raise LocalStackError(f"{CANNOT}: {reasons}") from error
+            raise
+    else:
+        _await_end(formation, change)
     deployed = _outputs(clients)
     # The stand-in's CloudFormation does not know reserved concurrency, and a mapping allows no fewer than two.
     function = {"FunctionName": deployed.worker_function}
@@ -88,6 +83,20 @@ def _exists(clients: AwsClients) -> bool:
     return True
 
 
+def _await_end(formation: Any, change: str) -> None:
+    try:
+        with failing_as(LocalStackError, CANNOT):
+            formation.get_waiter(f"stack_{change}_complete").wait(StackName=STACK_NAME, WaiterConfig=WAITING)
+    except LocalStackError as error:
+        events = formation.describe_stack_events(StackName=STACK_NAME)["StackEvents"]
+        failed = [event for event in events if event["ResourceStatus"].endswith("_FAILED")]
+        reasons = [f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}" for event in failed]
+        reasons = reasons or [str(error)]
+        if change == "update":
+            reasons.append("should its kept state be at fault: name another --state-dir, or delete this one")
+        raise LocalStackError(f"{CANNOT}: {'; '.join(dict.fromkeys(reasons))}") from error
+
+
 def _outputs(clients: AwsClients) -> Deployed:
     values = stack_outputs(clients, STACK_NAME)
     # The stand-in's addresses of queues have another port; only account and name count.
@@ -102,14 +111,6 @@ def _outputs(clients: AwsClients) -> Deployed:
         loop_machine=values["LoopMachineArn"],
         map_machine=values["MapMachineArn"],
     )
-
-
-def _failures(clients: AwsClients) -> Iterator[str]:
-    with failing_as(LocalStackError, CANNOT):
-        events = clients.cloudformation.describe_stack_events(StackName=STACK_NAME)["StackEvents"]
-    for event in events:
-        if event["ResourceStatus"].endswith("_FAILED"):
-            yield f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}"
 
 
 def restart_executions(clients: AwsClients, machines: Iterable[str]) -> None:

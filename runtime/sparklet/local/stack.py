@@ -47,7 +47,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """What a client wants of the stack; a running one is used as it is, see ``LocalStack.differences``."""
+    """What a client wants of the stack; a running one may be used as it is, see ``LocalStack.attach``."""
 
     state_dir: Path
     workers: int = 2
@@ -56,6 +56,7 @@ class StackOptions:
     runner: str = "warm"
     processing: bool = True  # False: only read; messages and schedules wait until another client processes them
     keep: bool = False  # the stack outlives its clients, until it is stopped
+    replace_kept: bool = False  # a kept stack without clients is deployed anew, too
     max_receive_count: int = 20
     worker_env: Mapping[str, str] = field(default_factory=dict)
     handlers: Mapping[str, str] = field(default_factory=dict)  # dotted, by logical id, in place of the template's own
@@ -72,7 +73,8 @@ class StackOptions:
         from sparklet.local.local_template import load_template, to_json
 
         template = hashlib.sha256(to_json(load_template()).encode()).hexdigest()[:12]
-        wanted = {name: value for name, value in asdict(self).items() if name not in ("state_dir", "keep")}
+        own = ("state_dir", "keep", "replace_kept")
+        wanted = {name: value for name, value in asdict(self).items() if name not in own}
         return {**wanted, "version": f"{__version__}, template {template}"}
 
 
@@ -95,15 +97,14 @@ class LocalStack:
     """A client's hold on the running stack; leaving it gives the hold back.
 
     While it is held, this process' AWS settings and proxies are those of the stack: the user's own credentials
-    cannot be used by mistake. ``info`` describes the stack; ``differences`` names what this client wanted otherwise.
+    cannot be used by mistake. ``info`` describes the stack.
     """
 
-    def __init__(self, state: StateDir, info: StackInfo, differences: tuple[str, ...], holding: ExitStack) -> None:
+    def __init__(self, state: StateDir, info: StackInfo, holding: ExitStack) -> None:
         self._state = state
         self._holding = holding
         self._clients = AwsClients(endpoint_url=info.endpoint_url, region=info.region)
         self.info = info
-        self.differences = differences
 
     @classmethod
     def attach(cls, options: StackOptions, progress: Progress = lambda text: None) -> Self:
@@ -117,16 +118,16 @@ class LocalStack:
         with ExitStack() as holding:
             with start_lock(state, progress):
                 hold = holding.enter_context(Lock(state.clients_lock))
-                document = attach_or_start(state, request, options.keep, hold, progress)
+                document = attach_or_start(
+                    state, request, hold, progress, keep=options.keep, replace_kept=options.replace_kept
+                )
             info = _info(state, document)
-            differences: tuple[str, ...] = ()
             if options.processing:
-                if differences := differences_between(request, document["request"]):
-                    listed = "; ".join(differences)
+                if listed := "; ".join(differences_between(request, document["request"])):
                     progress(f"the local stack runs already and is used as it is ({listed}); `sparklet stop` ends it")
                 Control(document["endpoint_url"], document["token"]).start_processing()
             holding.enter_context(environment.adopted(info.env))
-            return cls(state, info, differences, holding.pop_all())
+            return cls(state, info, holding.pop_all())
 
     def check(self, within_s: float = 0.0) -> None:
         """Raise LocalStackError, with cause and remedy, if the stack has ended under this client.
@@ -184,19 +185,6 @@ def stop(state_dir: Path, progress: Progress = lambda text: None) -> bool:
     if not state.root.is_dir():
         return False
     with start_lock(state, progress):
-        state.keep_file.unlink(missing_ok=True)
-        return end_host(state)
-
-
-def end_if_unused(state_dir: Path, progress: Progress = lambda text: None) -> bool:
-    """End a stack that is kept but has no client now; False if it has one, or none runs."""
-    state = _state(state_dir)
-    if not state.root.is_dir():
-        return False
-    with start_lock(state, progress), Lock(state.clients_lock) as clients:
-        if not clients.exclusive():
-            return False
-        clients.release()  # the host needs it to its end; the start lock keeps new clients out
         state.keep_file.unlink(missing_ok=True)
         return end_host(state)
 
