@@ -1,7 +1,6 @@
 """Local inputs copied to the bucket, and a run's output copied to a local folder, with progress."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import TypeVar
 
 from sparklet.cli.console import size_text
 from sparklet.errors import PlanError, SettingsError
+from sparklet.local.state import read_json, write_json
 from sparklet.model import Run
 from sparklet.ports import ObjectInfo, ObjectStore
 
@@ -33,17 +33,12 @@ class LocalPaths:
     def save(self, folder: Path, run_id: str) -> None:
         """Save them for ``run_id``."""
         folder.mkdir(parents=True, exist_ok=True)
-        new = folder / f".{run_id}.json"
-        new.write_text(json.dumps(asdict(self), indent=2))
-        new.replace(folder / f"{run_id}.json")
+        write_json(folder / f"{run_id}.json", asdict(self))
 
     @classmethod
     def load(cls, folder: Path, run_id: str) -> "LocalPaths":
         """The paths of ``run_id``; empty if it was not started from local paths."""
-        path = folder / f"{run_id}.json"
-        if not path.exists():
-            return cls()
-        return cls(**json.loads(path.read_text()))
+        return cls(**read_json(folder / f"{run_id}.json") or {})
 
 
 def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> int:
