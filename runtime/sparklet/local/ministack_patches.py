@@ -11,7 +11,7 @@ needed.
     On AWS a failure is named by its exception's class, for ``Retry`` and ``Catch``; ministack gives all one name.
 ``_read_map_limits`` (test_machines)
     A Map's limits may be paths into its input; ministack reads numbers only.
-``_keep_no_logs`` (test_ministack_patches)
+``_emit_lambda_logs`` (test_ministack_patches)
     ministack keeps the log lines of every invocation in memory for ever; workers write files.
 ``write_state`` (test_stack_life)
     ministack writes its state only when it ends in an orderly way, and only logs a failure.
@@ -44,7 +44,7 @@ class Processing:
         self._hold_calls()
         _name_errors()
         _read_map_limits()
-        _keep_no_logs()
+        lambda_svc._emit_lambda_logs = lambda *arguments, **keywords: None
 
     def start(self) -> None:
         """Let mappings and schedules invoke functions."""
@@ -104,10 +104,6 @@ def _read_map_limits() -> None:
         return run({**state_def, **given}, raw_input, execution, ctx)
 
     stepfunctions._run_map_items = with_numbers
-
-
-def _keep_no_logs() -> None:
-    lambda_svc._emit_lambda_logs = lambda *arguments, **keywords: None
 
 
 def all_services() -> Collection[str]:

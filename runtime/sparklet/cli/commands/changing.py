@@ -161,21 +161,14 @@ def _sweep(
     screen.say(f"{files} deleted")
 
 
-def stop(selection: StackSelection, dry_run: opt.DryRun = False) -> None:
+def stop(selection: StackSelection) -> None:
     """Stop the local stack and everything it started; its runs are kept."""
-    from sparklet.local.stack import running
     from sparklet.local.stack import stop as stop_stack
 
     screen = Screen(selection.as_json)
     if selection.stack:
         raise PlanError(f"the stack {selection.stack} is deployed; `stop` ends the local one only")
-    state = selection.state
-    if dry_run:
-        info = running(state)
-        found = f"the local stack at {info.endpoint_url} would be stopped" if info else "no local stack is running"
-        screen.result({"dry_run": True, "running": info is not None, "endpoint": info and info.endpoint_url}, found)
-        return
-    stopped = stop_stack(state)
+    stopped = stop_stack(selection.state)
     screen.result({"stopped": stopped}, "the local stack has ended" if stopped else "no local stack was running")
 
 
