@@ -293,18 +293,18 @@ def _deployed(name: str) -> Environment:
 
 def _deployed_size(given: Mapping[str, str]) -> WorkerSize:
     """The size that a stack's parameters say; reserved concurrency is also a ceiling for maps."""
-    usual = WorkerSize()
-    concurrency = int(given.get("MaximumConcurrency") or usual.concurrency)
-    map_concurrency = int(given.get("MapConcurrency") or usual.map_concurrency)
+
+    def number(parameter: str, usual: int) -> int:
+        return int(given.get(parameter) or usual)
+
+    usual, is_reserved = WorkerSize(), given.get("ReserveConcurrency") == "yes"
+    concurrency = number("MaximumConcurrency", usual.concurrency)
+    map_concurrency = number("MapConcurrency", usual.map_concurrency)
     return WorkerSize(
-        memory_mb=int(given.get("FunctionMemoryMB") or usual.memory_mb),
-        timeout_s=int(given.get("FunctionTimeoutS") or usual.timeout_s),
-        scratch_bytes=int(given["EphemeralStorageMB"]) * MIB
-        if given.get("EphemeralStorageMB")
-        else usual.scratch_bytes,
+        memory_mb=number("FunctionMemoryMB", usual.memory_mb),
+        timeout_s=number("FunctionTimeoutS", usual.timeout_s),
+        scratch_bytes=number("EphemeralStorageMB", usual.scratch_bytes // MIB) * MIB,
         concurrency=concurrency,
-        map_concurrency=min(concurrency, map_concurrency)
-        if given.get("ReserveConcurrency") == "yes"
-        else map_concurrency,
+        map_concurrency=min(concurrency, map_concurrency) if is_reserved else map_concurrency,
         architecture=given.get("Architecture") or usual.architecture,
     )

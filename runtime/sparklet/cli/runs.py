@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import typer
@@ -14,7 +13,6 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
-from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text, duration_text, exit_code, size_text
@@ -270,9 +268,7 @@ class RunDisplay:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
 
@@ -319,17 +315,9 @@ class RunDisplay:
         return f"{rate}{end}{duration_text(self._task.elapsed or 0.0)}"
 
     def _picture(self, run: Run, counts: Counts) -> Group:
-        states = Table.grid(padding=(0, 2))
-        states.add_row(
-            Text(f"{counts.succeeded} succeeded", style="green"),
-            Text(f"{counts.running} running", style="cyan"),
-            Text(f"{counts.pending} pending", style="dim"),
-            Text(f"{counts.failed} failed", style="red" if counts.failed else "dim"),
-            Text(_stage(run), style="yellow"),
-        )
-        estimate = Text(self._estimate(counts), style="dim")
         details = [Text(""), self._details] if self._details and counts.open else []
-        return Group(Text(self._run_id, style="bold"), self._bar, states, estimate, *details)
+        estimate = Text(self._estimate(counts), style="dim")
+        return Group(Text(self._line(run, counts), style="bold"), self._bar, estimate, *details)
 
 
 def _stage(run: Run) -> str:

@@ -1,6 +1,5 @@
 """Real process trees: found and ended whole."""
 
-import os
 import signal
 import subprocess
 import sys
