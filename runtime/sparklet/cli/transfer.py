@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -54,17 +55,12 @@ def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> i
 
 def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
     """The files that the bucket lacks, or has with other content."""
-    there: dict[str, str] = {}
-    listed: set[str] = set()
-    result = []
-    for path, uri in files:
-        folder = uri.rsplit("/", 1)[0] + "/"
-        if folder not in listed:
-            listed.add(folder)
-            there.update((info.uri, info.etag) for info in store.list(folder))
-        if there.get(uri, "").strip('"') != _md5(path):
-            result.append((path, uri))
-    return result
+
+    @cache
+    def etags(folder: str) -> dict[str, str]:
+        return {info.uri: info.etag.strip('"') for info in store.list(folder)}
+
+    return [(path, uri) for path, uri in files if etags(uri.rpartition("/")[0] + "/").get(uri) != _md5(path)]
 
 
 def check_output(folder: Path, existing: str) -> Sequence[str]:

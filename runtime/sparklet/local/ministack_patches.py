@@ -52,9 +52,10 @@ class Processing:
         concurrency.esm_wake.set()
 
     def stop(self) -> None:
-        """From now on nothing invokes a function: ministack is ending, and the threads of executions end with it."""
+        """From now on nothing invokes a function, and the state is not written at ministack's end: we save it then."""
         self._started.clear()
         self._stopped.set()
+        ministack.PERSIST_STATE = False
 
     def _hold(self, module: Any, name: str) -> None:
         step = getattr(module, name)
@@ -126,8 +127,3 @@ def write_state(services: Collection[str]) -> None:
             draft = path.with_suffix(".draft")
             draft.write_text(json.dumps(document, default=persistence._json_default))
             draft.replace(path)
-
-
-def write_nothing_at_the_end() -> None:
-    """Keep ministack from writing its state once more when it ends: it is saved after its last answer."""
-    ministack.PERSIST_STATE = False

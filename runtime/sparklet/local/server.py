@@ -23,7 +23,7 @@ import hypercorn.config
 import psutil
 from ministack import app as ministack
 
-from sparklet.local import ministack_patches, processes
+from sparklet.local import processes
 from sparklet.local.control import PROCESSING_PATH, SAVE_PATH, TOKEN_HEADER
 from sparklet.local.ministack_patches import Processing
 from sparklet.local.storage import Room, Saver
@@ -112,7 +112,6 @@ async def _serve(listening: int, token: str) -> int:
         processing.stop()
         await asyncio.to_thread(saver.stop)
         await asyncio.to_thread(_end_workers)
-        ministack_patches.write_nothing_at_the_end()  # it is saved below
 
     application: Any = guarded(ministack.app, token, saver, processing, Room(Path(os.environ["S3_DATA_DIR"])))
     await hypercorn.asyncio.serve(application, _config(listening), shutdown_trigger=end)

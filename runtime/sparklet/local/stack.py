@@ -36,7 +36,7 @@ from sparklet.local.attach import (
     start_lock,
     why_it_ended,
 )
-from sparklet.local.control import REGION, Control
+from sparklet.local.control import PROCESSING_PATH, REGION, ask
 from sparklet.local.deploy import Deployed
 from sparklet.local.state import Lock, StateDir
 from sparklet.planning.deployment import Deployment
@@ -124,7 +124,7 @@ class LocalStack:
             if options.processing:
                 if listed := "; ".join(differences_between(request, document["request"])):
                     progress(f"the local stack runs already and is used as it is ({listed}); `sparklet stop` ends it")
-                Control(document["endpoint_url"], document["token"]).start_processing()
+                ask(document["endpoint_url"], document["token"], PROCESSING_PATH)
             holding.enter_context(environment.adopted(info.env))
             return cls(state, info, holding.pop_all())
 
