@@ -120,11 +120,11 @@ class Environment:
     worker_function: str
     logs: WorkerLogs
     size: WorkerSize
+    orchestrator: Orchestrator
     stack: str = ""  # a deployed stack's name
     state: Path | None = None  # the local stack's folder; None: a deployed stack
     command_options: tuple[str, ...] = ()  # that select this stack
     parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
-    orchestrator: Orchestrator | None = None  # None: no state machines
     machines: Mapping[str, str] = field(default_factory=dict)  # ARNs by name: loop, map
     check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended under this command
 
@@ -171,9 +171,9 @@ def environment(selection: StackSelection, screen: Screen, *, reading: bool = Fa
                 map_concurrency=stack.info.workers,
                 is_local=True,
             ),
+            stack.orchestrator(),
             state=selection.state,
             command_options=selection.command_options,
-            orchestrator=stack.orchestrator(),
             machines={"loop": stack.info.loop_machine, "map": stack.info.map_machine},
             check=partial(stack.check, STACK_ENDS_S),
         )
@@ -284,9 +284,9 @@ def _deployed(name: str) -> Environment:
         outputs["WorkerAliasArn"],
         CloudWatchLogs(clients, outputs["WorkerLogGroup"]),
         _deployed_size(given),
+        StepFunctions(clients),
         stack=name,
         parameters=given,
-        orchestrator=StepFunctions(clients),
         machines={name: arn for name, arn in machines.items() if arn},
     )
 

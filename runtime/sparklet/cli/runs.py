@@ -55,10 +55,9 @@ def begin(
     request, asked_s = request.fitted(env.size.memory_mb, env.size.scratch_bytes), env.at.clock.now_s()
     with env.at.listing_once() as at:
         env = replace(env, at=at)
-        mode = chosen_mode(env, request, dispatch_mode, screen)
-        by_machine = mode is not DispatchMode.QUEUE
+        by_machine = dispatch_mode != DispatchMode.QUEUE
         if by_machine:
-            request = replace(request, dispatch=mode.dispatch)
+            request = replace(request, dispatch=chosen_mode(env, request, dispatch_mode, screen).dispatch)
         request = replace(request, run_id=run_id_of(request, asked_s), idempotency_key="")
         with resumable(env, screen, lambda: again(words, request.run_id)):
             if env.local:

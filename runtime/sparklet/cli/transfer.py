@@ -1,6 +1,7 @@
 """Local inputs copied to the bucket, and a run's output copied to a local folder, with progress."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import TypeVar
 
 from sparklet.cli.console import size_text
 from sparklet.errors import PlanError, SettingsError
-from sparklet.local.state import read_json, write_json
+from sparklet.local.state import read_json
 from sparklet.model import Run
 from sparklet.ports import ObjectInfo, ObjectStore
 
@@ -34,7 +35,9 @@ class LocalPaths:
     def save(self, folder: Path, run_id: str) -> None:
         """Save them for ``run_id``."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{run_id}.json", asdict(self))
+        new = folder / f".{run_id}.json"
+        new.write_text(json.dumps(asdict(self), indent=2))
+        new.replace(folder / f"{run_id}.json")
 
     @classmethod
     def load(cls, folder: Path, run_id: str) -> "LocalPaths":

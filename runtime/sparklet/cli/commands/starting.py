@@ -45,12 +45,14 @@ def run(
     run is planned here first.
     """
     screen, request = Screen(selection.as_json), opt.run_request(options, lists, dry_run=dry_run)
-    figures = load_prices(prices)
+    if prices:
+        load_prices(prices)  # report a mistake in them before anything is started
     if dry_run:
         _show_preview(request, selection, screen, None)
         return
     with environment(selection, screen) as env, nothing_new_is_well(screen):
         started = begin(env, request, dispatch_mode, screen, context.obj)
+        figures = load_prices(prices)
         if dear := explain_run(env, started, figures).dear:
             screen.warn(dear)
         finish(env, started.run_id, screen, figures)
