@@ -25,7 +25,6 @@ from sparklet.cli.transfer import LocalPaths, check_output, fill, give_up_output
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SparkletError
 from sparklet.job.catalogs import VARIABLES
 from sparklet.model import Counts, Run, ShardState
-from sparklet.planning.dispatch_modes import DispatchMode
 from sparklet.planning.local_files import local_files
 from sparklet.planning.new_run import new_run, run_id_of
 from sparklet.planning.planner import PlanProgress, plan
@@ -55,7 +54,7 @@ def begin(
     request, asked_s = request.fitted(env.size.memory_mb, env.size.scratch_bytes), env.at.clock.now_s()
     with env.at.listing_once() as at:
         env = replace(env, at=at)
-        by_machine = dispatch_mode != DispatchMode.QUEUE
+        by_machine = dispatch_mode != "queue"
         if by_machine:
             request = replace(request, dispatch=chosen_mode(env, request, dispatch_mode, screen).dispatch)
         request = replace(request, run_id=run_id_of(request, asked_s), idempotency_key="")
