@@ -154,13 +154,15 @@ def environment(selection: StackSelection, screen: Screen, *, reading: bool = Fa
     if selection.stack:
         yield replace(_deployed(selection.stack), command_options=selection.command_options)
         return
+    from sparklet.aws.functions import LambdaCompute
+    from sparklet.aws.orchestration import StepFunctions
     from sparklet.local.logs import FileLogs
     from sparklet.local.stack import LocalStack
 
     with LocalStack.attach(_stack_options(selection, screen, reading), screen.say) as stack:
         yield Environment(
             stack.deployment(),
-            stack.compute(),
+            LambdaCompute(stack.clients),
             stack.info.worker_function,
             FileLogs(stack.info.log_dir),
             WorkerSize(
@@ -171,7 +173,7 @@ def environment(selection: StackSelection, screen: Screen, *, reading: bool = Fa
                 map_concurrency=stack.info.workers,
                 is_local=True,
             ),
-            stack.orchestrator(),
+            StepFunctions(stack.clients),
             state=selection.state,
             command_options=selection.command_options,
             machines={"loop": stack.info.loop_machine, "map": stack.info.map_machine},
@@ -222,11 +224,16 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
     }
 
 
-def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[Path]:
-    """The jars of local workers beside Spark's own; fetches or makes what is missing."""
+def fetched_jars(say: Callable[[str], None], offline: bool) -> list[Path]:
+    """The jars that pyspark does not bring; fetches what is missing."""
     from sparklet.local.jars import ensure_jars
 
-    fetched = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
+    return ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
+
+
+def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[Path]:
+    """The jars of local workers beside Spark's own; fetches or makes what is missing."""
+    fetched = fetched_jars(say, offline)
     spark = spark_home(spark_settings({})) / "jars"
     own = compiled_jar(java, [spark, *fetched], jar_cache().with_name("compiled"))
     jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]

@@ -12,7 +12,7 @@ However a client ends, the kernel takes its lock back; when no client holds it t
 import hashlib
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -20,9 +20,7 @@ from typing import Any, Self
 from sparklet import __version__
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.functions import LambdaCompute
 from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.orchestration import StepFunctions
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
 from sparklet.errors import LocalStackError, SettingsError
@@ -82,7 +80,6 @@ class StackInfo(Deployed):
     """A running stack: its resources and its addresses."""
 
     endpoint_url: str
-    region: str
     host_pid: int
     workers: int
     timeout_s: int
@@ -92,17 +89,17 @@ class StackInfo(Deployed):
     env: Mapping[str, str]  # makes any AWS library speak to this stack and nothing else
 
 
-class LocalStack:
+class LocalStack(AbstractContextManager["LocalStack"]):
     """A client's hold on the running stack; leaving it gives the hold back.
 
     While it is held, this process' AWS settings and proxies are those of the stack: the user's own credentials
-    cannot be used by mistake. ``info`` describes the stack.
+    cannot be used by mistake. ``info`` describes the stack, ``clients`` are those of its services.
     """
 
     def __init__(self, state: StateDir, info: StackInfo, holding: ExitStack) -> None:
         self._state = state
         self._holding = holding
-        self._clients = AwsClients(endpoint_url=info.endpoint_url, region=info.region)
+        self.clients = AwsClients(endpoint_url=info.endpoint_url, region=REGION)
         self.info = info
 
     @classmethod
@@ -140,24 +137,13 @@ class LocalStack:
             time.sleep(_POLL_S)
         raise LocalStackError(why_it_ended(self._state))
 
-    def compute(self) -> LambdaCompute:
-        """The stack's functions."""
-        return LambdaCompute(self._clients)
-
-    def orchestrator(self) -> StepFunctions:
-        """The stack's state machines; ``info`` names them."""
-        return StepFunctions(self._clients)
-
     def deployment(self) -> Deployment:
         """Everything that planning, checking and recovery work on: the stack's S3, ledger and queue."""
-        return deployment(self._clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
+        return deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
 
     def close(self) -> None:
         """Give the hold back; the host ends the stack if it was the last."""
         self._holding.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -209,7 +195,6 @@ def _info(state: StateDir, document: Any) -> StackInfo:
         **document["deployed"],
         **{name: request[name] for name in ("workers", "timeout_s", "memory_mb", "runner")},
         endpoint_url=document["endpoint_url"],
-        region=REGION,
         host_pid=document["host_pid"],
         log_dir=state.log,
         env=environment.of_client(document["endpoint_url"], document["token"]),
