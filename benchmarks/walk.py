@@ -24,7 +24,7 @@ from sparklet.cli.environment import Environment
 from sparklet.cli.environment import environment as real_environment
 from sparklet.model import ShardState
 from sparklet.settings import worker_settings
-from tests.stand_ins.memory import MemoryCompute
+from tests.stand_ins.memory import MemoryCompute, MemoryOrchestrator
 from tests.unit.cli.conftest import Lines
 from tests.unit.worker.conftest import BUCKET, make_bench
 from tests.world import SCRIPT, World
@@ -94,7 +94,8 @@ def walk_run(walk: Walk, folder: Path) -> None:
 
     @contextmanager
     def environment(*_: Any, **__: Any) -> Iterator[Environment]:
-        yield Environment(world.at, MemoryCompute({}), "worker", Lines(), WorkerSize(), state=folder)
+        orchestrator = MemoryOrchestrator({}, world.clock)
+        yield Environment(world.at, MemoryCompute({}), "worker", Lines(), WorkerSize(), orchestrator, state=folder)
 
     for name, module in list(sys.modules.items()):
         if name.startswith("sparklet.cli") and getattr(module, "environment", None) is real_environment:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparklet.aws.clients import AwsClients
 from sparklet.cli.environment import worker_environment
 from sparklet.local.environment import of_host
 from sparklet.local.stack import LocalStack, StackInfo, StackOptions, stop
@@ -51,7 +50,7 @@ def world(folder: Path, workers: int) -> Iterator[World]:
     options = StackOptions(state_dir=folder / "state", workers=workers, timeout_s=TIMEOUT_S, processing=False)
     try:
         with LocalStack.attach(options, say) as stack:
-            AwsClients(endpoint_url=stack.info.endpoint_url, region=stack.info.region).s3.create_bucket(Bucket=DATA)
+            stack.clients.s3.create_bucket(Bucket=DATA)
             yield World(folder, stack.deployment(), stack.info, env)
     finally:
         stop(options.state_dir)

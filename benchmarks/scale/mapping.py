@@ -25,7 +25,7 @@ from benchmarks.scale.notes import STARVED, TWICE, Notes
 from benchmarks.scale.world import MAX_RECEIVES, REGION, World, set_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.s3 import S3Store
-from sparklet.local.processes import signal_when_parent_dies
+from sparklet.spark.guards import die_with_parent
 
 Answer = Any  # None: the environment died
 FORK = multiprocessing.get_context("fork")
@@ -50,7 +50,7 @@ class Environment:
 
     def _serve(self, pipe: Connection, other: Connection) -> None:
         other.close()
-        signal_when_parent_dies(signal.SIGKILL)
+        die_with_parent(os.getppid())
         environment.serve(self._world, self._clients, self._met, pipe)
 
     def invoke(self, event: Any) -> Answer:
@@ -215,7 +215,7 @@ def acknowledged(answer: Any) -> bool:
 def main() -> None:
     """Poll until told to end (SIGTERM)."""
     set_environment()
-    signal_when_parent_dies(signal.SIGTERM)
+    die_with_parent(os.getppid(), signal.SIGTERM)
     world = World.from_json(sys.argv[1])
     os.environ |= world.function_environment(world.clients(), world.notes)
     met = mmap(-1, world.shards + 1)
@@ -236,7 +236,7 @@ def _end(met: mmap) -> None:
 
 
 def _poll(world: World, met: mmap, place: int) -> None:
-    signal_when_parent_dies(signal.SIGTERM)
+    die_with_parent(os.getppid(), signal.SIGTERM)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     poller = Poller(world, met) if world.dispatch == "queue" else Walker(world, met, place)
     while not met[len(met) - 1]:

@@ -6,6 +6,7 @@ Each prints JSON lines; the last one has the step's time, its requests by kind a
 """
 
 import json
+import os
 import signal
 import sys
 import time
@@ -19,7 +20,6 @@ from benchmarks.scale.world import World, set_environment
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.messaging import SqsQueue
 from sparklet.errors import SparkletError
-from sparklet.local.processes import signal_when_parent_dies
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import PlanProgress, plan
@@ -27,6 +27,7 @@ from sparklet.runs.checker import check
 from sparklet.runs.handlers import handle_dead_letters
 from sparklet.runs.manifest import write_manifests
 from sparklet.runs.steps import take_step
+from sparklet.spark.guards import die_with_parent
 from sparklet.worker.log import memory_peak_mb
 
 # A check costs the stand-in, whose index queries read a whole partition, far more than DynamoDB: the pause behind it is
@@ -61,7 +62,7 @@ class Requests:
 def main() -> None:
     """Do one step."""
     set_environment()
-    signal_when_parent_dies(signal.SIGTERM)
+    die_with_parent(os.getppid(), signal.SIGTERM)
     step, world = sys.argv[1], World.from_json(sys.argv[2])
     clients = world.clients()
     at, requests = world.deployment(clients), Requests(clients)

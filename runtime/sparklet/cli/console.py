@@ -30,12 +30,11 @@ _OF_STATE = {
     RunState.SUCCEEDED: ALL_WELL,
     RunState.SUCCEEDED_WITH_FAILURES: ALL_WELL,
     RunState.FAILED: FAILURES,
-    RunState.CANCELLED: INCOMPLETE,  # on purpose, no failure
 }
 
 
 def exit_code(state: RunState) -> int:
-    """The exit code for a run's state; an open run is incomplete."""
+    """The exit code for a run's state; one that is open or cancelled is incomplete."""
     return _OF_STATE.get(state, INCOMPLETE)
 
 

@@ -19,7 +19,6 @@ from sparklet.model.options import MIB
 from sparklet.ports import Ledger
 from sparklet.runs.observed import Observation
 
-TABLES = ("prices", "assumptions")
 FREE_SCRATCH_BYTES = 512 * MIB
 MAX_RUNS_SEARCHED = 300  # for one of the same name, newest first
 MAX_SHARDS_AVERAGED = 200
@@ -80,8 +79,6 @@ def _figures(path: Path) -> dict[str, Figure]:
         raise SettingsError(f"the prices {path} cannot be read: {error.strerror}; see --prices") from error
     except ValueError as error:  # no TOML, or no UTF-8
         raise SettingsError(f"the prices {path} are no TOML: {error}") from error
-    if unknown := [name for name in document if name not in TABLES]:
-        raise SettingsError(f"the prices {path} have {unknown[0]!r}; figures belong in [{'.…], ['.join(TABLES)}.…]")
     found: dict[str, Figure] = {}
     for table, entries in document.items():
         for name, entry in entries.items() if isinstance(entries, dict) else [("", entries)]:

@@ -55,7 +55,7 @@ def chosen_mode(env: Environment, request: RunRequest, wanted: WantedMode, scree
 def machine_of(env: Environment, dispatch: Dispatch) -> str:
     """The stack's state machine for runs that are dispatched so; PlanError if it has none."""
     name = machine_name(dispatch)
-    if env.orchestrator is None or name not in env.machines:
+    if name not in env.machines:
         where = f"the stack {env.stack}" if env.stack else "the local stack"
         raise PlanError(
             f"{where} has no state machine for {name}: deploy the newest sam/template.yaml, "
@@ -72,7 +72,7 @@ def machine_name(dispatch: Dispatch) -> str:
 def driver_of(env: Environment, run: Run, generation: int | None = None) -> Driver | None:
     """The newest execution of a run; None if there is none, or the stack has no state machines."""
     machine = env.machines.get(machine_name(run.dispatch))
-    if env.orchestrator is None or machine is None:
+    if machine is None:
         return None
     newest, name = None, execution_name(run.run_id, run.generation if generation is None else generation)
     while status := env.orchestrator.find(machine, name):
@@ -90,7 +90,6 @@ def was_driven(env: Environment, run: Run) -> bool:
 def drive(env: Environment, run: Run, screen: Screen) -> None:
     """Start the run's machine, unless it runs already or the run has ended."""
     machine = machine_of(env, run.dispatch)
-    assert env.orchestrator is not None  # see machine_of
     if run.state.ended:
         screen.say(f"run {run.run_id} is there already and has ended; nothing is started")
         return
@@ -107,7 +106,7 @@ def end_waiting(env: Environment, run: Run, screen: Screen) -> None:
     """Stop the execution that drives a cancelled run; the checker ends the run."""
     try:
         there = driver_of(env, run)
-        if there and env.orchestrator and not there.status.state.ended:
+        if there and not there.status.state.ended:
             env.orchestrator.stop(there.status.execution, f"the run {run.run_id} was cancelled")
             screen.say(f"{there.name} was stopped; the stack's checker ends the run")
     except OrchestrationError as error:

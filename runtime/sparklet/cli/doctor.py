@@ -20,9 +20,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparklet.cli.console import ALL_WELL, USAGE, Screen, size_text
-from sparklet.cli.environment import JAR_GROUPS, StackSelection, jar_cache, worker_archive, worker_jars
+from sparklet.cli.environment import StackSelection, fetched_jars, install_command, worker_archive, worker_jars
 from sparklet.errors import NotDeployedError, SparkletError
-from sparklet.local.installation import install_command, resource
 from sparklet.model import RunOptions
 from sparklet.model.services import StackSettings
 from sparklet.spark.spark_options import SUBMIT
@@ -149,10 +148,8 @@ def _java() -> str:
 
 
 def _jars() -> str:
-    from sparklet.local.jars import ensure_jars
-
-    jars = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, lambda _: None, offline=True)
-    return f"{len(jars)} in {jar_cache()}"
+    jars = fetched_jars(lambda _: None, offline=True)
+    return f"{len(jars)} in {jars[0].parent}"
 
 
 def _class_data() -> Finding:

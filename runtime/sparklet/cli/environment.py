@@ -1,12 +1,15 @@
 """The stack that a command works on: the embedded local one, or a deployed one. The command line's composition root."""
 
+import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -18,8 +21,7 @@ from sparklet.cli.costs import WorkerSize
 from sparklet.cli.transfer import LocalPaths
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local.class_data import ClassArchive
-from sparklet.local.environment import of_host
-from sparklet.local.installation import missing, resource
+from sparklet.local.environment import of_host, resource
 from sparklet.local.prepared_jars import compiled_jar, is_plain, linked_jars, unsigned_copies
 from sparklet.local.state import default_state_dir
 from sparklet.model.options import MIB
@@ -70,6 +72,7 @@ class StackSelection:
     memory_mb: int | None = None
     runner: str | None = None
     keep: bool = False
+    replace_kept: bool = False
 
     @property
     def state(self) -> Path:
@@ -117,11 +120,11 @@ class Environment:
     worker_function: str
     logs: WorkerLogs
     size: WorkerSize
+    orchestrator: Orchestrator
     stack: str = ""  # a deployed stack's name
     state: Path | None = None  # the local stack's folder; None: a deployed stack
     command_options: tuple[str, ...] = ()  # that select this stack
     parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
-    orchestrator: Orchestrator | None = None  # None: no state machines
     machines: Mapping[str, str] = field(default_factory=dict)  # ARNs by name: loop, map
     check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended under this command
 
@@ -151,13 +154,15 @@ def environment(selection: StackSelection, screen: Screen, *, reading: bool = Fa
     if selection.stack:
         yield replace(_deployed(selection.stack), command_options=selection.command_options)
         return
+    from sparklet.aws.functions import LambdaCompute
+    from sparklet.aws.orchestration import StepFunctions
     from sparklet.local.logs import FileLogs
     from sparklet.local.stack import LocalStack
 
     with LocalStack.attach(_stack_options(selection, screen, reading), screen.say) as stack:
         yield Environment(
             stack.deployment(),
-            stack.compute(),
+            LambdaCompute(stack.clients),
             stack.info.worker_function,
             FileLogs(stack.info.log_dir),
             WorkerSize(
@@ -168,12 +173,28 @@ def environment(selection: StackSelection, screen: Screen, *, reading: bool = Fa
                 map_concurrency=stack.info.workers,
                 is_local=True,
             ),
+            StepFunctions(stack.clients),
             state=selection.state,
             command_options=selection.command_options,
-            orchestrator=stack.orchestrator(),
             machines={"loop": stack.info.loop_machine, "map": stack.info.map_machine},
             check=partial(stack.check, STACK_ENDS_S),
         )
+
+
+def install_command() -> str:
+    """The command that installs the local stack's packages, from where Sparklet came: a file, git, or an index."""
+    try:
+        origin = json.loads(distribution("sparklet").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        origin = {}
+    vcs = origin.get("vcs_info", {}).get("vcs", "")
+    url = f"{vcs}+{origin['url']}" if vcs else origin.get("url", "")
+    return shlex.join(["pip", "install", "sparklet[local]" + (f" @ {url}" if url else "")])
+
+
+def missing(package: str) -> str:
+    """The message for a user who lacks a package of the local mode."""
+    return f"the package {package} is missing, which the local stack needs: {install_command()}"
 
 
 def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
@@ -203,11 +224,16 @@ def worker_environment(screen: Screen, workers: int) -> dict[str, str]:
     }
 
 
-def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[Path]:
-    """The jars of local workers beside Spark's own; fetches or makes what is missing."""
+def fetched_jars(say: Callable[[str], None], offline: bool) -> list[Path]:
+    """The jars that pyspark does not bring; fetches what is missing."""
     from sparklet.local.jars import ensure_jars
 
-    fetched = ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
+    return ensure_jars(resource("docker/stacks/spark-3.5.toml"), jar_cache(), JAR_GROUPS, say, offline)
+
+
+def worker_jars(java: Path, say: Callable[[str], None], offline: bool) -> list[Path]:
+    """The jars of local workers beside Spark's own; fetches or makes what is missing."""
+    fetched = fetched_jars(say, offline)
     spark = spark_home(spark_settings({})) / "jars"
     own = compiled_jar(java, [spark, *fetched], jar_cache().with_name("compiled"))
     jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
@@ -242,6 +268,7 @@ def _stack_options(selection: StackSelection, screen: Screen, reading: bool) -> 
         runner=selection.runner or "warm",
         processing=not reading,
         keep=selection.keep,
+        replace_kept=selection.replace_kept,
         worker_env={} if reading else worker_environment(screen, workers),
     )
 
@@ -264,27 +291,27 @@ def _deployed(name: str) -> Environment:
         outputs["WorkerAliasArn"],
         CloudWatchLogs(clients, outputs["WorkerLogGroup"]),
         _deployed_size(given),
+        StepFunctions(clients),
         stack=name,
         parameters=given,
-        orchestrator=StepFunctions(clients),
         machines={name: arn for name, arn in machines.items() if arn},
     )
 
 
 def _deployed_size(given: Mapping[str, str]) -> WorkerSize:
     """The size that a stack's parameters say; reserved concurrency is also a ceiling for maps."""
-    usual = WorkerSize()
-    concurrency = int(given.get("MaximumConcurrency") or usual.concurrency)
-    map_concurrency = int(given.get("MapConcurrency") or usual.map_concurrency)
+
+    def number(parameter: str, usual: int) -> int:
+        return int(given.get(parameter) or usual)
+
+    usual, is_reserved = WorkerSize(), given.get("ReserveConcurrency") == "yes"
+    concurrency = number("MaximumConcurrency", usual.concurrency)
+    map_concurrency = number("MapConcurrency", usual.map_concurrency)
     return WorkerSize(
-        memory_mb=int(given.get("FunctionMemoryMB") or usual.memory_mb),
-        timeout_s=int(given.get("FunctionTimeoutS") or usual.timeout_s),
-        scratch_bytes=int(given["EphemeralStorageMB"]) * MIB
-        if given.get("EphemeralStorageMB")
-        else usual.scratch_bytes,
+        memory_mb=number("FunctionMemoryMB", usual.memory_mb),
+        timeout_s=number("FunctionTimeoutS", usual.timeout_s),
+        scratch_bytes=number("EphemeralStorageMB", usual.scratch_bytes // MIB) * MIB,
         concurrency=concurrency,
-        map_concurrency=min(concurrency, map_concurrency)
-        if given.get("ReserveConcurrency") == "yes"
-        else map_concurrency,
+        map_concurrency=min(concurrency, map_concurrency) if is_reserved else map_concurrency,
         architecture=given.get("Architecture") or usual.architecture,
     )

@@ -92,9 +92,9 @@ def selected(at: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) 
     return failed_with(at, run_id, cause, numbers or None) if cause else numbers
 
 
-def make_room(selection: StackSelection, screen: Screen) -> StackSelection:
-    """Stop an unused local stack whose workers have another size, so that it is restarted with the selected one."""
-    from sparklet.local.stack import end_if_unused, running
+def resized(selection: StackSelection) -> StackSelection:
+    """The same; if the running local stack's workers have another size, it is to be restarted with the selected one."""
+    from sparklet.local.stack import running
 
     info = None if selection.stack else running(selection.state)
     if info is None:
@@ -102,11 +102,7 @@ def make_room(selection: StackSelection, screen: Screen) -> StackSelection:
     memory_mb, timeout_s = selection.memory_mb or info.memory_mb, selection.timeout_s or info.timeout_s
     if (memory_mb, timeout_s) == (info.memory_mb, info.timeout_s):
         return selection
-    fitting = replace(selection, workers=info.workers, memory_mb=memory_mb, timeout_s=timeout_s)
-    if not end_if_unused(selection.state, screen.say):
-        return fitting
-    screen.say(f"the local stack restarts with {memory_mb} MB and {timeout_s} s for each worker")
-    return replace(fitting, keep=True)
+    return replace(selection, workers=info.workers, memory_mb=memory_mb, timeout_s=timeout_s, replace_kept=True)
 
 
 def refuse_other_size(env: Environment, memory_mb: int | None, timeout_s: int | None) -> None:

@@ -13,14 +13,12 @@ from sparklet.model import Counts, InputObject, Run, RunState, ShardRecord, Shar
 from sparklet.planning.preview import PlanPreview
 from sparklet.runs.object_status import ObjectStatus
 
-STYLES = {
+STYLES: Mapping[str, str] = {
     RunState.SUCCEEDED: "green",
     RunState.SUCCEEDED_WITH_FAILURES: "yellow",
     RunState.FAILED: "red",
     RunState.CANCELLED: "magenta",
-    ShardState.SUCCEEDED: "green",
-    ShardState.FAILED: "red",
-    ShardState.RUNNING: "cyan",
+    ShardState.RUNNING: "cyan",  # the others as for runs
 }
 
 

@@ -19,8 +19,7 @@ from sparklet.cli.render import STYLES, add_skipped, counts_document, shard_docu
 from sparklet.errors import OrchestrationError
 from sparklet.model import Dispatch, Run, RunState, ShardRecord
 from sparklet.planning.outputs import check_id, next_id
-from sparklet.runs.commits import SOURCE
-from sparklet.runs.follow_ups import as_follow_up, check_run, last_commit_run, next_run
+from sparklet.runs.follow_ups import FollowUp, as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.observed import Observation, observe, seconds_of
 from sparklet.runs.overview import Difference
 from sparklet.runs.summary import Summary
@@ -28,25 +27,6 @@ from sparklet.runs.summary import Summary
 MAX_FAILED_EXECUTIONS = 5
 MAX_CAUSES_WATCHED = 3
 OPEN_STATES = tuple(state for state in RunState if not state.ended)
-
-
-@dataclass(frozen=True)
-class Follower:
-    """A run that checks this run's result, commits it to tables, or processes its output."""
-
-    what: str  # check, commit or next
-    script: str
-    run_id: str
-    state: str
-    error_class: str = ""  # why it failed
-    message: str = ""
-
-    @property
-    def status(self) -> str:
-        """Its run and state for people."""
-        cause = f": {self.error_class}: {self.message}" if self.error_class else ""
-        more = f"; to watch it: sparklet watch {self.run_id}" if self.state in OPEN_STATES else ""
-        return f"{self.run_id} {self.state}{cause}{more}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +39,7 @@ class RunView:
     local: bool
     driver: Driver | None  # its newest execution from a command line, if known
     failed_executions: tuple[Mapping[str, Any], ...]  # as the state machines recorded them
-    follow_ups: tuple[Follower, ...]
+    follow_ups: tuple[Mapping[str, str], ...]  # check, commit and next run
 
     def document(self) -> dict[str, Any]:
         """For --json, in addition to the summary."""
@@ -80,7 +60,7 @@ class RunView:
             "dispatch": str(self.run.dispatch),
             "execution": self.driver and {"name": self.driver.name, **asdict(self.driver.status)},
             "failed_executions": list(self.failed_executions),
-            "follow_ups": [asdict(each) for each in self.follow_ups],
+            "follow_ups": self.follow_ups,
             "parent": self.run.parent or None,
         }
 
@@ -107,7 +87,7 @@ class RunView:
             text = f"{each['execution']} in {each['where']}: {each['error']}: {each['cause']}"
             facts.add_row("failed execution", Text(text))
         for follower in self.follow_ups:
-            facts.add_row(follower.what, Text(f"{follower.script} → {follower.status}"))
+            facts.add_row(follower["what"], Text(f"{follower['script']} → {follow_up_text(follower)}"))
 
     def details(self) -> RenderableType:
         """The details below the counts while a run is watched."""
@@ -161,22 +141,25 @@ def lost_text(number: int, since: str) -> str:
     return f"shard {number}: {since}; the shard is retried"
 
 
-def follow_ups(env: Environment, run: Run) -> Iterator[Follower]:
-    """The states of the run's check, its last commit and its next run."""
-    if run.check:
-        run_id = check_id(run.run_id, run.generation)
-        yield _follower(env, "check", run.check.source_uri, run_id, check_run(env.at, run))
-    if found := last_commit_run(env.at, run):
-        yield _follower(env, "commit", SOURCE, found.run_id, found)
-    if run.next:
-        run_id = next_id(run.run_id, run.generation)
-        yield _follower(env, "next", run.next.script.source_uri, run_id, next_run(env.at, run))
+def follow_ups(env: Environment, run: Run) -> Iterator[Mapping[str, str]]:
+    """The run's check, its last commit and its next run, with their scripts and states, and why they failed."""
+    commit = last_commit_run(env.at, run)
+    check_run_id, next_run_id = check_id(run.run_id, run.generation), next_id(run.run_id, run.generation)
+    for what, script, run_id, entered in (
+        ("check", run.check, check_run_id, check_run(env.at, run)),
+        ("commit", commit and commit.scripts[-1], commit.run_id if commit else "", commit),
+        ("next", run.next and run.next.script, next_run_id, next_run(env.at, run)),
+    ):
+        if script:
+            found = as_follow_up(env.at, entered) or FollowUp(run_id, "not begun")
+            yield {"what": what, "script": script.source_uri, **asdict(found)}
 
 
-def _follower(env: Environment, what: str, script: str, run_id: str, entered: Run | None) -> Follower:
-    if (found := as_follow_up(env.at, entered)) is None:
-        return Follower(what, script, run_id, "not begun")
-    return Follower(what, script, run_id, str(found.state), found.error_class, found.message)
+def follow_up_text(follower: Mapping[str, str]) -> str:
+    """A follow-up run with its state, for people."""
+    cause = f": {follower['error_class']}: {follower['message']}" if follower["error_class"] else ""
+    more = f"; to watch it: sparklet watch {follower['run_id']}" if follower["state"] in OPEN_STATES else ""
+    return f"{follower['run_id']} {follower['state']}{cause}{more}"
 
 
 def show_summary(

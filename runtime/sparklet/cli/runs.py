@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import typer
@@ -14,26 +13,24 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
-from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text, duration_text, exit_code, size_text
 from sparklet.cli.costs import Prices
-from sparklet.cli.dispatch_modes import MachineWatch, chosen_mode, drive, machine_of
+from sparklet.cli.dispatch_modes import MachineWatch, chosen_mode, drive
 from sparklet.cli.environment import Environment
 from sparklet.cli.options import WantedMode
-from sparklet.cli.run_view import follow_ups, look, show_summary
+from sparklet.cli.run_view import follow_up_text, follow_ups, look, show_summary
 from sparklet.cli.transfer import LocalPaths, check_output, fill, give_up_output, refuse_remote_only, upload
 from sparklet.errors import CheckpointConflictError, LocalStackError, PlanError, SparkletError
 from sparklet.job.catalogs import VARIABLES
 from sparklet.model import Counts, Run, ShardState
-from sparklet.planning.dispatch_modes import DispatchMode
 from sparklet.planning.local_files import local_files
 from sparklet.planning.new_run import new_run, run_id_of
 from sparklet.planning.planner import PlanProgress, plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Clock
-from sparklet.runs.checker import CheckReport, check
+from sparklet.runs.checker import check
 from sparklet.runs.summary import Summary, summarize
 
 PLAIN_EVERY_S = 5.0  # lines, where the output is no terminal
@@ -48,45 +45,29 @@ LEDGER_PATIENCE_S = 60.0  # a watch tolerates a ledger or queue that does not re
 def begin(
     env: Environment, request: RunRequest, dispatch_mode: WantedMode, screen: Screen, words: Sequence[str] = ()
 ) -> Run:
-    """Start a run whose shards fit the stack's workers, in the wanted mode; its inputs are listed once."""
-    request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)
-    with env.at.listing_once() as at:
-        once, mode = replace(env, at=at), DispatchMode.QUEUE
-        if dispatch_mode != mode:
-            mode = chosen_mode(once, request, dispatch_mode, screen)
-        return start(once, request, screen, mode=mode, here=dispatch_mode == "auto", words=words)
+    """Start a run whose shards fit the stack's workers: copy local files, enter it, plan and dispatch it.
 
-
-def start(
-    env: Environment,
-    request: RunRequest,
-    screen: Screen,
-    *,
-    mode: DispatchMode = DispatchMode.QUEUE,
-    here: bool = False,
-    words: Sequence[str] = (),
-) -> Run:
-    """Copy local files to the bucket, enter the run, plan and dispatch it; the sealed run.
-
-    In a ``mode`` with a state machine that one plans and dispatches the run; with ``here`` the run is planned first.
-    ``words`` are the command's arguments; without them an interrupted start names no command that continues it.
+    In a mode with a state machine that one plans and dispatches the run; with ``auto`` the run is planned first. The
+    inputs are listed once. ``words`` are the command's arguments; without them an interrupted start names no command
+    that continues it.
     """
-    by_machine = mode is not DispatchMode.QUEUE
-    if by_machine:
-        machine_of(env, mode.dispatch)  # report a missing one before anything is copied
-        request = replace(request, dispatch=mode.dispatch)
-    asked_s = env.at.clock.now_s()
-    request = replace(request, run_id=run_id_of(request, asked_s), idempotency_key="")
-    with resumable(env, screen, lambda: again(words, request.run_id)):
-        if env.local:
-            request = _with_local_files(env, request, screen)
-        else:
-            table = request.table.partition("file://")[2]
-            refuse_remote_only((*request.inputs, *request.files.values(), table), request.output_uri)
-        run = new_run(env.at, request)
-    if not by_machine and run.created_s < asked_s:
-        screen.say(f"run {run.run_id} exists already, {run.state}; this is the same run")
-    return go_on(env, run, screen, by_machine=by_machine, here=here)
+    request, asked_s = request.fitted(env.size.memory_mb, env.size.scratch_bytes), env.at.clock.now_s()
+    with env.at.listing_once() as at:
+        env = replace(env, at=at)
+        by_machine = dispatch_mode != "queue"
+        if by_machine:
+            request = replace(request, dispatch=chosen_mode(env, request, dispatch_mode, screen).dispatch)
+        request = replace(request, run_id=run_id_of(request, asked_s), idempotency_key="")
+        with resumable(env, screen, lambda: again(words, request.run_id)):
+            if env.local:
+                request = _with_local_files(env, request, screen)
+            else:
+                table = request.table.partition("file://")[2]
+                refuse_remote_only((*request.inputs, *request.files.values(), table), request.output_uri)
+            run = new_run(env.at, request)
+        if not by_machine and run.created_s < asked_s:
+            screen.say(f"run {run.run_id} exists already, {run.state}; this is the same run")
+        return go_on(env, run, screen, by_machine=by_machine, here=dispatch_mode == "auto")
 
 
 def go_on(env: Environment, run: Run, screen: Screen, *, by_machine: bool, here: bool = False) -> Run:
@@ -209,13 +190,12 @@ def _planned(env: Environment, run: Run, screen: Screen) -> Run:
 def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summary:
     """Check and show a run until it has ended, then fill its local output; its summary."""
     silent_since_s: float | None = None
-    machine, details = MachineWatch(env), _Details(env, prices)
-    with RunDisplay(screen, run_id, env.at.clock) as display:
+    machine = MachineWatch(env)
+    with RunDisplay(screen, run_id, env.at.clock, lambda run: look(env, run, prices).details()) as display:
         while True:
             try:
                 report = check(env.at, run_id)
-                if display.live:
-                    details.refresh(report, display)
+                display.show(report.run, report.counts)
                 silent_since_s = None
             except SparkletError as error:
                 env.check()
@@ -225,7 +205,6 @@ def watch(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Summ
                     raise
                 env.at.clock.sleep(POLL_S)
                 continue
-            display.show(report.run, report.counts)
             if report.lapsed:
                 lost = count_text(report.lapsed, "worker")
                 display.warn(f"{lost} lost: their shards are retried (since when: sparklet status {run_id})")
@@ -246,7 +225,7 @@ def finish(env: Environment, run_id: str, screen: Screen, prices: Prices) -> Non
     run = env.at.ledger.runs.get(run_id)
     show_summary(env, screen, run, summary)
     for follower in follow_ups(env, run):
-        screen.say(f"{follower.what}: {follower.status}")
+        screen.say(f"{follower['what']}: {follow_up_text(follower)}")
     raise typer.Exit(exit_code(summary.state))
 
 
@@ -265,12 +244,15 @@ def fill_output(env: Environment, run: Run, screen: Screen) -> None:
 
 
 class RunDisplay:
-    """Shows a run's progress: live on a terminal, elsewhere in plain lines."""
+    """Shows a run's progress: live on a terminal, there with ``details`` now and then; elsewhere in plain lines."""
 
-    def __init__(self, screen: Screen, run_id: str, clock: Clock) -> None:
-        self._screen = screen
-        self._run_id = run_id
-        self._clock = clock
+    def __init__(
+        self, screen: Screen, run_id: str, clock: Clock, details: Callable[[Run], RenderableType] = lambda run: ""
+    ) -> None:
+        self._screen, self._run_id, self._clock = screen, run_id, clock
+        self._find_details = details
+        self._details: RenderableType = ""
+        self._details_s = clock.now_s() + DETAILS_EVERY_S / 2  # when they are looked for next
         self._live = Live(console=screen.side, refresh_per_second=4) if screen.side.is_terminal else None
         columns = BarColumn(40), MofNCompleteColumn()
         self._bar = Progress(*columns, console=screen.side, get_time=clock.now_s, speed_estimate_period=WINDOW_S)
@@ -278,21 +260,13 @@ class RunDisplay:
         (self._task,) = self._bar.tasks
         self._line_s = float("-inf")  # when the last line was printed
         self._last_line = ""
-        self._details: RenderableType | None = None
-
-    @property
-    def live(self) -> bool:
-        """Whether this is a terminal, where the display changes in place."""
-        return self._live is not None
 
     def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
 
@@ -301,6 +275,7 @@ class RunDisplay:
         ended = counts.succeeded + counts.failed
         self._bar.update(self._task.id, completed=ended, total=run.shard_count or max(1, counts.total))
         if self._live:
+            self._refresh(run)
             self._live.update(self._picture(run, counts))
             return
         line, now_s = self._line(run, counts), self._clock.now_s()
@@ -308,9 +283,13 @@ class RunDisplay:
             self._screen.say(f"{line} · {self._estimate(counts)}")
             self._last_line, self._line_s = line, now_s
 
-    def detail(self, details: RenderableType) -> None:
-        """Show this below the counts, on a terminal only."""
-        self._details = details
+    def _refresh(self, run: Run) -> None:
+        """Look for the details, unless it is too soon: that takes a whole pass over the ledger."""
+        began_s = self._clock.now_s()
+        if began_s >= self._details_s and not run.state.ended:
+            self._details = self._find_details(run)
+            ended_s = self._clock.now_s()
+            self._details_s = ended_s + max(DETAILS_EVERY_S, 20 * (ended_s - began_s))
 
     def warn(self, text: str) -> None:
         """A warning, on a terminal above the display."""
@@ -334,17 +313,9 @@ class RunDisplay:
         return f"{rate}{end}{duration_text(self._task.elapsed or 0.0)}"
 
     def _picture(self, run: Run, counts: Counts) -> Group:
-        states = Table.grid(padding=(0, 2))
-        states.add_row(
-            Text(f"{counts.succeeded} succeeded", style="green"),
-            Text(f"{counts.running} running", style="cyan"),
-            Text(f"{counts.pending} pending", style="dim"),
-            Text(f"{counts.failed} failed", style="red" if counts.failed else "dim"),
-            Text(_stage(run), style="yellow"),
-        )
-        estimate = Text(self._estimate(counts), style="dim")
         details = [Text(""), self._details] if self._details and counts.open else []
-        return Group(Text(self._run_id, style="bold"), self._bar, states, estimate, *details)
+        estimate = Text(self._estimate(counts), style="dim")
+        return Group(Text(self._line(run, counts), style="bold"), self._bar, estimate, *details)
 
 
 def _stage(run: Run) -> str:
@@ -352,19 +323,3 @@ def _stage(run: Run) -> str:
     if run.cancelled_s is not None and not run.state.ended:
         return "being cancelled …"
     return "" if run.sealed else "planning …"
-
-
-class _Details:
-    """Slow shards and cost, shown below the counts; seldom, since they need a whole pass over the ledger."""
-
-    def __init__(self, env: Environment, prices: Prices) -> None:
-        self._env, self._prices = env, prices
-        self._next_s = env.at.clock.now_s() + DETAILS_EVERY_S / 2
-
-    def refresh(self, report: CheckReport, display: RunDisplay) -> None:
-        began_s = self._env.at.clock.now_s()
-        if began_s < self._next_s or report.run.state.ended:
-            return
-        display.detail(look(self._env, report.run, self._prices).details())
-        ended_s = self._env.at.clock.now_s()
-        self._next_s = ended_s + max(DETAILS_EVERY_S, 20 * (ended_s - began_s))

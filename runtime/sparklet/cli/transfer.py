@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from sparklet.cli.console import size_text
 from sparklet.errors import PlanError, SettingsError
+from sparklet.local.state import read_json
 from sparklet.model import Run
 from sparklet.ports import ObjectInfo, ObjectStore
 
@@ -40,10 +42,7 @@ class LocalPaths:
     @classmethod
     def load(cls, folder: Path, run_id: str) -> "LocalPaths":
         """The paths of ``run_id``; empty if it was not started from local paths."""
-        path = folder / f"{run_id}.json"
-        if not path.exists():
-            return cls()
-        return cls(**json.loads(path.read_text()))
+        return cls(**read_json(folder / f"{run_id}.json") or {})
 
 
 def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> int:
@@ -59,17 +58,12 @@ def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> i
 
 def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
     """The files that the bucket lacks, or has with other content."""
-    there: dict[str, str] = {}
-    listed: set[str] = set()
-    result = []
-    for path, uri in files:
-        folder = uri.rsplit("/", 1)[0] + "/"
-        if folder not in listed:
-            listed.add(folder)
-            there.update((info.uri, info.etag) for info in store.list(folder))
-        if there.get(uri, "").strip('"') != _md5(path):
-            result.append((path, uri))
-    return result
+
+    @cache
+    def etags(folder: str) -> dict[str, str]:
+        return {info.uri: info.etag.strip('"') for info in store.list(folder)}
+
+    return [(path, uri) for path, uri in files if etags(uri.rpartition("/")[0] + "/").get(uri) != _md5(path)]
 
 
 def check_output(folder: Path, existing: str) -> Sequence[str]:

@@ -35,16 +35,19 @@ def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
         yield
 
 
-def attach_or_start(state: StateDir, request: Mapping[str, Any], keep: bool, hold: Lock, progress: Progress) -> Any:
+def attach_or_start(
+    state: StateDir, request: Mapping[str, Any], hold: Lock, progress: Progress, *, keep: bool, replace_kept: bool
+) -> Any:
     """Hold the clients' lock with others while a stack runs; what its host published.
 
-    A stack that has no other client, and differs from the request, is ended and started anew. With ``keep`` it outlives
-    its clients. LocalStackError if it does not start, or an earlier one does not end.
+    A stack that has no other client, and differs from the request, is ended and started anew; a kept one only with
+    ``replace_kept``. With ``keep`` it outlives its clients. LocalStackError if it does not start, or an earlier one
+    does not end.
     """
-    alone = hold.exclusive()
+    alone, kept = hold.exclusive(), state.keep_file.exists() and not replace_kept
     if not is_locked(state.host_lock):
         state.keep_file.unlink(missing_ok=True)  # of a host that was killed
-    elif alone and request["processing"] and not state.keep_file.exists() and _differs(state, request):
+    elif alone and request["processing"] and not kept and _differs(state, request):
         progress("ending the local stack to deploy it anew")
         end_host(state)
     _share(hold, progress)

@@ -1,4 +1,4 @@
-"""The environments of the stand-in, its workers and its clients.
+"""What surrounds the local stack: this installation's files; the environments of stand-in, workers and clients.
 
 The local mode never uses credentials, profiles, endpoints or proxies of the user's shell.
 """
@@ -10,12 +10,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sparklet
+from sparklet.errors import LocalStackError
 from sparklet.local.control import ACCOUNT, REGION
 from sparklet.local.shim import LOG_DIR_VARIABLE
 from sparklet.local.state import StateDir
 
 _PASSED = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONPATH", "TZ", "USER", "VIRTUAL_ENV")
 _FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+def resource(path: str) -> Path:
+    """The file that lies at ``path`` in a checkout, such as ``sam/template.yaml``; a wheel has it beside this module.
+
+    LocalStackError if neither this installation nor a checkout has it.
+    """
+    here = Path(__file__).resolve()
+    for candidate in (here.with_name(Path(path).name), here.parents[3] / path):
+        if candidate.is_file():
+            return candidate
+    raise LocalStackError(f"{path} came neither with this installation nor with a checkout; install Sparklet anew")
 
 
 def of_host(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

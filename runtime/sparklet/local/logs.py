@@ -15,12 +15,11 @@ class FileLogs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._searched: dict[Path, int] = {}  # how many bytes of a file do not mention the run; -1: it does
 
     def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
-        """Names of the files that mention a run, oldest first; all are read from their beginning."""
+        """Names of the files that were written to since, oldest first; all are read from their beginning."""
         paths = [path for pattern in WORKER_LOGS for path in self._folder.glob(pattern)]
-        found = [path for path in paths if self._mentions(path, run_id, since_s)]
+        found = [path for path in paths if path.exists() and path.stat().st_mtime >= since_s]
         return {path.name: 0.0 for path in sorted(found, key=_age)}
 
     def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
@@ -37,29 +36,6 @@ class FileLogs:
         whole = chunk.rfind(b"\n") + 1 or (len(chunk) if len(chunk) == MAX_BYTES_A_READ else 0)
         lines = chunk[:whole].decode("utf-8", "replace").removesuffix("\n").split("\n") if whole else []
         return lines, str(start + whole)
-
-    def _mentions(self, path: Path, run_id: str, since_s: float) -> bool:
-        """Whether a file that was written to since mentions a run; no part is searched twice."""
-        wanted, searched = f'"{run_id}"'.encode(), self._searched.get(path, 0)
-        if searched < 0:
-            return True
-        try:
-            if path.stat().st_mtime < since_s:
-                return False
-            with path.open("rb") as file:
-                file.seek(searched)
-                rest = b""
-                while chunk := file.read(MAX_BYTES_A_READ):
-                    if wanted in rest + chunk:
-                        self._searched[path] = -1
-                        return True
-                    rest = chunk[-len(wanted) :]
-                self._searched[path] = max(0, file.tell() - len(wanted))
-        except FileNotFoundError:
-            return False  # swept meanwhile
-        except OSError as error:
-            raise LogsError(f"the log {path} cannot be read: {error.strerror}") from error
-        return False
 
 
 def _age(path: Path) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ needed.
     On AWS a failure is named by its exception's class, for ``Retry`` and ``Catch``; ministack gives all one name.
 ``_read_map_limits`` (test_machines)
     A Map's limits may be paths into its input; ministack reads numbers only.
-``_keep_no_logs`` (test_ministack_patches)
+``_emit_lambda_logs`` (test_ministack_patches)
     ministack keeps the log lines of every invocation in memory for ever; workers write files.
 ``write_state`` (test_stack_life)
     ministack writes its state only when it ends in an orderly way, and only logs a failure.
@@ -30,7 +30,7 @@ from ministack.core import concurrency, persistence
 from ministack.services import eventbridge, lambda_svc, stepfunctions
 
 MAP_LIMITS = ("MaxConcurrency", "ToleratedFailureCount", "ToleratedFailurePercentage")
-_CLASS = re.compile(r"(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*)(?::|$)")
+_RAISED = re.compile(r"^(?:\w+\.)*(\w+)(?::|$)", re.MULTILINE)  # the lines of a traceback are indented
 
 
 class Processing:
@@ -44,7 +44,7 @@ class Processing:
         self._hold_calls()
         _name_errors()
         _read_map_limits()
-        _keep_no_logs()
+        lambda_svc._emit_lambda_logs = lambda *arguments, **keywords: None
 
     def start(self) -> None:
         """Let mappings and schedules invoke functions."""
@@ -52,9 +52,10 @@ class Processing:
         concurrency.esm_wake.set()
 
     def stop(self) -> None:
-        """From now on nothing invokes a function: ministack is ending, and the threads of executions end with it."""
+        """From now on nothing invokes a function, and the state is not written at ministack's end: we save it then."""
         self._started.clear()
         self._stopped.set()
+        ministack.PERSIST_STATE = False
 
     def _hold(self, module: Any, name: str) -> None:
         step = getattr(module, name)
@@ -85,17 +86,10 @@ def _name_errors() -> None:
 
 
 def error_class(log: str) -> str:
-    """The class of the exception that a log's last traceback ends with; "" if there is none.
-
-    Its line is the first one after the traceback's indented ones: a message may have several lines.
-    """
+    """The class of the exception that a log's last traceback ends with; "" if there is none."""
     _, found, trace = log.rpartition("Traceback (most recent call last):")
-    if not found:
-        return ""
-    for line in trace.splitlines()[1:]:
-        if line and not line[0].isspace() and (named := _CLASS.match(line)):
-            return named[1]
-    return ""
+    raised = _RAISED.search(trace) if found else None
+    return raised[1] if raised else ""
 
 
 def _read_map_limits() -> None:
@@ -111,10 +105,6 @@ def _read_map_limits() -> None:
         return run({**state_def, **given}, raw_input, execution, ctx)
 
     stepfunctions._run_map_items = with_numbers
-
-
-def _keep_no_logs() -> None:
-    lambda_svc._emit_lambda_logs = lambda *arguments, **keywords: None
 
 
 def all_services() -> Collection[str]:
@@ -137,8 +127,3 @@ def write_state(services: Collection[str]) -> None:
             draft = path.with_suffix(".draft")
             draft.write_text(json.dumps(document, default=persistence._json_default))
             draft.replace(path)
-
-
-def write_nothing_at_the_end() -> None:
-    """Keep ministack from writing its state once more when it ends: it is saved after its last answer."""
-    ministack.PERSIST_STATE = False

@@ -23,11 +23,11 @@ import hypercorn.config
 import psutil
 from ministack import app as ministack
 
-from sparklet.local import ministack_patches, processes
+from sparklet.local import processes
 from sparklet.local.control import PROCESSING_PATH, SAVE_PATH, TOKEN_HEADER
 from sparklet.local.ministack_patches import Processing
 from sparklet.local.storage import Room, Saver
-from sparklet.spark.guards import signal_process
+from sparklet.spark.guards import die_with_parent, signal_process
 
 WORKERS_END_WITHIN_S = 2.5
 STARTS_WITHIN_S = 120.0
@@ -112,7 +112,6 @@ async def _serve(listening: int, token: str) -> int:
         processing.stop()
         await asyncio.to_thread(saver.stop)
         await asyncio.to_thread(_end_workers)
-        ministack_patches.write_nothing_at_the_end()  # it is saved below
 
     application: Any = guarded(ministack.app, token, saver, processing, Room(Path(os.environ["S3_DATA_DIR"])))
     await hypercorn.asyncio.serve(application, _config(listening), shutdown_trigger=end)
@@ -142,19 +141,17 @@ def _end_at_last() -> None:
 
 def _end_workers() -> None:
     """Ask the functions' processes to end, while they can still write to the ledger; then kill what is left."""
-    workers = [child.pid for child in psutil.Process().children()]
+    workers = psutil.Process().children()
     for worker in workers:
-        signal_process(worker, signal.SIGTERM)
-    processes.wait_gone(workers, WORKERS_END_WITHIN_S)
+        signal_process(worker.pid, signal.SIGTERM)
+    psutil.wait_procs(workers, WORKERS_END_WITHIN_S)
     processes.kill_tree(os.getpid(), itself=False)
 
 
 def main() -> None:
     """Serve on the listening socket that the host handed down, until SIGTERM or the host's death."""
     host, listening = int(sys.argv[1]), int(sys.argv[2])
-    processes.signal_when_parent_dies(signal.SIGTERM)
-    if os.getppid() != host:  # it died before the kernel knew
-        return
+    die_with_parent(host, signal.SIGTERM)
     asyncio.run(_run(listening))
 
 

@@ -12,18 +12,15 @@ However a client ends, the kernel takes its lock back; when no client holds it t
 import hashlib
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from sparklet import __version__
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.functions import LambdaCompute
 from sparklet.aws.messaging import SqsQueue
-from sparklet.aws.orchestration import StepFunctions
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
 from sparklet.errors import LocalStackError, SettingsError
@@ -37,7 +34,7 @@ from sparklet.local.attach import (
     start_lock,
     why_it_ended,
 )
-from sparklet.local.control import REGION, Control
+from sparklet.local.control import PROCESSING_PATH, REGION, ask
 from sparklet.local.deploy import Deployed
 from sparklet.local.state import Lock, StateDir
 from sparklet.planning.deployment import Deployment
@@ -47,7 +44,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """What a client wants of the stack; a running one is used as it is, see ``LocalStack.differences``."""
+    """What a client wants of the stack; a running one may be used as it is, see ``LocalStack.attach``."""
 
     state_dir: Path
     workers: int = 2
@@ -56,6 +53,7 @@ class StackOptions:
     runner: str = "warm"
     processing: bool = True  # False: only read; messages and schedules wait until another client processes them
     keep: bool = False  # the stack outlives its clients, until it is stopped
+    replace_kept: bool = False  # a kept stack without clients is deployed anew, too
     max_receive_count: int = 20
     worker_env: Mapping[str, str] = field(default_factory=dict)
     handlers: Mapping[str, str] = field(default_factory=dict)  # dotted, by logical id, in place of the template's own
@@ -72,7 +70,8 @@ class StackOptions:
         from sparklet.local.local_template import load_template, to_json
 
         template = hashlib.sha256(to_json(load_template()).encode()).hexdigest()[:12]
-        wanted = {name: value for name, value in asdict(self).items() if name not in ("state_dir", "keep")}
+        own = ("state_dir", "keep", "replace_kept")
+        wanted = {name: value for name, value in asdict(self).items() if name not in own}
         return {**wanted, "version": f"{__version__}, template {template}"}
 
 
@@ -81,7 +80,6 @@ class StackInfo(Deployed):
     """A running stack: its resources and its addresses."""
 
     endpoint_url: str
-    region: str
     host_pid: int
     workers: int
     timeout_s: int
@@ -91,19 +89,18 @@ class StackInfo(Deployed):
     env: Mapping[str, str]  # makes any AWS library speak to this stack and nothing else
 
 
-class LocalStack:
+class LocalStack(AbstractContextManager["LocalStack"]):
     """A client's hold on the running stack; leaving it gives the hold back.
 
     While it is held, this process' AWS settings and proxies are those of the stack: the user's own credentials
-    cannot be used by mistake. ``info`` describes the stack; ``differences`` names what this client wanted otherwise.
+    cannot be used by mistake. ``info`` describes the stack, ``clients`` are those of its services.
     """
 
-    def __init__(self, state: StateDir, info: StackInfo, differences: tuple[str, ...], holding: ExitStack) -> None:
+    def __init__(self, state: StateDir, info: StackInfo, holding: ExitStack) -> None:
         self._state = state
         self._holding = holding
-        self._clients = AwsClients(endpoint_url=info.endpoint_url, region=info.region)
+        self.clients = AwsClients(endpoint_url=info.endpoint_url, region=REGION)
         self.info = info
-        self.differences = differences
 
     @classmethod
     def attach(cls, options: StackOptions, progress: Progress = lambda text: None) -> Self:
@@ -117,16 +114,16 @@ class LocalStack:
         with ExitStack() as holding:
             with start_lock(state, progress):
                 hold = holding.enter_context(Lock(state.clients_lock))
-                document = attach_or_start(state, request, options.keep, hold, progress)
+                document = attach_or_start(
+                    state, request, hold, progress, keep=options.keep, replace_kept=options.replace_kept
+                )
             info = _info(state, document)
-            differences: tuple[str, ...] = ()
             if options.processing:
-                if differences := differences_between(request, document["request"]):
-                    listed = "; ".join(differences)
+                if listed := "; ".join(differences_between(request, document["request"])):
                     progress(f"the local stack runs already and is used as it is ({listed}); `sparklet stop` ends it")
-                Control(document["endpoint_url"], document["token"]).start_processing()
+                ask(document["endpoint_url"], document["token"], PROCESSING_PATH)
             holding.enter_context(environment.adopted(info.env))
-            return cls(state, info, differences, holding.pop_all())
+            return cls(state, info, holding.pop_all())
 
     def check(self, within_s: float = 0.0) -> None:
         """Raise LocalStackError, with cause and remedy, if the stack has ended under this client.
@@ -140,28 +137,15 @@ class LocalStack:
             time.sleep(_POLL_S)
         raise LocalStackError(why_it_ended(self._state))
 
-    def compute(self) -> LambdaCompute:
-        """The stack's functions."""
-        return LambdaCompute(self._clients)
-
-    def orchestrator(self) -> StepFunctions:
-        """The stack's state machines; ``info`` names them."""
-        return StepFunctions(self._clients)
-
     def deployment(self) -> Deployment:
         """Everything that planning, checking and recovery work on: the stack's S3, ledger and queue."""
-        return deployment(self._clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
+        return deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
 
     def close(self) -> None:
         """Give the hold back; the host ends the stack if it was the last."""
         self._holding.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -184,19 +168,6 @@ def stop(state_dir: Path, progress: Progress = lambda text: None) -> bool:
     if not state.root.is_dir():
         return False
     with start_lock(state, progress):
-        state.keep_file.unlink(missing_ok=True)
-        return end_host(state)
-
-
-def end_if_unused(state_dir: Path, progress: Progress = lambda text: None) -> bool:
-    """End a stack that is kept but has no client now; False if it has one, or none runs."""
-    state = _state(state_dir)
-    if not state.root.is_dir():
-        return False
-    with start_lock(state, progress), Lock(state.clients_lock) as clients:
-        if not clients.exclusive():
-            return False
-        clients.release()  # the host needs it to its end; the start lock keeps new clients out
         state.keep_file.unlink(missing_ok=True)
         return end_host(state)
 
@@ -224,7 +195,6 @@ def _info(state: StateDir, document: Any) -> StackInfo:
         **document["deployed"],
         **{name: request[name] for name in ("workers", "timeout_s", "memory_mb", "runner")},
         endpoint_url=document["endpoint_url"],
-        region=REGION,
         host_pid=document["host_pid"],
         log_dir=state.log,
         env=environment.of_client(document["endpoint_url"], document["token"]),

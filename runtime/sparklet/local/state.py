@@ -10,9 +10,9 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from sparklet.errors import LocalStackError
 from sparklet.spark.guards import delete_tree
@@ -104,7 +104,7 @@ def read_json(path: Path) -> Any:
         return None
 
 
-class Lock:
+class Lock(AbstractContextManager["Lock"]):
     """An advisory lock on a file, exclusive or shared, given back when it is closed or its process ends."""
 
     def __init__(self, path: Path) -> None:
@@ -133,12 +133,7 @@ class Lock:
             os.close(self._file)
             self._file = -1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _take(self, how: int, within_s: float) -> bool:

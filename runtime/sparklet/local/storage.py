@@ -12,8 +12,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
-from sparklet.local import ministack_patches, processes
+from sparklet.local import ministack_patches
 from sparklet.local.state import DISK_REMEDY, MIB
+from sparklet.spark.guards import die_with_parent
 
 CHANGING = ("sqs", "dynamodb", "s3", "stepfunctions")  # of S3 the buckets only: objects are on disk at once
 EVERY_S = 3.0
@@ -56,21 +57,21 @@ class Saver:
 
     def _save(self, services: Collection[str]) -> None:
         with self._lock:
-            child = os.fork()
+            parent, child = os.getpid(), os.fork()
             if child == 0:
-                _write(services)
+                _write(services, parent)
             while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
                 time.sleep(_POLL_S)
             if ended[1] != 0:
                 raise OSError(f"the state cannot be saved in {self._folder} (status {ended[1]}): is the disk full?")
 
 
-def _write(services: Collection[str]) -> None:
+def _write(services: Collection[str], parent: int) -> None:
     """In the child: write its copy of the state, and end. It takes no lock that another thread may have held."""
     try:
         logging.disable()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        processes.signal_when_parent_dies(signal.SIGKILL)
+        die_with_parent(parent)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the server's sockets: its port must not stay open here
         ministack_patches.write_state(services)
         os._exit(0)

@@ -40,7 +40,7 @@ class FollowUp:
     """A check, commit or next run, as it is now."""
 
     run_id: str
-    state: RunState
+    state: str  # a run's, or "not begun"
     error_class: str = ""  # why it failed
     message: str = ""
 

@@ -155,12 +155,12 @@ def become_subreaper() -> None:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def die_with_parent(parent_pid: int) -> None:
-    """Let the kernel kill this process when its parent ends.
+def die_with_parent(parent_pid: int, signal_number: int = signal.SIGKILL) -> None:
+    """Let the kernel kill this process, or send it another signal, when its parent ends.
 
     Only for children of a single-threaded process: the signal comes when the *thread* that forked ends.
     """
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(PR_SET_PDEATHSIG, signal_number)
     if os.getppid() != parent_pid:  # it ended before the kernel knew
         os._exit(1)
 

@@ -15,7 +15,7 @@ def main() -> None:
     said: list[str] = []
     try:
         with LocalStack.attach(options, said.append) as stack:
-            answer = {"info": dataclasses.asdict(stack.info), "said": said, "differences": stack.differences}
+            answer = {"info": dataclasses.asdict(stack.info), "said": said}
             print(json.dumps(answer, default=str), flush=True)
             sys.stdin.read()
     except LocalStackError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sparklet.aws.orchestration import StepFunctions
 from sparklet.local.stack import LocalStack
 from sparklet.model import Dispatch, ExecutionStatus, Run, RunOptions, ShardState, split_uri
 from sparklet.planning.deployment import Deployment
@@ -85,20 +86,24 @@ class Stage:
         )
         return new_run(self.at, entered).run_id
 
+    @property
+    def orchestrator(self) -> StepFunctions:
+        return StepFunctions(self.stack.clients)
+
     def start(self, mode: str, given: Mapping[str, Any], name: str = "") -> str:
         """Start the machine of a mode; the execution."""
-        return self.stack.orchestrator().start(self.machine(mode), name or f"test-{uuid.uuid4().hex[:8]}", given)
+        return self.orchestrator.start(self.machine(mode), name or f"test-{uuid.uuid4().hex[:8]}", given)
 
     def machine(self, mode: str) -> str:
         return self.stack.info.loop_machine if mode == "loop" else self.stack.info.map_machine
 
     def found(self, mode: str, name: str) -> ExecutionStatus | None:
         """The execution of that name, whoever started it."""
-        return self.stack.orchestrator().find(self.machine(mode), name)
+        return self.orchestrator.find(self.machine(mode), name)
 
     def ended(self, execution: str, within_s: float = 60) -> ExecutionStatus:
         end_s = time.monotonic() + within_s
-        while not (status := self.stack.orchestrator().status(execution)).state.ended:
+        while not (status := self.orchestrator.status(execution)).state.ended:
             assert time.monotonic() < end_s, status
             time.sleep(0.05)
         return status

@@ -102,9 +102,9 @@ class Terminal:
             "worker",
             self.logs,
             WorkerSize(is_local=True),
+            self.orchestrator,
             state=self.state,
             command_options=selection.command_options,
-            orchestrator=self.orchestrator,
             machines={name: name for name in self.machines},
         )
         yield self.change(env)

@@ -236,11 +236,11 @@ def test_a_large_run_is_looked_at_more_seldom() -> None:
 def test_details_are_below_the_counts_and_warnings_above() -> None:
     text = io.StringIO()
     screen = Screen(out=Console(file=text, width=100, force_terminal=True, highlight=False))
-    with RunDisplay(screen, "flights-1", FakeClock()) as display:
-        display.detail("slow ones")
+    clock = FakeClock()
+    with RunDisplay(screen, "flights-1", clock, lambda run: "slow ones") as display:
+        clock.advance(60)
         display.show(SHOWN, Counts(pending=4, running=1))
         display.warn("it broke [off]")
-        assert display.live
     assert "slow ones" in text.getvalue() and "it broke [off]" in text.getvalue()
 
 

@@ -54,7 +54,7 @@ def test_a_custom_price_file_changes_only_what_it_names(tmp_path: Path) -> None:
     [
         ("[prices", "are no TOML"),
         (OWN.replace("transition", "transitions"), "figure prices.transitions; did you mean prices.transition"),
-        (OWN.replace("prices.", "price."), r"'price'; figures belong in \[prices.…\], \[assum"),
+        (OWN.replace("prices.", "price."), "figure price.transition; did you mean prices.transition"),
         (OWN.replace('date = "2027-01"\n', ""), "prices.transition .* must have exactly a value, a date and a source"),
         (OWN.replace("0.00003", '"cheap"'), "has the value 'cheap'; it must be a number from 0 on"),
         (OWN.replace("0.00003", "-1"), "the value -1"),

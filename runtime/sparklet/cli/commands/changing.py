@@ -12,7 +12,7 @@ from sparklet.cli.console import USAGE, Screen, count_text, size_text
 from sparklet.cli.costs import load_prices
 from sparklet.cli.dispatch_modes import end_waiting
 from sparklet.cli.environment import Environment, StackSelection, environment
-from sparklet.cli.failures import make_room, redrive_run, refuse_other_size, selected
+from sparklet.cli.failures import redrive_run, refuse_other_size, resized, selected
 from sparklet.cli.options import Prices
 from sparklet.cli.render import counts_document
 from sparklet.cli.runs import finish
@@ -61,8 +61,7 @@ def redrive(
     """
     screen, figures = Screen(selection.as_json), load_prices(prices)
     wanted = opt.parse_shards(shards)
-    fitting = selection if dry_run else make_room(selection, screen)
-    with environment(fitting, screen, reading=dry_run) as env:
+    with environment(selection if dry_run else resized(selection), screen, reading=dry_run) as env:
         if not (dry_run and env.local):  # a dry run changes no local stack
             refuse_other_size(env, selection.memory_mb, selection.timeout_s)
         numbers = selected(env.at, run_id, wanted, cause)
@@ -162,21 +161,14 @@ def _sweep(
     screen.say(f"{files} deleted")
 
 
-def stop(selection: StackSelection, dry_run: opt.DryRun = False) -> None:
+def stop(selection: StackSelection) -> None:
     """Stop the local stack and everything it started; its runs are kept."""
-    from sparklet.local.stack import running
     from sparklet.local.stack import stop as stop_stack
 
     screen = Screen(selection.as_json)
     if selection.stack:
         raise PlanError(f"the stack {selection.stack} is deployed; `stop` ends the local one only")
-    state = selection.state
-    if dry_run:
-        info = running(state)
-        found = f"the local stack at {info.endpoint_url} would be stopped" if info else "no local stack is running"
-        screen.result({"dry_run": True, "running": info is not None, "endpoint": info and info.endpoint_url}, found)
-        return
-    stopped = stop_stack(state)
+    stopped = stop_stack(selection.state)
     screen.result({"stopped": stopped}, "the local stack has ended" if stopped else "no local stack was running")
 
 
