@@ -2,13 +2,12 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from sparklet.errors import ObjectStoreError, PayloadError, RemoteTaskError
+from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.calls import Answer, Call, Contents
 from sparklet.ports import ObjectStore
 
@@ -83,8 +82,7 @@ class StoredContents:
         """Write it, unless this process did so a short while ago."""
         uri = f"{self.folder_uri}{name}"
         if time.monotonic() - self._put_s.get(name, -STORED_S) >= STORED_S:
-            with _as_payload_error():
-                self.store.put(uri, content)
+            self.store.put(uri, content)
             self._put_s[name] = time.monotonic()
         return uri
 
@@ -92,13 +90,4 @@ class StoredContents:
         """Read it."""
         if uri.rpartition("/")[0] != self.folder_uri.rstrip("/"):
             raise PayloadError(f"{uri} lies outside {self.folder_uri}")
-        with _as_payload_error():
-            return self.store.get(uri)
-
-
-@contextmanager
-def _as_payload_error() -> Iterator[None]:
-    try:
-        yield
-    except ObjectStoreError as error:
-        raise PayloadError(str(error)) from error
+        return self.store.get(uri)

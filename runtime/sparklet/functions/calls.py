@@ -12,7 +12,7 @@ import json
 import pickle
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol, Self, get_args
 
 from sparklet.errors import PayloadError
@@ -32,10 +32,10 @@ class Contents(Protocol):
     """Where large contents lie."""
 
     def put(self, name: str, content: bytes) -> str:
-        """Store a content, its name being its digest; its URI. Twice does no harm."""
+        """Store a content, its name being its digest; its URI. Twice does no harm. ObjectStoreError if it fails."""
 
     def get(self, uri: str) -> bytes:
-        """A content. Raises PayloadError if it is not there, or lies where no caller's contents lie."""
+        """A content; ObjectStoreError if it is not there, PayloadError if it lies where no caller's contents lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Signed:
 
     def sealed(self, key: bytes) -> dict[str, str]:
         """The signed document."""
-        text = COMPACT.encode(_document(self))
+        text = COMPACT.encode(asdict(self))  # type: ignore[call-overload]
         return {self.kind: text, "signature": _signature(self.kind, text, key)}
 
     @classmethod
@@ -97,11 +97,6 @@ class Signed:
             return cls(**{**document, "content": content and Content(**content)})
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise PayloadError(f"this is no {cls.kind}: {type(error).__name__}") from error
-
-
-def _document(value: Any) -> dict[str, Any]:
-    found = {each.name: getattr(value, each.name) for each in fields(value)}
-    return {name: _document(each) if isinstance(each, Content) else each for name, each in found.items()}
 
 
 def _signature(kind: str, text: str, key: bytes) -> str:

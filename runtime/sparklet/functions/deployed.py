@@ -20,7 +20,7 @@ from sparklet.aws.functions import LambdaCompute, read_secret, reason_of
 from sparklet.aws.messaging import queue_opener
 from sparklet.aws.s3 import S3Store
 from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
-from sparklet.errors import LedgerError, PayloadError, QueueError, RemoteTaskError, SettingsError
+from sparklet.errors import LedgerError, QueueError, RemoteTaskError, SettingsError, SparkletError
 from sparklet.functions.backend import End, StoredContents
 from sparklet.functions.calls import Answer, Call, Contents
 from sparklet.functions.poller import Poller
@@ -171,12 +171,9 @@ class LambdaFunctions:
         try:
             if self.contents and isinstance(envelope, dict) and "stored" in envelope:
                 envelope = json.loads(self.contents.get(envelope["stored"]))
-            answer = Answer.opened(envelope, self.key)
-        except (PayloadError, ValueError) as error:
+            return Answer.opened(envelope, self.key)
+        except (SparkletError, ValueError) as error:
             return RemoteTaskError(f"{call.name}: its answer cannot be read: {error}")
-        if answer.task_id != call.task_id:
-            return RemoteTaskError(f"{call.name}: an answer came to {answer.task_id}")
-        return answer
 
 
 def _timed(error: RemoteTaskError, call: Call, begun_s: float) -> RemoteTaskError:

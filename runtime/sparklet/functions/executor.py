@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from sparklet.errors import PayloadError, RemoteTaskError
+from sparklet.errors import PayloadError, RemoteTaskError, SparkletError
 from sparklet.functions.backend import Backend, End
 from sparklet.functions.calls import Call, Content, encode_arguments
 from sparklet.functions.ends import read
@@ -104,7 +104,7 @@ class LambdaExecutor(Executor):
     # --- what the standard library's executors do ---
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Have a call performed; its future. An argument that cannot be encoded is the future's error."""
+        """Have a call performed; its future. An argument that cannot be encoded or stored is its error."""
         return self.submit_with(self.options.of(fn), fn, (args, kwargs))
 
     def submit_with(
@@ -119,7 +119,7 @@ class LambdaExecutor(Executor):
         if not self._closing:
             try:
                 task = self._task(future, options, fn, arguments, each)
-            except PayloadError as error:
+            except SparkletError as error:
                 future.set_exception(error)
         with self._lock:
             if self._closing:

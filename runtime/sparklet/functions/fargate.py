@@ -19,7 +19,7 @@ from typing import Any
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.containers import FargateTasks
 from sparklet.aws.s3 import S3Store
-from sparklet.errors import LedgerError, PayloadError, RemoteTaskError
+from sparklet.errors import LedgerError, RemoteTaskError, SparkletError
 from sparklet.functions.backend import End
 from sparklet.functions.calls import Call
 from sparklet.functions.deployed import LambdaFunctions
@@ -99,7 +99,7 @@ class LambdaAndFargate(LambdaFunctions):
             assert self.contents
             uri = self.contents.put(f"{name}.call", json.dumps({**call.sealed(self.key), RECORDED: "yes"}).encode())
             self._arns[name] = self._containers.start(name, (*ENTRY, uri), worker["container_mb"])
-        except (PayloadError, RemoteTaskError) as error:
+        except SparkletError as error:
             if self._container_poller.forget(name):
                 ended(error if isinstance(error, RemoteTaskError) else RemoteTaskError(str(error)))
             return None
