@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PayloadError, RemoteTaskError
-from sparklet.functions.backend import Backend, End
-from sparklet.functions.calls import Answer, Call, Content, Contents, encode_arguments
-from sparklet.functions.ends import RemoteTraceback, read
+from sparklet.functions.backend import Backend
+from sparklet.functions.calls import Answer, Call, Content, Contents, End, RemoteTraceback, encode_arguments, read
 from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.local import Processes, Threads
 from sparklet.functions.perform import reference

@@ -9,14 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from sparklet.errors import PayloadError, RemoteTaskError
-from sparklet.functions.calls import Answer, Call, Contents
+from sparklet.errors import PayloadError
+from sparklet.functions.calls import Call, Contents, End
 from sparklet.ports import ObjectStore
 
 STORED_S = 3600.0  # a content that is stored again so soon is there
-
-End = Answer | RemoteTaskError
-"""How a try ended: with a worker's answer, or without one."""
 
 
 class Backend(Protocol):

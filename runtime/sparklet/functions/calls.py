@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol, Self, get_args
 
-from sparklet.errors import PayloadError
+from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.settings import Codec as Codec
 
 Envelope = Mapping[str, str]
@@ -150,6 +150,10 @@ class Answer(Signed):
     facts: Mapping[str, Any] = field(default_factory=dict)  # started_s, ended_s, memory_mb, cold, pid, log_stream, …
 
 
+End = Answer | RemoteTaskError
+"""How a try ended: with a worker's answer, or without one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """Stands for a large argument, which is stored once for all calls that have it."""
@@ -214,3 +218,39 @@ def restored(arguments: Any, contents: Contents | None) -> Any:
         return arguments
     args, kwargs = arguments
     return [one(each) for each in args], {name: one(each) for name, each in kwargs.items()}
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - it is a cause, never raised
+    """Where an exception was raised in its worker; its traceback has the remote frames."""
+
+    def __init__(self, tb: str) -> None:
+        super().__init__(f"\n{tb}")
+        self.tb = tb  # as the standard library's has it
+
+
+def read(call: Call, end: End, contents: Contents | None) -> tuple[Any, BaseException | None]:
+    """The value, or the error to raise. Unpickles only an answer to this very call, in the call's own codec."""
+    if isinstance(end, RemoteTaskError):
+        return None, end
+    content = end.content
+    try:
+        if end.task_id != call.task_id or (content and content.codec != call.content.codec):
+            raise PayloadError("it is not this call's")
+        if content:
+            found = decode(content.codec, content.read(contents))
+            return (None, _raised(found, end)) if end.raised else (found, None)
+    except BaseException as error:  # noqa: BLE001 - unpickling raises anything, even SystemExit
+        told = f"the answer cannot be read: {type(error).__name__}: {error}; {end.error}".rstrip("; ")
+        return None, RemoteTaskError(told, log_tail=end.trace, facts=end.facts)
+    return None, RemoteTaskError(end.error, "" if end.raised else "refused", log_tail=end.trace, facts=end.facts)
+
+
+def _raised(found: Any, end: Answer) -> BaseException:
+    error, frames = found
+    cause = RemoteTraceback(end.trace)
+    if frames:
+        from tblib import Traceback
+
+        cause.__traceback__ = Traceback.from_dict(frames).as_traceback()
+    error.__cause__ = cause
+    return error  # type: ignore[no-any-return]

@@ -19,8 +19,8 @@ from sparklet.aws.messaging import queue_opener
 from sparklet.aws.s3 import S3Store
 from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
 from sparklet.errors import LedgerError, RemoteTaskError, SettingsError, SparkletError
-from sparklet.functions.backend import DaemonThreads, End, StoredContents
-from sparklet.functions.calls import Answer, Call, Contents
+from sparklet.functions.backend import DaemonThreads, StoredContents
+from sparklet.functions.calls import Answer, Call, Contents, End
 from sparklet.functions.poller import LOST_S, Poller
 from sparklet.functions.records import RECORDED
 from sparklet.ledger.rules import LEASE_EXPIRED

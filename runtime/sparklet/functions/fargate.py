@@ -20,8 +20,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.containers import FargateTasks
 from sparklet.aws.s3 import S3Store
 from sparklet.errors import LedgerError, RemoteTaskError
-from sparklet.functions.backend import End
-from sparklet.functions.calls import Call
+from sparklet.functions.calls import Call, End
 from sparklet.functions.deployed import LambdaFunctions
 from sparklet.functions.handler import lambda_handler
 from sparklet.model import Failure, TaskRecord

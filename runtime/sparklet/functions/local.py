@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.errors import RemoteTaskError
-from sparklet.functions.backend import DaemonThreads, End, FolderContents
-from sparklet.functions.calls import Answer, Call, Codec, Contents
+from sparklet.functions.backend import DaemonThreads, FolderContents
+from sparklet.functions.calls import Answer, Call, Codec, Contents, End
 from sparklet.functions.perform import Performer
 
 INLINE_BYTES = 1024 * 1024

@@ -23,9 +23,9 @@ from sparklet.functions.calls import (
     decode,
     encode,
     encode_arguments,
+    read,
     restored,
 )
-from sparklet.functions.ends import read
 from sparklet.functions.perform import Performer
 from tests.stand_ins import called
 from tests.stand_ins.function_backend import KEY, MemoryContents

@@ -76,7 +76,7 @@ class World:
         self.ledger = Ledger(self.clock)
         self.contents = FolderContents(folder)
         performer = Performer(KEY, "pickle", contents=self.contents)
-        worker = FunctionWorker(performer, self.contents, {})
+        worker = FunctionWorker(performer, self.contents)
         queues: dict[str, Any] = {}
         self.claims = CallClaims(self.ledger, None, queues.__getitem__, worker, self.clock, max_attempts=1)
 
