@@ -18,9 +18,6 @@ from typing import Any, ClassVar, Protocol, Self, get_args
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.settings import Codec as Codec
 
-Envelope = Mapping[str, str]
-"""``{"sparklet_call": document, "signature": hex}``, or ``sparklet_answer``: what a transport carries."""
-
 CODECS: tuple[Codec, ...] = get_args(Codec)  # each allows what the ones before it allow
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 REPEATED_BYTES = 64 * 1024  # from this size on an argument is stored once, however many calls have it
@@ -81,7 +78,7 @@ class Signed:
     content: Content | None
 
     def sealed(self, key: bytes) -> dict[str, str]:
-        """The signed document."""
+        """The signed document: ``{"sparklet_call": text, "signature": hex}``, or ``sparklet_answer``."""
         text = COMPACT.encode(asdict(self))  # type: ignore[call-overload]
         return {self.kind: text, "signature": _signature(self.kind, text, key)}
 

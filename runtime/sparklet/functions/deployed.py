@@ -55,12 +55,10 @@ class LambdaFunctions:
 
     inline_bytes = INLINE_BYTES
 
-    def __init__(
-        self, stack: str, slots: int | None = None, transport: Transport = "auto", clients: AwsClients | None = None
-    ) -> None:
+    def __init__(self, stack: str, slots: int | None = None, transport: Transport = "auto") -> None:
         if transport not in get_args(Transport):
             raise ValueError(f"transport must be one of {', '.join(get_args(Transport))}")
-        clients = clients or AwsClients(THREADS + SENDERS + 1)
+        clients = AwsClients(THREADS + SENDERS + 1)
         outputs = stack_outputs(clients, stack, OUTPUTS, "functions.yaml")
         self._workers = sorted(json.loads(outputs["Workers"]), key=lambda worker: int(worker["memory_mb"]))
         self.sizes: Sequence[int] = [int(worker["memory_mb"]) for worker in self._workers]

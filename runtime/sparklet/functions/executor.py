@@ -278,18 +278,19 @@ class LambdaExecutor(Executor):
         with contextlib.suppress(TypeError, AttributeError):  # facts are what a worker says
             self._measure(task, end.facts)
         value, error = read(call, end, self.backend.contents)
-        delay_s = self._delay_s(task, error) if error and not self._aborted else None
-        with self._lock:
-            self._figures["retried" if delay_s is not None else "failed" if error else "succeeded"] += 1
-            if delay_s is not None:
-                self._later.add(task)
+        delay_s = self._delay_s(task, error) if error is not None and not self._aborted else None
         if delay_s is not None:
+            with self._lock:
+                self._figures["retried"] += 1
+                self._later.add(task)
             self._timer.at(time.monotonic() + delay_s, functools.partial(self._again, task))
             return self._pump()
-        if error:
-            task.future.set_exception(error)
-        else:
+        with self._lock:
+            self._figures["succeeded" if error is None else "failed"] += 1
+        if error is None:
             task.future.set_result(value)
+        else:
+            task.future.set_exception(error)
         with self._lock:
             self._unfinished -= 1
         return self._pump()
