@@ -55,7 +55,9 @@ class LambdaFunctions:
 
     inline_bytes = INLINE_BYTES
 
-    def __init__(self, stack: str = "sparklet-functions", slots: int | None = None, transport: Transport = "auto") -> None:
+    def __init__(
+        self, stack: str = "sparklet-functions", slots: int | None = None, transport: Transport = "auto"
+    ) -> None:
         if transport not in get_args(Transport):
             raise ValueError(f"transport must be one of {', '.join(get_args(Transport))}")
         clients = AwsClients(THREADS + SENDERS + 1)
