@@ -171,6 +171,16 @@ def test_a_given_up_call_frees_its_worker(ended: Backend, tmp_path: Path) -> Non
     assert begin(ended, called.double, 4).value() == 8
 
 
+def test_a_next_try_does_not_wait_for_the_last_ones_end(ended: Backend, tmp_path: Path) -> None:
+    last = _hanging(ended, tmp_path / "begun")
+    ended.give_up(last.call)
+
+    tries = [begin(ended, called.double, n, task_id=last.call.task_id, attempt=2 + n) for n in range(ended.slots)]
+
+    assert [each.value() for each in tries] == [2 * n for n in range(ended.slots)]
+    assert begin(ended, called.double, 4).value() == 8
+
+
 def test_giving_up_an_answered_call_does_nothing(backend: Backend) -> None:
     answered = begin(backend, called.double, 1)
     assert answered.value() == 2

@@ -61,9 +61,9 @@ class Threads:
         """A thread cannot be ended."""
 
     def close(self) -> None:
-        """Take no call any more; wait a moment for what was killed."""
+        """Take no call any more."""
         self.closed = True
-        self._threads.close(END_S)
+        self._threads.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self, call: Call, size: int) -> End:
@@ -104,14 +104,14 @@ class Processes(Threads):
         super().__init__(slots, codec)
         self.sizes = sizes
         self._context: Any = context or multiprocessing.get_context("spawn")
-        self._at_work: dict[str, _Process] = {}  # by the task that each performs
+        self._at_work: dict[str, _Process] = {}  # by the try that each performs
         self._idle: list[_Process] = []
         self._lock = threading.RLock()  # a collected executor closes its backend, in whatever thread
 
     def give_up(self, call: Call) -> None:
         """Kill its process."""
         with self._lock:
-            if worker := self._at_work.get(call.task_id):
+            if worker := self._at_work.get(call.record_id):
                 worker.process.kill()
 
     def close(self) -> None:
@@ -121,6 +121,7 @@ class Processes(Threads):
             for worker in self._at_work.values():
                 worker.process.kill()
             self._end_idle()
+        self._threads.close(END_S)
         super().close()
 
     def _perform(self, call: Call, size: int) -> Any:
@@ -131,14 +132,15 @@ class Processes(Threads):
                 worker.end()
             worker = _Process(self, size)
         with self._lock:
-            self._at_work[call.task_id] = worker
+            self._at_work[call.record_id] = worker
             if self.closed:
                 worker.process.kill()
         try:
             return worker.perform(call)
         finally:
             with self._lock:
-                self._idle.append(self._at_work.pop(call.task_id))
+                del self._at_work[call.record_id]
+                self._idle.append(worker)
                 if self.closed:
                     self._end_idle()
 
