@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from sparklet.client import Run, Stack, run
     from sparklet.errors import RemoteTaskError, RunFailedError
     from sparklet.functions.executor import LambdaExecutor
-    from sparklet.functions.progress import progress
-    from sparklet.functions.remote import Invocation, gather, remote
+    from sparklet.functions.remote import Invocation, gather, progress, remote
     from sparklet.job import EventError, ExpectationError, Job, SparkletError, expect, stored_bytes
 
 __version__ = "0.1.0"
@@ -42,9 +41,8 @@ __all__ = [
 _MODULES = {
     **dict.fromkeys(("Run", "Stack", "run"), "client"),
     **dict.fromkeys(("RemoteTaskError", "RunFailedError"), "errors"),
-    **dict.fromkeys(("Invocation", "gather", "remote"), "functions.remote"),
+    **dict.fromkeys(("Invocation", "gather", "progress", "remote"), "functions.remote"),
     "LambdaExecutor": "functions.executor",
-    "progress": "functions.progress",
 }
 
 

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PayloadError, RemoteTaskError
-from sparklet.functions.backend import Backend, End
-from sparklet.functions.calls import Answer, Call, Content, Contents, encode_arguments
-from sparklet.functions.ends import RemoteTraceback, read
+from sparklet.functions.backend import Backend
+from sparklet.functions.calls import Answer, Call, Content, Contents, End, RemoteTraceback, encode_arguments, read
 from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.local import Processes, Threads
 from sparklet.functions.perform import reference
@@ -169,6 +168,16 @@ def test_a_given_up_call_frees_its_worker(ended: Backend, tmp_path: Path) -> Non
     for number in range(ended.slots):
         ended.give_up(_hanging(ended, tmp_path / f"{number}").call)
 
+    assert begin(ended, called.double, 4).value() == 8
+
+
+def test_a_next_try_does_not_wait_for_the_last_ones_end(ended: Backend, tmp_path: Path) -> None:
+    last = _hanging(ended, tmp_path / "begun")
+    ended.give_up(last.call)
+
+    tries = [begin(ended, called.double, n, task_id=last.call.task_id, attempt=2 + n) for n in range(ended.slots)]
+
+    assert [each.value() for each in tries] == [2 * n for n in range(ended.slots)]
     assert begin(ended, called.double, 4).value() == 8
 
 

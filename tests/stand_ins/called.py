@@ -121,3 +121,14 @@ class Spy:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return write, (self.path,)
+
+
+class EmptyError(Exception):
+    """As one that holds no errors: it counts as false."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def raise_empty() -> None:
+    raise EmptyError("empty")

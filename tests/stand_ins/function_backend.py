@@ -6,8 +6,7 @@ from itertools import count
 from typing import Any
 
 from sparklet.errors import PayloadError, RemoteTaskError
-from sparklet.functions.backend import End
-from sparklet.functions.calls import Answer, Call, Contents
+from sparklet.functions.calls import Answer, Call, Contents, End
 from sparklet.functions.perform import Performer
 
 KEY = b"a test's key"

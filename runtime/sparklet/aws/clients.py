@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sparklet.errors import SettingsError, SparkletError
@@ -187,14 +188,15 @@ def remedy(error: Exception) -> str:
 
 
 @contextmanager
-def failing_as(kind: type[SparkletError], what: str) -> Iterator[None]:
-    """Raise botocore's errors as ``kind``: ``what`` failed, why, and the remedy where there is one."""
+def failing_as(kind: type[SparkletError], what: str, own: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """Raise botocore's errors as ``kind``: ``what`` failed, why, and what helps: ``own``, by code, or in general."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         yield
     except (BotoCoreError, ClientError) as error:
-        raise kind(f"{what}: {explained(error)}") from error
+        code = error_code(error)
+        raise kind(f"{what}: " + (f"{own[code]}: {error}" if code in own else explained(error))) from error
 
 
 def explained(error: Exception) -> str:

@@ -3,8 +3,8 @@
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from sparklet.aws.clients import AwsClients, error_code, failing_as
@@ -130,16 +130,5 @@ class CloudWatchLogs:
             )
         return [event["message"].rstrip("\n") for event in page["events"]], page["nextForwardToken"]
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Turn botocore's errors into ours, which name the group."""
-        from botocore.exceptions import ClientError
-
-        failed = f"the log group {self._group} cannot be read"
-        with failing_as(LogsError, failed):
-            try:
-                yield
-            except ClientError as error:
-                if what_to_do := LOG_REMEDIES.get(error_code(error)):
-                    raise LogsError(f"{failed}: {what_to_do}: {error}") from error
-                raise
+    def _reading(self) -> AbstractContextManager[None]:
+        return failing_as(LogsError, f"the log group {self._group} cannot be read", LOG_REMEDIES)

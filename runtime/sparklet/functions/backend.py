@@ -1,21 +1,19 @@
 """The port behind ``LambdaExecutor``: where calls are performed."""
 
+import queue
 import secrets
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from sparklet.errors import ObjectStoreError, PayloadError, RemoteTaskError
-from sparklet.functions.calls import Answer, Call, Contents
+from sparklet.errors import PayloadError
+from sparklet.functions.calls import Call, Contents, End
 from sparklet.ports import ObjectStore
 
 STORED_S = 3600.0  # a content that is stored again so soon is there
-
-End = Answer | RemoteTaskError
-"""How a try ended: with a worker's answer, or without one."""
 
 
 class Backend(Protocol):
@@ -46,6 +44,40 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """End all workers, at once; nothing runs any more for the caller. Twice does no harm."""
+
+
+class DaemonThreads:
+    """Does jobs in up to ``most`` threads. Other than the standard library's, they let the interpreter end."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self.unfinished = most, 0  # jobs
+        self._threads: list[threading.Thread] = []
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()  # the collector may close it, in whatever thread
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Do it soon; it must not raise."""
+        with self._lock:
+            self.unfinished += 1
+            if len(self._threads) < min(self.unfinished, self._most):
+                self._threads.append(threading.Thread(target=self._serve, name="sparklet-functions", daemon=True))
+                self._threads[-1].start()
+        self._jobs.put(job)
+
+    def close(self, wait_s: float = 0.0) -> None:
+        """End each thread once it has no job any more; wait so long for each. Twice does no harm."""
+        self._jobs.put(None)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(wait_s)
+
+    def _serve(self) -> None:
+        while job := self._jobs.get():
+            job()
+            del job  # nothing is held while the thread waits
+            with self._lock:
+                self.unfinished -= 1
+        self._jobs.put(None)  # for the others
 
 
 @dataclass(frozen=True)
@@ -83,8 +115,7 @@ class StoredContents:
         """Write it, unless this process did so a short while ago."""
         uri = f"{self.folder_uri}{name}"
         if time.monotonic() - self._put_s.get(name, -STORED_S) >= STORED_S:
-            with _as_payload_error():
-                self.store.put(uri, content)
+            self.store.put(uri, content)
             self._put_s[name] = time.monotonic()
         return uri
 
@@ -92,13 +123,4 @@ class StoredContents:
         """Read it."""
         if uri.rpartition("/")[0] != self.folder_uri.rstrip("/"):
             raise PayloadError(f"{uri} lies outside {self.folder_uri}")
-        with _as_payload_error():
-            return self.store.get(uri)
-
-
-@contextmanager
-def _as_payload_error() -> Iterator[None]:
-    try:
-        yield
-    except ObjectStoreError as error:
-        raise PayloadError(str(error)) from error
+        return self.store.get(uri)

@@ -12,14 +12,11 @@ import json
 import pickle
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol, Self, get_args
 
-from sparklet.errors import PayloadError
+from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.settings import Codec as Codec
-
-Envelope = Mapping[str, str]
-"""``{"sparklet_call": document, "signature": hex}``, or ``sparklet_answer``: what a transport carries."""
 
 CODECS: tuple[Codec, ...] = get_args(Codec)  # each allows what the ones before it allow
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -32,10 +29,10 @@ class Contents(Protocol):
     """Where large contents lie."""
 
     def put(self, name: str, content: bytes) -> str:
-        """Store a content, its name being its digest; its URI. Twice does no harm."""
+        """Store a content, its name being its digest; its URI. Twice does no harm. ObjectStoreError if it fails."""
 
     def get(self, uri: str) -> bytes:
-        """A content. Raises PayloadError if it is not there, or lies where no caller's contents lie."""
+        """A content; ObjectStoreError if it is not there, PayloadError if it lies where no caller's contents lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +78,8 @@ class Signed:
     content: Content | None
 
     def sealed(self, key: bytes) -> dict[str, str]:
-        """The signed document."""
-        text = COMPACT.encode(_document(self))
+        """The signed document: ``{"sparklet_call": text, "signature": hex}``, or ``sparklet_answer``."""
+        text = COMPACT.encode(asdict(self))  # type: ignore[call-overload]
         return {self.kind: text, "signature": _signature(self.kind, text, key)}
 
     @classmethod
@@ -97,11 +94,6 @@ class Signed:
             return cls(**{**document, "content": content and Content(**content)})
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise PayloadError(f"this is no {cls.kind}: {type(error).__name__}") from error
-
-
-def _document(value: Any) -> dict[str, Any]:
-    found = {each.name: getattr(value, each.name) for each in fields(value)}
-    return {name: _document(each) if isinstance(each, Content) else each for name, each in found.items()}
 
 
 def _signature(kind: str, text: str, key: bytes) -> str:
@@ -153,6 +145,10 @@ class Answer(Signed):
     error: str = ""  # class and message, for people
     trace: str = ""  # the formatted traceback
     facts: Mapping[str, Any] = field(default_factory=dict)  # started_s, ended_s, memory_mb, cold, pid, log_stream, …
+
+
+End = Answer | RemoteTaskError
+"""How a try ended: with a worker's answer, or without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,3 +215,39 @@ def restored(arguments: Any, contents: Contents | None) -> Any:
         return arguments
     args, kwargs = arguments
     return [one(each) for each in args], {name: one(each) for name, each in kwargs.items()}
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - it is a cause, never raised
+    """Where an exception was raised in its worker; its traceback has the remote frames."""
+
+    def __init__(self, tb: str) -> None:
+        super().__init__(f"\n{tb}")
+        self.tb = tb  # as the standard library's has it
+
+
+def read(call: Call, end: End, contents: Contents | None) -> tuple[Any, BaseException | None]:
+    """The value, or the error to raise. Unpickles only an answer to this very call, in the call's own codec."""
+    if isinstance(end, RemoteTaskError):
+        return None, end
+    content = end.content
+    try:
+        if end.task_id != call.task_id or (content and content.codec != call.content.codec):
+            raise PayloadError("it is not this call's")
+        if content:
+            found = decode(content.codec, content.read(contents))
+            return (None, _raised(found, end)) if end.raised else (found, None)
+    except BaseException as error:  # noqa: BLE001 - unpickling raises anything, even SystemExit
+        told = f"the answer cannot be read: {type(error).__name__}: {error}; {end.error}".rstrip("; ")
+        return None, RemoteTaskError(told, log_tail=end.trace, facts=end.facts)
+    return None, RemoteTaskError(end.error, "" if end.raised else "refused", log_tail=end.trace, facts=end.facts)
+
+
+def _raised(found: Any, end: Answer) -> BaseException:
+    error, frames = found
+    cause = RemoteTraceback(end.trace)
+    if frames:
+        from tblib import Traceback
+
+        cause.__traceback__ = Traceback.from_dict(frames).as_traceback()
+    error.__cause__ = cause
+    return error  # type: ignore[no-any-return]

@@ -7,10 +7,8 @@ answer comes from the ledger's table, or from S3 if it is large. ``queue``: a fl
 import contextlib
 import functools
 import json
-import queue
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -20,10 +18,10 @@ from sparklet.aws.functions import LambdaCompute, read_secret, reason_of
 from sparklet.aws.messaging import queue_opener
 from sparklet.aws.s3 import S3Store
 from sparklet.aws.stacks import stack_outputs, unreserved_concurrency
-from sparklet.errors import LedgerError, PayloadError, QueueError, RemoteTaskError, SettingsError
-from sparklet.functions.backend import End, StoredContents
-from sparklet.functions.calls import Answer, Call, Contents
-from sparklet.functions.poller import Poller
+from sparklet.errors import LedgerError, RemoteTaskError, SettingsError, SparkletError
+from sparklet.functions.backend import DaemonThreads, StoredContents
+from sparklet.functions.calls import Answer, Call, Contents, End
+from sparklet.functions.poller import LOST_S, Poller
 from sparklet.functions.records import RECORDED
 from sparklet.ledger.rules import LEASE_EXPIRED
 from sparklet.model import Failure, TaskRecord
@@ -58,11 +56,11 @@ class LambdaFunctions:
     inline_bytes = INLINE_BYTES
 
     def __init__(
-        self, stack: str, slots: int | None = None, transport: Transport = "auto", clients: AwsClients | None = None
+        self, stack: str = "sparklet-functions", slots: int | None = None, transport: Transport = "auto"
     ) -> None:
         if transport not in get_args(Transport):
             raise ValueError(f"transport must be one of {', '.join(get_args(Transport))}")
-        clients = clients or AwsClients(THREADS + SENDERS + 1)
+        clients = AwsClients(THREADS + SENDERS + 1)
         outputs = stack_outputs(clients, stack, OUTPUTS, "functions.yaml")
         self._workers = sorted(json.loads(outputs["Workers"]), key=lambda worker: int(worker["memory_mb"]))
         self.sizes: Sequence[int] = [int(worker["memory_mb"]) for worker in self._workers]
@@ -75,32 +73,25 @@ class LambdaFunctions:
         self._transport, self.slots = transport, slots or (THREADS if transport == "invoke" else self._concurrency)
         self._compute, self._queue = LambdaCompute(clients), functools.cache(queue_opener(clients))
         self._tasks = DynamoTasks(clients, outputs["LedgerTable"])
-        self._poller = Poller(self._tasks.get_tasks)
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads = self._invoking = self._underway = 0
+        self._poller, self._threads = Poller(self._records), DaemonThreads(THREADS + SENDERS)
+        self._underway: set[str] = set()
         self._closed = False
-        self._lock = threading.Lock()
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """Hand it to a thread, by the transport that suits it now."""
         if self._closed:
             raise RemoteTaskError("the backend was closed", "killed")
-        with self._lock:
-            transport, worker = str(self._transport), self._workers[size]
-            if transport == "auto":
-                short = call.timeout_s <= SHORT_S and self._invoking < THREADS and "function" in worker
-                transport = "queue" if self._underway >= self._concurrency else "invoke" if short else "event"
-            self._count(transport, 1)
-            if self._threads < min(THREADS + SENDERS, self._underway + 1):
-                self._threads += 1
-                threading.Thread(target=self._serve, name="sparklet-functions", daemon=True).start()
+        transport, worker = str(self._transport), self._workers[size]
+        if transport == "auto":
+            short = call.timeout_s <= SHORT_S and self._threads.unfinished < THREADS and "function" in worker
+            transport = "queue" if len(self._underway) >= self._concurrency else "invoke" if short else "event"
+        self._underway.add(call.record_id)
 
         def ended(end: End) -> None:
-            with self._lock:
-                self._count(transport, -1)
+            self._underway.discard(call.record_id)
             done(end)
 
-        self._jobs.put(partial(self._perform, transport, call, worker, ended))
+        self._threads.submit(partial(self._perform, transport, call, worker, ended))
 
     def patience_s(self, call: Call) -> float:
         """Its own time, and what it may wait for a worker."""
@@ -110,50 +101,52 @@ class LambdaFunctions:
     def give_up(self, call: Call) -> None:
         """Ask for it no more. It expires; if it has begun, its worker ends it when its time is over."""
         if self._poller.forget(call.record_id):
-            with self._lock:
-                self._underway -= 1
+            self._underway.discard(call.record_id)
 
     def close(self) -> None:
         """Wait for nothing any more. Lambda ends what it has begun, unseen; what waits in the queue expires there."""
         self._closed = True
         self._poller.open.clear()
-        for _ in range(self._threads):
-            self._jobs.put(None)
-
-    def _count(self, transport: str, change: int) -> None:
-        self._underway += change
-        self._invoking += change if transport == "invoke" else 0
-
-    def _serve(self) -> None:
-        while (job := self._jobs.get()) and not self._closed:
-            job()
-            del job
+        self._threads.close()
 
     def _perform(self, transport: str, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
-        way = self._invoke if transport == "invoke" else partial(self._send, transport)
-        way(call, worker, ended)
+        if self._closed:
+            return None
+        if transport == "invoke":
+            return ended(self._invoke(call, worker))
+        try:
+            self._send(transport, call, worker, ended)
+        except SparkletError as error:  # sent twice does no harm: the ledger decides
+            again = error.retryable or getattr(error, "reason", "") in ("throttled", "killed")
+            if self._poller.forget(call.record_id):
+                ended(RemoteTaskError(str(error), "throttled" if again else ""))
 
-    def _invoke(self, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
+    def _invoke(self, call: Call, worker: Any) -> End:
         begun_s = time.monotonic()
         try:
-            end = self._opened(call, self._compute.invoke(worker["function"], call.sealed(self.key)))
+            return self._opened(call, self._compute.invoke(worker["function"], call.sealed(self.key)))
         except RemoteTaskError as error:
-            end = _timed(error, call, begun_s)
-        ended(end)
+            return _timed(error, call, begun_s)
 
     def _send(self, transport: str, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
-        envelope = {**call.sealed(self.key), RECORDED: "yes"}
-        name, begun_s = call.record_id, time.monotonic()
-        self._poller.watch(name, lambda record: self._jobs.put(lambda: ended(self._end(call, record, begun_s))))
-        try:
-            if transport == "event":
-                self._compute.invoke(worker["function"], envelope, wait=False)
-            else:
-                self._queue(worker["queue"]).send([json.dumps(envelope)])
-        except (RemoteTaskError, QueueError) as error:  # sent twice does no harm: the ledger decides
-            again = error.retryable or getattr(error, "reason", "") in ("throttled", "killed")
-            if self._poller.forget(name):
-                ended(RemoteTaskError(str(error), "throttled" if again else ""))
+        envelope = self._watched(call, ended)
+        if transport == "event":
+            self._compute.invoke(worker["function"], envelope, wait=False)
+        else:
+            self._queue(worker["queue"]).send([json.dumps(envelope)])
+
+    def _watched(self, call: Call, ended: Callable[[End], None], lost_s: float = LOST_S) -> dict[str, str]:
+        """The envelope of a call whose record is waited for from now on."""
+        begun_s = time.monotonic()
+
+        def recorded(record: TaskRecord | LedgerError) -> None:
+            self._threads.submit(lambda: ended(self._end(call, record, begun_s)))
+
+        self._poller.watch(call.record_id, recorded, lost_s)
+        return {**call.sealed(self.key), RECORDED: "yes"}
+
+    def _records(self, names: Sequence[str]) -> Iterable[TaskRecord]:
+        return self._tasks.get_tasks(names)
 
     def _end(self, call: Call, record: TaskRecord | LedgerError, begun_s: float) -> End:
         """What a record says that has ended, or is not renewed any more."""
@@ -171,12 +164,9 @@ class LambdaFunctions:
         try:
             if self.contents and isinstance(envelope, dict) and "stored" in envelope:
                 envelope = json.loads(self.contents.get(envelope["stored"]))
-            answer = Answer.opened(envelope, self.key)
-        except (PayloadError, ValueError) as error:
+            return Answer.opened(envelope, self.key)
+        except (SparkletError, ValueError) as error:
             return RemoteTaskError(f"{call.name}: its answer cannot be read: {error}")
-        if answer.task_id != call.task_id:
-            return RemoteTaskError(f"{call.name}: an answer came to {answer.task_id}")
-        return answer
 
 
 def _timed(error: RemoteTaskError, call: Call, begun_s: float) -> RemoteTaskError:

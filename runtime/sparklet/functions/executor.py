@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import weakref
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextvars import ContextVar
@@ -23,10 +23,9 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from sparklet.errors import PayloadError, RemoteTaskError
-from sparklet.functions.backend import Backend, End
-from sparklet.functions.calls import Call, Content, encode_arguments
-from sparklet.functions.ends import read
+from sparklet.errors import PayloadError, RemoteTaskError, SparkletError
+from sparklet.functions.backend import Backend
+from sparklet.functions.calls import Call, Content, End, encode_arguments, read
 from sparklet.functions.local import Processes, Threads
 from sparklet.functions.options import Options as Options
 from sparklet.functions.perform import reference, unwrapped
@@ -96,15 +95,14 @@ class LambdaExecutor(Executor):
         self._pumping = self._closing = self._aborted = False
         self._outer: LambdaExecutor | None = None
         self._timer = Timer()
-        self._counts: Counter[str] = Counter()
-        self._seconds = dict.fromkeys(("waiting_s", "working_s", "travelling_s", "gb_s"), 0.0)
+        self._figures = defaultdict[str, float](int, waiting_s=0.0, working_s=0.0, travelling_s=0.0, gb_s=0.0)
         _executors.add(self)
         weakref.finalize(self, _end, self._timer, self.backend).atexit = False
 
     # --- what the standard library's executors do ---
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Have a call performed; its future. An argument that cannot be encoded is the future's error."""
+        """Have a call performed; its future. An argument that cannot be encoded or stored is its error."""
         return self.submit_with(self.options.of(fn), fn, (args, kwargs))
 
     def submit_with(
@@ -119,17 +117,17 @@ class LambdaExecutor(Executor):
         if not self._closing:
             try:
                 task = self._task(future, options, fn, arguments, each)
-            except PayloadError as error:
+            except SparkletError as error:
                 future.set_exception(error)
         with self._lock:
             if self._closing:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            self._counts["submitted"] += 1
+            self._figures["submitted"] += 1
             if task:
                 self._waiting.append(task)
                 self._unfinished += 1
             else:
-                self._counts["failed"] += 1
+                self._figures["failed"] += 1
         self._pump()
         return future
 
@@ -201,7 +199,7 @@ class LambdaExecutor(Executor):
     def stats(self) -> dict[str, float]:
         """Tasks by their ends, tries, cold starts; seconds in all of waiting, working and travelling; GB-seconds."""
         with self._lock:
-            return {**self._counts, **{name: round(total, 3) for name, total in self._seconds.items()}}
+            return {name: round(figure, 3) for name, figure in self._figures.items()}
 
     # --- a task's way ---
 
@@ -245,10 +243,10 @@ class LambdaExecutor(Executor):
                 task = self._waiting.popleft()
                 if task.future.running() or task.future.set_running_or_notify_cancel():
                     task.started_s = time.monotonic()
-                    self._counts["tries"] += 1
+                    self._figures["tries"] += 1
                     self._open[task.call.task_id] = task
                     return task
-                self._counts["cancelled"] += 1
+                self._figures["cancelled"] += 1
                 self._unfinished -= 1
             self._pumping = False
             return None
@@ -280,18 +278,19 @@ class LambdaExecutor(Executor):
         with contextlib.suppress(TypeError, AttributeError):  # facts are what a worker says
             self._measure(task, end.facts)
         value, error = read(call, end, self.backend.contents)
-        delay_s = self._delay_s(task, error) if error and not self._aborted else None
-        with self._lock:
-            self._counts["retried" if delay_s is not None else "failed" if error else "succeeded"] += 1
-            if delay_s is not None:
-                self._later.add(task)
+        delay_s = self._delay_s(task, error) if error is not None and not self._aborted else None
         if delay_s is not None:
+            with self._lock:
+                self._figures["retried"] += 1
+                self._later.add(task)
             self._timer.at(time.monotonic() + delay_s, functools.partial(self._again, task))
             return self._pump()
-        if error:
-            task.future.set_exception(error)
-        else:
+        with self._lock:
+            self._figures["succeeded" if error is None else "failed"] += 1
+        if error is None:
             task.future.set_result(value)
+        else:
+            task.future.set_exception(error)
         with self._lock:
             self._unfinished -= 1
         return self._pump()
@@ -312,7 +311,7 @@ class LambdaExecutor(Executor):
             return _back_off_s(task.throttled)
         if (reason in LARGER_HELPS or isinstance(error, MemoryError)) and len(task.sizes) > 1:
             task.sizes.pop(0)
-            self._counts["escalated"] += 1
+            self._figures["escalated"] += 1
         elif isinstance(error, task.options.retry_on) and task.failures < task.options.retries:
             task.failures += 1
         else:
@@ -323,11 +322,11 @@ class LambdaExecutor(Executor):
     def _measure(self, task: _Task, facts: Mapping[str, Any]) -> None:
         worked_s = facts.get("ended_s", 0.0) - facts.get("started_s", 0.0)
         with self._lock:
-            self._counts["cold"] += bool(facts.get("cold"))
-            self._seconds["waiting_s"] += task.started_s - task.submitted_s
-            self._seconds["working_s"] += worked_s
-            self._seconds["gb_s"] += worked_s * self.backend.sizes[task.sizes[0]] / 1024
-            self._seconds["travelling_s"] += max(0.0, time.monotonic() - task.started_s - worked_s)
+            self._figures["cold"] += bool(facts.get("cold"))
+            self._figures["waiting_s"] += task.started_s - task.submitted_s
+            self._figures["working_s"] += worked_s
+            self._figures["gb_s"] += worked_s * self.backend.sizes[task.sizes[0]] / 1024
+            self._figures["travelling_s"] += max(0.0, time.monotonic() - task.started_s - worked_s)
 
 
 def _end(timer: Timer, backend: Backend) -> None:

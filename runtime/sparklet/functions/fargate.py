@@ -19,13 +19,10 @@ from typing import Any
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.containers import FargateTasks
 from sparklet.aws.s3 import S3Store
-from sparklet.errors import LedgerError, PayloadError, RemoteTaskError
-from sparklet.functions.backend import End
-from sparklet.functions.calls import Call
+from sparklet.errors import LedgerError, RemoteTaskError
+from sparklet.functions.calls import Call, End
 from sparklet.functions.deployed import LambdaFunctions
 from sparklet.functions.handler import lambda_handler
-from sparklet.functions.poller import Poller
-from sparklet.functions.records import RECORDED
 from sparklet.model import Failure, TaskRecord
 
 SIZES_MB = (16384, 30720, 61440, 122880)
@@ -51,7 +48,6 @@ class LambdaAndFargate(LambdaFunctions):
         self._containers, self._asked_s = containers, 0.0
         self._arns: dict[str, str] = {}  # of tasks under way, by the calls' records
         self._stopped: Mapping[str, Failure] = {}  # of them, when ECS was last asked
-        self._container_poller = Poller(self._records, lost_s=math.inf)  # ECS says which containers live
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
         """In Lambda if the size and the time are Lambda's."""
@@ -68,44 +64,34 @@ class LambdaAndFargate(LambdaFunctions):
     def give_up(self, call: Call) -> None:
         """Stop its container."""
         super().give_up(call)
-        if self._container_poller.forget(call.record_id):
-            with self._lock:
-                self._underway -= 1
-            self._jobs.put(lambda: self._stop(call.record_id))
+        if call.record_id in self._arns:
+            self._threads.submit(lambda: self._stop(call.record_id))
 
     def close(self) -> None:
         """Stop all containers."""
-        self._container_poller.open.clear()
+        super().close()
         for name in list(self._arns):
             self._stop(name)
-        super().close()
 
     def _stop(self, name: str) -> None:
         with suppress(RemoteTaskError, KeyError):  # it ends when its time is over
             self._containers.stop(self._arns.pop(name))
 
-    def _perform(self, transport: str, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
-        """In a container: its record tells the end, or ECS."""
+    def _send(self, transport: str, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
+        """In a container: its record tells the end, or ECS, which knows whether it lives."""
         if "container_mb" not in worker:
-            return super()._perform(transport, call, worker, ended)
-        name, begun_s = call.record_id, time.monotonic()
-
-        def recorded(record: TaskRecord | LedgerError) -> None:
-            self._arns.pop(name, None)
-            self._jobs.put(lambda: ended(self._end(call, record, begun_s)))
-
-        self._container_poller.watch(name, recorded)
-        try:
-            assert self.contents
-            uri = self.contents.put(f"{name}.call", json.dumps({**call.sealed(self.key), RECORDED: "yes"}).encode())
-            self._arns[name] = self._containers.start(name, (*ENTRY, uri), worker["container_mb"])
-        except (PayloadError, RemoteTaskError) as error:
-            if self._container_poller.forget(name):
-                ended(error if isinstance(error, RemoteTaskError) else RemoteTaskError(str(error)))
-            return None
-        if self._closed or name not in self._container_poller.open:  # given up meanwhile
+            return super()._send(transport, call, worker, ended)
+        assert self.contents
+        name, envelope = call.record_id, self._watched(call, ended, lost_s=math.inf)
+        uri = self.contents.put(f"{name}.call", json.dumps(envelope).encode())
+        self._arns[name] = self._containers.start(name, (*ENTRY, uri), worker["container_mb"])
+        if self._closed or name not in self._poller.open:  # given up meanwhile
             self._stop(name)
         return None
+
+    def _end(self, call: Call, record: TaskRecord | LedgerError, begun_s: float) -> End:
+        self._arns.pop(call.record_id, None)
+        return super()._end(call, record, begun_s)
 
     def _records(self, names: Sequence[str]) -> Iterable[TaskRecord]:
         """What the ledger says; where a container has stopped without an answer, what ECS says."""

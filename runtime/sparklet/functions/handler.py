@@ -5,7 +5,6 @@ queue are marked: they are claimed in the ledger, so that a call that is deliver
 and their answers are recorded there.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -13,7 +12,7 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +22,7 @@ from sparklet.aws.functions import TIMED_OUT, read_secret
 from sparklet.aws.messaging import queue_opener
 from sparklet.aws.s3 import S3Store
 from sparklet.clock import SystemClock
-from sparklet.errors import LeaseLostError, LedgerError
+from sparklet.errors import LeaseLostError
 from sparklet.events import Event, Outcome, Source, Task, TaskRequest, parse_event
 from sparklet.events.sqs import respond
 from sparklet.functions.backend import StoredContents
@@ -35,7 +34,7 @@ from sparklet.model import ShardResult, ShardState, TaskRecord
 from sparklet.model.tasks import ANSWER_BYTES
 from sparklet.settings import function_settings
 from sparklet.spark.guards import Deadline
-from sparklet.worker.attempt import Attempt, make_attempt, persist
+from sparklet.worker.attempt import Attempt, Lease, make_attempt, persist
 from sparklet.worker.log import Log
 from sparklet.worker.task_requests import ClaimedRequest, RequestClaims
 
@@ -45,7 +44,7 @@ MAX_RESPONSE_BYTES = 6 * 1024 * 1024 - 64 * 1024  # of a synchronous invocation;
 def lambda_handler(event: Event, context: Any) -> Any:
     """Perform a call, or those of an SQS event."""
     claims, worker = _ports()
-    worker.performer.facts = {**worker.facts, "request_id": context.aws_request_id}
+    worker.performer.facts = {**worker.performer.facts, "request_id": context.aws_request_id}
     if not isinstance(event, dict) or not event.keys() & {"Records", RECORDED}:
         return worker.answer(event, MAX_RESPONSE_BYTES)
     deadline = Deadline.within(context.get_remaining_time_in_millis() / 1000)
@@ -77,7 +76,6 @@ class FunctionWorker:
 
     performer: Performer
     contents: Contents
-    facts: Mapping[str, Any]  # beside the request's id
 
     def answer(self, envelope: Any, max_bytes: int) -> dict[str, str]:
         """The signed answer's envelope, or ``{"stored": URI}`` if that is larger; PayloadError as a Performer."""
@@ -119,19 +117,12 @@ class ClaimedCall(ClaimedRequest):
 
     def execute(self) -> ShardResult:
         """Perform it."""
-        done = threading.Event()
-        keeper = threading.Thread(target=self._keep, args=(done,), name="lease", daemon=True)
-        keeper.start()
-        try:
+        attempt, end_s = self.attempt, self.record.lease_end_s
+        with Lease(self._renew, self.claims.clock, attempt.deadline, attempt.log, LEASE_S, end_s):
             return super().execute()
-        finally:
-            done.set()
-            keeper.join()
 
-    def _keep(self, done: threading.Event) -> None:
-        while not done.wait(LEASE_S / 2):
-            with contextlib.suppress(LedgerError, LeaseLostError):
-                self._replace(self.record.renewed(self.claims.clock.now_s(), LEASE_S))
+    def _renew(self, _: ShardResult | None) -> None:
+        self._replace(self.record.renewed(self.claims.clock.now_s(), LEASE_S))
 
     def _replace(self, after: TaskRecord) -> None:
         try:
@@ -149,11 +140,9 @@ def _ports() -> "tuple[CallClaims, FunctionWorker]":
     """This environment's ports, made once."""
     settings, clients, stream = function_settings(), AwsClients(), os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
     contents = StoredContents(S3Store(clients), f"s3://{settings.bucket}/functions/")
-    performer = Performer(read_secret(clients, settings.secret), settings.codec, settings.modules, contents)
-    tasks, worker = (
-        DynamoTasks(clients, settings.ledger_table),
-        FunctionWorker(performer, contents, {"log_stream": stream}),
-    )
+    key, facts = read_secret(clients, settings.secret), {"log_stream": stream}
+    worker = FunctionWorker(Performer(key, settings.codec, settings.modules, contents, facts), contents)
+    tasks = DynamoTasks(clients, settings.ledger_table)
     return CallClaims(tasks, None, queue_opener(clients), worker, SystemClock(), stream, max_attempts=1), worker
 
 

@@ -4,115 +4,82 @@ import contextlib
 import json
 import multiprocessing
 import os
-import queue
 import resource
 import secrets
-import select
 import shutil
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
 from sparklet.errors import RemoteTaskError
-from sparklet.functions.backend import End, FolderContents
-from sparklet.functions.calls import Answer, Call, Codec, Contents
+from sparklet.functions.backend import DaemonThreads, FolderContents
+from sparklet.functions.calls import Answer, Call, Codec, Contents, End
 from sparklet.functions.perform import Performer
 
 INLINE_BYTES = 1024 * 1024
 MAX_TIMEOUT_S = 7 * 86_400.0
 START_S = 60.0  # many processes at once, on a busy machine
+END_S = 1.0  # what is killed has ended by then
 LOG_TAIL_BYTES = 4096
 UNBOUNDED_MB = 0  # a worker's memory that nobody bounds
 
 
-class _Slots:
-    """What both backends share: a queue of calls, a thread for each slot, a folder for large contents."""
+class Threads:
+    """Calls in threads of this process, for debugging: breakpoints work; nothing ends a call that hangs."""
 
     inline_bytes = INLINE_BYTES
     max_timeout_s = MAX_TIMEOUT_S
+    sizes: Sequence[int] = (UNBOUNDED_MB,)
 
-    def __init__(self, slots: int | None, sizes: Sequence[int], codec: Codec) -> None:
+    def __init__(self, slots: int | None = None, codec: Codec = "cloudpickle") -> None:
         self.slots = slots or os.cpu_count() or 1
-        self.sizes, self.codec = sizes, codec
         self.key = secrets.token_bytes(32)
         self.folder = Path(tempfile.mkdtemp(prefix="sparklet-functions-"))
         self.contents: Contents | None = FolderContents(self.folder)
         self.closed = False
-        self._calls: queue.SimpleQueue[tuple[Call, int, Callable[[End], None]] | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.RLock()  # a collected executor closes its backend, in whatever thread
-        self._busy = 0
+        self._performer = Performer(self.key, codec, contents=self.contents)
+        self._threads = DaemonThreads(self.slots)
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
-        """Queue it; threads are started as they are needed."""
-        with self._lock:
-            if self.closed:
-                raise RemoteTaskError("the workers were ended", "refused")
-            self._busy += 1
-            if len(self._threads) < min(self._busy, self.slots):
-                thread = threading.Thread(target=self._serve, name="sparklet-functions", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-        self._calls.put((call, size, done))
+        """Hand it to a thread."""
+        if self.closed:
+            raise RemoteTaskError("the workers were ended", "refused")
+        self._threads.submit(lambda: done(self._end(call, size)))
 
     def patience_s(self, call: Call) -> float:
         """A slot is free when a call is started, and ends it in time; its process may have to start first."""
         return call.timeout_s + START_S
-
-    def _serve(self) -> None:
-        with contextlib.ExitStack() as stack:
-            perform = self._performing(stack)
-            while taken := self._calls.get():
-                call, size, done = taken
-                try:
-                    end: End = Answer.opened(perform(call, size), self.key)
-                except RemoteTaskError as error:
-                    end = error
-                except Exception as error:  # noqa: BLE001 - a process that cannot be started: the call must end
-                    end = RemoteTaskError(f"{type(error).__name__}: {error}", "refused")
-                with self._lock:
-                    self._busy -= 1
-                del taken
-                done(end)
-                del end, done, call
-
-    def _performing(self, stack: contextlib.ExitStack) -> Callable[[Call, int], Any]:
-        raise NotImplementedError
-
-    def _end(self) -> None:
-        """Let all threads end."""
-        with self._lock:
-            self.closed = True
-            for _ in self._threads:
-                self._calls.put(None)
-
-
-class Threads(_Slots):
-    """Calls in threads of this process, for debugging: breakpoints work; nothing ends a call that hangs."""
-
-    def __init__(self, slots: int | None = None, codec: Codec = "cloudpickle") -> None:
-        super().__init__(slots, (UNBOUNDED_MB,), codec)
-
-    def _performing(self, stack: contextlib.ExitStack) -> Callable[[Call, int], Any]:
-        performer = Performer(self.key, self.codec, contents=self.contents)
-        return lambda call, size: performer.perform(call.sealed(self.key))
 
     def give_up(self, call: Call) -> None:
         """A thread cannot be ended."""
 
     def close(self) -> None:
         """Take no call any more."""
-        self._end()
+        self.closed = True
+        self._threads.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _end(self, call: Call, size: int) -> End:
+        try:
+            return Answer.opened(self._perform(call, size), self.key)
+        except RemoteTaskError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - a process that cannot be started: the call must end
+            return RemoteTaskError(f"{type(error).__name__}: {error}", "refused")
 
-class Processes(_Slots):
+    def _perform(self, call: Call, size: int) -> Any:
+        """The envelope of its answer."""
+        return self._performer.perform(call.sealed(self.key))
+
+
+class Processes(Threads):
     """Calls in processes of this machine, each of which performs one at a time.
 
     Parameters
@@ -134,52 +101,52 @@ class Processes(_Slots):
         codec: Codec = "cloudpickle",
         context: BaseContext | None = None,
     ) -> None:
-        super().__init__(slots, sizes, codec)
+        super().__init__(slots, codec)
+        self.sizes = sizes
         self._context: Any = context or multiprocessing.get_context("spawn")
-        self._workers: dict[str, _Process] = {}  # by the task that each performs
-
-    def _performing(self, stack: contextlib.ExitStack) -> Callable[[Call, int], Any]:
-        worker: _Process | None = None
-
-        def perform(call: Call, size: int) -> Any:
-            nonlocal worker
-            if worker is None or worker.size != size or not worker.process.is_alive():
-                if worker:
-                    worker.end()
-                worker = _Process(self, size)
-            with self._lock:
-                if self.closed:
-                    raise RemoteTaskError("the workers were ended", "killed")
-                self._workers[call.task_id] = worker
-            try:
-                return worker.perform(call)
-            finally:
-                with self._lock:
-                    del self._workers[call.task_id]
-
-        @stack.callback
-        def end() -> None:
-            if worker:
-                worker.end()
-
-        return perform
+        self._at_work: dict[str, _Process] = {}  # by the try that each performs
+        self._idle: list[_Process] = []
+        self._lock = threading.RLock()  # a collected executor closes its backend, in whatever thread
 
     def give_up(self, call: Call) -> None:
         """Kill its process."""
         with self._lock:
-            if worker := self._workers.get(call.task_id):
+            if worker := self._at_work.get(call.record_id):
                 worker.process.kill()
 
     def close(self) -> None:
-        """Kill all that are at work; the others end by themselves."""
+        """Kill all processes."""
         with self._lock:
-            self._end()
-            for worker in self._workers.values():
+            self.closed = True
+            for worker in self._at_work.values():
                 worker.process.kill()
-        if threading.current_thread() not in self._threads:
-            for thread in self._threads:
-                thread.join(1.0)
-        shutil.rmtree(self.folder, ignore_errors=True)
+            self._end_idle()
+        self._threads.close(END_S)
+        super().close()
+
+    def _perform(self, call: Call, size: int) -> Any:
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        if worker is None or worker.size != size or not worker.process.is_alive():
+            if worker:
+                worker.end()
+            worker = _Process(self, size)
+        with self._lock:
+            self._at_work[call.record_id] = worker
+            if self.closed:
+                worker.process.kill()
+        try:
+            return worker.perform(call)
+        finally:
+            with self._lock:
+                del self._at_work[call.record_id]
+                self._idle.append(worker)
+                if self.closed:
+                    self._end_idle()
+
+    def _end_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().end()
 
 
 _starting = threading.Lock()  # a process forked meanwhile would hold the other's end of the pipe open
@@ -193,7 +160,7 @@ class _Process:
         handle, path = tempfile.mkstemp(".log", dir=backend.folder)
         os.close(handle)
         self.log = Path(path)
-        performer = Performer(backend.key, backend.codec, contents=backend.contents, facts={"log_stream": path})
+        performer = replace(backend._performer, facts={"log_stream": path})
         with _starting:
             self._pipe, theirs = backend._context.Pipe()
             self.process = backend._context.Process(
@@ -201,8 +168,6 @@ class _Process:
             )
             self.process.start()
             theirs.close()
-        self._answered = select.poll()  # Connection.poll makes one at each call
-        self._answered.register(self._pipe, select.POLLIN)
         self._ready = False
 
     def perform(self, call: Call) -> Any:
@@ -211,7 +176,7 @@ class _Process:
             if not self._ready:
                 self._ready = not self._pipe.recv_bytes()
             self._pipe.send_bytes(json.dumps(call.sealed(self._backend.key)).encode())
-            if self._answered.poll(call.timeout_s * 1000):
+            if self._pipe.poll(call.timeout_s):
                 return json.loads(self._pipe.recv_bytes())
             reason, cause = "timeout", f"took longer than {call.timeout_s:g} s"
         except (EOFError, OSError):

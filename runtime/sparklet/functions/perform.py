@@ -1,7 +1,7 @@
 """What a worker does with a call: check it, find its function, call it, and sign the answer."""
 
-import importlib
 import os
+import pkgutil
 import resource
 import sys
 import time
@@ -69,7 +69,7 @@ class Performer:
         except MemoryError as error:
             return self._raised(call, error)
         except BaseException as error:  # noqa: BLE001 - unpickling and importing raise anything
-            return Answer(call.task_id, None, error=_short(error), trace=_trace(error))
+            return Answer(call.task_id, None, **_told(error))
         try:
             if call.each:
                 value = [function(*args) for args in arguments]
@@ -114,7 +114,7 @@ class Performer:
                 decode(content.codec, content.read(self.contents))  # some exceptions can be pickled, but not unpickled
             except BaseException:  # noqa: BLE001 - then its text must do
                 content = None
-        return Answer(call.task_id, content, raised=True, error=_short(error), trace=_trace(error))
+        return Answer(call.task_id, content, raised=True, **_told(error))
 
     def _content(self, call: Call, value: Any) -> Content:
         codec = call.content.codec
@@ -127,20 +127,21 @@ def resolve(name: str, modules: tuple[str, ...] = ("*",)) -> Callable[..., Any]:
     Raises
     ------
     PayloadError
-        If the operator does not allow its module, or it is not a function.
-    ImportError, AttributeError
+        If the operator does not allow the module, or the one that the function comes from; or it is not a function.
+    ImportError, AttributeError, ValueError
         If it is not there.
     """
-    module, _, path = name.partition(":")
-    if not any(fnmatchcase(module, pattern) for pattern in modules):
-        raise PayloadError(f"functions of {module} may not be called here: its operator decides")
-    found: Any = sys.modules.get(module) or importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    function = unwrapped(found)
+    _refuse_others(name.partition(":")[0], modules)
+    function = unwrapped(pkgutil.resolve_name(name))
     if not callable(function):
         raise PayloadError(f"{name} is no function")
+    _refuse_others(str(function.__module__), modules)  # such as what ``os`` has, in a module that imports it
     return function  # type: ignore[no-any-return]
+
+
+def _refuse_others(module: str, patterns: tuple[str, ...]) -> None:
+    if not any(fnmatchcase(module, pattern) for pattern in patterns):
+        raise PayloadError(f"functions of {module} may not be called here: its operator decides")
 
 
 def reference(function: Any) -> str:
@@ -163,17 +164,7 @@ def unwrapped(function: Any) -> Any:
     return getattr(function, "__wrapped__", function) if getattr(function, "is_remote", False) else function
 
 
-def _short(error: BaseException) -> str:
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        return f"{name}: {error}"[:ERROR_CHARACTERS]
-    except Exception:  # noqa: BLE001 - its own __str__
-        return name
-
-
-def _trace(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(error))[-TRACE_CHARACTERS:]
-    except Exception:  # noqa: BLE001 - its own __str__
-        return ""
+def _told(error: BaseException) -> dict[str, Any]:
+    """An error as an answer's text."""
+    short, trace = traceback.format_exception_only(error), traceback.format_exception(error)
+    return {"error": "".join(short).strip()[:ERROR_CHARACTERS], "trace": "".join(trace)[-TRACE_CHARACTERS:]}

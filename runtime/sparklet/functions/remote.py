@@ -1,8 +1,8 @@
-"""Functions that are called in place, remotely or mapped; and lists of different calls."""
+"""Functions that are called in place, remotely or mapped; lists of different calls; a bar while they are under way."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future, as_completed, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -124,14 +124,29 @@ def gather(
     missing = TimeoutError(f"{len(late)} of {len(awaited)} calls gave no answer within {timeout} s")
     if late and fail_on_timeout:
         raise missing
-    ends = [
-        (None, None) if not call.wait else (None, missing) if future in late else _end(future)
+    errors = {future: missing if future in late else _error(future) for future in awaited}
+    raised = [error for error in errors.values() if error is not None]
+    if raised and not return_exceptions:
+        raise raised[0]
+    return [
+        None if not call.wait else future.result() if errors[future] is None else errors[future]
         for call, future in zip(calls, futures, strict=True)
     ]
-    for _, error in ends:
-        if error is not None and not return_exceptions:
-            raise error
-    return [value if error is None else error for value, error in ends]
+
+
+def progress(results: Iterable[Any], total: float | None = None, description: str = "") -> Iterable[Any]:
+    """The same results, with a bar on a terminal or in a notebook; elsewhere without.
+
+    Futures come as they are done (``progress(futures)``); results of ``map`` need their ``total``.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    if isinstance(results, Sequence) and all(isinstance(each, Future) for each in results):
+        total, results = len(results), as_completed(results)
+    console = Console(stderr=True)
+    shown = console.is_terminal or console.is_jupyter
+    return track(results, description, total, console=console, disable=not shown)
 
 
 def _executor() -> LambdaExecutor:
@@ -140,8 +155,5 @@ def _executor() -> LambdaExecutor:
     return executor
 
 
-def _end(future: "Future[Any]") -> tuple[Any, BaseException | None]:
-    if future.cancelled():
-        return None, CancelledError()
-    error = future.exception()
-    return (None, error) if error is not None else (future.result(), None)
+def _error(future: "Future[Any]") -> BaseException | None:
+    return CancelledError() if future.cancelled() else future.exception()

@@ -353,7 +353,7 @@ def _table(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _shard_of(names: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a job that name the shard; none outside a run."""
-    if names.keys() <= {"script", "args"}:  # empty, or a direct event that chose this script
+    if names.keys() <= {"script", "args", "task"}:  # empty, a direct event that chose its script, or a task request
         return {}
     run_id, shard, generation = names.get("run"), names.get("shard"), names.get("generation")
     if not (isinstance(run_id, str) and run_id) or type(shard) is not int or type(generation) not in (int, type(None)):

@@ -6,18 +6,23 @@ invocations it is asserted how they are set up.
 """
 
 import json
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from examples.train_and_predict import train
+from sparklet import LambdaExecutor
 from tests.functional.api.conftest import API, Deployed, api_body, client
 from tests.functional.local.conftest import eventually
 from tests.stand_ins.formation import deploy
 
 pytestmark = pytest.mark.stack
 
+PREDICT = Path(__file__).parents[3] / "examples" / "predict_task.py"
 ENCODED_ID = "$util.urlEncode($input.params('id'))"
 
 
@@ -42,12 +47,12 @@ def state(gateway: Any, deployed: Deployed, task_id: str) -> Any:
     return json.loads(found["Item"]["document"]["S"]) if "Item" in found else None
 
 
-def ended(gateway: Any, deployed: Deployed, task_id: str) -> Any:
+def ended(gateway: Any, deployed: Deployed, task_id: str, within_s: float = 30.0) -> Any:
     def promise() -> Any:
         task = state(gateway, deployed, task_id)
         return task if task and task["state"] in ("SUCCEEDED", "FAILED") else None
 
-    return eventually(promise)
+    return eventually(promise, within_s)
 
 
 def asking(deployed: Deployed, **event: Any) -> dict[str, Any]:
@@ -74,6 +79,22 @@ def test_a_posted_task_is_accepted_done_and_announced(gateway: Any, deployed: De
     assert deployed.ran(task["id"]) == 1
     notice = eventually(lambda: notices(deployed).get(task["id"]))
     assert notice == {"version": 1, "kind": "task", "state": "SUCCEEDED", "task": task}
+
+
+@pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed")
+def test_a_trained_model_predicts_behind_the_api(gateway: Any, deployed: Deployed) -> None:
+    bucket = deployed.main["BucketName"]
+    script, model = f"s3://{bucket}/scripts/predict_task.py", f"s3://{bucket}/output/models/iris.pickle"
+    client("s3").put_object(Bucket=bucket, Key="scripts/predict_task.py", Body=PREDICT.read_bytes())
+    with LambdaExecutor(max_workers=1):
+        sha256 = train.submit(model).result()
+    flowers = [[5.1, 3.5, 1.4, 0.2], [6.5, 3.0, 5.8, 2.2]]  # setosa, virginica
+    event = {"sparklet": {"script": script}, "model": model, "flowers": flowers}
+
+    deployed.request("PUT", "/tasks/flowers", {**event, "sha256": sha256}, key=deployed.key)
+
+    task = ended(gateway, deployed, "flowers", within_s=120.0)  # scikit-learn's import is most of it
+    assert (task["error"], task.get("answer")) == (None, {"kinds": [0, 2]})
 
 
 def test_a_task_put_again_and_again_under_its_id_runs_once(gateway: Any, deployed: Deployed) -> None:

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 from sparklet.cli.environment import jar_cache
 from sparklet.errors import PayloadError, RemoteTaskError
-from sparklet.functions.ends import RemoteTraceback
+from sparklet.functions.calls import RemoteTraceback
 from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.local import Processes
 

@@ -23,9 +23,9 @@ from sparklet.functions.calls import (
     decode,
     encode,
     encode_arguments,
+    read,
     restored,
 )
-from sparklet.functions.ends import read
 from sparklet.functions.perform import Performer
 from tests.stand_ins import called
 from tests.stand_ins.function_backend import KEY, MemoryContents
@@ -144,6 +144,8 @@ def test_a_signed_call_of_any_form_is_answered_or_refused(trace: Path, changes: 
         {"content": None},
         {"content": Content("pickle", 10, "###")},
         {"function": "os:system"},
+        {"function": "tests.stand_ins.called:os.system"},
+        {"function": "tests.stand_ins.called:Path"},
         {"function": "tests.stand_ins.called:nothing"},
         {"function": "tests.stand_ins.called"},
         {"function": "nowhere:at_all"},

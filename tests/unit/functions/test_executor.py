@@ -125,6 +125,14 @@ def test_an_answered_try_has_no_deadline_any_more(
     assert not timer.due
 
 
+def test_an_error_that_counts_as_false_is_raised(executor: LambdaExecutor, backend: MemoryBackend) -> None:
+    future = executor.submit(called.raise_empty)
+    backend.answer()
+
+    assert isinstance(future.exception(0), called.EmptyError)
+    assert ends(executor)["failed"] == 1
+
+
 # --- tries ---
 
 

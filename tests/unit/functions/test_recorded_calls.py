@@ -76,7 +76,7 @@ class World:
         self.ledger = Ledger(self.clock)
         self.contents = FolderContents(folder)
         performer = Performer(KEY, "pickle", contents=self.contents)
-        worker = FunctionWorker(performer, self.contents, {})
+        worker = FunctionWorker(performer, self.contents)
         queues: dict[str, Any] = {}
         self.claims = CallClaims(self.ledger, None, queues.__getitem__, worker, self.clock, max_attempts=1)
 
@@ -253,11 +253,10 @@ def test_a_record_that_has_ended_is_handed_over_once() -> None:
     assert ended == [table.records["a"]]
 
 
-def test_a_record_that_nobody_renews_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(poller, "LOST_S", 0.3)
+def test_a_record_that_nobody_renews_is_handed_over() -> None:
     table, ended = Table(), list[Any]()
     table.records["a"] = RUNNING
-    Poller(table).watch("a", ended.append)
+    Poller(table).watch("a", ended.append, lost_s=0.3)
 
     assert eventually(lambda: ended) == [RUNNING]
 
@@ -275,11 +274,10 @@ def test_a_ledger_that_may_not_be_read_ends_the_waiting() -> None:
 
 
 def test_a_ledger_that_is_down_makes_nobody_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(poller, "LOST_S", 0.3)
     monkeypatch.setattr(poller, "MAX_POLL_S", 0.05)
     table, ended = Table(), list[Any]()
     table.records["a"] = RUNNING
-    Poller(table).watch("a", ended.append)
+    Poller(table).watch("a", ended.append, lost_s=0.3)
     eventually(table.read.is_set)
     table.down = True
     time.sleep(1.0)

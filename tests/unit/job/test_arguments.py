@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparklet.events.script_event import request_event
 from sparklet.job import EventError, Job
 
 SHARD_EVENT = {
@@ -239,8 +240,10 @@ def test_any_event_is_read_or_refused_by_name(event: object) -> None:
     assert refusal.startswith("the event's ")
 
 
-def test_an_event_that_chose_its_script_is_no_shard() -> None:
-    event = {"n": 41, "sparklet": {"script": "s3://b/scripts/a.py", "args": ["--x"]}}
+@pytest.mark.parametrize("names", [{}, {"script": "s3://b/scripts/a.py", "args": ["--x"]}])
+@pytest.mark.parametrize("event", [{"n": 41}, request_event({"n": 41}, "order-7")])
+def test_an_event_that_chose_its_script_is_no_shard(names: dict[str, Any], event: dict[str, Any]) -> None:
+    event = {**event, "sparklet": {**event.get("sparklet", {}), **names}}
 
     job = Job.from_args(["--event", json.dumps(event)], env={})
 
