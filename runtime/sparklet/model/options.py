@@ -74,6 +74,15 @@ class RunOptions:
     ] = False
     all_versions: Annotated[bool, Key("versions", INPUT, "Every version of each object, not the current one.")] = False
     keep_empty: Annotated[bool, Key("keep_empty", INPUT, "Plan objects of 0 bytes too.")] = False
+    limit: Annotated[
+        int,
+        Key(
+            "limit",
+            INPUT,
+            "An input of more objects (or items, or versions) is refused as a mistake; 0: no limit.",
+            minimum=0,
+        ),
+    ] = 1_000_000
     archived: Annotated[
         str,
         Key(
@@ -155,6 +164,17 @@ class RunOptions:
             minimum=0,
         ),
     ] = 0.0
+    max_concurrency: Annotated[
+        int,
+        Key(
+            "max_concurrency",
+            FAILURES,
+            "Shards of this run in work at once, so that it spares what they share; sparklet throttle changes it while "
+            "the run is open; 0: as many as the stack allows.",
+            metavar="N",
+            minimum=0,
+        ),
+    ] = 0
     commit_every: Annotated[
         str,
         Key(
