@@ -75,13 +75,7 @@ class RunOptions:
     all_versions: Annotated[bool, Key("versions", INPUT, "Every version of each object, not the current one.")] = False
     keep_empty: Annotated[bool, Key("keep_empty", INPUT, "Plan objects of 0 bytes too.")] = False
     limit: Annotated[
-        int,
-        Key(
-            "limit",
-            INPUT,
-            "An input of more objects (or items, or versions) is refused as a mistake; 0: no limit.",
-            minimum=0,
-        ),
+        int, Key("limit", INPUT, "More objects, items or versions are refused as a mistake; 0: no limit.", minimum=0)
     ] = 1_000_000
     archived: Annotated[
         str,
@@ -167,12 +161,7 @@ class RunOptions:
     max_concurrency: Annotated[
         int,
         Key(
-            "max_concurrency",
-            FAILURES,
-            "Shards of this run in work at once, so that it spares what they share; sparklet throttle changes it while "
-            "the run is open; 0: as many as the stack allows.",
-            metavar="N",
-            minimum=0,
+            "max_concurrency", FAILURES, "Shards in work at once; sparklet throttle changes it; 0: no limit.", minimum=0
         ),
     ] = 0
     commit_every: Annotated[

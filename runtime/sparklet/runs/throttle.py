@@ -29,7 +29,7 @@ def cap_of(at: Deployment, run: Run) -> int:
     return int(_stored(at, run).get(CAP, run.options.max_concurrency))
 
 
-def throttle(at: Deployment, run_id: str, max_concurrency: int) -> Run:
+def throttle(at: Deployment, run_id: str, max_concurrency: int) -> None:
     """Change an open run's cap, from its next check or map batch on; what has a message already may still begin.
 
     PlanError if it has ended, or was started without a cap: then all its messages are sent.
@@ -40,7 +40,6 @@ def throttle(at: Deployment, run_id: str, max_concurrency: int) -> Run:
     if not run.options.max_concurrency and run.dispatch is Dispatch.QUEUE:
         raise PlanError(f"the run {run_id} was started without --max-concurrency, so all its messages are sent")
     at.store.put(at.run_uri(run_id, f"{FOLDER}{CAP}"), json.dumps(max_concurrency).encode())
-    return run
 
 
 def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
@@ -54,7 +53,10 @@ def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
         record = at.ledger.shards.get(run.run_id, int(number))
         if not record.state.ended:
             sent[record.number] = when_s
-            owed += _lost(at, record, when_s) if goes_on else [record]
+            waited_s = now_s - max(record.changed_s, when_s)
+            is_lost = record.state is ShardState.PENDING and waited_s >= LOST_S * (1 << record.requeues)
+            again = at.ledger.attempts.count_requeue(record) if goes_on and is_lost else None
+            owed += filter(None, [again if goes_on else record])
     lost = len(owed) if goes_on else 0
     place, cap = was["next"] if goes_on else 0, stored.get(CAP, run.options.max_concurrency)
     for number in for_a_while(at.clock, takewhile(lambda _: len(sent) < cap, count(place))):
@@ -69,15 +71,6 @@ def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
     outbox.send(record.ref.to_body() for record in owed if record.state is ShardState.PENDING)
     at.store.put(at.run_uri(run.run_id, f"{FOLDER}{file}"), json.dumps({"next": place, "sent": sent}).encode())
     return lost
-
-
-def _lost(at: Deployment, record: ShardRecord, sent_s: float) -> list[ShardRecord]:
-    """The shard, counted as requeued, if its message must be lost."""
-    waited_s = at.clock.now_s() - max(record.changed_s, sent_s)
-    if record.state is not ShardState.PENDING or waited_s < LOST_S * (1 << record.requeues):
-        return []
-    again = at.ledger.attempts.count_requeue(record)
-    return [again] if again else []
 
 
 def _stored(at: Deployment, run: Run) -> dict[str, Any]:

@@ -268,7 +268,7 @@ def test_more_objects_than_the_limit_are_refused(world: World, archived: str) ->
     def limited(limit: int) -> RunOptions:
         return RunOptions(limit=limit, archived=archived, max_objects=1)
 
-    with pytest.raises(PlanError, match="more than 6 objects.*--limit"):
+    with pytest.raises(PlanError, match=r"more than 6 objects.*--limit"):
         new_run(world.at, replace(request, options=limited(6)))
     assert world.at.known_run("run-1") is None
     new_run(world.at, replace(request, options=limited(7)))
