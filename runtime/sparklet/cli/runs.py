@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +28,7 @@ from sparklet.job.catalogs import VARIABLES
 from sparklet.model import Counts, Run, ShardState
 from sparklet.planning.local_files import local_files
 from sparklet.planning.new_run import new_run, run_id_of
+from sparklet.planning.packing import within_limit
 from sparklet.planning.planner import PlanProgress, plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Clock
@@ -158,9 +160,13 @@ def _upload_input(env: Environment, request: RunRequest, index: int, path: Path,
     base = f"s3://{env.at.bucket}/input/{request.run_id}/{index}/"
     screen.say(f"copying {path} to the bucket")
     since_s = request.options.modified_since_s
-    found = local_files(path, request.options.include, request.options.exclude)
-    files = ((file, base + key) for file, key in found if not since_s or file.stat().st_mtime >= since_s)
-    if upload(env.at.store, files, screen.say) == 0:
+
+    def files() -> Iterator[tuple[Path, str]]:
+        found = local_files(path, request.options.include, request.options.exclude)
+        return ((file, base + key) for file, key in found if not since_s or file.stat().st_mtime >= since_s)
+
+    deque(within_limit(files(), request.options.limit, str(path)), maxlen=0)  # before anything is copied
+    if upload(env.at.store, files(), screen.say) == 0:
         raise PlanError(f"the input {path} holds no file to plan; check the folder, --include, --exclude and --since")
     return base if path.is_dir() else base + path.name
 

@@ -74,6 +74,9 @@ class RunOptions:
     ] = False
     all_versions: Annotated[bool, Key("versions", INPUT, "Every version of each object, not the current one.")] = False
     keep_empty: Annotated[bool, Key("keep_empty", INPUT, "Plan objects of 0 bytes too.")] = False
+    limit: Annotated[
+        int, Key("limit", INPUT, "More objects, items or versions are refused as a mistake; 0: no limit.", minimum=0)
+    ] = 1_000_000
     archived: Annotated[
         str,
         Key(
@@ -155,6 +158,12 @@ class RunOptions:
             minimum=0,
         ),
     ] = 0.0
+    max_concurrency: Annotated[
+        int,
+        Key(
+            "max_concurrency", FAILURES, "Shards in work at once; sparklet throttle changes it; 0: no limit.", minimum=0
+        ),
+    ] = 0
     commit_every: Annotated[
         str,
         Key(

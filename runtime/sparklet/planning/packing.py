@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import chain, islice
+from typing import TypeVar
 
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.model import Failure, Position, RunOptions, Shard
@@ -15,6 +16,7 @@ from sparklet.planning.lists import ListReader
 from sparklet.planning.slicing import slice_objects
 from sparklet.ports import ObjectStore
 
+T = TypeVar("T")
 PREFIX = "prefix"
 MAX_ITEMS_BYTES = 1024 * 1024  # of the items of one shard, which a worker hands to the script at once
 TOO_LARGE = "ShardTooLargeError"
@@ -84,26 +86,38 @@ def _first_match(uri: str, pattern: str) -> str:
 def refuse_unplannable(
     store: ObjectStore, inventory: Inventory, lists: Sequence[ListReader], options: RunOptions, name: str
 ) -> None:
-    """Read lists to their end and, if the options refuse archives or large shards, every object; in constant memory.
+    """Read lists to their end and, unless the options allow everything, every object; in constant memory.
 
-    PlanError if nothing is left to plan, if a row of a list is wrong, if the options refuse archived objects or large
-    shards and there are some, or if a listed bucket is in another region.
+    PlanError if nothing is left to plan, if a row of a list is wrong, if the options refuse archived objects, large
+    shards or so many objects, or if a listed bucket is in another region.
     """
-    objects = inventory.objects()
+    objects = within_limit(inventory.objects(), options.limit, name)
     first = next(objects, None)
     if first is not None:
         whole = chain((first,), objects)
         refuse_oversize(pack_shards(slice_objects(store, whole, options) if options.split else whole, options), options)
-    if options.archived == "refuse":
+    reads_all = options.archived == "refuse" or options.limit > 0
+    if reads_all:
         deque(objects, maxlen=0)
-        if inventory.archived_names:
-            raise archived(inventory)
+    if options.archived == "refuse" and inventory.archived_names:
+        raise archived(inventory)
     if first is None:
         raise nothing_to_plan(name, inventory.skipped)
-    for reader in () if options.archived == "refuse" else lists:
+    for reader in () if reads_all else lists:
         reader.read_all()
     if lists and not options.other_region:
         refuse_other_regions(store, {bucket for reader in lists for bucket in reader.buckets})
+
+
+def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
+    """The objects; PlanError if there are more than ``limit`` (0: no limit)."""
+    for count, each in enumerate(objects, 1):
+        if 0 < limit < count:
+            raise PlanError(
+                f"the input {name} has more than {limit:,} objects; if that is no mistake, allow more with --limit "
+                "(0: any number), else choose fewer with --include, --exclude or --since"
+            )
+        yield each
 
 
 def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:

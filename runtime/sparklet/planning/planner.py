@@ -193,10 +193,14 @@ class _Planning:
 
 
 class Outbox:
-    """Sends a run's messages, all of them together at the run's rate; none if a Map state hands its shards out."""
+    """Sends a run's messages, all of them together at the run's rate; none if a Map state hands its shards out.
 
-    def __init__(self, at: Deployment, run: Run) -> None:
-        self._queue = at.queue if run.dispatch is Dispatch.QUEUE else None
+    Those of a run with a cap are sent by its checks alone (``by_check``), see ``runs.throttle``.
+    """
+
+    def __init__(self, at: Deployment, run: Run, *, by_check: bool = False) -> None:
+        sends = run.dispatch is Dispatch.QUEUE and (by_check or not run.options.max_concurrency)
+        self._queue = at.queue if sends else None
         self._clock, self._rate_per_s = at.clock, run.options.rate_per_s
         self._next_s = at.clock.now_s()
 

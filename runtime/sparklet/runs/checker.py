@@ -23,6 +23,7 @@ from sparklet.runs.log import log
 from sparklet.runs.manifest import has_manifest, write_manifests
 from sparklet.runs.notices import notify, owes_notice
 from sparklet.runs.summary import Summary, verdict
+from sparklet.runs.throttle import send_up_to_cap
 
 STALL_S = 60.0  # without a change of any shard; then messages are sent again
 UNCLAIMED_S = 6 * 3600.0  # how long a message may wait in a busy queue before it is sent again
@@ -62,7 +63,7 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
         return _ended(at, run)
     if run.cancelled_s is not None:
         return _finish_cancelled(at, run)
-    outbox = Outbox(at, run)
+    outbox = Outbox(at, run, by_check=True)
     parts = () if run.sealed else tuple(at.ledger.runs.parts(run.run_id))
     lapsed, exhausted = _lapse(at, run, outbox)
     abandoned = _abandon_overdue(at, run)
@@ -141,6 +142,8 @@ def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None,
     """Send messages again for shards whose message must be lost, at growing intervals for the same shard."""
     if run.dispatch is Dispatch.MAP:
         return 0  # such a run has no messages: see runs.map_batches
+    if run.options.max_concurrency:
+        return send_up_to_cap(at, run, outbox)
     now_s, age_s = at.clock.now_s(), UNCLAIMED_S
     if counts.pending and not counts.running and _stalled(at, run, now_s):
         age_s = STALL_S

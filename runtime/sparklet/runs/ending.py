@@ -16,15 +16,17 @@ a crash the run is still there, and the next ``clean`` deletes it.
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.ledger.rules import LEASE_GRACE_S, last_cause
-from sparklet.model import Counts, Failure, Run, ShardRecord, ShardState
+from sparklet.model import Counts, Failure, Run, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.planner import PlanProgress, enter_part
 from sparklet.ports import Clock
 from sparklet.runs.follow_ups import open_follow_ups
 
+T = TypeVar("T")
 RUN_CANCELLED = "RunCancelled"
 NOT_PLANNED = "not planned: the run was cancelled before its plan was done"
 """A reason among those for left-out objects, with the number 0: how many there are is unknown."""
@@ -94,8 +96,8 @@ def give_up(at: Deployment, run: Run) -> int:
     return abandoned
 
 
-def for_a_while(clock: Clock, records: Iterator[ShardRecord]) -> Iterator[ShardRecord]:
-    """The records for ``A_WHILE_S``; the next check continues.
+def for_a_while(clock: Clock, records: Iterator[T]) -> Iterator[T]:
+    """The records (or numbers) for ``A_WHILE_S``; the next check continues.
 
     A write to the ledger takes some 5 ms: for a million shards that is longer than a function may run.
     """

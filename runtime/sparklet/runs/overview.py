@@ -122,7 +122,9 @@ def _waiting_s(at: Deployment, report: CheckReport) -> float:
 def queue_differences(at: Deployment, checked: Iterable[tuple[Run, Counts]]) -> Iterator[Difference]:
     """Differences between the queue's numbers and open runs; they may be gone at the next check."""
     sealed = [
-        counts for run, counts in checked if run.dispatch is Dispatch.QUEUE and run.sealed and run.cancelled_s is None
+        counts
+        for run, counts in checked
+        if run.dispatch is Dispatch.QUEUE and run.sealed and run.cancelled_s is None and not run.options.max_concurrency
     ]
     pending, running = sum(c.pending for c in sealed), sum(c.running for c in sealed)
     queue = at.queue.depth()

@@ -26,7 +26,7 @@ class Redriven:
 
     run: Run
     shards: int  # FAILED before, PENDING now
-    messages: int  # sent, also for shards that an interrupted redrive had moved; 0 where a Map hands them out
+    messages: int  # sent, also for shards that an interrupted redrive had moved; 0 where a Map, or checks, do that
     unplanned: bool = False  # the plan was cut short by cancelling: objects that were never planned stay so
 
 

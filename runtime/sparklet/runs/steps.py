@@ -28,6 +28,7 @@ from sparklet.runs.follow_ups import next_run
 from sparklet.runs.log import log
 from sparklet.runs.map_batches import MapBatch, hand_out
 from sparklet.runs.summary import tolerated_failures
+from sparklet.runs.throttle import cap_of
 
 SMALL_RUN_SHARDS = 40
 MIN_OF_SMALL_S, MIN_S, MAX_S = 1, 5, 300
@@ -114,7 +115,7 @@ def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Re
         "key": batch.key,
         "items": [json.loads(ref.to_body()) for ref in batch.items] if how == "inline" else [],
         "batch": number + 1,
-        "max_concurrency": map_concurrency,
+        "max_concurrency": min(map_concurrency, cap_of(at, run) or map_concurrency),
         "tolerated_failures": batch.count if tolerated is None else max(0, tolerated - counts.failed),
     }
 

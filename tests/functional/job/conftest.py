@@ -31,13 +31,18 @@ def session_here(name: str, conf: Mapping[str, str], env: Mapping[str, str]) -> 
         session = Job().spark(name, {**small, **conf})
         session.sparkContext.setLogLevel("OFF")  # the errors here are meant
         yield session
-        gateway = SparkContext._gateway
         session.stop()
-        assert gateway is not None
-        gateway.shutdown()
-        gateway.proc.stdin.close()
-        gateway.proc.wait(timeout=60)
-        SparkContext._gateway = SparkContext._jvm = None
+        end_jvm()
+
+
+def end_jvm() -> None:
+    """End the JVM of this process, so that other tests begin with none."""
+    gateway = SparkContext._gateway
+    assert gateway is not None
+    gateway.shutdown()
+    gateway.proc.stdin.close()
+    gateway.proc.wait(timeout=60)
+    SparkContext._gateway = SparkContext._jvm = None
 
 
 @pytest.fixture(scope="session")

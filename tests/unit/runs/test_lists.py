@@ -1,6 +1,7 @@
 """Lists as input: each object once, what a list does not say asked for, from any row on, never a changed list."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -258,6 +259,23 @@ def test_archived_objects_are_refused_with_count_and_examples(world: World) -> N
     run = plan(world.at, "run-1")
     assert planned(world) == uris[:2] + uris[7:]
     assert run.skipped == {Reason.ARCHIVED: 5}
+
+
+@pytest.mark.parametrize("archived", ["refuse", "skip"])
+def test_more_objects_than_the_limit_are_refused(world: World, archived: str) -> None:
+    world.put(5)
+    world.put(2, folder="s3://data/listed/")
+    world.store.put("s3://data/list.txt", b"s3://data/listed/00000.csv\ns3://data/listed/00001.csv\n")
+    request = world.request(lists=(ListRequest("s3://data/list.txt"),))
+
+    def limited(limit: int) -> RunOptions:
+        return RunOptions(limit=limit, archived=archived, max_objects=1)
+
+    with pytest.raises(PlanError, match=r"more than 6 objects.*--limit"):
+        new_run(world.at, replace(request, options=limited(6)))
+    assert world.at.known_run("run-1") is None
+    new_run(world.at, replace(request, options=limited(7)))
+    new_run(world.at, replace(request, options=limited(0), run_id="run-2", output_uri="s3://data/out-2/"))
 
 
 def test_an_object_archived_during_planning_is_skipped(world: World) -> None:

@@ -154,6 +154,7 @@ def test_every_option_reaches_the_run(world: World) -> None:
         "since": "1970-01-01",
         "incremental": True,
         "keep_empty": True,
+        "limit": 9,
         "archived": "skip",
         "other_region": True,
         "shard_size": "64MiB",
@@ -166,6 +167,7 @@ def test_every_option_reaches_the_run(world: World) -> None:
         "max_attempts": 2,
         "tolerate": "2.5%",
         "rate": 1000,
+        "max_concurrency": 5,
         "versions": False,
     }
 
@@ -193,6 +195,7 @@ def test_every_option_reaches_the_run(world: World) -> None:
     assert (given.target_bytes, given.max_objects, given.group_by) == (64 * MIB, 7, "prefix")
     assert (given.compression_factor, given.split, given.max_shard_bytes, given.oversize) == (2, "csv", 10**9, "mark")
     assert (given.max_attempts, given.tolerated_failure_percentage, given.rate_per_s) == (2, 2.5, 1000)
+    assert (given.limit, given.max_concurrency) == (9, 5)
     assert (run.name, run.args, run.params, run.py_files) == (
         *("daily", ("--day", "1"), {"a": [1]}),
         ("s3://data/jobs/lib.zip",),

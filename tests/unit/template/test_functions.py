@@ -266,6 +266,16 @@ def test_a_stream_has_a_window_only_if_configured(template: dict[str, Any]) -> N
     assert template["Parameters"]["StreamWindowS"]["Default"] == 0
 
 
+@pytest.mark.parametrize("mapping", ["StreamMapping", "KafkaMapping"])
+def test_a_batch_of_a_stream_is_gathered_if_configured(template: dict[str, Any], mapping: str) -> None:
+    properties, size = template["Resources"][mapping]["Properties"], template["Parameters"]["StreamBatchSize"]
+
+    assert properties["MaximumBatchingWindowInSeconds"] == {
+        "Fn::If": ["HasBatchWindow", {"Ref": "StreamBatchWindowS"}, {"Ref": "AWS::NoValue"}]
+    }
+    assert (properties["BatchSize"], size["MaxValue"]) == ({"Ref": "StreamBatchSize"}, 10_000)
+
+
 def test_a_failed_kafka_batch_is_raised_unless_configured(template: dict[str, Any]) -> None:
     assert template["Parameters"]["KafkaFailures"]["Default"] == "raise"
 

@@ -1,4 +1,4 @@
-"""Commands that change what there is: redrive, cancel, clean, stop."""
+"""Commands that change what there is: redrive, cancel, throttle, clean, stop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from sparklet.runs.ending import clean as clean_run
 from sparklet.runs.redrive import redrivable
 from sparklet.runs.sweep import MIN_AGE_S, files_at
 from sparklet.runs.sweep import orphans as find_orphans
+from sparklet.runs.throttle import throttle as throttle_run
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,25 @@ def cancel(run_id: opt.RunId, selection: StackSelection, dry_run: opt.DryRun = F
         done = cancel_run(env.at, run_id)
         _show_cancel(screen, run_id, done.counts, done.abandoned)
         end_waiting(env, done.run, screen)
+
+
+def throttle(
+    run_id: opt.RunId,
+    selection: StackSelection,
+    max_concurrency: Annotated[
+        int, typer.Option("--max-concurrency", min=1, metavar="N", help="Shards of the run in work at once.")
+    ],
+) -> None:
+    """Change how many shards of an open run, which was started with --max-concurrency, may be in work at once.
+
+    It is in effect within a minute, in a map from the next map batch on. Shards that have begun, or have a message
+    already, are not stopped.
+    """
+    screen = Screen(selection.as_json)
+    with environment(selection, screen, reading=True) as env:
+        throttle_run(env.at, run_id, max_concurrency)
+    document = {"run_id": run_id, "max_concurrency": max_concurrency}
+    screen.result(document, f"run {run_id}: from its next check on {max_concurrency} shards at once")
 
 
 def clean(

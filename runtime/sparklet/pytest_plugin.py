@@ -1,0 +1,157 @@
+"""The plugin for pytest, which imports it whenever it starts: all else of Sparklet is imported on use."""
+
+import json
+import os
+import runpy
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+Inputs = Mapping[str, str] | Iterable[str | Path]  # texts by the names of files, or paths
+SUBMIT = (
+    "--master local[2] --conf spark.ui.enabled=false --conf spark.ui.showConsoleProgress=false "
+    "--driver-java-options '-XX:+UseSerialGC -XX:TieredStopAtLevel=1' pyspark-shell"
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a script has left behind; ``rows`` and ``answer`` are None if it reported none."""
+
+    job: "SparkletJob"
+    folder: Path  # its output
+    rows: int | None = None
+    answer: Any = None
+
+    def output(self, format: str = "parquet", **options: Any) -> list[dict[str, Any]]:  # noqa: A002 - Spark's word
+        """The rows of its output; ``options`` are those of Spark's reader."""
+        frame = self.job.session.read.format(format).options(**options).load(str(self.folder))
+        return [row.asDict(recursive=True) for row in frame.collect()]
+
+
+class SparkletJob:
+    """Runs scripts in one test; in this process each has a Spark context of its own."""
+
+    def __init__(self, request: pytest.FixtureRequest, home: Path) -> None:
+        self._request, self._home, self._calls = request, home, 0
+        self._others = _context()  # of the tests' own: used, and never stopped
+
+    def __call__(
+        self, script: str | Path, inputs: Inputs = (), *, event: Any = None, engine: str = "", **options: Any
+    ) -> Finished:
+        """Run a script as one shard of all ``inputs``, or on an ``event``; its failure is raised.
+
+        ``options`` are those of ``sparklet.run``: ``params``, ``items``, ``args`` and ``env``, for a worker any.
+        """
+        self._calls += 1
+        root, home = self._request.config.rootpath, self._home / f"job-{self._calls}"
+        (home / "work").mkdir(parents=True)
+        paths = [root / each for each in inputs]
+        if isinstance(inputs, Mapping):
+            paths = [home / "input" / name for name in inputs]
+            for path, text in zip(paths, inputs.values(), strict=True):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+        engine = engine or self._request.config.getoption("--sparklet-engine")
+        return {"local": self._here, "worker": self._by_worker}[engine](root / script, paths, home, event, **options)
+
+    @property
+    def session(self) -> Any:
+        """The Spark session of this process, until the next script."""
+        from sparklet.job import Job
+
+        with mock.patch.dict(os.environ, _variables()):
+            return Job().spark("pytest")
+
+    def stop(self) -> None:
+        """End the Spark context; its JVM stays for the next one."""
+        if (context := _context()) and context is not self._others:
+            context.stop()
+
+    def _here(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
+        from sparklet.events.script_event import handed_over, shard_event
+        from sparklet.model import InputObject, Run, Shard, ShardRecord
+        from sparklet.worker.executor import read_outcome
+
+        params, items, args, env = (options.pop(name, ()) for name in ("params", "items", "args", "env"))
+        if options:
+            raise TypeError(f"only engine='worker' takes {', '.join(options)}")
+        self.stop()
+        is_shard, output, outcome = event is None, str(home / "output"), home / "outcome.json"
+        if is_shard:
+            objects = [InputObject(f"file://{path}", path.stat().st_size) for path in paths]
+            shard = Shard(0, (*objects, *map(InputObject.of_item, items)))
+            record = ShardRecord("test", 0, "", 0, 0, len(shard.objects), shard.size_bytes, attempts=1, attempt_id="1")
+            event = shard_event(Run("test", (), output, (), params=dict(params)), record, shard, output)
+        argument, of_event = handed_over(event, home, is_shard=is_shard)
+        own = {"output_path": output, **of_event, **dict(env), "SPARKLET_OUTCOME_FILE": str(outcome)}
+        with mock.patch.dict(os.environ, {**_variables(), **own}), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [str(script), "--event", argument, *args])
+            patch.syspath_prepend(script.parent)
+            patch.chdir(home / "work")
+            try:
+                runpy.run_path(str(script), run_name="__main__")
+            except SystemExit as end:
+                if end.code:
+                    raise
+        found = read_outcome(outcome)
+        return Finished(self, home / "output", found.rows, *found.answer)
+
+    def _by_worker(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
+        from sparklet.client import Stack
+        from sparklet.runs.manifest import results
+
+        with Stack(state_dir=self._request.getfixturevalue("_sparklet_state"), workers=1, quiet=True) as stack:
+            if event is not None:
+                options["env"] = {"output_path": str(home / "output"), **options.get("env", {})}
+                found = stack.submit_script(script, event, **options).result()
+                return Finished(self, home / "output", found.get("rows"), found.get("answer"))
+            run = stack.run(script, paths, home / "output", **options)
+            document, at = run.result(), stack.env.at
+            answers = [json.loads(line)["answer"] for line in results(at, at.ledger.runs.get(run.run_id))]
+        shards = list((home / "output").glob("shard=*"))
+        return Finished(self, shards[0] if len(shards) == 1 else home / "output", document["rows"], *answers[:1])
+
+
+def _context() -> Any:
+    """The Spark context of this process, if there is one."""
+    return sys.modules["pyspark"].SparkContext._active_spark_context if "pyspark" in sys.modules else None
+
+
+def _variables() -> dict[str, str]:
+    """What Spark needs at its start; what is set stays."""
+    from sparklet.local.java import find_java
+
+    needed = {"PYSPARK_SUBMIT_ARGS": SUBMIT, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return {"JAVA_HOME": str(find_java().parent.parent), **needed, **os.environ}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``pytest --sparklet-engine worker``: every script runs on Sparklet's local stack."""
+    parser.addoption("--sparklet-engine", choices=("local", "worker"), default="local", help="where scripts run")
+
+
+@pytest.fixture(scope="session")
+def _sparklet_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a local stack that lives as long as these tests."""
+    from sparklet.local.stack import stop
+    from sparklet.local.state import Lock, StateDir
+
+    state = StateDir(tmp_path_factory.mktemp("sparklet"))
+    with Lock(state.clients_lock) as held:
+        held.shared()
+        yield state.root
+    stop(state.root)
+
+
+@pytest.fixture
+def sparklet_job(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SparkletJob]:
+    """Runs a script: ``sparklet_job("my_script.py", inputs={"a.csv": "…"}).output()``."""
+    job = SparkletJob(request, tmp_path)
+    yield job
+    job.stop()

@@ -1,0 +1,79 @@
+"""``--max-concurrency``: a run's messages are sent by its checks, for so many shards at once and no more.
+
+Its planner sends none. A check counts the shards that have a message or are RUNNING, and sends for the next PENDING
+ones, in order of number, up to the cap. A file saves reading all shards each time::
+
+    runs/<run_id>/throttle/sent-<generation>.json    {"next": shard, "sent": {shard: when}}
+
+Shards before ``next`` were looked at in this generation; those among them that had not ended are in ``sent``. However
+old the file is (after a crash, or of another check at the same time) the cap holds: what was sent since comes first
+again, and counts. A second message does no harm, since the claim rejects it.
+"""
+
+import json
+from itertools import count, takewhile
+from typing import Any
+
+from sparklet.errors import PlanError, ShardNotFoundError
+from sparklet.model import Dispatch, Run, ShardRecord, ShardState
+from sparklet.planning.deployment import Deployment
+from sparklet.planning.planner import Outbox
+from sparklet.runs.ending import for_a_while
+
+FOLDER, SENT, CAP = "throttle/", "sent-{:06d}.json", "max_concurrency.json"
+LOST_S = 600.0  # after so long without a claim a message is sent again; then after twice as long
+
+
+def cap_of(at: Deployment, run: Run) -> int:
+    """How many shards of a run may be in work at once, by its options or what changed them; 0: any number."""
+    return int(_stored(at, run).get(CAP, run.options.max_concurrency))
+
+
+def throttle(at: Deployment, run_id: str, max_concurrency: int) -> None:
+    """Change an open run's cap, from its next check or map batch on; what has a message already may still begin.
+
+    PlanError if it has ended, or was started without a cap: then all its messages are sent.
+    """
+    run = at.ledger.runs.get(run_id)
+    if run.state.ended:
+        raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to throttle")
+    if not run.options.max_concurrency and run.dispatch is Dispatch.QUEUE:
+        raise PlanError(f"the run {run_id} was started without --max-concurrency, so all its messages are sent")
+    at.store.put(at.run_uri(run_id, f"{FOLDER}{CAP}"), json.dumps(max_concurrency).encode())
+
+
+def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
+    """Send messages for as many shards as the cap has room for, and lost ones again; how many were lost."""
+    stored, now_s, sent = _stored(at, run), at.clock.now_s(), dict[int, float]()
+    file = SENT.format(run.generation)
+    newest = max(stored.keys() - {CAP}, default="")
+    was, goes_on = stored.get(newest, {"sent": {}}), newest == file  # else a redrive has moved shards that had ended
+    owed: list[ShardRecord] = []
+    for number, when_s in was["sent"].items():
+        record = at.ledger.shards.get(run.run_id, int(number))
+        if not record.state.ended:
+            sent[record.number] = when_s
+            waited_s = now_s - max(record.changed_s, when_s)
+            is_lost = record.state is ShardState.PENDING and waited_s >= LOST_S * (1 << record.requeues)
+            again = at.ledger.attempts.count_requeue(record) if goes_on and is_lost else None
+            owed += filter(None, [again if goes_on else record])
+    lost = len(owed) if goes_on else 0
+    place, cap = was["next"] if goes_on else 0, stored.get(CAP, run.options.max_concurrency)
+    for number in for_a_while(at.clock, takewhile(lambda _: len(sent) < cap, count(place))):
+        try:
+            record = at.ledger.shards.get(run.run_id, number)
+        except ShardNotFoundError:
+            break  # not planned yet, or there are no more
+        place += 1
+        if not record.state.ended and number not in sent:
+            sent[number] = now_s
+            owed.append(record)
+    outbox.send(record.ref.to_body() for record in owed if record.state is ShardState.PENDING)
+    at.store.put(at.run_uri(run.run_id, f"{FOLDER}{file}"), json.dumps({"next": place, "sent": sent}).encode())
+    return lost
+
+
+def _stored(at: Deployment, run: Run) -> dict[str, Any]:
+    """The documents in the folder, by name; it is listed, since a role may not ask for one that is not there."""
+    infos = at.store.list(at.run_uri(run.run_id, FOLDER))
+    return {info.uri.rpartition("/")[2]: json.loads(at.store.get(info.uri)) for info in infos}

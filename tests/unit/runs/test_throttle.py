@@ -1,0 +1,193 @@
+"""A run with ``--max-concurrency`` has that many shards in work at once, and no more, whatever happens to it."""
+
+import random
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from sparklet.errors import PlanError
+from sparklet.model import ClaimStatus, Dispatch, Failure, RunState, ShardResult, ShardState
+from sparklet.runs.checker import check
+from sparklet.runs.overview import queue_differences
+from sparklet.runs.redrive import redrive
+from sparklet.runs.throttle import LOST_S, throttle
+from tests.world import LEASE_S, Fault, KilledError, World
+
+BROKEN = Failure("ValueError", "bad line 7", retryable=False)
+PASSING = Failure("OSError", "503 Slow Down", retryable=True)
+
+
+def running(world: World) -> int:
+    return sum(record.state is ShardState.RUNNING for record in world.shards())
+
+
+def claim_all(world: World) -> dict[int, str]:
+    """Every message that is visible claimed, as by workers without number; the attempts by shard."""
+    claimed = {}
+    while message := world.receive():
+        attempt_id, claim = world.claim(message)
+        if claim.status is ClaimStatus.GRANTED:
+            claimed[claim.record.number] = attempt_id
+        world.queue.delete(message.receipt)
+    return claimed
+
+
+def succeed(world: World, claimed: dict[int, str], *numbers: int) -> None:
+    for number in numbers:
+        world.ledger.attempts.succeed("run-1", number, claimed[number], ShardResult(rows=1))
+
+
+def test_checks_send_for_as_many_shards_as_the_cap_has_room(world: World) -> None:
+    world.run(7, max_concurrency=3)
+    assert len(world.queue) == 0
+
+    world.check()
+    claimed = claim_all(world)
+    world.check()
+    assert (sorted(claimed), len(world.queue)) == ([0, 1, 2], 0)
+
+    succeed(world, claimed, 1, 2)
+    assert world.check().requeued == 0
+    claimed |= claim_all(world)
+    assert sorted(claimed) == [0, 1, 2, 3, 4] and running(world) == 3
+    succeed(world, claimed, 0, 3, 4)
+    world.check()
+    world.work()
+    assert world.check().run.state is RunState.SUCCEEDED
+
+
+def test_the_cap_is_changed_while_the_run_is_open(world: World) -> None:
+    world.run(20, max_concurrency=2)
+    world.check()
+    claimed = claim_all(world)
+
+    throttle(world.at, "run-1", 5)
+    world.check()
+    claimed |= claim_all(world)
+    assert running(world) == 5
+
+    throttle(world.at, "run-1", 1)
+    succeed(world, claimed, 0, 1, 2, 3)
+    world.check()
+    assert (running(world), len(world.queue)) == (1, 0)
+    succeed(world, claimed, 4)
+    world.check()
+    assert len(claim_all(world)) == 1
+
+
+def test_what_cannot_be_throttled_is_refused(world: World) -> None:
+    world.run(1)
+    with pytest.raises(PlanError, match="without --max-concurrency"):
+        throttle(world.at, "run-1", 5)
+    world.work()
+    world.check()
+    with pytest.raises(PlanError, match="ended"):
+        throttle(world.at, "run-1", 5)
+
+
+def test_shards_that_wait_for_room_are_no_difference(world: World) -> None:
+    world.run(9, max_concurrency=2)
+    report = world.check()
+    claim_all(world)
+
+    assert list(queue_differences(world.at, [(report.run, report.counts)])) == []
+
+
+def test_a_lost_message_is_sent_again(world: World) -> None:
+    world.run(3, max_concurrency=2)
+    world.check()
+    world.queue._entries.clear()
+
+    world.clock.advance(LOST_S / 2)
+    assert (world.check().requeued, len(world.queue)) == (0, 0)
+    world.clock.advance(LOST_S / 2)
+    assert (world.check().requeued, len(world.queue)) == (2, 2)
+    world.clock.advance(LOST_S)
+    assert world.check().requeued == 0
+
+
+def test_a_redrive_begins_anew_under_the_cap(world: World) -> None:
+    world.run(5, max_concurrency=2)
+    for _ in range(5):
+        world.check()
+        world.work(lambda number: BROKEN if number != 2 else ShardResult())
+    assert world.check().run.state is RunState.FAILED
+
+    assert redrive(world.at, "run-1").shards == 4
+    assert len(world.queue) == 0
+    world.check()
+    claimed = claim_all(world)
+    assert sorted(claimed) == [0, 1]
+
+    # WHEN it is redriven again while it is open
+    world.ledger.attempts.fail("run-1", 0, claimed[0], BROKEN)
+    redrive(world.at, "run-1")
+    world.check()
+
+    # THEN what is in work still counts
+    assert sorted(claim_all(world)) == [0] and running(world) == 2
+
+
+def test_a_maps_next_batch_has_the_cap() -> None:
+    world = World(dispatch=Dispatch.MAP)
+    world.run(45, max_concurrency=3)
+    assert world.step("batch", batch=0)["max_concurrency"] == 3
+    throttle(world.at, "run-1", 100)
+    world.clock.advance(3600)
+    assert world.step("batch", batch=1)["max_concurrency"] == 7  # what the stack allows
+
+
+def _act(world: World, rng: random.Random, held: list[tuple[int, str]], checks: Callable[[], None]) -> None:
+    """One thing that may happen to a run at any moment."""
+    what = rng.random()
+    if what < 0.3:
+        checks()
+    elif what < 0.6:
+        held += [(number, attempt) for number, attempt in claim_all(world).items()]
+    elif what < 0.9 and held:
+        number, attempt = held.pop(rng.randrange(len(held)))
+        end = rng.random()
+        attempts = world.ledger.attempts
+        if end < 0.6:
+            attempts.succeed("run-1", number, attempt, ShardResult())
+        elif end < 0.75:
+            attempts.fail("run-1", number, attempt, BROKEN)
+        elif end < 0.9:  # its message comes back
+            attempts.release("run-1", number, attempt, PASSING)
+            world.queue.send([world.ledger.shards.get("run-1", number).ref.to_body()])
+        else:  # its worker is lost
+            held.clear()
+            world.clock.advance(LEASE_S + 6)
+    else:
+        world.clock.advance(rng.choice((1, 30, 700)) if not held else 1)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_cap_holds_under_crashes_and_two_checks_at_once(world: World, seed: int) -> None:
+    rng, cap = random.Random(seed), 3
+    world.run(25, max_concurrency=cap, max_attempts=50)
+    held: list[tuple[int, str]] = []
+    old = ""
+
+    def checks() -> None:
+        nonlocal old
+        uri = world.at.run_uri("run-1", "throttle/sent-000000.json")
+        there = {info.uri for info in world.store.list(uri)}
+        if old and rng.random() < 0.3:  # another check has begun before, and writes later
+            world.store.put(uri, old.encode())
+        elif there and rng.random() < 0.3:
+            old = world.store.get(uri).decode()
+        with suppress(KilledError):
+            check(Fault(rng.randrange(1, 60)).deployment(world.at), "run-1")
+
+    for _ in range(3000):
+        _act(world, rng, held, checks)
+        assert running(world) <= cap
+        if check_ended(world):
+            break
+    assert check_ended(world)
+
+
+def check_ended(world: World) -> bool:
+    return not world.ledger.shards.count("run-1").open
