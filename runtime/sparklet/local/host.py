@@ -1,4 +1,4 @@
-"""The host: a small process that starts the stand-in, deploys into it, and ends both when no client is left.
+"""The host: a process that starts the stand-in, deploys into it, and ends both when no client is left.
 
 Clients hold a shared lock, which the kernel takes back however they die. The host adopts every orphan below it, so that
 a worker's JVM cannot survive the worker, nor a worker the stand-in.

@@ -5,7 +5,7 @@ needed.
 
 ``_hold`` (test_stack_life)
     ministack starts event source mappings and schedules as soon as its state is loaded. Here they wait for a client.
-``_hold_calls`` (test_restarts)
+``_hold_calls`` (test_restarts, which may pass without it)
     While ministack ends, executions of state machines go on and call functions that nothing can run any more.
 ``_name_errors`` (test_machines)
     On AWS a failure is named by its exception's class, for ``Retry`` and ``Catch``; ministack gives all one name.
