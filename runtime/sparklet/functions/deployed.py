@@ -83,7 +83,7 @@ class LambdaFunctions:
             raise RemoteTaskError("the backend was closed", "killed")
         transport, worker = str(self._transport), self._workers[size]
         if transport == "auto":
-            short = call.timeout_s <= SHORT_S and self._threads.unfinished < THREADS and "function" in worker
+            short = call.timeout_s <= SHORT_S and self._threads.unfinished < THREADS
             transport = "queue" if len(self._underway) >= self._concurrency else "invoke" if short else "event"
         self._underway.add(call.record_id)
 
@@ -112,7 +112,7 @@ class LambdaFunctions:
     def _perform(self, transport: str, call: Call, worker: Any, ended: Callable[[End], None]) -> None:
         if self._closed:
             return None
-        if transport == "invoke":
+        if transport == "invoke" and "function" in worker:
             return ended(self._invoke(call, worker))
         try:
             self._send(transport, call, worker, ended)

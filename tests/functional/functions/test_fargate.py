@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,9 +58,9 @@ def pool(agent: EcsAgent) -> Iterator[LambdaExecutor]:
         yield found
 
 
-def both(agent: EcsAgent, definition: str = FAMILY) -> LambdaAndFargate:
+def both(agent: EcsAgent, definition: str = FAMILY, **options: Any) -> LambdaAndFargate:
     containers = FargateTasks(agent.clients, agent.cluster, definition, CONTAINER, NETWORK)
-    return LambdaAndFargate(containers, SIZES_MB, stack=STACK)
+    return LambdaAndFargate(containers, SIZES_MB, stack=STACK, **options)
 
 
 def test_a_container_performs_a_call_and_its_answer_comes(pool: LambdaExecutor, agent: EcsAgent) -> None:
@@ -107,6 +108,13 @@ def test_a_short_call_stays_in_lambda(agent: EcsAgent) -> None:
         assert pool.submit(called.echo, 1).result() == 1
 
     assert not agent.described
+
+
+def test_a_container_is_started_whatever_the_functions_transport(agent: EcsAgent) -> None:
+    with LambdaExecutor(both(agent, transport="invoke"), sizes=SIZES_MB) as pool:
+        assert pool.submit(called.echo, 1).result() == 1
+
+    assert len(agent.described) == 1
 
 
 def test_aborting_stops_the_containers(pool: LambdaExecutor, agent: EcsAgent, tmp_path: Path) -> None:
