@@ -26,6 +26,7 @@ from sparklet.local.control import Control
 from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.state import Lock, StateDir, read_json, write_json
+from sparklet.local.tasks import TaskRunner
 from sparklet.spark.guards import become_subreaper
 
 WATCH_S = 0.5
@@ -61,7 +62,9 @@ class Host:
                 control.start_processing()
                 restart_executions(control, (deployed.loop_machine, deployed.map_machine))
             self._publish(control, deployed, request)
-            self._watch()
+            env = environment.of_stand_in(self._state, control.endpoint_url, control.token, request["worker_env"])
+            here = {"SPARKLET_BUCKET": deployed.bucket, "SPARKLET_LEDGER_TABLE": deployed.ledger_table}
+            self._watch(TaskRunner(self._state, {**env, **here, "SPARKLET_RUNNER": request["runner"]}))
         except LocalStackError as error:  # written before the end begins: clients read it as soon as it does
             self._state.failure_file.write_text(str(error), encoding="utf-8")
             raise
@@ -98,11 +101,13 @@ class Host:
         }
         write_json(self._state.info_file, document)
 
-    def _watch(self) -> None:
+    def _watch(self, tasks: TaskRunner) -> None:
         assert self._server is not None
         while not self._ending and not self._unused():
             time.sleep(WATCH_S)
-            processes.end_children(spared=self._server.pid)  # orphans of dead workers: they are the host's now
+            processes.end_children(
+                spared=(self._server.pid, *tasks.look())
+            )  # orphans of dead workers: they are the host's now
             if (code := self._server.poll()) is not None:
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
                 raise LocalStackError(f"the stand-in for AWS {how}; {REMEDY.format(log=self._state.aws_log)}")
