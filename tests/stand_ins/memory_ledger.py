@@ -300,7 +300,7 @@ class MemoryAttempts:
             return self._put(replace(fresh, changed_s=self._clock.now_s()))
 
     def _exhaust(self, record: ShardRecord, failure: Failure, escalate: str) -> ShardRecord:
-        if engine := rules.next_engine(record, failure.error_class, escalate):
+        if engine := rules.next_engine(record, failure, escalate):
             return self._end(_moved(record, engine), ShardState.PENDING, failure)
         return self._end(record, ShardState.FAILED, failure)
 

@@ -152,7 +152,9 @@ def _update_command(env: Environment, changes: Mapping[str, str]) -> str:
     return f"{shlex.join([*update, *capabilities, '--parameters', *given])} && {shlex.join(wait)}"
 
 
-def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: str, screen: Screen) -> None:
+def redrive_run(
+    env: Environment, run_id: str, shards: tuple[int, ...], script: str, screen: Screen, engine: str = ""
+) -> None:
     """Copy repaired local inputs and dispatch failed shards again, through the state machine if one drove the run."""
     run = env.at.ledger.runs.get(run_id)
     driven = was_driven(env, run)
@@ -163,7 +165,7 @@ def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: 
         machine_of(env, run.dispatch)
     _upload_repaired(env, run, screen)
     ref = repaired_script(env.at, run, script) if script else None
-    redriven = redrive_shards(env.at, run_id, shards or None, ref)
+    redriven = redrive_shards(env.at, run_id, shards or None, ref, engine)
     sent = count_text(max(redriven.messages, redriven.shards), "shard")
     screen.say(f"run {run_id}: {sent} sent again, generation {redriven.run.generation}")
     if driven:

@@ -50,9 +50,10 @@ def is_held(record: ShardRecord | TaskRecord, now_s: float) -> bool:
     return record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S
 
 
-def next_engine(record: ShardRecord, error_class: str, escalate: str) -> str:
+def next_engine(record: ShardRecord, cause: Failure, escalate: str) -> str:
     """The engine, ``escalate`` or none (""), that a function's shard goes to after an attempt's end by this cause."""
-    return escalate if not record.engine and error_class.rpartition(".")[2] in OUTGROWN else ""
+    outgrown = cause.error_class.rpartition(".")[2] in OUTGROWN or "ended by SIGKILL" in cause.message
+    return escalate if outgrown and not record.engine else ""
 
 
 def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float, engine: str) -> Claim | None:

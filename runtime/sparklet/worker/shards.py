@@ -247,7 +247,7 @@ class ClaimedShard:
         """Record FAILED, or PENDING for another attempt, here or in the engine that is returned."""
         attempts, record = self.claims.ledger.attempts, self.record
         mine = record.run_id, record.number, self.attempt.attempt_id, failure
-        if engine := next_engine(record, failure.error_class, self.claims.escalate(self.run)):
+        if engine := next_engine(record, failure, self.claims.escalate(self.run)):
             attempts.escalate(*mine, engine)
         elif final:
             attempts.fail(*mine)

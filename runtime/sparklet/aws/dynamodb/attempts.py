@@ -168,7 +168,7 @@ class DynamoAttempts(OnTable):
 
     def _exhaust(self, record: ShardRecord, failure: Failure, escalate: str) -> ShardRecord | None:
         """End a shard without an attempt left, unless it goes on in an engine."""
-        if engine := rules.next_engine(record, failure.error_class, escalate):
+        if engine := rules.next_engine(record, failure, escalate):
             return self._end_unmoved(replace(record, engine=engine), ShardState.PENDING, failure, *_anew(engine))
         return self._end_unmoved(record, ShardState.FAILED, failure)
 
