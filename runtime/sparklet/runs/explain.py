@@ -130,7 +130,7 @@ _RULES = (
     # memory, disk and the JVM
     _Rule(
         "memory was used up",
-        "give the function more memory, make shards smaller (--shard-size), collect less into the driver, or --escalate",
+        "more memory for the function, smaller shards (--shard-size), less collected into the driver, or --escalate",
         classes="OutOfMemoryError MemoryError",
         message=r"OutOfMemoryError|Java heap space|GC overhead limit|Cannot allocate memory|SIGKILL|\bexit code -9\b"
         r"|Python worker exited unexpectedly",
