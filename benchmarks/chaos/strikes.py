@@ -115,7 +115,8 @@ class Strikes:
         with self._lock:
             if self.plan.kind != "kill at a time" or not self._left(role):
                 return lambda: None
-        time_s = self.plan.dice(_victim(role)).uniform(0, MAX_TIME_S)
+            number = self._met[_victim(role)]
+        time_s = self.plan.dice(f"{_victim(role)}/{number}" if number else _victim(role)).uniform(0, MAX_TIME_S)
         timer = threading.Timer(time_s, self._kill, [role, worker, time_s])
         timer.daemon = True
         timer.start()
