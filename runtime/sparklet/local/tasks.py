@@ -7,6 +7,7 @@ the request is deleted. Each start of the stack begins without requests.
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sparklet.errors import RemoteTaskError
@@ -17,24 +18,24 @@ PROCESS = "process"  # the engine's name
 ONE_SHARD = "sparklet.worker.one_shard"  # the image's command `shard`
 
 
+@dataclass(frozen=True)
 class LocalTasks:
     """An ``Engine`` for the stack's clients."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    folder: Path
 
     def start(self, token: str, command: Sequence[str]) -> str:
         """Request a worker, once for each token."""
-        request = self._folder / f"{token}.json"
+        request = self.folder / f"{token}.json"
         if not request.exists() and not request.with_suffix(".ended").exists():
-            if any(self._folder.glob("*.json")):
+            if any(self.folder.glob("*.json")):
                 raise RemoteTaskError("the local stack runs one worker beside the functions' at a time", "throttled")
             write_json(request, command)
         return token
 
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
         """Those whose requests are gone."""
-        files = {task_id: self._folder / f"{task_id}.ended" for task_id in task_ids}
+        files = {task_id: self.folder / f"{task_id}.ended" for task_id in task_ids}
         return {
             task_id: Failure("Stopped", ended.read_text() if ended.exists() else "the local stack ended")
             for task_id, ended in files.items()
@@ -43,11 +44,11 @@ class LocalTasks:
 
     def stop(self, task_id: str) -> None:
         """Have the host send SIGTERM."""
-        (self._folder / f"{task_id}.stop").touch()
+        (self.folder / f"{task_id}.stop").touch()
 
 
 class TaskRunner:
-    """The host's part: runs what clients request, in the order of their tokens."""
+    """The host's part: runs what clients request."""
 
     def __init__(self, state: StateDir, env: Mapping[str, str]) -> None:
         self._state, self._env = state, env

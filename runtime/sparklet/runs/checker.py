@@ -6,7 +6,7 @@ any two steps the next check continues.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
@@ -18,7 +18,7 @@ from sparklet.planning.deployment import Deployment
 from sparklet.planning.planner import Outbox, plan
 from sparklet.runs.commits import commit_at_end, commit_early, end_commit
 from sparklet.runs.ending import cancel_follow_ups, for_a_while, give_up, seal_as_it_is
-from sparklet.runs.engines import NOTHING_WAITS, Waiting, start_workers, stop_workers
+from sparklet.runs.engines import Waiting, start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
 from sparklet.runs.log import log
 from sparklet.runs.manifest import has_manifest, write_manifests
@@ -43,7 +43,7 @@ class CheckReport:
     exhausted: int = 0  # of these, shards without a further attempt, now FAILED
     requeued: int = 0  # messages sent again for shards whose message was lost
     abandoned: int = 0  # shards FAILED at the run's time limit, or because it was cancelled
-    waiting: Waiting = NOTHING_WAITS  # for engines
+    waiting: Waiting = field(default_factory=Waiting)  # for engines
     planned: bool = False  # a dead planner's work was continued
     summary: Summary | None = None  # set by the check that wrote the manifests
     check_run: Run | None = None  # the check run that this run's end waits for

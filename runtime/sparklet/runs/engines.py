@@ -33,16 +33,13 @@ class Waiting:
     trouble: str = ""  # why no worker could be started; the next check tries again
 
 
-NOTHING_WAITS = Waiting()
-
-
 def start_workers(at: Deployment, run: Run) -> Waiting:
     """Start workers for the PENDING shards of this process' engines, as far as there is room.
 
-    A shard whose workers cannot be started, or end before they claim it, is FAILED after ``MAX_UNCLAIMED`` of them.
+    A shard is FAILED if a worker cannot be started, or if ``MAX_UNCLAIMED`` of them end before they claim it.
     """
     if not at.engines:
-        return NOTHING_WAITS
+        return Waiting()
     waiting = list(islice(for_a_while(at.clock, at.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
     started, failed, trouble = 0, 0, ""
     for name, engine in at.engines.items():
