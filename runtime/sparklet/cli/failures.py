@@ -60,6 +60,7 @@ def group_document(env: Environment, run_id: str, group: FailureGroup) -> dict[s
         "example_object": group.example_object or None,
         "example_file": local_file(env, run_id, group) or None,
         "example_message": group.example.error_message,
+        "example_engine": group.example.engine or None,
         "script_line": group.line,
         "came_back_unrun": group.unrun,
         "reason": group.advice.reason,
@@ -74,6 +75,7 @@ def group_table(env: Environment, run_id: str, group: FailureGroup) -> Renderabl
     facts = Table.grid(padding=(0, 2))
     shown = local_file(env, run_id, group) or group.example_object
     example = f"shard {group.example.number}" + (f", {shown}" if shown else "")
+    example += f", in {group.example.engine}" if group.example.engine else ""
     more = group.example.object_count - 1
     facts.add_row("  example", Text(example + (f" and {more} more" if more > 0 else "")))
     facts.add_row("  says", Text(group.example.error_message))
