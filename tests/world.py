@@ -23,7 +23,7 @@ from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
-from sparklet.ports import Ledger, Message
+from sparklet.ports import Engine, Ledger, Message
 from sparklet.runs.checker import CheckReport, check
 from sparklet.runs.steps import take_step
 from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
@@ -45,6 +45,7 @@ class World:
     dead_letters: MemoryTaskQueue = field(init=False)
     queue: MemoryTaskQueue = field(init=False)
     attempts: int = 0
+    engines: dict[str, Engine] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = MemoryObjectStore(self.clock)
@@ -57,7 +58,8 @@ class World:
 
     @property
     def at(self) -> Deployment:
-        return Deployment(BUCKET, self.store, self.ledger, self.queue, self.clock)
+        ports = self.store, self.ledger, self.queue, self.clock
+        return Deployment(BUCKET, *ports, larger=next(iter(self.engines), ""), engines=self.engines)
 
     def put(self, count: int, size_bytes: int = 10, folder: str = SOURCE) -> list[str]:
         """Put ``count`` objects into a folder; their addresses in order."""

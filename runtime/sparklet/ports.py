@@ -157,6 +157,22 @@ class WorkerLogs(Protocol):
         """A stream's next lines and the position after them; no lines: none yet. ``after`` "" begins at ``since_s``."""
 
 
+class Engine(Protocol):
+    """Where workers for single shards are started, beside the functions. Every method raises RemoteTaskError.
+
+    A worker claims its shard in the ledger and renews its lease, as any other does: an engine only starts processes.
+    """
+
+    def start(self, token: str, command: Sequence[str]) -> str:
+        """Start ``shard …``; its id. The same token starts no second one; ``throttled``: no room now."""
+
+    def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
+        """Those of these that have stopped, and why."""
+
+    def stop(self, task_id: str) -> None:
+        """Have a worker give back its shard and end."""
+
+
 class Compute(Protocol):
     """Deployed functions."""
 
@@ -297,12 +313,23 @@ class Attempts(Protocol):
     Every method raises LedgerError, and ShardNotFoundError.
     """
 
-    def claim(self, ref: ShardRef, attempt_id: str, lease_s: float, max_attempts: int, log_stream: str = "") -> Claim:
-        """Take the shard for ``lease_s`` seconds and count the attempt.
+    def claim(
+        self,
+        ref: ShardRef,
+        attempt_id: str,
+        lease_s: float,
+        max_attempts: int,
+        log_stream: str = "",
+        *,
+        engine: str = "",
+        escalate: str = "",
+    ) -> Claim:
+        """Take the shard for ``lease_s`` seconds and count the attempt; HELD if it is another ``engine``'s.
 
         A lease that ended more than 5 s ago (clocks differ) is taken over. Claiming again with the same attempt id is
         GRANTED again without counting; an id whose attempt has ended is refused with a LedgerError: one id, one
-        attempt. Where no attempt is left the shard becomes FAILED, its last cause kept, and the answer is EXHAUSTED.
+        attempt. Where no attempt is left the shard becomes FAILED, its last cause kept, and the answer is EXHAUSTED;
+        HELD if it goes on in ``escalate``, see ``lapse``.
         """
 
     def renew(
@@ -321,29 +348,37 @@ class Attempts(Protocol):
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → FAILED, fenced in the same way."""
 
-    def release(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
-        """RUNNING → PENDING, fenced in the same way; the cause is kept."""
+    def release(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "") -> None:
+        """RUNNING → PENDING, fenced in the same way; the cause is kept. ``engine`` is the shard's own."""
+
+    def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
+        """RUNNING → PENDING for ``engine``, fenced likewise; nothing counted yet, and no function claims it again."""
 
     # --- checker, dead-letter messages, redrive ---
 
-    def lapse(self, record: ShardRecord, max_attempts: int) -> ShardRecord | None:
+    def lapse(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
         """End a lease that is over: PENDING, or FAILED if no attempt is left; the shard as it is then.
 
+        A function's shard without an attempt left is PENDING for the engine ``escalate``, if one is named.
         None if the shard has moved on or its lease was renewed since ``record`` was read, or the lease still runs.
         """
 
-    def count_requeue(self, record: ShardRecord, *, unrun: bool = False) -> ShardRecord | None:
+    def count_requeue(self, record: ShardRecord, *, unrun: bool = False, task_id: str = "") -> ShardRecord | None:
         """Count a message sent again for a PENDING shard, whose waiting (``changed_s``) begins anew.
 
-        ``unrun``: because the last one became a dead-letter message before any attempt.
+        ``unrun``: because the last one became a dead-letter message before any attempt. ``task_id``: no message, but
+        the shard's engine has started this worker.
         None if it has moved on since ``record`` was read.
         """
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
         """PENDING → FAILED for a shard that will not be claimed; False if it has moved on since ``record`` was read."""
 
-    def redrive(self, run_id: str, number: int, generation: int) -> ShardRecord | None:
-        """FAILED → PENDING in ``generation``, nothing counted yet; None if it is not FAILED in an older one."""
+    def redrive(self, run_id: str, number: int, generation: int, engine: str = "") -> ShardRecord | None:
+        """FAILED → PENDING in ``generation``, nothing counted yet; None if it is not FAILED in an older one.
+
+        From now on ``engine`` does it; "": the one that did it before.
+        """
 
 
 class Shards(Protocol):
@@ -372,6 +407,9 @@ class Shards(Protocol):
 
         Found by the index (it may lag), each then read from the base table.
         """
+
+    def for_engines(self, run_id: str) -> Iterator[ShardRecord]:
+        """PENDING shards of engines, those that have waited longest first in each bucket; found likewise."""
 
 
 class Ledger(Protocol):

@@ -25,7 +25,8 @@ Codec = Literal["json", "pickle", "cloudpickle"]
 PREFIX = "SPARKLET_"
 OF_FUNCTIONS = frozenset(
     {
-        *("SPARKLET_BUCKET", "SPARKLET_CORES", "SPARKLET_DLQ_URL", "SPARKLET_GRACE_S", "SPARKLET_HEAP_MB"),
+        *("SPARKLET_BUCKET", "SPARKLET_CORES", "SPARKLET_DLQ_URL", "SPARKLET_FARGATE", "SPARKLET_GRACE_S"),
+        "SPARKLET_HEAP_MB",
         *("SPARKLET_JARS", "SPARKLET_JAVA_OPTIONS", "SPARKLET_KAFKA_FAILURES", "SPARKLET_KEEP_CONTEXT"),
         *("SPARKLET_LEDGER_TABLE", "SPARKLET_MAP_CONCURRENCY", "SPARKLET_METRICS_NAMESPACE"),
         *("SPARKLET_MIN_FREE_BYTES", "SPARKLET_NOTICE_BUS", "SPARKLET_NOTICE_TOPIC_ARN", "SPARKLET_OUTPUT_PREFIXES"),
@@ -94,6 +95,7 @@ class FanoutSettings:
     dlq_url: str  # SPARKLET_DLQ_URL
     notice_topic_arn: str = ""  # as for workers: dead-letter messages end tasks, the checker ends runs
     notice_bus: str = ""
+    fargate: Mapping[str, str] = field(default_factory=dict)  # SPARKLET_FARGATE, as JSON: where escalated shards go
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,7 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
         dlq_url=_required(env, "SPARKLET_DLQ_URL"),
         notice_topic_arn=env.get("SPARKLET_NOTICE_TOPIC_ARN", ""),
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
+        fargate=strings(env, "SPARKLET_FARGATE"),
     )
 
 

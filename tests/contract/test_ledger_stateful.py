@@ -35,6 +35,7 @@ MAX_ATTEMPTS = 2
 LEASE_S = 50.0
 NUMBERS = st.integers(0, SHARDS - 1)
 FAILURE = Failure("Broken", "by the test")
+ENGINES = st.sampled_from(["", "fargate"])  # of workers; and where exhausted shards go on
 
 P, R, S, F = ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED, ShardState.FAILED
 
@@ -49,6 +50,7 @@ class Expected:
     requeues: int = 0
     owner: str = ""
     winner: str = ""
+    engine: str = ""
     lease_end_s: float = 0.0
     used: list[str] = field(default_factory=list)  # every attempt id there was, in order
 
@@ -81,8 +83,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- workers ---
 
-    @rule(number=NUMBERS, age=st.integers(-1, 2))
-    def a_worker_claims(self, number: int, age: int) -> None:
+    @rule(number=NUMBERS, age=st.integers(-1, 2), engine=ENGINES, escalate=ENGINES)
+    def a_worker_claims(self, number: int, age: int, engine: str, escalate: str) -> None:
         want, now_s = self.expected[number], self.clock.now_s()
         generation = max(0, want.generation - age)
         self.ids += 1
@@ -92,17 +94,19 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.ledger.attempts.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MAX_ATTEMPTS)
             return
 
-        answer = self.ledger.attempts.claim(ref(self.run_id, number, generation), attempt_id, LEASE_S, MAX_ATTEMPTS)
+        answer = self.ledger.attempts.claim(
+            ref(self.run_id, number, generation), attempt_id, LEASE_S, MAX_ATTEMPTS, engine=engine, escalate=escalate
+        )
 
         if generation < want.generation:
             assert answer.status is ClaimStatus.STALE
         elif want.state in (S, F):
             assert answer.status is ClaimStatus.DONE
-        elif want.state is R and want.lease_end_s + LEASE_GRACE_S >= now_s:
+        elif (want.state is R and want.lease_end_s + LEASE_GRACE_S >= now_s) or want.engine not in ("", engine):
             assert answer.status is ClaimStatus.HELD
         elif want.attempts >= MAX_ATTEMPTS:
-            assert answer.status is ClaimStatus.EXHAUSTED
-            want.state = F
+            moves = self._exhausted(want, escalate)
+            assert answer.status is (ClaimStatus.HELD if moves else ClaimStatus.EXHAUSTED)
         else:
             assert answer.status is ClaimStatus.GRANTED
             want.state, want.owner, want.lease_end_s = R, attempt_id, now_s + LEASE_S
@@ -115,7 +119,7 @@ class LedgerMachine(RuleBasedStateMachine):
         want = self.expected[number]
         if want.state is R:
             answer = self.ledger.attempts.claim(
-                ref(self.run_id, number, want.generation), want.owner, LEASE_S, MAX_ATTEMPTS
+                ref(self.run_id, number, want.generation), want.owner, LEASE_S, MAX_ATTEMPTS, engine=want.engine
             )
             assert answer.status is ClaimStatus.GRANTED
             self._agrees(answer.record)
@@ -140,6 +144,25 @@ class LedgerMachine(RuleBasedStateMachine):
             with pytest.raises(LeaseLostError):
                 self._say(number, attempt_id, to)
         assert self.ledger.shards.get(self.run_id, number) == before, "a zombie changed a shard"
+
+    @rule(number=NUMBERS)
+    def an_attempt_has_too_little_memory(self, number: int) -> None:
+        want = self.expected[number]
+        if want.state is R and not want.engine:
+            self.ledger.attempts.escalate(self.run_id, number, want.owner, FAILURE, "fargate")
+            want.state, want.engine, want.attempts, want.requeues = P, "fargate", 0, 0
+        elif want.used and want.state is not P:
+            with pytest.raises(LeaseLostError):
+                self.ledger.attempts.escalate(self.run_id, number, "never", FAILURE, "fargate")
+
+    def _exhausted(self, want: Expected, escalate: str) -> bool:
+        """Where a shard goes without an attempt left, whose last one was lost; whether an engine goes on."""
+        moves = bool(escalate) and not want.engine
+        if moves:
+            want.state, want.engine, want.attempts, want.requeues = P, escalate, 0, 0
+        else:
+            want.state = F
+        return moves
 
     @rule(number=NUMBERS, which=st.integers(0, 5), wins=st.booleans())
     def an_attempt_renews(self, number: int, which: int, wins: bool) -> None:
@@ -167,22 +190,25 @@ class LedgerMachine(RuleBasedStateMachine):
         elif to is F:
             self.ledger.attempts.fail(self.run_id, number, attempt_id, FAILURE)
         else:
-            self.ledger.attempts.release(self.run_id, number, attempt_id, FAILURE)
+            self.ledger.attempts.release(self.run_id, number, attempt_id, FAILURE, self.expected[number].engine)
 
     # --- checkers, dead letters, operators ---
 
     @precondition(lambda self: self.seen)
-    @rule(data=st.data())
-    def a_checker_ends_a_lease(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), escalate=ENGINES)
+    def a_checker_ends_a_lease(self, data: st.DataObject, escalate: str) -> None:
         record = data.draw(st.sampled_from(self.seen))
         want = self.expected[record.number]
         over = record.state is R and self._still(record) and record.lease_end_s <= self.clock.now_s()
 
-        after = self.ledger.attempts.lapse(record, MAX_ATTEMPTS)
+        after = self.ledger.attempts.lapse(record, MAX_ATTEMPTS, escalate)
 
         assert (after is not None) is over
         if after is not None:
-            want.state = P if want.attempts < MAX_ATTEMPTS else F
+            if want.attempts < MAX_ATTEMPTS:
+                want.state = P
+            else:
+                self._exhausted(want, escalate)
             self._agrees(after)
 
     @precondition(lambda self: self.seen)
@@ -254,7 +280,7 @@ class LedgerMachine(RuleBasedStateMachine):
             want.attempts,
             want.requeues,
         )
-        assert (record.attempt_id, record.winner) == (want.owner, want.winner)
+        assert (record.attempt_id, record.winner, record.engine) == (want.owner, want.winner, want.engine)
         assert record == self.ledger.shards.get(self.run_id, record.number)
 
     @invariant()
@@ -279,6 +305,11 @@ class LedgerMachine(RuleBasedStateMachine):
         for number, attempt_id in self.winners.items():
             record = self.ledger.shards.get(self.run_id, number)
             assert (record.state, record.attempt_id) == (S, attempt_id)
+
+    @invariant()
+    def engines_find_what_waits_for_them(self) -> None:
+        found = {record.number for record in self.ledger.shards.for_engines(self.run_id)}
+        assert found == {n for n, want in enumerate(self.expected) if want.state is P and want.engine}
 
     @invariant()
     def what_is_over_is_found(self) -> None:

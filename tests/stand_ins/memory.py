@@ -20,7 +20,7 @@ from sparklet.errors import (
     RemoteFailureError,
     RemoteTaskError,
 )
-from sparklet.model import ExecutionState, ExecutionStatus, Notice, TaskRecord
+from sparklet.model import ExecutionState, ExecutionStatus, Failure, Notice, TaskRecord
 from sparklet.ports import Clock, Message, QueueDepth
 from tests.stand_ins.memory_ledger import MemoryLedger
 from tests.stand_ins.memory_store import MemoryObjectStore
@@ -28,6 +28,7 @@ from tests.stand_ins.memory_store import MemoryObjectStore
 __all__ = [
     "FakeClock",
     "MemoryCompute",
+    "MemoryEngine",
     "MemoryLedger",
     "MemoryNotifier",
     "MemoryObjectStore",
@@ -244,6 +245,30 @@ class MemoryCompute:
         except Exception as error:  # the boundary between caller and function: Lambda answers with any error there is
             raise RemoteFailureError(f"{function} failed: {type(error).__name__}: {error}") from error
         return json.loads(json.dumps(answer))
+
+
+class MemoryEngine:
+    """An ``Engine`` that starts nothing: tests are its workers. ``trouble`` is raised by each start."""
+
+    def __init__(self) -> None:
+        self.commands: dict[str, Sequence[str]] = {}
+        self.ended: dict[str, Failure] = {}
+        self.trouble: RemoteTaskError | None = None
+
+    def start(self, token: str, command: Sequence[str]) -> str:
+        """Remember a worker."""
+        if self.trouble:
+            raise self.trouble
+        self.commands.setdefault(token, command)
+        return token
+
+    def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
+        """Those that have ended."""
+        return {task_id: self.ended[task_id] for task_id in task_ids if task_id in self.ended}
+
+    def stop(self, task_id: str) -> None:
+        """End a worker."""
+        self.ended.setdefault(task_id, Failure("Stopped", "somebody asked for it"))
 
 
 class MemoryOrchestrator:

@@ -188,15 +188,25 @@ class MemoryAttempts:
 
     # --- workers ---
 
-    def claim(self, ref: ShardRef, attempt_id: str, lease_s: float, max_attempts: int, log_stream: str = "") -> Claim:
+    def claim(
+        self,
+        ref: ShardRef,
+        attempt_id: str,
+        lease_s: float,
+        max_attempts: int,
+        log_stream: str = "",
+        *,
+        engine: str = "",
+        escalate: str = "",
+    ) -> Claim:
         """Take the shard and count the attempt."""
         with self._lock:
             record, now_s = self._get(ref.run_id, ref.shard), self._clock.now_s()
-            if answer := rules.refusal(record, ref, attempt_id, now_s):
+            if answer := rules.refusal(record, ref, attempt_id, now_s, engine):
                 return answer
             if record.attempts >= max_attempts:
-                ended = self._end(record, ShardState.FAILED, rules.exhausted_failure(record))
-                return Claim(ClaimStatus.EXHAUSTED, ended)
+                ended = self._exhaust(record, rules.exhausted_failure(record), escalate)
+                return Claim(ClaimStatus.HELD if ended.engine else ClaimStatus.EXHAUSTED, ended)
             log = rules.cut(log_stream, rules.LOG_STREAM_BYTES)
             record = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, taken_from=record.state)
             record = replace(record, state=ShardState.RUNNING)
@@ -230,11 +240,18 @@ class MemoryAttempts:
             if record := self._owned(run_id, number, attempt_id, ShardState.FAILED):
                 self._end(record, ShardState.FAILED, failure)
 
-    def release(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
+    def release(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "") -> None:
         """RUNNING → PENDING."""
         with self._lock:
             if record := self._owned(run_id, number, attempt_id, ShardState.PENDING):
+                assert engine == record.engine
                 self._end(record, ShardState.PENDING, failure)
+
+    def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
+        """RUNNING → PENDING for an engine."""
+        with self._lock:
+            if record := self._owned(run_id, number, attempt_id, ShardState.PENDING):
+                self._end(_moved(record, engine), ShardState.PENDING, failure)
 
     def _owned(self, run_id: str, number: int, attempt_id: str, wanted: ShardState) -> ShardRecord | None:
         """The shard if the attempt owns it, None if it is as wanted already, else LeaseLostError."""
@@ -247,21 +264,23 @@ class MemoryAttempts:
 
     # --- checker, dead-letter messages, redrive ---
 
-    def lapse(self, record: ShardRecord, max_attempts: int) -> ShardRecord | None:
+    def lapse(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
         """End a lease that is over."""
         with self._lock:
             if not self._unmoved(record, ShardState.RUNNING) or record.lease_end_s > self._clock.now_s():
                 return None
-            state = ShardState.PENDING if record.attempts < max_attempts else ShardState.FAILED
-            return self._end(record, state, rules.lapse_failure(record))
+            if record.attempts < max_attempts:
+                return self._end(record, ShardState.PENDING, rules.lapse_failure(record))
+            return self._exhaust(record, rules.lapse_failure(record), escalate)
 
-    def count_requeue(self, record: ShardRecord, *, unrun: bool = False) -> ShardRecord | None:
+    def count_requeue(self, record: ShardRecord, *, unrun: bool = False, task_id: str = "") -> ShardRecord | None:
         """Count a message sent again for a PENDING shard."""
         with self._lock:
             if not self._unmoved(record, ShardState.PENDING):
                 return None
             requeues, now_s = record.requeues + 1, self._clock.now_s()
-            return self._put(replace(record, requeues=requeues, unrun=record.unrun + unrun, changed_s=now_s))
+            counted = replace(record, requeues=requeues, unrun=record.unrun + unrun, changed_s=now_s)
+            return self._put(replace(counted, task_id=task_id or record.task_id))
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
         """PENDING → FAILED for a shard that will not be claimed."""
@@ -271,14 +290,19 @@ class MemoryAttempts:
             self._end(record, ShardState.FAILED, failure)
             return True
 
-    def redrive(self, run_id: str, number: int, generation: int) -> ShardRecord | None:
+    def redrive(self, run_id: str, number: int, generation: int, engine: str = "") -> ShardRecord | None:
         """FAILED → PENDING in a later generation."""
         with self._lock:
             record = self._get(run_id, number)
             if record.state is not ShardState.FAILED or record.generation >= generation:
                 return None
-            fresh = replace(record, state=ShardState.PENDING, generation=generation, attempts=0, requeues=0, unrun=0)
+            fresh = replace(_moved(record, engine or record.engine), state=ShardState.PENDING, generation=generation)
             return self._put(replace(fresh, changed_s=self._clock.now_s()))
+
+    def _exhaust(self, record: ShardRecord, failure: Failure, escalate: str) -> ShardRecord:
+        if engine := rules.next_engine(record, failure, escalate):
+            return self._end(_moved(record, engine), ShardState.PENDING, failure)
+        return self._end(record, ShardState.FAILED, failure)
 
     def _unmoved(self, record: ShardRecord, state: ShardState) -> bool:
         """Whether the shard still is as it was read, and in ``state``."""
@@ -357,6 +381,10 @@ class MemoryShards:
             if since_s < before_s:
                 yield record
 
+    def for_engines(self, run_id: str) -> Iterator[ShardRecord]:
+        """PENDING shards of engines."""
+        return (record for record in self.list(run_id, ShardState.PENDING) if record.engine)
+
 
 class MemoryLedger:
     """A ``Ledger`` in memory; ``clock`` decides when leases end."""
@@ -374,6 +402,10 @@ def _found(shards: Mapping[str, Mapping[int, ShardRecord]], run_id: str, number:
     if record is None:
         raise ShardNotFoundError(f"run {run_id} has no shard {number}")
     return record
+
+
+def _moved(record: ShardRecord, engine: str) -> ShardRecord:
+    return replace(record, engine=engine, attempts=0, requeues=0, unrun=0)
 
 
 def _with_result(record: ShardRecord, result: ShardResult) -> ShardRecord:

@@ -12,6 +12,8 @@ CPU_UNITS = {8: 1024, 16: 2048, 30: 4096, 60: 8192, 120: 16384}  # by the most G
 MAX_DESCRIBED = 100  # tasks a request
 NO_ROOM = ("Capacity is unavailable", "reached the limit", "RESOURCE:", "Throttling", "ServerException")
 NOT_STARTED = "TaskFailedToStart"
+FARGATE = "fargate"  # the engine's name
+CONTAINER = "sparklet-shard"  # of its task definition
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,15 @@ class FargateTasks:
     container: str
     network: Mapping[str, Any]  # ECS's awsvpcConfiguration: subnets, securityGroups, assignPublicIp
 
-    def start(self, token: str, command: Sequence[str], memory_mb: int) -> str:
-        """Start a task, once for each ``token``; its ARN. RemoteTaskError, ``throttled`` if there is no room now."""
+    def start(self, token: str, command: Sequence[str], memory_mb: int = 0) -> str:
+        """Start a task, of the definition's size unless ``memory_mb`` is given, once for each ``token``; its ARN.
+
+        RemoteTaskError, ``throttled`` if there is no room now.
+        """
         from botocore.exceptions import BotoCoreError, ClientError
 
         cpu = next((units for gib, units in CPU_UNITS.items() if memory_mb <= gib * 1024), max(CPU_UNITS.values()))
+        size = {"cpu": str(cpu), "memory": str(memory_mb)} if memory_mb else {}
         container = {"name": self.container, "command": list(command)}
         try:
             answer = self.clients.ecs.run_task(
@@ -37,7 +43,7 @@ class FargateTasks:
                 launchType="FARGATE",
                 clientToken=token,
                 networkConfiguration={"awsvpcConfiguration": self.network},
-                overrides={"cpu": str(cpu), "memory": str(memory_mb), "containerOverrides": [container]},
+                overrides={**size, "containerOverrides": [container]},
             )
             if answer["tasks"]:
                 return str(answer["tasks"][0]["taskArn"])
@@ -60,6 +66,13 @@ class FargateTasks:
         """Stop a task. RemoteTaskError if that cannot be asked for."""
         with failing_as(RemoteTaskError, f"{arn} cannot be stopped"):
             self.clients.ecs.stop_task(cluster=self.cluster, task=arn, reason="its caller waits no more")
+
+
+def tasks_of_shards(clients: AwsClients, named: Mapping[str, str]) -> FargateTasks:
+    """The tasks of sam/fargate.yaml, as SPARKLET_FARGATE names them."""
+    network: dict[str, Any] = {name: named[name].split(",") for name in ("subnets", "securityGroups")}
+    network["assignPublicIp"] = named["assignPublicIp"]
+    return FargateTasks(clients, named["cluster"], named["taskDefinition"], CONTAINER, network)
 
 
 def stop_cause(task: Mapping[str, Any]) -> Failure:

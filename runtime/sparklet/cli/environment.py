@@ -276,6 +276,7 @@ def _stack_options(selection: StackSelection, screen: Screen, reading: bool) -> 
 def _deployed(name: str) -> Environment:
     """The stack that CloudFormation knows under ``name``, by its outputs."""
     from sparklet.aws.clients import AwsClients
+    from sparklet.aws.containers import FARGATE
     from sparklet.aws.functions import CloudWatchLogs, LambdaCompute
     from sparklet.aws.orchestration import StepFunctions
     from sparklet.aws.stacks import stack_outputs, stack_parameters
@@ -284,6 +285,9 @@ def _deployed(name: str) -> Environment:
     clients = AwsClients()
     outputs, given = stack_outputs(clients, name), stack_parameters(clients, name)
     at = deployment(clients, outputs["BucketName"], outputs["LedgerTable"], outputs["QueueUrl"])
+    at = replace(
+        at, larger=FARGATE if given.get("FargateTaskDefinition") else ""
+    )  # the checker function starts its tasks
     machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
     return Environment(
         at,

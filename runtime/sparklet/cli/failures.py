@@ -60,6 +60,7 @@ def group_document(env: Environment, run_id: str, group: FailureGroup) -> dict[s
         "example_object": group.example_object or None,
         "example_file": local_file(env, run_id, group) or None,
         "example_message": group.example.error_message,
+        "example_engine": group.example.engine or None,
         "script_line": group.line,
         "came_back_unrun": group.unrun,
         "reason": group.advice.reason,
@@ -74,6 +75,7 @@ def group_table(env: Environment, run_id: str, group: FailureGroup) -> Renderabl
     facts = Table.grid(padding=(0, 2))
     shown = local_file(env, run_id, group) or group.example_object
     example = f"shard {group.example.number}" + (f", {shown}" if shown else "")
+    example += f", in {group.example.engine}" if group.example.engine else ""
     more = group.example.object_count - 1
     facts.add_row("  example", Text(example + (f" and {more} more" if more > 0 else "")))
     facts.add_row("  says", Text(group.example.error_message))
@@ -148,7 +150,9 @@ def _update_command(env: Environment, changes: Mapping[str, str]) -> str:
     return f"{shlex.join([*update, *capabilities, '--parameters', *given])} && {shlex.join(wait)}"
 
 
-def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: str, screen: Screen) -> None:
+def redrive_run(
+    env: Environment, run_id: str, shards: tuple[int, ...], script: str, screen: Screen, engine: str = ""
+) -> None:
     """Copy repaired local inputs and dispatch failed shards again, through the state machine if one drove the run."""
     run = env.at.ledger.runs.get(run_id)
     driven = was_driven(env, run)
@@ -159,7 +163,7 @@ def redrive_run(env: Environment, run_id: str, shards: tuple[int, ...], script: 
         machine_of(env, run.dispatch)
     _upload_repaired(env, run, screen)
     ref = repaired_script(env.at, run, script) if script else None
-    redriven = redrive_shards(env.at, run_id, shards or None, ref)
+    redriven = redrive_shards(env.at, run_id, shards or None, ref, engine)
     sent = count_text(max(redriven.messages, redriven.shards), "shard")
     screen.say(f"run {run_id}: {sent} sent again, generation {redriven.run.generation}")
     if driven:

@@ -101,15 +101,17 @@ def shard_document(record: ShardRecord) -> dict[str, Any]:
         "error_message": record.error_message or None,
         "changed": time_text(record.changed_s),
         "log_stream": record.log_stream or None,
+        "engine": record.engine or None,
+        "task_id": record.task_id or None,
     }
 
 
 def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
     """Shards in a list, for people."""
-    table = Table("shard", "state", "attempts", "rows", "cause", show_edge=False)
+    table = Table("shard", "state", "engine", "attempts", "rows", "cause", show_edge=False)
     for record in records:
-        rows = "" if record.rows is None else str(record.rows)
-        table.add_row(str(record.number), _state_text(record), str(record.attempts), rows, _cause_text(record))
+        rows, state = "" if record.rows is None else str(record.rows), _state_text(record)
+        table.add_row(str(record.number), state, record.engine, str(record.attempts), rows, _cause_text(record))
     return table
 
 

@@ -108,7 +108,8 @@ class RunView:
         for record in shown:
             stream = Text(record.log_stream or "–", overflow="fold")
             took = duration_text(seconds_of(record, self.found.now_s))
-            table.add_row(str(record.number), took, str(record.state), str(record.attempts), stream)
+            state = f"{record.state} in {record.engine}" if record.engine else str(record.state)
+            table.add_row(str(record.number), took, state, str(record.attempts), stream)
         yield from (Text(""), table)
 
     def _end_text(self) -> str:

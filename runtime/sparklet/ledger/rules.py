@@ -8,6 +8,8 @@ from sparklet.model import Claim, ClaimStatus, Failure, Run, ShardRecord, ShardR
 LEASE_S = 16.0  # an attempt owns a shard so long without a renewal; see docs/decisions/0030
 LEASE_GRACE_S = 5.0  # clocks differ: a claim takes a lease over only so long after its end
 LEASE_EXPIRED = "LeaseExpired"  # the cause of an attempt whose worker was lost
+OUTGROWN = frozenset({"OutOfMemoryError", "MemoryError", "DeadlineExceededError", LEASE_EXPIRED})
+"""Causes that a worker with more memory and time does not have."""
 
 ERROR_CLASS_BYTES = 64
 ERROR_MESSAGE_BYTES = 240
@@ -48,8 +50,14 @@ def is_held(record: ShardRecord | TaskRecord, now_s: float) -> bool:
     return record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S
 
 
-def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float) -> Claim | None:
-    """The answer to a claim that changes nothing; None if the shard can be taken, or has no attempt left.
+def next_engine(record: ShardRecord, cause: Failure, escalate: str) -> str:
+    """The engine, ``escalate`` or none (""), that a function's shard goes to after an attempt's end by this cause."""
+    outgrown = cause.error_class.rpartition(".")[2] in OUTGROWN or "ended by SIGKILL" in cause.message
+    return escalate if outgrown and not record.engine else ""
+
+
+def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float, engine: str) -> Claim | None:
+    """The answer to a claim from ``engine`` that changes nothing; None if it can be granted, or no attempt is left.
 
     LedgerError if the message is of a generation that is not open yet, or an attempt that has ended claims again.
     """
@@ -66,7 +74,8 @@ def refusal(record: ShardRecord, ref: ShardRef, attempt_id: str, now_s: float) -
         if record.state is ShardState.RUNNING:
             return Claim(ClaimStatus.GRANTED, record)  # also after a lost answer: the claim was mine
         raise LedgerError(f"attempt {attempt_id} of shard {ref.shard} has ended; claim with an id of its own")
-    return Claim(ClaimStatus.HELD, record) if is_held(record, now_s) else None
+    elsewhere = record.engine not in ("", engine)
+    return Claim(ClaimStatus.HELD, record) if elsewhere or is_held(record, now_s) else None
 
 
 def exhausted_failure(record: ShardRecord) -> Failure:

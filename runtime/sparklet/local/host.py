@@ -28,6 +28,7 @@ from sparklet.local.control import HEALTH_PATH, PROCESSING_PATH, REGION, SAVE_PA
 from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.state import Lock, StateDir, read_json, write_json
+from sparklet.local.tasks import TaskRunner
 from sparklet.spark.guards import become_subreaper
 
 WATCH_S = 0.5
@@ -66,7 +67,9 @@ class Host:
                 restart_executions(clients, (deployed.loop_machine, deployed.map_machine))
             published = {"endpoint_url": endpoint_url, "token": token, "host_pid": os.getpid()}
             write_json(self._state.info_file, {**published, "deployed": asdict(deployed), "request": dict(request)})
-            self._watch()
+            env = environment.of_stand_in(self._state, endpoint_url, token, request["worker_env"])
+            here = {"SPARKLET_BUCKET": deployed.bucket, "SPARKLET_LEDGER_TABLE": deployed.ledger_table}
+            self._watch(TaskRunner(self._state, {**env, **here, "SPARKLET_RUNNER": request["runner"]}))
         except LocalStackError as error:  # written before the end begins: clients read it as soon as it does
             self._state.failure_file.write_text(str(error), encoding="utf-8")
             raise
@@ -94,11 +97,12 @@ class Host:
         template = localise(load_template(), parameters, request["handlers"], worker_env)
         return deploy(clients, to_json(template), parameters, request["workers"])
 
-    def _watch(self) -> None:
+    def _watch(self, tasks: TaskRunner) -> None:
         assert self._server is not None
         while not self._ending and not self._unused():
             time.sleep(WATCH_S)
-            processes.end_children(spared=self._server.pid)  # orphans of dead workers: they are the host's now
+            spared = (self._server.pid, *tasks.look())
+            processes.end_children(spared)  # orphans of dead workers: they are the host's now
             if (code := self._server.poll()) is not None:
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
                 raise LocalStackError(f"the stand-in for AWS {how}; {REMEDY.format(log=self._state.aws_log)}")

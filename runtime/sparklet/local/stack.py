@@ -13,7 +13,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +37,7 @@ from sparklet.local.attach import (
 from sparklet.local.control import PROCESSING_PATH, REGION, ask
 from sparklet.local.deploy import Deployed
 from sparklet.local.state import Lock, StateDir
+from sparklet.local.tasks import PROCESS, LocalTasks
 from sparklet.planning.deployment import Deployment
 
 _POLL_S = 0.05
@@ -139,7 +140,8 @@ class LocalStack(AbstractContextManager["LocalStack"]):
 
     def deployment(self) -> Deployment:
         """Everything that planning, checking and recovery work on: the stack's S3, ledger and queue."""
-        return deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
+        at = deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
+        return replace(at, larger=PROCESS, engines={PROCESS: LocalTasks(self._state.tasks)})
 
     def close(self) -> None:
         """Give the hold back; the host ends the stack if it was the last."""

@@ -43,6 +43,7 @@ class StateDir:
         self.objects = root / "s3"  # the stand-in's S3
         self.scratch = root / "scratch"  # the workers' own /tmp; emptied at every start
         self.tmp = root / "tmp"  # TMPDIR of the stand-in; emptied at every start
+        self.tasks = root / "tasks"  # of the local engine, see ``tasks``; emptied at every start
         self.log = root / "log"  # host.log, aws.log and one file for each worker process
         self.aws_log = self.log / "aws.log"  # what the stand-in itself writes
 
@@ -60,13 +61,13 @@ class StateDir:
         """Make the folder; only its owner may look into it."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)
-        for folder in (self.services, self.objects, self.scratch, self.tmp, self.log):
+        for folder in (self.services, self.objects, self.scratch, self.tmp, self.tasks, self.log):
             folder.mkdir(exist_ok=True)
         self.no_config.touch()
 
     def sweep(self) -> None:
         """Delete an earlier host's temporary files; only for the host, while it holds its lock."""
-        for folder in (self.scratch, self.tmp):
+        for folder in (self.scratch, self.tmp, self.tasks):
             delete_tree(folder)
             folder.mkdir(exist_ok=True)
         for path in (self.info_file, self.failure_file):

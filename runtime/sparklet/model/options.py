@@ -136,6 +136,12 @@ class RunOptions:
     max_attempts: Annotated[
         int, Key("max_attempts", FAILURES, "Attempts a shard has before it is FAILED.", minimum=1)
     ] = 3
+    escalate: Annotated[
+        str,
+        Key(
+            "escalate", FAILURES, "What is too much for a function goes on in Fargate (locally: a process).", value="on"
+        ),
+    ] = ""  # of a run the engine's name
     tolerated_failure_count: Annotated[
         int,
         Key(

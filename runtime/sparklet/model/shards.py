@@ -270,7 +270,7 @@ class ShardRecord:
     generation: int = 0
     state: ShardState = ShardState.PENDING
     attempts: int = 0  # in this generation
-    requeues: int = 0  # messages sent again in this generation because none was left
+    requeues: int = 0  # messages sent again in this generation because none was left; for an engine: workers started
     unrun: int = 0  # of these, the ones for a dead-letter message that no attempt had come of
     attempt_id: str = ""  # of the last attempt
     taken_from: str = ""  # the state in which it found the shard: RUNNING if the attempt before it was lost
@@ -284,6 +284,8 @@ class ShardRecord:
     output_bytes: int | None = None
     outputs: tuple[str, ...] = ()
     log_stream: str = ""
+    engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
+    task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
 
     @property
     def took_s(self) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -13,7 +13,7 @@ from typing import IO, Any, Self, cast
 from sparklet.errors import ObjectStoreError, RunNotFoundError, ScratchFullError, SettingsError
 from sparklet.metrics import Meter, Metric
 from sparklet.model import Access, Run, split_uri
-from sparklet.ports import Clock, Ledger, Notifier, ObjectInfo, ObjectStore, TaskQueue, TaskStore
+from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectInfo, ObjectStore, TaskQueue, TaskStore
 
 IN_MEMORY_BYTES = 8 * 2**20
 MAX_KEPT_BYTES = 256 * 2**20  # a million objects and more; those after them are listed again
@@ -46,6 +46,8 @@ class Deployment:
     dead_letters: TaskQueue | None = None  # the dead-letter queue; only its depth is read
     meter: Meter | None = None  # None: nothing is measured
     listed: Callable[[Access], ObjectStore] | None = None  # see ``listing_once``
+    larger: str = ""  # the engine for shards that are too much for a function; "": there is none
+    engines: Mapping[str, Engine] = field(default_factory=dict)  # that this process may start workers in, by name
 
     def inputs(self, access: Access) -> ObjectStore:
         """The store to read a run's input from."""

@@ -37,6 +37,11 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         raise PlanError(
             "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
         )
+    if request.options.escalate and not at.larger:
+        raise PlanError(
+            "escalate needs tasks of ECS Fargate, and the stack has none: deploy sam/fargate.yaml beside it, then name "
+            "its outputs in the stack's Fargate parameters (docs/guide/failures.md); or leave it out"
+        )
     refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())
     output = request.output_uri or (f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
@@ -44,6 +49,7 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
     request = replace(
         request,
         run_id=run_id,
+        options=replace(request.options, escalate=request.options.escalate and at.larger),
         output_uri=_folder(output.replace(RUN_ID_IN_OUTPUT, run_id)),
         next_output=_folder(next_output.replace(RUN_ID_IN_OUTPUT, run_id)) if request.next else "",
     )

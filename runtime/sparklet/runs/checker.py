@@ -6,7 +6,7 @@ any two steps the next check continues.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
@@ -18,6 +18,7 @@ from sparklet.planning.deployment import Deployment
 from sparklet.planning.planner import Outbox, plan
 from sparklet.runs.commits import commit_at_end, commit_early, end_commit
 from sparklet.runs.ending import cancel_follow_ups, for_a_while, give_up, seal_as_it_is
+from sparklet.runs.engines import Waiting, start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
 from sparklet.runs.log import log
 from sparklet.runs.manifest import has_manifest, write_manifests
@@ -43,6 +44,7 @@ class CheckReport:
     exhausted: int = 0  # of these, shards without a further attempt, now FAILED
     requeued: int = 0  # messages sent again for shards whose message was lost
     abandoned: int = 0  # shards FAILED at the run's time limit, or because it was cancelled
+    waiting: Waiting = field(default_factory=Waiting)  # for engines
     planned: bool = False  # a dead planner's work was continued
     summary: Summary | None = None  # set by the check that wrote the manifests
     check_run: Run | None = None  # the check run that this run's end waits for
@@ -69,7 +71,8 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
     abandoned = _abandon_overdue(at, run)
     counts = at.ledger.shards.glance(run.run_id)
     requeued = _requeue(at, run, counts, _undispatched_from(parts), outbox)
-    report = CheckReport(run, counts, lapsed, exhausted, requeued, abandoned)
+    waiting = start_workers(at, run)
+    report = CheckReport(run, counts, lapsed, exhausted, requeued, abandoned, waiting=waiting)
     if (counts.open or not run.sealed) and (early := commit_early(at, run, counts)):
         report = replace(report, commit_run=_driven(at, early))
     if not run.sealed:
@@ -95,6 +98,7 @@ def _finish_cancelled(at: Deployment, run: Run) -> CheckReport:
         if not _overdue(at, run) or at.ledger.shards.count(run.run_id).open:
             raise
         return _end(at, CheckReport(run, Counts()), RunState.CANCELLED)  # a part of its plan is lost
+    stop_workers(at, run)
     abandoned = give_up(at, run)
     report = CheckReport(run, at.ledger.shards.glance(run.run_id), abandoned=abandoned)
     return report if report.counts.open else _finish(at, report)
@@ -128,10 +132,10 @@ def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
     def owed() -> Iterator[str]:
         nonlocal lapsed, exhausted
         for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
-            if now := at.ledger.attempts.lapse(record, run.options.max_attempts):
+            if now := at.ledger.attempts.lapse(record, run.options.max_attempts, run.options.escalate):
                 lapsed += 1
                 exhausted += now.state is ShardState.FAILED
-                if now.state is ShardState.PENDING:
+                if now.state is ShardState.PENDING and not now.engine:
                     yield now.ref.to_body()
 
     outbox.send(owed())
@@ -152,8 +156,8 @@ def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None,
 
     def owed() -> Iterator[str]:
         for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s - age_s)):
-            if planner_from is not None and record.number >= planner_from:
-                continue  # a planner will send the message
+            if record.engine or (planner_from is not None and record.number >= planner_from):
+                continue  # it has no message, or a planner will send it
             if _is_due(record, now_s, age_s) and (counted := at.ledger.attempts.count_requeue(record)):
                 yield counted.ref.to_body()
 
@@ -172,7 +176,8 @@ def _stalled(at: Deployment, run: Run, now_s: float) -> bool:
     time doubles with each message, a run that waits for another one is read a few times in hours.
     """
     since_s = now_s - STALL_S
-    waiting = islice(at.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s), WAITING_LOOKED_AT)
+    expired = at.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s)
+    waiting = islice((record for record in expired if not record.engine), WAITING_LOOKED_AT)
     if not any(_is_due(record, now_s, STALL_S) for record in waiting):
         return False
     return all(r.state is not ShardState.RUNNING and r.changed_s < since_s for r in at.ledger.shards.list(run.run_id))

@@ -14,7 +14,7 @@ from enum import StrEnum
 from sparklet.errors import EventError, LeaseLostError, LedgerError, RunNotFoundError, SettingsError, ShardNotFoundError
 from sparklet.events import TaskRequest
 from sparklet.ledger.rules import is_held, task_failure
-from sparklet.model import Dispatch, Failure, Notice, ShardRecord, ShardRef, ShardState, TaskRecord
+from sparklet.model import Dispatch, Failure, Notice, RunOptions, ShardRecord, ShardRef, ShardState, TaskRecord
 from sparklet.planning.deployment import Deployment
 from sparklet.ports import Message
 
@@ -26,7 +26,7 @@ MAX_TRIES = 5  # for a record that others change meanwhile; then the message com
 class Disposition(StrEnum):
     """What became of a dead-letter message, which may be deleted then."""
 
-    DROPPED = "DROPPED"  # the shard has ended, is RUNNING, is handed out by a Map, or has a later generation
+    DROPPED = "DROPPED"  # the shard has ended, is RUNNING, has a later generation; a Map or an engine has it
     SENT_AGAIN = "SENT_AGAIN"  # the shard has an attempt left and got a new message
     FAILED = "FAILED"  # the shard is FAILED now, with its last known cause
     KEPT = "KEPT"  # it cannot be read: kept under dead-letters/
@@ -49,7 +49,7 @@ def consume(at: Deployment, message: Message) -> Disposition:
             return Disposition.DROPPED  # the checker fails it
         if _has_newer(message, record):
             return Disposition.DROPPED
-        if disposition := _decide(at, ref, record, run.options.max_attempts):
+        if disposition := _decide(at, ref, record, run.options):
             return disposition
     raise LedgerError(
         f"shard {ref.shard} of run {ref.run_id} changed {MAX_TRIES} times while its dead-letter message was read"
@@ -67,20 +67,22 @@ def _ref(body: str) -> ShardRef:
     return ref
 
 
-def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, max_attempts: int) -> Disposition | None:
+def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, options: RunOptions) -> Disposition | None:
     """Dispose of the message; None if the shard has changed since it was read."""
     if record.state.ended or ref.generation < record.generation:
         return Disposition.DROPPED
     if record.state is ShardState.RUNNING:
         if record.lease_end_s > at.clock.now_s():
             return Disposition.DROPPED  # if its worker dies, the checker sends a new message
-        lapsed = at.ledger.attempts.lapse(record, max_attempts)
+        lapsed = at.ledger.attempts.lapse(record, options.max_attempts, options.escalate)
         if lapsed is None:
             return None
         if lapsed.state is ShardState.FAILED:
             return Disposition.FAILED
         record = lapsed
-    if record.attempts < max_attempts and record.unrun < MAX_RESENDS:
+    if record.engine:
+        return Disposition.DROPPED  # its engine's workers do it
+    if record.attempts < options.max_attempts and record.unrun < MAX_RESENDS:
         counted = at.ledger.attempts.count_requeue(record, unrun=True)
         return Disposition.SENT_AGAIN if counted and at.queue.send([counted.ref.to_body()]) else None
     return Disposition.FAILED if at.ledger.attempts.abandon(record, _last_cause(record)) else None

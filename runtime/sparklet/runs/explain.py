@@ -68,6 +68,11 @@ _RULES = (
         classes="NeverStarted NeverClaimed DeadLetter",
     ),
     _Rule(
+        "the shard was too much for a function, and no worker beside the functions came to do it",
+        "the cause names what the engine says; repair it (docs/guide/failures.md), then sparklet redrive RUN",
+        classes="EngineFailed",
+    ),
+    _Rule(
         "more shards had failed than the run tolerates, so the state machine stopped before this one was done",
         "see why those failed (sparklet explain RUN), then sparklet redrive RUN does all of them",
         classes="ToleranceExceeded",
@@ -86,7 +91,7 @@ _RULES = (
     ),
     _Rule(
         "the script needs longer than the function may run",
-        "make shards smaller (--shard-size), give the function more time or memory (CPU comes with it)",
+        "make shards smaller (--shard-size), give the function more time or memory (CPU comes with it), or --escalate",
         classes="DeadlineExceededError",
     ),
     _Rule(
@@ -125,7 +130,7 @@ _RULES = (
     # memory, disk and the JVM
     _Rule(
         "memory was used up",
-        "give the function more memory, make shards smaller (--shard-size), or collect less into the driver",
+        "more memory for the function, smaller shards (--shard-size), less collected into the driver, or --escalate",
         classes="OutOfMemoryError MemoryError",
         message=r"OutOfMemoryError|Java heap space|GC overhead limit|Cannot allocate memory|SIGKILL|\bexit code -9\b"
         r"|Python worker exited unexpectedly",

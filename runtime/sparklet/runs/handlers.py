@@ -8,6 +8,7 @@ from typing import Any
 
 from sparklet import metrics
 from sparklet.aws.clients import AwsClients
+from sparklet.aws.containers import FARGATE, tasks_of_shards
 from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
 from sparklet.aws.messaging import SqsQueue, notifier_for
 from sparklet.aws.s3 import S3Store, input_stores
@@ -127,6 +128,9 @@ def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
 def _response(report: CheckReport) -> dict[str, Any]:
     log_unnotified(report)
     done = {name: getattr(report, name) for name in ("lapsed", "requeued", "abandoned", "planned")}
+    done["started"] = report.waiting.started
+    if report.waiting.trouble:
+        log("WARNING", "no worker can be started now", report.run.run_id, error=report.waiting.trouble)
     return {"state": str(report.run.state), "pending": report.counts.pending, "running": report.counts.running, **done}
 
 
@@ -150,7 +154,7 @@ def _watch() -> Watch:
 def _deployment() -> Deployment:
     """The deployed ports, made at the first event: an import must not fail because of a missing variable."""
     settings = fanout_settings()
-    clients = AwsClients()
+    clients, fargate = AwsClients(), settings.fargate
     return Deployment(
         bucket=settings.bucket,
         store=S3Store(clients),
@@ -161,4 +165,6 @@ def _deployment() -> Deployment:
         tasks=DynamoTasks(clients, settings.ledger_table),
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
         dead_letters=SqsQueue(clients, settings.dlq_url),
+        larger=FARGATE if fargate else "",
+        engines={FARGATE: tasks_of_shards(clients, fargate)} if fargate else {},
     )

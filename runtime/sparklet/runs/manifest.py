@@ -190,6 +190,7 @@ def _entry(record: ShardRecord) -> dict[str, Any]:
         "Rows": record.rows,
         "DurationSeconds": round(record.took_s, 3) if ended else None,
         "LogStream": record.log_stream,
+        "Engine": record.engine,
     }
 
 

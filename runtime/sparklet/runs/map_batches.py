@@ -88,6 +88,8 @@ class _PendingShards:
     def shards(self) -> Iterator[ShardRecord]:
         """PENDING shards in order of number, except those that were handed out recently."""
         for record in self._at.ledger.shards.list(self._run.run_id, ShardState.PENDING):
+            if record.engine:
+                continue
             if record.number > self._last_shard or record.changed_s > self.last_batch_s:
                 yield record
             elif again := self._again(record):

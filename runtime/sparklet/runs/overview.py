@@ -9,7 +9,7 @@ output.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from itertools import islice
 
@@ -75,7 +75,8 @@ def look_over(at: Deployment, unfinalized: Sequence[Run], reports: Sequence[Chec
     try:
         at.measure(metrics.OLDEST_OPEN_SHARD, max((_waiting_s(at, report) for report in still_open), default=0.0))
         at.measure(metrics.DEAD_LETTERS_STORED, stored_dead_letters(at))
-        found = [*queue_differences(at, [(report.run, report.counts) for report in still_open])]
+        queued = [(r.run, replace(r.counts, pending=r.counts.pending - r.waiting.shards)) for r in still_open]
+        found = [*queue_differences(at, queued)]
         for run in finalizable(at, unfinalized):
             differences = [*recent_manifest_differences(at, run)]
             found += differences

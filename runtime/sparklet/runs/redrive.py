@@ -31,14 +31,21 @@ class Redriven:
 
 
 def redrive(
-    at: Deployment, run_id: str, shards: Sequence[int] | None = None, script: ScriptRef | None = None
+    at: Deployment,
+    run_id: str,
+    shards: Sequence[int] | None = None,
+    script: ScriptRef | None = None,
+    engine: str = "",
 ) -> Redriven:
     """Repeat FAILED shards (None: all) in a new generation; if only the check or commit run has FAILED, repeat the end.
 
-    ``script`` is that of the new generation (see ``new_run.repaired_script``); None: the last one's. PlanError if the
+    ``script`` is that of the new generation (see ``new_run.repaired_script``); None: the last one's. ``engine`` does
+    the shards; "": what did each of them before. PlanError if there is none of it, if the
     run is being planned or cancelled, if one of ``shards`` has not FAILED, or if there is nothing to repeat.
     """
     run = redrivable(at, run_id)
+    if engine and engine != at.larger:
+        raise PlanError(f"the stack has no engine {engine}" + (f"; it has {at.larger}" if at.larger else ""))
     _refuse_unfit(at, run_id, shards)
     moved = 0
     again = _any_failed(at, run_id, shards)
@@ -46,7 +53,8 @@ def redrive(
     if again or ends_again:
         run = at.ledger.runs.start_generation(run_id, run.generation + 1, script or run.scripts[-1])
         moved = sum(
-            at.ledger.attempts.redrive(run_id, n, run.generation) is not None for n in _failed(at, run_id, shards)
+            at.ledger.attempts.redrive(run_id, n, run.generation, engine) is not None
+            for n in _failed(at, run_id, shards)
         )
     run = _reopened(at, run_id, run.generation if moved else None)
     unstarted = 0
@@ -55,7 +63,8 @@ def redrive(
         nonlocal unstarted
         for record in _unstarted(at, run):
             unstarted += 1
-            yield record.ref.to_body()
+            if not record.engine:
+                yield record.ref.to_body()
 
     messages = Outbox(at, run).send(bodies())
     if not (moved or unstarted or ends_again) and run.cancelled_s is None:

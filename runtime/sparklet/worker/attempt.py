@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, TypeVar
 from sparklet.errors import LeaseLostError, LedgerError, QueueError, ScriptFailedError, SparkletError
 from sparklet.events import Outcome, Task
 from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut
-from sparklet.model import Failure, ShardResult
+from sparklet.model import Failure, ShardResult, ShardState
 from sparklet.ports import Clock, TaskQueue
 from sparklet.spark.guards import Deadline
 from sparklet.worker.log import Log
@@ -55,8 +55,8 @@ class Claimed(Protocol):
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED. Raises LedgerError, or LeaseLostError if the attempt owns it no more."""
 
-    def fail(self, failure: Failure, *, final: bool) -> None:
-        """Record FAILED, or, if another attempt may help, PENDING; raises the same."""
+    def fail(self, failure: Failure, *, final: bool) -> str:
+        """Record FAILED, or, if another attempt may help, PENDING; the engine that takes over, if any."""
 
     def succeeded(self, result: ShardResult) -> Outcome:
         """Follow up a recorded success; returns the outcome with the answer."""
@@ -110,15 +110,19 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
     failure = failure_of(error)
     final = not error.retryable or claimed.attempts >= claimed.max_attempts
     try:
-        persist(lambda: claimed.fail(failure, final=final), claims.clock, attempt)
+        engine = persist(lambda: claimed.fail(failure, final=final), claims.clock, attempt)
     except (LedgerError, LeaseLostError) as refusal:
         log.error("the failure could not be recorded", error=str(refusal), cause=failure.message)
         return Outcome(task, error, acknowledged=False)
-    claimed.failed(final=final)
+    claimed.failed(final=final and not engine)
+    cause = {"error_class": failure.error_class, "cause": failure.message}
+    if engine:
+        log.warning(f"attempt failed, {claimed.kind} goes on elsewhere", engine=engine, **cause)
+        return Outcome(task, answer={"state": str(ShardState.PENDING), "engine": engine})
     if final:
-        log.error(f"{claimed.kind} failed", error_class=failure.error_class, cause=failure.message)
+        log.error(f"{claimed.kind} failed", **cause)
     else:
-        log.warning(f"attempt failed, {claimed.kind} released", error_class=failure.error_class, cause=failure.message)
+        log.warning(f"attempt failed, {claimed.kind} released", **cause)
         return_message(claims, attempt, back_off_s(claimed.attempts))
     return Outcome(task, error, acknowledged=final)
 

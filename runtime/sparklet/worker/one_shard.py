@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sparklet.errors import EventError, LedgerError, SettingsError, SparkletError
 from sparklet.events import Outcome, Source, Task
-from sparklet.model import ShardRef, ShardState
+from sparklet.model import ShardRecord, ShardRef, ShardState
 from sparklet.ports import Clock, Ledger
 from sparklet.settings import spark_settings, worker_settings
 from sparklet.spark.guards import MIB, Deadline
@@ -33,6 +33,7 @@ DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75: EX_TEMPFAIL
 MESSAGE_VARIABLE = "SPARKLET_SHARD_MESSAGE"
 DEFAULT_TIMEOUT_S = 4 * 3600.0
 GENERATION_TRIES = 5
+BY_HAND = "by hand"  # the engine of a container that somebody started for a shard of the functions
 STOPPED = "the container received SIGTERM before the script had ended"
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -80,10 +81,14 @@ def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:
     deadline = Deadline.within(command.timeout_s + grace_s, grace_s, shards.clock.now_s())
     signal.signal(signal.SIGTERM, lambda number, frame: deadline.expire(STOPPED))
     try:
-        ref = _reference(shards.ledger, shards.clock, command, log)
+        record = _record(shards.ledger, shards.clock, command, log)
     except LedgerError as error:
         log.error("the shard cannot be claimed", error=str(error))
         return LATER if error.retryable else WRONG
+    ref = record.ref
+    if command.generation is not None and not command.redrive:
+        ref = replace(ref, generation=command.generation)
+    shards.engine = record.engine or BY_HAND
     return exit_code(worker.run(Task(Source.DIRECT, {}, shard=ref), deadline, request_id=""))
 
 
@@ -94,7 +99,7 @@ def exit_code(outcome: Outcome) -> int:
     return {str(ShardState.SUCCEEDED): DONE, str(ShardState.FAILED): FAILED}.get(outcome.answer.get("state", ""), LATER)
 
 
-def _reference(ledger: Ledger, clock: Clock, command: ShardCommand, log: Log) -> ShardRef:
+def _record(ledger: Ledger, clock: Clock, command: ShardCommand, log: Log) -> ShardRecord:
     record = ledger.shards.get(command.run_id, command.shard)
     for _ in range(GENERATION_TRIES if command.redrive else 0):
         if record.state is not ShardState.FAILED:
@@ -106,9 +111,7 @@ def _reference(ledger: Ledger, clock: Clock, command: ShardCommand, log: Log) ->
             log.info("the FAILED shard is open again", generation=run.generation)
         clock.sleep(0.1)
         record = ledger.shards.get(command.run_id, command.shard)
-    if command.generation is None or command.redrive:
-        return record.ref
-    return replace(record.ref, generation=command.generation)
+    return record
 
 
 def container_memory_mb(limits: Sequence[Path] = CGROUP_LIMITS) -> int:

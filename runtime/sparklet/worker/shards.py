@@ -31,7 +31,7 @@ from sparklet.errors import (
 from sparklet.events import Outcome, Task
 from sparklet.events.script_event import needs_staging, shard_event
 from sparklet.job.tables.declaration import CHANGES
-from sparklet.ledger.rules import LEASE_S
+from sparklet.ledger.rules import LEASE_S, next_engine
 from sparklet.metrics import Meter, Metric
 from sparklet.model import (
     SCHEME,
@@ -70,6 +70,7 @@ class ShardClaims:
     lease_s: float = LEASE_S
     meter: Meter | None = None
     open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
+    engine: str = ""  # whose worker this is; "": a function
     _runs: dict[str, Run] = field(default_factory=dict)
     _regions: dict[str, str] = field(default_factory=dict)  # of buckets: "" where it is the worker's own
 
@@ -78,9 +79,8 @@ class ShardClaims:
         ref = attempt.task.shard
         assert ref is not None
         run = self._run(ref)
-        claim = self.ledger.attempts.claim(
-            ref, attempt.attempt_id, self.lease_s, run.options.max_attempts, self.log_stream
-        )
+        terms = attempt.attempt_id, self.lease_s, run.options.max_attempts, self.log_stream
+        claim = self.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=self.escalate(run))
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
         if claim.status is not ClaimStatus.GRANTED:
             return self._turn_away(attempt.task, claim)
@@ -90,6 +90,10 @@ class ShardClaims:
         staged = f"s3://{self.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
         output = StagedOutput(self.store, staged, run.shard_output(ref.shard))
         return ClaimedShard(self, attempt, run, record, lease, output, record.attempts, run.options.max_attempts)
+
+    def escalate(self, run: Run) -> str:
+        """The engine that takes over what a function cannot do; "" if none, or if this is no function."""
+        return "" if self.engine else run.options.escalate
 
     def queue_of(self, task: Task) -> TaskQueue | None:
         """All shards' messages come by one queue."""
@@ -113,7 +117,7 @@ class ShardClaims:
         """
         record = claim.record
         self.measure(metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_TURNED_AWAY)
-        if claim.status is ClaimStatus.HELD and not task.receipt:
+        if claim.status is ClaimStatus.HELD and not task.receipt and record.engine in ("", self.engine):
             held = LeaseLostError(
                 f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"
             )
@@ -239,10 +243,17 @@ class ClaimedShard:
         """Record SUCCEEDED."""
         self.claims.ledger.attempts.succeed(self.record.run_id, self.record.number, self.attempt.attempt_id, result)
 
-    def fail(self, failure: Failure, *, final: bool) -> None:
-        """Record FAILED, or PENDING for another attempt."""
-        write = self.claims.ledger.attempts.fail if final else self.claims.ledger.attempts.release
-        write(self.record.run_id, self.record.number, self.attempt.attempt_id, failure)
+    def fail(self, failure: Failure, *, final: bool) -> str:
+        """Record FAILED, or PENDING for another attempt, here or in the engine that is returned."""
+        attempts, record = self.claims.ledger.attempts, self.record
+        mine = record.run_id, record.number, self.attempt.attempt_id, failure
+        if engine := next_engine(record, failure, self.claims.escalate(self.run)):
+            attempts.escalate(*mine, engine)
+        elif final:
+            attempts.fail(*mine)
+        else:
+            attempts.release(*mine, record.engine)
+        return engine
 
     def succeeded(self, result: ShardResult) -> Outcome:
         """Delete the staged files and measure."""

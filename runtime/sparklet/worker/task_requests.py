@@ -123,10 +123,11 @@ class ClaimedRequest:
         """Record SUCCEEDED."""
         self._replace(self.record.succeeded(result, self.claims.clock.now_s()))
 
-    def fail(self, failure: Failure, *, final: bool) -> None:
-        """Record FAILED, or PENDING for another attempt."""
+    def fail(self, failure: Failure, *, final: bool) -> str:
+        """Record FAILED, or PENDING for another attempt, never elsewhere."""
         change = self.record.failed if final else self.record.released
         self._replace(change(bounded_failure(failure), self.claims.clock.now_s()))
+        return ""
 
     def succeeded(self, result: ShardResult) -> Outcome:
         """Notify."""

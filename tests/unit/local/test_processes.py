@@ -103,9 +103,9 @@ orphan = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'impor
 subprocess.run([sys.executable, "-c", orphan], check=True)
 assert len(descendants(os.getpid())) == 2
 while len(descendants(os.getpid())) > 1:
-    end_children(spared=spared.pid)
+    end_children(spared=[spared.pid])
     time.sleep(0.02)
-end_children(spared=spared.pid)
+end_children(spared=[spared.pid])
 print(descendants(os.getpid()) == {spared.pid}, spared.poll())
 spared.kill()
 spared.wait()

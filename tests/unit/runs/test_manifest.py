@@ -87,6 +87,7 @@ def test_an_entry_has_step_functions_names_and_ours(world: World) -> None:
         "Rows": 7,
         "DurationSeconds": 2.5,
         "LogStream": "",
+        "Engine": "",
     }
     failed = world.json("FAILED_0.json")[0]
     assert (failed["Error"], failed["Cause"], failed["RedriveStatus"]) == ("ValueError", "bad", "REDRIVABLE")

@@ -188,10 +188,10 @@ def test_sigterm_before_the_script_lets_nothing_begin(
     ledger = getattr(bench.ledger, port)
     real = getattr(ledger, method)
 
-    def interrupted(*arguments: object) -> object:
+    def interrupted(*arguments: object, **named: object) -> object:
         monkeypatch.setattr(ledger, method, real)
         stop()
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(ledger, method, interrupted)
 

@@ -4,6 +4,7 @@ The condition names everything that the transition depends on, so the item itsel
 repeated, or from an attempt that has lost its lease. A refusal comes with the item, which shows its reason.
 """
 
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -28,26 +29,36 @@ class DynamoAttempts(OnTable):
 
     # --- workers ---
 
-    def claim(self, ref: ShardRef, attempt_id: str, lease_s: float, max_attempts: int, log_stream: str = "") -> Claim:
+    def claim(
+        self,
+        ref: ShardRef,
+        attempt_id: str,
+        lease_s: float,
+        max_attempts: int,
+        log_stream: str = "",
+        *,
+        engine: str = "",
+        escalate: str = "",
+    ) -> Claim:
         """Take the shard and count the attempt."""
         for _ in range(CLAIM_TRIES):
             now_s = self._clock.now_s()
-            outcome = self._take(ref, attempt_id, now_s, lease_s, max_attempts, log_stream)
+            outcome = self._take(ref, attempt_id, now_s, lease_s, max_attempts, log_stream, engine)
             record = _existing(ref.run_id, ref.shard, outcome)
             if outcome.applied:
                 return Claim(ClaimStatus.GRANTED, record)
-            if answer := rules.refusal(record, ref, attempt_id, now_s):
+            if answer := rules.refusal(record, ref, attempt_id, now_s, engine):
                 return answer
             if outcome.lost:
                 raise outcome.lost
             if record.attempts < max_attempts:
                 continue
-            if ended := self._end_unmoved(record, ShardState.FAILED, rules.exhausted_failure(record)):
-                return Claim(ClaimStatus.EXHAUSTED, ended)
+            if ended := self._exhaust(record, rules.exhausted_failure(record), escalate):
+                return Claim(ClaimStatus.HELD if ended.engine else ClaimStatus.EXHAUSTED, ended)
         raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed under {CLAIM_TRIES} claims; try again")
 
     def _take(
-        self, ref: ShardRef, attempt_id: str, now_s: float, lease_s: float, max_attempts: int, log_stream: str
+        self, ref: ShardRef, attempt_id: str, now_s: float, lease_s: float, most: int, log_stream: str, engine: str
     ) -> Written:
         lease_end_s = now_s + lease_s
         return self._table.update(
@@ -55,7 +66,7 @@ class DynamoAttempts(OnTable):
             "SET taken_from = #state, #state = :running, #open = :open, attempts = attempts + :one, attempt_id = :me, "
             "lease_end_s = :end, changed_s = :now, started_s = :now, log_stream = :log",
             "generation = :generation AND attempts < :most AND attempt_id <> :me "
-            "AND (attribute_not_exists(fmt) OR fmt <= :format) "
+            "AND (attribute_not_exists(fmt) OR fmt <= :format) AND (attribute_not_exists(engine) OR engine = :engine) "
             "AND (#state = :pending OR (#state = :running AND lease_end_s < :lapsed))",
             {
                 ":running": ShardState.RUNNING,
@@ -67,9 +78,10 @@ class DynamoAttempts(OnTable):
                 ":now": now_s,
                 ":log": rules.cut(log_stream, rules.LOG_STREAM_BYTES),
                 ":generation": ref.generation,
-                ":most": max_attempts,
+                ":most": most,
                 ":lapsed": now_s - rules.LEASE_GRACE_S,
                 ":format": FORMAT,
+                ":engine": engine,
             },
         )
 
@@ -105,17 +117,24 @@ class DynamoAttempts(OnTable):
 
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → FAILED."""
-        self._give_up(run_id, number, attempt_id, ShardState.FAILED, failure)
+        self._give_up((run_id, number, attempt_id), ShardState.FAILED, failure)
 
-    def release(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
+    def release(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "") -> None:
         """RUNNING → PENDING."""
-        self._give_up(run_id, number, attempt_id, ShardState.PENDING, failure)
+        self._give_up((run_id, number, attempt_id), ShardState.PENDING, failure, engine)
 
-    def _give_up(self, run_id: str, number: int, attempt_id: str, wanted: ShardState, failure: Failure) -> None:
-        kept, now_s = rules.bounded_failure(failure), self._clock.now_s()
-        values: Values = {":open": open_value(wanted, now_s), ":class": kept.error_class, ":message": kept.message}
-        update = "SET #state = :wanted, changed_s = :now, #open = :open, error_class = :class, error_message = :message"
-        self._end_owned(run_id, number, attempt_id, wanted, update, values)
+    def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
+        """RUNNING → PENDING for an engine."""
+        self._give_up((run_id, number, attempt_id), ShardState.PENDING, failure, engine, *_anew(engine))
+
+    def _give_up(
+        self, attempt: tuple[str, int, str], wanted: ShardState, failure: Failure, engine: str = "", *more: Any
+    ) -> None:
+        kept, open_at = rules.bounded_failure(failure), open_value(wanted, self._clock.now_s(), engine)
+        update, values = more or ("", {})
+        values = {":open": open_at, ":class": kept.error_class, ":message": kept.message, **values}
+        ends = "SET #state = :wanted, changed_s = :now, #open = :open, error_class = :class, error_message = :message"
+        self._end_owned(*attempt, wanted, ends + update, values)
 
     def _end_owned(
         self, run_id: str, number: int, attempt_id: str, wanted: ShardState, update: str, values: Values
@@ -139,12 +158,19 @@ class DynamoAttempts(OnTable):
 
     # --- checker, dead-letter messages, redrive ---
 
-    def lapse(self, record: ShardRecord, max_attempts: int) -> ShardRecord | None:
+    def lapse(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
         """End a lease that is over."""
         if record.state is not ShardState.RUNNING or record.lease_end_s > self._clock.now_s():
             return None
-        state = ShardState.PENDING if record.attempts < max_attempts else ShardState.FAILED
-        return self._end_unmoved(record, state, rules.lapse_failure(record))
+        if record.attempts < max_attempts:
+            return self._end_unmoved(record, ShardState.PENDING, rules.lapse_failure(record))
+        return self._exhaust(record, rules.lapse_failure(record), escalate)
+
+    def _exhaust(self, record: ShardRecord, failure: Failure, escalate: str) -> ShardRecord | None:
+        """End a shard without an attempt left, unless it goes on in an engine."""
+        if engine := rules.next_engine(record, failure, escalate):
+            return self._end_unmoved(replace(record, engine=engine), ShardState.PENDING, failure, *_anew(engine))
+        return self._end_unmoved(record, ShardState.FAILED, failure)
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
         """PENDING → FAILED for a shard that will not be claimed."""
@@ -152,24 +178,27 @@ class DynamoAttempts(OnTable):
             return False
         return self._end_unmoved(record, ShardState.FAILED, failure) is not None
 
-    def count_requeue(self, record: ShardRecord, *, unrun: bool = False) -> ShardRecord | None:
-        """Count a message sent again; the shard's waiting time begins anew."""
+    def count_requeue(self, record: ShardRecord, *, unrun: bool = False, task_id: str = "") -> ShardRecord | None:
+        """Count a message sent again, or a worker started; the shard's waiting time begins anew."""
         if record.state is not ShardState.PENDING:
             return None
         update = "SET requeues = :more, changed_s = :now, #open = :open, writer = :writer"
-        values = {":more": record.requeues + 1}
+        values: Values = {":more": record.requeues + 1}
         if unrun:
             update, values = f"{update}, unrun = :unrun", {**values, ":unrun": record.unrun + 1}
+        if task_id:
+            update, values = f"{update}, task_id = :task", {**values, ":task": task_id}
         return self._change_unmoved(record, ShardState.PENDING, update, values)
 
-    def _end_unmoved(self, record: ShardRecord, state: ShardState, failure: Failure) -> ShardRecord | None:
+    def _end_unmoved(self, record: ShardRecord, state: ShardState, failure: Failure, *more: Any) -> ShardRecord | None:
         kept = rules.bounded_failure(failure)
         update = (
             "SET #state = :state, changed_s = :now, #open = :open, error_class = :class, error_message = :message, "
             "writer = :writer"
         )
-        values = {":state": state, ":class": kept.error_class, ":message": kept.message}
-        return self._change_unmoved(record, state, update, values)
+        also, values = more or ("", {})
+        values = {":state": state, ":class": kept.error_class, ":message": kept.message, **values}
+        return self._change_unmoved(record, state, update + also, values)
 
     def _change_unmoved(
         self, record: ShardRecord, state: ShardState, update: str, values: Values
@@ -186,7 +215,7 @@ class DynamoAttempts(OnTable):
             ":requeues": record.requeues,
             ":attempt": record.attempt_id,
             ":now": now_s,
-            ":open": open_value(state, now_s),
+            ":open": open_value(state, now_s, record.engine),
             ":writer": writer,
         }
         key = shard_key(record.run_id, record.number)
@@ -198,30 +227,42 @@ class DynamoAttempts(OnTable):
             raise outcome.lost
         return None
 
-    def redrive(self, run_id: str, number: int, generation: int) -> ShardRecord | None:
+    def redrive(self, run_id: str, number: int, generation: int, engine: str = "") -> ShardRecord | None:
         """FAILED → PENDING in a later generation."""
         writer, now_s = new_writer(), self._clock.now_s()
+        update, values = _anew(engine)
         outcome = self._table.update(
             shard_key(run_id, number),
-            "SET #state = :pending, generation = :generation, attempts = :none, requeues = :none, unrun = :none, "
-            "changed_s = :now, #open = :open, writer = :writer",
-            "#state = :failed AND generation < :generation",
+            "SET #state = :pending, generation = :generation, changed_s = :now, #open = :open, writer = :writer"
+            + update,
+            "#state = :failed AND generation < :generation" + ("" if engine else " AND attribute_not_exists(engine)"),
             {
                 ":pending": ShardState.PENDING,
                 ":failed": ShardState.FAILED,
                 ":generation": generation,
-                ":none": 0,
                 ":now": now_s,
-                ":open": open_value(ShardState.PENDING, now_s),
+                ":open": open_value(ShardState.PENDING, now_s, engine),
                 ":writer": writer,
+                **values,
             },
         )
         record = _existing(run_id, number, outcome)
         if outcome.carries(writer) and record.state is ShardState.PENDING:
             return record
-        if outcome.lost and record.state is ShardState.FAILED and record.generation < generation:
+        if record.state is not ShardState.FAILED or record.generation >= generation:
+            return None
+        if outcome.lost:
             raise outcome.lost
-        return None
+        return self.redrive(run_id, number, generation, record.engine) if record.engine and not engine else None
+
+
+def _anew(engine: str) -> tuple[str, Values]:
+    """The end of an update after which nothing is counted, and ``engine``, if one is named, does the shard."""
+    values: Values = {":none": 0}
+    update = ", attempts = :none, requeues = :none, unrun = :none"
+    if engine:  # the format: an older worker would claim it
+        return f"{update}, engine = :engine, fmt = :format", {**values, ":engine": engine, ":format": FORMAT}
+    return update, values
 
 
 def _result(result: ShardResult) -> tuple[str, Values]:

@@ -36,7 +36,7 @@ Attributes = dict[str, "AttributeValueTypeDef"]
 
 RUNS_PARTITION = "runs"
 RUN_SORT_KEY = "run"
-FORMAT = 3
+FORMAT = 4
 SHARD_ATTRIBUTES = tuple({each.name for each in fields(ShardRecord)} - {"run_id", "number", "state"})
 PART_ATTRIBUTES = tuple({each.name for each in fields(PartRecord)} - {"index", "position"})
 POSITION_ATTRIBUTES = tuple(each.name for each in fields(Position))
@@ -119,9 +119,10 @@ def padded(time_s: float) -> str:
     return f"{time_s:017.6f}"
 
 
-def open_value(state: ShardState, since_s: float) -> str:
-    """Place of a shard in the index of shards that have not succeeded."""
-    return f"{state}#{padded(since_s)}"
+def open_value(state: ShardState, since_s: float, engine: str = "") -> str:
+    """Place of a shard in the index of shards that have not succeeded; those that wait for an engine come first."""
+    first = "#" if engine and state is ShardState.PENDING else ""
+    return f"{state}#{first}{padded(since_s)}"
 
 
 def _refuse_newer(item: Item) -> None:

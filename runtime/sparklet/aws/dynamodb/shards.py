@@ -22,6 +22,7 @@ CALLS_AHEAD = 8  # for each of them: a thousand shards, which are a plan part
 # While the pages of up to 256 buckets are merged: so many shards are read at a time, but no shorter pages. Bounds
 # memory: botocore needs 10 KB for an item while it reads it.
 SHARDS_AHEAD, MIN_PAGE = 4_000, 100
+MAX_TIME_S = 9_999_999_999.0  # the last one that sorts as text
 
 
 class DynamoShards(OnTable):
@@ -106,16 +107,25 @@ class DynamoShards(OnTable):
         """Shards RUNNING with a lease end, or PENDING unchanged since, before ``before_s``."""
         if state not in (ShardState.RUNNING, ShardState.PENDING):
             raise ValueError(f"a {state} shard does not expire")
-        for partition in self._partitions(run_id):
-            for records in self._expired_pages(partition, state, before_s):
-                for record in records:
-                    since_s = record.lease_end_s if state is ShardState.RUNNING else record.changed_s
-                    if record.state is state and since_s < before_s:
-                        yield record
+        for record in self._between(run_id, f"{state}#", open_value(state, before_s)):
+            since_s = record.lease_end_s if state is ShardState.RUNNING else record.changed_s
+            if record.state is state and since_s < before_s:
+                yield record
 
-    def _expired_pages(self, partition: str, state: ShardState, before_s: float) -> Iterator[Sequence[ShardRecord]]:
-        """Shards that have expired by the index, as the base table has them: the oldest on the first page."""
-        values = {":pk": partition, ":first": f"{state}#", ":last": open_value(state, before_s)}
+    def for_engines(self, run_id: str) -> Iterator[ShardRecord]:
+        """PENDING shards of engines."""
+        first, last = (open_value(ShardState.PENDING, since_s, "any") for since_s in (0.0, MAX_TIME_S))
+        found = self._between(run_id, first, last)
+        return (record for record in found if record.state is ShardState.PENDING and record.engine)
+
+    def _between(self, run_id: str, first: str, last: str) -> Iterator[ShardRecord]:
+        """Shards that the index has between two places, as the base table has them: page by page, the oldest first."""
+        for partition in self._partitions(run_id):
+            for records in self._pages_between(partition, first, last):
+                yield from records
+
+    def _pages_between(self, partition: str, first: str, last: str) -> Iterator[Sequence[ShardRecord]]:
+        values = {":pk": partition, ":first": first, ":last": last}
         pages = self._table.pages(
             "pk = :pk AND #open BETWEEN :first AND :last", values, IndexName=OPEN_INDEX, Limit=MAX_KEYS_A_BATCH
         )

@@ -52,6 +52,9 @@ def redrive(
     shards: opt.Shards = "",
     cause: opt.Cause = "",
     script: Annotated[str, typer.Option("--script", metavar="FILE", help="A repaired script for these shards.")] = "",
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="Do them there: in fargate (locally: process).")
+    ] = "",
     dry_run: opt.DryRun = False,
     prices: Prices = None,
 ) -> None:
@@ -73,7 +76,7 @@ def redrive(
             document = {"dry_run": True, "run_id": run_id, "redriven": shown}
             screen.result(document, f"run id: {run_id}, redriven: {shown} (shards would be redriven)")
             return
-        redrive_run(env, run_id, numbers, script, screen)
+        redrive_run(env, run_id, numbers, script, screen, engine)
         finish(env, run_id, screen, figures)
 
 

@@ -1,0 +1,103 @@
+"""Workers of engines: started for the shards that wait for them, watched until they claim, stopped for cancelled runs.
+
+A worker is started with a token made from what the ledger counts, then noted there: after a crash in between, the same
+token names the same worker. One too many does no harm: the ledger grants a shard to one attempt.
+"""
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+
+from sparklet.errors import RemoteTaskError
+from sparklet.metrics import SHARDS_FAILED
+from sparklet.model import Failure, Run, ShardRecord, ShardState
+from sparklet.planning.deployment import Deployment
+from sparklet.ports import Engine
+from sparklet.runs.ending import for_a_while
+
+ENGINE_FAILED = "EngineFailed"
+MAX_LOOKED_AT = 1_000  # of a run's waiting shards, at a check
+MAX_UNCLAIMED = 3  # workers of a shard, one after the other, that ended before they claimed it
+AGAIN_AFTER_S = 60.0  # twice as long after each of them
+CLAIMS_WITHIN_S = 900.0  # fetching the image takes minutes; then the worker is stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The shards of a run that waited for engines, and what was done about them."""
+
+    shards: int = 0
+    started: int = 0
+    failed: int = 0
+    trouble: str = ""  # why no worker could be started; the next check tries again
+
+
+def start_workers(at: Deployment, run: Run) -> Waiting:
+    """Start workers for the PENDING shards of this process' engines, as far as there is room.
+
+    A shard is FAILED if a worker cannot be started, or if ``MAX_UNCLAIMED`` of them end before they claim it.
+    """
+    if not at.engines:
+        return Waiting()
+    waiting = list(islice(for_a_while(at.clock, at.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
+    started, failed, trouble = 0, 0, ""
+    for name, engine in at.engines.items():
+        mine = [record for record in waiting if record.engine == name]
+        try:
+            stopped = engine.stopped([record.task_id for record in mine if _unclaimed(record)])
+            for record in mine:
+                done = _go_on(at, engine, record, stopped.get(record.task_id))
+                started, failed = started + done.started, failed + done.failed
+        except RemoteTaskError as error:  # also if there is no room now
+            trouble = str(error)
+    at.measure(SHARDS_FAILED, failed)
+    return Waiting(len(waiting), started, failed, trouble)
+
+
+def stop_workers(at: Deployment, run: Run) -> None:
+    """Stop the workers of engines that have shards of a cancelled run; each gives back its shard.
+
+    One that has not claimed its shard is left: its claim is refused, and it ends.
+    """
+    if not at.engines:
+        return
+    for record in at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s() + 3600):
+        if record.task_id and record.engine in at.engines:
+            with suppress(RemoteTaskError):  # the next check tries again
+                at.engines[record.engine].stop(record.task_id)
+
+
+def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | None) -> Waiting:
+    """Start a worker, if none is starting and the last one ended (``end``) long enough ago; give up after too many."""
+    waited_s, unclaimed = at.clock.now_s() - record.changed_s, _unclaimed(record)
+    if unclaimed and end is None:
+        if waited_s < CLAIMS_WITHIN_S:
+            return Waiting()
+        with suppress(RemoteTaskError):
+            engine.stop(record.task_id)
+        end = Failure("Unclaimed", f"it did not claim the shard within {CLAIMS_WITHIN_S:.0f} s")
+    if end and unclaimed >= MAX_UNCLAIMED:
+        return _give_up(at, record, f"{unclaimed} workers ended before a claim; {end.error_class}: {end.message}")
+    if unclaimed and waited_s < AGAIN_AFTER_S * 2 ** (unclaimed - 1):
+        return Waiting()
+    counted = (record.run_id, record.number, record.generation, record.attempts, record.requeues)
+    token = hashlib.sha256(repr(counted).encode()).hexdigest()[:32]
+    ref = ("--run", record.run_id, "--shard", str(record.number), "--generation", str(record.generation))
+    try:
+        task_id = engine.start(token, ("shard", *ref))
+    except RemoteTaskError as error:
+        if error.reason == "throttled":
+            raise
+        return _give_up(at, record, str(error))
+    return Waiting(started=at.ledger.attempts.count_requeue(record, task_id=task_id) is not None)
+
+
+def _unclaimed(record: ShardRecord) -> int:
+    """How many workers were started since the last one that claimed the shard."""
+    return max(0, record.requeues - record.attempts)
+
+
+def _give_up(at: Deployment, record: ShardRecord, why: str) -> Waiting:
+    failure = Failure(ENGINE_FAILED, f"{record.engine}: {why}", retryable=False)
+    return Waiting(failed=at.ledger.attempts.abandon(record, failure))

@@ -1,0 +1,190 @@
+"""Shards that go from functions to an engine's workers: one conditional write, and no function claims them again."""
+
+from dataclasses import replace
+
+import pytest
+
+from sparklet.errors import LeaseLostError
+from sparklet.ledger.rules import LEASE_EXPIRED
+from sparklet.model import Claim, ClaimStatus, Failure, ShardRecord, ShardResult, ShardState
+from sparklet.ports import Ledger
+from tests.contract.samples import BROKEN, LEASE_S, MAX_ATTEMPTS, claim, planned, ref, shard, use_up
+from tests.stand_ins.memory import FakeClock
+
+ENGINE = "fargate"
+OUT_OF_MEMORY = Failure("OutOfMemoryError", "the JVM ran out of memory")
+
+
+@pytest.fixture
+def moved(one: Ledger, run_id: str) -> Ledger:
+    """A ledger with one shard, which an engine is to do."""
+    claim(one, run_id, "a")
+    one.attempts.escalate(run_id, 0, "a", OUT_OF_MEMORY, ENGINE)
+    return one
+
+
+def engine_claim(ledger: Ledger, run_id: str, attempt_id: str, generation: int = 0, engine: str = ENGINE) -> Claim:
+    return ledger.attempts.claim(ref(run_id, 0, generation), attempt_id, LEASE_S, MAX_ATTEMPTS, engine=engine)
+
+
+def waiting(ledger: Ledger, run_id: str) -> list[ShardRecord]:
+    return list(ledger.shards.for_engines(run_id))
+
+
+def test_an_escalated_shard_begins_anew_and_waits(moved: Ledger, run_id: str) -> None:
+    record = moved.shards.get(run_id, 0)
+
+    assert (record.state, record.engine, record.attempts) == (ShardState.PENDING, ENGINE, 0)
+    assert (record.error_class, record.attempt_id) == ("OutOfMemoryError", "a")
+    assert waiting(moved, run_id) == [record]
+    assert moved.shards.glance(run_id).pending == 1
+
+
+def test_no_function_claims_it(moved: Ledger, run_id: str, clock: FakeClock) -> None:
+    clock.advance(10 * LEASE_S)
+
+    assert claim(moved, run_id, "b").status is ClaimStatus.HELD
+    assert engine_claim(moved, run_id, "c", engine="another").status is ClaimStatus.HELD
+    assert moved.shards.get(run_id, 0).attempt_id == "a"
+
+
+def test_its_engine_does_it(moved: Ledger, run_id: str) -> None:
+    assert engine_claim(moved, run_id, "b").status is ClaimStatus.GRANTED
+    assert engine_claim(moved, run_id, "c").status is ClaimStatus.HELD
+    moved.attempts.succeed(run_id, 0, "b", ShardResult(7))
+
+    assert claim(moved, run_id, "d").status is ClaimStatus.DONE
+    assert moved.shards.get(run_id, 0).engine == ENGINE
+    assert waiting(moved, run_id) == []
+
+
+def test_a_workers_lost_lease_there_is_no_functions(moved: Ledger, run_id: str, clock: FakeClock) -> None:
+    engine_claim(moved, run_id, "b")
+    clock.advance(2 * LEASE_S)
+
+    assert claim(moved, run_id, "c").status is ClaimStatus.HELD
+    assert engine_claim(moved, run_id, "d").status is ClaimStatus.GRANTED
+
+
+def test_an_engines_worker_may_take_a_functions_shard(one: Ledger, run_id: str) -> None:
+    """Somebody started a container by hand."""
+    assert engine_claim(one, run_id, "a").status is ClaimStatus.GRANTED
+    assert one.shards.get(run_id, 0).engine == ""
+
+
+def test_only_the_owner_escalates_and_twice_does_no_harm(one: Ledger, run_id: str) -> None:
+    claim(one, run_id, "a")
+    with pytest.raises(LeaseLostError):
+        one.attempts.escalate(run_id, 0, "zombie", OUT_OF_MEMORY, ENGINE)
+
+    one.attempts.escalate(run_id, 0, "a", OUT_OF_MEMORY, ENGINE)
+    before = one.shards.get(run_id, 0)
+    one.attempts.escalate(run_id, 0, "a", OUT_OF_MEMORY, ENGINE)
+
+    assert one.shards.get(run_id, 0) == before
+
+
+def test_what_an_engines_worker_gives_back_waits_there(moved: Ledger, run_id: str) -> None:
+    engine_claim(moved, run_id, "b")
+    moved.attempts.release(run_id, 0, "b", OUT_OF_MEMORY, ENGINE)
+
+    [record] = waiting(moved, run_id)
+    assert (record.engine, record.attempts) == (ENGINE, 1)
+
+
+@pytest.mark.parametrize("by", ["checker", "claim"])
+def test_a_function_that_is_always_lost_is_escalated(one: Ledger, run_id: str, clock: FakeClock, by: str) -> None:
+    for number in range(MAX_ATTEMPTS):
+        assert claim(one, run_id, f"a{number}").status is ClaimStatus.GRANTED
+        clock.advance(2 * LEASE_S)
+
+    if by == "checker":
+        after = one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS, ENGINE)
+    else:
+        answer = one.attempts.claim(ref(run_id), "late", LEASE_S, MAX_ATTEMPTS, escalate=ENGINE)
+        assert answer.status is ClaimStatus.HELD
+        after = answer.record
+
+    assert after == one.shards.get(run_id, 0)
+    assert (after.state, after.engine, after.attempts) == (ShardState.PENDING, ENGINE, 0)
+    assert after.error_class == LEASE_EXPIRED
+    assert waiting(one, run_id) == [after]
+
+
+def test_a_lost_function_is_first_tried_again(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    claim(one, run_id, "a")
+    clock.advance(2 * LEASE_S)
+
+    after = one.attempts.lapse(one.shards.get(run_id, 0), MAX_ATTEMPTS, ENGINE)
+
+    assert after
+    assert (after.state, after.engine, after.attempts) == (ShardState.PENDING, "", 1)
+
+
+def test_an_engines_last_lost_worker_fails_the_shard(moved: Ledger, run_id: str, clock: FakeClock) -> None:
+    for number in range(MAX_ATTEMPTS):
+        engine_claim(moved, run_id, f"e{number}")
+        clock.advance(2 * LEASE_S)
+        after = moved.attempts.lapse(moved.shards.get(run_id, 0), MAX_ATTEMPTS, ENGINE)
+
+    assert after
+    assert (after.state, after.engine) == (ShardState.FAILED, ENGINE)
+
+
+def test_other_causes_are_not_escalated(one: Ledger, run_id: str) -> None:
+    use_up(one, run_id)
+
+    answer = one.attempts.claim(ref(run_id), "late", LEASE_S, MAX_ATTEMPTS, escalate=ENGINE)
+
+    assert answer.status is ClaimStatus.EXHAUSTED
+    assert answer.record.state is ShardState.FAILED
+
+
+def test_a_started_worker_is_noted_once(moved: Ledger, run_id: str, clock: FakeClock) -> None:
+    [record] = waiting(moved, run_id)
+    clock.advance(5.0)
+
+    counted = moved.attempts.count_requeue(record, task_id="task-1")
+
+    assert counted == replace(record, requeues=1, task_id="task-1", changed_s=clock.now_s())
+    assert moved.attempts.count_requeue(record, task_id="task-2") is None
+    assert engine_claim(moved, run_id, "b").record.task_id == "task-1"
+
+
+@pytest.mark.parametrize("to", ["", "another"])
+def test_a_redrive_keeps_the_engine_unless_told(moved: Ledger, run_id: str, to: str) -> None:
+    moved.attempts.count_requeue(waiting(moved, run_id)[0], task_id="task-1")
+    engine_claim(moved, run_id, "b")
+    moved.attempts.fail(run_id, 0, "b", BROKEN)
+
+    record = moved.attempts.redrive(run_id, 0, 1, to)
+
+    assert record == moved.shards.get(run_id, 0)
+    assert (record.state, record.engine) == (ShardState.PENDING, to or ENGINE)
+    assert (record.attempts, record.requeues) == (0, 0)
+    assert waiting(moved, run_id) == [record]
+    assert moved.attempts.redrive(run_id, 0, 1, to) is None
+
+
+def test_a_redrive_takes_a_functions_shard_elsewhere(one: Ledger, run_id: str) -> None:
+    claim(one, run_id, "a")
+    one.attempts.fail(run_id, 0, "a", BROKEN)
+
+    record = one.attempts.redrive(run_id, 0, 1, ENGINE)
+
+    assert waiting(one, run_id) == [record]
+    assert claim(one, run_id, "b", generation=1).status is ClaimStatus.HELD
+
+
+def test_engines_find_their_shards_among_others(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
+    planned(ledger, run_id, 4)
+    for number in (1, 3):
+        ledger.attempts.claim(shard(run_id, number).ref, f"a{number}", LEASE_S, MAX_ATTEMPTS)
+        ledger.attempts.escalate(run_id, number, f"a{number}", OUT_OF_MEMORY, ENGINE)
+    clock.advance(60.0)
+
+    assert {record.number for record in waiting(ledger, run_id)} == {1, 3}
+    pending = ledger.shards.expired(run_id, ShardState.PENDING, clock.now_s())
+    assert sorted(record.number for record in pending) == [0, 1, 2, 3]
+    assert all(ledger.attempts.abandon(record, BROKEN) for record in waiting(ledger, run_id))
+    assert waiting(ledger, run_id) == []

@@ -1,0 +1,260 @@
+"""Workers of engines: who starts them, when, how often, and what else leaves their shards alone."""
+
+from dataclasses import replace
+
+import pytest
+
+from sparklet.errors import PlanError, RemoteTaskError
+from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.ports import Message
+from sparklet.runs.dead_letters import Disposition, consume
+from sparklet.runs.ending import cancel
+from sparklet.runs.engines import AGAIN_AFTER_S, CLAIMS_WITHIN_S, ENGINE_FAILED, MAX_UNCLAIMED
+from sparklet.runs.map_batches import hand_out
+from sparklet.runs.overview import Watch, look_over
+from sparklet.runs.redrive import redrive
+from tests.stand_ins.memory import MemoryEngine
+from tests.world import LEASE_S, World
+
+ENGINE = "fargate"
+TOO_MUCH = Failure("OutOfMemoryError", "the JVM ran out of memory")
+PULL_FAILED = Failure("TaskFailedToStart", "CannotPullContainerError: no such image")
+
+
+@pytest.fixture
+def engine() -> MemoryEngine:
+    return MemoryEngine()
+
+
+@pytest.fixture
+def world(engine: MemoryEngine) -> World:
+    return World(engines={ENGINE: engine})
+
+
+def escalated(world: World, shards: int = 1) -> None:
+    """A run, each of whose shards was too much for a function."""
+    world.run(shards, escalate="on")
+    for record in world.shards():
+        attempt_id, claim = world.claim_ref(record.ref)
+        assert claim.status is ClaimStatus.GRANTED
+        world.ledger.attempts.escalate("run-1", record.number, attempt_id, TOO_MUCH, ENGINE)
+    while message := world.receive():
+        world.queue.delete(message.receipt)
+
+
+def claimed(world: World, attempt_id: str = "there") -> ShardRecord:
+    """The only shard, claimed by a worker of the engine."""
+    ref = world.shards()[0].ref
+    claim = world.ledger.attempts.claim(ref, attempt_id, LEASE_S, 3, engine=ENGINE)
+    assert claim.status is ClaimStatus.GRANTED
+    return claim.record
+
+
+def test_a_worker_is_started_once_and_ends_the_run(world: World, engine: MemoryEngine) -> None:
+    escalated(world)
+
+    assert world.check().waiting.started == 1
+    assert world.check().waiting.started == 0
+
+    [command] = engine.commands.values()
+    assert command == ("shard", "--run", "run-1", "--shard", "0", "--generation", "0")
+    record = claimed(world)
+    world.ledger.attempts.succeed("run-1", 0, "there", ShardResult(rows=1))
+    assert world.check().run.state is RunState.SUCCEEDED
+    [entry] = world.json("SUCCEEDED_0.json")
+    assert entry["Engine"] == record.engine == ENGINE
+
+
+def test_an_escalated_shard_gets_no_message(world: World, engine: MemoryEngine) -> None:
+    escalated(world)
+    engine.trouble = RemoteTaskError("no room", "throttled")
+
+    for _ in range(10):
+        world.clock.advance(CLAIMS_WITHIN_S)
+        assert world.check().requeued == 0
+
+    assert world.bodies() == []
+
+
+def test_no_map_batch_hands_it_out(engine: MemoryEngine) -> None:
+    world = World(Dispatch.MAP, engines={ENGINE: engine})
+    escalated(world)
+    world.clock.advance(3600)
+
+    assert hand_out(world.at, world.ledger.runs.get("run-1"), 1).count == 0
+
+
+def test_a_dead_letter_message_leaves_it_alone(world: World) -> None:
+    escalated(world)
+    [record] = world.shards()
+
+    assert consume(world.at, Message("m", record.ref.to_body(), "")) is Disposition.DROPPED
+    assert world.shards() == [record]
+
+
+def test_it_is_no_lost_message(world: World) -> None:
+    escalated(world)
+    watch = Watch()
+
+    for _ in range(5):
+        look_over(world.at, [], [world.check()], watch)
+        assert not any(watch._seen.values())
+
+
+def test_a_crash_before_the_note_starts_no_second_worker(world: World, engine: MemoryEngine) -> None:
+    escalated(world)
+    [before] = world.shards()
+    world.check()
+    world.ledger.attempts._put(before)  # the ledger as it was
+
+    world.check()
+
+    assert len(engine.commands) == 1
+
+
+def test_without_room_the_next_check_tries_again(world: World, engine: MemoryEngine) -> None:
+    escalated(world)
+    engine.trouble = RemoteTaskError("Capacity is unavailable", "throttled")
+    for _ in range(20):
+        assert "Capacity" in world.check().waiting.trouble
+    engine.trouble = None
+
+    assert world.check().waiting.started == 1
+
+
+def test_what_cannot_be_started_fails_with_the_cause(world: World, engine: MemoryEngine) -> None:
+    escalated(world)
+    engine.trouble = RemoteTaskError("the subnet does not exist")
+
+    world.check()
+
+    [record] = world.shards()
+    assert (record.state, record.error_class) == (ShardState.FAILED, ENGINE_FAILED)
+    assert "the subnet does not exist" in record.error_message
+
+
+def test_workers_that_end_before_a_claim_are_few(world: World, engine: MemoryEngine) -> None:
+    escalated(world)
+    for number in range(1, MAX_UNCLAIMED + 1):
+        assert world.check().waiting.started == 1
+        assert len(engine.commands) == number
+        engine.ended = dict.fromkeys(engine.commands, PULL_FAILED)
+        if number < MAX_UNCLAIMED:
+            assert world.check().waiting.started == 0
+            world.clock.advance(AGAIN_AFTER_S * 2 ** (number - 1))
+
+    report = world.check()
+
+    [record] = world.shards()
+    assert (report.waiting.failed, record.state) == (1, ShardState.FAILED)
+    assert "CannotPullContainerError" in record.error_message
+
+
+def test_a_worker_that_never_claims_is_replaced(world: World, engine: MemoryEngine) -> None:
+    escalated(world)
+    world.check()
+    world.clock.advance(CLAIMS_WITHIN_S)
+
+    assert world.check().waiting.started == 1
+    assert len(engine.ended) == 1
+
+
+def test_a_lost_worker_is_followed_by_another(world: World, engine: MemoryEngine) -> None:
+    escalated(world)
+    for number in range(1, 4):
+        world.check()
+        assert len(engine.commands) == number
+        claimed(world, f"there-{number}")
+        world.clock.advance(2 * LEASE_S)
+
+    world.check()
+
+    [record] = world.shards()
+    assert (record.state, record.error_class) == (ShardState.FAILED, "LeaseExpired")
+    assert len(engine.commands) == 3
+
+
+def test_functions_that_are_always_lost_escalate(world: World, engine: MemoryEngine) -> None:
+    world.run(1, escalate="on")
+    for _ in range(3):
+        world.claim_ref(world.shards()[0].ref)
+        world.clock.advance(2 * LEASE_S)
+        report = world.check()
+
+    assert (report.exhausted, len(engine.commands)) == (0, 1)
+    assert claimed(world).engine == ENGINE
+
+
+def test_cancelling_stops_workers(world: World, engine: MemoryEngine) -> None:
+    escalated(world)
+    world.check()
+    claimed(world)
+    cancel(world.at, "run-1")
+
+    world.check()
+
+    assert list(engine.ended) == list(engine.commands)
+    world.ledger.attempts.release("run-1", 0, "there", TOO_MUCH, ENGINE)  # what SIGTERM does
+    world.check()
+    assert world.check().run.state is RunState.CANCELLED
+
+
+def test_a_worker_that_comes_after_cancelling_is_refused(world: World) -> None:
+    escalated(world)
+    world.check()
+    [record] = world.shards()
+    cancel(world.at, "run-1")
+
+    assert world.ledger.attempts.claim(record.ref, "late", LEASE_S, 3, engine=ENGINE).status is ClaimStatus.DONE
+
+
+def test_a_redrive_starts_the_engine_again(world: World, engine: MemoryEngine) -> None:
+    escalated(world)
+    world.check()
+    claimed(world)
+    world.ledger.attempts.fail("run-1", 0, "there", Failure("ValueError", "", retryable=False))
+    world.check()
+
+    redriven = redrive(world.at, "run-1")
+
+    assert (redriven.shards, redriven.messages, world.bodies()) == (1, 0, [])
+    assert world.check().waiting.started == 1
+    assert len(engine.commands) == 2
+
+
+def test_a_redrive_may_take_any_shard_there(world: World, engine: MemoryEngine) -> None:
+    world.run(1)
+    world.work(lambda _: Failure("ShardTooLargeError", "9 GB", retryable=False))
+    world.check()
+    with pytest.raises(PlanError, match="emr"):
+        redrive(world.at, "run-1", engine="emr")
+
+    redrive(world.at, "run-1", engine=ENGINE)
+
+    assert world.check().waiting.started == 1
+
+
+def test_escalate_needs_an_engine() -> None:
+    world = World()
+    world.put(1)
+    request = world.request()
+
+    with pytest.raises(PlanError, match="Fargate"):
+        new_run(world.at, world.request(options=_escalating(world)))
+
+    assert world.at.known_run("run-1") is None
+    assert plan(world.at, new_run(world.at, request).run_id).options.escalate == ""
+
+
+def test_a_run_names_its_engine_and_is_found_again(world: World) -> None:
+    world.put(1)
+    request = world.request(options=_escalating(world))
+
+    assert new_run(world.at, request).options.escalate == ENGINE
+    assert new_run(world.at, request) == world.ledger.runs.get("run-1")
+
+
+def _escalating(world: World) -> RunOptions:
+    return replace(world.request().options, escalate="on")

@@ -1,0 +1,77 @@
+"""Shards beyond functions: what the checker may start, and that the two templates fit together."""
+
+import json
+import re
+from typing import Any
+
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.containers import FargateTasks, tasks_of_shards
+from sparklet.local.environment import resource
+from sparklet.local.local_template import parse_template
+from sparklet.settings import fanout_settings
+from tests.unit.template.reading import functions, statements
+
+CLIENTS = AwsClients()
+GIVEN = {
+    "FargateCluster": "jobs",
+    "FargateTaskDefinition": "arn:aws:ecs:eu-west-1:123456789012:task-definition/sparklet-shard:3",
+    "FargateSubnetIds": "subnet-1,subnet-2",
+    "FargateSecurityGroupIds": "sg-1",
+    "FargatePublicIp": "DISABLED",
+}
+
+
+def fargate() -> dict[str, Any]:
+    return parse_template(resource("sam/fargate.yaml").read_text())
+
+
+def started(template: dict[str, Any], function: str) -> FargateTasks:
+    """The tasks that a function starts, by the setting that the template gives it."""
+    variables = functions(template)[function]["Environment"]["Variables"]
+    condition, text, without = variables["SPARKLET_FARGATE"]["Fn::If"]
+    assert (condition, without) == ("HasFargate", "")
+    filled = re.sub(r"\$\{(\w+)\}", lambda match: GIVEN[match[1]], text["Fn::Sub"])
+    others = dict.fromkeys(("LEDGER_TABLE", "BUCKET", "QUEUE_URL", "DLQ_URL"), "there")
+    env = {f"SPARKLET_{name}": value for name, value in others.items()}
+    return tasks_of_shards(CLIENTS, fanout_settings({**env, "SPARKLET_FARGATE": filled}).fargate)
+
+
+def test_the_checker_starts_what_the_parameters_name(template: dict[str, Any]) -> None:
+    tasks = started(template, "CheckerFunction")
+
+    assert (tasks.cluster, tasks.task_definition) == ("jobs", GIVEN["FargateTaskDefinition"])
+    assert tasks.network == {
+        "subnets": ["subnet-1", "subnet-2"],
+        "securityGroups": ["sg-1"],
+        "assignPublicIp": "DISABLED",
+    }
+    assert started(template, "PlannerFunction") == tasks  # which refuses --escalate where there is none
+    names = [each["Name"] for each in fargate()["Resources"]["Task"]["Properties"]["ContainerDefinitions"]]
+    assert names == [tasks.container]
+
+
+def test_only_the_checker_and_only_that_definition(template: dict[str, Any]) -> None:
+    policy = template["Resources"]["FargatePolicy"]
+    start, watch, hand = policy["Properties"]["PolicyDocument"]["Statement"]
+
+    assert policy["Condition"] == "HasFargate"
+    assert policy["Properties"]["Roles"] == [{"Ref": "CheckerRole"}]
+    assert (start["Action"], start["Resource"]) == ("ecs:RunTask", {"Ref": "FargateTaskDefinition"})
+    assert watch["Action"] == ["ecs:DescribeTasks", "ecs:StopTask"]
+    assert "${FargateCluster}" in json.dumps(watch["Resource"])
+    assert start["Condition"] == watch["Condition"]
+    assert hand["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+    assert hand["Resource"] == {"Fn::Split": [",", {"Ref": "FargateRoleArns"}]}
+    for role in ("WorkerRole", "PlannerRole", "StepRole", "DlqConsumerRole"):
+        assert not any(str(each["Action"]).startswith("ecs:") for each in statements(template, role))
+
+
+def test_the_other_template_names_its_roles() -> None:
+    """Those that the definition of shards has, and no other."""
+    template = fargate()
+    task = template["Resources"]["Task"]["Properties"]
+
+    assert template["Outputs"]["RoleArns"]["Value"] == {
+        "Fn::Join": [",", [task["ExecutionRoleArn"], task["TaskRoleArn"]]]
+    }
+    assert template["Outputs"]["TaskDefinition"]["Value"] == {"Ref": "Task"}
