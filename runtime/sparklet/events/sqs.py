@@ -45,7 +45,10 @@ def _task(event: Event, record: Mapping[str, Any]) -> Task:
         if request := task_request_of(record):
             event = _request_body(body)
         else:
-            shard = _shard_ref(body)
+            if not isinstance(body, str):
+                raise EventError(f"an SQS message's body must be text, not {seen(body)}")
+            names_shard = len(body) <= MAX_SHARD_BODY and '"run_id"' in body
+            shard = ShardRef.from_document(read_json(body)) if names_shard else None
             skip = "" if shard else found_test_event(body)
     except EventError as error:
         problem = error
@@ -83,15 +86,6 @@ def _request_body(body: object) -> dict[str, Any]:
     if not isinstance(document, dict) or not isinstance(document.get("sparklet", {}), dict):
         raise EventError(f"a task's body must be a JSON object, and so its sparklet, not {seen(document or body)}")
     return document
-
-
-def _shard_ref(body: object) -> ShardRef | None:
-    """The shard that a message names; None if it is not one of Sparklet's messages."""
-    if not isinstance(body, str):
-        raise EventError(f"an SQS message's body must be text, not {seen(body)}")
-    if len(body) > MAX_SHARD_BODY or '"run_id"' not in body:
-        return None
-    return ShardRef.from_document(read_json(body))
 
 
 def _count(record: Mapping[str, Any], name: str, max_digits: int = 9) -> int:

@@ -80,7 +80,8 @@ class ShardClaims:
         assert ref is not None
         run = self._run(ref)
         terms = attempt.attempt_id, self.lease_s, run.options.max_attempts, self.log_stream
-        claim = self.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=self.escalate(run))
+        larger = "" if self.engine else run.options.escalate  # a function's shards alone go on elsewhere
+        claim = self.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=larger)
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
         if claim.status is not ClaimStatus.GRANTED:
             return self._turn_away(attempt.task, claim)
@@ -89,11 +90,9 @@ class ShardClaims:
         lease = Lease(renew, self.clock, attempt.deadline, attempt.log, self.lease_s, record.lease_end_s)
         staged = f"s3://{self.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
         output = StagedOutput(self.store, staged, run.shard_output(ref.shard))
-        return ClaimedShard(self, attempt, run, record, lease, output, record.attempts, run.options.max_attempts)
-
-    def escalate(self, run: Run) -> str:
-        """The engine that takes over what a function cannot do; "" if none, or if this is no function."""
-        return "" if self.engine else run.options.escalate
+        return ClaimedShard(
+            self, attempt, run, record, lease, output, record.attempts, run.options.max_attempts, larger
+        )
 
     def queue_of(self, task: Task) -> TaskQueue | None:
         """All shards' messages come by one queue."""
@@ -160,6 +159,7 @@ class ClaimedShard:
     output: "StagedOutput"
     attempts: int
     max_attempts: int
+    larger: str  # the engine that takes over what is too much here; "": none
     kind: str = "shard"
     _files: Sequence[str] = ()  # of the winner, as they are staged
 
@@ -247,7 +247,7 @@ class ClaimedShard:
         """Record FAILED, or PENDING for another attempt, here or in the engine that is returned."""
         attempts, record = self.claims.ledger.attempts, self.record
         mine = record.run_id, record.number, self.attempt.attempt_id, failure
-        if engine := next_engine(record, failure, self.claims.escalate(self.run)):
+        if engine := next_engine(record, failure, self.larger):
             attempts.escalate(*mine, engine)
         elif final:
             attempts.fail(*mine)
