@@ -15,6 +15,7 @@ from sparklet.runs.engines import AGAIN_AFTER_S, CLAIMS_WITHIN_S, ENGINE_FAILED,
 from sparklet.runs.map_batches import hand_out
 from sparklet.runs.overview import Watch, look_over
 from sparklet.runs.redrive import redrive
+from sparklet.runs.throttle import LOST_S
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import LEASE_S, World
 
@@ -258,3 +259,22 @@ def test_a_run_names_its_engine_and_is_found_again(world: World) -> None:
 
 def _escalating(world: World) -> RunOptions:
     return replace(world.request().options, escalate="on")
+
+
+def test_a_capped_run_sends_no_message_for_an_engines_shard(world: World) -> None:
+    world.run(2, escalate="on", max_concurrency=1)
+    world.check()
+    attempt_id, claim = world.claim(message := world.receive())
+    world.ledger.attempts.escalate("run-1", claim.record.number, attempt_id, TOO_MUCH, ENGINE)
+    world.queue.delete(message.receipt)
+
+    world.check()
+    world.clock.sleep(LOST_S)
+    world.check()
+
+    assert len(world.queue) == 0  # it has the only place
+    assert world.shards()[0].requeues == 1  # the worker that was started, and no message
+    world.ledger.attempts.succeed("run-1", 0, claimed(world).attempt_id, ShardResult())
+    world.check()
+    world.work()
+    assert world.check().run.state is RunState.SUCCEEDED
