@@ -6,7 +6,6 @@ invocations it is asserted how they are set up.
 """
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,6 @@ def test_a_posted_task_is_accepted_done_and_announced(gateway: Any, deployed: De
     assert notice == {"version": 1, "kind": "task", "state": "SUCCEEDED", "task": task}
 
 
-@pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed")
 def test_a_trained_model_predicts_behind_the_api(gateway: Any, deployed: Deployed) -> None:
     bucket = deployed.main["BucketName"]
     script, model = f"s3://{bucket}/scripts/predict_task.py", f"s3://{bucket}/output/models/iris.pickle"

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import zlib
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,6 @@ def test_a_thumbnails_pixels_are_means() -> None:
 
 
 @pytest.mark.stack
-@pytest.mark.skipif(find_spec("sklearn") is None, reason="scikit-learn is not installed")
 def test_a_model_is_trained_stored_and_used(tmp_path: Path) -> None:
     with make_lab(tmp_path) as lab, lab.attach() as stack:
         told = run("train_and_predict.py", f"s3://{stack.info.bucket}/models/iris.pickle")
