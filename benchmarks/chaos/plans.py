@@ -11,7 +11,7 @@ SHARDS = 3
 
 # A block of trials has so many of each kind for each format and way: 1,000 kills and 200 faults of each other kind are
 # so many blocks.
-FULL_SIZE_BLOCKS = 3
+FULL_SIZE_BLOCKS = 2
 KINDS = {
     "kill at a step": 5,  # SIGKILL before or after a named step of the protocol
     "kill at a request": 2,  # the same at any request
