@@ -1,0 +1,195 @@
+"""What Sparklet's core needs from the outside; ``sparklet.aws`` provides it, and ports in memory do for tests.
+
+Adapters raise the errors of ``sparklet.errors`` only: no botocore exception passes a port.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sparklet.model import ExecutionStatus, Failure, Notice
+from sparklet.ports.ledger import Attempts as Attempts
+from sparklet.ports.ledger import Ledger as Ledger
+from sparklet.ports.ledger import Runs as Runs
+from sparklet.ports.ledger import Shards as Shards
+from sparklet.ports.ledger import TaskStore as TaskStore
+
+
+class Clock(Protocol):
+    """Time, so that a test can move it."""
+
+    def now_s(self) -> float:
+        """Seconds since the epoch."""
+
+    def sleep(self, duration_s: float) -> None:
+        """Wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object, as a listing or a HEAD describes it."""
+
+    uri: str
+    size_bytes: int
+    etag: str
+    modified_s: float
+    version_id: str = ""  # of a listing of versions, or the requested one; "": the current one
+    archived: bool = False  # must be restored before it can be read
+    deleted: bool = False  # a delete marker: only a listing of versions has them
+
+
+class ObjectStore(Protocol):
+    """Objects by ``s3://bucket/key`` URI. Keys are taken literally; nothing is URL-decoded.
+
+    Every method raises ObjectNotFoundError, ObjectForbiddenError or another ObjectStoreError. Where a ``version_id``
+    is given, that version is read, else the current one.
+    """
+
+    def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
+        """All objects below a prefix in key order, page by page; only keys after ``start_after`` (a whole key)."""
+
+    def list_versions(self, prefix_uri: str, after_key: str = "", after_version: str = "") -> Iterator[ObjectInfo]:
+        """All versions of all objects below a prefix, delete markers too: in key order, the newest of a key first.
+
+        With ``after_key`` only what follows that key; with ``after_version`` too, what follows that version of it.
+        """
+
+    def head(self, uri: str, version_id: str = "") -> ObjectInfo:
+        """Size and ETag of an object."""
+
+    def head_all(self, addresses: Sequence[tuple[str, str]]) -> Iterator[ObjectInfo | None]:
+        """``head`` of each URI and version id, in order, several at a time; None for each that is not there."""
+
+    def foreign_region(self, uri: str) -> str:
+        """The region of a URI's bucket if it is not this store's own; "" if it is, or if that cannot be known."""
+
+    def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "", version_id: str = "") -> bytes:
+        """An object's bytes, or a range; ObjectChangedError if it has another ETag than ``etag``."""
+
+    def get_all(self, uris: Iterable[str]) -> Iterator[bytes]:
+        """The bytes of each object, in order, several at a time; URIs are drawn as requests begin."""
+
+    def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
+        """Write an object; its ETag. With ``create_only`` ObjectChangedError if it is there already."""
+
+    def download(self, uri: str, path: Path, etag: str = "", version_id: str = "") -> None:
+        """Write an object to a file; the file appears whole or not at all."""
+
+    def upload(self, path: Path, uri: str) -> None:
+        """Write a file to an object, in parts if it is large."""
+
+    def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Copy each pair's first object to its second URI, several at a time; pairs are drawn as copies are begun."""
+
+    def delete(self, uri: str) -> None:
+        """Delete an object; nothing happens if it is not there."""
+
+    def delete_all(self, uris: Iterable[str]) -> int:
+        """Delete objects of one bucket, 1,000 a request; how many URIs there were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as received; ``receipt`` deletes it or changes its visibility."""
+
+    message_id: str
+    body: str
+    receipt: str
+    receive_count: int = 1
+    sent_s: float = 0.0  # when it was sent, by the queue's clock; 0: not known
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """About how many messages a queue holds: no real queue counts exactly."""
+
+    visible: int
+    in_flight: int  # received, neither deleted nor visible again
+    delayed: int  # sent with a delay that is not over
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.visible + self.in_flight + self.delayed
+
+
+class TaskQueue(Protocol):
+    """The queue of shard messages, or its dead-letter queue. Every method raises QueueError."""
+
+    def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
+        """Send every body, in batches, entries that a batch reports as failed sent again; how many were sent."""
+
+    def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Message]:
+        """Up to ``most`` (at most 10) messages."""
+
+    def delete(self, receipt: str) -> None:
+        """Acknowledge a message."""
+
+    def set_visibility(self, receipt: str, visibility_s: int) -> None:
+        """Make a received message visible again in ``visibility_s`` seconds (at most 12 hours)."""
+
+    def depth(self) -> QueueDepth:
+        """How many messages there are, by state; approximate, and a minute old at worst."""
+
+
+class WorkerLogs(Protocol):
+    """The workers' logs, a stream for each of their environments. Every method raises LogsError."""
+
+    def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
+        """Streams that mention a run (and a shard), oldest first, each with the time of the first mention.
+
+        Others may be among them. ``since_s``: when the run was created, or 0.
+        """
+
+    def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
+        """A stream's next lines and the position after them; no lines: none yet. ``after`` "" begins at ``since_s``."""
+
+
+class Engine(Protocol):
+    """Where workers for single shards are started, beside the functions. Every method raises RemoteTaskError.
+
+    A worker claims its shard in the ledger and renews its lease, as any other does: an engine only starts processes.
+    """
+
+    def start(self, token: str, command: Sequence[str]) -> str:
+        """Start ``shard …``; its id. The same token starts no second one; ``throttled``: no room now."""
+
+    def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
+        """Those of these that have stopped, and why."""
+
+    def stop(self, task_id: str) -> None:
+        """Have a worker give back its shard and end."""
+
+
+class Compute(Protocol):
+    """Deployed functions."""
+
+    def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
+        """Invoke synchronously; the decoded answer. RemoteTaskError if the function failed."""
+
+
+class Orchestrator(Protocol):
+    """Deployed state machines. Every method raises OrchestrationError."""
+
+    def start(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
+        """Start an execution; its id. The same name and input again: the same execution, while it runs.
+
+        ExecutionExistsError if one of that name has ended or has another input.
+        """
+
+    def status(self, execution: str) -> ExecutionStatus:
+        """An execution's status."""
+
+    def find(self, machine: str, name: str) -> ExecutionStatus | None:
+        """The execution that was started under this name; None if there is none, or it is no longer known."""
+
+    def stop(self, execution: str, cause: str = "") -> None:
+        """End an execution; nothing happens if it has ended. The run it drives goes on: that is cancelled elsewhere."""
+
+
+class Notifier(Protocol):
+    """Where notices of ends go. Every method raises NoticeError."""
+
+    def notify(self, notice: Notice) -> None:
+        """Send a notice once; after a lost answer it may be there twice."""
