@@ -68,7 +68,8 @@ def _type_of(kind: str) -> dict[str, Any]:
     types = [JSON_TYPES[each] for each in KINDS[kind].types]
     if "number" in types:
         types = ["number"]  # integers, too
-    return {"type": types[0] if len(types) == 1 else types, **ELEMENTS.get(kind, {})}
+    found: dict[str, Any] = {"type": types[0] if len(types) == 1 else types}
+    return found | ELEMENTS.get(kind, {})
 
 
 def reference() -> str:
