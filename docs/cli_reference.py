@@ -35,7 +35,10 @@ SHARED_HEAD = "## Options of several commands\n"
 MIN_SHARED_OPTIONS = 3
 PROSE_WIDTH = 120
 JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
-ELEMENTS = {"texts": {"items": {"type": "string"}}, "lists": {"items": {"type": ["string", "object"]}}}
+ELEMENTS: dict[str, dict[str, Any]] = {
+    "texts": {"items": {"type": "string"}},
+    "lists": {"items": {"type": ["string", "object"]}},
+}
 
 Panel = tuple[str, tuple[str, ...]]  # title, and a row for each option
 
@@ -68,8 +71,7 @@ def _type_of(kind: str) -> dict[str, Any]:
     types = [JSON_TYPES[each] for each in KINDS[kind].types]
     if "number" in types:
         types = ["number"]  # integers, too
-    found: dict[str, Any] = {"type": types[0] if len(types) == 1 else types}
-    return found | ELEMENTS.get(kind, {})
+    return {"type": types[0] if len(types) == 1 else types, **ELEMENTS.get(kind, {})}
 
 
 def reference() -> str:
