@@ -1,5 +1,6 @@
 """What is Iceberg's own: partitions by transforms, the table's properties, files that Iceberg cannot add."""
 
+import sqlite3
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -143,3 +144,17 @@ def test_a_commit_of_unknown_state_is_looked_up(
 
     assert (done.rows, done.already) == (1, False)
     assert iceberg.rows("id") == [(1,), (2,)]
+
+
+def test_a_namespace_that_another_writer_makes_meanwhile(iceberg: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = type(iceberg.catalog())
+    create = catalog.create_namespace
+
+    def overtaken(self: Any, name: str) -> None:
+        create(self, name)
+        raise sqlite3.IntegrityError("UNIQUE constraint failed")
+
+    monkeypatch.setattr(catalog, "create_namespace_if_not_exists", overtaken)
+    make(iceberg.commit("run/commit-0", iceberg.stage(0, readings((2, at(1, 0))))))
+
+    assert iceberg.rows("id") == [(2,)]

@@ -85,10 +85,17 @@ class IcebergTable:
             try:
                 return self._catalog.create_table(self._name, columns, partition_spec=PartitionSpec(*fields))
             except exceptions.NoSuchNamespaceError:
-                self._catalog.create_namespace_if_not_exists(self._name.rpartition(".")[0])
+                self._create_namespace(self._name.rpartition(".")[0])
                 return self._catalog.create_table(self._name, columns, partition_spec=PartitionSpec(*fields))
         except exceptions.TableAlreadyExistsError as error:
             raise CommitConflictError(f"{commit.table} was made by another writer meanwhile") from error
+
+    def _create_namespace(self, name: str) -> None:
+        try:
+            self._catalog.create_namespace_if_not_exists(name)
+        except Exception:
+            if not self._catalog.namespace_exists(name):  # else another writer was faster; each catalog says it its way
+                raise
 
 
 def _change(transaction: Transaction, commit: Commit, staged: Sequence[StagedFile], summary: dict[str, str]) -> None:
