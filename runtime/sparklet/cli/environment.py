@@ -285,12 +285,10 @@ def _deployed(name: str) -> Environment:
     clients = AwsClients()
     outputs, given = stack_outputs(clients, name), stack_parameters(clients, name)
     at = deployment(clients, outputs["BucketName"], outputs["LedgerTable"], outputs["QueueUrl"])
-    at = replace(
-        at, larger=FARGATE if given.get("FargateTaskDefinition") else ""
-    )  # the checker function starts its tasks
+    larger = FARGATE if given.get("FargateTaskDefinition") else ""  # the checker function starts its tasks
     machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
     return Environment(
-        at,
+        replace(at, larger=larger),
         LambdaCompute(clients),
         outputs["WorkerAliasArn"],
         CloudWatchLogs(clients, outputs["WorkerLogGroup"]),

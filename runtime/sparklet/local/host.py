@@ -34,6 +34,7 @@ from sparklet.spark.guards import become_subreaper
 WATCH_S = 0.5
 SERVER_STARTS_WITHIN_S = 130.0  # it gives up by itself before
 SAVED_WITHIN_S = 600.0
+KILLED_END_WITHIN_S, POLL_S = 10.0, 0.05
 SERVER_ENDS_WITHIN_S = 320.0  # it writes its state then, and gives up by itself before
 
 REMEDY = "see {log}; the next `sparklet run` starts from the state saved last"
@@ -126,9 +127,11 @@ class Host:
             except subprocess.TimeoutExpired:
                 self._server.kill()
         processes.kill_tree(os.getpid(), itself=False)
+        end_s = time.monotonic() + KILLED_END_WITHIN_S
         with suppress(ChildProcessError):
-            while True:
-                os.wait()
+            while time.monotonic() < end_s:
+                if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                    time.sleep(POLL_S)
 
 
 def main() -> None:

@@ -204,6 +204,10 @@ class Outbox:
         self._clock, self._rate_per_s = at.clock, run.options.rate_per_s
         self._next_s = at.clock.now_s()
 
+    def send_shards(self, records: Iterable[ShardRecord]) -> int:
+        """Send the messages of shards, see ``send``; those of engines have none, since their workers are started."""
+        return self.send(record.ref.to_body() for record in records if not record.engine)
+
     def send(self, bodies: Iterable[str]) -> int:
         """Send every body; how many were sent. All bodies are drawn in any case, since the iterator may do work."""
         if self._queue is None:
@@ -228,7 +232,7 @@ def dispatch_part(at: Deployment, run: Run, part: PartRecord, body: bytes, outbo
     CheckpointConflictError if the run is cancelled while messages are sent at a rate.
     """
     records = enter_part(at, run, part, body)
-    outbox.send(_until_cancelled(at, run.run_id, records))
+    outbox.send_shards(_until_cancelled(at, run.run_id, records))
     at.ledger.runs.mark_dispatched(run.run_id, part.index)
 
 
@@ -272,12 +276,12 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
     return [record for record in records if record.number not in oversize]
 
 
-def _until_cancelled(at: Deployment, run_id: str, records: list[ShardRecord]) -> Iterator[str]:
-    """The shards' messages; while they are sent slowly, the run is read now and then."""
+def _until_cancelled(at: Deployment, run_id: str, records: list[ShardRecord]) -> Iterator[ShardRecord]:
+    """The shards; while their messages are sent slowly, the run is read now and then."""
     checked_s = at.clock.now_s()
     for record in records:
         if at.clock.now_s() - checked_s > CHECK_EVERY_S:
             if at.ledger.runs.get(run_id).cancelled_s is not None:
                 raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is dispatched")
             checked_s = at.clock.now_s()
-        yield record.ref.to_body()
+        yield record

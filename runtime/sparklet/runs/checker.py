@@ -129,16 +129,16 @@ def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
     """
     lapsed = exhausted = 0
 
-    def owed() -> Iterator[str]:
+    def owed() -> Iterator[ShardRecord]:
         nonlocal lapsed, exhausted
         for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
             if now := at.ledger.attempts.lapse(record, run.options.max_attempts, run.options.escalate):
                 lapsed += 1
                 exhausted += now.state is ShardState.FAILED
-                if now.state is ShardState.PENDING and not now.engine:
-                    yield now.ref.to_body()
+                if now.state is ShardState.PENDING:
+                    yield now
 
-    outbox.send(owed())
+    outbox.send_shards(owed())
     return lapsed, exhausted
 
 
@@ -154,14 +154,14 @@ def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: int | None,
     elif counts.pending > MAX_UNCLAIMED:
         return 0
 
-    def owed() -> Iterator[str]:
+    def owed() -> Iterator[ShardRecord]:
         for record in for_a_while(at.clock, at.ledger.shards.expired(run.run_id, ShardState.PENDING, now_s - age_s)):
             if record.engine or (planner_from is not None and record.number >= planner_from):
                 continue  # it has no message, or a planner will send it
             if _is_due(record, now_s, age_s) and (counted := at.ledger.attempts.count_requeue(record)):
-                yield counted.ref.to_body()
+                yield counted
 
-    return outbox.send(owed())
+    return outbox.send_shards(owed())
 
 
 def _is_due(record: ShardRecord, now_s: float, age_s: float) -> bool:

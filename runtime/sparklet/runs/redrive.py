@@ -59,14 +59,13 @@ def redrive(
     run = _reopened(at, run_id, run.generation if moved else None)
     unstarted = 0
 
-    def bodies() -> Iterator[str]:
+    def owed() -> Iterator[ShardRecord]:
         nonlocal unstarted
         for record in _unstarted(at, run):
             unstarted += 1
-            if not record.engine:
-                yield record.ref.to_body()
+            yield record
 
-    messages = Outbox(at, run).send(bodies())
+    messages = Outbox(at, run).send_shards(owed())
     if not (moved or unstarted or ends_again) and run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)

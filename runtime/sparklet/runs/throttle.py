@@ -54,7 +54,9 @@ def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
         if not record.state.ended:
             sent[record.number] = when_s
             waited_s = now_s - max(record.changed_s, when_s)
-            is_lost = _needs_message(record) and waited_s >= LOST_S * (1 << record.requeues)
+            is_lost = (
+                record.state is ShardState.PENDING and not record.engine and waited_s >= LOST_S * (1 << record.requeues)
+            )
             again = at.ledger.attempts.count_requeue(record) if goes_on and is_lost else None
             owed += filter(None, [again if goes_on else record])
     lost = len(owed) if goes_on else 0
@@ -68,13 +70,9 @@ def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:
         if not record.state.ended and number not in sent:
             sent[number] = now_s
             owed.append(record)
-    outbox.send(record.ref.to_body() for record in owed if _needs_message(record))
+    outbox.send_shards(record for record in owed if record.state is ShardState.PENDING)
     at.store.put(at.run_uri(run.run_id, f"{FOLDER}{file}"), json.dumps({"next": place, "sent": sent}).encode())
     return lost
-
-
-def _needs_message(record: ShardRecord) -> bool:
-    return record.state is ShardState.PENDING and not record.engine  # engines start workers of their own
 
 
 def _stored(at: Deployment, run: Run) -> dict[str, Any]:

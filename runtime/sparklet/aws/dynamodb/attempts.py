@@ -15,6 +15,8 @@ from sparklet.ledger import rules
 from sparklet.model import Claim, ClaimStatus, Failure, ShardRecord, ShardRef, ShardResult, ShardState
 
 Values = dict[str, Any]  # Python values by placeholder
+Change = tuple[str, Values]  # the end of an update, and its values
+NO_CHANGE: Change = ("", {})
 
 CLAIM_TRIES = 5
 _OWNED = "attempt_id = :me AND #state = :running"
@@ -125,13 +127,18 @@ class DynamoAttempts(OnTable):
 
     def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
         """RUNNING → PENDING for an engine."""
-        self._give_up((run_id, number, attempt_id), ShardState.PENDING, failure, engine, *_anew(engine))
+        self._give_up((run_id, number, attempt_id), ShardState.PENDING, failure, engine, _anew(engine))
 
     def _give_up(
-        self, attempt: tuple[str, int, str], wanted: ShardState, failure: Failure, engine: str = "", *more: Any
+        self,
+        attempt: tuple[str, int, str],
+        wanted: ShardState,
+        failure: Failure,
+        engine: str = "",
+        more: Change = NO_CHANGE,
     ) -> None:
         kept, open_at = rules.bounded_failure(failure), open_value(wanted, self._clock.now_s(), engine)
-        update, values = more or ("", {})
+        update, values = more
         values = {":open": open_at, ":class": kept.error_class, ":message": kept.message, **values}
         ends = "SET #state = :wanted, changed_s = :now, #open = :open, error_class = :class, error_message = :message"
         self._end_owned(*attempt, wanted, ends + update, values)
@@ -169,7 +176,7 @@ class DynamoAttempts(OnTable):
     def _exhaust(self, record: ShardRecord, failure: Failure, escalate: str) -> ShardRecord | None:
         """End a shard without an attempt left, unless it goes on in an engine."""
         if engine := rules.next_engine(record, failure, escalate):
-            return self._end_unmoved(replace(record, engine=engine), ShardState.PENDING, failure, *_anew(engine))
+            return self._end_unmoved(replace(record, engine=engine), ShardState.PENDING, failure, _anew(engine))
         return self._end_unmoved(record, ShardState.FAILED, failure)
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
@@ -190,13 +197,15 @@ class DynamoAttempts(OnTable):
             update, values = f"{update}, task_id = :task", {**values, ":task": task_id}
         return self._change_unmoved(record, ShardState.PENDING, update, values)
 
-    def _end_unmoved(self, record: ShardRecord, state: ShardState, failure: Failure, *more: Any) -> ShardRecord | None:
+    def _end_unmoved(
+        self, record: ShardRecord, state: ShardState, failure: Failure, more: Change = NO_CHANGE
+    ) -> ShardRecord | None:
         kept = rules.bounded_failure(failure)
         update = (
             "SET #state = :state, changed_s = :now, #open = :open, error_class = :class, error_message = :message, "
             "writer = :writer"
         )
-        also, values = more or ("", {})
+        also, values = more
         values = {":state": state, ":class": kept.error_class, ":message": kept.message, **values}
         return self._change_unmoved(record, state, update + also, values)
 
@@ -256,7 +265,7 @@ class DynamoAttempts(OnTable):
         return self.redrive(run_id, number, generation, record.engine) if record.engine and not engine else None
 
 
-def _anew(engine: str) -> tuple[str, Values]:
+def _anew(engine: str) -> Change:
     """The end of an update after which nothing is counted, and ``engine``, if one is named, does the shard."""
     values: Values = {":none": 0}
     update = ", attempts = :none, requeues = :none, unrun = :none"
