@@ -23,10 +23,11 @@ from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
-from sparklet.ports import Engine, Ledger, Message
+from sparklet.ports import Engine, Ledger
 from sparklet.runs.checker import CheckReport, check
 from sparklet.runs.steps import take_step
 from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
+from tests.stand_ins.read_queues import Received
 
 BUCKET = "sparklet"
 SOURCE = "s3://data/in/"
@@ -120,10 +121,10 @@ class World:
 
     # --- a worker ---
 
-    def receive(self) -> Message | None:
+    def receive(self) -> Received | None:
         return next(iter(self.queue.receive(1)), None)
 
-    def claim(self, message: Message) -> tuple[str, Claim]:
+    def claim(self, message: Received) -> tuple[str, Claim]:
         return self.claim_ref(ref_of(message.body))
 
     def claim_ref(self, ref: ShardRef) -> tuple[str, Claim]:

@@ -29,7 +29,7 @@ from benchmarks.chaos.trial import Trial
 from benchmarks.chaos.workers import Pool
 from benchmarks.chaos.world import World, free_of_aws, say, world
 from benchmarks.facts import ROOT, facts
-from sparklet.ports import Message
+from tests.stand_ins.read_queues import Received, readable
 
 TRIALS_A_STACK = 80  # then a new one: the stand-in grows slow with what it holds
 QUICK_MIN = 2.0  # no trial begins later
@@ -183,11 +183,11 @@ class _Stage:
     def _map(self) -> None:
         """Receive, and have each message delivered: the event source mapping."""
         while not self._ending.is_set():
-            for message in self._world.at.queue.receive(10, 1):
+            for message in readable(self._world.at.queue).receive(10, 1):
                 base = json.loads(message.body)["run_id"].partition("-commit-")[0]
                 self._deliver(self._trials[base], message)
 
-    def _deliver(self, trial: Trial, message: Message) -> None:
+    def _deliver(self, trial: Trial, message: Received) -> None:
         body = json.loads(message.body)
         commit = body["run_id"].partition("-commit-")[2]
         role = f"commit {commit}" if commit else f"shard {body['shard']}"

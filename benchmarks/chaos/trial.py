@@ -19,9 +19,9 @@ from sparklet.model import RunOptions, RunState, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan as plan_run
 from sparklet.planning.request import RunRequest
-from sparklet.ports import Message
 from sparklet.runs.checker import check
 from sparklet.runs.redrive import redrive
+from tests.stand_ins.read_queues import Received, readable
 
 SCRIPT = Path(__file__).with_name("jobs") / "into_one_table.py"
 ROWS = (3, 25)  # of a shard, at least and at most
@@ -52,7 +52,7 @@ class Trial:
     world: World
     pool: Pool
     readers: Readers
-    again: Callable[["Trial", Message], None]  # delivers a message once more
+    again: Callable[["Trial", Received], None]  # delivers a message once more
     rows: dict[int, Counter[Row]] = field(default_factory=dict)  # the truth, by shard
     problems: list[str] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)  # why attempts failed, as the ledger has it
@@ -155,7 +155,7 @@ class Trial:
 
     # --- its messages ---
 
-    def deliver(self, message: Message, role: str) -> None:
+    def deliver(self, message: Received, role: str) -> None:
         """Invoke a worker with a message, and delete it if the worker says so; a mapping's part."""
         with self._lock:
             self._busy += 1
@@ -176,7 +176,7 @@ class Trial:
     def _note_double(self, role: str) -> None:
         self.strikes.struck.append(f"{role}: {self.plan.kind}")
 
-    def _invoke(self, message: Message, role: str) -> bool:
+    def _invoke(self, message: Received, role: str) -> bool:
         worker = self.pool.take()
         worker.decide = self.strikes.of(role)
         cancel = self.strikes.kill_at_a_time(role, worker)
@@ -193,7 +193,7 @@ class Trial:
         self.pool.give_back(worker, answer)
         if answer in (ENDED, STOPPED) or "error" in answer or answer["answer"]["batchItemFailures"]:
             return False
-        self.world.at.queue.delete(message.receipt)
+        readable(self.world.at.queue).delete(message.receipt)
         return True
 
     # --- zombies ---

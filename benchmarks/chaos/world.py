@@ -4,13 +4,14 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparklet.cli.environment import worker_environment
 from sparklet.local.environment import of_host
 from sparklet.local.stack import LocalStack, StackInfo, StackOptions, stop
 from sparklet.planning.deployment import Deployment
+from tests.stand_ins.read_queues import ReadSqsQueue
 
 DATA = "chaos-data"  # inputs and tables
 HEAP_MB = 512
@@ -51,7 +52,8 @@ def world(folder: Path, workers: int) -> Iterator[World]:
     try:
         with LocalStack.attach(options, say) as stack:
             stack.clients.s3.create_bucket(Bucket=DATA)
-            yield World(folder, stack.deployment(), stack.info, env)
+            queue = ReadSqsQueue(stack.clients, stack.info.queue_url)
+            yield World(folder, replace(stack.deployment(), queue=queue), stack.info, env)
     finally:
         stop(options.state_dir)
 

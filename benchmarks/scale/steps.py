@@ -18,7 +18,6 @@ from benchmarks.scale.faults import Faults, LedgerFaults
 from benchmarks.scale.notes import LEDGER, Notes
 from benchmarks.scale.world import World, set_environment
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.messaging import SqsQueue
 from sparklet.errors import SparkletError
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
@@ -29,6 +28,7 @@ from sparklet.runs.manifest import write_manifests
 from sparklet.runs.steps import take_step
 from sparklet.spark.guards import die_with_parent
 from sparklet.worker.log import memory_peak_mb
+from tests.stand_ins.read_queues import ReadSqsQueue
 
 # A check costs the stand-in, whose index queries read a whole partition, far more than DynamoDB: the pause behind it is
 # so many times longer than it took, up to so many seconds a shard of the run.
@@ -112,7 +112,7 @@ def _plan(world: World, clients: AwsClients, at: Deployment, requests: Requests)
 
 def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:
     """Check the run and consume dead letters until it has ended, as the scheduled functions do."""
-    letters = SqsQueue(clients, world.queue_url(clients, "-dead"))
+    letters = ReadSqsQueue(clients, world.queue_url(clients, "-dead"))
     checks, fates, lapsed, requeued, problems = 0, 0, 0, 0, 0
     while True:
         requests.reset()
@@ -172,7 +172,7 @@ def _walk(world: World, wave: int, uri: str) -> None:
         time.sleep(0.1)
 
 
-def _consume(at: Deployment, letters: SqsQueue) -> int:
+def _consume(at: Deployment, letters: ReadSqsQueue) -> int:
     """Have the real consumer deal with what is in the dead-letter queue, in its event's form."""
     consumed = 0
     while messages := letters.receive():

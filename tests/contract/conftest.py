@@ -14,13 +14,12 @@ import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.errors import LocalStackError
 from sparklet.functions.backend import Backend
 from sparklet.functions.deployed import LambdaFunctions
 from sparklet.functions.local import Processes, Threads
-from sparklet.ports import Clock, Ledger, ObjectStore, TaskQueue
+from sparklet.ports import Clock, Ledger, ObjectStore
 from tests.contract.samples import planned
 from tests.functional.functions.conftest import STACK, Functions, deployed_functions
 from tests.stand_ins.dynamodb_local import dynamodb_local
@@ -28,6 +27,7 @@ from tests.stand_ins.elasticmq import elasticmq
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 from tests.stand_ins.ministack import ministack
+from tests.stand_ins.read_queues import ReadQueue, ReadSqsQueue
 
 WAYS = ("invoke", "event")  # of calls to Lambda
 ON_LAMBDA = [pytest.param(way, marks=pytest.mark.stack) for way in WAYS]
@@ -151,8 +151,8 @@ def versioned(request: pytest.FixtureRequest, bucket: str) -> ObjectStore:
 class Queues:
     """A queue whose messages are invisible for a second once received, and go to ``dead`` after two receives."""
 
-    main: TaskQueue
-    dead: TaskQueue
+    main: ReadQueue
+    dead: ReadQueue
     clock: Clock
 
 
@@ -171,7 +171,7 @@ def queues(request: pytest.FixtureRequest, run_id: str) -> Queues:
     url = clients.sqs.create_queue(QueueName=run_id, Attributes={"VisibilityTimeout": "1", "RedrivePolicy": redrive})[
         "QueueUrl"
     ]
-    return Queues(SqsQueue(clients, url), SqsQueue(clients, dead_url), SystemClock())
+    return Queues(ReadSqsQueue(clients, url), ReadSqsQueue(clients, dead_url), SystemClock())
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.messaging import EventBridgeNotifier, SnsNotifier, SqsQueue, notifier_for
+from sparklet.aws.messaging import EventBridgeNotifier, SnsNotifier, notifier_for
 from sparklet.errors import NoticeError
 from sparklet.model import Failure, Notice, Run, RunState, ScriptRef, ShardResult, TaskRecord
 from sparklet.ports import Notifier
 from tests.contract.conftest import ON_STACK
 from tests.stand_ins.memory import MemoryNotifier
+from tests.stand_ins.read_queues import ReadSqsQueue
 
 Ears = tuple[Notifier, Callable[[], list[Any]]]
 """A notifier, and what arrived at the other end."""
@@ -35,13 +36,13 @@ def notice_of_execution() -> Notice:
     return Notice.of_execution("e-ü", "LoopMachine", "Plan", "PlanError", "the input is empty", "run-1", "s3://b/x")
 
 
-def inbox(clients: AwsClients, name: str) -> tuple[str, SqsQueue]:
+def inbox(clients: AwsClients, name: str) -> tuple[str, ReadSqsQueue]:
     url = clients.sqs.create_queue(QueueName=name)["QueueUrl"]
     attributes = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
-    return attributes["QueueArn"], SqsQueue(clients, url)
+    return attributes["QueueArn"], ReadSqsQueue(clients, url)
 
 
-def bodies(queue: SqsQueue) -> list[Any]:
+def bodies(queue: ReadSqsQueue) -> list[Any]:
     found = []
     while messages := queue.receive(wait_s=1):
         for message in messages:

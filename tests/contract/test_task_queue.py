@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sparklet.errors import QueueError
-from sparklet.ports import Message, QueueDepth, TaskQueue
+from sparklet.ports import QueueDepth
 from tests.contract.conftest import Queues
+from tests.stand_ins.read_queues import ReadQueue, Received
 
 
-def drain(queue: TaskQueue, wait_s: int = 0) -> list[Message]:
+def drain(queue: ReadQueue, wait_s: int = 0) -> list[Received]:
     """All messages that are visible, each deleted once received."""
-    messages: list[Message] = []
+    messages: list[Received] = []
     while batch := queue.receive(wait_s=wait_s):
         for message in batch:
             queue.delete(message.receipt)

@@ -12,7 +12,6 @@ import boto3
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.cli.environment import jar_cache
 from sparklet.clock import SystemClock
@@ -24,6 +23,7 @@ from sparklet.planning.deployment import Deployment
 from tests.deploy.policies import Call
 from tests.stand_ins.enforcing import enforcing_ministack
 from tests.stand_ins.formation import deploy
+from tests.stand_ins.read_queues import ReadSqsQueue
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK = "sparklet"
@@ -80,7 +80,8 @@ class RecordedStack:
     def at(self, clock: SystemClock | None = None) -> Deployment:
         """The stack's ports with the account's own credentials, which no policy limits."""
         clients = AwsClients()
-        ledger, queue = DynamoLedger(clients, self.outputs["LedgerTable"]), SqsQueue(clients, self.outputs["QueueUrl"])
+        ledger = DynamoLedger(clients, self.outputs["LedgerTable"])
+        queue = ReadSqsQueue(clients, self.outputs["QueueUrl"])
         clock = clock or SystemClock()
         return Deployment(self.bucket, S3Store(clients), ledger, queue, clock, input_stores(clients))
 

@@ -23,6 +23,7 @@ from sparklet.planning.request import RunRequest
 from sparklet.runs.redrive import redrive
 from tests.deploy.recorded_stack import OUTSIDE, ROLE, THEIRS, Earlier, RecordedStack
 from tests.deploy.step_scenarios import take_steps
+from tests.stand_ins.read_queues import readable
 
 JOB = Path(__file__).parent / "scripts" / "job.py"
 CSV = b"".join(b"%d,row\n" % n for n in range(20))
@@ -166,7 +167,7 @@ def ask_for_runs(stack: RecordedStack) -> None:
 def received(stack: RecordedStack) -> dict[tuple[str, int], dict[str, Any]]:
     """The queue's messages as records of an event, by run and shard."""
     records = {}
-    while messages := stack.at().queue.receive():
+    while messages := readable(stack.at().queue).receive():
         for message in messages:
             ref = ShardRef.from_document(json.loads(message.body))
             assert ref is not None

@@ -62,7 +62,7 @@ def test_every_port_names_wrong_credentials_and_the_remedy(wrong: str) -> None:
     with pytest.raises(LedgerError, match=rf"GetItem in table {TABLE} failed: .*{WRONG}"):
         DynamoLedger(clients, TABLE).runs.get("run-1")
     with pytest.raises(QueueError, match=rf"queue {wrong}/1/q: .*{WRONG}"):
-        SqsQueue(clients, f"{wrong}/1/q").receive()
+        SqsQueue(clients, f"{wrong}/1/q").send(["x"])
 
 
 def test_the_command_line_exits_with_1_and_shows_no_secret(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:

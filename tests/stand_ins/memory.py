@@ -21,9 +21,10 @@ from sparklet.errors import (
     RemoteTaskError,
 )
 from sparklet.model import ExecutionState, ExecutionStatus, Failure, Notice, TaskRecord
-from sparklet.ports import Clock, Message, QueueDepth
+from sparklet.ports import Clock, QueueDepth
 from tests.stand_ins.memory_ledger import MemoryLedger
 from tests.stand_ins.memory_store import MemoryObjectStore
+from tests.stand_ins.read_queues import Received
 
 __all__ = [
     "FakeClock",
@@ -118,16 +119,16 @@ class MemoryTaskQueue:
             sent += 1
         return sent
 
-    def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Message]:
+    def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Received]:
         """Up to ``most`` messages that are visible; waits up to ``wait_s`` for the first."""
         end_s = self._clock.now_s() + wait_s
         while not (messages := self._take(min(most, 10))) and self._clock.now_s() < end_s:
             self._clock.sleep(POLL_S)
         return messages
 
-    def _take(self, most: int) -> list[Message]:
+    def _take(self, most: int) -> list[Received]:
         now_s = self._clock.now_s()
-        messages: list[Message] = []
+        messages: list[Received] = []
         with self._lock:
             for message_id, entry in list(self._entries.items()):
                 if len(messages) == most:
@@ -141,7 +142,9 @@ class MemoryTaskQueue:
                 entry.receive_count += 1
                 entry.receipt = f"{message_id}/{entry.receive_count}"
                 entry.visible_s = now_s + self._visibility_s
-                messages.append(Message(message_id, entry.body, entry.receipt, entry.receive_count))
+                messages.append(
+                    Received(message_id, entry.body, receipt=entry.receipt, receive_count=entry.receive_count)
+                )
         return messages
 
     def delete(self, receipt: str) -> None:

@@ -11,7 +11,7 @@ from sparklet.aws.parallel import in_parallel
 from sparklet.clock import SystemClock
 from sparklet.errors import NoticeError, QueueError
 from sparklet.model import Notice
-from sparklet.ports import Clock, Message, Notifier, QueueDepth
+from sparklet.ports import Clock, Notifier, QueueDepth
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeFilterType
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 10
 MAX_BATCH_BYTES = 256 * 1024  # a queue takes 1 MiB; a larger body goes alone
 MAX_VISIBILITY_S = 12 * 3600
-MAX_WAIT_S = 20
 SEND_TRIES = 6
 SENDERS = 4
 DEPTH_ATTRIBUTES: tuple[Any, ...] = (  # in the order of QueueDepth
@@ -29,8 +28,8 @@ DEPTH_ATTRIBUTES: tuple[Any, ...] = (  # in the order of QueueDepth
     "ApproximateNumberOfMessagesDelayed",
 )
 EVENT_SOURCE = "sparklet"  # of notices on EventBridge
-# SQS's code for an expired receipt, and the stand-in's for one whose message is gone.
-OUTDATED_RECEIPT = ("InvalidParameterValue", "ReceiptHandleIsInvalid")
+# SQS's codes for an expired receipt and a message that is visible, the stand-in's for one whose message is gone.
+OUTDATED_RECEIPT = ("InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid")
 
 
 class SqsQueue:
@@ -68,30 +67,6 @@ class SqsQueue:
             self._clock.sleep(random.uniform(0, min(10.0, 0.1 * 2**tries)))
         raise QueueError(f"queue {self._queue_url} did not take {len(refused)} messages in {tries} tries: {why}")
 
-    def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Message]:
-        """Up to ``most`` (at most 10) messages; waits up to ``wait_s`` (at most 20) for the first."""
-        with self._calling("receive from"):
-            answer = self._clients.sqs.receive_message(
-                QueueUrl=self._queue_url,
-                MaxNumberOfMessages=min(most, MAX_ENTRIES),
-                WaitTimeSeconds=min(wait_s, MAX_WAIT_S),
-                MessageSystemAttributeNames=["ApproximateReceiveCount"],
-            )
-        return [
-            Message(
-                message_id=found["MessageId"],
-                body=found["Body"],
-                receipt=found["ReceiptHandle"],
-                receive_count=int(found["Attributes"]["ApproximateReceiveCount"]),
-            )
-            for found in answer.get("Messages", [])
-        ]
-
-    def delete(self, receipt: str) -> None:
-        """Acknowledge a message; nothing happens if it was received again since, or is gone."""
-        with self._calling("delete from", outdated=OUTDATED_RECEIPT):
-            self._clients.sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipt)
-
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
         """Make a received message visible again in ``visibility_s`` seconds.
 
@@ -99,7 +74,7 @@ class SqsQueue:
         """
         if not 0 <= visibility_s <= MAX_VISIBILITY_S:
             raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MAX_VISIBILITY_S} can")
-        with self._calling("change a message's visibility in", outdated=(*OUTDATED_RECEIPT, "MessageNotInflight")):
+        with self._calling("change a message's visibility in", outdated=OUTDATED_RECEIPT):
             self._clients.sqs.change_message_visibility(
                 QueueUrl=self._queue_url, ReceiptHandle=receipt, VisibilityTimeout=visibility_s
             )

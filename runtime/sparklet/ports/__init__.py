@@ -91,12 +91,10 @@ class ObjectStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message as received; ``receipt`` deletes it or changes its visibility."""
+    """A message of the dead-letter queue."""
 
     message_id: str
     body: str
-    receipt: str
-    receive_count: int = 1
     sent_s: float = 0.0  # when it was sent, by the queue's clock; 0: not known
 
 
@@ -115,16 +113,10 @@ class QueueDepth:
 
 
 class TaskQueue(Protocol):
-    """The queue of shard messages, or its dead-letter queue. Every method raises QueueError."""
+    """The queue of shard messages, or its dead-letter queue; Lambda reads them. Every method raises QueueError."""
 
     def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
         """Send every body, in batches, entries that a batch reports as failed sent again; how many were sent."""
-
-    def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Message]:
-        """Up to ``most`` (at most 10) messages."""
-
-    def delete(self, receipt: str) -> None:
-        """Acknowledge a message."""
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
         """Make a received message visible again in ``visibility_s`` seconds (at most 12 hours)."""

@@ -73,7 +73,7 @@ def handle_dead_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, A
     failures = []
     for record in event["Records"]:
         sent_s = int(record.get("attributes", {}).get("SentTimestamp", 0)) / 1000
-        message = Message(record["messageId"], record["body"], record.get("receiptHandle", ""), sent_s=sent_s)
+        message = Message(record["messageId"], record["body"], sent_s)
         try:
             disposition = _dispose(at, message, record)
         except SparkletError as error:

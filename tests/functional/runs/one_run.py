@@ -15,11 +15,11 @@ from sparklet.model import Dispatch, Failure, RunOptions, RunState, ShardRecord,
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.ports import Message
 from sparklet.runs.checker import check
 from sparklet.runs.ending import NOT_PLANNED, cancel
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryTaskQueue
+from tests.stand_ins.read_queues import Received
 from tests.world import Fault, KilledError, World
 
 OBJECTS = 9
@@ -31,7 +31,7 @@ TIME_LIMITS_S = (3 * 86_400.0, 3 * 86_400.0, 5_000.0)
 class Attempt:
     attempt_id: str
     record: ShardRecord
-    message: Message | None = None  # that it came by; None: a Map's child asked for it
+    message: Received | None = None  # that it came by; None: a Map's child asked for it
 
 
 class OneRun(RuleBasedStateMachine):

@@ -9,13 +9,13 @@ from typing import Any
 
 from sparklet.events import Source, Task
 from sparklet.model import ShardResult
-from sparklet.ports import Message
 from sparklet.spark.guards import Deadline
 from sparklet.worker.attempt import Attempt as WorkerAttempt
 from sparklet.worker.attempt import make_attempt
 from sparklet.worker.executor import Execution, ScriptCache
 from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
+from tests.stand_ins.read_queues import Received
 from tests.world import BUCKET, KilledError, World, ledger_of, ref_of
 
 Script = Callable[[Execution, Path], ShardResult]
@@ -95,7 +95,7 @@ class Worker:
     def busy(self) -> bool:
         return self.attempt is not None and not self.attempt.done
 
-    def take(self, message: Message) -> None:
+    def take(self, message: Received) -> None:
         """Begin to do what a message asks for."""
         self.attempts += 1
         name = f"{id(self):x}-{self.attempts}"

@@ -11,11 +11,11 @@ from sparklet.model import Failure, RunOptions, RunState, ShardResult, ShardStat
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
-from sparklet.ports import Message
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import consume
 from sparklet.runs.ending import cancel
 from sparklet.runs.redrive import redrive
+from tests.stand_ins.read_queues import Received
 from tests.world import LEASE_S, SOURCE, Fault, KilledError, World
 
 BROKEN = Failure("ValueError", "bad", retryable=False)
@@ -319,7 +319,7 @@ def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool,
         (letter,) = letters
         return consume(at, letter)
 
-    letters: list[Message] = []
+    letters: list[Received] = []
 
     def fresh() -> World:
         world = lettered()

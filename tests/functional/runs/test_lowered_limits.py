@@ -27,7 +27,6 @@ from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
-from sparklet.ports import Message
 from sparklet.runs.checker import check
 from sparklet.settings import worker_settings
 from sparklet.spark.guards import Deadline
@@ -39,6 +38,7 @@ from sparklet.worker.worker import Worker
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
 from tests.stand_ins.ministack import ministack
+from tests.stand_ins.read_queues import Received, readable
 
 BUCKET, SOURCE, SCRIPT = "sparklet", "s3://data/in/", "s3://data/job.py"
 FUNCTION_S, GRACE_S = 110.0, 10.0
@@ -89,14 +89,14 @@ class Mapping:
         while (message := self.receive()) is not None:
             self.deliver(message)
 
-    def receive(self) -> Message | None:
+    def receive(self) -> Received | None:
         """A message; None if there is none, or the queue refuses to hand one out."""
         try:
-            return next(iter(self._at.queue.receive(1)), None)
+            return next(iter(readable(self._at.queue).receive(1)), None)
         except QueueError:
             return None
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Received) -> None:
         """Invoke with one message; delete it if it is acknowledged."""
         record = {"messageId": message.message_id, "receiptHandle": message.receipt, "body": message.body}
         event = {"Records": [{**record, "eventSource": "aws:sqs", "attributes": {"ApproximateReceiveCount": "1"}}]}
@@ -106,7 +106,7 @@ class Mapping:
         except KilledError:
             return
         if all(outcome.acknowledged for outcome in outcomes):
-            self._at.queue.delete(message.receipt)
+            readable(self._at.queue).delete(message.receipt)
 
 
 def planned(at: Deployment, shards: int) -> None:
@@ -236,7 +236,7 @@ class FewInFlight(MemoryTaskQueue):
         self._most = most
         self.refused = 0
 
-    def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Message]:
+    def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Received]:
         room = self._most - self.depth().in_flight
         if room <= 0:
             self.refused += 1

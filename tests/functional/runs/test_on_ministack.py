@@ -11,7 +11,6 @@ import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.model import ClaimStatus, Counts, Dispatch, Failure, RunOptions, RunState, Shard, ShardRef, ShardResult
 from sparklet.planning.deployment import Deployment
@@ -25,6 +24,7 @@ from sparklet.runs.steps import take_step
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.memory import FakeClock, MemoryNotifier
 from tests.stand_ins.ministack import ministack
+from tests.stand_ins.read_queues import ReadSqsQueue, readable
 from tests.world import Fault, KilledError
 
 pytestmark = pytest.mark.stack
@@ -53,7 +53,7 @@ def at(clients: AwsClients) -> Deployment:
     store.put(f"s3://{name}/job.py", b"print('x')\n")
     for number in range(OBJECTS):
         store.put(f"s3://{name}/in/{number:03d} ü.csv", b"0123456789")
-    return Deployment(name, store, DynamoLedger(clients, name, clock), SqsQueue(clients, queue_url), clock)
+    return Deployment(name, store, DynamoLedger(clients, name, clock), ReadSqsQueue(clients, queue_url), clock)
 
 
 def request(at: Deployment, **options: float) -> RunRequest:
@@ -67,7 +67,7 @@ def work(
 ) -> list[int]:
     """Do every message in the queue; a shard that ``do`` answers None for is left as by a killed worker."""
     done = []
-    while messages := at.queue.receive():
+    while messages := readable(at.queue).receive():
         for message in messages:
             ref = ShardRef.from_document(json.loads(message.body))
             assert ref is not None
@@ -80,7 +80,7 @@ def work(
                     at.ledger.attempts.succeed(ref.run_id, ref.shard, attempt_id, outcome)
                 elif outcome:
                     at.ledger.attempts.fail(ref.run_id, ref.shard, attempt_id, outcome)
-            at.queue.delete(message.receipt)
+            readable(at.queue).delete(message.receipt)
     return sorted(done)
 
 
@@ -141,8 +141,8 @@ def test_checks_follow_ups_and_notices_survive_a_dying_checker(at: Deployment) -
 def test_lost_messages_are_resent_until_the_time_limit(at: Deployment, clients: AwsClients) -> None:
     plan(at, new_run(at, request(at, time_limit_s=3600.0)).run_id)
     for _ in range(12):
-        for message in at.queue.receive():
-            at.queue.delete(message.receipt)
+        for message in readable(at.queue).receive():
+            readable(at.queue).delete(message.receipt)
     at.clock.sleep(61)
     assert check(at, "run-1").requeued == 12
     assert work(at, lambda n: ShardResult() if n < 10 else None) == list(range(12))
@@ -178,4 +178,4 @@ def test_batches_alone_bring_a_run_to_its_end(at: Deployment) -> None:
 
     assert [batch for batch in batches if batch] == [list(range(12)), [killed]]
     assert (answer["state"], answer["counts"]["succeeded"]) == ("FAILED", 11)
-    assert list(at.queue.receive()) == []
+    assert list(readable(at.queue).receive()) == []

@@ -21,7 +21,6 @@ from rich.console import Console
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.messaging import SqsQueue
 from sparklet.aws.s3 import S3Store
 from sparklet.cli.run_view import summary_document, summary_table
 from sparklet.clock import SystemClock
@@ -32,7 +31,6 @@ from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
-from sparklet.ports import Message
 from sparklet.runs.checker import check
 from sparklet.runs.handlers import handle_check, handle_dead_letters
 from sparklet.runs.overview import verify
@@ -46,6 +44,7 @@ from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.ministack import ministack
+from tests.stand_ins.read_queues import ReadSqsQueue, Received, readable
 from tests.unit.test_metrics import check_emf
 
 pytestmark = pytest.mark.stack
@@ -60,7 +59,7 @@ class Account:
     """A queue that throttling uses up quickly, its dead letters, and everything that functions say of themselves."""
 
     at: Deployment
-    letters: SqsQueue
+    letters: ReadSqsQueue
     repair: Callable[[], object]  # the settings that the experiment should have had
     sent_ms: int = field(default_factory=lambda: int(time.time() * 1000))  # when the messages there are were sent
     lines: list[str] = field(default_factory=list)
@@ -97,9 +96,9 @@ def account(tmp_path: Path) -> Iterator[Account]:
         policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": RECEIVES})
         attributes: Any = {"VisibilityTimeout": "1", "RedrivePolicy": policy}
         url = clients.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
-        store, letters = S3Store(clients), SqsQueue(clients, dead_url)
+        store, letters = S3Store(clients), ReadSqsQueue(clients, dead_url)
         at = Deployment(
-            name, store, DynamoLedger(clients, name), SqsQueue(clients, url), SystemClock(), dead_letters=letters
+            name, store, DynamoLedger(clients, name), ReadSqsQueue(clients, url), SystemClock(), dead_letters=letters
         )
         store.put(f"s3://{name}/job.py", b"print('x')\n")
         for number in range(SHARDS):
@@ -116,7 +115,7 @@ def account(tmp_path: Path) -> Iterator[Account]:
         yield Account(at, letters, lambda: clients.sqs.set_queue_attributes(QueueUrl=url, Attributes=repaired))
 
 
-def record_of(message: Message, sent_ms: int) -> dict[str, Any]:
+def record_of(message: Received, sent_ms: int) -> dict[str, Any]:
     """A message as a mapping hands it to a function; a dead letter has the time of its message."""
     attributes = {"ApproximateReceiveCount": str(message.receive_count), "SentTimestamp": str(sent_ms)}
     record = {"messageId": message.message_id, "receiptHandle": message.receipt, "body": message.body}
@@ -127,7 +126,7 @@ def throttle(account: Account) -> int:
     """Receive as Lambda's pollers do while no worker may run, until nothing is left to receive; how many receives."""
     receives = 0
     while account.at.queue.depth().total:
-        receives += len(account.at.queue.receive(10, wait_s=1))
+        receives += len(readable(account.at.queue).receive(10, wait_s=1))
     return receives
 
 
@@ -177,12 +176,12 @@ def work(account: Account, folder: Path) -> None:
     executor, measuring = Executor(settings, runner, scripts), Measuring(account.meter(Emitter.WORKER))
     shards = ShardClaims(at.ledger, at.store, at.queue, executor, at.bucket, at.clock, meter=measuring.meter)
     worker = Worker(executor, shards, None, Log(io.BytesIO()))
-    while found := at.queue.receive(1):
+    while found := readable(at.queue).receive(1):
         (message,) = found
         tasks = parse_event({"Records": [record_of(message, account.sent_ms)]})
         outcomes = [worker.run(task, Deadline.within(60, now_s=at.clock.now_s()), "r") for task in tasks]
         if all(outcome.acknowledged for outcome in outcomes):
-            at.queue.delete(message.receipt)
+            readable(at.queue).delete(message.receipt)
         measuring.invocation(outcomes, runner, "r")
 
 

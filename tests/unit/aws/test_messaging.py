@@ -92,13 +92,11 @@ def test_an_expired_receipt_is_no_error(clients: AwsClients, code: str) -> None:
 def test_a_queue_that_cannot_be_used_is_named(clients: AwsClients, code: str) -> None:
     queue = SqsQueue(clients, URL)
     with Stubber(clients.sqs) as sqs:
-        for method in ("send_message_batch", "receive_message", "delete_message", "change_message_visibility"):
+        for method in ("send_message_batch", "change_message_visibility"):
             sqs.add_client_error(method, code)
 
         for call in (
             lambda: queue.send(["x"]),
-            lambda: queue.receive(),
-            lambda: queue.delete("r"),
             lambda: queue.set_visibility("r", 1),
         ):
             with pytest.raises(QueueError, match=URL):

@@ -91,7 +91,7 @@ def test_a_dead_letter_message_leaves_it_alone(world: World) -> None:
     escalated(world)
     [record] = world.shards()
 
-    assert consume(world.at, Message("m", record.ref.to_body(), "")) is Disposition.DROPPED
+    assert consume(world.at, Message("m", record.ref.to_body())) is Disposition.DROPPED
     assert world.shards() == [record]
 
 

@@ -233,7 +233,7 @@ def test_the_checker_measures_open_work_and_its_own_actions(world: World, capsys
     told = measured(world, watch)
     assert (told["LeasesLapsed"], told["ShardsFailed"], told["RunsFailed"]) == (1, 1, 0)
     world.work()
-    keep(world.at, Message("id-9", "?", "r"), "nobody can read it")
+    keep(world.at, Message("id-9", "?"), "nobody can read it")
     told = measured(world, watch)
     assert (told["RunsOpen"], told["RunsFailed"], told["RunsSucceeded"]) == (0, 1, 0)
     assert told["DeadLettersStored"] == stored_dead_letters(world.at) == 1

@@ -14,7 +14,7 @@ from tests.world import BUCKET, LEASE_S, World
 
 
 def letter(ref: ShardRef | str) -> Message:
-    return Message("id-1", ref if isinstance(ref, str) else ref.to_body(), "receipt")
+    return Message("id-1", ref if isinstance(ref, str) else ref.to_body())
 
 
 def claimed(world: World, **options: int) -> tuple[str, ShardRecord]:

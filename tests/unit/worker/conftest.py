@@ -13,7 +13,6 @@ import pytest
 from sparklet.errors import DeadlineExceededError, LedgerError
 from sparklet.events import Outcome, Task, answer, parse_event
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardRef
-from sparklet.ports import Message
 from sparklet.settings import WorkerSettings, worker_settings
 from sparklet.spark.guards import Deadline
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
@@ -22,6 +21,7 @@ from sparklet.worker.log import Log
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 from tests.stand_ins.memory import FakeClock, MemoryLedger, MemoryObjectStore, MemoryTaskQueue
+from tests.stand_ins.read_queues import Received
 from tests.unit.worker.script_events import check_event
 
 BUCKET = "bucket"
@@ -101,14 +101,14 @@ class Bench:
         self.queue.send(r.ref.to_body() for r in records)
         return [r.ref for r in records]
 
-    def deliver(self, message: Message | None = None, remaining_s: float = 600) -> Outcome:
+    def deliver(self, message: Received | None = None, remaining_s: float = 600) -> Outcome:
         """Do what Lambda's mapping does with one message: invoke, and delete what is not reported."""
         if message is None:
             (message,) = self.queue.receive(1)
         (outcome,) = self.deliver_together([message], remaining_s)
         return outcome
 
-    def deliver_together(self, messages: Sequence[Message], remaining_s: float = 600) -> list[Outcome]:
+    def deliver_together(self, messages: Sequence[Received], remaining_s: float = 600) -> list[Outcome]:
         """The same with several messages in one invocation."""
         records = [
             {

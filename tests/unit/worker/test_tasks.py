@@ -11,10 +11,10 @@ from sparklet.errors import GatewayLostError, LedgerError, ScriptNotAllowedError
 from sparklet.events import Outcome
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.model import ShardResult, ShardState, TaskRecord
-from sparklet.ports import Message
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.task_requests import MAX_ATTEMPTS, RequestClaims
 from tests.stand_ins.memory import MemoryNotifier, MemoryTaskQueue, MemoryTaskStore
+from tests.stand_ins.read_queues import Received
 from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, refusal
 
 QUEUE_ARN = "arn:aws:sqs:eu-west-1:123456789012:tasks"
@@ -36,7 +36,7 @@ class Api:
         (message,) = self.queue.receive(1)
         return self.record(message, task_id)
 
-    def record(self, message: Message, task_id: str) -> dict[str, Any]:
+    def record(self, message: Received, task_id: str) -> dict[str, Any]:
         return {
             "messageId": message.message_id,
             "receiptHandle": message.receipt,

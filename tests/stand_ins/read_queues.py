@@ -1,0 +1,58 @@
+"""Queues that tests read, as Lambda does for the functions: Sparklet itself receives and deletes no message."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from sparklet.aws.messaging import OUTDATED_RECEIPT, SqsQueue
+from sparklet.ports import Message, TaskQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Message):
+    """A message as received; ``receipt`` deletes it or changes its visibility."""
+
+    receipt: str = ""
+    receive_count: int = 1
+
+
+class ReadQueue(TaskQueue, Protocol):
+    """A queue whose messages can be received."""
+
+    def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Received]:
+        """Up to ``most`` (at most 10) messages; waits up to ``wait_s`` for the first."""
+
+    def delete(self, receipt: str) -> None:
+        """Acknowledge a message; nothing happens if it was received again since, or is gone."""
+
+
+def readable(queue: TaskQueue) -> ReadQueue:
+    """A deployment's queue, which a test has made so that it can be read."""
+    assert hasattr(queue, "receive")
+    return cast(ReadQueue, queue)
+
+
+class ReadSqsQueue(SqsQueue):
+    """A ``ReadQueue`` in SQS."""
+
+    def receive(self, most: int = 10, wait_s: int = 0) -> Sequence[Received]:
+        with self._calling("receive from"):
+            answer = self._clients.sqs.receive_message(
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=min(most, 10),
+                WaitTimeSeconds=wait_s,
+                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            )
+        return [
+            Received(
+                found["MessageId"],
+                found["Body"],
+                receipt=found["ReceiptHandle"],
+                receive_count=int(found["Attributes"]["ApproximateReceiveCount"]),
+            )
+            for found in answer.get("Messages", [])
+        ]
+
+    def delete(self, receipt: str) -> None:
+        with self._calling("delete from", outdated=OUTDATED_RECEIPT):
+            self._clients.sqs.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipt)
