@@ -171,13 +171,10 @@ class MemoryObjectStore:
         for source, target in pairs:
             self.put(target, self.get(source))
 
-    def delete_all(self, uris: Iterable[str]) -> int:
-        """Delete objects; how many URIs there were."""
-        count = 0
+    def delete_all(self, uris: Iterable[str]) -> None:
+        """Delete objects."""
         for uri in uris:
             self.delete(uri)
-            count += 1
-        return count
 
     def _object(self, uri: str, version_id: str) -> _Object:
         self._checked(uri)

@@ -199,14 +199,9 @@ class S3Store:
         except ObjectNotFoundError as error:
             raise ObjectNotFoundError(f"{source} could not be copied to {target}: one of them is not there") from error
 
-    def delete(self, uri: str) -> None:
-        """Delete an object; nothing happens if it is not there."""
-        with _faults(uri):
-            self._clients.s3.delete_object(**_place(uri))
-
-    def delete_all(self, uris: Iterable[str]) -> int:
+    def delete_all(self, uris: Iterable[str]) -> None:
         """Delete objects of one bucket, 1,000 a request."""
-        count, rest = 0, iter(uris)
+        rest = iter(uris)
         while batch := list(islice(rest, MAX_KEYS_A_DELETE)):
             bucket = split_uri(batch[0])[0]
             keys: Any = [{"Key": split_uri(uri)[1]} for uri in batch]
@@ -215,8 +210,6 @@ class S3Store:
             for failed in answer.get("Errors", ()):
                 what = ObjectForbiddenError if failed.get("Code") == "AccessDenied" else ObjectStoreError
                 raise what(f"s3://{bucket}/{failed.get('Key')} could not be deleted: S3 answered {failed.get('Code')}")
-            count += len(batch)
-        return count
 
 
 def input_stores(clients: AwsClients) -> Callable[[Access], S3Store]:

@@ -82,11 +82,8 @@ class ObjectStore(Protocol):
     def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Copy each pair's first object to its second URI, several at a time; pairs are drawn as copies are begun."""
 
-    def delete(self, uri: str) -> None:
-        """Delete an object; nothing happens if it is not there."""
-
-    def delete_all(self, uris: Iterable[str]) -> int:
-        """Delete objects of one bucket, 1,000 a request; how many URIs there were."""
+    def delete_all(self, uris: Iterable[str]) -> None:
+        """Delete objects of one bucket, 1,000 a request; nothing happens for one that is not there."""
 
 
 @dataclass(frozen=True, slots=True)

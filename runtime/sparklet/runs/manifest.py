@@ -64,7 +64,7 @@ def write_results(at: Deployment, run_id: str) -> dict[str, Any] | None:
                     file.write(answer + b"\n")
                     if file.tell() > MAX_RESULTS_BYTES or at.clock.now_s() > until_s:
                         log("WARN", "answers are too many for one file; sparklet results reads them", run_id)
-                        at.store.delete(uri)
+                        at.store.delete_all([uri])
                         return {"Folder": split_uri(at.run_uri(run_id, ANSWERS))[1]}
         except OSError as error:
             raise scratch_error("the answers of shards", error) from error

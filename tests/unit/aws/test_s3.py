@@ -27,14 +27,14 @@ def clients() -> AwsClients:
 def test_forbidden_objects_are_named(clients: AwsClients, code: str) -> None:
     store = S3Store(clients)
     with Stubber(clients.s3) as s3:
-        for method in ("get_object", "head_object", "put_object", "delete_object", "list_objects_v2"):
+        for method in ("get_object", "head_object", "put_object", "delete_objects", "list_objects_v2"):
             s3.add_client_error(method, code, http_status_code=403)
 
         for call in (
             lambda: store.get(URI),
             lambda: store.head(URI),
             lambda: store.put(URI, b""),
-            lambda: store.delete(URI),
+            lambda: store.delete_all([URI]),
             lambda: list(store.list(URI)),
         ):
             with pytest.raises(ObjectForbiddenError, match="some key"):
