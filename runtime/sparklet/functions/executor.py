@@ -10,6 +10,7 @@ import functools
 import itertools
 import os
 import random
+import sched
 import secrets
 import sys
 import threading
@@ -49,7 +50,7 @@ class _Task:
     failures: int = 0
     throttled: int = 0
     started_s: float = 0.0
-    deadline: list[Any] | None = None  # the timer's entry for this try
+    deadline: sched.Event | None = None  # the timer's, for this try
 
 
 class LambdaExecutor(Executor):

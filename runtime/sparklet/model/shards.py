@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Self
 
@@ -167,17 +167,7 @@ class ShardRef:
 
     def to_body(self) -> str:
         """This reference as a message body."""
-        return json.dumps(
-            {
-                "run_id": self.run_id,
-                "shard": self.shard,
-                "generation": self.generation,
-                "part": self.part,
-                "offset": self.offset,
-                "length": self.length,
-            },
-            separators=(",", ":"),
-        )
+        return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
     def from_document(cls, document: object) -> Self | None:
@@ -188,20 +178,18 @@ class ShardRef:
         if not isinstance(document, dict) or not {"run_id", "shard"} <= document.keys():
             return None
         try:
-            run_id, part = document["run_id"], document["part"]
-            numbers = [document[name] for name in ("shard", "generation", "offset", "length")]
+            ref = cls(**{each.name: document[each.name] for each in fields(cls)})
         except KeyError as error:
             raise EventError(f"a shard message lacks {error}") from error
         # Errors name fields and types, never contents: the sender is not known.
-        if not (isinstance(run_id, str) and RUN_ID.fullmatch(run_id)):
-            raise EventError(f"a shard message has a wrong run_id, a {type(run_id).__name__}")
-        if not isinstance(part, str) or "/" in part:
-            raise EventError(f"a shard message has a wrong part, a {type(part).__name__}: it must be a file's name")
-        for name, number in zip(("shard", "generation", "offset", "length"), numbers, strict=True):
-            if type(number) is not int or number < 0:
+        if not (isinstance(ref.run_id, str) and RUN_ID.fullmatch(ref.run_id)):
+            raise EventError(f"a shard message has a wrong run_id, a {type(ref.run_id).__name__}")
+        if not isinstance(ref.part, str) or "/" in ref.part:
+            raise EventError(f"a shard message has a wrong part, a {type(ref.part).__name__}: it must be a file's name")
+        for name in ("shard", "generation", "offset", "length"):
+            if type(number := getattr(ref, name)) is not int or number < 0:
                 raise EventError(f"a shard message has a wrong {name}, a {type(number).__name__}: it must be a count")
-        shard, generation, offset, length = numbers
-        return cls(run_id, shard, generation, part, offset, length)
+        return ref
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from sparklet.model.shards import Failure, ShardResult, ShardState
 
 TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 TASK_FORMAT = 1
+SAME = ("attempts", "accepted_s", "started_s", "changed_s", "lease_end_s", "log_stream", "revision")
+KEYS = {"id": "task_id", "attempt": "attempt_id", **{name: name for name in SAME}}  # of a task's document: its fields
 TASK_KEPT_S = 30 * 86_400  # since its last change; no message is that old
 ANSWER_BYTES = 16 * 1024
 MAX_OUTPUTS = 20
@@ -87,20 +89,12 @@ class TaskRecord:
         """The document of the API and of notices: times in seconds since the epoch."""
         result, failure = self.result, self.failure
         document: dict[str, Any] = {
-            "id": self.task_id,
+            **{key: getattr(self, name) for key, name in KEYS.items()},
             "state": str(self.state),
-            "attempts": self.attempts,
-            "attempt": self.attempt_id,
-            "accepted_s": self.accepted_s,
-            "started_s": self.started_s,
-            "changed_s": self.changed_s,
-            "lease_end_s": self.lease_end_s,
             "error": {"class": failure.error_class, "message": failure.message} if failure else None,
             "rows": result.rows if result else None,
             "output_bytes": result.output_bytes if result else None,
             "outputs": list(result.outputs) if result else [],
-            "log_stream": self.log_stream,
-            "revision": self.revision,
             "format": TASK_FORMAT,
         }
         return document | ({"answer": result.answer[0]} if result and result.answer else {})
@@ -115,18 +109,10 @@ class TaskRecord:
         outputs = tuple(document["outputs"])
         result = ShardResult(document["rows"], document["output_bytes"], outputs, answer)
         return cls(
-            task_id=document["id"],
+            **{name: document[key] for key, name in KEYS.items()},
             state=state,
-            revision=document["revision"],
-            attempts=document["attempts"],
-            attempt_id=document["attempt"],
-            accepted_s=document["accepted_s"],
-            started_s=document["started_s"],
-            changed_s=document["changed_s"],
-            lease_end_s=document["lease_end_s"],
             failure=Failure(error["class"], error["message"]) if error else None,
             result=result if state is ShardState.SUCCEEDED else None,
-            log_stream=document["log_stream"],
         )
 
 

@@ -16,6 +16,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -113,7 +114,7 @@ def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Re
         "count": batch.count,
         "bucket": at.bucket,
         "key": batch.key,
-        "items": [json.loads(ref.to_body()) for ref in batch.items] if how == "inline" else [],
+        "items": [asdict(ref) for ref in batch.items] if how == "inline" else [],
         "batch": number + 1,
         "max_concurrency": min(map_concurrency, cap_of(at, run) or map_concurrency),
         "tolerated_failures": batch.count if tolerated is None else max(0, tolerated - counts.failed),
