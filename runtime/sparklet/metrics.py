@@ -1,4 +1,4 @@
-"""A deployment's metrics: the only place for their names, units and meanings.
+"""A deployment's metrics: their names and units; docs/guide/operating.md says what each means.
 
 A metric leaves as one JSON line on standard output, in CloudWatch's embedded metric format, one line an invocation;
 nothing is called or waited for. All metrics of a stack lie in one namespace and have no dimensions: each is one series,
@@ -40,81 +40,45 @@ class Metric:
     name: str
     unit: Unit
     emitters: tuple[Emitter, ...]
-    description: str
     statistic: str = "Sum"  # for graphs and alarms: Sum of events, Maximum of a state
 
 
 _WORKER, _CHECKER, _CONSUMER = (Emitter.WORKER,), (Emitter.CHECKER,), (Emitter.DLQ_CONSUMER,)
 
-SHARDS_SUCCEEDED: Final = Metric("ShardsSucceeded", Unit.COUNT, _WORKER, "shards that a worker brought to SUCCEEDED")
-SHARDS_FAILED: Final = Metric(
-    "ShardsFailed",
-    Unit.COUNT,
-    (Emitter.WORKER, Emitter.CHECKER, Emitter.DLQ_CONSUMER),
-    "shards, and tasks of the asynchronous API, that became FAILED; cancelled ones do not count",
-)
-SHARDS_RETRIED: Final = Metric("ShardsRetried", Unit.COUNT, _WORKER, "attempts that failed and will be made again")
-SHARDS_TURNED_AWAY: Final = Metric(
-    "ShardsTurnedAway", Unit.COUNT, _WORKER, "messages whose shard had ended or had an owner: sent or delivered twice"
-)
-ATTEMPT_SECONDS: Final = Metric(
-    "AttemptSeconds", Unit.SECONDS, _WORKER, "how long an attempt took, from its claim to the ledger's answer", "p90"
-)
-ROWS_WRITTEN: Final = Metric("RowsWritten", Unit.COUNT, _WORKER, "rows that scripts reported of succeeded shards")
-BYTES_READ: Final = Metric("BytesRead", Unit.BYTES, _WORKER, "stored bytes of the inputs of succeeded shards")
-BYTES_WRITTEN: Final = Metric("BytesWritten", Unit.BYTES, _WORKER, "bytes that scripts reported of succeeded shards")
-TASKS_SUCCEEDED: Final = Metric("TasksSucceeded", Unit.COUNT, _WORKER, "events of no run that were done")
-TASKS_FAILED: Final = Metric("TasksFailed", Unit.COUNT, _WORKER, "events of no run that were not done, or come back")
-COLD_STARTS: Final = Metric("ColdStarts", Unit.COUNT, _WORKER, "first invocations of a new environment")
-JVM_RESTARTS: Final = Metric("JvmRestarts", Unit.COUNT, _WORKER, "warm JVMs that were replaced")
-MEMORY_PEAK: Final = Metric(
-    "MemoryPeak", Unit.MEGABYTES, _WORKER, "the most memory that the worker's processes had, added up", "Maximum"
-)
+SHARDS_SUCCEEDED: Final = Metric("ShardsSucceeded", Unit.COUNT, _WORKER)
+SHARDS_FAILED: Final = Metric("ShardsFailed", Unit.COUNT, tuple(Emitter))
+SHARDS_RETRIED: Final = Metric("ShardsRetried", Unit.COUNT, _WORKER)
+SHARDS_TURNED_AWAY: Final = Metric("ShardsTurnedAway", Unit.COUNT, _WORKER)
+ATTEMPT_SECONDS: Final = Metric("AttemptSeconds", Unit.SECONDS, _WORKER, "p90")
+ROWS_WRITTEN: Final = Metric("RowsWritten", Unit.COUNT, _WORKER)
+BYTES_READ: Final = Metric("BytesRead", Unit.BYTES, _WORKER)
+BYTES_WRITTEN: Final = Metric("BytesWritten", Unit.BYTES, _WORKER)
+TASKS_SUCCEEDED: Final = Metric("TasksSucceeded", Unit.COUNT, _WORKER)
+TASKS_FAILED: Final = Metric("TasksFailed", Unit.COUNT, _WORKER)
+COLD_STARTS: Final = Metric("ColdStarts", Unit.COUNT, _WORKER)
+JVM_RESTARTS: Final = Metric("JvmRestarts", Unit.COUNT, _WORKER)
+MEMORY_PEAK: Final = Metric("MemoryPeak", Unit.MEGABYTES, _WORKER, "Maximum")
 
-RUNS_OPEN: Final = Metric("RunsOpen", Unit.COUNT, _CHECKER, "runs that have not ended", "Maximum")
-RUNS_SUCCEEDED: Final = Metric("RunsSucceeded", Unit.COUNT, _CHECKER, "runs that ended well, tolerated failures or not")
-RUNS_FAILED: Final = Metric("RunsFailed", Unit.COUNT, _CHECKER, "runs that ended as FAILED")
-RUNS_UNCHECKED: Final = Metric("RunsUnchecked", Unit.COUNT, _CHECKER, "runs that could not be checked this time")
-SHARDS_PENDING: Final = Metric("ShardsPending", Unit.COUNT, _CHECKER, "shards of open runs without a worker", "Maximum")
-SHARDS_RUNNING: Final = Metric("ShardsRunning", Unit.COUNT, _CHECKER, "shards of open runs in work", "Maximum")
-OLDEST_OPEN_SHARD: Final = Metric(
-    "OldestOpenShardSeconds",
-    Unit.SECONDS,
-    _CHECKER,
-    "how long the shard that has waited longest has been PENDING without a change",
-    "Maximum",
-)
-LEASES_LAPSED: Final = Metric("LeasesLapsed", Unit.COUNT, _CHECKER, "shards taken back from workers that went silent")
-MESSAGES_REQUEUED: Final = Metric(
-    "MessagesRequeued", Unit.COUNT, _CHECKER, "messages sent again for shards without one"
-)
-SHARDS_ABANDONED: Final = Metric(
-    "ShardsAbandoned", Unit.COUNT, _CHECKER, "shards given up at a run's time limit, or because it was cancelled"
-)
-DIFFERENCES: Final = Metric(
-    "Differences", Unit.COUNT, _CHECKER, "lasting differences between queue, ledger and results", "Maximum"
-)
-DEAD_LETTERS_STORED: Final = Metric(
-    "DeadLettersStored",
-    Unit.COUNT,
-    _CHECKER,
-    "dead-letter messages under dead-letters/ that an operator must look at",
-    "Maximum",
-)
+RUNS_OPEN: Final = Metric("RunsOpen", Unit.COUNT, _CHECKER, "Maximum")
+RUNS_SUCCEEDED: Final = Metric("RunsSucceeded", Unit.COUNT, _CHECKER)
+RUNS_FAILED: Final = Metric("RunsFailed", Unit.COUNT, _CHECKER)
+RUNS_UNCHECKED: Final = Metric("RunsUnchecked", Unit.COUNT, _CHECKER)
+SHARDS_PENDING: Final = Metric("ShardsPending", Unit.COUNT, _CHECKER, "Maximum")
+SHARDS_RUNNING: Final = Metric("ShardsRunning", Unit.COUNT, _CHECKER, "Maximum")
+OLDEST_OPEN_SHARD: Final = Metric("OldestOpenShardSeconds", Unit.SECONDS, _CHECKER, "Maximum")
+LEASES_LAPSED: Final = Metric("LeasesLapsed", Unit.COUNT, _CHECKER)
+MESSAGES_REQUEUED: Final = Metric("MessagesRequeued", Unit.COUNT, _CHECKER)
+SHARDS_ABANDONED: Final = Metric("ShardsAbandoned", Unit.COUNT, _CHECKER)
+DIFFERENCES: Final = Metric("Differences", Unit.COUNT, _CHECKER, "Maximum")
+DEAD_LETTERS_STORED: Final = Metric("DeadLettersStored", Unit.COUNT, _CHECKER, "Maximum")
 
-DEAD_LETTERS_RESENT: Final = Metric(
-    "DeadLettersResent", Unit.COUNT, _CONSUMER, "dead-letter messages of shards that had not run: they were sent again"
-)
-DEAD_LETTERS_DROPPED: Final = Metric(
-    "DeadLettersDropped", Unit.COUNT, _CONSUMER, "dead-letter messages that are not needed any more"
-)
-DEAD_LETTERS_FAILED: Final = Metric(
-    "DeadLettersFailed", Unit.COUNT, _CONSUMER, "dead-letter messages whose shard or task is FAILED now"
-)
-DEAD_LETTERS_KEPT: Final = Metric("DeadLettersKept", Unit.COUNT, _CONSUMER, "dead-letter messages that cannot be read")
+DEAD_LETTERS_RESENT: Final = Metric("DeadLettersResent", Unit.COUNT, _CONSUMER)
+DEAD_LETTERS_DROPPED: Final = Metric("DeadLettersDropped", Unit.COUNT, _CONSUMER)
+DEAD_LETTERS_FAILED: Final = Metric("DeadLettersFailed", Unit.COUNT, _CONSUMER)
+DEAD_LETTERS_KEPT: Final = Metric("DeadLettersKept", Unit.COUNT, _CONSUMER)
 
 METRICS: Final[Mapping[str, Metric]] = {
-    metric.name: metric for metric in tuple(globals().values()) if isinstance(metric, Metric)
+    each.name: each for each in tuple(globals().values()) if isinstance(each, Metric)
 }
 """All there are, by name."""
 

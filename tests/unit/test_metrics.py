@@ -147,9 +147,9 @@ def test_no_function_writes_anothers_metrics() -> None:
         Meter("n", Emitter.WORKER, print).add(metrics.RUNS_OPEN)
 
 
-def test_every_metric_is_named_described_and_used() -> None:
+def test_every_metric_is_named_and_used() -> None:
     assert len(METRICS) == len({metric.name for metric in METRICS.values()})
     for metric in METRICS.values():
         assert re.fullmatch(r"([A-Z][a-z]+)+", metric.name)
-        assert metric.emitters and len(metric.description) > 15
+        assert metric.emitters
         assert metric.statistic in ("Sum", "Maximum", "p90")
