@@ -181,8 +181,7 @@ def show_summary(
             document["shard_list"] = [shard_document(record) for record in records]
         screen.document(document)
         return
-    logs = str(env.state / "log") if env.state else ""
-    screen.out.print(summary_table(run, summary, *_places(env, run), logs, view))
+    screen.out.print(summary_table(env, run, summary, view))
     if records is not None:
         screen.out.print(shards_table(records))
     if differences == []:
@@ -193,16 +192,7 @@ def show_summary(
 
 def result_document(env: Environment, run: Run, summary: Summary) -> dict[str, Any]:
     """A run's result, with where its output and manifest are."""
-    return summary_document(run, summary, *_places(env, run))
-
-
-def _places(env: Environment, run: Run) -> tuple[str, str]:
-    output = env.local_paths(run.run_id).output or run.output_uri
-    return output, env.at.run_uri(run.run_id, "manifest.json")
-
-
-def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> dict[str, Any]:
-    """A run's result."""
+    output, manifest = _places(env, run)
     return {
         "run_id": run.run_id,
         "state": str(summary.state),
@@ -226,11 +216,14 @@ def summary_document(run: Run, summary: Summary, output: str, manifest: str) -> 
     }
 
 
-def summary_table(
-    run: Run, summary: Summary, output: str, manifest: str, logs: str = "", view: RunView | None = None
-) -> RenderableType:
-    """A run's result for people; ``logs`` is the folder of the workers' logs."""
-    counts = summary.counts
+def _places(env: Environment, run: Run) -> tuple[str, str]:
+    output = env.local_paths(run.run_id).output or run.output_uri
+    return output, env.at.run_uri(run.run_id, "manifest.json")
+
+
+def summary_table(env: Environment, run: Run, summary: Summary, view: RunView | None = None) -> RenderableType:
+    """A run's result for people."""
+    counts, (output, manifest) = summary.counts, _places(env, run)
     facts = Table.grid(padding=(0, 2))
     facts.add_row("run", Text(run.run_id, style="bold"))
     state = f"{summary.state} (being cancelled)" if run.cancelled_s and not summary.state.ended else str(summary.state)
@@ -251,8 +244,8 @@ def summary_table(
         facts.add_row("manifest", Text(manifest))
     if view:
         view.add_rows(facts)
-    if logs and summary.causes:
-        facts.add_row("logs", Text(f"{logs} (status {run.run_id} --shards --json names each shard's)"))
+    if env.state and summary.causes:
+        facts.add_row("logs", Text(f"{env.state / 'log'} (status {run.run_id} --shards --json names each shard's)"))
     return Group(facts, *(view.slow_shards() if view else ()), *_causes(run, summary))
 
 

@@ -20,7 +20,8 @@ class FileLogs:
         """Names of the files that were written to since, oldest first; all are read from their beginning."""
         paths = [path for pattern in WORKER_LOGS for path in self._folder.glob(pattern)]
         found = [path for path in paths if path.exists() and path.stat().st_mtime >= since_s]
-        return {path.name: 0.0 for path in sorted(found, key=_age)}
+        names = sorted((path.name.removesuffix(".1"), path.suffix != ".1", path.name) for path in found)
+        return {name: 0.0 for _, _, name in names}  # by the time in it, an earlier stretch before the later one
 
     def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
         """The next whole lines of a file; one that was cut meanwhile is read from its beginning."""
@@ -36,9 +37,3 @@ class FileLogs:
         whole = chunk.rfind(b"\n") + 1 or (len(chunk) if len(chunk) == MAX_BYTES_A_READ else 0)
         lines = chunk[:whole].decode("utf-8", "replace").removesuffix("\n").split("\n") if whole else []
         return lines, str(start + whole)
-
-
-def _age(path: Path) -> tuple[str, bool]:
-    """Sorts files by the time in their name, an earlier stretch before the later one."""
-    name, _, later = path.name.partition(".log")
-    return name, later != ".1"

@@ -46,7 +46,8 @@ def adopt(target: str, name: str) -> Handler:
     log = _open_log(name)
     warden = _Warden(log)
     signal.signal(signal.SIGTERM, warden.on_sigterm)
-    os.register_at_fork(after_in_child=_die_of_sigterm)
+    # A child that is forked without exec is no worker: it dies as any process does.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     threading.Thread(target=warden.watch, name="shim-watch", daemon=True).start()
     try:
         module, _, function = target.rpartition(".")
@@ -106,11 +107,6 @@ class _Warden:
     def _end(self) -> None:
         processes.kill_tree(os.getpid(), itself=False)
         os._exit(128 + signal.SIGTERM)
-
-
-def _die_of_sigterm() -> None:
-    """A child that is forked without exec is no worker: it dies as any process does."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _private_conversation() -> None:

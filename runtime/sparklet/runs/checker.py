@@ -70,7 +70,8 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
     lapsed, exhausted = _lapse(at, run, outbox)
     abandoned = _abandon_overdue(at, run)
     counts = at.ledger.shards.glance(run.run_id)
-    requeued = _requeue(at, run, counts, _undispatched_from(parts), outbox)
+    planner_from = next((part.first_shard for part in parts if not part.dispatched), None)  # it sends from there on
+    requeued = _requeue(at, run, counts, planner_from, outbox)
     waiting = start_workers(at, run)
     report = CheckReport(run, counts, lapsed, exhausted, requeued, abandoned, waiting=waiting)
     if (counts.open or not run.sealed) and (early := commit_early(at, run, counts)):
@@ -184,11 +185,6 @@ def _stalled(at: Deployment, run: Run, now_s: float) -> bool:
 
 
 # --- planning -------------------------------------------------------------------
-
-
-def _undispatched_from(parts: tuple[PartRecord, ...]) -> int | None:
-    """The first shard whose message its planner may still have to send."""
-    return next((part.first_shard for part in parts if not part.dispatched), None)
 
 
 def _continue_planning(

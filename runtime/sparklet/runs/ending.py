@@ -171,14 +171,12 @@ def folders_of(at: Deployment, run_id: str) -> tuple[str, ...]:
     return at.run_uri(run_id), f"s3://{at.bucket}/input/{run_id}/", f"s3://{at.bucket}/staged/{run_id}/"
 
 
-def clean(at: Deployment, run: Run, folders: Sequence[str]) -> RunFiles:
+def clean(at: Deployment, run: Run, folders: Sequence[str]) -> None:
     """Delete an ended run: its files below ``folders``, then its items in the ledger.
 
     It is retired first, so that no further run follows it; PlanError if its check or next run is open.
     """
     _refuse_open_follow_ups(at, at.ledger.runs.retire(run.run_id))
-    found = files_of(at, run, folders)
     for folder in folders:
         at.store.delete_all(info.uri for info in at.store.list(folder))
     at.ledger.runs.delete(run.run_id)
-    return found

@@ -34,6 +34,7 @@ METRIC_OF_DISPOSITION = {
     Disposition.KEPT: metrics.DEAD_LETTERS_KEPT,
 }
 """What is measured of a dead-letter message."""
+WATCH = Watch()  # the differences that earlier invocations of this environment found
 
 
 def planner_handler(event: Any, context: Any) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def dlq_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
 def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Check every open run (scheduled event)."""
     with _measured(Emitter.CHECKER) as at:
-        return handle_check(at, _watch())
+        return handle_check(at, WATCH)
 
 
 def step_handler(event: Any, context: object) -> Response:
@@ -142,12 +143,6 @@ def _measured(emitter: Emitter) -> Iterator[Deployment]:
         yield replace(_deployment(), meter=meter)
     finally:
         meter.emit()
-
-
-@cache
-def _watch() -> Watch:
-    """The differences that earlier invocations of this environment found."""
-    return Watch()
 
 
 @cache

@@ -34,7 +34,8 @@ def object_status(at: Deployment, run_id: str, uri: str) -> ObjectStatus:
     PlanError if the object is below no input of the run, and no list could have named it.
     """
     run = at.ledger.runs.get(run_id)
-    if not run.lists and not any(_lies_under(uri, given) for given in run.inputs):
+    below = any(uri.startswith(given) if given.endswith("/") else uri == given for given in run.inputs)
+    if not run.lists and not below:
         raise PlanError(f"{uri} lies under no input of {run_id}; its inputs are {', '.join(run.inputs)}")
     parts = list(at.ledger.runs.parts(run_id))
     return ObjectStatus(uri, tuple(_holding(at, run, parts, uri)), tuple(reasons_for(at, run, parts, uri)))
@@ -46,10 +47,6 @@ def _holding(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Ite
         for shard in shards_of(at, run.run_id, part, wanted):
             if items := tuple(item for item in shard.objects if item.uri == uri):
                 yield HoldingShard(shard, items, _record(at, run.run_id, shard.number))
-
-
-def _lies_under(uri: str, given: str) -> bool:
-    return uri.startswith(given) if given.endswith("/") else uri == given
 
 
 def _record(at: Deployment, run_id: str, number: int) -> ShardRecord | None:

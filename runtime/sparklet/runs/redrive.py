@@ -48,7 +48,7 @@ def redrive(
         raise PlanError(f"the stack has no engine {engine}" + (f"; it has {at.larger}" if at.larger else ""))
     _refuse_unfit(at, run_id, shards)
     moved = 0
-    again = _any_failed(at, run_id, shards)
+    again = next(_failed(at, run_id, shards), None) is not None
     ends_again = not again and shards is None and _only_its_end_failed(at, run)
     if again or ends_again:
         run = at.ledger.runs.start_generation(run_id, run.generation + 1, script or run.scripts[-1])
@@ -118,10 +118,6 @@ def _failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> Iterat
     if shards is not None:
         return iter(shards)
     return (record.number for record in at.ledger.shards.list(run_id, ShardState.FAILED))
-
-
-def _any_failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> bool:
-    return next(_failed(at, run_id, shards), None) is not None
 
 
 def _only_its_end_failed(at: Deployment, run: Run) -> bool:

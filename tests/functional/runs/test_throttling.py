@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,8 @@ from rich.console import Console
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.s3 import S3Store
-from sparklet.cli.run_view import summary_document, summary_table
+from sparklet.cli.run_view import result_document, summary_table
+from sparklet.cli.transfer import LocalPaths
 from sparklet.clock import SystemClock
 from sparklet.events import parse_event
 from sparklet.metrics import METRICS, Emitter, Meter
@@ -219,9 +221,10 @@ def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, t
     run = account.at.ledger.runs.get("run-1")
     summary = summarize(run, account.at.ledger.shards)
     assert summary.unrun == 2 * SHARDS
-    assert summary_document(run, summary, "out", "manifest")["came_back_unrun"] == summary.unrun
+    env: Any = SimpleNamespace(at=account.at, state=None, local_paths=lambda run_id: LocalPaths())
+    assert result_document(env, run, summary)["came_back_unrun"] == summary.unrun
     shown = Console(file=io.StringIO(), width=200)
-    shown.print(summary_table(run, summary, "out", "manifest"))
+    shown.print(summary_table(env, run, summary))
     assert f"{summary.unrun} messages" in shown.file.getvalue()  # type: ignore[attr-defined]
     manifest = json.loads(account.at.store.get(account.at.run_uri("run-1", "manifest.json")))
     assert (manifest["CameBackUnrun"], manifest["ItemCounts"]["Succeeded"]) == (summary.unrun, SHARDS)

@@ -46,15 +46,15 @@ def test_a_cleaned_run_is_gone_with_its_own_files_and_no_others(world: World) ->
     run, folders = named_run(world.at, "run-1"), folders_of(world.at, "run-1")
     there = files_of(world.at, run, folders)
 
-    gone = clean(world.at, run, folders)
+    clean(world.at, run, folders)
 
-    assert gone == there and gone.files > 3
+    assert there.files > 3
     with pytest.raises(RunNotFoundError):
         world.ledger.runs.get("run-1")
     left = world.keys(f"s3://{BUCKET}/")
     assert not [uri for uri in left if "/run-1/" in uri and "/output/" not in uri]
     assert f"s3://{BUCKET}/output/run-1/shard=000000/x" in left
-    assert len(world.keys(world.at.run_uri("run-10"))) == gone.files - 1
+    assert len(world.keys(world.at.run_uri("run-10"))) == there.files - 1
     assert ids(world) == ["run-10"]
 
 
