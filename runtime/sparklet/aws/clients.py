@@ -168,9 +168,6 @@ class AwsClients:
         return {"endpoint_url": self._endpoint_url, "config": Config(retries=retries, **options)}
 
 
-# --- errors ---
-
-
 def remedy(error: Exception) -> str:
     """What the user can do about an error, as the end of a sentence; "" if there is no general remedy."""
     code, kind = error_code(error), type(error).__name__

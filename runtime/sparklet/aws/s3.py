@@ -223,9 +223,6 @@ def input_stores(clients: AwsClients) -> Callable[[Access], S3Store]:
     return store
 
 
-# --- S3's descriptions of objects ---
-
-
 def _listed(bucket: str, found: Mapping[str, Any], version_id: str = "") -> ObjectInfo:
     """An entry of a listing, which does not show whether Intelligent-Tiering has moved the object to an archive."""
     return ObjectInfo(
@@ -267,9 +264,6 @@ def _headed(uri: str, version_id: str, found: Mapping[str, Any]) -> ObjectInfo:
         version_id,
         archived=cold and 'ongoing-request="false"' not in found.get("Restore", ""),
     )
-
-
-# --- requests and refusals ---
 
 
 def _place(uri: str) -> dict[str, Any]:

@@ -51,9 +51,6 @@ def _described(clients: AwsClients, name: str) -> Any:
     return stack
 
 
-# --- settings ---
-
-
 def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSettings:
     """The settings of a stack with these outputs; SettingsError, which names what, if some cannot be read."""
     worker = _function(clients, outputs["WorkerAliasArn"])

@@ -100,8 +100,6 @@ class LambdaExecutor(Executor):
         _executors.add(self)
         weakref.finalize(self, _end, self._timer, self.backend).atexit = False
 
-    # --- what the standard library's executors do ---
-
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Have a call performed; its future. An argument that cannot be encoded or stored is its error."""
         return self.submit_with(self.options.of(fn), fn, (args, kwargs))
@@ -201,8 +199,6 @@ class LambdaExecutor(Executor):
         """Tasks by their ends, tries, cold starts; seconds in all of waiting, working and travelling; GB-seconds."""
         with self._lock:
             return {name: round(figure, 3) for name, figure in self._figures.items()}
-
-    # --- a task's way ---
 
     def _task(self, future: "Future[Any]", options: Options, fn: Any, arguments: Any, each: bool) -> _Task:
         backend = self.backend

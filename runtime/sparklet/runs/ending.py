@@ -108,9 +108,6 @@ def for_a_while(clock: Clock, records: Iterator[T]) -> Iterator[T]:
             return
 
 
-# --- cleaning ended runs ---
-
-
 @dataclass(frozen=True, slots=True)
 class RunFiles:
     """How much a run keeps in the bucket."""

@@ -50,9 +50,6 @@ class FollowUp:
         return {"run_id": self.run_id, "state": str(self.state), "error": error}
 
 
-# --- the check run --------------------------------------------------------------------
-
-
 def check_run(at: Deployment, run: Run) -> Run | None:
     """The run that checks this one's generation, if it was entered."""
     return at.known_run(check_id(run.run_id, run.generation)) if run.check else None
@@ -75,9 +72,6 @@ def summary_uri(at: Deployment, run: Run) -> str:
     return at.run_uri(run.run_id, f"_summary-{run.generation}.json")
 
 
-# --- the commit runs ---------------------------------------------------------------------
-
-
 def last_commit_run(at: Deployment, run: Run) -> Run | None:
     """The last commit run that was entered: it also makes the commits that those before it did not."""
     first = at.known_run(commit_id(run.run_id, 0))
@@ -85,9 +79,6 @@ def last_commit_run(at: Deployment, run: Run) -> Run | None:
         return None
     last = len(commit_files(at, run.run_id)) - 1  # written before its run is entered
     return at.known_run(commit_id(run.run_id, last)) or at.known_run(commit_id(run.run_id, last - 1)) or first
-
-
-# --- the next run -----------------------------------------------------------------------
 
 
 def next_run(at: Deployment, run: Run) -> Run | None:
@@ -127,9 +118,6 @@ def _half_published(at: Deployment, run: Run, counts: Counts) -> tuple[str, ...]
         return ()
     won = (record.number for record in at.ledger.shards.list(run.run_id, ShardState.FAILED) if record.winner)
     return tuple(f"{run.shard_prefix}{number:06d}/**" for number in islice(won, MAX_LEFT_OUT + 1))
-
-
-# --- all ---------------------------------------------------------------------------------
 
 
 def open_follow_ups(at: Deployment, run: Run) -> Iterator[Run]:

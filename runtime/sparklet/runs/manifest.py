@@ -32,9 +32,6 @@ MAX_RESULTS_BYTES = 128 * 1024 * 1024  # of the file, which must fit into a func
 MAX_COLLECTING_S = 120.0  # then the run ends without the file
 
 
-# --- answers ---
-
-
 def results(at: Deployment, run: Run) -> Iterator[bytes]:
     """The answers of the shards that have SUCCEEDED, in order, each ``{"shard": 7, "answer": …}`` as JSON.
 
@@ -94,9 +91,6 @@ def kept_files(
             found = next(listed, "")
         if found == uri:
             yield record, uri
-
-
-# --- the manifest and its result files ---
 
 
 def write_manifests(at: Deployment, run: Run, state: RunState, *, shards_per_file: int = SHARDS_PER_FILE) -> Summary:

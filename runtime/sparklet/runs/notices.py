@@ -58,9 +58,6 @@ def notify(at: Deployment, run: Run, summary: Summary | None = None) -> str:
     return ""
 
 
-# --- finalizing ---
-
-
 def due(at: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
     """Runs that need a check: open ones, first those with a sealed plan, then ended ones whose notice is due."""
     runs = [run for run in unfinalized if not run.state.ended or is_notice_due(at, run)]

@@ -117,9 +117,6 @@ def _waiting_s(at: Deployment, report: CheckReport) -> float:
     return max(0.0, now_s - oldest.changed_s) if oldest else 0.0
 
 
-# --- queue and ledger -------------------------------------------------------------
-
-
 def queue_differences(at: Deployment, checked: Iterable[tuple[Run, Counts]]) -> Iterator[Difference]:
     """Differences between the queue's numbers and open runs; they may be gone at the next check."""
     sealed = [
@@ -154,9 +151,6 @@ def missing_messages(pending: int, running: int, queue: QueueDepth, dead_letters
     free = queue.visible + queue.delayed + max(0, queue.in_flight - running) + dead_letters
     missing = pending - free
     return missing if missing > pending // 50 else 0
-
-
-# --- ledger and results -----------------------------------------------------------
 
 
 def recent_manifest_differences(at: Deployment, run: Run) -> Iterator[Difference]:

@@ -45,9 +45,6 @@ CAUSE_CHARACTERS = 32_768  # as many as Step Functions keeps of a cause
 Response = dict[str, Any]
 
 
-# --- waits ---
-
-
 def wait_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None) -> int:
     """How long to wait before the next check; ``since_s`` is the execution's start, None: the run's creation."""
     run_age_s = max(0.0, now_s - run.created_s)
@@ -72,9 +69,6 @@ def _rest_s(run: Run, counts: Counts, age_s: float) -> float:
     """The estimated time until the run's end, by its throughput; 0 if unknown, as after a redrive."""
     ended = counts.total - counts.open
     return age_s * counts.open / ended if ended and not run.generation else 0.0
-
-
-# --- steps ---
 
 
 def take_step(at: Deployment, map_concurrency: int, event: Any) -> Response:

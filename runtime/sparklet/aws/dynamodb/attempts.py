@@ -29,8 +29,6 @@ _UNMOVED = (
 class DynamoAttempts(OnTable):
     """``Attempts`` in the ledger's table."""
 
-    # --- workers ---
-
     def claim(
         self,
         ref: ShardRef,
@@ -162,8 +160,6 @@ class DynamoAttempts(OnTable):
         if outcome.lost and record.attempt_id == attempt_id and record.state is ShardState.RUNNING:
             raise outcome.lost
         raise rules.not_owned(record, attempt_id)
-
-    # --- checker, dead-letter messages, redrive ---
 
     def lapse(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
         """End a lease that is over."""

@@ -135,9 +135,6 @@ def _refuse_newer(item: Item) -> None:
         )
 
 
-# --- shards ---
-
-
 def new_shard_item(record: ShardRecord, now_s: float, writer: str) -> Attributes:
     """The item of a shard that is entered as PENDING. Written out for speed: it is built 100,000 times in a row."""
     return {
@@ -169,9 +166,6 @@ def shard_record(item: Item) -> ShardRecord:
         state=ShardState(item["state"]["S"]),
         **_plain(item, SHARD_ATTRIBUTES),
     )
-
-
-# --- runs and their plan ---
 
 
 def run_item(run: Run, writer: str) -> Attributes:

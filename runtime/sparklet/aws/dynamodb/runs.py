@@ -64,8 +64,6 @@ class DynamoRuns(OnTable):
         runs = {r.run_id: r for r in map(items.run_value, self._table.get_many([items.run_key(i) for i in ids]))}
         yield from (runs[run_id] for run_id in ids if run_id in runs)
 
-    # --- the plan ---
-
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part, in one transaction with the check that the plan still takes parts."""
         writer = new_writer()
@@ -155,8 +153,6 @@ class DynamoRuns(OnTable):
             f"the plan of run {run_id} cannot be sealed with {shard_count} shards: it is {run.state} with "
             f"{run.shard_count}, or another planner sealed a part"
         )
-
-    # --- generations and their ends ---
 
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
         """Open the next generation, in one transaction with the pointer's mark: the run is not finalized any more."""

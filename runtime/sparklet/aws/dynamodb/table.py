@@ -88,8 +88,6 @@ class LedgerTable:
         """The DynamoDB client, made at first use."""
         return self._clients.dynamodb
 
-    # --- reading ---
-
     def get(self, key: Attributes) -> Item | None:
         """An item, strongly consistent."""
         answer = self._call("GetItem", self.client.get_item, TableName=self.name, Key=key, ConsistentRead=True)
@@ -131,8 +129,6 @@ class LedgerTable:
             if not page.get("LastEvaluatedKey"):
                 return
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
-
-    # --- writing ---
 
     def put_new(self, item: Attributes) -> Written:
         """Put an item if there is none of its key."""

@@ -182,9 +182,6 @@ def _show_object(screen: Screen, run_id: str, found: ObjectStatus) -> None:
         screen.out.print(f"{found.uri} was left out of {run_id}: {reasons}", markup=False)
 
 
-# --- log lines ---
-
-
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """A line of a worker's log."""
