@@ -135,7 +135,6 @@ class AwsClients:
         return session
 
     def _with_role(self, plain: "boto3.Session") -> "boto3.Session":
-        """A session whose credentials are the role's."""
         import boto3
         from botocore.credentials import (
             CredentialProvider,

@@ -254,7 +254,6 @@ def _versions(bucket: str, page: Mapping[str, Any]) -> Iterator[ObjectInfo]:
 
 
 def _headed(uri: str, version_id: str, found: Mapping[str, Any]) -> ObjectInfo:
-    """The answer to a HEAD."""
     cold = found.get("StorageClass") in ARCHIVES or "ArchiveStatus" in found
     return ObjectInfo(
         uri,

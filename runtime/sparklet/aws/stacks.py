@@ -105,7 +105,6 @@ def _mapping(clients: AwsClients, queue_arn: str, function: str) -> MappingSetti
 
 
 def _scheduled(clients: AwsClients, function: str) -> bool:
-    """Whether an enabled rule calls the function."""
     with _reading(f"the rules that call {function}"):
         names = clients.events.list_rule_names_by_target(TargetArn=function)["RuleNames"]
         return any(clients.events.describe_rule(Name=name)["State"] == "ENABLED" for name in names)

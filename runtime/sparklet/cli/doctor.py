@@ -110,7 +110,6 @@ def _settings_text(stack: StackSettings) -> str:
 
 
 def _table(findings: list[Finding]) -> Table:
-    """Findings for people."""
     grid = Table.grid(padding=(0, 2))
     for finding in findings:
         mark = "[green]ok[/green]" if finding.good else f"[red]{finding.bad}[/red]"
@@ -336,5 +335,4 @@ def _running(stack: StackSettings) -> Iterator[Finding]:
 
 
 def _wrong(between: str, found: str, remedy: str) -> Finding:
-    """Settings that contradict each other."""
     return Finding(between, False, found, remedy, "wrong")

@@ -186,7 +186,6 @@ def _only_its_machine_is_gone(env: Environment, run: Run) -> bool:
 
 
 def _upload_repaired(env: Environment, run: Run, screen: Screen) -> None:
-    """Copy the inputs of failed shards that were repaired locally."""
     inputs = env.local_paths(run.run_id).inputs
     if not inputs:
         return

@@ -171,7 +171,6 @@ def _whole_state(found: ObjectStatus) -> str:
 
 
 def _shard_facts(record: ShardRecord) -> RenderableType:
-    """One shard, for people."""
     facts = Table.grid(padding=(0, 2))
     for name, value in shard_document(record).items():
         if value not in (None, []):

@@ -80,7 +80,6 @@ def _is_json(headers: object) -> bool:
 
 
 def _status(task: Task, error: SparkletError) -> tuple[int, str]:
-    """The status and message of a failure for the client."""
     if task.problem is not None:
         return 400, str(task.problem)
     if isinstance(error, ScriptFailedError):

@@ -26,7 +26,6 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
 
 
 def _one_task(source: Source, part: str, event: Mapping[str, Any]) -> tuple[Task, ...]:
-    """The whole event as one task."""
     for record in event["Records"]:
         if not isinstance(record.get(part), dict):
             raise EventError(f"a record of {source} has no {part}; it has {seen(record)}")

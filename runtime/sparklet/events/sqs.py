@@ -81,7 +81,6 @@ def task_request_of(record: Mapping[str, Any]) -> TaskRequest | None:
 
 
 def _request_body(body: object) -> dict[str, Any]:
-    """The event of a task request."""
     document = read_json(body)
     if not isinstance(document, dict) or not isinstance(document.get("sparklet", {}), dict):
         raise EventError(f"a task's body must be a JSON object, and so its sparklet, not {seen(document or body)}")

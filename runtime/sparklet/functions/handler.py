@@ -137,7 +137,6 @@ class ClaimedCall(ClaimedRequest):
 
 @functools.cache
 def _ports() -> "tuple[CallClaims, FunctionWorker]":
-    """This environment's ports, made once."""
     settings, clients, stream = function_settings(), AwsClients(), os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
     contents = StoredContents(S3Store(clients), f"s3://{settings.bucket}/functions/")
     key, facts = read_secret(clients, settings.secret), {"log_stream": stream}

@@ -153,8 +153,6 @@ _starting = threading.Lock()  # a process forked meanwhile would hold the other'
 
 
 class _Process:
-    """One process, and the pipe to it."""
-
     def __init__(self, backend: Processes, size: int) -> None:
         self.size, self._backend = size, backend
         handle, path = tempfile.mkstemp(".log", dir=backend.folder)

@@ -165,6 +165,5 @@ def unwrapped(function: Any) -> Any:
 
 
 def _told(error: BaseException) -> dict[str, Any]:
-    """An error as an answer's text."""
     short, trace = traceback.format_exception_only(error), traceback.format_exception(error)
     return {"error": "".join(short).strip()[:ERROR_CHARACTERS], "trace": "".join(trace)[-TRACE_CHARACTERS:]}

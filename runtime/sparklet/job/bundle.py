@@ -66,7 +66,6 @@ def write_wheel(folder: Path) -> Path:
 
 
 def _files() -> dict[str, bytes]:
-    """The packed files by their names in the package."""
     package = Path(sparklet.__file__).parent
     paths = sorted(path for pattern in SOURCES for path in package.glob(pattern))
     return {f"sparklet/{path.relative_to(package).as_posix()}": path.read_bytes() for path in paths}

@@ -106,7 +106,6 @@ def _finish_cancelled(at: Deployment, run: Run) -> CheckReport:
 
 
 def _measure(at: Deployment, report: CheckReport) -> None:
-    """Measure what a check did."""
     given_up = 0 if report.run.cancelled_s else report.abandoned
     ended_well = report.run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
     for metric, value in (
@@ -190,7 +189,6 @@ def _stalled(at: Deployment, run: Run, now_s: float) -> bool:
 def _continue_planning(
     at: Deployment, report: CheckReport, parts: tuple[PartRecord, ...], planner_silent_s: float
 ) -> CheckReport:
-    """Continue the plan if its planner has sealed no part for long."""
     run = report.run
     if run.parent and not parts:
         planner_silent_s = min(planner_silent_s, NOBODY_PLANS_S)

@@ -143,7 +143,6 @@ def entered(at: Deployment, parent: Run, follower: Run) -> Run:
 
 
 def _summary(at: Deployment, run: Run, state: RunState) -> bytes:
-    """The figures, and more of the run for the check script."""
     document = figures(run, summarize(run, at.ledger.shards, state))
     more = {"inputs": list(run.inputs), "args": list(run.args), "params": dict(run.params)}
     return json.dumps({**document, **more}, indent=2).encode() + b"\n"

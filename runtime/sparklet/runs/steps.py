@@ -154,7 +154,6 @@ STEPS: Mapping[str, Callable[[Deployment, int, Mapping[str, Any]], Response]] = 
 
 
 def _status(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Response:
-    """A run's status for a state machine."""
     run = report.run
     # a report has the counts before the check planned the rest of the run
     counts = at.ledger.shards.glance(run.run_id) if report.planned else report.counts

@@ -134,7 +134,6 @@ def _iceberg_table(name: str) -> Any:
 
 
 def _iceberg_paths(table: Any) -> Iterator[str]:
-    """The files of all snapshots."""
     table.refresh()
     manifests = {each.manifest_path: each for shot in table.snapshots() for each in shot.manifests(table.io)}
     for manifest in manifests.values():

@@ -140,7 +140,6 @@ class WarmRunner:
         self._host = self._jvm = None
 
     def _ready(self, call: ScriptCall) -> tuple[HostProcess, _Jvm]:
-        """A host and a JVM that is up."""
         host, jvm = self._booting()
         while not jvm.is_up():
             for event in host.events(min(call.deadline.guard_s, time.time() + BOOT_POLL_S)):
@@ -199,7 +198,6 @@ class WarmRunner:
         return host, jvm
 
     def _message(self, call: ScriptCall, conf: Mapping[str, str], host: HostProcess, jvm: _Jvm) -> dict[str, Any]:
-        """The request for the script's process."""
         _point(host.home / "cwd", call.work_dir)
         jvm.tasks += 1
         env = task_env(call, self._spark)
@@ -238,7 +236,6 @@ class WarmRunner:
                 self._jvm.exit_code = code
 
     def _replace(self) -> None:
-        """End the JVM and all other processes, and begin to boot another JVM."""
         self._drop_jvm()
         self._boot()
 

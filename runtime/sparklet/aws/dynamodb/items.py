@@ -240,7 +240,6 @@ def part_value(item: Item) -> PartRecord:
 
 
 def _plain(item: Item, names: Collection[str]) -> dict[str, Any]:
-    """The Python values of these attributes, of those that the item has."""
     return {name: _value(name, item[name]) for name in names if name in item}
 
 

@@ -92,7 +92,6 @@ class DynamoRuns(OnTable):
             yield from map(items.part_value, page["Items"])
 
     def _last_part(self, run_id: str) -> PartRecord | None:
-        """The last sealed part (strongly consistent)."""
         page = next(self._part_pages(run_id, ScanIndexForward=False, Limit=1))
         return items.part_value(page["Items"][0]) if page["Items"] else None
 

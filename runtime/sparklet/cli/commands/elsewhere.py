@@ -20,8 +20,6 @@ from sparklet.planning.parts import planned_shard
 
 @dataclass(frozen=True)
 class _Job:
-    """A script and its own inputs."""
-
     PANEL: ClassVar[str] = "The job"
 
     inputs: Annotated[
