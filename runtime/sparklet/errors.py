@@ -157,14 +157,11 @@ class DeadlineExceededError(SparkletError, retryable=True):
 
 
 class LeaseLostError(SparkletError, retryable=True):
-    """Another attempt owns the shard now, or the shard has ended; nothing was written."""
+    """Another attempt owns the shard now (try again once its lease is over), or it has ended; nothing was written."""
 
 
 class ShardNotDoneError(SparkletError, retryable=True):
-    """The requested shard has not ended, and no attempt holds it: try again after a while.
-
-    A state machine handles ``ShardFailedError`` and ``LeaseLostError`` (try again once the lease is over) otherwise.
-    """
+    """The requested shard has not ended, and no attempt holds it: try again after a while."""
 
 
 class ShardFailedError(SparkletError):

@@ -1,13 +1,8 @@
 """Direct invocations and Step Functions tasks: the event is one task; its answer is the output.
 
 A failure is raised, so that ``Retry`` and ``Catch`` of a state machine can name its class. A shard has only three, with
-the cause in the message and in the ledger:
-
-- ShardFailedError: FAILED, also for each further invocation;
-- ShardNotDoneError: the caller may retry after a while;
-- LeaseLostError: the caller may retry once the lease of another attempt is over.
-
-Any other error means that this worker cannot do any shard.
+the cause in the message and in the ledger: ShardFailedError, ShardNotDoneError and LeaseLostError. Any other means that
+this worker cannot do any shard.
 
 ``{"sparklet": {"script": …, "event": …}}`` hands over an event of any source to that script. The caller gets the
 response to a direct event. Only the direct invocation itself can do so, never an event inside it.

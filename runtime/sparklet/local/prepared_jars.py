@@ -1,13 +1,10 @@
 """Jars that are prepared on this machine, so that Java takes their classes from a class-data archive.
 
-- The worker's own Java, compiled once: see ``worker.java_classes``.
-- Copies without signatures: Java archives no class of a signed jar, and checks the signature anew in every JVM. Spark
-  brings two such: its compiler of generated code, janino, which every query of a cold start waits for. These signatures
-  verify nothing here: fetched jars are verified by their sha256.
-- Links on plain paths: Java 17 compares the path of a jar with the one in the jar's URL. Where the URL spells it
-  otherwise, a space as ``%20``, Java silently takes none of the jar's classes from an archive. Java
-  resolves symbolic links first, so hard links are made of such jars, or copies where they lie on another file system,
-  in a folder whose path needs no spelling.
+- The worker's own Java, compiled once: see ``spark.java_classes``.
+- Copies without signatures: Java archives no class of a signed jar. Spark brings two such, of janino, which every query
+  of a cold start waits for. These signatures verify nothing here: fetched jars are verified by their sha256.
+- Hard links, or copies, on plain paths: Java 17 silently takes no class of a jar from an archive if the jar's URL spells
+  its path otherwise, such as a space as ``%20``.
 
 Only the standard library at import: the image's builder uses this file alone.
 """

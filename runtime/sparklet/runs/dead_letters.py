@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from sparklet.errors import EventError, LeaseLostError, LedgerError, RunNotFoundError, SettingsError, ShardNotFoundError
 from sparklet.events import TaskRequest
+from sparklet.job.event_objects import read_json
 from sparklet.ledger.rules import is_held, task_failure
 from sparklet.model import Dispatch, Failure, Notice, RunOptions, ShardRecord, ShardRef, ShardState, TaskRecord
 from sparklet.planning.deployment import Deployment
@@ -58,13 +59,9 @@ def consume(at: Deployment, message: Message) -> Disposition:
 
 def _ref(body: str) -> ShardRef:
     """The shard of a message; EventError if it names none."""
-    try:
-        ref = ShardRef.from_document(json.loads(body))
-    except (ValueError, RecursionError) as error:
-        raise EventError(f"the message is no JSON: {error}") from error
-    if ref is None:
-        raise EventError("the message names no run and shard")
-    return ref
+    if ref := ShardRef.from_document(read_json(body)):
+        return ref
+    raise EventError("the message names no run and shard, as JSON")
 
 
 def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, options: RunOptions) -> Disposition | None:

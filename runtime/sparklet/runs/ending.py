@@ -7,8 +7,6 @@ beginning, by another caller too::
     seal the plan with what its parts hold
     end expired leases, fail PENDING shards
 
-RUNNING shards end, or their leases expire. A worker that gets a message later finds that the shard has ended.
-
 ``clean`` retires the run (no redrive opens it any more) → deletes its files → deletes it from the ledger, so that after
 a crash the run is still there, and the next ``clean`` deletes it.
 """

@@ -4,14 +4,10 @@ A batch is a file of references, as JSON Lines, to all shards that are PENDING n
 
     runs/<run_id>/batches/<generation>-<batch>-<last shard>-<milliseconds>.jsonl
 
-Batches follow one another until the run has ended. A shard that a batch lost (its child was aborted, its worker was
-killed) is PENDING again once its lease has expired, and in a later batch; if two batches hand out a shard, the claim
-rejects one. So nothing depends on what Step Functions reports of a child.
-
-A shard that was handed out and never claimed (its child was throttled, or its worker died before the claim) is handed
-out again at growing intervals, each time counted as a requeue, as the checker does with messages. After
-``MAX_UNCLAIMED`` times it is FAILED if no other shard of the run has changed since the last batch either: a run whose
-workers reject every shard must end. The names of the files show which shards were handed out before, and when.
+Batches follow one another until the run has ended (docs/decisions/0017). A shard that was handed out and never claimed
+is handed out again at growing intervals, each time counted as a requeue. After ``MAX_UNCLAIMED`` times it is FAILED if
+no other shard of the run has changed since the last batch either: a run whose workers reject every shard must end. The
+names of the files show which shards were handed out before, and when.
 """
 
 import re

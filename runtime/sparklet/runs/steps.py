@@ -2,14 +2,12 @@
 
 An execution may have 25,000 events. A check (check, choose, wait) makes some ten, a map batch some fifteen. A wait is
 
-- at least a fortieth of the execution's age, at most 300 s: in three days that makes at most 40 × ln(300) + 864 = 1,100
-  checks, whatever the run does (a test counts them);
-- longer while the end is far: a tenth of the remaining time, estimated from the run's throughput so far;
-- but then at most a tenth of the run's age, since an estimate from its first shards is worth little: an end is noticed
-  late by at most a tenth of the run's own time.
+- at least a fortieth of the execution's age, at most 300 s: in three days at most 1,100 checks (a test counts them);
+- longer while the end is far: a tenth of the remaining time, estimated from the run's throughput so far, but at most a
+  tenth of the run's age, since an estimate from its first shards is worth little.
 
-Map batches are a twentieth of the execution's age apart, at most 900 s: some 400 in three days. Few batches wait for
-that, since a batch lasts as long as its children; but shards that are lost one by one must not make a batch each.
+Map batches are a twentieth of the execution's age apart, at most 900 s: shards that are lost one by one must not make a
+batch each.
 """
 
 import json

@@ -6,8 +6,7 @@ ones, in order of number, up to the cap. A file saves reading all shards each ti
     runs/<run_id>/throttle/sent-<generation>.json    {"next": shard, "sent": {shard: when}}
 
 Shards before ``next`` were looked at in this generation; those among them that had not ended are in ``sent``. However
-old the file is (after a crash, or of another check at the same time) the cap holds: what was sent since comes first
-again, and counts. A second message does no harm, since the claim rejects it.
+old the file is, the cap holds: what was sent since comes first again, and counts (docs/decisions/0038).
 """
 
 import json

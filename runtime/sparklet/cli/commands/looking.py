@@ -28,6 +28,7 @@ from sparklet.cli.run_view import look, lost_text, show_summary
 from sparklet.cli.runs import finish
 from sparklet.cli.transfer import stored_uri
 from sparklet.errors import PlanError
+from sparklet.job.event_objects import read_json
 from sparklet.metrics import is_metrics_line
 from sparklet.ports import WorkerLogs
 from sparklet.runs.explain import explain as explain_failures
@@ -261,12 +262,7 @@ class LogReader:
 
 
 def _own_fields(text: str) -> Mapping[str, Any] | None:
-    if not text.startswith("{"):
-        return None
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    fields = read_json(text) if text.startswith("{") else None
     return fields if isinstance(fields, dict) and all(isinstance(fields.get(name), str) for name in _OWN) else None
 
 
