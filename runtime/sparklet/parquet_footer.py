@@ -54,15 +54,15 @@ class Footer:
     start: int  # where it begins in the file
     _around: tuple[bytes, bytes, bytes]  # before num_rows' value, between it and the row groups, behind them
 
-    def ranges(self, first: int, end: int) -> list[tuple[int, int]]:
-        """Where everything that belongs to the row groups ``first`` to ``end - 1`` lies: sorted, without overlap."""
+    def ranges(self, first: int, end: int, gap_bytes: int = 0) -> list[tuple[int, int]]:
+        """Where all of the row groups ``first`` to ``end - 1`` lies: sorted, with more than ``gap_bytes`` between."""
         starts = sorted({offset for group in self.row_groups for offset, _ in group.pieces} | {self.start})
         wanted = []
         for group in self.row_groups[first:end]:
             for offset, length in group.pieces:
                 after = starts[bisect_right(starts, offset)] if offset < self.start else self.start
                 wanted.append((offset, min(self.start, after if length is None else offset + length)))
-        return _merged(sorted(wanted))
+        return _merged(sorted(wanted), gap_bytes)
 
     def shortened(self, first: int, end: int) -> bytes:
         """The footer, length and magic included, of a file that has only these row groups."""
@@ -167,10 +167,10 @@ def _pages(meta: Mapping[int, int]) -> tuple[int, int]:
     return meta[7], min(data, dictionary) if dictionary > 0 else data
 
 
-def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merged(ranges: Iterable[tuple[int, int]], gap_bytes: int) -> list[tuple[int, int]]:
     merged: list[tuple[int, int]] = []
     for start, end in ranges:
-        if merged and start <= merged[-1][1]:
+        if merged and start <= merged[-1][1] + gap_bytes:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         elif start < end:
             merged.append((start, end))

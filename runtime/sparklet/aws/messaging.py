@@ -68,10 +68,7 @@ class SqsQueue:
         raise QueueError(f"queue {self._queue_url} did not take {len(refused)} messages in {tries} tries: {why}")
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
-        """Make a received message visible again in ``visibility_s`` seconds.
-
-        Nothing happens if it is visible already, was received by another, or is gone.
-        """
+        """Make a received message visible again in ``visibility_s`` seconds, unless it is already, or is gone."""
         if not 0 <= visibility_s <= MAX_VISIBILITY_S:
             raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MAX_VISIBILITY_S} can")
         with self._calling("change a message's visibility in", outdated=OUTDATED_RECEIPT):

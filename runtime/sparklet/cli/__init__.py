@@ -10,10 +10,7 @@ from typing import Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code (see ``console``).
-
-    Sparklet's own errors are shown in a line or two; ``--debug`` adds the traceback.
-    """
+    """Run one command; its exit code (see ``console``). ``--debug`` adds the traceback to Sparklet's own errors."""
     import typer
 
     from sparklet.cli.app import app

@@ -42,11 +42,7 @@ def parse_event(event: Event) -> tuple[Task, ...]:
 
 
 def answer(event: Event, outcomes: Sequence[Outcome], *, kafka_failures: KafkaFailures = "raise") -> Any:
-    """The handler's response for the event's source; see the source's module.
-
-    SQS: the ids of the messages that come back. Streams: the first sequence number that was not done. API:
-    a response. All others: the task's own answer, or its error, raised.
-    """
+    """The handler's response for the event's source, or the task's error, raised; see the source's module."""
     source = _source_of(event)
     if source in (Source.MSK, Source.KAFKA) and kafka_failures == "raise":
         for outcome in outcomes:

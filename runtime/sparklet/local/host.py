@@ -54,10 +54,7 @@ class Host:
         self._ending = True
 
     def run(self, request: Mapping[str, Any]) -> None:
-        """Start, deploy, publish; return when the stack has ended.
-
-        LocalStackError if it cannot be started, or the stand-in ends by itself.
-        """
+        """Start, deploy, publish, wait for the end; LocalStackError if that fails, or the stand-in ends by itself."""
         try:
             endpoint_url, token = self._start(request["worker_env"])
             clients = AwsClients(endpoint_url=endpoint_url, region=REGION, attempts=1)

@@ -93,10 +93,7 @@ def _run(command: list[str], folder: Path, progress: Callable[[str], None]) -> s
 
 
 def settings_xml(mirror: str | None, poms: bool = False) -> str:
-    """Ivy's settings: jars only, straight by their coordinates; their checksums are ours to verify.
-
-    Ivy lists revisions only where it may use ``poms``.
-    """
+    """Ivy's settings: jars by their coordinates, to be verified by us; with ``poms`` it lists revisions, too."""
     root = f" root={quoteattr(mirror)}" if mirror else ""
     return (
         '<ivysettings><settings defaultResolver="central"/>'

@@ -3,8 +3,8 @@
 - The worker's own Java, compiled once: see ``spark.java_classes``.
 - Copies without signatures: Java archives no class of a signed jar. Spark brings two such, of janino, which every query
   of a cold start waits for. These signatures verify nothing here: fetched jars are verified by their sha256.
-- Hard links, or copies, on plain paths: Java 17 silently takes no class of a jar from an archive if the jar's URL spells
-  its path otherwise, such as a space as ``%20``.
+- Hard links, or copies, on plain paths: Java 17 silently takes no class of a jar from an archive if the URL spells the
+  jar's path otherwise, such as a space as ``%20``.
 
 Only the standard library at import: the image's builder uses this file alone.
 """
@@ -29,9 +29,7 @@ OTHERWISE = Path("/var/tmp")  # noqa: S108 - a folder of the user's own in it
 def compiled_jar(java: Path, jars: Iterable[Path], folder: Path) -> Path:
     """A jar of the worker's Java, made in ``folder`` if it is not there; its date is always the same.
 
-    ``jars``: Spark's and S3A's, or folders of them.
-
-    Two may make it at a time: each writes a file of its own, and all are alike.
+    ``jars``: Spark's and S3A's, or folders of them. Two may make it at a time: all are alike.
     """
     from sparklet.spark.java_classes import files, mark
 

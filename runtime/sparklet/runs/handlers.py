@@ -104,10 +104,7 @@ def _dispose(at: Deployment, message: Message, record: Mapping[str, Any]) -> Dis
 
 
 def handle_check(at: Deployment, watch: Watch | None = None) -> dict[str, Any]:
-    """Check every open run; one that cannot be checked fails the invocation, after the others.
-
-    Then compare queue, ledger and results.
-    """
+    """Check every open run, then compare queue, ledger and results; one that cannot be checked fails it at the end."""
     responses: dict[str, Any] = {}
     reports: list[CheckReport] = []
     problem: SparkletError | None = None

@@ -79,10 +79,7 @@ def _answers(at: Deployment, run_id: str) -> Iterator[bytes]:
 def kept_files(
     at: Deployment, run_id: str, folder: str, file_of: Callable[[ShardRecord], str]
 ) -> Iterator[tuple[ShardRecord, str]]:
-    """Each shard that has SUCCEEDED with its attempt's file in ``folder``; the ledger is read only if there are files.
-
-    The files of other attempts are left out.
-    """
+    """Each SUCCEEDED shard with its attempt's file in ``folder``; the ledger is read only if there are any files."""
     listed = (info.uri for info in at.store.list(at.run_uri(run_id, folder)))  # in order of the shards
     found = next(listed, "")
     for record in at.ledger.shards.list(run_id, ShardState.SUCCEEDED) if found else ():

@@ -1,9 +1,8 @@
 """Comparison of queue, ledger and results: what the scheduled checker measures, and where the three differ.
 
-The ledger is the only truth, and the checker replaces what is lost without reading the queue, so nothing depends on
-this. A queue's numbers are approximate and a minute old, and the index lags, so ``Watch`` reports only differences that
-last for several checks. ``verify`` (``status --verify``) compares one whole run: it reads all its shards and lists its
-output.
+Nothing depends on this. A queue's numbers are approximate and a minute old, and the index lags, so ``Watch`` reports
+only differences that last for several checks. ``verify`` (``status --verify``) compares one whole run: it reads all its
+shards and lists its output.
 """
 
 import json

@@ -72,10 +72,7 @@ def redrive(
 
 
 def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | None = None) -> tuple[int, ...]:
-    """The FAILED shards, all or ``among`` these, that match ``cause``: a class, or words of the message.
-
-    If there are none, PlanError names the run's causes.
-    """
+    """The FAILED shards, all or ``among`` these, with ``cause``, a class or words of the message; PlanError if none."""
     chosen, seen = [], set()
     for record in at.ledger.shards.list(run_id, ShardState.FAILED):
         seen.add(record.error_class or "(no cause given)")

@@ -67,10 +67,9 @@ class Executor:
     def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
         """Run a script to its end in its own folder and read its outcome.
 
-        Raises the errors of fetching script and inputs and of the runner, and
-
-        - ScratchFullError before any work, if less than ``min_free_bytes`` is left, or would be with the inputs;
-        - ScriptFailedError if the script exits with another code than 0.
+        Raises the errors of fetching script and inputs and of the runner; ScratchFullError before any work, if less
+        than ``min_free_bytes`` is left, or would be with the inputs; ScriptFailedError if it exits with another code
+        than 0.
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
         script, py_files = self.scripts.fetch(execution.script)

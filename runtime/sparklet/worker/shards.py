@@ -3,10 +3,9 @@
 claim → execute → win → publish → succeed; else fail or release. The lease is renewed from the claim to the end.
 What the script declares of writes to tables is stored before the win: a run's commit takes it from the winner.
 
-Each attempt writes below its own folder, which has no readers. So two attempts never write the same path, and an
-attempt that was frozen does no harm. Once the ledger has recorded the winner, its files are copied, one by one, to the
-run's output. Any attempt may publish again: it copies the same files to the same places. The staged files are deleted
-last, so a late copy finds nothing to copy. See ``docs/decisions/0029``.
+Each attempt writes below its own folder, which has no readers. Once the ledger has recorded the winner, its files are
+copied, one by one, to the run's output; any attempt may do that again. The staged files are deleted last, so a late
+copy finds nothing to copy. See ``docs/decisions/0029``.
 """
 
 import json

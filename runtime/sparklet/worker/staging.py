@@ -206,11 +206,7 @@ def _write_row_groups(reader: _Reader, part: Slice, file: BinaryIO) -> None:
     if part.end > len(footer.row_groups):
         raise EventError(f"{reader.item.uri} has {len(footer.row_groups)} row groups, the plan names {part.end}")
     file.write(MAGIC)
-    merged: list[tuple[int, int]] = []  # ranges with small gaps between them become one
-    for start, end in footer.ranges(part.start, part.end):
-        begin = merged.pop()[0] if merged and start - merged[-1][1] <= MIN_GAP_BYTES else start
-        merged.append((begin, end))
-    for start, end in merged:
+    for start, end in footer.ranges(part.start, part.end, MIN_GAP_BYTES):
         file.seek(start)
         file.writelines(reader.chunks(start, end))
     file.seek(footer.start)

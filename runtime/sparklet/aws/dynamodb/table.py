@@ -1,14 +1,12 @@
 """Calls to the ledger's table, whose outcome is always known.
 
 A conditional write has one of three outcomes, see ``Written``: applied, refused (with the item that refused it), or
-unknown, because the answer was lost. After an unknown one the item is read again, strongly consistent, so that the
-caller sees whether the item carries a sign of its own write. botocore itself repeats a write after a lost answer: if
-the first try was applied, the second is *refused* by it. So callers look for their own sign before they trust a
-refusal.
+unknown, because the answer was lost. After an unknown one the item is read again, strongly consistent. botocore itself
+repeats a write after a lost answer: if the first try was applied, the second is *refused* by it. So callers look for
+their own sign in the item before they trust a refusal.
 
-A request that is refused for its rate was not applied. botocore repeats it three times, and less often once many of
-a process's requests are refused; but a partition can stay too hot for minutes. So this module repeats it, more and more
-slowly: the writers slow down to what the partition takes.
+A request that is refused for its rate was not applied. A partition can stay too hot for minutes, for longer than
+botocore tries; so this module repeats it, more and more slowly.
 """
 
 import random
