@@ -77,11 +77,6 @@ DEAD_LETTERS_DROPPED: Final = Metric("DeadLettersDropped", Unit.COUNT, _CONSUMER
 DEAD_LETTERS_FAILED: Final = Metric("DeadLettersFailed", Unit.COUNT, _CONSUMER)
 DEAD_LETTERS_KEPT: Final = Metric("DeadLettersKept", Unit.COUNT, _CONSUMER)
 
-METRICS: Final[Mapping[str, Metric]] = {
-    each.name: each for each in tuple(globals().values()) if isinstance(each, Metric)
-}
-"""All there are, by name."""
-
 
 class Meter:
     """Collects what one invocation measures and writes it as one line; nothing if the ``namespace`` is ""."""

@@ -27,7 +27,7 @@ from sparklet.cli.run_view import result_document, summary_table
 from sparklet.cli.transfer import LocalPaths
 from sparklet.clock import SystemClock
 from sparklet.events import parse_event
-from sparklet.metrics import METRICS, Emitter, Meter
+from sparklet.metrics import Emitter, Meter
 from sparklet.model import Counts, RunOptions, RunState
 from sparklet.planning.deployment import Deployment
 from sparklet.planning.new_run import new_run
@@ -47,7 +47,7 @@ from sparklet.worker.worker import Worker
 from tests.stand_ins.ledger_table import table_definition
 from tests.stand_ins.ministack import ministack
 from tests.stand_ins.read_queues import ReadSqsQueue, Received, readable
-from tests.unit.test_metrics import check_emf
+from tests.unit.test_metrics import METRICS, check_emf
 
 pytestmark = pytest.mark.stack
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import QueueError
-from sparklet.metrics import METRICS, Emitter, Meter
+from sparklet.metrics import Emitter, Meter
 from sparklet.model import Counts, Failure, ShardResult
 from sparklet.ports import Message, QueueDepth
 from sparklet.runs.dead_letters import keep
@@ -23,7 +23,7 @@ from sparklet.runs.overview import (
     stored_dead_letters,
     verify,
 )
-from tests.unit.test_metrics import check_emf
+from tests.unit.test_metrics import METRICS, check_emf
 from tests.world import BUCKET, World
 
 

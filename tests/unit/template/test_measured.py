@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from sparklet import metrics
-from sparklet.metrics import METRICS, Emitter, Metric
+from sparklet.metrics import Emitter, Metric
 from tests.unit.template.reading import of_type
+from tests.unit.test_metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[3]
 RUNTIME = ROOT / "runtime/sparklet"

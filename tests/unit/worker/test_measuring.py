@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from sparklet.errors import GatewayLostError, ScriptFailedError
-from sparklet.metrics import METRICS, Emitter, Meter
+from sparklet.metrics import Emitter, Meter
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.log import Measuring, memory_peak_mb
-from tests.unit.test_metrics import check_emf
+from tests.unit.test_metrics import METRICS, check_emf
 from tests.unit.worker.conftest import Bench
 
 
