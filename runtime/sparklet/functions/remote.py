@@ -92,13 +92,9 @@ class Invocation:
 
 
 def gather(
-    invocations: Iterable[Invocation],
-    *,
-    timeout: float | None = None,
-    fail_on_timeout: bool = False,
-    return_exceptions: bool = True,
+    invocations: Iterable[Invocation], *, timeout: float | None = None, fail_on_timeout: bool = False
 ) -> list[Any]:
-    """Run different calls at once; their results in order.
+    """Run different calls at once; their results in order, and what a call raised in its place: it hides no other's.
 
     Parameters
     ----------
@@ -106,9 +102,6 @@ def gather(
         Seconds to wait for all of them. Calls that wait for a worker then are cancelled.
     fail_on_timeout
         Whether a missing answer is raised (TimeoutError), instead of standing in the list.
-    return_exceptions
-        Whether what calls raised stands in the list, so that it hides no other's result. If not, the first of them is
-        raised when all have ended.
     """
     calls = list(invocations)
     futures = [call.begin() for call in calls]
@@ -125,9 +118,6 @@ def gather(
     if late and fail_on_timeout:
         raise missing
     errors = {future: missing if future in late else _error(future) for future in awaited}
-    raised = [error for error in errors.values() if error is not None]
-    if raised and not return_exceptions:
-        raise raised[0]
     return [
         None if not call.wait else future.result() if errors[future] is None else errors[future]
         for call, future in zip(calls, futures, strict=True)

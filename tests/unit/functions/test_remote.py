@@ -114,15 +114,6 @@ def test_gather_keeps_order_and_no_failure_hides_a_result(executor: LambdaExecut
     assert other.stats()["succeeded"] == 1
 
 
-def test_gather_raises_the_first_failure_once_all_have_ended(executor: LambdaExecutor) -> None:
-    calls = [Invocation(there.fail, ("first",)), Invocation(there.fail, ("second",)), Invocation(there.double, (1,))]
-
-    with pytest.raises(ValueError, match="first"):
-        gather(calls, return_exceptions=False)
-
-    assert executor.stats()["succeeded"] == 1
-
-
 def test_gather_waits_no_longer_than_its_timeout(executor: LambdaExecutor) -> None:
     calls = [Invocation(there.double, (1,)), Invocation(there.wait), Invocation(there.wait), Invocation(there.wait)]
 
