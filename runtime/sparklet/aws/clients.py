@@ -72,10 +72,6 @@ class AwsClients:
     events: "EventBridgeClient"
     cloudformation: "CloudFormationClient"
     functions: "LambdaClient"
-    ecs: Any
-    logs: Any
-    secrets: Any
-    states: Any
 
     def __init__(
         self,

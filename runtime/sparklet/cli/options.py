@@ -108,9 +108,6 @@ def parse_shards(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
-# --- the request of a run -----------------------------------------------------------------
-
-
 class RequestOptions(dict[str, Any]):
     """The options of a run's request, by its keys."""
 
@@ -184,8 +181,6 @@ def _read_list(source: str | ListRequest, options: ListOptions, *, items: bool) 
             raise PlanError(f"the list {source} cannot be read: {error.strerror}") from error
     return ListRequest(source, body, form, options.list_path, items)
 
-
-# --- parameters of commands ---------------------------------------------------------------
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 PANELS = (RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION)

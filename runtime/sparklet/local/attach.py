@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from sparklet.errors import LocalStackError
-from sparklet.local import environment, processes
+from sparklet.local import environment
 from sparklet.local.state import Lock, StateDir, is_locked, read_json, write_json
-from sparklet.spark.guards import signal_process
+from sparklet.spark.guards import kill_tree, signal_process
 
 Progress = Callable[[str], None]
 
@@ -84,7 +84,7 @@ def _start(state: StateDir, request: Mapping[str, Any], progress: Progress) -> A
             progress(f"local stack ready at {document['endpoint_url']} after {time.monotonic() - started_s:.1f} s")
             return document
         if time.monotonic() > started_s + STARTS_WITHIN_S:
-            processes.kill_tree(host)
+            kill_tree(host)
             raise LocalStackError(f"the local stack did not start within {STARTS_WITHIN_S:.0f} s; see {state.log}")
         time.sleep(_POLL_S)
     raise LocalStackError(why_it_ended(state))

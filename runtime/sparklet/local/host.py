@@ -23,13 +23,13 @@ from typing import Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.errors import LocalStackError
-from sparklet.local import environment, processes
+from sparklet.local import environment
 from sparklet.local.control import HEALTH_PATH, PROCESSING_PATH, REGION, SAVE_PATH, ask
 from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.state import Lock, StateDir, read_json, write_json
 from sparklet.local.tasks import TaskRunner
-from sparklet.spark.guards import become_subreaper
+from sparklet.spark.guards import become_subreaper, end_children, kill_tree
 
 WATCH_S = 0.5
 SERVER_STARTS_WITHIN_S = 130.0  # it gives up by itself before
@@ -100,7 +100,7 @@ class Host:
         while not self._ending and not self._unused():
             time.sleep(WATCH_S)
             spared = (self._server.pid, *tasks.look())
-            processes.end_children(spared)  # orphans of dead workers: they are the host's now
+            end_children(spared)  # orphans of dead workers: they are the host's now
             if (code := self._server.poll()) is not None:
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
                 raise LocalStackError(f"the stand-in for AWS {how}; {REMEDY.format(log=self._state.aws_log)}")
@@ -123,7 +123,7 @@ class Host:
                 self._server.wait(SERVER_ENDS_WITHIN_S)
             except subprocess.TimeoutExpired:
                 self._server.kill()
-        processes.kill_tree(os.getpid(), itself=False)
+        kill_tree(os.getpid(), itself=False)
         end_s = time.monotonic() + KILLED_END_WITHIN_S
         with suppress(ChildProcessError):
             while time.monotonic() < end_s:

@@ -23,11 +23,10 @@ import hypercorn.config
 import psutil
 from ministack import app as ministack
 
-from sparklet.local import processes
 from sparklet.local.control import PROCESSING_PATH, SAVE_PATH, TOKEN_HEADER
 from sparklet.local.ministack_patches import Processing
 from sparklet.local.storage import Room, Saver
-from sparklet.spark.guards import die_with_parent, signal_process
+from sparklet.spark.guards import die_with_parent, kill_tree, signal_process
 
 WORKERS_END_WITHIN_S = 2.5
 STARTS_WITHIN_S = 120.0
@@ -145,7 +144,7 @@ def _end_workers() -> None:
     for worker in workers:
         signal_process(worker.pid, signal.SIGTERM)
     psutil.wait_procs(workers, WORKERS_END_WITHIN_S)
-    processes.kill_tree(os.getpid(), itself=False)
+    kill_tree(os.getpid(), itself=False)
 
 
 def main() -> None:
@@ -157,7 +156,7 @@ def main() -> None:
 
 async def _run(listening: int) -> None:
     code = await _serve(listening, os.environ["AWS_SESSION_TOKEN"])
-    processes.kill_tree(os.getpid(), itself=False)
+    kill_tree(os.getpid(), itself=False)
     sys.stderr.flush()
     os._exit(code)  # threads that wait for killed workers would hold up an ordinary exit
 

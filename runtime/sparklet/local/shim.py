@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from sparklet.errors import SparkletError
-from sparklet.local import processes
+from sparklet.spark.guards import kill_tree
 
 LOG_DIR_VARIABLE = "SPARKLET_LOG_DIR"
 STOP_GRACE_S = 1.6  # the stand-in sends SIGKILL two seconds after SIGTERM
@@ -105,7 +105,7 @@ class _Warden:
         timer.start()
 
     def _end(self) -> None:
-        processes.kill_tree(os.getpid(), itself=False)
+        kill_tree(os.getpid(), itself=False)
         os._exit(128 + signal.SIGTERM)
 
 

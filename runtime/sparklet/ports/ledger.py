@@ -46,8 +46,6 @@ class Runs(Protocol):
     def list(self) -> Iterator[Run]:
         """All runs, newest first."""
 
-    # --- the plan ---
-
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part: the planner's checkpoint.
 
@@ -70,8 +68,6 @@ class Runs(Protocol):
         skipped: Mapping[str, int] = MappingProxyType({}),  # objects left out, by reason
     ) -> None:
         """No shard will be added any more: PLANNING → RUNNING. Sealing again with the same count does nothing."""
-
-    # --- generations and their ends ---
 
     def start_generation(self, run_id: str, generation: int, script: ScriptRef) -> Run:
         """Open generation ``generation`` (the next one) with its script; the run is RUNNING again, not cancelled.
@@ -106,8 +102,6 @@ class Runs(Protocol):
 
         ``create`` refuses its id for ever. LedgerError if it is not retired. The next call deletes what is left.
         """
-
-    # --- finalized runs ---
 
     def unfinalized(self) -> Iterator[Run]:
         """Runs that may still need work, newest first; every run that has not ended is one.
@@ -167,8 +161,6 @@ class Attempts(Protocol):
 
     def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
         """RUNNING → PENDING for ``engine``, fenced likewise; nothing counted yet, and no function claims it again."""
-
-    # --- checker, dead-letter messages, redrive ---
 
     def lapse(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
         """End a lease that is over: PENDING, or FAILED if no attempt is left; the shard as it is then.

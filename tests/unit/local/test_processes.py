@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import psutil
 import pytest
 
-from sparklet.local.processes import kill_tree
-from sparklet.spark.guards import descendants
+from sparklet.spark.guards import descendants, kill_tree
 
 TREE = """
 import subprocess, sys, time
@@ -95,7 +94,7 @@ def test_a_tree_that_grows_while_it_is_killed_is_killed_whole(start: Callable[[s
 
 ORPHANS = """
 import os, subprocess, sys, time
-from sparklet.local.processes import end_children
+from sparklet.spark.guards import end_children
 from sparklet.spark.guards import become_subreaper, descendants
 become_subreaper()
 spared = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
