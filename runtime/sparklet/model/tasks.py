@@ -66,7 +66,8 @@ class TaskRecord:
         """SUCCEEDED, with what fits of the result."""
         encoded = (uri.encode(errors="replace") for uri in result.outputs[:MAX_OUTPUTS])
         outputs = tuple(uri.decode() for uri in encoded if len(uri) <= OUTPUT_BYTES)
-        kept = ShardResult(result.rows, result.output_bytes, outputs, _fitting(result.answer))
+        answer = result.answer if len(json.dumps(result.answer)) <= ANSWER_BYTES + 2 else ()  # the brackets
+        kept = ShardResult(result.rows, result.output_bytes, outputs, answer)
         return self._changed(ShardState.SUCCEEDED, now_s, result=kept, failure=None)
 
     def failed(self, failure: Failure, now_s: float) -> Self:
@@ -114,11 +115,6 @@ class TaskRecord:
             failure=Failure(error["class"], error["message"]) if error else None,
             result=result if state is ShardState.SUCCEEDED else None,
         )
-
-
-def _fitting(answer: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The script's answer, unless it is too large for an item."""
-    return answer if answer and len(json.dumps(answer[0])) <= ANSWER_BYTES else ()
 
 
 @dataclass(frozen=True, slots=True)

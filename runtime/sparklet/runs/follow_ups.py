@@ -59,17 +59,12 @@ def enter_check(at: Deployment, run: Run, state: RunState) -> Run:
     """Enter the run that checks this one, whose shards have all ended; ``state``: how this run ends if it succeeds."""
     if run.check is None:
         raise ValueError(f"the run {run.run_id} has no check")
-    made_id, uri = check_id(run.run_id, run.generation), summary_uri(at, run)
+    made_id, uri = check_id(run.run_id, run.generation), at.run_uri(run.run_id, f"_summary-{run.generation}.json")
     with suppress(ObjectChangedError):  # another checker was faster; the shards have ended, so its summary is the same
         at.store.put(uri, _summary(at, run, state), create_only=True)
     options = RunOptions(max_attempts=run.options.max_attempts, time_limit_s=time_left_s(at, run))
     follower = Run(made_id, (uri,), f"s3://{at.bucket}/output/{made_id}/", (run.check,), options=options)
     return entered(at, run, replace(follower, name=f"{run.name}-check", params=run.params))
-
-
-def summary_uri(at: Deployment, run: Run) -> str:
-    """The address of this generation's figures, the input of a check script."""
-    return at.run_uri(run.run_id, f"_summary-{run.generation}.json")
 
 
 def last_commit_run(at: Deployment, run: Run) -> Run | None:

@@ -78,11 +78,6 @@ class Observation:
         return [record for _, _, record in sorted(self._longest, reverse=True)]
 
     @property
-    def mean_s(self) -> float:
-        """Of the ended shards' last attempts."""
-        return self.summary.task_s / self.finished if self.finished else 0.0
-
-    @property
     def worked_s(self) -> float:
         """Seconds of all attempts of this generation; attempts before a shard's last one count as average ones."""
         known_s, timed = self.summary.task_s + self.running_s, self.finished + self.running
@@ -98,7 +93,8 @@ class Observation:
         average = self.finished / whole_s * 60
         if not still_open:
             return Pace(0.0, average, None)
-        minutes = min(MAX_PACE_S, max(PACE_S, PACE_SHARDS * self.mean_s)) // PACE_S
+        mean_s = self.summary.task_s / self.finished
+        minutes = min(MAX_PACE_S, max(PACE_S, PACE_SHARDS * mean_s)) // PACE_S
         lately = sum(count for ago, count in self._ended.items() if ago < minutes)
         now = lately / min(minutes * PACE_S, whole_s) * 60
         return Pace(now, average, still_open / (now or average) * 60)

@@ -74,13 +74,13 @@ def test_unknown_attempt_times_count_as_average_ones() -> None:
         shard(2, ShardState.RUNNING, 9_980),
         shard(3, ShardState.FAILED, attempts=0),
     )
-    assert found.mean_s == 20 and found.running_s == 20
+    assert found.summary.task_s == 40 and found.running_s == 20
     assert found.worked_s == pytest.approx(60 * 5 / 3)
 
 
 def test_an_empty_run_has_nothing_to_show() -> None:
     found = seen()
-    assert (found.worked_s, found.mean_s, found.slowest, found.pace.remaining_s) == (0.0, 0.0, [], None)
+    assert (found.worked_s, found.slowest, found.pace.remaining_s) == (0.0, [], None)
 
 
 # --- what a shard takes ---
