@@ -10,19 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 MARK = "sparklet_metrics"  # the first member of each line, so that readers of logs can leave the line out
 MAX_VALUES = 100  # of one metric in one line
-
-
-class Unit(StrEnum):
-    """Units as CloudWatch spells them."""
-
-    COUNT = "Count"
-    SECONDS = "Seconds"
-    BYTES = "Bytes"
-    MEGABYTES = "Megabytes"
 
 
 class Emitter(StrEnum):
@@ -38,44 +29,44 @@ class Metric:
     """A metric."""
 
     name: str
-    unit: Unit
+    unit: Literal["Count", "Seconds", "Bytes", "Megabytes"]  # as CloudWatch spells them
     emitters: tuple[Emitter, ...]
     statistic: str = "Sum"  # for graphs and alarms: Sum of events, Maximum of a state
 
 
 _WORKER, _CHECKER, _CONSUMER = (Emitter.WORKER,), (Emitter.CHECKER,), (Emitter.DLQ_CONSUMER,)
 
-SHARDS_SUCCEEDED: Final = Metric("ShardsSucceeded", Unit.COUNT, _WORKER)
-SHARDS_FAILED: Final = Metric("ShardsFailed", Unit.COUNT, tuple(Emitter))
-SHARDS_RETRIED: Final = Metric("ShardsRetried", Unit.COUNT, _WORKER)
-SHARDS_TURNED_AWAY: Final = Metric("ShardsTurnedAway", Unit.COUNT, _WORKER)
-ATTEMPT_SECONDS: Final = Metric("AttemptSeconds", Unit.SECONDS, _WORKER, "p90")
-ROWS_WRITTEN: Final = Metric("RowsWritten", Unit.COUNT, _WORKER)
-BYTES_READ: Final = Metric("BytesRead", Unit.BYTES, _WORKER)
-BYTES_WRITTEN: Final = Metric("BytesWritten", Unit.BYTES, _WORKER)
-TASKS_SUCCEEDED: Final = Metric("TasksSucceeded", Unit.COUNT, _WORKER)
-TASKS_FAILED: Final = Metric("TasksFailed", Unit.COUNT, _WORKER)
-COLD_STARTS: Final = Metric("ColdStarts", Unit.COUNT, _WORKER)
-JVM_RESTARTS: Final = Metric("JvmRestarts", Unit.COUNT, _WORKER)
-MEMORY_PEAK: Final = Metric("MemoryPeak", Unit.MEGABYTES, _WORKER, "Maximum")
+SHARDS_SUCCEEDED: Final = Metric("ShardsSucceeded", "Count", _WORKER)
+SHARDS_FAILED: Final = Metric("ShardsFailed", "Count", tuple(Emitter))
+SHARDS_RETRIED: Final = Metric("ShardsRetried", "Count", _WORKER)
+SHARDS_TURNED_AWAY: Final = Metric("ShardsTurnedAway", "Count", _WORKER)
+ATTEMPT_SECONDS: Final = Metric("AttemptSeconds", "Seconds", _WORKER, "p90")
+ROWS_WRITTEN: Final = Metric("RowsWritten", "Count", _WORKER)
+BYTES_READ: Final = Metric("BytesRead", "Bytes", _WORKER)
+BYTES_WRITTEN: Final = Metric("BytesWritten", "Bytes", _WORKER)
+TASKS_SUCCEEDED: Final = Metric("TasksSucceeded", "Count", _WORKER)
+TASKS_FAILED: Final = Metric("TasksFailed", "Count", _WORKER)
+COLD_STARTS: Final = Metric("ColdStarts", "Count", _WORKER)
+JVM_RESTARTS: Final = Metric("JvmRestarts", "Count", _WORKER)
+MEMORY_PEAK: Final = Metric("MemoryPeak", "Megabytes", _WORKER, "Maximum")
 
-RUNS_OPEN: Final = Metric("RunsOpen", Unit.COUNT, _CHECKER, "Maximum")
-RUNS_SUCCEEDED: Final = Metric("RunsSucceeded", Unit.COUNT, _CHECKER)
-RUNS_FAILED: Final = Metric("RunsFailed", Unit.COUNT, _CHECKER)
-RUNS_UNCHECKED: Final = Metric("RunsUnchecked", Unit.COUNT, _CHECKER)
-SHARDS_PENDING: Final = Metric("ShardsPending", Unit.COUNT, _CHECKER, "Maximum")
-SHARDS_RUNNING: Final = Metric("ShardsRunning", Unit.COUNT, _CHECKER, "Maximum")
-OLDEST_OPEN_SHARD: Final = Metric("OldestOpenShardSeconds", Unit.SECONDS, _CHECKER, "Maximum")
-LEASES_LAPSED: Final = Metric("LeasesLapsed", Unit.COUNT, _CHECKER)
-MESSAGES_REQUEUED: Final = Metric("MessagesRequeued", Unit.COUNT, _CHECKER)
-SHARDS_ABANDONED: Final = Metric("ShardsAbandoned", Unit.COUNT, _CHECKER)
-DIFFERENCES: Final = Metric("Differences", Unit.COUNT, _CHECKER, "Maximum")
-DEAD_LETTERS_STORED: Final = Metric("DeadLettersStored", Unit.COUNT, _CHECKER, "Maximum")
+RUNS_OPEN: Final = Metric("RunsOpen", "Count", _CHECKER, "Maximum")
+RUNS_SUCCEEDED: Final = Metric("RunsSucceeded", "Count", _CHECKER)
+RUNS_FAILED: Final = Metric("RunsFailed", "Count", _CHECKER)
+RUNS_UNCHECKED: Final = Metric("RunsUnchecked", "Count", _CHECKER)
+SHARDS_PENDING: Final = Metric("ShardsPending", "Count", _CHECKER, "Maximum")
+SHARDS_RUNNING: Final = Metric("ShardsRunning", "Count", _CHECKER, "Maximum")
+OLDEST_OPEN_SHARD: Final = Metric("OldestOpenShardSeconds", "Seconds", _CHECKER, "Maximum")
+LEASES_LAPSED: Final = Metric("LeasesLapsed", "Count", _CHECKER)
+MESSAGES_REQUEUED: Final = Metric("MessagesRequeued", "Count", _CHECKER)
+SHARDS_ABANDONED: Final = Metric("ShardsAbandoned", "Count", _CHECKER)
+DIFFERENCES: Final = Metric("Differences", "Count", _CHECKER, "Maximum")
+DEAD_LETTERS_STORED: Final = Metric("DeadLettersStored", "Count", _CHECKER, "Maximum")
 
-DEAD_LETTERS_RESENT: Final = Metric("DeadLettersResent", Unit.COUNT, _CONSUMER)
-DEAD_LETTERS_DROPPED: Final = Metric("DeadLettersDropped", Unit.COUNT, _CONSUMER)
-DEAD_LETTERS_FAILED: Final = Metric("DeadLettersFailed", Unit.COUNT, _CONSUMER)
-DEAD_LETTERS_KEPT: Final = Metric("DeadLettersKept", Unit.COUNT, _CONSUMER)
+DEAD_LETTERS_RESENT: Final = Metric("DeadLettersResent", "Count", _CONSUMER)
+DEAD_LETTERS_DROPPED: Final = Metric("DeadLettersDropped", "Count", _CONSUMER)
+DEAD_LETTERS_FAILED: Final = Metric("DeadLettersFailed", "Count", _CONSUMER)
+DEAD_LETTERS_KEPT: Final = Metric("DeadLettersKept", "Count", _CONSUMER)
 
 
 class Meter:
@@ -94,7 +85,7 @@ class Meter:
         """Measure something: values of one invocation are added up, but of seconds each is kept."""
         assert self._emitter in metric.emitters, f"{metric.name} is not declared for the {self._emitter}"
         values = self._values.setdefault(metric, [])
-        if metric.unit is Unit.SECONDS or not values:
+        if metric.unit == "Seconds" or not values:
             values.append(value + 0)  # True is no number to CloudWatch
         else:
             values[0] += value

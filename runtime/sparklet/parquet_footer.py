@@ -104,26 +104,22 @@ def _footer_bytes(tail: bytes, size_bytes: int) -> int:
 
 def read_footer(document: bytes, start: int) -> Footer:
     """Take a footer apart: its bytes without length and magic, and where they lie in the file."""
-    try:
-        return _read_footer(document, start)
-    except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise FooterError(f"its Parquet footer cannot be read ({type(error).__name__}: {error})") from error
-
-
-def _read_footer(document: bytes, start: int) -> Footer:
     reader = _Compact(document)
     rows = groups_at = (0, 0)
     groups: tuple[RowGroup, ...] = ()
-    for number, kind in reader.fields():
-        at = reader.at
-        if number == 3 and kind == _I64:
-            reader.varint()
-            rows = (at, reader.at)
-        elif number == 4 and kind == _LIST:
-            groups = tuple(_row_group(reader) for _ in range(_list_of_structs(reader)))
-            groups_at = (at, reader.at)
-        else:
-            reader.skip(kind)
+    try:
+        for number, kind in reader.fields():
+            at = reader.at
+            if number == 3 and kind == _I64:
+                reader.varint()
+                rows = (at, reader.at)
+            elif number == 4 and kind == _LIST:
+                groups = tuple(_row_group(reader) for _ in range(_list_of_structs(reader)))
+                groups_at = (at, reader.at)
+            else:
+                reader.skip(kind)
+    except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise FooterError(f"its Parquet footer cannot be read ({type(error).__name__}: {error})") from error
     if not 0 < rows[0] < groups_at[0]:
         raise FooterError("its Parquet footer has no row groups")
     around = document[: rows[0]], document[rows[1] : groups_at[0]], document[groups_at[1] :]

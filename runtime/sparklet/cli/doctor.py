@@ -117,9 +117,6 @@ def _table(findings: list[Finding]) -> Table:
     return grid
 
 
-# --- this machine ---
-
-
 def _found(what: str, look: Callable[[], str], remedy: str) -> Finding:
     try:
         return Finding(what, True, look())
@@ -190,9 +187,6 @@ def _stack(state: Path) -> Finding:
 
     info = running(state)
     return Finding("local stack", True, f"running at {info.endpoint_url}" if info else "not running")
-
-
-# --- a deployed stack ---
 
 
 def contradictions(stack: StackSettings) -> Iterator[Finding]:

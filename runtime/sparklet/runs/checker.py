@@ -47,8 +47,6 @@ class CheckReport:
     waiting: Waiting = field(default_factory=Waiting)  # for engines
     planned: bool = False  # a dead planner's work was continued
     summary: Summary | None = None  # set by the check that wrote the manifests
-    check_run: Run | None = None  # the check run that this run's end waits for
-    commit_run: Run | None = None  # the commit run that it waits for, or the last one of a run that is not done
     just_ended: bool = False  # by this check
     unnotified: str = ""  # why the notice of its end was not sent; later checks try again
 
@@ -75,7 +73,7 @@ def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
     waiting = start_workers(at, run)
     report = CheckReport(run, counts, lapsed, exhausted, requeued, abandoned, waiting=waiting)
     if (counts.open or not run.sealed) and (early := commit_early(at, run, counts)):
-        report = replace(report, commit_run=_driven(at, early))
+        _driven(at, early)
     if not run.sealed:
         return _continue_planning(at, report, parts, planner_silent_s)
     return report if counts.open else _finish(at, report)
@@ -117,9 +115,6 @@ def _measure(at: Deployment, report: CheckReport) -> None:
         (metrics.RUNS_FAILED, report.just_ended and report.run.state is RunState.FAILED),
     ):
         at.measure(metric, value)
-
-
-# --- lost shards ---------------------------------------------------------------
 
 
 def _lapse(at: Deployment, run: Run, outbox: Outbox) -> tuple[int, int]:
@@ -183,9 +178,6 @@ def _stalled(at: Deployment, run: Run, now_s: float) -> bool:
     return all(r.state is not ShardState.RUNNING and r.changed_s < since_s for r in at.ledger.shards.list(run.run_id))
 
 
-# --- planning -------------------------------------------------------------------
-
-
 def _continue_planning(
     at: Deployment, report: CheckReport, parts: tuple[PartRecord, ...], planner_silent_s: float
 ) -> CheckReport:
@@ -221,9 +213,6 @@ def _paced_s(run: Run, parts: tuple[PartRecord, ...]) -> float:
     return 2 * parts[-1].shard_count / rate_per_s if rate_per_s and parts else 0.0
 
 
-# --- the time limit ---------------------------------------------------------------
-
-
 def _overdue(at: Deployment, run: Run) -> bool:
     return at.clock.now_s() >= run.created_s + run.options.time_limit_s
 
@@ -245,17 +234,14 @@ def _abandon_overdue(at: Deployment, run: Run) -> int:
     return abandoned
 
 
-# --- the end ------------------------------------------------------------------------
-
-
 def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     """End the run if, by a strongly consistent count, every shard has ended, and its check and commit runs too."""
     run = report.run
     checking, committing = (check_run(at, run), end_commit(at, run)) if run.cancelled_s is None else (None, None)
     if checking and not (checking := _driven(at, checking)).state.ended:
-        return replace(report, check_run=checking)  # entered after all shards had ended: no need to count again
-    if committing and not (committing := _driven(at, committing)).state.ended:
-        return replace(report, commit_run=committing)
+        return report  # entered after all shards had ended: no need to count again
+    if committing and not _driven(at, committing).state.ended:
+        return report
     counts = at.ledger.shards.count(run.run_id)
     if counts.open or counts.total != run.shard_count:
         return report
@@ -265,11 +251,11 @@ def _finish(at: Deployment, report: CheckReport) -> CheckReport:
     if state is not RunState.FAILED and run.check:
         checking = checking or _driven(at, enter_check(at, run, state))
         if not checking.state.ended:
-            return replace(report, check_run=checking)
+            return report
         state = state if checking.state is RunState.SUCCEEDED else RunState.FAILED
     if state is not RunState.FAILED and (committing := commit_at_end(at, run, counts, partial(_driven, at))):
         if not committing.state.ended:
-            return replace(report, commit_run=committing)
+            return report
         state = state if committing.state is RunState.SUCCEEDED else RunState.FAILED
     if state is not RunState.FAILED and run.next:
         enter_next(at, run, counts)
