@@ -14,25 +14,12 @@ from sparklet.cli.environment import Environment
 from sparklet.cli.estimates import preview_in
 from sparklet.cli.options import WantedMode
 from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
-from sparklet.model import Dispatch, ExecutionState, ExecutionStatus, Run, execution_name, successor
+from sparklet.model import Dispatch, ExecutionStatus, Run, execution_name, successor
 from sparklet.planning.dispatch_modes import DispatchMode, automatic_mode, inline_refusal
 from sparklet.planning.request import RunRequest
 
 LOOK_EVERY_S = 15.0
 CAUSE_CHARACTERS = 300
-
-
-@dataclass(frozen=True)
-class Driver:
-    """The newest execution that was started from a command line for a run's generation."""
-
-    name: str
-    status: ExecutionStatus
-
-    @property
-    def ended_early(self) -> bool:
-        """Whether it failed, timed out or was stopped."""
-        return self.status.state.ended and self.status.state is not ExecutionState.SUCCEEDED
 
 
 def chosen_mode(env: Environment, request: RunRequest, wanted: WantedMode, screen: Screen) -> DispatchMode:
@@ -69,14 +56,14 @@ def machine_name(dispatch: Dispatch) -> str:
     return "map" if dispatch is Dispatch.MAP else "loop"
 
 
-def driver_of(env: Environment, run: Run, generation: int | None = None) -> Driver | None:
-    """The newest execution of a run; None if there is none, or the stack has no state machines."""
+def driver_of(env: Environment, run: Run, generation: int | None = None) -> ExecutionStatus | None:
+    """The newest execution that a command line started; None without one, or if the stack has no state machines."""
     machine = env.machines.get(machine_name(run.dispatch))
     if machine is None:
         return None
     newest, name = None, execution_name(run.run_id, run.generation if generation is None else generation)
     while status := env.orchestrator.find(machine, name):
-        newest, name = Driver(name, status), successor(name)
+        newest, name = status, successor(name)
     return newest
 
 
@@ -94,7 +81,7 @@ def drive(env: Environment, run: Run, screen: Screen) -> None:
         screen.say(f"run {run.run_id} is there already and has ended; nothing is started")
         return
     there = driver_of(env, run)
-    if there and not there.status.state.ended:
+    if there and not there.state.ended:
         screen.say(f"run {run.run_id} is there already, driven by {there.name}; nothing is started twice")
         return
     name = successor(there.name) if there else execution_name(run.run_id, run.generation)
@@ -106,8 +93,8 @@ def end_waiting(env: Environment, run: Run, screen: Screen) -> None:
     """Stop the execution that drives a cancelled run; the checker ends the run."""
     try:
         there = driver_of(env, run)
-        if there and not there.status.state.ended:
-            env.orchestrator.stop(there.status.execution, f"the run {run.run_id} was cancelled")
+        if there and not there.state.ended:
+            env.orchestrator.stop(there.execution, f"the run {run.run_id} was cancelled")
             screen.say(f"{there.name} was stopped; the stack's checker ends the run")
     except OrchestrationError as error:
         screen.warn(f"the run is cancelled, but its state machine could not be stopped: {error}")
@@ -125,11 +112,11 @@ def recorded_failures(env: Environment, run: Run) -> Iterator[Mapping[str, str]]
             yield {**fields, "recorded": time_text(info.modified_s)}
 
 
-def driver_text(run: Run, driver: Driver) -> str:
+def driver_text(run: Run, driver: ExecutionStatus) -> str:
     """An execution by its name and state, and if it ended before its run, why and how to continue."""
     if not driver.ended_early or run.state.ended:
-        return f"{driver.name}: {driver.status.state}"
-    return ended_early_text(run, driver.name, str(driver.status.state), driver.status.error, driver.status.cause)
+        return f"{driver.name}: {driver.state}"
+    return ended_early_text(run, driver.name, str(driver.state), driver.error, driver.cause)
 
 
 def ended_early_text(run: Run, name: str, state: str, error: str, cause: str) -> str:
@@ -173,5 +160,5 @@ class MachineWatch:
             yield driver.name, driver_text(run, driver)
         for each in recorded_failures(self.env, run):
             name = each["execution"].rpartition(":")[2]
-            if driver is None or (name != driver.name and each["recorded"] >= time_text(driver.status.started_s)):
+            if driver is None or (name != driver.name and each["recorded"] >= time_text(driver.started_s)):
                 yield name, ended_early_text(run, name, f"FAILED in {each['where']}", each["error"], each["cause"])

@@ -180,7 +180,7 @@ def _only_its_machine_is_gone(env: Environment, run: Run) -> bool:
     if run.state.ended or run.cancelled_s is not None:
         return False
     driver = driver_of(env, run)
-    if driver is None or driver.status.state.ended:
+    if driver is None or driver.state.ended:
         return next(env.at.ledger.shards.list(run.run_id, ShardState.FAILED), None) is None
     return False
 

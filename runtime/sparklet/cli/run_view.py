@@ -12,12 +12,12 @@ from rich.text import Text
 
 from sparklet.cli.console import Screen, count_text, duration_text, size_text, time_text, usd_text
 from sparklet.cli.costs import COST_EXCLUDES, COST_INCLUDES, Prices, costs_so_far
-from sparklet.cli.dispatch_modes import Driver, driver_of, driver_text, recorded_failures
+from sparklet.cli.dispatch_modes import driver_of, driver_text, recorded_failures
 from sparklet.cli.environment import Environment
 from sparklet.cli.estimates import costs_text
 from sparklet.cli.render import STYLES, add_skipped, counts_document, shard_document, shards_table
 from sparklet.errors import OrchestrationError
-from sparklet.model import Dispatch, Run, RunState, ShardRecord
+from sparklet.model import Dispatch, ExecutionStatus, Run, RunState, ShardRecord
 from sparklet.planning.outputs import check_id, next_id
 from sparklet.runs.follow_ups import FollowUp, as_follow_up, check_run, last_commit_run, next_run
 from sparklet.runs.observed import Observation, observe, seconds_of
@@ -37,7 +37,7 @@ class RunView:
     found: Observation
     costs: Mapping[str, float]  # so far, US dollars
     local: bool
-    driver: Driver | None  # its newest execution from a command line, if known
+    driver: ExecutionStatus | None  # its newest execution from a command line, if known
     failed_executions: tuple[Mapping[str, Any], ...]  # as the state machines recorded them
     follow_ups: tuple[Mapping[str, str], ...]  # check, commit and next run
 
@@ -58,7 +58,7 @@ class RunView:
             "cost_includes": COST_INCLUDES,
             "cost_excludes": COST_EXCLUDES,
             "dispatch": str(self.run.dispatch),
-            "execution": self.driver and {"name": self.driver.name, **asdict(self.driver.status)},
+            "execution": self.driver and {"name": self.driver.name, **asdict(self.driver)},
             "failed_executions": list(self.failed_executions),
             "follow_ups": self.follow_ups,
             "parent": self.run.parent or None,

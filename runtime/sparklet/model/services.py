@@ -53,6 +53,16 @@ class ExecutionStatus:
     error: str = ""  # why it did not
     cause: str = ""
 
+    @property
+    def name(self) -> str:
+        """The end of its id."""
+        return self.execution.rpartition(":")[2]
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether it failed, timed out or was stopped."""
+        return self.state.ended and self.state is not ExecutionState.SUCCEEDED
+
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:

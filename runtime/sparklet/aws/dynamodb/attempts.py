@@ -228,7 +228,7 @@ class DynamoAttempts(OnTable):
         found = _existing(record.run_id, record.number, outcome)
         if outcome.applied or (outcome.carries(writer) and found.state is state):
             return found
-        if outcome.lost and _same(found, record):
+        if outcome.lost and _version(found) == _version(record):  # the write would still be applied
             raise outcome.lost
         return None
 
@@ -289,8 +289,3 @@ def _existing(run_id: str, number: int, outcome: Written) -> ShardRecord:
 
 
 _version = attrgetter("state", "generation", "attempts", "requeues", "attempt_id", "lease_end_s")
-
-
-def _same(found: ShardRecord, record: ShardRecord) -> bool:
-    """Whether a write that depends on ``record`` would still be applied."""
-    return _version(found) == _version(record)
