@@ -10,7 +10,6 @@ import functools
 import itertools
 import os
 import random
-import sched
 import secrets
 import sys
 import threading
@@ -50,7 +49,7 @@ class _Task:
     failures: int = 0
     throttled: int = 0
     started_s: float = 0.0
-    deadline: sched.Event | None = None  # the timer's, for this try
+    deadline: list[Any] | None = None  # the timer's entry for this try
 
 
 class LambdaExecutor(Executor):

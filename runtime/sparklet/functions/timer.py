@@ -1,48 +1,63 @@
 """Calls functions at their times."""
 
-import contextlib
-import math
-import sched
+import heapq
+import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 
+@dataclass
 class Timer:
-    """Calls functions at times of the monotonic clock, in one thread, which is started with the first."""
+    """Calls functions at their times, in one thread, which is started with the first."""
 
-    def __init__(self) -> None:
-        self._scheduler = sched.scheduler(time.monotonic)
-        self._lock, self._changed = threading.Lock(), threading.Event()
-        self._thread: threading.Thread | None = None
-        self._wakes_s = math.inf  # when the thread looks again by itself
-        self._stopped = False
+    _due: list[list[Any]] = field(default_factory=list)  # time, order, action or None; a heap
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _thread: threading.Thread | None = None
+    _stopped: bool = False
+    _cancelled: int = 0
+    _order: Iterator[int] = field(default_factory=itertools.count)
 
-    def at(self, when_s: float, action: Callable[[], None]) -> sched.Event:
-        """Call ``action`` then; what ``cancel`` takes."""
-        event = self._scheduler.enterabs(when_s, 0, action)
-        with self._lock:
+    def at(self, when_s: float, action: Callable[[], None]) -> list[Any]:
+        """Call ``action`` at a time of the monotonic clock; what ``cancel`` takes."""
+        entry = [when_s, next(self._order), action]
+        with self._changed:
+            first = not self._due or when_s < self._due[0][0]
+            heapq.heappush(self._due, entry)
             if self._thread is None and not self._stopped:
                 self._thread = threading.Thread(target=self._run, name="sparklet-functions-timer", daemon=True)
                 self._thread.start()
-        if when_s < self._wakes_s:
-            self._changed.set()
-        return event
+            elif first:
+                self._changed.notify()
+        return entry
 
-    def cancel(self, event: sched.Event) -> None:
-        """Do not call it."""
-        with contextlib.suppress(ValueError):  # it was called
-            self._scheduler.cancel(event)
+    def cancel(self, entry: list[Any]) -> None:
+        """Do not call it; the heap is made anew when most of it was cancelled."""
+        with self._changed:
+            entry[2] = None
+            self._cancelled += 1
+            if self._cancelled > 100 + len(self._due) // 2:
+                self._due = [each for each in self._due if each[2]]
+                heapq.heapify(self._due)
+                self._cancelled = 0
 
     def stop(self) -> None:
         """Forget all."""
-        self._stopped, self._scheduler = True, sched.scheduler(time.monotonic)
-        self._changed.set()
+        with self._changed:
+            self._stopped = True
+            self._due.clear()
+            self._changed.notify()
 
     def _run(self) -> None:
-        while not self._stopped:
-            self._wakes_s = math.inf  # until it is known again, every change wakes it
-            wait_s = self._scheduler.run(blocking=False)
-            self._wakes_s = math.inf if wait_s is None else time.monotonic() + wait_s
-            self._changed.wait(wait_s)
-            self._changed.clear()
+        while True:
+            with self._changed:
+                while not self._stopped and (not self._due or self._due[0][0] > time.monotonic()):
+                    self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
+                if self._stopped:
+                    return
+                action = heapq.heappop(self._due)[2]
+            if action:
+                action()
+            del action

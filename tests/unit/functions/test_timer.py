@@ -45,7 +45,7 @@ def test_cancelled_actions_are_forgotten() -> None:
     for _ in range(10_000):
         timer.cancel(timer.at(time.monotonic() + 3600, timer.stop))
 
-    assert timer._scheduler.empty()
+    assert len(timer._due) < 300
     timer.stop()
 
 
