@@ -20,7 +20,7 @@ from typing import Any
 
 from sparklet.errors import RemoteTaskError
 from sparklet.functions.backend import DaemonThreads, FolderContents
-from sparklet.functions.calls import Answer, Call, Codec, Contents, End
+from sparklet.functions.calls import Answer, Call, Contents, End
 from sparklet.functions.perform import Performer
 
 INLINE_BYTES = 1024 * 1024
@@ -38,13 +38,13 @@ class Threads:
     max_timeout_s = MAX_TIMEOUT_S
     sizes: Sequence[int] = (UNBOUNDED_MB,)
 
-    def __init__(self, slots: int | None = None, codec: Codec = "cloudpickle") -> None:
+    def __init__(self, slots: int | None = None) -> None:
         self.slots = slots or os.cpu_count() or 1
         self.key = secrets.token_bytes(32)
         self.folder = Path(tempfile.mkdtemp(prefix="sparklet-functions-"))
         self.contents: Contents | None = FolderContents(self.folder)
         self.closed = False
-        self._performer = Performer(self.key, codec, contents=self.contents)
+        self._performer = Performer(self.key, "cloudpickle", contents=self.contents)
         self._threads = DaemonThreads(self.slots)
 
     def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
@@ -88,8 +88,6 @@ class Processes(Threads):
         How many processes; None: one for each processor.
     sizes
         The memory of a process in MB (of its data: RLIMIT_DATA), from small to large; 0: not bounded.
-    codec
-        The most that calls may hold.
     context
         How processes start (``multiprocessing.get_context``); by default they are spawned.
     """
@@ -98,10 +96,9 @@ class Processes(Threads):
         self,
         slots: int | None = None,
         sizes: Sequence[int] = (UNBOUNDED_MB,),
-        codec: Codec = "cloudpickle",
         context: BaseContext | None = None,
     ) -> None:
-        super().__init__(slots, codec)
+        super().__init__(slots)
         self.sizes = sizes
         self._context: Any = context or multiprocessing.get_context("spawn")
         self._at_work: dict[str, _Process] = {}  # by the try that each performs

@@ -120,18 +120,12 @@ class DynamoShards(OnTable):
 
     def _between(self, run_id: str, first: str, last: str) -> Iterator[ShardRecord]:
         """Shards that the index has between two places, as the base table has them: page by page, the oldest first."""
+        between = "pk = :pk AND #open BETWEEN :first AND :last"
         for partition in self._partitions(run_id):
-            for records in self._pages_between(partition, first, last):
-                yield from records
-
-    def _pages_between(self, partition: str, first: str, last: str) -> Iterator[Sequence[ShardRecord]]:
-        values = {":pk": partition, ":first": first, ":last": last}
-        pages = self._table.pages(
-            "pk = :pk AND #open BETWEEN :first AND :last", values, IndexName=OPEN_INDEX, Limit=MAX_KEYS_A_BATCH
-        )
-        for page in pages:
-            keys = [{"pk": item["pk"], "sk": item["sk"]} for item in page["Items"]]
-            yield [shard_record(item) for item in self._table.get_many(keys)]
+            values = {":pk": partition, ":first": first, ":last": last}
+            for page in self._table.pages(between, values, IndexName=OPEN_INDEX, Limit=MAX_KEYS_A_BATCH):
+                keys = [{"pk": item["pk"], "sk": item["sk"]} for item in page["Items"]]
+                yield from [shard_record(item) for item in self._table.get_many(keys)]
 
     def _partitions(self, run_id: str) -> Sequence[str]:
         return self._runs.shard_partitions(self._runs.get(run_id))

@@ -9,21 +9,19 @@ from typing import Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb.items import Attributes, Item, attributes
-from sparklet.aws.dynamodb.table import LedgerTable, OnTable
+from sparklet.aws.dynamodb.table import LedgerTable
 from sparklet.clock import SystemClock
 from sparklet.model import TaskRecord
-from sparklet.ports import Clock
 
 TASK_PREFIX = "task#"
 TASK_SORT_KEY = "task"
 
 
-class DynamoTasks(OnTable):
+class DynamoTasks:
     """A ``TaskStore`` in the ledger's table."""
 
-    def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:
-        time: Clock = clock or SystemClock()
-        super().__init__(LedgerTable(clients, table, time), time)
+    def __init__(self, clients: AwsClients, table: str) -> None:
+        self._table = LedgerTable(clients, table, SystemClock())
 
     def get_task(self, task_id: str) -> TaskRecord | None:
         """A task (strongly consistent)."""
