@@ -99,8 +99,8 @@ async def _answer(scope: Message, send: Any, status: int, body: bytes, kind: byt
     await send({"type": "http.response.body", "body": body})
 
 
-async def _serve(listening: int, token: str) -> int:
-    """Serve until SIGTERM, save; the code with which this process should end."""
+async def _serve(listening: int, token: str) -> None:
+    """Serve until SIGTERM, save, and end this process; with code 1 if that could not be saved."""
     saver, processing, end_requested = Saver(Path(os.environ["STATE_DIR"])), Processing(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end_requested.set)
@@ -114,12 +114,15 @@ async def _serve(listening: int, token: str) -> int:
 
     application: Any = guarded(ministack.app, token, saver, processing, Room(Path(os.environ["S3_DATA_DIR"])))
     await hypercorn.asyncio.serve(application, _config(listening), shutdown_trigger=end)
+    code = 0
     try:
         saver.save_all()
     except OSError:
         traceback.print_exc()
-        return 1
-    return 0
+        code = 1
+    kill_tree(os.getpid(), itself=False)
+    sys.stderr.flush()
+    os._exit(code)  # threads that wait for killed workers would hold up an ordinary exit
 
 
 def _config(listening: int) -> hypercorn.config.Config:
@@ -151,14 +154,7 @@ def main() -> None:
     """Serve on the listening socket that the host handed down, until SIGTERM or the host's death."""
     host, listening = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(host, signal.SIGTERM)
-    asyncio.run(_run(listening))
-
-
-async def _run(listening: int) -> None:
-    code = await _serve(listening, os.environ["AWS_SESSION_TOKEN"])
-    kill_tree(os.getpid(), itself=False)
-    sys.stderr.flush()
-    os._exit(code)  # threads that wait for killed workers would hold up an ordinary exit
+    asyncio.run(_serve(listening, os.environ["AWS_SESSION_TOKEN"]))
 
 
 if __name__ == "__main__":
