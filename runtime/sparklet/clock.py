@@ -1,5 +1,6 @@
 """The real clock; tests move one of their own."""
 
+import random
 import time
 
 
@@ -13,3 +14,9 @@ class SystemClock:
     def sleep(self, duration_s: float) -> None:
         """Wait."""
         time.sleep(max(0.0, duration_s))
+
+
+def back_off_s(tries: int, first_s: float, most_s: float) -> float:
+    """Exponential back-off with full jitter on its upper half."""
+    max_s = min(most_s, first_s * 2 ** min(tries - 1, 10))
+    return random.uniform(max_s / 2, max_s)

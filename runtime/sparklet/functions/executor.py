@@ -9,7 +9,6 @@ import contextlib
 import functools
 import itertools
 import os
-import random
 import secrets
 import sys
 import threading
@@ -23,6 +22,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+from sparklet.clock import back_off_s
 from sparklet.errors import PayloadError, RemoteTaskError, SparkletError
 from sparklet.functions.backend import Backend
 from sparklet.functions.calls import Call, Content, End, encode_arguments, read
@@ -34,7 +34,7 @@ from sparklet.functions.timer import Timer
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BACK_OFF_S, MAX_BACK_OFF_S = 0.2, 20.0
+BACK_OFF_S, MAX_BACK_OFF_S = 0.4, 20.0
 MAX_THROTTLED = 12  # tries that did not begin: some two minutes of back-off
 LARGER_HELPS = ("memory", "timeout")
 
@@ -304,7 +304,7 @@ class LambdaExecutor(Executor):
         attempt = task.call.attempt + 1
         if reason == "throttled" and task.throttled < MAX_THROTTLED:
             task.throttled += 1
-            return _back_off_s(task.throttled)
+            return back_off_s(task.throttled, BACK_OFF_S, MAX_BACK_OFF_S)
         if (reason in LARGER_HELPS or isinstance(error, MemoryError)) and len(task.sizes) > 1:
             task.sizes.pop(0)
             self._figures["escalated"] += 1
@@ -313,7 +313,7 @@ class LambdaExecutor(Executor):
         else:
             return None
         task.call = replace(task.call, attempt=attempt)
-        return _back_off_s(max(task.failures, 1))
+        return back_off_s(max(task.failures, 1), BACK_OFF_S, MAX_BACK_OFF_S)
 
     def _measure(self, task: _Task, facts: Mapping[str, Any]) -> None:
         worked_s = facts.get("ended_s", 0.0) - facts.get("started_s", 0.0)
@@ -339,12 +339,6 @@ def _backend(name: str, slots: int | None, stack: str) -> Backend:
     if name not in makers:
         raise ValueError(f"there is no backend {name!r}: choose one of lambda, {', '.join(makers)}")
     return makers[name](slots)
-
-
-def _back_off_s(tries: int) -> float:
-    """Exponential, with full jitter on its upper half."""
-    max_s = min(MAX_BACK_OFF_S, BACK_OFF_S * 2.0**tries)
-    return random.uniform(max_s / 2, max_s)
 
 
 def _results(begun: deque[Future[list[T]]], further: Iterator[Future[list[T]]], end_s: float | None) -> Iterator[T]:

@@ -4,7 +4,6 @@
 changes nothing.
 """
 
-import random
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
+from sparklet.clock import back_off_s
 from sparklet.errors import LeaseLostError, LedgerError, QueueError, ScriptFailedError, SparkletError
 from sparklet.events import Outcome, Task
 from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut
@@ -84,7 +84,7 @@ def make_attempt(claims: Claims, attempt: Attempt) -> Outcome:
         claimed = claims.claim(attempt)
     except LedgerError as error:
         log.error("the ledger could not be asked", error=str(error))
-        return_message(claims, attempt, back_off_s(task.receive_count))
+        return_message(claims, attempt, back_off_s(task.receive_count, BACK_OFF_S, MAX_BACK_OFF_S))
         return Outcome(task, error, acknowledged=False)
     if isinstance(claimed, Outcome):
         return claimed
@@ -123,7 +123,7 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
         log.error(f"{claimed.kind} failed", **cause)
     else:
         log.warning(f"attempt failed, {claimed.kind} released", **cause)
-        return_message(claims, attempt, back_off_s(claimed.attempts))
+        return_message(claims, attempt, back_off_s(claimed.attempts, BACK_OFF_S, MAX_BACK_OFF_S))
     return Outcome(task, error, acknowledged=final)
 
 
@@ -157,12 +157,6 @@ def failure_of(error: SparkletError) -> Failure:
         cause = cut(error.cause, ERROR_MESSAGE_BYTES - len(where.encode()))
         return Failure(error.cause_class, f"{cause}{where}", error.retryable)
     return Failure(type(error).__name__, str(error), error.retryable)
-
-
-def back_off_s(tries: int) -> float:
-    """Exponential back-off with full jitter on its upper half."""
-    max_s = min(MAX_BACK_OFF_S, BACK_OFF_S * 2 ** min(tries - 1, 10))
-    return random.uniform(max_s / 2, max_s)
 
 
 @dataclass
