@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparklet.cli.console import count_text, size_text, time_text
-from sparklet.model import Counts, InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
+from sparklet.model import InputObject, Run, RunState, ShardRecord, ShardState, SliceKind
 from sparklet.planning.preview import PlanPreview
 from sparklet.runs.object_status import ObjectStatus
 
@@ -20,11 +20,6 @@ STYLES: Mapping[str, str] = {
     RunState.CANCELLED: "magenta",
     ShardState.RUNNING: "cyan",  # the others as for runs
 }
-
-
-def counts_document(counts: Counts) -> dict[str, int]:
-    """Shards by state; the states add up to the total."""
-    return {"total": counts.total, **counts.by_state()}
 
 
 def add_skipped(facts: Table, skipped: Mapping[str, int]) -> None:

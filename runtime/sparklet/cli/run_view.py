@@ -15,7 +15,7 @@ from sparklet.cli.costs import COST_EXCLUDES, COST_INCLUDES, Prices, costs_so_fa
 from sparklet.cli.dispatch_modes import driver_of, driver_text, recorded_failures
 from sparklet.cli.environment import Environment
 from sparklet.cli.estimates import costs_text
-from sparklet.cli.render import STYLES, add_skipped, counts_document, shard_document, shards_table
+from sparklet.cli.render import STYLES, add_skipped, shard_document, shards_table
 from sparklet.errors import OrchestrationError
 from sparklet.model import Dispatch, ExecutionStatus, Run, RunState, ShardRecord
 from sparklet.planning.outputs import check_id, next_id
@@ -198,7 +198,7 @@ def result_document(env: Environment, run: Run, summary: Summary) -> dict[str, A
         "state": str(summary.state),
         "cancelled": time_text(run.cancelled_s) if run.cancelled_s else None,
         "generation": summary.generation,
-        "shards": counts_document(summary.counts),
+        "shards": summary.counts.to_document(),
         "objects": summary.objects,
         "input_bytes": summary.input_bytes,
         "rows": summary.rows,

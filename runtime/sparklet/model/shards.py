@@ -322,9 +322,9 @@ class Counts:
     succeeded: int = 0
     failed: int = 0
 
-    def by_state(self) -> dict[str, int]:
-        """The four counts, for documents."""
-        return asdict(self)
+    def to_document(self) -> dict[str, int]:
+        """The total, and the four counts, which add up to it."""
+        return {"total": self.total, **asdict(self)}
 
     @property
     def total(self) -> int:

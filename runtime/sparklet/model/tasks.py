@@ -46,14 +46,12 @@ class TaskRecord:
 
     def claimed(self, attempt_id: str, now_s: float, lease_s: float, log_stream: str) -> Self:
         """RUNNING, by one more attempt."""
-        return replace(
-            self,
-            state=ShardState.RUNNING,
-            revision=self.revision + 1,
+        return self._changed(
+            ShardState.RUNNING,
+            now_s,
             attempts=self.attempts + 1,
             attempt_id=attempt_id,
             started_s=now_s,
-            changed_s=now_s,
             lease_end_s=now_s + lease_s,
             log_stream=log_stream,
         )

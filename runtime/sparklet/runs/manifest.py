@@ -195,7 +195,7 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
         "StartDate": _date(run.created_s),
         "StopDate": _date(summary.changed_s),
         "ResultFiles": files,
-        "ItemCounts": {state.title(): n for state, n in {**counts.by_state(), "total": counts.total}.items()},
+        "ItemCounts": {state.title(): n for state, n in counts.to_document().items()},
         "Inputs": run.inputs,
         "Output": run.output_uri,
         "Scripts": [{"Uri": s.uri, "Sha256": s.sha256, "Source": s.source_uri} for s in run.scripts],

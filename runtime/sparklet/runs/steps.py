@@ -163,7 +163,7 @@ def _status(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Re
         "ended": run.state.ended,
         "wait_s": wait_s(run, counts, at.clock.now_s(), _started_s(event)),
         "generation": run.generation,
-        "counts": counts.by_state(),
+        "counts": asdict(counts),
         "next_run_id": follower.run_id if follower else "",
     }
 

@@ -106,7 +106,7 @@ def figures(run: Run, summary: Summary) -> dict[str, Any]:
         "inputs": list(run.inputs[:MAX_NAMED]),
         "lists": [source.uri for source in run.lists[:MAX_NAMED]],
         "output": run.output_uri,
-        "counts": {**summary.counts.by_state(), "total": summary.counts.total},
+        "counts": summary.counts.to_document(),
         "objects": summary.objects,
         "skipped": dict(run.skipped),
         "input_bytes": summary.input_bytes,

@@ -14,7 +14,6 @@ from sparklet.cli.dispatch_modes import end_waiting
 from sparklet.cli.environment import Environment, StackSelection, environment
 from sparklet.cli.failures import redrive_run, refuse_other_size, resized, selected
 from sparklet.cli.options import Prices
-from sparklet.cli.render import counts_document
 from sparklet.cli.runs import finish
 from sparklet.cli.transfer import output_files
 from sparklet.errors import PlanError
@@ -217,7 +216,7 @@ def _refuse_ended(env: Environment, run_id: str) -> int:
 def _show_cancel(screen: Screen, run_id: str, counts: Counts, abandoned: int) -> None:
     left = f", {counts.running} still running end by themselves" if counts.running else ""
     screen.result(
-        {"run_id": run_id, "given_up": abandoned, "shards": counts_document(counts)},
+        {"run_id": run_id, "given_up": abandoned, "shards": counts.to_document()},
         f"run {run_id}: {abandoned} shards given up, {counts.succeeded} had succeeded{left}",
         f"sparklet watch {run_id} waits for its end; sparklet redrive {run_id} reopens it",
     )
