@@ -105,7 +105,9 @@ class ClassArchive:
                 if ended.returncode:  # below 0: killed, the next try may do better
                     return
                 made.replace(self.path)
-            _keep_the_last_used(self.path.parent)
+            made_so_far = sorted(self.path.parent.glob("*.jsa"), key=lambda path: path.stat().st_mtime, reverse=True)
+            for outdated in made_so_far[MAX_ARCHIVES:]:  # a JVM that has one of them mapped keeps it
+                outdated.unlink(missing_ok=True)
 
     def refusal(self, name: str) -> str:
         """Why Java would pass over it, or over its class of this name, which it does in silence; "" if it does not."""
@@ -178,13 +180,6 @@ def _incoming(folder: Path) -> Iterator[Path]:
         shutil.rmtree(left_over, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder, ignore_cleanup_errors=True) as name:
         yield Path(name)
-
-
-def _keep_the_last_used(folder: Path) -> None:
-    """Delete the others; a JVM that has one of them mapped keeps it."""
-    archives = sorted(folder.glob("*.jsa"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for archive in archives[MAX_ARCHIVES:]:
-        archive.unlink(missing_ok=True)
 
 
 def main(path: str, classes: str, java: str, class_path: str) -> None:

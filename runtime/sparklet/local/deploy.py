@@ -48,7 +48,11 @@ def parameters_of(request: Mapping[str, Any]) -> dict[str, str]:
 def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str], workers: int) -> Deployed:
     """Create or update the stack and wait for it; LocalStackError with the stand-in's reasons."""
     formation: Any = clients.cloudformation
-    change = "update" if _exists(clients) else "create"
+    try:
+        stack_outputs(clients, STACK_NAME, ())
+        change = "update"
+    except NotDeployedError:
+        change = "create"
     wanted = {
         "StackName": STACK_NAME,
         "TemplateURL": f"{clients.s3.meta.endpoint_url}/{TEMPLATE_BUCKET}/{TEMPLATE}",
@@ -73,14 +77,6 @@ def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str
     else:
         clients.functions.delete_function_concurrency(**function)
     return deployed
-
-
-def _exists(clients: AwsClients) -> bool:
-    try:
-        stack_outputs(clients, STACK_NAME, ())
-    except NotDeployedError:
-        return False
-    return True
 
 
 def _await_end(formation: Any, change: str) -> None:

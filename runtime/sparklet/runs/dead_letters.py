@@ -36,9 +36,11 @@ class Disposition(StrEnum):
 def consume(at: Deployment, message: Message) -> Disposition:
     """Dispose of a dead-letter message about a shard; if a port fails, the message must come back."""
     try:
-        ref = _ref(message.body)
+        ref = ShardRef.from_document(read_json(message.body))
     except EventError as error:
         return keep(at, message, str(error))
+    if ref is None:
+        return keep(at, message, "the message names no run and shard, as JSON")
     for _ in range(MAX_TRIES):
         try:
             run, record = at.ledger.runs.get(ref.run_id), at.ledger.shards.get(ref.run_id, ref.shard)
@@ -55,13 +57,6 @@ def consume(at: Deployment, message: Message) -> Disposition:
     raise LedgerError(
         f"shard {ref.shard} of run {ref.run_id} changed {MAX_TRIES} times while its dead-letter message was read"
     )
-
-
-def _ref(body: str) -> ShardRef:
-    """The shard of a message; EventError if it names none."""
-    if ref := ShardRef.from_document(read_json(body)):
-        return ref
-    raise EventError("the message names no run and shard, as JSON")
 
 
 def _decide(at: Deployment, ref: ShardRef, record: ShardRecord, options: RunOptions) -> Disposition | None:
