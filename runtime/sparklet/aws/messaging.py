@@ -14,7 +14,6 @@ from sparklet.model import Notice
 from sparklet.ports import Clock, Notifier, QueueDepth
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs.literals import QueueAttributeFilterType
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
 MAX_ENTRIES = 10
@@ -78,9 +77,8 @@ class SqsQueue:
 
     def depth(self) -> QueueDepth:
         """How many messages there are, as SQS counts them: approximately."""
-        names: list[QueueAttributeFilterType] = [*DEPTH_ATTRIBUTES]
         with self._calling("count the messages of"):
-            answer = self._clients.sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=names)
+            answer = self._clients.sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=DEPTH_ATTRIBUTES)
         found = answer["Attributes"]
         return QueueDepth(*(int(found.get(name, 0)) for name in DEPTH_ATTRIBUTES))
 
