@@ -178,18 +178,18 @@ class ShardRef:
         if not isinstance(document, dict) or not {"run_id", "shard"} <= document.keys():
             return None
         try:
-            ref = cls(**{each.name: document[each.name] for each in fields(cls)})
+            found = {each.name: document[each.name] for each in fields(cls)}
         except KeyError as error:
             raise EventError(f"a shard message lacks {error}") from error
         # Errors name fields and types, never contents: the sender is not known.
-        if not (isinstance(ref.run_id, str) and RUN_ID.fullmatch(ref.run_id)):
-            raise EventError(f"a shard message has a wrong run_id, a {type(ref.run_id).__name__}")
-        if not isinstance(ref.part, str) or "/" in ref.part:
-            raise EventError(f"a shard message has a wrong part, a {type(ref.part).__name__}: it must be a file's name")
+        if not (isinstance(run_id := found["run_id"], str) and RUN_ID.fullmatch(run_id)):
+            raise EventError(f"a shard message has a wrong run_id, a {type(run_id).__name__}")
+        if not isinstance(part := found["part"], str) or "/" in part:
+            raise EventError(f"a shard message has a wrong part, a {type(part).__name__}: it must be a file's name")
         for name in ("shard", "generation", "offset", "length"):
-            if type(number := getattr(ref, name)) is not int or number < 0:
+            if type(number := found[name]) is not int or number < 0:
                 raise EventError(f"a shard message has a wrong {name}, a {type(number).__name__}: it must be a count")
-        return ref
+        return cls(**found)
 
 
 @dataclass(frozen=True, slots=True)
