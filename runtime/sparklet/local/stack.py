@@ -141,7 +141,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
     def deployment(self) -> Deployment:
         """Everything that planning, checking and recovery work on: the stack's S3, ledger and queue."""
         at = deployment(self.clients, self.info.bucket, self.info.ledger_table, self.info.queue_url)
-        return replace(at, larger=PROCESS, engines={PROCESS: LocalTasks(self._state.tasks)})
+        return replace(at, engines={PROCESS: LocalTasks(self._state.tasks)})
 
     def close(self) -> None:
         """Give the hold back; the host ends the stack if it was the last."""

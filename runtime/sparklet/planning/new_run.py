@@ -39,8 +39,8 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         )
     if request.options.escalate and not at.larger:
         raise PlanError(
-            "escalate needs tasks of ECS Fargate, and the stack has none: deploy sam/fargate.yaml beside it, then name "
-            "its outputs in the stack's Fargate parameters (docs/guide/failures.md); or leave it out"
+            "escalate needs an engine, and the stack has none: name one in its parameters, such as Fargate's "
+            "(docs/guide/failures.md); or leave it out"
         )
     refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())

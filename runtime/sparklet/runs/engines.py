@@ -38,7 +38,7 @@ def start_workers(at: Deployment, run: Run) -> Waiting:
 
     A shard is FAILED if a worker cannot be started, or if ``MAX_UNCLAIMED`` of them end before they claim it.
     """
-    if not at.engines:
+    if not (at.engines and at.starts_workers):
         return Waiting()
     waiting = list(islice(for_a_while(at.clock, at.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
     started, failed, trouble = 0, 0, ""
@@ -60,7 +60,7 @@ def stop_workers(at: Deployment, run: Run) -> None:
 
     One that has not claimed its shard is left: its claim is refused, and it ends.
     """
-    if not at.engines:
+    if not (at.engines and at.starts_workers):
         return
     for record in at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s() + 3600):
         if record.task_id and record.engine in at.engines:

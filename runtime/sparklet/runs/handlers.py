@@ -8,7 +8,7 @@ from typing import Any
 
 from sparklet import metrics
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.containers import FARGATE, tasks_of_shards
+from sparklet.aws.engines import engines_of
 from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
 from sparklet.aws.messaging import SqsQueue, notifier_for
 from sparklet.aws.s3 import S3Store, input_stores
@@ -154,7 +154,7 @@ def _watch() -> Watch:
 def _deployment() -> Deployment:
     """The deployed ports, made at the first event: an import must not fail because of a missing variable."""
     settings = fanout_settings()
-    clients, fargate = AwsClients(), settings.fargate
+    clients = AwsClients()
     return Deployment(
         bucket=settings.bucket,
         store=S3Store(clients),
@@ -165,6 +165,5 @@ def _deployment() -> Deployment:
         tasks=DynamoTasks(clients, settings.ledger_table),
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
         dead_letters=SqsQueue(clients, settings.dlq_url),
-        larger=FARGATE if fargate else "",
-        engines={FARGATE: tasks_of_shards(clients, fargate)} if fargate else {},
+        engines=engines_of(clients, settings.engines, settings.bucket),
     )

@@ -44,8 +44,8 @@ def redrive(
     run is being planned or cancelled, if one of ``shards`` has not FAILED, or if there is nothing to repeat.
     """
     run = redrivable(at, run_id)
-    if engine and engine != at.larger:
-        raise PlanError(f"the stack has no engine {engine}" + (f"; it has {at.larger}" if at.larger else ""))
+    if engine and engine not in at.engines:
+        raise PlanError(f"the stack has no engine {engine}; it has {', '.join(at.engines) or 'none'}")
     _refuse_unfit(at, run_id, shards)
     moved = 0
     again = _any_failed(at, run_id, shards)
