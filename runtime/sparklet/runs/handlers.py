@@ -8,8 +8,8 @@ from typing import Any
 
 from sparklet import metrics
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.engines import engines_of
 from sparklet.aws.dynamodb import DynamoLedger, DynamoTasks
+from sparklet.aws.engines import engines_of
 from sparklet.aws.messaging import SqsQueue, notifier_for
 from sparklet.aws.s3 import S3Store, input_stores
 from sparklet.clock import SystemClock
