@@ -44,8 +44,7 @@ def redrive(
     run is being planned or cancelled, if one of ``shards`` has not FAILED, or if there is nothing to repeat.
     """
     run = redrivable(at, run_id)
-    if engine and engine not in at.engines:
-        raise PlanError(f"the stack has no engine {engine}; it has {', '.join(at.engines) or 'none'}")
+    engine = engine and at.engine(engine)
     _refuse_unfit(at, run_id, shards)
     moved = 0
     again = _any_failed(at, run_id, shards)
