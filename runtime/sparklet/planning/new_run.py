@@ -42,6 +42,8 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
             "escalate needs an engine, and the stack has none: name one in its parameters, such as Fargate's "
             "(docs/guide/failures.md); or leave it out"
         )
+    if request.options.escalate:
+        refuse_lacking(at, at.larger, request.table)
     refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())
     output = request.output_uri or (f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
@@ -73,6 +75,12 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
     if run.options.incremental:
         take_run_lock(at, run)
     return run
+
+
+def refuse_lacking(at: Deployment, engine: str, table: str) -> None:
+    """PlanError if the engine lacks what a run needs that writes to ``table``."""
+    if why := at.engines[engine].unfit(table.partition(":")[0]):
+        raise PlanError(f"the engine {engine} can do no shard of this run: {why}")
 
 
 def run_id_of(request: RunRequest, now_s: float) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sparklet.errors import PlanError, ShardNotFoundError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
+from sparklet.planning.new_run import refuse_lacking
 from sparklet.planning.outputs import overtaken_by
 from sparklet.planning.planner import Outbox
 from sparklet.runs.commits import has_declared
@@ -46,6 +47,8 @@ def redrive(
     run = redrivable(at, run_id)
     if engine and engine not in at.engines:
         raise PlanError(f"the stack has no engine {engine}; it has {', '.join(at.engines) or 'none'}")
+    if engine:
+        refuse_lacking(at, engine, run.table)
     _refuse_unfit(at, run_id, shards)
     moved = 0
     again = _any_failed(at, run_id, shards)
