@@ -66,6 +66,14 @@ class FargateTasks:
         with failing_as(RemoteTaskError, f"{arn} cannot be stopped"):
             self.clients.ecs.stop_task(cluster=self.cluster, task=arn, reason="its caller waits no more")
 
+    def begun_s(self, arn: str) -> float:
+        """At once, or it is not started at all."""
+        return 0.0
+
+    def unfit(self, table_format: str) -> str:
+        """Nothing: it is the functions' image."""
+        return ""
+
 
 def tasks_of_shards(clients: AwsClients, named: Mapping[str, Any]) -> FargateTasks:
     """The tasks of sam/fargate.yaml, as SPARKLET_ENGINES names them."""

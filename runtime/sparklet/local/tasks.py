@@ -46,6 +46,14 @@ class LocalTasks:
         """Have the host send SIGTERM."""
         (self.folder / f"{task_id}.stop").touch()
 
+    def begun_s(self, task_id: str) -> float:
+        """At once: there is one at a time."""
+        return 0.0
+
+    def unfit(self, table_format: str) -> str:
+        """Nothing: it has what the functions have."""
+        return ""
+
 
 class TaskRunner:
     """The host's part: runs what clients request."""

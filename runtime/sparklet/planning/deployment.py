@@ -10,7 +10,7 @@ from operator import attrgetter
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Self, cast
 
-from sparklet.errors import ObjectStoreError, PlanError, RunNotFoundError, ScratchFullError, SettingsError
+from sparklet.errors import ObjectStoreError, RunNotFoundError, ScratchFullError, SettingsError
 from sparklet.metrics import Meter, Metric
 from sparklet.model import Access, Run, split_uri
 from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectInfo, ObjectStore, TaskQueue, TaskStore
@@ -53,13 +53,6 @@ class Deployment:
     def larger(self) -> str:
         """The usual engine, the first, for shards that are too much for a function; "": there is none."""
         return next(iter(self.engines), "")
-
-    def engine(self, name: str = "") -> str:
-        """The name of this engine, or of the usual one; PlanError if the stack has none."""
-        if (chosen := name or self.larger) in self.engines:
-            return chosen
-        there = f"it has {', '.join(self.engines)}" if self.engines else "name one in its parameters, such as Fargate's"
-        raise PlanError(f"the stack has no engine {name}".rstrip() + f"; {there} (docs/guide/elsewhere.md)")
 
     def inputs(self, access: Access) -> ObjectStore:
         """The store to read a run's input from."""

@@ -37,9 +37,18 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         raise PlanError(
             "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
         )
+<<<<<<< HEAD
     options = request.options
-    engine = at.engine(options.engine) if options.engine or options.route or options.escalate else ""
+    wants_engine = options.engine or options.route or options.escalate
+    engine = chosen_engine(at, options.engine, request.table) if wants_engine else ""
     does_all = engine if not (options.route or options.escalate) else ""
+=======
+    if request.options.escalate and not at.larger:
+        raise PlanError(
+            "escalate needs an engine, and the stack has none: name one in its parameters, such as Fargate's "
+            "(docs/guide/failures.md); or leave it out"
+        )
+>>>>>>> t-engines
     refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())
     output = request.output_uri or (f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
@@ -71,6 +80,20 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
     if run.options.incremental:
         take_run_lock(at, run)
     return run
+
+
+def chosen_engine(at: Deployment, name: str, table: str) -> str:
+    """The engine of this name, or the usual one (""), for a run that writes to ``table``.
+
+    PlanError if the stack has none, or it lacks what the run needs.
+    """
+    engine = name or at.larger
+    if engine not in at.engines:
+        there = f"it has {', '.join(at.engines)}" if at.engines else "name one in its parameters, such as Fargate's"
+        raise PlanError(f"the stack has no engine {name}".rstrip() + f"; {there} (docs/guide/elsewhere.md)")
+    if why := at.engines[engine].unfit(table.partition(":")[0]):
+        raise PlanError(f"the engine {engine} can do no shard of this run: {why}")
+    return engine
 
 
 def run_id_of(request: RunRequest, now_s: float) -> str:

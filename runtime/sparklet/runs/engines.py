@@ -72,7 +72,7 @@ def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | N
     """Start a worker, if none is starting and the last one ended (``end``) long enough ago; give up after too many."""
     waited_s, unclaimed = at.clock.now_s() - record.changed_s, _unclaimed(record)
     if unclaimed and end is None:
-        if waited_s < CLAIMS_WITHIN_S:
+        if waited_s < CLAIMS_WITHIN_S or at.clock.now_s() - engine.begun_s(record.task_id) < CLAIMS_WITHIN_S:
             return Waiting()
         with suppress(RemoteTaskError):
             engine.stop(record.task_id)
