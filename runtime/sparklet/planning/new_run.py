@@ -37,18 +37,10 @@ def new_run(at: Deployment, request: RunRequest) -> Run:
         raise PlanError(
             "a run whose dispatch is map takes no rate: no messages are sent; its MaxConcurrency paces a map"
         )
-<<<<<<< HEAD
     options = request.options
     wants_engine = options.engine or options.route or options.escalate
     engine = chosen_engine(at, options.engine, request.table) if wants_engine else ""
     does_all = engine if not (options.route or options.escalate) else ""
-=======
-    if request.options.escalate and not at.larger:
-        raise PlanError(
-            "escalate needs an engine, and the stack has none: name one in its parameters, such as Fargate's "
-            "(docs/guide/failures.md); or leave it out"
-        )
->>>>>>> t-engines
     refuse_mixed(request.lists, request.inputs, request.options)
     run_id = run_id_of(request, at.clock.now_s())
     output = request.output_uri or (f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")

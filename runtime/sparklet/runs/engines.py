@@ -15,6 +15,7 @@ from sparklet.model import Failure, Run, ShardRecord, ShardState
 from sparklet.planning.deployment import Deployment
 from sparklet.ports import Engine
 from sparklet.runs.ending import for_a_while
+from sparklet.runs.throttle import within_cap
 
 ENGINE_FAILED = "EngineFailed"
 MAX_LOOKED_AT = 1_000  # of a run's waiting shards, at a check
@@ -41,6 +42,7 @@ def start_workers(at: Deployment, run: Run) -> Waiting:
     if not (at.engines and at.starts_workers):
         return Waiting()
     waiting = list(islice(for_a_while(at.clock, at.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
+    waiting = within_cap(at, run, waiting)
     started, failed, trouble = 0, 0, ""
     for name, engine in at.engines.items():
         mine = [record for record in waiting if record.engine == name]

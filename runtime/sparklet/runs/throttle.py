@@ -11,6 +11,7 @@ again, and counts. A second message does no harm, since the claim rejects it.
 """
 
 import json
+from collections.abc import Sequence
 from itertools import count, takewhile
 from typing import Any
 
@@ -40,6 +41,14 @@ def throttle(at: Deployment, run_id: str, max_concurrency: int) -> None:
     if not run.options.max_concurrency and run.dispatch is Dispatch.QUEUE:
         raise PlanError(f"the run {run_id} was started without --max-concurrency, so all its messages are sent")
     at.store.put(at.run_uri(run_id, f"{FOLDER}{CAP}"), json.dumps(max_concurrency).encode())
+
+
+def within_cap(at: Deployment, run: Run, waiting: Sequence[ShardRecord]) -> Sequence[ShardRecord]:
+    """Those of an engine's waiting shards that have a place under the cap, as ``send_up_to_cap`` gave it to them."""
+    if run.dispatch is not Dispatch.QUEUE or not run.options.max_concurrency or not waiting:
+        return waiting
+    placed = _stored(at, run).get(SENT.format(run.generation), {"sent": {}})["sent"]
+    return [record for record in waiting if str(record.number) in placed]
 
 
 def send_up_to_cap(at: Deployment, run: Run, outbox: Outbox) -> int:

@@ -22,6 +22,7 @@ from sparklet.spark.script_output import Tail, TaskOutput, root_cause
 from sparklet.spark.spark_options import (
     SHELL,
     class_path,
+    is_local,
     java_command,
     java_path,
     process_env,
@@ -44,7 +45,7 @@ _log = logging.getLogger(__name__)
 def runner_for(settings: WorkerSettings, spark: SparkSettings | None = None) -> Runner:
     """The runner that the settings ask for; ``start`` it early."""
     spark = spark or spark_settings()
-    if settings.runner == "submit":
+    if settings.runner == "submit" or not is_local(spark):
         return SubmitRunner(spark, settings.scratch)
     return WarmRunner(spark, settings.scratch, settings.tasks_per_jvm, keep_context=settings.keep_context)
 

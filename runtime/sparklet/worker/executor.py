@@ -13,6 +13,7 @@ from sparklet.errors import (
     ObjectForbiddenError,
     ObjectNotFoundError,
     ObjectStoreError,
+    PlanError,
     ScriptFailedError,
     ScriptFetchError,
     SettingsError,
@@ -36,6 +37,7 @@ PERMANENT_CAUSES = frozenset(
         *("SyntaxError", "TabError"),
         *("AccessDeniedException", "AnalysisException", "ParseException", "UnknownStoreException"),  # Spark, S3A
         *("CommitStateUnknownError", "ExpectationError", "TableError"),
+        *("PySparkAttributeError", "PySparkNotImplementedError"),  # what Spark Connect does not have
     }
 )
 """Root causes that every attempt on the same input must meet. All others are retried: one S3 503 inside a script must
@@ -63,6 +65,7 @@ class Executor:
     settings: WorkerSettings
     runner: Runner
     scripts: "ScriptCache"
+    shares_disk: bool = True  # whether Spark's executors read this machine's files
 
     def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
         """Run a script to its end in its own folder and read its outcome.
@@ -80,6 +83,11 @@ class Executor:
             event, outcome_file = execution.event, folder / "outcome.json"
             started_s = time.monotonic()
             if execution.staging is not None:
+                if not self.shares_disk:
+                    raise PlanError(
+                        "the shard has inputs that only a worker reads (slices, old versions, odd names, other roles), "
+                        "which the executors of another machine cannot; do it in another engine (redrive --engine)"
+                    )
                 uris = execution.staging.fetch(folder, deadline, min_free_bytes)
                 event = with_local_inputs(event, uris)
                 log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))

@@ -20,6 +20,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Observation, SparkSession, functions
 
 from sparklet.job.errors import EventError, TableError
+from sparklet.job.session import is_remote
 from sparklet.job.tables.alignment import aligned, widened
 from sparklet.job.tables.declaration import CHANGES, DATA, Commit, Declaration, StagedWrite, Table
 from sparklet.job.tables.identity import commit_id
@@ -62,6 +63,8 @@ def write(
     partition_by: str | Sequence[str] = (),
 ) -> int:
     """Make one write, see ``TableWrites``; the number of its rows."""
+    if is_remote(frame.sparkSession):
+        raise TableError("a write to a table needs the JVM, which a remote session (Spark Connect) has not")
     draft = Declaration(
         _table(job, table), mode, "", "", (), _names(keys), order_by, merge_schema, _names(partition_by)
     )
