@@ -68,6 +68,8 @@ def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
     if found.timeout <= 0:
         raise EventError(f"--timeout is {found.timeout:g}; it must be more than 0 seconds")
     if found.run and found.shard is not None:
+        if wrong := [pair for pair in found.conf if "=" not in pair]:
+            raise EventError(f"--conf {wrong[0]} must look like KEY=VALUE")
         conf = {key: value for key, _, value in (pair.partition("=") for pair in found.conf)}
         return ShardCommand(found.run, found.shard, found.generation, found.timeout, found.redrive, conf)
     try:
