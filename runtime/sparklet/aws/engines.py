@@ -4,22 +4,23 @@ from collections.abc import Mapping
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.containers import tasks_of_shards
+from sparklet.aws.spark_jobs import EmrServerlessJobs, EmrSteps, GlueJobRuns
 from sparklet.errors import SettingsError
 from sparklet.ports import Engine
 from sparklet.settings import Engines
 
-_MAKERS = {"fargate": tasks_of_shards}
+FARGATE, PLATFORMS = "fargate", {"emr-serverless": EmrServerlessJobs, "emr": EmrSteps, "glue": GlueJobRuns}
 
 
-def engines_of(clients: AwsClients, named: Engines, bucket: str) -> Mapping[str, Engine]:
-    """The named engines, in their order; they keep the worker in ``bucket``.
-
-    SettingsError names one that does not exist, or a setting that it lacks.
-    """
-    made = {}
+def engines_of(clients: AwsClients, named: Engines, env: Mapping[str, str]) -> Mapping[str, Engine]:
+    """The named engines, in their order; ``env``: their workers' settings. SettingsError if one is not whole."""
+    made: dict[str, Engine] = {}
     for name, of in named.items():
         try:
-            made[name] = _MAKERS[name](clients, of)
-        except KeyError as error:
-            raise SettingsError(f"SPARKLET_ENGINES: {name} lacks {error}, or is none of {', '.join(_MAKERS)}") from None
+            is_platform = name != FARGATE
+            made[name] = (
+                PLATFORMS[name](clients=clients, env=env, **of) if is_platform else tasks_of_shards(clients, of)
+            )
+        except (KeyError, TypeError) as error:
+            raise SettingsError(f"SPARKLET_ENGINES names no whole engine {name}: {error}") from error
     return made

@@ -26,7 +26,7 @@ from sparklet.spark.guards import task_folder
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import INPUTS, UNCOMMITTED
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.staging import Staging
+from sparklet.worker.staging import Staging, uploaded
 
 MAX_OUTCOME_BYTES = 64 * 1024 * 1024  # escaping may make an answer of 6 MB six times as long
 
@@ -63,6 +63,7 @@ class Executor:
     settings: WorkerSettings
     runner: Runner
     scripts: "ScriptCache"
+    inputs_to: ObjectStore | None = None  # for executors that do not see this machine's files; None: there are none
 
     def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
         """Run a script to its end in its own folder and read its outcome.
@@ -81,6 +82,8 @@ class Executor:
             started_s = time.monotonic()
             if execution.staging is not None:
                 uris = execution.staging.fetch(folder, deadline, min_free_bytes)
+                if self.inputs_to is not None:
+                    uris = uploaded(uris, self.inputs_to, event["output_path"])
                 event = with_local_inputs(event, uris)
                 log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
             argument, paths = handed_over(event, folder, is_shard=execution.is_shard)

@@ -23,6 +23,7 @@ from sparklet.model import ShardRecord, ShardRef, ShardState
 from sparklet.ports import Clock, Ledger
 from sparklet.settings import spark_settings, worker_settings
 from sparklet.spark.guards import MIB, Deadline
+from sparklet.spark.runner import Runner
 from sparklet.spark.warm_gateway import runner_for
 from sparklet.worker.handler import worker_over_aws
 from sparklet.worker.log import Log
@@ -33,6 +34,7 @@ DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75: EX_TEMPFAIL
 MESSAGE_VARIABLE = "SPARKLET_SHARD_MESSAGE"
 DEFAULT_TIMEOUT_S = 4 * 3600.0
 GENERATION_TRIES = 5
+GATEWAY = "PYSPARK_GATEWAY_PORT"
 BY_HAND = "by hand"  # the engine of a container that somebody started for a shard of the functions
 STOPPED = "the container received SIGTERM before the script had ended"
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -130,10 +132,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.update(settings.script_env)
         if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" not in os.environ:
             spark = replace(spark, memory_mb=container_memory_mb())
-        runner = runner_for(settings, spark)
+        if attached := GATEWAY in os.environ:  # this is a driver's program: see ``on_platform``
+            from sparklet.spark.attached import AttachedRunner
+
+            runner: Runner = AttachedRunner(spark, settings.scratch)
+        else:
+            runner = runner_for(settings, spark)
         worker = worker_over_aws(settings, runner)
         if worker.shards is None:
             raise SettingsError("SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set: the stack's outputs name both")
+        if attached:
+            worker.executor.inputs_to = worker.shards.store
     except SparkletError as error:
         log.error(str(error), error_class=type(error).__name__)
         return WRONG
