@@ -25,6 +25,9 @@ ROLE_S = 3600  # the maximum for a role that another role assumes; fresh credent
 
 SERVICES = {
     **{name: name for name in ("s3", "dynamodb", "sqs", "sns", "events", "cloudformation", "logs", "ecs")},
+    "emr": "emr",
+    "emr_serverless": "emr-serverless",
+    "glue": "glue",
     "states": "stepfunctions",
     "functions": "lambda",
     "secrets": "secretsmanager",
@@ -73,6 +76,9 @@ class AwsClients:
     cloudformation: "CloudFormationClient"
     functions: "LambdaClient"
     ecs: Any
+    emr: Any
+    emr_serverless: Any
+    glue: Any
     logs: Any
     secrets: Any
     states: Any

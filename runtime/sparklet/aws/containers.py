@@ -7,6 +7,7 @@ from typing import Any
 from sparklet.aws.clients import AwsClients, explained, failing_as
 from sparklet.errors import RemoteTaskError
 from sparklet.model import Failure
+from sparklet.ports import Engine
 
 CPU_UNITS = {8: 1024, 16: 2048, 30: 4096, 60: 8192, 120: 16384}  # by the most GiB that they may have
 MAX_DESCRIBED = 100  # tasks a request
@@ -16,7 +17,7 @@ CONTAINER = "sparklet-shard"  # of its task definition
 
 
 @dataclass(frozen=True)
-class FargateTasks:
+class FargateTasks(Engine):
     """Starts, watches and stops tasks of a definition, whose one container is named ``container``."""
 
     clients: AwsClients
@@ -65,14 +66,6 @@ class FargateTasks:
         """Stop a task. RemoteTaskError if that cannot be asked for."""
         with failing_as(RemoteTaskError, f"{arn} cannot be stopped"):
             self.clients.ecs.stop_task(cluster=self.cluster, task=arn, reason="its caller waits no more")
-
-    def begun_s(self, arn: str) -> float:
-        """At once, or it is not started at all."""
-        return 0.0
-
-    def unfit(self, table_format: str) -> str:
-        """Nothing: it is the functions' image."""
-        return ""
 
 
 def tasks_of_shards(clients: AwsClients, named: Mapping[str, Any]) -> FargateTasks:

@@ -285,10 +285,11 @@ def _deployed(name: str) -> Environment:
     clients = AwsClients()
     outputs, given = stack_outputs(clients, name), stack_parameters(clients, name)
     at = deployment(clients, outputs["BucketName"], outputs["LedgerTable"], outputs["QueueUrl"])
+    env = {"SPARKLET_BUCKET": outputs["BucketName"], "SPARKLET_LEDGER_TABLE": outputs["LedgerTable"]}
     named = engines({"SPARKLET_ENGINES": outputs.get("Engines", "")})
     machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
     return Environment(
-        replace(at, engines=engines_of(clients, named, at.bucket), starts_workers=False),
+        replace(at, engines=engines_of(clients, named, env), starts_workers=False),
         LambdaCompute(clients),
         outputs["WorkerAliasArn"],
         CloudWatchLogs(clients, outputs["WorkerLogGroup"]),

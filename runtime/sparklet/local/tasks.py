@@ -13,13 +13,14 @@ from pathlib import Path
 from sparklet.errors import RemoteTaskError
 from sparklet.local.state import StateDir, read_json, write_json
 from sparklet.model import Failure
+from sparklet.ports import Engine
 
 PROCESS = "process"  # the engine's name
 ONE_SHARD = "sparklet.worker.one_shard"  # the image's command `shard`
 
 
 @dataclass(frozen=True)
-class LocalTasks:
+class LocalTasks(Engine):
     """An ``Engine`` for the stack's clients."""
 
     folder: Path
@@ -45,14 +46,6 @@ class LocalTasks:
     def stop(self, task_id: str) -> None:
         """Have the host send SIGTERM."""
         (self.folder / f"{task_id}.stop").touch()
-
-    def begun_s(self, task_id: str) -> float:
-        """At once: there is one at a time."""
-        return 0.0
-
-    def unfit(self, table_format: str) -> str:
-        """Nothing: it has what the functions have."""
-        return ""
 
 
 class TaskRunner:

@@ -155,6 +155,7 @@ def _deployment() -> Deployment:
     """The deployed ports, made at the first event: an import must not fail because of a missing variable."""
     settings = fanout_settings()
     clients = AwsClients()
+    env = {"SPARKLET_BUCKET": settings.bucket, "SPARKLET_LEDGER_TABLE": settings.ledger_table}
     return Deployment(
         bucket=settings.bucket,
         store=S3Store(clients),
@@ -165,5 +166,5 @@ def _deployment() -> Deployment:
         tasks=DynamoTasks(clients, settings.ledger_table),
         notifier=notifier_for(clients, settings.notice_topic_arn, settings.notice_bus),
         dead_letters=SqsQueue(clients, settings.dlq_url),
-        engines=engines_of(clients, settings.engines, settings.bucket),
+        engines=engines_of(clients, settings.engines, env),
     )

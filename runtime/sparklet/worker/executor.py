@@ -13,7 +13,6 @@ from sparklet.errors import (
     ObjectForbiddenError,
     ObjectNotFoundError,
     ObjectStoreError,
-    PlanError,
     ScriptFailedError,
     ScriptFetchError,
     SettingsError,
@@ -27,7 +26,7 @@ from sparklet.spark.guards import task_folder
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import INPUTS, UNCOMMITTED
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.staging import Staging
+from sparklet.worker.staging import Staging, uploaded
 
 MAX_OUTCOME_BYTES = 64 * 1024 * 1024  # escaping may make an answer of 6 MB six times as long
 
@@ -65,7 +64,7 @@ class Executor:
     settings: WorkerSettings
     runner: Runner
     scripts: "ScriptCache"
-    shares_disk: bool = True  # whether Spark's executors read this machine's files
+    inputs_to: ObjectStore | None = None  # for executors that do not see this machine's files; None: there are none
 
     def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
         """Run a script to its end in its own folder and read its outcome.
@@ -83,12 +82,9 @@ class Executor:
             event, outcome_file = execution.event, folder / "outcome.json"
             started_s = time.monotonic()
             if execution.staging is not None:
-                if not self.shares_disk:
-                    raise PlanError(
-                        "the shard has inputs that only a worker reads (slices, old versions, odd names, other roles), "
-                        "which the executors of another machine cannot; do it in another engine (redrive --engine)"
-                    )
                 uris = execution.staging.fetch(folder, deadline, min_free_bytes)
+                if self.inputs_to is not None:
+                    uris = uploaded(uris, self.inputs_to, event["output_path"])
                 event = with_local_inputs(event, uris)
                 log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
             argument, paths = handed_over(event, folder, is_shard=execution.is_shard)

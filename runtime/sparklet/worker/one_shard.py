@@ -23,6 +23,7 @@ from sparklet.model import ShardRecord, ShardRef, ShardState
 from sparklet.ports import Clock, Ledger
 from sparklet.settings import spark_settings, worker_settings
 from sparklet.spark.guards import MIB, Deadline
+from sparklet.spark.runner import Runner
 from sparklet.spark.spark_options import shares_disk
 from sparklet.spark.warm_gateway import runner_for
 from sparklet.worker.handler import worker_over_aws
@@ -34,6 +35,7 @@ DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75: EX_TEMPFAIL
 MESSAGE_VARIABLE = "SPARKLET_SHARD_MESSAGE"
 DEFAULT_TIMEOUT_S = 4 * 3600.0
 GENERATION_TRIES = 5
+GATEWAY = "PYSPARK_GATEWAY_PORT"
 BY_HAND = "by hand"  # the engine of a container that somebody started for a shard of the functions
 STOPPED = "the container received SIGTERM before the script had ended"
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -138,11 +140,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" not in os.environ:
             spark = replace(spark, memory_mb=container_memory_mb())
         spark = replace(spark, conf={**spark.conf, **command.conf})
-        runner = runner_for(settings, spark)
+        if attached := GATEWAY in os.environ:  # this is a driver's program: see ``on_platform``
+            from sparklet.spark.attached import AttachedRunner
+
+            runner: Runner = AttachedRunner(spark, settings.scratch)
+        else:
+            runner = runner_for(settings, spark)
         worker = worker_over_aws(settings, runner)
-        worker.executor.shares_disk = shares_disk(spark)
         if worker.shards is None:
             raise SettingsError("SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set: the stack's outputs name both")
+        if attached or not shares_disk(spark):
+            worker.executor.inputs_to = worker.shards.store
     except SparkletError as error:
         log.error(str(error), error_class=type(error).__name__)
         return WRONG

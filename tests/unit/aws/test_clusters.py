@@ -3,7 +3,8 @@
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.engines import clusters_of, engines_of
+from sparklet.aws.clusters import clusters_of
+from sparklet.aws.engines import engines_of
 from sparklet.errors import SettingsError
 from sparklet.settings import engines
 from tests.stand_ins.memory import MemoryEngine
@@ -63,10 +64,10 @@ def test_a_wrong_address_is_refused(named: dict[str, dict[str, str]], told: str)
 def test_on_aws_the_workers_are_tasks_of_fargate() -> None:
     clients = AwsClients()
     with pytest.raises(SettingsError, match="needs fargate"):
-        engines_of(clients, {"standalone": STANDALONE}, "bucket")
+        engines_of(clients, {"standalone": STANDALONE}, {})
 
     named = {"standalone": STANDALONE, "fargate": FARGATE}
-    assert list(engines_of(clients, named, "bucket")) == ["standalone", "fargate"]  # the first is the usual one
+    assert list(engines_of(clients, named, {})) == ["standalone", "fargate"]  # the first is the usual one
 
 
 def test_an_engine_without_an_address_is_none() -> None:
