@@ -40,7 +40,7 @@ def test_a_remote_session_does_shards_and_names_what_it_lacks(at_a_server: User)
     arguments[1] = str(SCRIPTS / "needs_the_jvm.py")
     failed = user.types(*arguments, within_s=200)
 
-    [cause] = user.types("explain", "run-2", "--json").document["causes"]
+    [cause] = user.types("explain", "run-2", "--json").document
     assert failed.code == 2
     assert cause["error_class"] == "PySparkNotImplementedError"
     assert "Spark Connect" in cause["reason"] and "--engine" in cause["remedy"]

@@ -23,7 +23,7 @@ from sparklet.local.java import find_java
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardState
 from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import s3a_conf
-from tests.functional.job.standalone import HOME, standalone_cluster
+from spark_scripts.demo.standalone_cluster import HOME, standalone_cluster
 from tests.functional.local.conftest import eventually
 from tests.functional.worker.conftest import STACK
 from tests.functional.worker.worker_process import stand_in
