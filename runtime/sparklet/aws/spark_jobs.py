@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sparklet.aws.clients import AwsClients, error_code, explained
+from sparklet.aws.clients import AwsClients, explained
 from sparklet.aws.s3 import S3Store
 from sparklet.aws.worker_package import stored
 from sparklet.errors import ObjectStoreError, RemoteTaskError
@@ -28,21 +28,9 @@ MAX_LISTED = 300  # a cluster has at most 256 active steps
 TAIL_LINES, TAIL_CHARACTERS = 10, 1_000
 MAX_LOG_BYTES = 16 * 2**20
 NEEDS_JARS = ("delta", "iceberg")  # on the class path of scripts; what Hudi needs, the commit has
-ENDED = frozenset(
-    {
-        *("SUCCESS", "FAILED", "CANCELLED"),  # EMR Serverless
-        *("COMPLETED", "INTERRUPTED"),  # EMR
-        *("STOPPED", "SUCCEEDED", "TIMEOUT", "ERROR", "EXPIRED"),  # Glue
-    }
-)
-NO_ROOM = frozenset(
-    {
-        *("ConcurrentRunsExceededException", "InternalServerException", "InternalServiceException"),
-        *("OperationTimeoutException", "ResourceNumberLimitExceededException", "ServiceQuotaExceededException"),
-        *("ThrottlingException", "TooManyRequestsException"),
-    }
-)
-MAX_STEPS = "Maximum number of active steps"  # EMR's words; the code is ValidationException
+ENDED = {"SUCCESS", "FAILED", "CANCELLED", "COMPLETED", "INTERRUPTED"}  # of EMR's two
+ENDED |= {"STOPPED", "SUCCEEDED", "TIMEOUT", "ERROR", "EXPIRED"}  # of Glue's; no state that goes on has such a name
+NO_ROOM = ("Exceeded", "InternalServ", "Maximum number of active", "OperationTimeout", "Throttling", "TooManyRequests")
 
 
 @dataclass(frozen=True)
@@ -96,7 +84,7 @@ class Platform(Engine):
         try:
             return call(**arguments)
         except (BotoCoreError, ClientError) as error:
-            no_room = error_code(error) in NO_ROOM or MAX_STEPS in str(error)
+            no_room = any(words in str(error) for words in NO_ROOM)
             raise RemoteTaskError(explained(error), "throttled" if no_room else "") from error
 
     def _packed(self) -> tuple[str, str]:
@@ -112,12 +100,12 @@ class Platform(Engine):
         return "--sparklet", json.dumps({"env": env, "command": list(command)})
 
     def _cause(self, task_id: str, job: Job) -> Failure:
-        read = self._read if job.logs.startswith("s3://") else self._read_group
-        names = ("stdout.gz", "stderr.gz") if job.logs.startswith("s3://") else ("output", "error")
-        logs = (read(f"{job.logs}/{name}", task_id) for name in names if job.logs)
-        lines = next(filter(None, logs), [])[-TAIL_LINES:]
-        said = [job.said or f"it ended as {job.state}", *(["its log ends: " + " | ".join(lines)] if lines else [])]
-        return Failure(f"Stopped.{job.state}", "; ".join(said)[-TAIL_CHARACTERS:], retryable=False)
+        in_s3 = job.logs.startswith("s3://")
+        read, names = (self._read, ("stdout.gz", "stderr.gz")) if in_s3 else (self._read_group, ("output", "error"))
+        lines = next(filter(None, (read(f"{job.logs}/{name}", task_id) for name in names if job.logs)), [])
+        log = " | ".join(lines[-TAIL_LINES:])[-TAIL_CHARACTERS:]
+        said = (job.said or f"it ended as {job.state}") + (f"; its log ends: {log}" if log else "")
+        return Failure(f"Stopped.{job.state}", said, retryable=False)
 
     def _read(self, uri: str, task_id: str) -> list[str]:
         """A compressed log's lines; none if there is no log, or no right to it."""
