@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
+from spark_scripts.demo.standalone_cluster import HOME, standalone_cluster
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.s3 import S3Store
@@ -23,7 +24,6 @@ from sparklet.local.java import find_java
 from sparklet.model import InputObject, PartRecord, Position, Run, RunOptions, ScriptRef, Shard, ShardRecord, ShardState
 from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import s3a_conf
-from spark_scripts.demo.standalone_cluster import HOME, standalone_cluster
 from tests.functional.local.conftest import eventually
 from tests.functional.worker.conftest import STACK
 from tests.functional.worker.worker_process import stand_in
