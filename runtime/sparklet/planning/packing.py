@@ -170,13 +170,14 @@ def nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
 def engine_of(shard: Shard, run: Run) -> str:
     """Whose workers do a shard of the run; "": the functions'."""
     options = run.options
-    return run.engine or (options.route if _weight(shard, options) > options.max_shard_bytes > 0 else "")
+    if run.engine or not options.route:
+        return run.engine
+    return options.route if _weight(shard, options) > options.max_shard_bytes > 0 else ""
 
 
-def too_large(shard: Shard, run: Run) -> Failure | None:
-    """The failure of a shard that is too large for a function and has no engine; None if it fits."""
-    options = run.options
-    if engine_of(shard, run) or not (weight := _weight(shard, options)) > options.max_shard_bytes > 0:
+def too_large(shard: Shard, options: RunOptions) -> Failure | None:
+    """The failure of a shard that is too large for a function; None if it fits, or an engine does it."""
+    if options.route or options.max_shard_bytes <= 0 or (weight := _weight(shard, options)) <= options.max_shard_bytes:
         return None
     limit = f"the {options.max_shard_bytes / MIB:,.0f} MiB that one function takes on"
     return Failure(TOO_LARGE, f"{_shown(shard, weight)} is above {limit}; {ADVICE}", retryable=False)

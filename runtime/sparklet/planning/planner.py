@@ -260,7 +260,7 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
                 engine=engine_of(shard, run),
             )
         )
-        if failure := too_large(shard, run):
+        if failure := too_large(shard, run.options):
             oversize[shard.number] = failure
         offset += len(line)
     if [record.number for record in records] != list(range(part.first_shard, part.next_shard)):
