@@ -65,6 +65,16 @@ def test_the_checker_starts_what_the_parameters_name(template: dict[str, Any]) -
     assert names == [tasks.container]
 
 
+def test_spark_clusters_come_after_fargate(template: dict[str, Any]) -> None:
+    variables = functions(template)["CheckerFunction"]["Environment"]["Variables"]
+    clusters = {"SparkMaster": "spark://10.0.0.7:7077", "SparkRemote": "sc://10.0.0.7:15002"}
+    named = engines({"SPARKLET_ENGINES": filled_in(variables["SPARKLET_ENGINES"], {**GIVEN, **clusters})})
+
+    assert list(engines_of(CLIENTS, named, {})) == ["fargate", "standalone", "connect"]
+    [rule] = template["Rules"]["ClustersHaveFargate"]["Assertions"]
+    assert "FargateTaskDefinition" in json.dumps(rule["Assert"])
+
+
 def test_only_the_checker_and_only_that_definition(template: dict[str, Any]) -> None:
     policy = template["Resources"]["FargatePolicy"]
     start, watch, hand = policy["Properties"]["PolicyDocument"]["Statement"]
