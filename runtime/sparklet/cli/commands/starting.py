@@ -22,6 +22,7 @@ from sparklet.cli.scripts import invoke_script
 from sparklet.errors import NothingNewError, PlanError
 from sparklet.local.tasks import PROCESS
 from sparklet.model.options import ORCHESTRATION
+from sparklet.planning.new_run import chosen_engine
 from sparklet.planning.preview import PlanPreview, preview
 from sparklet.planning.request import RunRequest
 from sparklet.ports import Ledger
@@ -166,5 +167,7 @@ def _preview(
         return found, estimate(size, request.options.engine or next(iter(engines()), PROCESS))
     with environment(selection, screen, reading=True) as env:
         request = request.fitted(env.size.memory_mb, env.size.scratch_bytes)
-        found = preview_in(env, request)
-        return found, estimate(env.size, request.options.engine or env.at.larger, env.at.ledger)
+        options, found = request.options, preview_in(env, request)
+        wants_engine = options.route or options.engine
+        engine = chosen_engine(env.at, options.engine, request.table) if wants_engine else ""
+        return found, estimate(env.size, engine, env.at.ledger)
