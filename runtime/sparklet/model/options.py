@@ -139,8 +139,8 @@ class RunOptions:
         Key(
             "route",
             SHARDS,
-            "auto: a shard above that (by default at most 400 MB) goes to an engine beside the functions; all do if "
-            "more than half are.",
+            "auto: a shard above --max-shard-size, then by default 400 MB at most, goes to an engine beside the "
+            "functions; if more than half are, all go.",
             choices=("auto",),
         ),
     ] = ""  # of a run the engine's name

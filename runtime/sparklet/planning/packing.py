@@ -98,7 +98,7 @@ def refuse_unplannable(
         whole = chain((first,), objects)
         packed = pack_shards(slice_objects(store, whole, options) if options.split else whole, options)
         refuse_oversize(packed, options)
-        is_heavy = most_oversize(packed, options)
+        is_heavy = bool(options.route) and most_oversize(packed, options)
     reads_all = options.archived == "refuse" or options.limit > 0
     if reads_all:
         deque(objects, maxlen=0)
@@ -141,11 +141,8 @@ def refuse_oversize(packed: Iterable[Packed], options: RunOptions) -> None:
 
 
 def most_oversize(packed: Iterable[Packed], options: RunOptions) -> bool:
-    """Whether more than half of the shards are above ``max_shard_bytes``; without a route nothing is read."""
-    if options.max_shard_bytes <= 0 or not options.route:
-        return False
-    excess = sum(1 if each.weight > options.max_shard_bytes else -1 for each in packed)
-    return excess > 0
+    """Whether more than half of the shards are above ``max_shard_bytes``, if that is a limit."""
+    return sum(1 if each.weight > options.max_shard_bytes > 0 else -1 for each in packed) > 0
 
 
 def archived(inventory: Inventory) -> PlanError:
@@ -168,11 +165,9 @@ def nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
 
 
 def engine_of(shard: Shard, run: Run) -> str:
-    """Whose workers do a shard of the run; "": the functions'."""
+    """Whose workers do a shard of a run with a route; "": the functions'."""
     options = run.options
-    if run.engine or not options.route:
-        return run.engine
-    return options.route if _weight(shard, options) > options.max_shard_bytes > 0 else ""
+    return run.engine or (options.route if _weight(shard, options) > options.max_shard_bytes > 0 else "")
 
 
 def too_large(shard: Shard, options: RunOptions) -> Failure | None:

@@ -257,7 +257,7 @@ def enter_part(at: Deployment, run: Run, part: PartRecord, body: bytes) -> list[
                 object_count=len(shard.objects),
                 size_bytes=shard.size_bytes,
                 changed_s=now_s,
-                engine=engine_of(shard, run),
+                engine=engine_of(shard, run) if run.options.route else "",
             )
         )
         if failure := too_large(shard, run.options):

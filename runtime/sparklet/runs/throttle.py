@@ -11,7 +11,6 @@ again, and counts. A second message does no harm, since the claim rejects it.
 """
 
 import json
-from collections.abc import Sequence
 from itertools import count, takewhile
 from typing import Any
 
@@ -43,7 +42,7 @@ def throttle(at: Deployment, run_id: str, max_concurrency: int) -> None:
     at.store.put(at.run_uri(run_id, f"{FOLDER}{CAP}"), json.dumps(max_concurrency).encode())
 
 
-def within_cap(at: Deployment, run: Run, waiting: Sequence[ShardRecord]) -> Sequence[ShardRecord]:
+def within_cap(at: Deployment, run: Run, waiting: list[ShardRecord]) -> list[ShardRecord]:
     """Those of an engine's waiting shards that have a place under the cap, as ``send_up_to_cap`` gave it to them."""
     if run.dispatch is not Dispatch.QUEUE or not run.options.max_concurrency or not waiting:
         return waiting

@@ -1,5 +1,7 @@
 """Spark clusters as engines: a worker somewhere else that knows the cluster's address."""
 
+from typing import Any
+
 import pytest
 
 from sparklet.aws.clients import AwsClients
@@ -9,7 +11,7 @@ from sparklet.errors import SettingsError
 from sparklet.settings import engines
 from tests.stand_ins.memory import MemoryEngine
 
-STANDALONE = {"master": "spark://10.0.0.7:7077", "conf": {"spark.cores.max": "8"}}
+STANDALONE: dict[str, Any] = {"master": "spark://10.0.0.7:7077", "conf": {"spark.cores.max": "8"}}
 CONNECT = {"remote": "sc://10.0.0.7:15002"}
 FARGATE = {"cluster": "c", "taskDefinition": "d:1", "subnets": "s", "securityGroups": "g", "assignPublicIp": "DISABLED"}
 COMMAND = ("shard", "--run", "run-1", "--shard", "7", "--generation", "0")

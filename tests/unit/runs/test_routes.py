@@ -42,7 +42,7 @@ def started(world: World, engine: str = ENGINE) -> list[int]:
     """The shards that workers of the engine were started for."""
     port = world.engines[engine]
     assert isinstance(port, MemoryEngine)
-    return sorted(int(command[command.index("--shard") + 1]) for command in port.commands.values())
+    return sorted({int(command[command.index("--shard") + 1]) for command in port.commands.values()})
 
 
 def work_there(world: World, engine: str = ENGINE) -> None:
