@@ -97,11 +97,11 @@ class Platform:
         script = ScriptRef(uri, digest, "s3://mine/job.py", (kept("shouting.py", MODULE)[0],))
         output = f"s3://{BUCKET}/output/{run_id}/"
         self.ledger.runs.create(Run(run_id, ("s3://in/",), output, (script,), params=params, options=RunOptions()))
-        line = Shard(0, objects).to_line()
+        line, size_bytes = Shard(0, objects).to_line(), sum(map(len, inputs.values()))
         self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/part.jsonl", line)
-        self.ledger.runs.add_part(run_id, PartRecord(0, "part.jsonl", 0, 1, 2, 8, Position()))
-        self.ledger.shards.add([ShardRecord(run_id, 0, "part.jsonl", 0, len(line), 2, 8)])
-        self.ledger.runs.seal_plan(run_id, 1, 2, 8)
+        self.ledger.runs.add_part(run_id, PartRecord(0, "part.jsonl", 0, 1, 2, size_bytes, Position()))
+        self.ledger.shards.add([ShardRecord(run_id, 0, "part.jsonl", 0, len(line), 2, size_bytes)])
+        self.ledger.runs.seal_plan(run_id, 1, 2, size_bytes)
         return self.shard(run_id)
 
     def shard(self, run_id: str) -> ShardRecord:
