@@ -28,7 +28,7 @@ class EmrServerless:
         job_id = f"00{len(self._jobs)}job"
         place = {"applicationId": asked["applicationId"], "jobRunId": job_id}
         arn = f"arn:aws:emr-serverless:us-east-1:123456789012:/applications/{asked['applicationId']}/jobruns/{job_id}"
-        job = {**place, "arn": arn, "state": "PENDING", "stateDetails": "", "createdAt": NOW, "updatedAt": NOW}
+        job = {**place, "arn": arn, "state": "PENDING", "stateDetails": "it waits", "createdAt": NOW, "updatedAt": NOW}
         more = {"createdBy": ROLE, "executionRole": asked["executionRoleArn"], "releaseLabel": "emr-7.13.0"}
         return self._jobs.setdefault(asked["clientToken"], {**job, **more, "jobDriver": asked["jobDriver"]})
 

@@ -38,7 +38,8 @@ def stored(store: ObjectStore, bucket: str) -> tuple[str, str]:
 def files() -> tuple[bytes, bytes]:
     """Program and package."""
     root = Path(sparklet.__file__).parent
-    found = [(path.relative_to(root.parent).as_posix(), path) for path in root.rglob("*.py")]
+    own = (path for pattern in ("*.py", "*.java") for path in root.rglob(pattern))
+    found = [(path.relative_to(root.parent).as_posix(), path) for path in own]
     found += [each for name in LIBRARIES for each in _library(name)]
     buffer = io.BytesIO()
     write_zip(buffer, {name: path.read_bytes() for name, path in sorted(found)})

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class Executor:
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
         script, py_files = self.scripts.fetch(execution.script)
-        with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as own:
+        with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as own, ExitStack() as ending:
             folder = own / "work"  # the script finds nothing there
             folder.mkdir()
             event, outcome_file = execution.event, folder / "outcome.json"
@@ -84,7 +85,7 @@ class Executor:
             if execution.staging is not None:
                 uris = execution.staging.fetch(folder, deadline, min_free_bytes)
                 if self.inputs_to is not None:
-                    uris = uploaded(uris, self.inputs_to, event["output_path"])
+                    uris = ending.enter_context(uploaded(uris, self.inputs_to, f"{event['output_path']}-inputs"))
                 event = with_local_inputs(event, uris)
                 log.info("inputs fetched", inputs=len(uris), duration_s=round(time.monotonic() - started_s, 3))
             argument, paths = handed_over(event, folder, is_shard=execution.is_shard)

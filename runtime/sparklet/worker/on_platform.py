@@ -5,6 +5,8 @@
 It lies beside the package, not in it, in syntax that every Python 3 knows, so that an old one can say what it lacks.
 """
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -14,6 +16,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from typing import Any
 
 PACKAGE = "sparklet-worker.zip"
 LEAST = (3, 11)
@@ -33,12 +36,27 @@ def main() -> int:
         sys.path.insert(0, folder)
         os.environ.update(given["env"])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(Output()))
         threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
         from sparklet.worker.one_shard import main as one_shard
 
         return one_shard(given["command"][1:])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class Output(io.RawIOBase):
+    """Standard output, the JVM's pipe; what is written after the JVM's end is lost and stops nobody."""
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Write all of it, or nothing."""
+        with contextlib.suppress(OSError):
+            os.write(1, content)
+        return len(content)
 
 
 def _follow(jvm: int) -> None:

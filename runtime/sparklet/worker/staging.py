@@ -7,6 +7,7 @@ The script gets their ``file://`` addresses, so it needs no change and no Sparkl
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +21,6 @@ from sparklet.errors import (
     ScratchFullError,
 )
 from sparklet.events.script_event import needs_staging
-from sparklet.job.tables.declaration import CHANGES
 from sparklet.model import Access, InputObject, Slice, SliceKind
 from sparklet.parquet_footer import MAGIC, FooterError, load_footer
 from sparklet.ports import ObjectStore
@@ -37,13 +37,17 @@ _SUFFIX = re.compile(r"(?:\.[A-Za-z0-9]{1,12}){1,3}$")
 _ESCAPED = re.compile(rb'\\[\\"]')
 
 
-def uploaded(uris: Sequence[str], store: ObjectStore, output: str) -> list[str]:
-    """The addresses once the fetched inputs among them lie in the attempt's own folder, where nothing is published."""
-    places = {uri: f"{output}/{CHANGES}/inputs/{uri.rpartition('/')[2]}" for uri in uris if uri.startswith(LOCAL)}
-    for uri, place in places.items():
-        store.upload(path := Path(uri.removeprefix(LOCAL)), place)
-        path.unlink()
-    return [places.get(uri, uri) for uri in uris]
+@contextmanager
+def uploaded(uris: Sequence[str], store: ObjectStore, folder: str) -> Iterator[list[str]]:
+    """The addresses while the fetched inputs among them lie in a folder of S3, not here."""
+    places = {uri: f"{folder}/{uri.rpartition('/')[2]}" for uri in uris if uri.startswith(LOCAL)}
+    try:
+        for uri, place in places.items():
+            store.upload(path := Path(uri.removeprefix(LOCAL)), place)
+            path.unlink()
+        yield [places.get(uri, uri) for uri in uris]
+    finally:
+        store.delete_all(places.values())
 
 
 def staged_name(number: int, uri: str) -> str:

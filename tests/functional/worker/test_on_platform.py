@@ -1,4 +1,4 @@
-"""A worker in the driver of a real spark-submit: exactly the step that EMR would run, here and on a cluster."""
+"""A worker in the driver of a real spark-submit: the step that EMR would run, in local mode and on a cluster."""
 
 import hashlib
 import os
@@ -97,11 +97,11 @@ class Platform:
         script = ScriptRef(uri, digest, "s3://mine/job.py", (kept("shouting.py", MODULE)[0],))
         output = f"s3://{BUCKET}/output/{run_id}/"
         self.ledger.runs.create(Run(run_id, ("s3://in/",), output, (script,), params=params, options=RunOptions()))
-        line = Shard(0, objects).to_line()
+        line, size_bytes = Shard(0, objects).to_line(), sum(map(len, inputs.values()))
         self.store.put(f"s3://{BUCKET}/runs/{run_id}/plan/part.jsonl", line)
-        self.ledger.runs.add_part(run_id, PartRecord(0, "part.jsonl", 0, 1, 2, 8, Position()))
-        self.ledger.shards.add([ShardRecord(run_id, 0, "part.jsonl", 0, len(line), 2, 8)])
-        self.ledger.runs.seal_plan(run_id, 1, 2, 8)
+        self.ledger.runs.add_part(run_id, PartRecord(0, "part.jsonl", 0, 1, 2, size_bytes, Position()))
+        self.ledger.shards.add([ShardRecord(run_id, 0, "part.jsonl", 0, len(line), 2, size_bytes)])
+        self.ledger.runs.seal_plan(run_id, 1, 2, size_bytes)
         return self.shard(run_id)
 
     def shard(self, run_id: str) -> ShardRecord:
@@ -156,30 +156,19 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield Platform(clients, folder, jars)
 
 
-def test_a_shard_is_done_in_a_driver(platform: Platform) -> None:
-    platform.plan("local-1")
+def test_a_killed_driver_is_followed_by_one_on_a_cluster(platform: Platform, tmp_path: Path) -> None:
+    """The JVM of the first is killed under the script: its worker notices, and gives back the shard."""
+    platform.plan("run-1", wait="yes")
+    with platform.step("run-1", "token-1", "local[2]") as process:
+        eventually(lambda: "waiting" in platform.log("run-1", "token-1"), 120)
+        process.kill()
+        eventually(lambda: platform.shard("run-1").state is ShardState.PENDING, 60)
 
-    with platform.step("local-1", "token-1", "local[2]") as process:
+    with standalone_cluster(tmp_path, workers=1) as master, platform.step("run-1", "token-2", master) as process:
         code = process.wait(180)
 
-    record = platform.shard("local-1")
-    assert (code, record.state, record.rows) == (0, ShardState.SUCCEEDED, 3), platform.log("local-1", "token-1")
-    assert platform.names("local-1") == ["ADA", "GRACE", "MARY"]
+    record, said = platform.shard("run-1"), platform.log("run-1", "token-2")
+    assert (code, record.state, record.attempts, record.rows) == (0, ShardState.SUCCEEDED, 2, 3), said
+    assert platform.names("run-1") == ["ADA", "GRACE", "MARY"]
+    assert not list(platform.store.list(f"s3://{BUCKET}/staged/"))
     assert not list(platform.folder.glob("task-*"))
-
-
-def test_a_killed_driver_is_followed_by_another(platform: Platform, tmp_path: Path) -> None:
-    """Its JVM is killed while executors of a cluster work: the worker notices, and gives back the shard."""
-    platform.plan("cluster-1", wait="yes")
-    with standalone_cluster(tmp_path, workers=1) as master:
-        with platform.step("cluster-1", "token-1", master) as process:
-            eventually(lambda: "waiting" in platform.log("cluster-1", "token-1"), 120)
-            process.kill()
-            eventually(lambda: platform.shard("cluster-1").state is ShardState.PENDING, 60)
-
-        with platform.step("cluster-1", "token-2", master) as process:
-            code = process.wait(180)
-
-    record = platform.shard("cluster-1")
-    assert (code, record.state, record.attempts) == (0, ShardState.SUCCEEDED, 2), platform.log("cluster-1", "token-2")
-    assert platform.names("cluster-1") == ["ADA", "GRACE", "MARY"]

@@ -209,7 +209,7 @@ def serverless_job(state: str, details: str, **more: Any) -> dict[str, Any]:
         "updatedAt": STARTED,
         "executionRole": ROLE,
         "releaseLabel": "emr-7.13.0",
-        "jobDriver": {},
+        "jobDriver": {"sparkSubmit": {"entryPoint": "s3://runs/p.py"}},
         "state": state,
         "stateDetails": details,
     }
@@ -246,7 +246,7 @@ def test_a_failed_run_says_why_with_the_end_of_its_log(aws: Recorded, engine: Ca
     run = {"Id": "jr_1", "JobRunState": "FAILED", "ErrorMessage": "SystemExit: 75", "LogGroupName": "/aws-glue/jobs"}
     aws.glue.add_response("get_job_run", {"JobRun": run}, {"JobName": "shards", "RunId": "jr_1"})
     aws.logs.add_client_error("get_log_events", "ResourceNotFoundException", "The log stream does not exist")
-    events = [{"timestamp": 1, "message": line} for line in TRACE.splitlines()]
+    events = [{"timestamp": 1, "message": line} for line in filter(None, TRACE.splitlines())]
     place = {"logGroupName": "/aws-glue/jobs/error", "logStreamName": "jr_1", "limit": ANY}
     aws.logs.add_response("get_log_events", {"events": events}, place)
 
@@ -257,7 +257,7 @@ def test_a_failed_run_says_why_with_the_end_of_its_log(aws: Recorded, engine: Ca
 
 
 def test_what_runs_has_not_stopped(aws: Recorded, engine: Callable[[str], Engine]) -> None:
-    aws.emr_serverless.add_response("get_job_run", serverless_job("RUNNING", "", startedAt=STARTED))
+    aws.emr_serverless.add_response("get_job_run", serverless_job("RUNNING", "it runs", startedAt=STARTED))
     aws.emr.add_response("describe_step", {"Step": {"Id": "s-1", "Status": {"State": "CANCEL_PENDING"}}})
     aws.glue.add_response("get_job_run", {"JobRun": {"Id": "jr_1", "JobRunState": "STOPPING"}})
 
@@ -268,7 +268,7 @@ def test_what_runs_has_not_stopped(aws: Recorded, engine: Callable[[str], Engine
 def test_waiting_for_room_is_told_from_running(aws: Recorded, engine: Callable[[str], Engine]) -> None:
     timeline = {"CreationDateTime": STARTED, "StartDateTime": STARTED}
     for begun in (False, True):
-        job = serverless_job("RUNNING", "", startedAt=STARTED) if begun else serverless_job("QUEUED", "")
+        job = serverless_job("RUNNING", "it runs", startedAt=STARTED) if begun else serverless_job("QUEUED", "it waits")
         aws.emr_serverless.add_response("get_job_run", job)
         status = {"State": "RUNNING", "Timeline": timeline} if begun else {"State": "PENDING"}
         aws.emr.add_response("describe_step", {"Step": {"Status": status}})
