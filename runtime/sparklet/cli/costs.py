@@ -26,7 +26,7 @@ COST_INCLUDES = (
     "the seconds of this generation's attempts in Lambda and in engines, requests, messages or states, ledger and S3"
 )
 COST_EXCLUDES = (
-    "cold starts, starts of engines' workers, clusters, planner, checker and state machine, earlier generations, "
+    "cold starts, planner, checker and state machine, starts of engines' workers, clusters, earlier generations, "
     "storage, transfer, logs"
 )
 _SHIPPED = Path(__file__).with_name("prices.toml")
