@@ -63,14 +63,14 @@ def write(
     partition_by: str | Sequence[str] = (),
 ) -> int:
     """Make one write, see ``TableWrites``; the number of its rows."""
-    if is_remote(frame.sparkSession):
-        raise TableError("a write to a table needs the JVM, which a remote session (Spark Connect) has not")
     draft = Declaration(
         _table(job, table), mode, "", "", (), _names(keys), order_by, merge_schema, _names(partition_by)
     )
     if label is not None and not LABEL.fullmatch(label):
         raise ValueError(f"the label {label!r} must be up to 64 letters, digits, '-' and '_'")
     direct = _is_direct(job, commit)
+    if is_remote(frame.sparkSession):
+        raise TableError("a write to a table needs the JVM, which a remote session (Spark Connect) has not")
     if draft.table.format == "parquet":
         return _write_parquet(job, frame, draft, label)
     if direct:
